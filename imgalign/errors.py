@@ -1,0 +1,55 @@
+"""Errors that a user can cause or cure; each message is one line that says where, what and the cure.
+
+    ImgalignError               exit code 2; the only family that the command line catches
+    +- ConfigError              a setting: unknown key, wrong type, out of range   (a ValueError)
+    +- InputError               a file, prompt or image that was handed in         (a ValueError)
+    +- CheckpointError          a run or model folder: damaged, empty, incompatible
+    +- StoreError               the database: newer schema, locked, conflicting submission
+    +- StorageFullError         no space left while saving                         (an OSError)
+    +- NumericsError            a correctness rule failed while running
+
+Impossible states are `assert`, not errors; everything else is a bug and keeps its traceback.
+"""
+
+import errno
+import os
+
+
+class ImgalignError(Exception):
+    """Something the user can understand and mend; `str(error)` is one line."""
+
+    exit_code = 2
+
+
+class ConfigError(ImgalignError, ValueError):
+    """A setting is unknown, of the wrong type or out of range."""
+
+
+class InputError(ImgalignError, ValueError):
+    """A file, folder, prompt or image that was handed in cannot be used."""
+
+
+class CheckpointError(ImgalignError):
+    """A run, checkpoint or model folder lacks something, is damaged or does not fit."""
+
+
+class StoreError(ImgalignError):
+    """The preference database cannot be used as asked."""
+
+
+class StorageFullError(ImgalignError, OSError):
+    """The disk filled up while saving; the message names the newest good checkpoint.
+
+    An OSError with `errno` ENOSPC, so that code that handles a full disk handles this one too.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class NumericsError(ImgalignError):
+    """A correctness rule failed at run time, e.g. the PPO ratio is not 1 before the first update."""
