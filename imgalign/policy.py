@@ -1,0 +1,171 @@
+"""What algorithms know about a policy: trajectories, and how to score them again.
+
+An algorithm sees steps, log-probabilities and masks; whether a step is a denoising step or a token
+stays inside the policy and its `Trajectory.replay`. Left out: every implementation.
+
+Shapes: b = images, t = denoising steps or tokens, s = chosen steps, d = features.
+Log-probabilities are in nats, summed over the elements of a latent. Images are in [0, 1].
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeAlias, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.distributions import Distribution
+from torch.nn import Parameter
+
+Steps: TypeAlias = slice | Int[Tensor, " s"]
+"""Which steps of a trajectory: `slice(None)` for all, or indices into its t."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Trajectory:
+    """What a policy did for b prompts, with all that is needed to score it again."""
+
+    prompts: list[str]
+    prompt_ids: list[str]
+    """Names what each image answers. Never decoded text: two prompts that a tokenizer cuts to the
+    same tokens stay two prompts."""
+    seeds: list[int]
+    """One per image; the same seed gives the same image whatever the batch."""
+    samples: Float[Tensor, "b 3 h w"]
+    """The finished images."""
+    log_probs: Float[Tensor, "b t"]
+    """Of each step, under the weights that took it; float32."""
+    mask: Bool[Tensor, "b t"]
+    """False where a step has no density (it adds no noise) or is padding."""
+    replay: Mapping[str, Tensor]
+    """Private to the policy that made it; the first dimension of every tensor is b."""
+
+    def __post_init__(self) -> None:
+        """Refuse fields that disagree about the number of images."""
+        tensors = {"samples": self.samples, "log_probs": self.log_probs, "mask": self.mask}
+        tensors |= {f"replay[{name!r}]": tensor for name, tensor in self.replay.items()}
+        lengths = {
+            "prompts": len(self.prompts),
+            "prompt_ids": len(self.prompt_ids),
+            "seeds": len(self.seeds),
+            **{name: tensor.shape[0] for name, tensor in tensors.items()},
+        }
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"trajectory: expected as many of each field as images, got {lengths}")
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def select(self, indices: Sequence[int] | Int[Tensor, " n"]) -> "Trajectory":
+        """The images at these positions, in this order; a position may repeat."""
+        index = torch.as_tensor(indices, dtype=torch.long)
+        chosen = index.tolist()
+        return Trajectory(
+            prompts=[self.prompts[i] for i in chosen],
+            prompt_ids=[self.prompt_ids[i] for i in chosen],
+            seeds=[self.seeds[i] for i in chosen],
+            samples=_take(self.samples, index),
+            log_probs=_take(self.log_probs, index),
+            mask=_take(self.mask, index),
+            replay={name: _take(tensor, index) for name, tensor in self.replay.items()},
+        )
+
+
+def _take(tensor: Tensor, index: Int[Tensor, " n"]) -> Tensor:
+    return tensor.index_select(0, index.to(tensor.device))
+
+
+def concatenate(trajectories: Sequence[Trajectory]) -> Trajectory:
+    """The images of several trajectories of one policy, one after the other.
+
+    All must have the same number of steps and the same replay fields.
+    """
+    first = trajectories[0]
+    for other in trajectories:
+        if other.replay.keys() != first.replay.keys():
+            raise ValueError(
+                f"trajectory: expected replay fields {sorted(first.replay)},"
+                f" got {sorted(other.replay)}; concatenate trajectories of one policy only"
+            )
+    return Trajectory(
+        prompts=[prompt for each in trajectories for prompt in each.prompts],
+        prompt_ids=[prompt_id for each in trajectories for prompt_id in each.prompt_ids],
+        seeds=[seed for each in trajectories for seed in each.seeds],
+        samples=torch.cat([each.samples for each in trajectories]),
+        log_probs=torch.cat([each.log_probs for each in trajectories]),
+        mask=torch.cat([each.mask for each in trajectories]),
+        replay={
+            name: torch.cat([each.replay[name] for each in trajectories]) for name in first.replay
+        },
+    )
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """Samples, and scores what it sampled again under its present weights.
+
+    Re-scoring a trajectory with the weights that made it gives its `log_probs` back exactly:
+    guidance, dropout and number types are the same on both sides.
+    """
+
+    def sample(
+        self,
+        prompts: Sequence[str],
+        *,
+        seeds: Sequence[int],
+        prompt_ids: Sequence[str] | None = None,
+    ) -> Trajectory:
+        """Make one image per prompt and seed; without ids the prompts are their own ids."""
+        ...
+
+    def step_distributions(self, trajectory: Trajectory, steps: Steps) -> Distribution:
+        """What each step could have become: batch shape [b s], event shape of one latent.
+
+        Differentiable in the trainable parameters; `kl_divergence` and `entropy` are in nats.
+        """
+        ...
+
+    def log_prob(self, trajectory: Trajectory, steps: Steps) -> Float[Tensor, "b s"]:
+        """Of what the trajectory did at these steps, under the present weights; differentiable."""
+        ...
+
+    def features(self, trajectory: Trajectory, steps: Steps) -> Mapping[str, Tensor]:
+        """What a value estimator may see: `prompt` [b d] and `timestep` [s], without gradients."""
+        ...
+
+    def reference(self) -> AbstractContextManager[None]:
+        """Inside, the policy is the pretrained model: adapters off, no second copy."""
+        ...
+
+    def trainable_parameters(self) -> Iterable[Parameter]:
+        """In an order that stays the same from run to run."""
+        ...
+
+    def train(self) -> None:
+        """Switch to the behaviour of training; scores stay the same."""
+        ...
+
+    def eval(self) -> None:
+        """Switch to the behaviour of use."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write what was trained into an existing folder, in the format of the model's library."""
+        ...
+
+    def load(self, folder: Path) -> None:
+        """Read what `save` wrote; CheckpointError where it is missing or does not fit."""
+        ...
+
+
+@runtime_checkable
+class RewardModel(Protocol):
+    """Says how good an image is for its prompt; higher is better, the scale is its own."""
+
+    def score(
+        self, *, prompts: Sequence[str], samples: Float[Tensor, "b 3 h w"]
+    ) -> Float[Tensor, " b"]:
+        """One finite score per image; images in [0, 1] at any size."""
+        ...
