@@ -1,0 +1,335 @@
+"""Draws a scene: paper, light and paint.
+
+Everything is drawn four times too large without antialiasing and then averaged down, which is both
+the fastest and the softest way here. A scene gives the same bytes every time: there is no
+randomness. Backdrops are pale and greyed so that the saturated objects read, and they show nothing
+that could pass for one of the objects. Left out: what objects look like (shapes.py) and where they
+are (scenes.py).
+
+Units: inside, canvas pixels, `side` of them to a side; colours are RGB bytes.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageChops, ImageDraw
+
+from imgalign.storybook.scenes import AIRBORNE, Placed, Scene
+from imgalign.storybook.shapes import Outline, Paint, Part, Sketch, sketch
+
+RGB = tuple[int, int, int]
+
+_OVERSAMPLING = 4
+_TURN = 2 * math.pi
+
+
+@dataclass(frozen=True, slots=True)
+class Tube:
+    """One named colour as a painter would mix it: all four are of one hue."""
+
+    main: RGB
+    deep: RGB
+    pale: RGB
+    ink: RGB
+    """For contours."""
+
+
+TUBES = {
+    "red": Tube((218, 46, 44), (182, 30, 40), (244, 122, 106), (98, 16, 30)),
+    "orange": Tube((246, 140, 32), (230, 112, 16), (255, 190, 110), (128, 58, 10)),
+    "yellow": Tube((250, 212, 58), (238, 184, 26), (255, 238, 156), (134, 96, 12)),
+    "green": Tube((76, 168, 80), (48, 134, 66), (154, 216, 142), (22, 72, 40)),
+    "blue": Tube((54, 116, 216), (36, 84, 178), (138, 184, 246), (18, 40, 98)),
+    "purple": Tube((138, 78, 188), (108, 54, 156), (192, 150, 228), (56, 24, 88)),
+    "pink": Tube((250, 152, 190), (238, 118, 168), (255, 206, 224), (140, 50, 92)),
+    "brown": Tube((128, 80, 48), (98, 58, 34), (182, 136, 96), (54, 30, 18)),
+}
+"""Brown is dark enough not to be orange; pink is light enough to be neither red nor purple."""
+
+_NEUTRALS: dict[Paint, RGB] = {
+    "cream": (255, 246, 226),
+    "wood": (150, 118, 92),
+    "leaf": (132, 164, 116),
+    "gold": (240, 206, 128),
+    "glass": (206, 226, 232),
+}
+_INK = (62, 44, 48)
+_GLOW = (255, 252, 236)
+
+_PALETTES: dict[str, dict[Paint, RGB]] = {
+    name: {**_NEUTRALS, "main": tube.main, "deep": tube.deep, "pale": tube.pale, "ink": _INK}
+    for name, tube in TUBES.items()
+}
+
+
+def draw(scene: Scene, *, size: int = 64) -> Image.Image:
+    """The picture of `scene`, RGB, `size` pixels to a side."""
+    side = size * _OVERSAMPLING
+    backdrop = _BACKDROPS[scene.setting]
+    canvas = _gradient(backdrop.sky, side)
+    backdrop.paint(_Ground(ImageDraw.Draw(canvas), side, scene.backdrop))
+    for item in scene.items:
+        _draw_item(canvas, item, scene)
+    return canvas.reduce(_OVERSAMPLING).point(_tint(scene.warmth))
+
+
+def _gradient(stops: tuple[RGB, ...], side: int) -> Image.Image:
+    heights = np.linspace(0, 1, side)
+    at = np.linspace(0, 1, len(stops))
+    column = np.stack([np.interp(heights, at, channel) for channel in zip(*stops, strict=True)], 1)
+    strip = Image.fromarray(column.round().astype(np.uint8)[:, None, :])
+    return strip.resize((side, side), Image.Resampling.NEAREST)
+
+
+def _tint(warmth: float) -> list[int]:
+    """A lookup table per channel. Small: at full strength no colour may pass for another."""
+    gains = (1 + 0.035 * warmth, 1 + 0.005 * warmth, 1 - 0.06 * warmth)
+    return [min(255, round(level * gain)) for gain in gains for level in range(256)]
+
+
+# Objects.
+
+
+def _draw_item(canvas: Image.Image, item: Placed, scene: Scene) -> None:
+    side, backdrop, drawing = canvas.width, _BACKDROPS[scene.setting], sketch(item.kind)
+    pen = ImageDraw.Draw(canvas)
+    if item.kind not in AIRBORNE and item.bottom > backdrop.horizon:
+        _contact_shadow(pen, item, side, backdrop.shadow)
+    mirror = np.array([-1.0 if item.flip else 1.0, 1.0])
+    points = drawing.points * mirror * (item.size * side) + (item.x * side, item.top * side)
+    outward = drawing.outward * mirror
+    contour = scene.outline * (0.0045 + 0.013 * item.size) * side
+    solid = [span for part in drawing.parts if part.edge for span in _spans(drawing, part)]
+    halo = _flat(points + outward * (contour + 0.007 * side))
+    for first, last in solid:
+        pen.polygon(halo[first:last], fill=backdrop.halo)
+    tube, palette = TUBES[item.colour], _PALETTES[item.colour]
+    plain, inked = _flat(points), _flat(points + outward * contour)
+    thin = _flat(points + outward * (contour * 0.6))
+    for part in drawing.parts:
+        spans = _spans(drawing, part)
+        if part.edge:
+            around = inked if part.edge == 1 else thin
+            for first, last in spans:
+                pen.polygon(around[first:last], fill=tube.ink)
+        paint = palette[part.paint]
+        for first, last in spans:
+            pen.polygon(plain[first:last], fill=paint)
+    _shade(canvas, points, solid, item, scene)
+
+
+def _spans(drawing: Sketch, part: Part) -> list[tuple[int, int]]:
+    """Where its outlines are in what `_flat` gives."""
+    return [(2 * first, 2 * last) for first, last in drawing.spans[part.first : part.last]]
+
+
+def _flat(points: Outline) -> list[float]:
+    """As Pillow wants them: x, y, x, y and so on."""
+    flat: list[float] = points.ravel().tolist()
+    return flat
+
+
+def _contact_shadow(pen: ImageDraw.ImageDraw, item: Placed, side: int, colour: RGB) -> None:
+    x, y = item.x * side, item.bottom * side
+    rx, ry = item.width * side * 0.47, item.size * side * 0.055
+    pen.ellipse((x - rx, y - ry, x + rx, y + ry), fill=colour)
+
+
+def _shade(
+    canvas: Image.Image, points: Outline, solid: list[tuple[int, int]], item: Placed, scene: Scene
+) -> None:
+    """A shadow along the far rim and a light along the near one, as a crayon would add them."""
+    low = np.floor(points.min(axis=0)).astype(int)
+    width, height = (np.ceil(points.max(axis=0)).astype(int) - low + 1).tolist()
+    stencil = Image.new("L", (width, height))
+    pen = ImageDraw.Draw(stencil)
+    local = _flat(points - low)
+    for first, last in solid:
+        pen.polygon(local[first:last], fill=255)
+    step = item.size * canvas.width
+    across, down = round(-0.075 * step * scene.light_from), round(0.06 * step)
+    near = ImageChops.offset(stencil, -across, -down)
+    far = ImageChops.offset(stencil, across, down)
+    corner = (int(low[0]), int(low[1]))
+    for moved, colour, strength in (
+        (near, TUBES[item.colour].ink, 0.34),
+        (far, _GLOW, 0.38),
+    ):
+        rim = ImageChops.subtract(stencil, moved)
+        fade = [round(level * strength * scene.shade) for level in range(256)]
+        canvas.paste(colour, corner, rim.point(fade))
+
+
+# Backdrops.
+
+
+@dataclass(frozen=True, slots=True)
+class _Ground:
+    """What a backdrop is painted with: unit coordinates on the canvas, and its variation."""
+
+    pen: ImageDraw.ImageDraw
+    side: int
+    variation: float
+    """0 to 1."""
+
+    def oval(self, x: float, y: float, rx: float, ry: float, colour: RGB) -> None:
+        box = ((x - rx) * self.side, (y - ry) * self.side, (x + rx) * self.side, (y + ry) * self.side)
+        self.pen.ellipse(box, fill=colour)
+
+    def rect(self, x0: float, y0: float, x1: float, y1: float, colour: RGB) -> None:
+        box = (x0 * self.side, y0 * self.side, x1 * self.side - 1, y1 * self.side - 1)
+        self.pen.rectangle(box, fill=colour)
+
+    def hill(self, y: float, height: float, waves: float, phase: float, colour: RGB) -> None:
+        """Everything below a wave."""
+        x = np.linspace(0, 1, 25)
+        top = y - height * np.sin((x * waves + phase) * _TURN)
+        ridge = _flat(np.stack([x, top], axis=1) * self.side)
+        self.pen.polygon([*ridge, self.side, self.side, 0, self.side], fill=colour)
+
+    def cloud(self, x: float, y: float, scale: float, colour: RGB) -> None:
+        for dx, dy, r in ((-0.1, 0.015, 0.045), (-0.03, -0.02, 0.065), (0.06, 0.0, 0.055), (0.12, 0.02, 0.035)):
+            self.oval(x + dx * scale, y + dy * scale, r * scale, r * scale * 0.85, colour)
+        self.oval(x, y + 0.035 * scale, 0.15 * scale, 0.025 * scale, colour)
+
+
+def _meadow(ground: _Ground) -> None:
+    v = ground.variation
+    ground.cloud((0.12 + 0.9 * v) % 1, 0.14, 1.0, (250, 251, 248))
+    ground.cloud((0.62 + 0.7 * v) % 1, 0.3, 0.7, (243, 248, 247))
+    ground.hill(0.62, 0.07, 0.9, v, (206, 222, 184))
+    ground.hill(0.72, 0.05, 1.1, 0.45 - v, (194, 214, 166))
+    ground.hill(0.86, 0.03, 0.8, v + 0.2, (184, 206, 152))
+    for k in range(9):
+        x, y = (0.07 + 0.113 * k + 0.31 * v) % 1, 0.8 + 0.17 * ((k * 0.618 + v) % 1)
+        ground.rect(x, y, x + 0.007, y + 0.028, (162, 188, 132))
+        ground.rect(x + 0.013, y + 0.01, x + 0.02, y + 0.028, (162, 188, 132))
+
+
+def _night(ground: _Ground) -> None:
+    v = ground.variation
+    for k in range(16):
+        x, y = (0.05 + 0.618 * k + 0.5 * v) % 1, 0.03 + 0.56 * ((0.37 * k + 0.2 * v) % 1)
+        r = 0.0065 if k % 3 else 0.0095
+        ground.oval(x, y, r, r, (206, 206, 200))
+    moon_x = 0.12 + 0.72 * v
+    ground.oval(moon_x, 0.12, 0.062, 0.062, (216, 212, 190))
+    ground.oval(moon_x + 0.03, 0.105, 0.056, 0.056, (62, 68, 102))
+    ground.hill(0.66, 0.06, 0.9, v + 0.5, (62, 74, 98))
+    ground.hill(0.76, 0.05, 1.0, 0.2 - v, (54, 68, 86))
+    ground.hill(0.9, 0.03, 0.8, v, (48, 62, 76))
+
+
+def _snow(ground: _Ground) -> None:
+    v = ground.variation
+    ground.hill(0.62, 0.07, 0.9, v + 0.1, (222, 230, 240))
+    ground.hill(0.72, 0.05, 1.1, 0.6 - v, (236, 241, 247))
+    ground.hill(0.86, 0.03, 0.9, v, (247, 249, 252))
+    for k in range(22):
+        x, y = (0.03 + 0.618 * k + 0.4 * v) % 1, (0.02 + 0.273 * k + 0.6 * v) % 0.72
+        r = 0.008 if k % 3 else 0.013
+        ground.oval(x, y, r, r, (252, 253, 255))
+
+
+def _sea(ground: _Ground) -> None:
+    v = ground.variation
+    ground.cloud((0.2 + 0.8 * v) % 1, 0.17, 0.85, (250, 250, 246))
+    ground.rect(0, 0.5, 1, 1, (166, 200, 208))
+    for row, y in enumerate((0.56, 0.64, 0.72)):
+        colour = (176 + 8 * row, 208 + 4 * row, 213 + 3 * row)
+        ground.hill(y, 0.011, 5.0 - row * 0.5, v + 0.3 * row, colour)
+    ground.hill(0.815, 0.014, 1.5, v, (246, 247, 240))
+    ground.hill(0.84, 0.014, 1.5, v + 0.02, (236, 224, 194))
+    for k in range(7):
+        x, y = (0.1 + 0.618 * k + 0.3 * v) % 1, 0.88 + 0.1 * ((0.41 * k + v) % 1)
+        ground.oval(x, y, 0.008, 0.005, (218, 202, 168))
+
+
+def _desert(ground: _Ground) -> None:
+    v = ground.variation
+    ground.oval(0.15 + 0.7 * ((v + 0.4) % 1), 0.24, 0.1, 0.1, (253, 239, 218))
+    ground.hill(0.62, 0.06, 0.8, v, (238, 212, 182))
+    x, y, green = 0.08 + 0.84 * ((v * 3) % 1), 0.55, (190, 194, 164)
+    ground.rect(x - 0.01, y - 0.02, x + 0.01, y + 0.12, green)
+    ground.rect(x - 0.035, y + 0.035, x, y + 0.05, green)
+    ground.rect(x - 0.035, y + 0.005, x - 0.022, y + 0.05, green)
+    ground.rect(x, y + 0.055, x + 0.035, y + 0.07, green)
+    ground.rect(x + 0.022, y + 0.02, x + 0.035, y + 0.07, green)
+    ground.hill(0.7, 0.05, 1.0, 0.55 - v, (233, 204, 168))
+    ground.hill(0.83, 0.04, 0.9, v + 0.3, (227, 196, 156))
+    ground.hill(0.95, 0.02, 1.1, 0.1 - v, (221, 188, 146))
+
+
+def _room(ground: _Ground) -> None:
+    v = ground.variation
+    width = 0.1
+    for k in range(-1, 11):
+        x = (k + v) * width
+        ground.rect(x, 0, x + width / 2, 0.7, (240, 228, 214))
+    ground.rect(0, 0.665, 1, 0.71, (250, 245, 236))
+    ground.rect(0, 0.703, 1, 0.711, (214, 200, 184))
+    ground.rect(0, 0.71, 1, 1, (216, 192, 164))
+    for row, (top, bottom) in enumerate(((0.71, 0.78), (0.78, 0.87), (0.87, 1.0))):
+        ground.rect(0, bottom - 0.006, 1, bottom, (196, 170, 142))
+        for k in range(-1, 3):
+            x = (k + 0.45 * row + v) * 0.42
+            ground.rect(x, top, x + 0.006, bottom, (196, 170, 142))
+
+
+@dataclass(frozen=True, slots=True)
+class _Backdrop:
+    sky: tuple[RGB, ...]
+    """From top to bottom."""
+    paint: Callable[[_Ground], None]
+    horizon: float
+    """Things whose bottom is below this stand on the ground and cast a shadow on it."""
+    shadow: RGB
+    halo: RGB
+
+
+_BACKDROPS = {
+    "meadow": _Backdrop(
+        sky=((190, 218, 232), (214, 232, 236), (238, 240, 226), (238, 240, 226)),
+        paint=_meadow,
+        horizon=0.7,
+        shadow=(152, 176, 124),
+        halo=(250, 250, 240),
+    ),
+    "night": _Backdrop(
+        sky=((44, 50, 88), (66, 72, 110), (104, 104, 136), (104, 104, 136)),
+        paint=_night,
+        horizon=0.72,
+        shadow=(34, 44, 58),
+        halo=(190, 188, 196),
+    ),
+    "snow": _Backdrop(
+        sky=((196, 208, 224), (212, 221, 233), (228, 233, 240), (228, 233, 240)),
+        paint=_snow,
+        horizon=0.7,
+        shadow=(204, 213, 228),
+        halo=(252, 252, 252),
+    ),
+    "sea": _Backdrop(
+        sky=((192, 216, 228), (222, 234, 234), (246, 238, 222), (246, 238, 222)),
+        paint=_sea,
+        horizon=0.82,
+        shadow=(210, 194, 162),
+        halo=(250, 250, 242),
+    ),
+    "desert": _Backdrop(
+        sky=((244, 222, 204), (248, 230, 208), (250, 238, 216), (250, 238, 216)),
+        paint=_desert,
+        horizon=0.7,
+        shadow=(200, 166, 124),
+        halo=(255, 248, 234),
+    ),
+    "room": _Backdrop(
+        sky=((232, 216, 204), (232, 216, 204)),
+        paint=_room,
+        horizon=0.72,
+        shadow=(182, 154, 126),
+        halo=(252, 246, 236),
+    ),
+}
