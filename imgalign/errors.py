@@ -1,4 +1,4 @@
-"""Errors that a user can cause or cure; each message is one line that says where, what and the cure.
+"""Errors that a user can cause or cure; each message is one line: where, what, and the cure.
 
     ImgalignError               exit code 2; the only family that the command line catches
     +- ConfigError              a setting: unknown key, wrong type, out of range   (a ValueError)
@@ -52,4 +52,4 @@ class StorageFullError(ImgalignError, OSError):
 
 
 class NumericsError(ImgalignError):
-    """A correctness rule failed at run time, e.g. the PPO ratio is not 1 before the first update."""
+    """A correctness rule failed at run time, e.g. a PPO ratio that is not 1 at the start."""

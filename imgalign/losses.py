@@ -1,0 +1,129 @@
+"""Losses shared by reward models, diffusion and language.
+
+Pure functions of tensors: no model, no config, no randomness, no device moves. Every loss returns
+one value per example; the caller averages. Left out: advantages (advantages.py), and the KL term,
+which is `torch.distributions.kl_divergence` of a policy's step distributions.
+
+Shapes: b = examples, t = denoising steps or tokens, k = candidates of one ranking, n = subsets of
+them. Log-probabilities are in nats.
+"""
+
+from functools import lru_cache
+from itertools import combinations
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from imgalign.errors import InputError
+
+
+def ppo_clip_loss(
+    log_prob: Float[Tensor, "b t"],
+    old_log_prob: Float[Tensor, "b t"],
+    advantage: Float[Tensor, "#b #t"],
+    *,
+    clip_nats: float,
+) -> Float[Tensor, "b t"]:
+    """PPO's clipped surrogate of each step (arXiv:1707.06347, eq. 7), to be minimised.
+
+    The log-ratio, and not the ratio, is clipped: to +- `clip_nats`, the same factor up and down.
+    Its value is minus the advantage when the two log-probabilities agree. The gradient is zero
+    where the step has already moved further than the clip in the direction of its advantage.
+    """
+    log_ratio = log_prob - old_log_prob
+    # Not min(ratio * a, clipped * a): exp overflows in the branch that min drops, and its zero
+    # gradient times infinity is NaN.
+    pessimistic = torch.where(
+        advantage >= 0, log_ratio.clamp(max=clip_nats), log_ratio.clamp(min=-clip_nats)
+    )
+    return -advantage * pessimistic.exp()
+
+
+def value_loss(
+    value: Float[Tensor, "*shape"], target: Float[Tensor, "*shape"], *, clip: float
+) -> Float[Tensor, "*shape"]:
+    """Half the squared error, continued as a straight line where the error exceeds `clip`.
+
+    Huber's loss: the gradient never exceeds `clip`, so a few surprising rewards cannot take the
+    estimator away. `math.inf` gives the plain squared error.
+    """
+    error = (value - target).abs()
+    inner = error.clamp(max=clip)
+    return 0.5 * inner**2 + inner * (error - inner)
+
+
+def bradley_terry_loss(
+    chosen: Float[Tensor, " b"], rejected: Float[Tensor, " b"], *, label_smoothing: float = 0.0
+) -> Float[Tensor, " b"]:
+    """Negative log-probability that `chosen` beats `rejected` (Bradley & Terry 1952).
+
+    Takes scores on the scale where a difference is a log-odds; equals log 2 when they agree.
+    `label_smoothing` is the assumed probability that a human label is flipped.
+    """
+    margin = chosen - rejected
+    return -(1 - label_smoothing) * logsigmoid(margin) - label_smoothing * logsigmoid(-margin)
+
+
+def plackett_luce_loss(
+    scores: Float[Tensor, "b k"],
+    ranks: Int[Tensor, "b k"],
+    *,
+    log_tie: Float[Tensor, " order"] | None = None,
+) -> Float[Tensor, " b"]:
+    """Negative log-probability of each ranking under Davidson-Luce (Firth, Kosmidis & Turner 2019).
+
+    `ranks`: 0 is best, equal is a tie, -1 is not there; only the order counts, so gaps are fine.
+    A group C of tied items with scores s weighs delta_|C| * exp(mean of s over C), delta_1 = 1, and
+    from best to worst each group is chosen among all groups that the remaining items can form.
+    `log_tie` holds log delta_2, log delta_3, ...; groups beyond it are impossible. Without it there
+    are no ties, and this is Plackett-Luce, for k = 2 Bradley-Terry.
+
+    A ranking of fewer than two items has loss 0. Adding a constant to all scores changes nothing.
+    Needs memory for b * k * n numbers, n being the possible groups: 511 for 9 items and any tie.
+    InputError where the data hold a tie that `log_tie` does not model.
+    """
+    k = scores.shape[1]
+    present = ranks >= 0
+    tied_with = (ranks[:, :, None] == ranks[:, None, :]) & present[:, None, :]
+    group_size = tied_with.sum(2)
+    largest = 1 if log_tie is None else min(k, 1 + len(log_tie))
+    if bool((group_size > largest)[present].any()):
+        found = int(group_size[present].max())
+        raise InputError(
+            f"plackett_luce_loss: expected ties of at most {largest} items, got {found};"
+            " pass log_tie with one value for each larger group"
+        )
+
+    # What is not there may hold anything, NaN too: keep it out of the forward and the gradient.
+    scores = torch.where(present, scores, 0.0)
+    log_delta = scores.new_zeros(1)
+    if log_tie is not None:
+        log_delta = torch.cat([log_delta, log_tie.to(scores)])
+    subsets = _subsets(k, largest).to(scores.device)
+    sizes = subsets.sum(1)
+    # A product and a sum, not a matrix product, which autocast would round to half precision.
+    means = (scores[:, None, :] * subsets).sum(2) / sizes
+    log_weight = log_delta[sizes - 1] + means
+
+    # When i's group was chosen, what ranks above it was gone: a subset competed if its best member
+    # ranks no higher than i. Absent items, at -1, are gone from the start.
+    best_member = torch.where(subsets, ranks[:, None, :], ranks.max() + 1).amin(2)
+    competed = best_member[:, :, None] >= ranks[:, None, :]
+    log_total = log_weight[:, :, None].masked_fill(~competed, -torch.inf).logsumexp(1)
+
+    # Summed over items, with 1 / size each, so that every group counts once.
+    group_size = group_size.clamp(min=1)
+    terms = (log_delta[group_size - 1] + scores - log_total) / group_size
+    return -torch.where(present, terms, 0.0).sum(1)
+
+
+@lru_cache(maxsize=64)
+def _subsets(k: int, largest: int) -> Bool[Tensor, "n {k}"]:
+    """Which of k items are in each of their non-empty subsets of at most `largest`."""
+    chosen = [members for size in range(1, largest + 1) for members in combinations(range(k), size)]
+    subsets = torch.zeros(len(chosen), k, dtype=torch.bool)
+    for row, members in enumerate(chosen):
+        subsets[row, list(members)] = True
+    return subsets
