@@ -1,0 +1,385 @@
+"""Checkpoints that survive a crash: written beside, synced, hashed, renamed; older ones go last.
+
+A run folder holds `step-000200/` folders. Each has a `manifest.json` with the size and SHA-256 of
+every file in it, so that a damaged checkpoint is known before it is loaded. `best.json` and
+`latest.json` beside them name one of the folders each. Nothing is pickled: a trainer's state is
+tensors in safetensors and everything else in JSON.
+
+A folder that starts with `.tmp-` is a checkpoint that was never finished; it is never read, and
+the next save removes it. One process writes to a run folder at a time (`lock_run`).
+"""
+
+import errno
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from imgalign.errors import CheckpointError, InputError, StorageFullError
+
+log = logging.getLogger(__name__)
+
+ADAPTER = "pytorch_lora_weights.safetensors"
+MANIFEST = "manifest.json"
+UNFINISHED = ".tmp-"
+STEP = re.compile(r"step-(\d{6,})")
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+Marker: TypeAlias = Literal["best", "latest"]
+State: TypeAlias = Any
+"""Tensors, JSON scalars, and dicts, lists and tuples of these, nested at will."""
+
+
+def step_folder(run: Path, step: int) -> Path:
+    """Where the checkpoint of `step` is: `step_folder(run, 200)` ends in `step-000200`."""
+    return run / f"step-{step:06d}"
+
+
+def step_of(folder: Path) -> int:
+    """The step in the name of a checkpoint folder; `CheckpointError` for any other name."""
+    match = STEP.fullmatch(folder.name)
+    if match is None:
+        raise CheckpointError(f"{folder}: expected a folder named like step-000200")
+    return int(match[1])
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """All finished checkpoint folders of a run, oldest first, whether they verify or not."""
+    if not run.is_dir():
+        return []
+    found = [path for path in run.iterdir() if path.is_dir() and STEP.fullmatch(path.name)]
+    return sorted(found, key=step_of)
+
+
+def save_checkpoint(
+    run: Path,
+    step: int,
+    *,
+    write: Callable[[Path], None],
+    keep: int | None = None,
+    protect: Collection[int] = (),
+) -> Path:
+    """Write one checkpoint so that a crash at any moment leaves the older ones whole.
+
+    `write` fills an empty folder. Once that is synced, hashed and renamed to `step-...`, all but
+    the newest `keep` checkpoints go; the one marked best and the steps in `protect` stay. A full
+    disk raises `StorageFullError`, which names the newest checkpoint that still verifies.
+    """
+    final = step_folder(run, step)
+    with reporting_full_disk(run, f"saving step {step}"):
+        run.mkdir(parents=True, exist_ok=True)
+        remove_unfinished(run)
+        unfinished = run / f"{UNFINISHED}{final.name}"
+        try:
+            unfinished.mkdir()
+            write(unfinished)
+            write_manifest(unfinished, step)
+            sync_tree(unfinished)
+            replace_folder(unfinished, final)
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
+        mark(run, "latest", step)
+    prune(run, keep=keep, protect=protect)
+    return final
+
+
+def prune(run: Path, *, keep: int | None, protect: Collection[int] = ()) -> None:
+    """Remove all but the newest `keep` checkpoints, the best one and the steps in `protect`."""
+    if keep is None:
+        return
+    best = read_marker(run, "best")
+    stay = {*protect, *([] if best is None else [best])}
+    for folder in checkpoints(run)[:-keep]:
+        if step_of(folder) not in stay:
+            # Renamed first: a folder that is half removed must not look like a damaged checkpoint.
+            doomed = run / f"{UNFINISHED}old-{folder.name}"
+            folder.rename(doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
+
+
+def remove_unfinished(run: Path) -> None:
+    """Remove what a crash left half written; the caller holds the run's lock."""
+    for path in run.glob(f"{UNFINISHED}*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def replace_folder(source: Path, target: Path) -> None:
+    """Rename a folder into place; a folder that was there is moved aside first, then removed."""
+    aside = target.parent / f"{UNFINISHED}old-{target.name}"
+    if target.exists():
+        target.rename(aside)
+    source.rename(target)
+    sync_folder(target.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def write_manifest(folder: Path, step: int) -> None:
+    """Record size and SHA-256 of every file in `folder`.
+
+    Example: `{"format": 1, "step": 200, "files": {"trainer.json": {"bytes": 812, "sha256": ".."}}}`
+    """
+    files = {
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    manifest = {"format": 1, "step": step, "files": files}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
+def verify(folder: Path) -> None:
+    """Check every file against the manifest; the first that differs is a `CheckpointError`.
+
+    Files that the manifest does not know are left alone: people put notes beside weights.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        files = {str(name): dict(facts) for name, facts in manifest["files"].items()}
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder}: no {MANIFEST} here, so nothing can be verified") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{folder / MANIFEST}: damaged ({error})") from None
+    for name, facts in files.items():
+        path = folder / name
+        if not path.is_file():
+            raise CheckpointError(f"{path}: listed in {MANIFEST}, but missing")
+        if path.stat().st_size != facts.get("bytes"):
+            raise CheckpointError(
+                f"{path}: expected {facts.get('bytes')} bytes, found {path.stat().st_size}"
+            )
+        if sha256(path) != facts.get("sha256"):
+            raise CheckpointError(f"{path}: its content is not what was saved (SHA-256 differs)")
+
+
+def latest_checkpoint(run: Path) -> Path | None:
+    """The newest checkpoint that verifies; damaged ones are logged and passed over."""
+    for folder in reversed(checkpoints(run)):
+        try:
+            verify(folder)
+        except CheckpointError as error:
+            log.warning("%s; falling back to an older checkpoint", error)
+        else:
+            return folder
+    return None
+
+
+def mark(run: Path, marker: Marker, step: int, facts: Mapping[str, float] | None = None) -> None:
+    """Point `best.json` or `latest.json` at a step, with the numbers that made it so.
+
+    Example: `{"checkpoint": "step-000040", "held_out_reward": 0.61}`
+    """
+    content = {"checkpoint": step_folder(run, step).name, **(facts or {})}
+    write_atomically(run / f"{marker}.json", json.dumps(content) + "\n")
+
+
+def read_marker(run: Path, marker: Marker) -> int | None:
+    """The step that a marker names; None without a marker, or when its checkpoint is gone."""
+    path = run / f"{marker}.json"
+    try:
+        name = json.loads(path.read_text(encoding="utf-8"))["checkpoint"]
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        log.warning("%s: damaged (%s); ignored", path, error)
+        return None
+    folder = run / str(name)
+    return step_of(folder) if STEP.fullmatch(folder.name) and folder.is_dir() else None
+
+
+def find_adapter(path: Path) -> Path:
+    """The folder with LoRA weights that `path` means.
+
+    `path` is such a folder itself (a checkpoint, or one from elsewhere), or a run folder: then the
+    checkpoint marked best, else the newest that verifies.
+    """
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such folder")
+    if path.is_file():
+        if path.name == ADAPTER:
+            return path.parent
+        raise CheckpointError(f"{path}: expected a folder with {ADAPTER} in it, got a file")
+    if (path / ADAPTER).is_file():
+        return path
+    best = read_marker(path, "best")
+    candidates = [
+        *([] if best is None else [step_folder(path, best)]),
+        *reversed(checkpoints(path)),
+    ]
+    for folder in candidates:
+        try:
+            verify(folder)
+        except CheckpointError as error:
+            log.warning("%s; trying another checkpoint", error)
+            continue
+        if (folder / ADAPTER).is_file():
+            return folder
+    names = ", ".join(folder.name for folder in checkpoints(path))
+    found = f"checkpoints found: {names}, none usable" if names else describe_folder(path)
+    raise CheckpointError(f"{path}: no {ADAPTER} here; {found}")
+
+
+def describe_folder(folder: Path) -> str:
+    """A few names of what a folder holds, for a message that says what came instead."""
+    names = sorted(entry.name for entry in folder.iterdir())
+    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    return f"found: {shown}" if names else "the folder is empty"
+
+
+def save_state(folder: Path, name: str, state: State) -> None:
+    """Write nested state as `name.safetensors` and `name.json`; `load_state` gives it back equal.
+
+    Floats keep every bit (JSON writes the shortest text that reads back the same). Tensors come
+    back on the CPU. Anything but tensors, scalars, dicts, lists and tuples is a `TypeError`.
+    """
+    tensors: dict[str, Tensor] = {}
+    structure = pack(state, tensors)
+    text = json.dumps(structure) + "\n"
+    (folder / f"{name}.safetensors").write_bytes(save(tensors))
+    (folder / f"{name}.json").write_text(text, encoding="utf-8")
+
+
+def load_state(folder: Path, name: str) -> State:
+    """Read what `save_state` wrote; a missing or damaged file is a `CheckpointError`."""
+    for path in (folder / f"{name}.json", folder / f"{name}.safetensors"):
+        if not path.is_file():
+            raise CheckpointError(
+                f"{path}: missing, so training cannot go on from here; "
+                "the weights beside it may still be used"
+            )
+    try:
+        structure = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        return unpack(structure, load_file(folder / f"{name}.safetensors"))
+    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise CheckpointError(f"{folder / name}: damaged trainer state ({error})") from None
+
+
+def pack(value: State, tensors: dict[str, Tensor]) -> Any:
+    """`value` as JSON; its tensors go into `tensors` under the keys that the JSON names."""
+    match value:
+        case Tensor():
+            key = str(len(tensors))
+            # safetensors refuses tensors that share memory, and views of larger ones.
+            tensors[key] = value.detach().cpu().clone().contiguous()
+            return {"tensor": key}
+        case None | bool() | int() | float() | str():
+            return value
+        case list():
+            return [pack(item, tensors) for item in value]
+        case tuple():
+            return {"tuple": [pack(item, tensors) for item in value]}
+        case Mapping():
+            # Pairs, not an object: an optimizer's state has int keys, JSON would make them text.
+            return {"dict": [[pack(k, tensors), pack(v, tensors)] for k, v in value.items()]}
+    raise TypeError(f"state: expected tensors, scalars, dicts, lists or tuples, got {type(value)}")
+
+
+def unpack(value: Any, tensors: Mapping[str, Tensor]) -> State:
+    """The inverse of `pack`."""
+    match value:
+        case {"tensor": key}:
+            return tensors[key]
+        case {"tuple": items}:
+            return tuple(unpack(item, tensors) for item in items)
+        case {"dict": pairs}:
+            return {unpack(key, tensors): unpack(item, tensors) for key, item in pairs}
+        case list():
+            return [unpack(item, tensors) for item in value]
+    return value
+
+
+@contextmanager
+def lock_run(run: Path) -> Iterator[None]:
+    """Hold a run folder for this process; a second process gets an `InputError` at once.
+
+    The kernel releases the lock when the process ends, however it ends.
+    """
+    with (run / ".lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"{run}: another process is training here; stop it, or choose another folder"
+            ) from None
+        yield
+
+
+@contextmanager
+def reporting_full_disk(run: Path, doing: str) -> Iterator[None]:
+    """Turn a full disk (or quota, or file size limit) into a `StorageFullError`."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if isinstance(error, StorageFullError) or not disk_is_full(error):
+            raise
+        good = latest_checkpoint(run)
+        newest = (
+            "no checkpoint had been saved before"
+            if good is None
+            else f"nothing older was lost, the newest good checkpoint is {good.name}"
+        )
+        raise StorageFullError(
+            f"{run}: no space left while {doing}; {newest}; free some space and resume"
+        ) from error
+
+
+def disk_is_full(error: OSError | SafetensorError) -> bool:
+    """Whether a failed write means that no space is left."""
+    if isinstance(error, OSError):
+        return error.errno in FULL
+    # safetensors reports a failed write in its own error, with the number only in the text.
+    return any(f"(os error {number})" in str(error) for number in FULL)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a small text file so that a reader sees the old or the new content, never half."""
+    unfinished = path.with_name(f"{UNFINISHED}{path.name}")
+    try:
+        with unfinished.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def sync_tree(folder: Path) -> None:
+    """Flush every file and folder below `folder` to the disk."""
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            sync_folder(path)
+        else:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    sync_folder(folder)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's own entries, so that a rename in it survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, as lower-case hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

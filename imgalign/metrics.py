@@ -1,0 +1,209 @@
+"""What a run tells the world while it goes: metrics.jsonl, status.json and a progress line.
+
+`metrics.jsonl` has one JSON object per step, appended and flushed as it happens, so that a plot can
+follow it. `status.json` says whether the run is alive and how long it will take. Every key is
+explained in docs/metrics.md. Left out: any logging service.
+"""
+
+import json
+import logging
+import math
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, TypeAlias
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from imgalign.checkpoint import write_atomically
+from imgalign.errors import InputError
+
+log = logging.getLogger(__name__)
+
+Value: TypeAlias = float | int | str | bool | None
+RunState: TypeAlias = Literal["running", "stopped", "finished", "failed"]
+
+
+class MetricsWriter:
+    """Appends to a `metrics.jsonl`; with `resume_step`, first drops the lines of later steps.
+
+    Those lines tell of work that was lost with the process and is about to be done again.
+    """
+
+    def __init__(self, path: Path, *, resume_step: int | None = None) -> None:
+        self.path = path
+        if path.exists():
+            keep = [
+                record
+                for record in read_metrics(path)
+                if resume_step is None or int(record["step"] or 0) <= resume_step
+            ]
+            write_atomically(path, "".join(line(record) for record in keep))
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, step: int, values: Mapping[str, Value]) -> None:
+        """Append one line. Numbers that JSON cannot hold (NaN, infinity) become null."""
+        self._file.write(line({"step": step, **values}))
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file; what was written is already on its way to the disk."""
+        self._file.close()
+
+    def __enter__(self) -> "MetricsWriter":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def line(values: Mapping[str, Value]) -> str:
+    """One JSON object on one line."""
+    finite = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in values.items()
+    }
+    return json.dumps(finite, allow_nan=False) + "\n"
+
+
+def read_metrics(path: Path) -> list[dict[str, Value]]:
+    """All complete lines of a metrics file; a missing file is an empty list.
+
+    A last line without its newline is being written, or was when the process died: left out.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    records: list[dict[str, Value]] = []
+    for number, content in enumerate(text.split("\n")[:-1], start=1):
+        try:
+            record = json.loads(content)
+        except ValueError as error:
+            raise InputError(f"{path}, line {number}: expected a JSON object ({error})") from None
+        if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+            raise InputError(f"{path}, line {number}: expected an object with an integer 'step'")
+        records.append(record)
+    return records
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStatus:
+    """Where a run stands.
+
+    Example: `{"state": "running", "pid": 4242, "step": 12, "total": 40, "eta_seconds": 420.0}`
+    """
+
+    state: RunState
+    pid: int
+    step: int
+    total: int
+    eta_seconds: float | None = None
+    """Estimated time to the end; None before the first step and after the last."""
+    message: str | None = None
+    """One line for a person: why it stopped, what failed, how to go on."""
+
+
+def write_status(run: Path, status: RunStatus) -> None:
+    """Replace `status.json` in one move."""
+    write_atomically(run / "status.json", json.dumps(asdict(status)) + "\n")
+
+
+def read_status(run: Path) -> RunStatus | None:
+    """The status of a run; None when there is none, or when it cannot be read.
+
+    A run that says it is running while its process is gone was killed: it reads as stopped.
+    """
+    path = run / "status.json"
+    try:
+        status = RunStatus(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError) as error:
+        log.warning("%s: damaged (%s); ignored", path, error)
+        return None
+    if status.state == "running" and not process_alive(status.pid):
+        return RunStatus(
+            state="stopped",
+            pid=status.pid,
+            step=status.step,
+            total=status.total,
+            message=f"the process ended without a word after step {status.step}; resume to go on",
+        )
+    return status
+
+
+def process_alive(pid: int) -> bool:
+    """Whether a process of this machine has that number (a zombie has ended)."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return True
+    return state != "Z"
+
+
+class ProgressLine:
+    """How far a run is, on stderr: a bar with the time left, or plain lines without a terminal."""
+
+    def __init__(self, total: int, *, done: int = 0, console: Console | None = None) -> None:
+        self.console = console or Console(file=sys.stderr)
+        self.total = total
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(elapsed_when_finished=False),
+            TextColumn("{task.fields[numbers]}"),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self._task = self._bar.add_task("training", total=total, completed=done, numbers="")
+
+    def advance(self, step: int, values: Mapping[str, float], *, eta_seconds: float) -> None:
+        """Show a finished step and the few numbers worth watching."""
+        numbers = "  ".join(f"{key} {value:.4g}" for key, value in values.items())
+        if self.console.is_terminal:
+            self._bar.update(self._task, completed=step, numbers=numbers)
+        else:
+            left = f"{eta_seconds / 60:.1f} min left"
+            self.say(f"step {step}/{self.total}  {numbers}  {left}")
+
+    def say(self, text: str) -> None:
+        """Print one line above the bar."""
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def __enter__(self) -> "ProgressLine":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()

@@ -1,0 +1,278 @@
+"""Claims: a checkpoint is whole or it is not there; a full disk costs only the newest save; what is
+read back is what was written, bit for bit, without pickles."""
+
+import errno
+import json
+import math
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from imgalign import checkpoint
+from imgalign.checkpoint import (
+    ADAPTER,
+    checkpoints,
+    find_adapter,
+    latest_checkpoint,
+    load_state,
+    lock_run,
+    mark,
+    read_marker,
+    save_checkpoint,
+    save_state,
+    verify,
+)
+from imgalign.errors import CheckpointError, InputError, StorageFullError
+
+
+def write_adapter(folder: Path) -> None:
+    save_file({"weight": torch.arange(6.0)}, folder / ADAPTER)
+
+
+def names(run: Path) -> list[str]:
+    return [folder.name for folder in checkpoints(run)]
+
+
+def test_a_saved_checkpoint_verifies_and_is_the_latest(tmp_path):
+    folder = save_checkpoint(tmp_path, 200, write=write_adapter)
+    assert folder.name == "step-000200"
+    verify(folder)
+    assert latest_checkpoint(tmp_path) == folder
+    assert read_marker(tmp_path, "latest") == 200
+
+
+def test_a_flipped_byte_is_found_and_the_older_checkpoint_taken_instead(tmp_path, caplog):
+    older = save_checkpoint(tmp_path, 1, write=write_adapter)
+    newer = save_checkpoint(tmp_path, 2, write=write_adapter)
+    content = bytearray((newer / ADAPTER).read_bytes())
+    content[-1] ^= 1
+    (newer / ADAPTER).write_bytes(content)
+    with pytest.raises(CheckpointError, match="SHA-256 differs"):
+        verify(newer)
+    assert latest_checkpoint(tmp_path) == older
+    assert "step-000002" in caplog.text
+
+
+@pytest.mark.parametrize("damage", ["remove", "truncate", "manifest", "no manifest", "list"])
+def test_every_kind_of_damage_is_one_clear_error(tmp_path, damage):
+    folder = save_checkpoint(tmp_path, 1, write=write_adapter)
+    match damage:
+        case "remove":
+            (folder / ADAPTER).unlink()
+        case "truncate":
+            os.truncate(folder / ADAPTER, 10)
+        case "manifest":
+            (folder / "manifest.json").write_text('{"files": {"a"')
+        case "no manifest":
+            (folder / "manifest.json").unlink()
+        case "list":
+            (folder / "manifest.json").write_text("[]")
+    with pytest.raises(CheckpointError) as caught:
+        verify(folder)
+    assert "\n" not in str(caught.value)
+    assert latest_checkpoint(tmp_path) is None
+
+
+def test_older_checkpoints_go_only_beyond_keep_and_the_best_one_stays(tmp_path):
+    save_checkpoint(tmp_path, 1, write=write_adapter)
+    mark(tmp_path, "best", 1, {"held_out_reward": 0.5})
+    for step in (2, 3, 4):
+        save_checkpoint(tmp_path, step, write=write_adapter, keep=2)
+    assert names(tmp_path) == ["step-000001", "step-000003", "step-000004"]
+    save_checkpoint(tmp_path, 5, write=write_adapter, keep=1, protect=[3])
+    assert names(tmp_path) == ["step-000001", "step-000003", "step-000005"]
+
+
+def test_a_failure_while_writing_leaves_the_older_checkpoints_and_no_litter(tmp_path):
+    save_checkpoint(tmp_path, 1, write=write_adapter, keep=1)
+
+    def fail(folder: Path) -> None:
+        write_adapter(folder)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(tmp_path, 2, write=fail, keep=1)
+    assert names(tmp_path) == ["step-000001"]
+    assert not list(tmp_path.glob(".tmp-*"))
+    verify(tmp_path / "step-000001")
+
+
+def test_what_a_crash_left_half_written_is_removed_by_the_next_save(tmp_path):
+    half = tmp_path / ".tmp-step-000001"
+    half.mkdir(parents=True)
+    write_adapter(half)
+    assert latest_checkpoint(tmp_path) is None
+    save_checkpoint(tmp_path, 2, write=write_adapter)
+    assert not half.exists()
+
+
+def test_saving_the_same_step_again_replaces_it(tmp_path):
+    save_checkpoint(tmp_path, 1, write=lambda folder: (folder / "a").write_text("old") and None)
+    folder = save_checkpoint(tmp_path, 1, write=write_adapter)
+    verify(folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", ADAPTER]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_is_one_error_that_names_the_newest_good_checkpoint(
+    tmp_path, monkeypatch, number
+):
+    save_checkpoint(tmp_path, 1, write=write_adapter, keep=1)
+
+    def fsync(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(checkpoint.os, "fsync", fsync)
+    with pytest.raises(StorageFullError, match="newest good checkpoint is step-000001"):
+        save_checkpoint(tmp_path, 2, write=write_adapter, keep=1)
+    assert names(tmp_path) == ["step-000001"]
+    assert not list(tmp_path.glob(".tmp-*"))
+
+
+def test_other_failures_of_the_disk_keep_their_own_name(tmp_path, monkeypatch):
+    def fsync(descriptor: int) -> None:
+        raise OSError(errno.EIO, "input/output error")
+
+    monkeypatch.setattr(checkpoint.os, "fsync", fsync)
+    with pytest.raises(OSError, match="input/output") as caught:
+        save_checkpoint(tmp_path, 2, write=write_adapter)
+    assert not isinstance(caught.value, StorageFullError)
+
+
+@pytest.mark.parametrize("writer", ["safetensors file", "trainer state"])
+def test_a_real_file_size_limit_while_saving_loses_nothing(tmp_path, writer):
+    # The kernel refuses the write in the middle, as a full disk does; safetensors reports that in
+    # an error of its own, Python in an OSError.
+    save_checkpoint(tmp_path, 1, write=write_adapter, keep=1)
+
+    def write(folder: Path) -> None:
+        large = {"weight": torch.zeros(100_000)}
+        if writer == "safetensors file":
+            save_file(large, folder / ADAPTER)
+        else:
+            save_state(folder, "trainer", large)
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(StorageFullError, match="step-000001"):
+            save_checkpoint(tmp_path, 2, write=write, keep=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert names(tmp_path) == ["step-000001"]
+    verify(tmp_path / "step-000001")
+
+
+def test_state_comes_back_equal_bit_for_bit(tmp_path):
+    shared = torch.arange(12.0).reshape(3, 4)
+    state = {
+        "optimizer": {0: {"step": torch.tensor(3.0), "exp_avg": shared[:, 1]}, 7: {}},
+        "betas": (0.9, 0.999),
+        "scores": [0.1 + 0.2, -0.0, math.inf, 1e-308, 5, True, None, "größer"],
+        "bytes": torch.arange(5, dtype=torch.uint8),
+        "half": torch.tensor([1.1], dtype=torch.bfloat16),
+        "views": [shared.T, shared],
+        "tensor": {"tensor": "a name that the format uses itself"},
+    }
+    save_state(tmp_path, "trainer", state)
+    back = load_state(tmp_path, "trainer")
+    assert list(back["optimizer"]) == [0, 7]
+    assert torch.equal(back["optimizer"][0]["exp_avg"], shared[:, 1])
+    assert back["optimizer"][0]["step"].shape == ()
+    assert back["betas"] == (0.9, 0.999)
+    assert back["scores"] == state["scores"]
+    assert math.copysign(1, back["scores"][1]) == -1
+    assert back["half"].dtype == torch.bfloat16
+    assert torch.equal(back["half"], state["half"])
+    assert torch.equal(back["views"][0], shared.T)
+    assert torch.equal(back["bytes"], state["bytes"])
+    assert back["tensor"] == state["tensor"]
+
+
+def test_state_refuses_what_would_need_a_pickle(tmp_path):
+    with pytest.raises(TypeError, match="expected tensors"):
+        save_state(tmp_path, "trainer", {"when": object()})
+
+
+@pytest.mark.parametrize("damage", ["missing", "half"])
+def test_damaged_state_is_a_checkpoint_error(tmp_path, damage):
+    save_state(tmp_path, "trainer", {"a": torch.zeros(3)})
+    if damage == "missing":
+        (tmp_path / "trainer.safetensors").unlink()
+    else:
+        os.truncate(tmp_path / "trainer.safetensors", 20)
+    with pytest.raises(CheckpointError, match="trainer"):
+        load_state(tmp_path, "trainer")
+
+
+def test_an_adapter_is_found_from_its_folder_its_file_and_its_run(tmp_path):
+    run = tmp_path / "run"
+    first = save_checkpoint(run, 1, write=write_adapter)
+    second = save_checkpoint(run, 2, write=write_adapter)
+    assert find_adapter(first) == first
+    assert find_adapter(first / ADAPTER) == first
+    assert find_adapter(run) == second
+    mark(run, "best", 1)
+    assert find_adapter(run) == first
+
+
+def test_a_damaged_best_checkpoint_gives_way_to_the_newest_good_one(tmp_path):
+    for step in (1, 2):
+        save_checkpoint(tmp_path, step, write=write_adapter)
+    mark(tmp_path, "best", 1)
+    os.truncate(tmp_path / "step-000001" / ADAPTER, 8)
+    assert find_adapter(tmp_path).name == "step-000002"
+
+
+def test_a_folder_without_weights_says_what_it_found_instead(tmp_path):
+    with pytest.raises(CheckpointError, match="no such folder"):
+        find_adapter(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match="the folder is empty"):
+        find_adapter(tmp_path)
+    (tmp_path / "config.yaml").touch()
+    with pytest.raises(CheckpointError, match=r"no pytorch_lora_weights.*found: config.yaml"):
+        find_adapter(tmp_path)
+    save_checkpoint(tmp_path, 3, write=lambda folder: None)
+    with pytest.raises(CheckpointError, match="checkpoints found: step-000003, none usable"):
+        find_adapter(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"checkpoint": 5}', '{"checkpoint": "../etc"}'])
+def test_a_damaged_marker_is_ignored(tmp_path, content):
+    (tmp_path / "best.json").write_text(content)
+    assert read_marker(tmp_path, "best") is None
+
+
+def test_a_second_process_cannot_train_in_the_same_folder(tmp_path):
+    program = (
+        "import sys; from pathlib import Path; from imgalign.checkpoint import lock_run\n"
+        "with lock_run(Path(sys.argv[1])): print('locked', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "locked\n"
+        with pytest.raises(InputError, match="another process"), lock_run(tmp_path):
+            pass
+        child.kill()
+        child.wait()
+        with lock_run(tmp_path):  # the lock died with its holder
+            pass
+
+
+def test_the_manifest_is_plain_json_with_size_and_hash(tmp_path):
+    folder = save_checkpoint(tmp_path, 1, write=lambda folder: (folder / "a").write_bytes(b"abc"))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    # SHA-256 of "abc" is the example in FIPS 180-2.
+    digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert manifest == {"format": 1, "step": 1, "files": {"a": {"bytes": 3, "sha256": digest}}}
