@@ -1,0 +1,256 @@
+"""Settings: frozen pydantic models, read from YAML and `section.key=value`, wrong ones refused.
+
+Each owner keeps its own `Config` beside the code that reads it; this module reads, checks, explains
+and writes them. The YAML is stricter than PyYAML's: 1e-4 is a number, yes and no are text, 0123 is
+not octal, a key given twice is an error. Left out: what any setting means.
+"""
+
+import difflib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import pydantic
+import yaml
+from pydantic_core import ErrorDetails
+
+from imgalign.errors import ConfigError, InputError
+
+C = TypeVar("C", bound="Config")
+
+RECIPE_FOLDERS = (
+    Path(__file__).parent / "configs",  # an installed wheel
+    Path(__file__).parents[1] / "configs",  # a checkout
+)
+
+
+class Config(pydantic.BaseModel):
+    """Base of all settings: frozen, no unknown keys, a docstring under each field."""
+
+    model_config = pydantic.ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        ser_json_inf_nan="constants",
+    )
+
+
+def load_config(model: type[C], path: Path | None, overrides: Sequence[str] = ()) -> C:
+    """Settings from a YAML file (None: the defaults), then `section.key=value` in order.
+
+    A path that does not exist is looked up among the shipped recipes: `configs/storybook_ppo.yaml`
+    and `storybook_ppo` work from any folder. Values of overrides are YAML. Types are strict: "1" is
+    not a number and 1 is not text. ConfigError names each wrong key, InputError a missing file.
+    """
+    values = {} if path is None else _read_mapping(find_config(path))
+    for override in overrides:
+        _apply_override(values, override)
+    try:
+        # JSON, because strict mode there still takes a list for a tuple and text for a path.
+        return model.model_validate_json(json.dumps(values), strict=True)
+    except pydantic.ValidationError as error:
+        raise ConfigError("; ".join(_explain(model, each) for each in error.errors())) from None
+
+
+def dump_config(config: Config, path: Path) -> None:
+    """Write all settings, defaults included, such that `load_config` gives an equal object."""
+    values = config.model_dump(mode="json")
+    text = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    path.write_text(text, encoding="utf-8")
+
+
+def recipes() -> list[Path]:
+    """The shipped recipes, by name."""
+    return sorted(path for folder in RECIPE_FOLDERS for path in folder.glob("*.yaml"))
+
+
+def find_config(path: Path) -> Path:
+    """The file itself if it exists, else the shipped recipe that it names."""
+    if path.is_file():
+        return path
+    shipped = {recipe.name: recipe for recipe in recipes()}
+    if path.parent in (Path("."), Path("configs")):
+        for name in (path.name, f"{path.name}.yaml"):
+            if name in shipped:
+                return shipped[name]
+    names = ", ".join(recipe.stem for recipe in shipped.values())
+    raise InputError(f"{path}: no such file; shipped recipes: {names or 'none'}")
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: expected a text file in utf-8") from None
+    values = _parse(text, where=str(path))
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected 'key: value' lines, got {_shown(values)}")
+    return values
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise ConfigError(f"override {override!r}: expected section.key=value")
+    for depth, part in enumerate(parts[:-1], start=1):
+        section = values.setdefault(part, {})
+        if section is None:
+            section = values[part] = {}
+        if not isinstance(section, dict):
+            name = ".".join(parts[:depth])
+            raise ConfigError(f"override {override!r}: {name} is {_shown(section)}, not a section")
+        values = section
+    values[parts[-1]] = _parse(text, where=f"override {override!r}")
+
+
+# --- YAML, without its surprises
+
+
+def _parse(text: str, *, where: str) -> Any:
+    try:
+        values = yaml.load(text, Loader=_Loader)
+        json.dumps(values)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f" line {mark.line + 1}:" if mark else ""
+        raise ConfigError(f"{where}:{line} {error.problem or error.context}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: {' '.join(str(error).split())}") from None
+    except (TypeError, ValueError):
+        raise ConfigError(
+            f"{where}: expected text, numbers, true, false, null, lists and sections only"
+        ) from None
+    return values
+
+
+class _Loader(yaml.SafeLoader):
+    """Numbers and truth values as in YAML 1.2; keys are text and none may come twice."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            problem = None
+            if not isinstance(key, yaml.ScalarNode):
+                problem = "expected plain text as a key"
+            elif key.value in seen:
+                problem = f"key {key.value!r} is given twice"
+            if problem:
+                raise yaml.composer.ComposerError(problem=problem, problem_mark=key.start_mark)
+            seen.add(key.value)
+            if key.tag != MERGE:
+                key.tag = "tag:yaml.org,2002:str"
+        return node
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes the text that _Loader would take for something else; writes no aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+MERGE = "tag:yaml.org,2002:merge"
+DIGITS = r"[0-9][0-9_]*"
+SCALARS = {
+    "tag:yaml.org,2002:bool": r"true|True|TRUE|false|False|FALSE",
+    "tag:yaml.org,2002:null": r"~|null|Null|NULL|",
+    "tag:yaml.org,2002:int": r"[-+]?(0|[1-9][0-9_]*)",
+    "tag:yaml.org,2002:float": (
+        rf"[-+]?({DIGITS}\.?[0-9_]*|\.{DIGITS})[eE][-+]?[0-9]+"
+        rf"|[-+]?({DIGITS}\.[0-9_]*|\.{DIGITS})"
+        r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+    ),
+    MERGE: "<<",
+}
+for _yaml_class in (_Loader, _Dumper):
+    _yaml_class.yaml_implicit_resolvers = {
+        None: [(tag, re.compile(rf"(?:{pattern})\Z")) for tag, pattern in SCALARS.items()]
+    }
+
+
+# --- what pydantic found, in one line per setting
+
+
+def _explain(model: type[Config], error: ErrorDetails) -> str:
+    kind, came = error["type"], error["input"]
+    where = ".".join(str(part) for part in error["loc"]) or "settings"
+    if kind == "extra_forbidden":
+        return f"{where}: unknown key {_suggestion(model, error['loc'])}"
+    if kind == "missing":
+        return f"{where}: required, but not given"
+    if kind == "value_error":
+        return f"{where}: {error['ctx']['error']}"
+    if kind == "literal_error":
+        choices = error["ctx"]["expected"].replace(" or ", ", ")
+        return f"{where}: expected one of {choices}, got {_shown(came)}"
+    expected = EXPECTED.get(kind)
+    if expected is None:
+        number = "a number " if kind.startswith(("greater_than", "less_than")) else ""
+        message = error["msg"].removeprefix("Input should be ")
+        expected = f"{number}{message[0].lower()}{message[1:]}"
+    return f"{where}: expected {expected}, got {_shown(came)}"
+
+
+EXPECTED = {
+    "bool_type": "true or false",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "string_type": "text",
+    "path_type": "a path",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "a section of 'key: value' lines",
+    "model_type": "a section of 'key: value' lines",
+}
+
+
+def _suggestion(model: type[Config], location: tuple[int | str, ...]) -> str:
+    """The key that was probably meant: here, elsewhere in the settings, or the list of keys."""
+    owners = [model]
+    for part in location[:-1]:
+        fields = [
+            field for owner in owners for name, field in owner.model_fields.items() if name == part
+        ]
+        # List positions and the tags of unions are parts of a location too, and not fields.
+        if fields:
+            owners = [each for field in fields for each in _models(field.annotation)]
+    known = sorted({name for owner in owners for name in owner.model_fields})
+    wrong = str(location[-1])
+    close = difflib.get_close_matches(wrong, known, n=1)
+    if close:
+        return f"(did you mean {close[0]!r}?)"
+    elsewhere = [path for path in _paths(model) if path.rpartition(".")[2] == wrong]
+    if elsewhere:
+        return f"(did you mean {' or '.join(map(repr, elsewhere))}?)"
+    return f"(known here: {', '.join(known)})"
+
+
+def _models(annotation: Any) -> Iterator[type[Config]]:
+    """The settings models inside a type, e.g. of `PPOConfig | None` or `list[PPOConfig]`."""
+    if isinstance(annotation, type) and issubclass(annotation, Config):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models(argument)
+
+
+def _paths(model: type[Config], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        for inner in _models(field.annotation):
+            yield from _paths(inner, f"{prefix}{name}.")
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = "a section" if isinstance(value, dict) else repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
