@@ -127,6 +127,13 @@ class Policy(Protocol):
         """
         ...
 
+    def actions(self, trajectory: Trajectory, steps: Steps) -> Float[Tensor, "b s *event"]:
+        """What it became at these steps: a value of `step_distributions`, as stored.
+
+        With it one forward pass serves the log-probability, the KL and the entropy.
+        """
+        ...
+
     def log_prob(self, trajectory: Trajectory, steps: Steps) -> Float[Tensor, "b s"]:
         """Of what the trajectory did at these steps, under the present weights; differentiable."""
         ...
