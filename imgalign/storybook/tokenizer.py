@@ -10,10 +10,13 @@ never becomes an unknown token.
 import re
 from collections import Counter
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTokenizer
+
+from imgalign.errors import InputError
 
 BEGIN, END, WORD_END = "<|startoftext|>", "<|endoftext|>", "</w>"
 
@@ -24,18 +27,18 @@ def build_tokenizer(words: Iterable[str], folder: Path, *, max_length: int) -> C
     Prompts are lower-cased and cut or padded to `max_length` tokens, both ends included. Padding
     is the end token, as in Stable Diffusion. Ids are a function of the set of words alone: bytes,
     then merged pieces, then begin and end, so that the end token has the highest id, which is how
-    CLIP finds it. Raises ValueError for what CLIP's own rules would split, such as "half-moon".
+    CLIP finds it. Raises InputError for what CLIP's own rules would split, such as "half-moon".
     """
     vocabulary = sorted(set(words))
     for word in vocabulary:
         if not re.fullmatch("[a-z]+", word):
-            raise ValueError(f"tokenizer: expected words of the letters a to z, got {word!r}")
+            raise InputError(f"tokenizer: expected words of the letters a to z, got {word!r}")
     merges = _learn_merges(vocabulary)
     alphabet = sorted(ByteLevel.alphabet())
     pieces = [*alphabet, *(a + WORD_END for a in alphabet), *(a + b for a, b in merges), BEGIN, END]
     new = CLIPTokenizer(
         vocab={piece: index for index, piece in enumerate(dict.fromkeys(pieces))},
-        merges=merges,
+        merges=merges,  # type: ignore[arg-type]  # annotated as text, but only pairs work
         model_max_length=max_length,
     )
     new.save_pretrained(folder)
@@ -47,7 +50,7 @@ def build_tokenizer(words: Iterable[str], folder: Path, *, max_length: int) -> C
 def _learn_merges(words: list[str]) -> list[tuple[str, str]]:
     spelled = [[*word[:-1], word[-1] + WORD_END] for word in words]
     merges = []
-    while pairs := Counter(pair for word in spelled for pair in zip(word, word[1:], strict=False)):
+    while pairs := Counter(pair for word in spelled for pair in pairwise(word)):
         best = min(pairs, key=lambda pair: (-pairs[pair], pair))
         merges.append(best)
         spelled = [_merge(word, best) for word in spelled]

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 from transformers import CLIPTokenizer
 
+from imgalign.errors import InputError
 from imgalign.storybook.tokenizer import build_tokenizer
 
 # "re" is frequent and would cut "tree" wrongly if merges were applied word by word.
@@ -52,5 +53,5 @@ def test_the_folder_loads_as_a_clip_tokenizer(tmp_path: Path):
 
 @pytest.mark.parametrize("word", ["half-moon", "10", "Red", "two words", ""])
 def test_a_word_that_cannot_be_one_token_is_refused(tmp_path: Path, word: str):
-    with pytest.raises(ValueError, match="letters a to z"):
+    with pytest.raises(InputError, match="letters a to z"):
         build_tokenizer([word, "red"], tmp_path, max_length=12)
