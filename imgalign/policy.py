@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol, TypeAlias, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.distributions import Distribution
 from torch.nn import Parameter
@@ -127,7 +127,7 @@ class Policy(Protocol):
         """
         ...
 
-    def actions(self, trajectory: Trajectory, steps: Steps) -> Float[Tensor, "b s *event"]:
+    def actions(self, trajectory: Trajectory, steps: Steps) -> Shaped[Tensor, "b s *event"]:
         """What it became at these steps: a value of `step_distributions`, as stored.
 
         With it one forward pass serves the log-probability, the KL and the entropy.
