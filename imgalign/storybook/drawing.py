@@ -86,7 +86,10 @@ def _gradient(stops: tuple[RGB, ...], side: int) -> Image.Image:
 def _tint(warmth: float) -> list[int]:
     """A lookup table per channel. Small: at full strength no colour may pass for another."""
     gains = (1 + 0.035 * warmth, 1 + 0.005 * warmth, 1 - 0.06 * warmth)
-    return [min(255, round(level * gain)) for gain in gains for level in range(256)]
+    levels: list[int] = (
+        np.outer(gains, np.arange(256)).round().clip(0, 255).astype(int).ravel().tolist()
+    )
+    return levels
 
 
 # Objects.
@@ -147,19 +150,14 @@ def _shade(
     pen = ImageDraw.Draw(stencil)
     local = _flat(points - low)
     for first, last in solid:
-        pen.polygon(local[first:last], fill=255)
+        pen.polygon(local[first:last], fill=round(92 * scene.shade))
     step = item.size * canvas.width
     across, down = round(-0.075 * step * scene.light_from), round(0.06 * step)
     near = ImageChops.offset(stencil, -across, -down)
     far = ImageChops.offset(stencil, across, down)
     corner = (int(low[0]), int(low[1]))
-    for moved, colour, strength in (
-        (near, TUBES[item.colour].ink, 0.34),
-        (far, _GLOW, 0.38),
-    ):
-        rim = ImageChops.subtract(stencil, moved)
-        fade = [round(level * strength * scene.shade) for level in range(256)]
-        canvas.paste(colour, corner, rim.point(fade))
+    for moved, colour in ((near, TUBES[item.colour].ink), (far, _GLOW)):
+        canvas.paste(colour, corner, ImageChops.subtract(stencil, moved))
 
 
 # Backdrops.
@@ -175,7 +173,12 @@ class _Ground:
     """0 to 1."""
 
     def oval(self, x: float, y: float, rx: float, ry: float, colour: RGB) -> None:
-        box = ((x - rx) * self.side, (y - ry) * self.side, (x + rx) * self.side, (y + ry) * self.side)
+        box = (
+            (x - rx) * self.side,
+            (y - ry) * self.side,
+            (x + rx) * self.side,
+            (y + ry) * self.side,
+        )
         self.pen.ellipse(box, fill=colour)
 
     def rect(self, x0: float, y0: float, x1: float, y1: float, colour: RGB) -> None:
@@ -190,7 +193,12 @@ class _Ground:
         self.pen.polygon([*ridge, self.side, self.side, 0, self.side], fill=colour)
 
     def cloud(self, x: float, y: float, scale: float, colour: RGB) -> None:
-        for dx, dy, r in ((-0.1, 0.015, 0.045), (-0.03, -0.02, 0.065), (0.06, 0.0, 0.055), (0.12, 0.02, 0.035)):
+        for dx, dy, r in (
+            (-0.1, 0.015, 0.045),
+            (-0.03, -0.02, 0.065),
+            (0.06, 0.0, 0.055),
+            (0.12, 0.02, 0.035),
+        ):
             self.oval(x + dx * scale, y + dy * scale, r * scale, r * scale * 0.85, colour)
         self.oval(x, y + 0.035 * scale, 0.15 * scale, 0.025 * scale, colour)
 
@@ -211,7 +219,7 @@ def _meadow(ground: _Ground) -> None:
 def _night(ground: _Ground) -> None:
     v = ground.variation
     for k in range(16):
-        x, y = (0.05 + 0.618 * k + 0.5 * v) % 1, 0.03 + 0.56 * ((0.37 * k + 0.2 * v) % 1)
+        x, y = (0.05 + 0.7549 * k + 0.5 * v) % 1, 0.03 + 0.56 * ((0.5698 * k + 0.2 * v) % 1)
         r = 0.0065 if k % 3 else 0.0095
         ground.oval(x, y, r, r, (206, 206, 200))
     moon_x = 0.12 + 0.72 * v
@@ -228,7 +236,7 @@ def _snow(ground: _Ground) -> None:
     ground.hill(0.72, 0.05, 1.1, 0.6 - v, (236, 241, 247))
     ground.hill(0.86, 0.03, 0.9, v, (247, 249, 252))
     for k in range(22):
-        x, y = (0.03 + 0.618 * k + 0.4 * v) % 1, (0.02 + 0.273 * k + 0.6 * v) % 0.72
+        x, y = (0.03 + 0.7549 * k + 0.4 * v) % 1, 0.78 * ((0.02 + 0.5698 * k + 0.6 * v) % 1)
         r = 0.008 if k % 3 else 0.013
         ground.oval(x, y, r, r, (252, 253, 255))
 
@@ -236,7 +244,7 @@ def _snow(ground: _Ground) -> None:
 def _sea(ground: _Ground) -> None:
     v = ground.variation
     ground.cloud((0.2 + 0.8 * v) % 1, 0.17, 0.85, (250, 250, 246))
-    ground.rect(0, 0.5, 1, 1, (166, 200, 208))
+    ground.rect(0.0, 0.5, 1.0, 1.0, (166, 200, 208))
     for row, y in enumerate((0.56, 0.64, 0.72)):
         colour = (176 + 8 * row, 208 + 4 * row, 213 + 3 * row)
         ground.hill(y, 0.011, 5.0 - row * 0.5, v + 0.3 * row, colour)
@@ -267,12 +275,12 @@ def _room(ground: _Ground) -> None:
     width = 0.1
     for k in range(-1, 11):
         x = (k + v) * width
-        ground.rect(x, 0, x + width / 2, 0.7, (240, 228, 214))
-    ground.rect(0, 0.665, 1, 0.71, (250, 245, 236))
-    ground.rect(0, 0.703, 1, 0.711, (214, 200, 184))
-    ground.rect(0, 0.71, 1, 1, (216, 192, 164))
+        ground.rect(x, 0.0, x + width / 2, 0.7, (240, 228, 214))
+    ground.rect(0.0, 0.665, 1.0, 0.71, (250, 245, 236))
+    ground.rect(0.0, 0.703, 1.0, 0.711, (214, 200, 184))
+    ground.rect(0.0, 0.71, 1.0, 1.0, (216, 192, 164))
     for row, (top, bottom) in enumerate(((0.71, 0.78), (0.78, 0.87), (0.87, 1.0))):
-        ground.rect(0, bottom - 0.006, 1, bottom, (196, 170, 142))
+        ground.rect(0.0, bottom - 0.006, 1.0, bottom, (196, 170, 142))
         for k in range(-1, 3):
             x = (k + 0.45 * row + v) * 0.42
             ground.rect(x, top, x + 0.006, bottom, (196, 170, 142))

@@ -24,8 +24,8 @@ WIDTHS = {
     "fish": 1.28,
     "sun": 1.05,
     "cat": 0.95,
-    "car": 1.52,
-    "flower": 0.64,
+    "car": 1.51,
+    "flower": 0.68,
     "bird": 1.18,
     "star": 1.05,
     "heart": 1.11,
@@ -36,11 +36,11 @@ WIDTHS = {
     "apple": 0.92,
     "butterfly": 1.16,
     "rocket": 0.72,
-    "kite": 0.71,
-    "snail": 1.37,
+    "kite": 0.77,
+    "snail": 1.31,
     "rabbit": 0.61,
     "hat": 1.16,
-    "cake": 0.98,
+    "cake": 1.00,
     "crown": 1.20,
 }
 """Every object's drawn width as a multiple of its height. shapes.py is tested against it."""
@@ -176,7 +176,9 @@ def parse_prompt(text: str) -> SceneSpec:
             first, count = _parse_noun_phrase(left)
             second, second_count = _parse_noun_phrase(right)
             if count != 1 or second_count != 1:
-                raise ValueError(f"prompt: expected one object on each side of {relation!r}, got {text!r}")
+                raise ValueError(
+                    f"prompt: expected one object on each side of {relation!r}, got {text!r}"
+                )
             return SceneSpec(first=first, relation=relation, second=second, setting=setting)
     first, count = _parse_noun_phrase(rest)
     return SceneSpec(first=first, count=count, setting=setting)
@@ -298,7 +300,9 @@ def _parse_noun_phrase(text: str) -> tuple[Item, int]:
     if number in {"a", "an"}:
         _expect("prompt: object", noun, OBJECTS)
         if number != _article(colour or noun):
-            raise ValueError(f"prompt: expected {_article(colour or noun)!r} in {text!r}, got {number!r}")
+            raise ValueError(
+                f"prompt: expected {_article(colour or noun)!r} in {text!r}, got {number!r}"
+            )
         return Item(kind=noun, colour=colour), 1
     numbers = {word: count for count, word in COUNTS.items() if count > 1}
     _expect("prompt: article or number", number, ("a", "an", *numbers))
@@ -379,11 +383,10 @@ def _place_one(item: Item, rng: Generator) -> Placed:
 def _place_several(item: Item, count: int, rng: Generator) -> tuple[Placed, ...]:
     """Rows of equal objects, jittered: a hand would lay them out so, and none overlap."""
     ratio = WIDTHS[item.kind]
-    # Two rows or three columns must fit with a gap; the widest kinds only just do, two by two.
-    rows = _pick(_ROWS[count], rng)
+    # Three wide things do not fit into one row.
+    fitting = [rows for rows in _ROWS[count] if max(rows) * (0.27 * ratio + 0.02) <= 1 - 2 * _RIM]
+    rows = _pick(fitting, rng)
     widest = max(rows)
-    if widest == 3 and 3 * 0.27 * ratio > 0.92:
-        rows, widest = (2, 1), 2
     limit = min(0.36, 0.92 / len(rows) - 0.02, (0.94 / widest - 0.02) / ratio)
     size = _between(0.26, limit, rng)
     placed: list[Placed] = []
@@ -391,13 +394,16 @@ def _place_several(item: Item, count: int, rng: Generator) -> tuple[Placed, ...]
         row_height = (1 - 2 * _RIM) / len(rows)
         column_width = (1 - 2 * _RIM) / widest
         left = 0.5 - in_row * column_width / 2
-        baseline = _between(-1, 1, rng) * (row_height - size) / 2 * 0.6
+        middle = _RIM + (row + 0.5) * row_height
+        middle += _between(-1.0, 1.0, rng) * (row_height - size) / 2 * 0.6
+        if len(rows) == 1 and item.kind not in AIRBORNE:
+            middle = _between(0.8, 0.92, rng) - size / 2
         for column in range(in_row):
             own_size = size * _between(0.97, 1.0, rng)
             x_room = (column_width - own_size * ratio) / 2 - 0.005
-            x = left + (column + 0.5) * column_width + _between(-1, 1, rng) * x_room * 0.7
-            y_room = max(0.0, (row_height - size) / 2 - 0.005) * 0.35
-            y = _RIM + (row + 0.5) * row_height + baseline + _between(-1, 1, rng) * y_room
+            x = left + (column + 0.5) * column_width + _between(-1.0, 1.0, rng) * x_room * 0.7
+            y_room = min(0.04, (row_height - size) / 2 * 0.35)
+            y = middle + _between(-1.0, 1.0, rng) * y_room
             placed.append(_place(item, x, y, own_size, rng))
     return tuple(placed)
 
@@ -421,7 +427,7 @@ def _pair_side_by_side(a: Item, b: Item, *, swap: bool, rng: Generator) -> tuple
     gap = _between(0.02, 0.02 + min(0.12, slack), rng)
     gap = max(gap, 0.24 - (left_width + right_width) / 2)
     distance = (left_width + right_width) / 2 + gap
-    left_x = _RIM + left_width / 2 + _between(0, slack + 0.02 - gap, rng)
+    left_x = _RIM + left_width / 2 + _between(0.0, slack + 0.02 - gap, rng)
     baseline = _between(0.7, 0.92, rng)
     if {left.kind, right.kind} <= AIRBORNE:
         baseline = _between(0.45, 0.92, rng)
@@ -449,7 +455,7 @@ def _pair_stacked(
     b_x = _between(*_x_range(b, b_size), rng)
     a_left, a_right = _x_range(a, a_size)
     a_x = _between(max(a_left, b_x - x_reach), min(a_right, b_x + x_reach), rng)
-    bottom = 1 - _RIM - _between(0, min(0.15, free - own_gap), rng)
+    bottom = 1 - _RIM - _between(0.0, min(0.15, free - own_gap), rng)
     b_y = bottom - b_size / 2
     a_y = bottom - b_size - own_gap - a_size / 2
     return _place(a, a_x, a_y, a_size, rng), _place(b, b_x, b_y, b_size, rng)
