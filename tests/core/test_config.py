@@ -35,7 +35,7 @@ class Settings(Config):
     learning_rate: float = 3e-4
     ppo: Ppo = Ppo()
     head: Head | None = None
-    extra: dict[str, float] = {}
+    extra: Annotated[dict[str, float], Field(default_factory=dict)]
 
 
 def load(tmp_path, text, *overrides):
@@ -58,8 +58,10 @@ def test_no_file_and_no_override_gives_the_defaults():
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("1e-4", 1e-4), ("1E5", 1e5), ("+1.5e+3", 1500.0), ("-.5", -0.5), ("1.", 1.0), ("2", 2.0)]
-    + [(".inf", math.inf), ("-.INF", -math.inf), ("1_000.5", 1000.5)],
+    [
+        *[("1e-4", 1e-4), ("1E5", 1e5), ("+1.5e+3", 1500.0), ("-.5", -0.5), ("1.", 1.0)],
+        *[("2", 2.0), (".inf", math.inf), ("-.INF", -math.inf), ("1_000.5", 1000.5)],
+    ],
 )
 def test_numbers_are_read_as_a_person_means_them(tmp_path, text, expected):
     assert load(tmp_path, f"learning_rate: {text}").learning_rate == expected
@@ -244,5 +246,5 @@ def test_a_file_at_hand_wins_over_a_shipped_recipe(tmp_path, monkeypatch):
     assert find_config(Path("configs/a.yaml")) == shipped / "a.yaml"
     (mine / "a.yaml").touch()
     assert find_config(Path("a.yaml")) == Path("a.yaml")
-    with pytest.raises(InputError, match="shipped recipes: a$"):
+    with pytest.raises(InputError, match=r"shipped recipes: a$"):
         find_config(Path("elsewhere/a.yaml"))

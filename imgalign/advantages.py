@@ -1,0 +1,166 @@
+"""From rewards to advantages: what was better than expected, and by how much.
+
+Four answers to "expected by whom": the other images of the same group, what this prompt earned so
+far, or a learned value. Means and spreads are computed in float64, because equal rewards must give
+exactly 0 and not the rounding of their mean divided by itself.
+
+Shapes: b = images, t = steps. Advantages come back in the type of the rewards, without gradients.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from typing import TypedDict
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from imgalign.errors import CheckpointError, NumericsError
+
+EQUAL = 1e-6
+"""Rewards this close together, relative to the largest of them, are equal: float32 rounding."""
+
+
+@torch.no_grad()
+def group_advantages(rewards: Float[Tensor, " b"], group: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
+    """Reward minus the group's mean, in units of the group's standard deviation (GRPO).
+
+    From arXiv:2402.03300, section 4.1.2, with the population's deviation. Every group has mean 0;
+    a group of equal rewards, or of one, gets 0.
+    """
+    member, centred, spread = _within_groups(rewards, group)
+    deviation = _group_mean(centred**2, member).sqrt()
+    scale = torch.where(spread, deviation, 1.0)[member]
+    return torch.where(spread[member], centred / scale, 0.0).to(rewards.dtype)
+
+
+@torch.no_grad()
+def centred_group_advantages(
+    rewards: Float[Tensor, " b"], group: Int[Tensor, " b"]
+) -> Float[Tensor, " b"]:
+    """Reward minus the group's mean, in units of the reward (Dr. GRPO, arXiv:2503.20783).
+
+    Every group has mean 0; groups whose images hardly differ keep their small weight.
+    """
+    member, centred, spread = _within_groups(rewards, group)
+    return torch.where(spread[member], centred, 0.0).to(rewards.dtype)
+
+
+@torch.no_grad()
+def value_advantages(
+    rewards: Float[Tensor, " b"], values: Float[Tensor, "b t"]
+) -> Float[Tensor, "b t"]:
+    """Reward minus what a value estimator expected of each step.
+
+    The reward comes once, at the end, and is not discounted, so that it is every step's return.
+    """
+    return rewards[:, None] - values
+
+
+@torch.no_grad()
+def whitened(advantages: Float[Tensor, "b t"], mask: Bool[Tensor, "b t"]) -> Float[Tensor, "b t"]:
+    """Shifted and scaled to mean 0 and deviation 1 over the steps that count; 0 elsewhere."""
+    # Two groups, what counts and what does not: the second is all zeros and stays so.
+    counted = torch.where(mask, advantages, 0.0).flatten()
+    return group_advantages(counted, mask.flatten().long()).view_as(advantages)
+
+
+class RunningState(TypedDict):
+    """Example: {"window": 32, "rewards": {"a cat#0": [0.5, 0.75]}}."""
+
+    window: int
+    rewards: dict[str, list[float]]
+
+
+class RunningPromptStatistics:
+    """The recent rewards of each prompt id, as its baseline (DDPO, arXiv:2305.13301, section 5.1).
+
+    For batches that hold few images of a prompt but see the prompt again: the mean and deviation
+    are taken over its last `window` rewards. While a prompt has fewer than `min_count` of them the
+    whole batch's mean and deviation stand in, as in the authors' code.
+    """
+
+    def __init__(self, *, window: int = 32, min_count: int = 16) -> None:
+        if not 1 <= min_count <= window:
+            raise ValueError(
+                "running prompt statistics: expected 1 <= min_count <= window,"
+                f" got {min_count} and {window}"
+            )
+        self.window = window
+        self.min_count = min_count
+        self._rewards: dict[str, deque[float]] = {}
+
+    @torch.no_grad()
+    def advantages(
+        self, rewards: Float[Tensor, " b"], prompt_ids: Sequence[str]
+    ) -> Float[Tensor, " b"]:
+        """Remember these rewards, then say how each compares with what its prompt earned.
+
+        Equal rewards give 0. Call it once per batch of new samples.
+        """
+        _require_finite(rewards)
+        exact = rewards.double().cpu()
+        for prompt_id, reward in zip(prompt_ids, exact.tolist(), strict=True):
+            self._rewards.setdefault(prompt_id, deque(maxlen=self.window)).append(reward)
+        standardised = []
+        for prompt_id, reward in zip(prompt_ids, exact, strict=True):
+            known = self._rewards[prompt_id]
+            expected = exact if len(known) < self.min_count else exact.new_tensor(list(known))
+            standardised.append(_standardised(reward, expected))
+        return torch.stack(standardised).to(rewards)
+
+    def state_dict(self) -> RunningState:
+        """What `load_state_dict` needs to go on exactly; fit for JSON."""
+        return {
+            "window": self.window,
+            "rewards": {prompt_id: list(known) for prompt_id, known in self._rewards.items()},
+        }
+
+    def load_state_dict(self, state: RunningState) -> None:
+        """Go on from a `state_dict`; CheckpointError where the window is another."""
+        if state["window"] != self.window:
+            raise CheckpointError(
+                f"running prompt statistics: expected a window of {self.window},"
+                f" got {state['window']}; resume with the window that the run began with"
+            )
+        self._rewards = {
+            prompt_id: deque(known, maxlen=self.window)
+            for prompt_id, known in state["rewards"].items()
+        }
+
+
+def _within_groups(
+    rewards: Float[Tensor, " b"], group: Int[Tensor, " b"]
+) -> tuple[Int[Tensor, " b"], Float[Tensor, " b"], Bool[Tensor, " g"]]:
+    """Each reward's group, its distance to the group's mean, and which groups hold differences."""
+    _require_finite(rewards)
+    exact = rewards.double()
+    names, member = torch.unique(group, return_inverse=True)
+    lowest = exact.new_zeros(len(names)).scatter_reduce(
+        0, member, exact, "amin", include_self=False
+    )
+    highest = exact.new_zeros(len(names)).scatter_reduce(
+        0, member, exact, "amax", include_self=False
+    )
+    spread = highest - lowest > EQUAL * torch.maximum(lowest.abs(), highest.abs())
+    return member, exact - _group_mean(exact, member)[member], spread
+
+
+def _require_finite(rewards: Float[Tensor, " b"]) -> None:
+    wrong = (~rewards.isfinite()).nonzero().flatten().tolist()
+    if wrong:
+        raise NumericsError(
+            f"advantages: expected finite rewards, got {rewards[wrong[0]].item()} for image"
+            f" {wrong[0]} ({len(wrong)} of {len(rewards)} are not finite)"
+        )
+
+
+def _group_mean(values: Float[Tensor, " b"], member: Int[Tensor, " b"]) -> Float[Tensor, " g"]:
+    count = torch.bincount(member)
+    return values.new_zeros(len(count)).index_add(0, member, values) / count
+
+
+def _standardised(reward: Float[Tensor, ""], known: Float[Tensor, " n"]) -> Float[Tensor, ""]:
+    if known.max() - known.min() <= EQUAL * known.abs().max():
+        return torch.zeros_like(reward)
+    return (reward - known.mean()) / known.std(correction=0)

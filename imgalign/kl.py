@@ -1,0 +1,105 @@
+"""How strongly a policy is held to the pretrained model: the coefficient of its KL term.
+
+Two kinds with the same two verbs: read `coefficient`, then `update` it with the KL that was
+measured. Left out: measuring the KL, which is `torch.distributions.kl_divergence` of the policy's
+step distributions, and stopping when a budget is spent, which is the training loop's.
+
+Units: KL in nats per image, summed over steps and latent elements.
+"""
+
+import math
+from typing import Protocol, runtime_checkable
+
+from imgalign.errors import CheckpointError
+
+
+@runtime_checkable
+class KLCoefficient(Protocol):
+    """What an algorithm multiplies its KL term with."""
+
+    @property
+    def coefficient(self) -> float:
+        """The present factor, in reward per nat."""
+        ...
+
+    def update(self, kl_nats: float) -> None:
+        """Take in the KL measured over one batch of new samples."""
+        ...
+
+    def state_dict(self) -> dict[str, float]:
+        """What `load_state_dict` needs to go on exactly."""
+        ...
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Go on from a `state_dict` of the same kind; CheckpointError from another."""
+        ...
+
+
+class FixedKL:
+    """The same coefficient for the whole run."""
+
+    def __init__(self, coefficient: float) -> None:
+        self._coefficient = coefficient
+
+    @property
+    def coefficient(self) -> float:
+        """The present factor, in reward per nat."""
+        return self._coefficient
+
+    def update(self, kl_nats: float) -> None:
+        """Change nothing."""
+
+    def state_dict(self) -> dict[str, float]:
+        """Nothing: the coefficient is a setting."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Accept only the empty state; CheckpointError where an adaptive run left its own."""
+        if state:
+            raise CheckpointError(_mismatch(found=state, expected=set()))
+
+
+class AdaptiveKL:
+    """A coefficient that seeks a target KL (Ziegler et al. 2019, arXiv:1909.08593, section 2.2).
+
+    Each update multiplies it by 1 + rate * e, where e is the relative distance to the target,
+    limited to +- 0.2: at the published rate of 0.1 it moves at most 2 % per batch.
+    """
+
+    def __init__(self, coefficient: float, *, target_nats: float, rate: float = 0.1) -> None:
+        if not (coefficient > 0 and target_nats > 0 and 0 < rate < 5):
+            raise ValueError(
+                "adaptive kl: expected coefficient > 0, target_nats > 0 and 0 < rate < 5,"
+                f" got {coefficient}, {target_nats} and {rate}"
+            )
+        self._coefficient = coefficient
+        self.target_nats = target_nats
+        self.rate = rate
+
+    @property
+    def coefficient(self) -> float:
+        """The present factor, in reward per nat."""
+        return self._coefficient
+
+    def update(self, kl_nats: float) -> None:
+        """Strengthen the pull when the KL is above its target, else weaken it."""
+        assert math.isfinite(kl_nats), f"kl of {kl_nats} nats"
+        error = min(max(kl_nats / self.target_nats - 1, -0.2), 0.2)
+        self._coefficient *= 1 + self.rate * error
+
+    def state_dict(self) -> dict[str, float]:
+        """The coefficient; target and rate are settings."""
+        return {"coefficient": self._coefficient}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Go on with the coefficient of an adaptive run; CheckpointError from a fixed one."""
+        if state.keys() != {"coefficient"}:
+            raise CheckpointError(_mismatch(found=state, expected={"coefficient"}))
+        self._coefficient = state["coefficient"]
+
+
+def _mismatch(*, found: dict[str, float], expected: set[str]) -> str:
+    return (
+        f"kl coefficient: expected state {sorted(expected)}, got {sorted(found)};"
+        " resume with the kind of coefficient that the run began with"
+    )
