@@ -60,7 +60,10 @@ class Trajectory:
 
     def select(self, indices: Sequence[int] | Int[Tensor, " n"]) -> "Trajectory":
         """The images at these positions, in this order; a position may repeat."""
-        index = torch.as_tensor(indices, dtype=torch.long)
+        index = torch.as_tensor(indices)
+        if index.dtype == torch.bool:
+            raise ValueError("trajectory: expected positions to select, got a mask")
+        index = index.long()
         chosen = index.tolist()
         return Trajectory(
             prompts=[self.prompts[i] for i in chosen],
