@@ -1,0 +1,29 @@
+"""Reward models: what people prefer, learned from rankings.
+
+Importing this package does not load torch; `load` does, when called.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from imgalign.policy import RewardModel
+
+__all__ = ["load"]
+
+
+def load(reward: str | Path, *, device: str = "cpu") -> "RewardModel":
+    """The reward in a folder, or zero-shot CLIP for what names a CLIP.
+
+    A fitted reward is a folder with contract.json, or a run of `imgalign reward train`. Anything
+    else is given to `reward_models.clip.load_towers`: a CLIP folder, "storybook", "hf-hub:..." or
+    "architecture:tag". InputError or CheckpointError say what is wrong with it.
+    """
+    from reward_models.clip import ClipReward, load_towers
+    from reward_models.contract import CONTRACT_FILE
+    from reward_models.towers import names_towers
+
+    folder = Path(reward)
+    if (folder / CONTRACT_FILE).is_file() or not names_towers(str(reward)):
+        return ClipReward.from_pretrained(folder).to(device)
+    return ClipReward.zero_shot(load_towers(reward)).to(device)

@@ -1,0 +1,251 @@
+"""A CLIP with a preference head as a reward: prompts and images to standardised scores.
+
+An unfitted head ranks as zero-shot CLIP does, so the baseline is this same class. The folder of a
+fitted reward carries its contract and golden scores (contract.py). Left out: fitting (fit.py).
+
+Shapes: b = images, m = members (heads), d = width of the towers' shared space. Images are in
+[0, 1]; a score is in standard deviations of the scores of the training images, 0 their mean.
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Generator, Tensor, nn
+
+from imgalign.checkpoint import UNFINISHED, replace_folder, reporting_full_disk, sync_tree
+from imgalign.errors import CheckpointError, InputError, NumericsError
+from reward_models.contract import (
+    CONTRACT_FILE,
+    GOLDEN_FOLDER,
+    WEIGHTS_FILE,
+    Contract,
+    Golden,
+    HeadConfig,
+    Scale,
+    check_golden,
+    library_versions,
+    read_contract,
+    write_contract,
+)
+from reward_models.head import PreferenceHead
+from reward_models.images import encode_image, read_image
+from reward_models.towers import Towers, load_towers, rebuild_towers
+
+__all__ = ["ClipReward", "Towers", "load_towers"]
+
+RANGE_SLACK = 0.01
+"""How far an image may leave [0, 1] before it is taken for one in another range."""
+
+
+class ClipReward(nn.Module):
+    """Scores images for prompts; implements the RewardModel protocol."""
+
+    def __init__(
+        self,
+        towers: Towers,
+        heads: Sequence[PreferenceHead],
+        *,
+        head: HeadConfig | None = None,
+        scale: Scale | None = None,
+        log_tie: Sequence[float] = (),
+    ) -> None:
+        super().__init__()
+        self.towers = towers
+        self.heads = nn.ModuleList(heads)
+        self.head_config = head or HeadConfig()
+        self.scale = scale or Scale()
+        self.log_tie = tuple(log_tie)
+
+    @classmethod
+    def zero_shot(cls, towers: Towers) -> "ClipReward":
+        """The baseline: the score is the cosine of the image and the prompt, unscaled."""
+        config = HeadConfig(hidden=0)
+        head = PreferenceHead(towers.width, config, generator=Generator().manual_seed(0))
+        return cls(towers, [head], head=config).requires_grad_(False)
+
+    def score(
+        self, *, prompts: Sequence[str], samples: Float[Tensor, "b 3 h w"]
+    ) -> Float[Tensor, " b"]:
+        """Standardised score of each image for its prompt, differentiable in `samples`.
+
+        Images of any size in [0, 1]. InputError for an empty prompt, another range or another
+        number of prompts than images; NumericsError for an image with NaN or infinity.
+        """
+        return self.member_scores(prompts=prompts, samples=samples).mean(1)
+
+    def member_scores(
+        self, *, prompts: Sequence[str], samples: Float[Tensor, "b 3 h w"]
+    ) -> Float[Tensor, "b m"]:
+        """`score` of each head; the spread over m says how sure the reward is."""
+        self._check(prompts, samples)
+        # Under a caller's autocast the scores would leave the golden ones by more than a percent.
+        with torch.autocast(self.towers.device.type, enabled=False):
+            unique = list(dict.fromkeys(prompts))
+            rows = torch.tensor([unique.index(prompt) for prompt in prompts])
+            text = self.towers.encode_tokens(self.towers.tokenize(unique))[rows.to(self.device)]
+            image = self.towers.encode_prepared(self.towers.prepare(samples))
+            return (self.utilities(image, text) - self.scale.mean) / self.scale.std
+
+    def utilities(
+        self, image: Float[Tensor, "b d"], text: Float[Tensor, "b d"]
+    ) -> Float[Tensor, "b m"]:
+        """Utility from features, before standardisation: differences are the fit's log-odds."""
+        return torch.stack([head(image, text) for head in self.heads], dim=1)
+
+    @property
+    def device(self) -> torch.device:
+        """Where scores are computed."""
+        return self.towers.device
+
+    def _check(self, prompts: Sequence[str], samples: Tensor) -> None:
+        if samples.ndim != 4 or samples.shape[1] != 3:
+            raise InputError(f"score: expected samples b 3 h w, got {tuple(samples.shape)}")
+        if len(prompts) != len(samples) or not prompts:
+            raise InputError(
+                f"score: expected a prompt per image, got {len(prompts)} prompts "
+                f"and {len(samples)} images"
+            )
+        finite = samples.detach().isfinite().flatten(1).all(1)
+        if not bool(finite.all()):
+            broken = (~finite).nonzero().flatten().tolist()
+            raise NumericsError(
+                f"score: images {broken} of {len(samples)} hold NaN or infinity; "
+                "the policy or its decoder has diverged"
+            )
+        low, high = (float(end) for end in samples.detach().aminmax())
+        if low < -RANGE_SLACK or high > 1 + RANGE_SLACK:
+            raise InputError(
+                f"score: expected images in [0, 1], got [{low:.3g}, {high:.3g}]; "
+                "rescale them, (x + 1) / 2 where they come from [-1, 1]"
+            )
+
+    @classmethod
+    def from_pretrained(cls, folder: Path) -> "ClipReward":
+        """The reward saved in `folder`, frozen, on the CPU, its golden scores recomputed.
+
+        CheckpointError where something is missing or does not fit, or a score drifted.
+        """
+        contract = read_contract(folder)
+        towers = rebuild_towers(contract, folder)
+        unset = Generator().manual_seed(0)
+        heads = [
+            PreferenceHead(towers.width, contract.head, generator=unset)
+            for _ in range(contract.head.members)
+        ]
+        reward = cls(
+            towers, heads, head=contract.head, scale=contract.scale, log_tie=contract.log_tie
+        )
+        reward._load_weights(folder / WEIGHTS_FILE)
+        reward.requires_grad_(False).eval()
+        if not contract.golden:
+            raise CheckpointError(f"{folder}: no golden images in {CONTRACT_FILE}; fit it again")
+        check_golden(contract, reward._score_golden(contract.golden, folder), folder=folder)
+        return reward
+
+    def _load_weights(self, path: Path) -> None:
+        try:
+            state = load_file(path)
+        except FileNotFoundError as error:
+            raise CheckpointError(f"{path.parent}: no {path.name} here; copy it again") from error
+        except SafetensorError as error:
+            raise CheckpointError(f"{path}: damaged ({error}); copy it again") from error
+        own = self.state_dict()
+        wrong = [
+            f"{name} is {_shape(state, name)}, expected {_shape(own, name)}"
+            for name in sorted(own.keys() | state.keys())
+            if _shape(state, name) != _shape(own, name)
+        ]
+        if wrong:
+            raise CheckpointError(
+                f"{path}: {len(wrong)} tensors do not fit the contract, {wrong[0]}; "
+                f"weights and {CONTRACT_FILE} come from different fits"
+            )
+        self.load_state_dict(state)
+
+    @torch.no_grad()
+    def _score_golden(self, golden: Sequence[Golden], folder: Path) -> list[float]:
+        scores = []
+        for each in golden:
+            try:
+                image = read_image(folder / each.image)
+            except InputError as error:
+                raise CheckpointError(f"{error}; copy the whole folder again") from error
+            scores.append(float(self.score(prompts=[each.prompt], samples=image[None])))
+        return scores
+
+    def save(
+        self,
+        folder: Path,
+        *,
+        golden: Sequence[tuple[str, Float[Tensor, "3 _h _w"]]],
+        data_hash: str = "",
+        metrics: Mapping[str, float] | None = None,
+    ) -> Contract:
+        """Write weights, contract, tokenizer and golden images, all or nothing.
+
+        `golden`: prompts and images whose scores are recomputed at each load; they are stored as
+        PNG and scored as stored. An earlier reward model in `folder` is replaced; InputError where
+        the folder holds anything else. Scores on the CPU, whatever the device of the weights.
+        """
+        if folder.exists() and not (folder / CONTRACT_FILE).is_file() and any(folder.iterdir()):
+            raise InputError(f"{folder}: holds something else than a reward model; name a new one")
+        assert golden, "a contract without golden scores proves nothing"
+        unfinished = folder.parent / f"{UNFINISHED}{folder.name}"
+        device = self.device
+        with reporting_full_disk(folder.parent, f"saving the reward model {folder.name}"):
+            try:
+                shutil.rmtree(unfinished, ignore_errors=True)
+                (unfinished / GOLDEN_FOLDER).mkdir(parents=True)
+                self.cpu()
+                save_file(
+                    {k: v.contiguous() for k, v in self.state_dict().items()},
+                    unfinished / WEIGHTS_FILE,
+                )
+                self.towers.save_tokenizer(unfinished)
+                records = self._write_golden(golden, unfinished)
+                contract = self._contract(records, data_hash, metrics or {})
+                write_contract(contract, unfinished)
+                sync_tree(unfinished)
+                replace_folder(unfinished, folder)
+            finally:
+                self.to(device)
+                shutil.rmtree(unfinished, ignore_errors=True)
+        return contract
+
+    def _write_golden(self, golden: Sequence[tuple[str, Tensor]], folder: Path) -> list[Golden]:
+        records = []
+        for index, (prompt, image) in enumerate(golden):
+            name = f"{GOLDEN_FOLDER}/{index}.png"
+            (folder / name).write_bytes(encode_image(image))
+            records.append(Golden(image=name, prompt=prompt, score=0.0))
+        scores = self._score_golden(records, folder)
+        return [
+            record.model_copy(update={"score": score})
+            for record, score in zip(records, scores, strict=True)
+        ]
+
+    def _contract(
+        self, golden: Sequence[Golden], data_hash: str, metrics: Mapping[str, float]
+    ) -> Contract:
+        return Contract(
+            backbone=self.towers.config,
+            quick_gelu=bool(self.towers.config["quick_gelu"]),
+            preprocess=self.towers.preprocess,
+            text=self.towers.text,
+            head=self.head_config,
+            scale=self.scale,
+            log_tie=self.log_tie,
+            golden=tuple(golden),
+            libraries=library_versions(),
+            data_hash=data_hash,
+            metrics=dict(metrics),
+        )
+
+
+def _shape(state: Mapping[str, Tensor], name: str) -> str:
+    return str(list(state[name].shape)) if name in state else "absent"

@@ -1,0 +1,231 @@
+"""What must not change between fitting a reward and using it, and the golden scores that prove it.
+
+A reward model is more than weights: the activation function, the resize filter, the truncation of
+prompts and the scale of the scores are part of it, and a change of any of them moves every score
+without an error. The contract writes them down beside the weights, with four golden images whose
+scores are computed again at each load. Left out: building and running the towers (clip.py).
+
+Example of a folder: contract.json, model.safetensors, tokenizer/, golden/0.png .. golden/3.png
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, JsonValue, PositiveFloat, PositiveInt, ValidationError
+
+from imgalign.checkpoint import describe_folder
+from imgalign.config import Config
+from imgalign.errors import CheckpointError
+
+CONTRACT_FILE = "contract.json"
+WEIGHTS_FILE = "model.safetensors"
+TOKENIZER_FOLDER = "tokenizer"
+GOLDEN_FOLDER = "golden"
+GOLDEN_TOLERANCE = 1e-3
+"""Largest drift of a golden score, in standard deviations of the training scores."""
+
+LIBRARIES = ("open_clip_torch", "safetensors", "tokenizers", "torch", "torchvision", "transformers")
+
+Channels = tuple[float, float, float]
+
+
+class Preprocess(Config):
+    """From an image in [0, 1] to what the image tower takes."""
+
+    image_size: tuple[PositiveInt, PositiveInt]
+    """Height and width that the image tower takes, in pixels."""
+
+    mean: Channels
+    """Subtracted from the red, green and blue channel after resizing."""
+
+    std: Channels
+    """Each channel is divided by this after the mean is taken off."""
+
+    resize_mode: Literal["shortest", "longest", "squash"] = "shortest"
+    """"shortest" fills the frame and crops the centre, "longest" fits inside it and pads, "squash"
+    stretches; the names are open_clip's."""
+
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    """Filter of the resize."""
+
+    antialias: Literal[True] = True
+    """Always on: PIL, which the towers were trained with, knows nothing else."""
+
+    fill: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Colour of the padding of "longest", in [0, 1]."""
+
+
+class TextRule(Config):
+    """From a prompt to token ids."""
+
+    context_length: PositiveInt
+    """Tokens that the text tower reads, both end tokens included."""
+
+    truncation: Literal["keep_first"] = "keep_first"
+    """Of a longer prompt the first tokens are kept, and the end token."""
+
+    tokenizer: Literal["folder", "open_clip"] = "open_clip"
+    """"folder": Hugging Face files in tokenizer/; "open_clip": the vocabulary open_clip ships."""
+
+
+class HeadConfig(Config):
+    """Shape of the preference head."""
+
+    hidden: Annotated[int, Field(ge=0)] = 64
+    """Width of the hidden layer; 0 leaves the linear part and the cosine only."""
+
+    members: Literal[1] = 1
+    """How many heads are averaged; the weights are stored per member."""
+
+
+class Scale(Config):
+    """What a score means: (utility - mean) / std, so 0 and 1 are mean and spread in training."""
+
+    mean: float = 0.0
+    """Mean utility of the training images."""
+
+    std: PositiveFloat = 1.0
+    """Standard deviation of the utility over the training images."""
+
+    log_odds: PositiveFloat | None = None
+    """Calibrated log-odds, in nats, that an image scoring one point higher is preferred; unknown
+    for a reward that was not fitted."""
+
+
+class Golden(Config):
+    """An image whose score is known. Example: golden/0.png, "a red fox", -1.2075."""
+
+    image: str
+    """Path inside the folder."""
+
+    prompt: str
+    """What the image is scored for."""
+
+    score: float
+    """The score when the folder was written."""
+
+
+class Contract(Config):
+    """All that a reward model needs beside its weights."""
+
+    format: Literal[1] = 1
+    """Version of this file."""
+
+    backbone: dict[str, JsonValue]
+    """The open_clip model configuration that the towers are rebuilt from."""
+
+    quick_gelu: bool
+    """Whether the towers use the sigmoid approximation of GELU; repeated from the backbone because
+    weights trained with one load without an error into the other."""
+
+    preprocess: Preprocess
+    """Rules for images."""
+
+    text: TextRule
+    """Rules for prompts."""
+
+    head: HeadConfig = HeadConfig()
+    """Shape of the preference head."""
+
+    scale: Scale = Scale()
+    """Standardisation of the scores."""
+
+    log_tie: tuple[float, ...] = ()
+    """Log weights of ties of 2, 3, ... images in the Davidson-Luce model of the fit, in nats."""
+
+    golden: tuple[Golden, ...] = ()
+    """Scores to reproduce at each load."""
+
+    libraries: dict[str, str] = Field(default_factory=dict)
+    """Versions at the time of the fit; shown when golden scores drift."""
+
+    data_hash: str = ""
+    """sha256 over the rankings of the fit."""
+
+    metrics: dict[str, float] = Field(default_factory=dict)
+    """Held-out numbers of the fit; see the report beside it for counts and intervals."""
+
+
+def read_contract(folder: Path) -> Contract:
+    """The contract in `folder`. CheckpointError when there is none or it cannot be understood."""
+    path = folder / CONTRACT_FILE
+    if not path.is_file():
+        found = describe_folder(folder) if folder.is_dir() else "there is no such folder"
+        raise CheckpointError(
+            f"{folder}: no {CONTRACT_FILE} here; {found}; 'imgalign reward train' writes one"
+        )
+    try:
+        fields: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: not readable as JSON ({error}); fit it again") from error
+    if isinstance(fields, dict) and fields.get("format", 1) != 1:
+        raise CheckpointError(
+            f"{path}: expected format 1, got {fields['format']!r}; "
+            "it was written by a newer imgalign, upgrade to read it"
+        )
+    try:
+        contract = Contract.model_validate_json(json.dumps(fields))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "contract"
+        raise CheckpointError(f"{path}: {where}: {first['msg'].lower()}; fit it again") from error
+    if contract.quick_gelu != bool(contract.backbone.get("quick_gelu", False)):
+        raise CheckpointError(
+            f"{path}: quick_gelu is {contract.quick_gelu} here and "
+            f"{contract.backbone.get('quick_gelu', False)} in the backbone; fit it again"
+        )
+    return contract
+
+
+def write_contract(contract: Contract, folder: Path) -> None:
+    """Write `contract` into `folder`, readable by people and stable under sorting."""
+    text = json.dumps(contract.model_dump(mode="json"), indent=2) + "\n"
+    (folder / CONTRACT_FILE).write_text(text, encoding="utf-8")
+
+
+def check_golden(contract: Contract, scores: Sequence[float], *, folder: Path) -> None:
+    """Refuse a reward that no longer gives the scores it was saved with.
+
+    CheckpointError names both numbers of the worst image, and each library whose version changed.
+    """
+    drifts = [abs(new - old.score) for new, old in zip(scores, contract.golden, strict=True)]
+    within = [drift <= GOLDEN_TOLERANCE for drift in drifts]  # a NaN is never within
+    if all(within):
+        return
+    worst = max(range(len(drifts)), key=lambda i: (not within[i], drifts[i]))
+    golden = contract.golden[worst]
+    now = library_versions()
+    changed = [
+        f"{name} {then} -> {now.get(name, 'absent')}"
+        for name, then in contract.libraries.items()
+        if now.get(name) != then
+    ]
+    raise CheckpointError(
+        f"{folder}: {within.count(False)} of {len(drifts)} golden scores drifted, {golden.image} "
+        f"scored {golden.score:.4f} when fitted and {scores[worst]:.4f} now (tolerance "
+        f"{GOLDEN_TOLERANCE:g}); changed since: {', '.join(changed) or 'no library, so the files'}"
+        "; fit it again or restore what changed"
+    )
+
+
+def library_versions() -> dict[str, str]:
+    """Installed versions of what can move a score."""
+    versions = {}
+    for name in LIBRARIES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def data_hash(lines: Iterable[str]) -> str:
+    """Hash of a data set that does not depend on the order of its lines."""
+    digest = hashlib.sha256()
+    for line in sorted(lines):
+        digest.update(line.encode() + b"\n")
+    return digest.hexdigest()

@@ -1,0 +1,105 @@
+import json
+import shutil
+
+import open_clip
+import pytest
+import torch
+from torch.testing import assert_close
+
+from imgalign.errors import CheckpointError, ConfigError, InputError
+from reward_models.images import decode_image, encode_image
+from reward_models.towers import load_towers
+
+
+def test_features_equal_those_of_open_clip(clip_folder):
+    towers = load_towers(clip_folder)
+    model, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{clip_folder}")
+    tokenize = open_clip.get_tokenizer(f"local-dir:{clip_folder}")
+    prompts = ["a red fox", "a house"]
+    image = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(1))
+    png = encode_image(image)
+    with torch.no_grad():
+        picture = preprocess(_pil(png))[None]
+        expected_image, expected_text, _ = model.eval()(picture, tokenize(prompts))
+        ours = towers.encode_prepared(towers.prepare(decode_image(png)[None]))
+        assert_close(ours, expected_image)
+        assert_close(towers.encode_tokens(towers.tokenize(prompts)), expected_text)
+
+
+def _pil(png):
+    import io
+
+    from PIL import Image
+
+    return Image.open(io.BytesIO(png))
+
+
+def test_an_empty_prompt_is_an_error(clip_folder):
+    with pytest.raises(InputError, match=r"prompt 1: expected text, got ' '"):
+        load_towers(clip_folder).tokenize(["a fox", " "])
+
+
+def test_a_prompt_beyond_the_context_warns_once_and_names_what_is_lost(clip_folder):
+    towers = load_towers(clip_folder)
+    long = "a red fox a red house a blue tree"  # 9 tokens, 6 fit between the end tokens
+    with pytest.warns(UserWarning, match="1 of 2 prompts .* 8 tokens .* 'a blue tree' is ignored"):
+        cut = towers.tokenize(["a fox", long])
+    again = towers.tokenize([long])  # a second warning would be an error
+    assert_close(cut[1:], again)
+    assert_close(again, towers.tokenize(["a red fox a red house"]))
+
+
+def test_a_prompt_that_just_fits_does_not_warn(clip_folder):
+    assert load_towers(clip_folder).beyond_context("a red fox a red house") == ""
+
+
+def test_unfreezing_n_blocks_trains_those_and_what_follows(clip_folder):
+    towers = load_towers(clip_folder)
+    towers.freeze(image_blocks=1, text_blocks=2)
+    trainable = {name for name, p in towers.named_parameters() if p.requires_grad}
+    first = {".".join(name.split(".")[:5]) for name in trainable}
+    assert first == {
+        "model.visual.transformer.resblocks.1",
+        "model.visual.ln_post.weight",
+        "model.visual.ln_post.bias",
+        "model.visual.proj",
+        "model.transformer.resblocks.0.ln_1",
+        "model.transformer.resblocks.0.ln_2",
+        "model.transformer.resblocks.0.attn",
+        "model.transformer.resblocks.0.mlp",
+        "model.transformer.resblocks.1.ln_1",
+        "model.transformer.resblocks.1.ln_2",
+        "model.transformer.resblocks.1.attn",
+        "model.transformer.resblocks.1.mlp",
+        "model.ln_final.weight",
+        "model.ln_final.bias",
+        "model.text_projection",
+    }
+
+
+def test_unfreezing_more_blocks_than_there_are_names_the_option(clip_folder):
+    with pytest.raises(ConfigError, match="unfreeze_text_blocks: expected at most the tower's 2, got 3"):
+        load_towers(clip_folder).freeze(text_blocks=3)
+
+
+def test_a_name_that_is_nothing_says_what_is_expected(tmp_path):
+    with pytest.raises(InputError, match=r"expected a folder with open_clip_config.json"):
+        load_towers(tmp_path / "absent")
+    with pytest.raises(InputError, match="expected one of the tags openai, "):
+        load_towers("ViT-B-32:nonsense")
+
+
+def test_weights_of_another_model_are_a_checkpoint_error(clip_folder, tmp_path):
+    folder = shutil.copytree(clip_folder, tmp_path / "clip")
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["model_cfg"]["embed_dim"] = 24
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="open_clip cannot load it"):
+        load_towers(folder)
+
+
+def test_a_folder_without_weights_is_a_checkpoint_error(clip_folder, tmp_path):
+    folder = shutil.copytree(clip_folder, tmp_path / "clip")
+    (folder / "open_clip_model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="open_clip cannot load it"):
+        load_towers(folder)
