@@ -16,8 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw
 
+from imgalign.storybook.pen import Paint, Part, Points
 from imgalign.storybook.scenes import AIRBORNE, Placed, Scene
-from imgalign.storybook.shapes import Outline, Paint, Part, Sketch, sketch
+from imgalign.storybook.shapes import sketch
 
 RGB = tuple[int, int, int]
 
@@ -86,10 +87,8 @@ def _gradient(stops: tuple[RGB, ...], side: int) -> Image.Image:
 def _tint(warmth: float) -> list[int]:
     """A lookup table per channel. Small: at full strength no colour may pass for another."""
     gains = (1 + 0.035 * warmth, 1 + 0.005 * warmth, 1 - 0.06 * warmth)
-    levels: list[int] = (
-        np.outer(gains, np.arange(256)).round().clip(0, 255).astype(int).ravel().tolist()
-    )
-    return levels
+    levels = np.outer(gains, np.arange(256)).round().clip(0, 255).astype(int)
+    return [int(level) for level in levels.ravel()]
 
 
 # Objects.
@@ -104,31 +103,31 @@ def _draw_item(canvas: Image.Image, item: Placed, scene: Scene) -> None:
     points = drawing.points * mirror * (item.size * side) + (item.x * side, item.top * side)
     outward = drawing.outward * mirror
     contour = scene.outline * (0.0045 + 0.013 * item.size) * side
-    solid = [span for part in drawing.parts if part.edge for span in _spans(drawing, part)]
+    solid = [span for part in drawing.parts if part.contour for span in _flat_spans(part)]
     halo = _flat(points + outward * (contour + 0.007 * side))
     for first, last in solid:
         pen.polygon(halo[first:last], fill=backdrop.halo)
     tube, palette = TUBES[item.colour], _PALETTES[item.colour]
-    plain, inked = _flat(points), _flat(points + outward * contour)
-    thin = _flat(points + outward * (contour * 0.6))
+    filled = _flat(points)
+    edged = {
+        thickness: _flat(points + outward * (contour * thickness))
+        for thickness in {part.contour for part in drawing.parts}
+    }
     for part in drawing.parts:
-        spans = _spans(drawing, part)
-        if part.edge:
-            around = inked if part.edge == 1 else thin
-            for first, last in spans:
-                pen.polygon(around[first:last], fill=tube.ink)
-        paint = palette[part.paint]
-        for first, last in spans:
-            pen.polygon(plain[first:last], fill=paint)
+        if part.contour:
+            for first, last in _flat_spans(part):
+                pen.polygon(edged[part.contour][first:last], fill=tube.ink)
+        for first, last in _flat_spans(part):
+            pen.polygon(filled[first:last], fill=palette[part.paint])
     _shade(canvas, points, solid, item, scene)
 
 
-def _spans(drawing: Sketch, part: Part) -> list[tuple[int, int]]:
+def _flat_spans(part: Part) -> list[tuple[int, int]]:
     """Where its outlines are in what `_flat` gives."""
-    return [(2 * first, 2 * last) for first, last in drawing.spans[part.first : part.last]]
+    return [(2 * first, 2 * last) for first, last in part.spans]
 
 
-def _flat(points: Outline) -> list[float]:
+def _flat(points: Points) -> list[float]:
     """As Pillow wants them: x, y, x, y and so on."""
     flat: list[float] = points.ravel().tolist()
     return flat
@@ -141,7 +140,7 @@ def _contact_shadow(pen: ImageDraw.ImageDraw, item: Placed, side: int, colour: R
 
 
 def _shade(
-    canvas: Image.Image, points: Outline, solid: list[tuple[int, int]], item: Placed, scene: Scene
+    canvas: Image.Image, points: Points, solid: list[tuple[int, int]], item: Placed, scene: Scene
 ) -> None:
     """A shadow along the far rim and a light along the near one, as a crayon would add them."""
     low = np.floor(points.min(axis=0)).astype(int)
@@ -182,8 +181,19 @@ class _Ground:
         self.pen.ellipse(box, fill=colour)
 
     def rect(self, x0: float, y0: float, x1: float, y1: float, colour: RGB) -> None:
-        box = (x0 * self.side, y0 * self.side, x1 * self.side - 1, y1 * self.side - 1)
-        self.pen.rectangle(box, fill=colour)
+        left, top = x0 * self.side, y0 * self.side
+        # Pillow includes the last pixel, and refuses a box that is less than empty.
+        right, bottom = max(left, x1 * self.side - 1), max(top, y1 * self.side - 1)
+        self.pen.rectangle((left, top, right, bottom), fill=colour)
+
+    def crescent(self, x: float, y: float, r: float, colour: RGB) -> None:
+        angle = np.linspace(0.08, 0.72, 17) * _TURN
+        outer = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+        # The inner edge is a flatter arc between the same two tips.
+        bulge = np.sin(np.linspace(0.0, 0.5, 17) * _TURN)[:, None] * np.array([[0.36, -0.26]])
+        inner = outer[0] + np.linspace(0.0, 1.0, 17)[:, None] * (outer[-1] - outer[0]) - bulge
+        edge = np.concatenate([outer, inner[::-1]]) * r + (x, y)
+        self.pen.polygon(_flat(edge * self.side), fill=colour)
 
     def hill(self, y: float, height: float, waves: float, phase: float, colour: RGB) -> None:
         """Everything below a wave."""
@@ -222,9 +232,7 @@ def _night(ground: _Ground) -> None:
         x, y = (0.05 + 0.7549 * k + 0.5 * v) % 1, 0.03 + 0.56 * ((0.5698 * k + 0.2 * v) % 1)
         r = 0.0065 if k % 3 else 0.0095
         ground.oval(x, y, r, r, (206, 206, 200))
-    moon_x = 0.12 + 0.72 * v
-    ground.oval(moon_x, 0.12, 0.062, 0.062, (216, 212, 190))
-    ground.oval(moon_x + 0.03, 0.105, 0.056, 0.056, (62, 68, 102))
+    ground.crescent(0.12 + 0.72 * v, 0.12, 0.065, (216, 212, 190))
     ground.hill(0.66, 0.06, 0.9, v + 0.5, (62, 74, 98))
     ground.hill(0.76, 0.05, 1.0, 0.2 - v, (54, 68, 86))
     ground.hill(0.9, 0.03, 0.8, v, (48, 62, 76))

@@ -35,7 +35,7 @@ WIDTHS = {
     "cup": 0.98,
     "apple": 0.92,
     "butterfly": 1.16,
-    "rocket": 0.72,
+    "rocket": 0.69,
     "kite": 0.77,
     "snail": 1.31,
     "rabbit": 0.61,
@@ -88,8 +88,11 @@ class Item:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SceneSpec:
-    """What a prompt says. Example: "three blue fish in the snow" is first=blue fish, count=3,
-    setting="snow"; relation and second are None."""
+    """What a prompt says.
+
+    Example: "three blue fish in the snow" is first=blue fish, count=3, setting="snow"; relation and
+    second are None.
+    """
 
     first: Item
     count: int = 1
@@ -125,14 +128,17 @@ class Placed:
 
     @property
     def width(self) -> float:
+        """Width of its box."""
         return self.size * WIDTHS[self.kind]
 
     @property
     def top(self) -> float:
+        """y of the upper edge of its box."""
         return self.y - self.size / 2
 
     @property
     def bottom(self) -> float:
+        """y of the lower edge of its box, where it stands."""
         return self.y + self.size / 2
 
 
@@ -373,10 +379,8 @@ def _place_one(item: Item, rng: Generator) -> Placed:
     size = min(size, (1 - 2 * _RIM) / WIDTHS[item.kind])
     half_width = size * WIDTHS[item.kind] / 2
     x = _between(max(_RIM + half_width, 0.32), min(1 - _RIM - half_width, 0.68), rng)
-    if item.kind in AIRBORNE:
-        bottom = _between(_RIM + size, 0.9, rng)
-    else:
-        bottom = _between(0.78, 0.93, rng)
+    lowest = (_RIM + size, 0.9) if item.kind in AIRBORNE else (0.78, 0.93)
+    bottom = _between(*lowest, rng)
     return _place(item, x, bottom - size / 2, size, rng)
 
 
