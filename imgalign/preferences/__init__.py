@@ -1,0 +1,11 @@
+"""Human judgements: the store that keeps them, and the statistics that read them.
+
+    records.py    the nouns: Provenance, Item, Submission, Ranking
+    store.py      images, items, leases and append-only rankings in any SQL database
+    ratings.py    Bradley-Terry, Plackett-Luce with ties, Elo, each with 95 % intervals
+    agreement.py  how well annotators agree, and the ceiling that puts on a reward model
+    splits.py     train and test by prompt
+    exchange.py   rankings to and from JSON lines
+
+Nothing here imports torch.
+"""

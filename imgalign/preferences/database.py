@@ -1,0 +1,240 @@
+"""One SQL database: connections, transactions, migrations, and errors a user can read.
+
+Every write runs in one transaction that no other writer can overlap: BEGIN IMMEDIATE on SQLite,
+a lock on the single row of `writer` elsewhere. So a check and the insert that relies on it cannot
+be separated, on any database. SQLite runs in WAL mode with synchronous=FULL: once a write has
+returned, neither `kill -9` nor a power cut loses it.
+"""
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    create_engine,
+    event,
+    inspect,
+    make_url,
+    select,
+    text,
+)
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+from sqlalchemy.pool import NullPool
+
+from imgalign import __version__
+from imgalign.errors import InputError, StorageFullError, StoreError
+from imgalign.preferences import schema
+
+MIGRATIONS = Path(__file__).with_name("migrations")
+# Any constant: it only keeps two processes from creating the same schema at once.
+MIGRATION_LOCK = 0x1336A119
+
+
+class Database:
+    """A migrated database, opened by URL. Safe to share between threads.
+
+    Raises StoreError for a newer schema, a file that is not a database or a foreign one, and for
+    a locked or read-only one; StorageFullError when the disk is full. A database that is refused
+    is left as it was.
+    """
+
+    def __init__(self, url: str, *, busy_seconds: float = 30.0) -> None:
+        parsed = _parse(url)
+        self.name = _name(parsed)
+        self._busy_seconds = busy_seconds
+        with self._readable_errors():
+            if parsed.get_backend_name() == "sqlite":
+                _refuse_foreign_file(Path(parsed.database or ""), self.name)
+            self._engine = _engine(parsed, busy_seconds)
+            try:
+                self._migrate()
+            except BaseException:
+                self._engine.dispose()
+                raise
+
+    def close(self) -> None:
+        """Give back every connection."""
+        self._engine.dispose()
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """One consistent snapshot for reading."""
+        with self._readable_errors(), self._engine.connect() as plain:
+            if plain.dialect.name == "postgresql":  # its default shows each statement other data
+                plain = plain.execution_options(isolation_level="REPEATABLE READ")
+            yield plain
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """One transaction that excludes every other writer; on disk when the block ends."""
+        with self._readable_errors(), self._engine.connect() as plain:
+            connection = plain.execution_options(imgalign_begin="BEGIN IMMEDIATE")
+            with connection.begin():
+                if connection.dialect.name != "sqlite":
+                    connection.execute(select(schema.writer).with_for_update())
+                yield connection
+
+    def _migrate(self) -> None:
+        with self._engine.connect() as plain:
+            if not _pending(plain, self.name):
+                return
+        with self._engine.connect() as plain:
+            connection = plain.execution_options(imgalign_begin="BEGIN IMMEDIATE")
+            with connection.begin():
+                if connection.dialect.name == "postgresql":
+                    lock = text("SELECT pg_advisory_xact_lock(:key)")
+                    connection.execute(lock, {"key": MIGRATION_LOCK})
+                if _pending(connection, self.name):  # nobody else did it while we waited
+                    config = _alembic_config()
+                    config.attributes["connection"] = connection
+                    command.upgrade(config, "head")
+
+    @contextmanager
+    def _readable_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except DBAPIError as error:
+            raise _translate(error, self.name, self._busy_seconds) from error
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+        parsed.get_dialect()
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise InputError(
+            f"database: expected a URL such as sqlite:///imgalign.db, got {url!r}"
+        ) from error
+    except ModuleNotFoundError as error:
+        raise InputError(f"{url.split(':')[0]}: its driver is not installed ({error})") from error
+    if parsed.get_backend_name() != "sqlite":
+        return parsed
+    if parsed.database in (None, "", ":memory:") or "mode" in parsed.query:
+        raise InputError(
+            f"{url}: an in-memory database forgets rankings; use a file such as "
+            "sqlite:///imgalign.db"
+        )
+    path = Path(str(parsed.database)).expanduser().absolute()
+    return parsed.set(database=str(path))
+
+
+def _name(url: URL) -> str:
+    if url.get_backend_name() == "sqlite":
+        return str(url.database)
+    return url.render_as_string(hide_password=True)
+
+
+def _refuse_foreign_file(path: Path, name: str) -> None:
+    """Look at an existing file without the right to change it."""
+    if not path.parent.is_dir():
+        raise StoreError(f"{path.parent}: no such folder; create it or choose another database")
+    if path.is_dir():
+        raise StoreError(f"{path}: expected a database file, got a folder")
+    if not path.exists() or path.stat().st_size == 0:
+        return
+    read_only = f"file:{quote(str(path))}?mode=ro"
+    engine = create_engine(
+        "sqlite://",
+        creator=lambda: sqlite3.connect(read_only, uri=True, timeout=30.0),
+        poolclass=NullPool,
+    )
+    with engine.connect() as connection:
+        _pending(connection, name)
+
+
+def _engine(url: URL, busy_seconds: float) -> Engine:
+    if url.get_backend_name() != "sqlite":
+        return create_engine(url, pool_pre_ping=True)
+    engine = create_engine(url, connect_args={"timeout": busy_seconds})
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: sqlite3.Connection, _record: object) -> None:
+        # Python's sqlite3 must not begin transactions by itself: `begin` below does.
+        connection.isolation_level = None
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA synchronous = FULL")
+        _use_wal(connection, busy_seconds)
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        options = connection.get_execution_options()
+        connection.exec_driver_sql(str(options.get("imgalign_begin", "BEGIN")))
+
+    return engine
+
+
+def _use_wal(connection: sqlite3.Connection, busy_seconds: float) -> None:
+    # SQLite does not wait for its busy timeout here when two processes open a new file at once.
+    deadline = time.monotonic() + busy_seconds
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+def _alembic_config() -> Config:
+    config = Config()
+    # ConfigParser reads % as interpolation.
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    return config
+
+
+def _pending(connection: Connection, name: str) -> bool:
+    """Whether migrations are to be run; StoreError if this is not ours or comes from the future."""
+    tables = inspect(connection).get_table_names()
+    if "alembic_version" not in tables:
+        if tables:
+            raise StoreError(
+                f"{name}: a database of another program (tables {', '.join(tables[:3])}); "
+                "choose another name"
+            )
+        return True
+    current = connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all()
+    scripts = ScriptDirectory.from_config(_alembic_config())
+    known = {script.revision for script in scripts.walk_revisions()}
+    head = scripts.get_current_head()
+    unknown = sorted(set(current) - known)
+    if unknown:
+        raise StoreError(
+            f"{name}: schema {unknown[0]} is newer than imgalign {__version__} knows ({head}); "
+            "upgrade imgalign or choose another database"
+        )
+    return list(current) != [head]
+
+
+def _translate(error: DBAPIError, name: str, busy_seconds: float) -> Exception:
+    said = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else "no answer"
+    code: Any = getattr(error.orig, "sqlite_errorcode", None)
+    primary = code & 0xFF if isinstance(code, int) else None
+    if primary == sqlite3.SQLITE_FULL or getattr(error.orig, "sqlstate", None) == "53100":
+        return StorageFullError(
+            f"{name}: disk full, this change was not saved; everything acknowledged before is safe"
+        )
+    if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StoreError(
+            f"{name}: locked by another process for more than {busy_seconds:g} s; "
+            "nothing was saved, try again"
+        )
+    if primary == sqlite3.SQLITE_NOTADB:
+        return StoreError(f"{name}: not a database; choose another name")
+    if primary == sqlite3.SQLITE_CORRUPT:
+        return StoreError(f"{name}: damaged ({said}); restore it from a backup")
+    if primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+        return StoreError(f"{name}: cannot be written ({said}); check the folder's permissions")
+    if isinstance(error, OperationalError):
+        return StoreError(f"{name}: {said}")
+    return error

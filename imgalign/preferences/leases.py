@@ -1,0 +1,139 @@
+"""Who sees which item, in which order, and for how long it is theirs.
+
+An item is available to an annotator who has no standing judgement of it, while judgements given
+plus live leases of others are fewer than its overlap. A skip is no judgement: it frees the place
+for somebody else, but does not come back by itself. The display order is drawn once per annotator
+and item and kept, with one opaque token per image.
+"""
+
+import hashlib
+import json
+import random
+import secrets
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, Connection, func, insert, select, update
+
+from imgalign.preferences.queries import standing
+from imgalign.preferences.schema import assignments, candidates, items, rankings, views
+
+Shown = tuple[tuple[int, ...], tuple[str, ...]]
+
+
+def _available(annotator_id: str, now: datetime) -> list[ColumnElement[bool]]:
+    mine = select(rankings.c.sequence).where(
+        rankings.c.item_id == items.c.item_id,
+        rankings.c.annotator_id == annotator_id,
+        standing(),
+    )
+    given = select(func.count()).where(
+        rankings.c.item_id == items.c.item_id, rankings.c.verdict != "skipped", standing()
+    )
+    answered = select(rankings.c.sequence).where(
+        rankings.c.item_id == assignments.c.item_id,
+        rankings.c.annotator_id == assignments.c.annotator_id,
+        standing(),
+    )
+    expected = select(func.count()).where(
+        assignments.c.item_id == items.c.item_id,
+        assignments.c.annotator_id != annotator_id,
+        assignments.c.leased_until > now,
+        ~answered.correlate(assignments).exists(),
+    )
+    taken = given.correlate(items).scalar_subquery() + expected.correlate(items).scalar_subquery()
+    return [~mine.correlate(items).exists(), taken < items.c.overlap]
+
+
+def next_item(
+    connection: Connection, annotator_id: str, project: str, holding: set[str], now: datetime
+) -> tuple[str, str] | None:
+    """(item_id, prompt) of the item to show: undone first, then on screen, then the oldest."""
+    wanted = select(items.c.item_id, items.c.prompt).where(
+        items.c.project == project,
+        items.c.item_id.not_in(holding),
+        *_available(annotator_id, now),
+    )
+    leased = wanted.join(assignments, assignments.c.item_id == items.c.item_id).where(
+        assignments.c.annotator_id == annotator_id, assignments.c.leased_until > now
+    )
+    on_screen = leased.order_by(
+        assignments.c.requeued_at.is_(None), assignments.c.requeued_at.desc(), items.c.sequence
+    )
+    for statement in (on_screen, wanted.order_by(items.c.sequence)):
+        row = connection.execute(statement.limit(1)).first()
+        if row is not None:
+            return row.item_id, row.prompt
+    return None
+
+
+def num_left(connection: Connection, annotator_id: str, project: str, now: datetime) -> int:
+    """Items available to this annotator, the one on screen included."""
+    statement = select(func.count()).where(
+        items.c.project == project, *_available(annotator_id, now)
+    )
+    return connection.execute(statement).scalar_one()
+
+
+def issued(connection: Connection, item_id: str, annotator_id: str) -> Shown:
+    """Candidates and tokens in display order; empty if the annotator was never shown the item."""
+    statement = (
+        select(views.c.token, views.c.candidate)
+        .where(views.c.item_id == item_id, views.c.annotator_id == annotator_id)
+        .order_by(views.c.position)
+    )
+    rows = connection.execute(statement).all()
+    return tuple(row.candidate for row in rows), tuple(row.token for row in rows)
+
+
+def renew(
+    connection: Connection,
+    item_id: str,
+    annotator_id: str,
+    *,
+    until: datetime,
+    requeued_at: datetime | None = None,
+) -> None:
+    """Prolong a lease; with `requeued_at` the item goes to the front of the annotator's queue."""
+    values = {"leased_until": until} | ({"requeued_at": requeued_at} if requeued_at else {})
+    connection.execute(
+        update(assignments)
+        .where(assignments.c.item_id == item_id, assignments.c.annotator_id == annotator_id)
+        .values(**values)
+    )
+
+
+def issue(
+    connection: Connection,
+    item_id: str,
+    annotator_id: str,
+    *,
+    now: datetime,
+    until: datetime,
+    seed: int | None,
+) -> Shown:
+    """Start or renew a lease. The order is random, or a function of `seed`, item and annotator."""
+    shown = issued(connection, item_id, annotator_id)
+    if shown[0]:
+        renew(connection, item_id, annotator_id, until=until)
+        return shown
+    count = select(func.count()).where(candidates.c.item_id == item_id)
+    order = list(range(connection.execute(count).scalar_one()))
+    _shuffler(seed, item_id, annotator_id).shuffle(order)
+    tokens = [secrets.token_urlsafe(24) for _ in order]
+    owner = {"item_id": item_id, "annotator_id": annotator_id}
+    connection.execute(insert(assignments).values(**owner, issued_at=now, leased_until=until))
+    connection.execute(
+        insert(views),
+        [
+            {**owner, "token": token, "position": position, "candidate": candidate}
+            for position, (token, candidate) in enumerate(zip(tokens, order, strict=True))
+        ],
+    )
+    return tuple(order), tuple(tokens)
+
+
+def _shuffler(seed: int | None, item_id: str, annotator_id: str) -> random.Random:
+    if seed is None:
+        return random.SystemRandom()
+    digest = hashlib.sha256(json.dumps([seed, item_id, annotator_id]).encode()).digest()
+    return random.Random(digest)

@@ -1,0 +1,1 @@
+"""Schema of the preference store, one revision per file, run by `database.migrate`."""

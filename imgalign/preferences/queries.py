@@ -1,0 +1,181 @@
+"""SQL of the preference store: which judgements stand, and rows to records and back.
+
+A judgement stands until it is undone.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    func,
+    select,
+)
+
+from imgalign.errors import StoreError
+from imgalign.preferences.records import Annotator, Provenance, Ranking, TieGroups
+from imgalign.preferences.schema import (
+    annotators,
+    candidates,
+    items,
+    provenances,
+    rankings,
+    undos,
+)
+
+# sqlalchemy.Row is generic in its columns in a way that run-time type checkers cannot follow.
+AnyRow = Any
+
+PROVENANCE_FIELDS = tuple(Provenance.__dataclass_fields__)
+
+
+def item_id(project: str, prompt: str, source: str, image_ids: Sequence[str]) -> str:
+    """Identity of an item: a hash of what it shows and where it came from."""
+    return _digest([project, prompt, source, *image_ids])
+
+
+def annotator(connection: Connection, annotator_id: str) -> Annotator | None:
+    """A registered annotator, or None."""
+    row = connection.execute(
+        select(annotators).where(annotators.c.annotator_id == annotator_id)
+    ).first()
+    return None if row is None else to_annotator(row)
+
+
+def require_annotator(connection: Connection, annotator_id: str) -> None:
+    """StoreError unless registered."""
+    if annotator(connection, annotator_id) is None:
+        raise StoreError(f"annotator {annotator_id!r}: not registered; add the annotator first")
+
+
+def standing() -> ColumnElement[bool]:
+    """Condition on `rankings`: not undone."""
+    undone = select(undos.c.ranking_id).where(undos.c.ranking_id == rankings.c.ranking_id)
+    return ~undone.correlate(rankings).exists()
+
+
+def num_done(connection: Connection, annotator_id: str, project: str) -> int:
+    """Standing judgements of this annotator, skips included."""
+    statement = (
+        select(func.count())
+        .select_from(rankings)
+        .join(items, items.c.item_id == rankings.c.item_id)
+        .where(rankings.c.annotator_id == annotator_id, items.c.project == project, standing())
+    )
+    return connection.execute(statement).scalar_one()
+
+
+def by_key(connection: Connection, annotator_id: str, key: str) -> AnyRow | None:
+    """The judgement submitted under this key, undone or not."""
+    statement = select(rankings).where(
+        rankings.c.annotator_id == annotator_id, rankings.c.key == key
+    )
+    return connection.execute(statement).first()
+
+
+def has_judged(connection: Connection, item: str, annotator_id: str) -> bool:
+    """Whether a judgement of this annotator stands."""
+    statement = select(rankings.c.sequence).where(
+        rankings.c.item_id == item, rankings.c.annotator_id == annotator_id, standing()
+    )
+    return connection.execute(statement).first() is not None
+
+
+def num_attempts(connection: Connection, item: str, annotator_id: str) -> int:
+    """Judgements of this annotator so far, undone ones included."""
+    statement = select(func.count()).where(
+        rankings.c.item_id == item, rankings.c.annotator_id == annotator_id
+    )
+    return connection.execute(statement).scalar_one()
+
+
+def judgements(*, include_undone: bool) -> Select[Any]:
+    """Rankings with what surrounds them, for `to_rankings`."""
+    statement = (
+        select(
+            rankings,
+            items.c.prompt,
+            items.c.project,
+            items.c.source,
+            annotators.c.group_name,
+            undos.c.created_at.label("undone_at"),
+        )
+        .join(items, items.c.item_id == rankings.c.item_id)
+        .join(annotators, annotators.c.annotator_id == rankings.c.annotator_id)
+        .outerjoin(undos, undos.c.ranking_id == rankings.c.ranking_id)
+    )
+    return statement if include_undone else statement.where(undos.c.ranking_id.is_(None))
+
+
+def to_rankings(connection: Connection, rows: Sequence[AnyRow]) -> list[Ranking]:
+    """Records of rows selected by `judgements`, with their candidates."""
+    of_item: dict[str, list[str]] = {row.item_id: [] for row in rows}
+    statement = (
+        select(candidates.c.item_id, candidates.c.image_id)
+        .where(candidates.c.item_id.in_(of_item))
+        .order_by(candidates.c.item_id, candidates.c.candidate)
+    )
+    for row in connection.execute(statement):
+        of_item[row.item_id].append(row.image_id)
+    return [
+        Ranking(
+            ranking_id=row.ranking_id,
+            prompt=row.prompt,
+            image_ids=tuple(of_item[row.item_id]),
+            order=tuple(row.display_order),
+            ranking=_tie_groups(row.tie_groups),
+            verdict=row.verdict,
+            reason=row.reason,
+            annotator=row.annotator_id,
+            group=row.group_name,
+            created_at=row.created_at,
+            item_id=row.item_id,
+            project=row.project,
+            source=row.source,
+            key=row.key,
+            client_ms=row.client_ms,
+            undone_at=row.undone_at,
+        )
+        for row in rows
+    ]
+
+
+def content(row: AnyRow) -> tuple[object, ...]:
+    """What a stored ranking must share with a repeated submission (`validation.content`)."""
+    return (
+        row.item_id,
+        row.verdict,
+        row.reason,
+        tuple(row.display_order),
+        _tie_groups(row.tie_groups),
+    )
+
+
+def to_annotator(row: AnyRow) -> Annotator:
+    """A record of a row of `annotators`."""
+    return Annotator(annotator_id=row.annotator_id, name=row.name, group=row.group_name)
+
+
+def to_provenance(row: AnyRow) -> Provenance:
+    """A record of a row of `provenances`."""
+    return Provenance(**{field: row._mapping[provenances.c[field]] for field in PROVENANCE_FIELDS})
+
+
+def provenance_row(provenance: Provenance) -> dict[str, Any]:
+    """Columns of a provenance; its digest leaves out when and by which version it was made."""
+    row = asdict(provenance)
+    same = {key: row[key] for key in sorted(row.keys() - {"created_at", "imgalign_version"})}
+    return {**row, "digest": _digest(same)}
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, ensure_ascii=True).encode()).hexdigest()
+
+
+def _tie_groups(value: list[list[int]] | None) -> TieGroups | None:
+    return None if value is None else tuple(tuple(group) for group in value)

@@ -1,0 +1,168 @@
+"""The nouns of preference data, as plain frozen records.
+
+A ranking is stored once, as tie groups from best to worst; pairs, ranks and likes are derived
+from it, never kept beside it. Candidates are numbered 0 .. K-1 in the order of the item; the
+display order says which candidate stood at each position on the screen.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import combinations, pairwise
+from typing import Literal
+
+from imgalign import __version__
+
+Verdict = Literal["ranked", "all_bad", "skipped"]
+TieGroups = tuple[tuple[int, ...], ...]
+
+
+def utc_now() -> datetime:
+    """The present moment, with its time zone."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """Everything needed to make an image again. Sizes are in pixels, seeds fit 63 bits."""
+
+    model: str
+    prompt: str
+    seed: int
+    steps: int
+    guidance_scale: float
+    scheduler: str
+    eta: float
+    width: int
+    height: int
+    adapter: str | None = None
+    adapter_hash: str | None = None
+    negative_prompt: str = ""
+    imgalign_version: str = __version__
+    created_at: datetime = field(default_factory=utc_now)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Annotator:
+    """Somebody who ranks, a person or a simulated one; `group` is whose taste they stand for."""
+
+    annotator_id: str
+    name: str
+    group: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """A set of candidates on the screen of one annotator, blind to what made them.
+
+    `tokens` are opaque names of the images in display order; they work for this annotator only.
+    `order` is the candidate at each position: it belongs on the server, not in the page.
+    Example: order (2, 0, 1) shows candidate 2 first.
+    """
+
+    item_id: str
+    prompt: str
+    tokens: tuple[str, ...]
+    order: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """One judgement on its way to the store.
+
+    `key` is made by the client, once per judgement, so that a repeated request changes nothing.
+    `ranking` holds every candidate exactly once when the verdict is "ranked" and is None
+    otherwise; "skipped" needs a reason, "all_bad" may have one. `client_ms` is how long the
+    annotator looked, in milliseconds.
+    """
+
+    key: str
+    item_id: str
+    annotator: str
+    order: tuple[int, ...]
+    ranking: TieGroups | None = None
+    verdict: Verdict = "ranked"
+    reason: str | None = None
+    client_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Proof that a judgement is on disk; `created` is False when it already was."""
+
+    ranking_id: str
+    created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many items an annotator has judged, and how many are waiting for them."""
+
+    done: int
+    left: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranking:
+    """One human judgement. Example: prompt "a red fox", ranking ((2,), (0, 1), (3,)) means
+    candidate 2 is best, 0 and 1 tie, 3 is worst.
+
+    `image_ids` are the candidates 0 .. K-1 and `order` is the display permutation. `undone_at`
+    is set on judgements that their annotator took back.
+    """
+
+    ranking_id: str
+    prompt: str
+    image_ids: tuple[str, ...]
+    order: tuple[int, ...]
+    ranking: TieGroups | None
+    verdict: Verdict
+    reason: str | None
+    annotator: str
+    group: str
+    created_at: datetime
+    item_id: str = ""
+    project: str = "default"
+    source: str = ""
+    key: str = ""
+    client_ms: int | None = None
+    undone_at: datetime | None = None
+
+
+def pairs(ranking: Ranking) -> list[tuple[int, int]]:
+    """(better, worse) candidate indices of every strict preference, K(K-1)/2 of them if no ties.
+
+    Example: ((2,), (0, 1)) gives (2, 0) and (2, 1). Empty unless the verdict is "ranked".
+    """
+    groups = ranking.ranking or ()
+    return [(i, j) for better, worse in combinations(groups, 2) for i in better for j in worse]
+
+
+def tied_pairs(ranking: Ranking) -> list[tuple[int, int]]:
+    """Candidate indices that the annotator called equal, smaller index first."""
+    groups = ranking.ranking or ()
+    return [pair for group in groups for pair in combinations(sorted(group), 2)]
+
+
+def ranks(ranking: Ranking) -> tuple[int, ...]:
+    """Rank of each candidate: 0 is best, equal ranks tie, -1 where nothing was ranked.
+
+    Example: ((2,), (0, 1)) gives (1, 1, 0).
+    """
+    of = {i: rank for rank, group in enumerate(ranking.ranking or ()) for i in group}
+    return tuple(of.get(i, -1) for i in range(len(ranking.image_ids)))
+
+
+def tie_groups(scores: Sequence[float], *, tolerance: float = 0.0) -> TieGroups:
+    """Tie groups of scores, highest first; neighbours at most `tolerance` apart tie.
+
+    Example: scores (1.0, 3.0, 1.0) give ((1,), (0, 2)).
+    """
+    by_score = sorted(range(len(scores)), key=lambda i: (-scores[i], i))
+    groups = [by_score[:1]]
+    for above, below in pairwise(by_score):
+        if scores[above] - scores[below] <= tolerance:
+            groups[-1].append(below)
+        else:
+            groups.append([below])
+    return tuple(tuple(sorted(group)) for group in groups if group)

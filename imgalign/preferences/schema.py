@@ -1,0 +1,187 @@
+"""Tables of the preference store, portable across SQL databases.
+
+Facts are kept once. `rankings` and `undos` are append-only: the migrations add triggers that
+refuse every UPDATE and DELETE. Leases (`assignments`) are the only rows that change.
+
+    annotators <- assignments -> items <- candidates -> images <- provenances
+                       |           ^
+                     views      rankings <- undos
+"""
+
+from datetime import UTC, datetime
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    DateTime,
+    Float,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment in UTC. SQLite forgets time zones, so they are taken off and put back."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Aware to UTC, naive where the database keeps no zone."""
+        if value is None:
+            return None
+        assert value.tzinfo is not None, "times in the store carry their zone"
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Whatever came back, as UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+# SQLite numbers rows by itself only where the type is exactly INTEGER.
+Sequence = BigInteger().with_variant(Integer(), "sqlite")
+Hash = String(64)
+Name = String(200)
+
+writer = Table("writer", metadata, Column("id", Integer, primary_key=True, autoincrement=False))
+
+images = Table(
+    "images",
+    metadata,
+    Column("image_id", Hash, primary_key=True),
+    Column("width", Integer, nullable=False),
+    Column("height", Integer, nullable=False),
+    Column("num_bytes", BigInteger, nullable=False),
+    Column("added_at", UtcDateTime, nullable=False),
+)
+
+provenances = Table(
+    "provenances",
+    metadata,
+    Column("sequence", Sequence, primary_key=True),
+    Column("image_id", ForeignKey("images.image_id"), nullable=False),
+    Column("digest", Hash, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("adapter", Text),
+    Column("adapter_hash", Text),
+    Column("prompt", Text, nullable=False),
+    Column("negative_prompt", Text, nullable=False),
+    Column("seed", BigInteger, nullable=False),
+    Column("steps", Integer, nullable=False),
+    Column("guidance_scale", Float(53), nullable=False),
+    Column("scheduler", Text, nullable=False),
+    Column("eta", Float(53), nullable=False),
+    Column("width", Integer, nullable=False),
+    Column("height", Integer, nullable=False),
+    Column("imgalign_version", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    UniqueConstraint("image_id", "digest"),
+)
+
+annotators = Table(
+    "annotators",
+    metadata,
+    Column("annotator_id", Name, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("group_name", Name, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
+items = Table(
+    "items",
+    metadata,
+    Column("sequence", Sequence, primary_key=True),
+    Column("item_id", Hash, nullable=False, unique=True),
+    Column("project", Name, nullable=False),
+    Column("prompt", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("overlap", Integer, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Index(None, "project", "sequence"),
+)
+
+candidates = Table(
+    "candidates",
+    metadata,
+    Column("item_id", ForeignKey("items.item_id"), primary_key=True),
+    Column("candidate", Integer, primary_key=True, autoincrement=False),
+    Column("image_id", ForeignKey("images.image_id"), nullable=False),
+    UniqueConstraint("item_id", "image_id"),
+)
+
+assignments = Table(
+    "assignments",
+    metadata,
+    Column("item_id", ForeignKey("items.item_id"), primary_key=True),
+    Column("annotator_id", ForeignKey("annotators.annotator_id"), primary_key=True),
+    Column("issued_at", UtcDateTime, nullable=False),
+    Column("leased_until", UtcDateTime, nullable=False),
+    Column("requeued_at", UtcDateTime),
+    Index(None, "annotator_id"),
+)
+
+views = Table(
+    "views",
+    metadata,
+    Column("token", Hash, primary_key=True),
+    Column("item_id", Hash, nullable=False),
+    Column("annotator_id", Name, nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("candidate", Integer, nullable=False),
+    ForeignKeyConstraint(
+        ["item_id", "annotator_id"], ["assignments.item_id", "assignments.annotator_id"]
+    ),
+    ForeignKeyConstraint(["item_id", "candidate"], ["candidates.item_id", "candidates.candidate"]),
+    UniqueConstraint("item_id", "annotator_id", "position"),
+    UniqueConstraint("item_id", "annotator_id", "candidate"),
+)
+
+rankings = Table(
+    "rankings",
+    metadata,
+    Column("sequence", Sequence, primary_key=True),
+    Column("ranking_id", Hash, nullable=False, unique=True),
+    Column("item_id", ForeignKey("items.item_id"), nullable=False),
+    Column("annotator_id", ForeignKey("annotators.annotator_id"), nullable=False),
+    Column("key", Name, nullable=False),
+    # How often this annotator had judged this item before; all of those are undone. Makes a
+    # second standing judgement impossible in the database itself.
+    Column("attempt", Integer, nullable=False),
+    Column("verdict", String(16), nullable=False),
+    Column("reason", Text),
+    Column("display_order", JSON, nullable=False),
+    Column("tie_groups", JSON(none_as_null=True)),
+    Column("client_ms", BigInteger),
+    Column("created_at", UtcDateTime, nullable=False),
+    UniqueConstraint("annotator_id", "key"),
+    UniqueConstraint("item_id", "annotator_id", "attempt"),
+)
+
+undos = Table(
+    "undos",
+    metadata,
+    Column("ranking_id", ForeignKey("rankings.ranking_id"), primary_key=True),
+    Column("created_at", UtcDateTime, nullable=False),
+)

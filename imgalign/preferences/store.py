@@ -1,0 +1,415 @@
+"""The preference store: images, items to rank, leases, and append-only rankings.
+
+A judgement is acknowledged only when it is on disk. Rankings are never changed: undo adds an
+event, ranking again adds another ranking. What a client sends is checked against what the server
+issued, so a page cannot rank images that it was not shown, nor in an order that it was not shown.
+"""
+
+import os
+import uuid
+from collections.abc import Collection, Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+
+from sqlalchemy import func, insert, select, update
+
+from imgalign.errors import InputError, StoreError
+from imgalign.preferences import leases, queries, validation
+from imgalign.preferences.database import Database
+from imgalign.preferences.images import ImageFolder, without_metadata
+from imgalign.preferences.records import (
+    Annotator,
+    Counts,
+    Item,
+    Provenance,
+    Ranking,
+    Receipt,
+    Submission,
+    utc_now,
+)
+from imgalign.preferences.schema import (
+    annotators,
+    candidates,
+    images,
+    items,
+    provenances,
+    rankings,
+    undos,
+    views,
+)
+
+DEFAULT_URL = "sqlite:///imgalign.db"
+URL_VARIABLE = "IMGALIGN_DATABASE"
+LEASE = timedelta(minutes=30)
+PAGE = 500
+
+
+class Store:
+    """Open with `Store.open`; safe to share between threads and between processes.
+
+    `database` and `images` are the two places where data lives: rows and original files.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        images: ImageFolder,
+        *,
+        lease: timedelta = LEASE,
+        seed: int | None = None,
+    ) -> None:
+        self.database = database
+        self.images = images
+        self._lease = lease
+        self._seed = seed
+
+    @classmethod
+    def open(
+        cls,
+        url: str | None = None,
+        *,
+        images: Path = Path("images"),
+        lease: timedelta = LEASE,
+        seed: int | None = None,
+        busy_seconds: float = 30.0,
+    ) -> "Store":
+        """Open or create a store, bringing its schema up to date.
+
+        `url` falls back to the environment variable IMGALIGN_DATABASE, then to imgalign.db in
+        this folder. `lease` is how long an item stays reserved for who is looking at it. With a
+        `seed` the display orders are the same in every run (for simulated annotators); without,
+        they are random. Raises StoreError if the database is of a newer schema, not a database,
+        locked or read-only.
+        """
+        url = url or os.environ.get(URL_VARIABLE) or DEFAULT_URL
+        return cls(
+            Database(url, busy_seconds=busy_seconds), ImageFolder(images), lease=lease, seed=seed
+        )
+
+    def close(self) -> None:
+        """Give back the database connections; the store cannot be used afterwards."""
+        self.database.close()
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # Images
+
+    def add_image(self, image: bytes | Path, provenance: Provenance) -> str:
+        """Keep an original PNG and how it was made; the image id is the SHA-256 of the file.
+
+        Adding it again changes nothing. The same picture made in another way keeps both
+        provenances. Raises InputError for a corrupt image, StorageFullError if the disk is full.
+        """
+        validation.provenance(provenance)
+        stored = self.images.add(image)  # on disk before any row speaks of it
+        row = queries.provenance_row(provenance)
+        with self.database.write() as connection:
+            known = select(images.c.image_id).where(images.c.image_id == stored.image_id)
+            if connection.execute(known).first() is None:
+                connection.execute(
+                    insert(images).values(
+                        image_id=stored.image_id,
+                        width=stored.width,
+                        height=stored.height,
+                        num_bytes=stored.num_bytes,
+                        added_at=utc_now(),
+                    )
+                )
+            known = select(provenances.c.sequence).where(
+                provenances.c.image_id == stored.image_id, provenances.c.digest == row["digest"]
+            )
+            if connection.execute(known).first() is None:
+                connection.execute(insert(provenances).values(image_id=stored.image_id, **row))
+        return stored.image_id
+
+    def image_path(self, image_id: str) -> Path:
+        """The original file. StoreError if it is unknown or gone."""
+        with self.database.read() as connection:
+            known = select(images.c.image_id).where(images.c.image_id == image_id)
+            if connection.execute(known).first() is None:
+                raise StoreError(f"image {image_id[:12]}: not in {self.database.name}")
+        return self._existing(image_id)
+
+    def provenance(self, image_id: str) -> Provenance:
+        """How the image was made, the first time if it was made more than once."""
+        return self.provenances(image_id)[0]
+
+    def provenances(self, image_id: str) -> list[Provenance]:
+        """Every way in which exactly this file was made, oldest first; never empty."""
+        statement = (
+            select(provenances)
+            .where(provenances.c.image_id == image_id)
+            .order_by(provenances.c.sequence)
+        )
+        with self.database.read() as connection:
+            rows = connection.execute(statement).all()
+        if not rows:
+            raise StoreError(f"image {image_id[:12]}: not in {self.database.name}")
+        return [queries.to_provenance(row) for row in rows]
+
+    # Annotators
+
+    def add_annotator(
+        self, annotator_id: str, *, name: str | None = None, group: str = "default"
+    ) -> Annotator:
+        """Register who ranks. Doing it again changes nothing; another group is a StoreError."""
+        validation.name("annotator", annotator_id)
+        validation.name("group", group)
+        with self.database.write() as connection:
+            known = queries.annotator(connection, annotator_id)
+            if known is None:
+                known = Annotator(annotator_id=annotator_id, name=name or annotator_id, group=group)
+                connection.execute(
+                    insert(annotators).values(
+                        annotator_id=annotator_id,
+                        name=known.name,
+                        group_name=group,
+                        created_at=utc_now(),
+                    )
+                )
+        if known.group != group:
+            raise StoreError(
+                f"annotator {annotator_id!r}: already in group {known.group!r}, not {group!r}; "
+                "choose another annotator name"
+            )
+        return known
+
+    def annotators(self) -> list[Annotator]:
+        """Everybody registered, in order of registration."""
+        statement = select(annotators).order_by(annotators.c.created_at, annotators.c.annotator_id)
+        with self.database.read() as connection:
+            return [queries.to_annotator(row) for row in connection.execute(statement)]
+
+    # Items and leases
+
+    def add_item(
+        self,
+        prompt: str,
+        image_ids: Sequence[str],
+        *,
+        source: str,
+        project: str = "default",
+        overlap: int = 1,
+    ) -> str:
+        """Queue K candidates for ranking and return the item id.
+
+        `overlap` is how many annotators shall judge it. The same prompt, images in the same
+        order, source and project are the same item; adding it again can only raise the overlap.
+        """
+        validation.item(prompt, image_ids, project=project, overlap=overlap)
+        item_id = queries.item_id(project, prompt, source, image_ids)
+        with self.database.write() as connection:
+            known = select(items.c.overlap).where(items.c.item_id == item_id)
+            before = connection.execute(known).scalar()
+            if before is not None:
+                if before < overlap:
+                    raised = update(items).where(items.c.item_id == item_id)
+                    connection.execute(raised.values(overlap=overlap))
+                return item_id
+            stored = select(images.c.image_id).where(images.c.image_id.in_(image_ids))
+            missing = set(image_ids) - set(connection.execute(stored).scalars())
+            if missing:
+                raise InputError(f"image {min(missing)[:12]}: add the image before the item")
+            connection.execute(
+                insert(items).values(
+                    item_id=item_id,
+                    project=project,
+                    prompt=prompt,
+                    source=source,
+                    overlap=overlap,
+                    created_at=utc_now(),
+                )
+            )
+            connection.execute(
+                insert(candidates),
+                [
+                    {"item_id": item_id, "candidate": index, "image_id": image_id}
+                    for index, image_id in enumerate(image_ids)
+                ],
+            )
+        return item_id
+
+    def next_item(
+        self, annotator: str, *, project: str = "default", holding: Collection[str] = ()
+    ) -> Item | None:
+        """What this annotator should rank now, or None when nothing is left for them.
+
+        First an item they undid, then one they already had on screen, then the oldest that still
+        wants judgements beyond those given and those other annotators are about to give. The item
+        is reserved for a while; asking again gives the same one. `holding` are items the page
+        already has, to fetch the one after.
+        """
+        now = utc_now()
+        with self.database.write() as connection:
+            queries.require_annotator(connection, annotator)
+            found = leases.next_item(connection, annotator, project, set(holding), now)
+            if found is None:
+                return None
+            item_id, prompt = found
+            until = now + self._lease
+            order, tokens = leases.issue(
+                connection, item_id, annotator, now=now, until=until, seed=self._seed
+            )
+        return Item(item_id=item_id, prompt=prompt, tokens=tokens, order=order)
+
+    def image_for_token(self, token: str, annotator: str) -> Path:
+        """The file behind an image token; StoreError unless it was issued to this annotator.
+
+        The original may carry text chunks that name its model: show `image_bytes_for_token`.
+        """
+        statement = (
+            select(candidates.c.image_id)
+            .join(
+                views,
+                (views.c.item_id == candidates.c.item_id)
+                & (views.c.candidate == candidates.c.candidate),
+            )
+            .where(views.c.token == token, views.c.annotator_id == annotator)
+        )
+        with self.database.read() as connection:
+            image_id = connection.execute(statement).scalar()
+        if image_id is None:
+            raise StoreError("image token: unknown, or issued to another annotator")
+        return self._existing(image_id)
+
+    def image_bytes_for_token(self, token: str, annotator: str) -> bytes:
+        """The PNG behind an image token, pixel for pixel, without anything that names its model."""
+        return without_metadata(self.image_for_token(token, annotator).read_bytes())
+
+    # Judgements
+
+    def submit(self, submission: Submission) -> Receipt:
+        """Record one judgement; when this returns it is on disk.
+
+        The same key again gives the same receipt and changes nothing. Accepted even after the
+        lease has run out: work once done is never thrown away. Raises InputError for content that
+        does not fit the item, StoreError for a key used for other content, an item not issued to
+        this annotator, or one that they have already judged and not undone.
+        """
+        sent = validation.submission(submission)
+        with self.database.write() as connection:
+            queries.require_annotator(connection, sent.annotator)
+            row = queries.by_key(connection, sent.annotator, sent.key)
+            if row is not None:
+                if queries.content(row) != validation.content(sent):
+                    raise StoreError(
+                        f"key {sent.key!r}: already used for another judgement; "
+                        "make a new key for each one"
+                    )
+                return Receipt(row.ranking_id, created=False)
+            order, _ = leases.issued(connection, sent.item_id, sent.annotator)
+            if not order:
+                raise StoreError(
+                    f"item {sent.item_id[:12]}: not issued to annotator {sent.annotator!r}"
+                )
+            validation.against_issued(sent, order)
+            if queries.has_judged(connection, sent.item_id, sent.annotator):
+                raise StoreError(
+                    f"item {sent.item_id[:12]}: already judged by {sent.annotator!r}; undo it first"
+                )
+            ranking_id = uuid.uuid4().hex
+            connection.execute(
+                insert(rankings).values(
+                    ranking_id=ranking_id,
+                    item_id=sent.item_id,
+                    annotator_id=sent.annotator,
+                    key=sent.key,
+                    attempt=queries.num_attempts(connection, sent.item_id, sent.annotator),
+                    verdict=sent.verdict,
+                    reason=sent.reason,
+                    display_order=sent.order,
+                    tie_groups=sent.ranking,
+                    client_ms=sent.client_ms,
+                    created_at=utc_now(),
+                )
+            )
+        return Receipt(ranking_id, created=True)
+
+    def undo(self, annotator: str, key: str) -> Receipt:
+        """Take back the judgement submitted under `key`; its item comes back next.
+
+        The judgement stays on record. Undoing twice is the same as once; to judge the item
+        again, submit under a new key.
+        """
+        now = utc_now()
+        with self.database.write() as connection:
+            queries.require_annotator(connection, annotator)
+            row = queries.by_key(connection, annotator, key)
+            if row is None:
+                raise StoreError(f"key {key!r}: nothing by annotator {annotator!r} to undo")
+            undone = select(undos.c.ranking_id).where(undos.c.ranking_id == row.ranking_id)
+            if connection.execute(undone).first() is not None:
+                return Receipt(row.ranking_id, created=False)
+            connection.execute(insert(undos).values(ranking_id=row.ranking_id, created_at=now))
+            until = now + self._lease
+            leases.renew(connection, row.item_id, annotator, until=until, requeued_at=now)
+        return Receipt(row.ranking_id, created=True)
+
+    def rankings(
+        self,
+        *,
+        group: str | None = None,
+        annotator: str | None = None,
+        project: str | None = None,
+        include_undone: bool = False,
+    ) -> Iterator[Ranking]:
+        """Judgements in the order they were made, those made before this call; all if no filter.
+
+        Reads page by page: no transaction stays open while the caller works.
+        """
+        statement = queries.judgements(include_undone=include_undone)
+        if group is not None:
+            statement = statement.where(annotators.c.group_name == group)
+        if annotator is not None:
+            statement = statement.where(rankings.c.annotator_id == annotator)
+        if project is not None:
+            statement = statement.where(items.c.project == project)
+        with self.database.read() as connection:
+            end = connection.execute(select(func.max(rankings.c.sequence))).scalar() or 0
+        last = 0
+        while last < end:
+            page = statement.where(rankings.c.sequence > last, rankings.c.sequence <= end)
+            with self.database.read() as connection:
+                rows = connection.execute(page.order_by(rankings.c.sequence).limit(PAGE)).all()
+                found = queries.to_rankings(connection, rows)
+            if not rows:
+                return
+            last = rows[-1].sequence
+            yield from found
+
+    def history(
+        self, annotator: str, limit: int = 20, *, include_undone: bool = False
+    ) -> list[Ranking]:
+        """The annotator's latest judgements, newest first; `.key` is what `undo` takes."""
+        statement = (
+            queries.judgements(include_undone=include_undone)
+            .where(rankings.c.annotator_id == annotator)
+            .order_by(rankings.c.sequence.desc())
+            .limit(limit)
+        )
+        with self.database.read() as connection:
+            return queries.to_rankings(connection, connection.execute(statement).all())
+
+    def counts(self, annotator: str, *, project: str = "default") -> Counts:
+        """Items this annotator has judged, skipped ones included, and items waiting for them."""
+        with self.database.read() as connection:
+            return Counts(
+                done=queries.num_done(connection, annotator, project),
+                left=leases.num_left(connection, annotator, project, utc_now()),
+            )
+
+    def _existing(self, image_id: str) -> Path:
+        path = self.images.path(image_id)
+        if not path.is_file():
+            raise StoreError(f"{path}: image file is missing; restore the images folder")
+        return path

@@ -1,0 +1,123 @@
+"""What the store accepts: checks on values that came from outside, before any row is written.
+
+A page is not to be trusted with types either, so every number is looked at. InputError throughout.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import get_args
+
+from imgalign.errors import InputError
+from imgalign.preferences.records import Provenance, Submission, TieGroups, Verdict
+
+VERDICTS: tuple[str, ...] = get_args(Verdict)
+MAX_NAME = 200
+MAX_INTEGER = 2**63 - 1
+
+
+def name(what: str, value: object) -> None:
+    """A non-empty identifier that every database keeps whole."""
+    if not isinstance(value, str) or not value.strip():
+        raise InputError(f"{what}: expected a name, got {value!r}")
+    if len(value) > MAX_NAME:
+        raise InputError(f"{what}: expected at most {MAX_NAME} characters, got {len(value)}")
+    text(what, value)
+
+
+def text(what: str, value: object) -> None:
+    """None, or text that every database can keep: no NUL, no half of a surrogate pair."""
+    if value is None:
+        return
+    if not isinstance(value, str):
+        raise InputError(f"{what}: expected text, got {value!r}")
+    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+        raise InputError(f"{what}: contains characters that cannot be stored")
+
+
+def provenance(value: Provenance) -> None:
+    """Texts and numbers that fit their columns, and a moment with a time zone."""
+    for what in ("model", "prompt", "scheduler", "imgalign_version", "negative_prompt"):
+        text(f"provenance.{what}", getattr(value, what))
+    text("provenance.adapter", value.adapter)
+    text("provenance.adapter_hash", value.adapter_hash)
+    if not 0 <= value.seed <= MAX_INTEGER:
+        raise InputError(f"provenance.seed: expected 0 to 2**63 - 1, got {value.seed}")
+    if value.created_at.tzinfo is None:
+        raise InputError("provenance.created_at: expected a time with its zone")
+
+
+def item(prompt: str, image_ids: Sequence[str], *, project: str, overlap: int) -> None:
+    """A prompt, two or more different images, at least one wanted judgement."""
+    name("project", project)
+    text("prompt", prompt)
+    if not prompt.strip():
+        raise InputError("item: expected a prompt, got an empty one")
+    if len(image_ids) < 2:
+        raise InputError(f"item: expected at least 2 candidates, got {len(image_ids)}")
+    if len(set(image_ids)) < len(image_ids):
+        raise InputError("item: two candidates are the same image; drop one of them")
+    if overlap < 1:
+        raise InputError(f"item: expected an overlap of at least 1, got {overlap}")
+
+
+def submission(sent: Submission) -> Submission:
+    """The submission in canonical form: tuples, each tie group in ascending order."""
+    name("key", sent.key)
+    text("reason", sent.reason)
+    if sent.verdict not in VERDICTS:
+        raise InputError(f"verdict: expected one of {', '.join(VERDICTS)}, got {sent.verdict!r}")
+    if sent.verdict == "ranked":
+        if sent.ranking is None:
+            raise InputError("ranking: expected tie groups with the verdict 'ranked', got none")
+        if sent.reason is not None:
+            raise InputError("reason: goes with 'skipped' or 'all_bad', not with 'ranked'")
+    elif sent.ranking is not None:
+        raise InputError(f"ranking: expected none with the verdict {sent.verdict!r}")
+    if sent.verdict == "skipped" and not (sent.reason or "").strip():
+        raise InputError("reason: expected why the item was skipped, got none")
+    if sent.client_ms is not None:
+        _index("client_ms", sent.client_ms)
+    ranking = None if sent.ranking is None else _tie_groups(sent.ranking)
+    return replace(sent, order=_indices("order", sent.order), ranking=ranking)
+
+
+def against_issued(sent: Submission, issued: tuple[int, ...]) -> None:
+    """The order is the one issued, and the ranking holds each candidate exactly once."""
+    if sent.order != issued:
+        raise InputError(
+            f"order: expected {issued} as issued for this item, got {sent.order}; load it again"
+        )
+    if sent.ranking is None:
+        return
+    ranked = sorted(index for group in sent.ranking for index in group)
+    if ranked != list(range(len(issued))):
+        raise InputError(
+            f"ranking: expected each candidate 0 to {len(issued) - 1} exactly once, got {ranked}"
+        )
+
+
+def content(sent: Submission) -> tuple[object, ...]:
+    """What two submissions under one key must share; the time it took may differ."""
+    return (sent.item_id, sent.verdict, sent.reason, sent.order, sent.ranking)
+
+
+def _tie_groups(value: object) -> TieGroups:
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise InputError(f"ranking: expected tie groups, got {value!r}")
+    groups = tuple(tuple(sorted(_indices("ranking", group))) for group in value)
+    if not all(groups):
+        raise InputError("ranking: a tie group is empty")
+    return groups
+
+
+def _indices(what: str, values: object) -> tuple[int, ...]:
+    if not isinstance(values, Sequence) or isinstance(values, str):
+        raise InputError(f"{what}: expected candidate numbers, got {values!r}")
+    return tuple(_index(what, value) for value in values)
+
+
+def _index(what: str, value: object) -> int:
+    # bool is an int to Python, and True == 1 would pass every later check.
+    if type(value) is not int or not 0 <= value <= MAX_INTEGER:
+        raise InputError(f"{what}: expected a whole number from 0, got {value!r}")
+    return value

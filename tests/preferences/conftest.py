@@ -1,0 +1,80 @@
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from imgalign.preferences.records import Provenance
+from imgalign.preferences.store import Store
+
+
+@pytest.fixture
+def png() -> Callable[..., bytes]:
+    """A small PNG of noise; keyword arguments become text chunks."""
+
+    def make(seed: int, **text: str) -> bytes:
+        pixels = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        info = PngInfo()
+        for key, value in text.items():
+            info.add_text(key, value)
+        out = io.BytesIO()
+        Image.fromarray(pixels).save(out, "PNG", pnginfo=info)
+        return out.getvalue()
+
+    return make
+
+
+@pytest.fixture
+def provenance() -> Callable[..., Provenance]:
+    def make(**fields: Any) -> Provenance:
+        defaults: dict[str, Any] = {
+            "model": "storybook",
+            "prompt": "a red fox",
+            "seed": 7,
+            "steps": 10,
+            "guidance_scale": 3.5,
+            "scheduler": "DDIMScheduler",
+            "eta": 0.0,
+            "width": 8,
+            "height": 8,
+        }
+        return Provenance(**(defaults | fields))
+
+    return make
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'imgalign.db'}"
+
+
+@pytest.fixture
+def store(url: str, tmp_path: Path) -> Iterator[Store]:
+    with Store.open(url, images=tmp_path / "images") as store:
+        store.add_annotator("ann", group="warm")
+        store.add_annotator("bob", group="cool")
+        yield store
+
+
+@pytest.fixture
+def add_items(
+    store: Store, png: Callable[..., bytes], provenance: Callable[..., Provenance]
+) -> Callable[..., list[str]]:
+    """Queue items of three images each, with prompts "prompt 0", "prompt 1", ..."""
+
+    def add(num: int, *, overlap: int = 1, num_images: int = 3) -> list[str]:
+        item_ids = []
+        for index in range(num):
+            image_ids = [
+                store.add_image(png(100 * index + k), provenance(seed=k)) for k in range(num_images)
+            ]
+            item_ids.append(
+                store.add_item(f"prompt {index}", image_ids, source="test", overlap=overlap)
+            )
+        return item_ids
+
+    return add
