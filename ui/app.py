@@ -1,0 +1,119 @@
+"""The app: settings, the three pages, and the server. Wiring only.
+
+    imgalign ui                      # http://127.0.0.1:7860
+
+Everything a person does is in the database or in a run folder before it is acknowledged, so the
+server may be killed at any time. Nothing is asked from the internet.
+"""
+
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+# Before gradio is imported: it reads these once.
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+import fastapi
+import gradio as gr
+import uvicorn
+
+from imgalign.errors import InputError
+from imgalign.preferences.store import Store
+from ui import routes
+from ui.pages import rank
+from ui.theme import asset, theme
+
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
+PAGES = {"rank": "Rank", "train": "Train", "generate": "Generate"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Where the app listens and what it works on."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on. Any other than loopback lets everybody there use the app: no login."""
+    port: int = 7860
+    database: str | None = None
+    """SQLAlchemy URL; None: IMGALIGN_DATABASE, else imgalign.db in the working folder."""
+    images: Path = Path("images")
+    runs: Path = Path("runs")
+    model: str = "storybook"
+    """The base model offered on the Generate page."""
+    pages: tuple[str, ...] = tuple(PAGES)
+    """Pages to serve; ("rank",) is what annotators on other machines should get."""
+
+
+def build_app(settings: Settings, store: Store) -> fastapi.FastAPI:
+    """The whole app as an ASGI application; the caller closes the store."""
+    unknown = set(settings.pages) - set(PAGES)
+    if unknown or not settings.pages:
+        raise InputError(f"pages: expected some of {', '.join(PAGES)}, got {settings.pages}")
+    app = fastapi.FastAPI(title="imgalign", docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(routes.SameOrigin, loopback=settings.host in LOOPBACK_HOSTS)
+    routes.add_error_handlers(app)
+    routes.add_rank_routes(app, store)
+    with warnings.catch_warnings():
+        # gradio says that several pages switch off a server-side rendering nobody asked for.
+        warnings.filterwarnings("ignore", message="SSR mode")
+        gr.mount_gradio_app(
+            app,
+            _blocks(settings, store),
+            path="/",
+            server_name=settings.host,
+            server_port=settings.port,
+            footer_links=[],
+            run_history=False,
+            enable_monitoring=False,
+            show_error=True,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+            theme=theme(),
+            css=asset("app.css"),
+            head=asset("head.html"),
+        )
+    return app
+
+
+def launch(settings: Settings) -> None:
+    """Serve until interrupted."""
+    with Store.open(settings.database, images=settings.images) as store:
+        app = build_app(settings, store)
+        config = uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            log_level="warning",
+            timeout_graceful_shutdown=3,
+            server_header=False,
+        )
+        uvicorn.Server(config).run()
+
+
+def _blocks(settings: Settings, store: Store) -> gr.Blocks:
+    first, *others = settings.pages
+    blocks = gr.Blocks(title="imgalign", analytics_enabled=False)
+    with blocks:
+        _page(first, settings, store)
+    for name in others:
+        with blocks.route(PAGES[name], f"/{name}"):
+            _page(name, settings, store)
+    return blocks
+
+
+def _page(name: str, settings: Settings, store: Store) -> None:
+    gr.HTML(_header(name, settings.pages), elem_id="header", padding=False)
+    if name == "rank":
+        rank.build()
+
+
+def _header(current: str, pages: tuple[str, ...]) -> str:
+    links = "".join(
+        f'<a href="{"./" if name == pages[0] else name}"'
+        f"{' aria-current=page' if name == current else ''}>{PAGES[name]}</a>"
+        for name in pages
+    )
+    return f'<header class="top">{asset("logo.svg")}<nav aria-label="Pages">{links}</nav></header>'
