@@ -1,0 +1,156 @@
+"""What policy-gradient algorithms share: a batch with its advantages, cut into micro-batches, and
+the account of what happened to it.
+
+Shapes: b = images sampled together, t = steps of a trajectory, s = steps in one forward pass.
+Units: log-probabilities and KL in nats, summed over the elements of a latent.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from imgalign.policy import Policy, Trajectory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MicroBatch:
+    """What one forward and backward pass learns from: images as sampled together, some steps."""
+
+    trajectory: Trajectory
+    steps: Int[Tensor, " s"]
+    advantages: Float[Tensor, "b s"]
+    mask: Bool[Tensor, "b s"]
+    num_transitions: int
+    """Of the whole minibatch that this is a part of: the loss is a mean over these."""
+    epoch: int
+    """Inner epoch; the KL is reported from epoch 0, the nearest to the policy that sampled."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """Sums over the transitions of an iteration, and what they say of a trajectory."""
+
+    steps_per_trajectory: float
+    """Mean number of steps with a density, to scale a mean over steps to a trajectory."""
+    sums: dict[str, float] = field(default_factory=dict)
+    count: int = 0
+    first_count: int = 0
+    log_ratio_max: float = 0.0
+
+    def add(self, stats: dict[str, Tensor], micro: MicroBatch) -> None:
+        """Take in what `ppo_loss` said of one micro-batch."""
+        count = int(micro.mask.sum())
+        self.count += count
+        self.log_ratio_max = max(self.log_ratio_max, stats["log_ratio_max"].item())
+        for name in ("surrogate", "clip_fraction", "approx_kl", "entropy"):
+            self.sums[name] = self.sums.get(name, 0.0) + stats[name].item()
+        if micro.epoch == 0:
+            self.first_count += count
+            self.sums["kl"] = self.sums.get("kl", 0.0) + stats["kl"].item()
+
+    @property
+    def kl_nats(self) -> float:
+        """KL(policy || pretrained) of a whole trajectory, mean over images, in nats."""
+        return self._mean("kl", self.first_count) * self.steps_per_trajectory
+
+    def metrics(self) -> dict[str, float]:
+        """Means by the names that docs/metrics.md explains."""
+        return {
+            "kl": self.kl_nats,
+            "kl_per_step": self._mean("kl", self.first_count),
+            "approx_kl": self._mean("approx_kl", self.count) * self.steps_per_trajectory,
+            "policy_loss": self._mean("surrogate", self.count),
+            "clip_fraction": self._mean("clip_fraction", self.count),
+            "log_ratio_max": self.log_ratio_max,
+            "entropy_per_step": self._mean("entropy", self.count),
+        }
+
+    def _mean(self, name: str, count: int) -> float:
+        return self.sums.get(name, 0.0) / count if count else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assessment:
+    """How much better than expected each step of a batch was."""
+
+    batch: list[Trajectory]
+    """As sampled; steps of quarantined images are masked out."""
+    advantages: list[Tensor]
+    """One [b t] for each trajectory of the batch."""
+    metrics: dict[str, float]
+
+    def tally(self) -> Tally:
+        """An empty account for this batch."""
+        masks = [trajectory.mask for trajectory in self.batch]
+        images = sum(int(mask.any(dim=1).sum()) for mask in masks)
+        return Tally(steps_per_trajectory=sum(int(mask.sum()) for mask in masks) / max(images, 1))
+
+
+def masked(values: Float[Tensor, "b s"], mask: Bool[Tensor, "b s"]) -> Float[Tensor, "b s"]:
+    """Zero where the mask is False, whatever stood there."""
+    return torch.where(mask.to(values.device), values, 0.0)
+
+
+def choose_steps(
+    mask: Bool[Tensor, "b t"], num_steps: int | None, *, generator: torch.Generator
+) -> Int[Tensor, " s"]:
+    """Steps that have a density for some image: all, or `num_steps` at random, in order."""
+    steps = mask.any(dim=0).nonzero().squeeze(1).cpu()
+    if num_steps is None or num_steps >= len(steps):
+        return steps
+    picked = torch.randperm(len(steps), generator=generator)[:num_steps]
+    return steps[picked.sort().values]
+
+
+def micro_batch(
+    assessment: Assessment, number: int, steps: Int[Tensor, " s"], count: int, epoch: int
+) -> MicroBatch:
+    """Some steps of one trajectory of the batch, on the trajectory's device."""
+    trajectory = assessment.batch[number]
+    device = trajectory.log_probs.device
+    steps = steps.to(device)
+    return MicroBatch(
+        trajectory=trajectory,
+        steps=steps,
+        advantages=assessment.advantages[number].to(device)[:, steps],
+        mask=trajectory.mask[:, steps],
+        num_transitions=count,
+        epoch=epoch,
+    )
+
+
+def prompt_features(policy: Policy, batch: Sequence[Trajectory]) -> dict[str, Tensor]:
+    """What the value estimator sees of a whole batch: `prompt` [n d] and `timestep` [t]."""
+    each = [policy.features(trajectory, slice(None)) for trajectory in batch]
+    return {
+        "prompt": torch.cat([features["prompt"].cpu() for features in each]),
+        "timestep": each[0]["timestep"].cpu(),
+    }
+
+
+def usable(
+    trajectory: Trajectory, mask: Bool[Tensor, "b t"], advantages: Float[Tensor, "b t"]
+) -> tuple[Trajectory, Float[Tensor, "n t"]] | None:
+    """The trajectory under a narrower mask, without images whose own numbers are not finite.
+
+    Masking is not enough for those: zero times NaN is NaN in the backward pass. None when no image
+    is left.
+    """
+    finite = trajectory.log_probs.isfinite().all(dim=1).cpu()
+    narrower = Trajectory(
+        prompts=trajectory.prompts,
+        prompt_ids=trajectory.prompt_ids,
+        seeds=trajectory.seeds,
+        samples=trajectory.samples,
+        log_probs=trajectory.log_probs,
+        mask=mask.to(trajectory.mask.device),
+        replay=trajectory.replay,
+    )
+    if finite.all():
+        return narrower, advantages
+    if not finite.any():
+        return None
+    return narrower.select(finite.nonzero().squeeze(1)), advantages[finite]

@@ -1,0 +1,168 @@
+"""A learned baseline: what reward to expect of a prompt at a step, before the image is seen.
+
+A small network on what the policy says of a prompt (its embedding) and of a step (its timestep).
+The reward comes once, at the end, so every step's target is that reward. Left out: a view of the
+latent itself; this is a baseline for variance, not a critic of half-finished images.
+
+Shapes: b = images, t = steps, d = elements of a prompt embedding.
+"""
+
+import copy
+import math
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Annotated, Any
+
+import torch
+from jaxtyping import Bool, Float, Shaped
+from pydantic import Field, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from imgalign.config import Config
+from imgalign.errors import CheckpointError
+from imgalign.losses import value_loss
+
+TIMESTEP_WIDTH = 32
+
+
+class ValueConfig(Config):
+    """Settings of the value estimator."""
+
+    hidden: PositiveInt = 128
+    """Width of its two hidden layers."""
+
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 1e-3
+    """Of its own AdamW; the policy's learning rate does not touch it."""
+
+    epochs: PositiveInt = 8
+    """Gradient steps on each batch of trajectories, all of it at once."""
+
+    error_clip: PositiveFloat = 2.0
+    """Errors beyond this many standard deviations of the reward pull no harder (Huber)."""
+
+
+class ValueEstimator:
+    """V(prompt, timestep), kept on the CPU in float32 with an optimizer of its own.
+
+    Rewards are standardised by the mean and deviation of the first batch, which stay fixed, so that
+    one learning rate fits every reward. Before it has learned anything it answers that mean.
+    """
+
+    def __init__(self, config: ValueConfig, *, prompt_width: int, seed: int) -> None:
+        self.config = config
+        self.prompt_width = prompt_width
+        self.center = 0.0
+        self.scale = 1.0
+        self.fitted = False
+        self.net = build_network(prompt_width, config.hidden, seed=seed)
+        self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=config.learning_rate)
+
+    @torch.no_grad()
+    def predict(self, features: Mapping[str, Tensor]) -> Float[Tensor, "b t"]:
+        """Expected reward of each image at each step, in the reward's own unit."""
+        values: Tensor = self.net(network_input(features)).squeeze(-1)
+        return values * self.scale + self.center
+
+    def fit(
+        self,
+        features: Mapping[str, Tensor],
+        rewards: Float[Tensor, " b"],
+        mask: Bool[Tensor, "b t"],
+    ) -> float:
+        """Learn from a batch; returns the loss before the first step, in squared deviations."""
+        if not self.fitted:
+            self.center = rewards.double().mean().item()
+            self.scale = rewards.double().std(correction=0).item() or 1.0
+            self.fitted = True
+        inputs = network_input(features)
+        target = ((rewards - self.center) / self.scale)[:, None].expand_as(mask)
+        first = math.nan
+        for epoch in range(self.config.epochs):
+            error = value_loss(self.net(inputs).squeeze(-1), target, clip=self.config.error_clip)
+            loss = error[mask].mean()
+            self.optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            self.optimizer.step()
+            if epoch == 0:
+                first = loss.item()
+        return first
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that `load_state_dict` needs to go on exactly."""
+        # Copied, because torch hands out the very tensors that the next step changes in place.
+        return copy.deepcopy(
+            {
+                "prompt_width": self.prompt_width,
+                "center": self.center,
+                "scale": self.scale,
+                "fitted": self.fitted,
+                "net": dict(self.net.state_dict()),
+                "optimizer": self.optimizer.state_dict(),
+            }
+        )
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict`; CheckpointError where the network has another size."""
+        try:
+            self.net.load_state_dict(state["net"])
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(
+                f"value estimator: the checkpoint is of another size ({reason}); "
+                "resume with the settings that the run began with"
+            ) from None
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.center, self.scale = state["center"], state["scale"]
+        self.fitted = state["fitted"]
+
+
+def explained_variance(
+    rewards: Float[Tensor, " b"], values: Float[Tensor, "b t"], mask: Bool[Tensor, "b t"]
+) -> float:
+    """Share of the reward's variance that the values foretold: 1 is all, 0 none, below 0 worse.
+
+    NaN where the rewards do not vary.
+    """
+    target = rewards.double()[:, None].expand_as(mask)[mask]
+    error = target - values.double()[mask]
+    variance = target.var(correction=0)
+    if variance == 0:
+        return math.nan
+    return 1 - (error.var(correction=0) / variance).item()
+
+
+def build_network(prompt_width: int, hidden: int, *, seed: int) -> nn.Sequential:
+    """Two hidden layers; the last layer starts at zero, so that nothing is claimed at first."""
+    generator = torch.Generator("cpu").manual_seed(seed)
+    widths = [prompt_width + TIMESTEP_WIDTH, hidden, hidden, 1]
+    layers: list[nn.Module] = [nn.LayerNorm(widths[0])]
+    for position, (inner, outer) in enumerate(pairwise(widths)):
+        # Made without numbers first: the usual constructor draws from the global generator.
+        linear = nn.Linear(inner, outer, device="meta").to_empty(device="cpu")
+        with torch.no_grad():
+            nn.init.xavier_uniform_(linear.weight, generator=generator)
+            linear.bias.zero_()
+            if position == len(widths) - 2:
+                linear.weight.zero_()
+        layers += [linear, nn.SiLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def network_input(features: Mapping[str, Tensor]) -> Float[Tensor, "b t n"]:
+    """Each prompt beside each timestep; prompts are scaled to unit mean square."""
+    prompt = features["prompt"].detach().float().cpu()
+    prompt = prompt / prompt.square().mean(dim=1, keepdim=True).sqrt().clamp(min=1e-6)
+    timestep = embed_timestep(features["timestep"].detach().cpu())
+    b, t = len(prompt), len(timestep)
+    return torch.cat([prompt[:, None].expand(b, t, -1), timestep[None].expand(b, t, -1)], dim=-1)
+
+
+def embed_timestep(timestep: Shaped[Tensor, " t"]) -> Float[Tensor, "t w"]:
+    """Sines and cosines of a timestep in [0, 1), as networks see it (arXiv:1706.03762).
+
+    Wavelengths grow geometrically from 2 pi to 20000 pi thousandths.
+    """
+    half = TIMESTEP_WIDTH // 2
+    frequency = torch.exp(-math.log(10000.0) * torch.arange(half, dtype=torch.float32) / half)
+    angle = 1000 * timestep.float()[:, None] * frequency
+    return torch.cat([angle.sin(), angle.cos()], dim=-1)

@@ -1,0 +1,75 @@
+"""Claims: it starts at the mean, learns what prompt and step say, and goes on exactly."""
+
+import math
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from imgalign.algorithms.value import ValueConfig, ValueEstimator, explained_variance
+from imgalign.errors import CheckpointError
+
+
+def features(*, images: int = 16) -> dict[str, torch.Tensor]:
+    prompt = torch.eye(4)[torch.arange(images) % 4]
+    return {"prompt": prompt, "timestep": torch.tensor([0.9, 0.5, 0.1])}
+
+
+def test_before_it_learned_it_answers_the_mean_of_the_rewards():
+    estimator = ValueEstimator(ValueConfig(learning_rate=1e-12), prompt_width=4, seed=0)
+    rewards = torch.arange(16.0)
+    estimator.fit(features(), rewards, torch.ones(16, 3, dtype=torch.bool))
+    assert_close(estimator.predict(features()), torch.full((16, 3), 7.5), atol=1e-4, rtol=0)
+
+
+def test_it_learns_a_reward_that_depends_on_the_prompt_and_so_explains_its_variance():
+    estimator = ValueEstimator(ValueConfig(epochs=200), prompt_width=4, seed=0)
+    noise = torch.randn(16, generator=torch.Generator().manual_seed(0))
+    rewards = 100 + 10.0 * (torch.arange(16) % 4) + 0.1 * noise
+    mask = torch.ones(16, 3, dtype=torch.bool)
+    estimator.fit(features(), rewards, mask)
+    assert explained_variance(rewards, estimator.predict(features()), mask) > 0.98
+
+
+def test_masked_steps_teach_nothing():
+    mask = torch.ones(16, 3, dtype=torch.bool)
+    mask[3] = False
+    learned = []
+    for odd in (0.0, 1e6):
+        estimator = ValueEstimator(ValueConfig(), prompt_width=4, seed=0)
+        estimator.fit(features(), torch.arange(16.0), mask)
+        rewards = torch.arange(16.0).index_fill(0, torch.tensor([3]), odd)
+        estimator.fit(features(), rewards, mask)
+        learned.append(estimator.predict(features()))
+    assert torch.equal(learned[0], learned[1])
+
+
+def test_explained_variance_is_1_for_the_truth_0_for_a_constant_and_nan_without_variance():
+    rewards, mask = torch.tensor([1.0, 2.0, 4.0]), torch.ones(3, 2, dtype=torch.bool)
+    assert explained_variance(rewards, rewards[:, None].expand(3, 2), mask) == 1
+    assert explained_variance(rewards, torch.full((3, 2), 9.0), mask) == pytest.approx(0)
+    assert math.isnan(explained_variance(torch.ones(3), torch.ones(3, 2), mask))
+
+
+def test_it_goes_on_exactly_from_its_state_and_refuses_another_size():
+    config, mask = ValueConfig(), torch.ones(16, 3, dtype=torch.bool)
+    first = ValueEstimator(config, prompt_width=4, seed=0)
+    first.fit(features(), torch.arange(16.0), mask)
+    second = ValueEstimator(config, prompt_width=4, seed=1)
+    second.load_state_dict(first.state_dict())
+    for estimator in (first, second):
+        estimator.fit(features(), torch.arange(16.0) ** 2, mask)
+    assert torch.equal(first.predict(features()), second.predict(features()))
+    with pytest.raises(CheckpointError, match="another size"):
+        ValueEstimator(config, prompt_width=5, seed=0).load_state_dict(first.state_dict())
+
+
+def test_its_weights_come_from_its_seed_and_leave_the_global_generator_alone():
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    one, same, other = (
+        ValueEstimator(ValueConfig(), prompt_width=4, seed=seed).net[1].weight for seed in (3, 3, 4)
+    )
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    assert torch.equal(torch.get_rng_state(), before)
