@@ -143,20 +143,22 @@ def _shade(
     canvas: Image.Image, points: Points, solid: list[tuple[int, int]], item: Placed, scene: Scene
 ) -> None:
     """A shadow along the far rim and a light along the near one, as a crayon would add them."""
-    low = np.floor(points.min(axis=0)).astype(int)
-    width, height = (np.ceil(points.max(axis=0)).astype(int) - low + 1).tolist()
+    step = item.size * canvas.width
+    across, down = round(-0.075 * step * scene.light_from), round(0.06 * step)
+    # Moved outlines wrap around, so they need empty paper on every side.
+    low = np.floor(points.min(axis=0)).astype(int) - round(0.08 * step)
+    high = np.ceil(points.max(axis=0)).astype(int) + round(0.08 * step)
+    width, height = (high - low + 1).tolist()
     stencil = Image.new("L", (width, height))
     pen = ImageDraw.Draw(stencil)
     local = _flat(points - low)
     for first, last in solid:
         pen.polygon(local[first:last], fill=round(92 * scene.shade))
-    step = item.size * canvas.width
-    across, down = round(-0.075 * step * scene.light_from), round(0.06 * step)
-    near = ImageChops.offset(stencil, -across, -down)
-    far = ImageChops.offset(stencil, across, down)
+    towards_light = ImageChops.offset(stencil, -across, -down)
+    from_light = ImageChops.offset(stencil, across, down)
     corner = (int(low[0]), int(low[1]))
-    for moved, colour in ((near, TUBES[item.colour].ink), (far, _GLOW)):
-        canvas.paste(colour, corner, ImageChops.subtract(stencil, moved))
+    canvas.paste(TUBES[item.colour].ink, corner, ImageChops.subtract(stencil, towards_light))
+    canvas.paste(_GLOW, corner, ImageChops.subtract(stencil, from_light))
 
 
 # Backdrops.

@@ -133,12 +133,12 @@ class Placed:
 
     @property
     def top(self) -> float:
-        """y of the upper edge of its box."""
+        """Upper edge of its box."""
         return self.y - self.size / 2
 
     @property
     def bottom(self) -> float:
-        """y of the lower edge of its box, where it stands."""
+        """Lower edge of its box, where it stands."""
         return self.y + self.size / 2
 
 
