@@ -1,0 +1,174 @@
+"""Sampling from a diffusion model, and scoring what was sampled with the same arithmetic.
+
+`Denoiser.distributions` is the only place where a network's output becomes a distribution.
+Sampling draws from it, training scores with it again, so that the two agree bit for bit as long as
+as many rows go through the network at once. Left out: weights and adapters (policy.py).
+
+Shapes: b = images, t = denoising steps, s = chosen steps; a latent is c h w.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.distributions import Independent, Normal
+
+from imgalign.diffusion.families import Family
+from imgalign.diffusion.transitions import Schedule, ddim_step
+from imgalign.errors import InputError, NumericsError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Path:
+    """How noise became images."""
+
+    log_probs: Float[Tensor, "b t"]
+    """Of each step; 0 where it is masked."""
+    latents: Float[Tensor, "b t+1 c h w"]
+    """From pure noise to the finished latent, float32."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Denoiser:
+    """A model together with all settings that decide what it samples from a seed.
+
+    `latent_dtype` is what a latent is rounded to before anything is computed from it; the rounded
+    latent is the sample, whose log-probability is taken and from which the next step starts.
+    """
+
+    family: Family
+    schedule: Schedule
+    eta: float
+    guidance_scale: float = 1.0
+    negative_prompt: str = ""
+    autocast: bool = False
+    latent_dtype: torch.dtype = torch.float32
+
+    @property
+    def mask(self) -> Bool[Tensor, " t"]:
+        """True where a step has a density."""
+        return self.schedule.mask(self.eta)
+
+    def distributions(
+        self,
+        latents: Float[Tensor, "b s c h w"],
+        prompts: Sequence[str],
+        steps: Int[Tensor, " s"],
+    ) -> Independent[Normal]:
+        """What the latents before these steps become: batch shape [b s], event shape [c h w].
+
+        All b x s rows go through the network at once. A masked step has its true mean and, since
+        no density belongs to it, standard deviation 1.
+        """
+        num_images, num_steps = latents.shape[:2]
+        embeddings = self.family.encode(prompts).repeat_interleave(num_steps, dim=0)
+        negative = None
+        if self.guidance_scale != 1.0:
+            negative = self.family.encode([self.negative_prompt]).expand_as(embeddings)
+        steps = steps.to(self.schedule.timesteps.device).repeat(num_images)
+        rows = latents.flatten(0, 1)
+        output = self.family.predict(
+            rows,
+            self.schedule.timesteps[steps],
+            embeddings,
+            negative=negative,
+            guidance_scale=self.guidance_scale,
+            autocast=self.autocast,
+        )
+        mean, std = ddim_step(
+            output,
+            rows,
+            alpha_bar=self.schedule.alpha_bar[steps],
+            alpha_bar_prev=self.schedule.alpha_bar_prev[steps],
+            eta=self.eta,
+            prediction_type=self.schedule.prediction_type,
+        )
+        std = torch.where(std > 0, std, torch.ones_like(std))
+        normal = Normal(
+            mean.view_as(latents),
+            std.view(num_images, num_steps, 1, 1, 1).expand_as(latents),
+            validate_args=False,  # NaN is refused where it first shows, at the end of sampling
+        )
+        return Independent(normal, 3, validate_args=False)
+
+    def log_prob(
+        self,
+        latents: Float[Tensor, "b s c h w"],
+        following: Float[Tensor, "b s c h w"],
+        prompts: Sequence[str],
+        steps: Int[Tensor, " s"],
+    ) -> Float[Tensor, "b s"]:
+        """Log-probability that each latent becomes the one that followed; 0 at masked steps."""
+        distributions = self.distributions(latents, prompts, steps)
+        return self._log_prob(distributions, following, steps)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        prompts: Sequence[str],
+        *,
+        seeds: Sequence[int],
+        latent_shape: tuple[int, int, int],
+        on_step: Callable[[], None] = lambda: None,
+    ) -> Path:
+        """Denoise one image per prompt and seed, all in one batch; `on_step` is told of each step.
+
+        Everything random about an image comes from one CPU generator with its seed: first the
+        initial latent, then the noise of each step, in float32. So a seed means the same image in
+        any batch and on any device, up to the rounding of the network. With eta 0 and without
+        guidance or with it, these are the images of the pipeline itself.
+        """
+        check_prompts(prompts)
+        device = self.family.device
+        generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+
+        def noise() -> Float[Tensor, "b c h w"]:
+            drawn = [torch.randn(latent_shape, generator=each) for each in generators]
+            return torch.stack(drawn).to(device)
+
+        latents = [self._stored(noise())]
+        log_probs = []
+        for step in torch.arange(len(self.schedule)).view(-1, 1):
+            distributions = self.distributions(latents[-1].unsqueeze(1), prompts, step)
+            mean = distributions.mean.squeeze(1)
+            if self.mask[step]:
+                # A sum, not `sample`: torch would draw from its global generator.
+                following = self._stored(mean + distributions.stddev.squeeze(1) * noise())
+            else:
+                following = self._stored(mean)
+            log_probs.append(self._log_prob(distributions, following.unsqueeze(1), step))
+            latents.append(following)
+            on_step()
+        broken = ~latents[-1].isfinite().flatten(1).all(dim=1)
+        if broken.any():
+            which = ", ".join(
+                f"seed {seed} ({prompt!r})"
+                for seed, prompt, bad in zip(seeds, prompts, broken.tolist(), strict=True)
+                if bad
+            )
+            raise NumericsError(
+                f"sampling: the network gave numbers that are not finite for {which};"
+                " lower the learning rate, or use float32 or bfloat16 instead of float16"
+            )
+        return Path(latents=torch.stack(latents, dim=1), log_probs=torch.cat(log_probs, dim=1))
+
+    def _stored(self, latents: Tensor) -> Tensor:
+        return latents.to(self.latent_dtype).float()
+
+    def _log_prob(
+        self,
+        distributions: Independent[Normal],
+        following: Float[Tensor, "b s c h w"],
+        steps: Int[Tensor, " s"],
+    ) -> Float[Tensor, "b s"]:
+        log_probs: Tensor = distributions.log_prob(following)  # type: ignore[no-untyped-call]
+        return log_probs.masked_fill(~self.mask[steps.to(self.mask.device)], 0.0)
+
+
+def check_prompts(prompts: Sequence[str]) -> None:
+    """Raise InputError for a prompt without a word, naming where it stands."""
+    for index, prompt in enumerate(prompts):
+        if not prompt.strip():
+            raise InputError(f"prompts: number {index + 1} of {len(prompts)} is empty")

@@ -1,0 +1,240 @@
+"""What differs between families of text-to-image models, and nothing else.
+
+A family knows how its pipeline turns prompts into conditions, what its network predicts, how
+latents become images, and how its users exchange LoRA weights. Samplers, policies and `generate`
+use it through these few methods; to support another family, write its class here and name it in
+`FAMILIES`. Left out: noise schedules (transitions.py), sampling (denoising.py), training.
+
+Shapes: b = prompts, n = rows of one forward pass, l = tokens, d = features.
+"""
+
+import json
+import warnings
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.utils.state_dict_utils import (
+    convert_state_dict_to_diffusers,
+    convert_unet_state_dict_to_peft,
+)
+from jaxtyping import Float, Int
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from imgalign.diffusion.transitions import Schedule, ddim_schedule
+from imgalign.errors import CheckpointError, InputError
+
+LORA_FILE = "pytorch_lora_weights.safetensors"
+
+ENCODED_PROMPTS = 1024
+"""How many prompts' embeddings are kept; Stable Diffusion's take 0.2 MB each."""
+
+
+class StableDiffusion:
+    """Stable Diffusion 1 and 2: one CLIP text encoder, a UNet, a variational autoencoder."""
+
+    lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
+    """The projections of every attention layer, as in diffusers' own training scripts."""
+
+    def __init__(self, pipeline: StableDiffusionPipeline) -> None:
+        self.pipeline = pipeline
+        self.network: UNet2DConditionModel = pipeline.unet
+        # Trained weights are pretrained weights plus an adapter; what is not the adapter stays.
+        for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+            module.requires_grad_(False)
+            module.eval()
+        self._encoded: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        device: torch.device = self.network.device
+        return device
+
+    def schedule(self, num_steps: int) -> Schedule:
+        """The steps of a DDIM sampler with the noise levels this model was trained on."""
+        # Latents have no bounds, so the pipeline ignores the clipping that is DDIM's default.
+        scheduler = DDIMScheduler.from_config(
+            self.pipeline.scheduler.config, clip_sample=False, thresholding=False
+        )
+        return ddim_schedule(scheduler, num_steps, self.device)
+
+    def image_size(self) -> tuple[int, int]:
+        """Width and height that the model was trained on, in pixels."""
+        size, scale = self.network.config["sample_size"], self.pipeline.vae_scale_factor
+        height, width = (size, size) if isinstance(size, int) else size
+        return width * scale, height * scale
+
+    def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
+        """Channels, height and width of the latent of an image of this size in pixels."""
+        # Each level of the UNet but the last halves the latent.
+        unit = self.pipeline.vae_scale_factor * 2 ** (
+            len(self.network.config["block_out_channels"]) - 1
+        )
+        for name, pixels in (("width", width), ("height", height)):
+            if pixels < unit or pixels % unit:
+                raise InputError(f"{name}: expected a multiple of {unit} pixels, got {pixels}")
+        scale = self.pipeline.vae_scale_factor
+        return self.network.config["in_channels"], height // scale, width // scale
+
+    def encode(self, prompts: Sequence[str]) -> Float[Tensor, "b l d"]:
+        """Embeddings of every token; each prompt is encoded by itself, once.
+
+        Warns when a prompt is longer than the model reads, and says what it does not see.
+        """
+        return torch.cat([self._encode(prompt)[0] for prompt in prompts])
+
+    def pooled(self, prompts: Sequence[str]) -> Float[Tensor, "b d"]:
+        """One vector per prompt: the embedding of its end token, which has seen all before it."""
+        return torch.cat([self._encode(prompt)[1] for prompt in prompts])
+
+    def cut_text(self, prompt: str) -> str:
+        """The end of the prompt that does not fit into the model's context; mostly empty."""
+        tokenizer = self.pipeline.tokenizer
+        ids = tokenizer(prompt, truncation=False, verbose=False).input_ids
+        cut: str = tokenizer.decode(ids[tokenizer.model_max_length - 1 : -1])
+        return cut.strip()
+
+    @torch.no_grad()
+    def _encode(self, prompt: str) -> tuple[Float[Tensor, "1 l d"], Float[Tensor, "1 d"]]:
+        if prompt in self._encoded:
+            self._encoded.move_to_end(prompt)
+            return self._encoded[prompt]
+        tokenizer, encoder = self.pipeline.tokenizer, self.pipeline.text_encoder
+        text = self.pipeline.maybe_convert_prompt(prompt, tokenizer)  # textual inversion
+        if cut := self.cut_text(text):
+            limit = tokenizer.model_max_length
+            warnings.warn(
+                f"prompt: the model reads {limit} tokens and does not see the end here: {cut!r}",
+                stacklevel=2,
+            )
+        tokens = tokenizer(text, padding="max_length", truncation=True, return_tensors="pt")
+        attention_mask = None
+        if getattr(encoder.config, "use_attention_mask", False):
+            attention_mask = tokens.attention_mask.to(encoder.device)
+        states = encoder(tokens.input_ids.to(encoder.device), attention_mask=attention_mask)[0]
+        end = int((tokens.input_ids[0] == tokenizer.eos_token_id).int().argmax())
+        self._encoded[prompt] = states, states[:, end]
+        if len(self._encoded) > ENCODED_PROMPTS:
+            self._encoded.popitem(last=False)
+        return self._encoded[prompt]
+
+    def predict(
+        self,
+        latents: Float[Tensor, "n c h w"],
+        timesteps: Int[Tensor, " n"],
+        embeddings: Float[Tensor, "n l d"],
+        *,
+        negative: Float[Tensor, "n l d"] | None = None,
+        guidance_scale: float = 1.0,
+        autocast: bool = False,
+    ) -> Float[Tensor, "n c h w"]:
+        """What the network says about each row, in float32, with guidance where it is not 1.
+
+        Both halves of classifier-free guidance (arXiv:2207.12598) go through in one pass.
+        `autocast` runs the network in bfloat16 where that is safe.
+        """
+        if negative is not None:
+            latents, timesteps = latents.repeat(2, 1, 1, 1), timesteps.repeat(2)
+            embeddings = torch.cat([negative, embeddings])
+        dtype = self.network.dtype
+        context = torch.autocast(latents.device.type, torch.bfloat16) if autocast else nullcontext()
+        with context:
+            output: Tensor = self.network(
+                latents.to(dtype), timesteps, encoder_hidden_states=embeddings.to(dtype)
+            ).sample
+        output = output.float()
+        if negative is None:
+            return output
+        without, with_prompt = output.chunk(2)
+        return without + guidance_scale * (with_prompt - without)
+
+    @torch.no_grad()
+    def decode(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 height width"]:
+        """Images in [0, 1], float32."""
+        vae = self.pipeline.vae
+        images: Tensor = vae.decode((latents / vae.config["scaling_factor"]).to(vae.dtype)).sample
+        return (images.float() / 2 + 0.5).clamp(0, 1)
+
+    def save_lora(self, folder: Path, adapter: str) -> None:
+        """Write an adapter of the network such that `pipe.load_lora_weights(folder)` reads it.
+
+        Equal weights give equal bytes.
+        """
+        layers = get_peft_model_state_dict(self.network, adapter_name=adapter)
+        layers = {name: layer.float().cpu().contiguous() for name, layer in layers.items()}
+        metadata: dict[str, Any] = self.network.peft_config[adapter].to_dict()
+        metadata["target_modules"] = sorted(metadata["target_modules"])  # a set: order is random
+        self.pipeline.save_lora_weights(
+            folder,
+            unet_lora_layers=convert_state_dict_to_diffusers(layers),  # type: ignore[no-untyped-call]
+            save_function=partial(_save_reproducibly, facts=metadata),
+        )
+
+    def load_lora(self, folder: Path, adapter: str) -> None:
+        """Copy what `save_lora` wrote into an adapter that exists; CheckpointError if unlike it."""
+        try:
+            layers, _, metadata = self.pipeline.lora_state_dict(
+                str(folder),
+                weight_name=LORA_FILE,
+                use_safetensors=True,
+                local_files_only=True,
+                return_lora_metadata=True,
+            )
+        except (OSError, SafetensorError) as error:
+            reason = str(error).splitlines()[0]
+            raise CheckpointError(f"{folder}: cannot read {LORA_FILE}: {reason}") from None
+        layers = convert_unet_state_dict_to_peft(layers)  # type: ignore[no-untyped-call]
+        layers = {name.removeprefix("unet."): layer for name, layer in layers.items()}
+        ours = get_peft_model_state_dict(self.network, adapter_name=adapter)
+        shapes, expected = _shapes(layers), _shapes(ours)
+        for name in sorted(shapes.keys() | expected.keys()):
+            if shapes.get(name) != expected.get(name):
+                raise CheckpointError(
+                    f"{folder}: the adapter does not fit the policy's lora settings: {name}"
+                    f" expected {expected.get(name, 'nothing')}, got {shapes.get(name, 'nothing')}"
+                )
+        config = self.network.peft_config[adapter]
+        alpha = (metadata or {}).get("unet.lora_alpha", config.r)  # without one, the scale is 1
+        if alpha != config.lora_alpha:
+            raise CheckpointError(
+                f"{folder}: expected an adapter with lora_alpha {config.lora_alpha:g},"
+                f" got {alpha:g}; set lora_alpha to that"
+            )
+        set_peft_model_state_dict(self.network, layers, adapter_name=adapter)
+
+
+def _save_reproducibly(layers: dict[str, Tensor], path: str, *, facts: dict[str, Any]) -> None:
+    # The library adds a second key, {"format": "pt"}, and safetensors writes keys in random order.
+    text = json.dumps({f"unet.{key}": value for key, value in facts.items()}, sort_keys=True)
+    save_file(layers, path, metadata={LORA_ADAPTER_METADATA_KEY: text})
+
+
+def _shapes(layers: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(layer.shape) for name, layer in layers.items()}
+
+
+FAMILIES = {"StableDiffusionPipeline": StableDiffusion}
+"""By the pipeline class that a model's model_index.json names."""
+
+Pipeline: TypeAlias = StableDiffusionPipeline
+Family: TypeAlias = StableDiffusion
+
+
+def family_of(pipeline: Pipeline) -> Family:
+    """What this pipeline can do; InputError for a kind of model that is not supported."""
+    name = type(pipeline).__name__
+    if name not in FAMILIES:
+        raise InputError(f"model: expected one of {', '.join(FAMILIES)}, got {name}")
+    return FAMILIES[name](pipeline)

@@ -1,0 +1,80 @@
+"""Shared fixtures: real library classes at the smallest size that still has every part."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from imgalign.storybook.tokenizer import build_tokenizer
+
+TINY_WORDS = ("a", "red", "blue", "green", "house", "tree", "boat", "and", "two", "the")
+
+
+def build_tiny_pipeline(folder: Path, **scheduler: object) -> StableDiffusionPipeline:
+    """Write a pipeline with random weights: images of 16 x 16 pixels, latents of 4 x 8 x 8."""
+    tokenizer = build_tokenizer(TINY_WORDS, folder / "words", max_length=12)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        unet = UNet2DConditionModel(
+            sample_size=8,
+            block_out_channels=(16, 32),
+            layers_per_block=1,
+            norm_num_groups=8,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            cross_attention_dim=32,
+            attention_head_dim=8,
+        )
+        vae = AutoencoderKL(
+            block_out_channels=(8, 16),
+            norm_num_groups=4,
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            sample_size=16,
+        )
+        encoder = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=32,
+                intermediate_size=64,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                max_position_embeddings=12,
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+            )
+        )
+    settings = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+    settings |= {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1}
+    pipeline = StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=DDIMScheduler(**settings | scheduler),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.save_pretrained(folder / "pipeline")
+    return pipeline
+
+
+@pytest.fixture(scope="session")
+def tiny_pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in the layout of StableDiffusionPipeline; leave it as it is."""
+    folder = tmp_path_factory.mktemp("tiny")
+    build_tiny_pipeline(folder)
+    return folder / "pipeline"
+
+
+@pytest.fixture
+def tiny_pipeline(tiny_pipeline_folder: Path) -> StableDiffusionPipeline:
+    """A pipeline of its own for each test, on the CPU."""
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny_pipeline_folder)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline

@@ -1,0 +1,271 @@
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, StableDiffusionPipeline
+from torch.distributions import kl_divergence
+from torch.testing import assert_close
+
+from imgalign.diffusion.policy import DiffusionPolicy, PolicyConfig
+from imgalign.errors import CheckpointError, ConfigError, InputError, NumericsError
+from imgalign.policy import Policy
+
+PROMPTS = ["a red house", "two blue boat and a tree", "the green tree", "a boat"]
+SEEDS = [11, 12, 13, 14]
+FEW_STEPS = PolicyConfig(num_steps=4)
+EVERY_STEP = slice(None)
+
+
+@pytest.fixture
+def policy(tiny_pipeline: StableDiffusionPipeline) -> DiffusionPolicy:
+    return DiffusionPolicy(tiny_pipeline, FEW_STEPS)
+
+
+@torch.no_grad()
+def move_weights(policy: DiffusionPolicy, *, by: float = 0.05) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for parameter in policy.trainable_parameters():
+        parameter += by * torch.randn(parameter.shape, generator=generator)
+
+
+def make_policy(folder: Path, config: PolicyConfig = FEW_STEPS, **settings) -> DiffusionPolicy:
+    return DiffusionPolicy(StableDiffusionPipeline.from_pretrained(folder, **settings), config)
+
+
+def test_it_is_a_policy(policy):
+    assert isinstance(policy, Policy)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        FEW_STEPS,
+        PolicyConfig(num_steps=4, eta=0.3),
+        PolicyConfig(num_steps=4, guidance_scale=5.0),
+        PolicyConfig(num_steps=4, latent_dtype="bfloat16"),
+        PolicyConfig(num_steps=4, autocast=True),
+        PolicyConfig(num_steps=4, gradient_checkpointing=True),
+    ],
+    ids=["plain", "eta", "guidance", "bfloat16 latents", "autocast", "checkpointing"],
+)
+def test_the_ratio_is_exactly_1_before_the_first_update(tiny_pipeline, config):
+    policy = DiffusionPolicy(tiny_pipeline, config)
+    move_weights(policy)
+    trajectory = policy.sample(PROMPTS, seeds=SEEDS)
+    for step in range(4):
+        log_prob = policy.log_prob(trajectory, torch.tensor([step]))
+        log_ratio = log_prob - trajectory.log_probs[:, [step]]
+        assert (log_ratio == 0).all()
+        assert log_prob.requires_grad
+
+
+def test_the_ratio_is_1_within_a_thousandth_when_other_rows_share_the_forward_pass(policy):
+    trajectory = policy.sample(PROMPTS, seeds=SEEDS)
+    one = trajectory.select([2])
+    whole = policy.log_prob(trajectory, EVERY_STEP)
+    alone = policy.log_prob(one, EVERY_STEP)
+    # Log-probabilities near 600 nats have a resolution of 6e-5 in float32; the network adds more.
+    assert_close(whole, trajectory.log_probs, rtol=0, atol=1e-3)
+    assert_close(alone, one.log_probs, rtol=0, atol=1e-3)
+
+
+def test_dropout_of_the_pretrained_network_stays_off(tiny_pipeline):
+    for module in tiny_pipeline.unet.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.5
+    policy = DiffusionPolicy(tiny_pipeline, FEW_STEPS)
+    policy.train()
+    trajectory = policy.sample(PROMPTS[:2], seeds=SEEDS[:2])
+    assert torch.equal(policy.log_prob(trajectory, torch.tensor([1])), trajectory.log_probs[:, 1:2])
+
+
+def test_log_prob_is_the_gaussian_density_summed_over_the_latent(policy):
+    trajectory = policy.sample(PROMPTS, seeds=SEEDS)
+    distributions = policy.step_distributions(trajectory, EVERY_STEP)
+    mean, std = distributions.mean.double(), distributions.stddev.double()
+    latents = policy.actions(trajectory, EVERY_STEP).double()
+    density = -((latents - mean) ** 2) / (2 * std**2) - std.log() - math.log(2 * math.pi) / 2
+    assert distributions.batch_shape == (4, 4)
+    assert distributions.event_shape == (4, 8, 8)
+    assert_close(
+        policy.log_prob(trajectory, EVERY_STEP).double(), density.sum((2, 3, 4)), rtol=1e-5, atol=0
+    )
+
+
+def test_the_rounded_latent_is_the_sample_and_keeps_its_own_log_prob(tiny_pipeline):
+    # One step alone: log-probability of what is stored, not of what was drawn before rounding.
+    policy = DiffusionPolicy(tiny_pipeline, PolicyConfig(num_steps=4, latent_dtype="bfloat16"))
+    trajectory = policy.sample(PROMPTS, seeds=SEEDS)
+    latents = trajectory.replay["latents"]
+    assert latents.dtype == torch.float32
+    assert torch.equal(latents, latents.bfloat16().float())
+    mean = policy.step_distributions(trajectory, torch.tensor([3])).mean[:, 0]
+    std = policy.step_distributions(trajectory, torch.tensor([3])).stddev[:, 0]
+    expected = torch.distributions.Normal(mean, std).log_prob(latents[:, 4]).sum((1, 2, 3))
+    assert_close(trajectory.log_probs[:, 3], expected, rtol=1e-6, atol=0)
+
+
+def test_kl_to_the_reference_is_0_at_first_and_has_a_gradient_once_weights_moved(policy):
+    trajectory = policy.sample(PROMPTS, seeds=SEEDS)
+    with policy.reference(), torch.no_grad():
+        reference = policy.step_distributions(trajectory, EVERY_STEP)
+    kl = kl_divergence(policy.step_distributions(trajectory, EVERY_STEP), reference)
+    assert kl.shape == (4, 4)
+    assert (kl == 0).all()
+    move_weights(policy)
+    kl = kl_divergence(policy.step_distributions(trajectory, EVERY_STEP), reference)
+    assert (kl > 0).all()
+    kl.sum().backward()
+    for parameter in policy.trainable_parameters():
+        assert parameter.grad.abs().sum() > 0
+    with policy.reference(), torch.no_grad():
+        again = policy.step_distributions(trajectory, EVERY_STEP)
+    assert torch.equal(again.mean, reference.mean)
+
+
+def test_every_trainable_tensor_gets_a_gradient_and_nothing_frozen_does(policy):
+    trajectory = policy.sample(PROMPTS, seeds=SEEDS)
+    move_weights(policy, by=1e-3)  # B is 0 at first, which hides A from the gradient
+    with policy.reference():
+        pass
+    policy.log_prob(trajectory, EVERY_STEP).sum().backward()
+    trainable = policy.trainable_parameters()
+    assert len(trainable) > 0
+    assert all(parameter.grad.abs().sum() > 0 for parameter in trainable)
+    pipeline = policy.family.pipeline
+    everything = [*pipeline.unet.parameters(), *pipeline.vae.parameters()]
+    everything += pipeline.text_encoder.parameters()
+    ours = {id(parameter) for parameter in trainable}
+    frozen = [parameter for parameter in everything if id(parameter) not in ours]
+    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in frozen)
+
+
+def test_steps_without_noise_are_masked_and_score_0(tiny_pipeline):
+    scheduler = tiny_pipeline.scheduler.config
+    tiny_pipeline.scheduler = DDIMScheduler.from_config(
+        scheduler, set_alpha_to_one=True, timestep_spacing="trailing"
+    )
+    policy = DiffusionPolicy(tiny_pipeline, FEW_STEPS)
+    trajectory = policy.sample(PROMPTS, seeds=SEEDS)
+    assert trajectory.mask.tolist() == [[True, True, True, False]] * 4
+    assert (trajectory.log_probs[:, 3] == 0).all()
+    log_prob = policy.log_prob(trajectory, EVERY_STEP)
+    log_prob.sum().backward()
+    assert (log_prob[:, 3] == 0).all()
+    assert all(parameter.grad.isfinite().all() for parameter in policy.trainable_parameters())
+
+
+def test_a_seed_gives_the_same_image_in_any_batch(tiny_pipeline_folder):
+    together = make_policy(tiny_pipeline_folder).sample(PROMPTS, seeds=SEEDS)
+    for size in (1, 3):
+        config = PolicyConfig(num_steps=4, batch_size=size)
+        apart = make_policy(tiny_pipeline_folder, config).sample(PROMPTS, seeds=SEEDS)
+        # All random numbers are the same bits; only the network rounds differently.
+        first = apart.replay["latents"][:, 0]
+        assert torch.equal(first, together.replay["latents"][:, 0])
+        assert_close(apart.samples, together.samples, rtol=0, atol=1e-5)
+    backwards = make_policy(tiny_pipeline_folder).sample(PROMPTS[::-1], seeds=SEEDS[::-1])
+    assert_close(backwards.samples.flip(0), together.samples, rtol=0, atol=1e-5)
+
+
+def test_sampling_leaves_the_global_generator_alone(policy):
+    before = torch.random.get_rng_state()
+    policy.sample(PROMPTS[:1], seeds=SEEDS[:1])
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_the_seed_of_the_policy_decides_its_initial_adapter(tiny_pipeline_folder):
+    torch.manual_seed(1)
+    one = make_policy(tiny_pipeline_folder).trainable_parameters()
+    torch.manual_seed(2)
+    two = make_policy(tiny_pipeline_folder).trainable_parameters()
+    assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+@pytest.mark.parametrize("alpha", [None, 3])
+def test_what_is_saved_gives_the_same_pixels_in_plain_diffusers(
+    tiny_pipeline_folder, tmp_path, alpha
+):
+    policy = make_policy(tiny_pipeline_folder, PolicyConfig(num_steps=4, lora_alpha=alpha))
+    before = policy.sample(PROMPTS, seeds=SEEDS)
+    move_weights(policy)
+    trajectory = policy.sample(PROMPTS, seeds=SEEDS)
+    assert not torch.equal(trajectory.samples, before.samples)
+    policy.save(tmp_path)
+
+    pipe = StableDiffusionPipeline.from_pretrained(tiny_pipeline_folder)
+    pipe.load_lora_weights(tmp_path)
+    images = pipe(
+        PROMPTS,
+        num_inference_steps=4,
+        eta=1.0,
+        guidance_scale=1.0,
+        generator=[torch.Generator("cpu").manual_seed(seed) for seed in SEEDS],
+        output_type="pt",
+    ).images
+    assert torch.equal(images, trajectory.samples)
+
+
+def test_a_loaded_policy_scores_as_the_saved_one_and_equal_weights_give_equal_files(
+    tiny_pipeline_folder, tmp_path
+):
+    policy = make_policy(tiny_pipeline_folder)
+    move_weights(policy)
+    trajectory = policy.sample(PROMPTS, seeds=SEEDS)
+    (tmp_path / "again").mkdir()
+    policy.save(tmp_path)
+    loaded = make_policy(tiny_pipeline_folder)
+    parameters = loaded.trainable_parameters()
+    loaded.load(tmp_path)
+    assert all(a is b for a, b in zip(parameters, loaded.trainable_parameters(), strict=True)), (
+        "an optimizer made before must still hold the weights"
+    )
+    assert torch.equal(loaded.log_prob(trajectory, torch.tensor([2])), trajectory.log_probs[:, 2:3])
+    loaded.save(tmp_path / "again")
+    name = "pytorch_lora_weights.safetensors"
+    assert (tmp_path / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+def test_an_adapter_that_does_not_fit_is_refused(tiny_pipeline_folder, tmp_path):
+    make_policy(tiny_pipeline_folder).save(tmp_path)
+    with pytest.raises(CheckpointError, match=r"expected \(4, 32\), got \(8, 32\)"):
+        make_policy(tiny_pipeline_folder, PolicyConfig(lora_rank=4)).load(tmp_path)
+    with pytest.raises(CheckpointError, match="lora_alpha 16, got 8"):
+        make_policy(tiny_pipeline_folder, PolicyConfig(lora_alpha=16)).load(tmp_path)
+    policy = make_policy(tiny_pipeline_folder)
+    with pytest.raises(CheckpointError, match="cannot read pytorch_lora_weights"):
+        policy.load(tmp_path / "nowhere")
+    (tmp_path / "pytorch_lora_weights.safetensors").write_bytes(b"torn")
+    with pytest.raises(CheckpointError, match="cannot read pytorch_lora_weights"):
+        policy.load(tmp_path)
+
+
+def test_half_precision_weights_train_a_float32_adapter(tiny_pipeline_folder):
+    policy = make_policy(tiny_pipeline_folder, dtype=torch.bfloat16)
+    trajectory = policy.sample(PROMPTS, seeds=SEEDS)
+    assert trajectory.samples.dtype == trajectory.log_probs.dtype == torch.float32
+    assert all(parameter.dtype == torch.float32 for parameter in policy.trainable_parameters())
+    log_prob = policy.log_prob(trajectory, torch.tensor([1]))
+    assert (log_prob == trajectory.log_probs[:, 1:2]).all()
+
+
+def test_features_describe_prompt_and_time_without_gradients(policy):
+    trajectory = policy.sample(["a boat", "a tree", "a boat"], seeds=[1, 2, 3])
+    features = policy.features(trajectory, torch.tensor([0, 3]))
+    assert features["prompt"].shape == (3, 32)
+    assert torch.equal(features["prompt"][0], features["prompt"][2])
+    assert not torch.equal(features["prompt"][0], features["prompt"][1])
+    assert_close(features["timestep"], torch.tensor([0.751, 0.001]))
+    assert not any(feature.requires_grad for feature in features.values())
+
+
+def test_mistakes_are_named(policy, tiny_pipeline_folder):
+    with pytest.raises(InputError, match="number 2 of 2 is empty"):
+        policy.sample(["a boat", " "], seeds=[1, 2])
+    with pytest.raises(ConfigError, match="no layer called 'to_x'"):
+        make_policy(tiny_pipeline_folder, PolicyConfig(lora_targets=("to_q", "to_x")))
+    with torch.no_grad():
+        policy.trainable_parameters()[1].fill_(math.nan)
+    with pytest.raises(NumericsError, match="seed 5 \\('a boat'\\)"):
+        policy.sample(["a boat"], seeds=[5])
