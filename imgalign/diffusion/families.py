@@ -15,11 +15,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.utils.state_dict_utils import (
@@ -43,6 +44,14 @@ ENCODED_PROMPTS = 1024
 
 class StableDiffusion:
     """Stable Diffusion 1 and 2: one CLIP text encoder, a UNet, a variational autoencoder."""
+
+    pipeline_class = StableDiffusionPipeline
+    loading: ClassVar[dict[str, Any]] = {
+        "safety_checker": None,
+        "feature_extractor": None,
+        "requires_safety_checker": False,
+    }
+    """Passed on when the pipeline is loaded: pixels must be those the network made."""
 
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
     """The projections of every attention layer, as in diffusers' own training scripts."""
@@ -232,9 +241,10 @@ Pipeline: TypeAlias = StableDiffusionPipeline
 Family: TypeAlias = StableDiffusion
 
 
-def family_of(pipeline: Pipeline) -> Family:
+def family_of(pipeline: DiffusionPipeline) -> Family:
     """What this pipeline can do; InputError for a kind of model that is not supported."""
+    for family in FAMILIES.values():
+        if isinstance(pipeline, family.pipeline_class):
+            return family(pipeline)
     name = type(pipeline).__name__
-    if name not in FAMILIES:
-        raise InputError(f"model: expected one of {', '.join(FAMILIES)}, got {name}")
-    return FAMILIES[name](pipeline)
+    raise InputError(f"model: expected one of {', '.join(FAMILIES)}, got {name}")

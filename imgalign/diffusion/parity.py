@@ -1,0 +1,39 @@
+"""How far our denoising step is from the library's own, on a model's own schedule."""
+
+import torch
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+
+from imgalign.diffusion.policy import DiffusionPolicy
+from imgalign.diffusion.transitions import ddim_step
+
+
+def noiseless_difference(policy: DiffusionPolicy, *, num_images: int = 2) -> float:
+    """Largest difference of a latent after one step at eta 0, over all steps; 0 is equality.
+
+    Both get the same random latents and, in the network's place, the same random output, so that
+    nothing but the step itself is compared.
+    """
+    schedule = policy.denoiser.schedule
+    # Latents have no bounds: the pipeline ignores the clipping that is DDIM's default.
+    scheduler = DDIMScheduler.from_config(
+        policy.family.pipeline.scheduler.config, clip_sample=False, thresholding=False
+    )
+    scheduler.set_timesteps(len(schedule), device=policy.family.device)
+    generator = torch.Generator("cpu").manual_seed(0)
+    shape = (num_images, *policy.latent_shape)
+    latents = torch.randn(shape, generator=generator).to(policy.family.device)
+    output = torch.randn(shape, generator=generator).to(policy.family.device)
+    largest = 0.0
+    for step, timestep in enumerate(scheduler.timesteps):
+        index = torch.full((num_images,), step, device=latents.device)
+        mean, _ = ddim_step(
+            output,
+            latents,
+            alpha_bar=schedule.alpha_bar[index],
+            alpha_bar_prev=schedule.alpha_bar_prev[index],
+            eta=0.0,
+            prediction_type=schedule.prediction_type,
+        )
+        expected = scheduler.step(output, timestep, latents, eta=0.0).prev_sample
+        largest = max(largest, (mean - expected).abs().max().item())
+    return largest

@@ -1,0 +1,213 @@
+"""Images from prompts, with the base model or an adapter on top, and where each came from.
+
+The command line, the app and evaluation all make images here. A seed starts from the same noise
+with and without an adapter, and as in training, so that two pictures with one seed can be compared.
+Left out: ranking and storing what comes out.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from imgalign.checkpoint import find_adapter, sha256
+from imgalign.diffusion.attention import Attention
+from imgalign.diffusion.denoising import Denoiser, check_prompts
+from imgalign.diffusion.families import LORA_FILE, family_of
+from imgalign.diffusion.loading import choose_device, load_adapter, load_pipeline
+from imgalign.errors import InputError
+from imgalign.preferences.records import Provenance
+
+Scheduler = Literal["ddim"]
+Precision = Literal["float32", "bfloat16", "float16"]
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+LARGEST_BATCH = {"cpu": 8, "cuda": 16}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generated:
+    """One finished image. `unread` is the end of the prompt that the model could not take in."""
+
+    image: Image.Image
+    provenance: Provenance
+    unread: str = ""
+
+
+def generate(
+    model: str,
+    adapter: Path | None,
+    prompts: Sequence[str],
+    *,
+    seeds: Sequence[int],
+    steps: int = 20,
+    guidance_scale: float = 1.0,
+    negative_prompt: str = "",
+    eta: float = 0.0,
+    scheduler: Scheduler = "ddim",
+    width: int | None = None,
+    height: int | None = None,
+    device: str = "auto",
+    precision: Precision = "float32",
+    on_progress: Callable[[float], None] = lambda _: None,
+) -> Iterator[Generated]:
+    """One image per prompt and seed, in order, each as soon as it is done.
+
+    Loads the model for this call alone; keep an `ImageGenerator` to make several calls. See
+    `ImageGenerator.generate` for the settings and errors.
+    """
+    return ImageGenerator(model, adapter, device=device, precision=precision).generate(
+        prompts,
+        seeds=seeds,
+        steps=steps,
+        guidance_scale=guidance_scale,
+        negative_prompt=negative_prompt,
+        eta=eta,
+        scheduler=scheduler,
+        width=width,
+        height=height,
+        on_progress=on_progress,
+    )
+
+
+class ImageGenerator:
+    """A loaded model, and the adapter that is switched on.
+
+    `model` is "storybook", a folder or a hub id. `adapter` is a run, a checkpoint of a run, or any
+    folder with pytorch_lora_weights.safetensors.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        adapter: Path | None = None,
+        *,
+        device: str = "auto",
+        precision: Precision = "float32",
+        attention: Attention = "sdpa",
+    ) -> None:
+        folder = None if adapter is None else find_adapter(adapter)  # before a slow download
+        self.model = model
+        pipeline = load_pipeline(
+            model, device=choose_device(device), dtype=DTYPES[precision], attention=attention
+        )
+        self.adapter: str | None = None
+        self.adapter_hash: str | None = None
+        if folder is not None:
+            load_adapter(pipeline, folder)
+            self.adapter = str(folder)
+            self.adapter_hash = sha256(folder / LORA_FILE)
+        self.family = family_of(pipeline)
+        self.largest_batch = LARGEST_BATCH[self.family.device.type]
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        *,
+        seeds: Sequence[int],
+        steps: int = 20,
+        guidance_scale: float = 1.0,
+        negative_prompt: str = "",
+        eta: float = 0.0,
+        scheduler: Scheduler = "ddim",
+        width: int | None = None,
+        height: int | None = None,
+        on_progress: Callable[[float], None] = lambda _: None,
+    ) -> Iterator[Generated]:
+        """One image per prompt and seed, in order, each as soon as its batch is done.
+
+        `guidance_scale` 1 is no guidance, as training does it; pretrained hub models are at their
+        best from 5 to 8. `eta` 0 adds no noise after the first. Sizes are in pixels, the model's
+        own by default. Batches are as large as memory allows. `on_progress` gets the share that is
+        done, in [0, 1]. Wrong settings raise InputError now, before the first image is asked for.
+        """
+        check_prompts(prompts)
+        if len(prompts) != len(seeds):
+            raise InputError(f"seeds: expected one per prompt, got {len(seeds)} for {len(prompts)}")
+        for seed in seeds:
+            if not 0 <= seed < 2**63:
+                raise InputError(f"seeds: expected 0 to 2**63 - 1, got {seed}")
+        if not guidance_scale >= 1:
+            raise InputError(f"guidance_scale: expected 1 (off) or more, got {guidance_scale:g}")
+        if not 0 <= eta <= 1:
+            raise InputError(f"eta: expected 0 (no noise) to 1, got {eta:g}")
+        if scheduler not in get_args(Scheduler):
+            raise InputError(f"scheduler: expected 'ddim', got {scheduler!r}")
+        usual_width, usual_height = self.family.image_size()
+        width, height = width or usual_width, height or usual_height
+        denoiser = Denoiser(
+            family=self.family,
+            schedule=self.family.schedule(steps),
+            eta=eta,
+            guidance_scale=guidance_scale,
+            negative_prompt=negative_prompt,
+        )
+        provenances = [
+            Provenance(
+                model=self.model,
+                adapter=self.adapter,
+                adapter_hash=self.adapter_hash,
+                prompt=prompt,
+                negative_prompt=negative_prompt,
+                seed=seed,
+                steps=steps,
+                guidance_scale=guidance_scale,
+                scheduler=scheduler,
+                eta=eta,
+                width=width,
+                height=height,
+            )
+            for prompt, seed in zip(prompts, seeds, strict=True)
+        ]
+        shape = self.family.latent_shape(width, height)
+        return self._images(denoiser, provenances, shape, on_progress)
+
+    def _images(
+        self,
+        denoiser: Denoiser,
+        provenances: Sequence[Provenance],
+        latent_shape: tuple[int, int, int],
+        on_progress: Callable[[float], None],
+    ) -> Iterator[Generated]:
+        total = len(provenances) * len(denoiser.schedule)
+        done = 0
+        while done < len(provenances):
+            batch = provenances[done : done + self.largest_batch]
+            steps_done = done * len(denoiser.schedule)
+
+            def on_step(size: int = len(batch)) -> None:
+                nonlocal steps_done
+                steps_done += size
+                on_progress(steps_done / total)
+
+            try:
+                path = denoiser.sample(
+                    [each.prompt for each in batch],
+                    seeds=[each.seed for each in batch],
+                    latent_shape=latent_shape,
+                    on_step=on_step,
+                )
+                samples = self.family.decode(path.latents[:, -1])
+            except torch.OutOfMemoryError as error:
+                if len(batch) == 1:
+                    raise InputError(
+                        "generate: one image does not fit into the device's memory;"
+                        " use a smaller size, precision bfloat16 or device cpu"
+                    ) from error
+                self.largest_batch = len(batch) // 2
+                continue
+            for sample, provenance in zip(samples, batch, strict=True):
+                unread = self.family.cut_text(provenance.prompt)
+                yield Generated(image=to_image(sample), provenance=provenance, unread=unread)
+            done += len(batch)
+
+
+def to_image(sample: Float[Tensor, "3 h w"]) -> Image.Image:
+    """An image in [0, 1] as 8 bits per channel, rounded as diffusers does."""
+    pixels = (sample.permute(1, 2, 0).float().cpu() * 255).round().byte()
+    return Image.fromarray(pixels.numpy())

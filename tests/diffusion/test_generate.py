@@ -1,0 +1,170 @@
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from imgalign.diffusion.policy import DiffusionPolicy, PolicyConfig
+from imgalign.errors import CheckpointError, InputError
+from imgalign.generate import ImageGenerator, generate
+
+PROMPTS = ["a red house", "two blue boat and a tree", "the green tree"]
+SEEDS = [5, 6, 7]
+
+
+@pytest.fixture
+def generator(tiny_pipeline_folder: Path) -> ImageGenerator:
+    return ImageGenerator(str(tiny_pipeline_folder), device="cpu")
+
+
+@pytest.fixture
+def adapter(tiny_pipeline, tmp_path: Path) -> Path:
+    policy = DiffusionPolicy(tiny_pipeline, PolicyConfig())
+    with torch.no_grad():
+        for parameter in policy.trainable_parameters():
+            parameter.add_(0.05)
+    policy.save(tmp_path)
+    return tmp_path
+
+
+def pixels(generated) -> np.ndarray:
+    return np.stack([np.asarray(each.image) for each in generated])
+
+
+def own_pixels(pipe: StableDiffusionPipeline, **settings) -> np.ndarray:
+    """What the pipeline itself makes of the same seeds."""
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in SEEDS]
+    images = pipe(PROMPTS, generator=generators, num_inference_steps=4, **settings).images
+    return np.stack([np.asarray(image) for image in images])
+
+
+def test_images_are_those_of_the_pipeline_itself(generator, tiny_pipeline):
+    ours = generator.generate(
+        PROMPTS, seeds=SEEDS, steps=4, guidance_scale=3.0, negative_prompt="a boat", width=24
+    )
+    expected = own_pixels(
+        tiny_pipeline, guidance_scale=3.0, negative_prompt=["a boat"] * 3, width=24, height=16
+    )
+    assert np.array_equal(pixels(ours), expected)
+    assert expected.shape == (3, 16, 24, 3)
+
+
+def test_images_with_an_adapter_are_those_of_the_pipeline_with_its_lora(
+    tiny_pipeline_folder, tiny_pipeline, adapter
+):
+    ours = generate(
+        str(tiny_pipeline_folder), adapter, PROMPTS, seeds=SEEDS, steps=4, eta=1.0, device="cpu"
+    )
+    fresh = StableDiffusionPipeline.from_pretrained(tiny_pipeline_folder)
+    plain = own_pixels(fresh, guidance_scale=1.0, eta=1.0)
+    fresh.load_lora_weights(adapter)
+    expected = own_pixels(fresh, guidance_scale=1.0, eta=1.0)
+    assert np.array_equal(pixels(ours), expected)
+    assert not np.array_equal(expected, plain)
+
+
+def test_a_seed_starts_from_the_noise_that_the_policy_starts_from(generator, tiny_pipeline):
+    policy = DiffusionPolicy(tiny_pipeline, PolicyConfig(num_steps=4))
+    trajectory = policy.sample(PROMPTS, seeds=SEEDS)
+    ours = pixels(generator.generate(PROMPTS, seeds=SEEDS, steps=4, eta=1.0))
+    expected = (trajectory.samples.permute(0, 2, 3, 1) * 255).round().byte().numpy()
+    assert np.array_equal(ours, expected)
+
+
+def test_provenance_names_everything_that_made_the_image(tiny_pipeline_folder, adapter):
+    model = str(tiny_pipeline_folder)
+    (image,) = generate(model, adapter, ["a boat"], seeds=[9], steps=3, eta=0.5, device="cpu")
+    provenance = image.provenance
+    digest = hashlib.sha256((adapter / "pytorch_lora_weights.safetensors").read_bytes())
+    assert provenance.model == model
+    assert provenance.adapter == str(adapter)
+    assert provenance.adapter_hash == digest.hexdigest()
+    assert (provenance.prompt, provenance.negative_prompt) == ("a boat", "")
+    assert (provenance.seed, provenance.steps, provenance.eta) == (9, 3, 0.5)
+    assert (provenance.guidance_scale, provenance.scheduler) == (1.0, "ddim")
+    assert (provenance.width, provenance.height) == image.image.size == (16, 16)
+    (again,) = generate(
+        provenance.model,
+        Path(provenance.adapter),
+        [provenance.prompt],
+        seeds=[provenance.seed],
+        steps=provenance.steps,
+        guidance_scale=provenance.guidance_scale,
+        eta=provenance.eta,
+        device="cpu",
+    )
+    assert again.image.tobytes() == image.image.tobytes()
+
+
+def test_images_come_as_batches_finish_and_progress_reaches_1(generator):
+    generator.largest_batch = 2
+    shares = []
+    images = generator.generate(PROMPTS, seeds=SEEDS, steps=4, on_progress=shares.append)
+    assert shares == []
+    next(images)
+    assert shares == pytest.approx([2 / 12, 4 / 12, 6 / 12, 8 / 12])
+    assert len(list(images)) == 2
+    assert shares[4:] == pytest.approx([9 / 12, 10 / 12, 11 / 12, 1])
+
+
+def test_batches_shrink_until_they_fit_into_memory(generator, tiny_pipeline):
+    sizes = []
+
+    def little_memory(_, args):
+        sizes.append(len(args[0]))
+        if len(args[0]) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    hook = generator.family.network.register_forward_pre_hook(little_memory)
+    images = list(generator.generate(PROMPTS, seeds=SEEDS, steps=4))
+    assert sizes == [3] + [1] * 12
+    assert [each.provenance.seed for each in images] == SEEDS
+    expected = own_pixels(tiny_pipeline, guidance_scale=1.0).astype(int)
+    assert np.abs(pixels(images).astype(int) - expected).max() <= 1
+    hook.remove()
+
+    def no_memory(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    generator.family.network.register_forward_pre_hook(no_memory)
+    with pytest.raises(InputError, match="does not fit into the device's memory"):
+        list(generator.generate(PROMPTS, seeds=SEEDS, steps=4))
+
+
+def test_a_prompt_that_is_too_long_warns_and_the_image_says_what_was_cut(generator):
+    prompts = ["a red house and a blue tree and the green boat", "a boat"]
+    with pytest.warns(UserWarning, match="does not see the end here: 'boat'"):
+        images = list(generator.generate(prompts, seeds=[1, 2], steps=2))
+    assert [image.unread for image in images] == ["boat", ""]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"prompts": ["a", "", "a"]}, "number 2 of 3 is empty"),
+        ({"seeds": [1]}, "got 1 for 3"),
+        ({"seeds": [1, -2, 3]}, "got -2"),
+        ({"steps": 0}, "got 0"),
+        ({"guidance_scale": 0.5}, "got 0.5"),
+        ({"eta": 1.5}, "got 1.5"),
+        ({"width": 18}, "multiple of 4 pixels, got 18"),
+        ({"height": -8}, "multiple of 4 pixels, got -8"),
+    ],
+)
+def test_wrong_settings_are_refused_before_the_first_image(generator, settings, message):
+    with pytest.raises(InputError, match=message):
+        generator.generate(**{"prompts": PROMPTS, "seeds": SEEDS} | settings)
+
+
+def test_an_adapter_that_is_not_there_or_does_not_fit_is_refused(
+    tiny_pipeline_folder, adapter, tmp_path
+):
+    model = str(tiny_pipeline_folder)
+    with pytest.raises(CheckpointError, match="no such folder"):
+        ImageGenerator(model, tmp_path / "absent", device="cpu")
+    weights = adapter / "pytorch_lora_weights.safetensors"
+    weights.write_bytes(b"torn")
+    with pytest.raises(CheckpointError, match="cannot use this adapter"):
+        ImageGenerator(model, adapter, device="cpu")
