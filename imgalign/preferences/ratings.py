@@ -1,0 +1,348 @@
+"""Scores of models (or images) from rankings: Bradley-Terry, Plackett-Luce with ties, Elo.
+
+Scores are log-worths in nats with mean 0: item i beats item j with probability
+sigmoid(score_i - score_j). Elo keeps its own scale. Intervals are at 95 % and clustered by prompt,
+because judgements of one prompt are alike: the sandwich for the first two, the bootstrap for Elo.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from math import comb, sqrt, tan
+from statistics import NormalDist
+
+import numpy as np
+from jaxtyping import Float
+
+from imgalign.errors import InputError
+from imgalign.preferences.choice import Choices, fit
+from imgalign.preferences.records import Ranking
+
+# One stage with more alternatives than this would not fit in memory.
+MAX_ALTERNATIVES = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Ordering:
+    """What one judgement says about rated things: tie groups of names, best first.
+
+    `cluster` is what makes judgements alike, the prompt as a rule. A name may occur twice, when
+    two candidates came from one model.
+    """
+
+    groups: tuple[tuple[str, ...], ...]
+    cluster: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ratings:
+    """Scores with 95 % intervals, in the order of `items` (alphabetical).
+
+    `num_comparisons` counts the pairs that each item was in. The intervals rest on `num_clusters`
+    prompts; they are infinite when there is only one. `log_tie[d]` is the log-prevalence of ties
+    among d items, where ties are modelled.
+    """
+
+    items: tuple[str, ...]
+    score: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    num_comparisons: tuple[int, ...]
+    num_clusters: int
+    log_tie: dict[int, float] = field(default_factory=dict)
+
+
+def orderings(rankings: Iterable[Ranking], *, name: Callable[[str], str] = str) -> list[Ordering]:
+    """Judgements with the verdict "ranked"; `name` says whose work an image (id) is."""
+    return [
+        Ordering(
+            tuple(tuple(name(ranking.image_ids[i]) for i in group) for group in ranking.ranking),
+            ranking.prompt,
+        )
+        for ranking in rankings
+        if ranking.ranking is not None
+    ]
+
+
+def bradley_terry(judgements: Sequence[Ordering], *, ridge: float = 0.0) -> Ratings:
+    """Bradley-Terry scores (1952) of every pair within every judgement; a tie is half a win each.
+
+    `ridge` is the precision of a normal prior on the scores, in 1/nats^2; 0 is maximum likelihood.
+    Raises InputError if the comparisons fall into islands, or if some scores would be infinite.
+    """
+    names, counts = _check_connected(judgements, ridge=ridge)
+    clusters = _Numbering()
+    rows: dict[tuple[int, int], list[tuple[int, float, int]]] = defaultdict(list)
+    for judgement in judgements:
+        cluster = clusters[judgement.cluster]
+        for better, worse, tied in _pairs(judgement):
+            i, j = sorted((names[better], names[worse]))
+            won = 0 if names[better] == i else 1
+            if tied:
+                rows[i, j] += [(0, 0.5, cluster), (1, 0.5, cluster)]
+            else:
+                rows[i, j].append((won, 1.0, cluster))
+    blocks = [_block(np.eye(2), pair, found) for pair, found in sorted(rows.items())]
+    return _fitted(blocks, names, counts, len(clusters), tie_orders=(), ridge=ridge)
+
+
+def plackett_luce(judgements: Sequence[Ordering], *, ridge: float = 0.0) -> Ratings:
+    """Davidson-Luce scores: Plackett-Luce with ties (Firth, Kosmidis and Turner 2019).
+
+    From the items that remain, a tie group C is picked next with probability proportional to
+    delta_|C| * (product of the worths in C)^(1/|C|). Only tie orders that occur are modelled, so
+    without ties this is Plackett-Luce, and with two items Bradley-Terry. `ridge` as in
+    `bradley_terry`, on the tie parameters too. Raises InputError as `bradley_terry` does.
+    """
+    names, counts = _check_connected(judgements, ridge=ridge)
+    tie_orders = tuple(
+        sorted({len(group) for judgement in judgements for group in judgement.groups} - {1})
+    )
+    clusters = _Numbering()
+    shapes: dict[int, tuple[list[tuple[int, ...]], Float[np.ndarray, "a l"]]] = {}
+    rows: dict[tuple[int, ...], list[tuple[int, float, int]]] = defaultdict(list)
+    for judgement in judgements:
+        cluster = clusters[judgement.cluster]
+        remaining = [names[name] for group in judgement.groups for name in group]
+        for group in judgement.groups:
+            if len(remaining) == 1:
+                break  # no choice is left
+            order = sorted(range(len(remaining)), key=lambda i: (remaining[i], i))
+            key = tuple(remaining[i] for i in order)
+            if len(key) not in shapes:
+                subsets = _subsets(len(key), tie_orders)
+                shapes[len(key)] = subsets, _features(subsets, len(key), tie_orders)
+            # The group stands first in `remaining`; find its places in the sorted key.
+            members = tuple(sorted(order.index(i) for i in range(len(group))))
+            rows[key].append((shapes[len(key)][0].index(members), 1.0, cluster))
+            remaining = remaining[len(group) :]
+    tie_index = tuple(len(names) + d for d in range(len(tie_orders)))
+    blocks = [
+        _block(shapes[len(key)][1], key + tie_index, found) for key, found in sorted(rows.items())
+    ]
+    return _fitted(blocks, names, counts, len(clusters), tie_orders=tie_orders, ridge=ridge)
+
+
+def elo(
+    judgements: Sequence[Ordering],
+    *,
+    k: float = 32.0,
+    initial: float = 1000.0,
+    num_resamples: int = 400,
+    seed: int = 0,
+) -> Ratings:
+    """Elo ratings after all judgements in the order given; 400 points are odds of 10 to 1.
+
+    The pairs of one judgement are played at once, a tie is half a win. Depends on the order, and
+    forgets: compare models by Bradley-Terry, follow them over time by Elo. Intervals are
+    percentiles over resampled prompts. Raises InputError if the comparisons fall into islands.
+    """
+    names, counts = _check_connected(judgements, ridge=1.0)
+    clusters = _Numbering()
+    of_cluster = [clusters[judgement.cluster] for judgement in judgements]
+    size = len(clusters)
+    draws = np.random.default_rng(seed).multinomial(size, np.full(size, 1 / size), num_resamples)
+    # Row 0 is the data itself; the others play a judgement as often as its prompt was drawn.
+    times = np.vstack([np.ones(size, dtype=np.int64), draws])
+    rating = np.full((len(times), len(names)), initial)
+    for judgement, cluster in zip(judgements, of_cluster, strict=True):
+        found = _pairs(judgement)
+        i = np.array([names[better] for better, _, _ in found], dtype=np.int64)
+        j = np.array([names[worse] for _, worse, _ in found], dtype=np.int64)
+        result = np.array([0.5 if tied else 1.0 for _, _, tied in found])
+        for turn in range(int(times[:, cluster].max())):
+            plays = np.flatnonzero(times[:, cluster] > turn)
+            now = rating[plays]
+            expected = 1 / (1 + 10 ** ((now[:, j] - now[:, i]) / 400))
+            won = k * (result - expected)
+            np.add.at(rating, (plays[:, None], i[None, :]), won)
+            np.add.at(rating, (plays[:, None], j[None, :]), -won)
+    low, high = np.full(len(names), -np.inf), np.full(len(names), np.inf)
+    if size > 1:
+        low, high = np.quantile(rating[1:], (0.025, 0.975), axis=0)
+    return Ratings(
+        items=tuple(names),
+        score=tuple(rating[0].tolist()),
+        low=tuple(low.tolist()),
+        high=tuple(high.tolist()),
+        num_comparisons=tuple(counts[name] for name in names),
+        num_clusters=size,
+    )
+
+
+def _fitted(
+    blocks: list[Choices],
+    names: dict[str, int],
+    counts: Counter[str],
+    num_clusters: int,
+    *,
+    tie_orders: tuple[int, ...],
+    ridge: float,
+) -> Ratings:
+    found = fit(
+        blocks,
+        num_parameters=len(names) + len(tie_orders),
+        num_centred=len(names),
+        num_clusters=num_clusters,
+        ridge=ridge,
+    )
+    half = _t_quantile(num_clusters - 1) * np.sqrt(np.diag(found.covariance))
+    score, half = found.theta[: len(names)], half[: len(names)]
+    return Ratings(
+        items=tuple(names),
+        score=tuple(score.tolist()),
+        low=tuple((score - half).tolist()),
+        high=tuple((score + half).tolist()),
+        num_comparisons=tuple(counts[name] for name in names),
+        num_clusters=num_clusters,
+        log_tie=dict(zip(tie_orders, found.theta[len(names) :].tolist(), strict=True)),
+    )
+
+
+def _check_connected(
+    judgements: Sequence[Ordering], *, ridge: float
+) -> tuple[dict[str, int], Counter[str]]:
+    """Parameter index and number of pairs of every name, once all can be compared."""
+    counts: Counter[str] = Counter()
+    beaten_by: dict[str, set[str]] = defaultdict(set)
+    beats: dict[str, set[str]] = defaultdict(set)
+    for judgement in judgements:
+        for name in (name for group in judgement.groups for name in group):
+            beats[name]  # asking a defaultdict makes the name known
+        for better, worse, tied in _pairs(judgement):
+            counts.update((better, worse))
+            beats[better].add(worse)
+            beaten_by[worse].add(better)
+            if tied:
+                beats[worse].add(better)
+                beaten_by[better].add(worse)
+    if len(beats) < 2:
+        raise InputError(f"ratings: expected at least 2 items to compare, got {len(beats)}")
+    names = {name: index for index, name in enumerate(sorted(beats))}
+    islands = _islands(names, beats, beaten_by)
+    if len(islands) > 1:
+        shown = "; ".join(_shown(island) for island in islands[:4])
+        more = f"; and {len(islands) - 4} more" if len(islands) > 4 else ""
+        raise InputError(
+            f"ratings: nothing compares these {len(islands)} islands with each other: "
+            f"{shown}{more}; rank items across them"
+        )
+    if ridge == 0:
+        first = next(iter(names))
+        for reach, does in ((beats, "never lose to"), (beaten_by, "never win against")):
+            reached = _reachable(first, reach)
+            rest = set(names) - reached
+            if rest:
+                raise InputError(
+                    f"ratings: {_shown(rest)} {does} {_shown(reached)}, so their scores are "
+                    "infinite; rank more, or set ridge=0.1"
+                )
+    return names, counts
+
+
+def _islands(
+    names: Iterable[str], beats: dict[str, set[str]], beaten_by: dict[str, set[str]]
+) -> list[set[str]]:
+    met = {name: beats.get(name, set()) | beaten_by.get(name, set()) for name in names}
+    islands: list[set[str]] = []
+    seen: set[str] = set()
+    for name in names:
+        if name not in seen:
+            islands.append(_reachable(name, met))
+            seen |= islands[-1]
+    return islands
+
+
+def _reachable(start: str, edges: dict[str, set[str]]) -> set[str]:
+    reached, frontier = {start}, [start]
+    while frontier:
+        new = edges.get(frontier.pop(), set()) - reached
+        reached |= new
+        frontier.extend(new)
+    return reached
+
+
+def _shown(names: set[str]) -> str:
+    first = ", ".join(sorted(names)[:5])
+    return f"{{{first}}}" if len(names) <= 5 else f"{{{first}, ... {len(names) - 5} more}}"
+
+
+def _pairs(judgement: Ordering) -> list[tuple[str, str, bool]]:
+    """(better, worse, whether they tie) of different names."""
+    found = [
+        (better, worse, False)
+        for above, below in combinations(judgement.groups, 2)
+        for better in above
+        for worse in below
+        if better != worse
+    ]
+    for group in judgement.groups:
+        found += [(one, other, True) for one, other in combinations(group, 2) if one != other]
+    return found
+
+
+def _block(
+    features: Float[np.ndarray, "a l"],
+    index: tuple[int, ...],
+    found: list[tuple[int, float, int]],
+) -> Choices:
+    chosen, weights, clusters = zip(*found, strict=True)
+    return Choices(
+        features,
+        np.array(index, dtype=np.int64),
+        np.array(chosen, dtype=np.int64),
+        np.array(weights, dtype=np.float64),
+        np.array(clusters, dtype=np.int64),
+    )
+
+
+def _subsets(size: int, tie_orders: tuple[int, ...]) -> list[tuple[int, ...]]:
+    orders = [order for order in (1, *tie_orders) if order <= size]
+    if sum(comb(size, order) for order in orders) > MAX_ALTERNATIVES:
+        raise InputError(
+            f"ratings: ties of {orders[-1]} among {size} items are too many to enumerate; "
+            "rate by Bradley-Terry"
+        )
+    return [subset for order in orders for subset in combinations(range(size), order)]
+
+
+def _features(
+    subsets: list[tuple[int, ...]], size: int, tie_orders: tuple[int, ...]
+) -> Float[np.ndarray, "a l"]:
+    """Log-weight of each subset as a linear function of (log-worths, log tie prevalences)."""
+    features = np.zeros((len(subsets), size + len(tie_orders)))
+    for row, subset in enumerate(subsets):
+        features[row, list(subset)] = 1 / len(subset)
+        if len(subset) > 1:
+            features[row, size + tie_orders.index(len(subset))] = 1.0
+    return features
+
+
+def _t_quantile(freedom: int) -> float:
+    """97.5 % point of Student's t: exact to 2 degrees of freedom, then within 0.2 %.
+
+    Series of Abramowitz and Stegun, 26.7.5.
+    """
+    if freedom < 1:
+        return float("inf")
+    if freedom == 1:
+        return tan(np.pi * 0.475)
+    if freedom == 2:
+        return 0.95 * sqrt(2 / (1 - 0.95**2))
+    z, v = NormalDist().inv_cdf(0.975), freedom
+    return (
+        z
+        + (z**3 + z) / (4 * v)
+        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
+        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * v**3)
+        + (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / (92160 * v**4)
+    )
+
+
+class _Numbering(dict[Hashable, int]):
+    """Numbers things 0, 1, 2, ... as they are first seen."""
+
+    def __missing__(self, key: Hashable) -> int:
+        self[key] = len(self)
+        return self[key]
