@@ -1,0 +1,135 @@
+"""How well annotators agree, pair by pair, and what that allows a reward model to reach.
+
+The unit is one strict preference between two images of one prompt. A pair that either side called
+a tie is left out and counted apart: a tie neither agrees nor disagrees. Intervals are Wilson's at
+95 %, which treat pairs as independent; several pairs of one ranking are not, so they are somewhat
+narrow.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+from imgalign.preferences.records import Ranking, pairs, tied_pairs
+
+Z95 = 1.959963984540054
+# (prompt, image, image) with the images in ascending order
+Pair = tuple[str, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Share of `count` comparisons that agreed, with its 95 % interval; nan if there were none.
+
+    `num_tied` further comparisons were left out because one side called a tie.
+    """
+
+    rate: float
+    low: float
+    high: float
+    count: int
+    num_tied: int
+
+
+def wilson_interval(successes: float, count: int, *, z: float = Z95) -> tuple[float, float]:
+    """Wilson's score interval of a proportion (1927); (0, 1) when nothing was counted."""
+    if count == 0:
+        return 0.0, 1.0
+    rate = successes / count
+    centre = rate + z * z / (2 * count)
+    spread = z * math.sqrt(rate * (1 - rate) / count + z * z / (4 * count * count))
+    scale = 1 + z * z / count
+    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+
+
+def pair_agreement(rankings: Iterable[Ranking]) -> Agreement:
+    """How often two annotators prefer the same image of a pair that both have judged.
+
+    Every two annotators count once per pair. Somebody who judged a pair more than once has the
+    opinion they gave more often.
+    """
+    tally = _Tally()
+    for opinions in _opinions(rankings).values():
+        for one, other in combinations(opinions.values(), 2):
+            tally.add(one, other)
+    return tally.result()
+
+
+def annotator_ceiling(rankings: Iterable[Ranking], *, min_others: int = 2) -> Agreement:
+    """How often one annotator agrees with the majority of all others who judged the pair.
+
+    What a perfect model of the consensus would score against a single annotator, and so the
+    ceiling of a reward model tested on single judgements. Pairs with fewer than `min_others`
+    other annotators are left out; a split majority counts as tied.
+    """
+    tally = _Tally()
+    for opinions in _opinions(rankings).values():
+        if len(opinions) - 1 < min_others:
+            continue
+        total = sum(opinions.values())
+        for own in opinions.values():
+            tally.add(own, _sign(total - own))
+    return tally.result()
+
+
+def self_agreement(rankings: Iterable[Ranking]) -> Agreement:
+    """How often annotators repeat their own preference when shown the same pair again."""
+    votes: dict[tuple[str, Pair], list[int]] = defaultdict(list)
+    for ranking in rankings:
+        for pair, vote in _votes(ranking).items():
+            votes[ranking.annotator, pair].append(vote)
+    tally = _Tally()
+    for repeated in votes.values():
+        for one, other in combinations(repeated, 2):
+            tally.add(one, other)
+    return tally.result()
+
+
+@dataclass(slots=True)
+class _Tally:
+    agreed: int = 0
+    count: int = 0
+    num_tied: int = 0
+
+    def add(self, one: int, other: int) -> None:
+        if one == 0 or other == 0:
+            self.num_tied += 1
+            return
+        self.count += 1
+        self.agreed += one == other
+
+    def result(self) -> Agreement:
+        rate = self.agreed / self.count if self.count else math.nan
+        low, high = wilson_interval(self.agreed, self.count)
+        return Agreement(rate, low, high, self.count, self.num_tied)
+
+
+def _votes(ranking: Ranking) -> dict[Pair, int]:
+    """+1 where the first image of the pair is preferred, -1 the second, 0 for a tie."""
+    votes: dict[Pair, int] = {}
+    images = ranking.image_ids
+    for better, worse in pairs(ranking):
+        first, second = sorted((images[better], images[worse]))
+        votes[ranking.prompt, first, second] = 1 if first == images[better] else -1
+    for one, other in tied_pairs(ranking):
+        first, second = sorted((images[one], images[other]))
+        votes[ranking.prompt, first, second] = 0
+    return votes
+
+
+def _opinions(rankings: Iterable[Ranking]) -> Mapping[Pair, dict[str, int]]:
+    """Opinion of each annotator about each pair."""
+    sums: dict[Pair, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for ranking in rankings:
+        for pair, vote in _votes(ranking).items():
+            sums[pair][ranking.annotator] += vote
+    return {
+        pair: {annotator: _sign(total) for annotator, total in by_annotator.items()}
+        for pair, by_annotator in sums.items()
+    }
+
+
+def _sign(value: int) -> int:
+    return (value > 0) - (value < 0)
