@@ -1,0 +1,60 @@
+"""Train and test sets that share no prompt.
+
+Rankings of one prompt are alike, so a split by ranking would let a model be tested on what it has
+seen. A prompt's place is a hash of its text: it stays on its side however many rankings arrive
+later, and the larger of two held-out fractions contains the smaller.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from imgalign.preferences.records import Ranking
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Rankings for fitting, for choosing settings, and for the one final number."""
+
+    train: list[Ranking]
+    validation: list[Ranking]
+    test: list[Ranking]
+
+
+def prompt_position(prompt: str, *, seed: int) -> float:
+    """A number in [0, 1) that depends on prompt and seed only, uniform over prompts.
+
+    Prompts that differ only in case and spacing have the same one.
+    """
+    text = " ".join(prompt.casefold().split())
+    digest = hashlib.sha256(f"{seed}\n{text}".encode()).digest()
+    return int.from_bytes(digest[:6]) / 2**48
+
+
+def split_by_prompt(
+    rankings: Iterable[Ranking], *, fraction: float, seed: int
+) -> tuple[list[Ranking], list[Ranking]]:
+    """(train, held out); about `fraction` of the prompts are held out, in the order given."""
+    split = three_way_split(rankings, validation=0.0, test=fraction, seed=seed)
+    return split.train, split.test
+
+
+def three_way_split(
+    rankings: Iterable[Ranking], *, validation: float, test: float, seed: int
+) -> Split:
+    """Train, validation and test by prompt; the fractions are of prompts, on average.
+
+    The test set does not depend on the size of the validation set.
+    """
+    if not (0 <= validation <= 1 and 0 <= test <= 1 and validation + test <= 1):
+        raise ValueError(f"fractions within [0, 1] together: got {validation} and {test}")
+    split = Split([], [], [])
+    for ranking in rankings:
+        position = prompt_position(ranking.prompt, seed=seed)
+        if position < test:
+            split.test.append(ranking)
+        elif position < test + validation:
+            split.validation.append(ranking)
+        else:
+            split.train.append(ranking)
+    return split
