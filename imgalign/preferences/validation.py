@@ -63,22 +63,31 @@ def item(prompt: str, image_ids: Sequence[str], *, project: str, overlap: int) -
 def submission(sent: Submission) -> Submission:
     """The submission in canonical form: tuples, each tie group in ascending order."""
     name("key", sent.key)
-    text("reason", sent.reason)
-    if sent.verdict not in VERDICTS:
-        raise InputError(f"verdict: expected one of {', '.join(VERDICTS)}, got {sent.verdict!r}")
-    if sent.verdict == "ranked":
-        if sent.ranking is None:
-            raise InputError("ranking: expected tie groups with the verdict 'ranked', got none")
-        if sent.reason is not None:
-            raise InputError("reason: goes with 'skipped' or 'all_bad', not with 'ranked'")
-    elif sent.ranking is not None:
-        raise InputError(f"ranking: expected none with the verdict {sent.verdict!r}")
-    if sent.verdict == "skipped" and not (sent.reason or "").strip():
-        raise InputError("reason: expected why the item was skipped, got none")
     if sent.client_ms is not None:
         _index("client_ms", sent.client_ms)
-    ranking = None if sent.ranking is None else _tie_groups(sent.ranking)
-    return replace(sent, order=_indices("order", sent.order), ranking=ranking)
+    order, ranking = judgement(
+        verdict=sent.verdict, reason=sent.reason, order=sent.order, ranking=sent.ranking
+    )
+    return replace(sent, order=order, ranking=ranking)
+
+
+def judgement(
+    *, verdict: object, reason: object, order: object, ranking: object
+) -> tuple[tuple[int, ...], TieGroups | None]:
+    """Order and tie groups in canonical form, once verdict, reason and ranking fit together."""
+    text("reason", reason)
+    if verdict not in VERDICTS:
+        raise InputError(f"verdict: expected one of {', '.join(VERDICTS)}, got {verdict!r}")
+    if verdict == "ranked":
+        if ranking is None:
+            raise InputError("ranking: expected tie groups with the verdict 'ranked', got none")
+        if reason is not None:
+            raise InputError("reason: goes with 'skipped' or 'all_bad', not with 'ranked'")
+    elif ranking is not None:
+        raise InputError(f"ranking: expected none with the verdict {verdict!r}")
+    if verdict == "skipped" and not str(reason or "").strip():
+        raise InputError("reason: expected why the item was skipped, got none")
+    return _indices("order", order), None if ranking is None else _tie_groups(ranking)
 
 
 def against_issued(sent: Submission, issued: tuple[int, ...]) -> None:
@@ -87,12 +96,16 @@ def against_issued(sent: Submission, issued: tuple[int, ...]) -> None:
         raise InputError(
             f"order: expected {issued} as issued for this item, got {sent.order}; load it again"
         )
-    if sent.ranking is None:
-        return
-    ranked = sorted(index for group in sent.ranking for index in group)
-    if ranked != list(range(len(issued))):
+    if sent.ranking is not None:
+        each_once("ranking", [index for group in sent.ranking for index in group], len(issued))
+
+
+def each_once(what: str, found: Sequence[int], num_candidates: int) -> None:
+    """Every candidate occurs exactly once."""
+    if sorted(found) != list(range(num_candidates)):
         raise InputError(
-            f"ranking: expected each candidate 0 to {len(issued) - 1} exactly once, got {ranked}"
+            f"{what}: expected each candidate 0 to {num_candidates - 1} exactly once, "
+            f"got {sorted(found)}"
         )
 
 

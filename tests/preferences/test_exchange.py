@@ -1,0 +1,168 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imgalign.errors import InputError, StoreError
+from imgalign.preferences.exchange import export_rankings, import_rankings
+from imgalign.preferences.records import Submission
+from imgalign.preferences.store import Store
+
+Add = Callable[..., list[str]]
+
+
+def rank_everything(store: Store, annotator: str) -> None:
+    verdicts: list[dict[str, Any]] = [
+        {"ranking": ((0,), (1, 2)), "client_ms": 12},
+        {"verdict": "all_bad"},
+        {"verdict": "skipped", "reason": "unsafe — naïve 🦊\nsecond line"},
+    ]
+    for index, fields in enumerate(verdicts):
+        item = store.next_item(annotator)
+        assert item is not None
+        key = f"{annotator} {index}"
+        store.submit(
+            Submission(
+                key=key, item_id=item.item_id, annotator=annotator, order=item.order, **fields
+            )
+        )
+
+
+@pytest.fixture
+def full(store: Store, add_items: Add) -> Store:
+    add_items(3, overlap=2)
+    rank_everything(store, "ann")
+    rank_everything(store, "bob")
+    store.undo("ann", "ann 1")
+    return store
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Store:
+    return Store.open(f"sqlite:///{tmp_path / 'other.db'}", images=tmp_path / "other images")
+
+
+def test_what_is_exported_is_imported_again_whole(full: Store, empty: Store, tmp_path: Path):
+    path = tmp_path / "rankings.jsonl"
+    assert export_rankings(full, path) == 6
+    assert import_rankings(empty, path, images=full.images.root) == 6
+    rankings = list(full.rankings(include_undone=True))
+    assert list(empty.rankings(include_undone=True)) == rankings
+    assert [r.undone_at is not None for r in rankings] == [False, True] + 4 * [False]
+    assert empty.annotators() == full.annotators()
+    for ranking in rankings:
+        for image in ranking.image_ids:
+            assert empty.provenances(image) == full.provenances(image)
+            assert empty.image_path(image).read_bytes() == full.image_path(image).read_bytes()
+    export_rankings(empty, tmp_path / "again.jsonl")
+    assert (tmp_path / "again.jsonl").read_bytes() == path.read_bytes()
+
+
+def test_work_goes_on_in_the_imported_store(full: Store, empty: Store, tmp_path: Path):
+    export_rankings(full, tmp_path / "rankings.jsonl")
+    import_rankings(empty, tmp_path / "rankings.jsonl", images=full.images.root)
+    item = empty.next_item("ann")
+    assert item is not None
+    assert item.prompt == "prompt 1"  # the undone one
+    empty.undo("bob", "bob 0")
+    assert empty.counts("bob").left == 1
+
+
+def test_importing_twice_changes_nothing(full: Store, tmp_path: Path):
+    path = tmp_path / "rankings.jsonl"
+    export_rankings(full, path)
+    before = list(full.rankings(include_undone=True))
+    assert import_rankings(full, path) == 0
+    assert list(full.rankings(include_undone=True)) == before
+
+
+def test_an_export_cut_short_is_refused_and_leaves_nothing(
+    full: Store, empty: Store, tmp_path: Path
+):
+    path = tmp_path / "rankings.jsonl"
+    export_rankings(full, path)
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(InputError, match=r"rankings\.jsonl:\d+: not JSON"):
+        import_rankings(empty, path, images=full.images.root)
+    assert list(empty.rankings()) == []
+    assert empty.annotators() == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{}\n", "expected"),
+        ('{"kind": "imgalign-rankings", "version": 2}\n', "expected"),
+        ('{"kind": "imgalign-rankings", "version": 1}\n{"kind": "x"}\n', ":2: expected a line"),
+        ('{"kind": "imgalign-rankings", "version": 1}\n[]\n', ":2: expected a line"),
+        (
+            '{"kind": "imgalign-rankings", "version": 1}\n{"kind": "undo", "id": 1}\n',
+            ":2: missing or unknown fields: created_at, id, ranking_id",
+        ),
+        (
+            '{"kind": "imgalign-rankings", "version": 1}\n'
+            '{"kind": "undo", "ranking_id": "x", "created_at": "today"}\n',
+            ":2: Invalid isoformat",
+        ),
+    ],
+)
+def test_a_file_of_another_kind_is_one_clear_line(
+    empty: Store, tmp_path: Path, content: str, message: str
+):
+    path = tmp_path / "x.jsonl"
+    path.write_text(content)
+    with pytest.raises(InputError, match=message) as raised:
+        import_rankings(empty, path)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "changed", "message"),
+    [
+        ('"tie_groups": [[0], [1, 2]]', '"tie_groups": [[0], [1, 1]]', "exactly once"),
+        ('"display_order": [', '"display_order": [7, ', "exactly once"),
+        ('"tie_groups": [[0], [1, 2]]', '"tie_groups": null', "expected tie groups"),
+        ('"verdict": "all_bad"', '"verdict": "awful"', "verdict: expected one of"),
+        ('"annotator_id": "ann", "key"', '"annotator_id": "eve", "key"', "does not fit"),
+    ],
+)
+def test_a_ranking_in_a_file_is_held_to_the_same_rules(
+    full: Store, empty: Store, tmp_path: Path, line: str, changed: str, message: str
+):
+    path = tmp_path / "rankings.jsonl"
+    export_rankings(full, path)
+    text = path.read_text()
+    assert line in text
+    path.write_text(text.replace(line, changed))
+    with pytest.raises(InputError, match=rf"jsonl:\d+: .*{message}"):
+        import_rankings(empty, path, images=full.images.root)
+    assert list(empty.rankings()) == []
+
+
+def test_missing_images_are_named(full: Store, empty: Store, tmp_path: Path):
+    export_rankings(full, tmp_path / "rankings.jsonl")
+    with pytest.raises(InputError, match=r":2: image [0-9a-f]{12} is not here"):
+        import_rankings(empty, tmp_path / "rankings.jsonl")
+
+
+def test_contradicting_histories_are_not_merged(
+    full: Store, empty: Store, add_items: Add, tmp_path: Path
+):
+    export_rankings(full, tmp_path / "rankings.jsonl")
+    import_rankings(empty, tmp_path / "rankings.jsonl", images=full.images.root)
+    for store in (full, empty):  # each store goes its own way
+        item = store.next_item("ann")
+        assert item is not None
+        store.submit(
+            Submission(
+                key="later",
+                item_id=item.item_id,
+                annotator="ann",
+                order=item.order,
+                verdict="all_bad",
+            )
+        )
+    export_rankings(full, tmp_path / "rankings.jsonl")
+    with pytest.raises(StoreError, match="has judged this item here as well"):
+        import_rankings(empty, tmp_path / "rankings.jsonl")
