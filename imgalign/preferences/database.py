@@ -32,7 +32,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, Operati
 from sqlalchemy.pool import NullPool
 
 from imgalign import __version__
-from imgalign.errors import InputError, StorageFullError, StoreError
+from imgalign.errors import ImgalignError, InputError, StorageFullError, StoreError
 from imgalign.preferences import schema
 
 MIGRATIONS = Path(__file__).with_name("migrations")
@@ -104,7 +104,10 @@ class Database:
         try:
             yield
         except DBAPIError as error:
-            raise _translate(error, self.name, self._busy_seconds) from error
+            readable = _translate(error, self.name, self._busy_seconds)
+            if readable is None:
+                raise
+            raise readable from error
 
 
 def _parse(url: str) -> URL:
@@ -142,7 +145,9 @@ def _refuse_foreign_file(path: Path, name: str) -> None:
         raise StoreError(f"{path}: expected a database file, got a folder")
     if not path.exists() or path.stat().st_size == 0:
         return
-    read_only = f"file:{quote(str(path))}?mode=ro"
+    # Without a log beside it the file is whole, and `immutable` keeps SQLite from adding one.
+    how = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "immutable=1"
+    read_only = f"file:{quote(str(path))}?{how}"
     engine = create_engine(
         "sqlite://",
         creator=lambda: sqlite3.connect(read_only, uri=True, timeout=30.0),
@@ -216,7 +221,8 @@ def _pending(connection: Connection, name: str) -> bool:
     return list(current) != [head]
 
 
-def _translate(error: DBAPIError, name: str, busy_seconds: float) -> Exception:
+def _translate(error: DBAPIError, name: str, busy_seconds: float) -> ImgalignError | None:
+    """What the user can do about it; None for a mistake of ours, which keeps its traceback."""
     said = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else "no answer"
     code: Any = getattr(error.orig, "sqlite_errorcode", None)
     primary = code & 0xFF if isinstance(code, int) else None
@@ -237,4 +243,4 @@ def _translate(error: DBAPIError, name: str, busy_seconds: float) -> Exception:
         return StoreError(f"{name}: cannot be written ({said}); check the folder's permissions")
     if isinstance(error, OperationalError):
         return StoreError(f"{name}: {said}")
-    return error
+    return None
