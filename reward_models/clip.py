@@ -26,13 +26,14 @@ from reward_models.contract import (
     Contract,
     Golden,
     HeadConfig,
+    HeldOut,
     Scale,
     check_golden,
     library_versions,
     read_contract,
     write_contract,
 )
-from reward_models.head import PreferenceHead
+from reward_models.head import PreferenceHead, zero_shot_head
 from reward_models.images import encode_image, read_image
 from reward_models.towers import Towers, load_towers, rebuild_towers
 
@@ -53,6 +54,7 @@ class ClipReward(nn.Module):
         head: HeadConfig | None = None,
         scale: Scale | None = None,
         log_tie: Sequence[float] = (),
+        held_out: HeldOut | None = None,
     ) -> None:
         super().__init__()
         self.towers = towers
@@ -60,13 +62,13 @@ class ClipReward(nn.Module):
         self.head_config = head or HeadConfig()
         self.scale = scale or Scale()
         self.log_tie = tuple(log_tie)
+        self.held_out = held_out
 
     @classmethod
     def zero_shot(cls, towers: Towers) -> "ClipReward":
         """The baseline: the score is the cosine of the image and the prompt, unscaled."""
-        config = HeadConfig(hidden=0)
-        head = PreferenceHead(towers.width, config, generator=Generator().manual_seed(0))
-        return cls(towers, [head], head=config).requires_grad_(False)
+        head = zero_shot_head(towers.width)
+        return cls(towers, [head], head=HeadConfig(hidden=0)).requires_grad_(False)
 
     def score(
         self, *, prompts: Sequence[str], samples: Float[Tensor, "b 3 h w"]
@@ -138,7 +140,12 @@ class ClipReward(nn.Module):
             for _ in range(contract.head.members)
         ]
         reward = cls(
-            towers, heads, head=contract.head, scale=contract.scale, log_tie=contract.log_tie
+            towers,
+            heads,
+            head=contract.head,
+            scale=contract.scale,
+            log_tie=contract.log_tie,
+            held_out=contract.held_out,
         )
         reward._load_weights(folder / WEIGHTS_FILE)
         reward.requires_grad_(False).eval()
@@ -240,6 +247,7 @@ class ClipReward(nn.Module):
             head=self.head_config,
             scale=self.scale,
             log_tie=self.log_tie,
+            held_out=self.held_out,
             golden=tuple(golden),
             libraries=library_versions(),
             data_hash=data_hash,

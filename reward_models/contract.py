@@ -96,6 +96,19 @@ class Scale(Config):
     for a reward that was not fitted."""
 
 
+class HeldOut(Config):
+    """How the fit split prompts; by a hash of the prompt, so that the split can be made again."""
+
+    seed: int
+    """Seed of the hash."""
+
+    validation: float
+    """Share of prompts that the fit stopped by."""
+
+    test: float
+    """Share of prompts that the fit never used."""
+
+
 class Golden(Config):
     """An image whose score is known. Example: golden/0.png, "a red fox", -1.2075."""
 
@@ -139,6 +152,9 @@ class Contract(Config):
 
     golden: tuple[Golden, ...] = ()
     """Scores to reproduce at each load."""
+
+    held_out: HeldOut | None = None
+    """Which prompts an evaluation may use; None when the reward was not fitted to rankings."""
 
     libraries: dict[str, str] = Field(default_factory=dict)
     """Versions at the time of the fit; shown when golden scores drift."""

@@ -26,12 +26,14 @@ class PreferenceHead(nn.Module):
 
     center: Tensor
     spread: Tensor
+    cosine_spread: Tensor
 
     def __init__(self, width: int, config: HeadConfig, *, generator: Generator) -> None:
         super().__init__()
         inputs = 3 * width
         self.register_buffer("center", torch.zeros(inputs))
         self.register_buffer("spread", torch.ones(inputs))
+        self.register_buffer("cosine_spread", torch.ones(()))
         self.cosine = nn.Parameter(torch.ones(()))
         self.linear = nn.Parameter(torch.zeros(2 * width))
         self.hidden = nn.Parameter(torch.empty(config.hidden, inputs))
@@ -46,12 +48,13 @@ class PreferenceHead(nn.Module):
         inputs = (_join(image, text) - self.center) / self.spread
         linear = inputs[:, : len(self.linear)] @ self.linear
         network = F.gelu(inputs @ self.hidden.T + self.bias) @ self.out
-        utility: Tensor = self.cosine * (image * text).sum(1) + linear + network
+        cosine = self.cosine * (image * text).sum(1) / self.cosine_spread
+        utility: Tensor = cosine + linear + network
         return utility
 
     @torch.no_grad()
     def standardise(self, image: Float[Tensor, "b d"], text: Float[Tensor, "b d"]) -> None:
-        """Set the inputs' center and spread, and start the cosine at unit spread, from features."""
+        """Set center and spread of the inputs, and the cosine's spread, from training features."""
         inputs = _join(image, text)
         self.center.copy_(inputs.mean(0))
         floors = [SPREAD_FLOOR * part.square().mean().sqrt() for part in inputs.chunk(3, dim=1)]
@@ -59,8 +62,7 @@ class PreferenceHead(nn.Module):
         self.spread.copy_(
             torch.cat([s.clamp(min=floor) for s, floor in zip(spread, floors, strict=True)])
         )
-        cosine = (image * text).sum(1)
-        self.cosine.copy_(1 / cosine.std(correction=0).clamp(min=1e-3))
+        self.cosine_spread.copy_((image * text).sum(1).std(correction=0).clamp(min=1e-3))
 
     def decayed(self) -> list[nn.Parameter]:
         """What weight decay pulls to zero, and so towards zero-shot CLIP."""
@@ -69,6 +71,11 @@ class PreferenceHead(nn.Module):
     def undecayed(self) -> list[nn.Parameter]:
         """What keeps its size: the weight of the cosine, and the bias."""
         return [self.cosine, self.bias]
+
+
+def zero_shot_head(width: int) -> PreferenceHead:
+    """A head whose utility is the cosine itself."""
+    return PreferenceHead(width, HeadConfig(hidden=0), generator=Generator())
 
 
 def _join(image: Tensor, text: Tensor) -> Tensor:

@@ -78,7 +78,7 @@ def test_unfreezing_n_blocks_trains_those_and_what_follows(clip_folder):
 
 
 def test_unfreezing_more_blocks_than_there_are_names_the_option(clip_folder):
-    with pytest.raises(ConfigError, match="unfreeze_text_blocks: expected at most the tower's 2, got 3"):
+    with pytest.raises(ConfigError, match=r"unfreeze_text_blocks: .* the tower's 2, got 3"):
         load_towers(clip_folder).freeze(text_blocks=3)
 
 

@@ -1,0 +1,133 @@
+"""Rankings as tensors, and the features of what they rank.
+
+Each image and each prompt is read and encoded once, however many rankings mention it. Frozen
+towers' features are kept; where blocks are unfrozen, what the towers take is kept instead.
+
+Shapes: n = rankings, k = candidates of the longest ranking, i = images, p = prompts, d = width of
+the towers' shared space. Image memory with unfrozen blocks: 12 bytes per pixel of tower input.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from imgalign.preferences.records import Ranking, pairs, ranks
+from reward_models.measures import Floats
+from reward_models.towers import Towers
+
+ImageLoader: TypeAlias = Callable[[str], Tensor]
+"""From an image id to its pixels [3 h w] in [0, 1]."""
+
+ENCODE_BATCH = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankingData:
+    """Rankings by index. Example: row 0 ranks the images `image_index[0]` for one prompt."""
+
+    rankings: list[Ranking]
+    prompts: list[str]
+    images: list[str]
+    prompt_index: Int[Tensor, " n"]
+    image_index: Int[Tensor, "n k"]
+    """Into `images`; 0 where a ranking has fewer than k."""
+    ranks: Int[Tensor, "n k"]
+    """0 is best, equal is a tie, -1 where there is no candidate."""
+    weights: Float[Tensor, " n"]
+
+
+def index_rankings(
+    rankings: Sequence[Ranking], weights: Sequence[float], *, device: torch.device
+) -> RankingData:
+    """Number the prompts and images of `rankings`, in order of first appearance."""
+    prompts = list(dict.fromkeys(ranking.prompt for ranking in rankings))
+    images = list(dict.fromkeys(image for ranking in rankings for image in ranking.image_ids))
+    of_prompt = {prompt: i for i, prompt in enumerate(prompts)}
+    of_image = {image: i for i, image in enumerate(images)}
+    k = max(len(ranking.image_ids) for ranking in rankings)
+    image_index = torch.zeros(len(rankings), k, dtype=torch.long)
+    rank = torch.full((len(rankings), k), -1)
+    for row, ranking in enumerate(rankings):
+        count = len(ranking.image_ids)
+        image_index[row, :count] = torch.tensor([of_image[image] for image in ranking.image_ids])
+        rank[row, :count] = torch.tensor(ranks(ranking))
+    return RankingData(
+        rankings=list(rankings),
+        prompts=prompts,
+        images=images,
+        prompt_index=torch.tensor([of_prompt[r.prompt] for r in rankings], device=device),
+        image_index=image_index.to(device),
+        ranks=rank.to(device),
+        weights=torch.tensor(weights, dtype=torch.float32, device=device),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Features:
+    """Features of every image and prompt of the data, kept or computed when asked for.
+
+    `prepared` and `tokens` are there where the tower in question is being trained.
+    """
+
+    towers: Towers
+    image: Float[Tensor, "i d"]
+    text: Float[Tensor, "p d"]
+    prepared: Float[Tensor, "i 3 h w"] | None = None
+    tokens: Int[Tensor, "p length"] | None = None
+
+    def of_images(self, index: Int[Tensor, " m"]) -> Float[Tensor, "m d"]:
+        """Features of images, under the towers' present weights if these are being trained."""
+        if self.prepared is None:
+            return self.image[index]
+        unique, back = torch.unique(index, return_inverse=True)
+        return self.towers.encode_prepared(self.prepared[unique])[back]
+
+    def of_prompts(self, index: Int[Tensor, " m"]) -> Float[Tensor, "m d"]:
+        """Features of prompts, under the towers' present weights if these are being trained."""
+        if self.tokens is None:
+            return self.text[index]
+        unique, back = torch.unique(index, return_inverse=True)
+        return self.towers.encode_tokens(self.tokens[unique])[back]
+
+
+@torch.no_grad()
+def encode(
+    data: RankingData, images: ImageLoader, towers: Towers, *, live_image: bool, live_text: bool
+) -> Features:
+    """Read and encode everything that `data` mentions; keep the inputs of towers that are live."""
+    prepared, encoded = [], []
+    for start in range(0, len(data.images), ENCODE_BATCH):
+        names = data.images[start : start + ENCODE_BATCH]
+        batch = torch.cat([towers.prepare(images(name)[None]) for name in names])
+        encoded.append(towers.encode_prepared(batch))
+        if live_image:
+            prepared.append(batch)
+    tokens = towers.tokenize(data.prompts).to(towers.device)
+    text = [towers.encode_tokens(part) for part in torch.split(tokens, ENCODE_BATCH)]
+    return Features(
+        towers=towers,
+        image=torch.cat(encoded),
+        text=torch.cat(text),
+        prepared=torch.cat(prepared) if live_image else None,
+        tokens=tokens if live_text else None,
+    )
+
+
+def pair_margins(
+    rankings: Sequence[Ranking], scores: Sequence[Sequence[float]]
+) -> tuple[Floats, list[str]]:
+    """Score of the preferred minus score of the other image, and the prompt, of each strict pair.
+
+    `scores` holds those of each ranking's candidates, in the candidates' order.
+    """
+    margins, prompts = [], []
+    for ranking, own in zip(rankings, scores, strict=True):
+        for better, worse in pairs(ranking):
+            margins.append(own[better] - own[worse])
+            prompts.append(ranking.prompt)
+    return np.array(margins, dtype=np.float64), prompts

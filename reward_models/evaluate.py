@@ -1,0 +1,292 @@
+"""A reward beside chance, zero-shot CLIP and the annotators themselves, on rankings it never saw.
+
+The number is the share of pairs in which the image that the annotator preferred scores higher.
+Pairs called equal have no right answer and are left out; equal scores count half. A model can
+agree with a noisy annotator only so often: that is the ceiling.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby, islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from imgalign.errors import InputError
+from imgalign.policy import RewardModel
+from imgalign.preferences.agreement import annotator_ceiling, pair_agreement
+from imgalign.preferences.records import Ranking, tied_pairs
+from imgalign.preferences.splits import three_way_split
+from reward_models.clip import ClipReward
+from reward_models.contract import HeldOut
+from reward_models.data import ImageLoader, pair_margins
+from reward_models.images import read_image
+from reward_models.measures import (
+    Accuracy,
+    Calibration,
+    Gain,
+    accuracy_gain,
+    calibration,
+    pair_accuracy,
+)
+
+CHANCE = 0.5
+BOOTSTRAP_SEED = 0
+SCORE_BATCH = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ceiling:
+    """What a perfect model could reach on these labels. Example: 0.83, "agreement of two
+    simulated annotators of one group on the same pair".
+    """
+
+    value: float
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """What became of the rankings that were handed in."""
+
+    ranked: int
+    all_bad: int
+    """Left out: says nothing about an order."""
+    skipped: int
+    """Left out: no judgement."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """How scores are distributed over images."""
+
+    mean: float
+    std: float
+    quantiles: tuple[float, float, float, float, float]
+    """Lowest, quarter, median, three quarters, highest."""
+    within_prompt_std: float
+    """Root mean square over rankings of the standard deviation among their candidates: what a
+    policy can gain for a given prompt."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """What `evaluate` found; `lines()` says it to a person."""
+
+    accuracy: Accuracy
+    baseline: Accuracy | None
+    """Zero-shot CLIP on the same pairs."""
+    gain: Gain | None
+    """Accuracy beyond zero-shot CLIP."""
+    chance: float
+    ceiling: Ceiling | None
+    share_of_ceiling: float | None
+    """Accuracy divided by the ceiling."""
+    num_rankings: int
+    num_tied_pairs: int
+    """Left out of the accuracy."""
+    calibration: Calibration | None
+    """None for a reward whose scores were never related to probabilities."""
+    scores: Spread
+
+    def lines(self) -> list[str]:
+        """The evaluation as text, one fact per line."""
+        own = self.accuracy
+        lines = [
+            f"held-out pair accuracy {_share(own.micro)} on {own.num_pairs} pairs of "
+            f"{own.num_prompts} prompts, 95 % interval {_interval(own.wilson)}"
+            + (f", by prompt {_interval(own.by_prompt)}" if own.by_prompt else ""),
+            f"  mean over prompts    {_share(own.macro)}",
+            f"  chance               {_share(self.chance)}",
+        ]
+        if self.baseline and self.gain:
+            interval = f" ({_interval(self.gain.by_prompt)})" if self.gain.by_prompt else ""
+            lines.append(
+                f"  zero-shot CLIP       {_share(self.baseline.micro)}, "
+                f"so {100 * self.gain.value:+.1f} points{interval}"
+            )
+        if self.ceiling and self.share_of_ceiling is not None:
+            lines.append(
+                f"  annotators' ceiling  {_share(self.ceiling.value)}, of which "
+                f"{_share(self.share_of_ceiling)} is reached ({self.ceiling.meaning})"
+            )
+        else:
+            lines.append("  annotators' ceiling  unknown: no pair was judged by two annotators")
+        if self.calibration:
+            lines.append(
+                f"calibration error {100 * self.calibration.ece:.1f} points, "
+                f"log loss {self.calibration.log_loss:.3f} nats (a coin: 0.693)"
+            )
+        return lines
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredFile:
+    """One line of `imgalign reward score`."""
+
+    path: Path
+    prompt: str
+    score: float
+
+
+def judged(rankings: Iterable[Ranking]) -> tuple[list[Ranking], Counts]:
+    """The rankings with an order, ties included, and a count of all others."""
+    seen = list(rankings)
+    ranked = [ranking for ranking in seen if ranking.verdict == "ranked"]
+    return ranked, Counts(
+        ranked=len(ranked),
+        all_bad=sum(ranking.verdict == "all_bad" for ranking in seen),
+        skipped=sum(ranking.verdict == "skipped" for ranking in seen),
+    )
+
+
+def measured_ceiling(rankings: Sequence[Ranking]) -> Ceiling | None:
+    """The ceiling that overlapping rankings show; None where nobody judged the same pair.
+
+    With three annotators, how often one agrees with the majority of the others; with two, how
+    often they agree with each other.
+    """
+    majority = annotator_ceiling(rankings)
+    if majority.count:
+        meaning = f"one annotator with the majority of the others, {majority.count} pairs"
+        return Ceiling(value=majority.rate, meaning=meaning)
+    two = pair_agreement(rankings)
+    if two.count:
+        meaning = f"two annotators with each other, {two.count} pairs"
+        return Ceiling(value=two.rate, meaning=meaning)
+    return None
+
+
+def evaluate(
+    reward: RewardModel,
+    rankings: Iterable[Ranking],
+    images: ImageLoader,
+    *,
+    baseline: RewardModel | None = None,
+    ceiling: Ceiling | None = None,
+) -> Evaluation:
+    """Compare a reward's order with the annotators', beside a baseline on the same pairs.
+
+    Of a reward that was fitted here, only the prompts it was tested on at the time of the fit
+    count: the contract remembers how prompts were split. Without `ceiling` it is measured on all
+    the rankings. InputError where no strict pair is left.
+    """
+    ranked, _ = judged(rankings)
+    known = ceiling or measured_ceiling(ranked)
+    rule = reward.held_out if isinstance(reward, ClipReward) else None
+    if rule is not None:
+        ranked = held_out(ranked, rule)
+    return evaluate_scores(
+        ranked,
+        score_rankings(reward, ranked, images),
+        baseline=None if baseline is None else score_rankings(baseline, ranked, images),
+        ceiling=known,
+        log_odds=reward.scale.log_odds if isinstance(reward, ClipReward) else None,
+    )
+
+
+def held_out(rankings: Sequence[Ranking], rule: HeldOut) -> list[Ranking]:
+    """The rankings of prompts that a fit under `rule` neither learned from nor stopped by."""
+    return three_way_split(
+        rankings, validation=rule.validation, test=rule.test, seed=rule.seed
+    ).test
+
+
+def evaluate_scores(
+    rankings: Sequence[Ranking],
+    scores: Sequence[Sequence[float]],
+    *,
+    baseline: Sequence[Sequence[float]] | None,
+    ceiling: Ceiling | None,
+    log_odds: float | None,
+) -> Evaluation:
+    """`evaluate` for scores at hand: those of each ranking's candidates, in their order.
+
+    `log_odds`: nats of preference that one point of score difference stands for.
+    """
+    margins, prompts = pair_margins(rankings, scores)
+    if not len(margins):
+        raise InputError(
+            f"reward evaluation: none of {len(rankings)} held-out rankings prefers one image to "
+            "another; rank more prompts"
+        )
+    accuracy = pair_accuracy(margins, prompts, seed=BOOTSTRAP_SEED)
+    beside = None if baseline is None else pair_margins(rankings, baseline)[0]
+    return Evaluation(
+        accuracy=accuracy,
+        baseline=(None if beside is None else pair_accuracy(beside, prompts, seed=BOOTSTRAP_SEED)),
+        gain=(
+            None if beside is None else accuracy_gain(margins, beside, prompts, seed=BOOTSTRAP_SEED)
+        ),
+        chance=CHANCE,
+        ceiling=ceiling,
+        share_of_ceiling=accuracy.micro / ceiling.value if ceiling else None,
+        num_rankings=len(rankings),
+        num_tied_pairs=sum(len(tied_pairs(ranking)) for ranking in rankings),
+        calibration=None if log_odds is None else calibration(margins, log_odds=log_odds),
+        scores=spread(scores),
+    )
+
+
+def spread(scores: Sequence[Sequence[float]]) -> Spread:
+    """Distribution of the scores of all candidates of some rankings."""
+    everything = np.concatenate([np.asarray(own, dtype=np.float64) for own in scores])
+    within = np.mean([np.var(own) for own in scores])
+    low, quarter, median, upper, high = np.quantile(everything, [0, 0.25, 0.5, 0.75, 1]).tolist()
+    return Spread(
+        mean=float(everything.mean()),
+        std=float(everything.std()),
+        quantiles=(low, quarter, median, upper, high),
+        within_prompt_std=float(np.sqrt(within)),
+    )
+
+
+def score_rankings(
+    reward: RewardModel, rankings: Sequence[Ranking], images: ImageLoader
+) -> list[list[float]]:
+    """Scores of each ranking's candidates; each image of a prompt is scored once."""
+    wanted = list(dict.fromkeys((r.prompt, image) for r in rankings for image in r.image_ids))
+    scores = dict(
+        zip(wanted, score_images(reward, ((p, images(i)) for p, i in wanted)), strict=True)
+    )
+    return [[scores[r.prompt, image] for image in r.image_ids] for r in rankings]
+
+
+def score_files(
+    reward: RewardModel, files: Sequence[Path], prompts: Sequence[str]
+) -> list[ScoredFile]:
+    """Scores of image files, each for its prompt, or all for the one prompt given."""
+    if len(prompts) not in (1, len(files)):
+        raise InputError(
+            f"reward score: expected one prompt or one per image, got {len(prompts)} prompts "
+            f"for {len(files)} images"
+        )
+    each = list(prompts) * len(files) if len(prompts) == 1 else list(prompts)
+    scores = score_images(
+        reward, ((prompt, read_image(path)) for prompt, path in zip(each, files, strict=True))
+    )
+    return [
+        ScoredFile(path=path, prompt=prompt, score=score)
+        for path, prompt, score in zip(files, each, scores, strict=True)
+    ]
+
+
+@torch.no_grad()
+def score_images(reward: RewardModel, pairs: Iterable[tuple[str, Tensor]]) -> list[float]:
+    """Scores of (prompt, image [3 h w]) pairs in batches; images of different sizes may mix."""
+    scores: list[float] = []
+    for _, group in groupby(pairs, key=lambda pair: pair[1].shape):
+        while batch := list(islice(group, SCORE_BATCH)):
+            samples = torch.stack([image for _, image in batch])
+            scores += reward.score(prompts=[p for p, _ in batch], samples=samples).tolist()
+    return scores
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _interval(interval: tuple[float, float]) -> str:
+    return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"

@@ -1,0 +1,171 @@
+"""How good a reward is at telling which of two images is preferred: accuracy and calibration.
+
+Everything here works on the pairs of rankings: the score of the preferred image minus the score of
+the other. Pairs that the annotator called equal are left out. Pairs of one prompt are not
+independent, so intervals come twice: Wilson's, as if they were, and a bootstrap over prompts.
+
+Shapes: n = pairs. Margins are score differences; probabilities are of the annotator's choice.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from imgalign.preferences.agreement import wilson_interval
+
+Floats = npt.NDArray[np.float64]
+Interval = tuple[float, float]
+
+RESAMPLES = 2000
+NUM_BINS = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accuracy:
+    """Share of pairs in which the preferred image scores higher; an exact tie counts half.
+
+    Example: 90 of 120 pairs right over 20 prompts.
+    """
+
+    micro: float
+    """Over all pairs alike."""
+    macro: float
+    """Mean over prompts of the accuracy within each."""
+    num_pairs: int
+    num_prompts: int
+    wilson: Interval
+    """95 % interval of `micro` as if pairs were independent: too narrow where prompts matter."""
+    by_prompt: Interval | None
+    """95 % interval of `micro` by bootstrap over prompts; None for a single prompt."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gain:
+    """Difference in micro accuracy to a baseline on the same pairs."""
+
+    value: float
+    by_prompt: Interval | None
+    """95 % interval by bootstrap over prompts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bin:
+    """Pairs that were predicted with similar confidence."""
+
+    low: float
+    high: float
+    num_pairs: int
+    confidence: float
+    """Mean predicted probability of the image that scores higher."""
+    accuracy: float
+    """Share of them in which that image was the preferred one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """Whether predicted probabilities come true."""
+
+    ece: float
+    """Expected calibration error: mean over pairs of |confidence - accuracy| of their bin."""
+    log_loss: float
+    """Mean negative log-probability of the annotator's choice, in nats; log 2 for a coin."""
+    bins: tuple[Bin, ...]
+
+
+def pair_accuracy(margins: Floats, prompts: Sequence[str], *, seed: int) -> Accuracy:
+    """Accuracy with both intervals; `prompts` names the prompt of each pair."""
+    right = outcomes(margins)
+    rows = cluster_rows(prompts)
+    macro = float(np.mean([right[row].mean() for row in rows]))
+    return Accuracy(
+        micro=float(right.mean()),
+        macro=macro,
+        num_pairs=len(right),
+        num_prompts=len(rows),
+        wilson=wilson_interval(float(right.sum()), len(right)),
+        by_prompt=clustered_interval(right, rows, seed=seed),
+    )
+
+
+def accuracy_gain(margins: Floats, baseline: Floats, prompts: Sequence[str], *, seed: int) -> Gain:
+    """How much more often than a baseline on the same pairs; both see the same resamples."""
+    difference = outcomes(margins) - outcomes(baseline)
+    interval = clustered_interval(difference, cluster_rows(prompts), seed=seed)
+    return Gain(value=float(difference.mean()), by_prompt=interval)
+
+
+def outcomes(margins: Floats) -> Floats:
+    """1 where the preferred image scores higher, 0 where lower, 1/2 where equal."""
+    return (np.sign(margins) + 1) / 2
+
+
+def cluster_rows(names: Sequence[str]) -> list[npt.NDArray[np.int64]]:
+    """The rows of each name, in order of first appearance."""
+    index = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    labels = np.array([index[name] for name in names])
+    return [np.flatnonzero(labels == i) for i in range(len(index))]
+
+
+def clustered_interval(
+    values: Floats, rows: Sequence[npt.NDArray[np.int64]], *, seed: int
+) -> Interval | None:
+    """95 % percentile interval of a mean when whole clusters are drawn again with replacement."""
+    if len(rows) < 2:
+        return None
+    sums = np.array([values[row].sum() for row in rows])
+    sizes = np.array([len(row) for row in rows])
+    generator = np.random.default_rng(seed)
+    draws = generator.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=RESAMPLES)
+    low, high = np.quantile((draws @ sums) / (draws @ sizes), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def fit_log_odds(margins: Floats) -> float:
+    """The log-odds per unit of margin that make the choices most likely; 1 / temperature.
+
+    Each pair counts as a win with probability (n + 1) / (n + 2), as in Platt (1999), so that a
+    handful of pairs that are all right does not promise certainty. Never below 1e-3 or above 1e3.
+    """
+    win = (len(margins) + 1) / (len(margins) + 2)
+    low, high = np.log(1e-3), np.log(1e3)
+    for _ in range(60):  # the log-likelihood is concave in the slope: bisect its derivative
+        middle = (low + high) / 2
+        slope = np.exp(middle)
+        if float((margins * (win - sigmoid(slope * margins))).sum()) > 0:
+            low = middle
+        else:
+            high = middle
+    return float(np.exp((low + high) / 2))
+
+
+def calibration(margins: Floats, *, log_odds: float) -> Calibration:
+    """Reliability of sigmoid(log_odds * margin) as the probability of the annotator's choice."""
+    probability = sigmoid(log_odds * margins)
+    confidence = np.maximum(probability, 1 - probability)
+    right = outcomes(margins)
+    edges = np.linspace(0.5, 1, NUM_BINS + 1)
+    where = np.clip(np.digitize(confidence, edges[1:-1]), 0, NUM_BINS - 1)
+    bins = tuple(
+        Bin(
+            low=float(edges[i]),
+            high=float(edges[i + 1]),
+            num_pairs=int((where == i).sum()),
+            confidence=float(confidence[where == i].mean()),
+            accuracy=float(right[where == i].mean()),
+        )
+        for i in range(NUM_BINS)
+        if (where == i).any()
+    )
+    gaps = [each.num_pairs * abs(each.confidence - each.accuracy) for each in bins]
+    return Calibration(
+        ece=sum(gaps) / len(margins),
+        log_loss=float(np.logaddexp(0, -log_odds * margins).mean()),
+        bins=bins,
+    )
+
+
+def sigmoid(x: Floats) -> Floats:
+    """1 / (1 + exp(-x)) without overflow."""
+    return np.asarray((1 + np.tanh(x / 2)) / 2, dtype=np.float64)

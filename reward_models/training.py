@@ -1,0 +1,293 @@
+"""Gradient descent on the ranking likelihood: one seed from zero-shot CLIP to its best epoch.
+
+The head is fitted first, on features that are computed once; unfrozen blocks then start from a head
+that makes sense of them (arXiv:2202.10054) and are kept only if the validation loss fell further.
+
+Shapes: n = rankings, k = candidates of the longest one. Losses are in nats per ranking.
+"""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Generator, Tensor, nn
+
+from imgalign.config import Config
+from imgalign.errors import NumericsError
+from imgalign.losses import plackett_luce_loss
+from imgalign.metrics import ProgressLine
+from reward_models.contract import HeadConfig
+from reward_models.data import Features, RankingData
+from reward_models.head import PreferenceHead
+
+LOG_TIE_START = -1.0
+LOG_TIE_STD = 2.0
+"""Prior of each log tie weight: mean LOG_TIE_START, this standard deviation. It decides for ties of
+a size that the data do not hold, whose weight would otherwise fall without end."""
+
+EVALUATION_BATCH = 256
+SCALAR_SPEED = 10
+"""Learning rate of the weight of the cosine, of ties and of biases, relative to the head's: Adam
+moves each number by about its learning rate a step, and these few have further to go."""
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class FitConfig(Config):
+    """Settings of one fit."""
+
+    clip: str = "storybook"
+    """The CLIP to start from: "storybook", a folder in open_clip's layout, "hf-hub:owner/model" or
+    "architecture:tag"."""
+
+    head: HeadConfig = HeadConfig()
+    """Shape of the preference head."""
+
+    epochs: PositiveInt = 200
+    """At most this many passes over the training rankings."""
+
+    patience: PositiveInt = 20
+    """Stop after so many passes without a lower validation loss."""
+
+    batch_size: PositiveInt = 32
+    """Rankings per step."""
+
+    learning_rate: PositiveFloat = 3e-3
+    """Of the head, whose inputs are standardised."""
+
+    weight_decay: NonNegativeFloat = 0.3
+    """Pulls the head to zero-shot CLIP, which it equals when its weights are zero."""
+
+    unfreeze_image_blocks: NonNegativeInt = 0
+    """Train so many of the image tower's last blocks as well, with its last norm and projection."""
+
+    unfreeze_text_blocks: NonNegativeInt = 0
+    """Train so many of the text tower's last blocks as well, with its last norm and projection."""
+
+    tower_learning_rate: PositiveFloat = 1e-4
+    """Of unfrozen blocks. Towers of hub size want 1e-6 to 1e-5."""
+
+    tower_epochs: PositiveInt = 20
+    """At most this many passes with unfrozen blocks."""
+
+    tower_patience: PositiveInt = 4
+    """Stop these after so many passes without a lower validation loss."""
+
+    validation: Share = 0.15
+    """Share of prompts to stop by, and to calibrate on."""
+
+    test: Share = 0.2
+    """Share of prompts for the reported numbers; nothing is chosen on them."""
+
+    split_seed: int = 0
+    """Decides which prompts are held out."""
+
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
+    """Fits to try; the one with the lowest validation loss is kept, all are reported."""
+
+    device: str = "cpu"
+    """Where to fit."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Attempt:
+    """What one seed led to: the weights of its best epoch, and how it got there."""
+
+    seed: int
+    head: PreferenceHead
+    log_tie: nn.Parameter
+    """Log weights of ties of 2 .. k images."""
+    towers: list[Tensor]
+    """Weights of what is unfrozen, in the order of `train_attempt`'s `live`."""
+    losses: list[tuple[float, float]]
+    """Training and validation loss at the start and after each pass; the former NaN at the start
+    of a phase."""
+    best_epoch: int
+    validation_loss: float
+    unfrozen_helped: bool | None = None
+
+    def trained(self) -> list[nn.Parameter]:
+        """Parameters of the head and the tie model."""
+        return [*self.head.parameters(), self.log_tie]
+
+
+def train_attempt(
+    seed: int,
+    features: Features,
+    live: Sequence[nn.Parameter],
+    data: RankingData,
+    *,
+    train: Int[Tensor, " n"],
+    validation: Int[Tensor, " m"],
+    config: FitConfig,
+) -> Attempt:
+    """Fit one head, then the parameters `live` of the towers as well, if there are any.
+
+    Leaves the towers at their best epoch; `Attempt.towers` holds a copy.
+    """
+    generator = Generator().manual_seed(seed)
+    device = features.towers.device
+    head = PreferenceHead(features.towers.width, config.head, generator=generator).to(device)
+    ties = max(data.ranks.shape[1] - 1, 1)
+    frozen = replace(features, prepared=None, tokens=None)
+    head.standardise(*_pair_features(frozen, data, train))
+    attempt = Attempt(
+        seed=seed,
+        head=head,
+        log_tie=nn.Parameter(torch.full((ties,), LOG_TIE_START, device=device)),
+        towers=[],
+        losses=[],
+        best_epoch=0,
+        validation_loss=math.inf,
+    )
+    plan = _Plan(data=data, train=train, validation=validation, config=config)
+    _descend(attempt, frozen, [], plan, generator)
+    if live:
+        reached = attempt.validation_loss
+        _descend(attempt, features, live, plan, generator)
+        attempt.unfrozen_helped = attempt.validation_loss < reached
+        attempt.towers = [parameter.detach().clone() for parameter in live]
+    return attempt
+
+
+@torch.no_grad()
+def restore(parameters: Sequence[nn.Parameter], values: Sequence[Tensor]) -> None:
+    """Set parameters in place."""
+    for parameter, value in zip(parameters, values, strict=True):
+        parameter.copy_(value)
+
+
+def ranking_scores(
+    head: PreferenceHead, features: Features, data: RankingData, rows: Int[Tensor, " n"]
+) -> Float[Tensor, "n k"]:
+    """Utility of every candidate; where a ranking has fewer than k, that of some other image."""
+    index = data.image_index[rows]
+    image = features.of_images(index.flatten())
+    text = features.of_prompts(data.prompt_index[rows])
+    scores: Tensor = head(image, text.repeat_interleave(index.shape[1], dim=0))
+    return scores.view(index.shape)
+
+
+def weighted_mean(losses: Float[Tensor, " n"], weights: Float[Tensor, " n"]) -> Float[Tensor, ""]:
+    """Mean over rankings: one of weight 2 counts like two equal ones."""
+    return (losses * weights).sum() / weights.sum()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    data: RankingData
+    train: Tensor
+    validation: Tensor
+    config: FitConfig
+
+
+def _descend(
+    attempt: Attempt,
+    features: Features,
+    live: Sequence[nn.Parameter],
+    plan: _Plan,
+    generator: Generator,
+) -> None:
+    """Descend until the validation loss stops falling; ends at the weights of its lowest point."""
+    config = plan.config
+    epochs = config.tower_epochs if live else config.epochs
+    patience = config.tower_patience if live else config.patience
+    trained = [*attempt.trained(), *live]
+    groups = [
+        {"params": attempt.head.decayed(), "weight_decay": config.weight_decay},
+        {
+            "params": [*attempt.head.undecayed(), attempt.log_tie],
+            "lr": SCALAR_SPEED * config.learning_rate,
+            "weight_decay": 0.0,
+        },
+        {"params": list(live), "lr": config.tower_learning_rate, "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(
+        [group for group in groups if group["params"]], lr=config.learning_rate
+    )
+    first = len(attempt.losses)
+    lowest = _validation_loss(attempt, features, plan)
+    attempt.losses.append((math.nan, lowest))
+    if lowest < attempt.validation_loss:
+        attempt.validation_loss, attempt.best_epoch = lowest, first
+    best = [parameter.detach().clone() for parameter in trained]
+    waited = 0
+    started = time.monotonic()
+    with ProgressLine(epochs) if live else nullcontext() as progress:
+        for epoch in range(1, epochs + 1):
+            train_loss = _epoch(attempt, features, plan, optimizer, generator)
+            loss = _validation_loss(attempt, features, plan)
+            attempt.losses.append((train_loss, loss))
+            if loss < attempt.validation_loss:
+                attempt.validation_loss, attempt.best_epoch = loss, first + epoch
+                best = [parameter.detach().clone() for parameter in trained]
+                waited = 0
+            else:
+                waited += 1
+            if progress:
+                left = (time.monotonic() - started) / epoch * (epochs - epoch)
+                numbers = {"train loss": train_loss, "validation loss": loss}
+                progress.advance(epoch, numbers, eta_seconds=left)
+            if waited >= patience:
+                break
+    restore(trained, best)
+
+
+def _epoch(
+    attempt: Attempt,
+    features: Features,
+    plan: _Plan,
+    optimizer: torch.optim.Optimizer,
+    generator: Generator,
+) -> float:
+    total = 0.0
+    weights = plan.data.weights[plan.train]
+    share = weights / weights.mean()
+    for batch in _shuffled(len(plan.train), plan.config.batch_size, generator):
+        losses = _losses(attempt, features, plan.data, plan.train[batch])
+        loss = (losses * share[batch]).mean()
+        prior = ((attempt.log_tie - LOG_TIE_START) / LOG_TIE_STD).square().sum() / 2
+        optimizer.zero_grad()
+        torch.autograd.backward(loss + prior / len(plan.train))
+        optimizer.step()
+        total += float(loss.detach()) * len(batch)
+    return total / len(plan.train)
+
+
+@torch.no_grad()
+def _validation_loss(attempt: Attempt, features: Features, plan: _Plan) -> float:
+    losses = torch.cat(
+        [
+            _losses(attempt, features, plan.data, rows)
+            for rows in torch.split(plan.validation, EVALUATION_BATCH)
+        ]
+    )
+    loss = float(weighted_mean(losses, plan.data.weights[plan.validation]))
+    if not math.isfinite(loss):
+        raise NumericsError(
+            f"reward fit: validation loss is {loss} after {len(attempt.losses)} passes of seed "
+            f"{attempt.seed}; lower learning_rate or tower_learning_rate"
+        )
+    return loss
+
+
+def _losses(attempt: Attempt, features: Features, data: RankingData, rows: Tensor) -> Tensor:
+    scores = ranking_scores(attempt.head, features, data, rows)
+    return plackett_luce_loss(scores, data.ranks[rows], log_tie=attempt.log_tie)
+
+
+def _shuffled(count: int, size: int, generator: Generator) -> Iterator[Tensor]:
+    yield from torch.split(torch.randperm(count, generator=generator), size)
+
+
+def _pair_features(features: Features, data: RankingData, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Image and prompt features of every candidate that is there."""
+    there = data.ranks[rows] >= 0
+    prompt = data.prompt_index[rows][:, None].expand_as(there)[there]
+    return features.of_images(data.image_index[rows][there]), features.of_prompts(prompt)

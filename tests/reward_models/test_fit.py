@@ -1,0 +1,369 @@
+import json
+import math
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+import reward_models
+from imgalign.errors import ConfigError, InputError
+from imgalign.losses import plackett_luce_loss
+from imgalign.preferences.records import Ranking, ranks, tie_groups
+from imgalign.preferences.splits import three_way_split
+from reward_models.clip import ClipReward
+from reward_models.contract import read_contract
+from reward_models.data import encode, index_rankings
+from reward_models.evaluate import Ceiling, evaluate, score_files
+from reward_models.fit import FitConfig, fit
+from reward_models.images import encode_image
+from reward_models.towers import load_towers
+from reward_models.training import LOG_TIE_START, train_attempt, weighted_mean
+
+NOUNS = ["fox", "house", "tree", "boat", "sun", "cat"]
+
+
+def make_images(count):
+    """Flat noisy pictures whose redness is known: {id: pixels}, {id: redness}."""
+    generator = torch.Generator().manual_seed(0)
+    images, redness = {}, {}
+    for i in range(count):
+        colour = torch.rand(3, 1, 1, generator=generator)
+        noise = 0.1 * torch.rand(3, 16, 16, generator=generator)
+        images[f"{i:03}"] = (0.9 * colour + noise).clamp(0, 1)
+        redness[f"{i:03}"] = float(colour[0] - colour[1:].mean())
+    return images, redness
+
+
+def make_rankings(redness, *, k=4, tolerance=0.0, num_prompts=60):
+    """Somebody who likes red ranks every picture once; neighbours within `tolerance` tie."""
+    ids = sorted(redness)
+    rankings = []
+    for i in range(0, len(ids) - k + 1, k):
+        own = tuple(ids[i : i + k])
+        prompt = f"a {NOUNS[i % 6]} {(i // k) % num_prompts}"
+        groups = tie_groups([redness[image] for image in own], tolerance=tolerance)
+        rankings.append(make_ranking(prompt, own, groups, name=str(i)))
+    return rankings
+
+
+def make_ranking(prompt, image_ids, groups, *, name="0", annotator="ann", verdict="ranked"):
+    return Ranking(
+        ranking_id=name,
+        prompt=prompt,
+        image_ids=image_ids,
+        order=tuple(range(len(image_ids))),
+        ranking=groups,
+        verdict=verdict,
+        reason=None,
+        annotator=annotator,
+        group="red",
+        created_at=datetime(2025, 1, 1, tzinfo=UTC),
+    )
+
+
+@pytest.fixture(scope="module")
+def world():
+    images, redness = make_images(240)
+    return images, redness, make_rankings(redness)
+
+
+@pytest.fixture(scope="module")
+def config(clip_folder):
+    return FitConfig(
+        clip=str(clip_folder), epochs=15, batch_size=8, learning_rate=1e-2, weight_decay=0.01
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted(world, config, tmp_path_factory):
+    images, _, rankings = world
+    out = tmp_path_factory.mktemp("fits") / "reward"
+    ceiling = Ceiling(value=1.0, meaning="noiseless labels")
+    return out, fit(rankings, images.__getitem__, config, out, ceiling=ceiling)
+
+
+def test_a_planted_preference_is_recovered_on_unseen_prompts(fitted):
+    _, report = fitted
+    assert report.test.accuracy.micro > 0.85
+    assert report.test.accuracy.by_prompt[0] > 0.75
+    assert report.test.gain.by_prompt[0] > 0.1
+    assert report.test.share_of_ceiling == report.test.accuracy.micro
+
+
+def test_shuffled_labels_give_chance(world, config, tmp_path):
+    images, _, rankings = world
+    generator = np.random.default_rng(0)
+    shuffled = [
+        replace(r, ranking=tuple((int(i),) for i in generator.permutation(4))) for r in rankings
+    ]
+    report = fit(shuffled, images.__getitem__, config, tmp_path / "reward")
+    low, high = report.test.accuracy.by_prompt
+    assert low < 0.5 < high
+    assert report.test.accuracy.micro < 0.65
+
+
+def test_training_scores_have_mean_0_and_spread_1(fitted, world, config):
+    out, report = fitted
+    images, _, rankings = world
+    train = three_way_split(rankings, validation=0.15, test=0.2, seed=0).train
+    reward = reward_models.load(out)
+    scores = torch.cat(
+        [
+            reward.score(
+                prompts=[r.prompt] * 4, samples=torch.stack([images[i] for i in r.image_ids])
+            )
+            for r in train
+        ]
+    )
+    assert_close(scores.mean(), torch.tensor(0.0), atol=1e-4, rtol=0)
+    assert_close(scores.std(correction=0), torch.tensor(1.0))
+    assert report.train_scores.std == pytest.approx(1.0)
+
+
+def test_parts_of_the_split_share_no_prompt(fitted, world):
+    _, report = fitted
+    _, _, rankings = world
+    assert sum(report.num_prompts.values()) == len({r.prompt for r in rankings})
+    assert sum(report.num_rankings.values()) == len(rankings)
+
+
+def test_evaluating_a_fitted_reward_uses_only_prompts_it_was_tested_on(fitted, world):
+    out, report = fitted
+    images, _, rankings = world
+    ceiling = Ceiling(value=1.0, meaning="noiseless labels")
+    baseline = reward_models.load(report.settings["clip"])
+    again = evaluate(
+        reward_models.load(out), rankings, images.__getitem__, baseline=baseline, ceiling=ceiling
+    )
+    assert again.accuracy == report.test.accuracy
+    assert again.baseline == report.test.baseline
+    assert again.calibration.ece == pytest.approx(report.test.calibration.ece, abs=1e-4)
+
+
+def test_a_reward_cannot_be_evaluated_on_prompts_it_learned_from(fitted, world):
+    out, _ = fitted
+    images, _, rankings = world
+    train = three_way_split(rankings, validation=0.15, test=0.2, seed=0).train
+    with pytest.raises(InputError, match=r"none of 0 held-out rankings .* rank more prompts"):
+        evaluate(reward_models.load(out), train, images.__getitem__)
+
+
+def test_the_report_says_what_was_done(fitted):
+    out, report = fitted
+    saved = json.loads((out / "report.json").read_text())
+    assert saved["test"]["accuracy"]["micro"] == report.test.accuracy.micro
+    assert saved["losses"][0][0] is None
+    assert (out / "reliability.png").read_bytes().startswith(b"\x89PNG")
+    text = "\n".join(report.lines())
+    for word in ("held-out pair accuracy", "chance", "zero-shot CLIP", "annotators' ceiling"):
+        assert word in text
+    contract = read_contract(out)
+    assert contract.metrics["held_out_accuracy"] == report.test.accuracy.micro
+    assert len(contract.golden) == 4
+    assert contract.golden[0].score < contract.golden[3].score
+
+
+def test_equal_seeds_give_equal_weights_and_other_seeds_do_not(world, config, tmp_path):
+    images, _, rankings = world
+    short = config.model_copy(update={"epochs": 3})
+    other = short.model_copy(update={"seeds": (1,)})
+    for name, settings in {"a": short, "b": short, "c": other}.items():
+        fit(rankings, images.__getitem__, settings, tmp_path / name)
+    a, b, c = (ClipReward.from_pretrained(tmp_path / name).heads[0].hidden for name in "abc")
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
+
+
+def test_of_several_seeds_the_lowest_validation_loss_is_kept(world, config, tmp_path):
+    images, _, rankings = world
+    settings = config.model_copy(update={"epochs": 3, "seeds": (0, 1, 2)})
+    report = fit(rankings, images.__getitem__, settings, tmp_path / "reward")
+    losses = {result.seed: result.validation_loss for result in report.seeds}
+    assert list(losses) == [0, 1, 2]
+    assert losses[report.chosen_seed] == min(losses.values())
+
+
+def test_verdicts_without_an_order_are_counted_and_left_out(world, config, tmp_path):
+    images, _, rankings = world
+    more = [
+        replace(rankings[0], ranking=None, verdict="all_bad"),
+        replace(rankings[1], ranking=None, verdict="skipped", reason="broken"),
+        replace(rankings[2], ranking=None, verdict="skipped", reason="unsafe"),
+    ]
+    short = config.model_copy(update={"epochs": 1})
+    report = fit([*more, *rankings], images.__getitem__, short, tmp_path / "reward")
+    assert (report.counts.ranked, report.counts.all_bad, report.counts.skipped) == (60, 1, 2)
+    assert sum(report.num_rankings.values()) == 60
+
+
+def test_many_ties_give_a_higher_tie_weight_than_none(world, config, tmp_path):
+    images, redness, rankings = world
+    tied = make_rankings(redness, tolerance=0.3)
+    with_ties = fit(tied, images.__getitem__, config, tmp_path / "ties")
+    without = fit(rankings, images.__getitem__, config, tmp_path / "none")
+    assert with_ties.log_tie[0] > without.log_tie[0] + 0.5
+    assert with_ties.test.num_tied_pairs > 0
+    assert with_ties.test.accuracy.micro > 0.85
+
+
+def test_rankings_of_different_lengths_mix(world, config, tmp_path):
+    images, redness, _ = world
+    mixed = make_rankings(redness)[:30] + [
+        replace(r, ranking_id=f"pair{i}", prompt=f"pair {i}")
+        for i, r in enumerate(make_rankings(redness, k=2)[60:])
+    ]
+    report = fit(mixed, images.__getitem__, config, tmp_path / "reward")
+    assert report.test.accuracy.micro > 0.8
+
+
+def test_a_ranking_of_weight_2_counts_like_two():
+    losses = torch.tensor([0.3, 1.7])
+    twice = weighted_mean(losses, torch.tensor([2.0, 1.0]))
+    assert_close(twice, torch.tensor((0.3 + 0.3 + 1.7) / 3))
+
+
+def test_weights_reach_the_fit(world, config, tmp_path):
+    images, _, rankings = world
+    # Half of the labels are turned round, and told to count for nothing.
+    turned = {r.ranking_id for r in rankings[::2]}
+    mixed = [replace(r, ranking=r.ranking[::-1]) if r.ranking_id in turned else r for r in rankings]
+    trusted = fit(
+        mixed,
+        images.__getitem__,
+        config,
+        tmp_path / "reward",
+        weights=dict.fromkeys(turned, 1e-6),
+    )
+    reward = ClipReward.from_pretrained(tmp_path / "reward")
+    straight = evaluate(reward, rankings, images.__getitem__)
+    assert straight.accuracy.micro > 0.8
+    assert trusted.test.accuracy.micro < 0.7
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, math.nan])
+def test_a_weight_that_is_not_positive_is_refused(world, config, tmp_path, weight):
+    images, _, rankings = world
+    with pytest.raises(InputError, match="expected a positive weight of ranking 0"):
+        fit(rankings, images.__getitem__, config, tmp_path / "r", weights={"0": weight})
+
+
+def test_a_fit_starts_at_zero_shot_clip_and_counts_each_ranking_once(world, clip_folder):
+    images, redness, _ = world
+    towers = load_towers(clip_folder)
+    rankings = [make_rankings(redness, k=2)[7], make_rankings(redness, k=4)[0]]
+    data = index_rankings(rankings, [1.0, 1.0], device=towers.device)
+    features = encode(data, images.__getitem__, towers, live_image=False, live_text=False)
+    rows = torch.arange(2)
+    settings = FitConfig(clip="unused", epochs=1, batch_size=2)
+    attempt = train_attempt(0, features, [], data, train=rows, validation=rows, config=settings)
+
+    zero_shot = ClipReward.zero_shot(towers)
+    cosines = [
+        zero_shot.score(
+            prompts=[r.prompt] * len(r.image_ids),
+            samples=torch.stack([images[i] for i in r.image_ids]),
+        )
+        for r in rankings
+    ]
+    spread = torch.cat(cosines).std(correction=0)
+    losses = [
+        plackett_luce_loss(
+            cosine[None] / spread,
+            torch.tensor([ranks(ranking)]),
+            log_tie=torch.full((3,), LOG_TIE_START),
+        )
+        for cosine, ranking in zip(cosines, rankings, strict=True)
+    ]
+    # Two rankings, of one pair and of six: their plain mean, before and during the first pass.
+    expected = pytest.approx(float(torch.cat(losses).mean()), rel=1e-4)
+    assert attempt.losses[0][1] == expected
+    assert attempt.losses[1][0] == expected
+
+
+def test_unfrozen_blocks_learn_and_nothing_else_in_the_towers_moves(
+    world, config, clip_folder, tmp_path
+):
+    images, _, rankings = world
+    settings = config.model_copy(
+        update={
+            "unfreeze_image_blocks": 1,
+            "unfreeze_text_blocks": 1,
+            "tower_learning_rate": 1e-3,
+            "tower_epochs": 3,
+            "epochs": 3,
+        }
+    )
+    report = fit(rankings, images.__getitem__, settings, tmp_path / "reward")
+    assert report.seeds[0].unfrozen_helped
+    before = load_towers(clip_folder).model.state_dict()
+    after = ClipReward.from_pretrained(tmp_path / "reward").towers.model.state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert {name.removeprefix("visual.").split(".")[0] for name in moved} <= {
+        "transformer",
+        "ln_post",
+        "proj",
+        "ln_final",
+        "text_projection",
+    }
+    assert not any("resblocks.0" in name for name in moved)
+    assert any(name.startswith("visual.transformer.resblocks.1") for name in moved)
+    assert any(name.startswith("transformer.resblocks.1") for name in moved)
+
+
+def test_unfrozen_blocks_beat_the_head_alone_on_the_training_loss(world, config, tmp_path):
+    images, _, rankings = world
+    settings = config.model_copy(update={"epochs": 2, "patience": 1})
+    more = settings.model_copy(
+        update={"unfreeze_image_blocks": 2, "tower_learning_rate": 3e-3, "tower_epochs": 6}
+    )
+    alone = fit(rankings, images.__getitem__, settings, tmp_path / "alone")
+    joint = fit(rankings, images.__getitem__, more, tmp_path / "joint")
+    assert joint.seeds[0].validation_loss < alone.seeds[0].validation_loss
+
+
+def test_a_ceiling_is_measured_where_annotators_overlap(world, config, tmp_path):
+    images, _, rankings = world
+    second = [replace(r, ranking_id=f"{r.ranking_id}b", annotator="other") for r in rankings]
+    short = config.model_copy(update={"epochs": 1})
+    report = fit([*rankings, *second], images.__getitem__, short, tmp_path / "reward")
+    assert report.test.ceiling.value == 1.0
+    assert report.test.ceiling.meaning == "two annotators with each other, 360 pairs"
+
+
+def test_too_few_prompts_name_a_split_that_works(world, config, tmp_path):
+    images, _, rankings = world
+    few = rankings[:4]
+    with pytest.raises(InputError, match=r"4 prompts in 4 rankings leave no preference for "):
+        fit(few, images.__getitem__, config, tmp_path / "reward")
+    assert not (tmp_path / "reward").exists()
+
+
+def test_fractions_that_leave_nothing_to_train_on_are_refused(world, config, tmp_path):
+    images, _, rankings = world
+    greedy = config.model_copy(update={"validation": 0.6, "test": 0.4})
+    with pytest.raises(ConfigError, match="expected to leave prompts for training"):
+        fit(rankings, images.__getitem__, greedy, tmp_path / "reward")
+
+
+def test_files_are_scored_like_tensors(fitted, world, tmp_path):
+    out, _ = fitted
+    images, redness, _ = world
+    names = sorted(redness, key=redness.__getitem__)
+    for name in (names[0], names[-1]):
+        (tmp_path / f"{name}.png").write_bytes(encode_image(images[name]))
+    files = [tmp_path / f"{names[0]}.png", tmp_path / f"{names[-1]}.png"]
+    reward = reward_models.load(out)
+    dull, red = score_files(reward, files, ["a cat"])
+    assert dull.score < red.score
+    assert (red.path, red.prompt) == (files[1], "a cat")
+
+
+def test_scoring_a_corrupt_file_names_it(fitted, tmp_path):
+    out, _ = fitted
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    with pytest.raises(InputError, match=r"broken.png: not a readable image"):
+        score_files(reward_models.load(out), [broken], ["a cat"])
