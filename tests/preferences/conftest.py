@@ -1,4 +1,6 @@
 import io
+import os
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from sqlalchemy import create_engine, make_url, text
 
 from imgalign.preferences.records import Provenance
 from imgalign.preferences.store import Store
@@ -16,10 +19,10 @@ from imgalign.preferences.store import Store
 def png() -> Callable[..., bytes]:
     """A small PNG of noise; keyword arguments become text chunks."""
 
-    def make(seed: int, **text: str) -> bytes:
+    def make(seed: int, **chunks: str) -> bytes:
         pixels = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
         info = PngInfo()
-        for key, value in text.items():
+        for key, value in chunks.items():
             info.add_text(key, value)
         out = io.BytesIO()
         Image.fromarray(pixels).save(out, "PNG", pnginfo=info)
@@ -48,8 +51,19 @@ def provenance() -> Callable[..., Provenance]:
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'imgalign.db'}"
+def url(tmp_path: Path) -> Iterator[str]:
+    """A new database; on the server that IMGALIGN_TEST_POSTGRES names, if there is one."""
+    server = os.environ.get("IMGALIGN_TEST_POSTGRES")
+    if server is None:
+        yield f"sqlite:///{tmp_path / 'imgalign.db'}"
+        return
+    name = f"test_{uuid.uuid4().hex}"
+    engine = create_engine(server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+        yield make_url(server).set(database=name).render_as_string(hide_password=False)
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    engine.dispose()
 
 
 @pytest.fixture

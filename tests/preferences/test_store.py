@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError
 
 from imgalign.errors import InputError, StoreError
 from imgalign.preferences.records import Counts, Item, Provenance, Submission
@@ -309,7 +309,7 @@ def test_the_database_itself_refuses_to_change_history(
     submission = judge(store.next_item("ann"))
     store.submit(submission)
     store.undo("ann", submission.key)
-    with pytest.raises(IntegrityError, match="append-only"), store.database.write() as connection:
+    with pytest.raises(DBAPIError, match="append-only"), store.database.write() as connection:
         connection.execute(text(statement))
 
 
