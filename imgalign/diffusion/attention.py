@@ -37,6 +37,7 @@ def warn_once(reason: str) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """What went wrong, for a message of one line."""
-    lines = str(error).strip().splitlines()
+    """What went wrong, for a message of one line: the first that is not a mere heading."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    lines = [line for line in lines if line and not line.endswith(":")]
     return lines[0] if lines else type(error).__name__

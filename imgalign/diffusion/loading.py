@@ -10,11 +10,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import diffusers.utils.logging as diffusers_logging
 import torch
 import transformers.utils.logging as transformers_logging
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from peft.utils import get_peft_model_state_dict
 from safetensors import SafetensorError
 
 from imgalign.diffusion.attention import Attention, first_line, warn_once
@@ -22,6 +24,7 @@ from imgalign.diffusion.families import FAMILIES, LORA_FILE, Pipeline
 from imgalign.errors import CheckpointError, InputError
 
 STORYBOOK = Path(__file__).parents[1] / "storybook" / "assets" / "pipeline"
+ADAPTER = "imgalign"
 INDEX = "model_index.json"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -94,25 +97,36 @@ def find_model(model: str) -> tuple[str, str]:
 
 
 def load_adapter(pipeline: Pipeline, folder: Path) -> None:
-    """Switch the LoRA weights in `folder` on; CheckpointError where they do not fit the model."""
+    """Switch the LoRA weights in `folder` on; CheckpointError unless all of them fit the model."""
     try:
-        with quiet():
-            pipeline.load_lora_weights(str(folder), weight_name=LORA_FILE, use_safetensors=True)
+        with quiet(logging.CRITICAL):
+            source: dict[str, Any] = {"weight_name": LORA_FILE, "use_safetensors": True}
+            layers, *_ = pipeline.lora_state_dict(str(folder), **source)
+            # Not from `layers`, which have lost the adapter's scale.
+            pipeline.load_lora_weights(str(folder), adapter_name=ADAPTER, **source)
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: cannot use this adapter: {first_line(error)}") from None
-    if not pipeline.get_active_adapters():
-        raise CheckpointError(f"{folder}: {LORA_FILE} has no weights for this model")
+    used = sum(
+        len(get_peft_model_state_dict(component, adapter_name=ADAPTER))
+        for component in pipeline.components.values()
+        if ADAPTER in getattr(component, "peft_config", {})
+    )
+    if used < len(layers):  # the library would go on with those that fit
+        raise CheckpointError(
+            f"{folder}: {len(layers) - used} of the adapter's {len(layers)} matrices have no place"
+            " in this model; it was trained on another one"
+        )
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Inside, the libraries show neither progress bars for loading nor remarks short of errors."""
+def quiet(below: int = logging.ERROR) -> Iterator[None]:
+    """Inside, the libraries show no progress bars for loading and no remarks below this level."""
     bars = diffusers_logging.is_progress_bar_enabled()
     levels = diffusers_logging.get_verbosity(), transformers_logging.get_verbosity()
     diffusers_logging.disable_progress_bar()
-    diffusers_logging.set_verbosity(logging.ERROR)
+    diffusers_logging.set_verbosity(below)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    transformers_logging.set_verbosity(logging.ERROR)
+    transformers_logging.set_verbosity(below)
     try:
         with warnings.catch_warnings():
             # Between diffusers and huggingface_hub; nothing that a user could change.

@@ -21,7 +21,7 @@ def generator(tiny_pipeline_folder: Path) -> ImageGenerator:
 
 @pytest.fixture
 def adapter(tiny_pipeline, tmp_path: Path) -> Path:
-    policy = DiffusionPolicy(tiny_pipeline, PolicyConfig())
+    policy = DiffusionPolicy(tiny_pipeline, PolicyConfig(lora_alpha=3))  # unlike the rank
     with torch.no_grad():
         for parameter in policy.trainable_parameters():
             parameter.add_(0.05)

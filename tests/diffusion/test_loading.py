@@ -8,10 +8,12 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from imgalign.diffusion import loading
 from imgalign.diffusion.attention import warn_once
 from imgalign.diffusion.loading import choose_device, load_adapter, load_pipeline
+from imgalign.diffusion.policy import DiffusionPolicy, PolicyConfig
 from imgalign.errors import CheckpointError, InputError
 
 CPU = torch.device("cpu")
@@ -73,9 +75,29 @@ def test_a_hub_model_that_cannot_be_fetched_is_refused_in_one_line(monkeypatch, 
     assert "\n" not in str(caught.value)
 
 
-def test_an_adapter_without_weights_for_the_model_is_refused(tiny_pipeline, tmp_path):
-    with pytest.raises(CheckpointError, match="cannot use this adapter"):
-        load_adapter(tiny_pipeline, tmp_path)
+def test_an_adapter_of_another_model_is_refused_in_one_line(tiny_pipeline_folder, tmp_path):
+    def pipeline():
+        return load_pipeline(str(tiny_pipeline_folder), device=CPU)
+
+    def refusal() -> str:
+        with pytest.raises(CheckpointError) as caught:
+            load_adapter(pipeline(), tmp_path)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    assert "cannot use this adapter" in refusal()
+    DiffusionPolicy(pipeline(), PolicyConfig()).save(tmp_path)
+    file = tmp_path / "pytorch_lora_weights.safetensors"
+    layers = load_file(file)
+    load_adapter(pipeline(), tmp_path)
+    # The library would say nothing and leave out what it cannot place.
+    save_file(
+        {name.replace("down_blocks.1", "down_blocks.7"): layer for name, layer in layers.items()},
+        file,
+    )
+    assert f"16 of the adapter's {len(layers)} matrices have no place" in refusal()
+    save_file({name: torch.cat([layer, layer], dim=1) for name, layer in layers.items()}, file)
+    assert "size mismatch" in refusal()
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:x", "cuda:99"])
