@@ -190,6 +190,13 @@ def parse_prompt(text: str) -> SceneSpec:
     return SceneSpec(first=first, count=count, setting=setting)
 
 
+def vocabulary() -> tuple[str, ...]:
+    """Every word a prompt can have, sorted."""
+    phrases = (*OBJECTS, *_KIND_OF_PLURAL, *COLOURS, *COUNTS.values(), *RELATIONS)
+    words = " ".join((*phrases, *SETTINGS.values(), "an")).split()
+    return tuple(sorted(set(words)))
+
+
 def holds(relation: str, a: Placed, b: Placed) -> bool:
     """Whether `a` stands in `relation` to `b`. The one definition; boxes only, no pixels."""
     return _GEOMETRY[relation](a, b)

@@ -1,0 +1,90 @@
+"""Command line of the training scripts; `--help` lists them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+WORK = Path("storybook")
+
+app = typer.Typer(help="Train the models of the storybook.", no_args_is_help=True)
+
+Data = Annotated[Path, typer.Option(help="Folder of training pictures.")]
+Out = Annotated[
+    Path, typer.Option(help="Folder for weights, log and state; resumed if it has any.")
+]
+Samples = Annotated[int, typer.Option(help="Training samples to see in all.", min=1)]
+Rate = Annotated[float, typer.Option(help="Peak learning rate.")]
+
+
+@app.command()
+def data(
+    out: Out = WORK / "data",
+    pictures: Annotated[int, typer.Option(help="How many to draw.", min=1)] = 120_000,
+    seed: int = 0,
+    held_out: Annotated[bool, typer.Option(help="Only held-out combinations.")] = False,
+) -> None:
+    """Draw training pictures."""
+    from imgalign.storybook.train.data import draw_pictures
+
+    draw_pictures(out, num_pictures=pictures, seed=seed, held_out=held_out)
+
+
+@app.command()
+def autoencoder(
+    data: Data = WORK / "data",
+    out: Out = WORK / "autoencoder",
+    samples: Samples = 200_000,
+    learning_rate: Rate = 1.5e-3,
+    decoder_only: Annotated[
+        bool, typer.Option(help="Keep the latents; improve the decoder of OUT/vae.")
+    ] = False,
+) -> None:
+    """Train the autoencoder."""
+    from imgalign.storybook.train.autoencoder import train_autoencoder
+
+    train_autoencoder(
+        data, out, num_samples=samples, learning_rate=learning_rate, decoder_only=decoder_only
+    )
+
+
+@app.command()
+def pipeline(
+    data: Data = WORK / "data",
+    autoencoder: Annotated[Path, typer.Option(help="Folder of the trained autoencoder.")] = WORK
+    / "autoencoder"
+    / "vae",
+    out: Out = WORK / "pipeline",
+    samples: Samples = 1_000_000,
+    learning_rate: Rate = 1e-3,
+) -> None:
+    """Train the UNet and the text encoder."""
+    from imgalign.storybook.train.pipeline import train_pipeline
+
+    train_pipeline(data, autoencoder, out, num_samples=samples, learning_rate=learning_rate)
+
+
+@app.command()
+def clip(
+    data: Data = WORK / "data",
+    out: Out = WORK / "clip",
+    samples: Samples = 400_000,
+    learning_rate: Rate = 1e-3,
+    reconstructions: Annotated[
+        Path | None, typer.Option(help="uint8 [n 64 64 3] of the first n pictures, reconstructed.")
+    ] = None,
+) -> None:
+    """Train the CLIP."""
+    from imgalign.storybook.train.clip import train_clip
+
+    train_clip(
+        data,
+        out,
+        num_samples=samples,
+        learning_rate=learning_rate,
+        reconstructions=reconstructions,
+    )
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,182 @@
+"""The loop all storybook models are trained by: average, log, save, go on where it stopped.
+
+A training folder holds `log.jsonl` (one line every few steps: step, samples, loss terms, learning
+rate, samples per second) and `state.safetensors` / `state.json` (weights, their average, optimizer,
+step). Batches are a function of the step, so a resumed run sees what it would have seen.
+"""
+
+import math
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from torch import Tensor, nn
+
+from imgalign.checkpoint import load_state, save_state
+from imgalign.metrics import MetricsWriter
+from imgalign.storybook.train.data import shuffled_batches
+
+LOG_EVERY = 50
+Indices: TypeAlias = NDArray[np.intp]
+SAVE_EVERY_SECONDS = 180.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """Linear warm-up, a plateau, then a linear fall to zero over the last part."""
+
+    num_steps: int
+    learning_rate: float
+    warmup: int = 200
+    fall: float = 0.3
+    """Share of the steps over which the rate falls."""
+
+    def rate(self, step: int) -> float:
+        """Learning rate of `step`, counted from 0."""
+        rise = min(1.0, (step + 1) / self.warmup)
+        remaining = (self.num_steps - step) / max(1.0, self.fall * self.num_steps)
+        return self.learning_rate * min(rise, remaining, 1.0)
+
+
+class Average:
+    """Exponential moving average of a module's parameters and buffers, with a warm-up.
+
+    After n updates the decay is min(decay, (1 + n) / (10 + n)), so that early weights are soon
+    forgotten.
+    """
+
+    def __init__(self, module: nn.Module, *, decay: float) -> None:
+        self.module = module
+        self.decay = decay
+        self.values = {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Move the average towards the module's weights of now; `step` counts from 0."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for name, value in self.module.state_dict().items():
+            if value.is_floating_point():
+                self.values[name].lerp_(value, 1 - decay)
+            else:
+                self.values[name].copy_(value)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The module with averaged weights inside the block, its own again after it."""
+        own = {name: value.detach().clone() for name, value in self.module.state_dict().items()}
+        self.module.load_state_dict(self.values)
+        try:
+            yield
+        finally:
+            self.module.load_state_dict(own)
+
+
+def train(
+    folder: Path,
+    module: nn.Module,
+    loss: Callable[[Indices], tuple[Tensor, Mapping[str, float]]],
+    *,
+    num_pictures: int,
+    schedule: Schedule,
+    batch: int,
+    weight_decay: float = 0.01,
+    decay: float = 0.9995,
+    betas: tuple[float, float] = (0.9, 0.99),
+    on_save: Callable[[int], None] | None = None,
+) -> None:
+    """Minimise `loss(indices of pictures)` over `module`; leave the averaged weights in it.
+
+    `loss` returns the scalar to minimise and what to log. `on_save(step)` is called with the
+    averaged weights in place after each save. Weights of fewer than two axes are not decayed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    trained = [p for p in module.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=schedule.learning_rate, betas=betas)
+    average = Average(module, decay=decay)
+    step = 0
+    if (folder / "state.json").is_file():
+        state = load_state(folder, "state")
+        module.load_state_dict(state["module"])
+        optimizer.load_state_dict(state["optimizer"])
+        average.values = state["average"]
+        step = int(state["step"])
+        say(f"{folder}: going on at step {step} of {schedule.num_steps}")
+
+    def save() -> None:
+        save_state(
+            folder,
+            "state",
+            {
+                "module": module.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "average": average.values,
+                "step": step,
+            },
+        )
+        if on_save is not None:
+            with average.applied():
+                on_save(step)
+
+    batches = shuffled_batches(num_pictures, batch, seed=1, start=step)
+    started = saved = time.monotonic()
+    first, seen = step, 0
+    with MetricsWriter(folder / "log.jsonl", resume_step=step or None) as log:
+        while step < schedule.num_steps:
+            for group in optimizer.param_groups:
+                group["lr"] = schedule.rate(step)
+            torch.manual_seed(step)  # so that a resumed run draws what it would have drawn
+            value, terms = loss(next(batches))
+            optimizer.zero_grad(set_to_none=True)
+            value.backward()  # type: ignore[no-untyped-call]
+            norm = nn.utils.clip_grad_norm_(trained, 1.0)
+            if not math.isfinite(float(norm)):
+                raise FloatingPointError(f"{folder}: gradient norm {float(norm)} at step {step}")
+            optimizer.step()
+            average.update(step)
+            step, seen = step + 1, seen + batch
+            now = time.monotonic()
+            if step % LOG_EVERY == 0 or step == schedule.num_steps:
+                speed = seen / (now - started)
+                log.write(
+                    step,
+                    {
+                        "samples": step * batch,
+                        **terms,
+                        "grad_norm": float(norm),
+                        "learning_rate": schedule.rate(step - 1),
+                        "samples_per_second": speed,
+                        "machine": machine(),
+                    },
+                )
+                shown = "  ".join(f"{name} {term:.4f}" for name, term in terms.items())
+                left = (schedule.num_steps - step) * (now - started) / (step - first) / 60
+                where = f"step {step}/{schedule.num_steps}"
+                say(f"{where}  {shown}  {speed:.0f}/s  {left:.0f} min left")
+            if now - saved > SAVE_EVERY_SECONDS or step == schedule.num_steps:
+                save()
+                saved = time.monotonic()
+    module.load_state_dict(average.values)
+
+
+def machine() -> str:
+    """What the training runs on, for its log."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"CPU, {torch.get_num_threads()} threads, {platform.machine()}"
+
+
+def say(text: str) -> None:
+    """One line of progress on standard error."""
+    Console(stderr=True, soft_wrap=True).print(text, highlight=False)

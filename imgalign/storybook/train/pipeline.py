@@ -1,0 +1,184 @@
+"""Train the storybook's text-to-image model: a UNet and its text encoder, from nothing, together.
+
+A `StableDiffusionPipeline` like any other: CLIP tokenizer and text encoder, UNet with
+cross-attention, DDIM scheduler. v-prediction (arXiv:2202.00512) on a schedule that ends in pure
+noise, sampled with trailing timesteps (arXiv:2305.08891), so that nights come out dark and snow
+white. A tenth of the captions is empty, for classifier-free guidance (arXiv:2207.12598). Latents
+are computed once, before training. Left out: timestep weighting.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from imgalign.storybook.scenes import vocabulary
+from imgalign.storybook.tokenizer import build_tokenizer
+from imgalign.storybook.train.autoencoder import LATENT_CHANNELS, batch_images
+from imgalign.storybook.train.data import Pictures, load_pictures
+from imgalign.storybook.train.loop import Indices, Schedule, say, train
+
+CONTEXT = 16
+"""Tokens of a prompt, both ends included; the longest prompt of the grammar has 13."""
+TEXT_WIDTH = 128
+BATCH = 64
+EMPTY_CAPTIONS = 0.1
+
+
+class TextToImage(nn.Module):
+    """What is trained: the UNet and the text encoder."""
+
+    def __init__(self, tokenizer: CLIPTokenizer) -> None:
+        super().__init__()
+        self.text_encoder = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=TEXT_WIDTH,
+                intermediate_size=4 * TEXT_WIDTH,
+                num_hidden_layers=3,
+                num_attention_heads=4,
+                max_position_embeddings=CONTEXT,
+                projection_dim=TEXT_WIDTH,
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+            )
+        )
+        self.unet = UNet2DConditionModel(
+            sample_size=8,
+            in_channels=LATENT_CHANNELS,
+            out_channels=LATENT_CHANNELS,
+            block_out_channels=(96, 192),
+            layers_per_block=1,
+            down_block_types=("CrossAttnDownBlock2D",) * 2,
+            up_block_types=("CrossAttnUpBlock2D",) * 2,
+            cross_attention_dim=TEXT_WIDTH,
+            attention_head_dim=(3, 6),  # despite its name, diffusers reads this as heads per level
+            norm_num_groups=16,
+        )
+
+    def forward(self, noisy: Tensor, timesteps: Tensor, tokens: Tensor) -> Tensor:
+        text = self.text_encoder(tokens).last_hidden_state
+        predicted: Tensor = self.unet(noisy, timesteps, text).sample
+        return predicted
+
+
+def build_scheduler() -> DDIMScheduler:
+    """The noise schedule that training and sampling share."""
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        clip_sample=False,
+        set_alpha_to_one=True,
+    )
+
+
+def train_pipeline(
+    data: Path, autoencoder: Path, out: Path, *, num_samples: int, learning_rate: float
+) -> None:
+    """Train on `data`, resume if `out` has state, write `out/pipeline` in diffusers' format."""
+    torch.manual_seed(0)
+    pictures = load_pictures(data)
+    vae = AutoencoderKL.from_pretrained(autoencoder).eval()
+    latents = encoded(pictures, vae, out / "latents.npy")
+    tokenizer = build_tokenizer(vocabulary(), out / "tokenizer", max_length=CONTEXT)
+    tokens = tokenise(tokenizer, pictures.captions)
+    (empty,) = tokenise(tokenizer, ("",))
+    model = TextToImage(tokenizer).train().to(memory_format=torch.channels_last)
+    scheduler = build_scheduler()
+
+    def loss(indices: Indices) -> tuple[Tensor, dict[str, float]]:
+        clean = torch.from_numpy(latents[np.sort(indices)]).float()
+        caption = tokens[np.sort(indices)]
+        caption = torch.where(torch.rand(len(indices), 1) < EMPTY_CAPTIONS, empty, caption)
+        noise = torch.randn_like(clean)
+        timesteps = torch.randint(scheduler.config.num_train_timesteps, (len(indices),))
+        noisy = scheduler.add_noise(clean, noise, timesteps)
+        target = scheduler.get_velocity(clean, noise, timesteps)
+        with torch.autocast("cpu", torch.bfloat16):
+            predicted = model(noisy.to(memory_format=torch.channels_last), timesteps, caption)
+        error = mse_loss(predicted.float(), target)
+        return error, {"loss": error.item()}
+
+    def save(step: int) -> None:
+        say(f"{out}: writing the pipeline of step {step}")
+        write_pipeline(model, vae, tokenizer, scheduler, out / "pipeline")
+
+    train(
+        out,
+        model,
+        loss,
+        num_pictures=len(pictures),
+        schedule=Schedule(num_steps=num_samples // BATCH, learning_rate=learning_rate),
+        batch=BATCH,
+        decay=0.999,
+        on_save=save,
+    )
+
+
+def write_pipeline(
+    model: TextToImage,
+    vae: AutoencoderKL,
+    tokenizer: CLIPTokenizer,
+    scheduler: DDIMScheduler,
+    folder: Path,
+) -> None:
+    """Write what `StableDiffusionPipeline.from_pretrained(folder)` loads as is.
+
+    UNet and autoencoder are stored in half precision, which diffusers loads as float32; the text
+    encoder in float32, because transformers would keep the stored type.
+    """
+    StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=model.text_encoder,
+        tokenizer=tokenizer,
+        unet=model.unet,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder)
+    for part, name in ((vae, "vae"), (model.unet, "unet")):
+        half = type(part).from_pretrained(folder / name, torch_dtype=torch.float16)
+        half.save_pretrained(folder / name)
+
+
+def encoded(pictures: Pictures, vae: AutoencoderKL, cache: Path) -> NDArray[np.float16]:
+    """Latents of all pictures, float16 [n c h w], computed once and kept in `cache`."""
+    if not cache.is_file():
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        parts = []
+        with torch.no_grad():
+            for indices in np.array_split(np.arange(len(pictures)), -(-len(pictures) // 256)):
+                posterior = vae.encode(batch_images(pictures, indices)).latent_dist
+                parts.append((posterior.mean * vae.config.scaling_factor).half().numpy())
+        np.save(cache, np.concatenate(parts))
+    return np.load(cache)
+
+
+def tokenise(tokenizer: CLIPTokenizer, captions: tuple[str, ...]) -> Tensor:
+    """Token ids [n CONTEXT], padded."""
+    batch = tokenizer(
+        list(captions),
+        padding="max_length",
+        max_length=CONTEXT,
+        truncation=True,
+        return_tensors="pt",
+    )
+    ids: Tensor = batch.input_ids
+    return ids
