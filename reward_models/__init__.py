@@ -15,9 +15,9 @@ __all__ = ["load"]
 def load(reward: str | Path, *, device: str = "cpu") -> "RewardModel":
     """The reward in a folder, or zero-shot CLIP for what names a CLIP.
 
-    A fitted reward is a folder with contract.json, or a run of `imgalign reward train`. Anything
-    else is given to `reward_models.clip.load_towers`: a CLIP folder, "storybook", "hf-hub:..." or
-    "architecture:tag". InputError or CheckpointError say what is wrong with it.
+    A fitted reward is what `imgalign reward train` writes, a folder with contract.json. A CLIP is a
+    folder in open_clip's layout, "storybook", "hf-hub:owner/model" or "architecture:tag".
+    InputError or CheckpointError say what is wrong with it.
     """
     from reward_models.clip import ClipReward, load_towers
     from reward_models.contract import CONTRACT_FILE

@@ -153,7 +153,7 @@ def load_towers(name: str | Path) -> Towers:
     "ViT-B-32:laion2b_s34b_b79k". QuickGELU follows the tag, which the architecture's name alone
     gets wrong. InputError where nothing is there, CheckpointError where the weights do not fit.
     """
-    model_name, tag, quick_gelu = _resolve(str(name))
+    model_name, tag, quick_gelu = resolve(str(name))
     config = open_clip.get_model_config(model_name)
     if config is None:
         raise InputError(f"{name}: expected a model open_clip knows; see open_clip.list_models()")
@@ -191,8 +191,12 @@ def rebuild_towers(contract: Contract, folder: Path) -> Towers:
     )
 
 
-def _resolve(name: str) -> tuple[str, str | None, bool]:
-    """open_clip's own name, tag and QuickGELU flag of what a user wrote."""
+def resolve(name: str) -> tuple[str, str | None, bool]:
+    """open_clip's own name, tag and whether to force QuickGELU, for what a user wrote.
+
+    Example: "ViT-B-32:openai" gives ("ViT-B-32", "openai", True), though the architecture's own
+    configuration says GELU. Folders and hub repositories say it themselves.
+    """
     if name.startswith(HF_HUB_PREFIX):
         return name, None, False
     if name == "storybook":

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from imgalign.errors import CheckpointError, ConfigError, InputError
 from reward_models.images import decode_image, encode_image
-from reward_models.towers import load_towers
+from reward_models.towers import load_towers, resolve
 
 
 def test_features_equal_those_of_open_clip(clip_folder):
@@ -103,3 +103,9 @@ def test_a_folder_without_weights_is_a_checkpoint_error(clip_folder, tmp_path):
     (folder / "open_clip_model.safetensors").unlink()
     with pytest.raises(CheckpointError, match="open_clip cannot load it"):
         load_towers(folder)
+
+
+def test_the_activation_follows_the_tag_and_not_the_architecture():
+    assert open_clip.get_model_config("ViT-B-32").get("quick_gelu", False) is False
+    assert resolve("ViT-B-32:openai") == ("ViT-B-32", "openai", True)
+    assert resolve("ViT-B-32:laion2b_s34b_b79k") == ("ViT-B-32", "laion2b_s34b_b79k", False)
