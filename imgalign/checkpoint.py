@@ -103,10 +103,24 @@ def prune(run: Path, *, keep: int | None, protect: Collection[int] = ()) -> None
     stay = {*protect, *([] if best is None else [best])}
     for folder in checkpoints(run)[:-keep]:
         if step_of(folder) not in stay:
-            # Renamed first: a folder that is half removed must not look like a damaged checkpoint.
-            doomed = run / f"{UNFINISHED}old-{folder.name}"
-            folder.rename(doomed)
-            shutil.rmtree(doomed, ignore_errors=True)
+            remove_checkpoint(folder)
+
+
+def remove_checkpoints_after(run: Path, step: int) -> None:
+    """Remove the checkpoints of later steps: the run went back to this one."""
+    for folder in checkpoints(run):
+        if step_of(folder) > step:
+            remove_checkpoint(folder)
+    newest = next(iter(reversed(checkpoints(run))), None)
+    if newest is not None:
+        mark(run, "latest", step_of(newest))
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Remove one checkpoint; renamed first, lest a half removed one looks like a damaged one."""
+    doomed = folder.parent / f"{UNFINISHED}old-{folder.name}"
+    folder.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
 
 
 def remove_unfinished(run: Path) -> None:

@@ -119,6 +119,25 @@ class RunStatus:
     message: str | None = None
     """One line for a person: why it stopped, what failed, how to go on."""
 
+    @staticmethod
+    def of_this_process(
+        state: RunState,
+        step: int,
+        total: int,
+        *,
+        eta_seconds: float | None = None,
+        message: str | None = None,
+    ) -> "RunStatus":
+        """A status with this process's number in it."""
+        return RunStatus(
+            state=state,
+            pid=os.getpid(),
+            step=step,
+            total=total,
+            eta_seconds=eta_seconds,
+            message=message,
+        )
+
 
 def write_status(run: Path, status: RunStatus) -> None:
     """Replace `status.json` in one move."""

@@ -18,6 +18,7 @@ from torch.nn import Parameter
 
 from imgalign.checkpoint import ADAPTER
 from imgalign.policy import Steps, Trajectory
+from imgalign.train import TrainConfig
 
 
 class RandomWalk:
@@ -129,3 +130,25 @@ class Brightness:
 
     def score(self, *, prompts: Sequence[str], samples: Tensor) -> Tensor:
         return samples.mean(dim=(1, 2, 3))
+
+
+def walk_settings(**changes: object) -> TrainConfig:
+    """A run of a few small iterations that uses everything: KL control, held-out prompts, saves."""
+    settings: dict[str, object] = {
+        "policy": {"batch_size": 4},
+        "ppo": {
+            "advantages": "value",
+            "inner_epochs": 2,
+            "minibatches": 2,
+            "kl": {"coefficient": 0.01, "target_nats": 0.5},
+        },
+        "optimizer": {"learning_rate": 0.02, "warmup_iterations": 2},
+        "prompts": {"num_storybook": 5, "num_held_out": 2},
+        "held_out": {"every": 2, "patience": None},
+        "samples": {"every": 3, "num_prompts": 2, "images_per_prompt": 2},
+        "prompts_per_iteration": 2,
+        "images_per_prompt": 4,
+        "checkpoint_every": 2,
+        "iterations": 6,
+    }
+    return TrainConfig.model_validate(settings | changes)

@@ -1,0 +1,148 @@
+"""Fine-tuning a policy on a reward: settings, the loop, and what it leaves in a run folder.
+
+Layer 4: knows the diffusion policy and the algorithms; rewards are handed in. Left out: parsing a
+command line and loading reward models (cli.py), other processes' view of a run (metrics.py).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from signal import Signals
+
+import torch
+
+from imgalign.checkpoint import lock_run
+from imgalign.diffusion.loading import choose_device, load_pipeline
+from imgalign.diffusion.policy import DiffusionPolicy
+from imgalign.errors import ConfigError
+from imgalign.metrics import RunState, RunStatus, read_status, write_status
+from imgalign.policy import Policy, RewardModel
+from imgalign.train.config import RewardConfig, TrainConfig
+from imgalign.train.folder import begin, claim
+from imgalign.train.loop import OnStep, Prompts, Rewards, Session, rng_apart
+from imgalign.train.prompts import load_prompts
+from imgalign.train.stopping import RunEnd, StopRequest
+
+__all__ = ["RewardConfig", "RunResult", "TrainConfig", "load_policy", "run"]
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """How a run ended. Example: end "held-out reward", step 40, checkpoint runs/a/step-000020."""
+
+    folder: Path
+    end: RunEnd
+    step: int
+    """The last step whose weights were kept."""
+    total: int
+    checkpoint: Path | None
+    """The one to use: best on held-out prompts, else the last. None when no step was made."""
+    message: str
+    """One line for a person."""
+    signal: Signals | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """For the process: 0, or as a shell reports a signal, 130 for Ctrl-C, 143 for SIGTERM."""
+        return 0 if self.signal is None else 128 + self.signal
+
+
+def run(
+    settings: TrainConfig,
+    *,
+    reward: RewardModel,
+    held_out_reward: RewardModel | None = None,
+    out: Path,
+    resume: bool = False,
+    policy: Policy | None = None,
+    on_step: OnStep | None = None,
+) -> RunResult:
+    """Train in the folder `out`, which must be new, or hold this run when `resume` is set.
+
+    `policy` replaces the model that the settings name. SIGTERM and Ctrl-C end the run after saving;
+    the result then says so. Errors are of `imgalign.errors`, and leave the newest checkpoint good.
+    """
+    training, held_out = load_prompts(settings.prompts)
+    if settings.prompts_per_iteration > len(training):
+        raise ConfigError(
+            f"prompts_per_iteration: expected at most {len(training)}, the number of training "
+            f"prompts, got {settings.prompts_per_iteration}"
+        )
+    claim(out, resume=resume)
+    total, step = settings.iterations, 0
+    with lock_run(out), StopRequest() as stop, rng_apart():
+        checkpoint = begin(out, settings, resume=resume)
+        torch.manual_seed(settings.seed)
+        try:
+            write_status(out, RunStatus.of_this_process("running", step, total))
+            session = Session(
+                settings,
+                policy=policy or load_policy(settings),
+                rewards=Rewards(training=reward, held_out=held_out_reward or reward),
+                prompts=Prompts(training=training, held_out=held_out),
+                out=out,
+                stop=stop,
+                on_step=on_step,
+            )
+            if checkpoint is not None:
+                session.resume(checkpoint)
+            end = session.go()
+        except BaseException as error:
+            interrupted = isinstance(error, KeyboardInterrupt)
+            leave_word(out, "stopped" if interrupted else "failed", total, error)
+            raise
+        message = explain(end, session)
+        state: RunState = "stopped" if end == "signal" else "finished"
+        write_status(out, RunStatus.of_this_process(state, session.step, total, message=message))
+        return RunResult(
+            folder=out,
+            end=end,
+            step=session.step,
+            total=total,
+            checkpoint=session.newest(),
+            message=message,
+            signal=stop.signal if end == "signal" else None,
+        )
+
+
+def load_policy(settings: TrainConfig) -> DiffusionPolicy:
+    """The model that the settings name, with a fresh adapter."""
+    pipeline = load_pipeline(
+        settings.model,
+        device=choose_device(settings.device),
+        dtype=DTYPES[settings.dtype],
+        attention=settings.attention,
+    )
+    return DiffusionPolicy(pipeline, settings.policy, seed=settings.seed)
+
+
+def explain(end: RunEnd, session: Session) -> str:
+    """Why the run ended and what to do with it, in one line."""
+    step, settings = session.step, session.settings
+    match end:
+        case "finished":
+            return f"finished at step {step}"
+        case "kl budget":
+            return (
+                f"the kl budget of {settings.kl_budget_nats} nats is spent; kept step {step}, the "
+                "last one inside it"
+            )
+        case "held-out reward":
+            return (
+                f"the held-out reward has not risen for {session.best.since} measurements; the "
+                f"best was step {session.best.step}"
+            )
+        case "signal":
+            return f"stopped at step {step}; resume with --resume"
+
+
+def leave_word(out: Path, state: RunState, total: int, error: BaseException) -> None:
+    """Say in `status.json` that and why the run ended, as far as the disk still takes it."""
+    last = read_status(out)
+    message = " ".join(f"{error}".split()) or type(error).__name__
+    status = RunStatus.of_this_process(state, last.step if last else 0, total, message=message)
+    try:
+        write_status(out, status)
+    except OSError:
+        return

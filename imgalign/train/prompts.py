@@ -1,0 +1,134 @@
+"""Which prompts and seeds each iteration of a run uses: functions of the run's seed and the count.
+
+Nothing here has a state, so a resumed run goes on with exactly the prompts and seeds that an
+uninterrupted one would have used.
+
+Training seeds are 2**31 and above, evaluation seeds below. That split is in the low 32 bits because
+torch's CPU generator looks at no others: seeds 5 and 2**32 + 5 give the same noise.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from pydantic import Field, PositiveInt
+
+from imgalign.config import Config
+from imgalign.errors import InputError
+from imgalign.storybook import scenes
+
+HALF = 2**31
+EVALUATION_SEEDS = range(HALF)
+"""Seeds for pictures that are compared or measured; training never uses one of them."""
+
+
+class PromptsConfig(Config):
+    """Where the prompts of a run come from."""
+
+    file: Path | None = None
+    """Text file with one prompt per line; null takes prompts of the storybook world."""
+
+    num_storybook: PositiveInt = 200
+    """How many, without a file."""
+
+    held_out_file: Path | None = None
+    """Prompts that are only ever scored, never learned from. Null, with a file: `num_held_out` of
+    its lines, chosen by their hash. Null, without one: storybook combinations that neither the
+    shipped model nor this run trains on."""
+
+    num_held_out: Annotated[int, Field(ge=0)] = 16
+    """How many prompts are held out, where no file says which. 0 measures nothing on the side."""
+
+    seed: int = 7001
+    """Draws the storybook prompts. Differs from the seeds that evaluation draws its own with."""
+
+
+def load_prompts(config: PromptsConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Training and held-out prompts, without a prompt that is in both.
+
+    InputError for a missing or empty file, or when nothing is left to train on.
+    """
+    if config.file is None:
+        drawn = [
+            scenes.evaluation_prompts(count, seed=config.seed, held_out=held_out)
+            for count, held_out in [(config.num_storybook, False), (config.num_held_out, True)]
+        ]
+        training, held_out = drawn
+    else:
+        training = read_prompts(config.file)
+        by_hash = sorted(training, key=stable_hash)
+        held_out = tuple(by_hash[: config.num_held_out])
+    if config.held_out_file is not None:
+        held_out = read_prompts(config.held_out_file)
+    apart = set(held_out)
+    training = tuple(prompt for prompt in training if prompt not in apart)
+    if not training:
+        raise InputError(
+            f"{config.file}: no prompt is left to train on after {len(held_out)} were held out; "
+            "add prompts or lower prompts.num_held_out"
+        )
+    return training, held_out
+
+
+def read_prompts(path: Path) -> tuple[str, ...]:
+    """The distinct lines of a text file, without empty ones and those that begin with #."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such prompt file") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: expected a text file with prompts, got a folder") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: expected a text file in utf-8") from None
+    lines = (line.strip() for line in text.removeprefix("\ufeff").splitlines())
+    prompts = tuple(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
+    if not prompts:
+        raise InputError(f"{path}: expected at least one prompt, one per line, got none")
+    return prompts
+
+
+def iteration_prompts(
+    prompts: Sequence[str], iteration: int, *, count: int, seed: int
+) -> tuple[str, ...]:
+    """The `count` prompts of an iteration: the list in a new order each time it has been used up.
+
+    A prompt may come twice in an iteration only where two such orders meet.
+    """
+    chosen = []
+    for position in range(iteration * count, (iteration + 1) * count):
+        epoch, place = divmod(position, len(prompts))
+        chosen.append(prompts[epoch_order(len(prompts), epoch, seed=seed)[place]])
+    return tuple(chosen)
+
+
+def epoch_order(num_prompts: int, epoch: int, *, seed: int) -> list[int]:
+    """A permutation of the prompts for one pass over them."""
+    generator = seeded_generator(f"prompt order/{seed}/{epoch}")
+    order: list[int] = torch.randperm(num_prompts, generator=generator).tolist()
+    return order
+
+
+def training_seed(run_seed: int, number: int) -> int:
+    """Seed of the `number`-th training image of a run: at or above 2**31, below 2**32.
+
+    One-to-one in `number`, so no two images of a run share their noise until 2**31 of them.
+    """
+    key = stable_hash(f"training image/{run_seed}")
+    value = (number + key) % HALF
+    # Odd factors and right shifts are one-to-one on 31 bits, and so is what they compose to.
+    for round_number in range(3):
+        value = value * (2 * (key >> (40 * round_number)) + 1) % HALF
+        value ^= value >> 15
+    return HALF + value
+
+
+def seeded_generator(name: str) -> torch.Generator:
+    """A CPU generator whose numbers are decided by a name, in every process alike."""
+    return torch.Generator("cpu").manual_seed(stable_hash(name) % 2**32)
+
+
+def stable_hash(text: str) -> int:
+    """A large integer that is the same in every process, unlike `hash`."""
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8")).digest())
