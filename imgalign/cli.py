@@ -7,6 +7,7 @@ anything else is a bug and keeps its traceback.
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -66,6 +67,244 @@ def imgalign(
     ] = False,
 ) -> None:
     """Rank images, learn the reward, align the model, compare: feedback for text-to-image."""
+
+
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Settings to change.")
+]
+FirstSeed = Annotated[
+    int, typer.Option(min=0, help="Of the first image; the next has one more.")
+]
+Model = Annotated[
+    str, typer.Option(help='"storybook", a folder in diffusers\' layout, or a hub name.')
+]
+Adapter = Annotated[
+    Path | None, typer.Option(help="A run, one of its checkpoints, or any LoRA folder.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")]
+Steps = Annotated[int, typer.Option(min=1, help="Denoising steps per image.")]
+Guidance = Annotated[float, typer.Option(help="Classifier-free guidance; 1 is off.")]
+Database = Annotated[
+    str | None,
+    typer.Option(help="SQLAlchemy URL; IMGALIGN_DATABASE or imgalign.db here if not given."),
+]
+Images = Annotated[Path, typer.Option(help="Folder of original images.")]
+Project = Annotated[str, typer.Option(help="Queue within the database.")]
+Group = Annotated[str | None, typer.Option(help="Only rankings by annotators of this group.")]
+PromptTexts = Annotated[list[str] | None, typer.Option("--prompt", help="May be repeated.")]
+PromptFile = Annotated[Path | None, typer.Option(help="Text file with one prompt per line.")]
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="New folder for all that is made.")] = Path("demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Another seed is another run.")] = 0,
+    group: Annotated[str, typer.Option(help="Whose taste: cosy, dreamy or graphic.")] = "cosy",
+    shuffled: Annotated[
+        bool, typer.Option(help="The control: rankings dealt to the wrong images.")
+    ] = False,
+) -> None:
+    """Run the whole loop on the embedded world: rank, learn, align, compare."""
+    from imgalign.demo import run_demo
+
+    run_demo(out, seed=seed, group=group, shuffled=shuffled)
+
+
+@app.command()
+def candidates(
+    prompt: PromptTexts = None,
+    prompts: PromptFile = None,
+    storybook_prompts: Annotated[
+        int, typer.Option(min=1, help="Without prompts: so many of the storybook's.")
+    ] = 40,
+    per_prompt: Annotated[int, typer.Option(min=2, max=9, help="Images to choose from.")] = 4,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of the first image; the next has one more.")
+    ] = 0,
+    model: Model = "storybook",
+    adapter: Adapter = None,
+    steps: Steps = 20,
+    guidance: Guidance = 1.0,
+    overlap: Annotated[int, typer.Option(min=1, help="Annotators who shall rank each item.")] = 1,
+    project: Project = "default",
+    database: Database = None,
+    images: Images = Path("images"),
+    device: Device = "auto",
+) -> None:
+    """Generate images and queue them for ranking."""
+    from imgalign.candidates import chosen_prompts, queue_candidates
+    from imgalign.generate import ImageGenerator
+    from imgalign.preferences.store import Store
+    from imgalign.progress import progress
+
+    texts = chosen_prompts(prompt or (), prompts, otherwise=storybook_prompts)
+    with Store.open(database, images=images) as store, progress("generating") as on_progress:
+        made = queue_candidates(
+            store,
+            ImageGenerator(model, adapter, device=device),
+            texts,
+            per_prompt=per_prompt,
+            first_seed=seed,
+            steps=steps,
+            guidance_scale=guidance,
+            project=project,
+            overlap=overlap,
+            on_progress=on_progress,
+        )
+    typer.echo(f"{len(made)} items of {per_prompt} images are queued; rank them with `imgalign ui`")
+
+
+@app.command()
+def ui(
+    host: Annotated[str, typer.Option(help="Any but loopback lets others in: no login.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 7860,
+    model: Model = "storybook",
+    runs: Annotated[Path, typer.Option(help="Folder of training runs.")] = Path("runs"),
+    database: Database = None,
+    images: Images = Path("images"),
+) -> None:
+    """Open the app: rank, train, generate."""
+    from ui.app import Settings, launch
+
+    typer.echo(f"imgalign is at http://{host}:{port} (Ctrl-C stops it; nothing is lost)")
+    launch(Settings(host=host, port=port, model=model, runs=runs, database=database, images=images))
+
+
+@reward.command("train")
+def reward_train(
+    config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
+    overrides: Overrides = None,
+    out: Annotated[Path, typer.Option(help="Folder for the reward model.")] = Path("runs/reward"),
+    group: Group = None,
+    project: Annotated[str | None, typer.Option(help="Only rankings of this project.")] = None,
+    database: Database = None,
+    images: Images = Path("images"),
+) -> None:
+    """Fit a CLIP-based reward model to the rankings in the store."""
+    from imgalign.config import load_config
+    from imgalign.preferences.store import Store
+    from reward_models.fit import FitConfig, fit
+    from reward_models.images import read_image
+
+    settings = load_config(FitConfig, config, overrides or ())
+    with Store.open(database, images=images) as store:
+        report = fit(
+            store.rankings(group=group, project=project),
+            lambda image_id: read_image(store.image_path(image_id)),
+            settings,
+            out,
+        )
+    typer.echo("\n".join(report.lines()))
+    typer.echo(f"written to {out}")
+
+
+@reward.command("eval")
+def reward_eval(
+    reward: Annotated[str, typer.Argument(help="Folder of a reward model, or a CLIP.")],
+    group: Group = None,
+    project: Annotated[str | None, typer.Option(help="Only rankings of this project.")] = None,
+    database: Database = None,
+    images: Images = Path("images"),
+) -> None:
+    """Compare a reward model with the rankings in the store, on prompts it did not learn from."""
+    import reward_models
+    from imgalign.preferences.store import Store
+    from reward_models.evaluate import evaluate
+    from reward_models.images import read_image
+
+    model = reward_models.load(reward)
+    with Store.open(database, images=images) as store:
+        evaluation = evaluate(
+            model,
+            store.rankings(group=group, project=project),
+            lambda image_id: read_image(store.image_path(image_id)),
+        )
+    typer.echo("\n".join(evaluation.lines()))
+
+
+@reward.command("score")
+def reward_score(
+    reward: Annotated[str, typer.Argument(help="Folder of a reward model, or a CLIP.")],
+    files: Annotated[list[Path], typer.Argument(help="Images.")],
+    prompt: Annotated[list[str], typer.Option(help="One for all images, or one for each.")],
+) -> None:
+    """Score image files."""
+    import reward_models
+    from reward_models.evaluate import score_files
+
+    for scored in score_files(reward_models.load(reward), files, prompt):
+        typer.echo(f"{scored.score:+.4f}\t{scored.path}\t{scored.prompt}")
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="A recipe, such as configs/storybook_ppo.yaml.")],
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder; runs/ and the recipe's name if not given.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the run stopped.")] = False,
+) -> None:
+    """Fine-tune a model on a reward."""
+    import reward_models
+    from imgalign.config import load_config
+    from imgalign.errors import ConfigError
+    from imgalign.recipes import find_recipe
+    from imgalign.train import TrainConfig, run
+
+    recipe = find_recipe(config)
+    settings = load_config(TrainConfig, recipe, overrides or ())
+    if settings.reward.path is None:
+        raise ConfigError("reward.path: expected a reward model; add reward.path=runs/reward")
+    held_out = settings.reward.held_out
+    result = run(
+        settings,
+        reward=reward_models.load(settings.reward.path),
+        held_out_reward=None if held_out is None else reward_models.load(held_out),
+        out=out or Path("runs") / recipe.stem,
+        resume=resume,
+    )
+    typer.echo(f"{result.folder}: {result.message}")
+    raise typer.Exit(result.exit_code)
+
+
+@app.command()
+def generate(
+    prompt: PromptTexts = None,
+    prompts: PromptFile = None,
+    out: Annotated[Path, typer.Option(help="Folder for the images.")] = Path("generated"),
+    model: Model = "storybook",
+    adapter: Adapter = None,
+    images_per_prompt: Annotated[int, typer.Option(min=1)] = 1,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of the first image; the next has one more.")
+    ] = 0,
+    steps: Steps = 20,
+    guidance: Guidance = 1.0,
+    eta: Annotated[float, typer.Option(help="Noise of the sampler, 0 to 1.")] = 0.0,
+    device: Device = "auto",
+) -> None:
+    """Generate images from prompts, with the base model or an aligned one."""
+    from imgalign.candidates import chosen_prompts
+    from imgalign.generate import ImageGenerator
+    from imgalign.pictures import save_images
+    from imgalign.progress import progress
+
+    texts = chosen_prompts(prompt or (), prompts)
+    each = [text for text in texts for _ in range(images_per_prompt)]
+    with progress("generating") as on_progress:
+        made = ImageGenerator(model, adapter, device=device).generate(
+            each,
+            seeds=range(seed, seed + len(each)),
+            steps=steps,
+            guidance_scale=guidance,
+            eta=eta,
+            on_progress=on_progress,
+        )
+        for path in save_images(made, out):
+            typer.echo(path)
 
 
 if __name__ == "__main__":

@@ -24,10 +24,11 @@ ROOT = Path(__file__).parents[1]
 ROOTS = {"imgalign.cli", "imgalign.demo"}
 LAYERS = {
     **dict.fromkeys(["losses", "advantages", "kl", "config", "errors"], 0),
-    **dict.fromkeys(["policy", "checkpoint", "metrics", "preferences"], 1),
+    **dict.fromkeys(["policy", "checkpoint", "metrics", "preferences", "recipes", "progress"], 1),
     **dict.fromkeys(["diffusion", "language", "storybook"], 2),
     "algorithms": 3,
     **dict.fromkeys(["train", "generate", "evaluate", "report", "doctor"], 4),
+    **dict.fromkeys(["pictures", "candidates", "simulate"], 4),
     **dict.fromkeys(["cli", "demo"], 5),
 }
 ONLY_IN = {
@@ -35,7 +36,7 @@ ONLY_IN = {
     "diffusers": ("imgalign.diffusion", "imgalign.storybook"),
     "sqlalchemy": ("imgalign.preferences",),
     "alembic": ("imgalign.preferences",),
-    "typer": ("imgalign.cli",),
+    "typer": ("imgalign.cli", "imgalign.storybook.train.__main__"),
     "pickle": (),
     "cloudpickle": (),
     "dill": (),
@@ -48,6 +49,9 @@ UI_MAY_IMPORT = (
     "imgalign.metrics",
     "imgalign.config",
     "imgalign.errors",
+    "imgalign.recipes",
+    "imgalign.candidates",
+    "imgalign.pictures",
 )
 
 

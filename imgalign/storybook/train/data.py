@@ -63,7 +63,7 @@ def load_pictures(folder: Path) -> Pictures:
 
 
 def draw_pictures(folder: Path, *, num_pictures: int, seed: int, held_out: bool = False) -> None:
-    """Draw `num_pictures` into `folder` on all cores; `captions.txt`, written last, marks the end."""
+    """Draw `num_pictures` into `folder` on all cores; `captions.txt` is written last."""
     folder.mkdir(parents=True, exist_ok=True)
     images = np.lib.format.open_memmap(
         folder / "images.npy", mode="w+", dtype=np.uint8, shape=(num_pictures, SIDE, SIDE, 3)

@@ -3,12 +3,14 @@
 A training folder holds `log.jsonl` (one line every few steps: step, samples, loss terms, learning
 rate, samples per second) and `state.safetensors` / `state.json` (weights, their average, optimizer,
 step). Batches are a function of the step, so a resumed run sees what it would have seen.
+Several processes started by `torchrun` share each batch.
 """
 
 import math
+import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,16 +132,20 @@ def train(
                 on_save(step)
 
     batches = shuffled_batches(num_pictures, batch, seed=1, start=step)
+    rank, world = join()
     started = saved = time.monotonic()
     first, seen = step, 0
-    with MetricsWriter(folder / "log.jsonl", resume_step=step or None) as log:
+    history = folder / ("log.jsonl" if rank == 0 else f"log-{rank}.jsonl")
+    with MetricsWriter(history, resume_step=step or None) as log:
         while step < schedule.num_steps:
             for group in optimizer.param_groups:
                 group["lr"] = schedule.rate(step)
-            torch.manual_seed(step)  # so that a resumed run draws what it would have drawn
-            value, terms = loss(next(batches))
+            # A resumed run draws what it would have drawn.
+            torch.manual_seed(step * world + rank)
+            value, terms = loss(next(batches)[rank::world])
             optimizer.zero_grad(set_to_none=True)
             value.backward()  # type: ignore[no-untyped-call]
+            share_gradients(trained, world)
             norm = nn.utils.clip_grad_norm_(trained, 1.0)
             if not math.isfinite(float(norm)):
                 raise FloatingPointError(f"{folder}: gradient norm {float(norm)} at step {step}")
@@ -147,6 +153,8 @@ def train(
             average.update(step)
             step, seen = step + 1, seen + batch
             now = time.monotonic()
+            if rank > 0:
+                continue
             if step % LOG_EVERY == 0 or step == schedule.num_steps:
                 speed = seen / (now - started)
                 log.write(
@@ -168,6 +176,27 @@ def train(
                 save()
                 saved = time.monotonic()
     module.load_state_dict(average.values)
+
+
+def join() -> tuple[int, int]:
+    """Rank of this process among those that `torchrun` started, and their number."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        return 0, 1
+    torch.distributed.init_process_group("gloo")
+    return torch.distributed.get_rank(), world
+
+
+def share_gradients(parameters: Sequence[nn.Parameter], world: int) -> None:
+    """Replace gradients by their mean over all processes."""
+    if world == 1:
+        return
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    torch.distributed.all_reduce(flat)
+    parts = flat.div_(world).split([gradient.numel() for gradient in gradients])
+    for gradient, part in zip(gradients, parts, strict=True):
+        gradient.copy_(part.view_as(gradient))
 
 
 def machine() -> str:

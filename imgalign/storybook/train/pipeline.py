@@ -55,19 +55,25 @@ class TextToImage(nn.Module):
             )
         )
         self.unet = UNet2DConditionModel(
-            sample_size=8,
+            sample_size=16,
             in_channels=LATENT_CHANNELS,
             out_channels=LATENT_CHANNELS,
-            block_out_channels=(96, 192),
+            block_out_channels=(48, 96, 160),
             layers_per_block=1,
-            down_block_types=("CrossAttnDownBlock2D",) * 2,
-            up_block_types=("CrossAttnUpBlock2D",) * 2,
+            # Attention at the outer level would cost more than all the rest.
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
             cross_attention_dim=TEXT_WIDTH,
-            attention_head_dim=(3, 6),  # despite its name, diffusers reads this as heads per level
+            attention_head_dim=(
+                1,
+                3,
+                5,
+            ),  # despite its name, diffusers reads this as heads per level
             norm_num_groups=16,
         )
 
     def forward(self, noisy: Tensor, timesteps: Tensor, tokens: Tensor) -> Tensor:
+        """The predicted velocity, `b c h w`."""
         text = self.text_encoder(tokens).last_hidden_state
         predicted: Tensor = self.unet(noisy, timesteps, text).sample
         return predicted
@@ -85,6 +91,7 @@ def build_scheduler() -> DDIMScheduler:
         timestep_spacing="trailing",
         clip_sample=False,
         set_alpha_to_one=True,
+        steps_offset=1,
     )
 
 

@@ -1,0 +1,78 @@
+"""Make images and queue them for ranking: prompts in, items of K candidates in the store out."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from imgalign.errors import InputError
+from imgalign.generate import Generated, ImageGenerator
+from imgalign.pictures import png
+from imgalign.preferences.store import Store
+from imgalign.storybook.scenes import evaluation_prompts
+from imgalign.train.prompts import read_prompts
+
+CANDIDATE_PROMPTS = 11
+"""Seed that draws the storybook prompts to rank."""
+
+
+def queue_candidates(
+    store: Store,
+    generator: ImageGenerator,
+    prompts: Sequence[str],
+    *,
+    per_prompt: int,
+    first_seed: int,
+    steps: int,
+    guidance_scale: float,
+    eta: float = 0.0,
+    project: str = "default",
+    source: str = "candidates",
+    overlap: int = 1,
+    on_progress: Callable[[float], None] = lambda _: None,
+) -> list[str]:
+    """Generate `per_prompt` images of each prompt, store them, and queue one item per prompt.
+
+    Image i of the whole call has seed `first_seed` + i. Returns the item ids. What is stored is
+    kept when the call is interrupted; the same call again makes the same images and adds nothing
+    twice.
+    """
+    if per_prompt < 2:
+        raise InputError(f"per_prompt: expected at least 2 images to choose from, got {per_prompt}")
+    each = [prompt for prompt in prompts for _ in range(per_prompt)]
+    images = generator.generate(
+        each,
+        seeds=range(first_seed, first_seed + len(each)),
+        steps=steps,
+        guidance_scale=guidance_scale,
+        eta=eta,
+        on_progress=on_progress,
+    )
+    return [
+        store.add_item(
+            prompt,
+            [store.add_image(png(image.image), image.provenance) for image in own],
+            source=source,
+            project=project,
+            overlap=overlap,
+        )
+        for prompt, own in zip(prompts, in_groups(images, per_prompt), strict=True)
+    ]
+
+
+def in_groups(images: Iterable[Generated], size: int) -> Iterator[list[Generated]]:
+    """Consecutive lists of `size`."""
+    group: list[Generated] = []
+    for image in images:
+        group.append(image)
+        if len(group) == size:
+            yield group
+            group = []
+
+
+def chosen_prompts(
+    texts: Sequence[str], file: Path | None, *, otherwise: int = 0
+) -> tuple[str, ...]:
+    """Prompts as given, then those of the file; with neither, `otherwise` of the storybook's."""
+    chosen = (*texts, *(() if file is None else read_prompts(file)))
+    if not chosen and not otherwise:
+        raise InputError("prompt: expected --prompt TEXT or --prompts FILE, got neither")
+    return chosen or evaluation_prompts(otherwise, seed=CANDIDATE_PROMPTS, held_out=False)
