@@ -11,8 +11,9 @@ import json
 import random
 import secrets
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Select, func, insert, select, update
 
 from imgalign.preferences.queries import standing
 from imgalign.preferences.schema import assignments, candidates, items, rankings, views
@@ -44,22 +45,50 @@ def _available(annotator_id: str, now: datetime) -> list[ColumnElement[bool]]:
     return [~mine.correlate(items).exists(), taken < items.c.overlap]
 
 
-def next_item(
-    connection: Connection, annotator_id: str, project: str, holding: set[str], now: datetime
-) -> tuple[str, str] | None:
-    """(item_id, prompt) of the item to show: undone first, then on screen, then the oldest."""
-    wanted = select(items.c.item_id, items.c.prompt).where(
+def _wanted(annotator_id: str, project: str, holding: set[str], now: datetime) -> Select[Any]:
+    return select(items.c.item_id, items.c.prompt, items.c.sequence).where(
         items.c.project == project,
         items.c.item_id.not_in(holding),
         *_available(annotator_id, now),
     )
-    leased = wanted.join(assignments, assignments.c.item_id == items.c.item_id).where(
-        assignments.c.annotator_id == annotator_id, assignments.c.leased_until > now
+
+
+def first_available(
+    connection: Connection, annotator_id: str, project: str, holding: set[str], now: datetime
+) -> int | None:
+    """Where in the queue to look, None if nowhere.
+
+    Passes over all that is finished, which takes time in a long queue: done before writing, so
+    that nobody has to wait for it.
+    """
+    oldest = _wanted(annotator_id, project, holding, now).order_by(items.c.sequence).limit(1)
+    row = connection.execute(oldest).first()
+    return None if row is None else int(row.sequence)
+
+
+def next_item(
+    connection: Connection,
+    annotator_id: str,
+    project: str,
+    holding: set[str],
+    now: datetime,
+    *,
+    start: int,
+) -> tuple[str, str] | None:
+    """(item_id, prompt) of the item to show: undone first, then on screen, then the oldest.
+
+    `start` is from `first_available`; whatever it saw may have been taken since.
+    """
+    wanted = _wanted(annotator_id, project, holding, now)
+    on_screen = (
+        wanted.join(assignments, assignments.c.item_id == items.c.item_id)
+        .where(assignments.c.annotator_id == annotator_id, assignments.c.leased_until > now)
+        .order_by(
+            assignments.c.requeued_at.is_(None), assignments.c.requeued_at.desc(), items.c.sequence
+        )
     )
-    on_screen = leased.order_by(
-        assignments.c.requeued_at.is_(None), assignments.c.requeued_at.desc(), items.c.sequence
-    )
-    for statement in (on_screen, wanted.order_by(items.c.sequence)):
+    oldest = wanted.where(items.c.sequence >= start).order_by(items.c.sequence)
+    for statement in (on_screen, oldest):
         row = connection.execute(statement.limit(1)).first()
         if row is not None:
             return row.item_id, row.prompt

@@ -249,10 +249,14 @@ class Store:
         is reserved for a while; asking again gives the same one. `holding` are items the page
         already has, to fetch the one after.
         """
-        now = utc_now()
-        with self.database.write() as connection:
+        now, held = utc_now(), set(holding)
+        with self.database.read() as connection:
             queries.require_annotator(connection, annotator)
-            found = leases.next_item(connection, annotator, project, set(holding), now)
+            start = leases.first_available(connection, annotator, project, held, now)
+        if start is None:
+            return None
+        with self.database.write() as connection:
+            found = leases.next_item(connection, annotator, project, held, now, start=start)
             if found is None:
                 return None
             item_id, prompt = found
@@ -260,6 +264,17 @@ class Store:
             order, tokens = leases.issue(
                 connection, item_id, annotator, now=now, until=until, seed=self._seed
             )
+        return Item(item_id=item_id, prompt=prompt, tokens=tokens, order=order)
+
+    def issued_item(self, item_id: str, annotator: str) -> Item:
+        """The item as this annotator was shown it; StoreError if they never were."""
+        with self.database.read() as connection:
+            order, tokens = leases.issued(connection, item_id, annotator)
+            if not order:
+                raise StoreError(f"item {item_id[:12]}: not issued to annotator {annotator!r}")
+            prompt = connection.execute(
+                select(items.c.prompt).where(items.c.item_id == item_id)
+            ).scalar_one()
         return Item(item_id=item_id, prompt=prompt, tokens=tokens, order=order)
 
     def image_for_token(self, token: str, annotator: str) -> Path:

@@ -318,6 +318,15 @@ def test_reload_shows_the_same_item_in_the_same_order(store: Store, add_items: A
     assert store.next_item("ann") == store.next_item("ann")
 
 
+def test_an_issued_item_can_be_looked_up_by_its_annotator_only(store: Store, add_items: Add):
+    add_items(1)
+    item = store.next_item("ann")
+    store.submit(judge(item))
+    assert store.issued_item(item.item_id, "ann") == item
+    with pytest.raises(StoreError, match="not issued to annotator 'bob'"):
+        store.issued_item(item.item_id, "bob")
+
+
 def test_holding_items_fetches_the_ones_after(store: Store, add_items: Add):
     item_ids = add_items(3)
     held: list[str] = []
