@@ -72,9 +72,7 @@ def imgalign(
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Settings to change.")
 ]
-FirstSeed = Annotated[
-    int, typer.Option(min=0, help="Of the first image; the next has one more.")
-]
+FirstSeed = Annotated[int, typer.Option(min=0, help="Of the first image; the next has one more.")]
 Model = Annotated[
     str, typer.Option(help='"storybook", a folder in diffusers\' layout, or a hub name.')
 ]
@@ -305,6 +303,119 @@ def generate(
         )
         for path in save_images(made, out):
             typer.echo(path)
+
+
+@app.command()
+def evaluate(
+    aligned: Annotated[Path, typer.Argument(help="A run, a checkpoint, or any LoRA folder.")],
+    overrides: Overrides = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
+    reward: Annotated[str | None, typer.Option(help="The reward that was maximised.")] = None,
+    group: Annotated[
+        str | None, typer.Option(help="Storybook taste that judges: cosy, dreamy or graphic.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder; in the run if not given.")] = None,
+) -> None:
+    """Compare an aligned checkpoint with its base, blindly, on prompts it has never seen."""
+    import reward_models
+    from imgalign.config import load_config
+    from imgalign.evaluate import FOLDER, EvaluateConfig, evaluate
+    from imgalign.measures import check_faithful, gold_of, image_features
+
+    settings = load_config(EvaluateConfig, config, [f"aligned={aligned}", *(overrides or ())])
+    proxy = None if reward is None else reward_models.load(reward)
+    evaluation = evaluate(
+        settings,
+        out=out or aligned / FOLDER,
+        gold=None if group is None else gold_of(group),
+        gold_meaning=f"what the {group} annotators truly want",
+        proxy=proxy,
+        faithful=check_faithful if settings.prompts is None else None,
+        features=None if proxy is None else image_features(proxy),
+    )
+    typer.echo("\n".join(evaluation.lines()))
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="A run folder, finished or not.")],
+    reward: Annotated[Path | None, typer.Option(help="Folder of the reward model.")] = None,
+    out: Annotated[Path | None, typer.Option(help="HTML file; in the run if not given.")] = None,
+) -> None:
+    """Write what happened in a run as one self-contained page."""
+    from imgalign.report import write_report
+
+    typer.echo(write_report(run, reward=reward, out=out))
+
+
+@app.command()
+def doctor(
+    config: Annotated[
+        Path | None, typer.Argument(help="Recipe to examine; storybook_ppo if not given.")
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Check this installation, and the rules that a training run stands on."""
+    from imgalign.config import load_config
+    from imgalign.doctor import environment
+    from imgalign.recipes import find_recipe
+    from imgalign.train import TrainConfig, diagnose
+
+    for fact in environment():
+        typer.echo(f"{fact.name:<18}{fact.value}")
+    recipe = find_recipe(config or Path("storybook_ppo.yaml"))
+    checks = diagnose(load_config(TrainConfig, recipe, overrides or ()))
+    for check in checks:
+        mark = "ok " if check.passed else "BAD"
+        typer.echo(f"{mark}  {check.name}: {check.measured} (expected {check.expected})")
+        if not check.passed:
+            typer.echo(f"     {check.cure}")
+    raise typer.Exit(0 if all(check.passed for check in checks) else 2)
+
+
+@storybook.command("rank")
+def storybook_rank(
+    group: Annotated[str, typer.Option(help="Taste: cosy, dreamy or graphic.")] = "cosy",
+    annotators: Annotated[int, typer.Option(min=1, help="How many simulated people.")] = 2,
+    seed: Annotated[int, typer.Option(min=0, help="Other people.")] = 0,
+    project: Project = "default",
+    database: Database = None,
+    images: Images = Path("images"),
+) -> None:
+    """Let simulated annotators rank what is queued."""
+    from imgalign.preferences.store import Store
+    from imgalign.progress import progress
+    from imgalign.simulate import people, rank_queue
+
+    with (
+        Store.open(database, images=images, seed=seed) as store,
+        progress("ranking") as on_progress,
+    ):
+        done = rank_queue(
+            store,
+            people(group, annotators, seed=seed),
+            project=project,
+            seed=seed,
+            on_progress=on_progress,
+        )
+    typer.echo(
+        f"{done.num_rankings} rankings, {done.num_all_bad} times all bad, "
+        f"{done.num_skipped} skipped"
+    )
+
+
+@storybook.command("draw")
+def storybook_draw(
+    prompt: Annotated[list[str], typer.Argument(help='Such as "a red cat on a blue house".')],
+    out: Annotated[Path, typer.Option(help="PNG file.")] = Path("storybook.png"),
+    seed: Annotated[int, typer.Option(min=0, help="Another seed is another layout.")] = 0,
+    size: Annotated[int, typer.Option(min=16, max=2048, help="Pixels per side.")] = 256,
+) -> None:
+    """Draw a prompt of the storybook, as its training pictures are drawn."""
+    from imgalign.storybook.drawing import draw_prompt
+
+    draw_prompt(" ".join(prompt), seed=seed, size=size).save(out)
+    typer.echo(out)
 
 
 if __name__ == "__main__":

@@ -88,7 +88,6 @@ def require(checks: Iterable[Check]) -> None:
 
 def check_ratio(policy: Policy, trajectory: Trajectory, *, config: PPOConfig) -> list[Check]:
     """Rules 1 and 2: scoring again without an update gives the same, and the clip is well above."""
-    where = trajectory.mask.nonzero(as_tuple=True)
     exact = rescored_difference(policy, trajectory, steps_per_pass=1)
     floor = exact
     if config.steps_per_pass > 1:
@@ -96,7 +95,8 @@ def check_ratio(policy: Policy, trajectory: Trajectory, *, config: PPOConfig) ->
     with torch.no_grad():
         first = policy.step_distributions(trajectory, torch.tensor([0]))
     clip = config.clip_in_nats(first.event_shape.numel())
-    largest = trajectory.log_probs[where].abs().max().item() if len(where[0]) else 0.0
+    counted = trajectory.log_probs[trajectory.mask & trajectory.log_probs.isfinite()]
+    largest = counted.abs().max().item() if len(counted) else 0.0
     rounding = ROUNDINGS * torch.finfo(torch.float32).eps * largest
     # A GPU may choose other kernels when gradients are on; there the rule is the noise floor's.
     limit = rounding if trajectory.log_probs.device.type == "cpu" else clip / 3

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOTS = {"imgalign.cli", "imgalign.demo"}
+ROOTS = {"imgalign.cli", "imgalign.demo", "imgalign.measures"}
 LAYERS = {
     **dict.fromkeys(["losses", "advantages", "kl", "config", "errors"], 0),
     **dict.fromkeys(["policy", "checkpoint", "metrics", "preferences", "recipes", "progress"], 1),
@@ -29,7 +29,7 @@ LAYERS = {
     "algorithms": 3,
     **dict.fromkeys(["train", "generate", "evaluate", "report", "doctor"], 4),
     **dict.fromkeys(["pictures", "candidates", "simulate"], 4),
-    **dict.fromkeys(["cli", "demo"], 5),
+    **dict.fromkeys(["cli", "demo", "measures"], 5),
 }
 ONLY_IN = {
     "gradio": ("ui",),

@@ -14,10 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.random import default_rng
 from PIL import Image, ImageChops, ImageDraw
 
+from imgalign.errors import InputError
 from imgalign.storybook.pen import Paint, Part, Points
-from imgalign.storybook.scenes import AIRBORNE, Placed, Scene
+from imgalign.storybook.scenes import AIRBORNE, Placed, Scene, parse_prompt, sample_scene
 from imgalign.storybook.shapes import sketch
 
 RGB = tuple[int, int, int]
@@ -74,6 +76,15 @@ def draw(scene: Scene, *, size: int = 64) -> Image.Image:
     for item in scene.items:
         _draw_item(canvas, item, scene)
     return canvas.reduce(_OVERSAMPLING).point(_tint(scene.warmth))
+
+
+def draw_prompt(prompt: str, *, seed: int, size: int = 64) -> Image.Image:
+    """One picture that obeys `prompt`, the same for the same seed; InputError off the grammar."""
+    try:
+        spec = parse_prompt(prompt)
+    except ValueError as error:
+        raise InputError(f"{error}") from None
+    return draw(sample_scene(spec, default_rng(seed)), size=size)
 
 
 def _gradient(stops: tuple[RGB, ...], side: int) -> Image.Image:

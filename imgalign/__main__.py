@@ -1,0 +1,8 @@
+"""`python -m imgalign` is `imgalign`."""
+
+import sys
+
+from imgalign.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
