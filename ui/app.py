@@ -6,6 +6,7 @@ Everything a person does is in the database or in a run folder before it is ackn
 server may be killed at any time. Nothing is asked from the internet.
 """
 
+import asyncio
 import os
 import warnings
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ class Settings:
 
 
 def build_app(settings: Settings, store: Store) -> fastapi.FastAPI:
-    """The whole app as an ASGI application; the caller closes the store."""
+    """The whole app as an ASGI application; the caller closes the store. Not for coroutines."""
     unknown = set(settings.pages) - set(PAGES)
     if unknown or not settings.pages:
         raise InputError(f"pages: expected some of {', '.join(PAGES)}, got {settings.pages}")
@@ -55,6 +56,12 @@ def build_app(settings: Settings, store: Store) -> fastapi.FastAPI:
     app.add_middleware(routes.SameOrigin, loopback=settings.host in LOOPBACK_HOSTS)
     routes.add_error_handlers(app)
     routes.add_rank_routes(app, store)
+    # Outside a running event loop gradio makes loops of its own and never closes them.
+    asyncio.run(_mount(app, settings, store))
+    return app
+
+
+async def _mount(app: fastapi.FastAPI, settings: Settings, store: Store) -> None:
     with warnings.catch_warnings():
         # gradio says that several pages switch off a server-side rendering nobody asked for.
         warnings.filterwarnings("ignore", message="SSR mode")
@@ -75,7 +82,6 @@ def build_app(settings: Settings, store: Store) -> fastapi.FastAPI:
             css=asset("app.css"),
             head=asset("head.html"),
         )
-    return app
 
 
 def launch(settings: Settings) -> None:

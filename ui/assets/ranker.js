@@ -382,6 +382,12 @@ const undo = async () => {
 const closeDialogs = () => {
   for (const dialog of root.querySelectorAll("dialog[open]")) dialog.close();
 };
+for (const dialog of root.querySelectorAll("dialog")) {
+  // A closed dialog keeps its focused button for a moment, and Enter would press it again.
+  dialog.addEventListener("close", () => {
+    if (dialog.contains(document.activeElement)) document.activeElement.blur();
+  });
+}
 
 const reasons = q(".rk-reasons");
 REASONS.forEach((reason, index) => {
@@ -393,7 +399,7 @@ REASONS.forEach((reason, index) => {
   reasons.append(node);
 });
 const chooseReason = (reason) => {
-  q(".rk-skip").close();
+  closeDialogs();
   apply(Session.skip(session, reason), `Skip: ${reason}. Enter submits`);
 };
 
@@ -555,7 +561,9 @@ const onKey = (event) => {
   }
   // A button reached with the Tab key keeps its own Enter and Space; pictures do not need theirs.
   const active = document.activeElement;
-  const own = active?.matches("button:focus-visible, a:focus-visible, summary") &&
+  const own =
+    active?.matches("button:focus-visible, a:focus-visible, summary") &&
+    active.checkVisibility() &&
     !active.matches(".rk-tile");
   if (own && (name === "Enter" || name === " ")) return;
   const keys = {

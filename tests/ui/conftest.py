@@ -1,0 +1,219 @@
+import io
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
+
+from imgalign.preferences.records import Provenance
+from imgalign.preferences.store import Store
+from ui.app import Settings, build_app
+
+CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
+ROOT = Path(__file__).parents[2]
+SECRETS = ("SECRET-MODEL", "SECRET-RUN", "SECRET-HASH", "SECRET-SCHEDULER", "SECRET-NEGATIVE")
+SECRET_SEED = 918273645
+
+
+def draw_png(number: int, *, size: int = 64, **text: str) -> bytes:
+    """A house whose place and colour say which number it is; keyword arguments become chunks."""
+    image = Image.new("RGB", (size, size), (205, 228, 245))
+    draw = ImageDraw.Draw(image)
+    hue = (37 * number) % 256
+    x = 6 + (number * 11) % (size // 2)
+    draw.rectangle((0, size * 3 // 4, size, size), fill=(120, 170, 110))
+    draw.rectangle((x, size // 3, x + size // 3, size * 3 // 4), fill=(hue, 120, 255 - hue))
+    info = PngInfo()
+    for key, value in text.items():
+        info.add_text(key, value)
+    out = io.BytesIO()
+    image.save(out, "PNG", pnginfo=info)
+    return out.getvalue()
+
+
+def secret_provenance(number: int, prompt: str = "a house") -> Provenance:
+    return Provenance(
+        model="SECRET-MODEL",
+        adapter="runs/SECRET-RUN",
+        adapter_hash="SECRET-HASH",
+        prompt=prompt,
+        negative_prompt="SECRET-NEGATIVE",
+        seed=SECRET_SEED + number,
+        steps=10,
+        guidance_scale=1.0,
+        scheduler="SECRET-SCHEDULER",
+        eta=0.0,
+        width=64,
+        height=64,
+    )
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'imgalign.db'}"
+
+
+@pytest.fixture
+def store(url: str, tmp_path: Path) -> Iterator[Store]:
+    with Store.open(url, images=tmp_path / "images") as store:
+        yield store
+
+
+@pytest.fixture
+def add_items(store: Store) -> Callable[..., list[str]]:
+    """Queue items with prompts "a house, number 0", "... 1"; `text` becomes PNG text chunks."""
+
+    def add(count: int, *, num_images: int = 4, overlap: int = 3, **text: str) -> list[str]:
+        item_ids = []
+        for index in range(count):
+            prompt = f"a house, number {index}"
+            image_ids = [
+                store.add_image(
+                    draw_png(index * num_images + k, **text), secret_provenance(k, prompt)
+                )
+                for k in range(num_images)
+            ]
+            item_ids.append(store.add_item(prompt, image_ids, source="SECRET-RUN", overlap=overlap))
+        return item_ids
+
+    return add
+
+
+@pytest.fixture
+def secrets(tmp_path: Path) -> tuple[str, ...]:
+    """What must never reach an annotator's browser."""
+    return (*SECRETS, str(SECRET_SEED)[:7], str(tmp_path), "imgalign.db")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def address(store: Store, tmp_path: Path) -> Iterator[str]:
+    """The app on this test's store, served from a thread."""
+    port = free_port()
+    settings = Settings(
+        port=port, images=tmp_path / "images", runs=tmp_path / "runs", model=str(tmp_path / "model")
+    )
+    servers: list[uvicorn.Server] = []
+
+    def serve() -> None:
+        # Built here: playwright keeps an event loop running in the main thread.
+        config = uvicorn.Config(
+            build_app(settings, store), host="127.0.0.1", port=port, log_level="error"
+        )
+        config.timeout_graceful_shutdown = 1
+        servers.append(uvicorn.Server(config))
+        servers[0].run()
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    while not (servers and servers[0].started):
+        assert thread.is_alive()
+        time.sleep(0.02)
+    yield f"http://127.0.0.1:{port}"
+    servers[0].should_exit = True
+    thread.join(20)
+
+
+class AppProcess:
+    """The app in a process of its own, to be killed."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.address = f"http://127.0.0.1:{self.port}"
+        self._log = folder / "server.log"
+        self._code = (
+            "from pathlib import Path; from ui.app import Settings, launch; "
+            f"launch(Settings(port={self.port}, database={url!r}, images=Path('images'), "
+            "runs=Path('runs'), model='model'))"
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", self._code],
+                cwd=self.folder,
+                env=environment,
+                stdout=log,
+                stderr=log,
+            )
+
+    def wait_until_ready(self) -> None:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            try:
+                with urllib.request.urlopen(f"{self.address}/config", timeout=5):
+                    return
+            except (urllib.error.URLError, ConnectionError, TimeoutError):
+                assert self._process is not None
+                assert self._process.poll() is None, self._log.read_text()
+                time.sleep(0.2)
+        raise AssertionError(f"the server did not start: {self._log.read_text()}")
+
+    def end(self, how: signal.Signals = signal.SIGKILL) -> int:
+        """Signal the process and wait for it; its exit status."""
+        assert self._process is not None
+        self._process.send_signal(how)
+        status = self._process.wait(timeout=30)
+        self._process = None
+        return status
+
+
+@pytest.fixture
+def process(tmp_path: Path, url: str) -> Iterator[AppProcess]:
+    """The app on this test's store in its own process, not started yet."""
+    process = AppProcess(tmp_path, url)
+    yield process
+    if process._process is not None:
+        process.end()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if not Path(CHROMIUM).exists():
+        pytest.skip(f"no chromium at {CHROMIUM}")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--disable-background-networking", "--disable-gpu"],
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium: Any) -> Iterator[Any]:
+    """A tab with a fresh profile. Any request to another machine fails the test."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 800})
+    page = context.new_page()
+    page.set_default_timeout(20_000)
+    outside: list[str] = []
+    page.on("request", lambda r: outside.append(r.url) if _is_outside(r.url) else None)
+    yield page
+    context.close()
+    assert outside == []
+
+
+def _is_outside(url: str) -> bool:
+    return not url.startswith(("http://127.0.0.1:", "data:", "blob:"))

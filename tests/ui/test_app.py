@@ -1,0 +1,151 @@
+import json
+
+import pytest
+from starlette.testclient import TestClient
+
+from imgalign.errors import InputError
+from ui.app import Settings, build_app
+
+HERE = "http://127.0.0.1:7860"
+
+
+@pytest.fixture
+def client(store, tmp_path):
+    app = build_app(Settings(images=tmp_path / "images", runs=tmp_path / "runs"), store)
+    with TestClient(app, base_url=HERE) as client:
+        yield client
+
+
+def post(client, path, **body):
+    return client.post(f"/api/rank/{path}", json={"annotator": "Ada", **body})
+
+
+def ranking_of(shown, **changes):
+    count = len(shown["images"])
+    body = {"key": "key-0001", "item": shown["item"], "placed": list(range(count))}
+    return body | {"tied": [False] * count, "verdict": "ranked"} | changes
+
+
+def everything_served_while_ranking(client):
+    """Bodies and headers of every request that a browser on the Rank page makes."""
+    client.headers["Accept-Encoding"] = "identity"
+    shown = post(client, "next")
+    urls = [picture["url"] for picture in shown.json()["images"]]
+    responses = [
+        client.get("/"),
+        client.get("/config"),
+        client.get("/theme.css"),
+        client.get("/gradio_api/info"),
+        shown,
+        *[client.get(f"/{url}") for url in urls + shown.json()["next"]],
+        post(client, "submit", **ranking_of(shown.json(), placed=[1], tied=[False])),
+        post(client, "submit", **ranking_of(shown.json())),
+        post(client, "submit", **ranking_of(shown.json(), key="key-0002")),
+        post(client, "next"),
+        post(client, "undo", key="key-0001"),
+        post(client, "undo", key="key-0009"),
+        client.get("/api/rank/images/none?annotator=Ada"),
+    ]
+    return [
+        (str(r.request.url), r.status_code, json.dumps(dict(r.headers)).encode() + r.content)
+        for r in responses
+    ]
+
+
+def test_nothing_served_to_an_annotator_says_what_made_a_picture(client, store, add_items, secrets):
+    add_items(2, parameters="SECRET-MODEL, seed 918273645", Software="SECRET-RUN")
+    served = everything_served_while_ranking(client)
+    assert [status for _, status, _ in served].count(200) >= 4 + 1 + 8 + 3
+    image_ids = {
+        image_id
+        for ranking in store.rankings(include_undone=True)
+        for image_id in ranking.image_ids
+    }
+    assert len(image_ids) == 4
+    leaks = [
+        (url, secret)
+        for url, _, content in served
+        for secret in (*secrets, *image_ids)
+        if secret.encode() in content or secret in url
+    ]
+    assert leaks == []
+
+
+def test_a_picture_is_the_original_pixel_for_pixel(client, store, add_items):
+    add_items(1)
+    shown = post(client, "next").json()
+    first = shown["images"][0]
+    response = client.get(f"/{first['url']}")
+    assert response.content == store.image_for_token(first["token"], "Ada").read_bytes()
+    assert response.headers["content-type"] == "image/png"
+    assert response.headers["cache-control"].startswith("private")
+    assert not {"etag", "last-modified", "content-disposition"} & set(response.headers)
+
+
+def test_a_picture_is_served_to_its_annotator_only(client, store, add_items):
+    add_items(1)
+    token = post(client, "next").json()["images"][0]["token"]
+    store.add_annotator("Eve")
+    assert client.get(f"/api/rank/images/{token}?annotator=Eve").status_code == 409
+
+
+def test_a_refused_ranking_answers_with_one_line_and_stores_nothing(client, store, add_items):
+    add_items(1)
+    shown = post(client, "next").json()
+    for changes, status in (
+        ({"placed": [0, 0, 1, 2]}, 422),
+        ({"verdict": "liked"}, 422),
+        ({"placed": "all of them"}, 422),
+        ({"surprise": 1}, 422),
+        ({"client_ms": -5}, 422),
+        ({"item": "somebody else's"}, 409),
+    ):
+        response = post(client, "submit", **ranking_of(shown, **changes))
+        assert response.status_code == status, changes
+        assert "\n" not in response.json()["error"]
+    assert list(store.rankings()) == []
+
+
+def test_another_website_cannot_post_through_the_browser(client, add_items):
+    add_items(1)
+    evil = {"Origin": "https://evil.example"}
+    refused = client.post("/api/rank/next", json={"annotator": "Ada"}, headers=evil)
+    assert refused.status_code == 403
+    gradio = client.post("/gradio_api/component_server", json={}, headers=evil)
+    assert gradio.status_code == 403
+    own = client.post("/api/rank/next", json={"annotator": "Ada"}, headers={"Origin": HERE})
+    assert own.status_code == 200
+
+
+def test_another_name_for_the_loopback_address_is_refused(client):
+    assert client.get("/", headers={"Host": "rebound.example:7860"}).status_code == 403
+    assert client.get("/config", headers={"Host": "localhost:7860"}).status_code == 200
+
+
+def test_pages_that_are_not_wanted_are_not_served(store, tmp_path):
+    settings = Settings(images=tmp_path, runs=tmp_path, pages=("rank",))
+    with TestClient(build_app(settings, store), base_url=HERE) as client:
+        config = client.get("/config").json()
+        assert [page[0] for page in config["pages"]] == [""]
+
+
+def test_an_unknown_page_is_an_error(store):
+    with pytest.raises(InputError, match="pages"):
+        build_app(Settings(pages=("rank", "admin")), store)
+
+
+def test_nothing_is_fetched_from_the_internet(client):
+    """No script, style, font or picture of the page has an address elsewhere."""
+    html = client.get("/").text
+    sources = [part.split('"')[0] for part in html.split('src="')[1:]]
+    assert [source for source in sources if source.startswith(("http", "//"))] == []
+    assert "fonts.googleapis" not in html
+    assert "fonts.googleapis" not in client.get("/theme.css").text
+    assert '"analytics_enabled":false' in html.replace(" ", "")
+
+
+def test_endpoints_are_private_and_histories_off(client):
+    config = client.get("/config").json()
+    assert {d["api_visibility"] for d in config["dependencies"]} <= {"private"}
+    assert client.get("/monitoring").status_code in (403, 404)
+    assert config.get("run_history") in (False, None)

@@ -1,0 +1,147 @@
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from imgalign.errors import InputError, StoreError
+from ui.pages import rank
+
+
+def answer(shown, *, key="key-0001", annotator="Ada", **changes):
+    count = len(shown.images)
+    ranked = {"placed": tuple(range(count)), "tied": (False,) * count, "verdict": "ranked"}
+    return rank.Answer(annotator=annotator, key=key, item=shown.item, **(ranked | changes))
+
+
+def tokens_of(shown):
+    return [picture.token for picture in shown.images]
+
+
+def test_a_ranking_reaches_the_store_in_candidate_numbers(store, add_items):
+    add_items(1)
+    shown = rank.next_item(store, "Ada")
+    paths = [store.image_for_token(token, "Ada").stem for token in tokens_of(shown)]
+    rank.submit(store, answer(shown, placed=(2, 0, 3, 1), tied=(False, False, True, False)))
+    (stored,) = store.rankings()
+    named = [{stored.image_ids[candidate] for candidate in group} for group in stored.ranking]
+    assert named == [{paths[2]}, {paths[0], paths[3]}, {paths[1]}]
+
+
+def test_the_same_key_twice_gives_the_same_receipt_and_one_row(store, add_items):
+    add_items(1)
+    shown = rank.next_item(store, "Ada")
+    first, second = (rank.submit(store, answer(shown)) for _ in range(2))
+    assert (first.created, second.created) == (True, False)
+    assert first.receipt == second.receipt
+    assert len(list(store.rankings())) == 1
+
+
+def test_many_submissions_of_one_key_at_once_leave_one_row(store, add_items):
+    add_items(1)
+    shown = rank.next_item(store, "Ada")
+    with ThreadPoolExecutor(8) as pool:
+        saved = list(pool.map(lambda _: rank.submit(store, answer(shown)), range(16)))
+    assert sum(each.created for each in saved) == 1
+    assert len(list(store.rankings())) == 1
+
+
+def test_the_same_item_stays_on_screen_until_it_is_judged(store, add_items):
+    add_items(2)
+    first = rank.next_item(store, "Ada")
+    assert rank.next_item(store, "Ada") == first
+    rank.submit(store, answer(first))
+    assert rank.next_item(store, "Ada").item != first.item
+
+
+def test_the_pictures_to_prefetch_are_those_of_the_next_item(store, add_items):
+    add_items(2)
+    first = rank.next_item(store, "Ada")
+    rank.submit(store, answer(first))
+    assert [p.url for p in rank.next_item(store, "Ada").images] == first.next
+
+
+def test_progress_counts_judged_items_and_those_that_wait(store, add_items):
+    add_items(3)
+    counts = []
+    for key in ("key-0001", "key-0002", "key-0003"):
+        shown = rank.next_item(store, "Ada")
+        counts.append((shown.done, shown.total))
+        rank.submit(store, answer(shown, key=key))
+    end = rank.next_item(store, "Ada")
+    assert counts == [(0, 3), (1, 3), (2, 3)]
+    assert (end.item, end.done, end.total) == (None, 3, 3)
+
+
+def test_undo_brings_the_item_back_as_it_was_ranked(store, add_items):
+    add_items(2)
+    shown = rank.next_item(store, "Ada")
+    ties = (False, False, False, True)
+    rank.submit(store, answer(shown, placed=(3, 1, 0, 2), tied=ties))
+    key = rank.next_item(store, "Ada").undo
+    back = rank.undo(store, rank.Undo(annotator="Ada", key=key))
+    again = rank.next_item(store, "Ada")
+    assert (back.item, back.tied) == (shown.item, list(ties))
+    # Places inside a tie have no order of their own.
+    assert (back.placed[:2], set(back.placed[2:])) == ([3, 1], {0, 2})
+    assert (again.item, again.images) == (shown.item, shown.images)
+    assert list(store.rankings()) == []
+
+
+def test_an_undone_item_is_judged_again_under_a_new_key(store, add_items):
+    add_items(1)
+    shown = rank.next_item(store, "Ada")
+    rank.submit(store, answer(shown))
+    rank.undo(store, rank.Undo(annotator="Ada", key="key-0001"))
+    with pytest.raises(StoreError):
+        rank.submit(store, answer(shown, placed=(3, 2, 1, 0)))
+    rank.submit(store, answer(shown, key="key-0002", placed=(3, 2, 1, 0)))
+    assert len(list(store.rankings())) == 1
+    assert len(list(store.rankings(include_undone=True))) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict", "reason"),
+    [
+        ({"verdict": "all_bad"}, "all_bad", None),
+        ({"verdict": "skipped", "reason": "prompt unclear"}, "skipped", "prompt unclear"),
+    ],
+)
+def test_verdicts_are_stored_without_a_ranking(store, add_items, changes, verdict, reason):
+    add_items(1)
+    shown = rank.next_item(store, "Ada")
+    rank.submit(store, answer(shown, placed=(), tied=(), **changes))
+    (stored,) = store.rankings()
+    assert (stored.verdict, stored.reason, stored.ranking) == (verdict, reason, None)
+
+
+def test_somebody_else_cannot_judge_an_item_they_were_not_shown(store, add_items):
+    add_items(1)
+    shown = rank.next_item(store, "Ada")
+    store.add_annotator("Eve")
+    with pytest.raises(StoreError, match="not issued"):
+        rank.submit(store, answer(shown, annotator="Eve"))
+    with pytest.raises(StoreError):
+        rank.picture(store, shown.images[0].token, "Eve")
+
+
+def test_an_unfinished_ranking_is_refused_and_nothing_is_stored(store, add_items):
+    add_items(1)
+    shown = rank.next_item(store, "Ada")
+    with pytest.raises(InputError, match="without a rank"):
+        rank.submit(store, answer(shown, placed=(1,), tied=(False,)))
+    assert list(store.rankings()) == []
+
+
+def test_two_annotators_see_their_own_tokens_of_one_item(store, add_items):
+    add_items(1)
+    ada, bob = rank.next_item(store, "Ada"), rank.next_item(store, "Bob")
+    assert ada.item == bob.item
+    assert not set(tokens_of(ada)) & set(tokens_of(bob))
+
+
+@pytest.mark.parametrize("num_images", [2, 9])
+def test_two_to_nine_pictures_can_be_ranked(store, add_items, num_images):
+    add_items(1, num_images=num_images)
+    shown = rank.next_item(store, "Ada")
+    rank.submit(store, answer(shown))
+    (stored,) = store.rankings()
+    assert len(stored.ranking) == num_images

@@ -1,0 +1,276 @@
+import json
+import random
+
+import pytest
+
+from ui.session import SKIP_REASONS, Session
+from ui.theme import asset
+
+pytestmark = pytest.mark.browser
+
+
+def start(page, address, name="Ada"):
+    page.goto(address)
+    page.get_by_label("Your name or initials").fill(name)
+    page.keyboard.press("Enter")
+    page.locator(".rk[data-state=ranking]").wait_for()
+
+
+def press(page, keys):
+    for key in keys.split():
+        page.keyboard.press(key)
+
+
+def wait_for_progress(page, text):
+    page.locator(".rk-count", has_text=text).wait_for()
+
+
+def ranks_on_screen(page):
+    return page.locator(".rk-tile .rk-rank").all_text_contents()
+
+
+def stored(store):
+    """Verdict, reason and tie groups as places on the screen, in the order they were stored."""
+    found = []
+    for ranking in store.rankings():
+        place = {candidate: position + 1 for position, candidate in enumerate(ranking.order)}
+        groups = [sorted(place[c] for c in group) for group in ranking.ranking or ()]
+        found.append((ranking.verdict, ranking.reason, groups))
+    return found
+
+
+def test_items_are_ranked_by_keyboard_only(page, address, store, add_items):
+    add_items(4)
+    start(page, address)
+    assert page.locator(".rk-prompt").text_content() == "a house, number 0"
+
+    press(page, "3 1 2 = 4")
+    assert ranks_on_screen(page) == ["=2nd", "=2nd", "1st", "3rd"]
+    press(page, "Enter")
+    wait_for_progress(page, "1 of 4")
+
+    press(page, "b Enter")
+    wait_for_progress(page, "2 of 4")
+
+    press(page, "s 4 Enter")
+    wait_for_progress(page, "3 of 4")
+
+    # Undo of local steps, then of what was submitted; the earlier verdict comes back.
+    press(page, "2 2 1 u")
+    assert ranks_on_screen(page) == ["", "", "", ""]
+    press(page, "Control+z Control+z Control+z")
+    wait_for_progress(page, "2 of 4")
+    assert "prompt unclear" in page.locator(".rk-verdict").text_content()
+    press(page, "4 3 2 Enter")
+    assert ranks_on_screen(page) == ["4th", "3rd", "2nd", "1st"]
+    press(page, "Enter")
+    wait_for_progress(page, "3 of 4")
+
+    assert stored(store) == [
+        ("ranked", None, [[3], [1, 2], [4]]),
+        ("all_bad", None, []),
+        ("ranked", None, [[4], [3], [2], [1]]),
+    ]
+
+
+def test_a_started_ranking_survives_a_reload_and_a_killed_server(page, process, store, add_items):
+    add_items(2)
+    process.start()
+    process.wait_until_ready()
+    start(page, process.address)
+    press(page, "2 4 =")
+    page.reload()
+    page.locator(".rk[data-state=ranking]").wait_for()
+    assert ranks_on_screen(page) == ["", "=1st", "", "=1st"]
+
+    process.end()
+    press(page, "1 3 Enter")
+    alert = page.locator(".rk-alert")
+    alert.wait_for()
+    assert "Not saved yet" in alert.text_content()
+    assert ranks_on_screen(page) == ["2nd", "=1st", "3rd", "=1st"]
+    assert stored(store) == []
+
+    process.start()
+    process.wait_until_ready()
+    page.get_by_role("button", name="Try again").click()
+    wait_for_progress(page, "1 of 2")
+    assert stored(store) == [("ranked", None, [[2, 4], [1], [3]])]
+    page.reload()
+    page.locator(".rk-prompt", has_text="a house, number 1").wait_for()
+    assert ranks_on_screen(page) == ["", "", "", ""]
+
+
+def test_a_lost_answer_and_a_second_submission_give_one_row(page, address, store, add_items):
+    add_items(1)
+    start(page, address)
+    lost = []
+
+    def lose_the_first(route):
+        if lost:
+            route.continue_()
+        else:
+            lost.append(route.fetch())  # the server has stored it, the browser never hears
+            route.abort()
+
+    page.route("**/api/rank/submit", lose_the_first)
+    press(page, "1 2 3 4 Enter")
+    page.locator(".rk-alert").wait_for()
+    assert len(stored(store)) == 1
+    assert page.locator(".rk-toast.rk-on").count() == 0
+    press(page, "Enter")
+    page.locator(".rk[data-state=empty]").wait_for()
+    assert len(list(store.rankings(include_undone=True))) == 1
+
+
+def test_pressing_enter_twice_at_once_gives_one_row(page, address, store, add_items):
+    add_items(2)
+    start(page, address)
+    press(page, "1 2 3 4 Enter Enter Enter")
+    wait_for_progress(page, "1 of 2")
+    assert len(stored(store)) == 1
+
+
+def test_the_next_pictures_are_loaded_before_they_are_needed(page, address, add_items):
+    add_items(2)
+    loaded = []
+    page.on("response", lambda r: loaded.append(r.url) if "/images/" in r.url else None)
+    start(page, address)
+    page.wait_for_function(
+        "() => performance.getEntriesByType('resource')"
+        ".filter((e) => e.name.includes('/images/')).length >= 8"
+    )
+    before = set(loaded)
+    press(page, "b Enter")
+    page.locator(".rk-prompt", has_text="number 1").wait_for()
+    sources = page.locator(".rk-tile img").evaluate_all("all => all.map((i) => i.src)")
+    assert len(sources) == 4
+    assert set(sources) <= before
+
+
+def test_the_mouse_does_what_the_keys_do(page, address, store, add_items):
+    add_items(1)
+    start(page, address)
+    tiles = page.locator(".rk-tile")
+    for index in (1, 0, 2):
+        tiles.nth(index).click()
+    assert ranks_on_screen(page) == ["2nd", "1st", "3rd", ""]
+    thumb = page.locator(".rk-thumb")
+    thumb.nth(2).drag_to(page.locator(".rk-slot").nth(0))
+    assert ranks_on_screen(page) == ["2nd", "=1st", "=1st", ""]
+    thumb.nth(1).drag_to(page.locator(".rk-gap").nth(0))
+    assert ranks_on_screen(page) == ["3rd", "2nd", "1st", ""]
+    tiles.nth(3).drag_to(page.locator(".rk-slot").nth(2))
+    page.get_by_role("button", name="Submit").click()
+    page.locator(".rk[data-state=empty]").wait_for()
+    assert stored(store) == [("ranked", None, [[3], [2], [1, 4]])]
+
+
+def test_keys_are_left_alone_while_typing_and_in_dialogs(page, address, add_items):
+    add_items(1)
+    start(page, address)
+    page.locator(".rk-who").click()
+    page.get_by_label("Your name or initials").fill("")
+    page.keyboard.type("b 1 Ada")
+    assert page.get_by_label("Your name or initials").input_value() == "b 1 Ada"
+    page.keyboard.press("Enter")
+    page.locator(".rk[data-state=ranking]").wait_for()
+    assert ranks_on_screen(page) == ["", "", "", ""]
+    press(page, "? 1 b")
+    assert page.locator(".rk-help[open]").count() == 1
+    press(page, "Escape")
+    assert ranks_on_screen(page) == ["", "", "", ""]
+    press(page, "Space 2")
+    assert page.locator(".rk-zoom[open]").count() == 1
+    press(page, "Space")
+    assert page.locator(".rk-zoom[open]").count() == 0
+    assert ranks_on_screen(page) == ["", "1st", "", ""]
+
+
+def test_zoom_moves_all_pictures_together(page, address, add_items):
+    add_items(1)
+    start(page, address)
+    press(page, "Space + ArrowLeft")
+    moved = page.locator(".rk-pane img").evaluate_all("all => all.map((i) => i.style.transform)")
+    assert len(moved) == 4
+    assert len(set(moved)) == 1
+    page.get_by_role("button", name="1:1").click()
+    assert page.locator(".rk-scale").text_content() == "1:1"
+
+
+def test_every_picture_and_button_has_a_name_for_a_screen_reader(page, address, add_items):
+    add_items(1)
+    start(page, address)
+    press(page, "2 3 =")
+    tile = page.locator(".rk-tiles").get_by_role("button", name="Picture 2, 1st, tied with 3")
+    assert tile.count() == 1
+    assert page.get_by_role("button", name="Picture 1, not placed").count() == 1
+    page.keyboard.press("Tab")
+    names = page.locator(".rk button:visible").evaluate_all(
+        "all => all.map((b) => b.getAttribute('aria-label') || b.textContent.trim())"
+    )
+    assert all(names)
+
+
+def test_a_prompt_is_text_and_never_markup(page, address, store, add_items):
+    add_items(1)
+    prompt = '<img src=x onerror="window.hacked=1"> ${alert(1)} {{value}} `tick`'
+    (one, two, *_) = [p.stem for p in store.images.root.glob("*/*.png")]
+    store.add_item(prompt, [one, two], source="test")
+    start(page, address)
+    press(page, "b Enter")
+    page.locator(".rk-prompt", has_text="onerror").wait_for()
+    assert page.locator(".rk-prompt").text_content() == prompt
+    assert page.evaluate("window.hacked") is None
+
+
+def test_the_browser_and_the_server_play_the_same_game(page):
+    """Random steps on both state machines, in `session.js` and in `session.py`."""
+    rng = random.Random(0)
+    one = ["place", "unplace", "moveLast"]
+    names = {
+        "moveLast": "move_last",
+        "tieWith": "tie_with",
+        "insertBefore": "insert_before",
+        "toggleTie": "toggle_tie",
+        "judgeAllBad": "judge_all_bad",
+    }
+    none = ["toggleTie", "judgeAllBad", "complete", "clear", "undo"]
+    games, expected = [], []
+    for _ in range(200):
+        moves, session, states = [], Session(5), []
+        for _ in range(25):
+            name = rng.choice([*one, *one, "tieWith", "insertBefore", *none, "skip"])
+            arguments = [rng.randrange(5) for _ in range(1 if name in one else 2)]
+            if name in none:
+                arguments = []
+            elif name == "skip":
+                arguments = [rng.choice(SKIP_REASONS)]
+            moves.append([name, *arguments])
+            session = getattr(session, names.get(name, name))(*arguments)
+            states.append(
+                [
+                    list(session.placed),
+                    list(session.tied),
+                    session.verdict,
+                    session.reason,
+                    [list(g) for g in session.groups],
+                    session.ready,
+                    list(session.missing),
+                    len(session.past),
+                ]
+            )
+        games.append(moves)
+        expected.append(states)
+    played = page.evaluate(
+        asset("session.js")
+        + f"""; {json.dumps(games)}.map((moves) => {{
+            let s = Session.fresh(5);
+            return moves.map(([name, ...rest]) => {{
+                s = Session[name](s, ...rest);
+                return [s.placed, s.tied, s.verdict, s.reason, Session.groups(s),
+                        Session.ready(s), Session.missing(s), s.past.length];
+            }});
+        }})"""
+    )
+    assert played == expected
