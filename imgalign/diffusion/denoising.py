@@ -117,8 +117,8 @@ class Denoiser:
 
         Everything random about an image comes from one CPU generator with its seed: first the
         initial latent, then the noise of each step, in float32. So a seed means the same image in
-        any batch and on any device, up to the rounding of the network. With eta 0 and without
-        guidance or with it, these are the images of the pipeline itself.
+        any batch and on any device, up to the rounding of the network. In float32 on the CPU it is
+        exactly the image that the library's own pipeline makes from such generators.
         """
         check_prompts(prompts)
         device = self.family.device
@@ -130,10 +130,11 @@ class Denoiser:
 
         latents = [self._stored(noise())]
         log_probs = []
+        noisy = self.mask.tolist()
         for step in torch.arange(len(self.schedule)).view(-1, 1):
             distributions = self.distributions(latents[-1].unsqueeze(1), prompts, step)
             mean = distributions.mean.squeeze(1)
-            if self.mask[step]:
+            if noisy[step]:
                 # A sum, not `sample`: torch would draw from its global generator.
                 following = self._stored(mean + distributions.stddev.squeeze(1) * noise())
             else:

@@ -1,26 +1,28 @@
+import pytest
 import torch
-from torch.testing import assert_close
 
 from imgalign.diffusion.denoising import Denoiser
 from imgalign.diffusion.families import StableDiffusion
 
 PROMPTS = ["a red house", "two blue boat and a tree", "the green tree", "a boat"]
+SEEDS = [1, 2, 3, 4]
 
 
-def test_images_equal_those_of_the_pipeline(tiny_pipeline):
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+@pytest.mark.parametrize("guidance_scale", [1.0, 4.0])
+def test_images_are_bit_for_bit_those_of_the_pipeline(tiny_pipeline, eta, guidance_scale):
     family = StableDiffusion(tiny_pipeline)
-    for eta in (0.0, 1.0):
-        for scale in (1.0, 4.0):
-            d = Denoiser(family=family, schedule=family.schedule(5), eta=eta, guidance_scale=scale)
-            path = d.sample(PROMPTS, seeds=[1, 2, 3, 4], latent_shape=(4, 8, 8))
-            ours = family.decode(path.latents[:, -1])
-            gens = [torch.Generator("cpu").manual_seed(s) for s in [1, 2, 3, 4]]
-            theirs = tiny_pipeline(
-                PROMPTS,
-                num_inference_steps=5,
-                eta=eta,
-                guidance_scale=scale,
-                generator=gens,
-                output_type="pt",
-            ).images
-            assert_close(ours, theirs)
+    denoiser = Denoiser(
+        family=family, schedule=family.schedule(5), eta=eta, guidance_scale=guidance_scale
+    )
+    path = denoiser.sample(PROMPTS, seeds=SEEDS, latent_shape=(4, 8, 8))
+    expected = tiny_pipeline(
+        PROMPTS,
+        num_inference_steps=5,
+        eta=eta,
+        guidance_scale=guidance_scale,
+        generator=[torch.Generator("cpu").manual_seed(seed) for seed in SEEDS],
+        output_type="pt",
+    ).images
+    assert torch.equal(family.decode(path.latents[:, -1]), expected)
+    assert (path.log_probs == 0).all() == (eta == 0)

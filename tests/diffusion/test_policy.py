@@ -250,6 +250,32 @@ def test_half_precision_weights_train_a_float32_adapter(tiny_pipeline_folder):
     assert (log_prob == trajectory.log_probs[:, 1:2]).all()
 
 
+def test_checkpointing_changes_no_gradient(tiny_pipeline_folder):
+    gradients = []
+    for checkpointing in (False, True):
+        config = PolicyConfig(num_steps=4, gradient_checkpointing=checkpointing)
+        policy = make_policy(tiny_pipeline_folder, config)
+        move_weights(policy)
+        trajectory = policy.sample(PROMPTS[:2], seeds=SEEDS[:2])
+        policy.log_prob(trajectory, torch.tensor([1])).sum().backward()
+        gradients.append([parameter.grad for parameter in policy.trainable_parameters()])
+    assert_close(gradients[1], gradients[0])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_seed_gives_the_same_image_on_a_gpu_and_the_ratio_there_is_1(tiny_pipeline_folder):
+    on_cpu = make_policy(tiny_pipeline_folder).sample(PROMPTS, seeds=SEEDS)
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny_pipeline_folder).to("cuda")
+    policy = DiffusionPolicy(pipeline, FEW_STEPS)
+    on_gpu = policy.sample(PROMPTS, seeds=SEEDS)
+    first = on_gpu.replay["latents"][:, 0]
+    assert torch.equal(first.cpu(), on_cpu.replay["latents"][:, 0])
+    # Convolutions may use TF32, which has 10 bits of mantissa.
+    assert_close(on_gpu.samples.cpu(), on_cpu.samples, rtol=0, atol=1e-2)
+    assert torch.equal(policy.log_prob(on_gpu, torch.tensor([1])), on_gpu.log_probs[:, 1:2])
+
+
 def test_features_describe_prompt_and_time_without_gradients(policy):
     trajectory = policy.sample(["a boat", "a tree", "a boat"], seeds=[1, 2, 3])
     features = policy.features(trajectory, torch.tensor([0, 3]))
