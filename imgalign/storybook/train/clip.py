@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from imgalign.storybook.scenes import vocabulary
 from imgalign.storybook.tokenizer import build_tokenizer
@@ -66,7 +67,8 @@ def train_clip(
     def loss(indices: Indices) -> tuple[Tensor, dict[str, float]]:
         chosen = distinct(indices, pictures.captions)
         images = shown(pictures, alternative, chosen)
-        with torch.autocast("cpu", torch.bfloat16):
+        # The fused attention is slow backwards on a CPU, as in pipeline.py.
+        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
             image, text, scale = model(images, tokens[chosen])
         value = contrast(image.float(), text.float(), scale.float())
         # Clamped before use rather than after the update: a saved model is always within bounds.

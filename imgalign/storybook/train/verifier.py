@@ -1,18 +1,15 @@
 """Train the storybook's verifier on clean, damaged and meaningless pictures.
 
 Besides the training pictures it sees free scenes (any objects anywhere, so that it learns no
-habits of the prompts: equal objects, tidy rows) and empty landscapes. Damage it must read through:
-noise, blur, a shift of light, what an autoencoder loses. What it must refuse: noise, scrambled
-phases, cross-fades, mosaics, shuffled blocks, strong blur, strong warps. Left out: the network and
-how its output becomes a reading (imgalign.storybook.verifier).
+habits of the prompts: equal objects, tidy rows) and empty landscapes. Left out: damage and garbage
+(damage.py), the network and how its output becomes a reading (imgalign.storybook.verifier).
 """
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from functools import cache
 from itertools import combinations, repeat
 from pathlib import Path
 
@@ -20,19 +17,9 @@ import numpy as np
 import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
-from torch import Tensor, rand, randint, randn
-from torch.nn.functional import (
-    binary_cross_entropy_with_logits as bce,
-)
-from torch.nn.functional import (
-    conv2d,
-    cross_entropy,
-    grid_sample,
-    interpolate,
-    logsigmoid,
-    pad,
-)
+from torch import Tensor, rand
+from torch.nn.functional import binary_cross_entropy_with_logits as bce
+from torch.nn.functional import cross_entropy, logsigmoid
 
 from imgalign.storybook.drawing import draw
 from imgalign.storybook.scenes import (
@@ -49,13 +36,15 @@ from imgalign.storybook.scenes import (
     is_held_out,
     sample_scene,
 )
-from imgalign.storybook.train.data import CHUNK, SIDE, describe, load_pictures
+from imgalign.storybook.train.damage import GARBAGE, HARD_GARBAGE, damage
+from imgalign.storybook.train.data import CHUNK, SIDE, Pictures, describe, load_pictures
 from imgalign.storybook.train.loop import Indices, Schedule, train
-from imgalign.storybook.verifier import GRID, WEIGHTS, Maps, VerifierNetwork
+from imgalign.storybook.verifier import GRID, WEIGHTS, Maps, Verifier, VerifierNetwork
 
 EMPTY_SHARE = 0.12
 BATCH = 64
-NUM_GARBAGE = 8
+GARBAGE_SHARE = 0.19
+NUM_FREE = 16_000
 RECONSTRUCTED = 0.3
 
 
@@ -212,220 +201,57 @@ def detection_loss(
     }
 
 
-# Pictures to read through: noise, blur, a shift of light, what an autoencoder loses.
-
-
-def damage(images: Tensor) -> Tensor:
-    """Pictures as they may come back from an autoencoder or a diffusion model; still readable."""
-    b = len(images)
-    gain = 1 + 0.08 * randn(b, 1, 1, 1).clamp(-2, 2) + 0.02 * randn(b, 3, 1, 1).clamp(-2, 2)
-    images = (images - 0.5) * gain + 0.5 + 0.03 * randn(b, 1, 1, 1).clamp(-2, 2)
-    images = _some(images, 0.25, lambda part: lose_detail(part))
-    images = _some(images, 0.2, lambda part: blur(part, float(0.4 + 0.6 * rand(()))))
-    images = _some(images, 0.15, lambda part: sharpen(part, float(1.5 * rand(()))))
-    images = _some(images, 0.15, lambda part: warp(part, float(0.3 + 0.9 * rand(()))))
-    images = images + 0.04 * rand(b, 1, 1, 1).square() * randn(images.shape)
-    return images.clamp(0, 1)
-
-
-def lose_detail(images: Tensor) -> Tensor:
-    """Keep few coefficients of each 8x8 block's cosine transform, and disturb them."""
-    b = len(images)
-    basis = _cosines()
-    blocks = images.unfold(2, 8, 8).unfold(3, 8, 8)
-    coefficients = torch.einsum("bchwij,ui,vj->bchwuv", blocks, basis, basis)
-    frequency = torch.arange(8)[:, None] + torch.arange(8)
-    kept = torch.sigmoid((3.5 + 5 * rand(b, 1, 1) - frequency) * 1.5)[:, None, None, None]
-    disturbed = 1 + 0.08 * randn(coefficients.shape)
-    disturbed[..., 0, 0] = 1  # a tile of another shade would be too easy a sign
-    coefficients = coefficients * kept * disturbed
-    blocks = torch.einsum("bchwuv,ui,vj->bchwij", coefficients, basis, basis)
-    return blocks.permute(0, 1, 2, 4, 3, 5).reshape(images.shape)
-
-
-def blur(images: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur, `sigma` in pixels."""
-    reach = math.ceil(2.5 * sigma)
-    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma).square())
-    kernel = (kernel / kernel.sum()).expand(3, 1, 1, -1)
-    padded = pad(images, (reach,) * 4, mode="replicate")
-    return conv2d(conv2d(padded, kernel, groups=3), kernel.transpose(2, 3), groups=3)
-
-
-def sharpen(images: Tensor, amount: float) -> Tensor:
-    """Unsharp mask after a slight blur: soft edges with halos."""
-    soft = blur(images, 0.6)
-    return soft + amount * (soft - blur(soft, 1.0))
-
-
-def warp(images: Tensor, strength: float, *, knots: int = 6) -> Tensor:
-    """Smooth random displacement of `strength` pixels standard deviation."""
-    b = len(images)
-    shift = interpolate(
-        randn(b, 2, knots, knots), size=(SIDE, SIDE), mode="bicubic", align_corners=True
-    )
-    steps = torch.linspace(-1, 1, SIDE)
-    here = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1)
-    there = here + shift.permute(0, 2, 3, 1) * (strength * 2 / SIDE)
-    return grid_sample(images, there, padding_mode="border", align_corners=True)
-
-
-# Pictures to refuse.
-
-
-def noise(images: Tensor) -> Tensor:
-    """Uniform or Gaussian, white or with some smoothness, of any contrast."""
-    white = rand(images.shape) if rand(()) < 0.5 else 0.5 + 0.25 * randn(images.shape)
-    coarse = int(2 ** randint(0, 5, ()))
-    white = interpolate(white[:, :, : SIDE // coarse, : SIDE // coarse], size=SIDE, mode="bicubic")
-    mean = images.mean((2, 3), keepdim=True) if rand(()) < 0.5 else rand(len(images), 3, 1, 1)
-    return (mean + (white - 0.5) * (0.2 + 1.3 * rand(len(images), 1, 1, 1))).clamp(0, 1)
-
-
-def scrambled_phases(images: Tensor) -> Tensor:
-    """The spectrum of the picture with the phases of noise."""
-    phases = torch.fft.rfft2(rand(images.shape[0], 1, SIDE, SIDE)).angle()
-    spectrum = torch.fft.rfft2(images)
-    mixed = torch.polar(spectrum.abs(), spectrum.angle() + phases * (0.8 + 0.2 * rand(())))
-    mixed[:, :, 0, 0] = spectrum[:, :, 0, 0]
-    scrambled: Tensor = torch.fft.irfft2(mixed, s=(SIDE, SIDE))
-    return scrambled.clamp(0, 1)
-
-
-def cross_fades(images: Tensor) -> Tensor:
-    """Two pictures on top of each other."""
-    share = 0.35 + 0.3 * rand(len(images), 1, 1, 1)
-    return images * share + images.roll(1, 0) * (1 - share)
-
-
-def strong_blurs(images: Tensor) -> Tensor:
-    """Blurred beyond recognition."""
-    return blur(images, float(5.0 + 5 * rand(())))
-
-
-def shuffled_blocks(images: Tensor) -> Tensor:
-    """The picture's own blocks in a random order, some of them turned."""
-    block = (4, 8, 16)[int(randint(0, 3, ()))]
-    n = SIDE // block
-    blocks = (
-        images.unfold(2, block, block).unfold(3, block, block).reshape(-1, 3, n * n, block, block)
-    )
-    blocks = blocks[:, :, torch.randperm(n * n)]
-    if rand(()) < 0.5:
-        blocks = blocks.flip(-1).transpose(-1, -2)
-    blocks = blocks.reshape(-1, 3, n, n, block, block)
-    return blocks.permute(0, 1, 2, 4, 3, 5).reshape(images.shape)
-
-
-def mosaics(images: Tensor) -> Tensor:
-    """Blocks cut from several pictures and pasted together."""
-    block = (4, 8, 16)[int(randint(0, 3, ()))]
-    n = SIDE // block
-    source = randint(0, min(4, len(images)), (len(images), 1, n, n)).float()
-    source = interpolate(source, scale_factor=block, mode="nearest").long()
-    stack = torch.stack([images.roll((i, i * 16), (0, 3)) for i in range(min(4, len(images)))])
-    return stack.gather(0, source[None].expand(1, -1, 3, -1, -1))[0]
-
-
-def strong_warps(images: Tensor) -> Tensor:
-    """Bent until nothing keeps its shape."""
-    return warp(images, float(6 + 4 * rand(())), knots=int(randint(8, 13, ())))
-
-
-GARBAGE: dict[str, Callable[[Tensor], Tensor]] = {
-    "noise": noise,
-    "scrambled phases": scrambled_phases,
-    "cross-fades": cross_fades,
-    "strong blur": strong_blurs,
-    "shuffled blocks": shuffled_blocks,
-    "mosaics": mosaics,
-    "strong warps": strong_warps,
-}
-
-
-def _some(images: Tensor, share: float, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """Apply `change` to about `share` of the batch; always to the same number of pictures."""
-    chosen = torch.randperm(len(images))[: round(share * len(images))]
-    changed = images.clone()
-    changed[chosen] = change(images[chosen])
-    return changed
-
-
-@cache
-def _cosines() -> Tensor:
-    """Orthonormal DCT-II of length 8, [frequency position]."""
-    basis = torch.cos(math.pi * (torch.arange(8) + 0.5) * torch.arange(8)[:, None] / 8) / 2
-    basis[0] /= math.sqrt(2)
-    return basis
-
-
 # Training.
 
 
 def train_verifier(
-    folders: Sequence[Path],
+    data: Path,
     out: Path,
     *,
     num_samples: int,
     learning_rate: float,
     reconstructions: Path | None = None,
-) -> VerifierNetwork:
-    """Train on all pictures in `folders`; resume if `out` has state; weights go to `out`.
+) -> None:
+    """Train on the pictures in `data` and on free scenes, drawn into `out/free` if need be.
 
-    `reconstructions` is an array like `images.npy` of the first pictures of the first folder as an
-    autoencoder gives them back; RECONSTRUCTED of each batch is taken from there. A training that
-    starts with weights in `out` but without state goes on from these weights.
+    Resumes if `out` has state; without state, goes on from the weights in `out` if it has any.
+    Leaves what `Verifier.load(out)` reads. `reconstructions` is an array like `images.npy` of the
+    first pictures in `data` as an autoencoder gives them back; RECONSTRUCTED of each batch comes
+    from there.
     """
     torch.manual_seed(0)
-    pictures = [load_pictures(folder) for folder in folders]
-    bounds = np.cumsum([len(part) for part in pictures])
-    items = torch.from_numpy(np.concatenate([part.items for part in pictures]))
-    settings = torch.from_numpy(np.concatenate([part.settings for part in pictures])).long()
-    rebuilt = None if reconstructions is None else np.load(reconstructions, mmap_mode="r")
+    if not (out / "free" / "captions.txt").is_file():
+        draw_free_scenes(out / "free", num_pictures=NUM_FREE, seed=77)
+    pictures = _Mixed([load_pictures(data), load_pictures(out / "free")], reconstructions)
     network = VerifierNetwork()
     if (out / WEIGHTS).is_file():
-        network.load_state_dict(load_file(out / WEIGHTS))
-    network.train().to(memory_format=torch.channels_last)
-    readable = torch.ones(BATCH)
-    readable[-NUM_GARBAGE:] = 0
+        network = Verifier.load(out).network
+    network.requires_grad_(True).train().to(memory_format=torch.channels_last)
+    spoilers = list(GARBAGE.values())
+    shares = torch.tensor([2.0 if spoil in HARD_GARBAGE else 1.0 for spoil in spoilers])
 
     def loss(indices: Indices) -> tuple[Tensor, dict[str, float]]:
-        if rebuilt is not None:
-            num = round(RECONSTRUCTED * BATCH)
-            indices[:num] %= len(rebuilt)
-        which = np.searchsorted(bounds, indices, side="right")
-        rows = [
-            pictures[k].images[i - (bounds[k - 1] if k else 0)]
-            for k, i in zip(which, indices, strict=True)
-        ]
-        if rebuilt is not None:
-            rows[:num] = [rebuilt[i] for i in indices[:num]]
-        images = torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2).float() / 255
-        there, setting = items[indices].clone(), settings[indices]
-        mirrored = rand(BATCH) < 0.5
-        images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
-        there[:, :, 2] = torch.where(
-            mirrored[:, None] & (there[:, :, 0] >= 0), 1 - there[:, :, 2], there[:, :, 2]
-        )
-        kinds = list(GARBAGE.values())
-        for first in range(BATCH - NUM_GARBAGE, BATCH, 4):
-            images[first : first + 4] = kinds[int(randint(0, len(kinds), ()))](
-                images[first : first + 4]
-            )
+        images, items, settings = pictures.batch(indices)
+        num = len(images)
+        readable = torch.ones(num)
+        for first in range(num - round(GARBAGE_SHARE * num), num, 4):
+            spoil = spoilers[int(torch.multinomial(shares, 1))]
+            images[first : first + 4] = spoil(images[first : first + 4])
+            readable[first : first + 4] = 0
         images = damage(images).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16):
             maps = network(images)
-        return detection_loss(maps, there, setting, readable)
+        return detection_loss(maps, items, settings, readable)
 
     def save(step: int) -> None:
-        weights = {name: value.contiguous() for name, value in network.state_dict().items()}
-        save_file(weights, out / WEIGHTS)
+        Verifier(network).save(out)
+        network.requires_grad_(True).train()
 
     train(
         out,
         network,
         loss,
-        num_pictures=int(bounds[-1]),
+        num_pictures=len(pictures),
         schedule=Schedule(
             num_steps=num_samples // BATCH, learning_rate=learning_rate, warmup=100, fall=0.4
         ),
@@ -434,4 +260,41 @@ def train_verifier(
         decay=0.998,
         on_save=save,
     )
-    return network
+
+
+class _Mixed:
+    """Several data folders as one, with reconstructions in place of some pictures of the first."""
+
+    def __init__(self, parts: Sequence[Pictures], reconstructions: Path | None) -> None:
+        self._parts = parts
+        self._starts = np.cumsum([0, *(len(part) for part in parts)])
+        self._items = torch.from_numpy(np.concatenate([part.items for part in parts]))
+        settings = np.concatenate([part.settings for part in parts])
+        self._settings = torch.from_numpy(settings).long()
+        self._rebuilt = None if reconstructions is None else np.load(reconstructions, mmap_mode="r")
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def batch(self, indices: Indices) -> tuple[Tensor, Tensor, Tensor]:
+        """Images [b 3 64 64], items [b 4 6] and settings [b]; half of the pictures mirrored."""
+        num_rebuilt = 0
+        if self._rebuilt is not None:
+            num_rebuilt = round(RECONSTRUCTED * len(indices))
+            indices = indices.copy()
+            indices[:num_rebuilt] %= len(self._rebuilt)
+        rows = [self._row(int(index)) for index in indices]
+        if self._rebuilt is not None:
+            rows[:num_rebuilt] = [self._rebuilt[index] for index in indices[:num_rebuilt]]
+        images = torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2).float() / 255
+        items = self._items[indices]
+        mirrored = rand(len(images)) < 0.5
+        images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
+        turned = mirrored[:, None] & (items[:, :, 0] >= 0)
+        items[:, :, 2] = torch.where(turned, 1 - items[:, :, 2], items[:, :, 2])
+        return images, items, self._settings[indices]
+
+    def _row(self, index: int) -> NDArray[np.uint8]:
+        part = int(np.searchsorted(self._starts, index, side="right")) - 1
+        row: NDArray[np.uint8] = self._parts[part].images[index - self._starts[part]]
+        return row
