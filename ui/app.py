@@ -23,7 +23,9 @@ import uvicorn
 from imgalign.errors import InputError
 from imgalign.preferences.store import Store
 from ui import routes
-from ui.pages import rank
+from ui.pages import generate, rank, train
+from ui.runs import Runs
+from ui.shelf import Shelf
 from ui.theme import asset, theme
 
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
@@ -47,6 +49,15 @@ class Settings:
     """Pages to serve; ("rank",) is what annotators on other machines should get."""
 
 
+@dataclass(frozen=True, slots=True)
+class Studio:
+    """What the pages work on."""
+
+    store: Store
+    runs: Runs
+    shelf: Shelf
+
+
 def build_app(settings: Settings, store: Store) -> fastapi.FastAPI:
     """The whole app as an ASGI application; the caller closes the store. Not for coroutines."""
     unknown = set(settings.pages) - set(PAGES)
@@ -56,18 +67,21 @@ def build_app(settings: Settings, store: Store) -> fastapi.FastAPI:
     app.add_middleware(routes.SameOrigin, loopback=settings.host in LOOPBACK_HOSTS)
     routes.add_error_handlers(app)
     routes.add_rank_routes(app, store)
+    studio = Studio(store, Runs(settings.runs), Shelf())
+    if set(settings.pages) - {"rank"}:
+        routes.add_studio_routes(app, studio.runs, studio.shelf)
     # Outside a running event loop gradio makes loops of its own and never closes them.
-    asyncio.run(_mount(app, settings, store))
+    asyncio.run(_mount(app, settings, studio))
     return app
 
 
-async def _mount(app: fastapi.FastAPI, settings: Settings, store: Store) -> None:
+async def _mount(app: fastapi.FastAPI, settings: Settings, studio: Studio) -> None:
     with warnings.catch_warnings():
         # gradio says that several pages switch off a server-side rendering nobody asked for.
         warnings.filterwarnings("ignore", message="SSR mode")
         gr.mount_gradio_app(
             app,
-            _blocks(settings, store),
+            _blocks(settings, studio),
             path="/",
             server_name=settings.host,
             server_port=settings.port,
@@ -99,21 +113,26 @@ def launch(settings: Settings) -> None:
         uvicorn.Server(config).run()
 
 
-def _blocks(settings: Settings, store: Store) -> gr.Blocks:
+def _blocks(settings: Settings, studio: Studio) -> gr.Blocks:
     first, *others = settings.pages
     blocks = gr.Blocks(title="imgalign", analytics_enabled=False)
     with blocks:
-        _page(first, settings, store)
+        _page(blocks, first, settings, studio)
     for name in others:
         with blocks.route(PAGES[name], f"/{name}"):
-            _page(name, settings, store)
+            _page(blocks, name, settings, studio)
     return blocks
 
 
-def _page(name: str, settings: Settings, store: Store) -> None:
+def _page(blocks: gr.Blocks, name: str, settings: Settings, studio: Studio) -> None:
     gr.HTML(_header(name, settings.pages), elem_id="header", padding=False)
-    if name == "rank":
-        rank.build()
+    match name:
+        case "rank":
+            rank.build()
+        case "train":
+            train.build(blocks, studio.runs)
+        case "generate":
+            generate.build(blocks, studio.store, studio.runs, studio.shelf, model=settings.model)
 
 
 def _header(current: str, pages: tuple[str, ...]) -> str:

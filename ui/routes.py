@@ -14,6 +14,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from imgalign.errors import ImgalignError, InputError, StorageFullError, StoreError
 from imgalign.preferences.store import Store
 from ui.pages import rank
+from ui.runs import Runs
+from ui.shelf import Shelf
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 PRIVATE = {
@@ -43,6 +45,21 @@ def add_rank_routes(app: fastapi.FastAPI, store: Store) -> None:
     def picture(token: str, annotator: Annotated[str, fastapi.Query(max_length=60)]) -> Response:
         png = rank.picture(store, token, annotator)
         return Response(png, media_type="image/png", headers=PRIVATE)
+
+
+def add_studio_routes(app: fastapi.FastAPI, runs: Runs, shelf: Shelf) -> None:
+    """Pictures of the Train and Generate pages. No file is opened by a path that was sent."""
+
+    @app.get("/api/runs/{name}/samples/{file}")
+    def sample(name: str, file: str) -> Response:
+        png = runs.sample(name, file).read_bytes()
+        return Response(
+            png, media_type="image/png", headers=PRIVATE | {"Cache-Control": "no-cache"}
+        )
+
+    @app.get("/api/pictures/{picture_id}")
+    def picture(picture_id: str) -> Response:
+        return Response(shelf.get(picture_id).png, media_type="image/png", headers=PRIVATE)
 
 
 def add_error_handlers(app: fastapi.FastAPI) -> None:

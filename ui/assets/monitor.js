@@ -1,0 +1,230 @@
+// Draws what the timer brings: runs, the curves and pictures of the chosen one, its log. The value
+// is replaced every few seconds; what the person does here (hover, slider, open log) stays.
+const root = element.querySelector(".mo");
+const q = (selector) => root.querySelector(selector);
+const SVG = "http://www.w3.org/2000/svg";
+const CHOSEN = "imgalign.train.run";
+
+const make = (tag, className, text) => {
+  const node = document.createElement(tag);
+  if (className) node.className = className;
+  if (text !== undefined) node.textContent = text;
+  return node;
+};
+const draw = (tag, attributes, text) => {
+  const node = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  if (text !== undefined) node.textContent = text;
+  return node;
+};
+const short = (value) => {
+  const size = Math.abs(value);
+  if (size !== 0 && (size < 0.001 || size >= 10000)) return value.toExponential(1);
+  return String(+value.toPrecision(3));
+};
+const duration = (seconds) => {
+  if (seconds < 90) return `${Math.max(1, Math.round(seconds))} s`;
+  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
+  return `${(seconds / 3600).toFixed(1)} h`;
+};
+
+/* ---------- charts ---------- */
+const WIDTH = 520;
+const HEIGHT = 150;
+const LEFT = 46;
+const RIGHT = 8;
+const TOP = 8;
+const BOTTOM = 20;
+
+const ticks = (low, high, count) => {
+  const step = 10 ** Math.floor(Math.log10((high - low) / count));
+  const nice = [1, 2, 5, 10].find((m) => (high - low) / (m * step) <= count) * step;
+  const out = [];
+  for (let at = Math.ceil(low / nice) * nice; at <= high + nice * 1e-6; at += nice) out.push(at);
+  return out;
+};
+
+const chart = ({ title, about, lines }) => {
+  const box = make("div", "mo-chart");
+  const head = make("h4", "", title);
+  const legend = make("span", "mo-key");
+  head.append(legend);
+  box.append(head, make("p", "", about));
+  const points = lines.flatMap((line) => line.points);
+  const svg = draw("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img" });
+  box.append(svg);
+  svg.setAttribute("aria-label", `${title}: ${lines
+    .filter((line) => line.points.length)
+    .map((line) => `${line.name} ${short(line.points[line.points.length - 1][1])}`)
+    .join(", ") || "nothing measured yet"}`);
+  if (!points.length) {
+    const empty = { x: WIDTH / 2, y: HEIGHT / 2, "text-anchor": "middle" };
+    svg.append(draw("text", empty, "Nothing measured yet"));
+    return box;
+  }
+  const xs = points.map((p) => p[0]);
+  const ys = points.map((p) => p[1]);
+  const [x0, x1] = [Math.min(...xs), Math.max(...xs, Math.min(...xs) + 1)];
+  let [y0, y1] = [Math.min(...ys), Math.max(...ys)];
+  const room = (y1 - y0 || Math.abs(y1) || 1) * 0.08;
+  [y0, y1] = [y0 - room, y1 + room];
+  const x = (v) => LEFT + ((v - x0) / (x1 - x0)) * (WIDTH - LEFT - RIGHT);
+  const y = (v) => HEIGHT - BOTTOM - ((v - y0) / (y1 - y0)) * (HEIGHT - TOP - BOTTOM);
+  for (const at of ticks(y0, y1, 4)) {
+    svg.append(
+      draw("line", { class: "grid", x1: LEFT, x2: WIDTH - RIGHT, y1: y(at), y2: y(at) }),
+      draw("text", { x: LEFT - 7, y: y(at) + 4, "text-anchor": "end" }, short(at)),
+    );
+  }
+  for (const at of ticks(x0, x1, 6).filter(Number.isInteger)) {
+    const anchor = at === x0 ? "start" : "middle";
+    svg.append(draw("text", { x: x(at), y: HEIGHT - 4, "text-anchor": anchor }, at));
+  }
+  lines.forEach((line, index) => {
+    const color = index ? "var(--two)" : "var(--one)";
+    const entry = make("span", "", "");
+    const swatch = make("i");
+    swatch.style.background = color;
+    entry.append(swatch, document.createTextNode(line.name));
+    legend.append(entry);
+    if (!line.points.length) return;
+    const path = line.points.map((p, i) => `${i ? "L" : "M"}${x(p[0]).toFixed(1)} ${y(p[1]).toFixed(1)}`);
+    svg.append(draw("path", { d: path.join(""), stroke: color, opacity: index ? 1 : 0.85 }));
+    const marked = line.points.length <= 40 ? line.points : line.points.slice(-1);
+    for (const p of marked) {
+      svg.append(draw("circle", { cx: x(p[0]), cy: y(p[1]), r: index ? 3 : 2, fill: color }));
+    }
+  });
+  const hair = draw("line", { class: "hair", y1: TOP, y2: HEIGHT - BOTTOM, visibility: "hidden" });
+  const note = draw("text", { y: TOP + 4, visibility: "hidden" });
+  svg.append(hair, note);
+  svg.addEventListener("pointermove", (event) => {
+    const area = svg.getBoundingClientRect();
+    const scale = Math.min(area.width / WIDTH, area.height / HEIGHT);
+    const inset = (area.width - WIDTH * scale) / 2;
+    const at = x0 + (((event.clientX - area.left - inset) / scale - LEFT) / (WIDTH - LEFT - RIGHT)) * (x1 - x0);
+    const near = (line) =>
+      line.points.reduce((a, b) => (Math.abs(b[0] - at) < Math.abs(a[0] - at) ? b : a), line.points[0]);
+    const found = lines.filter((l) => l.points.length).map((l) => [l.name, near(l)]);
+    const middle = x(found[0][1][0]);
+    hair.setAttribute("x1", middle);
+    hair.setAttribute("x2", middle);
+    const right = middle > WIDTH / 2;
+    note.setAttribute("x", middle + (right ? -7 : 7));
+    note.setAttribute("text-anchor", right ? "end" : "start");
+    note.textContent = found.map(([name, p]) => `step ${p[0]} ${name} ${short(p[1])}`).join("   ");
+    for (const node of [hair, note]) node.setAttribute("visibility", "visible");
+  });
+  svg.addEventListener("pointerleave", () => {
+    for (const node of [hair, note]) node.setAttribute("visibility", "hidden");
+  });
+  return box;
+};
+
+/* ---------- runs and the chosen one ---------- */
+const brief = (run) => {
+  if (run.state === "running" && run.total) {
+    const left = run.eta_seconds ? `, ${duration(run.eta_seconds)} left` : "";
+    return `${run.step} of ${run.total}${left}`;
+  }
+  return run.state === "starting" ? "starting…" : `${run.state}${run.step ? `, step ${run.step}` : ""}`;
+};
+const where = (run) => {
+  if (run.state === "starting") return run.message || "Loading the model and checking the rules…";
+  if (run.state !== "running") return run.message;
+  if (run.eta_seconds) return `Step ${run.step} of ${run.total}, about ${duration(run.eta_seconds)} left`;
+  return `Step ${run.step} of ${run.total}`;
+};
+
+let seen = {};
+const changed = (name, value) => {
+  const text = JSON.stringify(value);
+  if (seen[name] === text) return false;
+  seen[name] = text;
+  return true;
+};
+
+const drawSamples = (run) => {
+  const figure = q(".mo-samples");
+  figure.hidden = !run.samples.length;
+  if (figure.hidden) return;
+  const slider = q(".mo-samples input");
+  const newest = run.samples.length - 1;
+  const following = Number(slider.value) >= Number(slider.max) || seen.run !== run.name;
+  slider.max = newest;
+  if (following) slider.value = newest;
+  slider.hidden = newest === 0;
+  const file = run.samples[Number(slider.value)];
+  const image = q(".mo-samples img");
+  const url = `api/runs/${encodeURIComponent(run.name)}/samples/${file}`;
+  if (image.getAttribute("src") !== url) image.src = url;
+  const step = Number(/\d+/.exec(file)[0]);
+  const word = Number(slider.value) === newest ? "newest" : `of ${run.samples.length}`;
+  q(".mo-samples figcaption").replaceChildren(
+    document.createTextNode("Same prompts, same seeds"),
+    make("small", "", `step ${step}, ${word}`),
+  );
+};
+
+const refresh = () => {
+  const value = props.value;
+  root.toggleAttribute("data-empty", !value?.runs?.length);
+  if (!value?.runs?.length) return;
+  const { runs, detail } = value;
+  if (changed("runs", [runs, detail?.name])) {
+    q(".mo-runs").replaceChildren(...runs.map((run) => {
+      const chip = make("button", "mo-chip");
+      chip.type = "button";
+      chip.dataset.state = run.state;
+      chip.dataset.run = run.name;
+      chip.setAttribute("role", "option");
+      chip.setAttribute("aria-selected", String(run.name === detail?.name));
+      chip.append(make("span", "mo-dot"), make("b", "", run.name), make("small", "", brief(run)));
+      return chip;
+    }));
+  }
+  if (!detail) return;
+  const panel = q(".mo-run");
+  panel.dataset.state = detail.state;
+  q(".mo-run h3").textContent = detail.name;
+  q(".mo-state").textContent = detail.state;
+  q(".mo-where").textContent = where(detail);
+  q('[data-do="stop"]').hidden = !detail.ours;
+  q('[data-do="resume"]').hidden = !detail.resumable;
+  const share = detail.total ? (100 * detail.step) / detail.total : 0;
+  q(".mo-bar i").style.width = `${share}%`;
+  q(".mo-bar").setAttribute("aria-valuemax", detail.total);
+  q(".mo-bar").setAttribute("aria-valuenow", detail.step);
+  if (changed("charts", [detail.name, detail.charts])) {
+    q(".mo-charts").replaceChildren(...detail.charts.map(chart));
+  }
+  drawSamples(detail);
+  if (changed("log", detail.log)) {
+    const log = q("pre");
+    const atEnd = log.scrollTop + log.clientHeight >= log.scrollHeight - 40;
+    log.textContent = detail.log || "Nothing printed by a process of this app.";
+    if (atEnd) log.scrollTop = log.scrollHeight;
+  }
+  if (seen.run !== detail.name) q("details").open = detail.state === "failed";
+  seen.run = detail.name;
+};
+
+root.addEventListener("click", (event) => {
+  const chip = event.target.closest("[data-run]");
+  const button = event.target.closest("[data-do]");
+  if (chip) {
+    localStorage.setItem(CHOSEN, chip.dataset.run);
+    trigger("run_select", { run: chip.dataset.run });
+  } else if (button) {
+    const run = props.value.detail.name;
+    trigger(button.dataset.do === "stop" ? "run_stop" : "run_resume", { run });
+  }
+});
+q(".mo-samples input").addEventListener("input", () => drawSamples(props.value.detail));
+q("details").addEventListener("toggle", () => {
+  q("pre").scrollTop = q("pre").scrollHeight;
+});
+
+watch("value", refresh);
+refresh();
+if (localStorage.getItem(CHOSEN)) trigger("run_select", { run: localStorage.getItem(CHOSEN) });

@@ -1,0 +1,306 @@
+"""The Generate page: any checkpoint beside its base on the same seeds, and on to ranking."""
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+import yaml
+
+from imgalign.errors import InputError
+from imgalign.preferences.store import Store
+from ui.messages import PRIVATE, shown
+from ui.runs import Runs
+from ui.session import MAX_IMAGES
+from ui.shelf import Shelf
+from ui.theme import asset
+
+if TYPE_CHECKING:
+    from imgalign.generate import ImageGenerator
+
+BASE_ONLY = ""
+MOST_PICTURES = 128
+EXAMPLES = (
+    "a brown rabbit beside a red mushroom in the snow",
+    "a pink butterfly above a yellow flower by day",
+    "three orange fish by the sea",
+    "a blue rocket at night",
+    "a purple cat on a green car",
+    "a yellow kite above a red house by day",
+)
+PAIRS, TOGETHER = "base against aligned", "all pictures of a prompt"
+GROUP = 4
+"""Candidates per ranking when all pictures of a prompt are ranked together."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What to make. `adapter` is "run/step-000040", or empty for the base model alone."""
+
+    adapter: str
+    prompts: tuple[str, ...]
+    seeds: tuple[int, ...]
+    steps: int
+    guidance_scale: float
+
+
+class Models:
+    """The models in memory: one base and one adapter on it, the ones used last."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[tuple[str, Path | None], ImageGenerator] = {}
+        self.lock = threading.Lock()
+
+    def get(self, model: str, adapter: Path | None) -> "ImageGenerator":
+        """A model that is ready to use; whatever else had its place is let go first."""
+        from imgalign.generate import ImageGenerator  # loads torch and diffusers
+
+        key = (model, adapter)
+        if key not in self._loaded:
+            keep = {(model, None)} if adapter else set()
+            self._loaded = {k: v for k, v in self._loaded.items() if k in keep}
+            self._loaded[key] = ImageGenerator(model, adapter)
+        return self._loaded[key]
+
+
+def checkpoints(runs: Runs, model: str) -> list[tuple[str, str]]:
+    """(label, value) of everything that can stand beside the base, the newest run first."""
+    found = [(f"Base model only ({model})", BASE_ONLY)]
+    for run in runs.all():
+        for step in reversed(run.adapters):
+            mark = ", best on held-out prompts" if step == run.best else ""
+            found.append((f"{run.name}, step {int(step[5:])}{mark}", f"{run.name}/{step}"))
+    return found
+
+
+def wish(
+    adapter: str, prompts: str, first_seed: float, count: float, steps: float, guidance: float
+) -> Wish:
+    """The form as a Wish; InputError says what to change."""
+    lines = tuple(dict.fromkeys(line.strip() for line in prompts.splitlines() if line.strip()))
+    if not lines:
+        raise InputError("prompts: write at least one, or pick an example")
+    start, number = int(first_seed), int(count)
+    if start < 0:
+        raise InputError(f"first seed: expected 0 or more, got {start}")
+    pictures = len(lines) * number * (2 if adapter else 1)
+    if pictures > MOST_PICTURES:
+        raise InputError(f"{pictures} pictures: expected at most {MOST_PICTURES} at a time")
+    return Wish(
+        adapter=adapter,
+        prompts=lines,
+        seeds=tuple(range(start, start + number)),
+        steps=int(steps),
+        guidance_scale=float(guidance),
+    )
+
+
+def generate(
+    wanted: Wish, *, model: str, runs: Runs, shelf: Shelf, models: Models
+) -> Iterator[dict[str, Any]]:
+    """Make the pictures, base first, yielding what the page shows each time there is more of it.
+
+    Both rows use the same seeds, so they start from the same noise.
+    """
+    base, adapter = model, None
+    if wanted.adapter:
+        base, adapter = _resolve(runs, wanted.adapter, model)
+    groups: list[dict[str, Any]] = [
+        {
+            "prompt": prompt,
+            "unread": "",
+            "seeds": [{"seed": seed, "base": None, "aligned": None} for seed in wanted.seeds],
+        }
+        for prompt in wanted.prompts
+    ]
+    cells = [(group, cell) for group in groups for cell in group["seeds"]]
+    rows: list[tuple[str, Path | None]] = [("base", None)]
+    rows += [("aligned", adapter)] if adapter else []
+    total, done = len(rows) * len(cells), 0
+
+    def view(doing: str) -> dict[str, Any]:
+        return {
+            "groups": groups,
+            "has_aligned": adapter is not None,
+            "checkpoint": wanted.adapter,
+            "done": done,
+            "total": total,
+            "share": done / total,
+            "doing": doing,
+        }
+
+    with models.lock:
+        for row, its_adapter in rows:
+            yield view(f"Loading the {row} model")
+            images = models.get(base, its_adapter).generate(
+                [group["prompt"] for group, _ in cells],
+                seeds=[cell["seed"] for _, cell in cells],
+                steps=wanted.steps,
+                guidance_scale=wanted.guidance_scale,
+            )
+            for (group, cell), made in zip(cells, images, strict=True):
+                cell[row] = shelf.put(made.image, made.provenance)
+                group["unread"] = made.unread
+                done += 1
+                yield view(f"Drawing with the {row} model")
+
+
+def send(
+    store: Store, shelf: Shelf, value: dict[str, Any] | None, *, how: str, overlap: int
+) -> int:
+    """Store the pictures with how they were made, queue items to rank, and say how many.
+
+    `how` is PAIRS (one item per seed) or TOGETHER (items of about GROUP candidates). A picture
+    that came out the same twice is shown once; what leaves nothing to choose from is left out.
+    """
+    if not value or not value["groups"]:
+        raise InputError("nothing to send: generate pictures first")
+    if how == PAIRS and not value["has_aligned"]:
+        raise InputError(f"{PAIRS}: choose a checkpoint and generate first, or send them together")
+    # Everything is looked up before anything is stored: all of it goes, or nothing.
+    items = [
+        (group["prompt"], [shelf.get(picture_id) for picture_id in chosen])
+        for group in value["groups"]
+        for chosen in _candidates(group["seeds"], how)
+    ]
+    source = f"generate: {value['checkpoint'] or 'base'}"
+    queued = 0
+    for prompt, kept in items:
+        image_ids = list(dict.fromkeys(store.add_image(k.png, k.provenance) for k in kept))
+        if len(image_ids) >= 2:
+            store.add_item(prompt, image_ids, source=source, overlap=overlap)
+            queued += 1
+    return queued
+
+
+def restore(shelf: Shelf, last: str) -> dict[str, Any] | None:
+    """What the browser showed before a reload, if every picture of it is still there."""
+    try:
+        value = json.loads(last)
+        ids = [
+            cell[row]
+            for group in value["groups"]
+            for cell in group["seeds"]
+            for row in ("base", "aligned")
+            if cell[row] is not None
+        ]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return value if ids and all(isinstance(i, str) and shelf.has(i) for i in ids) else None
+
+
+def build(page: gr.Blocks, store: Store, runs: Runs, shelf: Shelf, *, model: str) -> None:
+    """Draw the page inside the current Blocks."""
+    models = Models()
+    with gr.Row(elem_classes="page", equal_height=False):
+        with gr.Column(scale=0, min_width=320, elem_classes="side"):
+            adapter = gr.Dropdown(label="Compare with", choices=[], elem_id="checkpoint")
+            prompts = gr.Textbox(
+                label="Prompts",
+                info="One per line",
+                lines=4,
+                max_lines=12,
+                value="\n".join(EXAMPLES[:2]),
+                elem_id="prompts",
+            )
+            gr.Examples([[example] for example in EXAMPLES], prompts, label="Ideas")
+            with gr.Row():
+                count = gr.Slider(1, 8, value=4, step=1, label="Seeds", elem_id="seeds")
+                first_seed = gr.Number(value=1, precision=0, label="First seed", minimum=0)
+            with gr.Row():
+                steps = gr.Slider(2, 60, value=20, step=1, label="Steps", elem_id="steps")
+                guidance = gr.Slider(1, 12, value=1, step=0.5, label="Guidance")
+            start = gr.Button("Generate", variant="primary", elem_id="generate-button")
+            cancel = gr.Button("Stop", visible=False)
+        with gr.Column(scale=1, min_width=320):
+            compare = gr.HTML(
+                value=None,
+                html_template=asset("compare.html"),
+                css_template=asset("compare.css"),
+                js_on_load=asset("compare.js"),
+                apply_default_css=False,
+                elem_id="compare",
+            )
+            with gr.Row(visible=False, elem_classes="sending", equal_height=True) as sending:
+                how = gr.Radio(
+                    [(name[0].upper() + name[1:], name) for name in (PAIRS, TOGETHER)],
+                    value=TOGETHER,
+                    label="Send to ranking",
+                    scale=3,
+                    elem_id="how",
+                )
+                overlap = gr.Number(
+                    value=1, precision=0, minimum=1, maximum=50, label="People per item", scale=1
+                )
+                go = gr.Button("Send to ranking", elem_id="send-button", scale=1)
+
+    def open_page() -> Any:
+        choices = checkpoints(runs, model)
+        newest = choices[1][1] if len(choices) > 1 else BASE_ONLY
+        return gr.Dropdown(choices=choices, value=newest)
+
+    def begin(*form: Any) -> Iterator[tuple[Any, ...]]:
+        wanted = shown(lambda: wish(*form))
+        views = generate(wanted, model=model, runs=runs, shelf=shelf, models=models)
+        while True:
+            value = shown(lambda: next(views, None))
+            if value is None:
+                break
+            busy = value["done"] < value["total"]
+            yield (
+                value,
+                gr.Button(visible=not busy),
+                gr.Button(visible=busy),
+                gr.Row(visible=not busy),
+            )
+
+    def rest() -> tuple[Any, Any]:
+        return gr.Button(visible=True), gr.Button(visible=False)
+
+    def send_all(value: Any, how: str, people: float) -> None:
+        count = shown(lambda: send(store, shelf, value, how=how, overlap=int(people)))
+        gr.Info(f"{count} item{'s' * (count != 1)} queued on the Rank page")
+
+    def reload(event: gr.EventData) -> tuple[Any, Any]:
+        value = restore(shelf, str(event.last))
+        return (value, gr.Row(visible=True)) if value else (gr.skip(), gr.skip())
+
+    form = [adapter, prompts, first_seed, count, steps, guidance]
+    page.load(open_page, outputs=adapter, **PRIVATE)
+    # One at a time: two would not fit into the memory of one device.
+    serial = PRIVATE | {"concurrency_limit": 1}
+    running = start.click(begin, form, [compare, start, cancel, sending], **serial)
+    running.then(rest, None, [start, cancel], **PRIVATE)
+    cancel.click(rest, None, [start, cancel], cancels=[running], **PRIVATE)
+    go.click(send_all, [compare, how, overlap], None, **PRIVATE)
+    compare.restore(reload, None, [compare, sending], **PRIVATE)
+
+
+def _candidates(seeds: Sequence[dict[str, Any]], how: str) -> list[list[str]]:
+    """Picture ids of each item: pairs, or groups of GROUP with a last one of up to MAX_IMAGES."""
+    by_seed = [[cell[row] for row in ("base", "aligned") if cell[row]] for cell in seeds]
+    if how == PAIRS:
+        return by_seed
+    flat = [picture_id for ids in by_seed for picture_id in ids]
+    groups = [flat[i : i + GROUP] for i in range(0, len(flat), GROUP)]
+    if len(groups) > 1 and len(groups[-1]) == 1:
+        groups[-2] += groups.pop()
+    assert all(len(group) <= MAX_IMAGES for group in groups)
+    return groups
+
+
+def _resolve(runs: Runs, value: str, model: str) -> tuple[str, Path]:
+    """The base model and the adapter folder of "run/step-000040"."""
+    name, _, step = value.partition("/")
+    if step not in runs.run(name).adapters:
+        raise InputError(f"{value}: no such checkpoint any more; choose another")
+    folder = runs.path(name)
+    try:
+        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        base = config.get("model", model)
+    except (OSError, yaml.YAMLError, AttributeError):
+        base = model
+    return str(base), folder / step

@@ -1,0 +1,173 @@
+"""The Train page: start a run as its own process, watch it, stop it, go on with it."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from ui import recipes
+from ui.messages import PRIVATE, shown
+from ui.runs import Run, Runs
+from ui.theme import asset
+
+REFRESH_SECONDS = 2.0
+MOST_POINTS = 300
+LOG_LINES = 80
+CHARTS = (
+    (
+        "Reward",
+        "What is being learned, and the same on prompts and seeds never learned from.",
+        (("training", "reward_mean"), ("held out", "held_out_reward")),
+    ),
+    (
+        "KL to the pretrained model",
+        "How far it has moved, in nats per image.",
+        (("training", "kl"), ("held out", "held_out_kl")),
+    ),
+)
+METRICS = tuple(key for _, _, lines in CHARTS for _, key in lines)
+
+
+def view(runs: Runs, chosen: str | None) -> dict[str, Any]:
+    """Everything that the monitor draws: all runs in short, the chosen or newest one in full."""
+    found = runs.all()
+    names = [run.name for run in found]
+    short = [_short(run) for run in found]
+    if not found:
+        return {"runs": [], "detail": None}
+    name = chosen if chosen in names else names[0]
+    return {"runs": short, "detail": _detail(runs, found[names.index(name)])}
+
+
+def describe(name: str | None) -> str:
+    """A recipe as HTML: its header and its settings."""
+    if not name:
+        return "<p>No recipe found: put one into <code>configs/</code>.</p>"
+    recipe = recipes.read(name)
+    rows = "".join(
+        f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in recipe.settings
+    )
+    header = "<br>".join(escape(line) for line in recipe.header.splitlines())
+    return (
+        f'<div class="recipe"><p>{header}</p>'
+        f"<details><summary>Settings in this recipe</summary><dl>{rows}</dl></details></div>"
+    )
+
+
+def launch(runs: Runs, recipe: str, name: str, overrides: str) -> str:
+    """Start a run and return its name; empty lines and comments in the overrides are left out."""
+    lines = [line.strip() for line in overrides.splitlines()]
+    chosen = name.strip() or runs.free_name(recipe)
+    runs.launch(
+        recipes.read(recipe).path,
+        name=chosen,
+        overrides=[line for line in lines if line and not line.startswith("#")],
+    )
+    return chosen
+
+
+def build(page: gr.Blocks, runs: Runs) -> None:
+    """Draw the page inside the current Blocks."""
+    chosen = gr.State(None)
+    latest = gr.State("")
+    with gr.Row(elem_classes="page", equal_height=False):
+        with gr.Column(scale=0, min_width=320, elem_classes="side"):
+            gr.HTML("<h2>New run</h2>", padding=False)
+            recipe = gr.Dropdown(label="Recipe", choices=[], elem_id="recipe")
+            about = gr.HTML(padding=False)
+            name = gr.Textbox(label="Name", max_lines=1, elem_id="run-name")
+            overrides = gr.Textbox(
+                label="Overrides",
+                info="One section.key=value per line",
+                placeholder="iterations=20\npolicy.lora_rank=4",
+                lines=3,
+                elem_id="overrides",
+            )
+            start = gr.Button("Start training", variant="primary", elem_id="start-training")
+        with gr.Column(scale=1, min_width=320):
+            monitor = _monitor()
+    timer = gr.Timer(REFRESH_SECONDS)
+
+    def refresh(which: str | None, before: str) -> tuple[Any, str]:
+        value = shown(lambda: view(runs, which))
+        now = repr(value)
+        return (gr.skip() if now == before else value), now
+
+    def open_page() -> tuple[Any, str, str]:
+        names = recipes.names()
+        first = names[0] if names else None
+        box = gr.Dropdown(choices=names, value=first)
+        return box, shown(lambda: describe(first)), runs.free_name(first or "run")
+
+    def choose(which: str | None) -> tuple[str, str]:
+        return shown(lambda: describe(which)), runs.free_name(which or "run")
+
+    def start_run(which: str, called: str, changes: str) -> tuple[str, str]:
+        begun = shown(lambda: launch(runs, which, called, changes))
+        gr.Info(f"{begun} is starting")
+        return begun, runs.free_name(which)
+
+    def select(event: gr.EventData) -> str:
+        return str(event.run)
+
+    def stop(event: gr.EventData) -> None:
+        shown(lambda: runs.stop(str(event.run)))
+        gr.Info("Stopping after this step; everything is saved first")
+
+    def resume(event: gr.EventData) -> None:
+        shown(lambda: runs.resume(str(event.run)))
+
+    again = {"fn": refresh, "inputs": [chosen, latest], "outputs": [monitor, latest], **PRIVATE}
+    page.load(open_page, outputs=[recipe, about, name], **PRIVATE)
+    page.load(**again)
+    timer.tick(**again)
+    recipe.input(choose, recipe, [about, name], **PRIVATE)
+    start.click(start_run, [recipe, name, overrides], [chosen, name], **PRIVATE).success(**again)
+    monitor.run_select(select, None, chosen, **PRIVATE).then(**again)
+    monitor.run_stop(stop, None, None, **PRIVATE).then(**again)
+    monitor.run_resume(resume, None, None, **PRIVATE).then(**again)
+
+
+def _monitor() -> gr.HTML:
+    return gr.HTML(
+        value=None,
+        html_template=asset("monitor.html"),
+        css_template=asset("monitor.css"),
+        js_on_load=asset("monitor.js"),
+        apply_default_css=False,
+        elem_id="monitor",
+    )
+
+
+def _short(run: Run) -> dict[str, Any]:
+    return {
+        "name": run.name,
+        "state": run.state,
+        "step": run.step,
+        "total": run.total,
+        "eta_seconds": run.eta_seconds,
+    }
+
+
+def _detail(runs: Runs, run: Run) -> dict[str, Any]:
+    series = runs.metrics(run.name, METRICS)
+    charts = [
+        {
+            "title": title,
+            "about": about,
+            "lines": [{"name": name, "points": thinned(series[key])} for name, key in lines],
+        }
+        for title, about, lines in CHARTS
+    ]
+    log = "\n".join(runs.log(run.name).splitlines()[-LOG_LINES:])
+    return {**asdict(run), "charts": charts, "log": log}
+
+
+def thinned(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+    """At most MOST_POINTS of them, evenly, the first and the last included."""
+    if len(points) <= MOST_POINTS:
+        return list(points)
+    last = len(points) - 1
+    return [points[round(i * last / (MOST_POINTS - 1))] for i in range(MOST_POINTS)]
