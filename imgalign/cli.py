@@ -247,12 +247,11 @@ def train(
 ) -> None:
     """Fine-tune a model on a reward."""
     import reward_models
-    from imgalign.config import load_config
+    from imgalign.config import find_config, load_config
     from imgalign.errors import ConfigError
-    from imgalign.recipes import find_recipe
     from imgalign.train import TrainConfig, run
 
-    recipe = find_recipe(config)
+    recipe = find_config(config)
     settings = load_config(TrainConfig, recipe, overrides or ())
     if settings.reward.path is None:
         raise ConfigError("reward.path: expected a reward model; add reward.path=runs/reward")
@@ -358,12 +357,11 @@ def doctor(
     """Check this installation, and the rules that a training run stands on."""
     from imgalign.config import load_config
     from imgalign.doctor import environment
-    from imgalign.recipes import find_recipe
     from imgalign.train import TrainConfig, diagnose
 
     for fact in environment():
         typer.echo(f"{fact.name:<18}{fact.value}")
-    recipe = find_recipe(config or Path("storybook_ppo.yaml"))
+    recipe = config or Path("storybook_ppo.yaml")
     checks = diagnose(load_config(TrainConfig, recipe, overrides or ()))
     for check in checks:
         mark = "ok " if check.passed else "BAD"

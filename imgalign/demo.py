@@ -24,7 +24,6 @@ from imgalign.measures import check_faithful, gold_of, image_features
 from imgalign.policy import RewardModel
 from imgalign.preferences.store import Store
 from imgalign.progress import progress
-from imgalign.recipes import find_recipe
 from imgalign.report import write_report
 from imgalign.simulate import Simulated, people, rank_queue
 from imgalign.train import TrainConfig, run
@@ -120,7 +119,7 @@ def run_demo(
     reward = load(out / "reward")
     recipe = load_config(
         TrainConfig,
-        find_recipe(RECIPE),
+        RECIPE,
         [f"reward.path={out / 'reward'}", f"seed={seed}", *overrides],
     )
     result = run(

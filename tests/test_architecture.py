@@ -4,7 +4,7 @@
     4  imgalign.{train,generate,evaluate,report,doctor}      reward_models, .fit, .server
     3  imgalign.algorithms.*
     2  imgalign.{diffusion,language,storybook}.*             reward_models.*
-    1  imgalign.{policy,checkpoint,metrics,preferences.*}    reward_models.contract
+    1  imgalign.{policy,checkpoint,metrics,statistics}, .preferences.*  reward_models.contract
     0  imgalign, .{losses,advantages,kl,config,errors}
 
 A module imports its own layer and those below.
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 ROOTS = {"imgalign.cli", "imgalign.demo", "imgalign.measures"}
 LAYERS = {
     **dict.fromkeys(["losses", "advantages", "kl", "config", "errors"], 0),
-    **dict.fromkeys(["policy", "checkpoint", "metrics", "preferences", "recipes", "progress"], 1),
+    **dict.fromkeys(["policy", "checkpoint", "metrics", "preferences", "statistics", "progress"], 1),
     **dict.fromkeys(["diffusion", "language", "storybook"], 2),
     "algorithms": 3,
     **dict.fromkeys(["train", "generate", "evaluate", "report", "doctor"], 4),
@@ -49,7 +49,6 @@ UI_MAY_IMPORT = (
     "imgalign.metrics",
     "imgalign.config",
     "imgalign.errors",
-    "imgalign.recipes",
     "imgalign.candidates",
     "imgalign.pictures",
 )
