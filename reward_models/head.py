@@ -2,7 +2,7 @@
 
 Utility = weight * cosine + linear(image, image * text) + small network(image, image * text, text).
 The linear part and the network start at zero, so a new head ranks exactly as zero-shot CLIP does,
-and weight decay pulls the head back to that. Features that depend on the prompt alone enter only
+and a normal prior keeps it near. Features that depend on the prompt alone enter only
 through the network: a linear term of them shifts all images of a prompt alike, which no ranking
 can see.
 
@@ -64,13 +64,24 @@ class PreferenceHead(nn.Module):
         )
         self.cosine_spread.copy_((image * text).sum(1).std(correction=0).clamp(min=1e-3))
 
-    def decayed(self) -> list[nn.Parameter]:
-        """What weight decay pulls to zero, and so towards zero-shot CLIP."""
-        return [self.linear, self.hidden, self.out]
+    def penalty(self, *, std: float) -> Float[Tensor, ""]:
+        """Negative log density of a normal prior around zero-shot CLIP, in nats, up to a constant.
 
-    def undecayed(self) -> list[nn.Parameter]:
-        """What keeps its size: the weight of the cosine, and the bias."""
+        `std`: spread that the linear part and the network are each expected to add to utilities.
+        """
+        # Inputs have unit variance: n weights of variance std^2 / n add a spread of std.
+        linear = len(self.linear) * self.linear.square().sum()
+        out = len(self.out) * self.out.square().sum()
+        hidden = self.hidden.shape[1] * self.hidden.square().sum()
+        return (linear + out) / (2 * std**2) + hidden / 2
+
+    def scalars(self) -> list[nn.Parameter]:
+        """What has no prior: the weight of the cosine, and the biases."""
         return [self.cosine, self.bias]
+
+    def weights(self) -> list[nn.Parameter]:
+        """What has a prior."""
+        return [self.linear, self.hidden, self.out]
 
 
 def zero_shot_head(width: int) -> PreferenceHead:

@@ -15,7 +15,7 @@ from typing import Annotated
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Generator, Tensor, nn
 
 from imgalign.config import Config
@@ -61,8 +61,10 @@ class FitConfig(Config):
     learning_rate: PositiveFloat = 3e-3
     """Of the head, whose inputs are standardised."""
 
-    weight_decay: NonNegativeFloat = 0.3
-    """Pulls the head to zero-shot CLIP, which it equals when its weights are zero."""
+    prior_std: PositiveFloat = 1.0
+    """How far utilities are expected to leave zero-shot CLIP's, in nats: the standard deviation of
+    what the head's normal prior lets it add. Lower for few rankings; 1 makes a typical pair that
+    CLIP cannot tell apart a 2 : 1 preference."""
 
     unfreeze_image_blocks: NonNegativeInt = 0
     """Train so many of the image tower's last blocks as well, with its last norm and projection."""
@@ -200,17 +202,14 @@ def _descend(
     patience = config.tower_patience if live else config.patience
     trained = [*attempt.trained(), *live]
     groups = [
-        {"params": attempt.head.decayed(), "weight_decay": config.weight_decay},
+        {"params": attempt.head.weights(), "lr": config.learning_rate},
         {
-            "params": [*attempt.head.undecayed(), attempt.log_tie],
+            "params": [*attempt.head.scalars(), attempt.log_tie],
             "lr": SCALAR_SPEED * config.learning_rate,
-            "weight_decay": 0.0,
         },
-        {"params": list(live), "lr": config.tower_learning_rate, "weight_decay": 0.0},
+        {"params": list(live), "lr": config.tower_learning_rate},
     ]
-    optimizer = torch.optim.AdamW(
-        [group for group in groups if group["params"]], lr=config.learning_rate
-    )
+    optimizer = torch.optim.Adam([group for group in groups if group["params"]])
     first = len(attempt.losses)
     lowest = _validation_loss(attempt, features, plan)
     attempt.losses.append((math.nan, lowest))
@@ -252,7 +251,8 @@ def _epoch(
     for batch in _shuffled(len(plan.train), plan.config.batch_size, generator):
         losses = _losses(attempt, features, plan.data, plan.train[batch])
         loss = (losses * share[batch]).mean()
-        prior = ((attempt.log_tie - LOG_TIE_START) / LOG_TIE_STD).square().sum() / 2
+        ties = ((attempt.log_tie - LOG_TIE_START) / LOG_TIE_STD).square().sum() / 2
+        prior = attempt.head.penalty(std=plan.config.prior_std) + ties
         optimizer.zero_grad()
         torch.autograd.backward(loss + prior / len(plan.train))
         optimizer.step()

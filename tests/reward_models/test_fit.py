@@ -73,7 +73,7 @@ def world():
 @pytest.fixture(scope="module")
 def config(clip_folder):
     return FitConfig(
-        clip=str(clip_folder), epochs=15, batch_size=8, learning_rate=1e-2, weight_decay=0.01
+        clip=str(clip_folder), epochs=15, batch_size=8, learning_rate=1e-2, prior_std=3.0
     )
 
 

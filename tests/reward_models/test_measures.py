@@ -43,12 +43,12 @@ def test_a_clustered_interval_is_wider_when_pairs_of_a_prompt_agree():
 def test_a_clustered_interval_covers_the_truth_95_times_of_100():
     generator = np.random.default_rng(1)
     hits = 0
-    for repeat in range(200):
+    for repeat in range(100):
         rates = generator.beta(7, 3, size=40)  # mean 0.7, pairs of a prompt alike
         values = (generator.random((40, 6)) < rates[:, None]).astype(float).ravel()
         low, high = clustered_interval(values, list(np.arange(240).reshape(40, 6)), seed=repeat)
         hits += low <= 0.7 <= high
-    assert hits / 200 == pytest.approx(0.95, abs=0.045)  # binomial, three standard errors
+    assert hits / 100 == pytest.approx(0.95, abs=0.065)  # binomial, three standard errors
 
 
 def test_the_gain_over_a_baseline_is_the_difference_of_accuracies():
