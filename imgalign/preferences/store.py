@@ -14,7 +14,7 @@ from types import TracebackType
 
 from sqlalchemy import func, insert, select, update
 
-from imgalign.errors import InputError, StoreError
+from imgalign.errors import ImgalignError, InputError, StoreError
 from imgalign.preferences import leases, queries, validation
 from imgalign.preferences.database import Database
 from imgalign.preferences.images import ImageFolder, without_metadata
@@ -83,9 +83,13 @@ class Store:
         locked or read-only.
         """
         url = url or os.environ.get(URL_VARIABLE) or DEFAULT_URL
-        return cls(
-            Database(url, busy_seconds=busy_seconds), ImageFolder(images), lease=lease, seed=seed
-        )
+        database = Database(url, busy_seconds=busy_seconds)
+        try:
+            folder = ImageFolder(images)
+        except ImgalignError:
+            database.close()
+            raise
+        return cls(database, folder, lease=lease, seed=seed)
 
     def close(self) -> None:
         """Give back the database connections; the store cannot be used afterwards."""

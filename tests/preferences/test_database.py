@@ -46,11 +46,12 @@ while item := store.next_item("ann", holding=held):
         print("refused", str(error).split(":")[0][4:], flush=True)
         continue
     print("created" if receipt.created else "repeated", receipt.ranking_id, flush=True)
+sys.stdin.read()
 """
 
 
 def start(url: str, images: Path, mode: str = "") -> subprocess.Popen[str]:
-    """A second process that ranks everything in the store, once it gets a line."""
+    """A second process: ranks everything in the store once it gets a line, then waits."""
     child = subprocess.Popen(
         [sys.executable, "-c", CHILD, url, str(images), mode],
         stdin=subprocess.PIPE,

@@ -61,6 +61,9 @@ def damaged(data: bytes, how: str) -> bytes:
     if how == "flipped bit":
         middle = len(data) // 2
         return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+    if how == "flipped checksum":  # browsers refuse it, Pillow alone would not
+        end = data.index(b"IEND") - 4
+        return data[: end - 1] + bytes([data[end - 1] ^ 1]) + data[end:]
     if how == "header only":
         return data[:33]
     end = data.index(b"IEND") - 4
@@ -70,7 +73,9 @@ def damaged(data: bytes, how: str) -> bytes:
     return data[: data.index(b"IDAT") - 4] + body + data[end:]
 
 
-@pytest.mark.parametrize("how", ["truncated", "flipped bit", "header only", "too few pixels"])
+@pytest.mark.parametrize(
+    "how", ["truncated", "flipped bit", "flipped checksum", "header only", "too few pixels"]
+)
 def test_a_corrupt_image_is_refused_by_name(
     folder: ImageFolder, png: Png, tmp_path: Path, how: str
 ):
@@ -124,6 +129,19 @@ def test_a_full_disk_leaves_no_half_image(
     assert files(folder) == [folder.path(first.image_id)]
     folder.add(png(2))
     assert len(files(folder)) == 2
+
+
+def test_an_image_has_its_name_only_once_it_is_complete(
+    folder: ImageFolder, png: Png, monkeypatch: pytest.MonkeyPatch
+):
+    def stopped(source: Path, target: Path) -> None:
+        assert source.read_bytes() == png(1)
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "replace", stopped)
+    with pytest.raises(StoreError, match=r"cannot be written \(Input/output error\)"):
+        folder.add(png(1))
+    assert files(folder) == []
 
 
 def test_a_file_size_limit_counts_as_a_full_disk(folder: ImageFolder):
