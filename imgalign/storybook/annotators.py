@@ -94,14 +94,14 @@ class Judgement:
 class Habits:
     """How far from their wishes somebody ranks. The defaults are of a careful person."""
 
-    temperature: float = 0.25
+    temperature: float = 0.15
     """Scale of the Gumbel noise: of two pictures, the one that is worth this much more is
     preferred with probability 1/(1 + 1/e) = 73 %."""
-    position_bias: float = 0.06
+    position_bias: float = 0.04
     """Added to whatever is shown first; falls linearly to 0 for what is shown last."""
     lapse: float = 0.03
     """Probability of a ranking without looking."""
-    tie_threshold: float = 0.05
+    tie_threshold: float = 0.03
     """Neighbours in the ranking that seem at most this far apart are tied."""
     floor: float = 0.3
     """Below this faithfulness a picture is bad."""

@@ -105,9 +105,9 @@ def test_taste_is_spread_over_its_range_on_renders(tastes):
     assert np.all(np.abs(tastes.mean(axis=1) - 0.5) < 0.08)
 
 
-def test_taste_varies_among_pictures_of_one_prompt_by_more_than_half_the_noise(tastes):
+def test_taste_varies_among_pictures_of_one_prompt_as_much_as_the_noise(tastes):
     within = tastes.reshape(3, -1, 4).std(axis=2).mean(axis=1)
-    assert np.all(within > 0.5 * Habits().temperature)
+    assert np.all(within > 0.7 * Habits().temperature)
 
 
 def test_groups_want_different_things(tastes):
@@ -327,12 +327,13 @@ def test_the_ceiling_of_two_candidates_is_the_closed_form():
 def test_the_ceiling_of_pictures_alike_is_chance_and_of_steady_people_is_one():
     rng = np.random.default_rng(1)
     items = [[Impression(faithfulness=1.0, taste=t) for t in rng.random(4)] for _ in range(100)]
-    assert ceiling(items, habits=replace(STEADY, temperature=1e-9)).by_utility.rate == 1.0
+    steady = ceiling(items, habits=replace(STEADY, temperature=1e-9))
+    assert steady.by_utility.rate == 1.0
     wild = ceiling(items, habits=replace(STEADY, temperature=1e3))
     assert wild.by_another.low < 0.5 < wild.by_another.high
 
 
-def test_the_reader_and_the_spec_agree_on_what_is_faithful():
+def test_extent_is_read_as_it_was_drawn():
     rng = np.random.default_rng(12)
     specs = [sample_spec(rng) for _ in range(40)]
     scenes = [sample_scene(spec, rng) for spec in specs]

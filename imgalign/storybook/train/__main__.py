@@ -86,5 +86,27 @@ def clip(
     )
 
 
+@app.command()
+def verifier(
+    data: Data = WORK / "data",
+    out: Out = WORK / "verifier",
+    samples: Samples = 200_000,
+    learning_rate: Rate = 2e-3,
+    reconstructions: Annotated[
+        Path | None, typer.Option(help="uint8 [n 64 64 3] of the first n pictures, reconstructed.")
+    ] = None,
+) -> None:
+    """Train the verifier."""
+    from imgalign.storybook.train.verifier import train_verifier
+
+    train_verifier(
+        data,
+        out,
+        num_samples=samples,
+        learning_rate=learning_rate,
+        reconstructions=reconstructions,
+    )
+
+
 if __name__ == "__main__":
     app()

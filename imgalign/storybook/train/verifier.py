@@ -174,13 +174,17 @@ def targets(items: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
 
 
 def detection_loss(
-    maps: Maps, items: Tensor, settings: Tensor, readable: Tensor
+    maps: Maps, items: Tensor, settings: Tensor, readable: Tensor, coloured: Tensor
 ) -> tuple[Tensor, dict[str, float]]:
-    """Sum of all heads' losses; unreadable pictures count for `readable` only."""
+    """Sum of all heads' losses; unreadable pictures count for `readable` only.
+
+    Where `coloured` is 0, a picture's colours may not be what its items say, and do not count.
+    """
     num = readable.sum().clamp_min(1)
     heat, kind, colour, where, weight = targets(items)
     weight = weight * readable[:, None, None]
     scale = weight.sum().clamp_min(1)
+    painted = weight * coloured[:, None, None]
     # Penalty-reduced focal loss of CenterNet, alpha = 2, beta = 4.
     peak = (heat > 0.999).float()
     hit = maps.heat.sigmoid()
@@ -189,7 +193,7 @@ def detection_loss(
     losses = {
         "heat": ((found + quiet).sum((1, 2)) * readable).sum() / num,
         "kind": (cross_entropy(maps.kind, kind, reduction="none") * weight).sum() / scale,
-        "colour": (cross_entropy(maps.colour, colour, reduction="none") * weight).sum() / scale,
+        "colour": (cross_entropy(maps.colour, colour, reduction="none") * painted).sum() / scale,
         "where": ((maps.where - where).abs().sum(1) * weight).sum() / scale,
         "setting": (cross_entropy(maps.setting, settings, reduction="none") * readable).sum() / num,
         "readable": bce(maps.readable, readable),
@@ -231,7 +235,7 @@ def train_verifier(
     shares = torch.tensor([2.0 if spoil in HARD_GARBAGE else 1.0 for spoil in spoilers])
 
     def loss(indices: Indices) -> tuple[Tensor, dict[str, float]]:
-        images, items, settings = pictures.batch(indices)
+        images, items, settings, coloured = pictures.batch(indices)
         num = len(images)
         readable = torch.ones(num)
         for first in range(num - round(GARBAGE_SHARE * num), num, 4):
@@ -241,7 +245,7 @@ def train_verifier(
         images = damage(images).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16):
             maps = network(images)
-        return detection_loss(maps, items, settings, readable)
+        return detection_loss(maps, items, settings, readable, coloured)
 
     def save(step: int) -> None:
         Verifier(network).save(out)
@@ -276,8 +280,8 @@ class _Mixed:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    def batch(self, indices: Indices) -> tuple[Tensor, Tensor, Tensor]:
-        """Images [b 3 64 64], items [b 4 6] and settings [b]; half of the pictures mirrored."""
+    def batch(self, indices: Indices) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Images [b 3 64 64], items [b 4 6], settings and trust in colours [b]; half mirrored."""
         num_rebuilt = 0
         if self._rebuilt is not None:
             num_rebuilt = round(RECONSTRUCTED * len(indices))
@@ -292,7 +296,9 @@ class _Mixed:
         images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
         turned = mirrored[:, None] & (items[:, :, 0] >= 0)
         items[:, :, 2] = torch.where(turned, 1 - items[:, :, 2], items[:, :, 2])
-        return images, items, self._settings[indices]
+        # An autoencoder may turn yellow into orange; the reader is to say what it sees.
+        coloured = (torch.arange(len(images)) >= num_rebuilt).float()
+        return images, items, self._settings[indices], coloured
 
     def _row(self, index: int) -> NDArray[np.uint8]:
         part = int(np.searchsorted(self._starts, index, side="right")) - 1
