@@ -125,6 +125,7 @@ def fit(
         seeds=tuple(
             SeedResult(
                 seed=attempt.seed,
+                prior_std=attempt.prior_std,
                 epochs=len(attempt.losses) - 1,
                 best_epoch=attempt.best_epoch,
                 validation_loss=attempt.validation_loss,

@@ -21,6 +21,8 @@ class SeedResult:
     """How one seed went."""
 
     seed: int
+    prior_std: float
+    """The one of the settings' with the lowest validation loss."""
     epochs: int
     best_epoch: int
     validation_loss: float

@@ -61,10 +61,10 @@ class FitConfig(Config):
     learning_rate: PositiveFloat = 3e-3
     """Of the head, whose inputs are standardised."""
 
-    prior_std: PositiveFloat = 1.0
-    """How far utilities are expected to leave zero-shot CLIP's, in nats: the standard deviation of
-    what the head's normal prior lets it add. Lower for few rankings; 1 makes a typical pair that
-    CLIP cannot tell apart a 2 : 1 preference."""
+    prior_stds: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (1.0, 4.0)
+    """How far utilities may leave zero-shot CLIP's, in nats: the standard deviations of what
+    the head's normal prior lets it add. 1 makes a typical pair that CLIP cannot tell apart a 2 : 1
+    preference. The one with the lowest validation loss is kept."""
 
     unfreeze_image_blocks: NonNegativeInt = 0
     """Train so many of the image tower's last blocks as well, with its last norm and projection."""
@@ -102,6 +102,8 @@ class Attempt:
     """What one seed led to: the weights of its best epoch, and how it got there."""
 
     seed: int
+    prior_std: float
+    """Of `FitConfig.prior_stds`, the one that led here."""
     head: PreferenceHead
     log_tie: nn.Parameter
     """Log weights of ties of 2 .. k images."""
@@ -133,14 +135,27 @@ def train_attempt(
 
     Leaves the towers at their best epoch; `Attempt.towers` holds a copy.
     """
+    plan = _Plan(data=data, train=train, validation=validation, config=config)
+    frozen = replace(features, prepared=None, tokens=None)
+    heads = [_fit_head(seed, prior_std, frozen, plan) for prior_std in config.prior_stds]
+    attempt = min(heads, key=lambda each: each.validation_loss)
+    if live:
+        reached = attempt.validation_loss
+        _descend(attempt, features, live, plan, Generator().manual_seed(seed))
+        attempt.unfrozen_helped = attempt.validation_loss < reached
+        attempt.towers = [parameter.detach().clone() for parameter in live]
+    return attempt
+
+
+def _fit_head(seed: int, prior_std: float, features: Features, plan: "_Plan") -> Attempt:
     generator = Generator().manual_seed(seed)
     device = features.towers.device
-    head = PreferenceHead(features.towers.width, config.head, generator=generator).to(device)
-    ties = max(data.ranks.shape[1] - 1, 1)
-    frozen = replace(features, prepared=None, tokens=None)
-    head.standardise(*_pair_features(frozen, data, train))
+    head = PreferenceHead(features.towers.width, plan.config.head, generator=generator).to(device)
+    head.standardise(*_pair_features(features, plan.data, plan.train))
+    ties = max(plan.data.ranks.shape[1] - 1, 1)
     attempt = Attempt(
         seed=seed,
+        prior_std=prior_std,
         head=head,
         log_tie=nn.Parameter(torch.full((ties,), LOG_TIE_START, device=device)),
         towers=[],
@@ -148,13 +163,7 @@ def train_attempt(
         best_epoch=0,
         validation_loss=math.inf,
     )
-    plan = _Plan(data=data, train=train, validation=validation, config=config)
-    _descend(attempt, frozen, [], plan, generator)
-    if live:
-        reached = attempt.validation_loss
-        _descend(attempt, features, live, plan, generator)
-        attempt.unfrozen_helped = attempt.validation_loss < reached
-        attempt.towers = [parameter.detach().clone() for parameter in live]
+    _descend(attempt, features, [], plan, generator)
     return attempt
 
 
@@ -252,7 +261,7 @@ def _epoch(
         losses = _losses(attempt, features, plan.data, plan.train[batch])
         loss = (losses * share[batch]).mean()
         ties = ((attempt.log_tie - LOG_TIE_START) / LOG_TIE_STD).square().sum() / 2
-        prior = attempt.head.penalty(std=plan.config.prior_std) + ties
+        prior = attempt.head.penalty(std=attempt.prior_std) + ties
         optimizer.zero_grad()
         torch.autograd.backward(loss + prior / len(plan.train))
         optimizer.step()

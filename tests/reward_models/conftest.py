@@ -1,4 +1,5 @@
 import json
+from copy import deepcopy
 from pathlib import Path
 
 import open_clip
@@ -40,7 +41,7 @@ def write_clip(folder: Path, *, image_size: int = 16, quick_gelu: bool = False) 
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
+        model = open_clip.CLIP(**deepcopy(model_cfg))
     save_file(model.state_dict(), folder / "open_clip_model.safetensors")
     return folder
 

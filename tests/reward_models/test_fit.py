@@ -73,7 +73,7 @@ def world():
 @pytest.fixture(scope="module")
 def config(clip_folder):
     return FitConfig(
-        clip=str(clip_folder), epochs=15, batch_size=8, learning_rate=1e-2, prior_std=3.0
+        clip=str(clip_folder), epochs=15, batch_size=8, learning_rate=1e-2, prior_stds=(3.0,)
     )
 
 
@@ -184,6 +184,16 @@ def test_of_several_seeds_the_lowest_validation_loss_is_kept(world, config, tmp_
     losses = {result.seed: result.validation_loss for result in report.seeds}
     assert list(losses) == [0, 1, 2]
     assert losses[report.chosen_seed] == min(losses.values())
+
+
+def test_of_several_priors_the_lowest_validation_loss_is_kept(world, config, tmp_path):
+    images, _, rankings = world
+    tight = config.model_copy(update={"prior_stds": (0.01,)})
+    both = config.model_copy(update={"prior_stds": (0.01, 3.0)})
+    alone = fit(rankings, images.__getitem__, tight, tmp_path / "tight").seeds[0]
+    kept = fit(rankings, images.__getitem__, both, tmp_path / "both").seeds[0]
+    assert (alone.prior_std, kept.prior_std) == (0.01, 3.0)
+    assert kept.validation_loss < alone.validation_loss
 
 
 def test_verdicts_without_an_order_are_counted_and_left_out(world, config, tmp_path):
