@@ -1,9 +1,11 @@
+import json
 import math
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
+from safetensors import safe_open
 from torch.distributions import kl_divergence
 from torch.testing import assert_close
 
@@ -225,6 +227,10 @@ def test_a_loaded_policy_scores_as_the_saved_one_and_equal_weights_give_equal_fi
     loaded.save(tmp_path / "again")
     name = "pytorch_lora_weights.safetensors"
     assert (tmp_path / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+    with safe_open(tmp_path / name, "pt") as file:
+        (settings,) = map(json.loads, file.metadata().values())
+    # A set: its order would differ from process to process.
+    assert settings["unet.target_modules"] == ["to_k", "to_out.0", "to_q", "to_v"]
 
 
 def test_an_adapter_that_does_not_fit_is_refused(tiny_pipeline_folder, tmp_path):
