@@ -253,6 +253,12 @@ def test_lapses_are_blind():
     assert said["ranked", ((0,), (1,))] / NUM == close_to(0.5)
 
 
+def test_skips_and_lapses_do_not_keep_company():
+    said = answers(replace(STEADY, temperature=1e-6, skip=0.5, lapse=0.5), (1.0, 0.0))
+    looked = NUM - said["skipped", None]
+    assert said["ranked", ((0,), (1,))] / looked == close_to(0.75, looked)
+
+
 def test_pictures_that_seem_alike_are_tied():
     calm = replace(STEADY, temperature=1e-6, tie_threshold=0.05)
     assert set(answers(calm, (0.5, 0.52, 0.9), order=(0, 1, 2), num=5)) == {
