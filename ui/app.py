@@ -8,6 +8,7 @@ server may be killed at any time. Nothing is asked from the internet.
 
 import asyncio
 import os
+import threading
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +76,12 @@ def build_app(settings: Settings, store: Store) -> fastapi.FastAPI:
     return app
 
 
+def _warm_up() -> None:
+    """Load torch and diffusers while the first page is being looked at."""
+    import imgalign.generate
+    import imgalign.metrics  # noqa: F401
+
+
 async def _mount(app: fastapi.FastAPI, settings: Settings, studio: Studio) -> None:
     with warnings.catch_warnings():
         # gradio says that several pages switch off a server-side rendering nobody asked for.
@@ -102,6 +109,8 @@ def launch(settings: Settings) -> None:
     """Serve until interrupted."""
     with Store.open(settings.database, images=settings.images) as store:
         app = build_app(settings, store)
+        if set(settings.pages) - {"rank"}:
+            threading.Thread(target=_warm_up, name="warm-up", daemon=True).start()
         config = uvicorn.Config(
             app,
             host=settings.host,

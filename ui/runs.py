@@ -81,7 +81,7 @@ class Runs:
             for path in self.folder.iterdir()
             if path.is_dir()
             and NAME.fullmatch(path.name)
-            and ((path / "config.yaml").exists() or (path / "status.json").exists())
+            and (path / "status.json").exists()  # a reward model's folder has none
         }
         found |= {path.stem for path in (self.folder / LAUNCHES).glob("*.json")}
         return sorted(found, key=lambda name: (-self._changed(name), name))
@@ -123,6 +123,11 @@ class Runs:
             best=_best(folder),
             samples=tuple(sorted(samples)),
         )
+
+    def rewards(self) -> list[Path]:
+        """Fitted reward models among the runs, the newest first."""
+        found = [path.parent for path in self.folder.glob("*/contract.json")]
+        return sorted(found, key=lambda path: -path.stat().st_mtime)
 
     def path(self, name: str) -> Path:
         """The folder of a run; InputError for a name that could point anywhere else."""

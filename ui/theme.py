@@ -95,6 +95,8 @@ def theme() -> gr.themes.Base:
         input_shadow="none",
         input_shadow_focus="0 0 0 3px rgb(199 93 60 / 0.18)",
         input_shadow_focus_dark="0 0 0 3px rgb(221 122 91 / 0.25)",
+        button_border_width="1px",
+        button_border_width_dark="1px",
         button_large_radius="12px",
         button_medium_radius="10px",
         button_small_radius="8px",

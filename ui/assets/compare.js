@@ -86,7 +86,9 @@ const step = (by) => {
 root.addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (!button) return;
-  if (button.dataset.group !== undefined) {
+  if (button.dataset.idea) {
+    trigger("idea", { prompt: button.dataset.idea });
+  } else if (button.dataset.group !== undefined) {
     at = { group: Number(button.dataset.group), column: Number(button.dataset.column) };
     drawLarge();
     q(".co-large").showModal();
@@ -102,6 +104,13 @@ q(".co-large").addEventListener("keydown", (event) => {
     step(event.key === "ArrowLeft" ? -1 : 1);
   }
 });
+
+for (const idea of props.ideas) {
+  const button = make("button", "", idea);
+  button.type = "button";
+  button.dataset.idea = idea;
+  q(".co-ideas").append(button);
+}
 
 watch("value", refresh);
 refresh();

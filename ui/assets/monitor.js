@@ -161,7 +161,7 @@ const drawSamples = (run) => {
   const step = Number(/\d+/.exec(file)[0]);
   const word = Number(slider.value) === newest ? "newest" : `of ${run.samples.length}`;
   q(".mo-samples figcaption").replaceChildren(
-    document.createTextNode("Same prompts, same seeds"),
+    document.createTextNode("Samples"),
     make("small", "", `step ${step}, ${word}`),
   );
 };

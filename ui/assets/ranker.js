@@ -119,9 +119,6 @@ const picture = (position) => {
   image.src = item.images[position].url;
   image.alt = "";
   image.draggable = false;
-  image.addEventListener("load", () => {
-    if (image.naturalWidth < 200) image.dataset.small = "";
-  });
   image.addEventListener("error", () => {
     image.replaceWith(make("span", "rk-broken", "This picture could not be loaded"));
   });
@@ -136,7 +133,7 @@ const drawItem = () => {
   const tiles = q(".rk-tiles");
   tiles.replaceChildren();
   tiles.style.setProperty("--columns", Math.max(columnsFor(count), 3));
-  tiles.style.setProperty("--tile-height", count > 5 ? "25vh" : "44vh");
+  tiles.style.setProperty("--tile-height", count > 5 ? "22vh" : "46vh");
   if (count === 2) {
     tiles.style.setProperty("--columns", 2);
     tiles.style.maxWidth = "720px";
@@ -150,7 +147,9 @@ const drawItem = () => {
     tile.type = "button";
     tile.draggable = true;
     tile.dataset.position = position;
-    tile.append(picture(position), make("span", "rk-key", position + 1), make("span", "rk-rank"));
+    const foot = make("span", "rk-foot");
+    foot.append(make("span", "rk-key", position + 1), make("span", "rk-rank"));
+    tile.append(picture(position), foot);
     tiles.append(tile);
   });
   q(".rk-last-key").textContent = count;

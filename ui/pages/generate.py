@@ -71,19 +71,28 @@ def checkpoints(runs: Runs, model: str) -> list[tuple[str, str]]:
     found = [(f"Base model only ({model})", BASE_ONLY)]
     for run in runs.all():
         for step in reversed(run.adapters):
-            mark = ", best on held-out prompts" if step == run.best else ""
+            mark = " (best)" if step == run.best else ""
             found.append((f"{run.name}, step {int(step[5:])}{mark}", f"{run.name}/{step}"))
     return found
 
 
 def wish(
-    adapter: str, prompts: str, first_seed: float, count: float, steps: float, guidance: float
+    adapter: str,
+    prompts: str,
+    first_seed: float | None,
+    count: float | None,
+    steps: float | None,
+    guidance: float | None,
 ) -> Wish:
     """The form as a Wish; InputError says what to change."""
     lines = tuple(dict.fromkeys(line.strip() for line in prompts.splitlines() if line.strip()))
     if not lines:
         raise InputError("prompts: write at least one, or pick an example")
+    if first_seed is None or count is None or steps is None or guidance is None:
+        raise InputError("numbers: fill in pictures, first seed, steps and guidance")
     start, number = int(first_seed), int(count)
+    if number < 1:
+        raise InputError(f"pictures each: expected 1 or more, got {number}")
     if start < 0:
         raise InputError(f"first seed: expected 0 or more, got {start}")
     pictures = len(lines) * number * (2 if adapter else 1)
@@ -203,16 +212,17 @@ def build(page: gr.Blocks, store: Store, runs: Runs, shelf: Shelf, *, model: str
                 info="One per line",
                 lines=4,
                 max_lines=12,
-                value="\n".join(EXAMPLES[:2]),
+                value=EXAMPLES[0],
                 elem_id="prompts",
             )
-            gr.Examples([[example] for example in EXAMPLES], prompts, label="Ideas")
-            with gr.Row():
-                count = gr.Slider(1, 8, value=4, step=1, label="Seeds", elem_id="seeds")
-                first_seed = gr.Number(value=1, precision=0, label="First seed", minimum=0)
-            with gr.Row():
-                steps = gr.Slider(2, 60, value=20, step=1, label="Steps", elem_id="steps")
-                guidance = gr.Slider(1, 12, value=1, step=0.5, label="Guidance")
+            with gr.Row(elem_classes="numbers"):
+                count = _number("Pictures each", 4, 1, 12, "count")
+                first_seed = _number("First seed", 1, 0, None, "first-seed")
+            with gr.Row(elem_classes="numbers"):
+                steps = _number("Steps", 20, 1, 200, "steps")
+                guidance = gr.Number(
+                    1.0, label="Guidance", minimum=1, maximum=20, step=0.5, min_width=80
+                )
             start = gr.Button("Generate", variant="primary", elem_id="generate-button")
             cancel = gr.Button("Stop", visible=False)
         with gr.Column(scale=1, min_width=320):
@@ -223,6 +233,7 @@ def build(page: gr.Blocks, store: Store, runs: Runs, shelf: Shelf, *, model: str
                 js_on_load=asset("compare.js"),
                 apply_default_css=False,
                 elem_id="compare",
+                ideas=list(EXAMPLES),
             )
             with gr.Row(visible=False, elem_classes="sending", equal_height=True) as sending:
                 how = gr.Radio(
@@ -264,6 +275,10 @@ def build(page: gr.Blocks, store: Store, runs: Runs, shelf: Shelf, *, model: str
         count = shown(lambda: send(store, shelf, value, how=how, overlap=int(people)))
         gr.Info(f"{count} item{'s' * (count != 1)} queued on the Rank page")
 
+    def add_idea(written: str, event: gr.EventData) -> str:
+        lines = [line for line in written.splitlines() if line.strip()]
+        return "\n".join(dict.fromkeys([*lines, str(event.prompt)]))
+
     def reload(event: gr.EventData) -> tuple[Any, Any]:
         value = restore(shelf, str(event.last))
         return (value, gr.Row(visible=True)) if value else (gr.skip(), gr.skip())
@@ -276,7 +291,14 @@ def build(page: gr.Blocks, store: Store, runs: Runs, shelf: Shelf, *, model: str
     running.then(rest, None, [start, cancel], **PRIVATE)
     cancel.click(rest, None, [start, cancel], cancels=[running], **PRIVATE)
     go.click(send_all, [compare, how, overlap], None, **PRIVATE)
+    compare.idea(add_idea, prompts, prompts, **PRIVATE)
     compare.restore(reload, None, [compare, sending], **PRIVATE)
+
+
+def _number(label: str, value: int, least: int, most: int | None, elem_id: str) -> gr.Number:
+    return gr.Number(
+        value, label=label, precision=0, minimum=least, maximum=most, min_width=80, elem_id=elem_id
+    )
 
 
 def _candidates(seeds: Sequence[dict[str, Any]], how: str) -> list[list[str]]:
@@ -287,7 +309,8 @@ def _candidates(seeds: Sequence[dict[str, Any]], how: str) -> list[list[str]]:
     flat = [picture_id for ids in by_seed for picture_id in ids]
     groups = [flat[i : i + GROUP] for i in range(0, len(flat), GROUP)]
     if len(groups) > 1 and len(groups[-1]) == 1:
-        groups[-2] += groups.pop()
+        alone = groups.pop()
+        groups[-1] += alone
     assert all(len(group) <= MAX_IMAGES for group in groups)
     return groups
 

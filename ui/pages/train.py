@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from imgalign.errors import InputError
 from ui import recipes
 from ui.messages import PRIVATE, shown
 from ui.runs import Run, Runs
@@ -56,15 +57,18 @@ def describe(name: str | None) -> str:
     )
 
 
-def launch(runs: Runs, recipe: str, name: str, overrides: str) -> str:
-    """Start a run and return its name; empty lines and comments in the overrides are left out."""
+def launch(runs: Runs, recipe: str | None, reward: str, name: str, overrides: str) -> str:
+    """Start a run and return its name; empty lines and comments in the overrides are left out.
+
+    `reward` is the folder of a reward model, or empty for the one that the recipe names.
+    """
+    if not recipe:
+        raise InputError("recipe: choose one first")
     lines = [line.strip() for line in overrides.splitlines()]
     chosen = name.strip() or runs.free_name(recipe)
-    runs.launch(
-        recipes.read(recipe).path,
-        name=chosen,
-        overrides=[line for line in lines if line and not line.startswith("#")],
-    )
+    changes = [f"reward.path={reward}"] if reward else []
+    changes += [line for line in lines if line and not line.startswith("#")]
+    runs.launch(recipes.read(recipe).path, name=chosen, overrides=changes)
     return chosen
 
 
@@ -77,6 +81,7 @@ def build(page: gr.Blocks, runs: Runs) -> None:
             gr.HTML("<h2>New run</h2>", padding=False)
             recipe = gr.Dropdown(label="Recipe", choices=[], elem_id="recipe")
             about = gr.HTML(padding=False)
+            reward = gr.Dropdown(label="Reward model", choices=[], elem_id="reward")
             name = gr.Textbox(label="Name", max_lines=1, elem_id="run-name")
             overrides = gr.Textbox(
                 label="Overrides",
@@ -95,19 +100,23 @@ def build(page: gr.Blocks, runs: Runs) -> None:
         now = repr(value)
         return (gr.skip() if now == before else value), now
 
-    def open_page() -> tuple[Any, str, str]:
+    def open_page() -> tuple[Any, ...]:
         names = recipes.names()
         first = names[0] if names else None
         box = gr.Dropdown(choices=names, value=first)
-        return box, shown(lambda: describe(first)), runs.free_name(first or "run")
+        fitted = [(path.name, str(path)) for path in runs.rewards()]
+        judge = gr.Dropdown(
+            choices=[("as the recipe says", ""), *fitted], value=fitted[0][1] if fitted else ""
+        )
+        return box, shown(lambda: describe(first)), judge, runs.free_name(first or "run")
 
     def choose(which: str | None) -> tuple[str, str]:
         return shown(lambda: describe(which)), runs.free_name(which or "run")
 
-    def start_run(which: str, called: str, changes: str) -> tuple[str, str]:
-        begun = shown(lambda: launch(runs, which, called, changes))
+    def start_run(which: str | None, judge: str, called: str, changes: str) -> tuple[str, str]:
+        begun = shown(lambda: launch(runs, which, judge, called, changes))
         gr.Info(f"{begun} is starting")
-        return begun, runs.free_name(which)
+        return begun, runs.free_name(which or "run")
 
     def select(event: gr.EventData) -> str:
         return str(event.run)
@@ -120,11 +129,13 @@ def build(page: gr.Blocks, runs: Runs) -> None:
         shown(lambda: runs.resume(str(event.run)))
 
     again = {"fn": refresh, "inputs": [chosen, latest], "outputs": [monitor, latest], **PRIVATE}
-    page.load(open_page, outputs=[recipe, about, name], **PRIVATE)
+    page.load(open_page, outputs=[recipe, about, reward, name], **PRIVATE)
     page.load(**again)
     timer.tick(**again)
     recipe.input(choose, recipe, [about, name], **PRIVATE)
-    start.click(start_run, [recipe, name, overrides], [chosen, name], **PRIVATE).success(**again)
+    start.click(start_run, [recipe, reward, name, overrides], [chosen, name], **PRIVATE).success(
+        **again
+    )
     monitor.run_select(select, None, chosen, **PRIVATE).then(**again)
     monitor.run_stop(stop, None, None, **PRIVATE).then(**again)
     monitor.run_resume(resume, None, None, **PRIVATE).then(**again)

@@ -1,0 +1,231 @@
+import io
+import json
+
+import pytest
+import torch
+from PIL import Image, ImageChops
+
+from imgalign.diffusion.loading import choose_device, load_pipeline
+from imgalign.diffusion.policy import DiffusionPolicy, PolicyConfig
+from imgalign.errors import InputError
+from imgalign.generate import generate as generate_images
+from imgalign.preferences.records import Provenance
+from ui.pages import generate
+from ui.runs import Runs
+from ui.shelf import Shelf
+
+PROMPTS = "a red house\na blue boat"
+
+
+@pytest.fixture(scope="module")
+def run_folder(tiny_pipeline_folder, tmp_path_factory):
+    """A folder of runs with one finished run of the tiny model."""
+    runs = tmp_path_factory.mktemp("runs")
+    pipeline = load_pipeline(str(tiny_pipeline_folder), device=choose_device("cpu"))
+    policy = DiffusionPolicy(pipeline, PolicyConfig(num_steps=3, lora_rank=2), seed=0)
+    with torch.no_grad():
+        for index, weight in enumerate(policy.trainable_parameters()):
+            noise = torch.randn(weight.shape, generator=torch.Generator().manual_seed(index))
+            weight += 0.3 * noise
+    step = runs / "tiny" / "step-000010"
+    step.mkdir(parents=True)
+    policy.save(step)
+    (runs / "tiny" / "config.yaml").write_text(f"model: {tiny_pipeline_folder}\n")
+    (runs / "tiny" / "best.json").write_text('{"checkpoint": "step-000010"}')
+    status = {"state": "finished", "pid": 1, "step": 10, "total": 10}
+    (runs / "tiny" / "status.json").write_text(json.dumps(status))
+    return runs
+
+
+def make(run_folder, model, shelf, *, adapter="tiny/step-000010", prompts=PROMPTS, count=2):
+    wanted = generate.wish(adapter, prompts, 5, count, 3, 1.0)
+    views = list(
+        generate.generate(
+            wanted, model=model, runs=Runs(run_folder), shelf=shelf, models=generate.Models()
+        )
+    )
+    return json.loads(json.dumps(views[-1])), len(views)
+
+
+def pixels(shelf, picture_id):
+    return Image.open(io.BytesIO(shelf.get(picture_id).png)).convert("RGB")
+
+
+def same(one, other):
+    return ImageChops.difference(one, other).getbbox() is None
+
+
+def test_base_and_aligned_come_from_the_same_seeds_and_are_kept_lossless(
+    run_folder, tiny_pipeline_folder
+):
+    shelf = Shelf()
+    value, num_views = make(run_folder, str(tiny_pipeline_folder), shelf)
+    assert (value["done"], value["total"], value["has_aligned"]) == (8, 8, True)
+    assert num_views == 8 + 2
+    adapters = {"base": None, "aligned": run_folder / "tiny" / "step-000010"}
+    for row, adapter in adapters.items():
+        expected = generate_images(
+            str(tiny_pipeline_folder),
+            adapter,
+            ["a red house", "a red house", "a blue boat", "a blue boat"],
+            seeds=[5, 6, 5, 6],
+            steps=3,
+        )
+        cells = [cell for group in value["groups"] for cell in group["seeds"]]
+        for cell, made in zip(cells, expected, strict=True):
+            assert same(pixels(shelf, cell[row]), made.image)
+            kept = shelf.get(cell[row]).provenance
+            assert (kept.seed, kept.adapter_hash) == (cell["seed"], made.provenance.adapter_hash)
+    first = value["groups"][0]["seeds"][0]
+    assert not same(pixels(shelf, first["base"]), pixels(shelf, first["aligned"]))
+
+
+def test_the_base_model_alone_makes_one_row(run_folder, tiny_pipeline_folder):
+    shelf = Shelf()
+    value, _ = make(run_folder, str(tiny_pipeline_folder), shelf, adapter="", prompts="a tree")
+    assert (value["done"], value["has_aligned"]) == (2, False)
+    assert value["groups"][0]["seeds"][0]["aligned"] is None
+
+
+def test_every_checkpoint_on_disk_is_offered(run_folder):
+    offered = generate.checkpoints(Runs(run_folder), "storybook")
+    assert offered == [
+        ("Base model only (storybook)", ""),
+        ("tiny, step 10 (best)", "tiny/step-000010"),
+    ]
+
+
+def test_a_checkpoint_that_is_gone_or_outside_is_refused(run_folder, tiny_pipeline_folder):
+    for value in ("tiny/step-000099", "tiny/../../etc", "../tiny/step-000010", "tiny"):
+        with pytest.raises(InputError):
+            make(run_folder, str(tiny_pipeline_folder), Shelf(), adapter=value)
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        (("", " \n ", 0, 4, 20, 1.0), "write at least one"),
+        (("", "a fox", -1, 4, 20, 1.0), "first seed"),
+        (("", "a fox", 0, 0, 20, 1.0), "pictures each"),
+        (("", "a fox", 0, None, 20, 1.0), "fill in"),
+        (("x", "a fox", 0, 200, 20, 1.0), "at most 128"),
+    ],
+)
+def test_a_form_that_cannot_be_made_says_what_to_change(form, message):
+    with pytest.raises(InputError, match=message):
+        generate.wish(*form)
+
+
+def shelved(shelf, number, *, seed):
+    provenance = Provenance(
+        model="tiny",
+        prompt="a red house",
+        seed=seed,
+        steps=3,
+        guidance_scale=1.0,
+        scheduler="ddim",
+        eta=0.0,
+        width=8,
+        height=8,
+    )
+    return shelf.put(Image.new("RGB", (8, 8), (number, 0, 0)), provenance)
+
+
+def shown_value(shelf, numbers, *, prompt="a red house"):
+    """What the page shows; `numbers` are (base, aligned) colours per seed."""
+    seeds = [
+        {
+            "seed": seed,
+            "base": shelved(shelf, base, seed=seed),
+            "aligned": None if aligned is None else shelved(shelf, aligned, seed=seed),
+        }
+        for seed, (base, aligned) in enumerate(numbers)
+    ]
+    has_aligned = numbers[0][1] is not None
+    group = {"prompt": prompt, "unread": "", "seeds": seeds}
+    return {"groups": [group], "has_aligned": has_aligned, "checkpoint": "tiny/step-000010"}
+
+
+def queued(store, annotator="Ada"):
+    """Seeds of the candidates of each item that waits, by item."""
+    store.add_annotator(annotator)
+    held, found = [], []
+    while item := store.next_item(annotator, holding=held):
+        held.append(item.item_id)
+        ids = [store.image_for_token(token, annotator).stem for token in item.tokens]
+        found.append(sorted(store.provenance(image_id).seed for image_id in ids))
+    return found
+
+
+def test_pairs_are_queued_seed_by_seed(store):
+    shelf = Shelf()
+    value = shown_value(shelf, [(1, 2), (3, 4), (5, 6)])
+    assert generate.send(store, shelf, value, how=generate.PAIRS, overlap=1) == 3
+    assert queued(store) == [[0, 0], [1, 1], [2, 2]]
+
+
+def test_together_base_and_aligned_of_a_seed_stay_in_one_group(store):
+    shelf = Shelf()
+    value = shown_value(shelf, [(1, 2), (3, 4), (5, 6), (7, 8)])
+    assert generate.send(store, shelf, value, how=generate.TOGETHER, overlap=1) == 2
+    assert queued(store) == [[0, 0, 1, 1], [2, 2, 3, 3]]
+
+
+def test_a_single_picture_that_is_left_over_joins_the_last_group(store):
+    shelf = Shelf()
+    value = shown_value(shelf, [(n, None) for n in range(5)])
+    assert generate.send(store, shelf, value, how=generate.TOGETHER, overlap=1) == 1
+    assert queued(store) == [[0, 1, 2, 3, 4]]
+
+
+def test_equal_pictures_are_shown_once_and_nothing_to_choose_is_not_queued(store):
+    shelf = Shelf()
+    value = shown_value(shelf, [(1, 1), (2, 3)])
+    assert generate.send(store, shelf, value, how=generate.PAIRS, overlap=1) == 1
+    assert queued(store) == [[1, 1]]
+
+
+def test_what_is_sent_keeps_how_it_was_made(store):
+    shelf = Shelf()
+    value = shown_value(shelf, [(1, 2)])
+    generate.send(store, shelf, value, how=generate.PAIRS, overlap=1)
+    store.add_annotator("Ada")
+    item = store.next_item("Ada")
+    path = store.image_for_token(item.tokens[0], "Ada")
+    original = {shelf.get(value["groups"][0]["seeds"][0][row]).png for row in ("base", "aligned")}
+    assert path.read_bytes() in original
+    assert store.provenance(path.stem).scheduler == "ddim"
+
+
+def test_when_a_picture_is_gone_nothing_is_stored(store):
+    shelf = Shelf()
+    value = shown_value(shelf, [(1, 2), (3, 4)])
+    value["groups"][0]["seeds"][1]["aligned"] = "gone"
+    with pytest.raises(InputError, match="not kept any more"):
+        generate.send(store, shelf, value, how=generate.PAIRS, overlap=1)
+    assert queued(store) == []
+
+
+def test_pairs_need_a_checkpoint_and_anything_needs_pictures(store):
+    shelf = Shelf()
+    value = shown_value(shelf, [(1, None)])
+    with pytest.raises(InputError, match="choose a checkpoint"):
+        generate.send(store, shelf, value, how=generate.PAIRS, overlap=1)
+    with pytest.raises(InputError, match="generate pictures first"):
+        generate.send(store, shelf, None, how=generate.PAIRS, overlap=1)
+
+
+def test_a_reload_shows_the_pictures_again_while_the_server_has_them():
+    shelf = Shelf()
+    value = shown_value(shelf, [(1, 2)])
+    assert generate.restore(shelf, json.dumps(value)) == value
+    assert generate.restore(Shelf(), json.dumps(value)) is None
+    for damaged in ("", "[]", "{}", '{"groups": 3}', '{"groups": [{"seeds": [{"base": []}]}]}'):
+        assert generate.restore(shelf, damaged) is None
+
+
+def test_the_shelf_drops_the_oldest_when_it_is_full():
+    shelf = Shelf(most_bytes=1)
+    first, second = (shelved(shelf, n, seed=n) for n in range(2))
+    assert not shelf.has(first)
+    assert shelf.has(second)

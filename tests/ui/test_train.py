@@ -1,0 +1,98 @@
+import json
+
+import pytest
+
+from imgalign.errors import InputError
+from ui import recipes
+from ui.pages import train
+from ui.runs import Runs
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A working folder with one recipe of its own."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "mine.yaml").write_text(
+        "# Mine & <b>bold</b>. imgalign train mine\n# Not yet run.\n\n# not the header\n"
+        "model: tiny\npolicy:\n  num_steps: 4\nbetas: [1, 2, 3, 4]\nkl: null\n"
+    )
+    return tmp_path
+
+
+class Recorded(Runs):
+    """Runs that remember what they would have launched."""
+
+    def launch(self, recipe, *, name, overrides=()):
+        self.launched = (recipe.name, name, list(overrides))
+
+
+def write_run(folder, *, steps, state="finished"):
+    folder.mkdir(parents=True)
+    lines = [{"step": s, "reward_mean": s / 10, "kl": 2.0 * s} for s in range(1, steps + 1)]
+    lines[0]["held_out_reward"] = 0.5
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    status = {"state": state, "pid": 1, "step": steps, "total": steps}
+    (folder / "status.json").write_text(json.dumps(status))
+
+
+def test_a_recipe_shows_its_header_and_settings_as_text(here):
+    recipe = recipes.read("mine")
+    assert recipe.header == "Mine & <b>bold</b>. imgalign train mine\nNot yet run."
+    assert recipe.settings == (
+        ("model", "tiny"),
+        ("policy.num_steps", "4"),
+        ("betas", "1, 2, 3, … (4)"),
+        ("kl", "none"),
+    )
+    assert "Mine &amp; &lt;b&gt;bold&lt;/b&gt;" in train.describe("mine")
+    assert "mine" in recipes.names()
+
+
+def test_a_recipe_that_is_not_there_or_not_yaml_is_one_line(here):
+    with pytest.raises(InputError, match="no such file"):
+        recipes.read("gone")
+    (here / "configs" / "bad.yaml").write_text("a: [1")
+    with pytest.raises(InputError, match="not YAML") as caught:
+        recipes.read("bad")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_form_becomes_a_launch(here):
+    runs = Recorded(here / "runs")
+    name = train.launch(runs, "mine", "runs/reward", " first ", "a=1\n\n# a remark\n b.c=2 \n")
+    assert name == "first"
+    changes = ["reward.path=runs/reward", "a=1", "b.c=2"]
+    assert runs.launched == ("mine.yaml", "first", changes)
+    assert train.launch(runs, "mine", "", "", "") == "mine"
+    assert runs.launched == ("mine.yaml", "mine", [])
+
+
+def test_without_a_recipe_nothing_is_launched(here):
+    with pytest.raises(InputError, match="choose one"):
+        train.launch(Recorded(here / "runs"), None, "", "x", "")
+    assert "No recipe" in train.describe(None)
+
+
+def test_the_monitor_gets_the_curves_of_the_chosen_run(tmp_path):
+    runs = Runs(tmp_path / "runs")
+    assert train.view(runs, None) == {"runs": [], "detail": None}
+    write_run(runs.folder / "a", steps=3)
+    write_run(runs.folder / "b", steps=2)
+    value = train.view(runs, "a")
+    assert {run["name"] for run in value["runs"]} == {"a", "b"}
+    reward, kl = value["detail"]["charts"]
+    assert reward["lines"][0]["points"] == [(1, 0.1), (2, 0.2), (3, 0.3)]
+    assert reward["lines"][1]["points"] == [(1, 0.5)]
+    assert kl["lines"][0]["points"] == [(1, 2.0), (2, 4.0), (3, 6.0)]
+    assert json.loads(json.dumps(value))["detail"]["name"] == "a"
+    assert train.view(runs, "gone")["detail"]["name"] in {"a", "b"}
+
+
+def test_long_curves_are_thinned_and_keep_their_ends():
+    points = [(step, float(step)) for step in range(10_000)]
+    thin = train.thinned(points)
+    assert len(thin) == train.MOST_POINTS
+    assert (thin[0], thin[-1]) == (points[0], points[-1])
+    assert thin == sorted(set(thin))
+    assert train.thinned(points[:5]) == points[:5]
