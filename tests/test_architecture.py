@@ -1,7 +1,8 @@
 """Who may import whom, read from the source: the layers of the design and their exceptions.
 
-    5  imgalign.cli, imgalign.demo                           ui.app -> .routes -> .pages -> the rest
-    4  imgalign.{train,generate,evaluate,report,doctor}      reward_models, .fit, .server
+    5  imgalign.{cli,demo,measures}                          ui.app -> .routes -> .pages -> the rest
+    4  imgalign.{train,generate,evaluate,report,doctor,      reward_models, .fit, .server
+       pictures,candidates,simulate}
     3  imgalign.algorithms.*
     2  imgalign.{diffusion,language,storybook}.*             reward_models.*
     1  imgalign.{policy,checkpoint,metrics,statistics}, .preferences.*  reward_models.contract
@@ -21,15 +22,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOTS = {"imgalign.cli", "imgalign.demo", "imgalign.measures"}
+ROOTS = {"imgalign.__main__", "imgalign.cli", "imgalign.demo", "imgalign.measures"}
 LAYERS = {
     **dict.fromkeys(["losses", "advantages", "kl", "config", "errors"], 0),
-    **dict.fromkeys(["policy", "checkpoint", "metrics", "preferences", "statistics", "progress"], 1),
+    **dict.fromkeys(
+        ["policy", "checkpoint", "metrics", "preferences", "statistics", "progress"], 1
+    ),
     **dict.fromkeys(["diffusion", "language", "storybook"], 2),
     "algorithms": 3,
     **dict.fromkeys(["train", "generate", "evaluate", "report", "doctor"], 4),
     **dict.fromkeys(["pictures", "candidates", "simulate"], 4),
-    **dict.fromkeys(["cli", "demo", "measures"], 5),
+    **dict.fromkeys(["__main__", "cli", "demo", "measures"], 5),
 }
 ONLY_IN = {
     "gradio": ("ui",),
