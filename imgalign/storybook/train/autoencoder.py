@@ -10,6 +10,7 @@ perceptual and adversarial losses.
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,9 +28,9 @@ POSTERIOR_LOG_VARIANCE = -10.0
 BATCH = 16
 
 
-def build_autoencoder() -> AutoencoderKL:
+def build_autoencoder() -> Any:
     """The architecture with random weights: 0.5 M parameters."""
-    return AutoencoderKL(
+    return AutoencoderKL(  # type: ignore[no-untyped-call]
         in_channels=3,
         out_channels=3,
         down_block_types=("DownEncoderBlock2D",) * 3,
@@ -45,6 +46,11 @@ def build_autoencoder() -> AutoencoderKL:
     )
 
 
+def load_autoencoder(folder: Path) -> Any:
+    """A trained one. Any, here as elsewhere in this module: diffusers' models have no types."""
+    return AutoencoderKL.from_pretrained(folder)  # type: ignore[no-untyped-call]
+
+
 def train_autoencoder(
     data: Path, out: Path, *, num_samples: int, learning_rate: float, decoder_only: bool
 ) -> None:
@@ -57,7 +63,7 @@ def train_autoencoder(
     vae = build_autoencoder()
     folder = out
     if decoder_only:
-        vae = AutoencoderKL.from_pretrained(out / "vae")
+        vae = load_autoencoder(out / "vae")
         vae.encoder.requires_grad_(False)
         vae.quant_conv.requires_grad_(False)
         folder = out / "decoder"
@@ -111,7 +117,7 @@ def edge_loss(decoded: Tensor, images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def standardise(vae: AutoencoderKL, pictures: Pictures, num: int = 1024) -> None:
+def standardise(vae: Any, pictures: Pictures, num: int = 1024) -> None:
     """Fold each latent channel's mean and scale into the 1x1 convolutions around the latents."""
     encoded = [
         vae.encode(batch_images(pictures, part)).latent_dist.mean
@@ -129,7 +135,7 @@ def standardise(vae: AutoencoderKL, pictures: Pictures, num: int = 1024) -> None
 
 
 @torch.no_grad()
-def psnr(vae: AutoencoderKL, pictures: Pictures, indices: Indices) -> float:
+def psnr(vae: Any, pictures: Pictures, indices: Indices) -> float:
     """Peak signal to noise ratio in dB of pictures after encoding and decoding, averaged in MSE."""
     errors = []
     for part in np.array_split(indices, max(1, len(indices) // 64)):

@@ -194,7 +194,7 @@ def share_gradients(parameters: Sequence[nn.Parameter], world: int) -> None:
     gradients = [p.grad for p in parameters if p.grad is not None]
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     torch.distributed.all_reduce(flat)
-    parts = flat.div_(world).split([gradient.numel() for gradient in gradients])
+    parts = torch.split(flat.div_(world), [gradient.numel() for gradient in gradients])
     for gradient, part in zip(gradients, parts, strict=True):
         gradient.copy_(part.view_as(gradient))
 

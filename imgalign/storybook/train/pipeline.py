@@ -8,11 +8,11 @@ are computed once, before training. Left out: timestep weighting.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from diffusers import (
-    AutoencoderKL,
     DDIMScheduler,
     StableDiffusionPipeline,
     UNet2DConditionModel,
@@ -25,7 +25,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from imgalign.storybook.scenes import vocabulary
 from imgalign.storybook.tokenizer import build_tokenizer
-from imgalign.storybook.train.autoencoder import LATENT_CHANNELS, batch_images
+from imgalign.storybook.train.autoencoder import LATENT_CHANNELS, batch_images, load_autoencoder
 from imgalign.storybook.train.data import Pictures, load_pictures
 from imgalign.storybook.train.loop import Indices, Schedule, say, train
 
@@ -55,7 +55,7 @@ class TextToImage(nn.Module):
                 pad_token_id=tokenizer.pad_token_id,
             )
         )
-        self.unet = UNet2DConditionModel(
+        self.unet: Any = UNet2DConditionModel(  # type: ignore[no-untyped-call]
             sample_size=16,
             in_channels=LATENT_CHANNELS,
             out_channels=LATENT_CHANNELS,
@@ -80,9 +80,9 @@ class TextToImage(nn.Module):
         return predicted
 
 
-def build_scheduler() -> DDIMScheduler:
+def build_scheduler() -> Any:
     """The noise schedule that training and sampling share."""
-    return DDIMScheduler(
+    return DDIMScheduler(  # type: ignore[no-untyped-call]
         num_train_timesteps=1000,
         beta_schedule="scaled_linear",
         beta_start=0.00085,
@@ -102,7 +102,7 @@ def train_pipeline(
     """Train on `data`, resume if `out` has state, write `out/pipeline` in diffusers' format."""
     torch.manual_seed(0)
     pictures = load_pictures(data)
-    vae = AutoencoderKL.from_pretrained(autoencoder).eval()
+    vae = load_autoencoder(autoencoder).eval()
     latents = encoded(pictures, vae, out / "latents.npy")
     tokenizer = build_tokenizer(vocabulary(), out / "tokenizer", max_length=CONTEXT)
     tokens = tokenise(tokenizer, pictures.captions)
@@ -143,9 +143,9 @@ def train_pipeline(
 
 def write_pipeline(
     model: TextToImage,
-    vae: AutoencoderKL,
+    vae: Any,
     tokenizer: CLIPTokenizer,
-    scheduler: DDIMScheduler,
+    scheduler: Any,
     folder: Path,
 ) -> None:
     """Write what `StableDiffusionPipeline.from_pretrained(folder)` loads as is.
@@ -153,7 +153,7 @@ def write_pipeline(
     UNet and autoencoder are stored in half precision, which diffusers loads as float32; the text
     encoder in float32, because transformers would keep the stored type.
     """
-    StableDiffusionPipeline(
+    pipeline: Any = StableDiffusionPipeline(  # type: ignore[no-untyped-call]
         vae=vae,
         text_encoder=model.text_encoder,
         tokenizer=tokenizer,
@@ -162,13 +162,14 @@ def write_pipeline(
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
-    ).save_pretrained(folder)
+    )
+    pipeline.save_pretrained(folder)
     for part, name in ((vae, "vae"), (model.unet, "unet")):
         half = type(part).from_pretrained(folder / name, torch_dtype=torch.float16)
         half.save_pretrained(folder / name)
 
 
-def encoded(pictures: Pictures, vae: AutoencoderKL, cache: Path) -> NDArray[np.float16]:
+def encoded(pictures: Pictures, vae: Any, cache: Path) -> NDArray[np.float16]:
     """Latents of all pictures, float16 [n c h w], computed once and kept in `cache`."""
     if not cache.is_file():
         cache.parent.mkdir(parents=True, exist_ok=True)
@@ -178,7 +179,8 @@ def encoded(pictures: Pictures, vae: AutoencoderKL, cache: Path) -> NDArray[np.f
                 posterior = vae.encode(batch_images(pictures, indices)).latent_dist
                 parts.append((posterior.mean * vae.config.scaling_factor).half().numpy())
         np.save(cache, np.concatenate(parts))
-    return np.load(cache)
+    latents: NDArray[np.float16] = np.load(cache)
+    return latents
 
 
 def tokenise(tokenizer: CLIPTokenizer, captions: tuple[str, ...]) -> Tensor:
