@@ -1,0 +1,179 @@
+"""Blind comparison of an aligned checkpoint with its base, on what training never saw.
+
+Both sides make an image of the same prompts from the same noise. A gold measure that training
+never saw judges each pair without knowing whose image is whose. Beside its win rate stand what
+training maximised, faithfulness to the prompt, diversity, and the distance from the base, so that
+a gain in one number cannot hide a loss in another.
+
+Left out: what the measures are. They are handed in, and reward models never imported.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic
+
+from imgalign.checkpoint import find_adapter, reporting_full_disk
+from imgalign.errors import InputError
+from imgalign.evaluate.comparison import Change, summarise
+from imgalign.evaluate.config import EvaluateConfig
+from imgalign.evaluate.evaluation import (
+    FILE,
+    FOLDER,
+    Checkpoint,
+    Diversity,
+    Drift,
+    Evaluation,
+    load_evaluation,
+)
+from imgalign.evaluate.judging import (
+    FaithfulCheck,
+    Generate,
+    GoldMeasure,
+    ImageFeatures,
+    Judge,
+    mean_distances,
+)
+from imgalign.evaluate.origin import Origin, command_line, hardware, library_versions
+from imgalign.evaluate.pictures import save_pictures
+from imgalign.evaluate.subjects import choose_subjects, drift_of, known_prompts, run_of
+from imgalign.generate import Generated
+from imgalign.generate import generate as generate_images
+from imgalign.policy import RewardModel
+from imgalign.progress import progress
+from imgalign.statistics import clustered_mean
+
+__all__ = [
+    "FILE",
+    "FOLDER",
+    "EvaluateConfig",
+    "Evaluation",
+    "FaithfulCheck",
+    "Generate",
+    "GoldMeasure",
+    "ImageFeatures",
+    "evaluate",
+    "load_evaluation",
+]
+
+
+def evaluate(
+    settings: EvaluateConfig,
+    *,
+    out: Path,
+    gold: GoldMeasure | None = None,
+    gold_meaning: str = "the gold measure",
+    proxy: RewardModel | None = None,
+    faithful: FaithfulCheck | None = None,
+    features: ImageFeatures | None = None,
+    features_meaning: str = "features of the reward model",
+    kl_nats: float | None = None,
+    generate: Generate = generate_images,
+    command: str | None = None,
+) -> Evaluation:
+    """Make, judge and save both sides; the result and its pictures are then in the folder `out`.
+
+    `gold` decides the win rate and must be unknown to training; `proxy` is the reward that was
+    maximised. What is not handed in is not measured, and its numbers are None. `kl_nats` is the KL
+    of the aligned policy to the base per image; without it the run's own metrics are asked. An
+    earlier evaluation in `out` is replaced. Errors are of `imgalign.errors`.
+    """
+    started, clock = datetime.now(UTC), monotonic()
+    adapter = find_adapter(settings.aligned)
+    run = run_of(adapter)
+    if out.is_file():
+        raise InputError(f"{out}: expected a folder for the evaluation, got a file")
+    subjects = choose_subjects(settings, known_prompts(run) if run else frozenset())
+    with progress("making pairs of images") as on_progress:
+
+        def made(weights: Path | None, before: float) -> list[Generated]:
+            images = generate(
+                settings.model,
+                weights,
+                subjects.prompts,
+                seeds=subjects.seeds,
+                steps=settings.steps,
+                guidance_scale=settings.guidance_scale,
+                eta=settings.eta,
+                device=settings.device,
+                precision=settings.precision,
+                on_progress=lambda share: on_progress(before + share / 2),
+            )
+            return list(images)
+
+        base, aligned = made(settings.baseline, 0.0), made(adapter, 0.5)
+    judge = Judge(
+        prompts=subjects.prompts,
+        base=[each.image for each in base],
+        aligned=[each.image for each in aligned],
+        seed=settings.seed,
+    )
+    pairs = judge.pairs(subjects.seeds, gold=gold, proxy=proxy, faithful=faithful)
+    distances = (
+        mean_distances(judge.base, subjects.prompts, features),
+        mean_distances(judge.aligned, subjects.prompts, features),
+    )
+    evaluation = Evaluation(
+        base=checkpoint(base),
+        aligned=checkpoint(aligned),
+        gold_meaning=gold_meaning if gold else None,
+        num_prompts=len(set(subjects.prompts)),
+        images_per_prompt=settings.images_per_prompt,
+        num_left_out=subjects.num_left_out,
+        summary=summarise(pairs, seed=settings.seed),
+        diversity=compared_diversity(
+            *distances, space=features_meaning if features else "pixels", seed=settings.seed
+        ),
+        drift=measured_drift(run, adapter, kl_nats),
+        pairs=pairs,
+        settings=settings.model_dump(mode="json"),
+        origin=Origin(
+            command=command or command_line(),
+            started_at=started,
+            seconds=monotonic() - clock,
+            versions=library_versions(),
+            hardware=hardware(),
+        ),
+    )
+    with reporting_full_disk(run or out, "saving the evaluation"):
+        out.mkdir(parents=True, exist_ok=True)
+        (out / FILE).unlink(missing_ok=True)  # never the numbers of one beside another's pictures
+        columns, layout = settings.images_per_prompt, settings.pictures
+        save_pictures(base, out, "base", columns=columns, layout=layout)
+        save_pictures(aligned, out, "aligned", columns=columns, layout=layout)
+        evaluation.save(out)
+    return evaluation
+
+
+def checkpoint(images: Sequence[Generated]) -> Checkpoint:
+    """What made them."""
+    first = images[0].provenance
+    return Checkpoint(model=first.model, adapter=first.adapter, adapter_hash=first.adapter_hash)
+
+
+def compared_diversity(
+    base: dict[str, float], aligned: dict[str, float], *, space: str, seed: int
+) -> Diversity | None:
+    """Diversity of both sides; each prompt counts once. None where no prompt has two images."""
+    if not base:
+        return None
+    prompts, before = list(base), list(base.values())
+    after = [aligned[prompt] for prompt in prompts]
+    gains = [late - early for early, late in zip(before, after, strict=True)]
+    return Diversity(
+        change=Change(
+            before=clustered_mean(before, prompts, seed=seed),
+            after=clustered_mean(after, prompts, seed=seed),
+            difference=clustered_mean(gains, prompts, seed=seed),
+        ),
+        space=space,
+    )
+
+
+def measured_drift(run: Path | None, adapter: Path, kl_nats: float | None) -> Drift | None:
+    """The caller's number where there is one, else the run's."""
+    drift = drift_of(run, adapter) if run else None
+    if kl_nats is None:
+        return drift
+    budget = drift.budget_nats if drift else None
+    return Drift(nats=kl_nats, budget_nats=budget, source="measured by the caller")

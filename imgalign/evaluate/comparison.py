@@ -1,0 +1,242 @@
+"""What a comparison found: judged pairs, and the numbers with intervals that follow from them.
+
+Every number can be computed again from the pairs that are saved with it. Intervals are at 95 %, by
+bootstrap over prompts (statistics.py), and differences are of the two images of a pair. Left out:
+making and judging images.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from imgalign.preferences.agreement import wilson_interval
+from imgalign.statistics import Estimate, Floats, clustered_mean, clustered_rate
+
+FormName = Literal["one object", "several of a kind", "two in a relation", "free text"]
+Sides = tuple[float, float]
+"""A number of the base's image and of the aligned one's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """The two images of one prompt and seed, as judged.
+
+    Example: gold (5.2, 6.4) says that the gold measure gives the base's image 5.2 and the aligned
+    one's 6.4; None where nothing measured it.
+    """
+
+    prompt: str
+    seed: int
+    form: FormName
+    gold: Sides | None = None
+    proxy: Sides | None = None
+    """By the reward model that training maximised."""
+    faithful: tuple[bool, bool] | None = None
+    """Whether the image shows what the prompt says."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WinRate:
+    """How often the aligned image is better; a tie counts half.
+
+    Example: rate 0.83 (0.76 to 0.89) of 156 wins, 8 ties and 28 losses.
+    """
+
+    rate: Estimate
+    wilson: tuple[float, float]
+    """95 % interval as if all pairs were independent; too narrow where prompts matter."""
+    wins: int
+    ties: int
+    losses: int
+
+    @property
+    def num_pairs(self) -> int:
+        """Ties included."""
+        return self.wins + self.ties + self.losses
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A mean before and after; the difference is paired, so its interval is the one to trust."""
+
+    before: Estimate
+    after: Estimate
+    difference: Estimate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overoptimisation:
+    """Whether the reward rose faster than what it stands for (Gao et al. 2022, arXiv:2210.10760).
+
+    Gains are in standard deviations over the base's images, so that the two can be compared.
+    """
+
+    proxy_gain: Estimate
+    gold_gain: Estimate
+    gap: Estimate
+    """Proxy gain minus gold gain."""
+    fooled: Estimate
+    """Share of pairs in which the reward prefers the aligned image and gold the base's."""
+    agreement_before: float | None
+    """Correlation of proxy and gold over the base's images; None where one of them is constant."""
+    agreement_after: float | None
+    """Over the aligned images: a fall says that training left what the reward knows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FormResult:
+    """The comparison on prompts of one form."""
+
+    form: FormName
+    num_prompts: int
+    num_pairs: int
+    win_rate: WinRate | None
+    gold: Change | None
+    faithful: Change | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """All numbers that follow from the pairs."""
+
+    win_rate: WinRate | None
+    """By the gold measure; None without one."""
+    proxy_win_rate: WinRate | None
+    gold: Change | None
+    proxy: Change | None
+    faithful: Change | None
+    """Fractions verified."""
+    overoptimisation: Overoptimisation | None
+    by_form: tuple[FormResult, ...]
+
+
+def summarise(pairs: Sequence[Pair], *, seed: int) -> Summary:
+    """The numbers of a comparison; `seed` decides the resamples behind their intervals."""
+    forms = dict.fromkeys(pair.form for pair in pairs)
+    return Summary(
+        win_rate=win_rate(pairs, gold_of, seed=seed),
+        proxy_win_rate=win_rate(pairs, proxy_of, seed=seed),
+        gold=change(pairs, gold_of, seed=seed),
+        proxy=change(pairs, proxy_of, seed=seed),
+        faithful=change(pairs, faithful_of, seed=seed, of=clustered_rate),
+        overoptimisation=overoptimisation(pairs, seed=seed),
+        by_form=tuple(
+            form_result([pair for pair in pairs if pair.form == form], form, seed=seed)
+            for form in forms
+        ),
+    )
+
+
+def form_result(pairs: Sequence[Pair], form: FormName, *, seed: int) -> FormResult:
+    """The comparison on some of its pairs."""
+    return FormResult(
+        form=form,
+        num_prompts=len({pair.prompt for pair in pairs}),
+        num_pairs=len(pairs),
+        win_rate=win_rate(pairs, gold_of, seed=seed),
+        gold=change(pairs, gold_of, seed=seed),
+        faithful=change(pairs, faithful_of, seed=seed, of=clustered_rate),
+    )
+
+
+def gold_of(pair: Pair) -> Sides | None:
+    """What the gold measure says of both images."""
+    return pair.gold
+
+
+def proxy_of(pair: Pair) -> Sides | None:
+    """What the reward model says of both images."""
+    return pair.proxy
+
+
+def faithful_of(pair: Pair) -> Sides | None:
+    """Whether both images are faithful, as numbers."""
+    return None if pair.faithful is None else (float(pair.faithful[0]), float(pair.faithful[1]))
+
+
+Side = Callable[[Pair], Sides | None]
+
+
+def win_rate(pairs: Sequence[Pair], measure: Side, *, seed: int) -> WinRate | None:
+    """How often `measure` prefers the aligned image; None where it says nothing."""
+    values, prompts = table(pairs, measure)
+    if not len(values):
+        return None
+    order = np.sign(values[:, 1] - values[:, 0])
+    outcomes = (order + 1) / 2
+    return WinRate(
+        rate=clustered_rate(outcomes, prompts, seed=seed),
+        wilson=wilson_interval(float(outcomes.sum()), len(outcomes)),
+        wins=int((order > 0).sum()),
+        ties=int((order == 0).sum()),
+        losses=int((order < 0).sum()),
+    )
+
+
+def change(
+    pairs: Sequence[Pair],
+    measure: Side,
+    *,
+    seed: int,
+    of: Callable[..., Estimate] = clustered_mean,
+) -> Change | None:
+    """Means of both sides and of the differences within pairs; None where nothing was measured.
+
+    `of` estimates each side's mean: `clustered_rate` where values are 0 or 1.
+    """
+    values, prompts = table(pairs, measure)
+    if not len(values):
+        return None
+    return Change(
+        before=of(values[:, 0], prompts, seed=seed),
+        after=of(values[:, 1], prompts, seed=seed),
+        difference=clustered_mean(values[:, 1] - values[:, 0], prompts, seed=seed),
+    )
+
+
+def overoptimisation(pairs: Sequence[Pair], *, seed: int) -> Overoptimisation | None:
+    """Proxy gain beside gold gain; None unless both were measured and both vary at the base."""
+    both = [pair for pair in pairs if pair.gold is not None and pair.proxy is not None]
+    gold, prompts = table(both, gold_of)
+    proxy, _ = table(both, proxy_of)
+    if not len(both) or not (np.ptp(gold[:, 0]) > 0 and np.ptp(proxy[:, 0]) > 0):
+        return None
+    gold_gain = (gold[:, 1] - gold[:, 0]) / gold[:, 0].std()
+    proxy_gain = (proxy[:, 1] - proxy[:, 0]) / proxy[:, 0].std()
+    fooled = ((proxy_gain > 0) & (gold_gain < 0)).astype(np.float64)
+    return Overoptimisation(
+        proxy_gain=clustered_mean(proxy_gain, prompts, seed=seed),
+        gold_gain=clustered_mean(gold_gain, prompts, seed=seed),
+        gap=clustered_mean(proxy_gain - gold_gain, prompts, seed=seed),
+        fooled=clustered_rate(fooled, prompts, seed=seed),
+        agreement_before=correlation(gold[:, 0], proxy[:, 0]),
+        agreement_after=correlation(gold[:, 1], proxy[:, 1]),
+    )
+
+
+def correlation(one: Floats, other: Floats) -> float | None:
+    """Pearson's; None where one side is constant."""
+    if not (np.ptp(one) > 0 and np.ptp(other) > 0):
+        return None
+    return float(np.corrcoef(one, other)[0, 1])
+
+
+def table(pairs: Sequence[Pair], measure: Side) -> tuple[Floats, list[str]]:
+    """Base and aligned values of the pairs that were measured, and the prompt of each."""
+    measured = [(pair.prompt, sides) for pair in pairs if (sides := measure(pair)) is not None]
+    values = np.array([sides for _, sides in measured], dtype=np.float64).reshape(-1, 2)
+    return values, [prompt for prompt, _ in measured]
+
+
+def percent(value: float, *, digits: int = 0) -> str:
+    """Example: 0.834 is "83 %"."""
+    return f"{100 * value:.{digits}f} %"
+
+
+def interval(estimate: Estimate) -> str:
+    """Example: "95 % interval 76 to 89 %", of a share; empty without bounds."""
+    if estimate.low is None or estimate.high is None:
+        return "no interval from a single prompt"
+    return f"95 % interval {100 * estimate.low:.0f} to {100 * estimate.high:.0f} %"

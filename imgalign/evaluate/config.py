@@ -1,0 +1,76 @@
+"""Settings of a comparison."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+
+from imgalign.config import Config
+from imgalign.generate import Precision
+from imgalign.train.prompts import EVALUATION_SEEDS
+
+
+class EvaluateConfig(Config):
+    """A blind comparison of an aligned checkpoint with its base."""
+
+    aligned: Path
+    """What is judged: a run, a checkpoint of a run, or any folder with LoRA weights."""
+
+    baseline: Path | None = None
+    """What it is compared with: another adapter, such as that of the round before. Null is the
+    pretrained model alone."""
+
+    model: str = "storybook"
+    """The model under both: the shipped one, a folder in diffusers' layout, or a hub name."""
+
+    prompts: Path | None = None
+    """Text file with one prompt per line, all of which are used. Null draws storybook prompts.
+    Prompts that the run knew are left out either way."""
+
+    num_prompts: PositiveInt = 48
+    """How many storybook prompts. The interval of the win rate shrinks with their square root."""
+
+    prompt_seed: NonNegativeInt = 9001
+    """Draws the storybook prompts."""
+
+    held_out_combinations: bool = True
+    """Storybook prompts of objects, colours and contexts that neither the shipped model nor a run
+    has seen together, mostly relations. False: of the training mix, in its proportions."""
+
+    images_per_prompt: PositiveInt = 4
+    """Pairs of images per prompt, each of a seed of its own."""
+
+    first_seed: Annotated[int, Field(ge=1_000_000)] = 1_000_000
+    """Seeds count up from here. The lower ones are those of a run's own held-out measurements, and
+    from 2**31 on those of training."""
+
+    steps: PositiveInt = 20
+    """Denoising steps, as `imgalign generate` has it."""
+
+    guidance_scale: Annotated[float, Field(ge=1)] = 1.0
+    """1 is no guidance; pretrained hub models are at their best from 5 to 8."""
+
+    eta: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Noise added at each step, 0 (none) to 1."""
+
+    device: str = "auto"
+    """auto takes a CUDA device where there is one; or cpu, cuda, cuda:1."""
+
+    precision: Precision = "float32"
+    """Number type of the frozen weights."""
+
+    pictures: Literal["sheets", "files"] = "sheets"
+    """sheets: all images of a side in one PNG, a row per prompt. files: a PNG each, beside its
+    provenance."""
+
+    seed: NonNegativeInt = 0
+    """Decides which image of a pair the judge sees first, and the resamples behind intervals."""
+
+    @model_validator(mode="after")
+    def _seeds_are_for_evaluation(self) -> "EvaluateConfig":
+        if self.first_seed + self.num_prompts * self.images_per_prompt > len(EVALUATION_SEEDS):
+            raise ValueError(
+                f"first_seed: expected all seeds below {len(EVALUATION_SEEDS)}, which training "
+                f"never uses, got {self.first_seed}"
+            )
+        return self

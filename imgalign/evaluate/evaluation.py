@@ -1,0 +1,164 @@
+"""The result of a comparison: saved as evaluation.json, read back equal, said in plain language."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from imgalign.checkpoint import write_atomically
+from imgalign.errors import InputError
+from imgalign.evaluate.comparison import Change, Pair, Summary, interval, percent
+from imgalign.evaluate.origin import Origin
+from imgalign.statistics import Estimate
+
+FOLDER = "evaluation"
+"""Inside a run."""
+FILE = "evaluation.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diversity:
+    """Mean distance between two images of one prompt. A fall says that images become alike."""
+
+    change: Change
+    space: str
+    """In what the distance is measured. Example: "CLIP features"."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drift:
+    """KL(policy ‖ pretrained) per image in nats, as the run measured it."""
+
+    nats: float
+    budget_nats: float | None = None
+    source: str = ""
+    """Where the number is from. Example: "held-out prompts, step 40"."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """One side of the comparison."""
+
+    model: str
+    adapter: str | None
+    adapter_hash: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """A blind comparison of an aligned checkpoint with its base."""
+
+    base: Checkpoint
+    aligned: Checkpoint
+    gold_meaning: str | None
+    """What the gold measure is, for a person; None without one."""
+    num_prompts: int
+    images_per_prompt: int
+    num_left_out: int
+    """Prompts that were not used because the run knew them."""
+    summary: Summary
+    diversity: Diversity | None
+    drift: Drift | None
+    pairs: tuple[Pair, ...]
+    """In the order of the pictures."""
+    settings: dict[str, Any]
+    origin: Origin
+
+    def verdict(self) -> str:
+        """The result in one sentence, with its interval."""
+        judged, by = self.summary.win_rate, ""
+        if judged is None:
+            judged, by = self.summary.proxy_win_rate, " by the reward model it was trained on"
+        if judged is None:
+            return f"{len(self.pairs)} pairs of images were made, and nothing judged them"
+        beats = "Aligned beats the base" if judged.rate.value != 0.5 else "Aligned equals the base"
+        return (
+            f"{beats} in {percent(judged.rate.value)} of {judged.num_pairs} blind comparisons{by} "
+            f"({interval(judged.rate)})"
+        )
+
+    def lines(self) -> list[str]:
+        """The result as text, one fact per line."""
+        own = self.summary
+        lines = [self.verdict()]
+        if own.win_rate:
+            low, high = own.win_rate.wilson
+            lines.append(
+                f"  {own.win_rate.wins} wins, {own.win_rate.ties} ties, {own.win_rate.losses} "
+                f"losses over {self.num_prompts} prompts; if all pairs were independent, "
+                f"{percent(low)} to {percent(high)}"
+            )
+        rows = {"gold": own.gold, "reward": own.proxy}
+        lines += [f"{name:<13}{moved(each)}" for name, each in rows.items() if each]
+        if own.faithful:
+            lines.append(f"{'faithful':<13}{moved_share(own.faithful)}")
+        if self.diversity:
+            lines.append(f"{'diversity':<13}{moved(self.diversity.change)}, {self.diversity.space}")
+        if self.drift:
+            budget = self.drift.budget_nats
+            within = "" if budget is None else f" of {budget:g} allowed"
+            lines.append(f"{'KL':<13}{self.drift.nats:.2f} nats per image{within}")
+        if own.overoptimisation:
+            gap = own.overoptimisation
+            lines.append(
+                f"{'gap':<13}reward {gap.proxy_gain.value:+.2f}, gold {gap.gold_gain.value:+.2f} "
+                "standard deviations of the base"
+            )
+        for form in own.by_form:
+            if form.win_rate:
+                rate = form.win_rate.rate
+                lines.append(
+                    f"  {form.form}: {percent(rate.value)} of {form.num_pairs} ({interval(rate)})"
+                )
+        return lines
+
+    def save(self, folder: Path) -> Path:
+        """Write evaluation.json in one move, and return its path."""
+        path = folder / FILE
+        content = TypeAdapter(Evaluation).dump_python(self, mode="json")
+        write_atomically(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+        return path
+
+
+def load_evaluation(path: Path) -> Evaluation:
+    """What `Evaluation.save` wrote: the file, its folder, or the run around it.
+
+    InputError where there is none or it cannot be read.
+    """
+    places = (path, path / FILE, path / FOLDER / FILE)
+    file = next((place for place in places if place.is_file()), None)
+    if file is None:
+        raise InputError(f"{path}: no {FILE} here; make one with `imgalign evaluate {path}`")
+    try:
+        return TypeAdapter(Evaluation).validate_json(file.read_bytes())
+    except ValidationError as error:
+        where = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise InputError(
+            f"{file}: not an evaluation of this version (at {where or 'the start'}); evaluate again"
+        ) from None
+
+
+def moved(change: Change) -> str:
+    """Example: "5.10 -> 5.92, by +0.82 (+0.61 to +1.03)"."""
+    return (
+        f"{change.before.value:.3g} -> {change.after.value:.3g}, "
+        f"by {change.difference.value:+.3g}{bounds(change.difference)}"
+    )
+
+
+def moved_share(change: Change) -> str:
+    """Example: "61 % -> 74 %, by +13 points (+6 to +20)"."""
+    points = change.difference
+    return (
+        f"{percent(change.before.value)} -> {percent(change.after.value)}, "
+        f"by {100 * points.value:+.0f} points{bounds(points, scale=100, digits=0)}"
+    )
+
+
+def bounds(estimate: Estimate, *, scale: float = 1.0, digits: int = 2) -> str:
+    """Example: " (+0.61 to +1.03)"; empty without bounds."""
+    if estimate.low is None or estimate.high is None:
+        return ""
+    return f" ({scale * estimate.low:+.{digits}f} to {scale * estimate.high:+.{digits}f})"

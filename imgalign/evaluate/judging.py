@@ -1,0 +1,204 @@
+"""Who judges, and how they are kept blind to which image is whose.
+
+Each pair gets a coin: it decides whether the judge meets the base's image in the first pass or in
+the second. Both passes have the same prompts in the same batches, so equal images get equal scores
+however a network rounds. Measures look at the 8-bit pixels that are saved, nothing finer.
+
+Shapes: n = pairs, b = images of a batch, d = features.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from PIL import Image
+from torch import Tensor
+
+from imgalign.errors import NumericsError
+from imgalign.evaluate.comparison import Pair, Sides
+from imgalign.evaluate.subjects import form_of
+from imgalign.generate import Generated, Precision
+from imgalign.pictures import as_tensor
+from imgalign.policy import RewardModel
+
+BATCH = 32
+
+
+@runtime_checkable
+class GoldMeasure(Protocol):
+    """What is truly wanted, as far as it can be measured; training never sees it."""
+
+    def __call__(
+        self, *, prompts: Sequence[str], samples: Float[Tensor, "b 3 h w"]
+    ) -> Float[Tensor, " b"]:
+        """One finite number per image, higher is better, on any scale."""
+        ...
+
+
+@runtime_checkable
+class FaithfulCheck(Protocol):
+    """Whether an image shows what its prompt says."""
+
+    def __call__(
+        self, *, prompts: Sequence[str], samples: Float[Tensor, "b 3 h w"]
+    ) -> Bool[Tensor, " b"]:
+        """True where everything in the prompt is there, and nothing else."""
+        ...
+
+
+@runtime_checkable
+class ImageFeatures(Protocol):
+    """A space in which images that look alike are near each other."""
+
+    def __call__(self, samples: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        """One vector per image; only its direction counts."""
+        ...
+
+
+@runtime_checkable
+class Generate(Protocol):
+    """`imgalign.generate.generate`, or something with its contract."""
+
+    def __call__(
+        self,
+        model: str,
+        adapter: Path | None,
+        prompts: Sequence[str],
+        *,
+        seeds: Sequence[int],
+        steps: int,
+        guidance_scale: float,
+        eta: float,
+        device: str,
+        precision: Precision,
+        on_progress: Callable[[float], None],
+    ) -> Iterator[Generated]:
+        """One image per prompt and seed, in order."""
+        ...
+
+
+Measure = Callable[..., Tensor]
+"""Called as `measure(prompts=..., samples=...)`; gives one number per image."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Judge:
+    """Both sides' images of the same prompts and seeds, and the coins that hide whose is whose."""
+
+    prompts: Sequence[str]
+    base: Sequence[Image.Image]
+    aligned: Sequence[Image.Image]
+    seed: int
+    """Decides the coins."""
+
+    def pairs(
+        self,
+        seeds: Sequence[int],
+        *,
+        gold: GoldMeasure | None,
+        proxy: RewardModel | None,
+        faithful: FaithfulCheck | None,
+    ) -> tuple[Pair, ...]:
+        """Every pair with what each measure says of it; `seeds` are those of the images."""
+        count = len(self.prompts)
+        unsaid: Sequence[Sides | None] = [None] * count
+        said_gold = unsaid if gold is None else self.scores(gold, name="gold")
+        said_proxy = unsaid if proxy is None else self.scores(proxy.score, name="reward")
+        said_faithful = unsaid if faithful is None else self.scores(faithful, name="faithful")
+        return tuple(
+            Pair(
+                prompt=self.prompts[number],
+                seed=seeds[number],
+                form=form_of(self.prompts[number]),
+                gold=said_gold[number],
+                proxy=said_proxy[number],
+                faithful=truth(said_faithful[number]),
+            )
+            for number in range(count)
+        )
+
+    def scores(self, measure: Measure, *, name: str) -> list[Sides]:
+        """What `measure` says of the base's image and of the aligned one, pair by pair.
+
+        NumericsError names the first image without a finite number.
+        """
+        aligned_first = np.random.default_rng(self.seed).integers(2, size=len(self.prompts))
+        pairs = list(zip(self.base, self.aligned, strict=True))
+        shown_first = [pair[coin] for pair, coin in zip(pairs, aligned_first, strict=True)]
+        shown_last = [pair[1 - coin] for pair, coin in zip(pairs, aligned_first, strict=True)]
+        first = measured(measure, self.prompts, shown_first, name=name)
+        last = measured(measure, self.prompts, shown_last, name=name)
+        return [
+            (late, early) if coin else (early, late)
+            for early, late, coin in zip(first, last, aligned_first, strict=True)
+        ]
+
+
+@torch.no_grad()
+def measured(
+    measure: Measure, prompts: Sequence[str], images: Sequence[Image.Image], *, name: str
+) -> list[float]:
+    """One finite number per image."""
+    values: list[float] = []
+    for start in range(0, len(images), BATCH):
+        part = slice(start, start + BATCH)
+        numbers = measure(prompts=prompts[part], samples=to_samples(images[part]))
+        if numbers.shape != (len(images[part]),):
+            raise NumericsError(
+                f"{name}: expected one number for each of {len(images[part])} images, "
+                f"got shape {list(numbers.shape)}"
+            )
+        values += numbers.double().tolist()
+    for prompt, value in zip(prompts, values, strict=True):
+        if not math.isfinite(value):
+            raise NumericsError(f"{name}: expected a finite number, got {value} for {prompt!r}")
+    return values
+
+
+@torch.no_grad()
+def mean_distances(
+    images: Sequence[Image.Image], prompts: Sequence[str], features: ImageFeatures | None
+) -> dict[str, float]:
+    """Mean distance between two images of a prompt, for each prompt that has two.
+
+    Cosine distance of features (0 alike, 1 unrelated), or without them the root mean square
+    difference of pixels in [0, 1].
+    """
+    distances = {}
+    for prompt in dict.fromkeys(prompts):
+        own = [image for image, name in zip(images, prompts, strict=True) if name == prompt]
+        if len(own) > 1:
+            samples = to_samples(own)
+            distances[prompt] = (
+                pixel_distance(samples) if features is None else cosine_distance(features(samples))
+            )
+    return distances
+
+
+def cosine_distance(features: Float[Tensor, "b d"]) -> float:
+    """Mean of 1 - cosine over pairs."""
+    directions = torch.nn.functional.normalize(features.double(), dim=1)
+    cosines = directions @ directions.T
+    above = torch.triu_indices(len(features), len(features), offset=1)
+    return float((1 - cosines[above[0], above[1]]).mean())
+
+
+def pixel_distance(samples: Float[Tensor, "b 3 h w"]) -> float:
+    """Mean over pairs of the root mean square difference."""
+    flat = samples.flatten(1).double()
+    return float(torch.nn.functional.pdist(flat).mean() / flat.shape[1] ** 0.5)
+
+
+def to_samples(images: Sequence[Image.Image]) -> Float[Tensor, "b 3 h w"]:
+    """Images of one size as numbers in [0, 1]."""
+    return torch.stack([as_tensor(image) for image in images])
+
+
+def truth(sides: Sides | None) -> tuple[bool, bool] | None:
+    """Numbers 0 and 1 as truth values."""
+    return None if sides is None else (bool(sides[0]), bool(sides[1]))

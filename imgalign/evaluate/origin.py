@@ -1,0 +1,62 @@
+"""How a result came about: command, library versions, hardware, time."""
+
+import os
+import platform
+import shlex
+import sys
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+LIBRARIES = ("imgalign", "torch", "diffusers", "transformers", "peft")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What is needed to repeat a measurement, and to judge how long it took."""
+
+    command: str
+    """As a shell takes it."""
+    started_at: datetime
+    seconds: float
+    versions: dict[str, str]
+    hardware: dict[str, str]
+
+
+def command_line() -> str:
+    """The command that this process was started with."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def library_versions() -> dict[str, str]:
+    """Of Python and of what computes."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware() -> dict[str, str]:
+    """Processor, memory and, where there is one, the GPU."""
+    found = {"processor": processor(), "cores": str(len(os.sched_getaffinity(0)))}
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    found["memory"] = f"{pages / 2**30:.0f} GiB"
+    if torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+    return found
+
+
+def processor() -> str:
+    """The processor's own name, as Linux tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.machine())

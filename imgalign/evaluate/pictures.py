@@ -1,0 +1,103 @@
+"""The images of a comparison on disk: a sheet per side, or a file per image, with provenance.
+
+evaluation/base.png      a row per prompt, a column per seed, no gaps, so that it can be cut again
+           base.json     provenance of each image, in the order of the sheet
+           aligned.png   aligned.json
+or, as files, base/000-0.png (prompt 0, its first seed) with base/000-0.json beside it.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from PIL import Image, UnidentifiedImageError
+
+from imgalign.errors import InputError
+from imgalign.generate import Generated
+from imgalign.preferences.records import Provenance
+
+Side = Literal["base", "aligned"]
+Layout = Literal["sheets", "files"]
+
+LARGEST_SHEET = 64_000_000
+"""Pixels. Programs refuse much larger images for fear of a bomb, and nobody can look at them."""
+
+
+def save_pictures(
+    images: Sequence[Generated], folder: Path, side: Side, *, columns: int, layout: Layout
+) -> None:
+    """Save one side, `columns` images per prompt, and remove what was saved of it before.
+
+    Where a sheet would be too large, files are written instead.
+    """
+    for old in (folder / f"{side}.png", folder / f"{side}.json"):
+        old.unlink(missing_ok=True)
+    shutil.rmtree(folder / side, ignore_errors=True)
+    width, height = images[0].image.size
+    if layout == "sheets" and len(images) * width * height <= LARGEST_SHEET:
+        save_sheet(images, folder, side, columns=columns)
+    else:
+        save_files(images, folder, side, columns=columns)
+
+
+def save_sheet(images: Sequence[Generated], folder: Path, side: Side, *, columns: int) -> None:
+    """All images in one PNG, `columns` to a row, and their provenance in a JSON list."""
+    width, height = images[0].image.size
+    sheet = Image.new("RGB", (columns * width, -(-len(images) // columns) * height))
+    for number, each in enumerate(images):
+        sheet.paste(each.image, (number % columns * width, number // columns * height))
+    sheet.save(folder / f"{side}.png")
+    records = [facts(each.provenance) for each in images]
+    (folder / f"{side}.json").write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
+
+
+def save_files(images: Sequence[Generated], folder: Path, side: Side, *, columns: int) -> None:
+    """A PNG for each image, and its provenance beside it."""
+    (folder / side).mkdir(exist_ok=True)
+    for number, each in enumerate(images):
+        path = folder / side / name_of(number, columns)
+        each.image.save(path)
+        text = json.dumps(facts(each.provenance), indent=1) + "\n"
+        path.with_suffix(".json").write_text(text, encoding="utf-8")
+
+
+def load_pictures(folder: Path, side: Side, *, count: int, columns: int) -> list[Image.Image]:
+    """The images of a side in order, however they were saved; empty where they were not.
+
+    InputError where a file is there and cannot be read.
+    """
+    sheet = folder / f"{side}.png"
+    if sheet.is_file():
+        return list(cut(opened(sheet), count=count, columns=columns))
+    paths = [folder / side / name_of(number, columns) for number in range(count)]
+    return [opened(path) for path in paths] if all(path.is_file() for path in paths) else []
+
+
+def cut(sheet: Image.Image, *, count: int, columns: int) -> Iterator[Image.Image]:
+    """The images of a sheet, row by row."""
+    width, height = sheet.width // columns, sheet.height // -(-count // columns)
+    for number in range(count):
+        left, top = number % columns * width, number // columns * height
+        yield sheet.crop((left, top, left + width, top + height))
+
+
+def opened(path: Path) -> Image.Image:
+    """An image file in memory."""
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise InputError(f"{path}: not a readable image ({error}); evaluate again") from None
+
+
+def name_of(number: int, columns: int) -> str:
+    """Example: image 9 of rows of four is "002-1.png"."""
+    return f"{number // columns:03d}-{number % columns}.png"
+
+
+def facts(provenance: Provenance) -> dict[str, Any]:
+    """A provenance as JSON values."""
+    return {**asdict(provenance), "created_at": provenance.created_at.isoformat()}
