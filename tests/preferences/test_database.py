@@ -15,7 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from imgalign.errors import ImgalignError, InputError, StorageFullError, StoreError
-from imgalign.preferences import schema
+from imgalign.preferences import database, schema
 from imgalign.preferences.records import Submission
 from imgalign.preferences.store import URL_VARIABLE, Store
 
@@ -118,6 +118,14 @@ def test_a_folder_name_with_percent_hash_and_question_mark_is_only_a_name(tmp_pa
         with Store.open(url, images=folder / "images") as store:
             store.add_annotator("ann")
     assert {path.name for path in folder.iterdir()} == {"my store.db", "images"}
+
+
+def test_migrations_are_found_where_a_folder_name_has_a_percent_sign(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(database, "MIGRATIONS", Path("/100%/migrations"))
+    config = database._alembic_config()
+    assert config.get_main_option("script_location") == "/100%/migrations"
 
 
 def test_a_database_of_a_newer_schema_is_refused_and_left_alone(
