@@ -57,6 +57,12 @@ def test_every_group_has_mean_zero(advantages, rewards, num_groups):
         assert own.mean().abs() <= 1e-6 * max(1.0, own.abs().max())
 
 
+def test_rewards_far_from_zero_lose_no_precision():
+    rewards = 1e4 + torch.randn(999, generator=torch.Generator().manual_seed(5))
+    result = group_advantages(rewards, torch.zeros(999, dtype=torch.long)).double()
+    assert result.mean().abs() < 1e-6
+
+
 @BOTH
 @pytest.mark.parametrize("reward", [0.0, 0.1, 1 / 3, -1e-12, 1e6])
 def test_equal_rewards_give_exactly_zero(advantages, reward):

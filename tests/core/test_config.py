@@ -80,6 +80,11 @@ def test_lists_paths_sections_and_nothing_are_read(tmp_path):
     assert settings.limit is None
 
 
+def test_keys_are_text_as_written(tmp_path):
+    settings = load(tmp_path, "extra: {1e-4: 1, null: 2, true: 3, 1_0: 4}")
+    assert settings.extra == {"1e-4": 1, "null": 2, "true": 3, "1_0": 4}
+
+
 def test_an_empty_file_gives_the_defaults(tmp_path):
     assert load(tmp_path, "# nothing yet\n") == Settings()
 
@@ -210,6 +215,11 @@ def test_what_is_dumped_loads_as_an_equal_object(tmp_path, name):
     )
     dump_config(settings, tmp_path / "config.yaml")
     assert load_config(Settings, tmp_path / "config.yaml") == settings
+
+
+def test_infinity_survives_pydantics_own_json_too():
+    settings = Settings(limit=math.inf)
+    assert Settings.model_validate_json(settings.model_dump_json(), strict=True) == settings
 
 
 def test_what_is_dumped_names_every_setting(tmp_path):
