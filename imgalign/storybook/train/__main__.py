@@ -95,6 +95,9 @@ def verifier(
     reconstructions: Annotated[
         Path | None, typer.Option(help="uint8 [n 64 64 3] of the first n pictures, reconstructed.")
     ] = None,
+    refused: Annotated[
+        Path | None, typer.Option(help="uint8 [n 64 64 3] of pictures that nobody could read.")
+    ] = None,
 ) -> None:
     """Train the verifier."""
     from imgalign.storybook.train.verifier import train_verifier
@@ -105,6 +108,7 @@ def verifier(
         num_samples=samples,
         learning_rate=learning_rate,
         reconstructions=reconstructions,
+        refused=refused,
     )
 
 

@@ -1,8 +1,8 @@
 """What can happen to a picture: damage a reader must read through, and garbage it must refuse.
 
 Damage is noise, blur, a shift of light, and what an autoencoder loses. Garbage is noise, scrambled
-phases, cross-fades, mosaics, shuffled blocks, strong blur and strong warps. Everything works on a
-batch and draws from torch's global generator, as training loops do.
+phases, cross-fades, mosaics, shuffled blocks, strong blur, strong and melting warps. All work on a
+batch and draw from torch's global generator, as training loops do.
 
 Shapes: b = pictures of 64x64 pixels in [0, 1]. Sigmas and warps are in pixels.
 """
@@ -29,7 +29,7 @@ def damage(images: Tensor) -> Tensor:
     images = _some(images, 0.2, lambda part: blur(part, float(0.4 + 0.6 * rand(()))))
     images = _some(images, 0.15, lambda part: sharpen(part, float(1.5 * rand(()))))
     images = _some(images, 0.15, lambda part: warp(part, float(0.3 + 0.9 * rand(()))))
-    images = images + 0.04 * rand(b, 1, 1, 1).square() * randn(images.shape)
+    images = images + 0.08 * rand(b, 1, 1, 1).square() * randn(images.shape)
     return images.clamp(0, 1)
 
 
@@ -137,6 +137,12 @@ def strong_warps(images: Tensor) -> Tensor:
     return warp(images, float(6 + 4 * rand(())), knots=int(randint(8, 13, ())))
 
 
+def melted(images: Tensor) -> Tensor:
+    """Bent and soft at once: what an image model draws before it can draw objects."""
+    bent = warp(images, float(4 + 5 * rand(())), knots=int(randint(7, 14, ())))
+    return blur(bent, float(0.6 + 1.2 * rand(())))
+
+
 GARBAGE: dict[str, Callable[[Tensor], Tensor]] = {
     "noise": noise,
     "scrambled phases": scrambled_phases,
@@ -145,8 +151,9 @@ GARBAGE: dict[str, Callable[[Tensor], Tensor]] = {
     "shuffled blocks": shuffled_blocks,
     "mosaics": mosaics,
     "strong warps": strong_warps,
+    "melted": melted,
 }
-HARD_GARBAGE = (cross_fades, strong_warps)
+HARD_GARBAGE = (cross_fades, strong_warps, melted)
 """Nearest to pictures, so shown twice as often."""
 
 

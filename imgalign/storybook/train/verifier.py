@@ -215,13 +215,15 @@ def train_verifier(
     num_samples: int,
     learning_rate: float,
     reconstructions: Path | None = None,
+    refused: Path | None = None,
 ) -> None:
     """Train on the pictures in `data` and on free scenes, drawn into `out/free` if need be.
 
     Resumes if `out` has state; without state, goes on from the weights in `out` if it has any.
     Leaves what `Verifier.load(out)` reads. `reconstructions` is an array like `images.npy` of the
     first pictures in `data` as an autoencoder gives them back; RECONSTRUCTED of each batch comes
-    from there.
+    from there. `refused` is another such array, of pictures that are to be refused, like those of
+    an image model that cannot draw objects yet; half of all garbage comes from there.
     """
     torch.manual_seed(0)
     if not (out / "free" / "captions.txt").is_file():
@@ -232,6 +234,7 @@ def train_verifier(
         network = Verifier.load(out).network
     network.requires_grad_(True).train().to(memory_format=torch.channels_last)
     spoilers = list(GARBAGE.values())
+    blobs = None if refused is None else np.load(refused, mmap_mode="r")
     shares = torch.tensor([2.0 if spoil in HARD_GARBAGE else 1.0 for spoil in spoilers])
 
     def loss(indices: Indices) -> tuple[Tensor, dict[str, float]]:
@@ -240,7 +243,11 @@ def train_verifier(
         readable = torch.ones(num)
         for first in range(num - round(GARBAGE_SHARE * num), num, 4):
             spoil = spoilers[int(torch.multinomial(shares, 1))]
-            images[first : first + 4] = spoil(images[first : first + 4])
+            spoiled = spoil(images[first : first + 4])
+            if blobs is not None:
+                chosen = torch.randint(0, len(blobs), (2,)).tolist()
+                spoiled[:2] = as_images(blobs[chosen])
+            images[first : first + 4] = spoiled
             readable[first : first + 4] = 0
         images = damage(images).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16):
@@ -264,6 +271,11 @@ def train_verifier(
         decay=0.998,
         on_save=save,
     )
+
+
+def as_images(pixels: NDArray[np.uint8]) -> Tensor:
+    """Bytes [b h w 3] as images [b 3 h w] in [0, 1]."""
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
 
 
 class _Mixed:
@@ -290,7 +302,7 @@ class _Mixed:
         rows = [self._row(int(index)) for index in indices]
         if self._rebuilt is not None:
             rows[:num_rebuilt] = [self._rebuilt[index] for index in indices[:num_rebuilt]]
-        images = torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2).float() / 255
+        images = as_images(np.stack(rows))
         items = self._items[indices]
         mirrored = rand(len(images)) < 0.5
         images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
