@@ -1,7 +1,4 @@
-"""Draw a sheet of storybook pictures.
-
-    python benchmarks/storybook_sheet.py docs/images/storybook.png
-"""
+"""Draw a sheet of storybook pictures; the argument is the PNG to write."""
 
 import argparse
 from pathlib import Path
