@@ -72,6 +72,15 @@ def test_ctrl_c_exits_with_130_and_says_nothing(fail_with, capsys):
     assert capsys.readouterr() == ("", "")
 
 
+def test_ctrl_c_before_a_command_has_begun_exits_the_same_way(monkeypatch, capsys):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "app", interrupted)
+    assert cli.main(["train"]) == 130
+    assert capsys.readouterr() == ("", "")
+
+
 def test_a_command_may_choose_its_exit_code(fail_with):
     fail_with(typer.Exit(3))
     assert cli.main(["fail"]) == 3
