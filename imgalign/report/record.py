@@ -1,0 +1,185 @@
+"""Everything a run folder tells, gathered for its report; what is missing is None or empty."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from imgalign.config import load_config
+from imgalign.errors import InputError
+from imgalign.evaluate import FILE, FOLDER, Evaluation, load_evaluation
+from imgalign.evaluate.pictures import load_pictures
+from imgalign.metrics import RunStatus, Value, read_metrics, read_status
+from imgalign.train.config import TrainConfig
+from imgalign.train.folder import CONFIG, METRICS
+
+REWARD_REPORT = "report.json"
+
+
+class _Read(BaseModel):
+    """Part of a file that others write; keys that are not needed here are passed over."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Accuracy(_Read):
+    """Share of held-out pairs that a reward orders as the annotator did."""
+
+    micro: float
+    num_pairs: int
+    num_prompts: int
+    wilson: tuple[float, float]
+    by_prompt: tuple[float, float] | None = None
+
+
+class Bin(_Read):
+    """Pairs that were predicted with similar confidence."""
+
+    confidence: float
+    accuracy: float
+    num_pairs: int
+
+
+class Calibration(_Read):
+    """Whether predicted probabilities come true."""
+
+    ece: float
+    bins: tuple[Bin, ...]
+
+
+class Ceiling(_Read):
+    """What a perfect reward could reach."""
+
+    value: float
+    meaning: str
+
+
+class Test(_Read):
+    """How good a reward is on prompts it never saw."""
+
+    accuracy: Accuracy
+    baseline: Accuracy | None = None
+    chance: float
+    ceiling: Ceiling | None = None
+    share_of_ceiling: float | None = None
+    calibration: Calibration | None = None
+
+
+class Counts(_Read):
+    """What became of the rankings."""
+
+    ranked: int
+    all_bad: int
+    skipped: int
+
+
+class RewardFit(_Read):
+    """The report that `imgalign reward train` leaves beside its weights."""
+
+    test: Test
+    counts: Counts
+    num_prompts: dict[str, int]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """A run as far as it has come."""
+
+    folder: Path
+    settings: TrainConfig
+    settings_text: str
+    metrics: Sequence[dict[str, Value]]
+    status: RunStatus | None
+    grids: Sequence[tuple[int, Path]]
+    """Step and file of each sample grid, oldest first."""
+    reward: RewardFit | None
+    reward_folder: Path | None
+    evaluation: Evaluation | None
+    base: Sequence[Image.Image] = field(default=())
+    """Pictures of the evaluation, in the order of its pairs; empty where they were not kept."""
+    aligned: Sequence[Image.Image] = field(default=())
+
+    @property
+    def steps(self) -> int:
+        """The last step that was made."""
+        return max((int(record["step"] or 0) for record in self.metrics), default=0)
+
+    @property
+    def num_images(self) -> int:
+        """Made for training so far."""
+        return self.steps * self.settings.images_per_iteration
+
+    @property
+    def seconds(self) -> float:
+        """Of all rounds together."""
+        return sum(value for _, value in self.series("seconds"))
+
+    def series(self, key: str) -> list[tuple[int, float]]:
+        """(step, value) of a metric, where it is a number."""
+        return [
+            (int(record["step"] or 0), float(value))
+            for record in self.metrics
+            if isinstance(value := record.get(key), int | float)
+        ]
+
+
+def read_run(
+    folder: Path, *, reward: Path | None = None, evaluation: Path | None = None
+) -> RunRecord:
+    """What is in a run folder, finished or not.
+
+    `reward` is the folder of the reward model, by default the one that the settings name;
+    `evaluation` a folder outside the run. InputError where there is no run, or where a file that is
+    there cannot be read.
+    """
+    if not (folder / CONFIG).is_file():
+        raise InputError(f"{folder}: no run here (no {CONFIG}); give the folder of a run")
+    settings = load_config(TrainConfig, folder / CONFIG)
+    place = evaluation or folder / FOLDER
+    found = load_evaluation(place) if (place / FILE).is_file() else None
+    if evaluation is not None and found is None:
+        raise InputError(f"{evaluation}: no {FILE} here; give the folder of an evaluation")
+    rewarded = reward or reward_folder(settings)
+    if reward is not None and not (reward / REWARD_REPORT).is_file():
+        raise InputError(f"{reward}: no {REWARD_REPORT} here; give the folder of a reward model")
+    count, columns = (len(found.pairs), found.images_per_prompt) if found else (0, 1)
+    return RunRecord(
+        folder=folder,
+        settings=settings,
+        settings_text=(folder / CONFIG).read_text(encoding="utf-8"),
+        metrics=read_metrics(folder / METRICS),
+        status=read_status(folder),
+        grids=sample_grids(folder),
+        reward=None if rewarded is None else read_reward(rewarded),
+        reward_folder=rewarded,
+        evaluation=found,
+        base=load_pictures(place, "base", count=count, columns=columns),
+        aligned=load_pictures(place, "aligned", count=count, columns=columns),
+    )
+
+
+def reward_folder(settings: TrainConfig) -> Path | None:
+    """Where the reward that was maximised is, if it is one that was fitted here."""
+    path = settings.reward.path
+    return Path(path) if path and (Path(path) / REWARD_REPORT).is_file() else None
+
+
+def read_reward(folder: Path) -> RewardFit:
+    """The report of a fit."""
+    path = folder / REWARD_REPORT
+    try:
+        return RewardFit.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        where = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise InputError(
+            f"{path}: not the report of a reward fit (at {where or 'the start'}); fit again"
+        ) from None
+
+
+def sample_grids(folder: Path) -> list[tuple[int, Path]]:
+    """The grids that were drawn on the way, oldest first."""
+    found = (folder / "samples").glob("step-*.png")
+    return sorted((int(path.stem.removeprefix("step-")), path) for path in found)

@@ -1,0 +1,506 @@
+"""The parts of the report, each from what a run tells; a part without its input is one line."""
+
+from collections.abc import Sequence
+from html import escape
+
+from imgalign.evaluate import Evaluation
+from imgalign.evaluate.comparison import Pair, interval, percent
+from imgalign.evaluate.evaluation import bounds, moved
+from imgalign.report import page, plots
+from imgalign.report.record import RunRecord
+from imgalign.report.text import command_of, duration, number, steps_shown
+
+NUM_HERO = 5
+NUM_IN_GALLERY = 6
+
+
+def headline(run: RunRecord) -> str:
+    """Title, how far the run is, and the verdict."""
+    model = escape(run.settings.model)
+    chip = ""
+    if run.status is not None:
+        state, at = run.status.state, f"step {run.status.step} of {run.status.total}"
+        left = run.status.eta_seconds
+        more = f", about {duration(left)} left" if state == "running" and left else ""
+        chip = f'<span class="chip {state}">{state}: {at}{more}</span>'
+    name = escape(f"{run.folder.resolve().parent.name}/{run.folder.resolve().name}")
+    return (
+        f'<header>\n<p class="kicker">imgalign report {chip}</p>\n'
+        f"<h1>Aligning {model} <span>{name}</span></h1>\n</header>\n{verdict(run)}"
+    )
+
+
+def verdict(run: RunRecord) -> str:
+    """The result in one sentence with its interval, and the other numbers beside it."""
+    found = run.evaluation
+    if found is None:
+        return page.missing(
+            "No verdict yet",
+            "Compare the aligned model with its base:",
+            command_of("evaluate", run),
+        )
+    judged = found.summary.win_rate or found.summary.proxy_win_rate
+    dial = ""
+    if judged is not None:
+        rate = judged.rate
+        low, high = rate.low or 0.0, rate.high if rate.high is not None else 1.0
+        dial = (
+            f'<p class="figure">{100 * rate.value:.0f}<small>%</small></p>\n'
+            f'<div class="scale" role="img" aria-label="{escape(interval(rate))}">'
+            f'<i class="range" style="left:{100 * low:.1f}%;width:{100 * (high - low):.1f}%"></i>'
+            f'<i class="even"></i><i class="dot" style="left:{100 * rate.value:.1f}%"></i>'
+            "<span>base</span><span>even</span><span>aligned</span></div>\n"
+        )
+    by = f" The judge is {escape(found.gold_meaning)}." if found.gold_meaning else ""
+    fresh = (
+        f"{found.num_prompts} prompts with {found.images_per_prompt} seeds each, none of which "
+        f"training used; both sides have the same seeds, and the judge does not know whose image "
+        f"is whose.{by}"
+    )
+    return (
+        f'<section class="verdict">\n{dial}<div><p class="said">{escape(found.verdict())}.</p>\n'
+        f"<p>{fresh}</p></div>\n</section>\n{page.tiles(at_a_glance(run, found))}"
+    )
+
+
+def at_a_glance(run: RunRecord, found: Evaluation) -> list[tuple[str, str, str]]:
+    """What, the number, and how sure it is."""
+    own, entries = found.summary, []
+    if own.faithful:
+        before, after = own.faithful.before.value, own.faithful.after.value
+        points = 100 * own.faithful.difference.value
+        note = f"{points:+.0f} points{bounds(own.faithful.difference, scale=100, digits=0)}"
+        entries.append(("True to the prompt", f"{percent(before)} → {percent(after)}", note))
+    for name, each in (("Gold", own.gold), ("Reward", own.proxy)):
+        if each:
+            change = f"{number(each.before.value)} → {number(each.after.value)}"
+            entries.append((name, change, f"{each.difference.value:+.2f}{bounds(each.difference)}"))
+    if found.diversity:
+        each = found.diversity.change
+        share = each.difference.value / each.before.value if each.before.value else 0.0
+        change = f"{number(each.before.value)} → {number(each.after.value)}"
+        entries.append(("Diversity", change, f"{100 * share:+.0f} %, in {found.diversity.space}"))
+    if found.drift:
+        budget = found.drift.budget_nats
+        allowed = f"of {budget:g} allowed, " if budget else ""
+        entries.append(("KL to the base", f"{found.drift.nats:.1f} nats", f"{allowed}per image"))
+    return entries
+
+
+def hero(run: RunRecord) -> str:
+    """The same prompts and seeds before and after, not chosen for their looks."""
+    found = run.evaluation
+    if found is None:
+        return ""
+    if not run.base or not run.aligned:
+        return page.missing(
+            "Before and after",
+            "The pictures were not kept; make them:",
+            command_of("evaluate", run),
+        )
+    chosen = evenly(found, NUM_HERO)
+    cards = [
+        page.pair_card(run.base[i], run.aligned[i], found.pairs[i].prompt, upright=True)
+        for i in chosen
+    ]
+    return page.section(
+        "Before and after",
+        f'<div class="strip">\n{"".join(cards)}</div>\n',
+        lead=(
+            f"The first seed of {len(chosen)} prompts, evenly spaced over all "
+            f"{found.num_prompts}: nobody picked them."
+        ),
+    )
+
+
+def evenly(found: Evaluation, count: int) -> list[int]:
+    """Pairs of the first seed of evenly spaced prompts."""
+    num = min(count, found.num_prompts)
+    prompts = [round((i + 0.5) * found.num_prompts / num - 0.5) for i in range(num)]
+    return [prompt * found.images_per_prompt for prompt in prompts]
+
+
+def pipeline(run: RunRecord) -> str:
+    """What was done, with counts."""
+    done = []
+    if run.reward:
+        counts, prompts = run.reward.counts, sum(run.reward.num_prompts.values())
+        judged = counts.ranked + counts.all_bad + counts.skipped
+        done.append(("Candidates", f"{prompts}", "prompts with images to choose from"))
+        rest = f"{counts.all_bad} times all bad, {counts.skipped} skipped"
+        done.append(("Rankings", f"{judged}", f"{counts.ranked} with an order, {rest}"))
+        own = run.reward.test
+        ceiling = f", ceiling {percent(own.ceiling.value)}" if own.ceiling else ""
+        note = f"of {own.accuracy.num_pairs} held-out pairs right{ceiling}"
+        done.append(("Reward", percent(own.accuracy.micro), note))
+    if run.steps:
+        note = f"rounds of PPO on {run.num_images} images, {duration(run.seconds)}"
+        done.append(("Alignment", f"{run.steps}", note))
+    if run.evaluation:
+        seconds = duration(run.evaluation.origin.seconds)
+        note = f"pairs of images judged blind, {seconds}"
+        done.append(("Comparison", f"{len(run.evaluation.pairs)}", note))
+    if not done:
+        return page.missing("What was done", "Nothing yet:", command_of("train", run))
+    steps = "".join(
+        f"<li><b>{escape(name)}</b><strong>{escape(count)}</strong>"
+        f"<small>{escape(note)}</small></li>\n"
+        for name, count, note in done
+    )
+    return page.section("What was done", f'<ol class="steps">\n{steps}</ol>\n')
+
+
+def training(run: RunRecord) -> str:
+    """Curves over the steps of the run."""
+    reward = run.series("reward_mean")
+    if not reward:
+        return page.missing("Training", "No step has been made yet:", command_of("train", run))
+    spread = dict(run.series("reward_std"))
+    budget = run.settings.kl_budget_nats
+    figures = [
+        (
+            plots.curve(
+                reward,
+                label="training",
+                band=[spread.get(step, 0.0) for step, _ in reward],
+                beside=run.series("held_out_reward"),
+                beside_label="held out",
+            ),
+            "<b>Reward.</b> Mean over a round's images, and their spread. Held out: prompts and "
+            "seeds that nothing is learned from. It should rise with the other line.",
+        )
+    ]
+    if kl := run.series("kl"):
+        figures.append(
+            (
+                plots.curve(
+                    kl,
+                    label="KL",
+                    limit=budget,
+                    limit_label=f"budget {budget:g}" if budget else "",
+                    from_zero=True,
+                ),
+                "<b>Distance from the base.</b> KL per image in nats: what the reward was paid "
+                "with.",
+            )
+        )
+    if clipped := [(step, 100 * value) for step, value in run.series("clip_fraction")]:
+        figures.append(
+            (
+                plots.curve(
+                    clipped, label="clipped, %", limit=30.0, limit_label="too fast", from_zero=True
+                ),
+                "<b>Clip fraction.</b> Percent of denoising steps in which one update moved "
+                "further than PPO allows.",
+            )
+        )
+    if update := run.series("approx_kl"):
+        figures.append(
+            (
+                plots.curve(update, label="KL of one round", from_zero=True),
+                "<b>Size of a round.</b> KL between the policy before and after it, in nats per "
+                "image.",
+            )
+        )
+    lead = (
+        f"{run.steps} rounds on {run.num_images} images in {duration(run.seconds)}."
+        if run.seconds
+        else f"{run.steps} rounds."
+    )
+    said = run.status.message if run.status and run.status.message else ""
+    return page.section(
+        "Training", page.plots(*figures), lead=escape(f"{lead} {sentence(said)}".strip())
+    )
+
+
+def sentence(text: str) -> str:
+    """Example: "finished at step 40" is "Finished at step 40."."""
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
+
+
+def gold_and_reward(run: RunRecord) -> str:
+    """Whether what was maximised is what was wanted."""
+    found = run.evaluation
+    if found is None:
+        return ""
+    own = found.summary.overoptimisation
+    if own is None:
+        return page.missing(
+            "Gold and reward",
+            "Needs a gold measure and the reward that was maximised:",
+            f"{command_of('evaluate', run)} --reward FOLDER --group GROUP",
+        )
+    agreement = ""
+    if own.agreement_before is not None and own.agreement_after is not None:
+        agreement = (
+            f" Across images, reward and gold correlate {own.agreement_before:.2f} on the base's "
+            f"and {own.agreement_after:.2f} on the aligned ones."
+        )
+    low = own.gap.low or 0.0
+    worth = (
+        "The reward rose more than gold did: part of the gain is the reward being gamed."
+        if low > 0
+        else "Gold rose about as much as the reward, or more."
+        if own.gold_gain.value > 0
+        else "Gold did not rise."
+    )
+    return page.section(
+        "Gold and reward",
+        page.plots(
+            (
+                plots.gains(found.pairs),
+                "<b>Every pair.</b> To the right the reward prefers the aligned image, upwards gold "
+                f"does. The reward was fooled in {percent(own.fooled.value)} of the pairs.",
+            ),
+            (
+                plots.standard_gains(own),
+                "<b>On one scale.</b> Gains in standard deviations over the base's images, so that "
+                f"the two can be compared.{agreement}",
+            ),
+        ),
+        lead=f"The reward stands for what people want, and is not the same. {worth}",
+    )
+
+
+def by_form(run: RunRecord) -> str:
+    """The comparison on each form of prompt."""
+    found = run.evaluation
+    if found is None:
+        return ""
+    own = found.summary
+    figures = []
+    if own.win_rate:
+        figures.append(
+            (
+                plots.win_rates(own.win_rate, own.by_form),
+                "<b>Win rate</b> with 95 % intervals by bootstrap over prompts. Few prompts make a "
+                "wide interval.",
+            )
+        )
+    if own.faithful:
+        figures.append(
+            (
+                plots.faithful_shares(own.by_form),
+                '<b>True to the prompt</b>, <span class="base">base</span> and '
+                '<span class="aligned">aligned</span>: objects, colours, number, place and '
+                "setting all as asked for.",
+            )
+        )
+    return page.section("By kind of prompt", page.plots(*figures)) if figures else ""
+
+
+def reward_model(run: RunRecord) -> str:
+    """How good the reward was on prompts that its fit never saw."""
+    if run.reward is None:
+        return page.missing(
+            "Reward model",
+            "Its report is not at hand; name its folder:",
+            f"{command_of('report', run)} --reward FOLDER",
+        )
+    test = run.reward.test
+    figures = [
+        (
+            plots.accuracies(test),
+            f"<b>Held-out accuracy</b> over {test.accuracy.num_prompts} prompts."
+            + (f" Ceiling: {escape(test.ceiling.meaning)}." if test.ceiling else ""),
+        )
+    ]
+    if test.calibration:
+        figures.append(
+            (
+                plots.reliability(test.calibration),
+                "<b>Calibration.</b> On the dashed line, 80 % sure is right 80 % of the time. "
+                f"Mean distance {100 * test.calibration.ece:.1f} points; larger dots are more pairs.",
+            )
+        )
+    reached = ""
+    if test.ceiling and test.share_of_ceiling is not None:
+        reached = (
+            f", which is {percent(test.share_of_ceiling)} of what these noisy rankings let any "
+            "model reach"
+        )
+    return page.section(
+        "Reward model",
+        page.plots(*figures),
+        lead=f"It orders {percent(test.accuracy.micro)} of held-out pairs as the annotator did"
+        f"{reached}.",
+    )
+
+
+def evolution(run: RunRecord) -> str:
+    """The sample grids over the run."""
+    if not run.grids:
+        return page.missing(
+            "Pictures over training", "No sample grid has been drawn yet:", command_of("train", run)
+        )
+    from imgalign.evaluate.pictures import opened
+
+    frames = []
+    for step, path in steps_shown(run.grids):
+        name = "before training" if step == 0 else f"step {step}"
+        frames.append(
+            f"<figure>{page.picture(opened(path), f'samples, {name}', largest=300)}"
+            f"<figcaption>{name}</figcaption></figure>\n"
+        )
+    return page.section(
+        "Pictures over training",
+        f'<div class="film">\n{"".join(frames)}</div>\n',
+        lead="The same prompts (rows) and seeds (columns) each time.",
+    )
+
+
+def worse(run: RunRecord) -> str:
+    """What got worse, and the pairs that the base won by most."""
+    found = run.evaluation
+    if found is None:
+        return ""
+    entries = losses(run, found) or [
+        "Nothing that was measured here got worse. What was not measured may have."
+    ]
+    parts = [page.items(entries)]
+    lost = sorted(
+        (gain, i)
+        for i, pair in enumerate(found.pairs)
+        if (gain := gold_gain(pair)) is not None and gain < 0
+    )[:NUM_IN_GALLERY]
+    if lost and run.base and run.aligned:
+        parts.append(f"<h3>Where the base won by most</h3>\n{pair_gallery(run, found, lost)}")
+    return page.section("What got worse", *parts)
+
+
+def better(run: RunRecord) -> str:
+    """The pairs that the aligned model won by most."""
+    found = run.evaluation
+    if found is None or not (run.base and run.aligned):
+        return ""
+    won = sorted(
+        (-gain, i)
+        for i, pair in enumerate(found.pairs)
+        if (gain := gold_gain(pair)) is not None and gain > 0
+    )[:NUM_IN_GALLERY]
+    if not won:
+        return ""
+    return page.section(
+        "Where the aligned model won by most",
+        pair_gallery(run, found, [(-gain, i) for gain, i in won]),
+        lead="These, unlike the ones at the top, are picked: the largest gains in gold.",
+    )
+
+
+def gold_gain(pair: Pair) -> float | None:
+    """Aligned minus base."""
+    return None if pair.gold is None else pair.gold[1] - pair.gold[0]
+
+
+def pair_gallery(run: RunRecord, found: Evaluation, chosen: Sequence[tuple[float, int]]) -> str:
+    """Cards of some pairs with their gain."""
+    return page.gallery(
+        page.pair_card(
+            run.base[i],
+            run.aligned[i],
+            found.pairs[i].prompt,
+            note=f"gold {gain:+.2f}, seed {found.pairs[i].seed}",
+        )
+        for gain, i in chosen
+    )
+
+
+def losses(run: RunRecord, found: Evaluation) -> list[str]:
+    """Everything that fell, as sentences in HTML."""
+    own, entries = found.summary, []
+    if own.win_rate and own.win_rate.losses:
+        lost = own.win_rate.losses
+        share = percent(lost / own.win_rate.num_pairs)
+        entries.append(f"The base's image was the better one in {lost} pairs ({share}).")
+    if own.faithful:
+        pairs = [pair.faithful for pair in found.pairs if pair.faithful]
+        broken = sum(before and not after for before, after in pairs)
+        mended = sum(after and not before for before, after in pairs)
+        if own.faithful.difference.value < 0:
+            entries.append(
+                "<b>Fewer images show what their prompt says</b>: "
+                f"{percent(own.faithful.before.value)} → {percent(own.faithful.after.value)}."
+            )
+        if broken:
+            entries.append(
+                f"{broken} images no longer show what their prompt says ({mended} now do)."
+            )
+    if found.diversity and found.diversity.change.difference.value < 0:
+        each = found.diversity.change
+        high = each.difference.high
+        sure = "" if high is not None and high < 0 else ", within what chance would do"
+        share = -each.difference.value / each.before.value
+        entries.append(
+            f"<b>Images of one prompt are {percent(share)} more alike</b> "
+            f"({escape(moved(each))}, {escape(found.diversity.space)}){sure}."
+        )
+    for form in own.by_form:
+        if form.win_rate and form.win_rate.rate.value < 0.5:
+            entries.append(
+                f"<b>{escape(sentence(form.form).rstrip('.'))}</b>: the aligned model wins only "
+                f"{percent(form.win_rate.rate.value)} of {form.num_pairs} pairs."
+            )
+    if own.gold and own.gold.difference.value < 0:
+        entries.append(f"<b>Gold fell</b>: {escape(moved(own.gold))}.")
+    if own.overoptimisation and (own.overoptimisation.gap.low or 0.0) > 0:
+        gap = own.overoptimisation.gap
+        entries.append(
+            f"<b>The reward rose {gap.value:.2f} standard deviations more than gold did</b>: "
+            "it is being gamed. A smaller KL budget or more rankings help."
+        )
+    drift = found.drift
+    if drift and drift.budget_nats is not None and drift.nats > drift.budget_nats:
+        entries.append(
+            f"<b>The KL of {drift.nats:.1f} nats is over its budget</b> of {drift.budget_nats:g}."
+        )
+    quarantined = int(sum(value for _, value in run.series("quarantined")))
+    if quarantined:
+        entries.append(f"{quarantined} training images had no finite reward and taught nothing.")
+    return entries
+
+
+def origin(run: RunRecord) -> str:
+    """How to repeat it: commands, hardware, durations, settings."""
+    commands = [f"imgalign train {run.folder / 'config.yaml'} --out NEW_FOLDER"]
+    rows = []
+    if run.seconds:
+        rows.append(("Training", f"{duration(run.seconds)}, {run.num_images} images"))
+    if peak := run.series("peak_memory_gb"):
+        rows.append(("Most memory held", f"{max(value for _, value in peak):.1f} GB"))
+    if run.reward:
+        rows.append(("Reward fit", duration(run.reward.seconds)))
+    found = run.evaluation
+    if found:
+        commands.append(found.origin.command)
+        rows.append(
+            ("Comparison", f"{duration(found.origin.seconds)}, {2 * len(found.pairs)} images")
+        )
+        made = found.origin.started_at
+        rows.append(("Compared at", f"{made:%Y-%m-%d %H:%M} {made.tzname() or ''}".strip()))
+        rows.append(("Hardware", hardware(found.origin.hardware)))
+        rows.append(("Versions", ", ".join(f"{k} {v}" for k, v in found.origin.versions.items())))
+        adapter = found.aligned.adapter_hash
+        rows.append(("Judged", found.aligned.adapter or "no adapter"))
+        if adapter:
+            rows.append(("SHA-256 of its weights", adapter))
+        if found.num_left_out:
+            rows.append(("Prompts left out", f"{found.num_left_out}, because the run knew them"))
+    commands.append(command_of("report", run))
+    return page.section(
+        "How to repeat it",
+        page.code("\n".join(commands)),
+        page.facts(rows),
+        page.folded("Settings of the run (config.yaml)", page.code(run.settings_text)),
+    )
+
+
+def hardware(found: dict[str, str]) -> str:
+    """Example: "AMD EPYC 7B13, 2 cores, 8 GiB"."""
+    cores = found.get("cores")
+    parts = [
+        found.get("gpu", ""),
+        found.get("processor", ""),
+        f"{cores} core{'' if cores == '1' else 's'}" if cores else "",
+        found.get("memory", ""),
+    ]
+    return ", ".join(part for part in parts if part)

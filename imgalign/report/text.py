@@ -1,0 +1,43 @@
+"""Numbers and commands as a person writes them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from imgalign.report.record import RunRecord
+
+FRAMES = 5
+
+T = TypeVar("T")
+
+
+def duration(seconds: float) -> str:
+    """Example: 372 is "6 min", 42 is "42 s", 5400 is "1 h 30 min"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def number(value: float) -> str:
+    """Three significant digits without an exponent. Example: 0.1234 is "0.123"."""
+    size = abs(value)
+    digits = 3 if size < 1 else 2 if size < 10 else 1 if size < 100 else 0
+    return f"{value:.{digits}f}"
+
+
+def command_of(command: str, run: RunRecord) -> str:
+    """What to type. Example: "imgalign evaluate runs/a"."""
+    if command == "train":
+        return f"imgalign train {run.folder / 'config.yaml'} --out {run.folder} --resume"
+    return f"imgalign {command} {run.folder}"
+
+
+def steps_shown(grids: Sequence[tuple[int, Path]]) -> list[tuple[int, Path]]:
+    """At most FRAMES of them, the first and the last among these."""
+    if len(grids) <= FRAMES:
+        return list(grids)
+    places = sorted({round(i * (len(grids) - 1) / (FRAMES - 1)) for i in range(FRAMES)})
+    return [grids[place] for place in places]
