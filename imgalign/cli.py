@@ -51,7 +51,7 @@ def _one_line(error: ImgalignError | typer.TyperException) -> str:
     return f"{message[:1].lower()}{message[1:]}; see '{command} --help'"
 
 
-def _print_version(wanted: bool) -> None:
+def _print_version(wanted: bool | None) -> None:
     if wanted:
         typer.echo(f"imgalign {__version__}")
         raise typer.Exit
@@ -60,11 +60,11 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def imgalign(
     version: Annotated[
-        bool,
+        bool | None,
         typer.Option(
             "--version", is_eager=True, callback=_print_version, help="Print the version and exit."
         ),
-    ] = False,
+    ] = None,
 ) -> None:
     """Rank images, learn the reward, align the model, compare: feedback for text-to-image."""
 

@@ -1,0 +1,93 @@
+"""What a user gets wrong ends in one clear line and exit code 2, and loses nothing."""
+
+import sqlite3
+
+import pytest
+
+from imgalign.cli import main
+
+RUN_FILES = "config.yaml", "metrics.jsonl"
+
+
+@pytest.fixture
+def one_line(capsys, tmp_path, monkeypatch):
+    """Runs a command that must be refused, and gives the line that says why."""
+    monkeypatch.chdir(tmp_path)
+
+    def refused(*arguments: str) -> str:
+        assert main(list(arguments)) == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert len(lines) == 1, lines
+        assert lines[0].startswith("error: ")
+        return lines[0]
+
+    return refused
+
+
+def test_an_unknown_setting_is_named_with_the_one_that_was_meant(one_line):
+    line = one_line("train", "storybook_ppo", "ppo.clip_nat=1", "reward.path=x")
+    assert "ppo.clip_nat" in line
+    assert "clip_nats" in line
+
+
+def test_a_setting_of_the_wrong_type_is_named(one_line):
+    assert "iterations" in one_line("train", "storybook_ppo", "iterations=many", "reward.path=x")
+
+
+def test_a_missing_recipe_names_those_there_are(one_line):
+    assert "storybook_ppo" in one_line("train", "configs/storybok_ppo.yaml")
+
+
+def test_training_without_a_reward_says_how_to_name_one(one_line):
+    assert "reward.path" in one_line("train", "storybook_ppo")
+
+
+def test_a_missing_reward_folder_is_named(one_line):
+    assert "rewards/none" in one_line("train", "storybook_ppo", "reward.path=rewards/none")
+
+
+def test_a_missing_model_folder_is_named(one_line):
+    assert "nowhere" in one_line("generate", "--model", "./nowhere", "--prompt", "a cat")
+
+
+def test_a_run_folder_without_weights_says_what_is_there(one_line, tmp_path):
+    run = tmp_path / "runs" / "a"
+    run.mkdir(parents=True)
+    for name in RUN_FILES:
+        (run / name).touch()
+    line = one_line("generate", "--adapter", str(run), "--prompt", "a cat")
+    assert "pytorch_lora_weights.safetensors" in line
+    assert {path.name for path in run.iterdir()} == set(RUN_FILES)
+
+
+def test_an_empty_prompt_file_is_named(one_line, tmp_path):
+    (tmp_path / "prompts.txt").write_text("\n# nothing\n")
+    assert "prompts.txt" in one_line("generate", "--prompts", "prompts.txt")
+
+
+def test_a_corrupt_image_is_named(one_line, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
+    line = one_line("reward", "score", "storybook", "broken.png", "--prompt", "a cat")
+    assert "broken.png" in line
+
+
+def test_a_database_of_a_newer_schema_is_left_as_it_is(one_line, tmp_path):
+    path = tmp_path / "imgalign.db"
+    with sqlite3.connect(path) as database:
+        database.execute("create table alembic_version (version_num varchar(32) not null)")
+        database.execute("insert into alembic_version values ('9999')")
+    database.close()
+    before = path.read_bytes()
+    assert "newer" in one_line("reward", "train")
+    assert path.read_bytes() == before
+
+
+def test_drawing_what_the_storybook_does_not_know_names_what_it_does(one_line):
+    assert "house" in one_line("storybook", "draw", "a red dragon")
+
+
+def test_a_demo_into_a_folder_that_is_in_use_is_refused(one_line, tmp_path):
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "mine").touch()
+    assert "demo" in one_line("demo")
+    assert [path.name for path in (tmp_path / "demo").iterdir()] == ["mine"]
