@@ -13,14 +13,14 @@ import torch
 from imgalign.checkpoint import lock_run
 from imgalign.diffusion.loading import choose_device, load_pipeline
 from imgalign.diffusion.policy import DiffusionPolicy
-from imgalign.doctor import Check, examine
+from imgalign.doctor import Check
 from imgalign.errors import ConfigError
 from imgalign.metrics import RunState, RunStatus, read_status, write_status
 from imgalign.policy import Policy, RewardModel
 from imgalign.train.config import RewardConfig, TrainConfig
 from imgalign.train.folder import begin, claim
-from imgalign.train.loop import OnStep, Prompts, Rewards, Session, rng_apart
-from imgalign.train.prompts import EVALUATION_SEEDS, load_prompts
+from imgalign.train.loop import OnStep, Prompts, Rewards, Session, examine_policy, rng_apart
+from imgalign.train.prompts import load_prompts
 from imgalign.train.stopping import RunEnd, StopRequest
 
 __all__ = ["RewardConfig", "RunResult", "TrainConfig", "diagnose", "load_policy", "run"]
@@ -107,6 +107,13 @@ def run(
         )
 
 
+def diagnose(settings: TrainConfig, *, policy: Policy | None = None) -> list[Check]:
+    """All checks of `imgalign.doctor` on a fresh policy with these settings; trains nothing."""
+    training, _ = load_prompts(settings.prompts)
+    with rng_apart():
+        return examine_policy(policy or load_policy(settings), training, settings, fresh=True)
+
+
 def load_policy(settings: TrainConfig) -> DiffusionPolicy:
     """The model that the settings name, with a fresh adapter."""
     pipeline = load_pipeline(
@@ -116,15 +123,6 @@ def load_policy(settings: TrainConfig) -> DiffusionPolicy:
         attention=settings.attention,
     )
     return DiffusionPolicy(pipeline, settings.policy, seed=settings.seed)
-
-
-def diagnose(settings: TrainConfig) -> list[Check]:
-    """All checks of doctor.py on the model and settings of a run, without starting it."""
-    policy = load_policy(settings)
-    prompts = load_prompts(settings.prompts)[0][: settings.policy.batch_size]
-    with torch.no_grad():
-        trajectory = policy.sample(prompts, seeds=EVALUATION_SEEDS[: len(prompts)])
-    return examine(policy, trajectory, config=settings.ppo, fresh=True)
 
 
 def explain(end: RunEnd, session: Session) -> str:

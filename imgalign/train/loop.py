@@ -6,7 +6,7 @@ of one line, and the newest checkpoint is good.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from imgalign.checkpoint import (
     save_state,
     step_folder,
 )
-from imgalign.doctor import examine, require
+from imgalign.doctor import Check, examine, require
 from imgalign.metrics import MetricsWriter, ProgressLine, RunStatus, Value, write_status
 from imgalign.policy import Policy, RewardModel
 from imgalign.train.config import TrainConfig
@@ -300,13 +300,8 @@ class Session:
 
     def _check(self, progress: ProgressLine) -> None:
         """Refuse to train where a correctness rule does not hold."""
-        prompts = [
-            self.prompts.training[number % len(self.prompts.training)]
-            for number in range(self.batch_size)
-        ]
-        with torch.no_grad():
-            trajectory = self.policy.sample(prompts, seeds=HELD_OUT_SEEDS[: len(prompts)])
-        checks = examine(self.policy, trajectory, config=self.settings.ppo, fresh=self.step == 0)
+        fresh = self.step == 0
+        checks = examine_policy(self.policy, self.prompts.training, self.settings, fresh=fresh)
         require(checks)
         floor = next(check for check in checks if check.name.startswith("noise floor"))
         progress.say(f"{len(checks)} checks passed; {floor.name}: {floor.measured}")
@@ -347,6 +342,19 @@ class Session:
         if self.best.step and step_folder(self.out, self.best.step).is_dir():
             return step_folder(self.out, self.best.step)
         return next(iter(reversed(checkpoints(self.out))), None)
+
+
+def examine_policy(
+    policy: Policy, prompts: Sequence[str], settings: TrainConfig, *, fresh: bool
+) -> list[Check]:
+    """The doctor's checks on one batch of new samples, of the size that training uses."""
+    count = settings.policy.batch_size
+    with torch.no_grad():
+        trajectory = policy.sample(
+            [prompts[number % len(prompts)] for number in range(count)],
+            seeds=HELD_OUT_SEEDS[:count],
+        )
+    return examine(policy, trajectory, config=settings.ppo, fresh=fresh)
 
 
 def rng_apart() -> AbstractContextManager[None]:
