@@ -1,6 +1,7 @@
 """The result of a comparison: saved as evaluation.json, read back equal, said in plain language."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,9 @@ class Evaluation:
         own = self.summary
         lines = [self.verdict()]
         if own.win_rate:
+            rate = own.win_rate.rate
+            if (rate.low or 0.0) <= 0.5 <= (1.0 if rate.high is None else rate.high):
+                lines.append("  the interval includes an even 50 %: this may be chance")
             low, high = own.win_rate.wilson
             lines.append(
                 f"  {own.win_rate.wins} wins, {own.win_rate.ties} ties, {own.win_rate.losses} "
@@ -142,9 +146,12 @@ def load_evaluation(path: Path) -> Evaluation:
 
 def moved(change: Change) -> str:
     """Example: "5.10 -> 5.92, by +0.82 (+0.61 to +1.03)"."""
+    largest = max(abs(change.before.value), abs(change.after.value))
+    digits = 2 - math.floor(math.log10(largest)) if largest > 0 else 2
+    digits = min(max(digits, 0), 6)
     return (
-        f"{change.before.value:.3g} -> {change.after.value:.3g}, "
-        f"by {change.difference.value:+.3g}{bounds(change.difference)}"
+        f"{change.before.value:.{digits}f} -> {change.after.value:.{digits}f}, "
+        f"by {change.difference.value:+.{digits}f}{bounds(change.difference, digits=digits)}"
     )
 
 

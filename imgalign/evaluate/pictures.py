@@ -70,7 +70,7 @@ def load_pictures(folder: Path, side: Side, *, count: int, columns: int) -> list
     InputError where a file is there and cannot be read.
     """
     sheet = folder / f"{side}.png"
-    if sheet.is_file():
+    if count and sheet.is_file():
         return list(cut(opened(sheet), count=count, columns=columns))
     paths = [folder / side / name_of(number, columns) for number in range(count)]
     return [opened(path) for path in paths] if all(path.is_file() for path in paths) else []

@@ -17,13 +17,15 @@ MAGNIFIED = 160
 
 def page(title: str, body: Iterable[str]) -> str:
     """The whole document."""
+    # A number and its percent sign stay on one line.
+    content = "".join(body).replace(" %", "\N{NO-BREAK SPACE}%")
     style = (files("imgalign.report") / "style.css").read_text(encoding="utf-8")
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
         f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n"
-        f"<body>\n<main>\n{''.join(body)}</main>\n</body>\n</html>\n"
+        f"<body>\n<main>\n{content}</main>\n</body>\n</html>\n"
     )
 
 

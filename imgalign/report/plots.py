@@ -67,7 +67,9 @@ def svg(figure: Figure, label: str) -> str:
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font: \1 var(--sans)", text)
+    # How matplotlib writes a font depends on its version.
+    text = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font: \1 var(--sans)", text)
+    text = re.sub(r"font-family: [^;\"]*", "font-family: var(--sans)", text)
     for colour, variable in VARIABLES.items():
         text = text.replace(colour, f"var(--{variable})")
     safe = label.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
@@ -121,7 +123,7 @@ def curve(
             axes.set_ylim(bottom=0)
         axes.set_xlabel("step")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-        axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
         ruled(axes)
         return svg(figure, f"{label} over {len(points)} steps")
 
@@ -165,7 +167,7 @@ def gains(pairs: Sequence[Pair]) -> str:
             if own:
                 xs, ys = zip(*own, strict=True)
                 axes.scatter(xs, ys, s=15, color=colour, alpha=0.6, linewidths=0)
-        reach = 1.08 * max(abs(x) for x, _ in points), 1.08 * max(abs(y) for _, y in points)
+        reach = 1.08 * max(abs(x) for x, _ in points), 1.2 * max(abs(y) for _, y in points)
         axes.set_xlim(-(reach[0] or 1), reach[0] or 1)
         axes.set_ylim(-(reach[1] or 1), reach[1] or 1)
         axes.axhline(0, color=MUTED, linewidth=0.8)
@@ -263,7 +265,7 @@ def forest(
             axes.plot(ends, (place, place), color=colour, linewidth=2.2, alpha=0.55)
         axes.scatter([value], [place], s=34, color=colour, zorder=3)
         axes.annotate(
-            digits.format(value),
+            digits.format(value).replace("-", "−"),
             (value, place),
             xytext=(0, 6),
             textcoords="offset points",

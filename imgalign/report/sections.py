@@ -2,16 +2,24 @@
 
 from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 
+from PIL import Image
+
+from imgalign.errors import InputError
 from imgalign.evaluate import Evaluation
-from imgalign.evaluate.comparison import Pair, interval, percent
+from imgalign.evaluate.comparison import Change, Pair, interval, percent
 from imgalign.evaluate.evaluation import bounds, moved
+from imgalign.evaluate.pictures import opened
 from imgalign.report import page, plots
 from imgalign.report.record import RunRecord
-from imgalign.report.text import command_of, duration, number, steps_shown
+from imgalign.report.text import command_of, duration, number, signed, steps_shown
+from imgalign.train.pictures import GAP as GRID_GAP
+from imgalign.train.prompts import load_prompts
 
 NUM_HERO = 5
 NUM_IN_GALLERY = 6
+NUM_ROWS = 5
 
 
 def headline(run: RunRecord) -> str:
@@ -51,11 +59,14 @@ def verdict(run: RunRecord) -> str:
             f'<i class="even"></i><i class="dot" style="left:{100 * rate.value:.1f}%"></i>'
             "<span>base</span><span>even</span><span>aligned</span></div>\n"
         )
+    doubt = ""
+    if judged is not None and (judged.rate.low or 0) <= 0.5 <= (judged.rate.high or 1):
+        doubt = " The interval includes an even 50 %, so this may be chance."
     by = f" The judge is {escape(found.gold_meaning)}." if found.gold_meaning else ""
     fresh = (
         f"{found.num_prompts} prompts with {found.images_per_prompt} seeds each, none of which "
         f"training used; both sides have the same seeds, and the judge does not know whose image "
-        f"is whose.{by}"
+        f"is whose.{by}{doubt}"
     )
     return (
         f'<section class="verdict">\n{dial}<div><p class="said">{escape(found.verdict())}.</p>\n'
@@ -67,24 +78,29 @@ def at_a_glance(run: RunRecord, found: Evaluation) -> list[tuple[str, str, str]]
     """What, the number, and how sure it is."""
     own, entries = found.summary, []
     if own.faithful:
-        before, after = own.faithful.before.value, own.faithful.after.value
-        points = 100 * own.faithful.difference.value
-        note = f"{points:+.0f} points{bounds(own.faithful.difference, scale=100, digits=0)}"
-        entries.append(("True to the prompt", f"{percent(before)} → {percent(after)}", note))
+        before, after = percent(own.faithful.before.value), percent(own.faithful.after.value)
+        gain = own.faithful.difference
+        note = f"{signed(100 * gain.value, 0)} points{bounds(gain, scale=100, digits=0)}"
+        entries.append(("True to the prompt", f"{before} → {after}", note))
     for name, each in (("Gold", own.gold), ("Reward", own.proxy)):
         if each:
-            change = f"{number(each.before.value)} → {number(each.after.value)}"
-            entries.append((name, change, f"{each.difference.value:+.2f}{bounds(each.difference)}"))
+            gain = each.difference
+            entries.append((name, between(each), f"{signed(gain.value)}{bounds(gain)}"))
     if found.diversity:
         each = found.diversity.change
         share = each.difference.value / each.before.value if each.before.value else 0.0
-        change = f"{number(each.before.value)} → {number(each.after.value)}"
-        entries.append(("Diversity", change, f"{100 * share:+.0f} %, in {found.diversity.space}"))
+        note = f"{signed(100 * share, 0)} %, in {found.diversity.space}"
+        entries.append(("Diversity", between(each), note))
     if found.drift:
         budget = found.drift.budget_nats
         allowed = f"of {budget:g} allowed, " if budget else ""
         entries.append(("KL to the base", f"{found.drift.nats:.1f} nats", f"{allowed}per image"))
     return entries
+
+
+def between(change: Change) -> str:
+    """Example: "4.22 → 5.59"."""
+    return f"{number(change.before.value)} → {number(change.after.value)}"
 
 
 def hero(run: RunRecord) -> str:
@@ -126,7 +142,7 @@ def pipeline(run: RunRecord) -> str:
     if run.reward:
         counts, prompts = run.reward.counts, sum(run.reward.num_prompts.values())
         judged = counts.ranked + counts.all_bad + counts.skipped
-        done.append(("Candidates", f"{prompts}", "prompts with images to choose from"))
+        done.append(("Prompts", f"{prompts}", "with images to choose from"))
         rest = f"{counts.all_bad} times all bad, {counts.skipped} skipped"
         done.append(("Rankings", f"{judged}", f"{counts.ranked} with an order, {rest}"))
         own = run.reward.test
@@ -249,8 +265,8 @@ def gold_and_reward(run: RunRecord) -> str:
         page.plots(
             (
                 plots.gains(found.pairs),
-                "<b>Every pair.</b> To the right the reward prefers the aligned image, upwards gold "
-                f"does. The reward was fooled in {percent(own.fooled.value)} of the pairs.",
+                "<b>Every pair.</b> To the right the reward prefers the aligned image, upwards "
+                f"gold does. The reward was fooled in {percent(own.fooled.value)} of the pairs.",
             ),
             (
                 plots.standard_gains(own),
@@ -309,8 +325,8 @@ def reward_model(run: RunRecord) -> str:
         figures.append(
             (
                 plots.reliability(test.calibration),
-                "<b>Calibration.</b> On the dashed line, 80 % sure is right 80 % of the time. "
-                f"Mean distance {100 * test.calibration.ece:.1f} points; larger dots are more pairs.",
+                "<b>Calibration.</b> On the dashed line, 80 % sure is right 80 % of the time. Mean "
+                f"distance {100 * test.calibration.ece:.1f} points; larger dots are more pairs.",
             )
         )
     reached = ""
@@ -328,25 +344,51 @@ def reward_model(run: RunRecord) -> str:
 
 
 def evolution(run: RunRecord) -> str:
-    """The sample grids over the run."""
+    """How the pictures of some prompts changed, a row per prompt and a column per step."""
     if not run.grids:
         return page.missing(
             "Pictures over training", "No sample grid has been drawn yet:", command_of("train", run)
         )
-    from imgalign.evaluate.pictures import opened
-
-    frames = []
-    for step, path in steps_shown(run.grids):
-        name = "before training" if step == 0 else f"step {step}"
-        frames.append(
-            f"<figure>{page.picture(opened(path), f'samples, {name}', largest=300)}"
-            f"<figcaption>{name}</figcaption></figure>\n"
+    frames = [(step, cells(run, path)) for step, path in steps_shown(run.grids)]
+    names = ["base" if step == 0 else f"step {step}" for step, _ in frames]
+    head = "".join(f"<th>{name}</th>" for name in names)
+    rows = []
+    for row, prompt in enumerate(sample_prompts(run)[:NUM_ROWS]):
+        row_cells = "".join(
+            f"<td>{page.picture(images[row], f'{name}: {prompt}', largest=128)}</td>"
+            for name, (_, images) in zip(names, frames, strict=True)
+            if row < len(images)
         )
+        rows.append(f"<tr><th>{escape(prompt)}</th>{row_cells}</tr>\n")
     return page.section(
         "Pictures over training",
-        f'<div class="film">\n{"".join(frames)}</div>\n',
-        lead="The same prompts (rows) and seeds (columns) each time.",
+        f'<div class="film"><table>\n<tr><th></th>{head}</tr>\n{"".join(rows)}</table></div>\n',
+        lead="The same prompts and seeds at every step, from the grids in <code>samples/</code>.",
     )
+
+
+def cells(run: RunRecord, path: Path) -> list[Image.Image]:
+    """The first picture of each row of a sample grid."""
+    grid = opened(path)
+    columns = run.settings.samples.images_per_prompt
+    side = (grid.width - GRID_GAP) // columns
+    # Pictures need not be square, so the height of a row follows from how many there are.
+    num_rows = min(run.settings.samples.num_prompts, max(1, round(grid.height / side)))
+    height = (grid.height - GRID_GAP) // num_rows
+    return [
+        grid.crop((GRID_GAP, GRID_GAP + row * height, side, (row + 1) * height))
+        for row in range(num_rows)
+    ]
+
+
+def sample_prompts(run: RunRecord) -> list[str]:
+    """What the rows of the sample grids show; numbers where the prompts are not at hand."""
+    num = run.settings.samples.num_prompts
+    try:
+        training, held_out = load_prompts(run.settings.prompts)
+    except InputError:
+        return [f"prompt {number + 1}" for number in range(num)]
+    return list((held_out + training)[:num])
 
 
 def worse(run: RunRecord) -> str:
@@ -399,7 +441,7 @@ def pair_gallery(run: RunRecord, found: Evaluation, chosen: Sequence[tuple[float
             run.base[i],
             run.aligned[i],
             found.pairs[i].prompt,
-            note=f"gold {gain:+.2f}, seed {found.pairs[i].seed}",
+            note=f"gold {signed(gain)}, seed {found.pairs[i].seed}",
         )
         for gain, i in chosen
     )
@@ -429,9 +471,9 @@ def losses(run: RunRecord, found: Evaluation) -> list[str]:
         each = found.diversity.change
         high = each.difference.high
         sure = "" if high is not None and high < 0 else ", within what chance would do"
-        share = -each.difference.value / each.before.value
+        fall = -each.difference.value / each.before.value
         entries.append(
-            f"<b>Images of one prompt are {percent(share)} more alike</b> "
+            f"<b>Images of one prompt are {percent(fall)} more alike</b> "
             f"({escape(moved(each))}, {escape(found.diversity.space)}){sure}."
         )
     for form in own.by_form:

@@ -2,13 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from imgalign.report.record import RunRecord
 
-FRAMES = 5
-
-T = TypeVar("T")
+FRAMES = 6
+MINUS = "−"
 
 
 def duration(seconds: float) -> str:
@@ -22,10 +20,17 @@ def duration(seconds: float) -> str:
 
 
 def number(value: float) -> str:
-    """Three significant digits without an exponent. Example: 0.1234 is "0.123"."""
+    """About three significant digits, no exponent. Example: 0.1234 is "0.123"."""
     size = abs(value)
-    digits = 3 if size < 1 else 2 if size < 10 else 1 if size < 100 else 0
-    return f"{value:.{digits}f}"
+    digits = 2 if size < 10 else 1 if size < 100 else 0
+    if 0 < size < 0.3:
+        digits = 3
+    return f"{value:.{digits}f}".replace("-", MINUS)
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """Example: -0.112 is "−0.11"."""
+    return f"{value:+.{digits}f}".replace("-", MINUS)
 
 
 def command_of(command: str, run: RunRecord) -> str:
