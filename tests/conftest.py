@@ -1,6 +1,11 @@
 """Shared fixtures: real library classes at the smallest size that still has every part."""
 
+import os
 from pathlib import Path
+
+# Tests compare bit for bit, also with runs in child processes, and the number of threads decides
+# in which order floats are added. Before torch is imported: it reads this once.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
@@ -8,6 +13,8 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from imgalign.storybook.tokenizer import build_tokenizer
+
+torch.set_num_threads(1)
 
 TINY_WORDS = ("a", "red", "blue", "green", "house", "tree", "boat", "and", "two", "the")
 
