@@ -7,11 +7,14 @@ server may be killed at any time. Nothing is asked from the internet.
 """
 
 import asyncio
+import logging
 import os
 import threading
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from socket import create_server, getaddrinfo, socket
+from types import FrameType
 
 # Before gradio is imported: it reads these once.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -29,6 +32,7 @@ from ui.runs import Runs
 from ui.shelf import Shelf
 from ui.theme import asset, theme
 
+GRACE_SECONDS = 2
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 PAGES = {"rank": "Rank", "train": "Train", "generate": "Generate"}
 
@@ -38,7 +42,7 @@ class Settings:
     """Where the app listens and what it works on."""
 
     host: str = "127.0.0.1"
-    """Address to listen on. Any other than loopback lets everybody there use the app: no login."""
+    """Address to listen on. There is no login: any other than loopback lets everybody there in."""
     port: int = 7860
     database: str | None = None
     """SQLAlchemy URL; None: IMGALIGN_DATABASE, else imgalign.db in the working folder."""
@@ -46,8 +50,23 @@ class Settings:
     runs: Path = Path("runs")
     model: str = "storybook"
     """The base model offered on the Generate page."""
-    pages: tuple[str, ...] = tuple(PAGES)
-    """Pages to serve; ("rank",) is what annotators on other machines should get."""
+    pages: tuple[str, ...] | None = None
+    """Pages to serve. None: all on loopback, and only Rank elsewhere, because whoever reaches the
+    Train page can start processes."""
+
+    def __post_init__(self) -> None:
+        if self.pages is not None and not (self.pages and set(self.pages) <= set(PAGES)):
+            raise InputError(f"pages: expected some of {', '.join(PAGES)}, got {self.pages}")
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine can reach the app."""
+        return self.host in LOOPBACK_HOSTS
+
+    @property
+    def served(self) -> tuple[str, ...]:
+        """The pages that are served."""
+        return self.pages or (tuple(PAGES) if self.on_loopback else ("rank",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +80,12 @@ class Studio:
 
 def build_app(settings: Settings, store: Store) -> fastapi.FastAPI:
     """The whole app as an ASGI application; the caller closes the store. Not for coroutines."""
-    unknown = set(settings.pages) - set(PAGES)
-    if unknown or not settings.pages:
-        raise InputError(f"pages: expected some of {', '.join(PAGES)}, got {settings.pages}")
     app = fastapi.FastAPI(title="imgalign", docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(routes.SameOrigin, loopback=settings.host in LOOPBACK_HOSTS)
+    app.add_middleware(routes.SameOrigin, loopback=settings.on_loopback)
     routes.add_error_handlers(app)
     routes.add_rank_routes(app, store)
     studio = Studio(store, Runs(settings.runs), Shelf())
-    if set(settings.pages) - {"rank"}:
+    if settings.served != ("rank",):
         routes.add_studio_routes(app, studio.runs, studio.shelf)
     # Outside a running event loop gradio makes loops of its own and never closes them.
     asyncio.run(_mount(app, settings, studio))
@@ -105,25 +121,53 @@ async def _mount(app: fastapi.FastAPI, settings: Settings, studio: Studio) -> No
         )
 
 
+class Server(uvicorn.Server):
+    """A server that ends when it is told to, even if a browser or a model is slow to let go.
+
+    That loses nothing: whatever was acknowledged is on disk.
+    """
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Finish what is under way for a few seconds, then leave."""
+        # Cutting off the pages that are still open is no news.
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        last_resort = threading.Timer(GRACE_SECONDS + 3, os._exit, [128 + sig])
+        last_resort.daemon = True
+        last_resort.start()
+        super().handle_exit(sig, frame)
+
+
 def launch(settings: Settings) -> None:
-    """Serve until interrupted."""
-    with Store.open(settings.database, images=settings.images) as store:
+    """Serve until interrupted. InputError when the address cannot be had."""
+    with (
+        _listen(settings.host, settings.port) as listening,
+        Store.open(settings.database, images=settings.images) as store,
+    ):
         app = build_app(settings, store)
-        if set(settings.pages) - {"rank"}:
+        if settings.served != ("rank",):
             threading.Thread(target=_warm_up, name="warm-up", daemon=True).start()
         config = uvicorn.Config(
             app,
-            host=settings.host,
-            port=settings.port,
             log_level="warning",
-            timeout_graceful_shutdown=3,
+            timeout_graceful_shutdown=GRACE_SECONDS,
             server_header=False,
         )
-        uvicorn.Server(config).run()
+        Server(config).run(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket:
+    try:
+        family = getaddrinfo(host, port)[0][0]
+        return create_server((host, port), family=family)
+    except OSError as error:
+        reason = str(error.strerror).partition(" (")[0]
+        raise InputError(
+            f"{host}:{port}: cannot listen there ({reason}); choose another port or host"
+        ) from error
 
 
 def _blocks(settings: Settings, studio: Studio) -> gr.Blocks:
-    first, *others = settings.pages
+    first, *others = settings.served
     blocks = gr.Blocks(title="imgalign", analytics_enabled=False)
     with blocks:
         _page(blocks, first, settings, studio)
@@ -134,7 +178,7 @@ def _blocks(settings: Settings, studio: Studio) -> gr.Blocks:
 
 
 def _page(blocks: gr.Blocks, name: str, settings: Settings, studio: Studio) -> None:
-    gr.HTML(_header(name, settings.pages), elem_id="header", padding=False)
+    gr.HTML(_header(name, settings.served), elem_id="header", padding=False)
     match name:
         case "rank":
             rank.build()

@@ -207,7 +207,7 @@ def page(chromium: Any) -> Iterator[Any]:
     """A tab with a fresh profile. Any request to another machine fails the test."""
     context = chromium.new_context(viewport={"width": 1280, "height": 800})
     page = context.new_page()
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(60_000)
     outside: list[str] = []
     page.on("request", lambda r: outside.append(r.url) if _is_outside(r.url) else None)
     yield page

@@ -1,10 +1,13 @@
 import json
+import signal
+import socket
+import urllib.request
 
 import pytest
 from starlette.testclient import TestClient
 
 from imgalign.errors import InputError
-from ui.app import Settings, build_app
+from ui.app import Settings, build_app, launch
 
 HERE = "http://127.0.0.1:7860"
 
@@ -122,16 +125,39 @@ def test_another_name_for_the_loopback_address_is_refused(client):
     assert client.get("/config", headers={"Host": "localhost:7860"}).status_code == 200
 
 
-def test_pages_that_are_not_wanted_are_not_served(store, tmp_path):
-    settings = Settings(images=tmp_path, runs=tmp_path, pages=("rank",))
-    with TestClient(build_app(settings, store), base_url=HERE) as client:
+def test_other_machines_are_served_the_rank_page_only(store, tmp_path):
+    settings = Settings(host="0.0.0.0", images=tmp_path, runs=tmp_path)
+    with TestClient(build_app(settings, store), base_url="http://studio.local") as client:
         config = client.get("/config").json()
         assert [page[0] for page in config["pages"]] == [""]
+        assert config["dependencies"] == []
+        assert client.get("/api/pictures/any").status_code == 404
+    assert Settings().served == ("rank", "train", "generate")
+    assert Settings(host="0.0.0.0", pages=("rank", "train")).served == ("rank", "train")
 
 
-def test_an_unknown_page_is_an_error(store):
+@pytest.mark.parametrize("pages", [(), ("rank", "admin")])
+def test_an_unknown_page_is_an_error(pages):
     with pytest.raises(InputError, match="pages"):
-        build_app(Settings(pages=("rank", "admin")), store)
+        Settings(pages=pages)
+
+
+def test_a_port_that_is_taken_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(InputError, match=f"127.0.0.1:{port}: cannot listen there"):
+            launch(Settings(port=port))
+    assert not (tmp_path / "imgalign.db").exists()
+
+
+def test_ctrl_c_ends_the_app_while_a_page_is_open(process):
+    process.start()
+    process.wait_until_ready()
+    waiting = urllib.request.urlopen(f"{process.address}/gradio_api/heartbeat/abc", timeout=30)
+    assert process.end(signal.SIGINT) in (0, 130, -signal.SIGINT)
+    waiting.close()
+    assert "Traceback" not in (process.folder / "server.log").read_text().split("KeyboardInt")[0]
 
 
 def test_nothing_is_fetched_from_the_internet(client):

@@ -6,7 +6,11 @@ import pytest
 from ui.session import SKIP_REASONS, Session
 from ui.theme import asset
 
-pytestmark = pytest.mark.browser
+pytestmark = [
+    pytest.mark.browser,
+    # gradio counts its own calls with a pandas option that pandas is about to drop
+    pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting' is deprecated"),
+]
 
 
 def start(page, address, name="Ada"):

@@ -1,10 +1,11 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgalign.errors import InputError
 from ui.session import MAX_IMAGES, SKIP_REASONS, Session
 
+quick = settings(deadline=None, max_examples=50)
 positions = st.integers(0, 4)
 steps = st.one_of(
     st.tuples(st.just("place"), positions),
@@ -72,6 +73,7 @@ def test_a_verdict_keeps_the_ranking_behind_it():
     assert placed.skip("unsafe").skip("unsafe").groups == placed.groups
 
 
+@quick
 @given(st.lists(steps, max_size=30))
 def test_every_reachable_session_places_each_picture_at_most_once(moves):
     session = play(moves)
@@ -81,6 +83,7 @@ def test_every_reachable_session_places_each_picture_at_most_once(moves):
     assert not session.tied or not session.tied[0]
 
 
+@quick
 @given(st.lists(steps, max_size=30))
 def test_undo_walks_back_to_the_start_one_state_at_a_time(moves):
     session = play([move for move in moves if move[0] != "undo"])
@@ -91,6 +94,7 @@ def test_undo_walks_back_to_the_start_one_state_at_a_time(moves):
     assert session.undo() == session
 
 
+@quick
 @given(st.lists(steps, max_size=30))
 def test_what_the_browser_sends_is_rebuilt_exactly(moves):
     session = play(moves)
@@ -104,6 +108,7 @@ def test_what_the_browser_sends_is_rebuilt_exactly(moves):
     assert restored == session
 
 
+@quick
 @given(st.permutations(range(5)), st.permutations(range(5)), st.lists(st.booleans(), min_size=4))
 def test_a_submission_names_candidates_where_the_session_names_places(order, shown, ties):
     session = Session(5)

@@ -17,7 +17,7 @@ const rowsOf = (value) => ROWS.filter(([key]) => key === "base" || value.has_ali
 const cell = (value, group, column, [key, name]) => {
   const id = value.groups[group].seeds[column][key];
   const seed = value.groups[group].seeds[column].seed;
-  if (!id) return make("div", "co-cell co-waiting");
+  if (!id) return make("div", value.failed ? "co-cell co-never" : "co-cell co-waiting");
   const button = make("button", "co-cell");
   button.type = "button";
   button.dataset.group = group;
@@ -33,7 +33,9 @@ const cell = (value, group, column, [key, name]) => {
 const refresh = () => {
   const value = props.value;
   root.toggleAttribute("data-empty", !value?.groups?.length);
-  q(".co-progress").hidden = !value || value.done >= value.total;
+  q(".co-progress").hidden = !value || value.done >= value.total || Boolean(value.failed);
+  q(".co-failed").hidden = !value?.failed;
+  q(".co-failed").textContent = value?.failed ?? "";
   if (!value) {
     q(".co-list").replaceChildren();
     return;
@@ -68,7 +70,7 @@ const drawLarge = () => {
   const value = props.value;
   const group = value.groups[at.group];
   const seed = group.seeds[at.column];
-  q(".co-large header p").textContent = `${group.prompt} — seed ${seed.seed}`;
+  q(".co-large header p").textContent = `${group.prompt}, seed ${seed.seed}`;
   q(".co-pair").replaceChildren(...rowsOf(value).map(([key, name]) => {
     const figure = make("figure");
     const image = make("img");

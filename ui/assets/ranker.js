@@ -169,8 +169,11 @@ const thumb = (position) => {
 const drawTray = () => {
   const tray = q(".rk-tray");
   if (session.verdict !== "ranked") {
-    const what = session.verdict === "all_bad" ? "All bad" : `Skip: ${session.reason}`;
-    const node = make("p", "rk-verdict", `${what} — press Enter to submit, U to take it back`);
+    const what =
+      session.verdict === "all_bad"
+        ? "All bad. Enter submits, B takes it back"
+        : `Skip, ${session.reason}. Enter submits, S changes the reason`;
+    const node = make("p", "rk-verdict", what);
     tray.replaceChildren(node);
     return;
   }

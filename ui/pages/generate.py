@@ -5,12 +5,12 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, no_type_check
 
 import gradio as gr
 import yaml
 
-from imgalign.errors import InputError
+from imgalign.errors import ImgalignError, InputError
 from imgalign.preferences.store import Store
 from ui.messages import PRIVATE, shown
 from ui.runs import Runs
@@ -29,7 +29,6 @@ EXAMPLES = (
     "three orange fish by the sea",
     "a blue rocket at night",
     "a purple cat on a green car",
-    "a yellow kite above a red house by day",
 )
 PAIRS, TOGETHER = "base against aligned", "all pictures of a prompt"
 GROUP = 4
@@ -139,6 +138,7 @@ def generate(
             "total": total,
             "share": done / total,
             "doing": doing,
+            "failed": "",
         }
 
     with models.lock:
@@ -239,7 +239,7 @@ def build(page: gr.Blocks, store: Store, runs: Runs, shelf: Shelf, *, model: str
                 how = gr.Radio(
                     [(name[0].upper() + name[1:], name) for name in (PAIRS, TOGETHER)],
                     value=TOGETHER,
-                    label="Send to ranking",
+                    label="What to rank",
                     scale=3,
                     elem_id="how",
                 )
@@ -253,14 +253,12 @@ def build(page: gr.Blocks, store: Store, runs: Runs, shelf: Shelf, *, model: str
         newest = choices[1][1] if len(choices) > 1 else BASE_ONLY
         return gr.Dropdown(choices=choices, value=newest)
 
+    @no_type_check  # a checker's wrapper would hide from gradio that this is a generator
     def begin(*form: Any) -> Iterator[tuple[Any, ...]]:
         wanted = shown(lambda: wish(*form))
         views = generate(wanted, model=model, runs=runs, shelf=shelf, models=models)
-        while True:
-            value = shown(lambda: next(views, None))
-            if value is None:
-                break
-            busy = value["done"] < value["total"]
+        for value in _until_error(views):
+            busy = value["done"] < value["total"] and not value["failed"]
             yield (
                 value,
                 gr.Button(visible=not busy),
@@ -270,6 +268,10 @@ def build(page: gr.Blocks, store: Store, runs: Runs, shelf: Shelf, *, model: str
 
     def rest() -> tuple[Any, Any]:
         return gr.Button(visible=True), gr.Button(visible=False)
+
+    def halt(value: Any) -> tuple[Any, ...]:
+        stopped = {**value, "failed": "Stopped."} if value else None
+        return stopped, gr.Button(visible=True), gr.Button(visible=False)
 
     def send_all(value: Any, how: str, people: float) -> None:
         count = shown(lambda: send(store, shelf, value, how=how, overlap=int(people)))
@@ -289,10 +291,20 @@ def build(page: gr.Blocks, store: Store, runs: Runs, shelf: Shelf, *, model: str
     serial = PRIVATE | {"concurrency_limit": 1}
     running = start.click(begin, form, [compare, start, cancel, sending], **serial)
     running.then(rest, None, [start, cancel], **PRIVATE)
-    cancel.click(rest, None, [start, cancel], cancels=[running], **PRIVATE)
+    cancel.click(halt, compare, [compare, start, cancel], cancels=[running], **PRIVATE)
     go.click(send_all, [compare, how, overlap], None, **PRIVATE)
     compare.idea(add_idea, prompts, prompts, **PRIVATE)
     compare.restore(reload, None, [compare, sending], **PRIVATE)
+
+
+def _until_error(views: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The same views; an error of the project ends them with one that says why."""
+    value: dict[str, Any] = {"groups": [], "has_aligned": False, "done": 0, "total": 0, "share": 0}
+    try:
+        for value in views:
+            yield value
+    except ImgalignError as error:
+        yield {**value, "failed": str(error)}
 
 
 def _number(label: str, value: int, least: int, most: int | None, elem_id: str) -> gr.Number:

@@ -1,0 +1,140 @@
+"""The Train and Generate pages in a real browser, on a real, tiny diffusion model."""
+
+import json
+import os
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from imgalign.storybook.tokenizer import build_tokenizer
+
+pytestmark = [
+    pytest.mark.browser,
+    # gradio counts its own calls with a pandas option that pandas is about to drop
+    pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting' is deprecated"),
+]
+
+ROOT = Path(__file__).parents[2]
+PROMPTS = "a red house\na blue boat\na green tree\n"
+
+
+def write_clip(folder: Path) -> Path:
+    """A real open_clip CLIP, tiny and random: a reward that costs nothing."""
+    folder.mkdir(parents=True)
+    tokenizer = build_tokenizer(["a", "red", "house", "blue", "boat"], folder, max_length=8)
+    vision = {"image_size": 16, "patch_size": 8, "width": 32, "layers": 1, "head_width": 16}
+    text = {"context_length": 8, "vocab_size": len(tokenizer), "width": 16, "heads": 2, "layers": 1}
+    model = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        save_file(open_clip.CLIP(**model).state_dict(), folder / "open_clip_model.safetensors")
+    config = {
+        "model_cfg": model | {"text_cfg": text | {"hf_tokenizer_name": "."}},
+        "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.2] * 3, "resize_mode": "squash"},
+    }
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture
+def studio(tmp_path, tiny_pipeline_folder, monkeypatch):
+    """A working folder with a recipe that trains the tiny model for very long."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    (tmp_path / "model").symlink_to(tiny_pipeline_folder)
+    (tmp_path / "prompts.txt").write_text(PROMPTS)
+    settings = {
+        "model": "model",
+        "device": "cpu",
+        "reward": {"path": str(write_clip(tmp_path / "clip"))},
+        "policy": {"num_steps": 3, "lora_rank": 2},
+        "prompts": {"file": "prompts.txt", "num_held_out": 1},
+        "held_out": {"every": 1, "patience": None},
+        "samples": {"every": 1, "num_prompts": 2, "images_per_prompt": 2},
+        "prompts_per_iteration": 2,
+        "images_per_prompt": 2,
+        "checkpoint_every": 1,
+        "iterations": 5000,
+    }
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "aaa-tiny.yaml").write_text(
+        f"# A tiny run. imgalign train aaa-tiny\n{json.dumps(settings)}\n"
+    )
+    yield tmp_path
+    for launch in (tmp_path / "runs" / ".launches").glob("*.json"):
+        pid = json.loads(launch.read_text())["pid"]
+        try:
+            os.kill(pid, 9)
+        except ProcessLookupError:
+            continue
+
+
+def wait_for_state(page, state):
+    page.locator(f".mo-run[data-state={state}]").wait_for(timeout=120_000)
+
+
+@pytest.mark.slow
+def test_a_run_is_started_watched_stopped_and_compared(page, studio, address, store):
+    page.goto(f"{address}/train")
+    page.wait_for_function("() => document.querySelector('#recipe input')?.value === 'aaa-tiny'")
+    assert "A tiny run." in page.locator(".recipe").text_content()
+    page.get_by_label("Name").fill("first")
+    page.get_by_label("Overrides").fill("samples.every=2")
+    page.get_by_role("button", name="Start training").click()
+    wait_for_state(page, "running")
+    page.locator(".mo-chart circle").nth(3).wait_for(timeout=120_000)
+    page.locator(".mo-samples img").wait_for()
+    assert page.locator(".mo-samples img").evaluate("i => i.decode().then(() => i.naturalWidth)")
+
+    page.reload()
+    wait_for_state(page, "running")
+    assert page.locator(".mo-run h3").text_content() == "first"
+    page.get_by_role("button", name="Stop and save").click()
+    wait_for_state(page, "stopped")
+    assert "resume with --resume" in page.locator(".mo-where").text_content()
+    assert page.get_by_role("button", name="Resume").is_visible()
+    status = json.loads((studio / "runs" / "first" / "status.json").read_text())
+    assert status["state"] == "stopped"
+    assert "samples.every=2" in (studio / "runs" / ".launches" / "first.log").read_text()
+
+    page.goto(f"{address}/generate")
+    page.wait_for_function(
+        "() => /first, step/.test(document.querySelector('#checkpoint input')?.value)"
+    )
+    page.get_by_label("Prompts").fill("a red house")
+    page.get_by_label("Steps").fill("3")
+    page.get_by_role("button", name="Generate", exact=True).click()
+    pictures = page.locator(".co-cell img")
+    pictures.nth(7).wait_for(timeout=120_000)
+    assert pictures.nth(0).evaluate("i => i.decode().then(() => i.naturalWidth)") == 16
+    page.get_by_text("Base against aligned").click()
+    page.get_by_role("button", name="Send to ranking").click()
+    page.get_by_text("items queued on the Rank page").wait_for()
+    store.add_annotator("Ada")
+    assert store.counts("Ada").left in (3, 4)  # equal pictures leave nothing to choose from
+
+    page.reload()
+    pictures.nth(7).wait_for()
+
+
+def test_a_wrong_setting_is_said_on_the_page_and_an_idea_becomes_a_prompt(page, studio, address):
+    page.goto(f"{address}/train")
+    page.wait_for_function("() => document.querySelector('#recipe input')?.value")
+    page.get_by_label("Overrides").fill("--out=/tmp/elsewhere")
+    page.get_by_role("button", name="Start training").click()
+    page.get_by_text("expected section.key=value").wait_for()
+    assert not (studio / "runs").exists()
+
+    page.goto(f"{address}/generate")
+    page.wait_for_function("() => document.querySelector('#checkpoint input')?.value")
+    page.get_by_role("button", name="three orange fish by the sea").click()
+    page.wait_for_function(
+        "() => document.querySelector('#prompts textarea').value.endsWith('fish by the sea')"
+    )
+    page.get_by_label("Prompts").fill("   ")
+    page.get_by_role("button", name="Generate", exact=True).click()
+    page.get_by_text("write at least one, or pick an example").wait_for()
