@@ -7,6 +7,7 @@ white. A tenth of the captions is empty, for classifier-free guidance (arXiv:220
 are computed once, before training. Left out: timestep weighting.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,10 @@ def write_pipeline(
     for part, name in ((vae, "vae"), (model.unet, "unet")):
         half = type(part).from_pretrained(folder / name, torch_dtype=torch.float16)
         half.save_pretrained(folder / name)
+        config = json.loads((folder / name / "config.json").read_text(encoding="utf-8"))
+        config.pop("_name_or_path", None)  # where it was trained is nobody's business
+        text = json.dumps(config, indent=2, sort_keys=True)
+        (folder / name / "config.json").write_text(f"{text}\n", encoding="utf-8")
 
 
 def encoded(pictures: Pictures, vae: Any, cache: Path) -> NDArray[np.float16]:
