@@ -155,9 +155,9 @@ def test_ctrl_c_ends_the_app_while_a_page_is_open(process):
     process.start()
     process.wait_until_ready()
     waiting = urllib.request.urlopen(f"{process.address}/gradio_api/heartbeat/abc", timeout=30)
-    assert process.end(signal.SIGINT) in (0, 130, -signal.SIGINT)
+    status = process.end(signal.SIGINT)
     waiting.close()
-    assert "Traceback" not in (process.folder / "server.log").read_text().split("KeyboardInt")[0]
+    assert status == -signal.SIGINT, (process.folder / "server.log").read_text()
 
 
 def test_nothing_is_fetched_from_the_internet(client):
