@@ -140,18 +140,14 @@ class AppProcess:
         self.port = free_port()
         self.address = f"http://127.0.0.1:{self.port}"
         self._log = folder / "server.log"
-        self._code = (
-            "from pathlib import Path; from ui.app import Settings, launch; "
-            f"launch(Settings(port={self.port}, database={url!r}, images=Path('images'), "
-            "runs=Path('runs'), model='model'))"
-        )
+        self._options = ["--port", str(self.port), "--database", url, "--model", "model"]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", self._code],
+                [sys.executable, "-m", "imgalign", "ui", *self._options],
                 cwd=self.folder,
                 env=environment,
                 stdout=log,
