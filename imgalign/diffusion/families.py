@@ -33,6 +33,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from imgalign.diffusion.attention import in_bfloat16
 from imgalign.diffusion.transitions import Schedule, ddim_schedule
 from imgalign.errors import CheckpointError, InputError
 
@@ -158,8 +159,7 @@ class StableDiffusion:
             latents, timesteps = latents.repeat(2, 1, 1, 1), timesteps.repeat(2)
             embeddings = torch.cat([negative, embeddings])
         dtype = self.network.dtype
-        context = torch.autocast(latents.device.type, torch.bfloat16) if autocast else nullcontext()
-        with context:
+        with in_bfloat16(latents.device) if autocast else nullcontext():
             output: Tensor = self.network(
                 latents.to(dtype), timesteps, encoder_hidden_states=embeddings.to(dtype)
             ).sample

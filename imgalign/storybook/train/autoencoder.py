@@ -67,7 +67,7 @@ def train_autoencoder(
         vae.encoder.requires_grad_(False)
         vae.quant_conv.requires_grad_(False)
         folder = out / "decoder"
-    vae.train().to(memory_format=torch.channels_last)
+    vae.train()
 
     def loss(indices: Indices) -> tuple[Tensor, dict[str, float]]:
         images = batch_images(pictures, indices)
@@ -105,8 +105,8 @@ def train_autoencoder(
 def batch_images(pictures: Pictures, indices: Indices) -> Tensor:
     """Pictures as float `b 3 h w` in [-1, 1]."""
     pixels = torch.from_numpy(pictures.images[np.sort(indices)])
-    # Already channels last, as the files are.
-    return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
+    # The files are channels last, which costs a third of the speed of training here.
+    return pixels.permute(0, 3, 1, 2).float().contiguous() / 127.5 - 1
 
 
 def edge_loss(decoded: Tensor, images: Tensor) -> Tensor:

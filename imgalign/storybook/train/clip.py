@@ -2,23 +2,40 @@
 
 A small `open_clip.CLIP`: pictures and captions in one space. Pictures are drawn ones and, where a
 file of them is given, the autoencoder's reconstructions, which is what it will be asked to judge.
-Captions of a batch are distinct, for an equal pair of captions would be a wrong negative. Left
-out: image augmentation (left and right mean something here).
+Captions of a batch are distinct, for an equal pair of captions would be a wrong negative. Each
+picture must also tell its caption from one that is false in a single detail (hard negatives as in
+arXiv:2210.01936): candidates of one prompt differ by no more. Left out: image augmentation (left
+and right mean something here).
 """
 
 import json
+from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import open_clip
 import torch
+from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import cross_entropy
 
-from imgalign.storybook.scenes import vocabulary
+from imgalign.storybook.scenes import (
+    COLOURS,
+    COUNTS,
+    OBJECTS,
+    SETTINGS,
+    Item,
+    SceneSpec,
+    is_held_out,
+    parse_prompt,
+    prompt_of,
+    vocabulary,
+)
 from imgalign.storybook.tokenizer import build_tokenizer
 from imgalign.storybook.train.data import Pictures, load_pictures
 from imgalign.storybook.train.loop import Indices, Schedule, say, train
@@ -61,21 +78,30 @@ def train_clip(
         json.dumps({"model_cfg": config, "preprocess_cfg": PREPROCESS}, indent=2) + "\n"
     )
     model = open_clip.CLIP(**deepcopy(config)).train()
-    tokens = open_clip.get_tokenizer(f"local-dir:{folder}")(list(pictures.captions))
-    contrast = open_clip.ClipLoss()
+    tokenize = open_clip.get_tokenizer(f"local-dir:{folder}")
+    tokens = tokenize(list(pictures.captions))
 
     def loss(indices: Indices) -> tuple[Tensor, dict[str, float]]:
         chosen = distinct(indices, pictures.captions)
         images = shown(pictures, alternative, chosen)
+        # Drawn from torch's generator, which the loop seeds with the step.
+        rng = default_rng(int(torch.randint(2**62, ())))
+        false = tokenize([falsified(pictures.captions[i], rng) for i in chosen])
         # The fused attention is slow backwards on a CPU, as in pipeline.py.
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-            image, text, scale = model(images, tokens[chosen])
-        value = contrast(image.float(), text.float(), scale.float())
+            image, text, scale = model(images, torch.cat([tokens[chosen], false]))
+        value, logits = contrast(image.float(), text.float(), scale.float())
         # Clamped before use rather than after the update: a saved model is always within bounds.
         with torch.no_grad():
             model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
-            found = (image @ text.T).argmax(1) == torch.arange(len(chosen))
-        return value, {"loss": value.item(), "retrieved": found.float().mean().item()}
+            own = logits.diagonal()
+            found = own >= logits[:, : len(chosen)].amax(1)
+            told = own > logits[:, len(chosen) :].diagonal()
+        return value, {
+            "loss": value.item(),
+            "retrieved": found.float().mean().item(),
+            "told_from_false": told.float().mean().item(),
+        }
 
     def save(step: int) -> None:
         state = {k: v.detach().half().contiguous().clone() for k, v in model.state_dict().items()}
@@ -104,6 +130,77 @@ def model_config(*, vocabulary_size: int) -> dict[str, object]:
         "text_cfg": {**TEXT, "context_length": CONTEXT, "vocab_size": vocabulary_size},
         "quick_gelu": False,
     }
+
+
+def contrast(image: Tensor, text: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """CLIP's symmetric loss, and the logits [b 2b] of images against captions.
+
+    `text` [2b d] holds the b captions, then the b false ones, which have no picture of their own.
+    """
+    own = torch.arange(len(image))
+    logits = scale * image @ text.T
+    loss = cross_entropy(logits, own) + cross_entropy(logits[:, : len(image)].T, own)
+    return loss / 2, logits
+
+
+def falsified(caption: str, rng: Generator) -> str:
+    """The caption with one thing that it says changed, so that its picture shows otherwise.
+
+    Never one of the combinations that are held out.
+    """
+    kinds = list(changes(parse_prompt(caption)))
+    for kind in rng.permutation(len(kinds)):
+        allowed = [spec for spec in kinds[kind] if not is_held_out(spec)]
+        if allowed:
+            return prompt_of(allowed[int(rng.integers(len(allowed)))])
+    raise AssertionError(f"no false caption for {caption!r}")
+
+
+def changes(spec: SceneSpec) -> list[list[SceneSpec]]:
+    """All one-step changes that contradict `spec`, by what is changed: object, colour, ..."""
+    first, second = spec.first, spec.second
+    found = [
+        [replace(spec, first=item) for item in other_kinds(first, second)],
+        [replace(spec, first=item) for item in other_colours(first)],
+    ]
+    if spec.setting is not None:
+        found.append([replace(spec, setting=each) for each in SETTINGS if each != spec.setting])
+    if spec.relation is None or second is None:
+        found.append([replace(spec, count=each) for each in COUNTS if each != spec.count])
+        return [kind for kind in found if kind]
+    found += [
+        [replace(spec, second=item) for item in other_kinds(second, first)],
+        [replace(spec, second=item) for item in other_colours(second)],
+        # "above" may be true of what is "on", "beside" of what is "left of"; not across the two.
+        [replace(spec, relation=each) for each in OTHER_AXIS[spec.relation]],
+    ]
+    if spec.relation != "beside":
+        found.append([replace(spec, first=second, second=first)])
+    if first.colour and second.colour and first.colour != second.colour:
+        traded = replace(first, colour=second.colour), replace(second, colour=first.colour)
+        found.append([replace(spec, first=traded[0], second=traded[1])])
+    return [kind for kind in found if kind]
+
+
+OTHER_AXIS = {
+    "left of": ("above", "on"),
+    "beside": ("above", "on"),
+    "above": ("left of", "beside"),
+    "on": ("left of", "beside"),
+}
+
+
+def other_kinds(item: Item, company: Item | None) -> Sequence[Item]:
+    """The item as every other object, except as what it keeps company with."""
+    taken = {item.kind, company.kind if company else item.kind}
+    return [replace(item, kind=kind) for kind in OBJECTS if kind not in taken]
+
+
+def other_colours(item: Item) -> Sequence[Item]:
+    """The item in every other colour; none where its colour is not said."""
+    if item.colour is None:
+        return []
+    return [replace(item, colour=colour) for colour in COLOURS if colour != item.colour]
 
 
 def distinct(indices: Indices, captions: tuple[str, ...]) -> Indices:

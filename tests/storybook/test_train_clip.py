@@ -1,0 +1,87 @@
+"""The false captions that the storybook's CLIP learns to tell from the true ones."""
+
+import math
+
+import numpy as np
+import torch
+
+from imgalign.storybook.scenes import (
+    Scene,
+    is_held_out,
+    parse_prompt,
+    prompt_of,
+    sample_scene,
+    sample_spec,
+)
+from imgalign.storybook.train.clip import changes, contrast, falsified
+from imgalign.storybook.verifier import Reading, Seen, verified
+
+
+def as_read(scene: Scene) -> Reading:
+    """What a verifier without error reads in the picture of a scene."""
+    items = tuple(
+        Seen(
+            kind=item.kind,
+            colour=item.colour,
+            x=item.x,
+            y=item.y,
+            size=item.size,
+            confidence=1.0,
+            kind_probability=1.0,
+            colour_probability=1.0,
+        )
+        for item in scene.items
+    )
+    return Reading(
+        items=items,
+        setting=scene.setting,
+        setting_probability=1.0,
+        readable_probability=1.0,
+        unsure=False,
+    )
+
+
+def test_false_captions_are_false_of_their_pictures_and_never_held_out() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(600):
+        spec = sample_spec(rng)
+        scene = sample_scene(spec, rng)
+        truth = as_read(scene)
+        caption = prompt_of(spec)
+        assert verified(caption, truth)
+        false = falsified(caption, rng)
+        assert not verified(false, truth), (caption, false)
+        assert not is_held_out(parse_prompt(false)), false
+
+
+def test_every_detail_that_a_caption_says_is_changed_in_turn() -> None:
+    spec = parse_prompt("a red cat left of a blue house at night")
+    kinds = changes(spec)
+    # Both objects, both colours, setting, relation, the two exchanged, their colours exchanged.
+    assert len(kinds) == 8
+    assert all(change != spec for kind in kinds for change in kind)
+    rng = np.random.default_rng(0)
+    assert len({falsified(prompt_of(spec), rng) for _ in range(300)}) > 45
+
+
+def test_what_a_caption_leaves_open_is_not_changed() -> None:
+    changed = [prompt_of(change) for kind in changes(parse_prompt("a cat")) for change in kind]
+    assert all(len(caption.split()) == 2 for caption in changed)
+
+
+def test_the_contrast_is_clips_when_false_captions_are_far_away() -> None:
+    image = torch.eye(4, 8)
+    near = torch.cat([image, -image])
+    loss, logits = contrast(image, near, torch.tensor(1.0))
+    assert logits.shape == (4, 8)
+    # Image to text: own 1, three others 0, own false one -1, three others 0.
+    to_text = math.log(math.e + 6 + math.exp(-1)) - 1
+    to_image = math.log(math.e + 3) - 1
+    torch.testing.assert_close(loss.item(), (to_text + to_image) / 2)
+
+
+def test_a_false_caption_that_fits_as_well_costs() -> None:
+    image = torch.eye(4, 8)
+    fooled, _ = contrast(image, torch.cat([image, image]), torch.tensor(10.0))
+    clear, _ = contrast(image, torch.cat([image, -image]), torch.tensor(10.0))
+    assert fooled > clear + 0.3
