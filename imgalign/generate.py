@@ -17,10 +17,11 @@ from PIL import Image
 from torch import Tensor
 
 from imgalign.checkpoint import find_adapter, sha256
+from imgalign.device import choose_device
 from imgalign.diffusion.attention import Attention
 from imgalign.diffusion.denoising import Denoiser, check_prompts
 from imgalign.diffusion.families import LORA_FILE, family_of
-from imgalign.diffusion.loading import choose_device, load_adapter, load_pipeline
+from imgalign.diffusion.loading import load_adapter, load_pipeline
 from imgalign.errors import InputError
 from imgalign.preferences.records import Provenance
 

@@ -5,7 +5,8 @@
        pictures,candidates,simulate}
     3  imgalign.algorithms.*
     2  imgalign.{diffusion,language,storybook}.*             reward_models.*
-    1  imgalign.{policy,checkpoint,metrics,statistics}, .preferences.*  reward_models.contract
+    1  imgalign.{policy,checkpoint,metrics,statistics,progress,device}, .preferences.*
+                                                             reward_models.contract
     0  imgalign, .{losses,advantages,kl,config,errors}
 
 A module imports its own layer and those below.
@@ -26,7 +27,7 @@ ROOTS = {"imgalign.__main__", "imgalign.cli", "imgalign.demo", "imgalign.measure
 LAYERS = {
     **dict.fromkeys(["losses", "advantages", "kl", "config", "errors"], 0),
     **dict.fromkeys(
-        ["policy", "checkpoint", "metrics", "preferences", "statistics", "progress"], 1
+        ["policy", "checkpoint", "metrics", "preferences", "statistics", "progress", "device"], 1
     ),
     **dict.fromkeys(["diffusion", "language", "storybook"], 2),
     "algorithms": 3,

@@ -11,7 +11,8 @@ from signal import Signals
 import torch
 
 from imgalign.checkpoint import lock_run
-from imgalign.diffusion.loading import choose_device, load_pipeline
+from imgalign.device import choose_device
+from imgalign.diffusion.loading import load_pipeline
 from imgalign.diffusion.policy import DiffusionPolicy
 from imgalign.doctor import Check
 from imgalign.errors import ConfigError

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from imgalign.diffusion import loading
 from imgalign.diffusion.attention import warn_once
-from imgalign.diffusion.loading import choose_device, load_adapter, load_pipeline
+from imgalign.diffusion.loading import load_adapter, load_pipeline
 from imgalign.diffusion.policy import DiffusionPolicy, PolicyConfig
 from imgalign.errors import CheckpointError, InputError
 
@@ -98,12 +98,6 @@ def test_an_adapter_of_another_model_is_refused_in_one_line(tiny_pipeline_folder
     assert f"16 of the adapter's {len(layers)} matrices have no place" in refusal()
     save_file({name: torch.cat([layer, layer], dim=1) for name, layer in layers.items()}, file)
     assert "size mismatch" in refusal()
-
-
-@pytest.mark.parametrize("name", ["gpu", "cuda:x", "cuda:99"])
-def test_a_device_that_is_not_there_is_refused(name):
-    with pytest.raises(InputError, match="device"):
-        choose_device(name)
 
 
 def test_xformers_that_does_not_work_is_said_once_and_done_without(tiny_pipeline_folder, caplog):

@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image, ImageChops
 
-from imgalign.diffusion.loading import choose_device, load_pipeline
+from imgalign.device import choose_device
+from imgalign.diffusion.loading import load_pipeline
 from imgalign.diffusion.policy import DiffusionPolicy, PolicyConfig
 from imgalign.errors import InputError
 from imgalign.generate import generate as generate_images
