@@ -1,0 +1,137 @@
+"""The demo on several seeds, and the control that must fail.
+
+    python benchmarks/demo_seeds.py --out runs/demo-seeds --results benchmarks/results
+
+Runs `imgalign demo` once per seed, and with `--shuffled` for the controls, each in a folder of its
+own; a folder that is finished is not run again. Writes demo.json and prints a table. Seeds differ
+in everything random (images, annotators, splits, adapter, order); prompts are the same for all, so
+the spread over seeds says nothing about other prompts, and the intervals, which are over prompts,
+do.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from imgalign.evaluate import load_evaluation
+from imgalign.evaluate.comparison import Change
+from imgalign.evaluate.origin import hardware, library_versions
+from imgalign.statistics import Estimate
+
+SECONDS = "seconds.json"
+
+
+def run(folder: Path, *, seed: int, shuffled: bool) -> None:
+    """One demo, unless it is there already."""
+    if (folder / SECONDS).is_file():
+        return
+    command = [sys.executable, "-m", "imgalign", "demo", "--out", str(folder), "--seed", str(seed)]
+    started = time.monotonic()
+    subprocess.run(command + ["--shuffled"] * shuffled, check=True)
+    threads = os.environ.get("OMP_NUM_THREADS")
+    facts = {"seconds": time.monotonic() - started, "threads": threads}
+    (folder / SECONDS).write_text(json.dumps(facts) + "\n", encoding="utf-8")
+
+
+def estimate(value: Estimate) -> dict[str, float | None]:
+    """Value and 95 % interval."""
+    return {"value": value.value, "low": value.low, "high": value.high}
+
+
+def change(value: Change | None) -> dict[str, dict[str, float | None]] | None:
+    """Before, after, and their paired difference."""
+    if value is None:
+        return None
+    return {
+        "base": estimate(value.before),
+        "aligned": estimate(value.after),
+        "difference": estimate(value.difference),
+    }
+
+
+def measured(folder: Path, *, seed: int, shuffled: bool) -> dict[str, object]:
+    """What one demo came to."""
+    evaluation = load_evaluation(folder / "run")
+    report = json.loads((folder / "reward" / "report.json").read_text(encoding="utf-8"))
+    own, drift = evaluation.summary, evaluation.drift
+    assert own.win_rate is not None
+    assert drift is not None
+    return {
+        "seed": seed,
+        "shuffled": shuffled,
+        "win_rate": estimate(own.win_rate.rate),
+        "pairs": own.win_rate.num_pairs,
+        "prompts": evaluation.num_prompts,
+        "gold": change(own.gold),
+        "faithful": change(own.faithful),
+        "reward": change(own.proxy),
+        "diversity": change(evaluation.diversity.change) if evaluation.diversity else None,
+        "kl_nats": drift.nats,
+        "kl_budget_nats": drift.budget_nats,
+        "reward_accuracy": report["test"]["accuracy"],
+        "reward_zero_shot": report["test"]["baseline"],
+        "annotators_ceiling": report["test"]["ceiling"]["value"],
+        "share_of_ceiling": report["test"]["share_of_ceiling"],
+        **json.loads((folder / SECONDS).read_text(encoding="utf-8")),
+    }
+
+
+def shown(value: object) -> str:
+    """Example: "81 % (75 to 86)"."""
+    assert isinstance(value, dict)
+    parts = [round(100 * value[name]) for name in ("value", "low", "high")]
+    return "{} % ({} to {})".format(*parts)
+
+
+def table(rows: list[dict[str, object]]) -> str:
+    """Markdown, one line per run."""
+    lines = [
+        "| seed | reward | gold win rate | faithful: base | aligned | KL, nats (budget) "
+        "| reward accuracy / ceiling | minutes |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        faithful, accuracy = row["faithful"], row["reward_accuracy"]
+        assert isinstance(faithful, dict)
+        assert isinstance(accuracy, dict)
+        lines.append(
+            f"| {row['seed']} | {'shuffled' if row['shuffled'] else 'fitted'} "
+            f"| {shown(row['win_rate'])} | {shown(faithful['base'])} | {shown(faithful['aligned'])} "
+            f"| {row['kl_nats']:.1f} ({row['kl_budget_nats']:g}) "
+            f"| {accuracy['micro']:.1%} / {row['annotators_ceiling']:.1%} = "
+            f"{row['share_of_ceiling']:.1%} | {row['seconds'] / 60:.1f} |"  # type: ignore[operator]
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run what is missing, then collect."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--controls", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--out", type=Path, default=Path("runs/demo-seeds"))
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
+    given = parser.parse_args()
+    plan = [(seed, False) for seed in given.seeds] + [(seed, True) for seed in given.controls]
+    rows = []
+    for seed, shuffled in plan:
+        folder = given.out / f"{'shuffled' if shuffled else 'seed'}-{seed}"
+        run(folder, seed=seed, shuffled=shuffled)
+        rows.append(measured(folder, seed=seed, shuffled=shuffled))
+    facts = {
+        "command": "python benchmarks/demo_seeds.py",
+        "hardware": hardware(),
+        "versions": library_versions(),
+        "runs": rows,
+    }
+    given.results.mkdir(parents=True, exist_ok=True)
+    (given.results / "demo.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
