@@ -13,11 +13,11 @@ export TOKENIZERS_PARALLELISM := false
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/installed ## Install, then rank, learn, align and compare on this machine
-	$(BIN)/imgalign demo
+demo: $(VENV)/installed ## Install, then rank, learn, align and compare; ARGS="--out demo2 --seed 1"
+	$(BIN)/imgalign demo $(ARGS)
 
-ui: $(VENV)/installed ## Install, then open the app in which a person ranks
-	$(BIN)/imgalign ui
+ui: $(VENV)/installed ## Install, then open the app in which a person ranks; ARGS="--port 8000"
+	$(BIN)/imgalign ui $(ARGS)
 
 test: $(VENV)/installed-test ## Install what tests need, then lint, check types and test
 	$(BIN)/ruff check .
@@ -25,7 +25,7 @@ test: $(VENV)/installed-test ## Install what tests need, then lint, check types 
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
-clean: ## Remove the environment, caches and builds; runs and rankings stay
+clean: ## Remove the environment, caches and builds; demos, runs and rankings stay
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find $(PACKAGES) tests -name __pycache__ -type d -prune -exec rm -rf {} +
 

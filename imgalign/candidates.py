@@ -1,5 +1,6 @@
 """Make images and queue them for ranking: prompts in, items of K candidates in the store out."""
 
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -76,3 +77,11 @@ def chosen_prompts(
     if not chosen and not otherwise:
         raise InputError("prompt: expected --prompt TEXT or --prompts FILE, got neither")
     return chosen or evaluation_prompts(otherwise, seed=CANDIDATE_PROMPTS, held_out=False)
+
+
+def ranking_command(project: str, database: str | None, images: Path) -> str:
+    """What opens the app on a queue. Example: "imgalign ui --project cats"."""
+    options = ["--project", project] if project != "default" else []
+    options += ["--database", database] if database else []
+    options += ["--images", str(images)] if images != Path("images") else []
+    return shlex.join(["imgalign", "ui", *options])

@@ -5,10 +5,12 @@ What the user can mend ends in one line on stderr, `error: ...`, and exit code 2
 anything else is a bug and keeps its traceback.
 """
 
+import json
 import sys
 from collections.abc import Sequence
+from errno import EDQUOT, EFBIG, ENOSPC
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -37,6 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ImgalignError, typer.TyperException) as error:
         print(f"error: {_one_line(error)}", file=sys.stderr)  # noqa: T201
         return error.exit_code
+    except OSError as error:
+        print(f"error: {_of_the_system(error)}", file=sys.stderr)  # noqa: T201
+        return 2
     except KeyboardInterrupt:
         return 130
     return code if isinstance(code, int) else 0
@@ -49,6 +54,15 @@ def _one_line(error: ImgalignError | typer.TyperException) -> str:
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "imgalign"
     return f"{message[:1].lower()}{message[1:]}; see '{command} --help'"
+
+
+def _of_the_system(error: OSError) -> str:
+    """What the operating system refused; a library's own OSError has text and no number."""
+    if error.strerror is None:
+        return " ".join(str(error).split()) or type(error).__name__
+    where = "" if error.filename is None else f"{error.filename}: "
+    cure = "; free some space and try again" if error.errno in (ENOSPC, EDQUOT, EFBIG) else ""
+    return f"{where}{error.strerror[:1].lower()}{error.strerror[1:]}{cure}"
 
 
 def _print_version(wanted: bool | None) -> None:
@@ -76,6 +90,11 @@ FirstSeed = Annotated[int, typer.Option(min=0, help="Of the first image; the nex
 Model = Annotated[
     str, typer.Option(help='"storybook", a folder in diffusers\' layout, or a hub name.')
 ]
+ModelUnder = Annotated[
+    str | None,
+    typer.Option(help="storybook, a folder or a hub name; if not given, that of the run."),
+]
+Taste = Literal["cosy", "dreamy", "graphic"]
 Adapter = Annotated[
     Path | None, typer.Option(help="A run, one of its checkpoints, or any LoRA folder.")
 ]
@@ -97,7 +116,7 @@ PromptFile = Annotated[Path | None, typer.Option(help="Text file with one prompt
 def demo(
     out: Annotated[Path, typer.Option(help="New folder for all that is made.")] = Path("demo"),
     seed: Annotated[int, typer.Option(min=0, help="Another seed is another run.")] = 0,
-    group: Annotated[str, typer.Option(help="Whose taste: cosy, dreamy or graphic.")] = "cosy",
+    group: Annotated[Taste, typer.Option(help="Whose taste.")] = "cosy",
     shuffled: Annotated[
         bool, typer.Option(help="The control: rankings dealt to the wrong images.")
     ] = False,
@@ -116,10 +135,8 @@ def candidates(
         int, typer.Option(min=1, help="Without prompts: so many of the storybook's.")
     ] = 40,
     per_prompt: Annotated[int, typer.Option(min=2, max=9, help="Images to choose from.")] = 4,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Of the first image; the next has one more.")
-    ] = 0,
-    model: Model = "storybook",
+    seed: FirstSeed = 0,
+    model: ModelUnder = None,
     adapter: Adapter = None,
     steps: Steps = 20,
     guidance: Guidance = 1.0,
@@ -130,8 +147,8 @@ def candidates(
     device: Device = "auto",
 ) -> None:
     """Generate images and queue them for ranking."""
-    from imgalign.candidates import chosen_prompts, queue_candidates
-    from imgalign.generate import ImageGenerator
+    from imgalign.candidates import chosen_prompts, queue_candidates, ranking_command
+    from imgalign.generate import ImageGenerator, model_under
     from imgalign.preferences.store import Store
     from imgalign.progress import progress
 
@@ -139,7 +156,7 @@ def candidates(
     with Store.open(database, images=images) as store, progress("generating") as on_progress:
         made = queue_candidates(
             store,
-            ImageGenerator(model, adapter, device=device),
+            ImageGenerator(model or model_under(adapter), adapter, device=device),
             texts,
             per_prompt=per_prompt,
             first_seed=seed,
@@ -149,7 +166,8 @@ def candidates(
             overlap=overlap,
             on_progress=on_progress,
         )
-    typer.echo(f"{len(made)} items of {per_prompt} images are queued; rank them with `imgalign ui`")
+    command = ranking_command(project, database, images)
+    typer.echo(f"{len(made)} items of {per_prompt} images are queued; rank them with `{command}`")
 
 
 @app.command()
@@ -162,12 +180,21 @@ def ui(
     runs: Annotated[Path, typer.Option(help="Folder of training runs.")] = Path("runs"),
     database: Database = None,
     images: Images = Path("images"),
+    project: Project = "default",
 ) -> None:
     """Open the app: rank, train, generate."""
     from ui.app import Settings, launch
 
-    typer.echo(f"imgalign is at http://{host}:{port} (Ctrl-C stops it; nothing is lost)")
-    launch(Settings(host=host, port=port, model=model, runs=runs, database=database, images=images))
+    settings = Settings(
+        host=host,
+        port=port,
+        project=project,
+        database=database,
+        images=images,
+        runs=runs,
+        model=model,
+    )
+    launch(settings, on_listening=lambda url: typer.echo(f"imgalign is at {url} (Ctrl-C stops it)"))
 
 
 @reward.command("train")
@@ -272,12 +299,10 @@ def generate(
     prompt: PromptTexts = None,
     prompts: PromptFile = None,
     out: Annotated[Path, typer.Option(help="Folder for the images.")] = Path("generated"),
-    model: Model = "storybook",
+    model: ModelUnder = None,
     adapter: Adapter = None,
     images_per_prompt: Annotated[int, typer.Option(min=1)] = 1,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Of the first image; the next has one more.")
-    ] = 0,
+    seed: FirstSeed = 0,
     steps: Steps = 20,
     guidance: Guidance = 1.0,
     eta: Annotated[float, typer.Option(help="Noise of the sampler, 0 to 1.")] = 0.0,
@@ -285,14 +310,16 @@ def generate(
 ) -> None:
     """Generate images from prompts, with the base model or an aligned one."""
     from imgalign.candidates import chosen_prompts
-    from imgalign.generate import ImageGenerator
-    from imgalign.pictures import save_images
+    from imgalign.generate import ImageGenerator, model_under
+    from imgalign.pictures import check_folder, save_images
     from imgalign.progress import progress
 
+    check_folder(out)
     texts = chosen_prompts(prompt or (), prompts)
     each = [text for text in texts for _ in range(images_per_prompt)]
     with progress("generating") as on_progress:
-        made = ImageGenerator(model, adapter, device=device).generate(
+        generator = ImageGenerator(model or model_under(adapter), adapter, device=device)
+        made = generator.generate(
             each,
             seeds=range(seed, seed + len(each)),
             steps=steps,
@@ -310,22 +337,22 @@ def evaluate(
     overrides: Overrides = None,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
     reward: Annotated[str | None, typer.Option(help="The reward that was maximised.")] = None,
-    group: Annotated[
-        str | None, typer.Option(help="Storybook taste that judges: cosy, dreamy or graphic.")
-    ] = None,
+    group: Annotated[Taste | None, typer.Option(help="Storybook taste that judges.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder; in the run if not given.")] = None,
 ) -> None:
     """Compare an aligned checkpoint with its base, blindly, on prompts it has never seen."""
     import reward_models
     from imgalign.config import load_config
-    from imgalign.evaluate import FOLDER, EvaluateConfig, evaluate
+    from imgalign.evaluate import EvaluateConfig, evaluate
     from imgalign.measures import check_faithful, gold_of, image_features
 
-    settings = load_config(EvaluateConfig, config, [f"aligned={aligned}", *(overrides or ())])
+    # Values of overrides are YAML, and any JSON text is.
+    path = f"aligned={json.dumps(str(aligned))}"
+    settings = load_config(EvaluateConfig, config, [path, *(overrides or ())])
     proxy = None if reward is None else reward_models.load(reward)
     evaluation = evaluate(
         settings,
-        out=out or aligned / FOLDER,
+        out=out,
         gold=None if group is None else gold_of(group),
         gold_meaning=f"what the {group} annotators truly want",
         proxy=proxy,
@@ -373,7 +400,7 @@ def doctor(
 
 @storybook.command("rank")
 def storybook_rank(
-    group: Annotated[str, typer.Option(help="Taste: cosy, dreamy or graphic.")] = "cosy",
+    group: Annotated[Taste, typer.Option(help="Whose taste.")] = "cosy",
     annotators: Annotated[int, typer.Option(min=1, help="How many simulated people.")] = 2,
     seed: Annotated[int, typer.Option(min=0, help="Other people.")] = 0,
     project: Project = "default",
@@ -410,9 +437,11 @@ def storybook_draw(
     size: Annotated[int, typer.Option(min=16, max=2048, help="Pixels per side.")] = 256,
 ) -> None:
     """Draw a prompt of the storybook, as its training pictures are drawn."""
+    from imgalign.pictures import check_png, write_png
     from imgalign.storybook.drawing import draw_prompt
 
-    draw_prompt(" ".join(prompt), seed=seed, size=size).save(out)
+    check_png(out)
+    write_png(draw_prompt(" ".join(prompt), seed=seed, size=size), out)
     typer.echo(out)
 
 

@@ -3,36 +3,55 @@
 Nothing here is of the demo alone: each part is what the command of that name does, and the command
 is printed before it. People are simulated; `imgalign ui` puts a person in their place. Their taste
 is known exactly, and training never sees it, which is what the last step measures against.
+
+What a seed decides: the noise of the candidates, who ranks them and in which order they see them,
+which rankings the reward is fitted to and its start, and in training adapter, noise and the order
+of prompts. All seeds share the prompts of candidates, of training and of the comparison, and the
+noise of the images that are compared: there a seed decides only which side the judge meets first,
+and the resamples behind the intervals. So several seeds say how much the outcome owes to luck on
+these prompts, and nothing of other prompts: that is what the interval over prompts is for.
 """
 
+import json
+import shlex
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from pydantic import PositiveInt
 from rich.console import Console
+from rich.markup import escape
 from torch import Tensor
 
 from imgalign.candidates import chosen_prompts, queue_candidates
+from imgalign.checkpoint import reporting_full_disk, write_atomically
 from imgalign.config import Config, load_config
 from imgalign.errors import InputError
 from imgalign.evaluate import FOLDER, EvaluateConfig, Evaluation, evaluate
 from imgalign.generate import ImageGenerator
 from imgalign.measures import check_faithful, gold_of, image_features
+from imgalign.pictures import check_folder
 from imgalign.policy import RewardModel
 from imgalign.preferences.store import Store
 from imgalign.progress import progress
-from imgalign.report import write_report
+from imgalign.report import PAGE, SHEET, write_report
 from imgalign.simulate import Simulated, people, rank_queue
+from imgalign.storybook.annotators import Annotator
 from imgalign.train import TrainConfig, run
+from imgalign.train.folder import CONFIG
 from reward_models import load
 from reward_models.evaluate import Ceiling
 from reward_models.fit import FitConfig, FitReport, fit
 from reward_models.images import read_image
 
 RECIPE = Path("storybook_ppo.yaml")
+JOURNAL = "demo.json"
+LAST = 6
+"""Number of steps."""
 
 
 class DemoConfig(Config):
@@ -83,59 +102,127 @@ def run_demo(
 ) -> Evaluation:
     """Make everything in the new folder `out`, print what came out of it, return the comparison.
 
-    `overrides` are settings of the training recipe. Everything but the clock follows from `seed`.
+    A demo that was stopped goes on when it is called again with the same arguments. `overrides` are
+    settings of the training recipe. Everything but the clock follows from `seed` (of a shuffled
+    demo, unless it was stopped). InputError for an unknown group or a folder with anything else.
     """
     settings = settings or DemoConfig()
-    if out.exists() and any(out.iterdir()):
-        raise InputError(f"{out}: expected a new folder for the demo; use --out or remove it")
+    annotators = people(group, settings.num_annotators, seed=seed)
+    asked = {"seed": seed, "group": group, "shuffled": shuffled, "overrides": list(overrides)}
+    journal = Journal.begin(out, asked | settings.model_dump(mode="json"))
     console = Console(soft_wrap=True, highlight=False)
-    started = time.monotonic()
-    where = f"--database sqlite:///{out}/imgalign.db --images {out}/images"
-
-    def say(number: int, doing: str, command: str) -> None:
-        minutes = (time.monotonic() - started) / 60
-        console.print(f"\n[bold]{number}/6 {doing}[/] [dim]({minutes:.1f} min so far)[/]")
-        console.print(f"[dim]$ imgalign {command}[/]")
-
-    out.mkdir(parents=True, exist_ok=True)
-    with Store.open(f"sqlite:///{out}/imgalign.db", images=out / "images", seed=seed) as store:
-        say(
-            1,
-            "Generate candidates",
-            f"candidates --storybook-prompts {settings.num_prompts} {where}",
-        )
-        make_candidates(store, settings, seed=seed)
-        say(2, "Rank them", f"storybook rank --group {group} {where}")
-        simulated = simulate(store, settings, group=group, seed=seed)
+    try:
+        return go(journal, annotators, settings, seed, overrides, shuffled, console)
+    except (KeyboardInterrupt, SystemExit):
         console.print(
-            f"{simulated.num_rankings} rankings of {settings.images_per_prompt}, "
-            f"{simulated.num_all_bad} times all bad, {simulated.num_skipped} skipped"
+            f"\nstopped; the same command goes on from here, or remove {out}", markup=False
         )
-        say(3, "Learn the reward", f"reward train --out {out}/reward {where}")
-        report = learn_reward(store, simulated, out / "reward", seed=seed)
-    console.print("\n".join(report.lines()))
+        raise
 
-    say(4, "Align the model", f"train {RECIPE} reward.path={out}/reward --out {out}/run")
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """What a demo's folder is for, and how far it came: `demo.json`.
+
+    Example: `{"asked": {"seed": 0, "group": "cosy", ...}, "done": 3}`: the reward is learned.
+    """
+
+    folder: Path
+    asked: dict[str, Any]
+    done: int
+
+    @staticmethod
+    def begin(folder: Path, asked: dict[str, Any]) -> "Journal":
+        """Claim a folder that is new or in which the same demo was stopped; else InputError."""
+        check_folder(folder)
+        other = f"{folder}-2"
+        cure = f'add --out {other} (make demo ARGS="--out {other}"), or remove {folder}'
+        file = folder / JOURNAL
+        if not file.is_file():
+            if folder.exists() and any(folder.iterdir()):
+                raise InputError(f"{folder}: expected a new folder for the demo; {cure}")
+            return Journal(folder, asked, 0)
+        try:
+            before = json.loads(file.read_text(encoding="utf-8"))
+            journal = Journal(folder, dict(before["asked"]), int(before["done"]))
+        except (ValueError, KeyError, TypeError):
+            raise InputError(f"{file}: damaged; {cure}") from None
+        if journal.done == LAST:
+            raise InputError(
+                f"{folder}: holds a finished demo, see {folder / 'run' / PAGE}; for another, {cure}"
+            )
+        for key in sorted(asked.keys() | journal.asked.keys()):
+            if asked.get(key) != journal.asked.get(key):
+                raise InputError(
+                    f"{folder}: holds a demo with {key} {journal.asked.get(key)}, got "
+                    f"{asked.get(key)}; go on with that, or {cure}"
+                )
+        return journal
+
+    def write(self, done: int) -> None:
+        """Note that the steps up to `done` are done."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        content = json.dumps({"asked": self.asked, "done": done}) + "\n"
+        with reporting_full_disk(self.folder, "making the demo"):
+            write_atomically(self.folder / JOURNAL, content)
+
+
+def go(
+    journal: Journal,
+    annotators: Sequence[Annotator],
+    settings: DemoConfig,
+    seed: int,
+    overrides: Sequence[str],
+    shuffled: bool,
+    console: Console,
+) -> Evaluation:
+    """All steps that are not done yet; the last two are quick and come together."""
+    out, group, done = journal.folder, annotators[0].group, journal.done
+    started = time.monotonic()
+    folder = shlex.quote(str(out))
+    where = f"--database sqlite:///{folder}/imgalign.db --images {folder}/images"
+
+    def say(number: int, doing: str, command: str, *, before: bool = False) -> None:
+        minutes = (time.monotonic() - started) / 60
+        so_far = "done before" if before else f"{minutes:.1f} min so far"
+        console.print(f"\n[bold]{number}/{LAST} {doing}[/] [dim]({so_far})[/]")
+        console.print(f"[dim]$ imgalign {escape(command)}[/]")
+
+    journal.write(done)
+    with Store.open(f"sqlite:///{out}/imgalign.db", images=out / "images", seed=seed) as store:
+        making = f"candidates --storybook-prompts {settings.num_prompts} {where}"
+        say(1, "Generate candidates", making, before=done >= 1)
+        if done < 1:
+            make_candidates(store, settings, seed=seed)
+            journal.write(1)
+        say(2, "Rank them", f"storybook rank --group {group} {where}", before=done >= 3)
+        if done < 3:
+            simulated = simulate(store, annotators, seed=seed)
+            console.print(
+                f"{simulated.num_rankings} rankings of {settings.images_per_prompt}, "
+                f"{simulated.num_all_bad} times all bad, {simulated.num_skipped} skipped"
+            )
+        say(3, "Learn the reward", f"reward train --out {folder}/reward {where}", before=done >= 3)
+        if done < 3:
+            report = learn_reward(store, simulated, out / "reward", seed=seed)
+            console.print("\n".join(report.lines()), markup=False)
+            journal.write(3)
+
+    training = f"train {RECIPE} reward.path={folder}/reward --out {folder}/run"
+    say(4, "Align the model", training, before=done >= 4)
     reward = load(out / "reward")
-    recipe = load_config(
-        TrainConfig,
-        RECIPE,
-        [f"reward.path={out / 'reward'}", f"seed={seed}", *overrides],
-    )
-    result = run(
-        recipe,
-        reward=ShuffledReward(reward, seed=seed) if shuffled else reward,
-        out=out / "run",
-    )
-    console.print(result.message)
+    if done < 4:
+        align(out, reward, seed=seed, overrides=overrides, shuffled=shuffled, console=console)
+        journal.write(4)
 
-    say(5, "Compare blindly", f"evaluate {out}/run --reward {out}/reward --group {group}")
+    say(5, "Compare blindly", f"evaluate {folder}/run --reward {folder}/reward --group {group}")
     evaluation = compare(out / "run", reward, settings, group=group, seed=seed)
-    say(6, "Write the report", f"report {out}/run")
+    say(6, "Write the report", f"report {folder}/run")
     page = write_report(out / "run", reward=out / "reward")
+    journal.write(LAST)
     console.print(f"\n[bold]{evaluation.verdict()}[/]")
-    console.print(f"report          {page}")
-    console.print(f"before / after  {out / 'run' / FOLDER / 'before_after.png'}")
+    console.print(f"report          {page}", markup=False)
+    console.print(f"before / after  {out / 'run' / FOLDER / SHEET}", markup=False)
     console.print(f"took {(time.monotonic() - started) / 60:.1f} minutes")
     return evaluation
 
@@ -157,15 +244,10 @@ def make_candidates(store: Store, settings: DemoConfig, *, seed: int) -> None:
         )
 
 
-def simulate(store: Store, settings: DemoConfig, *, group: str, seed: int) -> Simulated:
+def simulate(store: Store, annotators: Sequence[Annotator], *, seed: int) -> Simulated:
     """Step 2: rankings by simulated people of one group."""
     with progress("ranking") as on_progress:
-        return rank_queue(
-            store,
-            people(group, settings.num_annotators, seed=seed),
-            seed=seed,
-            on_progress=on_progress,
-        )
+        return rank_queue(store, annotators, seed=seed, on_progress=on_progress)
 
 
 def learn_reward(store: Store, simulated: Simulated, out: Path, *, seed: int) -> FitReport:
@@ -182,6 +264,28 @@ def learn_reward(store: Store, simulated: Simulated, out: Path, *, seed: int) ->
     )
 
 
+def align(
+    out: Path,
+    reward: RewardModel,
+    *,
+    seed: int,
+    overrides: Sequence[str],
+    shuffled: bool,
+    console: Console,
+) -> None:
+    """Step 4: PPO, from its last checkpoint if it was stopped. SystemExit if it is stopped now."""
+    path = json.dumps(str(out / "reward"))  # values of overrides are YAML, and any JSON text is
+    result = run(
+        load_config(TrainConfig, RECIPE, [f"reward.path={path}", f"seed={seed}", *overrides]),
+        reward=ShuffledReward(reward, seed=seed) if shuffled else reward,
+        out=out / "run",
+        resume=(out / "run" / CONFIG).is_file(),
+    )
+    console.print(result.message, markup=False)
+    if result.signal is not None:
+        raise SystemExit(result.exit_code)
+
+
 def compare(
     folder: Path, reward: RewardModel, settings: DemoConfig, *, group: str, seed: int
 ) -> Evaluation:
@@ -194,7 +298,6 @@ def compare(
             steps=settings.steps,
             seed=seed,
         ),
-        out=folder / FOLDER,
         gold=gold_of(group),
         gold_meaning=f"what the {group} annotators truly want",
         proxy=reward,

@@ -6,6 +6,7 @@ Left out: ranking and storing what comes out.
 """
 
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from imgalign.checkpoint import find_adapter, sha256
+from imgalign.config import load_config
 from imgalign.device import choose_device
 from imgalign.diffusion.attention import Attention
 from imgalign.diffusion.denoising import Denoiser, check_prompts
@@ -24,7 +26,10 @@ from imgalign.diffusion.families import LORA_FILE, family_of
 from imgalign.diffusion.loading import load_adapter, load_pipeline
 from imgalign.errors import InputError
 from imgalign.preferences.records import Provenance
+from imgalign.train.config import TrainConfig
+from imgalign.train.folder import CONFIG, METRICS
 
+SHIPPED = "storybook"
 Scheduler = Literal["ddim"]
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -211,6 +216,23 @@ class ImageGenerator:
                 unread = self.family.cut_text(provenance.prompt)
                 yield Generated(image=to_image(sample), provenance=provenance, unread=unread)
             done += len(batch)
+
+
+def run_of(adapter: Path) -> Path | None:
+    """The run that an adapter belongs to; None for an adapter from elsewhere."""
+    for folder in (adapter, Path(os.path.normpath(adapter / ".."))):
+        if (folder / CONFIG).is_file() and (folder / METRICS).is_file():
+            return folder
+    return None
+
+
+def model_under(adapter: Path | None) -> str:
+    """The model that a run, or one of its checkpoints, was trained on; else the shipped one.
+
+    CheckpointError where there is no adapter.
+    """
+    run = None if adapter is None else run_of(find_adapter(adapter))
+    return SHIPPED if run is None else load_config(TrainConfig, run / CONFIG).model
 
 
 def to_image(sample: Float[Tensor, "3 h w"]) -> Image.Image:

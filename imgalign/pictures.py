@@ -1,10 +1,14 @@
-"""Pictures on their way out: files with their provenance, and pixels as tensors.
+"""Pictures at the border: files with their provenance, and pixels as tensors.
 
-Images are float tensors `3 h w` in [0, 1] inside; PIL only here, at the border.
+Images are float tensors `3 h w` in [0, 1] inside; PIL only here.
 """
 
 import io
 import json
+import os
+import re
+import struct
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -12,10 +16,24 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from imgalign.checkpoint import UNFINISHED, reporting_full_disk, write_atomically
+from imgalign.errors import InputError
 from imgalign.generate import Generated
+
+NUMBERED = re.compile(r"(\d{5,})-\d+\.png")
+BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+"""What PIL raises for files that are not whole."""
 
 
 def png(image: Image.Image) -> bytes:
@@ -31,17 +49,67 @@ def as_tensor(image: Image.Image) -> Float[Tensor, "3 h w"]:
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
+def read_picture(path: Path, *, cure: str) -> Image.Image:
+    """The pixels of an image file; InputError with the `cure` where they cannot be read."""
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such image; {cure}") from None
+    except UnidentifiedImageError:
+        raise InputError(f"{path}: not an image; {cure}") from None
+    except BROKEN as error:
+        raise InputError(f"{path}: not a whole image ({error}); {cure}") from None
+
+
+def write_png(image: Image.Image, path: Path) -> None:
+    """Write a PNG file whole or not at all: what was there before stays until then.
+
+    StorageFullError when no space is left.
+    """
+    unfinished = path.with_name(f"{UNFINISHED}{path.name}")
+    with reporting_full_disk(path, "saving the image"):
+        try:
+            unfinished.write_bytes(png(image))
+            unfinished.replace(path)
+        except OSError:
+            unfinished.unlink(missing_ok=True)
+            raise
+
+
+def check_folder(path: Path) -> None:
+    """Make sure that a folder is there or can be made, before anything slow; InputError if not."""
+    nearest = next(each for each in (path, *path.parents) if each.exists())
+    if not nearest.is_dir():
+        raise InputError(f"{nearest}: expected a folder, got a file; choose another")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise InputError(f"{nearest}: may not be written to; choose another folder")
+
+
+def check_png(path: Path) -> None:
+    """Make sure that a PNG file can be written there; InputError if not."""
+    if path.suffix.lower() != ".png":
+        raise InputError(f"{path}: expected the name of a PNG file, such as {path.stem}.png")
+    if path.is_dir():
+        raise InputError(f"{path}: expected a file, got a folder; choose another name")
+    if not path.parent.is_dir():
+        raise InputError(f"{path.parent}: no such folder; make it, or choose another")
+
+
 def save_images(images: Iterable[Generated], folder: Path) -> Iterator[Path]:
     """Write each image as `<number>-<seed>.png` with its provenance beside it, and give its path.
 
-    Numbers go on after those already in the folder, so that nothing is overwritten.
+    Numbers go on after those already in the folder, so that nothing is overwritten. What is there
+    under such a name is whole, and has its provenance. StorageFullError when no space is left.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    number = 1 + max((int(path.stem.split("-")[0]) for path in folder.glob("0*-*.png")), default=-1)
+    taken = (NUMBERED.fullmatch(path.name) for path in folder.iterdir())
+    number = 1 + max((int(match[1]) for match in taken if match), default=-1)
     for image in images:
         path = folder / f"{number:05d}-{image.provenance.seed}.png"
-        path.write_bytes(png(image.image))
         facts = json.dumps(asdict(image.provenance), default=str, indent=2)
-        path.with_suffix(".json").write_text(f"{facts}\n", encoding="utf-8")
+        with reporting_full_disk(path, "saving the image"):
+            write_atomically(path.with_suffix(".json"), f"{facts}\n")
+        write_png(image.image, path)
         number += 1
         yield path

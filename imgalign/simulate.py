@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from PIL import Image
 
-from imgalign.pictures import as_tensor
+from imgalign.errors import InputError
+from imgalign.pictures import as_tensor, read_picture
 from imgalign.preferences.records import Item, Submission
 from imgalign.preferences.store import Store
 from imgalign.storybook.annotators import (
+    GROUPS,
     Annotator,
     Ceiling,
     Habits,
@@ -39,7 +40,9 @@ CAREFUL = Habits()
 
 
 def people(group: str, num: int, *, seed: int, habits: Habits = CAREFUL) -> list[Annotator]:
-    """`num` annotators of one group; the same ones for the same seed."""
+    """`num` annotators of one group; the same ones for the same seed. InputError without one."""
+    if group not in GROUPS:
+        raise InputError(f"group: expected one of {', '.join(GROUPS)}, got {group!r}")
     everybody = panel(num * 12, seed=seed, habits=habits)
     return [annotator for annotator in everybody if annotator.group == group][:num]
 
@@ -54,14 +57,15 @@ def rank_queue(
 ) -> Simulated:
     """Every annotator ranks every item that the store hands them.
 
-    Stopped and started again it goes on with what is left. All annotators are of one group.
+    Stopped and started again it goes on with what is left, and says what an uninterrupted call
+    would have said. All annotators are of one group.
     """
     (group,) = {annotator.group for annotator in annotators}
     for annotator in annotators:
         store.add_annotator(annotator.name, group=group)
     left = sum(store.counts(annotator.name, project=project).left for annotator in annotators)
     seen: dict[str, list[Impression]] = {}
-    verdicts: list[str] = []
+    num_done = 0
     for annotator in annotators:
         while (item := store.next_item(annotator.name, project=project)) is not None:
             if item.item_id not in seen:
@@ -78,20 +82,29 @@ def rank_queue(
                     reason=judgement.reason,
                 )
             )
-            verdicts.append(judgement.verdict)
-            on_progress(min(1.0, len(verdicts) / max(1, left)))
+            num_done += 1
+            on_progress(min(1.0, num_done / max(1, left)))
+    verdicts: list[str] = []
+    impressions_of: dict[str, list[Impression]] = {}
+    for annotator in annotators:
+        for said in store.rankings(annotator=annotator.name, project=project):
+            verdicts.append(said.verdict)
+            if said.item_id not in impressions_of:
+                impressions_of[said.item_id] = seen.get(said.item_id) or look(
+                    store, store.issued_item(said.item_id, annotator.name), annotator
+                )
     return Simulated(
         num_rankings=verdicts.count("ranked"),
         num_all_bad=verdicts.count("all_bad"),
         num_skipped=verdicts.count("skipped"),
-        ceiling=ceiling(list(seen.values()), habits=annotators[0].habits, seed=seed),
+        ceiling=ceiling(list(impressions_of.values()), habits=annotators[0].habits, seed=seed),
     )
 
 
 def look(store: Store, item: Item, annotator: Annotator) -> list[Impression]:
     """The annotator's impression of each candidate, in the order of the item."""
     shown = [store.image_for_token(token, annotator.name) for token in item.tokens]
-    pixels = torch.stack([as_tensor(Image.open(path)) for path in shown])
+    pixels = torch.stack([as_tensor(read_picture(path, cure="restore the file")) for path in shown])
     worth = impressions(
         [item.prompt] * len(shown), pixels, group=annotator.group, verifier=default_verifier()
     )

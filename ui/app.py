@@ -11,7 +11,8 @@ import logging
 import os
 import threading
 import warnings
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from socket import create_server, getaddrinfo, socket
 from types import FrameType
@@ -48,6 +49,8 @@ class Settings:
     """SQLAlchemy URL; None: IMGALIGN_DATABASE, else imgalign.db in the working folder."""
     images: Path = Path("images")
     runs: Path = Path("runs")
+    project: str = "default"
+    """Queue within the database that the Rank page works on."""
     model: str = "storybook"
     """The base model offered on the Generate page."""
     pages: tuple[str, ...] | None = None
@@ -57,6 +60,12 @@ class Settings:
     def __post_init__(self) -> None:
         if self.pages is not None and not (self.pages and set(self.pages) <= set(PAGES)):
             raise InputError(f"pages: expected some of {', '.join(PAGES)}, got {self.pages}")
+
+    @property
+    def address(self) -> str:
+        """Where a browser finds the app."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
 
     @property
     def on_loopback(self) -> bool:
@@ -83,7 +92,7 @@ def build_app(settings: Settings, store: Store) -> fastapi.FastAPI:
     app = fastapi.FastAPI(title="imgalign", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(routes.SameOrigin, loopback=settings.on_loopback)
     routes.add_error_handlers(app)
-    routes.add_rank_routes(app, store)
+    routes.add_rank_routes(app, store, project=settings.project)
     studio = Studio(store, Runs(settings.runs), Shelf())
     if settings.served != ("rank",):
         routes.add_studio_routes(app, studio.runs, studio.shelf)
@@ -137,12 +146,18 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def launch(settings: Settings) -> None:
-    """Serve until interrupted. InputError when the address cannot be had."""
+def launch(
+    settings: Settings, *, on_listening: Callable[[str], object] = lambda address: None
+) -> None:
+    """Serve until interrupted. InputError when the address cannot be had.
+
+    `on_listening` gets the app's address, with the port that port 0 became, once it answers there.
+    """
     with (
         _listen(settings.host, settings.port) as listening,
         Store.open(settings.database, images=settings.images) as store,
     ):
+        settings = replace(settings, port=listening.getsockname()[1])
         app = build_app(settings, store)
         if settings.served != ("rank",):
             threading.Thread(target=_warm_up, name="warm-up", daemon=True).start()
@@ -152,6 +167,8 @@ def launch(settings: Settings) -> None:
             timeout_graceful_shutdown=GRACE_SECONDS,
             server_header=False,
         )
+        # The socket takes connections already; they are answered as soon as the server runs.
+        on_listening(settings.address)
         Server(config).run(sockets=[listening])
 
 
@@ -185,7 +202,14 @@ def _page(blocks: gr.Blocks, name: str, settings: Settings, studio: Studio) -> N
         case "train":
             train.build(blocks, studio.runs)
         case "generate":
-            generate.build(blocks, studio.store, studio.runs, studio.shelf, model=settings.model)
+            generate.build(
+                blocks,
+                studio.store,
+                studio.runs,
+                studio.shelf,
+                model=settings.model,
+                project=settings.project,
+            )
 
 
 def _header(current: str, pages: tuple[str, ...]) -> str:

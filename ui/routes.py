@@ -26,12 +26,12 @@ PRIVATE = {
 }
 
 
-def add_rank_routes(app: fastapi.FastAPI, store: Store) -> None:
-    """What the ranking widget calls."""
+def add_rank_routes(app: fastapi.FastAPI, store: Store, *, project: str) -> None:
+    """What the ranking widget calls, on one project's queue."""
 
     @app.post("/api/rank/next")
     def next_item(request: rank.Request) -> rank.Shown:
-        return rank.next_item(store, request.annotator)
+        return rank.next_item(store, request.annotator, project=project)
 
     @app.post("/api/rank/submit")
     def submit(answer: rank.Answer) -> rank.Saved:

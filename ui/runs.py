@@ -10,6 +10,7 @@ must not wait for it.
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -210,7 +211,7 @@ class Runs:
         launches.mkdir(parents=True, exist_ok=True)
         command = [*self.command, *arguments]
         with self._log_path(name).open("ab") as log:
-            log.write(f"$ imgalign train {' '.join(arguments)}\n".encode())
+            log.write(f"$ imgalign train {shlex.join(arguments)}\n".encode())
             log.flush()
             child = subprocess.Popen(
                 command,

@@ -8,13 +8,13 @@ a gain in one number cannot hide a loss in another.
 Left out: what the measures are. They are handed in, and reward models never imported.
 """
 
+import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
 
-from imgalign.checkpoint import find_adapter, reporting_full_disk
-from imgalign.errors import InputError
+from imgalign.checkpoint import UNFINISHED, find_adapter, reporting_full_disk, sync_tree
 from imgalign.evaluate.comparison import Change, summarise
 from imgalign.evaluate.config import EvaluateConfig
 from imgalign.evaluate.evaluation import (
@@ -35,10 +35,11 @@ from imgalign.evaluate.judging import (
     mean_distances,
 )
 from imgalign.evaluate.origin import Origin, command_line, hardware, library_versions
-from imgalign.evaluate.pictures import save_pictures
-from imgalign.evaluate.subjects import choose_subjects, drift_of, known_prompts, run_of
-from imgalign.generate import Generated
+from imgalign.evaluate.pictures import Layout, remove_pictures, save_pictures
+from imgalign.evaluate.subjects import choose_subjects, drift_of, known_prompts
+from imgalign.generate import Generated, model_under, run_of
 from imgalign.generate import generate as generate_images
+from imgalign.pictures import check_folder
 from imgalign.policy import RewardModel
 from imgalign.progress import progress
 from imgalign.statistics import clustered_mean
@@ -60,7 +61,7 @@ __all__ = [
 def evaluate(
     settings: EvaluateConfig,
     *,
-    out: Path,
+    out: Path | None = None,
     gold: GoldMeasure | None = None,
     gold_meaning: str = "the gold measure",
     proxy: RewardModel | None = None,
@@ -73,22 +74,26 @@ def evaluate(
 ) -> Evaluation:
     """Make, judge and save both sides; the result and its pictures are then in the folder `out`.
 
+    `out` is `evaluation` in the run by default, or beside the weights of an adapter from elsewhere.
+
     `gold` decides the win rate and must be unknown to training; `proxy` is the reward that was
     maximised. What is not handed in is not measured, and its numbers are None. `kl_nats` is the KL
     of the aligned policy to the base per image; without it the run's own metrics are asked. An
-    earlier evaluation in `out` is replaced. Errors are of `imgalign.errors`.
+    earlier evaluation in `out` is replaced at the very end. Errors are of `imgalign.errors`.
     """
     started, clock = datetime.now(UTC), monotonic()
     adapter = find_adapter(settings.aligned)
     run = run_of(adapter)
-    if out.is_file():
-        raise InputError(f"{out}: expected a folder for the evaluation, got a file")
+    out = out or (run or adapter) / FOLDER
+    check_folder(out)
+    model = settings.model or model_under(adapter)
+    settings = settings.model_copy(update={"model": model})
     subjects = choose_subjects(settings, known_prompts(run) if run else frozenset())
     with progress("making pairs of images") as on_progress:
 
         def made(weights: Path | None, before: float) -> list[Generated]:
             images = generate(
-                settings.model,
+                model,
                 weights,
                 subjects.prompts,
                 seeds=subjects.seeds,
@@ -135,14 +140,39 @@ def evaluate(
             hardware=hardware(),
         ),
     )
-    with reporting_full_disk(run or out, "saving the evaluation"):
-        out.mkdir(parents=True, exist_ok=True)
-        (out / FILE).unlink(missing_ok=True)  # never the numbers of one beside another's pictures
-        columns, layout = settings.images_per_prompt, settings.pictures
-        save_pictures(base, out, "base", columns=columns, layout=layout)
-        save_pictures(aligned, out, "aligned", columns=columns, layout=layout)
-        evaluation.save(out)
+    save(evaluation, base, aligned, out, layout=settings.pictures)
     return evaluation
+
+
+def save(
+    evaluation: Evaluation,
+    base: Sequence[Generated],
+    aligned: Sequence[Generated],
+    out: Path,
+    *,
+    layout: Layout,
+) -> None:
+    """Put the result and its pictures into `out`, all or nothing; other files there stay.
+
+    StorageFullError when no space is left; an earlier evaluation is then still whole.
+    """
+    columns, unfinished = evaluation.images_per_prompt, out / f"{UNFINISHED}{FOLDER}"
+    with reporting_full_disk(out, "saving the evaluation"):
+        shutil.rmtree(unfinished, ignore_errors=True)
+        try:
+            unfinished.mkdir(parents=True)
+            save_pictures(base, unfinished, "base", columns=columns, layout=layout)
+            save_pictures(aligned, unfinished, "aligned", columns=columns, layout=layout)
+            evaluation.save(unfinished)
+            sync_tree(unfinished)
+            # From here on nothing needs space. Numbers go first and come last, so that they are
+            # never beside the pictures of another evaluation.
+            (out / FILE).unlink(missing_ok=True)
+            remove_pictures(out)
+            for path in sorted(unfinished.iterdir(), key=lambda path: path.name == FILE):
+                path.rename(out / path.name)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def checkpoint(images: Sequence[Generated]) -> Checkpoint:

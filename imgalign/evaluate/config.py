@@ -20,8 +20,9 @@ class EvaluateConfig(Config):
     """What it is compared with: another adapter, such as that of the round before. Null is the
     pretrained model alone."""
 
-    model: str = "storybook"
-    """The model under both: the shipped one, a folder in diffusers' layout, or a hub name."""
+    model: str | None = None
+    """The model under both: "storybook", a folder in diffusers' layout, or a hub name. Null is what
+    the run was trained on, or storybook for an adapter from elsewhere."""
 
     prompts: Path | None = None
     """Text file with one prompt per line, all of which are used. Null draws storybook prompts.

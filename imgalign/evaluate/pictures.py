@@ -11,12 +11,12 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from imgalign.errors import InputError
 from imgalign.generate import Generated
+from imgalign.pictures import read_picture
 from imgalign.preferences.records import Provenance
 
 Side = Literal["base", "aligned"]
@@ -29,18 +29,23 @@ LARGEST_SHEET = 64_000_000
 def save_pictures(
     images: Sequence[Generated], folder: Path, side: Side, *, columns: int, layout: Layout
 ) -> None:
-    """Save one side, `columns` images per prompt, and remove what was saved of it before.
+    """Save one side, `columns` images per prompt, in a folder without any.
 
     Where a sheet would be too large, files are written instead.
     """
-    for old in (folder / f"{side}.png", folder / f"{side}.json"):
-        old.unlink(missing_ok=True)
-    shutil.rmtree(folder / side, ignore_errors=True)
     width, height = images[0].image.size
     if layout == "sheets" and len(images) * width * height <= LARGEST_SHEET:
         save_sheet(images, folder, side, columns=columns)
     else:
         save_files(images, folder, side, columns=columns)
+
+
+def remove_pictures(folder: Path) -> None:
+    """Remove both sides, however they were saved."""
+    for side in get_args(Side):
+        for old in (folder / f"{side}.png", folder / f"{side}.json"):
+            old.unlink(missing_ok=True)
+        shutil.rmtree(folder / side, ignore_errors=True)
 
 
 def save_sheet(images: Sequence[Generated], folder: Path, side: Side, *, columns: int) -> None:
@@ -85,12 +90,8 @@ def cut(sheet: Image.Image, *, count: int, columns: int) -> Iterator[Image.Image
 
 
 def opened(path: Path) -> Image.Image:
-    """An image file in memory."""
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise InputError(f"{path}: not a readable image ({error}); evaluate again") from None
+    """An image file in memory; InputError where it cannot be read."""
+    return read_picture(path, cure="evaluate again")
 
 
 def name_of(number: int, columns: int) -> str:

@@ -54,14 +54,6 @@ def choose_subjects(settings: EvaluateConfig, known: frozenset[str]) -> Subjects
     return Subjects(prompts=prompts, seeds=tuple(seeds), num_left_out=left_out)
 
 
-def run_of(path: Path) -> Path | None:
-    """The run that an adapter belongs to; None for an adapter from elsewhere."""
-    for folder in (path, path.parent):
-        if (folder / CONFIG).is_file() and (folder / METRICS).is_file():
-            return folder
-    return None
-
-
 def known_prompts(run: Path) -> frozenset[str]:
     """All prompts that a run learned from or was stopped and selected by."""
     training, held_out = load_prompts(load_config(TrainConfig, run / CONFIG).prompts)

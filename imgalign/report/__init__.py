@@ -9,6 +9,7 @@ from pathlib import Path
 
 from imgalign.checkpoint import reporting_full_disk, write_atomically
 from imgalign.evaluate import FOLDER
+from imgalign.pictures import write_png
 from imgalign.report import page, sections
 from imgalign.report.record import RunRecord, read_run
 from imgalign.report.sheets import before_after
@@ -46,7 +47,7 @@ def write_report(
                 [record.evaluation.pairs[i].prompt for i in chosen],
                 subtitle=record.evaluation.verdict(),
             )
-            sheet.save((evaluation or run / FOLDER) / SHEET)
+            write_png(sheet, (evaluation or run / FOLDER) / SHEET)
     return target
 
 

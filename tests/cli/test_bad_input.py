@@ -1,12 +1,32 @@
 """What a user gets wrong ends in one clear line and exit code 2, and loses nothing."""
 
 import sqlite3
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from imgalign.candidates import ranking_command
 from imgalign.cli import main
+from imgalign.pictures import png
+from imgalign.preferences.records import Provenance
+from imgalign.preferences.store import Store
 
 RUN_FILES = "config.yaml", "metrics.jsonl"
+COLORS = ("red", "green")
+SOME = Provenance(
+    model="m",
+    adapter=None,
+    adapter_hash=None,
+    prompt="a red cat",
+    seed=0,
+    steps=1,
+    guidance_scale=1.0,
+    scheduler="ddim",
+    eta=0.0,
+    width=32,
+    height=32,
+)
 
 
 @pytest.fixture
@@ -91,3 +111,68 @@ def test_a_demo_into_a_folder_that_is_in_use_is_refused(one_line, tmp_path):
     (tmp_path / "demo" / "mine").touch()
     assert "demo" in one_line("demo")
     assert [path.name for path in (tmp_path / "demo").iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("demo",),
+        ("storybook", "rank"),
+        ("evaluate", "anything"),
+    ],
+)
+def test_an_unknown_taste_is_refused_before_anything_is_made(one_line, tmp_path, command):
+    line = one_line(*command, "--group", "nonsense")
+    assert "nonsense" in line
+    assert "dreamy" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [("demo",), ("generate", "--prompt", "a cat")])
+def test_a_file_where_a_folder_should_go_is_named_before_a_model_is_loaded(
+    one_line, tmp_path, monkeypatch, command
+):
+    monkeypatch.setattr("imgalign.generate.ImageGenerator.__init__", pytest.fail)
+    (tmp_path / "afile").write_text("mine")
+    for out in ("afile", "afile/below"):
+        assert one_line(*command, "--out", out).startswith("error: afile: expected a folder")
+    assert (tmp_path / "afile").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("out", "says"),
+    [
+        ("absent/x.png", "absent: no such folder"),
+        ("x.bogus", "x.bogus: expected the name of a PNG file"),
+        (".", ".: expected"),
+    ],
+)
+def test_a_drawing_that_cannot_be_saved_says_why(one_line, tmp_path, out, says):
+    assert says in one_line("storybook", "draw", "a red cat", "--out", out)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_path_that_looks_like_a_setting_is_still_a_path(one_line, tmp_path):
+    (tmp_path / "a").mkdir()
+    for name in ("a #b", "2024", "null", "[x]", "a: b", "'", '"', "é 😀"):
+        assert one_line("evaluate", name).startswith(f"error: {name}: no such folder")
+
+
+def test_a_damaged_candidate_is_named_without_an_address_in_memory(one_line, tmp_path):
+    with Store.open(None, images=tmp_path / "images") as store:
+        ids = [store.add_image(png(Image.new("RGB", (32, 32), color)), SOME) for color in COLORS]
+        store.add_item("a red cat", ids, source="test")
+        path = store.image_path(ids[0])
+    whole = path.read_bytes()
+    for damaged in (whole[:60], b"nothing"):
+        path.write_bytes(damaged)
+        line = one_line("storybook", "rank")
+        assert path.name in line
+        assert "restore" in line
+        assert "0x" not in line
+
+
+def test_the_command_that_ranks_a_queue_names_all_that_is_not_the_default():
+    assert ranking_command("default", None, Path("images")) == "imgalign ui"
+    found = ranking_command("my cats", "sqlite:///x.db", Path("pictures"))
+    assert found == "imgalign ui --project 'my cats' --database sqlite:///x.db --images pictures"

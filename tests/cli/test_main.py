@@ -1,6 +1,7 @@
 import resource
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 import typer
@@ -147,3 +148,28 @@ def test_help_loads_nothing_that_is_slow():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert result.stdout.splitlines()[-1] == "[]"
+
+
+def test_what_the_system_refuses_is_one_line_that_names_the_file(fail_with, capsys):
+    fail_with(PermissionError(13, "Permission denied", "runs/a.png"))
+    assert cli.main(["fail"]) == 2
+    assert capsys.readouterr() == ("", "error: runs/a.png: permission denied\n")
+
+
+def test_a_full_disk_anywhere_is_one_line_with_its_cure(fail_with, capsys):
+    fail_with(OSError(28, "No space left on device"))
+    assert cli.main(["fail"]) == 2
+    err = capsys.readouterr().err
+    assert err == "error: no space left on device; free some space and try again\n"
+
+
+def test_an_error_of_a_library_that_calls_itself_the_systems_keeps_its_words(fail_with, capsys):
+    fail_with(OSError("it is not\na model"))
+    assert cli.main(["fail"]) == 2
+    assert capsys.readouterr().err == "error: it is not a model\n"
+
+
+def test_tastes_on_the_command_line_are_those_of_the_storybook():
+    from imgalign.storybook.annotators import GROUPS
+
+    assert get_args(cli.Taste) == GROUPS

@@ -1,5 +1,6 @@
 """Blind comparison: what is counted, what is hidden from the judge, what training never saw."""
 
+import errno
 import json
 import logging
 from pathlib import Path
@@ -11,7 +12,13 @@ from PIL import Image
 
 from imgalign.checkpoint import ADAPTER, save_checkpoint
 from imgalign.config import dump_config
-from imgalign.errors import CheckpointError, ConfigError, InputError, NumericsError
+from imgalign.errors import (
+    CheckpointError,
+    ConfigError,
+    InputError,
+    NumericsError,
+    StorageFullError,
+)
 from imgalign.evaluate import EvaluateConfig, evaluate, load_evaluation
 from imgalign.evaluate.comparison import Pair, Summary, correlation, summarise
 from imgalign.evaluate.judging import (
@@ -90,7 +97,7 @@ def adapter(tmp_path: Path) -> Path:
     return folder
 
 
-def compare(adapter: Path, out: Path, *, made=noisy_images, settings=None, **measures):
+def compare(adapter: Path, out: Path | None, *, made=noisy_images, settings=None, **measures):
     settings = {"num_prompts": 6, "images_per_prompt": 2} | (settings or {})
     return evaluate(EvaluateConfig(aligned=adapter, **settings), out=out, generate=made, **measures)
 
@@ -452,6 +459,49 @@ def test_pictures_read_back_pixel_for_pixel(adapter, tmp_path, layout):
     assert (out / "base.png").exists() == (layout == "sheets")
 
 
+@pytest.mark.parametrize("failing", ["save_sheet", "write_atomically"])
+def test_a_full_disk_leaves_the_earlier_evaluation_whole(adapter, tmp_path, monkeypatch, failing):
+    out = tmp_path / "out"
+    compare(adapter, out, gold=brightness)
+    (out / "notes.txt").write_text("mine")
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+
+    def full(*arguments, **settings):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    module = "pictures" if failing == "save_sheet" else "evaluation"
+    monkeypatch.setattr(f"imgalign.evaluate.{module}.{failing}", full)
+    with pytest.raises(StorageFullError, match="saving the evaluation; free some space and try"):
+        compare(adapter, out, gold=brightness, settings={"num_prompts": 3})
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_other_files_beside_an_evaluation_stay(adapter, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    compare(adapter, out)
+    assert (out / "notes.txt").read_text() == "mine"
+    assert not list(out.glob(".tmp-*"))
+
+
+def test_an_evaluation_of_a_checkpoint_lies_in_its_run_where_reports_look(run, monkeypatch):
+    step = run / "step-000003"
+    monkeypatch.chdir(step)
+    for path in (step, step / ADAPTER, run, Path()):
+        found = compare(path, None, settings={"first_seed": 2_000_000 + len(str(path))})
+        assert load_evaluation(run) == found
+    assert [path.name for path in step.iterdir() if path.is_dir()] == []
+
+
+def test_the_model_is_that_of_the_run_unless_the_settings_say_another(run, tmp_path):
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text.replace("model: storybook", "model: some/model"))
+    assert compare(run, tmp_path / "out").base.model == "some/model"
+    assert compare(run, tmp_path / "out").settings["model"] == "some/model"
+    assert compare(run, tmp_path / "out", settings={"model": "other"}).base.model == "other"
+
+
 def test_provenance_is_beside_the_pictures(adapter, tmp_path):
     out = tmp_path / "out"
     compare(adapter, out, settings={"pictures": "files"})
@@ -478,7 +528,7 @@ def test_bad_input_is_one_clear_line(tmp_path, adapter):
     with pytest.raises(InputError, match=r"not an evaluation of this version \(at "):
         load_evaluation(tmp_path)
     (tmp_path / "out").write_text("")
-    with pytest.raises(InputError, match="expected a folder for the evaluation, got a file"):
+    with pytest.raises(InputError, match="out: expected a folder, got a file"):
         compare(adapter, tmp_path / "out")
 
 

@@ -1,4 +1,5 @@
 import hashlib
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -6,9 +7,13 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
+from imgalign.checkpoint import ADAPTER, find_adapter
+from imgalign.config import dump_config
+from imgalign.diffusion.denoising import Denoiser
 from imgalign.diffusion.policy import DiffusionPolicy, PolicyConfig
 from imgalign.errors import CheckpointError, InputError
-from imgalign.generate import ImageGenerator, generate
+from imgalign.generate import ImageGenerator, generate, model_under, run_of
+from imgalign.train.config import TrainConfig
 
 PROMPTS = ["a red house", "two blue boat and a tree", "the green tree"]
 SEEDS = [5, 6, 7]
@@ -168,3 +173,44 @@ def test_an_adapter_that_is_not_there_or_does_not_fit_is_refused(
     weights.write_bytes(b"torn")
     with pytest.raises(CheckpointError, match="cannot use this adapter"):
         ImageGenerator(model, adapter, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("latent", "expected"),
+    [
+        ((4, 8, 8), 32),  # as many as there may be at all
+        ((4, 64, 64), 8),
+        ((4, 128, 128), 2),
+        ((4, 512, 512), 1),  # more than the budget, and still one
+    ],
+)
+def test_small_latents_go_through_in_large_batches_and_large_ones_in_small(
+    generator, monkeypatch, latent, expected
+):
+    sizes = []
+
+    class EnoughError(Exception):
+        """Knowing the size of the batch, there is no need to denoise it."""
+
+    def note(self, prompts, **settings):
+        sizes.append(len(prompts))
+        raise EnoughError
+
+    monkeypatch.setattr(Denoiser, "sample", note)
+    monkeypatch.setattr(generator.family, "latent_shape", lambda width, height: latent)
+    images = generator.generate(["a boat"] * 40, seeds=range(40), steps=2)
+    with pytest.raises(EnoughError):
+        next(images)
+    assert sizes == [expected]
+
+
+def test_the_model_under_an_adapter_is_what_its_run_was_trained_on(tmp_path, adapter):
+    assert model_under(None) == "storybook"
+    assert model_under(adapter) == "storybook"  # from elsewhere: nobody knows
+    run = tmp_path / "run"
+    shutil.copytree(adapter, run / "step-000004", ignore=shutil.ignore_patterns("run"))
+    dump_config(TrainConfig(model="some/model"), run / "config.yaml")
+    (run / "metrics.jsonl").touch()
+    for path in (run / "step-000004", run / "step-000004" / ADAPTER):
+        assert model_under(path) == "some/model"
+        assert run_of(find_adapter(path)) == run

@@ -76,7 +76,14 @@ def store(url: str, tmp_path: Path) -> Iterator[Store]:
 def add_items(store: Store) -> Callable[..., list[str]]:
     """Queue items with prompts "a house, number 0", "... 1"; `text` becomes PNG text chunks."""
 
-    def add(count: int, *, num_images: int = 4, overlap: int = 3, **text: str) -> list[str]:
+    def add(
+        count: int,
+        *,
+        num_images: int = 4,
+        overlap: int = 3,
+        project: str = "default",
+        **text: str,
+    ) -> list[str]:
         item_ids = []
         for index in range(count):
             prompt = f"a house, number {index}"
@@ -86,7 +93,11 @@ def add_items(store: Store) -> Callable[..., list[str]]:
                 )
                 for k in range(num_images)
             ]
-            item_ids.append(store.add_item(prompt, image_ids, source="SECRET-RUN", overlap=overlap))
+            item_ids.append(
+                store.add_item(
+                    prompt, image_ids, source="SECRET-RUN", project=project, overlap=overlap
+                )
+            )
         return item_ids
 
     return add

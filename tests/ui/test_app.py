@@ -147,8 +147,33 @@ def test_a_port_that_is_taken_is_one_line(tmp_path, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(InputError, match=f"127.0.0.1:{port}: cannot listen there"):
-            launch(Settings(port=port))
+            launch(Settings(port=port), on_listening=pytest.fail)
     assert not (tmp_path / "imgalign.db").exists()
+
+
+def test_the_address_is_told_once_it_answers_with_its_true_port(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    told = []
+
+    def connect(address: str) -> None:
+        told.append(address)
+        port = int(address.removeprefix("http://127.0.0.1:"))
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+
+    monkeypatch.setattr("ui.app.build_app", lambda settings, store: settings)
+    monkeypatch.setattr("ui.app.Server.run", lambda self, sockets: None)
+    launch(Settings(port=0, pages=("rank",)), on_listening=connect)
+    assert len(told) == 1
+    assert not told[0].endswith(":0")
+    assert Settings(host="::1").address == "http://[::1]:7860"
+
+
+def test_the_rank_page_works_on_the_project_of_the_settings(store, add_items, tmp_path):
+    add_items(1)
+    (only,) = add_items(1, project="cats", num_images=2)
+    settings = Settings(images=tmp_path / "images", runs=tmp_path / "runs", project="cats")
+    with TestClient(build_app(settings, store), base_url=HERE) as client:
+        assert post(client, "next").json()["item"] == only
 
 
 def test_ctrl_c_ends_the_app_while_a_page_is_open(process):

@@ -145,3 +145,15 @@ def test_two_to_nine_pictures_can_be_ranked(store, add_items, num_images):
     rank.submit(store, answer(shown))
     (stored,) = store.rankings()
     assert len(stored.ranking) == num_images
+
+
+def test_only_items_of_the_project_are_shown_counted_and_taken_back(store, add_items):
+    add_items(1)
+    add_items(2, project="cats")
+    assert rank.next_item(store, "Ada").total == 1
+    cats = rank.next_item(store, "Ada", project="cats")
+    assert (cats.done, cats.total) == (0, 2)
+    rank.submit(store, answer(cats))
+    assert rank.next_item(store, "Ada").undo is None
+    assert rank.next_item(store, "Ada", project="cats").undo == "key-0001"
+    assert [each.project for each in store.rankings()] == ["cats"]

@@ -62,7 +62,7 @@ def test_the_form_becomes_a_launch(here):
     runs = Recorded(here / "runs")
     name = train.launch(runs, "mine", "runs/reward", " first ", "a=1\n\n# a remark\n b.c=2 \n")
     assert name == "first"
-    changes = ["reward.path=runs/reward", "a=1", "b.c=2"]
+    changes = ['reward.path="runs/reward"', "a=1", "b.c=2"]
     assert runs.launched == ("mine.yaml", "first", changes)
     assert train.launch(runs, "mine", "", "", "") == "mine"
     assert runs.launched == ("mine.yaml", "mine", [])

@@ -158,7 +158,13 @@ def generate(
 
 
 def send(
-    store: Store, shelf: Shelf, value: dict[str, Any] | None, *, how: str, overlap: int
+    store: Store,
+    shelf: Shelf,
+    value: dict[str, Any] | None,
+    *,
+    how: str,
+    overlap: int,
+    project: str = "default",
 ) -> int:
     """Store the pictures with how they were made, queue items to rank, and say how many.
 
@@ -180,7 +186,7 @@ def send(
     for prompt, kept in items:
         image_ids = list(dict.fromkeys(store.add_image(k.png, k.provenance) for k in kept))
         if len(image_ids) >= 2:
-            store.add_item(prompt, image_ids, source=source, overlap=overlap)
+            store.add_item(prompt, image_ids, source=source, project=project, overlap=overlap)
             queued += 1
     return queued
 
@@ -201,7 +207,9 @@ def restore(shelf: Shelf, last: str) -> dict[str, Any] | None:
     return value if ids and all(isinstance(i, str) and shelf.has(i) for i in ids) else None
 
 
-def build(page: gr.Blocks, store: Store, runs: Runs, shelf: Shelf, *, model: str) -> None:
+def build(
+    page: gr.Blocks, store: Store, runs: Runs, shelf: Shelf, *, model: str, project: str
+) -> None:
     """Draw the page inside the current Blocks."""
     models = Models()
     with gr.Row(elem_classes="page", equal_height=False):
@@ -274,7 +282,9 @@ def build(page: gr.Blocks, store: Store, runs: Runs, shelf: Shelf, *, model: str
         return stopped, gr.Button(visible=True), gr.Button(visible=False)
 
     def send_all(value: Any, how: str, people: float) -> None:
-        count = shown(lambda: send(store, shelf, value, how=how, overlap=int(people)))
+        count = shown(
+            lambda: send(store, shelf, value, how=how, overlap=int(people), project=project)
+        )
         gr.Info(f"{count} item{'s' * (count != 1)} queued on the Rank page")
 
     def add_idea(written: str, event: gr.EventData) -> str:

@@ -87,18 +87,19 @@ class TakenBack(BaseModel):
     reason: str | None
 
 
-def next_item(store: Store, annotator: str) -> Shown:
-    """The item this annotator should rank now, and the addresses of the one after."""
+def next_item(store: Store, annotator: str, *, project: str = "default") -> Shown:
+    """The item of a project that this annotator should rank now, and the addresses of the next."""
     if all(known.annotator_id != annotator for known in store.annotators()):
         store.add_annotator(annotator)
-    item = store.next_item(annotator)
-    counts = store.counts(annotator)
+    item = store.next_item(annotator, project=project)
+    counts = store.counts(annotator, project=project)
     total = counts.done + counts.left
-    latest = store.history(annotator, 1)
-    last_key = latest[0].key if latest else None
+    # An item that is taken back must come up on this page again: only of this project.
+    recent = (judged for judged in store.history(annotator) if judged.project == project)
+    last_key = next((judged.key for judged in recent), None)
     if item is None:
         return Shown(done=counts.done, total=total, undo=last_key)
-    after = store.next_item(annotator, holding=(item.item_id,))
+    after = store.next_item(annotator, project=project, holding=(item.item_id,))
     return Shown(
         item=item.item_id,
         prompt=item.prompt,

@@ -1,5 +1,6 @@
 """The Train page: start a run as its own process, watch it, stop it, go on with it."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from html import escape
@@ -66,7 +67,8 @@ def launch(runs: Runs, recipe: str | None, reward: str, name: str, overrides: st
         raise InputError("recipe: choose one first")
     lines = [line.strip() for line in overrides.splitlines()]
     chosen = name.strip() or runs.free_name(recipe)
-    changes = [f"reward.path={reward}"] if reward else []
+    # Values of overrides are YAML, and any JSON text is.
+    changes = [f"reward.path={json.dumps(reward)}"] if reward else []
     changes += [line for line in lines if line and not line.startswith("#")]
     runs.launch(recipes.read(recipe).path, name=chosen, overrides=changes)
     return chosen

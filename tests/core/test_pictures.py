@@ -1,0 +1,89 @@
+"""Files of pictures: whole or not at all, never overwritten."""
+
+import errno
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from imgalign.errors import InputError, StorageFullError
+from imgalign.generate import Generated
+from imgalign.pictures import check_folder, png, read_picture, save_images, write_png
+from imgalign.preferences.records import Provenance
+
+RED = Image.new("RGB", (8, 8), "red")
+
+
+def generated(seed: int) -> Generated:
+    provenance = Provenance(
+        model="m",
+        adapter=None,
+        adapter_hash=None,
+        prompt="a cat",
+        seed=seed,
+        steps=1,
+        guidance_scale=1.0,
+        scheduler="ddim",
+        eta=0.0,
+        width=8,
+        height=8,
+    )
+    return Generated(image=RED, provenance=provenance)
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """A disk that takes the first half of what is written."""
+
+    def write_half(path: Path, data: bytes) -> None:
+        with path.open("wb") as file:
+            file.write(data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    return lambda: monkeypatch.setattr(Path, "write_bytes", write_half)
+
+
+def test_numbers_go_on_after_those_in_the_folder_whatever_else_is_there(tmp_path):
+    for name in ("0foo-1.png", "00041-7.png", "123456-1.txt", "notes"):
+        (tmp_path / name).touch()
+    saved = list(save_images([generated(5), generated(6)], tmp_path))
+    assert [path.name for path in saved] == ["00042-5.png", "00043-6.png"]
+    assert json.loads((tmp_path / "00043-6.json").read_text())["seed"] == 6
+
+
+def test_a_full_disk_leaves_no_half_picture_and_says_what_to_do(tmp_path, full_disk):
+    images = save_images([generated(5), generated(6)], tmp_path)
+    first = next(images)
+    full_disk()
+    with pytest.raises(StorageFullError, match=r"00001-6.png: no space left .* free some space"):
+        next(images)
+    assert [path.name for path in tmp_path.glob("*.png")] == [first.name]
+    assert read_picture(first, cure="").tobytes() == RED.tobytes()
+    assert not list(tmp_path.glob(".tmp-*"))
+
+
+def test_a_picture_that_cannot_be_replaced_stays(tmp_path, full_disk):
+    path = tmp_path / "x.png"
+    write_png(RED, path)
+    full_disk()
+    with pytest.raises(StorageFullError):
+        write_png(Image.new("RGB", (8, 8), "blue"), path)
+    assert path.read_bytes() == png(RED)
+
+
+@pytest.mark.parametrize("content", [png(RED)[:50], b"", b"text"])
+def test_a_picture_that_is_not_whole_is_named_with_the_cure(tmp_path, content):
+    path = tmp_path / "x.png"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"x.png: not (an|a whole) image.*; look again") as caught:
+        read_picture(path, cure="look again")
+    assert "0x" not in str(caught.value)
+
+
+def test_a_folder_below_a_file_is_refused_and_a_new_one_is_not_made(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file: expected a folder, got a file"):
+        check_folder(tmp_path / "file" / "a" / "b")
+    check_folder(tmp_path / "new" / "folder")
+    assert not (tmp_path / "new").exists()
