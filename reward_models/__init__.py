@@ -19,11 +19,12 @@ def load(reward: str | Path, *, device: str = "cpu") -> "RewardModel":
     folder in open_clip's layout, "storybook", "hf-hub:owner/model" or "architecture:tag".
     InputError or CheckpointError say what is wrong with it.
     """
+    from imgalign.device import choose_device
     from reward_models.clip import ClipReward, load_towers
     from reward_models.contract import CONTRACT_FILE
     from reward_models.towers import names_towers
 
-    folder = Path(reward)
+    folder, target = Path(reward), choose_device(device)
     if (folder / CONTRACT_FILE).is_file() or not names_towers(str(reward)):
-        return ClipReward.from_pretrained(folder).to(device)
-    return ClipReward.zero_shot(load_towers(reward)).to(device)
+        return ClipReward.from_pretrained(folder).to(target)
+    return ClipReward.zero_shot(load_towers(reward)).to(target)

@@ -8,7 +8,7 @@ Shapes: b = images, m = members (heads), d = width of the towers' shared space. 
 """
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -27,6 +27,7 @@ from reward_models.contract import (
     Golden,
     HeadConfig,
     HeldOut,
+    Origin,
     Scale,
     check_golden,
     library_versions,
@@ -55,6 +56,7 @@ class ClipReward(nn.Module):
         scale: Scale | None = None,
         log_tie: Sequence[float] = (),
         held_out: HeldOut | None = None,
+        origin: Origin | None = None,
     ) -> None:
         super().__init__()
         self.towers = towers
@@ -63,6 +65,7 @@ class ClipReward(nn.Module):
         self.scale = scale or Scale()
         self.log_tie = tuple(log_tie)
         self.held_out = held_out
+        self.origin = origin
 
     @classmethod
     def zero_shot(cls, towers: Towers) -> "ClipReward":
@@ -146,6 +149,7 @@ class ClipReward(nn.Module):
             scale=contract.scale,
             log_tie=contract.log_tie,
             held_out=contract.held_out,
+            origin=contract.origin,
         )
         reward._load_weights(folder / WEIGHTS_FILE)
         reward.requires_grad_(False).eval()
@@ -192,15 +196,16 @@ class ClipReward(nn.Module):
         golden: Sequence[tuple[str, Float[Tensor, "3 _h _w"]]],
         data_hash: str = "",
         metrics: Mapping[str, float] | None = None,
+        beside: Callable[[Path], None] = lambda _: None,
     ) -> Contract:
-        """Write weights, contract, tokenizer and golden images, all or nothing.
+        """Write weights, contract, tokenizer, golden images and what `beside` adds, all or nothing.
 
         `golden`: prompts and images whose scores are recomputed at each load; they are stored as
-        PNG and scored as stored. An earlier reward model in `folder` is replaced; InputError where
-        the folder holds anything else. Scores on the CPU, whatever the device of the weights.
+        PNG and scored as stored. `beside` writes further files into the folder it is given. An
+        earlier reward model in `folder` is replaced; InputError as of `check_target`. Scores on
+        the CPU, whatever the device of the weights.
         """
-        if folder.exists() and not (folder / CONTRACT_FILE).is_file() and any(folder.iterdir()):
-            raise InputError(f"{folder}: holds something else than a reward model; name a new one")
+        check_target(folder)
         assert golden, "a contract without golden scores proves nothing"
         unfinished = folder.parent / f"{UNFINISHED}{folder.name}"
         device = self.device
@@ -217,6 +222,7 @@ class ClipReward(nn.Module):
                 records = self._write_golden(golden, unfinished)
                 contract = self._contract(records, data_hash, metrics or {})
                 write_contract(contract, unfinished)
+                beside(unfinished)
                 sync_tree(unfinished)
                 replace_folder(unfinished, folder)
             finally:
@@ -248,11 +254,23 @@ class ClipReward(nn.Module):
             scale=self.scale,
             log_tie=self.log_tie,
             held_out=self.held_out,
+            origin=self.origin,
             golden=tuple(golden),
             libraries=library_versions(),
             data_hash=data_hash,
             metrics=dict(metrics),
         )
+
+
+def check_target(folder: Path) -> None:
+    """InputError unless a reward model can be saved as `folder`: nothing yet, or an earlier one."""
+    if folder.is_dir():
+        if not (folder / CONTRACT_FILE).is_file() and any(folder.iterdir()):
+            raise InputError(f"{folder}: holds something else than a reward model; name a new one")
+        return
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise InputError(f"{folder}: expected a folder for the reward model, {there} is a file")
 
 
 def _shape(state: Mapping[str, Tensor], name: str) -> str:

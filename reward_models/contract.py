@@ -122,6 +122,16 @@ class Golden(Config):
     """The score when the folder was written."""
 
 
+class Origin(Config):
+    """The CLIP that a fit started from, which is the zero-shot baseline of what came of it."""
+
+    clip: str
+    """As `FitConfig.clip` names it; a folder with its whole path."""
+
+    weights: str
+    """sha256 over the towers' weights: the same name may come to hold others."""
+
+
 class Contract(Config):
     """All that a reward model needs beside its weights."""
 
@@ -155,6 +165,9 @@ class Contract(Config):
 
     held_out: HeldOut | None = None
     """Which prompts an evaluation may use; None when the reward was not fitted to rankings."""
+
+    origin: Origin | None = None
+    """Where the towers come from; None when the reward was not fitted to rankings."""
 
     libraries: dict[str, str] = Field(default_factory=dict)
     """Versions at the time of the fit; shown when golden scores drift."""

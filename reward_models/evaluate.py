@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imgalign.errors import InputError
+from imgalign.errors import CheckpointError, InputError
 from imgalign.policy import RewardModel
 from imgalign.preferences.agreement import annotator_ceiling, pair_agreement
 from imgalign.preferences.records import Ranking, tied_pairs
@@ -31,6 +31,7 @@ from reward_models.measures import (
     calibration,
     pair_accuracy,
 )
+from reward_models.towers import load_towers
 
 CHANCE = 0.5
 BOOTSTRAP_SEED = 0
@@ -90,6 +91,8 @@ class Evaluation:
     calibration: Calibration | None
     """None for a reward whose scores were never related to probabilities."""
     scores: Spread
+    baseline_missing: str | None = None
+    """Why a fitted reward stands without zero-shot CLIP."""
 
     def lines(self) -> list[str]:
         """The evaluation as text, one fact per line."""
@@ -107,6 +110,8 @@ class Evaluation:
                 f"  zero-shot CLIP       {_share(self.baseline.micro)}, "
                 f"so {100 * self.gain.value:+.1f} points{interval}"
             )
+        elif self.baseline_missing:
+            lines.append(f"  zero-shot CLIP       unknown: {self.baseline_missing}")
         if self.ceiling and self.share_of_ceiling is not None:
             lines.append(
                 f"  annotators' ceiling  {_share(self.ceiling.value)}, of which "
@@ -170,21 +175,48 @@ def evaluate(
     """Compare a reward's order with the annotators', beside a baseline on the same pairs.
 
     Of a reward that was fitted here, only the prompts it was tested on at the time of the fit
-    count: the contract remembers how prompts were split. Without `ceiling` it is measured on all
-    the rankings. InputError where no strict pair is left.
+    count: the contract remembers how prompts were split. Its baseline is the CLIP that the fit
+    started from, unless another is given. Without `ceiling` it is measured on all the rankings.
+    InputError where no strict pair is left.
     """
     ranked, _ = judged(rankings)
     known = ceiling or measured_ceiling(ranked)
     rule = reward.held_out if isinstance(reward, ClipReward) else None
-    if rule is not None:
+    missing = None
+    if isinstance(reward, ClipReward) and rule is not None:
         ranked = held_out(ranked, rule)
+        if baseline is None:
+            try:
+                baseline = starting_clip(reward)
+            except (CheckpointError, InputError) as error:
+                missing = str(error)
     return evaluate_scores(
         ranked,
         score_rankings(reward, ranked, images),
         baseline=None if baseline is None else score_rankings(baseline, ranked, images),
+        baseline_missing=missing,
         ceiling=known,
         log_odds=reward.scale.log_odds if isinstance(reward, ClipReward) else None,
     )
+
+
+def starting_clip(reward: ClipReward) -> ClipReward:
+    """Zero-shot CLIP as the fit of `reward` found it.
+
+    The reward's own towers if the fit left them as they were; else the CLIP that its contract
+    names. CheckpointError or InputError where that is unknown, cannot be loaded or has changed.
+    """
+    origin = reward.origin
+    if origin is None:
+        raise CheckpointError("the contract does not name the CLIP that the fit started from")
+    if reward.towers.weights_hash() == origin.weights:
+        return ClipReward.zero_shot(reward.towers)
+    towers = load_towers(origin.clip).to(reward.device)
+    if towers.weights_hash() != origin.weights:
+        raise CheckpointError(
+            f"{origin.clip}: no longer holds the weights that the fit started from"
+        )
+    return ClipReward.zero_shot(towers)
 
 
 def held_out(rankings: Sequence[Ranking], rule: HeldOut) -> list[Ranking]:
@@ -201,6 +233,7 @@ def evaluate_scores(
     baseline: Sequence[Sequence[float]] | None,
     ceiling: Ceiling | None,
     log_odds: float | None,
+    baseline_missing: str | None = None,
 ) -> Evaluation:
     """`evaluate` for scores at hand: those of each ranking's candidates, in their order.
 
@@ -220,6 +253,7 @@ def evaluate_scores(
         gain=(
             None if beside is None else accuracy_gain(margins, beside, prompts, seed=BOOTSTRAP_SEED)
         ),
+        baseline_missing=baseline_missing,
         chance=CHANCE,
         ceiling=ceiling,
         share_of_ceiling=accuracy.micro / ceiling.value if ceiling else None,

@@ -18,11 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from imgalign.device import choose_device
 from imgalign.errors import ConfigError, InputError
 from imgalign.preferences.records import Ranking, pairs
 from imgalign.preferences.splits import three_way_split
-from reward_models.clip import ClipReward
-from reward_models.contract import HeldOut, Scale, data_hash
+from reward_models.clip import ClipReward, check_target
+from reward_models.contract import HeldOut, Origin, Scale, data_hash
 from reward_models.data import (
     Features,
     ImageLoader,
@@ -67,13 +68,16 @@ def fit(
     `images` gives the pixels of an image id. `ceiling`: what a perfect model could reach; measured
     on overlapping rankings where it is not given. `weights`: importance of a ranking by its id, 1
     for those not named. Equal rankings, settings and seeds give equal weights on one machine.
-    InputError where a part of the split holds no preference.
+    InputError where a part of the split holds no preference, or `out` cannot be written.
     """
     started = time.monotonic()
+    check_target(out)  # before hours of work that could not be saved
+    device = choose_device(config.device)
     ranked, counts = judged(rankings)
     parts = _split(ranked, config)
     ordered = [ranking for part in parts.values() for ranking in part]
-    towers = load_towers(config.clip).to(config.device)
+    towers = load_towers(config.clip).to(device)
+    origin = Origin(clip=_whole_path(config.clip), weights=towers.weights_hash())
     data = index_rankings(ordered, _weights(ordered, weights or {}), device=towers.device)
     rows = _rows(parts, towers.device)
     image_blocks, text_blocks = config.unfreeze_image_blocks, config.unfreeze_text_blocks
@@ -148,6 +152,7 @@ def fit(
         scale=scale,
         log_tie=report.log_tie,
         held_out=HeldOut(seed=config.split_seed, validation=config.validation, test=config.test),
+        origin=origin,
     )
     golden = _golden(parts["train"], scores["train"])
     reward.requires_grad_(False).save(
@@ -155,8 +160,8 @@ def fit(
         golden=[(prompt, images(image)) for prompt, image in golden],
         data_hash=report.data_hash,
         metrics=report.metrics(),
+        beside=report.save,
     )
-    report.save(out)
     return report
 
 
@@ -252,6 +257,11 @@ def _golden(rankings: Sequence[Ranking], scores: Scores) -> list[tuple[str, str]
 
 def _accuracy(rankings: Sequence[Ranking], scores: Scores) -> float:
     return float(outcomes(pair_margins(rankings, scores)[0]).mean())
+
+
+def _whole_path(clip: str) -> str:
+    """A folder's name that holds in any working directory; other names as they are."""
+    return str(Path(clip).absolute()) if clip != "storybook" and Path(clip).is_dir() else clip
 
 
 def _line(ranking: Ranking) -> str:

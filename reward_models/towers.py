@@ -6,6 +6,7 @@ rebuilt from a contract without any network. Left out: the preference head (head
 Shapes: b = images or prompts, d = width of the shared space. Features have length 1.
 """
 
+import hashlib
 import warnings
 from copy import deepcopy
 from pathlib import Path
@@ -122,6 +123,14 @@ class Towers(nn.Module):
         ).input_ids
         return str(inner.decode(tokens[kept:])).strip()
 
+    def weights_hash(self) -> str:
+        """sha256 over names and values of all weights."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.cpu().reshape(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()
+
     def save_tokenizer(self, folder: Path) -> None:
         """Write the tokenizer's files beside a contract; nothing for the one open_clip ships."""
         if isinstance(self.tokenizer, HFTokenizer):
@@ -154,7 +163,11 @@ def load_towers(name: str | Path) -> Towers:
     gets wrong. InputError where nothing is there, CheckpointError where the weights do not fit.
     """
     model_name, tag, quick_gelu = resolve(str(name))
-    config = open_clip.get_model_config(model_name)
+    try:
+        config = open_clip.get_model_config(model_name)
+    except (ValueError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{name}: open_clip cannot find it ({reason})") from error
     if config is None:
         raise InputError(f"{name}: expected a model open_clip knows; see open_clip.list_models()")
     config = _canonical(config, quick_gelu=quick_gelu)

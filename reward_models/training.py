@@ -94,7 +94,7 @@ class FitConfig(Config):
     """Fits to try; the one with the lowest validation loss is kept, all are reported."""
 
     device: str = "cpu"
-    """Where to fit."""
+    """Where to fit: auto, cpu, cuda or cuda:1; "auto" is a GPU where there is one."""
 
 
 @dataclass(slots=True, kw_only=True)

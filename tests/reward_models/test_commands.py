@@ -1,0 +1,166 @@
+"""`imgalign reward` on a store, with a tiny CLIP: what it prints, refuses and leaves behind."""
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from imgalign.cli import main
+from imgalign.preferences.records import Provenance, Submission, tie_groups
+from imgalign.preferences.store import Store
+from reward_models import report
+from reward_models.images import encode_image
+
+NUM_PROMPTS, PER_PROMPT = 30, 3
+
+
+@pytest.fixture(scope="module", autouse=True)
+def unsynced():
+    """A hundred flushes to a busy disk take minutes, and no power cut is tested here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def where(tmp_path_factory, unsynced):
+    """Options that name a store in which somebody who likes red ranked everything."""
+    folder = tmp_path_factory.mktemp("store")
+    url = f"sqlite:///{folder}/imgalign.db"
+    generator = torch.Generator().manual_seed(0)
+    redness = {}
+    with Store.open(url, images=folder / "images", seed=0) as store:
+        for number in range(NUM_PROMPTS):
+            prompt, ids = f"a red fox {number}", []
+            for seed in range(PER_PROMPT):
+                colour = torch.rand(3, 1, 1, generator=generator)
+                made = Provenance(
+                    model="m",
+                    prompt=prompt,
+                    seed=seed,
+                    steps=1,
+                    guidance_scale=1.0,
+                    scheduler="ddim",
+                    eta=0.0,
+                    width=16,
+                    height=16,
+                )
+                ids.append(store.add_image(encode_image(colour.expand(3, 16, 16)), made))
+                redness[ids[-1]] = float(colour[0] - colour[1:].mean())
+            item = store.add_item(prompt, ids, source="test")
+            redness[item] = [redness[image] for image in ids]
+        store.add_annotator("ann")
+        while (shown := store.next_item("ann")) is not None:
+            store.submit(
+                Submission(
+                    key=shown.item_id,
+                    item_id=shown.item_id,
+                    annotator="ann",
+                    order=shown.order,
+                    ranking=tie_groups(redness[shown.item_id], tolerance=0.0),
+                )
+            )
+    return "--database", url, "--images", str(folder / "images")
+
+
+@pytest.fixture
+def train(where, clip_folder):
+    """Runs `imgalign reward train` into a folder and gives its exit code."""
+
+    def run(out: Path, *settings: str, clip: Path = clip_folder) -> int:
+        few = (f"clip={clip}", "epochs=3", "tower_epochs=2", *settings)
+        return main(["reward", "train", "--out", str(out), *where, *few])
+
+    return run
+
+
+@pytest.fixture
+def evaluated(where, capsys):
+    """Runs `imgalign reward eval` and gives the lines it prints."""
+
+    def run(reward: Path) -> list[str]:
+        capsys.readouterr()
+        assert main(["reward", "eval", str(reward), *where]) == 0
+        return capsys.readouterr().out.splitlines()
+
+    return run
+
+
+def test_evaluating_a_reward_prints_zero_shot_clip_beside_it(train, evaluated, tmp_path):
+    assert train(tmp_path / "reward") == 0
+    lines = evaluated(tmp_path / "reward")
+    fit = json.loads((tmp_path / "reward" / "report.json").read_text())
+    share = f"{100 * fit['test']['baseline']['micro']:.1f} %"
+    assert [line for line in lines if line.startswith(f"  zero-shot CLIP       {share}, so ")]
+    beside = "held-out pair accuracy", "  chance", "  annotators' ceiling", "calibration error"
+    assert all(any(line.startswith(name) for line in lines) for name in beside)
+
+
+def test_zero_shot_clip_is_the_clip_before_its_blocks_were_trained(train, evaluated, tmp_path):
+    unfrozen = "unfreeze_image_blocks=2", "tower_learning_rate=0.003", "learning_rate=1e-5"
+    assert train(tmp_path / "reward", *unfrozen) == 0
+    fit = json.loads((tmp_path / "reward" / "report.json").read_text())
+    assert fit["seeds"][0]["unfrozen_helped"]
+    share = f"{100 * fit['test']['baseline']['micro']:.1f} %"
+    assert any(
+        f"zero-shot CLIP       {share}, so" in line for line in evaluated(tmp_path / "reward")
+    )
+
+
+def test_a_starting_clip_that_is_gone_is_said_in_one_line(train, evaluated, tmp_path, clip_folder):
+    clip = tmp_path / "clip"
+    clip.symlink_to(clip_folder)
+    unfrozen = "unfreeze_image_blocks=2", "tower_learning_rate=0.003"
+    assert train(tmp_path / "reward", *unfrozen, clip=clip) == 0
+    clip.unlink()
+    (line,) = [line for line in evaluated(tmp_path / "reward") if "zero-shot CLIP" in line]
+    assert line.startswith(f"  zero-shot CLIP       unknown: {clip}: expected a folder with")
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("notes.txt", "notes.txt is a file"),
+        ("notes.txt/reward", "notes.txt is a file"),
+        ("thesis", "thesis: holds something else than a reward model"),
+    ],
+)
+def test_a_place_that_cannot_hold_a_reward_is_refused_before_the_fit(
+    train, tmp_path, capsys, out, message
+):
+    (tmp_path / "thesis").mkdir()
+    for name in ("notes.txt", "thesis/chapter.txt"):
+        (tmp_path / name).write_text("precious")
+    # A CLIP that is not there: reading it comes first in a fit.
+    assert train(tmp_path / out, clip=tmp_path / "no-clip") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_a_device_that_is_not_there_is_one_line(train, tmp_path, capsys):
+    assert train(tmp_path / "reward", "device=cuda:99") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: device: cuda:99 is not there")
+    assert train(tmp_path / "reward", "device=auto") == 0
+
+
+def test_a_disk_that_fills_up_while_the_report_is_written_leaves_the_earlier_reward(
+    train, tmp_path, capsys, monkeypatch
+):
+    out = tmp_path / "reward"
+    assert train(out) == 0
+    before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(report, "draw_reliability", full)
+    capsys.readouterr()
+    assert train(out, "seeds=[1]") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "no space left while saving the reward model reward" in line
+    assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["reward"]
