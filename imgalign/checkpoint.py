@@ -77,7 +77,7 @@ def save_checkpoint(
     disk raises `StorageFullError`, which names the newest checkpoint that still verifies.
     """
     final = step_folder(run, step)
-    with reporting_full_disk(run, f"saving step {step}"):
+    with reporting_full_disk(run, f"saving step {step}", advice=how_to_resume):
         run.mkdir(parents=True, exist_ok=True)
         remove_unfinished(run)
         unfinished = run / f"{UNFINISHED}{final.name}"
@@ -118,9 +118,7 @@ def remove_checkpoints_after(run: Path, step: int) -> None:
 
 def remove_checkpoint(folder: Path) -> None:
     """Remove one checkpoint; renamed first, lest a half removed one looks like a damaged one."""
-    doomed = folder.parent / f"{UNFINISHED}old-{folder.name}"
-    folder.rename(doomed)
-    shutil.rmtree(doomed, ignore_errors=True)
+    shutil.rmtree(set_aside(folder), ignore_errors=True)
 
 
 def remove_unfinished(run: Path) -> None:
@@ -134,12 +132,19 @@ def remove_unfinished(run: Path) -> None:
 
 def replace_folder(source: Path, target: Path) -> None:
     """Rename a folder into place; a folder that was there is moved aside first, then removed."""
-    aside = target.parent / f"{UNFINISHED}old-{target.name}"
-    if target.exists():
-        target.rename(aside)
+    aside = set_aside(target) if target.exists() else None
     source.rename(target)
     sync_folder(target.parent)
-    shutil.rmtree(aside, ignore_errors=True)
+    if aside is not None:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def set_aside(folder: Path) -> Path:
+    """Rename a folder to where nobody reads it; what a crash left there before is removed first."""
+    aside = folder.parent / f"{UNFINISHED}old-{folder.name}"
+    if aside.exists():
+        shutil.rmtree(aside)
+    return folder.rename(aside)
 
 
 def write_manifest(folder: Path, step: int) -> None:
@@ -332,23 +337,33 @@ def lock_run(run: Path) -> Iterator[None]:
         yield
 
 
+def how_to_try_again(place: Path) -> str:
+    """Advice for work that is simply done once more."""
+    return "free some space and try again"
+
+
+def how_to_resume(run: Path) -> str:
+    """Advice for a training run: what is safe, and how to go on."""
+    good = latest_checkpoint(run)
+    newest = (
+        "no checkpoint had been saved before"
+        if good is None
+        else f"nothing older was lost, the newest good checkpoint is {good.name}"
+    )
+    return f"{newest}; free some space and resume"
+
+
 @contextmanager
-def reporting_full_disk(run: Path, doing: str) -> Iterator[None]:
-    """Turn a full disk (or quota, or file size limit) into a `StorageFullError`."""
+def reporting_full_disk(
+    place: Path, doing: str, *, advice: Callable[[Path], str] = how_to_try_again
+) -> Iterator[None]:
+    """Turn a full disk (or quota, or file size limit) into a `StorageFullError` with `advice`."""
     try:
         yield
     except (OSError, SafetensorError) as error:
         if isinstance(error, StorageFullError) or not disk_is_full(error):
             raise
-        good = latest_checkpoint(run)
-        newest = (
-            "no checkpoint had been saved before"
-            if good is None
-            else f"nothing older was lost, the newest good checkpoint is {good.name}"
-        )
-        raise StorageFullError(
-            f"{run}: no space left while {doing}; {newest}; free some space and resume"
-        ) from error
+        raise StorageFullError(f"{place}: no space left while {doing}; {advice(place)}") from error
 
 
 def disk_is_full(error: OSError | SafetensorError) -> bool:

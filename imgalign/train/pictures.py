@@ -11,7 +11,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from imgalign.checkpoint import reporting_full_disk
+from imgalign.checkpoint import how_to_resume, reporting_full_disk
 from imgalign.diffusion.policy import DiffusionPolicy
 from imgalign.policy import Policy
 
@@ -57,7 +57,8 @@ def save_grid(images: Float[Tensor, "n 3 h w"], path: Path, *, columns: int) -> 
     pixels = (grid.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
-    with reporting_full_disk(path.parent.parent, f"writing {path.name}"):
+    run = path.parent.parent
+    with reporting_full_disk(run, f"writing {path.name}", advice=how_to_resume):
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".tmp")
         unfinished.write_bytes(buffer.getvalue())

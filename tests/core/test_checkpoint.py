@@ -24,6 +24,9 @@ from imgalign.checkpoint import (
     lock_run,
     mark,
     read_marker,
+    remove_checkpoint,
+    replace_folder,
+    reporting_full_disk,
     save_checkpoint,
     save_state,
     verify,
@@ -117,6 +120,55 @@ def test_saving_the_same_step_again_replaces_it(tmp_path):
     folder = save_checkpoint(tmp_path, 1, write=write_adapter)
     verify(folder)
     assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", ADAPTER]
+
+
+def test_every_file_and_folder_of_a_checkpoint_is_on_the_disk_before_it_gets_its_name(
+    tmp_path, monkeypatch
+):
+    synced, fsync = [], os.fsync
+
+    def record(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        synced.append(path.relative_to(tmp_path).as_posix())
+        fsync(descriptor)
+
+    def write(folder: Path) -> None:
+        write_adapter(folder)
+        (folder / "deep").mkdir()
+        (folder / "deep" / "note").touch()
+
+    monkeypatch.setattr(checkpoint.os, "fsync", record)
+    save_checkpoint(tmp_path, 1, write=write)
+    inside = [ADAPTER, "manifest.json", "deep", "deep/note"]
+    before = {".tmp-step-000001", *(f".tmp-step-000001/{name}" for name in inside)}
+    assert before <= set(synced[: synced.index(".")])  # "." is the run: the new name is in there
+
+
+def test_what_a_kill_left_of_an_earlier_replacement_is_in_nobodys_way(tmp_path):
+    for name in ("mine", "step-000001"):
+        aside = tmp_path / f".tmp-old-{name}"
+        aside.mkdir()
+        (aside / "left over").touch()
+    for name in ("mine", "new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    replace_folder(tmp_path / "new", tmp_path / "mine")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["new"]
+    (tmp_path / "step-000001").mkdir()
+    (tmp_path / "step-000001" / ADAPTER).touch()
+    remove_checkpoint(tmp_path / "step-000001")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_full_disk_outside_training_advises_to_try_again_and_speaks_of_no_checkpoint(tmp_path):
+    with (
+        pytest.raises(StorageFullError) as caught,
+        reporting_full_disk(tmp_path, "saving the evaluation"),
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert str(caught.value) == (
+        f"{tmp_path}: no space left while saving the evaluation; free some space and try again"
+    )
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
