@@ -10,7 +10,7 @@ from signal import Signals
 
 import torch
 
-from imgalign.checkpoint import lock_run
+from imgalign.checkpoint import how_to_resume, lock_run, reporting_full_disk
 from imgalign.device import choose_device
 from imgalign.diffusion.loading import load_pipeline
 from imgalign.diffusion.policy import DiffusionPolicy
@@ -19,8 +19,8 @@ from imgalign.errors import ConfigError
 from imgalign.metrics import RunState, RunStatus, read_status, write_status
 from imgalign.policy import Policy, RewardModel
 from imgalign.train.config import RewardConfig, TrainConfig
-from imgalign.train.folder import begin, claim
-from imgalign.train.loop import OnStep, Prompts, Rewards, Session, examine_policy, rng_apart
+from imgalign.train.folder import begin, claim, run_prompts
+from imgalign.train.loop import OnStep, Rewards, Session, examine_policy, rng_apart
 from imgalign.train.prompts import load_prompts
 from imgalign.train.stopping import RunEnd, StopRequest
 
@@ -65,24 +65,27 @@ def run(
     `policy` replaces the model that the settings name. SIGTERM and Ctrl-C end the run after saving;
     the result then says so. Errors are of `imgalign.errors`, and leave the newest checkpoint good.
     """
-    training, held_out = load_prompts(settings.prompts)
-    if settings.prompts_per_iteration > len(training):
+    claim(out, resume=resume)
+    prompts = run_prompts(out) if resume else load_prompts(settings.prompts)
+    num_prompts = len(prompts.training)
+    if settings.prompts_per_iteration > num_prompts:
         raise ConfigError(
-            f"prompts_per_iteration: expected at most {len(training)}, the number of training "
+            f"prompts_per_iteration: expected at most {num_prompts}, the number of training "
             f"prompts, got {settings.prompts_per_iteration}"
         )
-    claim(out, resume=resume)
-    total, step = settings.iterations, 0
+    with reporting_full_disk(out, "making the run folder"):
+        out.mkdir(parents=True, exist_ok=True)
+    total = settings.iterations
     with lock_run(out), StopRequest() as stop, rng_apart():
-        checkpoint = begin(out, settings, resume=resume)
+        checkpoint = begin(out, settings, prompts, resume=resume)
         torch.manual_seed(settings.seed)
         try:
-            write_status(out, RunStatus.of_this_process("running", step, total))
+            say(out, RunStatus.of_this_process("running", 0, total))
             session = Session(
                 settings,
                 policy=policy or load_policy(settings),
                 rewards=Rewards(training=reward, held_out=held_out_reward or reward),
-                prompts=Prompts(training=training, held_out=held_out),
+                prompts=prompts,
                 out=out,
                 stop=stop,
                 on_step=on_step,
@@ -96,7 +99,7 @@ def run(
             raise
         message = explain(end, session)
         state: RunState = "stopped" if end == "signal" else "finished"
-        write_status(out, RunStatus.of_this_process(state, session.step, total, message=message))
+        say(out, RunStatus.of_this_process(state, session.step, total, message=message))
         return RunResult(
             folder=out,
             end=end,
@@ -144,6 +147,12 @@ def explain(end: RunEnd, session: Session) -> str:
             )
         case "signal":
             return f"stopped at step {step}; resume with --resume"
+
+
+def say(out: Path, status: RunStatus) -> None:
+    """Write `status.json`; StorageFullError where the disk is full."""
+    with reporting_full_disk(out, "writing status.json", advice=how_to_resume):
+        write_status(out, status)
 
 
 def leave_word(out: Path, state: RunState, total: int, error: BaseException) -> None:

@@ -21,6 +21,9 @@ MAY_CHANGE = (
 """Settings that a resumed run may have otherwise; any other change would make it another run."""
 
 
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
 class RewardConfig(Config):
     """Which reward models; the command line loads them."""
 
@@ -41,7 +44,7 @@ class OptimizerConfig(Config):
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     """Pull of the adapter towards zero, which is the pretrained model."""
 
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     """Memory of the gradient's mean and of its square."""
 
     warmup_iterations: NonNegativeInt = 0

@@ -1,6 +1,7 @@
 """A run's folder: claimed once, never overwritten, and resumed only with the settings it had.
 
 runs/<name>/config.yaml      settings, so that the run can be repeated
+            prompts.json     the prompts themselves: their file may be moved or edited later
             metrics.jsonl    one object per iteration
             status.json      running, stopped, finished or failed; time left
             samples/         step-000010.png, ...
@@ -8,33 +9,39 @@ runs/<name>/config.yaml      settings, so that the run can be repeated
             best.json        latest.json
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
 from imgalign.checkpoint import (
+    UNFINISHED,
     checkpoints,
     latest_checkpoint,
     load_state,
     remove_unfinished,
     reporting_full_disk,
+    write_atomically,
 )
 from imgalign.config import dump_config, load_config
 from imgalign.errors import CheckpointError, ConfigError, InputError
 from imgalign.metrics import read_metrics
 from imgalign.train.config import MAY_CHANGE, TrainConfig
+from imgalign.train.prompts import Prompts
 
 CONFIG = "config.yaml"
+PROMPTS = "prompts.json"
 METRICS = "metrics.jsonl"
 STATE = "trainer"
 
 
 def claim(out: Path, *, resume: bool) -> None:
-    """Make sure of a folder for a run, before anything slow is done; nothing in it changes.
+    """Refuse a folder that a run may not have, before anything slow is done; changes nothing.
 
     Without `resume` it must be new or empty, with it there must be a run. InputError otherwise.
     """
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: expected a folder for the run, got a file")
+    for place in (out, *out.parents):
+        if place.exists() and not place.is_dir():
+            raise InputError(f"{place}: expected a folder for the run, got a file")
     begun = (out / CONFIG).is_file()
     if resume and not begun:
         raise InputError(f"{out}: no run to resume here (no {CONFIG}); start one without --resume")
@@ -44,13 +51,12 @@ def claim(out: Path, *, resume: bool) -> None:
             f"{out}: already holds a run ({saved}); go on with --resume, or choose another folder"
         )
     if not resume and not begun and out.exists():
-        strange = sorted(path.name for path in out.iterdir() if path.name != ".lock")
+        names = sorted(path.name for path in out.iterdir())
+        strange = [name for name in names if name != ".lock" and not name.startswith(UNFINISHED)]
         if strange:
             raise InputError(
                 f"{out}: expected a new or empty folder, found {strange[0]!r}; choose another"
             )
-    with reporting_full_disk(out, "making the run folder"):
-        out.mkdir(parents=True, exist_ok=True)
 
 
 def holds_work(out: Path) -> bool:
@@ -58,8 +64,8 @@ def holds_work(out: Path) -> bool:
     return bool(checkpoints(out) or read_metrics(out / METRICS))
 
 
-def begin(out: Path, settings: TrainConfig, *, resume: bool) -> Path | None:
-    """Write the settings and return the checkpoint to go on from, if there is one.
+def begin(out: Path, settings: TrainConfig, prompts: Prompts, *, resume: bool) -> Path | None:
+    """Write settings and prompts and return the checkpoint to go on from, if there is one.
 
     The caller holds the folder's lock. ConfigError where a resumed run would become another one;
     CheckpointError where it has checkpoints and none verifies.
@@ -74,11 +80,30 @@ def begin(out: Path, settings: TrainConfig, *, resume: bool) -> Path | None:
                 f"{out}: none of its {len(checkpoints(out))} checkpoints is whole; "
                 "start again in another folder"
             )
-    with reporting_full_disk(out, f"writing {CONFIG}"):
-        unfinished = out / f".tmp-{CONFIG}"
+    with reporting_full_disk(out, "writing the settings"):
+        unfinished = out / f"{UNFINISHED}{CONFIG}"
         dump_config(settings, unfinished)
         unfinished.replace(out / CONFIG)
+        if not resume:  # after the settings, by which `claim` knows that the folder is a run's
+            write_atomically(out / PROMPTS, json.dumps(prompts._asdict(), indent=1) + "\n")
     return found
+
+
+def run_prompts(run: Path) -> Prompts:
+    """What a run learned from, and what it was stopped and selected by, as kept at its start.
+
+    CheckpointError where that was not kept or is damaged.
+    """
+    path = run / PROMPTS
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return Prompts(tuple(map(str, kept["training"])), tuple(map(str, kept["held_out"])))
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{path}: missing, so nobody knows what this run learned from; start a new run"
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: damaged ({error}); start a new run") from None
 
 
 def refuse_changes(before: TrainConfig, now: TrainConfig) -> None:

@@ -17,6 +17,7 @@ import torch
 from imgalign.algorithms.ppo import measure_kl
 from imgalign.checkpoint import (
     checkpoints,
+    how_to_resume,
     mark,
     remove_checkpoints_after,
     reporting_full_disk,
@@ -25,13 +26,14 @@ from imgalign.checkpoint import (
     step_folder,
 )
 from imgalign.doctor import Check, examine, require
+from imgalign.errors import ConfigError
 from imgalign.metrics import MetricsWriter, ProgressLine, RunStatus, Value, write_status
 from imgalign.policy import Policy, RewardModel
 from imgalign.train.config import TrainConfig
 from imgalign.train.folder import METRICS, STATE, load_trainer_state
 from imgalign.train.learner import Learner
 from imgalign.train.pictures import painter_of, save_grid
-from imgalign.train.prompts import EVALUATION_SEEDS, iteration_prompts, training_seed
+from imgalign.train.prompts import EVALUATION_SEEDS, Prompts, iteration_prompts, training_seed
 from imgalign.train.rollout import Interrupted, collect
 from imgalign.train.stopping import BestSoFar, RunEnd, StopRequest
 
@@ -39,14 +41,6 @@ OnStep: TypeAlias = Callable[[int, Mapping[str, Value]], None]
 
 HELD_OUT_SEEDS = EVALUATION_SEEDS[10_000:]
 """Apart from the small seeds that people try out, and from every training seed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prompts:
-    """What a run asks for; no prompt is in both."""
-
-    training: tuple[str, ...]
-    held_out: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +57,12 @@ class Snapshot:
 
     weights: list[torch.Tensor]
     state: dict[str, Any]
+    budget: float
+    """The KL budget, in nats, that it was kept for."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Fit for a checkpoint; its fields by name."""
+        return {"weights": self.weights, "state": self.state, "budget": self.budget}
 
 
 class Session:
@@ -105,8 +105,17 @@ class Session:
 
     # --- state
 
+    def whole_state(self) -> dict[str, Any]:
+        """What a checkpoint needs beside the weights: to go on, and to go back inside the budget.
+
+        Whether this step's weights are inside is measured by the next one only, so a resumed run
+        has to remember the earlier ones that are.
+        """
+        inside = None if self.inside is None else self.inside.state_dict()
+        return {**self.state_dict(), "inside": inside}
+
     def state_dict(self) -> dict[str, Any]:
-        """All but the weights; prompts and seeds follow from the step alone."""
+        """One step, but for the weights; prompts and seeds follow from the step alone."""
         return {
             "step": self.step,
             "learner": self.learner.state_dict(),
@@ -128,6 +137,9 @@ class Session:
         # Loading may have put new tensors in place of those that the optimizer knows.
         self.learner = self._new_learner()
         self.load_state_dict(state)
+        inside, budget = state.get("inside"), self.settings.kl_budget_nats
+        if inside is not None and budget is not None and inside["budget"] <= budget:
+            self.inside = Snapshot(**inside)
         self.saved_step = self.step
         remove_checkpoints_after(self.out, self.step)
         self._mark_best()
@@ -140,7 +152,7 @@ class Session:
 
         def write(folder: Path) -> None:
             self.policy.save(folder)
-            save_state(folder, STATE, self.state_dict())
+            save_state(folder, STATE, self.whole_state())
 
         protect = [] if self.best.step is None else [self.best.step]
         save_checkpoint(
@@ -155,13 +167,22 @@ class Session:
             mark(self.out, "best", best.step, {"held_out_reward": best.score})
 
     def _snapshot(self) -> Snapshot | None:
-        if self.settings.kl_budget_nats is None:
+        budget = self.settings.kl_budget_nats
+        if budget is None:
             return None
-        return Snapshot(weights=self.learner.weights(), state=self.state_dict())
+        return Snapshot(weights=self.learner.weights(), state=self.state_dict(), budget=budget)
 
-    def _back_inside_budget(self) -> None:
-        """Return to the last weights whose KL was inside the budget; later checkpoints go."""
-        assert self.inside is not None
+    def _back_inside_budget(self, kl: float) -> None:
+        """Return to the last weights whose KL was inside the budget; later checkpoints go.
+
+        ConfigError where a run was resumed with a smaller budget than its weights had spent.
+        """
+        if self.inside is None:
+            raise ConfigError(
+                f"kl_budget_nats: expected at least {kl:.4g}, which step {self.step - 1} that the "
+                f"run was resumed from has spent, got {self.settings.kl_budget_nats}; resume with "
+                "more, or start a new run"
+            )
         self.learner.set_weights(self.inside.weights)
         self.load_state_dict(self.inside.state)
         remove_checkpoints_after(self.out, self.step)
@@ -175,7 +196,7 @@ class Session:
         path = self.out / METRICS
         total = self.settings.iterations
         with (
-            reporting_full_disk(self.out, "training"),
+            reporting_full_disk(self.out, "training", advice=how_to_resume),
             # A run that is begun again measures step 0 again.
             MetricsWriter(path, resume_step=self.step or -1) as metrics,
             ProgressLine(total, done=self.step) as progress,
@@ -186,7 +207,9 @@ class Session:
             if self.step == 0:
                 self._record(metrics, self._measure())
                 self._draw()
-            self.inside = self.pending = self._snapshot()
+            self.pending = self._snapshot()
+            if self.step == 0:  # the pretrained model: its KL is 0
+                self.inside = self.pending
             end = self._end()
             while end is None:
                 try:
@@ -248,7 +271,7 @@ class Session:
         if budget is not None and max(measured) > budget:
             if measured[0] <= budget:
                 self.inside = self.pending
-            self._back_inside_budget()
+            self._back_inside_budget(measured[0])
             return "kl budget"
         self.inside, self.pending = self.pending, self._snapshot()
         if self._due(self.settings.samples.every):
@@ -304,7 +327,10 @@ class Session:
         checks = examine_policy(self.policy, self.prompts.training, self.settings, fresh=fresh)
         require(checks)
         floor = next(check for check in checks if check.name.startswith("noise floor"))
-        progress.say(f"{len(checks)} checks passed; {floor.name}: {floor.measured}")
+        progress.say(
+            f"{len(checks)} checks passed; {floor.name}: {floor.measured}, "
+            f"expected {floor.expected}"
+        )
 
     def _draw(self) -> None:
         samples = self.settings.samples

@@ -10,10 +10,10 @@ torch's CPU generator looks at no others: seeds 5 and 2**32 + 5 give the same no
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from imgalign.config import Config
 from imgalign.errors import InputError
@@ -41,12 +41,19 @@ class PromptsConfig(Config):
     num_held_out: Annotated[int, Field(ge=0)] = 16
     """How many prompts are held out, where no file says which. 0 measures nothing on the side."""
 
-    seed: int = 7001
+    seed: NonNegativeInt = 7001
     """Draws the storybook prompts. Differs from the seeds that evaluation draws its own with."""
 
 
-def load_prompts(config: PromptsConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Training and held-out prompts, without a prompt that is in both.
+class Prompts(NamedTuple):
+    """What a run asks for; no prompt is in both."""
+
+    training: tuple[str, ...]
+    held_out: tuple[str, ...]
+
+
+def load_prompts(config: PromptsConfig) -> Prompts:
+    """The prompts that the settings name, as they are now.
 
     InputError for a missing or empty file, or when nothing is left to train on.
     """
@@ -69,7 +76,7 @@ def load_prompts(config: PromptsConfig) -> tuple[tuple[str, ...], tuple[str, ...
             f"{config.file}: no prompt is left to train on after {len(held_out)} were held out; "
             "add prompts or lower prompts.num_held_out"
         )
-    return training, held_out
+    return Prompts(training, held_out)
 
 
 def read_prompts(path: Path) -> tuple[str, ...]:

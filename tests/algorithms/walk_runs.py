@@ -1,0 +1,58 @@
+"""Runs on the random walk, and what is compared of them."""
+
+from pathlib import Path
+
+import torch
+from random_walk import Brightness, RandomWalk, walk_settings
+from safetensors.torch import load_file
+
+from imgalign import train
+from imgalign.checkpoint import ADAPTER, checkpoints
+from imgalign.metrics import read_metrics
+
+CLOCK = {"seconds", "images_per_second", "peak_memory_gb"}
+
+
+class Killed(BaseException):
+    """Raised by an observer, it ends a run before anything more is saved, as kill -9 does."""
+
+
+def killed_at(number: int):
+    def on_step(step, values):
+        if step == number:
+            raise Killed
+
+    return on_step
+
+
+def start(out: Path, *, settings=None, resume=False, policy=None, reward=None, on_step=None):
+    policy = policy or RandomWalk(num_steps=3)
+    return train.run(
+        settings or walk_settings(),
+        reward=reward or Brightness(),
+        out=out,
+        resume=resume,
+        policy=policy,
+        on_step=on_step,
+    )
+
+
+def weights(out: Path) -> torch.Tensor:
+    return load_file(checkpoints(out)[-1] / ADAPTER)["shift"]
+
+
+def measured(out: Path) -> list[dict]:
+    """The metrics without what a clock or the operating system says."""
+    return [
+        {
+            key: value
+            for key, value in record.items()
+            if key not in CLOCK and not key.startswith("seconds_")
+        }
+        for record in read_metrics(out / "metrics.jsonl")
+    ]
+
+
+def trainer_files(out: Path) -> list[bytes]:
+    newest = checkpoints(out)[-1]
+    return [(newest / name).read_bytes() for name in ("trainer.json", "trainer.safetensors")]
