@@ -202,6 +202,17 @@ def test_group_advantages_are_shared_by_all_steps_and_zero_in_the_mean_of_a_prom
         assert_close(group.std(correction=0), torch.tensor(1.0))
 
 
+@pytest.mark.parametrize("advantages", ["group", "running"])
+def test_two_prompts_of_one_text_are_two_groups_because_only_the_ids_are_compared(advantages):
+    # Two rewards lie one deviation either side of their mean; over all four it would be otherwise.
+    policy, text = RandomWalk(num_steps=1), "a very long prompt " * 50
+    batch = [policy.sample([text] * 4, seeds=range(4), prompt_ids=["1", "1", "2", "2"])]
+    config = PPOConfig(advantages=advantages, running_min_count=1)
+    rewards = torch.tensor([0.0, 1.0, 10.0, 30.0])
+    found = PPO(config, seed=0).assess(policy, batch, rewards).advantages[0][:, 0]
+    assert_close(found, torch.tensor([-1.0, 1.0, -1.0, 1.0]), atol=1e-4, rtol=0)
+
+
 def test_equal_rewards_teach_nothing():
     policy = RandomWalk()
     batch, rewards = sample(policy)
@@ -237,6 +248,42 @@ def test_a_reward_that_is_not_finite_changes_nothing_for_the_other_images(advant
             ppo.loss(policy, micro)[0].backward()
     assert policy.shift.grad is not None
     assert policy.shift.grad.isfinite().all()
+
+
+def test_a_quarantined_image_leaves_gradient_kl_and_tally_as_without_it():
+    # All images have the KL of the closed form, so one that is not masked would be seen.
+    config = PPOConfig(kl=KLConfig(coefficient=2.0))
+    found = []
+    for quarantined in (True, False):
+        policy = RandomWalk(num_steps=3)
+        with torch.no_grad():
+            policy.shift.fill_(0.1)
+        (trajectory,), rewards = sample(policy, images=8, chunk=8)
+        rewards = rewards.index_fill(0, torch.tensor([7]), math.nan)
+        if not quarantined:
+            trajectory, rewards = trajectory.select(range(7)), rewards[:7]
+        ppo = PPO(config, seed=0)
+        assessment = ppo.assess(policy, [trajectory], rewards)
+        tally = assessment.tally()
+        for minibatch in ppo.minibatches(assessment, generator=torch.Generator().manual_seed(0)):
+            for micro in minibatch:
+                loss, stats = ppo.loss(policy, micro)
+                loss.backward()
+                tally.add(stats, micro)
+        found.append((policy.shift.grad, tally.metrics()))
+    assert_close(found[0][0], found[1][0])
+    assert found[0][1] == pytest.approx(found[1][1], rel=1e-5, abs=1e-6)
+
+
+def test_the_kl_of_a_whole_trajectory_leaves_out_what_is_masked():
+    # sigma 0.5, 12 elements moved by 0.1: 12 * 0.02 nats a step. Three of four steps count.
+    policy = RandomWalk(num_steps=2)
+    policy.sigma.fill_(0.5)
+    with torch.no_grad():
+        policy.shift.fill_(0.1)
+    (trajectory,), _ = sample(policy, images=2, chunk=2)
+    trajectory.mask[1, 1] = False
+    assert measure_kl(policy, [trajectory]) == pytest.approx(3 * 0.24 / 2, rel=1e-5)
 
 
 def test_an_image_whose_own_numbers_broke_is_left_out_of_the_forward_pass():

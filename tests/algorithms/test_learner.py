@@ -1,0 +1,69 @@
+"""Claims: the learning rate warms up, gradients are cut to their limit, and the price of the KL
+moves by its rule from one update to the next."""
+
+import pytest
+import torch
+from random_walk import Brightness, RandomWalk
+
+from imgalign.algorithms.ppo import KLConfig, PPOConfig
+from imgalign.train.config import OptimizerConfig
+from imgalign.train.learner import Learner
+from imgalign.train.rollout import collect
+
+
+def learn(learner: Learner, policy: RandomWalk, iterations: int) -> list[dict[str, float]]:
+    return [
+        learner.update(
+            collect(
+                policy,
+                Brightness(),
+                ["a red fox"] * 8,
+                seeds=range(8 * iteration, 8 * iteration + 8),
+                batch_size=8,
+            ),
+            iteration=iteration,
+        )
+        for iteration in range(iterations)
+    ]
+
+
+def learner_of(policy: RandomWalk, *, ppo=None, **optimizer) -> Learner:
+    return Learner(policy, ppo=ppo or PPOConfig(), optimizer=OptimizerConfig(**optimizer), seed=0)
+
+
+def test_the_learning_rate_grows_linearly_while_it_warms_up():
+    policy = RandomWalk(num_steps=2)
+    learner = learner_of(policy, learning_rate=0.03, warmup_iterations=2)
+    applied = []
+    learner.optimizer.register_step_pre_hook(
+        lambda optimizer, *_: applied.append(optimizer.param_groups[0]["lr"])
+    )
+    reported = [values["learning_rate"] for values in learn(learner, policy, 4)]
+    assert reported == pytest.approx([0.01, 0.02, 0.03, 0.03])
+    assert applied == reported
+
+
+@pytest.mark.parametrize("limit", [1e-3, None])
+def test_a_gradient_beyond_its_limit_is_scaled_down_to_it(limit):
+    policy = RandomWalk(num_steps=2)
+    learner = learner_of(policy, max_grad_norm=limit)
+    used = []
+    learner.optimizer.register_step_pre_hook(
+        lambda *_: used.append(policy.shift.grad.norm().item())
+    )
+    (values,) = learn(learner, policy, 1)
+    assert values["grad_norm"] > 1e-2  # as it was before it was cut
+    assert used == pytest.approx([values["grad_norm"] if limit is None else limit], rel=1e-3)
+
+
+def test_the_price_of_the_kl_moves_towards_its_target_by_the_rule_of_ziegler():
+    # At first the KL is 0, a whole target below: 1 - rate * 0.2. Later it is far above: 1 + that.
+    kl = KLConfig(coefficient=0.1, target_nats=0.01, rate=0.5)
+    policy = RandomWalk(num_steps=2)
+    learner = learner_of(policy, ppo=PPOConfig(kl=kl), learning_rate=0.1)
+    values = learn(learner, policy, 4)
+    assert values[0]["kl"] == 0
+    assert min(each["kl"] for each in values[1:]) > 0.012
+    expected = [0.1, 0.1 * 0.9, 0.1 * 0.9 * 1.1, 0.1 * 0.9 * 1.1**2]
+    assert [each["kl_coefficient"] for each in values] == pytest.approx(expected)
+    assert torch.isfinite(policy.shift).all()
