@@ -21,6 +21,11 @@ SPREAD_FLOOR = 0.1
 a prompt that the fit never saw would be far outside of everything."""
 
 
+PRODUCT_SHARE = 1 / 3
+"""Expected size of what depends on image and prompt together, relative to what the image alone
+adds: the cosine covers the former already, a taste in pictures is what it cannot know."""
+
+
 class PreferenceHead(nn.Module):
     """One member: features to utility. Inputs are standardised by buffers set from the data."""
 
@@ -67,13 +72,14 @@ class PreferenceHead(nn.Module):
     def penalty(self, *, std: float) -> Float[Tensor, ""]:
         """Negative log density of a normal prior around zero-shot CLIP, in nats, up to a constant.
 
-        `std`: spread that the linear part and the network are each expected to add to utilities.
+        `std`: spread that what is linear in the image is expected to add to utilities; what is
+        linear in image * text and the network each add PRODUCT_SHARE of it.
         """
         # Inputs have unit variance: n weights of variance std^2 / n add a spread of std.
-        linear = len(self.linear) * self.linear.square().sum()
+        image, product = (len(part) * part.square().sum() for part in self.linear.chunk(2))
         out = len(self.out) * self.out.square().sum()
         hidden = self.hidden.shape[1] * self.hidden.square().sum()
-        return (linear + out) / (2 * std**2) + hidden / 2
+        return (image + (product + out) / PRODUCT_SHARE**2) / (2 * std**2) + hidden / 2
 
     def scalars(self) -> list[nn.Parameter]:
         """What has no prior: the weight of the cosine, and the biases."""

@@ -22,7 +22,7 @@ class SeedResult:
 
     seed: int
     prior_std: float
-    """The one of the settings' with the lowest validation loss."""
+    """The smallest of the settings' with a validation loss near the lowest."""
     epochs: int
     best_epoch: int
     validation_loss: float

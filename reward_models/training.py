@@ -61,10 +61,11 @@ class FitConfig(Config):
     learning_rate: PositiveFloat = 3e-3
     """Of the head, whose inputs are standardised."""
 
-    prior_stds: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (1.0, 4.0)
+    prior_stds: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (0.3, 1.0, 3.0)
     """How far utilities may leave zero-shot CLIP's, in nats: the standard deviations of what
     the head's normal prior lets it add. 1 makes a typical pair that CLIP cannot tell apart a 2 : 1
-    preference. The one with the lowest validation loss is kept."""
+    preference. The smallest is kept whose validation loss is within one standard error of the
+    lowest: with few validation prompts the lowest itself is chosen by luck."""
 
     unfreeze_image_blocks: NonNegativeInt = 0
     """Train so many of the image tower's last blocks as well, with its last norm and projection."""
@@ -138,13 +139,33 @@ def train_attempt(
     plan = _Plan(data=data, train=train, validation=validation, config=config)
     frozen = replace(features, prepared=None, tokens=None)
     heads = [_fit_head(seed, prior_std, frozen, plan) for prior_std in config.prior_stds]
-    attempt = min(heads, key=lambda each: each.validation_loss)
+    attempt = _smallest_prior(heads, frozen, plan)
     if live:
         reached = attempt.validation_loss
         _descend(attempt, features, live, plan, Generator().manual_seed(seed))
         attempt.unfrozen_helped = attempt.validation_loss < reached
         attempt.towers = [parameter.detach().clone() for parameter in live]
     return attempt
+
+
+@torch.no_grad()
+def _smallest_prior(heads: Sequence[Attempt], features: Features, plan: "_Plan") -> Attempt:
+    """The one-standard-error rule (Breiman et al. 1984), errors taken over prompts."""
+    rows = plan.validation
+    weights, prompts = plan.data.weights[rows], plan.data.prompt_index[rows]
+
+    def surely_worse(attempt: Attempt, lowest: Attempt) -> bool:
+        """Whether the mean difference of the losses is above its own standard error."""
+        own, least = (_losses(each, features, plan.data, rows) for each in (attempt, lowest))
+        difference = own - least
+        mean = weighted_mean(difference, weights)
+        by_prompt = torch.zeros(len(plan.data.prompts), device=rows.device)
+        by_prompt.index_add_(0, prompts, weights * (difference - mean))
+        return bool(mean > by_prompt.square().sum().sqrt() / weights.sum())
+
+    lowest = min(heads, key=lambda each: each.validation_loss)
+    by_std = sorted(heads, key=lambda each: each.prior_std)
+    return next(each for each in by_std if each is lowest or not surely_worse(each, lowest))
 
 
 def _fit_head(seed: int, prior_std: float, features: Features, plan: "_Plan") -> Attempt:

@@ -186,7 +186,7 @@ def test_of_several_seeds_the_lowest_validation_loss_is_kept(world, config, tmp_
     assert losses[report.chosen_seed] == min(losses.values())
 
 
-def test_of_several_priors_the_lowest_validation_loss_is_kept(world, config, tmp_path):
+def test_a_wider_prior_is_kept_where_it_surely_lowers_the_validation_loss(world, config, tmp_path):
     images, _, rankings = world
     tight = config.model_copy(update={"prior_stds": (0.01,)})
     both = config.model_copy(update={"prior_stds": (0.01, 3.0)})
@@ -194,6 +194,20 @@ def test_of_several_priors_the_lowest_validation_loss_is_kept(world, config, tmp
     kept = fit(rankings, images.__getitem__, both, tmp_path / "both").seeds[0]
     assert (alone.prior_std, kept.prior_std) == (0.01, 3.0)
     assert kept.validation_loss < alone.validation_loss
+
+
+def test_a_wider_prior_that_lowers_the_validation_loss_by_luck_is_not_kept(world, config, tmp_path):
+    images, _, rankings = world
+    generator = np.random.default_rng(0)
+    shuffled = [
+        replace(r, ranking=tuple((int(i),) for i in generator.permutation(4))) for r in rankings
+    ]
+    losses = {}
+    for name, stds in {"tight": (0.01,), "wide": (0.1,), "both": (0.01, 0.1)}.items():
+        settings = config.model_copy(update={"prior_stds": stds})
+        losses[name] = fit(shuffled, images.__getitem__, settings, tmp_path / name).seeds[0]
+    assert losses["wide"].validation_loss < losses["tight"].validation_loss
+    assert losses["both"].prior_std == 0.01
 
 
 def test_verdicts_without_an_order_are_counted_and_left_out(world, config, tmp_path):

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from reward_models.contract import HeadConfig
-from reward_models.head import PreferenceHead
+from reward_models.head import PRODUCT_SHARE, PreferenceHead
 
 WIDTH = 6
 
@@ -49,24 +49,26 @@ def test_standardising_survives_a_single_prompt():
     assert float(new.detach().abs().max()) < 1e3
 
 
-def test_prior_std_is_the_spread_that_a_draw_from_the_prior_adds():
-    """The scale of the penalty, checked by sampling the linear part from the density it is."""
+@pytest.mark.parametrize(("half", "share"), [(0, 1.0), (1, PRODUCT_SHARE)])
+def test_prior_std_is_the_spread_that_a_draw_from_the_prior_adds(half, share):
+    """The scale of the penalty, checked by sampling a linear part from the density it is."""
     image, text = make_features(4000)
     head = make_head(hidden=0)
     head.standardise(image, text)
     std, generator = 2.0, torch.Generator().manual_seed(3)
     with torch.no_grad():
         head.cosine.zero_()
-        head.linear.fill_(1.0)
+        part = head.linear.chunk(2)[half]
+        part.fill_(1.0)
         # penalty = sum w^2 / (2 v): read off the variance v of one weight.
-        variance = len(head.linear) / (2 * float(head.penalty(std=std)))
+        variance = len(part) / (2 * float(head.penalty(std=std)))
         spreads = []
         for _ in range(300):
-            draw = torch.randn(head.linear.shape, generator=generator)
-            head.linear.copy_(math.sqrt(variance) * draw)
+            draw = torch.randn(part.shape, generator=generator)
+            part.copy_(math.sqrt(variance) * draw)
             spreads.append(float(head(image, text).var()))
     # 300 draws of a variance; correlated inputs make it noisy: about 5 % standard error.
-    assert math.sqrt(sum(spreads) / len(spreads)) == pytest.approx(std, rel=0.12)
+    assert math.sqrt(sum(spreads) / len(spreads)) == pytest.approx(share * std, rel=0.12)
 
 
 def test_every_parameter_has_a_prior_or_is_a_scalar_and_gets_a_gradient():
