@@ -4,9 +4,9 @@
 
 Runs `imgalign demo` once per seed, and with `--shuffled` for the controls, each in a folder of its
 own; a folder that is finished is not run again. Writes demo.json and prints a table. Seeds differ
-in everything random (images, annotators, splits, adapter, order); prompts are the same for all, so
-the spread over seeds says nothing about other prompts, and the intervals, which are over prompts,
-do.
+in candidates, annotators, splits, adapter and order; prompts and the noise of the compared images
+are the same for all, so the spread over seeds says nothing about other prompts, and the intervals,
+which are over prompts, do.
 """
 
 import argparse
@@ -100,7 +100,8 @@ def table(rows: list[dict[str, object]]) -> str:
         assert isinstance(accuracy, dict)
         lines.append(
             f"| {row['seed']} | {'shuffled' if row['shuffled'] else 'fitted'} "
-            f"| {shown(row['win_rate'])} | {shown(faithful['base'])} | {shown(faithful['aligned'])} "
+            f"| {shown(row['win_rate'])} "
+            f"| {shown(faithful['base'])} | {shown(faithful['aligned'])} "
             f"| {row['kl_nats']:.1f} ({row['kl_budget_nats']:g}) "
             f"| {accuracy['micro']:.1%} / {row['annotators_ceiling']:.1%} = "
             f"{row['share_of_ceiling']:.1%} | {row['seconds'] / 60:.1f} |"  # type: ignore[operator]

@@ -1,4 +1,4 @@
-"""Which attention: xformers where it works, PyTorch's own everywhere else.
+"""xformers where it works, PyTorch's own attention everywhere else.
 
 The compiled part of xformers fits one release of PyTorch only. A package that does not fit would
 break the import of diffusers, or fail in the middle of a run; here it is found out early, said
@@ -10,12 +10,7 @@ import importlib
 import importlib.util
 import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from typing import Literal
-
-import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 log = logging.getLogger(__name__)
 
@@ -33,19 +28,6 @@ def hide_broken_xformers() -> None:
             del sys.modules[name]
         sys.modules["xformers"] = None  # type: ignore[assignment]  # python's "not importable"
         warn_once(first_line(error))
-
-
-@contextmanager
-def in_bfloat16(device: torch.device) -> Iterator[None]:
-    """Run what is inside in bfloat16 where that is safe.
-
-    On a CPU without fused attention, whose backward pass makes a training step take 1.4 times as
-    long; for sampling too, so that it and re-scoring agree bit for bit.
-    """
-    on_cpu = device.type == "cpu"
-    attention = sdpa_kernel(SDPBackend.MATH) if on_cpu else nullcontext()
-    with torch.autocast(device.type, torch.bfloat16), attention:
-        yield
 
 
 @functools.cache

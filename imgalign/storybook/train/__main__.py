@@ -65,14 +65,31 @@ def pipeline(
 
 
 @app.command()
+def redraw(
+    data: Data = WORK / "data",
+    pipeline: Annotated[Path, typer.Option(help="Folder of the trained pipeline.")] = WORK
+    / "pipeline"
+    / "pipeline",
+    out: Annotated[Path, typer.Option(help="File for the redrawn pictures.")] = WORK
+    / "redrawn.npy",
+    pictures: Annotated[int, typer.Option(help="How many of the first ones.", min=1)] = 16_000,
+    strength: Annotated[
+        float, typer.Option(help="How far into noise at most; 0 is the autoencoder alone.")
+    ] = 0.5,
+) -> None:
+    """Redraw training pictures in the text-to-image model's hand, for CLIP and verifier."""
+    from imgalign.storybook.train.redraw import redraw_pictures
+
+    redraw_pictures(data, pipeline, out, num_pictures=pictures, strength=strength)
+
+
+@app.command()
 def clip(
     data: Data = WORK / "data",
     out: Out = WORK / "clip",
     samples: Samples = 400_000,
     learning_rate: Rate = 1e-3,
-    reconstructions: Annotated[
-        Path | None, typer.Option(help="uint8 [n 64 64 3] of the first n pictures, reconstructed.")
-    ] = None,
+    reconstructions: Annotated[Path | None, typer.Option(help="What `redraw` wrote.")] = None,
 ) -> None:
     """Train the CLIP."""
     from imgalign.storybook.train.clip import train_clip
@@ -92,9 +109,7 @@ def verifier(
     out: Out = WORK / "verifier",
     samples: Samples = 200_000,
     learning_rate: Rate = 2e-3,
-    reconstructions: Annotated[
-        Path | None, typer.Option(help="uint8 [n 64 64 3] of the first n pictures, reconstructed.")
-    ] = None,
+    reconstructions: Annotated[Path | None, typer.Option(help="What `redraw` wrote.")] = None,
     refused: Annotated[
         Path | None, typer.Option(help="uint8 [n 64 64 3] of pictures that nobody could read.")
     ] = None,

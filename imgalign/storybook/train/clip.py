@@ -1,10 +1,10 @@
 """Train the storybook's CLIP (arXiv:2103.00020): what the reward model starts from.
 
 A small `open_clip.CLIP`: pictures and captions in one space. Pictures are drawn ones and, where a
-file of them is given, the autoencoder's reconstructions, which is what it will be asked to judge.
+file of them is given, redrawn ones, which is what it will be asked to judge; half are damaged.
 Captions of a batch are distinct, for an equal pair of captions would be a wrong negative. Each
-picture must also tell its caption from one that is false in a single detail (hard negatives as in
-arXiv:2210.01936): candidates of one prompt differ by no more. Left out: image augmentation (left
+picture must also tell its caption from others that are false in a single detail (hard negatives as
+in arXiv:2210.01936): candidates of one prompt differ by no more. Left out: mirrored pictures (left
 and right mean something here).
 """
 
@@ -37,14 +37,18 @@ from imgalign.storybook.scenes import (
     vocabulary,
 )
 from imgalign.storybook.tokenizer import build_tokenizer
+from imgalign.storybook.train.damage import damage
 from imgalign.storybook.train.data import Pictures, load_pictures
 from imgalign.storybook.train.loop import Indices, Schedule, say, train
 from imgalign.storybook.train.pipeline import CONTEXT
 
 BATCH = 128
 MAX_LOGIT_SCALE = float(np.log(100))
-RECONSTRUCTED = 0.5
-"""Share of pictures shown as reconstructions, among those that have one."""
+REDRAWN = 0.5
+"""Share of pictures shown redrawn, among those that are."""
+DAMAGED = 0.5
+FALSE_CAPTIONS = 4
+"""Of each picture. They cost little beside the picture."""
 
 VISION = {"image_size": 64, "patch_size": 8, "width": 160, "layers": 5, "head_width": 32}
 TEXT = {"width": 128, "heads": 4, "layers": 3, "hf_tokenizer_name": "."}
@@ -86,7 +90,8 @@ def train_clip(
         images = shown(pictures, alternative, chosen)
         # Drawn from torch's generator, which the loop seeds with the step.
         rng = default_rng(int(torch.randint(2**62, ())))
-        false = tokenize([falsified(pictures.captions[i], rng) for i in chosen])
+        own = [falsified(pictures.captions[i], rng, num=FALSE_CAPTIONS) for i in chosen]
+        false = tokenize([caption for captions in own for caption in captions])
         # The fused attention is slow backwards on a CPU, as in pipeline.py.
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
             image, text, scale = model(images, torch.cat([tokens[chosen], false]))
@@ -96,7 +101,8 @@ def train_clip(
             model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
             own = logits.diagonal()
             found = own >= logits[:, : len(chosen)].amax(1)
-            told = own > logits[:, len(chosen) :].diagonal()
+            rival = logits[:, len(chosen) :].unflatten(1, (len(chosen), FALSE_CAPTIONS))
+            told = own > rival.diagonal().amax(0)
         return value, {
             "loss": value.item(),
             "retrieved": found.float().mean().item(),
@@ -133,9 +139,9 @@ def model_config(*, vocabulary_size: int) -> dict[str, object]:
 
 
 def contrast(image: Tensor, text: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """CLIP's symmetric loss, and the logits [b 2b] of images against captions.
+    """CLIP's symmetric loss, and the logits [b t] of images against captions.
 
-    `text` [2b d] holds the b captions, then the b false ones, which have no picture of their own.
+    `text` [t d] holds the b captions, then false ones, which have no picture of their own.
     """
     own = torch.arange(len(image))
     logits = scale * image @ text.T
@@ -143,17 +149,18 @@ def contrast(image: Tensor, text: Tensor, scale: Tensor) -> tuple[Tensor, Tensor
     return loss / 2, logits
 
 
-def falsified(caption: str, rng: Generator) -> str:
+def falsified(caption: str, rng: Generator, *, num: int) -> list[str]:
     """The caption with one thing that it says changed, so that its picture shows otherwise.
 
-    Never one of the combinations that are held out.
+    `num` times, of different kinds as far as there are any; never a combination that is held out.
     """
-    kinds = list(changes(parse_prompt(caption)))
-    for kind in rng.permutation(len(kinds)):
-        allowed = [spec for spec in kinds[kind] if not is_held_out(spec)]
-        if allowed:
-            return prompt_of(allowed[int(rng.integers(len(allowed)))])
-    raise AssertionError(f"no false caption for {caption!r}")
+    allowed = [
+        [spec for spec in kind if not is_held_out(spec)] for kind in changes(parse_prompt(caption))
+    ]
+    kinds = [kind for kind in allowed if kind]
+    order = rng.permutation(len(kinds))
+    chosen = (kinds[order[index % len(kinds)]] for index in range(num))
+    return [prompt_of(kind[int(rng.integers(len(kind)))]) for kind in chosen]
 
 
 def changes(spec: SceneSpec) -> list[list[SceneSpec]]:
@@ -212,6 +219,8 @@ def shown(pictures: Pictures, alternative: NDArray[np.uint8] | None, chosen: Ind
     """Pictures as float `b 3 h w` in [-1, 1], some of them replaced by their alternative."""
     images = np.array(pictures.images[chosen])
     if alternative is not None:
-        swap = (torch.rand(len(chosen)) < RECONSTRUCTED).numpy() & (chosen < len(alternative))
+        swap = (torch.rand(len(chosen)) < REDRAWN).numpy() & (chosen < len(alternative))
         images[swap] = alternative[chosen[swap]]
-    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+    clean = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    damaged = torch.rand(len(chosen), 1, 1, 1) < DAMAGED
+    return torch.where(damaged, damage(clean), clean) * 2 - 1
