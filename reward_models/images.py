@@ -33,7 +33,9 @@ def decode_image(content: bytes) -> Float[Tensor, "3 h w"]:
             with Image.open(io.BytesIO(content)) as image:
                 image.load()
                 opaque = _flatten(image)
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except UnidentifiedImageError:  # whose message is the address of an object
+        raise InputError("not a readable image (of no known format); restore the file") from None
+    except (OSError, SyntaxError) as error:
         raise InputError(f"not a readable image ({error}); restore the file") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise InputError(f"image too large ({error})") from error

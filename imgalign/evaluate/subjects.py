@@ -13,8 +13,8 @@ from imgalign.evaluate.evaluation import Drift
 from imgalign.metrics import read_metrics
 from imgalign.storybook import scenes
 from imgalign.train.config import TrainConfig
-from imgalign.train.folder import CONFIG, METRICS
-from imgalign.train.prompts import load_prompts, read_prompts
+from imgalign.train.folder import CONFIG, METRICS, run_prompts
+from imgalign.train.prompts import read_prompts
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def choose_subjects(settings: EvaluateConfig, known: frozenset[str]) -> Subjects
 
 def known_prompts(run: Path) -> frozenset[str]:
     """All prompts that a run learned from or was stopped and selected by."""
-    training, held_out = load_prompts(load_config(TrainConfig, run / CONFIG).prompts)
+    training, held_out = run_prompts(run)
     return frozenset(training + held_out)
 
 

@@ -14,7 +14,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from imgalign.errors import InputError, StorageFullError, StoreError
 
@@ -100,6 +100,8 @@ def _size(data: bytes, where: str) -> tuple[int, int]:
             return image.size
     except Image.DecompressionBombError as error:
         raise InputError(f"{where}: too many pixels to be safe ({error})") from error
+    except UnidentifiedImageError:  # whose message is the address of an object
+        raise InputError(f"{where}: corrupt image (not a PNG after its first bytes)") from None
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
         raise InputError(f"{where}: corrupt image ({error})") from error
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from imgalign.errors import InputError
+from imgalign.errors import CheckpointError
 from imgalign.evaluate import Evaluation
 from imgalign.evaluate.comparison import Change, Pair, interval, percent
 from imgalign.evaluate.evaluation import bounds, moved
@@ -14,8 +14,8 @@ from imgalign.evaluate.pictures import opened
 from imgalign.report import page, plots
 from imgalign.report.record import RunRecord
 from imgalign.report.text import command_of, duration, number, signed, steps_shown
+from imgalign.train.folder import run_prompts
 from imgalign.train.pictures import GAP as GRID_GAP
-from imgalign.train.prompts import load_prompts
 
 NUM_HERO = 5
 NUM_IN_GALLERY = 6
@@ -385,8 +385,8 @@ def sample_prompts(run: RunRecord) -> list[str]:
     """What the rows of the sample grids show; numbers where the prompts are not at hand."""
     num = run.settings.samples.num_prompts
     try:
-        training, held_out = load_prompts(run.settings.prompts)
-    except InputError:
+        training, held_out = run_prompts(run.folder)
+    except CheckpointError:
         return [f"prompt {number + 1}" for number in range(num)]
     return list((held_out + training)[:num])
 

@@ -337,6 +337,8 @@ def run(tmp_path: Path) -> Path:
         prompts=PromptsConfig(num_storybook=5, num_held_out=4), kl_budget_nats=12.0
     )
     dump_config(settings, folder / "config.yaml")
+    kept = load_prompts(settings.prompts)._asdict()
+    (folder / "prompts.json").write_text(json.dumps(kept))
     with MetricsWriter(folder / "metrics.jsonl") as metrics:
         metrics.write(3, {"kl": 1.0})
         metrics.write(4, {"kl": 2.5})

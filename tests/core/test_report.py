@@ -30,7 +30,7 @@ from imgalign.statistics import Estimate
 from imgalign.train import TrainConfig
 from imgalign.train.config import RewardConfig, SamplesConfig
 from imgalign.train.pictures import save_grid
-from imgalign.train.prompts import PromptsConfig
+from imgalign.train.prompts import PromptsConfig, load_prompts
 
 SIDE = 8
 
@@ -82,6 +82,8 @@ def begin_run(folder: Path, reward: Path | None = None) -> Path:
         samples=SamplesConfig(num_prompts=3, images_per_prompt=2),
     )
     dump_config(settings, folder / "config.yaml")
+    kept = load_prompts(settings.prompts)._asdict()
+    (folder / "prompts.json").write_text(json.dumps(kept))
     return folder
 
 
@@ -290,7 +292,7 @@ def test_what_is_no_run_or_damaged_is_one_clear_line(run, tmp_path):
     with pytest.raises(InputError, match="give the folder of an evaluation"):
         write_report(run, evaluation=tmp_path)
     (run / FOLDER / "base.png").write_bytes(b"not a picture")
-    with pytest.raises(InputError, match=r"base.png: not a readable image"):
+    with pytest.raises(InputError, match=r"base.png: not an image"):
         write_report(run)
 
 
