@@ -185,7 +185,7 @@ def main() -> None:
     }
     text = json.dumps(measured, indent=2, default=str)
     (settings.out / "storybook_models.json").write_text(text + "\n", encoding="utf-8")
-    sample_grid(settings.out / "storybook_base.png", steps=settings.steps, guidance_scale=1.0)
+    sample_grid(settings.out / "storybook_base.png", steps=settings.steps, guidance_scale=2.0)
     print(text)
 
 
