@@ -65,6 +65,30 @@ def pipeline(
 
 
 @app.command()
+def distil(
+    data: Data = WORK / "data",
+    pipeline: Annotated[Path, typer.Option(help="Folder of the trained pipeline.")] = WORK
+    / "pipeline"
+    / "pipeline",
+    out: Out = WORK / "distilled",
+    samples: Samples = 150_000,
+    learning_rate: Rate = 3e-4,
+    guidance_scale: Annotated[float, typer.Option(help="Of the teacher.")] = 2.5,
+) -> None:
+    """Teach the pipeline to draw without guidance what it draws with it."""
+    from imgalign.storybook.train.distil import distil_pipeline
+
+    distil_pipeline(
+        data,
+        pipeline,
+        out,
+        guidance_scale=guidance_scale,
+        num_samples=samples,
+        learning_rate=learning_rate,
+    )
+
+
+@app.command()
 def redraw(
     data: Data = WORK / "data",
     pipeline: Annotated[Path, typer.Option(help="Folder of the trained pipeline.")] = WORK
