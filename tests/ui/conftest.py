@@ -163,6 +163,8 @@ class AppProcess:
                 env=environment,
                 stdout=log,
                 stderr=log,
+                # Tests that run as a background job hand on a Ctrl-C that is ignored.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
 
     def wait_until_ready(self) -> None:

@@ -99,10 +99,10 @@ def train_clip(
         # Clamped before use rather than after the update: a saved model is always within bounds.
         with torch.no_grad():
             model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
-            own = logits.diagonal()
-            found = own >= logits[:, : len(chosen)].amax(1)
-            rival = logits[:, len(chosen) :].unflatten(1, (len(chosen), FALSE_CAPTIONS))
-            told = own > rival.diagonal().amax(0)
+            true = logits.diagonal()
+            found = true >= logits[:, : len(chosen)].amax(1)
+            rival = logits[:, len(chosen) :].view(len(chosen), len(chosen), FALSE_CAPTIONS)
+            told = true > rival.diagonal().amax(0)
         return value, {
             "loss": value.item(),
             "retrieved": found.float().mean().item(),

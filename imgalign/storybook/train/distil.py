@@ -101,4 +101,5 @@ def guided(
     tokens = torch.cat([empty.expand_as(caption), caption])
     both = teacher(noisy.repeat(2, 1, 1, 1), timesteps.repeat(2), tokens).float()
     without, with_caption = both.chunk(2)
-    return without + scale * (with_caption - without)
+    together: Tensor = without + scale * (with_caption - without)
+    return together

@@ -33,11 +33,13 @@ def redraw_pictures(
     Strengths are drawn for each batch, evenly from 0 to `strength`.
     """
     pictures = load_pictures(data)
-    pipe: Any = StableDiffusionImg2ImgPipeline.from_pretrained(pipeline)  # type: ignore[no-untyped-call]
+    pipe: Any = StableDiffusionImg2ImgPipeline.from_pretrained(  # type: ignore[no-untyped-call]
+        pipeline
+    )
     pipe.set_progress_bar_config(disable=True)
     rng = np.random.default_rng(0)
     temporary = out.with_name(f".tmp-{out.name}")
-    redrawn = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
+    redrawn = np.lib.format.open_memmap(
         temporary, mode="w+", dtype=np.uint8, shape=(num_pictures, 64, 64, 3)
     )
     for start in range(0, num_pictures, BATCH):
@@ -61,8 +63,8 @@ def redraw(pipe: Any, images: Tensor, captions: list[str], *, strength: float, s
             latents = pipe.vae.encode(images).latent_dist.mean
             noise = torch.randn(latents.shape, generator=generator)
             size = LATENT_NOISE * torch.rand(len(latents), 1, 1, 1, generator=generator)
-            decoded = pipe.vae.decode(latents + size * noise).sample.float()
-            return (decoded / 2 + 0.5).clamp(0, 1)
+            decoded: Tensor = pipe.vae.decode(latents + size * noise).sample
+            return (decoded.float() / 2 + 0.5).clamp(0, 1)
         redrawn: Tensor = pipe(
             prompt=captions,
             image=images / 2 + 0.5,
