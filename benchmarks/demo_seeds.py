@@ -95,16 +95,17 @@ def table(rows: list[dict[str, object]]) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        faithful, accuracy = row["faithful"], row["reward_accuracy"]
+        faithful, accuracy, seconds = row["faithful"], row["reward_accuracy"], row["seconds"]
         assert isinstance(faithful, dict)
         assert isinstance(accuracy, dict)
+        assert isinstance(seconds, float)
         lines.append(
             f"| {row['seed']} | {'shuffled' if row['shuffled'] else 'fitted'} "
             f"| {shown(row['win_rate'])} "
             f"| {shown(faithful['base'])} | {shown(faithful['aligned'])} "
             f"| {row['kl_nats']:.1f} ({row['kl_budget_nats']:g}) "
             f"| {accuracy['micro']:.1%} / {row['annotators_ceiling']:.1%} = "
-            f"{row['share_of_ceiling']:.1%} | {row['seconds'] / 60:.1f} |"  # type: ignore[operator]
+            f"{row['share_of_ceiling']:.1%} | {seconds / 60:.1f} |"
         )
     return "\n".join(lines)
 

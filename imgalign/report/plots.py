@@ -8,7 +8,7 @@ import io
 import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -145,9 +145,9 @@ def name_ends(axes: Axes, series: Sequence[tuple[Points, str, str]]) -> None:
     axes.margins(y=0.22)
 
 
-def ruled(axes: Axes, *, axis: str = "y") -> None:
+def ruled(axes: Axes, *, axis: Literal["both", "x", "y"] = "y") -> None:
     """Faint lines at the ticks of one axis, behind everything."""
-    axes.grid(axis=axis, color=LINE, linewidth=0.6)  # type: ignore[arg-type]
+    axes.grid(axis=axis, color=LINE, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.tick_params(length=0)
 

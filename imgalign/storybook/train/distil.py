@@ -17,14 +17,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import mse_loss
 
 from imgalign.storybook.train.data import load_pictures
-from imgalign.storybook.train.loop import Indices, Schedule, say, train
+from imgalign.storybook.train.loop import Indices, Schedule
 from imgalign.storybook.train.pipeline import (
     BATCH,
-    EMPTY_CAPTIONS,
     TextToImage,
     encoded,
+    noised,
+    optimise,
+    some_empty,
     tokenise,
-    write_pipeline,
 )
 
 
@@ -40,39 +41,31 @@ def distil_pipeline(
     """Train on `data`, resume if `out` has state, write `out/pipeline` in diffusers' format."""
     torch.manual_seed(0)
     pictures = load_pictures(data)
+    # The loaders of diffusers have no types.
     pipe: Any = StableDiffusionPipeline.from_pretrained(pipeline)  # type: ignore[no-untyped-call]
     latents = encoded(pictures, pipe.vae, out / "latents.npy")
     tokens = tokenise(pipe.tokenizer, pictures.captions)
     (empty,) = tokenise(pipe.tokenizer, ("",))
     teacher = model_of(pipe).eval().requires_grad_(False)
     student = model_of(pipe).train()
-    scheduler = pipe.scheduler
 
     def loss(indices: Indices) -> tuple[Tensor, dict[str, float]]:
         clean = torch.from_numpy(latents[np.sort(indices)]).float()
-        caption = tokens[np.sort(indices)]
-        caption = torch.where(torch.rand(len(indices), 1) < EMPTY_CAPTIONS, empty, caption)
-        timesteps = torch.randint(scheduler.config.num_train_timesteps, (len(indices),))
-        noisy = scheduler.add_noise(clean, torch.randn_like(clean), timesteps)
+        caption = some_empty(tokens[np.sort(indices)], empty)
+        _, timesteps, noisy = noised(clean, pipe.scheduler)
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
             target = guided(teacher, noisy, timesteps, caption, empty, scale=guidance_scale)
             predicted = student(noisy, timesteps, caption)
         error = mse_loss(predicted.float(), target)
         return error, {"loss": error.item()}
 
-    def save(step: int) -> None:
-        say(f"{out}: writing the pipeline of step {step}")
-        write_pipeline(student, pipe.vae, pipe.tokenizer, scheduler, out / "pipeline")
-
-    train(
-        out,
+    optimise(
         student,
         loss,
+        out,
         num_pictures=len(pictures),
         schedule=Schedule(num_steps=num_samples // BATCH, learning_rate=learning_rate),
-        batch=BATCH,
-        decay=0.999,
-        on_save=save,
+        rest=(pipe.vae, pipe.tokenizer, pipe.scheduler),
     )
 
 

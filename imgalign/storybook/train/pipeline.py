@@ -8,6 +8,7 @@ are computed once, before training. Left out: timestep weighting.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -113,11 +114,8 @@ def train_pipeline(
 
     def loss(indices: Indices) -> tuple[Tensor, dict[str, float]]:
         clean = torch.from_numpy(latents[np.sort(indices)]).float()
-        caption = tokens[np.sort(indices)]
-        caption = torch.where(torch.rand(len(indices), 1) < EMPTY_CAPTIONS, empty, caption)
-        noise = torch.randn_like(clean)
-        timesteps = torch.randint(scheduler.config.num_train_timesteps, (len(indices),))
-        noisy = scheduler.add_noise(clean, noise, timesteps)
+        caption = some_empty(tokens[np.sort(indices)], empty)
+        noise, timesteps, noisy = noised(clean, scheduler)
         target = scheduler.get_velocity(clean, noise, timesteps)
         # PyTorch's fused attention is fast forwards and very slow backwards on a CPU: without it a
         # sample takes 15 ms and not 19; channels_last costs another 2 (one core, AVX-512).
@@ -126,16 +124,52 @@ def train_pipeline(
         error = mse_loss(predicted.float(), target)
         return error, {"loss": error.item()}
 
+    optimise(
+        model,
+        loss,
+        out,
+        num_pictures=len(pictures),
+        schedule=Schedule(num_steps=num_samples // BATCH, learning_rate=learning_rate),
+        rest=(vae, tokenizer, scheduler),
+    )
+
+
+def some_empty(captions: Tensor, empty: Tensor) -> Tensor:
+    """Captions [b CONTEXT], EMPTY_CAPTIONS of them replaced, for classifier-free guidance."""
+    return torch.where(torch.rand(len(captions), 1) < EMPTY_CAPTIONS, empty, captions)
+
+
+def noised(clean: Tensor, scheduler: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Noise, a random timestep for each latent, and the latents as noisy as they are then."""
+    noise = torch.randn_like(clean)
+    timesteps = torch.randint(scheduler.config.num_train_timesteps, (len(clean),))
+    return noise, timesteps, scheduler.add_noise(clean, noise, timesteps)
+
+
+def optimise(
+    model: TextToImage,
+    loss: Callable[[Indices], tuple[Tensor, dict[str, float]]],
+    out: Path,
+    *,
+    num_pictures: int,
+    schedule: Schedule,
+    rest: tuple[Any, CLIPTokenizer, Any],
+) -> None:
+    """Train in the folder `out`; at each save write `out/pipeline`.
+
+    `rest` is what a pipeline has beside what is trained: autoencoder, tokenizer, scheduler.
+    """
+
     def save(step: int) -> None:
         say(f"{out}: writing the pipeline of step {step}")
-        write_pipeline(model, vae, tokenizer, scheduler, out / "pipeline")
+        write_pipeline(model, *rest, out / "pipeline")
 
     train(
         out,
         model,
         loss,
-        num_pictures=len(pictures),
-        schedule=Schedule(num_steps=num_samples // BATCH, learning_rate=learning_rate),
+        num_pictures=num_pictures,
+        schedule=schedule,
         batch=BATCH,
         decay=0.999,
         on_save=save,

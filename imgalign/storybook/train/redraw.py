@@ -33,6 +33,7 @@ def redraw_pictures(
     Strengths are drawn for each batch, evenly from 0 to `strength`.
     """
     pictures = load_pictures(data)
+    # The loaders of diffusers have no types.
     pipe: Any = StableDiffusionImg2ImgPipeline.from_pretrained(  # type: ignore[no-untyped-call]
         pipeline
     )
