@@ -5,28 +5,16 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from provenances import provenance
 
 from imgalign.candidates import ranking_command
 from imgalign.cli import main
 from imgalign.pictures import png
-from imgalign.preferences.records import Provenance
 from imgalign.preferences.store import Store
 
 RUN_FILES = "config.yaml", "metrics.jsonl"
 COLORS = ("red", "green")
-SOME = Provenance(
-    model="m",
-    adapter=None,
-    adapter_hash=None,
-    prompt="a red cat",
-    seed=0,
-    steps=1,
-    guidance_scale=1.0,
-    scheduler="ddim",
-    eta=0.0,
-    width=32,
-    height=32,
-)
+SOME = provenance(prompt="a red cat", width=32, height=32)
 
 
 @pytest.fixture

@@ -6,30 +6,17 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from provenances import provenance
 
 from imgalign.errors import InputError, StorageFullError
 from imgalign.generate import Generated
 from imgalign.pictures import check_folder, png, read_picture, save_images, write_png
-from imgalign.preferences.records import Provenance
 
 RED = Image.new("RGB", (8, 8), "red")
 
 
 def generated(seed: int) -> Generated:
-    provenance = Provenance(
-        model="m",
-        adapter=None,
-        adapter_hash=None,
-        prompt="a cat",
-        seed=seed,
-        steps=1,
-        guidance_scale=1.0,
-        scheduler="ddim",
-        eta=0.0,
-        width=8,
-        height=8,
-    )
-    return Generated(image=RED, provenance=provenance)
+    return Generated(image=RED, provenance=provenance(seed=seed))
 
 
 @pytest.fixture

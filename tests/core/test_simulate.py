@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from provenances import provenance
 
 from imgalign import simulate
 from imgalign.errors import InputError
 from imgalign.generate import to_image
 from imgalign.pictures import png
-from imgalign.preferences.records import Provenance
 from imgalign.preferences.store import Store
 from imgalign.simulate import people, rank_queue
 from imgalign.storybook.annotators import Impression
@@ -30,20 +30,8 @@ def queue(tmp_path, monkeypatch):
         store = Store.open(f"sqlite:///{tmp_path}/{name}.db", images=tmp_path / name, seed=0)
         for number in range(NUM_ITEMS):
             noise = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(number))
-            provenance = Provenance(
-                model="m",
-                adapter=None,
-                adapter_hash=None,
-                prompt="a cat",
-                seed=number,
-                steps=1,
-                guidance_scale=1.0,
-                scheduler="ddim",
-                eta=0.0,
-                width=8,
-                height=8,
-            )
-            ids = [store.add_image(png(to_image(each)), provenance) for each in noise]
+            made = provenance(seed=number)
+            ids = [store.add_image(png(to_image(each)), made) for each in noise]
             store.add_item(f"a cat {number}", ids, source="test", overlap=2)
         return store
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from provenances import provenance
 
 from imgalign.cli import main
-from imgalign.preferences.records import Provenance, Submission, tie_groups
+from imgalign.preferences.records import Submission, tie_groups
 from imgalign.preferences.store import Store
 from reward_models import report
 from reward_models.images import encode_image
@@ -37,17 +38,7 @@ def where(tmp_path_factory, unsynced):
             prompt, ids = f"a red fox {number}", []
             for seed in range(PER_PROMPT):
                 colour = torch.rand(3, 1, 1, generator=generator)
-                made = Provenance(
-                    model="m",
-                    prompt=prompt,
-                    seed=seed,
-                    steps=1,
-                    guidance_scale=1.0,
-                    scheduler="ddim",
-                    eta=0.0,
-                    width=16,
-                    height=16,
-                )
+                made = provenance(prompt=prompt, seed=seed, width=16, height=16)
                 ids.append(store.add_image(encode_image(colour.expand(3, 16, 16)), made))
                 redness[ids[-1]] = float(colour[0] - colour[1:].mean())
             item = store.add_item(prompt, ids, source="test")

@@ -4,13 +4,13 @@ import json
 import pytest
 import torch
 from PIL import Image, ImageChops
+from provenances import provenance
 
 from imgalign.device import choose_device
 from imgalign.diffusion.loading import load_pipeline
 from imgalign.diffusion.policy import DiffusionPolicy, PolicyConfig
 from imgalign.errors import InputError
 from imgalign.generate import generate as generate_images
-from imgalign.preferences.records import Provenance
 from ui.pages import generate
 from ui.runs import Runs
 from ui.shelf import Shelf
@@ -118,18 +118,8 @@ def test_a_form_that_cannot_be_made_says_what_to_change(form, message):
 
 
 def shelved(shelf, number, *, seed):
-    provenance = Provenance(
-        model="tiny",
-        prompt="a red house",
-        seed=seed,
-        steps=3,
-        guidance_scale=1.0,
-        scheduler="ddim",
-        eta=0.0,
-        width=8,
-        height=8,
-    )
-    return shelf.put(Image.new("RGB", (8, 8), (number, 0, 0)), provenance)
+    made = provenance(model="tiny", prompt="a red house", seed=seed, steps=3)
+    return shelf.put(Image.new("RGB", (8, 8), (number, 0, 0)), made)
 
 
 def shown_value(shelf, numbers, *, prompt="a red house"):
