@@ -26,7 +26,8 @@ from imgalign.generate import ImageGenerator
 from imgalign.pictures import as_tensor
 from imgalign.preferences.agreement import wilson_interval
 from imgalign.storybook.drawing import draw
-from imgalign.storybook.scenes import SceneSpec, prompt_of, sample_scene, sample_spec
+from imgalign.storybook.layout import sample_scene
+from imgalign.storybook.scenes import SceneSpec, prompt_of, sample_spec
 from imgalign.storybook.verifier import default_verifier, verified
 
 ASSETS = Path(__file__).parent.parent / "imgalign" / "storybook" / "assets"

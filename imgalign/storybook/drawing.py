@@ -18,8 +18,9 @@ from numpy.random import default_rng
 from PIL import Image, ImageChops, ImageDraw
 
 from imgalign.errors import InputError
+from imgalign.storybook.layout import sample_scene
 from imgalign.storybook.pen import Paint, Part, Points
-from imgalign.storybook.scenes import AIRBORNE, Placed, Scene, parse_prompt, sample_scene
+from imgalign.storybook.scenes import AIRBORNE, Placed, Scene, parse_prompt
 from imgalign.storybook.shapes import sketch
 
 RGB = tuple[int, int, int]

@@ -26,10 +26,10 @@ from imgalign.storybook.annotators import (
     read_impressions,
 )
 from imgalign.storybook.drawing import draw
+from imgalign.storybook.layout import sample_scene
 from imgalign.storybook.scenes import (
     evaluation_prompts,
     parse_prompt,
-    sample_scene,
     sample_spec,
 )
 from imgalign.storybook.verifier import FLAWED, Reading, Seen, default_verifier

@@ -8,6 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from imgalign.storybook.drawing import TUBES, draw
+from imgalign.storybook.layout import sample_scene
 from imgalign.storybook.scenes import (
     COLOURS,
     OBJECTS,
@@ -15,7 +16,6 @@ from imgalign.storybook.scenes import (
     WIDTHS,
     Placed,
     Scene,
-    sample_scene,
     sample_spec,
 )
 from imgalign.storybook.shapes import sketch

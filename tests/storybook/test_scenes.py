@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from imgalign.storybook.layout import sample_scene
 from imgalign.storybook.scenes import (
     COLOURS,
     COUNTS,
@@ -17,7 +18,6 @@ from imgalign.storybook.scenes import (
     is_held_out,
     parse_prompt,
     prompt_of,
-    sample_scene,
     sample_spec,
 )
 

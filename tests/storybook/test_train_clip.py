@@ -5,12 +5,12 @@ import math
 import numpy as np
 import torch
 
+from imgalign.storybook.layout import sample_scene
 from imgalign.storybook.scenes import (
     Scene,
     is_held_out,
     parse_prompt,
     prompt_of,
-    sample_scene,
     sample_spec,
 )
 from imgalign.storybook.train.clip import changes, contrast, falsified

@@ -10,12 +10,12 @@ import torch
 
 from imgalign.errors import CheckpointError, InputError
 from imgalign.storybook.drawing import draw
+from imgalign.storybook.layout import sample_scene
 from imgalign.storybook.scenes import (
     Placed,
     Scene,
     evaluation_prompts,
     parse_prompt,
-    sample_scene,
 )
 from imgalign.storybook.verifier import (
     ASSETS,

@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from imgalign.errors import InputError
 from imgalign.storybook.drawing import draw
+from imgalign.storybook.layout import sample_scene
 from imgalign.storybook.scenes import (
     COLOURS,
     OBJECTS,
     SETTINGS,
     Scene,
     prompt_of,
-    sample_scene,
     sample_spec,
 )
 

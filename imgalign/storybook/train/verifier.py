@@ -22,6 +22,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits as bce
 from torch.nn.functional import cross_entropy, logsigmoid
 
 from imgalign.storybook.drawing import draw
+from imgalign.storybook.layout import sample_scene
 from imgalign.storybook.scenes import (
     COLOURS,
     OBJECTS,
@@ -34,7 +35,6 @@ from imgalign.storybook.scenes import (
     SceneSpec,
     holds,
     is_held_out,
-    sample_scene,
 )
 from imgalign.storybook.train.damage import GARBAGE, HARD_GARBAGE, damage
 from imgalign.storybook.train.data import CHUNK, SIDE, Pictures, describe, load_pictures
