@@ -16,6 +16,7 @@ import open_clip
 import torch
 from jaxtyping import Float, Int
 from open_clip.factory import HF_HUB_PREFIX, LOCAL_DIR_PREFIX
+from open_clip.modified_resnet import ModifiedResNet
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -139,12 +140,14 @@ class Towers(nn.Module):
     def freeze(self, *, image_blocks: int = 0, text_blocks: int = 0) -> list[nn.Parameter]:
         """Freeze all but the last blocks of each tower; returns what stays trainable.
 
-        With a tower's blocks come what follows them: its last norm and its projection. ConfigError
+        With a tower's blocks come what follows them: its last norm and its projection, or the
+        attention pool of a residual network, whose batch norms keep their statistics. ConfigError
         where a tower has no such blocks or fewer.
         """
         self.requires_grad_(False)
         image, text = self.model.visual, getattr(self.model, "text", self.model)
-        after_image, after_text = ("ln_post", "proj"), ("ln_final", "text_projection")
+        after_image = ("ln_post", "proj", "attnpool")
+        after_text = ("ln_final", "text_projection")
         trainable = [
             *_last_blocks(image, image_blocks, after_image, "unfreeze_image_blocks"),
             *_last_blocks(text, text_blocks, after_text, "unfreeze_text_blocks"),
@@ -292,6 +295,8 @@ def _last_blocks(
         return []
     transformer = getattr(tower, "transformer", None)
     blocks = list(getattr(transformer, "resblocks", []))
+    if isinstance(tower, ModifiedResNet):
+        blocks = [*tower.layer1, *tower.layer2, *tower.layer3, *tower.layer4]
     if count > len(blocks):
         raise ConfigError(f"{option}: expected at most the tower's {len(blocks)}, got {count}")
     parameters = [p for block in blocks[-count:] for p in block.parameters()]

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 
@@ -13,13 +14,20 @@ CONTEXT = 8
 WORDS = ["a", "red", "green", "blue", "fox", "house", "tree", "boat", "sun", "cat"]
 
 
-def write_clip(folder: Path, *, image_size: int = 16, quick_gelu: bool = False) -> Path:
+def write_clip(
+    folder: Path,
+    *,
+    image_size: int = 16,
+    quick_gelu: bool = False,
+    vision: Mapping[str, object] | None = None,
+) -> Path:
     """A real open_clip CLIP, tiny and random, in open_clip's own folder layout."""
     folder.mkdir(parents=True)
     tokenizer = build_tokenizer(WORDS, folder, max_length=CONTEXT)
     model_cfg = {
         "embed_dim": 16,
-        "vision_cfg": {
+        "vision_cfg": vision
+        or {
             "image_size": image_size,
             "patch_size": 8,
             "width": 32,
@@ -44,6 +52,11 @@ def write_clip(folder: Path, *, image_size: int = 16, quick_gelu: bool = False) 
         model = open_clip.CLIP(**deepcopy(model_cfg))
     save_file(model.state_dict(), folder / "open_clip_model.safetensors")
     return folder
+
+
+@pytest.fixture(scope="session")
+def make_clip():
+    return write_clip
 
 
 @pytest.fixture(scope="session")

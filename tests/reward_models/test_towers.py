@@ -77,6 +77,21 @@ def test_unfreezing_n_blocks_trains_those_and_what_follows(clip_folder):
     }
 
 
+def test_a_residual_network_unfreezes_by_blocks_too(make_clip, tmp_path):
+    vision = {"image_size": 32, "layers": [1, 1, 1, 2], "width": 8, "head_width": 16}
+    towers = load_towers(make_clip(tmp_path / "clip", vision=vision))
+    towers.freeze(image_blocks=1)
+    trainable = {name for name, p in towers.named_parameters() if p.requires_grad}
+    first = {".".join(name.split(".")[:4]) for name in trainable}
+    assert first == {"model.visual.layer4.1", "model.visual.attnpool.positional_embedding"} | {
+        f"model.visual.attnpool.{part}_proj" for part in "qkvc"
+    }
+    statistics = {k: v.clone() for k, v in towers.state_dict().items() if "running" in k}
+    towers.train().encode_prepared(torch.rand(2, 3, 32, 32))
+    for name, value in statistics.items():
+        assert_close(towers.state_dict()[name], value)
+
+
 def test_unfreezing_more_blocks_than_there_are_names_the_option(clip_folder):
     with pytest.raises(ConfigError, match=r"unfreeze_text_blocks: .* the tower's 2, got 3"):
         load_towers(clip_folder).freeze(text_blocks=3)

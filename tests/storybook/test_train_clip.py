@@ -13,8 +13,8 @@ from imgalign.storybook.scenes import (
     prompt_of,
     sample_spec,
 )
-from imgalign.storybook.train.clip import changes, contrast, falsified
-from imgalign.storybook.verifier import Reading, Seen, verified
+from imgalign.storybook.train.clip import THUMBNAIL, changes, contrast, drawn, falsified, thumbnail
+from imgalign.storybook.verifier import Reading, Seen, default_verifier, verified
 
 
 def as_read(scene: Scene) -> Reading:
@@ -85,3 +85,21 @@ def test_a_false_caption_that_fits_as_well_costs() -> None:
     fooled, _ = contrast(image, torch.cat([image, image]), torch.tensor(10.0))
     clear, _ = contrast(image, torch.cat([image, -image]), torch.tensor(10.0))
     assert fooled > clear + 0.3
+
+
+def test_counterparts_show_the_false_caption_and_not_the_true_one() -> None:
+    rng = np.random.default_rng(0)
+    captions = [prompt_of(sample_spec(rng)) for _ in range(60)]
+    false = [falsified(caption, rng, num=1)[0] for caption in captions]
+    readings = default_verifier().read(drawn(false, rng).float() / 255)
+    assert sum(map(verified, false, readings)) >= 58
+    assert sum(map(verified, captions, readings)) <= 1
+
+
+def test_a_thumbnail_keeps_light_and_where_it_falls() -> None:
+    images = torch.zeros(3, 3, 64, 64)
+    images[1, 0, :8, 8:16] = 1.0  # red, in the first row's second field
+    small = thumbnail(images).view(3, 3, THUMBNAIL, THUMBNAIL)
+    assert small[1].argmax() == 1
+    assert small[1, 0, 0, 1] > small[0, 0, 0, 1]
+    torch.testing.assert_close(small[:, 1:], torch.zeros_like(small[:, 1:]))

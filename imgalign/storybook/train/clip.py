@@ -3,9 +3,13 @@
 A small `open_clip.CLIP`: pictures and captions in one space. Pictures are drawn ones and, where a
 file of them is given, redrawn ones, which is what it will be asked to judge; half are damaged.
 Captions of a batch are distinct, for an equal pair of captions would be a wrong negative. Each
-picture must also tell its caption from others that are false in a single detail (hard negatives as
-in arXiv:2210.01936): candidates of one prompt differ by no more. Left out: mirrored pictures (left
-and right mean something here).
+picture must tell its caption from others that are false in a single detail (hard negatives as in
+arXiv:2210.01936), and each caption its picture from a counterpart, a drawing of such a false
+caption: candidates of one prompt differ by no more. What captions leave open must stay readable
+too, or nothing could be learned of tastes. Left out: mirrored pictures (left and right mean
+something here). Why all this: docs/adr/0005.
+
+Shapes: b = pictures, half of them counterparts; t = captions, first the b of the pictures.
 """
 
 import json
@@ -20,10 +24,12 @@ import torch
 from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import avg_pool2d, cross_entropy, mse_loss
 
+from imgalign.storybook.drawing import draw
+from imgalign.storybook.layout import sample_scene
 from imgalign.storybook.scenes import (
     COLOURS,
     COUNTS,
@@ -43,14 +49,18 @@ from imgalign.storybook.train.loop import Indices, Schedule, say, train
 from imgalign.storybook.train.pipeline import CONTEXT
 
 BATCH = 128
+EMBED_DIM = 128
 MAX_LOGIT_SCALE = float(np.log(100))
 REDRAWN = 0.5
 """Share of pictures shown redrawn, among those that are."""
 DAMAGED = 0.5
-FALSE_CAPTIONS = 4
-"""Of each picture. They cost little beside the picture."""
+FALSE_CAPTIONS = 3
+"""Of each picture; the first of them gets a picture of its own, the counterpart."""
+APPEARANCE_WEIGHT = 1.0
+THUMBNAIL = 8
+"""Pixels to a side of what the image features must still show of the picture's appearance."""
 
-VISION = {"image_size": 64, "patch_size": 8, "width": 160, "layers": 5, "head_width": 32}
+VISION = {"image_size": 64, "layers": [2, 2, 2, 2], "width": 24, "head_width": 32}
 TEXT = {"width": 128, "heads": 4, "layers": 3, "hf_tokenizer_name": "."}
 PREPROCESS = {
     "size": 64,
@@ -82,41 +92,48 @@ def train_clip(
         json.dumps({"model_cfg": config, "preprocess_cfg": PREPROCESS}, indent=2) + "\n"
     )
     model = open_clip.CLIP(**deepcopy(config)).train()
+    model.visual.to(memory_format=torch.channels_last)
+    appearance = nn.Linear(EMBED_DIM, 3 * THUMBNAIL**2)
     tokenize = open_clip.get_tokenizer(f"local-dir:{folder}")
-    tokens = tokenize(list(pictures.captions))
 
     def loss(indices: Indices) -> tuple[Tensor, dict[str, float]]:
         chosen = distinct(indices, pictures.captions)
-        images = shown(pictures, alternative, chosen)
         # Drawn from torch's generator, which the loop seeds with the step.
         rng = default_rng(int(torch.randint(2**62, ())))
-        own = [falsified(pictures.captions[i], rng, num=FALSE_CAPTIONS) for i in chosen]
-        false = tokenize([caption for captions in own for caption in captions])
+        captions = [pictures.captions[i] for i in chosen]
+        false = [falsified(caption, rng, num=FALSE_CAPTIONS) for caption in captions]
+        counterparts = [own[0] for own in false]
+        images = shown(given(pictures, alternative, chosen), drawn(counterparts, rng))
+        tokens = tokenize([*captions, *counterparts, *(c for own in false for c in own[1:])])
         # The fused attention is slow backwards on a CPU, as in pipeline.py.
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-            image, text, scale = model(images, torch.cat([tokens[chosen], false]))
-        value, logits = contrast(image.float(), text.float(), scale.float())
+            image, text, scale = model(images, tokens)
+        image, text = image.float(), text.float()
+        contrastive, logits = contrast(image, text, scale.float())
+        lost = mse_loss(appearance(image * EMBED_DIM**0.5), thumbnail(images))
         # Clamped before use rather than after the update: a saved model is always within bounds.
         with torch.no_grad():
             model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
-            true = logits.diagonal()
-            found = true >= logits[:, : len(chosen)].amax(1)
-            rival = logits[:, len(chosen) :].view(len(chosen), len(chosen), FALSE_CAPTIONS)
-            told = true > rival.diagonal().amax(0)
-        return value, {
-            "loss": value.item(),
-            "retrieved": found.float().mean().item(),
-            "told_from_false": told.float().mean().item(),
+            row = torch.arange(len(images))
+            own, partner = logits[row, row], row.roll(len(chosen))
+            told = own > logits[row, partner], own > logits[partner, row]
+        return contrastive + APPEARANCE_WEIGHT * lost, {
+            "loss": contrastive.item(),
+            "appearance_lost": lost.item(),
+            "retrieved": (own >= logits[row, : len(row)].amax(1)).float().mean().item(),
+            "told_from_false_caption": told[0].float().mean().item(),
+            "told_from_counterpart": told[1].float().mean().item(),
         }
 
     def save(step: int) -> None:
-        state = {k: v.detach().half().contiguous().clone() for k, v in model.state_dict().items()}
-        save_file(state, folder / "open_clip_model.safetensors")
+        state = {key: value.detach().contiguous() for key, value in model.state_dict().items()}
+        half = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+        save_file(half, folder / "open_clip_model.safetensors")
         say(f"{folder}: written at step {step}")
 
     train(
         out,
-        model,
+        nn.ModuleDict({"clip": model, "appearance": appearance}),
         loss,
         num_pictures=len(pictures),
         schedule=Schedule(num_steps=num_samples // BATCH, learning_rate=learning_rate),
@@ -131,7 +148,7 @@ def train_clip(
 def model_config(*, vocabulary_size: int) -> dict[str, object]:
     """The architecture in open_clip's own terms."""
     return {
-        "embed_dim": 128,
+        "embed_dim": EMBED_DIM,
         "vision_cfg": dict(VISION),
         "text_cfg": {**TEXT, "context_length": CONTEXT, "vocab_size": vocabulary_size},
         "quick_gelu": False,
@@ -215,12 +232,31 @@ def distinct(indices: Indices, captions: tuple[str, ...]) -> Indices:
     return np.sort(np.array(list({captions[i]: i for i in indices}.values())))
 
 
-def shown(pictures: Pictures, alternative: NDArray[np.uint8] | None, chosen: Indices) -> Tensor:
-    """Pictures as float `b 3 h w` in [-1, 1], some of them replaced by their alternative."""
+def given(pictures: Pictures, alternative: NDArray[np.uint8] | None, chosen: Indices) -> Tensor:
+    """Pictures of the data folder as uint8 `b 3 h w`, some replaced by their alternative."""
     images = np.array(pictures.images[chosen])
     if alternative is not None:
         swap = (torch.rand(len(chosen)) < REDRAWN).numpy() & (chosen < len(alternative))
         images[swap] = alternative[chosen[swap]]
-    clean = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
-    damaged = torch.rand(len(chosen), 1, 1, 1) < DAMAGED
+    return torch.from_numpy(images).permute(0, 3, 1, 2)
+
+
+def drawn(captions: Sequence[str], rng: Generator) -> Tensor:
+    """A new picture of each caption, uint8 `b 3 h w`."""
+    scenes = (sample_scene(parse_prompt(caption), rng) for caption in captions)
+    return torch.from_numpy(np.stack([np.asarray(draw(scene)) for scene in scenes])).permute(
+        0, 3, 1, 2
+    )
+
+
+def shown(*pictures: Tensor) -> Tensor:
+    """Pictures, uint8 `b 3 h w`, one after the other as float in [-1, 1]; half are damaged."""
+    clean = torch.cat(pictures).contiguous(memory_format=torch.channels_last).float() / 255
+    damaged = torch.rand(len(clean), 1, 1, 1) < DAMAGED
     return torch.where(damaged, damage(clean), clean) * 2 - 1
+
+
+def thumbnail(images: Tensor) -> Tensor:
+    """The pictures at THUMBNAIL pixels to a side, `b n`; every number standardised."""
+    small = avg_pool2d(images, images.shape[-1] // THUMBNAIL).flatten(1)
+    return (small - small.mean(0)) / small.std(0).clamp(min=0.01)
