@@ -10,7 +10,7 @@ from pathlib import Path
 from imgalign.checkpoint import reporting_full_disk, write_atomically
 from imgalign.evaluate import FOLDER
 from imgalign.pictures import write_png
-from imgalign.report import page, sections
+from imgalign.report import gallery, page, sections
 from imgalign.report.record import RunRecord, read_run
 from imgalign.report.sheets import before_after
 
@@ -40,7 +40,7 @@ def write_report(
         target.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(target, render(record))
         if record.evaluation and record.base and record.aligned:
-            chosen = sections.evenly(record.evaluation, NUM_ON_SHEET)
+            chosen = gallery.evenly(record.evaluation, NUM_ON_SHEET)
             sheet = before_after(
                 [record.base[i] for i in chosen],
                 [record.aligned[i] for i in chosen],
@@ -57,15 +57,15 @@ def render(record: RunRecord) -> str:
         f"imgalign: {record.folder.name}",
         [
             sections.headline(record),
-            sections.hero(record),
+            gallery.hero(record),
             sections.pipeline(record),
             sections.training(record),
             sections.by_form(record),
             sections.gold_and_reward(record),
             sections.reward_model(record),
-            sections.evolution(record),
-            sections.worse(record),
-            sections.better(record),
+            gallery.evolution(record),
+            gallery.worse(record),
+            gallery.better(record),
             sections.origin(record),
         ],
     )

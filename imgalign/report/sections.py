@@ -1,25 +1,13 @@
-"""The parts of the report, each from what a run tells; a part without its input is one line."""
+"""The parts of the report in words and plots; a part without its input is one line."""
 
-from collections.abc import Sequence
 from html import escape
-from pathlib import Path
 
-from PIL import Image
-
-from imgalign.errors import CheckpointError
 from imgalign.evaluate import Evaluation
-from imgalign.evaluate.comparison import Change, Pair, interval, percent
-from imgalign.evaluate.evaluation import bounds, moved
-from imgalign.evaluate.pictures import opened
+from imgalign.evaluate.comparison import Change, interval, percent
+from imgalign.evaluate.evaluation import bounds
 from imgalign.report import page, plots
 from imgalign.report.record import RunRecord
-from imgalign.report.text import command_of, duration, number, signed, steps_shown
-from imgalign.train.folder import run_prompts
-from imgalign.train.pictures import GAP as GRID_GAP
-
-NUM_HERO = 5
-NUM_IN_GALLERY = 6
-NUM_ROWS = 5
+from imgalign.report.text import command_of, duration, number, sentence, signed
 
 
 def headline(run: RunRecord) -> str:
@@ -101,39 +89,6 @@ def at_a_glance(run: RunRecord, found: Evaluation) -> list[tuple[str, str, str]]
 def between(change: Change) -> str:
     """Example: "4.22 → 5.59"."""
     return f"{number(change.before.value)} → {number(change.after.value)}"
-
-
-def hero(run: RunRecord) -> str:
-    """The same prompts and seeds before and after, not chosen for their looks."""
-    found = run.evaluation
-    if found is None:
-        return ""
-    if not run.base or not run.aligned:
-        return page.missing(
-            "Before and after",
-            "The pictures were not kept; make them:",
-            command_of("evaluate", run),
-        )
-    chosen = evenly(found, NUM_HERO)
-    cards = [
-        page.pair_card(run.base[i], run.aligned[i], found.pairs[i].prompt, upright=True)
-        for i in chosen
-    ]
-    return page.section(
-        "Before and after",
-        f'<div class="strip">\n{"".join(cards)}</div>\n',
-        lead=(
-            f"The first seed of {len(chosen)} prompts, evenly spaced over all "
-            f"{found.num_prompts}: nobody picked them."
-        ),
-    )
-
-
-def evenly(found: Evaluation, count: int) -> list[int]:
-    """Pairs of the first seed of evenly spaced prompts."""
-    num = min(count, found.num_prompts)
-    prompts = [round((i + 0.5) * found.num_prompts / num - 0.5) for i in range(num)]
-    return [prompt * found.images_per_prompt for prompt in prompts]
 
 
 def pipeline(run: RunRecord) -> str:
@@ -227,11 +182,6 @@ def training(run: RunRecord) -> str:
     return page.section(
         "Training", page.plots(*figures), lead=escape(f"{lead} {sentence(said)}".strip())
     )
-
-
-def sentence(text: str) -> str:
-    """Example: "finished at step 40" is "Finished at step 40."."""
-    return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
 def gold_and_reward(run: RunRecord) -> str:
@@ -341,164 +291,6 @@ def reward_model(run: RunRecord) -> str:
         lead=f"It orders {percent(test.accuracy.micro)} of held-out pairs as the annotator did"
         f"{reached}.",
     )
-
-
-def evolution(run: RunRecord) -> str:
-    """How the pictures of some prompts changed, a row per prompt and a column per step."""
-    if not run.grids:
-        return page.missing(
-            "Pictures over training", "No sample grid has been drawn yet:", command_of("train", run)
-        )
-    frames = [(step, cells(run, path)) for step, path in steps_shown(run.grids)]
-    names = ["base" if step == 0 else f"step {step}" for step, _ in frames]
-    head = "".join(f"<th>{name}</th>" for name in names)
-    rows = []
-    for row, prompt in enumerate(sample_prompts(run)[:NUM_ROWS]):
-        row_cells = "".join(
-            f"<td>{page.picture(images[row], f'{name}: {prompt}', largest=128)}</td>"
-            for name, (_, images) in zip(names, frames, strict=True)
-            if row < len(images)
-        )
-        rows.append(f"<tr><th>{escape(prompt)}</th>{row_cells}</tr>\n")
-    return page.section(
-        "Pictures over training",
-        f'<div class="film"><table>\n<tr><th></th>{head}</tr>\n{"".join(rows)}</table></div>\n',
-        lead="The same prompts and seeds at every step, from the grids in <code>samples/</code>.",
-    )
-
-
-def cells(run: RunRecord, path: Path) -> list[Image.Image]:
-    """The first picture of each row of a sample grid."""
-    grid = opened(path)
-    columns = run.settings.samples.images_per_prompt
-    side = (grid.width - GRID_GAP) // columns
-    # Pictures need not be square, so the height of a row follows from how many there are.
-    num_rows = min(run.settings.samples.num_prompts, max(1, round(grid.height / side)))
-    height = (grid.height - GRID_GAP) // num_rows
-    return [
-        grid.crop((GRID_GAP, GRID_GAP + row * height, side, (row + 1) * height))
-        for row in range(num_rows)
-    ]
-
-
-def sample_prompts(run: RunRecord) -> list[str]:
-    """What the rows of the sample grids show; numbers where the prompts are not at hand."""
-    num = run.settings.samples.num_prompts
-    try:
-        training, held_out = run_prompts(run.folder)
-    except CheckpointError:
-        return [f"prompt {number + 1}" for number in range(num)]
-    return list((held_out + training)[:num])
-
-
-def worse(run: RunRecord) -> str:
-    """What got worse, and the pairs that the base won by most."""
-    found = run.evaluation
-    if found is None:
-        return ""
-    entries = losses(run, found) or [
-        "Nothing that was measured here got worse. What was not measured may have."
-    ]
-    parts = [page.items(entries)]
-    lost = sorted(
-        (gain, i)
-        for i, pair in enumerate(found.pairs)
-        if (gain := gold_gain(pair)) is not None and gain < 0
-    )[:NUM_IN_GALLERY]
-    if lost and run.base and run.aligned:
-        parts.append(f"<h3>Where the base won by most</h3>\n{pair_gallery(run, found, lost)}")
-    return page.section("What got worse", *parts)
-
-
-def better(run: RunRecord) -> str:
-    """The pairs that the aligned model won by most."""
-    found = run.evaluation
-    if found is None or not (run.base and run.aligned):
-        return ""
-    won = sorted(
-        (-gain, i)
-        for i, pair in enumerate(found.pairs)
-        if (gain := gold_gain(pair)) is not None and gain > 0
-    )[:NUM_IN_GALLERY]
-    if not won:
-        return ""
-    return page.section(
-        "Where the aligned model won by most",
-        pair_gallery(run, found, [(-gain, i) for gain, i in won]),
-        lead="These, unlike the ones at the top, are picked: the largest gains in gold.",
-    )
-
-
-def gold_gain(pair: Pair) -> float | None:
-    """Aligned minus base."""
-    return None if pair.gold is None else pair.gold[1] - pair.gold[0]
-
-
-def pair_gallery(run: RunRecord, found: Evaluation, chosen: Sequence[tuple[float, int]]) -> str:
-    """Cards of some pairs with their gain."""
-    return page.gallery(
-        page.pair_card(
-            run.base[i],
-            run.aligned[i],
-            found.pairs[i].prompt,
-            note=f"gold {signed(gain)}, seed {found.pairs[i].seed}",
-        )
-        for gain, i in chosen
-    )
-
-
-def losses(run: RunRecord, found: Evaluation) -> list[str]:
-    """Everything that fell, as sentences in HTML."""
-    own, entries = found.summary, []
-    if own.win_rate and own.win_rate.losses:
-        lost = own.win_rate.losses
-        share = percent(lost / own.win_rate.num_pairs)
-        entries.append(f"The base's image was the better one in {lost} pairs ({share}).")
-    if own.faithful:
-        pairs = [pair.faithful for pair in found.pairs if pair.faithful]
-        broken = sum(before and not after for before, after in pairs)
-        mended = sum(after and not before for before, after in pairs)
-        if own.faithful.difference.value < 0:
-            entries.append(
-                "<b>Fewer images show what their prompt says</b>: "
-                f"{percent(own.faithful.before.value)} → {percent(own.faithful.after.value)}."
-            )
-        if broken:
-            entries.append(
-                f"{broken} images no longer show what their prompt says ({mended} now do)."
-            )
-    if found.diversity and found.diversity.change.difference.value < 0:
-        each = found.diversity.change
-        high = each.difference.high
-        sure = "" if high is not None and high < 0 else ", within what chance would do"
-        fall = -each.difference.value / each.before.value
-        entries.append(
-            f"<b>Images of one prompt are {percent(fall)} more alike</b> "
-            f"({escape(moved(each))}, {escape(found.diversity.space)}){sure}."
-        )
-    for form in own.by_form:
-        if form.win_rate and form.win_rate.rate.value < 0.5:
-            entries.append(
-                f"<b>{escape(sentence(form.form).rstrip('.'))}</b>: the aligned model wins only "
-                f"{percent(form.win_rate.rate.value)} of {form.num_pairs} pairs."
-            )
-    if own.gold and own.gold.difference.value < 0:
-        entries.append(f"<b>Gold fell</b>: {escape(moved(own.gold))}.")
-    if own.overoptimisation and (own.overoptimisation.gap.low or 0.0) > 0:
-        gap = own.overoptimisation.gap
-        entries.append(
-            f"<b>The reward rose {gap.value:.2f} standard deviations more than gold did</b>: "
-            "it is being gamed. A smaller KL budget or more rankings help."
-        )
-    drift = found.drift
-    if drift and drift.budget_nats is not None and drift.nats > drift.budget_nats:
-        entries.append(
-            f"<b>The KL of {drift.nats:.1f} nats is over its budget</b> of {drift.budget_nats:g}."
-        )
-    quarantined = int(sum(value for _, value in run.series("quarantined")))
-    if quarantined:
-        entries.append(f"{quarantined} training images had no finite reward and taught nothing.")
-    return entries
 
 
 def origin(run: RunRecord) -> str:

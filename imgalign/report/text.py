@@ -46,3 +46,8 @@ def steps_shown(grids: Sequence[tuple[int, Path]]) -> list[tuple[int, Path]]:
         return list(grids)
     places = sorted({round(i * (len(grids) - 1) / (FRAMES - 1)) for i in range(FRAMES)})
     return [grids[place] for place in places]
+
+
+def sentence(text: str) -> str:
+    """Example: "finished at step 40" is "Finished at step 40."."""
+    return f"{text[:1].upper()}{text[1:]}." if text else ""

@@ -22,8 +22,8 @@ from imgalign.generate import Generated
 from imgalign.metrics import MetricsWriter, RunStatus, write_status
 from imgalign.preferences.records import Provenance
 from imgalign.report import before_after, plots, write_report
+from imgalign.report.gallery import cells, evenly, losses
 from imgalign.report.record import read_run
-from imgalign.report.sections import cells, evenly, losses
 from imgalign.report.sheets import data_uri, font, magnified, wrapped
 from imgalign.report.text import duration, number, signed, steps_shown
 from imgalign.statistics import Estimate
