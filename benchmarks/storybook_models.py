@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument("--drawings", type=int, default=2000)
     parser.add_argument("--prompts", type=int, default=150, help="of each form")
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--guidance", type=float, nargs="+", default=[1.0, 2.0])
+    parser.add_argument("--guidance", type=float, nargs="+", default=[1.0])
     settings = parser.parse_args()
     settings.out.mkdir(parents=True, exist_ok=True)
     seen, unseen = (drawings(settings.drawings, held_out=held_out) for held_out in (False, True))
@@ -186,7 +186,11 @@ def main() -> None:
     }
     text = json.dumps(measured, indent=2, default=str)
     (settings.out / "storybook_models.json").write_text(text + "\n", encoding="utf-8")
-    sample_grid(settings.out / "storybook_base.png", steps=settings.steps, guidance_scale=2.0)
+    sample_grid(
+        settings.out / "storybook_base.png",
+        steps=settings.steps,
+        guidance_scale=settings.guidance[0],
+    )
     print(text)
 
 

@@ -13,7 +13,17 @@ from imgalign.storybook.scenes import (
     prompt_of,
     sample_spec,
 )
-from imgalign.storybook.train.clip import THUMBNAIL, changes, contrast, drawn, falsified, thumbnail
+from imgalign.storybook.train.clip import (
+    THUMBNAIL,
+    above,
+    changes,
+    contrast,
+    drawn,
+    falsified,
+    near_misses,
+    spoilt,
+    thumbnail,
+)
 from imgalign.storybook.verifier import Reading, Seen, default_verifier, verified
 
 
@@ -103,3 +113,31 @@ def test_a_thumbnail_keeps_light_and_where_it_falls() -> None:
     assert small[1].argmax() == 1
     assert small[1, 0, 0, 1] > small[0, 0, 0, 1]
     torch.testing.assert_close(small[:, 1:], torch.zeros_like(small[:, 1:]))
+
+
+def test_near_misses_are_what_differs_in_one_detail_and_nothing_else() -> None:
+    # Two pictures, their counterparts; captions of all four, then two more false ones a picture.
+    logits = torch.arange(4 * 8).view(4, 8)
+    by_caption, by_counterpart, third, fourth = near_misses(logits, 3)
+    assert by_caption.tolist() == [logits[0, 2], logits[1, 3]]
+    assert by_counterpart.tolist() == [logits[2, 0], logits[3, 1]]
+    assert third.tolist() == [logits[0, 4], logits[1, 6]]
+    assert fourth.tolist() == [logits[0, 5], logits[1, 7]]
+
+
+def test_a_level_of_its_own_for_each_picture_costs() -> None:
+    """Each pair is told apart by 2, but the first picture's wrong lies above the second's right."""
+    shifted = above(torch.tensor([5.0, 1.0]), torch.tensor([3.0, -1.0]))
+    level = above(torch.tensor([1.0, 1.0]), torch.tensor([-1.0, -1.0]))
+    softplus = [math.log1p(math.exp(x)) for x in (-2, 2, -6, -2)]
+    assert math.isclose(shifted.item(), sum(softplus) / 4, rel_tol=1e-5)
+    assert math.isclose(level.item(), softplus[0], rel_tol=1e-5)
+
+
+def test_spoilt_pictures_are_not_what_their_captions_say() -> None:
+    rng = np.random.default_rng(1)
+    captions = [prompt_of(sample_spec(rng)) for _ in range(40)]
+    torch.manual_seed(0)
+    images = spoilt(drawn(captions, rng).float() / 127.5 - 1) / 2 + 0.5
+    readings = default_verifier().read(images)
+    assert sum(map(verified, captions, readings)) <= 2

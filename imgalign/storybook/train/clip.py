@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import avg_pool2d, cross_entropy, mse_loss
+from torch.nn.functional import avg_pool2d, cross_entropy, mse_loss, softplus
 
 from imgalign.storybook.drawing import draw
 from imgalign.storybook.layout import sample_scene
@@ -43,7 +43,7 @@ from imgalign.storybook.scenes import (
     vocabulary,
 )
 from imgalign.storybook.tokenizer import build_tokenizer
-from imgalign.storybook.train.damage import damage
+from imgalign.storybook.train.damage import HARD_GARBAGE, damage
 from imgalign.storybook.train.data import Pictures, load_pictures
 from imgalign.storybook.train.loop import Indices, Schedule, say, train
 from imgalign.storybook.train.pipeline import CONTEXT
@@ -56,6 +56,8 @@ REDRAWN = 0.5
 DAMAGED = 0.5
 FALSE_CAPTIONS = 3
 """Of each picture; the first of them gets a picture of its own, the counterpart."""
+SPOILT = 4
+"""Of so many pictures one is shown spoilt as well."""
 APPEARANCE_WEIGHT = 1.0
 THUMBNAIL = 8
 """Pixels to a side of what the image features must still show of the picture's appearance."""
@@ -103,26 +105,32 @@ def train_clip(
         captions = [pictures.captions[i] for i in chosen]
         false = [falsified(caption, rng, num=FALSE_CAPTIONS) for caption in captions]
         counterparts = [own[0] for own in false]
-        images = shown(given(pictures, alternative, chosen), drawn(counterparts, rng))
+        first = given(pictures, alternative, chosen)
+        whole = shown(first, drawn(counterparts, rng))
+        images = torch.cat([whole, spoilt(shown(first[: len(chosen) // SPOILT]))])
         tokens = tokenize([*captions, *counterparts, *(c for own in false for c in own[1:])])
         # The fused attention is slow backwards on a CPU, as in pipeline.py.
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
             image, text, scale = model(images, tokens)
         image, text = image.float(), text.float()
-        contrastive, logits = contrast(image, text, scale.float())
         lost = mse_loss(appearance(image * EMBED_DIM**0.5), thumbnail(images))
+        contrastive, logits = contrast(image[: len(whole)], text, scale.float())
+        right = logits.diagonal()
+        misread = near_misses(logits, FALSE_CAPTIONS)
+        unreadable = (scale * image[len(whole) :] @ text.T).diagonal()
+        ordered = above(right, torch.cat([*misread, unreadable.float()]))
         # Clamped before use rather than after the update: a saved model is always within bounds.
         with torch.no_grad():
             model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
-            row = torch.arange(len(images))
-            own, partner = logits[row, row], row.roll(len(chosen))
-            told = own > logits[row, partner], own > logits[partner, row]
-        return contrastive + APPEARANCE_WEIGHT * lost, {
+            nearest = logits[:, : len(whole)].amax(1)
+        return contrastive + ordered + APPEARANCE_WEIGHT * lost, {
             "loss": contrastive.item(),
+            "order": ordered.item(),
             "appearance_lost": lost.item(),
-            "retrieved": (own >= logits[row, : len(row)].amax(1)).float().mean().item(),
-            "told_from_false_caption": told[0].float().mean().item(),
-            "told_from_counterpart": told[1].float().mean().item(),
+            "retrieved": (right >= nearest).float().mean().item(),
+            "told_from_false_caption": (right[: len(chosen)] > misread[0]).float().mean().item(),
+            "told_from_counterpart": (right[: len(chosen)] > misread[1]).float().mean().item(),
+            "told_from_spoilt": (right[: len(unreadable)] > unreadable).float().mean().item(),
         }
 
     def save(step: int) -> None:
@@ -164,6 +172,38 @@ def contrast(image: Tensor, text: Tensor, scale: Tensor) -> tuple[Tensor, Tensor
     logits = scale * image @ text.T
     loss = cross_entropy(logits, own) + cross_entropy(logits[:, : len(image)].T, own)
     return loss / 2, logits
+
+
+def near_misses(logits: Tensor, num: int) -> tuple[Tensor, ...]:
+    """Logits of what is false in one detail: pictures with the counterparts' captions, counterparts
+    with the pictures' own, and pictures with each of their other false captions; `b / 2` each.
+
+    `logits` [b t]: pictures, then counterparts; captions in the same order, then for each picture
+    its other `num` - 1 false ones.
+    """
+    half = len(logits) // 2
+    row = torch.arange(half)
+    others = [2 * half + row * (num - 1) + k for k in range(num - 1)]
+    return (
+        logits[row, row + half],
+        logits[row + half, row],
+        *(logits[row, column] for column in others),
+    )
+
+
+def above(right: Tensor, wrong: Tensor) -> Tensor:
+    """How far right pairs of any picture and caption are from lying above all wrong ones.
+
+    The mean logistic loss of all differences (RankNet; Burges et al. 2005). A softmax over captions
+    leaves each picture a level of its own; a reward model compares pictures.
+    """
+    return softplus(wrong[None, :] - right[:, None]).mean()
+
+
+def spoilt(images: Tensor) -> Tensor:
+    """Pictures in [-1, 1] that no longer show what their captions say: bent, melted, mixed."""
+    spoil = HARD_GARBAGE[int(torch.randint(len(HARD_GARBAGE), ()))]
+    return spoil(images / 2 + 0.5).clamp(0, 1) * 2 - 1
 
 
 def falsified(caption: str, rng: Generator, *, num: int) -> list[str]:
