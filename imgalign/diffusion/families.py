@@ -185,9 +185,14 @@ class StableDiffusion:
         layers = {name: layer.float().cpu().contiguous() for name, layer in layers.items()}
         metadata: dict[str, Any] = self.network.peft_config[adapter].to_dict()
         metadata["target_modules"] = sorted(metadata["target_modules"])  # a set: order is random
+        converted = convert_state_dict_to_diffusers(layers)  # type: ignore[no-untyped-call]
         self.pipeline.save_lora_weights(
             folder,
-            unet_lora_layers=convert_state_dict_to_diffusers(layers),  # type: ignore[no-untyped-call]
+            # Only attention is converted there, and the loader refuses a mixture.
+            unet_lora_layers={
+                name.replace(".lora_A.", ".lora.down.").replace(".lora_B.", ".lora.up."): layer
+                for name, layer in converted.items()
+            },
             save_function=partial(_save_reproducibly, facts=metadata),
         )
 

@@ -185,11 +185,14 @@ def test_the_seed_of_the_policy_decides_its_initial_adapter(tiny_pipeline_folder
     assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
 
 
-@pytest.mark.parametrize("alpha", [None, 3])
+@pytest.mark.parametrize(
+    ("alpha", "targets"), [(None, None), (3, None), (None, ("to_q", "conv1", "proj_in"))]
+)
 def test_what_is_saved_gives_the_same_pixels_in_plain_diffusers(
-    tiny_pipeline_folder, tmp_path, alpha
+    tiny_pipeline_folder, tmp_path, alpha, targets
 ):
-    policy = make_policy(tiny_pipeline_folder, PolicyConfig(num_steps=4, lora_alpha=alpha))
+    config = PolicyConfig(num_steps=4, lora_alpha=alpha, lora_targets=targets)
+    policy = make_policy(tiny_pipeline_folder, config)
     before = policy.sample(PROMPTS, seeds=SEEDS)
     move_weights(policy)
     trajectory = policy.sample(PROMPTS, seeds=SEEDS)
