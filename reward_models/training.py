@@ -61,11 +61,11 @@ class FitConfig(Config):
     learning_rate: PositiveFloat = 3e-3
     """Of the head, whose inputs are standardised."""
 
-    prior_stds: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (0.3, 1.0, 3.0)
+    prior_stds: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (1.0,)
     """How far utilities may leave zero-shot CLIP's, in nats: the standard deviations of what
     the head's normal prior lets it add. 1 makes a typical pair that CLIP cannot tell apart a 2 : 1
-    preference. The smallest is kept whose validation loss is within one standard error of the
-    lowest: with few validation prompts the lowest itself is chosen by luck."""
+    preference. Of several, the smallest is kept whose validation loss is within one standard error
+    of the lowest: with few validation prompts the lowest itself is chosen by luck."""
 
     unfreeze_image_blocks: NonNegativeInt = 0
     """Train so many of the image tower's last blocks as well, with its last norm and projection."""

@@ -20,9 +20,9 @@ from imgalign.storybook.train.clip import (
     contrast,
     drawn,
     falsified,
+    look,
     near_misses,
     spoilt,
-    thumbnail,
 )
 from imgalign.storybook.verifier import Reading, Seen, default_verifier, verified
 
@@ -106,13 +106,23 @@ def test_counterparts_show_the_false_caption_and_not_the_true_one() -> None:
     assert sum(map(verified, captions, readings)) <= 1
 
 
-def test_a_thumbnail_keeps_light_and_where_it_falls() -> None:
+def test_a_look_keeps_light_and_where_it_falls() -> None:
     images = torch.zeros(3, 3, 64, 64)
     images[1, 0, :8, 8:16] = 1.0  # red, in the first row's second field
-    small = thumbnail(images).view(3, 3, THUMBNAIL, THUMBNAIL)
-    assert small[1].argmax() == 1
-    assert small[1, 0, 0, 1] > small[0, 0, 0, 1]
-    torch.testing.assert_close(small[:, 1:], torch.zeros_like(small[:, 1:]))
+    light = look(images)[:, : 3 * THUMBNAIL**2].view(3, 3, THUMBNAIL, THUMBNAIL)
+    assert light[1].argmax() == 1
+    assert light[1, 0, 0, 1] > light[0, 0, 0, 1]
+    torch.testing.assert_close(light[:, 1:], torch.zeros_like(light[:, 1:]))
+
+
+def test_a_look_keeps_texture_of_equal_light() -> None:
+    images = torch.full((3, 3, 64, 64), 0.5)
+    images[2, :, ::2] = 1.0
+    images[2, :, 1::2] = 0.0
+    seen = look(images)
+    light, texture = seen[:, : 3 * THUMBNAIL**2], seen[:, 3 * THUMBNAIL**2 :]
+    torch.testing.assert_close(light, torch.zeros_like(light))
+    assert (texture[2] > texture[0] + 1).all()
 
 
 def test_near_misses_are_what_differs_in_one_detail_and_nothing_else() -> None:

@@ -60,7 +60,9 @@ SPOILT = 4
 """Of so many pictures one is shown spoilt as well."""
 APPEARANCE_WEIGHT = 1.0
 THUMBNAIL = 8
-"""Pixels to a side of what the image features must still show of the picture's appearance."""
+TEXTURE = 4
+"""Fields to a side of what the image features must still show of light and of texture."""
+LOOK = 3 * (THUMBNAIL**2 + TEXTURE**2)
 
 VISION = {"image_size": 64, "layers": [2, 2, 2, 2], "width": 24, "head_width": 32}
 TEXT = {"width": 128, "heads": 4, "layers": 3, "hf_tokenizer_name": "."}
@@ -95,7 +97,7 @@ def train_clip(
     )
     model = open_clip.CLIP(**deepcopy(config)).train()
     model.visual.to(memory_format=torch.channels_last)
-    appearance = nn.Linear(EMBED_DIM, 3 * THUMBNAIL**2)
+    appearance = nn.Linear(EMBED_DIM, LOOK)
     tokenize = open_clip.get_tokenizer(f"local-dir:{folder}")
 
     def loss(indices: Indices) -> tuple[Tensor, dict[str, float]]:
@@ -113,7 +115,7 @@ def train_clip(
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
             image, text, scale = model(images, tokens)
         image, text = image.float(), text.float()
-        lost = mse_loss(appearance(image * EMBED_DIM**0.5), thumbnail(images))
+        lost = mse_loss(appearance(image * EMBED_DIM**0.5), look(images))
         contrastive, logits = contrast(image[: len(whole)], text, scale.float())
         right = logits.diagonal()
         misread = near_misses(logits, FALSE_CAPTIONS)
@@ -296,7 +298,14 @@ def shown(*pictures: Tensor) -> Tensor:
     return torch.where(damaged, damage(clean), clean) * 2 - 1
 
 
-def thumbnail(images: Tensor) -> Tensor:
-    """The pictures at THUMBNAIL pixels to a side, `b n`; every number standardised."""
-    small = avg_pool2d(images, images.shape[-1] // THUMBNAIL).flatten(1)
-    return (small - small.mean(0)) / small.std(0).clamp(min=0.01)
+def look(images: Tensor) -> Tensor:
+    """Light and texture, `b LOOK`: a thumbnail, and how much each coarse field of it varies.
+
+    Every number is standardised over the batch.
+    """
+    coarse = images.shape[-1] // TEXTURE
+    mean, square = avg_pool2d(images, coarse), avg_pool2d(images.square(), coarse)
+    texture = (square - mean.square()).clamp(min=0).sqrt()
+    light = avg_pool2d(images, images.shape[-1] // THUMBNAIL)
+    both = torch.cat([light.flatten(1), texture.flatten(1)], dim=1)
+    return (both - both.mean(0)) / both.std(0).clamp(min=0.01)

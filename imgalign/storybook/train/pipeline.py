@@ -4,7 +4,7 @@ A `StableDiffusionPipeline` like any other: CLIP tokenizer and text encoder, UNe
 cross-attention, DDIM scheduler. v-prediction (arXiv:2202.00512) on a schedule that ends in pure
 noise, sampled with trailing timesteps (arXiv:2305.08891), so that nights come out dark and snow
 white. A tenth of the captions is empty, for classifier-free guidance (arXiv:2207.12598). Latents
-are computed once, before training. Left out: timestep weighting.
+are computed once, before training.
 """
 
 import json
@@ -140,9 +140,14 @@ def some_empty(captions: Tensor, empty: Tensor) -> Tensor:
 
 
 def noised(clean: Tensor, scheduler: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Noise, a random timestep for each latent, and the latents as noisy as they are then."""
+    """Noise, a random timestep for each latent, and the latents as noisy as they are then.
+
+    Timesteps are logit-normal (arXiv:2403.03206, section 3.1): shapes are decided between much
+    noise and little, where there is most to learn.
+    """
     noise = torch.randn_like(clean)
-    timesteps = torch.randint(scheduler.config.num_train_timesteps, (len(clean),))
+    share = torch.randn(len(clean)).sigmoid()
+    timesteps = (share * scheduler.config.num_train_timesteps).long()
     return noise, timesteps, scheduler.add_noise(clean, noise, timesteps)
 
 
