@@ -63,7 +63,7 @@ class DemoConfig(Config):
     images_per_prompt: PositiveInt = 4
     """Candidates of each."""
 
-    num_annotators: PositiveInt = 2
+    num_annotators: PositiveInt = 6
     """Simulated people of one taste; each ranks everything."""
 
     steps: PositiveInt = 20
