@@ -11,7 +11,7 @@ Shapes: b = prompts, n = rows of one forward pass, l = tokens, d = features.
 import json
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -38,6 +38,10 @@ from imgalign.diffusion.transitions import Schedule, ddim_schedule
 from imgalign.errors import CheckpointError, InputError
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
+
+# The library gives these no types.
+_to_diffusers: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = convert_state_dict_to_diffusers
+_to_peft: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = convert_unet_state_dict_to_peft
 
 ENCODED_PROMPTS = 1024
 """How many prompts' embeddings are kept; Stable Diffusion's take 0.2 MB each."""
@@ -185,7 +189,7 @@ class StableDiffusion:
         layers = {name: layer.float().cpu().contiguous() for name, layer in layers.items()}
         metadata: dict[str, Any] = self.network.peft_config[adapter].to_dict()
         metadata["target_modules"] = sorted(metadata["target_modules"])  # a set: order is random
-        converted = convert_state_dict_to_diffusers(layers)  # type: ignore[no-untyped-call]
+        converted = _to_diffusers(layers)
         self.pipeline.save_lora_weights(
             folder,
             # Only attention is converted there, and the loader refuses a mixture.
@@ -209,7 +213,7 @@ class StableDiffusion:
         except (OSError, SafetensorError) as error:
             reason = str(error).splitlines()[0]
             raise CheckpointError(f"{folder}: cannot read {LORA_FILE}: {reason}") from None
-        layers = convert_unet_state_dict_to_peft(layers)  # type: ignore[no-untyped-call]
+        layers = _to_peft(layers)
         layers = {name.removeprefix("unet."): layer for name, layer in layers.items()}
         ours = get_peft_model_state_dict(self.network, adapter_name=adapter)
         shapes, expected = _shapes(layers), _shapes(ours)

@@ -15,6 +15,7 @@ Out = Annotated[
 ]
 Samples = Annotated[int, typer.Option(help="Training samples to see in all.", min=1)]
 Rate = Annotated[float, typer.Option(help="Peak learning rate.")]
+Trained = Annotated[Path, typer.Option(help="Folder of the trained pipeline.")]
 
 
 @app.command()
@@ -67,9 +68,7 @@ def pipeline(
 @app.command()
 def distil(
     data: Data = WORK / "data",
-    pipeline: Annotated[Path, typer.Option(help="Folder of the trained pipeline.")] = WORK
-    / "pipeline"
-    / "pipeline",
+    pipeline: Trained = WORK / "pipeline" / "pipeline",
     out: Out = WORK / "distilled",
     samples: Samples = 150_000,
     learning_rate: Rate = 3e-4,
@@ -91,9 +90,7 @@ def distil(
 @app.command()
 def redraw(
     data: Data = WORK / "data",
-    pipeline: Annotated[Path, typer.Option(help="Folder of the trained pipeline.")] = WORK
-    / "pipeline"
-    / "pipeline",
+    pipeline: Trained = WORK / "pipeline" / "pipeline",
     out: Annotated[Path, typer.Option(help="File for the redrawn pictures.")] = WORK
     / "redrawn.npy",
     pictures: Annotated[int, typer.Option(help="How many of the first ones.", min=1)] = 16_000,

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import mse_loss
@@ -23,6 +22,7 @@ from imgalign.storybook.train.pipeline import (
     TextToImage,
     encoded,
     noised,
+    open_pipeline,
     optimise,
     some_empty,
     tokenise,
@@ -41,8 +41,7 @@ def distil_pipeline(
     """Train on `data`, resume if `out` has state, write `out/pipeline` in diffusers' format."""
     torch.manual_seed(0)
     pictures = load_pictures(data)
-    # The loaders of diffusers have no types.
-    pipe: Any = StableDiffusionPipeline.from_pretrained(pipeline)  # type: ignore[no-untyped-call]
+    pipe = open_pipeline(pipeline)
     latents = encoded(pictures, pipe.vae, out / "latents.npy")
     tokens = tokenise(pipe.tokenizer, pictures.captions)
     (empty,) = tokenise(pipe.tokenizer, ("",))

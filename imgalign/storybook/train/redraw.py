@@ -18,6 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from imgalign.storybook.train.autoencoder import batch_images
 from imgalign.storybook.train.data import load_pictures
 from imgalign.storybook.train.loop import say
+from imgalign.storybook.train.pipeline import open_pipeline
 
 BATCH = 50
 STEPS = 20
@@ -33,10 +34,7 @@ def redraw_pictures(
     Strengths are drawn for each batch, evenly from 0 to `strength`.
     """
     pictures = load_pictures(data)
-    # The loaders of diffusers have no types.
-    pipe: Any = StableDiffusionImg2ImgPipeline.from_pretrained(  # type: ignore[no-untyped-call]
-        pipeline
-    )
+    pipe = open_pipeline(pipeline, StableDiffusionImg2ImgPipeline)
     pipe.set_progress_bar_config(disable=True)
     rng = np.random.default_rng(0)
     temporary = out.with_name(f".tmp-{out.name}")
