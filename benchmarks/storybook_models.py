@@ -3,9 +3,9 @@
     python benchmarks/storybook_models.py --out benchmarks/results
 
 Measures the verifier on fresh drawings and on the autoencoder's reconstructions of them, the
-autoencoder's PSNR, the CLIP's in-batch retrieval, the text-to-image model's verified faithfulness
-by form of prompt, and the time of a denoising step. Writes storybook_models.json and a grid of
-samples. Intervals are Wilson's at 95 %.
+autoencoder's PSNR, the CLIP's in-batch retrieval and how well it orders the model's own images of
+one prompt, the text-to-image model's verified faithfulness by form of prompt, and the time of a
+denoising step. Writes storybook_models.json and a grid of samples. Intervals are Wilson's at 95 %.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import platform
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -27,7 +28,7 @@ from imgalign.pictures import as_tensor
 from imgalign.preferences.agreement import wilson_interval
 from imgalign.storybook.drawing import draw
 from imgalign.storybook.layout import sample_scene
-from imgalign.storybook.scenes import SceneSpec, prompt_of, sample_spec
+from imgalign.storybook.scenes import SceneSpec, evaluation_prompts, prompt_of, sample_spec
 from imgalign.storybook.verifier import default_verifier, verified
 
 ASSETS = Path(__file__).parent.parent / "imgalign" / "storybook" / "assets"
@@ -73,9 +74,7 @@ def reconstructed(images: Tensor) -> Tensor:
 @torch.no_grad()
 def retrieval(prompts: list[str], images: Tensor) -> dict[str, float]:
     """How often an image finds its own caption among 64 different ones."""
-    model, _ = open_clip.create_model_from_pretrained(f"local-dir:{ASSETS / 'clip'}")
-    tokenize = open_clip.get_tokenizer(f"local-dir:{ASSETS / 'clip'}")
-    model.eval()
+    model, tokenize = shipped_clip()
     first = {prompt: index for index, prompt in enumerate(prompts)}
     chosen = list(first.values())
     found = count = 0
@@ -85,6 +84,34 @@ def retrieval(prompts: list[str], images: Tensor) -> dict[str, float]:
         found += int(((image @ text.T).argmax(1) == torch.arange(len(batch))).sum())
         count += len(batch)
     return share(found, count)
+
+
+@torch.no_grad()
+def right_above_wrong(num_prompts: int, *, steps: int) -> dict[str, float]:
+    """Of two images of one prompt, one verified and one not, how often CLIP prefers the former.
+
+    Four images of each prompt; what a reward model is asked, before it has seen any ranking.
+    """
+    prompts = list(evaluation_prompts(num_prompts, seed=DRAWING_SEED))
+    texts = [prompt for prompt in prompts for _ in range(4)]
+    seeds = range(SAMPLING_SEED, SAMPLING_SEED + len(texts))
+    made = ImageGenerator("storybook").generate(texts, seeds=seeds, steps=steps, guidance_scale=1.0)
+    images = torch.stack([as_tensor(each.image) for each in made])
+    readings = [r for part in images.split(256) for r in default_verifier().read(part)]
+    right = torch.tensor([verified(p, r) for p, r in zip(texts, readings, strict=True)])
+    model, tokenize = shipped_clip()
+    image, text, _ = model((images - 0.5) / 0.5, tokenize(texts))
+    # [prompt, candidate, candidate]: the first is verified and the second is not.
+    cosine, right = (image * text).sum(1).view(-1, 4), right.view(-1, 4)
+    asked = right[:, :, None] & ~right[:, None, :]
+    preferred = cosine[:, :, None] > cosine[:, None, :]
+    return share(int(preferred[asked].sum()), int(asked.sum()))
+
+
+def shipped_clip() -> tuple[Any, Any]:
+    """The shipped CLIP and its tokenizer."""
+    model, _ = open_clip.create_model_from_pretrained(f"local-dir:{ASSETS / 'clip'}")
+    return model.eval(), open_clip.get_tokenizer(f"local-dir:{ASSETS / 'clip'}")
 
 
 def form(spec: SceneSpec) -> str:
@@ -175,6 +202,7 @@ def main() -> None:
             "fresh drawings": retrieval(*seen),
             "held-out combinations": retrieval(*unseen),
         },
+        "clip_right_image_above_wrong": right_above_wrong(settings.prompts, steps=settings.steps),
         "milliseconds_per_image_and_step": step_time(),
         "faithfulness": {
             f"guidance {scale:g}, {'held-out' if held_out else 'training mix'}": faithfulness(
