@@ -1,8 +1,8 @@
 """From rewards to advantages: what was better than expected, and by how much.
 
-Four answers to "expected by whom": the other images of the same group, what this prompt earned so
-far, or a learned value. Means and spreads are computed in float64, because equal rewards must give
-exactly 0 and not the rounding of their mean divided by itself.
+Answers to "expected by whom": the other images of the same group, by how much or how many of them,
+what this prompt earned so far, or a learned value. Means and spreads are computed in float64,
+because equal rewards must give exactly 0 and not the rounding of their mean divided by itself.
 
 Shapes: b = images, t = steps. Advantages come back in the type of the rewards, without gradients.
 """
@@ -44,6 +44,23 @@ def centred_group_advantages(
     """
     member, centred, spread = _within_groups(rewards, group)
     return torch.where(spread[member], centred, 0.0).to(rewards.dtype)
+
+
+@torch.no_grad()
+def group_wins(rewards: Float[Tensor, " b"], group: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
+    """Share of its group that each image beats, ties as halves, with itself as a tie: in (0, 1).
+
+    Takes the reward's place where only its order is to count: neither its unit nor one disaster
+    among the images then rules the group. Fitness shaping (Wierstra et al. 2014, JMLR 15, section
+    3.1); the win rate within a group as a reward is that of Pref-GRPO (arXiv:2508.20751).
+    """
+    _require_finite(rewards)
+    exact = rewards.double()
+    ahead = exact[:, None] - exact
+    tied = ahead.abs() <= EQUAL * torch.maximum(exact.abs()[:, None], exact.abs())
+    wins = torch.where(tied, 0.5, (ahead > 0).double())
+    same = group[:, None] == group
+    return ((wins * same).sum(1) / same.sum(1)).to(rewards.dtype)
 
 
 @torch.no_grad()

@@ -25,6 +25,7 @@ from imgalign.advantages import (
     RunningPromptStatistics,
     centred_group_advantages,
     group_advantages,
+    group_wins,
     value_advantages,
     whitened,
 )
@@ -79,9 +80,10 @@ class PPOConfig(Config):
     clip_range: Positive | None = None
     """The same in the field's convention, nats per latent element; replaces clip_nats."""
 
-    advantages: Literal["group", "running", "value"] = "group"
-    """Better than what: the other images of the prompt in this iteration, what the prompt earned
-    lately (for few images per prompt), or a learned estimate from prompt and timestep."""
+    advantages: Literal["group", "wins", "running", "value"] = "group"
+    """Better than what: the other images of the prompt in this iteration, by how much or (`wins`)
+    how many of them; what the prompt earned lately (for few images per prompt); or a learned
+    estimate from prompt and timestep."""
 
     normalise: Literal["std", "none"] = "std"
     """Divide advantages by their standard deviation, or keep the reward's unit."""
@@ -206,9 +208,11 @@ class PPO:
         prompt_ids = [each for each, keep in zip(all_ids, good.tolist(), strict=True) if keep]
         rewards, masks = rewards[good], masks[good]
         match self.config.advantages:
-            case "group":
+            case "group" | "wins":
                 names = {name: number for number, name in enumerate(dict.fromkeys(prompt_ids))}
                 group = torch.tensor([names[each] for each in prompt_ids])
+                if self.config.advantages == "wins":
+                    rewards = group_wins(rewards, group)
                 by_group = (
                     group_advantages if self.config.normalise == "std" else centred_group_advantages
                 )

@@ -213,6 +213,16 @@ def test_two_prompts_of_one_text_are_two_groups_because_only_the_ids_are_compare
     assert_close(found, torch.tensor([-1.0, 1.0, -1.0, 1.0]), atol=1e-4, rtol=0)
 
 
+def test_with_wins_the_reward_may_have_any_unit_and_any_outlier():
+    policy = RandomWalk()
+    batch, rewards = sample(policy)
+    ppo = PPO(PPOConfig(advantages="wins"), seed=0)
+    expected = torch.cat(ppo.assess(policy, batch, rewards).advantages)
+    found = torch.cat(ppo.assess(policy, batch, (20 * rewards).exp()).advantages)
+    assert expected.any()
+    assert torch.equal(found, expected)
+
+
 def test_equal_rewards_teach_nothing():
     policy = RandomWalk()
     batch, rewards = sample(policy)
@@ -230,7 +240,7 @@ def test_advantages_are_cut_at_the_limit():
     assert ppo.assess(policy, batch, rewards).advantages[0].max().item() == 2.0
 
 
-@pytest.mark.parametrize("advantages", ["group", "running", "value"])
+@pytest.mark.parametrize("advantages", ["group", "wins", "running", "value"])
 def test_a_reward_that_is_not_finite_changes_nothing_for_the_other_images(advantages):
     # Image 7 is quarantined; without it the prompts have 4 and 3 images, as if it had not been.
     policy = RandomWalk(num_steps=3)
@@ -370,7 +380,7 @@ def test_settings_that_contradict_each_other_are_refused(overrides):
         load_config(PPOConfig, None, overrides)
 
 
-@pytest.mark.parametrize("advantages", ["group", "running", "value"])
+@pytest.mark.parametrize("advantages", ["group", "wins", "running", "value"])
 def test_the_reward_rises(advantages):
     policy = RandomWalk(num_steps=3, size=1)
     config = PPOConfig(advantages=advantages, inner_epochs=2, minibatches=2, running_min_count=4)
@@ -394,7 +404,7 @@ def test_a_higher_kl_coefficient_ends_nearer_to_the_pretrained_model():
     assert ends[1] < 0.5 * ends[0]
 
 
-@pytest.mark.parametrize("advantages", ["group", "running", "value"])
+@pytest.mark.parametrize("advantages", ["group", "wins", "running", "value"])
 def test_its_state_goes_on_exactly(advantages):
     config = PPOConfig(
         advantages=advantages, running_min_count=2, kl=KLConfig(coefficient=0.1, target_nats=1.0)

@@ -64,7 +64,7 @@ def test_every_metric_is_explained_in_the_docs(whole_run):
     assert {key for key in keys if f"`{key}`" not in page} == set()
 
 
-@pytest.mark.parametrize("advantages", ["group", "running", "value"])
+@pytest.mark.parametrize("advantages", ["group", "wins", "running", "value"])
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, advantages):
     ppo = {"advantages": advantages, "minibatches": 2, "running_min_count": 2}
     long, short = walk_settings(ppo=ppo), walk_settings(ppo=ppo, iterations=2)

@@ -12,6 +12,7 @@ from imgalign.advantages import (
     RunningPromptStatistics,
     centred_group_advantages,
     group_advantages,
+    group_wins,
     value_advantages,
     whitened,
 )
@@ -93,6 +94,28 @@ def test_group_advantages_ignore_shift_and_scale_of_the_reward():
     group = torch.arange(8) % 2
     expected = group_advantages(rewards, group)
     assert_close(group_advantages(100 * rewards + 3, group), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_wins_are_the_share_of_the_group_that_is_beaten():
+    rewards = torch.tensor([3.0, 1.0, 1.0, 2.0, 7.0])
+    group = torch.tensor([0, 0, 0, 0, 1])
+    expected = torch.tensor([3.5 / 4, 1 / 4, 1 / 4, 2.5 / 4, 1 / 2])
+    assert_close(group_wins(rewards, group), expected)
+
+
+def test_wins_depend_on_the_order_of_rewards_alone():
+    rewards, group = torch.randn(24), torch.arange(24) % 3
+    wins = group_wins(rewards, group)
+    assert torch.equal(group_wins((5 * rewards).exp(), group), wins)
+    disaster = rewards.clone()
+    disaster[rewards.argmin()] = -1e6
+    assert torch.equal(group_wins(disaster, group), wins)
+
+
+def test_rewards_that_differ_by_rounding_are_ties():
+    rewards = torch.tensor([0.1, 0.1 + 1e-8, 0.5], dtype=torch.float64)
+    wins = group_wins(rewards, torch.zeros(3, dtype=torch.long))
+    assert wins.tolist() == [1 / 3, 1 / 3, 2.5 / 3]
 
 
 @BOTH
