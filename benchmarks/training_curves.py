@@ -15,6 +15,7 @@ LOGS = Path(__file__).parent / "results" / "training"
 SHOWN = {
     "autoencoder": ("psnr", "PSNR of a batch, dB"),
     "pipeline": ("loss", "v-prediction loss of a batch"),
+    "distillation": ("loss", "distance to the teacher of a batch"),
     "clip": ("retrieved", "retrieved among the batch's captions"),
     "verifier": ("kind", "cross-entropy of the object, nats"),
 }
@@ -24,7 +25,7 @@ WINDOW = 8
 
 def main() -> None:
     """Draw all of them."""
-    figure, panels = plt.subplots(1, len(SHOWN), figsize=(13, 3.2), layout="constrained")
+    figure, panels = plt.subplots(1, len(SHOWN), figsize=(16, 3.2), layout="constrained")
     for panel, (name, (key, label)) in zip(panels, SHOWN.items(), strict=True):
         lines = (LOGS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
         records = [json.loads(line) for line in lines]

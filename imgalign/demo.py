@@ -18,11 +18,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, PositiveInt
+from pydantic import PositiveInt
 from rich.console import Console
 from rich.markup import escape
 from torch import Tensor
@@ -68,10 +68,6 @@ class DemoConfig(Config):
 
     steps: PositiveInt = 20
     """Denoising steps of candidates and of the comparison."""
-
-    guidance_scale: Annotated[float, Field(ge=1)] = 2.0
-    """Of candidates: pictures clear enough to judge. Training and comparison go without, which
-    costs half."""
 
     num_evaluation_prompts: PositiveInt = 48
     """Held-out prompts of the comparison."""
@@ -194,10 +190,7 @@ def go(
 
     journal.write(done)
     with Store.open(f"sqlite:///{out}/imgalign.db", images=out / "images", seed=seed) as store:
-        making = (
-            f"candidates --storybook-prompts {settings.num_prompts} "
-            f"--guidance {settings.guidance_scale:g} {where}"
-        )
+        making = f"candidates --storybook-prompts {settings.num_prompts} {where}"
         say(1, "Generate candidates", making, before=done >= 1)
         if done < 1:
             make_candidates(store, settings, seed=seed)
@@ -244,7 +237,7 @@ def make_candidates(store: Store, settings: DemoConfig, *, seed: int) -> None:
             per_prompt=settings.images_per_prompt,
             first_seed=1_000 * (seed % 1_000),  # the comparison's begin at a million
             steps=settings.steps,
-            guidance_scale=settings.guidance_scale,
+            guidance_scale=1.0,
             eta=1.0,
             overlap=settings.num_annotators,
             on_progress=on_progress,

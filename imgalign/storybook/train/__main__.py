@@ -15,6 +15,7 @@ Out = Annotated[
 ]
 Samples = Annotated[int, typer.Option(help="Training samples to see in all.", min=1)]
 Rate = Annotated[float, typer.Option(help="Peak learning rate.")]
+Trained = Annotated[Path, typer.Option(help="Folder of the trained pipeline.")]
 
 
 @app.command()
@@ -65,11 +66,31 @@ def pipeline(
 
 
 @app.command()
+def distil(
+    data: Data = WORK / "data",
+    pipeline: Trained = WORK / "pipeline" / "pipeline",
+    out: Out = WORK / "distilled",
+    samples: Samples = 150_000,
+    learning_rate: Rate = 3e-4,
+    guidance_scale: Annotated[float, typer.Option(help="Of the teacher.")] = 2.5,
+) -> None:
+    """Teach the pipeline to draw without guidance what it draws with it."""
+    from imgalign.storybook.train.distil import distil_pipeline
+
+    distil_pipeline(
+        data,
+        pipeline,
+        out,
+        guidance_scale=guidance_scale,
+        num_samples=samples,
+        learning_rate=learning_rate,
+    )
+
+
+@app.command()
 def redraw(
     data: Data = WORK / "data",
-    pipeline: Annotated[Path, typer.Option(help="Folder of the trained pipeline.")] = WORK
-    / "pipeline"
-    / "pipeline",
+    pipeline: Trained = WORK / "pipeline" / "pipeline",
     out: Annotated[Path, typer.Option(help="File for the redrawn pictures.")] = WORK
     / "redrawn.npy",
     pictures: Annotated[int, typer.Option(help="How many of the first ones.", min=1)] = 16_000,
@@ -87,7 +108,7 @@ def redraw(
 def clip(
     data: Data = WORK / "data",
     out: Out = WORK / "clip",
-    samples: Samples = 585_000,
+    samples: Samples = 400_000,
     learning_rate: Rate = 1e-3,
     reconstructions: Annotated[Path | None, typer.Option(help="What `redraw` wrote.")] = None,
 ) -> None:

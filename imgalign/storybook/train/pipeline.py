@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from diffusers import (
     DDIMScheduler,
+    StableDiffusionImg2ImgPipeline,
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
@@ -25,6 +26,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import mse_loss
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from imgalign.errors import InputError
 from imgalign.storybook.scenes import vocabulary
 from imgalign.storybook.tokenizer import build_tokenizer
 from imgalign.storybook.train.autoencoder import LATENT_CHANNELS, batch_images, load_autoencoder
@@ -132,6 +134,20 @@ def train_pipeline(
         schedule=Schedule(num_steps=num_samples // BATCH, learning_rate=learning_rate),
         rest=(vae, tokenizer, scheduler),
     )
+
+
+def open_pipeline(
+    folder: Path,
+    kind: type[StableDiffusionPipeline | StableDiffusionImg2ImgPipeline] = StableDiffusionPipeline,
+) -> Any:
+    """What `train_pipeline` wrote, as a pipeline of this kind; InputError when it is not there."""
+    if not (folder / "model_index.json").is_file():
+        raise InputError(
+            f"{folder}: expected a trained pipeline here; train one with "
+            "`python -m imgalign.storybook.train pipeline`"
+        )
+    load: Callable[[Path], Any] = kind.from_pretrained  # the library gives it no types
+    return load(folder)
 
 
 def some_empty(captions: Tensor, empty: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ all the time and should not meet them for the first time then. A strength of 0 l
 autoencoder makes of a picture.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,10 @@ from diffusers import StableDiffusionImg2ImgPipeline
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from imgalign.errors import InputError
 from imgalign.storybook.train.autoencoder import batch_images
 from imgalign.storybook.train.data import load_pictures
 from imgalign.storybook.train.loop import say
+from imgalign.storybook.train.pipeline import open_pipeline
 
 BATCH = 50
 STEPS = 20
@@ -35,7 +34,7 @@ def redraw_pictures(
     Strengths are drawn for each batch, evenly from 0 to `strength`.
     """
     pictures = load_pictures(data)
-    pipe = open_pipeline(pipeline)
+    pipe = open_pipeline(pipeline, StableDiffusionImg2ImgPipeline)
     pipe.set_progress_bar_config(disable=True)
     rng = np.random.default_rng(0)
     temporary = out.with_name(f".tmp-{out.name}")
@@ -52,18 +51,6 @@ def redraw_pictures(
             say(f"{out}: {start} of {num_pictures} pictures")
     redrawn.flush()
     temporary.rename(out)
-
-
-def open_pipeline(folder: Path) -> Any:
-    """What `train_pipeline` wrote, to redraw with; InputError when it is not there."""
-    if not (folder / "model_index.json").is_file():
-        raise InputError(
-            f"{folder}: expected a trained pipeline here; train one with "
-            "`python -m imgalign.storybook.train pipeline`"
-        )
-    # The library gives it no types.
-    load: Callable[[Path], Any] = StableDiffusionImg2ImgPipeline.from_pretrained
-    return load(folder)
 
 
 @torch.no_grad()
