@@ -44,7 +44,6 @@ from imgalign.storybook.annotators import Annotator
 from imgalign.train import TrainConfig, run
 from imgalign.train.folder import CONFIG
 from reward_models import load
-from reward_models.evaluate import Ceiling
 from reward_models.fit import FitConfig, FitReport, fit
 from reward_models.images import read_image
 
@@ -257,10 +256,7 @@ def learn_reward(store: Store, simulated: Simulated, out: Path, *, seed: int) ->
         lambda image_id: read_image(store.image_path(image_id)),
         FitConfig(seeds=(seed,), split_seed=seed),
         out,
-        ceiling=Ceiling(
-            value=simulated.ceiling.by_utility.rate,
-            meaning="agreement of a simulated annotator with what their group truly wants",
-        ),
+        ceiling=lambda ranking: simulated.utilities[ranking.item_id],
     )
 
 

@@ -4,7 +4,7 @@ They see what the store shows an annotator, in the order in which it shows it, a
 does; only their eyes are the storybook's verifier. Rankings carry their group's name.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,10 +16,8 @@ from imgalign.preferences.store import Store
 from imgalign.storybook.annotators import (
     GROUPS,
     Annotator,
-    Ceiling,
     Habits,
     Impression,
-    ceiling,
     impressions,
     panel,
 )
@@ -28,12 +26,13 @@ from imgalign.storybook.verifier import default_verifier
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Simulated:
-    """What the annotators did, and how predictable they are at best."""
+    """What the annotators did, and what they truly want."""
 
     num_rankings: int
     num_all_bad: int
     num_skipped: int
-    ceiling: Ceiling
+    utilities: Mapping[str, tuple[float, ...]]
+    """Of each judged item's candidates, by the item's id; without noise."""
 
 
 CAREFUL = Habits()
@@ -97,7 +96,10 @@ def rank_queue(
         num_rankings=verdicts.count("ranked"),
         num_all_bad=verdicts.count("all_bad"),
         num_skipped=verdicts.count("skipped"),
-        ceiling=ceiling(list(impressions_of.values()), habits=annotators[0].habits, seed=seed),
+        utilities={
+            item_id: tuple(impression.utility for impression in worth)
+            for item_id, worth in impressions_of.items()
+        },
     )
 
 

@@ -5,10 +5,11 @@ Pairs called equal have no right answer and are left out; equal scores count hal
 agree with a noisy annotator only so often: that is the ceiling.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -46,6 +47,11 @@ class Ceiling:
 
     value: float
     meaning: str
+
+
+Truth: TypeAlias = Callable[[Ranking], Sequence[float]]
+"""What the candidates of a ranking are truly worth, in their order; known where people are
+simulated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +150,18 @@ def judged(rankings: Iterable[Ranking]) -> tuple[list[Ranking], Counts]:
         ranked=len(ranked),
         all_bad=sum(ranking.verdict == "all_bad" for ranking in seen),
         skipped=sum(ranking.verdict == "skipped" for ranking in seen),
+    )
+
+
+def true_ceiling(rankings: Sequence[Ranking], truth: Truth) -> Ceiling:
+    """How often what is truly wanted agrees with these very rankings.
+
+    On the same pairs as the model's accuracy, so that their ratio does not owe to luck with pairs.
+    """
+    margins, prompts = pair_margins(rankings, [truth(ranking) for ranking in rankings])
+    return Ceiling(
+        value=pair_accuracy(margins, prompts, seed=BOOTSTRAP_SEED).micro,
+        meaning="agreement of these annotators with what they truly want, on the same pairs",
     )
 
 
@@ -256,7 +274,7 @@ def evaluate_scores(
         baseline_missing=baseline_missing,
         chance=CHANCE,
         ceiling=ceiling,
-        share_of_ceiling=accuracy.micro / ceiling.value if ceiling else None,
+        share_of_ceiling=accuracy.micro / ceiling.value if ceiling and ceiling.value else None,
         num_rankings=len(rankings),
         num_tied_pairs=sum(len(tied_pairs(ranking)) for ranking in rankings),
         calibration=None if log_odds is None else calibration(margins, log_odds=log_odds),

@@ -32,7 +32,15 @@ from reward_models.data import (
     index_rankings,
     pair_margins,
 )
-from reward_models.evaluate import Ceiling, evaluate_scores, judged, measured_ceiling, spread
+from reward_models.evaluate import (
+    Ceiling,
+    Truth,
+    evaluate_scores,
+    judged,
+    measured_ceiling,
+    spread,
+    true_ceiling,
+)
 from reward_models.head import PreferenceHead, zero_shot_head
 from reward_models.measures import calibration, fit_log_odds, outcomes
 from reward_models.report import FitReport, SeedResult
@@ -60,15 +68,16 @@ def fit(
     config: FitConfig,
     out: Path,
     *,
-    ceiling: Ceiling | None = None,
+    ceiling: Ceiling | Truth | None = None,
     weights: Mapping[str, float] | None = None,
 ) -> FitReport:
     """Fit a reward to `rankings`, save it in `out` with its report, and return the report.
 
-    `images` gives the pixels of an image id. `ceiling`: what a perfect model could reach; measured
-    on overlapping rankings where it is not given. `weights`: importance of a ranking by its id, 1
-    for those not named. Equal rankings, settings and seeds give equal weights on one machine.
-    InputError where a part of the split holds no preference, or `out` cannot be written.
+    `images` gives the pixels of an image id. `ceiling`: what a perfect model could reach, or what
+    candidates are truly worth; measured on overlapping rankings where it is not given. `weights`:
+    importance of a ranking by its id, 1 for those not named. Equal rankings, settings and seeds
+    give equal weights on one machine. InputError where a part of the split holds no preference, or
+    `out` cannot be written.
     """
     started = time.monotonic()
     check_target(out)  # before hours of work that could not be saved
@@ -113,7 +122,9 @@ def fit(
             parts["test"],
             scores["test"],
             baseline=zero_shot["test"],
-            ceiling=ceiling or measured_ceiling(ranked),
+            ceiling=true_ceiling(parts["test"], ceiling)
+            if callable(ceiling)
+            else ceiling or measured_ceiling(ranked),
             log_odds=scale.log_odds,
         ),
         train_accuracy=_accuracy(parts["train"], utilities["train"]),

@@ -23,7 +23,6 @@ from numpy.random import Generator, default_rng
 from torch import Tensor
 
 from imgalign.errors import InputError
-from imgalign.preferences.agreement import Agreement, wilson_interval
 from imgalign.preferences.records import TieGroups, Verdict, tie_groups
 from imgalign.storybook.scenes import WIDTHS
 from imgalign.storybook.verifier import (
@@ -277,76 +276,6 @@ def gold_utility(
     """What `group` truly thinks of each picture, without noise."""
     worth = impressions(prompts, images, group=group, verifier=verifier)
     return torch.tensor([impression.utility for impression in worth])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ceiling:
-    """How well one annotator's strict preferences can be predicted at all.
-
-    From what their group truly wants (the ceiling of a reward model), and from another annotator
-    of the same group (what people reach).
-    """
-
-    by_utility: Agreement
-    by_another: Agreement
-
-
-def ceiling(
-    items: Sequence[Sequence[Impression]],
-    *,
-    habits: Habits = Habits(),
-    seed: int = 0,
-) -> Ceiling:
-    """Simulate two annotators of one group on `items`, the candidates' impressions of each.
-
-    Display orders are random. Tied pairs, and pairs that are truly equal, are counted apart.
-    """
-    rng = default_rng(seed)
-    one, other = (
-        Annotator(name=name, group=GROUPS[0], seed=int(rng.integers(2**31)), habits=habits)
-        for name in ("one", "other")
-    )
-    by_utility, by_another = _Tally(), _Tally()
-    for number, candidates in enumerate(items):
-        answers = [
-            who.rank(
-                candidates, order=rng.permutation(len(candidates)).tolist(), item_id=f"{number}"
-            ).ranking
-            for who in (one, other)
-        ]
-        if answers[0] is None:
-            continue
-        mine = _places(answers[0])
-        theirs = None if answers[1] is None else _places(answers[1])
-        for j in range(len(candidates)):
-            for i in range(j):
-                said = mine[j] - mine[i]
-                by_utility.add(said, candidates[i].utility - candidates[j].utility)
-                if theirs is not None:
-                    by_another.add(said, theirs[j] - theirs[i])
-    return Ceiling(by_utility=by_utility.result(), by_another=by_another.result())
-
-
-@dataclass(slots=True)
-class _Tally:
-    agreed: int = 0
-    count: int = 0
-    num_tied: int = 0
-
-    def add(self, one: float, other: float) -> None:
-        if one == 0 or other == 0:
-            self.num_tied += 1
-            return
-        self.count += 1
-        self.agreed += bool((one > 0) == (other > 0))
-
-    def result(self) -> Agreement:
-        rate = self.agreed / self.count if self.count else math.nan
-        return Agreement(rate, *wilson_interval(self.agreed, self.count), self.count, self.num_tied)
-
-
-def _places(ranking: TieGroups) -> dict[int, int]:
-    return {candidate: place for place, group in enumerate(ranking) for candidate in group}
 
 
 def _rng(seed: int, item_id: str) -> Generator:

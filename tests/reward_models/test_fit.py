@@ -357,6 +357,20 @@ def test_a_ceiling_is_measured_where_annotators_overlap(world, config, tmp_path)
     assert report.test.ceiling.meaning == "two annotators with each other, 360 pairs"
 
 
+def test_the_ceiling_is_how_often_the_truth_is_right_on_the_same_pairs(world, config, tmp_path):
+    images, redness, rankings = world
+    short = config.model_copy(update={"epochs": 1})
+
+    def found(name, truth):
+        return fit(rankings, images.__getitem__, short, tmp_path / name, ceiling=truth).test
+
+    assert found("red", lambda r: [redness[i] for i in r.image_ids]).ceiling.value == 1.0
+    assert found("blue", lambda r: [-redness[i] for i in r.image_ids]).ceiling.value == 0.0
+    blind = found("blind", lambda r: [0.0] * len(r.image_ids))
+    assert blind.ceiling.value == 0.5
+    assert blind.share_of_ceiling == 2 * blind.accuracy.micro
+
+
 def test_too_few_prompts_name_a_split_that_works(world, config, tmp_path):
     images, _, rankings = world
     few = rankings[:4]

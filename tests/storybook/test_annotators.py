@@ -17,7 +17,6 @@ from imgalign.storybook.annotators import (
     Annotator,
     Habits,
     Impression,
-    ceiling,
     extent,
     gold_utility,
     panel,
@@ -305,7 +304,7 @@ def test_mistakes_in_a_call_are_named():
         Annotator(name="x", group="gothic", seed=0)
 
 
-# Panels and ceilings.
+# Panels.
 
 
 def test_a_panel_has_all_groups_and_different_people():
@@ -315,28 +314,6 @@ def test_a_panel_has_all_groups_and_different_people():
     assert len({person.habits.temperature for person in people}) == 7
     assert people == panel(7, seed=0)
     assert people != panel(7, seed=1)
-
-
-def test_the_ceiling_of_two_candidates_is_the_closed_form():
-    gap = 0.3
-    items = [
-        [Impression(faithfulness=1.0, taste=0.5), Impression(faithfulness=1.0, taste=0.5 + gap)]
-    ] * 1500
-    found = ceiling(items, habits=STEADY)
-    right = 1 / (1 + math.exp(-gap / STEADY.temperature))
-    assert found.by_utility.rate == close_to(right, 1500)
-    assert found.by_another.rate == close_to(right**2 + (1 - right) ** 2, 1500)
-    assert found.by_utility.count == 1500
-    assert found.by_utility.low < found.by_utility.rate < found.by_utility.high
-
-
-def test_the_ceiling_of_pictures_alike_is_chance_and_of_steady_people_is_one():
-    rng = np.random.default_rng(1)
-    items = [[Impression(faithfulness=1.0, taste=t) for t in rng.random(4)] for _ in range(100)]
-    steady = ceiling(items, habits=replace(STEADY, temperature=1e-9))
-    assert steady.by_utility.rate == 1.0
-    wild = ceiling(items, habits=replace(STEADY, temperature=1e3))
-    assert wild.by_another.low < 0.5 < wild.by_another.high
 
 
 def test_extent_is_read_as_it_was_drawn():
