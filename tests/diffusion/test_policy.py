@@ -186,7 +186,8 @@ def test_the_seed_of_the_policy_decides_its_initial_adapter(tiny_pipeline_folder
 
 
 @pytest.mark.parametrize(
-    ("alpha", "targets"), [(None, None), (3, None), (None, ("to_q", "conv1", "proj_in"))]
+    ("alpha", "targets"),
+    [(None, None), (3, None), (None, ("to_q", "conv1", "proj_in", "time_emb_proj"))],
 )
 def test_what_is_saved_gives_the_same_pixels_in_plain_diffusers(
     tiny_pipeline_folder, tmp_path, alpha, targets
