@@ -56,7 +56,7 @@ def pipeline(
     / "autoencoder"
     / "vae",
     out: Out = WORK / "pipeline",
-    samples: Samples = 1_000_000,
+    samples: Samples = 1_250_000,
     learning_rate: Rate = 1e-3,
 ) -> None:
     """Train the UNet and the text encoder."""
@@ -70,7 +70,7 @@ def distil(
     data: Data = WORK / "data",
     pipeline: Trained = WORK / "pipeline" / "pipeline",
     out: Out = WORK / "distilled",
-    samples: Samples = 150_000,
+    samples: Samples = 30_000,
     learning_rate: Rate = 3e-4,
     guidance_scale: Annotated[float, typer.Option(help="Of the teacher.")] = 2.5,
 ) -> None:
@@ -108,7 +108,7 @@ def redraw(
 def clip(
     data: Data = WORK / "data",
     out: Out = WORK / "clip",
-    samples: Samples = 400_000,
+    samples: Samples = 600_000,
     learning_rate: Rate = 1e-3,
     reconstructions: Annotated[Path | None, typer.Option(help="What `redraw` wrote.")] = None,
 ) -> None:
