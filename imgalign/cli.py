@@ -344,7 +344,7 @@ def evaluate(
     import reward_models
     from imgalign.config import load_config
     from imgalign.evaluate import EvaluateConfig, evaluate
-    from imgalign.measures import check_faithful, gold_of, image_features
+    from imgalign.measures import GOLD_TIE, check_faithful, gold_of, image_features
 
     # Values of overrides are YAML, and any JSON text is.
     path = f"aligned={json.dumps(str(aligned))}"
@@ -355,6 +355,7 @@ def evaluate(
         out=out,
         gold=None if group is None else gold_of(group),
         gold_meaning=f"what the {group} annotators truly want",
+        gold_tie=GOLD_TIE,
         proxy=proxy,
         faithful=check_faithful if settings.prompts is None else None,
         features=None if proxy is None else image_features(proxy),

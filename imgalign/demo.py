@@ -33,7 +33,7 @@ from imgalign.config import Config, load_config
 from imgalign.errors import InputError
 from imgalign.evaluate import FOLDER, EvaluateConfig, Evaluation, evaluate
 from imgalign.generate import ImageGenerator
-from imgalign.measures import check_faithful, gold_of, image_features
+from imgalign.measures import GOLD_TIE, check_faithful, gold_of, image_features
 from imgalign.pictures import check_folder
 from imgalign.policy import RewardModel
 from imgalign.preferences.store import Store
@@ -296,6 +296,7 @@ def compare(
         ),
         gold=gold_of(group),
         gold_meaning=f"what the {group} annotators truly want",
+        gold_tie=GOLD_TIE,
         proxy=reward,
         faithful=check_faithful,
         features=image_features(reward),

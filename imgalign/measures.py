@@ -11,9 +11,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from imgalign.policy import RewardModel
-from imgalign.storybook.annotators import gold_utility
+from imgalign.storybook.annotators import Habits, gold_utility
 from imgalign.storybook.verifier import default_verifier, verified
 from reward_models.clip import ClipReward
+
+GOLD_TIE = Habits().tie_threshold
+"""What the annotators call a tie when they rank is one when they judge."""
 
 
 def gold_of(group: str) -> Callable[..., Float[Tensor, " b"]]:

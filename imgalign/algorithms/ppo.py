@@ -109,6 +109,11 @@ class PPOConfig(Config):
     minibatches: PositiveInt = 1
     """Optimizer steps per pass; each sees an equal share of (images, step) pairs."""
 
+    credited_steps: PositiveInt | None = None
+    """Only the first so many steps of a trajectory are credited with its reward; null is all. They
+    decide what the image will be, while the gradients of later ones are many times as large and
+    nearly all noise: see docs/adr/0006. The KL counts at every step."""
+
     num_steps: PositiveInt | None = None
     """Learn from this many steps of each trajectory, drawn anew per iteration; null is all."""
 
@@ -180,6 +185,8 @@ class PPO:
         if good.any():
             advantages[good], metrics = self._advantages(policy, batch, rewards, masks, good)
         size = advantages[masks].abs().mean().item() if masks.any() else 0.0
+        if self.config.credited_steps is not None:
+            advantages[:, self.config.credited_steps :] = 0.0
         limit = self.config.advantage_clip
         sizes = [len(trajectory) for trajectory in batch]
         parts = zip(

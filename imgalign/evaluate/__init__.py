@@ -64,6 +64,7 @@ def evaluate(
     out: Path | None = None,
     gold: GoldMeasure | None = None,
     gold_meaning: str = "the gold measure",
+    gold_tie: float = 0.0,
     proxy: RewardModel | None = None,
     faithful: FaithfulCheck | None = None,
     features: ImageFeatures | None = None,
@@ -76,7 +77,8 @@ def evaluate(
 
     `out` is `evaluation` in the run by default, or beside the weights of an adapter from elsewhere.
 
-    `gold` decides the win rate and must be unknown to training; `proxy` is the reward that was
+    `gold` decides the win rate and must be unknown to training; what it puts at most `gold_tie`
+    apart, because nobody could tell such images apart, is a tie. `proxy` is the reward that was
     maximised. What is not handed in is not measured, and its numbers are None. `kl_nats` is the KL
     of the aligned policy to the base per image; without it the run's own metrics are asked. An
     earlier evaluation in `out` is replaced at the very end. Errors are of `imgalign.errors`.
@@ -122,10 +124,11 @@ def evaluate(
         base=checkpoint(base),
         aligned=checkpoint(aligned),
         gold_meaning=gold_meaning if gold else None,
+        gold_tie=gold_tie if gold else 0.0,
         num_prompts=len(set(subjects.prompts)),
         images_per_prompt=settings.images_per_prompt,
         num_left_out=subjects.num_left_out,
-        summary=summarise(pairs, seed=settings.seed),
+        summary=summarise(pairs, seed=settings.seed, gold_tie=gold_tie),
         diversity=compared_diversity(
             *distances, space=features_meaning if features else "pixels", seed=settings.seed
         ),

@@ -112,30 +112,35 @@ class Summary:
     by_form: tuple[FormResult, ...]
 
 
-def summarise(pairs: Sequence[Pair], *, seed: int) -> Summary:
-    """The numbers of a comparison; `seed` decides the resamples behind their intervals."""
+def summarise(pairs: Sequence[Pair], *, seed: int, gold_tie: float = 0.0) -> Summary:
+    """The numbers of a comparison; `seed` decides the resamples behind their intervals.
+
+    Images that the gold measure puts at most `gold_tie` apart are a tie.
+    """
     forms = dict.fromkeys(pair.form for pair in pairs)
     return Summary(
-        win_rate=win_rate(pairs, gold_of, seed=seed),
+        win_rate=win_rate(pairs, gold_of, seed=seed, tie=gold_tie),
         proxy_win_rate=win_rate(pairs, proxy_of, seed=seed),
         gold=change(pairs, gold_of, seed=seed),
         proxy=change(pairs, proxy_of, seed=seed),
         faithful=change(pairs, faithful_of, seed=seed, of=clustered_rate),
         overoptimisation=overoptimisation(pairs, seed=seed),
         by_form=tuple(
-            form_result([pair for pair in pairs if pair.form == form], form, seed=seed)
+            form_result(
+                [pair for pair in pairs if pair.form == form], form, seed=seed, gold_tie=gold_tie
+            )
             for form in forms
         ),
     )
 
 
-def form_result(pairs: Sequence[Pair], form: FormName, *, seed: int) -> FormResult:
+def form_result(pairs: Sequence[Pair], form: FormName, *, seed: int, gold_tie: float) -> FormResult:
     """The comparison on some of its pairs."""
     return FormResult(
         form=form,
         num_prompts=len({pair.prompt for pair in pairs}),
         num_pairs=len(pairs),
-        win_rate=win_rate(pairs, gold_of, seed=seed),
+        win_rate=win_rate(pairs, gold_of, seed=seed, tie=gold_tie),
         gold=change(pairs, gold_of, seed=seed),
         faithful=change(pairs, faithful_of, seed=seed, of=clustered_rate),
     )
@@ -159,12 +164,19 @@ def faithful_of(pair: Pair) -> Sides | None:
 Side = Callable[[Pair], Sides | None]
 
 
-def win_rate(pairs: Sequence[Pair], measure: Side, *, seed: int) -> WinRate | None:
-    """How often `measure` prefers the aligned image; None where it says nothing."""
+def win_rate(
+    pairs: Sequence[Pair], measure: Side, *, seed: int, tie: float = 0.0
+) -> WinRate | None:
+    """How often `measure` prefers the aligned image; None where it says nothing.
+
+    At most `tie` apart is no preference: a judge without such a limit sees what no eye can, and
+    the smallest shift of all images one way is won or lost as a whole.
+    """
     values, prompts = table(pairs, measure)
     if not len(values):
         return None
-    order = np.sign(values[:, 1] - values[:, 0])
+    difference = values[:, 1] - values[:, 0]
+    order = np.where(abs(difference) <= tie, 0.0, np.sign(difference))
     outcomes = (order + 1) / 2
     return WinRate(
         rate=clustered_rate(outcomes, prompts, seed=seed),

@@ -66,6 +66,8 @@ class Evaluation:
     """In the order of the pictures."""
     settings: dict[str, Any]
     origin: Origin
+    gold_tie: float = 0.0
+    """Images that the gold measure puts at most so far apart are a tie."""
 
     def verdict(self) -> str:
         """The result in one sentence, with its interval."""
@@ -89,10 +91,11 @@ class Evaluation:
             if (rate.low or 0.0) <= 0.5 <= (1.0 if rate.high is None else rate.high):
                 lines.append("  the interval includes an even 50 %: this may be chance")
             low, high = own.win_rate.wilson
+            alike = f" (at most {self.gold_tie:g} apart)" if self.gold_tie else ""
             lines.append(
-                f"  {own.win_rate.wins} wins, {own.win_rate.ties} ties, {own.win_rate.losses} "
-                f"losses over {self.num_prompts} prompts; if all pairs were independent, "
-                f"{percent(low)} to {percent(high)}"
+                f"  {own.win_rate.wins} wins, {own.win_rate.ties} ties{alike}, "
+                f"{own.win_rate.losses} losses over {self.num_prompts} prompts; if all pairs were "
+                f"independent, {percent(low)} to {percent(high)}"
             )
         rows = {"gold": own.gold, "reward": own.proxy}
         lines += [f"{name:<13}{moved(each)}" for name, each in rows.items() if each]

@@ -51,6 +51,10 @@ def verdict(run: RunRecord) -> str:
     if judged is not None and (judged.rate.low or 0) <= 0.5 <= (judged.rate.high or 1):
         doubt = " The interval includes an even 50 %, so this may be chance."
     by = f" The judge is {escape(found.gold_meaning)}." if found.gold_meaning else ""
+    if judged is not None and judged.ties:
+        alike = f", which it puts at most {found.gold_tie:g} apart," if found.gold_tie else ""
+        share = percent(judged.ties / judged.num_pairs)
+        by += f" {share} of the pairs{alike} are ties and count half."
     fresh = (
         f"{found.num_prompts} prompts with {found.images_per_prompt} seeds each, none of which "
         f"training used; both sides have the same seeds, and the judge does not know whose image "

@@ -97,6 +97,27 @@ def test_the_first_gradient_is_the_plain_policy_gradient():
     assert_close(policy.shift.grad, expected)
 
 
+def test_only_credited_steps_learn_from_the_reward_and_all_pay_for_their_kl():
+    def gradient(credited: int | None, coefficient: float) -> torch.Tensor:
+        policy = RandomWalk(num_steps=4)
+        with torch.no_grad():
+            policy.shift.fill_(0.1)
+        config = PPOConfig(credited_steps=credited)
+        (minibatch,) = micros(PPO(config, seed=0), policy)
+        for micro in minibatch:
+            ppo_loss(policy, micro, config=config, kl_coefficient=coefficient)[0].backward()
+        assert policy.shift.grad is not None
+        return policy.shift.grad
+
+    whole, first_two = gradient(None, 0.0), gradient(2, 0.0)
+    assert_close(first_two[:2], whole[:2])
+    assert whole[2:].abs().min() > 0
+    assert not first_two[2:].any()
+    pull = gradient(None, 1.0) - whole
+    assert_close(gradient(2, 1.0) - first_two, pull)
+    assert pull[2:].abs().min() > 0
+
+
 def test_micro_batches_of_any_shape_add_up_to_the_same_gradient():
     gradients = []
     for chunk, steps_per_pass in [(8, 4), (4, 1), (2, 3)]:

@@ -11,7 +11,7 @@ from imgalign.evaluate.judging import Judge, cosine_distance, mean_distances, pi
 from imgalign.evaluate.subjects import form_of
 
 
-def judged(*gold: tuple[float, float], proxy=None, faithful=None) -> Summary:
+def judged(*gold: tuple[float, float], proxy=None, faithful=None, gold_tie=0.0) -> Summary:
     """The summary of pairs of as many prompts."""
     return summarise(
         [
@@ -26,6 +26,7 @@ def judged(*gold: tuple[float, float], proxy=None, faithful=None) -> Summary:
             for number, each in enumerate(gold)
         ],
         seed=0,
+        gold_tie=gold_tie,
     )
 
 
@@ -51,6 +52,24 @@ def test_a_tie_counts_half():
     found = judged((0, 1), (0, 1), (1, 0), (1, 1)).win_rate
     assert found.rate.value == 2.5 / 4
     assert (found.wins, found.ties, found.losses) == (2, 1, 1)
+
+
+def test_what_no_judge_can_tell_apart_is_a_tie_in_the_win_rate_and_in_no_other_number():
+    # All images a little better, as a shift of all light makes them, and one pair much worse.
+    shifted = [(0.0, 0.03)] * 9 + [(0.5, 0.0)]
+    proxy = [(0.0, 0.03)] * 10
+    sharp = judged(*shifted, proxy=proxy)
+    blunt = judged(*shifted, proxy=proxy, gold_tie=0.03)
+    assert (sharp.win_rate.rate.value, blunt.win_rate.rate.value) == (0.9, 0.45)
+    assert (blunt.win_rate.wins, blunt.win_rate.ties, blunt.win_rate.losses) == (0, 9, 1)
+    assert blunt.by_form[0].win_rate == blunt.win_rate
+    assert blunt.gold == sharp.gold
+    assert blunt.proxy_win_rate == sharp.proxy_win_rate
+
+
+def test_just_above_the_tie_is_a_win_and_a_loss():
+    found = judged((0.0, 0.031), (0.031, 0.0), (0.0, 0.031), gold_tie=0.03).win_rate
+    assert (found.wins, found.ties, found.losses) == (2, 0, 1)
 
 
 def test_interval_beside_the_clustered_one_is_wilsons():

@@ -126,8 +126,11 @@ def test_an_evaluation_reads_back_equal(adapter, tmp_path):
 
 
 def test_saved_numbers_follow_from_the_saved_pairs(adapter, tmp_path):
-    found = compare(adapter, tmp_path / "out", gold=brightness, proxy=Brightness())
-    assert summarise(found.pairs, seed=0) == found.summary
+    found = compare(adapter, tmp_path / "out", gold=brightness, gold_tie=0.5, proxy=Brightness())
+    assert found.gold_tie == 0.5
+    assert summarise(found.pairs, seed=0, gold_tie=found.gold_tie) == found.summary
+    assert found.summary.win_rate.ties == len(found.pairs)
+    assert "12 ties (at most 0.5 apart)" in "\n".join(found.lines())
 
 
 def test_the_verdict_says_number_and_interval(adapter, tmp_path):
