@@ -3,8 +3,9 @@
 An unfitted head ranks as zero-shot CLIP does, so the baseline is this same class. The folder of a
 fitted reward carries its contract and golden scores (contract.py). Left out: fitting (fit.py).
 
-Shapes: b = images, m = members (heads), d = width of the towers' shared space. Images are in
-[0, 1]; a score is in standard deviations of the scores of the training images, 0 their mean.
+Shapes: b = images, m = members (heads), d = width of the towers' shared space, l = d and the width
+of the style, where there is one. Images are in [0, 1]; a score is in standard deviations of the
+scores of the training images, 0 their mean.
 """
 
 import shutil
@@ -71,7 +72,8 @@ class ClipReward(nn.Module):
     def zero_shot(cls, towers: Towers) -> "ClipReward":
         """The baseline: the score is the cosine of the image and the prompt, unscaled."""
         head = zero_shot_head(towers.width)
-        return cls(towers, [head], head=HeadConfig(hidden=0)).requires_grad_(False)
+        config = HeadConfig(hidden=0, style=False)
+        return cls(towers, [head], head=config).requires_grad_(False)
 
     def score(
         self, *, prompts: Sequence[str], samples: Float[Tensor, "b 3 h w"]
@@ -93,14 +95,15 @@ class ClipReward(nn.Module):
             unique = list(dict.fromkeys(prompts))
             rows = torch.tensor([unique.index(prompt) for prompt in prompts])
             text = self.towers.encode_tokens(self.towers.tokenize(unique))[rows.to(self.device)]
-            image = self.towers.encode_prepared(self.towers.prepare(samples))
-            return (self.utilities(image, text) - self.scale.mean) / self.scale.std
+            prepared = self.towers.prepare(samples)
+            looks = self.towers.describe(prepared, style=self.head_config.style)
+            return (self.utilities(looks, text) - self.scale.mean) / self.scale.std
 
     def utilities(
-        self, image: Float[Tensor, "b d"], text: Float[Tensor, "b d"]
+        self, looks: Float[Tensor, "b l"], text: Float[Tensor, "b d"]
     ) -> Float[Tensor, "b m"]:
         """Utility from features, before standardisation: differences are the fit's log-odds."""
-        return torch.stack([head(image, text) for head in self.heads], dim=1)
+        return torch.stack([head(looks, text) for head in self.heads], dim=1)
 
     @property
     def device(self) -> torch.device:
@@ -138,8 +141,9 @@ class ClipReward(nn.Module):
         contract = read_contract(folder)
         towers = rebuild_towers(contract, folder)
         unset = Generator().manual_seed(0)
+        style_width = towers.style_width(style=contract.head.style)
         heads = [
-            PreferenceHead(towers.width, contract.head, generator=unset)
+            PreferenceHead(towers.width, contract.head, style_width=style_width, generator=unset)
             for _ in range(contract.head.members)
         ]
         reward = cls(

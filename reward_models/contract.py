@@ -78,6 +78,11 @@ class HeadConfig(Config):
     hidden: Annotated[int, Field(ge=0)] = 64
     """Width of the hidden layer; 0 leaves the linear part and the cosine only."""
 
+    style: bool = True
+    """Let the head also read how an image looks: what the image tower's first stage says of light,
+    colour and line, averaged over places. The features of images that CLIP compares with prompts
+    keep little of that, and tastes are made of it."""
+
     members: Literal[1] = 1
     """How many heads are averaged; the weights are stored per member."""
 

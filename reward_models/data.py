@@ -4,7 +4,8 @@ Each image and each prompt is read and encoded once, however many rankings menti
 towers' features are kept; where blocks are unfrozen, what the towers take is kept instead.
 
 Shapes: n = rankings, k = candidates of the longest ranking, i = images, p = prompts, d = width of
-the towers' shared space. Image memory with unfrozen blocks: 12 bytes per pixel of tower input.
+the towers' shared space, l = d and the width of the style, where there is one. Image memory with
+unfrozen blocks: 12 bytes per pixel of tower input.
 """
 
 from collections.abc import Callable, Sequence
@@ -75,17 +76,19 @@ class Features:
     """
 
     towers: Towers
-    image: Float[Tensor, "i d"]
+    style: bool
+    """Whether images come with their style."""
+    image: Float[Tensor, "i l"]
     text: Float[Tensor, "p d"]
     prepared: Float[Tensor, "i 3 h w"] | None = None
     tokens: Int[Tensor, "p length"] | None = None
 
-    def of_images(self, index: Int[Tensor, " m"]) -> Float[Tensor, "m d"]:
+    def of_images(self, index: Int[Tensor, " m"]) -> Float[Tensor, "m l"]:
         """Features of images, under the towers' present weights if these are being trained."""
         if self.prepared is None:
             return self.image[index]
         unique, back = torch.unique(index, return_inverse=True)
-        return self.towers.encode_prepared(self.prepared[unique])[back]
+        return self.towers.describe(self.prepared[unique], style=self.style)[back]
 
     def of_prompts(self, index: Int[Tensor, " m"]) -> Float[Tensor, "m d"]:
         """Features of prompts, under the towers' present weights if these are being trained."""
@@ -97,20 +100,27 @@ class Features:
 
 @torch.no_grad()
 def encode(
-    data: RankingData, images: ImageLoader, towers: Towers, *, live_image: bool, live_text: bool
+    data: RankingData,
+    images: ImageLoader,
+    towers: Towers,
+    *,
+    style: bool,
+    live_image: bool,
+    live_text: bool,
 ) -> Features:
     """Read and encode everything that `data` mentions; keep the inputs of towers that are live."""
     prepared, encoded = [], []
     for start in range(0, len(data.images), ENCODE_BATCH):
         names = data.images[start : start + ENCODE_BATCH]
         batch = torch.cat([towers.prepare(images(name)[None]) for name in names])
-        encoded.append(towers.encode_prepared(batch))
+        encoded.append(towers.describe(batch, style=style))
         if live_image:
             prepared.append(batch)
     tokens = towers.tokenize(data.prompts).to(towers.device)
     text = [towers.encode_tokens(part) for part in torch.split(tokens, ENCODE_BATCH)]
     return Features(
         towers=towers,
+        style=style,
         image=torch.cat(encoded),
         text=torch.cat(text),
         prepared=torch.cat(prepared) if live_image else None,

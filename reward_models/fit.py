@@ -90,8 +90,18 @@ def fit(
     data = index_rankings(ordered, _weights(ordered, weights or {}), device=towers.device)
     rows = _rows(parts, towers.device)
     image_blocks, text_blocks = config.unfreeze_image_blocks, config.unfreeze_text_blocks
-    features = encode(data, images, towers, live_image=image_blocks > 0, live_text=text_blocks > 0)
-    zero_shot = _scores(zero_shot_head(towers.width).to(towers.device), features, data, rows)
+    features = encode(
+        data,
+        images,
+        towers,
+        style=config.head.style,
+        live_image=image_blocks > 0,
+        live_text=text_blocks > 0,
+    )
+    untouched = zero_shot_head(
+        towers.width, style_width=towers.style_width(style=config.head.style)
+    )
+    zero_shot = _scores(untouched.to(towers.device), features, data, rows)
     live = towers.freeze(image_blocks=image_blocks, text_blocks=text_blocks)
     untrained = [parameter.detach().clone() for parameter in live]
 

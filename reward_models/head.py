@@ -1,12 +1,14 @@
 """The preference head: from the towers' features to a utility.
 
-Utility = weight * cosine + linear(image, image * text) + small network(image, image * text, text).
+Utility = weight * cosine + linear(image, style, image * text)
+        + small network(image, style, image * text, text).
 The linear part and the network start at zero, so a new head ranks exactly as zero-shot CLIP does,
 and a normal prior keeps it near. Features that depend on the prompt alone enter only
 through the network: a linear term of them shifts all images of a prompt alike, which no ranking
 can see.
 
-Shapes: b = images, d = width of the shared space of the towers, n = 3 d inputs.
+Shapes: b = images, d = width of the shared space of the towers, s = width of the style (0 without),
+n = 3 d + s inputs. Image and style come as one, `looks` [b l], l = d + s (towers.py, `describe`).
 """
 
 import torch
@@ -33,50 +35,57 @@ class PreferenceHead(nn.Module):
     spread: Tensor
     cosine_spread: Tensor
 
-    def __init__(self, width: int, config: HeadConfig, *, generator: Generator) -> None:
+    def __init__(
+        self, width: int, config: HeadConfig, *, generator: Generator, style_width: int = 0
+    ) -> None:
         super().__init__()
-        inputs = 3 * width
+        self.parts = [width, *([style_width] if style_width else []), width, width]
+        inputs = sum(self.parts)
         self.register_buffer("center", torch.zeros(inputs))
         self.register_buffer("spread", torch.ones(inputs))
         self.register_buffer("cosine_spread", torch.ones(()))
         self.cosine = nn.Parameter(torch.ones(()))
-        self.linear = nn.Parameter(torch.zeros(2 * width))
+        self.linear = nn.Parameter(torch.zeros(inputs - width))
         self.hidden = nn.Parameter(torch.empty(config.hidden, inputs))
         self.bias = nn.Parameter(torch.zeros(config.hidden))
         self.out = nn.Parameter(torch.zeros(config.hidden))
         nn.init.normal_(self.hidden, std=inputs**-0.5, generator=generator)
 
     def forward(
-        self, image: Float[Tensor, "b d"], text: Float[Tensor, "b d"]
+        self, looks: Float[Tensor, "b l"], text: Float[Tensor, "b d"]
     ) -> Float[Tensor, " b"]:
-        """Utility of each image for its prompt; features come with length 1."""
-        inputs = (_join(image, text) - self.center) / self.spread
+        """Utility of each image for its prompt; each kind of features comes with length 1."""
+        inputs = (_join(looks, text) - self.center) / self.spread
         linear = inputs[:, : len(self.linear)] @ self.linear
         network = F.gelu(inputs @ self.hidden.T + self.bias) @ self.out
-        cosine = self.cosine * (image * text).sum(1) / self.cosine_spread
+        cosine = self.cosine * _product(looks, text).sum(1) / self.cosine_spread
         utility: Tensor = cosine + linear + network
         return utility
 
     @torch.no_grad()
-    def standardise(self, image: Float[Tensor, "b d"], text: Float[Tensor, "b d"]) -> None:
+    def standardise(self, looks: Float[Tensor, "b l"], text: Float[Tensor, "b d"]) -> None:
         """Set center and spread of the inputs, and the cosine's spread, from training features."""
-        inputs = _join(image, text)
+        inputs = _join(looks, text)
         self.center.copy_(inputs.mean(0))
-        floors = [SPREAD_FLOOR * part.square().mean().sqrt() for part in inputs.chunk(3, dim=1)]
-        spread = inputs.std(0, correction=0).chunk(3)
+        parts = torch.split(inputs, self.parts, dim=1)
+        floors = [SPREAD_FLOOR * part.square().mean().sqrt() for part in parts]
+        spread = torch.split(inputs.std(0, correction=0), self.parts)
         self.spread.copy_(
             torch.cat([s.clamp(min=floor) for s, floor in zip(spread, floors, strict=True)])
         )
-        self.cosine_spread.copy_((image * text).sum(1).std(correction=0).clamp(min=1e-3))
+        self.cosine_spread.copy_(_product(looks, text).sum(1).std(correction=0).clamp(min=1e-3))
 
     def penalty(self, *, std: float) -> Float[Tensor, ""]:
         """Negative log density of a normal prior around zero-shot CLIP, in nats, up to a constant.
 
-        `std`: spread that what is linear in the image is expected to add to utilities; what is
-        linear in image * text and the network each add PRODUCT_SHARE of it.
+        `std`: spread that what is linear in image and style is expected to add to utilities; what
+        is linear in image * text and the network each add PRODUCT_SHARE of it.
         """
+        width = self.parts[-1]
         # Inputs have unit variance: n weights of variance std^2 / n add a spread of std.
-        image, product = (len(part) * part.square().sum() for part in self.linear.chunk(2))
+        image, product = (
+            len(part) * part.square().sum() for part in self.linear.tensor_split([-width])
+        )
         out = len(self.out) * self.out.square().sum()
         hidden = self.hidden.shape[1] * self.hidden.square().sum()
         return (image + (product + out) / PRODUCT_SHARE**2) / (2 * std**2) + hidden / 2
@@ -90,10 +99,16 @@ class PreferenceHead(nn.Module):
         return [self.linear, self.hidden, self.out]
 
 
-def zero_shot_head(width: int) -> PreferenceHead:
+def zero_shot_head(width: int, *, style_width: int = 0) -> PreferenceHead:
     """A head whose utility is the cosine itself."""
-    return PreferenceHead(width, HeadConfig(hidden=0), generator=Generator())
+    return PreferenceHead(
+        width, HeadConfig(hidden=0), style_width=style_width, generator=Generator()
+    )
 
 
-def _join(image: Tensor, text: Tensor) -> Tensor:
-    return torch.cat([image, image * text, text], dim=1)
+def _product(looks: Tensor, text: Tensor) -> Tensor:
+    return looks[:, : text.shape[1]] * text
+
+
+def _join(looks: Tensor, text: Tensor) -> Tensor:
+    return torch.cat([looks, _product(looks, text), text], dim=1)

@@ -3,7 +3,8 @@
 They come from a folder in open_clip's layout, from a model that open_clip knows by name, or are
 rebuilt from a contract without any network. Left out: the preference head (head.py, clip.py).
 
-Shapes: b = images or prompts, d = width of the shared space. Features have length 1.
+Shapes: b = images or prompts, d = width of the shared space, l = d and the width of the
+style, where there is one. Features have length 1.
 """
 
 import hashlib
@@ -79,6 +80,44 @@ class Towers(nn.Module):
         """Features of images that went through `prepare`."""
         features: Tensor = self.model.encode_image(images)
         return F.normalize(features, dim=-1)
+
+    def describe(
+        self, images: Float[Tensor, "b 3 height width"], *, style: bool
+    ) -> Float[Tensor, "b l"]:
+        """What a preference head reads of images that went through `prepare`.
+
+        The features, and where it is asked for, the style: mean and standard deviation over all
+        places of each channel of the tower's first stage, as one vector of length 1. What pictures
+        have in common that are painted alike (Gatys et al. 2016; Huang & Belongie 2017,
+        arXiv:1703.06868).
+        """
+        features = self.encode_prepared(images)
+        return torch.cat([features, self._style(images)], dim=1) if style else features
+
+    def style_width(self, *, style: bool) -> int:
+        """By how much `describe` is wider than the shared space."""
+        if not style:
+            return 0
+        with torch.no_grad():
+            blank = torch.zeros(1, 3, *self.preprocess.image_size, device=self.device)
+            return self._style(blank).shape[1]
+
+    def _style(self, images: Tensor) -> Tensor:
+        tower: Any = self.model.visual
+        residual = isinstance(tower, ModifiedResNet)
+        # Of a residual network 0 is the stem. `stop_early` stops it only where it is not set.
+        found = tower.forward_intermediates(
+            images,
+            indices=[1 if residual else 0],
+            stop_early=not residual,
+            intermediates_only=True,
+        )
+        (stage,) = found["image_intermediates"]
+        places = stage.flatten(2)
+        # The root of exactly 0, as of a blank picture, has no gradient.
+        spread = (places.var(2, correction=0) + 1e-12).sqrt()
+        both = torch.cat([places.mean(2), spread], dim=1)
+        return F.normalize(both, dim=-1)
 
     def encode_tokens(self, tokens: Int[Tensor, "b length"]) -> Float[Tensor, "b d"]:
         """Features of prompts that went through `tokenize`."""

@@ -171,7 +171,12 @@ def _smallest_prior(heads: Sequence[Attempt], features: Features, plan: "_Plan")
 def _fit_head(seed: int, prior_std: float, features: Features, plan: "_Plan") -> Attempt:
     generator = Generator().manual_seed(seed)
     device = features.towers.device
-    head = PreferenceHead(features.towers.width, plan.config.head, generator=generator).to(device)
+    head = PreferenceHead(
+        features.towers.width,
+        plan.config.head,
+        style_width=features.image.shape[1] - features.towers.width,
+        generator=generator,
+    ).to(device)
     head.standardise(*_pair_features(features, plan.data, plan.train))
     ties = max(plan.data.ranks.shape[1] - 1, 1)
     attempt = Attempt(

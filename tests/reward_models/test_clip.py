@@ -27,7 +27,12 @@ def reward(clip_folder):
     """A reward whose head is not the zero-shot one."""
     towers = load_towers(clip_folder)
     generator = torch.Generator().manual_seed(5)
-    head = PreferenceHead(towers.width, HeadConfig(hidden=4), generator=generator)
+    head = PreferenceHead(
+        towers.width,
+        HeadConfig(hidden=4),
+        style_width=towers.style_width(style=True),
+        generator=generator,
+    )
     with torch.no_grad():
         for parameter in head.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator))
@@ -77,9 +82,9 @@ def test_an_image_scores_the_same_alone_and_in_a_batch(reward):
 def test_scores_are_standardised_utilities(reward):
     samples = make_samples()
     towers = reward.towers
-    image = towers.encode_prepared(towers.prepare(samples))
+    looks = towers.describe(towers.prepare(samples), style=True)
     text = towers.encode_tokens(towers.tokenize(PROMPTS))
-    utility = reward.utilities(image, text)[:, 0]
+    utility = reward.utilities(looks, text)[:, 0]
     assert_close(reward.score(prompts=PROMPTS, samples=samples), (utility - 0.5) / 2.0)
 
 

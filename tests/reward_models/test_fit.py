@@ -279,7 +279,9 @@ def test_a_fit_starts_at_zero_shot_clip_and_counts_each_ranking_once(world, clip
     towers = load_towers(clip_folder)
     rankings = [make_rankings(redness, k=2)[7], make_rankings(redness, k=4)[0]]
     data = index_rankings(rankings, [1.0, 1.0], device=towers.device)
-    features = encode(data, images.__getitem__, towers, live_image=False, live_text=False)
+    features = encode(
+        data, images.__getitem__, towers, style=False, live_image=False, live_text=False
+    )
     rows = torch.arange(2)
     settings = FitConfig(clip="unused", epochs=1, batch_size=2)
     attempt = train_attempt(0, features, [], data, train=rows, validation=rows, config=settings)

@@ -9,17 +9,21 @@ from reward_models.contract import HeadConfig
 from reward_models.head import PRODUCT_SHARE, PreferenceHead
 
 WIDTH = 6
+STYLE = 4
 
 
-def make_features(count, seed=0):
+def make_features(count, seed=0, style=0):
     generator = torch.Generator().manual_seed(seed)
     image, text = torch.randn(2, count, WIDTH, generator=generator)
-    return F.normalize(image + 1, dim=1), F.normalize(text, dim=1)
+    image, text = F.normalize(image + 1, dim=1), F.normalize(text, dim=1)
+    own = F.normalize(torch.rand(count, style, generator=generator), dim=1)
+    return torch.cat([image, own], dim=1), text
 
 
-def make_head(hidden=5, seed=0):
+def make_head(hidden=5, seed=0, style=0):
     config = HeadConfig(hidden=hidden)
-    return PreferenceHead(WIDTH, config, generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    return PreferenceHead(WIDTH, config, style_width=style, generator=generator)
 
 
 @pytest.mark.parametrize("hidden", [0, 5])
@@ -38,6 +42,27 @@ def test_a_standardised_head_is_the_cosine_at_unit_spread():
     assert_close(utility / utility.norm(), expected / expected.norm())
 
 
+def test_style_is_seen_by_the_linear_part_and_the_network_and_never_by_the_cosine():
+    looks, text = make_features(50, style=STYLE)
+    head = make_head(style=STYLE)
+    head.standardise(looks, text)
+    cosine = F.cosine_similarity(looks[:, :WIDTH], text)
+    utility = head(looks, text)
+    assert_close(utility / utility.norm(), cosine / cosine.norm())
+    other = torch.cat([looks[:, :WIDTH], looks[:, WIDTH:].flip(0)], dim=1)
+    assert_close(head(other, text), utility)
+    with torch.no_grad():
+        head.linear[WIDTH] = 1.0
+    # One unit of weight adds the standardised input, whatever its size was.
+    expected = looks[:, WIDTH]
+    expected = (expected - expected.mean()) / expected.std(correction=0)
+    assert_close(head(looks, text) - utility, expected, atol=1e-5, rtol=1e-5)
+    with torch.no_grad():
+        head.linear.zero_()
+        head.out.fill_(1.0)
+    assert (head(other, text) - head(looks, text)).abs().min() > 1e-6
+
+
 def test_standardising_survives_a_single_prompt():
     """What never varied in training must not blow up on the first new prompt."""
     image, text = make_features(50)
@@ -49,16 +74,17 @@ def test_standardising_survives_a_single_prompt():
     assert float(new.detach().abs().max()) < 1e3
 
 
+@pytest.mark.parametrize("style", [0, STYLE])
 @pytest.mark.parametrize(("half", "share"), [(0, 1.0), (1, PRODUCT_SHARE)])
-def test_prior_std_is_the_spread_that_a_draw_from_the_prior_adds(half, share):
+def test_prior_std_is_the_spread_that_a_draw_from_the_prior_adds(half, share, style):
     """The scale of the penalty, checked by sampling a linear part from the density it is."""
-    image, text = make_features(4000)
-    head = make_head(hidden=0)
+    image, text = make_features(4000, style=style)
+    head = make_head(hidden=0, style=style)
     head.standardise(image, text)
     std, generator = 2.0, torch.Generator().manual_seed(3)
     with torch.no_grad():
         head.cosine.zero_()
-        part = head.linear.chunk(2)[half]
+        part = head.linear.split([WIDTH + style, WIDTH])[half]
         part.fill_(1.0)
         # penalty = sum w^2 / (2 v): read off the variance v of one weight.
         variance = len(part) / (2 * float(head.penalty(std=std)))

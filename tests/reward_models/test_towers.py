@@ -26,6 +26,40 @@ def test_features_equal_those_of_open_clip(clip_folder):
         assert_close(towers.encode_tokens(towers.tokenize(prompts)), expected_text)
 
 
+VISIONS = {
+    "transformer": None,
+    "residual": {"image_size": 32, "layers": [1, 1, 1, 2], "width": 8, "head_width": 16},
+}
+
+
+@pytest.mark.parametrize("vision", VISIONS.values(), ids=VISIONS.keys())
+def test_style_is_how_the_first_stage_looks_wherever_it_stands(make_clip, tmp_path, vision):
+    towers = load_towers(make_clip(tmp_path / "clip", **({"vision": vision} if vision else {})))
+    images = torch.rand(2, 3, *towers.preprocess.image_size)
+    seen = []
+    tower = towers.model.visual
+    first = tower.layer1 if vision else tower.transformer.resblocks[0]
+    with first.register_forward_hook(lambda module, given, result: seen.append(result)):
+        looks = towers.describe(images, style=True)
+    stage = seen[-1].flatten(2) if vision else seen[-1][:, 1:].transpose(1, 2)
+    expected = torch.cat([stage.mean(2), stage.std(2, correction=0)], dim=1)
+    plain = towers.describe(images, style=False)
+    assert_close(looks[:, : towers.width], plain)
+    assert_close(plain, towers.encode_prepared(images))
+    expected = expected / expected.norm(dim=1, keepdim=True)
+    assert_close(looks[:, towers.width :], expected, atol=1e-3, rtol=1e-3)
+    assert towers.style_width(style=True) == expected.shape[1] == looks.shape[1] - towers.width
+    assert towers.style_width(style=False) == 0
+
+
+def test_a_blank_picture_has_a_gradient(clip_folder):
+    towers = load_towers(clip_folder)
+    blank = torch.zeros(1, 3, *towers.preprocess.image_size, requires_grad=True)
+    towers.describe(blank, style=True)[:, towers.width :].sum().backward()
+    assert blank.grad is not None
+    assert blank.grad.isfinite().all()
+
+
 def _pil(png):
     import io
 
