@@ -56,13 +56,13 @@ LAST = 6
 class DemoConfig(Config):
     """How much of everything: enough for a clear result within ten minutes on two cores."""
 
-    num_prompts: PositiveInt = 120
+    num_prompts: PositiveInt = 240
     """Prompts to rank images of."""
 
     images_per_prompt: PositiveInt = 4
     """Candidates of each."""
 
-    num_annotators: PositiveInt = 6
+    num_annotators: PositiveInt = 4
     """Simulated people of one taste; each ranks everything."""
 
     steps: PositiveInt = 20
@@ -256,7 +256,7 @@ def learn_reward(store: Store, simulated: Simulated, out: Path, *, seed: int) ->
         lambda image_id: read_image(store.image_path(image_id)),
         FitConfig(seeds=(seed,), split_seed=seed),
         out,
-        ceiling=lambda ranking: simulated.utilities[ranking.item_id],
+        truth=lambda ranking: simulated.utilities[ranking.item_id],
     )
 
 

@@ -41,8 +41,8 @@ SCORE_BATCH = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ceiling:
-    """What a perfect model could reach on these labels. Example: 0.83, "agreement of two
-    simulated annotators of one group on the same pair".
+    """What a reward could reach on these labels. Example: 0.73, "one annotator with the majority
+    of the others, 412 pairs".
     """
 
     value: float
@@ -89,6 +89,7 @@ class Evaluation:
     """Accuracy beyond zero-shot CLIP."""
     chance: float
     ceiling: Ceiling | None
+    """What annotators reach themselves when they foretell each other."""
     share_of_ceiling: float | None
     """Accuracy divided by the ceiling."""
     num_rankings: int
@@ -97,6 +98,10 @@ class Evaluation:
     calibration: Calibration | None
     """None for a reward whose scores were never related to probabilities."""
     scores: Spread
+    truth: Ceiling | None = None
+    """What knowing exactly what is wanted would reach; of simulated people only."""
+    share_of_truth: float | None = None
+    """Accuracy divided by that."""
     baseline_missing: str | None = None
     """Why a fitted reward stands without zero-shot CLIP."""
 
@@ -125,6 +130,11 @@ class Evaluation:
             )
         else:
             lines.append("  annotators' ceiling  unknown: no pair was judged by two annotators")
+        if self.truth and self.share_of_truth is not None:
+            lines.append(
+                f"  knowing the truth    {_share(self.truth.value)}, of which "
+                f"{_share(self.share_of_truth)} is reached ({self.truth.meaning})"
+            )
         if self.calibration:
             lines.append(
                 f"calibration error {100 * self.calibration.ece:.1f} points, "
@@ -154,14 +164,14 @@ def judged(rankings: Iterable[Ranking]) -> tuple[list[Ranking], Counts]:
 
 
 def true_ceiling(rankings: Sequence[Ranking], truth: Truth) -> Ceiling:
-    """How often what is truly wanted agrees with these very rankings.
+    """How often what is truly wanted agrees with these very rankings; no model can do better.
 
     On the same pairs as the model's accuracy, so that their ratio does not owe to luck with pairs.
     """
     margins, prompts = pair_margins(rankings, [truth(ranking) for ranking in rankings])
     return Ceiling(
         value=pair_accuracy(margins, prompts, seed=BOOTSTRAP_SEED).micro,
-        meaning="agreement of these annotators with what they truly want, on the same pairs",
+        meaning="what they truly want, on the same pairs",
     )
 
 
@@ -182,6 +192,14 @@ def measured_ceiling(rankings: Sequence[Ranking]) -> Ceiling | None:
     return None
 
 
+def nearest_ceiling(tested: Sequence[Ranking], everything: Sequence[Ranking]) -> Ceiling | None:
+    """The annotators' ceiling on the pairs that a reward is tested on.
+
+    Where no two judged the same of these, that on all pairs; None where there is none either.
+    """
+    return measured_ceiling(tested) or measured_ceiling(everything)
+
+
 def evaluate(
     reward: RewardModel,
     rankings: Iterable[Ranking],
@@ -194,11 +212,11 @@ def evaluate(
 
     Of a reward that was fitted here, only the prompts it was tested on at the time of the fit
     count: the contract remembers how prompts were split. Its baseline is the CLIP that the fit
-    started from, unless another is given. Without `ceiling` it is measured on all the rankings.
+    started from, unless another is given. Without `ceiling` it is measured where rankings overlap.
     InputError where no strict pair is left.
     """
-    ranked, _ = judged(rankings)
-    known = ceiling or measured_ceiling(ranked)
+    everything, _ = judged(rankings)
+    ranked = everything
     rule = reward.held_out if isinstance(reward, ClipReward) else None
     missing = None
     if isinstance(reward, ClipReward) and rule is not None:
@@ -213,7 +231,7 @@ def evaluate(
         score_rankings(reward, ranked, images),
         baseline=None if baseline is None else score_rankings(baseline, ranked, images),
         baseline_missing=missing,
-        ceiling=known,
+        ceiling=ceiling or nearest_ceiling(ranked, everything),
         log_odds=reward.scale.log_odds if isinstance(reward, ClipReward) else None,
     )
 
@@ -251,6 +269,7 @@ def evaluate_scores(
     baseline: Sequence[Sequence[float]] | None,
     ceiling: Ceiling | None,
     log_odds: float | None,
+    truth: Ceiling | None = None,
     baseline_missing: str | None = None,
 ) -> Evaluation:
     """`evaluate` for scores at hand: those of each ranking's candidates, in their order.
@@ -275,6 +294,8 @@ def evaluate_scores(
         chance=CHANCE,
         ceiling=ceiling,
         share_of_ceiling=accuracy.micro / ceiling.value if ceiling and ceiling.value else None,
+        truth=truth,
+        share_of_truth=accuracy.micro / truth.value if truth and truth.value else None,
         num_rankings=len(rankings),
         num_tied_pairs=sum(len(tied_pairs(ranking)) for ranking in rankings),
         calibration=None if log_odds is None else calibration(margins, log_odds=log_odds),

@@ -37,7 +37,7 @@ from reward_models.evaluate import (
     Truth,
     evaluate_scores,
     judged,
-    measured_ceiling,
+    nearest_ceiling,
     spread,
     true_ceiling,
 )
@@ -68,16 +68,17 @@ def fit(
     config: FitConfig,
     out: Path,
     *,
-    ceiling: Ceiling | Truth | None = None,
+    ceiling: Ceiling | None = None,
+    truth: Truth | None = None,
     weights: Mapping[str, float] | None = None,
 ) -> FitReport:
     """Fit a reward to `rankings`, save it in `out` with its report, and return the report.
 
-    `images` gives the pixels of an image id. `ceiling`: what a perfect model could reach, or what
-    candidates are truly worth; measured on overlapping rankings where it is not given. `weights`:
-    importance of a ranking by its id, 1 for those not named. Equal rankings, settings and seeds
-    give equal weights on one machine. InputError where a part of the split holds no preference, or
-    `out` cannot be written.
+    `images` gives the pixels of an image id. `ceiling`: what annotators reach themselves, measured
+    on overlapping rankings where it is not given. `truth`: what candidates are truly worth, where
+    people are simulated; for the report only. `weights`: importance of a ranking by its id, 1 for
+    those not named. Equal rankings, settings and seeds give equal weights on one machine.
+    InputError where a part of the split holds no preference, or `out` cannot be written.
     """
     started = time.monotonic()
     check_target(out)  # before hours of work that could not be saved
@@ -132,9 +133,8 @@ def fit(
             parts["test"],
             scores["test"],
             baseline=zero_shot["test"],
-            ceiling=true_ceiling(parts["test"], ceiling)
-            if callable(ceiling)
-            else ceiling or measured_ceiling(ranked),
+            ceiling=ceiling or nearest_ceiling(parts["test"], ranked),
+            truth=None if truth is None else true_ceiling(parts["test"], truth),
             log_odds=scale.log_odds,
         ),
         train_accuracy=_accuracy(parts["train"], utilities["train"]),

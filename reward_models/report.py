@@ -82,6 +82,8 @@ class FitReport:
             metrics["zero_shot_accuracy"] = own.baseline.micro
         if own.ceiling:
             metrics["ceiling"] = own.ceiling.value
+        if own.truth:
+            metrics["truth"] = own.truth.value
         if own.calibration:
             metrics["ece"] = own.calibration.ece
         return metrics
@@ -113,6 +115,8 @@ def _draw_accuracy(axes: Axes, evaluation: Evaluation) -> None:
     rows.append(("this reward", own.micro, own.by_prompt or own.wilson, "tab:blue"))
     if evaluation.ceiling:
         rows.append(("annotators' ceiling", evaluation.ceiling.value, None, "tab:green"))
+    if evaluation.truth:
+        rows.append(("knowing the truth", evaluation.truth.value, None, "tab:olive"))
     for place, (_, value, interval, colour) in enumerate(rows):
         axes.barh(place, value, color=colour)
         if interval:

@@ -286,7 +286,9 @@ def accuracies(test: Test) -> str:
         rows.append(("CLIP, unfitted", bounded(zero_shot.micro, zero_shot.by_prompt), BASE))
     rows.append(("this reward", bounded(own.micro, own.by_prompt or own.wilson), ALIGNED))
     if test.ceiling:
-        rows.append(("ceiling", Estimate(value=test.ceiling.value), INK))
+        rows.append(("annotators", Estimate(value=test.ceiling.value), INK))
+    if test.truth:
+        rows.append(("the truth", Estimate(value=test.truth.value), INK))
     with style():
         figure = Figure(figsize=(4.4, 0.75 + 0.42 * len(rows)), layout="constrained")
         axes = figure.subplots()
@@ -294,7 +296,7 @@ def accuracies(test: Test) -> str:
         axes.set_xlim(45, 103)
         axes.xaxis.set_major_formatter(PercentFormatter(100, decimals=0, symbol=" %"))
         axes.set_xlabel(f"of {own.num_pairs} held-out pairs ordered as the annotator did")
-        return svg(figure, "accuracy of the reward model beside chance, CLIP and the ceiling")
+        return svg(figure, "accuracy of the reward model beside chance, CLIP and the annotators")
 
 
 def bounded(value: float, interval: tuple[float, float] | None) -> Estimate:

@@ -50,7 +50,7 @@ class Calibration(_Read):
 
 
 class Ceiling(_Read):
-    """What a perfect reward could reach."""
+    """What a reward could reach."""
 
     value: float
     meaning: str
@@ -64,6 +64,8 @@ class Test(_Read):
     chance: float
     ceiling: Ceiling | None = None
     share_of_ceiling: float | None = None
+    truth: Ceiling | None = None
+    share_of_truth: float | None = None
     calibration: Calibration | None = None
 
 

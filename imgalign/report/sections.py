@@ -272,7 +272,8 @@ def reward_model(run: RunRecord) -> str:
         (
             plots.accuracies(test),
             f"<b>Held-out accuracy</b> over {test.accuracy.num_prompts} prompts."
-            + (f" Ceiling: {escape(test.ceiling.meaning)}." if test.ceiling else ""),
+            + (f" Annotators: {escape(test.ceiling.meaning)}." if test.ceiling else "")
+            + (f" The truth: {escape(test.truth.meaning)}." if test.truth else ""),
         )
     ]
     if test.calibration:
@@ -286,9 +287,11 @@ def reward_model(run: RunRecord) -> str:
     reached = ""
     if test.ceiling and test.share_of_ceiling is not None:
         reached = (
-            f", which is {percent(test.share_of_ceiling)} of what these noisy rankings let any "
-            "model reach"
+            f", which is {percent(test.share_of_ceiling)} of what annotators reach who foretell "
+            "each other"
         )
+        if test.share_of_truth is not None:
+            reached += f", and {percent(test.share_of_truth)} of what knowing their taste reaches"
     return page.section(
         "Reward model",
         page.plots(*figures),

@@ -113,6 +113,8 @@ def fitted_reward(folder: Path) -> Path:
         "chance": 0.5,
         "ceiling": {"value": 0.9, "meaning": "two <people> agree"},
         "share_of_ceiling": 0.9,
+        "truth": {"value": 0.95, "meaning": "what they <truly> want"},
+        "share_of_truth": 0.85,
         "calibration": {"ece": 0.05, "log_loss": 0.5, "bins": bins},
     }
     folder.mkdir()

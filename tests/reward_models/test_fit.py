@@ -356,21 +356,25 @@ def test_a_ceiling_is_measured_where_annotators_overlap(world, config, tmp_path)
     short = config.model_copy(update={"epochs": 1})
     report = fit([*rankings, *second], images.__getitem__, short, tmp_path / "reward")
     assert report.test.ceiling.value == 1.0
-    assert report.test.ceiling.meaning == "two annotators with each other, 360 pairs"
+    # on the pairs of the test prompts, each of which both judged
+    count = report.test.accuracy.num_pairs // 2
+    assert report.test.ceiling.meaning == f"two annotators with each other, {count} pairs"
 
 
-def test_the_ceiling_is_how_often_the_truth_is_right_on_the_same_pairs(world, config, tmp_path):
+def test_the_truth_is_how_often_it_is_right_on_the_same_pairs(world, config, tmp_path):
     images, redness, rankings = world
     short = config.model_copy(update={"epochs": 1})
 
     def found(name, truth):
-        return fit(rankings, images.__getitem__, short, tmp_path / name, ceiling=truth).test
+        return fit(rankings, images.__getitem__, short, tmp_path / name, truth=truth).test
 
-    assert found("red", lambda r: [redness[i] for i in r.image_ids]).ceiling.value == 1.0
-    assert found("blue", lambda r: [-redness[i] for i in r.image_ids]).ceiling.value == 0.0
+    assert found("red", lambda r: [redness[i] for i in r.image_ids]).truth.value == 1.0
+    assert found("blue", lambda r: [-redness[i] for i in r.image_ids]).truth.value == 0.0
     blind = found("blind", lambda r: [0.0] * len(r.image_ids))
-    assert blind.ceiling.value == 0.5
-    assert blind.share_of_ceiling == 2 * blind.accuracy.micro
+    assert blind.truth.value == 0.5
+    assert blind.share_of_truth == 2 * blind.accuracy.micro
+    assert blind.ceiling is None
+    assert any("knowing the truth" in line for line in blind.lines())
 
 
 def test_too_few_prompts_name_a_split_that_works(world, config, tmp_path):
