@@ -12,6 +12,7 @@ import argparse
 import json
 import platform
 import statistics
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -187,7 +188,7 @@ def main() -> None:
     error = (rebuilt - seen[1]).square().mean()
     noise = torch.rand(200, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     measured = {
-        "command": "python benchmarks/storybook_models.py",
+        "command": " ".join(["python benchmarks/storybook_models.py", *sys.argv[1:]]),
         "hardware": hardware(),
         "machine": platform.machine(),
         "versions": library_versions(),
