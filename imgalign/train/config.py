@@ -141,11 +141,23 @@ class TrainConfig(Config):
 
     @model_validator(mode="after")
     def _groups_have_company(self) -> "TrainConfig":
-        if self.ppo.advantages == "group" and self.images_per_prompt < 2:
+        if self.ppo.advantages in ("group", "wins") and self.images_per_prompt < 2:
             raise ValueError(
-                "images_per_prompt: expected at least 2 with group advantages, got 1; "
+                f"images_per_prompt: expected at least 2 with {self.ppo.advantages} advantages, "
+                "got 1; "
                 "a single image is never better than its group (or use ppo.advantages: running)"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _no_more_steps_than_there_are(self) -> "TrainConfig":
+        there = self.policy.num_steps
+        for name in ("credited_steps", "num_steps"):
+            asked = getattr(self.ppo, name)
+            if asked is not None and asked > there:
+                raise ValueError(
+                    f"ppo.{name}: expected at most policy.num_steps, {there}, got {asked}"
+                )
         return self
 
     @property

@@ -15,7 +15,7 @@ from imgalign import train
 from imgalign.config import load_config
 from imgalign.errors import CheckpointError, ConfigError, InputError, StorageFullError
 from imgalign.metrics import RunStatus, write_status
-from imgalign.train import folder
+from imgalign.train import TrainConfig, folder
 from imgalign.train.folder import run_prompts
 from imgalign.train.prompts import load_prompts
 
@@ -34,6 +34,32 @@ def test_too_many_prompts_per_iteration_is_a_clear_error(tmp_path):
     with pytest.raises(ConfigError, match="expected at most 5"):
         start(tmp_path / "run", settings=walk_settings(prompts_per_iteration=6))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["images_per_prompt=1"], "images_per_prompt: expected at least 2 with group advantages"),
+        (
+            ["images_per_prompt=1", "ppo.advantages=wins"],
+            "images_per_prompt: expected at least 2 with wins advantages",
+        ),
+        (
+            ["policy.num_steps=5", "ppo.credited_steps=6"],
+            "ppo.credited_steps: expected at most policy.num_steps, 5, got 6",
+        ),
+        (
+            ["policy.num_steps=5", "ppo.num_steps=6"],
+            "ppo.num_steps: expected at most policy.num_steps, 5, got 6",
+        ),
+    ],
+)
+def test_settings_that_cannot_work_together_are_refused_by_name(overrides, said):
+    with pytest.raises(ConfigError, match=said):
+        load_config(TrainConfig, None, overrides)
+    fitting = {"images_per_prompt=1": "images_per_prompt=2"}
+    alone = [fitting.get(each, each.replace("=6", "=5")) for each in overrides]
+    load_config(TrainConfig, None, alone)
 
 
 def test_a_crash_while_the_settings_were_written_leaves_a_folder_that_can_be_used(tmp_path):
