@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from imgalign.evaluate import load_evaluation
-from imgalign.evaluate.comparison import Change
+from imgalign.evaluate.comparison import Change, gold_of, win_rate
 from imgalign.evaluate.origin import hardware, library_versions
 from imgalign.statistics import Estimate
 
@@ -58,13 +58,18 @@ def measured(folder: Path, *, seed: int, shuffled: bool) -> dict[str, object]:
     evaluation = load_evaluation(folder / "run")
     report = json.loads((folder / "reward" / "report.json").read_text(encoding="utf-8"))
     own, drift = evaluation.summary, evaluation.drift
+    sharp = win_rate(evaluation.pairs, gold_of, seed=seed)
     assert own.win_rate is not None
+    assert sharp is not None
     assert drift is not None
     return {
         "seed": seed,
         "shuffled": shuffled,
         "win_rate": estimate(own.win_rate.rate),
         "pairs": own.win_rate.num_pairs,
+        "ties": own.win_rate.ties,
+        "gold_tie": evaluation.gold_tie,
+        "win_rate_without_ties_by_tolerance": estimate(sharp.rate),
         "prompts": evaluation.num_prompts,
         "gold": change(own.gold),
         "faithful": change(own.faithful),
@@ -76,6 +81,8 @@ def measured(folder: Path, *, seed: int, shuffled: bool) -> dict[str, object]:
         "reward_zero_shot": report["test"]["baseline"],
         "annotators_ceiling": report["test"]["ceiling"]["value"],
         "share_of_ceiling": report["test"]["share_of_ceiling"],
+        "truth": report["test"]["truth"]["value"],
+        "share_of_truth": report["test"]["share_of_truth"],
         **json.loads((folder / SECONDS).read_text(encoding="utf-8")),
     }
 
@@ -90,22 +97,27 @@ def shown(value: object) -> str:
 def table(rows: list[dict[str, object]]) -> str:
     """Markdown, one line per run."""
     lines = [
-        "| seed | reward | gold win rate | faithful: base | aligned | KL, nats (budget) "
-        "| reward accuracy / ceiling | minutes |",
-        "|---|---|---|---|---|---|---|---|",
+        "| seed | reward | gold win rate | ties | gold utility by | faithful: base | aligned "
+        "| KL, nats (budget) | reward's accuracy | of annotators' ceiling | of the truth "
+        "| minutes |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         faithful, accuracy, seconds = row["faithful"], row["reward_accuracy"], row["seconds"]
+        gold = row["gold"]
+        assert isinstance(gold, dict)
+        gain = gold["difference"]
         assert isinstance(faithful, dict)
         assert isinstance(accuracy, dict)
         assert isinstance(seconds, float)
         lines.append(
             f"| {row['seed']} | {'shuffled' if row['shuffled'] else 'fitted'} "
-            f"| {shown(row['win_rate'])} "
+            f"| {shown(row['win_rate'])} | {row['ties']} of {row['pairs']} "
+            f"| {gain['value']:+.2f} ({gain['low']:+.2f} to {gain['high']:+.2f}) "
             f"| {shown(faithful['base'])} | {shown(faithful['aligned'])} "
             f"| {row['kl_nats']:.1f} ({row['kl_budget_nats']:g}) "
-            f"| {accuracy['micro']:.1%} / {row['annotators_ceiling']:.1%} = "
-            f"{row['share_of_ceiling']:.1%} | {seconds / 60:.1f} |"
+            f"| {accuracy['micro']:.1%} | {row['share_of_ceiling']:.1%} "
+            f"| {row['share_of_truth']:.1%} | {seconds / 60:.1f} |"
         )
     return "\n".join(lines)
 
@@ -125,7 +137,7 @@ def main() -> None:
         run(folder, seed=seed, shuffled=shuffled)
         rows.append(measured(folder, seed=seed, shuffled=shuffled))
     facts = {
-        "command": "python benchmarks/demo_seeds.py",
+        "command": " ".join(["python benchmarks/demo_seeds.py", *sys.argv[1:]]),
         "hardware": hardware(),
         "versions": library_versions(),
         "runs": rows,
