@@ -1,0 +1,90 @@
+"""How much of a demo's reward accuracy is luck with the prompts it is tested on.
+
+    python benchmarks/reward_splits.py runs/demo-seeds/seed-* --results benchmarks/results
+
+A demo tests its reward on one fifth of its prompts, some forty. Fits the reward of each finished
+demo again on other splits of the same rankings, and gives accuracy as a share of the annotators'
+ceiling and of what knowing the truth reaches. Splits of one demo share most of their training
+rankings, so the spread over them is that of a reported number, not of independent studies. Writes
+reward_splits.json.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+from pathlib import Path
+
+from imgalign.demo import JOURNAL
+from imgalign.evaluate.origin import hardware, library_versions
+from imgalign.preferences.store import Store
+from imgalign.simulate import people, rank_queue
+from reward_models.fit import FitConfig, fit
+from reward_models.images import read_image
+
+
+def measured(demo: Path, *, splits: int) -> list[dict[str, float]]:
+    """Each split's accuracy and shares."""
+    asked = json.loads((demo / JOURNAL).read_text(encoding="utf-8"))["asked"]
+    seed = asked["seed"]
+    rows = []
+    with Store.open(f"sqlite:///{demo}/imgalign.db", images=demo / "images", seed=seed) as store:
+        annotators = people(asked["group"], asked["num_annotators"], seed=seed)
+        # Nothing is left to rank; it says what the annotators truly want.
+        truth = rank_queue(store, annotators, seed=seed).utilities
+        for split in range(splits):
+            with tempfile.TemporaryDirectory() as folder:
+                found = fit(
+                    store.rankings(),
+                    lambda image_id: read_image(store.image_path(image_id)),
+                    FitConfig(seeds=(seed,), split_seed=split),
+                    Path(folder) / "reward",
+                    truth=lambda ranking: truth[ranking.item_id],
+                ).test
+            assert found.share_of_ceiling is not None
+            assert found.share_of_truth is not None
+            rows.append(
+                {
+                    "seed": seed,
+                    "split": split,
+                    "prompts": found.accuracy.num_prompts,
+                    "accuracy": found.accuracy.micro,
+                    "share_of_ceiling": found.share_of_ceiling,
+                    "share_of_truth": found.share_of_truth,
+                }
+            )
+            print(rows[-1])
+    return rows
+
+
+def main() -> None:
+    """Fit, write, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("demos", type=Path, nargs="+")
+    parser.add_argument("--splits", type=int, default=6)
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
+    given = parser.parse_args()
+    rows = [row for demo in given.demos for row in measured(demo, splits=given.splits)]
+    summary = {
+        name: {
+            "mean": statistics.fmean(row[name] for row in rows),
+            "standard_deviation": statistics.stdev(row[name] for row in rows),
+            "lowest": min(row[name] for row in rows),
+            "highest": max(row[name] for row in rows),
+        }
+        for name in ("accuracy", "share_of_ceiling", "share_of_truth")
+    }
+    facts = {
+        "command": "python benchmarks/reward_splits.py runs/demo-seeds/seed-*",
+        "hardware": hardware(),
+        "versions": library_versions(),
+        "summary": summary,
+        "fits": rows,
+    }
+    path = given.results / "reward_splits.json"
+    path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(summary, indent=1))
+
+
+if __name__ == "__main__":
+    main()
