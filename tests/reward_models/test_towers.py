@@ -52,8 +52,8 @@ def test_style_is_how_the_first_stage_looks_wherever_it_stands(make_clip, tmp_pa
     assert towers.style_width(style=False) == 0
 
 
-def test_a_blank_picture_has_a_gradient(clip_folder):
-    towers = load_towers(clip_folder)
+def test_a_blank_picture_has_a_gradient(make_clip, tmp_path):
+    towers = load_towers(make_clip(tmp_path / "clip", vision=VISIONS["residual"]))
     blank = torch.zeros(1, 3, *towers.preprocess.image_size, requires_grad=True)
     towers.describe(blank, style=True)[:, towers.width :].sum().backward()
     assert blank.grad is not None
