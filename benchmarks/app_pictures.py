@@ -22,7 +22,7 @@ from playwright.sync_api import sync_playwright
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 PROMPTS = ("a red fish beside a yellow boat by the sea", "two blue cats in a room")
-COMPARED = "a purple mushroom by day\nthree yellow stars at night"
+COMPARED = "a purple mushroom\ntwo yellow cars"
 
 
 def command(*arguments: str) -> list[str]:

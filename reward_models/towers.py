@@ -113,11 +113,7 @@ class Towers(nn.Module):
             intermediates_only=True,
         )
         (stage,) = found["image_intermediates"]
-        places = stage.flatten(2)
-        # The root of exactly 0, as of a blank picture, has no gradient.
-        spread = (places.var(2, correction=0) + 1e-12).sqrt()
-        both = torch.cat([places.mean(2), spread], dim=1)
-        return F.normalize(both, dim=-1)
+        return channel_statistics(stage)
 
     def encode_tokens(self, tokens: Int[Tensor, "b length"]) -> Float[Tensor, "b d"]:
         """Features of prompts that went through `tokenize`."""
@@ -194,6 +190,14 @@ class Towers(nn.Module):
         for parameter in trainable:
             parameter.requires_grad_(True)
         return trainable
+
+
+def channel_statistics(stage: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2"]:
+    """Mean and standard deviation of each channel over all places, as one vector of length 1."""
+    places = stage.flatten(2)
+    # The root of exactly 0, of a channel that is the same everywhere, has no gradient.
+    spread = (places.var(2, correction=0) + 1e-12).sqrt()
+    return F.normalize(torch.cat([places.mean(2), spread], dim=1), dim=-1)
 
 
 def load_towers(name: str | Path) -> Towers:
