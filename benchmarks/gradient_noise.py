@@ -167,7 +167,7 @@ def main() -> None:
         for layers in LAYERS
     }
     facts = {
-        "command": f"python benchmarks/gradient_noise.py --batches {given.batches}",
+        "command": f"python benchmarks/gradient_noise.py --reward demo/reward --batches {given.batches}",
         "hardware": hardware(),
         "versions": library_versions(),
         "images_per_batch": GROUP * GROUPS,
