@@ -167,7 +167,8 @@ def main() -> None:
         for layers in LAYERS
     }
     facts = {
-        "command": f"python benchmarks/gradient_noise.py --reward demo/reward --batches {given.batches}",
+        "command": "python benchmarks/gradient_noise.py --reward demo/reward "
+        f"--batches {given.batches}",
         "hardware": hardware(),
         "versions": library_versions(),
         "images_per_batch": GROUP * GROUPS,

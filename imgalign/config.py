@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 import pydantic
 import yaml
@@ -24,6 +24,10 @@ RECIPE_FOLDERS = (
     Path(__file__).parent / "configs",  # an installed wheel
     Path(__file__).parents[1] / "configs",  # a checkout
 )
+
+
+Seed = Annotated[int, pydantic.Field(ge=0, lt=2**63)]
+"""What torch's generators take."""
 
 
 class Config(pydantic.BaseModel):

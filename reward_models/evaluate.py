@@ -6,7 +6,7 @@ agree with a noisy annotator only so often: that is the ceiling.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from pathlib import Path
 from typing import TypeAlias
@@ -123,10 +123,12 @@ class Evaluation:
             )
         elif self.baseline_missing:
             lines.append(f"  zero-shot CLIP       unknown: {self.baseline_missing}")
-        if self.ceiling and self.share_of_ceiling is not None:
+        if self.ceiling:
+            share = self.share_of_ceiling
+            reached = "" if share is None else f", of which {_share(share)} is reached"
             lines.append(
-                f"  annotators' ceiling  {_share(self.ceiling.value)}, of which "
-                f"{_share(self.share_of_ceiling)} is reached ({self.ceiling.meaning})"
+                f"  annotators' ceiling  {_share(self.ceiling.value)}{reached} "
+                f"({self.ceiling.meaning})"
             )
         else:
             lines.append("  annotators' ceiling  unknown: no pair was judged by two annotators")
@@ -164,8 +166,9 @@ def judged(rankings: Iterable[Ranking]) -> tuple[list[Ranking], Counts]:
 
 
 def true_ceiling(rankings: Sequence[Ranking], truth: Truth) -> Ceiling:
-    """How often what is truly wanted agrees with these very rankings; no model can do better.
+    """How often what is truly wanted agrees with these very rankings.
 
+    No model is expected to do better; on few pairs one may by luck.
     On the same pairs as the model's accuracy, so that their ratio does not owe to luck with pairs.
     """
     margins, prompts = pair_margins(rankings, [truth(ranking) for ranking in rankings])
@@ -197,7 +200,11 @@ def nearest_ceiling(tested: Sequence[Ranking], everything: Sequence[Ranking]) ->
 
     Where no two judged the same of these, that on all pairs; None where there is none either.
     """
-    return measured_ceiling(tested) or measured_ceiling(everything)
+    own = measured_ceiling(tested)
+    if own is not None:
+        return own
+    other = measured_ceiling(everything)
+    return None if other is None else replace(other, meaning=f"{other.meaning}, of other prompts")
 
 
 def evaluate(

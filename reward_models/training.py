@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Generator, Tensor, nn
 
-from imgalign.config import Config
+from imgalign.config import Config, Seed
 from imgalign.errors import NumericsError
 from imgalign.losses import plackett_luce_loss
 from imgalign.metrics import ProgressLine
@@ -88,10 +88,10 @@ class FitConfig(Config):
     test: Share = 0.2
     """Share of prompts for the reported numbers; nothing is chosen on them."""
 
-    split_seed: int = 0
+    split_seed: Seed = 0
     """Decides which prompts are held out."""
 
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
     """Fits to try; the one with the lowest validation loss is kept, all are reported."""
 
     device: str = "cpu"

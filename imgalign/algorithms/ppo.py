@@ -45,14 +45,13 @@ from imgalign.kl import AdaptiveKL, FixedKL, KLCoefficient
 from imgalign.losses import ppo_clip_loss
 from imgalign.policy import Policy, Trajectory
 
-NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 
 
 class KLConfig(Config):
     """How strongly the policy is held to the pretrained model."""
 
-    coefficient: NonNegative = 0.02
+    coefficient: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.02
     """Price of one nat of KL of a whole trajectory, in units of the advantage (with group
     advantages: standard deviations of the reward). 0 measures the KL and charges nothing."""
 
@@ -134,6 +133,11 @@ class PPOConfig(Config):
     def _consistent(self) -> "PPOConfig":
         if self.clip_nats is None and self.clip_range is None:
             raise ValueError("expected clip_nats or clip_range, got neither")
+        if self.credited_steps is not None and self.num_steps is not None:
+            raise ValueError(
+                "credited_steps and num_steps: most of the steps drawn would have no reward to "
+                "learn from; give one of them"
+            )
         if self.running_min_count > self.running_window:
             raise ValueError("running_min_count: expected at most running_window")
         if self.advantages == "running" and self.normalise == "none":
@@ -184,15 +188,18 @@ class PPO:
         metrics: dict[str, float] = {}
         if good.any():
             advantages[good], metrics = self._advantages(policy, batch, rewards, masks, good)
-        size = advantages[masks].abs().mean().item() if masks.any() else 0.0
-        if self.config.credited_steps is not None:
-            advantages[:, self.config.credited_steps :] = 0.0
         limit = self.config.advantage_clip
+        advantages = advantages.clamp(-limit, limit)
+        credited = masks.clone()
+        if self.config.credited_steps is not None:
+            credited[:, self.config.credited_steps :] = False
+        advantages = advantages.masked_fill(~credited, 0.0)
+        size = advantages[credited].abs().mean().item() if credited.any() else 0.0
         sizes = [len(trajectory) for trajectory in batch]
         parts = zip(
             batch,
             torch.split(masks, sizes),
-            torch.split(advantages.clamp(-limit, limit), sizes),
+            torch.split(advantages, sizes),
             strict=True,
         )
         kept = [each for part in parts if (each := usable(*part)) is not None]

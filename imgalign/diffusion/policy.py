@@ -22,6 +22,7 @@ from torch.distributions import Independent, Normal
 from torch.nn import Parameter
 
 from imgalign.config import Config
+from imgalign.diffusion.attention import first_line
 from imgalign.diffusion.denoising import Denoiser
 from imgalign.diffusion.families import Pipeline, family_of
 from imgalign.errors import ConfigError
@@ -33,9 +34,9 @@ ADAPTER = "policy"
 class PolicyConfig(Config):
     """How images are sampled during training, and which weights may change."""
 
-    num_steps: PositiveInt = 10
-    """Denoising steps per image. Ten are enough to learn from (arXiv:2505.05470); generate with
-    as many as you like afterwards."""
+    num_steps: Annotated[int, Field(ge=2)] = 10
+    """Denoising steps per image; the last adds no noise, and nothing is learned from it. Ten are
+    enough to learn from (arXiv:2505.05470); generate with as many as you like afterwards."""
 
     eta: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Noise of the sampler: 1 is DDPM's. Near 0, steps are nearly deterministic and hard to
@@ -52,7 +53,7 @@ class PolicyConfig(Config):
     """The adapter is scaled by alpha / rank. None is the rank itself, a scale of 1, which is what
     tools assume that do not read it from the file."""
 
-    lora_targets: tuple[str, ...] | None = None
+    lora_targets: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """Ends of the names of the layers to train; None is the attention projections."""
 
     batch_size: PositiveInt = 8
@@ -99,14 +100,15 @@ class DiffusionPolicy:
                 raise ConfigError(f"lora_targets: the network has no layer called {target!r}")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            network.add_adapter(
-                LoraConfig(
-                    r=config.lora_rank,
-                    lora_alpha=config.lora_alpha or config.lora_rank,
-                    target_modules=list(targets),
-                ),
-                ADAPTER,
+            lora = LoraConfig(
+                r=config.lora_rank,
+                lora_alpha=config.lora_alpha or config.lora_rank,
+                target_modules=list(targets),
             )
+            try:
+                network.add_adapter(lora, ADAPTER)
+            except ValueError as error:  # a layer of a kind that LoRA cannot adapt
+                raise ConfigError(f"lora_targets: {first_line(error)}") from None
         cast_training_params(network, dtype=torch.float32)
         # Dropout would make sampling and re-scoring disagree; nothing else depends on this.
         network.eval()

@@ -124,7 +124,7 @@ def summarise(pairs: Sequence[Pair], *, seed: int, gold_tie: float = 0.0) -> Sum
         gold=change(pairs, gold_of, seed=seed),
         proxy=change(pairs, proxy_of, seed=seed),
         faithful=change(pairs, faithful_of, seed=seed, of=clustered_rate),
-        overoptimisation=overoptimisation(pairs, seed=seed),
+        overoptimisation=overoptimisation(pairs, seed=seed, gold_tie=gold_tie),
         by_form=tuple(
             form_result(
                 [pair for pair in pairs if pair.form == form], form, seed=seed, gold_tie=gold_tie
@@ -208,7 +208,9 @@ def change(
     )
 
 
-def overoptimisation(pairs: Sequence[Pair], *, seed: int) -> Overoptimisation | None:
+def overoptimisation(
+    pairs: Sequence[Pair], *, seed: int, gold_tie: float = 0.0
+) -> Overoptimisation | None:
     """Proxy gain beside gold gain; None unless both were measured and both vary at the base."""
     both = [pair for pair in pairs if pair.gold is not None and pair.proxy is not None]
     gold, prompts = table(both, gold_of)
@@ -217,7 +219,7 @@ def overoptimisation(pairs: Sequence[Pair], *, seed: int) -> Overoptimisation | 
         return None
     gold_gain = (gold[:, 1] - gold[:, 0]) / gold[:, 0].std()
     proxy_gain = (proxy[:, 1] - proxy[:, 0]) / proxy[:, 0].std()
-    fooled = ((proxy_gain > 0) & (gold_gain < 0)).astype(np.float64)
+    fooled = ((proxy_gain > 0) & (gold[:, 1] - gold[:, 0] < -gold_tie)).astype(np.float64)
     return Overoptimisation(
         proxy_gain=clustered_mean(proxy_gain, prompts, seed=seed),
         gold_gain=clustered_mean(gold_gain, prompts, seed=seed),

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
-from imgalign.config import Config
+from imgalign.config import Config, Seed
 from imgalign.generate import Precision
 from imgalign.train.prompts import EVALUATION_SEEDS
 
@@ -31,7 +31,7 @@ class EvaluateConfig(Config):
     num_prompts: PositiveInt = 48
     """How many storybook prompts. The interval of the win rate shrinks with their square root."""
 
-    prompt_seed: NonNegativeInt = 9001
+    prompt_seed: Seed = 9001
     """Draws the storybook prompts."""
 
     held_out_combinations: bool = True
@@ -64,7 +64,7 @@ class EvaluateConfig(Config):
     """sheets: all images of a side in one PNG, a row per prompt. files: a PNG each, beside its
     provenance."""
 
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Decides which image of a pair the judge sees first, and the resamples behind intervals."""
 
     @model_validator(mode="after")

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from imgalign.algorithms.ppo import PPOConfig
-from imgalign.config import Config
+from imgalign.config import Config, Seed
 from imgalign.diffusion.attention import Attention
 from imgalign.diffusion.policy import PolicyConfig
 from imgalign.train.prompts import PromptsConfig
@@ -120,7 +120,7 @@ class TrainConfig(Config):
     images_per_prompt: PositiveInt = 8
     """Images of each prompt in each round: the group that advantages compare within."""
 
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Decides adapter, prompts, noise and order: the same seed repeats the run."""
 
     kl_budget_nats: PositiveFloat | None = None

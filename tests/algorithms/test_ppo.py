@@ -118,6 +118,18 @@ def test_only_credited_steps_learn_from_the_reward_and_all_pay_for_their_kl():
     assert pull[2:].abs().min() > 0
 
 
+def test_the_size_of_advantages_is_of_those_that_are_used():
+    policy = RandomWalk(num_steps=4)
+    batch, rewards = sample(policy)
+    config = PPOConfig(credited_steps=1, advantage_clip=0.5)
+    assessment = PPO(config, seed=0).assess(policy, batch, rewards)
+    used = torch.cat(assessment.advantages)
+    assert not used[:, 1:].any()
+    assert used.abs().max() <= 0.5
+    size = assessment.metrics["advantage_abs_mean"]
+    assert size == pytest.approx(used[:, 0].abs().mean().item())
+
+
 def test_micro_batches_of_any_shape_add_up_to_the_same_gradient():
     gradients = []
     for chunk, steps_per_pass in [(8, 4), (4, 1), (2, 3)]:
@@ -394,6 +406,8 @@ def test_one_limit_under_two_names_is_an_error_and_survives_a_round_trip(tmp_pat
         ["advantages=running", "normalise=none"],
         ["kl.target_nats=1.0", "kl.coefficient=0.0"],
         ["clip_nats=-1.0"],
+        ["credited_steps=3", "num_steps=2"],
+        ["kl.coefficient=.inf"],
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(overrides):

@@ -52,12 +52,20 @@ def test_too_many_prompts_per_iteration_is_a_clear_error(tmp_path):
             ["policy.num_steps=5", "ppo.num_steps=6"],
             "ppo.num_steps: expected at most policy.num_steps, 5, got 6",
         ),
+        (["policy.num_steps=1"], "policy.num_steps: "),
+        (["policy.lora_targets=[]"], "policy.lora_targets: "),
+        (["seed=99999999999999999999"], "seed: "),
     ],
 )
 def test_settings_that_cannot_work_together_are_refused_by_name(overrides, said):
     with pytest.raises(ConfigError, match=said):
         load_config(TrainConfig, None, overrides)
-    fitting = {"images_per_prompt=1": "images_per_prompt=2"}
+    fitting = {
+        "images_per_prompt=1": "images_per_prompt=2",
+        "policy.num_steps=1": "policy.num_steps=2",
+        "policy.lora_targets=[]": "policy.lora_targets=[conv2]",
+        "seed=99999999999999999999": "seed=9223372036854775807",
+    }
     alone = [fitting.get(each, each.replace("=6", "=5")) for each in overrides]
     load_config(TrainConfig, None, alone)
 

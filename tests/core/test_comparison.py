@@ -67,6 +67,13 @@ def test_what_no_judge_can_tell_apart_is_a_tie_in_the_win_rate_and_in_no_other_n
     assert blunt.proxy_win_rate == sharp.proxy_win_rate
 
 
+def test_nobody_is_fooled_where_the_judge_sees_a_tie():
+    proxy = [(0.0, 1.0), (0.5, 1.0)] * 3
+    worse = [(0.01, 0.0), (0.02, 0.01)] * 3
+    assert judged(*worse, proxy=proxy).overoptimisation.fooled.value == 1.0
+    assert judged(*worse, proxy=proxy, gold_tie=0.03).overoptimisation.fooled.value == 0.0
+
+
 def test_just_above_the_tie_is_a_win_and_a_loss():
     found = judged((0.0, 0.031), (0.031, 0.0), (0.0, 0.031), gold_tie=0.03).win_rate
     assert (found.wins, found.ties, found.losses) == (2, 0, 1)

@@ -5,7 +5,14 @@ import pytest
 import torch
 
 from imgalign.preferences.records import Ranking
-from reward_models.evaluate import Ceiling, evaluate, judged, measured_ceiling, score_images
+from reward_models.evaluate import (
+    Ceiling,
+    evaluate,
+    judged,
+    measured_ceiling,
+    nearest_ceiling,
+    score_images,
+)
 
 IMAGES = {str(i): torch.full((3, 4, 4), i / 10) for i in range(10)}
 
@@ -98,6 +105,22 @@ def test_the_ceiling_of_three_annotators_is_agreement_with_the_majority_of_the_o
         value=1.0, meaning="two annotators with each other, 6 pairs"
     )
     assert measured_ceiling(three[:1]) is None
+
+
+def test_annotators_who_always_disagree_are_not_unknown():
+    other = replace(BRIGHTEST_FIRST, annotator="b", ranking=((0,), (1,), (2,), (3,)))
+    result = evaluate(Brightness([]), [BRIGHTEST_FIRST, other], IMAGES.__getitem__)
+    line = next(line for line in result.lines() if "ceiling" in line)
+    assert "0.0 % (two annotators with each other, 6 pairs)" in line
+
+
+def test_a_ceiling_from_other_prompts_says_so():
+    elsewhere = [replace(BRIGHTEST_FIRST, annotator=name) for name in "ab"]
+    assert nearest_ceiling(elsewhere, elsewhere) == measured_ceiling(elsewhere)
+    far = nearest_ceiling(elsewhere[:1], elsewhere)
+    assert far is not None
+    assert far.meaning == "two annotators with each other, 6 pairs, of other prompts"
+    assert nearest_ceiling(elsewhere[:1], elsewhere[:1]) is None
 
 
 def test_verdicts_are_told_apart():
