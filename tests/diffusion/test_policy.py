@@ -301,12 +301,12 @@ def test_mistakes_are_named(policy, tiny_pipeline_folder):
         policy.sample(["a boat", " "], seeds=[1, 2])
     with pytest.raises(ConfigError, match="no layer called 'to_x'"):
         make_policy(tiny_pipeline_folder, PolicyConfig(lora_targets=("to_q", "to_x")))
+    with torch.no_grad():
+        policy.trainable_parameters()[1].fill_(math.nan)
+    with pytest.raises(NumericsError, match="seed 5 \\('a boat'\\)"):
+        policy.sample(["a boat"], seeds=[5])
 
 
 def test_a_layer_that_lora_cannot_adapt_is_named(tiny_pipeline_folder):
     with pytest.raises(ConfigError, match=r"lora_targets: .*GroupNorm.*not supported"):
         make_policy(tiny_pipeline_folder, PolicyConfig(lora_targets=("norm1",)))
-    with torch.no_grad():
-        policy.trainable_parameters()[1].fill_(math.nan)
-    with pytest.raises(NumericsError, match="seed 5 \\('a boat'\\)"):
-        policy.sample(["a boat"], seeds=[5])
