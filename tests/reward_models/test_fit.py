@@ -370,7 +370,17 @@ def test_the_truth_is_how_often_it_is_right_on_the_same_pairs(world, config, tmp
 
     assert found("red", lambda r: [redness[i] for i in r.image_ids]).truth.value == 1.0
     assert found("blue", lambda r: [-redness[i] for i in r.image_ids]).truth.value == 0.0
-    blind = found("blind", lambda r: [0.0] * len(r.image_ids))
+    asked = set()
+
+    def nothing(ranking):
+        asked.add(ranking.prompt)
+        return [0.0] * len(ranking.image_ids)
+
+    blind = found("blind", nothing)
+    parts = three_way_split(
+        rankings, validation=short.validation, test=short.test, seed=short.split_seed
+    )
+    assert asked == {ranking.prompt for ranking in parts.test}
     assert blind.truth.value == 0.5
     assert blind.share_of_truth == 2 * blind.accuracy.micro
     assert blind.ceiling is None
