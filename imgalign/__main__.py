@@ -2,7 +2,7 @@
 
 import sys
 
-from imgalign.cli import main
+from imgalign.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

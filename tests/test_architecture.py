@@ -23,7 +23,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOTS = {"imgalign.__main__", "imgalign.cli", "imgalign.demo", "imgalign.measures"}
+ROOTS = ("imgalign.__main__", "imgalign.cli", "imgalign.demo", "imgalign.measures")
 LAYERS = {
     **dict.fromkeys(["losses", "advantages", "kl", "config", "errors"], 0),
     **dict.fromkeys(
@@ -141,14 +141,14 @@ def test_diffusion_and_language_do_not_know_each_other():
 
 def test_imgalign_meets_reward_models_and_the_app_only_in_its_composition_roots():
     for module in SOURCES:
-        if inside(module, ("imgalign",)) and module not in ROOTS:
+        if inside(module, ("imgalign",)) and not inside(module, ROOTS):
             outside = [name for name in ours(module) if inside(name, ("reward_models", "ui"))]
             assert not outside, f"{module} imports {outside}"
 
 
 def test_nobody_imports_a_composition_root():
     for module in SOURCES:
-        wrong = [name for name in ours(module) if name in ROOTS and module not in ROOTS]
+        wrong = [name for name in ours(module) if inside(name, ROOTS) and not inside(module, ROOTS)]
         assert not wrong, f"{module} imports {wrong}"
 
 
@@ -263,7 +263,7 @@ def test_every_setting_explains_itself_and_has_a_legal_default():
             assert model.model_validate_json(text, strict=True) == model()
 
 
-@pytest.mark.parametrize("module", ["imgalign", "imgalign.cli", "imgalign.config"])
+@pytest.mark.parametrize("module", ["imgalign", "imgalign.cli.main", "imgalign.config"])
 def test_importing_the_entry_points_loads_neither_torch_nor_gradio(module):
     program = f"import sys, {module}; print(sorted({{'torch', 'gradio'}} & set(sys.modules)))"
     result = subprocess.run(

@@ -8,7 +8,7 @@ from PIL import Image
 from provenances import provenance
 
 from imgalign.candidates import ranking_command
-from imgalign.cli import main
+from imgalign.cli.main import main
 from imgalign.pictures import png
 from imgalign.preferences.store import Store
 

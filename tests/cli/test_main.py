@@ -6,7 +6,8 @@ from typing import get_args
 import pytest
 import typer
 
-from imgalign import __version__, cli
+from imgalign import __version__
+from imgalign.cli import main as cli
 from imgalign.errors import (
     CheckpointError,
     ConfigError,
@@ -22,7 +23,7 @@ FAMILY = [ConfigError, InputError, CheckpointError, StoreError, StorageFullError
 
 def run(*arguments):
     return subprocess.run(
-        [sys.executable, "-m", "imgalign.cli", *arguments],
+        [sys.executable, "-m", "imgalign", *arguments],
         capture_output=True,
         text=True,
         check=False,
@@ -140,7 +141,7 @@ def test_help_answers_at_once():
 
 def test_help_loads_nothing_that_is_slow():
     program = (
-        "import sys; from imgalign.cli import main; main(['--help']);"
+        "import sys; from imgalign.cli.main import main; main(['--help']);"
         "print(sorted({'torch', 'gradio', 'diffusers', 'transformers', 'numpy', 'sqlalchemy',"
         " 'pydantic', 'rich'} & set(sys.modules)))"
     )

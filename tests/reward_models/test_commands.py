@@ -9,7 +9,7 @@ import pytest
 import torch
 from provenances import provenance
 
-from imgalign.cli import main
+from imgalign.cli.main import main
 from imgalign.preferences.records import Submission, tie_groups
 from imgalign.preferences.store import Store
 from reward_models import report

@@ -1,0 +1,98 @@
+"""Commands that show what a model makes: images, a blind comparison, a report."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from imgalign.cli.options import (
+    Adapter,
+    Device,
+    FirstSeed,
+    Guidance,
+    ModelUnder,
+    Overrides,
+    PromptFile,
+    PromptTexts,
+    Steps,
+    Taste,
+)
+
+
+def generate(
+    prompt: PromptTexts = None,
+    prompts: PromptFile = None,
+    out: Annotated[Path, typer.Option(help="Folder for the images.")] = Path("generated"),
+    model: ModelUnder = None,
+    adapter: Adapter = None,
+    images_per_prompt: Annotated[int, typer.Option(min=1)] = 1,
+    seed: FirstSeed = 0,
+    steps: Steps = 20,
+    guidance: Guidance = 1.0,
+    eta: Annotated[float, typer.Option(help="Noise of the sampler, 0 to 1.")] = 0.0,
+    device: Device = "auto",
+) -> None:
+    """Generate images from prompts, with the base model or an aligned one."""
+    from imgalign.candidates import chosen_prompts
+    from imgalign.generate import ImageGenerator, model_under
+    from imgalign.pictures import check_folder, save_images
+    from imgalign.progress import progress
+
+    check_folder(out)
+    texts = chosen_prompts(prompt or (), prompts)
+    each = [text for text in texts for _ in range(images_per_prompt)]
+    with progress("generating") as on_progress:
+        generator = ImageGenerator(model or model_under(adapter), adapter, device=device)
+        made = generator.generate(
+            each,
+            seeds=range(seed, seed + len(each)),
+            steps=steps,
+            guidance_scale=guidance,
+            eta=eta,
+            on_progress=on_progress,
+        )
+        for path in save_images(made, out):
+            typer.echo(path)
+
+
+def evaluate(
+    aligned: Annotated[Path, typer.Argument(help="A run, a checkpoint, or any LoRA folder.")],
+    overrides: Overrides = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
+    reward: Annotated[str | None, typer.Option(help="The reward that was maximised.")] = None,
+    group: Annotated[Taste | None, typer.Option(help="Storybook taste that judges.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder; in the run if not given.")] = None,
+) -> None:
+    """Compare an aligned checkpoint with its base, blindly, on prompts it has never seen."""
+    import reward_models
+    from imgalign.config import load_config
+    from imgalign.evaluate import EvaluateConfig, evaluate
+    from imgalign.measures import GOLD_TIE, check_faithful, gold_of, image_features
+
+    # Values of overrides are YAML, and any JSON text is.
+    path = f"aligned={json.dumps(str(aligned))}"
+    settings = load_config(EvaluateConfig, config, [path, *(overrides or ())])
+    proxy = None if reward is None else reward_models.load(reward)
+    evaluation = evaluate(
+        settings,
+        out=out,
+        gold=None if group is None else gold_of(group),
+        gold_meaning=f"what the {group} annotators truly want",
+        gold_tie=GOLD_TIE,
+        proxy=proxy,
+        faithful=check_faithful if settings.prompts is None else None,
+        features=None if proxy is None else image_features(proxy),
+    )
+    typer.echo("\n".join(evaluation.lines()))
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="A run folder, finished or not.")],
+    reward: Annotated[Path | None, typer.Option(help="Folder of the reward model.")] = None,
+    out: Annotated[Path | None, typer.Option(help="HTML file; in the run if not given.")] = None,
+) -> None:
+    """Write what happened in a run as one self-contained page."""
+    from imgalign.report import write_report
+
+    typer.echo(write_report(run, reward=reward, out=out))

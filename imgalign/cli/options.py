@@ -1,0 +1,34 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Settings to change.")
+]
+FirstSeed = Annotated[int, typer.Option(min=0, help="Of the first image; the next has one more.")]
+Model = Annotated[
+    str, typer.Option(help='"storybook", a folder in diffusers\' layout, or a hub name.')
+]
+ModelUnder = Annotated[
+    str | None,
+    typer.Option(help="storybook, a folder or a hub name; if not given, that of the run."),
+]
+Taste = Literal["cosy", "dreamy", "graphic"]
+Adapter = Annotated[
+    Path | None, typer.Option(help="A run, one of its checkpoints, or any LoRA folder.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")]
+Steps = Annotated[int, typer.Option(min=1, help="Denoising steps per image.")]
+Guidance = Annotated[float, typer.Option(help="Classifier-free guidance; 1 is off.")]
+Database = Annotated[
+    str | None,
+    typer.Option(help="SQLAlchemy URL; IMGALIGN_DATABASE or imgalign.db here if not given."),
+]
+Images = Annotated[Path, typer.Option(help="Folder of original images.")]
+Project = Annotated[str, typer.Option(help="Queue within the database.")]
+Group = Annotated[str | None, typer.Option(help="Only rankings by annotators of this group.")]
+PromptTexts = Annotated[list[str] | None, typer.Option("--prompt", help="May be repeated.")]
+PromptFile = Annotated[Path | None, typer.Option(help="Text file with one prompt per line.")]

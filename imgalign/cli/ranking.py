@@ -1,0 +1,89 @@
+"""Commands around the store of preferences: what is to be ranked, and the app to rank it in."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from imgalign.cli.options import (
+    Adapter,
+    Database,
+    Device,
+    FirstSeed,
+    Guidance,
+    Images,
+    Model,
+    ModelUnder,
+    Project,
+    PromptFile,
+    PromptTexts,
+    Steps,
+)
+
+
+def candidates(
+    prompt: PromptTexts = None,
+    prompts: PromptFile = None,
+    storybook_prompts: Annotated[
+        int, typer.Option(min=1, help="Without prompts: so many of the storybook's.")
+    ] = 40,
+    per_prompt: Annotated[int, typer.Option(min=2, max=9, help="Images to choose from.")] = 4,
+    seed: FirstSeed = 0,
+    model: ModelUnder = None,
+    adapter: Adapter = None,
+    steps: Steps = 20,
+    guidance: Guidance = 1.0,
+    overlap: Annotated[int, typer.Option(min=1, help="Annotators who shall rank each item.")] = 1,
+    project: Project = "default",
+    database: Database = None,
+    images: Images = Path("images"),
+    device: Device = "auto",
+) -> None:
+    """Generate images and queue them for ranking."""
+    from imgalign.candidates import chosen_prompts, queue_candidates, ranking_command
+    from imgalign.generate import ImageGenerator, model_under
+    from imgalign.preferences.store import Store
+    from imgalign.progress import progress
+
+    texts = chosen_prompts(prompt or (), prompts, otherwise=storybook_prompts)
+    with Store.open(database, images=images) as store, progress("generating") as on_progress:
+        made = queue_candidates(
+            store,
+            ImageGenerator(model or model_under(adapter), adapter, device=device),
+            texts,
+            per_prompt=per_prompt,
+            first_seed=seed,
+            steps=steps,
+            guidance_scale=guidance,
+            project=project,
+            overlap=overlap,
+            on_progress=on_progress,
+        )
+    command = ranking_command(project, database, images)
+    typer.echo(f"{len(made)} items of {per_prompt} images are queued; rank them with `{command}`")
+
+
+def ui(
+    host: Annotated[str, typer.Option(help="Any but loopback lets others in: no login.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 7860,
+    model: Model = "storybook",
+    runs: Annotated[Path, typer.Option(help="Folder of training runs.")] = Path("runs"),
+    database: Database = None,
+    images: Images = Path("images"),
+    project: Project = "default",
+) -> None:
+    """Open the app: rank, train, generate."""
+    from ui.app import Settings, launch
+
+    settings = Settings(
+        host=host,
+        port=port,
+        project=project,
+        database=database,
+        images=images,
+        runs=runs,
+        model=model,
+    )
+    launch(settings, on_listening=lambda url: typer.echo(f"imgalign is at {url} (Ctrl-C stops it)"))

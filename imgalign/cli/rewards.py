@@ -1,0 +1,76 @@
+"""`imgalign reward ...`: fit, check and use a reward model."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from imgalign.cli.options import (
+    Database,
+    Group,
+    Images,
+    Overrides,
+)
+
+
+def train(
+    config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
+    overrides: Overrides = None,
+    out: Annotated[Path, typer.Option(help="Folder for the reward model.")] = Path("runs/reward"),
+    group: Group = None,
+    project: Annotated[str | None, typer.Option(help="Only rankings of this project.")] = None,
+    database: Database = None,
+    images: Images = Path("images"),
+) -> None:
+    """Fit a CLIP-based reward model to the rankings in the store."""
+    from imgalign.config import load_config
+    from imgalign.preferences.store import Store
+    from reward_models.fit import FitConfig, fit
+    from reward_models.images import read_image
+
+    settings = load_config(FitConfig, config, overrides or ())
+    with Store.open(database, images=images) as store:
+        report = fit(
+            store.rankings(group=group, project=project),
+            lambda image_id: read_image(store.image_path(image_id)),
+            settings,
+            out,
+        )
+    typer.echo("\n".join(report.lines()))
+    typer.echo(f"written to {out}")
+
+
+def evaluate(
+    reward: Annotated[str, typer.Argument(help="Folder of a reward model, or a CLIP.")],
+    group: Group = None,
+    project: Annotated[str | None, typer.Option(help="Only rankings of this project.")] = None,
+    database: Database = None,
+    images: Images = Path("images"),
+) -> None:
+    """Compare a reward model with the rankings in the store, on prompts it did not learn from."""
+    import reward_models
+    from imgalign.preferences.store import Store
+    from reward_models.evaluate import evaluate
+    from reward_models.images import read_image
+
+    model = reward_models.load(reward)
+    with Store.open(database, images=images) as store:
+        evaluation = evaluate(
+            model,
+            store.rankings(group=group, project=project),
+            lambda image_id: read_image(store.image_path(image_id)),
+        )
+    typer.echo("\n".join(evaluation.lines()))
+
+
+def score(
+    reward: Annotated[str, typer.Argument(help="Folder of a reward model, or a CLIP.")],
+    files: Annotated[list[Path], typer.Argument(help="Images.")],
+    prompt: Annotated[list[str], typer.Option(help="One for all images, or one for each.")],
+) -> None:
+    """Score image files."""
+    import reward_models
+    from reward_models.evaluate import score_files
+
+    for scored in score_files(reward_models.load(reward), files, prompt):
+        typer.echo(f"{scored.score:+.4f}\t{scored.path}\t{scored.prompt}")

@@ -1,0 +1,78 @@
+"""Commands that train: the demo, a run, and the checks before one."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from imgalign.cli.options import (
+    Overrides,
+    Taste,
+)
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="New folder for all that is made.")] = Path("demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Another seed is another run.")] = 0,
+    group: Annotated[Taste, typer.Option(help="Whose taste.")] = "cosy",
+    shuffled: Annotated[
+        bool, typer.Option(help="The control: rankings dealt to the wrong images.")
+    ] = False,
+) -> None:
+    """Run the whole loop on the embedded world: rank, learn, align, compare."""
+    from imgalign.demo import run_demo
+
+    run_demo(out, seed=seed, group=group, shuffled=shuffled)
+
+
+def train(
+    config: Annotated[Path, typer.Argument(help="A recipe, such as configs/storybook_ppo.yaml.")],
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder; runs/ and the recipe's name if not given.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the run stopped.")] = False,
+) -> None:
+    """Fine-tune a model on a reward."""
+    import reward_models
+    from imgalign.config import find_config, load_config
+    from imgalign.errors import ConfigError
+    from imgalign.train import TrainConfig, run
+
+    recipe = find_config(config)
+    settings = load_config(TrainConfig, recipe, overrides or ())
+    if settings.reward.path is None:
+        raise ConfigError("reward.path: expected a reward model; add reward.path=runs/reward")
+    held_out = settings.reward.held_out
+    result = run(
+        settings,
+        reward=reward_models.load(settings.reward.path),
+        held_out_reward=None if held_out is None else reward_models.load(held_out),
+        out=out or Path("runs") / recipe.stem,
+        resume=resume,
+    )
+    typer.echo(f"{result.folder}: {result.message}")
+    raise typer.Exit(result.exit_code)
+
+
+def doctor(
+    config: Annotated[
+        Path | None, typer.Argument(help="Recipe to examine; storybook_ppo if not given.")
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Check this installation, and the rules that a training run stands on."""
+    from imgalign.config import load_config
+    from imgalign.doctor import environment
+    from imgalign.train import TrainConfig, diagnose
+
+    for fact in environment():
+        typer.echo(f"{fact.name:<18}{fact.value}")
+    recipe = config or Path("storybook_ppo.yaml")
+    checks = diagnose(load_config(TrainConfig, recipe, overrides or ()))
+    for check in checks:
+        mark = "ok " if check.passed else "BAD"
+        typer.echo(f"{mark}  {check.name}: {check.measured} (expected {check.expected})")
+        if not check.passed:
+            typer.echo(f"     {check.cure}")
+    raise typer.Exit(0 if all(check.passed for check in checks) else 2)

@@ -1,0 +1,58 @@
+"""`imgalign storybook ...`: the embedded picture-book world."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from imgalign.cli.options import (
+    Database,
+    Images,
+    Project,
+    Taste,
+)
+
+
+def rank(
+    group: Annotated[Taste, typer.Option(help="Whose taste.")] = "cosy",
+    annotators: Annotated[int, typer.Option(min=1, help="How many simulated people.")] = 2,
+    seed: Annotated[int, typer.Option(min=0, help="Other people.")] = 0,
+    project: Project = "default",
+    database: Database = None,
+    images: Images = Path("images"),
+) -> None:
+    """Let simulated annotators rank what is queued."""
+    from imgalign.preferences.store import Store
+    from imgalign.progress import progress
+    from imgalign.simulate import people, rank_queue
+
+    with (
+        Store.open(database, images=images, seed=seed) as store,
+        progress("ranking") as on_progress,
+    ):
+        done = rank_queue(
+            store,
+            people(group, annotators, seed=seed),
+            project=project,
+            seed=seed,
+            on_progress=on_progress,
+        )
+    typer.echo(
+        f"{done.num_rankings} rankings, {done.num_all_bad} times all bad, "
+        f"{done.num_skipped} skipped"
+    )
+
+
+def draw(
+    prompt: Annotated[list[str], typer.Argument(help='Such as "a red cat on a blue house".')],
+    out: Annotated[Path, typer.Option(help="PNG file.")] = Path("storybook.png"),
+    seed: Annotated[int, typer.Option(min=0, help="Another seed is another layout.")] = 0,
+    size: Annotated[int, typer.Option(min=16, max=2048, help="Pixels per side.")] = 256,
+) -> None:
+    """Draw a prompt of the storybook, as its training pictures are drawn."""
+    from imgalign.pictures import check_png, write_png
+    from imgalign.storybook.drawing import draw_prompt
+
+    check_png(out)
+    write_png(draw_prompt(" ".join(prompt), seed=seed, size=size), out)
+    typer.echo(out)
