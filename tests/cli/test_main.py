@@ -8,6 +8,7 @@ import typer
 
 from imgalign import __version__
 from imgalign.cli import main as cli
+from imgalign.cli import options
 from imgalign.errors import (
     CheckpointError,
     ConfigError,
@@ -173,4 +174,4 @@ def test_an_error_of_a_library_that_calls_itself_the_systems_keeps_its_words(fai
 def test_tastes_on_the_command_line_are_those_of_the_storybook():
     from imgalign.storybook.annotators import GROUPS
 
-    assert get_args(cli.Taste) == GROUPS
+    assert get_args(options.Taste) == GROUPS
