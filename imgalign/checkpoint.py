@@ -6,19 +6,14 @@ every file in it, so that a damaged checkpoint is known before it is loaded. `be
 tensors in safetensors and everything else in JSON.
 
 A folder that starts with `.tmp-` is a checkpoint that was never finished; it is never read, and
-the next save removes it. One process writes to a run folder at a time (`lock_run`).
+the next save removes it. One process writes to a run folder at a time (`files.lock_folder`).
 """
 
-import errno
-import fcntl
-import hashlib
 import json
 import logging
-import os
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -26,15 +21,24 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from imgalign.errors import CheckpointError, InputError, StorageFullError
+from imgalign.errors import CheckpointError
+from imgalign.files import (
+    UNFINISHED,
+    describe_folder,
+    remove_unfinished,
+    replace_folder,
+    reporting_full_disk,
+    set_aside,
+    sha256,
+    sync_tree,
+    write_atomically,
+)
 
 log = logging.getLogger(__name__)
 
 ADAPTER = "pytorch_lora_weights.safetensors"
 MANIFEST = "manifest.json"
-UNFINISHED = ".tmp-"
 STEP = re.compile(r"step-(\d{6,})")
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 Marker: TypeAlias = Literal["best", "latest"]
 State: TypeAlias = Any
@@ -119,32 +123,6 @@ def remove_checkpoints_after(run: Path, step: int) -> None:
 def remove_checkpoint(folder: Path) -> None:
     """Remove one checkpoint; renamed first, lest a half removed one looks like a damaged one."""
     shutil.rmtree(set_aside(folder), ignore_errors=True)
-
-
-def remove_unfinished(run: Path) -> None:
-    """Remove what a crash left half written; the caller holds the run's lock."""
-    for path in run.glob(f"{UNFINISHED}*"):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-
-
-def replace_folder(source: Path, target: Path) -> None:
-    """Rename a folder into place; a folder that was there is moved aside first, then removed."""
-    aside = set_aside(target) if target.exists() else None
-    source.rename(target)
-    sync_folder(target.parent)
-    if aside is not None:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def set_aside(folder: Path) -> Path:
-    """Rename a folder to where nobody reads it; what a crash left there before is removed first."""
-    aside = folder.parent / f"{UNFINISHED}old-{folder.name}"
-    if aside.exists():
-        shutil.rmtree(aside)
-    return folder.rename(aside)
 
 
 def write_manifest(folder: Path, step: int) -> None:
@@ -252,13 +230,6 @@ def find_adapter(path: Path) -> Path:
     raise CheckpointError(f"{path}: no {ADAPTER} here; {found}")
 
 
-def describe_folder(folder: Path) -> str:
-    """A few names of what a folder holds, for a message that says what came instead."""
-    names = sorted(entry.name for entry in folder.iterdir())
-    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-    return f"found: {shown}" if names else "the folder is empty"
-
-
 def save_state(folder: Path, name: str, state: State) -> None:
     """Write nested state as `name.safetensors` and `name.json`; `load_state` gives it back equal.
 
@@ -321,27 +292,6 @@ def unpack(value: Any, tensors: Mapping[str, Tensor]) -> State:
     return value
 
 
-@contextmanager
-def lock_run(run: Path) -> Iterator[None]:
-    """Hold a run folder for this process; a second process gets an `InputError` at once.
-
-    The kernel releases the lock when the process ends, however it ends.
-    """
-    with (run / ".lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"{run}: another process is training here; stop it, or choose another folder"
-            ) from None
-        yield
-
-
-def how_to_try_again(place: Path) -> str:
-    """Advice for work that is simply done once more."""
-    return "free some space and try again"
-
-
 def how_to_resume(run: Path) -> str:
     """Advice for a training run: what is safe, and how to go on."""
     good = latest_checkpoint(run)
@@ -351,64 +301,3 @@ def how_to_resume(run: Path) -> str:
         else f"nothing older was lost, the newest good checkpoint is {good.name}"
     )
     return f"{newest}; free some space and resume"
-
-
-@contextmanager
-def reporting_full_disk(
-    place: Path, doing: str, *, advice: Callable[[Path], str] = how_to_try_again
-) -> Iterator[None]:
-    """Turn a full disk (or quota, or file size limit) into a `StorageFullError` with `advice`."""
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        if isinstance(error, StorageFullError) or not disk_is_full(error):
-            raise
-        raise StorageFullError(f"{place}: no space left while {doing}; {advice(place)}") from error
-
-
-def disk_is_full(error: OSError | SafetensorError) -> bool:
-    """Whether a failed write means that no space is left."""
-    if isinstance(error, OSError):
-        return error.errno in FULL
-    # safetensors reports a failed write in its own error, with the number only in the text.
-    return any(f"(os error {number})" in str(error) for number in FULL)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a small text file so that a reader sees the old or the new content, never half."""
-    unfinished = path.with_name(f"{UNFINISHED}{path.name}")
-    try:
-        with unfinished.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except OSError:
-        unfinished.unlink(missing_ok=True)
-        raise
-
-
-def sync_tree(folder: Path) -> None:
-    """Flush every file and folder below `folder` to the disk."""
-    for path in folder.rglob("*"):
-        if path.is_dir():
-            sync_folder(path)
-        else:
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-    sync_folder(folder)
-
-
-def sync_folder(folder: Path) -> None:
-    """Flush a folder's own entries, so that a rename in it survives a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, as lower-case hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

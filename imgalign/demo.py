@@ -28,10 +28,10 @@ from rich.markup import escape
 from torch import Tensor
 
 from imgalign.candidates import chosen_prompts, queue_candidates
-from imgalign.checkpoint import reporting_full_disk, write_atomically
 from imgalign.config import Config, load_config
 from imgalign.errors import InputError
 from imgalign.evaluate import FOLDER, EvaluateConfig, Evaluation, evaluate
+from imgalign.files import reporting_full_disk, write_atomically
 from imgalign.generate import ImageGenerator
 from imgalign.measures import GOLD_TIE, check_faithful, gold_of, image_features
 from imgalign.pictures import check_folder

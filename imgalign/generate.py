@@ -17,7 +17,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from imgalign.checkpoint import find_adapter, sha256
+from imgalign.checkpoint import find_adapter
 from imgalign.config import load_config
 from imgalign.device import choose_device
 from imgalign.diffusion.attention import Attention
@@ -25,6 +25,7 @@ from imgalign.diffusion.denoising import Denoiser, check_prompts
 from imgalign.diffusion.families import LORA_FILE, family_of
 from imgalign.diffusion.loading import load_adapter, load_pipeline
 from imgalign.errors import InputError
+from imgalign.files import sha256
 from imgalign.preferences.records import Provenance
 from imgalign.train.config import TrainConfig
 from imgalign.train.folder import CONFIG, METRICS

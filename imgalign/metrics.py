@@ -26,8 +26,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from imgalign.checkpoint import write_atomically
 from imgalign.errors import InputError
+from imgalign.files import write_atomically
 
 log = logging.getLogger(__name__)
 

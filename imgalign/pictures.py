@@ -19,8 +19,8 @@ from jaxtyping import Float
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from imgalign.checkpoint import UNFINISHED, reporting_full_disk, write_atomically
 from imgalign.errors import InputError
+from imgalign.files import UNFINISHED, reporting_full_disk, write_atomically
 from imgalign.generate import Generated
 
 NUMBERED = re.compile(r"(\d{5,})-\d+\.png")

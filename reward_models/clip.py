@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor, nn
 
-from imgalign.checkpoint import UNFINISHED, replace_folder, reporting_full_disk, sync_tree
 from imgalign.errors import CheckpointError, InputError, NumericsError
+from imgalign.files import UNFINISHED, replace_folder, reporting_full_disk, sync_tree
 from reward_models.contract import (
     CONTRACT_FILE,
     GOLDEN_FOLDER,

@@ -17,9 +17,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, PositiveFloat, PositiveInt, ValidationError
 
-from imgalign.checkpoint import describe_folder
 from imgalign.config import Config
 from imgalign.errors import CheckpointError
+from imgalign.files import describe_folder
 
 CONTRACT_FILE = "contract.json"
 WEIGHTS_FILE = "model.safetensors"

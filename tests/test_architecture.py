@@ -7,7 +7,7 @@
     2  imgalign.{diffusion,language,storybook}.*             reward_models.*
     1  imgalign.{policy,checkpoint,metrics,statistics,progress,device}, .preferences.*
                                                              reward_models.contract
-    0  imgalign, .{losses,advantages,kl,config,errors}
+    0  imgalign, .{losses,advantages,kl,config,errors,files}
 
 A module imports its own layer and those below.
 """
@@ -25,7 +25,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROOTS = ("imgalign.__main__", "imgalign.cli", "imgalign.demo", "imgalign.measures")
 LAYERS = {
-    **dict.fromkeys(["losses", "advantages", "kl", "config", "errors"], 0),
+    **dict.fromkeys(["losses", "advantages", "kl", "config", "errors", "files"], 0),
     **dict.fromkeys(
         ["policy", "checkpoint", "metrics", "preferences", "statistics", "progress", "device"], 1
     ),

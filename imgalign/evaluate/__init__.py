@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
 
-from imgalign.checkpoint import UNFINISHED, find_adapter, reporting_full_disk, sync_tree
+from imgalign.checkpoint import find_adapter
 from imgalign.evaluate.comparison import Change, summarise
 from imgalign.evaluate.config import EvaluateConfig
 from imgalign.evaluate.evaluation import (
@@ -37,6 +37,7 @@ from imgalign.evaluate.judging import (
 from imgalign.evaluate.origin import Origin, command_line, hardware, library_versions
 from imgalign.evaluate.pictures import Layout, remove_pictures, save_pictures
 from imgalign.evaluate.subjects import choose_subjects, drift_of, known_prompts
+from imgalign.files import UNFINISHED, reporting_full_disk, sync_tree
 from imgalign.generate import Generated, model_under, run_of
 from imgalign.generate import generate as generate_images
 from imgalign.pictures import check_folder

@@ -8,10 +8,10 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from imgalign.checkpoint import write_atomically
 from imgalign.errors import InputError
 from imgalign.evaluate.comparison import Change, Pair, Summary, interval, percent
 from imgalign.evaluate.origin import Origin
+from imgalign.files import write_atomically
 from imgalign.statistics import Estimate
 
 FOLDER = "evaluation"

@@ -7,8 +7,8 @@ request, everything inside. A section whose input is missing is one line that sa
 
 from pathlib import Path
 
-from imgalign.checkpoint import reporting_full_disk, write_atomically
 from imgalign.evaluate import FOLDER
+from imgalign.files import reporting_full_disk, write_atomically
 from imgalign.pictures import write_png
 from imgalign.report import gallery, page, sections
 from imgalign.report.record import RunRecord, read_run

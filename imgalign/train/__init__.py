@@ -10,12 +10,13 @@ from signal import Signals
 
 import torch
 
-from imgalign.checkpoint import how_to_resume, lock_run, reporting_full_disk
+from imgalign.checkpoint import how_to_resume
 from imgalign.device import choose_device
 from imgalign.diffusion.loading import load_pipeline
 from imgalign.diffusion.policy import DiffusionPolicy
 from imgalign.doctor import Check
 from imgalign.errors import ConfigError
+from imgalign.files import lock_folder, reporting_full_disk
 from imgalign.metrics import RunState, RunStatus, read_status, write_status
 from imgalign.policy import Policy, RewardModel
 from imgalign.train.config import RewardConfig, TrainConfig
@@ -76,7 +77,7 @@ def run(
     with reporting_full_disk(out, "making the run folder"):
         out.mkdir(parents=True, exist_ok=True)
     total = settings.iterations
-    with lock_run(out), StopRequest() as stop, rng_apart():
+    with lock_folder(out, doing="training"), StopRequest() as stop, rng_apart():
         checkpoint = begin(out, settings, prompts, resume=resume)
         torch.manual_seed(settings.seed)
         try:

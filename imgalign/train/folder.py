@@ -13,17 +13,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from imgalign.checkpoint import (
-    UNFINISHED,
-    checkpoints,
-    latest_checkpoint,
-    load_state,
-    remove_unfinished,
-    reporting_full_disk,
-    write_atomically,
-)
+from imgalign.checkpoint import checkpoints, latest_checkpoint, load_state
 from imgalign.config import dump_config, load_config
 from imgalign.errors import CheckpointError, ConfigError, InputError
+from imgalign.files import UNFINISHED, remove_unfinished, reporting_full_disk, write_atomically
 from imgalign.metrics import read_metrics
 from imgalign.train.config import MAY_CHANGE, TrainConfig
 from imgalign.train.prompts import Prompts

@@ -20,13 +20,13 @@ from imgalign.checkpoint import (
     how_to_resume,
     mark,
     remove_checkpoints_after,
-    reporting_full_disk,
     save_checkpoint,
     save_state,
     step_folder,
 )
 from imgalign.doctor import Check, examine, require
 from imgalign.errors import ConfigError
+from imgalign.files import reporting_full_disk
 from imgalign.metrics import MetricsWriter, ProgressLine, RunStatus, Value, write_status
 from imgalign.policy import Policy, RewardModel
 from imgalign.train.config import TrainConfig

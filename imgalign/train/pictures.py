@@ -11,8 +11,9 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from imgalign.checkpoint import how_to_resume, reporting_full_disk
+from imgalign.checkpoint import how_to_resume
 from imgalign.diffusion.policy import DiffusionPolicy
+from imgalign.files import reporting_full_disk
 from imgalign.policy import Policy
 
 Painter: TypeAlias = Callable[[Sequence[str], Sequence[int]], Tensor]

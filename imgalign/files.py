@@ -1,0 +1,274 @@
+"""Files that are whole or not there: atomic writes, locks, hashes, and JSON within bounds.
+
+What is being written has a name that starts with `.tmp-`, and nobody reads it. A folder is replaced
+by two renames; `recover_folder` finishes what a kill between them left. One process writes to a
+folder at a time (`lock_folder`). Left out: what any file means (checkpoint.py, metrics.py). No
+torch here.
+"""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from imgalign.errors import InputError, StorageFullError
+
+UNFINISHED = ".tmp-"
+LOCK = ".lock"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+LARGEST_JSON = 64 * 2**20
+"""Bytes. The largest that imgalign writes itself are below a tenth of it."""
+DEEPEST_JSON = 100
+"""Lists and objects inside each other. The trainer's state needs about 40."""
+SETTLED_NS = 2_000_000_000
+"""A file that changed less than this long ago may change again without a new time stamp."""
+
+
+# --- one process at a time
+
+
+@contextmanager
+def lock_folder(folder: Path, *, doing: str = "writing") -> Iterator[None]:
+    """Hold a folder, made if needed, for this process; a second one gets an `InputError` at once.
+
+    The kernel releases the lock when the process ends, however it ends.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with held(folder / LOCK, f"{folder}: another process is {doing} here"):
+        yield
+
+
+@contextmanager
+def lock_name(path: Path, *, doing: str = "writing") -> Iterator[None]:
+    """`lock_folder` for a file or folder that is replaced as a whole: the lock lies beside it."""
+    place = path.absolute()
+    with held(place.with_name(f".{place.name}{LOCK}"), f"{path}: another process is {doing} this"):
+        yield
+
+
+@contextmanager
+def held(lock: Path, busy: str) -> Iterator[None]:
+    """Hold a lock file, which is removed in the end; `InputError` where another process does."""
+    descriptor = locked(lock, busy)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            lock.unlink()
+        os.close(descriptor)
+
+
+def locked(lock: Path, busy: str) -> int:
+    """The open and locked file; its name still leads to it."""
+    while True:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise InputError(f"{busy}; wait for it or stop it, or choose another") from None
+        # A holder removes the file before it lets go: what was opened may have no name any more.
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), lock.stat()):
+                return descriptor
+        os.close(descriptor)
+
+
+# --- whole or not there
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replace a small file so that a reader sees the old or the new content, never half."""
+    unfinished = path.with_name(f"{UNFINISHED}{path.name}")
+    try:
+        with unfinished.open("wb") as file:
+            file.write(content.encode("utf-8") if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def replace_folder(source: Path, target: Path) -> None:
+    """Rename a folder into place; a folder that was there is moved aside first, then removed."""
+    aside = set_aside(target) if target.exists() else None
+    source.rename(target)
+    sync_folder(target.parent)
+    if aside is not None:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def recover_folder(target: Path) -> None:
+    """Finish a `replace_folder` of `unfinished_folder(target)` that was killed.
+
+    What was not finished before is removed. The caller holds the target's lock.
+    """
+    made, aside = unfinished_folder(target), aside_of(target)
+    if aside.is_dir() and not target.exists():
+        # It was set aside for one that had been synced: that one is whole.
+        (made if made.is_dir() else aside).rename(target)
+        sync_folder(target.parent)
+    for each in (made, aside):
+        shutil.rmtree(each, ignore_errors=True)
+
+
+def unfinished_folder(target: Path) -> Path:
+    """Where a folder is made that will be renamed to `target`."""
+    return target.with_name(f"{UNFINISHED}{target.name}")
+
+
+def aside_of(target: Path) -> Path:
+    """Where the earlier folder is while another takes its place."""
+    return target.with_name(f"{UNFINISHED}old-{target.name}")
+
+
+def set_aside(folder: Path) -> Path:
+    """Rename a folder to where nobody reads it; what a crash left there before is removed first."""
+    aside = aside_of(folder)
+    if aside.exists():
+        shutil.rmtree(aside)
+    return folder.rename(aside)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a crash left half written; the caller holds the folder's lock."""
+    for path in folder.glob(f"{UNFINISHED}*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def sync_tree(folder: Path) -> None:
+    """Flush every file and folder below `folder` to the disk."""
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            sync_folder(path)
+        else:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    sync_folder(folder)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's own entries, so that a rename in it survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# --- a full disk
+
+
+def how_to_try_again(place: Path) -> str:
+    """Advice for work that is simply done once more."""
+    return "free some space and try again"
+
+
+@contextmanager
+def reporting_full_disk(
+    place: Path, doing: str, *, advice: Callable[[Path], str] = how_to_try_again
+) -> Iterator[None]:
+    """Turn a full disk (or quota, or file size limit) into a `StorageFullError` with `advice`."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if isinstance(error, StorageFullError) or not disk_is_full(error):
+            raise
+        raise StorageFullError(f"{place}: no space left while {doing}; {advice(place)}") from error
+
+
+def disk_is_full(error: OSError | SafetensorError) -> bool:
+    """Whether a failed write means that no space is left."""
+    if isinstance(error, OSError):
+        return error.errno in FULL
+    # safetensors reports a failed write in its own error, with the number only in the text.
+    return any(f"(os error {number})" in str(error) for number in FULL)
+
+
+# --- what a file holds
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, as lower-case hex; computed once per process and file."""
+    facts = path.stat()
+    changed = max(facts.st_mtime_ns, facts.st_ctime_ns)
+    if time.time_ns() - changed < SETTLED_NS:
+        return digest(path)
+    return known_digest(
+        path, facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
+    )
+
+
+@lru_cache(maxsize=100_000)
+def known_digest(path: Path, *_: int) -> str:
+    """The digest of a file that is, by the system's facts, the same as before."""
+    return digest(path)
+
+
+def digest(path: Path) -> str:
+    """Read the file and hash it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_json(path: Path, *, largest: int = LARGEST_JSON) -> Any:
+    """What a JSON file holds.
+
+    FileNotFoundError without one; ValueError, in one line, where it is no JSON in UTF-8, larger
+    than `largest` bytes or nested too deeply.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError("expected a file")
+    with path.open("rb") as file:
+        content = file.read(largest + 1)
+    if len(content) > largest:
+        raise ValueError(f"larger than {largest} bytes")
+    return parse_json(content)
+
+
+def parse_json(content: bytes | str) -> Any:
+    """The value of JSON text, at most `DEEPEST_JSON` deep; ValueError for anything else."""
+    text = content.decode("utf-8") if isinstance(content, bytes) else content
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError(f"nested deeper than {DEEPEST_JSON}") from None
+    level = [value]
+    for _ in range(DEEPEST_JSON):
+        level = [inner for each in level for inner in inside(each)]
+        if not level:
+            break
+    else:
+        raise ValueError(f"nested deeper than {DEEPEST_JSON}")
+    if "\\ud" in text.lower():
+        json.dumps(value, ensure_ascii=False).encode("utf-8")  # half a surrogate pair is no text
+    return value
+
+
+def inside(value: Any) -> Iterable[Any]:
+    """The values in a list or object."""
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+def describe_folder(folder: Path) -> str:
+    """A few names of what a folder holds, for a message that says what came instead."""
+    names = sorted(entry.name for entry in folder.iterdir())
+    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    return f"found: {shown}" if names else "the folder is empty"
