@@ -2,6 +2,7 @@
 
     records.py    the nouns: Provenance, Item, Submission, Ranking
     store.py      images, items, leases and append-only rankings in any SQL database
+    identity.py    who an annotator is, under every spelling of the name
     ratings.py    Bradley-Terry, Plackett-Luce with ties, Elo, each with 95 % intervals
     agreement.py  how well annotators agree, and the ceiling that puts on a reward model
     splits.py     train and test by prompt

@@ -4,13 +4,17 @@ An item is available to an annotator who has no standing judgement of it, while 
 plus live leases of others are fewer than its overlap. A skip is no judgement: it frees the place
 for somebody else, but does not come back by itself. The display order is drawn once per annotator
 and item and kept, with one opaque token per image.
+
+A lease reserves an item for a while: long for the item on screen, short for one that a page has
+only fetched ahead. An annotator holds few leases at a time, and the oldest give way. A lease from
+the future was written by a clock that was ahead, and holds nothing.
 """
 
 import hashlib
 import json
 import random
 import secrets
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, func, insert, select, update
@@ -19,6 +23,28 @@ from imgalign.preferences.queries import standing
 from imgalign.preferences.schema import assignments, candidates, items, rankings, views
 
 Shown = tuple[tuple[int, ...], tuple[str, ...]]
+
+LEASE = timedelta(minutes=30)
+PREFETCH_LEASE = timedelta(minutes=2)
+MAX_HELD = 4
+"""Items that one annotator can hold: what is on screen and what comes after, in two windows."""
+SKEW = timedelta(minutes=5)
+"""How much the clocks of two servers may differ."""
+
+
+def live(now: datetime) -> ColumnElement[bool]:
+    """Condition on `assignments`: the item is reserved."""
+    return (assignments.c.leased_until > now) & (assignments.c.issued_at <= now + SKEW)
+
+
+def _unanswered() -> ColumnElement[bool]:
+    """Condition on `assignments`: the annotator has no standing judgement of the item."""
+    answered = select(rankings.c.sequence).where(
+        rankings.c.item_id == assignments.c.item_id,
+        rankings.c.annotator_id == assignments.c.annotator_id,
+        standing(),
+    )
+    return ~answered.correlate(assignments).exists()
 
 
 def _available(annotator_id: str, now: datetime) -> list[ColumnElement[bool]]:
@@ -30,16 +56,11 @@ def _available(annotator_id: str, now: datetime) -> list[ColumnElement[bool]]:
     given = select(func.count()).where(
         rankings.c.item_id == items.c.item_id, rankings.c.verdict != "skipped", standing()
     )
-    answered = select(rankings.c.sequence).where(
-        rankings.c.item_id == assignments.c.item_id,
-        rankings.c.annotator_id == assignments.c.annotator_id,
-        standing(),
-    )
     expected = select(func.count()).where(
         assignments.c.item_id == items.c.item_id,
         assignments.c.annotator_id != annotator_id,
-        assignments.c.leased_until > now,
-        ~answered.correlate(assignments).exists(),
+        live(now),
+        _unanswered(),
     )
     taken = given.correlate(items).scalar_subquery() + expected.correlate(items).scalar_subquery()
     return [~mine.correlate(items).exists(), taken < items.c.overlap]
@@ -82,7 +103,7 @@ def next_item(
     wanted = _wanted(annotator_id, project, holding, now)
     on_screen = (
         wanted.join(assignments, assignments.c.item_id == items.c.item_id)
-        .where(assignments.c.annotator_id == annotator_id, assignments.c.leased_until > now)
+        .where(assignments.c.annotator_id == annotator_id, live(now))
         .order_by(
             assignments.c.requeued_at.is_(None), assignments.c.requeued_at.desc(), items.c.sequence
         )
@@ -119,15 +140,39 @@ def renew(
     item_id: str,
     annotator_id: str,
     *,
+    now: datetime,
     until: datetime,
     requeued_at: datetime | None = None,
 ) -> None:
-    """Prolong a lease; with `requeued_at` the item goes to the front of the annotator's queue."""
-    values = {"leased_until": until} | ({"requeued_at": requeued_at} if requeued_at else {})
+    """Lease anew; with `requeued_at` the item goes to the front of the annotator's queue.
+
+    A live lease never becomes shorter: what is on screen in one window may be fetched ahead by
+    another.
+    """
+    this = (assignments.c.item_id == item_id) & (assignments.c.annotator_id == annotator_id)
+    held = connection.execute(select(assignments.c.leased_until).where(this, live(now))).scalar()
+    values = {"issued_at": now, "leased_until": max(until, held or until)}
+    if requeued_at is not None:
+        values["requeued_at"] = requeued_at
+    connection.execute(update(assignments).where(this).values(**values))
+
+
+def release_oldest(connection: Connection, annotator_id: str, now: datetime) -> None:
+    """End the oldest of more than MAX_HELD leases; their items stay on the annotator's screens."""
+    held = (
+        select(assignments.c.item_id)
+        .where(
+            assignments.c.annotator_id == annotator_id,
+            live(now),
+            _unanswered(),
+        )
+        .order_by(assignments.c.issued_at.desc())
+    )
+    surplus = list(connection.execute(held).scalars())[MAX_HELD:]
     connection.execute(
         update(assignments)
-        .where(assignments.c.item_id == item_id, assignments.c.annotator_id == annotator_id)
-        .values(**values)
+        .where(assignments.c.annotator_id == annotator_id, assignments.c.item_id.in_(surplus))
+        .values(leased_until=now)
     )
 
 
@@ -143,7 +188,7 @@ def issue(
     """Start or renew a lease. The order is random, or a function of `seed`, item and annotator."""
     shown = issued(connection, item_id, annotator_id)
     if shown[0]:
-        renew(connection, item_id, annotator_id, until=until)
+        renew(connection, item_id, annotator_id, now=now, until=until)
         return shown
     count = select(func.count()).where(candidates.c.item_id == item_id)
     order = list(range(connection.execute(count).scalar_one()))

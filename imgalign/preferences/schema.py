@@ -106,7 +106,18 @@ annotators = Table(
     Column("annotator_id", Name, primary_key=True),
     Column("name", Text, nullable=False),
     Column("group_name", Name, nullable=False),
+    # A digest of where the name was given, if that is known; never leaves this database.
+    Column("client", Hash),
     Column("created_at", UtcDateTime, nullable=False),
+    Index(None, "client"),
+)
+
+# Where files lie that rows speak of: "images", relative to the database file if it is below it.
+folders = Table(
+    "folders",
+    metadata,
+    Column("name", Name, primary_key=True),
+    Column("path", Text, nullable=False),
 )
 
 items = Table(

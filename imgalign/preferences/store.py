@@ -8,6 +8,7 @@ issued, so a page cannot rank images that it was not shown, nor in an order that
 import os
 import uuid
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -15,8 +16,9 @@ from types import TracebackType
 from sqlalchemy import func, insert, select, update
 
 from imgalign.errors import ImgalignError, InputError, StoreError
-from imgalign.preferences import leases, queries, validation
+from imgalign.preferences import identity, leases, queries, validation
 from imgalign.preferences.database import Database
+from imgalign.preferences.identity import person
 from imgalign.preferences.images import ImageFolder, without_metadata
 from imgalign.preferences.records import (
     Annotator,
@@ -41,14 +43,14 @@ from imgalign.preferences.schema import (
 
 DEFAULT_URL = "sqlite:///imgalign.db"
 URL_VARIABLE = "IMGALIGN_DATABASE"
-LEASE = timedelta(minutes=30)
 PAGE = 500
 
 
 class Store:
     """Open with `Store.open`; safe to share between threads and between processes.
 
-    `database` and `images` are the two places where data lives: rows and original files.
+    `database` and `images` are the two places where data lives: rows and original files. Annotators
+    are known under every spelling of their name (`identity.person`).
     """
 
     def __init__(
@@ -56,7 +58,7 @@ class Store:
         database: Database,
         images: ImageFolder,
         *,
-        lease: timedelta = LEASE,
+        lease: timedelta = leases.LEASE,
         seed: int | None = None,
     ) -> None:
         self.database = database
@@ -70,7 +72,7 @@ class Store:
         url: str | None = None,
         *,
         images: Path = Path("images"),
-        lease: timedelta = LEASE,
+        lease: timedelta = leases.LEASE,
         seed: int | None = None,
         busy_seconds: float = 30.0,
     ) -> "Store":
@@ -164,29 +166,32 @@ class Store:
     # Annotators
 
     def add_annotator(
-        self, annotator_id: str, *, name: str | None = None, group: str = "default"
+        self,
+        annotator_id: str,
+        *,
+        name: str | None = None,
+        group: str = "default",
+        client: str | None = None,
     ) -> Annotator:
-        """Register who ranks. Doing it again changes nothing; another group is a StoreError."""
-        validation.name("annotator", annotator_id)
-        validation.name("group", group)
+        """Register who ranks. Doing it again, in any spelling of the name, changes nothing.
+
+        `client` is where the name came from, such as a network address: new names from one client
+        are limited. Another group, or one name too many, is a StoreError.
+        """
         with self.database.write() as connection:
-            known = queries.annotator(connection, annotator_id)
-            if known is None:
-                known = Annotator(annotator_id=annotator_id, name=name or annotator_id, group=group)
-                connection.execute(
-                    insert(annotators).values(
-                        annotator_id=annotator_id,
-                        name=known.name,
-                        group_name=group,
-                        created_at=utc_now(),
-                    )
-                )
-        if known.group != group:
-            raise StoreError(
-                f"annotator {annotator_id!r}: already in group {known.group!r}, not {group!r}; "
-                "choose another annotator name"
+            return identity.register(
+                connection,
+                annotator_id,
+                display=name,
+                group=group,
+                client=client,
+                now=utc_now(),
             )
-        return known
+
+    def annotator(self, name: str) -> Annotator | None:
+        """Who is registered under this name, in any spelling; None if nobody is."""
+        with self.database.read() as connection:
+            return queries.annotator(connection, person(name))
 
     def annotators(self) -> list[Annotator]:
         """Everybody registered, in order of registration."""
@@ -244,16 +249,22 @@ class Store:
         return item_id
 
     def next_item(
-        self, annotator: str, *, project: str = "default", holding: Collection[str] = ()
+        self,
+        annotator: str,
+        *,
+        project: str = "default",
+        holding: Collection[str] = (),
+        prefetch: bool = False,
     ) -> Item | None:
         """What this annotator should rank now, or None when nothing is left for them.
 
         First an item they undid, then one they already had on screen, then the oldest that still
         wants judgements beyond those given and those other annotators are about to give. The item
         is reserved for a while; asking again gives the same one. `holding` are items the page
-        already has, to fetch the one after.
+        already has, to fetch the one after; with `prefetch`, when nobody looks at it yet, it is
+        reserved only briefly. An annotator holds a few items at a time: the oldest are given free.
         """
-        now, held = utc_now(), set(holding)
+        annotator, now, held = person(annotator), utc_now(), set(holding)
         with self.database.read() as connection:
             queries.require_annotator(connection, annotator)
             start = leases.first_available(connection, annotator, project, held, now)
@@ -264,16 +275,17 @@ class Store:
             if found is None:
                 return None
             item_id, prompt = found
-            until = now + self._lease
+            lease = min(self._lease, leases.PREFETCH_LEASE) if prefetch else self._lease
             order, tokens = leases.issue(
-                connection, item_id, annotator, now=now, until=until, seed=self._seed
+                connection, item_id, annotator, now=now, until=now + lease, seed=self._seed
             )
+            leases.release_oldest(connection, annotator, now)
         return Item(item_id=item_id, prompt=prompt, tokens=tokens, order=order)
 
     def issued_item(self, item_id: str, annotator: str) -> Item:
         """The item as this annotator was shown it; StoreError if they never were."""
         with self.database.read() as connection:
-            order, tokens = leases.issued(connection, item_id, annotator)
+            order, tokens = leases.issued(connection, item_id, person(annotator))
             if not order:
                 raise StoreError(f"item {item_id[:12]}: not issued to annotator {annotator!r}")
             prompt = connection.execute(
@@ -293,7 +305,7 @@ class Store:
                 (views.c.item_id == candidates.c.item_id)
                 & (views.c.candidate == candidates.c.candidate),
             )
-            .where(views.c.token == token, views.c.annotator_id == annotator)
+            .where(views.c.token == token, views.c.annotator_id == person(annotator))
         )
         with self.database.read() as connection:
             image_id = connection.execute(statement).scalar()
@@ -316,6 +328,7 @@ class Store:
         this annotator, or one that they have already judged and not undone.
         """
         sent = validation.submission(submission)
+        sent = replace(sent, annotator=person(sent.annotator))
         with self.database.write() as connection:
             queries.require_annotator(connection, sent.annotator)
             row = queries.by_key(connection, sent.annotator, sent.key)
@@ -360,7 +373,7 @@ class Store:
         The judgement stays on record. Undoing twice is the same as once; to judge the item
         again, submit under a new key.
         """
-        now = utc_now()
+        annotator, now = person(annotator), utc_now()
         with self.database.write() as connection:
             queries.require_annotator(connection, annotator)
             row = queries.by_key(connection, annotator, key)
@@ -371,8 +384,19 @@ class Store:
                 return Receipt(row.ranking_id, created=False)
             connection.execute(insert(undos).values(ranking_id=row.ranking_id, created_at=now))
             until = now + self._lease
-            leases.renew(connection, row.item_id, annotator, until=until, requeued_at=now)
+            leases.renew(connection, row.item_id, annotator, now=now, until=until, requeued_at=now)
         return Receipt(row.ranking_id, created=True)
+
+    def judgement(self, annotator: str, key: str) -> Ranking:
+        """What was submitted under `key`, undone or not; StoreError if nothing was."""
+        statement = queries.judgements(include_undone=True).where(
+            rankings.c.annotator_id == person(annotator), rankings.c.key == key
+        )
+        with self.database.read() as connection:
+            found = queries.to_rankings(connection, connection.execute(statement).all())
+        if not found:
+            raise StoreError(f"key {key!r}: nothing by annotator {annotator!r}")
+        return found[0]
 
     def rankings(
         self,
@@ -390,7 +414,7 @@ class Store:
         if group is not None:
             statement = statement.where(annotators.c.group_name == group)
         if annotator is not None:
-            statement = statement.where(rankings.c.annotator_id == annotator)
+            statement = statement.where(rankings.c.annotator_id == person(annotator))
         if project is not None:
             statement = statement.where(items.c.project == project)
         with self.database.read() as connection:
@@ -407,20 +431,29 @@ class Store:
             yield from found
 
     def history(
-        self, annotator: str, limit: int = 20, *, include_undone: bool = False
+        self,
+        annotator: str,
+        limit: int = 20,
+        *,
+        project: str | None = None,
+        include_undone: bool = False,
     ) -> list[Ranking]:
-        """The annotator's latest judgements, newest first; `.key` is what `undo` takes."""
-        statement = (
-            queries.judgements(include_undone=include_undone)
-            .where(rankings.c.annotator_id == annotator)
-            .order_by(rankings.c.sequence.desc())
-            .limit(limit)
+        """The annotator's latest judgements, newest first; `.key` is what `undo` takes.
+
+        Those of all projects unless one is given.
+        """
+        statement = queries.judgements(include_undone=include_undone).where(
+            rankings.c.annotator_id == person(annotator)
         )
+        if project is not None:
+            statement = statement.where(items.c.project == project)
+        statement = statement.order_by(rankings.c.sequence.desc()).limit(limit)
         with self.database.read() as connection:
             return queries.to_rankings(connection, connection.execute(statement).all())
 
     def counts(self, annotator: str, *, project: str = "default") -> Counts:
         """Items this annotator has judged, skipped ones included, and items waiting for them."""
+        annotator = person(annotator)
         with self.database.read() as connection:
             return Counts(
                 done=queries.num_done(connection, annotator, project),

@@ -9,7 +9,8 @@ import pytest
 from submissions import judge
 
 from imgalign.errors import InputError, StoreError
-from imgalign.preferences.records import Counts, Provenance
+from imgalign.preferences import leases
+from imgalign.preferences.records import Counts, Provenance, utc_now
 from imgalign.preferences.store import Store
 
 Add = Callable[..., list[str]]
@@ -107,6 +108,102 @@ def test_history_is_newest_first_and_holds_the_key_to_undo(store: Store, add_ite
     assert [r.item_id for r in store.history("ann")] == item_ids[1::-1]
     assert len(store.history("ann", include_undone=True)) == 3
     assert store.history("bob") == []
+
+
+def test_history_of_a_project_reaches_behind_any_number_of_others(
+    store: Store, png: Callable[..., bytes], provenance: Callable[..., Provenance]
+):
+    images = [store.add_image(png(k), provenance(seed=k)) for k in range(2)]
+    for project, num in (("cats", 1), ("dogs", 25)):
+        for index in range(num):
+            store.add_item(f"prompt {index}", images, source="test", project=project)
+            store.submit(judge(store.next_item("ann", project=project)))
+    (only,) = store.history("ann", 1, project="cats")
+    assert only.project == "cats"
+    assert {r.project for r in store.history("ann", 20)} == {"dogs"}
+
+
+@pytest.fixture
+def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[timedelta], None]:
+    """Sets the store's clock to so long after now."""
+    start = utc_now()
+
+    def move(by: timedelta) -> None:
+        monkeypatch.setattr("imgalign.preferences.store.utc_now", lambda: start + by)
+
+    return move
+
+
+def test_an_item_fetched_ahead_is_reserved_briefly_and_one_on_screen_for_longer(
+    store: Store, add_items: Add, at: Callable[[timedelta], None]
+):
+    first, second = add_items(2)
+    at(timedelta(0))
+    assert store.next_item("ann").item_id == first
+    assert store.next_item("ann", holding=[first], prefetch=True).item_id == second
+    assert store.next_item("bob") is None
+    at(leases.PREFETCH_LEASE + timedelta(seconds=1))
+    assert store.next_item("bob").item_id == second
+    assert store.next_item("ann").item_id == first
+
+
+def test_fetching_ahead_does_not_shorten_the_lease_of_what_is_on_screen(
+    store: Store, add_items: Add, at: Callable[[timedelta], None]
+):
+    add_items(1)
+    at(timedelta(0))
+    store.next_item("ann")
+    store.next_item("ann", prefetch=True)  # from a second window
+    at(leases.LEASE - timedelta(seconds=1))
+    assert store.next_item("bob") is None
+    at(leases.LEASE + timedelta(seconds=1))
+    assert store.next_item("bob") is not None
+
+
+def test_one_annotator_holds_few_items_and_the_oldest_give_way(store: Store, add_items: Add):
+    item_ids = add_items(leases.MAX_HELD + 2)
+    held: list[str] = []
+    while item := store.next_item("ann", holding=held):
+        held.append(item.item_id)
+    free = [store.next_item("bob", holding=item_ids[:k]) for k in (0, 1)]
+    assert [item and item.item_id for item in free] == item_ids[:2]
+    assert store.next_item("bob", holding=item_ids[:2]) is None
+    assert store.submit(judge(store.issued_item(item_ids[0], "ann"))).created
+
+
+def test_a_lease_from_a_clock_that_was_ahead_holds_nothing(
+    store: Store, add_items: Add, at: Callable[[timedelta], None]
+):
+    (item_id,) = add_items(1)
+    at(timedelta(days=90))
+    ahead = store.next_item("ann")
+    at(timedelta(0))
+    assert store.next_item("bob").item_id == item_id
+    assert store.next_item("ann") is None
+    assert store.submit(judge(ahead)).created
+
+
+def test_the_clocks_of_two_servers_may_differ_a_little(
+    store: Store, add_items: Add, at: Callable[[timedelta], None]
+):
+    add_items(1)
+    at(timedelta(minutes=2))
+    store.next_item("ann")
+    at(timedelta(0))
+    assert store.next_item("bob") is None
+
+
+def test_an_annotator_whose_own_lease_is_from_the_future_gets_a_true_one(
+    store: Store, add_items: Add, at: Callable[[timedelta], None]
+):
+    (item_id,) = add_items(1)
+    at(timedelta(days=90))
+    store.next_item("ann")
+    at(timedelta(0))
+    assert store.next_item("ann").item_id == item_id
+    assert store.next_item("bob") is None
+    at(leases.LEASE + timedelta(seconds=1))
+    assert store.next_item("bob").item_id == item_id
 
 
 @pytest.mark.parametrize(

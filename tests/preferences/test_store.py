@@ -201,7 +201,8 @@ def test_sql_in_a_text_is_only_text(store: Store, add_items: Add):
     store.add_annotator(nasty)
     item = store.next_item(nasty)
     store.submit(judge(item, nasty, key=nasty, verdict="skipped", ranking=None, reason=nasty))
-    assert [(r.annotator, r.reason, r.key) for r in store.rankings()] == [(nasty,) * 3]
+    kept = [(r.annotator, r.reason, r.key) for r in store.rankings()]
+    assert kept == [(nasty.casefold(), nasty, nasty)]
 
 
 def test_all_bad_and_skipped_keep_their_reasons(store: Store, add_items: Add):
@@ -269,6 +270,18 @@ def test_only_the_own_judgement_can_be_undone(store: Store, add_items: Add):
     with pytest.raises(StoreError, match="nothing by annotator 'bob' to undo"):
         store.undo("bob", submission.key)
     assert len(list(store.rankings())) == 1
+
+
+def test_a_judgement_is_found_by_its_key_however_many_came_after(store: Store, add_items: Add):
+    first, *_ = add_items(30)
+    for index in range(30):
+        store.submit(judge(store.next_item("ann"), key=f"key {index}"))
+    store.undo("ann", "key 0")
+    judged = store.judgement("ann", "key 0")
+    assert (judged.item_id, judged.undone_at is not None) == (first, True)
+    assert store.judgement("ann", "key 1").undone_at is None
+    with pytest.raises(StoreError, match="nothing by annotator 'bob'"):
+        store.judgement("bob", "key 0")
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,11 @@ model, seed, path, candidate number or display order: images are known by tokens
 issued to this annotator, and positions are places on the screen.
 """
 
-from collections.abc import Sequence
 from urllib.parse import quote, urlencode
 
 import gradio as gr
 from pydantic import BaseModel, ConfigDict, Field
 
-from imgalign.errors import StoreError
-from imgalign.preferences import leases
 from imgalign.preferences.records import Item
 from imgalign.preferences.store import Store
 from ui.ranker import ranker
@@ -89,17 +86,16 @@ class TakenBack(BaseModel):
 
 def next_item(store: Store, annotator: str, *, project: str = "default") -> Shown:
     """The item of a project that this annotator should rank now, and the addresses of the next."""
-    if all(known.annotator_id != annotator for known in store.annotators()):
+    if store.annotator(annotator) is None:
         store.add_annotator(annotator)
     item = store.next_item(annotator, project=project)
     counts = store.counts(annotator, project=project)
     total = counts.done + counts.left
     # An item that is taken back must come up on this page again: only of this project.
-    recent = (judged for judged in store.history(annotator) if judged.project == project)
-    last_key = next((judged.key for judged in recent), None)
+    last_key = next((judged.key for judged in store.history(annotator, 1, project=project)), None)
     if item is None:
         return Shown(done=counts.done, total=total, undo=last_key)
-    after = store.next_item(annotator, project=project, holding=(item.item_id,))
+    after = store.next_item(annotator, project=project, holding=(item.item_id,), prefetch=True)
     return Shown(
         item=item.item_id,
         prompt=item.prompt,
@@ -117,7 +113,7 @@ def submit(store: Store, answer: Answer) -> Saved:
     Raises InputError for a ranking that nobody could have made by hand, StoreError for an item
     that was not issued to this annotator or that they have already judged.
     """
-    order = _issued_order(store, answer.item, answer.annotator)
+    order = store.issued_item(answer.item, answer.annotator).order
     session = Session.restored(
         len(order),
         placed=answer.placed,
@@ -140,11 +136,7 @@ def submit(store: Store, answer: Answer) -> Saved:
 def undo(store: Store, request: Undo) -> TakenBack:
     """Take a judgement back; its item is the next one. Undoing twice is the same as once."""
     store.undo(request.annotator, request.key)
-    judged = next(
-        ranking
-        for ranking in store.history(request.annotator, 500, include_undone=True)
-        if ranking.key == request.key
-    )
+    judged = store.judgement(request.annotator, request.key)
     place = {candidate: position for position, candidate in enumerate(judged.order)}
     groups = judged.ranking or ()
     return TakenBack(
@@ -174,11 +166,3 @@ def _pictures(item: Item, annotator: str) -> list[Picture]:
         Picture(token=token, url=f"{IMAGE_ROUTE}/{quote(token, safe='')}?{who}")
         for token in item.tokens
     ]
-
-
-def _issued_order(store: Store, item_id: str, annotator: str) -> Sequence[int]:
-    with store.database.read() as connection:
-        order, _ = leases.issued(connection, item_id, annotator)
-    if not order:
-        raise StoreError(f"item {item_id[:12]}: not issued to annotator {annotator!r}")
-    return order

@@ -1,0 +1,85 @@
+"""Who an annotator is: one person under every spelling of their name.
+
+"Ada", "ada" and " ADA " are one annotator; two would agree in everything and count twice. The
+identity is the name in compatibility form (NFKC), without case, invisible characters and extra
+spaces. The name as it was first given is kept for display.
+"""
+
+import hashlib
+import unicodedata
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, func, insert, select
+
+from imgalign.errors import StoreError
+from imgalign.preferences import queries, validation
+from imgalign.preferences.records import Annotator
+from imgalign.preferences.schema import annotators
+
+NAMES_PER_CLIENT = 20
+CLIENT_WINDOW = timedelta(hours=1)
+
+
+def person(name: str) -> str:
+    """The identity behind a name, such as "ada lovelace" of "  Ada  LOVELACE "."""
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    visible = "".join(c for c in folded if unicodedata.category(c) != "Cf")
+    return " ".join(visible.split())
+
+
+def register(
+    connection: Connection,
+    name: str,
+    *,
+    display: str | None,
+    group: str,
+    client: str | None,
+    now: datetime,
+) -> Annotator:
+    """The annotator of this name, added if new.
+
+    StoreError for somebody of another group, and for one name too many from one client.
+    """
+    validation.name("annotator", name)
+    validation.name("annotator", person(name))
+    validation.text("annotator", display)
+    validation.name("group", group)
+    annotator_id = person(name)
+    known = queries.annotator(connection, annotator_id)
+    if known is not None:
+        if known.group != group:
+            raise StoreError(
+                f"annotator {name!r}: already in group {known.group!r}, not {group!r}; "
+                "choose another annotator name"
+            )
+        return known
+    digest = None if client is None else hashlib.sha256(client.encode()).hexdigest()
+    if digest is not None:
+        _refuse_too_many(connection, name, digest, now)
+    added = Annotator(
+        annotator_id=annotator_id, name=" ".join((display or name).split()), group=group
+    )
+    connection.execute(
+        insert(annotators).values(
+            annotator_id=annotator_id,
+            name=added.name,
+            group_name=group,
+            client=digest,
+            created_at=now,
+        )
+    )
+    return added
+
+
+def _refuse_too_many(connection: Connection, name: str, client: str, now: datetime) -> None:
+    """Invented names would reserve a whole queue, one item each."""
+    recent = select(func.count()).where(
+        annotators.c.client == client,
+        # Bounded on both sides: a clock that was once ahead must not count for ever.
+        annotators.c.created_at.between(now - CLIENT_WINDOW, now + CLIENT_WINDOW),
+    )
+    if connection.execute(recent).scalar_one() >= NAMES_PER_CLIENT:
+        raise StoreError(
+            f"annotator {name!r}: {NAMES_PER_CLIENT} new names came from this address within an "
+            "hour; use one of them, or try again later"
+        )
