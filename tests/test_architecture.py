@@ -1,6 +1,6 @@
 """Who may import whom, read from the source: the layers of the design and their exceptions.
 
-    5  imgalign.{cli,demo,measures}                          ui.app -> .routes -> .pages -> the rest
+    5  imgalign.{cli,demo,measures}, every __main__          ui.app -> .routes -> .pages -> the rest
     4  imgalign.{train,generate,evaluate,report,doctor,      reward_models, .fit, .server
        pictures,candidates,simulate}
     3  imgalign.algorithms.*
@@ -23,7 +23,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOTS = ("imgalign.__main__", "imgalign.cli", "imgalign.demo", "imgalign.measures")
+ROOTS = (
+    "imgalign.__main__",
+    "imgalign.storybook.train.__main__",
+    "imgalign.cli",
+    "imgalign.demo",
+    "imgalign.measures",
+)
 LAYERS = {
     **dict.fromkeys(["losses", "advantages", "kl", "config", "errors", "files"], 0),
     **dict.fromkeys(
@@ -96,6 +102,8 @@ def inside(module: str, packages: tuple[str, ...]) -> bool:
 
 
 def layer(module: str) -> int:
+    if module.endswith(".__main__"):
+        return 5
     package, _, rest = module.partition(".")
     name = rest.partition(".")[0]
     if package == "imgalign":

@@ -79,7 +79,7 @@ def test_ctrl_c_before_a_command_has_begun_exits_the_same_way(monkeypatch, capsy
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "app", interrupted)
+    monkeypatch.setattr(typer.Typer, "__call__", interrupted)
     assert cli.main(["train"]) == 130
     assert capsys.readouterr() == ("", "")
 

@@ -1,13 +1,20 @@
 """Command line of the training scripts; `--help` lists them."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from imgalign.cli.program import run_program
+
 WORK = Path("storybook")
 
-app = typer.Typer(help="Train the models of the storybook.", no_args_is_help=True)
+PROGRAM = "python -m imgalign.storybook.train"
+
+app = typer.Typer(
+    rich_markup_mode=None, pretty_exceptions_enable=False, help="Train the models of the storybook."
+)
 
 Data = Annotated[Path, typer.Option(help="Folder of training pictures.")]
 Out = Annotated[
@@ -149,4 +156,4 @@ def verifier(
 
 
 if __name__ == "__main__":
-    app()
+    sys.exit(run_program(app, PROGRAM))

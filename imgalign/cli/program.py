@@ -1,0 +1,60 @@
+"""Running a Typer app as a program: text that any terminal takes, errors in one line, exit codes.
+
+What the user can mend ends in one line on stderr, `error: ...`, and exit code 2; Ctrl-C in 130;
+anything else is a bug and keeps its traceback.
+"""
+
+import io
+import sys
+from collections.abc import Sequence
+from errno import EDQUOT, EFBIG, ENOSPC
+
+import typer
+
+from imgalign.errors import ImgalignError
+
+
+def run_program(app: typer.Typer, name: str, arguments: Sequence[str] | None = None) -> int:
+    """Run one command of `app` and return the exit code of the process."""
+    escape_what_cannot_be_printed()
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        code = app(arguments or ["--help"], prog_name=name, standalone_mode=False)
+    except (ImgalignError, typer.TyperException) as error:
+        print(f"error: {_one_line(error, name)}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    except OSError as error:
+        print(f"error: {_of_the_system(error)}", file=sys.stderr)  # noqa: T201
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return code if isinstance(code, int) else 0
+
+
+def escape_what_cannot_be_printed() -> None:
+    r"""Let stdout and stderr write characters that they cannot encode as `\xe9` or `\u732b`.
+
+    Prompts are in every language and terminals are not: a latin-1 or C locale would otherwise end
+    a command with a UnicodeEncodeError after its work is done.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a test or an embedding program may replace them
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _one_line(error: ImgalignError | typer.TyperException, program: str) -> str:
+    if isinstance(error, ImgalignError):
+        return " ".join(str(error).split())
+    message = " ".join(error.format_message().split()).removesuffix(".")
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else program
+    return f"{message[:1].lower()}{message[1:]}; see '{command} --help'"
+
+
+def _of_the_system(error: OSError) -> str:
+    """What the operating system refused; a library's own OSError has text and no number."""
+    if error.strerror is None:
+        return " ".join(str(error).split()) or type(error).__name__
+    where = "" if error.filename is None else f"{error.filename}: "
+    cure = "; free some space and try again" if error.errno in (ENOSPC, EDQUOT, EFBIG) else ""
+    return f"{where}{error.strerror[:1].lower()}{error.strerror[1:]}{cure}"
