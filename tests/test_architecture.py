@@ -5,7 +5,7 @@
        pictures,candidates,simulate}
     3  imgalign.algorithms.*
     2  imgalign.{diffusion,language,storybook}.*             reward_models.*
-    1  imgalign.{policy,checkpoint,metrics,statistics,progress,device}, .preferences.*
+    1  imgalign.{policy,checkpoint,images,metrics,statistics,progress,device}, .preferences.*
                                                              reward_models.contract
     0  imgalign, .{losses,advantages,kl,config,errors,files}
 
@@ -35,6 +35,7 @@ LAYERS = {
     **dict.fromkeys(
         ["policy", "checkpoint", "metrics", "preferences", "statistics", "progress", "device"], 1
     ),
+    "images": 1,
     **dict.fromkeys(["diffusion", "language", "storybook"], 2),
     "algorithms": 3,
     **dict.fromkeys(["train", "generate", "evaluate", "report", "doctor"], 4),

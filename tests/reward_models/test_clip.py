@@ -209,7 +209,7 @@ def test_a_contract_that_does_not_fit_is_refused(saved, fields, message):
     [
         ("contract.json", "no contract.json here; found: golden, model"),
         ("model.safetensors", "no model.safetensors here"),
-        ("golden/2.png", "golden/2.png: no such image; copy the whole folder"),
+        ("golden/2.png", "golden/2.png: no such file; copy the whole folder"),
         ("tokenizer", "no tokenizer/ here"),
     ],
 )

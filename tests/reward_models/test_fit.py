@@ -419,5 +419,5 @@ def test_scoring_a_corrupt_file_names_it(fitted, tmp_path):
     out, _ = fitted
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"\x89PNG\r\n\x1a\nnothing")
-    with pytest.raises(InputError, match=r"broken.png: not a readable image"):
+    with pytest.raises(InputError, match=r"broken.png: damaged image"):
         score_files(reward_models.load(out), [broken], ["a cat"])
