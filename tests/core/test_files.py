@@ -27,7 +27,8 @@ from imgalign.files import (
 def test_a_second_process_is_refused_until_the_first_ends_however_it_ends(tmp_path, lock):
     place = tmp_path / "run"
     program = (
-        f"import sys; from pathlib import Path\nfrom imgalign.files import {lock.__name__} as lock\n"
+        "import sys; from pathlib import Path\n"
+        f"from imgalign.files import {lock.__name__} as lock\n"
         "with lock(Path(sys.argv[1])): print('locked', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
