@@ -25,6 +25,8 @@ from imgalign.evaluate.evaluation import (
     Drift,
     Evaluation,
     load_evaluation,
+    pictures_of,
+    refuse_foreign,
 )
 from imgalign.evaluate.judging import (
     FaithfulCheck,
@@ -32,12 +34,13 @@ from imgalign.evaluate.judging import (
     GoldMeasure,
     ImageFeatures,
     Judge,
+    check_measure,
     mean_distances,
 )
 from imgalign.evaluate.origin import Origin, command_line, hardware, library_versions
-from imgalign.evaluate.pictures import Layout, remove_pictures, save_pictures
-from imgalign.evaluate.subjects import choose_subjects, drift_of, known_prompts
-from imgalign.files import UNFINISHED, reporting_full_disk, sync_tree
+from imgalign.evaluate.pictures import Layout, mark_own, new_name, remove_pictures, save_pictures
+from imgalign.evaluate.subjects import Subjects, choose_subjects, drift_of, known_prompts
+from imgalign.files import UNFINISHED, lock_folder, reporting_full_disk, sync_folder, sync_tree
 from imgalign.generate import Generated, model_under, run_of
 from imgalign.generate import generate as generate_images
 from imgalign.pictures import check_folder
@@ -82,7 +85,8 @@ def evaluate(
     apart, because nobody could tell such images apart, is a tie. `proxy` is the reward that was
     maximised. What is not handed in is not measured, and its numbers are None. `kl_nats` is the KL
     of the aligned policy to the base per image; without it the run's own metrics are asked. An
-    earlier evaluation in `out` is replaced at the very end. Errors are of `imgalign.errors`.
+    earlier evaluation in `out` is replaced at the very end, and nothing else there is touched;
+    another process that evaluates there is an InputError. Errors are of `imgalign.errors`.
     """
     started, clock = datetime.now(UTC), monotonic()
     adapter = find_adapter(settings.aligned)
@@ -92,6 +96,55 @@ def evaluate(
     model = settings.model or model_under(adapter)
     settings = settings.model_copy(update={"model": model})
     subjects = choose_subjects(settings, known_prompts(run) if run else frozenset())
+    check_measure(gold, subjects.prompts)
+    with lock_folder(out, doing="evaluating"):
+        refuse_foreign(out)
+        base, aligned = both_sides(settings, adapter, subjects, generate)
+        judge = Judge(
+            prompts=subjects.prompts,
+            base=[each.image for each in base],
+            aligned=[each.image for each in aligned],
+            seed=settings.seed,
+        )
+        pairs = judge.pairs(subjects.seeds, gold=gold, proxy=proxy, faithful=faithful)
+        distances = (
+            mean_distances(judge.base, subjects.prompts, features),
+            mean_distances(judge.aligned, subjects.prompts, features),
+        )
+        evaluation = Evaluation(
+            base=checkpoint(base),
+            aligned=checkpoint(aligned),
+            gold_meaning=gold_meaning if gold else None,
+            gold_tie=gold_tie if gold else 0.0,
+            num_prompts=len(set(subjects.prompts)),
+            images_per_prompt=settings.images_per_prompt,
+            num_left_out=subjects.num_left_out,
+            summary=summarise(pairs, seed=settings.seed, gold_tie=gold_tie),
+            diversity=compared_diversity(
+                *distances, space=features_meaning if features else "pixels", seed=settings.seed
+            ),
+            drift=measured_drift(run, adapter, kl_nats),
+            pairs=pairs,
+            settings=settings.model_dump(mode="json"),
+            origin=Origin(
+                command=command or command_line(),
+                started_at=started,
+                seconds=monotonic() - clock,
+                versions=library_versions(),
+                hardware=hardware(),
+            ),
+            pictures=new_name(out, started),
+        )
+        save(evaluation, base, aligned, out, layout=settings.pictures)
+    return evaluation
+
+
+def both_sides(
+    settings: EvaluateConfig, adapter: Path, subjects: Subjects, generate: Generate
+) -> tuple[list[Generated], list[Generated]]:
+    """The base's images and the aligned ones, of the same prompts and seeds."""
+    model = settings.model
+    assert model is not None
     with progress("making pairs of images") as on_progress:
 
         def made(weights: Path | None, before: float) -> list[Generated]:
@@ -109,43 +162,7 @@ def evaluate(
             )
             return list(images)
 
-        base, aligned = made(settings.baseline, 0.0), made(adapter, 0.5)
-    judge = Judge(
-        prompts=subjects.prompts,
-        base=[each.image for each in base],
-        aligned=[each.image for each in aligned],
-        seed=settings.seed,
-    )
-    pairs = judge.pairs(subjects.seeds, gold=gold, proxy=proxy, faithful=faithful)
-    distances = (
-        mean_distances(judge.base, subjects.prompts, features),
-        mean_distances(judge.aligned, subjects.prompts, features),
-    )
-    evaluation = Evaluation(
-        base=checkpoint(base),
-        aligned=checkpoint(aligned),
-        gold_meaning=gold_meaning if gold else None,
-        gold_tie=gold_tie if gold else 0.0,
-        num_prompts=len(set(subjects.prompts)),
-        images_per_prompt=settings.images_per_prompt,
-        num_left_out=subjects.num_left_out,
-        summary=summarise(pairs, seed=settings.seed, gold_tie=gold_tie),
-        diversity=compared_diversity(
-            *distances, space=features_meaning if features else "pixels", seed=settings.seed
-        ),
-        drift=measured_drift(run, adapter, kl_nats),
-        pairs=pairs,
-        settings=settings.model_dump(mode="json"),
-        origin=Origin(
-            command=command or command_line(),
-            started_at=started,
-            seconds=monotonic() - clock,
-            versions=library_versions(),
-            hardware=hardware(),
-        ),
-    )
-    save(evaluation, base, aligned, out, layout=settings.pictures)
-    return evaluation
+        return made(settings.baseline, 0.0), made(adapter, 0.5)
 
 
 def save(
@@ -158,25 +175,25 @@ def save(
 ) -> None:
     """Put the result and its pictures into `out`, all or nothing; other files there stay.
 
-    StorageFullError when no space is left; an earlier evaluation is then still whole.
+    The pictures have a folder of their own, which evaluation.json names: writing that file is the
+    one moment at which the new evaluation replaces the earlier one. StorageFullError when no space
+    is left; the earlier evaluation is then still whole.
     """
     columns, unfinished = evaluation.images_per_prompt, out / f"{UNFINISHED}{FOLDER}"
     with reporting_full_disk(out, "saving the evaluation"):
         shutil.rmtree(unfinished, ignore_errors=True)
         try:
             unfinished.mkdir(parents=True)
+            mark_own(unfinished)
             save_pictures(base, unfinished, "base", columns=columns, layout=layout)
             save_pictures(aligned, unfinished, "aligned", columns=columns, layout=layout)
-            evaluation.save(unfinished)
             sync_tree(unfinished)
-            # From here on nothing needs space. Numbers go first and come last, so that they are
-            # never beside the pictures of another evaluation.
-            (out / FILE).unlink(missing_ok=True)
-            remove_pictures(out)
-            for path in sorted(unfinished.iterdir(), key=lambda path: path.name == FILE):
-                path.rename(out / path.name)
+            unfinished.rename(out / evaluation.pictures)
+            sync_folder(out)
+            evaluation.save(out)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
+            remove_pictures(out, but=pictures_of(out))
 
 
 def checkpoint(images: Sequence[Generated]) -> Checkpoint:

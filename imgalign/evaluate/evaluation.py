@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from imgalign.errors import InputError
 from imgalign.evaluate.comparison import Change, Pair, Summary, interval, percent
 from imgalign.evaluate.origin import Origin
-from imgalign.files import write_atomically
+from imgalign.files import read_json, write_atomically
 from imgalign.statistics import Estimate
 
 FOLDER = "evaluation"
@@ -68,6 +68,8 @@ class Evaluation:
     origin: Origin
     gold_tie: float = 0.0
     """Images that the gold measure puts at most so far apart are a tie."""
+    pictures: str = "."
+    """The folder of the pictures, in that of evaluation.json."""
 
     def verdict(self) -> str:
         """The result in one sentence, with its interval."""
@@ -139,12 +141,37 @@ def load_evaluation(path: Path) -> Evaluation:
     if file is None:
         raise InputError(f"{path}: no {FILE} here; make one with `imgalign evaluate {path}`")
     try:
-        return TypeAdapter(Evaluation).validate_json(file.read_bytes())
+        return TypeAdapter(Evaluation).validate_python(read_json(file))
     except ValidationError as error:
         where = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise InputError(
             f"{file}: not an evaluation of this version (at {where or 'the start'}); evaluate again"
         ) from None
+    except ValueError as error:
+        raise InputError(f"{file}: damaged ({error}); evaluate again") from None
+
+
+def refuse_foreign(out: Path) -> None:
+    """InputError where evaluation.json in `out` is not one of imgalign's, of whatever version."""
+    try:
+        values = read_json(out / FILE)
+    except FileNotFoundError:
+        return
+    except ValueError:
+        values = None
+    if not (isinstance(values, dict) and {"pairs", "summary", "origin"} <= values.keys()):
+        raise InputError(
+            f"{out / FILE}: was not made by imgalign, so it is not replaced; choose another folder"
+        )
+
+
+def pictures_of(out: Path) -> str | None:
+    """The folder of pictures that evaluation.json in `out` names; None without one."""
+    try:
+        values = read_json(out / FILE)
+    except (FileNotFoundError, ValueError):
+        return None
+    return str(values.get("pictures")) if isinstance(values, dict) else None
 
 
 def moved(change: Change) -> str:

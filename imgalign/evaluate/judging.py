@@ -160,6 +160,13 @@ def measured(
     return values
 
 
+def check_measure(gold: GoldMeasure | None, prompts: Sequence[str]) -> None:
+    """Ask about an empty image of each prompt, so that one it cannot judge is an error now."""
+    if gold is not None:
+        asked = list(dict.fromkeys(prompts))
+        measured(gold, asked, [Image.new("RGB", (64, 64), "grey")] * len(asked), name="gold")
+
+
 @torch.no_grad()
 def mean_distances(
     images: Sequence[Image.Image], prompts: Sequence[str], features: ImageFeatures | None

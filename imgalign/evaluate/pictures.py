@@ -1,20 +1,25 @@
 """The images of a comparison on disk: a sheet per side, or a file per image, with provenance.
 
-evaluation/base.png      a row per prompt, a column per seed, no gaps, so that it can be cut again
-           base.json     provenance of each image, in the order of the sheet
-           aligned.png   aligned.json
-or, as files, base/000-0.png (prompt 0, its first seed) with base/000-0.json beside it.
+evaluation/pictures-20270131-235959/
+    base.png      a row per prompt, a column per seed, no gaps, so that it can be cut again
+    base.json     provenance of each image, in the order of the sheet
+    aligned.png   aligned.json
+or, as files, base/000-0.png (prompt 0, its first seed) with base/000-0.json beside it. Each
+evaluation has such a folder of its own, which evaluation.json names and the next one removes.
 """
 
 import json
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from datetime import datetime
+from itertools import chain, count
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from PIL import Image
 
+from imgalign.files import UNFINISHED, set_aside
 from imgalign.generate import Generated
 from imgalign.pictures import read_picture
 from imgalign.preferences.records import Provenance
@@ -22,6 +27,7 @@ from imgalign.preferences.records import Provenance
 Side = Literal["base", "aligned"]
 Layout = Literal["sheets", "files"]
 
+OWN = ".made-by-imgalign"
 LARGEST_SHEET = 64_000_000
 """Pixels. Programs refuse much larger images for fear of a bomb, and nobody can look at them."""
 
@@ -40,12 +46,28 @@ def save_pictures(
         save_files(images, folder, side, columns=columns)
 
 
-def remove_pictures(folder: Path) -> None:
-    """Remove both sides, however they were saved."""
-    for side in get_args(Side):
-        for old in (folder / f"{side}.png", folder / f"{side}.json"):
-            old.unlink(missing_ok=True)
-        shutil.rmtree(folder / side, ignore_errors=True)
+def new_name(out: Path, now: datetime) -> str:
+    """The name of a folder in `out` that is not there yet."""
+    name = f"pictures-{now:%Y%m%d-%H%M%S}"
+    numbered = (f"{name}-{number}" for number in count(2))
+    return next(each for each in chain([name], numbered) if not (out / each).exists())
+
+
+def mark_own(folder: Path) -> None:
+    """Say in a new folder that an evaluation made it, and that another one may remove it."""
+    (folder / OWN).write_text(
+        "Pictures of an evaluation by imgalign. The next evaluation beside them removes them.\n",
+        encoding="utf-8",
+    )
+
+
+def remove_pictures(out: Path, *, but: str | None) -> None:
+    """Remove the pictures of evaluations in `out`, known by their mark, but for one folder."""
+    for folder in out.glob("pictures-*"):
+        if folder.name != but and (folder / OWN).is_file():
+            set_aside(folder)  # lest one that is half removed has no mark any more
+    for folder in out.glob(f"{UNFINISHED}old-pictures-*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def save_sheet(images: Sequence[Generated], folder: Path, side: Side, *, columns: int) -> None:

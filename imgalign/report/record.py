@@ -148,6 +148,7 @@ def read_run(
     if reward is not None and not (reward / REWARD_REPORT).is_file():
         raise InputError(f"{reward}: no {REWARD_REPORT} here; give the folder of a reward model")
     count, columns = (len(found.pairs), found.images_per_prompt) if found else (0, 1)
+    pictures = place / found.pictures if found else place
     return RunRecord(
         folder=folder,
         settings=settings,
@@ -158,8 +159,8 @@ def read_run(
         reward=None if rewarded is None else read_reward(rewarded),
         reward_folder=rewarded,
         evaluation=found,
-        base=load_pictures(place, "base", count=count, columns=columns),
-        aligned=load_pictures(place, "aligned", count=count, columns=columns),
+        base=load_pictures(pictures, "base", count=count, columns=columns),
+        aligned=load_pictures(pictures, "aligned", count=count, columns=columns),
     )
 
 

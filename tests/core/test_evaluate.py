@@ -160,9 +160,9 @@ def test_pictures_read_back_pixel_for_pixel(adapter, tmp_path, layout):
         guidance_scale=1.0,
         eta=0.0,
     )
-    read = load_pictures(out, "base", count=12, columns=2)
+    read = load_pictures(out / found.pictures, "base", count=12, columns=2)
     assert [image.tobytes() for image in read] == [each.image.tobytes() for each in again]
-    assert (out / "base.png").exists() == (layout == "sheets")
+    assert (out / found.pictures / "base.png").exists() == (layout == "sheets")
 
 
 @pytest.mark.parametrize("failing", ["save_sheet", "write_atomically"])
@@ -170,7 +170,7 @@ def test_a_full_disk_leaves_the_earlier_evaluation_whole(adapter, tmp_path, monk
     out = tmp_path / "out"
     compare(adapter, out, gold=brightness)
     (out / "notes.txt").write_text("mine")
-    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
 
     def full(*arguments, **settings):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -179,7 +179,7 @@ def test_a_full_disk_leaves_the_earlier_evaluation_whole(adapter, tmp_path, monk
     monkeypatch.setattr(f"imgalign.evaluate.{module}.{failing}", full)
     with pytest.raises(StorageFullError, match="saving the evaluation; free some space and try"):
         compare(adapter, out, gold=brightness, settings={"num_prompts": 3})
-    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
 def test_other_files_beside_an_evaluation_stay(adapter, tmp_path):
@@ -210,17 +210,17 @@ def test_the_model_is_that_of_the_run_unless_the_settings_say_another(run, tmp_p
 
 def test_provenance_is_beside_the_pictures(adapter, tmp_path):
     out = tmp_path / "out"
-    compare(adapter, out, settings={"pictures": "files"})
-    facts = json.loads((out / "aligned" / "002-1.json").read_text())
+    found = compare(adapter, out, settings={"pictures": "files"})
+    facts = json.loads((out / found.pictures / "aligned" / "002-1.json").read_text())
     assert (facts["adapter"], facts["seed"]) == (str(adapter), 1_000_000 + 2 * 2 + 1)
 
 
 def test_another_evaluation_replaces_the_pictures_of_the_one_before(adapter, tmp_path):
     out = tmp_path / "out"
     compare(adapter, out, settings={"pictures": "files"})
-    compare(adapter, out, settings={"num_prompts": 3})
-    assert not (out / "base").exists()
-    assert len(load_pictures(out, "base", count=6, columns=2)) == 6
+    found = compare(adapter, out, settings={"num_prompts": 3})
+    assert sorted(path.name for path in out.iterdir()) == ["evaluation.json", found.pictures]
+    assert len(load_pictures(out / found.pictures, "base", count=6, columns=2)) == 6
 
 
 def test_bad_input_is_one_clear_line(tmp_path, adapter):

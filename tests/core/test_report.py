@@ -277,7 +277,7 @@ def test_a_run_in_progress_says_how_far_it_is(tmp_path):
 
 def test_a_comparison_without_pictures_or_gold_is_still_told(run):
     judge(run, proxy=Redness())
-    (run / FOLDER / "base.png").unlink()
+    next((run / FOLDER).glob("*/base.png")).unlink()
     (run / FOLDER / "before_after.png").unlink(missing_ok=True)
     text, _ = read(write_report(run))
     assert "by the reward model it was trained on" in text
@@ -293,7 +293,7 @@ def test_what_is_no_run_or_damaged_is_one_clear_line(run, tmp_path):
         write_report(run, reward=tmp_path)
     with pytest.raises(InputError, match="give the folder of an evaluation"):
         write_report(run, evaluation=tmp_path)
-    (run / FOLDER / "base.png").write_bytes(b"not a picture")
+    next((run / FOLDER).glob("*/base.png")).write_bytes(b"not a picture")
     with pytest.raises(InputError, match=r"base.png: not an image"):
         write_report(run)
 
