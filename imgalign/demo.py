@@ -31,7 +31,7 @@ from imgalign.candidates import chosen_prompts, queue_candidates
 from imgalign.config import Config, load_config
 from imgalign.errors import InputError
 from imgalign.evaluate import FOLDER, EvaluateConfig, Evaluation, evaluate
-from imgalign.files import reporting_full_disk, write_atomically
+from imgalign.files import LOCK, lock_folder, read_json, reporting_full_disk, write_atomically
 from imgalign.generate import ImageGenerator
 from imgalign.measures import GOLD_TIE, check_faithful, gold_of, image_features
 from imgalign.pictures import check_folder
@@ -108,10 +108,12 @@ def run_demo(
     settings = settings or DemoConfig()
     annotators = people(group, settings.num_annotators, seed=seed)
     asked = {"seed": seed, "group": group, "shuffled": shuffled, "overrides": list(overrides)}
-    journal = Journal.begin(out, asked | settings.model_dump(mode="json"))
+    check_folder(out)
     console = Console(soft_wrap=True, highlight=False)
     try:
-        return go(journal, annotators, settings, seed, overrides, shuffled, console)
+        with lock_folder(out, doing="running a demo"):
+            journal = Journal.begin(out, asked | settings.model_dump(mode="json"))
+            return go(journal, annotators, settings, seed, overrides, shuffled, console)
     except (KeyboardInterrupt, SystemExit):
         console.print(
             f"\nstopped; the same command goes on from here, or remove {out}", markup=False
@@ -138,11 +140,11 @@ class Journal:
         cure = f'add --out {other} (make demo ARGS="--out {other}"), or remove {folder}'
         file = folder / JOURNAL
         if not file.is_file():
-            if folder.exists() and any(folder.iterdir()):
+            if folder.exists() and any(path.name != LOCK for path in folder.iterdir()):
                 raise InputError(f"{folder}: expected a new folder for the demo; {cure}")
             return Journal(folder, asked, 0)
         try:
-            before = json.loads(file.read_text(encoding="utf-8"))
+            before = read_json(file)
             journal = Journal(folder, dict(before["asked"]), int(before["done"]))
         except (ValueError, KeyError, TypeError):
             raise InputError(f"{file}: damaged; {cure}") from None

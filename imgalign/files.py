@@ -41,17 +41,25 @@ SETTLED_NS = 2_000_000_000
 def lock_folder(folder: Path, *, doing: str = "writing") -> Iterator[None]:
     """Hold a folder, made if needed, for this process; a second one gets an `InputError` at once.
 
-    The kernel releases the lock when the process ends, however it ends.
+    The kernel releases the lock when the process ends, however it ends. A folder that was made for
+    the lock and stayed empty goes with it.
     """
+    new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    with held(folder / LOCK, f"{folder}: another process is {doing} here"):
-        yield
+    try:
+        with held(folder / LOCK, f"{folder}: another process is {doing} here"):
+            yield
+    finally:
+        if new:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 @contextmanager
 def lock_name(path: Path, *, doing: str = "writing") -> Iterator[None]:
     """`lock_folder` for a file or folder that is replaced as a whole: the lock lies beside it."""
     place = path.absolute()
+    place.parent.mkdir(parents=True, exist_ok=True)
     with held(place.with_name(f".{place.name}{LOCK}"), f"{path}: another process is {doing} this"):
         yield
 

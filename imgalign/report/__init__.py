@@ -7,8 +7,9 @@ request, everything inside. A section whose input is missing is one line that sa
 
 from pathlib import Path
 
+from imgalign.errors import InputError
 from imgalign.evaluate import FOLDER
-from imgalign.files import reporting_full_disk, write_atomically
+from imgalign.files import lock_name, reporting_full_disk, write_atomically
 from imgalign.pictures import write_png
 from imgalign.report import gallery, page, sections
 from imgalign.report.record import RunRecord, read_run
@@ -32,12 +33,14 @@ def write_report(
 
     `reward` is the folder of the reward model, by default the one that the run's settings name;
     `evaluation` another folder than the run's own; `out` another file than report.html in the run.
-    InputError where there is no run, or where a file that is there cannot be read.
+    InputError where there is no run, where a file that is there cannot be read, or where `out` is
+    something else than an earlier report.
     """
+    if out is not None:
+        refuse_foreign(out)
     record = read_run(run, reward=reward, evaluation=evaluation)
     target = out or run / PAGE
-    with reporting_full_disk(run, "writing the report"):
-        target.parent.mkdir(parents=True, exist_ok=True)
+    with lock_name(target), reporting_full_disk(run, "writing the report"):
         write_atomically(target, render(record))
         if record.evaluation and record.base and record.aligned:
             chosen = gallery.evenly(record.evaluation, NUM_ON_SHEET)
@@ -49,6 +52,16 @@ def write_report(
             )
             write_png(sheet, (evaluation or run / FOLDER) / SHEET)
     return target
+
+
+def refuse_foreign(out: Path) -> None:
+    """InputError where a file is there that is no report."""
+    if out.is_dir():
+        raise InputError(f"{out}: expected a file for the report, got a folder; add a file name")
+    if out.exists():
+        with out.open("rb") as file:
+            if page.GENERATOR.encode() not in file.read(4096):
+                raise InputError(f"{out}: is no report of imgalign; choose another name")
 
 
 def render(record: RunRecord) -> str:

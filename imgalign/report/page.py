@@ -11,6 +11,8 @@ from PIL import Image
 
 from imgalign.report.sheets import data_uri
 
+GENERATOR = '<meta name="generator" content="imgalign">'
+"""What a report is known by: only another report may replace it."""
 MAGNIFIED = 160
 """Small pictures are shown by the largest whole factor that keeps them below this many pixels."""
 
@@ -23,7 +25,7 @@ def page(title: str, body: Iterable[str]) -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
+        f'{GENERATOR}\n<meta name="color-scheme" content="light dark">\n'
         f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n"
         f"<body>\n<main>\n{content}</main>\n</body>\n</html>\n"
     )
