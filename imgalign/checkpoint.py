@@ -199,17 +199,21 @@ def read_marker(run: Path, marker: Marker) -> int | None:
 
 
 def find_adapter(path: Path) -> Path:
-    """The folder with LoRA weights that `path` means.
+    """The folder with LoRA weights that `path` means, or the file where it has a name of its own.
 
-    `path` is such a folder itself (a checkpoint, or one from elsewhere), or a run folder: then the
-    checkpoint marked best, else the newest that verifies.
+    `path` is such a folder itself (a checkpoint, or one from elsewhere), a run folder: then the
+    checkpoint marked best, else the newest that verifies; or a LoRA file, or a folder with one.
     """
     if not path.exists():
         raise CheckpointError(f"{path}: no such folder")
     if path.is_file():
         if path.name == ADAPTER:
             return path.parent
-        raise CheckpointError(f"{path}: expected a folder with {ADAPTER} in it, got a file")
+        if path.suffix == ".safetensors":
+            return path
+        raise CheckpointError(
+            f"{path}: expected a .safetensors file, or a folder with {ADAPTER} in it"
+        )
     if (path / ADAPTER).is_file():
         return path
     best = read_marker(path, "best")
@@ -225,6 +229,9 @@ def find_adapter(path: Path) -> Path:
             continue
         if (folder / ADAPTER).is_file():
             return folder
+    files = sorted(path.glob("*.safetensors"))
+    if len(files) == 1 and not candidates:
+        return files[0]
     names = ", ".join(folder.name for folder in checkpoints(path))
     found = f"checkpoints found: {names}, none usable" if names else describe_folder(path)
     raise CheckpointError(f"{path}: no {ADAPTER} here; {found}")

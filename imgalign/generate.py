@@ -20,9 +20,10 @@ from torch import Tensor
 from imgalign.checkpoint import find_adapter
 from imgalign.config import load_config
 from imgalign.device import choose_device
+from imgalign.diffusion.adapters import adapter_file
 from imgalign.diffusion.attention import Attention
 from imgalign.diffusion.denoising import Denoiser, check_prompts
-from imgalign.diffusion.families import LORA_FILE, family_of
+from imgalign.diffusion.families import family_of
 from imgalign.diffusion.loading import load_adapter, load_pipeline
 from imgalign.errors import InputError
 from imgalign.files import sha256
@@ -88,8 +89,8 @@ def generate(
 class ImageGenerator:
     """A loaded model, and the adapter that is switched on.
 
-    `model` is "storybook", a folder or a hub id. `adapter` is a run, a checkpoint of a run, or any
-    folder with pytorch_lora_weights.safetensors.
+    `model` is "storybook", a folder or a hub id. `adapter` is a run, a checkpoint of a run, a LoRA
+    file, or a folder that holds one.
     """
 
     def __init__(
@@ -101,17 +102,17 @@ class ImageGenerator:
         precision: Precision = "float32",
         attention: Attention = "sdpa",
     ) -> None:
-        folder = None if adapter is None else find_adapter(adapter)  # before a slow download
+        found = None if adapter is None else find_adapter(adapter)  # before a slow download
         self.model = model
         pipeline = load_pipeline(
             model, device=choose_device(device), dtype=DTYPES[precision], attention=attention
         )
         self.adapter: str | None = None
         self.adapter_hash: str | None = None
-        if folder is not None:
-            load_adapter(pipeline, folder)
-            self.adapter = str(folder)
-            self.adapter_hash = sha256(folder / LORA_FILE)
+        if found is not None:
+            load_adapter(pipeline, found)
+            self.adapter = str(found)
+            self.adapter_hash = sha256(adapter_file(found))
         self.family = family_of(pipeline)
         self.largest_batch = LARGEST_BATCH
 

@@ -18,7 +18,7 @@ ModelUnder = Annotated[
 ]
 Taste = Literal["cosy", "dreamy", "graphic"]
 Adapter = Annotated[
-    Path | None, typer.Option(help="A run, one of its checkpoints, or any LoRA folder.")
+    Path | None, typer.Option(help="A run, one of its checkpoints, or a LoRA file or folder.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")]
 Steps = Annotated[int, typer.Option(min=1, help="Denoising steps per image.")]

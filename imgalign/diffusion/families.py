@@ -23,25 +23,19 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
-from diffusers.utils.state_dict_utils import (
-    convert_state_dict_to_diffusers,
-    convert_unet_state_dict_to_peft,
-)
+from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers
 from jaxtyping import Float, Int
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from imgalign.diffusion.adapters import LORA_FILE, fit, read_lora
 from imgalign.diffusion.transitions import Schedule, ddim_schedule
 from imgalign.errors import CheckpointError, InputError
 
-LORA_FILE = "pytorch_lora_weights.safetensors"
-
-# The library gives these no types.
+# The library gives this no types.
 _to_diffusers: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = convert_state_dict_to_diffusers
-_to_peft: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = convert_unet_state_dict_to_peft
 
 ENCODED_PROMPTS = 1024
 """How many prompts' embeddings are kept; Stable Diffusion's take 0.2 MB each."""
@@ -69,6 +63,11 @@ class StableDiffusion:
             module.requires_grad_(False)
             module.eval()
         self._encoded: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
+
+    @property
+    def adaptable(self) -> dict[str, nn.Module]:
+        """What a LoRA file may hold layers of, by the name that the layouts give it."""
+        return {"unet": self.network, "text_encoder": self.pipeline.text_encoder}
 
     @property
     def device(self) -> torch.device:
@@ -202,35 +201,24 @@ class StableDiffusion:
 
     def load_lora(self, folder: Path, adapter: str) -> None:
         """Copy what `save_lora` wrote into an adapter that exists; CheckpointError if unlike it."""
-        try:
-            layers, _, metadata = self.pipeline.lora_state_dict(
-                str(folder),
-                weight_name=LORA_FILE,
-                use_safetensors=True,
-                local_files_only=True,
-                return_lora_metadata=True,
-            )
-        except (OSError, SafetensorError) as error:
-            reason = str(error).splitlines()[0]
-            raise CheckpointError(f"{folder}: cannot read {LORA_FILE}: {reason}") from None
-        layers = _to_peft(layers)
-        layers = {name.removeprefix("unet."): layer for name, layer in layers.items()}
+        layers = fit(read_lora(folder / LORA_FILE), {"unet": self.network})
+        matrices = {name: each for layer in layers for name, each in layer.matrices().items()}
         ours = get_peft_model_state_dict(self.network, adapter_name=adapter)
-        shapes, expected = _shapes(layers), _shapes(ours)
+        shapes, expected = _shapes(matrices), _shapes(ours)
         for name in sorted(shapes.keys() | expected.keys()):
             if shapes.get(name) != expected.get(name):
                 raise CheckpointError(
                     f"{folder}: the adapter does not fit the policy's lora settings: {name}"
                     f" expected {expected.get(name, 'nothing')}, got {shapes.get(name, 'nothing')}"
                 )
-        config = self.network.peft_config[adapter]
-        alpha = (metadata or {}).get("unet.lora_alpha", config.r)  # without one, the scale is 1
-        if alpha != config.lora_alpha:
-            raise CheckpointError(
-                f"{folder}: expected an adapter with lora_alpha {config.lora_alpha:g},"
-                f" got {alpha:g}; set lora_alpha to that"
-            )
-        set_peft_model_state_dict(self.network, layers, adapter_name=adapter)
+        wanted = self.network.peft_config[adapter].lora_alpha
+        for layer in layers:
+            if layer.alpha != wanted:
+                raise CheckpointError(
+                    f"{folder}: expected an adapter with lora_alpha {wanted:g},"
+                    f" got {layer.alpha:g}; set lora_alpha to that"
+                )
+        set_peft_model_state_dict(self.network, matrices, adapter_name=adapter)
 
 
 @contextmanager

@@ -10,18 +10,17 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import diffusers.utils.logging as diffusers_logging
 import torch
 import transformers.utils.logging as transformers_logging
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-from peft.utils import get_peft_model_state_dict
 from safetensors import SafetensorError
 
+from imgalign.diffusion.adapters import adapter_file, fit, read_lora, switch_on
 from imgalign.diffusion.attention import Attention, first_line, warn_once
-from imgalign.diffusion.families import FAMILIES, LORA_FILE, Pipeline
-from imgalign.errors import CheckpointError, InputError
+from imgalign.diffusion.families import FAMILIES, Pipeline, family_of
+from imgalign.errors import InputError
 
 STORYBOOK = Path(__file__).parents[1] / "storybook" / "assets" / "pipeline"
 ADAPTER = "imgalign"
@@ -83,26 +82,16 @@ def find_model(model: str) -> tuple[str, str]:
     return source, name
 
 
-def load_adapter(pipeline: Pipeline, folder: Path) -> None:
-    """Switch the LoRA weights in `folder` on; CheckpointError unless all of them fit the model."""
-    try:
-        with quiet(logging.CRITICAL):
-            source: dict[str, Any] = {"weight_name": LORA_FILE, "use_safetensors": True}
-            layers, *_ = pipeline.lora_state_dict(str(folder), **source)
-            # Not from `layers`, which have lost the adapter's scale.
-            pipeline.load_lora_weights(str(folder), adapter_name=ADAPTER, **source)
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise CheckpointError(f"{folder}: cannot use this adapter: {first_line(error)}") from None
-    used = sum(
-        len(get_peft_model_state_dict(component, adapter_name=ADAPTER))
-        for component in pipeline.components.values()
-        if ADAPTER in getattr(component, "peft_config", {})
-    )
-    if used < len(layers):  # the library would go on with those that fit
-        raise CheckpointError(
-            f"{folder}: {len(layers) - used} of the adapter's {len(layers)} matrices have no place"
-            " in this model; it was trained on another one"
-        )
+def load_adapter(pipeline: Pipeline, adapter: Path) -> None:
+    """Switch the LoRA weights of a file, or of a folder that holds one, on.
+
+    CheckpointError unless they fit the model; layers that are not complete are left out with a
+    warning.
+    """
+    components = family_of(pipeline).adaptable
+    layers = fit(read_lora(adapter_file(adapter)), components)
+    with quiet():
+        switch_on(layers, components, ADAPTER)
 
 
 @contextmanager

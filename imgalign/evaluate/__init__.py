@@ -91,7 +91,7 @@ def evaluate(
     started, clock = datetime.now(UTC), monotonic()
     adapter = find_adapter(settings.aligned)
     run = run_of(adapter)
-    out = out or (run or adapter) / FOLDER
+    out = out or (run or (adapter if adapter.is_dir() else adapter.parent)) / FOLDER
     check_folder(out)
     model = settings.model or model_under(adapter)
     settings = settings.model_copy(update={"model": model})

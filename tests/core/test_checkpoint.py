@@ -251,6 +251,20 @@ def test_an_adapter_is_found_from_its_folder_its_file_and_its_run(tmp_path):
     assert find_adapter(run) == first
 
 
+def test_a_lora_file_may_have_a_name_of_its_own(tmp_path):
+    style = tmp_path / "styles" / "my_style_v1.safetensors"
+    style.parent.mkdir()
+    style.touch()
+    assert find_adapter(style) == style
+    assert find_adapter(style.parent) == style
+    (style.parent / "other.safetensors").touch()  # which of them?
+    with pytest.raises(CheckpointError, match="my_style_v1"):
+        find_adapter(style.parent)
+    (style.parent / "notes.txt").touch()
+    with pytest.raises(CheckpointError, match=r"expected a \.safetensors file"):
+        find_adapter(style.parent / "notes.txt")
+
+
 def test_a_damaged_best_checkpoint_gives_way_to_the_newest_good_one(tmp_path):
     for step in (1, 2):
         save_checkpoint(tmp_path, step, write=write_adapter)

@@ -1,0 +1,327 @@
+"""Reading LoRA files in the layouts that people exchange, and switching them on in a pipeline.
+
+One reader for three layouts: diffusers' (`unet.NAME.lora_A.weight`), kohya's
+(`lora_unet_NAME_WITH_UNDERSCORES.lora_down.weight`, an alpha per layer) and peft's (a folder with
+`adapter_config.json`, or `base_model.model.NAME...`). Only layers with both matrices are used, only
+where the model has such a layer, and everything in a file is accounted for: used, named in a
+warning, or the reason for a refusal. Left out: other methods than LoRA (DoRA, LoHa, LoKr).
+
+A layer adds `alpha / rank * up @ down` to its weight.
+"""
+
+import logging
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from imgalign.diffusion.attention import first_line
+from imgalign.diffusion.foreign_json import parse_object, read_object
+from imgalign.errors import CheckpointError
+
+log = logging.getLogger(__name__)
+
+LORA_FILE = "pytorch_lora_weights.safetensors"
+PEFT_CONFIG = "adapter_config.json"
+LARGEST_RANK = 4096
+
+PART = re.compile(
+    r"(?:\.lora_A(?:\.\w+)?\.weight|\.lora(?:_linear_layer)?\.down\.weight|\.lora_down\.weight"
+    r"|(?P<processor>_lora\.down\.weight))$"
+    r"|(?P<up>(?:\.lora_B(?:\.\w+)?\.weight|\.lora(?:_linear_layer)?\.up\.weight|\.lora_up\.weight"
+    r"|(?P<processor_up>_lora\.up\.weight))$)"
+    r"|(?P<alpha>\.alpha$)"
+)
+"""What the name of a tensor ends with, after the name of its layer."""
+
+OTHER_METHODS = {
+    "dora_scale": "DoRA",
+    "lora_magnitude_vector": "DoRA",
+    "hada_": "LoHa",
+    "lokr_": "LoKr",
+    "lora_mid": "LoCon with a core matrix",
+    "oft_": "OFT",
+}
+"""By a part of a tensor's name; without such tensors a layer would draw something else."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Scaling:
+    """What settings beside the matrices say about their scale, for one component."""
+
+    alpha: float | None = None
+    """None: of each layer its rank, a scale of 1."""
+    alphas: Mapping[str, float] = field(default_factory=dict)
+    """Of layers whose names end so."""
+    by_root: bool = False
+    """Divide by the rank's square root (arXiv:2312.03732) instead of the rank."""
+
+    def of(self, layer: str, rank: int) -> float:
+        """The alpha of a layer, in the usual meaning: its scale is alpha / rank."""
+        alpha = next((self.alphas[end] for end in self.alphas if _ends_so(layer, end)), self.alpha)
+        if alpha is None:
+            return float(rank)
+        return alpha * math.sqrt(rank) if self.by_root else alpha
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LoraFile:
+    """The tensors of one file by name, and what its settings say about scales."""
+
+    path: Path
+    tensors: Mapping[str, Tensor]
+    scaling: Mapping[str, Scaling]
+    """By component: "unet", "text_encoder"; "" where the settings are of any."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Layer:
+    """Both matrices of one layer of one component."""
+
+    component: str
+    name: str
+    down: Tensor
+    up: Tensor
+    alpha: float
+
+    @property
+    def rank(self) -> int:
+        """The number of rows of the first matrix."""
+        return self.down.shape[0]
+
+    def matrices(self) -> dict[str, Tensor]:
+        """By the names that peft gives them."""
+        return {f"{self.name}.lora_A.weight": self.down, f"{self.name}.lora_B.weight": self.up}
+
+
+def adapter_file(adapter: Path) -> Path:
+    """The file with the weights of what `find_adapter` gives: the file itself, or that inside."""
+    return adapter / LORA_FILE if adapter.is_dir() else adapter
+
+
+def read_lora(path: Path) -> LoraFile:
+    """All tensors of a LoRA file and its settings; CheckpointError for what is not LoRA alone."""
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            header = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{path.parent}: cannot use this adapter: cannot read {path.name}: {first_line(error)}"
+        ) from None
+    if not tensors:
+        raise CheckpointError(f"{path}: expected LoRA weights, got a file without a tensor")
+    methods = {method for name in tensors for key, method in OTHER_METHODS.items() if key in name}
+    if methods:
+        raise CheckpointError(
+            f"{path}: cannot use this adapter: it is of the kind {', '.join(sorted(methods))},"
+            " supported is plain LoRA; merge it into a model with the tool that made it"
+        )
+    scaling: dict[str, Scaling] = {}
+    if LORA_ADAPTER_METADATA_KEY in header:
+        settings = parse_object(header[LORA_ADAPTER_METADATA_KEY], f"{path}: its header")
+        for component in ("unet", "text_encoder"):
+            own = {
+                key.removeprefix(f"{component}."): value
+                for key, value in settings.items()
+                if key.startswith(f"{component}.")
+            }
+            if own:
+                scaling[component] = _scaling(own, path)
+    elif (path.parent / PEFT_CONFIG).is_file() and path.name != LORA_FILE:
+        scaling[""] = _scaling(read_object(path.parent / PEFT_CONFIG), path.parent / PEFT_CONFIG)
+    return LoraFile(path=path, tensors=tensors, scaling=scaling)
+
+
+def fit(file: LoraFile, components: Mapping[str, nn.Module]) -> list[Layer]:
+    """The layers that are complete, each in its place, in the file's order.
+
+    A layer without one of its matrices is left out and named in a warning. CheckpointError where a
+    layer has no place in the model or another size: such an adapter was made for another model.
+    """
+    known = _names(components)
+    down: dict[str, Tensor] = {}
+    up: dict[str, Tensor] = {}
+    alphas: dict[str, Tensor] = {}
+    strange = []
+    for name, tensor in file.tensors.items():
+        match = PART.search(name)
+        if match is None:
+            strange.append(name)
+            continue
+        layer = name[: match.start()]
+        if match["processor"] or match["processor_up"]:  # `attn1.processor.to_out_lora`
+            layer = re.sub(r"\.processor\.(to_\w+)$", r".\1", layer).replace(".to_out", ".to_out.0")
+        (alphas if match["alpha"] else up if match["up"] else down)[layer] = tensor
+    if strange:
+        raise CheckpointError(
+            f"{file.path}: cannot use this adapter: expected LoRA matrices only,"
+            f" got {_some(strange)} as well"
+        )
+    layers = dict.fromkeys([*down, *up, *alphas])
+    homeless = [layer for layer in layers if layer not in known]
+    if homeless:
+        total = len(down) + len(up)
+        count = sum((layer in down) + (layer in up) for layer in homeless)
+        raise CheckpointError(
+            f"{file.path}: {count} of the adapter's {total} matrices have no place in this model;"
+            f" it was trained on another one ({_some(homeless)})"
+        )
+    torn = [layer for layer in layers if layer not in down or layer not in up]
+    complete = [layer for layer in layers if layer not in torn]
+    if not complete:
+        raise CheckpointError(f"{file.path}: cannot use this adapter: no layer has both matrices")
+    if torn:
+        log.warning(
+            "%s: %d of %d layers lack one of their two matrices and are left out: %s",
+            *(file.path, len(torn), len(layers), _some(torn)),
+        )
+    return [
+        _layer(file, *known[layer], down=down[layer], up=up[layer], alpha=alphas.get(layer))
+        for layer in complete
+    ]
+
+
+def switch_on(layers: Sequence[Layer], components: Mapping[str, Any], adapter: str) -> None:
+    """Add the layers to their components as an adapter of this name, every matrix as in the file.
+
+    Components are models of diffusers and transformers that have no adapter of this name.
+    """
+    for component, network in components.items():
+        own = [layer for layer in layers if layer.component == component]
+        if not own:
+            continue
+        rank, ranks = _usual({layer.name: layer.rank for layer in own})
+        alpha, alphas = _usual({layer.name: layer.alpha for layer in own})
+        settings = {
+            "r": rank,
+            "lora_alpha": alpha,
+            "rank_pattern": ranks,
+            "alpha_pattern": alphas,
+            "target_modules": [layer.name for layer in own],
+        }
+        matrices = {name: matrix for layer in own for name, matrix in layer.matrices().items()}
+        if component == "text_encoder":
+            network.load_adapter(
+                adapter_name=adapter,
+                peft_config=LoraConfig(**settings),
+                adapter_state_dict=matrices,
+            )
+        else:
+            network.load_lora_adapter(
+                matrices, prefix=None, adapter_name=adapter, metadata=settings
+            )
+        placed = get_peft_model_state_dict(network, adapter_name=adapter)
+        assert placed.keys() == matrices.keys(), "what was checked to fit has its place"
+        network.requires_grad_(False)
+
+
+def _layer(
+    file: LoraFile,
+    component: str,
+    name: str,
+    weight: Tensor,
+    *,
+    down: Tensor,
+    up: Tensor,
+    alpha: Tensor | None,
+) -> Layer:
+    out, into, *kernel = weight.shape
+    rank = down.shape[0] if down.ndim else 0
+    expected = (rank, into, *kernel), (out, rank, *(1 for _ in kernel))
+    # A linear layer and a convolution of one pixel are the same; files take either for the other.
+    if down.numel() == math.prod(expected[0]) and up.numel() == math.prod(expected[1]):
+        down, up = _squeezed(down, expected[0]), _squeezed(up, expected[1])
+    if (tuple(down.shape), tuple(up.shape)) != expected or not 1 <= rank <= LARGEST_RANK:
+        raise CheckpointError(
+            f"{file.path}: cannot use this adapter: size mismatch at {name}: expected matrices of"
+            f" {tuple(expected[0])} and {tuple(expected[1])}, got {tuple(down.shape)} and"
+            f" {tuple(up.shape)}; it was trained on another model"
+        )
+    for matrix in (down, up):
+        if not matrix.is_floating_point() or not matrix.isfinite().all():
+            raise CheckpointError(f"{file.path}: {name}: expected finite numbers, got others")
+    if alpha is None:
+        scaling = file.scaling.get(component, file.scaling.get("", Scaling()))
+        value = scaling.of(name, rank)
+    else:
+        value = float(alpha) if alpha.numel() == 1 else math.nan
+    if not math.isfinite(value):
+        raise CheckpointError(f"{file.path}: {name}: expected a finite alpha, got {value:g}")
+    return Layer(component=component, name=name, down=down, up=up, alpha=value)
+
+
+def _squeezed(matrix: Tensor, shape: tuple[int, ...]) -> Tensor:
+    longer = [*matrix.shape, *(1 for _ in range(len(shape) - matrix.ndim))]
+    same = longer[: len(shape)] == list(shape) and set(longer[len(shape) :]) <= {1}
+    return matrix.reshape(shape) if same else matrix
+
+
+def _names(components: Mapping[str, nn.Module]) -> dict[str, tuple[str, str, Tensor]]:
+    """Every name by which a layout calls a layer: the component, its own name there, its weight."""
+    names = {}
+    for component, network in components.items():
+        for full, module in network.named_modules():
+            if not isinstance(module, nn.Linear | nn.Conv2d) or ".lora_" in full:
+                continue
+            name = full.removesuffix(".base_layer")  # under an adapter
+            place = component, name, module.weight
+            if component == "text_encoder":
+                # Some releases of transformers have this level, others do not.
+                short = name.removeprefix("text_model.")
+                ways, flat = [short, f"text_model.{short}"], f"lora_te_text_model_{short}"
+            else:
+                ways, flat = [name], f"lora_unet_{name}"
+            names[flat.replace(".", "_")] = place
+            for way in ways:
+                for prefix in ("", f"{component}.", "base_model.model."):
+                    names[f"{prefix}{way}"] = place
+    return names
+
+
+def _scaling(settings: Mapping[str, Any], where: Path) -> Scaling:
+    """The scale that settings of peft describe; CheckpointError for what would not be applied."""
+    if str(settings.get("peft_type", "LORA")).rpartition(".")[2] != "LORA":
+        raise CheckpointError(f"{where}: expected peft_type LORA, got {settings['peft_type']!r}")
+    for name in ("use_dora", "lora_bias", "modules_to_save", "layer_replication", "use_qalora"):
+        if settings.get(name):
+            raise CheckpointError(f"{where}: {name} is not supported, plain LoRA is")
+    if settings.get("bias", "none") != "none":
+        raise CheckpointError(f"{where}: expected bias none, got {settings['bias']!r}")
+    alphas = settings.get("alpha_pattern") or {}
+    alpha = settings.get("lora_alpha")
+    if not isinstance(alphas, dict) or not all(
+        isinstance(each, int | float) for each in (*alphas.values(), 0 if alpha is None else alpha)
+    ):
+        raise CheckpointError(f"{where}: expected numbers as lora_alpha and alpha_pattern")
+    return Scaling(
+        alpha=None if alpha is None else float(alpha),
+        alphas={str(end): float(value) for end, value in alphas.items()},
+        by_root=bool(settings.get("use_rslora")),
+    )
+
+
+def _ends_so(layer: str, end: str) -> bool:
+    # The library reads these as regular expressions; names are all that is ever written there.
+    whole = end.removeprefix("^").removesuffix("$").replace("\\.", ".")
+    return layer == whole or (not end.startswith("^") and layer.endswith(f".{whole}"))
+
+
+def _usual(values: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The most frequent value, and the others by patterns that match one layer each."""
+    ((usual, _),) = Counter(values.values()).most_common(1)
+    return usual, {f"^{re.escape(name)}": value for name, value in values.items() if value != usual}
+
+
+def _some(names: Iterable[str]) -> str:
+    shown = list(names)
+    return ", ".join(shown[:3]) + (f" and {len(shown) - 3} more" if len(shown) > 3 else "")
