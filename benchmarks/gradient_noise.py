@@ -25,6 +25,7 @@ from imgalign.advantages import group_advantages
 from imgalign.demo import ShuffledReward
 from imgalign.diffusion.loading import load_pipeline
 from imgalign.diffusion.policy import DiffusionPolicy, PolicyConfig
+from imgalign.environment import choose_dtype
 from imgalign.evaluate.origin import hardware, library_versions
 from imgalign.policy import RewardModel
 from imgalign.progress import progress
@@ -39,6 +40,7 @@ LAYERS = {
 }
 GROUP, GROUPS = 8, 4
 """Images of a prompt, and prompts, in one batch."""
+CPU = torch.device("cpu")
 SEED = 10_000_000
 RESAMPLES = 500
 
@@ -124,9 +126,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
     given = parser.parse_args()
     policy = DiffusionPolicy(
-        load_pipeline("storybook", device=torch.device("cpu")),
+        load_pipeline("storybook", device=CPU, dtype=choose_dtype("auto", CPU)),
         PolicyConfig(
-            autocast=True,
             batch_size=GROUP * GROUPS,
             lora_rank=4,
             lora_targets=tuple(layer for layers in LAYERS.values() for layer in layers),

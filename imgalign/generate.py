@@ -19,12 +19,12 @@ from torch import Tensor
 
 from imgalign.checkpoint import find_adapter
 from imgalign.config import load_config
-from imgalign.device import choose_device
 from imgalign.diffusion.adapters import adapter_file
 from imgalign.diffusion.attention import Attention
 from imgalign.diffusion.denoising import Denoiser, check_prompts
 from imgalign.diffusion.families import family_of
 from imgalign.diffusion.loading import load_adapter, load_pipeline
+from imgalign.environment import DType, choose_device, choose_dtype, say_dtype
 from imgalign.errors import InputError
 from imgalign.files import sha256
 from imgalign.preferences.records import Provenance
@@ -33,9 +33,7 @@ from imgalign.train.folder import CONFIG, METRICS
 
 SHIPPED = "storybook"
 Scheduler = Literal["ddim"]
-Precision = Literal["float32", "bfloat16", "float16"]
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 LARGEST_BATCH = 32
 LATENT_ELEMENTS = {"cpu": 8 * 4 * 64 * 64, "cuda": 16 * 4 * 64 * 64}
 """How much is denoised at once: 8 images of Stable Diffusion's 512 x 512, or 32 small ones."""
@@ -64,7 +62,7 @@ def generate(
     width: int | None = None,
     height: int | None = None,
     device: str = "auto",
-    precision: Precision = "float32",
+    dtype: DType = "auto",
     on_progress: Callable[[float], None] = lambda _: None,
 ) -> Iterator[Generated]:
     """One image per prompt and seed, in order, each as soon as it is done.
@@ -72,7 +70,7 @@ def generate(
     Loads the model for this call alone; keep an `ImageGenerator` to make several calls. See
     `ImageGenerator.generate` for the settings and errors.
     """
-    return ImageGenerator(model, adapter, device=device, precision=precision).generate(
+    return ImageGenerator(model, adapter, device=device, dtype=dtype).generate(
         prompts,
         seeds=seeds,
         steps=steps,
@@ -99,13 +97,14 @@ class ImageGenerator:
         adapter: Path | None = None,
         *,
         device: str = "auto",
-        precision: Precision = "float32",
+        dtype: DType = "auto",
         attention: Attention = "sdpa",
     ) -> None:
         found = None if adapter is None else find_adapter(adapter)  # before a slow download
         self.model = model
+        place = choose_device(device)
         pipeline = load_pipeline(
-            model, device=choose_device(device), dtype=DTYPES[precision], attention=attention
+            model, device=place, dtype=choose_dtype(dtype, place), attention=attention
         )
         self.adapter: str | None = None
         self.adapter_hash: str | None = None
@@ -115,6 +114,7 @@ class ImageGenerator:
             self.adapter_hash = sha256(adapter_file(found))
         self.family = family_of(pipeline)
         self.largest_batch = LARGEST_BATCH
+        say_dtype(self.family.dtype, place)
 
     def generate(
         self,
@@ -210,7 +210,7 @@ class ImageGenerator:
                 if len(batch) == 1:
                     raise InputError(
                         "generate: one image does not fit into the device's memory;"
-                        " use a smaller size, precision bfloat16 or device cpu"
+                        " use a smaller size, dtype bfloat16 or device cpu"
                     ) from error
                 self.largest_batch = len(batch) // 2
                 continue

@@ -19,7 +19,7 @@ def load(reward: str | Path, *, device: str = "cpu") -> "RewardModel":
     folder in open_clip's layout, "storybook", "hf-hub:owner/model" or "architecture:tag".
     InputError or CheckpointError say what is wrong with it.
     """
-    from imgalign.device import choose_device
+    from imgalign.environment import choose_device
     from reward_models.clip import ClipReward, load_towers
     from reward_models.contract import CONTRACT_FILE
     from reward_models.towers import names_towers

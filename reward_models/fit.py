@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imgalign.device import choose_device
+from imgalign.environment import choose_device
 from imgalign.errors import ConfigError, InputError
 from imgalign.preferences.records import Ranking, pairs
 from imgalign.preferences.splits import three_way_split

@@ -5,9 +5,9 @@
        pictures,candidates,simulate}
     3  imgalign.algorithms.*
     2  imgalign.{diffusion,language,storybook}.*             reward_models.*
-    1  imgalign.{policy,checkpoint,images,metrics,statistics,progress,device}, .preferences.*
+    1  imgalign.{policy,checkpoint,images,metrics,statistics,progress}, .preferences.*
                                                              reward_models.contract
-    0  imgalign, .{losses,advantages,kl,config,errors,files}
+    0  imgalign, .{losses,advantages,kl,config,environment,errors,files}
 
 A module imports its own layer and those below.
 """
@@ -31,9 +31,9 @@ ROOTS = (
     "imgalign.measures",
 )
 LAYERS = {
-    **dict.fromkeys(["losses", "advantages", "kl", "config", "errors", "files"], 0),
+    **dict.fromkeys(["losses", "advantages", "kl", "config", "environment", "errors", "files"], 0),
     **dict.fromkeys(
-        ["policy", "checkpoint", "metrics", "preferences", "statistics", "progress", "device"], 1
+        ["policy", "checkpoint", "metrics", "preferences", "statistics", "progress"], 1
     ),
     "images": 1,
     **dict.fromkeys(["diffusion", "language", "storybook"], 2),

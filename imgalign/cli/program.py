@@ -5,18 +5,23 @@ anything else is a bug and keeps its traceback.
 """
 
 import io
+import logging
 import sys
 from collections.abc import Sequence
 from errno import EDQUOT, EFBIG, ENOSPC
+from typing import TextIO
 
 import typer
 
+from imgalign.environment import calm_threads
 from imgalign.errors import ImgalignError
 
 
 def run_program(app: typer.Typer, name: str, arguments: Sequence[str] | None = None) -> int:
     """Run one command of `app` and return the exit code of the process."""
     escape_what_cannot_be_printed()
+    show_log()
+    calm_threads()
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
         code = app(arguments or ["--help"], prog_name=name, standalone_mode=False)
@@ -40,6 +45,23 @@ def escape_what_cannot_be_printed() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a test or an embedding program may replace them
             stream.reconfigure(errors="backslashreplace")
+
+
+class _Stderr(logging.StreamHandler[TextIO]):
+    """Writes to whatever standard error is at the time: a progress bar may stand before it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
+def show_log() -> None:
+    """Show what the three packages have to say, from INFO upwards, one plain line each."""
+    for name in ("imgalign", "reward_models", "ui"):
+        logger = logging.getLogger(name)
+        if not logger.handlers:
+            logger.addHandler(_Stderr())
+            logger.setLevel(logging.INFO)
 
 
 def _one_line(error: ImgalignError | typer.TyperException, program: str) -> str:

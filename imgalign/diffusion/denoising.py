@@ -43,7 +43,6 @@ class Denoiser:
     eta: float
     guidance_scale: float = 1.0
     negative_prompt: str = ""
-    autocast: bool = False
     latent_dtype: torch.dtype = torch.float32
 
     @property
@@ -75,7 +74,6 @@ class Denoiser:
             embeddings,
             negative=negative,
             guidance_scale=self.guidance_scale,
-            autocast=self.autocast,
         )
         mean, std = ddim_step(
             output,

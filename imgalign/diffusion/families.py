@@ -11,8 +11,7 @@ Shapes: b = prompts, n = rows of one forward pass, l = tokens, d = features.
 import json
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
@@ -28,10 +27,10 @@ from jaxtyping import Float, Int
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from imgalign.diffusion.adapters import LORA_FILE, fit, read_lora
 from imgalign.diffusion.transitions import Schedule, ddim_schedule
+from imgalign.environment import computing_in
 from imgalign.errors import CheckpointError, InputError
 
 # The library gives this no types.
@@ -45,6 +44,7 @@ class StableDiffusion:
     """Stable Diffusion 1 and 2: one CLIP text encoder, a UNet, a variational autoencoder."""
 
     pipeline_class = StableDiffusionPipeline
+    network_name = "unet"
     loading: ClassVar[dict[str, Any]] = {
         "safety_checker": None,
         "feature_extractor": None,
@@ -58,6 +58,8 @@ class StableDiffusion:
     def __init__(self, pipeline: StableDiffusionPipeline) -> None:
         self.pipeline = pipeline
         self.network: UNet2DConditionModel = pipeline.unet
+        self.dtype: torch.dtype = pipeline.unet.dtype
+        """What the network computes in; an adapter's float32 weights do not change it."""
         # Trained weights are pretrained weights plus an adapter; what is not the adapter stays.
         for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
             module.requires_grad_(False)
@@ -151,18 +153,16 @@ class StableDiffusion:
         *,
         negative: Float[Tensor, "n l d"] | None = None,
         guidance_scale: float = 1.0,
-        autocast: bool = False,
     ) -> Float[Tensor, "n c h w"]:
         """What the network says about each row, in float32, with guidance where it is not 1.
 
         Both halves of classifier-free guidance (arXiv:2207.12598) go through in one pass.
-        `autocast` runs the network in bfloat16 where that is safe.
         """
         if negative is not None:
             latents, timesteps = latents.repeat(2, 1, 1, 1), timesteps.repeat(2)
             embeddings = torch.cat([negative, embeddings])
-        dtype = self.network.dtype
-        with in_bfloat16(latents.device) if autocast else nullcontext():
+        dtype = self.dtype
+        with computing_in(dtype, latents.device):
             output: Tensor = self.network(
                 latents.to(dtype), timesteps, encoder_hidden_states=embeddings.to(dtype)
             ).sample
@@ -219,19 +219,6 @@ class StableDiffusion:
                     f" got {layer.alpha:g}; set lora_alpha to that"
                 )
         set_peft_model_state_dict(self.network, matrices, adapter_name=adapter)
-
-
-@contextmanager
-def in_bfloat16(device: torch.device) -> Iterator[None]:
-    """Run what is inside in bfloat16 where that is safe.
-
-    On a CPU without fused attention, whose backward pass makes a training step take 1.4 times as
-    long; for sampling too, so that it and re-scoring agree bit for bit.
-    """
-    on_cpu = device.type == "cpu"
-    attention = sdpa_kernel(SDPBackend.MATH) if on_cpu else nullcontext()
-    with torch.autocast(device.type, torch.bfloat16), attention:
-        yield
 
 
 def _save_reproducibly(layers: dict[str, Tensor], path: str, *, facts: dict[str, Any]) -> None:

@@ -37,6 +37,8 @@ def load_pipeline(
 ) -> Pipeline:
     """The pipeline of "storybook", a local folder, or a hub id such as "owner/name".
 
+    Its denoising network is in `dtype`, text encoder and autoencoder are in float32.
+
     InputError, in one line, when there is no such model, when it is of a kind that is not
     supported, or when it can neither be fetched nor found in the hub's cache on this machine.
     """
@@ -45,7 +47,11 @@ def load_pipeline(
     try:
         with quiet():
             pipeline: Pipeline = kind.pipeline_class.from_pretrained(
-                source, dtype=dtype, use_safetensors=True, **kind.loading
+                source,
+                # What runs once per image is worth float32.
+                dtype={kind.network_name: dtype, "default": torch.float32},
+                use_safetensors=True,
+                **kind.loading,
             )
     except (OSError, ValueError, SafetensorError) as error:
         raise InputError(f"model: cannot load {model!r}: {first_line(error)}") from None

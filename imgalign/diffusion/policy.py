@@ -25,6 +25,7 @@ from imgalign.config import Config
 from imgalign.diffusion.attention import first_line
 from imgalign.diffusion.denoising import Denoiser
 from imgalign.diffusion.families import Pipeline, family_of
+from imgalign.environment import dtype_named
 from imgalign.errors import ConfigError
 from imgalign.policy import Steps, Trajectory, concatenate
 
@@ -60,17 +61,11 @@ class PolicyConfig(Config):
     """Images per forward pass of the network while sampling. Re-scoring as many rows at once gives
     bit for bit the same log-probabilities."""
 
-    autocast: bool = False
-    """Run the network in bfloat16; latents and log-probabilities stay in float32."""
-
     latent_dtype: Literal["float32", "bfloat16"] = "float32"
     """What latents are rounded to before their log-probability is taken."""
 
     gradient_checkpointing: bool = False
     """Compute activations a second time instead of keeping them: less memory, a third slower."""
-
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class DiffusionPolicy:
@@ -89,8 +84,7 @@ class DiffusionPolicy:
             schedule=self.family.schedule(config.num_steps),
             eta=config.eta,
             guidance_scale=config.guidance_scale,
-            autocast=config.autocast,
-            latent_dtype=DTYPES[config.latent_dtype],
+            latent_dtype=dtype_named(config.latent_dtype),
         )
         targets = config.lora_targets or self.family.lora_targets
         for target in targets:

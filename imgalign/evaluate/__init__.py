@@ -157,7 +157,7 @@ def both_sides(
                 guidance_scale=settings.guidance_scale,
                 eta=settings.eta,
                 device=settings.device,
-                precision=settings.precision,
+                dtype=settings.dtype,
                 on_progress=lambda share: on_progress(before + share / 2),
             )
             return list(images)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from imgalign.config import Config, Seed
-from imgalign.generate import Precision
+from imgalign.environment import DType
 from imgalign.train.prompts import EVALUATION_SEEDS
 
 
@@ -57,8 +57,9 @@ class EvaluateConfig(Config):
     device: str = "auto"
     """auto takes a CUDA device where there is one; or cpu, cuda, cuda:1."""
 
-    precision: Precision = "float32"
-    """Number type of the frozen weights."""
+    dtype: DType = "auto"
+    """In which the network computes; auto is bfloat16 where the device multiplies it natively, else
+    float32."""
 
     pictures: Literal["sheets", "files"] = "sheets"
     """sheets: all images of a side in one PNG, a row per prompt. files: a PNG each, beside its

@@ -19,10 +19,11 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
+from imgalign.environment import DType
 from imgalign.errors import NumericsError
 from imgalign.evaluate.comparison import Pair, Sides
 from imgalign.evaluate.subjects import form_of
-from imgalign.generate import Generated, Precision
+from imgalign.generate import Generated
 from imgalign.pictures import as_tensor
 from imgalign.policy import RewardModel
 
@@ -75,7 +76,7 @@ class Generate(Protocol):
         guidance_scale: float,
         eta: float,
         device: str,
-        precision: Precision,
+        dtype: DType,
         on_progress: Callable[[float], None],
     ) -> Iterator[Generated]:
         """One image per prompt and seed, in order."""

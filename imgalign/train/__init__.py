@@ -11,23 +11,22 @@ from signal import Signals
 import torch
 
 from imgalign.checkpoint import how_to_resume
-from imgalign.device import choose_device
+from imgalign.config import load_config
 from imgalign.diffusion.loading import load_pipeline
 from imgalign.diffusion.policy import DiffusionPolicy
 from imgalign.doctor import Check
+from imgalign.environment import choose_device, choose_dtype, say_dtype
 from imgalign.errors import ConfigError
 from imgalign.files import lock_folder, reporting_full_disk
 from imgalign.metrics import RunState, RunStatus, read_status, write_status
 from imgalign.policy import Policy, RewardModel
 from imgalign.train.config import RewardConfig, TrainConfig
-from imgalign.train.folder import begin, claim, run_prompts
+from imgalign.train.folder import CONFIG, begin, claim, run_prompts
 from imgalign.train.loop import OnStep, Rewards, Session, examine_policy, rng_apart
 from imgalign.train.prompts import load_prompts
 from imgalign.train.stopping import RunEnd, StopRequest
 
 __all__ = ["RewardConfig", "RunResult", "TrainConfig", "diagnose", "load_policy", "run"]
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +77,7 @@ def run(
         out.mkdir(parents=True, exist_ok=True)
     total = settings.iterations
     with lock_folder(out, doing="training"), StopRequest() as stop, rng_apart():
+        settings = settle_dtype(settings, out if resume else None)
         checkpoint = begin(out, settings, prompts, resume=resume)
         torch.manual_seed(settings.seed)
         try:
@@ -119,15 +119,30 @@ def diagnose(settings: TrainConfig, *, policy: Policy | None = None) -> list[Che
         return examine_policy(policy or load_policy(settings), training, settings, fresh=True)
 
 
+def settle_dtype(settings: TrainConfig, begun: Path | None) -> TrainConfig:
+    """The settings with the number type that the run keeps on every machine in place of "auto".
+
+    A run that was `begun` keeps the one it began with, on whatever machine it goes on.
+    """
+    name = settings.dtype
+    if name == "auto" and begun is not None:
+        name = load_config(TrainConfig, begun / CONFIG).dtype
+    dtype = choose_dtype(name, choose_device(settings.device))
+    return settings.model_copy(update={"dtype": str(dtype).removeprefix("torch.")})
+
+
 def load_policy(settings: TrainConfig) -> DiffusionPolicy:
     """The model that the settings name, with a fresh adapter."""
+    device = choose_device(settings.device)
     pipeline = load_pipeline(
         settings.model,
-        device=choose_device(settings.device),
-        dtype=DTYPES[settings.dtype],
+        device=device,
+        dtype=choose_dtype(settings.dtype, device),
         attention=settings.attention,
     )
-    return DiffusionPolicy(pipeline, settings.policy, seed=settings.seed)
+    policy = DiffusionPolicy(pipeline, settings.policy, seed=settings.seed)
+    say_dtype(policy.family.dtype, device)
+    return policy
 
 
 def explain(end: RunEnd, session: Session) -> str:

@@ -1,6 +1,6 @@
 """Settings of a training run."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -8,6 +8,7 @@ from imgalign.algorithms.ppo import PPOConfig
 from imgalign.config import Config, Seed
 from imgalign.diffusion.attention import Attention
 from imgalign.diffusion.policy import PolicyConfig
+from imgalign.environment import TrainingDType
 from imgalign.train.prompts import PromptsConfig
 
 MAY_CHANGE = (
@@ -90,8 +91,10 @@ class TrainConfig(Config):
     device: str = "auto"
     """auto takes a CUDA device where there is one; or cpu, cuda, cuda:1."""
 
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """In which the frozen weights are kept. Adapter, latents and log-probabilities are float32."""
+    dtype: TrainingDType = "auto"
+    """In which the network computes and its frozen weights are kept; adapter, latents and
+    log-probabilities are float32. auto is bfloat16 where the device multiplies it natively, else
+    float32; the run writes down which, and a resumed run keeps it on any machine."""
 
     attention: Attention = "sdpa"
     """sdpa is PyTorch's own; xformers where its compiled part fits."""

@@ -15,7 +15,7 @@ from PIL import Image
 from random_walk import Brightness, RandomWalk, walk_settings
 from walk_runs import measured, start, trainer_files, weights
 
-from imgalign import train
+from imgalign import environment, train
 from imgalign.checkpoint import ADAPTER, checkpoints, find_adapter, read_marker, verify
 from imgalign.config import load_config
 from imgalign.errors import (
@@ -47,7 +47,9 @@ def test_a_run_leaves_the_folder_that_the_design_promises(whole_run):
     assert newest.name == "step-000006"
     files = {path.name for path in newest.iterdir()}
     assert files == {ADAPTER, "manifest.json", "trainer.json", "trainer.safetensors"}
-    assert load_config(train.TrainConfig, whole_run / "config.yaml") == walk_settings()
+    kept = load_config(train.TrainConfig, whole_run / "config.yaml")
+    assert kept.dtype != "auto"
+    assert kept == walk_settings(dtype=kept.dtype)
     assert [record["step"] for record in measured(whole_run)] == list(range(7))
     status = read_status(whole_run)
     assert status is not None
@@ -62,6 +64,17 @@ def test_every_metric_is_explained_in_the_docs(whole_run):
     page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
     keys = {key for record in read_metrics(whole_run / "metrics.jsonl") for key in record}
     assert {key for key in keys if f"`{key}`" not in page} == set()
+
+
+def test_a_run_keeps_its_number_type_when_it_goes_on_on_another_machine(tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    monkeypatch.setattr(environment, "has_native_bfloat16", lambda device: False)
+    start(out, settings=walk_settings(iterations=1))
+    monkeypatch.setattr(environment, "has_native_bfloat16", lambda device: True)
+    start(out, settings=walk_settings(iterations=2), resume=True)
+    assert load_config(train.TrainConfig, out / "config.yaml").dtype == "float32"
+    with pytest.raises(ConfigError, match="dtype: the run began with 'float32', got 'bfloat16'"):
+        start(out, settings=walk_settings(iterations=3, dtype="bfloat16"), resume=True)
 
 
 @pytest.mark.parametrize("advantages", ["group", "wins", "running", "value"])

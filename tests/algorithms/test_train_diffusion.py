@@ -17,6 +17,7 @@ def tiny_settings(model, **changes) -> train.TrainConfig:
     settings = {
         "model": str(model),
         "device": "cpu",
+        "dtype": "float32",
         "policy": {"num_steps": 3, "batch_size": 4},
         "optimizer": {"learning_rate": 0.01},
         "prompts": {"file": str(prompts), "num_held_out": 1},

@@ -21,7 +21,7 @@ SEEDS = [5, 6, 7]
 
 @pytest.fixture
 def generator(tiny_pipeline_folder: Path) -> ImageGenerator:
-    return ImageGenerator(str(tiny_pipeline_folder), device="cpu")
+    return ImageGenerator(str(tiny_pipeline_folder), device="cpu", dtype="float32")
 
 
 @pytest.fixture
@@ -60,7 +60,14 @@ def test_images_with_an_adapter_are_those_of_the_pipeline_with_its_lora(
     tiny_pipeline_folder, tiny_pipeline, adapter
 ):
     ours = generate(
-        str(tiny_pipeline_folder), adapter, PROMPTS, seeds=SEEDS, steps=4, eta=1.0, device="cpu"
+        str(tiny_pipeline_folder),
+        adapter,
+        PROMPTS,
+        seeds=SEEDS,
+        steps=4,
+        eta=1.0,
+        device="cpu",
+        dtype="float32",
     )
     fresh = StableDiffusionPipeline.from_pretrained(tiny_pipeline_folder)
     plain = own_pixels(fresh, guidance_scale=1.0, eta=1.0)
@@ -80,7 +87,9 @@ def test_a_seed_starts_from_the_noise_that_the_policy_starts_from(generator, tin
 
 def test_provenance_names_everything_that_made_the_image(tiny_pipeline_folder, adapter):
     model = str(tiny_pipeline_folder)
-    (image,) = generate(model, adapter, ["a boat"], seeds=[9], steps=3, eta=0.5, device="cpu")
+    (image,) = generate(
+        model, adapter, ["a boat"], seeds=[9], steps=3, eta=0.5, device="cpu", dtype="float32"
+    )
     provenance = image.provenance
     digest = hashlib.sha256((adapter / "pytorch_lora_weights.safetensors").read_bytes())
     assert provenance.model == model
@@ -99,6 +108,7 @@ def test_provenance_names_everything_that_made_the_image(tiny_pipeline_folder, a
         guidance_scale=provenance.guidance_scale,
         eta=provenance.eta,
         device="cpu",
+        dtype="float32",
     )
     assert again.image.tobytes() == image.image.tobytes()
 

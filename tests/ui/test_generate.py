@@ -6,9 +6,9 @@ import torch
 from PIL import Image, ImageChops
 from provenances import provenance
 
-from imgalign.device import choose_device
 from imgalign.diffusion.loading import load_pipeline
 from imgalign.diffusion.policy import DiffusionPolicy, PolicyConfig
+from imgalign.environment import choose_device
 from imgalign.errors import InputError
 from imgalign.generate import generate as generate_images
 from ui.pages import generate

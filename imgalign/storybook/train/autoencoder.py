@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import l1_loss, mse_loss
 
 from imgalign.storybook.train.data import Pictures, load_pictures
-from imgalign.storybook.train.loop import Indices, Schedule, say, train
+from imgalign.storybook.train.loop import Indices, Schedule, native_precision, say, train
 
 LATENT_CHANNELS = 8
 LATENT_NOISE = 0.05
@@ -71,7 +71,7 @@ def train_autoencoder(
 
     def loss(indices: Indices) -> tuple[Tensor, dict[str, float]]:
         images = batch_images(pictures, indices)
-        with torch.autocast("cpu", torch.bfloat16):
+        with native_precision():
             latents = vae.encode(images).latent_dist.mean
             latents = latents + torch.randn_like(latents) * (LATENT_NOISE * latents.detach().std())
             decoded = vae.decode(latents).sample.float()

@@ -25,7 +25,6 @@ from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import avg_pool2d, cross_entropy, mse_loss, softplus
 
 from imgalign.storybook.drawing import draw
@@ -45,7 +44,7 @@ from imgalign.storybook.scenes import (
 from imgalign.storybook.tokenizer import build_tokenizer
 from imgalign.storybook.train.damage import HARD_GARBAGE, damage
 from imgalign.storybook.train.data import Pictures, load_pictures
-from imgalign.storybook.train.loop import Indices, Schedule, say, train
+from imgalign.storybook.train.loop import Indices, Schedule, native_precision, say, train
 from imgalign.storybook.train.pipeline import CONTEXT
 
 BATCH = 128
@@ -111,8 +110,7 @@ def train_clip(
         whole = shown(first, drawn(counterparts, rng))
         images = torch.cat([whole, spoilt(shown(first[: len(chosen) // SPOILT]))])
         tokens = tokenize([*captions, *counterparts, *(c for own in false for c in own[1:])])
-        # The fused attention is slow backwards on a CPU, as in pipeline.py.
-        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+        with native_precision():
             image, text, scale = model(images, tokens)
         image, text = image.float(), text.float()
         lost = mse_loss(appearance(image * EMBED_DIM**0.5), look(images))

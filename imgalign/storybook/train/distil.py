@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import mse_loss
 
 from imgalign.storybook.train.data import load_pictures
-from imgalign.storybook.train.loop import Indices, Schedule
+from imgalign.storybook.train.loop import Indices, Schedule, native_precision
 from imgalign.storybook.train.pipeline import (
     BATCH,
     TextToImage,
@@ -52,7 +51,7 @@ def distil_pipeline(
         clean = torch.from_numpy(latents[np.sort(indices)]).float()
         caption = some_empty(tokens[np.sort(indices)], empty)
         _, timesteps, noisy = noised(clean, pipe.scheduler)
-        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+        with native_precision():
             target = guided(teacher, noisy, timesteps, caption, empty, scale=guidance_scale)
             predicted = student(noisy, timesteps, caption)
         error = mse_loss(predicted.float(), target)

@@ -23,6 +23,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from imgalign.checkpoint import load_state, save_state
+from imgalign.environment import choose_dtype, computing_in, say_dtype
 from imgalign.metrics import MetricsWriter
 from imgalign.storybook.train.data import shuffled_batches
 
@@ -79,6 +80,16 @@ class Average:
             yield
         finally:
             self.module.load_state_dict(own)
+
+
+@contextmanager
+def native_precision() -> Iterator[None]:
+    """Inside, networks compute in what this CPU multiplies natively: bfloat16, or float32."""
+    cpu = torch.device("cpu")
+    dtype = choose_dtype("auto", cpu)
+    say_dtype(dtype, cpu)
+    with computing_in(dtype, cpu):
+        yield
 
 
 def train(

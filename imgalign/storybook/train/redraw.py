@@ -13,11 +13,10 @@ import numpy as np
 import torch
 from diffusers import StableDiffusionImg2ImgPipeline
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from imgalign.storybook.train.autoencoder import batch_images
 from imgalign.storybook.train.data import load_pictures
-from imgalign.storybook.train.loop import say
+from imgalign.storybook.train.loop import native_precision, say
 from imgalign.storybook.train.pipeline import open_pipeline
 
 BATCH = 50
@@ -57,7 +56,7 @@ def redraw_pictures(
 def redraw(pipe: Any, images: Tensor, captions: list[str], *, strength: float, seed: int) -> Tensor:
     """Pictures `b 3 h w` in [-1, 1], redrawn and in [0, 1]."""
     generator = torch.Generator().manual_seed(seed)
-    with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+    with native_precision():
         if strength * STEPS < 1:
             latents = pipe.vae.encode(images).latent_dist.mean
             noise = torch.randn(latents.shape, generator=generator)

@@ -38,7 +38,7 @@ from imgalign.storybook.scenes import (
 )
 from imgalign.storybook.train.damage import GARBAGE, HARD_GARBAGE, damage
 from imgalign.storybook.train.data import CHUNK, SIDE, Pictures, describe, load_pictures
-from imgalign.storybook.train.loop import Indices, Schedule, train
+from imgalign.storybook.train.loop import Indices, Schedule, native_precision, train
 from imgalign.storybook.verifier import GRID, WEIGHTS, Maps, Verifier, VerifierNetwork
 
 EMPTY_SHARE = 0.12
@@ -250,7 +250,7 @@ def train_verifier(
             images[first : first + 4] = spoiled
             readable[first : first + 4] = 0
         images = damage(images).contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16):
+        with native_precision():
             maps = network(images)
         return detection_loss(maps, items, settings, readable, coloured)
 
