@@ -27,7 +27,9 @@ def drawn_with(tiny_pipeline_folder):
     """What imgalign draws with an adapter."""
 
     def pixels(adapter: Path | None) -> np.ndarray:
-        generator = ImageGenerator(str(tiny_pipeline_folder), adapter, device="cpu")
+        generator = ImageGenerator(
+            str(tiny_pipeline_folder), adapter, device="cpu", dtype="float32"
+        )
         images = generator.generate(PROMPTS, seeds=SEEDS, steps=3)
         return np.stack([np.asarray(each.image) for each in images])
 
@@ -94,7 +96,7 @@ def test_a_layer_adds_alpha_over_rank_times_its_matrices(
             weight = network.get_submodule(name).weight
             weight.data += added.view_as(weight)
     tiny_pipeline.save_pretrained(tmp_path / "merged")
-    merged = ImageGenerator(str(tmp_path / "merged"), device="cpu")
+    merged = ImageGenerator(str(tmp_path / "merged"), device="cpu", dtype="float32")
     images = merged.generate(PROMPTS, seeds=SEEDS, steps=3)
     expected = np.stack([np.asarray(each.image) for each in images]).astype(int)
     assert np.abs(drawn_with(file).astype(int) - expected).max() <= 1
