@@ -13,9 +13,9 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -25,6 +25,7 @@ from imgalign.errors import CheckpointError
 from imgalign.files import (
     UNFINISHED,
     describe_folder,
+    read_json,
     remove_unfinished,
     replace_folder,
     reporting_full_disk,
@@ -111,13 +112,16 @@ def prune(run: Path, *, keep: int | None, protect: Collection[int] = ()) -> None
 
 
 def remove_checkpoints_after(run: Path, step: int) -> None:
-    """Remove the checkpoints of later steps: the run went back to this one."""
+    """Remove the checkpoints of later steps, and what points to them: the run went back."""
     for folder in checkpoints(run):
         if step_of(folder) > step:
             remove_checkpoint(folder)
     newest = next(iter(reversed(checkpoints(run))), None)
     if newest is not None:
         mark(run, "latest", step_of(newest))
+    for marker in get_args(Marker):
+        if read_marker(run, marker) is None:
+            (run / f"{marker}.json").unlink(missing_ok=True)
 
 
 def remove_checkpoint(folder: Path) -> None:
@@ -139,35 +143,62 @@ def write_manifest(folder: Path, step: int) -> None:
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
-def verify(folder: Path) -> None:
+def verify(folder: Path, *, needs: Collection[str] = ()) -> None:
     """Check every file against the manifest; the first that differs is a `CheckpointError`.
 
-    Files that the manifest does not know are left alone: people put notes beside weights.
+    The manifest must list what the caller `needs`. Files that it does not know are left alone:
+    people put notes beside weights. Each file is read once per process.
     """
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        files = {str(name): dict(facts) for name, facts in manifest["files"].items()}
-    except FileNotFoundError:
-        raise CheckpointError(f"{folder}: no {MANIFEST} here, so nothing can be verified") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{folder / MANIFEST}: damaged ({error})") from None
-    for name, facts in files.items():
+    verify_files(folder, {**read_manifest(folder), **dict.fromkeys(needs)})
+
+
+def verify_files(folder: Path, names: Iterable[str]) -> None:
+    """Check some files of a checkpoint, each of which its manifest must list."""
+    files = read_manifest(folder)
+    for name in names:
         path = folder / name
+        if name not in files:
+            raise CheckpointError(
+                f"{path}: not listed in {MANIFEST}, so nothing vouches for it; copy the whole "
+                "checkpoint again"
+            )
+        size, expected = files[name]
         if not path.is_file():
             raise CheckpointError(f"{path}: listed in {MANIFEST}, but missing")
-        if path.stat().st_size != facts.get("bytes"):
-            raise CheckpointError(
-                f"{path}: expected {facts.get('bytes')} bytes, found {path.stat().st_size}"
-            )
-        if sha256(path) != facts.get("sha256"):
+        if path.stat().st_size != size:
+            raise CheckpointError(f"{path}: expected {size} bytes, found {path.stat().st_size}")
+        if sha256(path) != expected:
             raise CheckpointError(f"{path}: its content is not what was saved (SHA-256 differs)")
 
 
-def latest_checkpoint(run: Path) -> Path | None:
+def read_manifest(folder: Path) -> dict[str, tuple[int, str]]:
+    """Size and SHA-256 of each file of a checkpoint by its name; `CheckpointError` without any."""
+    path = folder / MANIFEST
+    try:
+        manifest = read_json(path)
+        files = {
+            str(name): (int(facts["bytes"]), str(facts["sha256"]))
+            for name, facts in manifest["files"].items()
+        }
+        step = manifest["step"]
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder}: no {MANIFEST} here, so nothing can be verified") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: damaged ({error})") from None
+    outside = [name for name in files if Path(name).is_absolute() or ".." in Path(name).parts]
+    if outside or not files:
+        what = f"lists {outside[0]!r}, which is elsewhere" if outside else "lists no file"
+        raise CheckpointError(f"{path}: {what}; copy the whole checkpoint again")
+    if STEP.fullmatch(folder.name) and step != step_of(folder):
+        raise CheckpointError(f"{folder}: holds step {step}; give it its own name again")
+    return files
+
+
+def latest_checkpoint(run: Path, *, needs: Collection[str] = ()) -> Path | None:
     """The newest checkpoint that verifies; damaged ones are logged and passed over."""
     for folder in reversed(checkpoints(run)):
         try:
-            verify(folder)
+            verify(folder, needs=needs)
         except CheckpointError as error:
             log.warning("%s; falling back to an older checkpoint", error)
         else:
@@ -186,16 +217,20 @@ def mark(run: Path, marker: Marker, step: int, facts: Mapping[str, float] | None
 
 def read_marker(run: Path, marker: Marker) -> int | None:
     """The step that a marker names; None without a marker, or when its checkpoint is gone."""
+    step = marked_step(run, marker)
+    return step if step is not None and step_folder(run, step).is_dir() else None
+
+
+def marked_step(run: Path, marker: Marker) -> int | None:
+    """The step that a marker names, whether its checkpoint is there or not."""
     path = run / f"{marker}.json"
     try:
-        name = json.loads(path.read_text(encoding="utf-8"))["checkpoint"]
+        return step_of(Path(str(read_json(path)["checkpoint"])))
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, CheckpointError) as error:
         log.warning("%s: damaged (%s); ignored", path, error)
         return None
-    folder = run / str(name)
-    return step_of(folder) if STEP.fullmatch(folder.name) and folder.is_dir() else None
 
 
 def find_adapter(path: Path) -> Path:
@@ -208,13 +243,15 @@ def find_adapter(path: Path) -> Path:
         raise CheckpointError(f"{path}: no such folder")
     if path.is_file():
         if path.name == ADAPTER:
-            return path.parent
+            return find_adapter(path.parent)
         if path.suffix == ".safetensors":
             return path
         raise CheckpointError(
             f"{path}: expected a .safetensors file, or a folder with {ADAPTER} in it"
         )
     if (path / ADAPTER).is_file():
+        if (path / MANIFEST).is_file():
+            verify_files(path, [ADAPTER])
         return path
     best = read_marker(path, "best")
     candidates = [
@@ -223,11 +260,10 @@ def find_adapter(path: Path) -> Path:
     ]
     for folder in candidates:
         try:
-            verify(folder)
+            verify_files(folder, [ADAPTER])
         except CheckpointError as error:
             log.warning("%s; trying another checkpoint", error)
-            continue
-        if (folder / ADAPTER).is_file():
+        else:
             return folder
     files = sorted(path.glob("*.safetensors"))
     if len(files) == 1 and not candidates:
@@ -259,7 +295,7 @@ def load_state(folder: Path, name: str) -> State:
                 "the weights beside it may still be used"
             )
     try:
-        structure = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        structure = read_json(folder / f"{name}.json")
         return unpack(structure, load_file(folder / f"{name}.safetensors"))
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CheckpointError(f"{folder / name}: damaged trainer state ({error})") from None

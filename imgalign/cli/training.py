@@ -37,10 +37,14 @@ def train(
     import reward_models
     from imgalign.config import find_config, load_config
     from imgalign.errors import ConfigError
-    from imgalign.train import TrainConfig, run
+    from imgalign.train import TrainConfig, find_rewards, run
 
     recipe = find_config(config)
     settings = load_config(TrainConfig, recipe, overrides or ())
+    own = recipe.parent if resume and recipe.name == "config.yaml" else None
+    out = out or own or Path("runs") / recipe.stem
+    if resume:
+        settings = find_rewards(settings, out)
     if settings.reward.path is None:
         raise ConfigError("reward.path: expected a reward model; add reward.path=runs/reward")
     held_out = settings.reward.held_out
@@ -48,7 +52,7 @@ def train(
         settings,
         reward=reward_models.load(settings.reward.path),
         held_out_reward=None if held_out is None else reward_models.load(held_out),
-        out=out or Path("runs") / recipe.stem,
+        out=out,
         resume=resume,
     )
     typer.echo(f"{result.folder}: {result.message}")

@@ -21,12 +21,21 @@ from imgalign.files import lock_folder, reporting_full_disk
 from imgalign.metrics import RunState, RunStatus, read_status, write_status
 from imgalign.policy import Policy, RewardModel
 from imgalign.train.config import RewardConfig, TrainConfig
-from imgalign.train.folder import CONFIG, begin, claim, run_prompts
+from imgalign.train.folder import CONFIG, begin, claim, prompts_to_use
 from imgalign.train.loop import OnStep, Rewards, Session, examine_policy, rng_apart
 from imgalign.train.prompts import load_prompts
+from imgalign.train.reward_record import find_rewards
 from imgalign.train.stopping import RunEnd, StopRequest
 
-__all__ = ["RewardConfig", "RunResult", "TrainConfig", "diagnose", "load_policy", "run"]
+__all__ = [
+    "RewardConfig",
+    "RunResult",
+    "TrainConfig",
+    "diagnose",
+    "find_rewards",
+    "load_policy",
+    "run",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +75,7 @@ def run(
     the result then says so. Errors are of `imgalign.errors`, and leave the newest checkpoint good.
     """
     claim(out, resume=resume)
-    prompts = run_prompts(out) if resume else load_prompts(settings.prompts)
+    prompts = prompts_to_use(out, settings, resume=resume)
     num_prompts = len(prompts.training)
     if settings.prompts_per_iteration > num_prompts:
         raise ConfigError(

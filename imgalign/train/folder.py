@@ -2,6 +2,7 @@
 
 runs/<name>/config.yaml      settings, so that the run can be repeated
             prompts.json     the prompts themselves: their file may be moved or edited later
+            rewards.json     where the rewards were and what they are: another may take their place
             metrics.jsonl    one object per iteration
             status.json      running, stopped, finished or failed; time left
             samples/         step-000010.png, ...
@@ -10,21 +11,54 @@ runs/<name>/config.yaml      settings, so that the run can be repeated
 """
 
 import json
+import logging
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from imgalign.checkpoint import checkpoints, latest_checkpoint, load_state
+import torch
+
+from imgalign.checkpoint import (
+    ADAPTER,
+    checkpoints,
+    latest_checkpoint,
+    load_state,
+    marked_step,
+    step_folder,
+    step_of,
+)
 from imgalign.config import dump_config, load_config
 from imgalign.errors import CheckpointError, ConfigError, InputError
-from imgalign.files import UNFINISHED, remove_unfinished, reporting_full_disk, write_atomically
-from imgalign.metrics import read_metrics
+from imgalign.files import (
+    UNFINISHED,
+    read_json,
+    remove_unfinished,
+    reporting_full_disk,
+    write_atomically,
+)
+from imgalign.metrics import read_metrics, read_status
 from imgalign.train.config import MAY_CHANGE, TrainConfig
-from imgalign.train.prompts import Prompts
+from imgalign.train.prompts import Prompts, PromptsConfig, load_prompts
+from imgalign.train.reward_record import REWARDS, recorded_rewards, same_rewards
 
 CONFIG = "config.yaml"
 PROMPTS = "prompts.json"
 METRICS = "metrics.jsonl"
+SAMPLES = "samples"
 STATE = "trainer"
+RESUMED = (ADAPTER, f"{STATE}.json", f"{STATE}.safetensors")
+"""The files of a checkpoint that training goes on from."""
+LARGEST_PROMPTS = 2**30
+"""Bytes. A million prompts are a tenth of it."""
+TRAINER_PARTS: dict[str, Any] = {
+    "step": int,
+    "learner": {"optimizer": {}, "ppo": {}},
+    "best": {},
+    "rng": {"cpu": torch.Tensor, "cuda": list},
+}
+"""What a trainer's state has at least: types by name."""
+
+log = logging.getLogger(__name__)
 
 
 def claim(out: Path, *, resume: bool) -> None:
@@ -58,28 +92,68 @@ def holds_work(out: Path) -> bool:
 
 
 def begin(out: Path, settings: TrainConfig, prompts: Prompts, *, resume: bool) -> Path | None:
-    """Write settings and prompts and return the checkpoint to go on from, if there is one.
+    """Write what a run keeps of its start; returns the checkpoint to go on from, if there is one.
 
     The caller holds the folder's lock. ConfigError where a resumed run would become another one;
-    CheckpointError where it has checkpoints and none verifies.
+    CheckpointError where its checkpoints are gone, or none verifies.
     """
-    remove_unfinished(out)
-    found = None
+    for place in (out, out / SAMPLES):
+        remove_unfinished(place)
+    found, now = None, recorded_rewards(settings.reward, out)
     if resume:
-        refuse_changes(load_config(TrainConfig, out / CONFIG), settings)
-        found = latest_checkpoint(out)
-        if found is None and checkpoints(out):
-            raise CheckpointError(
-                f"{out}: none of its {len(checkpoints(out))} checkpoints is whole; "
-                "start again in another folder"
-            )
+        before = load_config(TrainConfig, out / CONFIG)
+        refuse_changes(before, settings, proven=proven_equal(out, before, settings, prompts))
+        found = newest_of(out, before)
     with reporting_full_disk(out, "writing the settings"):
+        if not resume:
+            # Not beside the settings of another run, should this one be killed in between.
+            (out / PROMPTS).unlink(missing_ok=True)
         unfinished = out / f"{UNFINISHED}{CONFIG}"
         dump_config(settings, unfinished)
-        unfinished.replace(out / CONFIG)
-        if not resume:  # after the settings, by which `claim` knows that the folder is a run's
+        unfinished.replace(out / CONFIG)  # first: by it `claim` knows that the folder is a run's
+        write_atomically(out / REWARDS, json.dumps(now, indent=1) + "\n")
+        if not (out / PROMPTS).exists():
             write_atomically(out / PROMPTS, json.dumps(prompts._asdict(), indent=1) + "\n")
     return found
+
+
+def newest_of(out: Path, before: TrainConfig) -> Path | None:
+    """The checkpoint that a run goes on from; None for one that had not saved any.
+
+    CheckpointError where there were some and none is left: beginning at step 0 would lose what the
+    metrics tell of them.
+    """
+    found, named = latest_checkpoint(out, needs=RESUMED), marked_step(out, "latest")
+    if found is not None:
+        if named is not None and step_of(found) < named and not step_folder(out, named).exists():
+            log.warning(
+                "%s: latest.json names %s, which is gone; going on from %s",
+                out,
+                step_folder(out, named).name,
+                found.name,
+            )
+        return found
+    if checkpoints(out):
+        raise CheckpointError(
+            f"{out}: none of its {len(checkpoints(out))} checkpoints is whole; "
+            "start again in another folder"
+        )
+    status = read_status(out)
+    back_at_start = status is not None and (status.state, status.step) == ("finished", 0)
+    made = max((int(record["step"] or 0) for record in read_metrics(out / METRICS)), default=0)
+    if named is not None or (made > before.checkpoint_every and not back_at_start):
+        raise CheckpointError(
+            f"{out}: its checkpoints are gone, of {made} steps in {METRICS}, and resuming would "
+            "begin at step 0 and drop these; put them back, or start a new run in another folder"
+        )
+    return None
+
+
+def prompts_to_use(out: Path, settings: TrainConfig, *, resume: bool) -> Prompts:
+    """The prompts a run keeps, or for one without any work in it, those that its settings name."""
+    if resume and ((out / PROMPTS).exists() or holds_work(out)):
+        return run_prompts(out)
+    return load_prompts(settings.prompts)
 
 
 def run_prompts(run: Path) -> Prompts:
@@ -89,7 +163,7 @@ def run_prompts(run: Path) -> Prompts:
     """
     path = run / PROMPTS
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
+        kept = read_json(path, largest=LARGEST_PROMPTS)
         return Prompts(tuple(map(str, kept["training"])), tuple(map(str, kept["held_out"])))
     except FileNotFoundError:
         raise CheckpointError(
@@ -99,17 +173,36 @@ def run_prompts(run: Path) -> Prompts:
         raise CheckpointError(f"{path}: damaged ({error}); start a new run") from None
 
 
-def refuse_changes(before: TrainConfig, now: TrainConfig) -> None:
-    """ConfigError for the first setting that differs and may not."""
+def refuse_changes(before: TrainConfig, now: TrainConfig, *, proven: Collection[str] = ()) -> None:
+    """ConfigError for the first setting that differs and may not; `proven` ones mean the same."""
     old, new = flat(before.model_dump(mode="json")), flat(now.model_dump(mode="json"))
     for key in sorted(old.keys() | new.keys()):
-        if key.split(".")[0] in MAY_CHANGE or key == "held_out.patience":
+        if key.split(".")[0] in MAY_CHANGE or key == "held_out.patience" or key in proven:
             continue
         if old.get(key) != new.get(key):
             raise ConfigError(
                 f"{key}: the run began with {old.get(key)!r}, got {new.get(key)!r}; "
                 "resume with the old value, or start a new run"
             )
+
+
+def proven_equal(
+    out: Path, before: TrainConfig, now: TrainConfig, prompts: Prompts
+) -> frozenset[str]:
+    """Settings that may have another path, because what is there is what the run began with."""
+    proven = {f"reward.{key}" for key in same_rewards(out, now.reward)}
+    if before.prompts != now.prompts and files_are_there(now.prompts):
+        only_files = {"file": before.prompts.file, "held_out_file": before.prompts.held_out_file}
+        same_else = now.prompts.model_copy(update=only_files) == before.prompts
+        if same_else and load_prompts(now.prompts) == prompts:
+            proven |= {"prompts.file", "prompts.held_out_file"}
+    return frozenset(proven)
+
+
+def files_are_there(config: PromptsConfig) -> bool:
+    """Whether the files of prompts that the settings name can be read again."""
+    named = [path for path in (config.file, config.held_out_file) if path is not None]
+    return all(path.is_file() for path in named)
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -126,6 +219,25 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def load_trainer_state(checkpoint: Path) -> dict[str, Any]:
     """The trainer's part of a checkpoint; CheckpointError where it is not one."""
     state = load_state(checkpoint, STATE)
-    if not isinstance(state, dict) or not isinstance(state.get("step"), int):
-        raise CheckpointError(f"{checkpoint}: its trainer state is not one of a training run")
-    return state
+    missing = missing_parts(state, TRAINER_PARTS)
+    if not missing and (inside := state.get("inside")) is not None:
+        missing = missing_parts(inside, {"weights": list, "state": TRAINER_PARTS, "budget": float})
+    if missing:
+        raise CheckpointError(
+            f"{checkpoint}: its trainer state is not that of a training run ({missing[0]} is "
+            "missing or of another kind); resume from another checkpoint"
+        )
+    return dict(state)
+
+
+def missing_parts(state: Any, parts: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Names of the parts that nested state lacks, or has of another type."""
+    if not isinstance(state, dict):
+        return [prefix.rstrip(".") or "all of it"]
+    missing = []
+    for name, kind in parts.items():
+        if isinstance(kind, dict):
+            missing += missing_parts(state.get(name), kind, f"{prefix}{name}.")
+        elif not isinstance(state.get(name), kind):
+            missing.append(f"{prefix}{name}")
+    return missing

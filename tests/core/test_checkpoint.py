@@ -21,6 +21,7 @@ from imgalign.checkpoint import (
     mark,
     read_marker,
     remove_checkpoint,
+    remove_checkpoints_after,
     save_checkpoint,
     save_state,
     verify,
@@ -74,6 +75,66 @@ def test_every_kind_of_damage_is_one_clear_error(tmp_path, damage):
         verify(folder)
     assert "\n" not in str(caught.value)
     assert latest_checkpoint(tmp_path) is None
+
+
+@pytest.mark.parametrize("files", [{}, {ADAPTER: {}}, {"../a": {"bytes": 0, "sha256": ""}}, []])
+def test_a_manifest_that_vouches_for_nothing_verifies_nothing(tmp_path, files):
+    folder = save_checkpoint(tmp_path, 1, write=write_adapter)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"files": files}))
+    with pytest.raises(CheckpointError, match="step-000001"):
+        verify(folder)
+    with pytest.raises(CheckpointError, match="step-000001"):
+        find_adapter(folder)
+    assert latest_checkpoint(tmp_path) is None
+
+
+def test_a_file_that_is_needed_must_be_listed(tmp_path):
+    folder = save_checkpoint(tmp_path, 1, write=write_adapter)
+    save_state(folder, "trainer", {})
+    verify(folder)  # notes beside the weights are nobody's business
+    with pytest.raises(CheckpointError, match=r"trainer.json: not listed in manifest.json"):
+        verify(folder, needs=[ADAPTER, "trainer.json"])
+    assert latest_checkpoint(tmp_path, needs=["trainer.json"]) is None
+    assert latest_checkpoint(tmp_path, needs=[ADAPTER]) == folder
+
+
+def test_a_checkpoint_under_the_name_of_another_step_is_refused(tmp_path):
+    save_checkpoint(tmp_path, 1, write=write_adapter).rename(tmp_path / "step-000002")
+    with pytest.raises(CheckpointError, match="step-000002: holds step 1"):
+        verify(tmp_path / "step-000002")
+
+
+def test_a_checkpoint_named_directly_is_verified(tmp_path):
+    folder = save_checkpoint(tmp_path / "run", 1, write=write_adapter)
+    content = bytearray((folder / ADAPTER).read_bytes())
+    content[-1] ^= 1
+    (folder / ADAPTER).write_bytes(content)
+    for named in (folder, folder / ADAPTER):
+        with pytest.raises(CheckpointError, match="SHA-256 differs"):
+            find_adapter(named)
+
+
+def test_weights_may_be_used_without_the_trainers_state_that_was_saved_with_them(tmp_path):
+    def write(folder: Path) -> None:
+        write_adapter(folder)
+        save_state(folder, "trainer", {})
+
+    folder = save_checkpoint(tmp_path / "run", 1, write=write)
+    (folder / "trainer.json").unlink()
+    shared = folder.rename(tmp_path / "shared with a friend")
+    assert find_adapter(shared) == shared
+
+
+def test_markers_of_checkpoints_that_are_gone_go_too(tmp_path):
+    for step in (1, 2):
+        save_checkpoint(tmp_path, step, write=write_adapter)
+    mark(tmp_path, "best", 2)
+    remove_checkpoints_after(tmp_path, 1)
+    assert read_marker(tmp_path, "latest") == 1
+    assert not (tmp_path / "best.json").exists()
+    remove_checkpoints_after(tmp_path, 0)
+    assert not list(tmp_path.iterdir())
 
 
 def test_older_checkpoints_go_only_beyond_keep_and_the_best_one_stays(tmp_path):

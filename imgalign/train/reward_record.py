@@ -1,0 +1,97 @@
+"""Which rewards a run maximises and trusts: kept by what they are, found again where they lie now.
+
+rewards.json of a run: `{"path": {"name": "runs/reward", "beside": "../reward", "sha256": "5e.."}}`,
+and `held_out` beside `path` where the run has another reward for that. `beside` leads there from
+the run's folder, so that a project can be moved. A reward that is no folder is known by its name.
+Left out: loading one.
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from imgalign.errors import CheckpointError, ConfigError
+from imgalign.files import read_json, sha256
+from imgalign.train.config import RewardConfig, TrainConfig
+
+REWARDS = "rewards.json"
+SCORING = (".json", ".safetensors", ".bin", ".pt")
+"""Files that decide a score, whatever else lies beside them."""
+REPORT = "report.json"
+"""What a fit tells of itself; it decides nothing."""
+
+Role = Literal["path", "held_out"]
+
+
+def recorded_rewards(reward: RewardConfig, run: Path) -> dict[str, dict[str, str]]:
+    """What rewards.json holds of the rewards as they lie there now."""
+    found = {}
+    for role in get_args(Role):
+        name = getattr(reward, role)
+        if name is not None and (known := reward_hash(name)) is not None:
+            beside = os.path.relpath(name, run.resolve())
+            found[role] = {"name": str(name), "beside": beside, "sha256": known}
+    return found
+
+
+def same_rewards(run: Path, reward: RewardConfig) -> frozenset[str]:
+    """Which rewards are, by their content, those that the run began with.
+
+    ConfigError for one whose content is another.
+    """
+    same, before = set(), read_rewards(run)
+    for role, kept in before.items():
+        name = getattr(reward, role)
+        if name is None:
+            continue
+        now = reward_hash(name)
+        if now is not None and now != kept["sha256"]:
+            raise ConfigError(
+                f"reward.{role}: {name} holds another reward than the run began with (SHA-256 "
+                f"{kept['sha256'][:8]}, now {now[:8]}); put that one back, or start a new run"
+            )
+        if now is not None:
+            same.add(role)
+    return frozenset(same)
+
+
+def find_rewards(settings: TrainConfig, run: Path) -> TrainConfig:
+    """Settings to resume with: a reward that is not where they say is looked for near the run."""
+    found: dict[str, str] = {}
+    for role, kept in read_rewards(run).items():
+        name, near = getattr(settings.reward, role), Path(os.path.normpath(run / kept["beside"]))
+        if name is not None and not Path(name).exists() and reward_hash(near) == kept["sha256"]:
+            found[role] = str(near)
+    return settings.model_copy(update={"reward": settings.reward.model_copy(update=found)})
+
+
+def read_rewards(run: Path) -> Mapping[Role, dict[str, str]]:
+    """rewards.json; empty where a run has none, CheckpointError where it is damaged."""
+    path = run / REWARDS
+    try:
+        kept: Any = read_json(path)
+        return {
+            role: {key: str(kept[role][key]) for key in ("beside", "sha256")}
+            for role in get_args(Role)
+            if role in kept
+        }
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: damaged ({error}); start a new run") from None
+
+
+def reward_hash(reward: str | Path) -> str | None:
+    """SHA-256 over the files of a reward's folder that decide its scores; None for a mere name."""
+    folder = Path(reward)
+    if not folder.is_dir():
+        return None
+    paths = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix in SCORING and path.name != REPORT and path.is_file()
+    ]
+    lines = [f"{path.relative_to(folder).as_posix()} {sha256(path)}\n" for path in paths]
+    return hashlib.sha256("".join(lines).encode()).hexdigest() if lines else None
