@@ -77,7 +77,7 @@ def read_rewards(run: Path) -> Mapping[Role, dict[str, str]]:
             for role in get_args(Role)
             if role in kept
         }
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: damaged ({error}); start a new run") from None
