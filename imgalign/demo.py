@@ -65,8 +65,12 @@ class DemoConfig(Config):
     num_annotators: PositiveInt = 4
     """Simulated people of one taste; each ranks everything."""
 
-    steps: PositiveInt = 20
-    """Denoising steps of candidates and of the comparison."""
+    candidate_steps: PositiveInt = 10
+    """Denoising steps of candidates: as in training, so that the reward is learned from images of
+    the kind that it will score."""
+
+    comparison_steps: PositiveInt = 20
+    """Denoising steps of the comparison, as `imgalign generate` has it."""
 
     num_evaluation_prompts: PositiveInt = 48
     """Held-out prompts of the comparison."""
@@ -191,7 +195,8 @@ def go(
 
     journal.write(done)
     with Store.open(f"sqlite:///{out}/imgalign.db", images=out / "images", seed=seed) as store:
-        making = f"candidates --storybook-prompts {settings.num_prompts} {where}"
+        amount = f"--storybook-prompts {settings.num_prompts} --steps {settings.candidate_steps}"
+        making = f"candidates {amount} {where}"
         say(1, "Generate candidates", making, before=done >= 1)
         if done < 1:
             make_candidates(store, settings, seed=seed)
@@ -237,7 +242,7 @@ def make_candidates(store: Store, settings: DemoConfig, *, seed: int) -> None:
             chosen_prompts((), None, otherwise=settings.num_prompts),
             per_prompt=settings.images_per_prompt,
             first_seed=1_000 * (seed % 1_000),  # the comparison's begin at a million
-            steps=settings.steps,
+            steps=settings.candidate_steps,
             guidance_scale=1.0,
             eta=1.0,
             overlap=settings.num_annotators,
@@ -293,7 +298,7 @@ def compare(
             aligned=folder,
             num_prompts=settings.num_evaluation_prompts,
             images_per_prompt=settings.evaluation_images_per_prompt,
-            steps=settings.steps,
+            steps=settings.comparison_steps,
             seed=seed,
         ),
         gold=gold_of(group),

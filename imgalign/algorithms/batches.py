@@ -23,8 +23,10 @@ class MicroBatch:
     steps: Int[Tensor, " s"]
     advantages: Float[Tensor, "b s"]
     mask: Bool[Tensor, "b s"]
-    num_transitions: int
-    """Of the whole minibatch that this is a part of: the loss is a mean over these."""
+    weights: Float[Tensor, " s"]
+    """How many steps of the trajectory each of these stands for: 1 unless some were left out."""
+    total_weight: float
+    """Of all transitions of the minibatch that this is a part of: the loss is a mean over these."""
     epoch: int
     """Inner epoch; the KL is reported from epoch 0, the nearest to the policy that sampled."""
 
@@ -36,13 +38,13 @@ class Tally:
     steps_per_trajectory: float
     """Mean number of steps with a density, to scale a mean over steps to a trajectory."""
     sums: dict[str, float] = field(default_factory=dict)
-    count: int = 0
-    first_count: int = 0
+    count: float = 0.0
+    first_count: float = 0.0
     log_ratio_max: float = 0.0
 
     def add(self, stats: dict[str, Tensor], micro: MicroBatch) -> None:
         """Take in what `ppo_loss` said of one micro-batch."""
-        count = int(micro.mask.sum())
+        count = (micro.mask * micro.weights).sum().item()
         self.count += count
         self.log_ratio_max = max(self.log_ratio_max, stats["log_ratio_max"].item())
         for name in ("surrogate", "clip_fraction", "approx_kl", "entropy"):
@@ -68,7 +70,7 @@ class Tally:
             "entropy_per_step": self._mean("entropy", self.count),
         }
 
-    def _mean(self, name: str, count: int) -> float:
+    def _mean(self, name: str, count: float) -> float:
         return self.sums.get(name, 0.0) / count if count else 0.0
 
 
@@ -105,8 +107,44 @@ def choose_steps(
     return steps[picked.sort().values]
 
 
+def deal_steps(
+    each: Sequence[Int[Tensor, " s"]],
+    *,
+    credited_steps: int,
+    kl_steps: int,
+    generator: torch.Generator,
+) -> list[tuple[Int[Tensor, " n"], Float[Tensor, " n"]]]:
+    """Of the steps of each trajectory all that are credited, and `kl_steps` of the others.
+
+    With them go their weights: 1 for the credited ones, and for the others how many steps each
+    stands for, so that a weighted sum has the expectation of the sum over all steps. The others are
+    dealt out like cards, so that none comes twice before all have come once.
+    """
+    orders: dict[int, Tensor] = {}
+    dealt, cards = [], 0
+    for steps in each:
+        first, rest = steps[steps < credited_steps], steps[steps >= credited_steps]
+        count, num_rest = min(kl_steps, len(rest)), len(rest)
+        if num_rest and num_rest not in orders:
+            orders[num_rest] = torch.randperm(num_rest, generator=generator)
+        if num_rest:
+            hand = orders[num_rest][(cards + torch.arange(count)) % num_rest].sort().values
+            rest = rest[hand]
+            cards += count
+        weights = torch.ones(len(first) + count)
+        weights[len(first) :] = num_rest / max(count, 1)
+        dealt.append((torch.cat([first, rest]), weights))
+    return dealt
+
+
 def micro_batch(
-    assessment: Assessment, number: int, steps: Int[Tensor, " s"], count: int, epoch: int
+    assessment: Assessment,
+    number: int,
+    steps: Int[Tensor, " s"],
+    weights: Float[Tensor, " s"],
+    *,
+    total_weight: float,
+    epoch: int,
 ) -> MicroBatch:
     """Some steps of one trajectory of the batch, on the trajectory's device."""
     trajectory = assessment.batch[number]
@@ -117,7 +155,8 @@ def micro_batch(
         steps=steps,
         advantages=assessment.advantages[number].to(device)[:, steps],
         mask=trajectory.mask[:, steps],
-        num_transitions=count,
+        weights=weights.to(device),
+        total_weight=total_weight,
         epoch=epoch,
     )
 

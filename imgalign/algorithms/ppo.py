@@ -33,6 +33,7 @@ from imgalign.algorithms.batches import (
     Assessment,
     MicroBatch,
     choose_steps,
+    deal_steps,
     masked,
     micro_batch,
     prompt_features,
@@ -113,6 +114,12 @@ class PPOConfig(Config):
     decide what the image will be, while the gradients of later ones are many times as large and
     nearly all noise: see docs/adr/0006. The KL counts at every step."""
 
+    kl_steps: PositiveInt | None = None
+    """How many of the steps without credit are scored again for their KL, in each batch of images
+    that was sampled together; null is all of them. They are dealt out anew in each iteration, each
+    counting for those that are left out, so the KL stays right on average and an update takes less
+    time. Only with credited_steps."""
+
     num_steps: PositiveInt | None = None
     """Learn from this many steps of each trajectory, drawn anew per iteration; null is all."""
 
@@ -137,6 +144,10 @@ class PPOConfig(Config):
             raise ValueError(
                 "credited_steps and num_steps: most of the steps drawn would have no reward to "
                 "learn from; give one of them"
+            )
+        if self.kl_steps is not None and self.credited_steps is None:
+            raise ValueError(
+                "kl_steps: every step is credited and pays for its KL; give it with credited_steps"
             )
         if self.running_min_count > self.running_window:
             raise ValueError("running_min_count: expected at most running_window")
@@ -275,23 +286,35 @@ class PPO:
             choose_steps(trajectory.mask, self.config.num_steps, generator=generator)
             for trajectory in assessment.batch
         ]
+        weighted = [(steps, torch.ones(len(steps))) for steps in chosen]
+        if self.config.credited_steps is not None and self.config.kl_steps is not None:
+            weighted = deal_steps(
+                chosen,
+                credited_steps=self.config.credited_steps,
+                kl_steps=self.config.kl_steps,
+                generator=generator,
+            )
+        size = self.config.steps_per_pass
         parts = [
-            (number, steps)
-            for number, each in enumerate(chosen)
-            for steps in torch.split(each, self.config.steps_per_pass)
+            (number, steps, weights)
+            for number, each in enumerate(weighted)
+            for steps, weights in zip(*(torch.split(part, size) for part in each), strict=True)
             if len(steps)
         ]
         for epoch in range(self.config.inner_epochs):
             order = torch.randperm(len(parts), generator=generator)
             for share in order.tensor_split(self.config.minibatches):
                 picked = [parts[index] for index in share.tolist()]
-                count = sum(
-                    int(assessment.batch[number].mask[:, steps].sum()) for number, steps in picked
+                total = sum(
+                    (assessment.batch[number].mask[:, steps].cpu() * weights).sum().item()
+                    for number, steps, weights in picked
                 )
-                if count:
+                if total:
                     yield [
-                        micro_batch(assessment, number, steps, count, epoch)
-                        for number, steps in picked
+                        micro_batch(
+                            assessment, number, steps, weights, total_weight=total, epoch=epoch
+                        )
+                        for number, steps, weights in picked
                     ]
 
     def loss(
@@ -345,18 +368,18 @@ def ppo_loss(
         ppo_clip_loss(log_prob, old_log_prob, micro.advantages, clip_nats=clip_nats), mask
     )
     kl = masked(kl_divergence(current, pretrained), mask)
-    share = micro.num_transitions * num_elements
-    loss = (surrogate.sum() + kl_coefficient * kl.sum()) / share
+    weights = micro.weights
+    loss = ((surrogate + kl_coefficient * kl) * weights).sum() / (micro.total_weight * num_elements)
     with torch.no_grad():
         log_ratio = masked(log_prob - old_log_prob, mask)
         stats = {
-            "surrogate": surrogate.detach().sum(),
-            "kl": kl.detach().sum(),
-            "clip_fraction": (log_ratio.abs() > clip_nats).sum(),
+            "surrogate": (surrogate.detach() * weights).sum(),
+            "kl": (kl.detach() * weights).sum(),
+            "clip_fraction": ((log_ratio.abs() > clip_nats) * weights).sum(),
             # Schulman's k3 estimate of KL(old || new): unbiased and never negative.
-            "approx_kl": (log_ratio.expm1() - log_ratio).sum(),
+            "approx_kl": ((log_ratio.expm1() - log_ratio) * weights).sum(),
             "log_ratio_max": log_ratio.abs().max(),
-            "entropy": masked(current.entropy(), mask).sum(),
+            "entropy": (masked(current.entropy(), mask) * weights).sum(),
         }
     return loss, stats
 

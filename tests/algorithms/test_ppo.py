@@ -101,7 +101,8 @@ def test_the_kl_has_a_gradient_once_weights_moved():
             steps=micro.steps,
             advantages=torch.zeros_like(micro.advantages),
             mask=micro.mask,
-            num_transitions=micro.num_transitions,
+            weights=micro.weights,
+            total_weight=micro.total_weight,
             epoch=0,
         )
         ppo_loss(policy, silent, config=PPOConfig(), kl_coefficient=3.0)[0].backward()
@@ -153,7 +154,7 @@ def test_every_pair_of_images_and_step_comes_once_per_epoch():
         ]
         assert sorted(seen) == [(seed, step) for seed in (0, 4) for step in range(5)]
     for minibatch in minibatches:
-        assert sum(micro.mask.numel() for micro in minibatch) == minibatch[0].num_transitions
+        assert sum(micro.mask.numel() for micro in minibatch) == minibatch[0].total_weight
 
 
 def test_the_clip_stops_a_step_that_has_moved_far_enough():
@@ -177,7 +178,8 @@ def test_the_clip_stops_a_step_that_has_moved_far_enough():
             steps=micro.steps,
             advantages=torch.full_like(micro.advantages, advantage),
             mask=micro.mask,
-            num_transitions=2,
+            weights=torch.ones(1),
+            total_weight=2,
             epoch=0,
         )
         loss, stats = ppo_loss(policy, far, config=PPOConfig(clip_nats=1.0), kl_coefficient=0.0)
@@ -210,6 +212,7 @@ def test_one_limit_under_two_names_is_an_error_and_survives_a_round_trip(tmp_pat
         ["kl.target_nats=1.0", "kl.coefficient=0.0"],
         ["clip_nats=-1.0"],
         ["credited_steps=3", "num_steps=2"],
+        ["kl_steps=2"],
         ["kl.coefficient=.inf"],
     ],
 )

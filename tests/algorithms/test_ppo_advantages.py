@@ -9,6 +9,7 @@ from ppo_batches import micros, sample
 from random_walk import RandomWalk
 from torch.testing import assert_close
 
+from imgalign.algorithms.batches import deal_steps
 from imgalign.algorithms.ppo import PPO, KLConfig, PPOConfig, measure_kl, ppo_loss
 from imgalign.policy import Trajectory
 
@@ -32,6 +33,55 @@ def test_only_credited_steps_learn_from_the_reward_and_all_pay_for_their_kl():
     pull = gradient(None, 1.0) - whole
     assert_close(gradient(2, 1.0) - first_two, pull)
     assert pull[2:].abs().min() > 0
+
+
+def test_the_kl_of_some_steps_stands_for_that_of_all_on_average():
+    def pull(kl_steps: int | None, seed: int) -> tuple[torch.Tensor, float]:
+        policy = RandomWalk(num_steps=6)
+        with torch.no_grad():
+            policy.shift.copy_(
+                0.1 * torch.arange(1.0, 7.0).view(6, *[1] * (policy.shift.dim() - 1))
+            )
+        config = PPOConfig(credited_steps=1, kl_steps=kl_steps)
+        ppo = PPO(config, seed=0)
+        batch, rewards = sample(policy)
+        assessment = ppo.assess(policy, batch, rewards)
+        tally = assessment.tally()
+        generator = torch.Generator().manual_seed(seed)
+        (minibatch,) = ppo.minibatches(assessment, generator=generator)
+        for micro in minibatch:
+            loss, stats = ppo_loss(policy, micro, config=config, kl_coefficient=1.0)
+            loss.backward()
+            tally.add(stats, micro)
+        assert policy.shift.grad is not None
+        return policy.shift.grad, tally.kl_nats
+
+    whole, whole_kl = pull(None, 0)
+    everything, everything_kl = pull(5, 0)
+    assert_close(everything, whole)
+    assert everything_kl == pytest.approx(whole_kl)
+    some = [pull(2, seed) for seed in range(60)]
+    mean = torch.stack([gradient for gradient, _ in some]).mean(dim=0)
+    # The mean of 60 draws, of which each leaves out one step in five.
+    assert_close(mean, whole, rtol=0.2, atol=2e-3)
+    assert sum(kl for _, kl in some) / len(some) == pytest.approx(whole_kl, rel=0.1)
+
+
+def test_steps_are_dealt_out_such_that_none_comes_twice_before_all_have_come():
+    each = [torch.arange(9)] * 4
+    dealt = deal_steps(
+        each, credited_steps=3, kl_steps=3, generator=torch.Generator().manual_seed(1)
+    )
+    for steps, weights in dealt:
+        assert steps[:3].tolist() == [0, 1, 2]
+        assert weights.tolist() == [1, 1, 1, 2, 2, 2]
+    hands = [set(steps[3:].tolist()) for steps, _ in dealt]
+    assert hands[0] | hands[1] == hands[2] | hands[3] == set(range(3, 9))
+    generous = deal_steps(
+        each, credited_steps=3, kl_steps=99, generator=torch.Generator().manual_seed(1)
+    )
+    assert all(steps.tolist() == list(range(9)) for steps, _ in generous)
+    assert all(weights.tolist() == [1] * 9 for _, weights in generous)
 
 
 def test_the_size_of_advantages_is_of_those_that_are_used():
