@@ -101,7 +101,7 @@ def test_resuming_also_restores_the_global_generator_for_those_who_draw_from_it(
 
 
 def test_a_killed_run_resumes_to_the_same_weights(tmp_path, whole_run):
-    out, script = tmp_path / "run", Path(__file__).with_name("train_child.py")
+    out, script = tmp_path / "run", Path(__file__).parents[1] / "stand_ins" / "train_child.py"
     root = Path(__file__).parents[2]
     with subprocess.Popen(
         [sys.executable, str(script), str(out)],

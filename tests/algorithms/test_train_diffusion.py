@@ -1,6 +1,8 @@
 """Claims: on a real, tiny diffusion pipeline the reward rises, the ratio starts at exactly 1, a
 resumed run is the uninterrupted one, and what is saved is what plain diffusers loads."""
 
+from typing import Any
+
 import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
@@ -63,14 +65,14 @@ def test_the_reward_rises_on_prompts_that_are_learned_and_on_held_out_ones(
         seed=1,
     )
     result = train.run(settings, reward=Brightness(), out=tmp_path / "run")
-    records = read_metrics(result.folder / "metrics.jsonl")
+    records: list[dict[str, Any]] = [*read_metrics(result.folder / "metrics.jsonl")]
     # The reward's deviation between images is 0.007: both rise by several of them.
     assert records[-1]["reward_mean"] > records[1]["reward_mean"] + 0.03
     assert records[-1]["held_out_reward"] > records[0]["held_out_reward"] + 0.03
 
 
 def test_before_every_first_update_the_ratio_is_exactly_1_and_at_the_start_the_kl_is_0(run):
-    records = read_metrics(run.folder / "metrics.jsonl")[1:]
+    records: list[dict[str, Any]] = read_metrics(run.folder / "metrics.jsonl")[1:]
     assert [record["log_ratio_max"] for record in records] == [0.0, 0.0, 0.0]
     assert records[0]["kl"] == 0.0
     assert records[-1]["kl"] > 0.01

@@ -7,6 +7,7 @@ import math
 import os
 import resource
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,6 +32,10 @@ from imgalign.errors import CheckpointError, StorageFullError
 
 def write_adapter(folder: Path) -> None:
     save_file({"weight": torch.arange(6.0)}, folder / ADAPTER)
+
+
+def write_note(folder: Path) -> None:
+    (folder / "a").write_bytes(b"abc")
 
 
 def names(run: Path) -> list[str]:
@@ -171,7 +176,7 @@ def test_what_a_crash_left_half_written_is_removed_by_the_next_save(tmp_path):
 
 
 def test_saving_the_same_step_again_replaces_it(tmp_path):
-    save_checkpoint(tmp_path, 1, write=lambda folder: (folder / "a").write_text("old") and None)
+    save_checkpoint(tmp_path, 1, write=write_note)
     folder = save_checkpoint(tmp_path, 1, write=write_adapter)
     verify(folder)
     assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", ADAPTER]
@@ -261,7 +266,7 @@ def test_a_real_file_size_limit_while_saving_loses_nothing(tmp_path, writer):
 
 def test_state_comes_back_equal_bit_for_bit(tmp_path):
     shared = torch.arange(12.0).reshape(3, 4)
-    state = {
+    state: dict[str, Any] = {
         "optimizer": {0: {"step": torch.tensor(3.0), "exp_avg": shared[:, 1]}, 7: {}},
         "betas": (0.9, 0.999),
         "scores": [0.1 + 0.2, -0.0, math.inf, 1e-308, 5, True, None, "größer"],
@@ -354,7 +359,7 @@ def test_a_damaged_marker_is_ignored(tmp_path, content):
 
 
 def test_the_manifest_is_plain_json_with_size_and_hash(tmp_path):
-    folder = save_checkpoint(tmp_path, 1, write=lambda folder: (folder / "a").write_bytes(b"abc"))
+    folder = save_checkpoint(tmp_path, 1, write=write_note)
     manifest = json.loads((folder / "manifest.json").read_text())
     # SHA-256 of "abc" is the example in FIPS 180-2.
     digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -184,12 +184,15 @@ def test_swapping_the_sides_turns_the_win_rate_around():
 
 
 def test_the_order_in_which_a_pair_is_shown_changes_nothing():
-    pairs = {
-        "prompts": [f"{i}" for i in range(9)],
-        "base": [flat(10 * i) for i in range(9)],
-        "aligned": [flat(200 - 15 * i) for i in range(9)],
-    }
-    one, other = (Judge(**pairs, seed=seed).scores(brightness, name="gold") for seed in (0, 1))
+    prompts = [f"{i}" for i in range(9)]
+    base = [flat(10 * i) for i in range(9)]
+    aligned = [flat(200 - 15 * i) for i in range(9)]
+    one, other = (
+        Judge(prompts=prompts, base=base, aligned=aligned, seed=seed).scores(
+            brightness, name="gold"
+        )
+        for seed in (0, 1)
+    )
     assert one == other
     assert one[3] == pytest.approx((30 / 255, 155 / 255))
 

@@ -1,4 +1,5 @@
 import logging
+import os
 import subprocess
 import sys
 
@@ -77,7 +78,7 @@ def test_with_the_instructions_of_a_laptop_auto_is_float32_and_forced_bfloat16_w
     )
     result = subprocess.run(
         [sys.executable, "-c", program],
-        env={**environment.os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},
         capture_output=True,
         text=True,
         check=True,
@@ -116,7 +117,7 @@ def test_what_is_computed_in_is_said_once(monkeypatch, caplog):
     ],
 )
 def test_threads_are_as_many_as_the_container_owns(tmp_path, files, quota, monkeypatch):
-    monkeypatch.setattr(environment.os, "sched_getaffinity", lambda _: set(range(64)))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
     monkeypatch.setattr(environment, "_siblings", lambda cpu: f"{cpu % 32}")
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -132,7 +133,7 @@ def test_threads_are_settled_before_torch_is_loaded_and_what_the_user_set_stays(
     )
     inherited = {
         name: value
-        for name, value in environment.os.environ.items()
+        for name, value in os.environ.items()
         if name not in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
     }
 

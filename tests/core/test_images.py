@@ -5,6 +5,7 @@ import os
 import struct
 import zlib
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import pytest
@@ -128,7 +129,10 @@ def test_the_orientation_in_exif_is_applied(format, orientation):
     for _ in range(3):  # every transposition but a quarter turn undoes itself; four of these do
         if orientation in UPRIGHT:
             stored = stored.transpose(UPRIGHT[orientation])
-    options = {"WEBP": {"lossless": True}, "JPEG": {"quality": 100, "subsampling": 0}}
+    options: dict[str, Any] = {
+        "WEBP": {"lossless": True},
+        "JPEG": {"quality": 100, "subsampling": 0},
+    }
     content = encoded(stored, format, exif=exif(orientation), **options.get(format, {}))
     found = np.asarray(decode_image(content), dtype=int)
     assert found.shape == (16, 32, 3)

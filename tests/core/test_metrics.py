@@ -94,15 +94,17 @@ def test_a_damaged_status_is_none(tmp_path, content):
 
 
 def test_without_a_terminal_progress_is_one_plain_line_per_step():
-    console = Console(file=io.StringIO(), force_terminal=False)
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=False)
     with ProgressLine(4, console=console) as progress:
         progress.advance(1, {"reward": 0.25, "kl": 1.0}, eta_seconds=90.0)
-    assert console.file.getvalue() == "step 1/4  reward 0.25  kl 1  1.5 min left\n"
+    assert file.getvalue() == "step 1/4  reward 0.25  kl 1  1.5 min left\n"
 
 
 def test_on_a_terminal_progress_is_a_bar():
-    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=True, width=120)
     with ProgressLine(4, done=1, console=console) as progress:
         progress.advance(2, {"reward": 0.25}, eta_seconds=90.0)
-    assert "2/4" in console.file.getvalue()
-    assert "reward 0.25" in console.file.getvalue()
+    assert "2/4" in file.getvalue()
+    assert "reward 0.25" in file.getvalue()

@@ -28,7 +28,7 @@ def policy(tiny_pipeline: StableDiffusionPipeline) -> DiffusionPolicy:
 def move_weights(policy: DiffusionPolicy, *, by: float = 0.05) -> None:
     generator = torch.Generator().manual_seed(0)
     for parameter in policy.trainable_parameters():
-        parameter += by * torch.randn(parameter.shape, generator=generator)
+        parameter.add_(by * torch.randn(parameter.shape, generator=generator))
 
 
 def make_policy(folder: Path, config: PolicyConfig = FEW_STEPS, **settings) -> DiffusionPolicy:

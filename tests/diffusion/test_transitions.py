@@ -3,6 +3,7 @@ import itertools
 import pytest
 import torch
 from diffusers import DDIMScheduler
+from torch import Tensor
 from torch.testing import assert_close
 
 from imgalign.diffusion.transitions import ddim_schedule, ddim_step, transition_std
@@ -106,10 +107,19 @@ def test_steps_without_noise_are_masked():
 
 def test_half_precision_inputs_are_widened_before_the_arithmetic():
     output, sample = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    alphas = {"alpha_bar": torch.tensor([0.3]), "alpha_bar_prev": torch.tensor([0.5])}
-    settings = {**alphas, "eta": 1.0, "prediction_type": "epsilon"}
-    low = ddim_step(output.bfloat16(), sample.bfloat16(), **settings)
-    widened = ddim_step(output.bfloat16().float(), sample.bfloat16().float(), **settings)
+
+    def step(output: Tensor, sample: Tensor) -> tuple[Tensor, Tensor]:
+        return ddim_step(
+            output,
+            sample,
+            alpha_bar=torch.tensor([0.3]),
+            alpha_bar_prev=torch.tensor([0.5]),
+            eta=1.0,
+            prediction_type="epsilon",
+        )
+
+    low = step(output.bfloat16(), sample.bfloat16())
+    widened = step(output.bfloat16().float(), sample.bfloat16().float())
     assert low[0].dtype == low[1].dtype == torch.float32
     assert torch.equal(low[0], widened[0])
 

@@ -106,10 +106,13 @@ def old_store(url: str) -> str:
             add("items", (item, f"i{item}", "default", f"prompt {item}", "s", 2, MOMENT + "0"))
             add("candidates", *((f"i{item}", k, f"p{k}") for k in range(2)))
         shown = [("i0", "Ada"), ("i0", "ada"), ("i1", "Ada"), ("i2", "Ada"), ("i0", "ADA")]
-        for item, name in shown:
-            order = (1, 0) if name == "ada" else (0, 1)
-            add("assignments", (item, name, MOMENT + "0", MOMENT + "9", None))
-            add("views", *((f"t{item}{name}{k}", item, name, k, order[k]) for k in (0, 1)))
+        for shown_item, viewer in shown:
+            places = (1, 0) if viewer == "ada" else (0, 1)
+            add("assignments", (shown_item, viewer, MOMENT + "0", MOMENT + "9", None))
+            views = (
+                (f"t{shown_item}{viewer}{k}", shown_item, viewer, k, places[k]) for k in (0, 1)
+            )
+            add("views", *views)
         judged = [
             # sequence, ranking, item, annotator, key, attempt, order
             (1, "r1", "i0", "Ada", "k", 0, "[0, 1]"),
@@ -118,8 +121,8 @@ def old_store(url: str) -> str:
             (4, "r4", "i1", "Ada", "k4", 0, "[0, 1]"),
             (5, "r5", "i0", "ADA", "k5", 0, "[0, 1]"),
         ]
-        for sequence, ranking, item, name, key, attempt, order in judged:
-            row = (sequence, ranking, item, name, key, attempt, "ranked", None, order)
+        for sequence, ranking, rated, rater, key, attempt, order in judged:
+            row = (sequence, ranking, rated, rater, key, attempt, "ranked", None, order)
             add("rankings", (*row, "[[0], [1]]", None, f"{MOMENT}{sequence}"))
         add("undos", ("r2", MOMENT + "3"))
     engine.dispose()

@@ -1,5 +1,6 @@
 import math
 from collections.abc import Callable
+from typing import Any
 
 import choix
 import numpy as np
@@ -36,7 +37,7 @@ def wins(num: dict[str, int]) -> list[Ordering]:
     return [ordering(text, str(index)) for index, text in enumerate(texts)]
 
 
-def random_rankings(num: int, num_items: int, *, size: int, seed: int) -> list[tuple[int, ...]]:
+def random_rankings(num: int, num_items: int, *, size: int, seed: int) -> Any:
     rng = np.random.default_rng(seed)
     worth = rng.normal(size=num_items)
     found = []

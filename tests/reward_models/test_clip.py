@@ -132,6 +132,7 @@ def test_bad_input_is_refused(reward, prompts, samples, message):
 def test_a_saved_reward_scores_the_same_after_loading(reward, saved):
     samples = make_samples()
     loaded = reward_models.load(saved)
+    assert isinstance(loaded, ClipReward)
     assert_close(
         loaded.score(prompts=PROMPTS, samples=samples),
         reward.score(prompts=PROMPTS, samples=samples),

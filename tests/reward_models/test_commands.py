@@ -32,7 +32,7 @@ def where(tmp_path_factory, unsynced):
     folder = tmp_path_factory.mktemp("store")
     url = f"sqlite:///{folder}/imgalign.db"
     generator = torch.Generator().manual_seed(0)
-    redness = {}
+    redness, of_item = {}, {}
     with Store.open(url, images=folder / "images", seed=0) as store:
         for number in range(NUM_PROMPTS):
             prompt, ids = f"a red fox {number}", []
@@ -42,7 +42,7 @@ def where(tmp_path_factory, unsynced):
                 ids.append(store.add_image(encode_image(colour.expand(3, 16, 16)), made))
                 redness[ids[-1]] = float(colour[0] - colour[1:].mean())
             item = store.add_item(prompt, ids, source="test")
-            redness[item] = [redness[image] for image in ids]
+            of_item[item] = [redness[image] for image in ids]
         store.add_annotator("ann")
         while (shown := store.next_item("ann")) is not None:
             store.submit(
@@ -51,7 +51,7 @@ def where(tmp_path_factory, unsynced):
                     item_id=shown.item_id,
                     annotator="ann",
                     order=shown.order,
-                    ranking=tie_groups(redness[shown.item_id], tolerance=0.0),
+                    ranking=tie_groups(of_item[shown.item_id], tolerance=0.0),
                 )
             )
     return "--database", url, "--images", str(folder / "images")

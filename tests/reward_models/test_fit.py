@@ -172,7 +172,9 @@ def test_equal_seeds_give_equal_weights_and_other_seeds_do_not(world, config, tm
     other = short.model_copy(update={"seeds": (1,)})
     for name, settings in {"a": short, "b": short, "c": other}.items():
         fit(rankings, images.__getitem__, settings, tmp_path / name)
-    a, b, c = (ClipReward.from_pretrained(tmp_path / name).heads[0].hidden for name in "abc")
+    a, b, c = (
+        ClipReward.from_pretrained(tmp_path / name).heads.state_dict()["0.hidden"] for name in "abc"
+    )
     assert torch.equal(a, b)
     assert not torch.equal(a, c)
 

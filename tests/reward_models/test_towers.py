@@ -7,7 +7,8 @@ import torch
 from torch.testing import assert_close
 
 from imgalign.errors import CheckpointError, ConfigError, InputError
-from reward_models.images import decode_image, encode_image
+from imgalign.images import decode_image
+from reward_models.images import as_tensor, encode_image
 from reward_models.towers import channel_statistics, load_towers, resolve
 
 
@@ -21,7 +22,7 @@ def test_features_equal_those_of_open_clip(clip_folder):
     with torch.no_grad():
         picture = preprocess(_pil(png))[None]
         expected_image, expected_text, _ = model.eval()(picture, tokenize(prompts))
-        ours = towers.encode_prepared(towers.prepare(decode_image(png)[None]))
+        ours = towers.encode_prepared(towers.prepare(as_tensor(decode_image(png))[None]))
         assert_close(ours, expected_image)
         assert_close(towers.encode_tokens(towers.tokenize(prompts)), expected_text)
 

@@ -28,7 +28,7 @@ SECRETS = ("SECRET-MODEL", "SECRET-RUN", "SECRET-HASH", "SECRET-SCHEDULER", "SEC
 SECRET_SEED = 918273645
 
 
-def draw_png(number: int, *, size: int = 64, **text: str) -> bytes:
+def draw_png(number: int, *, size: int = 64, **text: Any) -> bytes:
     """A house whose place and colour say which number it is; keyword arguments become chunks."""
     image = Image.new("RGB", (size, size), (205, 228, 245))
     draw = ImageDraw.Draw(image)
@@ -82,7 +82,7 @@ def add_items(store: Store) -> Callable[..., list[str]]:
         num_images: int = 4,
         overlap: int = 3,
         project: str = "default",
-        **text: str,
+        **text: Any,
     ) -> list[str]:
         item_ids = []
         for index in range(count):

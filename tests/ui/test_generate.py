@@ -27,7 +27,7 @@ def run_folder(tiny_pipeline_folder, tmp_path_factory):
     with torch.no_grad():
         for index, weight in enumerate(policy.trainable_parameters()):
             noise = torch.randn(weight.shape, generator=torch.Generator().manual_seed(index))
-            weight += 0.3 * noise
+            weight.add_(0.3 * noise)
     step = runs / "tiny" / "step-000010"
     step.mkdir(parents=True)
     policy.save(step)

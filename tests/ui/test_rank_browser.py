@@ -245,7 +245,7 @@ def test_the_browser_and_the_server_play_the_same_game(page):
         moves, session, states = [], Session(5), []
         for _ in range(25):
             name = rng.choice([*one, *one, "tieWith", "insertBefore", *none, "skip"])
-            arguments = [rng.randrange(5) for _ in range(1 if name in one else 2)]
+            arguments: list[int | str] = [rng.randrange(5) for _ in range(1 if name in one else 2)]
             if name in none:
                 arguments = []
             elif name == "skip":

@@ -30,7 +30,7 @@ BATCH = 16
 
 def build_autoencoder() -> Any:
     """The architecture with random weights: 0.5 M parameters."""
-    return AutoencoderKL(  # type: ignore[no-untyped-call]
+    return AutoencoderKL(
         in_channels=3,
         out_channels=3,
         down_block_types=("DownEncoderBlock2D",) * 3,
@@ -48,7 +48,7 @@ def build_autoencoder() -> Any:
 
 def load_autoencoder(folder: Path) -> Any:
     """A trained one. Any, here as elsewhere in this module: diffusers' models have no types."""
-    return AutoencoderKL.from_pretrained(folder)  # type: ignore[no-untyped-call]
+    return AutoencoderKL.from_pretrained(folder)
 
 
 def train_autoencoder(

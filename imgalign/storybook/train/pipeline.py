@@ -58,7 +58,7 @@ class TextToImage(nn.Module):
                 pad_token_id=tokenizer.pad_token_id,
             )
         )
-        self.unet: Any = UNet2DConditionModel(  # type: ignore[no-untyped-call]
+        self.unet: Any = UNet2DConditionModel(
             sample_size=16,
             in_channels=LATENT_CHANNELS,
             out_channels=LATENT_CHANNELS,
@@ -85,7 +85,7 @@ class TextToImage(nn.Module):
 
 def build_scheduler() -> Any:
     """The noise schedule that training and sampling share."""
-    return DDIMScheduler(  # type: ignore[no-untyped-call]
+    return DDIMScheduler(
         num_train_timesteps=1000,
         beta_schedule="scaled_linear",
         beta_start=0.00085,
@@ -207,7 +207,7 @@ def write_pipeline(
     UNet and autoencoder are stored in half precision, which diffusers loads as float32; the text
     encoder in float32, because transformers would keep the stored type.
     """
-    pipeline: Any = StableDiffusionPipeline(  # type: ignore[no-untyped-call]
+    pipeline: Any = StableDiffusionPipeline(
         vae=vae,
         text_encoder=model.text_encoder,
         tokenizer=tokenizer,

@@ -2,15 +2,17 @@
 
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from random_walk import Brightness, RandomWalk, walk_settings
 
 from imgalign import train
+from imgalign.metrics import Value
 
 
-def on_step(step, values):
+def on_step(step: int, values: Mapping[str, Value]) -> None:
     if step == 5:
         sys.stdout.write("step 5\n")
         sys.stdout.flush()

@@ -1,11 +1,14 @@
 """Evaluations of pictures made of noise, which an adapter makes brighter, and their judges."""
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
-from imgalign.evaluate import EvaluateConfig, evaluate
+from imgalign.evaluate import EvaluateConfig, Evaluation, Generate, evaluate
 from imgalign.generate import Generated
 from imgalign.preferences.records import Provenance
 
@@ -17,7 +20,15 @@ def flat(value: int) -> Image.Image:
     return Image.new("RGB", (SIDE, SIDE), (value, value, value))
 
 
-def noisy_images(model, adapter, prompts, *, seeds, on_progress=lambda _: None, **settings):
+def noisy_images(
+    model: str,
+    adapter: Path | None,
+    prompts: Sequence[str],
+    *,
+    seeds: Sequence[int],
+    on_progress: Callable[[float], None] = lambda _: None,
+    **settings: Any,
+) -> Iterator[Generated]:
     """Pictures decided by prompt and seed alone; with an adapter, 40 of 255 brighter."""
     for number, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True), start=1):
         noise = np.random.default_rng([seed, len(prompt)]).integers(100, size=(SIDE, SIDE, 3))
@@ -41,25 +52,32 @@ def noisy_images(model, adapter, prompts, *, seeds, on_progress=lambda _: None, 
         on_progress(number / len(prompts))
 
 
-def brightness(*, prompts, samples):
+def brightness(*, prompts: Sequence[str], samples: Tensor) -> Tensor:
     return samples.mean((1, 2, 3))
 
 
 class Brightness:
     """A reward model that agrees with the gold measure of these tests."""
 
-    def score(self, *, prompts, samples):
+    def score(self, *, prompts: Sequence[str], samples: Tensor) -> Tensor:
         return 10 * samples.mean((1, 2, 3))
 
 
-def bright_enough(*, prompts, samples):
+def bright_enough(*, prompts: Sequence[str], samples: Tensor) -> Tensor:
     return samples.mean((1, 2, 3)) > 0.25
 
 
-def flat_features(samples):
+def flat_features(samples: Tensor) -> Tensor:
     return samples.flatten(1)
 
 
-def compare(adapter: Path, out: Path | None, *, made=noisy_images, settings=None, **measures):
-    settings = {"num_prompts": 6, "images_per_prompt": 2} | (settings or {})
+def compare(
+    adapter: Path,
+    out: Path | None,
+    *,
+    made: Generate = noisy_images,
+    settings: Mapping[str, Any] | None = None,
+    **measures: Any,
+) -> Evaluation:
+    settings = {"num_prompts": 6, "images_per_prompt": 2, **(settings or {})}
     return evaluate(EvaluateConfig(aligned=adapter, **settings), out=out, generate=made, **measures)

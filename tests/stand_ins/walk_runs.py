@@ -1,5 +1,6 @@
 """Runs on the random walk, and what is compared of them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -8,7 +9,10 @@ from safetensors.torch import load_file
 
 from imgalign import train
 from imgalign.checkpoint import ADAPTER, checkpoints
-from imgalign.metrics import read_metrics
+from imgalign.metrics import Value, read_metrics
+from imgalign.policy import Policy, RewardModel
+from imgalign.train import TrainConfig
+from imgalign.train.loop import OnStep
 
 CLOCK = {"seconds", "images_per_second", "peak_memory_gb"}
 
@@ -17,15 +21,23 @@ class Killed(BaseException):
     """Raised by an observer, it ends a run before anything more is saved, as kill -9 does."""
 
 
-def killed_at(number: int):
-    def on_step(step, values):
+def killed_at(number: int) -> OnStep:
+    def on_step(step: int, values: Mapping[str, Value]) -> None:
         if step == number:
             raise Killed
 
     return on_step
 
 
-def start(out: Path, *, settings=None, resume=False, policy=None, reward=None, on_step=None):
+def start(
+    out: Path,
+    *,
+    settings: TrainConfig | None = None,
+    resume: bool = False,
+    policy: Policy | None = None,
+    reward: RewardModel | None = None,
+    on_step: OnStep | None = None,
+) -> train.RunResult:
     policy = policy or RandomWalk(num_steps=3)
     return train.run(
         settings or walk_settings(),
@@ -41,7 +53,7 @@ def weights(out: Path) -> torch.Tensor:
     return load_file(checkpoints(out)[-1] / ADAPTER)["shift"]
 
 
-def measured(out: Path) -> list[dict]:
+def measured(out: Path) -> list[dict[str, Value]]:
     """The metrics without what a clock or the operating system says."""
     return [
         {

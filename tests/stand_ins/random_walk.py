@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.distributions import Independent, Normal
+from torch.distributions import Distribution, Independent, Normal
 from torch.nn import Parameter
 
 from imgalign.checkpoint import ADAPTER
@@ -74,7 +74,7 @@ class RandomWalk:
             replay={"latents": torch.stack(latents, dim=1)},
         )
 
-    def distributions(self, latents: Tensor, steps: Tensor) -> Independent:
+    def distributions(self, latents: Tensor, steps: Tensor) -> Distribution:
         self.num_forwards += 1
         scale = self.sigma[steps][:, None, None, None].expand_as(latents)
         return Independent(Normal(self.step_means(latents, steps), scale), 3)
@@ -82,7 +82,7 @@ class RandomWalk:
     def indices(self, steps: Steps) -> Tensor:
         return torch.arange(len(self.sigma))[steps]
 
-    def step_distributions(self, trajectory: Trajectory, steps: Steps) -> Independent:
+    def step_distributions(self, trajectory: Trajectory, steps: Steps) -> Distribution:
         index = self.indices(steps)
         return self.distributions(trajectory.replay["latents"][:, index], index)
 
