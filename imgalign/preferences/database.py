@@ -3,9 +3,11 @@
 Every write runs in one transaction that no other writer can overlap: BEGIN IMMEDIATE on SQLite,
 a lock on the single row of `writer` elsewhere. So a check and the insert that relies on it cannot
 be separated, on any database. SQLite runs in WAL mode with synchronous=FULL: once a write has
-returned, neither `kill -9` nor a power cut loses it.
+returned, neither `kill -9` nor a power cut loses it. A database
+that lies where nobody may write is read as it is.
 """
 
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -17,47 +19,51 @@ from urllib.parse import quote
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import (
-    URL,
-    Connection,
-    Engine,
-    create_engine,
-    event,
-    inspect,
-    make_url,
-    select,
-    text,
-)
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, select, text
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import NullPool
 
 from imgalign import __version__
-from imgalign.errors import ImgalignError, InputError, StorageFullError, StoreError
-from imgalign.preferences import schema
+from imgalign.errors import ImgalignError, StorageFullError, StoreError
+from imgalign.preferences import address, schema
 
 MIGRATIONS = Path(__file__).with_name("migrations")
 # Any constant: it only keeps two processes from creating the same schema at once.
 MIGRATION_LOCK = 0x1336A119
+MISSING = "check the name, or let `imgalign candidates --create` make one"
 
 
 class Database:
     """A migrated database, opened by URL. Safe to share between threads.
 
-    Raises StoreError for a newer schema, a file that is not a database or a foreign one, and for
-    a locked or read-only one; StorageFullError when the disk is full. A database that is refused
-    is left as it was.
+    `name` is for messages, `path` the file of a SQLite database. `is_new` says that this call made
+    the store; without `create` it would have been a StoreError. What lies where nobody may write
+    is `read_only`. Raises StoreError for a newer schema, a file that is not a database or a foreign
+    one, and for a locked one; StorageFullError when the disk is full. A database that is refused is
+    left as it was.
     """
 
-    def __init__(self, url: str, *, busy_seconds: float = 30.0) -> None:
-        parsed = _parse(url)
-        self.name = _name(parsed)
+    def __init__(self, url: str, *, create: bool = True, busy_seconds: float = 30.0) -> None:
+        parsed = address.parse(url)
+        self.name = address.shown(parsed)
+        self.path = Path(parsed.database or "") if _is_sqlite(parsed) else None
+        self.read_only = False
+        self.is_new = False
         self._busy_seconds = busy_seconds
+        self._password = parsed.password
         with self._readable_errors():
-            if parsed.get_backend_name() == "sqlite":
-                _refuse_foreign_file(Path(parsed.database or ""), self.name)
-            self._engine = _engine(parsed, busy_seconds)
+            if self.path is not None:
+                if not create:
+                    _refuse_missing_file(self.path)
+                _refuse_foreign_file(self.path, self.name)
+                self.read_only = _is_read_only(self.path)
+            if self.read_only:
+                assert self.path is not None
+                self._engine = _read_only_engine(self.path)
+            else:
+                self._engine = _engine(parsed, busy_seconds)
             try:
-                self._migrate()
+                self._migrate(create=create)
             except BaseException:
                 self._engine.dispose()
                 raise
@@ -77,6 +83,10 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """One transaction that excludes every other writer; on disk when the block ends."""
+        if self.read_only:
+            raise StoreError(
+                f"{self.name}: cannot be written here, only read; copy its folder to where it can"
+            )
         with self._readable_errors(), self._engine.connect() as plain:
             connection = plain.execution_options(imgalign_begin="BEGIN IMMEDIATE")
             with connection.begin():
@@ -84,10 +94,19 @@ class Database:
                     connection.execute(select(schema.writer).with_for_update())
                 yield connection
 
-    def _migrate(self) -> None:
+    def _migrate(self, *, create: bool) -> None:
         with self._engine.connect() as plain:
             if not _pending(plain, self.name):
                 return
+            is_new = "alembic_version" not in inspect(plain).get_table_names()
+        if self.read_only:
+            raise StoreError(
+                f"{self.name}: of an older version of imgalign, and cannot be written here to be "
+                "brought up to date; copy its folder to where it can"
+            )
+        if is_new and not create:
+            raise StoreError(f"{self.name}: holds no rankings and no queue; {MISSING}")
+        self.is_new = is_new
         with self._engine.connect() as plain:
             connection = plain.execution_options(imgalign_begin="BEGIN IMMEDIATE")
             with connection.begin():
@@ -104,37 +123,21 @@ class Database:
         try:
             yield
         except DBAPIError as error:
-            readable = _translate(error, self.name, self._busy_seconds)
+            readable = _translate(error, self.name, self._busy_seconds, self._password)
             if readable is None:
                 raise
             raise readable from error
 
 
-def _parse(url: str) -> URL:
-    try:
-        parsed = make_url(url)
-        parsed.get_dialect()
-    except (ArgumentError, NoSuchModuleError) as error:
-        raise InputError(
-            f"database: expected a URL such as sqlite:///imgalign.db, got {url!r}"
-        ) from error
-    except ModuleNotFoundError as error:
-        raise InputError(f"{url.split(':')[0]}: its driver is not installed ({error})") from error
-    if parsed.get_backend_name() != "sqlite":
-        return parsed
-    if parsed.database in (None, "", ":memory:") or "mode" in parsed.query:
-        raise InputError(
-            f"{url}: an in-memory database forgets rankings; use a file such as "
-            "sqlite:///imgalign.db"
-        )
-    path = Path(str(parsed.database)).expanduser().absolute()
-    return parsed.set(database=str(path))
+def _is_sqlite(url: URL) -> bool:
+    return url.get_backend_name() == "sqlite"
 
 
-def _name(url: URL) -> str:
-    if url.get_backend_name() == "sqlite":
-        return str(url.database)
-    return url.render_as_string(hide_password=True)
+def _refuse_missing_file(path: Path) -> None:
+    if not path.exists():
+        raise StoreError(f"{path}: no such database; {MISSING}")
+    if path.is_file() and path.stat().st_size == 0:
+        raise StoreError(f"{path}: an empty file; {MISSING}")
 
 
 def _refuse_foreign_file(path: Path, name: str) -> None:
@@ -145,20 +148,31 @@ def _refuse_foreign_file(path: Path, name: str) -> None:
         raise StoreError(f"{path}: expected a database file, got a folder")
     if not path.exists() or path.stat().st_size == 0:
         return
-    # Without a log beside it the file is whole, and `immutable` keeps SQLite from adding one.
-    how = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "immutable=1"
-    read_only = f"file:{quote(str(path))}?{how}"
-    engine = create_engine(
-        "sqlite://",
-        creator=lambda: sqlite3.connect(read_only, uri=True, timeout=30.0),
-        poolclass=NullPool,
-    )
-    with engine.connect() as connection:
+    with _read_only_engine(path).connect() as connection:
         _pending(connection, name)
 
 
+def _is_read_only(path: Path) -> bool:
+    """Whether an existing file, or the log that SQLite keeps beside it, cannot be written."""
+    if not path.exists():
+        return False
+    return not all(os.access(each, os.W_OK, effective_ids=True) for each in (path, path.parent))
+
+
+def _read_only_engine(path: Path) -> Engine:
+    # Without a log beside it the file is whole, and `immutable` keeps SQLite from adding one.
+    log = path.with_name(f"{path.name}-wal")
+    how = "mode=ro" if log.exists() and log.stat().st_size else "immutable=1"
+    uri = f"file:{quote(str(path))}?{how}"
+    return create_engine(
+        "sqlite://",
+        creator=lambda: sqlite3.connect(uri, uri=True, timeout=30.0, check_same_thread=False),
+        poolclass=NullPool,
+    )
+
+
 def _engine(url: URL, busy_seconds: float) -> Engine:
-    if url.get_backend_name() != "sqlite":
+    if not _is_sqlite(url):
         return create_engine(url, pool_pre_ping=True)
     engine = create_engine(url, connect_args={"timeout": busy_seconds})
 
@@ -221,9 +235,13 @@ def _pending(connection: Connection, name: str) -> bool:
     return list(current) != [head]
 
 
-def _translate(error: DBAPIError, name: str, busy_seconds: float) -> ImgalignError | None:
+def _translate(
+    error: DBAPIError, name: str, busy_seconds: float, password: str | None
+) -> ImgalignError | None:
     """What the user can do about it; None for a mistake of ours, which keeps its traceback."""
     said = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else "no answer"
+    if password:
+        said = said.replace(password, "***")
     code: Any = getattr(error.orig, "sqlite_errorcode", None)
     primary = code & 0xFF if isinstance(code, int) else None
     if primary == sqlite3.SQLITE_FULL or getattr(error.orig, "sqlstate", None) == "53100":
@@ -239,6 +257,12 @@ def _translate(error: DBAPIError, name: str, busy_seconds: float) -> ImgalignErr
         return StoreError(f"{name}: not a database; choose another name")
     if primary == sqlite3.SQLITE_CORRUPT:
         return StoreError(f"{name}: damaged ({said}); restore it from a backup")
+    log = Path(f"{name}-wal")
+    if primary == sqlite3.SQLITE_CANTOPEN and log.exists():
+        return StoreError(
+            f"{name}: its latest changes are in {log.name}, which cannot be read where nothing can "
+            "be written; copy the folder to where it can"
+        )
     if primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
         return StoreError(f"{name}: cannot be written ({said}); check the folder's permissions")
     if isinstance(error, OperationalError):

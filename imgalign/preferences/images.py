@@ -4,7 +4,6 @@ A file appears under its final name only when it is complete and on disk. The na
 of its bytes, so equal images are kept once and a damaged file can be told from a good one.
 """
 
-import errno
 import hashlib
 import io
 import os
@@ -17,13 +16,13 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from imgalign.errors import InputError, StorageFullError, StoreError
+from imgalign.files import disk_is_full, sha256, sync_folder
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Chunks that change what is seen. All others may name the model or the seed.
 VISIBLE = frozenset(
     b"IHDR PLTE IDAT IEND tRNS cHRM gAMA iCCP sRGB cICP sBIT mDCV cLLI acTL fcTL fdAT".split()
 )
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +36,17 @@ class StoredImage:
 
 
 class ImageFolder:
-    """A folder of originals, created when missing; safe to share between processes."""
+    """A folder of originals; safe to share between processes.
 
-    def __init__(self, root: Path) -> None:
+    Created when missing; without `create` a missing one is a StoreError.
+    """
+
+    def __init__(self, root: Path, *, create: bool = True) -> None:
         self.root = root.expanduser().absolute()
+        if self.root.is_dir():
+            return
+        if not create and not self.root.exists():
+            raise StoreError(f"{self.root}: no such folder; check the name of the images folder")
         try:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -56,13 +62,36 @@ class ImageFolder:
         width, height = _size(data, where)
         image_id = hashlib.sha256(data).hexdigest()
         path = self.path(image_id)
-        if not (path.exists() and path.read_bytes() == data):
+        if not (path.is_file() and path.read_bytes() == data):
             _write_atomically(path, data)
         return StoredImage(image_id, width, height, len(data))
 
     def path(self, image_id: str) -> Path:
         """Where this image is, or would be."""
         return self.root / image_id[:2] / f"{image_id}.png"
+
+    def has(self, image_id: str) -> bool:
+        """Whether there is a file of this name."""
+        return self.path(image_id).is_file()
+
+    def checked(self, image_id: str) -> Path:
+        """The file, once its bytes are those that its name says; StoreError if not.
+
+        Each file is hashed once per process, and again when it changes.
+        """
+        path = self.path(image_id)
+        if not path.is_file():
+            raise StoreError(f"{path}: image file is missing; restore the images folder")
+        try:
+            found = sha256(path)
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be read ({error.strerror})") from error
+        if found != image_id:
+            raise StoreError(
+                f"{path}: damaged or exchanged, its SHA-256 begins with {found[:12]}; restore the "
+                "file, and see `imgalign store check`"
+            )
+        return path
 
 
 def without_metadata(png: bytes) -> bytes:
@@ -132,23 +161,15 @@ def _write_atomically(path: Path, data: bytes) -> None:
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
         if new_folder:
-            _sync_folder(path.parent.parent)
+            sync_folder(path.parent.parent)
     except OSError as error:
         raise _unwritable(path, error) from error
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _unwritable(path: Path, error: OSError) -> StorageFullError | StoreError:
-    if error.errno in FULL:
+    if disk_is_full(error):
         return StorageFullError(
             f"{path}: disk full, this image was not saved; everything saved before it is safe"
         )

@@ -7,21 +7,18 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Select,
-    func,
-    select,
-)
+from sqlalchemy import ColumnElement, Connection, Select, func, insert, select, update
 
-from imgalign.errors import StoreError
+from imgalign.errors import InputError, StoreError
+from imgalign.preferences.images import StoredImage
 from imgalign.preferences.records import Annotator, Provenance, Ranking, TieGroups
 from imgalign.preferences.schema import (
     annotators,
     candidates,
+    images,
     items,
     provenances,
     rankings,
@@ -37,6 +34,63 @@ PROVENANCE_FIELDS = tuple(Provenance.__dataclass_fields__)
 def item_id(project: str, prompt: str, source: str, image_ids: Sequence[str]) -> str:
     """Identity of an item: a hash of what it shows and where it came from."""
     return _digest([project, prompt, source, *image_ids])
+
+
+def add_image(
+    connection: Connection, stored: StoredImage, provenance: Provenance, *, now: datetime
+) -> None:
+    """Rows of an image that is on disk, as far as they are not there yet."""
+    row = provenance_row(provenance)
+    known = select(images.c.image_id).where(images.c.image_id == stored.image_id)
+    if connection.execute(known).first() is None:
+        connection.execute(insert(images).values(**asdict(stored), added_at=now))
+    known = select(provenances.c.sequence).where(
+        provenances.c.image_id == stored.image_id, provenances.c.digest == row["digest"]
+    )
+    if connection.execute(known).first() is None:
+        connection.execute(insert(provenances).values(image_id=stored.image_id, **row))
+
+
+def add_item(
+    connection: Connection,
+    prompt: str,
+    image_ids: Sequence[str],
+    *,
+    source: str,
+    project: str,
+    overlap: int,
+    now: datetime,
+) -> str:
+    """Rows of an item, or a raised overlap if it is there; InputError for an unknown image."""
+    added = item_id(project, prompt, source, image_ids)
+    before = connection.execute(select(items.c.overlap).where(items.c.item_id == added)).scalar()
+    if before is not None:
+        if before < overlap:
+            raised = update(items).where(items.c.item_id == added)
+            connection.execute(raised.values(overlap=overlap))
+        return added
+    stored = select(images.c.image_id).where(images.c.image_id.in_(image_ids))
+    missing = set(image_ids) - set(connection.execute(stored).scalars())
+    if missing:
+        raise InputError(f"image {min(missing)[:12]}: add the image before the item")
+    connection.execute(
+        insert(items).values(
+            item_id=added,
+            project=project,
+            prompt=prompt,
+            source=source,
+            overlap=overlap,
+            created_at=now,
+        )
+    )
+    connection.execute(
+        insert(candidates),
+        [
+            {"item_id": added, "candidate": index, "image_id": image_id}
+            for index, image_id in enumerate(image_ids)
+        ],
+    )
+    return added
 
 
 def annotator(connection: Connection, annotator_id: str) -> Annotator | None:

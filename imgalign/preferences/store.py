@@ -5,7 +5,6 @@ event, ranking again adds another ranking. What a client sends is checked agains
 issued, so a page cannot rank images that it was not shown, nor in an order that it was not shown.
 """
 
-import os
 import uuid
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
@@ -13,13 +12,14 @@ from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import func, insert, select
 
-from imgalign.errors import ImgalignError, InputError, StoreError
-from imgalign.preferences import identity, leases, queries, validation
+from imgalign.errors import ImgalignError, StoreError
+from imgalign.preferences import address, identity, leases, queries, validation
 from imgalign.preferences.database import Database
 from imgalign.preferences.identity import person
 from imgalign.preferences.images import ImageFolder, without_metadata
+from imgalign.preferences.places import image_folder
 from imgalign.preferences.records import (
     Annotator,
     Counts,
@@ -41,8 +41,6 @@ from imgalign.preferences.schema import (
     views,
 )
 
-DEFAULT_URL = "sqlite:///imgalign.db"
-URL_VARIABLE = "IMGALIGN_DATABASE"
 PAGE = 500
 
 
@@ -69,29 +67,37 @@ class Store:
     @classmethod
     def open(
         cls,
-        url: str | None = None,
+        url: str | Path | None = None,
         *,
-        images: Path = Path("images"),
+        images: Path | None = None,
+        create: bool = True,
         lease: timedelta = leases.LEASE,
         seed: int | None = None,
         busy_seconds: float = 30.0,
     ) -> "Store":
         """Open or create a store, bringing its schema up to date.
 
-        `url` falls back to the environment variable IMGALIGN_DATABASE, then to imgalign.db in
-        this folder. `lease` is how long an item stays reserved for who is looking at it. With a
-        `seed` the display orders are the same in every run (for simulated annotators); without,
-        they are random. Raises StoreError if the database is of a newer schema, not a database,
-        locked or read-only.
+        `url` is a SQLAlchemy URL or the path of a SQLite file; it falls back to the environment
+        variable IMGALIGN_DATABASE, then to imgalign.db in this folder. `images` is the folder of
+        originals, which the database remembers; a new one has it beside it. Without `create`, what
+        does not exist is a StoreError, so that a mistyped name makes nothing. `lease` is how long
+        an item stays reserved for who is looking at it. With a `seed` the display orders are the
+        same in every run (for simulated annotators); without, they are random. Raises StoreError
+        as `Database` and `places.image_folder` do.
         """
-        url = url or os.environ.get(URL_VARIABLE) or DEFAULT_URL
-        database = Database(url, busy_seconds=busy_seconds)
+        where = address.of_file(url) if isinstance(url, Path) else address.chosen(url)
+        database = Database(where, create=create, busy_seconds=busy_seconds)
         try:
-            folder = ImageFolder(images)
+            folder = image_folder(database, images, create=create)
         except ImgalignError:
             database.close()
             raise
         return cls(database, folder, lease=lease, seed=seed)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether opening it made it."""
+        return self.database.is_new
 
     def close(self) -> None:
         """Give back the database connections; the store cannot be used afterwards."""
@@ -118,33 +124,17 @@ class Store:
         """
         validation.provenance(provenance)
         stored = self.images.add(image)  # on disk before any row speaks of it
-        row = queries.provenance_row(provenance)
         with self.database.write() as connection:
-            known = select(images.c.image_id).where(images.c.image_id == stored.image_id)
-            if connection.execute(known).first() is None:
-                connection.execute(
-                    insert(images).values(
-                        image_id=stored.image_id,
-                        width=stored.width,
-                        height=stored.height,
-                        num_bytes=stored.num_bytes,
-                        added_at=utc_now(),
-                    )
-                )
-            known = select(provenances.c.sequence).where(
-                provenances.c.image_id == stored.image_id, provenances.c.digest == row["digest"]
-            )
-            if connection.execute(known).first() is None:
-                connection.execute(insert(provenances).values(image_id=stored.image_id, **row))
+            queries.add_image(connection, stored, provenance, now=utc_now())
         return stored.image_id
 
     def image_path(self, image_id: str) -> Path:
-        """The original file. StoreError if it is unknown or gone."""
+        """The original file. StoreError if it is unknown, gone, or not what its name says."""
         with self.database.read() as connection:
             known = select(images.c.image_id).where(images.c.image_id == image_id)
             if connection.execute(known).first() is None:
                 raise StoreError(f"image {image_id[:12]}: not in {self.database.name}")
-        return self._existing(image_id)
+        return self.images.checked(image_id)
 
     def provenance(self, image_id: str) -> Provenance:
         """How the image was made, the first time if it was made more than once."""
@@ -216,37 +206,16 @@ class Store:
         order, source and project are the same item; adding it again can only raise the overlap.
         """
         validation.item(prompt, image_ids, project=project, overlap=overlap)
-        item_id = queries.item_id(project, prompt, source, image_ids)
         with self.database.write() as connection:
-            known = select(items.c.overlap).where(items.c.item_id == item_id)
-            before = connection.execute(known).scalar()
-            if before is not None:
-                if before < overlap:
-                    raised = update(items).where(items.c.item_id == item_id)
-                    connection.execute(raised.values(overlap=overlap))
-                return item_id
-            stored = select(images.c.image_id).where(images.c.image_id.in_(image_ids))
-            missing = set(image_ids) - set(connection.execute(stored).scalars())
-            if missing:
-                raise InputError(f"image {min(missing)[:12]}: add the image before the item")
-            connection.execute(
-                insert(items).values(
-                    item_id=item_id,
-                    project=project,
-                    prompt=prompt,
-                    source=source,
-                    overlap=overlap,
-                    created_at=utc_now(),
-                )
+            return queries.add_item(
+                connection,
+                prompt,
+                image_ids,
+                source=source,
+                project=project,
+                overlap=overlap,
+                now=utc_now(),
             )
-            connection.execute(
-                insert(candidates),
-                [
-                    {"item_id": item_id, "candidate": index, "image_id": image_id}
-                    for index, image_id in enumerate(image_ids)
-                ],
-            )
-        return item_id
 
     def next_item(
         self,
@@ -311,7 +280,7 @@ class Store:
             image_id = connection.execute(statement).scalar()
         if image_id is None:
             raise StoreError("image token: unknown, or issued to another annotator")
-        return self._existing(image_id)
+        return self.images.checked(image_id)
 
     def image_bytes_for_token(self, token: str, annotator: str) -> bytes:
         """The PNG behind an image token, pixel for pixel, without anything that names its model."""
@@ -459,9 +428,3 @@ class Store:
                 done=queries.num_done(connection, annotator, project),
                 left=leases.num_left(connection, annotator, project, utc_now()),
             )
-
-    def _existing(self, image_id: str) -> Path:
-        path = self.images.path(image_id)
-        if not path.is_file():
-            raise StoreError(f"{path}: image file is missing; restore the images folder")
-        return path

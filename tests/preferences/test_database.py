@@ -1,11 +1,13 @@
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,8 +18,9 @@ from sqlalchemy.exc import IntegrityError
 
 from imgalign.errors import ImgalignError, InputError, StorageFullError, StoreError
 from imgalign.preferences import database, schema
-from imgalign.preferences.records import Submission
-from imgalign.preferences.store import URL_VARIABLE, Store
+from imgalign.preferences.address import URL_VARIABLE
+from imgalign.preferences.records import Ranking, Submission
+from imgalign.preferences.store import Store
 
 Add = Callable[..., list[str]]
 
@@ -184,6 +187,10 @@ def test_an_empty_file_becomes_a_store(url: str, tmp_path: Path):
         ("sqlite:///:memory:", InputError, "in-memory database forgets"),
         ("imgalign.db", InputError, "expected a URL such as"),
         ("nosuchdatabase://host/name", InputError, "expected a URL such as"),
+        ("postgresql://me:pw@host:port/name", InputError, "expected a URL such as"),
+        ("sqlite://imgalign.db", InputError, "three slashes"),
+        ("sqlite:///file:imgalign.db?mode=ro&uri=true", InputError, "not a file: URI"),
+        ("sqlite:///x?mode=memory", InputError, "in-memory database forgets"),
         ("sqlite:////nowhere/at/all/imgalign.db", StoreError, "/nowhere/at/all: no such folder"),
         ("sqlite:////tmp", StoreError, "expected a database file, got a folder"),
     ],
@@ -195,25 +202,100 @@ def test_a_url_that_leads_nowhere_is_one_clear_line(
         Store.open(url, images=tmp_path / "images")
 
 
-@pytest.fixture
-def unprivileged(tmp_path: Path) -> Iterator[Path]:
-    """A read-only folder, and a process that has to obey its permissions.
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:s3cret@127.0.0.1:1/name",
+        "postgresql://me:s3cret@127.0.0.1:port/name",
+        "postgres://me:s3cret@host/name",
+        "postgresql//me:s3cret@host/name",
+        "me:s3cret@host",
+        "mysql://me:s3cret@host/name",
+        "postgresql+psycopg://me@127.0.0.1:1/name?password=s3cret",
+        "mssql+nosuchdriver://me:s3cret@host/name?driver=x&sslpassword=s3cret",
+    ],
+)
+def test_a_password_is_never_said(tmp_path: Path, url: str):
+    with pytest.raises(ImgalignError) as raised:
+        Store.open(url, images=tmp_path / "images")
+    assert "s3cret" not in str(raised.value)
+    assert "\n" not in str(raised.value)
 
-    Outside of `tmp_path`, which is asked for only so that it is made with all rights.
-    """
+
+def test_a_driver_that_is_missing_is_one_line_that_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "psycopg", None)  # as if it were not installed
+    with pytest.raises(InputError, match=r"pip install 'psycopg\[binary\]'"):
+        Store.open("postgresql://me:pw@host/name", images=tmp_path / "images")
+
+
+def test_a_question_mark_in_a_path_is_part_of_the_name(tmp_path: Path):
+    (tmp_path / "what?").mkdir()
+    with Store.open(f"sqlite:///{tmp_path}/what?/is it?.db") as store:
+        store.add_annotator("ann")
+    assert {path.name for path in tmp_path.iterdir()} == {"what?"}
+    assert (tmp_path / "what?" / "is it?.db").is_file()
+
+
+def test_a_path_can_be_given_whatever_its_characters(tmp_path: Path):
+    folder = tmp_path / "50%41 of #1?"
+    folder.mkdir()
+    with Store.open(folder / "x.db") as store:
+        assert store.database.path == folder / "x.db"
+    assert {path.name for path in folder.iterdir()} == {"x.db", "images"}
+
+
+@pytest.mark.parametrize("content", [None, b""])
+def test_what_does_not_exist_is_not_made_unless_asked_for(tmp_path: Path, content: bytes | None):
+    path = tmp_path / "mistyped.db"
+    if content is not None:
+        path.write_bytes(content)
+    before = snapshot(tmp_path)
+    with pytest.raises(StoreError, match=r"mistyped\.db: .*; check the name"):
+        Store.open(path, create=False)
+    assert snapshot(tmp_path) == before
+    assert not (tmp_path / "images").exists()
+
+
+def test_a_store_says_whether_opening_made_it(tmp_path: Path):
+    with Store.open(tmp_path / "x.db") as store:
+        assert store.is_new
+    with Store.open(tmp_path / "x.db", create=False) as store:
+        assert not store.is_new
+
+
+@contextmanager
+def obeying_permissions() -> Iterator[None]:
+    """Root obeys none, so that it has to be somebody else for a while."""
+    as_root = os.geteuid() == 0
+    if as_root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if as_root:
+            os.seteuid(0)
+
+
+@pytest.fixture
+def locked(tmp_path: Path) -> Iterator[Path]:
+    """A folder to make read-only; outside of `tmp_path`, which is for its owner only."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
-        as_root = os.geteuid() == 0
         (folder / "locked").mkdir()
-        (folder / "locked").chmod(0o555)
-        if as_root:
-            os.seteuid(65534)
-        try:
-            yield folder / "locked"
-        finally:
-            if as_root:
-                os.seteuid(0)
+        yield folder / "locked"
+        for path in [folder / "locked", *(folder / "locked").rglob("*")]:
+            path.chmod(0o755)
+
+
+@pytest.fixture
+def unprivileged(locked: Path) -> Iterator[Path]:
+    """A read-only folder, and a process that has to obey its permissions."""
+    locked.chmod(0o555)
+    with obeying_permissions():
+        yield locked
 
 
 def test_a_read_only_folder_is_one_clear_line(unprivileged: Path, tmp_path: Path):
@@ -224,6 +306,57 @@ def test_a_read_only_folder_is_one_clear_line(unprivileged: Path, tmp_path: Path
 def test_a_read_only_images_folder_is_one_clear_line(unprivileged: Path):
     with pytest.raises(StoreError, match="images: cannot be written"):
         Store.open(f"sqlite:////tmp/{os.getpid()}-unused.db", images=unprivileged / "images")
+
+
+def read_only_copy(source: Path, target: Path) -> None:
+    shutil.copytree(source, target, dirs_exist_ok=True)
+    for path in [target, *target.rglob("*")]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+
+
+def rank_one(store: Store) -> list[Ranking]:
+    item = store.next_item("ann")
+    assert item is not None
+    store.submit(
+        Submission(
+            key="k", item_id=item.item_id, annotator="ann", order=item.order, verdict="all_bad"
+        )
+    )
+    return list(store.rankings())
+
+
+def test_a_store_that_cannot_be_written_can_be_read(
+    locked: Path, store: Store, add_items: Add, tmp_path: Path
+):
+    add_items(1)
+    expected = rank_one(store)
+    store.close()
+    read_only_copy(tmp_path, locked)
+    with (
+        obeying_permissions(),
+        Store.open(locked / "imgalign.db", create=False) as readable,
+    ):
+        assert list(readable.rankings()) == expected
+        assert readable.image_path(expected[0].image_ids[0]).is_relative_to(locked)
+        with pytest.raises(StoreError, match="cannot be written here, only read"):
+            readable.add_annotator("eve")
+    assert {path.name for path in locked.iterdir()} == {"imgalign.db", "images"}
+
+
+def test_changes_that_only_the_log_holds_are_not_passed_over_where_nothing_can_be_written(
+    locked: Path, store: Store, add_items: Add, tmp_path: Path
+):
+    add_items(1)
+    expected = rank_one(store)
+    read_only_copy(tmp_path, locked)  # while the store is open: the latest is in the log
+    assert (locked / "imgalign.db-wal").stat().st_size > 0
+    with obeying_permissions(), Store.open(locked / "imgalign.db", create=False) as readable:
+        assert list(readable.rankings()) == expected
+    locked.chmod(0o755)
+    (locked / "imgalign.db-shm").unlink()
+    locked.chmod(0o555)
+    with obeying_permissions(), pytest.raises(StoreError, match=r"latest changes are in imgalign"):
+        Store.open(locked / "imgalign.db", create=False)
 
 
 def test_a_lock_held_too_long_is_one_clear_line_and_loses_nothing(

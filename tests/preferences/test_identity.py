@@ -129,10 +129,17 @@ def old_store(url: str) -> str:
     return url
 
 
+def images_of(folder: Path) -> Path:
+    """An images folder in which one image of `old_store` seems to be."""
+    (folder / "images" / "p0").mkdir(parents=True)
+    (folder / "images" / "p0" / "p0.png").touch()
+    return folder / "images"
+
+
 def test_an_older_database_merges_the_spellings_of_one_person_and_loses_nothing(
     old_store: str, tmp_path: Path
 ):
-    with Store.open(old_store, images=tmp_path / "images") as store:
+    with Store.open(old_store, images=images_of(tmp_path)) as store:
         found = [(a.annotator_id, a.name, a.group) for a in store.annotators()]
         assert found == [
             ("ada", "ada", "warm"),
@@ -190,7 +197,7 @@ def test_merging_keeps_the_later_judgement_whoever_gave_it(url: str, tmp_path: P
                 f"'all_bad', NULL, '[0, 1]', NULL, NULL, '{MOMENT}{1 + last}')"
             )
     engine.dispose()
-    with Store.open(url, images=tmp_path / "images") as store:
+    with Store.open(url, images=images_of(tmp_path)) as store:
         assert [r.ranking_id for r in store.rankings()] == ["rAda"]
         assert store.issued_item("i", "ada").order == (0, 1)
         assert [r.ranking_id for r in store.rankings(include_undone=True)] == ["rada", "rAda"]

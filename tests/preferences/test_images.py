@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from imgalign import files as files_module
 from imgalign.errors import InputError, StorageFullError, StoreError
 from imgalign.preferences.images import ImageFolder, without_metadata
 
@@ -53,6 +54,44 @@ def test_adding_again_mends_a_damaged_file(folder: ImageFolder, png: Png):
     folder.path(stored.image_id).write_bytes(b"damaged")
     folder.add(png(1))
     assert folder.path(stored.image_id).read_bytes() == png(1)
+
+
+def test_a_file_that_is_not_what_its_name_says_is_refused(folder: ImageFolder, png: Png):
+    one, other = (folder.path(folder.add(png(k)).image_id) for k in (1, 2))
+    assert folder.checked(one.stem) == one
+    content = one.read_bytes()
+    one.write_bytes(other.read_bytes())  # permuted: whole, and another image
+    with pytest.raises(StoreError, match=rf"{one.name}: damaged or exchanged"):
+        folder.checked(one.stem)
+    one.write_bytes(content)
+    assert folder.checked(one.stem) == one
+    one.unlink()
+    with pytest.raises(StoreError, match="image file is missing"):
+        folder.checked(one.stem)
+
+
+def test_a_file_is_hashed_once(folder: ImageFolder, png: Png, monkeypatch: pytest.MonkeyPatch):
+    path = folder.path(folder.add(png(1)).image_id)
+    long_ago = 1_600_000_000
+    os.utime(path, (long_ago, long_ago))
+    monkeypatch.setattr("imgalign.files.SETTLED_NS", 0)
+    reads: list[Path] = []
+    real = files_module.digest
+
+    def counted(path: Path) -> str:
+        reads.append(path)
+        return real(path)
+
+    monkeypatch.setattr(files_module, "digest", counted)
+    for _ in range(3):
+        folder.checked(path.stem)
+    assert reads == [path]
+
+
+def test_a_folder_that_shall_be_there_is_not_made(tmp_path: Path):
+    with pytest.raises(StoreError, match="mistyped: no such folder"):
+        ImageFolder(tmp_path / "mistyped", create=False)
+    assert list(tmp_path.iterdir()) == []
 
 
 def damaged(data: bytes, how: str) -> bytes:

@@ -116,6 +116,21 @@ def test_display_orders_differ_between_items_but_not_between_seeded_runs(
     assert all(sorted(order) == list(range(8)) for order in first)
 
 
+def test_an_exchanged_image_is_neither_shown_nor_read(store: Store, add_items: Add):
+    add_items(1)
+    tokens = store.next_item("ann").tokens
+    one, other = (store.image_for_token(token, "ann") for token in tokens[:2])
+    one.write_bytes(other.read_bytes())
+    for read in (
+        lambda: store.image_bytes_for_token(tokens[0], "ann"),
+        lambda: store.image_for_token(tokens[0], "ann"),
+        lambda: store.image_path(one.stem),
+    ):
+        with pytest.raises(StoreError, match=rf"{one.name}: damaged or exchanged"):
+            read()
+    assert store.image_path(other.stem) == other
+
+
 def test_a_lost_image_file_is_named(store: Store, add_items: Add):
     add_items(1)
     token = store.next_item("ann").tokens[0]

@@ -1,0 +1,84 @@
+"""Where a database is: SQLAlchemy URLs, read strictly and shown without their passwords.
+
+On SQLite all that follows `sqlite:///` is the path of a file, in which `?` is a character like any
+other; `%` begins a character's code, as in every URL.
+"""
+
+import os
+from pathlib import Path
+from urllib.parse import quote
+
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+from imgalign.errors import InputError
+
+DEFAULT_URL = "sqlite:///imgalign.db"
+URL_VARIABLE = "IMGALIGN_DATABASE"
+EXPECTED = "expected a URL such as sqlite:///imgalign.db or postgresql://user@host/name"
+# What to install for the drivers that people ask for; of others the module's name is said.
+DRIVERS = {"psycopg": "psycopg[binary]", "MySQLdb": "mysqlclient"}
+SECRET = ("pass", "secret", "token", "key")
+
+
+def named(url: str | None) -> bool:
+    """Whether somebody chose a database, by option or in the environment."""
+    return bool(url or os.environ.get(URL_VARIABLE))
+
+
+def chosen(url: str | None) -> str:
+    """The URL given, else that in the environment, else imgalign.db in this folder."""
+    return url or os.environ.get(URL_VARIABLE) or DEFAULT_URL
+
+
+def of_file(path: Path) -> str:
+    """The URL of a SQLite file, whatever characters its name has."""
+    return f"sqlite:///{quote(str(path))}"
+
+
+def parse(url: str) -> URL:
+    """A URL whose driver is installed, with an absolute path on SQLite; InputError otherwise."""
+    try:
+        parsed = make_url(url.replace("?", "%3F") if url.startswith("sqlite") else url)
+        dialect = parsed.get_dialect()
+    except (ArgumentError, NoSuchModuleError, ValueError) as error:
+        raise InputError(f"database: {EXPECTED}, got {shown(url)!r}") from error
+    try:
+        dialect.import_dbapi()
+    except ImportError as error:
+        name = error.name or dialect.driver
+        raise InputError(
+            f"{shown(url)}: the driver {name} is not installed; "
+            f"pip install '{DRIVERS.get(name, name)}'"
+        ) from error
+    return _of_sqlite(parsed, url) if parsed.get_backend_name() == "sqlite" else parsed
+
+
+def shown(url: str | URL) -> str:
+    """A URL for messages: passwords are stars, a SQLite file is its path.
+
+    Of text that is no URL nothing is shown before an "@", where a password may be.
+    """
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        _, at, rest = str(url).rpartition("@")
+        return f"...@{rest}" if at else rest
+    if isinstance(url, URL) and parsed.get_backend_name() == "sqlite":
+        return str(parsed.database)
+    secret = {key for key in parsed.query if any(word in key.lower() for word in SECRET)}
+    hidden = parsed.update_query_dict(dict.fromkeys(secret, "***"))
+    return hidden.render_as_string(hide_password=True)
+
+
+def _of_sqlite(parsed: URL, url: str) -> URL:
+    path = parsed.database or ""
+    if parsed.host:
+        raise InputError(f"{url}: expected three slashes before the path of a file: {DEFAULT_URL}")
+    if path in ("", ":memory:") or "mode=memory" in path:
+        raise InputError(
+            f"{url}: an in-memory database forgets rankings; use a file such as {DEFAULT_URL}"
+        )
+    if path.startswith("file:"):
+        raise InputError(f"{url}: expected the path of a file after sqlite:///, not a file: URI")
+    return parsed.set(database=str(Path(path).expanduser().absolute()))

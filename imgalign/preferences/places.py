@@ -1,0 +1,99 @@
+"""Where the images of a database lie: one folder, known to the database.
+
+A database that is opened from two folders must not scatter its images over both. It keeps the path
+of its images, relative to its own file where they lie below it, so that a project can be moved as
+a whole. A new SQLite database has them in `images` beside it.
+"""
+
+from pathlib import Path
+
+from sqlalchemy import Connection, delete, insert, select
+
+from imgalign.errors import StoreError
+from imgalign.preferences.database import Database
+from imgalign.preferences.images import ImageFolder
+from imgalign.preferences.schema import folders, images
+
+NAME = "images"
+LOOKED_AT = 20
+"""Images by which a folder is recognised."""
+
+
+def image_folder(database: Database, given: Path | None, *, create: bool = True) -> ImageFolder:
+    """The folder of a database's images, recorded in it if it was not yet.
+
+    `given` is what a user named, and has to agree with what is recorded, unless that is gone: then
+    the folder was moved. StoreError if it does not agree, and for a folder that is missing while
+    the database has images or without `create`.
+    """
+    given = None if given is None else given.expanduser().absolute()
+    with database.read() as connection:
+        recorded = _recorded(connection, database)
+        some = connection.execute(select(images.c.image_id).limit(LOOKED_AT)).scalars().all()
+    path = _chosen(database, given, recorded, list(some))
+    folder = ImageFolder(path, create=(create or database.is_new) and not some)
+    if path != recorded and not database.read_only and (recorded is None or database.path):
+        with database.write() as connection:
+            connection.execute(delete(folders).where(folders.c.name == NAME))
+            connection.execute(insert(folders).values(name=NAME, path=_as_recorded(path, database)))
+    return folder
+
+
+def _chosen(database: Database, given: Path | None, recorded: Path | None, some: list[str]) -> Path:
+    beside = Path(NAME).absolute() if database.path is None else database.path.parent / NAME
+    if recorded is None:
+        if given is not None or not some:
+            return _holding(database, given or beside, some)
+        # A database of an older version: images were where it was opened.
+        for path in (Path(NAME).absolute(), beside):
+            if path.is_dir() and _holds(path, some):
+                return path
+        raise StoreError(
+            f"{database.name}: its images are neither in {Path(NAME).absolute()} nor beside it; "
+            "say where they are with --images FOLDER"
+        )
+    if given is None or _same(given, recorded):
+        if some and not recorded.is_dir():
+            raise StoreError(
+                f"{recorded}: the images of {database.name} are not there any more; say where they "
+                "are with --images FOLDER"
+            )
+        return recorded
+    if recorded.is_dir():
+        raise StoreError(
+            f"{given}: {database.name} keeps its images in {recorded}; leave out --images, or move "
+            "that folder there first"
+        )
+    return _holding(database, given, some)
+
+
+def _holding(database: Database, path: Path, some: list[str]) -> Path:
+    """The same path, unless it is a folder without any of the images; then StoreError."""
+    if some and path.is_dir() and not _holds(path, some):
+        raise StoreError(
+            f"{path}: holds none of the first {len(some)} images of {database.name}; check the "
+            "name of the images folder"
+        )
+    return path
+
+
+def _holds(path: Path, some: list[str]) -> bool:
+    folder = ImageFolder(path, create=False)
+    return any(folder.has(image_id) for image_id in some)
+
+
+def _recorded(connection: Connection, database: Database) -> Path | None:
+    path = connection.execute(select(folders.c.path).where(folders.c.name == NAME)).scalar()
+    if path is None:
+        return None
+    return Path(path) if database.path is None else database.path.parent / path
+
+
+def _as_recorded(path: Path, database: Database) -> str:
+    if database.path is not None and path.is_relative_to(database.path.parent):
+        return path.relative_to(database.path.parent).as_posix()
+    return str(path)
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.resolve() == other.resolve()
