@@ -2,17 +2,42 @@
 
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from imgalign.errors import InputError
 from imgalign.generate import Generated, ImageGenerator
 from imgalign.pictures import png
+from imgalign.preferences.address import shown
 from imgalign.preferences.store import Store
 from imgalign.storybook.scenes import evaluation_prompts
 from imgalign.train.prompts import read_prompts
 
 CANDIDATE_PROMPTS = 11
 """Seed that draws the storybook prompts to rank."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queued:
+    """What was queued, and what was left out because it is equal."""
+
+    item_ids: list[str]
+    num_equal: int
+    """Images that are equal to another of their prompt."""
+    without: list[str]
+    """Prompts without an item, because all their images are equal."""
+
+    def lines(self) -> list[str]:
+        """For a terminal. Example: "40 items are queued"."""
+        found = [f"{len(self.item_ids)} items are queued"]
+        if self.num_equal:
+            found.append(f"{self.num_equal} images are equal to another of their prompt: left out")
+        if self.without:
+            found.append(
+                f"{len(self.without)} prompts have no item, all their images are equal: "
+                f"{self.without[0]!r}"
+            )
+        return found
 
 
 def queue_candidates(
@@ -29,12 +54,12 @@ def queue_candidates(
     source: str = "candidates",
     overlap: int = 1,
     on_progress: Callable[[float], None] = lambda _: None,
-) -> list[str]:
+) -> Queued:
     """Generate `per_prompt` images of each prompt, store them, and queue one item per prompt.
 
-    Image i of the whole call has seed `first_seed` + i. Returns the item ids. What is stored is
-    kept when the call is interrupted; the same call again makes the same images and adds nothing
-    twice.
+    Image i of the whole call has seed `first_seed` + i. Equal images of a prompt are one candidate.
+    What is stored is kept when the call is interrupted; the same call again makes the same images
+    and adds nothing twice.
     """
     if per_prompt < 2:
         raise InputError(f"per_prompt: expected at least 2 images to choose from, got {per_prompt}")
@@ -47,16 +72,18 @@ def queue_candidates(
         eta=eta,
         on_progress=on_progress,
     )
-    return [
-        store.add_item(
-            prompt,
-            [store.add_image(png(image.image), image.provenance) for image in own],
-            source=source,
-            project=project,
-            overlap=overlap,
+    item_ids, without, num_equal = [], [], 0
+    for prompt, own in zip(prompts, in_groups(images, per_prompt), strict=True):
+        stored = [store.add_image(png(image.image), image.provenance) for image in own]
+        different = list(dict.fromkeys(stored))
+        num_equal += len(stored) - len(different)
+        if len(different) < 2:
+            without.append(prompt)
+            continue
+        item_ids.append(
+            store.add_item(prompt, different, source=source, project=project, overlap=overlap)
         )
-        for prompt, own in zip(prompts, in_groups(images, per_prompt), strict=True)
-    ]
+    return Queued(item_ids=item_ids, num_equal=num_equal, without=without)
 
 
 def in_groups(images: Iterable[Generated], size: int) -> Iterator[list[Generated]]:
@@ -79,9 +106,11 @@ def chosen_prompts(
     return chosen or evaluation_prompts(otherwise, seed=CANDIDATE_PROMPTS, held_out=False)
 
 
-def ranking_command(project: str, database: str | None, images: Path) -> str:
-    """What opens the app on a queue. Example: "imgalign ui --project cats"."""
+def ranking_command(project: str, database: str | None) -> str:
+    """What opens the app on a queue, with stars for a password.
+
+    Example: "imgalign ui --project cats".
+    """
     options = ["--project", project] if project != "default" else []
-    options += ["--database", database] if database else []
-    options += ["--images", str(images)] if images != Path("images") else []
+    options += ["--database", shown(database)] if database else []
     return shlex.join(["imgalign", "ui", *options])

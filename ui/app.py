@@ -47,7 +47,8 @@ class Settings:
     port: int = 7860
     database: str | None = None
     """SQLAlchemy URL; None: IMGALIGN_DATABASE, else imgalign.db in the working folder."""
-    images: Path = Path("images")
+    images: Path | None = None
+    """Folder of original images; None: that which the database knows, or `images` beside it."""
     runs: Path = Path("runs")
     project: str = "default"
     """Queue within the database that the Rank page works on."""

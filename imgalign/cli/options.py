@@ -27,7 +27,13 @@ Database = Annotated[
     str | None,
     typer.Option(help="SQLAlchemy URL; IMGALIGN_DATABASE or imgalign.db here if not given."),
 ]
-Images = Annotated[Path, typer.Option(help="Folder of original images.")]
+Images = Annotated[
+    Path | None,
+    typer.Option(help="Folder of original images; the database knows its own, so once is enough."),
+]
+Create = Annotated[
+    bool, typer.Option("--create", help="Make the database and folder named if they are missing.")
+]
 Project = Annotated[str, typer.Option(help="Queue within the database.")]
 Group = Annotated[str | None, typer.Option(help="Only rankings by annotators of this group.")]
 PromptTexts = Annotated[list[str] | None, typer.Option("--prompt", help="May be repeated.")]

@@ -7,6 +7,7 @@ import typer
 
 from imgalign.cli.options import (
     Adapter,
+    Create,
     Database,
     Device,
     FirstSeed,
@@ -36,31 +37,35 @@ def candidates(
     overlap: Annotated[int, typer.Option(min=1, help="Annotators who shall rank each item.")] = 1,
     project: Project = "default",
     database: Database = None,
-    images: Images = Path("images"),
+    images: Images = None,
+    create: Create = False,
     device: Device = "auto",
 ) -> None:
     """Generate images and queue them for ranking."""
     from imgalign.candidates import chosen_prompts, queue_candidates, ranking_command
     from imgalign.generate import ImageGenerator, model_under
-    from imgalign.preferences.store import Store
+    from imgalign.preferences.store import open_or_make
     from imgalign.progress import progress
 
     texts = chosen_prompts(prompt or (), prompts, otherwise=storybook_prompts)
-    with Store.open(database, images=images) as store, progress("generating") as on_progress:
-        made = queue_candidates(
-            store,
-            ImageGenerator(model or model_under(adapter), adapter, device=device),
-            texts,
-            per_prompt=per_prompt,
-            first_seed=seed,
-            steps=steps,
-            guidance_scale=guidance,
-            project=project,
-            overlap=overlap,
-            on_progress=on_progress,
-        )
-    command = ranking_command(project, database, images)
-    typer.echo(f"{len(made)} items of {per_prompt} images are queued; rank them with `{command}`")
+    with open_or_make(database, images=images, create=create, on_made=typer.echo) as store:
+        generator = ImageGenerator(model or model_under(adapter), adapter, device=device)
+        with progress("generating") as on_progress:
+            queued = queue_candidates(
+                store,
+                generator,
+                texts,
+                per_prompt=per_prompt,
+                first_seed=seed,
+                steps=steps,
+                guidance_scale=guidance,
+                project=project,
+                overlap=overlap,
+                on_progress=on_progress,
+            )
+    typer.echo("\n".join(queued.lines()))
+    if queued.item_ids:
+        typer.echo(f"rank them with `{ranking_command(project, database)}`")
 
 
 def ui(
@@ -71,12 +76,15 @@ def ui(
     model: Model = "storybook",
     runs: Annotated[Path, typer.Option(help="Folder of training runs.")] = Path("runs"),
     database: Database = None,
-    images: Images = Path("images"),
+    images: Images = None,
+    create: Create = False,
     project: Project = "default",
 ) -> None:
     """Open the app: rank, train, generate."""
+    from imgalign.preferences.store import open_or_make
     from ui.app import Settings, launch
 
+    open_or_make(database, images=images, create=create, on_made=typer.echo).close()
     settings = Settings(
         host=host,
         port=port,

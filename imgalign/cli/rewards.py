@@ -20,7 +20,7 @@ def train(
     group: Group = None,
     project: Annotated[str | None, typer.Option(help="Only rankings of this project.")] = None,
     database: Database = None,
-    images: Images = Path("images"),
+    images: Images = None,
 ) -> None:
     """Fit a CLIP-based reward model to the rankings in the store."""
     from imgalign.config import load_config
@@ -29,7 +29,7 @@ def train(
     from reward_models.images import read_image
 
     settings = load_config(FitConfig, config, overrides or ())
-    with Store.open(database, images=images) as store:
+    with Store.open(database, images=images, create=False) as store:
         report = fit(
             store.rankings(group=group, project=project),
             lambda image_id: read_image(store.image_path(image_id)),
@@ -45,7 +45,7 @@ def evaluate(
     group: Group = None,
     project: Annotated[str | None, typer.Option(help="Only rankings of this project.")] = None,
     database: Database = None,
-    images: Images = Path("images"),
+    images: Images = None,
 ) -> None:
     """Compare a reward model with the rankings in the store, on prompts it did not learn from."""
     import reward_models
@@ -54,7 +54,7 @@ def evaluate(
     from reward_models.images import read_image
 
     model = reward_models.load(reward)
-    with Store.open(database, images=images) as store:
+    with Store.open(database, images=images, create=False) as store:
         evaluation = evaluate(
             model,
             store.rankings(group=group, project=project),

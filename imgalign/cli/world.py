@@ -19,7 +19,7 @@ def rank(
     seed: Annotated[int, typer.Option(min=0, help="Other people.")] = 0,
     project: Project = "default",
     database: Database = None,
-    images: Images = Path("images"),
+    images: Images = None,
 ) -> None:
     """Let simulated annotators rank what is queued."""
     from imgalign.preferences.store import Store
@@ -27,7 +27,7 @@ def rank(
     from imgalign.simulate import people, rank_queue
 
     with (
-        Store.open(database, images=images, seed=seed) as store,
+        Store.open(database, images=images, create=False, seed=seed) as store,
         progress("ranking") as on_progress,
     ):
         done = rank_queue(

@@ -5,24 +5,23 @@ of its bytes, so equal images are kept once and a damaged file can be told from 
 """
 
 import hashlib
-import io
 import os
 import secrets
-import struct
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
-
 from imgalign.errors import InputError, StorageFullError, StoreError
 from imgalign.files import disk_is_full, sha256, sync_folder
-
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# Chunks that change what is seen. All others may name the model or the seed.
-VISIBLE = frozenset(
-    b"IHDR PLTE IDAT IEND tRNS cHRM gAMA iCCP sRGB cICP sBIT mDCV cLLI acTL fcTL fdAT".split()
+from imgalign.images import (
+    MAX_BYTES,
+    PNG_PIXELS,
+    PNG_SIGNATURE,
+    decode_plain_image,
+    png_chunks,
+    read_plain_file,
 )
+
+OTHER_FORMATS = (b"\xff\xd8\xff", b"RIFF")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +52,18 @@ class ImageFolder:
             raise _unwritable(self.root, error) from error
 
     def add(self, image: bytes | Path) -> StoredImage:
-        """Keep a PNG. InputError if it is missing or damaged, StorageFullError if there is no room.
+        """Keep a PNG. InputError if it cannot be used, StorageFullError if there is no room.
 
-        Adding the same bytes again changes nothing, but mends a file that was damaged since.
+        Refused is what is missing or damaged, and what does not mean one image to everybody, such
+        as several frames or transparency (`imgalign.images`). Adding the same bytes again changes
+        nothing, but mends a file that was damaged since.
         """
-        data = _read(image) if isinstance(image, Path) else image
-        where = str(image) if isinstance(image, Path) else f"image of {len(data)} bytes"
-        width, height = _size(data, where)
+        try:
+            data = _read(image)
+            width, height = _size(data)
+        except InputError as error:
+            where = image if isinstance(image, Path) else f"image of {len(image)} bytes"
+            raise InputError(f"{where}: {error}") from error
         image_id = hashlib.sha256(data).hexdigest()
         path = self.path(image_id)
         if not (path.is_file() and path.read_bytes() == data):
@@ -95,53 +99,24 @@ class ImageFolder:
 
 
 def without_metadata(png: bytes) -> bytes:
-    """The same pixels, bit for bit, without text, time stamps or EXIF.
+    """The same pixels, bit for bit, and nothing else: no text, time, EXIF or colour profile.
 
-    Generators write prompt, seed and model into text chunks; annotators must not see them.
+    Generators write prompt, seed and model into text chunks, and a profile has names too;
+    annotators must not see them. Without a profile a browser takes the values as sRGB, as whatever
+    scores the image does.
     """
-    kept = [SIGNATURE]
-    position = len(SIGNATURE)
-    while position + 12 <= len(png):
-        (length,) = struct.unpack(">I", png[position : position + 4])
-        end = position + 12 + length
-        if png[position + 4 : position + 8] in VISIBLE:
-            kept.append(png[position:end])
-        position = end
-    return b"".join(kept)
+    return PNG_SIGNATURE + b"".join(chunk for name, chunk in png_chunks(png) if name in PNG_PIXELS)
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+def _read(image: bytes | Path) -> bytes:
+    return read_plain_file(image, limit=MAX_BYTES) if isinstance(image, Path) else image
 
 
-def _size(data: bytes, where: str) -> tuple[int, int]:
-    """Decode the whole image: a truncated one must not reach an annotator."""
-    if not data.startswith(SIGNATURE):
-        raise InputError(f"{where}: expected a PNG image, got {_what(data)}")
-    try:
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            image.verify()
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            image.load()
-            return image.size
-    except Image.DecompressionBombError as error:
-        raise InputError(f"{where}: too many pixels to be safe ({error})") from error
-    except UnidentifiedImageError:  # whose message is the address of an object
-        raise InputError(f"{where}: corrupt image (not a PNG after its first bytes)") from None
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
-        raise InputError(f"{where}: corrupt image ({error})") from error
-
-
-def _what(data: bytes) -> str:
-    if not data:
-        return "an empty file"
-    for magic, name in ((b"\xff\xd8", "JPEG"), (b"RIFF", "WebP"), (b"GIF8", "GIF")):
-        if data.startswith(magic):
-            return f"{name}; convert it to PNG first"
-    return f"bytes {data[:4]!r}"
+def _size(png: bytes) -> tuple[int, int]:
+    """Decode all of it: what is damaged, or not one image, must not reach an annotator."""
+    if png.startswith(OTHER_FORMATS):
+        raise InputError("expected a PNG image, got JPEG or WebP; convert it to PNG first")
+    return decode_plain_image(png).size
 
 
 def _write_atomically(path: Path, data: bytes) -> None:

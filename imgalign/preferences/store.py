@@ -6,7 +6,7 @@ issued, so a page cannot rank images that it was not shown, nor in an order that
 """
 
 import uuid
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -428,3 +428,14 @@ class Store:
                 done=queries.num_done(connection, annotator, project),
                 left=leases.num_left(connection, annotator, project, utc_now()),
             )
+
+
+def open_or_make(
+    url: str | None, *, images: Path | None, create: bool, on_made: Callable[[str], object]
+) -> Store:
+    """A store for a command that may make one: with `create`, or where nothing was named."""
+    nothing_named = images is None and not address.named(url)
+    store = Store.open(url, images=images, create=create or nothing_named)
+    if store.is_new:
+        on_made(f"new database {store.database.name}, images in {store.images.root}")
+    return store

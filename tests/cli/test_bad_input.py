@@ -10,7 +10,7 @@ from provenances import provenance
 from imgalign.candidates import ranking_command
 from imgalign.cli.main import main
 from imgalign.pictures import png
-from imgalign.preferences.store import Store
+from imgalign.preferences.store import Store, open_or_make
 
 RUN_FILES = "config.yaml", "metrics.jsonl"
 COLORS = ("red", "green")
@@ -147,7 +147,7 @@ def test_a_path_that_looks_like_a_setting_is_still_a_path(one_line, tmp_path):
 
 
 def test_a_damaged_candidate_is_named_without_an_address_in_memory(one_line, tmp_path):
-    with Store.open(None, images=tmp_path / "images") as store:
+    with Store.open(tmp_path / "imgalign.db") as store:
         ids = [store.add_image(png(Image.new("RGB", (32, 32), color)), SOME) for color in COLORS]
         store.add_item("a red cat", ids, source="test")
         path = store.image_path(ids[0])
@@ -161,6 +161,63 @@ def test_a_damaged_candidate_is_named_without_an_address_in_memory(one_line, tmp
 
 
 def test_the_command_that_ranks_a_queue_names_all_that_is_not_the_default():
-    assert ranking_command("default", None, Path("images")) == "imgalign ui"
-    found = ranking_command("my cats", "sqlite:///x.db", Path("pictures"))
-    assert found == "imgalign ui --project 'my cats' --database sqlite:///x.db --images pictures"
+    assert ranking_command("default", None) == "imgalign ui"
+    found = ranking_command("my cats", "sqlite:///x.db")
+    assert found == "imgalign ui --project 'my cats' --database sqlite:///x.db"
+
+
+def test_the_command_that_ranks_a_queue_does_not_give_the_password_away():
+    found = ranking_command("default", "postgresql://me:s3cret@host/name")
+    assert "s3cret" not in found
+    assert "me:***@host/name" in found
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("reward", "train"),
+        ("reward", "eval", "storybook"),
+        ("storybook", "rank"),
+        ("candidates", "--prompt", "a red cat"),
+        ("ui", "--port", "0"),
+    ],
+)
+@pytest.mark.parametrize("named", ["option", "environment"])
+def test_a_mistyped_database_is_refused_and_not_made(
+    one_line, tmp_path, monkeypatch, command, named
+):
+    url = "sqlite:///mistyped.db"
+    monkeypatch.setenv("IMGALIGN_DATABASE", url if named == "environment" else "")
+    line = one_line(*command, *(["--database", url] if named == "option" else []))
+    assert "mistyped.db: no such database" in line
+    assert "--create" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [("reward", "train"), ("storybook", "rank")])
+def test_a_command_that_only_reads_makes_no_database(one_line, tmp_path, command):
+    assert "imgalign.db: no such database" in one_line(*command)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mistyped_images_folder_is_refused_and_not_made(one_line, tmp_path):
+    with Store.open(tmp_path / "imgalign.db") as store:
+        store.add_annotator("ann")
+    before = sorted(tmp_path.iterdir())
+    for command in (("reward", "train"), ("storybook", "rank"), ("ui", "--port", "0")):
+        assert "keeps its images in" in one_line(*command, "--images", "mistyped")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_store_is_made_and_said_where_nothing_was_named_or_where_asked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("IMGALIGN_DATABASE", raising=False)
+    said: list[str] = []
+    open_or_make(None, images=None, create=False, on_made=said.append).close()
+    assert said == [f"new database {tmp_path}/imgalign.db, images in {tmp_path}/images"]
+    open_or_make(None, images=None, create=False, on_made=pytest.fail).close()
+    url = "sqlite:///other.db"
+    open_or_make(url, images=Path("pictures"), create=True, on_made=said.append).close()
+    assert (tmp_path / "other.db").is_file()
+    assert (tmp_path / "pictures").is_dir()
+    assert len(said) == 2

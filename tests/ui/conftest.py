@@ -151,7 +151,8 @@ class AppProcess:
         self.port = free_port()
         self.address = f"http://127.0.0.1:{self.port}"
         self._log = folder / "server.log"
-        self._options = ["--port", str(self.port), "--database", url, "--model", "model"]
+        self._options = ["--port", str(self.port), "--database", url, "--create"]
+        self._options += ["--model", "model"]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
