@@ -8,13 +8,12 @@ not octal, a key given twice is an error. Left out: what any setting means.
 import difflib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
 import pydantic
 import yaml
-from pydantic_core import ErrorDetails
 
 from imgalign.errors import ConfigError, InputError
 
@@ -181,7 +180,7 @@ for _yaml_class in (_Loader, _Dumper):
 # --- what pydantic found, in one line per setting
 
 
-def _explain(model: type[Config], error: ErrorDetails) -> str:
+def _explain(model: type[Config], error: Mapping[str, Any]) -> str:
     kind, came = error["type"], error["input"]
     where = ".".join(str(part) for part in error["loc"]) or "settings"
     if kind == "extra_forbidden":

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 from torch.nn import Parameter
 
+from imgalign import __version__
 from imgalign.advantages import group_advantages
 from imgalign.algorithms.batches import masked
 from imgalign.algorithms.ppo import PPOConfig, measure_kl
@@ -280,7 +281,7 @@ def environment() -> list[Fact]:
     """What this machine and installation are, for a bug report."""
     names = ["torch", "diffusers", "transformers", "peft", "open_clip_torch", "xformers"]
     facts = [
-        Fact(name="imgalign", value=version("imgalign")),
+        Fact(name="imgalign", value=__version__),
         Fact(name="python", value=platform.python_version()),
         Fact(name="system", value=platform.platform()),
         *(Fact(name=name, value=version(name)) for name in names),

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import torch
 
-LIBRARIES = ("imgalign", "torch", "diffusers", "transformers", "peft")
+from imgalign import __version__
+
+LIBRARIES = ("torch", "diffusers", "transformers", "peft")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +34,8 @@ def command_line() -> str:
 
 
 def library_versions() -> dict[str, str]:
-    """Of Python and of what computes."""
-    found = {"python": platform.python_version()}
+    """Of Python, of imgalign and of what computes."""
+    found = {"python": platform.python_version(), "imgalign": __version__}
     for name in LIBRARIES:
         try:
             found[name] = version(name)

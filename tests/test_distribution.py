@@ -1,0 +1,139 @@
+"""What is installed: dependencies are declared, and the wheel works in an empty folder."""
+
+import ast
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+import imgalign
+from imgalign import doctor
+from imgalign.evaluate.origin import library_versions
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+OURS = {"imgalign", "reward_models", "ui"}
+DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml", "open_clip": "open-clip-torch"}
+"""Where a package is not called as the distribution that brings it."""
+
+
+def normal(name: str) -> str:
+    """The name of a distribution as PEP 503 compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def declared(requirements: Iterable[str]) -> set[str]:
+    names = (re.match(r"[A-Za-z0-9._-]+", each) for each in requirements)
+    return {normal(name[0]) for name in names}
+
+
+def imported(*folders: str) -> dict[str, Path]:
+    """Distributions that the modules of a folder import, anywhere in them, and one that does."""
+    stand_ins = {path.stem for path in (ROOT / "tests" / "stand_ins").glob("*.py")}
+    found = {}
+    for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                modules = [node.module]
+            else:
+                continue
+            for package in {module.partition(".")[0] for module in modules}:
+                if package not in {*OURS, *stand_ins, *sys.stdlib_module_names}:
+                    found[normal(DISTRIBUTIONS.get(package, package))] = path
+    return found
+
+
+def test_what_the_packages_import_is_declared():
+    optional = PROJECT["optional-dependencies"]
+    extras = [each for name in ("postgres", "xformers") for each in optional[name]]
+    known = declared([*PROJECT["dependencies"], *extras])
+    for name, path in imported(*OURS).items():
+        assert name in known, f"{path} imports {name}: declare it in pyproject.toml"
+
+
+def test_what_tests_and_benchmarks_import_is_declared():
+    known = declared([*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["test"]])
+    for name, path in imported("tests", "benchmarks").items():
+        assert name in known, f"{path} imports {name}: declare it for the tests in pyproject.toml"
+
+
+def test_a_report_of_a_bug_or_a_result_names_the_version_that_runs():
+    assert {fact.name: fact.value for fact in doctor.environment()}["imgalign"] == (
+        imgalign.__version__
+    )
+    assert library_versions()["imgalign"] == imgalign.__version__
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """The folder that an installer would make of the built wheel."""
+    if importlib.util.find_spec("hatchling") is None:
+        pytest.skip("hatchling, which builds the wheel, is not installed")
+    made = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(made)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    (file,) = made.glob("*.whl")
+    with zipfile.ZipFile(file) as archive:
+        archive.extractall(made / "installed")
+    return made / "installed"
+
+
+def run_installed(wheel: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(wheel), "PYTHONSAFEPATH": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_wheel_is_called_as_the_distribution_and_brings_the_command(wheel):
+    (facts,) = wheel.glob("*.dist-info")
+    assert facts.name == f"imgalign_studio-{imgalign.__version__}.dist-info"
+    assert "imgalign = imgalign.cli.main:main" in (facts / "entry_points.txt").read_text()
+    assert (facts / "licenses" / "LICENSE").is_file()
+    assert {path.name for path in wheel.iterdir()} == {*OURS, facts.name}
+
+
+def test_the_installed_command_works_in_an_empty_folder(wheel, tmp_path):
+    said = run_installed(wheel, tmp_path, "-m", "imgalign", "--version")
+    assert (said.returncode, said.stdout) == (0, f"imgalign {imgalign.__version__}\n")
+    helped = run_installed(wheel, tmp_path, "-m", "imgalign", "--help")
+    assert (helped.returncode, helped.stderr) == (0, "")
+    assert helped.stdout.startswith("Usage: imgalign")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_installed_recipes_are_found_from_an_empty_folder(wheel, tmp_path):
+    find = (
+        "from pathlib import Path; from imgalign.config import find_config as f; print(f(Path(%r)))"
+    )
+    shipped = sorted(path.name for path in (ROOT / "configs").glob("*.yaml"))
+    assert shipped
+    for name in shipped:
+        found = run_installed(wheel, tmp_path, "-c", find % name)
+        assert (found.stdout, found.stderr) == (f"{wheel / 'imgalign' / 'configs' / name}\n", "")
+
+
+@pytest.mark.slow
+def test_the_installed_model_draws_in_an_empty_folder(wheel, tmp_path):
+    command = ("generate", "--prompt", "a red cat", "--steps", "2")
+    drawn = run_installed(wheel, tmp_path, "-m", "imgalign", *command)
+    assert drawn.returncode == 0, drawn.stderr
+    assert drawn.stdout == "generated/00000-0.png\n"
+    assert (tmp_path / "generated" / "00000-0.png").read_bytes().startswith(b"\x89PNG")
