@@ -21,8 +21,8 @@ def load(reward: str | Path, *, device: str = "cpu") -> "RewardModel":
     """
     from imgalign.environment import choose_device
     from reward_models.clip import ClipReward, load_towers
+    from reward_models.clip_models import names_towers
     from reward_models.contract import CONTRACT_FILE
-    from reward_models.towers import names_towers
 
     folder, target = Path(reward), choose_device(device)
     if (folder / CONTRACT_FILE).is_file() or not names_towers(str(reward)):

@@ -20,6 +20,7 @@ from torch import Generator, Tensor, nn
 
 from imgalign.errors import CheckpointError, InputError, NumericsError
 from imgalign.files import UNFINISHED, replace_folder, reporting_full_disk, sync_tree
+from reward_models.clip_models import load_towers, rebuild_towers
 from reward_models.contract import (
     CONTRACT_FILE,
     GOLDEN_FOLDER,
@@ -30,14 +31,16 @@ from reward_models.contract import (
     HeldOut,
     Origin,
     Scale,
+    check_files,
     check_golden,
+    hash_files,
     library_versions,
     read_contract,
     write_contract,
 )
 from reward_models.head import PreferenceHead, zero_shot_head
 from reward_models.images import encode_image, read_image
-from reward_models.towers import Towers, load_towers, rebuild_towers
+from reward_models.towers import Towers
 
 __all__ = ["ClipReward", "Towers", "load_towers"]
 
@@ -139,6 +142,7 @@ class ClipReward(nn.Module):
         CheckpointError where something is missing or does not fit, or a score drifted.
         """
         contract = read_contract(folder)
+        check_files(contract, folder)
         towers = rebuild_towers(contract, folder)
         unset = Generator().manual_seed(0)
         style_width = towers.style_width(style=contract.head.style)
@@ -163,10 +167,10 @@ class ClipReward(nn.Module):
         return reward
 
     def _load_weights(self, path: Path) -> None:
+        if not path.is_file():
+            raise CheckpointError(f"{path}: missing; copy the whole folder again")
         try:
             state = load_file(path)
-        except FileNotFoundError as error:
-            raise CheckpointError(f"{path.parent}: no {path.name} here; copy it again") from error
         except SafetensorError as error:
             raise CheckpointError(f"{path}: damaged ({error}); copy it again") from error
         own = self.state_dict()
@@ -225,6 +229,7 @@ class ClipReward(nn.Module):
                 self.towers.save_tokenizer(unfinished)
                 records = self._write_golden(golden, unfinished)
                 contract = self._contract(records, data_hash, metrics or {})
+                contract = contract.model_copy(update={"files": hash_files(unfinished)})
                 write_contract(contract, unfinished)
                 beside(unfinished)
                 sync_tree(unfinished)
@@ -251,7 +256,7 @@ class ClipReward(nn.Module):
     ) -> Contract:
         return Contract(
             backbone=self.towers.config,
-            quick_gelu=bool(self.towers.config["quick_gelu"]),
+            quick_gelu=self.towers.config.quick_gelu,
             preprocess=self.towers.preprocess,
             text=self.towers.text,
             head=self.head_config,

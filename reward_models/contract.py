@@ -13,36 +13,47 @@ import json
 from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue, PositiveFloat, PositiveInt, ValidationError
+from pydantic import Field, PositiveFloat
 
-from imgalign.config import Config
+from imgalign.config import Seed
 from imgalign.errors import CheckpointError
-from imgalign.files import describe_folder
+from imgalign.files import describe_folder, sha256
+from reward_models.architecture import Architecture, Facts, Pixels, read_settings, validated
 
 CONTRACT_FILE = "contract.json"
 WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FOLDER = "tokenizer"
+TOKENIZER_FILE = "tokenizer.json"
 GOLDEN_FOLDER = "golden"
 GOLDEN_TOLERANCE = 1e-3
 """Largest drift of a golden score, in standard deviations of the training scores."""
 
 LIBRARIES = ("open_clip_torch", "safetensors", "tokenizers", "torch", "torchvision", "transformers")
 
+FILE_NAME = r"^(golden/|tokenizer/)?[0-9A-Za-z_-][0-9A-Za-z_.-]*$"
+"""Of a file of the folder, or of one of its two folders; nothing outside."""
+
 Channels = tuple[float, float, float]
+Spreads = tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+ImageSize = Pixels | tuple[Pixels, Pixels]
+LongText = Annotated[str, Field(max_length=100_000)]
+Share = Annotated[float, Field(ge=0, le=1)]
+FileName = Annotated[str, Field(pattern=FILE_NAME)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
-class Preprocess(Config):
+class Preprocess(Facts):
     """From an image in [0, 1] to what the image tower takes."""
 
-    image_size: tuple[PositiveInt, PositiveInt]
+    image_size: tuple[Pixels, Pixels]
     """Height and width that the image tower takes, in pixels."""
 
     mean: Channels
     """Subtracted from the red, green and blue channel after resizing."""
 
-    std: Channels
+    std: Spreads
     """Each channel is divided by this after the mean is taken off."""
 
     resize_mode: Literal["shortest", "longest", "squash"] = "shortest"
@@ -55,14 +66,14 @@ class Preprocess(Config):
     antialias: Literal[True] = True
     """Always on: PIL, which the towers were trained with, knows nothing else."""
 
-    fill: Annotated[float, Field(ge=0, le=1)] = 0.0
+    fill: Share = 0.0
     """Colour of the padding of "longest", in [0, 1]."""
 
 
-class TextRule(Config):
+class TextRule(Facts):
     """From a prompt to token ids."""
 
-    context_length: PositiveInt
+    context_length: Annotated[int, Field(ge=3, le=4096)]
     """Tokens that the text tower reads, both end tokens included."""
 
     truncation: Literal["keep_first"] = "keep_first"
@@ -72,10 +83,10 @@ class TextRule(Config):
     """"folder": Hugging Face files in tokenizer/; "open_clip": the vocabulary open_clip ships."""
 
 
-class HeadConfig(Config):
+class HeadConfig(Facts):
     """Shape of the preference head."""
 
-    hidden: Annotated[int, Field(ge=0)] = 64
+    hidden: Annotated[int, Field(ge=0, le=4096)] = 64
     """Width of the hidden layer; 0 leaves the linear part and the cosine only."""
 
     style: bool = True
@@ -87,7 +98,7 @@ class HeadConfig(Config):
     """How many heads are averaged; the weights are stored per member."""
 
 
-class Scale(Config):
+class Scale(Facts):
     """What a score means: (utility - mean) / std, so 0 and 1 are mean and spread in training."""
 
     mean: float = 0.0
@@ -101,49 +112,49 @@ class Scale(Config):
     for a reward that was not fitted."""
 
 
-class HeldOut(Config):
+class HeldOut(Facts):
     """How the fit split prompts; by a hash of the prompt, so that the split can be made again."""
 
-    seed: int
+    seed: Seed
     """Seed of the hash."""
 
-    validation: float
+    validation: Share
     """Share of prompts that the fit stopped by."""
 
-    test: float
+    test: Share
     """Share of prompts that the fit never used."""
 
 
-class Golden(Config):
+class Golden(Facts):
     """An image whose score is known. Example: golden/0.png, "a red fox", -1.2075."""
 
-    image: str
-    """Path inside the folder."""
+    image: Annotated[str, Field(pattern=r"^golden/[0-9A-Za-z_-]+\.png$")]
+    """A file of the folder."""
 
-    prompt: str
+    prompt: LongText
     """What the image is scored for."""
 
     score: float
     """The score when the folder was written."""
 
 
-class Origin(Config):
+class Origin(Facts):
     """The CLIP that a fit started from, which is the zero-shot baseline of what came of it."""
 
-    clip: str
+    clip: LongText
     """As `FitConfig.clip` names it; a folder with its whole path."""
 
-    weights: str
+    weights: LongText
     """sha256 over the towers' weights: the same name may come to hold others."""
 
 
-class Contract(Config):
+class Contract(Facts):
     """All that a reward model needs beside its weights."""
 
     format: Literal[1] = 1
     """Version of this file."""
 
-    backbone: dict[str, JsonValue]
+    backbone: Architecture
     """The open_clip model configuration that the towers are rebuilt from."""
 
     quick_gelu: bool
@@ -162,11 +173,15 @@ class Contract(Config):
     scale: Scale = Scale()
     """Standardisation of the scores."""
 
-    log_tie: tuple[float, ...] = ()
+    log_tie: Annotated[tuple[float, ...], Field(max_length=256)] = ()
     """Log weights of ties of 2, 3, ... images in the Davidson-Luce model of the fit, in nats."""
 
-    golden: tuple[Golden, ...] = ()
+    golden: Annotated[tuple[Golden, ...], Field(max_length=64)] = ()
     """Scores to reproduce at each load."""
+
+    files: Annotated[dict[FileName, Sha256], Field(min_length=1)] | None = None
+    """SHA-256 of each file that decides a score, by its name in the folder; None in a contract from
+    before they were kept."""
 
     held_out: HeldOut | None = None
     """Which prompts an evaluation may use; None when the reward was not fitted to rankings."""
@@ -192,25 +207,17 @@ def read_contract(folder: Path) -> Contract:
         raise CheckpointError(
             f"{folder}: no {CONTRACT_FILE} here; {found}; 'imgalign reward train' writes one"
         )
-    try:
-        fields: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path}: not readable as JSON ({error}); fit it again") from error
+    fields = read_settings(path)
     if isinstance(fields, dict) and fields.get("format", 1) != 1:
         raise CheckpointError(
             f"{path}: expected format 1, got {fields['format']!r}; "
             "it was written by a newer imgalign, upgrade to read it"
         )
-    try:
-        contract = Contract.model_validate_json(json.dumps(fields))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "contract"
-        raise CheckpointError(f"{path}: {where}: {first['msg'].lower()}; fit it again") from error
-    if contract.quick_gelu != bool(contract.backbone.get("quick_gelu", False)):
+    contract = validated(Contract, fields, str(path))
+    if contract.quick_gelu != contract.backbone.quick_gelu:
         raise CheckpointError(
             f"{path}: quick_gelu is {contract.quick_gelu} here and "
-            f"{contract.backbone.get('quick_gelu', False)} in the backbone; fit it again"
+            f"{contract.backbone.quick_gelu} in the backbone; fit it again"
         )
     return contract
 
@@ -219,6 +226,40 @@ def write_contract(contract: Contract, folder: Path) -> None:
     """Write `contract` into `folder`, readable by people and stable under sorting."""
     text = json.dumps(contract.model_dump(mode="json"), indent=2) + "\n"
     (folder / CONTRACT_FILE).write_text(text, encoding="utf-8")
+
+
+def hash_files(folder: Path) -> dict[str, str]:
+    """SHA-256 of the weights, the tokenizer and the golden images in `folder`, by name."""
+    places = [folder / WEIGHTS_FILE]
+    for inner in (folder / TOKENIZER_FOLDER, folder / GOLDEN_FOLDER):
+        places += sorted(inner.iterdir()) if inner.is_dir() else []
+    return {path.relative_to(folder).as_posix(): sha256(path) for path in places}
+
+
+def check_files(contract: Contract, folder: Path) -> None:
+    """Refuse a folder in which a file is not what was saved.
+
+    CheckpointError names the first file that is missing, is another, or that nothing vouches for.
+    """
+    if contract.files is None:
+        return
+    for name, expected in contract.files.items():
+        path = folder / name
+        if not path.is_file():
+            found = "missing" if not path.exists() else "expected a file"
+            raise CheckpointError(f"{path}: {found}; copy the whole folder again")
+        if sha256(path) != expected:
+            raise CheckpointError(
+                f"{path}: its content is not what was saved (SHA-256 differs); copy it again"
+            )
+    needed = [WEIGHTS_FILE, *(each.image for each in contract.golden)]
+    if contract.text.tokenizer == "folder":
+        needed += [f"{TOKENIZER_FOLDER}/{TOKENIZER_FILE}"]
+    for name in needed:
+        if name not in contract.files:
+            raise CheckpointError(
+                f"{folder / CONTRACT_FILE}: files: lists no {name}, so nothing vouches for it"
+            )
 
 
 def check_golden(contract: Contract, scores: Sequence[float], *, folder: Path) -> None:

@@ -21,6 +21,7 @@ from imgalign.preferences.agreement import annotator_ceiling, pair_agreement
 from imgalign.preferences.records import Ranking, tied_pairs
 from imgalign.preferences.splits import three_way_split
 from reward_models.clip import ClipReward
+from reward_models.clip_models import load_towers
 from reward_models.contract import HeldOut
 from reward_models.data import ImageLoader, pair_margins
 from reward_models.images import read_image
@@ -32,7 +33,6 @@ from reward_models.measures import (
     calibration,
     pair_accuracy,
 )
-from reward_models.towers import load_towers
 
 CHANCE = 0.5
 BOOTSTRAP_SEED = 0

@@ -23,6 +23,7 @@ from imgalign.errors import ConfigError, InputError
 from imgalign.preferences.records import Ranking, pairs
 from imgalign.preferences.splits import three_way_split
 from reward_models.clip import ClipReward, check_target
+from reward_models.clip_models import load_towers
 from reward_models.contract import HeldOut, Origin, Scale, data_hash
 from reward_models.data import (
     Features,
@@ -44,7 +45,6 @@ from reward_models.evaluate import (
 from reward_models.head import PreferenceHead, zero_shot_head
 from reward_models.measures import calibration, fit_log_odds, outcomes
 from reward_models.report import FitReport, SeedResult
-from reward_models.towers import load_towers
 from reward_models.training import (
     EVALUATION_BATCH,
     Attempt,

@@ -1,7 +1,7 @@
 """The two towers of an open_clip CLIP, their tokenizer and their rules, as one module.
 
-They come from a folder in open_clip's layout, from a model that open_clip knows by name, or are
-rebuilt from a contract without any network. Left out: the preference head (head.py, clip.py).
+Left out: which CLIP that is and how it is built (clip_models.py), and the preference head (head.py,
+clip.py).
 
 Shapes: b = images or prompts, d = width of the shared space, l = d and the width of the
 style, where there is one. Features have length 1.
@@ -9,29 +9,25 @@ style, where there is one. Features have length 1.
 
 import hashlib
 import warnings
-from copy import deepcopy
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import open_clip
 import torch
 from jaxtyping import Float, Int
-from open_clip.factory import HF_HUB_PREFIX, LOCAL_DIR_PREFIX
 from open_clip.modified_resnet import ModifiedResNet
-from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import imgalign
 from imgalign.errors import CheckpointError, ConfigError, InputError
-from reward_models.contract import TOKENIZER_FOLDER, Contract, Preprocess, TextRule
+from reward_models.architecture import Architecture
+from reward_models.contract import TOKENIZER_FOLDER, Preprocess, TextRule
 from reward_models.preprocess import preprocess_images
+from reward_models.tokenizer import FolderTokenizer
 
 Clip: TypeAlias = open_clip.CLIP | open_clip.CustomTextCLIP
-Tokenizer: TypeAlias = HFTokenizer | SimpleTokenizer
-
-CONFIG_FILE = "open_clip_config.json"
-STORYBOOK = Path(imgalign.__file__).parent / "storybook" / "assets" / "clip"
+Tokenizer: TypeAlias = FolderTokenizer | SimpleTokenizer
 
 
 class Towers(nn.Module):
@@ -45,7 +41,7 @@ class Towers(nn.Module):
         model: Clip,
         tokenizer: Tokenizer,
         *,
-        config: dict[str, Any],
+        config: Architecture,
         preprocess: Preprocess,
         text: TextRule,
     ) -> None:
@@ -60,7 +56,7 @@ class Towers(nn.Module):
     @property
     def width(self) -> int:
         """Width of the shared space."""
-        return int(self.config["embed_dim"])
+        return self.config.embed_dim
 
     @property
     def device(self) -> torch.device:
@@ -131,6 +127,12 @@ class Towers(nn.Module):
         if not self._warned:
             self._warn_of_cuts(prompts)
         tokens: Tensor = self.tokenizer(prompts, context_length=self.text.context_length)
+        highest, known = int(tokens.max()), self.config.text_cfg.vocab_size
+        if highest >= known:
+            raise CheckpointError(
+                f"tokenizer: gives token {highest}, the text tower knows {known}; they belong to "
+                "different models"
+            )
         return tokens
 
     def _warn_of_cuts(self, prompts: list[str]) -> None:
@@ -150,14 +152,7 @@ class Towers(nn.Module):
         kept = self.text.context_length - 2  # the two end tokens
         if isinstance(self.tokenizer, SimpleTokenizer):
             return str(self.tokenizer.decode(self.tokenizer.encode(prompt)[kept:])).strip()
-        inner = self.tokenizer.tokenizer
-        tokens = inner(
-            self.tokenizer.clean_fn(prompt),
-            add_special_tokens=False,
-            truncation=False,
-            verbose=False,
-        ).input_ids
-        return str(inner.decode(tokens[kept:])).strip()
+        return self.tokenizer.beyond(prompt, kept=kept)
 
     def weights_hash(self) -> str:
         """sha256 over names and values of all weights."""
@@ -169,8 +164,8 @@ class Towers(nn.Module):
 
     def save_tokenizer(self, folder: Path) -> None:
         """Write the tokenizer's files beside a contract; nothing for the one open_clip ships."""
-        if isinstance(self.tokenizer, HFTokenizer):
-            self.tokenizer.save_pretrained(folder / TOKENIZER_FOLDER)
+        if isinstance(self.tokenizer, FolderTokenizer):
+            self.tokenizer.save(folder / TOKENIZER_FOLDER)
 
     def freeze(self, *, image_blocks: int = 0, text_blocks: int = 0) -> list[nn.Parameter]:
         """Freeze all but the last blocks of each tower; returns what stays trainable.
@@ -200,137 +195,6 @@ def channel_statistics(stage: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2"]
     return F.normalize(torch.cat([places.mean(2), spread], dim=1), dim=-1)
 
 
-def load_towers(name: str | Path) -> Towers:
-    """Towers from a folder in open_clip's layout, or a model open_clip knows.
-
-    `name`: "storybook" for the CLIP that imgalign ships; a folder holding open_clip_config.json,
-    weights and tokenizer; "hf-hub:owner/model"; or "architecture:tag" such as
-    "ViT-B-32:laion2b_s34b_b79k". QuickGELU follows the tag, which the architecture's name alone
-    gets wrong. InputError where nothing is there, CheckpointError where the weights do not fit.
-    """
-    model_name, tag, quick_gelu = resolve(str(name))
-    try:
-        config = open_clip.get_model_config(model_name)
-    except (ValueError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{name}: open_clip cannot find it ({reason})") from error
-    if config is None:
-        raise InputError(f"{name}: expected a model open_clip knows; see open_clip.list_models()")
-    config = _canonical(config, quick_gelu=quick_gelu)
-    try:
-        model = open_clip.create_model(
-            model_name, pretrained=tag, force_quick_gelu=quick_gelu, require_pretrained=True
-        )
-        tokenizer = open_clip.get_tokenizer(model_name)
-    except (RuntimeError, ValueError, OSError, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{name}: open_clip cannot load it ({reason})") from error
-    return _assemble(model, tokenizer, config)
-
-
-def rebuild_towers(contract: Contract, folder: Path) -> Towers:
-    """Towers of a contract with random weights, for a state dict to fill; needs no network."""
-    config = deepcopy(contract.backbone)
-    build: dict[str, Any] = deepcopy(config)
-    custom_text = bool(build.pop("custom_text", False))
-    try:
-        # timm would fetch weights that are about to be replaced.
-        build["vision_cfg"]["timm_model_pretrained"] = False
-        model = (open_clip.CustomTextCLIP if custom_text else open_clip.CLIP)(**build)
-    except (KeyError, TypeError, RuntimeError, AssertionError) as error:
-        raise CheckpointError(
-            f"{folder}: open_clip cannot build the backbone of the contract ({error}); fit it again"
-        ) from error
-    return Towers(
-        model,
-        _rebuild_tokenizer(contract, folder),
-        config=config,
-        preprocess=contract.preprocess,
-        text=contract.text,
-    )
-
-
-def resolve(name: str) -> tuple[str, str | None, bool]:
-    """open_clip's own name, tag and whether to force QuickGELU, for what a user wrote.
-
-    Example: "ViT-B-32:openai" gives ("ViT-B-32", "openai", True), though the architecture's own
-    configuration says GELU. Folders and hub repositories say it themselves.
-    """
-    if name.startswith(HF_HUB_PREFIX):
-        return name, None, False
-    if name == "storybook":
-        name = str(STORYBOOK)
-    if (Path(name) / CONFIG_FILE).is_file():
-        return f"{LOCAL_DIR_PREFIX}{name}", None, False
-    architecture, _, tag = name.partition(":")
-    if not tag or Path(name).exists():
-        raise InputError(
-            f"{name}: expected a folder with {CONFIG_FILE}, 'hf-hub:owner/model' or "
-            "'architecture:tag' such as 'ViT-B-32:laion2b_s34b_b79k'"
-        )
-    known = open_clip.get_pretrained_cfg(architecture, tag)
-    if not known:
-        tags = open_clip.list_pretrained_tags_by_model(architecture)
-        raise InputError(f"{name}: expected one of the tags {', '.join(tags) or 'of open_clip'}")
-    return architecture, tag, bool(known.get("quick_gelu", False))
-
-
-def _canonical(config: dict[str, Any], *, quick_gelu: bool) -> dict[str, Any]:
-    config = deepcopy(config)
-    if "multimodal_cfg" in config or "hf_model_name" in config["text_cfg"]:
-        raise InputError(
-            "reward model: expected two plain CLIP towers; a captioning model or a text tower from "
-            "transformers cannot be rebuilt without a network"
-        )
-    config["quick_gelu"] = quick_gelu or bool(config.get("quick_gelu", False))
-    return config
-
-
-def _assemble(model: Clip, tokenizer: object, config: dict[str, Any]) -> Towers:
-    if not isinstance(tokenizer, Tokenizer):
-        raise InputError(f"reward model: tokenizer {type(tokenizer).__name__} cannot be saved")
-    rule = open_clip.get_model_preprocess_cfg(model)
-    size = model.visual.image_size
-    return Towers(
-        model,
-        tokenizer,
-        config=config,
-        preprocess=Preprocess(
-            image_size=(size, size) if isinstance(size, int) else tuple(size),
-            mean=tuple(rule["mean"]),
-            std=tuple(rule["std"]),
-            resize_mode=rule.get("resize_mode", "shortest"),
-            interpolation=rule.get("interpolation", "bicubic"),
-            fill=rule.get("fill_color", 0) / 255,
-        ),
-        text=TextRule(
-            context_length=tokenizer.context_length,
-            tokenizer="folder" if isinstance(tokenizer, HFTokenizer) else "open_clip",
-        ),
-    )
-
-
-def _rebuild_tokenizer(contract: Contract, folder: Path) -> Tokenizer:
-    length = contract.text.context_length
-    text: Any = contract.backbone["text_cfg"]
-    arguments = text.get("tokenizer_kwargs") or {}
-    if contract.text.tokenizer == "open_clip":
-        return SimpleTokenizer(context_length=length, **arguments)
-    path = folder / TOKENIZER_FOLDER
-    if not path.is_dir():  # a missing folder would be looked for on the hub
-        raise CheckpointError(f"{folder}: no {TOKENIZER_FOLDER}/ here; copy the whole folder again")
-    try:
-        return HFTokenizer(
-            str(path),
-            context_length=length,
-            tokenizer_mode=text.get("tokenizer_mode"),
-            **arguments,
-        )
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{path}: tokenizer cannot be read ({reason})") from error
-
-
 def _last_blocks(
     tower: nn.Module, count: int, after: tuple[str, ...], option: str
 ) -> list[nn.Parameter]:
@@ -350,10 +214,3 @@ def _last_blocks(
         elif isinstance(part, nn.Module):
             parameters.extend(part.parameters())
     return parameters
-
-
-def names_towers(name: str) -> bool:
-    """Whether `name` is something for `load_towers`, as far as the name alone can tell."""
-    if name == "storybook" or name.startswith(HF_HUB_PREFIX):
-        return True
-    return (Path(name) / CONFIG_FILE).is_file() or (":" in name and not Path(name).exists())

@@ -6,7 +6,7 @@
     3  imgalign.algorithms.*
     2  imgalign.{diffusion,language,storybook}.*             reward_models.*
     1  imgalign.{policy,checkpoint,images,metrics,statistics,progress}, .preferences.*
-                                                             reward_models.contract
+                                                             reward_models.{architecture,contract}
     0  imgalign, .{losses,advantages,kl,config,environment,errors,files}
 
 A module imports its own layer and those below.
@@ -110,7 +110,7 @@ def layer(module: str) -> int:
     if package == "imgalign":
         return LAYERS[name] if name else 0
     if package == "reward_models":
-        return {"contract": 1, "fit": 4, "server": 4, "": 4}.get(name, 2)
+        return {"architecture": 1, "contract": 1, "fit": 4, "server": 4, "": 4}.get(name, 2)
     return 5
 
 

@@ -153,7 +153,8 @@ def test_a_clip_folder_loads_as_the_zero_shot_baseline(clip_folder):
     )
 
 
-def test_weights_that_changed_are_caught_by_the_golden_scores(saved):
+def test_weights_that_changed_are_caught_by_the_golden_scores_too(saved):
+    edit_contract(saved, files=None)  # as before hashes were kept
     path = saved / "model.safetensors"
     state = load_file(path)
     proj = state["towers.model.visual.proj"]
@@ -172,6 +173,7 @@ def test_a_wrong_activation_is_caught_by_the_golden_scores(saved):
 
 
 def test_a_nan_golden_score_is_a_drift(saved):
+    edit_contract(saved, files=None)
     state = load_file(saved / "model.safetensors")
     state["heads.0.cosine"] = torch.tensor(torch.nan)
     save_file(state, saved / "model.safetensors")
@@ -195,7 +197,7 @@ def test_a_changed_library_is_named_beside_a_drift(saved):
         ({"scale": {"std": -1}}, r"scale.std: "),
         ({"flavour": 1}, "flavour: "),
         ({"head": {"hidden": 8}}, r"tensors do not fit the contract, heads.0.bias is \[4\]"),
-        ({"backbone": {"embed_dim": 16}}, "cannot build the backbone of the contract"),
+        ({"backbone": {"embed_dim": 16}}, r"contract.json: backbone.vision_cfg: field required"),
         ({"golden": []}, "no golden images"),
     ],
 )
@@ -209,9 +211,9 @@ def test_a_contract_that_does_not_fit_is_refused(saved, fields, message):
     ("missing", "message"),
     [
         ("contract.json", "no contract.json here; found: golden, model"),
-        ("model.safetensors", "no model.safetensors here"),
-        ("golden/2.png", "golden/2.png: no such file; copy the whole folder"),
-        ("tokenizer", "no tokenizer/ here"),
+        ("model.safetensors", "model.safetensors: missing; copy the whole folder"),
+        ("golden/2.png", "golden/2.png: missing; copy the whole folder"),
+        ("tokenizer", "tokenizer/tokenizer.json: missing; copy the whole folder"),
     ],
 )
 def test_a_folder_that_lacks_something_says_what(saved, missing, message):
@@ -221,7 +223,24 @@ def test_a_folder_that_lacks_something_says_what(saved, missing, message):
         ClipReward.from_pretrained(saved)
 
 
+def test_a_folder_from_before_hashes_were_kept_says_what_it_lacks(saved):
+    edit_contract(saved, files=None)
+    for missing in ("golden/2.png", "model.safetensors", "tokenizer/tokenizer.json"):
+        (saved / missing).unlink()
+        with pytest.raises(CheckpointError, match=rf"{missing}: (no such file|missing)"):
+            ClipReward.from_pretrained(saved)
+
+
+def test_settings_that_no_tower_can_be_built_from_are_one_line(saved):
+    backbone = json.loads((saved / "contract.json").read_text())["backbone"]
+    backbone["vision_cfg"]["head_width"] = 1000
+    edit_contract(saved, backbone=backbone)
+    with pytest.raises(CheckpointError, match="reward: backbone: open_clip cannot build it"):
+        ClipReward.from_pretrained(saved)
+
+
 def test_truncated_weights_are_a_checkpoint_error(saved):
+    edit_contract(saved, files=None)
     path = saved / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match="damaged"):

@@ -14,12 +14,12 @@ from imgalign.losses import plackett_luce_loss
 from imgalign.preferences.records import Ranking, ranks, tie_groups
 from imgalign.preferences.splits import three_way_split
 from reward_models.clip import ClipReward
+from reward_models.clip_models import load_towers
 from reward_models.contract import read_contract
 from reward_models.data import encode, index_rankings
 from reward_models.evaluate import Ceiling, evaluate, score_files
 from reward_models.fit import FitConfig, fit
 from reward_models.images import encode_image
-from reward_models.towers import load_towers
 from reward_models.training import LOG_TIE_START, train_attempt, weighted_mean
 
 NOUNS = ["fox", "house", "tree", "boat", "sun", "cat"]
