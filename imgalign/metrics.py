@@ -1,4 +1,4 @@
-"""What a run tells the world while it goes: metrics.jsonl, status.json and a progress line.
+"""What a run tells the world while it goes: metrics.jsonl and status.json.
 
 `metrics.jsonl` has one JSON object per step, appended and flushed as it happens, so that a plot can
 follow it. `status.json` says whether the run is alive and how long it will take. Every key is
@@ -9,22 +9,11 @@ import json
 import logging
 import math
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, TypeAlias
-
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from imgalign.errors import InputError
 from imgalign.files import write_atomically
@@ -181,48 +170,3 @@ def process_alive(pid: int) -> bool:
     except (OSError, IndexError):
         return True
     return state != "Z"
-
-
-class ProgressLine:
-    """How far a run is, on stderr: a bar with the time left, or plain lines without a terminal."""
-
-    def __init__(self, total: int, *, done: int = 0, console: Console | None = None) -> None:
-        self.console = console or Console(file=sys.stderr)
-        self.total = total
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(elapsed_when_finished=False),
-            TextColumn("{task.fields[numbers]}"),
-            console=self.console,
-            disable=not self.console.is_terminal,
-        )
-        self._task = self._bar.add_task("training", total=total, completed=done, numbers="")
-
-    def advance(self, step: int, values: Mapping[str, float], *, eta_seconds: float) -> None:
-        """Show a finished step and the few numbers worth watching."""
-        numbers = "  ".join(f"{key} {value:.4g}" for key, value in values.items())
-        if self.console.is_terminal:
-            self._bar.update(self._task, completed=step, numbers=numbers)
-        else:
-            left = f"{eta_seconds / 60:.1f} min left"
-            self.say(f"step {step}/{self.total}  {numbers}  {left}")
-
-    def say(self, text: str) -> None:
-        """Print one line above the bar."""
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    def __enter__(self) -> "ProgressLine":
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.stop()

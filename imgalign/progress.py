@@ -1,28 +1,63 @@
-"""One line of progress with the time left, for whatever takes longer than a breath."""
+"""How far long work is, on standard error: bars in a terminal, plain lines in a log.
+
+`progress` shows one piece of work by the share that is done, `ProgressLine` a run of iterations and
+what happens inside the present one, `working` something that cannot say how far it is.
+"""
 
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+QUIET_SECONDS = 10.0
+"""A log gets a line at least this often while something is being done."""
+
+
+@contextmanager
+def working(doing: str) -> Iterator[None]:
+    """Show in a terminal what is being done now, with a clock that runs."""
+    console = _stderr()
+    if not console.is_terminal:
+        yield
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        bar.add_task(doing, total=None)
+        yield
 
 
 @contextmanager
 def progress(doing: str) -> Iterator[Callable[[float], None]]:
     """A bar on standard error; call what it gives with the share that is done, in [0, 1].
 
-    Where nobody watches (standard error is no terminal), every tenth is a line instead.
+    Where nobody watches (standard error is no terminal), lines tell instead: at the first call,
+    for every tenth, and at least every ten seconds.
     """
-    console = Console(stderr=True)
+    console = _stderr()
     if not console.is_terminal:
         yield Lines(doing)
         return
     columns = (
+        SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
-        TaskProgressColumn(),
-        TimeRemainingColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(elapsed_when_finished=False),
     )
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(doing, total=1.0)
@@ -30,16 +65,116 @@ def progress(doing: str) -> Iterator[Callable[[float], None]]:
 
 
 class Lines:
-    """Progress as lines of text, one for each tenth."""
+    """Progress as lines of text: at the first call, for each tenth or every ten seconds."""
 
-    def __init__(self, doing: str) -> None:
+    def __init__(self, doing: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.doing = doing
-        self.tenths = 0
+        self.clock = clock
+        self.tenths = -1
+        self.started = self.said = clock()
 
     def __call__(self, share: float) -> None:
-        """Print a line if another tenth is done."""
-        tenths = int(share * 10 + 1e-9)
-        if tenths > self.tenths:
-            self.tenths = tenths
-            sys.stderr.write(f"{self.doing}: {10 * tenths} %\n")
-            sys.stderr.flush()
+        """Print a line if it is time for one."""
+        now, tenths = self.clock(), int(share * 10 + 1e-9)
+        if tenths <= self.tenths and now - self.said < QUIET_SECONDS:
+            return
+        self.tenths, self.said = tenths, now
+        left = (now - self.started) * (1 / share - 1) if share > 0 else None
+        _write(f"{self.doing}: {100 * share:.0f} %{_left(left) if share < 1 else ''}")
+
+
+class ProgressLine:
+    """How far a run of iterations is: a bar with the time left, or plain lines without a terminal.
+
+    A second bar, or a line every ten seconds, tells what happens inside the present iteration.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        *,
+        done: int = 0,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.console = console or _stderr()
+        self.total = total
+        self.done = done
+        self.clock = clock
+        self.said = clock()
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(elapsed_when_finished=False),
+            TextColumn("{task.fields[numbers]}"),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self._task = self._bar.add_task("training", total=total, completed=done, numbers="")
+        self._inside: TaskID | None = None
+        self._doing = ""
+
+    def advance(self, step: int, values: Mapping[str, float], *, eta_seconds: float) -> None:
+        """Show a finished step and the few numbers worth watching."""
+        self.done = step
+        numbers = "  ".join(f"{key} {value:.4g}" for key, value in values.items())
+        if self.console.is_terminal:
+            self._bar.update(self._task, completed=step, numbers=numbers)
+        else:
+            self.say(f"step {step}/{self.total}  {numbers}{_left(eta_seconds)}")
+
+    def part(self, doing: str, done: int, total: int, unit: str) -> None:
+        """Show how far one part of the present iteration is.
+
+        Example: `part("sampling", 32, 64, "images")`.
+        """
+        if self.console.is_terminal:
+            self._show_part(doing, done, total, unit)
+        elif self.clock() - self.said >= QUIET_SECONDS:
+            where = f"in step {min(self.done + 1, self.total)}/{self.total}"
+            self.say(f"{where}: {doing}, {done} of {total} {unit}")
+
+    def _show_part(self, doing: str, done: int, total: int, unit: str) -> None:
+        description = f"  {doing}"
+        if self._inside is None or doing != self._doing:
+            if self._inside is not None:
+                self._bar.remove_task(self._inside)
+            self._inside = self._bar.add_task(description, total=total, numbers=unit)
+            self._doing = doing
+        self._bar.update(self._inside, completed=done, total=total)
+
+    def say(self, text: str) -> None:
+        """Print one line above the bar."""
+        self.said = self.clock()
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def __enter__(self) -> "ProgressLine":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._inside is not None:
+            self._bar.remove_task(self._inside)
+        self._bar.stop()
+
+
+def _stderr() -> Console:
+    return Console(file=sys.stderr)
+
+
+def _write(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+def _left(seconds: float | None) -> str:
+    """Example: ", 1.5 min left"."""
+    return "" if seconds is None else f", {seconds / 60:.1f} min left"

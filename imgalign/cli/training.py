@@ -20,6 +20,7 @@ def demo(
     ] = False,
 ) -> None:
     """Run the whole loop on the embedded world: rank, learn, align, compare."""
+    typer.echo("The whole loop on the embedded world, for real. Loading the libraries ...")
     from imgalign.demo import run_demo
 
     run_demo(out, seed=seed, group=group, shuffled=shuffled)

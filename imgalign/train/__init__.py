@@ -20,6 +20,7 @@ from imgalign.errors import ConfigError
 from imgalign.files import lock_folder, reporting_full_disk
 from imgalign.metrics import RunState, RunStatus, read_status, write_status
 from imgalign.policy import Policy, RewardModel
+from imgalign.progress import working
 from imgalign.train.config import RewardConfig, TrainConfig
 from imgalign.train.folder import CONFIG, begin, claim, prompts_to_use
 from imgalign.train.loop import OnStep, Rewards, Session, examine_policy, rng_apart
@@ -91,9 +92,11 @@ def run(
         torch.manual_seed(settings.seed)
         try:
             say(out, RunStatus.of_this_process("running", 0, total))
+            with working("loading the model"):
+                policy = policy or load_policy(settings)
             session = Session(
                 settings,
-                policy=policy or load_policy(settings),
+                policy=policy,
                 rewards=Rewards(training=reward, held_out=held_out_reward or reward),
                 prompts=prompts,
                 out=out,

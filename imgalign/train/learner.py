@@ -10,6 +10,7 @@ import copy
 import math
 import resource
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -42,8 +43,16 @@ class Learner:
             weight_decay=optimizer.weight_decay,
         )
 
-    def update(self, rollout: Rollout, *, iteration: int) -> dict[str, float]:
+    def update(
+        self,
+        rollout: Rollout,
+        *,
+        iteration: int,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> dict[str, float]:
         """Learn from one batch; `iteration` counts from 0 and sets the order and the warm-up.
+
+        `on_progress` is told how many micro-batches are done, of how many.
 
         NumericsError, with the weights as they were before that optimizer step, when a gradient is
         not finite.
@@ -54,13 +63,17 @@ class Learner:
         assessment = self.ppo.assess(self.policy, rollout.batch, rollout.rewards)
         tally = assessment.tally()
         generator = seeded_generator(f"minibatches/{self.seed}/{iteration}")
+        minibatches = list(self.ppo.minibatches(assessment, generator=generator))
+        done, total = 0, sum(map(len, minibatches))
         norms = []
-        for minibatch in self.ppo.minibatches(assessment, generator=generator):
+        for minibatch in minibatches:
             self.optimizer.zero_grad(set_to_none=True)
             for micro in minibatch:
+                on_progress(done, total)
                 loss, stats = self.ppo.loss(self.policy, micro)
                 torch.autograd.backward(loss)
                 tally.add(stats, micro)
+                done += 1
             norms.append(self._clip_gradients())
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

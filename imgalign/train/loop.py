@@ -27,8 +27,9 @@ from imgalign.checkpoint import (
 from imgalign.doctor import Check, examine, require
 from imgalign.errors import ConfigError
 from imgalign.files import reporting_full_disk
-from imgalign.metrics import MetricsWriter, ProgressLine, RunStatus, Value, write_status
+from imgalign.metrics import MetricsWriter, RunStatus, Value, write_status
 from imgalign.policy import Policy, RewardModel
+from imgalign.progress import ProgressLine
 from imgalign.train.config import TrainConfig
 from imgalign.train.folder import METRICS, STATE, load_trainer_state
 from imgalign.train.learner import Learner
@@ -93,6 +94,7 @@ class Session:
         self.saved_step: int | None = None
         self.learner = self._new_learner()
         self.seconds: list[float] = []
+        self.line = ProgressLine(settings.iterations)
         # With a KL budget: the present state, and the last one whose KL is known to be inside.
         self.pending: Snapshot | None = None
         self.inside: Snapshot | None = None
@@ -194,16 +196,16 @@ class Session:
     def go(self) -> RunEnd:
         """Iterate until there is a reason to stop; everything is saved when it returns."""
         path = self.out / METRICS
-        total = self.settings.iterations
+        self.line = ProgressLine(self.settings.iterations, done=self.step)
         with (
             reporting_full_disk(self.out, "training", advice=how_to_resume),
             # A run that is begun again measures step 0 again.
             MetricsWriter(path, resume_step=self.step or -1) as metrics,
-            ProgressLine(total, done=self.step) as progress,
+            self.line,
         ):
-            self._report(progress, {})
+            self._report({})
             with rng_apart():
-                self._check(progress)
+                self._check()
             if self.step == 0:
                 self._record(metrics, self._measure())
                 self._draw()
@@ -218,7 +220,7 @@ class Session:
                     end = "signal"
                     break
                 self._record(metrics, values)
-                self._report(progress, values)
+                self._report(values)
                 end = self._after(values)
             self.save()
             return end
@@ -244,11 +246,14 @@ class Session:
                 seeds=[training_seed(settings.seed, number) for number in numbers],
                 batch_size=self.batch_size,
                 stop_requested=self.stop,
+                on_progress=self._showing("sampling", "images"),
             )
         except Interrupted:
             set_rng_state(before)  # the resumed run samples these images again
             raise
-        values = rollout.metrics() | self.learner.update(rollout, iteration=iteration)
+        values = rollout.metrics() | self.learner.update(
+            rollout, iteration=iteration, on_progress=self._showing("learning", "parts")
+        )
         self.step += 1
         values |= {
             "seconds_sampling": rollout.seconds_sampling,
@@ -312,6 +317,7 @@ class Session:
             repeated,
             seeds=HELD_OUT_SEEDS[: len(repeated)],
             batch_size=self.batch_size,
+            on_progress=self._showing("measuring on held-out prompts", "images"),
         )
         kl = measure_kl(self.policy, rollout.batch)
         if not prompts:
@@ -321,13 +327,14 @@ class Session:
         self.best.add(self.step, reward, inside_budget=budget is None or kl <= budget)
         return {"held_out_reward": reward, "held_out_kl": kl}
 
-    def _check(self, progress: ProgressLine) -> None:
+    def _check(self) -> None:
         """Refuse to train where a correctness rule does not hold."""
         fresh = self.step == 0
+        self.line.part("checking what training stands on", 0, 1, "")
         checks = examine_policy(self.policy, self.prompts.training, self.settings, fresh=fresh)
         require(checks)
         floor = next(check for check in checks if check.name.startswith("noise floor"))
-        progress.say(
+        self.line.say(
             f"{len(checks)} checks passed; {floor.name}: {floor.measured}, "
             f"expected {floor.expected}"
         )
@@ -336,6 +343,7 @@ class Session:
         samples = self.settings.samples
         prompts = (self.prompts.held_out + self.prompts.training)[: samples.num_prompts]
         columns = samples.images_per_prompt
+        self.line.part("drawing samples", 0, len(prompts) * columns, "images")
         images = self.paint(
             [prompt for prompt in prompts for _ in range(columns)],
             [*range(columns)] * len(prompts),
@@ -343,13 +351,16 @@ class Session:
         name = f"{step_folder(self.out, self.step).name}.png"
         save_grid(images, self.out / "samples" / name, columns=columns)
 
+    def _showing(self, doing: str, unit: str) -> Callable[[int, int], None]:
+        return lambda done, total: self.line.part(doing, done, total, unit)
+
     def _record(self, metrics: MetricsWriter, values: Mapping[str, Value]) -> None:
         if values:
             metrics.write(self.step, values)
             if self.on_step is not None:
                 self.on_step(self.step, values)
 
-    def _report(self, progress: ProgressLine, values: Mapping[str, float]) -> None:
+    def _report(self, values: Mapping[str, float]) -> None:
         """Status file and progress line."""
         total = self.settings.iterations
         eta = None
@@ -358,7 +369,7 @@ class Session:
             shown = {"reward": values["reward_mean"], "kl": values["kl"]}
             if "held_out_reward" in values:
                 shown["held-out"] = values["held_out_reward"]
-            progress.advance(self.step, shown, eta_seconds=eta)
+            self.line.advance(self.step, shown, eta_seconds=eta)
         write_status(
             self.out, RunStatus.of_this_process("running", self.step, total, eta_seconds=eta)
         )

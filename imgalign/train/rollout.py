@@ -61,11 +61,13 @@ def collect(
     seeds: Sequence[int],
     batch_size: int,
     stop_requested: Callable[[], bool] = lambda: False,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Rollout:
     """Sample one image per prompt and seed and score it.
 
     A reward that is not finite quarantines its image with a warning; none finite is a
     NumericsError. `stop_requested` is asked between batches; `Interrupted` where it says so.
+    `on_progress` is told how many images are done, of how many.
     """
     for number, prompt in enumerate(prompts, start=1):
         if not prompt.strip():
@@ -75,6 +77,7 @@ def collect(
     for start in range(0, len(prompts), batch_size):
         if stop_requested():
             raise Interrupted
+        on_progress(start, len(prompts))
         part = slice(start, start + batch_size)
         begin = time.perf_counter()
         with torch.no_grad():
@@ -84,6 +87,7 @@ def collect(
         batch.append(trajectory)
         sampling += between - begin
         scoring += time.perf_counter() - between
+    on_progress(len(prompts), len(prompts))
     all_rewards = torch.cat(rewards)
     if not all_rewards.isfinite().any():
         raise NumericsError(

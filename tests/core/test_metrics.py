@@ -1,6 +1,5 @@
 """Claims: lines survive a kill and a resume; a status never lies about a dead process."""
 
-import io
 import json
 import math
 import os
@@ -8,12 +7,10 @@ import subprocess
 import sys
 
 import pytest
-from rich.console import Console
 
 from imgalign.errors import InputError
 from imgalign.metrics import (
     MetricsWriter,
-    ProgressLine,
     RunStatus,
     read_metrics,
     read_status,
@@ -91,20 +88,3 @@ def test_a_run_whose_process_was_killed_reads_as_stopped(tmp_path):
 def test_a_damaged_status_is_none(tmp_path, content):
     (tmp_path / "status.json").write_text(content)
     assert read_status(tmp_path) is None
-
-
-def test_without_a_terminal_progress_is_one_plain_line_per_step():
-    file = io.StringIO()
-    console = Console(file=file, force_terminal=False)
-    with ProgressLine(4, console=console) as progress:
-        progress.advance(1, {"reward": 0.25, "kl": 1.0}, eta_seconds=90.0)
-    assert file.getvalue() == "step 1/4  reward 0.25  kl 1  1.5 min left\n"
-
-
-def test_on_a_terminal_progress_is_a_bar():
-    file = io.StringIO()
-    console = Console(file=file, force_terminal=True, width=120)
-    with ProgressLine(4, done=1, console=console) as progress:
-        progress.advance(2, {"reward": 0.25}, eta_seconds=90.0)
-    assert "2/4" in file.getvalue()
-    assert "reward 0.25" in file.getvalue()
