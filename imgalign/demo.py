@@ -14,6 +14,8 @@ these prompts, and nothing of other prompts: that is what the interval over prom
 
 import json
 import shlex
+import shutil
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,7 +39,7 @@ from imgalign.measures import GOLD_TIE, check_faithful, gold_of, image_features
 from imgalign.pictures import check_folder
 from imgalign.policy import RewardModel
 from imgalign.preferences.store import Store
-from imgalign.progress import progress
+from imgalign.progress import progress, working
 from imgalign.report import PAGE, SHEET, write_report
 from imgalign.simulate import Simulated, people, rank_queue
 from imgalign.storybook.annotators import Annotator
@@ -224,13 +226,31 @@ def go(
     say(5, "Compare blindly", f"evaluate {folder}/run --reward {folder}/reward --group {group}")
     evaluation = compare(out / "run", reward, settings, group=group, seed=seed)
     say(6, "Write the report", f"report {folder}/run")
-    page = write_report(out / "run", reward=out / "reward")
+    with working("writing the report"):
+        page = write_report(out / "run", reward=out / "reward")
     journal.write(LAST)
     console.print(f"\n[bold]{evaluation.verdict()}[/]")
-    console.print(f"report          {page}", markup=False)
-    console.print(f"before / after  {out / 'run' / FOLDER / SHEET}", markup=False)
     console.print(f"took {(time.monotonic() - started) / 60:.1f} minutes")
+    console.print(f"before / after  {out / 'run' / FOLDER / SHEET}", markup=False)
+    console.print("\n[bold]What next[/]")
+    for doing, how in what_next(page):
+        console.print(f"{doing:<22}{how}", markup=False)
     return evaluation
+
+
+def what_next(page: Path) -> list[tuple[str, str]]:
+    """Three things to do after a demo, each with its command."""
+    # `make demo` installs the program where a shell does not look for it.
+    here = Path(sys.argv[0]).name == "imgalign" and shutil.which("imgalign") is None
+    program = shlex.quote(sys.argv[0]) if here else "imgalign"
+    return [
+        ("open the report", shlex.quote(str(page))),
+        ("rank images yourself", f"{program} candidates && {program} ui"),
+        (
+            "align your own model",
+            f"{program} candidates --model FOLDER_OR_HUB_NAME --prompts FILE && {program} ui",
+        ),
+    ]
 
 
 def make_candidates(store: Store, settings: DemoConfig, *, seed: int) -> None:

@@ -226,9 +226,10 @@ def train_verifier(
     an image model that cannot draw objects yet; half of all garbage comes from there.
     """
     torch.manual_seed(0)
+    given = load_pictures(data)  # first: free scenes take minutes to draw
     if not (out / "free" / "captions.txt").is_file():
         draw_free_scenes(out / "free", num_pictures=NUM_FREE, seed=77)
-    pictures = _Mixed([load_pictures(data), load_pictures(out / "free")], reconstructions)
+    pictures = _Mixed([given, load_pictures(out / "free")], reconstructions)
     network = VerifierNetwork()
     if (out / WEIGHTS).is_file():
         network = Verifier.load(out).network
