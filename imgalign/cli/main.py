@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from imgalign import __version__
-from imgalign.cli import generation, ranking, rewards, training, world
+from imgalign.cli import data, generation, ranking, rewards, training, world
 from imgalign.cli.program import run_program
 
 # Plain help and no rich tracebacks: rich would double the time of `imgalign --help`.
@@ -54,6 +54,7 @@ for command in (
     generation.generate,
     generation.evaluate,
     generation.report,
+    data.ratings,
     training.doctor,
 ):
     app.command()(command)
@@ -68,3 +69,12 @@ storybook = typer.Typer(rich_markup_mode=None, help="The embedded picture-book w
 storybook.command("rank")(world.rank)
 storybook.command("draw")(world.draw)
 app.add_typer(storybook, name="storybook")
+
+exchange = typer.Typer(rich_markup_mode=None, help="Rankings to and from other stores.")
+exchange.command("import")(data.import_)
+exchange.command("export")(data.export)
+app.add_typer(exchange, name="data")
+
+store = typer.Typer(rich_markup_mode=None, help="The database and its images.")
+store.command("check")(data.check)
+app.add_typer(store, name="store")

@@ -37,14 +37,6 @@ class Choices:
     clusters: Int[np.ndarray, " n"]
 
 
-@dataclass(frozen=True, slots=True)
-class Fit:
-    """Estimates and their covariance, on the subspace where the centred parameters sum to 0."""
-
-    theta: Float[np.ndarray, " p"]
-    covariance: Float[np.ndarray, "p p"]
-
-
 def log_likelihood(
     theta: Float[np.ndarray, " p"], choices: Sequence[Choices], *, ridge: float = 0.0
 ) -> float:
@@ -94,24 +86,16 @@ def cluster_scores(
     return scores
 
 
-def fit(
-    choices: Sequence[Choices],
-    *,
-    num_parameters: int,
-    num_centred: int,
-    num_clusters: int,
-    ridge: float = 0.0,
-) -> Fit:
-    """Maximum-likelihood estimates with the sandwich covariance clustered as the choices say.
+def estimate(
+    choices: Sequence[Choices], *, num_parameters: int, num_centred: int, ridge: float = 0.0
+) -> Float[np.ndarray, " p"]:
+    """Maximum-likelihood estimates.
 
     Only differences among the first `num_centred` parameters matter: they are made to sum to 0.
-    Covariance as in Liang and Zeger (1986) times c / (c - 1); all infinite with one cluster, which
-    says nothing about the spread between clusters. Raises InputError when the likelihood has no
-    finite maximum.
+    Raises InputError when the likelihood has no finite maximum.
     """
     theta = np.zeros(num_parameters)
-    centre = np.zeros((num_parameters, num_parameters))
-    centre[:num_centred, :num_centred] = 1.0 / num_centred
+    centre = _centre(num_parameters, num_centred)
     value = log_likelihood(theta, choices, ridge=ridge)
     for _ in range(MAX_STEPS):
         slope = gradient(theta, choices, ridge=ridge)
@@ -126,12 +110,33 @@ def fit(
     else:
         raise _no_maximum()
     theta[:num_centred] -= theta[:num_centred].mean()
+    return theta
+
+
+def sandwich(
+    theta: Float[np.ndarray, " p"],
+    choices: Sequence[Choices],
+    *,
+    num_centred: int,
+    num_clusters: int,
+    ridge: float = 0.0,
+) -> Float[np.ndarray, "p p"]:
+    """Covariance of the estimates, clustered as the choices say (Liang and Zeger 1986), times
+    c / (c - 1). All infinite with one cluster, which says nothing about the spread between them.
+    """
+    centre = _centre(len(theta), num_centred)
     if num_clusters < 2:
-        return Fit(theta, np.full_like(centre, np.inf))
+        return np.full_like(centre, np.inf)
     bread = np.linalg.inv(information(theta, choices, ridge=ridge) + centre)
     scores = cluster_scores(theta, choices, num_clusters)
     meat = scores.T @ scores * (num_clusters / (num_clusters - 1))
-    return Fit(theta, bread @ meat @ bread)
+    return np.asarray(bread @ meat @ bread)
+
+
+def _centre(num_parameters: int, num_centred: int) -> Float[np.ndarray, "p p"]:
+    centre = np.zeros((num_parameters, num_parameters))
+    centre[:num_centred, :num_centred] = 1.0 / num_centred
+    return centre
 
 
 def _climb(
@@ -172,5 +177,5 @@ def _solve(
 def _no_maximum() -> InputError:
     return InputError(
         "ratings: the likelihood has no finite maximum, some scores run off to infinity; "
-        "collect more rankings or set ridge=0.1"
+        "collect more rankings or use a ridge of 0.1"
     )

@@ -9,6 +9,7 @@ holds them.
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
@@ -17,8 +18,10 @@ from sqlalchemy import Connection, Table, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from imgalign.errors import InputError, StoreError
-from imgalign.preferences import schema, validation
-from imgalign.preferences.images import ImageFolder
+from imgalign.files import UNFINISHED, lock_name, parse_json
+from imgalign.preferences import queries, schema, validation
+from imgalign.preferences.identity import person
+from imgalign.preferences.images import ImageFolder, described
 from imgalign.preferences.store import Store
 
 FORMAT = {"kind": "imgalign-rankings", "version": 1}
@@ -32,21 +35,32 @@ TABLES: dict[str, tuple[Table, tuple[str, ...]]] = {
     "ranking": (schema.rankings, ("ranking_id",)),
     "undo": (schema.undos, ("ranking_id",)),
 }
-# When it was first seen may differ between two stores of the same thing.
-LOCAL = frozenset({"sequence", "added_at", "overlap", "created_at"})
+# When it was first seen, and how a name was first spelled, may differ between two stores.
+LOCAL = frozenset({"sequence", "added_at", "overlap", "created_at", "name"})
+UNSENT = frozenset({"sequence", "client"})
+MAX_LINE = 2**20
+"""Bytes; the longest that is written holds a prompt."""
 
 
 def export_rankings(store: Store, path: Path) -> int:
-    """Write everything but leases to `path`, replacing it when complete; returns the rankings."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file, store.database.read() as connection:
-            num_rankings = _write(connection, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write everything but leases to `path`, replacing it when complete; returns the rankings.
+
+    Only an earlier export is replaced: InputError for a file of another kind.
+    """
+    if not path.parent.is_dir():
+        raise InputError(f"{path.parent}: no such folder; create it or choose another file")
+    if path.exists() and not _is_export(path):
+        raise InputError(f"{path}: exists and is no export of rankings; choose another name")
+    with lock_name(path):
+        temporary = path.with_name(f"{UNFINISHED}{path.name}")
+        try:
+            with temporary.open("w", encoding="utf-8") as file, store.database.read() as connection:
+                num_rankings = _write(connection, file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
     return num_rankings
 
 
@@ -57,14 +71,23 @@ def import_rankings(store: Store, path: Path, *, images: Path | None = None) -> 
     again changes nothing. Raises InputError for a file or image that cannot be used, StoreError
     if a row contradicts one that is here.
     """
-    folder = None if images is None else ImageFolder(images)
+    folder = None if images is None else ImageFolder(images, create=False)
+    needed: dict[str, dict[str, Any]] = {}
+    changed_items: dict[str, str] = {}
     num_new = 0
     with store.database.write() as connection:
         for where, kind, row in _read(path):
-            if kind == "image":
-                _bring_image(store, folder, row["image_id"], where)
             new = _add(connection, kind, row, where)
             num_new += new and kind == "ranking"
+            if kind == "image":
+                needed[where] = row
+            if new and kind in ("item", "candidate"):
+                changed_items.setdefault(row["item_id"], where)
+        for item_id, where in changed_items.items():
+            _check_item(connection, item_id, where)
+        # Last, so that a refused file leaves no images; and on disk before the rows are.
+        for where, row in needed.items():
+            _bring_image(store, folder, row, where)
     return num_new
 
 
@@ -73,7 +96,7 @@ def _write(connection: Connection, file: TextIO) -> int:
     num_rankings = 0
     for kind, (table, identity) in TABLES.items():
         order = [table.c.sequence] if "sequence" in table.c else [table.c[c] for c in identity]
-        columns = [column for column in table.c if column.name != "sequence"]
+        columns = [column for column in table.c if column.name not in UNSENT]
         for row in connection.execute(select(*columns).order_by(*order)).mappings():
             values = {
                 name: value.isoformat() if isinstance(value, datetime) else value
@@ -84,57 +107,87 @@ def _write(connection: Connection, file: TextIO) -> int:
     return num_rankings
 
 
+def _is_export(path: Path) -> bool:
+    try:
+        next(_lines(path), None)
+    except InputError:
+        return False
+    return True
+
+
 def _read(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """(where, kind, columns) of each line after the first."""
+    for where, values in _lines(path):
+        kind = values.pop("kind", None) if isinstance(values, dict) else None
+        if not isinstance(kind, str) or kind not in TABLES:
+            raise InputError(f"{where}: expected a line of a kind that is known here")
+        yield where, kind, _typed(TABLES[kind][0], values, where)
+
+
+def _lines(path: Path) -> Iterator[tuple[str, Any]]:
+    """(where, value) of each line after the first, which has to name the format."""
     try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                where = f"{path}:{number}"
-                values = json.loads(line)
-                if number == 1:
-                    if values != FORMAT:
-                        raise InputError(
-                            f"{where}: expected {json.dumps(FORMAT)}, got {line.strip()[:60]!r}"
-                        )
-                    continue
-                kind = values.pop("kind", None) if isinstance(values, dict) else None
-                if kind not in TABLES:
-                    raise InputError(f"{where}: expected a line of a kind that is known here")
-                yield where, kind, _typed(TABLES[kind][0], values, where)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where}: not JSON ({error.msg}); is the file complete?") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text ({error.reason})") from error
+        with path.open("rb") as file:
+            first = file.readline(MAX_LINE + 1)
+            if _value(first, f"{path}:1") != FORMAT:
+                shown = first[:60].decode("utf-8", "replace").strip()
+                raise InputError(f"{path}:1: expected {json.dumps(FORMAT)}, got {shown!r}")
+            for number, line in enumerate(iter(lambda: file.readline(MAX_LINE + 1), b""), start=2):
+                yield f"{path}:{number}", _value(line, f"{path}:{number}")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
 
 
+def _value(line: bytes, where: str) -> Any:
+    if len(line) > MAX_LINE:
+        raise InputError(f"{where}: longer than {MAX_LINE} bytes")
+    try:
+        return parse_json(line)
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{where}: not UTF-8 text ({error.reason} at byte {error.start})"
+        ) from error
+    except ValueError as error:
+        raise InputError(f"{where}: not JSON ({error}); is the file complete?") from error
+
+
 def _typed(table: Table, values: dict[str, Any], where: str) -> dict[str, Any]:
-    expected = {column.name for column in table.c} - {"sequence"}
+    expected = {column.name for column in table.c} - UNSENT
     if set(values) != expected:
         differ = ", ".join(sorted(set(values) ^ expected))
         raise InputError(f"{where}: missing or unknown fields: {differ}")
     try:
-        return {
-            name: datetime.fromisoformat(value)
-            if value is not None and isinstance(table.c[name].type, schema.UtcDateTime)
-            else value
-            for name, value in values.items()
-        }
-    except (TypeError, ValueError) as error:
+        typed = {name: validation.column(table.c[name], value) for name, value in values.items()}
+        if "annotator_id" in typed:  # an older export has every spelling of a name
+            typed["annotator_id"] = person(typed["annotator_id"])
+            validation.name("annotator_id", typed["annotator_id"])
+    except InputError as error:
         raise InputError(f"{where}: {error}") from error
+    return typed
 
 
-def _bring_image(store: Store, folder: ImageFolder | None, image_id: str, where: str) -> None:
-    if store.images.path(image_id).is_file():
+def _bring_image(store: Store, folder: ImageFolder | None, row: dict[str, Any], where: str) -> None:
+    image_id = row["image_id"]
+    if store.images.has(image_id):
+        store.images.checked(image_id)
         return
-    source = None if folder is None else folder.path(image_id)
-    if source is None or not source.is_file():
+    if folder is None or not folder.has(image_id):
         raise InputError(
-            f"{where}: image {image_id[:12]} is not here; give the images folder of the export"
+            f"{where}: image {image_id[:12]} is not here; name the images folder of the export"
         )
-    if store.images.add(source).image_id != image_id:
-        raise InputError(f"{source}: does not hold the bytes that its name says")
+    source = folder.checked(image_id)
+    found = asdict(described(source))
+    if found != {name: row[name] for name in found}:
+        raise InputError(f"{where}: image {image_id[:12]} has another size than this line says")
+    store.images.add(source)
+
+
+def _check_item(connection: Connection, item_id: str, where: str) -> None:
+    """An item's id is the hash of what it shows."""
+    item = connection.execute(select(schema.items).where(schema.items.c.item_id == item_id)).one()
+    shown = queries.candidates_of(connection, item_id)
+    if queries.item_id(item.project, item.prompt, item.source, shown) != item_id:
+        raise InputError(f"{where}: item {item_id[:12]} is not what its id says; was it changed?")
 
 
 def _add(connection: Connection, kind: str, row: dict[str, Any], where: str) -> bool:
@@ -143,12 +196,13 @@ def _add(connection: Connection, kind: str, row: dict[str, Any], where: str) -> 
     known = connection.execute(here).mappings().first()
     if known is None:
         if kind == "ranking":
-            _check(row, where)
+            _check(connection, row, where)
             _refuse_taken(connection, row, where)
         try:
             connection.execute(insert(table).values(**row))
         except IntegrityError as error:
-            raise InputError(f"{where}: does not fit the lines before it ({error.orig})") from error
+            said = str(error.orig).splitlines()[0]
+            raise InputError(f"{where}: does not fit the lines before it ({said})") from error
         return True
     for name, value in row.items():
         if name not in LOCAL and known[name] != value:
@@ -156,18 +210,20 @@ def _add(connection: Connection, kind: str, row: dict[str, Any], where: str) -> 
     return False
 
 
-def _check(row: dict[str, Any], where: str) -> None:
+def _check(connection: Connection, row: dict[str, Any], where: str) -> None:
     """A ranking from a file is held to the same rules as one from a page."""
     try:
-        order, ranking = validation.judgement(
+        validation.judgement(
             verdict=row["verdict"],
             reason=row["reason"],
             order=row["display_order"],
             ranking=row["tie_groups"],
         )
-        validation.each_once("order", order, len(order))
-        if ranking is not None:
-            validation.each_once("ranking", [i for group in ranking for i in group], len(order))
+        validation.fits(
+            order=row["display_order"],
+            ranking=row["tie_groups"],
+            num_candidates=len(queries.candidates_of(connection, row["item_id"])),
+        )
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
 

@@ -58,17 +58,11 @@ class ImageFolder:
         as several frames or transparency (`imgalign.images`). Adding the same bytes again changes
         nothing, but mends a file that was damaged since.
         """
-        try:
-            data = _read(image)
-            width, height = _size(data)
-        except InputError as error:
-            where = image if isinstance(image, Path) else f"image of {len(image)} bytes"
-            raise InputError(f"{where}: {error}") from error
-        image_id = hashlib.sha256(data).hexdigest()
-        path = self.path(image_id)
+        data, stored = _described(image)
+        path = self.path(stored.image_id)
         if not (path.is_file() and path.read_bytes() == data):
             _write_atomically(path, data)
-        return StoredImage(image_id, width, height, len(data))
+        return stored
 
     def path(self, image_id: str) -> Path:
         """Where this image is, or would be."""
@@ -108,8 +102,19 @@ def without_metadata(png: bytes) -> bytes:
     return PNG_SIGNATURE + b"".join(chunk for name, chunk in png_chunks(png) if name in PNG_PIXELS)
 
 
-def _read(image: bytes | Path) -> bytes:
-    return read_plain_file(image, limit=MAX_BYTES) if isinstance(image, Path) else image
+def described(image: bytes | Path) -> StoredImage:
+    """What `ImageFolder.add` would keep; InputError if it would not."""
+    return _described(image)[1]
+
+
+def _described(image: bytes | Path) -> tuple[bytes, StoredImage]:
+    try:
+        data = read_plain_file(image, limit=MAX_BYTES) if isinstance(image, Path) else image
+        width, height = _size(data)
+    except InputError as error:
+        where = image if isinstance(image, Path) else f"image of {len(image)} bytes"
+        raise InputError(f"{where}: {error}") from error
+    return data, StoredImage(hashlib.sha256(data).hexdigest(), width, height, len(data))
 
 
 def _size(png: bytes) -> tuple[int, int]:

@@ -93,6 +93,12 @@ def add_item(
     return added
 
 
+def candidates_of(connection: Connection, item: str) -> list[str]:
+    """Image ids of an item's candidates, in order; empty for an unknown one."""
+    statement = select(candidates.c.image_id).where(candidates.c.item_id == item)
+    return list(connection.execute(statement.order_by(candidates.c.candidate)).scalars())
+
+
 def annotator(connection: Connection, annotator_id: str) -> Annotator | None:
     """A registered annotator, or None."""
     row = connection.execute(

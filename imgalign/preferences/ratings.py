@@ -1,13 +1,14 @@
 """Scores of models (or images) from rankings: Bradley-Terry, Plackett-Luce with ties, Elo.
 
 Scores are log-worths in nats with mean 0: item i beats item j with probability
-sigmoid(score_i - score_j). Elo keeps its own scale. Intervals are at 95 % and clustered by prompt,
-because judgements of one prompt are alike: the sandwich for the first two, the bootstrap for Elo.
+sigmoid(score_i - score_j). Elo keeps its own scale. Intervals are at 95 %. Judgements of one prompt
+are alike, and so are those of one annotator: the first two have the sandwich clustered by both
+(Cameron, Gelbach and Miller 2011), Elo the bootstrap over prompts.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from math import comb, sqrt, tan
 from statistics import NormalDist
@@ -16,7 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from imgalign.errors import InputError
-from imgalign.preferences.choice import Choices, fit
+from imgalign.preferences.choice import Choices, estimate, sandwich
 from imgalign.preferences.records import Ranking
 
 # One stage with more alternatives than this would not fit in memory.
@@ -27,12 +28,13 @@ MAX_ALTERNATIVES = 100_000
 class Ordering:
     """What one judgement says about rated things: tie groups of names, best first.
 
-    `cluster` is what makes judgements alike, the prompt as a rule. A name may occur twice, when
-    two candidates came from one model.
+    `cluster` is what makes judgements alike, the prompt as a rule, and `annotator` is who judged. A
+    name may occur twice, when two candidates came from one model.
     """
 
     groups: tuple[tuple[str, ...], ...]
     cluster: str
+    annotator: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,8 @@ class Ratings:
     """Scores with 95 % intervals, in the order of `items` (alphabetical).
 
     `num_comparisons` counts the pairs that each item was in. The intervals rest on `num_clusters`
-    prompts; they are infinite when there is only one. `log_tie[d]` is the log-prevalence of ties
+    prompts and, if there is more than one, on `num_annotators`; they are infinite when there is
+    only one prompt. `log_tie[d]` is the log-prevalence of ties
     among d items, where ties are modelled.
     """
 
@@ -50,19 +53,27 @@ class Ratings:
     high: tuple[float, ...]
     num_comparisons: tuple[int, ...]
     num_clusters: int
+    num_annotators: int = 1
     log_tie: dict[int, float] = field(default_factory=dict)
 
 
-def orderings(rankings: Iterable[Ranking], *, name: Callable[[str], str] = str) -> list[Ordering]:
-    """Judgements with the verdict "ranked"; `name` says whose work an image (id) is."""
-    return [
-        Ordering(
-            tuple(tuple(name(ranking.image_ids[i]) for i in group) for group in ranking.ranking),
-            ranking.prompt,
-        )
-        for ranking in rankings
-        if ranking.ranking is not None
-    ]
+def orderings(
+    rankings: Iterable[Ranking], *, name: Callable[[str], str | None] = str
+) -> list[Ordering]:
+    """Judgements with the verdict "ranked"; `name` says whose work an image (id) is.
+
+    Images without a name are left out.
+    """
+    found = []
+    for ranking in rankings:
+        named = [
+            [name(ranking.image_ids[index]) for index in group] for group in ranking.ranking or ()
+        ]
+        groups = [tuple(who for who in group if who is not None) for group in named]
+        kept = tuple(group for group in groups if group)
+        if kept:
+            found.append(Ordering(kept, ranking.prompt, ranking.annotator))
+    return found
 
 
 def bradley_terry(judgements: Sequence[Ordering], *, ridge: float = 0.0) -> Ratings:
@@ -72,19 +83,17 @@ def bradley_terry(judgements: Sequence[Ordering], *, ridge: float = 0.0) -> Rati
     Raises InputError if the comparisons fall into islands, or if some scores would be infinite.
     """
     names, counts = _check_connected(judgements, ridge=ridge)
-    clusters = _Numbering()
     rows: dict[tuple[int, int], list[tuple[int, float, int]]] = defaultdict(list)
-    for judgement in judgements:
-        cluster = clusters[judgement.cluster]
+    for number, judgement in enumerate(judgements):
         for better, worse, tied in _pairs(judgement):
             i, j = sorted((names[better], names[worse]))
             won = 0 if names[better] == i else 1
             if tied:
-                rows[i, j] += [(0, 0.5, cluster), (1, 0.5, cluster)]
+                rows[i, j] += [(0, 0.5, number), (1, 0.5, number)]
             else:
-                rows[i, j].append((won, 1.0, cluster))
+                rows[i, j].append((won, 1.0, number))
     blocks = [_block(np.eye(2), pair, found) for pair, found in sorted(rows.items())]
-    return _fitted(blocks, names, counts, len(clusters), tie_orders=(), ridge=ridge)
+    return _fitted(blocks, names, counts, judgements, tie_orders=(), ridge=ridge)
 
 
 def plackett_luce(judgements: Sequence[Ordering], *, ridge: float = 0.0) -> Ratings:
@@ -99,11 +108,9 @@ def plackett_luce(judgements: Sequence[Ordering], *, ridge: float = 0.0) -> Rati
     tie_orders = tuple(
         sorted({len(group) for judgement in judgements for group in judgement.groups} - {1})
     )
-    clusters = _Numbering()
     shapes: dict[int, tuple[list[tuple[int, ...]], Float[np.ndarray, "a l"]]] = {}
     rows: dict[tuple[int, ...], list[tuple[int, float, int]]] = defaultdict(list)
-    for judgement in judgements:
-        cluster = clusters[judgement.cluster]
+    for number, judgement in enumerate(judgements):
         remaining = [names[name] for group in judgement.groups for name in group]
         for group in judgement.groups:
             if len(remaining) == 1:
@@ -115,13 +122,13 @@ def plackett_luce(judgements: Sequence[Ordering], *, ridge: float = 0.0) -> Rati
                 shapes[len(key)] = subsets, _features(subsets, len(key), tie_orders)
             # The group stands first in `remaining`; find its places in the sorted key.
             members = tuple(sorted(order.index(i) for i in range(len(group))))
-            rows[key].append((shapes[len(key)][0].index(members), 1.0, cluster))
+            rows[key].append((shapes[len(key)][0].index(members), 1.0, number))
             remaining = remaining[len(group) :]
     tie_index = tuple(len(names) + d for d in range(len(tie_orders)))
     blocks = [
         _block(shapes[len(key)][1], key + tie_index, found) for key, found in sorted(rows.items())
     ]
-    return _fitted(blocks, names, counts, len(clusters), tie_orders=tie_orders, ridge=ridge)
+    return _fitted(blocks, names, counts, judgements, tie_orders=tie_orders, ridge=ridge)
 
 
 def elo(
@@ -175,28 +182,47 @@ def _fitted(
     blocks: list[Choices],
     names: dict[str, int],
     counts: Counter[str],
-    num_clusters: int,
+    judgements: Sequence[Ordering],
     *,
     tie_orders: tuple[int, ...],
     ridge: float,
 ) -> Ratings:
-    found = fit(
-        blocks,
-        num_parameters=len(names) + len(tie_orders),
-        num_centred=len(names),
-        num_clusters=num_clusters,
-        ridge=ridge,
+    """Estimates with their intervals; clusters in `blocks` are the numbers of judgements."""
+    theta = estimate(
+        blocks, num_parameters=len(names) + len(tie_orders), num_centred=len(names), ridge=ridge
     )
-    half = _t_quantile(num_clusters - 1) * np.sqrt(np.diag(found.covariance))
-    score, half = found.theta[: len(names)], half[: len(names)]
+
+    def variance(key: Callable[[Ordering], Hashable]) -> tuple[Float[np.ndarray, " p"], int]:
+        numbers = _Numbering()
+        of = np.array([numbers[key(judgement)] for judgement in judgements], dtype=np.int64)
+        relabelled = [replace(block, clusters=of[block.clusters]) for block in blocks]
+        found = sandwich(
+            theta, relabelled, num_centred=len(names), num_clusters=len(numbers), ridge=ridge
+        )
+        return np.diag(found), len(numbers)
+
+    spread, num_prompts = variance(lambda judgement: judgement.cluster)
+    num_annotators = len({judgement.annotator for judgement in judgements})
+    freedom = num_prompts - 1
+    if num_annotators > 1 and num_prompts > 1:
+        by_annotator, _ = variance(lambda judgement: judgement.annotator)
+        by_both, _ = variance(lambda judgement: (judgement.cluster, judgement.annotator))
+        # The sum of the two counts their intersection twice. It may come out below either of the
+        # two where there are few clusters: the largest is kept.
+        both_ways = spread + by_annotator - by_both
+        spread = np.maximum.reduce([spread, by_annotator, both_ways])
+        freedom = min(freedom, num_annotators - 1)
+    half = (_t_quantile(freedom) * np.sqrt(spread))[: len(names)]
+    score = theta[: len(names)]
     return Ratings(
         items=tuple(names),
         score=tuple(score.tolist()),
         low=tuple((score - half).tolist()),
         high=tuple((score + half).tolist()),
         num_comparisons=tuple(counts[name] for name in names),
-        num_clusters=num_clusters,
-        log_tie=dict(zip(tie_orders, found.theta[len(names) :].tolist(), strict=True)),
+        num_clusters=num_prompts,
+        num_annotators=num_annotators,
+        log_tie=dict(zip(tie_orders, theta[len(names) :].tolist(), strict=True)),
     )
 
 
@@ -236,7 +262,7 @@ def _check_connected(
             if rest:
                 raise InputError(
                     f"ratings: {_shown(rest)} {does} {_shown(reached)}, so their scores are "
-                    "infinite; rank more, or set ridge=0.1"
+                    "infinite; rank more, or use a ridge of 0.1"
                 )
     return names, counts
 

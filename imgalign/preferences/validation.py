@@ -3,16 +3,23 @@
 A page is not to be trusted with types either, so every number is looked at. InputError throughout.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import get_args
+from datetime import UTC, datetime
+from math import inf, isfinite, nan
+from typing import Any, get_args
+
+from sqlalchemy import BigInteger, Column, Float, Integer, String
 
 from imgalign.errors import InputError
 from imgalign.preferences.records import Provenance, Submission, TieGroups, Verdict
+from imgalign.preferences.schema import UtcDateTime
 
 VERDICTS: tuple[str, ...] = get_args(Verdict)
 MAX_NAME = 200
 MAX_INTEGER = 2**63 - 1
+IMAGE_ID = re.compile("[0-9a-f]{64}")
 
 
 def name(what: str, value: object) -> None:
@@ -32,6 +39,49 @@ def text(what: str, value: object) -> None:
         raise InputError(f"{what}: expected text, got {value!r}")
     if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
         raise InputError(f"{what}: contains characters that cannot be stored")
+
+
+def column(of: Column[Any], value: object) -> Any:
+    """A value from a file, as the column keeps it; JSON columns are left to `judgement`."""
+    if value is None:
+        if not of.nullable:
+            raise InputError(f"{of.name}: expected a value, got none")
+        return None
+    if isinstance(of.type, UtcDateTime):
+        return _moment(of.name, value)
+    if isinstance(of.type, String):
+        text(of.name, value)
+        if of.type.length is not None and len(str(value)) > of.type.length:
+            raise InputError(f"{of.name}: expected at most {of.type.length} characters")
+        if of.name == "image_id" and not IMAGE_ID.fullmatch(str(value)):
+            raise InputError(f"{of.name}: expected a SHA-256 in lower-case hex, got {value!r:.80}")
+    elif isinstance(of.type, Integer):
+        largest = MAX_INTEGER if isinstance(of.type, BigInteger) else 2**31 - 1
+        if _index(of.name, value) > largest:
+            raise InputError(f"{of.name}: expected at most {largest}, got {value}")
+    elif isinstance(of.type, Float):
+        return _number(of.name, value)
+    return value
+
+
+def _number(what: str, value: object) -> float:
+    try:
+        number = float(value) if isinstance(value, (int, float)) else nan
+    except OverflowError:
+        number = inf
+    if isinstance(value, bool) or not isfinite(number):
+        raise InputError(f"{what}: expected a number, got {value!r:.80}")
+    return number
+
+
+def _moment(what: str, value: object) -> datetime:
+    try:
+        moment = datetime.fromisoformat(str(value))
+        if moment.tzinfo is not None:
+            return moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise InputError(f"{what}: expected an ISO time with its zone, got {value!r:.80}")
 
 
 def provenance(value: Provenance) -> None:
@@ -98,6 +148,14 @@ def against_issued(sent: Submission, issued: tuple[int, ...]) -> None:
         )
     if sent.ranking is not None:
         each_once("ranking", [index for group in sent.ranking for index in group], len(issued))
+
+
+def fits(*, order: object, ranking: object, num_candidates: int) -> None:
+    """Order and tie groups, if any, are of exactly the candidates of the item."""
+    each_once("order", _indices("order", order), num_candidates)
+    if ranking is not None:
+        groups = _tie_groups(ranking)
+        each_once("ranking", [index for group in groups for index in group], num_candidates)
 
 
 def each_once(what: str, found: Sequence[int], num_candidates: int) -> None:

@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,7 @@ def test_an_export_cut_short_is_refused_and_leaves_nothing(
         (
             '{"kind": "imgalign-rankings", "version": 1}\n'
             '{"kind": "undo", "ranking_id": "x", "created_at": "today"}\n',
-            ":2: Invalid isoformat",
+            ":2: created_at: expected an ISO time with its zone, got 'today'",
         ),
     ],
 )
@@ -138,6 +139,138 @@ def test_a_ranking_in_a_file_is_held_to_the_same_rules(
     with pytest.raises(InputError, match=rf"jsonl:\d+: .*{message}"):
         import_rankings(empty, path, images=full.images.root)
     assert list(empty.rankings()) == []
+
+
+HEAD = b'{"kind": "imgalign-rankings", "version": 1}\n'
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b'{"kind": "ann\xff"}', "not UTF-8 text"),
+        (b"[" * 100_000, "not JSON .nested"),
+        (b'{"a": ' * 5000 + b"1" + b"}" * 5000, "not JSON .nested"),
+        (b"1" * 10_000, "not JSON"),
+        (b'"' + b"x" * 2_000_000 + b'"', "longer than 1048576 bytes"),
+        (b'{"kind": "undo", "ranking_id": "\\ud800", "created_at": "2026-11-22"}', "not JSON"),
+        (b'{"kind": ["undo"]}', "expected a line of a kind"),
+    ],
+)
+def test_a_line_that_cannot_be_read_is_named_and_nothing_is_taken(
+    empty: Store, tmp_path: Path, line: bytes, message: str
+):
+    path = tmp_path / "x.jsonl"
+    annotator = (
+        b'{"kind": "annotator", "annotator_id": "ann", "name": "Ann", "group_name": "g", '
+        b'"created_at": "2026-11-22T09:00:00+00:00"}\n'
+    )
+    path.write_bytes(HEAD + annotator + line + b"\n" + annotator)
+    with pytest.raises(InputError, match=rf"x\.jsonl:3: {message}") as raised:
+        import_rankings(empty, path)
+    assert "\n" not in str(raised.value)
+    assert len(str(raised.value)) < 400
+    assert empty.annotators() == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("image_id", '"../../../etc/passwd"'),
+        ("image_id", "7"),
+        ("image_id", "null"),
+        ("width", '"8"'),
+        ("width", "true"),
+        ("width", "-1"),
+        ("width", "3e9"),
+        ("num_bytes", "99999999999999999999"),
+        ("num_bytes", "1"),
+        ("added_at", '"2026-11-22T09:00:00"'),
+        ("added_at", '"0001-01-01T00:00:00+14:00"'),
+        ("guidance_scale", "NaN"),
+        ("guidance_scale", "1" + "0" * 400),
+        ("guidance_scale", '"7.5"'),
+        ("model", '"a\\u0000b"'),
+        ("overlap", "null"),
+        ("annotator_id", '"' + "x" * 300 + '"'),
+        ("annotator_id", '"\\u200b"'),
+        ("client_ms", "0.5"),
+        ("display_order", '"012"'),
+        ("display_order", "[0, 1, 2, 3]"),
+        ("verdict", "[]"),
+    ],
+)
+def test_a_value_that_a_column_cannot_hold_is_one_line_and_leaves_nothing(
+    full: Store, empty: Store, tmp_path: Path, field: str, value: str
+):
+    path = tmp_path / "rankings.jsonl"
+    export_rankings(full, path)
+    changed, count = re.subn(
+        rf'("{field}": )(\[[^\]]*\]|"[^"]*"|[^,}}]+)',
+        lambda found: found.group(1) + value,
+        path.read_text(),
+        count=1,
+    )
+    assert count == 1
+    path.write_text(changed)
+    with pytest.raises((InputError, StoreError), match=r"jsonl:\d+: ") as raised:
+        import_rankings(empty, path, images=full.images.root)
+    assert "\n" not in str(raised.value)
+    assert len(str(raised.value)) < 500
+    assert empty.annotators() == []
+    assert list(empty.images.root.iterdir()) == []
+
+
+def test_an_item_that_is_not_what_its_id_says_is_refused(full: Store, empty: Store, tmp_path: Path):
+    path = tmp_path / "rankings.jsonl"
+    export_rankings(full, path)
+    path.write_text(path.read_text().replace('"prompt": "prompt 1"', '"prompt": "prompt 9"'))
+    with pytest.raises(InputError, match=r"jsonl:\d+: item [0-9a-f]{12} is not what its id says"):
+        import_rankings(empty, path, images=full.images.root)
+
+
+def test_an_image_that_is_not_what_its_name_says_is_not_brought_along(
+    full: Store, empty: Store, tmp_path: Path
+):
+    export_rankings(full, tmp_path / "rankings.jsonl")
+    first, second = sorted(full.images.root.rglob("*.png"))[:2]
+    first.write_bytes(second.read_bytes())
+    with pytest.raises(StoreError, match="damaged or exchanged"):
+        import_rankings(empty, tmp_path / "rankings.jsonl", images=full.images.root)
+    assert list(empty.rankings()) == []
+
+
+def test_names_of_an_older_export_are_one_person(full: Store, empty: Store, tmp_path: Path):
+    path = tmp_path / "rankings.jsonl"
+    export_rankings(full, path)
+    path.write_text(path.read_text().replace('"annotator_id": "ann"', '"annotator_id": " ANN"'))
+    assert import_rankings(empty, path, images=full.images.root) == 6
+    assert list(empty.rankings()) == list(full.rankings())
+
+
+def test_where_names_came_from_is_not_exported(full: Store, empty: Store, tmp_path: Path):
+    full.add_annotator("guest", client="192.0.2.7")
+    export_rankings(full, tmp_path / "rankings.jsonl")
+    assert 'client"' not in (tmp_path / "rankings.jsonl").read_text()
+    import_rankings(empty, tmp_path / "rankings.jsonl", images=full.images.root)
+    assert empty.annotator("guest") == full.annotator("guest")
+
+
+@pytest.mark.parametrize("content", [b"my notes", b"\xff\xfe", b"{}\n", b""])
+def test_a_file_that_is_no_export_is_not_overwritten(full: Store, tmp_path: Path, content: bytes):
+    path = tmp_path / "notes.txt"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="exists and is no export"):
+        export_rankings(full, path)
+    assert path.read_bytes() == content
+    with pytest.raises(InputError, match="none: no such folder"):
+        export_rankings(full, tmp_path / "none" / "x.jsonl")
+
+
+def test_an_export_replaces_an_earlier_one_and_leaves_no_other_file(full: Store, tmp_path: Path):
+    (tmp_path / "out").mkdir()
+    for _ in range(2):
+        assert export_rankings(full, tmp_path / "out" / "x.jsonl") == 6
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["x.jsonl"]
 
 
 def test_missing_images_are_named(full: Store, empty: Store, tmp_path: Path):

@@ -223,6 +223,45 @@ def test_scores_of_clusters_add_up_to_the_gradient():
     assert np.abs(scores).min(axis=1).max() > 0
 
 
+def clustered_variance(won: Any, clusters: Any) -> float:
+    """Of the log-odds of winning, clustered: the sandwich of a logistic regression by hand."""
+    rate = won.mean()
+    sums = np.array([(won - rate)[clusters == cluster].sum() for cluster in np.unique(clusters)])
+    inflation = len(sums) / (len(sums) - 1)
+    return float(inflation * (sums**2).sum() / (len(won) * rate * (1 - rate)) ** 2)
+
+
+@pytest.mark.parametrize("rate", [bradley_terry, plackett_luce])
+def test_intervals_are_clustered_by_prompt_and_by_annotator(rate: Rate):
+    rng = np.random.default_rng(3)
+    num = 400
+    prompts, people = rng.integers(20, size=num), rng.integers(8, size=num)
+    fondness = 0.5 + 0.2 * np.cos(people) + 0.25 * np.sin(prompts)
+    won = (rng.uniform(size=num) < fondness).astype(float)
+    judged = [
+        Ordering((("a",), ("b",)) if a_won else (("b",), ("a",)), f"prompt {prompt}", f"{person}")
+        for a_won, prompt, person in zip(won, prompts, people, strict=True)
+    ]
+    variance = (
+        clustered_variance(won, prompts)
+        + clustered_variance(won, people)
+        - clustered_variance(won, 100 * prompts + people)
+    )
+    assert variance > max(clustered_variance(won, prompts), clustered_variance(won, people))
+    ratings = rate(judged)
+    assert (ratings.num_clusters, ratings.num_annotators) == (20, 8)
+    # A score is half of the log-odds, because the two scores sum to 0.
+    half = stats.t(df=7).ppf(0.975) * math.sqrt(variance) / 2
+    assert_allclose(ratings.high[0] - ratings.score[0], half, rtol=5e-3)  # as exact as t is here
+
+
+@pytest.mark.parametrize("rate", [bradley_terry, plackett_luce])
+def test_intervals_of_one_annotator_are_over_prompts(rate: Rate):
+    judged = wins({"a>b": 12, "b>a": 8})
+    alone = rate([Ordering(j.groups, j.cluster, "ann") for j in judged])
+    assert alone == rate(judged)
+
+
 @pytest.mark.parametrize("rate", [bradley_terry, plackett_luce])
 def test_scores_do_not_depend_on_names_or_on_the_order_of_judgements(rate: Rate):
     judgements = wins({"a>b>c": 3, "b>c>a": 2, "c>a>b": 2, "ab>c": 1})

@@ -1,0 +1,75 @@
+"""Commands around what is in the store: check it, take it elsewhere, rate what made the images."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from imgalign.cli.options import Create, Database, Group, Images
+
+
+def check(database: Database = None, images: Images = None) -> None:
+    """Check every image against its hash, and every ranking against what it ranks."""
+    from imgalign.preferences.checking import check_store
+    from imgalign.preferences.store import Store
+    from imgalign.progress import progress
+
+    with Store.open(database, images=images, create=False) as store:
+        with progress("checking") as on_progress:
+            found = check_store(store, on_progress=on_progress)
+        typer.echo("\n".join(found.lines()))
+    raise typer.Exit(0 if found.passed else 2)
+
+
+def export(
+    file: Annotated[Path, typer.Argument(help="JSON lines; an earlier export is replaced.")],
+    database: Database = None,
+    images: Images = None,
+) -> None:
+    """Write all rankings, items and annotators to a file; images stay where they are."""
+    from imgalign.preferences.exchange import export_rankings
+    from imgalign.preferences.store import Store
+
+    with Store.open(database, images=images, create=False) as store:
+        num_rankings = export_rankings(store, file)
+        typer.echo(f"{file}: {num_rankings} rankings; take {store.images.root} along with it")
+
+
+def import_(
+    file: Annotated[Path, typer.Argument(help="What `imgalign data export` wrote.")],
+    source_images: Annotated[
+        Path | None, typer.Option(help="The images folder that the export was made from.")
+    ] = None,
+    database: Database = None,
+    images: Images = None,
+    create: Create = False,
+) -> None:
+    """Add what was exported elsewhere, all of it or nothing."""
+    from imgalign.preferences.exchange import import_rankings
+    from imgalign.preferences.store import open_or_make
+
+    with open_or_make(database, images=images, create=create, on_made=typer.echo) as store:
+        num_new = import_rankings(store, file, images=source_images)
+        typer.echo(f"{num_new} rankings are new in {store.database.name}")
+
+
+def ratings(
+    group: Group = None,
+    project: Annotated[str | None, typer.Option(help="Only rankings of this project.")] = None,
+    method: Annotated[
+        Literal["bradley-terry", "plackett-luce", "elo"],
+        typer.Option(help="A tie is half a win each; plackett-luce models how often they occur."),
+    ] = "bradley-terry",
+    ridge: Annotated[
+        float, typer.Option(min=0, help="Prior precision; 0.1 rates a model that never lost, too.")
+    ] = 0.0,
+    database: Database = None,
+    images: Images = None,
+) -> None:
+    """Rate models and checkpoints by the rankings of their images."""
+    from imgalign.preferences.makers import rate_makers
+    from imgalign.preferences.store import Store
+
+    with Store.open(database, images=images, create=False) as store:
+        found = rate_makers(store, method=method, group=group, project=project, ridge=ridge)
+    typer.echo("\n".join(found.lines()))

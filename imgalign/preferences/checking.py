@@ -1,0 +1,144 @@
+"""Whether a store is whole: image files against their hashes, rows against what they refer to.
+
+Wrong are images that are missing or damaged, rows that refer to nothing, items that are not what
+their id is the hash of, rankings that do not fit their item, and a file that SQLite calls damaged.
+Files that no row speaks of are counted, and are no fault: a kill between file and row leaves one,
+and two databases may share a folder.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from sqlalchemy import Connection, ForeignKeyConstraint, and_, func, select
+
+from imgalign.errors import InputError
+from imgalign.files import sha256
+from imgalign.preferences import queries, validation
+from imgalign.preferences.schema import candidates, images, items, metadata, rankings
+from imgalign.preferences.store import Store
+
+SHOWN = 3
+"""Examples named for each kind of fault."""
+
+
+@dataclass(slots=True, kw_only=True)
+class StoreCheck:
+    """What was looked at and what is wrong with it, each fault by what it concerns."""
+
+    num_images: int = 0
+    num_items: int = 0
+    num_rankings: int = 0
+    faults: dict[str, list[str]] = field(default_factory=dict)
+    orphans: list[str] = field(default_factory=list)
+    """Files in the images folder that no row speaks of."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.faults
+
+    def add(self, kind: str, what: str) -> None:
+        """Note a fault."""
+        self.faults.setdefault(kind, []).append(what)
+
+    def lines(self) -> list[str]:
+        """For a terminal. Example: "damaged images: 1 (images/ab/abcd.png)"."""
+        found = [
+            f"{self.num_images} images, {self.num_items} items, {self.num_rankings} rankings",
+            *(_line(kind, what) for kind, what in self.faults.items()),
+        ]
+        if self.orphans:
+            found.append(_line("files that the database does not know", self.orphans))
+        if self.passed:
+            found.append("all is as it should be")
+        else:
+            found.append("restore what is missing or damaged from a copy, under the same name")
+        return found
+
+
+def check_store(
+    store: Store, *, on_progress: Callable[[float], None] = lambda _: None
+) -> StoreCheck:
+    """Read every image and every row. Changes nothing."""
+    check = StoreCheck()
+    with store.database.read() as connection:
+        for problem in _database_problems(connection):
+            check.add("damage in the database file", problem)
+        for table, parent, count in _dangling(connection):
+            check.add(f"rows of {table} that refer to nothing in {parent}", f"{count} rows")
+        _check_items(connection, check)
+        known = list(connection.execute(select(images.c.image_id)).scalars())
+    check.num_images = len(known)
+    for number, image_id in enumerate(known):
+        _check_image(store, image_id, check)
+        on_progress((number + 1) / len(known))
+    expected = {store.images.path(image_id) for image_id in known}
+    check.orphans = [
+        str(path)
+        for path in sorted(store.images.root.rglob("*"))
+        if path.is_file() and path not in expected
+    ]
+    return check
+
+
+def _line(kind: str, what: list[str]) -> str:
+    more = ", ..." if len(what) > SHOWN else ""
+    return f"{kind}: {len(what)} ({', '.join(what[:SHOWN])}{more})"
+
+
+def _check_image(store: Store, image_id: str, check: StoreCheck) -> None:
+    path = store.images.path(image_id)
+    if not path.is_file():
+        check.add("missing images", str(path))
+        return
+    try:
+        if sha256(path) != image_id:
+            check.add("damaged images", str(path))
+    except OSError as error:
+        check.add("unreadable images", f"{path}: {error.strerror}")
+
+
+def _check_items(connection: Connection, check: StoreCheck) -> None:
+    of_item: dict[str, list[str]] = {}
+    rows = select(candidates.c.item_id, candidates.c.image_id)
+    for row in connection.execute(rows.order_by(candidates.c.item_id, candidates.c.candidate)):
+        of_item.setdefault(row.item_id, []).append(row.image_id)
+    for item in connection.execute(select(items)):
+        check.num_items += 1
+        shown = of_item.get(item.item_id, [])
+        if queries.item_id(item.project, item.prompt, item.source, shown) != item.item_id:
+            check.add("items that are not what their id says", item.item_id[:12])
+    for row in connection.execute(select(rankings)):
+        check.num_rankings += 1
+        try:
+            validation.fits(
+                order=row.display_order,
+                ranking=row.tie_groups,
+                num_candidates=len(of_item.get(row.item_id, [])),
+            )
+        except InputError as error:
+            check.add("rankings that do not fit their item", f"{row.ranking_id[:12]}: {error}")
+
+
+def _database_problems(connection: Connection) -> list[str]:
+    if connection.dialect.name != "sqlite":
+        return []
+    found = connection.exec_driver_sql("PRAGMA integrity_check(20)").scalars().all()
+    return [line for line in found if line != "ok"]
+
+
+def _dangling(connection: Connection) -> Iterator[tuple[str, str, int]]:
+    """(table, table referred to, rows) of references that lead nowhere."""
+    for table in metadata.sorted_tables:
+        for constraint in table.foreign_key_constraints:
+            count = _num_dangling(connection, constraint)
+            if count:
+                yield table.name, constraint.referred_table.name, count
+
+
+def _num_dangling(connection: Connection, constraint: ForeignKeyConstraint) -> int:
+    parent = constraint.referred_table
+    same = and_(*(key.parent == key.column for key in constraint.elements))
+    there = select(parent).where(same).correlate(constraint.table).exists()
+    rows = select(func.count()).select_from(constraint.table).where(~there)
+    return connection.execute(rows).scalar_one()

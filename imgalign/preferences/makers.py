@@ -1,0 +1,114 @@
+"""Ratings of what made the images: models, and adapters on them, by the provenance of each image.
+
+Two images have one maker if their model is the same and their adapter's weights are; the adapter's
+path names it, and a hash where one path held several. An image that several made alike is nobody's:
+as a candidate it says nothing about either.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Literal
+
+from sqlalchemy import select
+
+from imgalign.errors import InputError
+from imgalign.preferences.ratings import Ratings, bradley_terry, elo, orderings, plackett_luce
+from imgalign.preferences.schema import provenances
+from imgalign.preferences.store import Store
+
+Method = Literal["bradley-terry", "plackett-luce", "elo"]
+Maker = tuple[str, str | None]
+"""Model, and the hash of the adapter or its path if it has none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MakerRatings:
+    """Ratings of makers by name, and how many images counted for nobody."""
+
+    method: Method
+    ratings: Ratings
+    num_shared: int
+    """Images that several makers made alike."""
+
+    def lines(self) -> list[str]:
+        """A table for a terminal, best first."""
+        found = self.ratings
+        rows = sorted(
+            zip(
+                found.score, found.low, found.high, found.num_comparisons, found.items, strict=True
+            ),
+            reverse=True,
+        )
+        sign, digits = ("", ".0f") if self.method == "elo" else ("+", ".2f")
+        table = [f"{'rating':>8}  {'95 % interval':<18}  {'pairs':>7}  made by"]
+        for score, low, high, pairs, name in rows:
+            interval = f"[{low:{sign}{digits}}, {high:{sign}{digits}}]"
+            table.append(f"{score:>{sign}8{digits}}  {interval:<18}  {pairs:>7}  {name}")
+        if self.method == "elo":
+            table.append(f"elo (points), intervals over {found.num_clusters} prompts")
+        else:
+            table.append(
+                f"{self.method} (nats, mean 0), intervals over {found.num_clusters} prompts and "
+                f"{found.num_annotators} annotators"
+            )
+        if self.num_shared:
+            table.append(f"{self.num_shared} images came out alike from several: left out")
+        return table
+
+
+def rate_makers(
+    store: Store,
+    *,
+    method: Method = "bradley-terry",
+    group: str | None = None,
+    project: str | None = None,
+    ridge: float = 0.0,
+) -> MakerRatings:
+    """Ratings of all that made ranked images, from the judgements of the store.
+
+    InputError with fewer than two of them, or where nothing connects them.
+    """
+    names, shared = maker_names(store)
+    rankings = list(store.rankings(group=group, project=project))
+    judged = orderings(rankings, name=names.get)
+    judged = [one for one in judged if len({name for group in one.groups for name in group}) > 1]
+    if not judged:
+        made = sorted({names[i] for r in rankings for i in r.image_ids if i in names})
+        raise InputError(
+            f"ratings: expected rankings of images by different models, got {len(rankings)} "
+            f"rankings of images by {', '.join(made[:3]) or 'nobody'}; rank images of two models "
+            "together, as the app's Generate page queues them"
+        )
+    if method == "elo":
+        found = elo(judged)
+    else:
+        rate = bradley_terry if method == "bradley-terry" else plackett_luce
+        found = rate(judged, ridge=ridge)
+    ranked = {image for ranking in rankings for image in ranking.image_ids}
+    return MakerRatings(method=method, ratings=found, num_shared=len(ranked & shared))
+
+
+def maker_names(store: Store) -> tuple[dict[str, str], set[str]]:
+    """Who made each image, and the images that several made."""
+    columns = provenances.c
+    statement = select(columns.image_id, columns.model, columns.adapter, columns.adapter_hash)
+    makers: dict[str, set[Maker]] = defaultdict(set)
+    path_of: dict[Maker, str | None] = {}
+    with store.database.read() as connection:
+        for row in connection.execute(statement.order_by(columns.sequence)):
+            maker = (row.model, row.adapter_hash or row.adapter)
+            makers[row.image_id].add(maker)
+            path_of.setdefault(maker, row.adapter)
+    label = {maker: _label(maker, path_of) for maker in path_of}
+    alone = {image: label[next(iter(who))] for image, who in makers.items() if len(who) == 1}
+    return alone, set(makers) - set(alone)
+
+
+def _label(maker: Maker, path_of: dict[Maker, str | None]) -> str:
+    """The model and its adapter's path, with the hash if the path held other weights too."""
+    model, weights = maker
+    path = path_of[maker] or weights
+    if path is None:
+        return model
+    others = sum(other[0] == model and found == path for other, found in path_of.items())
+    return f"{model} + {path}" + (f" ({str(weights)[:8]})" if others > 1 else "")

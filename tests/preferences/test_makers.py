@@ -1,0 +1,123 @@
+"""Models and checkpoints are rated by who made the images that people ranked."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from numpy.testing import assert_allclose
+from submissions import judge
+
+from imgalign.errors import InputError
+from imgalign.preferences.makers import maker_names, rate_makers
+from imgalign.preferences.records import Provenance
+from imgalign.preferences.store import Store
+
+Png = Callable[..., bytes]
+
+BASE: dict[str, Any] = {"model": "storybook"}
+FIRST = BASE | {"adapter": "runs/a/step-10", "adapter_hash": "a" * 64}
+SECOND = BASE | {"adapter": "runs/b/step-20", "adapter_hash": "b" * 64}
+
+
+@pytest.fixture
+def battle(
+    store: Store, png: Png, provenance: Callable[..., Provenance]
+) -> Callable[[dict[str, Any], dict[str, Any], str], None]:
+    """One item of two images; "ann" and "bob" prefer the first, the second, or neither."""
+    num = 0
+
+    def add(one: dict[str, Any], other: dict[str, Any], result: str) -> None:
+        nonlocal num
+        num += 2
+        made = (one, other)
+        images = [store.add_image(png(num + k), provenance(**made[k])) for k in range(2)]
+        store.add_item(f"prompt {num}", images, source="test", overlap=2)
+        ranking = {">": ((0,), (1,)), "<": ((1,), (0,)), "=": ((0, 1),)}[result]
+        for who in ("ann", "bob"):
+            store.submit(judge(store.next_item(who), who, ranking=ranking))
+
+    return add
+
+
+def test_models_are_rated_by_the_log_odds_of_their_images(store: Store, battle: Any):
+    for result in ">>>>>><<":
+        battle(FIRST, BASE, result)
+    found = rate_makers(store).ratings
+    assert found.items == ("storybook", "storybook + runs/a/step-10")
+    assert_allclose(found.score[1] - found.score[0], 1.0986122886681098, rtol=1e-6)  # log 3
+    assert found.num_comparisons == (16, 16)
+    assert (found.num_clusters, found.num_annotators) == (8, 2)
+
+
+@pytest.mark.parametrize("method", ["bradley-terry", "plackett-luce", "elo"])
+def test_the_better_model_is_first_in_the_table(store: Store, battle: Any, method: Any):
+    for result in ">>=><":
+        battle(FIRST, BASE, result)
+        battle(SECOND, FIRST, result)
+    lines = rate_makers(store, method=method).lines()
+    assert [line.split()[-1] for line in lines[1:4]] == [
+        "runs/b/step-20",
+        "runs/a/step-10",
+        "storybook",
+    ]
+    assert method in lines[4]
+
+
+def test_images_of_one_model_say_nothing_about_it(store: Store, battle: Any):
+    battle(BASE, BASE, ">")
+    with pytest.raises(InputError, match="2 rankings of images by storybook; rank images of two"):
+        rate_makers(store)
+    battle(FIRST, BASE, ">")
+    battle(FIRST, BASE, "<")
+    assert rate_makers(store).ratings.num_comparisons == (4, 4)
+
+
+def test_a_model_that_never_lost_needs_a_ridge(store: Store, battle: Any):
+    battle(FIRST, BASE, ">")
+    with pytest.raises(InputError, match=r"ridge of 0\.1"):
+        rate_makers(store)
+    found = rate_makers(store, ridge=0.1).ratings
+    assert found.score[1] > found.score[0]
+
+
+def test_an_image_that_two_made_alike_counts_for_neither(
+    store: Store, battle: Any, png: Png, provenance: Callable[..., Provenance]
+):
+    for result in "><":
+        battle(FIRST, BASE, result)
+    before = rate_makers(store)
+    image, other = png(1000), png(1001)
+    ids = [store.add_image(image, provenance(**BASE)), store.add_image(other, provenance(**BASE))]
+    assert store.add_image(image, provenance(**FIRST)) == ids[0]
+    store.add_item("a prompt", ids, source="test")
+    store.submit(judge(store.next_item("ann")))
+    after = rate_makers(store)
+    assert (before.num_shared, after.num_shared) == (0, 1)
+    assert after.ratings.num_comparisons == before.ratings.num_comparisons
+    assert "1 images came out alike" in after.lines()[-1]
+
+
+def test_adapters_are_known_by_their_weights(
+    store: Store, png: Png, provenance: Callable[..., Provenance]
+):
+    moved = FIRST | {"adapter": "elsewhere"}
+    retrained = FIRST | {"adapter_hash": "c" * 64}
+    made = [BASE, FIRST, moved, retrained, BASE | {"adapter": "unhashed"}]
+    ids = [store.add_image(png(k), provenance(**of)) for k, of in enumerate(made)]
+    names, shared = maker_names(store)
+    assert [names[i] for i in ids] == [
+        "storybook",
+        "storybook + runs/a/step-10 (aaaaaaaa)",
+        "storybook + runs/a/step-10 (aaaaaaaa)",
+        "storybook + runs/a/step-10 (cccccccc)",
+        "storybook + unhashed",
+    ]
+    assert shared == set()
+
+
+def test_ratings_can_be_of_one_group_or_project(store: Store, battle: Any):
+    battle(FIRST, BASE, ">")
+    battle(FIRST, BASE, "<")
+    assert rate_makers(store, group="warm").ratings.num_annotators == 1
+    with pytest.raises(InputError, match="got 0 rankings of images by nobody"):
+        rate_makers(store, project="other")
