@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -24,6 +23,7 @@ from imgalign.diffusion.attention import Attention
 from imgalign.diffusion.denoising import Denoiser, check_prompts
 from imgalign.diffusion.families import family_of
 from imgalign.diffusion.loading import load_adapter, load_pipeline
+from imgalign.diffusion.samplers import LibrarySampler, Sampler
 from imgalign.environment import DType, choose_device, choose_dtype, say_dtype
 from imgalign.errors import InputError
 from imgalign.files import sha256
@@ -32,7 +32,6 @@ from imgalign.train.config import TrainConfig
 from imgalign.train.folder import CONFIG, METRICS
 
 SHIPPED = "storybook"
-Scheduler = Literal["ddim"]
 
 LARGEST_BATCH = 32
 LATENT_ELEMENTS = {"cpu": 8 * 4 * 64 * 64, "cuda": 16 * 4 * 64 * 64}
@@ -58,7 +57,7 @@ def generate(
     guidance_scale: float = 1.0,
     negative_prompt: str = "",
     eta: float = 0.0,
-    scheduler: Scheduler = "ddim",
+    scheduler: str = "ddim",
     width: int | None = None,
     height: int | None = None,
     device: str = "auto",
@@ -125,7 +124,7 @@ class ImageGenerator:
         guidance_scale: float = 1.0,
         negative_prompt: str = "",
         eta: float = 0.0,
-        scheduler: Scheduler = "ddim",
+        scheduler: str = "ddim",
         width: int | None = None,
         height: int | None = None,
         on_progress: Callable[[float], None] = lambda _: None,
@@ -134,8 +133,10 @@ class ImageGenerator:
 
         `guidance_scale` 1 is no guidance, as training does it; pretrained hub models are at their
         best from 5 to 8. `eta` 0 adds no noise after the first. Sizes are in pixels, the model's
-        own by default. Batches are as large as memory allows. `on_progress` gets the share that is
-        done, in [0, 1]. Wrong settings raise InputError now, before the first image is asked for.
+        own by default. `scheduler` is "ddim", as in training, "model" for the one that the model
+        came with, or another name of SCHEDULERS. Batches are as large as memory allows.
+        `on_progress` gets the share that is done, in [0, 1]. Wrong settings raise InputError now,
+        before the first image is asked for.
         """
         check_prompts(prompts)
         if len(prompts) != len(seeds):
@@ -147,17 +148,27 @@ class ImageGenerator:
             raise InputError(f"guidance_scale: expected 1 (off) or more, got {guidance_scale:g}")
         if not 0 <= eta <= 1:
             raise InputError(f"eta: expected 0 (no noise) to 1, got {eta:g}")
-        if scheduler not in get_args(Scheduler):
-            raise InputError(f"scheduler: expected 'ddim', got {scheduler!r}")
         usual_width, usual_height = self.family.image_size()
         width, height = width or usual_width, height or usual_height
-        denoiser = Denoiser(
-            family=self.family,
-            schedule=self.family.schedule(steps),
-            eta=eta,
-            guidance_scale=guidance_scale,
-            negative_prompt=negative_prompt,
-        )
+        scheduler = self.family.scheduler_name(scheduler)
+        sampler: Sampler
+        if scheduler == "ddim":
+            sampler = Denoiser(
+                family=self.family,
+                schedule=self.family.schedule(steps),
+                eta=eta,
+                guidance_scale=guidance_scale,
+                negative_prompt=negative_prompt,
+            )
+        else:
+            sampler = LibrarySampler(
+                family=self.family,
+                scheduler=self.family.scheduler(scheduler),
+                num_steps=steps,
+                eta=eta,
+                guidance_scale=guidance_scale,
+                negative_prompt=negative_prompt,
+            )
         provenances = [
             Provenance(
                 model=self.model,
@@ -176,22 +187,22 @@ class ImageGenerator:
             for prompt, seed in zip(prompts, seeds, strict=True)
         ]
         shape = self.family.latent_shape(width, height)
-        return self._images(denoiser, provenances, shape, on_progress)
+        return self._images(sampler, provenances, shape, on_progress)
 
     def _images(
         self,
-        denoiser: Denoiser,
+        sampler: Sampler,
         provenances: Sequence[Provenance],
         latent_shape: tuple[int, int, int],
         on_progress: Callable[[float], None],
     ) -> Iterator[Generated]:
-        total = len(provenances) * len(denoiser.schedule)
+        total = len(provenances) * len(sampler)
         fitting = LATENT_ELEMENTS[self.family.device.type] // math.prod(latent_shape)
         self.largest_batch = max(1, min(self.largest_batch, fitting))
         done = 0
         while done < len(provenances):
             batch = provenances[done : done + self.largest_batch]
-            steps_done = done * len(denoiser.schedule)
+            steps_done = done * len(sampler)
 
             def on_step(size: int = len(batch)) -> None:
                 nonlocal steps_done
@@ -199,13 +210,13 @@ class ImageGenerator:
                 on_progress(steps_done / total)
 
             try:
-                path = denoiser.sample(
+                latents = sampler.finished(
                     [each.prompt for each in batch],
                     seeds=[each.seed for each in batch],
                     latent_shape=latent_shape,
                     on_step=on_step,
                 )
-                samples = self.family.decode(path.latents[:, -1])
+                samples = self.family.decode(latents)
             except torch.OutOfMemoryError as error:
                 if len(batch) == 1:
                     raise InputError(

@@ -15,6 +15,7 @@ from imgalign.cli.options import (
     Overrides,
     PromptFile,
     PromptTexts,
+    Scheduler,
     Steps,
     Taste,
 )
@@ -31,6 +32,7 @@ def generate(
     steps: Steps = 20,
     guidance: Guidance = 1.0,
     eta: Annotated[float, typer.Option(help="Noise of the sampler, 0 to 1.")] = 0.0,
+    scheduler: Scheduler = "ddim",
     device: Device = "auto",
 ) -> None:
     """Generate images from prompts, with the base model or an aligned one."""
@@ -50,6 +52,7 @@ def generate(
             steps=steps,
             guidance_scale=guidance,
             eta=eta,
+            scheduler=scheduler,
             on_progress=on_progress,
         )
         for path in save_images(made, out):

@@ -23,6 +23,9 @@ Adapter = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")]
 Steps = Annotated[int, typer.Option(min=1, help="Denoising steps per image.")]
 Guidance = Annotated[float, typer.Option(help="Classifier-free guidance; 1 is off.")]
+Scheduler = Annotated[
+    str, typer.Option(help="ddim, model for the model's own, or e.g. dpmpp_2m, euler_a, unipc.")
+]
 Database = Annotated[
     str | None,
     typer.Option(help="SQLAlchemy URL; IMGALIGN_DATABASE or imgalign.db here if not given."),

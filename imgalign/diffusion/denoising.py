@@ -45,6 +45,10 @@ class Denoiser:
     negative_prompt: str = ""
     latent_dtype: torch.dtype = torch.float32
 
+    def __len__(self) -> int:
+        """How often the network is asked."""
+        return len(self.schedule)
+
     @property
     def mask(self) -> Bool[Tensor, " t"]:
         """True where a step has a density."""
@@ -140,18 +144,20 @@ class Denoiser:
             log_probs.append(self._log_prob(distributions, following.unsqueeze(1), step))
             latents.append(following)
             on_step()
-        broken = ~latents[-1].isfinite().flatten(1).all(dim=1)
-        if broken.any():
-            which = ", ".join(
-                f"seed {seed} ({prompt!r})"
-                for seed, prompt, bad in zip(seeds, prompts, broken.tolist(), strict=True)
-                if bad
-            )
-            raise NumericsError(
-                f"sampling: the network gave numbers that are not finite for {which};"
-                " lower the learning rate, or use float32 or bfloat16 instead of float16"
-            )
+        check_finite(latents[-1], prompts, seeds)
         return Path(latents=torch.stack(latents, dim=1), log_probs=torch.cat(log_probs, dim=1))
+
+    def finished(
+        self,
+        prompts: Sequence[str],
+        *,
+        seeds: Sequence[int],
+        latent_shape: tuple[int, int, int],
+        on_step: Callable[[], None],
+    ) -> Float[Tensor, "b c h w"]:
+        """The last latents that `sample` reaches."""
+        path = self.sample(prompts, seeds=seeds, latent_shape=latent_shape, on_step=on_step)
+        return path.latents[:, -1]
 
     def _stored(self, latents: Tensor) -> Tensor:
         return latents.to(self.latent_dtype).float()
@@ -171,3 +177,20 @@ def check_prompts(prompts: Sequence[str]) -> None:
     for index, prompt in enumerate(prompts):
         if not prompt.strip():
             raise InputError(f"prompts: number {index + 1} of {len(prompts)} is empty")
+
+
+def check_finite(
+    latents: Float[Tensor, "b c h w"], prompts: Sequence[str], seeds: Sequence[int]
+) -> None:
+    """Raise NumericsError for latents that the network spoilt, naming their prompts and seeds."""
+    broken = ~latents.isfinite().flatten(1).all(dim=1)
+    if broken.any():
+        which = ", ".join(
+            f"seed {seed} ({prompt!r})"
+            for seed, prompt, bad in zip(seeds, prompts, broken.tolist(), strict=True)
+            if bad
+        )
+        raise NumericsError(
+            f"sampling: the network gave numbers that are not finite for {which};"
+            " lower the learning rate, or use float32 or bfloat16 instead of float16"
+        )

@@ -9,10 +9,11 @@ Shapes: b = prompts, n = rows of one forward pass, l = tokens, d = features.
 """
 
 import json
+import logging
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
@@ -23,15 +24,19 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers
-from jaxtyping import Float, Int
+from jaxtyping import Float, Num
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from imgalign.diffusion.adapters import LORA_FILE, fit, read_lora
+from imgalign.diffusion.model_folder import load_folder
+from imgalign.diffusion.schedulers import MODEL, SCHEDULERS, build_scheduler, check_levels, name_of
 from imgalign.diffusion.transitions import Schedule, ddim_schedule
 from imgalign.environment import computing_in
 from imgalign.errors import CheckpointError, InputError
+
+log = logging.getLogger(__name__)
 
 # The library gives this no types.
 _to_diffusers: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = convert_state_dict_to_diffusers
@@ -50,10 +55,13 @@ class StableDiffusion:
         "feature_extractor": None,
         "requires_safety_checker": False,
     }
-    """Passed on when the pipeline is loaded: pixels must be those the network made."""
+    """Passed on when a pipeline is fetched: what is not used is left where it is."""
 
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
     """The projections of every attention layer, as in diffusers' own training scripts."""
+
+    load = staticmethod(load_folder)
+    """Read a folder of this family."""
 
     def __init__(self, pipeline: StableDiffusionPipeline) -> None:
         self.pipeline = pipeline
@@ -79,11 +87,29 @@ class StableDiffusion:
 
     def schedule(self, num_steps: int) -> Schedule:
         """The steps of a DDIM sampler with the noise levels this model was trained on."""
+        own = name_of(self.pipeline.scheduler)
+        check_levels(self.pipeline.scheduler.config)
+        if own != "ddim":
+            _say_once(f"the model comes with the scheduler {own}; images are sampled with ddim")
         # Latents have no bounds, so the pipeline ignores the clipping that is DDIM's default.
         scheduler = DDIMScheduler.from_config(
             self.pipeline.scheduler.config, clip_sample=False, thresholding=False
         )
         return ddim_schedule(scheduler, num_steps, self.device)
+
+    def scheduler_name(self, wanted: str) -> str:
+        """The name in SCHEDULERS of what is wanted: such a name, or "model" for the model's own."""
+        if wanted == MODEL:
+            return name_of(self.pipeline.scheduler)
+        if wanted not in SCHEDULERS:
+            raise InputError(
+                f"scheduler: expected {MODEL} or one of {', '.join(SCHEDULERS)}, got {wanted!r}"
+            )
+        return wanted
+
+    def scheduler(self, name: str) -> Any:
+        """A scheduler of the library with this model's noise levels, by its name in SCHEDULERS."""
+        return build_scheduler(SCHEDULERS[name], self.pipeline.scheduler.config)
 
     def image_size(self) -> tuple[int, int]:
         """Width and height that the model was trained on, in pixels."""
@@ -148,7 +174,7 @@ class StableDiffusion:
     def predict(
         self,
         latents: Float[Tensor, "n c h w"],
-        timesteps: Int[Tensor, " n"],
+        timesteps: Num[Tensor, " n"],
         embeddings: Float[Tensor, "n l d"],
         *,
         negative: Float[Tensor, "n l d"] | None = None,
@@ -156,15 +182,26 @@ class StableDiffusion:
     ) -> Float[Tensor, "n c h w"]:
         """What the network says about each row, in float32, with guidance where it is not 1.
 
-        Both halves of classifier-free guidance (arXiv:2207.12598) go through in one pass.
+        Both halves of classifier-free guidance (arXiv:2207.12598) go through in one pass. A network
+        that is told its guidance (arXiv:2310.04378) gives in one what others give with two.
         """
+        told_size = self.network.config["time_cond_proj_dim"]
+        told = None
+        if told_size is not None:
+            negative = None
+            scales = torch.full((len(latents),), guidance_scale - 1)
+            told = self.pipeline.get_guidance_scale_embedding(scales, embedding_dim=told_size)
+            told = told.to(latents.device, self.dtype)
         if negative is not None:
             latents, timesteps = latents.repeat(2, 1, 1, 1), timesteps.repeat(2)
             embeddings = torch.cat([negative, embeddings])
         dtype = self.dtype
         with computing_in(dtype, latents.device):
             output: Tensor = self.network(
-                latents.to(dtype), timesteps, encoder_hidden_states=embeddings.to(dtype)
+                latents.to(dtype),
+                timesteps,
+                encoder_hidden_states=embeddings.to(dtype),
+                timestep_cond=told,
             ).sample
         output = output.float()
         if negative is None:
@@ -219,6 +256,11 @@ class StableDiffusion:
                     f" got {layer.alpha:g}; set lora_alpha to that"
                 )
         set_peft_model_state_dict(self.network, matrices, adapter_name=adapter)
+
+
+@cache
+def _say_once(fact: str) -> None:
+    log.warning("%s", fact)
 
 
 def _save_reproducibly(layers: dict[str, Tensor], path: str, *, facts: dict[str, Any]) -> None:

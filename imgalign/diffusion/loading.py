@@ -3,7 +3,6 @@
 Weights are read from safetensors only, never from pickles. Left out: what is done with a pipeline.
 """
 
-import json
 import logging
 import re
 import warnings
@@ -15,16 +14,16 @@ import diffusers.utils.logging as diffusers_logging
 import torch
 import transformers.utils.logging as transformers_logging
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-from safetensors import SafetensorError
 
 from imgalign.diffusion.adapters import adapter_file, fit, read_lora, switch_on
 from imgalign.diffusion.attention import Attention, first_line, warn_once
-from imgalign.diffusion.families import FAMILIES, Pipeline, family_of
+from imgalign.diffusion.families import FAMILIES, Family, Pipeline, family_of
+from imgalign.diffusion.foreign_json import read_object
+from imgalign.diffusion.model_folder import INDEX
 from imgalign.errors import InputError
 
 STORYBOOK = Path(__file__).parents[1] / "storybook" / "assets" / "pipeline"
 ADAPTER = "imgalign"
-INDEX = "model_index.json"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -44,17 +43,9 @@ def load_pipeline(
     """
     source, family = find_model(model)
     kind = FAMILIES[family]
-    try:
-        with quiet():
-            pipeline: Pipeline = kind.pipeline_class.from_pretrained(
-                source,
-                # What runs once per image is worth float32.
-                dtype={kind.network_name: dtype, "default": torch.float32},
-                use_safetensors=True,
-                **kind.loading,
-            )
-    except (OSError, ValueError, SafetensorError) as error:
-        raise InputError(f"model: cannot load {model!r}: {first_line(error)}") from None
+    with quiet():
+        folder = Path(source) if Path(source).is_dir() else _fetch_model(model, kind)
+        pipeline = kind.load(folder, dtype)
     pipeline.set_progress_bar_config(disable=True)  # type: ignore[no-untyped-call]
     pipeline.to(device)
     if attention == "xformers":
@@ -127,13 +118,7 @@ def _read_index(model: str, folder: Path) -> dict[str, object]:
     if not path.is_file():
         found = ", ".join(sorted(each.name for each in folder.iterdir())[:5]) or "nothing"
         raise InputError(f"model: expected {INDEX} in {model!r}, a pipeline folder, found: {found}")
-    try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: expected json: {first_line(error)}") from None
-    if not isinstance(index, dict):
-        raise InputError(f"{path}: expected an object, got {type(index).__name__}")
-    return index
+    return read_object(path)
 
 
 def _fetch_index(model: str) -> dict[str, object]:
@@ -146,3 +131,18 @@ def _fetch_index(model: str) -> dict[str, object]:
             f" check the name and the connection, or pass a folder: {first_line(error)}"
         ) from None
     return index
+
+
+def _fetch_model(model: str, kind: type[Family]) -> Path:
+    """The folder in the hub's cache with all that this kind of model needs, fetched if it lacks."""
+    refusals = []
+    for variant in (None, "fp16"):
+        try:
+            folder = kind.pipeline_class.download(
+                model, use_safetensors=True, variant=variant, **kind.loading
+            )
+        except (OSError, ValueError) as error:
+            refusals.append(first_line(error))
+        else:
+            return Path(folder)
+    raise InputError(f"model: cannot load {model!r}: {refusals[0]}")

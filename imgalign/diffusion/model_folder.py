@@ -1,0 +1,311 @@
+"""Loading a model folder in the layout of StableDiffusionPipeline, from whoever wrote it.
+
+Its settings are foreign: they are checked against lists of what may stand there, and each part is
+loaded by the class that the part must have, so that no setting names code or a place to fetch from.
+Every tensor of a part must be in its weights; what the settings describe may not be larger than
+they are. Left out: where a folder comes from (loading.py), and checkpoints of one file.
+"""
+
+import inspect
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError, safe_open
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from imgalign.diffusion.attention import first_line
+from imgalign.diffusion.foreign_json import read_object
+from imgalign.diffusion.schedulers import SCHEDULERS, build_scheduler
+from imgalign.errors import InputError
+
+log = logging.getLogger(__name__)
+
+INDEX = "model_index.json"
+CLASSES = {
+    "unet": ("UNet2DConditionModel",),
+    "vae": ("AutoencoderKL",),
+    "text_encoder": ("CLIPTextModel",),
+    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
+    "scheduler": tuple(SCHEDULERS.values()),
+}
+"""By part, the classes it may have; a safety checker and what it needs are never loaded."""
+
+LIBRARIES = (None, "diffusers", "transformers", "stable_diffusion")
+"""What the index may name beside a class; the library would import others, which runs them."""
+
+NEVER = ("auto_map", "trust_remote_code", "custom_pipelines", "quantization_config", "init_inputs")
+"""Settings by which a folder has the library run or fetch something else."""
+
+CONDITIONS = (
+    "addition_embed_type",
+    "class_embed_type",
+    "encoder_hid_dim",
+    "encoder_hid_dim_type",
+    "num_class_embeds",
+)
+"""Settings of networks that are told more than a time and a prompt."""
+
+TEXT_FIELDS = (
+    *("vocab_size", "hidden_size", "intermediate_size", "projection_dim", "num_hidden_layers"),
+    *("num_attention_heads", "max_position_embeddings", "hidden_act", "layer_norm_eps"),
+    *("attention_dropout", "initializer_range", "initializer_factor", "use_attention_mask"),
+    *("pad_token_id", "bos_token_id", "eos_token_id"),
+)
+LARGEST_NUMBER, MOST_LAYERS, LARGEST_LATENT, LONGEST_LIST = 2**20, 128, 2048, 64
+"""Far above every published model; the weights then say what is really there."""
+
+UNUSABLE = (
+    *(OSError, ValueError, TypeError, KeyError, AttributeError, IndexError, RuntimeError),
+    *(ImportError, AssertionError, ArithmeticError, SafetensorError, StrictDataclassError),
+)
+"""What the libraries' constructors raise where settings or weights are wrong."""
+
+
+def load_folder(folder: Path, dtype: torch.dtype) -> StableDiffusionPipeline:
+    """The pipeline of a folder, its network in `dtype` and its other parts in float32.
+
+    InputError, in one line, where a part cannot be used.
+    """
+    check_index(read_object(folder / INDEX), folder / INDEX)
+    for name in CLASSES:
+        if not (folder / name).is_dir():
+            raise InputError(f"model: {folder} lacks its part {name}/")
+    # What runs once per image is worth float32.
+    unet = _load_network(UNet2DConditionModel, folder / "unet", dtype)
+    vae = _load_network(AutoencoderKL, folder / "vae", torch.float32)
+    text_encoder = _load_text_encoder(folder / "text_encoder")
+    build: Any = StableDiffusionPipeline  # annotated as if it could not do without these
+    pipeline: StableDiffusionPipeline = build(
+        unet=unet,
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=_load_tokenizer(folder / "tokenizer", text_encoder.config),
+        scheduler=_load_scheduler(folder / "scheduler"),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    check_together(pipeline, folder)
+    return pipeline
+
+
+def check_index(index: Mapping[str, Any], path: Path) -> None:
+    """Raise InputError unless each part named is of a class, and of a library, that may be used."""
+    for name, entry in index.items():
+        if name.startswith("_") or not isinstance(entry, list):
+            continue
+        library, cls = entry if len(entry) == 2 else (entry, None)
+        if not (library is None or isinstance(library, str)) or library not in LIBRARIES:
+            raise InputError(
+                f"model: {path}: {name} names {library!r}, which is no library of models;"
+                " code from a model's folder is never run"
+            )
+        if name in CLASSES and cls not in CLASSES[name]:
+            expected = " or ".join(CLASSES[name])
+            raise InputError(f"model: {path}: {name}: expected {expected}, got {cls!r}")
+
+
+def check_settings(settings: Mapping[str, Any], path: Path) -> None:
+    """Raise InputError for settings that could run something or have it fetched."""
+    for name in NEVER:
+        if settings.get(name):
+            raise InputError(f"model: {path}: {name} is not supported, and nothing of it is run")
+
+
+def check_sizes(settings: Mapping[str, Any], path: Path) -> None:
+    """Raise InputError for a size so large that merely building the part would hang."""
+    for name, value in settings.items():
+        most = MOST_LAYERS if "layers" in name else LARGEST_NUMBER
+        most = LARGEST_LATENT if name == "sample_size" else most
+        if not name.startswith("_") and not _is_small(value, most, depth=3):
+            raise InputError(f"model: {path}: {name}: expected at most {most:,}, got more")
+
+
+def check_together(pipeline: StableDiffusionPipeline, folder: Path) -> None:
+    """Raise InputError unless the parts take what the others give."""
+    unet, vae, text = pipeline.unet.config, pipeline.vae.config, pipeline.text_encoder.config
+    told = [name for name in CONDITIONS if unet[name] is not None]
+    if told:
+        raise InputError(
+            f"model: {folder}: its network is told more than a time and a prompt"
+            f" ({', '.join(told)}), which is not supported"
+        )
+    latent = vae["latent_channels"]
+    if (unet["in_channels"], unet["out_channels"]) != (latent, latent):
+        raise InputError(
+            f"model: {folder}: expected a network from {latent} channels to {latent}, as its vae"
+            f" has, got {unet['in_channels']} to {unet['out_channels']}"
+        )
+    if unet["cross_attention_dim"] != text.hidden_size:
+        raise InputError(
+            f"model: {folder}: expected a text encoder of width {unet['cross_attention_dim']},"
+            f" as its network reads, got {text.hidden_size}"
+        )
+
+
+def _load_network(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
+    path = folder / "config.json"
+    settings = read_object(path)
+    check_settings(settings, path)
+    check_sizes(settings, path)
+    known = inspect.signature(cls.__init__).parameters
+    own = {name: value for name, value in settings.items() if name in known}
+    variant = _variant(folder, "diffusion_pytorch_model")
+    try:
+        with torch.device("meta"):
+            planned = cls.from_config(own)
+        _check_planned(planned, folder, variant)
+        network, found = cls.from_pretrained(
+            folder,
+            dtype=dtype,
+            variant=variant,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except UNUSABLE as error:
+        raise _refusal(folder, error) from None
+    _check_loaded(network, found, folder)
+    return network
+
+
+def _load_text_encoder(folder: Path) -> CLIPTextModel:
+    path = folder / "config.json"
+    if (folder / "adapter_config.json").exists():
+        raise InputError(f"model: {folder}: expected a model, got an adapter of some other model")
+    settings = read_object(path)
+    check_settings(settings, path)
+    check_sizes(settings, path)
+    variant = _variant(folder, "model")
+    try:
+        config = CLIPTextConfig(
+            **{name: settings[name] for name in TEXT_FIELDS if name in settings}
+        )
+        with torch.device("meta"):
+            planned = CLIPTextModel(config)
+        _check_planned(planned, folder, variant)
+        load: Any = CLIPTextModel.from_pretrained  # untyped where it says what it found
+        encoder, found = load(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            variant=variant,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except UNUSABLE as error:
+        raise _refusal(folder, error) from None
+    _check_loaded(encoder, found, folder)
+    loaded: CLIPTextModel = encoder
+    return loaded
+
+
+def _load_tokenizer(folder: Path, encoder: CLIPTextConfig) -> CLIPTokenizer:
+    """The tokenizer; one that names no longest prompt gets the encoder's number of positions."""
+    if not (folder / "tokenizer.json").is_file() and not (
+        (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file()
+    ):
+        raise InputError(f"model: {folder}: expected tokenizer.json, or vocab.json and merges.txt")
+    path = folder / "tokenizer_config.json"
+    if path.is_file():
+        check_settings(read_object(path), path)
+    try:
+        tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    except UNUSABLE as error:
+        raise _refusal(folder, error) from None
+    if tokenizer.eos_token_id is None or tokenizer.pad_token_id is None:
+        raise InputError(f"model: {folder}: expected a token that ends and one that pads prompts")
+    if not 2 < len(tokenizer) <= encoder.vocab_size:
+        raise InputError(
+            f"model: {folder}: expected at most {encoder.vocab_size} tokens, as the text encoder"
+            f" knows, got {len(tokenizer)}"
+        )
+    # Where no limit is written the library's is 10^30, and prompts are not padded at all.
+    limit = min(tokenizer.model_max_length, encoder.max_position_embeddings)
+    if limit < 2:
+        raise InputError(f"model: {path}: expected room for a prompt, got {limit} tokens")
+    tokenizer.model_max_length = limit
+    return tokenizer
+
+
+def _load_scheduler(folder: Path) -> Any:
+    path = folder / "scheduler_config.json"
+    settings = read_object(path)
+    check_settings(settings, path)
+    return build_scheduler(str(settings.get("_class_name")), settings)
+
+
+def _variant(folder: Path, stem: str) -> str | None:
+    """The variant of a part's weights, such as "fp16", where there are no others."""
+    names = [each.name for each in folder.iterdir() if each.name.endswith(".safetensors")]
+    pattern = re.compile(rf"{stem}(?:\.([\w-]+?))??(?:-\d{{5}}-of-\d{{5}})?\.safetensors")
+    variants = {match[1] for name in names if (match := pattern.fullmatch(name))}
+    if not variants:
+        raise InputError(f"model: {folder}: expected {stem}.safetensors; pickles are never read")
+    if None in variants:
+        return None
+    if len(variants) > 1:
+        several = ", ".join(sorted(map(str, variants)))
+        raise InputError(f"model: {folder}: expected one variant of the weights, got {several}")
+    return variants.pop()
+
+
+def _check_planned(planned: torch.nn.Module, folder: Path, variant: str | None) -> None:
+    """Before any memory is taken: the weights must hold as much as the settings describe."""
+    wanted = sum(each.numel() for each in planned.parameters())
+    held = 0
+    for path in folder.glob("*.safetensors"):
+        if variant is None or f".{variant}" in path.name:
+            with safe_open(path, "pt") as file:
+                shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
+            held += sum(int(torch.Size(shape).numel()) for shape in shapes)
+    if wanted > held:
+        raise InputError(
+            f"model: {folder}: config.json describes {wanted:,} numbers, the weights hold {held:,}"
+        )
+
+
+def _check_loaded(network: Any, found: Mapping[str, Any], folder: Path) -> None:
+    missing = sorted(found["missing_keys"])
+    if missing or any(each.is_meta for each in network.parameters()):
+        raise InputError(
+            f"model: {folder}: the weights lack {len(missing)} tensors that config.json describes,"
+            f" such as {missing[0] if missing else 'those on no device'}"
+        )
+    unexpected = [name for name in found["unexpected_keys"] if not name.endswith("position_ids")]
+    if unexpected:
+        log.warning(
+            "model: %s: %d tensors of the weights have no place and are not used, such as %s",
+            *(folder, len(unexpected), min(unexpected)),
+        )
+
+
+def _refusal(folder: Path, error: BaseException) -> InputError:
+    if isinstance(error, InputError):
+        return error
+    return InputError(f"model: cannot load {str(folder)!r}: {first_line(error)}")
+
+
+def _is_small(value: object, most: int, *, depth: int) -> bool:
+    if isinstance(value, bool) or value is None:
+        return True
+    if isinstance(value, int | float):
+        return value <= most or value == float("inf")
+    if isinstance(value, str):
+        return True
+    if isinstance(value, list):
+        return (
+            depth > 0
+            and len(value) <= LONGEST_LIST
+            and all(_is_small(each, most, depth=depth - 1) for each in value)
+        )
+    return isinstance(value, dict)
