@@ -9,7 +9,8 @@ scores of the training images, 0 their mean.
 """
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -19,11 +20,22 @@ from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor, nn
 
 from imgalign.errors import CheckpointError, InputError, NumericsError
-from imgalign.files import UNFINISHED, replace_folder, reporting_full_disk, sync_tree
+from imgalign.files import (
+    aside_of,
+    lock_name,
+    recover_folder,
+    replace_folder,
+    reporting_full_disk,
+    sync_tree,
+    unfinished_folder,
+)
 from reward_models.clip_models import load_towers, rebuild_towers
 from reward_models.contract import (
     CONTRACT_FILE,
     GOLDEN_FOLDER,
+    PLOT_FILE,
+    REPORT_FILE,
+    TOKENIZER_FOLDER,
     WEIGHTS_FILE,
     Contract,
     Golden,
@@ -43,6 +55,18 @@ from reward_models.images import encode_image, read_image
 from reward_models.towers import Towers
 
 __all__ = ["ClipReward", "Towers", "load_towers"]
+
+OWN_FILES = frozenset(
+    {
+        CONTRACT_FILE,
+        WEIGHTS_FILE,
+        TOKENIZER_FOLDER,
+        GOLDEN_FOLDER,
+        REPORT_FILE,
+        PLOT_FILE,
+    }
+)
+"""All that a reward's folder holds."""
 
 RANGE_SLACK = 0.01
 """How far an image may leave [0, 1] before it is taken for one in another range."""
@@ -215,7 +239,7 @@ class ClipReward(nn.Module):
         """
         check_target(folder)
         assert golden, "a contract without golden scores proves nothing"
-        unfinished = folder.parent / f"{UNFINISHED}{folder.name}"
+        unfinished = unfinished_folder(folder)
         device = self.device
         with reporting_full_disk(folder.parent, f"saving the reward model {folder.name}"):
             try:
@@ -271,11 +295,54 @@ class ClipReward(nn.Module):
         )
 
 
+@contextmanager
+def reserve_target(folder: Path) -> Iterator[None]:
+    """Hold `folder` for a reward model that this process will save there.
+
+    What a killed process left unfinished beside it is recovered or removed first. InputError where
+    nothing can be saved as `folder`, or where another process is about to.
+    """
+    check_target(folder)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(lock_name(folder, doing="writing"))
+        except OSError as error:
+            raise InputError(
+                f"{folder}: cannot be written ({error.strerror}); choose another folder"
+            ) from error
+        recover_folder(folder)
+        check_target(folder)
+        yield
+
+
+def recover_reward(folder: Path) -> None:
+    """Put back a reward model that a process was replacing when it was killed."""
+    if folder.exists() or not aside_of(folder).is_dir():
+        return
+    try:
+        with lock_name(folder, doing="writing"):
+            recover_folder(folder)
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder}: lies as {aside_of(folder).name} since its replacement was interrupted, and "
+            f"cannot be renamed ({error.strerror}); rename it"
+        ) from error
+
+
 def check_target(folder: Path) -> None:
-    """InputError unless a reward model can be saved as `folder`: nothing yet, or an earlier one."""
+    """InputError unless a reward model can be saved as `folder`: nothing yet, or an earlier one.
+
+    An earlier one is replaced as a whole, so it must hold nothing else.
+    """
     if folder.is_dir():
-        if not (folder / CONTRACT_FILE).is_file() and any(folder.iterdir()):
+        names = {path.name for path in folder.iterdir()}
+        if names and CONTRACT_FILE not in names:
             raise InputError(f"{folder}: holds something else than a reward model; name a new one")
+        if foreign := sorted(names - OWN_FILES):
+            raise InputError(
+                f"{folder}: holds {foreign[0]} beside a reward model, which would be lost; move it "
+                "or name a new folder"
+            )
         return
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir():

@@ -5,7 +5,8 @@ Pairs called equal have no right answer and are left out; equal scores count hal
 agree with a noisy annotator only so often: that is the ceiling.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imgalign.errors import CheckpointError, InputError
+from imgalign.errors import CheckpointError, InputError, StoreError
 from imgalign.policy import RewardModel
 from imgalign.preferences.agreement import annotator_ceiling, pair_agreement
 from imgalign.preferences.records import Ranking, tied_pairs
@@ -37,6 +38,10 @@ from reward_models.measures import (
 CHANCE = 0.5
 BOOTSTRAP_SEED = 0
 SCORE_BATCH = 64
+NAMED = 5
+"""Of many unreadable images so many are named, and all are counted."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +68,8 @@ class Counts:
     """Left out: says nothing about an order."""
     skipped: int
     """Left out: no judgement."""
+    unreadable: int = 0
+    """Left out: an image of theirs is lost or damaged. Not among `ranked`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +158,10 @@ class ScoredFile:
 
     path: Path
     prompt: str
-    score: float
+    score: float | None
+    """None where the file cannot be read."""
+    problem: str = ""
+    """Why not."""
 
 
 def judged(rankings: Iterable[Ranking]) -> tuple[list[Ranking], Counts]:
@@ -163,6 +173,39 @@ def judged(rankings: Iterable[Ranking]) -> tuple[list[Ranking], Counts]:
         all_bad=sum(ranking.verdict == "all_bad" for ranking in seen),
         skipped=sum(ranking.verdict == "skipped" for ranking in seen),
     )
+
+
+def leave_out_unreadable(
+    ranked: Sequence[Ranking], counts: Counts, images: ImageLoader
+) -> tuple[list[Ranking], Counts]:
+    """The rankings whose images can all be read, and the counts with the others.
+
+    Each image is read once more than it is scored, which takes little beside that. InputError
+    where no ranking is left.
+    """
+    problems: dict[str, str] = {}
+    for image in dict.fromkeys(image for ranking in ranked for image in ranking.image_ids):
+        try:
+            images(image)
+        except (InputError, StoreError) as error:
+            problems[image] = str(error)
+    kept = [ranking for ranking in ranked if problems.keys().isdisjoint(ranking.image_ids)]
+    lost = len(ranked) - len(kept)
+    if ranked and not kept:
+        raise InputError(
+            f"reward: no ranking is left, {len(problems)} images cannot be read; the first: "
+            f"{next(iter(problems.values()))}"
+        )
+    for problem in list(problems.values())[:NAMED]:
+        log.warning("%s", problem)
+    if problems:
+        log.warning(
+            "%d images cannot be read, so %d of %d rankings are left out",
+            len(problems),
+            lost,
+            len(ranked),
+        )
+    return kept, replace(counts, ranked=counts.ranked - lost, unreadable=lost)
 
 
 def true_ceiling(rankings: Sequence[Ranking], truth: Truth) -> Ceiling:
@@ -220,9 +263,10 @@ def evaluate(
     Of a reward that was fitted here, only the prompts it was tested on at the time of the fit
     count: the contract remembers how prompts were split. Its baseline is the CLIP that the fit
     started from, unless another is given. Without `ceiling` it is measured where rankings overlap.
+    Rankings with an image that cannot be read are left out, and named in the log.
     InputError where no strict pair is left.
     """
-    everything, _ = judged(rankings)
+    everything, counts = judged(rankings)
     ranked = everything
     rule = reward.held_out if isinstance(reward, ClipReward) else None
     missing = None
@@ -233,6 +277,7 @@ def evaluate(
                 baseline = starting_clip(reward)
             except (CheckpointError, InputError) as error:
                 missing = str(error)
+    ranked, _ = leave_out_unreadable(ranked, counts, images)
     return evaluate_scores(
         ranked,
         score_rankings(reward, ranked, images),
@@ -337,19 +382,35 @@ def score_rankings(
 def score_files(
     reward: RewardModel, files: Sequence[Path], prompts: Sequence[str]
 ) -> list[ScoredFile]:
-    """Scores of image files, each for its prompt, or all for the one prompt given."""
+    """Scores of image files, each for its prompt, or all for the one prompt given.
+
+    Files that cannot be read have none, and say why; InputError where that is all of them.
+    """
     if len(prompts) not in (1, len(files)):
         raise InputError(
             f"reward score: expected one prompt or one per image, got {len(prompts)} prompts "
             f"for {len(files)} images"
         )
     each = list(prompts) * len(files) if len(prompts) == 1 else list(prompts)
-    scores = score_images(
-        reward, ((prompt, read_image(path)) for prompt, path in zip(each, files, strict=True))
-    )
+    problems: dict[int, str] = {}
+
+    def readable() -> Iterator[tuple[str, Tensor]]:
+        for number, (path, prompt) in enumerate(zip(files, each, strict=True)):
+            try:
+                image = read_image(path)
+            except InputError as error:
+                problems[number] = str(error)
+            else:
+                yield prompt, image
+
+    scores = iter(score_images(reward, readable()))
+    if len(problems) == len(files):
+        raise InputError(f"reward score: no image can be read; the first: {problems[0]}")
     return [
-        ScoredFile(path=path, prompt=prompt, score=score)
-        for path, prompt, score in zip(files, each, scores, strict=True)
+        ScoredFile(path=path, prompt=prompt, score=None, problem=problems[number])
+        if number in problems
+        else ScoredFile(path=path, prompt=prompt, score=next(scores))
+        for number, (path, prompt) in enumerate(zip(files, each, strict=True))
     ]
 
 

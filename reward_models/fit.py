@@ -12,6 +12,7 @@ import json
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from imgalign.environment import choose_device
 from imgalign.errors import ConfigError, InputError
 from imgalign.preferences.records import Ranking, pairs
 from imgalign.preferences.splits import three_way_split
-from reward_models.clip import ClipReward, check_target
+from reward_models.clip import ClipReward, reserve_target
 from reward_models.clip_models import load_towers
 from reward_models.contract import HeldOut, Origin, Scale, data_hash
 from reward_models.data import (
@@ -35,9 +36,11 @@ from reward_models.data import (
 )
 from reward_models.evaluate import (
     Ceiling,
+    Counts,
     Truth,
     evaluate_scores,
     judged,
+    leave_out_unreadable,
     nearest_ceiling,
     spread,
     true_ceiling,
@@ -45,6 +48,7 @@ from reward_models.evaluate import (
 from reward_models.head import PreferenceHead, zero_shot_head
 from reward_models.measures import calibration, fit_log_odds, outcomes
 from reward_models.report import FitReport, SeedResult
+from reward_models.towers import Towers
 from reward_models.training import (
     EVALUATION_BATCH,
     Attempt,
@@ -78,17 +82,81 @@ def fit(
     on overlapping rankings where it is not given. `truth`: what candidates are truly worth, where
     people are simulated; for the report only. `weights`: importance of a ranking by its id, 1 for
     those not named. Equal rankings, settings and seeds give equal weights on one machine.
-    InputError where a part of the split holds no preference, or `out` cannot be written.
+    Rankings with an image that cannot be read are left out, counted and named in the log.
+    InputError where a part of the split holds no preference, `out` cannot be written, or another
+    process is writing it.
     """
     started = time.monotonic()
-    check_target(out)  # before hours of work that could not be saved
-    device = choose_device(config.device)
-    ranked, counts = judged(rankings)
+    # Held, and known to be writable, before hours of work that could not be saved.
+    with reserve_target(out):
+        ranked, counts = judged(rankings)
+        ranked, counts = leave_out_unreadable(ranked, counts, images)
+        learned = _learn(ranked, images, config, weights or {})
+        report = _report(
+            learned, ranked, counts, config, ceiling=ceiling, truth=truth, started=started
+        )
+        reward = ClipReward(
+            learned.towers,
+            [learned.best.head],
+            head=config.head,
+            scale=learned.scale,
+            log_tie=report.log_tie,
+            held_out=HeldOut(
+                seed=config.split_seed, validation=config.validation, test=config.test
+            ),
+            origin=learned.origin,
+        )
+        golden = _golden(learned.parts["train"], learned.scores()["train"])
+        reward.requires_grad_(False).save(
+            out,
+            golden=[(prompt, images(image)) for prompt, image in golden],
+            data_hash=report.data_hash,
+            metrics=report.metrics(),
+            beside=report.save,
+        )
+    return report
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learned:
+    """What the descent led to; the towers and the best head hold the chosen weights."""
+
+    towers: Towers
+    origin: Origin
+    parts: dict[str, list[Ranking]]
+    attempts: list[tuple[Attempt, dict[str, Scores]]]
+    """Of each seed, with the utilities under its weights."""
+    zero_shot: dict[str, Scores]
+    log_odds: float
+    scale: Scale
+
+    @property
+    def best(self) -> Attempt:
+        """The attempt with the lowest validation loss."""
+        return _best(self.attempts)[0]
+
+    @property
+    def utilities(self) -> dict[str, Scores]:
+        """Under its weights, by part."""
+        return _best(self.attempts)[1]
+
+    def scores(self) -> dict[str, Scores]:
+        """Its utilities, standardised."""
+        mean, std = self.scale.mean, self.scale.std
+        return {
+            part: [[(utility - mean) / std for utility in own] for own in values]
+            for part, values in self.utilities.items()
+        }
+
+
+def _learn(
+    ranked: Sequence[Ranking], images: ImageLoader, config: FitConfig, weights: Mapping[str, float]
+) -> Learned:
     parts = _split(ranked, config)
     ordered = [ranking for part in parts.values() for ranking in part]
-    towers = load_towers(config.clip).to(device)
+    towers = load_towers(config.clip).to(choose_device(config.device))
     origin = Origin(clip=_whole_path(config.clip), weights=towers.weights_hash())
-    data = index_rankings(ordered, _weights(ordered, weights or {}), device=towers.device)
+    data = index_rankings(ordered, _weights(ordered, weights), device=towers.device)
     rows = _rows(parts, towers.device)
     image_blocks, text_blocks = config.unfreeze_image_blocks, config.unfreeze_text_blocks
     features = encode(
@@ -119,26 +187,45 @@ def fit(
             config=config,
         )
         attempts.append((attempt, _scores(attempt.head, features, data, rows)))
-    best, utilities = min(attempts, key=lambda pair: pair[0].validation_loss)
+    best, utilities = _best(attempts)
     restore(live, best.towers)
 
     log_odds = fit_log_odds(pair_margins(parts["validation"], utilities["validation"])[0])
-    scale = _scale(parts["train"], utilities["train"], log_odds)
-    scores = {
-        part: [[(utility - scale.mean) / scale.std for utility in own] for own in values]
-        for part, values in utilities.items()
-    }
-    report = FitReport(
+    return Learned(
+        towers=towers,
+        origin=origin,
+        parts=parts,
+        attempts=attempts,
+        zero_shot=zero_shot,
+        log_odds=log_odds,
+        scale=_scale(parts["train"], utilities["train"], log_odds),
+    )
+
+
+def _report(
+    learned: Learned,
+    ranked: Sequence[Ranking],
+    counts: Counts,
+    config: FitConfig,
+    *,
+    ceiling: Ceiling | None,
+    truth: Truth | None,
+    started: float,
+) -> FitReport:
+    parts, best, utilities = learned.parts, learned.best, learned.utilities
+    scores = learned.scores()
+    ordered = [ranking for part in parts.values() for ranking in part]
+    return FitReport(
         test=evaluate_scores(
             parts["test"],
             scores["test"],
-            baseline=zero_shot["test"],
+            baseline=learned.zero_shot["test"],
             ceiling=ceiling or nearest_ceiling(parts["test"], ranked),
             truth=None if truth is None else true_ceiling(parts["test"], truth),
-            log_odds=scale.log_odds,
+            log_odds=learned.scale.log_odds,
         ),
         train_accuracy=_accuracy(parts["train"], utilities["train"]),
-        temperature=1 / log_odds,
+        temperature=1 / learned.log_odds,
         ece_uncalibrated=calibration(
             pair_margins(parts["test"], utilities["test"])[0], log_odds=1.0
         ).ece,
@@ -158,7 +245,7 @@ def fit(
                 test_accuracy=_accuracy(parts["test"], own["test"]),
                 unfrozen_helped=attempt.unfrozen_helped,
             )
-            for attempt, own in attempts
+            for attempt, own in learned.attempts
         ),
         chosen_seed=best.seed,
         losses=tuple(best.losses),
@@ -166,24 +253,12 @@ def fit(
         settings=config.model_dump(mode="json"),
         seconds=time.monotonic() - started,
     )
-    reward = ClipReward(
-        towers,
-        [best.head],
-        head=config.head,
-        scale=scale,
-        log_tie=report.log_tie,
-        held_out=HeldOut(seed=config.split_seed, validation=config.validation, test=config.test),
-        origin=origin,
-    )
-    golden = _golden(parts["train"], scores["train"])
-    reward.requires_grad_(False).save(
-        out,
-        golden=[(prompt, images(image)) for prompt, image in golden],
-        data_hash=report.data_hash,
-        metrics=report.metrics(),
-        beside=report.save,
-    )
-    return report
+
+
+def _best(
+    attempts: Sequence[tuple[Attempt, dict[str, Scores]]],
+) -> tuple[Attempt, dict[str, Scores]]:
+    return min(attempts, key=lambda pair: pair[0].validation_loss)
 
 
 def _split(ranked: Sequence[Ranking], config: FitConfig) -> dict[str, list[Ranking]]:

@@ -9,11 +9,9 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from reward_models.contract import PLOT_FILE, REPORT_FILE
 from reward_models.evaluate import Counts, Evaluation, Spread
 from reward_models.measures import Interval
-
-REPORT_FILE = "report.json"
-PLOT_FILE = "reliability.png"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +65,8 @@ class FitReport:
             for part in ("train", "validation", "test")
         )
         left_out = f"{self.counts.all_bad} all bad and {self.counts.skipped} skipped left out"
+        if self.counts.unreadable:
+            left_out += f", {self.counts.unreadable} with an image that cannot be read"
         return [f"rankings: {sizes}; {left_out}", *self.test.lines()]
 
     def metrics(self) -> dict[str, float]:

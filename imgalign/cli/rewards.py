@@ -72,5 +72,11 @@ def score(
     import reward_models
     from reward_models.evaluate import score_files
 
-    for scored in score_files(reward_models.load(reward), files, prompt):
-        typer.echo(f"{scored.score:+.4f}\t{scored.path}\t{scored.prompt}")
+    found = score_files(reward_models.load(reward), files, prompt)
+    for scored in found:
+        if scored.score is None:
+            typer.echo(f"skipped: {scored.problem}", err=True)
+        else:
+            typer.echo(f"{scored.score:+.4f}\t{scored.path}\t{scored.prompt}")
+    if lost := sum(scored.score is None for scored in found):
+        typer.echo(f"{lost} of {len(found)} images cannot be read", err=True)

@@ -3,13 +3,17 @@
 import errno
 import json
 import os
+import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
 from provenances import provenance
 
+import reward_models
 from imgalign.cli.main import main
+from imgalign.files import lock_name
 from imgalign.preferences.records import Submission, tie_groups
 from imgalign.preferences.store import Store
 from reward_models import report
@@ -155,3 +159,89 @@ def test_a_disk_that_fills_up_while_the_report_is_written_leaves_the_earlier_rew
     assert "no space left while saving the reward model reward" in line
     assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["reward"]
+
+
+def test_two_fits_into_one_folder_are_one_fit_and_one_line(train, tmp_path, capsys):
+    out = tmp_path / "reward"
+    with lock_name(out):
+        capsys.readouterr()
+        # A CLIP that is not there: reading it comes first in a fit.
+        assert train(out, clip=tmp_path / "no-clip") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {out}: another process is writing this")
+    assert train(out) == 0
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_the_fit(train, tmp_path, capsys):
+    for out in (Path("/proc/reward"), tmp_path / ("x" * 300)):
+        capsys.readouterr()
+        assert train(out, clip=tmp_path / "no-clip") == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "cannot be written" in line
+
+
+def test_notes_beside_a_reward_are_not_removed_with_it(train, tmp_path, capsys):
+    out = tmp_path / "reward"
+    assert train(out) == 0
+    (out / "notes.txt").write_text("precious")
+    capsys.readouterr()
+    assert train(out, clip=tmp_path / "no-clip") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "holds notes.txt beside a reward model" in line
+    assert (out / "notes.txt").read_text() == "precious"
+
+
+def test_a_kill_at_any_move_of_a_second_fit_leaves_a_whole_reward(train, tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    out = tmp_path / "reward"
+    assert train(out) == 0
+    before = (out / "model.safetensors").read_bytes()
+    rename = Path.rename
+    for survived in range(3):
+        moves = iter(range(survived))
+
+        def killed(path, target, moves=moves):
+            if next(moves, None) is None:
+                raise Killed
+            return rename(path, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "rename", killed)
+            # A kill runs no cleaning up.
+            patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+            with suppress(Killed):
+                train(out, "seeds=[1]")
+        reward_models.load(out)
+    assert train(out) == 0
+    assert (out / "model.safetensors").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["reward"]
+
+
+def test_a_lost_file_among_many_is_named_and_counted_by_the_command(tmp_path, capsys, clip_folder):
+    (tmp_path / "good.png").write_bytes(encode_image(torch.rand(3, 16, 16)))
+    (tmp_path / "cut.png").write_bytes((tmp_path / "good.png").read_bytes()[:90])
+    names = [str(tmp_path / name) for name in ("cut.png", "good.png")]
+    capsys.readouterr()
+    assert main(["reward", "score", str(clip_folder), *names, "--prompt", "a red fox"]) == 0
+    shown = capsys.readouterr()
+    assert len(shown.out.splitlines()) == 1
+    first, last = shown.err.splitlines()
+    assert first.startswith(f"skipped: {names[0]}: damaged image")
+    assert last == "1 of 2 images cannot be read"
+
+
+def test_a_damaged_image_of_the_store_is_left_out_of_a_fit_and_an_evaluation(
+    where, train, tmp_path, capsys, caplog
+):
+    damaged = next(Path(where[3]).glob("*/*.png"))
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[:-20])
+    try:
+        assert train(tmp_path / "reward") == 0
+        assert "1 with an image that cannot be read" in capsys.readouterr().out
+        assert damaged.name in caplog.text
+        assert main(["reward", "eval", str(tmp_path / "reward"), *where]) == 0
+    finally:
+        damaged.write_bytes(whole)
