@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,7 +140,8 @@ def load_evaluation(path: Path) -> Evaluation:
     places = (path, path / FILE, path / FOLDER / FILE)
     file = next((place for place in places if place.is_file()), None)
     if file is None:
-        raise InputError(f"{path}: no {FILE} here; make one with `imgalign evaluate {path}`")
+        command = shlex.join(["imgalign", "evaluate", str(path)])
+        raise InputError(f"{path}: no {FILE} here; make one with `{command}`")
     try:
         return TypeAdapter(Evaluation).validate_python(read_json(file))
     except ValidationError as error:

@@ -13,13 +13,11 @@ from imgalign.files import lock_name, reporting_full_disk, write_atomically
 from imgalign.pictures import write_png
 from imgalign.report import gallery, page, sections
 from imgalign.report.record import RunRecord, read_run
-from imgalign.report.sheets import before_after
+from imgalign.report.sheets import SHEET, before_after
 
 __all__ = ["PAGE", "SHEET", "before_after", "write_report"]
 
 PAGE = "report.html"
-SHEET = "before_after.png"
-NUM_ON_SHEET = 8
 
 
 def write_report(
@@ -43,7 +41,7 @@ def write_report(
     with lock_name(target), reporting_full_disk(run, "writing the report"):
         write_atomically(target, render(record))
         if record.evaluation and record.base and record.aligned:
-            chosen = gallery.evenly(record.evaluation, NUM_ON_SHEET)
+            chosen = gallery.on_sheet(record.evaluation)
             sheet = before_after(
                 [record.base[i] for i in chosen],
                 [record.aligned[i] for i in chosen],

@@ -16,11 +16,13 @@ from imgalign.evaluate.evaluation import moved
 from imgalign.evaluate.pictures import opened
 from imgalign.report import page
 from imgalign.report.record import RunRecord
+from imgalign.report.sheets import SHEET
 from imgalign.report.text import command_of, sentence, signed, steps_shown
 from imgalign.train.folder import run_prompts
 from imgalign.train.pictures import GAP as GRID_GAP
 
 NUM_HERO = 5
+NUM_ON_SHEET = 8
 NUM_IN_GALLERY = 6
 NUM_ROWS = 5
 
@@ -44,11 +46,20 @@ def hero(run: RunRecord) -> str:
     return page.section(
         "Before and after",
         f'<div class="strip">\n{"".join(cards)}</div>\n',
+        page.folded(
+            f"The prompts of {SHEET}",
+            page.numbered(found.pairs[i].prompt for i in on_sheet(found)),
+        ),
         lead=(
             f"The first seed of {len(chosen)} prompts, evenly spaced over all "
             f"{found.num_prompts}: nobody picked them."
         ),
     )
+
+
+def on_sheet(found: Evaluation) -> list[int]:
+    """The pairs that the picture to share shows."""
+    return evenly(found, NUM_ON_SHEET)
 
 
 def evenly(found: Evaluation, count: int) -> list[int]:

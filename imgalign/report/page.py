@@ -41,7 +41,7 @@ def missing(title: str, why: str, command: str) -> str:
     """The one line that stands for a section without input."""
     return (
         f'<p class="missing"><b>{escape(title)}.</b> {escape(why)} '
-        f"<code>{escape(command)}</code></p>\n"
+        f"<code>{to_copy(command)}</code></p>\n"
     )
 
 
@@ -114,7 +114,18 @@ def folded(summary: str, inside: str) -> str:
 
 def code(text: str) -> str:
     """Text as it stands."""
-    return f"<pre>{escape(text.rstrip())}</pre>\n"
+    return f"<pre>{to_copy(text.rstrip())}</pre>\n"
+
+
+def to_copy(text: str) -> str:
+    """Text that is copied from the page as it is here: `page` leaves its spaces alone."""
+    return escape(text).replace(" %", "&#32;%")
+
+
+def numbered(entries: Iterable[str]) -> str:
+    """A list of texts that are referred to by their numbers."""
+    inside = "".join(f"<li>{escape(entry)}</li>\n" for entry in entries)
+    return f"<ol>\n{inside}</ol>\n"
 
 
 def items(entries: Iterable[str]) -> str:

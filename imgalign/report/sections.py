@@ -1,5 +1,6 @@
 """The parts of the report in words and plots; a part without its input is one line."""
 
+import shlex
 from html import escape
 
 from imgalign.evaluate import Evaluation
@@ -8,6 +9,7 @@ from imgalign.evaluate.evaluation import bounds
 from imgalign.report import page, plots
 from imgalign.report.record import RunRecord
 from imgalign.report.text import command_of, duration, number, sentence, signed
+from imgalign.train.folder import CONFIG
 
 
 def headline(run: RunRecord) -> str:
@@ -302,7 +304,7 @@ def reward_model(run: RunRecord) -> str:
 
 def origin(run: RunRecord) -> str:
     """How to repeat it: commands, hardware, durations, settings."""
-    commands = [f"imgalign train {run.folder / 'config.yaml'} --out NEW_FOLDER"]
+    commands = [shlex.join(["imgalign", "train", str(run.folder / CONFIG), "--out", "NEW_FOLDER"])]
     rows = []
     if run.seconds:
         rows.append(("Training", f"{duration(run.seconds)}, {run.num_images} images"))

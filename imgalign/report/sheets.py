@@ -1,27 +1,33 @@
 """Pictures for people: before and after on one sheet, and images as they go into a page.
 
 Small pictures are magnified by whole factors without smoothing, so that what the model made is
-what one sees. Letters are DejaVu from matplotlib's own files: no font of the system is needed.
+what one sees.
 """
 
 import base64
 import io
+import logging
 import textwrap
 from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
 
-import matplotlib as mpl
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from imgalign.errors import InputError
+from imgalign.report.lettering import Letters, missing
+
+log = logging.getLogger(__name__)
 
 PAPER, INK, MUTED, BASE, ALIGNED = "#fbf8f2", "#242019", "#857a6a", "#5f6f7d", "#b04a2b"
+
+SHEET = "before_after.png"
+"""Beside the evaluation that it shows."""
 
 CELL = 256
 """Pictures are shown about this large."""
 GAP, MARGIN, GUTTER = 20, 56, 118
 COLUMNS = 4
+NUM_LINES = 4
+"""Of a caption."""
 LARGEST_INLINE = 320
 """Larger pictures are made smaller before they go into a page."""
 
@@ -37,6 +43,7 @@ def before_after(
 ) -> Image.Image:
     """One sheet to share: pairs of pictures, the base's above the aligned one's, with prompts.
 
+    A prompt that this machine has no letters for is numbered instead, and a warning says so.
     InputError where there are no pictures, or not as many of each.
     """
     if not (len(base) == len(aligned) == len(prompts) > 0):
@@ -47,8 +54,8 @@ def before_after(
     columns = min(columns, len(prompts))
     shown = [(magnified(one), magnified(other)) for one, other in zip(base, aligned, strict=True)]
     width, height = shown[0][0].size
-    caption = font(21)
-    captions = [wrapped(prompt, caption, width) for prompt in prompts]
+    caption = Letters(21)
+    captions = [wrapped(text, caption, width) for text in writable(prompts)]
     line = 29
     rows = [
         range(start, min(start + columns, len(prompts)))
@@ -66,20 +73,20 @@ def before_after(
         PAPER,
     )
     pen = ImageDraw.Draw(sheet)
-    pen.text((MARGIN, MARGIN - 6), title, font=font(44, "Serif-Bold"), fill=INK)
-    pen.text((MARGIN, MARGIN + 54), subtitle, font=font(21), fill=MUTED)
+    Letters(44, "Serif-Bold").draw(pen, (MARGIN, MARGIN - 6), title, INK)
+    Letters(21).draw(pen, (MARGIN, MARGIN + 54), subtitle, MUTED)
     top = MARGIN + 118
     for row, row_height in zip(rows, row_heights, strict=True):
         for name, colour, offset in (("base", BASE, 0), ("aligned", ALIGNED, height + 10)):
             middle = top + offset + height // 2
-            pen.text((MARGIN, middle), name, font=font(23, "Sans-Bold"), fill=colour, anchor="lm")
+            Letters(23, "Sans-Bold").draw(pen, (MARGIN, middle - 14), name, colour)
         for column, number in enumerate(row):
             left = MARGIN + GUTTER + column * (width + GAP)
             sheet.paste(shown[number][0], (left, top))
             sheet.paste(shown[number][1], (left, top + height + 10))
             below = top + 2 * height + 10 + 12
             for place, text in enumerate(captions[number]):
-                pen.text((left, below + place * line), text, font=caption, fill=INK)
+                caption.draw(pen, (left, below + place * line), text, INK)
         top += row_height
     return sheet
 
@@ -94,24 +101,35 @@ def magnified(image: Image.Image) -> Image.Image:
     return image.resize((CELL, round(image.height * CELL / image.width)), Image.Resampling.LANCZOS)
 
 
-def wrapped(text: str, letters: ImageFont.FreeTypeFont, width: int) -> list[str]:
+def writable(prompts: Sequence[str]) -> list[str]:
+    """The prompts, those aside that no font here can write: "prompt 3" stands for the third."""
+    lacking = [missing(prompt) for prompt in prompts]
+    if any(lacking):
+        log.warning(
+            "%s: no font of this machine has %s of %d captions; they are numbered instead, and "
+            "report.html has their text; install a font with these characters, such as Noto Sans",
+            SHEET,
+            ascii("".join(dict.fromkeys("".join(lacking)))[:8]),
+            sum(map(bool, lacking)),
+        )
+    return [
+        f"prompt {number}" if lacks else prompt
+        for number, (prompt, lacks) in enumerate(zip(prompts, lacking, strict=True), start=1)
+    ]
+
+
+def wrapped(text: str, letters: Letters, width: int) -> list[str]:
     """The text in lines no wider than `width` pixels, four at most."""
+    text = text[: NUM_LINES * width]  # a letter is wider than a pixel: the rest has no place
     per_line = next(
         (
             count
-            for count in range(len(text), 4, -1)
+            for count in range(min(len(text), width), 4, -1)
             if all(letters.getlength(line) <= width for line in textwrap.wrap(text, count))
         ),
         4,
     )
-    return textwrap.wrap(text, per_line, max_lines=4, placeholder=" …")
-
-
-@cache
-def font(size: int, cut: str = "Sans") -> ImageFont.FreeTypeFont:
-    """DejaVu at a size in pixels; `cut` as in "Sans", "Sans-Bold" or "Serif-Bold"."""
-    path = Path(mpl.get_data_path()) / "fonts" / "ttf" / f"DejaVu{cut}.ttf"
-    return ImageFont.truetype(path, size)
+    return textwrap.wrap(text, per_line, max_lines=NUM_LINES, placeholder=" …")
 
 
 def data_uri(image: Image.Image) -> str:

@@ -1,9 +1,11 @@
-"""Numbers and commands as a person writes them."""
+"""Numbers as a person writes them, and commands as a shell reads them."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from imgalign.report.record import RunRecord
+from imgalign.train.folder import CONFIG
 
 FRAMES = 6
 MINUS = "−"
@@ -35,9 +37,10 @@ def signed(value: float, digits: int = 2) -> str:
 
 def command_of(command: str, run: RunRecord) -> str:
     """What to type. Example: "imgalign evaluate runs/a"."""
+    words = [str(run.folder)]
     if command == "train":
-        return f"imgalign train {run.folder / 'config.yaml'} --out {run.folder} --resume"
-    return f"imgalign {command} {run.folder}"
+        words = [str(run.folder / CONFIG), "--out", str(run.folder), "--resume"]
+    return shlex.join(["imgalign", command, *words])
 
 
 def steps_shown(grids: Sequence[tuple[int, Path]]) -> list[tuple[int, Path]]:

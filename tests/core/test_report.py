@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -23,8 +24,9 @@ from imgalign.metrics import MetricsWriter, RunStatus, write_status
 from imgalign.preferences.records import Provenance
 from imgalign.report import before_after, plots, write_report
 from imgalign.report.gallery import cells, evenly, losses
+from imgalign.report.lettering import Letters
 from imgalign.report.record import read_run
-from imgalign.report.sheets import data_uri, font, magnified, wrapped
+from imgalign.report.sheets import data_uri, magnified, wrapped
 from imgalign.report.text import duration, number, signed, steps_shown
 from imgalign.statistics import Estimate
 from imgalign.train import TrainConfig
@@ -298,6 +300,54 @@ def test_what_is_no_run_or_damaged_is_one_clear_line(run, tmp_path):
         write_report(run)
 
 
+# --- commands
+
+
+class Commands(HTMLParser):
+    """The text of every command, as a browser copies it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.inside = False
+
+    def handle_starttag(self, tag, attrs):
+        if tag in ("code", "pre"):
+            self.inside = True
+            self.found.append("")
+
+    def handle_endtag(self, tag):
+        self.inside = self.inside and tag not in ("code", "pre")
+
+    def handle_data(self, data):
+        if self.inside:
+            self.found[-1] += data
+
+
+def test_every_command_can_be_copied_into_a_shell_whatever_the_folder_is_called(tmp_path):
+    run = begin_run(tmp_path / "my run's  2 %, <b>; $HOME *")
+    reader = Commands()
+    reader.feed(write_report(run).read_text(encoding="utf-8"))
+    lines = [line for text in reader.found for line in text.splitlines() if "imgalign " in line]
+    words = [shlex.split(line) for line in lines]
+    assert ["imgalign", "evaluate", str(run)] in words
+    assert ["imgalign", "report", str(run), "--reward", "FOLDER"] in words
+    config = str(run / "config.yaml")
+    assert ["imgalign", "train", config, "--out", str(run), "--resume"] in words
+    assert ["imgalign", "train", config, "--out", "NEW_FOLDER"] in words
+    assert all(str(run) in line or config in line for line in words)
+
+
+def test_the_prompts_of_the_picture_to_share_are_written_out(finished):
+    found = load_evaluation(finished)
+    text, _ = read(finished / "report.html")
+    listed = re.search(
+        r"<summary>The prompts of before_after.png</summary>\n<ol>(.*?)</ol>", text, re.S
+    )
+    entries = re.findall(r"<li>(.*?)</li>", listed[1])
+    assert entries == [found.pairs[i].prompt for i in range(0, 12, 2)]
+
+
 # --- honesty
 
 
@@ -392,7 +442,7 @@ def test_large_pictures_are_made_smaller():
 
 @pytest.mark.parametrize("text", ["a cat", "Donaudampfschifffahrtsgesellschaft", "word " * 60])
 def test_captions_fit_under_their_picture(text):
-    letters = font(21)
+    letters = Letters(21)
     lines = wrapped(text, letters, 256)
     assert 1 <= len(lines) <= 4
     assert all(letters.getlength(line) <= 256 for line in lines)

@@ -6,6 +6,7 @@ each picture, see ITEM_FIELDS; rows of -1 are empty), `settings.npy` (uint8, [n]
 """
 
 import os
+import shlex
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -52,7 +53,7 @@ def load_pictures(folder: Path) -> Pictures:
     if not (folder / "captions.txt").is_file():
         raise InputError(
             f"{folder}: expected training pictures here; draw them with "
-            f"`python -m imgalign.storybook.train data --out {folder}`"
+            f"`python -m imgalign.storybook.train data --out {shlex.quote(str(folder))}`"
         )
     return Pictures(
         images=np.load(folder / "images.npy", mmap_mode="r"),
