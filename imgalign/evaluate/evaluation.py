@@ -143,7 +143,11 @@ def load_evaluation(path: Path) -> Evaluation:
         command = shlex.join(["imgalign", "evaluate", str(path)])
         raise InputError(f"{path}: no {FILE} here; make one with `{command}`")
     try:
-        return TypeAdapter(Evaluation).validate_python(read_json(file))
+        found = TypeAdapter(Evaluation).validate_python(read_json(file))
+        count = found.num_prompts * found.images_per_prompt
+        if not 0 < count == len(found.pairs):
+            raise ValueError(f"expected {count} pairs of images, got {len(found.pairs)}")
+        return found
     except ValidationError as error:
         where = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise InputError(

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from PIL import Image
 
+from imgalign.errors import InputError
 from imgalign.files import UNFINISHED, set_aside
 from imgalign.generate import Generated
 from imgalign.pictures import read_picture
@@ -98,7 +99,10 @@ def load_pictures(folder: Path, side: Side, *, count: int, columns: int) -> list
     """
     sheet = folder / f"{side}.png"
     if count and sheet.is_file():
-        return list(cut(opened(sheet), count=count, columns=columns))
+        image, rows = opened(sheet), -(-count // columns)
+        if image.width < columns or image.height < rows:
+            raise InputError(f"{sheet}: too small for {rows} x {columns} images; evaluate again")
+        return list(cut(image, count=count, columns=columns))
     paths = [folder / side / name_of(number, columns) for number in range(count)]
     return [opened(path) for path in paths] if all(path.is_file() for path in paths) else []
 

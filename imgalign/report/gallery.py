@@ -3,13 +3,14 @@
 Shapes: gains are aligned less base, in units of gold.
 """
 
+import logging
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
 from PIL import Image
 
-from imgalign.errors import CheckpointError
+from imgalign.errors import CheckpointError, InputError
 from imgalign.evaluate import Evaluation
 from imgalign.evaluate.comparison import Pair, percent
 from imgalign.evaluate.evaluation import moved
@@ -20,6 +21,8 @@ from imgalign.report.sheets import SHEET
 from imgalign.report.text import command_of, sentence, signed, steps_shown
 from imgalign.train.folder import run_prompts
 from imgalign.train.pictures import GAP as GRID_GAP
+
+log = logging.getLogger(__name__)
 
 NUM_HERO = 5
 NUM_ON_SHEET = 8
@@ -71,11 +74,13 @@ def evenly(found: Evaluation, count: int) -> list[int]:
 
 def evolution(run: RunRecord) -> str:
     """How the pictures of some prompts changed, a row per prompt and a column per step."""
-    if not run.grids:
+    frames = [
+        (step, images) for step, path in steps_shown(run.grids) if (images := cells(run, path))
+    ]
+    if not frames:
         return page.missing(
             "Pictures over training", "No sample grid has been drawn yet:", command_of("train", run)
         )
-    frames = [(step, cells(run, path)) for step, path in steps_shown(run.grids)]
     names = ["base" if step == 0 else f"step {step}" for step, _ in frames]
     head = "".join(f"<th>{name}</th>" for name in names)
     rows = []
@@ -94,13 +99,20 @@ def evolution(run: RunRecord) -> str:
 
 
 def cells(run: RunRecord, path: Path) -> list[Image.Image]:
-    """The first picture of each row of a sample grid."""
-    grid = opened(path)
+    """The first picture of each row of a sample grid; none, and a warning, if it is damaged."""
+    try:
+        grid = opened(path)
+    except InputError as error:
+        log.warning("%s; left out of the report", error)
+        return []
     columns = run.settings.samples.images_per_prompt
-    side = (grid.width - GRID_GAP) // columns
+    side = max(1, (grid.width - GRID_GAP) // columns)
     # Pictures need not be square, so the height of a row follows from how many there are.
     num_rows = min(run.settings.samples.num_prompts, max(1, round(grid.height / side)))
     height = (grid.height - GRID_GAP) // num_rows
+    if min(side, height) <= GRID_GAP:
+        log.warning("%s: no grid of %d columns; left out of the report", path, columns)
+        return []
     return [
         grid.crop((GRID_GAP, GRID_GAP + row * height, side, (row + 1) * height))
         for row in range(num_rows)

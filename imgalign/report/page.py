@@ -62,7 +62,7 @@ def picture(image: Image.Image, alt: str, *, largest: int = MAGNIFIED) -> str:
     kind = "crisp" if factor else "smooth"
     return (
         f'<img class="{kind}" src="{data_uri(image)}" alt="{escape(alt)}" '
-        f'width="{shown}" height="{round(shown * image.height / image.width)}">'
+        f'width="{shown}" height="{max(1, round(shown * image.height / image.width))}">'
     )
 
 

@@ -1,27 +1,35 @@
 """Everything a run folder tells, gathered for its report; what is missing is None or empty."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from imgalign.config import load_config
 from imgalign.errors import InputError
 from imgalign.evaluate import FILE, FOLDER, Evaluation, load_evaluation
 from imgalign.evaluate.pictures import load_pictures
+from imgalign.files import read_json
 from imgalign.metrics import RunStatus, Value, read_metrics, read_status
 from imgalign.train.config import TrainConfig
 from imgalign.train.folder import CONFIG, METRICS
 
 REWARD_REPORT = "report.json"
+GRID = re.compile(r"step-(\d{6,12})\.png")
+LARGEST = 1e300
+"""No number of a run is near it; plots of larger ones overflow."""
+LAST_STEP = 2**53
+"""Steps above it are damage: plots cannot tell them apart."""
 
 
 class _Read(BaseModel):
     """Part of a file that others write; keys that are not needed here are passed over."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
 class Accuracy(_Read):
@@ -39,14 +47,14 @@ class Bin(_Read):
 
     confidence: float
     accuracy: float
-    num_pairs: int
+    num_pairs: PositiveInt
 
 
 class Calibration(_Read):
     """Whether predicted probabilities come true."""
 
     ece: float
-    bins: tuple[Bin, ...]
+    bins: Annotated[tuple[Bin, ...], Field(min_length=1)]
 
 
 class Ceiling(_Read):
@@ -120,11 +128,12 @@ class RunRecord:
         return sum(value for _, value in self.series("seconds"))
 
     def series(self, key: str) -> list[tuple[int, float]]:
-        """(step, value) of a metric, where it is a number."""
+        """(step, value) of a metric, where it is a finite number."""
+        values = [(int(record["step"] or 0), record.get(key)) for record in self.metrics]
         return [
-            (int(record["step"] or 0), float(value))
-            for record in self.metrics
-            if isinstance(value := record.get(key), int | float)
+            (step, float(value))
+            for step, value in values
+            if isinstance(value, int | float) and abs(value) < LARGEST and step < LAST_STEP
         ]
 
 
@@ -174,15 +183,17 @@ def read_reward(folder: Path) -> RewardFit:
     """The report of a fit."""
     path = folder / REWARD_REPORT
     try:
-        return RewardFit.model_validate_json(path.read_bytes())
+        return RewardFit.model_validate(read_json(path))
     except ValidationError as error:
         where = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise InputError(
             f"{path}: not the report of a reward fit (at {where or 'the start'}); fit again"
         ) from None
+    except ValueError as error:
+        raise InputError(f"{path}: damaged ({error}); fit again") from None
 
 
 def sample_grids(folder: Path) -> list[tuple[int, Path]]:
     """The grids that were drawn on the way, oldest first."""
-    found = (folder / "samples").glob("step-*.png")
-    return sorted((int(path.stem.removeprefix("step-")), path) for path in found)
+    found = ((GRID.fullmatch(path.name), path) for path in (folder / "samples").glob("step-*.png"))
+    return sorted((int(match[1]), path) for match, path in found if match and path.is_file())

@@ -98,7 +98,9 @@ def magnified(image: Image.Image) -> Image.Image:
     if factor >= 1:
         size = image.width * factor, image.height * factor
         return image.resize(size, Image.Resampling.NEAREST)
-    return image.resize((CELL, round(image.height * CELL / image.width)), Image.Resampling.LANCZOS)
+    return image.resize(
+        (CELL, max(1, round(image.height * CELL / image.width))), Image.Resampling.LANCZOS
+    )
 
 
 def writable(prompts: Sequence[str]) -> list[str]:

@@ -300,6 +300,64 @@ def test_what_is_no_run_or_damaged_is_one_clear_line(run, tmp_path):
         write_report(run)
 
 
+# --- damage
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"[" * 100_000, b"", b"null", b"[]", b"{}"])
+@pytest.mark.parametrize("name", ["evaluation/evaluation.json", "reward/report.json"])
+def test_a_damaged_input_is_one_line_that_names_it(run, tmp_path, name, content):
+    reward = fitted_reward(tmp_path / "reward")
+    file = tmp_path / "reward" / "report.json" if name.startswith("reward") else run / name
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=re.escape(str(file))) as caught:
+        write_report(run, reward=reward)
+    assert "again" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("images_per_prompt", 0), ("num_prompts", 5), ("pairs", [])]
+)
+def test_an_evaluation_whose_counts_do_not_fit_its_pairs_is_refused(run, key, value):
+    file = run / FOLDER / "evaluation.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
+    with pytest.raises(InputError, match="pairs of images, got"):
+        write_report(run)
+
+
+def test_numbers_that_are_none_stop_neither_plots_nor_counts(run):
+    last = (run / "metrics.jsonl").read_text().splitlines()[-1]
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(json.loads(last) | {"step": 10**30}) + "\n")
+        for key in ("reward_mean", "seconds", "quarantined", "kl"):
+            for value in ("NaN", "Infinity", "1e999", 10**30):
+                changed = json.dumps(json.loads(last) | {key: 0})
+                file.write(changed.replace(f'"{key}": 0', f'"{key}": {value}') + "\n")
+    text, _ = read(write_report(run))
+    assert "nan" not in re.sub("<[^>]*>", "", text).lower().split()
+
+
+def test_a_sample_grid_that_is_damaged_is_left_out_and_named(run, caplog):
+    (run / "samples" / "step-abc.png").write_bytes(b"not one of ours")
+    (run / "samples" / "step-000007.png").write_bytes(b"not an image")
+    Image.new("RGB", (1, 1)).save(run / "samples" / "step-000008.png")
+    (run / "samples" / "step-000009.png").mkdir()
+    text, _ = read(write_report(run))
+    assert "step 4</th>" in text
+    for step in (7, 8, 9):
+        assert f"step {step}</th>" not in text
+    told = "\n".join(record.getMessage() for record in caplog.records)
+    assert "step-000007.png" in told
+    assert "step-000008.png" in told
+
+
+def test_a_sheet_that_is_too_small_for_its_images_is_refused(run):
+    (sheet,) = (run / FOLDER).rglob("base.png")
+    Image.new("RGB", (1, 1)).save(sheet)
+    with pytest.raises(InputError, match=r"base.png: too small for 6 x 2 images; evaluate again"):
+        write_report(run)
+
+
 # --- commands
 
 
