@@ -9,6 +9,7 @@ server may be killed at any time. Nothing is asked from the internet.
 import asyncio
 import logging
 import os
+import re
 import threading
 import warnings
 from collections.abc import Callable
@@ -24,17 +25,17 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 import fastapi
 import gradio as gr
 import uvicorn
+from fastapi.responses import RedirectResponse
 
 from imgalign.errors import InputError
 from imgalign.preferences.store import Store
-from ui import routes
+from ui import routes, security
 from ui.pages import generate, rank, train
 from ui.runs import Runs
 from ui.shelf import Shelf
 from ui.theme import asset, theme
 
 GRACE_SECONDS = 2
-LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 PAGES = {"rank": "Rank", "train": "Train", "generate": "Generate"}
 
 
@@ -45,6 +46,11 @@ class Settings:
     host: str = "127.0.0.1"
     """Address to listen on. There is no login: any other than loopback lets everybody there in."""
     port: int = 7860
+    allow_hosts: tuple[str, ...] = ()
+    """Names, without a port, under which browsers may address the app. Loopback names always may,
+    and on a network every IP address and `host` itself."""
+    root_path: str = ""
+    """The path that a reverse proxy puts before the app, such as "/studio"; "" without one."""
     database: str | None = None
     """SQLAlchemy URL; None: IMGALIGN_DATABASE, else imgalign.db in the working folder."""
     images: Path | None = None
@@ -61,6 +67,25 @@ class Settings:
     def __post_init__(self) -> None:
         if self.pages is not None and not (self.pages and set(self.pages) <= set(PAGES)):
             raise InputError(f"pages: expected some of {', '.join(PAGES)}, got {self.pages}")
+        if not re.fullmatch(r"(/[\w.~-]+)*", self.root_path):
+            raise InputError(f"root path: expected one like /studio, got {self.root_path!r}")
+        for name in self.allow_hosts:
+            if not re.fullmatch(r"[\w.-]+|\[[0-9A-Fa-f:.]+\]", name):
+                raise InputError(
+                    f"allowed host: expected a name like studio.local, without a port, got {name!r}"
+                )
+        if self.has_studio:
+            self._check_folders()
+
+    def _check_folders(self) -> None:
+        if self.runs.exists() and not self.runs.is_dir():
+            raise InputError(f"{self.runs}: expected a folder of runs, got a file")
+        names_path = self.model.startswith((".", "~", "/")) or self.model.count("/") > 1
+        if names_path and not Path(self.model).expanduser().exists():
+            raise InputError(
+                f"model: {self.model}: no such folder; expected 'storybook', a folder in "
+                "diffusers' layout, or a hub name"
+            )
 
     @property
     def address(self) -> str:
@@ -69,14 +94,14 @@ class Settings:
         return f"http://{host}:{self.port}"
 
     @property
-    def on_loopback(self) -> bool:
-        """Whether only this machine can reach the app."""
-        return self.host in LOOPBACK_HOSTS
-
-    @property
     def served(self) -> tuple[str, ...]:
         """The pages that are served."""
-        return self.pages or (tuple(PAGES) if self.on_loopback else ("rank",))
+        return self.pages or (tuple(PAGES) if security.on_loopback(self.host) else ("rank",))
+
+    @property
+    def has_studio(self) -> bool:
+        """Whether any page but Rank is served."""
+        return self.served != ("rank",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,15 +116,35 @@ class Studio:
 def build_app(settings: Settings, store: Store) -> fastapi.FastAPI:
     """The whole app as an ASGI application; the caller closes the store. Not for coroutines."""
     app = fastapi.FastAPI(title="imgalign", docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(routes.SameOrigin, loopback=settings.on_loopback)
+    app.add_middleware(
+        security.Guard,
+        host=settings.host,
+        allow_hosts=settings.allow_hosts,
+        routes=_reachable(settings),
+        prefix=settings.root_path,
+    )
     routes.add_error_handlers(app)
     routes.add_rank_routes(app, store, project=settings.project)
     studio = Studio(store, Runs(settings.runs), Shelf())
-    if settings.served != ("rank",):
+    if settings.has_studio:
         routes.add_studio_routes(app, studio.runs, studio.shelf)
+    for name in settings.served[1:]:
+        app.add_api_route(f"/{name}/", _to_page(name), include_in_schema=False)
     # Outside a running event loop gradio makes loops of its own and never closes them.
     asyncio.run(_mount(app, settings, studio))
     return app
+
+
+def _to_page(name: str) -> Callable[[], RedirectResponse]:
+    # Relative: what a proxy puts before it is not known here.
+    return lambda: RedirectResponse(f"../{name}")
+
+
+def _reachable(settings: Settings) -> list[str]:
+    """Paths, as regular expressions, that the pages ask for."""
+    pages = [f"/{name}/?" for name in settings.served[1:]]
+    queue = security.QUEUE if settings.has_studio else ()
+    return ["/", *pages, "/api/.+", *security.FILES, *queue]
 
 
 def _warm_up() -> None:
@@ -118,6 +163,7 @@ async def _mount(app: fastapi.FastAPI, settings: Settings, studio: Studio) -> No
             path="/",
             server_name=settings.host,
             server_port=settings.port,
+            root_path=settings.root_path or None,
             footer_links=[],
             run_history=False,
             enable_monitoring=False,
@@ -160,7 +206,7 @@ def launch(
     ):
         settings = replace(settings, port=listening.getsockname()[1])
         app = build_app(settings, store)
-        if settings.served != ("rank",):
+        if settings.has_studio:
             threading.Thread(target=_warm_up, name="warm-up", daemon=True).start()
         config = uvicorn.Config(
             app,

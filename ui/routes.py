@@ -9,7 +9,6 @@ from typing import Annotated
 import fastapi
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imgalign.errors import ImgalignError, InputError, StorageFullError, StoreError
 from imgalign.preferences.store import Store
@@ -17,7 +16,6 @@ from ui.pages import rank
 from ui.runs import Runs
 from ui.shelf import Shelf
 
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 PRIVATE = {
     # A token always names the same picture, but only for one annotator.
     "Cache-Control": "private, max-age=86400, immutable",
@@ -30,8 +28,9 @@ def add_rank_routes(app: fastapi.FastAPI, store: Store, *, project: str) -> None
     """What the ranking widget calls, on one project's queue."""
 
     @app.post("/api/rank/next")
-    def next_item(request: rank.Request) -> rank.Shown:
-        return rank.next_item(store, request.annotator, project=project)
+    def next_item(request: rank.Request, sender: fastapi.Request) -> rank.Shown:
+        client = sender.client.host if sender.client else None
+        return rank.next_item(store, request.annotator, project=project, client=client)
 
     @app.post("/api/rank/submit")
     def submit(answer: rank.Answer) -> rank.Saved:
@@ -86,47 +85,3 @@ STATUS: dict[type[ImgalignError], int] = {
     InputError: 422,
     StoreError: 409,
 }
-
-
-class SameOrigin:
-    """Refuse requests that another website makes a browser send to this app.
-
-    The app listens on the loopback interface without a password, so a page on the internet could
-    otherwise post to it, or reach it under a name of its own that resolves to 127.0.0.1. State
-    changes must come from the app's own pages, and on loopback the Host must be a loopback name.
-    """
-
-    def __init__(self, app: ASGIApp, *, loopback: bool) -> None:
-        self.app = app
-        self.loopback = loopback
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request; refused ones get 403."""
-        if scope["type"] == "http" and (reason := self.objection(scope)):
-            await JSONResponse({"error": reason}, status_code=403)(scope, receive, send)
-            return
-        await self.app(scope, receive, send)
-
-    def objection(self, scope: Scope) -> str | None:
-        """Why a request is refused, or None."""
-        headers = {
-            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
-        }
-        host = headers.get("host", "")
-        if self.loopback and _name(host) not in LOOPBACK:
-            return f"host {host!r}: this app answers on {', '.join(LOOPBACK)} only"
-        origin = headers.get("origin")
-        if scope["method"] in ("GET", "HEAD", "OPTIONS") or origin is None:
-            return None
-        if origin.partition("://")[2] != host:
-            return f"origin {origin!r}: requests must come from the app itself ({host})"
-        return None
-
-
-def _name(host: str) -> str:
-    """A Host header without its port; an IPv6 address keeps its brackets."""
-    return (
-        host[: host.index("]") + 1]
-        if host.startswith("[") and "]" in host
-        else host.partition(":")[0]
-    )

@@ -79,6 +79,13 @@ def ui(
     images: Images = None,
     create: Create = False,
     project: Project = "default",
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(help="Name under which browsers reach the app; may be repeated."),
+    ] = None,
+    root_path: Annotated[
+        str, typer.Option(help='What a reverse proxy puts before the app, such as "/studio".')
+    ] = "",
 ) -> None:
     """Open the app: rank, train, generate."""
     from imgalign.preferences.store import open_or_make
@@ -93,5 +100,7 @@ def ui(
         images=images,
         runs=runs,
         model=model,
+        allow_hosts=tuple(allow_host or ()),
+        root_path=root_path,
     )
     launch(settings, on_listening=lambda url: typer.echo(f"imgalign is at {url} (Ctrl-C stops it)"))

@@ -119,8 +119,12 @@ def free_port() -> int:
 def address(store: Store, tmp_path: Path) -> Iterator[str]:
     """The app on this test's store, served from a thread."""
     port = free_port()
+    model = tmp_path / "model"
     settings = Settings(
-        port=port, images=tmp_path / "images", runs=tmp_path / "runs", model=str(tmp_path / "model")
+        port=port,
+        images=tmp_path / "images",
+        runs=tmp_path / "runs",
+        model=str(model) if model.exists() else "storybook",
     )
     servers: list[uvicorn.Server] = []
 
@@ -152,7 +156,6 @@ class AppProcess:
         self.address = f"http://127.0.0.1:{self.port}"
         self._log = folder / "server.log"
         self._options = ["--port", str(self.port), "--database", url, "--create"]
-        self._options += ["--model", "model"]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:

@@ -38,7 +38,6 @@ def everything_served_while_ranking(client):
         client.get("/"),
         client.get("/config"),
         client.get("/theme.css"),
-        client.get("/gradio_api/info"),
         shown,
         *[client.get(f"/{url}") for url in urls + shown.json()["next"]],
         post(client, "submit", **ranking_of(shown.json(), placed=[1], tied=[False])),
@@ -58,7 +57,7 @@ def everything_served_while_ranking(client):
 def test_nothing_served_to_an_annotator_says_what_made_a_picture(client, store, add_items, secrets):
     add_items(2, parameters="SECRET-MODEL, seed 918273645", Software="SECRET-RUN")
     served = everything_served_while_ranking(client)
-    assert [status for _, status, _ in served].count(200) >= 4 + 1 + 8 + 3
+    assert [status for _, status, _ in served].count(200) >= 3 + 1 + 8 + 3
     image_ids = {
         image_id
         for ranking in store.rankings(include_undone=True)
@@ -109,25 +108,9 @@ def test_a_refused_ranking_answers_with_one_line_and_stores_nothing(client, stor
     assert list(store.rankings()) == []
 
 
-def test_another_website_cannot_post_through_the_browser(client, add_items):
-    add_items(1)
-    evil = {"Origin": "https://evil.example"}
-    refused = client.post("/api/rank/next", json={"annotator": "Ada"}, headers=evil)
-    assert refused.status_code == 403
-    gradio = client.post("/gradio_api/component_server", json={}, headers=evil)
-    assert gradio.status_code == 403
-    own = client.post("/api/rank/next", json={"annotator": "Ada"}, headers={"Origin": HERE})
-    assert own.status_code == 200
-
-
-def test_another_name_for_the_loopback_address_is_refused(client):
-    assert client.get("/", headers={"Host": "rebound.example:7860"}).status_code == 403
-    assert client.get("/config", headers={"Host": "localhost:7860"}).status_code == 200
-
-
 def test_other_machines_are_served_the_rank_page_only(store, tmp_path):
     settings = Settings(host="0.0.0.0", images=tmp_path, runs=tmp_path)
-    with TestClient(build_app(settings, store), base_url="http://studio.local") as client:
+    with TestClient(build_app(settings, store), base_url="http://192.168.0.9") as client:
         config = client.get("/config").json()
         assert [page[0] for page in config["pages"]] == [""]
         assert config["dependencies"] == []

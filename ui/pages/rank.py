@@ -84,10 +84,15 @@ class TakenBack(BaseModel):
     reason: str | None
 
 
-def next_item(store: Store, annotator: str, *, project: str = "default") -> Shown:
-    """The item of a project that this annotator should rank now, and the addresses of the next."""
+def next_item(
+    store: Store, annotator: str, *, project: str = "default", client: str | None = None
+) -> Shown:
+    """The item of a project that this annotator should rank now, and the addresses of the next.
+
+    `client` is the network address that asks: the store limits how many new names it may bring.
+    """
     if store.annotator(annotator) is None:
-        store.add_annotator(annotator)
+        store.add_annotator(annotator, client=client)
     item = store.next_item(annotator, project=project)
     counts = store.counts(annotator, project=project)
     total = counts.done + counts.left

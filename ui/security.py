@@ -1,0 +1,162 @@
+"""Who and what is let in: hosts, origins, routes and the size of what is sent.
+
+There is no login. On loopback the danger is another website that makes this machine's browser send
+requests, by posting across origins or under a name of its own that resolves to 127.0.0.1. On a
+network it is also whoever can reach the port: they may use the app, and nothing that Gradio brings
+along beside it. No gradio here.
+"""
+
+import re
+from collections.abc import Collection
+from ipaddress import ip_address
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+LARGEST_BODY = 256 * 1024
+"""Bytes. The largest that a page sends is the form of Generate, some 20 kB."""
+
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+FILES = (
+    r"/(config|theme\.css|favicon\.ico|manifest\.json|robots\.txt)",
+    r"/(assets|static|svelte)/.+",
+)
+QUEUE = (
+    r"/gradio_api/(queue/(join|data)|cancel|reset|startup-events)",
+    r"/gradio_api/heartbeat/[^/]+",
+)
+"""What Gradio's browser code asks for where a page has events; Rank has none."""
+
+
+class Guard:
+    """Refuses requests with 403 (host, origin), 404 (route) or 413 (size) before anything else.
+
+    `host` is where the app listens; `allow_hosts` are other names of it, those of a proxy included,
+    whose pages may send requests whatever name the proxy passes on. `routes` are regular
+    expressions of paths, `prefix` a path that a proxy puts before all of them; it is taken off
+    here, whether the proxy has done so or not.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        host: str,
+        allow_hosts: Collection[str],
+        routes: Collection[str],
+        prefix: str = "",
+    ) -> None:
+        self.app = app
+        self.host = host.lower()
+        self.allow_hosts = {name.lower() for name in allow_hosts}
+        self.routes = re.compile("|".join(f"(?:{route})" for route in routes))
+        self.prefix = prefix
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, passed on or answered with one line of JSON."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        if scope["type"] != "http":  # the app has no WebSockets
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        scope = self._without_prefix(scope)
+        headers = Headers(scope=scope)
+        if reason := self.objection(headers):
+            await JSONResponse({"error": reason}, status_code=403)(scope, receive, send)
+            return
+        if not self.routes.fullmatch(scope["path"]):
+            await JSONResponse({"error": "not found"}, status_code=404)(scope, receive, send)
+            return
+        if scope["method"] not in SAFE_METHODS:
+            body = await _body(headers, receive)
+            if body is None:
+                reason = f"more than {LARGEST_BODY} bytes: no page of the app sends that much"
+                await JSONResponse({"error": reason}, status_code=413)(scope, receive, send)
+                return
+            receive = _replay(body, receive)
+        await self.app(scope, receive, send)
+
+    def objection(self, headers: Headers) -> str | None:
+        """Why a request is refused for where it comes from, or None."""
+        hosts = [headers.get("host", "")]
+        if "x-forwarded-host" in headers:
+            hosts.append(headers["x-forwarded-host"].partition(",")[0].strip())
+        for name in map(_name, hosts):
+            if not self._allowed(name):
+                return (
+                    f"host {name!r}: not a name of this app; "
+                    f"if it is yours, start it with --allow-host {name}"
+                )
+        origin = headers.get("origin")
+        if origin is None:
+            return None
+        sender = origin.partition("://")[2]
+        if sender not in hosts and _name(sender) not in self.allow_hosts:
+            return f"origin {origin!r}: requests must come from the app itself ({hosts[0]})"
+        return None
+
+    def _allowed(self, name: str) -> bool:
+        if name in LOOPBACK or name in self.allow_hosts:
+            return True
+        # Rebinding needs a name: under an address nobody else's page can have been loaded.
+        return not on_loopback(self.host) and (name == self.host or _is_address(name))
+
+    def _without_prefix(self, scope: Scope) -> Scope:
+        path = scope["path"]
+        if self.prefix and (path == self.prefix or path.startswith(f"{self.prefix}/")):
+            path = path.removeprefix(self.prefix) or "/"
+            return {**scope, "path": path, "raw_path": path.encode()}
+        return scope
+
+
+def on_loopback(host: str) -> bool:
+    """Whether an address to listen on can be reached from this machine only."""
+    return host in ("127.0.0.1", "localhost", "::1")
+
+
+def _name(host: str) -> str:
+    """A Host header without its port; an IPv6 address keeps its brackets."""
+    end = host.find("]") + 1
+    return (host[:end] if host.startswith("[") and end else host.partition(":")[0]).lower()
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+async def _body(headers: Headers, receive: Receive) -> bytes | None:
+    """What is sent, or None as soon as it is too much."""
+    length = headers.get("content-length", "0")
+    if not re.fullmatch(r"[0-9]{1,12}", length) or int(length) > LARGEST_BODY:
+        return None
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return bytes(body)  # the client has gone; the app finds out by itself
+        body += message.get("body", b"")
+        if len(body) > LARGEST_BODY:
+            return None
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives the body first, then what comes after it."""
+    given = False
+
+    async def again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
