@@ -60,6 +60,7 @@ UI_MAY_IMPORT = (
     "imgalign.metrics",
     "imgalign.config",
     "imgalign.errors",
+    "imgalign.files",
     "imgalign.candidates",
     "imgalign.pictures",
 )

@@ -32,11 +32,15 @@ def names() -> list[str]:
 def read(name: str) -> Recipe:
     """One recipe; InputError if it is missing or not a mapping."""
     path = find_config(Path("configs") / f"{name}.yaml")
-    text = path.read_text(encoding="utf-8")
     try:
+        text = path.read_text(encoding="utf-8")
         values = yaml.safe_load(text) or {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from error
     except yaml.YAMLError as error:
         raise InputError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
+    except RecursionError:
+        raise InputError(f"{path}: nested too deeply") from None
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected settings, got {type(values).__name__}")
     header: list[str] = []

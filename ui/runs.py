@@ -14,24 +14,44 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from imgalign.errors import InputError
+from pydantic import TypeAdapter, ValidationError
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+from imgalign.errors import ImgalignError, InputError
+from imgalign.files import read_json
+
+if TYPE_CHECKING:
+    from imgalign.metrics import RunStatus
+
+NEW_NAME = re.compile(r"[^\W_][\w. -]{0,63}")
+"""Letters and digits of any script; what a file system, a shell and a URL all take."""
+NO_PATH = re.compile(r"[^/\\\x00-\x1f\x7f]+")
+LONGEST_NAME = 200
+"""Bytes: with what is appended to it, a name must still be one of a file."""
 OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*=.*")
 LAUNCHES = ".launches"
 ADAPTER = "pytorch_lora_weights.safetensors"
 STEP = re.compile(r"step-\d{6,}")
 LOG_BYTES = 40_000
-TRAIN = (sys.executable, "-m", "imgalign", "train")
+LARGEST_PID = 2**31
+LARGEST_COUNT = 2**53
+"""Whole numbers below it are the same in Python and in a browser."""
+# Safe-path mode: nothing in the folder that the app was started in becomes a module.
+TRAIN = (sys.executable, "-P", "-m", "imgalign", "train")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """Where one run stands. `state` is starting, running, stopped, finished or failed."""
+    """Where one run stands.
+
+    `state` is starting, running, stopping, stopped, finished, failed or damaged; `message` says why
+    it is damaged.
+    """
 
     name: str
     state: str
@@ -43,6 +63,8 @@ class Run:
     """When anything in it changed last, in seconds since 1970."""
     ours: bool
     """Whether its process is alive and was started by this app, so that it may be stopped here."""
+    stopping: bool
+    """Whether that process has been asked to stop."""
     resumable: bool
     adapters: tuple[str, ...]
     """Checkpoint folders with weights, oldest first."""
@@ -61,6 +83,9 @@ class Launch:
     command: tuple[str, ...]
 
 
+LAUNCH = TypeAdapter(Launch)
+
+
 class Runs:
     """A folder of runs, and the only place where the app starts or stops processes.
 
@@ -72,40 +97,35 @@ class Runs:
         self.command = tuple(command)
         # Held so that they can be reaped; what they do is read from disk like everything else.
         self._children: list[subprocess.Popen[bytes]] = []
+        # The page's two "Stop" events come at once, in two threads.
+        self._stopping = threading.Lock()
 
     def names(self) -> list[str]:
         """Every run, the one that changed last first."""
-        if not self.folder.is_dir():
-            return []
-        found = {
-            path.name
-            for path in self.folder.iterdir()
-            if path.is_dir()
-            and NAME.fullmatch(path.name)
-            and (path / "status.json").exists()  # a reward model's folder has none
-        }
-        found |= {path.stem for path in (self.folder / LAUNCHES).glob("*.json")}
+        found = {path.name for path in _entries(self.folder) if _is_run(path)}
+        found |= {path.stem for path in _entries(self.folder / LAUNCHES) if path.suffix == ".json"}
         return sorted(found, key=lambda name: (-self._changed(name), name))
 
     def all(self) -> list[Run]:
-        """Every run, the one that changed last first."""
-        return [self.run(name) for name in self.names()]
+        """Every run, the one that changed last first; one that cannot be read is damaged."""
+        return [self._run_or_damage(name) for name in self.names()]
 
     def run(self, name: str) -> Run:
-        """One run; InputError if there is none of that name."""
-        from imgalign.metrics import read_status
-
+        """One run; InputError if there is none of that name, or if it is damaged."""
         folder = self.path(name)
         self._children = [child for child in self._children if child.poll() is None]
         launch = self._launch(name)
-        ours = launch is not None and _alive(launch)
-        status = read_status(folder)
         if launch is None and not folder.is_dir():
             raise InputError(f"{folder}: no such run")
+        status = _status(folder)
+        ours = launch is not None and _alive(launch)
+        stopping = ours and self._stop_path(name).exists()
         message = (status.message if status else None) or ""
-        state = status.state if status else "starting" if ours else "failed"
+        state: str = status.state if status else "starting" if ours else "failed"
         if ours and launch is not None and (status is None or status.pid != launch.pid):
             state, message = "starting", ""  # resumed: what the file says is of the process before
+        if stopping and state in ("starting", "running"):
+            state, message = "stopping", "Stopping; everything is saved first"
         if state == "failed" and not message:
             message = _last_line(self.log(name)) or "it ended before it began"
         adapters = [path.parent.name for path in folder.glob(f"step-*/{ADAPTER}")]
@@ -119,35 +139,69 @@ class Runs:
             message=message,
             changed=self._changed(name),
             ours=ours,
+            stopping=stopping,
             resumable=state in ("stopped", "failed") and (folder / "config.yaml").exists(),
             adapters=tuple(sorted(name for name in adapters if STEP.fullmatch(name))),
             best=_best(folder),
             samples=tuple(sorted(samples)),
         )
 
+    def _run_or_damage(self, name: str) -> Run:
+        try:
+            return self.run(name)
+        except (ImgalignError, OSError) as error:
+            return Run(
+                # A name that is not UTF-8 cannot be sent to a page as it is.
+                name=os.fsencode(name).decode("utf-8", errors="replace"),
+                state="damaged",
+                step=0,
+                total=0,
+                eta_seconds=None,
+                message=" ".join(str(error).split()),
+                changed=self._changed(name),
+                ours=False,
+                stopping=False,
+                resumable=False,
+                adapters=(),
+                best=None,
+                samples=(),
+            )
+
     def rewards(self) -> list[Path]:
         """Fitted reward models among the runs, the newest first."""
-        found = [path.parent for path in self.folder.glob("*/contract.json")]
-        return sorted(found, key=lambda path: -path.stat().st_mtime)
+        found = [path for path in _entries(self.folder) if (path / "contract.json").is_file()]
+        return sorted(found, key=lambda path: (-_mtime(path / "contract.json"), path.name))
 
     def path(self, name: str) -> Path:
         """The folder of a run; InputError for a name that could point anywhere else."""
-        if not NAME.fullmatch(name):
+        try:
+            size = len(name.encode())
+        except UnicodeEncodeError:
+            raise InputError(f"run name {name!r}: not UTF-8; rename its folder") from None
+        if not 0 < size <= LONGEST_NAME or name.startswith(".") or not NO_PATH.fullmatch(name):
             raise InputError(
-                f"run name {name!r}: expected letters, digits, '.', '_' and '-', at most 64"
+                f"run name {name!r}: expected a folder's name, not hidden and of at most "
+                f"{LONGEST_NAME} bytes"
             )
         return self.folder / name
 
     def metrics(self, name: str, keys: Sequence[str]) -> dict[str, list[tuple[int, float]]]:
-        """(step, value) of each key where it was measured."""
+        """(step, value) of each key where it was measured; InputError for a damaged file."""
         from imgalign.metrics import read_metrics
 
-        records = read_metrics(self.path(name) / "metrics.jsonl")
+        path = self.path(name) / "metrics.jsonl"
+        try:
+            records = read_metrics(path)
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: cannot be read ({error})") from None
         return {
             key: [
-                (int(record["step"] or 0), float(value))
+                (step, float(value))
                 for record in records
                 if isinstance(value := record.get(key), int | float)
+                and isinstance(step := record.get("step"), int)
+                and step in range(LARGEST_COUNT)
+                and abs(value) < LARGEST_COUNT
             ]
             for key in keys
         }
@@ -159,7 +213,7 @@ class Runs:
             with path.open("rb") as file:
                 file.seek(max(0, path.stat().st_size - LOG_BYTES))
                 text = file.read().decode("utf-8", errors="replace")
-        except FileNotFoundError:
+        except OSError:
             return ""
         # A progress bar repeats its line with carriage returns: what counts is the last one.
         lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]
@@ -174,7 +228,7 @@ class Runs:
 
     def free_name(self, recipe: str) -> str:
         """A name for the next run of a recipe: "storybook_ppo", then "storybook_ppo-2", ..."""
-        stem = re.sub(r"[^A-Za-z0-9._-]+", "-", recipe).strip("-.") or "run"
+        stem = re.sub(r"[^\w.-]+", "-", recipe).strip("-._") or "run"
         taken, number, name = set(self.names()), 1, stem[:56]
         while name in taken or self.path(name).exists():
             number += 1
@@ -183,6 +237,11 @@ class Runs:
 
     def launch(self, recipe: Path, *, name: str, overrides: Sequence[str] = ()) -> None:
         """Start `imgalign train` on a recipe as a process that outlives the app."""
+        if not NEW_NAME.fullmatch(name) or name != name.strip():
+            raise InputError(
+                f"run name {name!r}: expected letters, digits, spaces, '.', '_' and '-', at most "
+                "64, a letter or digit first"
+            )
         self._refuse_taken(name)
         for override in overrides:
             if not OVERRIDE.fullmatch(override):
@@ -197,19 +256,28 @@ class Runs:
         self._start(name, [str(folder / "config.yaml"), "--out", str(folder), "--resume"])
 
     def stop(self, name: str) -> None:
-        """Ask the process to save and end (SIGTERM). Refuses a process that is not ours."""
-        launch = self._launch(name)
-        if launch is None or not _alive(launch):
-            raise InputError(
-                f"{self.path(name)}: not running as a process of this app; "
-                "stop it with Ctrl-C where it was started"
-            )
-        os.kill(launch.pid, signal.SIGTERM)
+        """Ask the process to save and end (SIGTERM), once however often this is called.
+
+        Refuses a process that is not ours.
+        """
+        with self._stopping:
+            launch = self._launch(name)
+            if launch is None or not _alive(launch):
+                raise InputError(
+                    f"{self.path(name)}: not running as a process of this app; "
+                    "stop it with Ctrl-C where it was started"
+                )
+            try:
+                self._stop_path(name).touch(exist_ok=False)
+            except FileExistsError:
+                return
+            os.kill(launch.pid, signal.SIGTERM)
 
     def _start(self, name: str, arguments: Sequence[str]) -> None:
         launches = self.folder / LAUNCHES
         launches.mkdir(parents=True, exist_ok=True)
         command = [*self.command, *arguments]
+        self._stop_path(name).unlink(missing_ok=True)
         with self._log_path(name).open("ab") as log:
             log.write(f"$ imgalign train {shlex.join(arguments)}\n".encode())
             log.flush()
@@ -218,7 +286,7 @@ class Runs:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=os.environ | {"PYTHONUNBUFFERED": "1", "COLUMNS": "100"},
+                env=os.environ | {"PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1", "COLUMNS": "100"},
                 start_new_session=True,  # Ctrl-C in the app's terminal is not meant for it
             )
         self._children.append(child)
@@ -236,18 +304,18 @@ class Runs:
             raise InputError(f"{folder}: there is a run of that name; choose another")
 
     def _launch(self, name: str) -> Launch | None:
+        """What the app knows of the process; None if it knows nothing that it can read."""
         try:
-            values = json.loads((self.folder / LAUNCHES / f"{name}.json").read_text("utf-8"))
-            return Launch(
-                pid=int(values["pid"]),
-                birth=str(values["birth"]),
-                command=tuple(values["command"]),
-            )
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            values = read_json(self.folder / LAUNCHES / f"{name}.json")
+            return LAUNCH.validate_python(values)
+        except (OSError, ValueError):
             return None
 
     def _log_path(self, name: str) -> Path:
         return self.folder / LAUNCHES / f"{self.path(name).name}.log"
+
+    def _stop_path(self, name: str) -> Path:
+        return self._log_path(name).with_suffix(".stop")
 
     def _changed(self, name: str) -> float:
         paths = [
@@ -256,7 +324,57 @@ class Runs:
             self.folder / name,
             self.folder / LAUNCHES / f"{name}.json",
         ]
-        return max((path.stat().st_mtime for path in paths if path.exists()), default=0.0)
+        return max(map(_mtime, paths))
+
+
+def _status(folder: Path) -> "RunStatus | None":
+    """The status of a run, None if it has none yet; InputError if it cannot be used."""
+    from imgalign.metrics import RunStatus, read_status
+
+    path = folder / "status.json"
+    try:
+        # As JSON, because strict mode in Python takes no mapping for a record.
+        said = TypeAdapter(RunStatus).validate_json(json.dumps(read_json(path)), strict=True)
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "content"
+        raise InputError(f"{path}: {where}: {first['msg']}") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from None
+    counts_fit = all(count in range(LARGEST_COUNT) for count in (said.step, said.total))
+    if said.pid not in range(1, LARGEST_PID) or not counts_fit:
+        raise InputError(f"{path}: pid, step or total out of range")
+    return read_status(folder)
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What lies in a folder; nothing if there is no such folder."""
+    try:
+        return list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read ({error.strerror})") from None
+
+
+def _is_run(path: Path) -> bool:
+    """Whether it is a run: a folder with a status. A reward model's folder has none."""
+    if path.name.startswith("."):
+        return False
+    try:
+        return os.path.lexists(path / "status.json")
+    except OSError:
+        return True  # it cannot be looked into: shown, with the reason
+
+
+def _mtime(path: Path) -> float:
+    """When it changed last; 0 if that cannot be known."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _alive(launch: Launch) -> bool:
@@ -281,8 +399,8 @@ def _birth(pid: int) -> str | None:
 
 def _best(folder: Path) -> str | None:
     try:
-        name = json.loads((folder / "best.json").read_text(encoding="utf-8"))["checkpoint"]
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        name = read_json(folder / "best.json")["checkpoint"]
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     return name if isinstance(name, str) else None
 

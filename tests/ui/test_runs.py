@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
@@ -156,13 +157,22 @@ def test_a_run_that_fails_at_once_says_why(runs, recipe):
     assert not run.resumable
 
 
-@pytest.mark.parametrize("name", ["../evil", "a/b", ".hidden", "", "-x", "a" * 65, "a\n"])
+@pytest.mark.parametrize(
+    "name", ["../evil", "a/b", ".hidden", "", "..", "a" * 201, "a\n", "\udcff"]
+)
 def test_a_name_cannot_point_outside_the_folder_of_runs(runs, recipe, name):
     for act in (runs.path, runs.stop, runs.resume, runs.log, runs.run):
         with pytest.raises(InputError, match="run name"):
             act(name)
     with pytest.raises(InputError, match="run name"):
         runs.launch(recipe, name=name)
+
+
+@pytest.mark.parametrize("name", ["-x", "a" * 65, " a", "a ", "a;b", "a?b", "*"])
+def test_a_new_name_is_plain(runs, recipe, name):
+    with pytest.raises(InputError, match="run name"):
+        runs.launch(recipe, name=name)
+    assert runs.names() == []
 
 
 @pytest.mark.parametrize("override", ["--out=/tmp", "-x", "iterations", "=3", "a b=3", ""])
@@ -204,3 +214,98 @@ def test_a_reward_model_is_no_run_but_a_reward(runs):
     (folder / "config.yaml").write_text("a: 1")
     assert runs.names() == []
     assert runs.rewards() == [folder]
+
+
+DAMAGE = {
+    "no JSON": "{",
+    "no object": "[1]",
+    "no run": "{}",
+    "number as text": {"state": "running", "pid": "x", "step": 1, "total": 9},
+    "unknown state": {"state": "asleep", "pid": 1, "step": 1, "total": 9},
+    "process of any number": {"state": "running", "pid": 10**30, "step": 1, "total": 9},
+    "every process": {"state": "running", "pid": -1, "step": 1, "total": 9},
+    "more steps than a browser counts": {"state": "finished", "pid": 1, "step": 2**70, "total": 9},
+    "deep": "[" * 100_000,
+    "not UTF-8": b"\xff",
+}
+
+
+def write_status(folder, status):
+    folder.mkdir(parents=True)
+    content = json.dumps(status) if isinstance(status, dict) else status
+    content = content.encode() if isinstance(content, str) else content
+    (folder / "status.json").write_bytes(content)
+
+
+FINISHED = {"state": "finished", "pid": 1, "step": 9, "total": 9}
+
+
+@pytest.mark.parametrize("status", DAMAGE.values(), ids=DAMAGE.keys())
+def test_a_damaged_run_is_listed_with_its_reason_and_others_stay(runs, status):
+    write_status(runs.folder / "bad", status)
+    write_status(runs.folder / "good", FINISHED)
+    found = {run.name: run for run in runs.all()}
+    assert (found["good"].state, found["bad"].state) == ("finished", "damaged")
+    assert "status.json" in found["bad"].message
+    assert "\n" not in found["bad"].message
+    json.dumps([run.step for run in found.values()])
+
+
+def test_what_cannot_even_be_looked_into_is_damaged(runs):
+    write_status(runs.folder / "good", FINISHED)
+    (runs.folder / "folder" / "status.json").mkdir(parents=True)
+    (runs.folder / "loop").mkdir()
+    (runs.folder / "loop" / "status.json").symlink_to("status.json")
+    write_status(runs.folder / os.fsdecode(b"caf\xe9"), FINISHED)
+    write_status(runs.folder / ("x" * 220), FINISHED)
+    (runs.folder / LAUNCHES).mkdir()
+    (runs.folder / LAUNCHES / "lost.json").write_text("?")
+    states = sorted(run.state for run in runs.all())
+    assert states == ["damaged"] * 4 + ["damaged", "finished"]
+    assert all(run.name.encode() for run in runs.all())
+
+
+@pytest.mark.parametrize("name", ["my run", "Катя", "猫 2", "a+b&c", "-x", "it's 100 %"])
+def test_a_run_of_any_name_is_shown(runs, name):
+    write_status(runs.folder / name, FINISHED)
+    (runs.folder / name / "samples").mkdir()
+    (runs.folder / name / "samples" / "step-000001.png").write_bytes(b"png")
+    (run,) = runs.all()
+    assert (run.name, run.state) == (name, "finished")
+    assert runs.sample(name, "step-000001.png").read_bytes() == b"png"
+
+
+@pytest.mark.parametrize("name", ["my run", "Катя"])
+def test_a_new_run_may_have_a_name_of_any_script(runs, recipe, name):
+    assert started(runs, name, recipe).name == name
+
+
+def test_stopping_twice_sends_one_signal(runs, recipe, tmp_path):
+    """A second one would end a trainer that is still saving."""
+    trainer = tmp_path / "counting.py"
+    counting = "stop = []\nsignal.signal(signal.SIGTERM, lambda *_: stop.append(1))\n"
+    assert counting in TRAINER
+    count = "time.sleep(2); (out / 'signals').write_text(str(len(stop)))"
+    trainer.write_text(TRAINER.replace("    if stop:\n", f"    if stop:\n        {count}\n"))
+    counted = Runs(runs.folder, command=(sys.executable, str(trainer)))
+    started(counted, "a", recipe)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: counted.stop("a"), range(4)))
+    Runs(runs.folder).stop("a")  # another window, after a restart of the app
+    assert (counted.run("a").state, counted.run("a").stopping) == ("stopping", True)
+    wait_for(lambda: counted.run("a").state == "stopped")
+    assert (runs.folder / "a" / "signals").read_text() == "1"
+    counted.resume("a")
+    wait_for(lambda: counted.run("a").state == "running")
+    counted.stop("a")
+    wait_for(lambda: not counted.run("a").ours)
+
+
+def test_a_module_in_the_folder_of_the_app_is_not_executed(tmp_path, recipe, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "yaml.py").write_text("open('executed', 'w').close()\nraise SystemExit(3)\n")
+    runs = Runs(tmp_path / "runs")
+    runs.launch(recipe, name="a")
+    run = wait_for(lambda: (run := runs.run("a")).state == "failed" and run)
+    assert not (tmp_path / "executed").exists()
+    assert "reward.path" in run.message

@@ -15,9 +15,9 @@ def open_app(store, tmp_path):
     """A client of an app with these settings."""
     clients = []
 
-    def opened(base_url=HERE, **settings):
-        settings = Settings(images=tmp_path / "images", runs=tmp_path / "runs", **settings)
-        clients.append(TestClient(build_app(settings, store), base_url=base_url))
+    def opened(**changes):
+        settings = Settings(images=tmp_path / "images", runs=tmp_path / "runs", **changes)
+        clients.append(TestClient(build_app(settings, store), base_url=HERE))
         return clients[-1].__enter__()
 
     yield opened

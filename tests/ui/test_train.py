@@ -96,3 +96,25 @@ def test_long_curves_are_thinned_and_keep_their_ends():
     assert (thin[0], thin[-1]) == (points[0], points[-1])
     assert thin == sorted(set(thin))
     assert train.thinned(points[:5]) == points[:5]
+
+
+def test_the_page_stands_with_a_damaged_run_a_damaged_curve_and_a_damaged_recipe(here):
+    runs = Runs(here / "runs")
+    write_run(runs.folder / "good", steps=3)
+    write_run(runs.folder / "curve", steps=3)
+    (runs.folder / "curve" / "metrics.jsonl").write_bytes(b'{"step": 1}\nwhat\n')
+    write_run(runs.folder / "bad", steps=3)
+    (runs.folder / "bad" / "status.json").write_text("{")
+    good = train.view(runs, "good")
+    assert {run["name"]: run["state"] for run in good["runs"]} == {
+        "good": "finished",
+        "curve": "finished",
+        "bad": "damaged",
+    }
+    assert len(good["detail"]["charts"][0]["lines"][0]["points"]) == 3
+    assert "status.json" in train.view(runs, "bad")["detail"]["message"]
+    assert "metrics.jsonl, line 2" in train.view(runs, "curve")["detail"]["charts_failed"]
+    (here / "configs" / "aaa.yaml").write_bytes(b"\xff")
+    (here / "configs" / "bbb.yaml").write_text("[" * 10_000)
+    for name in ("aaa", "bbb", "gone"):
+        assert 'role="alert"' in train.describe(name)

@@ -130,6 +130,7 @@ const brief = (run) => {
   return run.state === "starting" ? "starting…" : `${run.state}${run.step ? `, step ${run.step}` : ""}`;
 };
 const where = (run) => {
+  if (run.charts_failed) return run.charts_failed;
   if (run.state === "starting") return run.message || "Loading the model and checking the rules…";
   if (run.state !== "running") return run.message;
   if (run.eta_seconds) return `Step ${run.step} of ${run.total}, about ${duration(run.eta_seconds)} left`;
@@ -190,6 +191,7 @@ const refresh = () => {
   q(".mo-state").textContent = detail.state;
   q(".mo-where").textContent = where(detail);
   q('[data-do="stop"]').hidden = !detail.ours;
+  q('[data-do="stop"]').disabled = detail.stopping;
   q('[data-do="resume"]').hidden = !detail.resumable;
   const share = detail.total ? (100 * detail.step) / detail.total : 0;
   q(".mo-bar i").style.width = `${share}%`;
@@ -217,6 +219,7 @@ root.addEventListener("click", (event) => {
     trigger("run_select", { run: chip.dataset.run });
   } else if (button) {
     const run = props.value.detail.name;
+    if (button.dataset.do === "stop") button.disabled = true; // until the next look at the run
     trigger(button.dataset.do === "stop" ? "run_stop" : "run_resume", { run });
   }
 });

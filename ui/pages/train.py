@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from imgalign.errors import InputError
+from imgalign.errors import ImgalignError, InputError
 from ui import recipes
 from ui.messages import PRIVATE, shown
 from ui.runs import Run, Runs
@@ -44,10 +44,13 @@ def view(runs: Runs, chosen: str | None) -> dict[str, Any]:
 
 
 def describe(name: str | None) -> str:
-    """A recipe as HTML: its header and its settings."""
+    """A recipe as HTML: its header and its settings, or why it cannot be read."""
     if not name:
         return "<p>No recipe found: put one into <code>configs/</code>.</p>"
-    recipe = recipes.read(name)
+    try:
+        recipe = recipes.read(name)
+    except ImgalignError as error:
+        return f'<p role="alert">{escape(str(error))}</p>'
     rows = "".join(
         f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in recipe.settings
     )
@@ -110,10 +113,10 @@ def build(page: gr.Blocks, runs: Runs) -> None:
         judge = gr.Dropdown(
             choices=[("as the recipe says", ""), *fitted], value=fitted[0][1] if fitted else ""
         )
-        return box, shown(lambda: describe(first)), judge, runs.free_name(first or "run")
+        return box, describe(first), judge, runs.free_name(first or "run")
 
     def choose(which: str | None) -> tuple[str, str]:
-        return shown(lambda: describe(which)), runs.free_name(which or "run")
+        return describe(which), runs.free_name(which or "run")
 
     def start_run(which: str | None, judge: str, called: str, changes: str) -> tuple[str, str]:
         begun = shown(lambda: launch(runs, which, judge, called, changes))
@@ -125,7 +128,7 @@ def build(page: gr.Blocks, runs: Runs) -> None:
 
     def stop(event: gr.EventData) -> None:
         shown(lambda: runs.stop(str(event.run)))
-        gr.Info("Stopping after this step; everything is saved first")
+        gr.Info("Stopping; everything is saved first")
 
     def resume(event: gr.EventData) -> None:
         shown(lambda: runs.resume(str(event.run)))
@@ -165,7 +168,14 @@ def _short(run: Run) -> dict[str, Any]:
 
 
 def _detail(runs: Runs, run: Run) -> dict[str, Any]:
-    series = runs.metrics(run.name, METRICS)
+    if run.state == "damaged":  # nothing else of it can be relied upon
+        return {**asdict(run), "charts": [], "charts_failed": "", "log": ""}
+    series: dict[str, list[tuple[int, float]]] = {key: [] for key in METRICS}
+    failed = ""
+    try:
+        series = runs.metrics(run.name, METRICS)
+    except InputError as error:
+        failed = str(error)
     charts = [
         {
             "title": title,
@@ -175,7 +185,7 @@ def _detail(runs: Runs, run: Run) -> dict[str, Any]:
         for title, about, lines in CHARTS
     ]
     log = "\n".join(runs.log(run.name).splitlines()[-LOG_LINES:])
-    return {**asdict(run), "charts": charts, "log": log}
+    return {**asdict(run), "charts": charts, "charts_failed": failed, "log": log}
 
 
 def thinned(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
