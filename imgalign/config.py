@@ -7,6 +7,7 @@ not octal, a key given twice is an error. Left out: what any setting means.
 
 import difflib
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ import yaml
 from imgalign.errors import ConfigError, InputError
 
 C = TypeVar("C", bound="Config")
+PathOrText = TypeVar("PathOrText", str, Path)
 
 RECIPE_FOLDERS = (
     Path(__file__).parent / "configs",  # an installed wheel
@@ -25,8 +27,23 @@ RECIPE_FOLDERS = (
 )
 
 
+LARGEST_YAML = 2**20
+"""Bytes."""
+DEEPEST_YAML = 50
+MOST_ALIASES = 100
+MOST_VALUES = 100_000
+
 Seed = Annotated[int, pydantic.Field(ge=0, lt=2**63)]
 """What torch's generators take."""
+
+
+def expand_home(path: PathOrText) -> PathOrText:
+    """A path whose leading ~ is the home folder, as the shell makes of it; others as they are."""
+    return type(path)(os.path.expanduser(path))
+
+
+PathText = Annotated[str, pydantic.AfterValidator(expand_home)]
+"""Text that may be a path, such as the name of a model or its folder."""
 
 
 class Config(pydantic.BaseModel):
@@ -39,6 +56,11 @@ class Config(pydantic.BaseModel):
         ser_json_inf_nan="constants",
     )
 
+    @pydantic.field_validator("*", mode="after")
+    @classmethod
+    def _home_is_expanded(cls, value: Any) -> Any:
+        return expand_home(value) if isinstance(value, Path) else value
+
 
 def load_config(model: type[C], path: Path | None, overrides: Sequence[str] = ()) -> C:
     """Settings from a YAML file (None: the defaults), then `section.key=value` in order.
@@ -47,7 +69,7 @@ def load_config(model: type[C], path: Path | None, overrides: Sequence[str] = ()
     and `storybook_ppo` work from any folder. Values of overrides are YAML. Types are strict: "1" is
     not a number and 1 is not text. ConfigError names each wrong key, InputError a missing file.
     """
-    values = {} if path is None else _read_mapping(find_config(path))
+    values = {} if path is None else read_mapping(find_config(path))
     for override in overrides:
         _apply_override(values, override)
     try:
@@ -82,9 +104,14 @@ def find_config(path: Path) -> Path:
     raise InputError(f"{path}: no such file; shipped recipes: {names or 'none'}")
 
 
-def _read_mapping(path: Path) -> dict[str, Any]:
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The `key: value` lines of a YAML file; ConfigError for anything else, or without bounds."""
+    with path.open("rb") as file:
+        content = file.read(LARGEST_YAML + 1)
+    if len(content) > LARGEST_YAML:
+        raise ConfigError(f"{path}: expected settings, got more than {LARGEST_YAML} bytes")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = content.decode("utf-8")
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: expected a text file in utf-8") from None
     values = _parse(text, where=str(path))
@@ -117,6 +144,7 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
 def _parse(text: str, *, where: str) -> Any:
     try:
         values = yaml.load(text, Loader=_Loader)
+        _refuse_bombs(values)
         json.dumps(values)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -131,8 +159,42 @@ def _parse(text: str, *, where: str) -> Any:
     return values
 
 
+def _refuse_bombs(values: Any) -> None:
+    """Aliases make one value stand in many places: refuse what would be too much written out."""
+    waiting, seen = [values], 0
+    while waiting:
+        value = waiting.pop()
+        seen += 1
+        if isinstance(value, dict | list):
+            waiting += value.values() if isinstance(value, dict) else value
+        if seen + len(waiting) > MOST_VALUES:
+            raise yaml.YAMLError(f"more than {MOST_VALUES} values, aliases written out")
+
+
 class _Loader(yaml.SafeLoader):
-    """Numbers and truth values as in YAML 1.2; keys are text and none may come twice."""
+    """Numbers and truth values as in YAML 1.2; keys are text and none may come twice.
+
+    Nesting and aliases are bounded: a few hundred bytes could else fill the memory.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__(stream)
+        self.depth = self.aliases = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        self.aliases += isinstance(event, yaml.AliasEvent)
+        self.depth += 1
+        if self.depth > DEEPEST_YAML or self.aliases > MOST_ALIASES:
+            what = (
+                f"nested deeper than {DEEPEST_YAML}"
+                if self.depth > DEEPEST_YAML
+                else f"more than {MOST_ALIASES} aliases"
+            )
+            raise yaml.composer.ComposerError(problem=what, problem_mark=event.start_mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)

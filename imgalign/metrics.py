@@ -10,13 +10,14 @@ import logging
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, TypeAlias
 
-from imgalign.errors import InputError
-from imgalign.files import write_atomically
+from pydantic import TypeAdapter, ValidationError
+
+from imgalign.files import parse_json, read_json, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -74,21 +75,24 @@ def line(values: Mapping[str, Value]) -> str:
 def read_metrics(path: Path) -> list[dict[str, Value]]:
     """All complete lines of a metrics file; a missing file is an empty list.
 
-    A last line without its newline is being written, or was when the process died: left out.
+    A last line without its newline is being written, or was when the process died: left out. A
+    damaged line is named in the log and left out, and the others are used.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
     except FileNotFoundError:
         return []
     records: list[dict[str, Value]] = []
-    for number, content in enumerate(text.split("\n")[:-1], start=1):
+    for number, text in enumerate(content.split(b"\n")[:-1], start=1):
         try:
-            record = json.loads(content)
+            record = parse_json(text)
         except ValueError as error:
-            raise InputError(f"{path}, line {number}: expected a JSON object ({error})") from None
-        if not isinstance(record, dict) or not isinstance(record.get("step"), int):
-            raise InputError(f"{path}, line {number}: expected an object with an integer 'step'")
-        records.append(record)
+            log.warning("%s, line %d: damaged (%s); left out", path, number, error)
+            continue
+        if isinstance(record, dict) and isinstance(record.get("step"), int):
+            records.append(record)
+        else:
+            log.warning("%s, line %d: no object with an integer 'step'; left out", path, number)
     return records
 
 
@@ -107,6 +111,8 @@ class RunStatus:
     """Estimated time to the end; None before the first step and after the last."""
     message: str | None = None
     """One line for a person: why it stopped, what failed, how to go on."""
+    birth: str | None = None
+    """When the process started: another one may have its number by now."""
 
     @staticmethod
     def of_this_process(
@@ -125,6 +131,7 @@ class RunStatus:
             total=total,
             eta_seconds=eta_seconds,
             message=message,
+            birth=process_birth(os.getpid()),
         )
 
 
@@ -140,33 +147,63 @@ def read_status(run: Path) -> RunStatus | None:
     """
     path = run / "status.json"
     try:
-        status = RunStatus(**json.loads(path.read_text(encoding="utf-8")))
+        status = TypeAdapter(RunStatus).validate_python(read_json(path))
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError) as error:
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "all of it"
+        log.warning("%s: damaged (%s: %s); ignored", path, where, first["msg"].lower())
+        return None
+    except ValueError as error:
         log.warning("%s: damaged (%s); ignored", path, error)
         return None
-    if status.state == "running" and not process_alive(status.pid):
-        return RunStatus(
+    if status.state == "running" and not process_alive(status.pid, birth=status.birth):
+        return replace(
+            status,
             state="stopped",
-            pid=status.pid,
-            step=status.step,
-            total=status.total,
+            eta_seconds=None,
             message=f"the process ended without a word after step {status.step}; resume to go on",
         )
     return status
 
 
-def process_alive(pid: int) -> bool:
-    """Whether a process of this machine has that number (a zombie has ended)."""
+def process_alive(pid: int, *, birth: str | None = None) -> bool:
+    """Whether a process of this machine has that number (a zombie has ended).
+
+    With its `birth` as `process_birth` gave it, whether it is still the same process.
+    """
+    if pid <= 0:  # the system's names for groups of processes
+        return False
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
-        return True
+        pass  # it is there, and somebody else's
+    fields = process_facts(pid)
+    if fields is None:
+        return True  # no /proc here
+    return fields[0] not in "ZX" and birth in (None, process_birth(pid))
+
+
+def process_birth(pid: int) -> str | None:
+    """Which start of the machine and which moment since then; None without such a process or /proc.
+
+    Example: "4f1c.../8123456".
+    """
+    fields = process_facts(pid)
     try:
-        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
-        return True
-    return state != "Z"
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
+    return None if fields is None else f"{boot}/{fields[19]}"
+
+
+def process_facts(pid: int) -> list[str] | None:
+    """/proc/<pid>/stat from the state on; the name before it may hold anything."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    return stat.rpartition(")")[2].split()

@@ -4,11 +4,14 @@
 what happens inside the present one, `working` something that cannot say how far it is.
 """
 
+import io
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
+from typing import TextIO, cast
 
 from rich.console import Console
 from rich.progress import (
@@ -22,6 +25,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+STDERR = 2
 QUIET_SECONDS = 10.0
 """A log gets a line at least this often while something is being done."""
 
@@ -166,13 +170,52 @@ class ProgressLine:
         self._bar.stop()
 
 
+class Stderr(io.TextIOBase):
+    """Standard error that takes text when nobody reads it any more: its pipe or terminal is gone.
+
+    Work must not end because of a line about it.
+    """
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """Of the stream."""
+        return sys.stderr.encoding
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+        return sys.stderr.isatty()
+
+    def write(self, text: str) -> int:
+        """Write as far as the stream takes it."""
+        try:
+            sys.stderr.write(text)
+        except OSError:
+            send_nowhere(STDERR)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush as far as the stream takes it."""
+        try:
+            sys.stderr.flush()
+        except OSError:
+            send_nowhere(STDERR)
+
+
+def send_nowhere(descriptor: int) -> None:
+    """Let whatever is written to a descriptor from now on vanish."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
+
+
 def _stderr() -> Console:
-    return Console(file=sys.stderr)
+    return Console(file=cast(TextIO, Stderr()))
 
 
 def _write(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
+    stream = Stderr()
+    stream.write(f"{line}\n")
+    stream.flush()
 
 
 def _left(seconds: float | None) -> str:

@@ -173,10 +173,12 @@ class Denoiser:
 
 
 def check_prompts(prompts: Sequence[str]) -> None:
-    """Raise InputError for a prompt without a word, naming where it stands."""
+    """Raise InputError for a prompt without a word or with a NUL, naming where it stands."""
     for index, prompt in enumerate(prompts):
         if not prompt.strip():
             raise InputError(f"prompts: number {index + 1} of {len(prompts)} is empty")
+        if "\0" in prompt:
+            raise InputError(f"prompts: number {index + 1} of {len(prompts)} holds a NUL character")
 
 
 def check_finite(

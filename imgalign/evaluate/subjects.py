@@ -11,6 +11,7 @@ from imgalign.evaluate.comparison import FormName
 from imgalign.evaluate.config import EvaluateConfig
 from imgalign.evaluate.evaluation import Drift
 from imgalign.metrics import read_metrics
+from imgalign.preferences.splits import prompt_key
 from imgalign.storybook import scenes
 from imgalign.train.config import TrainConfig
 from imgalign.train.folder import CONFIG, METRICS, run_prompts
@@ -30,17 +31,23 @@ class Subjects:
 
 
 def choose_subjects(settings: EvaluateConfig, known: frozenset[str]) -> Subjects:
-    """Prompts and seeds of each pair, without prompts in `known`; InputError if none is left."""
+    """Prompts and seeds of each pair, without prompts in `known`; InputError if none is left.
+
+    A prompt that differs from a known one only in case and spacing is known.
+    """
+    keys = set(map(prompt_key, known))
     if settings.prompts is None:
         held_out = settings.held_out_combinations
         drawn = scenes.evaluation_prompts(
             settings.num_prompts + len(known), seed=settings.prompt_seed, held_out=held_out
         )
-        left_out = sum(prompt in known for prompt in drawn[: settings.num_prompts])
-        fresh = [prompt for prompt in drawn if prompt not in known][: settings.num_prompts]
+        left_out = sum(prompt_key(prompt) in keys for prompt in drawn[: settings.num_prompts])
+        fresh = [prompt for prompt in drawn if prompt_key(prompt) not in keys][
+            : settings.num_prompts
+        ]
     else:
         drawn = read_prompts(settings.prompts)
-        fresh = [prompt for prompt in drawn if prompt not in known]
+        fresh = [prompt for prompt in drawn if prompt_key(prompt) not in keys]
         left_out = len(drawn) - len(fresh)
     if not fresh:
         raise InputError(

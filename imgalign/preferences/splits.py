@@ -21,13 +21,20 @@ class Split:
     test: list[Ranking]
 
 
+def prompt_key(prompt: str) -> str:
+    """What two prompts share that differ only in case and spacing: for a model they are the same.
+
+    Example: "A  red Fox " and "a red fox" have the key "a red fox".
+    """
+    return " ".join(prompt.casefold().split())
+
+
 def prompt_position(prompt: str, *, seed: int) -> float:
     """A number in [0, 1) that depends on prompt and seed only, uniform over prompts.
 
-    Prompts that differ only in case and spacing have the same one.
+    Prompts of one `prompt_key` have the same one.
     """
-    text = " ".join(prompt.casefold().split())
-    digest = hashlib.sha256(f"{seed}\n{text}".encode()).digest()
+    digest = hashlib.sha256(f"{seed}\n{prompt_key(prompt)}".encode()).digest()
     return int.from_bytes(digest[:6]) / 2**48
 
 

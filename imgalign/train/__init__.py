@@ -56,7 +56,7 @@ class RunResult:
 
     @property
     def exit_code(self) -> int:
-        """For the process: 0, or as a shell reports a signal, 130 for Ctrl-C, 143 for SIGTERM."""
+        """For the process: 0, or what a shell makes of a signal: 130 Ctrl-C, 143 TERM, 129 HUP."""
         return 0 if self.signal is None else 128 + self.signal
 
 
@@ -72,8 +72,9 @@ def run(
 ) -> RunResult:
     """Train in the folder `out`, which must be new, or hold this run when `resume` is set.
 
-    `policy` replaces the model that the settings name. SIGTERM and Ctrl-C end the run after saving;
-    the result then says so. Errors are of `imgalign.errors`, and leave the newest checkpoint good.
+    `policy` replaces the model that the settings name. SIGTERM, SIGHUP and Ctrl-C end the run after
+    saving; the result then says so. Errors are of `imgalign.errors`, and leave the newest
+    checkpoint good.
     """
     claim(out, resume=resume)
     prompts = prompts_to_use(out, settings, resume=resume)

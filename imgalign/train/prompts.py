@@ -8,17 +8,24 @@ torch's CPU generator looks at no others: seeds 5 and 2**32 + 5 give the same no
 """
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, NamedTuple
+from unicodedata import category
 
 import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from imgalign.config import Config
 from imgalign.errors import InputError
+from imgalign.preferences.splits import prompt_key
 from imgalign.storybook import scenes
 
+log = logging.getLogger(__name__)
+
+LARGEST_FILE = 2**28
+"""Bytes of a file of prompts; millions of prompts are fewer."""
 HALF = 2**31
 EVALUATION_SEEDS = range(HALF)
 """Seeds for pictures that are compared or measured; training never uses one of them."""
@@ -69,8 +76,8 @@ def load_prompts(config: PromptsConfig) -> Prompts:
         held_out = tuple(by_hash[: config.num_held_out])
     if config.held_out_file is not None:
         held_out = read_prompts(config.held_out_file)
-    apart = set(held_out)
-    training = tuple(prompt for prompt in training if prompt not in apart)
+    apart = set(map(prompt_key, held_out))
+    training = tuple(prompt for prompt in training if prompt_key(prompt) not in apart)
     if not training:
         raise InputError(
             f"{config.file}: no prompt is left to train on after {len(held_out)} were held out; "
@@ -80,20 +87,44 @@ def load_prompts(config: PromptsConfig) -> Prompts:
 
 
 def read_prompts(path: Path) -> tuple[str, ...]:
-    """The distinct lines of a text file, without empty ones and those that begin with #."""
+    r"""The distinct lines of a text file, without empty ones and comments.
+
+    A comment begins with #, and how many there were is logged; a prompt that begins with # is
+    written as \#. InputError names a line that holds a control character.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(LARGEST_FILE + 1)
+        text = content.decode("utf-8")
     except FileNotFoundError:
         raise InputError(f"{path}: no such prompt file") from None
     except IsADirectoryError:
         raise InputError(f"{path}: expected a text file with prompts, got a folder") from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: expected a text file in utf-8") from None
-    lines = (line.strip() for line in text.removeprefix("\ufeff").splitlines())
-    prompts = tuple(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
+    if len(content) > LARGEST_FILE:
+        raise InputError(f"{path}: expected prompts, got more than {LARGEST_FILE} bytes")
+    lines = [line.strip() for line in text.removeprefix("\ufeff").splitlines()]
+    for number, line in enumerate(lines, start=1):
+        control = next((each for each in line if each != "\t" and category(each) == "Cc"), None)
+        if control is not None:
+            raise InputError(
+                f"{path}, line {number}: expected text, got the control character {control!r}"
+            )
+    comments = sum(line.startswith("#") for line in lines)
+    if comments:
+        log.info("%s: %s left out; a prompt may begin with \\#", path, counted(comments))
+    asked = (line.removeprefix("\\") if line.startswith("\\#") else line for line in lines)
+    kept = zip(lines, asked, strict=True)
+    prompts = tuple(dict.fromkeys(each for line, each in kept if line and line[0] != "#"))
     if not prompts:
         raise InputError(f"{path}: expected at least one prompt, one per line, got none")
     return prompts
+
+
+def counted(comments: int) -> str:
+    """Example: "2 lines that begin with #"."""
+    return "1 line that begins with #" if comments == 1 else f"{comments} lines that begin with #"
 
 
 def iteration_prompts(

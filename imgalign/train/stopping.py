@@ -1,24 +1,40 @@
 """Reasons to stop before the last iteration: a signal, a held-out reward that no longer rises."""
 
+import errno
+import os
 import signal
+import termios
 import threading
+import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from types import FrameType, TracebackType
 from typing import Any, Literal
 
 from imgalign.errors import CheckpointError
+from imgalign.progress import STDERR, send_nowhere
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+INSISTENCE = 3
+"""Signals of which the last, if it is Ctrl-C, ends the run at once."""
+PATIENCE_SECONDS = 2.0
+"""So long after the first signal no other one insists: two clicks, a held key, a closing terminal
+that sends several, are one wish."""
+STDOUT = 1
 
 
 class StopRequest:
-    """While entered, the first SIGINT or SIGTERM asks for a stop; a second one does not wait.
+    """While entered, the first SIGINT, SIGTERM or SIGHUP asks for a stop, and is answered at once.
 
-    Does nothing outside the main thread, where Python has no signal handlers.
+    Further ones change nothing, so that none breaks the save. Only who presses Ctrl-C for the third
+    time, and not within `PATIENCE_SECONDS`, gets a KeyboardInterrupt. A SIGHUP that was ignored
+    before (nohup) stays so. Does nothing outside the main thread, where Python has no handlers.
     """
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
+        self._count = 0
+        self._since = 0.0
         self._previous: dict[signal.Signals, Any] = {}
 
     def __call__(self) -> bool:
@@ -26,13 +42,23 @@ class StopRequest:
         return self.signal is not None
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None:
-            raise KeyboardInterrupt
-        self.signal = signal.Signals(number)
+        self._count += 1
+        if number == signal.SIGHUP:
+            leave_dead_terminal()
+        if self.signal is None:
+            self.signal, self._since = signal.Signals(number), time.monotonic()
+            tell("stopping after this batch; saving")
+        elif number == signal.SIGINT:
+            patient = time.monotonic() - self._since < PATIENCE_SECONDS
+            if self._count >= INSISTENCE and not patient:
+                raise KeyboardInterrupt
+            tell("still saving; Ctrl-C in a while ends at once, without what was not saved yet")
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
             for each in SIGNALS:
+                if each is signal.SIGHUP and signal.getsignal(each) is signal.SIG_IGN:
+                    continue
                 self._previous[each] = signal.signal(each, self._handle)
         return self
 
@@ -45,6 +71,23 @@ class StopRequest:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous.clear()
+
+
+def tell(text: str) -> None:
+    """Write a line to standard error from a signal handler, where Python's streams may be busy."""
+    with suppress(OSError):
+        os.write(STDERR, f"{text}\n".encode())
+
+
+def leave_dead_terminal() -> None:
+    """Send output nowhere where its terminal was closed, so that no line that is printed fails."""
+    for descriptor in (STDOUT, STDERR):
+        try:
+            termios.tcgetattr(descriptor)
+        except termios.error as error:
+            if error.args[0] != errno.EIO:  # no terminal at all: a file or a pipe
+                continue
+            send_nowhere(descriptor)
 
 
 @dataclass(slots=True)

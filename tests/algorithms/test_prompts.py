@@ -1,7 +1,9 @@
 """Claims: training and evaluation never share noise; every image of a run has its own; prompts come
 equally often and in an order that only the seed decides."""
 
+import logging
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -71,6 +73,37 @@ def test_a_prompt_file_is_its_distinct_lines_without_comments(tmp_path):
     path = tmp_path / "prompts.txt"
     path.write_text("\ufeffa cat\n\n  a dog \n# not a prompt\na cat\r\n", encoding="utf-8")
     assert read_prompts(path) == ("a cat", "a dog")
+
+
+def test_comments_are_counted_and_a_prompt_may_begin_with_a_hash(tmp_path, caplog):
+    path = tmp_path / "prompts.txt"
+    path.write_text("# one\n#two\n\\#sunset over a lake\na \\# b\n")
+    with caplog.at_level(logging.INFO):
+        assert read_prompts(path) == ("#sunset over a lake", "a \\# b")
+    assert caplog.messages == [
+        f"{path}: 2 lines that begin with # left out; a prompt may begin with \\#"
+    ]
+
+
+@pytest.mark.parametrize("control", ["\0", "\x1b", "\x7f"])
+def test_a_control_character_in_a_prompt_is_named_with_its_line(tmp_path, control):
+    path = tmp_path / "prompts.txt"
+    path.write_text(f"a cat\na{control} dog\n")
+    with pytest.raises(InputError, match=r"prompts.txt, line 2: expected text, got the control"):
+        read_prompts(path)
+
+
+def test_a_held_out_prompt_in_another_spelling_is_not_trained_on(tmp_path):
+    path, other = tmp_path / "prompts.txt", tmp_path / "other.txt"
+    path.write_text("A  Red Fox\na blue boat\n")
+    other.write_text("a red fox\n")
+    asked = load_prompts(PromptsConfig(file=path, held_out_file=other))
+    assert asked == (("a blue boat",), ("a red fox",))
+
+
+def test_a_device_without_an_end_is_not_a_prompt_file():
+    with pytest.raises(InputError, match="/dev/zero: expected prompts, got more than"):
+        read_prompts(Path("/dev/zero"))
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \n# only a comment\n", b"\xff\xfe\xff"])

@@ -127,7 +127,9 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path, whole_run):
     assert not (out / ".tmp-step-000006").exists()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
+)
 def test_a_polite_stop_saves_first_and_loses_nothing(tmp_path, whole_run, number, code):
     out = tmp_path / "run"
 
@@ -147,18 +149,6 @@ def test_a_polite_stop_saves_first_and_loses_nothing(tmp_path, whole_run, number
     assert signal.getsignal(number) is handlers
     start(out, resume=True)
     assert torch.equal(weights(out), weights(whole_run))
-
-
-def test_a_second_signal_does_not_wait(tmp_path):
-    def on_step(step, values):
-        signal.raise_signal(signal.SIGTERM)
-        signal.raise_signal(signal.SIGTERM)
-
-    with pytest.raises(KeyboardInterrupt):
-        start(tmp_path / "run", on_step=on_step)
-    status = read_status(tmp_path / "run")
-    assert status is not None
-    assert status.state == "stopped"
 
 
 def test_a_stop_while_sampling_gives_up_that_batch_and_resumes_exactly(tmp_path, whole_run):

@@ -1,11 +1,12 @@
 import math
+import resource
 from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
 from pydantic import Field, PositiveInt, ValidationError
 
-from imgalign.config import Config, dump_config, find_config, load_config, recipes
+from imgalign.config import Config, PathText, dump_config, find_config, load_config, recipes
 from imgalign.errors import ConfigError, InputError
 
 
@@ -29,6 +30,7 @@ class Settings(Config):
     algorithm: Literal["ppo", "dpo"] = "ppo"
     name: str = "run"
     out: Path = Path("runs")
+    folder: PathText = "hub/name"
     sizes: tuple[int, ...] = (64, 64)
     resume: bool = False
     limit: float | None = None
@@ -164,13 +166,54 @@ def test_all_wrong_settings_are_named_at_once(tmp_path):
         ("- a\n", "settings.yaml: expected 'key: value' lines, got ['a']"),
         ("[a]: 1\n", "settings.yaml: line 1: expected plain text as a key"),
         ("name: a: b\n", "settings.yaml: line 1: mapping values are not allowed here"),
-        ("extra: &a {b: *a}", "settings.yaml: expected text, numbers, true"),
+        ("extra: &a {b: *a}", "settings.yaml: more than 100000 values"),
         ("name: !!python/object:os.system x", "settings.yaml: line 1: could not determine"),
         ("name: !!binary aGk=", "settings.yaml: expected text, numbers, true"),
     ],
 )
 def test_yaml_that_means_nothing_or_two_things_is_refused(tmp_path, text, expected):
     assert message(tmp_path, text).startswith(expected)
+
+
+def bomb(levels: int, width: int) -> str:
+    """A few hundred bytes of YAML that mean width ** levels values."""
+    lines = ["a0: &a0 [1]"]
+    for level in range(1, levels):
+        many = ", ".join([f"*a{level - 1}"] * width)
+        lines.append(f"a{level}: &a{level} [{many}]")
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: " + "[" * 100_000, "nested deeper than 50"),
+        ("a: " + "[" * 60 + "]" * 60, "nested deeper than 50"),
+        ("a: " + "{b: " * 60 + "1" + "}" * 60, "nested deeper than 50"),
+        (bomb(9, 9), "more than 100000 values"),
+        (bomb(3, 100), "more than 100 aliases"),
+        ("a: '" + "x" * 2**20 + "'", "more than 1048576 bytes"),
+        ("a: &a [*a]", "more than 100000 values"),
+    ],
+)
+def test_yaml_that_would_fill_the_memory_is_one_line(tmp_path, text, said):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert said in message(tmp_path, text)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
+
+
+def test_the_anchors_that_people_write_are_read(tmp_path):
+    text = "ppo: &p {clip_range: 2.0}\nextra: {<<: *p, other: 1.0}\n"
+    assert load(tmp_path, text).extra == {"clip_range": 2.0, "other": 1.0}
+
+
+def test_a_leading_tilde_is_the_home_folder_in_files_and_overrides(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert load(tmp_path, "out: ~/runs").out == Path("/home/ada/runs")
+    assert load_config(Settings, None, ["out=~/runs"]).out == Path("/home/ada/runs")
+    assert load_config(Settings, None, ["folder=~/sd15"]).folder == "/home/ada/sd15"
+    assert load_config(Settings, None, ["folder=hub/name~1"]).folder == "hub/name~1"
+    assert load_config(Settings, None, ["name=~/runs"]).name == "~/runs"  # text stays text
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,15 @@ def test_prompts_that_a_run_knew_are_left_out(run, caplog):
     assert "4 prompts left out" in caplog.text
 
 
+def test_a_prompt_in_another_spelling_is_the_one_that_the_run_knew(run, tmp_path):
+    file = tmp_path / "prompts.txt"
+    known = sorted(known_prompts(run))[0]
+    file.write_text(f"{known.upper()}\n  {known.replace(' ', '   ')}\nsomething new\n")
+    chosen = choose_subjects(EvaluateConfig(aligned=run, prompts=file), known_prompts(run))
+    assert set(chosen.prompts) == {"something new"}
+    assert chosen.num_left_out == 2
+
+
 def test_a_prompt_file_that_the_run_learned_is_refused(run, tmp_path):
     file = tmp_path / "prompts.txt"
     file.write_text("\n".join(known_prompts(run)))

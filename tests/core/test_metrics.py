@@ -5,10 +5,10 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
-from imgalign.errors import InputError
 from imgalign.metrics import (
     MetricsWriter,
     RunStatus,
@@ -45,12 +45,16 @@ def test_a_half_written_last_line_is_left_out_and_the_next_one_starts_fresh(tmp_
     assert read_metrics(path) == [{"step": 1}, {"step": 2}]
 
 
-@pytest.mark.parametrize("content", ["nonsense", "[1]", '{"kl": 1}'])
-def test_a_damaged_line_in_the_middle_is_named(tmp_path, content):
+@pytest.mark.parametrize(
+    "content",
+    [b"nonsense", b"[1]", b'{"kl": 1}', b'{"step": 2, "note": "\xff"}', b"[" * 100_000, b"\x00"],
+)
+def test_a_damaged_line_is_named_and_the_others_are_used(tmp_path, caplog, content):
     path = tmp_path / "metrics.jsonl"
-    path.write_text(f'{{"step": 1}}\n{content}\n{{"step": 3}}\n')
-    with pytest.raises(InputError, match="line 2"):
-        read_metrics(path)
+    path.write_bytes(b'{"step": 1}\n' + content + b'\n{"step": 3}\n')
+    assert read_metrics(path) == [{"step": 1}, {"step": 3}]
+    (said,) = caplog.messages
+    assert said.startswith(f"{path}, line 2: ")
 
 
 def test_numbers_that_json_lacks_become_null(tmp_path):
@@ -84,7 +88,40 @@ def test_a_run_whose_process_was_killed_reads_as_stopped(tmp_path):
     assert (status.state, status.step) == ("stopped", 3)
 
 
-@pytest.mark.parametrize("content", ["{", "{}", "[]", '{"state": "running"}'])
+def test_a_run_whose_number_another_process_has_reads_as_stopped(tmp_path):
+    # As process 1 after a restart of its container: alive, and not the one that wrote the status.
+    status = RunStatus.of_this_process("running", 3, 9, eta_seconds=1.0)
+    write_status(tmp_path, status)
+    assert read_status(tmp_path) == status
+    write_status(tmp_path, replace(status, birth="another start of the machine/1"))
+    found = read_status(tmp_path)
+    assert found is not None
+    assert (found.state, found.step, found.eta_seconds) == ("stopped", 3, None)
+
+
+@pytest.mark.parametrize("pid", [0, -1, 2**70])
+def test_a_number_that_no_process_can_have_is_not_alive(tmp_path, pid):
+    write_status(tmp_path, RunStatus(state="running", pid=pid, step=3, total=9))
+    found = read_status(tmp_path)
+    assert found is not None
+    assert found.state == "stopped"
+
+
+def test_a_status_of_a_later_version_is_read_as_far_as_this_one_knows_it(tmp_path):
+    (tmp_path / "status.json").write_text(
+        '{"state": "finished", "pid": 1, "step": 2, "total": 2, "colour": "blue"}'
+    )
+    assert read_status(tmp_path) == RunStatus(state="finished", pid=1, step=2, total=2)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *["{", "{}", "[]", '{"state": "running"}', "[" * 100_000],
+        '{"state": "running", "pid": "x", "step": 1, "total": 2}',
+        '{"state": "asleep", "pid": 1, "step": 1, "total": 2}',
+    ],
+)
 def test_a_damaged_status_is_none(tmp_path, content):
     (tmp_path / "status.json").write_text(content)
     assert read_status(tmp_path) is None
