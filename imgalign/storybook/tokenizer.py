@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 
+from tokenizers import Tokenizer
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTokenizer
 
@@ -42,9 +43,14 @@ def build_tokenizer(words: Iterable[str], folder: Path, *, max_length: int) -> C
         model_max_length=max_length,
     )
     new.save_pretrained(folder)
-    new.backend_tokenizer.model.save(str(folder))  # vocab.json, merges.txt: for transformers < 5
+    write_separate_files(folder)
     loaded: CLIPTokenizer = CLIPTokenizer.from_pretrained(folder)
     return loaded
+
+
+def write_separate_files(folder: Path) -> None:
+    """Write vocab.json and merges.txt beside tokenizer.json, which transformers 4 does not read."""
+    Tokenizer.from_file(str(folder / "tokenizer.json")).model.save(str(folder))
 
 
 def _learn_merges(words: list[str]) -> list[tuple[str, str]]:

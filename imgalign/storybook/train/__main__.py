@@ -73,6 +73,16 @@ def pipeline(
 
 
 @app.command()
+def tokenizer(
+    folder: Annotated[Path, typer.Argument(help="Folder with tokenizer.json.")],
+) -> None:
+    """Write vocab.json and merges.txt beside tokenizer.json, for transformers 4."""
+    from imgalign.storybook.tokenizer import write_separate_files
+
+    write_separate_files(folder)
+
+
+@app.command()
 def distil(
     data: Data = WORK / "data",
     pipeline: Trained = WORK / "pipeline" / "pipeline",
