@@ -196,7 +196,7 @@ def go(
         console.print(f"[dim]$ imgalign {escape(command)}[/]")
 
     journal.write(done)
-    with Store.open(f"sqlite:///{out}/imgalign.db", images=out / "images", seed=seed) as store:
+    with Store.open(out / "imgalign.db", images=out / "images", seed=seed) as store:
         amount = f"--storybook-prompts {settings.num_prompts} --steps {settings.candidate_steps}"
         making = f"candidates {amount} {where}"
         say(1, "Generate candidates", making, before=done >= 1)

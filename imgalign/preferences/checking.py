@@ -67,7 +67,9 @@ def check_store(
         for table, parent, count in _dangling(connection):
             check.add(f"rows of {table} that refer to nothing in {parent}", f"{count} rows")
         _check_items(connection, check)
-        known = list(connection.execute(select(images.c.image_id)).scalars())
+        known = list(
+            connection.execute(select(images.c.image_id).order_by(images.c.image_id)).scalars()
+        )
     check.num_images = len(known)
     for number, image_id in enumerate(known):
         _check_image(store, image_id, check)

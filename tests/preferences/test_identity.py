@@ -125,6 +125,10 @@ def old_store(url: str) -> str:
             row = (sequence, ranking, rated, rater, key, attempt, "ranked", None, order)
             add("rankings", (*row, "[[0], [1]]", None, f"{MOMENT}{sequence}"))
         add("undos", ("r2", MOMENT + "3"))
+        if connection.dialect.name == "postgresql":  # which numbers on from where it was told to
+            for table in ("rankings", "items"):
+                numbers = f"pg_get_serial_sequence('{table}', 'sequence')"
+                connection.execute(text(f"SELECT setval({numbers}, 9)"))
     engine.dispose()
     return url
 
