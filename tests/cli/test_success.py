@@ -1,0 +1,252 @@
+"""Every command does its work once: on one tiny demo, from candidates to the report.
+
+A command without a function here fails `test_every_command_has_a_test`.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from PIL import Image
+from provenances import provenance
+from submissions import judge
+from typer.main import get_command
+
+from imgalign import demo
+from imgalign.cli.main import app, main
+from imgalign.config import dump_config, load_config
+from imgalign.demo import DemoConfig
+from imgalign.pictures import png
+from imgalign.preferences.store import Store
+from imgalign.train import TrainConfig
+
+pytestmark = pytest.mark.slow
+
+TINY_RUN = (
+    *("policy.num_steps=4", "policy.batch_size=8", "policy.lora_rank=2"),
+    *("ppo.credited_steps=2", "ppo.kl_steps=1"),
+    *("iterations=2", "prompts_per_iteration=2", "images_per_prompt=4", "checkpoint_every=1"),
+    *("prompts.num_storybook=6", "prompts.num_held_out=2"),
+    *("held_out.every=2", "samples.every=2", "samples.num_prompts=2"),
+)
+
+
+class TinyDemo(DemoConfig):
+    """The demo on so few images that it shows nothing but that it works."""
+
+    num_prompts: int = 24
+    images_per_prompt: int = 3
+    num_annotators: int = 2
+    candidate_steps: int = 2
+    comparison_steps: int = 2
+    num_evaluation_prompts: int = 3
+    evaluation_images_per_prompt: int = 2
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The working folder of all commands below, with ./demo made by `imgalign demo`."""
+    place = tmp_path_factory.mktemp("loop")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.delenv("IMGALIGN_DATABASE", raising=False)
+        recipe = place / "tiny.yaml"
+        dump_config(load_config(TrainConfig, Path("storybook_ppo"), TINY_RUN), recipe)
+        patch.setattr(demo, "RECIPE", recipe)
+        patch.setattr(demo, "DemoConfig", TinyDemo)
+        assert main(["demo", "--out", "demo", "--seed", "1"]) == 0
+        yield place
+
+
+@pytest.fixture
+def succeed(folder, capsys):
+    """Runs a command that must succeed, and gives what it printed on stdout."""
+
+    def run(*arguments: str) -> str:
+        capsys.readouterr()
+        code = main(list(arguments))
+        out, err = capsys.readouterr()
+        assert code == 0, err
+        return out
+
+    return run
+
+
+STORE = ("--database", "sqlite:///demo/imgalign.db")
+
+
+def test_demo(folder):
+    made = {path.relative_to(folder / "demo").as_posix() for path in (folder / "demo").rglob("*")}
+    assert {
+        "imgalign.db",
+        "reward/contract.json",
+        "reward/model.safetensors",
+        "run/config.yaml",
+        "run/metrics.jsonl",
+        "run/step-000002/pytorch_lora_weights.safetensors",
+        "run/evaluation/evaluation.json",
+        "run/evaluation/before_after.png",
+        "run/report.html",
+    } <= made
+    lines = (folder / "demo/run/metrics.jsonl").read_text().splitlines()
+    steps = [json.loads(line)["step"] for line in lines]
+    assert steps[-2:] == [1, 2]
+    found = json.loads((folder / "demo/run/evaluation/evaluation.json").read_text())
+    assert len(found["pairs"]) == 6
+
+
+def test_candidates(succeed, folder):
+    (folder / "prompts.txt").write_text("a red cat\na blue house\n")
+    new = ("--database", "sqlite:///mine.db")
+    out = succeed(
+        *("candidates", "--prompts", "prompts.txt", "--per-prompt", "2", "--steps", "2"),
+        *("--adapter", "demo/run", *new, "--create"),
+    )
+    assert "2 items" in out
+    assert "imgalign ui" in out
+    assert len(list((folder / "images").rglob("*.png"))) == 4
+
+
+def test_storybook_rank(succeed):
+    new = ("--database", "sqlite:///ranked.db")
+    succeed(
+        *("candidates", "--storybook-prompts", "2", "--per-prompt", "2", "--steps", "2"),
+        *(*new, "--create"),
+    )
+    out = succeed("storybook", "rank", "--annotators", "2", *new)
+    counts = [int(number) for number in re.findall(r"\d+", out)]
+    assert sum(counts) == 2  # an item each: one annotator per item was asked for
+
+
+def test_storybook_draw(succeed, folder):
+    assert succeed("storybook", "draw", "a red cat", "--out", "cat.png", "--size", "64") == (
+        "cat.png\n"
+    )
+    with Image.open(folder / "cat.png") as image:
+        assert image.size == (64, 64)
+
+
+def test_reward_train(succeed, folder):
+    out = succeed("reward", "train", "--out", "again", "epochs=2", *STORE)
+    assert "held-out pair accuracy" in out
+    assert out.endswith("written to again\n")
+    assert (folder / "again" / "contract.json").is_file()
+
+
+def test_reward_eval(succeed):
+    assert "held-out pair accuracy" in succeed("reward", "eval", "demo/reward", *STORE)
+
+
+def test_reward_score(succeed, folder):
+    Image.new("RGB", (64, 64), "red").save(folder / "red.png")
+    out = succeed("reward", "score", "demo/reward", "red.png", "--prompt", "a red house")
+    score, path, prompt = out.rstrip("\n").split("\t")
+    assert (path, prompt) == ("red.png", "a red house")
+    assert re.fullmatch(r"[+-]\d+\.\d{4}", score)
+
+
+def test_train(succeed, folder):
+    out = succeed("train", "tiny.yaml", "reward.path=demo/reward", "iterations=1", "--out", "one")
+    assert out.startswith("one: ")
+    assert (folder / "one" / "step-000001" / "manifest.json").is_file()
+
+
+def test_generate(succeed, folder):
+    out = succeed("generate", "--prompt", "a red cat", "--adapter", "demo/run", "--steps", "2")
+    assert out == "generated/00000-0.png\n"
+    facts = json.loads((folder / "generated" / "00000-0.json").read_text())
+    assert (facts["prompt"], facts["seed"]) == ("a red cat", 0)
+
+
+def test_evaluate(succeed, folder):
+    out = succeed(
+        *("evaluate", "demo/run", "num_prompts=2", "images_per_prompt=2", "steps=2"),
+        *("--reward", "demo/reward", "--group", "cosy", "--out", "compared"),
+    )
+    assert "of 4 blind comparisons" in out
+    assert len(json.loads((folder / "compared" / "evaluation.json").read_text())["pairs"]) == 4
+
+
+def test_report(succeed, folder):
+    assert succeed("report", "demo/run", "--out", "page.html") == "page.html\n"
+    assert "<h2>Before and after</h2>" in (folder / "page.html").read_text()
+
+
+def test_doctor(succeed):
+    out = succeed("doctor", "tiny.yaml")
+    assert re.search(r"^imgalign +\d", out, re.M)
+    assert "BAD" not in out
+    assert len(re.findall(r"^ok ", out, re.M)) >= 4
+
+
+def test_ratings(succeed, folder):
+    with Store.open(folder / "rated.db") as store:
+        store.add_annotator("ann")
+        for prompt in ("a red cat", "a blue house"):
+            ids = [
+                store.add_image(
+                    png(Image.new("RGB", (8, 8), (len(prompt), shade, 0))),
+                    provenance(prompt=prompt, adapter=adapter),
+                )
+                for shade, adapter in enumerate(["demo/run", None])
+            ]
+            store.add_item(prompt, ids, source="test")
+            store.submit(judge(store.next_item("ann"), ranking=((0,), (1,))))
+    out = succeed("ratings", "--ridge", "0.1", "--database", "sqlite:///rated.db")
+    assert "demo/run" in out.splitlines()[1]
+
+
+def test_data_export(succeed, folder):
+    assert "all.jsonl: " in succeed("data", "export", "all.jsonl", *STORE)
+    lines = (folder / "all.jsonl").read_text().splitlines()
+    assert sum('"ranking_id"' in line for line in lines) > 0
+
+
+def test_data_import(succeed):
+    succeed("data", "export", "moved.jsonl", *STORE)
+    new = ("--database", "sqlite:///there.db", "--create")
+    out = succeed("data", "import", "moved.jsonl", "--source-images", "demo/images", *new)
+    assert "rankings are new" in out
+
+
+def test_store_check(succeed):
+    assert succeed("store", "check", *STORE)
+
+
+def test_ui(folder):
+    command = [sys.executable, "-m", "imgalign", "ui", "--port", "0", "--runs", "demo", *STORE]
+    server = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+    )
+    try:
+        said: Any = server.stdout.readline()
+        address = re.search(r"http://\S+", said)[0]
+        with urllib.request.urlopen(address, timeout=30) as answer:
+            assert answer.status == 200
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.communicate(timeout=30)
+    assert server.returncode in (0, 130)
+
+
+def commands(group: Any, prefix: str = "") -> Iterator[str]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{prefix}{name} ")
+        else:
+            yield prefix + name
+
+
+def test_every_command_has_a_test():
+    assert isinstance(app, typer.Typer)
+    for command in commands(get_command(app)):
+        assert f"test_{command.replace(' ', '_')}" in globals(), f"imgalign {command}: test it here"
