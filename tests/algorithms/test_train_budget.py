@@ -2,12 +2,14 @@
 
 import pytest
 import torch
-from random_walk import RandomWalk, walk_settings
+from random_walk import Brightness, RandomWalk, walk_settings
 from walk_runs import Killed, killed_at, measured, start, trainer_files, weights
 
-from imgalign.checkpoint import checkpoints
+from imgalign import train
+from imgalign.checkpoint import checkpoints, read_marker
 from imgalign.errors import ConfigError
 from imgalign.metrics import read_metrics
+from imgalign.train.prompts import load_prompts
 
 
 def drifting(**changes):
@@ -112,3 +114,41 @@ def test_a_budget_that_was_spent_before_resuming_is_an_error_and_no_weights_pass
     with pytest.raises(ConfigError, match=r"kl_budget_nats: expected at least .* step 5"):
         start(out, settings=drifting(kl_budget_nats=drift[4] / 2), resume=True)
     assert torch.equal(weights(out), kept)
+
+
+def test_the_best_checkpoint_inside_the_budget_is_there_when_a_run_goes_back(tmp_path, drift):
+    # By the held-out prompts step 5 is inside the budget and the best; by the training prompts of
+    # the next iteration it is outside. So the run goes back to step 4, when the best was step 2.
+    class MilderOnHeldOut(RandomWalk):
+        def step_distributions(self, trajectory, steps):
+            if trajectory.prompts[0] not in held_out:
+                return super().step_distributions(trajectory, steps)
+            shift = self.shift.data.clone()
+            self.shift.data.mul_(0.1)
+            found = super().step_distributions(trajectory, steps)
+            self.shift.data.copy_(shift)
+            return found
+
+    class Scripted:
+        scores = iter([0.0, 1.0, 5.0, 0.0, 0.0, 9.0, 0.0, 0.0])
+
+        def score(self, *, prompts, samples):
+            return torch.full((len(prompts),), next(self.scores))
+
+    settings = drifting(
+        kl_budget_nats=(drift[4] + drift[5]) / 2,
+        held_out={"every": 1, "images_per_prompt": 2, "patience": None},
+        keep_checkpoints=1,
+    )
+    held_out = load_prompts(settings.prompts).held_out
+    out = tmp_path / "run"
+    result = train.run(
+        settings,
+        reward=Brightness(),
+        held_out_reward=Scripted(),
+        out=out,
+        policy=MilderOnHeldOut(num_steps=3),
+    )
+    assert (result.end, result.step) == ("kl budget", 4)
+    assert read_marker(out, "best") == 2
+    assert result.checkpoint == out / "step-000002"
