@@ -20,7 +20,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from imgalign.errors import InputError
-from imgalign.files import UNFINISHED, reporting_full_disk, write_atomically
+from imgalign.files import UNFINISHED, lock_folder, reporting_full_disk, write_atomically
 from imgalign.generate import Generated
 
 NUMBERED = re.compile(r"(\d{5,})-\d+\.png")
@@ -67,14 +67,8 @@ def write_png(image: Image.Image, path: Path) -> None:
 
     StorageFullError when no space is left.
     """
-    unfinished = path.with_name(f"{UNFINISHED}{path.name}")
     with reporting_full_disk(path, "saving the image"):
-        try:
-            unfinished.write_bytes(png(image))
-            unfinished.replace(path)
-        except OSError:
-            unfinished.unlink(missing_ok=True)
-            raise
+        write_atomically(path, png(image))
 
 
 def check_folder(path: Path) -> None:
@@ -100,9 +94,23 @@ def save_images(images: Iterable[Generated], folder: Path) -> Iterator[Path]:
     """Write each image as `<number>-<seed>.png` with its provenance beside it, and give its path.
 
     Numbers go on after those already in the folder, so that nothing is overwritten. What is there
-    under such a name is whole, and has its provenance. StorageFullError when no space is left.
+    under such a name is whole, and has its provenance. The folder is held meanwhile: two that count
+    on would take each other's numbers. StorageFullError when no space is left.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with lock_folder(folder, doing="saving images"):
+        remove_half_written(folder)
+        yield from numbered_images(images, folder)
+
+
+def remove_half_written(folder: Path) -> None:
+    """Remove what a kill left of an image or its provenance; no file of another kind."""
+    for path in folder.glob(f"{UNFINISHED}*"):
+        if NUMBERED.fullmatch(path.with_suffix(".png").name.removeprefix(UNFINISHED)):
+            path.unlink()
+
+
+def numbered_images(images: Iterable[Generated], folder: Path) -> Iterator[Path]:
+    """Write each image under the next number."""
     taken = (NUMBERED.fullmatch(path.name) for path in folder.iterdir())
     number = 1 + max((int(match[1]) for match in taken if match), default=-1)
     for image in images:

@@ -6,6 +6,8 @@ anything else is a bug and keeps its traceback.
 
 import io
 import logging
+import os
+import re
 import sys
 from collections.abc import Sequence
 from errno import EDQUOT, EFBIG, ENOSPC
@@ -14,7 +16,9 @@ from typing import TextIO
 import typer
 
 from imgalign.environment import calm_threads
-from imgalign.errors import ImgalignError
+from imgalign.errors import ImgalignError, InputError
+
+HOME = re.compile(r"(--[a-z-]+=)(~(?:/.*)?)")
 
 
 def run_program(app: typer.Typer, name: str, arguments: Sequence[str] | None = None) -> int:
@@ -22,8 +26,8 @@ def run_program(app: typer.Typer, name: str, arguments: Sequence[str] | None = N
     escape_what_cannot_be_printed()
     show_log()
     calm_threads()
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
+        arguments = as_meant(sys.argv[1:] if arguments is None else arguments)
         code = app(arguments or ["--help"], prog_name=name, standalone_mode=False)
     except (ImgalignError, typer.TyperException) as error:
         print(f"error: {_one_line(error, name)}", file=sys.stderr)  # noqa: T201
@@ -34,6 +38,24 @@ def run_program(app: typer.Typer, name: str, arguments: Sequence[str] | None = N
     except KeyboardInterrupt:
         return 130
     return code if isinstance(code, int) else 0
+
+
+def as_meant(arguments: Sequence[str]) -> list[str]:
+    """Arguments as text, with the home folder in `--out=~/x`, which shells leave as it is.
+
+    InputError for bytes that are no UTF-8: no settings file, database or report could hold them.
+    """
+    for argument in arguments:
+        try:
+            argument.encode("utf-8")
+        except UnicodeEncodeError:
+            raise InputError(
+                f"argument {argument!r}: expected text in utf-8; rename the file that it names"
+            ) from None
+    return [
+        match[1] + os.path.expanduser(match[2]) if (match := HOME.fullmatch(argument)) else argument
+        for argument in arguments
+    ]
 
 
 def escape_what_cannot_be_printed() -> None:

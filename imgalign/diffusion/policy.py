@@ -39,9 +39,9 @@ class PolicyConfig(Config):
     """Denoising steps per image; the last adds no noise, and nothing is learned from it. Ten are
     enough to learn from (arXiv:2505.05470); generate with as many as you like afterwards."""
 
-    eta: Annotated[float, Field(gt=0, le=1)] = 1.0
+    eta: Annotated[float, Field(ge=1e-3, le=1)] = 1.0
     """Noise of the sampler: 1 is DDPM's. Near 0, steps are nearly deterministic and hard to
-    explore from."""
+    explore from; below 0.001 their density is beyond float32."""
 
     guidance_scale: Annotated[float, Field(ge=1)] = 1.0
     """Classifier-free guidance; 1 is off. Off, a step costs half and the ratio is less noisy; the

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from imgalign.config import Config, Seed
+from imgalign.config import Config, PathText, Seed
 from imgalign.environment import DType
 from imgalign.train.prompts import EVALUATION_SEEDS
 
@@ -20,7 +20,7 @@ class EvaluateConfig(Config):
     """What it is compared with: another adapter, such as that of the round before. Null is the
     pretrained model alone."""
 
-    model: str | None = None
+    model: PathText | None = None
     """The model under both: "storybook", a folder in diffusers' layout, or a hub name. Null is what
     the run was trained on, or storybook for an adapter from elsewhere."""
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from imgalign.algorithms.ppo import PPOConfig
-from imgalign.config import Config, Seed
+from imgalign.config import Config, PathText, Seed
 from imgalign.diffusion.attention import Attention
 from imgalign.diffusion.policy import PolicyConfig
 from imgalign.environment import TrainingDType
@@ -28,10 +28,10 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 class RewardConfig(Config):
     """Which reward models; the command line loads them."""
 
-    path: str | None = None
+    path: PathText | None = None
     """Folder written by `imgalign reward train`, or the name of a known reward model."""
 
-    held_out: str | None = None
+    held_out: PathText | None = None
     """Another one for the held-out reward, so that stopping does not trust the one that is
     optimised. Null uses the same."""
 
@@ -85,7 +85,7 @@ class SamplesConfig(Config):
 class TrainConfig(Config):
     """A whole training run."""
 
-    model: str = "storybook"
+    model: PathText = "storybook"
     """The shipped model, a folder in diffusers' layout, or a name on the Hugging Face hub."""
 
     device: str = "auto"

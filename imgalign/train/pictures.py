@@ -13,7 +13,7 @@ from torch import Tensor
 
 from imgalign.checkpoint import how_to_resume
 from imgalign.diffusion.policy import DiffusionPolicy
-from imgalign.files import reporting_full_disk
+from imgalign.files import reporting_full_disk, write_atomically
 from imgalign.policy import Policy
 
 Painter: TypeAlias = Callable[[Sequence[str], Sequence[int]], Tensor]
@@ -61,6 +61,4 @@ def save_grid(images: Float[Tensor, "n 3 h w"], path: Path, *, columns: int) -> 
     run = path.parent.parent
     with reporting_full_disk(run, f"writing {path.name}", advice=how_to_resume):
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".tmp")
-        unfinished.write_bytes(buffer.getvalue())
-        unfinished.replace(path)
+        write_atomically(path, buffer.getvalue())

@@ -112,13 +112,13 @@ def read_prompts(path: Path) -> tuple[str, ...]:
                 f"{path}, line {number}: expected text, got the control character {control!r}"
             )
     comments = sum(line.startswith("#") for line in lines)
-    if comments:
-        log.info("%s: %s left out; a prompt may begin with \\#", path, counted(comments))
     asked = (line.removeprefix("\\") if line.startswith("\\#") else line for line in lines)
     kept = zip(lines, asked, strict=True)
     prompts = tuple(dict.fromkeys(each for line, each in kept if line and line[0] != "#"))
     if not prompts:
         raise InputError(f"{path}: expected at least one prompt, one per line, got none")
+    if comments:
+        log.info("%s: %s left out; a prompt may begin with \\#", path, counted(comments))
     return prompts
 
 

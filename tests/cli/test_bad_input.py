@@ -221,3 +221,25 @@ def test_a_store_is_made_and_said_where_nothing_was_named_or_where_asked_for(tmp
     assert (tmp_path / "other.db").is_file()
     assert (tmp_path / "pictures").is_dir()
     assert len(said) == 2
+
+
+def test_an_argument_that_is_not_utf_8_is_one_line(one_line):
+    line = one_line("generate", "--prompt", "a cat", "--out", "caf\udce9")
+    assert line == (
+        r"error: argument 'caf\udce9': expected text in utf-8; rename the file that it names"
+    )
+
+
+def test_a_tilde_after_an_equals_sign_is_the_home_folder(one_line, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "afile").touch()
+    found = one_line("generate", "--prompt", "a cat", "--out=~/afile")
+    assert found.startswith(f"error: {tmp_path / 'home' / 'afile'}: expected a folder")
+    line = one_line("train", "storybook_ppo", "reward.path=~/nowhere")
+    assert str(tmp_path / "home" / "nowhere") in line
+
+
+def test_noise_below_what_float32_can_hold_is_refused(one_line):
+    line = one_line("train", "storybook_ppo", "reward.path=storybook", "policy.eta=1e-300")
+    assert "policy.eta: expected a number greater than or equal to 0.001, got 1e-300" in line

@@ -2,7 +2,7 @@
 
 import errno
 import json
-from pathlib import Path
+import os
 
 import pytest
 from PIL import Image
@@ -23,12 +23,14 @@ def generated(seed: int) -> Generated:
 def full_disk(monkeypatch):
     """A disk that takes the first half of what is written."""
 
-    def write_half(path: Path, data: bytes) -> None:
-        with path.open("wb") as file:
-            file.write(data[: len(data) // 2])
+    fsync = os.fsync
+
+    def full(descriptor: int) -> None:
+        os.truncate(descriptor, os.fstat(descriptor).st_size // 2)
+        fsync(descriptor)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    return lambda: monkeypatch.setattr(Path, "write_bytes", write_half)
+    return lambda: monkeypatch.setattr(os, "fsync", full)
 
 
 def test_numbers_go_on_after_those_in_the_folder_whatever_else_is_there(tmp_path):
@@ -37,6 +39,23 @@ def test_numbers_go_on_after_those_in_the_folder_whatever_else_is_there(tmp_path
     saved = list(save_images([generated(5), generated(6)], tmp_path))
     assert [path.name for path in saved] == ["00042-5.png", "00043-6.png"]
     assert json.loads((tmp_path / "00043-6.json").read_text())["seed"] == 6
+
+
+def test_two_that_save_images_in_one_folder_do_not_take_each_others_numbers(tmp_path):
+    images = save_images([generated(5), generated(6)], tmp_path)
+    next(images)
+    with pytest.raises(InputError, match="another process is saving images here"):
+        next(save_images([generated(7)], tmp_path))
+    assert [path.name for path in images] == ["00001-6.png"]
+    assert [path.name for path in save_images([generated(7)], tmp_path)] == ["00002-7.png"]
+
+
+def test_what_a_kill_left_half_written_goes_and_other_files_stay(tmp_path):
+    for name in (".tmp-00000-5.png", ".tmp-00000-5.json", ".tmp-mine.png", ".tmp-notes"):
+        (tmp_path / name).touch()
+    list(save_images([generated(5)], tmp_path))
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"00000-5.png", "00000-5.json", ".tmp-mine.png", ".tmp-notes"}
 
 
 def test_a_full_disk_leaves_no_half_picture_and_says_what_to_do(tmp_path, full_disk):
