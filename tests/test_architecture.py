@@ -231,6 +231,16 @@ def test_tensors_are_loaded_without_running_code(module):
                 assert options.get("weights_only") == "True", f"{module}:{node.lineno}"
 
 
+def test_half_precision_is_decided_in_one_place():
+    """Elsewhere autocast may only be switched off, so nothing runs in emulated bfloat16."""
+    for module in SOURCES:
+        for node in ast.walk(tree(module)):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("autocast"):
+                options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+                allowed = module == "imgalign.environment" or options.get("enabled") == "False"
+                assert allowed, f"{module}:{node.lineno}: use environment.computing_in"
+
+
 @EACH_MODULE
 def test_shapes_stay_checkable_at_run_time(module):
     text = SOURCES[module].read_text(encoding="utf-8")
