@@ -183,6 +183,7 @@ class ImageGenerator:
                 eta=eta,
                 width=width,
                 height=height,
+                dtype=str(self.family.dtype).removeprefix("torch."),
             )
             for prompt, seed in zip(prompts, seeds, strict=True)
         ]

@@ -38,6 +38,8 @@ class Provenance:
     adapter: str | None = None
     adapter_hash: str | None = None
     negative_prompt: str = ""
+    dtype: str = "float32"
+    """In which the network computed."""
     imgalign_version: str = __version__
     created_at: datetime = field(default_factory=utc_now)
 

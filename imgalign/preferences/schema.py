@@ -95,6 +95,7 @@ provenances = Table(
     Column("eta", Float(53), nullable=False),
     Column("width", Integer, nullable=False),
     Column("height", Integer, nullable=False),
+    Column("dtype", Text, nullable=False, server_default="float32"),
     Column("imgalign_version", Text, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     UniqueConstraint("image_id", "digest"),

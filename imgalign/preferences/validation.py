@@ -86,7 +86,7 @@ def _moment(what: str, value: object) -> datetime:
 
 def provenance(value: Provenance) -> None:
     """Texts and numbers that fit their columns, and a moment with a time zone."""
-    for what in ("model", "prompt", "scheduler", "imgalign_version", "negative_prompt"):
+    for what in ("model", "prompt", "scheduler", "imgalign_version", "negative_prompt", "dtype"):
         text(f"provenance.{what}", getattr(value, what))
     text("provenance.adapter", value.adapter)
     text("provenance.adapter_hash", value.adapter_hash)

@@ -1,6 +1,7 @@
 import hashlib
 import shutil
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from imgalign.checkpoint import ADAPTER, find_adapter
 from imgalign.config import dump_config
 from imgalign.diffusion.denoising import Denoiser
 from imgalign.diffusion.policy import DiffusionPolicy, PolicyConfig
+from imgalign.environment import DType
 from imgalign.errors import CheckpointError, InputError
 from imgalign.generate import ImageGenerator, generate, model_under, run_of
 from imgalign.train.config import TrainConfig
@@ -87,9 +89,7 @@ def test_a_seed_starts_from_the_noise_that_the_policy_starts_from(generator, tin
 
 def test_provenance_names_everything_that_made_the_image(tiny_pipeline_folder, adapter):
     model = str(tiny_pipeline_folder)
-    (image,) = generate(
-        model, adapter, ["a boat"], seeds=[9], steps=3, eta=0.5, device="cpu", dtype="float32"
-    )
+    (image,) = generate(model, adapter, ["a boat"], seeds=[9], steps=3, eta=0.5, device="cpu")
     provenance = image.provenance
     digest = hashlib.sha256((adapter / "pytorch_lora_weights.safetensors").read_bytes())
     assert provenance.model == model
@@ -108,7 +108,7 @@ def test_provenance_names_everything_that_made_the_image(tiny_pipeline_folder, a
         guidance_scale=provenance.guidance_scale,
         eta=provenance.eta,
         device="cpu",
-        dtype="float32",
+        dtype=cast(DType, provenance.dtype),
     )
     assert again.image.tobytes() == image.image.tobytes()
 
