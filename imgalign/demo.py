@@ -218,7 +218,7 @@ def go(
 
     training = f"train {RECIPE} reward.path={folder}/reward --out {folder}/run"
     say(4, "Align the model", training, before=done >= 4)
-    reward = load(out / "reward")
+    reward = load(out / "reward", device="auto")
     if done < 4:
         align(out, reward, seed=seed, overrides=overrides, shuffled=shuffled, console=console)
         journal.write(4)

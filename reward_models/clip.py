@@ -29,12 +29,12 @@ from imgalign.files import (
     sync_tree,
     unfinished_folder,
 )
+from imgalign.preferences.fit_report import REPORT_FILE
 from reward_models.clip_models import load_towers, rebuild_towers
 from reward_models.contract import (
     CONTRACT_FILE,
     GOLDEN_FOLDER,
     PLOT_FILE,
-    REPORT_FILE,
     TOKENIZER_FOLDER,
     WEIGHTS_FILE,
     Contract,
@@ -302,9 +302,9 @@ def reserve_target(folder: Path) -> Iterator[None]:
     What a killed process left unfinished beside it is recovered or removed first. InputError where
     nothing can be saved as `folder`, or where another process is about to.
     """
-    check_target(folder)
     with ExitStack() as stack:
         try:
+            check_target(folder)
             stack.enter_context(lock_name(folder, doing="writing"))
         except OSError as error:
             raise InputError(

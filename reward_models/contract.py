@@ -27,7 +27,6 @@ WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FOLDER = "tokenizer"
 TOKENIZER_FILE = "tokenizer.json"
 GOLDEN_FOLDER = "golden"
-REPORT_FILE = "report.json"
 PLOT_FILE = "reliability.png"
 GOLDEN_TOLERANCE = 1e-3
 """Largest drift of a golden score, in standard deviations of the training scores."""

@@ -17,8 +17,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from imgalign.preferences.accuracy import Floats
 from imgalign.preferences.records import Ranking, pairs, ranks
-from reward_models.measures import Floats
 from reward_models.towers import Towers
 
 ImageLoader: TypeAlias = Callable[[str], Tensor]

@@ -18,7 +18,9 @@ from torch import Tensor
 
 from imgalign.errors import CheckpointError, InputError, StoreError
 from imgalign.policy import RewardModel
+from imgalign.preferences.accuracy import accuracy_gain, calibration, pair_accuracy
 from imgalign.preferences.agreement import annotator_ceiling, pair_agreement
+from imgalign.preferences.fit_report import Ceiling, Counts, Evaluation, Spread
 from imgalign.preferences.records import Ranking, tied_pairs
 from imgalign.preferences.splits import three_way_split
 from reward_models.clip import ClipReward
@@ -26,14 +28,6 @@ from reward_models.clip_models import load_towers
 from reward_models.contract import HeldOut
 from reward_models.data import ImageLoader, pair_margins
 from reward_models.images import read_image
-from reward_models.measures import (
-    Accuracy,
-    Calibration,
-    Gain,
-    accuracy_gain,
-    calibration,
-    pair_accuracy,
-)
 
 CHANCE = 0.5
 BOOTSTRAP_SEED = 0
@@ -44,112 +38,9 @@ NAMED = 5
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ceiling:
-    """What a reward could reach on these labels. Example: 0.73, "one annotator with the majority
-    of the others, 412 pairs".
-    """
-
-    value: float
-    meaning: str
-
-
 Truth: TypeAlias = Callable[[Ranking], Sequence[float]]
 """What the candidates of a ranking are truly worth, in their order; known where people are
 simulated."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Counts:
-    """What became of the rankings that were handed in."""
-
-    ranked: int
-    all_bad: int
-    """Left out: says nothing about an order."""
-    skipped: int
-    """Left out: no judgement."""
-    unreadable: int = 0
-    """Left out: an image of theirs is lost or damaged. Not among `ranked`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spread:
-    """How scores are distributed over images."""
-
-    mean: float
-    std: float
-    quantiles: tuple[float, float, float, float, float]
-    """Lowest, quarter, median, three quarters, highest."""
-    within_prompt_std: float
-    """Root mean square over rankings of the standard deviation among their candidates: what a
-    policy can gain for a given prompt."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluation:
-    """What `evaluate` found; `lines()` says it to a person."""
-
-    accuracy: Accuracy
-    baseline: Accuracy | None
-    """Zero-shot CLIP on the same pairs."""
-    gain: Gain | None
-    """Accuracy beyond zero-shot CLIP."""
-    chance: float
-    ceiling: Ceiling | None
-    """What annotators reach themselves when they foretell each other."""
-    share_of_ceiling: float | None
-    """Accuracy divided by the ceiling."""
-    num_rankings: int
-    num_tied_pairs: int
-    """Left out of the accuracy."""
-    calibration: Calibration | None
-    """None for a reward whose scores were never related to probabilities."""
-    scores: Spread
-    truth: Ceiling | None = None
-    """What knowing exactly what is wanted would reach; of simulated people only."""
-    share_of_truth: float | None = None
-    """Accuracy divided by that."""
-    baseline_missing: str | None = None
-    """Why a fitted reward stands without zero-shot CLIP."""
-
-    def lines(self) -> list[str]:
-        """The evaluation as text, one fact per line."""
-        own = self.accuracy
-        lines = [
-            f"held-out pair accuracy {_share(own.micro)} on {own.num_pairs} pairs of "
-            f"{own.num_prompts} prompts, 95 % interval {_interval(own.wilson)}"
-            + (f", by prompt {_interval(own.by_prompt)}" if own.by_prompt else ""),
-            f"  mean over prompts    {_share(own.macro)}",
-            f"  chance               {_share(self.chance)}",
-        ]
-        if self.baseline and self.gain:
-            interval = f" ({_interval(self.gain.by_prompt)})" if self.gain.by_prompt else ""
-            lines.append(
-                f"  zero-shot CLIP       {_share(self.baseline.micro)}, "
-                f"so {100 * self.gain.value:+.1f} points{interval}"
-            )
-        elif self.baseline_missing:
-            lines.append(f"  zero-shot CLIP       unknown: {self.baseline_missing}")
-        if self.ceiling:
-            share = self.share_of_ceiling
-            reached = "" if share is None else f", of which {_share(share)} is reached"
-            lines.append(
-                f"  annotators' ceiling  {_share(self.ceiling.value)}{reached} "
-                f"({self.ceiling.meaning})"
-            )
-        else:
-            lines.append("  annotators' ceiling  unknown: no pair was judged by two annotators")
-        if self.truth and self.share_of_truth is not None:
-            lines.append(
-                f"  knowing the truth    {_share(self.truth.value)}, of which "
-                f"{_share(self.share_of_truth)} is reached ({self.truth.meaning})"
-            )
-        if self.calibration:
-            lines.append(
-                f"calibration error {100 * self.calibration.ece:.1f} points, "
-                f"log loss {self.calibration.log_loss:.3f} nats (a coin: 0.693)"
-            )
-        return lines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,7 +132,7 @@ def measured_ceiling(rankings: Sequence[Ranking]) -> Ceiling | None:
 def nearest_ceiling(tested: Sequence[Ranking], everything: Sequence[Ranking]) -> Ceiling | None:
     """The annotators' ceiling on the pairs that a reward is tested on.
 
-    Where no two judged the same of these, that on all pairs; None where there is none either.
+    On all pairs if no two annotators judged the same of these; None without any overlap.
     """
     own = measured_ceiling(tested)
     if own is not None:
@@ -423,11 +314,3 @@ def score_images(reward: RewardModel, pairs: Iterable[tuple[str, Tensor]]) -> li
             samples = torch.stack([image for _, image in batch])
             scores += reward.score(prompts=[p for p, _ in batch], samples=samples).tolist()
     return scores
-
-
-def _share(value: float) -> str:
-    return f"{100 * value:.1f} %"
-
-
-def _interval(interval: tuple[float, float]) -> str:
-    return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"

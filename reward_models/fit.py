@@ -5,7 +5,7 @@ many candidates it has, where pairs would let a ranking of nine outvote thirty-s
 not rankings, are split into training, validation and test: the first moves weights, the second
 stops, chooses a seed and calibrates, the third is for the report only.
 
-Left out: the descent itself (training.py) and the metrics (measures.py, evaluate.py).
+Left out: the descent itself (training.py) and the metrics (evaluate.py, preferences/accuracy.py).
 """
 
 import json
@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ from torch import Tensor
 
 from imgalign.environment import choose_device
 from imgalign.errors import ConfigError, InputError
+from imgalign.preferences.accuracy import calibration, fit_log_odds, outcomes
+from imgalign.preferences.fit_report import Ceiling, Counts, FitReport, SeedResult
 from imgalign.preferences.records import Ranking, pairs
 from imgalign.preferences.splits import three_way_split
 from reward_models.clip import ClipReward, reserve_target
@@ -35,8 +38,6 @@ from reward_models.data import (
     pair_margins,
 )
 from reward_models.evaluate import (
-    Ceiling,
-    Counts,
     Truth,
     evaluate_scores,
     judged,
@@ -46,8 +47,7 @@ from reward_models.evaluate import (
     true_ceiling,
 )
 from reward_models.head import PreferenceHead, zero_shot_head
-from reward_models.measures import calibration, fit_log_odds, outcomes
-from reward_models.report import FitReport, SeedResult
+from reward_models.report import save_report
 from reward_models.towers import Towers
 from reward_models.training import (
     EVALUATION_BATCH,
@@ -112,7 +112,7 @@ def fit(
             golden=[(prompt, images(image)) for prompt, image in golden],
             data_hash=report.data_hash,
             metrics=report.metrics(),
-            beside=report.save,
+            beside=partial(save_report, report),
         )
     return report
 
@@ -248,7 +248,9 @@ def _report(
             for attempt, own in learned.attempts
         ),
         chosen_seed=best.seed,
-        losses=tuple(best.losses),
+        losses=tuple(
+            (None if math.isnan(train) else train, validation) for train, validation in best.losses
+        ),
         data_hash=data_hash(_line(ranking) for ranking in ordered),
         settings=config.model_dump(mode="json"),
         seconds=time.monotonic() - started,

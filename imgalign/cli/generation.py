@@ -76,7 +76,7 @@ def evaluate(
     # Values of overrides are YAML, and any JSON text is.
     path = f"aligned={json.dumps(str(aligned))}"
     settings = load_config(EvaluateConfig, config, [path, *(overrides or ())])
-    proxy = None if reward is None else reward_models.load(reward)
+    proxy = None if reward is None else reward_models.load(reward, device=settings.device)
     evaluation = evaluate(
         settings,
         out=out,

@@ -51,8 +51,10 @@ def train(
     held_out = settings.reward.held_out
     result = run(
         settings,
-        reward=reward_models.load(settings.reward.path),
-        held_out_reward=None if held_out is None else reward_models.load(held_out),
+        reward=reward_models.load(settings.reward.path, device=settings.device),
+        held_out_reward=(
+            None if held_out is None else reward_models.load(held_out, device=settings.device)
+        ),
         out=out,
         resume=resume,
     )

@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from imgalign.evaluate.comparison import FormResult, Overoptimisation, Pair, WinRate
-from imgalign.report.record import Calibration, Test
+from imgalign.preferences.accuracy import Calibration
+from imgalign.preferences.fit_report import Evaluation
 from imgalign.statistics import Estimate
 
 INK, MUTED, LINE, ALIGNED, BASE, HELD_OUT, LIMIT = (f"#00000{digit}" for digit in range(1, 8))
@@ -278,13 +279,13 @@ def forest(
     ruled(axes, axis="x")
 
 
-def accuracies(test: Test) -> str:
+def accuracies(test: Evaluation) -> str:
     """Accuracy of a reward between chance and the annotators' ceiling."""
     own, zero_shot = test.accuracy, test.baseline
     rows = [("chance", Estimate(value=test.chance), MUTED)]
     if zero_shot:
         rows.append(("CLIP, unfitted", bounded(zero_shot.micro, zero_shot.by_prompt), BASE))
-    rows.append(("this reward", bounded(own.micro, own.by_prompt or own.wilson), ALIGNED))
+    rows.append(("this reward", bounded(own.micro, own.by_prompt), ALIGNED))
     if test.ceiling:
         rows.append(("annotators", Estimate(value=test.ceiling.value), INK))
     if test.truth:

@@ -4,94 +4,23 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
 
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from imgalign.config import load_config
 from imgalign.errors import InputError
 from imgalign.evaluate import FILE, FOLDER, Evaluation, load_evaluation
 from imgalign.evaluate.pictures import load_pictures
-from imgalign.files import read_json
 from imgalign.metrics import RunStatus, Value, read_metrics, read_status
+from imgalign.preferences.fit_report import REPORT_FILE, FitReport, read_fit_report
 from imgalign.train.config import TrainConfig
 from imgalign.train.folder import CONFIG, METRICS
 
-REWARD_REPORT = "report.json"
 GRID = re.compile(r"step-(\d{6,12})\.png")
 LARGEST = 1e300
 """No number of a run is near it; plots of larger ones overflow."""
 LAST_STEP = 2**53
 """Steps above it are damage: plots cannot tell them apart."""
-
-
-class _Read(BaseModel):
-    """Part of a file that others write; keys that are not needed here are passed over."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
-
-
-class Accuracy(_Read):
-    """Share of held-out pairs that a reward orders as the annotator did."""
-
-    micro: float
-    num_pairs: int
-    num_prompts: int
-    wilson: tuple[float, float]
-    by_prompt: tuple[float, float] | None = None
-
-
-class Bin(_Read):
-    """Pairs that were predicted with similar confidence."""
-
-    confidence: float
-    accuracy: float
-    num_pairs: PositiveInt
-
-
-class Calibration(_Read):
-    """Whether predicted probabilities come true."""
-
-    ece: float
-    bins: Annotated[tuple[Bin, ...], Field(min_length=1)]
-
-
-class Ceiling(_Read):
-    """What a reward could reach."""
-
-    value: float
-    meaning: str
-
-
-class Test(_Read):
-    """How good a reward is on prompts it never saw."""
-
-    accuracy: Accuracy
-    baseline: Accuracy | None = None
-    chance: float
-    ceiling: Ceiling | None = None
-    share_of_ceiling: float | None = None
-    truth: Ceiling | None = None
-    share_of_truth: float | None = None
-    calibration: Calibration | None = None
-
-
-class Counts(_Read):
-    """What became of the rankings."""
-
-    ranked: int
-    all_bad: int
-    skipped: int
-
-
-class RewardFit(_Read):
-    """The report that `imgalign reward train` leaves beside its weights."""
-
-    test: Test
-    counts: Counts
-    num_prompts: dict[str, int]
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +34,7 @@ class RunRecord:
     status: RunStatus | None
     grids: Sequence[tuple[int, Path]]
     """Step and file of each sample grid, oldest first."""
-    reward: RewardFit | None
+    reward: FitReport | None
     reward_folder: Path | None
     evaluation: Evaluation | None
     base: Sequence[Image.Image] = field(default=())
@@ -154,8 +83,8 @@ def read_run(
     if evaluation is not None and found is None:
         raise InputError(f"{evaluation}: no {FILE} here; give the folder of an evaluation")
     rewarded = reward or reward_folder(settings)
-    if reward is not None and not (reward / REWARD_REPORT).is_file():
-        raise InputError(f"{reward}: no {REWARD_REPORT} here; give the folder of a reward model")
+    if reward is not None and not (reward / REPORT_FILE).is_file():
+        raise InputError(f"{reward}: no {REPORT_FILE} here; give the folder of a reward model")
     count, columns = (len(found.pairs), found.images_per_prompt) if found else (0, 1)
     pictures = place / found.pictures if found else place
     return RunRecord(
@@ -165,7 +94,7 @@ def read_run(
         metrics=read_metrics(folder / METRICS),
         status=read_status(folder),
         grids=sample_grids(folder),
-        reward=None if rewarded is None else read_reward(rewarded),
+        reward=None if rewarded is None else read_fit_report(rewarded),
         reward_folder=rewarded,
         evaluation=found,
         base=load_pictures(pictures, "base", count=count, columns=columns),
@@ -176,21 +105,7 @@ def read_run(
 def reward_folder(settings: TrainConfig) -> Path | None:
     """Where the reward that was maximised is, if it is one that was fitted here."""
     path = settings.reward.path
-    return Path(path) if path and (Path(path) / REWARD_REPORT).is_file() else None
-
-
-def read_reward(folder: Path) -> RewardFit:
-    """The report of a fit."""
-    path = folder / REWARD_REPORT
-    try:
-        return RewardFit.model_validate(read_json(path))
-    except ValidationError as error:
-        where = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise InputError(
-            f"{path}: not the report of a reward fit (at {where or 'the start'}); fit again"
-        ) from None
-    except ValueError as error:
-        raise InputError(f"{path}: damaged ({error}); fit again") from None
+    return Path(path) if path and (Path(path) / REPORT_FILE).is_file() else None
 
 
 def sample_grids(folder: Path) -> list[tuple[int, Path]]:

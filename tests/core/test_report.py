@@ -4,7 +4,7 @@ import json
 import re
 import shlex
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -21,6 +21,9 @@ from imgalign.evaluate.comparison import Change
 from imgalign.evaluate.evaluation import Diversity, Drift
 from imgalign.generate import Generated
 from imgalign.metrics import MetricsWriter, RunStatus, write_status
+from imgalign.preferences.accuracy import Accuracy, Bin, Calibration, Gain
+from imgalign.preferences.fit_report import Ceiling, Counts, FitReport, Spread
+from imgalign.preferences.fit_report import Evaluation as FitEvaluation
 from imgalign.preferences.records import Provenance
 from imgalign.report import before_after, plots, write_report
 from imgalign.report.gallery import cells, evenly, losses
@@ -106,23 +109,42 @@ def make_steps(run: Path, steps: int = 4) -> None:
 
 
 def fitted_reward(folder: Path) -> Path:
-    """The part of a fit's report that this page reads."""
-    accuracy = {"num_pairs": 90, "num_prompts": 9, "wilson": [0.7, 0.9], "by_prompt": [0.68, 0.92]}
-    bins = [{"low": 0.5, "high": 0.6, "num_pairs": 90, "confidence": 0.55, "accuracy": 0.6}]
-    test = {
-        "accuracy": {"micro": 0.81, **accuracy},
-        "baseline": {"micro": 0.6, **accuracy},
-        "chance": 0.5,
-        "ceiling": {"value": 0.9, "meaning": "two <people> agree"},
-        "share_of_ceiling": 0.9,
-        "truth": {"value": 0.95, "meaning": "what they <truly> want"},
-        "share_of_truth": 0.85,
-        "calibration": {"ece": 0.05, "log_loss": 0.5, "bins": bins},
-    }
+    """What a fit leaves beside its weights, as far as a page reads it."""
+    accuracy = Accuracy(micro=0.81, macro=0.8, num_pairs=90, num_prompts=9, by_prompt=(0.68, 0.92))
+    bins = (Bin(low=0.5, high=0.6, num_pairs=90, confidence=0.55, accuracy=0.6),)
+    spread = Spread(mean=0.0, std=1.0, quantiles=(-2, -1, 0, 1, 2), within_prompt_std=0.9)
+    report = FitReport(
+        test=FitEvaluation(
+            accuracy=accuracy,
+            baseline=replace(accuracy, micro=0.6),
+            gain=Gain(value=0.21),
+            chance=0.5,
+            ceiling=Ceiling(value=0.9, meaning="two <people> agree"),
+            share_of_ceiling=0.9,
+            truth=Ceiling(value=0.95, meaning="what they <truly> want"),
+            share_of_truth=0.85,
+            num_rankings=12,
+            num_tied_pairs=0,
+            calibration=Calibration(ece=0.05, log_loss=0.5, bins=bins),
+            scores=spread,
+        ),
+        train_accuracy=0.9,
+        temperature=1.0,
+        ece_uncalibrated=0.1,
+        train_scores=spread,
+        log_tie=(),
+        counts=Counts(ranked=57, all_bad=2, skipped=1),
+        num_rankings={"train": 40, "validation": 8, "test": 9},
+        num_prompts={"train": 40, "validation": 10, "test": 9},
+        seeds=(),
+        chosen_seed=0,
+        losses=(),
+        data_hash="",
+        settings={},
+        seconds=9.0,
+    )
     folder.mkdir()
-    content = {"test": test, "counts": {"ranked": 57, "all_bad": 2, "skipped": 1}, "seconds": 9.0}
-    content |= {"num_prompts": {"train": 40, "validation": 10, "test": 9}}
-    (folder / "report.json").write_text(json.dumps(content))
+    (folder / "report.json").write_text(json.dumps(asdict(report)))
     return folder
 
 

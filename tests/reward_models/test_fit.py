@@ -12,13 +12,14 @@ from torch.testing import assert_close
 import reward_models
 from imgalign.errors import ConfigError, InputError, StoreError
 from imgalign.losses import plackett_luce_loss
+from imgalign.preferences.fit_report import Ceiling, read_fit_report
 from imgalign.preferences.records import Ranking, ranks, tie_groups
 from imgalign.preferences.splits import three_way_split
 from reward_models.clip import ClipReward
 from reward_models.clip_models import load_towers
 from reward_models.contract import read_contract
 from reward_models.data import encode, index_rankings
-from reward_models.evaluate import Ceiling, evaluate, score_files
+from reward_models.evaluate import evaluate, score_files
 from reward_models.fit import FitConfig, fit
 from reward_models.images import encode_image
 from reward_models.training import LOG_TIE_START, train_attempt, weighted_mean
@@ -92,6 +93,18 @@ def test_a_planted_preference_is_recovered_on_unseen_prompts(fitted):
     assert report.test.accuracy.by_prompt[0] > 0.75
     assert report.test.gain.by_prompt[0] > 0.1
     assert report.test.share_of_ceiling == report.test.accuracy.micro
+
+
+def test_the_saved_report_reads_back_equal(fitted):
+    out, report = fitted
+    assert read_fit_report(out) == report
+
+
+@pytest.mark.parametrize("text", ["", "[" * 10**6, "{}", "5", '{"test": 1}', "\xff"])
+def test_a_report_that_is_none_is_one_line(tmp_path, text):
+    (tmp_path / "report.json").write_text(text, encoding="latin-1")
+    with pytest.raises(InputError, match=r"report.json: not the report of a reward fit \("):
+        read_fit_report(tmp_path)
 
 
 def test_shuffled_labels_give_chance(world, config, tmp_path):

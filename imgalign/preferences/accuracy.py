@@ -1,24 +1,25 @@
-"""How good a reward is at telling which of two images is preferred: accuracy and calibration.
+"""How good a scorer is at telling which of two images is preferred: accuracy and calibration.
 
 Everything here works on the pairs of rankings: the score of the preferred image minus the score of
 the other. Pairs that the annotator called equal are left out. Pairs of one prompt are not
-independent, so intervals come twice: Wilson's, as if they were, and a bootstrap over prompts.
+independent, so intervals are those of `imgalign.statistics`, by prompt.
 
 Shapes: n = pairs. Margins are score differences; probabilities are of the annotator's choice.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field, PositiveInt
 
-from imgalign.preferences.agreement import wilson_interval
+from imgalign.statistics import Estimate, clustered_mean, clustered_rate
 
 Floats = npt.NDArray[np.float64]
 Interval = tuple[float, float]
 
-RESAMPLES = 2000
 NUM_BINS = 10
 
 
@@ -35,10 +36,8 @@ class Accuracy:
     """Mean over prompts of the accuracy within each."""
     num_pairs: int
     num_prompts: int
-    wilson: Interval
-    """95 % interval of `micro` as if pairs were independent: too narrow where prompts matter."""
-    by_prompt: Interval | None
-    """95 % interval of `micro` by bootstrap over prompts; None for a single prompt."""
+    by_prompt: Interval | None = None
+    """95 % interval of `micro` with prompts as clusters; None for a single prompt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +45,8 @@ class Gain:
     """Difference in micro accuracy to a baseline on the same pairs."""
 
     value: float
-    by_prompt: Interval | None
-    """95 % interval by bootstrap over prompts."""
+    by_prompt: Interval | None = None
+    """95 % interval with prompts as clusters; None for a single prompt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +55,7 @@ class Bin:
 
     low: float
     high: float
-    num_pairs: int
+    num_pairs: PositiveInt
     confidence: float
     """Mean predicted probability of the image that scores higher."""
     accuracy: float
@@ -71,55 +70,39 @@ class Calibration:
     """Expected calibration error: mean over pairs of |confidence - accuracy| of their bin."""
     log_loss: float
     """Mean negative log-probability of the annotator's choice, in nats; log 2 for a coin."""
-    bins: tuple[Bin, ...]
+    bins: Annotated[tuple[Bin, ...], Field(min_length=1)]
 
 
 def pair_accuracy(margins: Floats, prompts: Sequence[str], *, seed: int) -> Accuracy:
-    """Accuracy with both intervals; `prompts` names the prompt of each pair."""
+    """Accuracy with its interval; `prompts` names the prompt of each pair."""
     right = outcomes(margins)
-    rows = cluster_rows(prompts)
-    macro = float(np.mean([right[row].mean() for row in rows]))
+    within: dict[str, list[float]] = {}
+    for prompt, outcome in zip(prompts, right.tolist(), strict=True):
+        within.setdefault(prompt, []).append(outcome)
     return Accuracy(
         micro=float(right.mean()),
-        macro=macro,
+        macro=float(np.mean([np.mean(own) for own in within.values()])),
         num_pairs=len(right),
-        num_prompts=len(rows),
-        wilson=wilson_interval(float(right.sum()), len(right)),
-        by_prompt=clustered_interval(right, rows, seed=seed),
+        num_prompts=len(within),
+        by_prompt=_interval(clustered_rate(right, prompts, seed=seed)),
     )
 
 
 def accuracy_gain(margins: Floats, baseline: Floats, prompts: Sequence[str], *, seed: int) -> Gain:
     """How much more often than a baseline on the same pairs; both see the same resamples."""
-    difference = outcomes(margins) - outcomes(baseline)
-    interval = clustered_interval(difference, cluster_rows(prompts), seed=seed)
-    return Gain(value=float(difference.mean()), by_prompt=interval)
+    difference = clustered_mean(outcomes(margins) - outcomes(baseline), prompts, seed=seed)
+    return Gain(value=difference.value, by_prompt=_interval(difference))
+
+
+def _interval(estimate: Estimate) -> Interval | None:
+    if estimate.low is None or estimate.high is None:
+        return None
+    return estimate.low, estimate.high
 
 
 def outcomes(margins: Floats) -> Floats:
     """1 where the preferred image scores higher, 0 where lower, 1/2 where equal."""
     return (np.sign(margins) + 1) / 2
-
-
-def cluster_rows(names: Sequence[str]) -> list[npt.NDArray[np.int64]]:
-    """The rows of each name, in order of first appearance."""
-    index = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    labels = np.array([index[name] for name in names])
-    return [np.flatnonzero(labels == i) for i in range(len(index))]
-
-
-def clustered_interval(
-    values: Floats, rows: Sequence[npt.NDArray[np.int64]], *, seed: int
-) -> Interval | None:
-    """95 % percentile interval of a mean when whole clusters are drawn again with replacement."""
-    if len(rows) < 2:
-        return None
-    sums = np.array([values[row].sum() for row in rows])
-    sizes = np.array([len(row) for row in rows])
-    generator = np.random.default_rng(seed)
-    draws = generator.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=RESAMPLES)
-    low, high = np.quantile((draws @ sums) / (draws @ sizes), [0.025, 0.975])
-    return float(low), float(high)
 
 
 def fit_log_odds(margins: Floats) -> float:

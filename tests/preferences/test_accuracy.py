@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 
-from reward_models.measures import (
+from imgalign.preferences.accuracy import (
     accuracy_gain,
     calibration,
-    clustered_interval,
     fit_log_odds,
     pair_accuracy,
     sigmoid,
 )
+from imgalign.preferences.agreement import wilson_interval
+from imgalign.statistics import clustered_mean, clustered_rate
 
 
 def test_micro_counts_pairs_and_macro_counts_prompts():
@@ -37,7 +38,7 @@ def test_a_clustered_interval_is_wider_when_pairs_of_a_prompt_agree():
     apart = pair_accuracy(by_prompt, [str(i) for i in range(500)], seed=0)
     width = np.diff(together.by_prompt)[0] / np.diff(apart.by_prompt)[0]
     assert width == pytest.approx(math.sqrt(10), rel=0.15)  # 500 effective pairs become 50
-    assert apart.by_prompt == pytest.approx(apart.wilson, abs=0.01)
+    assert apart.by_prompt == pytest.approx(wilson_interval(500 * apart.micro, 500), abs=0.01)
 
 
 def test_a_clustered_interval_covers_the_truth_95_times_of_100():
@@ -46,9 +47,25 @@ def test_a_clustered_interval_covers_the_truth_95_times_of_100():
     for repeat in range(100):
         rates = generator.beta(7, 3, size=40)  # mean 0.7, pairs of a prompt alike
         values = (generator.random((40, 6)) < rates[:, None]).astype(float).ravel()
-        low, high = clustered_interval(values, list(np.arange(240).reshape(40, 6)), seed=repeat)
+        prompts = [str(number // 6) for number in range(240)]
+        low, high = pair_accuracy(2 * values - 1, prompts, seed=repeat).by_prompt
         hits += low <= 0.7 <= high
     assert hits / 100 == pytest.approx(0.95, abs=0.065)  # binomial, three standard errors
+
+
+def test_intervals_are_those_of_every_other_number_of_imgalign():
+    generator = np.random.default_rng(2)
+    margins, other = generator.normal(size=60), generator.normal(size=60)
+    prompts = [str(number % 7) for number in range(60)]
+    rate = clustered_rate((margins > 0).astype(float), prompts, seed=3)
+    assert pair_accuracy(margins, prompts, seed=3).by_prompt == (rate.low, rate.high)
+    gain = clustered_mean((margins > 0).astype(float) - (other > 0), prompts, seed=3)
+    assert accuracy_gain(margins, other, prompts, seed=3).by_prompt == (gain.low, gain.high)
+
+
+def test_a_few_prompts_without_a_mistake_are_no_certainty():
+    low, high = pair_accuracy(np.ones(30), list("abcdefghij") * 3, seed=0).by_prompt
+    assert (low, high) == pytest.approx((10 / (10 + 1.959964**2), 1.0))
 
 
 def test_the_gain_over_a_baseline_is_the_difference_of_accuracies():
