@@ -10,11 +10,12 @@ Overrides = Annotated[
 ]
 FirstSeed = Annotated[int, typer.Option(min=0, help="Of the first image; the next has one more.")]
 Model = Annotated[
-    str, typer.Option(help='"storybook", a folder in diffusers\' layout, or a hub name.')
+    str,
+    typer.Option(help='"storybook", a folder in diffusers\' layout, a file, or a hub name.'),
 ]
 ModelUnder = Annotated[
     str | None,
-    typer.Option(help="storybook, a folder or a hub name; if not given, that of the run."),
+    typer.Option(help="storybook, a folder, a file or a hub name; if not given, that of the run."),
 ]
 Taste = Literal["cosy", "dreamy", "graphic"]
 Adapter = Annotated[

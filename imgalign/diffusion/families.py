@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from imgalign.diffusion.adapters import LORA_FILE, fit, read_lora
 from imgalign.diffusion.model_folder import load_folder
 from imgalign.diffusion.schedulers import MODEL, SCHEDULERS, build_scheduler, check_levels, name_of
+from imgalign.diffusion.single_file import load_file
 from imgalign.diffusion.transitions import Schedule, ddim_schedule
 from imgalign.environment import computing_in
 from imgalign.errors import CheckpointError, InputError
@@ -62,6 +63,9 @@ class StableDiffusion:
 
     load = staticmethod(load_folder)
     """Read a folder of this family."""
+
+    load_file = staticmethod(load_file)
+    """Read a checkpoint of one file."""
 
     def __init__(self, pipeline: StableDiffusionPipeline) -> None:
         self.pipeline = pipeline

@@ -24,6 +24,8 @@ from imgalign.errors import InputError
 
 STORYBOOK = Path(__file__).parents[1] / "storybook" / "assets" / "pipeline"
 ADAPTER = "imgalign"
+ORIGINAL = "StableDiffusionPipeline"
+"""What a checkpoint of one file is read as; it holds no name."""
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -34,7 +36,7 @@ def load_pipeline(
     dtype: torch.dtype = torch.float32,
     attention: Attention = "sdpa",
 ) -> Pipeline:
-    """The pipeline of "storybook", a local folder, or a hub id such as "owner/name".
+    """The pipeline of "storybook", a local folder or file, or a hub id such as "owner/name".
 
     Its denoising network is in `dtype`, text encoder and autoencoder are in float32.
 
@@ -44,8 +46,12 @@ def load_pipeline(
     source, family = find_model(model)
     kind = FAMILIES[family]
     with quiet():
-        folder = Path(source) if Path(source).is_dir() else _fetch_model(model, kind)
-        pipeline = kind.load(folder, dtype)
+        pipeline: Pipeline
+        if Path(source).is_file():
+            pipeline = kind.load_file(Path(source), dtype)
+        else:
+            folder = Path(source) if Path(source).is_dir() else _fetch_model(model, kind)
+            pipeline = kind.load(folder, dtype)
     pipeline.set_progress_bar_config(disable=True)  # type: ignore[no-untyped-call]
     pipeline.to(device)
     if attention == "xformers":
@@ -63,6 +69,8 @@ def find_model(model: str) -> tuple[str, str]:
     if folder.is_dir():
         source = str(folder)
         index = _read_index(model, folder)
+    elif folder.is_file():
+        return str(folder), ORIGINAL
     elif model == "storybook":
         raise InputError("model: the storybook model is not part of this installation; reinstall")
     elif HUB_ID.fullmatch(model):
@@ -70,8 +78,8 @@ def find_model(model: str) -> tuple[str, str]:
         index = _fetch_index(model)
     else:
         raise InputError(
-            f"model: expected 'storybook', a folder or a hub id like 'owner/name', got {model!r},"
-            " which is no folder here"
+            "model: expected 'storybook', a folder, a file or a hub id like 'owner/name',"
+            f" got {model!r}, which is no folder here"
         )
     name = str(index.get("_class_name"))
     if name not in FAMILIES:

@@ -1,0 +1,163 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from imgalign.diffusion.loading import load_pipeline
+from imgalign.diffusion.single_file import clip_tokenizer
+from imgalign.errors import InputError
+from imgalign.generate import ImageGenerator
+
+WIDTHS = (32, 64, 64, 64)
+PROMPTS, SEEDS = ["a photo of a cat", "two boats"], [5, 6]
+
+
+@pytest.fixture(scope="module")
+def first_version() -> StableDiffusionPipeline:
+    """Version 1 as published, of smaller widths and with random weights."""
+    attending = ("CrossAttnDownBlock2D",) * 3
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        unet = UNet2DConditionModel(
+            sample_size=64,
+            block_out_channels=WIDTHS,
+            down_block_types=(*attending, "DownBlock2D"),
+            cross_attention_dim=64,
+        )
+        vae = AutoencoderKL(
+            block_out_channels=(32,) * 4,
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            layers_per_block=2,
+        )
+        encoder = CLIPTextModel(
+            CLIPTextConfig(
+                hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=1
+            )
+        )
+    return StableDiffusionPipeline(
+        unet=unet,
+        vae=vae,
+        text_encoder=encoder,
+        tokenizer=clip_tokenizer(pad="<|endoftext|>"),
+        scheduler=DDIMScheduler(
+            beta_schedule="scaled_linear",
+            beta_start=0.00085,
+            beta_end=0.012,
+            clip_sample=False,
+            set_alpha_to_one=False,
+            steps_offset=1,
+        ),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def original(pipeline: StableDiffusionPipeline) -> dict[str, Tensor]:
+    """A pipeline's weights under the names that the first release gave them."""
+    moved = {"mid_block.attentions.0.": "middle_block.1."}
+    for level in range(4):
+        for each in range(2):
+            down, place = f"down_blocks.{level}.", 3 * level + each + 1
+            moved[f"{down}resnets.{each}."] = f"input_blocks.{place}.0."
+            moved[f"{down}attentions.{each}."] = f"input_blocks.{place}.1."
+        for each in range(3):
+            up, place = f"up_blocks.{level}.", 3 * level + each
+            moved[f"{up}resnets.{each}."] = f"output_blocks.{place}.0."
+            moved[f"{up}attentions.{each}."] = f"output_blocks.{place}.1."
+        moved[f"down_blocks.{level}.downsamplers.0.conv."] = f"input_blocks.{3 * level + 3}.0.op."
+        last = 1 if level == 0 else 2
+        moved[f"up_blocks.{level}.upsamplers.0."] = f"output_blocks.{3 * level + 2}.{last}."
+    moved |= {f"mid_block.resnets.{each}.": f"middle_block.{2 * each}." for each in range(2)}
+    moved |= {
+        "time_embedding.linear_1.": "time_embed.0.",
+        "time_embedding.linear_2.": "time_embed.2.",
+    }
+    moved |= {"conv_norm_out.": "out.0.", "conv_out.": "out.2.", "conv_in.": "input_blocks.0.0."}
+    inner = {"norm1.": "in_layers.0.", "conv1.": "in_layers.2.", "norm2.": "out_layers.0."}
+    inner |= {"conv2.": "out_layers.3.", "time_emb_proj.": "emb_layers.1."}
+    inner |= {"conv_shortcut.": "skip_connection."}
+    weights = {}
+    for name, weight in pipeline.unet.state_dict().items():
+        changes = moved if "resnets" not in name else moved | inner
+        weights["model.diffusion_model." + renamed(name, changes)] = weight
+    moved = {"mid_block.attentions.0.": "mid.attn_1.", "conv_shortcut.": "nin_shortcut."}
+    for level in range(4):
+        for each in range(3):
+            moved[f"down_blocks.{level}.resnets.{each}."] = f"down.{level}.block.{each}."
+            moved[f"up_blocks.{level}.resnets.{each}."] = f"up.{3 - level}.block.{each}."
+        moved[f"down_blocks.{level}.downsamplers.0."] = f"down.{level}.downsample."
+        moved[f"up_blocks.{level}.upsamplers.0."] = f"up.{3 - level}.upsample."
+    moved |= {f"mid_block.resnets.{each}.": f"mid.block_{each + 1}." for each in range(2)}
+    moved |= {"conv_norm_out.": "norm_out.", "group_norm.": "norm.", "to_out.0.": "proj_out."}
+    moved |= {"to_q.": "q.", "to_k.": "k.", "to_v.": "v."}
+    for name, weight in pipeline.vae.state_dict().items():
+        if "attentions" in name and weight.ndim == 2:  # convolutions of one pixel then
+            weight = weight[:, :, None, None]
+        weights["first_stage_model." + renamed(name, moved)] = weight
+    for name, weight in pipeline.text_encoder.state_dict().items():
+        weights["cond_stage_model.transformer.text_model." + name] = weight
+    return {name: weight.clone().contiguous() for name, weight in weights.items()}
+
+
+def renamed(name: str, changes: dict[str, str]) -> str:
+    for old, new in changes.items():
+        name = name.replace(old, new)
+    return name
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        load_pipeline(str(path), device=torch.device("cpu"))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_checkpoint_of_one_file_draws_what_its_pipeline_draws(first_version, tmp_path):
+    path = tmp_path / "dreams_v1.safetensors"
+    save_file(original(first_version), path)
+    made = ImageGenerator(str(path), device="cpu", dtype="float32").generate(
+        PROMPTS, seeds=SEEDS, steps=2, guidance_scale=3.0, width=64, height=64
+    )
+    first_version.set_progress_bar_config(disable=True)
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in SEEDS]
+    expected = first_version(
+        PROMPTS,
+        generator=generators,
+        num_inference_steps=2,
+        guidance_scale=3.0,
+        width=64,
+        height=64,
+    ).images
+    for image, other in zip(made, expected, strict=True):
+        assert np.array_equal(np.asarray(image.image), np.asarray(other))
+
+
+def test_the_tokenizer_is_the_one_of_clip():
+    tokenizer = clip_tokenizer(pad="!")
+    tokens = tokenizer("A photo of a  cat", padding="max_length").input_ids
+    # As published with the model: begin, five words, end, and padding to 77.
+    assert tokens == [49406, 320, 1125, 539, 320, 2368, 49407] + [0] * 70
+    assert len(tokenizer) == 49408
+
+
+def test_a_file_that_is_no_whole_checkpoint_is_refused(first_version, tmp_path):
+    path = tmp_path / "model.safetensors"
+    weights = original(first_version)
+    lost = "model.diffusion_model.middle_block.0.in_layers.2.weight"
+    save_file({name: weight for name, weight in weights.items() if name != lost}, path)
+    assert "it lacks weights" in refusal(path)
+    save_file({name: each for name, each in weights.items() if "first_stage" not in name}, path)
+    assert "without autoencoder" in refusal(path)
+    save_file({"conditioner.embedders.0.x": torch.ones(2)}, path)
+    assert "SDXL" in refusal(path)
+    path.write_bytes(b"torn")
+    assert "cannot be read" in refusal(path)
+    (tmp_path / "model.ckpt").write_bytes(b"\x80\x02}q\x00.")
+    assert "pickles are never read" in refusal(tmp_path / "model.ckpt")
