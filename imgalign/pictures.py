@@ -17,12 +17,14 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from imgalign.errors import InputError
 from imgalign.files import UNFINISHED, lock_folder, reporting_full_disk, write_atomically
 from imgalign.generate import Generated
 
+MADE_BY = ("Software", "imgalign")
 NUMBERED = re.compile(r"(\d{5,})-\d+\.png")
 BROKEN = (
     OSError,
@@ -65,10 +67,15 @@ def read_picture(path: Path, *, cure: str) -> Image.Image:
 def write_png(image: Image.Image, path: Path) -> None:
     """Write a PNG file whole or not at all: what was there before stays until then.
 
-    StorageFullError when no space is left.
+    Its text says that imgalign made it, by which `check_png` knows it. StorageFullError when no
+    space is left.
     """
+    made_by = PngInfo()
+    made_by.add_text(*MADE_BY)
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", pnginfo=made_by)
     with reporting_full_disk(path, "saving the image"):
-        write_atomically(path, png(image))
+        write_atomically(path, buffer.getvalue())
 
 
 def check_folder(path: Path) -> None:
@@ -81,13 +88,20 @@ def check_folder(path: Path) -> None:
 
 
 def check_png(path: Path) -> None:
-    """Make sure that a PNG file can be written there; InputError if not."""
+    """Make sure that a PNG file can be written there, and replaces none of somebody else's.
+
+    InputError if not.
+    """
     if path.suffix.lower() != ".png":
         raise InputError(f"{path}: expected the name of a PNG file, such as {path.stem}.png")
     if path.is_dir():
         raise InputError(f"{path}: expected a file, got a folder; choose another name")
     if not path.parent.is_dir():
         raise InputError(f"{path.parent}: no such folder; make it, or choose another")
+    if path.exists():
+        with path.open("rb") as file:
+            if "\0".join(MADE_BY).encode() not in file.read(1024):
+                raise InputError(f"{path}: was not made by imgalign; choose another name")
 
 
 def save_images(images: Iterable[Generated], folder: Path) -> Iterator[Path]:

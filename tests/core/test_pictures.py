@@ -10,7 +10,7 @@ from provenances import provenance
 
 from imgalign.errors import InputError, StorageFullError
 from imgalign.generate import Generated
-from imgalign.pictures import check_folder, png, read_picture, save_images, write_png
+from imgalign.pictures import check_folder, check_png, png, read_picture, save_images, write_png
 
 RED = Image.new("RGB", (8, 8), "red")
 
@@ -72,10 +72,22 @@ def test_a_full_disk_leaves_no_half_picture_and_says_what_to_do(tmp_path, full_d
 def test_a_picture_that_cannot_be_replaced_stays(tmp_path, full_disk):
     path = tmp_path / "x.png"
     write_png(RED, path)
+    before = path.read_bytes()
     full_disk()
     with pytest.raises(StorageFullError):
         write_png(Image.new("RGB", (8, 8), "blue"), path)
-    assert path.read_bytes() == png(RED)
+    assert path.read_bytes() == before
+
+
+def test_a_picture_replaces_one_of_imgaligns_and_nobody_elses(tmp_path):
+    path = tmp_path / "x.png"
+    check_png(path)
+    write_png(RED, path)
+    check_png(path)
+    assert read_picture(path, cure="").tobytes() == RED.tobytes()
+    RED.save(path)
+    with pytest.raises(InputError, match=r"x.png: was not made by imgalign"):
+        check_png(path)
 
 
 @pytest.mark.parametrize("content", [png(RED)[:50], b"", b"text"])
