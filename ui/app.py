@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import re
+import secrets
 import threading
 import warnings
 from collections.abc import Callable
@@ -111,6 +112,8 @@ class Studio:
     store: Store
     runs: Runs
     shelf: Shelf
+    server: str
+    """A name for this process that no other has."""
 
 
 def build_app(settings: Settings, store: Store) -> fastapi.FastAPI:
@@ -125,9 +128,9 @@ def build_app(settings: Settings, store: Store) -> fastapi.FastAPI:
     )
     routes.add_error_handlers(app)
     routes.add_rank_routes(app, store, project=settings.project)
-    studio = Studio(store, Runs(settings.runs), Shelf())
+    studio = Studio(store, Runs(settings.runs), Shelf(), secrets.token_urlsafe(9))
     if settings.has_studio:
-        routes.add_studio_routes(app, studio.runs, studio.shelf)
+        routes.add_studio_routes(app, studio.runs, studio.shelf, server=studio.server)
     for name in settings.served[1:]:
         app.add_api_route(f"/{name}/", _to_page(name), include_in_schema=False)
     # Outside a running event loop gradio makes loops of its own and never closes them.
@@ -173,7 +176,7 @@ async def _mount(app: fastapi.FastAPI, settings: Settings, studio: Studio) -> No
             mcp_server=False,
             theme=theme(),
             css=asset("app.css"),
-            head=asset("head.html"),
+            head=_head(settings, studio),
         )
 
 
@@ -228,6 +231,14 @@ def _listen(host: str, port: int) -> socket:
         raise InputError(
             f"{host}:{port}: cannot listen there ({reason}); choose another port or host"
         ) from error
+
+
+def _head(settings: Settings, studio: Studio) -> str:
+    head = asset("head.html")
+    if settings.has_studio:
+        head += f'<meta name="imgalign-server" content="{studio.server}">\n'
+        head += f"<script>{asset('alive.js')}</script>\n"
+    return head
 
 
 def _blocks(settings: Settings, studio: Studio) -> gr.Blocks:

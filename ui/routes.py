@@ -46,8 +46,15 @@ def add_rank_routes(app: fastapi.FastAPI, store: Store, *, project: str) -> None
         return Response(png, media_type="image/png", headers=PRIVATE)
 
 
-def add_studio_routes(app: fastapi.FastAPI, runs: Runs, shelf: Shelf) -> None:
-    """Pictures of the Train and Generate pages. No file is opened by a path that was sent."""
+def add_studio_routes(app: fastapi.FastAPI, runs: Runs, shelf: Shelf, *, server: str) -> None:
+    """Pictures of the Train and Generate pages. No file is opened by a path that was sent.
+
+    `server` names this process: a page that another one made must be loaded again.
+    """
+
+    @app.get("/api/alive")
+    def alive() -> dict[str, str]:
+        return {"server": server}
 
     @app.get("/api/runs/{name}/samples/{file}")
     def sample(name: str, file: str) -> Response:

@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -115,24 +116,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture
-def address(store: Store, tmp_path: Path) -> Iterator[str]:
-    """The app on this test's store, served from a thread."""
-    port = free_port()
-    model = tmp_path / "model"
-    settings = Settings(
-        port=port,
-        images=tmp_path / "images",
-        runs=tmp_path / "runs",
-        model=str(model) if model.exists() else "storybook",
-    )
+@contextmanager
+def served(settings: Settings, store: Store) -> Iterator[str]:
+    """The address of an app on this store, served from a thread."""
     servers: list[uvicorn.Server] = []
 
     def serve() -> None:
         # Built here: playwright keeps an event loop running in the main thread.
-        config = uvicorn.Config(
-            build_app(settings, store), host="127.0.0.1", port=port, log_level="error"
-        )
+        app = build_app(settings, store)
+        config = uvicorn.Config(app, host="127.0.0.1", port=settings.port, log_level="error")
         config.timeout_graceful_shutdown = 1
         servers.append(uvicorn.Server(config))
         servers[0].run()
@@ -142,9 +134,28 @@ def address(store: Store, tmp_path: Path) -> Iterator[str]:
     while not (servers and servers[0].started):
         assert thread.is_alive()
         time.sleep(0.02)
-    yield f"http://127.0.0.1:{port}"
+    yield f"http://127.0.0.1:{settings.port}"
     servers[0].should_exit = True
     thread.join(20)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """An app on this test's folder, at a port that is free."""
+    model = tmp_path / "model"
+    return Settings(
+        port=free_port(),
+        images=tmp_path / "images",
+        runs=tmp_path / "runs",
+        model=str(model) if model.exists() else "storybook",
+    )
+
+
+@pytest.fixture
+def address(store: Store, settings: Settings) -> Iterator[str]:
+    """The app on this test's store, served from a thread."""
+    with served(settings, store) as address:
+        yield address
 
 
 class AppProcess:

@@ -1,5 +1,7 @@
 import io
 import json
+import math
+import shutil
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from provenances import provenance
 from imgalign.diffusion.loading import load_pipeline
 from imgalign.diffusion.policy import DiffusionPolicy, PolicyConfig
 from imgalign.environment import choose_device
-from imgalign.errors import InputError
+from imgalign.errors import ImgalignError, InputError
 from imgalign.generate import generate as generate_images
 from ui.pages import generate
 from ui.runs import Runs
@@ -33,6 +35,7 @@ def run_folder(tiny_pipeline_folder, tmp_path_factory):
     policy.save(step)
     (runs / "tiny" / "config.yaml").write_text(f"model: {tiny_pipeline_folder}\n")
     (runs / "tiny" / "best.json").write_text('{"checkpoint": "step-000010"}')
+    (runs / "tiny" / "metrics.jsonl").write_text('{"step": 10}\n')
     status = {"state": "finished", "pid": 1, "step": 10, "total": 10}
     (runs / "tiny" / "status.json").write_text(json.dumps(status))
     return runs
@@ -109,7 +112,17 @@ def test_a_checkpoint_that_is_gone_or_outside_is_refused(run_folder, tiny_pipeli
         (("", "a fox", -1, 4, 20, 1.0), "first seed"),
         (("", "a fox", 0, 0, 20, 1.0), "pictures each"),
         (("", "a fox", 0, None, 20, 1.0), "fill in"),
-        (("x", "a fox", 0, 200, 20, 1.0), "at most 128"),
+        (("x", "a fox", 0, 100, 20, 1.0), "at most 128"),
+        (("x", "a fox", 0, 200, 20, 1.0), "pictures each"),
+        (("", "a fox", 2.0**64, 1, 20, 1.0), "first seed"),
+        (("", "a fox", 2**53 - 1, 4, 20, 1.0), "first seed"),
+        (("", "a fox", math.inf, 4, 20, 1.0), "first seed"),
+        (("", "a fox", math.nan, 4, 20, 1.0), "first seed"),
+        (("", "a fox", 0.5, 4, 20, 1.0), "first seed"),
+        (("", "a fox", 0, 4, 0, 1.0), "steps"),
+        (("", "a fox", 0, 4, 10**9, 1.0), "steps"),
+        (("", "a fox", 0, 4, 20, math.nan), "guidance"),
+        (("", "a fox", 0, 4, 20, 0.5), "guidance"),
     ],
 )
 def test_a_form_that_cannot_be_made_says_what_to_change(form, message):
@@ -220,3 +233,28 @@ def test_the_shelf_drops_the_oldest_when_it_is_full():
     first, second = (shelved(shelf, n, seed=n) for n in range(2))
     assert not shelf.has(first)
     assert shelf.has(second)
+
+
+@pytest.mark.parametrize("people", [None, 0, 1.5, 10**6, math.nan])
+def test_a_number_of_people_that_cannot_be_is_refused(store, people):
+    shelf = Shelf()
+    value = shown_value(shelf, [(1, 2)])
+    with pytest.raises(InputError, match="people per item"):
+        generate.send(store, shelf, value, how=generate.PAIRS, overlap=people)
+    assert queued(store) == []
+
+
+def test_a_damaged_run_leaves_the_checkpoints_of_others(run_folder, tmp_path):
+    shutil.copytree(run_folder, tmp_path / "runs")
+    shutil.copytree(run_folder / "tiny", tmp_path / "runs" / "my run")
+    shutil.copytree(run_folder / "tiny", tmp_path / "runs" / "bad")
+    (tmp_path / "runs" / "bad" / "status.json").write_text("{")
+    offered = [value for _, value in generate.checkpoints(Runs(tmp_path / "runs"), "storybook")]
+    assert sorted(offered) == ["", "my run/step-000010", "tiny/step-000010"]
+
+
+def test_a_run_whose_settings_are_damaged_is_not_drawn_with_another_model(run_folder, tmp_path):
+    shutil.copytree(run_folder, tmp_path / "runs")
+    (tmp_path / "runs" / "tiny" / "config.yaml").write_text("model: [")
+    with pytest.raises(ImgalignError, match=r"config\.yaml"):
+        make(tmp_path / "runs", "storybook", Shelf())

@@ -8,8 +8,9 @@ from ui.theme import asset
 
 pytestmark = [
     pytest.mark.browser,
-    # gradio counts its own calls with a pandas option that pandas is about to drop
+    # gradio counts its own calls with options of pandas that pandas is about to drop
     pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting' is deprecated"),
+    pytest.mark.filterwarnings("ignore:The copy keyword is deprecated"),
 ]
 
 

@@ -13,8 +13,9 @@ from imgalign.storybook.tokenizer import build_tokenizer
 
 pytestmark = [
     pytest.mark.browser,
-    # gradio counts its own calls with a pandas option that pandas is about to drop
+    # gradio counts its own calls with options of pandas that pandas is about to drop
     pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting' is deprecated"),
+    pytest.mark.filterwarnings("ignore:The copy keyword is deprecated"),
 ]
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, no_type_check
 
 import gradio as gr
-import yaml
 
 from imgalign.errors import ImgalignError, InputError
 from imgalign.preferences.store import Store
@@ -23,6 +22,11 @@ if TYPE_CHECKING:
 
 BASE_ONLY = ""
 MOST_PICTURES = 128
+MOST_STEPS = 200
+MOST_GUIDANCE = 20.0
+MOST_PEOPLE = 50
+LARGEST_SEED = 2**53
+"""From there on a browser's numbers are no longer exact."""
 EXAMPLES = (
     "a brown rabbit beside a red mushroom in the snow",
     "a pink butterfly above a yellow flower by day",
@@ -89,11 +93,10 @@ def wish(
         raise InputError("prompts: write at least one, or pick an example")
     if first_seed is None or count is None or steps is None or guidance is None:
         raise InputError("numbers: fill in pictures, first seed, steps and guidance")
-    start, number = int(first_seed), int(count)
-    if number < 1:
-        raise InputError(f"pictures each: expected 1 or more, got {number}")
-    if start < 0:
-        raise InputError(f"first seed: expected 0 or more, got {start}")
+    number = _whole("pictures each", count, least=1, below=MOST_PICTURES + 1)
+    start = _whole("first seed", first_seed, least=0, below=LARGEST_SEED - number)
+    if not 1 <= guidance <= MOST_GUIDANCE:
+        raise InputError(f"guidance: expected 1 (off) to {MOST_GUIDANCE:g}, got {guidance:g}")
     pictures = len(lines) * number * (2 if adapter else 1)
     if pictures > MOST_PICTURES:
         raise InputError(f"{pictures} pictures: expected at most {MOST_PICTURES} at a time")
@@ -101,7 +104,7 @@ def wish(
         adapter=adapter,
         prompts=lines,
         seeds=tuple(range(start, start + number)),
-        steps=int(steps),
+        steps=_whole("steps", steps, least=1, below=MOST_STEPS + 1),
         guidance_scale=float(guidance),
     )
 
@@ -115,7 +118,7 @@ def generate(
     """
     base, adapter = model, None
     if wanted.adapter:
-        base, adapter = _resolve(runs, wanted.adapter, model)
+        base, adapter = _resolve(runs, wanted.adapter)
     groups: list[dict[str, Any]] = [
         {
             "prompt": prompt,
@@ -163,7 +166,7 @@ def send(
     value: dict[str, Any] | None,
     *,
     how: str,
-    overlap: int,
+    overlap: float | None,
     project: str = "default",
 ) -> int:
     """Store the pictures with how they were made, queue items to rank, and say how many.
@@ -171,6 +174,7 @@ def send(
     `how` is PAIRS (one item per seed) or TOGETHER (items of about GROUP candidates). A picture
     that came out the same twice is shown once; what leaves nothing to choose from is left out.
     """
+    people = _whole("people per item", overlap, least=1, below=MOST_PEOPLE + 1)
     if not value or not value["groups"]:
         raise InputError("nothing to send: generate pictures first")
     if how == PAIRS and not value["has_aligned"]:
@@ -186,7 +190,7 @@ def send(
     for prompt, kept in items:
         image_ids = list(dict.fromkeys(store.add_image(k.png, k.provenance) for k in kept))
         if len(image_ids) >= 2:
-            store.add_item(prompt, image_ids, source=source, project=project, overlap=overlap)
+            store.add_item(prompt, image_ids, source=source, project=project, overlap=people)
             queued += 1
     return queued
 
@@ -227,9 +231,9 @@ def build(
                 count = _number("Pictures each", 4, 1, 12, "count")
                 first_seed = _number("First seed", 1, 0, None, "first-seed")
             with gr.Row(elem_classes="numbers"):
-                steps = _number("Steps", 20, 1, 200, "steps")
+                steps = _number("Steps", 20, 1, MOST_STEPS, "steps")
                 guidance = gr.Number(
-                    1.0, label="Guidance", minimum=1, maximum=20, step=0.5, min_width=80
+                    1.0, label="Guidance", minimum=1, maximum=MOST_GUIDANCE, step=0.5, min_width=80
                 )
             start = gr.Button("Generate", variant="primary", elem_id="generate-button")
             cancel = gr.Button("Stop", visible=False)
@@ -252,7 +256,12 @@ def build(
                     elem_id="how",
                 )
                 overlap = gr.Number(
-                    value=1, precision=0, minimum=1, maximum=50, label="People per item", scale=1
+                    value=1,
+                    precision=0,
+                    minimum=1,
+                    maximum=MOST_PEOPLE,
+                    label="People per item",
+                    scale=1,
                 )
                 go = gr.Button("Send to ranking", elem_id="send-button", scale=1)
 
@@ -281,10 +290,8 @@ def build(
         stopped = {**value, "failed": "Stopped."} if value else None
         return stopped, gr.Button(visible=True), gr.Button(visible=False)
 
-    def send_all(value: Any, how: str, people: float) -> None:
-        count = shown(
-            lambda: send(store, shelf, value, how=how, overlap=int(people), project=project)
-        )
+    def send_all(value: Any, how: str, people: float | None) -> None:
+        count = shown(lambda: send(store, shelf, value, how=how, overlap=people, project=project))
         gr.Info(f"{count} item{'s' * (count != 1)} queued on the Rank page")
 
     def add_idea(written: str, event: gr.EventData) -> str:
@@ -337,15 +344,21 @@ def _candidates(seeds: Sequence[dict[str, Any]], how: str) -> list[list[str]]:
     return groups
 
 
-def _resolve(runs: Runs, value: str, model: str) -> tuple[str, Path]:
+def _whole(name: str, value: float | None, *, least: int, below: int) -> int:
+    """A number of the form; InputError unless it is a whole one in the range."""
+    if value is None or not (least <= value < below and value == int(value)):
+        raise InputError(
+            f"{name}: expected a whole number from {least} to {below - 1}, got {value}"
+        )
+    return int(value)
+
+
+def _resolve(runs: Runs, value: str) -> tuple[str, Path]:
     """The base model and the adapter folder of "run/step-000040"."""
+    from imgalign.generate import model_under
+
     name, _, step = value.partition("/")
     if step not in runs.run(name).adapters:
         raise InputError(f"{value}: no such checkpoint any more; choose another")
-    folder = runs.path(name)
-    try:
-        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-        base = config.get("model", model)
-    except (OSError, yaml.YAMLError, AttributeError):
-        base = model
-    return str(base), folder / step
+    adapter = runs.path(name) / step
+    return model_under(adapter), adapter
