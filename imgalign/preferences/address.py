@@ -12,6 +12,7 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from imgalign.errors import InputError
+from imgalign.preferences import validation
 
 DEFAULT_URL = "sqlite:///imgalign.db"
 URL_VARIABLE = "IMGALIGN_DATABASE"
@@ -33,11 +34,13 @@ def chosen(url: str | None) -> str:
 
 def of_file(path: Path) -> str:
     """The URL of a SQLite file, whatever characters its name has."""
+    validation.text("database", str(path))
     return f"sqlite:///{quote(str(path))}"
 
 
 def parse(url: str) -> URL:
     """A URL whose driver is installed, with an absolute path on SQLite; InputError otherwise."""
+    validation.text("database", url)
     try:
         parsed = make_url(url.replace("?", "%3F") if url.startswith("sqlite") else url)
         dialect = parsed.get_dialect()

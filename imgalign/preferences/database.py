@@ -20,16 +20,18 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, select, text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, OperationalError
 from sqlalchemy.pool import NullPool
 
 from imgalign import __version__
-from imgalign.errors import ImgalignError, StorageFullError, StoreError
+from imgalign.errors import ImgalignError, InputError, StorageFullError, StoreError
 from imgalign.preferences import address, schema
 
 MIGRATIONS = Path(__file__).with_name("migrations")
 # Any constant: it only keeps two processes from creating the same schema at once.
 MIGRATION_LOCK = 0x1336A119
+# PostgreSQL's "insufficient privilege" and "read-only transaction", as on a standby server.
+NOT_ALLOWED = ("42501", "25006")
 MISSING = "check the name, or let `imgalign candidates --create` make one"
 
 
@@ -127,6 +129,10 @@ class Database:
             if readable is None:
                 raise
             raise readable from error
+        except UnicodeEncodeError as error:  # a name from a command line or page that is not UTF-8
+            raise InputError(
+                f"{self.name}: expected text in UTF-8, got {error.object!r:.80}"
+            ) from error
 
 
 def _is_sqlite(url: URL) -> bool:
@@ -244,7 +250,8 @@ def _translate(
         said = said.replace(password, "***")
     code: Any = getattr(error.orig, "sqlite_errorcode", None)
     primary = code & 0xFF if isinstance(code, int) else None
-    if primary == sqlite3.SQLITE_FULL or getattr(error.orig, "sqlstate", None) == "53100":
+    state: Any = getattr(error.orig, "sqlstate", None)
+    if primary == sqlite3.SQLITE_FULL or state == "53100":
         return StorageFullError(
             f"{name}: disk full, this change was not saved; everything acknowledged before is safe"
         )
@@ -265,6 +272,8 @@ def _translate(
         )
     if primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
         return StoreError(f"{name}: cannot be written ({said}); check the folder's permissions")
-    if isinstance(error, OperationalError):
+    if state in NOT_ALLOWED:
+        return StoreError(f"{name}: {said}; use another user or server, or ask for the right")
+    if isinstance(error, (OperationalError, DataError)):
         return StoreError(f"{name}: {said}")
     return None

@@ -10,6 +10,7 @@ from pathlib import Path
 from sqlalchemy import Connection, delete, insert, select
 
 from imgalign.errors import StoreError
+from imgalign.preferences import validation
 from imgalign.preferences.database import Database
 from imgalign.preferences.images import ImageFolder
 from imgalign.preferences.schema import folders, images
@@ -27,6 +28,7 @@ def image_folder(database: Database, given: Path | None, *, create: bool = True)
     the database has images or without `create`.
     """
     given = None if given is None else given.expanduser().absolute()
+    validation.text("images folder", None if given is None else str(given))
     with database.read() as connection:
         recorded = _recorded(connection, database)
         some = connection.execute(select(images.c.image_id).limit(LOOKED_AT)).scalars().all()

@@ -8,7 +8,7 @@ import pytest
 from provenances import provenance
 from sqlalchemy import text
 
-from imgalign.errors import StoreError
+from imgalign.errors import InputError, StoreError
 from imgalign.preferences.store import Store
 
 Png = Callable[..., bytes]
@@ -74,6 +74,11 @@ def test_an_images_folder_that_was_moved_is_named_once(project: Path, tmp_path: 
     Store.open(project / "imgalign.db", images=tmp_path / "pictures").close()
     with Store.open(project / "imgalign.db", create=False) as store:
         assert store.images.root == tmp_path / "pictures"
+
+
+def test_an_images_folder_whose_name_no_database_can_keep_is_refused(tmp_path: Path):
+    with pytest.raises(InputError, match="images folder: contains characters"):
+        Store.open(tmp_path / "x.db", images=tmp_path / "caf\udce9")
 
 
 @pytest.fixture

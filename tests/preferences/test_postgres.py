@@ -4,6 +4,7 @@
 """
 
 import os
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,3 +60,20 @@ def test_another_machine_may_reach_the_images_by_another_path(url: str, tmp_path
     (tmp_path / "mounted elsewhere").rename(tmp_path / "here")
     with Store.open(url, create=False) as store:  # the first machine goes on as before
         assert store.images.root == tmp_path / "here"
+
+
+def test_a_user_who_may_only_read_reads_and_is_told(url: str, tmp_path: Path):
+    with Store.open(url, images=tmp_path / "images") as store:
+        store.add_annotator("ann")
+        reader = f"reader_{uuid.uuid4().hex}"
+        with store.database.write() as connection:
+            connection.execute(text(f"CREATE ROLE {reader} LOGIN"))
+            connection.execute(text(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {reader}"))
+        asked = make_url(url).set(username=reader).render_as_string(hide_password=False)
+        with Store.open(asked, create=False) as reading:
+            assert [annotator.name for annotator in reading.annotators()] == ["ann"]
+            with pytest.raises(StoreError, match=r"permission denied.*; use another user"):
+                reading.add_annotator("bob")
+        with store.database.write() as connection:
+            connection.execute(text(f"DROP OWNED BY {reader}"))
+            connection.execute(text(f"DROP ROLE {reader}"))

@@ -284,6 +284,29 @@ def test_a_judgement_is_found_by_its_key_however_many_came_after(store: Store, a
         store.judgement("bob", "key 0")
 
 
+@pytest.mark.parametrize("name", ["\ud800", "caf\udce9"])
+def test_a_name_that_is_not_utf_8_is_one_line_wherever_it_is_asked_for(
+    store: Store, add_items: Add, name: str
+):
+    add_items(1)
+    store.submit(judge(store.next_item("ann")))
+    for ask in (
+        lambda: store.next_item("ann", project=name),
+        lambda: store.next_item(name),
+        lambda: store.annotator(name),
+        lambda: store.counts("ann", project=name),
+        lambda: store.history("ann", project=name),
+        lambda: list(store.rankings(group=name)),
+        lambda: store.undo("ann", name),
+        lambda: store.image_for_token(name, "ann"),
+        lambda: Store.open(f"sqlite:///{name}.db"),
+        lambda: Store.open(f"sqlite:///{name}\0.db"),
+    ):
+        with pytest.raises((InputError, StoreError)) as raised:
+            ask()
+        assert "\n" not in str(raised.value)
+
+
 @pytest.mark.parametrize(
     "statement",
     [
