@@ -7,8 +7,6 @@ import io
 import json
 import os
 import re
-import struct
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -16,26 +14,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from imgalign.errors import InputError
 from imgalign.files import UNFINISHED, lock_folder, reporting_full_disk, write_atomically
 from imgalign.generate import Generated
+from imgalign.images import read_image_file
 
 MADE_BY = ("Software", "imgalign")
 NUMBERED = re.compile(r"(\d{5,})-\d+\.png")
-BROKEN = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
-"""What PIL raises for files that are not whole."""
 
 
 def png(image: Image.Image) -> bytes:
@@ -54,14 +43,9 @@ def as_tensor(image: Image.Image) -> Float[Tensor, "3 h w"]:
 def read_picture(path: Path, *, cure: str) -> Image.Image:
     """The pixels of an image file; InputError with the `cure` where they cannot be read."""
     try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such image; {cure}") from None
-    except UnidentifiedImageError:
-        raise InputError(f"{path}: not an image; {cure}") from None
-    except BROKEN as error:
-        raise InputError(f"{path}: not a whole image ({error}); {cure}") from None
+        return read_image_file(path)
+    except InputError as error:
+        raise InputError(f"{error}; {cure}") from None
 
 
 def write_png(image: Image.Image, path: Path) -> None:

@@ -106,7 +106,9 @@ def rank_queue(
 def look(store: Store, item: Item, annotator: Annotator) -> list[Impression]:
     """The annotator's impression of each candidate, in the order of the item."""
     shown = [store.image_for_token(token, annotator.name) for token in item.tokens]
-    pixels = torch.stack([as_tensor(read_picture(path, cure="restore the file")) for path in shown])
+    pixels = torch.stack(
+        [as_tensor(read_picture(path, cure="see `imgalign store check`")) for path in shown]
+    )
     worth = impressions(
         [item.prompt] * len(shown), pixels, group=annotator.group, verifier=default_verifier()
     )

@@ -114,7 +114,10 @@ def read_tokenizer(
         text = read_plain_file(path, limit=LARGEST_TOKENIZER).decode("utf-8")
         backend = Tokenizer.from_str(text)
     except InputError as error:
-        raise CheckpointError(f"{path}: {error}; copy the whole folder again") from None
+        raise CheckpointError(
+            f"{path}: {error}; it is the form of a tokenizer that is read, save_pretrained of "
+            "transformers writes it"
+        ) from None
     except Exception as error:  # tokenizers raises no class of its own
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{path}: tokenizer cannot be read ({reason})") from None

@@ -241,6 +241,17 @@ def test_half_precision_is_decided_in_one_place():
                 assert allowed, f"{module}:{node.lineno}: use environment.computing_in"
 
 
+def test_foreign_images_become_pixels_in_one_place():
+    """`Image.open` opens any format, by rules of its own; imgalign/images.py has the only ones."""
+    for module in SOURCES:
+        opened = [
+            node.lineno
+            for node in ast.walk(tree(module))
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Image.open")
+        ]
+        assert not opened, f"{module}:{opened}: use imgalign.images"
+
+
 @EACH_MODULE
 def test_shapes_stay_checkable_at_run_time(module):
     text = SOURCES[module].read_text(encoding="utf-8")

@@ -318,7 +318,7 @@ def test_what_is_no_run_or_damaged_is_one_clear_line(run, tmp_path):
     with pytest.raises(InputError, match="give the folder of an evaluation"):
         write_report(run, evaluation=tmp_path)
     next((run / FOLDER).glob("*/base.png")).write_bytes(b"not a picture")
-    with pytest.raises(InputError, match=r"base.png: not an image"):
+    with pytest.raises(InputError, match=r"base.png: expected a PNG, JPEG or WebP image"):
         write_report(run)
 
 
