@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,14 +21,49 @@ PROMPTS, SEEDS = ["a photo of a cat", "two boats"], [5, 6]
 @pytest.fixture(scope="module")
 def first_version() -> StableDiffusionPipeline:
     """Version 1 as published, of smaller widths and with random weights."""
+    text = CLIPTextConfig(
+        hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=1
+    )
+    return published(text, pad="<|endoftext|>", widths=WIDTHS, prediction_type="epsilon")
+
+
+@pytest.fixture(scope="module")
+def second_version() -> StableDiffusionPipeline:
+    """Version 2 as published, likewise."""
+    text = CLIPTextConfig(
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=23,
+        num_attention_heads=1,
+        hidden_act="gelu",
+    )
+    return published(
+        text,
+        pad="!",
+        widths=(64, 128, 128, 64),
+        prediction_type="v_prediction",
+        attention_head_dim=(1, 2, 2, 1),
+        use_linear_projection=True,
+    )
+
+
+def published(
+    text: CLIPTextConfig,
+    *,
+    pad: str,
+    widths: tuple[int, ...],
+    prediction_type: str,
+    **settings: Any,
+) -> StableDiffusionPipeline:
     attending = ("CrossAttnDownBlock2D",) * 3
     with torch.random.fork_rng():
         torch.manual_seed(0)
         unet = UNet2DConditionModel(
             sample_size=64,
-            block_out_channels=WIDTHS,
+            block_out_channels=widths,
             down_block_types=(*attending, "DownBlock2D"),
             cross_attention_dim=64,
+            **settings,
         )
         vae = AutoencoderKL(
             block_out_channels=(32,) * 4,
@@ -35,16 +71,12 @@ def first_version() -> StableDiffusionPipeline:
             up_block_types=("UpDecoderBlock2D",) * 4,
             layers_per_block=2,
         )
-        encoder = CLIPTextModel(
-            CLIPTextConfig(
-                hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=1
-            )
-        )
+        encoder = CLIPTextModel(text)
     return StableDiffusionPipeline(
         unet=unet,
         vae=vae,
         text_encoder=encoder,
-        tokenizer=clip_tokenizer(pad="<|endoftext|>"),
+        tokenizer=clip_tokenizer(pad=pad),
         scheduler=DDIMScheduler(
             beta_schedule="scaled_linear",
             beta_start=0.00085,
@@ -52,6 +84,7 @@ def first_version() -> StableDiffusionPipeline:
             clip_sample=False,
             set_alpha_to_one=False,
             steps_offset=1,
+            prediction_type=prediction_type,
         ),
         safety_checker=None,
         feature_extractor=None,
@@ -101,9 +134,39 @@ def original(pipeline: StableDiffusionPipeline) -> dict[str, Tensor]:
         if "attentions" in name and weight.ndim == 2:  # convolutions of one pixel then
             weight = weight[:, :, None, None]
         weights["first_stage_model." + renamed(name, moved)] = weight
-    for name, weight in pipeline.text_encoder.state_dict().items():
-        weights["cond_stage_model.transformer.text_model." + name] = weight
+    text = pipeline.text_encoder.state_dict()
+    if len(pipeline.text_encoder.encoder.layers) == 23:
+        weights |= {
+            f"cond_stage_model.model.{name}": each for name, each in open_clip(text).items()
+        }
+    else:
+        weights |= {f"cond_stage_model.transformer.text_model.{name}": text[name] for name in text}
     return {name: weight.clone().contiguous() for name, weight in weights.items()}
+
+
+def open_clip(text: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The text encoder of version 2, which has a last layer that is not read."""
+    weights = {
+        "positional_embedding": text["embeddings.position_embedding.weight"],
+        "token_embedding.weight": text["embeddings.token_embedding.weight"],
+        "text_projection": torch.eye(64),
+        "logit_scale": torch.ones(()),
+    }
+    for kind in ("weight", "bias"):
+        weights[f"ln_final.{kind}"] = text[f"final_layer_norm.{kind}"]
+        for layer in range(24):
+            mine, its = f"encoder.layers.{min(layer, 22)}.", f"transformer.resblocks.{layer}."
+            three = [text[f"{mine}self_attn.{each}_proj.{kind}"] for each in "qkv"]
+            weights[f"{its}attn.in_proj_{kind}"] = torch.cat(three)
+            for old, new in (
+                ("self_attn.out_proj", "attn.out_proj"),
+                ("layer_norm1", "ln_1"),
+                ("layer_norm2", "ln_2"),
+                ("mlp.fc1", "mlp.c_fc"),
+                ("mlp.fc2", "mlp.c_proj"),
+            ):
+                weights[f"{its}{new}.{kind}"] = text[f"{mine}{old}.{kind}"]
+    return weights
 
 
 def renamed(name: str, changes: dict[str, str]) -> str:
@@ -119,17 +182,18 @@ def refusal(path: Path) -> str:
     return str(caught.value)
 
 
-def test_a_checkpoint_of_one_file_draws_what_its_pipeline_draws(first_version, tmp_path):
+@pytest.mark.parametrize("version", ["first_version", "second_version"])
+def test_a_checkpoint_of_one_file_draws_what_its_pipeline_draws(version, tmp_path, request):
+    pipeline = request.getfixturevalue(version)
     path = tmp_path / "dreams_v1.safetensors"
-    save_file(original(first_version), path)
+    save_file(original(pipeline), path)
     made = ImageGenerator(str(path), device="cpu", dtype="float32").generate(
         PROMPTS, seeds=SEEDS, steps=2, guidance_scale=3.0, width=64, height=64
     )
-    first_version.set_progress_bar_config(disable=True)
-    generators = [torch.Generator("cpu").manual_seed(seed) for seed in SEEDS]
-    expected = first_version(
+    pipeline.set_progress_bar_config(disable=True)
+    expected = pipeline(
         PROMPTS,
-        generator=generators,
+        generator=[torch.Generator("cpu").manual_seed(seed) for seed in SEEDS],
         num_inference_steps=2,
         guidance_scale=3.0,
         width=64,
