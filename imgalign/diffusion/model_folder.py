@@ -230,10 +230,12 @@ def _load_tokenizer(folder: Path, encoder: CLIPTextConfig) -> CLIPTokenizer:
             f" knows, got {len(tokenizer)}"
         )
     # Where no limit is written the library's is 10^30, and prompts are not padded at all.
-    limit = min(tokenizer.model_max_length, encoder.max_position_embeddings)
-    if limit < 2:
-        raise InputError(f"model: {path}: expected room for a prompt, got {limit} tokens")
-    tokenizer.model_max_length = limit
+    written = tokenizer.model_max_length
+    if not isinstance(written, int | float) or written < 2:
+        raise InputError(
+            f"model: {path}: model_max_length: expected 2 tokens or more, got {written!r}"
+        )
+    tokenizer.model_max_length = int(min(written, encoder.max_position_embeddings))
     return tokenizer
 
 

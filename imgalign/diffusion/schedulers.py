@@ -100,7 +100,9 @@ def check_levels(settings: Mapping[str, Any]) -> None:
             refuse(name, "a number between 0 and 1")
     trained = settings.get("trained_betas")
     if trained is not None and not (
-        len(trained) == steps and all(isinstance(each, float) and 0 < each < 1 for each in trained)
+        isinstance(trained, list)
+        and len(trained) == steps
+        and all(isinstance(each, float) and 0 < each < 1 for each in trained)
     ):
         raise InputError(f"scheduler: trained_betas: expected {steps} numbers between 0 and 1")
 
