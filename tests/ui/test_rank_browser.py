@@ -1,10 +1,4 @@
-import json
-import random
-
 import pytest
-
-from ui.session import SKIP_REASONS, Session
-from ui.theme import asset
 
 pytestmark = [
     pytest.mark.browser,
@@ -227,55 +221,3 @@ def test_a_prompt_is_text_and_never_markup(page, address, store, add_items):
     page.locator(".rk-prompt", has_text="onerror").wait_for()
     assert page.locator(".rk-prompt").text_content() == prompt
     assert page.evaluate("window.hacked") is None
-
-
-def test_the_browser_and_the_server_play_the_same_game(page):
-    """Random steps on both state machines, in `session.js` and in `session.py`."""
-    rng = random.Random(0)
-    one = ["place", "unplace", "moveLast"]
-    names = {
-        "moveLast": "move_last",
-        "tieWith": "tie_with",
-        "insertBefore": "insert_before",
-        "toggleTie": "toggle_tie",
-        "judgeAllBad": "judge_all_bad",
-    }
-    none = ["toggleTie", "judgeAllBad", "complete", "clear", "undo"]
-    games, expected = [], []
-    for _ in range(60):
-        moves, session, states = [], Session(5), []
-        for _ in range(25):
-            name = rng.choice([*one, *one, "tieWith", "insertBefore", *none, "skip"])
-            arguments: list[int | str] = [rng.randrange(5) for _ in range(1 if name in one else 2)]
-            if name in none:
-                arguments = []
-            elif name == "skip":
-                arguments = [rng.choice(SKIP_REASONS)]
-            moves.append([name, *arguments])
-            session = getattr(session, names.get(name, name))(*arguments)
-            states.append(
-                [
-                    list(session.placed),
-                    list(session.tied),
-                    session.verdict,
-                    session.reason,
-                    [list(g) for g in session.groups],
-                    session.ready,
-                    list(session.missing),
-                    len(session.past),
-                ]
-            )
-        games.append(moves)
-        expected.append(states)
-    played = page.evaluate(
-        asset("session.js")
-        + f"""; {json.dumps(games)}.map((moves) => {{
-            let s = Session.fresh(5);
-            return moves.map(([name, ...rest]) => {{
-                s = Session[name](s, ...rest);
-                return [s.placed, s.tied, s.verdict, s.reason, Session.groups(s),
-                        Session.ready(s), Session.missing(s), s.past.length];
-            }});
-        }})"""
-    )
-    assert played == expected

@@ -1,5 +1,6 @@
-// One ranking in the making. Mirrors ui/session.py transition by transition; a test plays the
-// same random keys to both. States are plain objects, so that they can go to browser storage.
+// One ranking in the making: every transition returns a new state that remembers the one before it.
+// States are plain objects, so that they can go to browser storage; ui/session.py checks what is
+// sent.
 const Session = (() => {
   const fresh = (numImages) => ({
     numImages, placed: [], tied: [], verdict: "ranked", reason: null, past: [],
