@@ -143,7 +143,9 @@ def load_evaluation(path: Path) -> Evaluation:
         command = shlex.join(["imgalign", "evaluate", str(path)])
         raise InputError(f"{path}: no {FILE} here; make one with `{command}`")
     try:
-        found = TypeAdapter(Evaluation).validate_python(read_json(file))
+        values = read_json(file)
+        json.dumps(values, allow_nan=False)  # Python reads NaN and 1e999, which `save` never wrote
+        found = TypeAdapter(Evaluation).validate_python(values)
         count = found.num_prompts * found.images_per_prompt
         if not 0 < count == len(found.pairs):
             raise ValueError(f"expected {count} pairs of images, got {len(found.pairs)}")

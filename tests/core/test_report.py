@@ -347,6 +347,16 @@ def test_an_evaluation_whose_counts_do_not_fit_its_pairs_is_refused(run, key, va
         write_report(run)
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
+def test_an_evaluation_with_a_number_that_is_none_is_refused(run, number):
+    file = run / FOLDER / "evaluation.json"
+    values = json.loads(file.read_text())
+    values["pairs"][0]["gold"][0] = "here"
+    file.write_text(json.dumps(values).replace('"here"', number))
+    with pytest.raises(InputError, match=r"evaluation.json: damaged .*; evaluate again"):
+        write_report(run)
+
+
 def test_numbers_that_are_none_stop_neither_plots_nor_counts(run):
     last = (run / "metrics.jsonl").read_text().splitlines()[-1]
     with (run / "metrics.jsonl").open("a") as file:
