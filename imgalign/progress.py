@@ -176,19 +176,23 @@ class Stderr(io.TextIOBase):
     Work must not end because of a line about it.
     """
 
+    def __init__(self) -> None:
+        # The one of now: a bar that is shown puts something in its place that writes to this.
+        self.stream = sys.stderr
+
     @property
     def encoding(self) -> str:  # type: ignore[override]
         """Of the stream."""
-        return sys.stderr.encoding
+        return self.stream.encoding
 
     def isatty(self) -> bool:
         """Whether it is a terminal."""
-        return sys.stderr.isatty()
+        return self.stream.isatty()
 
     def write(self, text: str) -> int:
         """Write as far as the stream takes it."""
         try:
-            sys.stderr.write(text)
+            self.stream.write(text)
         except OSError:
             send_nowhere(STDERR)
         return len(text)
@@ -196,7 +200,7 @@ class Stderr(io.TextIOBase):
     def flush(self) -> None:
         """Flush as far as the stream takes it."""
         try:
-            sys.stderr.flush()
+            self.stream.flush()
         except OSError:
             send_nowhere(STDERR)
 

@@ -106,6 +106,8 @@ def test_a_closed_terminal_saves_and_says_stopped(tmp_path):
         env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TERM": "xterm"},
         start_new_session=True,
     )
+    deadline = threading.Timer(120, process.kill)
+    deadline.start()
     try:
         os.close(terminal)
         seen = b""
@@ -114,6 +116,7 @@ def test_a_closed_terminal_saves_and_says_stopped(tmp_path):
         os.close(parent)
         process.wait(120)
     finally:
+        deadline.cancel()
         process.kill()
         process.wait()
     assert process.returncode == 129

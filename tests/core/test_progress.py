@@ -1,6 +1,7 @@
 """Claims: something moves inside an iteration too; a log is not flooded."""
 
 import io
+import sys
 
 from rich.console import Console
 
@@ -81,3 +82,19 @@ def test_a_log_hears_of_the_first_step_and_of_nothing_that_was_refused_before(ca
         assert capsys.readouterr().err == ""
         on_progress(0.01)
     assert capsys.readouterr().err.startswith("generating: 1 %, ")
+
+
+def test_a_bar_on_a_terminal_writes_each_line_once(monkeypatch):
+    # A bar puts something in the place of standard error that writes to what stood there before.
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with ProgressLine(4) as progress:
+        progress.say("a line of the run")
+        sys.stderr.write("a line of somebody else\n")
+    assert terminal.getvalue().count("a line of the run") == 1
+    assert terminal.getvalue().count("a line of somebody else") == 1
