@@ -94,6 +94,7 @@ def load_folder(folder: Path, dtype: torch.dtype) -> StableDiffusionPipeline:
         requires_safety_checker=False,
     )
     check_together(pipeline, folder)
+    _try_out(pipeline, folder)
     return pipeline
 
 
@@ -244,6 +245,23 @@ def _load_scheduler(folder: Path) -> Any:
     settings = read_object(path)
     check_settings(settings, path)
     return build_scheduler(str(settings.get("_class_name")), settings)
+
+
+@torch.no_grad()
+def _try_out(pipeline: StableDiffusionPipeline, folder: Path) -> None:
+    """Ask every part once, for the smallest image: some settings show only then."""
+    unet, vae, encoder = pipeline.unet, pipeline.vae, pipeline.text_encoder
+    size = 2 ** (len(unet.config["block_out_channels"]) - 1)
+    part = "text_encoder"
+    try:
+        states = encoder(torch.tensor([[pipeline.tokenizer.eos_token_id]])).last_hidden_state
+        part = "unet"
+        latent = torch.zeros(1, unet.config["in_channels"], size, size)
+        unet(latent.to(unet.dtype), 1, encoder_hidden_states=states.to(unet.dtype))
+        part = "vae"
+        vae.decode(latent / vae.config["scaling_factor"])
+    except UNUSABLE as error:
+        raise _refusal(folder / part, error) from None
 
 
 def _variant(folder: Path, stem: str) -> str | None:
