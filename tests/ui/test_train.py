@@ -102,7 +102,9 @@ def test_the_page_stands_with_a_damaged_run_a_damaged_curve_and_a_damaged_recipe
     runs = Runs(here / "runs")
     write_run(runs.folder / "good", steps=3)
     write_run(runs.folder / "curve", steps=3)
-    (runs.folder / "curve" / "metrics.jsonl").write_bytes(b'{"step": 1}\nwhat\n')
+    (runs.folder / "curve" / "metrics.jsonl").write_bytes(
+        b'{"step": 1, "reward_mean": 0.1}\nwhat\n'
+    )
     write_run(runs.folder / "bad", steps=3)
     (runs.folder / "bad" / "status.json").write_text("{")
     good = train.view(runs, "good")
@@ -113,7 +115,11 @@ def test_the_page_stands_with_a_damaged_run_a_damaged_curve_and_a_damaged_recipe
     }
     assert len(good["detail"]["charts"][0]["lines"][0]["points"]) == 3
     assert "status.json" in train.view(runs, "bad")["detail"]["message"]
-    assert "metrics.jsonl, line 2" in train.view(runs, "curve")["detail"]["charts_failed"]
+    curve = train.view(runs, "curve")["detail"]
+    assert curve["charts"][0]["lines"][0]["points"] == [(1, 0.1)]  # what can be read is drawn
+    (runs.folder / "curve" / "metrics.jsonl").unlink()
+    (runs.folder / "curve" / "metrics.jsonl").mkdir()
+    assert "metrics.jsonl" in train.view(runs, "curve")["detail"]["charts_failed"]
     (here / "configs" / "aaa.yaml").write_bytes(b"\xff")
     (here / "configs" / "bbb.yaml").write_text("[" * 10_000)
     for name in ("aaa", "bbb", "gone"):
