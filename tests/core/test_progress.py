@@ -87,6 +87,8 @@ def test_a_log_hears_of_the_first_step_and_of_nothing_that_was_refused_before(ca
 def test_a_bar_on_a_terminal_writes_each_line_once(monkeypatch):
     # A bar puts something in the place of standard error that writes to what stood there before.
     class Terminal(io.StringIO):
+        encoding = "utf-8"
+
         def isatty(self):
             return True
 
