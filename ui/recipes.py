@@ -7,10 +7,7 @@ owns them, and its one-line answer is shown.
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
-from imgalign.config import find_config, recipes
-from imgalign.errors import InputError
+from imgalign.config import find_config, read_mapping, recipes
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,19 +27,10 @@ def names() -> list[str]:
 
 
 def read(name: str) -> Recipe:
-    """One recipe; InputError if it is missing or not a mapping."""
+    """One recipe; InputError if it is missing, ConfigError if it is no settings."""
     path = find_config(Path("configs") / f"{name}.yaml")
-    try:
-        text = path.read_text(encoding="utf-8")
-        values = yaml.safe_load(text) or {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
-    except RecursionError:
-        raise InputError(f"{path}: nested too deeply") from None
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: expected settings, got {type(values).__name__}")
+    values = read_mapping(path)
+    text = path.read_text(encoding="utf-8")
     header: list[str] = []
     for line in text.splitlines():
         if not line.startswith("#"):

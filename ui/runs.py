@@ -3,8 +3,7 @@
 Nothing is kept in memory that matters: a run is found by its folder, and what the app needs to
 know of a process it started is in `runs/.launches/<name>.json` with its output beside it. So runs
 survive a reload of the page and a restart of the app, and one started elsewhere is shown as well.
-No gradio here. `imgalign.metrics` loads torch, so it is imported where it is needed: the Rank page
-must not wait for it.
+Neither gradio nor torch here: the Rank page must not wait for them.
 """
 
 import json
@@ -18,15 +17,12 @@ import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 
 from imgalign.errors import ImgalignError, InputError
 from imgalign.files import read_json
-
-if TYPE_CHECKING:
-    from imgalign.metrics import RunStatus
+from imgalign.metrics import RunStatus, process_alive, process_birth, read_metrics, read_status
 
 NEW_NAME = re.compile(r"[^\W_][\w. -]{0,63}")
 """Letters and digits of any script; what a file system, a shell and a URL all take."""
@@ -187,8 +183,6 @@ class Runs:
 
     def metrics(self, name: str, keys: Sequence[str]) -> dict[str, list[tuple[int, float]]]:
         """(step, value) of each key where it was measured; InputError for a damaged file."""
-        from imgalign.metrics import read_metrics
-
         path = self.path(name) / "metrics.jsonl"
         try:
             records = read_metrics(path)
@@ -290,7 +284,7 @@ class Runs:
                 start_new_session=True,  # Ctrl-C in the app's terminal is not meant for it
             )
         self._children.append(child)
-        launch = Launch(pid=child.pid, birth=_birth(child.pid) or "", command=tuple(command))
+        launch = Launch(pid=child.pid, birth=process_birth(child.pid) or "", command=tuple(command))
         path = launches / f"{name}.json"
         unfinished = path.with_suffix(".tmp")
         unfinished.write_text(json.dumps(asdict(launch)), encoding="utf-8")
@@ -327,10 +321,8 @@ class Runs:
         return max(map(_mtime, paths))
 
 
-def _status(folder: Path) -> "RunStatus | None":
+def _status(folder: Path) -> RunStatus | None:
     """The status of a run, None if it has none yet; InputError if it cannot be used."""
-    from imgalign.metrics import RunStatus, read_status
-
     path = folder / "status.json"
     try:
         # As JSON, because strict mode in Python takes no mapping for a record.
@@ -379,22 +371,7 @@ def _mtime(path: Path) -> float:
 
 def _alive(launch: Launch) -> bool:
     """Whether the process still runs; its number may long belong to another one."""
-    return bool(launch.birth) and _birth(launch.pid) == launch.birth
-
-
-def _birth(pid: int) -> str | None:
-    """Which start of the machine and which moment since then; None if there is no such process.
-
-    A zombie has ended. Only where /proc is: elsewhere no run counts as ours, so none is stopped.
-    """
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
-    except OSError:
-        return None
-    # The program's name, in parentheses, may hold anything; field 3 is the state, 22 the start.
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else f"{boot}/{fields[19]}"
+    return bool(launch.birth) and process_alive(launch.pid, birth=launch.birth)
 
 
 def _best(folder: Path) -> str | None:

@@ -10,8 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
-from math import comb, sqrt, tan
-from statistics import NormalDist
+from math import comb
 
 import numpy as np
 from jaxtyping import Float
@@ -19,6 +18,7 @@ from jaxtyping import Float
 from imgalign.errors import InputError
 from imgalign.preferences.choice import Choices, estimate, sandwich
 from imgalign.preferences.records import Ranking
+from imgalign.statistics import t_quantile
 
 # One stage with more alternatives than this would not fit in memory.
 MAX_ALTERNATIVES = 100_000
@@ -212,7 +212,7 @@ def _fitted(
         both_ways = spread + by_annotator - by_both
         spread = np.maximum.reduce([spread, by_annotator, both_ways])
         freedom = min(freedom, num_annotators - 1)
-    half = (_t_quantile(freedom) * np.sqrt(spread))[: len(names)]
+    half = (t_quantile(0.975, degrees=freedom) * np.sqrt(spread))[: len(names)]
     score = theta[: len(names)]
     return Ratings(
         items=tuple(names),
@@ -343,27 +343,6 @@ def _features(
         if len(subset) > 1:
             features[row, size + tie_orders.index(len(subset))] = 1.0
     return features
-
-
-def _t_quantile(freedom: int) -> float:
-    """97.5 % point of Student's t: exact to 2 degrees of freedom, then within 0.2 %.
-
-    Series of Abramowitz and Stegun, 26.7.5.
-    """
-    if freedom < 1:
-        return float("inf")
-    if freedom == 1:
-        return tan(np.pi * 0.475)
-    if freedom == 2:
-        return 0.95 * sqrt(2 / (1 - 0.95**2))
-    z, v = NormalDist().inv_cdf(0.975), freedom
-    return (
-        z
-        + (z**3 + z) / (4 * v)
-        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
-        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * v**3)
-        + (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / (92160 * v**4)
-    )
 
 
 class _Numbering(dict[Hashable, int]):

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from imgalign.errors import CheckpointError, InputError
+from imgalign.files import read_json
 from imgalign.storybook.scenes import (
     COLOURS,
     OBJECTS,
@@ -171,7 +172,7 @@ class Verifier:
                 f"{folder}: expected config.json and {WEIGHTS}; make them with "
                 "`python -m imgalign.storybook.train verifier`"
             )
-        config = json.loads(config_path.read_text(encoding="utf-8"))
+        config = read_json(config_path)
         for name, known in _VOCABULARY.items():
             if tuple(config[name]) != known:
                 raise CheckpointError(

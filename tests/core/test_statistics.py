@@ -9,9 +9,9 @@ from scipy import stats
 from imgalign.statistics import clustered_mean, clustered_rate, expanded_tail, t_quantile
 
 
-@pytest.mark.parametrize("degrees", [3, 5, 11, 47, 400])
+@pytest.mark.parametrize("degrees", [1, 2, 3, 5, 11, 47, 400])
 def test_t_quantile_agrees_with_scipy(degrees):
-    # the expansion is asymptotic in the degrees of freedom
+    # From 3 on by an expansion that is cut off: 0.12 % off there.
     assert t_quantile(0.975, degrees=degrees) == pytest.approx(
         stats.t.ppf(0.975, degrees), rel=2e-3
     )

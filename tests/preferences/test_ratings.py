@@ -17,7 +17,6 @@ from imgalign.preferences.ratings import (
     Ratings,
     _features,
     _subsets,
-    _t_quantile,
     bradley_terry,
     elo,
     plackett_luce,
@@ -343,9 +342,3 @@ def test_elo_keeps_the_mean_and_its_interval_repeats_with_the_seed():
     assert_allclose(np.mean(ratings.score), 1000, rtol=1e-12)
     assert ratings == again
     assert all(low < high for low, high in zip(ratings.low, ratings.high, strict=True))
-
-
-def test_the_t_quantile_is_students():
-    freedom = [1, 2, 3, 4, 5, 10, 100]
-    # The series is truncated: 0.12 % off at 3 degrees of freedom.
-    assert_allclose([_t_quantile(v) for v in freedom], stats.t.ppf(0.975, freedom), rtol=2e-3)

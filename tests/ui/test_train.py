@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from imgalign.errors import InputError
+from imgalign.errors import ConfigError, InputError
 from ui import recipes
 from ui.pages import train
 from ui.runs import Runs
@@ -53,7 +53,7 @@ def test_a_recipe_that_is_not_there_or_not_yaml_is_one_line(here):
     with pytest.raises(InputError, match="no such file"):
         recipes.read("gone")
     (here / "configs" / "bad.yaml").write_text("a: [1")
-    with pytest.raises(InputError, match="not YAML") as caught:
+    with pytest.raises(ConfigError, match="line 1: expected") as caught:
         recipes.read("bad")
     assert "\n" not in str(caught.value)
 

@@ -26,6 +26,7 @@ from torch.nn.functional import mse_loss
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from imgalign.errors import InputError
+from imgalign.files import read_json
 from imgalign.storybook.scenes import vocabulary
 from imgalign.storybook.tokenizer import build_tokenizer
 from imgalign.storybook.train.autoencoder import LATENT_CHANNELS, batch_images, load_autoencoder
@@ -221,7 +222,7 @@ def write_pipeline(
     for part, name in ((vae, "vae"), (model.unet, "unet")):
         half = type(part).from_pretrained(folder / name, torch_dtype=torch.float16)
         half.save_pretrained(folder / name)
-        config = json.loads((folder / name / "config.json").read_text(encoding="utf-8"))
+        config = read_json(folder / name / "config.json")
         config.pop("_name_or_path", None)  # where it was trained is nobody's business
         text = json.dumps(config, indent=2, sort_keys=True)
         (folder / name / "config.json").write_text(f"{text}\n", encoding="utf-8")
