@@ -3,10 +3,13 @@
     python benchmarks/demo_seeds.py --out runs/demo-seeds --results benchmarks/results
 
 Runs `imgalign demo` once per seed, and with `--shuffled` for the controls, each in a folder of its
-own; a folder that is finished is not run again. Writes demo.json and prints a table. Seeds differ
+own; a folder that is finished is not run again. Writes NAME.json and prints a table. Seeds differ
 in candidates, annotators, splits, adapter and order; prompts and the noise of the compared images
 are the same for all, so the spread over seeds says nothing about other prompts, and the intervals,
 which are over prompts, do.
+
+With ONEDNN_MAX_CPU_ISA=AVX2 and ATEN_CPU_CAPABILITY=avx2 in the environment, a machine with AVX-512
+computes as a laptop without it does; give that another --out and --name.
 """
 
 import argparse
@@ -128,6 +131,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--controls", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/demo-seeds"))
+    parser.add_argument("--name", default="demo")
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
     given = parser.parse_args()
     plan = [(seed, False) for seed in given.seeds] + [(seed, True) for seed in given.controls]
@@ -143,7 +147,8 @@ def main() -> None:
         "runs": rows,
     }
     given.results.mkdir(parents=True, exist_ok=True)
-    (given.results / "demo.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    file = given.results / f"{given.name}.json"
+    file.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     print(table(rows))
 
 

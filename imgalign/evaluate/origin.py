@@ -45,8 +45,9 @@ def library_versions() -> dict[str, str]:
 
 
 def hardware() -> dict[str, str]:
-    """Processor, memory and, where there is one, the GPU."""
+    """Processor, the instructions that PyTorch uses of it, memory and, if there is one, the GPU."""
     found = {"processor": processor(), "cores": str(len(os.sched_getaffinity(0)))}
+    found["instructions"] = torch.backends.cpu.get_cpu_capability()
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     found["memory"] = f"{pages / 2**30:.0f} GiB"
     if torch.cuda.is_available():
