@@ -38,6 +38,7 @@ from imgalign.generate import ImageGenerator
 from imgalign.measures import GOLD_TIE, check_faithful, gold_of, image_features
 from imgalign.pictures import check_folder
 from imgalign.policy import RewardModel
+from imgalign.preferences.address import of_file
 from imgalign.preferences.store import Store
 from imgalign.progress import progress, working
 from imgalign.report import PAGE, SHEET, write_report
@@ -187,7 +188,8 @@ def go(
     out, group, done = journal.folder, annotators[0].group, journal.done
     started = time.monotonic()
     folder = shlex.quote(str(out))
-    where = f"--database sqlite:///{folder}/imgalign.db --images {folder}/images"
+    database = shlex.quote(of_file(out / "imgalign.db"))
+    where = f"--database {database}"
 
     def say(number: int, doing: str, command: str, *, before: bool = False) -> None:
         minutes = (time.monotonic() - started) / 60
@@ -198,7 +200,7 @@ def go(
     journal.write(done)
     with Store.open(out / "imgalign.db", images=out / "images", seed=seed) as store:
         amount = f"--storybook-prompts {settings.num_prompts} --steps {settings.candidate_steps}"
-        making = f"candidates {amount} {where}"
+        making = f"candidates --create {amount} {where}"
         say(1, "Generate candidates", making, before=done >= 1)
         if done < 1:
             make_candidates(store, settings, seed=seed)
