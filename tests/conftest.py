@@ -1,6 +1,7 @@
 """Shared fixtures: real library classes at the smallest size that still has every part."""
 
 import os
+import signal
 from pathlib import Path
 
 # Tests compare bit for bit, also with runs in child processes, and the number of threads decides
@@ -15,6 +16,8 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from imgalign.storybook.tokenizer import build_tokenizer
 
 torch.set_num_threads(1)
+# As in a terminal: under nohup this process and its children would ignore a hang-up.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 TINY_WORDS = ("a", "red", "blue", "green", "house", "tree", "boat", "and", "two", "the")
 

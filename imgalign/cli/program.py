@@ -45,16 +45,18 @@ def as_meant(arguments: Sequence[str]) -> list[str]:
 
     InputError for bytes that are no UTF-8: no settings file, database or report could hold them.
     """
+    texts = []
     for argument in arguments:
         try:
-            argument.encode("utf-8")
-        except UnicodeEncodeError:
+            # In a C locale Python takes UTF-8 for bytes that it does not know.
+            texts.append(argument.encode("utf-8", "surrogateescape").decode("utf-8"))
+        except UnicodeError:
             raise InputError(
                 f"argument {argument!r}: expected text in utf-8; rename the file that it names"
             ) from None
     return [
         match[1] + os.path.expanduser(match[2]) if (match := HOME.fullmatch(argument)) else argument
-        for argument in arguments
+        for argument in texts
     ]
 
 

@@ -5,23 +5,21 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
+from served_app import served
 
 from imgalign.preferences.records import Provenance
 from imgalign.preferences.store import Store
-from ui.app import Settings, build_app
+from ui.app import Settings
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 ROOT = Path(__file__).parents[2]
@@ -114,29 +112,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-@contextmanager
-def served(settings: Settings, store: Store) -> Iterator[str]:
-    """The address of an app on this store, served from a thread."""
-    servers: list[uvicorn.Server] = []
-
-    def serve() -> None:
-        # Built here: playwright keeps an event loop running in the main thread.
-        app = build_app(settings, store)
-        config = uvicorn.Config(app, host="127.0.0.1", port=settings.port, log_level="error")
-        config.timeout_graceful_shutdown = 1
-        servers.append(uvicorn.Server(config))
-        servers[0].run()
-
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    while not (servers and servers[0].started):
-        assert thread.is_alive()
-        time.sleep(0.02)
-    yield f"http://127.0.0.1:{settings.port}"
-    servers[0].should_exit = True
-    thread.join(20)
 
 
 @pytest.fixture

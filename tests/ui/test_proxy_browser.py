@@ -11,8 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-
-from tests.ui.conftest import served
+from served_app import served
 
 pytestmark = [
     pytest.mark.browser,

@@ -1,5 +1,7 @@
 """What a stranger can send, on loopback and on a network."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from starlette.testclient import TestClient
 
@@ -17,7 +19,10 @@ def open_app(store, tmp_path):
 
     def opened(**changes):
         settings = Settings(images=tmp_path / "images", runs=tmp_path / "runs", **changes)
-        clients.append(TestClient(build_app(settings, store), base_url=HERE))
+        # In a thread of its own: playwright keeps an event loop running in the main one.
+        with ThreadPoolExecutor(1) as thread:
+            app = thread.submit(build_app, settings, store).result()
+        clients.append(TestClient(app, base_url=HERE))
         return clients[-1].__enter__()
 
     yield opened
