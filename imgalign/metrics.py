@@ -89,10 +89,11 @@ def read_metrics(path: Path) -> list[dict[str, Value]]:
         except ValueError as error:
             log.warning("%s, line %d: damaged (%s); left out", path, number, error)
             continue
-        if isinstance(record, dict) and isinstance(record.get("step"), int):
+        step = record.get("step") if isinstance(record, dict) else None
+        if isinstance(step, int) and not isinstance(step, bool) and step >= 0:
             records.append(record)
         else:
-            log.warning("%s, line %d: no object with an integer 'step'; left out", path, number)
+            log.warning("%s, line %d: no object with a 'step' from 0 on; left out", path, number)
     return records
 
 
@@ -145,9 +146,29 @@ def read_status(run: Path) -> RunStatus | None:
 
     A run that says it is running while its process is gone was killed: it reads as stopped.
     """
+    status = written_status(run)
+    if (
+        status is not None
+        and status.state == "running"
+        and not process_alive(status.pid, birth=status.birth)
+    ):
+        return replace(
+            status,
+            state="stopped",
+            eta_seconds=None,
+            message=f"the process ended without a word after step {status.step}; resume to go on",
+        )
+    return status
+
+
+def written_status(run: Path) -> RunStatus | None:
+    """What status.json says, whether the process that wrote it still lives or not.
+
+    None when there is none, or when it cannot be read.
+    """
     path = run / "status.json"
     try:
-        status = TypeAdapter(RunStatus).validate_python(read_json(path))
+        return TypeAdapter(RunStatus).validate_python(read_json(path))
     except FileNotFoundError:
         return None
     except ValidationError as error:
@@ -158,14 +179,6 @@ def read_status(run: Path) -> RunStatus | None:
     except ValueError as error:
         log.warning("%s: damaged (%s); ignored", path, error)
         return None
-    if status.state == "running" and not process_alive(status.pid, birth=status.birth):
-        return replace(
-            status,
-            state="stopped",
-            eta_seconds=None,
-            message=f"the process ended without a word after step {status.step}; resume to go on",
-        )
-    return status
 
 
 def process_alive(pid: int, *, birth: str | None = None) -> bool:

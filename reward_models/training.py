@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Generator, Tensor, nn
 
-from imgalign.config import Config, Seed
+from imgalign.config import Config, PathText, Seed
 from imgalign.errors import NumericsError
 from imgalign.losses import plackett_luce_loss
 from imgalign.progress import ProgressLine
@@ -42,7 +42,7 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 class FitConfig(Config):
     """Settings of one fit."""
 
-    clip: str = "storybook"
+    clip: PathText = "storybook"
     """The CLIP to start from: "storybook", a folder in open_clip's layout, "hf-hub:owner/model" or
     "architecture:tag"."""
 

@@ -19,7 +19,11 @@ URL_VARIABLE = "IMGALIGN_DATABASE"
 EXPECTED = "expected a URL such as sqlite:///imgalign.db or postgresql://user@host/name"
 # What to install for the drivers that people ask for; of others the module's name is said.
 DRIVERS = {"psycopg": "psycopg[binary]", "MySQLdb": "mysqlclient"}
-SECRET = ("pass", "secret", "token", "key")
+# What a URL may ask for without telling a secret; other values may hold one under any name.
+PLAIN = frozenset(
+    ["application_name", "charset", "connect_timeout", "driver", "host", "port", "sslmode"]
+)
+STARS = "***"
 
 
 def named(url: str | None) -> bool:
@@ -58,26 +62,53 @@ def parse(url: str) -> URL:
 
 
 def shown(url: str | URL) -> str:
-    """A URL for messages: passwords are stars, a SQLite file is its path.
+    """A URL for messages: what may be a password is stars, a SQLite file is its path.
 
-    Of text that is no URL nothing is shown before an "@", where a password may be.
+    A password may hold an "@" of its own, so nothing is shown before the last one; of text that is
+    no URL neither, nor what follows a "?".
     """
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
-        _, at, rest = str(url).rpartition("@")
-        return f"...@{rest}" if at else rest
-    if isinstance(url, URL) and parsed.get_backend_name() == "sqlite":
+        return _shown_text(str(url))
+    sqlite = parsed.get_backend_name() == "sqlite"
+    if isinstance(url, URL) and sqlite:
         return str(parsed.database)
-    secret = {key for key in parsed.query if any(word in key.lower() for word in SECRET)}
-    hidden = parsed.update_query_dict(dict.fromkeys(secret, "***"))
-    return hidden.render_as_string(hide_password=True)
+    if not sqlite and "@" in _asked(url):  # it may as well belong to a password with a "?"
+        return f"{parsed.drivername}://{STARS}"
+    place = parsed if sqlite else parsed.set(query={})
+    text = place.render_as_string(hide_password=True)
+    after = f"{parsed.host or ''}/{parsed.database or ''}"
+    if "@" in (parsed.host or "" if sqlite else after):
+        text = f"{parsed.drivername}://{STARS}@{after.rpartition('@')[2]}"
+    if sqlite or not parsed.query:
+        return text
+    return f"{text}?{'&'.join(_shown_option(key, parsed.query[key]) for key in parsed.query)}"
+
+
+def _asked(url: str | URL) -> str:
+    """What follows the "?" of a URL, as it was written where that is known."""
+    return str(dict(url.query)) if isinstance(url, URL) else url.partition("?")[2]
+
+
+def _shown_option(key: str, value: str | tuple[str, ...]) -> str:
+    return f"{key}={value}" if key in PLAIN and isinstance(value, str) else f"{key}={STARS}"
+
+
+def _shown_text(text: str) -> str:
+    before, at, rest = text.rpartition("@")
+    if "?" in before:
+        return f"...@{STARS}"
+    place, asked, _ = rest.partition("?")
+    return f"{'...@' if at else ''}{place}{f'?{STARS}' if asked else ''}"
 
 
 def _of_sqlite(parsed: URL, url: str) -> URL:
     path = parsed.database or ""
     if parsed.host:
-        raise InputError(f"{url}: expected three slashes before the path of a file: {DEFAULT_URL}")
+        raise InputError(
+            f"{shown(url)}: expected three slashes before the path of a file: {DEFAULT_URL}"
+        )
     if path in ("", ":memory:") or "mode=memory" in path:
         raise InputError(
             f"{url}: an in-memory database forgets rankings; use a file such as {DEFAULT_URL}"

@@ -12,7 +12,8 @@ runs/<name>/config.yaml      settings, so that the run can be repeated
 
 import json
 import logging
-from collections.abc import Collection, Mapping
+import math
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,11 @@ from imgalign.files import (
     reporting_full_disk,
     write_atomically,
 )
-from imgalign.metrics import read_metrics, read_status
+from imgalign.metrics import RunStatus, Value, read_metrics, written_status
 from imgalign.train.config import MAY_CHANGE, TrainConfig
 from imgalign.train.prompts import Prompts, PromptsConfig, load_prompts
 from imgalign.train.reward_record import REWARDS, recorded_rewards, same_rewards
+from imgalign.train.stopping import BestSoFar
 
 CONFIG = "config.yaml"
 PROMPTS = "prompts.json"
@@ -138,15 +140,47 @@ def newest_of(out: Path, before: TrainConfig) -> Path | None:
             f"{out}: none of its {len(checkpoints(out))} checkpoints is whole; "
             "start again in another folder"
         )
-    status = read_status(out)
+    marked = named is not None or marked_step(out, "best") is not None
+    status, records = written_status(out), read_metrics(out / METRICS)
+    made = max((int(record["step"] or 0) for record in records), default=0)
     back_at_start = status is not None and (status.state, status.step) == ("finished", 0)
-    made = max((int(record["step"] or 0) for record in read_metrics(out / METRICS)), default=0)
-    if named is not None or (made > before.checkpoint_every and not back_at_start):
+    if marked or ended_saved(status) or (not back_at_start and must_have_saved(records, before)):
         raise CheckpointError(
             f"{out}: its checkpoints are gone, of {made} steps in {METRICS}, and resuming would "
             "begin at step 0 and drop these; put them back, or start a new run in another folder"
         )
+    log.warning(
+        "%s: ended before its first checkpoint, after %s; it begins again at step 0",
+        out,
+        "1 step" if made == 1 else f"{made} steps",
+    )
     return None
+
+
+def ended_saved(status: RunStatus | None) -> bool:
+    """Whether a run ended by itself or was stopped after a step: both end with a checkpoint."""
+    if status is None or status.step == 0:
+        return False
+    insisted = status.message == KeyboardInterrupt.__name__  # the last Ctrl-C, which saves nothing
+    return status.state == "finished" or (status.state == "stopped" and not insisted)
+
+
+def must_have_saved(records: Sequence[Mapping[str, Value]], before: TrainConfig) -> bool:
+    """Whether metrics go on after a step that a run saves: every so many, and each best one."""
+    steps = [int(record["step"] or 0) for record in records]
+    made, budget, best = max(steps, default=0), before.kl_budget_nats, BestSoFar()
+    for step, record in zip(steps, records, strict=True):
+        if "held_out_reward" in record:
+            reward, kl = (number(record.get(f"held_out_{name}")) for name in ("reward", "kl"))
+            is_best = best.add(step, reward, inside_budget=budget is None or kl <= budget)
+            if is_best and 0 < step < made:
+                return True
+    return made > before.checkpoint_every
+
+
+def number(value: Value) -> float:
+    """A measured number; NaN for the null that stands in metrics for one that was not finite."""
+    return float(value) if isinstance(value, int | float) else math.nan
 
 
 def prompts_to_use(out: Path, settings: TrainConfig, *, resume: bool) -> Prompts:

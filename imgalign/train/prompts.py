@@ -104,13 +104,15 @@ def read_prompts(path: Path) -> tuple[str, ...]:
         raise InputError(f"{path}: expected a text file in utf-8") from None
     if len(content) > LARGEST_FILE:
         raise InputError(f"{path}: expected prompts, got more than {LARGEST_FILE} bytes")
-    lines = [line.strip() for line in text.removeprefix("\ufeff").splitlines()]
-    for number, line in enumerate(lines, start=1):
-        control = next((each for each in line if each != "\t" and category(each) == "Cc"), None)
+    # Not `splitlines`, which would split a prompt at control characters as well.
+    written = text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n")
+    for number, line in enumerate(written, start=1):
+        control = next(filter(is_control, line), None)
         if control is not None:
             raise InputError(
                 f"{path}, line {number}: expected text, got the control character {control!r}"
             )
+    lines = [line.strip() for line in written]
     comments = sum(line.startswith("#") for line in lines)
     asked = (line.removeprefix("\\") if line.startswith("\\#") else line for line in lines)
     kept = zip(lines, asked, strict=True)
@@ -120,6 +122,11 @@ def read_prompts(path: Path) -> tuple[str, ...]:
     if comments:
         log.info("%s: %s left out; a prompt may begin with \\#", path, counted(comments))
     return prompts
+
+
+def is_control(character: str) -> bool:
+    """Whether a character is no text: all but the tab of ASCII's, and other ends of lines."""
+    return character != "\t" and category(character) in ("Cc", "Zl", "Zp")
 
 
 def counted(comments: int) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from imgalign.checkpoint import checkpoints
 from imgalign.errors import CheckpointError, ConfigError
 from imgalign.files import read_json, sha256
 from imgalign.train.config import RewardConfig, TrainConfig
@@ -68,7 +69,10 @@ def find_rewards(settings: TrainConfig, run: Path) -> TrainConfig:
 
 
 def read_rewards(run: Path) -> Mapping[Role, dict[str, str]]:
-    """rewards.json; empty where a run has none, CheckpointError where it is damaged."""
+    """rewards.json; empty where a run made nothing yet.
+
+    CheckpointError where it is damaged, or gone from a run that has checkpoints.
+    """
     path = run / REWARDS
     try:
         kept: Any = read_json(path)
@@ -78,6 +82,11 @@ def read_rewards(run: Path) -> Mapping[Role, dict[str, str]]:
             if role in kept
         }
     except (FileNotFoundError, NotADirectoryError):
+        if checkpoints(run):
+            raise CheckpointError(
+                f"{path}: missing, so nobody knows which reward this run learned from; put it "
+                "back, write {} into it if the reward is surely the same, or start a new run"
+            ) from None
         return {}
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: damaged ({error}); start a new run") from None

@@ -85,10 +85,14 @@ def test_comments_are_counted_and_a_prompt_may_begin_with_a_hash(tmp_path, caplo
     ]
 
 
-@pytest.mark.parametrize("control", ["\0", "\x1b", "\x7f"])
-def test_a_control_character_in_a_prompt_is_named_with_its_line(tmp_path, control):
+SPLITTING = ["\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029", "\r"]
+
+
+@pytest.mark.parametrize("control", ["\0", "\x1b", "\x7f", *SPLITTING])
+@pytest.mark.parametrize("text", ["a cat\r\na{} dog\n", "a cat\n{}a dog\n", "a cat\na dog{} \n"])
+def test_a_control_character_in_a_prompt_is_named_with_its_line(tmp_path, text, control):
     path = tmp_path / "prompts.txt"
-    path.write_text(f"a cat\na{control} dog\n")
+    path.write_bytes(text.format(control).encode())
     with pytest.raises(InputError, match=r"prompts.txt, line 2: expected text, got the control"):
         read_prompts(path)
 

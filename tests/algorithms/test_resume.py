@@ -3,6 +3,8 @@ is missing; a run that was killed in its first moment can be resumed; a project 
 
 import json
 import shutil
+import signal
+from contextlib import suppress
 
 import pytest
 import torch
@@ -56,6 +58,65 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(tmp_path
     assert not checkpoints(tmp_path / "run")
     start(tmp_path / "run", settings=settings, resume=True)
     assert measured(tmp_path / "run") == measured(tmp_path / "whole")
+
+
+def terminated_at(number):
+    def on_step(step, values):
+        if step == number:
+            signal.raise_signal(signal.SIGTERM)
+
+    return on_step
+
+
+@pytest.mark.parametrize(
+    ("measured_every", "on_step"),
+    [
+        pytest.param(100, None, id="finished"),
+        pytest.param(100, terminated_at(3), id="stopped"),
+        pytest.param(1, killed_at(5), id="killed after its best step was saved"),
+    ],
+)
+def test_a_short_run_whose_checkpoints_were_removed_does_not_begin_again(
+    tmp_path, measured_every, on_step
+):
+    out = tmp_path / "run"
+    settings = walk_settings(checkpoint_every=40, held_out={"every": measured_every})
+    with suppress(Killed):
+        start(out, settings=settings, on_step=on_step)
+    assert checkpoints(out)
+    for path in checkpoints(out):
+        shutil.rmtree(path)
+    for name in ("latest.json", "best.json"):
+        (out / name).unlink(missing_ok=True)
+    before = (out / "metrics.jsonl").read_bytes()
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match=r"run: its checkpoints are gone.*put them back"):
+            start(out, settings=settings, resume=True)
+    assert (out / "metrics.jsonl").read_bytes() == before
+
+
+def test_who_insisted_on_an_end_before_the_first_checkpoint_may_begin_again(tmp_path):
+    settings = walk_settings(checkpoint_every=40, held_out={"every": 100}, iterations=6)
+
+    def insist(step, values):
+        if step == 3:
+            raise KeyboardInterrupt  # as the third Ctrl-C does, which saves nothing
+
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path / "run", settings=settings, on_step=insist)
+    assert start(tmp_path / "run", settings=settings, resume=True).step == 6
+
+
+def test_beginning_again_is_said(tmp_path, caplog):
+    out = tmp_path / "run"
+    settings = walk_settings(checkpoint_every=40, held_out={"every": 100}, iterations=6)
+    with pytest.raises(Killed):
+        start(out, settings=settings, on_step=killed_at(3))
+    assert "begins again" not in caplog.text
+    start(out, settings=settings, resume=True)
+    (said,) = [each for each in caplog.messages if "begins again" in each]
+    assert said.startswith(f"{out}: ")
+    assert "3 steps" in said
 
 
 def test_going_on_from_an_older_checkpoint_than_the_newest_saved_says_so(tmp_path, caplog):
@@ -118,6 +179,18 @@ def test_another_reward_at_the_same_path_is_refused(tmp_path):
         start(tmp_path / "run", settings=rewarded(reward), resume=True)
     kept = json.loads((tmp_path / "run" / "rewards.json").read_text())["path"]
     assert len(kept["sha256"]) == 64
+
+
+def test_another_reward_is_not_accepted_because_the_record_was_lost(tmp_path):
+    reward = make_reward(tmp_path / "reward")
+    out = tmp_path / "run"
+    start(out, settings=rewarded(reward, iterations=2))
+    (out / "rewards.json").unlink()
+    shutil.rmtree(reward)
+    make_reward(reward, bias=1.0)
+    with pytest.raises(CheckpointError, match=r"rewards.json: missing.*put it back"):
+        start(out, settings=rewarded(reward), resume=True)
+    assert not (out / "rewards.json").exists()
 
 
 def test_a_reward_that_others_wrote_notes_into_is_still_the_same(tmp_path):

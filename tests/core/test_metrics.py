@@ -47,7 +47,16 @@ def test_a_half_written_last_line_is_left_out_and_the_next_one_starts_fresh(tmp_
 
 @pytest.mark.parametrize(
     "content",
-    [b"nonsense", b"[1]", b'{"kl": 1}', b'{"step": 2, "note": "\xff"}', b"[" * 100_000, b"\x00"],
+    [
+        b"nonsense",
+        b"[1]",
+        b'{"kl": 1}',
+        b'{"step": true}',
+        b'{"step": -5}',
+        b'{"step": 2, "note": "\xff"}',
+        b"[" * 100_000,
+        b"\x00",
+    ],
 )
 def test_a_damaged_line_is_named_and_the_others_are_used(tmp_path, caplog, content):
     path = tmp_path / "metrics.jsonl"

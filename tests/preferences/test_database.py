@@ -18,7 +18,7 @@ from sqlalchemy.exc import IntegrityError
 
 from imgalign.errors import ImgalignError, InputError, StorageFullError, StoreError
 from imgalign.preferences import database, schema
-from imgalign.preferences.address import URL_VARIABLE
+from imgalign.preferences.address import URL_VARIABLE, shown
 from imgalign.preferences.checking import check_store
 from imgalign.preferences.records import Ranking, Submission
 from imgalign.preferences.store import Store
@@ -223,6 +223,16 @@ def test_a_url_that_leads_nowhere_is_one_clear_line(
         "mysql://me:s3cret@host/name",
         "postgresql+psycopg://me@127.0.0.1:1/name?password=s3cret",
         "mssql+nosuchdriver://me:s3cret@host/name?driver=x&sslpassword=s3cret",
+        "postgresql+psycopg://me:x@s3cret@127.0.0.1:1/name",
+        "postgresql+psycopg://me:x@y/s3cret@127.0.0.1:1/name",
+        "postgresql+psycopg://me@127.0.0.1:1/name?conninfo=password%3Ds3cret",
+        "postgresql+nosuchdriver://me@127.0.0.1:1/name?conninfo=password%3Ds3cret",
+        "nosuchbackend://host/name?options=s3cret",
+        "nosuchbackend://host/name?password=x@s3cret",
+        "postgresql://host:port/name?password=s3cret",
+        "postgresql://host:port/name?password=x@s3cret",
+        "postgresql://me:x@y?s3cret@host/name",
+        "sqlite://me:s3cret@host/name",
     ],
 )
 def test_a_password_is_never_said(tmp_path: Path, url: str):
@@ -230,6 +240,22 @@ def test_a_password_is_never_said(tmp_path: Path, url: str):
         Store.open(url, images=tmp_path / "images")
     assert "s3cret" not in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("postgresql://me:pw@host:5/name", "postgresql://me:***@host:5/name"),
+        ("postgresql://me:p@w@host/name", "postgresql://***@host/name"),
+        (
+            "postgresql://host/name?sslmode=require&passfile=x",
+            "postgresql://host/name?sslmode=require&passfile=***",
+        ),
+        ("sqlite:////data/me@home.db", "sqlite:////data/me%40home.db"),
+    ],
+)
+def test_what_is_no_secret_is_shown(url: str, expected: str):
+    assert shown(url) == expected
 
 
 def test_a_driver_that_is_missing_is_one_line_that_says_what_to_install(
