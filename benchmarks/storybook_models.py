@@ -25,7 +25,7 @@ from torch import Tensor
 
 from imgalign.evaluate.origin import hardware, library_versions
 from imgalign.generate import ImageGenerator
-from imgalign.pictures import as_tensor
+from imgalign.images import as_tensor
 from imgalign.preferences.agreement import wilson_interval
 from imgalign.storybook.drawing import draw
 from imgalign.storybook.layout import sample_scene

@@ -9,7 +9,8 @@ PNG, JPEG and WebP become 8-bit RGB by these rules, whoever asks:
 
 What has no single meaning is refused: several frames, CMYK, a 16-bit image with a transparent
 colour. So is what is damaged, cut off, too large, or not a plain file. Every refusal is an
-InputError of one line. Left out: writing images, and tensors.
+InputError of one line. Left out: writing images. Importing this module loads no torch: the store
+and its pages do without.
 """
 
 import io
@@ -18,6 +19,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -26,6 +28,10 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from imgalign.errors import InputError
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
 
 MAX_BYTES = 2**28
 """Larger files are refused unread."""
@@ -74,6 +80,14 @@ def decode_image(content: bytes) -> Image.Image:
     """The pixels of an encoded image as 8-bit RGB, by the rules of this module."""
     upright, layer = _decode(content)
     return _on_white(layer).transpose(UPRIGHT[upright]) if upright in UPRIGHT else _on_white(layer)
+
+
+def as_tensor(image: Image.Image) -> "Float[Tensor, '3 h w']":
+    """The pixels of an image as RGB in [0, 1]."""
+    import torch
+
+    pixels = np.asarray(image.convert("RGB"), dtype=np.float32) / 255
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 def decode_plain_image(content: bytes) -> Image.Image:

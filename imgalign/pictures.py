@@ -1,7 +1,4 @@
-"""Pictures at the border: files with their provenance, and pixels as tensors.
-
-Images are float tensors `3 h w` in [0, 1] inside; PIL only here.
-"""
+"""Pictures at the border: files with their provenance, written whole and never over others."""
 
 import io
 import json
@@ -11,12 +8,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-import torch
-from jaxtyping import Float
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from torch import Tensor
 
 from imgalign.errors import InputError
 from imgalign.files import UNFINISHED, lock_folder, reporting_full_disk, write_atomically
@@ -32,12 +25,6 @@ def png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     return buffer.getvalue()
-
-
-def as_tensor(image: Image.Image) -> Float[Tensor, "3 h w"]:
-    """Pixels in [0, 1]."""
-    pixels = np.asarray(image.convert("RGB"), dtype=np.float32) / 255
-    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def read_picture(path: Path, *, cure: str) -> Image.Image:

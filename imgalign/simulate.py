@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 
 from imgalign.errors import InputError
-from imgalign.pictures import as_tensor, read_picture
+from imgalign.images import as_tensor
+from imgalign.pictures import read_picture
 from imgalign.preferences.records import Item, Submission
 from imgalign.preferences.store import Store
 from imgalign.storybook.annotators import (

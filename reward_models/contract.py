@@ -26,6 +26,7 @@ CONTRACT_FILE = "contract.json"
 WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FOLDER = "tokenizer"
 TOKENIZER_FILE = "tokenizer.json"
+TOKENIZER_SETTINGS = "tokenizer_config.json"
 GOLDEN_FOLDER = "golden"
 PLOT_FILE = "reliability.png"
 GOLDEN_TOLERANCE = 1e-3
@@ -255,7 +256,7 @@ def check_files(contract: Contract, folder: Path) -> None:
             )
     needed = [WEIGHTS_FILE, *(each.image for each in contract.golden)]
     if contract.text.tokenizer == "folder":
-        needed += [f"{TOKENIZER_FOLDER}/{TOKENIZER_FILE}"]
+        needed += [f"{TOKENIZER_FOLDER}/{each}" for each in (TOKENIZER_FILE, TOKENIZER_SETTINGS)]
     for name in needed:
         if name not in contract.files:
             raise CheckpointError(

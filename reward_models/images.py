@@ -3,24 +3,17 @@
 import io
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from imgalign.images import read_image_file
+from imgalign.images import as_tensor, read_image_file
 
 
 def read_image(path: Path) -> Float[Tensor, "3 h w"]:
     """The pixels of an image file in [0, 1], by the rules of imgalign/images.py."""
     return as_tensor(read_image_file(path))
-
-
-def as_tensor(image: Image.Image) -> Float[Tensor, "3 h w"]:
-    """The pixels of an RGB image in [0, 1]."""
-    pixels = np.asarray(image, dtype=np.float32) / 255
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 def encode_image(image: Float[Tensor, "3 h w"]) -> bytes:

@@ -21,9 +21,8 @@ from torch import Tensor
 from imgalign.errors import CheckpointError, InputError
 from imgalign.images import read_plain_file
 from reward_models.architecture import Facts, TokenizerOptions, read_settings, validated
-from reward_models.contract import TOKENIZER_FILE
+from reward_models.contract import TOKENIZER_FILE, TOKENIZER_SETTINGS
 
-SETTINGS_FILE = "tokenizer_config.json"
 LARGEST_TOKENIZER = 2**27
 """Bytes; that of a quarter of a million tokens takes 35 million."""
 
@@ -87,7 +86,7 @@ class FolderTokenizer:
         text = self.backend.to_str(pretty=True)
         (folder / TOKENIZER_FILE).write_text(text, encoding="utf-8")
         settings = json.dumps(self.padding.model_dump(exclude_none=True), indent=2)
-        (folder / SETTINGS_FILE).write_text(f"{settings}\n", encoding="utf-8")
+        (folder / TOKENIZER_SETTINGS).write_text(f"{settings}\n", encoding="utf-8")
 
     def _plain(self) -> None:
         """Leave out what calls set: cutting and padding are not the tokenizer's own."""
@@ -100,16 +99,16 @@ def read_tokenizer(
 ) -> FolderTokenizer:
     """The tokenizer in a folder; CheckpointError where a file is missing or is no tokenizer."""
     path = folder / TOKENIZER_FILE
-    settings = read_settings(folder / SETTINGS_FILE)
+    settings = read_settings(folder / TOKENIZER_SETTINGS)
     if not isinstance(settings, dict):
-        raise CheckpointError(f"{folder / SETTINGS_FILE}: expected an object of settings")
+        raise CheckpointError(f"{folder / TOKENIZER_SETTINGS}: expected an object of settings")
     if "auto_map" in settings:
         raise CheckpointError(
-            f"{folder / SETTINGS_FILE}: auto_map asks to run code of the folder, which is never "
-            "done; save the tokenizer with a class of transformers"
+            f"{folder / TOKENIZER_SETTINGS}: auto_map asks to run code of the folder, which is "
+            "never done; save the tokenizer with a class of transformers"
         )
     known = {name: _token(settings[name]) for name in Padding.model_fields if name in settings}
-    padding = validated(Padding, known, str(folder / SETTINGS_FILE))
+    padding = validated(Padding, known, str(folder / TOKENIZER_SETTINGS))
     try:
         text = read_plain_file(path, limit=LARGEST_TOKENIZER).decode("utf-8")
         backend = Tokenizer.from_str(text)

@@ -24,7 +24,7 @@ from imgalign.errors import NumericsError
 from imgalign.evaluate.comparison import Pair, Sides
 from imgalign.evaluate.subjects import form_of
 from imgalign.generate import Generated
-from imgalign.pictures import as_tensor
+from imgalign.images import as_tensor
 from imgalign.policy import RewardModel
 
 BATCH = 32

@@ -3,6 +3,8 @@
 import io
 import os
 import struct
+import subprocess
+import sys
 import zlib
 from contextlib import suppress
 from typing import Any
@@ -16,6 +18,7 @@ from imgalign.errors import InputError
 from imgalign.images import (
     PNG_SIGNATURE,
     UPRIGHT,
+    as_tensor,
     decode_image,
     decode_plain_image,
     read_image_file,
@@ -275,3 +278,22 @@ def test_an_original_must_look_the_same_to_every_program():
         decode_plain_image(encoded(corners(), exif=exif(3)))
     opaque = encoded(corners().convert("RGBA"), exif=exif(1))
     assert decode_plain_image(opaque).tobytes() == corners().tobytes()
+
+
+def test_pixels_as_a_tensor_are_channels_first_and_from_0_to_1():
+    picture = Image.new("RGB", (3, 2), RED)
+    picture.putpixel((2, 1), (0, 51, 255))
+    pixels = as_tensor(picture)
+    assert pixels.shape == (3, 2, 3)
+    assert pixels[:, 0, 0].tolist() == [1, 0, 0]
+    assert pixels[:, 1, 2].tolist() == pytest.approx([0, 0.2, 1])
+    assert pixels.is_contiguous()
+    assert as_tensor(Image.new("L", (3, 2), 255)).tolist() == [[[1.0] * 3] * 2] * 3
+
+
+def test_reading_images_for_a_store_loads_no_torch():
+    program = "import sys, imgalign.preferences.images; print('torch' in sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert result.stdout == "False\n"

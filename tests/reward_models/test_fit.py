@@ -10,6 +10,7 @@ from PIL import Image
 from torch.testing import assert_close
 
 import reward_models
+from imgalign.config import load_config
 from imgalign.errors import ConfigError, InputError, StoreError
 from imgalign.losses import plackett_luce_loss
 from imgalign.preferences.fit_report import Ceiling, read_fit_report
@@ -85,6 +86,12 @@ def fitted(world, config, tmp_path_factory):
     out = tmp_path_factory.mktemp("fits") / "reward"
     ceiling = Ceiling(value=1.0, meaning="noiseless labels")
     return out, fit(rankings, images.__getitem__, config, out, ceiling=ceiling)
+
+
+def test_a_leading_tilde_of_the_clip_is_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert load_config(FitConfig, None, ["clip=~/clip"]).clip == "/home/ada/clip"
+    assert load_config(FitConfig, None, ["clip=hf-hub:ada/clip"]).clip == "hf-hub:ada/clip"
 
 
 def test_a_planted_preference_is_recovered_on_unseen_prompts(fitted):

@@ -7,9 +7,9 @@ import torch
 from torch.testing import assert_close
 
 from imgalign.errors import CheckpointError, ConfigError, InputError
-from imgalign.images import decode_image
+from imgalign.images import as_tensor, decode_image
 from reward_models.clip_models import load_towers, resolve
-from reward_models.images import as_tensor, encode_image
+from reward_models.images import encode_image
 from reward_models.towers import channel_statistics
 
 
