@@ -9,15 +9,17 @@ warning, or the reason for a refusal. Left out: other methods than LoRA (DoRA, L
 A layer adds `alpha / rank * up @ down` to its weight.
 """
 
+import fnmatch
 import logging
 import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
@@ -32,7 +34,15 @@ log = logging.getLogger(__name__)
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 PEFT_CONFIG = "adapter_config.json"
+TEXT_LEVEL = "text_model."
 LARGEST_RANK = 4096
+MOST_PATTERNS, LONGEST_PATTERN = 4096, 256
+
+NUMBERS = (
+    *(torch.float64, torch.float32, torch.bfloat16, torch.float16),
+    *(torch.float8_e4m3fn, torch.float8_e5m2),
+)
+"""What matrices may be stored in; the library cannot compute in those of one byte."""
 
 PART = re.compile(
     r"(?:\.lora_A(?:\.\w+)?\.weight|\.lora(?:_linear_layer)?\.down\.weight|\.lora_down\.weight"
@@ -55,19 +65,33 @@ OTHER_METHODS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class AlphaPattern:
+    """An alpha for the layers whose names a pattern of peft's matches."""
+
+    text: str
+    names: re.Pattern[str]
+    alpha: float
+
+    def matches(self, layer: str) -> bool:
+        """Whether the layer is meant, with or without the level that few text encoders have."""
+        short = layer.removeprefix(TEXT_LEVEL)
+        return any(self.names.match(name) for name in (layer, short, f"{TEXT_LEVEL}{short}"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Scaling:
     """What settings beside the matrices say about their scale, for one component."""
 
     alpha: float | None = None
     """None: of each layer its rank, a scale of 1."""
-    alphas: Mapping[str, float] = field(default_factory=dict)
-    """Of layers whose names end so."""
+    alphas: Sequence[AlphaPattern] = ()
+    """The first that matches a layer comes before `alpha`."""
     by_root: bool = False
     """Divide by the rank's square root (arXiv:2312.03732) instead of the rank."""
 
     def of(self, layer: str, rank: int) -> float:
         """The alpha of a layer, in the usual meaning: its scale is alpha / rank."""
-        alpha = next((self.alphas[end] for end in self.alphas if _ends_so(layer, end)), self.alpha)
+        alpha = next((each.alpha for each in self.alphas if each.matches(layer)), self.alpha)
         if alpha is None:
             return float(rank)
         return alpha * math.sqrt(rank) if self.by_root else alpha
@@ -176,6 +200,7 @@ def fit(file: LoraFile, components: Mapping[str, nn.Module]) -> list[Layer]:
             f"{file.path}: {count} of the adapter's {total} matrices have no place in this model;"
             f" it was trained on another one ({_some(homeless)})"
         )
+    _check_patterns(file, [known[layer][:2] for layer in layers])
     torn = [layer for layer in layers if layer not in down or layer not in up]
     complete = [layer for layer in layers if layer not in torn]
     if not complete:
@@ -248,7 +273,16 @@ def _layer(
             f" {tuple(up.shape)}; it was trained on another model"
         )
     for matrix in (down, up):
-        if not matrix.is_floating_point() or not matrix.isfinite().all():
+        if matrix.dtype not in NUMBERS:
+            kind = str(matrix.dtype).removeprefix("torch.")
+            raise CheckpointError(
+                f"{file.path}: {name}: expected numbers as float32, float16, bfloat16 or float8,"
+                f" got {kind}"
+            )
+    if down.element_size() == 1 or up.element_size() == 1:
+        down, up = down.float(), up.float()
+    for matrix in (down, up):
+        if not matrix.isfinite().all():
             raise CheckpointError(f"{file.path}: {name}: expected finite numbers, got others")
     if alpha is None:
         scaling = file.scaling.get(component, file.scaling.get("", Scaling()))
@@ -277,8 +311,8 @@ def _names(components: Mapping[str, nn.Module]) -> dict[str, tuple[str, str, Ten
             place = component, name, module.weight
             if component == "text_encoder":
                 # Some releases of transformers have this level, others do not.
-                short = name.removeprefix("text_model.")
-                ways, flat = [short, f"text_model.{short}"], f"lora_te_text_model_{short}"
+                short = name.removeprefix(TEXT_LEVEL)
+                ways, flat = [short, f"{TEXT_LEVEL}{short}"], f"lora_te_text_model_{short}"
             else:
                 ways, flat = [name], f"lora_unet_{name}"
             names[flat.replace(".", "_")] = place
@@ -300,20 +334,54 @@ def _scaling(settings: Mapping[str, Any], where: Path) -> Scaling:
     alphas = settings.get("alpha_pattern") or {}
     alpha = settings.get("lora_alpha")
     if not isinstance(alphas, dict) or not all(
-        isinstance(each, int | float) for each in (*alphas.values(), 0 if alpha is None else alpha)
+        isinstance(each, int | float) and not isinstance(each, bool)
+        for each in (*alphas.values(), 0 if alpha is None else alpha)
     ):
         raise CheckpointError(f"{where}: expected numbers as lora_alpha and alpha_pattern")
+    if len(alphas) > MOST_PATTERNS:
+        raise CheckpointError(
+            f"{where}: alpha_pattern: expected at most {MOST_PATTERNS:,} patterns,"
+            f" got {len(alphas):,}"
+        )
     return Scaling(
         alpha=None if alpha is None else float(alpha),
-        alphas={str(end): float(value) for end, value in alphas.items()},
+        alphas=[
+            AlphaPattern(text=text, names=_names_like(text, where), alpha=float(value))
+            for text, value in alphas.items()
+        ],
         by_root=bool(settings.get("use_rslora")),
     )
 
 
-def _ends_so(layer: str, end: str) -> bool:
-    # The library reads these as regular expressions; names are all that is ever written there.
-    whole = end.removeprefix("^").removesuffix("$").replace("\\.", ".")
-    return layer == whole or (not end.startswith("^") and layer.endswith(f".{whole}"))
+def _names_like(pattern: str, where: Path) -> re.Pattern[str]:
+    """The names that a pattern of peft's matches, as the library matches it: whole names or ends.
+
+    The library reads patterns as regular expressions, and a foreign one could run for years. Read
+    are names, `.` and `.*`, a `^` before and a `$` after; CheckpointError for any other.
+    """
+    name = pattern.removeprefix("^").removesuffix("$")
+    if len(pattern) > LONGEST_PATTERN or not re.fullmatch(r"(?:\w|\\?\.|\.\*)+", name):
+        raise CheckpointError(
+            f"{where}: alpha_pattern: expected names of layers, in which '.*' may stand for"
+            f" anything, got {pattern[:60]!r}; write out the names it stands for"
+        )
+    signs = {".*": "*", r"\.": ".", ".": "?"}
+    like = re.sub(r"\.\*|\\?\.", lambda match: signs[match[0]], name)
+    # As a shell's pattern it is matched in time that is bounded.
+    ways = [like] if pattern.startswith("^") else [like, f"*.{like}"]
+    return re.compile("|".join(map(fnmatch.translate, ways)))
+
+
+def _check_patterns(file: LoraFile, places: Sequence[tuple[str, str]]) -> None:
+    """Raise CheckpointError for a pattern without a layer, by component and name, that it means."""
+    for component, scaling in file.scaling.items():
+        own = [name for where, name in places if component in ("", where)]
+        for pattern in scaling.alphas:
+            if not any(map(pattern.matches, own)):
+                raise CheckpointError(
+                    f"{file.path}: cannot use this adapter: alpha_pattern {pattern.text!r} matches"
+                    " none of its layers; correct the name or remove it"
+                )
 
 
 def _usual(values: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:

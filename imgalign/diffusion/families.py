@@ -95,6 +95,11 @@ class StableDiffusion:
         check_levels(self.pipeline.scheduler.config)
         if own != "ddim":
             _say_once(f"the model comes with the scheduler {own}; images are sampled with ddim")
+        if self.pipeline.scheduler.config.get("thresholding"):
+            _say_once(
+                "the model's scheduler_config.json has thresholding on, which is for images and not"
+                " for latents; images are sampled without it"
+            )
         # Latents have no bounds, so the pipeline ignores the clipping that is DDIM's default.
         scheduler = DDIMScheduler.from_config(
             self.pipeline.scheduler.config, clip_sample=False, thresholding=False

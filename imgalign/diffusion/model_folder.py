@@ -62,6 +62,9 @@ TEXT_FIELDS = (
 LARGEST_NUMBER, MOST_LAYERS, LARGEST_LATENT, LONGEST_LIST = 2**20, 128, 2048, 64
 """Far above every published model; the weights then say what is really there."""
 
+SCALES = 1e-3, 1e3
+"""Least and most that a latent may be scaled by; in published models the scale is near 1."""
+
 UNUSABLE = (
     *(OSError, ValueError, TypeError, KeyError, AttributeError, IndexError, RuntimeError),
     *(ImportError, AssertionError, ArithmeticError, SafetensorError, StrictDataclassError),
@@ -93,8 +96,9 @@ def load_folder(folder: Path, dtype: torch.dtype) -> StableDiffusionPipeline:
         feature_extractor=None,
         requires_safety_checker=False,
     )
+    check_latents(pipeline.unet.config, pipeline.vae.config, folder)
     check_together(pipeline, folder)
-    _try_out(pipeline, folder)
+    try_out(pipeline, folder)
     return pipeline
 
 
@@ -130,6 +134,26 @@ def check_sizes(settings: Mapping[str, Any], path: Path) -> None:
             raise InputError(f"model: {path}: {name}: expected at most {most:,}, got more")
 
 
+def check_latents(unet: Mapping[str, Any], vae: Mapping[str, Any], folder: Path) -> None:
+    """Raise InputError unless these settings say how large a latent is, and in what scale."""
+    size = unet["sample_size"]
+    sides = list(size) if isinstance(size, list | tuple) else [size, size]
+    if len(sides) != 2 or not all(type(each) is int and each >= 1 for each in sides):
+        raise InputError(
+            f"model: {folder / 'unet' / 'config.json'}: sample_size: expected the size of its"
+            f" latents, 1 or more, as one whole number or two, got {size!r}; write there an image's"
+            " size in pixels divided by what the vae makes it smaller by (Stable Diffusion 1: 64)"
+        )
+    scale = vae["scaling_factor"]
+    least, most = SCALES
+    if type(scale) not in (int, float) or not least <= scale <= most:
+        raise InputError(
+            f"model: {folder / 'vae' / 'config.json'}: scaling_factor: expected a number from"
+            f" {least:g} to {most:g}, got {scale!r}; write the one that the network was trained"
+            " with (Stable Diffusion 1 and 2: 0.18215)"
+        )
+
+
 def check_together(pipeline: StableDiffusionPipeline, folder: Path) -> None:
     """Raise InputError unless the parts take what the others give."""
     unet, vae, text = pipeline.unet.config, pipeline.vae.config, pipeline.text_encoder.config
@@ -149,6 +173,42 @@ def check_together(pipeline: StableDiffusionPipeline, folder: Path) -> None:
         raise InputError(
             f"model: {folder}: expected a text encoder of width {unet['cross_attention_dim']},"
             f" as its network reads, got {text.hidden_size}"
+        )
+
+
+@torch.no_grad()
+def try_out(pipeline: StableDiffusionPipeline, source: Path) -> None:
+    """Ask every part once, for the smallest image: some settings and weights show only then.
+
+    InputError where a part cannot answer, or answers with numbers that are not finite.
+    """
+    unet, vae, encoder = pipeline.unet, pipeline.vae, pipeline.text_encoder
+    size = 2 ** (len(unet.config["block_out_channels"]) - 1)
+    shape = 1, unet.config["in_channels"], size, size
+    latent = torch.randn(shape, generator=torch.Generator("cpu").manual_seed(0))
+    part = "text_encoder"
+    try:
+        states = encoder(torch.tensor([[pipeline.tokenizer.eos_token_id]])).last_hidden_state
+        _check_answer(states, source, part)
+        part = "unet"
+        told = states.to(unet.dtype)
+        _check_answer(
+            unet(latent.to(unet.dtype), 1, encoder_hidden_states=told).sample, source, part
+        )
+        part = "vae"
+        _check_answer(vae.decode(latent / vae.config["scaling_factor"]).sample, source, part)
+    except UNUSABLE as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"model: {source}: its {part} fails: {first_line(error)}") from None
+
+
+def _check_answer(answer: torch.Tensor, source: Path, part: str) -> None:
+    if not answer.isfinite().all():
+        raise InputError(
+            f"model: {source}: its {part} gave numbers that are not finite (in"
+            f" {str(answer.dtype).removeprefix('torch.')}): its weights are damaged, or need"
+            " bfloat16 or float32"
         )
 
 
@@ -232,7 +292,7 @@ def _load_tokenizer(folder: Path, encoder: CLIPTextConfig) -> CLIPTokenizer:
         )
     # Where no limit is written the library's is 10^30, and prompts are not padded at all.
     written = tokenizer.model_max_length
-    if not isinstance(written, int | float) or written < 2:
+    if not isinstance(written, int | float) or not written >= 2:  # NaN too
         raise InputError(
             f"model: {path}: model_max_length: expected 2 tokens or more, got {written!r}"
         )
@@ -245,23 +305,6 @@ def _load_scheduler(folder: Path) -> Any:
     settings = read_object(path)
     check_settings(settings, path)
     return build_scheduler(str(settings.get("_class_name")), settings)
-
-
-@torch.no_grad()
-def _try_out(pipeline: StableDiffusionPipeline, folder: Path) -> None:
-    """Ask every part once, for the smallest image: some settings show only then."""
-    unet, vae, encoder = pipeline.unet, pipeline.vae, pipeline.text_encoder
-    size = 2 ** (len(unet.config["block_out_channels"]) - 1)
-    part = "text_encoder"
-    try:
-        states = encoder(torch.tensor([[pipeline.tokenizer.eos_token_id]])).last_hidden_state
-        part = "unet"
-        latent = torch.zeros(1, unet.config["in_channels"], size, size)
-        unet(latent.to(unet.dtype), 1, encoder_hidden_states=states.to(unet.dtype))
-        part = "vae"
-        vae.decode(latent / vae.config["scaling_factor"])
-    except UNUSABLE as error:
-        raise _refusal(folder / part, error) from None
 
 
 def _variant(folder: Path, stem: str) -> str | None:

@@ -92,7 +92,7 @@ def check_levels(settings: Mapping[str, Any]) -> None:
         if name in settings and settings[name] not in allowed:
             refuse(name, f"one of {', '.join(allowed)}")
     steps = settings.get("num_train_timesteps", 1000)
-    if not isinstance(steps, int) or not 1 <= steps <= MOST_TIMESTEPS:
+    if type(steps) is not int or not 1 <= steps <= MOST_TIMESTEPS:
         refuse("num_train_timesteps", f"1 to {MOST_TIMESTEPS:,}")
     for name in ("beta_start", "beta_end"):
         beta = settings.get(name, 0.01)

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import CLIPTokenizer
 
 from imgalign.diffusion.attention import first_line
-from imgalign.diffusion.model_folder import CLASSES, INDEX, UNUSABLE, check_together
+from imgalign.diffusion.model_folder import CLASSES, INDEX, UNUSABLE, check_together, try_out
 from imgalign.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -62,6 +62,7 @@ def load_file(path: Path, dtype: torch.dtype) -> StableDiffusionPipeline:
             raise InputError(f"model: {path}: {len(lost)} tensors are missing, such as {lost[0]}")
     check_together(pipeline, path)
     pipeline.unet.to(dtype)
+    try_out(pipeline, path)
     if OPEN_CLIP + "ln_final.weight" in shapes:
         log.warning(
             "model: %s: taken for version 2 at 768 pixels, with v-prediction; for one at 512"

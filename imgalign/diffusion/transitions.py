@@ -53,8 +53,8 @@ def ddim_schedule(scheduler: DDIMScheduler, num_steps: int, device: torch.device
     if prediction_type not in get_args(PredictionType):
         expected = ", ".join(get_args(PredictionType))
         raise InputError(f"prediction_type: expected one of {expected}, got {prediction_type!r}")
-    if config["clip_sample"] or config["thresholding"]:
-        raise InputError("scheduler: expected clip_sample and thresholding off, got one of them on")
+    assert not config["clip_sample"], "steps here do not clip"
+    assert not config["thresholding"], "steps here do not threshold"
     if not 1 <= num_steps <= config["num_train_timesteps"]:
         limit = config["num_train_timesteps"]
         raise InputError(f"steps: expected 1 to {limit} denoising steps, got {num_steps}")

@@ -14,6 +14,7 @@ from imgalign.diffusion.policy import DiffusionPolicy, PolicyConfig
 from imgalign.errors import CheckpointError, InputError
 from imgalign.generate import ImageGenerator
 
+FP8 = torch.float8_e4m3fn
 PROMPTS, SEEDS = ["a red house", "two blue boat"], [5, 6]
 
 
@@ -158,6 +159,45 @@ def test_a_peft_folder_is_scaled_as_its_settings_say(
     assert not np.array_equal(drawn_with(plain), expected)
 
 
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r".*attn2.to_q",
+        r".*\.attn2\.to_q$",
+        r"^down_blocks.*to_q",
+        r"^down_blocks\.1\.attentions\.0\.transformer_blocks\.0\.attn1\.to_q$",
+        r"attn2.to_q",
+        r"attn2.to_.",
+        r"attentions.0.*to_v",
+    ],
+)
+def test_a_pattern_of_alphas_means_the_layers_that_it_means_to_peft(
+    tiny_pipeline, drawn_with, expected_with, tmp_path, pattern
+):
+    unet = random_matrices(tiny_pipeline.unet, ATTENTION)
+    folder = write_peft_folder(
+        tmp_path / "peft", unet, lora_alpha=2, alpha_pattern={pattern: 9, "to_q": 5}
+    )
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    names = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "target_modules")
+    header = json.dumps({f"unet.{name}": settings[name] for name in names if name in settings})
+    file = tmp_path / "pytorch_lora_weights.safetensors"
+    save_file(diffusers(unet), file, metadata={"lora_adapter_metadata": header})
+    assert np.array_equal(drawn_with(folder), expected_with(tmp_path))
+    other = write_peft_folder(tmp_path / "no", unet, lora_alpha=2, alpha_pattern={"to_q": 5})
+    assert not np.array_equal(drawn_with(folder), drawn_with(other))
+
+
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_a_file_in_float8_draws_as_its_numbers_do_in_float32(matrices, drawn_with, tmp_path, kind):
+    narrow = {name: layer.to(kind) for name, layer in kohya(matrices, alphas={"to_q": 2}).items()}
+    wide = {name: layer.float() for name, layer in narrow.items()}
+    one = write(tmp_path / "narrow.safetensors", narrow)
+    other = write(tmp_path / "wide.safetensors", wide)
+    assert np.array_equal(drawn_with(one), drawn_with(other))
+    assert not np.array_equal(drawn_with(one), drawn_with(None))
+
+
 def test_a_root_scaled_peft_adapter_divides_by_the_root_of_the_rank(matrices, drawn_with, tmp_path):
     root = write_peft_folder(tmp_path / "root", matrices, r=2, lora_alpha=3, use_rslora=True)
     plain = write(
@@ -199,6 +239,10 @@ def test_what_is_not_lora_of_this_model_is_refused(matrices, refusal, tmp_path):
     assert f"1 of the adapter's {len(layers) + 1} matrices have no place" in refusal(file)
     write(file, layers | {down[0]: torch.full_like(layers[down[0]], torch.nan)})
     assert "finite" in refusal(file)
+    write(file, layers | {down[0]: torch.full_like(layers[down[0]], torch.nan).to(FP8)})
+    assert "finite" in refusal(file)
+    write(file, layers | {down[0]: torch.ones_like(layers[down[0]], dtype=torch.int8)})
+    assert "got int8" in refusal(file)
     write(file, layers | {down[0]: torch.ones(2, 31)})
     assert "size mismatch" in refusal(file)
 
@@ -209,6 +253,16 @@ def test_what_is_not_lora_of_this_model_is_refused(matrices, refusal, tmp_path):
         ({"use_dora": True}, "use_dora"),
         ({"peft_type": "LOKR"}, "LOKR"),
         ({"lora_alpha": "many"}, "lora_alpha"),
+        ({"lora_alpha": True}, "expected numbers as lora_alpha"),
+        ({"alpha_pattern": {"to_q": True}}, "expected numbers as lora_alpha and alpha_pattern"),
+        ({"alpha_pattern": {"(.*a+)+b": 3}}, "'(.*a+)+b'"),
+        ({"alpha_pattern": {"to_[q": 3}}, "'to_[q'"),
+        ({"alpha_pattern": {"": 3}}, "alpha_pattern"),
+        ({"alpha_pattern": {"a" * 10_000: 3}}, "alpha_pattern"),
+        ({"alpha_pattern": {f"a{index}": 3 for index in range(5000)}}, "at most 4,096 patterns"),
+        ({"alpha_pattern": {"to_q": 3, "to_z": 3}}, "'to_z' matches none of its layers"),
+        ({"alpha_pattern": {"^to_q": 3}}, "'^to_q' matches none of its layers"),
+        ({"alpha_pattern": {".*a" * 80: 3}}, "matches none of its layers"),
         ({"alpha_pattern": {"(a+)+$": "x"}}, "alpha_pattern"),
         ({"bias": "all"}, "bias"),
     ],

@@ -107,6 +107,10 @@ def test_an_attention_that_a_config_would_have_fetched_is_not(folder):
         ("unet/config.json", {"norm_num_groups": 0}),
         ("unet/config.json", {"layers_per_block": 10**9}),
         ("unet/config.json", {"sample_size": 10**7}),
+        *(
+            ("unet/config.json", {"sample_size": size})
+            for size in (None, 2.5, "x", 0, -4, True, [8], [8, 0], [8, 8, 8], [8, "x"], {})
+        ),
         ("unet/config.json", {"down_block_types": ["NoBlock", "DownBlock2D"]}),
         ("unet/config.json", {"act_fn": "loud"}),
         ("vae/config.json", {"block_out_channels": [10**9]}),
@@ -117,15 +121,20 @@ def test_an_attention_that_a_config_would_have_fetched_is_not(folder):
         ("text_encoder/config.json", {"vocab_size": "all"}),
         ("text_encoder/config.json", {"eos_token_id": []}),
         ("text_encoder/config.json", {"num_attention_heads": -1}),
-        ("vae/config.json", {"scaling_factor": "large"}),
+        *(
+            ("vae/config.json", {"scaling_factor": factor})
+            for factor in ("large", None, 0, -0.18, 1e300, 1e-300, float("nan"), float("inf"), True)
+        ),
         ("scheduler/scheduler_config.json", {"timestep_spacing": "sideways"}),
         ("scheduler/scheduler_config.json", {"beta_schedule": "curly"}),
         ("scheduler/scheduler_config.json", {"beta_end": 1e9}),
         ("scheduler/scheduler_config.json", {"num_train_timesteps": 10**12}),
+        ("scheduler/scheduler_config.json", {"num_train_timesteps": True}),
         ("scheduler/scheduler_config.json", {"trained_betas": "some"}),
         ("scheduler/scheduler_config.json", {"trained_betas": 3}),
         ("tokenizer/tokenizer_config.json", {"model_max_length": "long"}),
         ("tokenizer/tokenizer_config.json", {"model_max_length": 0}),
+        ("tokenizer/tokenizer_config.json", {"model_max_length": float("nan")}),
         ("scheduler/scheduler_config.json", {"prediction_type": "flow_prediction"}),
         ("scheduler/scheduler_config.json", {"_class_name": "NoScheduler"}),
     ],
@@ -263,3 +272,44 @@ def test_parts_that_are_not_needed_may_be_named_and_missing_or_not_named(folder)
     assert np.array_equal(drawn(folder), expected)
     change(index, safety_checker="absent", feature_extractor="absent", image_encoder="absent")
     assert np.array_equal(drawn(folder), expected)
+
+
+def test_a_network_without_a_size_is_refused_with_what_to_write(folder):
+    change(folder / "unet" / "config.json", sample_size=None)
+    message = refusal(folder)
+    assert "unet/config.json: sample_size" in message
+    assert "got None" in message
+    change(folder / "unet" / "config.json", sample_size=[8, 8])
+    load_pipeline(str(folder), device=torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("part", "file", "name"),
+    [
+        ("unet", UNET, "conv_out.bias"),
+        ("vae", UNET, "decoder.conv_out.bias"),
+        ("text_encoder", "model.safetensors", "final_layer_norm.bias"),
+    ],
+)
+def test_a_part_that_gives_no_finite_numbers_is_refused(folder, part, file, name):
+    path = folder / part / file
+    weights = load_file(path)
+    (name,) = (each for each in weights if each.endswith(name))
+    save_file(weights | {name: torch.full_like(weights[name], torch.nan)}, path, {"format": "pt"})
+    assert f"its {part} gave numbers that are not finite" in refusal(folder)
+
+
+def test_weights_in_float8_draw_as_their_numbers_do_in_float32(folder, tmp_path):
+    wide = shutil.copytree(folder, tmp_path / "wide")
+    for part, file in (("unet", UNET), ("vae", UNET), ("text_encoder", "model.safetensors")):
+        narrow = {
+            name: each.to(torch.float8_e4m3fn) if each.is_floating_point() else each
+            for name, each in load_file(folder / part / file).items()
+        }
+        save_file(narrow, folder / part / file, {"format": "pt"})
+        widened = {
+            name: each.float() if each.is_floating_point() else each
+            for name, each in narrow.items()
+        }
+        save_file(widened, wide / part / file, {"format": "pt"})
+    assert np.array_equal(drawn(folder), drawn(wide))

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import (
+    DDIMScheduler,
     EDMEulerScheduler,
     EulerAncestralDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
@@ -78,6 +79,19 @@ def test_that_a_models_own_scheduler_is_not_used_is_said_once(tiny_pipeline, cap
     assert [record.message for record in caplog.records] == [
         "the model comes with the scheduler pndm; images are sampled with ddim"
     ]
+
+
+def test_that_a_models_thresholding_is_not_applied_is_said_once(tiny_pipeline, caplog):
+    families._say_once.cache_clear()
+    tiny_pipeline.scheduler = DDIMScheduler.from_config(
+        tiny_pipeline.scheduler.config, thresholding=True
+    )
+    with caplog.at_level(logging.WARNING):
+        DiffusionPolicy(tiny_pipeline, PolicyConfig())
+        StableDiffusion(tiny_pipeline).schedule(4)
+    (record,) = caplog.records
+    assert "thresholding" in record.message
+    assert "sampled without it" in record.message
 
 
 @pytest.mark.parametrize("scheduler", [FlowMatchEulerDiscreteScheduler, EDMEulerScheduler])

@@ -127,8 +127,6 @@ def test_half_precision_inputs_are_widened_before_the_arithmetic():
 @pytest.mark.parametrize(
     ("changes", "num_steps", "message"),
     [
-        ({"clip_sample": True}, 5, "clip_sample"),
-        ({"thresholding": True}, 5, "thresholding"),
         ({"prediction_type": "flow"}, 5, "'flow'"),
         ({}, 0, "got 0"),
         ({}, 1001, "got 1001"),
