@@ -88,7 +88,7 @@ def wish(
     guidance: float | None,
 ) -> Wish:
     """The form as a Wish; InputError says what to change."""
-    lines = tuple(dict.fromkeys(line.strip() for line in prompts.splitlines() if line.strip()))
+    lines = tuple(dict.fromkeys(line.strip() for line in prompts.split("\n") if line.strip()))
     if not lines:
         raise InputError("prompts: write at least one, or pick an example")
     if first_seed is None or count is None or steps is None or guidance is None:
@@ -295,7 +295,7 @@ def build(
         gr.Info(f"{count} item{'s' * (count != 1)} queued on the Rank page")
 
     def add_idea(written: str, event: gr.EventData) -> str:
-        lines = [line for line in written.splitlines() if line.strip()]
+        lines = [line for line in written.split("\n") if line.strip()]
         return "\n".join(dict.fromkeys([*lines, str(event.prompt)]))
 
     def reload(event: gr.EventData) -> tuple[Any, Any]:
