@@ -50,6 +50,14 @@ def parse(url: str) -> URL:
         dialect = parsed.get_dialect()
     except (ArgumentError, NoSuchModuleError, ValueError) as error:
         raise InputError(f"database: {EXPECTED}, got {shown(url)!r}") from error
+    sqlite = parsed.get_backend_name() == "sqlite"
+    before, _, asked = url.partition("?")
+    # What then counts as the host may be a part of the password, and drivers repeat the host.
+    if not sqlite and (before.count("@") > 1 or "@" in asked):
+        raise InputError(
+            f"database: {shown(url)}: write an @ in a password or option as %40; "
+            "only the one before the host stands for itself"
+        )
     try:
         dialect.import_dbapi()
     except ImportError as error:
@@ -58,7 +66,7 @@ def parse(url: str) -> URL:
             f"{shown(url)}: the driver {name} is not installed; "
             f"pip install '{DRIVERS.get(name, name)}'"
         ) from error
-    return _of_sqlite(parsed, url) if parsed.get_backend_name() == "sqlite" else parsed
+    return _of_sqlite(parsed, url) if sqlite else parsed
 
 
 def shown(url: str | URL) -> str:

@@ -18,7 +18,7 @@ from sqlalchemy.exc import IntegrityError
 
 from imgalign.errors import ImgalignError, InputError, StorageFullError, StoreError
 from imgalign.preferences import database, schema
-from imgalign.preferences.address import URL_VARIABLE, shown
+from imgalign.preferences.address import URL_VARIABLE, parse, shown
 from imgalign.preferences.checking import check_store
 from imgalign.preferences.records import Ranking, Submission
 from imgalign.preferences.store import Store
@@ -256,6 +256,12 @@ def test_a_password_is_never_said(tmp_path: Path, url: str):
 )
 def test_what_is_no_secret_is_shown(url: str, expected: str):
     assert shown(url) == expected
+
+
+def test_an_at_sign_that_may_be_a_passwords_is_refused_with_how_to_write_it():
+    for url in ("postgresql://me:p@w@host/name", "postgresql://host/name?password=p@w"):
+        with pytest.raises(InputError, match="as %40"):
+            parse(url)
 
 
 def test_a_driver_that_is_missing_is_one_line_that_says_what_to_install(
