@@ -20,8 +20,8 @@ import sys
 import time
 from pathlib import Path
 
-from imgalign.evaluate import load_evaluation
 from imgalign.evaluate.comparison import Change, gold_of, win_rate
+from imgalign.evaluate.evaluation import load_evaluation
 from imgalign.evaluate.origin import hardware, library_versions
 from imgalign.statistics import Estimate
 

@@ -28,7 +28,7 @@ from imgalign.diffusion.policy import DiffusionPolicy, PolicyConfig
 from imgalign.environment import choose_dtype
 from imgalign.evaluate.origin import hardware, library_versions
 from imgalign.policy import RewardModel
-from imgalign.progress import progress
+from imgalign.runs.progress import progress
 from imgalign.storybook.scenes import evaluation_prompts
 
 LAYERS = {

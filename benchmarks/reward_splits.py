@@ -18,7 +18,7 @@ from pathlib import Path
 from imgalign.demo import JOURNAL
 from imgalign.evaluate.origin import hardware, library_versions
 from imgalign.preferences.store import Store
-from imgalign.simulate import people, rank_queue
+from imgalign.storybook.simulate import people, rank_queue
 from reward_models.fit import FitConfig, fit
 from reward_models.images import read_image
 

@@ -23,10 +23,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from imgalign.diffusion.generate import ImageGenerator
 from imgalign.evaluate.origin import hardware, library_versions
-from imgalign.generate import ImageGenerator
 from imgalign.images import as_tensor
-from imgalign.preferences.agreement import wilson_interval
+from imgalign.statistics import wilson_interval
 from imgalign.storybook.drawing import draw
 from imgalign.storybook.layout import sample_scene
 from imgalign.storybook.scenes import SceneSpec, evaluation_prompts, prompt_of, sample_spec

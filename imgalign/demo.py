@@ -29,23 +29,35 @@ from rich.console import Console
 from rich.markup import escape
 from torch import Tensor
 
-from imgalign.candidates import chosen_prompts, queue_candidates
 from imgalign.config import Config, load_config
+from imgalign.diffusion.generate import ImageGenerator
 from imgalign.errors import InputError
-from imgalign.evaluate import FOLDER, EvaluateConfig, Evaluation, evaluate
-from imgalign.files import LOCK, lock_folder, read_json, reporting_full_disk, write_atomically
-from imgalign.generate import ImageGenerator
-from imgalign.measures import GOLD_TIE, check_faithful, gold_of, image_features
-from imgalign.pictures import check_folder
+from imgalign.evaluate.config import EvaluateConfig
+from imgalign.evaluate.evaluation import FOLDER, Evaluation
+from imgalign.evaluate.judging import features_of
+from imgalign.evaluate.run import evaluate
+from imgalign.files import (
+    LOCK,
+    check_folder,
+    lock_folder,
+    read_json,
+    reporting_full_disk,
+    write_atomically,
+)
 from imgalign.policy import RewardModel
 from imgalign.preferences.address import of_file
+from imgalign.preferences.queue import queue_candidates
 from imgalign.preferences.store import Store
-from imgalign.progress import progress, working
-from imgalign.report import PAGE, SHEET, write_report
-from imgalign.simulate import Simulated, people, rank_queue
+from imgalign.report.sheets import SHEET
+from imgalign.report.writing import PAGE, write_report
+from imgalign.runs.folder import CONFIG
+from imgalign.runs.progress import progress, working
 from imgalign.storybook.annotators import Annotator
-from imgalign.train import TrainConfig, run
-from imgalign.train.folder import CONFIG
+from imgalign.storybook.gold import GOLD_TIE, check_faithful, gold_of
+from imgalign.storybook.scenes import candidate_prompts
+from imgalign.storybook.simulate import Simulated, people, rank_queue
+from imgalign.train.config import TrainConfig
+from imgalign.train.run import run
 from reward_models import load
 from reward_models.fit import FitConfig, FitReport, fit
 from reward_models.images import read_image
@@ -261,7 +273,7 @@ def make_candidates(store: Store, settings: DemoConfig, *, seed: int) -> None:
         queue_candidates(
             store,
             ImageGenerator("storybook"),
-            chosen_prompts((), None, otherwise=settings.num_prompts),
+            candidate_prompts(settings.num_prompts),
             per_prompt=settings.images_per_prompt,
             first_seed=1_000 * (seed % 1_000),  # the comparison's begin at a million
             steps=settings.candidate_steps,
@@ -328,5 +340,5 @@ def compare(
         gold_tie=GOLD_TIE,
         proxy=reward,
         faithful=check_faithful,
-        features=image_features(reward),
+        features=features_of(reward),
     )

@@ -13,9 +13,12 @@ import re
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from imgalign import __version__
 from imgalign.errors import InputError
 
 if TYPE_CHECKING:
@@ -232,3 +235,38 @@ def _quota(cgroup: Path) -> float:
 @functools.cache
 def _say(level: int, text: str) -> None:
     log.log(level, text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fact:
+    """Something about the machine, e.g. name "torch", value "2.15.0"."""
+
+    name: str
+    value: str
+
+
+def facts() -> list[Fact]:
+    """What this machine and installation are, for a bug report."""
+    names = ["torch", "diffusers", "transformers", "peft", "open_clip_torch", "xformers"]
+    known = [
+        Fact(name="imgalign", value=__version__),
+        Fact(name="python", value=platform.python_version()),
+        Fact(name="system", value=platform.platform()),
+        *(Fact(name=name, value=version(name)) for name in names),
+    ]
+    import torch
+
+    if torch.cuda.is_available():
+        memory = torch.cuda.get_device_properties(0).total_memory / 1e9
+        device = f"cuda: {torch.cuda.get_device_name(0)}, {memory:.0f} GB"
+    else:
+        device = f"cpu: {torch.get_num_threads()} threads"
+    return [*known, Fact(name="device", value=device)]
+
+
+def version(distribution: str) -> str:
+    """Of an installed distribution, or `not installed`."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "not installed"

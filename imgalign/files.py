@@ -280,3 +280,12 @@ def describe_folder(folder: Path) -> str:
     names = sorted(entry.name for entry in folder.iterdir())
     shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
     return f"found: {shown}" if names else "the folder is empty"
+
+
+def check_folder(path: Path) -> None:
+    """Make sure that a folder is there or can be made, before anything slow; InputError if not."""
+    nearest = next(each for each in (path, *path.parents) if each.exists())
+    if not nearest.is_dir():
+        raise InputError(f"{nearest}: expected a folder, got a file; choose another")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise InputError(f"{nearest}: may not be written to; choose another folder")

@@ -9,8 +9,8 @@ PNG, JPEG and WebP become 8-bit RGB by these rules, whoever asks:
 
 What has no single meaning is refused: several frames, CMYK, a 16-bit image with a transparent
 colour. So is what is damaged, cut off, too large, or not a plain file. Every refusal is an
-InputError of one line. Left out: writing images. Importing this module loads no torch: the store
-and its pages do without.
+InputError of one line. What imgalign writes are PNG files with its name in them, whole or not at
+all. Importing this module loads no torch: the store and its pages do without.
 """
 
 import io
@@ -24,10 +24,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
+from PIL.PngImagePlugin import PngImageFile, PngInfo
 from PIL.WebPImagePlugin import WebPImageFile
 
 from imgalign.errors import InputError
+from imgalign.files import reporting_full_disk, write_atomically
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -277,3 +278,52 @@ def _kind(mode: int) -> str:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
+
+
+MADE_BY = ("Software", "imgalign")
+
+
+def png(image: Image.Image) -> bytes:
+    """The image as a PNG file, pixel for pixel."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def read_picture(path: Path, *, cure: str) -> Image.Image:
+    """The pixels of an image file; InputError with the `cure` where they cannot be read."""
+    try:
+        return read_image_file(path)
+    except InputError as error:
+        raise InputError(f"{error}; {cure}") from None
+
+
+def write_png(image: Image.Image, path: Path) -> None:
+    """Write a PNG file whole or not at all: what was there before stays until then.
+
+    Its text says that imgalign made it, by which `check_png` knows it. StorageFullError when no
+    space is left.
+    """
+    made_by = PngInfo()
+    made_by.add_text(*MADE_BY)
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", pnginfo=made_by)
+    with reporting_full_disk(path, "saving the image"):
+        write_atomically(path, buffer.getvalue())
+
+
+def check_png(path: Path) -> None:
+    """Make sure that a PNG file can be written there, and replaces none of somebody else's.
+
+    InputError if not.
+    """
+    if path.suffix.lower() != ".png":
+        raise InputError(f"{path}: expected the name of a PNG file, such as {path.stem}.png")
+    if path.is_dir():
+        raise InputError(f"{path}: expected a file, got a folder; choose another name")
+    if not path.parent.is_dir():
+        raise InputError(f"{path.parent}: no such folder; make it, or choose another")
+    if path.exists():
+        with path.open("rb") as file:
+            if "\0".join(MADE_BY).encode() not in file.read(1024):
+                raise InputError(f"{path}: was not made by imgalign; choose another name")

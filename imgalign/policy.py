@@ -179,3 +179,28 @@ class RewardModel(Protocol):
     ) -> Float[Tensor, " b"]:
         """One finite score per image; images in [0, 1] at any size."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One rule, measured.
+
+    Example: name "noise floor", measured "0.0002 nats", expected "under a third of the clip,
+    1.6 nats", passed True, cure "".
+    """
+
+    name: str
+    measured: str
+    expected: str
+    passed: bool
+    cure: str
+    """What to do where it failed."""
+
+
+@runtime_checkable
+class FeatureModel(Protocol):
+    """A reward model that can say what it sees in images; their diversity is measured in that."""
+
+    def features(self, samples: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        """One vector per image, without gradients; images in [0, 1] at any size."""
+        ...

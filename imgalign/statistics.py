@@ -18,11 +18,11 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from imgalign.preferences.agreement import wilson_interval
-
 Floats = npt.NDArray[np.float64]
 
 RESAMPLES = 4000
+Z95 = 1.959963984540054
+"""Standard deviations of a normal distribution that hold 95 %, on both sides."""
 LEVEL = 0.95
 
 
@@ -120,3 +120,14 @@ def _totals(values: Floats, clusters: Sequence[Hashable]) -> tuple[Floats, Float
         raise ValueError(f"expected a cluster for each value, got {len(rows)} for {len(values)}")
     sizes = np.asarray(np.bincount(rows), dtype=np.float64)
     return np.asarray(np.bincount(rows, weights=values), dtype=np.float64), sizes
+
+
+def wilson_interval(successes: float, count: int, *, z: float = Z95) -> tuple[float, float]:
+    """Wilson's score interval of a proportion (1927); (0, 1) when nothing was counted."""
+    if count == 0:
+        return 0.0, 1.0
+    rate = successes / count
+    centre = rate + z * z / (2 * count)
+    spread = z * math.sqrt(rate * (1 - rate) / count + z * z / (4 * count * count))
+    scale = 1 + z * z / count
+    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)

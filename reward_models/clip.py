@@ -132,6 +132,29 @@ class ClipReward(nn.Module):
         """Utility from features, before standardisation: differences are the fit's log-odds."""
         return torch.stack([head(looks, text) for head in self.heads], dim=1)
 
+    def starting_point(self) -> "ClipReward":
+        """Zero-shot CLIP as the fit of this reward found it.
+
+        Its own towers if the fit left them as they were; else the CLIP that its contract names.
+        CheckpointError or InputError where that is unknown, cannot be loaded or has changed.
+        """
+        origin = self.origin
+        if origin is None:
+            raise CheckpointError("the contract does not name the CLIP that the fit started from")
+        if self.towers.weights_hash() == origin.weights:
+            return ClipReward.zero_shot(self.towers)
+        towers = load_towers(origin.clip).to(self.device)
+        if towers.weights_hash() != origin.weights:
+            raise CheckpointError(
+                f"{origin.clip}: no longer holds the weights that the fit started from"
+            )
+        return ClipReward.zero_shot(towers)
+
+    @torch.no_grad()
+    def features(self, samples: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        """The image tower's embedding of each image in [0, 1]; diversity is measured in it."""
+        return self.towers.encode_prepared(self.towers.prepare(samples))
+
     @property
     def device(self) -> torch.device:
         """Where scores are computed."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from pathlib import Path
-from typing import TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
@@ -23,9 +23,7 @@ from imgalign.preferences.agreement import annotator_ceiling, pair_agreement
 from imgalign.preferences.fit_report import Ceiling, Counts, Evaluation, Spread
 from imgalign.preferences.records import Ranking, tied_pairs
 from imgalign.preferences.splits import three_way_split
-from reward_models.clip import ClipReward
-from reward_models.clip_models import load_towers
-from reward_models.contract import HeldOut
+from reward_models.contract import HeldOut, Scale
 from reward_models.data import ImageLoader, pair_margins
 from reward_models.images import read_image
 
@@ -141,6 +139,25 @@ def nearest_ceiling(tested: Sequence[Ranking], everything: Sequence[Ranking]) ->
     return None if other is None else replace(other, meaning=f"{other.meaning}, of other prompts")
 
 
+@runtime_checkable
+class Fitted(Protocol):
+    """What a reward that was fitted here knows of its fit, beside scoring."""
+
+    @property
+    def held_out(self) -> HeldOut | None:
+        """How prompts were split; None for one that was not fitted."""
+        ...
+
+    @property
+    def scale(self) -> Scale:
+        """Of its scores."""
+        ...
+
+    def starting_point(self) -> RewardModel:
+        """What the fit started from; CheckpointError or InputError where that is not known."""
+        ...
+
+
 def evaluate(
     reward: RewardModel,
     rankings: Iterable[Ranking],
@@ -159,13 +176,13 @@ def evaluate(
     """
     everything, counts = judged(rankings)
     ranked = everything
-    rule = reward.held_out if isinstance(reward, ClipReward) else None
+    rule = reward.held_out if isinstance(reward, Fitted) else None
     missing = None
-    if isinstance(reward, ClipReward) and rule is not None:
+    if isinstance(reward, Fitted) and rule is not None:
         ranked = held_out(ranked, rule)
         if baseline is None:
             try:
-                baseline = starting_clip(reward)
+                baseline = reward.starting_point()
             except (CheckpointError, InputError) as error:
                 missing = str(error)
     ranked, _ = leave_out_unreadable(ranked, counts, images)
@@ -175,27 +192,8 @@ def evaluate(
         baseline=None if baseline is None else score_rankings(baseline, ranked, images),
         baseline_missing=missing,
         ceiling=ceiling or nearest_ceiling(ranked, everything),
-        log_odds=reward.scale.log_odds if isinstance(reward, ClipReward) else None,
+        log_odds=reward.scale.log_odds if isinstance(reward, Fitted) else None,
     )
-
-
-def starting_clip(reward: ClipReward) -> ClipReward:
-    """Zero-shot CLIP as the fit of `reward` found it.
-
-    The reward's own towers if the fit left them as they were; else the CLIP that its contract
-    names. CheckpointError or InputError where that is unknown, cannot be loaded or has changed.
-    """
-    origin = reward.origin
-    if origin is None:
-        raise CheckpointError("the contract does not name the CLIP that the fit started from")
-    if reward.towers.weights_hash() == origin.weights:
-        return ClipReward.zero_shot(reward.towers)
-    towers = load_towers(origin.clip).to(reward.device)
-    if towers.weights_hash() != origin.weights:
-        raise CheckpointError(
-            f"{origin.clip}: no longer holds the weights that the fit started from"
-        )
-    return ClipReward.zero_shot(towers)
 
 
 def held_out(rankings: Sequence[Ranking], rule: HeldOut) -> list[Ranking]:

@@ -21,7 +21,7 @@ from torch import Generator, Tensor, nn
 from imgalign.config import Config, PathText, Seed
 from imgalign.errors import NumericsError
 from imgalign.losses import plackett_luce_loss
-from imgalign.progress import ProgressLine
+from imgalign.runs.progress import ProgressLine
 from reward_models.contract import HeadConfig
 from reward_models.data import Features, RankingData
 from reward_models.head import PreferenceHead

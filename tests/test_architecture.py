@@ -1,13 +1,11 @@
 """Who may import whom, read from the source: the layers of the design and their exceptions.
 
-    5  imgalign.{cli,demo,measures}, every __main__          ui.app -> .routes -> .pages -> the rest
-    4  imgalign.{train,generate,evaluate,report,doctor,      reward_models, .fit, .server
-       pictures,candidates,simulate}
-    3  imgalign.algorithms.*
-    2  imgalign.{diffusion,language,storybook}.*             reward_models.*
-    1  imgalign.{policy,checkpoint,images,metrics,statistics,progress}, .preferences.*
-                                                             reward_models.{architecture,contract}
-    0  imgalign, .{losses,advantages,kl,config,environment,errors,files}
+    5  imgalign.{cli, demo}, every __main__                  ui.app -> .routes -> .pages -> the rest
+    4  imgalign.{train, evaluate, report}                    reward_models, .fit, .server
+    3  imgalign.algorithms
+    2  imgalign.{diffusion, language, storybook}             reward_models.*
+    1  imgalign.{policy, prompts, images, runs, preferences} reward_models.{architecture, contract}
+    0  imgalign, .{losses, advantages, statistics, config, environment, errors, files}
 
 A module imports its own layer and those below.
 """
@@ -28,19 +26,15 @@ ROOTS = (
     "imgalign.storybook.train.__main__",
     "imgalign.cli",
     "imgalign.demo",
-    "imgalign.measures",
 )
 LAYERS = {
-    **dict.fromkeys(["losses", "advantages", "kl", "config", "environment", "errors", "files"], 0),
-    **dict.fromkeys(
-        ["policy", "checkpoint", "metrics", "preferences", "statistics", "progress"], 1
-    ),
-    "images": 1,
+    **dict.fromkeys(["losses", "advantages", "statistics", "config", "environment"], 0),
+    **dict.fromkeys(["errors", "files"], 0),
+    **dict.fromkeys(["policy", "prompts", "images", "runs", "preferences"], 1),
     **dict.fromkeys(["diffusion", "language", "storybook"], 2),
     "algorithms": 3,
-    **dict.fromkeys(["train", "generate", "evaluate", "report", "doctor"], 4),
-    **dict.fromkeys(["pictures", "candidates", "simulate"], 4),
-    **dict.fromkeys(["__main__", "cli", "demo", "measures"], 5),
+    **dict.fromkeys(["train", "evaluate", "report"], 4),
+    **dict.fromkeys(["__main__", "cli", "demo"], 5),
 }
 ONLY_IN = {
     "gradio": ("ui",),
@@ -56,13 +50,13 @@ ONLY_IN = {
 }
 UI_MAY_IMPORT = (
     "imgalign.preferences",
-    "imgalign.generate",
-    "imgalign.metrics",
+    "imgalign.diffusion.generate",
+    "imgalign.runs",
     "imgalign.config",
     "imgalign.errors",
     "imgalign.files",
-    "imgalign.candidates",
-    "imgalign.pictures",
+    "imgalign.images",
+    "imgalign.prompts",
 )
 
 

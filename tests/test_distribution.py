@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import imgalign
-from imgalign import doctor
+from imgalign import environment
 from imgalign.evaluate.origin import library_versions
 
 ROOT = Path(__file__).parents[1]
@@ -67,7 +67,7 @@ def test_what_tests_and_benchmarks_import_is_declared():
 
 
 def test_a_report_of_a_bug_or_a_result_names_the_version_that_runs():
-    assert {fact.name: fact.value for fact in doctor.environment()}["imgalign"] == (
+    assert {fact.name: fact.value for fact in environment.facts()}["imgalign"] == (
         imgalign.__version__
     )
     assert library_versions()["imgalign"] == imgalign.__version__

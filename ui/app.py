@@ -152,8 +152,8 @@ def _reachable(settings: Settings) -> list[str]:
 
 def _warm_up() -> None:
     """Load torch and diffusers while the first page is being looked at."""
-    import imgalign.generate
-    import imgalign.metrics  # noqa: F401
+    import imgalign.diffusion.generate
+    import imgalign.runs.metrics  # noqa: F401
 
 
 async def _mount(app: fastapi.FastAPI, settings: Settings, studio: Studio) -> None:

@@ -22,7 +22,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from imgalign.errors import ImgalignError, InputError
 from imgalign.files import read_json
-from imgalign.metrics import RunStatus, process_alive, process_birth, read_metrics, read_status
+from imgalign.runs.metrics import read_metrics
+from imgalign.runs.status import RunStatus, process_alive, process_birth, read_status
 
 NEW_NAME = re.compile(r"[^\W_][\w. -]{0,63}")
 """Letters and digits of any script; what a file system, a shell and a URL all take."""

@@ -39,10 +39,10 @@ from imgalign.algorithms.batches import (
     prompt_features,
     usable,
 )
+from imgalign.algorithms.kl import AdaptiveKL, FixedKL, KLCoefficient
 from imgalign.algorithms.value import ValueConfig, ValueEstimator, explained_variance
 from imgalign.config import Config
 from imgalign.errors import CheckpointError
-from imgalign.kl import AdaptiveKL, FixedKL, KLCoefficient
 from imgalign.losses import ppo_clip_loss
 from imgalign.policy import Policy, Trajectory
 

@@ -12,7 +12,7 @@ def check(database: Database = None, images: Images = None) -> None:
     """Check every image against its hash, and every ranking against what it ranks."""
     from imgalign.preferences.checking import check_store
     from imgalign.preferences.store import Store
-    from imgalign.progress import progress
+    from imgalign.runs.progress import progress
 
     with Store.open(database, images=images, create=False) as store:
         with progress("checking") as on_progress:

@@ -36,10 +36,11 @@ def generate(
     device: Device = "auto",
 ) -> None:
     """Generate images from prompts, with the base model or an aligned one."""
-    from imgalign.candidates import chosen_prompts
-    from imgalign.generate import ImageGenerator, model_under
-    from imgalign.pictures import check_folder, save_images
-    from imgalign.progress import progress
+    from imgalign.diffusion.generate import ImageGenerator, save_images
+    from imgalign.files import check_folder
+    from imgalign.prompts import chosen_prompts
+    from imgalign.runs.folder import model_under
+    from imgalign.runs.progress import progress
 
     check_folder(out)
     texts = chosen_prompts(prompt or (), prompts)
@@ -70,8 +71,10 @@ def evaluate(
     """Compare an aligned checkpoint with its base, blindly, on prompts it has never seen."""
     import reward_models
     from imgalign.config import load_config
-    from imgalign.evaluate import EvaluateConfig, evaluate
-    from imgalign.measures import GOLD_TIE, check_faithful, gold_of, image_features
+    from imgalign.evaluate.config import EvaluateConfig
+    from imgalign.evaluate.judging import features_of
+    from imgalign.evaluate.run import evaluate
+    from imgalign.storybook.gold import GOLD_TIE, check_faithful, gold_of
 
     # Values of overrides are YAML, and any JSON text is.
     path = f"aligned={json.dumps(str(aligned))}"
@@ -85,7 +88,7 @@ def evaluate(
         gold_tie=GOLD_TIE,
         proxy=proxy,
         faithful=check_faithful if settings.prompts is None else None,
-        features=None if proxy is None else image_features(proxy),
+        features=features_of(proxy),
     )
     typer.echo("\n".join(evaluation.lines()))
 
@@ -96,6 +99,6 @@ def report(
     out: Annotated[Path | None, typer.Option(help="HTML file; in the run if not given.")] = None,
 ) -> None:
     """Write what happened in a run as one self-contained page."""
-    from imgalign.report import write_report
+    from imgalign.report.writing import write_report
 
     typer.echo(write_report(run, reward=reward, out=out))

@@ -42,12 +42,18 @@ def candidates(
     device: Device = "auto",
 ) -> None:
     """Generate images and queue them for ranking."""
-    from imgalign.candidates import chosen_prompts, queue_candidates, ranking_command
-    from imgalign.generate import ImageGenerator, model_under
+    from imgalign.diffusion.generate import ImageGenerator
+    from imgalign.preferences.queue import queue_candidates, ranking_command
     from imgalign.preferences.store import open_or_make
-    from imgalign.progress import progress
+    from imgalign.prompts import chosen_prompts
+    from imgalign.runs.folder import model_under
+    from imgalign.runs.progress import progress
+    from imgalign.storybook.scenes import candidate_prompts
 
-    texts = chosen_prompts(prompt or (), prompts, otherwise=storybook_prompts)
+    if prompt or prompts:
+        texts = chosen_prompts(prompt or (), prompts)
+    else:
+        texts = candidate_prompts(storybook_prompts)
     with open_or_make(database, images=images, create=create, on_made=typer.echo) as store:
         generator = ImageGenerator(model or model_under(adapter), adapter, device=device)
         with progress("generating") as on_progress:

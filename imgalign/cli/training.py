@@ -38,7 +38,9 @@ def train(
     import reward_models
     from imgalign.config import find_config, load_config
     from imgalign.errors import ConfigError
-    from imgalign.train import TrainConfig, find_rewards, run
+    from imgalign.train.config import TrainConfig
+    from imgalign.train.reward_record import find_rewards
+    from imgalign.train.run import run
 
     recipe = find_config(config)
     settings = load_config(TrainConfig, recipe, overrides or ())
@@ -70,10 +72,11 @@ def doctor(
 ) -> None:
     """Check this installation, and the rules that a training run stands on."""
     from imgalign.config import load_config
-    from imgalign.doctor import environment
-    from imgalign.train import TrainConfig, diagnose
+    from imgalign.environment import facts
+    from imgalign.train.config import TrainConfig
+    from imgalign.train.run import diagnose
 
-    for fact in environment():
+    for fact in facts():
         typer.echo(f"{fact.name:<18}{fact.value}")
     recipe = config or Path("storybook_ppo.yaml")
     checks = diagnose(load_config(TrainConfig, recipe, overrides or ()))

@@ -23,8 +23,8 @@ def rank(
 ) -> None:
     """Let simulated annotators rank what is queued."""
     from imgalign.preferences.store import Store
-    from imgalign.progress import progress
-    from imgalign.simulate import people, rank_queue
+    from imgalign.runs.progress import progress
+    from imgalign.storybook.simulate import people, rank_queue
 
     with (
         Store.open(database, images=images, create=False, seed=seed) as store,
@@ -50,7 +50,7 @@ def draw(
     size: Annotated[int, typer.Option(min=16, max=2048, help="Pixels per side.")] = 256,
 ) -> None:
     """Draw a prompt of the storybook, as its training pictures are drawn."""
-    from imgalign.pictures import check_png, write_png
+    from imgalign.images import check_png, write_png
     from imgalign.storybook.drawing import draw_prompt
 
     check_png(out)

@@ -11,8 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from imgalign.preferences.agreement import wilson_interval
-from imgalign.statistics import Estimate, Floats, clustered_mean, clustered_rate
+from imgalign.statistics import Estimate, Floats, clustered_mean, clustered_rate, wilson_interval
 
 FormName = Literal["one object", "several of a kind", "two in a relation", "free text"]
 Sides = tuple[float, float]

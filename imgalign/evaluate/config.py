@@ -7,7 +7,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from imgalign.config import Config, PathText, Seed
 from imgalign.environment import DType
-from imgalign.train.prompts import EVALUATION_SEEDS
+from imgalign.prompts import EVALUATION_SEEDS
 
 
 class EvaluateConfig(Config):

@@ -23,9 +23,9 @@ from imgalign.environment import DType
 from imgalign.errors import NumericsError
 from imgalign.evaluate.comparison import Pair, Sides
 from imgalign.evaluate.subjects import form_of
-from imgalign.generate import Generated
 from imgalign.images import as_tensor
-from imgalign.policy import RewardModel
+from imgalign.policy import FeatureModel, RewardModel
+from imgalign.preferences.records import Generated
 
 BATCH = 32
 
@@ -63,7 +63,7 @@ class ImageFeatures(Protocol):
 
 @runtime_checkable
 class Generate(Protocol):
-    """`imgalign.generate.generate`, or something with its contract."""
+    """`imgalign.diffusion.generate.generate`, or something with its contract."""
 
     def __call__(
         self,
@@ -210,3 +210,8 @@ def to_samples(images: Sequence[Image.Image]) -> Float[Tensor, "b 3 h w"]:
 def truth(sides: Sides | None) -> tuple[bool, bool] | None:
     """Numbers 0 and 1 as truth values."""
     return None if sides is None else (bool(sides[0]), bool(sides[1]))
+
+
+def features_of(reward: RewardModel | None) -> ImageFeatures | None:
+    """The features that diversity is measured in, where the reward model has some."""
+    return reward.features if isinstance(reward, FeatureModel) else None

@@ -21,9 +21,8 @@ from PIL import Image
 
 from imgalign.errors import InputError
 from imgalign.files import UNFINISHED, set_aside
-from imgalign.generate import Generated
-from imgalign.pictures import read_picture
-from imgalign.preferences.records import Provenance
+from imgalign.images import read_picture
+from imgalign.preferences.records import Generated, Provenance
 
 Side = Literal["base", "aligned"]
 Layout = Literal["sheets", "files"]

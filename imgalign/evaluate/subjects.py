@@ -4,18 +4,18 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from imgalign.checkpoint import STEP, find_adapter, step_of
 from imgalign.config import load_config
 from imgalign.errors import InputError
 from imgalign.evaluate.comparison import FormName
 from imgalign.evaluate.config import EvaluateConfig
 from imgalign.evaluate.evaluation import Drift
-from imgalign.metrics import read_metrics
 from imgalign.preferences.splits import prompt_key
+from imgalign.prompts import read_prompts
+from imgalign.runs.checkpoint import STEP, find_adapter, step_of
+from imgalign.runs.folder import CONFIG, METRICS, run_prompts
+from imgalign.runs.metrics import read_metrics
 from imgalign.storybook import scenes
 from imgalign.train.config import TrainConfig
-from imgalign.train.folder import CONFIG, METRICS, run_prompts
-from imgalign.train.prompts import read_prompts
 
 log = logging.getLogger(__name__)
 

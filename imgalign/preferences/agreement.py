@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from imgalign.preferences.records import Ranking, pairs, tied_pairs
+from imgalign.statistics import wilson_interval
 
-Z95 = 1.959963984540054
 # (prompt, image, image) with the images in ascending order
 Pair = tuple[str, str, str]
 
@@ -31,17 +31,6 @@ class Agreement:
     high: float
     count: int
     num_tied: int
-
-
-def wilson_interval(successes: float, count: int, *, z: float = Z95) -> tuple[float, float]:
-    """Wilson's score interval of a proportion (1927); (0, 1) when nothing was counted."""
-    if count == 0:
-        return 0.0, 1.0
-    rate = successes / count
-    centre = rate + z * z / (2 * count)
-    spread = z * math.sqrt(rate * (1 - rate) / count + z * z / (4 * count * count))
-    scale = 1 + z * z / count
-    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
 
 
 def pair_agreement(rankings: Iterable[Ranking]) -> Agreement:

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from itertools import combinations, pairwise
 from typing import Literal
 
+from PIL import Image
+
 from imgalign import __version__
 
 Verdict = Literal["ranked", "all_bad", "skipped"]
@@ -168,3 +170,12 @@ def tie_groups(scores: Sequence[float], *, tolerance: float = 0.0) -> TieGroups:
         else:
             groups.append([below])
     return tuple(tuple(sorted(group)) for group in groups if group)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generated:
+    """One finished image. `unread` is the end of the prompt that the model could not take in."""
+
+    image: Image.Image
+    provenance: Provenance
+    unread: str = ""

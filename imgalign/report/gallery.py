@@ -11,16 +11,15 @@ from pathlib import Path
 from PIL import Image
 
 from imgalign.errors import CheckpointError, InputError
-from imgalign.evaluate import Evaluation
 from imgalign.evaluate.comparison import Pair, percent
-from imgalign.evaluate.evaluation import moved
+from imgalign.evaluate.evaluation import Evaluation, moved
 from imgalign.evaluate.pictures import opened
 from imgalign.report import page
 from imgalign.report.record import RunRecord
 from imgalign.report.sheets import SHEET
 from imgalign.report.text import command_of, sentence, signed, steps_shown
-from imgalign.train.folder import run_prompts
-from imgalign.train.pictures import GAP as GRID_GAP
+from imgalign.runs.folder import run_prompts
+from imgalign.train.watch import GAP as GRID_GAP
 
 log = logging.getLogger(__name__)
 

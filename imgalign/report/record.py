@@ -9,12 +9,13 @@ from PIL import Image
 
 from imgalign.config import load_config
 from imgalign.errors import InputError
-from imgalign.evaluate import FILE, FOLDER, Evaluation, load_evaluation
+from imgalign.evaluate.evaluation import FILE, FOLDER, Evaluation, load_evaluation
 from imgalign.evaluate.pictures import load_pictures
-from imgalign.metrics import RunStatus, Value, read_metrics, read_status
 from imgalign.preferences.fit_report import REPORT_FILE, FitReport, read_fit_report
+from imgalign.runs.folder import CONFIG, METRICS
+from imgalign.runs.metrics import Value, read_metrics
+from imgalign.runs.status import RunStatus, read_status
 from imgalign.train.config import TrainConfig
-from imgalign.train.folder import CONFIG, METRICS
 
 GRID = re.compile(r"step-(\d{6,12})\.png")
 LARGEST = 1e300

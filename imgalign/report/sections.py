@@ -3,13 +3,12 @@
 import shlex
 from html import escape
 
-from imgalign.evaluate import Evaluation
 from imgalign.evaluate.comparison import Change, interval, percent
-from imgalign.evaluate.evaluation import bounds
+from imgalign.evaluate.evaluation import Evaluation, bounds
 from imgalign.report import page, plots
 from imgalign.report.record import RunRecord
 from imgalign.report.text import command_of, duration, number, sentence, signed
-from imgalign.train.folder import CONFIG
+from imgalign.runs.folder import CONFIG
 
 
 def headline(run: RunRecord) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from imgalign.report.record import RunRecord
-from imgalign.train.folder import CONFIG
+from imgalign.runs.folder import CONFIG
 
 FRAMES = 6
 MINUS = "−"

@@ -44,6 +44,9 @@ WIDTHS = {
 }
 """Every object's drawn width as a multiple of its height. shapes.py is tested against it."""
 
+CANDIDATE_PROMPTS = 11
+"""Seed that draws the prompts to rank."""
+
 OBJECTS = tuple(WIDTHS)
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown")
 COUNTS = {1: "a", 2: "two", 3: "three", 4: "four"}
@@ -355,3 +358,8 @@ def _sample_item(kinds: Sequence[str], rng: Generator) -> Item:
 def pick(choices: Sequence[Choice], rng: Generator) -> Choice:
     """One of them, all equally likely."""
     return choices[int(rng.integers(len(choices)))]
+
+
+def candidate_prompts(num: int) -> tuple[str, ...]:
+    """Prompts whose images are to be ranked: of the training mix, always the same."""
+    return evaluation_prompts(num, seed=CANDIDATE_PROMPTS, held_out=False)

@@ -9,7 +9,7 @@ from imgalign.config import Config, PathText, Seed
 from imgalign.diffusion.attention import Attention
 from imgalign.diffusion.policy import PolicyConfig
 from imgalign.environment import TrainingDType
-from imgalign.train.prompts import PromptsConfig
+from imgalign.train.sources import PromptsConfig
 
 MAY_CHANGE = (
     "iterations",

@@ -20,8 +20,8 @@ from imgalign.algorithms.batches import Tally
 from imgalign.algorithms.ppo import PPO, PPOConfig
 from imgalign.errors import CheckpointError, NumericsError
 from imgalign.policy import Policy
+from imgalign.prompts import seeded_generator
 from imgalign.train.config import OptimizerConfig
-from imgalign.train.prompts import seeded_generator
 from imgalign.train.rollout import Rollout
 
 

@@ -15,28 +15,30 @@ from typing import Any, TypeAlias
 import torch
 
 from imgalign.algorithms.ppo import measure_kl
-from imgalign.checkpoint import (
+from imgalign.errors import ConfigError
+from imgalign.files import reporting_full_disk
+from imgalign.policy import Check, Policy, RewardModel
+from imgalign.prompts import EVALUATION_SEEDS, Prompts, iteration_prompts, training_seed
+from imgalign.runs.checkpoint import (
     checkpoints,
     how_to_resume,
     mark,
     remove_checkpoints_after,
     save_checkpoint,
-    save_state,
     step_folder,
 )
-from imgalign.doctor import Check, examine, require
-from imgalign.errors import ConfigError
-from imgalign.files import reporting_full_disk
-from imgalign.metrics import MetricsWriter, RunStatus, Value, write_status
-from imgalign.policy import Policy, RewardModel
-from imgalign.progress import ProgressLine
+from imgalign.runs.folder import METRICS
+from imgalign.runs.metrics import MetricsWriter, Value
+from imgalign.runs.progress import ProgressLine
+from imgalign.runs.state import save_state
+from imgalign.runs.status import RunStatus, write_status
+from imgalign.train.checks import examine, require
 from imgalign.train.config import TrainConfig
-from imgalign.train.folder import METRICS, STATE, load_trainer_state
 from imgalign.train.learner import Learner
-from imgalign.train.pictures import painter_of, save_grid
-from imgalign.train.prompts import EVALUATION_SEEDS, Prompts, iteration_prompts, training_seed
 from imgalign.train.rollout import Interrupted, collect
+from imgalign.train.starting import STATE, load_trainer_state
 from imgalign.train.stopping import BestSoFar, RunEnd, StopRequest
+from imgalign.train.watch import painter_of, save_grid
 
 OnStep: TypeAlias = Callable[[int, Mapping[str, Value]], None]
 

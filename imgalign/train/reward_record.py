@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from imgalign.checkpoint import checkpoints
 from imgalign.errors import CheckpointError, ConfigError
 from imgalign.files import read_json, sha256
+from imgalign.runs.checkpoint import checkpoints
 from imgalign.train.config import RewardConfig, TrainConfig
 
 REWARDS = "rewards.json"

@@ -12,7 +12,7 @@ from types import FrameType, TracebackType
 from typing import Any, Literal
 
 from imgalign.errors import CheckpointError
-from imgalign.progress import STDERR, send_nowhere
+from imgalign.runs.progress import STDERR, send_nowhere
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 INSISTENCE = 3

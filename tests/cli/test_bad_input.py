@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 from provenances import provenance
 
-from imgalign.candidates import ranking_command
 from imgalign.cli.main import main
-from imgalign.pictures import png
+from imgalign.images import png
+from imgalign.preferences.queue import ranking_command
 from imgalign.preferences.store import Store, open_or_make
 
 RUN_FILES = "config.yaml", "metrics.jsonl"
@@ -120,7 +120,7 @@ def test_an_unknown_taste_is_refused_before_anything_is_made(one_line, tmp_path,
 def test_a_file_where_a_folder_should_go_is_named_before_a_model_is_loaded(
     one_line, tmp_path, monkeypatch, command
 ):
-    monkeypatch.setattr("imgalign.generate.ImageGenerator.__init__", pytest.fail)
+    monkeypatch.setattr("imgalign.diffusion.generate.ImageGenerator.__init__", pytest.fail)
     (tmp_path / "afile").write_text("mine")
     for out in ("afile", "afile/below"):
         assert one_line(*command, "--out", out).startswith("error: afile: expected a folder")

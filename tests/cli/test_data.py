@@ -8,7 +8,7 @@ from provenances import provenance
 from submissions import judge
 
 from imgalign.cli.main import main
-from imgalign.pictures import png
+from imgalign.images import png
 from imgalign.preferences.store import Store
 
 

@@ -4,8 +4,7 @@ import pytest
 
 from imgalign.cli.main import main
 from imgalign.config import dump_config
-from imgalign.train import TrainConfig
-from imgalign.train.config import RewardConfig
+from imgalign.train.config import RewardConfig, TrainConfig
 
 
 def test_the_settings_of_a_run_resume_that_run_wherever_it_lies(tmp_path, capsys, monkeypatch):

@@ -25,9 +25,9 @@ from imgalign import demo
 from imgalign.cli.main import app, main
 from imgalign.config import dump_config, load_config
 from imgalign.demo import DemoConfig
-from imgalign.pictures import png
+from imgalign.images import png
 from imgalign.preferences.store import Store
-from imgalign.train import TrainConfig
+from imgalign.train.config import TrainConfig
 
 pytestmark = pytest.mark.slow
 

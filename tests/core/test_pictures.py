@@ -8,9 +8,11 @@ import pytest
 from PIL import Image
 from provenances import provenance
 
+from imgalign.diffusion.generate import save_images
 from imgalign.errors import InputError, StorageFullError
-from imgalign.generate import Generated
-from imgalign.pictures import check_folder, check_png, png, read_picture, save_images, write_png
+from imgalign.files import check_folder
+from imgalign.images import check_png, png, read_picture, write_png
+from imgalign.preferences.records import Generated
 
 RED = Image.new("RGB", (8, 8), "red")
 

@@ -8,8 +8,8 @@ from imgalign.config import dump_config
 from imgalign.demo import DemoConfig, run_demo
 from imgalign.errors import InputError
 from imgalign.files import lock_folder, lock_name
-from imgalign.report import write_report
-from imgalign.train import TrainConfig
+from imgalign.report.writing import write_report
+from imgalign.train.config import TrainConfig
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from diffusers import StableDiffusionPipeline
 from lora_files import ATTENTION, TEXT, diffusers, kohya, random_matrices, write, write_peft_folder
 from safetensors.torch import load_file, save_file
 
+from imgalign.diffusion.generate import ImageGenerator
 from imgalign.diffusion.policy import DiffusionPolicy, PolicyConfig
 from imgalign.errors import CheckpointError, InputError
-from imgalign.generate import ImageGenerator
 
 FP8 = torch.float8_e4m3fn
 PROMPTS, SEEDS = ["a red house", "two blue boat"], [5, 6]

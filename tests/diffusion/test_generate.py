@@ -8,13 +8,14 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from imgalign.checkpoint import ADAPTER, find_adapter
 from imgalign.config import dump_config
 from imgalign.diffusion.denoising import Denoiser
+from imgalign.diffusion.generate import ImageGenerator, generate
 from imgalign.diffusion.policy import DiffusionPolicy, PolicyConfig
 from imgalign.environment import DType
 from imgalign.errors import CheckpointError, InputError
-from imgalign.generate import ImageGenerator, generate, model_under, run_of
+from imgalign.runs.checkpoint import ADAPTER, find_adapter
+from imgalign.runs.folder import model_under, run_of
 from imgalign.train.config import TrainConfig
 
 PROMPTS = ["a red house", "two blue boat and a tree", "the green tree"]

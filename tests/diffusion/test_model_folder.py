@@ -13,9 +13,9 @@ from diffusers.utils import dummy_torch_and_scipy_objects as stand_ins
 from diffusers.utils import import_utils
 from safetensors.torch import load_file, save_file
 
+from imgalign.diffusion.generate import ImageGenerator
 from imgalign.diffusion.loading import load_pipeline
 from imgalign.errors import InputError
-from imgalign.generate import ImageGenerator
 
 # Between numpy and the library's schedulers.
 pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")

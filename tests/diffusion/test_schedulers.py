@@ -15,10 +15,10 @@ from diffusers import (
 
 from imgalign.diffusion import families
 from imgalign.diffusion.families import StableDiffusion
+from imgalign.diffusion.generate import ImageGenerator
 from imgalign.diffusion.policy import DiffusionPolicy, PolicyConfig
 from imgalign.diffusion.schedulers import SCHEDULERS
 from imgalign.errors import InputError
-from imgalign.generate import ImageGenerator
 
 # Between numpy and the library's schedulers.
 pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")

@@ -9,10 +9,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from imgalign.diffusion.generate import ImageGenerator
 from imgalign.diffusion.loading import load_pipeline
 from imgalign.diffusion.single_file import clip_tokenizer
 from imgalign.errors import InputError
-from imgalign.generate import ImageGenerator
 
 WIDTHS = (32, 64, 64, 64)
 PROMPTS, SEEDS = ["a photo of a cat", "two boats"], [5, 6]

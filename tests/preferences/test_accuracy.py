@@ -11,8 +11,7 @@ from imgalign.preferences.accuracy import (
     pair_accuracy,
     sigmoid,
 )
-from imgalign.preferences.agreement import wilson_interval
-from imgalign.statistics import clustered_mean, clustered_rate
+from imgalign.statistics import clustered_mean, clustered_rate, wilson_interval
 
 
 def test_micro_counts_pairs_and_macro_counts_prompts():

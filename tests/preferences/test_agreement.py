@@ -9,9 +9,9 @@ from imgalign.preferences.agreement import (
     annotator_ceiling,
     pair_agreement,
     self_agreement,
-    wilson_interval,
 )
 from imgalign.preferences.records import Ranking
+from imgalign.statistics import wilson_interval
 
 
 def ranking(annotator: str, text: str, *, prompt: str = "p", images: str | None = None) -> Ranking:

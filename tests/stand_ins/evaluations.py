@@ -8,9 +8,11 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from imgalign.evaluate import EvaluateConfig, Evaluation, Generate, evaluate
-from imgalign.generate import Generated
-from imgalign.preferences.records import Provenance
+from imgalign.evaluate.config import EvaluateConfig
+from imgalign.evaluate.evaluation import Evaluation
+from imgalign.evaluate.judging import Generate
+from imgalign.evaluate.run import evaluate
+from imgalign.preferences.records import Generated, Provenance
 
 SIDE = 4
 

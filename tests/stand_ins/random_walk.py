@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 from torch.nn import Parameter
 
-from imgalign.checkpoint import ADAPTER
 from imgalign.policy import Steps, Trajectory
-from imgalign.train import TrainConfig
+from imgalign.runs.checkpoint import ADAPTER
+from imgalign.train.config import TrainConfig
 
 
 class RandomWalk:

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from random_walk import Brightness, RandomWalk, walk_settings
 
-from imgalign import train
-from imgalign.metrics import Value
+from imgalign.runs.metrics import Value
+from imgalign.train import run as train
 
 
 class SlowToSave(RandomWalk):

@@ -7,11 +7,11 @@ import torch
 from random_walk import Brightness, RandomWalk, walk_settings
 from safetensors.torch import load_file
 
-from imgalign import train
-from imgalign.checkpoint import ADAPTER, checkpoints
-from imgalign.metrics import Value, read_metrics
 from imgalign.policy import Policy, RewardModel
-from imgalign.train import TrainConfig
+from imgalign.runs.checkpoint import ADAPTER, checkpoints
+from imgalign.runs.metrics import Value, read_metrics
+from imgalign.train import run as train
+from imgalign.train.config import TrainConfig
 from imgalign.train.loop import OnStep
 
 CLOCK = {"seconds", "images_per_second", "peak_memory_gb"}

@@ -8,11 +8,11 @@ import torch
 from PIL import Image, ImageChops
 from provenances import provenance
 
+from imgalign.diffusion.generate import generate as generate_images
 from imgalign.diffusion.loading import load_pipeline
 from imgalign.diffusion.policy import DiffusionPolicy, PolicyConfig
 from imgalign.environment import choose_device
 from imgalign.errors import ImgalignError, InputError
-from imgalign.generate import generate as generate_images
 from ui.pages import generate
 from ui.runs import Runs
 from ui.shelf import Shelf

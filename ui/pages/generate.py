@@ -18,7 +18,7 @@ from ui.shelf import Shelf
 from ui.theme import asset
 
 if TYPE_CHECKING:
-    from imgalign.generate import ImageGenerator
+    from imgalign.diffusion.generate import ImageGenerator
 
 BASE_ONLY = ""
 MOST_PICTURES = 128
@@ -59,7 +59,7 @@ class Models:
 
     def get(self, model: str, adapter: Path | None) -> "ImageGenerator":
         """A model that is ready to use; whatever else had its place is let go first."""
-        from imgalign.generate import ImageGenerator  # loads torch and diffusers
+        from imgalign.diffusion.generate import ImageGenerator
 
         key = (model, adapter)
         if key not in self._loaded:
@@ -355,7 +355,7 @@ def _whole(name: str, value: float | None, *, least: int, below: int) -> int:
 
 def _resolve(runs: Runs, value: str) -> tuple[str, Path]:
     """The base model and the adapter folder of "run/step-000040"."""
-    from imgalign.generate import model_under
+    from imgalign.runs.folder import model_under
 
     name, _, step = value.partition("/")
     if step not in runs.run(name).adapters:

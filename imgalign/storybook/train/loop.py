@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor, nn
 
-from imgalign.checkpoint import load_state, save_state
 from imgalign.environment import choose_dtype, computing_in, say_dtype
-from imgalign.metrics import MetricsWriter
+from imgalign.runs.metrics import MetricsWriter
+from imgalign.runs.state import load_state, save_state
 from imgalign.storybook.train.data import shuffled_batches
 
 LOG_EVERY = 50

@@ -1,0 +1,262 @@
+"""Images from prompts, with the base model or an adapter on top, and where each came from.
+
+The command line, the app and evaluation all make images here. A seed starts from the same noise
+with and without an adapter, and as in training, so that two pictures with one seed can be compared.
+Left out: ranking and storing what comes out.
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from imgalign.diffusion.adapters import adapter_file
+from imgalign.diffusion.attention import Attention
+from imgalign.diffusion.denoising import Denoiser, check_prompts
+from imgalign.diffusion.families import family_of
+from imgalign.diffusion.loading import load_adapter, load_pipeline
+from imgalign.diffusion.samplers import LibrarySampler, Sampler
+from imgalign.environment import DType, choose_device, choose_dtype, say_dtype
+from imgalign.errors import InputError
+from imgalign.files import UNFINISHED, lock_folder, reporting_full_disk, sha256, write_atomically
+from imgalign.images import write_png
+from imgalign.preferences.records import Generated, Provenance
+from imgalign.runs.checkpoint import find_adapter
+
+LARGEST_BATCH = 32
+LATENT_ELEMENTS = {"cpu": 8 * 4 * 64 * 64, "cuda": 16 * 4 * 64 * 64}
+"""How much is denoised at once: 8 images of Stable Diffusion's 512 x 512, or 32 small ones."""
+
+
+def generate(
+    model: str,
+    adapter: Path | None,
+    prompts: Sequence[str],
+    *,
+    seeds: Sequence[int],
+    steps: int = 20,
+    guidance_scale: float = 1.0,
+    negative_prompt: str = "",
+    eta: float = 0.0,
+    scheduler: str = "ddim",
+    width: int | None = None,
+    height: int | None = None,
+    device: str = "auto",
+    dtype: DType = "auto",
+    on_progress: Callable[[float], None] = lambda _: None,
+) -> Iterator[Generated]:
+    """One image per prompt and seed, in order, each as soon as it is done.
+
+    Loads the model for this call alone; keep an `ImageGenerator` to make several calls. See
+    `ImageGenerator.generate` for the settings and errors.
+    """
+    return ImageGenerator(model, adapter, device=device, dtype=dtype).generate(
+        prompts,
+        seeds=seeds,
+        steps=steps,
+        guidance_scale=guidance_scale,
+        negative_prompt=negative_prompt,
+        eta=eta,
+        scheduler=scheduler,
+        width=width,
+        height=height,
+        on_progress=on_progress,
+    )
+
+
+class ImageGenerator:
+    """A loaded model, and the adapter that is switched on.
+
+    `model` is "storybook", a folder or a hub id. `adapter` is a run, a checkpoint of a run, a LoRA
+    file, or a folder that holds one.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        adapter: Path | None = None,
+        *,
+        device: str = "auto",
+        dtype: DType = "auto",
+        attention: Attention = "sdpa",
+    ) -> None:
+        found = None if adapter is None else find_adapter(adapter)  # before a slow download
+        self.model = model
+        place = choose_device(device)
+        pipeline = load_pipeline(
+            model, device=place, dtype=choose_dtype(dtype, place), attention=attention
+        )
+        self.adapter: str | None = None
+        self.adapter_hash: str | None = None
+        if found is not None:
+            load_adapter(pipeline, found)
+            self.adapter = str(found)
+            self.adapter_hash = sha256(adapter_file(found))
+        self.family = family_of(pipeline)
+        self.largest_batch = LARGEST_BATCH
+        say_dtype(self.family.dtype, place)
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        *,
+        seeds: Sequence[int],
+        steps: int = 20,
+        guidance_scale: float = 1.0,
+        negative_prompt: str = "",
+        eta: float = 0.0,
+        scheduler: str = "ddim",
+        width: int | None = None,
+        height: int | None = None,
+        on_progress: Callable[[float], None] = lambda _: None,
+    ) -> Iterator[Generated]:
+        """One image per prompt and seed, in order, each as soon as its batch is done.
+
+        `guidance_scale` 1 is no guidance, as training does it; pretrained hub models are at their
+        best from 5 to 8. `eta` 0 adds no noise after the first. Sizes are in pixels, the model's
+        own by default. `scheduler` is "ddim", as in training, "model" for the one that the model
+        came with, or another name of SCHEDULERS. Batches are as large as memory allows.
+        `on_progress` gets the share that is done, in [0, 1]. Wrong settings raise InputError now,
+        before the first image is asked for.
+        """
+        check_prompts(prompts)
+        if len(prompts) != len(seeds):
+            raise InputError(f"seeds: expected one per prompt, got {len(seeds)} for {len(prompts)}")
+        for seed in seeds:
+            if not 0 <= seed < 2**63:
+                raise InputError(f"seeds: expected 0 to 2**63 - 1, got {seed}")
+        if not guidance_scale >= 1:
+            raise InputError(f"guidance_scale: expected 1 (off) or more, got {guidance_scale:g}")
+        if not 0 <= eta <= 1:
+            raise InputError(f"eta: expected 0 (no noise) to 1, got {eta:g}")
+        usual_width, usual_height = self.family.image_size()
+        width, height = width or usual_width, height or usual_height
+        scheduler = self.family.scheduler_name(scheduler)
+        sampler: Sampler
+        if scheduler == "ddim":
+            sampler = Denoiser(
+                family=self.family,
+                schedule=self.family.schedule(steps),
+                eta=eta,
+                guidance_scale=guidance_scale,
+                negative_prompt=negative_prompt,
+            )
+        else:
+            sampler = LibrarySampler(
+                family=self.family,
+                scheduler=self.family.scheduler(scheduler),
+                num_steps=steps,
+                eta=eta,
+                guidance_scale=guidance_scale,
+                negative_prompt=negative_prompt,
+            )
+        provenances = [
+            Provenance(
+                model=self.model,
+                adapter=self.adapter,
+                adapter_hash=self.adapter_hash,
+                prompt=prompt,
+                negative_prompt=negative_prompt,
+                seed=seed,
+                steps=steps,
+                guidance_scale=guidance_scale,
+                scheduler=scheduler,
+                eta=eta,
+                width=width,
+                height=height,
+                dtype=str(self.family.dtype).removeprefix("torch."),
+            )
+            for prompt, seed in zip(prompts, seeds, strict=True)
+        ]
+        shape = self.family.latent_shape(width, height)
+        return self._images(sampler, provenances, shape, on_progress)
+
+    def _images(
+        self,
+        sampler: Sampler,
+        provenances: Sequence[Provenance],
+        latent_shape: tuple[int, int, int],
+        on_progress: Callable[[float], None],
+    ) -> Iterator[Generated]:
+        total = len(provenances) * len(sampler)
+        fitting = LATENT_ELEMENTS[self.family.device.type] // math.prod(latent_shape)
+        self.largest_batch = max(1, min(self.largest_batch, fitting))
+        done = 0
+        while done < len(provenances):
+            batch = provenances[done : done + self.largest_batch]
+            steps_done = done * len(sampler)
+
+            def on_step(size: int = len(batch)) -> None:
+                nonlocal steps_done
+                steps_done += size
+                on_progress(steps_done / total)
+
+            try:
+                latents = sampler.finished(
+                    [each.prompt for each in batch],
+                    seeds=[each.seed for each in batch],
+                    latent_shape=latent_shape,
+                    on_step=on_step,
+                )
+                samples = self.family.decode(latents)
+            except torch.OutOfMemoryError as error:
+                if len(batch) == 1:
+                    raise InputError(
+                        "generate: one image does not fit into the device's memory;"
+                        " use a smaller size, dtype bfloat16 or device cpu"
+                    ) from error
+                self.largest_batch = len(batch) // 2
+                continue
+            for sample, provenance in zip(samples, batch, strict=True):
+                unread = self.family.cut_text(provenance.prompt)
+                yield Generated(image=to_image(sample), provenance=provenance, unread=unread)
+            done += len(batch)
+
+
+def to_image(sample: Float[Tensor, "3 h w"]) -> Image.Image:
+    """An image in [0, 1] as 8 bits per channel, rounded as diffusers does."""
+    pixels = (sample.permute(1, 2, 0).float().cpu() * 255).round().byte()
+    return Image.fromarray(pixels.numpy())
+
+
+NUMBERED = re.compile(r"(\d{5,})-\d+\.png")
+
+
+def save_images(images: Iterable[Generated], folder: Path) -> Iterator[Path]:
+    """Write each image as `<number>-<seed>.png` with its provenance beside it, and give its path.
+
+    Numbers go on after those already in the folder, so that nothing is overwritten. What is there
+    under such a name is whole, and has its provenance. The folder is held meanwhile: two that count
+    on would take each other's numbers. StorageFullError when no space is left.
+    """
+    with lock_folder(folder, doing="saving images"):
+        remove_half_written(folder)
+        yield from numbered_images(images, folder)
+
+
+def remove_half_written(folder: Path) -> None:
+    """Remove what a kill left of an image or its provenance; no file of another kind."""
+    for path in folder.glob(f"{UNFINISHED}*"):
+        if NUMBERED.fullmatch(path.with_suffix(".png").name.removeprefix(UNFINISHED)):
+            path.unlink()
+
+
+def numbered_images(images: Iterable[Generated], folder: Path) -> Iterator[Path]:
+    """Write each image under the next number."""
+    taken = (NUMBERED.fullmatch(path.name) for path in folder.iterdir())
+    number = 1 + max((int(match[1]) for match in taken if match), default=-1)
+    for image in images:
+        path = folder / f"{number:05d}-{image.provenance.seed}.png"
+        facts = json.dumps(asdict(image.provenance), default=str, indent=2)
+        with reporting_full_disk(path, "saving the image"):
+            write_atomically(path.with_suffix(".json"), f"{facts}\n")
+        write_png(image.image, path)
+        number += 1
+        yield path

@@ -1,0 +1,62 @@
+"""Where everything of a run lies, and what its folder says without a model: no torch."""
+
+import os
+from pathlib import Path
+
+from imgalign.config import read_mapping
+from imgalign.errors import CheckpointError
+from imgalign.files import read_json
+from imgalign.prompts import Prompts
+from imgalign.runs.checkpoint import find_adapter
+
+CONFIG = "config.yaml"
+
+
+PROMPTS = "prompts.json"
+
+
+METRICS = "metrics.jsonl"
+
+
+SAMPLES = "samples"
+
+
+LARGEST_PROMPTS = 2**30
+"""Bytes. A million prompts are a tenth of it."""
+
+
+def run_prompts(run: Path) -> Prompts:
+    """What a run learned from, and what it was stopped and selected by, as kept at its start.
+
+    CheckpointError where that was not kept or is damaged.
+    """
+    path = run / PROMPTS
+    try:
+        kept = read_json(path, largest=LARGEST_PROMPTS)
+        return Prompts(tuple(map(str, kept["training"])), tuple(map(str, kept["held_out"])))
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{path}: missing, so nobody knows what this run learned from; start a new run"
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: damaged ({error}); start a new run") from None
+
+
+SHIPPED = "storybook"
+
+
+def run_of(adapter: Path) -> Path | None:
+    """The run that an adapter belongs to; None for an adapter from elsewhere."""
+    for folder in (adapter, Path(os.path.normpath(adapter / ".."))):
+        if (folder / CONFIG).is_file() and (folder / METRICS).is_file():
+            return folder
+    return None
+
+
+def model_under(adapter: Path | None) -> str:
+    """The model that a run, or one of its checkpoints, was trained on; else the shipped one.
+
+    CheckpointError where there is no adapter.
+    """
+    run = None if adapter is None else run_of(find_adapter(adapter))
+    return SHIPPED if run is None else str(read_mapping(run / CONFIG)["model"])

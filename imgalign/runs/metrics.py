@@ -1,0 +1,92 @@
+"""What a run tells the world while it goes: metrics.jsonl and status.json.
+
+`metrics.jsonl` has one JSON object per step, appended and flushed as it happens, so that a plot can
+follow it. `status.json` says whether the run is alive and how long it will take. Every key is
+explained in docs/metrics.md. Left out: any logging service.
+"""
+
+import json
+import logging
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TypeAlias
+
+from imgalign.files import parse_json, write_atomically
+
+log = logging.getLogger(__name__)
+
+Value: TypeAlias = float | int | str | bool | None
+
+
+class MetricsWriter:
+    """Appends to a `metrics.jsonl`; with `resume_step`, first drops the lines of later steps.
+
+    Those lines tell of work that was lost with the process and is about to be done again.
+    """
+
+    def __init__(self, path: Path, *, resume_step: int | None = None) -> None:
+        self.path = path
+        if path.exists():
+            keep = [
+                record
+                for record in read_metrics(path)
+                if resume_step is None or int(record["step"] or 0) <= resume_step
+            ]
+            write_atomically(path, "".join(line(record) for record in keep))
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, step: int, values: Mapping[str, Value]) -> None:
+        """Append one line. Numbers that JSON cannot hold (NaN, infinity) become null."""
+        self._file.write(line({"step": step, **values}))
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file; what was written is already on its way to the disk."""
+        self._file.close()
+
+    def __enter__(self) -> "MetricsWriter":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def line(values: Mapping[str, Value]) -> str:
+    """One JSON object on one line."""
+    finite = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in values.items()
+    }
+    return json.dumps(finite, allow_nan=False) + "\n"
+
+
+def read_metrics(path: Path) -> list[dict[str, Value]]:
+    """All complete lines of a metrics file; a missing file is an empty list.
+
+    A last line without its newline is being written, or was when the process died: left out. A
+    damaged line is named in the log and left out, and the others are used.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    records: list[dict[str, Value]] = []
+    for number, text in enumerate(content.split(b"\n")[:-1], start=1):
+        try:
+            record = parse_json(text)
+        except ValueError as error:
+            log.warning("%s, line %d: damaged (%s); left out", path, number, error)
+            continue
+        step = record.get("step") if isinstance(record, dict) else None
+        if isinstance(step, int) and not isinstance(step, bool) and step >= 0:
+            records.append(record)
+        else:
+            log.warning("%s, line %d: no object with a 'step' from 0 on; left out", path, number)
+    return records

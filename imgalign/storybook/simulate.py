@@ -1,0 +1,116 @@
+"""Let simulated annotators rank what is queued, through the same store as people do.
+
+They see what the store shows an annotator, in the order in which it shows it, and submit as the app
+does; only their eyes are the storybook's verifier. Rankings carry their group's name.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from imgalign.errors import InputError
+from imgalign.images import as_tensor, read_picture
+from imgalign.preferences.records import Item, Submission
+from imgalign.preferences.store import Store
+from imgalign.storybook.annotators import (
+    GROUPS,
+    Annotator,
+    Habits,
+    Impression,
+    impressions,
+    panel,
+)
+from imgalign.storybook.verifier import default_verifier
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Simulated:
+    """What the annotators did, and what they truly want."""
+
+    num_rankings: int
+    num_all_bad: int
+    num_skipped: int
+    utilities: Mapping[str, tuple[float, ...]]
+    """Of each judged item's candidates, by the item's id; without noise."""
+
+
+CAREFUL = Habits()
+
+
+def people(group: str, num: int, *, seed: int, habits: Habits = CAREFUL) -> list[Annotator]:
+    """`num` annotators of one group; the same ones for the same seed. InputError without one."""
+    if group not in GROUPS:
+        raise InputError(f"group: expected one of {', '.join(GROUPS)}, got {group!r}")
+    everybody = panel(num * 12, seed=seed, habits=habits)
+    return [annotator for annotator in everybody if annotator.group == group][:num]
+
+
+def rank_queue(
+    store: Store,
+    annotators: Sequence[Annotator],
+    *,
+    project: str = "default",
+    seed: int = 0,
+    on_progress: Callable[[float], None] = lambda _: None,
+) -> Simulated:
+    """Every annotator ranks every item that the store hands them.
+
+    Stopped and started again it goes on with what is left, and says what an uninterrupted call
+    would have said. All annotators are of one group.
+    """
+    (group,) = {annotator.group for annotator in annotators}
+    for annotator in annotators:
+        store.add_annotator(annotator.name, group=group)
+    left = sum(store.counts(annotator.name, project=project).left for annotator in annotators)
+    seen: dict[str, list[Impression]] = {}
+    num_done = 0
+    for annotator in annotators:
+        while (item := store.next_item(annotator.name, project=project)) is not None:
+            if item.item_id not in seen:
+                seen[item.item_id] = look(store, item, annotator)
+            judgement = annotator.rank(seen[item.item_id], order=item.order, item_id=item.item_id)
+            store.submit(
+                Submission(
+                    key=f"{annotator.name}:{item.item_id}",
+                    item_id=item.item_id,
+                    annotator=annotator.name,
+                    order=item.order,
+                    verdict=judgement.verdict,
+                    ranking=judgement.ranking,
+                    reason=judgement.reason,
+                )
+            )
+            num_done += 1
+            on_progress(min(1.0, num_done / max(1, left)))
+    verdicts: list[str] = []
+    impressions_of: dict[str, list[Impression]] = {}
+    for annotator in annotators:
+        for said in store.rankings(annotator=annotator.name, project=project):
+            verdicts.append(said.verdict)
+            if said.item_id not in impressions_of:
+                impressions_of[said.item_id] = seen.get(said.item_id) or look(
+                    store, store.issued_item(said.item_id, annotator.name), annotator
+                )
+    return Simulated(
+        num_rankings=verdicts.count("ranked"),
+        num_all_bad=verdicts.count("all_bad"),
+        num_skipped=verdicts.count("skipped"),
+        utilities={
+            item_id: tuple(impression.utility for impression in worth)
+            for item_id, worth in impressions_of.items()
+        },
+    )
+
+
+def look(store: Store, item: Item, annotator: Annotator) -> list[Impression]:
+    """The annotator's impression of each candidate, in the order of the item."""
+    shown = [store.image_for_token(token, annotator.name) for token in item.tokens]
+    pixels = torch.stack(
+        [as_tensor(read_picture(path, cure="see `imgalign store check`")) for path in shown]
+    )
+    worth = impressions(
+        [item.prompt] * len(shown), pixels, group=annotator.group, verifier=default_verifier()
+    )
+    of_candidate = dict(zip(item.order, worth, strict=True))
+    return [of_candidate[candidate] for candidate in range(len(shown))]

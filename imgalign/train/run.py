@@ -1,0 +1,195 @@
+"""Fine-tuning a policy on a reward: settings, the loop, and what it leaves in a run folder.
+
+Layer 4: knows the diffusion policy and the algorithms; rewards are handed in. Left out: parsing a
+command line and loading reward models (cli.py), other processes' view of a run (metrics.py).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from signal import Signals
+
+import torch
+
+from imgalign.config import load_config
+from imgalign.diffusion.loading import load_pipeline
+from imgalign.diffusion.policy import DiffusionPolicy
+from imgalign.environment import choose_device, choose_dtype, say_dtype
+from imgalign.errors import ConfigError
+from imgalign.files import lock_folder, reporting_full_disk
+from imgalign.policy import Check, Policy, RewardModel
+from imgalign.runs.checkpoint import how_to_resume
+from imgalign.runs.folder import CONFIG
+from imgalign.runs.progress import working
+from imgalign.runs.status import RunState, RunStatus, read_status, write_status
+from imgalign.train.config import RewardConfig, TrainConfig
+from imgalign.train.loop import OnStep, Rewards, Session, examine_policy, rng_apart
+from imgalign.train.reward_record import find_rewards
+from imgalign.train.sources import load_prompts
+from imgalign.train.starting import begin, claim, prompts_to_use
+from imgalign.train.stopping import RunEnd, StopRequest
+
+__all__ = [
+    "RewardConfig",
+    "RunResult",
+    "TrainConfig",
+    "diagnose",
+    "find_rewards",
+    "load_policy",
+    "run",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """How a run ended. Example: end "held-out reward", step 40, checkpoint runs/a/step-000020."""
+
+    folder: Path
+    end: RunEnd
+    step: int
+    """The last step whose weights were kept."""
+    total: int
+    checkpoint: Path | None
+    """The one to use: best on held-out prompts, else the last. None when no step was made."""
+    message: str
+    """One line for a person."""
+    signal: Signals | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """For the process: 0, or what a shell makes of a signal: 130 Ctrl-C, 143 TERM, 129 HUP."""
+        return 0 if self.signal is None else 128 + self.signal
+
+
+def run(
+    settings: TrainConfig,
+    *,
+    reward: RewardModel,
+    held_out_reward: RewardModel | None = None,
+    out: Path,
+    resume: bool = False,
+    policy: Policy | None = None,
+    on_step: OnStep | None = None,
+) -> RunResult:
+    """Train in the folder `out`, which must be new, or hold this run when `resume` is set.
+
+    `policy` replaces the model that the settings name. SIGTERM, SIGHUP and Ctrl-C end the run after
+    saving; the result then says so. Errors are of `imgalign.errors`, and leave the newest
+    checkpoint good.
+    """
+    claim(out, resume=resume)
+    prompts = prompts_to_use(out, settings, resume=resume)
+    num_prompts = len(prompts.training)
+    if settings.prompts_per_iteration > num_prompts:
+        raise ConfigError(
+            f"prompts_per_iteration: expected at most {num_prompts}, the number of training "
+            f"prompts, got {settings.prompts_per_iteration}"
+        )
+    with reporting_full_disk(out, "making the run folder"):
+        out.mkdir(parents=True, exist_ok=True)
+    total = settings.iterations
+    with lock_folder(out, doing="training"), StopRequest() as stop, rng_apart():
+        settings = settle_dtype(settings, out if resume else None)
+        checkpoint = begin(out, settings, prompts, resume=resume)
+        torch.manual_seed(settings.seed)
+        try:
+            say(out, RunStatus.of_this_process("running", 0, total))
+            with working("loading the model"):
+                policy = policy or load_policy(settings)
+            session = Session(
+                settings,
+                policy=policy,
+                rewards=Rewards(training=reward, held_out=held_out_reward or reward),
+                prompts=prompts,
+                out=out,
+                stop=stop,
+                on_step=on_step,
+            )
+            if checkpoint is not None:
+                session.resume(checkpoint)
+            end = session.go()
+        except BaseException as error:
+            interrupted = isinstance(error, KeyboardInterrupt)
+            leave_word(out, "stopped" if interrupted else "failed", total, error)
+            raise
+        message = explain(end, session)
+        state: RunState = "stopped" if end == "signal" else "finished"
+        say(out, RunStatus.of_this_process(state, session.step, total, message=message))
+        return RunResult(
+            folder=out,
+            end=end,
+            step=session.step,
+            total=total,
+            checkpoint=session.newest(),
+            message=message,
+            signal=stop.signal if end == "signal" else None,
+        )
+
+
+def diagnose(settings: TrainConfig, *, policy: Policy | None = None) -> list[Check]:
+    """All checks on a fresh policy with these settings; trains nothing."""
+    training, _ = load_prompts(settings.prompts)
+    with rng_apart():
+        return examine_policy(policy or load_policy(settings), training, settings, fresh=True)
+
+
+def settle_dtype(settings: TrainConfig, begun: Path | None) -> TrainConfig:
+    """The settings with the number type that the run keeps on every machine in place of "auto".
+
+    A run that was `begun` keeps the one it began with, on whatever machine it goes on.
+    """
+    name = settings.dtype
+    if name == "auto" and begun is not None:
+        name = load_config(TrainConfig, begun / CONFIG).dtype
+    dtype = choose_dtype(name, choose_device(settings.device))
+    return settings.model_copy(update={"dtype": str(dtype).removeprefix("torch.")})
+
+
+def load_policy(settings: TrainConfig) -> DiffusionPolicy:
+    """The model that the settings name, with a fresh adapter."""
+    device = choose_device(settings.device)
+    pipeline = load_pipeline(
+        settings.model,
+        device=device,
+        dtype=choose_dtype(settings.dtype, device),
+        attention=settings.attention,
+    )
+    policy = DiffusionPolicy(pipeline, settings.policy, seed=settings.seed)
+    say_dtype(policy.family.dtype, device)
+    return policy
+
+
+def explain(end: RunEnd, session: Session) -> str:
+    """Why the run ended and what to do with it, in one line."""
+    step, settings = session.step, session.settings
+    match end:
+        case "finished":
+            return f"finished at step {step}"
+        case "kl budget":
+            return (
+                f"the kl budget of {settings.kl_budget_nats} nats is spent; kept step {step}, the "
+                "last one inside it"
+            )
+        case "held-out reward":
+            return (
+                f"the held-out reward has not risen for {session.best.since} measurements; the "
+                f"best was step {session.best.step}"
+            )
+        case "signal":
+            return f"stopped at step {step}; resume with --resume"
+
+
+def say(out: Path, status: RunStatus) -> None:
+    """Write `status.json`; StorageFullError where the disk is full."""
+    with reporting_full_disk(out, "writing status.json", advice=how_to_resume):
+        write_status(out, status)
+
+
+def leave_word(out: Path, state: RunState, total: int, error: BaseException) -> None:
+    """Say in `status.json` that and why the run ended, as far as the disk still takes it."""
+    last = read_status(out)
+    message = " ".join(f"{error}".split()) or type(error).__name__
+    status = RunStatus.of_this_process(state, last.step if last else 0, total, message=message)
+    try:
+        write_status(out, status)
+    except OSError:
+        return

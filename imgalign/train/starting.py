@@ -1,0 +1,256 @@
+"""A run's folder: claimed once, never overwritten, and resumed only with the settings it had.
+
+runs/<name>/config.yaml      settings, so that the run can be repeated
+            prompts.json     the prompts themselves: their file may be moved or edited later
+            rewards.json     where the rewards were and what they are: another may take their place
+            metrics.jsonl    one object per iteration
+            status.json      running, stopped, finished or failed; time left
+            samples/         step-000010.png, ...
+            step-000010/     adapter weights, trainer state, manifest
+            best.json        latest.json
+"""
+
+import json
+import logging
+import math
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from imgalign.config import dump_config, load_config
+from imgalign.errors import CheckpointError, ConfigError, InputError
+from imgalign.files import (
+    UNFINISHED,
+    remove_unfinished,
+    reporting_full_disk,
+    write_atomically,
+)
+from imgalign.prompts import Prompts
+from imgalign.runs.checkpoint import (
+    ADAPTER,
+    checkpoints,
+    latest_checkpoint,
+    marked_step,
+    step_folder,
+    step_of,
+)
+from imgalign.runs.folder import CONFIG, METRICS, PROMPTS, SAMPLES, run_prompts
+from imgalign.runs.metrics import Value, read_metrics
+from imgalign.runs.state import load_state
+from imgalign.runs.status import RunStatus, written_status
+from imgalign.train.config import MAY_CHANGE, TrainConfig
+from imgalign.train.reward_record import REWARDS, recorded_rewards, same_rewards
+from imgalign.train.sources import PromptsConfig, load_prompts
+from imgalign.train.stopping import BestSoFar
+
+STATE = "trainer"
+RESUMED = (ADAPTER, f"{STATE}.json", f"{STATE}.safetensors")
+"""The files of a checkpoint that training goes on from."""
+TRAINER_PARTS: dict[str, Any] = {
+    "step": int,
+    "learner": {"optimizer": {}, "ppo": {}},
+    "best": {},
+    "rng": {"cpu": torch.Tensor, "cuda": list},
+}
+"""What a trainer's state has at least: types by name."""
+
+log = logging.getLogger(__name__)
+
+
+def claim(out: Path, *, resume: bool) -> None:
+    """Refuse a folder that a run may not have, before anything slow is done; changes nothing.
+
+    Without `resume` it must be new or empty, with it there must be a run. InputError otherwise.
+    """
+    for place in (out, *out.parents):
+        if place.exists() and not place.is_dir():
+            raise InputError(f"{place}: expected a folder for the run, got a file")
+    begun = (out / CONFIG).is_file()
+    if resume and not begun:
+        raise InputError(f"{out}: no run to resume here (no {CONFIG}); start one without --resume")
+    if not resume and begun and holds_work(out):
+        saved = ", ".join(path.name for path in checkpoints(out)) or "no checkpoint yet"
+        raise InputError(
+            f"{out}: already holds a run ({saved}); go on with --resume, or choose another folder"
+        )
+    if not resume and not begun and out.exists():
+        names = sorted(path.name for path in out.iterdir())
+        strange = [name for name in names if name != ".lock" and not name.startswith(UNFINISHED)]
+        if strange:
+            raise InputError(
+                f"{out}: expected a new or empty folder, found {strange[0]!r}; choose another"
+            )
+
+
+def holds_work(out: Path) -> bool:
+    """Whether a run got further than its settings: one that failed at once may be begun again."""
+    return bool(checkpoints(out) or read_metrics(out / METRICS))
+
+
+def begin(out: Path, settings: TrainConfig, prompts: Prompts, *, resume: bool) -> Path | None:
+    """Write what a run keeps of its start; returns the checkpoint to go on from, if there is one.
+
+    The caller holds the folder's lock. ConfigError where a resumed run would become another one;
+    CheckpointError where its checkpoints are gone, or none verifies.
+    """
+    for place in (out, out / SAMPLES):
+        remove_unfinished(place)
+    found, now = None, recorded_rewards(settings.reward, out)
+    if resume:
+        before = load_config(TrainConfig, out / CONFIG)
+        refuse_changes(before, settings, proven=proven_equal(out, before, settings, prompts))
+        found = newest_of(out, before)
+    with reporting_full_disk(out, "writing the settings"):
+        if not resume:
+            # Not beside the settings of another run, should this one be killed in between.
+            (out / PROMPTS).unlink(missing_ok=True)
+        unfinished = out / f"{UNFINISHED}{CONFIG}"
+        dump_config(settings, unfinished)
+        unfinished.replace(out / CONFIG)  # first: by it `claim` knows that the folder is a run's
+        write_atomically(out / REWARDS, json.dumps(now, indent=1) + "\n")
+        if not (out / PROMPTS).exists():
+            write_atomically(out / PROMPTS, json.dumps(prompts._asdict(), indent=1) + "\n")
+    return found
+
+
+def newest_of(out: Path, before: TrainConfig) -> Path | None:
+    """The checkpoint that a run goes on from; None for one that had not saved any.
+
+    CheckpointError where there were some and none is left: beginning at step 0 would lose what the
+    metrics tell of them.
+    """
+    found, named = latest_checkpoint(out, needs=RESUMED), marked_step(out, "latest")
+    if found is not None:
+        if named is not None and step_of(found) < named and not step_folder(out, named).exists():
+            log.warning(
+                "%s: latest.json names %s, which is gone; going on from %s",
+                out,
+                step_folder(out, named).name,
+                found.name,
+            )
+        return found
+    if checkpoints(out):
+        raise CheckpointError(
+            f"{out}: none of its {len(checkpoints(out))} checkpoints is whole; "
+            "start again in another folder"
+        )
+    marked = named is not None or marked_step(out, "best") is not None
+    status, records = written_status(out), read_metrics(out / METRICS)
+    made = max((int(record["step"] or 0) for record in records), default=0)
+    back_at_start = status is not None and (status.state, status.step) == ("finished", 0)
+    if marked or ended_saved(status) or (not back_at_start and must_have_saved(records, before)):
+        raise CheckpointError(
+            f"{out}: its checkpoints are gone, of {made} steps in {METRICS}, and resuming would "
+            "begin at step 0 and drop these; put them back, or start a new run in another folder"
+        )
+    log.warning(
+        "%s: ended before its first checkpoint, after %s; it begins again at step 0",
+        out,
+        "1 step" if made == 1 else f"{made} steps",
+    )
+    return None
+
+
+def ended_saved(status: RunStatus | None) -> bool:
+    """Whether a run ended by itself or was stopped after a step: both end with a checkpoint."""
+    if status is None or status.step == 0:
+        return False
+    insisted = status.message == KeyboardInterrupt.__name__  # the last Ctrl-C, which saves nothing
+    return status.state == "finished" or (status.state == "stopped" and not insisted)
+
+
+def must_have_saved(records: Sequence[Mapping[str, Value]], before: TrainConfig) -> bool:
+    """Whether metrics go on after a step that a run saves: every so many, and each best one."""
+    steps = [int(record["step"] or 0) for record in records]
+    made, budget, best = max(steps, default=0), before.kl_budget_nats, BestSoFar()
+    for step, record in zip(steps, records, strict=True):
+        if "held_out_reward" in record:
+            reward, kl = (number(record.get(f"held_out_{name}")) for name in ("reward", "kl"))
+            is_best = best.add(step, reward, inside_budget=budget is None or kl <= budget)
+            if is_best and 0 < step < made:
+                return True
+    return made > before.checkpoint_every
+
+
+def number(value: Value) -> float:
+    """A measured number; NaN for the null that stands in metrics for one that was not finite."""
+    return float(value) if isinstance(value, int | float) else math.nan
+
+
+def prompts_to_use(out: Path, settings: TrainConfig, *, resume: bool) -> Prompts:
+    """The prompts a run keeps, or for one without any work in it, those that its settings name."""
+    if resume and ((out / PROMPTS).exists() or holds_work(out)):
+        return run_prompts(out)
+    return load_prompts(settings.prompts)
+
+
+def refuse_changes(before: TrainConfig, now: TrainConfig, *, proven: Collection[str] = ()) -> None:
+    """ConfigError for the first setting that differs and may not; `proven` ones mean the same."""
+    old, new = flat(before.model_dump(mode="json")), flat(now.model_dump(mode="json"))
+    for key in sorted(old.keys() | new.keys()):
+        if key.split(".")[0] in MAY_CHANGE or key == "held_out.patience" or key in proven:
+            continue
+        if old.get(key) != new.get(key):
+            raise ConfigError(
+                f"{key}: the run began with {old.get(key)!r}, got {new.get(key)!r}; "
+                "resume with the old value, or start a new run"
+            )
+
+
+def proven_equal(
+    out: Path, before: TrainConfig, now: TrainConfig, prompts: Prompts
+) -> frozenset[str]:
+    """Settings that may have another path, because what is there is what the run began with."""
+    proven = {f"reward.{key}" for key in same_rewards(out, now.reward)}
+    if before.prompts != now.prompts and files_are_there(now.prompts):
+        only_files = {"file": before.prompts.file, "held_out_file": before.prompts.held_out_file}
+        same_else = now.prompts.model_copy(update=only_files) == before.prompts
+        if same_else and load_prompts(now.prompts) == prompts:
+            proven |= {"prompts.file", "prompts.held_out_file"}
+    return frozenset(proven)
+
+
+def files_are_there(config: PromptsConfig) -> bool:
+    """Whether the files of prompts that the settings name can be read again."""
+    named = [path for path in (config.file, config.held_out_file) if path is not None]
+    return all(path.is_file() for path in named)
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as `section.key`."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value
+    return found
+
+
+def load_trainer_state(checkpoint: Path) -> dict[str, Any]:
+    """The trainer's part of a checkpoint; CheckpointError where it is not one."""
+    state = load_state(checkpoint, STATE)
+    missing = missing_parts(state, TRAINER_PARTS)
+    if not missing and (inside := state.get("inside")) is not None:
+        missing = missing_parts(inside, {"weights": list, "state": TRAINER_PARTS, "budget": float})
+    if missing:
+        raise CheckpointError(
+            f"{checkpoint}: its trainer state is not that of a training run ({missing[0]} is "
+            "missing or of another kind); resume from another checkpoint"
+        )
+    return dict(state)
+
+
+def missing_parts(state: Any, parts: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Names of the parts that nested state lacks, or has of another type."""
+    if not isinstance(state, dict):
+        return [prefix.rstrip(".") or "all of it"]
+    missing = []
+    for name, kind in parts.items():
+        if isinstance(kind, dict):
+            missing += missing_parts(state.get(name), kind, f"{prefix}{name}.")
+        elif not isinstance(state.get(name), kind):
+            missing.append(f"{prefix}{name}")
+    return missing

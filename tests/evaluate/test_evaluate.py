@@ -1,0 +1,290 @@
+"""Evaluation: what training never saw, what lies on disk, and the whole of it."""
+
+import errno
+import json
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from evaluations import Brightness, bright_enough, brightness, compare, flat_features, noisy_images
+
+from imgalign.config import dump_config
+from imgalign.diffusion.generate import generate
+from imgalign.errors import CheckpointError, ConfigError, InputError, StorageFullError
+from imgalign.evaluate.comparison import summarise
+from imgalign.evaluate.config import EvaluateConfig
+from imgalign.evaluate.evaluation import load_evaluation
+from imgalign.evaluate.judging import FaithfulCheck, Generate, GoldMeasure
+from imgalign.evaluate.pictures import load_pictures
+from imgalign.evaluate.subjects import choose_subjects, drift_of, known_prompts
+from imgalign.runs.checkpoint import ADAPTER, save_checkpoint
+from imgalign.runs.metrics import MetricsWriter
+from imgalign.train.config import TrainConfig
+from imgalign.train.sources import PromptsConfig, load_prompts
+
+# --- what training never saw
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run with one checkpoint, step 3, and metrics around it."""
+    folder = tmp_path / "run"
+
+    def write(checkpoint: Path) -> None:
+        (checkpoint / ADAPTER).write_bytes(b"")
+
+    save_checkpoint(folder, 3, write=write)
+    settings = TrainConfig(
+        prompts=PromptsConfig(num_storybook=5, num_held_out=4), kl_budget_nats=12.0
+    )
+    dump_config(settings, folder / "config.yaml")
+    kept = load_prompts(settings.prompts)._asdict()
+    (folder / "prompts.json").write_text(json.dumps(kept))
+    with MetricsWriter(folder / "metrics.jsonl") as metrics:
+        metrics.write(3, {"kl": 1.0})
+        metrics.write(4, {"kl": 2.5})
+    return folder
+
+
+def test_prompts_that_a_run_knew_are_left_out(run, caplog):
+    training, held_out = load_prompts(PromptsConfig(num_storybook=5, num_held_out=4))
+    assert known_prompts(run) == {*training, *held_out}
+    drawn = EvaluateConfig(aligned=run, num_prompts=8, images_per_prompt=1, prompt_seed=7001)
+    with caplog.at_level(logging.INFO):
+        chosen = choose_subjects(drawn, known_prompts(run))
+    assert len(chosen.prompts) == 8
+    assert not known_prompts(run) & set(chosen.prompts)
+    assert chosen.num_left_out == 4  # the seed of the run's own held-out prompts
+    assert "4 prompts left out" in caplog.text
+
+
+def test_a_prompt_in_another_spelling_is_the_one_that_the_run_knew(run, tmp_path):
+    file = tmp_path / "prompts.txt"
+    known = sorted(known_prompts(run))[0]
+    file.write_text(f"{known.upper()}\n  {known.replace(' ', '   ')}\nsomething new\n")
+    chosen = choose_subjects(EvaluateConfig(aligned=run, prompts=file), known_prompts(run))
+    assert set(chosen.prompts) == {"something new"}
+    assert chosen.num_left_out == 2
+
+
+def test_a_prompt_file_that_the_run_learned_is_refused(run, tmp_path):
+    file = tmp_path / "prompts.txt"
+    file.write_text("\n".join(known_prompts(run)))
+    with pytest.raises(InputError, match="each of its 9 prompts; evaluate on others"):
+        choose_subjects(EvaluateConfig(aligned=run, prompts=file), known_prompts(run))
+
+
+def test_seeds_are_apart_from_those_of_training_and_from_each_other(adapter):
+    chosen = choose_subjects(EvaluateConfig(aligned=adapter, num_prompts=5), frozenset())
+    assert len(set(chosen.seeds)) == len(chosen.prompts) == 20
+    assert max(chosen.seeds) < 2**31
+    with pytest.raises(ValueError, match="which training never uses"):
+        EvaluateConfig(aligned=adapter, first_seed=2**31 - 10)
+
+
+def test_both_sides_have_the_same_prompts_and_seeds(adapter, tmp_path):
+    asked = []
+
+    def note(model, adapter, prompts, **settings):
+        asked.append((adapter, tuple(prompts), tuple(settings["seeds"]), settings["steps"]))
+        return noisy_images(model, adapter, prompts, **settings)
+
+    compare(adapter, tmp_path / "out", made=note, settings={"steps": 7})
+    (base, *rest), (aligned, *same) = asked
+    assert (base, aligned) == (None, adapter)
+    assert rest == same
+    assert rest[-1] == 7
+
+
+def test_kl_is_that_of_the_weights_that_are_judged(run):
+    # the KL of round 4 was measured before its update, on the weights of step 3
+    assert drift_of(run, run / "step-000003").nats == 2.5
+    with MetricsWriter(run / "metrics.jsonl", resume_step=2) as metrics:
+        metrics.write(3, {"kl": 1.0, "held_out_kl": 2.75})
+    found = drift_of(run, run)
+    assert (found.nats, found.budget_nats, found.source) == (2.75, 12, "held-out prompts, step 3")
+
+
+def test_kl_of_the_caller_goes_first(run, tmp_path):
+    found = compare(run, tmp_path / "out", kl_nats=4.0).drift
+    assert (found.nats, found.budget_nats) == (4, 12)
+
+
+# --- on disk
+
+
+def test_an_evaluation_reads_back_equal(adapter, tmp_path):
+    out = tmp_path / "out"
+    found = compare(
+        adapter,
+        out,
+        gold=brightness,
+        gold_meaning="how bright it is",
+        proxy=Brightness(),
+        faithful=bright_enough,
+        features=flat_features,
+    )
+    assert load_evaluation(out) == load_evaluation(out / "evaluation.json") == found
+    assert found.summary.win_rate.rate.value == found.summary.proxy_win_rate.rate.value == 1
+    assert found.summary.overoptimisation.agreement_before == pytest.approx(1)
+    assert found.diversity.space == "features of the reward model"
+    assert found.base.adapter is None
+    assert found.aligned.adapter == str(adapter)
+    assert torch.__version__.startswith(found.origin.versions["torch"])
+    json.loads((out / "evaluation.json").read_text(), parse_constant=pytest.fail)
+
+
+def test_saved_numbers_follow_from_the_saved_pairs(adapter, tmp_path):
+    found = compare(adapter, tmp_path / "out", gold=brightness, gold_tie=0.5, proxy=Brightness())
+    assert found.gold_tie == 0.5
+    assert summarise(found.pairs, seed=0, gold_tie=found.gold_tie) == found.summary
+    assert found.summary.win_rate.ties == len(found.pairs)
+    assert "12 ties (at most 0.5 apart)" in "\n".join(found.lines())
+
+
+def test_the_verdict_says_number_and_interval(adapter, tmp_path):
+    found = compare(adapter, tmp_path / "out", gold=brightness)
+    # 6 prompts without a loss: Wilson's interval of 6 out of 6 begins at 6 / (6 + 1.96^2)
+    assert found.verdict() == (
+        "Aligned beats the base in 100 % of 12 blind comparisons (95 % interval 61 to 100 %)"
+    )
+    assert found.lines()[0] == found.verdict()
+
+
+def test_without_gold_the_verdict_says_who_judged(adapter, tmp_path):
+    found = compare(adapter, tmp_path / "out", proxy=Brightness())
+    assert "by the reward model it was trained on" in found.verdict()
+
+
+@pytest.mark.parametrize("layout", ["sheets", "files"])
+def test_pictures_read_back_pixel_for_pixel(adapter, tmp_path, layout):
+    out = tmp_path / "out"
+    found = compare(adapter, out, settings={"pictures": layout})
+    again = noisy_images(
+        "storybook",
+        None,
+        [pair.prompt for pair in found.pairs],
+        seeds=[pair.seed for pair in found.pairs],
+        steps=20,
+        guidance_scale=1.0,
+        eta=0.0,
+    )
+    read = load_pictures(out / found.pictures, "base", count=12, columns=2)
+    assert [image.tobytes() for image in read] == [each.image.tobytes() for each in again]
+    assert (out / found.pictures / "base.png").exists() == (layout == "sheets")
+
+
+@pytest.mark.parametrize("failing", ["save_sheet", "write_atomically"])
+def test_a_full_disk_leaves_the_earlier_evaluation_whole(adapter, tmp_path, monkeypatch, failing):
+    out = tmp_path / "out"
+    compare(adapter, out, gold=brightness)
+    (out / "notes.txt").write_text("mine")
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+    def full(*arguments, **settings):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    module = "pictures" if failing == "save_sheet" else "evaluation"
+    monkeypatch.setattr(f"imgalign.evaluate.{module}.{failing}", full)
+    with pytest.raises(StorageFullError, match="saving the evaluation; free some space and try"):
+        compare(adapter, out, gold=brightness, settings={"num_prompts": 3})
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_other_files_beside_an_evaluation_stay(adapter, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    compare(adapter, out)
+    assert (out / "notes.txt").read_text() == "mine"
+    assert not list(out.glob(".tmp-*"))
+
+
+def test_an_evaluation_of_a_checkpoint_lies_in_its_run_where_reports_look(run, monkeypatch):
+    step = run / "step-000003"
+    monkeypatch.chdir(step)
+    for path in (step, step / ADAPTER, run, Path()):
+        found = compare(path, None, settings={"first_seed": 2_000_000 + len(str(path))})
+        assert load_evaluation(run) == found
+    assert [path.name for path in step.iterdir() if path.is_dir()] == []
+
+
+def test_the_model_is_that_of_the_run_unless_the_settings_say_another(run, tmp_path):
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text.replace("model: storybook", "model: some/model"))
+    assert compare(run, tmp_path / "out").base.model == "some/model"
+    assert compare(run, tmp_path / "out").settings["model"] == "some/model"
+    assert compare(run, tmp_path / "out", settings={"model": "other"}).base.model == "other"
+
+
+def test_provenance_is_beside_the_pictures(adapter, tmp_path):
+    out = tmp_path / "out"
+    found = compare(adapter, out, settings={"pictures": "files"})
+    facts = json.loads((out / found.pictures / "aligned" / "002-1.json").read_text())
+    assert (facts["adapter"], facts["seed"]) == (str(adapter), 1_000_000 + 2 * 2 + 1)
+
+
+def test_another_evaluation_replaces_the_pictures_of_the_one_before(adapter, tmp_path):
+    out = tmp_path / "out"
+    compare(adapter, out, settings={"pictures": "files"})
+    found = compare(adapter, out, settings={"num_prompts": 3})
+    assert sorted(path.name for path in out.iterdir()) == ["evaluation.json", found.pictures]
+    assert len(load_pictures(out / found.pictures, "base", count=6, columns=2)) == 6
+
+
+def test_bad_input_is_one_clear_line(tmp_path, adapter):
+    with pytest.raises(CheckpointError, match="no such folder"):
+        compare(tmp_path / "nothing", tmp_path / "out")
+    with pytest.raises(CheckpointError, match=f"no {ADAPTER} here; the folder is empty"):
+        compare(Path(tmp_path / "empty").mkdir() or tmp_path / "empty", tmp_path / "out")
+    with pytest.raises(InputError, match="make one with `imgalign evaluate"):
+        load_evaluation(tmp_path)
+    (tmp_path / "evaluation.json").write_text('{"pairs": 3}')
+    with pytest.raises(InputError, match=r"not an evaluation of this version \(at "):
+        load_evaluation(tmp_path)
+    (tmp_path / "out").write_text("")
+    with pytest.raises(InputError, match="out: expected a folder, got a file"):
+        compare(adapter, tmp_path / "out")
+
+
+# --- end to end
+
+
+def test_a_real_model_against_its_own_adapter(tiny_pipeline_folder, tmp_path):
+    from imgalign.diffusion.loading import load_pipeline
+    from imgalign.diffusion.policy import DiffusionPolicy, PolicyConfig
+
+    model = str(tiny_pipeline_folder)
+    policy = DiffusionPolicy(
+        load_pipeline(model, device=torch.device("cpu")), PolicyConfig(), seed=0
+    )
+    with torch.no_grad():
+        for parameter in policy.trainable_parameters():
+            parameter.add_(0.05)
+    policy.save(tmp_path)
+    file = tmp_path / "prompts.txt"
+    file.write_text("a red house\na blue boat\n")
+    found = compare(
+        tmp_path,
+        tmp_path / "out",
+        made=generate,
+        gold=brightness,
+        settings={"model": model, "prompts": file, "steps": 2, "device": "cpu"},
+    )
+    assert found.summary.win_rate.num_pairs == 4
+    assert found.summary.win_rate.ties < 4
+    assert found.aligned.adapter_hash
+
+
+def test_what_users_hand_in_satisfies_the_protocols():
+    assert isinstance(generate, Generate)
+    assert isinstance(brightness, GoldMeasure)
+    assert isinstance(bright_enough, FaithfulCheck)
+
+
+def test_settings_are_refused_by_name(adapter):
+    from imgalign.config import load_config
+
+    with pytest.raises(ConfigError, match="did you mean 'num_prompts'"):
+        load_config(EvaluateConfig, None, [f"aligned={adapter}", "num_prompt=3"])

@@ -1,0 +1,61 @@
+"""Simulated annotators on a real store: whom there is, and that stopping them changes nothing."""
+
+import pytest
+import torch
+from provenances import provenance
+
+from imgalign.diffusion.generate import to_image
+from imgalign.errors import InputError
+from imgalign.images import png
+from imgalign.preferences.store import Store
+from imgalign.storybook import simulate
+from imgalign.storybook.annotators import Impression
+from imgalign.storybook.simulate import people, rank_queue
+
+NUM_ITEMS = 5
+
+
+def seen(store, item, annotator):
+    """Impressions that follow from the item alone, without the verifier's network."""
+    noise = torch.Generator().manual_seed(int(item.item_id[:8], 16))
+    worth = torch.rand(len(item.order), generator=noise).tolist()
+    return [Impression(faithfulness=0.9, taste=each) for each in worth]
+
+
+@pytest.fixture
+def queue(tmp_path, monkeypatch):
+    monkeypatch.setattr(simulate, "look", seen)
+
+    def opened(name: str) -> Store:
+        store = Store.open(f"sqlite:///{tmp_path}/{name}.db", images=tmp_path / name, seed=0)
+        for number in range(NUM_ITEMS):
+            noise = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(number))
+            made = provenance(seed=number)
+            ids = [store.add_image(png(to_image(each)), made) for each in noise]
+            store.add_item(f"a cat {number}", ids, source="test", overlap=2)
+        return store
+
+    return opened
+
+
+def test_an_unknown_group_names_those_there_are():
+    with pytest.raises(InputError, match="expected one of cosy, dreamy, graphic, got 'nonsense'"):
+        people("nonsense", 2, seed=0)
+
+
+def test_ranking_that_was_stopped_ends_as_if_it_had_not_been(queue):
+    annotators = people("cosy", 2, seed=0)
+    with queue("whole") as store:
+        whole = rank_queue(store, annotators)
+
+    def stop(share: float) -> None:
+        if share >= 0.6:
+            raise KeyboardInterrupt
+
+    with queue("stopped") as store:
+        with pytest.raises(KeyboardInterrupt):
+            rank_queue(store, annotators, on_progress=stop)
+        assert 0 < len(list(store.rankings())) < 2 * NUM_ITEMS
+        assert rank_queue(store, annotators) == whole
+        assert rank_queue(store, annotators) == whole  # also with nothing left
+    assert whole.num_rankings + whole.num_all_bad + whole.num_skipped == 2 * NUM_ITEMS

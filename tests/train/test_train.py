@@ -1,0 +1,316 @@
+"""Claims: a resumed run is the uninterrupted one, bit for bit, also after kill -9; a stop saves
+first; the held-out reward ends a run."""
+
+import json
+import logging
+import math
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from random_walk import Brightness, RandomWalk, walk_settings
+from walk_runs import measured, start, trainer_files, weights
+
+from imgalign import environment
+from imgalign.config import load_config
+from imgalign.errors import (
+    CheckpointError,
+    ConfigError,
+    InputError,
+    NumericsError,
+    StorageFullError,
+)
+from imgalign.runs.checkpoint import ADAPTER, checkpoints, find_adapter, read_marker, verify
+from imgalign.runs.metrics import read_metrics
+from imgalign.runs.status import read_status
+from imgalign.train import run as train
+from imgalign.train.config import TrainConfig
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory) -> Path:
+    """Six iterations without interruption; read only."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    start(out)
+    torch.set_num_threads(before)
+    return out
+
+
+def test_a_run_leaves_the_folder_that_the_design_promises(whole_run):
+    names = {path.name for path in whole_run.iterdir()}
+    assert {"config.yaml", "metrics.jsonl", "status.json", "samples", "latest.json"} <= names
+    assert not any(name.startswith(".tmp") for name in names)
+    newest = checkpoints(whole_run)[-1]
+    assert newest.name == "step-000006"
+    files = {path.name for path in newest.iterdir()}
+    assert files == {ADAPTER, "manifest.json", "trainer.json", "trainer.safetensors"}
+    kept = load_config(TrainConfig, whole_run / "config.yaml")
+    assert kept.dtype != "auto"
+    assert kept == walk_settings(dtype=kept.dtype)
+    assert [record["step"] for record in measured(whole_run)] == list(range(7))
+    status = read_status(whole_run)
+    assert status is not None
+    assert (status.state, status.step, status.total) == ("finished", 6, 6)
+    grids = sorted(path.name for path in (whole_run / "samples").iterdir())
+    assert grids == ["step-000000.png", "step-000003.png", "step-000006.png"]
+    with Image.open(whole_run / "samples" / grids[0]) as image:
+        assert image.size == (2 * (2 + 2) + 2, 2 * (2 + 2) + 2)
+
+
+def test_every_metric_is_explained_in_the_docs(whole_run):
+    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    keys = {key for record in read_metrics(whole_run / "metrics.jsonl") for key in record}
+    assert {key for key in keys if f"`{key}`" not in page} == set()
+
+
+def test_a_run_keeps_its_number_type_when_it_goes_on_on_another_machine(tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    monkeypatch.setattr(environment, "has_native_bfloat16", lambda device: False)
+    start(out, settings=walk_settings(iterations=1))
+    monkeypatch.setattr(environment, "has_native_bfloat16", lambda device: True)
+    start(out, settings=walk_settings(iterations=2), resume=True)
+    assert load_config(TrainConfig, out / "config.yaml").dtype == "float32"
+    with pytest.raises(ConfigError, match="dtype: the run began with 'float32', got 'bfloat16'"):
+        start(out, settings=walk_settings(iterations=3, dtype="bfloat16"), resume=True)
+
+
+@pytest.mark.parametrize("advantages", ["group", "wins", "running", "value"])
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, advantages):
+    ppo = {"advantages": advantages, "minibatches": 2, "running_min_count": 2}
+    long, short = walk_settings(ppo=ppo), walk_settings(ppo=ppo, iterations=2)
+    start(tmp_path / "whole", settings=long)
+    start(tmp_path / "parts", settings=short)
+    start(tmp_path / "parts", settings=long, resume=True)
+    assert torch.equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    assert measured(tmp_path / "whole") == measured(tmp_path / "parts")
+    assert trainer_files(tmp_path / "whole") == trainer_files(tmp_path / "parts")
+
+
+def test_resuming_also_restores_the_global_generator_for_those_who_draw_from_it(tmp_path):
+    class Moody(Brightness):
+        def score(self, *, prompts, samples):
+            return super().score(prompts=prompts, samples=samples) + torch.rand(len(prompts))
+
+    start(tmp_path / "whole", reward=Moody())
+    start(tmp_path / "parts", settings=walk_settings(iterations=4), reward=Moody())
+    start(tmp_path / "parts", resume=True, reward=Moody())
+    assert torch.equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+
+
+def test_a_killed_run_resumes_to_the_same_weights(tmp_path, whole_run):
+    out, script = tmp_path / "run", Path(__file__).parents[1] / "stand_ins" / "train_child.py"
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(
+        [sys.executable, str(script), str(out)],
+        stdout=subprocess.PIPE,
+        cwd=root,
+        env={"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+    ) as process:
+        # It waits after step 5, of which the last checkpoint knows nothing.
+        assert process.stdout.readline() == b"step 5\n"
+        with pytest.raises(InputError, match="another process"):
+            start(out, resume=True)
+        process.kill()
+        process.wait()
+    assert [path.name for path in checkpoints(out)] == ["step-000002", "step-000004"]
+    assert [record["step"] for record in read_metrics(out / "metrics.jsonl")] == list(range(6))
+    status = read_status(out)
+    assert status is not None
+    assert status.state == "stopped"
+    (out / ".tmp-step-000006").mkdir()  # as if killed in the middle of the next save
+    start(out, resume=True)
+    assert torch.equal(weights(out), weights(whole_run))
+    assert measured(out) == measured(whole_run)
+    assert not (out / ".tmp-step-000006").exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
+)
+def test_a_polite_stop_saves_first_and_loses_nothing(tmp_path, whole_run, number, code):
+    out = tmp_path / "run"
+
+    def on_step(step, values):
+        if step == 3:
+            signal.raise_signal(number)
+
+    handlers = signal.getsignal(number)
+    result = start(out, on_step=on_step)
+    assert result.exit_code == code
+    assert result.message == "stopped at step 3; resume with --resume"
+    assert checkpoints(out)[-1].name == "step-000003"  # not a multiple of checkpoint_every
+    verify(checkpoints(out)[-1])
+    status = read_status(out)
+    assert status is not None
+    assert (status.state, status.step) == ("stopped", 3)
+    assert signal.getsignal(number) is handlers
+    start(out, resume=True)
+    assert torch.equal(weights(out), weights(whole_run))
+
+
+def test_a_stop_while_sampling_gives_up_that_batch_and_resumes_exactly(tmp_path, whole_run):
+    class Stopping(RandomWalk):
+        def sample(self, prompts, **kwargs):
+            if self.shift.any() and len(checkpoints(tmp_path / "run")) == 2:
+                signal.raise_signal(signal.SIGTERM)
+            return super().sample(prompts, **kwargs)
+
+    result = start(tmp_path / "run", policy=Stopping(num_steps=3))
+    assert (result.end, result.step, result.exit_code) == ("signal", 4, 143)
+    start(tmp_path / "run", resume=True)
+    assert torch.equal(weights(tmp_path / "run"), weights(whole_run))
+
+
+def test_a_second_run_in_the_same_folder_is_one_clear_error(tmp_path, whole_run):
+    before = {path: path.stat().st_mtime_ns for path in whole_run.rglob("*")}
+    with pytest.raises(InputError, match=r"already holds a run .*--resume"):
+        start(whole_run)
+    assert {path: path.stat().st_mtime_ns for path in whole_run.rglob("*")} == before
+
+
+def test_a_run_that_failed_before_its_first_step_may_be_begun_again(tmp_path):
+    class Broken(Brightness):
+        def score(self, *, prompts, samples):
+            return super().score(prompts=prompts, samples=samples) * math.nan
+
+    with pytest.raises(NumericsError, match="none of"):
+        start(tmp_path / "run", reward=Broken())
+    status = read_status(tmp_path / "run")
+    assert status is not None
+    assert status.state == "failed"
+    assert "none of" in str(status.message)
+    start(tmp_path / "run", settings=walk_settings(iterations=1))
+
+
+def test_resuming_with_other_settings_names_the_first_that_differs(tmp_path):
+    start(tmp_path / "run", settings=walk_settings(iterations=1))
+    with pytest.raises(ConfigError, match="seed: the run began with 0, got 1"):
+        start(tmp_path / "run", settings=walk_settings(seed=1), resume=True)
+
+
+def test_resuming_where_every_checkpoint_is_damaged_does_not_start_over(tmp_path):
+    start(tmp_path / "run", settings=walk_settings(iterations=2))
+    (tmp_path / "run" / "step-000002" / ADAPTER).unlink()
+    with pytest.raises(CheckpointError, match="none of its 1 checkpoints is whole"):
+        start(tmp_path / "run", resume=True)
+
+
+def test_resuming_passes_over_a_damaged_newest_checkpoint(tmp_path, whole_run, caplog):
+    start(tmp_path / "run", settings=walk_settings(iterations=4))
+    (tmp_path / "run" / "step-000004" / ADAPTER).write_bytes(b"")
+    start(tmp_path / "run", resume=True)
+    assert "step-000004" in caplog.text
+    assert torch.equal(weights(tmp_path / "run"), weights(whole_run))
+
+
+def test_a_full_disk_while_saving_keeps_the_older_checkpoint_and_the_run_resumes(
+    tmp_path, whole_run
+):
+    class Full(RandomWalk):
+        def save(self, folder: Path) -> None:
+            if "000004" in folder.name:
+                raise OSError(28, "No space left on device")
+            super().save(folder)
+
+    with pytest.raises(StorageFullError, match="newest good checkpoint is step-000002"):
+        start(tmp_path / "run", policy=Full(num_steps=3))
+    assert [path.name for path in checkpoints(tmp_path / "run")] == ["step-000002"]
+    status = read_status(tmp_path / "run")
+    assert status is not None
+    assert (status.state, status.step) == ("failed", 4)
+    start(tmp_path / "run", resume=True)
+    assert torch.equal(weights(tmp_path / "run"), weights(whole_run))
+
+
+def test_a_held_out_reward_that_stops_rising_ends_the_run_and_marks_the_best(tmp_path):
+    class Fading:
+        """Rises for the first three measurements, then falls."""
+
+        calls = 0
+
+        def score(self, *, prompts, samples):
+            Fading.calls += 1
+            return torch.full((len(prompts),), float(-abs(Fading.calls - 3)))
+
+    result = train.run(
+        walk_settings(
+            held_out={"every": 1, "images_per_prompt": 2, "patience": 2},
+            iterations=20,
+            checkpoint_every=50,
+            keep_checkpoints=1,
+        ),
+        reward=Brightness(),
+        held_out_reward=Fading(),
+        out=tmp_path / "run",
+        policy=RandomWalk(num_steps=3),
+    )
+    assert (result.end, result.step) == ("held-out reward", 4)
+    assert read_marker(tmp_path / "run", "best") == 2
+    best = json.loads((tmp_path / "run" / "best.json").read_text())
+    assert best == {"checkpoint": "step-000002", "held_out_reward": 0.0}
+    assert result.checkpoint == tmp_path / "run" / "step-000002"
+    assert find_adapter(tmp_path / "run").name == "step-000002"
+    again = start(
+        tmp_path / "run",
+        settings=load_config(TrainConfig, result.folder / "config.yaml"),
+        resume=True,
+    )
+    assert (again.end, again.step) == ("held-out reward", 4)
+
+
+def test_a_reward_that_is_not_finite_is_counted_and_said_and_the_run_goes_on(tmp_path, caplog):
+    class Patchy(Brightness):
+        def score(self, *, prompts, samples):
+            scores = super().score(prompts=prompts, samples=samples)
+            scores[0] = math.inf
+            return scores
+
+    with caplog.at_level(logging.WARNING):
+        start(tmp_path / "run", settings=walk_settings(iterations=2), reward=Patchy())
+    assert "image left out of this update" in caplog.text
+    assert read_metrics(tmp_path / "run" / "metrics.jsonl")[-1]["quarantined"] == 2
+    assert weights(tmp_path / "run").isfinite().all()
+
+
+def test_a_reward_of_the_wrong_shape_is_an_error(tmp_path):
+    class Single(Brightness):
+        def score(self, *, prompts, samples):
+            return super().score(prompts=prompts, samples=samples).mean()
+
+    with pytest.raises(NumericsError, match="expected one score for each of 4 images"):
+        start(tmp_path / "run", reward=Single())
+
+
+def test_a_run_that_breaks_a_correctness_rule_is_refused_before_its_first_step(tmp_path):
+    class Dropout(RandomWalk):
+        def step_means(self, latents, steps):
+            return torch.nn.functional.dropout(super().step_means(latents, steps), p=0.1)
+
+    with pytest.raises(NumericsError, match="ratio is 1 before the first update"):
+        start(tmp_path / "run", policy=Dropout(num_steps=3))
+    assert not checkpoints(tmp_path / "run")
+
+
+def test_a_follower_sees_the_metrics_as_they_come(tmp_path):
+    seen = []
+
+    def on_step(step, values):
+        status = read_status(tmp_path / "run")
+        assert status is not None
+        seen.append((step, len(read_metrics(tmp_path / "run" / "metrics.jsonl")), status.state))
+
+    start(tmp_path / "run", settings=walk_settings(iterations=2), on_step=on_step)
+    assert seen == [(0, 1, "running"), (1, 2, "running"), (2, 3, "running")]
+
+
+def test_the_global_generator_is_left_as_it_was(tmp_path):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    start(tmp_path / "run", settings=walk_settings(iterations=1))
+    assert torch.equal(torch.get_rng_state(), before)

@@ -1,0 +1,120 @@
+"""Claims: on a real, tiny diffusion pipeline the reward rises, the ratio starts at exactly 1, a
+resumed run is the uninterrupted one, and what is saved is what plain diffusers loads."""
+
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, StableDiffusionPipeline
+from random_walk import Brightness
+
+from imgalign.runs.checkpoint import ADAPTER, checkpoints
+from imgalign.runs.metrics import read_metrics
+from imgalign.train import checks as doctor
+from imgalign.train import run as train
+from imgalign.train.config import TrainConfig
+from imgalign.train.watch import painter_of
+
+
+def tiny_settings(model, **changes) -> TrainConfig:
+    (prompts := model.parent / "prompts.txt").write_text("a red house\na blue boat\na green tree\n")
+    settings = {
+        "model": str(model),
+        "device": "cpu",
+        "dtype": "float32",
+        "policy": {"num_steps": 3, "batch_size": 4},
+        "optimizer": {"learning_rate": 0.01},
+        "prompts": {"file": str(prompts), "num_held_out": 1},
+        "held_out": {"every": 2, "images_per_prompt": 2, "patience": None},
+        "samples": {"every": 2, "num_prompts": 2, "images_per_prompt": 2},
+        "prompts_per_iteration": 2,
+        "images_per_prompt": 2,
+        "iterations": 3,
+    }
+    return TrainConfig.model_validate(settings | changes)
+
+
+@pytest.fixture(scope="module")
+def run(tiny_pipeline_folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("diffusion") / "run"
+    return train.run(tiny_settings(tiny_pipeline_folder), reward=Brightness(), out=out)
+
+
+@pytest.fixture
+def steerable_pipeline_folder(tiny_pipeline_folder, tmp_path):
+    """The output layer of a random UNet sees features of mean 0, so it can shift no image; here it
+    sees features of mean 3 and starts at zero, as networks that are to be trained do."""
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny_pipeline_folder)
+    settings = dict(pipeline.scheduler.config) | {"prediction_type": "v_prediction"}
+    pipeline.scheduler = DDIMScheduler.from_config(settings)
+    with torch.no_grad():
+        pipeline.unet.conv_norm_out.bias.fill_(3.0)
+        pipeline.unet.conv_out.weight.zero_()
+    pipeline.save_pretrained(tmp_path / "pipeline")
+    return tmp_path / "pipeline"
+
+
+def test_the_reward_rises_on_prompts_that_are_learned_and_on_held_out_ones(
+    steerable_pipeline_folder, tmp_path
+):
+    settings = tiny_settings(
+        steerable_pipeline_folder,
+        policy={"num_steps": 3, "batch_size": 32, "lora_rank": 4, "lora_targets": ("conv_out",)},
+        ppo={"kl": {"coefficient": 0.0}},
+        held_out={"every": 6, "images_per_prompt": 16, "patience": None},
+        images_per_prompt=32,
+        iterations=6,
+        seed=1,
+    )
+    result = train.run(settings, reward=Brightness(), out=tmp_path / "run")
+    records: list[dict[str, Any]] = [*read_metrics(result.folder / "metrics.jsonl")]
+    # The reward's deviation between images is 0.007: both rise by several of them.
+    assert records[-1]["reward_mean"] > records[1]["reward_mean"] + 0.03
+    assert records[-1]["held_out_reward"] > records[0]["held_out_reward"] + 0.03
+
+
+def test_before_every_first_update_the_ratio_is_exactly_1_and_at_the_start_the_kl_is_0(run):
+    records: list[dict[str, Any]] = read_metrics(run.folder / "metrics.jsonl")[1:]
+    assert [record["log_ratio_max"] for record in records] == [0.0, 0.0, 0.0]
+    assert records[0]["kl"] == 0.0
+    assert records[-1]["kl"] > 0.01
+
+
+def test_plain_diffusers_loads_the_checkpoint_and_draws_the_same_pictures(
+    run, tiny_pipeline_folder
+):
+    settings = tiny_settings(tiny_pipeline_folder)
+    policy = train.load_policy(settings)
+    untrained = painter_of(policy, batch_size=1)(["a red house"], [7])
+    policy.load(run.checkpoint)
+    painted = painter_of(policy, batch_size=1)(["a red house"], [7])
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny_pipeline_folder)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.load_lora_weights(run.checkpoint)
+    drawn = pipeline(
+        "a red house",
+        num_inference_steps=settings.policy.num_steps,
+        guidance_scale=1.0,
+        eta=0.0,
+        generator=torch.Generator("cpu").manual_seed(7),
+        output_type="pt",
+    ).images
+    # The same arithmetic in another order: float32 rounding of a few network passes.
+    torch.testing.assert_close(painted, drawn, atol=1e-4, rtol=0)
+    assert (painted - untrained).abs().max() > 1e-3
+
+
+def test_a_resumed_diffusion_run_is_the_uninterrupted_one_bit_for_bit(
+    run, tiny_pipeline_folder, tmp_path
+):
+    for iterations, resume in [(2, False), (3, True)]:
+        settings = tiny_settings(tiny_pipeline_folder, iterations=iterations)
+        train.run(settings, reward=Brightness(), out=tmp_path / "run", resume=resume)
+    ends = [checkpoints(folder)[-1] / ADAPTER for folder in (run.folder, tmp_path / "run")]
+    assert ends[0].read_bytes() == ends[1].read_bytes()
+
+
+def test_a_diagnosis_needs_no_run_folder_and_finds_nothing_wrong(tiny_pipeline_folder):
+    checks = train.diagnose(tiny_settings(tiny_pipeline_folder))
+    assert all(check.passed for check in checks)
+    doctor.require(checks)
