@@ -34,7 +34,7 @@ from imgalign.diffusion.generate import ImageGenerator
 from imgalign.errors import InputError
 from imgalign.evaluate.config import EvaluateConfig
 from imgalign.evaluate.evaluation import FOLDER, Evaluation
-from imgalign.evaluate.judging import features_of
+from imgalign.evaluate.judging import Measures, features_of
 from imgalign.evaluate.run import evaluate
 from imgalign.files import (
     LOCK,
@@ -53,8 +53,8 @@ from imgalign.report.writing import PAGE, write_report
 from imgalign.runs.folder import CONFIG
 from imgalign.runs.progress import progress, working
 from imgalign.storybook.annotators import Annotator
-from imgalign.storybook.gold import GOLD_TIE, check_faithful, gold_of
-from imgalign.storybook.scenes import candidate_prompts
+from imgalign.storybook.gold import GOLD_TIE, check_faithful, gold_of, slice_of
+from imgalign.storybook.scenes import candidate_prompts, evaluation_prompts
 from imgalign.storybook.simulate import Simulated, people, rank_queue
 from imgalign.train.config import TrainConfig
 from imgalign.train.run import run
@@ -335,10 +335,14 @@ def compare(
             steps=settings.comparison_steps,
             seed=seed,
         ),
-        gold=gold_of(group),
-        gold_meaning=f"what the {group} annotators truly want",
-        gold_tie=GOLD_TIE,
-        proxy=reward,
-        faithful=check_faithful,
-        features=features_of(reward),
+        measures=Measures(
+            oracle=gold_of(group),
+            oracle_meaning=f"what the {group} annotators truly want",
+            oracle_tie=GOLD_TIE,
+            proxy=reward,
+            faithful=check_faithful,
+            features=features_of(reward),
+            slices=slice_of,
+        ),
+        draw_prompts=evaluation_prompts,
     )

@@ -143,6 +143,13 @@ def test_diffusion_and_language_do_not_know_each_other():
                 assert not [name for name in ours(module) if inside(name, (other,))], module
 
 
+def test_comparisons_and_reports_know_nothing_of_the_embedded_world():
+    for module in SOURCES:
+        if inside(module, ("imgalign.evaluate", "imgalign.report")):
+            world = [name for name in ours(module) if inside(name, ("imgalign.storybook",))]
+            assert not world, f"{module} imports {world}; it is handed in"
+
+
 def test_imgalign_meets_reward_models_and_the_app_only_in_its_composition_roots():
     for module in SOURCES:
         if inside(module, ("imgalign",)) and not inside(module, ROOTS):

@@ -72,9 +72,10 @@ def evaluate(
     import reward_models
     from imgalign.config import load_config
     from imgalign.evaluate.config import EvaluateConfig
-    from imgalign.evaluate.judging import features_of
+    from imgalign.evaluate.judging import Measures, features_of
     from imgalign.evaluate.run import evaluate
-    from imgalign.storybook.gold import GOLD_TIE, check_faithful, gold_of
+    from imgalign.storybook.gold import GOLD_TIE, check_faithful, gold_of, slice_of
+    from imgalign.storybook.scenes import evaluation_prompts
 
     # Values of overrides are YAML, and any JSON text is.
     path = f"aligned={json.dumps(str(aligned))}"
@@ -82,13 +83,17 @@ def evaluate(
     proxy = None if reward is None else reward_models.load(reward, device=settings.device)
     evaluation = evaluate(
         settings,
+        measures=Measures(
+            oracle=None if group is None else gold_of(group),
+            oracle_meaning=f"what the {group} annotators truly want",
+            oracle_tie=GOLD_TIE,
+            proxy=proxy,
+            faithful=check_faithful if settings.prompts is None else None,
+            features=features_of(proxy),
+            slices=slice_of,
+        ),
+        draw_prompts=evaluation_prompts,
         out=out,
-        gold=None if group is None else gold_of(group),
-        gold_meaning=f"what the {group} annotators truly want",
-        gold_tie=GOLD_TIE,
-        proxy=proxy,
-        faithful=check_faithful if settings.prompts is None else None,
-        features=features_of(proxy),
     )
     typer.echo("\n".join(evaluation.lines()))
 

@@ -7,13 +7,11 @@ making and judging images.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from imgalign.statistics import Estimate, Floats, clustered_mean, clustered_rate, wilson_interval
 
-FormName = Literal["one object", "several of a kind", "two in a relation", "free text"]
 Sides = tuple[float, float]
 """A number of the base's image and of the aligned one's."""
 
@@ -28,7 +26,8 @@ class Pair:
 
     prompt: str
     seed: int
-    form: FormName
+    slice: str | None = None
+    """What kind of prompt it is, by the caller's own names. Example: "two in a relation"."""
     gold: Sides | None = None
     proxy: Sides | None = None
     """By the reward model that training maximised."""
@@ -85,10 +84,10 @@ class Overoptimisation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FormResult:
-    """The comparison on prompts of one form."""
+class SliceResult:
+    """The comparison on prompts of one kind."""
 
-    form: FormName
+    name: str
     num_prompts: int
     num_pairs: int
     win_rate: WinRate | None
@@ -108,7 +107,8 @@ class Summary:
     faithful: Change | None
     """Fractions verified."""
     overoptimisation: Overoptimisation | None
-    by_form: tuple[FormResult, ...]
+    by_slice: tuple[SliceResult, ...]
+    """In the order in which the kinds of prompts first occur; empty where none has a name."""
 
 
 def summarise(pairs: Sequence[Pair], *, seed: int, gold_tie: float = 0.0) -> Summary:
@@ -116,7 +116,7 @@ def summarise(pairs: Sequence[Pair], *, seed: int, gold_tie: float = 0.0) -> Sum
 
     Images that the gold measure puts at most `gold_tie` apart are a tie.
     """
-    forms = dict.fromkeys(pair.form for pair in pairs)
+    slices = dict.fromkeys(pair.slice for pair in pairs if pair.slice is not None)
     return Summary(
         win_rate=win_rate(pairs, gold_of, seed=seed, tie=gold_tie),
         proxy_win_rate=win_rate(pairs, proxy_of, seed=seed),
@@ -124,19 +124,19 @@ def summarise(pairs: Sequence[Pair], *, seed: int, gold_tie: float = 0.0) -> Sum
         proxy=change(pairs, proxy_of, seed=seed),
         faithful=change(pairs, faithful_of, seed=seed, of=clustered_rate),
         overoptimisation=overoptimisation(pairs, seed=seed, gold_tie=gold_tie),
-        by_form=tuple(
-            form_result(
-                [pair for pair in pairs if pair.form == form], form, seed=seed, gold_tie=gold_tie
+        by_slice=tuple(
+            slice_result(
+                [pair for pair in pairs if pair.slice == name], name, seed=seed, gold_tie=gold_tie
             )
-            for form in forms
+            for name in slices
         ),
     )
 
 
-def form_result(pairs: Sequence[Pair], form: FormName, *, seed: int, gold_tie: float) -> FormResult:
+def slice_result(pairs: Sequence[Pair], name: str, *, seed: int, gold_tie: float) -> SliceResult:
     """The comparison on some of its pairs."""
-    return FormResult(
-        form=form,
+    return SliceResult(
+        name=name,
         num_prompts=len({pair.prompt for pair in pairs}),
         num_pairs=len(pairs),
         win_rate=win_rate(pairs, gold_of, seed=seed, tie=gold_tie),

@@ -25,18 +25,19 @@ class EvaluateConfig(Config):
     the run was trained on, or storybook for an adapter from elsewhere."""
 
     prompts: Path | None = None
-    """Text file with one prompt per line, all of which are used. Null draws storybook prompts.
-    Prompts that the run knew are left out either way."""
+    """Text file with one prompt per line, all of which are used. Null draws prompts,
+    from the storybook's grammar on the command line. Prompts that the run knew are left out either
+    way."""
 
     num_prompts: PositiveInt = 48
-    """How many storybook prompts. The interval of the win rate shrinks with their square root."""
+    """How many prompts are drawn. The interval of the win rate shrinks with their square root."""
 
     prompt_seed: Seed = 9001
-    """Draws the storybook prompts."""
+    """Draws the prompts."""
 
-    held_out_combinations: bool = True
-    """Storybook prompts of objects, colours and contexts that neither the shipped model nor a run
-    has seen together, mostly relations. False: of the training mix, in its proportions."""
+    unseen_combinations: bool = True
+    """Drawn prompts combine what neither the shipped model nor a run has seen together. False:
+    drawn as training draws them."""
 
     images_per_prompt: PositiveInt = 4
     """Pairs of images per prompt, each of a seed of its own."""

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from imgalign.errors import InputError
 from imgalign.evaluate.comparison import Change, Pair, Summary, interval, percent
+from imgalign.evaluate.drift import Drift
 from imgalign.evaluate.origin import Origin
 from imgalign.files import read_json, write_atomically
 from imgalign.statistics import Estimate
@@ -27,16 +28,6 @@ class Diversity:
     change: Change
     space: str
     """In what the distance is measured. Example: "CLIP features"."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drift:
-    """KL(policy ‖ pretrained) per image in nats, as the run measured it."""
-
-    nats: float
-    budget_nats: float | None = None
-    source: str = ""
-    """Where the number is from. Example: "held-out prompts, step 40"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,11 +107,11 @@ class Evaluation:
                 f"{'gap':<13}reward {gap.proxy_gain.value:+.2f}, gold {gap.gold_gain.value:+.2f} "
                 "standard deviations of the base"
             )
-        for form in own.by_form:
-            if form.win_rate:
-                rate = form.win_rate.rate
+        for part in own.by_slice:
+            if part.win_rate:
+                rate = part.win_rate.rate
                 lines.append(
-                    f"  {form.form}: {percent(rate.value)} of {form.num_pairs} ({interval(rate)})"
+                    f"  {part.name}: {percent(rate.value)} of {part.num_pairs} ({interval(rate)})"
                 )
         return lines
 

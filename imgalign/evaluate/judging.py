@@ -22,7 +22,6 @@ from torch import Tensor
 from imgalign.environment import DType
 from imgalign.errors import NumericsError
 from imgalign.evaluate.comparison import Pair, Sides
-from imgalign.evaluate.subjects import form_of
 from imgalign.images import as_tensor
 from imgalign.policy import FeatureModel, RewardModel
 from imgalign.preferences.records import Generated
@@ -31,7 +30,7 @@ BATCH = 32
 
 
 @runtime_checkable
-class GoldMeasure(Protocol):
+class OracleReward(Protocol):
     """What is truly wanted, as far as it can be measured; training never sees it."""
 
     def __call__(
@@ -86,6 +85,28 @@ class Generate(Protocol):
 Measure = Callable[..., Tensor]
 """Called as `measure(prompts=..., samples=...)`; gives one number per image."""
 
+Slices = Callable[[str], str]
+"""The kind of a prompt, by a name to show. Example: "two in a relation" of "a cat on a house"."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Measures:
+    """What both sides of a comparison are measured by; what is None is not measured."""
+
+    oracle: OracleReward | None = None
+    """Decides the win rate; training must not have seen it."""
+    oracle_meaning: str = "the oracle reward"
+    """What it stands for, for a person."""
+    oracle_tie: float = 0.0
+    """Images that it puts at most so far apart are a tie, because nobody could tell them apart."""
+    proxy: RewardModel | None = None
+    """The reward that training maximised."""
+    faithful: FaithfulCheck | None = None
+    features: ImageFeatures | None = None
+    """Where diversity is measured; without them, between pixels."""
+    slices: Slices | None = None
+    """Kinds of prompts that get numbers of their own."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Judge:
@@ -100,28 +121,28 @@ class Judge:
     def pairs(
         self,
         seeds: Sequence[int],
-        *,
-        gold: GoldMeasure | None,
-        proxy: RewardModel | None,
-        faithful: FaithfulCheck | None,
+        measures: Measures,
     ) -> tuple[Pair, ...]:
         """Every pair with what each measure says of it; `seeds` are those of the images."""
-        count = len(self.prompts)
-        unsaid: Sequence[Sides | None] = [None] * count
-        said_gold = unsaid if gold is None else self.scores(gold, name="gold")
-        said_proxy = unsaid if proxy is None else self.scores(proxy.score, name="reward")
-        said_faithful = unsaid if faithful is None else self.scores(faithful, name="faithful")
+        proxy = None if measures.proxy is None else measures.proxy.score
+        by_oracle = self.scores_if(measures.oracle, name="oracle reward")
+        by_proxy = self.scores_if(proxy, name="reward")
+        faithful = self.scores_if(measures.faithful, name="faithful")
         return tuple(
             Pair(
-                prompt=self.prompts[number],
+                prompt=prompt,
                 seed=seeds[number],
-                form=form_of(self.prompts[number]),
-                gold=said_gold[number],
-                proxy=said_proxy[number],
-                faithful=truth(said_faithful[number]),
+                slice=None if measures.slices is None else measures.slices(prompt),
+                gold=by_oracle[number],
+                proxy=by_proxy[number],
+                faithful=truth(faithful[number]),
             )
-            for number in range(count)
+            for number, prompt in enumerate(self.prompts)
         )
+
+    def scores_if(self, measure: Measure | None, *, name: str) -> Sequence[Sides | None]:
+        """As `scores`; None of every pair without a measure."""
+        return [None] * len(self.prompts) if measure is None else self.scores(measure, name=name)
 
     def scores(self, measure: Measure, *, name: str) -> list[Sides]:
         """What `measure` says of the base's image and of the aligned one, pair by pair.
@@ -161,11 +182,11 @@ def measured(
     return values
 
 
-def check_measure(gold: GoldMeasure | None, prompts: Sequence[str]) -> None:
+def check_oracle(oracle: OracleReward | None, prompts: Sequence[str]) -> None:
     """Ask about an empty image of each prompt, so that one it cannot judge is an error now."""
-    if gold is not None:
-        asked = list(dict.fromkeys(prompts))
-        measured(gold, asked, [Image.new("RGB", (64, 64), "grey")] * len(asked), name="gold")
+    if oracle is not None:
+        asked, empty = list(dict.fromkeys(prompts)), Image.new("RGB", (64, 64), "grey")
+        measured(oracle, asked, [empty] * len(asked), name="oracle reward")
 
 
 @torch.no_grad()

@@ -17,29 +17,28 @@ from time import monotonic
 from imgalign.diffusion.generate import generate as generate_images
 from imgalign.evaluate.comparison import Change, summarise
 from imgalign.evaluate.config import EvaluateConfig
+from imgalign.evaluate.drift import drift_of
 from imgalign.evaluate.evaluation import (
     FILE,
     FOLDER,
     Checkpoint,
     Diversity,
-    Drift,
     Evaluation,
     load_evaluation,
     pictures_of,
     refuse_foreign,
 )
 from imgalign.evaluate.judging import (
-    FaithfulCheck,
     Generate,
-    GoldMeasure,
     ImageFeatures,
     Judge,
-    check_measure,
+    Measures,
+    check_oracle,
     mean_distances,
 )
 from imgalign.evaluate.origin import Origin, command_line, hardware, library_versions
 from imgalign.evaluate.pictures import Layout, mark_own, new_name, remove_pictures, save_pictures
-from imgalign.evaluate.subjects import Subjects, choose_subjects, drift_of, known_prompts
+from imgalign.evaluate.selection import DrawPrompts, Selection, known_prompts, select_prompts
 from imgalign.files import (
     UNFINISHED,
     check_folder,
@@ -48,7 +47,6 @@ from imgalign.files import (
     sync_folder,
     sync_tree,
 )
-from imgalign.policy import RewardModel
 from imgalign.preferences.records import Generated
 from imgalign.runs.checkpoint import find_adapter
 from imgalign.runs.folder import model_under, run_of
@@ -60,10 +58,7 @@ __all__ = [
     "FOLDER",
     "EvaluateConfig",
     "Evaluation",
-    "FaithfulCheck",
-    "Generate",
-    "GoldMeasure",
-    "ImageFeatures",
+    "Measures",
     "evaluate",
     "load_evaluation",
 ]
@@ -72,15 +67,9 @@ __all__ = [
 def evaluate(
     settings: EvaluateConfig,
     *,
+    measures: Measures,
+    draw_prompts: DrawPrompts | None = None,
     out: Path | None = None,
-    gold: GoldMeasure | None = None,
-    gold_meaning: str = "the gold measure",
-    gold_tie: float = 0.0,
-    proxy: RewardModel | None = None,
-    faithful: FaithfulCheck | None = None,
-    features: ImageFeatures | None = None,
-    features_meaning: str = "features of the reward model",
-    kl_nats: float | None = None,
     generate: Generate = generate_images,
     command: str | None = None,
 ) -> Evaluation:
@@ -88,12 +77,9 @@ def evaluate(
 
     `out` is `evaluation` in the run by default, or beside the weights of an adapter from elsewhere.
 
-    `gold` decides the win rate and must be unknown to training; what it puts at most `gold_tie`
-    apart, because nobody could tell such images apart, is a tie. `proxy` is the reward that was
-    maximised. What is not handed in is not measured, and its numbers are None. `kl_nats` is the KL
-    of the aligned policy to the base per image; without it the run's own metrics are asked. An
-    earlier evaluation in `out` is replaced at the very end, and nothing else there is touched;
-    another process that evaluates there is an InputError. Errors are of `imgalign.errors`.
+    `draw_prompts` gives the prompts where the settings name no file. An earlier evaluation in `out`
+    is replaced at the very end, and nothing else there is touched; another process that evaluates
+    there is an InputError. Errors are of `imgalign.errors`.
     """
     started, clock = datetime.now(UTC), monotonic()
     adapter = find_adapter(settings.aligned)
@@ -102,35 +88,31 @@ def evaluate(
     check_folder(out)
     model = settings.model or model_under(adapter)
     settings = settings.model_copy(update={"model": model})
-    subjects = choose_subjects(settings, known_prompts(run) if run else frozenset())
-    check_measure(gold, subjects.prompts)
+    selection = select_prompts(
+        settings, known_prompts(run) if run else frozenset(), draw=draw_prompts
+    )
+    check_oracle(measures.oracle, selection.prompts)
     with lock_folder(out, doing="evaluating"):
         refuse_foreign(out)
-        base, aligned = both_sides(settings, adapter, subjects, generate)
+        base, aligned = both_sides(settings, adapter, selection, generate)
         judge = Judge(
-            prompts=subjects.prompts,
+            prompts=selection.prompts,
             base=[each.image for each in base],
             aligned=[each.image for each in aligned],
             seed=settings.seed,
         )
-        pairs = judge.pairs(subjects.seeds, gold=gold, proxy=proxy, faithful=faithful)
-        distances = (
-            mean_distances(judge.base, subjects.prompts, features),
-            mean_distances(judge.aligned, subjects.prompts, features),
-        )
+        pairs = judge.pairs(selection.seeds, measures)
         evaluation = Evaluation(
             base=checkpoint(base),
             aligned=checkpoint(aligned),
-            gold_meaning=gold_meaning if gold else None,
-            gold_tie=gold_tie if gold else 0.0,
-            num_prompts=len(set(subjects.prompts)),
+            gold_meaning=measures.oracle_meaning if measures.oracle else None,
+            gold_tie=measures.oracle_tie if measures.oracle else 0.0,
+            num_prompts=len(set(selection.prompts)),
             images_per_prompt=settings.images_per_prompt,
-            num_left_out=subjects.num_left_out,
-            summary=summarise(pairs, seed=settings.seed, gold_tie=gold_tie),
-            diversity=compared_diversity(
-                *distances, space=features_meaning if features else "pixels", seed=settings.seed
-            ),
-            drift=measured_drift(run, adapter, kl_nats),
+            num_left_out=selection.num_left_out,
+            summary=summarise(pairs, seed=settings.seed, gold_tie=measures.oracle_tie),
+            diversity=compared_diversity(judge, measures.features, seed=settings.seed),
+            drift=drift_of(run, adapter) if run else None,
             pairs=pairs,
             settings=settings.model_dump(mode="json"),
             origin=Origin(
@@ -147,7 +129,7 @@ def evaluate(
 
 
 def both_sides(
-    settings: EvaluateConfig, adapter: Path, subjects: Subjects, generate: Generate
+    settings: EvaluateConfig, adapter: Path, selection: Selection, generate: Generate
 ) -> tuple[list[Generated], list[Generated]]:
     """The base's images and the aligned ones, of the same prompts and seeds."""
     model = settings.model
@@ -158,8 +140,8 @@ def both_sides(
             images = generate(
                 model,
                 weights,
-                subjects.prompts,
-                seeds=subjects.seeds,
+                selection.prompts,
+                seeds=selection.seeds,
                 steps=settings.steps,
                 guidance_scale=settings.guidance_scale,
                 eta=settings.eta,
@@ -210,9 +192,11 @@ def checkpoint(images: Sequence[Generated]) -> Checkpoint:
 
 
 def compared_diversity(
-    base: dict[str, float], aligned: dict[str, float], *, space: str, seed: int
+    judge: Judge, features: ImageFeatures | None, *, seed: int
 ) -> Diversity | None:
     """Diversity of both sides; each prompt counts once. None where no prompt has two images."""
+    base = mean_distances(judge.base, judge.prompts, features)
+    aligned = mean_distances(judge.aligned, judge.prompts, features)
     if not base:
         return None
     prompts, before = list(base), list(base.values())
@@ -224,14 +208,5 @@ def compared_diversity(
             after=clustered_mean(after, prompts, seed=seed),
             difference=clustered_mean(gains, prompts, seed=seed),
         ),
-        space=space,
+        space="features of the reward model" if features else "pixels",
     )
-
-
-def measured_drift(run: Path | None, adapter: Path, kl_nats: float | None) -> Drift | None:
-    """The caller's number where there is one, else the run's."""
-    drift = drift_of(run, adapter) if run else None
-    if kl_nats is None:
-        return drift
-    budget = drift.budget_nats if drift else None
-    return Drift(nats=kl_nats, budget_nats=budget, source="measured by the caller")

@@ -213,11 +213,11 @@ def losses(run: RunRecord, found: Evaluation) -> list[str]:
             f"<b>Images of one prompt are {percent(fall)} more alike</b> "
             f"({escape(moved(each))}, {escape(found.diversity.space)}){sure}."
         )
-    for form in own.by_form:
-        if form.win_rate and form.win_rate.rate.value < 0.5:
+    for part in own.by_slice:
+        if part.win_rate and part.win_rate.rate.value < 0.5:
             entries.append(
-                f"<b>{escape(sentence(form.form).rstrip('.'))}</b>: the aligned model wins only "
-                f"{percent(form.win_rate.rate.value)} of {form.num_pairs} pairs."
+                f"<b>{escape(sentence(part.name).rstrip('.'))}</b>: the aligned model wins only "
+                f"{percent(part.win_rate.rate.value)} of {part.num_pairs} pairs."
             )
     if own.gold and own.gold.difference.value < 0:
         entries.append(f"<b>Gold fell</b>: {escape(moved(own.gold))}.")

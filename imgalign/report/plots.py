@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from imgalign.evaluate.comparison import FormResult, Overoptimisation, Pair, WinRate
+from imgalign.evaluate.comparison import Overoptimisation, Pair, SliceResult, WinRate
 from imgalign.preferences.accuracy import Calibration
 from imgalign.preferences.fit_report import Evaluation
 from imgalign.statistics import Estimate
@@ -198,12 +198,12 @@ def standard_gains(found: Overoptimisation) -> str:
         return svg(figure, "gain in reward, gain in gold, and the gap between them")
 
 
-def win_rates(overall: WinRate, forms: Sequence[FormResult]) -> str:
-    """Win rate of all pairs and of each form of prompt, with intervals and the even line."""
+def win_rates(overall: WinRate, slices: Sequence[SliceResult]) -> str:
+    """Win rate of all pairs and of each kind of prompt, with intervals and the even line."""
     rows = [(f"all {overall.num_pairs} pairs", overall.rate, INK)]
     rows += [
-        (f"{each.form} ({each.num_pairs})", each.win_rate.rate, ALIGNED)
-        for each in forms
+        (f"{each.name} ({each.num_pairs})", each.win_rate.rate, ALIGNED)
+        for each in slices
         if each.win_rate
     ]
     with style():
@@ -215,12 +215,12 @@ def win_rates(overall: WinRate, forms: Sequence[FormResult]) -> str:
         axes.set_xticks([0, 25, 50, 75, 100])
         axes.xaxis.set_major_formatter(PercentFormatter(100, decimals=0, symbol=" %"))
         axes.set_xlabel("aligned preferred")
-        return svg(figure, "win rate by form of prompt")
+        return svg(figure, "win rate by kind of prompt")
 
 
-def faithful_shares(forms: Sequence[FormResult]) -> str:
-    """Share of faithful images before and after, by form of prompt."""
-    rows = [(each.form, each.faithful) for each in forms if each.faithful]
+def faithful_shares(slices: Sequence[SliceResult]) -> str:
+    """Share of faithful images before and after, by kind of prompt."""
+    rows = [(each.name, each.faithful) for each in slices if each.faithful]
     with style():
         figure = Figure(figsize=(4.4, 0.75 + 0.42 * len(rows)), layout="constrained")
         axes = figure.subplots()
@@ -252,7 +252,7 @@ def faithful_shares(forms: Sequence[FormResult]) -> str:
         axes.set_xlabel("verified as what the prompt says")
         axes.spines["left"].set_visible(False)
         ruled(axes, axis="x")
-        return svg(figure, "share of faithful images, base and aligned, by form of prompt")
+        return svg(figure, "share of faithful images, base and aligned, by kind of prompt")
 
 
 def forest(

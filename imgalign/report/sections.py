@@ -233,8 +233,8 @@ def gold_and_reward(run: RunRecord) -> str:
     )
 
 
-def by_form(run: RunRecord) -> str:
-    """The comparison on each form of prompt."""
+def by_slice(run: RunRecord) -> str:
+    """The comparison on each kind of prompt."""
     found = run.evaluation
     if found is None:
         return ""
@@ -243,15 +243,15 @@ def by_form(run: RunRecord) -> str:
     if own.win_rate:
         figures.append(
             (
-                plots.win_rates(own.win_rate, own.by_form),
+                plots.win_rates(own.win_rate, own.by_slice),
                 "<b>Win rate</b> with 95 % intervals by bootstrap over prompts. Few prompts make a "
                 "wide interval.",
             )
         )
-    if own.faithful:
+    if own.faithful and own.by_slice:
         figures.append(
             (
-                plots.faithful_shares(own.by_form),
+                plots.faithful_shares(own.by_slice),
                 '<b>True to the prompt</b>, <span class="base">base</span> and '
                 '<span class="aligned">aligned</span>: objects, colours, number, place and '
                 "setting all as asked for.",

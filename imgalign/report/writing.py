@@ -71,7 +71,7 @@ def render(record: RunRecord) -> str:
             gallery.hero(record),
             sections.pipeline(record),
             sections.training(record),
-            sections.by_form(record),
+            sections.by_slice(record),
             sections.gold_and_reward(record),
             sections.reward_model(record),
             gallery.evolution(record),

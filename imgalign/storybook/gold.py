@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from imgalign.storybook.annotators import Habits, gold_utility
+from imgalign.storybook.scenes import parse_prompt
 from imgalign.storybook.verifier import default_verifier, verified
 
 GOLD_TIE = Habits().tie_threshold
@@ -29,3 +30,14 @@ def check_faithful(
     readings = default_verifier().read(samples)
     found = [verified(prompt, reading) for prompt, reading in zip(prompts, readings, strict=True)]
     return torch.tensor(found)
+
+
+def slice_of(prompt: str) -> str:
+    """The kind of scene that a prompt asks for; "free text" outside the storybook's grammar."""
+    try:
+        spec = parse_prompt(prompt)
+    except ValueError:
+        return "free text"
+    if spec.relation is not None:
+        return "two in a relation"
+    return "one object" if spec.count == 1 else "several of a kind"

@@ -8,17 +8,18 @@ from evaluations import brightness, compare, flat, noisy_images
 from imgalign.errors import NumericsError
 from imgalign.evaluate.comparison import Pair, Summary, correlation, summarise
 from imgalign.evaluate.judging import Judge, cosine_distance, mean_distances, pixel_distance
-from imgalign.evaluate.subjects import form_of
 
 
-def judged(*gold: tuple[float, float], proxy=None, faithful=None, gold_tie=0.0) -> Summary:
+def judged(
+    *gold: tuple[float, float], proxy=None, faithful=None, gold_tie=0.0, kind=None
+) -> Summary:
     """The summary of pairs of as many prompts."""
     return summarise(
         [
             Pair(
                 prompt=f"{number}",
                 seed=number,
-                form="free text",
+                slice=kind,
                 gold=each,
                 proxy=proxy[number] if proxy else None,
                 faithful=faithful[number] if faithful else None,
@@ -42,7 +43,7 @@ def test_equal_images_win_exactly_half(adapter, tmp_path):
         place = torch.arange(len(samples)) * 1e-7 + len(samples) * 1e-6
         return samples.mean((1, 2, 3)) + place
 
-    found = compare(adapter, tmp_path / "out", made=same, gold=rounding).summary
+    found = compare(adapter, tmp_path / "out", made=same, oracle=rounding).summary
     assert found.win_rate.rate.value == 0.5
     assert (found.win_rate.wins, found.win_rate.ties, found.win_rate.losses) == (0, 12, 0)
     assert found.gold.difference.value == 0
@@ -59,10 +60,10 @@ def test_what_no_judge_can_tell_apart_is_a_tie_in_the_win_rate_and_in_no_other_n
     shifted = [(0.0, 0.03)] * 9 + [(0.5, 0.0)]
     proxy = [(0.0, 0.03)] * 10
     sharp = judged(*shifted, proxy=proxy)
-    blunt = judged(*shifted, proxy=proxy, gold_tie=0.03)
+    blunt = judged(*shifted, proxy=proxy, gold_tie=0.03, kind="any")
     assert (sharp.win_rate.rate.value, blunt.win_rate.rate.value) == (0.9, 0.45)
     assert (blunt.win_rate.wins, blunt.win_rate.ties, blunt.win_rate.losses) == (0, 9, 1)
-    assert blunt.by_form[0].win_rate == blunt.win_rate
+    assert blunt.by_slice[0].win_rate == blunt.win_rate
     assert blunt.gold == sharp.gold
     assert blunt.proxy_win_rate == sharp.proxy_win_rate
 
@@ -90,7 +91,7 @@ def test_interval_is_wider_when_pairs_of_a_prompt_agree():
 
     def found(prompts):
         pairs = [
-            Pair(prompt=prompt, seed=0, form="free text", gold=gold)
+            Pair(prompt=prompt, seed=0, gold=gold)
             for prompt, gold in zip(prompts, outcomes, strict=True)
         ]
         return summarise(pairs, seed=0).win_rate.rate
@@ -142,32 +143,31 @@ def test_correlation_of_a_constant_is_unknown():
     assert correlation(np.arange(3.0), -np.arange(3.0)) == pytest.approx(-1)
 
 
-def test_every_form_of_prompt_is_a_comparison_of_its_own(adapter, tmp_path):
+def test_every_kind_of_prompt_is_a_comparison_of_its_own():
+    kinds = ["short", "long", "short", "short"]
+    wins = [(0.0, 1.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0)]
+    pairs = [
+        Pair(prompt=f"{number // 2}", seed=number, slice=kind, gold=gold)
+        for number, (kind, gold) in enumerate(zip(kinds, wins, strict=True))
+    ]
+    short, long = summarise(pairs, seed=0).by_slice
+    assert (short.name, short.num_prompts, short.num_pairs) == ("short", 2, 3)
+    assert (long.name, long.num_prompts, long.num_pairs) == ("long", 1, 1)
+    assert short.win_rate.rate.value == pytest.approx(2.5 / 3)
+    assert long.win_rate.rate.value == 0
+
+
+def test_without_kinds_of_prompts_there_are_no_numbers_of_each():
+    assert judged((0, 1), (1, 0)).by_slice == ()
+
+
+def test_slices_of_the_caller_name_the_kind_of_every_pair(adapter, tmp_path):
     file = tmp_path / "prompts.txt"
-    file.write_text("a red cat\na blue cup\ntwo red cats\na red cat left of a blue cup\nhello\n")
-    found = compare(
-        adapter, tmp_path / "out", gold=brightness, settings={"prompts": file}
-    ).summary.by_form
-    assert {each.form: (each.num_prompts, each.num_pairs) for each in found} == {
-        "one object": (2, 4),
-        "several of a kind": (1, 2),
-        "two in a relation": (1, 2),
-        "free text": (1, 2),
-    }
-    assert all(each.win_rate.rate.value == 1 for each in found)
-
-
-@pytest.mark.parametrize(
-    ("prompt", "form"),
-    [
-        ("a red cat at night", "one object"),
-        ("three fish", "several of a kind"),
-        ("a cat on a house", "two in a relation"),
-        ("an oil painting", "free text"),
-    ],
-)
-def test_form_of_a_prompt(prompt, form):
-    assert form_of(prompt) == form
+    file.write_text("a red cat\nhello\n")
+    found = compare(adapter, tmp_path / "out", settings={"prompts": file})
+    kinds = {"a red cat": "one object", "hello": "free text"}
+    assert len(found.pairs) == 4
+    assert all(pair.slice == kinds[pair.prompt] for pair in found.pairs)
 
 
 # --- blindness
@@ -189,7 +189,7 @@ def test_the_order_in_which_a_pair_is_shown_changes_nothing():
     aligned = [flat(200 - 15 * i) for i in range(9)]
     one, other = (
         Judge(prompts=prompts, base=base, aligned=aligned, seed=seed).scores(
-            brightness, name="gold"
+            brightness, name="oracle reward"
         )
         for seed in (0, 1)
     )
@@ -208,7 +208,7 @@ def test_a_judge_that_prefers_what_comes_first_is_fair_to_both_sides():
     judge = Judge(
         prompts=["a cat"] * count, base=[flat(0)] * count, aligned=[flat(255)] * count, seed=0
     )
-    scores = judge.scores(biased, name="gold")
+    scores = judge.scores(biased, name="oracle reward")
     share = sum(aligned > base for base, aligned in scores) / count
     assert share == pytest.approx(0.5, abs=0.1)  # four standard deviations of fair coins
     assert {0.0, 1.0} == set(torch.cat(shown[: len(shown) // 2]).tolist())
@@ -222,21 +222,23 @@ def test_every_judge_meets_the_same_prompt_with_both_images():
         return torch.zeros(len(samples))
 
     judge = Judge(prompts=["x", "y"], base=[flat(1), flat(2)], aligned=[flat(3), flat(4)], seed=5)
-    judge.scores(note, name="gold")
+    judge.scores(note, name="oracle reward")
     assert sorted(seen) == [("x", 1), ("x", 3), ("y", 2), ("y", 4)]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_score_that_is_no_number_is_an_error_that_names_the_prompt(bad):
     judge = Judge(prompts=["x", "y"], base=[flat(1)] * 2, aligned=[flat(2)] * 2, seed=0)
-    with pytest.raises(NumericsError, match=r"gold: expected a finite number, got \w+ for 'y'"):
-        judge.scores(lambda prompts, samples: torch.tensor([0.0, bad]), name="gold")
+    with pytest.raises(
+        NumericsError, match=r"oracle reward: expected a finite number, got \w+ for 'y'"
+    ):
+        judge.scores(lambda prompts, samples: torch.tensor([0.0, bad]), name="oracle reward")
 
 
 def test_a_score_for_each_image_is_expected():
     judge = Judge(prompts=["x"], base=[flat(1)], aligned=[flat(2)], seed=0)
     with pytest.raises(NumericsError, match=r"one number for each of 1 images, got shape \[1, 1\]"):
-        judge.scores(lambda prompts, samples: torch.zeros(1, 1), name="gold")
+        judge.scores(lambda prompts, samples: torch.zeros(1, 1), name="oracle reward")
 
 
 # --- diversity

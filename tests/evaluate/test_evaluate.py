@@ -14,12 +14,14 @@ from imgalign.diffusion.generate import generate
 from imgalign.errors import CheckpointError, ConfigError, InputError, StorageFullError
 from imgalign.evaluate.comparison import summarise
 from imgalign.evaluate.config import EvaluateConfig
+from imgalign.evaluate.drift import drift_of
 from imgalign.evaluate.evaluation import load_evaluation
-from imgalign.evaluate.judging import FaithfulCheck, Generate, GoldMeasure
+from imgalign.evaluate.judging import FaithfulCheck, Generate, OracleReward
 from imgalign.evaluate.pictures import load_pictures
-from imgalign.evaluate.subjects import choose_subjects, drift_of, known_prompts
+from imgalign.evaluate.selection import DrawPrompts, known_prompts, select_prompts
 from imgalign.runs.checkpoint import ADAPTER, save_checkpoint
 from imgalign.runs.metrics import MetricsWriter
+from imgalign.storybook.scenes import evaluation_prompts
 from imgalign.train.config import TrainConfig
 from imgalign.train.sources import PromptsConfig, load_prompts
 
@@ -52,7 +54,7 @@ def test_prompts_that_a_run_knew_are_left_out(run, caplog):
     assert known_prompts(run) == {*training, *held_out}
     drawn = EvaluateConfig(aligned=run, num_prompts=8, images_per_prompt=1, prompt_seed=7001)
     with caplog.at_level(logging.INFO):
-        chosen = choose_subjects(drawn, known_prompts(run))
+        chosen = select_prompts(drawn, known_prompts(run), draw=evaluation_prompts)
     assert len(chosen.prompts) == 8
     assert not known_prompts(run) & set(chosen.prompts)
     assert chosen.num_left_out == 4  # the seed of the run's own held-out prompts
@@ -63,7 +65,7 @@ def test_a_prompt_in_another_spelling_is_the_one_that_the_run_knew(run, tmp_path
     file = tmp_path / "prompts.txt"
     known = sorted(known_prompts(run))[0]
     file.write_text(f"{known.upper()}\n  {known.replace(' ', '   ')}\nsomething new\n")
-    chosen = choose_subjects(EvaluateConfig(aligned=run, prompts=file), known_prompts(run))
+    chosen = select_prompts(EvaluateConfig(aligned=run, prompts=file), known_prompts(run))
     assert set(chosen.prompts) == {"something new"}
     assert chosen.num_left_out == 2
 
@@ -72,11 +74,17 @@ def test_a_prompt_file_that_the_run_learned_is_refused(run, tmp_path):
     file = tmp_path / "prompts.txt"
     file.write_text("\n".join(known_prompts(run)))
     with pytest.raises(InputError, match="each of its 9 prompts; evaluate on others"):
-        choose_subjects(EvaluateConfig(aligned=run, prompts=file), known_prompts(run))
+        select_prompts(EvaluateConfig(aligned=run, prompts=file), known_prompts(run))
+
+
+def test_without_a_file_and_a_source_of_prompts_the_file_is_asked_for(adapter):
+    with pytest.raises(InputError, match="prompts: expected a text file with one prompt per line"):
+        select_prompts(EvaluateConfig(aligned=adapter), frozenset())
 
 
 def test_seeds_are_apart_from_those_of_training_and_from_each_other(adapter):
-    chosen = choose_subjects(EvaluateConfig(aligned=adapter, num_prompts=5), frozenset())
+    settings = EvaluateConfig(aligned=adapter, num_prompts=5)
+    chosen = select_prompts(settings, frozenset(), draw=evaluation_prompts)
     assert len(set(chosen.seeds)) == len(chosen.prompts) == 20
     assert max(chosen.seeds) < 2**31
     with pytest.raises(ValueError, match="which training never uses"):
@@ -106,11 +114,6 @@ def test_kl_is_that_of_the_weights_that_are_judged(run):
     assert (found.nats, found.budget_nats, found.source) == (2.75, 12, "held-out prompts, step 3")
 
 
-def test_kl_of_the_caller_goes_first(run, tmp_path):
-    found = compare(run, tmp_path / "out", kl_nats=4.0).drift
-    assert (found.nats, found.budget_nats) == (4, 12)
-
-
 # --- on disk
 
 
@@ -119,8 +122,8 @@ def test_an_evaluation_reads_back_equal(adapter, tmp_path):
     found = compare(
         adapter,
         out,
-        gold=brightness,
-        gold_meaning="how bright it is",
+        oracle=brightness,
+        oracle_meaning="how bright it is",
         proxy=Brightness(),
         faithful=bright_enough,
         features=flat_features,
@@ -136,7 +139,9 @@ def test_an_evaluation_reads_back_equal(adapter, tmp_path):
 
 
 def test_saved_numbers_follow_from_the_saved_pairs(adapter, tmp_path):
-    found = compare(adapter, tmp_path / "out", gold=brightness, gold_tie=0.5, proxy=Brightness())
+    found = compare(
+        adapter, tmp_path / "out", oracle=brightness, oracle_tie=0.5, proxy=Brightness()
+    )
     assert found.gold_tie == 0.5
     assert summarise(found.pairs, seed=0, gold_tie=found.gold_tie) == found.summary
     assert found.summary.win_rate.ties == len(found.pairs)
@@ -144,7 +149,7 @@ def test_saved_numbers_follow_from_the_saved_pairs(adapter, tmp_path):
 
 
 def test_the_verdict_says_number_and_interval(adapter, tmp_path):
-    found = compare(adapter, tmp_path / "out", gold=brightness)
+    found = compare(adapter, tmp_path / "out", oracle=brightness)
     # 6 prompts without a loss: Wilson's interval of 6 out of 6 begins at 6 / (6 + 1.96^2)
     assert found.verdict() == (
         "Aligned beats the base in 100 % of 12 blind comparisons (95 % interval 61 to 100 %)"
@@ -178,7 +183,7 @@ def test_pictures_read_back_pixel_for_pixel(adapter, tmp_path, layout):
 @pytest.mark.parametrize("failing", ["save_sheet", "write_atomically"])
 def test_a_full_disk_leaves_the_earlier_evaluation_whole(adapter, tmp_path, monkeypatch, failing):
     out = tmp_path / "out"
-    compare(adapter, out, gold=brightness)
+    compare(adapter, out, oracle=brightness)
     (out / "notes.txt").write_text("mine")
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
 
@@ -188,7 +193,7 @@ def test_a_full_disk_leaves_the_earlier_evaluation_whole(adapter, tmp_path, monk
     module = "pictures" if failing == "save_sheet" else "evaluation"
     monkeypatch.setattr(f"imgalign.evaluate.{module}.{failing}", full)
     with pytest.raises(StorageFullError, match="saving the evaluation; free some space and try"):
-        compare(adapter, out, gold=brightness, settings={"num_prompts": 3})
+        compare(adapter, out, oracle=brightness, settings={"num_prompts": 3})
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
@@ -269,7 +274,7 @@ def test_a_real_model_against_its_own_adapter(tiny_pipeline_folder, tmp_path):
         tmp_path,
         tmp_path / "out",
         made=generate,
-        gold=brightness,
+        oracle=brightness,
         settings={"model": model, "prompts": file, "steps": 2, "device": "cpu"},
     )
     assert found.summary.win_rate.num_pairs == 4
@@ -279,7 +284,8 @@ def test_a_real_model_against_its_own_adapter(tiny_pipeline_folder, tmp_path):
 
 def test_what_users_hand_in_satisfies_the_protocols():
     assert isinstance(generate, Generate)
-    assert isinstance(brightness, GoldMeasure)
+    assert isinstance(evaluation_prompts, DrawPrompts)
+    assert isinstance(brightness, OracleReward)
     assert isinstance(bright_enough, FaithfulCheck)
 
 

@@ -63,20 +63,20 @@ def test_two_evaluations_in_one_folder_are_refused_before_an_image_is_made(adapt
         child.kill()
 
 
-def test_a_gold_measure_that_cannot_judge_a_prompt_says_so_before_an_image_is_made(
+def test_an_oracle_reward_that_cannot_judge_a_prompt_says_so_before_an_image_is_made(
     adapter, tmp_path
 ):
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a red cat\nsomething of my own\n")
 
-    def gold(*, prompts, samples):
+    def oracle(*, prompts, samples):
         if "something of my own" in prompts:
-            raise InputError("gold: no opinion on 'something of my own'")
+            raise InputError("oracle reward: no opinion on 'something of my own'")
         return brightness(prompts=prompts, samples=samples)
 
     settings = {"prompts": prompts}
     with pytest.raises(InputError, match="no opinion"):
-        compare(adapter, tmp_path / "out", made=never_made, gold=gold, settings=settings)
+        compare(adapter, tmp_path / "out", made=never_made, oracle=oracle, settings=settings)
     assert not (tmp_path / "out").exists()
 
 

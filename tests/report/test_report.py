@@ -17,7 +17,9 @@ from imgalign.config import dump_config
 from imgalign.errors import InputError
 from imgalign.evaluate.comparison import Change
 from imgalign.evaluate.config import EvaluateConfig
-from imgalign.evaluate.evaluation import FOLDER, Diversity, Drift, Evaluation, load_evaluation
+from imgalign.evaluate.drift import Drift
+from imgalign.evaluate.evaluation import FOLDER, Diversity, Evaluation, load_evaluation
+from imgalign.evaluate.judging import Measures
 from imgalign.evaluate.run import evaluate
 from imgalign.preferences.accuracy import Accuracy, Bin, Calibration, Gain
 from imgalign.preferences.fit_report import Ceiling, Counts, FitReport, Spread
@@ -34,6 +36,8 @@ from imgalign.runs.checkpoint import ADAPTER, save_checkpoint
 from imgalign.runs.metrics import MetricsWriter
 from imgalign.runs.status import RunStatus, write_status
 from imgalign.statistics import Estimate
+from imgalign.storybook.gold import slice_of
+from imgalign.storybook.scenes import evaluation_prompts
 from imgalign.train.config import RewardConfig, SamplesConfig, TrainConfig
 from imgalign.train.sources import PromptsConfig, load_prompts
 from imgalign.train.watch import save_grid
@@ -152,7 +156,12 @@ def fitted_reward(folder: Path) -> Path:
 def judge(run: Path, **measures) -> Evaluation:
     settings = EvaluateConfig(aligned=run, num_prompts=6, images_per_prompt=2)
     return evaluate(
-        settings, out=run / FOLDER, generate=pictures, command="imgalign evaluate x", **measures
+        settings,
+        measures=Measures(slices=slice_of, **measures),
+        draw_prompts=evaluation_prompts,
+        out=run / FOLDER,
+        generate=pictures,
+        command="imgalign evaluate x",
     )
 
 
@@ -165,8 +174,8 @@ def finished(tmp_path_factory) -> Path:
     write_status(run, RunStatus.of_this_process("finished", 4, 4, message="finished at step 4"))
     judge(
         run,
-        gold=brightness,
-        gold_meaning="how <bright> it is",
+        oracle=brightness,
+        oracle_meaning="how <bright> it is",
         proxy=Redness(),
         faithful=bright_enough,
     )

@@ -10,9 +10,11 @@ from torch import Tensor
 
 from imgalign.evaluate.config import EvaluateConfig
 from imgalign.evaluate.evaluation import Evaluation
-from imgalign.evaluate.judging import Generate
+from imgalign.evaluate.judging import Generate, Measures
 from imgalign.evaluate.run import evaluate
 from imgalign.preferences.records import Generated, Provenance
+from imgalign.storybook.gold import slice_of
+from imgalign.storybook.scenes import evaluation_prompts
 
 SIDE = 4
 
@@ -82,4 +84,10 @@ def compare(
     **measures: Any,
 ) -> Evaluation:
     settings = {"num_prompts": 6, "images_per_prompt": 2, **(settings or {})}
-    return evaluate(EvaluateConfig(aligned=adapter, **settings), out=out, generate=made, **measures)
+    return evaluate(
+        EvaluateConfig(aligned=adapter, **settings),
+        measures=Measures(slices=slice_of, **measures),
+        draw_prompts=evaluation_prompts,
+        out=out,
+        generate=made,
+    )

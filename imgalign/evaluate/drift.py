@@ -1,0 +1,48 @@
+"""How far an aligned checkpoint is from its base: the KL per image that its run measured."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from imgalign.config import load_config
+from imgalign.runs.checkpoint import STEP, find_adapter, step_of
+from imgalign.runs.folder import CONFIG, METRICS
+from imgalign.runs.metrics import read_metrics
+from imgalign.train.config import TrainConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drift:
+    """KL(policy ‖ pretrained) per image in nats, as the run measured it."""
+
+    nats: float
+    budget_nats: float | None = None
+    source: str = ""
+    """Where the number is from. Example: "held-out prompts, step 40"."""
+
+
+def measured_drift(run: Path | None, adapter: Path, kl_nats: float | None) -> Drift | None:
+    """The caller's number where there is one, else the run's."""
+    drift = drift_of(run, adapter) if run else None
+    if kl_nats is None:
+        return drift
+    budget = drift.budget_nats if drift else None
+    return Drift(nats=kl_nats, budget_nats=budget, source="measured by the caller")
+
+
+def drift_of(run: Path, adapter: Path) -> Drift | None:
+    """The KL of a checkpoint of a run, where its metrics tell.
+
+    On held-out prompts at that very step; else what the next iteration found on its training
+    images, before its update, which is of the same weights.
+    """
+    folder = find_adapter(adapter)
+    if not STEP.fullmatch(folder.name):
+        return None
+    step, budget = step_of(folder), load_config(TrainConfig, run / CONFIG).kl_budget_nats
+    for key, at, what in (("held_out_kl", step, "held-out"), ("kl", step + 1, "training")):
+        for record in read_metrics(run / METRICS):
+            value = record.get(key)
+            if record["step"] == at and isinstance(value, int | float):
+                source = f"{what} prompts, step {step}"
+                return Drift(nats=float(value), budget_nats=budget, source=source)
+    return None
