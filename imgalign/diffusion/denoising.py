@@ -16,16 +16,16 @@ from torch import Tensor
 from torch.distributions import Independent, Normal
 
 from imgalign.diffusion.families import Family
-from imgalign.diffusion.transitions import Schedule, ddim_step
+from imgalign.diffusion.kernels import Kernel
 from imgalign.errors import InputError, NumericsError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Path:
-    """How noise became images."""
+class Denoised:
+    """The latents of every denoising step, and the log-probability of each step."""
 
     log_probs: Float[Tensor, "b t"]
-    """Of each step; 0 where it is masked."""
+    """Of each step, in nats; 0 where it is masked."""
     latents: Float[Tensor, "b t+1 c h w"]
     """From pure noise to the finished latent, float32."""
 
@@ -39,20 +39,19 @@ class Denoiser:
     """
 
     family: Family
-    schedule: Schedule
-    eta: float
+    kernel: Kernel
     guidance_scale: float = 1.0
     negative_prompt: str = ""
     latent_dtype: torch.dtype = torch.float32
 
     def __len__(self) -> int:
         """How often the network is asked."""
-        return len(self.schedule)
+        return len(self.kernel)
 
     @property
     def mask(self) -> Bool[Tensor, " t"]:
         """True where a step has a density."""
-        return self.schedule.mask(self.eta)
+        return self.kernel.mask
 
     def distributions(
         self,
@@ -70,23 +69,16 @@ class Denoiser:
         negative = None
         if self.guidance_scale != 1.0:
             negative = self.family.encode([self.negative_prompt]).expand_as(embeddings)
-        steps = steps.to(self.schedule.timesteps.device).repeat(num_images)
+        steps = steps.to(self.kernel.timesteps.device).repeat(num_images)
         rows = latents.flatten(0, 1)
         output = self.family.predict(
             rows,
-            self.schedule.timesteps[steps],
+            self.kernel.timesteps[steps],
             embeddings,
             negative=negative,
             guidance_scale=self.guidance_scale,
         )
-        mean, std = ddim_step(
-            output,
-            rows,
-            alpha_bar=self.schedule.alpha_bar[steps],
-            alpha_bar_prev=self.schedule.alpha_bar_prev[steps],
-            eta=self.eta,
-            prediction_type=self.schedule.prediction_type,
-        )
+        mean, std = self.kernel.step(output, rows, steps)
         std = torch.where(std > 0, std, torch.ones_like(std))
         normal = Normal(
             mean.view_as(latents),
@@ -114,7 +106,7 @@ class Denoiser:
         seeds: Sequence[int],
         latent_shape: tuple[int, int, int],
         on_step: Callable[[], None] = lambda: None,
-    ) -> Path:
+    ) -> Denoised:
         """Denoise one image per prompt and seed, all in one batch; `on_step` is told of each step.
 
         Everything random about an image comes from one CPU generator with its seed: first the
@@ -133,7 +125,7 @@ class Denoiser:
         latents = [self._stored(noise())]
         log_probs = []
         noisy = self.mask.tolist()
-        for step in torch.arange(len(self.schedule)).view(-1, 1):
+        for step in torch.arange(len(self.kernel)).view(-1, 1):
             distributions = self.distributions(latents[-1].unsqueeze(1), prompts, step)
             mean = distributions.mean.squeeze(1)
             if noisy[step]:
@@ -145,7 +137,7 @@ class Denoiser:
             latents.append(following)
             on_step()
         check_finite(latents[-1], prompts, seeds)
-        return Path(latents=torch.stack(latents, dim=1), log_probs=torch.cat(log_probs, dim=1))
+        return Denoised(latents=torch.stack(latents, dim=1), log_probs=torch.cat(log_probs, dim=1))
 
     def finished(
         self,
@@ -156,8 +148,8 @@ class Denoiser:
         on_step: Callable[[], None],
     ) -> Float[Tensor, "b c h w"]:
         """The last latents that `sample` reaches."""
-        path = self.sample(prompts, seeds=seeds, latent_shape=latent_shape, on_step=on_step)
-        return path.latents[:, -1]
+        denoised = self.sample(prompts, seeds=seeds, latent_shape=latent_shape, on_step=on_step)
+        return denoised.latents[:, -1]
 
     def _stored(self, latents: Tensor) -> Tensor:
         return latents.to(self.latent_dtype).float()
@@ -184,7 +176,7 @@ def check_prompts(prompts: Sequence[str]) -> None:
 def check_finite(
     latents: Float[Tensor, "b c h w"], prompts: Sequence[str], seeds: Sequence[int]
 ) -> None:
-    """Raise NumericsError for latents that the network spoilt, naming their prompts and seeds."""
+    """Raise NumericsError for latents that are not finite, naming their prompts and seeds."""
     broken = ~latents.isfinite().flatten(1).all(dim=1)
     if broken.any():
         which = ", ".join(

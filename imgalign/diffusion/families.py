@@ -3,7 +3,7 @@
 A family knows how its pipeline turns prompts into conditions, what its network predicts, how
 latents become images, and how its users exchange LoRA weights. Samplers, policies and `generate`
 use it through these few methods; to support another family, write its class here and name it in
-`FAMILIES`. Left out: noise schedules (transitions.py), sampling (denoising.py), training.
+`FAMILIES`. Left out: noise schedules (kernels.py), sampling (denoising.py), training.
 
 Shapes: b = prompts, n = rows of one forward pass, l = tokens, d = features.
 """
@@ -30,10 +30,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from imgalign.diffusion.adapters import LORA_FILE, fit, read_lora
+from imgalign.diffusion.kernels import DDIMKernel, ddim_kernel
 from imgalign.diffusion.model_folder import load_folder
 from imgalign.diffusion.schedulers import MODEL, SCHEDULERS, build_scheduler, check_levels, name_of
 from imgalign.diffusion.single_file import load_file
-from imgalign.diffusion.transitions import Schedule, ddim_schedule
 from imgalign.environment import computing_in
 from imgalign.errors import CheckpointError, InputError
 
@@ -89,7 +89,7 @@ class StableDiffusion:
         device: torch.device = self.network.device
         return device
 
-    def schedule(self, num_steps: int) -> Schedule:
+    def kernel(self, num_inference_steps: int, *, eta: float) -> DDIMKernel:
         """The steps of a DDIM sampler with the noise levels this model was trained on."""
         own = name_of(self.pipeline.scheduler)
         check_levels(self.pipeline.scheduler.config)
@@ -104,7 +104,7 @@ class StableDiffusion:
         scheduler = DDIMScheduler.from_config(
             self.pipeline.scheduler.config, clip_sample=False, thresholding=False
         )
-        return ddim_schedule(scheduler, num_steps, self.device)
+        return ddim_kernel(scheduler, num_inference_steps, eta=eta, device=self.device)
 
     def scheduler_name(self, wanted: str) -> str:
         """The name in SCHEDULERS of what is wanted: such a name, or "model" for the model's own."""
@@ -224,6 +224,18 @@ class StableDiffusion:
         vae = self.pipeline.vae
         images: Tensor = vae.decode((latents / vae.config["scaling_factor"]).to(vae.dtype)).sample
         return (images.float() / 2 + 0.5).clamp(0, 1)
+
+    @torch.no_grad()
+    def encode_images(self, images: Float[Tensor, "b 3 height width"]) -> Float[Tensor, "b c h w"]:
+        """Latents of images in [0, 1], float32: the mean of the autoencoder, scaled.
+
+        InputError for a size of which no latent can be sampled.
+        """
+        vae = self.pipeline.vae
+        self.latent_shape(width=images.shape[3], height=images.shape[2])
+        encoded = vae.encode((images * 2 - 1).to(vae.device, vae.dtype))
+        latents: Tensor = encoded.latent_dist.mode().float() * vae.config["scaling_factor"]
+        return latents
 
     def save_lora(self, folder: Path, adapter: str) -> None:
         """Write an adapter of the network such that `pipe.load_lora_weights(folder)` reads it.

@@ -143,8 +143,7 @@ class ImageGenerator:
         if scheduler == "ddim":
             sampler = Denoiser(
                 family=self.family,
-                schedule=self.family.schedule(steps),
-                eta=eta,
+                kernel=self.family.kernel(steps, eta=eta),
                 guidance_scale=guidance_scale,
                 negative_prompt=negative_prompt,
             )

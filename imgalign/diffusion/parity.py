@@ -4,7 +4,6 @@ import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
 from imgalign.diffusion.policy import DiffusionPolicy
-from imgalign.diffusion.transitions import ddim_step
 
 
 def noiseless_difference(policy: DiffusionPolicy, *, num_images: int = 2) -> float:
@@ -13,12 +12,12 @@ def noiseless_difference(policy: DiffusionPolicy, *, num_images: int = 2) -> flo
     Both get the same random latents and, in the network's place, the same random output, so that
     nothing but the step itself is compared.
     """
-    schedule = policy.denoiser.schedule
+    kernel = policy.denoiser.kernel.deterministic()
     # Latents have no bounds: the pipeline ignores the clipping that is DDIM's default.
     scheduler = DDIMScheduler.from_config(
         policy.family.pipeline.scheduler.config, clip_sample=False, thresholding=False
     )
-    scheduler.set_timesteps(len(schedule), device=policy.family.device)
+    scheduler.set_timesteps(len(kernel), device=policy.family.device)
     generator = torch.Generator("cpu").manual_seed(0)
     shape = (num_images, *policy.latent_shape)
     latents = torch.randn(shape, generator=generator).to(policy.family.device)
@@ -26,14 +25,7 @@ def noiseless_difference(policy: DiffusionPolicy, *, num_images: int = 2) -> flo
     largest = 0.0
     for step, timestep in enumerate(scheduler.timesteps):
         index = torch.full((num_images,), step, device=latents.device)
-        mean, _ = ddim_step(
-            output,
-            latents,
-            alpha_bar=schedule.alpha_bar[index],
-            alpha_bar_prev=schedule.alpha_bar_prev[index],
-            eta=0.0,
-            prediction_type=schedule.prediction_type,
-        )
+        mean, _ = kernel.step(output, latents, index)
         expected = scheduler.step(output, timestep, latents, eta=0.0).prev_sample
         largest = max(largest, (mean - expected).abs().max().item())
     return largest

@@ -81,8 +81,7 @@ class DiffusionPolicy:
         self.latent_shape = self.family.latent_shape(*self.family.image_size())
         self.denoiser = Denoiser(
             family=self.family,
-            schedule=self.family.schedule(config.num_steps),
-            eta=config.eta,
+            kernel=self.family.kernel(config.num_steps, eta=config.eta),
             guidance_scale=config.guidance_scale,
             latent_dtype=dtype_named(config.latent_dtype),
         )
@@ -173,11 +172,11 @@ class DiffusionPolicy:
 
         1 would be pure noise. Both float32.
         """
-        schedule = self.denoiser.schedule
-        timesteps = schedule.timesteps[self._indices(steps)]
+        kernel = self.denoiser.kernel
+        timesteps = kernel.timesteps[self._indices(steps)]
         return {
             "prompt": self.family.pooled(trajectory.prompts).float(),
-            "timestep": timesteps.float() / schedule.num_train_timesteps,
+            "timestep": timesteps.float() / kernel.num_train_timesteps,
         }
 
     @contextmanager

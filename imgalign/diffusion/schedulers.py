@@ -1,6 +1,6 @@
 """The library's schedulers by name, for images that are only looked at.
 
-Training has a kernel of its own (transitions.py, DDIM), because its steps must be Gaussians with a
+Training has a kernel of its own (kernels.py, DDIM), because its steps must be Gaussians with a
 density; an image may also be sampled as its model's authors did. A scheduler here takes the noise
 levels from the model it came with and steps through the network's predictions as its pipeline does,
 with one CPU generator per image. Left out: schedulers of another process than diffusion with fixed
@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from imgalign.diffusion.attention import first_line
-from imgalign.diffusion.transitions import PredictionType
+from imgalign.diffusion.kernels import PredictionType
 from imgalign.errors import InputError
 
 SCHEDULERS = {

@@ -39,7 +39,7 @@ def paint_batch(
     """One batch of pictures on the CPU."""
     if not isinstance(policy, DiffusionPolicy):
         return policy.sample(prompts, seeds=seeds).samples.cpu()
-    sure = replace(policy.denoiser, eta=0.0)
+    sure = replace(policy.denoiser, kernel=policy.denoiser.kernel.deterministic())
     path = sure.sample(prompts, seeds=seeds, latent_shape=policy.latent_shape)
     return policy.family.decode(path.latents[:, -1]).cpu()
 

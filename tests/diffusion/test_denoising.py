@@ -13,9 +13,9 @@ SEEDS = [1, 2, 3, 4]
 def test_images_are_bit_for_bit_those_of_the_pipeline(tiny_pipeline, eta, guidance_scale):
     family = StableDiffusion(tiny_pipeline)
     denoiser = Denoiser(
-        family=family, schedule=family.schedule(5), eta=eta, guidance_scale=guidance_scale
+        family=family, kernel=family.kernel(5, eta=eta), guidance_scale=guidance_scale
     )
-    path = denoiser.sample(PROMPTS, seeds=SEEDS, latent_shape=(4, 8, 8))
+    denoised = denoiser.sample(PROMPTS, seeds=SEEDS, latent_shape=(4, 8, 8))
     expected = tiny_pipeline(
         PROMPTS,
         num_inference_steps=5,
@@ -24,5 +24,5 @@ def test_images_are_bit_for_bit_those_of_the_pipeline(tiny_pipeline, eta, guidan
         generator=[torch.Generator("cpu").manual_seed(seed) for seed in SEEDS],
         output_type="pt",
     ).images
-    assert torch.equal(family.decode(path.latents[:, -1]), expected)
-    assert (path.log_probs == 0).all() == (eta == 0)
+    assert torch.equal(family.decode(denoised.latents[:, -1]), expected)
+    assert (denoised.log_probs == 0).all() == (eta == 0)

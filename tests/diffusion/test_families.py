@@ -1,10 +1,15 @@
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMPipeline, PNDMScheduler, UNet2DModel
+from diffusers.image_processor import VaeImageProcessor
 
 from imgalign.diffusion import families
 from imgalign.diffusion.families import StableDiffusion, family_of
+from imgalign.diffusion.loading import load_pipeline
 from imgalign.errors import InputError
+from imgalign.images import as_tensor
+from imgalign.storybook.drawing import draw_prompt
+from imgalign.storybook.scenes import evaluation_prompts
 
 
 @pytest.fixture
@@ -56,16 +61,16 @@ def test_a_prompt_that_is_too_long_warns_with_what_is_not_seen(family):
 
 
 def test_clipping_and_other_schedulers_of_a_pipeline_do_not_matter(family):
-    expected = family.schedule(6)
+    expected = family.kernel(6, eta=0.0)
     config = family.pipeline.scheduler.config
     for scheduler in (
         PNDMScheduler.from_config(config),
         DDIMScheduler.from_config(config, clip_sample=True),
     ):
         family.pipeline.scheduler = scheduler
-        schedule = family.schedule(6)
-        assert torch.equal(schedule.timesteps, expected.timesteps)
-        assert torch.equal(schedule.alpha_bar_prev, expected.alpha_bar_prev)
+        kernel = family.kernel(6, eta=0.0)
+        assert torch.equal(kernel.timesteps, expected.timesteps)
+        assert torch.equal(kernel.alpha_bar_prev, expected.alpha_bar_prev)
 
 
 def test_guidance_of_1_is_no_guidance(family):
@@ -95,3 +100,25 @@ def test_a_pipeline_of_another_kind_is_refused():
     )
     with pytest.raises(InputError, match="expected one of StableDiffusionPipeline, got DDPMPipel"):
         family_of(DDPMPipeline(unet=unet, scheduler=DDIMScheduler()))
+
+
+def test_images_become_the_latents_that_the_librarys_own_training_uses(family):
+    images = torch.rand(3, 3, 16, 24, generator=torch.Generator().manual_seed(0))
+    vae, processor = family.pipeline.vae, VaeImageProcessor(vae_scale_factor=2)
+    with torch.no_grad():
+        mean = vae.encode(processor.preprocess(images)).latent_dist.mean
+    latents = family.encode_images(images)
+    torch.testing.assert_close(latents, mean * vae.config.scaling_factor)
+    assert latents.shape == (3, *family.latent_shape(width=24, height=16))
+    with pytest.raises(InputError, match="height: expected a multiple of 4 pixels, got 18"):
+        family.encode_images(torch.rand(1, 3, 18, 16))
+
+
+def test_the_shipped_autoencoder_gives_back_the_images_that_it_encoded():
+    family = family_of(load_pipeline("storybook", device=torch.device("cpu")))
+    prompts = evaluation_prompts(4, seed=0)
+    images = torch.stack([as_tensor(draw_prompt(prompt, seed=1)) for prompt in prompts])
+    decoded = family.decode(family.encode_images(images))
+    assert decoded.shape == images.shape
+    noise = (decoded - images).square().mean(dim=(1, 2, 3))
+    assert (-10 * noise.log10() > 27).all(), "27 dB is an error of 11 in 255"

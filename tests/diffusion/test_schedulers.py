@@ -75,7 +75,7 @@ def test_that_a_models_own_scheduler_is_not_used_is_said_once(tiny_pipeline, cap
     tiny_pipeline.scheduler = PNDMScheduler.from_config(tiny_pipeline.scheduler.config)
     with caplog.at_level(logging.WARNING):
         DiffusionPolicy(tiny_pipeline, PolicyConfig())
-        StableDiffusion(tiny_pipeline).schedule(4)
+        StableDiffusion(tiny_pipeline).kernel(4, eta=0.0)
     assert [record.message for record in caplog.records] == [
         "the model comes with the scheduler pndm; images are sampled with ddim"
     ]
@@ -88,7 +88,7 @@ def test_that_a_models_thresholding_is_not_applied_is_said_once(tiny_pipeline, c
     )
     with caplog.at_level(logging.WARNING):
         DiffusionPolicy(tiny_pipeline, PolicyConfig())
-        StableDiffusion(tiny_pipeline).schedule(4)
+        StableDiffusion(tiny_pipeline).kernel(4, eta=0.0)
     (record,) = caplog.records
     assert "thresholding" in record.message
     assert "sampled without it" in record.message

@@ -10,6 +10,7 @@ from torch.nn import Parameter
 
 from imgalign import environment
 from imgalign.algorithms.ppo import PPOConfig
+from imgalign.diffusion.kernels import DDIMKernel
 from imgalign.diffusion.policy import DiffusionPolicy, PolicyConfig
 from imgalign.errors import NumericsError
 from imgalign.policy import Check, Trajectory
@@ -178,7 +179,8 @@ def test_a_diffusion_model_with_a_part_that_was_not_frozen_fails(tiny_pipeline):
 
 def test_a_schedule_that_differs_from_the_library_fails(tiny_pipeline):
     policy = DiffusionPolicy(tiny_pipeline, PolicyConfig(num_steps=2))
-    policy.denoiser.schedule.alpha_bar[0] *= 0.9
+    assert isinstance(policy.denoiser.kernel, DDIMKernel)
+    policy.denoiser.kernel.alpha_bar[0] *= 0.9
     assert LIBRARY in failed(policy)
 
 
