@@ -21,7 +21,7 @@ from imgalign.diffusion.adapters import adapter_file
 from imgalign.diffusion.attention import Attention
 from imgalign.diffusion.denoising import Denoiser, check_prompts
 from imgalign.diffusion.families import family_of
-from imgalign.diffusion.loading import load_adapter, load_pipeline
+from imgalign.diffusion.loading import load_pipeline, use_adapter
 from imgalign.diffusion.samplers import LibrarySampler, Sampler
 from imgalign.environment import DType, choose_device, choose_dtype, say_dtype
 from imgalign.errors import InputError
@@ -35,47 +35,12 @@ LATENT_ELEMENTS = {"cpu": 8 * 4 * 64 * 64, "cuda": 16 * 4 * 64 * 64}
 """How much is denoised at once: 8 images of Stable Diffusion's 512 x 512, or 32 small ones."""
 
 
-def generate(
-    model: str,
-    adapter: Path | None,
-    prompts: Sequence[str],
-    *,
-    seeds: Sequence[int],
-    steps: int = 20,
-    guidance_scale: float = 1.0,
-    negative_prompt: str = "",
-    eta: float = 0.0,
-    scheduler: str = "ddim",
-    width: int | None = None,
-    height: int | None = None,
-    device: str = "auto",
-    dtype: DType = "auto",
-    on_progress: Callable[[float], None] = lambda _: None,
-) -> Iterator[Generated]:
-    """One image per prompt and seed, in order, each as soon as it is done.
-
-    Loads the model for this call alone; keep an `ImageGenerator` to make several calls. See
-    `ImageGenerator.generate` for the settings and errors.
-    """
-    return ImageGenerator(model, adapter, device=device, dtype=dtype).generate(
-        prompts,
-        seeds=seeds,
-        steps=steps,
-        guidance_scale=guidance_scale,
-        negative_prompt=negative_prompt,
-        eta=eta,
-        scheduler=scheduler,
-        width=width,
-        height=height,
-        on_progress=on_progress,
-    )
-
-
 class ImageGenerator:
     """A loaded model, and the adapter that is switched on.
 
     `model` is "storybook", a folder or a hub id. `adapter` is a run, a checkpoint of a run, a LoRA
-    file, or a folder that holds one.
+    file, or a folder that holds one; `use` switches to another. An adapter costs its own memory,
+    and the model is in memory once.
     """
 
     def __init__(
@@ -95,13 +60,26 @@ class ImageGenerator:
         )
         self.adapter: str | None = None
         self.adapter_hash: str | None = None
-        if found is not None:
-            load_adapter(pipeline, found)
-            self.adapter = str(found)
-            self.adapter_hash = sha256(adapter_file(found))
         self.family = family_of(pipeline)
         self.largest_batch = LARGEST_BATCH
+        if found is not None:
+            self.use(found)
         say_dtype(self.family.dtype, place)
+
+    def use(self, adapter: Path | None) -> None:
+        """Switch to another adapter, or with None to the model alone.
+
+        Images are then those of a generator that was loaded with it. Take the images of an earlier
+        call of `generate` first. CheckpointError, and nothing changes, where there is no adapter or
+        it does not fit the model.
+        """
+        found = None if adapter is None else find_adapter(adapter)
+        pipeline = self.family.pipeline
+        use_adapter(pipeline, found)
+        self.adapter = None if found is None else str(found)
+        self.adapter_hash = None if found is None else sha256(adapter_file(found))
+        # An adapter may reach into the text encoder, so embeddings that are kept go with it.
+        self.family = family_of(pipeline)
 
     def generate(
         self,
@@ -189,6 +167,11 @@ class ImageGenerator:
         self.largest_batch = max(1, min(self.largest_batch, fitting))
         done = 0
         while done < len(provenances):
+            if provenances[done].adapter_hash != self.adapter_hash:
+                raise InputError(
+                    "generate: the adapter was switched before all images of an earlier call were"
+                    " made; take those first"
+                )
             batch = provenances[done : done + self.largest_batch]
             steps_done = done * len(sampler)
 

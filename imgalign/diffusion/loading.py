@@ -87,15 +87,17 @@ def find_model(model: str) -> tuple[str, str]:
     return source, name
 
 
-def load_adapter(pipeline: Pipeline, adapter: Path) -> None:
-    """Switch the LoRA weights of a file, or of a folder that holds one, on.
+def use_adapter(pipeline: Pipeline, adapter: Path | None) -> None:
+    """Switch the LoRA weights of a file, or of a folder that holds one, on; None is no adapter.
 
-    CheckpointError unless they fit the model; layers that are not complete are left out with a
-    warning.
+    Those that were on before are removed, which leaves the model as it was loaded. CheckpointError,
+    and nothing changes, unless the new ones fit the model; layers that are not complete are left
+    out with a warning.
     """
     components = family_of(pipeline).adaptable
-    layers = fit(read_lora(adapter_file(adapter)), components)
+    layers = [] if adapter is None else fit(read_lora(adapter_file(adapter)), components)
     with quiet():
+        pipeline.unload_lora_weights()  # type: ignore[no-untyped-call]
         switch_on(layers, components, ADAPTER)
 
 

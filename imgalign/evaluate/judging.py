@@ -8,9 +8,8 @@ Shapes: n = pairs, b = images of a batch, d = features.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -19,12 +18,10 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
-from imgalign.environment import DType
 from imgalign.errors import NumericsError
 from imgalign.evaluate.comparison import Pair, Sides
 from imgalign.images import as_tensor
 from imgalign.policy import FeatureModel, RewardModel
-from imgalign.preferences.records import Generated
 
 BATCH = 32
 
@@ -57,28 +54,6 @@ class ImageFeatures(Protocol):
 
     def __call__(self, samples: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """One vector per image; only its direction counts."""
-        ...
-
-
-@runtime_checkable
-class Generate(Protocol):
-    """`imgalign.diffusion.generate.generate`, or something with its contract."""
-
-    def __call__(
-        self,
-        model: str,
-        adapter: Path | None,
-        prompts: Sequence[str],
-        *,
-        seeds: Sequence[int],
-        steps: int,
-        guidance_scale: float,
-        eta: float,
-        device: str,
-        dtype: DType,
-        on_progress: Callable[[float], None],
-    ) -> Iterator[Generated]:
-        """One image per prompt and seed, in order."""
         ...
 
 

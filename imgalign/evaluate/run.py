@@ -14,14 +14,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
 
-from imgalign.diffusion.generate import generate as generate_images
+from imgalign.diffusion.generate import ImageGenerator
 from imgalign.evaluate.comparison import Change, summarise
 from imgalign.evaluate.config import EvaluateConfig
 from imgalign.evaluate.drift import drift_of
 from imgalign.evaluate.evaluation import (
     FILE,
     FOLDER,
-    Checkpoint,
     Diversity,
     Evaluation,
     load_evaluation,
@@ -29,7 +28,6 @@ from imgalign.evaluate.evaluation import (
     refuse_foreign,
 )
 from imgalign.evaluate.judging import (
-    Generate,
     ImageFeatures,
     Judge,
     Measures,
@@ -38,7 +36,8 @@ from imgalign.evaluate.judging import (
 )
 from imgalign.evaluate.origin import Origin, command_line, hardware, library_versions
 from imgalign.evaluate.pictures import Layout, mark_own, new_name, remove_pictures, save_pictures
-from imgalign.evaluate.selection import DrawPrompts, Selection, known_prompts, select_prompts
+from imgalign.evaluate.selection import DrawPrompts, known_prompts, select_prompts
+from imgalign.evaluate.sides import LoadGenerator, both_sides, checkpoint_of
 from imgalign.files import (
     UNFINISHED,
     check_folder,
@@ -50,7 +49,6 @@ from imgalign.files import (
 from imgalign.preferences.records import Generated
 from imgalign.runs.checkpoint import find_adapter
 from imgalign.runs.folder import model_under, run_of
-from imgalign.runs.progress import progress
 from imgalign.statistics import clustered_mean
 
 __all__ = [
@@ -70,16 +68,16 @@ def evaluate(
     measures: Measures,
     draw_prompts: DrawPrompts | None = None,
     out: Path | None = None,
-    generate: Generate = generate_images,
+    load: LoadGenerator = ImageGenerator,
     command: str | None = None,
 ) -> Evaluation:
     """Make, judge and save both sides; the result and its pictures are then in the folder `out`.
 
     `out` is `evaluation` in the run by default, or beside the weights of an adapter from elsewhere.
-
-    `draw_prompts` gives the prompts where the settings name no file. An earlier evaluation in `out`
-    is replaced at the very end, and nothing else there is touched; another process that evaluates
-    there is an InputError. Errors are of `imgalign.errors`.
+    `load` loads the model, once for both sides; `draw_prompts` gives the prompts where the settings
+    name no file. An earlier evaluation in `out` is replaced at the very end, and nothing else there
+    is touched; another process that evaluates there is an InputError. Errors are of
+    `imgalign.errors`.
     """
     started, clock = datetime.now(UTC), monotonic()
     adapter = find_adapter(settings.aligned)
@@ -94,7 +92,7 @@ def evaluate(
     check_oracle(measures.oracle, selection.prompts)
     with lock_folder(out, doing="evaluating"):
         refuse_foreign(out)
-        base, aligned = both_sides(settings, adapter, selection, generate)
+        base, aligned = both_sides(settings, adapter, selection, load)
         judge = Judge(
             prompts=selection.prompts,
             base=[each.image for each in base],
@@ -103,8 +101,8 @@ def evaluate(
         )
         pairs = judge.pairs(selection.seeds, measures)
         evaluation = Evaluation(
-            base=checkpoint(base),
-            aligned=checkpoint(aligned),
+            base=checkpoint_of(base),
+            aligned=checkpoint_of(aligned),
             gold_meaning=measures.oracle_meaning if measures.oracle else None,
             gold_tie=measures.oracle_tie if measures.oracle else 0.0,
             num_prompts=len(set(selection.prompts)),
@@ -126,32 +124,6 @@ def evaluate(
         )
         save(evaluation, base, aligned, out, layout=settings.pictures)
     return evaluation
-
-
-def both_sides(
-    settings: EvaluateConfig, adapter: Path, selection: Selection, generate: Generate
-) -> tuple[list[Generated], list[Generated]]:
-    """The base's images and the aligned ones, of the same prompts and seeds."""
-    model = settings.model
-    assert model is not None
-    with progress("making pairs of images") as on_progress:
-
-        def made(weights: Path | None, before: float) -> list[Generated]:
-            images = generate(
-                model,
-                weights,
-                selection.prompts,
-                seeds=selection.seeds,
-                steps=settings.steps,
-                guidance_scale=settings.guidance_scale,
-                eta=settings.eta,
-                device=settings.device,
-                dtype=settings.dtype,
-                on_progress=lambda share: on_progress(before + share / 2),
-            )
-            return list(images)
-
-        return made(settings.baseline, 0.0), made(adapter, 0.5)
 
 
 def save(
@@ -183,12 +155,6 @@ def save(
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
             remove_pictures(out, but=pictures_of(out))
-
-
-def checkpoint(images: Sequence[Generated]) -> Checkpoint:
-    """What made them."""
-    first = images[0].provenance
-    return Checkpoint(model=first.model, adapter=first.adapter, adapter_hash=first.adapter_hash)
 
 
 def compared_diversity(

@@ -10,7 +10,7 @@ from diffusers import StableDiffusionPipeline
 
 from imgalign.config import dump_config
 from imgalign.diffusion.denoising import Denoiser
-from imgalign.diffusion.generate import ImageGenerator, generate
+from imgalign.diffusion.generate import ImageGenerator
 from imgalign.diffusion.policy import DiffusionPolicy, PolicyConfig
 from imgalign.environment import DType
 from imgalign.errors import CheckpointError, InputError
@@ -62,16 +62,8 @@ def test_images_are_those_of_the_pipeline_itself(generator, tiny_pipeline):
 def test_images_with_an_adapter_are_those_of_the_pipeline_with_its_lora(
     tiny_pipeline_folder, tiny_pipeline, adapter
 ):
-    ours = generate(
-        str(tiny_pipeline_folder),
-        adapter,
-        PROMPTS,
-        seeds=SEEDS,
-        steps=4,
-        eta=1.0,
-        device="cpu",
-        dtype="float32",
-    )
+    with_adapter = ImageGenerator(str(tiny_pipeline_folder), adapter, device="cpu", dtype="float32")
+    ours = with_adapter.generate(PROMPTS, seeds=SEEDS, steps=4, eta=1.0)
     fresh = StableDiffusionPipeline.from_pretrained(tiny_pipeline_folder)
     plain = own_pixels(fresh, guidance_scale=1.0, eta=1.0)
     fresh.load_lora_weights(adapter)
@@ -90,7 +82,8 @@ def test_a_seed_starts_from_the_noise_that_the_policy_starts_from(generator, tin
 
 def test_provenance_names_everything_that_made_the_image(tiny_pipeline_folder, adapter):
     model = str(tiny_pipeline_folder)
-    (image,) = generate(model, adapter, ["a boat"], seeds=[9], steps=3, eta=0.5, device="cpu")
+    with_adapter = ImageGenerator(model, adapter, device="cpu")
+    (image,) = with_adapter.generate(["a boat"], seeds=[9], steps=3, eta=0.5)
     provenance = image.provenance
     digest = hashlib.sha256((adapter / "pytorch_lora_weights.safetensors").read_bytes())
     assert provenance.model == model
@@ -100,16 +93,18 @@ def test_provenance_names_everything_that_made_the_image(tiny_pipeline_folder, a
     assert (provenance.seed, provenance.steps, provenance.eta) == (9, 3, 0.5)
     assert (provenance.guidance_scale, provenance.scheduler) == (1.0, "ddim")
     assert (provenance.width, provenance.height) == image.image.size == (16, 16)
-    (again,) = generate(
+    the_same = ImageGenerator(
         provenance.model,
         Path(provenance.adapter),
+        device="cpu",
+        dtype=cast(DType, provenance.dtype),
+    )
+    (again,) = the_same.generate(
         [provenance.prompt],
         seeds=[provenance.seed],
         steps=provenance.steps,
         guidance_scale=provenance.guidance_scale,
         eta=provenance.eta,
-        device="cpu",
-        dtype=cast(DType, provenance.dtype),
     )
     assert again.image.tobytes() == image.image.tobytes()
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from imgalign.diffusion import loading
 from imgalign.diffusion.attention import warn_once
-from imgalign.diffusion.loading import load_adapter, load_pipeline
+from imgalign.diffusion.loading import load_pipeline, use_adapter
 from imgalign.diffusion.policy import DiffusionPolicy, PolicyConfig
 from imgalign.errors import CheckpointError, InputError
 
@@ -81,7 +81,7 @@ def test_an_adapter_of_another_model_is_refused_in_one_line(tiny_pipeline_folder
 
     def refusal() -> str:
         with pytest.raises(CheckpointError) as caught:
-            load_adapter(pipeline(), tmp_path)
+            use_adapter(pipeline(), tmp_path)
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
@@ -89,7 +89,7 @@ def test_an_adapter_of_another_model_is_refused_in_one_line(tiny_pipeline_folder
     DiffusionPolicy(pipeline(), PolicyConfig()).save(tmp_path)
     file = tmp_path / "pytorch_lora_weights.safetensors"
     layers = load_file(file)
-    load_adapter(pipeline(), tmp_path)
+    use_adapter(pipeline(), tmp_path)
     # The library would say nothing and leave out what it cannot place.
     save_file(
         {name.replace("down_blocks.1", "down_blocks.7"): layer for name, layer in layers.items()},

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from evaluations import brightness, compare, flat, noisy_images
+from evaluations import NoisyImages, brightness, compare, flat
 
 from imgalign.errors import NumericsError
 from imgalign.evaluate.comparison import Pair, Summary, correlation, summarise
@@ -35,15 +35,16 @@ def judged(
 
 
 def test_equal_images_win_exactly_half(adapter, tmp_path):
-    def same(model, adapter, prompts, **settings):
-        return noisy_images(model, None, prompts, **settings)
+    class Same(NoisyImages):
+        def use(self, adapter):
+            pass
 
     def rounding(*, prompts, samples):
         # as a network does: a score depends on its place in the batch and the batch's size
         place = torch.arange(len(samples)) * 1e-7 + len(samples) * 1e-6
         return samples.mean((1, 2, 3)) + place
 
-    found = compare(adapter, tmp_path / "out", made=same, oracle=rounding).summary
+    found = compare(adapter, tmp_path / "out", load=Same, oracle=rounding).summary
     assert found.win_rate.rate.value == 0.5
     assert (found.win_rate.wins, found.win_rate.ties, found.win_rate.losses) == (0, 12, 0)
     assert found.gold.difference.value == 0

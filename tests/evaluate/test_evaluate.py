@@ -7,18 +7,26 @@ from pathlib import Path
 
 import pytest
 import torch
-from evaluations import Brightness, bright_enough, brightness, compare, flat_features, noisy_images
+from evaluations import (
+    Brightness,
+    NoisyImages,
+    bright_enough,
+    brightness,
+    compare,
+    flat_features,
+)
 
 from imgalign.config import dump_config
-from imgalign.diffusion.generate import generate
+from imgalign.diffusion.generate import ImageGenerator
 from imgalign.errors import CheckpointError, ConfigError, InputError, StorageFullError
 from imgalign.evaluate.comparison import summarise
 from imgalign.evaluate.config import EvaluateConfig
 from imgalign.evaluate.drift import drift_of
 from imgalign.evaluate.evaluation import load_evaluation
-from imgalign.evaluate.judging import FaithfulCheck, Generate, OracleReward
+from imgalign.evaluate.judging import FaithfulCheck, OracleReward
 from imgalign.evaluate.pictures import load_pictures
 from imgalign.evaluate.selection import DrawPrompts, known_prompts, select_prompts
+from imgalign.evaluate.sides import LoadGenerator, SwitchingGenerator
 from imgalign.runs.checkpoint import ADAPTER, save_checkpoint
 from imgalign.runs.metrics import MetricsWriter
 from imgalign.storybook.scenes import evaluation_prompts
@@ -94,15 +102,41 @@ def test_seeds_are_apart_from_those_of_training_and_from_each_other(adapter):
 def test_both_sides_have_the_same_prompts_and_seeds(adapter, tmp_path):
     asked = []
 
-    def note(model, adapter, prompts, **settings):
-        asked.append((adapter, tuple(prompts), tuple(settings["seeds"]), settings["steps"]))
-        return noisy_images(model, adapter, prompts, **settings)
+    class Noting(NoisyImages):
+        def generate(self, prompts, *, seeds, steps, **settings):
+            asked.append((self.adapter, tuple(prompts), tuple(seeds), steps))
+            return super().generate(prompts, seeds=seeds, steps=steps, **settings)
 
-    compare(adapter, tmp_path / "out", made=note, settings={"steps": 7})
+    compare(adapter, tmp_path / "out", load=Noting, settings={"steps": 7})
     (base, *rest), (aligned, *same) = asked
     assert (base, aligned) == (None, adapter)
     assert rest == same
     assert rest[-1] == 7
+
+
+def test_the_model_is_loaded_once_for_both_sides(adapter, tmp_path):
+    loaded = []
+
+    def load(model, **settings):
+        loaded.append((model, settings))
+        return NoisyImages(model)
+
+    found = compare(adapter, tmp_path / "out", load=load, settings={"device": "cpu"})
+    assert loaded == [("storybook", {"device": "cpu", "dtype": "auto"})]
+    assert (found.base.adapter, found.aligned.adapter) == (None, str(adapter))
+
+
+def test_an_adapter_that_does_not_fit_is_refused_before_an_image_is_made(adapter, tmp_path):
+    class Unfit(NoisyImages):
+        def use(self, adapter):
+            if adapter is not None:
+                raise CheckpointError(f"{adapter}: cannot use this adapter")
+
+        def generate(self, *arguments, **settings):
+            pytest.fail("an image was made")
+
+    with pytest.raises(CheckpointError, match="cannot use this adapter"):
+        compare(adapter, tmp_path / "out", load=Unfit)
 
 
 def test_kl_is_that_of_the_weights_that_are_judged(run):
@@ -166,9 +200,7 @@ def test_without_gold_the_verdict_says_who_judged(adapter, tmp_path):
 def test_pictures_read_back_pixel_for_pixel(adapter, tmp_path, layout):
     out = tmp_path / "out"
     found = compare(adapter, out, settings={"pictures": layout})
-    again = noisy_images(
-        "storybook",
-        None,
+    again = NoisyImages("storybook").generate(
         [pair.prompt for pair in found.pairs],
         seeds=[pair.seed for pair in found.pairs],
         steps=20,
@@ -273,7 +305,7 @@ def test_a_real_model_against_its_own_adapter(tiny_pipeline_folder, tmp_path):
     found = compare(
         tmp_path,
         tmp_path / "out",
-        made=generate,
+        load=ImageGenerator,
         oracle=brightness,
         settings={"model": model, "prompts": file, "steps": 2, "device": "cpu"},
     )
@@ -283,7 +315,8 @@ def test_a_real_model_against_its_own_adapter(tiny_pipeline_folder, tmp_path):
 
 
 def test_what_users_hand_in_satisfies_the_protocols():
-    assert isinstance(generate, Generate)
+    assert issubclass(ImageGenerator, SwitchingGenerator)
+    assert isinstance(ImageGenerator, LoadGenerator)
     assert isinstance(evaluation_prompts, DrawPrompts)
     assert isinstance(brightness, OracleReward)
     assert isinstance(bright_enough, FaithfulCheck)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from evaluations import brightness, compare, noisy_images
+from evaluations import NoisyImages, brightness, compare
 
 from imgalign.errors import InputError
 from imgalign.evaluate.evaluation import load_evaluation
@@ -42,7 +42,7 @@ def test_an_evaluation_json_of_another_program_is_refused_before_an_image_is_mad
 ):
     (tmp_path / "evaluation.json").write_text(content)
     with pytest.raises(InputError, match=r"evaluation.json: was not made by imgalign"):
-        compare(adapter, tmp_path, made=never_made)
+        compare(adapter, tmp_path, load=never_made)
     assert (tmp_path / "evaluation.json").read_text() == content
 
 
@@ -59,7 +59,7 @@ def test_two_evaluations_in_one_folder_are_refused_before_an_image_is_made(adapt
         assert child.stdout is not None
         child.stdout.readline()
         with pytest.raises(InputError, match="out: another process is evaluating here"):
-            compare(adapter, tmp_path / "out", made=never_made)
+            compare(adapter, tmp_path / "out", load=never_made)
         child.kill()
 
 
@@ -76,7 +76,7 @@ def test_an_oracle_reward_that_cannot_judge_a_prompt_says_so_before_an_image_is_
 
     settings = {"prompts": prompts}
     with pytest.raises(InputError, match="no opinion"):
-        compare(adapter, tmp_path / "out", made=never_made, oracle=oracle, settings=settings)
+        compare(adapter, tmp_path / "out", load=never_made, oracle=oracle, settings=settings)
     assert not (tmp_path / "out").exists()
 
 
@@ -117,9 +117,9 @@ def test_a_kill_at_any_file_operation_leaves_one_whole_evaluation(adapter, tmp_p
         return [image.tobytes() for image in read]
 
     def expected(found):
-        again = noisy_images(
-            "storybook",
-            adapter,
+        generator = NoisyImages("storybook")
+        generator.use(adapter)
+        again = generator.generate(
             [pair.prompt for pair in found.pairs],
             seeds=[pair.seed for pair in found.pairs],
             steps=20,

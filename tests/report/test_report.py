@@ -45,27 +45,35 @@ from imgalign.train.watch import save_grid
 SIDE = 8
 
 
-def pictures(model, adapter, prompts, *, seeds, **settings):
+class NoisyImages:
     """Noise, brighter with an adapter for all seeds but every fifth."""
-    for prompt, seed in zip(prompts, seeds, strict=True):
-        noise = np.random.default_rng(seed).integers(100, size=(SIDE, SIDE, 3))
-        shift = (-20 if seed % 5 == 0 else 40) if adapter else 0
-        yield Generated(
-            image=Image.fromarray(np.clip(noise + shift, 0, 255).astype(np.uint8)),
-            provenance=Provenance(
-                model=model,
-                adapter=str(adapter) if adapter else None,
-                adapter_hash="5e" * 32 if adapter else None,
-                prompt=prompt,
-                seed=seed,
-                steps=settings["steps"],
-                guidance_scale=settings["guidance_scale"],
-                scheduler="ddim",
-                eta=settings["eta"],
-                width=SIDE,
-                height=SIDE,
-            ),
-        )
+
+    def __init__(self, model, **settings):
+        self.model = model
+
+    def use(self, adapter):
+        self.adapter = adapter
+
+    def generate(self, prompts, *, seeds, steps, guidance_scale, eta, on_progress):
+        for prompt, seed in zip(prompts, seeds, strict=True):
+            noise = np.random.default_rng(seed).integers(100, size=(SIDE, SIDE, 3))
+            shift = (-20 if seed % 5 == 0 else 40) if self.adapter else 0
+            yield Generated(
+                image=Image.fromarray(np.clip(noise + shift, 0, 255).astype(np.uint8)),
+                provenance=Provenance(
+                    model=self.model,
+                    adapter=str(self.adapter) if self.adapter else None,
+                    adapter_hash="5e" * 32 if self.adapter else None,
+                    prompt=prompt,
+                    seed=seed,
+                    steps=steps,
+                    guidance_scale=guidance_scale,
+                    scheduler="ddim",
+                    eta=eta,
+                    width=SIDE,
+                    height=SIDE,
+                ),
+            )
 
 
 def brightness(*, prompts, samples):
@@ -160,7 +168,7 @@ def judge(run: Path, **measures) -> Evaluation:
         measures=Measures(slices=slice_of, **measures),
         draw_prompts=evaluation_prompts,
         out=run / FOLDER,
-        generate=pictures,
+        load=NoisyImages,
         command="imgalign evaluate x",
     )
 

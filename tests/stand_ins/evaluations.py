@@ -10,8 +10,9 @@ from torch import Tensor
 
 from imgalign.evaluate.config import EvaluateConfig
 from imgalign.evaluate.evaluation import Evaluation
-from imgalign.evaluate.judging import Generate, Measures
+from imgalign.evaluate.judging import Measures
 from imgalign.evaluate.run import evaluate
+from imgalign.evaluate.sides import LoadGenerator
 from imgalign.preferences.records import Generated, Provenance
 from imgalign.storybook.gold import slice_of
 from imgalign.storybook.scenes import evaluation_prompts
@@ -24,36 +25,46 @@ def flat(value: int) -> Image.Image:
     return Image.new("RGB", (SIDE, SIDE), (value, value, value))
 
 
-def noisy_images(
-    model: str,
-    adapter: Path | None,
-    prompts: Sequence[str],
-    *,
-    seeds: Sequence[int],
-    on_progress: Callable[[float], None] = lambda _: None,
-    **settings: Any,
-) -> Iterator[Generated]:
-    """Pictures decided by prompt and seed alone; with an adapter, 40 of 255 brighter."""
-    for number, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True), start=1):
-        noise = np.random.default_rng([seed, len(prompt)]).integers(100, size=(SIDE, SIDE, 3))
-        pixels = (noise + (40 if adapter else 0)).astype(np.uint8)
-        yield Generated(
-            image=Image.fromarray(pixels),
-            provenance=Provenance(
-                model=model,
-                adapter=None if adapter is None else str(adapter),
-                adapter_hash=None if adapter is None else "0" * 64,
-                prompt=prompt,
-                seed=seed,
-                scheduler="ddim",
-                width=SIDE,
-                height=SIDE,
-                steps=settings["steps"],
-                guidance_scale=settings["guidance_scale"],
-                eta=settings["eta"],
-            ),
-        )
-        on_progress(number / len(prompts))
+class NoisyImages:
+    """Images decided by prompt and seed alone; with an adapter, 40 of 255 brighter."""
+
+    def __init__(self, model: str, *, device: str = "cpu", dtype: str = "float32") -> None:
+        self.model = model
+        self.adapter: Path | None = None
+
+    def use(self, adapter: Path | None) -> None:
+        self.adapter = adapter
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        *,
+        seeds: Sequence[int],
+        steps: int,
+        guidance_scale: float,
+        eta: float,
+        on_progress: Callable[[float], None] = lambda _: None,
+    ) -> Iterator[Generated]:
+        for number, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True), start=1):
+            noise = np.random.default_rng([seed, len(prompt)]).integers(100, size=(SIDE, SIDE, 3))
+            pixels = (noise + (40 if self.adapter else 0)).astype(np.uint8)
+            yield Generated(
+                image=Image.fromarray(pixels),
+                provenance=Provenance(
+                    model=self.model,
+                    adapter=None if self.adapter is None else str(self.adapter),
+                    adapter_hash=None if self.adapter is None else "0" * 64,
+                    prompt=prompt,
+                    seed=seed,
+                    scheduler="ddim",
+                    width=SIDE,
+                    height=SIDE,
+                    steps=steps,
+                    guidance_scale=guidance_scale,
+                    eta=eta,
+                ),
+            )
+            on_progress(number / len(prompts))
 
 
 def brightness(*, prompts: Sequence[str], samples: Tensor) -> Tensor:
@@ -79,7 +90,7 @@ def compare(
     adapter: Path,
     out: Path | None,
     *,
-    made: Generate = noisy_images,
+    load: LoadGenerator = NoisyImages,
     settings: Mapping[str, Any] | None = None,
     **measures: Any,
 ) -> Evaluation:
@@ -89,5 +100,5 @@ def compare(
         measures=Measures(slices=slice_of, **measures),
         draw_prompts=evaluation_prompts,
         out=out,
-        generate=made,
+        load=load,
     )

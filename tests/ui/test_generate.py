@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageChops
 from provenances import provenance
 
-from imgalign.diffusion.generate import generate as generate_images
+from imgalign.diffusion.generate import ImageGenerator
 from imgalign.diffusion.loading import load_pipeline
 from imgalign.diffusion.policy import DiffusionPolicy, PolicyConfig
 from imgalign.environment import choose_device
@@ -68,9 +68,7 @@ def test_base_and_aligned_come_from_the_same_seeds_and_are_kept_lossless(
     assert num_views == 8 + 2
     adapters = {"base": None, "aligned": run_folder / "tiny" / "step-000010"}
     for row, adapter in adapters.items():
-        expected = generate_images(
-            str(tiny_pipeline_folder),
-            adapter,
+        expected = ImageGenerator(str(tiny_pipeline_folder), adapter).generate(
             ["a red house", "a red house", "a blue boat", "a blue boat"],
             seeds=[5, 6, 5, 6],
             steps=3,

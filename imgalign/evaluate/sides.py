@@ -1,0 +1,61 @@
+"""The images of both sides of a comparison: one loaded model, its adapter switched between them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from imgalign.environment import DType
+from imgalign.evaluate.config import EvaluateConfig
+from imgalign.evaluate.evaluation import Checkpoint
+from imgalign.evaluate.selection import Selection
+from imgalign.preferences.queue import Generator
+from imgalign.preferences.records import Generated
+from imgalign.runs.progress import progress
+
+
+@runtime_checkable
+class SwitchingGenerator(Generator, Protocol):
+    """A loaded model whose adapter can be switched, as `imgalign.diffusion.generate` has it."""
+
+    def use(self, adapter: Path | None) -> None:
+        """Make the next images with this adapter, or with the model alone."""
+        ...
+
+
+@runtime_checkable
+class LoadGenerator(Protocol):
+    """Loads a model: `imgalign.diffusion.generate.ImageGenerator`, or with its contract."""
+
+    def __call__(self, model: str, *, device: str, dtype: DType) -> SwitchingGenerator:
+        """The model without an adapter; InputError where there is none."""
+        ...
+
+
+def both_sides(
+    settings: EvaluateConfig, adapter: Path, selection: Selection, load: LoadGenerator
+) -> tuple[list[Generated], list[Generated]]:
+    """The base's images and the aligned ones, of the same prompts and seeds."""
+    assert settings.model is not None
+    with progress("making pairs of images") as on_progress:
+        generator = load(settings.model, device=settings.device, dtype=settings.dtype)
+        generator.use(adapter)  # one that does not fit is refused before an image is made
+
+        def made(weights: Path | None, before: float) -> list[Generated]:
+            generator.use(weights)
+            images = generator.generate(
+                selection.prompts,
+                seeds=selection.seeds,
+                steps=settings.steps,
+                guidance_scale=settings.guidance_scale,
+                eta=settings.eta,
+                on_progress=lambda share: on_progress(before + share / 2),
+            )
+            return list(images)
+
+        return made(settings.baseline, 0.0), made(adapter, 0.5)
+
+
+def checkpoint_of(images: Sequence[Generated]) -> Checkpoint:
+    """What made them."""
+    first = images[0].provenance
+    return Checkpoint(model=first.model, adapter=first.adapter, adapter_hash=first.adapter_hash)
