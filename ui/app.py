@@ -30,7 +30,10 @@ from fastapi.responses import RedirectResponse
 
 from imgalign.errors import InputError
 from imgalign.preferences.store import Store
-from ui import routes, security
+from ui.api import rank as rank_routes
+from ui.api import security
+from ui.api import studio as studio_routes
+from ui.api.responses import add_error_handlers
 from ui.pages import generate, rank, train
 from ui.runs import Runs
 from ui.shelf import Shelf
@@ -126,11 +129,11 @@ def build_app(settings: Settings, store: Store) -> fastapi.FastAPI:
         routes=_reachable(settings),
         prefix=settings.root_path,
     )
-    routes.add_error_handlers(app)
-    routes.add_rank_routes(app, store, project=settings.project)
+    add_error_handlers(app)
+    app.include_router(rank_routes.router(store, project=settings.project))
     studio = Studio(store, Runs(settings.runs), Shelf(), secrets.token_urlsafe(9))
     if settings.has_studio:
-        routes.add_studio_routes(app, studio.runs, studio.shelf, server=studio.server)
+        app.include_router(studio_routes.router(studio.runs, studio.shelf, server=studio.server))
     for name in settings.served[1:]:
         app.add_api_route(f"/{name}/", _to_page(name), include_in_schema=False)
     # Outside a running event loop gradio makes loops of its own and never closes them.

@@ -214,10 +214,7 @@ def _check(connection: Connection, row: dict[str, Any], where: str) -> None:
     """A ranking from a file is held to the same rules as one from a page."""
     try:
         validation.judgement(
-            verdict=row["verdict"],
-            reason=row["reason"],
-            order=row["display_order"],
-            ranking=row["tie_groups"],
+            verdict=row["verdict"], reason=row["reason"], ranking=row["tie_groups"]
         )
         validation.fits(
             order=row["display_order"],

@@ -5,6 +5,7 @@ A judgement stands until it is undone.
 
 import hashlib
 import json
+import uuid
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -14,7 +15,15 @@ from sqlalchemy import ColumnElement, Connection, Select, func, insert, select, 
 
 from imgalign.errors import InputError, StoreError
 from imgalign.preferences.images import StoredImage
-from imgalign.preferences.records import Annotator, Provenance, Ranking, TieGroups
+from imgalign.preferences.records import (
+    Annotator,
+    Provenance,
+    Ranking,
+    Submission,
+    TieGroups,
+    as_candidates,
+    as_positions,
+)
 from imgalign.preferences.schema import (
     annotators,
     candidates,
@@ -146,12 +155,38 @@ def has_judged(connection: Connection, item: str, annotator_id: str) -> bool:
     return connection.execute(statement).first() is not None
 
 
-def num_attempts(connection: Connection, item: str, annotator_id: str) -> int:
+def _num_attempts(connection: Connection, item: str, annotator_id: str) -> int:
     """Judgements of this annotator so far, undone ones included."""
     statement = select(func.count()).where(
         rankings.c.item_id == item, rankings.c.annotator_id == annotator_id
     )
     return connection.execute(statement).scalar_one()
+
+
+def add_ranking(
+    connection: Connection, sent: Submission, *, order: Sequence[int], now: datetime
+) -> str:
+    """The row of a judgement in the numbers of the candidates, and its id.
+
+    `order` is the permutation under which the annotator saw them.
+    """
+    ranking_id = uuid.uuid4().hex
+    connection.execute(
+        insert(rankings).values(
+            ranking_id=ranking_id,
+            item_id=sent.item_id,
+            annotator_id=sent.annotator,
+            key=sent.key,
+            attempt=_num_attempts(connection, sent.item_id, sent.annotator),
+            verdict=sent.verdict,
+            reason=sent.reason,
+            display_order=order,
+            tie_groups=None if sent.ranking is None else as_candidates(sent.ranking, order),
+            client_ms=sent.client_ms,
+            created_at=now,
+        )
+    )
+    return ranking_id
 
 
 def judgements(*, include_undone: bool) -> Select[Any]:
@@ -207,13 +242,10 @@ def to_rankings(connection: Connection, rows: Sequence[AnyRow]) -> list[Ranking]
 
 def content(row: AnyRow) -> tuple[object, ...]:
     """What a stored ranking must share with a repeated submission (`validation.content`)."""
-    return (
-        row.item_id,
-        row.verdict,
-        row.reason,
-        tuple(row.display_order),
-        _tie_groups(row.tie_groups),
-    )
+    ranking = _tie_groups(row.tie_groups)
+    if ranking is not None:
+        ranking = as_positions(ranking, row.display_order)
+    return (row.item_id, row.verdict, row.reason, ranking)
 
 
 def to_annotator(row: AnyRow) -> Annotator:

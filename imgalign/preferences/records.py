@@ -1,8 +1,9 @@
 """The nouns of preference data, as plain frozen records.
 
 A ranking is stored once, as tie groups from best to worst; pairs, ranks and likes are derived
-from it, never kept beside it. Candidates are numbered 0 .. K-1 in the order of the item; the
-display order says which candidate stood at each position on the screen.
+from it, never kept beside it. Candidates are numbered 0 .. K-1 in the order of the item, positions
+0 .. K-1 as the images stand on an annotator's screen. The display order, which says the candidate
+at each position, is the store's: an `Item` and a `Submission` speak of positions only.
 """
 
 from collections.abc import Sequence
@@ -59,15 +60,12 @@ class Annotator:
 class Item:
     """A set of candidates on the screen of one annotator, blind to what made them.
 
-    `tokens` are opaque names of the images in display order; they work for this annotator only.
-    `order` is the candidate at each position: it belongs on the server, not in the page.
-    Example: order (2, 0, 1) shows candidate 2 first.
+    `tokens` are opaque names of the images, one per position; they work for this annotator only.
     """
 
     item_id: str
     prompt: str
     tokens: tuple[str, ...]
-    order: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,15 +73,15 @@ class Submission:
     """One judgement on its way to the store.
 
     `key` is made by the client, once per judgement, so that a repeated request changes nothing.
-    `ranking` holds every candidate exactly once when the verdict is "ranked" and is None
-    otherwise; "skipped" needs a reason, "all_bad" may have one. `client_ms` is how long the
-    annotator looked, in milliseconds.
+    `ranking` holds every position on the annotator's screen exactly once, in tie groups from best
+    to worst, when the verdict is "ranked", and is None otherwise; "skipped" needs a reason,
+    "all_bad" may have one. `client_ms` is how long the annotator looked, in milliseconds.
+    Example: ranking ((2,), (0, 1)) puts the third image first and ties the other two.
     """
 
     key: str
     item_id: str
     annotator: str
-    order: tuple[int, ...]
     ranking: TieGroups | None = None
     verdict: Verdict = "ranked"
     reason: str | None = None
@@ -111,8 +109,9 @@ class Ranking:
     """One human judgement. Example: prompt "a red fox", ranking ((2,), (0, 1), (3,)) means
     candidate 2 is best, 0 and 1 tie, 3 is worst.
 
-    `image_ids` are the candidates 0 .. K-1 and `order` is the display permutation. `undone_at`
-    is set on judgements that their annotator took back.
+    `image_ids` are the candidates 0 .. K-1. `order` is the display permutation: (2, 0, 1) says
+    that candidate 2 was shown first. `undone_at` is set on judgements that their annotator took
+    back.
     """
 
     ranking_id: str
@@ -131,6 +130,20 @@ class Ranking:
     key: str = ""
     client_ms: int | None = None
     undone_at: datetime | None = None
+
+
+def as_candidates(groups: TieGroups, order: Sequence[int]) -> TieGroups:
+    """Tie groups of candidates from tie groups of positions; `order` is a display permutation.
+
+    Example: ((0,), (1, 2)) shown in the order (2, 0, 1) gives ((2,), (0, 1)).
+    """
+    return tuple(tuple(sorted(order[position] for position in group)) for group in groups)
+
+
+def as_positions(groups: TieGroups, order: Sequence[int]) -> TieGroups:
+    """Tie groups of positions from tie groups of candidates: the inverse of `as_candidates`."""
+    position_of = {candidate: position for position, candidate in enumerate(order)}
+    return tuple(tuple(sorted(position_of[i] for i in group)) for group in groups)
 
 
 def pairs(ranking: Ranking) -> list[tuple[int, int]]:

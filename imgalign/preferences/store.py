@@ -1,18 +1,18 @@
 """The preference store: images, items to rank, leases, and append-only rankings.
 
 A judgement is acknowledged only when it is on disk. Rankings are never changed: undo adds an
-event, ranking again adds another ranking. What a client sends is checked against what the server
-issued, so a page cannot rank images that it was not shown, nor in an order that it was not shown.
+event, ranking again adds another ranking. A client speaks of positions on its screen; which
+candidate stood at each of them is known here alone, from what was issued to this annotator. So a
+page can neither rank images that it was not shown nor say in which order it was shown them.
 """
 
-import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import Connection, func, insert, select
 
 from imgalign.errors import ImgalignError, StoreError
 from imgalign.preferences import address, identity, leases, queries, validation
@@ -245,22 +245,28 @@ class Store:
                 return None
             item_id, prompt = found
             lease = min(self._lease, leases.PREFETCH_LEASE) if prefetch else self._lease
-            order, tokens = leases.issue(
+            _, tokens = leases.issue(
                 connection, item_id, annotator, now=now, until=now + lease, seed=self._seed
             )
             leases.release_oldest(connection, annotator, now)
-        return Item(item_id=item_id, prompt=prompt, tokens=tokens, order=order)
+        return Item(item_id=item_id, prompt=prompt, tokens=tokens)
 
     def issued_item(self, item_id: str, annotator: str) -> Item:
         """The item as this annotator was shown it; StoreError if they never were."""
         with self.database.read() as connection:
-            order, tokens = leases.issued(connection, item_id, person(annotator))
-            if not order:
-                raise StoreError(f"item {item_id[:12]}: not issued to annotator {annotator!r}")
+            _, tokens = _issued(connection, item_id, person(annotator))
             prompt = connection.execute(
                 select(items.c.prompt).where(items.c.item_id == item_id)
             ).scalar_one()
-        return Item(item_id=item_id, prompt=prompt, tokens=tokens, order=order)
+        return Item(item_id=item_id, prompt=prompt, tokens=tokens)
+
+    def display_order(self, item_id: str, annotator: str) -> tuple[int, ...]:
+        """The candidate at each position of this annotator's screen; StoreError without one.
+
+        For simulated annotators. It does not belong in a page.
+        """
+        with self.database.read() as connection:
+            return _issued(connection, item_id, person(annotator))[0]
 
     def image_for_token(self, token: str, annotator: str) -> Path:
         """The file behind an image token; StoreError unless it was issued to this annotator.
@@ -291,10 +297,11 @@ class Store:
     def submit(self, submission: Submission) -> Receipt:
         """Record one judgement; when this returns it is on disk.
 
-        The same key again gives the same receipt and changes nothing. Accepted even after the
-        lease has run out: work once done is never thrown away. Raises InputError for content that
-        does not fit the item, StoreError for a key used for other content, an item not issued to
-        this annotator, or one that they have already judged and not undone.
+        The ranking is kept in the numbers of the candidates, by the order in which this annotator
+        was shown them. The same key again gives the same receipt and changes nothing. Accepted
+        even after the lease has run out: work once done is never thrown away. Raises InputError
+        for content that does not fit the item, StoreError for a key used for other content, an
+        item not issued to this annotator, or one that they have already judged and not undone.
         """
         sent = validation.submission(submission)
         sent = replace(sent, annotator=person(sent.annotator))
@@ -308,32 +315,13 @@ class Store:
                         "make a new key for each one"
                     )
                 return Receipt(row.ranking_id, created=False)
-            order, _ = leases.issued(connection, sent.item_id, sent.annotator)
-            if not order:
-                raise StoreError(
-                    f"item {sent.item_id[:12]}: not issued to annotator {sent.annotator!r}"
-                )
-            validation.against_issued(sent, order)
+            order, _ = _issued(connection, sent.item_id, sent.annotator)
+            validation.fits_screen(sent.ranking, len(order))
             if queries.has_judged(connection, sent.item_id, sent.annotator):
                 raise StoreError(
                     f"item {sent.item_id[:12]}: already judged by {sent.annotator!r}; undo it first"
                 )
-            ranking_id = uuid.uuid4().hex
-            connection.execute(
-                insert(rankings).values(
-                    ranking_id=ranking_id,
-                    item_id=sent.item_id,
-                    annotator_id=sent.annotator,
-                    key=sent.key,
-                    attempt=queries.num_attempts(connection, sent.item_id, sent.annotator),
-                    verdict=sent.verdict,
-                    reason=sent.reason,
-                    display_order=sent.order,
-                    tie_groups=sent.ranking,
-                    client_ms=sent.client_ms,
-                    created_at=utc_now(),
-                )
-            )
+            ranking_id = queries.add_ranking(connection, sent, order=order, now=utc_now())
         return Receipt(ranking_id, created=True)
 
     def undo(self, annotator: str, key: str) -> Receipt:
@@ -428,6 +416,13 @@ class Store:
                 done=queries.num_done(connection, annotator, project),
                 left=leases.num_left(connection, annotator, project, utc_now()),
             )
+
+
+def _issued(connection: Connection, item_id: str, annotator_id: str) -> leases.Shown:
+    order, tokens = leases.issued(connection, item_id, annotator_id)
+    if not order:
+        raise StoreError(f"item {item_id[:12]}: not issued to annotator {annotator_id!r}")
+    return order, tokens
 
 
 def open_or_make(

@@ -115,16 +115,12 @@ def submission(sent: Submission) -> Submission:
     name("key", sent.key)
     if sent.client_ms is not None:
         _index("client_ms", sent.client_ms)
-    order, ranking = judgement(
-        verdict=sent.verdict, reason=sent.reason, order=sent.order, ranking=sent.ranking
-    )
-    return replace(sent, order=order, ranking=ranking)
+    ranking = judgement(verdict=sent.verdict, reason=sent.reason, ranking=sent.ranking)
+    return replace(sent, ranking=ranking)
 
 
-def judgement(
-    *, verdict: object, reason: object, order: object, ranking: object
-) -> tuple[tuple[int, ...], TieGroups | None]:
-    """Order and tie groups in canonical form, once verdict, reason and ranking fit together."""
+def judgement(*, verdict: object, reason: object, ranking: object) -> TieGroups | None:
+    """Tie groups in canonical form, once verdict, reason and ranking fit together."""
     text("reason", reason)
     if verdict not in VERDICTS:
         raise InputError(f"verdict: expected one of {', '.join(VERDICTS)}, got {verdict!r}")
@@ -137,39 +133,35 @@ def judgement(
         raise InputError(f"ranking: expected none with the verdict {verdict!r}")
     if verdict == "skipped" and not str(reason or "").strip():
         raise InputError("reason: expected why the item was skipped, got none")
-    return _indices("order", order), None if ranking is None else _tie_groups(ranking)
-
-
-def against_issued(sent: Submission, issued: tuple[int, ...]) -> None:
-    """The order is the one issued, and the ranking holds each candidate exactly once."""
-    if sent.order != issued:
-        raise InputError(
-            f"order: expected {issued} as issued for this item, got {sent.order}; load it again"
-        )
-    if sent.ranking is not None:
-        each_once("ranking", [index for group in sent.ranking for index in group], len(issued))
+    return None if ranking is None else _tie_groups(ranking)
 
 
 def fits(*, order: object, ranking: object, num_candidates: int) -> None:
     """Order and tie groups, if any, are of exactly the candidates of the item."""
-    each_once("order", _indices("order", order), num_candidates)
+    _each_once("order", "candidate", _indices("order", order), num_candidates)
     if ranking is not None:
         groups = _tie_groups(ranking)
-        each_once("ranking", [index for group in groups for index in group], num_candidates)
+        found = [index for group in groups for index in group]
+        _each_once("ranking", "candidate", found, num_candidates)
 
 
-def each_once(what: str, found: Sequence[int], num_candidates: int) -> None:
-    """Every candidate occurs exactly once."""
-    if sorted(found) != list(range(num_candidates)):
-        raise InputError(
-            f"{what}: expected each candidate 0 to {num_candidates - 1} exactly once, "
-            f"got {sorted(found)}"
-        )
+def fits_screen(ranking: TieGroups | None, num_positions: int) -> None:
+    """The tie groups of a submission, if any, hold exactly the positions that were shown."""
+    if ranking is not None:
+        found = [position for group in ranking for position in group]
+        _each_once("ranking", "position", found, num_positions)
 
 
 def content(sent: Submission) -> tuple[object, ...]:
     """What two submissions under one key must share; the time it took may differ."""
-    return (sent.item_id, sent.verdict, sent.reason, sent.order, sent.ranking)
+    return (sent.item_id, sent.verdict, sent.reason, sent.ranking)
+
+
+def _each_once(what: str, noun: str, found: Sequence[int], num: int) -> None:
+    if sorted(found) != list(range(num)):
+        raise InputError(
+            f"{what}: expected each {noun} 0 to {num - 1} exactly once, got {sorted(found)}"
+        )
 
 
 def _tie_groups(value: object) -> TieGroups:
@@ -183,7 +175,7 @@ def _tie_groups(value: object) -> TieGroups:
 
 def _indices(what: str, values: object) -> tuple[int, ...]:
     if not isinstance(values, Sequence) or isinstance(values, str):
-        raise InputError(f"{what}: expected candidate numbers, got {values!r}")
+        raise InputError(f"{what}: expected a list of whole numbers, got {values!r}")
     return tuple(_index(what, value) for value in values)
 
 

@@ -82,7 +82,7 @@ class Impression:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """What an annotator says about one item, in the terms of preferences.records.Submission."""
+    """What an annotator says about one item; the tie groups hold numbers of candidates."""
 
     verdict: Verdict
     ranking: TieGroups | None = None

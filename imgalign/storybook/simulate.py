@@ -1,7 +1,8 @@
 """Let simulated annotators rank what is queued, through the same store as people do.
 
-They see what the store shows an annotator, in the order in which it shows it, and submit as the app
-does; only their eyes are the storybook's verifier. Rankings carry their group's name.
+They see what the store shows an annotator, in the order in which it shows it, and submit positions
+on their screens as the app does; only their eyes are the storybook's verifier. Rankings carry their
+group's name.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +12,7 @@ import torch
 
 from imgalign.errors import InputError
 from imgalign.images import as_tensor, read_picture
-from imgalign.preferences.records import Item, Submission
+from imgalign.preferences.records import Item, Submission, as_positions
 from imgalign.preferences.store import Store
 from imgalign.storybook.annotators import (
     GROUPS,
@@ -69,16 +70,16 @@ def rank_queue(
         while (item := store.next_item(annotator.name, project=project)) is not None:
             if item.item_id not in seen:
                 seen[item.item_id] = look(store, item, annotator)
-            judgement = annotator.rank(seen[item.item_id], order=item.order, item_id=item.item_id)
+            order = store.display_order(item.item_id, annotator.name)
+            said = annotator.rank(seen[item.item_id], order=order, item_id=item.item_id)
             store.submit(
                 Submission(
                     key=f"{annotator.name}:{item.item_id}",
                     item_id=item.item_id,
                     annotator=annotator.name,
-                    order=item.order,
-                    verdict=judgement.verdict,
-                    ranking=judgement.ranking,
-                    reason=judgement.reason,
+                    verdict=said.verdict,
+                    ranking=None if said.ranking is None else as_positions(said.ranking, order),
+                    reason=said.reason,
                 )
             )
             num_done += 1
@@ -86,11 +87,11 @@ def rank_queue(
     verdicts: list[str] = []
     impressions_of: dict[str, list[Impression]] = {}
     for annotator in annotators:
-        for said in store.rankings(annotator=annotator.name, project=project):
-            verdicts.append(said.verdict)
-            if said.item_id not in impressions_of:
-                impressions_of[said.item_id] = seen.get(said.item_id) or look(
-                    store, store.issued_item(said.item_id, annotator.name), annotator
+        for stored in store.rankings(annotator=annotator.name, project=project):
+            verdicts.append(stored.verdict)
+            if stored.item_id not in impressions_of:
+                impressions_of[stored.item_id] = seen.get(stored.item_id) or look(
+                    store, store.issued_item(stored.item_id, annotator.name), annotator
                 )
     return Simulated(
         num_rankings=verdicts.count("ranked"),
@@ -104,7 +105,7 @@ def rank_queue(
 
 
 def look(store: Store, item: Item, annotator: Annotator) -> list[Impression]:
-    """The annotator's impression of each candidate, in the order of the item."""
+    """The annotator's impression of each candidate, by the candidate's number."""
     shown = [store.image_for_token(token, annotator.name) for token in item.tokens]
     pixels = torch.stack(
         [as_tensor(read_picture(path, cure="see `imgalign store check`")) for path in shown]
@@ -112,5 +113,6 @@ def look(store: Store, item: Item, annotator: Annotator) -> list[Impression]:
     worth = impressions(
         [item.prompt] * len(shown), pixels, group=annotator.group, verifier=default_verifier()
     )
-    of_candidate = dict(zip(item.order, worth, strict=True))
+    order = store.display_order(item.item_id, annotator.name)
+    of_candidate = dict(zip(order, worth, strict=True))
     return [of_candidate[candidate] for candidate in range(len(shown))]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from provenances import provenance
-from submissions import judge
+from submissions import judge, on_screen
 
 from imgalign.cli.main import main
 from imgalign.images import png
@@ -29,7 +29,8 @@ def ranked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
             for shade, adapter in enumerate(["runs/a", None])
         ]
         store.add_item(f"prompt {number}", ids, source="test")
-        store.submit(judge(store.next_item("ann"), ranking=ranking))
+        item = store.next_item("ann")
+        store.submit(judge(item, ranking=on_screen(store, item, ranking)))
     return store
 
 

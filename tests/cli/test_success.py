@@ -18,7 +18,7 @@ import pytest
 import typer
 from PIL import Image
 from provenances import provenance
-from submissions import judge
+from submissions import judge, on_screen
 from typer.main import get_command
 
 from imgalign import demo
@@ -200,7 +200,8 @@ def test_ratings(succeed, folder):
                 for shade, adapter in enumerate(["demo/run", None])
             ]
             store.add_item(prompt, ids, source="test")
-            store.submit(judge(store.next_item("ann"), ranking=((0,), (1,))))
+            item = store.next_item("ann")
+            store.submit(judge(item, ranking=on_screen(store, item, ((0,), (1,)))))
     out = succeed("ratings", "--ridge", "0.1", "--database", "sqlite:///rated.db")
     assert "demo/run" in out.splitlines()[1]
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from submissions import on_screen
 
 from imgalign.errors import InputError, StoreError
 from imgalign.preferences.exchange import export_rankings, import_rankings
@@ -22,12 +23,10 @@ def rank_everything(store: Store, annotator: str) -> None:
     for index, fields in enumerate(verdicts):
         item = store.next_item(annotator)
         assert item is not None
+        if "ranking" in fields:
+            fields["ranking"] = on_screen(store, item, fields["ranking"], annotator)
         key = f"{annotator} {index}"
-        store.submit(
-            Submission(
-                key=key, item_id=item.item_id, annotator=annotator, order=item.order, **fields
-            )
-        )
+        store.submit(Submission(key=key, item_id=item.item_id, annotator=annotator, **fields))
 
 
 @pytest.fixture
@@ -292,7 +291,6 @@ def test_contradicting_histories_are_not_merged(
                 key="later",
                 item_id=item.item_id,
                 annotator="ann",
-                order=item.order,
                 verdict="all_bad",
             )
         )

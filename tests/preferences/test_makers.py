@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from numpy.testing import assert_allclose
-from submissions import judge
+from submissions import judge, on_screen
 
 from imgalign.errors import InputError
 from imgalign.preferences.makers import maker_names, rate_makers
@@ -34,7 +34,8 @@ def battle(
         store.add_item(f"prompt {num}", images, source="test", overlap=2)
         ranking = {">": ((0,), (1,)), "<": ((1,), (0,)), "=": ((0, 1),)}[result]
         for who in ("ann", "bob"):
-            store.submit(judge(store.next_item(who), who, ranking=ranking))
+            item = store.next_item(who)
+            store.submit(judge(item, who, ranking=on_screen(store, item, ranking, who)))
 
     return add
 

@@ -80,7 +80,15 @@ def test_tokens_show_the_candidates_in_the_order_issued(store: Store, add_items:
     store.submit(judge(item))
     (ranking,) = store.rankings()
     shown = [store.image_for_token(token, "ann").stem for token in item.tokens]
-    assert shown == [ranking.image_ids[candidate] for candidate in item.order]
+    assert shown == [ranking.image_ids[candidate] for candidate in ranking.order]
+    assert ranking.order == store.display_order(item.item_id, "ann")
+
+
+def test_the_display_order_is_known_of_items_that_were_shown_only(store: Store, add_items: Add):
+    add_items(1, overlap=2)
+    item = store.next_item("ann")
+    with pytest.raises(StoreError, match="not issued to annotator 'bob'"):
+        store.display_order(item.item_id, "bob")
 
 
 def test_a_token_works_for_nobody_else(store: Store, add_items: Add):
@@ -106,7 +114,7 @@ def test_display_orders_differ_between_items_but_not_between_seeded_runs(
                 store.add_item(f"prompt {index}", images, source="test")
             held: dict[str, tuple[int, ...]] = {}
             while item := store.next_item("ann", holding=held):
-                held[item.item_id] = item.order
+                held[item.item_id] = store.display_order(item.item_id, "ann")
             return list(held.values())
 
     first, second, other = orders("a", 1), orders("b", 1), orders("c", None)

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from submissions import forged, judge
 
 from imgalign.errors import InputError, StoreError
+from imgalign.preferences.records import as_candidates, as_positions
 from imgalign.preferences.store import Store
 
 Add = Callable[..., list[str]]
@@ -21,13 +22,15 @@ Add = Callable[..., list[str]]
 def test_a_submitted_ranking_comes_back_as_it_was_given(store: Store, add_items: Add):
     add_items(1)
     item = store.next_item("ann")
+    shown = [store.image_for_token(token, "ann").stem for token in item.tokens]
     receipt = store.submit(judge(item, ranking=((2,), (1, 0)), client_ms=1234))
     assert receipt.created
     (ranking,) = store.rankings()
     assert ranking.ranking_id == receipt.ranking_id
     assert (ranking.prompt, ranking.annotator, ranking.group) == ("prompt 0", "ann", "warm")
-    assert ranking.ranking == ((2,), (0, 1))
-    assert ranking.order == item.order
+    named = [{ranking.image_ids[candidate] for candidate in group} for group in ranking.ranking]
+    assert named == [{shown[2]}, {shown[0], shown[1]}]
+    assert [ranking.image_ids[candidate] for candidate in ranking.order] == shown
     assert ranking.client_ms == 1234
     assert [store.provenance(image).seed for image in ranking.image_ids] == [0, 1, 2]
     assert abs(ranking.created_at - datetime.now(UTC)) < timedelta(minutes=1)
@@ -88,7 +91,9 @@ def test_other_content_under_a_used_key_is_refused(store: Store, add_items: Add)
     store.submit(judge(item, ranking=((0,), (1,), (2,))))
     with pytest.raises(StoreError, match="already used for another judgement"):
         store.submit(judge(item, ranking=((1,), (0,), (2,))))
-    assert [r.ranking for r in store.rankings()] == [((0,), (1,), (2,))]
+    assert [r.ranking for r in store.rankings()] == [
+        as_candidates(((0,), (1,), (2,)), store.display_order(item.item_id, "ann"))
+    ]
 
 
 def test_keys_of_different_annotators_do_not_collide(store: Store, add_items: Add):
@@ -135,10 +140,10 @@ def test_twenty_annotators_at_once_never_exceed_the_overlap(store: Store, add_it
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"ranking": ((0,), (1,))}, "each candidate 0 to 2 exactly once"),
-        ({"ranking": ((0,), (1,), (2,), (2,))}, "each candidate 0 to 2 exactly once"),
-        ({"ranking": ((0, 0), (1,), (2,))}, "each candidate 0 to 2 exactly once"),
-        ({"ranking": ((0,), (1,), (3,))}, "each candidate 0 to 2 exactly once"),
+        ({"ranking": ((0,), (1,))}, "each position 0 to 2 exactly once"),
+        ({"ranking": ((0,), (1,), (2,), (2,))}, "each position 0 to 2 exactly once"),
+        ({"ranking": ((0, 0), (1,), (2,))}, "each position 0 to 2 exactly once"),
+        ({"ranking": ((0,), (1,), (3,))}, "each position 0 to 2 exactly once"),
         ({"ranking": ((0, 1, 2), ())}, "tie group is empty"),
         ({"ranking": None}, "expected tie groups"),
         ({"reason": "blurred"}, "not with 'ranked'"),
@@ -153,8 +158,7 @@ def test_twenty_annotators_at_once_never_exceed_the_overlap(store: Store, add_it
         ({"ranking": ((False,), (True,), (2,))}, "expected a whole number"),
         ({"ranking": ((0.0,), (1,), (2,))}, "expected a whole number"),
         ({"ranking": "012"}, "expected tie groups"),
-        ({"ranking": (0, 1, 2)}, "expected candidate numbers"),
-        ({"order": None}, "order: expected candidate numbers"),
+        ({"ranking": (0, 1, 2)}, "expected a list of whole numbers"),
         ({"verdict": "skipped", "ranking": None, "reason": 5}, "reason: expected text"),
         ({"key": None}, "key: expected a name"),
     ],
@@ -170,11 +174,29 @@ def test_an_inconsistent_submission_is_refused_and_leaves_nothing(
     assert store.submit(judge(item)).created
 
 
-def test_an_order_that_was_not_issued_is_refused(store: Store, add_items: Add):
-    add_items(1)
-    item = store.next_item("ann")
-    with pytest.raises(InputError, match="as issued for this item"):
-        store.submit(judge(item, order=item.order[::-1]))
+def test_nothing_in_a_submission_alters_the_order_in_which_the_images_were_shown(
+    store: Store, add_items: Add
+):
+    add_items(3, overlap=2)
+    for annotator in ("ann", "bob"):
+        for ranking in (((2,), (1,), (0,)), ((0, 1, 2),), ((1,), (0, 2))):
+            item = store.next_item(annotator)
+            issued = store.display_order(item.item_id, annotator)
+            sent = judge(item, annotator, ranking=ranking)
+            store.submit(sent)
+            kept = store.judgement(annotator, sent.key)
+            assert (kept.order, store.display_order(item.item_id, annotator)) == (issued, issued)
+            assert as_positions(kept.ranking, issued) == ranking
+
+
+def test_the_bias_of_positions_can_be_read_from_what_is_stored(store: Store, add_items: Add):
+    add_items(20)
+    while (item := store.next_item("ann")) is not None:
+        store.submit(judge(item))  # as one who always likes best what stands first
+    kept = list(store.rankings())
+    assert {ranking.order.index(ranking.ranking[0][0]) for ranking in kept} == {0}
+    # All of 20 first images are one candidate once in 3 ** 19 times.
+    assert len({ranking.ranking[0] for ranking in kept}) > 1
 
 
 def test_an_item_that_was_not_issued_to_the_annotator_is_refused(store: Store, add_items: Add):
@@ -217,7 +239,8 @@ def test_undo_keeps_the_ranking_on_record_and_brings_the_item_back_first(
     store: Store, add_items: Add
 ):
     first, second = add_items(2)
-    submission = judge(store.next_item("ann"))
+    shown = store.next_item("ann")
+    submission = judge(shown)
     store.submit(submission)
     assert store.next_item("ann").item_id == second  # already on screen when undo is pressed
     store.undo("ann", submission.key)
@@ -225,7 +248,7 @@ def test_undo_keeps_the_ranking_on_record_and_brings_the_item_back_first(
     (undone,) = store.rankings(include_undone=True)
     assert undone.undone_at is not None
     again = store.next_item("ann")
-    assert (again.item_id, again.order) == (first, submission.order)
+    assert (again.item_id, again) == (first, shown)
     store.submit(judge(again, key="second try"))
     assert store.next_item("ann").item_id == second
     assert [r.key for r in store.rankings()] == ["second try"]

@@ -14,7 +14,7 @@ from provenances import provenance
 import reward_models
 from imgalign.cli.main import main
 from imgalign.files import lock_name
-from imgalign.preferences.records import Submission, tie_groups
+from imgalign.preferences.records import Submission, as_positions, tie_groups
 from imgalign.preferences.store import Store
 from reward_models import report
 from reward_models.images import encode_image
@@ -54,8 +54,10 @@ def where(tmp_path_factory, unsynced):
                     key=shown.item_id,
                     item_id=shown.item_id,
                     annotator="ann",
-                    order=shown.order,
-                    ranking=tie_groups(of_item[shown.item_id], tolerance=0.0),
+                    ranking=as_positions(
+                        tie_groups(of_item[shown.item_id]),
+                        store.display_order(shown.item_id, "ann"),
+                    ),
                 )
             )
     return "--database", url, "--images", str(folder / "images")

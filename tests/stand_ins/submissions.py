@@ -3,20 +3,28 @@
 import copy
 from typing import Any
 
-from imgalign.preferences.records import Item, Submission
+from imgalign.preferences.records import Item, Submission, TieGroups, as_positions
+from imgalign.preferences.store import Store
 
 
 def judge(item: Item | None, annotator: str = "ann", **fields: Any) -> Submission:
-    """A ranking of the candidates in display order, best first."""
+    """A ranking of the images as they stand on the screen, best first."""
     assert item is not None
     defaults: dict[str, Any] = {
         "key": f"{annotator}-{item.item_id}",
         "item_id": item.item_id,
         "annotator": annotator,
-        "order": item.order,
-        "ranking": tuple((index,) for index in item.order),
+        "ranking": tuple((position,) for position in range(len(item.tokens))),
     }
     return Submission(**(defaults | fields))
+
+
+def on_screen(
+    store: Store, item: Item | None, ranking: TieGroups, annotator: str = "ann"
+) -> TieGroups:
+    """Where this annotator sees the candidates of a ranking."""
+    assert item is not None
+    return as_positions(ranking, store.display_order(item.item_id, annotator))
 
 
 def forged(submission: Submission, **fields: Any) -> Submission:

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from imgalign.errors import InputError
-from imgalign.preferences.records import Submission
 from imgalign.storybook.annotators import (
     FAITHFULNESS_WEIGHT,
     GROUPS,
@@ -278,20 +277,10 @@ def test_all_bad_is_said_of_bad_pictures_only_and_not_always():
     assert verdicts(bad, fair)["all_bad"] == 0
 
 
-def test_a_judgement_fits_into_a_submission():
+def test_a_ranking_holds_each_candidate_once():
     shown = [Impression(faithfulness=1.0, taste=t) for t in (0.1, 0.5, 0.9)]
-    order = (1, 2, 0)
-    said = Annotator(name="x", group="graphic", seed=9).rank(shown, order=order, item_id="i")
-    submission = Submission(
-        key="k",
-        item_id="i",
-        annotator="x",
-        order=order,
-        ranking=said.ranking,
-        verdict=said.verdict,
-        reason=said.reason,
-    )
-    assert sorted(i for group in submission.ranking or () for i in group) == [0, 1, 2]
+    said = Annotator(name="x", group="graphic", seed=9).rank(shown, order=(1, 2, 0), item_id="i")
+    assert sorted(i for group in said.ranking or () for i in group) == [0, 1, 2]
 
 
 def test_mistakes_in_a_call_are_named():

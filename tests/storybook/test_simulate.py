@@ -18,7 +18,7 @@ NUM_ITEMS = 5
 def seen(store, item, annotator):
     """Impressions that follow from the item alone, without the verifier's network."""
     noise = torch.Generator().manual_seed(int(item.item_id[:8], 16))
-    worth = torch.rand(len(item.order), generator=noise).tolist()
+    worth = torch.rand(len(item.tokens), generator=noise).tolist()
     return [Impression(faithfulness=0.9, taste=each) for each in worth]
 
 

@@ -24,9 +24,9 @@ def post(client, path, **body):
 
 
 def ranking_of(shown, **changes):
-    count = len(shown["images"])
-    body = {"key": "key-0001", "item": shown["item"], "placed": list(range(count))}
-    return body | {"tied": [False] * count, "verdict": "ranked"} | changes
+    ranking = [[position] for position in range(len(shown["images"]))]
+    body = {"key": "key-0001", "item": shown["item"], "ranking": ranking, "verdict": "ranked"}
+    return body | changes
 
 
 def everything_served_while_ranking(client):
@@ -40,7 +40,7 @@ def everything_served_while_ranking(client):
         client.get("/theme.css"),
         shown,
         *[client.get(f"/{url}") for url in urls + shown.json()["next"]],
-        post(client, "submit", **ranking_of(shown.json(), placed=[1], tied=[False])),
+        post(client, "submit", **ranking_of(shown.json(), ranking=[[1]])),
         post(client, "submit", **ranking_of(shown.json())),
         post(client, "submit", **ranking_of(shown.json(), key="key-0002")),
         post(client, "next"),
@@ -95,9 +95,10 @@ def test_a_refused_ranking_answers_with_one_line_and_stores_nothing(client, stor
     add_items(1)
     shown = post(client, "next").json()
     for changes, status in (
-        ({"placed": [0, 0, 1, 2]}, 422),
+        ({"ranking": [[0], [0], [1], [2]]}, 422),
         ({"verdict": "liked"}, 422),
-        ({"placed": "all of them"}, 422),
+        ({"ranking": "all of them"}, 422),
+        ({"order": [3, 2, 1, 0]}, 422),
         ({"surprise": 1}, 422),
         ({"client_ms": -5}, 422),
         ({"item": "somebody else's"}, 409),

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from ui.session import SKIP_REASONS, Session
+from imgalign.errors import InputError
+from imgalign.preferences import validation
+from ui.api.rank import SKIP_REASONS, Answer
 from ui.theme import asset
 
 pytestmark = pytest.mark.browser
@@ -22,7 +24,9 @@ def played(page: Any, games: list[list[list[Any]]], count: int = 5) -> list[list
     program = f"""; {json.dumps(games)}.map((moves) => {{
         let s = Session.fresh({count});
         const tell = () => ({{...s, groups: Session.groups(s), ready: Session.ready(s),
-                              missing: Session.missing(s), past: s.past.length}});
+                              missing: Session.missing(s), past: s.past.length,
+                              sent: Session.judgement(s),
+                              again: Session.restored({count}, Session.judgement(s))}});
         return [tell(), ...moves.map(([name, ...rest]) => {{
             s = Session[name](s, ...rest);
             return tell();
@@ -95,14 +99,38 @@ def test_a_verdict_is_ready_at_once_keeps_the_ranking_and_is_taken_back(page):
     assert last(page, *placed, skip, skip)["verdict"] == "ranked"
 
 
-def test_whatever_is_done_by_hand_is_what_the_server_takes(page):
-    for states in played(page, random_games(0)):
+def taken(sent: dict[str, Any]) -> bool:
+    """Whether the server takes a judgement of five images."""
+    answer = Answer(annotator="Ada", key="key-0001", item="i", **sent)
+    try:
+        ranking = validation.judgement(
+            verdict=answer.verdict, reason=answer.reason, ranking=answer.ranking
+        )
+        validation.fits_screen(ranking, 5)
+    except InputError:
+        return False
+    return True
+
+
+def test_the_server_takes_whatever_is_done_by_hand_once_it_is_ready(page):
+    states = [state for states in played(page, random_games(0)) for state in states]
+    assert {state["ready"] for state in states} == {True, False}
+    for state in states:
+        assert taken(state["sent"]) == state["ready"]
+
+
+def test_a_verdict_is_sent_without_the_images_that_were_placed_before(page):
+    for verdict in (["judgeAllBad"], ["skip", "unsafe"]):
+        assert last(page, *placing(3, 1), verdict)["sent"]["ranking"] is None
+
+
+def test_what_was_sent_can_be_gone_on_from(page):
+    for states in played(page, random_games(2)):
         for state in states:
-            sent = {name: state[name] for name in ("placed", "tied", "verdict", "reason")}
-            session = Session.restored(5, **sent)
-            assert [list(group) for group in session.groups] == state["groups"]
-            assert list(session.missing) == state["missing"]
-            assert session.ready == state["ready"]
+            again = state["again"]
+            names = ("verdict", "reason", *(("placed", "tied") if state["sent"]["ranking"] else ()))
+            assert {name: again[name] for name in names} == {name: state[name] for name in names}
+            assert again["past"] == []
 
 
 def test_undo_walks_back_to_the_start_one_state_at_a_time(page):

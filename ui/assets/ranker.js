@@ -330,10 +330,7 @@ const submit = async () => {
       annotator,
       key,
       item: item.item,
-      placed: session.placed,
-      tied: session.tied,
-      verdict: session.verdict,
-      reason: session.reason,
+      ...Session.judgement(session),
       client_ms: milliseconds,
     });
   } catch (error) {
@@ -349,7 +346,6 @@ const submit = async () => {
   const times = load(slot("times"), []);
   save(slot("times"), [...times, Math.min(milliseconds, 120000)].slice(-20));
   toast("Saved");
-  trigger("change");
   await next();
 };
 
@@ -373,8 +369,7 @@ const undo = async () => {
     return;
   }
   busy = false;
-  const { placed, tied, verdict, reason } = back;
-  const again = { numImages: back.num_images, placed, tied, verdict, reason, past: [] };
+  const again = Session.restored(back.num_images, back);
   save(slot("draft"), { item: back.item, key: newKey(), session: again, looked: 0 });
   toast("Taken back");
   await next();

@@ -1,6 +1,6 @@
 // One ranking in the making: every transition returns a new state that remembers the one before it.
-// States are plain objects, so that they can go to browser storage; ui/session.py checks what is
-// sent.
+// States are plain objects, so that they can go to browser storage. What is sent (`judgement`) names
+// positions on the screen; the store checks it and knows which candidate stood at each.
 const Session = (() => {
   const fresh = (numImages) => ({
     numImages, placed: [], tied: [], verdict: "ranked", reason: null, past: [],
@@ -26,6 +26,14 @@ const Session = (() => {
 
   const regrouped = (s, gs) =>
     next(s, gs.flat(), gs.flatMap((g) => g.map((_, index) => index > 0)));
+
+  const restored = (numImages, { ranking, verdict, reason }) => ({
+    ...regrouped(fresh(numImages), ranking ?? []), verdict, reason, past: [],
+  });
+
+  const judgement = (s) => ({
+    ranking: s.verdict === "ranked" ? groups(s) : null, verdict: s.verdict, reason: s.reason,
+  });
 
   const missing = (s) =>
     Array.from({ length: s.numImages }, (_, p) => p).filter((p) => !s.placed.includes(p));
@@ -78,7 +86,7 @@ const Session = (() => {
   };
 
   return {
-    fresh, groups, missing, ready, place, unplace, toggleTie, tieWith, insertBefore, moveLast,
+    fresh, restored, judgement, groups, missing, ready, place, unplace, toggleTie, tieWith, insertBefore, moveLast,
     complete, judgeAllBad, skip, clear, undo,
   };
 })();

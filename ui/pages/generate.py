@@ -13,7 +13,6 @@ from imgalign.errors import ImgalignError, InputError
 from imgalign.preferences.store import Store
 from ui.messages import PRIVATE, shown
 from ui.runs import Runs
-from ui.session import MAX_IMAGES
 from ui.shelf import Shelf
 from ui.theme import asset
 
@@ -37,6 +36,8 @@ EXAMPLES = (
 PAIRS, TOGETHER = "base against aligned", "all pictures of a prompt"
 GROUP = 4
 """Candidates per ranking when all pictures of a prompt are ranked together."""
+MAX_IMAGES = 9
+"""Candidates that the keys 1 to 9 can rank."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,26 +1,26 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from pydantic import ValidationError
 
 from imgalign.errors import InputError, StoreError
-from ui.pages import rank
+from ui.api import rank
 
 
 def answer(shown, *, key="key-0001", annotator="Ada", **changes):
-    count = len(shown.images)
-    ranked = {"placed": tuple(range(count)), "tied": (False,) * count, "verdict": "ranked"}
+    ranked = {"ranking": [[position] for position in range(len(shown.images))], "verdict": "ranked"}
     return rank.Answer(annotator=annotator, key=key, item=shown.item, **(ranked | changes))
 
 
 def tokens_of(shown):
-    return [picture.token for picture in shown.images]
+    return [image.token for image in shown.images]
 
 
-def test_a_ranking_reaches_the_store_in_candidate_numbers(store, add_items):
+def test_positions_on_the_screen_reach_the_store_in_candidate_numbers(store, add_items):
     add_items(1)
     shown = rank.next_item(store, "Ada")
     paths = [store.image_for_token(token, "Ada").stem for token in tokens_of(shown)]
-    rank.submit(store, answer(shown, placed=(2, 0, 3, 1), tied=(False, False, True, False)))
+    rank.submit(store, answer(shown, ranking=[[2], [0, 3], [1]]))
     (stored,) = store.rankings()
     named = [{stored.image_ids[candidate] for candidate in group} for group in stored.ranking]
     assert named == [{paths[2]}, {paths[0], paths[3]}, {paths[1]}]
@@ -74,14 +74,12 @@ def test_progress_counts_judged_items_and_those_that_wait(store, add_items):
 def test_undo_brings_the_item_back_as_it_was_ranked(store, add_items):
     add_items(2)
     shown = rank.next_item(store, "Ada")
-    ties = (False, False, False, True)
-    rank.submit(store, answer(shown, placed=(3, 1, 0, 2), tied=ties))
+    rank.submit(store, answer(shown, ranking=[[3], [1], [2, 0]]))
     key = rank.next_item(store, "Ada").undo
     back = rank.undo(store, rank.Undo(annotator="Ada", key=key))
     again = rank.next_item(store, "Ada")
-    assert (back.item, back.tied) == (shown.item, list(ties))
-    # Places inside a tie have no order of their own.
-    assert (back.placed[:2], set(back.placed[2:])) == ([3, 1], {0, 2})
+    assert (back.item, back.num_images) == (shown.item, 4)
+    assert back.ranking == ((3,), (1,), (0, 2))
     assert (again.item, again.images) == (shown.item, shown.images)
     assert list(store.rankings()) == []
 
@@ -92,8 +90,8 @@ def test_an_undone_item_is_judged_again_under_a_new_key(store, add_items):
     rank.submit(store, answer(shown))
     rank.undo(store, rank.Undo(annotator="Ada", key="key-0001"))
     with pytest.raises(StoreError):
-        rank.submit(store, answer(shown, placed=(3, 2, 1, 0)))
-    rank.submit(store, answer(shown, key="key-0002", placed=(3, 2, 1, 0)))
+        rank.submit(store, answer(shown, ranking=[[3], [2], [1], [0]]))
+    rank.submit(store, answer(shown, key="key-0002", ranking=[[3], [2], [1], [0]]))
     assert len(list(store.rankings())) == 1
     assert len(list(store.rankings(include_undone=True))) == 2
 
@@ -108,7 +106,7 @@ def test_an_undone_item_is_judged_again_under_a_new_key(store, add_items):
 def test_verdicts_are_stored_without_a_ranking(store, add_items, changes, verdict, reason):
     add_items(1)
     shown = rank.next_item(store, "Ada")
-    rank.submit(store, answer(shown, placed=(), tied=(), **changes))
+    rank.submit(store, answer(shown, ranking=None, **changes))
     (stored,) = store.rankings()
     assert (stored.verdict, stored.reason, stored.ranking) == (verdict, reason, None)
 
@@ -120,15 +118,36 @@ def test_somebody_else_cannot_judge_an_item_they_were_not_shown(store, add_items
     with pytest.raises(StoreError, match="not issued"):
         rank.submit(store, answer(shown, annotator="Eve"))
     with pytest.raises(StoreError):
-        rank.picture(store, shown.images[0].token, "Eve")
+        rank.image(store, shown.images[0].token, "Eve")
 
 
 def test_an_unfinished_ranking_is_refused_and_nothing_is_stored(store, add_items):
     add_items(1)
     shown = rank.next_item(store, "Ada")
-    with pytest.raises(InputError, match="without a rank"):
-        rank.submit(store, answer(shown, placed=(1,), tied=(False,)))
+    with pytest.raises(InputError, match="each position 0 to 3 exactly once"):
+        rank.submit(store, answer(shown, ranking=[[1]]))
     assert list(store.rankings()) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ranking": [[True], [0], [2], [3]]},
+        {"ranking": [0, 1, 2, 3]},
+        {"ranking": "0123"},
+        {"verdict": "liked"},
+        {"verdict": "skipped", "ranking": None, "reason": "bored"},
+        {"order": [0, 1, 2, 3]},
+        {"client_ms": -5},
+        {"key": "short"},
+    ],
+)
+def test_a_body_that_the_widget_does_not_send_is_refused(store, add_items, changes):
+    add_items(1)
+    body = answer(rank.next_item(store, "Ada")).model_dump()
+    assert rank.Answer(**body)
+    with pytest.raises(ValidationError):
+        rank.Answer(**(body | changes))
 
 
 def test_two_annotators_see_their_own_tokens_of_one_item(store, add_items):
@@ -138,12 +157,13 @@ def test_two_annotators_see_their_own_tokens_of_one_item(store, add_items):
     assert not set(tokens_of(ada)) & set(tokens_of(bob))
 
 
-@pytest.mark.parametrize("num_images", [2, 9])
-def test_two_to_nine_pictures_can_be_ranked(store, add_items, num_images):
+@pytest.mark.parametrize("num_images", [2, 9, 12])
+def test_any_number_of_images_can_be_ranked(store, add_items, num_images):
     add_items(1, num_images=num_images)
     shown = rank.next_item(store, "Ada")
     rank.submit(store, answer(shown))
     (stored,) = store.rankings()
+    assert stored.ranking == tuple((candidate,) for candidate in stored.order)
     assert len(stored.ranking) == num_images
 
 

@@ -6,8 +6,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from imgalign.errors import InputError
+from ui.api.security import LARGEST_BODY
 from ui.app import Settings, build_app
-from ui.security import LARGEST_BODY
 
 HERE = "http://127.0.0.1:7860"
 

@@ -1,0 +1,45 @@
+"""What routes answer with: images as PNG files, errors of the project as one line of JSON.
+
+`{"error": ...}` comes with 409 for a conflict in the store, 413 and 422 for what should not have
+been sent, 507 for a full disk, 503 for anything else that may pass.
+"""
+
+import fastapi
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+
+from imgalign.errors import ImgalignError, InputError, StorageFullError, StoreError
+
+STATUS: dict[type[ImgalignError], int] = {
+    StorageFullError: 507,
+    InputError: 422,
+    StoreError: 409,
+}
+DAY = "private, max-age=86400, immutable"
+"""Cache-Control of an image that never changes, but is one person's only."""
+
+
+def png_response(content: bytes, *, cache: str = DAY) -> Response:
+    """A PNG file that a browser takes for nothing else and tells nobody about."""
+    headers = {
+        "Cache-Control": cache,
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+    }
+    return Response(content, media_type="image/png", headers=headers)
+
+
+def add_error_handlers(app: fastapi.FastAPI) -> None:
+    """Turn the project's errors into one line each."""
+
+    @app.exception_handler(ImgalignError)
+    async def known(_: fastapi.Request, error: Exception) -> JSONResponse:
+        status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 503)
+        return JSONResponse({"error": str(error)}, status_code=status)
+
+    @app.exception_handler(RequestValidationError)
+    async def malformed(_: fastapi.Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][1:])
+        return JSONResponse({"error": f"{where}: {first['msg']}"}, status_code=422)

@@ -1,0 +1,33 @@
+"""Routes of the Train and Generate pages: images, and whether the server is still the same one.
+
+No file is opened by a path that was sent.
+"""
+
+import fastapi
+from fastapi.responses import Response
+
+from ui.api.responses import png_response
+from ui.runs import Runs
+from ui.shelf import Shelf
+
+
+def router(runs: Runs, shelf: Shelf, *, server: str) -> fastapi.APIRouter:
+    """What the scripts of both pages call.
+
+    `server` names this process: a page that another one made must be loaded again.
+    """
+    routes = fastapi.APIRouter(prefix="/api")
+
+    @routes.get("/alive")
+    def alive() -> dict[str, str]:
+        return {"server": server}
+
+    @routes.get("/runs/{name}/samples/{file}")
+    def sample(name: str, file: str) -> Response:
+        return png_response(runs.sample(name, file).read_bytes(), cache="no-cache")
+
+    @routes.get("/pictures/{picture_id}")
+    def picture(picture_id: str) -> Response:
+        return png_response(shelf.get(picture_id).png)
+
+    return routes
