@@ -253,7 +253,7 @@ def _descend(
     best = [parameter.detach().clone() for parameter in trained]
     waited = 0
     started = time.monotonic()
-    with ProgressLine(epochs) if live else nullcontext() as progress:
+    with ProgressLine(epochs, unit="epoch") if live else nullcontext() as progress:
         for epoch in range(1, epochs + 1):
             train_loss = _epoch(attempt, features, plan, optimizer, generator)
             loss = _validation_loss(attempt, features, plan)

@@ -183,7 +183,7 @@ class Runs:
         return self.folder / name
 
     def metrics(self, name: str, keys: Sequence[str]) -> dict[str, list[tuple[int, float]]]:
-        """(step, value) of each key where it was measured; InputError for a damaged file."""
+        """(iteration, value) of each key where it was measured; InputError for a damaged file."""
         path = self.path(name) / "metrics.jsonl"
         try:
             records = read_metrics(path)

@@ -1,6 +1,6 @@
-"""The parts of the report that show pictures: before and after, over training, what got worse.
+"""The parts of the report that show images: before and after, over training, what got worse.
 
-Shapes: gains are aligned less base, in units of gold.
+Shapes: gains are aligned less base, in units of the oracle reward.
 """
 
 import logging
@@ -17,8 +17,9 @@ from imgalign.evaluate.pictures import opened
 from imgalign.report import page
 from imgalign.report.record import RunRecord
 from imgalign.report.sheets import SHEET
-from imgalign.report.text import command_of, sentence, signed, steps_shown
+from imgalign.report.text import command_of, frames_shown, marked, sentence, signed, typeset
 from imgalign.runs.folder import run_prompts
+from imgalign.runs.metric_table import METRICS
 from imgalign.train.watch import GAP as GRID_GAP
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ def hero(run: RunRecord) -> str:
     if not run.base or not run.aligned:
         return page.missing(
             "Before and after",
-            "The pictures were not kept; make them:",
+            "The images were not kept; make them:",
             command_of("evaluate", run),
         )
     chosen = evenly(found, NUM_HERO)
@@ -60,7 +61,7 @@ def hero(run: RunRecord) -> str:
 
 
 def on_sheet(found: Evaluation) -> list[int]:
-    """The pairs that the picture to share shows."""
+    """The pairs that the image to share shows."""
     return evenly(found, NUM_ON_SHEET)
 
 
@@ -72,33 +73,31 @@ def evenly(found: Evaluation, count: int) -> list[int]:
 
 
 def evolution(run: RunRecord) -> str:
-    """How the pictures of some prompts changed, a row per prompt and a column per step."""
-    frames = [
-        (step, images) for step, path in steps_shown(run.grids) if (images := cells(run, path))
-    ]
+    """How the images of some prompts changed, a row per prompt and a column per grid."""
+    frames = [(at, images) for at, path in frames_shown(run.grids) if (images := cells(run, path))]
     if not frames:
         return page.missing(
-            "Pictures over training", "No sample grid has been drawn yet:", command_of("train", run)
+            "Images over training", "No sample grid has been drawn yet:", command_of("train", run)
         )
-    names = ["base" if step == 0 else f"step {step}" for step, _ in frames]
+    names = ["base" if at == 0 else f"iteration {at}" for at, _ in frames]
     head = "".join(f"<th>{name}</th>" for name in names)
     rows = []
     for row, prompt in enumerate(sample_prompts(run)[:NUM_ROWS]):
         row_cells = "".join(
-            f"<td>{page.picture(images[row], f'{name}: {prompt}', largest=128)}</td>"
+            f"<td>{page.inline(images[row], f'{name}: {prompt}', largest=128)}</td>"
             for name, (_, images) in zip(names, frames, strict=True)
             if row < len(images)
         )
         rows.append(f"<tr><th>{escape(prompt)}</th>{row_cells}</tr>\n")
     return page.section(
-        "Pictures over training",
+        "Images over training",
         f'<div class="film"><table>\n<tr><th></th>{head}</tr>\n{"".join(rows)}</table></div>\n',
-        lead="The same prompts and seeds at every step, from the grids in <code>samples/</code>.",
+        lead="The same prompts and seeds each time, from the grids in <code>samples/</code>.",
     )
 
 
 def cells(run: RunRecord, path: Path) -> list[Image.Image]:
-    """The first picture of each row of a sample grid; none, and a warning, if it is damaged."""
+    """The first image of each row of a sample grid; none, and a warning, if it is damaged."""
     try:
         grid = opened(path)
     except InputError as error:
@@ -106,7 +105,7 @@ def cells(run: RunRecord, path: Path) -> list[Image.Image]:
         return []
     columns = run.settings.samples.images_per_prompt
     side = max(1, (grid.width - GRID_GAP) // columns)
-    # Pictures need not be square, so the height of a row follows from how many there are.
+    # Images need not be square, so the height of a row follows from how many there are.
     num_rows = min(run.settings.samples.num_prompts, max(1, round(grid.height / side)))
     height = (grid.height - GRID_GAP) // num_rows
     if min(side, height) <= GRID_GAP:
@@ -140,7 +139,7 @@ def worse(run: RunRecord) -> str:
     lost = sorted(
         (gain, i)
         for i, pair in enumerate(found.pairs)
-        if (gain := gold_gain(pair)) is not None and gain < 0
+        if (gain := oracle_gain(pair)) is not None and gain < 0
     )[:NUM_IN_GALLERY]
     if lost and run.base and run.aligned:
         parts.append(f"<h3>Where the base won by most</h3>\n{pair_gallery(run, found, lost)}")
@@ -155,18 +154,18 @@ def better(run: RunRecord) -> str:
     won = sorted(
         (-gain, i)
         for i, pair in enumerate(found.pairs)
-        if (gain := gold_gain(pair)) is not None and gain > 0
+        if (gain := oracle_gain(pair)) is not None and gain > 0
     )[:NUM_IN_GALLERY]
     if not won:
         return ""
     return page.section(
         "Where the aligned model won by most",
         pair_gallery(run, found, [(-gain, i) for gain, i in won]),
-        lead="These, unlike the ones at the top, are picked: the largest gains in gold.",
+        lead="These, unlike the ones at the top, are picked: the largest gains in oracle reward.",
     )
 
 
-def gold_gain(pair: Pair) -> float | None:
+def oracle_gain(pair: Pair) -> float | None:
     """Aligned minus base."""
     return None if pair.gold is None else pair.gold[1] - pair.gold[0]
 
@@ -178,7 +177,7 @@ def pair_gallery(run: RunRecord, found: Evaluation, chosen: Sequence[tuple[float
             run.base[i],
             run.aligned[i],
             found.pairs[i].prompt,
-            note=f"gold {signed(gain)}, seed {found.pairs[i].seed}",
+            note=f"oracle reward {signed(gain)}, seed {found.pairs[i].seed}",
         )
         for gain, i in chosen
     )
@@ -211,7 +210,7 @@ def losses(run: RunRecord, found: Evaluation) -> list[str]:
         fall = -each.difference.value / each.before.value
         entries.append(
             f"<b>Images of one prompt are {percent(fall)} more alike</b> "
-            f"({escape(moved(each))}, {escape(found.diversity.space)}){sure}."
+            f"({escape(typeset(moved(each)))}, {escape(found.diversity.space)}){sure}."
         )
     for part in own.by_slice:
         if part.win_rate and part.win_rate.rate.value < 0.5:
@@ -220,19 +219,20 @@ def losses(run: RunRecord, found: Evaluation) -> list[str]:
                 f"{percent(part.win_rate.rate.value)} of {part.num_pairs} pairs."
             )
     if own.gold and own.gold.difference.value < 0:
-        entries.append(f"<b>Gold fell</b>: {escape(moved(own.gold))}.")
+        entries.append(f"<b>The oracle reward fell</b>: {escape(typeset(moved(own.gold)))}.")
     if own.overoptimisation and (own.overoptimisation.gap.low or 0.0) > 0:
         gap = own.overoptimisation.gap
         entries.append(
-            f"<b>The reward rose {gap.value:.2f} standard deviations more than gold did</b>: "
-            "it is being gamed. A smaller KL budget or more rankings help."
+            f"<b>The reward rose {gap.value:.2f} standard deviations more than the oracle "
+            "reward</b>: it is being gamed. A smaller KL budget or more rankings help."
         )
     drift = found.drift
     if drift and drift.budget_nats is not None and drift.nats > drift.budget_nats:
         entries.append(
             f"<b>The KL of {drift.nats:.1f} nats is over its budget</b> of {drift.budget_nats:g}."
         )
-    quarantined = int(sum(value for _, value in run.series("quarantined")))
-    if quarantined:
-        entries.append(f"{quarantined} training images had no finite reward and taught nothing.")
+    dropped = int(sum(value for _, value in run.series("quarantined")))
+    if dropped:
+        metric = METRICS["quarantined"]
+        entries.append(f"<b>{metric.title}</b> in training: {dropped}. {marked(metric.caption)}")
     return entries

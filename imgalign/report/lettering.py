@@ -1,4 +1,4 @@
-"""Letters for pictures with captions, in whatever script the prompts are.
+"""Letters for images with captions, in whatever script the prompts are.
 
 Latin, Greek, Cyrillic and much more are DejaVu's, from matplotlib's own files. Other characters are
 written in the first font of this machine that has them; none is shipped. Where no font has them

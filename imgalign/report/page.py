@@ -1,4 +1,4 @@
-"""The report's HTML: one file, styles and pictures inside it, no script, no request.
+"""The report's HTML: one file, styles and images inside it, no script, no request.
 
 Every text from outside goes through `html.escape`, here or in sections.py.
 """
@@ -14,7 +14,7 @@ from imgalign.report.sheets import data_uri
 GENERATOR = '<meta name="generator" content="imgalign">'
 """What a report is known by: only another report may replace it."""
 MAGNIFIED = 160
-"""Small pictures are shown by the largest whole factor that keeps them below this many pixels."""
+"""Small images are shown by the largest whole factor that keeps them below this many pixels."""
 
 
 def page(title: str, body: Iterable[str]) -> str:
@@ -55,8 +55,8 @@ def plot(drawing: str, caption: str) -> str:
     return f'<figure class="plot">{drawing}<figcaption>{caption}</figcaption></figure>\n'
 
 
-def picture(image: Image.Image, alt: str, *, largest: int = MAGNIFIED) -> str:
-    """An image in the page."""
+def inline(image: Image.Image, alt: str, *, largest: int = MAGNIFIED) -> str:
+    """An image as part of the page."""
     factor = largest // image.width
     shown = image.width * factor if factor else largest
     kind = "crisp" if factor else "smooth"
@@ -73,7 +73,7 @@ def pair_card(
     largest = 192 if upright else 128
     sides = "".join(
         f'<span class="side {name}"><em>{name}</em>'
-        f"{picture(image, f'{name}: {prompt}', largest=largest)}</span>"
+        f"{inline(image, f'{name}: {prompt}', largest=largest)}</span>"
         for name, image in (("base", base), ("aligned", aligned))
     )
     below = f"<small>{escape(note)}</small>" if note else ""
@@ -85,7 +85,7 @@ def pair_card(
 
 
 def gallery(cards: Iterable[str]) -> str:
-    """Cards in rows."""
+    """A grid of cards."""
     return f'<div class="gallery">\n{"".join(cards)}</div>\n'
 
 

@@ -18,6 +18,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from imgalign.evaluate.comparison import Overoptimisation, Pair, SliceResult, WinRate
 from imgalign.preferences.accuracy import Calibration
 from imgalign.preferences.fit_report import Evaluation
+from imgalign.runs.metric_table import Chart
 from imgalign.statistics import Estimate
 
 INK, MUTED, LINE, ALIGNED, BASE, HELD_OUT, LIMIT = (f"#00000{digit}" for digit in range(1, 8))
@@ -81,69 +82,72 @@ def svg(figure: Figure, label: str) -> str:
 
 
 def curve(
+    chart: Chart,
     points: Points,
     *,
-    label: str,
-    band: Sequence[float] | None = None,
     beside: Points = (),
-    beside_label: str = "",
+    spread: Sequence[float] | None = None,
     limit: float | None = None,
     limit_label: str = "",
-    from_zero: bool = False,
 ) -> str:
-    """A number over the steps of a run.
+    """A metric over the iterations of a run, and the one that is drawn beside it.
 
-    `band` is a half-width around each point, `beside` a second series, `limit` a line not to cross.
+    `spread` is half the width of a band around each point, `limit` a line not to cross.
     """
     with style():
         figure = Figure(figsize=SMALL, layout="constrained")
         axes = figure.subplots()
-        steps, values = [step for step, _ in points], [value for _, value in points]
-        if band is not None:
-            low = [value - half for value, half in zip(values, band, strict=True)]
-            high = [value + half for value, half in zip(values, band, strict=True)]
-            axes.fill_between(steps, low, high, color=ALIGNED, alpha=0.13, linewidth=0)
-        axes.plot(steps, values, color=ALIGNED, marker="o" if len(steps) < 2 else "")
+        iterations, values = [at for at, _ in points], [value for _, value in points]
+        if spread is not None:
+            low = [value - half for value, half in zip(values, spread, strict=True)]
+            high = [value + half for value, half in zip(values, spread, strict=True)]
+            axes.fill_between(iterations, low, high, color=ALIGNED, alpha=0.13, linewidth=0)
+        first, *others = chart.metrics
+        marker = "o" if len(points) < 2 else ""
+        axes.plot(iterations, values, color=ALIGNED, marker=marker, label=first.title)
         if beside:
             at, beside_values = zip(*beside, strict=True)
-            axes.plot(at, beside_values, color=HELD_OUT, marker="o", markersize=4)
-            both = ((points, ALIGNED, label), (beside, HELD_OUT, beside_label))
-            name_ends(axes, [each for each in both if each[0]])
+            name = others[0].title
+            axes.plot(at, beside_values, color=HELD_OUT, marker="o", markersize=4, label=name)
+            name_lines(axes)
         if limit is not None:
-            axes.axhline(limit, color=LIMIT, linewidth=1.2, linestyle=(0, (4, 3)))
-            axes.annotate(
-                limit_label,
-                (0, limit),
-                xycoords=("axes fraction", "data"),
-                xytext=(4, 4),
-                textcoords="offset points",
-                color=LIMIT,
-            )
-            axes.set_ylim(top=max(axes.get_ylim()[1], limit * 1.15))
-        if from_zero:
+            limit_line(axes, limit, limit_label)
+        if chart.from_zero:
             axes.set_ylim(bottom=0)
-        axes.set_xlabel("step")
+        axes.set_xlabel("iteration")
+        axes.set_ylabel(first.unit)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
         ruled(axes)
-        return svg(figure, f"{label} over {len(points)} steps")
+        return svg(figure, f"{first.title} over {len(points)} iterations")
 
 
-def name_ends(axes: Axes, series: Sequence[tuple[Points, str, str]]) -> None:
-    """Name lines at their last points, the upper one above and the lower one below."""
-    ordered = sorted(series, key=lambda each: each[0][-1][1])
-    for place, (points, colour, name) in enumerate(ordered):
-        upper = place == len(ordered) - 1
-        axes.annotate(
-            name,
-            points[-1],
-            xytext=(0, 7 if upper else -7),
-            textcoords="offset points",
-            ha="right",
-            va="bottom" if upper else "top",
-            color=colour,
-        )
-    axes.margins(y=0.22)
+def limit_line(axes: Axes, limit: float, label: str) -> None:
+    """A dashed line that is in sight however low the curve is."""
+    axes.axhline(limit, color=LIMIT, linewidth=1.2, linestyle=(0, (4, 3)))
+    axes.annotate(
+        label,
+        (0, limit),
+        xycoords=("axes fraction", "data"),
+        xytext=(4, 4),
+        textcoords="offset points",
+        color=LIMIT,
+    )
+    axes.set_ylim(top=max(axes.get_ylim()[1], limit * 1.15))
+
+
+def name_lines(axes: Axes) -> None:
+    """The names of the curves above them, each in its colour."""
+    axes.legend(
+        loc="lower right",
+        bbox_to_anchor=(1, 1),
+        ncols=2,
+        frameon=False,
+        handlelength=1.2,
+        borderpad=0,
+        borderaxespad=0.2,
+        labelcolor="linecolor",
+    )
 
 
 def ruled(axes: Axes, *, axis: Literal["both", "x", "y"] = "y") -> None:
@@ -154,7 +158,7 @@ def ruled(axes: Axes, *, axis: Literal["both", "x", "y"] = "y") -> None:
 
 
 def gains(pairs: Sequence[Pair]) -> str:
-    """What each pair gained: by the reward to the right, by gold upwards."""
+    """What each pair gained: in reward to the right, in oracle reward upwards."""
     points = [
         (pair.proxy[1] - pair.proxy[0], pair.gold[1] - pair.gold[0])
         for pair in pairs
@@ -180,14 +184,14 @@ def gains(pairs: Sequence[Pair]) -> str:
         ):
             axes.text(x, y, text, ha=ha, va=va, color=colour, transform=axes.transAxes)
         axes.set_xlabel("gain in reward, aligned minus base")
-        axes.set_ylabel("gain in gold")
+        axes.set_ylabel("gain in oracle reward")
         ruled(axes, axis="both")
-        return svg(figure, f"gain in reward and in gold of {len(points)} pairs")
+        return svg(figure, f"gain in reward and in oracle reward of {len(points)} pairs")
 
 
 def standard_gains(found: Overoptimisation) -> str:
-    """Reward gain and gold gain in standard deviations of the base, with intervals."""
-    rows = [("reward", found.proxy_gain, HELD_OUT), ("gold", found.gold_gain, ALIGNED)]
+    """Gains in reward and oracle reward in standard deviations of the base, with intervals."""
+    rows = [("reward", found.proxy_gain, HELD_OUT), ("oracle reward", found.gold_gain, ALIGNED)]
     rows.append(("gap", found.gap, LIMIT if (found.gap.low or 0) > 0 else MUTED))
     with style():
         figure = Figure(figsize=(4.4, 1.9), layout="constrained")
@@ -195,7 +199,7 @@ def standard_gains(found: Overoptimisation) -> str:
         forest(axes, rows, digits="{:+.2f}", scale=1)
         axes.axvline(0, color=MUTED, linewidth=0.8)
         axes.set_xlabel("gain, in standard deviations over the base's images")
-        return svg(figure, "gain in reward, gain in gold, and the gap between them")
+        return svg(figure, "gain in reward, gain in oracle reward, and the gap between them")
 
 
 def win_rates(overall: WinRate, slices: Sequence[SliceResult]) -> str:
@@ -280,7 +284,7 @@ def forest(
 
 
 def accuracies(test: Evaluation) -> str:
-    """Accuracy of a reward between chance and the annotators' ceiling."""
+    """Accuracy of a reward between chance and what can be reached."""
     own, zero_shot = test.accuracy, test.baseline
     rows = [("chance", Estimate(value=test.chance), MUTED)]
     if zero_shot:
@@ -289,7 +293,7 @@ def accuracies(test: Evaluation) -> str:
     if test.ceiling:
         rows.append(("annotators", Estimate(value=test.ceiling.value), INK))
     if test.truth:
-        rows.append(("the truth", Estimate(value=test.truth.value), INK))
+        rows.append(("Bayes-optimal", Estimate(value=test.truth.value), INK))
     with style():
         figure = Figure(figsize=(4.4, 0.75 + 0.42 * len(rows)), layout="constrained")
         axes = figure.subplots()
@@ -322,7 +326,7 @@ def reliability(found: Calibration) -> str:
         axes.set_ylim(min(40, *accuracy), 104)
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(PercentFormatter(100, decimals=0, symbol=" %"))
-        axes.set_xlabel("how sure the reward is")
-        axes.set_ylabel("how often it is right")
+        axes.set_xlabel("confidence of the reward")
+        axes.set_ylabel("share that is right")
         ruled(axes, axis="both")
         return svg(figure, "calibration of the reward model")

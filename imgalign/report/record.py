@@ -20,8 +20,8 @@ from imgalign.train.config import TrainConfig
 GRID = re.compile(r"step-(\d{6,12})\.png")
 LARGEST = 1e300
 """No number of a run is near it; plots of larger ones overflow."""
-LAST_STEP = 2**53
-"""Steps above it are damage: plots cannot tell them apart."""
+LAST_ITERATION = 2**53
+"""Iterations above it are damage: plots cannot tell them apart."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,36 +34,38 @@ class RunRecord:
     metrics: Sequence[dict[str, Value]]
     status: RunStatus | None
     grids: Sequence[tuple[int, Path]]
-    """Step and file of each sample grid, oldest first."""
+    """Iteration and file of each sample grid, oldest first."""
     reward: FitReport | None
     reward_folder: Path | None
     evaluation: Evaluation | None
     base: Sequence[Image.Image] = field(default=())
-    """Pictures of the evaluation, in the order of its pairs; empty where they were not kept."""
+    """Images of the evaluation, in the order of its pairs; empty where they were not kept."""
     aligned: Sequence[Image.Image] = field(default=())
 
     @property
-    def steps(self) -> int:
-        """The last step that was made."""
+    def iterations(self) -> int:
+        """How many are done."""
         return max((int(record["step"] or 0) for record in self.metrics), default=0)
 
     @property
     def num_images(self) -> int:
         """Made for training so far."""
-        return self.steps * self.settings.images_per_iteration
+        return self.iterations * self.settings.images_per_iteration
 
     @property
     def seconds(self) -> float:
-        """Of all rounds together."""
+        """Of all iterations together."""
         return sum(value for _, value in self.series("seconds"))
 
     def series(self, key: str) -> list[tuple[int, float]]:
-        """(step, value) of a metric, where it is a finite number."""
+        """(iteration, value) of a metric, where it is a finite number."""
         values = [(int(record["step"] or 0), record.get(key)) for record in self.metrics]
         return [
-            (step, float(value))
-            for step, value in values
-            if isinstance(value, int | float) and abs(value) < LARGEST and step < LAST_STEP
+            (iteration, float(value))
+            for iteration, value in values
+            if isinstance(value, int | float)
+            and abs(value) < LARGEST
+            and iteration < LAST_ITERATION
         ]
 
 
@@ -87,7 +89,7 @@ def read_run(
     if reward is not None and not (reward / REPORT_FILE).is_file():
         raise InputError(f"{reward}: no {REPORT_FILE} here; give the folder of a reward model")
     count, columns = (len(found.pairs), found.images_per_prompt) if found else (0, 1)
-    pictures = place / found.pictures if found else place
+    images = place / found.pictures if found else place
     return RunRecord(
         folder=folder,
         settings=settings,
@@ -98,8 +100,8 @@ def read_run(
         reward=None if rewarded is None else read_fit_report(rewarded),
         reward_folder=rewarded,
         evaluation=found,
-        base=load_pictures(pictures, "base", count=count, columns=columns),
-        aligned=load_pictures(pictures, "aligned", count=count, columns=columns),
+        base=load_pictures(images, "base", count=count, columns=columns),
+        aligned=load_pictures(images, "aligned", count=count, columns=columns),
     )
 
 

@@ -7,8 +7,17 @@ from imgalign.evaluate.comparison import Change, interval, percent
 from imgalign.evaluate.evaluation import Evaluation, bounds
 from imgalign.report import page, plots
 from imgalign.report.record import RunRecord
-from imgalign.report.text import command_of, duration, number, sentence, signed
+from imgalign.report.text import (
+    command_of,
+    duration,
+    marked,
+    number,
+    sentence,
+    signed,
+    typeset,
+)
 from imgalign.runs.folder import CONFIG
+from imgalign.runs.metric_table import CHARTS, METRICS, Chart
 
 
 def headline(run: RunRecord) -> str:
@@ -16,7 +25,7 @@ def headline(run: RunRecord) -> str:
     model = escape(run.settings.model)
     chip = ""
     if run.status is not None:
-        state, at = run.status.state, f"step {run.status.step} of {run.status.total}"
+        state, at = run.status.state, f"iteration {run.status.step} of {run.status.total}"
         left = run.status.eta_seconds
         more = f", about {duration(left)} left" if state == "running" and left else ""
         chip = f'<span class="chip {state}">{state}: {at}{more}</span>'
@@ -73,12 +82,12 @@ def at_a_glance(run: RunRecord, found: Evaluation) -> list[tuple[str, str, str]]
     if own.faithful:
         before, after = percent(own.faithful.before.value), percent(own.faithful.after.value)
         gain = own.faithful.difference
-        note = f"{signed(100 * gain.value, 0)} points{bounds(gain, scale=100, digits=0)}"
+        note = f"{signed(100 * gain.value, 0)} points{typeset(bounds(gain, scale=100, digits=0))}"
         entries.append(("True to the prompt", f"{before} → {after}", note))
-    for name, each in (("Gold", own.gold), ("Reward", own.proxy)):
+    for name, each in (("Oracle reward", own.gold), ("Reward", own.proxy)):
         if each:
             gain = each.difference
-            entries.append((name, between(each), f"{signed(gain.value)}{bounds(gain)}"))
+            entries.append((name, between(each), f"{signed(gain.value)}{typeset(bounds(gain))}"))
     if found.diversity:
         each = found.diversity.change
         share = each.difference.value / each.before.value if each.before.value else 0.0
@@ -87,7 +96,9 @@ def at_a_glance(run: RunRecord, found: Evaluation) -> list[tuple[str, str, str]]
     if found.drift:
         budget = found.drift.budget_nats
         allowed = f"of {budget:g} allowed, " if budget else ""
-        entries.append(("KL to the base", f"{found.drift.nats:.1f} nats", f"{allowed}per image"))
+        metric = METRICS["kl"]
+        nats = f"{found.drift.nats:.1f} {metric.unit}"
+        entries.append((metric.title, nats, f"{allowed}per image"))
     return entries
 
 
@@ -109,9 +120,9 @@ def pipeline(run: RunRecord) -> str:
         ceiling = f", ceiling {percent(own.ceiling.value)}" if own.ceiling else ""
         note = f"of {own.accuracy.num_pairs} held-out pairs right{ceiling}"
         done.append(("Reward", percent(own.accuracy.micro), note))
-    if run.steps:
-        note = f"rounds of PPO on {run.num_images} images, {duration(run.seconds)}"
-        done.append(("Alignment", f"{run.steps}", note))
+    if run.iterations:
+        note = f"iterations in {duration(run.seconds)} on {run.num_images} images"
+        done.append(("Alignment", f"{run.iterations}", note))
     if run.evaluation:
         seconds = duration(run.evaluation.origin.seconds)
         note = f"pairs of images judged blind, {seconds}"
@@ -127,69 +138,49 @@ def pipeline(run: RunRecord) -> str:
 
 
 def training(run: RunRecord) -> str:
-    """Curves over the steps of the run."""
-    reward = run.series("reward_mean")
-    if not reward:
-        return page.missing("Training", "No step has been made yet:", command_of("train", run))
-    spread = dict(run.series("reward_std"))
-    budget = run.settings.kl_budget_nats
-    figures = [
-        (
-            plots.curve(
-                reward,
-                label="training",
-                band=[spread.get(step, 0.0) for step, _ in reward],
-                beside=run.series("held_out_reward"),
-                beside_label="held out",
-            ),
-            "<b>Reward.</b> Mean over a round's images, and their spread. Held out: prompts and "
-            "seeds that nothing is learned from. It should rise with the other line.",
-        )
-    ]
-    if kl := run.series("kl"):
-        figures.append(
-            (
-                plots.curve(
-                    kl,
-                    label="KL",
-                    limit=budget,
-                    limit_label=f"budget {budget:g}" if budget else "",
-                    from_zero=True,
-                ),
-                "<b>Distance from the base.</b> KL per image in nats: what the reward was paid "
-                "with.",
-            )
-        )
-    if clipped := [(step, 100 * value) for step, value in run.series("clip_fraction")]:
-        figures.append(
-            (
-                plots.curve(
-                    clipped, label="clipped, %", limit=30.0, limit_label="too fast", from_zero=True
-                ),
-                "<b>Clip fraction.</b> Percent of denoising steps in which one update moved "
-                "further than PPO allows.",
-            )
-        )
-    if update := run.series("approx_kl"):
-        figures.append(
-            (
-                plots.curve(update, label="KL of one round", from_zero=True),
-                "<b>Size of a round.</b> KL between the policy before and after it, in nats per "
-                "image.",
-            )
-        )
-    lead = (
-        f"{run.steps} rounds on {run.num_images} images in {duration(run.seconds)}."
-        if run.seconds
-        else f"{run.steps} rounds."
-    )
+    """Curves over the iterations of the run."""
+    figures = [curve(run, chart) for chart in CHARTS if run.series(chart.key)]
+    if not figures:
+        return page.missing("Training", "No iteration is done yet:", command_of("train", run))
+    lead = f"{run.iterations} iterations."
+    if run.seconds:
+        images, time = run.num_images, duration(run.seconds)
+        lead = f"{run.iterations} iterations on {images} images in {time}."
     said = run.status.message if run.status and run.status.message else ""
     return page.section(
         "Training", page.plots(*figures), lead=escape(f"{lead} {sentence(said)}".strip())
     )
 
 
-def gold_and_reward(run: RunRecord) -> str:
+def curve(run: RunRecord, chart: Chart) -> tuple[str, str]:
+    """A chart of the run and its caption, in the words of the table of metrics."""
+    points = run.series(chart.key)
+    beside = run.series(chart.beside) if chart.beside else []
+    deviations = dict(run.series(chart.spread)) if chart.spread else {}
+    budget = run.settings.kl_budget_nats if chart.key == "kl" else None
+    first, *others = chart.metrics
+    limit = first.limit if budget is None else budget
+    label = "" if limit is None else f"{'limit' if budget is None else 'budget'} {limit:g}"
+    drawing = plots.curve(
+        chart,
+        points,
+        beside=beside,
+        spread=[deviations.get(at, 0.0) for at, _ in points] if chart.spread else None,
+        limit=limit,
+        limit_label=label,
+    )
+    caption = f"<b>{escape(first.title)}.</b> {marked(first.caption)}"
+    if chart.spread:
+        caption += f" Band: {marked(METRICS[chart.spread].caption)}"
+    if beside:
+        caption += "".join(
+            f' <span class="held-out">{escape(each.title)}.</span> {marked(each.caption)}'
+            for each in others
+        )
+    return drawing, caption
+
+
+def oracle_and_reward(run: RunRecord) -> str:
     """Whether what was maximised is what was wanted."""
     found = run.evaluation
     if found is None:
@@ -197,31 +188,31 @@ def gold_and_reward(run: RunRecord) -> str:
     own = found.summary.overoptimisation
     if own is None:
         return page.missing(
-            "Gold and reward",
-            "Needs a gold measure and the reward that was maximised:",
+            "Oracle and reward",
+            "Needs an oracle reward and the reward that was maximised:",
             f"{command_of('evaluate', run)} --reward FOLDER --group GROUP",
         )
     agreement = ""
     if own.agreement_before is not None and own.agreement_after is not None:
         agreement = (
-            f" Across images, reward and gold correlate {own.agreement_before:.2f} on the base's "
+            f" Across images, the two correlate {own.agreement_before:.2f} on the base's "
             f"and {own.agreement_after:.2f} on the aligned ones."
         )
     low = own.gap.low or 0.0
     worth = (
-        "The reward rose more than gold did: part of the gain is the reward being gamed."
+        "The reward rose more than the oracle reward: part of the gain is the reward being gamed."
         if low > 0
-        else "Gold rose about as much as the reward, or more."
+        else "The oracle reward rose about as much, or more."
         if own.gold_gain.value > 0
-        else "Gold did not rise."
+        else "The oracle reward did not rise."
     )
     return page.section(
-        "Gold and reward",
+        "Oracle and reward",
         page.plots(
             (
                 plots.gains(found.pairs),
-                "<b>Every pair.</b> To the right the reward prefers the aligned image, upwards "
-                f"gold does. The reward was fooled in {percent(own.fooled.value)} of the pairs.",
+                "<b>Every pair.</b> To the right the reward prefers the aligned image, upwards the "
+                f"oracle does. The reward was fooled in {percent(own.fooled.value)} of the pairs.",
             ),
             (
                 plots.standard_gains(own),
@@ -229,7 +220,8 @@ def gold_and_reward(run: RunRecord) -> str:
                 f"the two can be compared.{agreement}",
             ),
         ),
-        lead=f"The reward stands for what people want, and is not the same. {worth}",
+        lead="The reward model estimates what people want; the oracle reward is what they want. "
+        f"{worth}",
     )
 
 
@@ -274,25 +266,26 @@ def reward_model(run: RunRecord) -> str:
             plots.accuracies(test),
             f"<b>Held-out accuracy</b> over {test.accuracy.num_prompts} prompts."
             + (f" Annotators: {escape(test.ceiling.meaning)}." if test.ceiling else "")
-            + (f" The truth: {escape(test.truth.meaning)}." if test.truth else ""),
+            + (f" Bayes-optimal: {escape(test.truth.meaning)}." if test.truth else ""),
         )
     ]
     if test.calibration:
         figures.append(
             (
                 plots.reliability(test.calibration),
-                "<b>Calibration.</b> On the dashed line, 80 % sure is right 80 % of the time. Mean "
-                f"distance {100 * test.calibration.ece:.1f} points; larger dots are more pairs.",
+                "<b>Calibration.</b> On the dashed line, a confidence of 80 % is right 80 % of the "
+                f"time. Mean distance {100 * test.calibration.ece:.1f} points; larger dots are "
+                "more pairs.",
             )
         )
     reached = ""
     if test.ceiling and test.share_of_ceiling is not None:
         reached = (
-            f", which is {percent(test.share_of_ceiling)} of what annotators reach who foretell "
-            "each other"
+            f", which is {percent(test.share_of_ceiling)} of the accuracy at which annotators "
+            "predict each other"
         )
         if test.share_of_truth is not None:
-            reached += f", and {percent(test.share_of_truth)} of what knowing their taste reaches"
+            reached += f", and {percent(test.share_of_truth)} of the Bayes-optimal accuracy"
     return page.section(
         "Reward model",
         page.plots(*figures),
@@ -308,7 +301,8 @@ def origin(run: RunRecord) -> str:
     if run.seconds:
         rows.append(("Training", f"{duration(run.seconds)}, {run.num_images} images"))
     if peak := run.series("peak_memory_gb"):
-        rows.append(("Most memory held", f"{max(value for _, value in peak):.1f} GB"))
+        metric = METRICS["peak_memory_gb"]
+        rows.append((metric.title, f"{max(value for _, value in peak):.1f} {metric.unit}"))
     if run.reward:
         rows.append(("Reward fit", duration(run.reward.seconds)))
     found = run.evaluation

@@ -1,6 +1,6 @@
-"""Pictures for people: before and after on one sheet, and images as they go into a page.
+"""Images for people: before and after on one sheet, and images as they go into a page.
 
-Small pictures are magnified by whole factors without smoothing, so that what the model made is
+Small images are magnified by whole factors without smoothing, so that what the model made is
 what one sees.
 """
 
@@ -23,13 +23,13 @@ SHEET = "before_after.png"
 """Beside the evaluation that it shows."""
 
 CELL = 256
-"""Pictures are shown about this large."""
+"""Images are shown about this large."""
 GAP, MARGIN, GUTTER = 20, 56, 118
 COLUMNS = 4
 NUM_LINES = 4
 """Of a caption."""
 LARGEST_INLINE = 320
-"""Larger pictures are made smaller before they go into a page."""
+"""Larger images are made smaller before they go into a page."""
 
 
 def before_after(
@@ -41,14 +41,14 @@ def before_after(
     subtitle: str = "the same prompts and seeds, base above and aligned below",
     columns: int = COLUMNS,
 ) -> Image.Image:
-    """One sheet to share: pairs of pictures, the base's above the aligned one's, with prompts.
+    """One sheet to share: pairs of images, the base's above the aligned one's, with prompts.
 
     A prompt that this machine has no letters for is numbered instead, and a warning says so.
-    InputError where there are no pictures, or not as many of each.
+    InputError where there are no images, or not as many of each.
     """
     if not (len(base) == len(aligned) == len(prompts) > 0):
         raise InputError(
-            f"before and after: expected as many pictures as prompts and at least one, got "
+            f"before and after: expected as many images as prompts and at least one, got "
             f"{len(base)} and {len(aligned)} for {len(prompts)} prompts"
         )
     columns = min(columns, len(prompts))

@@ -1,7 +1,9 @@
 """Numbers as a person writes them, and commands as a shell reads them."""
 
+import re
 import shlex
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 
 from imgalign.report.record import RunRecord
@@ -43,7 +45,7 @@ def command_of(command: str, run: RunRecord) -> str:
     return shlex.join(["imgalign", command, *words])
 
 
-def steps_shown(grids: Sequence[tuple[int, Path]]) -> list[tuple[int, Path]]:
+def frames_shown(grids: Sequence[tuple[int, Path]]) -> list[tuple[int, Path]]:
     """At most FRAMES of them, the first and the last among these."""
     if len(grids) <= FRAMES:
         return list(grids)
@@ -54,3 +56,13 @@ def steps_shown(grids: Sequence[tuple[int, Path]]) -> list[tuple[int, Path]]:
 def sentence(text: str) -> str:
     """Example: "finished at step 40" is "Finished at step 40."."""
     return f"{text[:1].upper()}{text[1:]}." if text else ""
+
+
+def typeset(text: str) -> str:
+    """A text with a true arrow and minus. Example: "1 -> 0 (-3)" is "1 → 0 (−3)"."""
+    return re.sub(r"(?<![\w-])-(?=\d)", MINUS, text.replace("->", "→"))
+
+
+def marked(text: str) -> str:
+    """HTML of a text with code in back-ticks."""
+    return re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(text, quote=False))

@@ -2,7 +2,7 @@
 
 `write_report` reads a run folder, finished or not, and leaves report.html in it: no script, no
 request, everything inside. A section whose input is missing is one line that says what to run.
-`before_after` makes the picture to share.
+`before_after` makes the image to share.
 """
 
 from pathlib import Path
@@ -72,7 +72,7 @@ def render(record: RunRecord) -> str:
             sections.pipeline(record),
             sections.training(record),
             sections.by_slice(record),
-            sections.gold_and_reward(record),
+            sections.oracle_and_reward(record),
             sections.reward_model(record),
             gallery.evolution(record),
             gallery.worse(record),

@@ -1,8 +1,8 @@
-"""What a run tells the world while it goes: metrics.jsonl and status.json.
+"""Writes and reads the metrics.jsonl of a run.
 
-`metrics.jsonl` has one JSON object per step, appended and flushed as it happens, so that a plot can
-follow it. `status.json` says whether the run is alive and how long it will take. Every key is
-explained in docs/metrics.md. Left out: any logging service.
+`metrics.jsonl` has one JSON object per iteration, appended and flushed as it happens, so that a
+plot can follow it; its key `step` counts iterations. Every key is in metric_table.py. Left out: any
+logging service.
 """
 
 import json
@@ -21,7 +21,7 @@ Value: TypeAlias = float | int | str | bool | None
 
 
 class MetricsWriter:
-    """Appends to a `metrics.jsonl`; with `resume_step`, first drops the lines of later steps.
+    """Appends to a `metrics.jsonl`; with `resume_step`, first drops the lines of later iterations.
 
     Those lines tell of work that was lost with the process and is about to be done again.
     """

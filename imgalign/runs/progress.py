@@ -88,9 +88,10 @@ class Lines:
 
 
 class ProgressLine:
-    """How far a run of iterations is: a bar with the time left, or plain lines without a terminal.
+    """How many iterations are done: a bar with the time left, or plain lines without a terminal.
 
-    A second bar, or a line every ten seconds, tells what happens inside the present iteration.
+    A second bar, or a line every ten seconds, tells what happens inside the present one. `unit` is
+    what is counted, in the singular.
     """
 
     def __init__(
@@ -98,12 +99,14 @@ class ProgressLine:
         total: int,
         *,
         done: int = 0,
+        unit: str = "iteration",
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.console = console or _stderr()
         self.total = total
         self.done = done
+        self.unit = unit
         self.clock = clock
         self.said = clock()
         self._bar = Progress(
@@ -121,14 +124,14 @@ class ProgressLine:
         self._inside: TaskID | None = None
         self._doing = ""
 
-    def advance(self, step: int, values: Mapping[str, float], *, eta_seconds: float) -> None:
-        """Show a finished step and the few numbers worth watching."""
-        self.done = step
+    def advance(self, done: int, values: Mapping[str, float], *, eta_seconds: float) -> None:
+        """Show how many are done now, and the few numbers worth watching."""
+        self.done = done
         numbers = "  ".join(f"{key} {value:.4g}" for key, value in values.items())
         if self.console.is_terminal:
-            self._bar.update(self._task, completed=step, numbers=numbers)
+            self._bar.update(self._task, completed=done, numbers=numbers)
         else:
-            self.say(f"step {step}/{self.total}  {numbers}{_left(eta_seconds)}")
+            self.say(f"{self.unit} {done}/{self.total}  {numbers}{_left(eta_seconds)}")
 
     def part(self, doing: str, done: int, total: int, unit: str) -> None:
         """Show how far one part of the present iteration is.
@@ -138,7 +141,7 @@ class ProgressLine:
         if self.console.is_terminal:
             self._show_part(doing, done, total, unit)
         elif self.clock() - self.said >= QUIET_SECONDS:
-            where = f"in step {min(self.done + 1, self.total)}/{self.total}"
+            where = f"in {self.unit} {min(self.done + 1, self.total)}/{self.total}"
             self.say(f"{where}: {doing}, {done} of {total} {unit}")
 
     def _show_part(self, doing: str, done: int, total: int, unit: str) -> None:

@@ -26,9 +26,10 @@ class RunStatus:
     state: RunState
     pid: int
     step: int
+    """Iterations that are done."""
     total: int
     eta_seconds: float | None = None
-    """Estimated time to the end; None before the first step and after the last."""
+    """Estimated time to the end; None before the first iteration and after the last."""
     message: str | None = None
     """One line for a person: why it stopped, what failed, how to go on."""
     birth: str | None = None
@@ -75,7 +76,7 @@ def read_status(run: Path) -> RunStatus | None:
             status,
             state="stopped",
             eta_seconds=None,
-            message=f"the process ended without a word after step {status.step}; resume to go on",
+            message=f"the process ended abruptly after iteration {status.step}; resume to go on",
         )
     return status
 

@@ -37,11 +37,11 @@ def test_a_log_gets_a_line_at_first_for_each_tenth_and_every_ten_seconds(capsys)
     ]
 
 
-def test_without_a_terminal_progress_is_one_plain_line_per_step():
+def test_without_a_terminal_progress_is_one_plain_line_per_iteration():
     console, text = log()
     with ProgressLine(4, console=console) as line:
         line.advance(1, {"reward": 0.25, "kl": 1.0}, eta_seconds=90.0)
-    assert text.getvalue() == "step 1/4  reward 0.25  kl 1, 1.5 min left\n"
+    assert text.getvalue() == "iteration 1/4  reward 0.25  kl 1, 1.5 min left\n"
 
 
 def test_a_long_iteration_says_in_a_log_what_it_does():
@@ -56,8 +56,8 @@ def test_a_long_iteration_says_in_a_log_what_it_does():
         clock.now = 25
         line.part("learning", 7, 12, "parts")
     assert text.getvalue().splitlines() == [
-        "in step 3/4: sampling, 32 of 64 images",
-        "in step 3/4: learning, 7 of 12 parts",
+        "in iteration 3/4: sampling, 32 of 64 images",
+        "in iteration 3/4: learning, 7 of 12 parts",
     ]
 
 

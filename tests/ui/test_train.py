@@ -3,6 +3,7 @@ import json
 import pytest
 
 from imgalign.errors import ConfigError, InputError
+from imgalign.runs.metric_table import METRICS
 from ui import recipes
 from ui.pages import train
 from ui.runs import Runs
@@ -87,6 +88,28 @@ def test_the_monitor_gets_the_curves_of_the_chosen_run(tmp_path):
     assert kl["lines"][0]["points"] == [(1, 2.0), (2, 4.0), (3, 6.0)]
     assert json.loads(json.dumps(value))["detail"]["name"] == "a"
     assert train.view(runs, "gone")["detail"]["name"] in {"a", "b"}
+
+
+def test_charts_are_titled_and_explained_by_the_table_of_metrics(tmp_path):
+    runs = Runs(tmp_path / "runs")
+    write_run(runs.folder / "a", steps=2)
+    reward, kl = train.view(runs, "a")["detail"]["charts"]
+    assert (reward["title"], kl["title"]) == (METRICS["reward_mean"].title, METRICS["kl"].title)
+    assert [line["name"] for line in kl["lines"]] == ["KL to the reference", "Held-out KL"]
+    assert METRICS["kl"].watch.replace("`", "") in kl["about"]
+    assert kl["about"].endswith("Unit: nats.")
+
+
+def test_a_chart_is_shown_once_its_metric_was_measured(tmp_path):
+    runs = Runs(tmp_path / "runs")
+    write_run(runs.folder / "a", steps=1)
+    (runs.folder / "a" / "metrics.jsonl").write_text('{"step": 0, "held_out_reward": 0.1}\n')
+    (first,) = train.view(runs, "a")["detail"]["charts"]  # one to wait at
+    assert [line["points"] for line in first["lines"]] == [[], [(0, 0.1)]]
+    with (runs.folder / "a" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 1, "reward_mean": 0.2, "clip_fraction": 0.0}\n')
+    titles = [chart["title"] for chart in train.view(runs, "a")["detail"]["charts"]]
+    assert titles == [METRICS["reward_mean"].title, METRICS["clip_fraction"].title]
 
 
 def test_long_curves_are_thinned_and_keep_their_ends():

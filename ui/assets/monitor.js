@@ -1,4 +1,4 @@
-// Draws what the timer brings: runs, the curves and pictures of the chosen one, its log. The value
+// Draws what the timer brings: runs, the curves and images of the chosen one, its log. The value
 // is replaced every few seconds; what the person does here (hover, slider, open log) stays.
 const root = element.querySelector(".mo");
 const q = (selector) => root.querySelector(selector);
@@ -86,7 +86,8 @@ const chart = ({ title, about, lines }) => {
     const swatch = make("i");
     swatch.style.background = color;
     entry.append(swatch, document.createTextNode(line.name));
-    legend.append(entry);
+    entry.title = line.about;
+    if (lines.length > 1) legend.append(entry);
     if (!line.points.length) return;
     const path = line.points.map((p, i) => `${i ? "L" : "M"}${x(p[0]).toFixed(1)} ${y(p[1]).toFixed(1)}`);
     svg.append(draw("path", { d: path.join(""), stroke: color, opacity: index ? 1 : 0.85 }));
@@ -112,7 +113,7 @@ const chart = ({ title, about, lines }) => {
     const right = middle > WIDTH / 2;
     note.setAttribute("x", middle + (right ? -7 : 7));
     note.setAttribute("text-anchor", right ? "end" : "start");
-    note.textContent = found.map(([name, p]) => `step ${p[0]} ${name} ${short(p[1])}`).join("   ");
+    note.textContent = found.map(([name, p]) => `${name} ${short(p[1])} at iteration ${p[0]}`).join("   ");
     for (const node of [hair, note]) node.setAttribute("visibility", "visible");
   });
   svg.addEventListener("pointerleave", () => {
@@ -127,14 +128,14 @@ const brief = (run) => {
     const left = run.eta_seconds ? `, ${duration(run.eta_seconds)} left` : "";
     return `${run.step} of ${run.total}${left}`;
   }
-  return run.state === "starting" ? "starting…" : `${run.state}${run.step ? `, step ${run.step}` : ""}`;
+  return run.state === "starting" ? "starting…" : `${run.state}${run.step ? `, iteration ${run.step}` : ""}`;
 };
 const where = (run) => {
   if (run.charts_failed) return run.charts_failed;
   if (run.state === "starting") return run.message || "Loading the model and checking the rules…";
   if (run.state !== "running") return run.message;
-  if (run.eta_seconds) return `Step ${run.step} of ${run.total}, about ${duration(run.eta_seconds)} left`;
-  return `Step ${run.step} of ${run.total}`;
+  if (run.eta_seconds) return `Iteration ${run.step} of ${run.total}, about ${duration(run.eta_seconds)} left`;
+  return `Iteration ${run.step} of ${run.total}`;
 };
 
 let seen = {};
@@ -159,11 +160,11 @@ const drawSamples = (run) => {
   const image = q(".mo-samples img");
   const url = `api/runs/${encodeURIComponent(run.name)}/samples/${file}`;
   if (image.getAttribute("src") !== url) image.src = url;
-  const step = Number(/\d+/.exec(file)[0]);
+  const iteration = Number(/\d+/.exec(file)[0]);
   const word = Number(slider.value) === newest ? "newest" : `of ${run.samples.length}`;
   q(".mo-samples figcaption").replaceChildren(
     document.createTextNode("Samples"),
-    make("small", "", `step ${step}, ${word}`),
+    make("small", "", `iteration ${iteration}, ${word}`),
   );
 };
 

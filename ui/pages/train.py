@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from imgalign.errors import ImgalignError, InputError
+from imgalign.runs.metric_table import CHARTS, Chart, Metric
 from ui import recipes
 from ui.messages import PRIVATE, shown
 from ui.runs import Run, Runs
@@ -17,19 +18,7 @@ from ui.theme import asset
 REFRESH_SECONDS = 2.0
 MOST_POINTS = 300
 LOG_LINES = 80
-CHARTS = (
-    (
-        "Reward",
-        "What is being learned, and the same on prompts and seeds never learned from.",
-        (("training", "reward_mean"), ("held out", "held_out_reward")),
-    ),
-    (
-        "KL to the pretrained model",
-        "How far it has moved, in nats per image.",
-        (("training", "kl"), ("held out", "held_out_kl")),
-    ),
-)
-METRICS = tuple(key for _, _, lines in CHARTS for _, key in lines)
+DRAWN = tuple(metric.key for chart in CHARTS for metric in chart.metrics)
 
 
 def view(runs: Runs, chosen: str | None) -> dict[str, Any]:
@@ -170,22 +159,33 @@ def _short(run: Run) -> dict[str, Any]:
 def _detail(runs: Runs, run: Run) -> dict[str, Any]:
     if run.state == "damaged":  # nothing else of it can be relied upon
         return {**asdict(run), "charts": [], "charts_failed": "", "log": ""}
-    series: dict[str, list[tuple[int, float]]] = {key: [] for key in METRICS}
+    series: dict[str, list[tuple[int, float]]] = {key: [] for key in DRAWN}
     failed = ""
     try:
-        series = runs.metrics(run.name, METRICS)
+        series = runs.metrics(run.name, DRAWN)
     except InputError as error:
         failed = str(error)
-    charts = [
-        {
-            "title": title,
-            "about": about,
-            "lines": [{"name": name, "points": thinned(series[key])} for name, key in lines],
-        }
-        for title, about, lines in CHARTS
-    ]
+    measured = [chart for chart in CHARTS if series[chart.key]]
+    charts = [_chart(chart, series) for chart in measured or CHARTS[:1]]
     log = "\n".join(runs.log(run.name).splitlines()[-LOG_LINES:])
     return {**asdict(run), "charts": charts, "charts_failed": failed, "log": log}
+
+
+def _chart(chart: Chart, series: dict[str, list[tuple[int, float]]]) -> dict[str, Any]:
+    lines = [
+        {
+            "name": metric.title,
+            "about": _about(metric),
+            "points": thinned(series[metric.key]),
+        }
+        for metric in chart.metrics
+    ]
+    return {"title": chart.metrics[0].title, "about": _about(chart.metrics[0]), "lines": lines}
+
+
+def _about(metric: Metric) -> str:
+    unit = f" Unit: {metric.unit}." if metric.unit else ""
+    return f"{metric.caption.replace('`', '')}{unit}"
 
 
 def thinned(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:

@@ -1,0 +1,94 @@
+"""Claims: every metric is explained once, in the table; the page and charts are made from it."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from random_walk import walk_settings
+from walk_runs import start
+
+from imgalign.runs.metric_table import CHARTS, METRICS, TABLE, document
+from imgalign.runs.metrics import read_metrics
+
+ROOT = Path(__file__).parents[2]
+COMMAND = "python -m imgalign.runs.metric_table > docs/metrics.md"
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> set[str]:
+    """Every key that short runs with each kind of baseline write."""
+    keys = set()
+    for advantages in ("group", "value"):
+        out = tmp_path_factory.mktemp("run") / advantages
+        start(out, settings=walk_settings(ppo={"advantages": advantages}, iterations=2))
+        keys |= {key for record in read_metrics(out / "metrics.jsonl") for key in record}
+    return keys
+
+
+def test_every_key_that_a_run_writes_is_in_the_table(written):
+    assert written - set(METRICS) == set()
+
+
+def test_every_key_in_the_table_is_written_by_some_run(written):
+    assert set(METRICS) - written == set()
+
+
+def test_the_page_in_docs_is_made_from_the_table():
+    page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    assert page == document(), f"write it again: {COMMAND}"
+    assert COMMAND in page
+    assert all(page.count(f"| `{metric.key}` |") == 1 for metric in TABLE)
+
+
+def test_the_command_that_the_page_names_prints_it():
+    module = COMMAND.split()[2]
+    program = [sys.executable, "-m", module]
+    said = subprocess.run(program, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert said.stdout == document()
+
+
+def test_what_is_drawn_together_has_one_unit():
+    for chart in CHARTS:
+        keys = [key for key in (chart.key, chart.beside, chart.spread) if key is not None]
+        assert len({METRICS[key].unit for key in keys}) == 1, keys
+
+
+def test_texts_are_sentences_that_a_table_of_markdown_can_hold():
+    for metric in TABLE:
+        assert metric.title, metric.key
+        assert metric.meaning.endswith("."), metric.key
+        assert metric.watch == "" or metric.watch.endswith("."), metric.key
+        assert not {"|", "\n", "<"} & set(metric.caption), metric.key
+        assert metric.caption.count("`") % 2 == 0, metric.key
+
+
+def test_the_report_and_the_app_name_metrics_of_the_table_only():
+    """A key of a metric is what is asked of a series, or looked up in the table."""
+    named = set()
+    files = [*(ROOT / "imgalign" / "report").glob("*.py"), *(ROOT / "ui").rglob("*.py")]
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            match node:
+                case ast.Call(func=ast.Attribute(attr="series"), args=[ast.Constant(value=key)]):
+                    named.add(key)
+                case ast.Subscript(value=ast.Name(id="METRICS"), slice=ast.Constant(value=key)):
+                    named.add(key)
+    assert {"seconds", "kl"} <= named
+    assert named <= set(METRICS)
+
+
+def test_no_meaning_is_written_down_a_second_time():
+    for package in ("imgalign", "ui"):
+        for path in (ROOT / package).rglob("*"):
+            if path.suffix in {".py", ".js", ".html"} and path.name != "metric_table.py":
+                text = path.read_text(encoding="utf-8")
+                copies = [metric.key for metric in TABLE if metric.meaning in text]
+                assert not copies, f"{path}: {copies}"
+
+
+def test_the_table_needs_no_torch():
+    program = "import sys, imgalign.runs.metric_table; print('torch' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert said.stdout == "False\n"

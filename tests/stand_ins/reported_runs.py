@@ -1,0 +1,151 @@
+"""Run folders for a report: settings, metrics, a fitted reward and a comparison made of noise."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from evaluations import NoisyImages, compare
+from PIL import Image
+from torch import Tensor
+
+from imgalign.config import dump_config
+from imgalign.evaluate.evaluation import FOLDER, Evaluation
+from imgalign.preferences.accuracy import Accuracy, Bin, Calibration, Gain
+from imgalign.preferences.fit_report import Ceiling, Counts, FitReport, Spread
+from imgalign.preferences.fit_report import Evaluation as FitEvaluation
+from imgalign.preferences.records import Generated, Provenance
+from imgalign.runs.checkpoint import ADAPTER, save_checkpoint
+from imgalign.runs.metrics import MetricsWriter
+from imgalign.train.config import RewardConfig, SamplesConfig, TrainConfig
+from imgalign.train.sources import PromptsConfig, load_prompts
+from imgalign.train.watch import save_grid
+
+SIDE = 8
+
+
+class MixedImages(NoisyImages):
+    """Noise, brighter with an adapter for all seeds but every fifth."""
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        *,
+        seeds: Sequence[int],
+        steps: int,
+        guidance_scale: float,
+        eta: float,
+        on_progress: Callable[[float], None] = lambda _: None,
+    ) -> Iterator[Generated]:
+        for prompt, seed in zip(prompts, seeds, strict=True):
+            noise = np.random.default_rng(seed).integers(100, size=(SIDE, SIDE, 3))
+            shift = (-20 if seed % 5 == 0 else 40) if self.adapter else 0
+            yield Generated(
+                image=Image.fromarray(np.clip(noise + shift, 0, 255).astype(np.uint8)),
+                provenance=Provenance(
+                    model=self.model,
+                    adapter=str(self.adapter) if self.adapter else None,
+                    adapter_hash="5e" * 32 if self.adapter else None,
+                    prompt=prompt,
+                    seed=seed,
+                    steps=steps,
+                    guidance_scale=guidance_scale,
+                    scheduler="ddim",
+                    eta=eta,
+                    width=SIDE,
+                    height=SIDE,
+                ),
+            )
+
+
+def bright_enough(*, prompts: Sequence[str], samples: Tensor) -> Tensor:
+    return samples.mean((1, 2, 3)) > 0.18
+
+
+class Redness:
+    """A reward model that the brightness of noise agrees with most of the time."""
+
+    def score(self, *, prompts: Sequence[str], samples: Tensor) -> Tensor:
+        return samples[:, 0].mean((1, 2))
+
+
+def begin_run(folder: Path, reward: Path | None = None) -> Path:
+    """A run folder with settings and nothing else."""
+    folder.mkdir(parents=True)
+    settings = TrainConfig(
+        iterations=4,
+        kl_budget_nats=5.0,
+        prompts=PromptsConfig(num_storybook=6, num_held_out=2),
+        reward=RewardConfig(path=str(reward) if reward else None),
+        samples=SamplesConfig(num_prompts=3, images_per_prompt=2),
+    )
+    dump_config(settings, folder / "config.yaml")
+    kept = load_prompts(settings.prompts)._asdict()
+    (folder / "prompts.json").write_text(json.dumps(kept))
+    return folder
+
+
+def make_iterations(run: Path, iterations: int = 4) -> None:
+    """What training leaves in a run's folder, without a status."""
+
+    def write(folder: Path) -> None:
+        (folder / ADAPTER).write_bytes(b"")
+
+    save_checkpoint(run, iterations, write=write)
+    with MetricsWriter(run / "metrics.jsonl") as metrics:
+        metrics.write(0, {"held_out_reward": 0.0, "held_out_kl": 0.0})
+        for step in range(1, iterations + 1):
+            values = {"reward_mean": 0.1 * step, "reward_std": 0.5, "kl": step / 2}
+            values |= {"clip_fraction": 0.05, "approx_kl": 0.3, "seconds": 30.0, "quarantined": 0.0}
+            metrics.write(step, values | {"held_out_reward": 0.08 * step})
+    for step in (0, 2, 4):
+        images = torch.rand(6, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(step))
+        save_grid(images, run / "samples" / f"step-{step:06d}.png", columns=2)
+
+
+def fitted_reward(folder: Path) -> Path:
+    """What a fit leaves beside its weights, as far as a page reads it."""
+    accuracy = Accuracy(micro=0.81, macro=0.8, num_pairs=90, num_prompts=9, by_prompt=(0.68, 0.92))
+    bins = (Bin(low=0.5, high=0.6, num_pairs=90, confidence=0.55, accuracy=0.6),)
+    spread = Spread(mean=0.0, std=1.0, quantiles=(-2, -1, 0, 1, 2), within_prompt_std=0.9)
+    report = FitReport(
+        test=FitEvaluation(
+            accuracy=accuracy,
+            baseline=replace(accuracy, micro=0.6),
+            gain=Gain(value=0.21),
+            chance=0.5,
+            ceiling=Ceiling(value=0.9, meaning="two <people> agree"),
+            share_of_ceiling=0.9,
+            truth=Ceiling(value=0.95, meaning="what they <truly> want"),
+            share_of_truth=0.85,
+            num_rankings=12,
+            num_tied_pairs=0,
+            calibration=Calibration(ece=0.05, log_loss=0.5, bins=bins),
+            scores=spread,
+        ),
+        train_accuracy=0.9,
+        temperature=1.0,
+        ece_uncalibrated=0.1,
+        train_scores=spread,
+        log_tie=(),
+        counts=Counts(ranked=57, all_bad=2, skipped=1),
+        num_rankings={"train": 40, "validation": 8, "test": 9},
+        num_prompts={"train": 40, "validation": 10, "test": 9},
+        seeds=(),
+        chosen_seed=0,
+        losses=(),
+        data_hash="",
+        settings={},
+        seconds=9.0,
+    )
+    folder.mkdir()
+    (folder / "report.json").write_text(json.dumps(asdict(report)))
+    return folder
+
+
+def judge(run: Path, **measures: Any) -> Evaluation:
+    """The comparison of a run with its base, as it lies in the run's folder."""
+    return compare(run, run / FOLDER, load=MixedImages, **measures)
