@@ -6,21 +6,31 @@ for somebody else, but does not come back by itself. The display order is drawn 
 and item and kept, with one opaque token per image.
 
 A lease reserves an item for a while: long for the item on screen, short for one that a page has
-only fetched ahead. An annotator holds few leases at a time, and the oldest give way. A lease from
-the future was written by a clock that was ahead, and holds nothing.
+only fetched ahead. An annotator holds few leases at a time, and the oldest give way. No client (a
+network address, under whatever names) keeps a queue from the others: who finds nothing left takes
+over a lease of a client that holds more than half. A lease from the future was written by a clock
+that was ahead, and holds nothing.
 """
 
 import hashlib
 import json
 import random
 import secrets
+from collections import Counter
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, func, insert, select, update
 
 from imgalign.preferences.queries import standing
-from imgalign.preferences.schema import assignments, candidates, items, rankings, views
+from imgalign.preferences.schema import (
+    annotators,
+    assignments,
+    candidates,
+    items,
+    rankings,
+    views,
+)
 
 Shown = tuple[tuple[int, ...], tuple[str, ...]]
 
@@ -47,23 +57,33 @@ def _unanswered() -> ColumnElement[bool]:
     return ~answered.correlate(assignments).exists()
 
 
-def _available(annotator_id: str, now: datetime) -> list[ColumnElement[bool]]:
+def _unjudged(annotator_id: str) -> ColumnElement[bool]:
+    """Condition on `items`: this annotator has no standing judgement of it."""
     mine = select(rankings.c.sequence).where(
         rankings.c.item_id == items.c.item_id,
         rankings.c.annotator_id == annotator_id,
         standing(),
     )
+    return ~mine.correlate(items).exists()
+
+
+def _num_given() -> ColumnElement[int]:
+    """How many judgements an item of `items` has."""
     given = select(func.count()).where(
         rankings.c.item_id == items.c.item_id, rankings.c.verdict != "skipped", standing()
     )
+    return given.correlate(items).scalar_subquery()
+
+
+def _available(annotator_id: str, now: datetime) -> list[ColumnElement[bool]]:
     expected = select(func.count()).where(
         assignments.c.item_id == items.c.item_id,
         assignments.c.annotator_id != annotator_id,
         live(now),
         _unanswered(),
     )
-    taken = given.correlate(items).scalar_subquery() + expected.correlate(items).scalar_subquery()
-    return [~mine.correlate(items).exists(), taken < items.c.overlap]
+    taken = _num_given() + expected.correlate(items).scalar_subquery()
+    return [_unjudged(annotator_id), taken < items.c.overlap]
 
 
 def _wanted(annotator_id: str, project: str, holding: set[str], now: datetime) -> Select[Any]:
@@ -114,6 +134,52 @@ def next_item(
         if row is not None:
             return row.item_id, row.prompt
     return None
+
+
+def surplus(
+    connection: Connection, annotator_id: str, project: str, holding: set[str], now: datetime
+) -> tuple[str, str, str] | None:
+    """(item_id, prompt, holder) of a lease that another client has beyond its share, if any.
+
+    Of the leases on what this annotator could judge a client may have half, and always one. That
+    which ends first is named, so that items which are only fetched ahead are given up first.
+    """
+    statement = (
+        select(items.c.item_id, items.c.prompt, annotators.c.annotator_id, annotators.c.client)
+        .join(assignments, assignments.c.item_id == items.c.item_id)
+        .join(annotators, annotators.c.annotator_id == assignments.c.annotator_id)
+        .where(
+            items.c.project == project,
+            items.c.item_id.not_in(holding),
+            assignments.c.annotator_id != annotator_id,
+            live(now),
+            _unanswered(),
+            _unjudged(annotator_id),
+            _num_given() < items.c.overlap,
+        )
+        .order_by(assignments.c.leased_until, assignments.c.issued_at)
+    )
+    leases = connection.execute(statement).all()
+    of_asker = select(annotators.c.client).where(annotators.c.annotator_id == annotator_id)
+    own = connection.execute(of_asker).scalar()
+    held = Counter(lease.client for lease in leases)
+    for item_id, prompt, holder, client in leases:
+        if client not in (None, own) and held[client] > max(1, len(leases) / 2):
+            return item_id, prompt, holder
+    return None
+
+
+def take_over(
+    connection: Connection, annotator_id: str, project: str, holding: set[str], now: datetime
+) -> tuple[str, str] | None:
+    """(item_id, prompt) of an item that a client had beyond its share; its lease there ends."""
+    found = surplus(connection, annotator_id, project, holding, now)
+    if found is None:
+        return None
+    item_id, prompt, holder = found
+    this = (assignments.c.item_id == item_id) & (assignments.c.annotator_id == holder)
+    connection.execute(update(assignments).where(this).values(leased_until=now))
+    return item_id, prompt
 
 
 def num_left(connection: Connection, annotator_id: str, project: str, now: datetime) -> int:

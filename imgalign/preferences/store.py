@@ -232,15 +232,21 @@ class Store:
         is reserved for a while; asking again gives the same one. `holding` are items the page
         already has, to fetch the one after; with `prefetch`, when nobody looks at it yet, it is
         reserved only briefly. An annotator holds a few items at a time: the oldest are given free.
+        Where others hold all that is left, and one network address more than half of it, one of
+        its items is handed on; whoever still has that on screen may submit it all the same.
         """
-        annotator, now, held = person(annotator), utc_now(), set(holding)
+        annotator, now = person(annotator), utc_now()
+        asked = (annotator, project, set(holding), now)
         with self.database.read() as connection:
             queries.require_annotator(connection, annotator)
-            start = leases.first_available(connection, annotator, project, held, now)
-        if start is None:
-            return None
+            start = leases.first_available(connection, *asked)
+            if start is None and (prefetch or leases.surplus(connection, *asked) is None):
+                return None
         with self.database.write() as connection:
-            found = leases.next_item(connection, annotator, project, held, now, start=start)
+            if start is None:
+                found = leases.take_over(connection, *asked)
+            else:
+                found = leases.next_item(connection, *asked, start=start)
             if found is None:
                 return None
             item_id, prompt = found

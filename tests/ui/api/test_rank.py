@@ -157,6 +157,14 @@ def test_two_annotators_see_their_own_tokens_of_one_item(store, add_items):
     assert not set(tokens_of(ada)) & set(tokens_of(bob))
 
 
+def test_names_from_one_address_leave_something_to_rank_for_everybody_else(store, add_items):
+    add_items(3, overlap=1)
+    for number in range(5):
+        rank.next_item(store, f"invented {number}", client="192.0.2.7")
+    screen = rank.next_item(store, "Ada", client="192.0.2.8")
+    assert (screen.item is not None, screen.done, screen.total) == (True, 0, 1)
+
+
 @pytest.mark.parametrize("num_images", [2, 9, 12])
 def test_any_number_of_images_can_be_ranked(store, add_items, num_images):
     add_items(1, num_images=num_images)
