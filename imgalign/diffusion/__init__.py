@@ -1,4 +1,4 @@
-"""Diffusion models: transitions, policies, families, loading."""
+"""Diffusion models: kernels, sampling, policies, families, loading."""
 
 from imgalign.diffusion.attention import hide_broken_xformers
 

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.distributions import Independent, Normal
 
-from imgalign.diffusion.families import Family
+from imgalign.diffusion.families.backbone import Family
 from imgalign.diffusion.kernels import Kernel
 from imgalign.errors import InputError, NumericsError
 
@@ -65,16 +65,16 @@ class Denoiser:
         no density belongs to it, standard deviation 1.
         """
         num_images, num_steps = latents.shape[:2]
-        embeddings = self.family.encode(prompts).repeat_interleave(num_steps, dim=0)
+        conditions = self.family.encode(prompts)
         negative = None
         if self.guidance_scale != 1.0:
-            negative = self.family.encode([self.negative_prompt]).expand_as(embeddings)
+            negative = self.family.encode([self.negative_prompt])
         steps = steps.to(self.kernel.timesteps.device).repeat(num_images)
         rows = latents.flatten(0, 1)
         output = self.family.predict(
             rows,
             self.kernel.timesteps[steps],
-            embeddings,
+            {name: rows.repeat_interleave(num_steps, 0) for name, rows in conditions.items()},
             negative=negative,
             guidance_scale=self.guidance_scale,
         )

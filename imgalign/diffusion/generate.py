@@ -20,7 +20,7 @@ from torch import Tensor
 from imgalign.diffusion.adapters import adapter_file
 from imgalign.diffusion.attention import Attention
 from imgalign.diffusion.denoising import Denoiser, check_prompts
-from imgalign.diffusion.families import family_of
+from imgalign.diffusion.families.table import family_of
 from imgalign.diffusion.loading import load_pipeline, use_adapter
 from imgalign.diffusion.samplers import LibrarySampler, Sampler
 from imgalign.environment import DType, choose_device, choose_dtype, say_dtype
@@ -129,7 +129,7 @@ class ImageGenerator:
             sampler = LibrarySampler(
                 family=self.family,
                 scheduler=self.family.scheduler(scheduler),
-                num_steps=steps,
+                num_inference_steps=steps,
                 eta=eta,
                 guidance_scale=guidance_scale,
                 negative_prompt=negative_prompt,

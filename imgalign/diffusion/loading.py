@@ -17,7 +17,8 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from imgalign.diffusion.adapters import adapter_file, fit, read_lora, switch_on
 from imgalign.diffusion.attention import Attention, first_line, warn_once
-from imgalign.diffusion.families import FAMILIES, Family, Pipeline, family_of
+from imgalign.diffusion.families.backbone import Family
+from imgalign.diffusion.families.table import FAMILIES, family_of
 from imgalign.diffusion.foreign_json import read_object
 from imgalign.diffusion.model_folder import INDEX
 from imgalign.errors import InputError
@@ -35,7 +36,7 @@ def load_pipeline(
     device: torch.device,
     dtype: torch.dtype = torch.float32,
     attention: Attention = "sdpa",
-) -> Pipeline:
+) -> DiffusionPipeline:
     """The pipeline of "storybook", a local folder or file, or a hub id such as "owner/name".
 
     Its denoising network is in `dtype`, text encoder and autoencoder are in float32.
@@ -46,7 +47,6 @@ def load_pipeline(
     source, family = find_model(model)
     kind = FAMILIES[family]
     with quiet():
-        pipeline: Pipeline
         if Path(source).is_file():
             pipeline = kind.load_file(Path(source), dtype)
         else:
@@ -87,7 +87,7 @@ def find_model(model: str) -> tuple[str, str]:
     return source, name
 
 
-def use_adapter(pipeline: Pipeline, adapter: Path | None) -> None:
+def use_adapter(pipeline: DiffusionPipeline, adapter: Path | None) -> None:
     """Switch the LoRA weights of a file, or of a folder that holds one, on; None is no adapter.
 
     Those that were on before are removed, which leaves the model as it was loaded. CheckpointError,
@@ -97,7 +97,7 @@ def use_adapter(pipeline: Pipeline, adapter: Path | None) -> None:
     components = family_of(pipeline).adaptable
     layers = [] if adapter is None else fit(read_lora(adapter_file(adapter)), components)
     with quiet():
-        pipeline.unload_lora_weights()  # type: ignore[no-untyped-call]
+        pipeline.unload_lora_weights()
         switch_on(layers, components, ADAPTER)
 
 

@@ -2,7 +2,7 @@
 
 The pretrained weights never change, so the reference is the same model with its adapter switched
 off. Left out: how steps become distributions (denoising.py), what differs between model families
-(families.py), every algorithm.
+(families/), every algorithm.
 
 Shapes: b = images, t = denoising steps, s = chosen steps, d = features; a latent is c h w.
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.training_utils import cast_training_params
 from jaxtyping import Float, Int
 from peft import LoraConfig
@@ -24,7 +25,7 @@ from torch.nn import Parameter
 from imgalign.config import Config
 from imgalign.diffusion.attention import first_line
 from imgalign.diffusion.denoising import Denoiser
-from imgalign.diffusion.families import Pipeline, family_of
+from imgalign.diffusion.families.table import family_of
 from imgalign.environment import dtype_named
 from imgalign.errors import ConfigError
 from imgalign.policy import Steps, Trajectory, concatenate
@@ -74,7 +75,7 @@ class DiffusionPolicy:
     The pipeline belongs to the policy from then on. `seed` decides the initial adapter weights.
     """
 
-    def __init__(self, pipeline: Pipeline, config: PolicyConfig, *, seed: int = 0) -> None:
+    def __init__(self, pipeline: DiffusionPipeline, config: PolicyConfig, *, seed: int = 0) -> None:
         self.config = config
         self.family = family_of(pipeline)
         network = self.family.network
@@ -85,7 +86,7 @@ class DiffusionPolicy:
             guidance_scale=config.guidance_scale,
             latent_dtype=dtype_named(config.latent_dtype),
         )
-        targets = config.lora_targets or self.family.lora_targets
+        targets = config.lora_targets or self.family.target_modules
         for target in targets:
             if not any(
                 name == target or name.endswith(f".{target}") for name, _ in network.named_modules()

@@ -1,6 +1,6 @@
 """What makes finished latents from prompts and seeds: our own kernel, or a library's scheduler.
 
-Left out: which of them a setting means (families.py) and images (generate.py).
+Left out: which of them a setting means (families/) and images (generate.py).
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from imgalign.diffusion.denoising import Denoiser, check_finite
-from imgalign.diffusion.families import Family
+from imgalign.diffusion.families.backbone import Family
 from imgalign.diffusion.schedulers import sample, set_steps, takes
 from imgalign.errors import InputError
 
@@ -26,20 +26,22 @@ class LibrarySampler:
 
     family: Family
     scheduler: Any
-    num_steps: int
+    num_inference_steps: int
     eta: float = 0.0
     guidance_scale: float = 1.0
     negative_prompt: str = ""
 
     def __post_init__(self) -> None:
         limit = self.scheduler.config["num_train_timesteps"]
-        if not 1 <= self.num_steps <= limit:
-            raise InputError(f"steps: expected 1 to {limit} denoising steps, got {self.num_steps}")
+        if not 1 <= self.num_inference_steps <= limit:
+            raise InputError(
+                f"steps: expected 1 to {limit} denoising steps, got {self.num_inference_steps}"
+            )
         if self.eta and not takes(self.scheduler, "eta"):
             raise InputError(
                 f"eta: expected 0, as {type(self.scheduler).__name__} has none, got {self.eta:g}"
             )
-        set_steps(self.scheduler, self.num_steps, self.family.device)
+        set_steps(self.scheduler, self.num_inference_steps, self.family.device)
 
     def __len__(self) -> int:
         """How often the network is asked; some schedulers ask twice a step."""
@@ -54,19 +56,18 @@ class LibrarySampler:
         on_step: Callable[[], None],
     ) -> Float[Tensor, "b c h w"]:
         """One latent per prompt and seed; randomness as in `Denoiser.sample`."""
-        embeddings = self.family.encode(prompts)
         negative = None
         if self.guidance_scale != 1.0:
-            negative = self.family.encode([self.negative_prompt]).expand_as(embeddings)
+            negative = self.family.encode([self.negative_prompt])
         latents = sample(
             self.scheduler,
             partial(
                 self.family.predict,
-                embeddings=embeddings,
+                conditions=self.family.encode(prompts),
                 negative=negative,
                 guidance_scale=self.guidance_scale,
             ),
-            num_steps=self.num_steps,
+            num_inference_steps=self.num_inference_steps,
             seeds=seeds,
             latent_shape=latent_shape,
             eta=self.eta,

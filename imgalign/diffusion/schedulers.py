@@ -113,16 +113,18 @@ def name_of(scheduler: Any) -> str:
     return names[known_class(type(scheduler).__name__)]
 
 
-def set_steps(scheduler: Any, num_steps: int, device: torch.device) -> int:
+def set_steps(scheduler: Any, num_inference_steps: int, device: torch.device) -> int:
     """Start over with this many steps; how often the network will be asked.
 
     InputError where the scheduler cannot take so many or so few.
     """
     try:
-        scheduler.set_timesteps(num_steps, device=device)
+        scheduler.set_timesteps(num_inference_steps, device=device)
     except (ValueError, IndexError, RuntimeError) as error:
         name = type(scheduler).__name__
-        raise InputError(f"steps: {name} cannot take {num_steps}: {first_line(error)}") from None
+        raise InputError(
+            f"steps: {name} cannot take {num_inference_steps}: {first_line(error)}"
+        ) from None
     return len(scheduler.timesteps)
 
 
@@ -131,7 +133,7 @@ def sample(
     scheduler: Any,
     predict: Callable[[Float[Tensor, "b c h w"], Float[Tensor, " b"]], Float[Tensor, "b c h w"]],
     *,
-    num_steps: int,
+    num_inference_steps: int,
     seeds: Sequence[int],
     latent_shape: tuple[int, int, int],
     eta: float,
@@ -143,7 +145,7 @@ def sample(
     Everything random about an image comes from one CPU generator with its seed, as in the library's
     own pipeline with such generators, and the image is the same.
     """
-    set_steps(scheduler, num_steps, device)
+    set_steps(scheduler, num_inference_steps, device)
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     noise = [torch.randn(latent_shape, generator=each) for each in generators]
     latents: Tensor = torch.stack(noise).to(device) * scheduler.init_noise_sigma

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from imgalign.diffusion.denoising import Denoiser
-from imgalign.diffusion.families import StableDiffusion
+from imgalign.diffusion.families.sd import StableDiffusion
 
 PROMPTS = ["a red house", "two blue boat and a tree", "the green tree", "a boat"]
 SEEDS = [1, 2, 3, 4]

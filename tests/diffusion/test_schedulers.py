@@ -13,8 +13,8 @@ from diffusers import (
     StableDiffusionPipeline,
 )
 
-from imgalign.diffusion import families
-from imgalign.diffusion.families import StableDiffusion
+from imgalign.diffusion.families import sd
+from imgalign.diffusion.families.sd import StableDiffusion
 from imgalign.diffusion.generate import ImageGenerator
 from imgalign.diffusion.policy import DiffusionPolicy, PolicyConfig
 from imgalign.diffusion.schedulers import SCHEDULERS
@@ -71,7 +71,7 @@ def test_the_models_own_scheduler_is_used_where_it_is_asked_for_and_recorded(
 
 
 def test_that_a_models_own_scheduler_is_not_used_is_said_once(tiny_pipeline, caplog):
-    families._say_once.cache_clear()
+    sd._say_once.cache_clear()
     tiny_pipeline.scheduler = PNDMScheduler.from_config(tiny_pipeline.scheduler.config)
     with caplog.at_level(logging.WARNING):
         DiffusionPolicy(tiny_pipeline, PolicyConfig())
@@ -82,7 +82,7 @@ def test_that_a_models_own_scheduler_is_not_used_is_said_once(tiny_pipeline, cap
 
 
 def test_that_a_models_thresholding_is_not_applied_is_said_once(tiny_pipeline, caplog):
-    families._say_once.cache_clear()
+    sd._say_once.cache_clear()
     tiny_pipeline.scheduler = DDIMScheduler.from_config(
         tiny_pipeline.scheduler.config, thresholding=True
     )

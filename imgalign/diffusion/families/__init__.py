@@ -1,0 +1,1 @@
+"""Families of text-to-image models: what all share (backbone), what each adds, and their table."""
