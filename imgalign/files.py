@@ -21,7 +21,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from imgalign.errors import InputError, StorageFullError
+from imgalign.errors import CheckpointError, InputError, StorageFullError
 
 UNFINISHED = ".tmp-"
 LOCK = ".lock"
@@ -130,6 +130,23 @@ def recover_folder(target: Path) -> None:
         sync_folder(target.parent)
     for each in (made, aside):
         shutil.rmtree(each, ignore_errors=True)
+
+
+def recover_missing(folder: Path) -> None:
+    """`recover_folder` before reading: put back a folder whose replacement was interrupted.
+
+    Nothing is touched where the folder is there. CheckpointError where it cannot be put back.
+    """
+    if folder.exists() or not aside_of(folder).is_dir():
+        return
+    try:
+        with lock_name(folder, doing="writing"):
+            recover_folder(folder)
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder}: lies as {aside_of(folder).name} since its replacement was interrupted, and "
+            f"cannot be renamed ({error.strerror}); rename it"
+        ) from error
 
 
 def unfinished_folder(target: Path) -> Path:

@@ -20,12 +20,13 @@ def load(reward: str | Path, *, device: str = "cpu") -> "RewardModel":
     InputError or CheckpointError say what is wrong with it.
     """
     from imgalign.environment import choose_device
-    from reward_models.clip import ClipReward, load_towers, recover_reward
+    from imgalign.files import recover_missing
+    from reward_models.clip import ClipReward, load_towers
     from reward_models.clip_models import names_towers
     from reward_models.contract import CONTRACT_FILE
 
     folder, target = Path(reward), choose_device(device)
-    recover_reward(folder)
+    recover_missing(folder)
     if (folder / CONTRACT_FILE).is_file() or not names_towers(str(reward)):
         return ClipReward.from_pretrained(folder).to(target)
     return ClipReward.zero_shot(load_towers(reward)).to(target)

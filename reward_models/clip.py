@@ -21,7 +21,6 @@ from torch import Generator, Tensor, nn
 
 from imgalign.errors import CheckpointError, InputError, NumericsError
 from imgalign.files import (
-    aside_of,
     lock_name,
     recover_folder,
     replace_folder,
@@ -336,20 +335,6 @@ def reserve_target(folder: Path) -> Iterator[None]:
         recover_folder(folder)
         check_target(folder)
         yield
-
-
-def recover_reward(folder: Path) -> None:
-    """Put back a reward model that a process was replacing when it was killed."""
-    if folder.exists() or not aside_of(folder).is_dir():
-        return
-    try:
-        with lock_name(folder, doing="writing"):
-            recover_folder(folder)
-    except OSError as error:
-        raise CheckpointError(
-            f"{folder}: lies as {aside_of(folder).name} since its replacement was interrupted, and "
-            f"cannot be renamed ({error.strerror}); rename it"
-        ) from error
 
 
 def check_target(folder: Path) -> None:

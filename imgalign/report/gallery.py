@@ -17,7 +17,7 @@ from imgalign.evaluate.pictures import opened
 from imgalign.report import page
 from imgalign.report.record import RunRecord
 from imgalign.report.sheets import SHEET
-from imgalign.report.text import command_of, frames_shown, marked, sentence, signed, typeset
+from imgalign.report.text import command_of, marked, sentence, signed, typeset
 from imgalign.runs.folder import run_prompts
 from imgalign.runs.metric_table import METRICS
 from imgalign.train.watch import GAP as GRID_GAP
@@ -28,6 +28,7 @@ NUM_HERO = 5
 NUM_ON_SHEET = 8
 NUM_IN_GALLERY = 6
 NUM_ROWS = 5
+NUM_FRAMES = 6
 
 
 def hero(run: RunRecord) -> str:
@@ -94,6 +95,14 @@ def evolution(run: RunRecord) -> str:
         f'<div class="film"><table>\n<tr><th></th>{head}</tr>\n{"".join(rows)}</table></div>\n',
         lead="The same prompts and seeds each time, from the grids in <code>samples/</code>.",
     )
+
+
+def frames_shown(grids: Sequence[tuple[int, Path]]) -> list[tuple[int, Path]]:
+    """At most NUM_FRAMES of them, the first and the last among these."""
+    if len(grids) <= NUM_FRAMES:
+        return list(grids)
+    places = sorted({round(i * (len(grids) - 1) / (NUM_FRAMES - 1)) for i in range(NUM_FRAMES)})
+    return [grids[place] for place in places]
 
 
 def cells(run: RunRecord, path: Path) -> list[Image.Image]:

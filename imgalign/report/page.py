@@ -10,6 +10,7 @@ from importlib.resources import files
 from PIL import Image
 
 from imgalign.report.sheets import data_uri
+from imgalign.report.text import NO_BREAK
 
 GENERATOR = '<meta name="generator" content="imgalign">'
 """What a report is known by: only another report may replace it."""
@@ -20,7 +21,7 @@ MAGNIFIED = 160
 def page(title: str, body: Iterable[str]) -> str:
     """The whole document."""
     # A number and its percent sign stay on one line.
-    content = "".join(body).replace(" %", "\N{NO-BREAK SPACE}%")
+    content = "".join(body).replace(" %", f"{NO_BREAK}%")
     style = (files("imgalign.report") / "style.css").read_text(encoding="utf-8")
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

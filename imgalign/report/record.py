@@ -11,6 +11,7 @@ from imgalign.config import load_config
 from imgalign.errors import InputError
 from imgalign.evaluate.evaluation import FILE, FOLDER, Evaluation, load_evaluation
 from imgalign.evaluate.pictures import load_pictures
+from imgalign.files import recover_missing
 from imgalign.preferences.fit_report import REPORT_FILE, FitReport, read_fit_report
 from imgalign.runs.folder import CONFIG, METRICS
 from imgalign.runs.metrics import Value, read_metrics
@@ -86,7 +87,7 @@ def read_run(
     if evaluation is not None and found is None:
         raise InputError(f"{evaluation}: no {FILE} here; give the folder of an evaluation")
     rewarded = reward or reward_folder(settings)
-    if reward is not None and not (reward / REPORT_FILE).is_file():
+    if reward is not None and not was_fitted(reward):
         raise InputError(f"{reward}: no {REPORT_FILE} here; give the folder of a reward model")
     count, columns = (len(found.pairs), found.images_per_prompt) if found else (0, 1)
     images = place / found.pictures if found else place
@@ -108,7 +109,13 @@ def read_run(
 def reward_folder(settings: TrainConfig) -> Path | None:
     """Where the reward that was maximised is, if it is one that was fitted here."""
     path = settings.reward.path
-    return Path(path) if path and (Path(path) / REPORT_FILE).is_file() else None
+    return Path(path) if path and was_fitted(Path(path)) else None
+
+
+def was_fitted(reward: Path) -> bool:
+    """Whether a fitted reward is in a folder; one whose replacement was interrupted is put back."""
+    recover_missing(reward)
+    return (reward / REPORT_FILE).is_file()
 
 
 def sample_grids(folder: Path) -> list[tuple[int, Path]]:

@@ -3,15 +3,15 @@
 import shlex
 from html import escape
 
-from imgalign.evaluate.comparison import Change, interval, percent
+from imgalign.evaluate.comparison import interval, percent
 from imgalign.evaluate.evaluation import Evaluation, bounds
 from imgalign.report import page, plots
 from imgalign.report.record import RunRecord
 from imgalign.report.text import (
+    change,
     command_of,
     duration,
     marked,
-    number,
     sentence,
     signed,
     typeset,
@@ -87,12 +87,18 @@ def at_a_glance(run: RunRecord, found: Evaluation) -> list[tuple[str, str, str]]
     for name, each in (("Oracle reward", own.gold), ("Reward", own.proxy)):
         if each:
             gain = each.difference
-            entries.append((name, between(each), f"{signed(gain.value)}{typeset(bounds(gain))}"))
+            entries.append(
+                (
+                    name,
+                    change(each.before.value, each.after.value),
+                    f"{signed(gain.value)}{typeset(bounds(gain))}",
+                )
+            )
     if found.diversity:
         each = found.diversity.change
         share = each.difference.value / each.before.value if each.before.value else 0.0
         note = f"{signed(100 * share, 0)} %, in {found.diversity.space}"
-        entries.append(("Diversity", between(each), note))
+        entries.append(("Diversity", change(each.before.value, each.after.value), note))
     if found.drift:
         budget = found.drift.budget_nats
         allowed = f"of {budget:g} allowed, " if budget else ""
@@ -100,11 +106,6 @@ def at_a_glance(run: RunRecord, found: Evaluation) -> list[tuple[str, str, str]]
         nats = f"{found.drift.nats:.1f} {metric.unit}"
         entries.append((metric.title, nats, f"{allowed}per image"))
     return entries
-
-
-def between(change: Change) -> str:
-    """Example: "4.22 → 5.59"."""
-    return f"{number(change.before.value)} → {number(change.after.value)}"
 
 
 def pipeline(run: RunRecord) -> str:

@@ -2,34 +2,32 @@
 
 import re
 import shlex
-from collections.abc import Sequence
 from html import escape
-from pathlib import Path
 
 from imgalign.report.record import RunRecord
 from imgalign.runs.folder import CONFIG
 
-FRAMES = 6
 MINUS = "−"
+NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 def duration(seconds: float) -> str:
-    """Example: 372 is "6 min", 42 is "42 s", 5400 is "1 h 30 min"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
+    """Without line breaks. Example: 372 is "6 min", 42 is "42 s", 5400 is "1 h 30 min"."""
     minutes = round(seconds / 60)
-    if minutes < 90:
-        return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60} min"
+    if seconds < 90:
+        words = f"{seconds:.0f} s"
+    elif minutes < 90:
+        words = f"{minutes} min"
+    else:
+        words = f"{minutes // 60} h {minutes % 60} min"
+    return words.replace(" ", NO_BREAK)
 
 
-def number(value: float) -> str:
-    """About three significant digits, no exponent. Example: 0.1234 is "0.123"."""
-    size = abs(value)
-    digits = 2 if size < 10 else 1 if size < 100 else 0
-    if 0 < size < 0.3:
-        digits = 3
-    return f"{value:.{digits}f}".replace("-", MINUS)
+def change(before: float, after: float) -> str:
+    """Two numbers of as many digits, about three significant ones. Example: "4.22 → 5.59"."""
+    size = max(abs(before), abs(after))
+    digits = 3 if 0 < size < 0.3 else 2 if size < 10 else 1 if size < 100 else 0
+    return f"{before:.{digits}f} → {after:.{digits}f}".replace("-", MINUS)
 
 
 def signed(value: float, digits: int = 2) -> str:
@@ -43,14 +41,6 @@ def command_of(command: str, run: RunRecord) -> str:
     if command == "train":
         words = [str(run.folder / CONFIG), "--out", str(run.folder), "--resume"]
     return shlex.join(["imgalign", command, *words])
-
-
-def frames_shown(grids: Sequence[tuple[int, Path]]) -> list[tuple[int, Path]]:
-    """At most FRAMES of them, the first and the last among these."""
-    if len(grids) <= FRAMES:
-        return list(grids)
-    places = sorted({round(i * (len(grids) - 1) / (FRAMES - 1)) for i in range(FRAMES)})
-    return [grids[place] for place in places]
 
 
 def sentence(text: str) -> str:

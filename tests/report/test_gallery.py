@@ -13,9 +13,8 @@ from reported_runs import SIDE
 from imgalign.evaluate.comparison import Change
 from imgalign.evaluate.drift import Drift
 from imgalign.evaluate.evaluation import Diversity, load_evaluation
-from imgalign.report.gallery import cells, evenly, losses
+from imgalign.report.gallery import cells, evenly, frames_shown, losses
 from imgalign.report.record import read_run
-from imgalign.report.text import frames_shown
 from imgalign.report.writing import write_report
 from imgalign.statistics import Estimate
 

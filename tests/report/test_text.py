@@ -1,18 +1,28 @@
 """Numbers and texts as a person writes them."""
 
-from imgalign.report.text import duration, marked, number, signed, typeset
+from imgalign.report.text import change, duration, marked, signed, typeset
 
 
-def test_numbers_as_a_person_writes_them():
-    assert [duration(s) for s in (42, 372, 5460)] == ["42 s", "6 min", "1 h 31 min"]
-    assert [number(x) for x in (0.1234, -0.337, 4.216, 55.55, 312.2)] == [
-        "0.123",
-        "−0.34",
-        "4.22",
-        "55.5",
-        "312",
+def test_durations_are_in_the_units_a_person_uses_and_stay_on_one_line():
+    said = [duration(seconds) for seconds in (42, 372, 5460)]
+    assert [words.replace("\N{NO-BREAK SPACE}", "_") for words in said] == [
+        "42_s",
+        "6_min",
+        "1_h_31_min",
     ]
+
+
+def test_a_change_has_three_significant_digits_and_as_many_on_both_sides():
+    assert change(0.149, 0.1404) == "0.149 → 0.140"
+    assert change(-0.353, 0.0481) == "−0.35 → 0.05"
+    assert change(4.216, 55.55) == "4.2 → 55.5"
+    assert change(312.2, 9.0) == "312 → 9"
+    assert change(0.0, 0.0) == "0.00 → 0.00"
+
+
+def test_a_difference_has_its_sign():
     assert signed(-0.112) == "−0.11"
+    assert signed(0.112) == "+0.11"
 
 
 def test_arrows_and_minuses_are_set_and_hyphens_are_left_alone():

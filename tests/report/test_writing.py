@@ -11,6 +11,7 @@ from reported_runs import Redness, begin_run, fitted_reward, judge, make_iterati
 
 from imgalign.errors import InputError
 from imgalign.evaluate.evaluation import FOLDER, load_evaluation
+from imgalign.report.text import NO_BREAK
 from imgalign.report.writing import write_report
 from imgalign.runs.status import RunStatus, write_status
 
@@ -50,7 +51,7 @@ def test_a_finished_run_has_every_section(finished):
 def test_the_verdict_is_the_evaluations_own_sentence(finished):
     found = load_evaluation(finished)
     text, _ = read(finished / "report.html")
-    assert found.verdict() in text.replace("\N{NO-BREAK SPACE}", " ")
+    assert found.verdict() in text.replace(NO_BREAK, " ")
 
 
 def test_text_from_outside_is_escaped(finished):
@@ -85,7 +86,7 @@ def test_a_run_in_progress_says_how_far_it_is(tmp_path):
     make_iterations(run, 2)
     write_status(run, RunStatus.of_this_process("running", 2, 4, eta_seconds=300.0))
     text, page = read(write_report(run))
-    assert "running: iteration 2 of 4, about 5 min left" in text
+    assert "running: iteration 2 of 4, about 5 min left" in text.replace(NO_BREAK, " ")
     assert "Training" in page.headings
     assert "No verdict yet." in text
 
