@@ -80,8 +80,9 @@ const chart = ({ title, about, lines }) => {
     const anchor = at === x0 ? "start" : "middle";
     svg.append(draw("text", { x: x(at), y: HEIGHT - 4, "text-anchor": anchor }, at));
   }
+  const colorOf = (line) => (lines.indexOf(line) ? "var(--two)" : "var(--one)");
   lines.forEach((line, index) => {
-    const color = index ? "var(--two)" : "var(--one)";
+    const color = colorOf(line);
     const entry = make("span", "", "");
     const swatch = make("i");
     swatch.style.background = color;
@@ -106,14 +107,18 @@ const chart = ({ title, about, lines }) => {
     const at = x0 + (((event.clientX - area.left - inset) / scale - LEFT) / (WIDTH - LEFT - RIGHT)) * (x1 - x0);
     const near = (line) =>
       line.points.reduce((a, b) => (Math.abs(b[0] - at) < Math.abs(a[0] - at) ? b : a), line.points[0]);
-    const found = lines.filter((l) => l.points.length).map((l) => [l.name, near(l)]);
+    const found = lines.filter((line) => line.points.length).map((line) => [line, near(line)]);
     const middle = x(found[0][1][0]);
     hair.setAttribute("x1", middle);
     hair.setAttribute("x2", middle);
     const right = middle > WIDTH / 2;
     note.setAttribute("x", middle + (right ? -7 : 7));
     note.setAttribute("text-anchor", right ? "end" : "start");
-    note.textContent = found.map(([name, p]) => `${name} ${short(p[1])} at iteration ${p[0]}`).join("   ");
+    note.replaceChildren(...found.map(([line, p], index) => draw(
+      "tspan",
+      { fill: colorOf(line), dx: index ? 12 : 0 },
+      `iteration ${p[0]}: ${short(p[1])}`,
+    )));
     for (const node of [hair, note]) node.setAttribute("visibility", "visible");
   });
   svg.addEventListener("pointerleave", () => {
