@@ -17,10 +17,10 @@ from pathlib import Path
 
 from imgalign.demo import JOURNAL
 from imgalign.evaluate.origin import hardware, library_versions
+from imgalign.images import read_tensor
 from imgalign.preferences.store import Store
 from imgalign.storybook.simulate import people, rank_queue
 from reward_models.fit import FitConfig, fit
-from reward_models.images import read_image
 
 
 def measured(demo: Path, *, splits: int) -> list[dict[str, float]]:
@@ -36,7 +36,7 @@ def measured(demo: Path, *, splits: int) -> list[dict[str, float]]:
             with tempfile.TemporaryDirectory() as folder:
                 found = fit(
                     store.rankings(),
-                    lambda image_id: read_image(store.image_path(image_id)),
+                    lambda image_id: read_tensor(store.image_path(image_id)),
                     FitConfig(seeds=(seed,), split_seed=split),
                     Path(folder) / "reward",
                     truth=lambda ranking: truth[ranking.item_id],

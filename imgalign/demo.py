@@ -44,6 +44,7 @@ from imgalign.files import (
     reporting_full_disk,
     write_atomically,
 )
+from imgalign.images import read_tensor
 from imgalign.policy import RewardModel
 from imgalign.preferences.address import of_file
 from imgalign.preferences.queue import queue_candidates
@@ -60,7 +61,6 @@ from imgalign.train.config import TrainConfig
 from imgalign.train.run import run
 from reward_models import load
 from reward_models.fit import FitConfig, FitReport, fit
-from reward_models.images import read_image
 
 RECIPE = Path("storybook_ppo.yaml")
 JOURNAL = "demo.json"
@@ -294,7 +294,7 @@ def learn_reward(store: Store, simulated: Simulated, out: Path, *, seed: int) ->
     """Step 3: a reward model from the rankings, beside what is possible at all."""
     return fit(
         store.rankings(),
-        lambda image_id: read_image(store.image_path(image_id)),
+        lambda image_id: read_tensor(store.image_path(image_id)),
         FitConfig(seeds=(seed,), split_seed=seed),
         out,
         truth=lambda ranking: simulated.utilities[ranking.item_id],

@@ -91,6 +91,19 @@ def as_tensor(image: Image.Image) -> "Float[Tensor, '3 h w']":
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
+def to_image(pixels: "Float[Tensor, '3 h w']") -> Image.Image:
+    """RGB pixels in [0, 1] as an image of 8 bits per channel, rounded as diffusers does."""
+    import torch
+
+    bytes_ = (pixels.detach().float().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
+    return Image.fromarray(bytes_.permute(1, 2, 0).numpy())
+
+
+def read_tensor(path: Path) -> "Float[Tensor, '3 h w']":
+    """The pixels of an image file in [0, 1]; InputError begins with the path."""
+    return as_tensor(read_image_file(path))
+
+
 def decode_plain_image(content: bytes) -> Image.Image:
     """`decode_image` of an image that every program shows alike.
 

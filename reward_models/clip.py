@@ -28,6 +28,7 @@ from imgalign.files import (
     sync_tree,
     unfinished_folder,
 )
+from imgalign.images import png, read_tensor, to_image
 from imgalign.preferences.fit_report import REPORT_FILE
 from reward_models.clip_models import load_towers, rebuild_towers
 from reward_models.contract import (
@@ -50,7 +51,6 @@ from reward_models.contract import (
     write_contract,
 )
 from reward_models.head import PreferenceHead, zero_shot_head
-from reward_models.images import encode_image, read_image
 from reward_models.towers import Towers
 
 __all__ = ["ClipReward", "Towers", "load_towers"]
@@ -237,7 +237,7 @@ class ClipReward(nn.Module):
         scores = []
         for each in golden:
             try:
-                image = read_image(folder / each.image)
+                image = read_tensor(folder / each.image)
             except InputError as error:
                 raise CheckpointError(f"{error}; copy the whole folder again") from error
             scores.append(float(self.score(prompts=[each.prompt], samples=image[None])))
@@ -289,7 +289,7 @@ class ClipReward(nn.Module):
         records = []
         for index, (prompt, image) in enumerate(golden):
             name = f"{GOLDEN_FOLDER}/{index}.png"
-            (folder / name).write_bytes(encode_image(image))
+            (folder / name).write_bytes(png(to_image(image)))
             records.append(Golden(image=name, prompt=prompt, score=0.0))
         scores = self._score_golden(records, folder)
         return [

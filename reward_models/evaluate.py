@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from imgalign.errors import CheckpointError, InputError, StoreError
+from imgalign.images import read_tensor
 from imgalign.policy import RewardModel
 from imgalign.preferences.accuracy import accuracy_gain, calibration, pair_accuracy
 from imgalign.preferences.agreement import annotator_ceiling, pair_agreement
@@ -25,7 +26,6 @@ from imgalign.preferences.records import Ranking, tied_pairs
 from imgalign.preferences.splits import three_way_split
 from reward_models.contract import HeldOut, Scale
 from reward_models.data import ImageLoader, pair_margins
-from reward_models.images import read_image
 
 CHANCE = 0.5
 BOOTSTRAP_SEED = 0
@@ -286,7 +286,7 @@ def score_files(
     def readable() -> Iterator[tuple[str, Tensor]]:
         for number, (path, prompt) in enumerate(zip(files, each, strict=True)):
             try:
-                image = read_image(path)
+                image = read_tensor(path)
             except InputError as error:
                 problems[number] = str(error)
             else:

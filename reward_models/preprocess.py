@@ -1,6 +1,6 @@
 """Image preprocessing in tensors, with gradients; equal to open_clip's own, which needs PIL.
 
-Left out: anything random, and reading files (images.py).
+Left out: anything random, and reading files (imgalign/images.py).
 
 Shapes: b images of any h and w become b images of the contract's size. Units: [0, 1] in, mean and
 standard deviation of the towers' training data out.

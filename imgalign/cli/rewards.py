@@ -24,15 +24,15 @@ def train(
 ) -> None:
     """Fit a CLIP-based reward model to the rankings in the store."""
     from imgalign.config import load_config
+    from imgalign.images import read_tensor
     from imgalign.preferences.store import Store
     from reward_models.fit import FitConfig, fit
-    from reward_models.images import read_image
 
     settings = load_config(FitConfig, config, overrides or ())
     with Store.open(database, images=images, create=False) as store:
         report = fit(
             store.rankings(group=group, project=project),
-            lambda image_id: read_image(store.image_path(image_id)),
+            lambda image_id: read_tensor(store.image_path(image_id)),
             settings,
             out,
         )
@@ -49,16 +49,16 @@ def evaluate(
 ) -> None:
     """Compare a reward model with the rankings in the store, on prompts it did not learn from."""
     import reward_models
+    from imgalign.images import read_tensor
     from imgalign.preferences.store import Store
     from reward_models.evaluate import evaluate
-    from reward_models.images import read_image
 
     model = reward_models.load(reward)
     with Store.open(database, images=images, create=False) as store:
         evaluation = evaluate(
             model,
             store.rankings(group=group, project=project),
-            lambda image_id: read_image(store.image_path(image_id)),
+            lambda image_id: read_tensor(store.image_path(image_id)),
         )
     typer.echo("\n".join(evaluation.lines()))
 

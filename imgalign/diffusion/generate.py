@@ -13,9 +13,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
-from PIL import Image
-from torch import Tensor
 
 from imgalign.diffusion.adapters import adapter_file
 from imgalign.diffusion.attention import Attention
@@ -26,7 +23,7 @@ from imgalign.diffusion.samplers import LibrarySampler, Sampler
 from imgalign.environment import DType, choose_device, choose_dtype, say_dtype
 from imgalign.errors import InputError
 from imgalign.files import UNFINISHED, lock_folder, reporting_full_disk, sha256, write_atomically
-from imgalign.images import write_png
+from imgalign.images import to_image, write_png
 from imgalign.preferences.records import Generated, Provenance
 from imgalign.runs.checkpoint import find_adapter
 
@@ -200,12 +197,6 @@ class ImageGenerator:
                 unread = self.family.cut_text(provenance.prompt)
                 yield Generated(image=to_image(sample), provenance=provenance, unread=unread)
             done += len(batch)
-
-
-def to_image(sample: Float[Tensor, "3 h w"]) -> Image.Image:
-    """An image in [0, 1] as 8 bits per channel, rounded as diffusers does."""
-    pixels = (sample.permute(1, 2, 0).float().cpu() * 255).round().byte()
-    return Image.fromarray(pixels.numpy())
 
 
 NUMBERED = re.compile(r"(\d{5,})-\d+\.png")

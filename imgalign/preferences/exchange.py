@@ -21,7 +21,7 @@ from imgalign.errors import InputError, StoreError
 from imgalign.files import UNFINISHED, lock_name, parse_json
 from imgalign.preferences import queries, schema, validation
 from imgalign.preferences.identity import person
-from imgalign.preferences.images import ImageFolder, described
+from imgalign.preferences.originals import ImageFolder, described
 from imgalign.preferences.store import Store
 
 FORMAT = {"kind": "imgalign-rankings", "version": 1}

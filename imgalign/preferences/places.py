@@ -12,7 +12,7 @@ from sqlalchemy import Connection, delete, insert, select
 from imgalign.errors import StoreError
 from imgalign.preferences import validation
 from imgalign.preferences.database import Database
-from imgalign.preferences.images import ImageFolder
+from imgalign.preferences.originals import ImageFolder
 from imgalign.preferences.schema import folders, images
 
 NAME = "images"

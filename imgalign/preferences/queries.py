@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, func, insert, select, update
 
 from imgalign.errors import InputError, StoreError
-from imgalign.preferences.images import StoredImage
+from imgalign.preferences.originals import StoredImage
 from imgalign.preferences.records import (
     Annotator,
     Provenance,

@@ -18,7 +18,7 @@ from imgalign.errors import ImgalignError, StoreError
 from imgalign.preferences import address, identity, leases, queries, validation
 from imgalign.preferences.database import Database
 from imgalign.preferences.identity import person
-from imgalign.preferences.images import ImageFolder, without_metadata
+from imgalign.preferences.originals import ImageFolder, without_metadata
 from imgalign.preferences.places import image_folder
 from imgalign.preferences.records import (
     Annotator,

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, PngImagePlugin
 
 from imgalign import images
@@ -23,6 +24,8 @@ from imgalign.images import (
     decode_plain_image,
     read_image_file,
     read_plain_file,
+    read_tensor,
+    to_image,
 )
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -291,8 +294,25 @@ def test_pixels_as_a_tensor_are_channels_first_and_from_0_to_1():
     assert as_tensor(Image.new("L", (3, 2), 255)).tolist() == [[[1.0] * 3] * 2] * 3
 
 
+def test_eight_bit_pixels_survive_writing_and_reading(tmp_path):
+    pixels = torch.arange(192).reshape(3, 8, 8) / 255
+    (tmp_path / "image.png").write_bytes(images.png(to_image(pixels)))
+    assert torch.equal(read_tensor(tmp_path / "image.png"), pixels)
+
+
+def test_pixels_beyond_the_range_are_its_ends():
+    pixels = torch.tensor([-1.0, 0.5, 2.0]).reshape(3, 1, 1)
+    assert to_image(pixels).getpixel((0, 0)) == (0, 128, 255)
+
+
+def test_pixels_of_a_damaged_file_name_it(tmp_path):
+    (tmp_path / "cut.png").write_bytes(images.png(to_image(torch.rand(3, 64, 64)))[:200])
+    with pytest.raises(InputError, match=r"cut.png: damaged image \(it is cut off\)"):
+        read_tensor(tmp_path / "cut.png")
+
+
 def test_reading_images_for_a_store_loads_no_torch():
-    program = "import sys, imgalign.preferences.images; print('torch' in sys.modules)"
+    program = "import sys, imgalign.preferences.originals; print('torch' in sys.modules)"
     result = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )

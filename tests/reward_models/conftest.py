@@ -6,9 +6,12 @@ from pathlib import Path
 import open_clip
 import pytest
 import torch
+from red_world import make_images, make_rankings
 from safetensors.torch import save_file
 
+from imgalign.preferences.fit_report import Ceiling
 from imgalign.storybook.tokenizer import build_tokenizer
+from reward_models.fit import FitConfig, fit
 
 CONTEXT = 8
 WORDS = ["a", "red", "green", "blue", "fox", "house", "tree", "boat", "sun", "cat"]
@@ -62,3 +65,24 @@ def make_clip():
 @pytest.fixture(scope="session")
 def clip_folder(tmp_path_factory):
     return write_clip(tmp_path_factory.mktemp("towers") / "clip")
+
+
+@pytest.fixture(scope="session")
+def world():
+    images, redness = make_images(240)
+    return images, redness, make_rankings(redness)
+
+
+@pytest.fixture(scope="session")
+def config(clip_folder):
+    return FitConfig(
+        clip=str(clip_folder), epochs=15, batch_size=8, learning_rate=1e-2, prior_stds=(3.0,)
+    )
+
+
+@pytest.fixture(scope="session")
+def fitted(world, config, tmp_path_factory):
+    images, _, rankings = world
+    out = tmp_path_factory.mktemp("fits") / "reward"
+    ceiling = Ceiling(value=1.0, meaning="noiseless labels")
+    return out, fit(rankings, images.__getitem__, config, out, ceiling=ceiling)

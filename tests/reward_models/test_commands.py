@@ -14,10 +14,10 @@ from provenances import provenance
 import reward_models
 from imgalign.cli.main import main
 from imgalign.files import lock_name
+from imgalign.images import png, to_image
 from imgalign.preferences.records import Submission, as_positions, tie_groups
 from imgalign.preferences.store import Store
 from reward_models import report
-from reward_models.images import encode_image
 
 NUM_PROMPTS, PER_PROMPT = 30, 3
 
@@ -43,7 +43,7 @@ def where(tmp_path_factory, unsynced):
             for seed in range(PER_PROMPT):
                 colour = torch.rand(3, 1, 1, generator=generator)
                 made = provenance(prompt=prompt, seed=seed, width=16, height=16)
-                ids.append(store.add_image(encode_image(colour.expand(3, 16, 16)), made))
+                ids.append(store.add_image(png(to_image(colour.expand(3, 16, 16))), made))
                 redness[ids[-1]] = float(colour[0] - colour[1:].mean())
             item = store.add_item(prompt, ids, source="test")
             of_item[item] = [redness[image] for image in ids]
@@ -222,7 +222,7 @@ def test_a_kill_at_any_move_of_a_second_fit_leaves_a_whole_reward(train, tmp_pat
 
 
 def test_a_lost_file_among_many_is_named_and_counted_by_the_command(tmp_path, capsys, clip_folder):
-    (tmp_path / "good.png").write_bytes(encode_image(torch.rand(3, 16, 16)))
+    (tmp_path / "good.png").write_bytes(png(to_image(torch.rand(3, 16, 16))))
     (tmp_path / "cut.png").write_bytes((tmp_path / "good.png").read_bytes()[:90])
     names = [str(tmp_path / name) for name in ("cut.png", "good.png")]
     capsys.readouterr()

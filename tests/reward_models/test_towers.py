@@ -7,9 +7,8 @@ import torch
 from torch.testing import assert_close
 
 from imgalign.errors import CheckpointError, ConfigError, InputError
-from imgalign.images import as_tensor, decode_image
+from imgalign.images import as_tensor, decode_image, png, to_image
 from reward_models.clip_models import load_towers, resolve
-from reward_models.images import encode_image
 from reward_models.towers import channel_statistics
 
 
@@ -19,11 +18,11 @@ def test_features_equal_those_of_open_clip(clip_folder):
     tokenize = open_clip.get_tokenizer(f"local-dir:{clip_folder}")
     prompts = ["a red fox", "a house"]
     image = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(1))
-    png = encode_image(image)
+    file = png(to_image(image))
     with torch.no_grad():
-        picture = preprocess(_pil(png))[None]
+        picture = preprocess(_pil(file))[None]
         expected_image, expected_text, _ = model.eval()(picture, tokenize(prompts))
-        ours = towers.encode_prepared(towers.prepare(as_tensor(decode_image(png))[None]))
+        ours = towers.encode_prepared(towers.prepare(as_tensor(decode_image(file))[None]))
         assert_close(ours, expected_image)
         assert_close(towers.encode_tokens(towers.tokenize(prompts)), expected_text)
 

@@ -4,9 +4,8 @@ import pytest
 import torch
 from provenances import provenance
 
-from imgalign.diffusion.generate import to_image
 from imgalign.errors import InputError
-from imgalign.images import png
+from imgalign.images import png, to_image
 from imgalign.preferences.store import Store
 from imgalign.storybook import simulate
 from imgalign.storybook.annotators import Impression

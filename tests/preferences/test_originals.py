@@ -13,7 +13,7 @@ from PIL import Image, ImageCms
 
 from imgalign import files as files_module
 from imgalign.errors import InputError, StorageFullError, StoreError
-from imgalign.preferences.images import ImageFolder, without_metadata
+from imgalign.preferences.originals import ImageFolder, without_metadata
 
 Png = Callable[..., bytes]
 
