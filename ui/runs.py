@@ -22,8 +22,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from imgalign.errors import ImgalignError, InputError
 from imgalign.files import read_json
+from imgalign.runs.checkpoint import ADAPTER, STEP
+from imgalign.runs.folder import CONFIG, METRICS, SAMPLES
 from imgalign.runs.metrics import read_metrics
-from imgalign.runs.status import RunStatus, process_alive, process_birth, read_status
+from imgalign.runs.status import STATUS, RunStatus, process_alive, process_birth, read_status
 
 NEW_NAME = re.compile(r"[^\W_][\w. -]{0,63}")
 """Letters and digits of any script; what a file system, a shell and a URL all take."""
@@ -32,8 +34,6 @@ LONGEST_NAME = 200
 """Bytes: with what is appended to it, a name must still be one of a file."""
 OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*=.*")
 LAUNCHES = ".launches"
-ADAPTER = "pytorch_lora_weights.safetensors"
-STEP = re.compile(r"step-\d{6,}")
 LOG_BYTES = 40_000
 LARGEST_PID = 2**31
 LARGEST_COUNT = 2**53
@@ -126,7 +126,7 @@ class Runs:
         if state == "failed" and not message:
             message = _last_line(self.log(name)) or "it ended before it began"
         adapters = [path.parent.name for path in folder.glob(f"step-*/{ADAPTER}")]
-        samples = [path.name for path in folder.glob("samples/step-*.png")]
+        samples = [path.name for path in folder.glob(f"{SAMPLES}/step-*.png")]
         return Run(
             name=name,
             state=state,
@@ -137,7 +137,7 @@ class Runs:
             changed=self._changed(name),
             ours=ours,
             stopping=stopping,
-            resumable=state in ("stopped", "failed") and (folder / "config.yaml").exists(),
+            resumable=state in ("stopped", "failed") and (folder / CONFIG).exists(),
             adapters=tuple(sorted(name for name in adapters if STEP.fullmatch(name))),
             best=_best(folder),
             samples=tuple(sorted(samples)),
@@ -184,7 +184,7 @@ class Runs:
 
     def metrics(self, name: str, keys: Sequence[str]) -> dict[str, list[tuple[int, float]]]:
         """(iteration, value) of each key where it was measured; InputError for a damaged file."""
-        path = self.path(name) / "metrics.jsonl"
+        path = self.path(name) / METRICS
         try:
             records = read_metrics(path)
         except (OSError, UnicodeDecodeError) as error:
@@ -216,7 +216,7 @@ class Runs:
 
     def sample(self, name: str, file: str) -> Path:
         """The path of a sample grid; InputError if the run has none of that name."""
-        path = self.path(name) / "samples" / file
+        path = self.path(name) / SAMPLES / file
         if not re.fullmatch(r"step-\d+\.png", file) or not path.is_file():
             raise InputError(f"{name}: no sample grid {file!r}")
         return path
@@ -248,7 +248,7 @@ class Runs:
         folder = self.path(name)
         if not self.run(name).resumable:
             raise InputError(f"{folder}: nothing to resume, it is {self.run(name).state}")
-        self._start(name, [str(folder / "config.yaml"), "--out", str(folder), "--resume"])
+        self._start(name, [str(folder / CONFIG), "--out", str(folder), "--resume"])
 
     def stop(self, name: str) -> None:
         """Ask the process to save and end (SIGTERM), once however often this is called.
@@ -314,8 +314,8 @@ class Runs:
 
     def _changed(self, name: str) -> float:
         paths = [
-            self.folder / name / "status.json",
-            self.folder / name / "metrics.jsonl",
+            self.folder / name / STATUS,
+            self.folder / name / METRICS,
             self.folder / name,
             self.folder / LAUNCHES / f"{name}.json",
         ]
@@ -324,7 +324,7 @@ class Runs:
 
 def _status(folder: Path) -> RunStatus | None:
     """The status of a run, None if it has none yet; InputError if it cannot be used."""
-    path = folder / "status.json"
+    path = folder / STATUS
     try:
         # As JSON, because strict mode in Python takes no mapping for a record.
         said = TypeAdapter(RunStatus).validate_json(json.dumps(read_json(path)), strict=True)
@@ -357,7 +357,7 @@ def _is_run(path: Path) -> bool:
     if path.name.startswith("."):
         return False
     try:
-        return os.path.lexists(path / "status.json")
+        return os.path.lexists(path / STATUS)
     except OSError:
         return True  # it cannot be looked into: shown, with the reason
 

@@ -13,7 +13,7 @@ from imgalign.evaluate.evaluation import FILE, FOLDER, Evaluation, load_evaluati
 from imgalign.evaluate.pictures import load_pictures
 from imgalign.files import recover_missing
 from imgalign.preferences.fit_report import REPORT_FILE, FitReport, read_fit_report
-from imgalign.runs.folder import CONFIG, METRICS
+from imgalign.runs.folder import CONFIG, METRICS, SAMPLES
 from imgalign.runs.metrics import Value, read_metrics
 from imgalign.runs.status import RunStatus, read_status
 from imgalign.train.config import TrainConfig
@@ -120,5 +120,5 @@ def was_fitted(reward: Path) -> bool:
 
 def sample_grids(folder: Path) -> list[tuple[int, Path]]:
     """The grids that were drawn on the way, oldest first."""
-    found = ((GRID.fullmatch(path.name), path) for path in (folder / "samples").glob("step-*.png"))
+    found = ((GRID.fullmatch(path.name), path) for path in (folder / SAMPLES).glob("step-*.png"))
     return sorted((int(match[1]), path) for match, path in found if match and path.is_file())

@@ -13,6 +13,8 @@ from imgalign.files import read_json, write_atomically
 
 log = logging.getLogger(__name__)
 
+STATUS = "status.json"
+
 RunState: TypeAlias = Literal["running", "stopped", "finished", "failed"]
 
 
@@ -58,7 +60,7 @@ class RunStatus:
 
 def write_status(run: Path, status: RunStatus) -> None:
     """Replace `status.json` in one move."""
-    write_atomically(run / "status.json", json.dumps(asdict(status)) + "\n")
+    write_atomically(run / STATUS, json.dumps(asdict(status)) + "\n")
 
 
 def read_status(run: Path) -> RunStatus | None:
@@ -86,7 +88,7 @@ def written_status(run: Path) -> RunStatus | None:
 
     None when there is none, or when it cannot be read.
     """
-    path = run / "status.json"
+    path = run / STATUS
     try:
         return TypeAdapter(RunStatus).validate_python(read_json(path))
     except FileNotFoundError:
