@@ -3,14 +3,15 @@
 Images of one prompt resemble each other, so 48 prompts with 4 seeds each are not 192 independent
 observations. Intervals here draw whole clusters again with replacement, and their percentiles are
 widened as a t interval is wider than a normal one (Hesterberg 2015, section 3.3, the "expanded
-percentile" interval): plain percentiles are too narrow with few prompts. Left out: tests of
+percentile" interval): plain percentiles are too narrow with few prompts. Votes are clustered by
+prompt and by annotator: their intervals rest on the two-way variance. Left out: tests of
 significance, and anything that reads a file.
 
 Shapes: n = observations, c = clusters.
 """
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
@@ -73,6 +74,56 @@ def clustered_rate(
     return clustered_mean(outcomes, clusters, seed=seed)
 
 
+def two_way_rate(
+    outcomes: Floats | Sequence[float], one: Sequence[Hashable], other: Sequence[Hashable]
+) -> Estimate:
+    """Mean of outcomes in [0, 1] that are alike in two ways, such as by prompt and by annotator.
+
+    `one` and `other` name the clusters of each observation; with a single cluster of `other` the
+    interval is for that one alone. Wilson's interval for as many independent observations as have
+    this variance (Dean and Pagano 2015), with the quantile of Student's t; never narrower than if
+    all were independent. Where all clusters agree there is no variance to go by: each is then one
+    observation, as in `clustered_rate`.
+    """
+    outcomes = np.asarray(outcomes, dtype=np.float64)
+    mean = float(outcomes.mean())
+    if len(set(one)) < 2:
+        return Estimate(value=mean)
+
+    def variance(clusters: Sequence[Hashable]) -> Floats:
+        sums, _ = _totals(outcomes - mean, clusters)
+        return np.asarray((sums**2).sum() / len(outcomes) ** 2 * len(sums) / (len(sums) - 1))
+
+    found, degrees = two_way_variance(variance, one, other)
+    spread = float(found)
+    effective = degrees + 1.0
+    if spread > 1e-12:
+        effective = min(mean * (1 - mean) / spread, float(len(outcomes)))
+    z = t_quantile(1 - (1 - LEVEL) / 2, degrees=degrees)
+    low, high = wilson_interval(mean * effective, effective, z=z)
+    return Estimate(value=mean, low=low, high=high)
+
+
+def two_way_variance(
+    variance: Callable[[Sequence[Hashable]], Floats],
+    one: Sequence[Hashable],
+    other: Sequence[Hashable],
+) -> tuple[Floats, int]:
+    """Variance of estimates clustered two ways, and its degrees of freedom.
+
+    `variance(clusters)` is the variance clustered one way, and the two-way one the sum of both less
+    that of their intersection, which the sum counts twice (Cameron, Gelbach and Miller 2011). With
+    few clusters that may come out below either of the two: the largest is kept. With a single
+    cluster on one side there is nothing to sum: `one` alone counts.
+    """
+    spread, num_one, num_other = variance(one), len(set(one)), len(set(other))
+    if num_one < 2 or num_other < 2:
+        return spread, num_one - 1
+    by_other, by_both = variance(other), variance(list(zip(one, other, strict=True)))
+    largest = np.maximum.reduce([spread, by_other, spread + by_other - by_both])
+    return np.asarray(largest), min(num_one, num_other) - 1
+
+
 @lru_cache(maxsize=8)
 def resamples(num_clusters: int, seed: int) -> Floats:
     """How often each cluster is drawn in each resample; the same for every number of a result."""
@@ -122,7 +173,7 @@ def _totals(values: Floats, clusters: Sequence[Hashable]) -> tuple[Floats, Float
     return np.asarray(np.bincount(rows, weights=values), dtype=np.float64), sizes
 
 
-def wilson_interval(successes: float, count: int, *, z: float = Z95) -> tuple[float, float]:
+def wilson_interval(successes: float, count: float, *, z: float = Z95) -> tuple[float, float]:
     """Wilson's score interval of a proportion (1927); (0, 1) when nothing was counted."""
     if count == 0:
         return 0.0, 1.0

@@ -1,16 +1,19 @@
 """Commands that show what a model makes: images, a blind comparison, a report."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from imgalign.cli.options import (
     Adapter,
+    Database,
     Device,
     FirstSeed,
     Guidance,
+    Images,
     ModelUnder,
     Overrides,
     PromptFile,
@@ -19,6 +22,9 @@ from imgalign.cli.options import (
     Steps,
     Taste,
 )
+
+if TYPE_CHECKING:
+    from imgalign.evaluate.config import EvaluateConfig
 
 
 def generate(
@@ -67,19 +73,83 @@ def evaluate(
     reward: Annotated[str | None, typer.Option(help="The reward that was maximised.")] = None,
     group: Annotated[Taste | None, typer.Option(help="Storybook taste that judges.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder; in the run if not given.")] = None,
+    votes: Annotated[
+        bool, typer.Option("--votes", help="Make no images: count people's votes in the database.")
+    ] = False,
+    database: Database = None,
+    images: Images = None,
+    project: Annotated[
+        str | None, typer.Option(help="With --votes: only those of this project.")
+    ] = None,
 ) -> None:
     """Compare an aligned checkpoint with its base, blindly, on prompts it has never seen."""
-    import reward_models
     from imgalign.config import load_config
     from imgalign.evaluate.config import EvaluateConfig
+
+    # Values of overrides are YAML, and any JSON text is.
+    path = f"aligned={json.dumps(str(aligned))}"
+    settings = load_config(EvaluateConfig, config, [path, *(overrides or ())])
+    if votes:
+        others = settings.model_fields_set - {"aligned", "model"}
+        unused = {"--reward": reward, "--group": group, **dict.fromkeys(others, "given")}
+        refuse_given(unused, "with --votes, which makes no images")
+        count_votes(settings, out=out, database=database, images=images, project=project)
+    else:
+        refuse_given(
+            {"--database": database, "--images": images, "--project": project}, "without --votes"
+        )
+        compare(settings, reward=reward, group=group, out=out)
+
+
+def refuse_given(options: Mapping[str, object], when: str) -> None:
+    """InputError for the options that were given though they have no effect."""
+    from imgalign.errors import InputError
+
+    given = sorted(name for name, value in options.items() if value is not None)
+    if given:
+        them = "it" if len(given) == 1 else "them"
+        raise InputError(f"{', '.join(given)}: without effect {when}; leave {them} out")
+
+
+def count_votes(
+    settings: "EvaluateConfig",
+    *,
+    out: Path | None,
+    database: str | None,
+    images: Path | None,
+    project: str | None,
+) -> None:
+    """Count people's votes, simulated annotators apart, and print the result."""
+    from imgalign.evaluate import votes
+    from imgalign.evaluate.origin import command_line
+    from imgalign.preferences.queue import ranking_command
+    from imgalign.preferences.store import Store
+    from imgalign.storybook.annotators import GROUPS
+
+    with Store.open(database, images=images, create=False) as store:
+        found = votes.count_votes(
+            settings.aligned,
+            store,
+            command=command_line(),
+            model=settings.model,
+            project=project,
+            is_simulated=lambda ranking: ranking.group in GROUPS,
+            app=ranking_command(project or "default", database),
+            out=out,
+        )
+    typer.echo("\n".join(found.lines()))
+
+
+def compare(
+    settings: "EvaluateConfig", *, reward: str | None, group: Taste | None, out: Path | None
+) -> None:
+    """Make and judge the images of both sides, and print the result."""
+    import reward_models
     from imgalign.evaluate.judging import Measures, features_of
     from imgalign.evaluate.run import evaluate
     from imgalign.storybook.gold import GOLD_TIE, check_faithful, gold_of, slice_of
     from imgalign.storybook.scenes import evaluation_prompts
 
-    # Values of overrides are YAML, and any JSON text is.
-    path = f"aligned={json.dumps(str(aligned))}"
-    settings = load_config(EvaluateConfig, config, [path, *(overrides or ())])
     proxy = None if reward is None else reward_models.load(reward, device=settings.device)
     evaluation = evaluate(
         settings,

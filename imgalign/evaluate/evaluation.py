@@ -3,6 +3,7 @@
 import json
 import math
 import shlex
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from imgalign.evaluate.comparison import Change, Pair, Summary, interval, percen
 from imgalign.evaluate.drift import Drift
 from imgalign.evaluate.origin import Origin
 from imgalign.files import read_json, write_atomically
+from imgalign.runs.folder import run_of
 from imgalign.statistics import Estimate
 
 FOLDER = "evaluation"
@@ -150,17 +152,27 @@ def load_evaluation(path: Path) -> Evaluation:
         raise InputError(f"{file}: damaged ({error}); evaluate again") from None
 
 
-def refuse_foreign(out: Path) -> None:
-    """InputError where evaluation.json in `out` is not one of imgalign's, of whatever version."""
+def evaluation_folder(adapter: Path) -> Path:
+    """Where the evaluation of an adapter lies: in its run, or beside weights from elsewhere."""
+    return (run_of(adapter) or (adapter if adapter.is_dir() else adapter.parent)) / FOLDER
+
+
+def refuse_foreign(
+    path: Path, *, keys: Set[str] = frozenset({"pairs", "summary", "origin"})
+) -> None:
+    """InputError where a file is there that imgalign did not make: one without these keys.
+
+    They are what all versions of it have; evaluation.json's, unless given.
+    """
     try:
-        values = read_json(out / FILE)
+        values = read_json(path)
     except FileNotFoundError:
         return
     except ValueError:
         values = None
-    if not (isinstance(values, dict) and {"pairs", "summary", "origin"} <= values.keys()):
+    if not (isinstance(values, dict) and keys <= values.keys()):
         raise InputError(
-            f"{out / FILE}: was not made by imgalign, so it is not replaced; choose another folder"
+            f"{path}: was not made by imgalign, so it is not replaced; choose another folder"
         )
 
 

@@ -23,6 +23,7 @@ from imgalign.evaluate.evaluation import (
     FOLDER,
     Diversity,
     Evaluation,
+    evaluation_folder,
     load_evaluation,
     pictures_of,
     refuse_foreign,
@@ -82,7 +83,7 @@ def evaluate(
     started, clock = datetime.now(UTC), monotonic()
     adapter = find_adapter(settings.aligned)
     run = run_of(adapter)
-    out = out or (run or (adapter if adapter.is_dir() else adapter.parent)) / FOLDER
+    out = out or evaluation_folder(adapter)
     check_folder(out)
     model = settings.model or model_under(adapter)
     settings = settings.model_copy(update={"model": model})
@@ -91,7 +92,7 @@ def evaluate(
     )
     check_oracle(measures.oracle, selection.prompts)
     with lock_folder(out, doing="evaluating"):
-        refuse_foreign(out)
+        refuse_foreign(out / FILE)
         base, aligned = both_sides(settings, adapter, selection, load)
         judge = Judge(
             prompts=selection.prompts,

@@ -6,6 +6,7 @@ as a candidate it says nothing about either.
 """
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,12 +14,24 @@ from sqlalchemy import select
 
 from imgalign.errors import InputError
 from imgalign.preferences.ratings import Ratings, bradley_terry, elo, orderings, plackett_luce
-from imgalign.preferences.schema import provenances
+from imgalign.preferences.schema import candidates, items, provenances
 from imgalign.preferences.store import Store
 
 Method = Literal["bradley-terry", "plackett-luce", "elo"]
 Maker = tuple[str, str | None]
 """Model, and the hash of the adapter or its path if it has none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Makers:
+    """Who made the images of a store."""
+
+    of_image: Mapping[str, Maker]
+    """By image id, of the images that one maker alone made."""
+    shared: frozenset[str]
+    """Images that several made alike."""
+    names: Mapping[Maker, str]
+    """Example: "storybook + runs/a/step-000010"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +81,8 @@ def rate_makers(
 
     InputError with fewer than two of them, or where nothing connects them.
     """
-    names, shared = maker_names(store)
+    makers = read_makers(store)
+    names = {image: makers.names[maker] for image, maker in makers.of_image.items()}
     rankings = list(store.rankings(group=group, project=project))
     judged = orderings(rankings, name=names.get)
     judged = [one for one in judged if len({name for group in one.groups for name in group}) > 1]
@@ -85,11 +99,11 @@ def rate_makers(
         rate = bradley_terry if method == "bradley-terry" else plackett_luce
         found = rate(judged, ridge=ridge)
     ranked = {image for ranking in rankings for image in ranking.image_ids}
-    return MakerRatings(method=method, ratings=found, num_shared=len(ranked & shared))
+    return MakerRatings(method=method, ratings=found, num_shared=len(ranked & makers.shared))
 
 
-def maker_names(store: Store) -> tuple[dict[str, str], set[str]]:
-    """Who made each image, and the images that several made."""
+def read_makers(store: Store) -> Makers:
+    """Who made the images of a store, by their provenance."""
     columns = provenances.c
     statement = select(columns.image_id, columns.model, columns.adapter, columns.adapter_hash)
     makers: dict[str, set[Maker]] = defaultdict(set)
@@ -99,12 +113,31 @@ def maker_names(store: Store) -> tuple[dict[str, str], set[str]]:
             maker = (row.model, row.adapter_hash or row.adapter)
             makers[row.image_id].add(maker)
             path_of.setdefault(maker, row.adapter)
-    label = {maker: _label(maker, path_of) for maker in path_of}
-    alone = {image: label[next(iter(who))] for image, who in makers.items() if len(who) == 1}
-    return alone, set(makers) - set(alone)
+    alone = {image: next(iter(who)) for image, who in makers.items() if len(who) == 1}
+    return Makers(
+        of_image=alone,
+        shared=frozenset(makers.keys() - alone.keys()),
+        names={maker: _name(maker, path_of) for maker in path_of},
+    )
 
 
-def _label(maker: Maker, path_of: dict[Maker, str | None]) -> str:
+def item_makers(
+    store: Store, makers: Makers, *, project: str | None = None
+) -> dict[str, set[Maker]]:
+    """Whose images stand beside each other in each item, judged or not, by item id."""
+    statement = select(candidates.c.item_id, candidates.c.image_id)
+    if project is not None:
+        statement = statement.join(items, items.c.item_id == candidates.c.item_id)
+        statement = statement.where(items.c.project == project)
+    found: dict[str, set[Maker]] = defaultdict(set)
+    with store.database.read() as connection:
+        for row in connection.execute(statement):
+            if row.image_id in makers.of_image:
+                found[row.item_id].add(makers.of_image[row.image_id])
+    return dict(found)
+
+
+def _name(maker: Maker, path_of: dict[Maker, str | None]) -> str:
     """The model and its adapter's path, with the hash if the path held other weights too."""
     model, weights = maker
     path = path_of[maker] or weights

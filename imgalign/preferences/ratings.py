@@ -18,7 +18,7 @@ from jaxtyping import Float
 from imgalign.errors import InputError
 from imgalign.preferences.choice import Choices, estimate, sandwich
 from imgalign.preferences.records import Ranking
-from imgalign.statistics import t_quantile
+from imgalign.statistics import t_quantile, two_way_variance
 
 # One stage with more alternatives than this would not fit in memory.
 MAX_ALTERNATIVES = 100_000
@@ -192,27 +192,19 @@ def _fitted(
         blocks, num_parameters=len(names) + len(tie_orders), num_centred=len(names), ridge=ridge
     )
 
-    def variance(key: Callable[[Ordering], Hashable]) -> tuple[Float[np.ndarray, " p"], int]:
+    def variance(clusters: Sequence[Hashable]) -> Float[np.ndarray, " p"]:
         numbers = _Numbering()
-        of = np.array([numbers[key(judgement)] for judgement in judgements], dtype=np.int64)
+        of = np.array([numbers[cluster] for cluster in clusters], dtype=np.int64)
         relabelled = [replace(block, clusters=of[block.clusters]) for block in blocks]
         found = sandwich(
             theta, relabelled, num_centred=len(names), num_clusters=len(numbers), ridge=ridge
         )
-        return np.diag(found), len(numbers)
+        return np.diag(found)
 
-    spread, num_prompts = variance(lambda judgement: judgement.cluster)
-    num_annotators = len({judgement.annotator for judgement in judgements})
-    freedom = num_prompts - 1
-    if num_annotators > 1 and num_prompts > 1:
-        by_annotator, _ = variance(lambda judgement: judgement.annotator)
-        by_both, _ = variance(lambda judgement: (judgement.cluster, judgement.annotator))
-        # The sum of the two counts their intersection twice. It may come out below either of the
-        # two where there are few clusters: the largest is kept.
-        both_ways = spread + by_annotator - by_both
-        spread = np.maximum.reduce([spread, by_annotator, both_ways])
-        freedom = min(freedom, num_annotators - 1)
-    half = (t_quantile(0.975, degrees=freedom) * np.sqrt(spread))[: len(names)]
+    prompts = [judgement.cluster for judgement in judgements]
+    annotators = [judgement.annotator for judgement in judgements]
+    spread, degrees = two_way_variance(variance, prompts, annotators)
+    half = (t_quantile(0.975, degrees=degrees) * np.sqrt(spread))[: len(names)]
     score = theta[: len(names)]
     return Ratings(
         items=tuple(names),
@@ -220,8 +212,8 @@ def _fitted(
         low=tuple((score - half).tolist()),
         high=tuple((score + half).tolist()),
         num_comparisons=tuple(counts[name] for name in names),
-        num_clusters=num_prompts,
-        num_annotators=num_annotators,
+        num_clusters=len(set(prompts)),
+        num_annotators=len(set(annotators)),
         log_tie=dict(zip(tie_orders, theta[len(names) :].tolist(), strict=True)),
     )
 

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from imgalign.statistics import clustered_mean, clustered_rate, expanded_tail, t_quantile
+from imgalign.statistics import (
+    clustered_mean,
+    clustered_rate,
+    expanded_tail,
+    t_quantile,
+    two_way_rate,
+    two_way_variance,
+    wilson_interval,
+)
 
 
 @pytest.mark.parametrize("degrees", [1, 2, 3, 5, 11, 47, 400])
@@ -83,3 +91,82 @@ def test_equal_seeds_give_equal_bounds():
 def test_as_many_clusters_as_values_are_expected():
     with pytest.raises(ValueError, match="got 1 for 2"):
         clustered_mean([1.0, 2.0], ["a"], seed=0)
+
+
+# --- two ways
+
+
+def judged_twice(rng, num_one, num_other, *, spread_one, spread_other, chance=0.7):
+    """Votes of every pair of clusters, and their names; clusters shift the log-odds."""
+    log_odds = np.log(chance / (1 - chance))
+    shift = spread_one * rng.normal(size=(num_one, 1)) + spread_other * rng.normal(size=num_other)
+    wins = rng.random((num_one, num_other)) < 1 / (1 + np.exp(-(log_odds + shift)))
+    one, other = np.indices(wins.shape)
+    return wins.ravel().astype(float), one.ravel().tolist(), other.ravel().tolist()
+
+
+def test_a_rate_of_independent_votes_of_one_annotator_has_wilsons_interval_with_students_t():
+    votes = [1.0] * 14 + [0.0] * 7
+    found = two_way_rate(votes, range(21), ["ann"] * 21)
+    # The unbiased variance of a mean of n zeros and ones is p (1 - p) / (n - 1).
+    expected = wilson_interval(2 / 3 * 20, 20, z=stats.t.ppf(0.975, 20))
+    assert found.value == pytest.approx(2 / 3)
+    assert (found.low, found.high) == pytest.approx(expected, rel=1e-3)
+
+
+def test_two_way_variance_is_the_sum_of_both_ways_less_their_intersection():
+    values = np.array([0.9, 0.2, 0.8, 0.1, 1.0, 0.4])
+    one, other = [0, 0, 1, 1, 2, 2], [0, 1, 0, 1, 0, 1]
+
+    def variance(clusters):
+        sums = {key: 0.0 for key in clusters}
+        for value, key in zip(values - values.mean(), clusters, strict=True):
+            sums[key] += value
+        return np.array(sum(each**2 for each in sums.values()))
+
+    found, degrees = two_way_variance(variance, one, other)
+    both = variance(list(zip(one, other, strict=True)))
+    assert degrees == 1
+    assert found == pytest.approx(
+        max(variance(one), variance(other), variance(one) + variance(other) - both)
+    )
+    assert found > variance(one)
+
+
+def test_a_two_way_rate_is_the_same_whichever_way_is_named_first_and_mirrors_with_its_votes():
+    votes, one, other = judged_twice(
+        np.random.default_rng(1), 12, 5, spread_one=1.0, spread_other=0.5
+    )
+    found, turned = two_way_rate(votes, one, other), two_way_rate(votes, other, one)
+    assert (found.low, found.high) == pytest.approx((turned.low, turned.high))
+    mirrored = two_way_rate(1 - votes, one, other)
+    assert (mirrored.low, mirrored.high) == pytest.approx((1 - found.high, 1 - found.low))
+
+
+def test_a_two_way_rate_covers_the_truth_where_prompts_and_annotators_differ():
+    rng = np.random.default_rng(0)
+    covered = prompts_alone = 0
+    for _ in range(300):
+        # With log-odds of 0 on average and symmetric shifts, the truth is one half.
+        votes, one, other = judged_twice(rng, 30, 6, spread_one=0.7, spread_other=0.7, chance=0.5)
+        found = two_way_rate(votes, one, other)
+        covered += found.low <= 0.5 <= found.high
+        alone = clustered_rate(votes, one, seed=0)
+        prompts_alone += alone.low <= 0.5 <= alone.high
+    assert covered >= 279  # 285 are 95 %, with a standard deviation of 4
+    assert prompts_alone < 240  # other annotators would have said otherwise
+
+
+def test_a_rate_without_a_doubt_counts_each_cluster_once():
+    votes = np.ones(40)
+    one, other = [i // 4 for i in range(40)], [i % 4 for i in range(40)]
+    found = two_way_rate(votes, one, other)
+    # Four annotators agree: Wilson's bound of 4 of 4, with Student's t of 3 degrees.
+    t = stats.t.ppf(0.975, 3)
+    assert (found.low, found.high) == pytest.approx((4 / (4 + t**2), 1), rel=3e-3)
+
+
+def test_a_rate_of_one_prompt_has_no_interval():
+    found = two_way_rate([1, 0, 1], ["a"] * 3, ["x", "y", "z"])
+    assert (found.low, found.high) == (None, None)
+    assert found.value == pytest.approx(2 / 3)

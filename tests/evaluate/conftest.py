@@ -1,10 +1,15 @@
 """Fixtures of the evaluation's tests."""
 
+import json
 from pathlib import Path
 
 import pytest
 
-from imgalign.runs.checkpoint import ADAPTER
+from imgalign.config import dump_config
+from imgalign.runs.checkpoint import ADAPTER, save_checkpoint
+from imgalign.runs.metrics import MetricsWriter
+from imgalign.train.config import TrainConfig
+from imgalign.train.sources import PromptsConfig, load_prompts
 
 
 @pytest.fixture
@@ -12,4 +17,25 @@ def adapter(tmp_path: Path) -> Path:
     folder = tmp_path / "lora"
     folder.mkdir()
     (folder / ADAPTER).write_bytes(b"")
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run with one checkpoint, step 3, and metrics around it."""
+    folder = tmp_path / "run"
+
+    def write(checkpoint: Path) -> None:
+        (checkpoint / ADAPTER).write_bytes(b"")
+
+    save_checkpoint(folder, 3, write=write)
+    settings = TrainConfig(
+        prompts=PromptsConfig(num_storybook=5, num_held_out=4), kl_budget_nats=12.0
+    )
+    dump_config(settings, folder / "config.yaml")
+    kept = load_prompts(settings.prompts)._asdict()
+    (folder / "prompts.json").write_text(json.dumps(kept))
+    with MetricsWriter(folder / "metrics.jsonl") as metrics:
+        metrics.write(3, {"kl": 1.0})
+        metrics.write(4, {"kl": 2.5})
     return folder

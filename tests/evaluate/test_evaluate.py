@@ -16,7 +16,6 @@ from evaluations import (
     flat_features,
 )
 
-from imgalign.config import dump_config
 from imgalign.diffusion.generate import ImageGenerator
 from imgalign.errors import CheckpointError, ConfigError, InputError, StorageFullError
 from imgalign.evaluate.comparison import summarise
@@ -27,34 +26,12 @@ from imgalign.evaluate.judging import FaithfulCheck, OracleReward
 from imgalign.evaluate.pictures import load_pictures
 from imgalign.evaluate.selection import DrawPrompts, known_prompts, select_prompts
 from imgalign.evaluate.sides import LoadGenerator, SwitchingGenerator
-from imgalign.runs.checkpoint import ADAPTER, save_checkpoint
+from imgalign.runs.checkpoint import ADAPTER
 from imgalign.runs.metrics import MetricsWriter
 from imgalign.storybook.scenes import evaluation_prompts
-from imgalign.train.config import TrainConfig
 from imgalign.train.sources import PromptsConfig, load_prompts
 
 # --- what training never saw
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    """A run with one checkpoint, step 3, and metrics around it."""
-    folder = tmp_path / "run"
-
-    def write(checkpoint: Path) -> None:
-        (checkpoint / ADAPTER).write_bytes(b"")
-
-    save_checkpoint(folder, 3, write=write)
-    settings = TrainConfig(
-        prompts=PromptsConfig(num_storybook=5, num_held_out=4), kl_budget_nats=12.0
-    )
-    dump_config(settings, folder / "config.yaml")
-    kept = load_prompts(settings.prompts)._asdict()
-    (folder / "prompts.json").write_text(json.dumps(kept))
-    with MetricsWriter(folder / "metrics.jsonl") as metrics:
-        metrics.write(3, {"kl": 1.0})
-        metrics.write(4, {"kl": 2.5})
-    return folder
 
 
 def test_prompts_that_a_run_knew_are_left_out(run, caplog):

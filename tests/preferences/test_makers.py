@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 from submissions import judge, on_screen
 
 from imgalign.errors import InputError
-from imgalign.preferences.makers import maker_names, rate_makers
+from imgalign.preferences.makers import rate_makers, read_makers
 from imgalign.preferences.records import Provenance
 from imgalign.preferences.store import Store
 
@@ -105,15 +105,15 @@ def test_adapters_are_known_by_their_weights(
     retrained = FIRST | {"adapter_hash": "c" * 64}
     made = [BASE, FIRST, moved, retrained, BASE | {"adapter": "unhashed"}]
     ids = [store.add_image(png(k), provenance(**of)) for k, of in enumerate(made)]
-    names, shared = maker_names(store)
-    assert [names[i] for i in ids] == [
+    found = read_makers(store)
+    assert [found.names[found.of_image[i]] for i in ids] == [
         "storybook",
         "storybook + runs/a/step-10 (aaaaaaaa)",
         "storybook + runs/a/step-10 (aaaaaaaa)",
         "storybook + runs/a/step-10 (cccccccc)",
         "storybook + unhashed",
     ]
-    assert shared == set()
+    assert found.shared == frozenset()
 
 
 def test_ratings_can_be_of_one_group_or_project(store: Store, battle: Any):

@@ -7,12 +7,14 @@ import pytest
 import torch
 from PIL import Image, ImageChops
 from provenances import provenance
+from submissions import judge
 
 from imgalign.diffusion.generate import ImageGenerator
 from imgalign.diffusion.loading import load_pipeline
 from imgalign.diffusion.policy import DiffusionPolicy, PolicyConfig
 from imgalign.environment import choose_device
 from imgalign.errors import ImgalignError, InputError
+from imgalign.evaluate.votes import count_votes
 from ui.pages import generate
 from ui.runs import Runs
 from ui.shelf import Shelf
@@ -35,6 +37,7 @@ def run_folder(tiny_pipeline_folder, tmp_path_factory):
     policy.save(step)
     (runs / "tiny" / "config.yaml").write_text(f"model: {tiny_pipeline_folder}\n")
     (runs / "tiny" / "best.json").write_text('{"checkpoint": "step-000010"}')
+    (runs / "tiny" / "prompts.json").write_text('{"training": [], "held_out": []}')
     (runs / "tiny" / "metrics.jsonl").write_text('{"step": 10}\n')
     status = {"state": "finished", "pid": 1, "step": 10, "total": 10}
     (runs / "tiny" / "status.json").write_text(json.dumps(status))
@@ -256,3 +259,20 @@ def test_a_run_whose_settings_are_damaged_is_not_drawn_with_another_model(run_fo
     (tmp_path / "runs" / "tiny" / "config.yaml").write_text("model: [")
     with pytest.raises(ImgalignError, match=r"config\.yaml"):
         make(tmp_path / "runs", "storybook", Shelf())
+
+
+def test_pairs_that_were_sent_and_ranked_are_votes_on_the_checkpoint(
+    run_folder, tiny_pipeline_folder, store, tmp_path
+):
+    shelf, step = Shelf(), run_folder / "tiny" / "step-000010"
+    value, _ = make(run_folder, str(tiny_pipeline_folder), shelf)
+    assert generate.send(store, shelf, value, how=generate.PAIRS, overlap=1) == 4
+    store.add_annotator("Ada")
+    aligned_first = 0
+    while item := store.next_item("Ada"):
+        shown = [store.image_for_token(token, "Ada").stem for token in item.tokens]
+        aligned_first += store.provenance(shown[0]).adapter_hash is not None
+        store.submit(judge(item, "Ada"))
+    found = count_votes(step, store, command="x", out=tmp_path).people
+    assert (found.num_votes, found.num_prompts, found.num_annotators) == (4, 2, 1)
+    assert found.num_wins == aligned_first

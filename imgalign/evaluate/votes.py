@@ -1,0 +1,300 @@
+"""People's blind votes on an aligned checkpoint and its base, as they stand in the store.
+
+An item that holds images of both is a comparison, however it was queued: the app's Generate page
+makes such items, and annotators rank them without knowing whose image is whose. A vote is one
+annotator's judgement of one item. Where an item holds more than two images, the vote is the share
+of its pairs of an aligned and a base image that the aligned one wins. A tie counts half. Simulated
+annotators are counted apart. Left out: making images, and showing items to people.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from imgalign.diffusion.adapters import adapter_file
+from imgalign.errors import InputError
+from imgalign.evaluate.comparison import interval, percent
+from imgalign.evaluate.evaluation import Checkpoint, evaluation_folder, refuse_foreign
+from imgalign.evaluate.selection import known_prompts
+from imgalign.files import (
+    check_folder,
+    lock_folder,
+    read_json,
+    reporting_full_disk,
+    sha256,
+    write_atomically,
+)
+from imgalign.preferences.makers import Maker, Makers, item_makers, read_makers
+from imgalign.preferences.records import Ranking, Verdict, ranks, utc_now
+from imgalign.preferences.splits import prompt_key
+from imgalign.preferences.store import Store
+from imgalign.runs.checkpoint import find_adapter
+from imgalign.runs.folder import model_under, run_of
+from imgalign.statistics import Estimate, clustered_rate, two_way_rate
+
+FILE = "votes.json"
+SEED = 0
+"""Decides the resamples behind intervals over prompts alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vote:
+    """One annotator's judgement of one comparison.
+
+    Example: share 1.0 says that the aligned image was put first, 0.5 that both tie, and None that
+    the annotator called all images bad or skipped the item.
+    """
+
+    prompt: str
+    annotator: str
+    verdict: Verdict
+    share: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VoteCounts:
+    """What some annotators said, and how often the aligned image is preferred."""
+
+    rate: Estimate | None
+    """Mean over votes, a tie counting half; None where no vote has an order. The interval is for
+    other prompts and other annotators, and needs several of both to be narrow."""
+    rate_of_these_annotators: Estimate | None
+    """The same, its interval for other prompts and these annotators."""
+    num_wins: int
+    """Votes with a share above one half."""
+    num_ties: int
+    num_losses: int
+    num_all_bad: int
+    """Votes that all images are bad; like skips, they do not count in the rate."""
+    num_skipped: int
+    num_prompts: int
+    num_annotators: int
+
+    @property
+    def num_votes(self) -> int:
+        """Votes with an order, which the rate is of."""
+        return self.num_wins + self.num_ties + self.num_losses
+
+    def lines(self) -> list[str]:
+        """All numbers but the rate itself, as text."""
+        lines = [
+            f"  {self.num_wins} wins, {self.num_ties} ties, {self.num_losses} losses; "
+            f"{self.num_all_bad} times all bad, {self.num_skipped} skipped; "
+            f"{self.num_annotators} annotators, {self.num_prompts} prompts"
+        ]
+        if self.rate_of_these_annotators is not None and self.num_annotators > 1:
+            lines.append(f"  for these annotators alone, {interval(self.rate_of_these_annotators)}")
+        return lines
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VoteResult:
+    """The votes on an aligned checkpoint and its base; saved as votes.json."""
+
+    base: Checkpoint
+    aligned: Checkpoint
+    people: VoteCounts | None
+    """None where only simulated annotators voted."""
+    simulated: VoteCounts | None
+    num_on_known_prompts: int
+    """People's votes on prompts that the run learned from, or chose a checkpoint by."""
+    database: str
+    project: str | None
+    """None: of all projects."""
+    command: str
+    counted_at: datetime
+
+    def verdict(self) -> str:
+        """The result in one sentence, with its interval."""
+        if self.people is None:
+            return "No person has voted"
+        if self.people.rate is None:
+            return "No vote of a person has an order: all items were skipped or called all bad"
+        return f"People prefer the aligned image in {preferred(self.people, self.people.rate)}"
+
+    def lines(self) -> list[str]:
+        """The result as text, one fact per line."""
+        lines = [self.verdict()]
+        if self.people is not None:
+            rate = self.people.rate
+            if rate is not None and (rate.low or 0.0) <= 0.5 <= (rate.high or 1.0):
+                lines.append("  the interval includes an even 50 %: this may be chance")
+            lines += self.people.lines()
+        if self.num_on_known_prompts:
+            lines.append(
+                f"  {self.num_on_known_prompts} of the votes are on prompts that the run knew"
+            )
+        if self.simulated is not None:
+            rate = self.simulated.rate
+            said = "no order" if rate is None else preferred(self.simulated, rate)
+            lines += [f"simulated annotators, counted apart: {said}", *self.simulated.lines()]
+        return lines
+
+    def save(self, folder: Path) -> Path:
+        """Write votes.json in one move, and return its path."""
+        content = TypeAdapter(VoteResult).dump_python(self, mode="json")
+        path = folder / FILE
+        write_atomically(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+        return path
+
+
+def preferred(counts: VoteCounts, rate: Estimate) -> str:
+    """Example: "67 % of 24 blind votes (95 % interval 45 to 84 %)"."""
+    return f"{percent(rate.value)} of {counts.num_votes} blind votes ({interval(rate)})"
+
+
+def load_votes(folder: Path) -> VoteResult | None:
+    """What `VoteResult.save` wrote; None without a file, InputError where it cannot be read."""
+    try:
+        return TypeAdapter(VoteResult).validate_python(read_json(folder / FILE))
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        where = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise InputError(
+            f"{folder / FILE}: not of this version (at {where or 'the start'}); count again with "
+            "`imgalign evaluate RUN --votes`"
+        ) from None
+    except ValueError as error:
+        raise InputError(f"{folder / FILE}: damaged ({error}); count again") from None
+
+
+def count_votes(
+    aligned: Path,
+    store: Store,
+    *,
+    command: str,
+    model: str | None = None,
+    project: str | None = None,
+    is_simulated: Callable[[Ranking], bool] = lambda _: False,
+    app: str = "imgalign ui",
+    out: Path | None = None,
+) -> VoteResult:
+    """Read the votes on an adapter and its base, and save the numbers in the folder `out`.
+
+    `aligned` is a run, a checkpoint, or a LoRA file or folder; votes count where the images were
+    made by these very weights and by the same model without an adapter. `out` is where an
+    evaluation lies by default. `is_simulated` tells rankings of simulated annotators from people's;
+    `app` is the command that opens the app on this store, for messages, and `command` what is kept
+    as the origin of the numbers. InputError where nobody was asked, or nobody has voted.
+    """
+    adapter = find_adapter(aligned)
+    run = run_of(adapter)
+    out = out or evaluation_folder(adapter)
+    check_folder(out)
+    base = Checkpoint(model=model or model_under(adapter), adapter=None, adapter_hash=None)
+    judged = Checkpoint(
+        model=base.model, adapter=str(adapter), adapter_hash=sha256(adapter_file(adapter))
+    )
+    makers = read_makers(store)
+    asked = comparisons(store, makers, base, judged, project=project, app=app)
+    people: list[Vote] = []
+    simulated: list[Vote] = []
+    for ranking in store.rankings(project=project):
+        if ranking.item_id in asked:
+            vote = vote_of(ranking, makers, base=side(base), aligned=side(judged))
+            (simulated if is_simulated(ranking) else people).append(vote)
+    if not people and not simulated:
+        raise InputError(
+            f"{adapter}: {len(asked)} comparisons with {base.model} wait in {store.database.name}, "
+            f"and nobody has voted; rank them with `{app}`"
+        )
+    known = set(map(prompt_key, known_prompts(run))) if run else set()
+    result = VoteResult(
+        base=base,
+        aligned=judged,
+        people=counted(people),
+        simulated=counted(simulated),
+        num_on_known_prompts=sum(prompt_key(vote.prompt) in known for vote in people),
+        database=store.database.name,
+        project=project,
+        command=command,
+        counted_at=utc_now(),
+    )
+    with lock_folder(out, doing="evaluating"), reporting_full_disk(out, "saving the votes"):
+        refuse_foreign(out / FILE, keys={"people", "simulated", "counted_at"})
+        result.save(out)
+    return result
+
+
+def side(checkpoint: Checkpoint) -> Maker:
+    """The maker of a side's images, as their provenance names it."""
+    return checkpoint.model, checkpoint.adapter_hash
+
+
+def comparisons(
+    store: Store,
+    makers: Makers,
+    base: Checkpoint,
+    aligned: Checkpoint,
+    *,
+    project: str | None,
+    app: str,
+) -> set[str]:
+    """Items with images of both sides, judged or not; InputError without one."""
+    beside_base = {
+        item: who
+        for item, who in item_makers(store, makers, project=project).items()
+        if side(base) in who
+    }
+    found = {item for item, who in beside_base.items() if side(aligned) in who}
+    if found:
+        return found
+    others = {maker for who in beside_base.values() for maker in who} - {side(base)}
+    names = sorted(makers.names[maker] for maker in others)
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    hint = f"; there, {base.model} is compared with {shown}" if names else ""
+    within = "" if project is None else f" in project {project!r}"
+    raise InputError(
+        f"{aligned.adapter}: no item of {store.database.name}{within} holds its images beside "
+        f"those of {base.model} without an adapter{hint}; make some on the Generate page of "
+        f"`{app}`: choose the checkpoint, generate, and send 'base against aligned' to ranking"
+    )
+
+
+def vote_of(ranking: Ranking, makers: Makers, *, base: Maker, aligned: Maker) -> Vote:
+    """What a judgement of a comparison says about its two sides."""
+    who = [makers.of_image.get(image) for image in ranking.image_ids]
+    rank = ranks(ranking)
+    outcomes = [
+        (1 + (rank[other] > rank[own]) - (rank[other] < rank[own])) / 2
+        for own in range(len(who))
+        for other in range(len(who))
+        if who[own] == aligned and who[other] == base
+    ]
+    return Vote(
+        prompt=ranking.prompt,
+        annotator=ranking.annotator,
+        verdict=ranking.verdict,
+        share=sum(outcomes) / len(outcomes) if ranking.verdict == "ranked" else None,
+    )
+
+
+def counted(votes: Sequence[Vote]) -> VoteCounts | None:
+    """The numbers of some annotators' votes; None without a vote."""
+    if not votes:
+        return None
+    decided = [vote for vote in votes if vote.share is not None]
+    shares = [vote.share for vote in decided if vote.share is not None]
+    prompts = [prompt_key(vote.prompt) for vote in decided]
+    annotators = [vote.annotator for vote in decided]
+
+    def count(verdict: Literal["all_bad", "skipped"]) -> int:
+        return sum(vote.verdict == verdict for vote in votes)
+
+    return VoteCounts(
+        rate=two_way_rate(shares, prompts, annotators) if shares else None,
+        rate_of_these_annotators=clustered_rate(shares, prompts, seed=SEED) if shares else None,
+        num_wins=sum(share > 0.5 for share in shares),
+        num_ties=sum(share == 0.5 for share in shares),
+        num_losses=sum(share < 0.5 for share in shares),
+        num_all_bad=count("all_bad"),
+        num_skipped=count("skipped"),
+        num_prompts=len({prompt_key(vote.prompt) for vote in votes}),
+        num_annotators=len({vote.annotator for vote in votes}),
+    )

@@ -1,0 +1,326 @@
+"""People's blind votes: whose count, what comes out, and what is said where there are none."""
+
+import json
+import math
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from provenances import provenance
+from scipy import stats
+from submissions import judge, on_screen
+
+from imgalign.cli.main import main
+from imgalign.errors import InputError
+from imgalign.evaluate.votes import VoteResult, count_votes, load_votes
+from imgalign.images import png
+from imgalign.preferences.makers import rate_makers
+from imgalign.preferences.records import Submission
+from imgalign.preferences.store import Store
+from imgalign.runs.checkpoint import ADAPTER
+from imgalign.statistics import wilson_interval
+
+BASE: dict[str, Any] = {"model": "storybook"}
+Queue = Callable[..., str]
+Vote = Callable[..., Submission]
+
+
+@pytest.fixture
+def aligned(adapter: Path) -> dict[str, Any]:
+    digest = sha256((adapter / ADAPTER).read_bytes()).hexdigest()
+    return BASE | {"adapter": str(adapter), "adapter_hash": digest}
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("IMGALIGN_DATABASE", raising=False)
+    opened = Store.open(tmp_path / "imgalign.db")
+    for name in ("ann", "bob", "cat"):
+        opened.add_annotator(name)
+    return opened
+
+
+@pytest.fixture
+def queue(store: Store) -> Queue:
+    """Queue an item of one new image by each of the makers."""
+    num = 0
+
+    def add(prompt: str, *makers: dict[str, Any], project: str = "default") -> str:
+        nonlocal num
+        images = []
+        for facts in makers:
+            num += 1
+            image = png(Image.new("RGB", (8, 8), (num // 256, num % 256, 0)))
+            images.append(store.add_image(image, provenance(prompt=prompt, **facts)))
+        return store.add_item(prompt, images, source="test", project=project, overlap=9)
+
+    return add
+
+
+@pytest.fixture
+def vote(store: Store) -> Vote:
+    """The annotator's judgement of the item that is next for them; ">" prefers its first image."""
+
+    def say(who: str, said: Any, *, project: str = "default", **fields: Any) -> Submission:
+        rankings = {">": ((0,), (1,)), "<": ((1,), (0,)), "=": ((0, 1),)}
+        item = store.next_item(who, project=project)
+        if said in ("all_bad", "skipped"):
+            fields |= {"verdict": said, "ranking": None, "reason": "blurred"}
+        else:
+            ranking = rankings[said] if isinstance(said, str) else said
+            fields["ranking"] = on_screen(store, item, ranking, who)
+        submission = judge(item, who, **fields)
+        store.submit(submission)
+        return submission
+
+    return say
+
+
+def counted(adapter: Path, store: Store, **settings: Any) -> VoteResult:
+    return count_votes(adapter, store, command="imgalign evaluate x --votes", **settings)
+
+
+def test_a_tie_is_half_a_win_and_the_interval_is_that_of_the_votes(
+    store, queue, vote, adapter, aligned
+):
+    said = ">>>>>>==<<"
+    for number, each in enumerate(said):
+        queue(f"prompt {number}", aligned, BASE)
+        vote("ann", each)
+    found = counted(adapter, store).people
+    assert (found.num_wins, found.num_ties, found.num_losses) == (6, 2, 2)
+    assert (found.num_votes, found.num_annotators, found.num_prompts) == (10, 1, 10)
+    assert found.rate.value == pytest.approx(0.7)
+    # Ten independent votes of 1, 1/2 and 0 about 0.7 have this variance of their mean:
+    variance = (6 * 0.3**2 + 2 * 0.2**2 + 2 * 0.7**2) / (10 * 9)
+    effective = min(0.7 * 0.3 / variance, 10)
+    expected = wilson_interval(0.7 * effective, effective, z=stats.t.ppf(0.975, 9))
+    assert (found.rate.low, found.rate.high) == pytest.approx(expected, rel=2e-3)
+
+
+def test_the_place_of_an_image_in_its_item_does_not_matter(store, queue, vote, adapter, aligned):
+    for number in range(4):
+        pair = (aligned, BASE) if number % 2 else (BASE, aligned)
+        queue(f"prompt {number}", *pair)
+        vote("ann", ">" if number % 2 else "<")
+    found = counted(adapter, store).people
+    assert (found.num_wins, found.num_losses) == (4, 0)
+
+
+def test_the_win_rate_has_the_log_odds_of_the_models_ratings(store, queue, vote, adapter, aligned):
+    for number, each in enumerate(">><=>><>"):
+        queue(f"prompt {number}", aligned, BASE)
+        vote("ann", each)
+        vote("bob", ">")
+    rate = counted(adapter, store).people.rate.value
+    base, own = rate_makers(store).ratings.score
+    assert own - base == pytest.approx(math.log(rate / (1 - rate)))
+
+
+def test_votes_of_few_annotators_say_little_about_others_and_more_about_themselves(
+    store, queue, vote, adapter, aligned
+):
+    for number in range(12):
+        queue(f"prompt {number}", aligned, BASE)
+        vote("ann", "<" if number % 4 == 0 else ">")
+        vote("bob", "<" if number % 3 == 0 else ">")
+    result = counted(adapter, store)
+    everybody, these = result.people.rate, result.people.rate_of_these_annotators
+    assert everybody.value == these.value == pytest.approx((9 + 8) / 24)
+    assert everybody.low < these.low < these.high < everybody.high
+    assert "for these annotators alone" in "\n".join(result.lines())
+
+
+def test_a_vote_that_was_taken_back_counts_no_more_and_the_one_after_it_once(
+    store, queue, vote, adapter, aligned
+):
+    queue("a cat", aligned, BASE)
+    first = vote("ann", "<")
+    store.undo("ann", first.key)
+    vote("ann", ">", key="again")
+    found = counted(adapter, store).people
+    assert (found.num_wins, found.num_losses, found.num_votes) == (1, 0, 1)
+
+
+def test_all_bad_and_skipped_are_told_and_are_no_votes_for_either(
+    store, queue, vote, adapter, aligned
+):
+    for number, said in enumerate([">", "all_bad", "skipped", "skipped"]):
+        queue(f"prompt {number}", aligned, BASE)
+        vote("ann", said)
+    found = counted(adapter, store).people
+    assert (found.num_votes, found.num_all_bad, found.num_skipped) == (1, 1, 2)
+    assert found.rate.value == 1
+
+
+def test_votes_without_an_order_have_no_rate(store, queue, vote, adapter, aligned):
+    queue("a cat", aligned, BASE)
+    vote("ann", "all_bad")
+    result = counted(adapter, store)
+    assert result.people.rate is None
+    assert "all items were skipped or called all bad" in result.verdict()
+
+
+def test_only_votes_on_these_very_weights_and_their_own_base_count(
+    store, queue, vote, adapter, aligned
+):
+    retrained = aligned | {"adapter_hash": "c" * 64}
+    other_model = {"model": "other"}
+    for pair in ((retrained, BASE), (aligned, other_model), (aligned, retrained), (BASE, BASE)):
+        queue("a cat", *pair)
+        vote("ann", ">")
+    queue("a dog", aligned | {"adapter": "moved/elsewhere"}, BASE)
+    vote("ann", "<")
+    found = counted(adapter, store).people
+    assert (found.num_wins, found.num_losses) == (0, 1)
+
+
+def test_an_item_of_several_images_counts_as_the_share_of_its_pairs_that_are_won(
+    store, queue, vote, adapter, aligned
+):
+    other = aligned | {"adapter_hash": "c" * 64}
+    queue("a cat", aligned, BASE, aligned, BASE, other)
+    # Of the pairs (0, 1), (0, 3), (2, 1), (2, 3) the aligned image wins two and ties one.
+    vote("ann", ((4,), (0,), (1, 2), (3,)))
+    found = counted(adapter, store).people
+    assert found.rate.value == pytest.approx((1 + 1 + 0.5 + 1) / 4)
+    assert (found.num_wins, found.num_votes) == (1, 1)
+
+
+def test_an_image_that_both_made_alike_is_nobodys(store, queue, vote, adapter, aligned):
+    item = queue("a cat", aligned, BASE, aligned)
+    vote("ann", ((1,), (2,), (0,)))
+    ranked = next(iter(store.rankings()))
+    image = store.image_path(ranked.image_ids[2]).read_bytes()
+    assert ranked.item_id == item
+    assert counted(adapter, store).people.num_losses == 1
+    store.add_image(image, provenance(prompt="a cat", **BASE))
+    assert counted(adapter, store).people.rate.value == 0
+    first = store.image_path(ranked.image_ids[0]).read_bytes()
+    store.add_image(first, provenance(prompt="a cat", **BASE))
+    with pytest.raises(InputError, match="holds its images beside"):
+        counted(adapter, store)
+
+
+def test_simulated_annotators_are_counted_apart(store, queue, vote, adapter, aligned):
+    store.add_annotator("cosy-1", group="cosy")
+    for number in range(3):
+        queue(f"prompt {number}", aligned, BASE)
+        vote("ann", "<")
+        vote("cosy-1", ">")
+    result = counted(adapter, store, is_simulated=lambda ranking: ranking.group == "cosy")
+    assert (result.people.num_wins, result.people.num_losses) == (0, 3)
+    assert (result.simulated.num_wins, result.simulated.num_losses) == (3, 0)
+    text = "\n".join(result.lines())
+    assert text.startswith("People prefer the aligned image in 0 % of 3 blind votes")
+    assert "simulated annotators, counted apart: 100 % of 3" in text
+
+
+def test_where_only_simulated_annotators_voted_no_person_did(store, queue, vote, adapter, aligned):
+    queue("a cat", aligned, BASE)
+    vote("ann", ">")
+    result = counted(adapter, store, is_simulated=lambda ranking: True)
+    assert result.people is None
+    assert result.lines()[0] == "No person has voted"
+
+
+def test_votes_on_prompts_that_the_run_knew_are_told(store, queue, vote, run):
+    known = sorted(json.loads((run / "prompts.json").read_text())["training"])[0]
+    digest = sha256(b"").hexdigest()
+    own = BASE | {"adapter": "x", "adapter_hash": digest}
+    for prompt in (known.upper(), "something new"):
+        queue(prompt, own, BASE)
+        vote("ann", ">")
+    result = counted(run, store)
+    assert result.num_on_known_prompts == 1
+    assert "1 of the votes are on prompts that the run knew" in "\n".join(result.lines())
+
+
+# --- where there are none
+
+
+def test_without_items_the_message_says_how_to_make_some_and_what_is_there(
+    store, queue, adapter, aligned
+):
+    with pytest.raises(InputError, match=r"holds its images beside those of storybook") as caught:
+        counted(adapter, store)
+    assert "Generate page of `imgalign ui`" in str(caught.value)
+    queue("a cat", aligned | {"adapter": "runs/b/step-000020", "adapter_hash": "b" * 64}, BASE)
+    with pytest.raises(InputError, match=r"there, storybook is compared with .*step-000020"):
+        counted(adapter, store)
+
+
+def test_items_that_nobody_has_judged_are_said_to_wait(store, queue, adapter, aligned):
+    for number in range(2):
+        queue(f"prompt {number}", aligned, BASE)
+    with pytest.raises(InputError, match=r"2 comparisons .* wait .* rank them with `imgalign ui`"):
+        counted(adapter, store)
+
+
+def test_votes_of_another_project_do_not_count(store, queue, vote, adapter, aligned):
+    queue("a cat", aligned, BASE, project="cats")
+    vote("ann", ">", project="cats")
+    assert counted(adapter, store, project="cats").people.num_wins == 1
+    assert counted(adapter, store).people.num_wins == 1
+    with pytest.raises(InputError, match="in project 'dogs'"):
+        counted(adapter, store, project="dogs")
+
+
+# --- through the command line
+
+
+def test_evaluate_votes_prints_the_result_and_keeps_it_beside_the_evaluation(
+    store, queue, vote, adapter, aligned, capsys
+):
+    store.add_annotator("cosy-1", group="cosy")
+    for number in range(6):
+        queue(f"prompt {number}", aligned, BASE)
+        for who in ("ann", "bob"):
+            vote(who, "<" if number == 0 else ">")
+        vote("cosy-1", "<")
+    kept = adapter / "evaluation" / "evaluation.json"
+    kept.parent.mkdir()
+    kept.write_text('{"pairs": [], "summary": {}, "origin": {}}')
+    assert main(["evaluate", str(adapter), "--votes"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("People prefer the aligned image in 83 % of 12 blind votes (95 %")
+    assert "10 wins, 0 ties, 2 losses; 0 times all bad, 0 skipped; 2 annotators, 6 prompts" in out
+    assert "simulated annotators, counted apart: 0 % of 6 blind votes" in out
+    found = load_votes(adapter / "evaluation")
+    assert found.lines() == out.splitlines()
+    assert found.aligned.adapter_hash == aligned["adapter_hash"]
+    assert found.people.num_wins == 10
+    assert kept.read_text() == '{"pairs": [], "summary": {}, "origin": {}}'
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--votes"], "no item of"),
+        (["--votes", "--database", "sqlite:///none.db"], "no such database"),
+        (["--votes", "--reward", "x"], "--reward: without effect with --votes"),
+        (["num_prompts=3", "seed=1", "--votes"], "num_prompts, seed: without effect with --votes"),
+        (["--project", "cats"], "--project: without effect without --votes"),
+    ],
+)
+def test_what_cannot_be_counted_is_refused_in_one_line(store, adapter, arguments, said, capsys):
+    assert main(["evaluate", str(adapter), *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
+def test_a_votes_json_of_another_program_is_not_replaced(
+    store, queue, vote, adapter, aligned, tmp_path
+):
+    queue("a cat", aligned, BASE)
+    vote("ann", ">")
+    (tmp_path / "votes.json").write_text('{"votes": 3}')
+    with pytest.raises(InputError, match="was not made by imgalign"):
+        counted(adapter, store, out=tmp_path)
+    with pytest.raises(InputError, match="not of this version"):
+        load_votes(tmp_path)
+    assert load_votes(tmp_path / "elsewhere") is None
