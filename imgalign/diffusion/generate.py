@@ -16,15 +16,15 @@ import torch
 
 from imgalign.diffusion.adapters import adapter_file
 from imgalign.diffusion.attention import Attention
-from imgalign.diffusion.denoising import Denoiser, check_prompts
+from imgalign.diffusion.denoising import check_prompts
 from imgalign.diffusion.families.table import family_of
 from imgalign.diffusion.loading import load_pipeline, use_adapter
-from imgalign.diffusion.samplers import LibrarySampler, Sampler
+from imgalign.diffusion.samplers import Sampler, build_sampler
 from imgalign.environment import DType, choose_device, choose_dtype, say_dtype
 from imgalign.errors import InputError
 from imgalign.files import UNFINISHED, lock_folder, reporting_full_disk, sha256, write_atomically
 from imgalign.images import to_image, write_png
-from imgalign.preferences.records import Generated, Provenance
+from imgalign.preferences.records import Generated, Provenance, SamplerSettings
 from imgalign.runs.checkpoint import find_adapter
 
 LARGEST_BATCH = 32
@@ -92,14 +92,30 @@ class ImageGenerator:
         height: int | None = None,
         on_progress: Callable[[float], None] = lambda _: None,
     ) -> Iterator[Generated]:
+        """As `sample`, with each of the `SamplerSettings` as an argument of its own."""
+        settings = SamplerSettings(
+            num_inference_steps=steps,
+            guidance_scale=guidance_scale,
+            negative_prompt=negative_prompt,
+            eta=eta,
+            scheduler=scheduler,
+            width=width,
+            height=height,
+        )
+        return self.sample(prompts, seeds=seeds, settings=settings, on_progress=on_progress)
+
+    def sample(
+        self,
+        prompts: Sequence[str],
+        *,
+        seeds: Sequence[int],
+        settings: SamplerSettings,
+        on_progress: Callable[[float], None] = lambda _: None,
+    ) -> Iterator[Generated]:
         """One image per prompt and seed, in order, each as soon as its batch is done.
 
-        `guidance_scale` 1 is no guidance, as training does it; pretrained hub models are at their
-        best from 5 to 8. `eta` 0 adds no noise after the first. Sizes are in pixels, the model's
-        own by default. `scheduler` is "ddim", as in training, "model" for the one that the model
-        came with, or another name of SCHEDULERS. Batches are as large as memory allows.
-        `on_progress` gets the share that is done, in [0, 1]. Wrong settings raise InputError now,
-        before the first image is asked for.
+        Batches are as large as memory allows. `on_progress` gets the share that is done, in [0, 1].
+        Wrong settings raise InputError now, before the first image is asked for.
         """
         check_prompts(prompts)
         if len(prompts) != len(seeds):
@@ -107,42 +123,22 @@ class ImageGenerator:
         for seed in seeds:
             if not 0 <= seed < 2**63:
                 raise InputError(f"seeds: expected 0 to 2**63 - 1, got {seed}")
-        if not guidance_scale >= 1:
-            raise InputError(f"guidance_scale: expected 1 (off) or more, got {guidance_scale:g}")
-        if not 0 <= eta <= 1:
-            raise InputError(f"eta: expected 0 (no noise) to 1, got {eta:g}")
-        usual_width, usual_height = self.family.image_size()
-        width, height = width or usual_width, height or usual_height
-        scheduler = self.family.scheduler_name(scheduler)
-        sampler: Sampler
-        if scheduler == "ddim":
-            sampler = Denoiser(
-                family=self.family,
-                kernel=self.family.kernel(steps, eta=eta),
-                guidance_scale=guidance_scale,
-                negative_prompt=negative_prompt,
-            )
-        else:
-            sampler = LibrarySampler(
-                family=self.family,
-                scheduler=self.family.scheduler(scheduler),
-                num_inference_steps=steps,
-                eta=eta,
-                guidance_scale=guidance_scale,
-                negative_prompt=negative_prompt,
-            )
+        width, height = self.family.image_size()
+        width = width if settings.width is None else settings.width
+        height = height if settings.height is None else settings.height
+        sampler = build_sampler(self.family, settings)
         provenances = [
             Provenance(
                 model=self.model,
                 adapter=self.adapter,
                 adapter_hash=self.adapter_hash,
                 prompt=prompt,
-                negative_prompt=negative_prompt,
+                negative_prompt=settings.negative_prompt,
                 seed=seed,
-                steps=steps,
-                guidance_scale=guidance_scale,
-                scheduler=scheduler,
-                eta=eta,
+                steps=settings.num_inference_steps,
+                guidance_scale=settings.guidance_scale,
+                scheduler=self.family.scheduler_name(settings.scheduler),
+                eta=settings.eta,
                 width=width,
                 height=height,
                 dtype=str(self.family.dtype).removeprefix("torch."),

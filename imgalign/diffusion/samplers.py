@@ -1,6 +1,6 @@
 """What makes finished latents from prompts and seeds: our own kernel, or a library's scheduler.
 
-Left out: which of them a setting means (families/) and images (generate.py).
+Left out: images (generate.py), and log-probabilities of steps (denoising.py).
 """
 
 from collections.abc import Callable, Sequence
@@ -15,6 +15,7 @@ from imgalign.diffusion.denoising import Denoiser, check_finite
 from imgalign.diffusion.families.backbone import Family
 from imgalign.diffusion.schedulers import sample, set_steps, takes
 from imgalign.errors import InputError
+from imgalign.preferences.records import SamplerSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -79,3 +80,23 @@ class LibrarySampler:
 
 
 Sampler: TypeAlias = Denoiser | LibrarySampler
+
+
+def build_sampler(family: Family, settings: SamplerSettings) -> Sampler:
+    """What the settings mean for a model; InputError for what it cannot do."""
+    name = family.scheduler_name(settings.scheduler)
+    if name == "ddim":
+        return Denoiser(
+            family=family,
+            kernel=family.kernel(settings.num_inference_steps, eta=settings.eta),
+            guidance_scale=settings.guidance_scale,
+            negative_prompt=settings.negative_prompt,
+        )
+    return LibrarySampler(
+        family=family,
+        scheduler=family.scheduler(name),
+        num_inference_steps=settings.num_inference_steps,
+        eta=settings.eta,
+        guidance_scale=settings.guidance_scale,
+        negative_prompt=settings.negative_prompt,
+    )

@@ -15,6 +15,7 @@ from typing import Literal
 from PIL import Image
 
 from imgalign import __version__
+from imgalign.errors import InputError
 
 Verdict = Literal["ranked", "all_bad", "skipped"]
 TieGroups = tuple[tuple[int, ...], ...]
@@ -23,6 +24,33 @@ TieGroups = tuple[tuple[int, ...], ...]
 def utc_now() -> datetime:
     """The present moment, with its time zone."""
     return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplerSettings:
+    """How an image is sampled from its prompt and seed; InputError for what no model can do."""
+
+    num_inference_steps: int = 20
+    guidance_scale: float = 1.0
+    """1 is no guidance; pretrained hub models are at their best from 5 to 8."""
+    negative_prompt: str = ""
+    eta: float = 0.0
+    """Noise added at each step, from 0 (none after the first) to 1."""
+    scheduler: str = "ddim"
+    """"ddim" is training's, "model" the one that the model came with; SCHEDULERS of
+    diffusion/schedulers.py has the other names."""
+    width: int | None = None
+    """In pixels; None is the model's own."""
+    height: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is outside its range for every model."""
+        if not self.guidance_scale >= 1:
+            raise InputError(
+                f"guidance_scale: expected 1 (off) or more, got {self.guidance_scale:g}"
+            )
+        if not 0 <= self.eta <= 1:
+            raise InputError(f"eta: expected 0 (no noise) to 1, got {self.eta:g}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

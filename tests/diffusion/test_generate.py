@@ -1,8 +1,10 @@
 import hashlib
 import shutil
+from dataclasses import asdict
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -12,8 +14,10 @@ from imgalign.config import dump_config
 from imgalign.diffusion.denoising import Denoiser
 from imgalign.diffusion.generate import ImageGenerator
 from imgalign.diffusion.policy import DiffusionPolicy, PolicyConfig
+from imgalign.diffusion.schedulers import SCHEDULERS
 from imgalign.environment import DType
 from imgalign.errors import CheckpointError, InputError
+from imgalign.preferences.records import SamplerSettings
 from imgalign.runs.checkpoint import ADAPTER, find_adapter
 from imgalign.runs.folder import model_under, run_of
 from imgalign.train.config import TrainConfig
@@ -70,6 +74,22 @@ def test_images_with_an_adapter_are_those_of_the_pipeline_with_its_lora(
     expected = own_pixels(fresh, guidance_scale=1.0, eta=1.0)
     assert np.array_equal(pixels(ours), expected)
     assert not np.array_equal(expected, plain)
+
+
+@pytest.mark.parametrize("scheduler", ["ddim", "tcd"])
+def test_every_setting_reaches_the_sampler_and_the_provenance(generator, tiny_pipeline, scheduler):
+    chosen: dict[str, Any] = {"guidance_scale": 3.0, "eta": 0.5, "width": 24, "height": 32}
+    settings = SamplerSettings(
+        num_inference_steps=4, negative_prompt="a boat", scheduler=scheduler, **chosen
+    )
+    ours = list(generator.sample(PROMPTS, seeds=SEEDS, settings=settings))
+    named = getattr(diffusers, SCHEDULERS[scheduler])
+    tiny_pipeline.scheduler = named.from_config(tiny_pipeline.scheduler.config)
+    expected = own_pixels(tiny_pipeline, negative_prompt=["a boat"] * 3, **chosen)
+    assert np.array_equal(pixels(ours), expected)
+    facts = asdict(ours[0].provenance)
+    assert facts["steps"] == 4
+    assert facts.items() >= (chosen | {"negative_prompt": "a boat", "scheduler": scheduler}).items()
 
 
 def test_a_seed_starts_from_the_noise_that_the_policy_starts_from(generator, tiny_pipeline):
@@ -161,6 +181,7 @@ def test_a_prompt_that_is_too_long_warns_and_the_image_says_what_was_cut(generat
         ({"guidance_scale": 0.5}, "got 0.5"),
         ({"eta": 1.5}, "got 1.5"),
         ({"width": 18}, "multiple of 4 pixels, got 18"),
+        ({"width": 0}, "multiple of 4 pixels, got 0"),
         ({"height": -8}, "multiple of 4 pixels, got -8"),
     ],
 )
