@@ -20,7 +20,7 @@ import sys
 import time
 from pathlib import Path
 
-from imgalign.evaluate.comparison import Change, gold_of, win_rate
+from imgalign.evaluate.comparison import Change, oracle_of, win_rate
 from imgalign.evaluate.evaluation import load_evaluation
 from imgalign.evaluate.origin import hardware, library_versions
 from imgalign.statistics import Estimate
@@ -61,7 +61,7 @@ def measured(folder: Path, *, seed: int, shuffled: bool) -> dict[str, object]:
     evaluation = load_evaluation(folder / "run")
     report = json.loads((folder / "reward" / "report.json").read_text(encoding="utf-8"))
     own, drift = evaluation.summary, evaluation.drift
-    sharp = win_rate(evaluation.pairs, gold_of, seed=seed)
+    sharp = win_rate(evaluation.pairs, oracle_of, seed=seed)
     assert own.win_rate is not None
     assert sharp is not None
     assert drift is not None
@@ -71,10 +71,10 @@ def measured(folder: Path, *, seed: int, shuffled: bool) -> dict[str, object]:
         "win_rate": estimate(own.win_rate.rate),
         "pairs": own.win_rate.num_pairs,
         "ties": own.win_rate.ties,
-        "gold_tie": evaluation.gold_tie,
+        "gold_tie": evaluation.oracle_tie,
         "win_rate_without_ties_by_tolerance": estimate(sharp.rate),
         "prompts": evaluation.num_prompts,
-        "gold": change(own.gold),
+        "gold": change(own.oracle),
         "faithful": change(own.faithful),
         "reward": change(own.proxy),
         "diversity": change(evaluation.diversity.change) if evaluation.diversity else None,

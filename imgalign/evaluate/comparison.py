@@ -20,15 +20,15 @@ Sides = tuple[float, float]
 class Pair:
     """The two images of one prompt and seed, as judged.
 
-    Example: gold (5.2, 6.4) says that the gold measure gives the base's image 5.2 and the aligned
-    one's 6.4; None where nothing measured it.
+    Example: oracle (5.2, 6.4) says that the oracle reward gives the base's image 5.2 and the
+    aligned one's 6.4; None where nothing measured it.
     """
 
     prompt: str
     seed: int
     slice: str | None = None
     """What kind of prompt it is, by the caller's own names. Example: "two in a relation"."""
-    gold: Sides | None = None
+    oracle: Sides | None = None
     proxy: Sides | None = None
     """By the reward model that training maximised."""
     faithful: tuple[bool, bool] | None = None
@@ -72,13 +72,13 @@ class Overoptimisation:
     """
 
     proxy_gain: Estimate
-    gold_gain: Estimate
+    oracle_gain: Estimate
     gap: Estimate
-    """Proxy gain minus gold gain."""
+    """Proxy gain minus oracle gain."""
     fooled: Estimate
-    """Share of pairs in which the reward prefers the aligned image and gold the base's."""
+    """Share of pairs in which the reward prefers the aligned image and the oracle the base's."""
     agreement_before: float | None
-    """Correlation of proxy and gold over the base's images; None where one of them is constant."""
+    """Correlation of proxy and oracle over the base's images; None where either is constant."""
     agreement_after: float | None
     """Over the aligned images: a fall says that training left what the reward knows."""
 
@@ -91,7 +91,7 @@ class SliceResult:
     num_prompts: int
     num_pairs: int
     win_rate: WinRate | None
-    gold: Change | None
+    oracle: Change | None
     faithful: Change | None
 
 
@@ -100,9 +100,9 @@ class Summary:
     """All numbers that follow from the pairs."""
 
     win_rate: WinRate | None
-    """By the gold measure; None without one."""
+    """By the oracle reward; None without one."""
     proxy_win_rate: WinRate | None
-    gold: Change | None
+    oracle: Change | None
     proxy: Change | None
     faithful: Change | None
     """Fractions verified."""
@@ -111,43 +111,46 @@ class Summary:
     """In the order in which the kinds of prompts first occur; empty where none has a name."""
 
 
-def summarise(pairs: Sequence[Pair], *, seed: int, gold_tie: float = 0.0) -> Summary:
+def summarise(pairs: Sequence[Pair], *, seed: int, oracle_tie: float = 0.0) -> Summary:
     """The numbers of a comparison; `seed` decides the resamples behind their intervals.
 
-    Images that the gold measure puts at most `gold_tie` apart are a tie.
+    Images that the oracle reward puts at most `oracle_tie` apart are a tie.
     """
     slices = dict.fromkeys(pair.slice for pair in pairs if pair.slice is not None)
     return Summary(
-        win_rate=win_rate(pairs, gold_of, seed=seed, tie=gold_tie),
+        win_rate=win_rate(pairs, oracle_of, seed=seed, tie=oracle_tie),
         proxy_win_rate=win_rate(pairs, proxy_of, seed=seed),
-        gold=change(pairs, gold_of, seed=seed),
+        oracle=change(pairs, oracle_of, seed=seed),
         proxy=change(pairs, proxy_of, seed=seed),
         faithful=change(pairs, faithful_of, seed=seed, of=clustered_rate),
-        overoptimisation=overoptimisation(pairs, seed=seed, gold_tie=gold_tie),
+        overoptimisation=overoptimisation(pairs, seed=seed, oracle_tie=oracle_tie),
         by_slice=tuple(
             slice_result(
-                [pair for pair in pairs if pair.slice == name], name, seed=seed, gold_tie=gold_tie
+                [pair for pair in pairs if pair.slice == name],
+                name,
+                seed=seed,
+                oracle_tie=oracle_tie,
             )
             for name in slices
         ),
     )
 
 
-def slice_result(pairs: Sequence[Pair], name: str, *, seed: int, gold_tie: float) -> SliceResult:
+def slice_result(pairs: Sequence[Pair], name: str, *, seed: int, oracle_tie: float) -> SliceResult:
     """The comparison on some of its pairs."""
     return SliceResult(
         name=name,
         num_prompts=len({pair.prompt for pair in pairs}),
         num_pairs=len(pairs),
-        win_rate=win_rate(pairs, gold_of, seed=seed, tie=gold_tie),
-        gold=change(pairs, gold_of, seed=seed),
+        win_rate=win_rate(pairs, oracle_of, seed=seed, tie=oracle_tie),
+        oracle=change(pairs, oracle_of, seed=seed),
         faithful=change(pairs, faithful_of, seed=seed, of=clustered_rate),
     )
 
 
-def gold_of(pair: Pair) -> Sides | None:
-    """What the gold measure says of both images."""
-    return pair.gold
+def oracle_of(pair: Pair) -> Sides | None:
+    """What the oracle reward says of both images."""
+    return pair.oracle
 
 
 def proxy_of(pair: Pair) -> Sides | None:
@@ -208,24 +211,24 @@ def change(
 
 
 def overoptimisation(
-    pairs: Sequence[Pair], *, seed: int, gold_tie: float = 0.0
+    pairs: Sequence[Pair], *, seed: int, oracle_tie: float = 0.0
 ) -> Overoptimisation | None:
-    """Proxy gain beside gold gain; None unless both were measured and both vary at the base."""
-    both = [pair for pair in pairs if pair.gold is not None and pair.proxy is not None]
-    gold, prompts = table(both, gold_of)
+    """Proxy gain beside oracle gain; None unless both were measured and both vary at the base."""
+    both = [pair for pair in pairs if pair.oracle is not None and pair.proxy is not None]
+    oracle, prompts = table(both, oracle_of)
     proxy, _ = table(both, proxy_of)
-    if not len(both) or not (np.ptp(gold[:, 0]) > 0 and np.ptp(proxy[:, 0]) > 0):
+    if not len(both) or not (np.ptp(oracle[:, 0]) > 0 and np.ptp(proxy[:, 0]) > 0):
         return None
-    gold_gain = (gold[:, 1] - gold[:, 0]) / gold[:, 0].std()
+    oracle_gain = (oracle[:, 1] - oracle[:, 0]) / oracle[:, 0].std()
     proxy_gain = (proxy[:, 1] - proxy[:, 0]) / proxy[:, 0].std()
-    fooled = ((proxy_gain > 0) & (gold[:, 1] - gold[:, 0] < -gold_tie)).astype(np.float64)
+    fooled = ((proxy_gain > 0) & (oracle[:, 1] - oracle[:, 0] < -oracle_tie)).astype(np.float64)
     return Overoptimisation(
         proxy_gain=clustered_mean(proxy_gain, prompts, seed=seed),
-        gold_gain=clustered_mean(gold_gain, prompts, seed=seed),
-        gap=clustered_mean(proxy_gain - gold_gain, prompts, seed=seed),
+        oracle_gain=clustered_mean(oracle_gain, prompts, seed=seed),
+        gap=clustered_mean(proxy_gain - oracle_gain, prompts, seed=seed),
         fooled=clustered_rate(fooled, prompts, seed=seed),
-        agreement_before=correlation(gold[:, 0], proxy[:, 0]),
-        agreement_after=correlation(gold[:, 1], proxy[:, 1]),
+        agreement_before=correlation(oracle[:, 0], proxy[:, 0]),
+        agreement_after=correlation(oracle[:, 1], proxy[:, 1]),
     )
 
 

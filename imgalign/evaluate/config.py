@@ -62,7 +62,7 @@ class EvaluateConfig(Config):
     """In which the network computes; auto is bfloat16 where the device multiplies it natively, else
     float32."""
 
-    pictures: Literal["sheets", "files"] = "sheets"
+    images: Literal["sheets", "files"] = "sheets"
     """sheets: all images of a side in one PNG, a row per prompt. files: a PNG each, beside its
     provenance."""
 

@@ -47,8 +47,8 @@ class Evaluation:
 
     base: Checkpoint
     aligned: Checkpoint
-    gold_meaning: str | None
-    """What the gold measure is, for a person; None without one."""
+    oracle_meaning: str | None
+    """What the oracle reward is, for a person; None without one."""
     num_prompts: int
     images_per_prompt: int
     num_left_out: int
@@ -57,13 +57,13 @@ class Evaluation:
     diversity: Diversity | None
     drift: Drift | None
     pairs: tuple[Pair, ...]
-    """In the order of the pictures."""
+    """In the order of the images."""
     settings: dict[str, Any]
     origin: Origin
-    gold_tie: float = 0.0
-    """Images that the gold measure puts at most so far apart are a tie."""
-    pictures: str = "."
-    """The folder of the pictures, in that of evaluation.json."""
+    oracle_tie: float = 0.0
+    """Images that the oracle reward puts at most so far apart are a tie."""
+    images: str = "."
+    """The folder of the images, in that of evaluation.json."""
 
     def verdict(self) -> str:
         """The result in one sentence, with its interval."""
@@ -87,13 +87,13 @@ class Evaluation:
             if (rate.low or 0.0) <= 0.5 <= (1.0 if rate.high is None else rate.high):
                 lines.append("  the interval includes an even 50 %: this may be chance")
             low, high = own.win_rate.wilson
-            alike = f" (at most {self.gold_tie:g} apart)" if self.gold_tie else ""
+            alike = f" (at most {self.oracle_tie:g} apart)" if self.oracle_tie else ""
             lines.append(
                 f"  {own.win_rate.wins} wins, {own.win_rate.ties} ties{alike}, "
                 f"{own.win_rate.losses} losses over {self.num_prompts} prompts; if all pairs were "
                 f"independent, {percent(low)} to {percent(high)}"
             )
-        rows = {"gold": own.gold, "reward": own.proxy}
+        rows = {"oracle": own.oracle, "reward": own.proxy}
         lines += [f"{name:<13}{moved(each)}" for name, each in rows.items() if each]
         if own.faithful:
             lines.append(f"{'faithful':<13}{moved_share(own.faithful)}")
@@ -106,8 +106,8 @@ class Evaluation:
         if own.overoptimisation:
             gap = own.overoptimisation
             lines.append(
-                f"{'gap':<13}reward {gap.proxy_gain.value:+.2f}, gold {gap.gold_gain.value:+.2f} "
-                "standard deviations of the base"
+                f"{'gap':<13}reward {gap.proxy_gain.value:+.2f}, "
+                f"oracle {gap.oracle_gain.value:+.2f} standard deviations of the base"
             )
         for part in own.by_slice:
             if part.win_rate:
@@ -176,13 +176,13 @@ def refuse_foreign(
         )
 
 
-def pictures_of(out: Path) -> str | None:
-    """The folder of pictures that evaluation.json in `out` names; None without one."""
+def images_of(out: Path) -> str | None:
+    """The folder of images that evaluation.json in `out` names; None without one."""
     try:
         values = read_json(out / FILE)
     except (FileNotFoundError, ValueError):
         return None
-    return str(values.get("pictures")) if isinstance(values, dict) else None
+    return str(values.get("images")) if isinstance(values, dict) else None
 
 
 def moved(change: Change) -> str:

@@ -108,7 +108,7 @@ class Judge:
                 prompt=prompt,
                 seed=seeds[number],
                 slice=None if measures.slices is None else measures.slices(prompt),
-                gold=by_oracle[number],
+                oracle=by_oracle[number],
                 proxy=by_proxy[number],
                 faithful=truth(faithful[number]),
             )

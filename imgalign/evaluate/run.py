@@ -1,6 +1,6 @@
 """Blind comparison of an aligned checkpoint with its base, on what training never saw.
 
-Both sides make an image of the same prompts from the same noise. A gold measure that training
+Both sides make an image of the same prompts from the same noise. An oracle reward that training
 never saw judges each pair without knowing whose image is whose. Beside its win rate stand what
 training maximised, faithfulness to the prompt, diversity, and the distance from the base, so that
 a gain in one number cannot hide a loss in another.
@@ -24,8 +24,8 @@ from imgalign.evaluate.evaluation import (
     Diversity,
     Evaluation,
     evaluation_folder,
+    images_of,
     load_evaluation,
-    pictures_of,
     refuse_foreign,
 )
 from imgalign.evaluate.judging import (
@@ -36,7 +36,7 @@ from imgalign.evaluate.judging import (
     mean_distances,
 )
 from imgalign.evaluate.origin import Origin, command_line, hardware, library_versions
-from imgalign.evaluate.pictures import Layout, mark_own, new_name, remove_pictures, save_pictures
+from imgalign.evaluate.saved_images import Layout, mark_own, new_name, remove_images, save_side
 from imgalign.evaluate.selection import DrawPrompts, known_prompts, select_prompts
 from imgalign.evaluate.sides import LoadGenerator, both_sides, checkpoint_of
 from imgalign.files import (
@@ -72,7 +72,7 @@ def evaluate(
     load: LoadGenerator = ImageGenerator,
     command: str | None = None,
 ) -> Evaluation:
-    """Make, judge and save both sides; the result and its pictures are then in the folder `out`.
+    """Make, judge and save both sides; the result and its images are then in the folder `out`.
 
     `out` is `evaluation` in the run by default, or beside the weights of an adapter from elsewhere.
     `load` loads the model, once for both sides; `draw_prompts` gives the prompts where the settings
@@ -104,12 +104,12 @@ def evaluate(
         evaluation = Evaluation(
             base=checkpoint_of(base),
             aligned=checkpoint_of(aligned),
-            gold_meaning=measures.oracle_meaning if measures.oracle else None,
-            gold_tie=measures.oracle_tie if measures.oracle else 0.0,
+            oracle_meaning=measures.oracle_meaning if measures.oracle else None,
+            oracle_tie=measures.oracle_tie if measures.oracle else 0.0,
             num_prompts=len(set(selection.prompts)),
             images_per_prompt=settings.images_per_prompt,
             num_left_out=selection.num_left_out,
-            summary=summarise(pairs, seed=settings.seed, gold_tie=measures.oracle_tie),
+            summary=summarise(pairs, seed=settings.seed, oracle_tie=measures.oracle_tie),
             diversity=compared_diversity(judge, measures.features, seed=settings.seed),
             drift=drift_of(run, adapter) if run else None,
             pairs=pairs,
@@ -121,9 +121,9 @@ def evaluate(
                 versions=library_versions(),
                 hardware=hardware(),
             ),
-            pictures=new_name(out, started),
+            images=new_name(out, started),
         )
-        save(evaluation, base, aligned, out, layout=settings.pictures)
+        save(evaluation, base, aligned, out, layout=settings.images)
     return evaluation
 
 
@@ -135,9 +135,9 @@ def save(
     *,
     layout: Layout,
 ) -> None:
-    """Put the result and its pictures into `out`, all or nothing; other files there stay.
+    """Put the result and its images into `out`, all or nothing; other files there stay.
 
-    The pictures have a folder of their own, which evaluation.json names: writing that file is the
+    The images have a folder of their own, which evaluation.json names: writing that file is the
     one moment at which the new evaluation replaces the earlier one. StorageFullError when no space
     is left; the earlier evaluation is then still whole.
     """
@@ -147,15 +147,15 @@ def save(
         try:
             unfinished.mkdir(parents=True)
             mark_own(unfinished)
-            save_pictures(base, unfinished, "base", columns=columns, layout=layout)
-            save_pictures(aligned, unfinished, "aligned", columns=columns, layout=layout)
+            save_side(base, unfinished, "base", columns=columns, layout=layout)
+            save_side(aligned, unfinished, "aligned", columns=columns, layout=layout)
             sync_tree(unfinished)
-            unfinished.rename(out / evaluation.pictures)
+            unfinished.rename(out / evaluation.images)
             sync_folder(out)
             evaluation.save(out)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
-            remove_pictures(out, but=pictures_of(out))
+            remove_images(out, but=images_of(out))
 
 
 def compared_diversity(

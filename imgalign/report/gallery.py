@@ -13,7 +13,7 @@ from PIL import Image
 from imgalign.errors import CheckpointError, InputError
 from imgalign.evaluate.comparison import Pair, percent
 from imgalign.evaluate.evaluation import Evaluation, moved
-from imgalign.evaluate.pictures import opened
+from imgalign.evaluate.saved_images import opened
 from imgalign.report import page
 from imgalign.report.record import RunRecord
 from imgalign.report.sheets import SHEET
@@ -176,7 +176,7 @@ def better(run: RunRecord) -> str:
 
 def oracle_gain(pair: Pair) -> float | None:
     """Aligned minus base."""
-    return None if pair.gold is None else pair.gold[1] - pair.gold[0]
+    return None if pair.oracle is None else pair.oracle[1] - pair.oracle[0]
 
 
 def pair_gallery(run: RunRecord, found: Evaluation, chosen: Sequence[tuple[float, int]]) -> str:
@@ -227,8 +227,8 @@ def losses(run: RunRecord, found: Evaluation) -> list[str]:
                 f"<b>{escape(sentence(part.name).rstrip('.'))}</b>: the aligned model wins only "
                 f"{percent(part.win_rate.rate.value)} of {part.num_pairs} pairs."
             )
-    if own.gold and own.gold.difference.value < 0:
-        entries.append(f"<b>The oracle reward fell</b>: {escape(typeset(moved(own.gold)))}.")
+    if own.oracle and own.oracle.difference.value < 0:
+        entries.append(f"<b>The oracle reward fell</b>: {escape(typeset(moved(own.oracle)))}.")
     if own.overoptimisation and (own.overoptimisation.gap.low or 0.0) > 0:
         gap = own.overoptimisation.gap
         entries.append(

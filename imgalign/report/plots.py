@@ -160,9 +160,9 @@ def ruled(axes: Axes, *, axis: Literal["both", "x", "y"] = "y") -> None:
 def gains(pairs: Sequence[Pair]) -> str:
     """What each pair gained: in reward to the right, in oracle reward upwards."""
     points = [
-        (pair.proxy[1] - pair.proxy[0], pair.gold[1] - pair.gold[0])
+        (pair.proxy[1] - pair.proxy[0], pair.oracle[1] - pair.oracle[0])
         for pair in pairs
-        if pair.proxy is not None and pair.gold is not None
+        if pair.proxy is not None and pair.oracle is not None
     ]
     with style():
         figure = Figure(figsize=(4.4, 3.3), layout="constrained")
@@ -191,7 +191,7 @@ def gains(pairs: Sequence[Pair]) -> str:
 
 def standard_gains(found: Overoptimisation) -> str:
     """Gains in reward and oracle reward in standard deviations of the base, with intervals."""
-    rows = [("reward", found.proxy_gain, HELD_OUT), ("oracle reward", found.gold_gain, ALIGNED)]
+    rows = [("reward", found.proxy_gain, HELD_OUT), ("oracle reward", found.oracle_gain, ALIGNED)]
     rows.append(("gap", found.gap, LIMIT if (found.gap.low or 0) > 0 else MUTED))
     with style():
         figure = Figure(figsize=(4.4, 1.9), layout="constrained")

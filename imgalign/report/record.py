@@ -10,7 +10,7 @@ from PIL import Image
 from imgalign.config import load_config
 from imgalign.errors import InputError
 from imgalign.evaluate.evaluation import FILE, FOLDER, Evaluation, load_evaluation
-from imgalign.evaluate.pictures import load_pictures
+from imgalign.evaluate.saved_images import load_side
 from imgalign.files import recover_missing
 from imgalign.preferences.fit_report import REPORT_FILE, FitReport, read_fit_report
 from imgalign.runs.folder import CONFIG, METRICS, SAMPLES
@@ -90,7 +90,7 @@ def read_run(
     if reward is not None and not was_fitted(reward):
         raise InputError(f"{reward}: no {REPORT_FILE} here; give the folder of a reward model")
     count, columns = (len(found.pairs), found.images_per_prompt) if found else (0, 1)
-    images = place / found.pictures if found else place
+    images = place / found.images if found else place
     return RunRecord(
         folder=folder,
         settings=settings,
@@ -101,8 +101,8 @@ def read_run(
         reward=None if rewarded is None else read_fit_report(rewarded),
         reward_folder=rewarded,
         evaluation=found,
-        base=load_pictures(images, "base", count=count, columns=columns),
-        aligned=load_pictures(images, "aligned", count=count, columns=columns),
+        base=load_side(images, "base", count=count, columns=columns),
+        aligned=load_side(images, "aligned", count=count, columns=columns),
     )
 
 

@@ -60,9 +60,9 @@ def verdict(run: RunRecord) -> str:
     doubt = ""
     if judged is not None and (judged.rate.low or 0) <= 0.5 <= (judged.rate.high or 1):
         doubt = " The interval includes an even 50 %, so this may be chance."
-    by = f" The judge is {escape(found.gold_meaning)}." if found.gold_meaning else ""
+    by = f" The judge is {escape(found.oracle_meaning)}." if found.oracle_meaning else ""
     if judged is not None and judged.ties:
-        alike = f", which it puts at most {found.gold_tie:g} apart," if found.gold_tie else ""
+        alike = f", which it puts at most {found.oracle_tie:g} apart," if found.oracle_tie else ""
         share = percent(judged.ties / judged.num_pairs)
         by += f" {share} of the pairs{alike} are ties and count half."
     fresh = (
@@ -84,7 +84,7 @@ def at_a_glance(run: RunRecord, found: Evaluation) -> list[tuple[str, str, str]]
         gain = own.faithful.difference
         note = f"{signed(100 * gain.value, 0)} points{typeset(bounds(gain, scale=100, digits=0))}"
         entries.append(("True to the prompt", f"{before} → {after}", note))
-    for name, each in (("Oracle reward", own.gold), ("Reward", own.proxy)):
+    for name, each in (("Oracle reward", own.oracle), ("Reward", own.proxy)):
         if each:
             gain = each.difference
             entries.append(
@@ -204,7 +204,7 @@ def oracle_and_reward(run: RunRecord) -> str:
         "The reward rose more than the oracle reward: part of the gain is the reward being gamed."
         if low > 0
         else "The oracle reward rose about as much, or more."
-        if own.gold_gain.value > 0
+        if own.oracle_gain.value > 0
         else "The oracle reward did not rise."
     )
     return page.section(

@@ -11,7 +11,7 @@ from imgalign.evaluate.judging import Judge, cosine_distance, mean_distances, pi
 
 
 def judged(
-    *gold: tuple[float, float], proxy=None, faithful=None, gold_tie=0.0, kind=None
+    *oracle: tuple[float, float], proxy=None, faithful=None, oracle_tie=0.0, kind=None
 ) -> Summary:
     """The summary of pairs of as many prompts."""
     return summarise(
@@ -20,14 +20,14 @@ def judged(
                 prompt=f"{number}",
                 seed=number,
                 slice=kind,
-                gold=each,
+                oracle=each,
                 proxy=proxy[number] if proxy else None,
                 faithful=faithful[number] if faithful else None,
             )
-            for number, each in enumerate(gold)
+            for number, each in enumerate(oracle)
         ],
         seed=0,
-        gold_tie=gold_tie,
+        oracle_tie=oracle_tie,
     )
 
 
@@ -47,7 +47,7 @@ def test_equal_images_win_exactly_half(adapter, tmp_path):
     found = compare(adapter, tmp_path / "out", load=Same, oracle=rounding).summary
     assert found.win_rate.rate.value == 0.5
     assert (found.win_rate.wins, found.win_rate.ties, found.win_rate.losses) == (0, 12, 0)
-    assert found.gold.difference.value == 0
+    assert found.oracle.difference.value == 0
 
 
 def test_a_tie_counts_half():
@@ -61,11 +61,11 @@ def test_what_no_judge_can_tell_apart_is_a_tie_in_the_win_rate_and_in_no_other_n
     shifted = [(0.0, 0.03)] * 9 + [(0.5, 0.0)]
     proxy = [(0.0, 0.03)] * 10
     sharp = judged(*shifted, proxy=proxy)
-    blunt = judged(*shifted, proxy=proxy, gold_tie=0.03, kind="any")
+    blunt = judged(*shifted, proxy=proxy, oracle_tie=0.03, kind="any")
     assert (sharp.win_rate.rate.value, blunt.win_rate.rate.value) == (0.9, 0.45)
     assert (blunt.win_rate.wins, blunt.win_rate.ties, blunt.win_rate.losses) == (0, 9, 1)
     assert blunt.by_slice[0].win_rate == blunt.win_rate
-    assert blunt.gold == sharp.gold
+    assert blunt.oracle == sharp.oracle
     assert blunt.proxy_win_rate == sharp.proxy_win_rate
 
 
@@ -73,11 +73,11 @@ def test_nobody_is_fooled_where_the_judge_sees_a_tie():
     proxy = [(0.0, 1.0), (0.5, 1.0)] * 3
     worse = [(0.01, 0.0), (0.02, 0.01)] * 3
     assert judged(*worse, proxy=proxy).overoptimisation.fooled.value == 1.0
-    assert judged(*worse, proxy=proxy, gold_tie=0.03).overoptimisation.fooled.value == 0.0
+    assert judged(*worse, proxy=proxy, oracle_tie=0.03).overoptimisation.fooled.value == 0.0
 
 
 def test_just_above_the_tie_is_a_win_and_a_loss():
-    found = judged((0.0, 0.031), (0.031, 0.0), (0.0, 0.031), gold_tie=0.03).win_rate
+    found = judged((0.0, 0.031), (0.031, 0.0), (0.0, 0.031), oracle_tie=0.03).win_rate
     assert (found.wins, found.ties, found.losses) == (2, 0, 1)
 
 
@@ -92,8 +92,8 @@ def test_interval_is_wider_when_pairs_of_a_prompt_agree():
 
     def found(prompts):
         pairs = [
-            Pair(prompt=prompt, seed=0, gold=gold)
-            for prompt, gold in zip(prompts, outcomes, strict=True)
+            Pair(prompt=prompt, seed=0, oracle=oracle)
+            for prompt, oracle in zip(prompts, outcomes, strict=True)
         ]
         return summarise(pairs, seed=0).win_rate.rate
 
@@ -104,25 +104,25 @@ def test_interval_is_wider_when_pairs_of_a_prompt_agree():
 
 def test_difference_is_paired():
     # Prompts differ by far more than sides do, and by the same amount on both sides.
-    found = judged(*[(10.0 * i, 10.0 * i + 1) for i in range(12)]).gold
+    found = judged(*[(10.0 * i, 10.0 * i + 1) for i in range(12)]).oracle
     assert (found.difference.low, found.difference.value, found.difference.high) == (1, 1, 1)
     assert found.before.high - found.before.low > 30
 
 
 def test_gains_are_in_standard_deviations_of_the_base():
-    gold = [(0.0, 1.0), (2.0, 3.0)]  # deviation 1, gain 1
+    oracle = [(0.0, 1.0), (2.0, 3.0)]  # deviation 1, gain 1
     proxy = [(0.0, 30.0), (20.0, 50.0)]  # deviation 10, gain 3
-    found = judged(*gold, proxy=proxy).overoptimisation
-    assert found.gold_gain.value == pytest.approx(1)
+    found = judged(*oracle, proxy=proxy).overoptimisation
+    assert found.oracle_gain.value == pytest.approx(1)
     assert found.proxy_gain.value == pytest.approx(3)
     assert found.gap.value == pytest.approx(2)
     assert found.fooled.value == 0
 
 
 def test_fooled_are_the_pairs_that_only_the_reward_likes_better():
-    gold = [(1.0, 0.0), (0.0, 1.0), (2.0, 0.0), (1.0, 0.0)]
+    oracle = [(1.0, 0.0), (0.0, 1.0), (2.0, 0.0), (1.0, 0.0)]
     proxy = [(0.0, 1.0), (0.0, 1.0), (3.0, 4.0), (1.0, 0.0)]
-    assert judged(*gold, proxy=proxy).overoptimisation.fooled.value == 0.5
+    assert judged(*oracle, proxy=proxy).overoptimisation.fooled.value == 0.5
 
 
 def test_faithfulness_is_the_share_that_is_verified():
@@ -134,8 +134,8 @@ def test_faithfulness_is_the_share_that_is_verified():
 def test_what_was_not_measured_is_none(adapter, tmp_path):
     found = compare(adapter, tmp_path / "out")
     own = found.summary
-    assert own.win_rate is own.gold is own.proxy is own.faithful is own.overoptimisation is None
-    assert found.gold_meaning is found.drift is None
+    assert own.win_rate is own.oracle is own.proxy is own.faithful is own.overoptimisation is None
+    assert found.oracle_meaning is found.drift is None
     assert "nothing judged them" in found.verdict()
 
 
@@ -148,8 +148,8 @@ def test_every_kind_of_prompt_is_a_comparison_of_its_own():
     kinds = ["short", "long", "short", "short"]
     wins = [(0.0, 1.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0)]
     pairs = [
-        Pair(prompt=f"{number // 2}", seed=number, slice=kind, gold=gold)
-        for number, (kind, gold) in enumerate(zip(kinds, wins, strict=True))
+        Pair(prompt=f"{number // 2}", seed=number, slice=kind, oracle=oracle)
+        for number, (kind, oracle) in enumerate(zip(kinds, wins, strict=True))
     ]
     short, long = summarise(pairs, seed=0).by_slice
     assert (short.name, short.num_prompts, short.num_pairs) == ("short", 2, 3)

@@ -3,6 +3,7 @@
 import errno
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from imgalign.evaluate.config import EvaluateConfig
 from imgalign.evaluate.drift import drift_of
 from imgalign.evaluate.evaluation import load_evaluation
 from imgalign.evaluate.judging import FaithfulCheck, OracleReward
-from imgalign.evaluate.pictures import load_pictures
+from imgalign.evaluate.saved_images import load_side
 from imgalign.evaluate.selection import DrawPrompts, known_prompts, select_prompts
 from imgalign.evaluate.sides import LoadGenerator, SwitchingGenerator
 from imgalign.runs.checkpoint import ADAPTER
@@ -153,8 +154,8 @@ def test_saved_numbers_follow_from_the_saved_pairs(adapter, tmp_path):
     found = compare(
         adapter, tmp_path / "out", oracle=brightness, oracle_tie=0.5, proxy=Brightness()
     )
-    assert found.gold_tie == 0.5
-    assert summarise(found.pairs, seed=0, gold_tie=found.gold_tie) == found.summary
+    assert found.oracle_tie == 0.5
+    assert summarise(found.pairs, seed=0, oracle_tie=found.oracle_tie) == found.summary
     assert found.summary.win_rate.ties == len(found.pairs)
     assert "12 ties (at most 0.5 apart)" in "\n".join(found.lines())
 
@@ -168,15 +169,15 @@ def test_the_verdict_says_number_and_interval(adapter, tmp_path):
     assert found.lines()[0] == found.verdict()
 
 
-def test_without_gold_the_verdict_says_who_judged(adapter, tmp_path):
+def test_without_an_oracle_reward_the_verdict_says_who_judged(adapter, tmp_path):
     found = compare(adapter, tmp_path / "out", proxy=Brightness())
     assert "by the reward model it was trained on" in found.verdict()
 
 
 @pytest.mark.parametrize("layout", ["sheets", "files"])
-def test_pictures_read_back_pixel_for_pixel(adapter, tmp_path, layout):
+def test_images_read_back_pixel_for_pixel(adapter, tmp_path, layout):
     out = tmp_path / "out"
-    found = compare(adapter, out, settings={"pictures": layout})
+    found = compare(adapter, out, settings={"images": layout})
     again = NoisyImages("storybook").generate(
         [pair.prompt for pair in found.pairs],
         seeds=[pair.seed for pair in found.pairs],
@@ -184,9 +185,9 @@ def test_pictures_read_back_pixel_for_pixel(adapter, tmp_path, layout):
         guidance_scale=1.0,
         eta=0.0,
     )
-    read = load_pictures(out / found.pictures, "base", count=12, columns=2)
+    read = load_side(out / found.images, "base", count=12, columns=2)
     assert [image.tobytes() for image in read] == [each.image.tobytes() for each in again]
-    assert (out / found.pictures / "base.png").exists() == (layout == "sheets")
+    assert (out / found.images / "base.png").exists() == (layout == "sheets")
 
 
 @pytest.mark.parametrize("failing", ["save_sheet", "write_atomically"])
@@ -199,7 +200,7 @@ def test_a_full_disk_leaves_the_earlier_evaluation_whole(adapter, tmp_path, monk
     def full(*arguments, **settings):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    module = "pictures" if failing == "save_sheet" else "evaluation"
+    module = "saved_images" if failing == "save_sheet" else "evaluation"
     monkeypatch.setattr(f"imgalign.evaluate.{module}.{failing}", full)
     with pytest.raises(StorageFullError, match="saving the evaluation; free some space and try"):
         compare(adapter, out, oracle=brightness, settings={"num_prompts": 3})
@@ -232,19 +233,20 @@ def test_the_model_is_that_of_the_run_unless_the_settings_say_another(run, tmp_p
     assert compare(run, tmp_path / "out", settings={"model": "other"}).base.model == "other"
 
 
-def test_provenance_is_beside_the_pictures(adapter, tmp_path):
+def test_provenance_is_beside_the_images(adapter, tmp_path):
     out = tmp_path / "out"
-    found = compare(adapter, out, settings={"pictures": "files"})
-    facts = json.loads((out / found.pictures / "aligned" / "002-1.json").read_text())
+    found = compare(adapter, out, settings={"images": "files"})
+    facts = json.loads((out / found.images / "aligned" / "002-1.json").read_text())
     assert (facts["adapter"], facts["seed"]) == (str(adapter), 1_000_000 + 2 * 2 + 1)
 
 
-def test_another_evaluation_replaces_the_pictures_of_the_one_before(adapter, tmp_path):
+def test_another_evaluation_replaces_the_images_of_the_one_before(adapter, tmp_path):
     out = tmp_path / "out"
-    compare(adapter, out, settings={"pictures": "files"})
+    earlier = compare(adapter, out, settings={"images": "files"})
+    shutil.copytree(out / earlier.images, out / "pictures-20250101-000000")  # version 0.1's name
     found = compare(adapter, out, settings={"num_prompts": 3})
-    assert sorted(path.name for path in out.iterdir()) == ["evaluation.json", found.pictures]
-    assert len(load_pictures(out / found.pictures, "base", count=6, columns=2)) == 6
+    assert sorted(path.name for path in out.iterdir()) == ["evaluation.json", found.images]
+    assert len(load_side(out / found.images, "base", count=6, columns=2)) == 6
 
 
 def test_bad_input_is_one_clear_line(tmp_path, adapter):

@@ -10,7 +10,7 @@ from evaluations import NoisyImages, brightness, compare
 
 from imgalign.errors import InputError
 from imgalign.evaluate.evaluation import load_evaluation
-from imgalign.evaluate.pictures import load_pictures
+from imgalign.evaluate.saved_images import load_side
 
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir"}
 
@@ -25,7 +25,7 @@ def never_made(*arguments, **settings):
 
 def test_a_users_own_folders_of_the_same_names_stay(adapter, tmp_path):
     project = tmp_path / "project"
-    for name in ("base", "aligned", "pictures-mine"):
+    for name in ("base", "aligned", "images-mine"):
         (project / name).mkdir(parents=True)
         (project / name / "holiday.jpg").write_text(name)
     for name in ("base.png", "aligned.json"):
@@ -113,7 +113,7 @@ def test_a_kill_at_any_file_operation_leaves_one_whole_evaluation(adapter, tmp_p
     def images(found):
         columns = found.images_per_prompt
         count = len(found.pairs)
-        read = load_pictures(out / found.pictures, "aligned", count=count, columns=columns)
+        read = load_side(out / found.images, "aligned", count=count, columns=columns)
         return [image.tobytes() for image in read]
 
     def expected(found):
@@ -140,4 +140,4 @@ def test_a_kill_at_any_file_operation_leaves_one_whole_evaluation(adapter, tmp_p
     assert number > 8  # there were that many chances
     evaluate(3)
     names = {path.name for path in out.iterdir()}
-    assert names == {"evaluation.json", load_evaluation(out).pictures}
+    assert names == {"evaluation.json", load_evaluation(out).images}

@@ -143,7 +143,7 @@ def test_an_evaluation_whose_counts_do_not_fit_its_pairs_is_refused(run, key, va
 def test_an_evaluation_with_a_number_that_is_none_is_refused(run, number):
     file = run / FOLDER / "evaluation.json"
     values = json.loads(file.read_text())
-    values["pairs"][0]["gold"][0] = "here"
+    values["pairs"][0]["oracle"][0] = "here"
     file.write_text(json.dumps(values).replace('"here"', number))
     with pytest.raises(InputError, match=r"evaluation.json: damaged .*; evaluate again"):
         write_report(run)

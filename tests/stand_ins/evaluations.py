@@ -72,7 +72,7 @@ def brightness(*, prompts: Sequence[str], samples: Tensor) -> Tensor:
 
 
 class Brightness:
-    """A reward model that agrees with the gold measure of these tests."""
+    """A reward model that agrees with the oracle reward of these tests."""
 
     def score(self, *, prompts: Sequence[str], samples: Tensor) -> Tensor:
         return 10 * samples.mean((1, 2, 3))

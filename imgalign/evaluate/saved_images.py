@@ -1,6 +1,6 @@
 """The images of a comparison on disk: a sheet per side, or a file per image, with provenance.
 
-evaluation/pictures-20270131-235959/
+evaluation/images-20270131-235959/
     base.png      a row per prompt, a column per seed, no gaps, so that it can be cut again
     base.json     provenance of each image, in the order of the sheet
     aligned.png   aligned.json
@@ -32,7 +32,7 @@ LARGEST_SHEET = 64_000_000
 """Pixels. Programs refuse much larger images for fear of a bomb, and nobody can look at them."""
 
 
-def save_pictures(
+def save_side(
     images: Sequence[Generated], folder: Path, side: Side, *, columns: int, layout: Layout
 ) -> None:
     """Save one side, `columns` images per prompt, in a folder without any.
@@ -48,7 +48,7 @@ def save_pictures(
 
 def new_name(out: Path, now: datetime) -> str:
     """The name of a folder in `out` that is not there yet."""
-    name = f"pictures-{now:%Y%m%d-%H%M%S}"
+    name = f"images-{now:%Y%m%d-%H%M%S}"
     numbered = (f"{name}-{number}" for number in count(2))
     return next(each for each in chain([name], numbered) if not (out / each).exists())
 
@@ -56,18 +56,19 @@ def new_name(out: Path, now: datetime) -> str:
 def mark_own(folder: Path) -> None:
     """Say in a new folder that an evaluation made it, and that another one may remove it."""
     (folder / OWN).write_text(
-        "Pictures of an evaluation by imgalign. The next evaluation beside them removes them.\n",
+        "Images of an evaluation by imgalign. The next evaluation beside them removes them.\n",
         encoding="utf-8",
     )
 
 
-def remove_pictures(out: Path, *, but: str | None) -> None:
-    """Remove the pictures of evaluations in `out`, known by their mark, but for one folder."""
-    for folder in out.glob("pictures-*"):
-        if folder.name != but and (folder / OWN).is_file():
-            set_aside(folder)  # lest one that is half removed has no mark any more
-    for folder in out.glob(f"{UNFINISHED}old-pictures-*"):
-        shutil.rmtree(folder, ignore_errors=True)
+def remove_images(out: Path, *, but: str | None) -> None:
+    """Remove the images of evaluations in `out`, known by their mark, but for one folder."""
+    for kind in ("images", "pictures"):  # the second is their name in version 0.1
+        for folder in out.glob(f"{kind}-*"):
+            if folder.name != but and (folder / OWN).is_file():
+                set_aside(folder)  # lest one that is half removed has no mark any more
+        for folder in out.glob(f"{UNFINISHED}old-{kind}-*"):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def save_sheet(images: Sequence[Generated], folder: Path, side: Side, *, columns: int) -> None:
@@ -91,7 +92,7 @@ def save_files(images: Sequence[Generated], folder: Path, side: Side, *, columns
         path.with_suffix(".json").write_text(text, encoding="utf-8")
 
 
-def load_pictures(folder: Path, side: Side, *, count: int, columns: int) -> list[Image.Image]:
+def load_side(folder: Path, side: Side, *, count: int, columns: int) -> list[Image.Image]:
     """The images of a side in order, however they were saved; empty where they were not.
 
     InputError where a file is there and cannot be read.
