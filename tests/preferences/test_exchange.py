@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from submissions import on_screen
+from submissions import judge, on_screen
 
 from imgalign.errors import InputError, StoreError
 from imgalign.preferences.exchange import export_rankings, import_rankings
-from imgalign.preferences.records import Submission
+from imgalign.preferences.records import Receipt, Submission
 from imgalign.preferences.store import Store
 
 Add = Callable[..., list[str]]
@@ -276,6 +276,19 @@ def test_missing_images_are_named(full: Store, empty: Store, tmp_path: Path):
     export_rankings(full, tmp_path / "rankings.jsonl")
     with pytest.raises(InputError, match=r":2: image [0-9a-f]{12} is not here"):
         import_rankings(empty, tmp_path / "rankings.jsonl")
+
+
+def test_a_retry_of_what_was_imported_is_the_same_judgement(
+    store: Store, empty: Store, add_items: Add, tmp_path: Path
+):
+    add_items(1)
+    sent = judge(store.next_item("ann"))
+    receipt = store.submit(sent)
+    export_rankings(store, tmp_path / "rankings.jsonl")
+    import_rankings(empty, tmp_path / "rankings.jsonl", images=store.images.root)
+    assert empty.submit(sent) == Receipt(receipt.ranking_id, created=False)
+    with pytest.raises(StoreError, match="already used for another judgement"):
+        empty.submit(judge(store.issued_item(sent.item_id, "ann"), ranking=((2,), (1,), (0,))))
 
 
 def test_contradicting_histories_are_not_merged(

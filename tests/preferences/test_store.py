@@ -189,6 +189,21 @@ def test_nothing_in_a_submission_alters_the_order_in_which_the_images_were_shown
             assert as_positions(kept.ranking, issued) == ranking
 
 
+def test_what_was_on_screen_before_a_restart_is_what_is_judged_after_it(
+    store: Store, add_items: Add, url: str, tmp_path: Path
+):
+    add_items(1)
+    item = store.next_item("ann")
+    shown = [store.image_for_token(token, "ann").stem for token in item.tokens]
+    store.close()
+    with Store.open(url, images=tmp_path / "images") as again:
+        receipt = again.submit(judge(item, ranking=((1,), (2,), (0,))))
+        (ranking,) = again.rankings()
+        assert ranking.ranking_id == receipt.ranking_id
+        best_first = [ranking.image_ids[candidate] for (candidate,) in ranking.ranking]
+        assert best_first == [shown[1], shown[2], shown[0]]
+
+
 def test_the_bias_of_positions_can_be_read_from_what_is_stored(store: Store, add_items: Add):
     add_items(20)
     while (item := store.next_item("ann")) is not None:
