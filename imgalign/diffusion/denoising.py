@@ -45,7 +45,7 @@ class Denoiser:
     latent_dtype: torch.dtype = torch.float32
 
     def __len__(self) -> int:
-        """How often the network is asked."""
+        """The number of network calls for one batch."""
         return len(self.kernel)
 
     @property
@@ -59,7 +59,7 @@ class Denoiser:
         prompts: Sequence[str],
         steps: Int[Tensor, " s"],
     ) -> Independent[Normal]:
-        """What the latents before these steps become: batch shape [b s], event shape [c h w].
+        """What latents become in these steps: batch shape [b s], event shape [c h w].
 
         All b x s rows go through the network at once. A masked step has its true mean and, since
         no density belongs to it, standard deviation 1.
@@ -107,7 +107,10 @@ class Denoiser:
         latent_shape: tuple[int, int, int],
         on_step: Callable[[], None] = lambda: None,
     ) -> Denoised:
-        """Denoise one image per prompt and seed, all in one batch; `on_step` is told of each step.
+        """Denoise one image per prompt and seed, all in one batch.
+
+        `on_step` is called after each step. InputError for an empty prompt, NumericsError where the
+        network gives numbers that are not finite.
 
         Everything random about an image comes from one CPU generator with its seed: first the
         initial latent, then the noise of each step, in float32. So a seed means the same image in

@@ -1,7 +1,7 @@
 """Images from prompts, with the base model or an adapter on top, and where each came from.
 
 The command line, the app and evaluation all make images here. A seed starts from the same noise
-with and without an adapter, and as in training, so that two pictures with one seed can be compared.
+with and without an adapter, and as in training, so that two images with one seed can be compared.
 Left out: ranking and storing what comes out.
 """
 

@@ -45,7 +45,7 @@ class LibrarySampler:
         set_steps(self.scheduler, self.num_inference_steps, self.family.device)
 
     def __len__(self) -> int:
-        """How often the network is asked; some schedulers ask twice a step."""
+        """The number of network calls for one batch; some schedulers make two a step."""
         return len(self.scheduler.timesteps)
 
     def finished(

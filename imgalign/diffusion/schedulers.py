@@ -113,11 +113,8 @@ def name_of(scheduler: Any) -> str:
     return names[known_class(type(scheduler).__name__)]
 
 
-def set_steps(scheduler: Any, num_inference_steps: int, device: torch.device) -> int:
-    """Start over with this many steps; how often the network will be asked.
-
-    InputError where the scheduler cannot take so many or so few.
-    """
+def set_steps(scheduler: Any, num_inference_steps: int, device: torch.device) -> None:
+    """Start over; InputError where the scheduler cannot take so many steps or so few."""
     try:
         scheduler.set_timesteps(num_inference_steps, device=device)
     except (ValueError, IndexError, RuntimeError) as error:
@@ -125,7 +122,6 @@ def set_steps(scheduler: Any, num_inference_steps: int, device: torch.device) ->
         raise InputError(
             f"steps: {name} cannot take {num_inference_steps}: {first_line(error)}"
         ) from None
-    return len(scheduler.timesteps)
 
 
 @torch.no_grad()

@@ -1,8 +1,9 @@
 """What all families of text-to-image models share; a family is a subclass of `Family`.
 
 A family turns prompts into conditions, runs its network on rows of latents, and turns latents into
-images and back. Guidance, the cache of conditions, freezing, precision and LoRA files are here,
-once. Left out: noise schedules (kernels.py), sampling (denoising.py, samplers.py), training.
+images and back. Guidance, the cache of conditions, freezing, the network's dtype and LoRA files
+are here, once. Left out: noise schedules (kernels.py), sampling (denoising.py, samplers.py),
+training.
 
 Shapes: b = prompts or images, n = rows of one forward pass, d = features; a latent is c h w.
 """
@@ -65,15 +66,17 @@ class Family(ABC):
 
     def __init__(self, pipeline: DiffusionPipeline) -> None:
         self.pipeline = pipeline
-        parts = pipeline.components
-        self.network: Any = parts[self.network_name]
+        self.parts: dict[str, nn.Module] = {
+            name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)
+        }
+        """All networks of the pipeline, by its names for them."""
+        self.network: Any = pipeline.components[self.network_name]
         """A model of diffusers that takes adapters; the library has no type for that."""
         self.dtype: torch.dtype = self.network.dtype
         """What the network computes in; an adapter's float32 weights do not change it."""
-        for part in parts.values():
-            if isinstance(part, nn.Module):
-                part.requires_grad_(False)
-                part.eval()
+        for part in self.parts.values():
+            part.requires_grad_(False)
+            part.eval()
         self._encoded: OrderedDict[str, Conditions] = OrderedDict()
 
     @staticmethod
@@ -126,13 +129,13 @@ class Family(ABC):
     ) -> Float[Tensor, "n c h w"]:
         """What the network says about each row; tensors are in its own dtype.
 
-        Only a network that embeds its guidance looks at `guidance_scale`.
+        Only a network that embeds its guidance reads `guidance_scale`.
         """
 
     @property
     def adaptable(self) -> dict[str, nn.Module]:
         """What a LoRA file may hold layers of, by the name that the layouts give it."""
-        return {name: self.pipeline.components[name] for name in self.adaptable_parts}
+        return {name: self.parts[name] for name in self.adaptable_parts}
 
     @property
     def device(self) -> torch.device:

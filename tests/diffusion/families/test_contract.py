@@ -28,6 +28,7 @@ def rows(family: Family, count: int) -> torch.Tensor:
 
 def test_every_part_is_frozen_and_in_evaluation_mode(family):
     parts = [each for each in family.pipeline.components.values() if isinstance(each, nn.Module)]
+    assert list(family.parts.values()) == parts
     assert family.network in parts
     assert family.adaptable.keys() == set(family.adaptable_parts)
     for part in parts:
