@@ -62,7 +62,8 @@ class VoteCounts:
 
     rate: Estimate | None
     """Mean over votes, a tie counting half; None where no vote has an order. The interval is for
-    other prompts and other annotators, and needs several of both to be narrow."""
+    other prompts and other annotators, and needs several of both to be narrow; with a single
+    annotator it is for other prompts alone."""
     rate_of_these_annotators: Estimate | None
     """The same, its interval for other prompts and these annotators."""
     num_wins: int
@@ -73,7 +74,9 @@ class VoteCounts:
     """Votes that all images are bad; like skips, they do not count in the rate."""
     num_skipped: int
     num_prompts: int
+    """Of the votes with an order, on which the intervals rest."""
     num_annotators: int
+    """Of the votes with an order."""
 
     @property
     def num_votes(self) -> int:
@@ -84,10 +87,12 @@ class VoteCounts:
         """All numbers but the rate itself, as text."""
         lines = [
             f"  {self.num_wins} wins, {self.num_ties} ties, {self.num_losses} losses; "
-            f"{self.num_all_bad} times all bad, {self.num_skipped} skipped; "
-            f"{self.num_annotators} annotators, {self.num_prompts} prompts"
+            f"{self.num_all_bad} times all bad, {self.num_skipped} skipped; annotators: "
+            f"{self.num_annotators}, prompts: {self.num_prompts}"
         ]
-        if self.rate_of_these_annotators is not None and self.num_annotators > 1:
+        if self.num_annotators == 1:
+            lines.append("  one annotator: the interval says nothing about what others prefer")
+        elif self.rate_of_these_annotators is not None:
             lines.append(f"  for these annotators alone, {interval(self.rate_of_these_annotators)}")
         return lines
 
@@ -295,6 +300,6 @@ def counted(votes: Sequence[Vote]) -> VoteCounts | None:
         num_losses=sum(share < 0.5 for share in shares),
         num_all_bad=count("all_bad"),
         num_skipped=count("skipped"),
-        num_prompts=len({prompt_key(vote.prompt) for vote in votes}),
-        num_annotators=len({vote.annotator for vote in votes}),
+        num_prompts=len(set(prompts)),
+        num_annotators=len(set(annotators)),
     )

@@ -135,6 +135,16 @@ def test_votes_of_few_annotators_say_little_about_others_and_more_about_themselv
     assert "for these annotators alone" in "\n".join(result.lines())
 
 
+def test_the_votes_of_one_annotator_are_said_to_be_of_one(store, queue, vote, adapter, aligned):
+    for number in range(3):
+        queue(f"prompt {number}", aligned, BASE)
+        vote("ann", ">")
+        vote("bob", "skipped")
+    result = counted(adapter, store)
+    assert (result.people.num_annotators, result.people.num_skipped) == (1, 3)
+    assert "one annotator: the interval says nothing about" in "\n".join(result.lines())
+
+
 def test_a_vote_that_was_taken_back_counts_no_more_and_the_one_after_it_once(
     store, queue, vote, adapter, aligned
 ):
@@ -288,7 +298,7 @@ def test_evaluate_votes_prints_the_result_and_keeps_it_beside_the_evaluation(
     assert main(["evaluate", str(adapter), "--votes"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("People prefer the aligned image in 83 % of 12 blind votes (95 %")
-    assert "10 wins, 0 ties, 2 losses; 0 times all bad, 0 skipped; 2 annotators, 6 prompts" in out
+    assert "10 wins, 0 ties, 2 losses; 0 times all bad, 0 skipped; annotators: 2, prompts: 6" in out
     assert "simulated annotators, counted apart: 0 % of 6 blind votes" in out
     found = load_votes(adapter / "evaluation")
     assert found.lines() == out.splitlines()
