@@ -5,18 +5,20 @@ and writes them. The YAML is stricter than PyYAML's: 1e-4 is a number, yes and n
 not octal, a key given twice is an error. Left out: what any setting means.
 """
 
-import difflib
 import json
 import os
 import re
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar
 
 import pydantic
 import yaml
 
 from imgalign.errors import ConfigError, InputError
+from imgalign.explain import explain, models_in, shown, tag_of, tags_of
 
 C = TypeVar("C", bound="Config")
 PathOrText = TypeVar("PathOrText", str, Path)
@@ -62,26 +64,41 @@ class Config(pydantic.BaseModel):
         return expand_home(value) if isinstance(value, Path) else value
 
 
+def with_tags(model: type[pydantic.BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, with the default's tag in every union section that names no member."""
+    tagged = dict(values)
+    for name, field in model.model_fields.items():
+        key, section = field.alias or name, tagged.get(field.alias or name)
+        if not isinstance(section, dict):
+            continue
+        tag, members = tag_of(field), list(models_in(field.annotation))
+        if tag is not None:
+            section = {tag: tags_of(type(field.default))[0], **section}
+            members = [each for each in members if section[tag] in tags_of(each)]
+        tagged[key] = with_tags(members[0], section) if len(members) == 1 else section
+    return tagged
+
+
 def load_config(model: type[C], path: Path | None, overrides: Sequence[str] = ()) -> C:
     """Settings from a YAML file (None: the defaults), then `section.key=value` in order.
 
-    A path that does not exist is looked up among the shipped recipes: `configs/storybook_ppo.yaml`
-    and `storybook_ppo` work from any folder. Values of overrides are YAML. Types are strict: "1" is
-    not a number and 1 is not text. ConfigError names each wrong key, InputError a missing file.
+    A path that does not exist is looked up among the shipped recipes: `configs/storybook_grpo.yaml`
+    and `storybook_grpo` work from any folder. Values of overrides are YAML. Types are strict: "1"
+    is not a number and 1 is not text. ConfigError names each wrong key, InputError a missing file.
     """
     values = {} if path is None else read_mapping(find_config(path))
     for override in overrides:
         _apply_override(values, override)
     try:
         # JSON, because strict mode there still takes a list for a tuple and text for a path.
-        return model.model_validate_json(json.dumps(values), strict=True)
+        return model.model_validate_json(json.dumps(with_tags(model, values)), strict=True)
     except pydantic.ValidationError as error:
-        raise ConfigError("; ".join(_explain(model, each) for each in error.errors())) from None
+        raise ConfigError("; ".join(explain(model, each) for each in error.errors())) from None
 
 
 def dump_config(config: Config, path: Path) -> None:
     """Write all settings, defaults included, such that `load_config` gives an equal object."""
-    values = config.model_dump(mode="json")
+    values = config.model_dump(mode="json", by_alias=True)
     text = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
     path.write_text(text, encoding="utf-8")
 
@@ -118,7 +135,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected 'key: value' lines, got {_shown(values)}")
+        raise ConfigError(f"{path}: expected 'key: value' lines, got {shown(values)}")
     return values
 
 
@@ -133,7 +150,7 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
             section = values[part] = {}
         if not isinstance(section, dict):
             name = ".".join(parts[:depth])
-            raise ConfigError(f"override {override!r}: {name} is {_shown(section)}, not a section")
+            raise ConfigError(f"override {override!r}: {name} is {shown(section)}, not a section")
         values = section
     values[parts[-1]] = _parse(text, where=f"override {override!r}")
 
@@ -239,83 +256,70 @@ for _yaml_class in (_Loader, _Dumper):
     }
 
 
-# --- what pydantic found, in one line per setting
+# --- every setting, explained
 
 
-def _explain(model: type[Config], error: Mapping[str, Any]) -> str:
-    kind, came = error["type"], error["input"]
-    where = ".".join(str(part) for part in error["loc"]) or "settings"
-    if kind == "extra_forbidden":
-        return f"{where}: unknown key {_suggestion(model, error['loc'])}"
-    if kind == "missing":
-        return f"{where}: required, but not given"
-    if kind == "value_error":
-        return f"{where}: {error['ctx']['error']}"
-    if kind == "literal_error":
-        choices = error["ctx"]["expected"].replace(" or ", ", ")
-        return f"{where}: expected one of {choices}, got {_shown(came)}"
-    expected = EXPECTED.get(kind)
-    if expected is None:
-        number = "a number " if kind.startswith(("greater_than", "less_than")) else ""
-        message = error["msg"].removeprefix("Input should be ")
-        expected = f"{number}{message[0].lower()}{message[1:]}"
-    return f"{where}: expected {expected}, got {_shown(came)}"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One setting. Example: path "optimizer.learning_rate", value 0.005, default 0.0003."""
+
+    path: str
+    value: Any
+    default: Any
+    """`REQUIRED` where there is none."""
+    meaning: str
 
 
-EXPECTED = {
-    "bool_type": "true or false",
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "string_type": "text",
-    "path_type": "a path",
-    "tuple_type": "a list",
-    "list_type": "a list",
-    "dict_type": "a section of 'key: value' lines",
-    "model_type": "a section of 'key: value' lines",
-}
+REQUIRED = "required"
 
 
-def _suggestion(model: type[Config], location: tuple[int | str, ...]) -> str:
-    """The key that was probably meant: here, elsewhere in the settings, or the list of keys."""
-    owners = [model]
-    for part in location[:-1]:
-        fields = [
-            field for owner in owners for name, field in owner.model_fields.items() if name == part
-        ]
-        # List positions and the tags of unions are parts of a location too, and not fields.
-        if fields:
-            owners = [each for field in fields for each in _models(field.annotation)]
-    known = sorted({name for owner in owners for name in owner.model_fields})
-    wrong = str(location[-1])
-    close = difflib.get_close_matches(wrong, known, n=1)
-    if close:
-        return f"(did you mean {close[0]!r}?)"
-    elsewhere = [path for path in _paths(model) if path.rpartition(".")[2] == wrong]
-    if elsewhere:
-        return f"(did you mean {' or '.join(map(repr, elsewhere))}?)"
-    return f"(known here: {', '.join(known)})"
+def settings_of(config: Config, prefix: str = "") -> Iterator[Setting]:
+    """Every setting of a config, those of unions for the member that was chosen."""
+    for name, field in type(config).model_fields.items():
+        path, value = f"{prefix}{field.alias or name}", getattr(config, name)
+        if isinstance(value, Config):
+            yield from settings_of(value, f"{path}.")
+        else:
+            default = REQUIRED if field.is_required() else field.default
+            meaning = " ".join((field.description or "").split())
+            yield Setting(path=path, value=value, default=default, meaning=meaning)
 
 
-def _models(annotation: Any) -> Iterator[type[Config]]:
-    """The settings models inside a type, e.g. of `PPOConfig | None` or `list[PPOConfig]`."""
-    if isinstance(annotation, type) and issubclass(annotation, Config):
-        yield annotation
-    for argument in get_args(annotation):
-        yield from _models(argument)
+def explained(config: Config) -> Iterator[str]:
+    """Every setting on a line with its value, and its default where that is another; its meaning.
+
+    Example: "optimizer.learning_rate: 0.005 (default 0.0003)", then "    After warm-up. ...".
+    """
+    for setting in settings_of(config):
+        value, default = plain(setting.value), plain(setting.default)
+        beside = "" if value == default else f" (default {default})"
+        yield f"{setting.path}: {value}{beside}"
+        yield from textwrap.wrap(
+            setting.meaning,
+            96,
+            initial_indent="    ",
+            subsequent_indent="    ",
+            break_on_hyphens=False,
+        )
 
 
-def _paths(model: type[Config], prefix: str = "") -> Iterator[str]:
-    for name, field in model.model_fields.items():
-        yield prefix + name
-        for inner in _models(field.annotation):
-            yield from _paths(inner, f"{prefix}{name}.")
+def plain(value: Any) -> str:
+    """A value as a recipe has it on one line. Example: "[conv2, to_q]"."""
+    if isinstance(value, tuple):
+        value = list(value)
+    text: str = yaml.dump(
+        str(value) if isinstance(value, Path) else value,
+        Dumper=_Dumper,
+        default_flow_style=True,
+        width=10_000,
+        allow_unicode=True,
+    )
+    return text.removesuffix("\n").removesuffix("\n...")
 
 
-def _shown(value: Any) -> str:
-    if value is None:
-        return "nothing"
-    if isinstance(value, bool):
-        return str(value).lower()
-    text = "a section" if isinstance(value, dict) else repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def refuse_ineffective(config: Config, names: Sequence[str], why: str) -> None:
+    """ValueError for the first of these settings that is not at its default: it changes nothing."""
+    for name in names:
+        field = type(config).model_fields[name]
+        if getattr(config, name) != field.default:
+            raise ValueError(f"{field.alias or name}: has no effect {why}")

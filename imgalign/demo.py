@@ -62,7 +62,7 @@ from imgalign.train.run import run
 from reward_models import load
 from reward_models.fit import FitConfig, FitReport, fit
 
-RECIPE = Path("storybook_ppo.yaml")
+RECIPE = Path("storybook_grpo.yaml")
 JOURNAL = "demo.json"
 LAST = 6
 """Number of steps."""
@@ -310,7 +310,7 @@ def align(
     shuffled: bool,
     console: Console,
 ) -> None:
-    """Step 4: PPO, from its last checkpoint if it was stopped. SystemExit if it is stopped now."""
+    """Step 4: training, from its last checkpoint if it was stopped. SystemExit if stopped now."""
     path = json.dumps(str(out / "reward"))  # values of overrides are YAML, and any JSON text is
     result = run(
         load_config(TrainConfig, RECIPE, [f"reward.path={path}", f"seed={seed}", *overrides]),

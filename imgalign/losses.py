@@ -19,7 +19,7 @@ from torch.nn.functional import logsigmoid
 from imgalign.errors import InputError
 
 
-def ppo_clip_loss(
+def clipped_surrogate_loss(
     log_prob: Float[Tensor, "b t"],
     old_log_prob: Float[Tensor, "b t"],
     advantage: Float[Tensor, "#b #t"],

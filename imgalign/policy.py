@@ -1,7 +1,8 @@
-"""What algorithms know about a policy: trajectories, and how to score them again.
+"""What algorithms know about a policy: what it did or was given, and how to score that.
 
 An algorithm sees steps, log-probabilities and masks; whether a step is a denoising step or a token
-stays inside the policy and its `Trajectory.replay`. Left out: every implementation.
+stays inside the policy and its private `replay` and `content`. Small capability protocols say what
+a policy can do beyond sampling. Left out: every implementation.
 
 Shapes: b = images, t = denoising steps or tokens, s = chosen steps, d = features.
 Log-probabilities are in nats, summed over the elements of a latent. Images are in [0, 1].
@@ -11,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -21,6 +22,12 @@ from torch.nn import Parameter
 
 Steps: TypeAlias = slice | Int[Tensor, " s"]
 """Which steps of a trajectory: `slice(None)` for all, or indices into its t."""
+
+Samples: TypeAlias = Float[Tensor, "b 3 h w"]
+"""Finished images in [0, 1]."""
+
+Weights: TypeAlias = Literal["reference"]
+"""Which weights a policy can take on for a while, besides those that are trained."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -33,8 +40,6 @@ class Trajectory:
     same tokens stay two prompts."""
     seeds: list[int]
     """One per image; the same seed gives the same image whatever the batch."""
-    samples: Float[Tensor, "b 3 h w"]
-    """The finished images."""
     log_probs: Float[Tensor, "b t"]
     """Of each step, under the weights that took it; float32."""
     mask: Bool[Tensor, "b t"]
@@ -44,7 +49,7 @@ class Trajectory:
 
     def __post_init__(self) -> None:
         """Refuse fields that disagree about the number of images."""
-        tensors = {"samples": self.samples, "log_probs": self.log_probs, "mask": self.mask}
+        tensors = {"log_probs": self.log_probs, "mask": self.mask}
         tensors |= {f"replay[{name!r}]": tensor for name, tensor in self.replay.items()}
         lengths = {
             "prompts": len(self.prompts),
@@ -69,7 +74,6 @@ class Trajectory:
             prompts=[self.prompts[i] for i in chosen],
             prompt_ids=[self.prompt_ids[i] for i in chosen],
             seeds=[self.seeds[i] for i in chosen],
-            samples=_take(self.samples, index),
             log_probs=_take(self.log_probs, index),
             mask=_take(self.mask, index),
             replay={name: _take(tensor, index) for name, tensor in self.replay.items()},
@@ -96,7 +100,6 @@ def concatenate(trajectories: Sequence[Trajectory]) -> Trajectory:
         prompts=[prompt for each in trajectories for prompt in each.prompts],
         prompt_ids=[prompt_id for each in trajectories for prompt_id in each.prompt_ids],
         seeds=[seed for each in trajectories for seed in each.seeds],
-        samples=torch.cat([each.samples for each in trajectories]),
         log_probs=torch.cat([each.log_probs for each in trajectories]),
         mask=torch.cat([each.mask for each in trajectories]),
         replay={
@@ -105,13 +108,71 @@ def concatenate(trajectories: Sequence[Trajectory]) -> Trajectory:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Data:
+    """Samples that were given and not sampled here, in the form that a policy scores them."""
+
+    prompts: list[str]
+    prompt_ids: list[str]
+    """Names what each sample answers, as in a `Trajectory`."""
+    content: Mapping[str, Tensor]
+    """Private to the policy that encoded them; the first dimension of every tensor is b."""
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def select(self, indices: Sequence[int]) -> "Data":
+        """The samples at these positions, in this order."""
+        index = torch.tensor(indices, dtype=torch.long)
+        return Data(
+            prompts=[self.prompts[i] for i in indices],
+            prompt_ids=[self.prompt_ids[i] for i in indices],
+            content={name: _take(tensor, index) for name, tensor in self.content.items()},
+        )
+
+
+def join_data(parts: Sequence[Data]) -> Data:
+    """The samples of several parts of one policy, one after the other."""
+    return Data(
+        prompts=[prompt for part in parts for prompt in part.prompts],
+        prompt_ids=[prompt_id for part in parts for prompt_id in part.prompt_ids],
+        content={
+            name: torch.cat([part.content[name] for part in parts]) for name in parts[0].content
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Draws:
+    """The randomness of scoring given samples, made once and handed to every side of a comparison.
+
+    Both are drawn on the CPU, so that a seed means the same on every device.
+    """
+
+    levels: Float[Tensor, " b"]
+    """How much noise each sample gets: 0 none, towards 1 nothing but noise."""
+    noise: Float[Tensor, " b *event"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LogProb:
+    """Log-probability of given samples, in nats, and what kind of number that is."""
+
+    values: Float[Tensor, " b"]
+    kind: Literal["exact", "elbo"]
+    """elbo: a surrogate at one noise level, whose differences stand for those of the bound."""
+    num_elements: int
+    """Elements of one sample, over which it is summed."""
+
+
 @runtime_checkable
 class Policy(Protocol):
-    """Samples, and scores what it sampled again under its present weights.
+    """Makes samples, and is trained."""
 
-    Re-scoring a trajectory with the weights that made it gives its `log_probs` back exactly:
-    guidance, dropout and number types are the same on both sides.
-    """
+    @property
+    def batch_size(self) -> int:
+        """Images in one forward pass of the network."""
+        ...
 
     def sample(
         self,
@@ -121,6 +182,52 @@ class Policy(Protocol):
         prompt_ids: Sequence[str] | None = None,
     ) -> Trajectory:
         """Make one image per prompt and seed; without ids the prompts are their own ids."""
+        ...
+
+    def decode(self, trajectory: Trajectory) -> Samples:
+        """The finished images of a trajectory."""
+        ...
+
+    def preview(self, prompts: Sequence[str], *, seeds: Sequence[int]) -> Samples:
+        """One image per prompt and seed as users would make them, without exploration noise."""
+        ...
+
+    def using(self, weights: Weights) -> AbstractContextManager[None]:
+        """Inside, the policy has other weights; "reference" is the pretrained model."""
+        ...
+
+    def trainable_parameters(self) -> Iterable[Parameter]:
+        """In an order that stays the same from run to run."""
+        ...
+
+    def checks(self) -> list["Check"]:
+        """Rules that only this kind of policy can be asked about, measured."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write what was trained into an existing folder, in the format of the model's library."""
+        ...
+
+    def load(self, folder: Path) -> None:
+        """Read what `save` wrote; CheckpointError where it is missing or does not fit."""
+        ...
+
+
+@runtime_checkable
+class StepPolicy(Policy, Protocol):
+    """A policy whose samples are made of steps, each with a density that can be computed again.
+
+    Scoring a trajectory with the weights that made it gives its `log_probs` back exactly:
+    guidance, dropout and number types are the same on both sides.
+    """
+
+    @property
+    def default_clip_nats(self) -> float:
+        """The usual limit of a step's log-ratio in PPO for this kind of step."""
+        ...
+
+    def units(self, trajectory: Trajectory) -> list[Int[Tensor, " s"]]:
+        """The steps, cut into those that are scored in one forward pass, as they were sampled."""
         ...
 
     def step_distributions(self, trajectory: Trajectory, steps: Steps) -> Distribution:
@@ -137,36 +244,29 @@ class Policy(Protocol):
         """
         ...
 
-    def log_prob(self, trajectory: Trajectory, steps: Steps) -> Float[Tensor, "b s"]:
-        """Of what the trajectory did at these steps, under the present weights; differentiable."""
-        ...
-
     def features(self, trajectory: Trajectory, steps: Steps) -> Mapping[str, Tensor]:
         """What a value estimator may see: `prompt` [b d] and `timestep` [s], without gradients."""
         ...
 
-    def reference(self) -> AbstractContextManager[None]:
-        """Inside, the policy is the pretrained model: adapters off, no second copy."""
+
+@runtime_checkable
+class LikelihoodPolicy(Policy, Protocol):
+    """A policy that scores samples that it was given."""
+
+    def encode(self, prompts: Sequence[str], samples: Samples) -> Data:
+        """Samples in the form that is scored, images at any size; without gradients."""
         ...
 
-    def trainable_parameters(self) -> Iterable[Parameter]:
-        """In an order that stays the same from run to run."""
+    def given(self, trajectory: Trajectory) -> Data:
+        """Its own finished samples as data, without decoding and encoding them."""
         ...
 
-    def train(self) -> None:
-        """Switch to the behaviour of training; scores stay the same."""
+    def draw(self, data: Data, *, generator: torch.Generator) -> Draws:
+        """Noise levels and noise for one score of each sample."""
         ...
 
-    def eval(self) -> None:
-        """Switch to the behaviour of use."""
-        ...
-
-    def save(self, folder: Path) -> None:
-        """Write what was trained into an existing folder, in the format of the model's library."""
-        ...
-
-    def load(self, folder: Path) -> None:
-        """Read what `save` wrote; CheckpointError where it is missing or does not fit."""
+    def log_prob(self, data: Data, draws: Draws) -> LogProb:
+        """Of each sample given its prompt, under the present weights; differentiable."""
         ...
 
 
@@ -178,6 +278,15 @@ class RewardModel(Protocol):
         self, *, prompts: Sequence[str], samples: Float[Tensor, "b 3 h w"]
     ) -> Float[Tensor, " b"]:
         """One finite score per image; images in [0, 1] at any size."""
+        ...
+
+
+@runtime_checkable
+class FeatureModel(Protocol):
+    """A reward model that can say what it sees in images; their diversity is measured in that."""
+
+    def features(self, samples: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        """One vector per image, without gradients; images in [0, 1] at any size."""
         ...
 
 
@@ -195,12 +304,3 @@ class Check:
     passed: bool
     cure: str
     """What to do where it failed."""
-
-
-@runtime_checkable
-class FeatureModel(Protocol):
-    """A reward model that can say what it sees in images; their diversity is measured in that."""
-
-    def features(self, samples: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
-        """One vector per image, without gradients; images in [0, 1] at any size."""
-        ...

@@ -90,11 +90,17 @@ def iteration_prompts(
 
     A prompt may come twice in an iteration only where two such orders meet.
     """
+    places = epoch_positions(len(prompts), iteration, count=count, seed=seed)
+    return tuple(prompts[place] for place in places)
+
+
+def epoch_positions(num: int, iteration: int, *, count: int, seed: int) -> list[int]:
+    """Which `count` of `num` things an iteration takes: all of them in turn, in new orders."""
     chosen = []
     for position in range(iteration * count, (iteration + 1) * count):
-        epoch, place = divmod(position, len(prompts))
-        chosen.append(prompts[epoch_order(len(prompts), epoch, seed=seed)[place]])
-    return tuple(chosen)
+        epoch, place = divmod(position, num)
+        chosen.append(epoch_order(num, epoch, seed=seed)[place])
+    return chosen
 
 
 def epoch_order(num_prompts: int, epoch: int, *, seed: int) -> list[int]:

@@ -222,7 +222,7 @@ class Runs:
         return path
 
     def free_name(self, recipe: str) -> str:
-        """A name for the next run of a recipe: "storybook_ppo", then "storybook_ppo-2", ..."""
+        """A name for the next run of a recipe: "storybook_grpo", then "storybook_grpo-2", ..."""
         stem = re.sub(r"[^\w.-]+", "-", recipe).strip("-._") or "run"
         taken, number, name = set(self.names()), 1, stem[:56]
         while name in taken or self.path(name).exists():

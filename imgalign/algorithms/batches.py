@@ -1,18 +1,69 @@
-"""What policy-gradient algorithms share: a batch with its advantages, cut into micro-batches, and
-the account of what happened to it.
+"""Batches that algorithms learn from, cut into the parts of one forward pass each, and the account
+of what happened to them.
 
-Shapes: b = images sampled together, t = steps of a trajectory, s = steps in one forward pass.
-Units: log-probabilities and KL in nats, summed over the elements of a latent.
+Shapes: n = images of a batch, b = images sampled together, t = steps of a trajectory, s = steps in
+one forward pass. Units: log-probabilities and KL in nats, summed over the elements of a latent.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from imgalign.policy import Policy, Trajectory
+from imgalign.algorithms.interface import World
+from imgalign.policy import Data, Trajectory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Rollout:
+    """What a policy sampled, and what it was worth."""
+
+    batch: list[Trajectory]
+    """Images as sampled together: a network's rounding depends on its batch."""
+    rewards: Float[Tensor, " n"]
+    """Float32 on the CPU, of all images in order. NaN marks an image that teaches nothing."""
+    seconds_sampling: float = 0.0
+    seconds_scoring: float = 0.0
+
+    def __len__(self) -> int:
+        """Images, dropped ones included."""
+        return len(self.rewards)
+
+    @property
+    def prompt_ids(self) -> list[str]:
+        """Of all images in order."""
+        return [prompt_id for trajectory in self.batch for prompt_id in trajectory.prompt_ids]
+
+    def metrics(self) -> dict[str, float]:
+        """The rewards in a few numbers, by the names that docs/metrics.md explains."""
+        good = self.rewards[self.rewards.isfinite()].double()
+        return {
+            "reward_mean": good.mean().item(),
+            "reward_std": good.std(correction=0).item(),
+            "reward_min": good.min().item(),
+            "reward_max": good.max().item(),
+            "quarantined": float(len(self) - len(good)),
+            "seconds_sampling": self.seconds_sampling,
+            "seconds_scoring": self.seconds_scoring,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Demonstrations:
+    """Samples that somebody gave as good ones."""
+
+    batch: list[Data]
+    seconds_loading: float = 0.0
+
+    def __len__(self) -> int:
+        """Samples."""
+        return sum(len(data) for data in self.batch)
+
+    def metrics(self) -> dict[str, float]:
+        """By the names that docs/metrics.md explains."""
+        return {"seconds_loading": self.seconds_loading}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +93,8 @@ class Tally:
     first_count: float = 0.0
     log_ratio_max: float = 0.0
 
-    def add(self, stats: dict[str, Tensor], micro: MicroBatch) -> None:
-        """Take in what `ppo_loss` said of one micro-batch."""
+    def add(self, stats: Mapping[str, Tensor], micro: MicroBatch) -> None:
+        """Take in what `policy_gradient_loss` said of one micro-batch."""
         count = (micro.mask * micro.weights).sum().item()
         self.count += count
         self.log_ratio_max = max(self.log_ratio_max, stats["log_ratio_max"].item())
@@ -52,6 +103,16 @@ class Tally:
         if micro.epoch == 0:
             self.first_count += count
             self.sums["kl"] = self.sums.get("kl", 0.0) + stats["kl"].item()
+
+    def over(self, world: World) -> "Tally":
+        """The account of all processes together."""
+        return Tally(
+            steps_per_trajectory=world.total(self.steps_per_trajectory) / world.size,
+            sums={name: world.total(value) for name, value in self.sums.items()},
+            count=world.total(self.count),
+            first_count=world.total(self.first_count),
+            log_ratio_max=world.largest(self.log_ratio_max),
+        )
 
     @property
     def kl_nats(self) -> float:
@@ -79,7 +140,7 @@ class Assessment:
     """How much better than expected each step of a batch was."""
 
     batch: list[Trajectory]
-    """As sampled; steps of quarantined images are masked out."""
+    """As sampled; steps of images without a finite reward are masked out."""
     advantages: list[Tensor]
     """One [b t] for each trajectory of the batch."""
     metrics: dict[str, float]
@@ -137,6 +198,18 @@ def deal_steps(
     return dealt
 
 
+def in_units(
+    steps: Int[Tensor, " n"], weights: Float[Tensor, " n"], units: Sequence[Int[Tensor, " _s"]]
+) -> list[tuple[Int[Tensor, " _m"], Float[Tensor, " _m"]]]:
+    """Chosen steps with their weights, cut along the passes in which they may be scored."""
+    cut = []
+    for unit in units:
+        inside = torch.isin(steps, unit.cpu())
+        if inside.any():
+            cut.append((steps[inside], weights[inside]))
+    return cut
+
+
 def micro_batch(
     assessment: Assessment,
     number: int,
@@ -161,15 +234,6 @@ def micro_batch(
     )
 
 
-def prompt_features(policy: Policy, batch: Sequence[Trajectory]) -> dict[str, Tensor]:
-    """What the value estimator sees of a whole batch: `prompt` [n d] and `timestep` [t]."""
-    each = [policy.features(trajectory, slice(None)) for trajectory in batch]
-    return {
-        "prompt": torch.cat([features["prompt"].cpu() for features in each]),
-        "timestep": each[0]["timestep"].cpu(),
-    }
-
-
 def usable(
     trajectory: Trajectory, mask: Bool[Tensor, "b t"], advantages: Float[Tensor, "b t"]
 ) -> tuple[Trajectory, Float[Tensor, "n t"]] | None:
@@ -183,7 +247,6 @@ def usable(
         prompts=trajectory.prompts,
         prompt_ids=trajectory.prompt_ids,
         seeds=trajectory.seeds,
-        samples=trajectory.samples,
         log_probs=trajectory.log_probs,
         mask=mask.to(trajectory.mask.device),
         replay=trajectory.replay,

@@ -1,16 +1,57 @@
-"""How strongly a policy is held to the pretrained model: the coefficient of its KL term.
+"""How far a policy is from the pretrained model, and how strongly it is held to it.
 
-Two kinds with the same two verbs: read `coefficient`, then `update` it with the KL that was
-measured. Left out: measuring the KL, which is `torch.distributions.kl_divergence` of the policy's
-step distributions, and stopping when a budget is spent, which is the training loop's.
+The coefficient of a KL term comes in two kinds with the same two verbs: read `coefficient`, then
+`update` it with the KL that was measured. Left out: stopping when a budget is spent, which is the
+training loop's.
 
 Units: KL in nats per image, summed over steps and latent elements.
 """
 
 import math
-from typing import Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import Annotated, Literal, Protocol, TypeAlias, runtime_checkable
 
+import torch
+from pydantic import Field
+from torch.distributions import kl_divergence
+
+from imgalign.algorithms.batches import masked
+from imgalign.config import Config
 from imgalign.errors import CheckpointError
+from imgalign.policy import StepPolicy, Trajectory
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class FixedKLConfig(Config):
+    """The same price of the KL for the whole run."""
+
+    kind: Literal["fixed"] = "fixed"
+    """fixed, or adaptive: the coefficient seeks a target KL."""
+
+    coefficient: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.02
+    """Price of one nat of KL of a whole trajectory, in units of the advantage (with group
+    advantages: standard deviations of the reward). 0 measures the KL and charges nothing."""
+
+
+class AdaptiveKLConfig(Config):
+    """A price of the KL that moves until the KL settles at a target."""
+
+    kind: Literal["adaptive"] = "adaptive"
+    """fixed, or adaptive: the coefficient seeks a target KL."""
+
+    coefficient: Positive = 0.02
+    """Where the price of one nat starts, in units of the advantage."""
+
+    target_nats: Positive
+    """KL per trajectory that the coefficient seeks."""
+
+    rate: Annotated[float, Field(gt=0, lt=5)] = 0.5
+    """How fast it adapts: at most a fifth of this per iteration. Ziegler et al. use 0.1 over
+    thousands of iterations; a run here has tens."""
+
+
+KLConfig: TypeAlias = FixedKLConfig | AdaptiveKLConfig
 
 
 @runtime_checkable
@@ -103,3 +144,33 @@ def _mismatch(*, found: dict[str, float], expected: set[str]) -> str:
         f"kl coefficient: expected state {sorted(expected)}, got {sorted(found)};"
         " resume with the kind of coefficient that the run began with"
     )
+
+
+def coefficient_of(config: KLConfig) -> KLCoefficient:
+    """The coefficient that the settings describe."""
+    match config:
+        case FixedKLConfig():
+            return FixedKL(config.coefficient)
+        case AdaptiveKLConfig():
+            return AdaptiveKL(config.coefficient, target_nats=config.target_nats, rate=config.rate)
+
+
+@torch.no_grad()
+def measure_kl(policy: StepPolicy, batch: Sequence[Trajectory]) -> float:
+    """KL(policy || pretrained) in nats per trajectory, on the states that `batch` visited.
+
+    Exact per step, an average over the sampled paths; with fresh samples of the policy it is an
+    unbiased estimate of the KL between whole trajectories.
+    """
+    total, images = 0.0, 0
+    for trajectory in batch:
+        images += len(trajectory)
+        for unit in policy.units(trajectory):
+            steps = unit[trajectory.mask[:, unit].any(dim=0)]
+            if not len(steps):
+                continue
+            with policy.using("reference"):
+                pretrained = policy.step_distributions(trajectory, steps)
+            kl = kl_divergence(policy.step_distributions(trajectory, steps), pretrained)
+            total += masked(kl, trajectory.mask[:, steps]).double().sum().item()
+    return total / images

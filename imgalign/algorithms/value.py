@@ -11,34 +11,16 @@ import copy
 import math
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Shaped
-from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from imgalign.config import Config
 from imgalign.errors import CheckpointError
 from imgalign.losses import value_loss
 
 TIMESTEP_WIDTH = 32
-
-
-class ValueConfig(Config):
-    """Settings of the value estimator."""
-
-    hidden: PositiveInt = 128
-    """Width of its two hidden layers."""
-
-    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 1e-3
-    """Of its own AdamW; the policy's learning rate does not touch it."""
-
-    epochs: PositiveInt = 8
-    """Gradient steps on each batch of trajectories, all of it at once."""
-
-    error_clip: PositiveFloat = 2.0
-    """Errors beyond this many standard deviations of the reward pull no harder (Huber)."""
 
 
 class ValueEstimator:
@@ -48,14 +30,24 @@ class ValueEstimator:
     one learning rate fits every reward. Before it has learned anything it answers that mean.
     """
 
-    def __init__(self, config: ValueConfig, *, prompt_width: int, seed: int) -> None:
-        self.config = config
+    def __init__(
+        self,
+        *,
+        prompt_width: int,
+        hidden: int,
+        learning_rate: float,
+        epochs: int,
+        error_clip: float,
+        seed: int,
+    ) -> None:
         self.prompt_width = prompt_width
+        self.epochs = epochs
+        self.error_clip = error_clip
         self.center = 0.0
         self.scale = 1.0
         self.fitted = False
-        self.net = build_network(prompt_width, config.hidden, seed=seed)
-        self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=config.learning_rate)
+        self.net = build_network(prompt_width, hidden, seed=seed)
+        self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=learning_rate)
 
     @torch.no_grad()
     def predict(self, features: Mapping[str, Tensor]) -> Float[Tensor, "b t"]:
@@ -77,8 +69,8 @@ class ValueEstimator:
         inputs = network_input(features)
         target = ((rewards - self.center) / self.scale)[:, None].expand_as(mask)
         first = math.nan
-        for epoch in range(self.config.epochs):
-            error = value_loss(self.net(inputs).squeeze(-1), target, clip=self.config.error_clip)
+        for epoch in range(self.epochs):
+            error = value_loss(self.net(inputs).squeeze(-1), target, clip=self.error_clip)
             loss = error[mask].mean()
             self.optimizer.zero_grad()
             torch.autograd.backward(loss)
@@ -119,7 +111,7 @@ class ValueEstimator:
 def explained_variance(
     rewards: Float[Tensor, " b"], values: Float[Tensor, "b t"], mask: Bool[Tensor, "b t"]
 ) -> float:
-    """Share of the reward's variance that the values foretold: 1 is all, 0 none, below 0 worse.
+    """Share of the reward's variance that the values predicted: 1 is all, 0 none, below 0 worse.
 
     NaN where the rewards do not vary.
     """

@@ -27,46 +27,44 @@ def demo(
 
 
 def train(
-    config: Annotated[Path, typer.Argument(help="A recipe, such as configs/storybook_ppo.yaml.")],
+    config: Annotated[Path, typer.Argument(help="A recipe, such as configs/storybook_grpo.yaml.")],
     overrides: Overrides = None,
     out: Annotated[
         Path | None, typer.Option(help="Run folder; runs/ and the recipe's name if not given.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run stopped.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Print every setting, what it means, and stop.")
+    ] = False,
 ) -> None:
-    """Fine-tune a model on a reward."""
+    """Fine-tune a model on a reward, or on given images."""
     import reward_models
-    from imgalign.config import find_config, load_config
-    from imgalign.errors import ConfigError
+    from imgalign.config import explained, find_config, load_config
     from imgalign.train.config import TrainConfig
     from imgalign.train.reward_record import find_rewards
     from imgalign.train.run import run
 
     recipe = find_config(config)
     settings = load_config(TrainConfig, recipe, overrides or ())
+    if explain:
+        typer.echo("\n".join(explained(settings)))
+        return
     own = recipe.parent if resume and recipe.name == "config.yaml" else None
     out = out or own or Path("runs") / recipe.stem
     if resume:
         settings = find_rewards(settings, out)
-    if settings.reward.path is None:
-        raise ConfigError("reward.path: expected a reward model; add reward.path=runs/reward")
-    held_out = settings.reward.held_out
-    result = run(
-        settings,
-        reward=reward_models.load(settings.reward.path, device=settings.device),
-        held_out_reward=(
-            None if held_out is None else reward_models.load(held_out, device=settings.device)
-        ),
-        out=out,
-        resume=resume,
-    )
+    loaded = [
+        None if name is None else reward_models.load(name, device=settings.run.device)
+        for name in (settings.reward.path, settings.reward.held_out)
+    ]
+    result = run(settings, reward=loaded[0], held_out_reward=loaded[1], out=out, resume=resume)
     typer.echo(f"{result.folder}: {result.message}")
     raise typer.Exit(result.exit_code)
 
 
 def doctor(
     config: Annotated[
-        Path | None, typer.Argument(help="Recipe to examine; storybook_ppo if not given.")
+        Path | None, typer.Argument(help="Recipe to examine; storybook_grpo if not given.")
     ] = None,
     overrides: Overrides = None,
 ) -> None:
@@ -78,7 +76,7 @@ def doctor(
 
     for fact in facts():
         typer.echo(f"{fact.name:<18}{fact.value}")
-    recipe = config or Path("storybook_ppo.yaml")
+    recipe = config or Path("storybook_grpo.yaml")
     checks = diagnose(load_config(TrainConfig, recipe, overrides or ()))
     for check in checks:
         mark = "ok " if check.passed else "BAD"

@@ -3,25 +3,27 @@
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
-from imgalign.diffusion.policy import DiffusionPolicy
+from imgalign.diffusion.denoising import Denoiser
 
 
-def noiseless_difference(policy: DiffusionPolicy, *, num_images: int = 2) -> float:
+def noiseless_difference(
+    denoiser: Denoiser, latent_shape: tuple[int, int, int], *, num_images: int = 2
+) -> float:
     """Largest difference of a latent after one step at eta 0, over all steps; 0 is equality.
 
     Both get the same random latents and, in the network's place, the same random output, so that
     nothing but the step itself is compared.
     """
-    kernel = policy.denoiser.kernel.deterministic()
+    kernel = denoiser.kernel.deterministic()
     # Latents have no bounds: the pipeline ignores the clipping that is DDIM's default.
     scheduler = DDIMScheduler.from_config(
-        policy.family.pipeline.scheduler.config, clip_sample=False, thresholding=False
+        denoiser.family.pipeline.scheduler.config, clip_sample=False, thresholding=False
     )
-    scheduler.set_timesteps(len(kernel), device=policy.family.device)
+    scheduler.set_timesteps(len(kernel), device=denoiser.family.device)
     generator = torch.Generator("cpu").manual_seed(0)
-    shape = (num_images, *policy.latent_shape)
-    latents = torch.randn(shape, generator=generator).to(policy.family.device)
-    output = torch.randn(shape, generator=generator).to(policy.family.device)
+    shape = (num_images, *latent_shape)
+    latents = torch.randn(shape, generator=generator).to(denoiser.family.device)
+    output = torch.randn(shape, generator=generator).to(denoiser.family.device)
     largest = 0.0
     for step, timestep in enumerate(scheduler.timesteps):
         index = torch.full((num_images,), step, device=latents.device)

@@ -9,6 +9,7 @@ Shapes: b = images, t = denoising steps, s = chosen steps, d = features; a laten
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,22 +22,45 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 from torch.distributions import Independent, Normal
 from torch.nn import Parameter
+from torch.nn.functional import interpolate
 
-from imgalign.config import Config
-from imgalign.diffusion.attention import first_line
+from imgalign.config import Config, PathText
+from imgalign.diffusion.attention import Attention, first_line
 from imgalign.diffusion.denoising import Denoiser
 from imgalign.diffusion.families.table import family_of
-from imgalign.environment import dtype_named
+from imgalign.diffusion.parity import noiseless_difference
+from imgalign.environment import TrainingDType, dtype_named
 from imgalign.errors import ConfigError
-from imgalign.policy import Steps, Trajectory, concatenate
+from imgalign.policy import (
+    Check,
+    Data,
+    Draws,
+    LogProb,
+    Samples,
+    Steps,
+    Trajectory,
+    Weights,
+    concatenate,
+)
 
 ADAPTER = "policy"
 
 
-class PolicyConfig(Config):
-    """How images are sampled during training, and which weights may change."""
+class DiffusionConfig(Config):
+    """A text-to-image model, how it samples in training, and which of its weights may change."""
 
-    num_steps: Annotated[int, Field(ge=2)] = 10
+    model: PathText = "storybook"
+    """The shipped model, a folder in diffusers' layout, or a name on the Hugging Face hub."""
+
+    dtype: TrainingDType = "auto"
+    """In which the network computes and its frozen weights are kept; adapter, latents and
+    log-probabilities are float32. auto is bfloat16 where the device multiplies it natively, else
+    float32; the run writes down which, and a resumed run keeps it on any machine."""
+
+    attention: Attention = "sdpa"
+    """sdpa is PyTorch's own; xformers where its compiled part fits."""
+
+    num_inference_steps: Annotated[int, Field(ge=2)] = 10
     """Denoising steps per image; the last adds no noise, and nothing is learned from it. Ten are
     enough to learn from (arXiv:2505.05470); generate with as many as you like afterwards."""
 
@@ -55,12 +79,16 @@ class PolicyConfig(Config):
     """The adapter is scaled by alpha / rank. None is the rank itself, a scale of 1, which is what
     tools assume that do not read it from the file."""
 
-    lora_targets: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    target_modules: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """Ends of the names of the layers to train; None is the attention projections."""
 
     batch_size: PositiveInt = 8
     """Images per forward pass of the network while sampling. Re-scoring as many rows at once gives
     bit for bit the same log-probabilities."""
+
+    steps_per_pass: PositiveInt = 1
+    """Steps re-scored in one forward pass. 1 keeps the batch as it was when sampling, and so the
+    ratio exactly 1 before the first update; more is faster on a GPU and leaves rounding noise."""
 
     latent_dtype: Literal["float32", "bfloat16"] = "float32"
     """What latents are rounded to before their log-probability is taken."""
@@ -75,23 +103,30 @@ class DiffusionPolicy:
     The pipeline belongs to the policy from then on. `seed` decides the initial adapter weights.
     """
 
-    def __init__(self, pipeline: DiffusionPipeline, config: PolicyConfig, *, seed: int = 0) -> None:
+    default_clip_nats = 1.6
+    """1e-4 per latent element, the field's habit, on a 4x64x64 latent."""
+
+    def __init__(
+        self, pipeline: DiffusionPipeline, config: DiffusionConfig, *, seed: int = 0
+    ) -> None:
         self.config = config
         self.family = family_of(pipeline)
         network = self.family.network
         self.latent_shape = self.family.latent_shape(*self.family.image_size())
         self.denoiser = Denoiser(
             family=self.family,
-            kernel=self.family.kernel(config.num_steps, eta=config.eta),
+            kernel=self.family.kernel(config.num_inference_steps, eta=config.eta),
             guidance_scale=config.guidance_scale,
             latent_dtype=dtype_named(config.latent_dtype),
         )
-        targets = config.lora_targets or self.family.target_modules
+        targets = config.target_modules or self.family.target_modules
         for target in targets:
             if not any(
                 name == target or name.endswith(f".{target}") for name, _ in network.named_modules()
             ):
-                raise ConfigError(f"lora_targets: the network has no layer called {target!r}")
+                raise ConfigError(
+                    f"policy.target_modules: the network has no layer called {target!r}"
+                )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             lora = LoraConfig(
@@ -102,12 +137,17 @@ class DiffusionPolicy:
             try:
                 network.add_adapter(lora, ADAPTER)
             except ValueError as error:  # a layer of a kind that LoRA cannot adapt
-                raise ConfigError(f"lora_targets: {first_line(error)}") from None
+                raise ConfigError(f"policy.target_modules: {first_line(error)}") from None
         cast_training_params(network, dtype=torch.float32)
         # Dropout would make sampling and re-scoring disagree; nothing else depends on this.
         network.eval()
         if config.gradient_checkpointing:
             network.enable_gradient_checkpointing()
+
+    @property
+    def batch_size(self) -> int:
+        """Images in one forward pass of the network."""
+        return self.config.batch_size
 
     def sample(
         self,
@@ -137,11 +177,26 @@ class DiffusionPolicy:
             prompts=list(prompts),
             prompt_ids=list(ids),
             seeds=list(seeds),
-            samples=self.family.decode(path.latents[:, -1]),
             log_probs=path.log_probs,
             mask=self.denoiser.mask.expand_as(path.log_probs).clone(),
             replay={"latents": path.latents},
         )
+
+    def decode(self, trajectory: Trajectory) -> Samples:
+        """The finished latents as images."""
+        return self.family.decode(self._latents(trajectory)[:, -1])
+
+    def preview(self, prompts: Sequence[str], *, seeds: Sequence[int]) -> Samples:
+        """As `generate` with as many steps and the same guidance: no noise but the first."""
+        kernel = self.denoiser.kernel.deterministic()
+        deterministic = replace(self.denoiser, kernel=kernel)
+        path = deterministic.sample(prompts, seeds=seeds, latent_shape=self.latent_shape)
+        return self.family.decode(path.latents[:, -1])
+
+    def units(self, trajectory: Trajectory) -> list[Int[Tensor, " s"]]:
+        """One step at a time, as they were sampled, or `steps_per_pass` of them."""
+        steps = torch.arange(self.config.num_inference_steps)
+        return list(torch.split(steps, self.config.steps_per_pass))
 
     def step_distributions(self, trajectory: Trajectory, steps: Steps) -> Independent[Normal]:
         """What each chosen step could have become, in float32: [b s] Normals over latents.
@@ -157,17 +212,6 @@ class DiffusionPolicy:
         """The latents after these steps."""
         return self._latents(trajectory)[:, self._indices(steps) + 1]
 
-    def log_prob(self, trajectory: Trajectory, steps: Steps) -> Float[Tensor, "b s"]:
-        """Of the latents that the trajectory went through, under the present weights.
-
-        0 at a masked step.
-        """
-        index = self._indices(steps)
-        latents = self._latents(trajectory)
-        return self.denoiser.log_prob(
-            latents[:, index], latents[:, index + 1], trajectory.prompts, index
-        )
-
     def features(self, trajectory: Trajectory, steps: Steps) -> Mapping[str, Tensor]:
         """`prompt` [b d], the text encoder's summary of each prompt, and `timestep` [s] in [0, 1).
 
@@ -181,7 +225,7 @@ class DiffusionPolicy:
         }
 
     @contextmanager
-    def reference(self) -> Iterator[None]:
+    def using(self, weights: Weights) -> Iterator[None]:
         """Inside, the policy is the pretrained model: adapters off, no second copy."""
         network = self.family.network
         network.disable_adapters()
@@ -190,16 +234,82 @@ class DiffusionPolicy:
         finally:
             network.enable_adapters()
 
+    @torch.no_grad()
+    def encode(self, prompts: Sequence[str], samples: Samples) -> Data:
+        """Images as latents; each is scaled to cover the model's size, and cut at its middle."""
+        width, height = self.family.image_size()
+        fitting = fit_images(samples.to(self.family.device), width=width, height=height)
+        latents = self.family.encode_images(fitting)
+        return Data(prompts=list(prompts), prompt_ids=list(prompts), content={"latents": latents})
+
+    def given(self, trajectory: Trajectory) -> Data:
+        """The finished latents."""
+        return Data(
+            prompts=trajectory.prompts,
+            prompt_ids=trajectory.prompt_ids,
+            content={"latents": self._latents(trajectory)[:, -1]},
+        )
+
+    def draw(self, data: Data, *, generator: torch.Generator) -> Draws:
+        """A noise level of pretraining and standard normal noise for each latent."""
+        shape = data.content["latents"].shape
+        levels = torch.rand(shape[0], generator=generator)
+        return Draws(levels=levels, noise=torch.randn(shape, generator=generator))
+
+    def log_prob(self, data: Data, draws: Draws) -> LogProb:
+        """-|target - prediction|^2 / 2 at one noise level, which pretraining maximised.
+
+        Up to a constant the log-density of the target under a Gaussian of variance 1 around the
+        prediction; over all levels its mean is the ELBO with the weights of arXiv:2006.11239, eq.
+        14. Without classifier-free guidance, as in pretraining.
+        """
+        kernel, device = self.denoiser.kernel, self.family.device
+        clean, noise = data.content["latents"].to(device), draws.noise.to(device)
+        timesteps = kernel.training_timesteps(draws.levels)
+        prediction = self.family.predict(
+            kernel.corrupt(clean, noise, timesteps),
+            timesteps,
+            self.family.encode(data.prompts),
+            guidance_scale=self.config.guidance_scale,
+        )
+        error = (prediction - kernel.target(clean, noise, timesteps)).flatten(1)
+        return LogProb(
+            values=-error.square().sum(dim=1) / 2, kind="elbo", num_elements=error.shape[1]
+        )
+
     def trainable_parameters(self) -> list[Parameter]:
         """The adapter's matrices, float32, in the order of the network's layers."""
         named = self.family.network.named_parameters()
         return [parameter for name, parameter in named if f".{ADAPTER}." in name]
 
-    def train(self) -> None:
-        """Change nothing: the network has no behaviour that is wanted in training only."""
+    def checks(self) -> list[Check]:
+        """Rule 6: a step at eta 0 is the library's own; rule 4: what is frozen stays frozen."""
+        largest, stray = noiseless_difference(self.denoiser, self.latent_shape), self._strays()
+        return [
+            Check(
+                name="a step at eta 0 is the library's",
+                measured=f"up to {largest:.2g} apart",
+                expected="under 0.0001",
+                passed=largest < 1e-4,
+                cure="the settings of the model's scheduler are not understood; report them",
+            ),
+            Check(
+                name="nothing frozen collects gradients",
+                measured=f"{stray} tensors do",
+                expected="0",
+                passed=stray == 0,
+                cure="a part of the model that must stay as it is is not frozen",
+            ),
+        ]
 
-    def eval(self) -> None:
-        """Change nothing, as `train`."""
+    def _strays(self) -> int:
+        pipeline = self.family.pipeline
+        trained = {id(parameter) for parameter in self.trainable_parameters()}
+        return sum(
+            parameter.requires_grad and id(parameter) not in trained
+            for module in (self.family.network, pipeline.vae, pipeline.text_encoder)
+            for parameter in module.parameters()
+        )
 
     def save(self, folder: Path) -> None:
         """Write pytorch_lora_weights.safetensors, which `pipe.load_lora_weights(folder)` reads."""
@@ -211,10 +321,22 @@ class DiffusionPolicy:
 
     def _latents(self, trajectory: Trajectory) -> Float[Tensor, "b states c h w"]:
         latents = trajectory.replay["latents"]
-        assert latents.shape[1] == self.config.num_steps + 1
+        assert latents.shape[1] == self.config.num_inference_steps + 1
         return latents.to(self.family.device)
 
     def _indices(self, steps: Steps) -> Int[Tensor, " s"]:
         if isinstance(steps, slice):
-            return torch.arange(self.config.num_steps, device=self.family.device)[steps]
+            return torch.arange(self.config.num_inference_steps, device=self.family.device)[steps]
         return steps.to(self.family.device)
+
+
+def fit_images(images: Samples, *, width: int, height: int) -> Samples:
+    """Images scaled so that they cover a size, and cut to it at their middle."""
+    scale = max(width / images.shape[3], height / images.shape[2])
+    if scale != 1:
+        rows, columns = round(images.shape[2] * scale), round(images.shape[3] * scale)
+        images = interpolate(
+            images, (max(rows, height), max(columns, width)), mode="bicubic", antialias=True
+        ).clamp(0, 1)
+    top, left = (images.shape[2] - height) // 2, (images.shape[3] - width) // 2
+    return images[:, :, top : top + height, left : left + width]

@@ -38,7 +38,7 @@ def drift_of(run: Path, adapter: Path) -> Drift | None:
     folder = find_adapter(adapter)
     if not STEP.fullmatch(folder.name):
         return None
-    step, budget = step_of(folder), load_config(TrainConfig, run / CONFIG).kl_budget_nats
+    step, budget = step_of(folder), load_config(TrainConfig, run / CONFIG).run.kl_budget_nats
     for key, at, what in (("held_out_kl", step, "held-out"), ("kl", step + 1, "training")):
         for record in read_metrics(run / METRICS):
             value = record.get(key)

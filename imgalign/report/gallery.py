@@ -112,10 +112,10 @@ def cells(run: RunRecord, path: Path) -> list[Image.Image]:
     except InputError as error:
         log.warning("%s; left out of the report", error)
         return []
-    columns = run.settings.samples.images_per_prompt
+    columns = run.settings.run.samples.images_per_prompt
     side = max(1, (grid.width - GRID_GAP) // columns)
     # Images need not be square, so the height of a row follows from how many there are.
-    num_rows = min(run.settings.samples.num_prompts, max(1, round(grid.height / side)))
+    num_rows = min(run.settings.run.samples.num_prompts, max(1, round(grid.height / side)))
     height = (grid.height - GRID_GAP) // num_rows
     if min(side, height) <= GRID_GAP:
         log.warning("%s: no grid of %d columns; left out of the report", path, columns)
@@ -128,7 +128,7 @@ def cells(run: RunRecord, path: Path) -> list[Image.Image]:
 
 def sample_prompts(run: RunRecord) -> list[str]:
     """What the rows of the sample grids show; numbers where the prompts are not at hand."""
-    num = run.settings.samples.num_prompts
+    num = run.settings.run.samples.num_prompts
     try:
         training, held_out = run_prompts(run.folder)
     except CheckpointError:

@@ -51,7 +51,7 @@ class RunRecord:
     @property
     def num_images(self) -> int:
         """Made for training so far."""
-        return self.iterations * self.settings.images_per_iteration
+        return self.iterations * self.settings.data.images_per_iteration
 
     @property
     def seconds(self) -> float:

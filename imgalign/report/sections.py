@@ -22,7 +22,7 @@ from imgalign.runs.metric_table import CHARTS, METRICS, Chart
 
 def headline(run: RunRecord) -> str:
     """Title, how far the run is, and the verdict."""
-    model = escape(run.settings.model)
+    model = escape(run.settings.policy.model)
     chip = ""
     if run.status is not None:
         state, at = run.status.state, f"iteration {run.status.step} of {run.status.total}"
@@ -158,7 +158,7 @@ def curve(run: RunRecord, chart: Chart) -> tuple[str, str]:
     points = run.series(chart.key)
     beside = run.series(chart.beside) if chart.beside else []
     deviations = dict(run.series(chart.spread)) if chart.spread else {}
-    budget = run.settings.kl_budget_nats if chart.key == "kl" else None
+    budget = run.settings.run.kl_budget_nats if chart.key == "kl" else None
     first, *others = chart.metrics
     limit = first.limit if budget is None else budget
     label = "" if limit is None else f"{'limit' if budget is None else 'budget'} {limit:g}"

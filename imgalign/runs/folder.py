@@ -59,4 +59,15 @@ def model_under(adapter: Path | None) -> str:
     CheckpointError where there is no adapter.
     """
     run = None if adapter is None else run_of(find_adapter(adapter))
-    return SHIPPED if run is None else str(read_mapping(run / CONFIG)["model"])
+    return SHIPPED if run is None else _model_of(run)
+
+
+def _model_of(run: Path) -> str:
+    policy = read_mapping(run / CONFIG).get("policy")
+    model = policy.get("model") if isinstance(policy, dict) else None
+    if not isinstance(model, str):
+        raise CheckpointError(
+            f"{run / CONFIG}: expected policy.model, the model that was trained; name it with "
+            "--model"
+        )
+    return model

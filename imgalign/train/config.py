@@ -1,28 +1,95 @@
-"""Settings of a training run."""
+"""Settings of a training run: policy, algorithm, data, reward, optimizer, and how to run them."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from imgalign.algorithms.ppo import PPOConfig
-from imgalign.config import Config, PathText, Seed
-from imgalign.diffusion.attention import Attention
-from imgalign.diffusion.policy import PolicyConfig
-from imgalign.environment import TrainingDType
-from imgalign.train.sources import PromptsConfig
-
-MAY_CHANGE = (
-    "iterations",
-    "checkpoint_every",
-    "keep_checkpoints",
-    "kl_budget_nats",
-    "samples",
-    "device",
-)
-"""Settings that a resumed run may have otherwise; any other change would make it another run."""
-
+from imgalign.algorithms.choice import DEFAULT, AlgorithmConfig
+from imgalign.config import Config, PathText, Seed, refuse_ineffective
+from imgalign.diffusion.policy import DiffusionConfig
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
+class PromptsConfig(Config):
+    """Where the prompts to train on come from."""
+
+    file: Path | None = None
+    """Text file with one prompt per line; null takes prompts of the storybook world."""
+
+    num_storybook: PositiveInt = 200
+    """How many, without a file."""
+
+    seed: NonNegativeInt = 7001
+    """Draws the storybook prompts. Differs from the seeds that evaluation draws its own with."""
+
+    @model_validator(mode="after")
+    def _a_file_is_read_as_it_is(self) -> "PromptsConfig":
+        if self.file is not None:
+            refuse_ineffective(self, ["num_storybook", "seed"], "with prompts from a file")
+        return self
+
+
+class HeldOutConfig(Config):
+    """Prompts and seeds that are only ever measured, never learned from."""
+
+    file: Path | None = None
+    """Text file of prompts. Null chooses some of those to train on by their hash; of the storybook
+    world, combinations that neither the shipped model nor this run trains on."""
+
+    num_prompts: Annotated[int, Field(ge=0)] = 16
+    """How many prompts are held out, where no file says which. 0 measures nothing on the side."""
+
+    images_per_prompt: PositiveInt = 2
+    """Images per held-out prompt; always of the same seeds."""
+
+    @model_validator(mode="after")
+    def _a_file_is_used_as_a_whole(self) -> "HeldOutConfig":
+        if self.file is not None:
+            refuse_ineffective(self, ["num_prompts"], "with held-out prompts from a file")
+        return self
+
+
+class RolloutsConfig(Config):
+    """Images that the policy makes during training, scored by the reward."""
+
+    source: Literal["rollouts"] = Field("rollouts", alias="from")
+    """rollouts, or images: given ones."""
+
+    prompts: PromptsConfig = PromptsConfig()
+    """What is asked for."""
+
+    held_out: HeldOutConfig = HeldOutConfig()
+    """What is measured on the side."""
+
+    prompts_per_iteration: PositiveInt = 8
+    """Different prompts in each iteration."""
+
+    group_size: PositiveInt = 8
+    """Images of each prompt in each iteration: the group that advantages compare within."""
+
+    @property
+    def images_per_iteration(self) -> int:
+        """Over all prompts."""
+        return self.prompts_per_iteration * self.group_size
+
+
+class ImagesConfig(Config):
+    """Images that somebody gave as good ones, each with its prompt in a text file beside it."""
+
+    source: Literal["images"] = Field("images", alias="from")
+    """rollouts, or images: given ones."""
+
+    folder: Path
+    """Images with their captions: `cat.png` and `cat.txt`. Each is scaled and cut to the model's
+    size."""
+
+    held_out: HeldOutConfig = HeldOutConfig()
+    """What is measured on the side. Images of held-out prompts are left out."""
+
+    images_per_iteration: PositiveInt = 64
+    """Images in each iteration; every one comes once before any comes again."""
 
 
 class RewardConfig(Config):
@@ -56,19 +123,6 @@ class OptimizerConfig(Config):
     means the same at every resolution; null never scales."""
 
 
-class HeldOutConfig(Config):
-    """The reward on prompts and seeds that are never learned from."""
-
-    every: PositiveInt = 5
-    """Iterations between two measurements."""
-
-    images_per_prompt: PositiveInt = 2
-    """Images per held-out prompt; always of the same seeds."""
-
-    patience: PositiveInt | None = 4
-    """Stop after this many measurements in a row without a new best one; null never does."""
-
-
 class SamplesConfig(Config):
     """Grids that show one set of prompts and seeds over time, sampled without noise (eta 0)."""
 
@@ -82,59 +136,28 @@ class SamplesConfig(Config):
     """Columns: seeds 0, 1, 2, ..."""
 
 
-class TrainConfig(Config):
-    """A whole training run."""
+class RunConfig(Config):
+    """How a run goes: all that a resumed run may have otherwise."""
 
-    model: PathText = "storybook"
-    """The shipped model, a folder in diffusers' layout, or a name on the Hugging Face hub."""
+    iterations: PositiveInt = 40
+    """Rounds of getting a batch and learning from it."""
 
     device: str = "auto"
     """auto takes a CUDA device where there is one; or cpu, cuda, cuda:1."""
-
-    dtype: TrainingDType = "auto"
-    """In which the network computes and its frozen weights are kept; adapter, latents and
-    log-probabilities are float32. auto is bfloat16 where the device multiplies it natively, else
-    float32; the run writes down which, and a resumed run keeps it on any machine."""
-
-    attention: Attention = "sdpa"
-    """sdpa is PyTorch's own; xformers where its compiled part fits."""
-
-    policy: PolicyConfig = PolicyConfig()
-    """How images are sampled in training, and which weights change."""
-
-    ppo: PPOConfig = PPOConfig()
-    """The algorithm."""
-
-    reward: RewardConfig = RewardConfig()
-    """What is maximised."""
-
-    prompts: PromptsConfig = PromptsConfig()
-    """What is asked for."""
-
-    optimizer: OptimizerConfig = OptimizerConfig()
-    """How weights move."""
-
-    iterations: PositiveInt = 40
-    """Rounds of sampling, scoring and learning."""
-
-    prompts_per_iteration: PositiveInt = 8
-    """Different prompts in each round."""
-
-    images_per_prompt: PositiveInt = 8
-    """Images of each prompt in each round: the group that advantages compare within."""
-
-    seed: Seed = 0
-    """Decides adapter, prompts, noise and order: the same seed repeats the run."""
 
     kl_budget_nats: PositiveFloat | None = None
     """Stop when the KL to the pretrained model, per image, exceeds this many nats, and go back to
     the last weights that were inside. Null measures and never stops."""
 
-    held_out: HeldOutConfig = HeldOutConfig()
-    """Early stopping on a held-out reward."""
+    measure_every: PositiveInt = 5
+    """Iterations between two measurements on held-out prompts."""
+
+    patience: PositiveInt | None = 4
+    """Stop after this many measurements in a row without a new best held-out reward; null never
+    does."""
 
     samples: SamplesConfig = SamplesConfig()
-    """Pictures on the way."""
+    """Images to look at on the way."""
 
     checkpoint_every: PositiveInt = 10
     """Iterations between two checkpoints; the last, the best and a stopped one are always kept."""
@@ -142,28 +165,48 @@ class TrainConfig(Config):
     keep_checkpoints: PositiveInt = 3
     """How many of the newest stay, beside the best."""
 
+
+DataConfig: TypeAlias = RolloutsConfig | ImagesConfig
+
+
+class TrainConfig(Config):
+    """A whole training run."""
+
+    policy: DiffusionConfig = DiffusionConfig()
+    """The model, how it samples in training, and which of its weights change."""
+
+    algorithm: AlgorithmConfig = Field(DEFAULT, discriminator="name")
+    """How it learns."""
+
+    data: DataConfig = Field(RolloutsConfig(), discriminator="source")
+    """What it learns from."""
+
+    reward: RewardConfig = RewardConfig()
+    """What is maximised."""
+
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """How weights move."""
+
+    seed: Seed = 0
+    """Decides adapter, prompts, noise and order: the same seed repeats the run."""
+
+    run: RunConfig = RunConfig()
+    """How long, on what, and what is kept: all that a resumed run may have otherwise."""
+
     @model_validator(mode="after")
-    def _groups_have_company(self) -> "TrainConfig":
-        if self.ppo.advantages in ("group", "wins") and self.images_per_prompt < 2:
-            raise ValueError(
-                f"images_per_prompt: expected at least 2 with {self.ppo.advantages} advantages, "
-                "got 1; "
-                "a single image is never better than its group (or use ppo.advantages: running)"
-            )
+    def _the_algorithm_can_learn_from_the_data(self) -> "TrainConfig":
+        size = self.data.group_size if isinstance(self.data, RolloutsConfig) else None
+        self.algorithm.refuse_data(group_size=size)
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_is_asked_of_held_out_prompts_without_any(self) -> "TrainConfig":
+        held_out = self.data.held_out
+        if held_out.file is None and held_out.num_prompts == 0 and self.reward.held_out is not None:
+            raise ValueError("reward.held_out: has no effect without held-out prompts")
         return self
 
     @model_validator(mode="after")
     def _no_more_steps_than_there_are(self) -> "TrainConfig":
-        there = self.policy.num_steps
-        for name in ("credited_steps", "num_steps"):
-            asked = getattr(self.ppo, name)
-            if asked is not None and asked > there:
-                raise ValueError(
-                    f"ppo.{name}: expected at most policy.num_steps, {there}, got {asked}"
-                )
+        self.algorithm.refuse_steps(self.policy.num_inference_steps)
         return self
-
-    @property
-    def images_per_iteration(self) -> int:
-        """Over all prompts."""
-        return self.prompts_per_iteration * self.images_per_prompt

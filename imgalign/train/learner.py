@@ -1,9 +1,8 @@
-"""A policy, the algorithm that improves it and an optimizer: one update, and exact state.
+"""An optimizer over what a policy trains: an algorithm's losses become steps, with exact state.
 
-One process, one device. What several would need is all here and in `rollout.collect`: each would
-take its share of an iteration's (prompt, seed) pairs, which are numbered over the whole iteration,
-rewards would be gathered before `assess`, and gradients averaged where they are clipped. Mixed
-precision is the policy's, because sampling and scoring must agree about it.
+It knows no epochs, minibatches or KL: those are the algorithm's. Mixed precision is the policy's,
+because sampling and scoring must agree about it; gradients go through the world, which averages
+them over processes.
 """
 
 import copy
@@ -16,25 +15,30 @@ from typing import Any
 import torch
 from torch.nn.utils import clip_grad_norm_
 
-from imgalign.algorithms.batches import Tally
-from imgalign.algorithms.ppo import PPO, PPOConfig
+from imgalign.algorithms.interface import Algorithm, World
 from imgalign.errors import CheckpointError, NumericsError
 from imgalign.policy import Policy
 from imgalign.prompts import seeded_generator
 from imgalign.train.config import OptimizerConfig
-from imgalign.train.rollout import Rollout
 
 
 class Learner:
-    """Improves a policy from rollouts."""
+    """Improves a policy from batches."""
 
     def __init__(
-        self, policy: Policy, *, ppo: PPOConfig, optimizer: OptimizerConfig, seed: int
+        self,
+        policy: Policy,
+        *,
+        algorithm: Algorithm[Any],
+        optimizer: OptimizerConfig,
+        seed: int,
+        world: World,
     ) -> None:
         self.policy = policy
+        self.algorithm = algorithm
         self.config = optimizer
         self.seed = seed
-        self.ppo = PPO(ppo, seed=seed)
+        self.world = world
         self.parameters = list(policy.trainable_parameters())
         self.optimizer = torch.optim.AdamW(
             self.parameters,
@@ -45,47 +49,32 @@ class Learner:
 
     def update(
         self,
-        rollout: Rollout,
+        batch: Any,
         *,
         iteration: int,
         on_progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> dict[str, float]:
         """Learn from one batch; `iteration` counts from 0 and sets the order and the warm-up.
 
-        `on_progress` is told how many micro-batches are done, of how many.
-
-        NumericsError, with the weights as they were before that optimizer step, when a gradient is
-        not finite.
+        `on_progress` is told how many forward passes are done, of how many. NumericsError, with the
+        weights as they were before that optimizer step, when a gradient is not finite.
         """
         start = time.perf_counter()
         rate = self._set_learning_rate(iteration)
-        self.policy.train()
-        assessment = self.ppo.assess(self.policy, rollout.batch, rollout.rewards)
-        tally = assessment.tally()
         generator = seeded_generator(f"minibatches/{self.seed}/{iteration}")
-        minibatches = list(self.ppo.minibatches(assessment, generator=generator))
-        done, total = 0, sum(map(len, minibatches))
         norms = []
-        for minibatch in minibatches:
-            self.optimizer.zero_grad(set_to_none=True)
-            for micro in minibatch:
-                on_progress(done, total)
-                loss, stats = self.ppo.loss(self.policy, micro)
-                torch.autograd.backward(loss)
-                tally.add(stats, micro)
-                done += 1
-            norms.append(self._clip_gradients())
-            self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.policy.eval()
-        coefficient = self.ppo.kl.coefficient
-        if tally.first_count:
-            self._check_kl(tally)
-            self.ppo.kl.update(tally.kl_nats)
+        for loss in self.algorithm.losses(
+            self.policy, batch, world=self.world, generator=generator
+        ):
+            self.world.backward(loss.value)
+            on_progress(loss.done, loss.total)
+            if loss.ends_step:
+                norms.append(self._clip_gradients())
+                self.optimizer.step()
+                self.optimizer.zero_grad(set_to_none=True)
         return {
-            **tally.metrics(),
-            **assessment.metrics,
-            "kl_coefficient": coefficient,
+            **self.algorithm.metrics(),
             "grad_norm": sum(norms) / max(len(norms), 1),
             "grad_norm_max": max(norms, default=0.0),
             "optimizer_steps": float(len(norms)),
@@ -111,26 +100,22 @@ class Learner:
             )
         return norm
 
-    def _check_kl(self, tally: Tally) -> None:
-        if not math.isfinite(tally.kl_nats):
-            raise NumericsError(
-                f"learning: the kl to the pretrained model is {tally.kl_nats}; "
-                "the last checkpoint is still good, lower optimizer.learning_rate"
-            )
-
     def state_dict(self) -> dict[str, Any]:
         """All but the weights: `load_state_dict` goes on exactly. Shares nothing with the learner.
 
         Copied, because torch hands out the very tensors that the next step changes in place.
         """
-        state = {"optimizer": self.optimizer.state_dict(), "ppo": self.ppo.state_dict()}
+        state = {
+            "optimizer": self.optimizer.state_dict(),
+            "algorithm": self.algorithm.state_dict(),
+        }
         return copy.deepcopy(state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a `state_dict`; CheckpointError where it is of other settings."""
         try:
             self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
-            self.ppo.load_state_dict(copy.deepcopy(state["ppo"]))
+            self.algorithm.load_state_dict(copy.deepcopy(state["algorithm"]))
         except (KeyError, ValueError) as error:
             raise CheckpointError(
                 f"trainer state: it does not fit these settings ({error}); "

@@ -1,12 +1,12 @@
-"""The training loop: sample, score, learn; measure on the side; save; know when to stop.
+"""The training loop: a batch, an update; measure on the side; save; know when to stop.
 
-Iteration k makes step k + 1. Step n is the weights after n iterations; `step-000200` holds them
-with everything that is needed to go on exactly. The loop never repairs: what is wrong is an error
-of one line, and the newest checkpoint is good.
+Iteration k makes step k + 1 of the run: `step-000200` holds the weights after 200 iterations with
+everything that is needed to go on exactly. The loop never repairs: what is wrong is an error of one
+line, and the newest checkpoint is good.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +14,12 @@ from typing import Any, TypeAlias
 
 import torch
 
-from imgalign.algorithms.ppo import measure_kl
+from imgalign.algorithms.checks import require
+from imgalign.algorithms.interface import Algorithm, World
 from imgalign.errors import ConfigError
 from imgalign.files import reporting_full_disk
-from imgalign.policy import Check, Policy, RewardModel
-from imgalign.prompts import EVALUATION_SEEDS, Prompts, iteration_prompts, training_seed
+from imgalign.policy import Check, RewardModel, StepPolicy
+from imgalign.prompts import Prompts
 from imgalign.runs.checkpoint import (
     checkpoints,
     how_to_resume,
@@ -27,45 +28,29 @@ from imgalign.runs.checkpoint import (
     save_checkpoint,
     step_folder,
 )
-from imgalign.runs.folder import METRICS
+from imgalign.runs.folder import METRICS, SAMPLES
 from imgalign.runs.metrics import MetricsWriter, Value
 from imgalign.runs.progress import ProgressLine
 from imgalign.runs.state import save_state
 from imgalign.runs.status import RunStatus, write_status
-from imgalign.train.checks import examine, require
+from imgalign.train.assemble import build_learner
+from imgalign.train.budget import Budget, Snapshot
 from imgalign.train.config import TrainConfig
 from imgalign.train.learner import Learner
-from imgalign.train.rollout import Interrupted, collect
+from imgalign.train.sources import Interrupted, Watcher, build_source
 from imgalign.train.starting import STATE, load_trainer_state
 from imgalign.train.stopping import BestSoFar, RunEnd, StopRequest
-from imgalign.train.watch import painter_of, save_grid
+from imgalign.train.watch import HELD_OUT_SEEDS, Measured, draw_grid, measure
 
 OnStep: TypeAlias = Callable[[int, Mapping[str, Value]], None]
-
-HELD_OUT_SEEDS = EVALUATION_SEEDS[10_000:]
-"""Apart from the small seeds that people try out, and from every training seed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rewards:
     """What a run maximises, and what it trusts when it asks whether that helped."""
 
-    training: RewardModel
-    held_out: RewardModel
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Snapshot:
-    """Everything at one step, in memory."""
-
-    weights: list[torch.Tensor]
-    state: dict[str, Any]
-    budget: float
-    """The KL budget, in nats, that it was kept for."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Fit for a checkpoint; its fields by name."""
-        return {"weights": self.weights, "state": self.state, "budget": self.budget}
+    training: RewardModel | None
+    held_out: RewardModel | None
 
 
 class Session:
@@ -75,11 +60,12 @@ class Session:
         self,
         settings: TrainConfig,
         *,
-        policy: Policy,
+        policy: StepPolicy,
         rewards: Rewards,
         prompts: Prompts,
         out: Path,
         stop: StopRequest,
+        world: World,
         on_step: OnStep | None = None,
     ) -> None:
         self.settings = settings
@@ -88,23 +74,32 @@ class Session:
         self.prompts = prompts
         self.out = out
         self.stop = stop
+        self.world = world
         self.on_step = on_step
-        self.batch_size = settings.policy.batch_size
-        self.paint = painter_of(policy, batch_size=self.batch_size)
         self.step = 0
         self.best = BestSoFar()
+        self.budget = Budget(settings.run.kl_budget_nats)
         self.saved_step: int | None = None
         self.learner = self._new_learner()
+        self.source = build_source(
+            settings.data,
+            policy=policy,
+            reward=rewards.training,
+            prompts=prompts,
+            seed=settings.seed,
+            world=world,
+        )
         self.seconds: list[float] = []
-        self.line = ProgressLine(settings.iterations)
-        # With a KL budget: the present state, and the last one whose KL is known to be inside.
-        self.pending: Snapshot | None = None
-        self.inside: Snapshot | None = None
+        self.line = ProgressLine(settings.run.iterations)
 
     def _new_learner(self) -> Learner:
         settings = self.settings
-        return Learner(
-            self.policy, ppo=settings.ppo, optimizer=settings.optimizer, seed=settings.seed
+        return build_learner(
+            self.policy,
+            algorithm=settings.algorithm,
+            optimizer=settings.optimizer,
+            seed=settings.seed,
+            world=self.world,
         )
 
     # --- state
@@ -115,8 +110,8 @@ class Session:
         Whether this step's weights are inside is measured by the next one only, so a resumed run
         has to remember the earlier ones that are.
         """
-        inside = None if self.inside is None else self.inside.state_dict()
-        return {**self.state_dict(), "inside": inside}
+        inside = self.budget.inside
+        return {**self.state_dict(), "inside": None if inside is None else inside.state_dict()}
 
     def state_dict(self) -> dict[str, Any]:
         """One step, but for the weights; prompts and seeds follow from the step alone."""
@@ -141,9 +136,7 @@ class Session:
         # Loading may have put new tensors in place of those that the optimizer knows.
         self.learner = self._new_learner()
         self.load_state_dict(state)
-        inside, budget = state.get("inside"), self.settings.kl_budget_nats
-        if inside is not None and budget is not None and inside["budget"] <= budget:
-            self.inside = Snapshot(**inside)
+        self.budget.restore(state.get("inside"))
         self.saved_step = self.step
         remove_checkpoints_after(self.out, self.step)
         self._mark_best()
@@ -152,16 +145,14 @@ class Session:
         """Write a checkpoint of this step, unless it is there; step 0 is the pretrained model."""
         if self.step in (0, self.saved_step):
             return
-        settings = self.settings
 
         def write(folder: Path) -> None:
             self.policy.save(folder)
             save_state(folder, STATE, self.whole_state())
 
         protect = [] if self.best.step is None else [self.best.step]
-        save_checkpoint(
-            self.out, self.step, write=write, keep=settings.keep_checkpoints, protect=protect
-        )
+        keep = self.settings.run.keep_checkpoints
+        save_checkpoint(self.out, self.step, write=write, keep=keep, protect=protect)
         self.saved_step = self.step
         self._mark_best()
 
@@ -171,24 +162,25 @@ class Session:
             mark(self.out, "best", best.step, {"held_out_reward": best.score})
 
     def _snapshot(self) -> Snapshot | None:
-        budget = self.settings.kl_budget_nats
+        budget = self.budget.nats
         if budget is None:
             return None
         return Snapshot(weights=self.learner.weights(), state=self.state_dict(), budget=budget)
 
-    def _back_inside_budget(self, kl: float) -> None:
+    def _back_inside_budget(self, spent: float) -> None:
         """Return to the last weights whose KL was inside the budget; later checkpoints go.
 
         ConfigError where a run was resumed with a smaller budget than its weights had spent.
         """
-        if self.inside is None:
+        inside = self.budget.inside
+        if inside is None:
             raise ConfigError(
-                f"kl_budget_nats: expected at least {kl:.4g}, which step {self.step - 1} that the "
-                f"run was resumed from has spent, got {self.settings.kl_budget_nats}; resume with "
+                f"run.kl_budget_nats: expected at least {spent:.4g}, which step {self.step - 1} "
+                f"that the run was resumed from has spent, got {self.budget.nats}; resume with "
                 "more, or start a new run"
             )
-        self.learner.set_weights(self.inside.weights)
-        self.load_state_dict(self.inside.state)
+        self.learner.set_weights(inside.weights)
+        self.load_state_dict(inside.state)
         remove_checkpoints_after(self.out, self.step)
         self.saved_step = self.step if step_folder(self.out, self.step).is_dir() else None
         self._mark_best()
@@ -198,7 +190,7 @@ class Session:
     def go(self) -> RunEnd:
         """Iterate until there is a reason to stop; everything is saved when it returns."""
         path = self.out / METRICS
-        self.line = ProgressLine(self.settings.iterations, done=self.step)
+        self.line = ProgressLine(self.settings.run.iterations, done=self.step)
         with (
             reporting_full_disk(self.out, "training", advice=how_to_resume),
             # A run that is begun again measures step 0 again.
@@ -211,9 +203,9 @@ class Session:
             if self.step == 0:
                 self._record(metrics, self._measure())
                 self._draw()
-            self.pending = self._snapshot()
+            self.budget.pending = self._snapshot()
             if self.step == 0:  # the pretrained model: its KL is 0
-                self.inside = self.pending
+                self.budget.inside = self.budget.pending
             end = self._end()
             while end is None:
                 try:
@@ -228,133 +220,93 @@ class Session:
             return end
 
     def _iterate(self) -> dict[str, float]:
-        """One step, and what is measured at it."""
+        """One iteration, and what is measured at its end."""
         start = time.perf_counter()
-        settings, iteration = self.settings, self.step
-        prompts = iteration_prompts(
-            self.prompts.training,
-            iteration,
-            count=settings.prompts_per_iteration,
-            seed=settings.seed,
-        )
-        first = iteration * settings.images_per_iteration
-        numbers = range(first, first + settings.images_per_iteration)
         before = rng_state()
         try:
-            rollout = collect(
-                self.policy,
-                self.rewards.training,
-                [prompt for prompt in prompts for _ in range(settings.images_per_prompt)],
-                seeds=[training_seed(settings.seed, number) for number in numbers],
-                batch_size=self.batch_size,
-                stop_requested=self.stop,
-                on_progress=self._showing("sampling", "images"),
-            )
+            batch = self.source.batch(self.step, watcher=self._watcher("sampling", "images"))
         except Interrupted:
-            set_rng_state(before)  # the resumed run samples these images again
+            set_rng_state(before)  # the resumed run makes this batch again
             raise
-        values = rollout.metrics() | self.learner.update(
-            rollout, iteration=iteration, on_progress=self._showing("learning", "parts")
+        values: dict[str, float] = batch.metrics() | self.learner.update(
+            batch, iteration=self.step, on_progress=self._watcher("learning", "parts").on_progress
         )
         self.step += 1
-        values |= {
-            "seconds_sampling": rollout.seconds_sampling,
-            "seconds_scoring": rollout.seconds_scoring,
-        }
-        if self._due(settings.held_out.every):
+        if self._due(self.settings.run.measure_every):
             values |= self._measure()
         seconds = time.perf_counter() - start
         self.seconds.append(seconds)
-        return values | {
-            "seconds": seconds,
-            "images_per_second": rollout.num_images / seconds,
-        }
+        return values | {"seconds": seconds, "images_per_second": len(batch) / seconds}
 
     def _after(self, values: Mapping[str, float]) -> RunEnd | None:
         """Save and draw where it is time to, and say whether this was the end."""
-        budget = self.settings.kl_budget_nats
-        # The first of these is of the weights before this step, the second of those after it.
-        measured = [values["kl"], values.get("held_out_kl", 0.0)]
-        if budget is not None and max(measured) > budget:
-            if measured[0] <= budget:
-                self.inside = self.pending
-            self._back_inside_budget(measured[0])
+        before, after = values.get("kl"), values.get("held_out_kl")
+        if self.world.agree(self.budget.spent(before=before, after=after)):
+            self._back_inside_budget(after or 0.0 if before is None else before)
             return "kl budget"
-        self.inside, self.pending = self.pending, self._snapshot()
-        if self._due(self.settings.samples.every):
+        self.budget.keep(self._snapshot(), before=before, after=after)
+        if self._due(self.settings.run.samples.every):
             self._draw()
         end = self._end()
         is_best = self.best.step == self.step
-        if end is not None or is_best or self.step % self.settings.checkpoint_every == 0:
+        if end is not None or is_best or self.step % self.settings.run.checkpoint_every == 0:
             self.save()
-        return "signal" if end is None and self.stop() else end
+        return "signal" if end is None and self.world.agree(self.stop()) else end
 
     def _end(self) -> RunEnd | None:
         """Why not to make another step."""
-        patience = self.settings.held_out.patience
+        patience = self.settings.run.patience
         if patience is not None and self.best.since >= patience:
             return "held-out reward"
-        return "finished" if self.step >= self.settings.iterations else None
+        return "finished" if self.step >= self.settings.run.iterations else None
 
     def _due(self, every: int) -> bool:
-        return self.step % every == 0 or self.step == self.settings.iterations
+        return self.step % every == 0 or self.step == self.settings.run.iterations
 
     # --- on the side
 
     def _measure(self) -> dict[str, float]:
-        """Reward and KL on held-out prompts and seeds, the same every time.
+        """Reward and KL on held-out prompts; without them the KL where there is a budget to keep.
 
-        Without held-out prompts the KL of the last weights is still measured when there is a budget
-        to keep, on training prompts: the loop itself only knows it of the weights before.
+        The loop itself only knows the KL of the weights before an update.
         """
-        settings = self.settings
-        prompts = self.prompts.held_out
-        if not prompts and settings.kl_budget_nats is None:
+        budget = self.settings.run.kl_budget_nats
+        if not self.prompts.held_out and budget is None:
             return {}
-        chosen = prompts or self.prompts.training[: settings.prompts_per_iteration]
-        repeated = [each for each in chosen for _ in range(settings.held_out.images_per_prompt)]
-        rollout = collect(
+        measured: Measured = measure(
             self.policy,
             self.rewards.held_out,
-            repeated,
-            seeds=HELD_OUT_SEEDS[: len(repeated)],
-            batch_size=self.batch_size,
-            on_progress=self._showing("measuring on held-out prompts", "images"),
+            self.prompts,
+            images_per_prompt=self.settings.data.held_out.images_per_prompt,
+            watcher=Watcher(
+                on_progress=self._watcher("measuring on held-out prompts", "images").on_progress
+            ),
         )
-        kl = measure_kl(self.policy, rollout.batch)
-        if not prompts:
-            return {"held_out_kl": kl}
-        reward = rollout.metrics()["reward_mean"]
-        budget = settings.kl_budget_nats
-        self.best.add(self.step, reward, inside_budget=budget is None or kl <= budget)
-        return {"held_out_reward": reward, "held_out_kl": kl}
+        if measured.reward is not None:
+            inside = budget is None or measured.kl <= budget
+            self.best.add(self.step, measured.reward, inside_budget=inside)
+        return measured.metrics()
 
     def _check(self) -> None:
         """Refuse to train where a correctness rule does not hold."""
-        fresh = self.step == 0
         self.line.part("checking what training stands on", 0, 1, "")
-        checks = examine_policy(self.policy, self.prompts.training, self.settings, fresh=fresh)
+        checks = examine(self.policy, self.learner.algorithm, self.prompts, fresh=self.step == 0)
         require(checks)
-        floor = next(check for check in checks if check.name.startswith("noise floor"))
-        self.line.say(
-            f"{len(checks)} checks passed; {floor.name}: {floor.measured}, "
-            f"expected {floor.expected}"
-        )
+        self.line.say(f"{len(checks)} checks passed")
+        for check in checks:
+            if check.name.startswith("noise floor"):
+                self.line.say(f"{check.name}: {check.measured}, expected {check.expected}")
 
     def _draw(self) -> None:
-        samples = self.settings.samples
-        prompts = (self.prompts.held_out + self.prompts.training)[: samples.num_prompts]
-        columns = samples.images_per_prompt
-        self.line.part("drawing samples", 0, len(prompts) * columns, "images")
-        images = self.paint(
-            [prompt for prompt in prompts for _ in range(columns)],
-            [*range(columns)] * len(prompts),
-        )
         name = f"{step_folder(self.out, self.step).name}.png"
-        save_grid(images, self.out / "samples" / name, columns=columns)
+        self.line.part("drawing samples", 0, 1, "grid")
+        draw_grid(self.policy, self.prompts, self.settings.run.samples, self.out / SAMPLES / name)
 
-    def _showing(self, doing: str, unit: str) -> Callable[[int, int], None]:
-        return lambda done, total: self.line.part(doing, done, total, unit)
+    def _watcher(self, doing: str, unit: str) -> Watcher:
+        return Watcher(
+            stop_requested=self.stop,
+            on_progress=lambda done, total: self.line.part(doing, done, total, unit),
+        )
 
     def _record(self, metrics: MetricsWriter, values: Mapping[str, Value]) -> None:
         if values:
@@ -364,13 +316,13 @@ class Session:
 
     def _report(self, values: Mapping[str, float]) -> None:
         """Status file and progress line."""
-        total = self.settings.iterations
+        total = self.settings.run.iterations
         eta = None
         if self.seconds:
             eta = sum(self.seconds) / len(self.seconds) * (total - self.step)
-            shown = {"reward": values["reward_mean"], "kl": values["kl"]}
-            if "held_out_reward" in values:
-                shown["held-out"] = values["held_out_reward"]
+            names = {"reward": "reward_mean", "loss": "loss", "kl": "kl"}
+            names |= {"held-out": "held_out_reward"}
+            shown = {name: values[key] for name, key in names.items() if key in values}
             self.line.advance(self.step, shown, eta_seconds=eta)
         write_status(
             self.out, RunStatus.of_this_process("running", self.step, total, eta_seconds=eta)
@@ -383,17 +335,17 @@ class Session:
         return next(iter(reversed(checkpoints(self.out))), None)
 
 
-def examine_policy(
-    policy: Policy, prompts: Sequence[str], settings: TrainConfig, *, fresh: bool
+def examine(
+    policy: StepPolicy, algorithm: Algorithm[Any], prompts: Prompts, *, fresh: bool
 ) -> list[Check]:
-    """The doctor's checks on one batch of new samples, of the size that training uses."""
-    count = settings.policy.batch_size
+    """The checks of policy and algorithm on one batch of new samples, of the size of training."""
+    count = policy.batch_size
     with torch.no_grad():
         trajectory = policy.sample(
-            [prompts[number % len(prompts)] for number in range(count)],
+            [prompts.training[number % len(prompts.training)] for number in range(count)],
             seeds=HELD_OUT_SEEDS[:count],
         )
-    return examine(policy, trajectory, config=settings.ppo, fresh=fresh)
+    return [*algorithm.checks(policy, trajectory, fresh=fresh), *policy.checks()]
 
 
 def rng_apart() -> AbstractContextManager[None]:

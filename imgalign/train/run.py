@@ -1,7 +1,6 @@
-"""Fine-tuning a policy on a reward: settings, the loop, and what it leaves in a run folder.
+"""Fine-tuning a policy on a reward or on given images, in a run folder that can be resumed.
 
-Layer 4: knows the diffusion policy and the algorithms; rewards are handed in. Left out: parsing a
-command line and loading reward models (cli.py), other processes' view of a run (metrics.py).
+Rewards are handed in. Left out: parsing a command line and loading reward models (cli/).
 """
 
 from dataclasses import dataclass
@@ -10,33 +9,23 @@ from signal import Signals
 
 import torch
 
+from imgalign.algorithms.choice import build_algorithm
 from imgalign.config import load_config
-from imgalign.diffusion.loading import load_pipeline
-from imgalign.diffusion.policy import DiffusionPolicy
-from imgalign.environment import choose_device, choose_dtype, say_dtype
+from imgalign.environment import choose_device, choose_dtype
 from imgalign.errors import ConfigError
 from imgalign.files import lock_folder, reporting_full_disk
-from imgalign.policy import Check, Policy, RewardModel
+from imgalign.policy import Check, RewardModel, StepPolicy
 from imgalign.runs.checkpoint import how_to_resume
 from imgalign.runs.folder import CONFIG
 from imgalign.runs.progress import working
 from imgalign.runs.status import RunState, RunStatus, read_status, write_status
-from imgalign.train.config import RewardConfig, TrainConfig
-from imgalign.train.loop import OnStep, Rewards, Session, examine_policy, rng_apart
-from imgalign.train.reward_record import find_rewards
+from imgalign.train.assemble import load_policy
+from imgalign.train.config import RolloutsConfig, TrainConfig
+from imgalign.train.loop import OnStep, Rewards, Session, examine, rng_apart
 from imgalign.train.sources import load_prompts
 from imgalign.train.starting import begin, claim, prompts_to_use
 from imgalign.train.stopping import RunEnd, StopRequest
-
-__all__ = [
-    "RewardConfig",
-    "RunResult",
-    "TrainConfig",
-    "diagnose",
-    "find_rewards",
-    "load_policy",
-    "run",
-]
+from imgalign.train.world import Alone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,11 +52,11 @@ class RunResult:
 def run(
     settings: TrainConfig,
     *,
-    reward: RewardModel,
+    reward: RewardModel | None,
     held_out_reward: RewardModel | None = None,
     out: Path,
     resume: bool = False,
-    policy: Policy | None = None,
+    policy: StepPolicy | None = None,
     on_step: OnStep | None = None,
 ) -> RunResult:
     """Train in the folder `out`, which must be new, or hold this run when `resume` is set.
@@ -78,15 +67,16 @@ def run(
     """
     claim(out, resume=resume)
     prompts = prompts_to_use(out, settings, resume=resume)
-    num_prompts = len(prompts.training)
-    if settings.prompts_per_iteration > num_prompts:
-        raise ConfigError(
-            f"prompts_per_iteration: expected at most {num_prompts}, the number of training "
-            f"prompts, got {settings.prompts_per_iteration}"
-        )
+    if isinstance(settings.data, RolloutsConfig):
+        num_prompts, asked = len(prompts.training), settings.data.prompts_per_iteration
+        if asked > num_prompts:
+            raise ConfigError(
+                f"data.prompts_per_iteration: expected at most {num_prompts}, the number of "
+                f"training prompts, got {asked}"
+            )
     with reporting_full_disk(out, "making the run folder"):
         out.mkdir(parents=True, exist_ok=True)
-    total = settings.iterations
+    total = settings.run.iterations
     with lock_folder(out, doing="training"), StopRequest() as stop, rng_apart():
         settings = settle_dtype(settings, out if resume else None)
         checkpoint = begin(out, settings, prompts, resume=resume)
@@ -102,6 +92,7 @@ def run(
                 prompts=prompts,
                 out=out,
                 stop=stop,
+                world=Alone(),
                 on_step=on_step,
             )
             if checkpoint is not None:
@@ -111,7 +102,7 @@ def run(
             interrupted = isinstance(error, KeyboardInterrupt)
             leave_word(out, "stopped" if interrupted else "failed", total, error)
             raise
-        message = explain(end, session)
+        message = reason_of(end, session)
         state: RunState = "stopped" if end == "signal" else "finished"
         say(out, RunStatus.of_this_process(state, session.step, total, message=message))
         return RunResult(
@@ -125,11 +116,12 @@ def run(
         )
 
 
-def diagnose(settings: TrainConfig, *, policy: Policy | None = None) -> list[Check]:
+def diagnose(settings: TrainConfig, *, policy: StepPolicy | None = None) -> list[Check]:
     """All checks on a fresh policy with these settings; trains nothing."""
-    training, _ = load_prompts(settings.prompts)
+    prompts = load_prompts(settings.data)
+    algorithm = build_algorithm(settings.algorithm, seed=settings.seed)
     with rng_apart():
-        return examine_policy(policy or load_policy(settings), training, settings, fresh=True)
+        return examine(policy or load_policy(settings), algorithm, prompts, fresh=True)
 
 
 def settle_dtype(settings: TrainConfig, begun: Path | None) -> TrainConfig:
@@ -137,28 +129,15 @@ def settle_dtype(settings: TrainConfig, begun: Path | None) -> TrainConfig:
 
     A run that was `begun` keeps the one it began with, on whatever machine it goes on.
     """
-    name = settings.dtype
+    name = settings.policy.dtype
     if name == "auto" and begun is not None:
-        name = load_config(TrainConfig, begun / CONFIG).dtype
-    dtype = choose_dtype(name, choose_device(settings.device))
-    return settings.model_copy(update={"dtype": str(dtype).removeprefix("torch.")})
+        name = load_config(TrainConfig, begun / CONFIG).policy.dtype
+    dtype = choose_dtype(name, choose_device(settings.run.device))
+    settled = {"dtype": str(dtype).removeprefix("torch.")}
+    return settings.model_copy(update={"policy": settings.policy.model_copy(update=settled)})
 
 
-def load_policy(settings: TrainConfig) -> DiffusionPolicy:
-    """The model that the settings name, with a fresh adapter."""
-    device = choose_device(settings.device)
-    pipeline = load_pipeline(
-        settings.model,
-        device=device,
-        dtype=choose_dtype(settings.dtype, device),
-        attention=settings.attention,
-    )
-    policy = DiffusionPolicy(pipeline, settings.policy, seed=settings.seed)
-    say_dtype(policy.family.dtype, device)
-    return policy
-
-
-def explain(end: RunEnd, session: Session) -> str:
+def reason_of(end: RunEnd, session: Session) -> str:
     """Why the run ended and what to do with it, in one line."""
     step, settings = session.step, session.settings
     match end:
@@ -166,8 +145,8 @@ def explain(end: RunEnd, session: Session) -> str:
             return f"finished at step {step}"
         case "kl budget":
             return (
-                f"the kl budget of {settings.kl_budget_nats} nats is spent; kept step {step}, the "
-                "last one inside it"
+                f"the kl budget of {settings.run.kl_budget_nats} nats is spent; kept step {step}, "
+                "the last one inside it"
             )
         case "held-out reward":
             return (
@@ -185,7 +164,7 @@ def say(out: Path, status: RunStatus) -> None:
 
 
 def leave_word(out: Path, state: RunState, total: int, error: BaseException) -> None:
-    """Say in `status.json` that and why the run ended, as far as the disk still takes it."""
+    """Write the reason for stopping to status.json, best effort."""
     last = read_status(out)
     message = " ".join(f"{error}".split()) or type(error).__name__
     status = RunStatus.of_this_process(state, last.step if last else 0, total, message=message)

@@ -1,60 +1,332 @@
-"""Where the prompts of a run come from."""
+"""Where the batches of a run come from: a source gives that of an iteration, whatever came before.
 
+A source is a function of seed and iteration, so a resumed run goes on with exactly the prompts,
+seeds and images that an uninterrupted one would have used.
+
+Shapes: n = images of an iteration, b = images sampled together.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Any, Protocol, runtime_checkable
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from imgalign.config import Config
-from imgalign.errors import InputError
+from imgalign.algorithms.batches import Demonstrations, Rollout
+from imgalign.algorithms.interface import World
+from imgalign.errors import ConfigError, InputError, NumericsError
+from imgalign.images import as_tensor, read_image_file
+from imgalign.policy import (
+    Data,
+    LikelihoodPolicy,
+    Policy,
+    RewardModel,
+    Trajectory,
+    join_data,
+)
 from imgalign.preferences.splits import prompt_key
-from imgalign.prompts import Prompts, read_prompts, stable_hash
+from imgalign.prompts import (
+    Prompts,
+    epoch_positions,
+    iteration_prompts,
+    read_prompts,
+    stable_hash,
+    training_seed,
+)
 from imgalign.storybook import scenes
+from imgalign.train.config import DataConfig, HeldOutConfig, ImagesConfig, RolloutsConfig
+
+log = logging.getLogger(__name__)
+
+IMAGES = (".png", ".jpg", ".jpeg", ".webp")
+LARGEST_CAPTION = 2**16
+"""Bytes."""
 
 
-class PromptsConfig(Config):
-    """Where the prompts of a run come from."""
-
-    file: Path | None = None
-    """Text file with one prompt per line; null takes prompts of the storybook world."""
-
-    num_storybook: PositiveInt = 200
-    """How many, without a file."""
-
-    held_out_file: Path | None = None
-    """Prompts that are only ever scored, never learned from. Null, with a file: `num_held_out` of
-    its lines, chosen by their hash. Null, without one: storybook combinations that neither the
-    shipped model nor this run trains on."""
-
-    num_held_out: Annotated[int, Field(ge=0)] = 16
-    """How many prompts are held out, where no file says which. 0 measures nothing on the side."""
-
-    seed: NonNegativeInt = 7001
-    """Draws the storybook prompts. Differs from the seeds that evaluation draws its own with."""
+class Interrupted(Exception):  # noqa: N818  not an error: someone asked to stop
+    """A batch was left off because a stop was requested; nothing has been learned from it."""
 
 
-def load_prompts(config: PromptsConfig) -> Prompts:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watcher:
+    """Who is told of progress, and who may ask for a stop."""
+
+    stop_requested: Callable[[], bool] = lambda: False
+    on_progress: Callable[[int, int], None] = lambda done, total: None
+    """Called with how many images are done, of how many."""
+
+
+SILENT = Watcher()
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Gives the batch of an iteration."""
+
+    def batch(self, iteration: int, *, watcher: Watcher = SILENT) -> Any:
+        """What to learn from in this iteration, counted from 0.
+
+        `Interrupted` where a stop was requested meanwhile.
+        """
+        ...
+
+
+class Rollouts:
+    """Images that the policy makes, with their rewards."""
+
+    def __init__(
+        self,
+        config: RolloutsConfig,
+        *,
+        policy: Policy,
+        reward: RewardModel,
+        prompts: Sequence[str],
+        seed: int,
+        world: World,
+    ) -> None:
+        self.config = config
+        self.policy = policy
+        self.reward = reward
+        self.prompts = prompts
+        self.seed = seed
+        self.world = world
+
+    def batch(self, iteration: int, *, watcher: Watcher = SILENT) -> Rollout:
+        """`group_size` images of each prompt of the iteration; seeds are numbered over the run.
+
+        Prompts are dealt to processes whole, so that groups stay together.
+        """
+        config, size = self.config, self.config.group_size
+        chosen = iteration_prompts(
+            self.prompts, iteration, count=config.prompts_per_iteration, seed=self.seed
+        )
+        mine = self.world.deal(len(chosen))
+        first = iteration * config.images_per_iteration
+        numbers = [first + place * size + each for place in mine for each in range(size)]
+        return collect(
+            self.policy,
+            self.reward,
+            [chosen[place] for place in mine for _ in range(size)],
+            seeds=[training_seed(self.seed, number) for number in numbers],
+            watcher=watcher,
+        )
+
+
+class GivenImages:
+    """Images of a folder with their captions; each is encoded once, when it is first needed."""
+
+    def __init__(
+        self,
+        config: ImagesConfig,
+        *,
+        policy: LikelihoodPolicy,
+        held_out: Sequence[str],
+        seed: int,
+        world: World,
+    ) -> None:
+        apart = set(map(prompt_key, held_out))
+        self.config = config
+        self.policy = policy
+        self.seed = seed
+        self.world = world
+        self.pairs = [
+            (path, prompt)
+            for path, prompt in captioned_images(config.folder)
+            if prompt_key(prompt) not in apart
+        ]
+        self._encoded: dict[Path, Data] = {}
+
+    def batch(self, iteration: int, *, watcher: Watcher = SILENT) -> Demonstrations:
+        """The next images, in an order that is new each time all have come once."""
+        start = time.perf_counter()
+        count = min(self.config.images_per_iteration, len(self.pairs))
+        places = epoch_positions(len(self.pairs), iteration, count=count, seed=self.seed)
+        chosen = [self.pairs[places[place]] for place in self.world.deal(count)]
+        size = self.policy.batch_size
+        parts = []
+        for first in range(0, len(chosen), size):
+            if watcher.stop_requested():
+                raise Interrupted
+            watcher.on_progress(first, len(chosen))
+            parts.append(join_data([self._data(*each) for each in chosen[first : first + size]]))
+        watcher.on_progress(len(chosen), len(chosen))
+        return Demonstrations(batch=parts, seconds_loading=time.perf_counter() - start)
+
+    def _data(self, path: Path, prompt: str) -> Data:
+        if path not in self._encoded:
+            image = as_tensor(read_image_file(path))
+            self._encoded[path] = self.policy.encode([prompt], image[None])
+        return self._encoded[path]
+
+
+def build_source(
+    config: DataConfig,
+    *,
+    policy: Policy,
+    reward: RewardModel | None,
+    prompts: Prompts,
+    seed: int,
+    world: World,
+) -> Source:
+    """The source that the settings describe; ConfigError for one that this policy cannot serve."""
+    match config:
+        case RolloutsConfig():
+            if reward is None:
+                raise ConfigError("reward.path: expected a reward model; add reward.path=...")
+            return Rollouts(
+                config,
+                policy=policy,
+                reward=reward,
+                prompts=prompts.training,
+                seed=seed,
+                world=world,
+            )
+        case ImagesConfig():
+            if not isinstance(policy, LikelihoodPolicy):
+                raise ConfigError("data.from: this kind of policy cannot score given images")
+            return GivenImages(
+                config, policy=policy, held_out=prompts.held_out, seed=seed, world=world
+            )
+
+
+def collect(
+    policy: Policy,
+    reward: RewardModel,
+    prompts: Sequence[str],
+    *,
+    seeds: Sequence[int],
+    watcher: Watcher = SILENT,
+) -> Rollout:
+    """Sample one image per prompt and seed and score it.
+
+    Images go through the policy in batches of its size and stay in them: a network's rounding
+    depends on its batch. A reward that is not finite drops its image with a warning; none finite
+    is a NumericsError. `Interrupted` where a stop is requested between batches.
+    """
+    for number, prompt in enumerate(prompts, start=1):
+        if not prompt.strip():
+            raise InputError(f"prompts: number {number} of {len(prompts)} is empty")
+    batch, rewards = [], []
+    sampling = scoring = 0.0
+    for start in range(0, len(prompts), policy.batch_size):
+        if watcher.stop_requested():
+            raise Interrupted
+        watcher.on_progress(start, len(prompts))
+        part = slice(start, start + policy.batch_size)
+        begin = time.perf_counter()
+        with torch.no_grad():
+            trajectory = policy.sample(prompts[part], seeds=seeds[part])
+            samples = policy.decode(trajectory)
+        between = time.perf_counter()
+        rewards.append(score(reward, trajectory, samples))
+        batch.append(trajectory)
+        sampling += between - begin
+        scoring += time.perf_counter() - between
+    watcher.on_progress(len(prompts), len(prompts))
+    all_rewards = torch.cat(rewards)
+    if not all_rewards.isfinite().any():
+        raise NumericsError(
+            f"reward: none of {len(all_rewards)} scores is a finite number; "
+            "score a few images with the reward model alone to see why"
+        )
+    return Rollout(
+        batch=batch, rewards=all_rewards, seconds_sampling=sampling, seconds_scoring=scoring
+    )
+
+
+def score(
+    reward: RewardModel, trajectory: Trajectory, samples: Float[Tensor, "b 3 h w"]
+) -> Float[Tensor, " b"]:
+    """Float32 rewards on the CPU, NaN for every image whose score is not a finite number."""
+    with torch.no_grad():
+        scores = reward.score(prompts=trajectory.prompts, samples=samples)
+    if scores.shape != (len(trajectory),):
+        raise NumericsError(
+            f"reward: expected one score for each of {len(trajectory)} images, "
+            f"got shape {list(scores.shape)}"
+        )
+    scores = scores.detach().float().cpu()
+    for index in (~scores.isfinite()).nonzero().flatten().tolist():
+        log.warning(
+            "reward is %s for seed %s, prompt %r: image left out of this update",
+            scores[index].item(),
+            trajectory.seeds[index],
+            trajectory.prompts[index],
+        )
+    return torch.where(scores.isfinite(), scores, math.nan)
+
+
+def load_prompts(config: DataConfig) -> Prompts:
     """The prompts that the settings name, as they are now.
 
     InputError for a missing or empty file, or when nothing is left to train on.
     """
-    if config.file is None:
-        drawn = [
-            scenes.evaluation_prompts(count, seed=config.seed, held_out=held_out)
-            for count, held_out in [(config.num_storybook, False), (config.num_held_out, True)]
-        ]
-        training, held_out = drawn
-    else:
-        training = read_prompts(config.file)
-        by_hash = sorted(training, key=stable_hash)
-        held_out = tuple(by_hash[: config.num_held_out])
-    if config.held_out_file is not None:
-        held_out = read_prompts(config.held_out_file)
-    apart = set(map(prompt_key, held_out))
-    training = tuple(prompt for prompt in training if prompt_key(prompt) not in apart)
+    held_out = config.held_out
+    match config:
+        case RolloutsConfig() if config.prompts.file is None:
+            asked = config.prompts
+            drawn = [
+                scenes.evaluation_prompts(count, seed=asked.seed, held_out=unseen)
+                for count, unseen in [(asked.num_storybook, False), (held_out.num_prompts, True)]
+            ]
+            training, apart = drawn
+            source = "the storybook's prompts"
+        case RolloutsConfig():
+            assert config.prompts.file is not None
+            training, source = read_prompts(config.prompts.file), str(config.prompts.file)
+            apart = some_of(training, held_out)
+        case ImagesConfig():
+            captions = (prompt for _, prompt in captioned_images(config.folder))
+            training, source = tuple(dict.fromkeys(captions)), str(config.folder)
+            apart = some_of(training, held_out)
+    if held_out.file is not None:
+        apart = read_prompts(held_out.file)
+    keys = set(map(prompt_key, apart))
+    training = tuple(prompt for prompt in training if prompt_key(prompt) not in keys)
     if not training:
         raise InputError(
-            f"{config.file}: no prompt is left to train on after {len(held_out)} were held out; "
-            "add prompts or lower prompts.num_held_out"
+            f"{source}: no prompt is left to train on after {len(apart)} were held out; "
+            "add prompts or lower data.held_out.num_prompts"
         )
-    return Prompts(training, held_out)
+    return Prompts(training, apart)
+
+
+def some_of(prompts: Sequence[str], config: HeldOutConfig) -> tuple[str, ...]:
+    """Those of a list that are held out: chosen by their hash, so the order does not count."""
+    return tuple(sorted(prompts, key=stable_hash)[: config.num_prompts])
+
+
+def captioned_images(folder: Path) -> list[tuple[Path, str]]:
+    """Every image below a folder with the prompt in the text file beside it, in order of names.
+
+    InputError for an image without a caption, and for a folder without images.
+    """
+    if not folder.is_dir():
+        raise InputError(f"data.folder: expected a folder of images, got {folder}, which is none")
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGES)
+    if not paths:
+        raise InputError(f"{folder}: expected images ({', '.join(IMAGES)}) with captions, got none")
+    return [(path, caption_of(path)) for path in paths]
+
+
+def caption_of(image: Path) -> str:
+    """The prompt in the text file beside an image; InputError without one."""
+    path = image.with_suffix(".txt")
+    try:
+        with path.open("rb") as file:
+            text = file.read(LARGEST_CAPTION + 1).decode("utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{image}: no caption; write its prompt into {path.name}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: expected a text file in utf-8") from None
+    prompt = " ".join(text.removeprefix("\ufeff").split())
+    if not prompt or len(text) > LARGEST_CAPTION:
+        what = "more text than a prompt" if prompt else "an empty file"
+        raise InputError(f"{path}: expected the prompt of {image.name}, got {what}")
+    return prompt

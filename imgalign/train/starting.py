@@ -40,17 +40,19 @@ from imgalign.runs.folder import CONFIG, METRICS, PROMPTS, SAMPLES, run_prompts
 from imgalign.runs.metrics import Value, read_metrics
 from imgalign.runs.state import load_state
 from imgalign.runs.status import RunStatus, written_status
-from imgalign.train.config import MAY_CHANGE, TrainConfig
+from imgalign.train.config import TrainConfig
 from imgalign.train.reward_record import REWARDS, recorded_rewards, same_rewards
-from imgalign.train.sources import PromptsConfig, load_prompts
+from imgalign.train.sources import load_prompts
 from imgalign.train.stopping import BestSoFar
 
 STATE = "trainer"
+PROMPT_FILES = ("data.prompts.file", "data.held_out.file")
+"""Settings that may name another path where the same prompts are."""
 RESUMED = (ADAPTER, f"{STATE}.json", f"{STATE}.safetensors")
 """The files of a checkpoint that training goes on from."""
 TRAINER_PARTS: dict[str, Any] = {
     "step": int,
-    "learner": {"optimizer": {}, "ppo": {}},
+    "learner": {"optimizer": {}, "algorithm": {}},
     "best": {},
     "rng": {"cpu": torch.Tensor, "cuda": list},
 }
@@ -164,14 +166,14 @@ def ended_saved(status: RunStatus | None) -> bool:
 def must_have_saved(records: Sequence[Mapping[str, Value]], before: TrainConfig) -> bool:
     """Whether metrics go on after a step that a run saves: every so many, and each best one."""
     steps = [int(record["step"] or 0) for record in records]
-    made, budget, best = max(steps, default=0), before.kl_budget_nats, BestSoFar()
+    made, budget, best = max(steps, default=0), before.run.kl_budget_nats, BestSoFar()
     for step, record in zip(steps, records, strict=True):
         if "held_out_reward" in record:
             reward, kl = (number(record.get(f"held_out_{name}")) for name in ("reward", "kl"))
             is_best = best.add(step, reward, inside_budget=budget is None or kl <= budget)
             if is_best and 0 < step < made:
                 return True
-    return made > before.checkpoint_every
+    return made > before.run.checkpoint_every
 
 
 def number(value: Value) -> float:
@@ -183,14 +185,14 @@ def prompts_to_use(out: Path, settings: TrainConfig, *, resume: bool) -> Prompts
     """The prompts a run keeps, or for one without any work in it, those that its settings name."""
     if resume and ((out / PROMPTS).exists() or holds_work(out)):
         return run_prompts(out)
-    return load_prompts(settings.prompts)
+    return load_prompts(settings.data)
 
 
 def refuse_changes(before: TrainConfig, now: TrainConfig, *, proven: Collection[str] = ()) -> None:
     """ConfigError for the first setting that differs and may not; `proven` ones mean the same."""
-    old, new = flat(before.model_dump(mode="json")), flat(now.model_dump(mode="json"))
+    old, new = flat(settings_dump(before)), flat(settings_dump(now))
     for key in sorted(old.keys() | new.keys()):
-        if key.split(".")[0] in MAY_CHANGE or key == "held_out.patience" or key in proven:
+        if key.startswith("run.") or key in proven:
             continue
         if old.get(key) != new.get(key):
             raise ConfigError(
@@ -204,18 +206,20 @@ def proven_equal(
 ) -> frozenset[str]:
     """Settings that may have another path, because what is there is what the run began with."""
     proven = {f"reward.{key}" for key in same_rewards(out, now.reward)}
-    if before.prompts != now.prompts and files_are_there(now.prompts):
-        only_files = {"file": before.prompts.file, "held_out_file": before.prompts.held_out_file}
-        same_else = now.prompts.model_copy(update=only_files) == before.prompts
-        if same_else and load_prompts(now.prompts) == prompts:
-            proven |= {"prompts.file", "prompts.held_out_file"}
+    old, new = flat(settings_dump(before)), flat(settings_dump(now))
+    changed = {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
+    moved = changed & set(PROMPT_FILES)
+    if moved and not any(key.startswith("data.") for key in changed - moved):
+        named = [new.get(key) for key in PROMPT_FILES]
+        there = all(path is None or Path(str(path)).is_file() for path in named)
+        if there and load_prompts(now.data) == prompts:
+            proven |= moved
     return frozenset(proven)
 
 
-def files_are_there(config: PromptsConfig) -> bool:
-    """Whether the files of prompts that the settings name can be read again."""
-    named = [path for path in (config.file, config.held_out_file) if path is not None]
-    return all(path.is_file() for path in named)
+def settings_dump(settings: TrainConfig) -> dict[str, Any]:
+    """All settings by the names that files have for them."""
+    return settings.model_dump(mode="json", by_alias=True)
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

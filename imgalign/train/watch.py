@@ -1,50 +1,98 @@
-"""Grids of pictures that show one set of prompts and seeds over the course of a run."""
+"""What a run measures and shows on the side: held-out prompts, and a grid of images over time.
+
+Left out: what is concluded from it (loop.py, stopping.py).
+"""
 
 import io
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from imgalign.diffusion.policy import DiffusionPolicy
-from imgalign.files import write_atomically
-from imgalign.policy import Policy
+from imgalign.algorithms.kl import measure_kl
+from imgalign.files import reporting_full_disk, write_atomically
+from imgalign.policy import Policy, RewardModel, StepPolicy
+from imgalign.prompts import EVALUATION_SEEDS, Prompts
+from imgalign.runs.checkpoint import how_to_resume
+from imgalign.train.config import SamplesConfig
+from imgalign.train.sources import Watcher, collect
 
-Painter: TypeAlias = Callable[[Sequence[str], Sequence[int]], Tensor]
-"""Makes one image [b 3 h w] per prompt and seed, the way pictures are shown."""
-
-
-def painter_of(policy: Policy, *, batch_size: int) -> Painter:
-    """How a policy shows itself: a diffusion policy without noise (eta 0), any other as it samples.
-
-    Diffusion pictures are those that `generate` makes with as many steps and the same guidance.
-    """
-
-    def paint(prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
-        parts = [slice(start, start + batch_size) for start in range(0, len(prompts), batch_size)]
-        with torch.no_grad():
-            return torch.cat([paint_batch(policy, prompts[each], seeds[each]) for each in parts])
-
-    return paint
-
-
-def paint_batch(
-    policy: Policy, prompts: Sequence[str], seeds: Sequence[int]
-) -> Float[Tensor, "b 3 h w"]:
-    """One batch of pictures on the CPU."""
-    if not isinstance(policy, DiffusionPolicy):
-        return policy.sample(prompts, seeds=seeds).samples.cpu()
-    sure = replace(policy.denoiser, kernel=policy.denoiser.kernel.deterministic())
-    path = sure.sample(prompts, seeds=seeds, latent_shape=policy.latent_shape)
-    return policy.family.decode(path.latents[:, -1]).cpu()
-
-
+HELD_OUT_SEEDS = EVALUATION_SEEDS[10_000:]
+"""Apart from the small seeds that people try out, and from every training seed."""
+FALLBACK_PROMPTS = 8
+"""Training prompts on which the KL is measured where no prompt is held out."""
 GAP = 2
+"""Pixels between two images of a grid."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What a measurement on the side found; None for a reward without held-out prompts."""
+
+    reward: float | None
+    kl: float
+
+    def metrics(self) -> dict[str, float]:
+        """By the names that docs/metrics.md explains."""
+        reward = {} if self.reward is None else {"held_out_reward": self.reward}
+        return {**reward, "held_out_kl": self.kl}
+
+
+class Constant:
+    """A reward of zero for every image, where only the KL is asked for."""
+
+    def score(self, *, prompts: Sequence[str], samples: Tensor) -> Float[Tensor, " b"]:
+        """Zeros."""
+        return torch.zeros(len(prompts))
+
+
+def measure(
+    policy: StepPolicy,
+    reward: RewardModel | None,
+    prompts: Prompts,
+    *,
+    images_per_prompt: int,
+    watcher: Watcher,
+) -> Measured:
+    """Reward and KL on held-out prompts and seeds, the same every time.
+
+    Without held-out prompts the KL is measured on some of those that are trained on.
+    """
+    chosen = prompts.held_out or prompts.training[:FALLBACK_PROMPTS]
+    repeated = [each for each in chosen for _ in range(images_per_prompt)]
+    rollout = collect(
+        policy,
+        reward or Constant(),
+        repeated,
+        seeds=HELD_OUT_SEEDS[: len(repeated)],
+        watcher=watcher,
+    )
+    kl = measure_kl(policy, rollout.batch)
+    counts = reward is not None and bool(prompts.held_out)
+    return Measured(reward=rollout.metrics()["reward_mean"] if counts else None, kl=kl)
+
+
+def draw_grid(policy: Policy, prompts: Prompts, config: SamplesConfig, path: Path) -> None:
+    """Write a grid of previews: held-out prompts first, one row each, seeds 0, 1, 2, ..."""
+    rows = (prompts.held_out + prompts.training)[: config.num_prompts]
+    columns = config.images_per_prompt
+    images = paint(
+        policy, [prompt for prompt in rows for _ in range(columns)], [*range(columns)] * len(rows)
+    )
+    with reporting_full_disk(path.parent.parent, f"writing {path.name}", advice=how_to_resume):
+        save_grid(images, path, columns=columns)
+
+
+@torch.no_grad()
+def paint(policy: Policy, prompts: Sequence[str], seeds: Sequence[int]) -> Float[Tensor, "n 3 h w"]:
+    """One preview per prompt and seed on the CPU, in batches of the policy's size."""
+    size = policy.batch_size
+    parts = [slice(start, start + size) for start in range(0, len(prompts), size)]
+    return torch.cat([policy.preview(prompts[each], seeds=seeds[each]).cpu() for each in parts])
 
 
 def save_grid(images: Float[Tensor, "n 3 h w"], path: Path, *, columns: int) -> None:

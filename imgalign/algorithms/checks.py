@@ -1,13 +1,13 @@
-"""The correctness rules of policy optimisation, measured on the very policy that is to be trained.
+"""The correctness rules that an algorithm stands on, measured on the very policy to be trained.
 
-Each check returns what it measured beside what it expected, and the cure. `examine` runs all of
-them; training runs the same at its start and refuses to go on when one fails. Left out: rules that
-only a test can check (resume, export, losses).
+Each check returns what it measured beside what it expected, and the cure; training runs them at
+its start and refuses to go on when one fails. Left out: rules that only a test can check (resume,
+export, losses), and those that only one kind of policy can be asked about (`Policy.checks`).
 
 Units: log-probabilities and KL in nats, summed over the elements of a latent.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -17,11 +17,9 @@ from torch.nn import Parameter
 
 from imgalign.advantages import group_advantages
 from imgalign.algorithms.batches import masked
-from imgalign.algorithms.ppo import PPOConfig, measure_kl
-from imgalign.diffusion.parity import noiseless_difference
-from imgalign.diffusion.policy import DiffusionPolicy
+from imgalign.algorithms.kl import measure_kl
 from imgalign.errors import NumericsError
-from imgalign.policy import Check, Policy, Trajectory
+from imgalign.policy import Check, LikelihoodPolicy, StepPolicy, Trajectory
 
 ROUNDINGS = 8
 """How many float32 roundings of a log-probability may separate two scores of one step."""
@@ -30,24 +28,63 @@ NUDGE = 0.02
 """Size of the random change that moves a fresh adapter off zero, and is taken back."""
 
 
-def examine(
-    policy: Policy, trajectory: Trajectory, *, config: PPOConfig, fresh: bool
+def check_steps(
+    policy: StepPolicy, trajectory: Trajectory, *, clip: Callable[[int], float], fresh: bool
 ) -> list[Check]:
-    """All checks on a small trajectory that this policy has just sampled, in one batch.
+    """The rules of policy gradients, on a small trajectory that was just sampled in one batch.
 
-    `fresh`: the weights are untrained, so that the policy must equal the pretrained model. Weights
-    and gradients are as before when it returns.
+    `clip` gives the limit of a step's log-ratio, in nats, for so many latent elements. `fresh`: the
+    weights are untrained, so that the policy must equal the pretrained model. Weights and gradients
+    are as before when it returns.
     """
-    checks = [
-        *check_ratio(policy, trajectory, config=config),
+    return [
+        *check_ratio(policy, trajectory, clip=clip),
         *([check_kl_at_start(policy, trajectory)] if fresh else []),
-        *check_gradients(policy, trajectory),
+        *check_step_gradients(policy, trajectory),
         check_group_advantages(trajectory),
         check_masked_steps(policy, trajectory),
     ]
-    if isinstance(policy, DiffusionPolicy):
-        checks.append(check_noiseless_step(policy))
-    return checks
+
+
+def check_likelihood(
+    policy: LikelihoodPolicy, trajectory: Trajectory, *, fresh: bool
+) -> list[Check]:
+    """The rules of scoring given samples, on what the policy has just sampled itself."""
+    data = policy.given(trajectory)
+    draws = policy.draw(data, generator=torch.Generator("cpu").manual_seed(0))
+    with torch.no_grad():
+        first, again = (policy.log_prob(data, draws).values for _ in range(2))
+        with policy.using("reference"):
+            pretrained = policy.log_prob(data, draws).values
+    parameters = list(policy.trainable_parameters())
+    with nudged(parameters):
+        learned = gradients(policy.log_prob(data, draws).values.mean(), parameters)
+    repeated = (first - again).abs().max().item()
+    apart = (first - pretrained).abs().max().item()
+    return [
+        Check(
+            name="the same draws give the same log-probability",
+            measured=f"{repeated:.3g} nats apart",
+            expected="0",
+            passed=repeated == 0,
+            cure="something random is not part of the draws: look for dropout",
+        ),
+        *(
+            [
+                Check(
+                    name="log-probability of the pretrained model at the start",
+                    measured=f"{apart:.3g} nats apart",
+                    expected="0",
+                    passed=apart == 0,
+                    cure="the adapter must start as the identity, and using('reference') must "
+                    "switch it off",
+                )
+            ]
+            if fresh
+            else []
+        ),
+        coverage(learned),
+    ]
 
 
 def require(checks: Iterable[Check]) -> None:
@@ -59,20 +96,23 @@ def require(checks: Iterable[Check]) -> None:
             )
 
 
-def check_ratio(policy: Policy, trajectory: Trajectory, *, config: PPOConfig) -> list[Check]:
+def check_ratio(
+    policy: StepPolicy, trajectory: Trajectory, *, clip: Callable[[int], float]
+) -> list[Check]:
     """Rules 1 and 2: scoring again without an update gives the same, and the clip is well above."""
-    exact = rescored_difference(policy, trajectory, steps_per_pass=1)
+    units = policy.units(trajectory)
+    exact = rescored_difference(policy, trajectory, torch.cat(units).view(-1, 1))
     floor = exact
-    if config.steps_per_pass > 1:
-        floor = rescored_difference(policy, trajectory, steps_per_pass=config.steps_per_pass)
+    if any(len(unit) > 1 for unit in units):
+        floor = rescored_difference(policy, trajectory, units)
     with torch.no_grad():
         first = policy.step_distributions(trajectory, torch.tensor([0]))
-    clip = config.clip_in_nats(first.event_shape.numel())
+    limit_of_ratio = clip(first.event_shape.numel())
     counted = trajectory.log_probs[trajectory.mask & trajectory.log_probs.isfinite()]
     largest = counted.abs().max().item() if len(counted) else 0.0
     rounding = ROUNDINGS * torch.finfo(torch.float32).eps * largest
     # A GPU may choose other kernels when gradients are on; there the rule is the noise floor's.
-    limit = rounding if trajectory.log_probs.device.type == "cpu" else clip / 3
+    limit = rounding if trajectory.log_probs.device.type == "cpu" else limit_of_ratio / 3
     return [
         Check(
             name="ratio is 1 before the first update",
@@ -85,32 +125,35 @@ def check_ratio(policy: Policy, trajectory: Trajectory, *, config: PPOConfig) ->
         Check(
             name="noise floor of the log-ratio",
             measured=f"{floor:.3g} nats",
-            expected=f"at most a third of the clip, {clip:.3g} nats",
-            passed=3 * floor <= clip,
-            cure="raise ppo.clip_nats, set ppo.steps_per_pass to 1, or use float32",
+            expected=f"at most a third of the clip, {limit_of_ratio:.3g} nats",
+            passed=3 * floor <= limit_of_ratio,
+            cure="raise algorithm.clip_nats, score one step in a pass (policy.steps_per_pass: 1), "
+            "or use float32",
         ),
     ]
 
 
-def rescored_difference(policy: Policy, trajectory: Trajectory, *, steps_per_pass: int) -> float:
+def rescored_difference(
+    policy: StepPolicy, trajectory: Trajectory, passes: Iterable[Tensor]
+) -> float:
     """Largest change of a step's log-probability when it is scored again; infinite for NaN.
 
     Gradients are on, as they are in training.
     """
     largest = 0.0
-    steps = trajectory.mask.any(dim=0).nonzero().squeeze(1)
-    policy.train()
-    for part in torch.split(steps, steps_per_pass):
-        again = policy.step_distributions(trajectory, part).log_prob(
-            policy.actions(trajectory, part)
+    for each in passes:
+        steps = each[trajectory.mask[:, each].any(dim=0)]
+        if not len(steps):
+            continue
+        again = policy.step_distributions(trajectory, steps).log_prob(
+            policy.actions(trajectory, steps)
         )
-        change = masked(again.detach() - trajectory.log_probs[:, part], trajectory.mask[:, part])
+        change = masked(again.detach() - trajectory.log_probs[:, steps], trajectory.mask[:, steps])
         largest = max(largest, change.abs().nan_to_num(nan=torch.inf).max().item())
-    policy.eval()
     return largest
 
 
-def check_kl_at_start(policy: Policy, trajectory: Trajectory) -> Check:
+def check_kl_at_start(policy: StepPolicy, trajectory: Trajectory) -> Check:
     """Rule 3, first half: an untrained adapter is the pretrained model."""
     kl = measure_kl(policy, [trajectory])
     return Check(
@@ -118,11 +161,11 @@ def check_kl_at_start(policy: Policy, trajectory: Trajectory) -> Check:
         measured=f"{kl:.3g} nats",
         expected="0",
         passed=abs(kl) <= 1e-6,
-        cure="the adapter must start as the identity, and reference() must switch it off",
+        cure="the adapter must start as the identity, and using('reference') must switch it off",
     )
 
 
-def check_gradients(policy: Policy, trajectory: Trajectory) -> list[Check]:
+def check_step_gradients(policy: StepPolicy, trajectory: Trajectory) -> list[Check]:
     """Rules 3, second half, and 4: once weights have moved, the KL pulls; all of them learn.
 
     A fresh LoRA has exact zeros in one of each pair of matrices, so the weights are nudged first.
@@ -130,8 +173,7 @@ def check_gradients(policy: Policy, trajectory: Trajectory) -> list[Check]:
     parameters = list(policy.trainable_parameters())
     step = trajectory.mask.any(dim=0).nonzero()[:1].squeeze(1)
     with nudged(parameters):
-        policy.train()
-        with torch.no_grad(), policy.reference():
+        with torch.no_grad(), policy.using("reference"):
             pretrained = policy.step_distributions(trajectory, step)
         current = policy.step_distributions(trajectory, step)
         kl = masked(kl_divergence(current, pretrained), trajectory.mask[:, step]).mean()
@@ -139,28 +181,30 @@ def check_gradients(policy: Policy, trajectory: Trajectory) -> list[Check]:
         current = policy.step_distributions(trajectory, step)
         log_prob = current.log_prob(policy.actions(trajectory, step)).mean()
         learned = gradients(log_prob, parameters)
-        policy.eval()
     pull = sum(0.0 if each is None else each.norm().item() for each in pulled)
-    still = sum(each is None or not each.any() for each in learned)
-    stray = strays(policy, parameters)
     return [
         Check(
             name="gradient of the kl once weights have moved",
             measured=f"norm {pull:.3g} at a kl of {kl.item():.3g} nats",
             expected="above 0",
             passed=pull > 0 and kl.item() > 0,
-            cure="the kl must not be computed under no_grad, and reference() must switch the "
-            "adapter off and on again",
+            cure="the kl must not be computed under no_grad, and using('reference') must switch "
+            "the adapter off and on again",
         ),
-        Check(
-            name="every trainable tensor gets a gradient",
-            measured=f"{len(parameters) - still} of {len(parameters)}, {stray} frozen ones too",
-            expected=f"{len(parameters)} of {len(parameters)}, 0 frozen ones too",
-            passed=len(parameters) > 0 and still == 0 and stray == 0,
-            cure="a tensor that is frozen, detached or unused is listed as trainable, or a part "
-            "that must stay as it is is not frozen",
-        ),
+        coverage(learned),
     ]
+
+
+def coverage(learned: Sequence[Tensor | None]) -> Check:
+    """Rule 4: each trainable tensor has a gradient that is not zero."""
+    still = sum(each is None or not each.any() for each in learned)
+    return Check(
+        name="every trainable tensor gets a gradient",
+        measured=f"{len(learned) - still} of {len(learned)}",
+        expected=f"{len(learned)} of {len(learned)}",
+        passed=len(learned) > 0 and still == 0,
+        cure="a tensor that is frozen, detached or unused is listed as trainable",
+    )
 
 
 @contextmanager
@@ -189,19 +233,6 @@ def gradients(loss: Tensor, parameters: Sequence[Parameter]) -> list[Tensor | No
     return [next(found) if parameter.requires_grad else None for parameter in parameters]
 
 
-def strays(policy: Policy, parameters: Sequence[Parameter]) -> int:
-    """How many tensors of a diffusion model collect gradients without being trained."""
-    if not isinstance(policy, DiffusionPolicy):
-        return 0
-    pipeline = policy.family.pipeline
-    trained = {id(parameter) for parameter in parameters}
-    return sum(
-        parameter.requires_grad and id(parameter) not in trained
-        for module in (policy.family.network, pipeline.vae, pipeline.text_encoder)
-        for parameter in module.parameters()
-    )
-
-
 def check_group_advantages(trajectory: Trajectory) -> Check:
     """Rule 5: within a prompt, advantages have mean 0; equal rewards give 0."""
     group = torch.tensor([0, 1, 0, 1, 2, 2, 0])
@@ -220,30 +251,18 @@ def check_group_advantages(trajectory: Trajectory) -> Check:
     )
 
 
-def check_masked_steps(policy: Policy, trajectory: Trajectory) -> Check:
+def check_masked_steps(policy: StepPolicy, trajectory: Trajectory) -> Check:
     """Rule 6, first half: what has no density is masked, and everything else is a number."""
     with torch.no_grad():
         steps = trajectory.mask.any(dim=0).nonzero().squeeze(1)
         spread = policy.step_distributions(trajectory, steps).stddev
-    sure = int((spread.flatten(2).amin(dim=2) <= 0)[trajectory.mask[:, steps]].sum())
+    noiseless = int((spread.flatten(2).amin(dim=2) <= 0)[trajectory.mask[:, steps]].sum())
     broken = int((~trajectory.log_probs.isfinite())[trajectory.mask].sum())
     return Check(
         name="steps without noise are masked",
         measured=f"{int(trajectory.mask[0].sum())} of {trajectory.mask.shape[1]} steps count, "
-        f"{sure} of them without noise, {broken} without a finite log-probability",
+        f"{noiseless} of them without noise, {broken} without a finite log-probability",
         expected="at least 1, 0 and 0",
-        passed=bool(trajectory.mask.any()) and sure == 0 and broken == 0,
+        passed=bool(trajectory.mask.any()) and noiseless == 0 and broken == 0,
         cure="mask every step whose standard deviation is 0, and use policy.eta above 0",
-    )
-
-
-def check_noiseless_step(policy: DiffusionPolicy) -> Check:
-    """Rule 6, second half: at eta 0 a step is the library's own DDIM step."""
-    largest = noiseless_difference(policy)
-    return Check(
-        name="a step at eta 0 is the library's",
-        measured=f"up to {largest:.2g} apart",
-        expected="under 0.0001",
-        passed=largest < 1e-4,
-        cure="the settings of the model's scheduler are not understood; report them",
     )

@@ -1,0 +1,244 @@
+"""Better than what: the expectations that rewards are compared with, as a union of settings.
+
+A baseline turns the rewards of a batch into advantages, and keeps what it remembers between
+batches. Group and rank baselines need no critic: with them the field calls the algorithm GRPO. A
+learned value makes it an actor and a critic, as PPO was published.
+
+Shapes: m = images with a finite reward, t = steps of a trajectory.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Protocol, TypeAlias, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from torch import Tensor
+
+from imgalign.advantages import (
+    RunningPromptStatistics,
+    centred_group_advantages,
+    group_advantages,
+    group_wins,
+    value_advantages,
+    whitened,
+)
+from imgalign.algorithms.value import ValueEstimator, explained_variance
+from imgalign.config import Config
+from imgalign.errors import CheckpointError
+
+Normalise = Literal["std", "none"]
+
+
+class GroupConfig(Config):
+    """The other images of the prompt in this iteration (GRPO, arXiv:2402.03300)."""
+
+    kind: Literal["group"] = "group"
+    """group, or rank."""
+
+    normalise: Normalise = "std"
+    """Divide by the group's standard deviation, or keep the reward's unit (none: Dr. GRPO,
+    arXiv:2503.20783)."""
+
+
+class RankConfig(Config):
+    """How many of the other images of the prompt an image beats: only the order counts."""
+
+    kind: Literal["rank"] = "rank"
+    """group, or rank."""
+
+    normalise: Normalise = "std"
+    """Divide by the group's standard deviation, or keep the share of the group that is beaten."""
+
+
+class RunningConfig(Config):
+    """What the prompt earned lately, for few images per prompt (DDPO, arXiv:2305.13301)."""
+
+    kind: Literal["running"] = "running"
+    """value, or running."""
+
+    window: PositiveInt = 32
+    """Rewards remembered per prompt."""
+
+    min_count: PositiveInt = 16
+    """Until a prompt has this many, the whole batch is its baseline."""
+
+    @model_validator(mode="after")
+    def _fits_into_the_window(self) -> "RunningConfig":
+        if self.min_count > self.window:
+            raise ValueError(f"min_count: expected at most window, {self.window}")
+        return self
+
+
+class ValueConfig(Config):
+    """A learned estimate from prompt and timestep: the critic."""
+
+    kind: Literal["value"] = "value"
+    """value, or running."""
+
+    normalise: Normalise = "std"
+    """Whiten advantages over the batch, or keep the reward's unit."""
+
+    hidden: PositiveInt = 128
+    """Width of the estimator's two hidden layers."""
+
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 1e-3
+    """Of its own AdamW; the policy's learning rate does not touch it."""
+
+    epochs: PositiveInt = 8
+    """Gradient steps on each batch of trajectories, all of it at once."""
+
+    error_clip: PositiveFloat = 2.0
+    """Errors beyond this many standard deviations of the reward pull no harder (Huber)."""
+
+
+GroupBaselineConfig: TypeAlias = GroupConfig | RankConfig
+CriticConfig: TypeAlias = ValueConfig | RunningConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rewarded:
+    """What a baseline sees of a batch: images with a finite reward."""
+
+    rewards: Float[Tensor, " m"]
+    prompt_ids: list[str]
+    mask: Bool[Tensor, "m t"]
+    features: Callable[[], Mapping[str, Tensor]]
+    """What a value estimator may see: prompts [m d] and timesteps [t]; computed when asked for."""
+
+
+@runtime_checkable
+class Baseline(Protocol):
+    """Says how much better than expected each step was."""
+
+    def advantages(self, batch: Rewarded) -> tuple[Float[Tensor, "m t"], dict[str, float]]:
+        """Advantages, and numbers about the baseline. Remembers the batch: call it once each."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that `load_state_dict` needs to go on exactly."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict`; CheckpointError where it is of another baseline."""
+        ...
+
+
+class GroupBaseline:
+    """Rewards, or their ranks, against the other images of the prompt."""
+
+    def __init__(self, config: GroupConfig | RankConfig) -> None:
+        self.config = config
+
+    def advantages(self, batch: Rewarded) -> tuple[Float[Tensor, "m t"], dict[str, float]]:
+        """As `group_advantages` and its relatives; the same for every step of an image."""
+        names = {name: number for number, name in enumerate(dict.fromkeys(batch.prompt_ids))}
+        group = torch.tensor([names[each] for each in batch.prompt_ids])
+        ranked = self.config.kind == "rank"
+        rewards = group_wins(batch.rewards, group) if ranked else batch.rewards
+        standardised = self.config.normalise == "std"
+        by_group = group_advantages if standardised else centred_group_advantages
+        advantages = by_group(rewards, group)
+        useless = sum(not advantages[group == number].any() for number in range(len(names)))
+        metrics = {"useless_group_fraction": useless / len(names)}
+        return advantages[:, None].expand_as(batch.mask), metrics
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: a group is complete in its iteration."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Accept only the empty state."""
+        if state:
+            raise CheckpointError(_mismatch(self.config.kind))
+
+
+class RunningBaseline:
+    """Rewards against the recent ones of the same prompt."""
+
+    def __init__(self, config: RunningConfig) -> None:
+        self.statistics = RunningPromptStatistics(window=config.window, min_count=config.min_count)
+
+    def advantages(self, batch: Rewarded) -> tuple[Float[Tensor, "m t"], dict[str, float]]:
+        """As `RunningPromptStatistics.advantages`; the same for every step of an image."""
+        advantages = self.statistics.advantages(batch.rewards, batch.prompt_ids)
+        return advantages[:, None].expand_as(batch.mask), {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rewards of each prompt."""
+        return dict(self.statistics.state_dict())
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with these rewards."""
+        if state.keys() != {"window", "rewards"}:
+            raise CheckpointError(_mismatch("running"))
+        self.statistics.load_state_dict({"window": state["window"], "rewards": state["rewards"]})
+
+
+class ValueBaseline:
+    """Rewards against what a small network expected of the prompt at each step."""
+
+    def __init__(self, config: ValueConfig, *, seed: int) -> None:
+        self.config = config
+        self.seed = seed
+        self.estimator: ValueEstimator | None = None
+
+    def advantages(self, batch: Rewarded) -> tuple[Float[Tensor, "m t"], dict[str, float]]:
+        """Against what was expected before these rewards were seen; learns from them after."""
+        features, rewards, mask = batch.features(), batch.rewards, batch.mask
+        if self.estimator is None:
+            self.estimator = self._new(features["prompt"].shape[1])
+        values = self.estimator.predict(features)
+        # Nothing has been learned yet: the batch's own mean is the best guess, as for any baseline.
+        if not self.estimator.fitted:
+            values = torch.full_like(values, rewards.mean().item())
+        metrics = {"explained_variance": explained_variance(rewards, values, mask)}
+        advantages = value_advantages(rewards, values)
+        if self.config.normalise == "std":
+            advantages = whitened(advantages, mask)
+        metrics["value_loss"] = self.estimator.fit(features, rewards, mask)
+        return advantages, metrics
+
+    def _new(self, prompt_width: int) -> ValueEstimator:
+        config = self.config
+        return ValueEstimator(
+            prompt_width=prompt_width,
+            hidden=config.hidden,
+            learning_rate=config.learning_rate,
+            epochs=config.epochs,
+            error_clip=config.error_clip,
+            seed=self.seed,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The estimator's; empty before the first batch."""
+        return {} if self.estimator is None else self.estimator.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with that estimator; CheckpointError where it is of another size."""
+        if not state:
+            self.estimator = None
+            return
+        if "prompt_width" not in state:
+            raise CheckpointError(_mismatch("value"))
+        self.estimator = self._new(int(state["prompt_width"]))
+        self.estimator.load_state_dict(state)
+
+
+def build_baseline(config: GroupBaselineConfig | CriticConfig, *, seed: int) -> Baseline:
+    """The baseline that the settings describe."""
+    match config:
+        case GroupConfig() | RankConfig():
+            return GroupBaseline(config)
+        case RunningConfig():
+            return RunningBaseline(config)
+        case ValueConfig():
+            return ValueBaseline(config, seed=seed)
+
+
+def _mismatch(kind: str) -> str:
+    return (
+        f"baseline: the checkpoint's state is not of kind {kind!r};"
+        " resume with the baseline that the run began with"
+    )

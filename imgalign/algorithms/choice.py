@@ -1,0 +1,24 @@
+"""Which algorithms there are: the union of their settings, and the class that each of them means.
+
+To add one, write its file and name it here twice.
+"""
+
+from typing import Any, TypeAlias
+
+from imgalign.algorithms.interface import Algorithm
+from imgalign.algorithms.policy_gradient import GRPOConfig, PolicyGradient, PPOConfig
+from imgalign.algorithms.supervised import Supervised, SupervisedConfig
+
+AlgorithmConfig: TypeAlias = GRPOConfig | PPOConfig | SupervisedConfig
+
+DEFAULT = GRPOConfig()
+"""What a recipe means that does not say."""
+
+
+def build_algorithm(config: AlgorithmConfig, *, seed: int) -> Algorithm[Any]:
+    """The algorithm that the settings describe; `seed` decides what it initialises."""
+    match config:
+        case GRPOConfig() | PPOConfig():
+            return PolicyGradient(config, seed=seed)
+        case SupervisedConfig():
+            return Supervised(config)

@@ -1,0 +1,103 @@
+"""What the learner knows of an algorithm, and what an algorithm knows of the processes it runs in.
+
+An algorithm is one file: it turns a batch into losses, one at a time. Left out: optimizer steps
+(train/learner.py) and where batches come from (train/sources.py).
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from imgalign.policy import Check, Trajectory
+
+Batch = TypeVar("Batch", contravariant=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Loss:
+    """What one forward pass contributes to an optimizer step."""
+
+    value: Float[Tensor, ""]
+    """This pass's share of the loss of the optimizer step, to be differentiated."""
+    ends_step: bool
+    """Whether the optimizer moves the weights before the next loss is computed."""
+    done: int
+    """Passes up to this one."""
+    total: int
+    """Passes of the whole batch, for a progress bar."""
+
+
+@runtime_checkable
+class World(Protocol):
+    """The processes of a run. Every denominator, gather and decision on data goes through it."""
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        ...
+
+    @property
+    def index(self) -> int:
+        """Which of them this is; process 0 writes files."""
+        ...
+
+    def deal(self, count: int) -> range:
+        """Which of `count` prompts this process takes; groups of a prompt stay together."""
+        ...
+
+    def total(self, value: float) -> float:
+        """The sum of a number over all processes."""
+        ...
+
+    def largest(self, value: float) -> float:
+        """The largest of a number over all processes."""
+        ...
+
+    def gather(self, values: Float[Tensor, " n"]) -> Float[Tensor, " m"]:
+        """The values of all processes, in their order."""
+        ...
+
+    def agree(self, flag: bool) -> bool:
+        """Whether any process says so: every branch on data or a signal is taken together."""
+        ...
+
+    def backward(self, loss: Float[Tensor, ""]) -> None:
+        """Add a loss's gradients, averaged over processes, to those of the parameters."""
+        ...
+
+
+@runtime_checkable
+class Algorithm(Protocol[Batch]):
+    """Improves a policy: batches in, losses out, and what it remembers between batches."""
+
+    def losses(
+        self, policy: Any, batch: Batch, *, world: World, generator: torch.Generator
+    ) -> Iterator[Loss]:
+        """The losses of one batch, lazily: after one that ends a step the next sees new weights.
+
+        NumericsError where a number that must be finite is not.
+        """
+        ...
+
+    def metrics(self) -> Mapping[str, float]:
+        """Numbers about the last batch, once its losses are used up, by docs/metrics.md's keys."""
+        ...
+
+    def checks(self, policy: Any, trajectory: Trajectory, *, fresh: bool) -> list[Check]:
+        """The rules that this algorithm stands on, measured on samples just made.
+
+        `fresh`: the weights are untrained, so that the policy equals the pretrained model.
+        """
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that `load_state_dict` needs to go on exactly."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict`; CheckpointError where it is of other settings."""
+        ...

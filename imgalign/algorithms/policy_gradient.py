@@ -1,0 +1,368 @@
+"""Clipped policy gradient over the steps of trajectories: PPO with a critic, GRPO with groups.
+
+Maximised, per trajectory: the sum over steps of min(r A, clip(r) A), minus kl.coefficient times the
+sum over steps of KL(policy step || pretrained step). r is the true ratio of one step's density, A
+the advantage, which is all that PPO (arXiv:1707.06347; for diffusion arXiv:2305.13301 and
+arXiv:2305.16381) and GRPO (arXiv:2402.03300; for diffusion arXiv:2505.05470 and arXiv:2505.07818)
+differ in. The algorithm sees steps and distributions; what a step is stays inside the policy.
+
+Left out: optimizer steps, sampling and scoring (train/); KL as a part of the reward; GAE, since
+the reward comes once and is not discounted.
+
+Shapes: b = images sampled together, t = steps of a trajectory, s = steps in one forward pass.
+Units: log-probabilities and KL in nats, summed over the elements of a latent.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Annotated, Any, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from pydantic import Field, PositiveInt, model_validator
+from torch import Tensor
+from torch.distributions import kl_divergence
+
+from imgalign.algorithms.baselines import (
+    CriticConfig,
+    GroupBaselineConfig,
+    GroupConfig,
+    Rewarded,
+    ValueConfig,
+    build_baseline,
+)
+from imgalign.algorithms.batches import (
+    Assessment,
+    MicroBatch,
+    Rollout,
+    choose_steps,
+    deal_steps,
+    in_units,
+    masked,
+    micro_batch,
+    usable,
+)
+from imgalign.algorithms.checks import check_steps
+from imgalign.algorithms.interface import Loss, World
+from imgalign.algorithms.kl import FixedKLConfig, KLConfig, coefficient_of
+from imgalign.config import Config
+from imgalign.errors import CheckpointError, NumericsError
+from imgalign.losses import clipped_surrogate_loss
+from imgalign.policy import Check, StepPolicy, Trajectory
+
+Positive = Annotated[float, Field(gt=0)]
+
+ONLY_ROLLOUTS = (
+    "data.from: {} learns from images that it samples itself; expected 'rollouts', got 'images' "
+    "(or use algorithm.name: supervised)"
+)
+
+
+class PolicyGradientConfig(Config):
+    """What PPO and GRPO share."""
+
+    clip_nats: Positive | None = None
+    """Log-ratios of one step are clipped to +- this many nats, at any resolution. Null takes the
+    policy's own habit: for denoising steps 1.6, the field's usual 1e-4 per latent element on a
+    4x64x64 latent."""
+
+    clip_range: Positive | None = None
+    """The same in the field's convention, nats per latent element; instead of clip_nats."""
+
+    advantage_clip: Positive = 5.0
+    """Advantages beyond this size are cut, so that one image cannot rule an update."""
+
+    kl: KLConfig = Field(FixedKLConfig(), discriminator="kind")
+    """The pull towards the pretrained model."""
+
+    inner_epochs: PositiveInt = 1
+    """Passes over each batch of trajectories before new ones are sampled."""
+
+    minibatches: PositiveInt = 1
+    """Optimizer steps per pass; each sees an equal share of (images, step) pairs."""
+
+    credited_steps: PositiveInt | None = None
+    """Only the first so many steps of a trajectory are credited with its reward; null is all. They
+    decide what the image will be, while the gradients of later ones are many times as large and
+    nearly all noise: see docs/adr/0006. The KL counts at every step."""
+
+    kl_steps: PositiveInt | None = None
+    """How many of the steps without credit are scored again for their KL, in each batch of images
+    that was sampled together; null is all of them. They are dealt out anew in each iteration, each
+    counting for those that are left out, so the KL stays right on average and an update takes less
+    time. Only with credited_steps."""
+
+    timesteps_per_update: PositiveInt | None = None
+    """Learn from this many steps of each trajectory, drawn anew per iteration; null is all."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "PolicyGradientConfig":
+        if self.clip_nats is not None and self.clip_range is not None:
+            raise ValueError("clip_nats and clip_range are two names of one limit; give one")
+        if self.credited_steps is not None and self.timesteps_per_update is not None:
+            raise ValueError(
+                "credited_steps and timesteps_per_update: most of the steps drawn would have no "
+                "reward to learn from; give one of them"
+            )
+        if self.kl_steps is not None and self.credited_steps is None:
+            raise ValueError(
+                "kl_steps: every step is credited and pays for its KL; give it with credited_steps"
+            )
+        return self
+
+    def clip_in_nats(self, num_elements: int, *, default: float) -> float:
+        """The clip of one step's log-ratio for latents of `num_elements`."""
+        if self.clip_range is not None:
+            return self.clip_range * num_elements
+        return default if self.clip_nats is None else self.clip_nats
+
+    def refuse_steps(self, num_steps: int) -> None:
+        """ValueError for settings about more steps than a trajectory has."""
+        for name in ("credited_steps", "timesteps_per_update"):
+            asked = getattr(self, name)
+            if asked is not None and asked > num_steps:
+                raise ValueError(
+                    f"algorithm.{name}: expected at most policy.num_inference_steps, {num_steps}, "
+                    f"got {asked}"
+                )
+
+
+class PPOConfig(PolicyGradientConfig):
+    """Proximal policy optimisation: an actor, and a critic that says what to expect."""
+
+    name: Literal["ppo"] = "ppo"
+    """The algorithm."""
+
+    baseline: CriticConfig = Field(ValueConfig(), discriminator="kind")
+    """What rewards are compared with."""
+
+    def refuse_data(self, *, group_size: int | None) -> None:
+        """ValueError unless images are sampled; `group_size` None means that they are given."""
+        if group_size is None:
+            raise ValueError(ONLY_ROLLOUTS.format(self.name))
+
+
+class GRPOConfig(PolicyGradientConfig):
+    """Group relative policy optimisation: PPO's update, with the group in the critic's place."""
+
+    name: Literal["grpo"] = "grpo"
+    """The algorithm."""
+
+    baseline: GroupBaselineConfig = Field(GroupConfig(), discriminator="kind")
+    """What rewards are compared with."""
+
+    def refuse_data(self, *, group_size: int | None) -> None:
+        """ValueError unless images are sampled in groups; `group_size` None: they are given."""
+        if group_size is None:
+            raise ValueError(ONLY_ROLLOUTS.format(self.name))
+        if group_size < 2:
+            raise ValueError(
+                "data.group_size: expected at least 2 with grpo, got 1; a single image is never "
+                "better than its group (or use algorithm.name: ppo)"
+            )
+
+
+class PolicyGradient:
+    """PPO or GRPO with what it remembers between iterations: KL coefficient and baseline."""
+
+    def __init__(self, config: PPOConfig | GRPOConfig, *, seed: int) -> None:
+        self.config = config
+        self.kl = coefficient_of(config.kl)
+        self.baseline = build_baseline(config.baseline, seed=seed)
+        self._metrics: dict[str, float] = {}
+
+    def losses(
+        self, policy: StepPolicy, batch: Rollout, *, world: World, generator: torch.Generator
+    ) -> Iterator[Loss]:
+        """One loss per micro-batch, in the order of `minibatches`; then the KL's price moves."""
+        assessment = self.assess(policy, batch)
+        tally = assessment.tally()
+        minibatches = list(self.minibatches(policy, assessment, world=world, generator=generator))
+        done, total = 0, sum(map(len, minibatches))
+        coefficient = self.kl.coefficient
+        for minibatch in minibatches:
+            for position, micro in enumerate(minibatch, start=1):
+                value, stats = self.loss(policy, micro)
+                done += 1
+                ends = position == len(minibatch)
+                yield Loss(value=value, ends_step=ends, done=done, total=total)
+                tally.add(stats, micro)
+        tally = tally.over(world)
+        if tally.first_count:
+            if not math.isfinite(tally.kl_nats):
+                raise NumericsError(
+                    f"learning: the kl to the pretrained model is {tally.kl_nats}; "
+                    "the last checkpoint is still good, lower optimizer.learning_rate"
+                )
+            self.kl.update(tally.kl_nats)
+        self._metrics = tally.metrics() | assessment.metrics | {"kl_coefficient": coefficient}
+
+    def metrics(self) -> Mapping[str, float]:
+        """Of the last batch."""
+        return self._metrics
+
+    def assess(self, policy: StepPolicy, rollout: Rollout) -> Assessment:
+        """Advantages of a new batch; the baseline remembers its rewards.
+
+        A reward that is not finite drops its image: it teaches nothing and moves no baseline.
+        """
+        batch, rewards = rollout.batch, rollout.rewards.detach().float().cpu()
+        log_probs = torch.cat([trajectory.log_probs.cpu() for trajectory in batch])
+        good = rewards.isfinite() & log_probs.isfinite().all(dim=1)
+        masks = torch.cat([trajectory.mask.cpu() for trajectory in batch]) & good[:, None]
+        advantages = torch.zeros(masks.shape)
+        metrics: dict[str, float] = {}
+        if good.any():
+            kept = zip(rollout.prompt_ids, good.tolist(), strict=True)
+            advantages[good], metrics = self.baseline.advantages(
+                Rewarded(
+                    rewards=rewards[good],
+                    prompt_ids=[each for each, keep in kept if keep],
+                    mask=masks[good],
+                    features=lambda: batch_features(policy, batch, good),
+                )
+            )
+        limit = self.config.advantage_clip
+        advantages = advantages.clamp(-limit, limit)
+        credited = masks.clone()
+        if self.config.credited_steps is not None:
+            credited[:, self.config.credited_steps :] = False
+        advantages = advantages.masked_fill(~credited, 0.0)
+        size = advantages[credited].abs().mean().item() if credited.any() else 0.0
+        sizes = [len(trajectory) for trajectory in batch]
+        parts = zip(batch, torch.split(masks, sizes), torch.split(advantages, sizes), strict=True)
+        usable_parts = [each for part in parts if (each := usable(*part)) is not None]
+        return Assessment(
+            batch=[trajectory for trajectory, _ in usable_parts],
+            advantages=[advantage for _, advantage in usable_parts],
+            metrics={**metrics, "advantage_abs_mean": size},
+        )
+
+    def minibatches(
+        self,
+        policy: StepPolicy,
+        assessment: Assessment,
+        *,
+        world: World,
+        generator: torch.Generator,
+    ) -> Iterator[list[MicroBatch]]:
+        """The micro-batches of each optimizer step; their losses add up to the step's loss.
+
+        Images stay together as they were sampled, because a network's rounding depends on its
+        batch. What is shuffled, and dealt out to minibatches, is (images, step) pairs.
+        """
+        chosen = [
+            choose_steps(trajectory.mask, self.config.timesteps_per_update, generator=generator)
+            for trajectory in assessment.batch
+        ]
+        weighted = [(steps, torch.ones(len(steps))) for steps in chosen]
+        if self.config.credited_steps is not None and self.config.kl_steps is not None:
+            weighted = deal_steps(
+                chosen,
+                credited_steps=self.config.credited_steps,
+                kl_steps=self.config.kl_steps,
+                generator=generator,
+            )
+        parts = [
+            (number, steps, weights)
+            for number, each in enumerate(weighted)
+            for steps, weights in in_units(*each, policy.units(assessment.batch[number]))
+        ]
+        for epoch in range(self.config.inner_epochs):
+            order = torch.randperm(len(parts), generator=generator)
+            for share in order.tensor_split(self.config.minibatches):
+                picked = [parts[index] for index in share.tolist()]
+                total = world.total(
+                    sum(
+                        (assessment.batch[number].mask[:, steps].cpu() * weights).sum().item()
+                        for number, steps, weights in picked
+                    )
+                )
+                if total:
+                    yield [
+                        micro_batch(
+                            assessment, number, steps, weights, total_weight=total, epoch=epoch
+                        )
+                        for number, steps, weights in picked
+                    ]
+
+    def loss(
+        self, policy: StepPolicy, micro: MicroBatch
+    ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """`policy_gradient_loss` with this run's clip and present KL coefficient."""
+        return policy_gradient_loss(
+            policy, micro, config=self.config, kl_coefficient=self.kl.coefficient
+        )
+
+    def checks(self, policy: StepPolicy, trajectory: Trajectory, *, fresh: bool) -> list[Check]:
+        """What a policy gradient stands on: exact ratios, a KL that starts at 0, all that learn."""
+        clip = partial(self.config.clip_in_nats, default=policy.default_clip_nats)
+        return check_steps(policy, trajectory, clip=clip, fresh=fresh)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that `load_state_dict` needs to go on exactly."""
+        return {"kl": self.kl.state_dict(), "baseline": self.baseline.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict`; CheckpointError where it is of other settings."""
+        try:
+            kl, baseline = state["kl"], state["baseline"]
+        except KeyError as error:
+            raise CheckpointError(
+                f"{self.config.name}: the checkpoint's state lacks {error}"
+            ) from None
+        self.kl.load_state_dict(kl)
+        self.baseline.load_state_dict(baseline)
+
+
+def policy_gradient_loss(
+    policy: StepPolicy,
+    micro: MicroBatch,
+    *,
+    config: PolicyGradientConfig,
+    kl_coefficient: float,
+) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+    """Share of one micro-batch in its minibatch's loss, and sums over its transitions.
+
+    The loss is divided by the number of elements of a latent: an update's direction stays the
+    same, and gradient norms compare across resolutions and with the field's per-element habit.
+    """
+    trajectory, steps, mask = micro.trajectory, micro.steps, micro.mask
+    # Reference first: it switches adapters off and on, which must not happen inside a live graph.
+    with torch.no_grad(), policy.using("reference"):
+        pretrained = policy.step_distributions(trajectory, steps)
+    current = policy.step_distributions(trajectory, steps)
+    num_elements = current.event_shape.numel()
+    clip_nats = config.clip_in_nats(num_elements, default=policy.default_clip_nats)
+    log_prob = current.log_prob(policy.actions(trajectory, steps))
+    old_log_prob = trajectory.log_probs[:, steps]
+    surrogate = masked(
+        clipped_surrogate_loss(log_prob, old_log_prob, micro.advantages, clip_nats=clip_nats), mask
+    )
+    kl = masked(kl_divergence(current, pretrained), mask)
+    weights = micro.weights
+    loss = ((surrogate + kl_coefficient * kl) * weights).sum() / (micro.total_weight * num_elements)
+    with torch.no_grad():
+        log_ratio = masked(log_prob - old_log_prob, mask)
+        stats = {
+            "surrogate": (surrogate.detach() * weights).sum(),
+            "kl": (kl.detach() * weights).sum(),
+            "clip_fraction": ((log_ratio.abs() > clip_nats) * weights).sum(),
+            # Schulman's k3 estimate of KL(old || new): unbiased and never negative.
+            "approx_kl": ((log_ratio.expm1() - log_ratio) * weights).sum(),
+            "log_ratio_max": log_ratio.abs().max(),
+            "entropy": (masked(current.entropy(), mask) * weights).sum(),
+        }
+    return loss, stats
+
+
+def batch_features(
+    policy: StepPolicy, batch: Sequence[Trajectory], good: Bool[Tensor, " n"]
+) -> dict[str, Tensor]:
+    """What the value estimator sees of the good images of a batch: `prompt` and `timestep`."""
+    each = [policy.features(trajectory, slice(None)) for trajectory in batch]
+    return {
+        "prompt": torch.cat([features["prompt"].cpu() for features in each])[good],
+        "timestep": each[0]["timestep"].cpu(),
+    }

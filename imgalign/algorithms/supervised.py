@@ -1,0 +1,218 @@
+"""Supervised fine-tuning on the better of the policy's own samples, or on samples that were given.
+
+Minimised: the weighted mean of -log p(sample | prompt). With weights from rewards this is
+reward-weighted regression (Peters & Schaal 2007; for diffusion arXiv:2302.12192); with all of the
+weight on the best of n it is best-of-n fine-tuning, also called rejection sampling or RAFT
+(arXiv:2304.06767). The baseline that every other algorithm is to be compared with: it needs no
+ratio, no clip and no critic, and cannot learn from what is bad but only leave it out.
+
+Left out: optimizer steps (train/), a KL term: the pretrained model enters only as the start.
+
+Shapes: n = samples of a batch, b = samples in one forward pass. Units: nats.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeAlias
+
+import torch
+from jaxtyping import Float
+from pydantic import Field, PositiveInt, model_validator
+from torch import Tensor
+
+from imgalign.advantages import group_advantages
+from imgalign.algorithms.batches import Demonstrations, Rollout
+from imgalign.algorithms.checks import check_likelihood
+from imgalign.algorithms.interface import Loss, World
+from imgalign.config import Config
+from imgalign.errors import CheckpointError, NumericsError
+from imgalign.policy import Check, Data, LikelihoodPolicy, Trajectory, join_data
+
+
+class BestConfig(Config):
+    """Learn from the best images of each prompt only."""
+
+    kind: Literal["best"] = "best"
+    """best, reward or equal."""
+
+    keep: PositiveInt = 1
+    """How many of the images of a prompt in an iteration; all with the same weight."""
+
+
+class RewardWeightedConfig(Config):
+    """Learn from all images, from better ones more."""
+
+    kind: Literal["reward"] = "reward"
+    """best, reward or equal."""
+
+    temperature: Annotated[float, Field(gt=0)] = 0.5
+    """Weights are exp(z / temperature), z being the reward in standard deviations of the images of
+    its prompt. Towards 0 this is best of n; large values learn from everything alike."""
+
+
+class EqualConfig(Config):
+    """Learn from all samples alike: for samples that were chosen by somebody else."""
+
+    kind: Literal["equal"] = "equal"
+    """best, reward or equal."""
+
+
+Weighting: TypeAlias = BestConfig | RewardWeightedConfig | EqualConfig
+
+
+class SupervisedConfig(Config):
+    """Supervised fine-tuning: more of what is good."""
+
+    name: Literal["supervised"] = "supervised"
+    """The algorithm."""
+
+    weighting: Weighting = Field(BestConfig(), discriminator="kind")
+    """How much each sample of a prompt counts."""
+
+    draws: PositiveInt = 8
+    """Noise levels at which each sample is scored in an iteration; more are less noisy."""
+
+    minibatches: PositiveInt = 1
+    """Optimizer steps per iteration, over which the draws are spread."""
+
+    @model_validator(mode="after")
+    def _every_step_has_a_draw(self) -> "SupervisedConfig":
+        if self.minibatches > self.draws:
+            raise ValueError(f"minibatches: expected at most draws, {self.draws}")
+        return self
+
+    def refuse_data(self, *, group_size: int | None) -> None:
+        """ValueError for a weighting without a group to compare in; None: samples are given."""
+        kind = self.weighting.kind
+        if group_size is None and kind != "equal":
+            raise ValueError(
+                "algorithm.weighting.kind: expected 'equal' for given images, which have no group "
+                f"to be compared in, got {kind!r}"
+            )
+        if group_size == 1 and kind != "equal":
+            raise ValueError(
+                f"data.group_size: expected at least 2 with weighting {kind!r}, got 1; a single "
+                "image is always the best of its group"
+            )
+
+    def refuse_steps(self, num_steps: int) -> None:
+        """Nothing: it scores finished samples and not steps."""
+
+
+class Supervised:
+    """Supervised fine-tuning. It remembers nothing between batches."""
+
+    def __init__(self, config: SupervisedConfig) -> None:
+        self.config = config
+        self._metrics: dict[str, float] = {}
+
+    def losses(
+        self,
+        policy: LikelihoodPolicy,
+        batch: Rollout | Demonstrations,
+        *,
+        world: World,
+        generator: torch.Generator,
+    ) -> Iterator[Loss]:
+        """One loss for each draw of each pass; every draw goes over all samples."""
+        parts, used = self.weighted(policy, batch)
+        rounds = torch.arange(self.config.draws).tensor_split(self.config.minibatches)
+        passes = [[part for _ in each for part in parts] for each in rounds]
+        done, total = 0, sum(map(len, passes))
+        loss_sum = weight_sum = 0.0
+        for minibatch in passes:
+            weight = world.total(sum(weights.sum().item() for _, weights in minibatch))
+            for position, (data, weights) in enumerate(minibatch, start=1):
+                scored = policy.log_prob(data, policy.draw(data, generator=generator))
+                each = -scored.values / scored.num_elements
+                # On the device of the scores; divided by the elements, as the policy gradient is.
+                value = (weights.to(each) * each).sum()
+                done += 1
+                yield Loss(
+                    value=value / weight,
+                    ends_step=position == len(minibatch),
+                    done=done,
+                    total=total,
+                )
+                loss_sum += value.item()
+                weight_sum += weights.sum().item()
+        loss_sum, weight_sum = world.total(loss_sum), world.total(weight_sum)
+        self._metrics = {
+            "loss": loss_sum / weight_sum,
+            "samples_used": world.total(float(used)),
+        }
+
+    def metrics(self) -> Mapping[str, float]:
+        """Of the last batch."""
+        return self._metrics
+
+    def weighted(
+        self, policy: LikelihoodPolicy, batch: Rollout | Demonstrations
+    ) -> tuple[list[tuple[Data, Float[Tensor, " _b"]]], int]:
+        """Samples that count, with their weights, in batches of the policy's size; and how many."""
+        if isinstance(batch, Demonstrations):
+            given = [(data, torch.ones(len(data))) for data in batch.batch]
+            return given, len(batch)
+        weights = sample_weights(batch.rewards, batch.prompt_ids, self.config.weighting)
+        if not weights.any():
+            raise NumericsError("learning: no image of this iteration has a finite reward")
+        data = join_data([policy.given(trajectory) for trajectory in batch.batch])
+        counted = weights.nonzero().squeeze(1).tolist()
+        size = policy.batch_size
+        chunks = [counted[start : start + size] for start in range(0, len(counted), size)]
+        return [(data.select(chunk), weights[chunk]) for chunk in chunks], len(counted)
+
+    def checks(
+        self, policy: LikelihoodPolicy, trajectory: Trajectory, *, fresh: bool
+    ) -> list[Check]:
+        """What scoring given samples stands on: the same draws, the same number; all learns."""
+        return check_likelihood(policy, trajectory, fresh=fresh)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Accept only the empty state."""
+        if state:
+            raise CheckpointError(
+                "supervised: the checkpoint is of another algorithm; resume with that one"
+            )
+
+
+def sample_weights(
+    rewards: Float[Tensor, " n"], prompt_ids: Sequence[str], weighting: Weighting
+) -> Float[Tensor, " n"]:
+    """How much each sample counts: mean 1 over the samples of a prompt, 0 for what is left out.
+
+    A reward that is not finite gets 0. Equal rewards get equal weights, so that a tie for the best
+    is shared between those that tie.
+    """
+    weights = torch.zeros(len(rewards))
+    finite = rewards.isfinite()
+    for prompt_id in dict.fromkeys(prompt_ids):
+        own = torch.tensor([each == prompt_id for each in prompt_ids]) & finite
+        count = int(own.sum())
+        if not count:
+            continue
+        match weighting:
+            case EqualConfig():
+                share = torch.full((count,), 1.0 / count)
+            case RewardWeightedConfig():
+                scores = group_advantages(rewards[own], torch.zeros(count, dtype=torch.long))
+                share = torch.softmax(scores / weighting.temperature, dim=0)
+            case BestConfig():
+                share = best_shares(rewards[own], weighting.keep)
+        weights[own] = share * count
+    return weights
+
+
+def best_shares(rewards: Float[Tensor, " m"], keep: int) -> Float[Tensor, " m"]:
+    """Shares that sum to 1 and are equal over the `keep` best; who ties for the last place shares.
+
+    Example: rewards (3, 1, 3, 0) with keep 1 give (1/2, 0, 1/2, 0).
+    """
+    keep = min(keep, len(rewards))
+    last = rewards.sort(descending=True).values[keep - 1]
+    above, tied = rewards > last, rewards == last
+    shares = above.float() + tied.float() * (keep - above.sum()) / tied.sum()
+    return shares / keep

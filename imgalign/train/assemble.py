@@ -1,0 +1,38 @@
+"""Settings become the parts of a run: the one place that knows which class each of them means."""
+
+from imgalign.algorithms.choice import AlgorithmConfig, build_algorithm
+from imgalign.algorithms.interface import World
+from imgalign.diffusion.loading import load_pipeline
+from imgalign.diffusion.policy import DiffusionPolicy
+from imgalign.environment import choose_device, choose_dtype, say_dtype
+from imgalign.policy import Policy, StepPolicy
+from imgalign.train.config import OptimizerConfig, TrainConfig
+from imgalign.train.learner import Learner
+
+
+def build_learner(
+    policy: Policy,
+    *,
+    algorithm: AlgorithmConfig,
+    optimizer: OptimizerConfig,
+    seed: int,
+    world: World,
+) -> Learner:
+    """A learner with a fresh algorithm and a fresh optimizer."""
+    built = build_algorithm(algorithm, seed=seed)
+    return Learner(policy, algorithm=built, optimizer=optimizer, seed=seed, world=world)
+
+
+def load_policy(settings: TrainConfig) -> StepPolicy:
+    """The model that the settings name, with a fresh adapter."""
+    device = choose_device(settings.run.device)
+    config = settings.policy
+    pipeline = load_pipeline(
+        config.model,
+        device=device,
+        dtype=choose_dtype(config.dtype, device),
+        attention=config.attention,
+    )
+    policy = DiffusionPolicy(pipeline, config, seed=settings.seed)
+    say_dtype(policy.family.dtype, device)
+    return policy

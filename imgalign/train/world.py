@@ -1,0 +1,39 @@
+"""The processes of a run, behind `imgalign.algorithms.interface.World`.
+
+`Alone` is a run in one process, and keeps every bit of what it is given.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+class Alone:
+    """One process that is all there is."""
+
+    size = 1
+    index = 0
+
+    def deal(self, count: int) -> range:
+        """All of them."""
+        return range(count)
+
+    def total(self, value: float) -> float:
+        """The value itself."""
+        return value
+
+    def largest(self, value: float) -> float:
+        """The value itself."""
+        return value
+
+    def gather(self, values: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """The values themselves."""
+        return values
+
+    def agree(self, flag: bool) -> bool:
+        """The flag itself."""
+        return flag
+
+    def backward(self, loss: Float[Tensor, ""]) -> None:
+        """Add the loss's gradients to those of the parameters."""
+        torch.autograd.backward(loss)
