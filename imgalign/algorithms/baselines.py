@@ -188,7 +188,7 @@ class ValueBaseline:
         """Against what was expected before these rewards were seen; learns from them after."""
         features, rewards, mask = batch.features(), batch.rewards, batch.mask
         if self.estimator is None:
-            self.estimator = self._new(features["prompt"].shape[1])
+            self.estimator = self.new_estimator(features["prompt"].shape[1])
         values = self.estimator.predict(features)
         # Nothing has been learned yet: the batch's own mean is the best guess, as for any baseline.
         if not self.estimator.fitted:
@@ -200,7 +200,8 @@ class ValueBaseline:
         metrics["value_loss"] = self.estimator.fit(features, rewards, mask)
         return advantages, metrics
 
-    def _new(self, prompt_width: int) -> ValueEstimator:
+    def new_estimator(self, prompt_width: int) -> ValueEstimator:
+        """An estimator that has learned nothing, for prompt features of this width."""
         config = self.config
         return ValueEstimator(
             prompt_width=prompt_width,
@@ -222,7 +223,7 @@ class ValueBaseline:
             return
         if "prompt_width" not in state:
             raise CheckpointError(_mismatch("value"))
-        self.estimator = self._new(int(state["prompt_width"]))
+        self.estimator = self.new_estimator(int(state["prompt_width"]))
         self.estimator.load_state_dict(state)
 
 

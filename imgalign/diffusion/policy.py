@@ -330,7 +330,9 @@ class DiffusionPolicy:
         return steps.to(self.family.device)
 
 
-def fit_images(images: Samples, *, width: int, height: int) -> Samples:
+def fit_images(
+    images: Float[Tensor, "b 3 h w"], *, width: int, height: int
+) -> Float[Tensor, "b 3 {height} {width}"]:
     """Images scaled so that they cover a size, and cut to it at their middle."""
     scale = max(width / images.shape[3], height / images.shape[2])
     if scale != 1:

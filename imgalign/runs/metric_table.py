@@ -23,6 +23,7 @@ HEADINGS: Mapping[Group, str] = {
     "cost": "Cost",
 }
 POLICY_GRADIENT = ("policy_gradient",)
+SUPERVISED = ("supervised",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +210,26 @@ TABLE = (
         POLICY_GRADIENT,
     ),
     Metric(
+        "loss",
+        "Loss",
+        "nats per element",
+        "Weighted mean of minus the log-probability of the images that are learned from, per "
+        "latent element; half the mean squared error of the prediction, where the model is a diffusion.",
+        "Noise levels differ from iteration to iteration, and so does it: its trend counts.",
+        "update",
+        SUPERVISED,
+    ),
+    Metric(
+        "samples_used",
+        "Images learned from",
+        "images",
+        "Images with a weight above 0: with `weighting: best` the best of each prompt, more where "
+        "several tie.",
+        "",
+        "update",
+        SUPERVISED,
+    ),
+    Metric(
         "log_ratio_max",
         "Largest log-ratio",
         "nats",
@@ -292,8 +313,30 @@ TABLE = (
         "",
         "cost",
     ),
-    Metric("seconds_sampling", "Time of sampling", "s", "Time of sampling images.", "", "cost"),
-    Metric("seconds_scoring", "Time of scoring", "s", "Time of scoring images.", "", "cost"),
+    Metric(
+        "seconds_sampling",
+        "Time of sampling",
+        "s",
+        "Time of sampling images, where they are sampled.",
+        "",
+        "cost",
+    ),
+    Metric(
+        "seconds_scoring",
+        "Time of scoring",
+        "s",
+        "Time of scoring images, where they are sampled.",
+        "",
+        "cost",
+    ),
+    Metric(
+        "seconds_loading",
+        "Time of loading",
+        "s",
+        "Time of reading and encoding images, where they are given.",
+        "Close to 0 once every image has been encoded.",
+        "cost",
+    ),
     Metric(
         "seconds_learning",
         "Time of learning",

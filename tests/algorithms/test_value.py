@@ -6,8 +6,13 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from imgalign.algorithms.value import ValueConfig, ValueEstimator, explained_variance
+from imgalign.algorithms.baselines import ValueBaseline, ValueConfig
+from imgalign.algorithms.value import ValueEstimator, explained_variance
 from imgalign.errors import CheckpointError
+
+
+def estimator_of(config: ValueConfig, *, width: int = 4, seed: int = 0) -> ValueEstimator:
+    return ValueBaseline(config, seed=seed).new_estimator(width)
 
 
 def features(*, images: int = 16) -> dict[str, torch.Tensor]:
@@ -16,14 +21,14 @@ def features(*, images: int = 16) -> dict[str, torch.Tensor]:
 
 
 def test_before_it_learned_it_answers_the_mean_of_the_rewards():
-    estimator = ValueEstimator(ValueConfig(learning_rate=1e-12), prompt_width=4, seed=0)
+    estimator = estimator_of(ValueConfig(learning_rate=1e-12), seed=0)
     rewards = torch.arange(16.0)
     estimator.fit(features(), rewards, torch.ones(16, 3, dtype=torch.bool))
     assert_close(estimator.predict(features()), torch.full((16, 3), 7.5), atol=1e-4, rtol=0)
 
 
 def test_it_learns_a_reward_that_depends_on_the_prompt_and_so_explains_its_variance():
-    estimator = ValueEstimator(ValueConfig(epochs=200), prompt_width=4, seed=0)
+    estimator = estimator_of(ValueConfig(epochs=200), seed=0)
     noise = torch.randn(16, generator=torch.Generator().manual_seed(0))
     rewards = 100 + 10.0 * (torch.arange(16) % 4) + 0.1 * noise
     mask = torch.ones(16, 3, dtype=torch.bool)
@@ -36,7 +41,7 @@ def test_masked_steps_teach_nothing():
     mask[3] = False
     learned = []
     for odd in (0.0, 1e6):
-        estimator = ValueEstimator(ValueConfig(), prompt_width=4, seed=0)
+        estimator = estimator_of(ValueConfig(), seed=0)
         estimator.fit(features(), torch.arange(16.0), mask)
         rewards = torch.arange(16.0).index_fill(0, torch.tensor([3]), odd)
         estimator.fit(features(), rewards, mask)
@@ -53,23 +58,22 @@ def test_explained_variance_is_1_for_the_truth_0_for_a_constant_and_nan_without_
 
 def test_it_goes_on_exactly_from_its_state_and_refuses_another_size():
     config, mask = ValueConfig(), torch.ones(16, 3, dtype=torch.bool)
-    first = ValueEstimator(config, prompt_width=4, seed=0)
+    first = estimator_of(config, seed=0)
     first.fit(features(), torch.arange(16.0), mask)
-    second = ValueEstimator(config, prompt_width=4, seed=1)
+    second = estimator_of(config, seed=1)
     second.load_state_dict(first.state_dict())
     for estimator in (first, second):
         estimator.fit(features(), torch.arange(16.0) ** 2, mask)
     assert torch.equal(first.predict(features()), second.predict(features()))
     with pytest.raises(CheckpointError, match="another size"):
-        ValueEstimator(config, prompt_width=5, seed=0).load_state_dict(first.state_dict())
+        estimator_of(config, width=5, seed=0).load_state_dict(first.state_dict())
 
 
 def test_its_weights_come_from_its_seed_and_leave_the_global_generator_alone():
     torch.manual_seed(0)
     before = torch.get_rng_state()
     one, same, other = (
-        ValueEstimator(ValueConfig(), prompt_width=4, seed=seed).net.state_dict()["1.weight"]
-        for seed in (3, 3, 4)
+        estimator_of(ValueConfig(), seed=seed).net.state_dict()["1.weight"] for seed in (3, 3, 4)
     )
     assert torch.equal(one, same)
     assert not torch.equal(one, other)

@@ -39,7 +39,9 @@ def test_an_unknown_setting_is_named_with_the_one_that_was_meant(one_line):
 
 
 def test_a_setting_of_the_wrong_type_is_named(one_line):
-    assert "iterations" in one_line("train", "storybook_ppo", "iterations=many", "reward.path=x")
+    assert "iterations" in one_line(
+        "train", "storybook_grpo", "run.iterations=many", "reward.path=x"
+    )
 
 
 def test_a_missing_recipe_names_those_there_are(one_line):

@@ -21,6 +21,6 @@ def test_the_settings_of_a_run_resume_that_run_wherever_it_lies(tmp_path, capsys
 def test_a_recipe_has_a_run_of_its_own_name(tmp_path, capsys, monkeypatch, arguments):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").write_text("a file, so that nothing is begun")
-    command = ["train", "storybook_ppo", "reward.path=storybook", *arguments]
+    command = ["train", "storybook_grpo", "reward.path=storybook", *arguments]
     assert main(command) == 2
     assert "runs: expected a folder for the run, got a file" in capsys.readouterr().err

@@ -32,11 +32,12 @@ from imgalign.train.config import TrainConfig
 pytestmark = pytest.mark.slow
 
 TINY_RUN = (
-    *("policy.num_steps=4", "policy.batch_size=8", "policy.lora_rank=2"),
-    *("ppo.credited_steps=2", "ppo.kl_steps=1"),
-    *("iterations=2", "prompts_per_iteration=2", "images_per_prompt=4", "checkpoint_every=1"),
-    *("prompts.num_storybook=6", "prompts.num_held_out=2"),
-    *("held_out.every=2", "samples.every=2", "samples.num_prompts=2"),
+    *("policy.num_inference_steps=4", "policy.batch_size=8", "policy.lora_rank=2"),
+    *("algorithm.credited_steps=2", "algorithm.kl_steps=1"),
+    *("data.prompts_per_iteration=2", "data.group_size=4"),
+    *("data.prompts.num_storybook=6", "data.held_out.num_prompts=2"),
+    *("run.iterations=2", "run.checkpoint_every=1", "run.measure_every=2"),
+    *("run.samples.every=2", "run.samples.num_prompts=2"),
 )
 
 
@@ -60,7 +61,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.chdir(place)
         patch.delenv("IMGALIGN_DATABASE", raising=False)
         recipe = place / "tiny.yaml"
-        dump_config(load_config(TrainConfig, Path("storybook_ppo"), TINY_RUN), recipe)
+        dump_config(load_config(TrainConfig, Path("storybook_grpo"), TINY_RUN), recipe)
         patch.setattr(demo, "RECIPE", recipe)
         patch.setattr(demo, "DemoConfig", TinyDemo)
         assert main(["demo", "--out", "demo", "--seed", "1"]) == 0
@@ -155,7 +156,9 @@ def test_reward_score(succeed, folder):
 
 
 def test_train(succeed, folder):
-    out = succeed("train", "tiny.yaml", "reward.path=demo/reward", "iterations=1", "--out", "one")
+    out = succeed(
+        "train", "tiny.yaml", "reward.path=demo/reward", "run.iterations=1", "--out", "one"
+    )
     assert out.startswith("one: ")
     assert (folder / "one" / "step-000001" / "manifest.json").is_file()
 

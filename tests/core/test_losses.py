@@ -9,7 +9,12 @@ from torch.autograd import gradcheck
 from torch.testing import assert_close
 
 from imgalign.errors import InputError
-from imgalign.losses import bradley_terry_loss, plackett_luce_loss, ppo_clip_loss, value_loss
+from imgalign.losses import (
+    bradley_terry_loss,
+    clipped_surrogate_loss,
+    plackett_luce_loss,
+    value_loss,
+)
 
 
 def normal(*shape, seed=0):
@@ -21,13 +26,15 @@ def normal(*shape, seed=0):
 
 def test_ppo_loss_is_minus_the_advantage_before_the_first_update():
     log_prob, advantage = 1e4 * normal(3, 5), normal(3, 5, seed=1)
-    assert torch.equal(ppo_clip_loss(log_prob, log_prob, advantage, clip_nats=0.2), -advantage)
+    assert torch.equal(
+        clipped_surrogate_loss(log_prob, log_prob, advantage, clip_nats=0.2), -advantage
+    )
 
 
 def test_ppo_gradient_before_the_first_update_is_the_policy_gradient():
     log_prob = normal(3, 5).requires_grad_()
     advantage = normal(3, 5, seed=1)
-    ppo_clip_loss(log_prob, log_prob.detach(), advantage, clip_nats=0.2).sum().backward()
+    clipped_surrogate_loss(log_prob, log_prob.detach(), advantage, clip_nats=0.2).sum().backward()
     assert_close(log_prob.grad, -advantage)
 
 
@@ -43,7 +50,7 @@ def test_ppo_gradient_before_the_first_update_is_the_policy_gradient():
     ],
 )
 def test_ppo_loss_clips_the_log_ratio_only_where_it_helps(log_ratio, advantage, expected):
-    loss = ppo_clip_loss(
+    loss = clipped_surrogate_loss(
         torch.tensor([[log_ratio - 7.0]], dtype=torch.float64),
         torch.tensor([[-7.0]], dtype=torch.float64),
         torch.tensor([[advantage]], dtype=torch.float64),
@@ -57,39 +64,41 @@ def test_ppo_loss_is_the_published_minimum_of_two_products():
     ratio = (new - old).exp()
     clipped = ratio.clamp(math.exp(-0.3), math.exp(0.3))
     expected = -torch.minimum(ratio * advantage, clipped * advantage)
-    assert_close(ppo_clip_loss(new, old, advantage, clip_nats=0.3), expected)
+    assert_close(clipped_surrogate_loss(new, old, advantage, clip_nats=0.3), expected)
 
 
 def test_ppo_gradient_matches_finite_differences():
     old, advantage = normal(4, 3), normal(4, 3, seed=1)
     new = (old + 0.5 * normal(4, 3, seed=2)).requires_grad_()
-    assert gradcheck(lambda x: ppo_clip_loss(x, old, advantage, clip_nats=0.3), new)
+    assert gradcheck(lambda x: clipped_surrogate_loss(x, old, advantage, clip_nats=0.3), new)
 
 
 def test_ppo_gradient_is_zero_and_not_nan_where_a_good_step_went_absurdly_far():
     log_prob = torch.tensor([[1000.0]], requires_grad=True)
-    ppo_clip_loss(log_prob, torch.zeros(1, 1), torch.ones(1, 1), clip_nats=0.2).sum().backward()
+    clipped_surrogate_loss(
+        log_prob, torch.zeros(1, 1), torch.ones(1, 1), clip_nats=0.2
+    ).sum().backward()
     assert torch.equal(log_prob.grad, torch.zeros(1, 1))
 
 
 def test_ppo_loss_ignores_a_constant_added_to_both_log_probs():
     old, new, advantage = normal(4, 3), normal(4, 3, seed=1), normal(4, 3, seed=2)
-    expected = ppo_clip_loss(new, old, advantage, clip_nats=0.3)
-    assert_close(ppo_clip_loss(new + 8, old + 8, advantage, clip_nats=0.3), expected)
+    expected = clipped_surrogate_loss(new, old, advantage, clip_nats=0.3)
+    assert_close(clipped_surrogate_loss(new + 8, old + 8, advantage, clip_nats=0.3), expected)
 
 
 def test_ppo_loss_shares_one_advantage_among_the_steps_of_an_image():
     old, new, advantage = normal(4, 3), normal(4, 3, seed=1), normal(4, 1, seed=2)
-    expected = ppo_clip_loss(new, old, advantage.expand(4, 3), clip_nats=0.3)
-    assert torch.equal(ppo_clip_loss(new, old, advantage, clip_nats=0.3), expected)
+    expected = clipped_surrogate_loss(new, old, advantage.expand(4, 3), clip_nats=0.3)
+    assert torch.equal(clipped_surrogate_loss(new, old, advantage, clip_nats=0.3), expected)
 
 
 def test_ppo_loss_of_each_step_is_its_own():
     old, new, advantage = normal(4, 3), normal(4, 3, seed=1), normal(4, 3, seed=2)
-    loss = ppo_clip_loss(new, old, advantage, clip_nats=0.3)
+    loss = clipped_surrogate_loss(new, old, advantage, clip_nats=0.3)
     order = torch.tensor([2, 0, 3, 1])
     assert torch.equal(
-        ppo_clip_loss(new[order], old[order], advantage[order], clip_nats=0.3), loss[order]
+        clipped_surrogate_loss(new[order], old[order], advantage[order], clip_nats=0.3), loss[order]
     )
 
 

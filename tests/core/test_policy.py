@@ -11,7 +11,6 @@ def trajectory(num_images, *, seed=0, **changes):
         "prompts": [f"prompt {seed}"] * num_images,
         "prompt_ids": [f"{seed}/{i}" for i in range(num_images)],
         "seeds": list(range(seed, seed + num_images)),
-        "samples": torch.rand(num_images, 3, 2, 2, generator=generator),
         "log_probs": torch.randn(num_images, 4, generator=generator),
         "mask": torch.rand(num_images, 4, generator=generator) > 0.5,
         "replay": {"latents": torch.randn(num_images, 5, 2, generator=generator)},
@@ -25,7 +24,7 @@ def test_selected_images_come_in_the_order_asked_for_and_may_repeat():
     assert len(part) == 3
     assert part.prompt_ids == ["0/2", "0/0", "0/2"]
     assert part.seeds == [2, 0, 2]
-    for name in ("samples", "log_probs", "mask"):
+    for name in ("log_probs", "mask"):
         assert torch.equal(getattr(part, name), getattr(whole, name)[[2, 0, 2]])
     assert torch.equal(part.replay["latents"], whole.replay["latents"][[2, 0, 2]])
 
@@ -54,7 +53,7 @@ def test_selecting_every_image_of_a_concatenation_gives_the_parts_back():
         assert again.prompts == part.prompts
         assert again.prompt_ids == part.prompt_ids
         assert again.seeds == part.seeds
-        for name in ("samples", "log_probs", "mask"):
+        for name in ("log_probs", "mask"):
             assert torch.equal(getattr(again, name), getattr(part, name))
         assert torch.equal(again.replay["latents"], part.replay["latents"])
 

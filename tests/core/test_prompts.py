@@ -11,12 +11,17 @@ from PIL import Image
 
 from imgalign.errors import InputError
 from imgalign.prompts import EVALUATION_SEEDS, iteration_prompts, read_prompts, training_seed
-from imgalign.train.sources import PromptsConfig, load_prompts
+from imgalign.train.config import HeldOutConfig, PromptsConfig, RolloutsConfig
+from imgalign.train.sources import load_prompts
 from imgalign.train.watch import save_grid
 
 
 def noise(seed: int) -> torch.Tensor:
     return torch.randn(4, generator=torch.Generator("cpu").manual_seed(seed))
+
+
+def rollouts(path: Path, **held_out) -> RolloutsConfig:
+    return RolloutsConfig(prompts=PromptsConfig(file=path), held_out=HeldOutConfig(**held_out))
 
 
 def test_torch_looks_at_the_low_32_bits_of_a_seed_only():
@@ -95,7 +100,7 @@ def test_a_held_out_prompt_in_another_spelling_is_not_trained_on(tmp_path):
     path, other = tmp_path / "prompts.txt", tmp_path / "other.txt"
     path.write_text("A  Red Fox\na blue boat\n")
     other.write_text("a red fox\n")
-    asked = load_prompts(PromptsConfig(file=path, held_out_file=other))
+    asked = load_prompts(rollouts(path, file=other))
     assert asked == (("a blue boat",), ("a red fox",))
 
 
@@ -124,15 +129,15 @@ def test_held_out_prompts_are_never_trained_on(tmp_path):
     path.write_text("".join(f"prompt {number}\n" for number in range(30)))
     other.write_text("prompt 3\nsomething else\n")
     for config in (
-        PromptsConfig(),
-        PromptsConfig(file=path, num_held_out=5),
-        PromptsConfig(file=path, held_out_file=other),
+        RolloutsConfig(),
+        rollouts(path, num_prompts=5),
+        rollouts(path, file=other),
     ):
         training, held_out = load_prompts(config)
         assert training
         assert held_out
         assert not set(training) & set(held_out)
-    training, held_out = load_prompts(PromptsConfig(file=path, num_held_out=5))
+    training, held_out = load_prompts(rollouts(path, num_prompts=5))
     assert (len(training), len(held_out)) == (25, 5)
 
 
@@ -140,7 +145,7 @@ def test_holding_everything_out_is_an_error(tmp_path):
     path = tmp_path / "prompts.txt"
     path.write_text("one\ntwo\n")
     with pytest.raises(InputError, match="no prompt is left"):
-        load_prompts(PromptsConfig(file=path, num_held_out=2))
+        load_prompts(rollouts(path, num_prompts=2))
 
 
 def test_a_grid_shows_every_pixel_where_it_belongs(tmp_path):

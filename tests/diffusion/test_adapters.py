@@ -11,7 +11,7 @@ from lora_files import ATTENTION, TEXT, diffusers, kohya, random_matrices, write
 from safetensors.torch import load_file, save_file
 
 from imgalign.diffusion.generate import ImageGenerator
-from imgalign.diffusion.policy import DiffusionPolicy, PolicyConfig
+from imgalign.diffusion.policy import DiffusionConfig, DiffusionPolicy
 from imgalign.errors import CheckpointError, InputError
 
 FP8 = torch.float8_e4m3fn
@@ -282,7 +282,7 @@ def test_peft_settings_that_are_no_settings_are_refused(matrices, refusal, tmp_p
 
 
 def test_a_policy_does_not_go_on_from_an_adapter_that_is_not_whole(tiny_pipeline, tmp_path):
-    policy = DiffusionPolicy(tiny_pipeline, PolicyConfig())
+    policy = DiffusionPolicy(tiny_pipeline, DiffusionConfig())
     policy.save(tmp_path)
     file = tmp_path / "pytorch_lora_weights.safetensors"
     layers = load_file(file)

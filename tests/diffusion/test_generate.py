@@ -13,7 +13,7 @@ from diffusers import StableDiffusionPipeline
 from imgalign.config import dump_config
 from imgalign.diffusion.denoising import Denoiser
 from imgalign.diffusion.generate import ImageGenerator
-from imgalign.diffusion.policy import DiffusionPolicy, PolicyConfig
+from imgalign.diffusion.policy import DiffusionConfig, DiffusionPolicy
 from imgalign.diffusion.schedulers import SCHEDULERS
 from imgalign.environment import DType
 from imgalign.errors import CheckpointError, InputError
@@ -33,7 +33,7 @@ def generator(tiny_pipeline_folder: Path) -> ImageGenerator:
 
 @pytest.fixture
 def adapter(tiny_pipeline, tmp_path: Path) -> Path:
-    policy = DiffusionPolicy(tiny_pipeline, PolicyConfig(lora_alpha=3))  # unlike the rank
+    policy = DiffusionPolicy(tiny_pipeline, DiffusionConfig(lora_alpha=3))  # unlike the rank
     with torch.no_grad():
         for parameter in policy.trainable_parameters():
             parameter.add_(0.05)
@@ -93,10 +93,10 @@ def test_every_setting_reaches_the_sampler_and_the_provenance(generator, tiny_pi
 
 
 def test_a_seed_starts_from_the_noise_that_the_policy_starts_from(generator, tiny_pipeline):
-    policy = DiffusionPolicy(tiny_pipeline, PolicyConfig(num_steps=4))
+    policy = DiffusionPolicy(tiny_pipeline, DiffusionConfig(num_inference_steps=4))
     trajectory = policy.sample(PROMPTS, seeds=SEEDS)
     ours = pixels(generator.generate(PROMPTS, seeds=SEEDS, steps=4, eta=1.0))
-    expected = (trajectory.samples.permute(0, 2, 3, 1) * 255).round().byte().numpy()
+    expected = (policy.decode(trajectory).permute(0, 2, 3, 1) * 255).round().byte().numpy()
     assert np.array_equal(ours, expected)
 
 
@@ -236,7 +236,7 @@ def test_the_model_under_an_adapter_is_what_its_run_was_trained_on(tmp_path, ada
     assert model_under(adapter) == "storybook"  # from elsewhere: nobody knows
     run = tmp_path / "run"
     shutil.copytree(adapter, run / "step-000004", ignore=shutil.ignore_patterns("run"))
-    dump_config(TrainConfig(model="some/model"), run / "config.yaml")
+    dump_config(TrainConfig(policy=DiffusionConfig(model="some/model")), run / "config.yaml")
     (run / "metrics.jsonl").touch()
     for path in (run / "step-000004", run / "step-000004" / ADAPTER):
         assert model_under(path) == "some/model"

@@ -4,18 +4,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers import DDIMScheduler, DDPMScheduler, StableDiffusionPipeline
 from safetensors import safe_open
+from torch import Tensor
 from torch.distributions import kl_divergence
 from torch.testing import assert_close
 
-from imgalign.diffusion.policy import DiffusionPolicy, PolicyConfig
+from imgalign.algorithms.batches import masked
+from imgalign.diffusion.policy import DiffusionConfig, DiffusionPolicy
 from imgalign.errors import CheckpointError, ConfigError, InputError, NumericsError
-from imgalign.policy import Policy
+from imgalign.policy import Data, Policy, Trajectory
 
 PROMPTS = ["a red house", "two blue boat and a tree", "the green tree", "a boat"]
 SEEDS = [11, 12, 13, 14]
-FEW_STEPS = PolicyConfig(num_steps=4)
+FEW_STEPS = DiffusionConfig(num_inference_steps=4)
 EVERY_STEP = slice(None)
 
 
@@ -31,7 +33,14 @@ def move_weights(policy: DiffusionPolicy, *, by: float = 0.05) -> None:
         parameter.add_(by * torch.randn(parameter.shape, generator=generator))
 
 
-def make_policy(folder: Path, config: PolicyConfig = FEW_STEPS, **settings) -> DiffusionPolicy:
+def scored(policy: DiffusionPolicy, trajectory: Trajectory, steps: Tensor | slice) -> Tensor:
+    """Log-probabilities of what the trajectory did, under the present weights."""
+    distributions = policy.step_distributions(trajectory, steps)
+    log_prob: Tensor = distributions.log_prob(policy.actions(trajectory, steps))
+    return masked(log_prob, trajectory.mask[:, steps])
+
+
+def make_policy(folder: Path, config: DiffusionConfig = FEW_STEPS, **settings) -> DiffusionPolicy:
     return DiffusionPolicy(StableDiffusionPipeline.from_pretrained(folder, **settings), config)
 
 
@@ -43,10 +52,10 @@ def test_it_is_a_policy(policy):
     "config",
     [
         FEW_STEPS,
-        PolicyConfig(num_steps=4, eta=0.3),
-        PolicyConfig(num_steps=4, guidance_scale=5.0),
-        PolicyConfig(num_steps=4, latent_dtype="bfloat16"),
-        PolicyConfig(num_steps=4, gradient_checkpointing=True),
+        DiffusionConfig(num_inference_steps=4, eta=0.3),
+        DiffusionConfig(num_inference_steps=4, guidance_scale=5.0),
+        DiffusionConfig(num_inference_steps=4, latent_dtype="bfloat16"),
+        DiffusionConfig(num_inference_steps=4, gradient_checkpointing=True),
     ],
     ids=["plain", "eta", "guidance", "bfloat16 latents", "checkpointing"],
 )
@@ -55,7 +64,7 @@ def test_the_ratio_is_exactly_1_before_the_first_update(tiny_pipeline, config):
     move_weights(policy)
     trajectory = policy.sample(PROMPTS, seeds=SEEDS)
     for step in range(4):
-        log_prob = policy.log_prob(trajectory, torch.tensor([step]))
+        log_prob = scored(policy, trajectory, torch.tensor([step]))
         log_ratio = log_prob - trajectory.log_probs[:, [step]]
         assert (log_ratio == 0).all()
         assert log_prob.requires_grad
@@ -64,8 +73,8 @@ def test_the_ratio_is_exactly_1_before_the_first_update(tiny_pipeline, config):
 def test_the_ratio_is_1_within_a_thousandth_when_other_rows_share_the_forward_pass(policy):
     trajectory = policy.sample(PROMPTS, seeds=SEEDS)
     one = trajectory.select([2])
-    whole = policy.log_prob(trajectory, EVERY_STEP)
-    alone = policy.log_prob(one, EVERY_STEP)
+    whole = scored(policy, trajectory, EVERY_STEP)
+    alone = scored(policy, one, EVERY_STEP)
     # Log-probabilities near 600 nats have a resolution of 6e-5 in float32; the network adds more.
     assert_close(whole, trajectory.log_probs, rtol=0, atol=1e-3)
     assert_close(alone, one.log_probs, rtol=0, atol=1e-3)
@@ -76,9 +85,8 @@ def test_dropout_of_the_pretrained_network_stays_off(tiny_pipeline):
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.5
     policy = DiffusionPolicy(tiny_pipeline, FEW_STEPS)
-    policy.train()
     trajectory = policy.sample(PROMPTS[:2], seeds=SEEDS[:2])
-    assert torch.equal(policy.log_prob(trajectory, torch.tensor([1])), trajectory.log_probs[:, 1:2])
+    assert torch.equal(scored(policy, trajectory, torch.tensor([1])), trajectory.log_probs[:, 1:2])
 
 
 def test_log_prob_is_the_gaussian_density_summed_over_the_latent(policy):
@@ -90,13 +98,15 @@ def test_log_prob_is_the_gaussian_density_summed_over_the_latent(policy):
     assert distributions.batch_shape == (4, 4)
     assert distributions.event_shape == (4, 8, 8)
     assert_close(
-        policy.log_prob(trajectory, EVERY_STEP).double(), density.sum((2, 3, 4)), rtol=1e-5, atol=0
+        scored(policy, trajectory, EVERY_STEP).double(), density.sum((2, 3, 4)), rtol=1e-5, atol=0
     )
 
 
 def test_the_rounded_latent_is_the_sample_and_keeps_its_own_log_prob(tiny_pipeline):
     # One step alone: log-probability of what is stored, not of what was drawn before rounding.
-    policy = DiffusionPolicy(tiny_pipeline, PolicyConfig(num_steps=4, latent_dtype="bfloat16"))
+    policy = DiffusionPolicy(
+        tiny_pipeline, DiffusionConfig(num_inference_steps=4, latent_dtype="bfloat16")
+    )
     trajectory = policy.sample(PROMPTS, seeds=SEEDS)
     latents = trajectory.replay["latents"]
     assert latents.dtype == torch.float32
@@ -109,7 +119,7 @@ def test_the_rounded_latent_is_the_sample_and_keeps_its_own_log_prob(tiny_pipeli
 
 def test_kl_to_the_reference_is_0_at_first_and_has_a_gradient_once_weights_moved(policy):
     trajectory = policy.sample(PROMPTS, seeds=SEEDS)
-    with policy.reference(), torch.no_grad():
+    with policy.using("reference"), torch.no_grad():
         reference = policy.step_distributions(trajectory, EVERY_STEP)
     kl = kl_divergence(policy.step_distributions(trajectory, EVERY_STEP), reference)
     assert kl.shape == (4, 4)
@@ -120,7 +130,7 @@ def test_kl_to_the_reference_is_0_at_first_and_has_a_gradient_once_weights_moved
     kl.sum().backward()
     for parameter in policy.trainable_parameters():
         assert parameter.grad.abs().sum() > 0
-    with policy.reference(), torch.no_grad():
+    with policy.using("reference"), torch.no_grad():
         again = policy.step_distributions(trajectory, EVERY_STEP)
     assert torch.equal(again.mean, reference.mean)
 
@@ -128,9 +138,9 @@ def test_kl_to_the_reference_is_0_at_first_and_has_a_gradient_once_weights_moved
 def test_every_trainable_tensor_gets_a_gradient_and_nothing_frozen_does(policy):
     trajectory = policy.sample(PROMPTS, seeds=SEEDS)
     move_weights(policy, by=1e-3)  # B is 0 at first, which hides A from the gradient
-    with policy.reference():
+    with policy.using("reference"):
         pass
-    policy.log_prob(trajectory, EVERY_STEP).sum().backward()
+    scored(policy, trajectory, EVERY_STEP).sum().backward()
     trainable = policy.trainable_parameters()
     assert len(trainable) > 0
     assert all(parameter.grad.abs().sum() > 0 for parameter in trainable)
@@ -151,23 +161,24 @@ def test_steps_without_noise_are_masked_and_score_0(tiny_pipeline):
     trajectory = policy.sample(PROMPTS, seeds=SEEDS)
     assert trajectory.mask.tolist() == [[True, True, True, False]] * 4
     assert (trajectory.log_probs[:, 3] == 0).all()
-    log_prob = policy.log_prob(trajectory, EVERY_STEP)
+    log_prob = scored(policy, trajectory, EVERY_STEP)
     log_prob.sum().backward()
     assert (log_prob[:, 3] == 0).all()
     assert all(parameter.grad.isfinite().all() for parameter in policy.trainable_parameters())
 
 
 def test_a_seed_gives_the_same_image_in_any_batch(tiny_pipeline_folder):
-    together = make_policy(tiny_pipeline_folder).sample(PROMPTS, seeds=SEEDS)
+    policy = make_policy(tiny_pipeline_folder)
+    together = policy.sample(PROMPTS, seeds=SEEDS)
     for size in (1, 3):
-        config = PolicyConfig(num_steps=4, batch_size=size)
+        config = DiffusionConfig(num_inference_steps=4, batch_size=size)
         apart = make_policy(tiny_pipeline_folder, config).sample(PROMPTS, seeds=SEEDS)
         # All random numbers are the same bits; only the network rounds differently.
         first = apart.replay["latents"][:, 0]
         assert torch.equal(first, together.replay["latents"][:, 0])
-        assert_close(apart.samples, together.samples, rtol=0, atol=1e-5)
-    backwards = make_policy(tiny_pipeline_folder).sample(PROMPTS[::-1], seeds=SEEDS[::-1])
-    assert_close(backwards.samples.flip(0), together.samples, rtol=0, atol=1e-5)
+        assert_close(policy.decode(apart), policy.decode(together), rtol=0, atol=1e-5)
+    backwards = policy.sample(PROMPTS[::-1], seeds=SEEDS[::-1])
+    assert_close(policy.decode(backwards).flip(0), policy.decode(together), rtol=0, atol=1e-5)
 
 
 def test_sampling_leaves_the_global_generator_alone(policy):
@@ -191,12 +202,12 @@ def test_the_seed_of_the_policy_decides_its_initial_adapter(tiny_pipeline_folder
 def test_what_is_saved_gives_the_same_pixels_in_plain_diffusers(
     tiny_pipeline_folder, tmp_path, alpha, targets
 ):
-    config = PolicyConfig(num_steps=4, lora_alpha=alpha, lora_targets=targets)
+    config = DiffusionConfig(num_inference_steps=4, lora_alpha=alpha, target_modules=targets)
     policy = make_policy(tiny_pipeline_folder, config)
     before = policy.sample(PROMPTS, seeds=SEEDS)
     move_weights(policy)
     trajectory = policy.sample(PROMPTS, seeds=SEEDS)
-    assert not torch.equal(trajectory.samples, before.samples)
+    assert not torch.equal(policy.decode(trajectory), policy.decode(before))
     policy.save(tmp_path)
 
     pipe = StableDiffusionPipeline.from_pretrained(tiny_pipeline_folder)
@@ -209,7 +220,7 @@ def test_what_is_saved_gives_the_same_pixels_in_plain_diffusers(
         generator=[torch.Generator("cpu").manual_seed(seed) for seed in SEEDS],
         output_type="pt",
     ).images
-    assert torch.equal(images, trajectory.samples)
+    assert torch.equal(images, policy.decode(trajectory))
 
 
 def test_a_loaded_policy_scores_as_the_saved_one_and_equal_weights_give_equal_files(
@@ -226,7 +237,7 @@ def test_a_loaded_policy_scores_as_the_saved_one_and_equal_weights_give_equal_fi
     assert all(a is b for a, b in zip(parameters, loaded.trainable_parameters(), strict=True)), (
         "an optimizer made before must still hold the weights"
     )
-    assert torch.equal(loaded.log_prob(trajectory, torch.tensor([2])), trajectory.log_probs[:, 2:3])
+    assert torch.equal(scored(loaded, trajectory, torch.tensor([2])), trajectory.log_probs[:, 2:3])
     loaded.save(tmp_path / "again")
     name = "pytorch_lora_weights.safetensors"
     assert (tmp_path / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
@@ -239,9 +250,9 @@ def test_a_loaded_policy_scores_as_the_saved_one_and_equal_weights_give_equal_fi
 def test_an_adapter_that_does_not_fit_is_refused(tiny_pipeline_folder, tmp_path):
     make_policy(tiny_pipeline_folder).save(tmp_path)
     with pytest.raises(CheckpointError, match=r"expected \(4, 32\), got \(8, 32\)"):
-        make_policy(tiny_pipeline_folder, PolicyConfig(lora_rank=4)).load(tmp_path)
+        make_policy(tiny_pipeline_folder, DiffusionConfig(lora_rank=4)).load(tmp_path)
     with pytest.raises(CheckpointError, match="lora_alpha 16, got 8"):
-        make_policy(tiny_pipeline_folder, PolicyConfig(lora_alpha=16)).load(tmp_path)
+        make_policy(tiny_pipeline_folder, DiffusionConfig(lora_alpha=16)).load(tmp_path)
     policy = make_policy(tiny_pipeline_folder)
     with pytest.raises(CheckpointError, match="cannot read pytorch_lora_weights"):
         policy.load(tmp_path / "nowhere")
@@ -254,20 +265,20 @@ def test_half_precision_weights_train_a_float32_adapter(tiny_pipeline_folder):
     policy = make_policy(tiny_pipeline_folder, dtype=torch.bfloat16)
     move_weights(policy)
     trajectory = policy.sample(PROMPTS, seeds=SEEDS)
-    assert trajectory.samples.dtype == trajectory.log_probs.dtype == torch.float32
+    assert policy.decode(trajectory).dtype == trajectory.log_probs.dtype == torch.float32
     assert all(parameter.dtype == torch.float32 for parameter in policy.trainable_parameters())
-    log_prob = policy.log_prob(trajectory, torch.tensor([1]))
+    log_prob = scored(policy, trajectory, torch.tensor([1]))
     assert (log_prob == trajectory.log_probs[:, 1:2]).all()
 
 
 def test_checkpointing_changes_no_gradient(tiny_pipeline_folder):
     gradients = []
     for checkpointing in (False, True):
-        config = PolicyConfig(num_steps=4, gradient_checkpointing=checkpointing)
+        config = DiffusionConfig(num_inference_steps=4, gradient_checkpointing=checkpointing)
         policy = make_policy(tiny_pipeline_folder, config)
         move_weights(policy)
         trajectory = policy.sample(PROMPTS[:2], seeds=SEEDS[:2])
-        policy.log_prob(trajectory, torch.tensor([1])).sum().backward()
+        scored(policy, trajectory, torch.tensor([1])).sum().backward()
         gradients.append([parameter.grad for parameter in policy.trainable_parameters()])
     assert_close(gradients[1], gradients[0])
 
@@ -275,15 +286,16 @@ def test_checkpointing_changes_no_gradient(tiny_pipeline_folder):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_seed_gives_the_same_image_on_a_gpu_and_the_ratio_there_is_1(tiny_pipeline_folder):
-    on_cpu = make_policy(tiny_pipeline_folder).sample(PROMPTS, seeds=SEEDS)
+    here = make_policy(tiny_pipeline_folder)
+    on_cpu = here.sample(PROMPTS, seeds=SEEDS)
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_pipeline_folder).to("cuda")
     policy = DiffusionPolicy(pipeline, FEW_STEPS)
     on_gpu = policy.sample(PROMPTS, seeds=SEEDS)
     first = on_gpu.replay["latents"][:, 0]
     assert torch.equal(first.cpu(), on_cpu.replay["latents"][:, 0])
     # Convolutions may use TF32, which has 10 bits of mantissa.
-    assert_close(on_gpu.samples.cpu(), on_cpu.samples, rtol=0, atol=1e-2)
-    assert torch.equal(policy.log_prob(on_gpu, torch.tensor([1])), on_gpu.log_probs[:, 1:2])
+    assert_close(policy.decode(on_gpu).cpu(), here.decode(on_cpu), rtol=0, atol=1e-2)
+    assert torch.equal(scored(policy, on_gpu, torch.tensor([1])), on_gpu.log_probs[:, 1:2])
 
 
 def test_features_describe_prompt_and_time_without_gradients(policy):
@@ -300,7 +312,7 @@ def test_mistakes_are_named(policy, tiny_pipeline_folder):
     with pytest.raises(InputError, match="number 2 of 2 is empty"):
         policy.sample(["a boat", " "], seeds=[1, 2])
     with pytest.raises(ConfigError, match="no layer called 'to_x'"):
-        make_policy(tiny_pipeline_folder, PolicyConfig(lora_targets=("to_q", "to_x")))
+        make_policy(tiny_pipeline_folder, DiffusionConfig(target_modules=("to_q", "to_x")))
     with torch.no_grad():
         policy.trainable_parameters()[1].fill_(math.nan)
     with pytest.raises(NumericsError, match="seed 5 \\('a boat'\\)"):
@@ -308,5 +320,45 @@ def test_mistakes_are_named(policy, tiny_pipeline_folder):
 
 
 def test_a_layer_that_lora_cannot_adapt_is_named(tiny_pipeline_folder):
-    with pytest.raises(ConfigError, match=r"lora_targets: .*GroupNorm.*not supported"):
-        make_policy(tiny_pipeline_folder, PolicyConfig(lora_targets=("norm1",)))
+    with pytest.raises(ConfigError, match=r"target_modules: .*GroupNorm.*not supported"):
+        make_policy(tiny_pipeline_folder, DiffusionConfig(target_modules=("norm1",)))
+
+
+def test_the_log_prob_of_given_images_is_minus_half_the_error_of_the_prediction(policy):
+    # At the library's own noise level, noise and target: what its training scripts minimise.
+    move_weights(policy)
+    latents = torch.randn(2, *policy.latent_shape, generator=torch.Generator().manual_seed(0))
+    data = Data(prompts=PROMPTS[:2], prompt_ids=PROMPTS[:2], content={"latents": latents})
+    draws = policy.draw(data, generator=torch.Generator().manual_seed(1))
+    scored = policy.log_prob(data, draws)
+    scheduler = DDPMScheduler.from_config(policy.family.pipeline.scheduler.config)
+    timesteps = (draws.levels * scheduler.config["num_train_timesteps"]).long()
+    noisy = scheduler.add_noise(latents, draws.noise, timesteps)
+    embeddings = torch.cat(
+        [policy.family.pipeline.encode_prompt(prompt, "cpu", 1, False)[0] for prompt in PROMPTS[:2]]
+    )
+    predicted = policy.family.network(noisy, timesteps, encoder_hidden_states=embeddings).sample
+    expected = -(predicted - draws.noise).square().flatten(1).sum(dim=1) / 2
+    assert_close(scored.values, expected, rtol=1e-4, atol=1e-4)
+    assert scored.num_elements == latents[0].numel()
+    assert scored.values.requires_grad
+
+
+def test_encoded_images_have_the_models_size_and_are_cut_at_their_middle(policy):
+    width, height = policy.family.image_size()
+    wide = torch.zeros(1, 3, 2 * height, 6 * width)
+    wide[:, :, :, 2 * width : 4 * width] = 0.5
+    data = policy.encode(["a red house"], wide)
+    middle = policy.encode(["a red house"], torch.full((1, 3, height, width), 0.5))
+    assert data.content["latents"].shape[1:] == policy.latent_shape
+    inside = (..., slice(1, -1), slice(1, -1))
+    assert_close(
+        data.content["latents"][inside], middle.content["latents"][inside], rtol=0, atol=0.5
+    )
+
+
+def test_its_own_images_are_data_without_a_detour(policy):
+    trajectory = policy.sample(PROMPTS, seeds=SEEDS)
+    given = policy.given(trajectory)
+    assert torch.equal(given.content["latents"], trajectory.replay["latents"][:, -1])
+    assert given.prompts == PROMPTS

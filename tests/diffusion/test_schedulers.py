@@ -16,7 +16,7 @@ from diffusers import (
 from imgalign.diffusion.families import sd
 from imgalign.diffusion.families.sd import StableDiffusion
 from imgalign.diffusion.generate import ImageGenerator
-from imgalign.diffusion.policy import DiffusionPolicy, PolicyConfig
+from imgalign.diffusion.policy import DiffusionConfig, DiffusionPolicy
 from imgalign.diffusion.schedulers import SCHEDULERS
 from imgalign.errors import InputError
 
@@ -74,7 +74,7 @@ def test_that_a_models_own_scheduler_is_not_used_is_said_once(tiny_pipeline, cap
     sd._say_once.cache_clear()
     tiny_pipeline.scheduler = PNDMScheduler.from_config(tiny_pipeline.scheduler.config)
     with caplog.at_level(logging.WARNING):
-        DiffusionPolicy(tiny_pipeline, PolicyConfig())
+        DiffusionPolicy(tiny_pipeline, DiffusionConfig())
         StableDiffusion(tiny_pipeline).kernel(4, eta=0.0)
     assert [record.message for record in caplog.records] == [
         "the model comes with the scheduler pndm; images are sampled with ddim"
@@ -87,7 +87,7 @@ def test_that_a_models_thresholding_is_not_applied_is_said_once(tiny_pipeline, c
         tiny_pipeline.scheduler.config, thresholding=True
     )
     with caplog.at_level(logging.WARNING):
-        DiffusionPolicy(tiny_pipeline, PolicyConfig())
+        DiffusionPolicy(tiny_pipeline, DiffusionConfig())
         StableDiffusion(tiny_pipeline).kernel(4, eta=0.0)
     (record,) = caplog.records
     assert "thresholding" in record.message
@@ -98,7 +98,7 @@ def test_that_a_models_thresholding_is_not_applied_is_said_once(tiny_pipeline, c
 def test_a_model_of_another_process_is_refused(tiny_pipeline, tmp_path, scheduler):
     tiny_pipeline.scheduler = scheduler()
     with pytest.raises(InputError, match=f"scheduler: {scheduler.__name__} is not supported"):
-        DiffusionPolicy(tiny_pipeline, PolicyConfig())
+        DiffusionPolicy(tiny_pipeline, DiffusionConfig())
     tiny_pipeline.save_pretrained(tmp_path)
     with pytest.raises(InputError, match=scheduler.__name__):
         ImageGenerator(str(tmp_path), device="cpu")

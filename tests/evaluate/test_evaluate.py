@@ -30,13 +30,48 @@ from imgalign.evaluate.sides import LoadGenerator, SwitchingGenerator
 from imgalign.runs.checkpoint import ADAPTER
 from imgalign.runs.metrics import MetricsWriter
 from imgalign.storybook.scenes import evaluation_prompts
-from imgalign.train.sources import PromptsConfig, load_prompts
+from imgalign.train.config import (
+    HeldOutConfig,
+    PromptsConfig,
+    RolloutsConfig,
+    RunConfig,
+    TrainConfig,
+)
+from imgalign.train.sources import load_prompts
 
 # --- what training never saw
 
 
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run with one checkpoint, step 3, and metrics around it."""
+    folder = tmp_path / "run"
+
+    def write(checkpoint: Path) -> None:
+        (checkpoint / ADAPTER).write_bytes(b"")
+
+    save_checkpoint(folder, 3, write=write)
+    settings = TrainConfig(
+        data=RolloutsConfig(
+            prompts=PromptsConfig(num_storybook=5), held_out=HeldOutConfig(num_prompts=4)
+        ),
+        run=RunConfig(kl_budget_nats=12.0),
+    )
+    dump_config(settings, folder / "config.yaml")
+    kept = load_prompts(settings.data)._asdict()
+    (folder / "prompts.json").write_text(json.dumps(kept))
+    with MetricsWriter(folder / "metrics.jsonl") as metrics:
+        metrics.write(3, {"kl": 1.0})
+        metrics.write(4, {"kl": 2.5})
+    return folder
+
+
 def test_prompts_that_a_run_knew_are_left_out(run, caplog):
-    training, held_out = load_prompts(PromptsConfig(num_storybook=5, num_held_out=4))
+    training, held_out = load_prompts(
+        RolloutsConfig(
+            prompts=PromptsConfig(num_storybook=5), held_out=HeldOutConfig(num_prompts=4)
+        )
+    )
     assert known_prompts(run) == {*training, *held_out}
     drawn = EvaluateConfig(aligned=run, num_prompts=8, images_per_prompt=1, prompt_seed=7001)
     with caplog.at_level(logging.INFO):
@@ -269,11 +304,11 @@ def test_bad_input_is_one_clear_line(tmp_path, adapter):
 
 def test_a_real_model_against_its_own_adapter(tiny_pipeline_folder, tmp_path):
     from imgalign.diffusion.loading import load_pipeline
-    from imgalign.diffusion.policy import DiffusionPolicy, PolicyConfig
+    from imgalign.diffusion.policy import DiffusionConfig, DiffusionPolicy
 
     model = str(tiny_pipeline_folder)
     policy = DiffusionPolicy(
-        load_pipeline(model, device=torch.device("cpu")), PolicyConfig(), seed=0
+        load_pipeline(model, device=torch.device("cpu")), DiffusionConfig(), seed=0
     )
     with torch.no_grad():
         for parameter in policy.trainable_parameters():

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from random_walk import walk_settings
 from walk_runs import start
 
@@ -20,9 +21,21 @@ COMMAND = "python -m imgalign.runs.metric_table > docs/metrics.md"
 def written(tmp_path_factory) -> set[str]:
     """Every key that short runs with each kind of baseline write."""
     keys = set()
-    for advantages in ("group", "value"):
-        out = tmp_path_factory.mktemp("run") / advantages
-        start(out, settings=walk_settings(ppo={"advantages": advantages}, iterations=2))
+    algorithms: tuple[dict[str, object], ...] = (
+        {"name": "grpo"},
+        {"name": "ppo"},
+        {"name": "supervised"},
+    )
+    given = tmp_path_factory.mktemp("images")
+    Image.new("RGB", (4, 4), "red").save(given / "a.png")
+    (given / "a.txt").write_text("a red house")
+    images = {"from": "images", "folder": str(given), "held_out": {"num_prompts": 0}}
+    plain = {"name": "supervised", "weighting": {"kind": "equal"}}
+    runs = [walk_settings(algorithm=each, iterations=2) for each in algorithms]
+    runs.append(walk_settings(algorithm=plain, data=images, iterations=2))
+    for number, settings in enumerate(runs):
+        out = tmp_path_factory.mktemp("run") / str(number)
+        start(out, settings=settings)
         keys |= {key for record in read_metrics(out / "metrics.jsonl") for key in record}
     return keys
 

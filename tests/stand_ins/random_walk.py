@@ -2,7 +2,8 @@
 
 Step k moves a latent of D = 3 * size * size elements from x to x + base[k] + shift[k] + noise of
 deviation sigma[k]. `shift` is the trainable part and starts at zero, like LoRA. So
-KL(policy || pretrained) of step k is |shift[k]|^2 / (2 sigma[k]^2) whatever the state.
+KL(policy || pretrained) of step k is |shift[k]|^2 / (2 sigma[k]^2) whatever the state. Where the
+walk ends is a Gaussian too, so it also knows the exact density of samples that it is given.
 """
 
 import zlib
@@ -16,24 +17,34 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 from torch.nn import Parameter
 
-from imgalign.policy import Steps, Trajectory
+from imgalign.policy import Check, Data, Draws, LogProb, Steps, Trajectory, Weights
 from imgalign.runs.checkpoint import ADAPTER
-from imgalign.train.config import TrainConfig
+from imgalign.train.config import RunConfig, TrainConfig
 
 
 class RandomWalk:
-    """The last step is noiseless when `last_step_is_sure`, as with DDIM at eta 1."""
+    """The last step adds no noise when it is `last_step_deterministic`, as with DDIM at eta 1."""
+
+    default_clip_nats = 1.6
 
     def __init__(
-        self, *, num_steps: int = 4, size: int = 2, last_step_is_sure: bool = False
+        self,
+        *,
+        num_steps: int = 4,
+        size: int = 2,
+        last_step_deterministic: bool = False,
+        batch_size: int = 4,
+        steps_per_pass: int = 1,
     ) -> None:
+        self.batch_size = batch_size
+        self.steps_per_pass = steps_per_pass
         self.event = (3, size, size)
         self.base = torch.linspace(-0.2, 0.2, num_steps)[:, None, None, None].expand(
             num_steps, *self.event
         )
         self.sigma = torch.linspace(0.5, 0.3, num_steps)
         self.mask = torch.ones(num_steps, dtype=torch.bool)
-        if last_step_is_sure:
+        if last_step_deterministic:
             self.mask[-1] = False
         self.shift = Parameter(torch.zeros(num_steps, *self.event))
         self.adapter_on = True
@@ -68,11 +79,19 @@ class RandomWalk:
             prompts=list(prompts),
             prompt_ids=list(prompts if prompt_ids is None else prompt_ids),
             seeds=list(seeds),
-            samples=latents[-1].sigmoid(),
             log_probs=torch.cat(log_probs, dim=1),
             mask=self.mask.expand(len(prompts), -1).clone(),
             replay={"latents": torch.stack(latents, dim=1)},
         )
+
+    def decode(self, trajectory: Trajectory) -> Tensor:
+        return trajectory.replay["latents"][:, -1].sigmoid()
+
+    def preview(self, prompts: Sequence[str], *, seeds: Sequence[int]) -> Tensor:
+        return self.decode(self.sample(prompts, seeds=seeds))
+
+    def units(self, trajectory: Trajectory) -> list[Tensor]:
+        return list(torch.split(torch.arange(len(self.sigma)), self.steps_per_pass))
 
     def distributions(self, latents: Tensor, steps: Tensor) -> Distribution:
         self.num_forwards += 1
@@ -89,10 +108,6 @@ class RandomWalk:
     def actions(self, trajectory: Trajectory, steps: Steps) -> Tensor:
         return trajectory.replay["latents"][:, self.indices(steps) + 1]
 
-    def log_prob(self, trajectory: Trajectory, steps: Steps) -> Tensor:
-        where = self.step_distributions(trajectory, steps)
-        return where.log_prob(self.actions(trajectory, steps))
-
     def features(self, trajectory: Trajectory, steps: Steps) -> Mapping[str, Tensor]:
         rows = [
             torch.randn(8, generator=torch.Generator("cpu").manual_seed(zlib.crc32(each.encode())))
@@ -100,8 +115,39 @@ class RandomWalk:
         ]
         return {"prompt": torch.stack(rows), "timestep": self.indices(steps) / len(self.sigma)}
 
+    def encode(self, prompts: Sequence[str], samples: Tensor) -> Data:
+        corner = samples[:, :, : self.event[1], : self.event[2]]
+        return Data(
+            prompts=list(prompts),
+            prompt_ids=list(prompts),
+            content={"latents": corner.clamp(1e-4, 1 - 1e-4).logit()},
+        )
+
+    def given(self, trajectory: Trajectory) -> Data:
+        return Data(
+            prompts=trajectory.prompts,
+            prompt_ids=trajectory.prompt_ids,
+            content={"latents": trajectory.replay["latents"][:, -1]},
+        )
+
+    def draw(self, data: Data, *, generator: torch.Generator) -> Draws:
+        """Its density is exact, so these change nothing."""
+        shape = data.content["latents"].shape
+        levels = torch.rand(shape[0], generator=generator)
+        return Draws(levels=levels, noise=torch.randn(shape, generator=generator))
+
+    def log_prob(self, data: Data, draws: Draws) -> LogProb:
+        moved = self.base + self.shift if self.adapter_on else self.base
+        scale = (1 + (self.sigma[self.mask] ** 2).sum()).sqrt()
+        latents = data.content["latents"]
+        where = Normal(moved.sum(dim=0).expand_as(latents), scale)
+        densities: Tensor = where.log_prob(latents)  # type: ignore[no-untyped-call]
+        return LogProb(
+            values=densities.flatten(1).sum(dim=1), kind="exact", num_elements=latents[0].numel()
+        )
+
     @contextmanager
-    def reference(self) -> Iterator[None]:
+    def using(self, weights: Weights) -> Iterator[None]:
         self.adapter_on = False
         try:
             yield
@@ -111,11 +157,8 @@ class RandomWalk:
     def trainable_parameters(self) -> Iterable[Parameter]:
         return [self.shift]
 
-    def train(self) -> None:
-        pass
-
-    def eval(self) -> None:
-        pass
+    def checks(self) -> list[Check]:
+        return []
 
     def save(self, folder: Path) -> None:
         save_file({"shift": self.shift.detach()}, folder / ADAPTER)
@@ -133,22 +176,41 @@ class Brightness:
 
 
 def walk_settings(**changes: object) -> TrainConfig:
-    """A run of a few small iterations that uses everything: KL control, held-out prompts, saves."""
-    settings: dict[str, object] = {
+    """A run of a few small iterations that uses everything: KL control, held-out prompts, saves.
+
+    Settings of `run` may be given by their name alone, other sections whole.
+    """
+    sections: dict[str, object] = {
         "policy": {"batch_size": 4},
-        "ppo": {
-            "advantages": "value",
+        "algorithm": {
+            "name": "ppo",
+            "baseline": {"kind": "value"},
             "inner_epochs": 2,
             "minibatches": 2,
-            "kl": {"coefficient": 0.01, "target_nats": 0.5},
+            "kl": {"kind": "adaptive", "coefficient": 0.01, "target_nats": 0.5},
         },
         "optimizer": {"learning_rate": 0.02, "warmup_iterations": 2},
-        "prompts": {"num_storybook": 5, "num_held_out": 2},
-        "held_out": {"every": 2, "patience": None},
+        "data": walk_data(),
+    }
+    run: dict[str, object] = {
+        "measure_every": 2,
+        "patience": None,
         "samples": {"every": 3, "num_prompts": 2, "images_per_prompt": 2},
-        "prompts_per_iteration": 2,
-        "images_per_prompt": 4,
         "checkpoint_every": 2,
         "iterations": 6,
     }
-    return TrainConfig.model_validate(settings | changes)
+    run |= {name: value for name, value in changes.items() if name in RunConfig.model_fields}
+    sections |= {name: value for name, value in changes.items() if name not in run}
+    return TrainConfig.model_validate(sections | {"run": run})
+
+
+def walk_data(*, held_out: int = 2, **changes: object) -> dict[str, object]:
+    """Five storybook prompts, and so many held out."""
+    data: dict[str, object] = {
+        "from": "rollouts",
+        "prompts": {"num_storybook": 5},
+        "held_out": {"num_prompts": held_out},
+        "prompts_per_iteration": 2,
+        "group_size": 4,
+    }
+    return data | changes

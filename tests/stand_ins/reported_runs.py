@@ -20,8 +20,16 @@ from imgalign.preferences.fit_report import Evaluation as FitEvaluation
 from imgalign.preferences.records import Generated, Provenance
 from imgalign.runs.checkpoint import ADAPTER, save_checkpoint
 from imgalign.runs.metrics import MetricsWriter
-from imgalign.train.config import RewardConfig, SamplesConfig, TrainConfig
-from imgalign.train.sources import PromptsConfig, load_prompts
+from imgalign.train.config import (
+    HeldOutConfig,
+    PromptsConfig,
+    RewardConfig,
+    RolloutsConfig,
+    RunConfig,
+    SamplesConfig,
+    TrainConfig,
+)
+from imgalign.train.sources import load_prompts
 from imgalign.train.watch import save_grid
 
 SIDE = 8
@@ -76,14 +84,18 @@ def begin_run(folder: Path, reward: Path | None = None) -> Path:
     """A run folder with settings and nothing else."""
     folder.mkdir(parents=True)
     settings = TrainConfig(
-        iterations=4,
-        kl_budget_nats=5.0,
-        prompts=PromptsConfig(num_storybook=6, num_held_out=2),
+        data=RolloutsConfig(
+            prompts=PromptsConfig(num_storybook=6), held_out=HeldOutConfig(num_prompts=2)
+        ),
         reward=RewardConfig(path=str(reward) if reward else None),
-        samples=SamplesConfig(num_prompts=3, images_per_prompt=2),
+        run=RunConfig(
+            iterations=4,
+            kl_budget_nats=5.0,
+            samples=SamplesConfig(num_prompts=3, images_per_prompt=2),
+        ),
     )
     dump_config(settings, folder / "config.yaml")
-    kept = load_prompts(settings.prompts)._asdict()
+    kept = load_prompts(settings.data)._asdict()
     (folder / "prompts.json").write_text(json.dumps(kept))
     return folder
 

@@ -35,7 +35,7 @@ def say(text: str) -> None:
 
 
 slowly = sys.argv[2:] == ["slowly"]
-often = {"iterations": 2000, "checkpoint_every": 2000, "held_out": {"every": 2000}}
+often = {"iterations": 2000, "checkpoint_every": 2000, "measure_every": 2000}
 torch.set_num_threads(1)
 result = train.run(
     walk_settings(**(often if slowly else {})),

@@ -7,7 +7,7 @@ import torch
 from random_walk import Brightness, RandomWalk, walk_settings
 from safetensors.torch import load_file
 
-from imgalign.policy import Policy, RewardModel
+from imgalign.policy import RewardModel, StepPolicy
 from imgalign.runs.checkpoint import ADAPTER, checkpoints
 from imgalign.runs.metrics import Value, read_metrics
 from imgalign.train import run as train
@@ -34,7 +34,7 @@ def start(
     *,
     settings: TrainConfig | None = None,
     resume: bool = False,
-    policy: Policy | None = None,
+    policy: StepPolicy | None = None,
     reward: RewardModel | None = None,
     on_step: OnStep | None = None,
 ) -> train.RunResult:

@@ -5,10 +5,12 @@ import pytest
 import torch
 from random_walk import Brightness, RandomWalk
 
-from imgalign.algorithms.ppo import KLConfig, PPOConfig
+from imgalign.algorithms.kl import AdaptiveKLConfig
+from imgalign.algorithms.policy_gradient import GRPOConfig, PolicyGradient
 from imgalign.train.config import OptimizerConfig
 from imgalign.train.learner import Learner
-from imgalign.train.rollout import collect
+from imgalign.train.sources import collect
+from imgalign.train.world import Alone
 
 
 def learn(learner: Learner, policy: RandomWalk, iterations: int) -> list[dict[str, float]]:
@@ -19,7 +21,6 @@ def learn(learner: Learner, policy: RandomWalk, iterations: int) -> list[dict[st
                 Brightness(),
                 ["a red fox"] * 8,
                 seeds=range(8 * iteration, 8 * iteration + 8),
-                batch_size=8,
             ),
             iteration=iteration,
         )
@@ -27,12 +28,18 @@ def learn(learner: Learner, policy: RandomWalk, iterations: int) -> list[dict[st
     ]
 
 
-def learner_of(policy: RandomWalk, *, ppo=None, **optimizer) -> Learner:
-    return Learner(policy, ppo=ppo or PPOConfig(), optimizer=OptimizerConfig(**optimizer), seed=0)
+def learner_of(policy: RandomWalk, *, algorithm=None, **optimizer) -> Learner:
+    return Learner(
+        policy,
+        algorithm=PolicyGradient(algorithm or GRPOConfig(), seed=0),
+        optimizer=OptimizerConfig(**optimizer),
+        seed=0,
+        world=Alone(),
+    )
 
 
 def test_the_learning_rate_grows_linearly_while_it_warms_up():
-    policy = RandomWalk(num_steps=2)
+    policy = RandomWalk(num_steps=2, batch_size=8)
     learner = learner_of(policy, learning_rate=0.03, warmup_iterations=2)
     applied = []
     learner.optimizer.register_step_pre_hook(
@@ -45,7 +52,7 @@ def test_the_learning_rate_grows_linearly_while_it_warms_up():
 
 @pytest.mark.parametrize("limit", [1e-3, None])
 def test_a_gradient_beyond_its_limit_is_scaled_down_to_it(limit):
-    policy = RandomWalk(num_steps=2)
+    policy = RandomWalk(num_steps=2, batch_size=8)
     learner = learner_of(policy, max_grad_norm=limit)
     used = []
     learner.optimizer.register_step_pre_hook(
@@ -58,9 +65,9 @@ def test_a_gradient_beyond_its_limit_is_scaled_down_to_it(limit):
 
 def test_the_price_of_the_kl_moves_towards_its_target_by_the_rule_of_ziegler():
     # At first the KL is 0, a whole target below: 1 - rate * 0.2. Later it is far above: 1 + that.
-    kl = KLConfig(coefficient=0.1, target_nats=0.01, rate=0.5)
-    policy = RandomWalk(num_steps=2)
-    learner = learner_of(policy, ppo=PPOConfig(kl=kl), learning_rate=0.1)
+    kl = AdaptiveKLConfig(coefficient=0.1, target_nats=0.01, rate=0.5)
+    policy = RandomWalk(num_steps=2, batch_size=8)
+    learner = learner_of(policy, algorithm=GRPOConfig(kl=kl), learning_rate=0.1)
     values = learn(learner, policy, 4)
     assert values[0]["kl"] == 0
     assert min(each["kl"] for each in values[1:]) > 0.012

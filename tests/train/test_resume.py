@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 import torch
-from random_walk import walk_settings
+from random_walk import walk_data, walk_settings
 from walk_runs import Killed, killed_at, measured, start, weights
 
 from imgalign.errors import CheckpointError, ConfigError
@@ -53,7 +53,7 @@ def test_resuming_after_the_checkpoints_were_removed_keeps_the_metrics_and_says_
 
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(tmp_path):
-    settings = walk_settings(checkpoint_every=4, held_out={"every": 100}, iterations=6)
+    settings = walk_settings(checkpoint_every=4, measure_every=100, iterations=6)
     start(tmp_path / "whole", settings=settings)
     with pytest.raises(Killed):
         start(tmp_path / "run", settings=settings, on_step=killed_at(3))
@@ -82,7 +82,7 @@ def test_a_short_run_whose_checkpoints_were_removed_does_not_begin_again(
     tmp_path, measured_every, on_step
 ):
     out = tmp_path / "run"
-    settings = walk_settings(checkpoint_every=40, held_out={"every": measured_every})
+    settings = walk_settings(checkpoint_every=40, measure_every=measured_every)
     with suppress(Killed):
         start(out, settings=settings, on_step=on_step)
     assert checkpoints(out)
@@ -98,7 +98,7 @@ def test_a_short_run_whose_checkpoints_were_removed_does_not_begin_again(
 
 
 def test_who_insisted_on_an_end_before_the_first_checkpoint_may_begin_again(tmp_path):
-    settings = walk_settings(checkpoint_every=40, held_out={"every": 100}, iterations=6)
+    settings = walk_settings(checkpoint_every=40, measure_every=100, iterations=6)
 
     def insist(step, values):
         if step == 3:
@@ -111,7 +111,7 @@ def test_who_insisted_on_an_end_before_the_first_checkpoint_may_begin_again(tmp_
 
 def test_beginning_again_is_said(tmp_path, caplog):
     out = tmp_path / "run"
-    settings = walk_settings(checkpoint_every=40, held_out={"every": 100}, iterations=6)
+    settings = walk_settings(checkpoint_every=40, measure_every=100, iterations=6)
     with pytest.raises(Killed):
         start(out, settings=settings, on_step=killed_at(3))
     assert "begins again" not in caplog.text
@@ -156,7 +156,7 @@ def test_a_run_begun_again_never_has_the_prompts_of_the_one_before(tmp_path, mon
     with pytest.raises(Killed):
         start(out, on_step=killed_at(0))
     (out / "metrics.jsonl").unlink()
-    other = walk_settings(prompts={"num_storybook": 7, "num_held_out": 2}, iterations=2)
+    other = walk_settings(data=walk_data(prompts={"num_storybook": 7}), iterations=2)
 
     def killed(*_):
         raise Killed
@@ -237,7 +237,7 @@ def test_the_same_prompts_from_another_file_are_the_same_prompts(tmp_path):
     shutil.copy(one, other)
 
     def asking(file, **changes):
-        return walk_settings(prompts={"file": str(file), "num_held_out": 2}, **changes)
+        return walk_settings(data=walk_data(prompts={"file": str(file)}), **changes)
 
     start(tmp_path / "run", settings=asking(one, iterations=2))
     start(tmp_path / "run", settings=asking(other, iterations=4), resume=True)
@@ -249,7 +249,7 @@ def test_the_same_prompts_from_another_file_are_the_same_prompts(tmp_path):
 # --- trainer state
 
 
-@pytest.mark.parametrize("part", ["step", "learner", "best", "rng", "rng.cpu", "learner.ppo"])
+@pytest.mark.parametrize("part", ["step", "learner", "best", "rng", "rng.cpu", "learner.algorithm"])
 def test_a_trainer_state_without_one_of_its_parts_is_one_line(tmp_path, part):
     out = tmp_path / "run"
     start(out, settings=walk_settings(iterations=2))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from random_walk import walk_settings
+from random_walk import walk_data, walk_settings
 from walk_runs import start, weights
 
 from imgalign.config import load_config
@@ -33,28 +33,28 @@ def test_a_folder_with_other_things_and_a_missing_run_are_refused(tmp_path):
 
 def test_too_many_prompts_per_iteration_is_a_clear_error(tmp_path):
     with pytest.raises(ConfigError, match="expected at most 5"):
-        start(tmp_path / "run", settings=walk_settings(prompts_per_iteration=6))
+        start(tmp_path / "run", settings=walk_settings(data=walk_data(prompts_per_iteration=6)))
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["images_per_prompt=1"], "images_per_prompt: expected at least 2 with group advantages"),
+        (["data.group_size=1"], "data.group_size: expected at least 2 with grpo, got 1"),
         (
-            ["images_per_prompt=1", "ppo.advantages=wins"],
-            "images_per_prompt: expected at least 2 with wins advantages",
+            ["data.group_size=1", "algorithm={name: supervised}"],
+            "data.group_size: expected at least 2 with weighting 'best', got 1",
         ),
         (
-            ["policy.num_steps=5", "ppo.credited_steps=6"],
-            "ppo.credited_steps: expected at most policy.num_steps, 5, got 6",
+            ["policy.num_inference_steps=5", "algorithm.credited_steps=6"],
+            "algorithm.credited_steps: expected at most policy.num_inference_steps, 5, got 6",
         ),
         (
-            ["policy.num_steps=5", "ppo.num_steps=6"],
-            "ppo.num_steps: expected at most policy.num_steps, 5, got 6",
+            ["policy.num_inference_steps=5", "algorithm.timesteps_per_update=6"],
+            "algorithm.timesteps_per_update: expected at most policy.num_inference_steps, 5, got 6",
         ),
-        (["policy.num_steps=1"], "policy.num_steps: "),
-        (["policy.lora_targets=[]"], "policy.lora_targets: "),
+        (["policy.num_inference_steps=1"], "policy.num_inference_steps: "),
+        (["policy.target_modules=[]"], "policy.target_modules: "),
         (["seed=99999999999999999999"], "seed: "),
     ],
 )
@@ -62,9 +62,9 @@ def test_settings_that_cannot_work_together_are_refused_by_name(overrides, said)
     with pytest.raises(ConfigError, match=said):
         load_config(TrainConfig, None, overrides)
     fitting = {
-        "images_per_prompt=1": "images_per_prompt=2",
-        "policy.num_steps=1": "policy.num_steps=2",
-        "policy.lora_targets=[]": "policy.lora_targets=[conv2]",
+        "data.group_size=1": "data.group_size=2",
+        "policy.num_inference_steps=1": "policy.num_inference_steps=2",
+        "policy.target_modules=[]": "policy.target_modules=[conv2]",
         "seed=99999999999999999999": "seed=9223372036854775807",
     }
     alone = [fitting.get(each, each.replace("=6", "=5")) for each in overrides]
@@ -119,9 +119,9 @@ def test_a_run_keeps_its_prompts_and_goes_on_with_them_when_their_file_changed(
     # A relative path, as people write them, and another folder to resume from.
     (tmp_path / "prompts.txt").write_text("".join(f"prompt {number}\n" for number in range(8)))
     monkeypatch.chdir(tmp_path)
-    prompts = {"file": "prompts.txt", "num_held_out": 2}
-    long, short = walk_settings(prompts=prompts), walk_settings(prompts=prompts, iterations=4)
-    asked = load_prompts(long.prompts)
+    data = walk_data(prompts={"file": "prompts.txt"})
+    long, short = walk_settings(data=data), walk_settings(data=data, iterations=4)
+    asked = load_prompts(long.data)
     start(tmp_path / "whole", settings=long)
     start(tmp_path / "parts", settings=short)
     (tmp_path / "prompts.txt").write_text("another\nyet another\n")
@@ -146,7 +146,7 @@ def test_prompts_that_were_lost_are_one_clear_error(tmp_path, content):
 
 @pytest.mark.parametrize(
     "override",
-    ["prompts.seed=-1", "optimizer.betas=[1.5,0.9]", "optimizer.betas=[0.9,-0.1]"],
+    ["data.prompts.seed=-1", "optimizer.betas=[1.5,0.9]", "optimizer.betas=[0.9,-0.1]"],
 )
 def test_settings_that_no_library_accepts_are_refused_by_name(override):
     with pytest.raises(ConfigError, match=override.split("=")[0]):
@@ -155,7 +155,7 @@ def test_settings_that_no_library_accepts_are_refused_by_name(override):
 
 def test_the_noise_floor_is_printed_beside_the_clip(tmp_path, capsys):
     # The walk scores again exactly, so its floor is 0; the clip is the one set here.
-    settings = walk_settings(iterations=1, ppo={"clip_nats": 1.25})
+    settings = walk_settings(iterations=1, algorithm={"name": "grpo", "clip_nats": 1.25})
     start(tmp_path / "run", settings=settings)
     line = next(line for line in capsys.readouterr().err.splitlines() if "noise floor" in line)
     assert "noise floor of the log-ratio: 0 nats" in line
@@ -164,12 +164,12 @@ def test_the_noise_floor_is_printed_beside_the_clip(tmp_path, capsys):
 
 def test_the_commands_in_the_docs_name_a_reward_and_resume_what_they_began():
     root = Path(__file__).parents[2]
-    page = (root / "docs" / "algorithms" / "ppo.md").read_text(encoding="utf-8")
+    page = (root / "docs" / "algorithms" / "policy-gradient.md").read_text(encoding="utf-8")
     lines = [line.split() for line in page.splitlines() if line.startswith("imgalign train ")]
     begun, resumed = ([word for word in line if "=" in word] for line in lines)
-    recipe = root / "configs" / "storybook_ppo.yaml"
+    recipe = root / "configs" / "storybook_grpo.yaml"
     before = load_config(TrainConfig, recipe, begun)
     now = load_config(TrainConfig, recipe, [*begun, *resumed])
     assert before.reward.path == "runs/reward"
-    assert now.iterations > before.iterations
+    assert now.run.iterations > before.run.iterations
     folder.refuse_changes(before, now)

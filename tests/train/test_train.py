@@ -30,6 +30,18 @@ from imgalign.runs.status import read_status
 from imgalign.train import run as train
 from imgalign.train.config import TrainConfig
 
+ALGORITHMS = {
+    "group": {"name": "grpo", "minibatches": 2},
+    "rank": {"name": "grpo", "baseline": {"kind": "rank"}, "minibatches": 2},
+    "running": {
+        "name": "ppo",
+        "baseline": {"kind": "running", "min_count": 2},
+        "minibatches": 2,
+    },
+    "value": {"name": "ppo", "baseline": {"kind": "value"}, "minibatches": 2},
+    "supervised": {"name": "supervised", "draws": 4, "minibatches": 2},
+}
+
 
 @pytest.fixture(scope="module")
 def whole_run(tmp_path_factory) -> Path:
@@ -51,8 +63,8 @@ def test_a_run_leaves_the_folder_that_the_design_promises(whole_run):
     files = {path.name for path in newest.iterdir()}
     assert files == {ADAPTER, "manifest.json", "trainer.json", "trainer.safetensors"}
     kept = load_config(TrainConfig, whole_run / "config.yaml")
-    assert kept.dtype != "auto"
-    assert kept == walk_settings(dtype=kept.dtype)
+    assert kept.policy.dtype != "auto"
+    assert kept == walk_settings(policy={"batch_size": 4, "dtype": kept.policy.dtype})
     assert [record["step"] for record in measured(whole_run)] == list(range(7))
     status = read_status(whole_run)
     assert status is not None
@@ -75,15 +87,20 @@ def test_a_run_keeps_its_number_type_when_it_goes_on_on_another_machine(tmp_path
     start(out, settings=walk_settings(iterations=1))
     monkeypatch.setattr(environment, "has_native_bfloat16", lambda device: True)
     start(out, settings=walk_settings(iterations=2), resume=True)
-    assert load_config(TrainConfig, out / "config.yaml").dtype == "float32"
+    assert load_config(TrainConfig, out / "config.yaml").policy.dtype == "float32"
     with pytest.raises(ConfigError, match="dtype: the run began with 'float32', got 'bfloat16'"):
-        start(out, settings=walk_settings(iterations=3, dtype="bfloat16"), resume=True)
+        start(
+            out,
+            settings=walk_settings(iterations=3, policy={"batch_size": 4, "dtype": "bfloat16"}),
+            resume=True,
+        )
 
 
-@pytest.mark.parametrize("advantages", ["group", "wins", "running", "value"])
-def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, advantages):
-    ppo = {"advantages": advantages, "minibatches": 2, "running_min_count": 2}
-    long, short = walk_settings(ppo=ppo), walk_settings(ppo=ppo, iterations=2)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, algorithm):
+    settings = ALGORITHMS[algorithm]
+    long = walk_settings(algorithm=settings)
+    short = walk_settings(algorithm=settings, iterations=2)
     start(tmp_path / "whole", settings=long)
     start(tmp_path / "parts", settings=short)
     start(tmp_path / "parts", settings=long, resume=True)
@@ -240,7 +257,8 @@ def test_a_held_out_reward_that_stops_rising_ends_the_run_and_marks_the_best(tmp
 
     result = train.run(
         walk_settings(
-            held_out={"every": 1, "images_per_prompt": 2, "patience": 2},
+            measure_every=1,
+            patience=2,
             iterations=20,
             checkpoint_every=50,
             keep_checkpoints=1,

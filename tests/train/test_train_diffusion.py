@@ -8,30 +8,41 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from random_walk import Brightness
 
+from imgalign.algorithms.checks import require
 from imgalign.runs.checkpoint import ADAPTER, checkpoints
 from imgalign.runs.metrics import read_metrics
-from imgalign.train import checks as doctor
 from imgalign.train import run as train
+from imgalign.train.assemble import load_policy
 from imgalign.train.config import TrainConfig
-from imgalign.train.watch import painter_of
+from imgalign.train.watch import paint
 
 
 def tiny_settings(model, **changes) -> TrainConfig:
     (prompts := model.parent / "prompts.txt").write_text("a red house\na blue boat\na green tree\n")
     settings = {
-        "model": str(model),
-        "device": "cpu",
-        "dtype": "float32",
-        "policy": {"num_steps": 3, "batch_size": 4},
+        "policy": {"num_inference_steps": 3, "batch_size": 4},
+        "algorithm": {"name": "grpo"},
         "optimizer": {"learning_rate": 0.01},
-        "prompts": {"file": str(prompts), "num_held_out": 1},
-        "held_out": {"every": 2, "images_per_prompt": 2, "patience": None},
-        "samples": {"every": 2, "num_prompts": 2, "images_per_prompt": 2},
-        "prompts_per_iteration": 2,
-        "images_per_prompt": 2,
-        "iterations": 3,
+        "data": {
+            "from": "rollouts",
+            "prompts": {"file": str(prompts)},
+            "held_out": {"num_prompts": 1},
+            "prompts_per_iteration": 2,
+            "group_size": 2,
+        },
+        "run": {
+            "device": "cpu",
+            "measure_every": 2,
+            "patience": None,
+            "samples": {"every": 2, "num_prompts": 2, "images_per_prompt": 2},
+            "iterations": 3,
+        },
     }
-    return TrainConfig.model_validate(settings | changes)
+    sections: dict[str, Any] = {
+        name: section | changes.pop(name, {}) for name, section in settings.items()
+    }
+    sections["policy"] = {"model": str(model), "dtype": "float32", **sections["policy"]}
+    return TrainConfig.model_validate(sections | changes)
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +70,10 @@ def test_the_reward_rises_on_prompts_that_are_learned_and_on_held_out_ones(
 ):
     settings = tiny_settings(
         steerable_pipeline_folder,
-        policy={"num_steps": 3, "batch_size": 32, "lora_rank": 4, "lora_targets": ("conv_out",)},
-        ppo={"kl": {"coefficient": 0.0}},
-        held_out={"every": 6, "images_per_prompt": 16, "patience": None},
-        images_per_prompt=32,
-        iterations=6,
+        policy={"batch_size": 32, "lora_rank": 4, "target_modules": ("conv_out",)},
+        algorithm={"name": "grpo", "kl": {"kind": "fixed", "coefficient": 0.0}},
+        data={"group_size": 32, "held_out": {"num_prompts": 1, "images_per_prompt": 16}},
+        run={"measure_every": 6, "iterations": 6},
         seed=1,
     )
     result = train.run(settings, reward=Brightness(), out=tmp_path / "run")
@@ -84,16 +94,16 @@ def test_plain_diffusers_loads_the_checkpoint_and_draws_the_same_pictures(
     run, tiny_pipeline_folder
 ):
     settings = tiny_settings(tiny_pipeline_folder)
-    policy = train.load_policy(settings)
-    untrained = painter_of(policy, batch_size=1)(["a red house"], [7])
+    policy = load_policy(settings)
+    untrained = paint(policy, ["a red house"], [7])
     policy.load(run.checkpoint)
-    painted = painter_of(policy, batch_size=1)(["a red house"], [7])
+    painted = paint(policy, ["a red house"], [7])
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_pipeline_folder)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.load_lora_weights(run.checkpoint)
     drawn = pipeline(
         "a red house",
-        num_inference_steps=settings.policy.num_steps,
+        num_inference_steps=settings.policy.num_inference_steps,
         guidance_scale=1.0,
         eta=0.0,
         generator=torch.Generator("cpu").manual_seed(7),
@@ -108,7 +118,7 @@ def test_a_resumed_diffusion_run_is_the_uninterrupted_one_bit_for_bit(
     run, tiny_pipeline_folder, tmp_path
 ):
     for iterations, resume in [(2, False), (3, True)]:
-        settings = tiny_settings(tiny_pipeline_folder, iterations=iterations)
+        settings = tiny_settings(tiny_pipeline_folder, run={"iterations": iterations})
         train.run(settings, reward=Brightness(), out=tmp_path / "run", resume=resume)
     ends = [checkpoints(folder)[-1] / ADAPTER for folder in (run.folder, tmp_path / "run")]
     assert ends[0].read_bytes() == ends[1].read_bytes()
@@ -117,4 +127,4 @@ def test_a_resumed_diffusion_run_is_the_uninterrupted_one_bit_for_bit(
 def test_a_diagnosis_needs_no_run_folder_and_finds_nothing_wrong(tiny_pipeline_folder):
     checks = train.diagnose(tiny_settings(tiny_pipeline_folder))
     assert all(check.passed for check in checks)
-    doctor.require(checks)
+    require(checks)

@@ -11,7 +11,7 @@ from submissions import judge
 
 from imgalign.diffusion.generate import ImageGenerator
 from imgalign.diffusion.loading import load_pipeline
-from imgalign.diffusion.policy import DiffusionPolicy, PolicyConfig
+from imgalign.diffusion.policy import DiffusionConfig, DiffusionPolicy
 from imgalign.environment import choose_device
 from imgalign.errors import ImgalignError, InputError
 from imgalign.evaluate.votes import count_votes
@@ -27,7 +27,7 @@ def run_folder(tiny_pipeline_folder, tmp_path_factory):
     """A folder of runs with one finished run of the tiny model."""
     runs = tmp_path_factory.mktemp("runs")
     pipeline = load_pipeline(str(tiny_pipeline_folder), device=choose_device("cpu"))
-    policy = DiffusionPolicy(pipeline, PolicyConfig(num_steps=3, lora_rank=2), seed=0)
+    policy = DiffusionPolicy(pipeline, DiffusionConfig(num_inference_steps=3, lora_rank=2), seed=0)
     with torch.no_grad():
         for index, weight in enumerate(policy.trainable_parameters()):
             noise = torch.randn(weight.shape, generator=torch.Generator().manual_seed(index))

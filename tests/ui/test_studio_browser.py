@@ -49,17 +49,22 @@ def studio(tmp_path, tiny_pipeline_folder, monkeypatch):
     (tmp_path / "model").symlink_to(tiny_pipeline_folder)
     (tmp_path / "prompts.txt").write_text(PROMPTS)
     settings = {
-        "model": "model",
-        "device": "cpu",
         "reward": {"path": str(write_clip(tmp_path / "clip"))},
-        "policy": {"num_steps": 3, "lora_rank": 2},
-        "prompts": {"file": "prompts.txt", "num_held_out": 1},
-        "held_out": {"every": 1, "patience": None},
-        "samples": {"every": 1, "num_prompts": 2, "images_per_prompt": 2},
-        "prompts_per_iteration": 2,
-        "images_per_prompt": 2,
-        "checkpoint_every": 1,
-        "iterations": 5000,
+        "policy": {"model": "model", "num_inference_steps": 3, "lora_rank": 2},
+        "data": {
+            "prompts": {"file": "prompts.txt"},
+            "held_out": {"num_prompts": 1},
+            "prompts_per_iteration": 2,
+            "group_size": 2,
+        },
+        "run": {
+            "device": "cpu",
+            "measure_every": 1,
+            "patience": None,
+            "samples": {"every": 1, "num_prompts": 2, "images_per_prompt": 2},
+            "checkpoint_every": 1,
+            "iterations": 5000,
+        },
     }
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "aaa-tiny.yaml").write_text(

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from random_walk import Brightness, RandomWalk, walk_settings
+from random_walk import Brightness, RandomWalk, walk_data, walk_settings
 from walk_runs import Killed, killed_at, measured, start, trainer_files, weights
 
 from imgalign.errors import ConfigError
@@ -15,7 +15,7 @@ from imgalign.train.sources import load_prompts
 def drifting(**changes):
     """Weights that leave the pretrained model further behind with each iteration."""
     settings = {
-        "ppo": {"advantages": "group", "kl": {"coefficient": 0.0}},
+        "algorithm": {"name": "grpo", "kl": {"kind": "fixed", "coefficient": 0.0}},
         "optimizer": {"learning_rate": 0.05},
         "iterations": 8,
         "checkpoint_every": 1,
@@ -39,7 +39,7 @@ def drift(tmp_path_factory) -> list[float]:
 
 def test_the_kl_budget_ends_the_run_with_the_last_weights_inside(tmp_path):
     settings = walk_settings(
-        ppo={"advantages": "group", "kl": {"coefficient": 0.0}},
+        algorithm={"name": "grpo", "kl": {"kind": "fixed", "coefficient": 0.0}},
         optimizer={"learning_rate": 0.05},
         kl_budget_nats=2.0,
         iterations=60,
@@ -60,9 +60,9 @@ def test_the_kept_weights_are_inside_the_budget_even_when_only_the_last_step_lef
     # Two iterations: the second ends outside, which only the measurement at the end can see.
     for held_out in (0, 2):
         settings = walk_settings(
-            ppo={"kl": {"coefficient": 0.0}},
+            algorithm={"name": "grpo", "kl": {"kind": "fixed", "coefficient": 0.0}},
             optimizer={"learning_rate": 0.1},
-            prompts={"num_storybook": 5, "num_held_out": held_out},
+            data=walk_data(held_out=held_out),
             kl_budget_nats=2.0,
             iterations=2,
         )
@@ -137,10 +137,11 @@ def test_the_best_checkpoint_inside_the_budget_is_there_when_a_run_goes_back(tmp
 
     settings = drifting(
         kl_budget_nats=(drift[4] + drift[5]) / 2,
-        held_out={"every": 1, "images_per_prompt": 2, "patience": None},
+        measure_every=1,
+        patience=None,
         keep_checkpoints=1,
     )
-    held_out = load_prompts(settings.prompts).held_out
+    held_out = load_prompts(settings.data).held_out
     out = tmp_path / "run"
     result = train.run(
         settings,

@@ -9,12 +9,12 @@ from random_walk import RandomWalk
 from torch.nn import Parameter
 
 from imgalign import environment
-from imgalign.algorithms.ppo import PPOConfig
+from imgalign.algorithms import checks as doctor
+from imgalign.algorithms.policy_gradient import GRPOConfig, PolicyGradient
 from imgalign.diffusion.kernels import DDIMKernel
-from imgalign.diffusion.policy import DiffusionPolicy, PolicyConfig
+from imgalign.diffusion.policy import DiffusionConfig, DiffusionPolicy
 from imgalign.errors import NumericsError
 from imgalign.policy import Check, Trajectory
-from imgalign.train import checks as doctor
 
 RATIO = "ratio is 1 before the first update"
 FLOOR = "noise floor of the log-ratio"
@@ -24,12 +24,14 @@ COVERAGE = "every trainable tensor gets a gradient"
 GROUPS = "group advantages"
 MASK = "steps without noise are masked"
 LIBRARY = "a step at eta 0 is the library's"
+FROZEN = "nothing frozen collects gradients"
 
 
 def examine(policy, *, config=None, fresh=True) -> dict[str, Check]:
     with torch.no_grad():
         trajectory = policy.sample(["a red house", "a blue boat"], seeds=[0, 1])
-    checks = doctor.examine(policy, trajectory, config=config or PPOConfig(), fresh=fresh)
+    algorithm = PolicyGradient(config or GRPOConfig(), seed=0)
+    checks = [*algorithm.checks(policy, trajectory, fresh=fresh), *policy.checks()]
     return {check.name: check for check in checks}
 
 
@@ -69,7 +71,7 @@ class ReferenceForgotten(RandomWalk):
     """Its reference is itself: the KL is zero for ever, and so is its gradient."""
 
     @contextlib.contextmanager
-    def reference(self):
+    def using(self, weights):
         yield
 
 
@@ -88,7 +90,7 @@ class UnusedTrainable(FrozenTrainable):
         self.frozen.requires_grad_(True)
 
 
-class UnmaskedSureStep(RandomWalk):
+class UnmaskedDeterministicStep(RandomWalk):
     """Its last step adds no noise and is still counted as one with a density."""
 
     def sample(self, prompts, **kwargs):
@@ -104,7 +106,7 @@ class Nameless(RandomWalk):
 
 
 def test_a_sound_policy_passes_every_check():
-    assert failed(RandomWalk(last_step_is_sure=True)) == set()
+    assert failed(RandomWalk(last_step_deterministic=True)) == set()
 
 
 @pytest.mark.parametrize(
@@ -117,12 +119,12 @@ def test_a_sound_policy_passes_every_check():
         (ReferenceForgotten, {PULL}),
         (FrozenTrainable, {COVERAGE}),
         (UnusedTrainable, {COVERAGE}),
-        (UnmaskedSureStep, {RATIO, FLOOR, MASK}),
+        (UnmaskedDeterministicStep, {RATIO, FLOOR, MASK}),
         (Nameless, {GROUPS}),
     ],
 )
 def test_each_defect_fails_the_checks_that_are_about_it(broken, rules):
-    policy = broken(last_step_is_sure=broken is UnmaskedSureStep)
+    policy = broken(last_step_deterministic=broken is UnmaskedDeterministicStep)
     assert failed(policy) == rules
 
 
@@ -130,8 +132,11 @@ def test_a_clip_under_three_times_the_noise_floor_is_refused_with_both_numbers()
     floor = examine(RoundedAfterwards())[FLOOR]
     measured = float(floor.measured.split()[0])
     assert measured > 0
-    assert failed(RoundedAfterwards(), config=PPOConfig(clip_nats=2.9 * measured)) == {RATIO, FLOOR}
-    assert failed(RoundedAfterwards(), config=PPOConfig(clip_nats=3.1 * measured)) == {RATIO}
+    assert failed(RoundedAfterwards(), config=GRPOConfig(clip_nats=2.9 * measured)) == {
+        RATIO,
+        FLOOR,
+    }
+    assert failed(RoundedAfterwards(), config=GRPOConfig(clip_nats=3.1 * measured)) == {RATIO}
 
 
 def test_an_adapter_that_has_been_trained_need_not_equal_the_pretrained_model():
@@ -163,7 +168,7 @@ def test_a_real_diffusion_policy_passes_every_check_with_a_ratio_of_exactly_1(
     tiny_pipeline, guidance_scale
 ):
     policy = DiffusionPolicy(
-        tiny_pipeline, PolicyConfig(num_steps=3, guidance_scale=guidance_scale)
+        tiny_pipeline, DiffusionConfig(num_inference_steps=3, guidance_scale=guidance_scale)
     )
     checks = examine(policy)
     assert {name for name, check in checks.items() if not check.passed} == set()
@@ -172,13 +177,13 @@ def test_a_real_diffusion_policy_passes_every_check_with_a_ratio_of_exactly_1(
 
 
 def test_a_diffusion_model_with_a_part_that_was_not_frozen_fails(tiny_pipeline):
-    policy = DiffusionPolicy(tiny_pipeline, PolicyConfig(num_steps=2))
+    policy = DiffusionPolicy(tiny_pipeline, DiffusionConfig(num_inference_steps=2))
     next(tiny_pipeline.unet.parameters()).requires_grad_(True)
-    assert failed(policy) == {COVERAGE}
+    assert failed(policy) == {FROZEN}
 
 
 def test_a_schedule_that_differs_from_the_library_fails(tiny_pipeline):
-    policy = DiffusionPolicy(tiny_pipeline, PolicyConfig(num_steps=2))
+    policy = DiffusionPolicy(tiny_pipeline, DiffusionConfig(num_inference_steps=2))
     assert isinstance(policy.denoiser.kernel, DDIMKernel)
     policy.denoiser.kernel.alpha_bar[0] *= 0.9
     assert LIBRARY in failed(policy)

@@ -1,0 +1,172 @@
+"""Claims: a source is a function of the iteration; given images come in turn, each with the prompt
+beside it, and held-out prompts never."""
+
+import pytest
+import torch
+from PIL import Image
+from random_walk import Brightness, RandomWalk, walk_settings
+from walk_runs import measured, start, weights
+
+from imgalign.errors import ConfigError, InputError
+from imgalign.policy import Policy
+from imgalign.prompts import Prompts
+from imgalign.train.config import ImagesConfig, RolloutsConfig, TrainConfig
+from imgalign.train.sources import (
+    GivenImages,
+    Interrupted,
+    Rollouts,
+    Watcher,
+    build_source,
+    captioned_images,
+    load_prompts,
+)
+from imgalign.train.world import Alone
+
+COLOURS = ["red", "blue", "green", "white", "black"]
+EQUAL = {"name": "supervised", "weighting": {"kind": "equal"}, "draws": 2}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    images = tmp_path / "images"
+    (images / "more").mkdir(parents=True)
+    for number, colour in enumerate(COLOURS):
+        place = images / "more" if number == 4 else images
+        Image.new("RGB", (8, 4), colour).save(place / f"{colour}.png")
+        (place / f"{colour}.txt").write_text(f"\ufeffa {colour}\n house\n")
+    return images
+
+
+def source_of(folder, *, held_out=(), count=2) -> GivenImages:
+    return GivenImages(
+        ImagesConfig(folder=folder, images_per_iteration=count),
+        policy=RandomWalk(size=2),
+        held_out=held_out,
+        seed=0,
+        world=Alone(),
+    )
+
+
+def asked(source, iteration) -> list[str]:
+    return [prompt for data in source.batch(iteration).batch for prompt in data.prompts]
+
+
+def test_a_rollout_is_decided_by_the_iteration_alone():
+    def source() -> Rollouts:
+        return Rollouts(
+            RolloutsConfig(prompts_per_iteration=2, group_size=3),
+            policy=RandomWalk(),
+            reward=Brightness(),
+            prompts=("a", "b", "c"),
+            seed=4,
+            world=Alone(),
+        )
+
+    straight, other = source(), source()
+    for iteration in range(3):
+        expected = straight.batch(iteration)
+    found = other.batch(2)
+    assert torch.equal(found.rewards, expected.rewards)
+    assert found.prompt_ids == expected.prompt_ids
+    assert [len(each) for each in found.batch] == [4, 2]
+    assert len(set(found.prompt_ids)) == 2
+
+
+def test_every_given_image_comes_once_before_any_comes_again(folder):
+    source = source_of(folder)
+    seen = [prompt for iteration in range(5) for prompt in asked(source, iteration)]
+    everything = sorted(f"a {colour} house" for colour in COLOURS)
+    assert sorted(seen[:5]) == sorted(seen[5:]) == everything
+    assert asked(source_of(folder), 3) == seen[6:8]
+
+
+def test_a_stop_is_heard_between_batches(folder):
+    with pytest.raises(Interrupted):
+        source_of(folder).batch(0, watcher=Watcher(stop_requested=lambda: True))
+
+
+def test_images_of_held_out_prompts_are_never_learned_from(folder):
+    config = ImagesConfig.model_validate({"folder": folder, "held_out": {"num_prompts": 2}})
+    training, held_out = load_prompts(config)
+    assert len(training) == 3
+    assert len(held_out) == 2
+    source = source_of(folder, held_out=held_out, count=3)
+    assert sorted(asked(source, 0)) == sorted(training)
+
+
+def test_a_folder_that_cannot_be_learned_from_is_one_line(folder, tmp_path):
+    with pytest.raises(InputError, match=r"data.folder: expected a folder of images, got"):
+        captioned_images(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"empty: expected images \(.*\) with captions, got none"):
+        captioned_images(tmp_path / "empty")
+    (folder / "red.txt").write_text(" \n")
+    with pytest.raises(InputError, match=r"red.txt: expected the prompt of red.png, got an empty"):
+        captioned_images(folder)
+    (folder / "red.txt").unlink()
+    with pytest.raises(InputError, match=r"red.png: no caption; write its prompt into red.txt"):
+        captioned_images(folder)
+
+
+def test_a_run_learns_from_given_images_and_resumes_bit_for_bit(folder, tmp_path):
+    images = {"from": "images", "folder": str(folder), "images_per_iteration": 2}
+    data = images | {"held_out": {"num_prompts": 1}}
+    long = walk_settings(algorithm=EQUAL, data=data)
+    short = walk_settings(algorithm=EQUAL, data=data, iterations=2)
+    policy = RandomWalk(num_steps=3)
+    start(tmp_path / "whole", settings=long, policy=policy)
+    assert policy.shift.abs().max() > 0.01
+    start(tmp_path / "parts", settings=short)
+    start(tmp_path / "parts", settings=long, resume=True)
+    assert torch.equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    assert measured(tmp_path / "whole") == measured(tmp_path / "parts")
+    last = measured(tmp_path / "whole")[-1]
+    assert {"loss", "held_out_reward", "held_out_kl"} <= last.keys()
+    assert "reward_mean" not in last
+
+
+def test_a_run_with_a_kl_budget_goes_back_inside_it_whatever_the_algorithm(tmp_path):
+    # Supervised fine-tuning measures no KL of its own: the one on held-out prompts decides.
+    settings = walk_settings(
+        algorithm={"name": "supervised", "draws": 1},
+        optimizer={"learning_rate": 0.05},
+        measure_every=1,
+        checkpoint_every=1,
+        kl_budget_nats=1.0,
+        iterations=60,
+    )
+    result = start(tmp_path / "run", settings=settings)
+    assert result.end == "kl budget"
+    shift, sigma = weights(tmp_path / "run"), RandomWalk(num_steps=3).sigma
+    kl = (shift**2 / (2 * sigma[:, None, None, None] ** 2)).sum()
+    assert 0 < kl <= 1.0
+
+
+@pytest.mark.parametrize(
+    ("data", "algorithm", "said"),
+    [
+        ({"from": "images", "folder": "x"}, {"name": "grpo"}, "expected 'rollouts', got 'images'"),
+        ({"from": "images", "folder": "x"}, {"name": "ppo"}, "expected 'rollouts', got 'images'"),
+        (
+            {"from": "images", "folder": "x"},
+            {"name": "supervised"},
+            "weighting.kind: expected 'equal' for given images",
+        ),
+    ],
+)
+def test_data_that_an_algorithm_cannot_learn_from_are_refused(data, algorithm, said):
+    with pytest.raises(ValueError, match=said):
+        TrainConfig.model_validate({"data": data, "algorithm": algorithm})
+
+
+def test_rollouts_want_a_reward_model():
+    policy: Policy = RandomWalk()
+    with pytest.raises(ConfigError, match=r"reward.path: expected a reward model"):
+        build_source(
+            RolloutsConfig(),
+            policy=policy,
+            reward=None,
+            prompts=Prompts(("a",), ()),
+            seed=0,
+            world=Alone(),
+        )
