@@ -24,7 +24,7 @@ import reward_models
 from imgalign.advantages import group_advantages
 from imgalign.demo import ShuffledReward
 from imgalign.diffusion.loading import load_pipeline
-from imgalign.diffusion.policy import DiffusionPolicy, PolicyConfig
+from imgalign.diffusion.policy import DiffusionConfig, DiffusionPolicy
 from imgalign.environment import choose_dtype
 from imgalign.evaluate.origin import hardware, library_versions
 from imgalign.policy import RewardModel
@@ -127,10 +127,10 @@ def main() -> None:
     given = parser.parse_args()
     policy = DiffusionPolicy(
         load_pipeline("storybook", device=CPU, dtype=choose_dtype("auto", CPU)),
-        PolicyConfig(
+        DiffusionConfig(
             batch_size=GROUP * GROUPS,
             lora_rank=4,
-            lora_targets=tuple(layer for layers in LAYERS.values() for layer in layers),
+            target_modules=tuple(layer for layers in LAYERS.values() for layer in layers),
         ),
     )
     reward = reward_models.load(given.reward)
