@@ -136,7 +136,7 @@ TABLE = (
         "nats",
         "KL(policy ‖ reference) per image, on this iteration's images and before its update: exact "
         "at every timestep, averaged over the images.",
-        "It is what the reward was paid with, and what `kl_budget_nats` limits.",
+        "It is what the reward was paid with, and what `run.kl_budget_nats` limits.",
         "distance",
         POLICY_GRADIENT,
     ),
@@ -214,7 +214,7 @@ TABLE = (
         "Loss",
         "nats per element",
         "Weighted mean of minus the log-probability of the images that are learned from, per "
-        "latent element; half the mean squared error of the prediction, where the model is a diffusion.",
+        "latent element; for a diffusion half the mean squared error of the prediction.",
         "Noise levels differ from iteration to iteration, and so does it: its trend counts.",
         "update",
         SUPERVISED,

@@ -8,8 +8,14 @@ import pytest
 from imgalign.config import dump_config
 from imgalign.runs.checkpoint import ADAPTER, save_checkpoint
 from imgalign.runs.metrics import MetricsWriter
-from imgalign.train.config import TrainConfig
-from imgalign.train.sources import PromptsConfig, load_prompts
+from imgalign.train.config import (
+    HeldOutConfig,
+    PromptsConfig,
+    RolloutsConfig,
+    RunConfig,
+    TrainConfig,
+)
+from imgalign.train.sources import load_prompts
 
 
 @pytest.fixture
@@ -30,10 +36,13 @@ def run(tmp_path: Path) -> Path:
 
     save_checkpoint(folder, 3, write=write)
     settings = TrainConfig(
-        prompts=PromptsConfig(num_storybook=5, num_held_out=4), kl_budget_nats=12.0
+        data=RolloutsConfig(
+            prompts=PromptsConfig(num_storybook=5), held_out=HeldOutConfig(num_prompts=4)
+        ),
+        run=RunConfig(kl_budget_nats=12.0),
     )
     dump_config(settings, folder / "config.yaml")
-    kept = load_prompts(settings.prompts)._asdict()
+    kept = load_prompts(settings.data)._asdict()
     (folder / "prompts.json").write_text(json.dumps(kept))
     with MetricsWriter(folder / "metrics.jsonl") as metrics:
         metrics.write(3, {"kl": 1.0})

@@ -34,36 +34,10 @@ from imgalign.train.config import (
     HeldOutConfig,
     PromptsConfig,
     RolloutsConfig,
-    RunConfig,
-    TrainConfig,
 )
 from imgalign.train.sources import load_prompts
 
 # --- what training never saw
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    """A run with one checkpoint, step 3, and metrics around it."""
-    folder = tmp_path / "run"
-
-    def write(checkpoint: Path) -> None:
-        (checkpoint / ADAPTER).write_bytes(b"")
-
-    save_checkpoint(folder, 3, write=write)
-    settings = TrainConfig(
-        data=RolloutsConfig(
-            prompts=PromptsConfig(num_storybook=5), held_out=HeldOutConfig(num_prompts=4)
-        ),
-        run=RunConfig(kl_budget_nats=12.0),
-    )
-    dump_config(settings, folder / "config.yaml")
-    kept = load_prompts(settings.data)._asdict()
-    (folder / "prompts.json").write_text(json.dumps(kept))
-    with MetricsWriter(folder / "metrics.jsonl") as metrics:
-        metrics.write(3, {"kl": 1.0})
-        metrics.write(4, {"kl": 2.5})
-    return folder
 
 
 def test_prompts_that_a_run_knew_are_left_out(run, caplog):

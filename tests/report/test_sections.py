@@ -38,5 +38,5 @@ def test_a_curve_beside_is_named_only_where_it_was_measured(tmp_path):
 def test_the_limit_of_the_kl_is_the_budget_of_the_run(tmp_path):
     run = measured(tmp_path, "kl", "clip_fraction")
     text = sections.training(run)
-    assert f"budget {run.settings.kl_budget_nats:g}" in text
+    assert f"budget {run.settings.run.kl_budget_nats:g}" in text
     assert f"limit {METRICS['clip_fraction'].limit:g}" in text
