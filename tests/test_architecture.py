@@ -5,7 +5,7 @@
     3  imgalign.algorithms
     2  imgalign.{diffusion, language, storybook}             reward_models.*
     1  imgalign.{policy, prompts, images, runs, preferences} reward_models.{architecture, contract}
-    0  imgalign, .{losses, advantages, statistics, config, environment, errors, files}
+    0  imgalign, .{losses, advantages, statistics, config, explain, environment, errors, files}
 
 A module imports its own layer and those below.
 """
@@ -29,7 +29,7 @@ ROOTS = (
 )
 LAYERS = {
     **dict.fromkeys(["losses", "advantages", "statistics", "config", "environment"], 0),
-    **dict.fromkeys(["errors", "files"], 0),
+    **dict.fromkeys(["errors", "explain", "files"], 0),
     **dict.fromkeys(["policy", "prompts", "images", "runs", "preferences"], 1),
     **dict.fromkeys(["diffusion", "language", "storybook"], 2),
     "algorithms": 3,
@@ -289,7 +289,7 @@ def test_every_setting_explains_itself_and_has_a_legal_default():
         for name, field in model.model_fields.items():
             assert field.description, f"{model.__name__}.{name}: a docstring under the field"
         if not any(field.is_required() for field in model.model_fields.values()):
-            text = model().model_dump_json()
+            text = model().model_dump_json(by_alias=True)
             assert model.model_validate_json(text, strict=True) == model()
 
 

@@ -65,6 +65,8 @@ def run(
     saving; the result then says so. Errors are of `imgalign.errors`, and leave the newest
     checkpoint good.
     """
+    if reward is None and isinstance(settings.data, RolloutsConfig):
+        raise ConfigError("reward.path: expected a reward model; add reward.path=runs/reward")
     claim(out, resume=resume)
     prompts = prompts_to_use(out, settings, resume=resume)
     if isinstance(settings.data, RolloutsConfig):

@@ -177,8 +177,7 @@ def build_source(
     """The source that the settings describe; ConfigError for one that this policy cannot serve."""
     match config:
         case RolloutsConfig():
-            if reward is None:
-                raise ConfigError("reward.path: expected a reward model; add reward.path=...")
+            assert reward is not None, "train/run.py refuses a run without one"
             return Rollouts(
                 config,
                 policy=policy,

@@ -33,8 +33,8 @@ def one_line(capsys, tmp_path, monkeypatch):
 
 
 def test_an_unknown_setting_is_named_with_the_one_that_was_meant(one_line):
-    line = one_line("train", "storybook_ppo", "ppo.clip_nat=1", "reward.path=x")
-    assert "ppo.clip_nat" in line
+    line = one_line("train", "storybook_grpo", "algorithm.clip_nat=1", "reward.path=x")
+    assert "algorithm.clip_nat" in line
     assert "clip_nats" in line
 
 
@@ -45,15 +45,15 @@ def test_a_setting_of_the_wrong_type_is_named(one_line):
 
 
 def test_a_missing_recipe_names_those_there_are(one_line):
-    assert "storybook_ppo" in one_line("train", "configs/storybok_ppo.yaml")
+    assert "storybook_grpo" in one_line("train", "configs/storybok_grpo.yaml")
 
 
 def test_training_without_a_reward_says_how_to_name_one(one_line):
-    assert "reward.path" in one_line("train", "storybook_ppo")
+    assert "reward.path" in one_line("train", "storybook_grpo")
 
 
 def test_a_missing_reward_folder_is_named(one_line):
-    assert "rewards/none" in one_line("train", "storybook_ppo", "reward.path=rewards/none")
+    assert "rewards/none" in one_line("train", "storybook_grpo", "reward.path=rewards/none")
 
 
 def test_a_missing_model_folder_is_named(one_line):
@@ -238,10 +238,10 @@ def test_a_tilde_after_an_equals_sign_is_the_home_folder(one_line, tmp_path, mon
     (tmp_path / "home" / "afile").touch()
     found = one_line("generate", "--prompt", "a cat", "--out=~/afile")
     assert found.startswith(f"error: {tmp_path / 'home' / 'afile'}: expected a folder")
-    line = one_line("train", "storybook_ppo", "reward.path=~/nowhere")
+    line = one_line("train", "storybook_grpo", "reward.path=~/nowhere")
     assert str(tmp_path / "home" / "nowhere") in line
 
 
 def test_noise_below_what_float32_can_hold_is_refused(one_line):
-    line = one_line("train", "storybook_ppo", "reward.path=storybook", "policy.eta=1e-300")
+    line = one_line("train", "storybook_grpo", "reward.path=storybook", "policy.eta=1e-300")
     assert "policy.eta: expected a number greater than or equal to 0.001, got 1e-300" in line

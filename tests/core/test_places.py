@@ -2,7 +2,6 @@
 one place at a time."""
 
 import pytest
-from evaluations import compare
 
 from imgalign.config import dump_config
 from imgalign.demo import DemoConfig, run_demo
@@ -47,8 +46,3 @@ def test_two_demos_in_one_folder_are_refused(tmp_path):
     with lock_folder(out), pytest.raises(InputError, match="demo: another process is running"):
         run_demo(out, settings=DemoConfig(num_prompts=1))
     assert not out.exists()
-
-
-def test_an_evaluation_beside_a_report_of_the_same_run_is_in_nobodys_way(adapter, run):
-    with lock_name(run / "report.html"):
-        compare(adapter, run / "evaluation")

@@ -11,6 +11,7 @@ from evaluations import NoisyImages, brightness, compare
 from imgalign.errors import InputError
 from imgalign.evaluate.evaluation import load_evaluation
 from imgalign.evaluate.saved_images import load_side
+from imgalign.files import lock_name
 
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir"}
 
@@ -141,3 +142,8 @@ def test_a_kill_at_any_file_operation_leaves_one_whole_evaluation(adapter, tmp_p
     evaluate(3)
     names = {path.name for path in out.iterdir()}
     assert names == {"evaluation.json", load_evaluation(out).images}
+
+
+def test_an_evaluation_beside_a_report_of_the_same_run_is_in_nobodys_way(adapter, run):
+    with lock_name(run / "report.html"):
+        compare(adapter, run / "evaluation")

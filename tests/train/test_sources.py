@@ -8,15 +8,13 @@ from random_walk import Brightness, RandomWalk, walk_settings
 from walk_runs import measured, start, weights
 
 from imgalign.errors import ConfigError, InputError
-from imgalign.policy import Policy
-from imgalign.prompts import Prompts
 from imgalign.train.config import ImagesConfig, RolloutsConfig, TrainConfig
+from imgalign.train.run import run
 from imgalign.train.sources import (
     GivenImages,
     Interrupted,
     Rollouts,
     Watcher,
-    build_source,
     captioned_images,
     load_prompts,
 )
@@ -159,14 +157,7 @@ def test_data_that_an_algorithm_cannot_learn_from_are_refused(data, algorithm, s
         TrainConfig.model_validate({"data": data, "algorithm": algorithm})
 
 
-def test_rollouts_want_a_reward_model():
-    policy: Policy = RandomWalk()
+def test_rollouts_want_a_reward_model_before_anything_is_made(tmp_path):
     with pytest.raises(ConfigError, match=r"reward.path: expected a reward model"):
-        build_source(
-            RolloutsConfig(),
-            policy=policy,
-            reward=None,
-            prompts=Prompts(("a",), ()),
-            seed=0,
-            world=Alone(),
-        )
+        run(walk_settings(), reward=None, out=tmp_path / "run", policy=RandomWalk(num_steps=3))
+    assert not (tmp_path / "run").exists()
