@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from algorithms import ALGORITHMS
 from PIL import Image
 from random_walk import Brightness, RandomWalk, walk_settings
 from walk_runs import measured, start, trainer_files, weights
@@ -29,18 +30,6 @@ from imgalign.runs.metrics import read_metrics
 from imgalign.runs.status import read_status
 from imgalign.train import run as train
 from imgalign.train.config import TrainConfig
-
-ALGORITHMS = {
-    "group": {"name": "grpo", "minibatches": 2},
-    "rank": {"name": "grpo", "baseline": {"kind": "rank"}, "minibatches": 2},
-    "running": {
-        "name": "ppo",
-        "baseline": {"kind": "running", "min_count": 2},
-        "minibatches": 2,
-    },
-    "value": {"name": "ppo", "baseline": {"kind": "value"}, "minibatches": 2},
-    "supervised": {"name": "supervised", "draws": 4, "minibatches": 2},
-}
 
 
 @pytest.fixture(scope="module")

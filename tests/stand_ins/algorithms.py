@@ -1,0 +1,21 @@
+"""Every algorithm's settings, as the contract suite and the tests of resuming run them."""
+
+from collections.abc import Mapping
+
+ALGORITHMS: Mapping[str, Mapping[str, object]] = {
+    "grpo": {"name": "grpo", "minibatches": 2},
+    "grpo, ranks": {"name": "grpo", "baseline": {"kind": "rank"}, "minibatches": 2},
+    "ppo": {"name": "ppo", "baseline": {"kind": "value"}, "minibatches": 2},
+    "ppo, running": {
+        "name": "ppo",
+        "baseline": {"kind": "running", "min_count": 2},
+        "minibatches": 2,
+    },
+    "supervised, best": {"name": "supervised", "draws": 4, "minibatches": 2},
+    "supervised, reward": {
+        "name": "supervised",
+        "weighting": {"kind": "reward"},
+        "draws": 4,
+        "minibatches": 2,
+    },
+}
