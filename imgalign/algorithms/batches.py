@@ -44,7 +44,7 @@ class Rollout:
             "reward_std": good.std(correction=0).item(),
             "reward_min": good.min().item(),
             "reward_max": good.max().item(),
-            "quarantined": float(len(self) - len(good)),
+            "dropped_images": float(len(self) - len(good)),
             "seconds_sampling": self.seconds_sampling,
             "seconds_scoring": self.seconds_scoring,
         }

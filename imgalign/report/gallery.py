@@ -240,8 +240,8 @@ def losses(run: RunRecord, found: Evaluation) -> list[str]:
         entries.append(
             f"<b>The KL of {drift.nats:.1f} nats is over its budget</b> of {drift.budget_nats:g}."
         )
-    dropped = int(sum(value for _, value in run.series("quarantined")))
+    dropped = int(sum(value for _, value in run.series("dropped_images")))
     if dropped:
-        metric = METRICS["quarantined"]
+        metric = METRICS["dropped_images"]
         entries.append(f"<b>{metric.title}</b> in training: {dropped}. {marked(metric.caption)}")
     return entries

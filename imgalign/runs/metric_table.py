@@ -113,7 +113,7 @@ TABLE = (
         "reward",
     ),
     Metric(
-        "quarantined",
+        "dropped_images",
         "Dropped images",
         "images",
         "Images without a finite reward; nothing is learned from them.",
@@ -162,7 +162,7 @@ TABLE = (
         "KL coefficient",
         "advantage per nat",
         "Price of one nat in this iteration's loss.",
-        "It moves only with an adaptive coefficient (`kl.target_nats`).",
+        "It changes only with `algorithm.kl.kind: adaptive`.",
         "distance",
         POLICY_GRADIENT,
     ),
@@ -379,8 +379,8 @@ INTRODUCTION = """\
 # Metrics
 
 `imgalign train` appends one JSON object to `metrics.jsonl` after every iteration and flushes it at
-once, so a plot can follow. An iteration is one round of sampling images, scoring them and learning
-from them. Numbers that JSON cannot hold (NaN, infinity) are `null`.
+once, so a plot can follow. An iteration takes a batch of images, sampled and scored or given, and
+learns from it. Numbers that JSON cannot hold (NaN, infinity) are `null`.
 
 An iteration makes one or more optimizer steps, as `optimizer_steps` says. The key `step`, and the
 number in the folder names `step-000200`, count iterations.

@@ -153,7 +153,7 @@ def test_numbers_that_are_none_stop_neither_plots_nor_counts(run):
     last = (run / "metrics.jsonl").read_text().splitlines()[-1]
     with (run / "metrics.jsonl").open("a") as file:
         file.write(json.dumps(json.loads(last) | {"step": 10**30}) + "\n")
-        for key in ("reward_mean", "seconds", "quarantined", "kl"):
+        for key in ("reward_mean", "seconds", "dropped_images", "kl"):
             for value in ("NaN", "Infinity", "1e999", 10**30):
                 changed = json.dumps(json.loads(last) | {key: 0})
                 file.write(changed.replace(f'"{key}": 0', f'"{key}": {value}') + "\n")

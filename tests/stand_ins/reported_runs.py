@@ -111,7 +111,12 @@ def make_iterations(run: Path, iterations: int = 4) -> None:
         metrics.write(0, {"held_out_reward": 0.0, "held_out_kl": 0.0})
         for step in range(1, iterations + 1):
             values = {"reward_mean": 0.1 * step, "reward_std": 0.5, "kl": step / 2}
-            values |= {"clip_fraction": 0.05, "approx_kl": 0.3, "seconds": 30.0, "quarantined": 0.0}
+            values |= {
+                "clip_fraction": 0.05,
+                "approx_kl": 0.3,
+                "seconds": 30.0,
+                "dropped_images": 0.0,
+            }
             metrics.write(step, values | {"held_out_reward": 0.08 * step})
     for step in (0, 2, 4):
         images = torch.rand(6, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(step))

@@ -281,7 +281,7 @@ def test_a_reward_that_is_not_finite_is_counted_and_said_and_the_run_goes_on(tmp
     with caplog.at_level(logging.WARNING):
         start(tmp_path / "run", settings=walk_settings(iterations=2), reward=Patchy())
     assert "image left out of this update" in caplog.text
-    assert read_metrics(tmp_path / "run" / "metrics.jsonl")[-1]["quarantined"] == 2
+    assert read_metrics(tmp_path / "run" / "metrics.jsonl")[-1]["dropped_images"] == 2
     assert weights(tmp_path / "run").isfinite().all()
 
 
