@@ -124,7 +124,6 @@ def count_votes(
     from imgalign.evaluate.origin import command_line
     from imgalign.preferences.queue import ranking_command
     from imgalign.preferences.store import Store
-    from imgalign.storybook.annotators import GROUPS
 
     with Store.open(database, images=images, create=False) as store:
         found = votes.count_votes(
@@ -133,7 +132,6 @@ def count_votes(
             command=command_line(),
             model=settings.model,
             project=project,
-            is_simulated=lambda ranking: ranking.group in GROUPS,
             app=ranking_command(project or "default", database),
             out=out,
         )

@@ -8,7 +8,7 @@ annotators are counted apart. Left out: making images, and showing items to peop
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -176,7 +176,6 @@ def count_votes(
     command: str,
     model: str | None = None,
     project: str | None = None,
-    is_simulated: Callable[[Ranking], bool] = lambda _: False,
     app: str = "imgalign ui",
     out: Path | None = None,
 ) -> VoteResult:
@@ -184,9 +183,9 @@ def count_votes(
 
     `aligned` is a run, a checkpoint, or a LoRA file or folder; votes count where the images were
     made by these very weights and by the same model without an adapter. `out` is where an
-    evaluation lies by default. `is_simulated` tells rankings of simulated annotators from people's;
-    `app` is the command that opens the app on this store, for messages, and `command` what is kept
-    as the origin of the numbers. InputError where nobody was asked, or nobody has voted.
+    evaluation lies by default. `app` is the command that opens the app on this store, for messages,
+    and `command` what is kept as the origin of the numbers. InputError where nobody was asked, or
+    nobody has voted.
     """
     adapter = find_adapter(aligned)
     run = run_of(adapter)
@@ -203,7 +202,7 @@ def count_votes(
     for ranking in store.rankings(project=project):
         if ranking.item_id in asked:
             vote = vote_of(ranking, makers, base=side(base), aligned=side(judged))
-            (simulated if is_simulated(ranking) else people).append(vote)
+            (simulated if ranking.simulated else people).append(vote)
     if not people and not simulated:
         raise InputError(
             f"{adapter}: {len(asked)} comparisons with {base.model} wait in {store.database.name}, "

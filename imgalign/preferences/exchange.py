@@ -20,7 +20,7 @@ from sqlalchemy.exc import IntegrityError
 from imgalign.errors import InputError, StoreError
 from imgalign.files import UNFINISHED, lock_name, parse_json
 from imgalign.preferences import queries, schema, validation
-from imgalign.preferences.identity import person
+from imgalign.preferences.identity import person, was_simulated
 from imgalign.preferences.originals import ImageFolder, described
 from imgalign.preferences.store import Store
 
@@ -152,6 +152,7 @@ def _value(line: bytes, where: str) -> Any:
 
 
 def _typed(table: Table, values: dict[str, Any], where: str) -> dict[str, Any]:
+    values = _added_later(table, values) | values
     expected = {column.name for column in table.c} - UNSENT
     if set(values) != expected:
         differ = ", ".join(sorted(set(values) ^ expected))
@@ -164,6 +165,16 @@ def _typed(table: Table, values: dict[str, Any], where: str) -> dict[str, Any]:
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
     return typed
+
+
+def _added_later(table: Table, values: dict[str, Any]) -> dict[str, Any]:
+    """What the lines of an older export do not say, as the migrations fill it in."""
+    if table is schema.provenances:
+        return {"dtype": "float32"}
+    if table is schema.annotators:
+        named = str(values.get("annotator_id")), str(values.get("group_name"))
+        return {"simulated": was_simulated(*named)}
+    return {}
 
 
 def _bring_image(store: Store, folder: ImageFolder | None, row: dict[str, Any], where: str) -> None:

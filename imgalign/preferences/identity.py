@@ -6,6 +6,7 @@ spaces. The name as it was first given is kept for display.
 """
 
 import hashlib
+import re
 import unicodedata
 from datetime import datetime, timedelta
 
@@ -18,6 +19,8 @@ from imgalign.preferences.schema import annotators
 
 NAMES_PER_CLIENT = 20
 CLIENT_WINDOW = timedelta(hours=1)
+SIMULATED_NAME = re.compile(r"(cosy|dreamy|graphic)-[0-9]+")
+"""Names that the storybook gives its annotators, each in the group that the name begins with."""
 
 
 def person(name: str) -> str:
@@ -27,6 +30,15 @@ def person(name: str) -> str:
     return " ".join(visible.split())
 
 
+def was_simulated(annotator_id: str, group: str) -> bool:
+    """Whether an annotator of an older version, which kept no mark, was a simulated one.
+
+    Told by the name. Example: "cosy-1" of the group "cosy" was, "cosy-1" of "default" was not.
+    """
+    found = SIMULATED_NAME.fullmatch(annotator_id)
+    return found is not None and found[1] == group
+
+
 def register(
     connection: Connection,
     name: str,
@@ -34,11 +46,13 @@ def register(
     display: str | None,
     group: str,
     client: str | None,
+    simulated: bool,
     now: datetime,
 ) -> Annotator:
     """The annotator of this name, added if new.
 
-    StoreError for somebody of another group, and for one name too many from one client.
+    StoreError where the name belongs to another group, or to a simulated annotator and not to a
+    person (or the reverse), and for one name too many from one client.
     """
     validation.name("annotator", name)
     validation.name("annotator", person(name))
@@ -52,18 +66,28 @@ def register(
                 f"annotator {name!r}: already in group {known.group!r}, not {group!r}; "
                 "choose another annotator name"
             )
+        if known.simulated != simulated:
+            kinds = ("a person", "a simulated annotator")
+            raise StoreError(
+                f"annotator {name!r}: the name of {kinds[known.simulated]}, not of "
+                f"{kinds[simulated]}; choose another annotator name"
+            )
         return known
     digest = None if client is None else hashlib.sha256(client.encode()).hexdigest()
     if digest is not None:
         _refuse_too_many(connection, name, digest, now)
     added = Annotator(
-        annotator_id=annotator_id, name=" ".join((display or name).split()), group=group
+        annotator_id=annotator_id,
+        name=" ".join((display or name).split()),
+        group=group,
+        simulated=simulated,
     )
     connection.execute(
         insert(annotators).values(
             annotator_id=annotator_id,
             name=added.name,
             group_name=group,
+            simulated=simulated,
             client=digest,
             created_at=now,
         )

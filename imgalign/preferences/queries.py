@@ -198,6 +198,7 @@ def judgements(*, include_undone: bool) -> Select[Any]:
             items.c.project,
             items.c.source,
             annotators.c.group_name,
+            annotators.c.simulated,
             undos.c.created_at.label("undone_at"),
         )
         .join(items, items.c.item_id == rankings.c.item_id)
@@ -235,6 +236,7 @@ def to_rankings(connection: Connection, rows: Sequence[AnyRow]) -> list[Ranking]
             key=row.key,
             client_ms=row.client_ms,
             undone_at=row.undone_at,
+            simulated=row.simulated,
         )
         for row in rows
     ]
@@ -250,7 +252,12 @@ def content(row: AnyRow) -> tuple[object, ...]:
 
 def to_annotator(row: AnyRow) -> Annotator:
     """A record of a row of `annotators`."""
-    return Annotator(annotator_id=row.annotator_id, name=row.name, group=row.group_name)
+    return Annotator(
+        annotator_id=row.annotator_id,
+        name=row.name,
+        group=row.group_name,
+        simulated=row.simulated,
+    )
 
 
 def to_provenance(row: AnyRow) -> Provenance:

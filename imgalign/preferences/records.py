@@ -77,11 +77,12 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Annotator:
-    """Somebody who ranks, a person or a simulated one; `group` is whose taste they stand for."""
+    """Who ranks; `group` is whose taste they stand for, `simulated` that it is not a person."""
 
     annotator_id: str
     name: str
     group: str
+    simulated: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +140,7 @@ class Ranking:
 
     `image_ids` are the candidates 0 .. K-1. `order` is the display permutation: (2, 0, 1) says
     that candidate 2 was shown first. `undone_at` is set on judgements that their annotator took
-    back.
+    back, `simulated` on those of a simulated annotator.
     """
 
     ranking_id: str
@@ -158,6 +159,7 @@ class Ranking:
     key: str = ""
     client_ms: int | None = None
     undone_at: datetime | None = None
+    simulated: bool = False
 
 
 def as_candidates(groups: TieGroups, order: Sequence[int]) -> TieGroups:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Float,
@@ -25,6 +26,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
 )
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
@@ -107,6 +109,7 @@ annotators = Table(
     Column("annotator_id", Name, primary_key=True),
     Column("name", Text, nullable=False),
     Column("group_name", Name, nullable=False),
+    Column("simulated", Boolean, nullable=False, server_default=false()),
     # A digest of where the name was given, if that is known; never leaves this database.
     Column("client", Hash),
     Column("created_at", UtcDateTime, nullable=False),

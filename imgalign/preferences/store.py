@@ -162,11 +162,13 @@ class Store:
         name: str | None = None,
         group: str = "default",
         client: str | None = None,
+        simulated: bool = False,
     ) -> Annotator:
         """Register who ranks. Doing it again, in any spelling of the name, changes nothing.
 
         `client` is where the name came from, such as a network address: new names from one client
-        are limited. Another group, or one name too many, is a StoreError.
+        are limited. `simulated` marks an annotator that is no person, for good. A name of another
+        group or kind, or one name too many, is a StoreError.
         """
         with self.database.write() as connection:
             return identity.register(
@@ -175,6 +177,7 @@ class Store:
                 display=name,
                 group=group,
                 client=client,
+                simulated=simulated,
                 now=utc_now(),
             )
 

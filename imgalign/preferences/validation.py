@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from math import inf, isfinite, nan
 from typing import Any, get_args
 
-from sqlalchemy import BigInteger, Column, Float, Integer, String
+from sqlalchemy import BigInteger, Boolean, Column, Float, Integer, String
 
 from imgalign.errors import InputError
 from imgalign.preferences.records import Provenance, Submission, TieGroups, Verdict
@@ -61,6 +61,8 @@ def column(of: Column[Any], value: object) -> Any:
             raise InputError(f"{of.name}: expected at most {largest}, got {value}")
     elif isinstance(of.type, Float):
         return _number(of.name, value)
+    elif isinstance(of.type, Boolean) and not isinstance(value, bool):
+        raise InputError(f"{of.name}: expected true or false, got {value!r:.80}")
     return value
 
 

@@ -62,7 +62,7 @@ def rank_queue(
     """
     (group,) = {annotator.group for annotator in annotators}
     for annotator in annotators:
-        store.add_annotator(annotator.name, group=group)
+        store.add_annotator(annotator.name, group=group, simulated=True)
     left = sum(store.counts(annotator.name, project=project).left for annotator in annotators)
     seen: dict[str, list[Impression]] = {}
     num_done = 0

@@ -217,12 +217,12 @@ def test_an_image_that_both_made_alike_is_nobodys(store, queue, vote, adapter, a
 
 
 def test_simulated_annotators_are_counted_apart(store, queue, vote, adapter, aligned):
-    store.add_annotator("cosy-1", group="cosy")
+    store.add_annotator("cosy-1", group="cosy", simulated=True)
     for number in range(3):
         queue(f"prompt {number}", aligned, BASE)
         vote("ann", "<")
         vote("cosy-1", ">")
-    result = counted(adapter, store, is_simulated=lambda ranking: ranking.group == "cosy")
+    result = counted(adapter, store)
     assert (result.people.num_wins, result.people.num_losses) == (0, 3)
     assert (result.simulated.num_wins, result.simulated.num_losses) == (3, 0)
     text = "\n".join(result.lines())
@@ -231,9 +231,10 @@ def test_simulated_annotators_are_counted_apart(store, queue, vote, adapter, ali
 
 
 def test_where_only_simulated_annotators_voted_no_person_did(store, queue, vote, adapter, aligned):
+    store.add_annotator("cosy-1", group="cosy", simulated=True)
     queue("a cat", aligned, BASE)
-    vote("ann", ">")
-    result = counted(adapter, store, is_simulated=lambda ranking: True)
+    vote("cosy-1", ">")
+    result = counted(adapter, store)
     assert result.people is None
     assert result.lines()[0] == "No person has voted"
 
@@ -286,7 +287,7 @@ def test_votes_of_another_project_do_not_count(store, queue, vote, adapter, alig
 def test_evaluate_votes_prints_the_result_and_keeps_it_beside_the_evaluation(
     store, queue, vote, adapter, aligned, capsys
 ):
-    store.add_annotator("cosy-1", group="cosy")
+    store.add_annotator("cosy-1", group="cosy", simulated=True)
     for number in range(6):
         queue(f"prompt {number}", aligned, BASE)
         for who in ("ann", "bob"):

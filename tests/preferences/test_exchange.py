@@ -1,3 +1,4 @@
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -57,6 +58,30 @@ def test_what_is_exported_is_imported_again_whole(full: Store, empty: Store, tmp
             assert empty.image_path(image).read_bytes() == full.image_path(image).read_bytes()
     export_rankings(empty, tmp_path / "again.jsonl")
     assert (tmp_path / "again.jsonl").read_bytes() == path.read_bytes()
+
+
+def test_an_export_of_an_older_version_is_read_as_its_database_would_be(
+    store: Store, add_items: Add, empty: Store, tmp_path: Path
+):
+    add_items(1, overlap=2)
+    store.add_annotator("cosy-1", group="cosy", simulated=True)
+    path = tmp_path / "rankings.jsonl"
+    export_rankings(store, path)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    later = [line.pop(field) for line in lines for field in ("dtype", "simulated") if field in line]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    import_rankings(empty, path, images=store.images.root)
+    assert True in later
+    assert empty.annotators() == store.annotators()
+
+
+def test_a_mark_that_is_no_truth_value_is_refused(store: Store, empty: Store, tmp_path: Path):
+    store.add_annotator("somebody", simulated=True)
+    path = tmp_path / "rankings.jsonl"
+    export_rankings(store, path)
+    path.write_text(path.read_text().replace('"simulated": true', '"simulated": "yes"'))
+    with pytest.raises(InputError, match="simulated: expected true or false, got 'yes'"):
+        import_rankings(empty, path)
 
 
 def test_work_goes_on_in_the_imported_store(full: Store, empty: Store, tmp_path: Path):

@@ -58,6 +58,17 @@ def test_a_name_of_invisible_characters_is_refused(store: Store):
         store.add_annotator("\u200b\u200d")
 
 
+def test_a_person_and_a_simulated_annotator_never_share_a_name(store: Store):
+    simulated = store.add_annotator("cosy-1", group="cosy", simulated=True)
+    assert simulated.simulated
+    assert store.add_annotator("Cosy-1", group="cosy", simulated=True) == simulated
+    with pytest.raises(StoreError, match="the name of a simulated annotator, not of a person"):
+        store.add_annotator("COSY-1", group="cosy")
+    store.add_annotator("eve")
+    with pytest.raises(StoreError, match="the name of a person, not of a simulated annotator"):
+        store.add_annotator("eve", simulated=True)
+
+
 def test_one_client_cannot_invent_names_without_end(store: Store, monkeypatch: pytest.MonkeyPatch):
     for index in range(NAMES_PER_CLIENT):
         store.add_annotator(f"guest {index}", client="192.0.2.7")
@@ -176,6 +187,31 @@ def test_an_older_database_merges_the_spellings_of_one_person_and_loses_nothing(
             store.database.write() as connection,
         ):
             connection.execute(text("UPDATE rankings SET verdict = 'skipped'"))
+
+
+def test_simulated_annotators_of_an_older_database_are_known_by_their_names(
+    url: str, tmp_path: Path
+):
+    engine = create_engine(url)
+    named = [
+        ("cosy-1", "cosy"),
+        ("ann", "cosy"),
+        ("dreamy-2", "default"),
+        ("graphic-12", "graphic"),
+    ]
+    with engine.begin() as connection:
+        config = database._alembic_config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0003")
+        for name, group in named:
+            connection.exec_driver_sql(
+                "INSERT INTO annotators (annotator_id, name, group_name, created_at) "
+                f"VALUES ('{name}', '{name}', '{group}', '{MOMENT}0')"
+            )
+    engine.dispose()
+    with Store.open(url, images=tmp_path / "images") as store:
+        kinds = {annotator.name: annotator.simulated for annotator in store.annotators()}
+    assert kinds == {"cosy-1": True, "ann": False, "dreamy-2": False, "graphic-12": True}
 
 
 def test_merging_keeps_the_later_judgement_whoever_gave_it(url: str, tmp_path: Path):

@@ -42,6 +42,15 @@ def test_an_unknown_group_names_those_there_are():
         people("nonsense", 2, seed=0)
 
 
+def test_simulated_annotators_are_marked_in_the_store(queue):
+    with queue("store") as store:
+        rank_queue(store, people("cosy", 1, seed=0))
+        store.add_annotator("ann", group="cosy")
+        kinds = {annotator.name: annotator.simulated for annotator in store.annotators()}
+        assert kinds == {"cosy-1": True, "ann": False}
+        assert all(ranking.simulated for ranking in store.rankings())
+
+
 def test_ranking_that_was_stopped_ends_as_if_it_had_not_been(queue):
     annotators = people("cosy", 2, seed=0)
     with queue("whole") as store:
