@@ -52,4 +52,4 @@ class StorageFullError(ImgalignError, OSError):
 
 
 class NumericsError(ImgalignError):
-    """A correctness rule failed at run time, e.g. a PPO ratio that is not 1 at the start."""
+    """A correctness rule failed at run time, e.g. a ratio that is not 1 before the first update."""

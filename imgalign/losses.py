@@ -26,7 +26,7 @@ def clipped_surrogate_loss(
     *,
     clip_nats: float,
 ) -> Float[Tensor, "b t"]:
-    """PPO's clipped surrogate of each step (arXiv:1707.06347, eq. 7), to be minimised.
+    """Clipped surrogate objective of each step (arXiv:1707.06347, eq. 7), to be minimised.
 
     The log-ratio, and not the ratio, is clipped: to +- `clip_nats`, the same factor up and down.
     Its value is minus the advantage when the two log-probabilities agree. The gradient is zero

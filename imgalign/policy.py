@@ -223,7 +223,7 @@ class StepPolicy(Policy, Protocol):
 
     @property
     def default_clip_nats(self) -> float:
-        """The usual limit of a step's log-ratio in PPO for this kind of step."""
+        """The usual limit of the log-ratio of a step of this kind, for clipped policy gradients."""
         ...
 
     def units(self, trajectory: Trajectory) -> list[Int[Tensor, " s"]]:

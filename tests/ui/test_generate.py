@@ -35,7 +35,7 @@ def run_folder(tiny_pipeline_folder, tmp_path_factory):
     step = runs / "tiny" / "step-000010"
     step.mkdir(parents=True)
     policy.save(step)
-    (runs / "tiny" / "config.yaml").write_text(f"model: {tiny_pipeline_folder}\n")
+    (runs / "tiny" / "config.yaml").write_text(f"policy: {{model: {tiny_pipeline_folder}}}\n")
     (runs / "tiny" / "best.json").write_text('{"checkpoint": "step-000010"}')
     (runs / "tiny" / "prompts.json").write_text('{"training": [], "held_out": []}')
     (runs / "tiny" / "metrics.jsonl").write_text('{"step": 10}\n')

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, no_type_check
 
 import gradio as gr
+from gradio.components import Component
 
 from imgalign.errors import ImgalignError, InputError
 from imgalign.preferences.store import Store
@@ -212,6 +213,48 @@ def restore(shelf: Shelf, last: str) -> dict[str, Any] | None:
     return value if ids and all(isinstance(i, str) and shelf.has(i) for i in ids) else None
 
 
+def _form() -> list[Component]:
+    """What to generate, in the order that `wish` takes it."""
+    adapter = gr.Dropdown(label="Compare with", choices=[], elem_id="checkpoint")
+    prompts = gr.Textbox(
+        label="Prompts",
+        info="One per line",
+        lines=4,
+        max_lines=12,
+        value=EXAMPLES[0],
+        elem_id="prompts",
+    )
+    with gr.Row(elem_classes="numbers"):
+        count = _number("Pictures each", 4, 1, 12, "count")
+        first_seed = _number("First seed", 1, 0, None, "first-seed")
+    with gr.Row(elem_classes="numbers"):
+        steps = _number("Steps", 20, 1, MOST_STEPS, "steps")
+        guidance = gr.Number(
+            1.0, label="Guidance", minimum=1, maximum=MOST_GUIDANCE, step=0.5, min_width=80
+        )
+    return [adapter, prompts, first_seed, count, steps, guidance]
+
+
+def _sending() -> tuple[gr.Radio, gr.Number, gr.Button]:
+    """How the images go to the ranking queue, to how many annotators, and the button."""
+    how = gr.Radio(
+        [(name[0].upper() + name[1:], name) for name in (PAIRS, TOGETHER)],
+        value=TOGETHER,
+        label="What to rank",
+        scale=3,
+        elem_id="how",
+    )
+    overlap = gr.Number(
+        value=1,
+        precision=0,
+        minimum=1,
+        maximum=MOST_PEOPLE,
+        label="People per item",
+        scale=1,
+    )
+    return how, overlap, gr.Button("Send to ranking", elem_id="send-button", scale=1)
+
+
 def build(
     page: gr.Blocks, store: Store, runs: Runs, shelf: Shelf, *, model: str, project: str
 ) -> None:
@@ -219,23 +262,7 @@ def build(
     models = Models()
     with gr.Row(elem_classes="page", equal_height=False):
         with gr.Column(scale=0, min_width=320, elem_classes="side"):
-            adapter = gr.Dropdown(label="Compare with", choices=[], elem_id="checkpoint")
-            prompts = gr.Textbox(
-                label="Prompts",
-                info="One per line",
-                lines=4,
-                max_lines=12,
-                value=EXAMPLES[0],
-                elem_id="prompts",
-            )
-            with gr.Row(elem_classes="numbers"):
-                count = _number("Pictures each", 4, 1, 12, "count")
-                first_seed = _number("First seed", 1, 0, None, "first-seed")
-            with gr.Row(elem_classes="numbers"):
-                steps = _number("Steps", 20, 1, MOST_STEPS, "steps")
-                guidance = gr.Number(
-                    1.0, label="Guidance", minimum=1, maximum=MOST_GUIDANCE, step=0.5, min_width=80
-                )
+            form = _form()
             start = gr.Button("Generate", variant="primary", elem_id="generate-button")
             cancel = gr.Button("Stop", visible=False)
         with gr.Column(scale=1, min_width=320):
@@ -249,22 +276,8 @@ def build(
                 ideas=list(EXAMPLES),
             )
             with gr.Row(visible=False, elem_classes="sending", equal_height=True) as sending:
-                how = gr.Radio(
-                    [(name[0].upper() + name[1:], name) for name in (PAIRS, TOGETHER)],
-                    value=TOGETHER,
-                    label="What to rank",
-                    scale=3,
-                    elem_id="how",
-                )
-                overlap = gr.Number(
-                    value=1,
-                    precision=0,
-                    minimum=1,
-                    maximum=MOST_PEOPLE,
-                    label="People per item",
-                    scale=1,
-                )
-                go = gr.Button("Send to ranking", elem_id="send-button", scale=1)
+                how, overlap, go = _sending()
+    adapter, prompts, *_ = form
 
     def open_page() -> Any:
         choices = checkpoints(runs, model)
@@ -303,7 +316,6 @@ def build(
         value = restore(shelf, str(event.last))
         return (value, gr.Row(visible=True)) if value else (gr.skip(), gr.skip())
 
-    form = [adapter, prompts, first_seed, count, steps, guidance]
     page.load(open_page, outputs=adapter, **PRIVATE)
     # One at a time: two would not fit into the memory of one device.
     serial = PRIVATE | {"concurrency_limit": 1}

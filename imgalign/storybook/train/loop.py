@@ -112,10 +112,7 @@ def train(
     """
     folder.mkdir(parents=True, exist_ok=True)
     trained = [p for p in module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
+    groups = decayed_and_not(trained, weight_decay=weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=schedule.learning_rate, betas=betas)
     average = Average(module, decay=decay)
     step = 0
@@ -128,16 +125,8 @@ def train(
         say(f"{folder}: going on at step {step} of {schedule.num_steps}")
 
     def save() -> None:
-        save_state(
-            folder,
-            "state",
-            {
-                "module": module.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "average": average.values,
-                "step": step,
-            },
-        )
+        state = {"module": module.state_dict(), "optimizer": optimizer.state_dict()}
+        save_state(folder, "state", state | {"average": average.values, "step": step})
         if on_save is not None:
             with average.applied():
                 on_save(step)
@@ -167,26 +156,32 @@ def train(
             if rank > 0:
                 continue
             if step % LOG_EVERY == 0 or step == schedule.num_steps:
+                values: dict[str, float | str] = {"samples": step * batch, **terms}
+                values |= {"grad_norm": float(norm), "learning_rate": schedule.rate(step - 1)}
                 speed = seen / (now - started)
-                log.write(
-                    step,
-                    {
-                        "samples": step * batch,
-                        **terms,
-                        "grad_norm": float(norm),
-                        "learning_rate": schedule.rate(step - 1),
-                        "samples_per_second": speed,
-                        "machine": machine(),
-                    },
-                )
-                shown = "  ".join(f"{name} {term:.4f}" for name, term in terms.items())
+                log.write(step, values | {"samples_per_second": speed, "machine": machine()})
                 left = (schedule.num_steps - step) * (now - started) / (step - first) / 60
                 where = f"step {step}/{schedule.num_steps}"
-                say(f"{where}  {shown}  {speed:.0f}/s  {left:.0f} min left")
+                say(f"{where}  {shown(terms)}  {speed:.0f}/s  {left:.0f} min left")
             if now - saved > SAVE_EVERY_SECONDS or step == schedule.num_steps:
                 save()
                 saved = time.monotonic()
     module.load_state_dict(average.values)
+
+
+def decayed_and_not(
+    parameters: Sequence[nn.Parameter], *, weight_decay: float
+) -> list[dict[str, object]]:
+    """Parameter groups of an optimizer: matrices are decayed, biases and scales are not."""
+    return [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+
+
+def shown(terms: Mapping[str, float]) -> str:
+    """Example: "loss 0.1234  kl 0.0100"."""
+    return "  ".join(f"{name} {term:.4f}" for name, term in terms.items())
 
 
 def join() -> tuple[int, int]:

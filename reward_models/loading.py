@@ -1,0 +1,27 @@
+"""Which reward a name or a folder means; torch is imported when one is loaded, not before."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from imgalign.policy import RewardModel
+
+
+def load(reward: str | Path, *, device: str = "cpu") -> "RewardModel":
+    """The reward in a folder, or zero-shot CLIP for what names a CLIP.
+
+    A fitted reward is what `imgalign reward train` writes, a folder with contract.json. A CLIP is a
+    folder in open_clip's layout, "storybook", "hf-hub:owner/model" or "architecture:tag".
+    InputError or CheckpointError say what is wrong with it.
+    """
+    from imgalign.environment import choose_device
+    from imgalign.files import recover_missing
+    from reward_models.clip import ClipReward, load_towers
+    from reward_models.clip_models import names_towers
+    from reward_models.contract import CONTRACT_FILE
+
+    folder, target = Path(reward), choose_device(device)
+    recover_missing(folder)
+    if (folder / CONTRACT_FILE).is_file() or not names_towers(str(reward)):
+        return ClipReward.from_pretrained(folder).to(target)
+    return ClipReward.zero_shot(load_towers(reward)).to(target)
