@@ -36,15 +36,10 @@ class Rollout:
         """Of all images in order."""
         return [prompt_id for trajectory in self.batch for prompt_id in trajectory.prompt_ids]
 
-    def metrics(self) -> dict[str, float]:
-        """The rewards in a few numbers, by the names that docs/metrics.md explains."""
-        good = self.rewards[self.rewards.isfinite()].double()
+    def metrics(self, world: World) -> dict[str, float]:
+        """The rewards of all processes in a few numbers, by the names of docs/metrics.md."""
         return {
-            "reward_mean": good.mean().item(),
-            "reward_std": good.std(correction=0).item(),
-            "reward_min": good.min().item(),
-            "reward_max": good.max().item(),
-            "dropped_images": float(len(self) - len(good)),
+            **reward_metrics(world.gather(self.rewards)),
             "seconds_sampling": self.seconds_sampling,
             "seconds_scoring": self.seconds_scoring,
         }
@@ -61,7 +56,7 @@ class Demonstrations:
         """Samples."""
         return sum(len(data) for data in self.batch)
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self, world: World) -> dict[str, float]:
         """By the names that docs/metrics.md explains."""
         return {"seconds_loading": self.seconds_loading}
 
@@ -150,6 +145,18 @@ class Assessment:
         masks = [trajectory.mask for trajectory in self.batch]
         images = sum(int(mask.any(dim=1).sum()) for mask in masks)
         return Tally(steps_per_trajectory=sum(int(mask.sum()) for mask in masks) / max(images, 1))
+
+
+def reward_metrics(rewards: Float[Tensor, " n"]) -> dict[str, float]:
+    """Rewards in a few numbers; those that are not finite are counted and left out."""
+    good = rewards[rewards.isfinite()].double()
+    return {
+        "reward_mean": good.mean().item(),
+        "reward_std": good.std(correction=0).item(),
+        "reward_min": good.min().item(),
+        "reward_max": good.max().item(),
+        "dropped_images": float(len(rewards) - len(good)),
+    }
 
 
 def masked(values: Float[Tensor, "b s"], mask: Bool[Tensor, "b s"]) -> Float[Tensor, "b s"]:

@@ -228,7 +228,7 @@ class Session:
         except Interrupted:
             set_rng_state(before)  # the resumed run makes this batch again
             raise
-        values: dict[str, float] = batch.metrics() | self.learner.update(
+        values: dict[str, float] = batch.metrics(self.world) | self.learner.update(
             batch, iteration=self.step, on_progress=self._watcher("learning", "parts").on_progress
         )
         self.step += 1
@@ -236,7 +236,10 @@ class Session:
             values |= self._measure()
         seconds = time.perf_counter() - start
         self.seconds.append(seconds)
-        return values | {"seconds": seconds, "images_per_second": len(batch) / seconds}
+        return values | {
+            "seconds": seconds,
+            "images_per_second": self.world.total(float(len(batch))) / seconds,
+        }
 
     def _after(self, values: Mapping[str, float]) -> RunEnd | None:
         """Save and draw where it is time to, and say whether this was the end."""

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from imgalign.algorithms.batches import reward_metrics
 from imgalign.algorithms.kl import measure_kl
 from imgalign.files import reporting_full_disk, write_atomically
 from imgalign.policy import Policy, RewardModel, StepPolicy
@@ -73,7 +74,9 @@ def measure(
     )
     kl = measure_kl(policy, rollout.batch)
     counts = reward is not None and bool(prompts.held_out)
-    return Measured(reward=rollout.metrics()["reward_mean"] if counts else None, kl=kl)
+    return Measured(
+        reward=reward_metrics(rollout.rewards)["reward_mean"] if counts else None, kl=kl
+    )
 
 
 def draw_grid(policy: Policy, prompts: Prompts, config: SamplesConfig, path: Path) -> None:
