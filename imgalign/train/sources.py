@@ -40,13 +40,10 @@ from imgalign.prompts import (
     training_seed,
 )
 from imgalign.storybook import scenes
+from imgalign.train.captions import captioned_images
 from imgalign.train.config import DataConfig, HeldOutConfig, ImagesConfig, RolloutsConfig
 
 log = logging.getLogger(__name__)
-
-IMAGES = (".png", ".jpg", ".jpeg", ".webp")
-LARGEST_CAPTION = 2**16
-"""Bytes."""
 
 
 class Interrupted(Exception):  # noqa: N818  not an error: someone asked to stop
@@ -299,33 +296,3 @@ def load_prompts(config: DataConfig) -> Prompts:
 def some_of(prompts: Sequence[str], config: HeldOutConfig) -> tuple[str, ...]:
     """Those of a list that are held out: chosen by their hash, so the order does not count."""
     return tuple(sorted(prompts, key=stable_hash)[: config.num_prompts])
-
-
-def captioned_images(folder: Path) -> list[tuple[Path, str]]:
-    """Every image below a folder with the prompt in the text file beside it, in order of names.
-
-    InputError for an image without a caption, and for a folder without images.
-    """
-    if not folder.is_dir():
-        raise InputError(f"data.folder: expected a folder of images, got {folder}, which is none")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGES)
-    if not paths:
-        raise InputError(f"{folder}: expected images ({', '.join(IMAGES)}) with captions, got none")
-    return [(path, caption_of(path)) for path in paths]
-
-
-def caption_of(image: Path) -> str:
-    """The prompt in the text file beside an image; InputError without one."""
-    path = image.with_suffix(".txt")
-    try:
-        with path.open("rb") as file:
-            text = file.read(LARGEST_CAPTION + 1).decode("utf-8")
-    except FileNotFoundError:
-        raise InputError(f"{image}: no caption; write its prompt into {path.name}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: expected a text file in utf-8") from None
-    prompt = " ".join(text.removeprefix("\ufeff").split())
-    if not prompt or len(text) > LARGEST_CAPTION:
-        what = "more text than a prompt" if prompt else "an empty file"
-        raise InputError(f"{path}: expected the prompt of {image.name}, got {what}")
-    return prompt

@@ -3,6 +3,7 @@
 runs/<name>/config.yaml      settings, so that the run can be repeated
             prompts.json     the prompts themselves: their file may be moved or edited later
             rewards.json     where the rewards were and what they are: another may take their place
+            images.json      what the given images are, where a run learns from such
             metrics.jsonl    one object per iteration
             status.json      running, stopped, finished or failed; time left
             samples/         step-000010.png, ...
@@ -40,6 +41,7 @@ from imgalign.runs.folder import CONFIG, METRICS, PROMPTS, SAMPLES, run_prompts
 from imgalign.runs.metrics import Value, read_metrics
 from imgalign.runs.state import load_state
 from imgalign.runs.status import RunStatus, written_status
+from imgalign.train.captions import record_images, same_images
 from imgalign.train.config import TrainConfig
 from imgalign.train.reward_record import REWARDS, recorded_rewards, same_rewards
 from imgalign.train.sources import load_prompts
@@ -106,6 +108,7 @@ def begin(out: Path, settings: TrainConfig, prompts: Prompts, *, resume: bool) -
         found = newest_of(out, before)
     with reporting_full_disk(out, "writing the settings"):
         if not resume:
+            record_images(out, settings.data)
             # Not beside the settings of another run, should this one be killed in between.
             (out / PROMPTS).unlink(missing_ok=True)
         unfinished = out / f"{UNFINISHED}{CONFIG}"
@@ -206,6 +209,8 @@ def proven_equal(
 ) -> frozenset[str]:
     """Settings that may have another path, because what is there is what the run began with."""
     proven = {f"reward.{key}" for key in same_rewards(out, now.reward)}
+    if same_images(out, now.data):
+        proven.add("data.folder")
     old, new = flat(settings_dump(before)), flat(settings_dump(now))
     changed = {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
     moved = changed & set(PROMPT_FILES)

@@ -7,7 +7,8 @@ from PIL import Image
 from random_walk import Brightness, RandomWalk, walk_settings
 from walk_runs import measured, start, weights
 
-from imgalign.errors import ConfigError, InputError
+from imgalign.errors import CheckpointError, ConfigError, InputError
+from imgalign.train.captions import captioned_images
 from imgalign.train.config import ImagesConfig, RolloutsConfig, TrainConfig
 from imgalign.train.run import run
 from imgalign.train.sources import (
@@ -15,7 +16,6 @@ from imgalign.train.sources import (
     Interrupted,
     Rollouts,
     Watcher,
-    captioned_images,
     load_prompts,
 )
 from imgalign.train.world import Alone
@@ -121,6 +121,22 @@ def test_a_run_learns_from_given_images_and_resumes_bit_for_bit(folder, tmp_path
     last = measured(tmp_path / "whole")[-1]
     assert {"loss", "held_out_reward", "held_out_kl"} <= last.keys()
     assert "reward_mean" not in last
+
+
+def test_other_images_are_refused_on_resuming_and_the_same_elsewhere_are_taken(folder, tmp_path):
+    def settings(place, iterations):
+        images = {"from": "images", "folder": str(place), "held_out": {"num_prompts": 1}}
+        return walk_settings(algorithm=EQUAL, data=images, iterations=iterations)
+
+    start(tmp_path / "run", settings=settings(folder, 2))
+    moved = folder.rename(tmp_path / "moved")
+    start(tmp_path / "run", settings=settings(moved, 4), resume=True)
+    (moved / "red.txt").write_text("a pink house")
+    with pytest.raises(ConfigError, match=r"data.folder: .*moved holds other images or captions"):
+        start(tmp_path / "run", settings=settings(moved, 6), resume=True)
+    (tmp_path / "run" / "images.json").unlink()
+    with pytest.raises(CheckpointError, match=r"images.json: missing"):
+        start(tmp_path / "run", settings=settings(moved, 6), resume=True)
 
 
 def test_a_run_with_a_kl_budget_goes_back_inside_it_whatever_the_algorithm(tmp_path):
