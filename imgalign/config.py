@@ -12,10 +12,11 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import pydantic
 import yaml
+from pydantic.fields import FieldInfo
 
 from imgalign.errors import ConfigError, InputError
 from imgalign.explain import explain, models_in, shown, tag_of, tags_of
@@ -268,21 +269,63 @@ class Setting:
     default: Any
     """`REQUIRED` where there is none."""
     meaning: str
+    only_with: tuple[str, ...] = ()
+    """The members of unions that have it. Example: ("algorithm.name: grpo",)."""
 
 
 REQUIRED = "required"
 
 
-def settings_of(config: Config, prefix: str = "") -> Iterator[Setting]:
-    """Every setting of a config, those of unions for the member that was chosen."""
-    for name, field in type(config).model_fields.items():
-        path, value = f"{prefix}{field.alias or name}", getattr(config, name)
-        if isinstance(value, Config):
-            yield from settings_of(value, f"{path}.")
-        else:
-            default = REQUIRED if field.is_required() else field.default
-            meaning = " ".join((field.description or "").split())
-            yield Setting(path=path, value=value, default=default, meaning=meaning)
+def settings_of(
+    model: type[Config],
+    config: Config | None = None,
+    *,
+    prefix: str = "",
+    only_with: tuple[str, ...] = (),
+) -> Iterator[Setting]:
+    """Every setting of a model; of unions the chosen member's, or without a config all members'."""
+    for name, field in model.model_fields.items():
+        path = f"{prefix}{field.alias or name}"
+        default = REQUIRED if field.is_required() else field.default
+        value = default if config is None else getattr(config, name)
+        chosen = value if config is not None and isinstance(value, Config) else None
+        members = list(models_in(field.annotation)) if chosen is None else [type(chosen)]
+        tag = tag_of(field)
+        if tag is not None:
+            default = tags_of(type(default))[0]
+            yield Setting(
+                path=f"{path}.{tag}",
+                value=default if chosen is None else tags_of(type(chosen))[0],
+                default=default,
+                meaning=meaning_of(field),
+                only_with=only_with,
+            )
+        elif not members or (config is not None and chosen is None):
+            meaning = meaning_of(field)
+            yield Setting(
+                path=path, value=value, default=default, meaning=meaning, only_with=only_with
+            )
+            continue
+        for member in members:
+            here = only_with if tag is None else (*only_with, f"{path}.{tag}: {tags_of(member)[0]}")
+            for inner in settings_of(member, chosen, prefix=f"{path}.", only_with=here):
+                if tag is None or inner.path != f"{path}.{tag}":
+                    yield inner
+
+
+def meaning_of(field: FieldInfo) -> str:
+    """What a setting means, in one line, and what there is to choose from.
+
+    Example: "What rewards are compared with. One of `group`, `rank`."
+    """
+    meaning = " ".join((field.description or "").split())
+    choices = [tag for model in models_in(field.annotation) for tag in tags_of(model)]
+    if tag_of(field) is None:
+        choices = (
+            list(get_args(field.annotation)) if get_origin(field.annotation) is Literal else []
+        )
+    named = ", ".join(f"`{choice}`" for choice in choices)
+    return f"{meaning} One of {named}." if len(choices) > 1 else meaning
 
 
 def explained(config: Config) -> Iterator[str]:
@@ -290,9 +333,10 @@ def explained(config: Config) -> Iterator[str]:
 
     Example: "optimizer.learning_rate: 0.005 (default 0.0003)", then "    After warm-up. ...".
     """
-    for setting in settings_of(config):
+    for setting in settings_of(type(config), config):
         value, default = plain(setting.value), plain(setting.default)
         beside = "" if value == default else f" (default {default})"
+        beside = f" ({REQUIRED})" if default == REQUIRED else beside
         yield f"{setting.path}: {value}{beside}"
         yield from textwrap.wrap(
             setting.meaning,

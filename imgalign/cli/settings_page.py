@@ -1,0 +1,115 @@
+"""docs/settings.md, made from the settings that the commands read. To write it again:
+
+python -m imgalign.cli.settings_page > docs/settings.md
+"""
+
+import inspect
+import sys
+from collections.abc import Iterable, Iterator
+
+from pydantic.fields import FieldInfo
+
+from imgalign.config import Config, Setting, models_in, plain, settings_of, tag_of, tags_of
+from imgalign.evaluate.config import EvaluateConfig
+from imgalign.train.config import TrainConfig
+from reward_models.training import FitConfig
+
+INTRODUCTION = """\
+# Settings
+
+A recipe is a YAML file with these sections; `section.key=value` after it on the command line
+changes a setting, and what neither says has its default. The value of an override is YAML, so a
+whole section can be given: `'algorithm.kl={kind: adaptive, target_nats: 5}'`. Unknown settings, and
+settings without an effect, are errors.
+
+Some sections come in several kinds, which a key of theirs names, such as `algorithm.name`. Where
+the column "only with" is filled, a setting belongs to these kinds alone.
+
+    imgalign train RECIPE --explain     # every setting of a recipe with its value there
+
+This page is written by `python -m imgalign.cli.settings_page > docs/settings.md`.
+"""
+
+PAGES: tuple[tuple[str, str, type[Config]], ...] = (
+    ("Training: `imgalign train RECIPE`", "", TrainConfig),
+    (
+        "Evaluation: `imgalign evaluate RUN`",
+        "The first argument of the command is `aligned`.",
+        EvaluateConfig,
+    ),
+    ("Reward models: `imgalign reward train`", "", FitConfig),
+)
+HEADER = "| setting | default | only with | meaning |\n|---|---|---|---|\n"
+
+
+def document() -> str:
+    """The text of docs/settings.md."""
+    return "\n".join([INTRODUCTION, *(block for page in PAGES for block in blocks(*page))])
+
+
+def blocks(title: str, note: str, model: type[Config]) -> Iterator[str]:
+    """A heading, a table of what is in no section, and for each section its kinds and a table."""
+    yield f"## {title}\n{f'{first_paragraph(model)} {note}'.strip()}\n"
+    settings = list(settings_of(model))
+    alone = [setting for setting in settings if "." not in setting.path]
+    if alone:
+        yield table(alone)
+    for attribute, field in model.model_fields.items():
+        name = field.alias or attribute
+        inside = [setting for setting in settings if setting.path.startswith(f"{name}.")]
+        if not inside:
+            continue
+        yield f"### `{name}`\n{field.description}\n"
+        members = dict(kinds_below(field, name))
+        if members:
+            outer_first = sorted(members, key=lambda kind: kind.count("."))
+            yield "".join(f"- `{kind}`: {first_paragraph(members[kind])}\n" for kind in outer_first)
+        yield table(inside)
+
+
+def table(settings: Iterable[Setting]) -> str:
+    """One row for each setting; one that several kinds have alike comes once."""
+    rows: dict[tuple[str, str, str], list[tuple[str, ...]]] = {}
+    for setting in settings:
+        key = (setting.path, plain(setting.default), setting.meaning)
+        rows.setdefault(key, []).append(setting.only_with)
+    return HEADER + "".join(
+        f"| `{path}` | {shown(default)} | {kinds(only_with)} | {escaped(meaning)} |\n"
+        for (path, default, meaning), only_with in rows.items()
+    )
+
+
+def kinds(each: Iterable[tuple[str, ...]]) -> str:
+    """Example: "`grpo`, `ppo`; `fixed`" for both of the algorithms, each with a fixed KL price."""
+    levels = [dict.fromkeys(level) for level in zip(*each, strict=True)]
+    names = [[kind.rpartition(": ")[2] for kind in level] for level in levels]
+    return "; ".join(", ".join(f"`{name}`" for name in level) for level in names)
+
+
+def kinds_below(field: FieldInfo, path: str) -> Iterator[tuple[str, type[Config]]]:
+    """What a section and those inside it can be. Example: ("algorithm.name: grpo", GRPOConfig)."""
+    tag = tag_of(field)
+    for member in models_in(field.annotation):
+        if tag is not None:
+            yield f"{path}.{tag}: {tags_of(member)[0]}", member
+        for name, inner in member.model_fields.items():
+            yield from kinds_below(inner, f"{path}.{inner.alias or name}")
+
+
+def first_paragraph(model: type[Config]) -> str:
+    """Of a docstring, in one line."""
+    return " ".join((inspect.getdoc(model) or "").partition("\n\n")[0].split())
+
+
+def shown(default: str) -> str:
+    """A default in a table."""
+    return default if default == "required" else f"`{escaped(default)}`"
+
+
+def escaped(text: str) -> str:
+    """Fit for a cell of a Markdown table."""
+    return text.replace("|", "\\|").replace("<", "&lt;")
+
+
+if __name__ == "__main__":
+    sys.stdout.write(document())
