@@ -19,7 +19,7 @@ import yaml
 from pydantic.fields import FieldInfo
 
 from imgalign.errors import ConfigError, InputError
-from imgalign.explain import explain, models_in, shown, tag_of, tags_of
+from imgalign.explain import Model, explain, models_in, shown, tag_of, tags_of
 
 C = TypeVar("C", bound="Config")
 PathOrText = TypeVar("PathOrText", str, Path)
@@ -277,8 +277,8 @@ REQUIRED = "required"
 
 
 def settings_of(
-    model: type[Config],
-    config: Config | None = None,
+    model: Model,
+    config: pydantic.BaseModel | None = None,
     *,
     prefix: str = "",
     only_with: tuple[str, ...] = (),
@@ -288,23 +288,21 @@ def settings_of(
         path = f"{prefix}{field.alias or name}"
         default = REQUIRED if field.is_required() else field.default
         value = default if config is None else getattr(config, name)
-        chosen = value if config is not None and isinstance(value, Config) else None
+        chosen = value if config is not None and isinstance(value, pydantic.BaseModel) else None
         members = list(models_in(field.annotation)) if chosen is None else [type(chosen)]
         tag = tag_of(field)
         if tag is not None:
-            default = tags_of(type(default))[0]
+            default = tags_of(type(field.default))[0]
+            value = default if chosen is None else tags_of(type(chosen))[0]
+        if tag is not None or not members or (config is not None and chosen is None):
             yield Setting(
-                path=f"{path}.{tag}",
-                value=default if chosen is None else tags_of(type(chosen))[0],
+                path=path if tag is None else f"{path}.{tag}",
+                value=value,
                 default=default,
                 meaning=meaning_of(field),
                 only_with=only_with,
             )
-        elif not members or (config is not None and chosen is None):
-            meaning = meaning_of(field)
-            yield Setting(
-                path=path, value=value, default=default, meaning=meaning, only_with=only_with
-            )
+        if config is not None and chosen is None:
             continue
         for member in members:
             here = only_with if tag is None else (*only_with, f"{path}.{tag}: {tags_of(member)[0]}")
@@ -319,11 +317,11 @@ def meaning_of(field: FieldInfo) -> str:
     Example: "What rewards are compared with. One of `group`, `rank`."
     """
     meaning = " ".join((field.description or "").split())
-    choices = [tag for model in models_in(field.annotation) for tag in tags_of(model)]
-    if tag_of(field) is None:
-        choices = (
-            list(get_args(field.annotation)) if get_origin(field.annotation) is Literal else []
-        )
+    choices: list[str] = []
+    if tag_of(field) is not None:
+        choices = [tag for member in models_in(field.annotation) for tag in tags_of(member)]
+    elif get_origin(field.annotation) is Literal:
+        choices = list(get_args(field.annotation))
     named = ", ".join(f"`{choice}`" for choice in choices)
     return f"{meaning} One of {named}." if len(choices) > 1 else meaning
 

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator
 
 from pydantic.fields import FieldInfo
 
-from imgalign.config import Config, Setting, models_in, plain, settings_of, tag_of, tags_of
+from imgalign.config import Setting, plain, settings_of
 from imgalign.evaluate.config import EvaluateConfig
+from imgalign.explain import Model, models_in, tag_of, tags_of
 from imgalign.train.config import TrainConfig
 from reward_models.training import FitConfig
 
@@ -30,7 +31,7 @@ the column "only with" is filled, a setting belongs to these kinds alone.
 This page is written by `python -m imgalign.cli.settings_page > docs/settings.md`.
 """
 
-PAGES: tuple[tuple[str, str, type[Config]], ...] = (
+PAGES: tuple[tuple[str, str, Model], ...] = (
     ("Training: `imgalign train RECIPE`", "", TrainConfig),
     (
         "Evaluation: `imgalign evaluate RUN`",
@@ -47,7 +48,7 @@ def document() -> str:
     return "\n".join([INTRODUCTION, *(block for page in PAGES for block in blocks(*page))])
 
 
-def blocks(title: str, note: str, model: type[Config]) -> Iterator[str]:
+def blocks(title: str, note: str, model: Model) -> Iterator[str]:
     """A heading, a table of what is in no section, and for each section its kinds and a table."""
     yield f"## {title}\n{f'{first_paragraph(model)} {note}'.strip()}\n"
     settings = list(settings_of(model))
@@ -86,7 +87,7 @@ def kinds(each: Iterable[tuple[str, ...]]) -> str:
     return "; ".join(", ".join(f"`{name}`" for name in level) for level in names)
 
 
-def kinds_below(field: FieldInfo, path: str) -> Iterator[tuple[str, type[Config]]]:
+def kinds_below(field: FieldInfo, path: str) -> Iterator[tuple[str, Model]]:
     """What a section and those inside it can be. Example: ("algorithm.name: grpo", GRPOConfig)."""
     tag = tag_of(field)
     for member in models_in(field.annotation):
@@ -96,7 +97,7 @@ def kinds_below(field: FieldInfo, path: str) -> Iterator[tuple[str, type[Config]
             yield from kinds_below(inner, f"{path}.{inner.alias or name}")
 
 
-def first_paragraph(model: type[Config]) -> str:
+def first_paragraph(model: Model) -> str:
     """Of a docstring, in one line."""
     return " ".join((inspect.getdoc(model) or "").partition("\n\n")[0].split())
 
