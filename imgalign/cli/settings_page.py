@@ -81,7 +81,7 @@ def table(settings: Iterable[Setting]) -> str:
 
 
 def kinds(each: Iterable[tuple[str, ...]]) -> str:
-    """Example: "`grpo`, `ppo`; `fixed`" for both of the algorithms, each with a fixed KL price."""
+    """Example: "`rollouts`, `images`" for both; an inner kind comes after a semicolon."""
     levels = [dict.fromkeys(level) for level in zip(*each, strict=True)]
     names = [[kind.rpartition(": ")[2] for kind in level] for level in levels]
     return "; ".join(", ".join(f"`{name}`" for name in level) for level in names)
