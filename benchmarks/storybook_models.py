@@ -26,6 +26,7 @@ from torch import Tensor
 from imgalign.diffusion.generate import ImageGenerator
 from imgalign.evaluate.origin import hardware, library_versions
 from imgalign.images import as_tensor
+from imgalign.preferences.records import SamplerSettings
 from imgalign.statistics import wilson_interval
 from imgalign.storybook.drawing import draw
 from imgalign.storybook.layout import sample_scene
@@ -96,7 +97,8 @@ def right_above_wrong(num_prompts: int, *, steps: int) -> dict[str, float]:
     prompts = list(evaluation_prompts(num_prompts, seed=DRAWING_SEED))
     texts = [prompt for prompt in prompts for _ in range(4)]
     seeds = range(SAMPLING_SEED, SAMPLING_SEED + len(texts))
-    made = ImageGenerator("storybook").generate(texts, seeds=seeds, steps=steps, guidance_scale=1.0)
+    sampler = SamplerSettings(num_inference_steps=steps)
+    made = ImageGenerator("storybook").generate(texts, seeds=seeds, settings=sampler)
     images = torch.stack([as_tensor(each.image) for each in made])
     readings = [r for part in images.split(256) for r in default_verifier().read(part)]
     right = torch.tensor([verified(p, r) for p, r in zip(texts, readings, strict=True)])
@@ -131,13 +133,11 @@ def faithfulness(
         if len(prompts[form(spec)]) < num:
             prompts[form(spec)].append(prompt_of(spec))
     generator = ImageGenerator("storybook")
+    sampler = SamplerSettings(num_inference_steps=steps, guidance_scale=guidance_scale)
     result = {}
     for name, texts in prompts.items():
         made = generator.generate(
-            texts,
-            seeds=range(SAMPLING_SEED, SAMPLING_SEED + num),
-            steps=steps,
-            guidance_scale=guidance_scale,
+            texts, seeds=range(SAMPLING_SEED, SAMPLING_SEED + num), settings=sampler
         )
         images = torch.stack([as_tensor(each.image) for each in made])
         result[name] = read_right(texts, images)
@@ -164,9 +164,8 @@ def sample_grid(path: Path, *, steps: int, guidance_scale: float) -> None:
     """64 samples of the base model for training-mix prompts, not chosen."""
     rng = np.random.default_rng((DRAWING_SEED, 9))
     prompts = [prompt_of(sample_spec(rng)) for _ in range(64)]
-    made = ImageGenerator("storybook").generate(
-        prompts, seeds=range(64), steps=steps, guidance_scale=guidance_scale
-    )
+    sampler = SamplerSettings(num_inference_steps=steps, guidance_scale=guidance_scale)
+    made = ImageGenerator("storybook").generate(prompts, seeds=range(64), settings=sampler)
     sheet = Image.new("RGB", (8 * 64, 8 * 64))
     for index, each in enumerate(made):
         sheet.paste(each.image, (index % 8 * 64, index // 8 * 64))

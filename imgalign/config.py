@@ -94,7 +94,18 @@ def load_config(model: type[C], path: Path | None, overrides: Sequence[str] = ()
         # JSON, because strict mode there still takes a list for a tuple and text for a path.
         return model.model_validate_json(json.dumps(with_tags(model, values)), strict=True)
     except pydantic.ValidationError as error:
-        raise ConfigError("; ".join(explain(model, each) for each in error.errors())) from None
+        raise _refused(model, error) from None
+
+
+def checked(model: type[C], **values: Any) -> C:
+    """Settings from Python values, such as a command's options; ConfigError names each wrong one.
+
+    Example: "guidance_scale: expected a number greater than or equal to 1, got 0.5".
+    """
+    try:
+        return model(**values)
+    except pydantic.ValidationError as error:
+        raise _refused(model, error) from None
 
 
 def dump_config(config: Config, path: Path) -> None:
@@ -154,6 +165,10 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
             raise ConfigError(f"override {override!r}: {name} is {shown(section)}, not a section")
         values = section
     values[parts[-1]] = _parse(text, where=f"override {override!r}")
+
+
+def _refused(model: type[Config], error: pydantic.ValidationError) -> ConfigError:
+    return ConfigError("; ".join(explain(model, each) for each in error.errors()))
 
 
 # --- YAML, without its surprises

@@ -48,6 +48,7 @@ from imgalign.images import read_tensor
 from imgalign.policy import RewardModel
 from imgalign.preferences.address import of_file
 from imgalign.preferences.queue import queue_candidates
+from imgalign.preferences.records import SamplerSettings
 from imgalign.preferences.store import Store
 from imgalign.report.sheets import SHEET
 from imgalign.report.writing import PAGE, write_report
@@ -212,7 +213,7 @@ def go(
     journal.write(done)
     with Store.open(out / "imgalign.db", images=out / "images", seed=seed) as store:
         amount = f"--storybook-prompts {settings.num_prompts} --steps {settings.candidate_steps}"
-        making = f"candidates --create {amount} {where}"
+        making = f"candidates --create {amount} --eta 1 --overlap {len(annotators)} {where}"
         say(1, "Generate candidates", making, before=done >= 1)
         if done < 1:
             make_candidates(store, settings, seed=seed)
@@ -276,9 +277,7 @@ def make_candidates(store: Store, settings: DemoConfig, *, seed: int) -> None:
             candidate_prompts(settings.num_prompts),
             per_prompt=settings.images_per_prompt,
             first_seed=1_000 * (seed % 1_000),  # the comparison's begin at a million
-            steps=settings.candidate_steps,
-            guidance_scale=1.0,
-            eta=1.0,
+            settings=SamplerSettings(num_inference_steps=settings.candidate_steps, eta=1.0),
             overlap=settings.num_annotators,
             on_progress=on_progress,
         )
@@ -332,7 +331,7 @@ def compare(
             aligned=folder,
             num_prompts=settings.num_evaluation_prompts,
             images_per_prompt=settings.evaluation_images_per_prompt,
-            steps=settings.comparison_steps,
+            sampler=SamplerSettings(num_inference_steps=settings.comparison_steps),
             seed=seed,
         ),
         measures=Measures(

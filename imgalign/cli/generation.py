@@ -11,6 +11,7 @@ from imgalign.cli.options import (
     Adapter,
     Database,
     Device,
+    Eta,
     FirstSeed,
     Guidance,
     Images,
@@ -21,6 +22,7 @@ from imgalign.cli.options import (
     Scheduler,
     Steps,
     Taste,
+    sampler_of,
 )
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ def generate(
     seed: FirstSeed = 0,
     steps: Steps = 20,
     guidance: Guidance = 1.0,
-    eta: Annotated[float, typer.Option(help="Noise of the sampler, 0 to 1.")] = 0.0,
+    eta: Eta = 0.0,
     scheduler: Scheduler = "ddim",
     device: Device = "auto",
 ) -> None:
@@ -49,6 +51,7 @@ def generate(
     from imgalign.runs.progress import progress
 
     check_folder(out)
+    settings = sampler_of(steps=steps, guidance=guidance, eta=eta, scheduler=scheduler)
     texts = chosen_prompts(prompt or (), prompts)
     each = [text for text in texts for _ in range(images_per_prompt)]
     with progress("generating") as on_progress:
@@ -56,10 +59,7 @@ def generate(
         made = generator.generate(
             each,
             seeds=range(seed, seed + len(each)),
-            steps=steps,
-            guidance_scale=guidance,
-            eta=eta,
-            scheduler=scheduler,
+            settings=settings,
             on_progress=on_progress,
         )
         for path in save_images(made, out):

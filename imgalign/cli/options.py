@@ -1,9 +1,12 @@
 """Options that several commands share."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from imgalign.preferences.records import SamplerSettings
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Settings to change.")
@@ -24,6 +27,7 @@ Adapter = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")]
 Steps = Annotated[int, typer.Option(min=1, help="Denoising steps per image.")]
 Guidance = Annotated[float, typer.Option(help="Classifier-free guidance; 1 is off.")]
+Eta = Annotated[float, typer.Option(help="Noise of the sampler, 0 to 1.")]
 Scheduler = Annotated[
     str, typer.Option(help="ddim, model for the model's own, or e.g. dpmpp_2m, euler_a, unipc.")
 ]
@@ -42,3 +46,17 @@ Project = Annotated[str, typer.Option(help="Queue within the database.")]
 Group = Annotated[str | None, typer.Option(help="Only rankings by annotators of this group.")]
 PromptTexts = Annotated[list[str] | None, typer.Option("--prompt", help="May be repeated.")]
 PromptFile = Annotated[Path | None, typer.Option(help="Text file with one prompt per line.")]
+
+
+def sampler_of(*, steps: int, guidance: float, eta: float, scheduler: str) -> "SamplerSettings":
+    """The options of a sampler as one value; ConfigError for what no model can do."""
+    from imgalign.config import checked
+    from imgalign.preferences.records import SamplerSettings
+
+    return checked(
+        SamplerSettings,
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        eta=eta,
+        scheduler=scheduler,
+    )

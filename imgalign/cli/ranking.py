@@ -10,6 +10,7 @@ from imgalign.cli.options import (
     Create,
     Database,
     Device,
+    Eta,
     FirstSeed,
     Guidance,
     Images,
@@ -18,7 +19,9 @@ from imgalign.cli.options import (
     Project,
     PromptFile,
     PromptTexts,
+    Scheduler,
     Steps,
+    sampler_of,
 )
 
 
@@ -34,6 +37,8 @@ def candidates(
     adapter: Adapter = None,
     steps: Steps = 20,
     guidance: Guidance = 1.0,
+    eta: Eta = 0.0,
+    scheduler: Scheduler = "ddim",
     overlap: Annotated[int, typer.Option(min=1, help="Annotators who shall rank each item.")] = 1,
     project: Project = "default",
     database: Database = None,
@@ -50,6 +55,7 @@ def candidates(
     from imgalign.runs.progress import progress
     from imgalign.storybook.scenes import candidate_prompts
 
+    settings = sampler_of(steps=steps, guidance=guidance, eta=eta, scheduler=scheduler)
     if prompt or prompts:
         texts = chosen_prompts(prompt or (), prompts)
     else:
@@ -63,8 +69,7 @@ def candidates(
                 texts,
                 per_prompt=per_prompt,
                 first_seed=seed,
-                steps=steps,
-                guidance_scale=guidance,
+                settings=settings,
                 project=project,
                 overlap=overlap,
                 on_progress=on_progress,

@@ -87,17 +87,6 @@ class Denoiser:
         )
         return Independent(normal, 3, validate_args=False)
 
-    def log_prob(
-        self,
-        latents: Float[Tensor, "b s c h w"],
-        following: Float[Tensor, "b s c h w"],
-        prompts: Sequence[str],
-        steps: Int[Tensor, " s"],
-    ) -> Float[Tensor, "b s"]:
-        """Log-probability that each latent becomes the one that followed; 0 at masked steps."""
-        distributions = self.distributions(latents, prompts, steps)
-        return self._log_prob(distributions, following, steps)
-
     @torch.no_grad()
     def sample(
         self,
@@ -136,7 +125,8 @@ class Denoiser:
                 following = self._stored(mean + distributions.stddev.squeeze(1) * noise())
             else:
                 following = self._stored(mean)
-            log_probs.append(self._log_prob(distributions, following.unsqueeze(1), step))
+            log_prob = distributions.log_prob(following.unsqueeze(1))  # type: ignore[no-untyped-call]
+            log_probs.append(log_prob if noisy[step] else torch.zeros_like(log_prob))
             latents.append(following)
             on_step()
         check_finite(latents[-1], prompts, seeds)
@@ -156,15 +146,6 @@ class Denoiser:
 
     def _stored(self, latents: Tensor) -> Tensor:
         return latents.to(self.latent_dtype).float()
-
-    def _log_prob(
-        self,
-        distributions: Independent[Normal],
-        following: Float[Tensor, "b s c h w"],
-        steps: Int[Tensor, " s"],
-    ) -> Float[Tensor, "b s"]:
-        log_probs: Tensor = distributions.log_prob(following)  # type: ignore[no-untyped-call]
-        return log_probs.masked_fill(~self.mask[steps.to(self.mask.device)], 0.0)
 
 
 def check_prompts(prompts: Sequence[str]) -> None:

@@ -83,39 +83,14 @@ class ImageGenerator:
         prompts: Sequence[str],
         *,
         seeds: Sequence[int],
-        steps: int = 20,
-        guidance_scale: float = 1.0,
-        negative_prompt: str = "",
-        eta: float = 0.0,
-        scheduler: str = "ddim",
-        width: int | None = None,
-        height: int | None = None,
-        on_progress: Callable[[float], None] = lambda _: None,
-    ) -> Iterator[Generated]:
-        """As `sample`, with each of the `SamplerSettings` as an argument of its own."""
-        settings = SamplerSettings(
-            num_inference_steps=steps,
-            guidance_scale=guidance_scale,
-            negative_prompt=negative_prompt,
-            eta=eta,
-            scheduler=scheduler,
-            width=width,
-            height=height,
-        )
-        return self.sample(prompts, seeds=seeds, settings=settings, on_progress=on_progress)
-
-    def sample(
-        self,
-        prompts: Sequence[str],
-        *,
-        seeds: Sequence[int],
         settings: SamplerSettings,
         on_progress: Callable[[float], None] = lambda _: None,
     ) -> Iterator[Generated]:
         """One image per prompt and seed, in order, each as soon as its batch is done.
 
         Batches are as large as memory allows. `on_progress` gets the share that is done, in [0, 1].
-        Wrong settings raise InputError now, before the first image is asked for.
+        InputError for settings that this model cannot be sampled with, now and not when the first
+        image is taken.
         """
         check_prompts(prompts)
         if len(prompts) != len(seeds):

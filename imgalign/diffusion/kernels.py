@@ -196,12 +196,13 @@ def ddim_kernel(
     assert not config["thresholding"], "steps here do not threshold"
     limit = config["num_train_timesteps"]
     if not 1 <= num_inference_steps <= limit:
-        raise InputError(f"steps: expected 1 to {limit} denoising steps, got {num_inference_steps}")
+        raise InputError(f"num_inference_steps: expected 1 to {limit}, got {num_inference_steps}")
     scheduler.set_timesteps(num_inference_steps)
     timesteps = scheduler.timesteps.cpu()
     if timesteps.max() >= limit:  # "leading" adds its offset to every step
         raise InputError(
-            f"steps: {num_inference_steps} reach beyond the scheduler's last timestep; use fewer"
+            f"num_inference_steps: {num_inference_steps} reach beyond the scheduler's last"
+            " timestep; use fewer"
         )
     # The library subtracts this even where its own list is not evenly spaced ("linspace").
     previous = timesteps - limit // num_inference_steps

@@ -36,7 +36,7 @@ class LibrarySampler:
         limit = self.scheduler.config["num_train_timesteps"]
         if not 1 <= self.num_inference_steps <= limit:
             raise InputError(
-                f"steps: expected 1 to {limit} denoising steps, got {self.num_inference_steps}"
+                f"num_inference_steps: expected 1 to {limit}, got {self.num_inference_steps}"
             )
         if self.eta and not takes(self.scheduler, "eta"):
             raise InputError(

@@ -7,6 +7,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from imgalign.config import Config, PathText, Seed
 from imgalign.environment import DType
+from imgalign.preferences.records import SamplerSettings
 from imgalign.prompts import EVALUATION_SEEDS
 
 
@@ -46,14 +47,8 @@ class EvaluateConfig(Config):
     """Seeds count up from here. The lower ones are those of a run's own held-out measurements, and
     from 2**31 on those of training."""
 
-    steps: PositiveInt = 20
-    """Denoising steps, as `imgalign generate` has it."""
-
-    guidance_scale: Annotated[float, Field(ge=1)] = 1.0
-    """1 is no guidance; pretrained hub models are at their best from 5 to 8."""
-
-    eta: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Noise added at each step, 0 (none) to 1."""
+    sampler: SamplerSettings = SamplerSettings()
+    """How the images of both sides are sampled."""
 
     device: str = "auto"
     """auto takes a CUDA device where there is one; or cpu, cuda, cuda:1."""

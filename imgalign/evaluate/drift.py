@@ -20,15 +20,6 @@ class Drift:
     """Where the number is from. Example: "held-out prompts, step 40"."""
 
 
-def measured_drift(run: Path | None, adapter: Path, kl_nats: float | None) -> Drift | None:
-    """The caller's number where there is one, else the run's."""
-    drift = drift_of(run, adapter) if run else None
-    if kl_nats is None:
-        return drift
-    budget = drift.budget_nats if drift else None
-    return Drift(nats=kl_nats, budget_nats=budget, source="measured by the caller")
-
-
 def drift_of(run: Path, adapter: Path) -> Drift | None:
     """The KL of a checkpoint of a run, where its metrics tell.
 

@@ -45,9 +45,7 @@ def both_sides(
             images = generator.generate(
                 selection.prompts,
                 seeds=selection.seeds,
-                steps=settings.steps,
-                guidance_scale=settings.guidance_scale,
-                eta=settings.eta,
+                settings=settings.sampler,
                 on_progress=lambda share: on_progress(before + share / 2),
             )
             return list(images)

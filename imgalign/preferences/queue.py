@@ -8,22 +8,20 @@ from typing import Protocol, runtime_checkable
 from imgalign.errors import InputError
 from imgalign.images import png
 from imgalign.preferences.address import shown
-from imgalign.preferences.records import Generated
+from imgalign.preferences.records import Generated, SamplerSettings
 from imgalign.preferences.store import Store
 
 
 @runtime_checkable
 class Generator(Protocol):
-    """Makes images; diffusion/generate.py has the one that everybody uses."""
+    """Makes images; `imgalign.diffusion.generate.ImageGenerator` is one."""
 
     def generate(
         self,
         prompts: Sequence[str],
         *,
         seeds: Sequence[int],
-        steps: int,
-        guidance_scale: float,
-        eta: float,
+        settings: SamplerSettings,
         on_progress: Callable[[float], None],
     ) -> Iterable[Generated]:
         """One image per prompt and seed, in order."""
@@ -60,9 +58,7 @@ def queue_candidates(
     *,
     per_prompt: int,
     first_seed: int,
-    steps: int,
-    guidance_scale: float,
-    eta: float = 0.0,
+    settings: SamplerSettings,
     project: str = "default",
     source: str = "candidates",
     overlap: int = 1,
@@ -80,9 +76,7 @@ def queue_candidates(
     images = generator.generate(
         each,
         seeds=range(first_seed, first_seed + len(each)),
-        steps=steps,
-        guidance_scale=guidance_scale,
-        eta=eta,
+        settings=settings,
         on_progress=on_progress,
     )
     item_ids, without, num_equal = [], [], 0

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import combinations, pairwise
-from typing import Literal
+from typing import Annotated, Literal
 
 from PIL import Image
+from pydantic import Field, PositiveInt
 
 from imgalign import __version__
-from imgalign.errors import InputError
+from imgalign.config import Config
 
 Verdict = Literal["ranked", "all_bad", "skipped"]
 TieGroups = tuple[tuple[int, ...], ...]
@@ -26,31 +27,30 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SamplerSettings:
-    """How an image is sampled from its prompt and seed; InputError for what no model can do."""
+class SamplerSettings(Config):
+    """How an image is sampled from its prompt and seed."""
 
-    num_inference_steps: int = 20
-    guidance_scale: float = 1.0
-    """1 is no guidance; pretrained hub models are at their best from 5 to 8."""
+    num_inference_steps: PositiveInt = 20
+    """Denoising steps per image."""
+
+    guidance_scale: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.0
+    """Classifier-free guidance; 1 is off. Pretrained hub models are at their best from 5 to 8."""
+
     negative_prompt: str = ""
-    eta: float = 0.0
-    """Noise added at each step, from 0 (none after the first) to 1."""
-    scheduler: str = "ddim"
-    """"ddim" is training's, "model" the one that the model came with; SCHEDULERS of
-    diffusion/schedulers.py has the other names."""
-    width: int | None = None
-    """In pixels; None is the model's own."""
-    height: int | None = None
+    """What guidance leads away from; without effect at a guidance of 1."""
 
-    def __post_init__(self) -> None:
-        """Refuse what is outside its range for every model."""
-        if not self.guidance_scale >= 1:
-            raise InputError(
-                f"guidance_scale: expected 1 (off) or more, got {self.guidance_scale:g}"
-            )
-        if not 0 <= self.eta <= 1:
-            raise InputError(f"eta: expected 0 (no noise) to 1, got {self.eta:g}")
+    eta: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Noise added at each step, from 0 (none after the first) to 1."""
+
+    scheduler: str = "ddim"
+    """ddim is what training samples with, model the scheduler that the model came with; others by
+    name, such as dpmpp_2m, euler_a or unipc."""
+
+    width: PositiveInt | None = None
+    """Pixels; null is the model's own width."""
+
+    height: PositiveInt | None = None
+    """Pixels; null is the model's own height."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -70,6 +70,23 @@ def test_a_run_folder_without_weights_says_what_is_there(one_line, tmp_path):
     assert {path.name for path in run.iterdir()} == set(RUN_FILES)
 
 
+@pytest.mark.parametrize("command", ["generate", "candidates"])
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("--guidance", "0.5", "guidance_scale: expected a number greater than or equal to 1, got "),
+        ("--guidance", "nan", "guidance_scale: expected a finite number, got "),
+        ("--guidance", "inf", "guidance_scale: expected a finite number, got "),
+        ("--eta", "1.5", "eta: expected a number less than or equal to 1, got "),
+    ],
+)
+def test_a_number_that_no_sampler_takes_is_refused_before_anything_is_made(
+    one_line, tmp_path, command, option, value, says
+):
+    assert one_line(command, "--prompt", "a cat", option, value) == f"error: {says}{value}"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_empty_prompt_file_is_named(one_line, tmp_path):
     (tmp_path / "prompts.txt").write_text("\n# nothing\n")
     assert "prompts.txt" in one_line("generate", "--prompts", "prompts.txt")

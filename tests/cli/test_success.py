@@ -110,11 +110,18 @@ def test_candidates(succeed, folder):
     new = ("--database", "sqlite:///mine.db")
     out = succeed(
         *("candidates", "--prompts", "prompts.txt", "--per-prompt", "2", "--steps", "2"),
-        *("--adapter", "demo/run", *new, "--create"),
+        *("--adapter", "demo/run", "--scheduler", "euler_a", "--guidance", "2"),
+        *(*new, "--create"),
     )
     assert "2 items" in out
     assert "imgalign ui" in out
-    assert len(list((folder / "images").rglob("*.png"))) == 4
+    ids = [path.stem for path in (folder / "images").rglob("*.png")]
+    assert len(ids) == 4
+    with Store.open(folder / "mine.db") as store:
+        made = [store.provenance(image_id) for image_id in ids]
+    assert {(each.scheduler, each.steps, each.guidance_scale) for each in made} == {
+        ("euler_a", 2, 2.0)
+    }
 
 
 def test_storybook_rank(succeed):
@@ -172,11 +179,16 @@ def test_generate(succeed, folder):
 
 def test_evaluate(succeed, folder):
     out = succeed(
-        *("evaluate", "demo/run", "num_prompts=2", "images_per_prompt=2", "steps=2"),
+        *("evaluate", "demo/run", "num_prompts=2", "images_per_prompt=2"),
+        *("sampler.num_inference_steps=2", "sampler.scheduler=euler"),
         *("--reward", "demo/reward", "--group", "cosy", "--out", "compared"),
     )
     assert "of 4 blind comparisons" in out
-    assert len(json.loads((folder / "compared" / "evaluation.json").read_text())["pairs"]) == 4
+    found = json.loads((folder / "compared" / "evaluation.json").read_text())
+    assert len(found["pairs"]) == 4
+    for side in ("base", "aligned"):
+        made = json.loads((folder / "compared" / found["images"] / f"{side}.json").read_text())
+        assert {each["scheduler"] for each in made} == {"euler"}
 
 
 def test_report(succeed, folder):

@@ -13,9 +13,11 @@ from safetensors.torch import load_file, save_file
 from imgalign.diffusion.generate import ImageGenerator
 from imgalign.diffusion.policy import DiffusionConfig, DiffusionPolicy
 from imgalign.errors import CheckpointError, InputError
+from imgalign.preferences.records import SamplerSettings
 
 FP8 = torch.float8_e4m3fn
 PROMPTS, SEEDS = ["a red house", "two blue boat"], [5, 6]
+THREE_STEPS = SamplerSettings(num_inference_steps=3)
 
 
 @pytest.fixture
@@ -31,7 +33,7 @@ def drawn_with(tiny_pipeline_folder):
         generator = ImageGenerator(
             str(tiny_pipeline_folder), adapter, device="cpu", dtype="float32"
         )
-        images = generator.generate(PROMPTS, seeds=SEEDS, steps=3)
+        images = generator.generate(PROMPTS, seeds=SEEDS, settings=THREE_STEPS)
         return np.stack([np.asarray(each.image) for each in images])
 
     return pixels
@@ -98,7 +100,7 @@ def test_a_layer_adds_alpha_over_rank_times_its_matrices(
             weight.data += added.view_as(weight)
     tiny_pipeline.save_pretrained(tmp_path / "merged")
     merged = ImageGenerator(str(tmp_path / "merged"), device="cpu", dtype="float32")
-    images = merged.generate(PROMPTS, seeds=SEEDS, steps=3)
+    images = merged.generate(PROMPTS, seeds=SEEDS, settings=THREE_STEPS)
     expected = np.stack([np.asarray(each.image) for each in images]).astype(int)
     assert np.abs(drawn_with(file).astype(int) - expected).max() <= 1
     assert np.abs(drawn_with(None).astype(int) - expected).max() > 9

@@ -24,6 +24,7 @@ from imgalign.train.config import TrainConfig
 
 PROMPTS = ["a red house", "two blue boat and a tree", "the green tree"]
 SEEDS = [5, 6, 7]
+FOUR_STEPS = SamplerSettings(num_inference_steps=4)
 
 
 @pytest.fixture
@@ -53,9 +54,10 @@ def own_pixels(pipe: StableDiffusionPipeline, **settings) -> np.ndarray:
 
 
 def test_images_are_those_of_the_pipeline_itself(generator, tiny_pipeline):
-    ours = generator.generate(
-        PROMPTS, seeds=SEEDS, steps=4, guidance_scale=3.0, negative_prompt="a boat", width=24
+    settings = SamplerSettings(
+        num_inference_steps=4, guidance_scale=3.0, negative_prompt="a boat", width=24
     )
+    ours = generator.generate(PROMPTS, seeds=SEEDS, settings=settings)
     expected = own_pixels(
         tiny_pipeline, guidance_scale=3.0, negative_prompt=["a boat"] * 3, width=24, height=16
     )
@@ -67,7 +69,8 @@ def test_images_with_an_adapter_are_those_of_the_pipeline_with_its_lora(
     tiny_pipeline_folder, tiny_pipeline, adapter
 ):
     with_adapter = ImageGenerator(str(tiny_pipeline_folder), adapter, device="cpu", dtype="float32")
-    ours = with_adapter.generate(PROMPTS, seeds=SEEDS, steps=4, eta=1.0)
+    settings = SamplerSettings(num_inference_steps=4, eta=1.0)
+    ours = with_adapter.generate(PROMPTS, seeds=SEEDS, settings=settings)
     fresh = StableDiffusionPipeline.from_pretrained(tiny_pipeline_folder)
     plain = own_pixels(fresh, guidance_scale=1.0, eta=1.0)
     fresh.load_lora_weights(adapter)
@@ -82,7 +85,7 @@ def test_every_setting_reaches_the_sampler_and_the_provenance(generator, tiny_pi
     settings = SamplerSettings(
         num_inference_steps=4, negative_prompt="a boat", scheduler=scheduler, **chosen
     )
-    ours = list(generator.sample(PROMPTS, seeds=SEEDS, settings=settings))
+    ours = list(generator.generate(PROMPTS, seeds=SEEDS, settings=settings))
     named = getattr(diffusers, SCHEDULERS[scheduler])
     tiny_pipeline.scheduler = named.from_config(tiny_pipeline.scheduler.config)
     expected = own_pixels(tiny_pipeline, negative_prompt=["a boat"] * 3, **chosen)
@@ -95,7 +98,8 @@ def test_every_setting_reaches_the_sampler_and_the_provenance(generator, tiny_pi
 def test_a_seed_starts_from_the_noise_that_the_policy_starts_from(generator, tiny_pipeline):
     policy = DiffusionPolicy(tiny_pipeline, DiffusionConfig(num_inference_steps=4))
     trajectory = policy.sample(PROMPTS, seeds=SEEDS)
-    ours = pixels(generator.generate(PROMPTS, seeds=SEEDS, steps=4, eta=1.0))
+    settings = SamplerSettings(num_inference_steps=4, eta=1.0)
+    ours = pixels(generator.generate(PROMPTS, seeds=SEEDS, settings=settings))
     expected = (policy.decode(trajectory).permute(0, 2, 3, 1) * 255).round().byte().numpy()
     assert np.array_equal(ours, expected)
 
@@ -103,7 +107,8 @@ def test_a_seed_starts_from_the_noise_that_the_policy_starts_from(generator, tin
 def test_provenance_names_everything_that_made_the_image(tiny_pipeline_folder, adapter):
     model = str(tiny_pipeline_folder)
     with_adapter = ImageGenerator(model, adapter, device="cpu")
-    (image,) = with_adapter.generate(["a boat"], seeds=[9], steps=3, eta=0.5)
+    settings = SamplerSettings(num_inference_steps=3, eta=0.5)
+    (image,) = with_adapter.generate(["a boat"], seeds=[9], settings=settings)
     provenance = image.provenance
     digest = hashlib.sha256((adapter / "pytorch_lora_weights.safetensors").read_bytes())
     assert provenance.model == model
@@ -122,9 +127,12 @@ def test_provenance_names_everything_that_made_the_image(tiny_pipeline_folder, a
     (again,) = the_same.generate(
         [provenance.prompt],
         seeds=[provenance.seed],
-        steps=provenance.steps,
-        guidance_scale=provenance.guidance_scale,
-        eta=provenance.eta,
+        settings=SamplerSettings(
+            num_inference_steps=provenance.steps,
+            guidance_scale=provenance.guidance_scale,
+            eta=provenance.eta,
+            scheduler=provenance.scheduler,
+        ),
     )
     assert again.image.tobytes() == image.image.tobytes()
 
@@ -132,7 +140,9 @@ def test_provenance_names_everything_that_made_the_image(tiny_pipeline_folder, a
 def test_images_come_as_batches_finish_and_progress_reaches_1(generator):
     generator.largest_batch = 2
     shares = []
-    images = generator.generate(PROMPTS, seeds=SEEDS, steps=4, on_progress=shares.append)
+    images = generator.generate(
+        PROMPTS, seeds=SEEDS, settings=FOUR_STEPS, on_progress=shares.append
+    )
     assert shares == []
     next(images)
     assert shares == pytest.approx([2 / 12, 4 / 12, 6 / 12, 8 / 12])
@@ -149,7 +159,7 @@ def test_batches_shrink_until_they_fit_into_memory(generator, tiny_pipeline):
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     hook = generator.family.network.register_forward_pre_hook(little_memory)
-    images = list(generator.generate(PROMPTS, seeds=SEEDS, steps=4))
+    images = list(generator.generate(PROMPTS, seeds=SEEDS, settings=FOUR_STEPS))
     assert sizes == [3] + [1] * 12
     assert [each.provenance.seed for each in images] == SEEDS
     expected = own_pixels(tiny_pipeline, guidance_scale=1.0).astype(int)
@@ -161,33 +171,44 @@ def test_batches_shrink_until_they_fit_into_memory(generator, tiny_pipeline):
 
     generator.family.network.register_forward_pre_hook(no_memory)
     with pytest.raises(InputError, match="does not fit into the device's memory"):
-        list(generator.generate(PROMPTS, seeds=SEEDS, steps=4))
+        list(generator.generate(PROMPTS, seeds=SEEDS, settings=FOUR_STEPS))
 
 
 def test_a_prompt_that_is_too_long_warns_and_the_image_says_what_was_cut(generator):
     prompts = ["a red house and a blue tree and the green boat", "a boat"]
     with pytest.warns(UserWarning, match="does not see the end here: 'boat'"):
-        images = list(generator.generate(prompts, seeds=[1, 2], steps=2))
+        images = list(generator.generate(prompts, seeds=[1, 2], settings=FOUR_STEPS))
     assert [image.unread for image in images] == ["boat", ""]
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"prompts": ["a", "", "a"]}, "number 2 of 3 is empty"),
-        ({"seeds": [1]}, "got 1 for 3"),
-        ({"seeds": [1, -2, 3]}, "got -2"),
-        ({"steps": 0}, "got 0"),
-        ({"guidance_scale": 0.5}, "got 0.5"),
-        ({"eta": 1.5}, "got 1.5"),
+        ({"num_inference_steps": 2000}, "num_inference_steps: expected 1 to 1000, got 2000"),
         ({"width": 18}, "multiple of 4 pixels, got 18"),
-        ({"width": 0}, "multiple of 4 pixels, got 0"),
-        ({"height": -8}, "multiple of 4 pixels, got -8"),
+        ({"height": 18}, "multiple of 4 pixels, got 18"),
     ],
 )
-def test_wrong_settings_are_refused_before_the_first_image(generator, settings, message):
+def test_settings_that_a_model_cannot_do_are_refused_before_the_first_image(
+    generator, settings, message
+):
     with pytest.raises(InputError, match=message):
-        generator.generate(**{"prompts": PROMPTS, "seeds": SEEDS} | settings)
+        generator.generate(PROMPTS, seeds=SEEDS, settings=SamplerSettings(**settings))
+
+
+@pytest.mark.parametrize(
+    ("prompts", "seeds", "message"),
+    [
+        (["a", "", "a"], SEEDS, "number 2 of 3 is empty"),
+        (PROMPTS, [1], "got 1 for 3"),
+        (PROMPTS, [1, -2, 3], "got -2"),
+    ],
+)
+def test_wrong_prompts_and_seeds_are_refused_before_the_first_image(
+    generator, prompts, seeds, message
+):
+    with pytest.raises(InputError, match=message):
+        generator.generate(prompts, seeds=seeds, settings=FOUR_STEPS)
 
 
 def test_an_adapter_that_is_not_there_or_does_not_fit_is_refused(
@@ -225,7 +246,7 @@ def test_small_latents_go_through_in_large_batches_and_large_ones_in_small(
 
     monkeypatch.setattr(Denoiser, "sample", note)
     monkeypatch.setattr(generator.family, "latent_shape", lambda width, height: latent)
-    images = generator.generate(["a boat"] * 40, seeds=range(40), steps=2)
+    images = generator.generate(["a boat"] * 40, seeds=range(40), settings=FOUR_STEPS)
     with pytest.raises(EnoughError):
         next(images)
     assert sizes == [expected]

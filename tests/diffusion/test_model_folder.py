@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from imgalign.diffusion.generate import ImageGenerator
 from imgalign.diffusion.loading import load_pipeline
 from imgalign.errors import InputError
+from imgalign.preferences.records import SamplerSettings
 
 # Between numpy and the library's schedulers.
 pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")
@@ -37,9 +38,9 @@ def change(path: Path, **settings: Any) -> None:
 
 
 def drawn(folder: Path, **settings: Any) -> np.ndarray:
-    images = ImageGenerator(str(folder), device="cpu", dtype="float32").generate(
-        PROMPTS, seeds=SEEDS, steps=3, **settings
-    )
+    sampler = SamplerSettings(num_inference_steps=3, **settings)
+    generator = ImageGenerator(str(folder), device="cpu", dtype="float32")
+    images = generator.generate(PROMPTS, seeds=SEEDS, settings=sampler)
     return np.stack([np.asarray(each.image) for each in images])
 
 

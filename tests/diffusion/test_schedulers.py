@@ -19,6 +19,7 @@ from imgalign.diffusion.generate import ImageGenerator
 from imgalign.diffusion.policy import DiffusionConfig, DiffusionPolicy
 from imgalign.diffusion.schedulers import SCHEDULERS
 from imgalign.errors import InputError
+from imgalign.preferences.records import SamplerSettings
 
 # Between numpy and the library's schedulers.
 pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")
@@ -28,9 +29,8 @@ PROMPTS, SEEDS = ["a red house", "two blue boat"], [5, 6]
 
 def drawn(folder, scheduler: str, **settings) -> tuple[np.ndarray, set[str]]:
     generator = ImageGenerator(str(folder), device="cpu", dtype="float32")
-    images = list(
-        generator.generate(PROMPTS, seeds=SEEDS, steps=5, scheduler=scheduler, **settings)
-    )
+    sampler = SamplerSettings(num_inference_steps=5, scheduler=scheduler, **settings)
+    images = list(generator.generate(PROMPTS, seeds=SEEDS, settings=sampler))
     names = {each.provenance.scheduler for each in images}
     return np.stack([np.asarray(each.image) for each in images]), names
 
@@ -112,8 +112,10 @@ def test_settings_that_a_scheduler_has_no_place_for_are_refused(tiny_pipeline_fo
         with pytest.raises(InputError, match=message):
             drawn(tiny_pipeline_folder, **settings)
     generator = ImageGenerator(str(tiny_pipeline_folder), device="cpu")
-    for steps in (0, 1001):
-        with pytest.raises(InputError, match=f"got {steps}"):
-            generator.generate(PROMPTS, seeds=SEEDS, steps=steps, scheduler="euler")
-    with pytest.raises(InputError, match="LCMScheduler cannot take 60"):
-        generator.generate(PROMPTS, seeds=SEEDS, steps=60, scheduler="lcm")
+    for scheduler, steps, message in (
+        ("euler", 1001, "got 1001"),
+        ("lcm", 60, "LCMScheduler cannot take 60"),
+    ):
+        sampler = SamplerSettings(num_inference_steps=steps, scheduler=scheduler)
+        with pytest.raises(InputError, match=message):
+            generator.generate(PROMPTS, seeds=SEEDS, settings=sampler)

@@ -13,6 +13,7 @@ from imgalign.diffusion.generate import ImageGenerator
 from imgalign.diffusion.loading import load_pipeline
 from imgalign.diffusion.single_file import clip_tokenizer
 from imgalign.errors import InputError
+from imgalign.preferences.records import SamplerSettings
 
 WIDTHS = (32, 64, 64, 64)
 PROMPTS, SEEDS = ["a photo of a cat", "two boats"], [5, 6]
@@ -187,9 +188,9 @@ def test_a_checkpoint_of_one_file_draws_what_its_pipeline_draws(version, tmp_pat
     pipeline = request.getfixturevalue(version)
     path = tmp_path / "dreams_v1.safetensors"
     save_file(original(pipeline), path)
-    made = ImageGenerator(str(path), device="cpu", dtype="float32").generate(
-        PROMPTS, seeds=SEEDS, steps=2, guidance_scale=3.0, width=64, height=64
-    )
+    settings = SamplerSettings(num_inference_steps=2, guidance_scale=3.0, width=64, height=64)
+    generator = ImageGenerator(str(path), device="cpu", dtype="float32")
+    made = generator.generate(PROMPTS, seeds=SEEDS, settings=settings)
     pipeline.set_progress_bar_config(disable=True)
     expected = pipeline(
         PROMPTS,

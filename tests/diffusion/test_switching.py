@@ -7,8 +7,10 @@ from lora_files import ATTENTION, TEXT, diffusers, kohya, random_matrices, write
 
 from imgalign.diffusion.generate import ImageGenerator
 from imgalign.errors import CheckpointError, InputError
+from imgalign.preferences.records import SamplerSettings
 
 PROMPTS, SEEDS = ["a red house", "two blue boat"], [5, 6]
+THREE_STEPS = SamplerSettings(num_inference_steps=3)
 
 
 @pytest.fixture
@@ -28,7 +30,7 @@ def load(tiny_pipeline_folder, adapter=None):
 
 
 def made_by(generator):
-    return list(generator.generate(PROMPTS, seeds=SEEDS, steps=3))
+    return list(generator.generate(PROMPTS, seeds=SEEDS, settings=THREE_STEPS))
 
 
 def pixels(made):
@@ -76,7 +78,7 @@ def test_images_asked_for_before_a_switch_are_never_made_with_the_adapter_after_
     tiny_pipeline_folder, adapters
 ):
     generator = load(tiny_pipeline_folder)
-    waiting = generator.generate(PROMPTS, seeds=SEEDS, steps=3)
+    waiting = generator.generate(PROMPTS, seeds=SEEDS, settings=THREE_STEPS)
     generator.use(adapters["own"])
     with pytest.raises(InputError, match="switched before all images of an earlier call were made"):
         next(waiting)

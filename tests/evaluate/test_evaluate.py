@@ -27,6 +27,7 @@ from imgalign.evaluate.judging import FaithfulCheck, OracleReward
 from imgalign.evaluate.saved_images import load_side
 from imgalign.evaluate.selection import DrawPrompts, known_prompts, select_prompts
 from imgalign.evaluate.sides import LoadGenerator, SwitchingGenerator
+from imgalign.preferences.records import SamplerSettings
 from imgalign.runs.checkpoint import ADAPTER
 from imgalign.runs.metrics import MetricsWriter
 from imgalign.storybook.scenes import evaluation_prompts
@@ -90,15 +91,16 @@ def test_both_sides_have_the_same_prompts_and_seeds(adapter, tmp_path):
     asked = []
 
     class Noting(NoisyImages):
-        def generate(self, prompts, *, seeds, steps, **settings):
-            asked.append((self.adapter, tuple(prompts), tuple(seeds), steps))
-            return super().generate(prompts, seeds=seeds, steps=steps, **settings)
+        def generate(self, prompts, *, seeds, settings, **others):
+            asked.append((self.adapter, tuple(prompts), tuple(seeds), settings))
+            return super().generate(prompts, seeds=seeds, settings=settings, **others)
 
-    compare(adapter, tmp_path / "out", load=Noting, settings={"steps": 7})
+    sampler = SamplerSettings(num_inference_steps=7, scheduler="euler")
+    compare(adapter, tmp_path / "out", load=Noting, settings={"sampler": sampler})
     (base, *rest), (aligned, *same) = asked
     assert (base, aligned) == (None, adapter)
     assert rest == same
-    assert rest[-1] == 7
+    assert rest[-1] == sampler
 
 
 def test_the_model_is_loaded_once_for_both_sides(adapter, tmp_path):
@@ -190,9 +192,7 @@ def test_images_read_back_pixel_for_pixel(adapter, tmp_path, layout):
     again = NoisyImages("storybook").generate(
         [pair.prompt for pair in found.pairs],
         seeds=[pair.seed for pair in found.pairs],
-        steps=20,
-        guidance_scale=1.0,
-        eta=0.0,
+        settings=SamplerSettings(),
     )
     read = load_side(out / found.images, "base", count=12, columns=2)
     assert [image.tobytes() for image in read] == [each.image.tobytes() for each in again]
@@ -295,7 +295,8 @@ def test_a_real_model_against_its_own_adapter(tiny_pipeline_folder, tmp_path):
         tmp_path / "out",
         load=ImageGenerator,
         oracle=brightness,
-        settings={"model": model, "prompts": file, "steps": 2, "device": "cpu"},
+        settings={"model": model, "prompts": file, "device": "cpu"}
+        | {"sampler": SamplerSettings(num_inference_steps=2)},
     )
     assert found.summary.win_rate.num_pairs == 4
     assert found.summary.win_rate.ties < 4

@@ -12,6 +12,7 @@ from imgalign.errors import InputError
 from imgalign.evaluate.evaluation import load_evaluation
 from imgalign.evaluate.saved_images import load_side
 from imgalign.files import lock_name
+from imgalign.preferences.records import SamplerSettings
 
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir"}
 
@@ -123,9 +124,7 @@ def test_a_kill_at_any_file_operation_leaves_one_whole_evaluation(adapter, tmp_p
         again = generator.generate(
             [pair.prompt for pair in found.pairs],
             seeds=[pair.seed for pair in found.pairs],
-            steps=20,
-            guidance_scale=1.0,
-            eta=0.0,
+            settings=SamplerSettings(),
         )
         return [each.image.tobytes() for each in again]
 

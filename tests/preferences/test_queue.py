@@ -8,7 +8,7 @@ from provenances import provenance
 
 from imgalign.diffusion.generate import ImageGenerator
 from imgalign.preferences.queue import queue_candidates
-from imgalign.preferences.records import Generated
+from imgalign.preferences.records import Generated, SamplerSettings
 from imgalign.preferences.store import Store
 
 
@@ -40,8 +40,7 @@ def test_equal_candidates_are_one_and_stop_nothing(store: Store):
         ["abca", "zzzz", "abcd"],
         per_prompt=4,
         first_seed=0,
-        steps=1,
-        guidance_scale=1.0,
+        settings=SamplerSettings(num_inference_steps=1),
     )
     assert (len(found.item_ids), found.num_equal, found.without) == (2, 4, ["zzzz"])
     assert found.lines() == [

@@ -1,10 +1,19 @@
+import math
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgalign.preferences.records import Ranking, pairs, ranks, tie_groups, tied_pairs
+from imgalign.preferences.records import (
+    Ranking,
+    SamplerSettings,
+    pairs,
+    ranks,
+    tie_groups,
+    tied_pairs,
+)
 
 
 def make(ranking: Any, *, num_images: int = 4, prompt: str = "a red fox") -> Ranking:
@@ -20,6 +29,25 @@ def make(ranking: Any, *, num_images: int = 4, prompt: str = "a red fox") -> Ran
         group="default",
         created_at=datetime(2026, 11, 22, tzinfo=UTC),
     )
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"num_inference_steps": 0},
+        {"guidance_scale": 0.5},
+        {"guidance_scale": math.nan},
+        {"eta": 1.5},
+        {"eta": -0.1},
+        {"eta": math.nan},
+        {"width": 0},
+        {"height": -8},
+        {"steps": 20},
+    ],
+)
+def test_sampler_settings_that_no_model_can_do_are_refused_by_name(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        SamplerSettings(**wrong)
 
 
 def test_pairs_and_ranks_of_the_example_in_the_docstring():

@@ -13,7 +13,7 @@ from imgalign.evaluate.evaluation import Evaluation
 from imgalign.evaluate.judging import Measures
 from imgalign.evaluate.run import evaluate
 from imgalign.evaluate.sides import LoadGenerator
-from imgalign.preferences.records import Generated, Provenance
+from imgalign.preferences.records import Generated, Provenance, SamplerSettings
 from imgalign.storybook.gold import slice_of
 from imgalign.storybook.scenes import evaluation_prompts
 
@@ -40,9 +40,7 @@ class NoisyImages:
         prompts: Sequence[str],
         *,
         seeds: Sequence[int],
-        steps: int,
-        guidance_scale: float,
-        eta: float,
+        settings: SamplerSettings,
         on_progress: Callable[[float], None] = lambda _: None,
     ) -> Iterator[Generated]:
         for number, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True), start=1):
@@ -59,9 +57,9 @@ class NoisyImages:
                     scheduler="ddim",
                     width=SIDE,
                     height=SIDE,
-                    steps=steps,
-                    guidance_scale=guidance_scale,
-                    eta=eta,
+                    steps=settings.num_inference_steps,
+                    guidance_scale=settings.guidance_scale,
+                    eta=settings.eta,
                 ),
             )
             on_progress(number / len(prompts))

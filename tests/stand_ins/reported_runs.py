@@ -17,7 +17,7 @@ from imgalign.evaluate.evaluation import FOLDER, Evaluation
 from imgalign.preferences.accuracy import Accuracy, Bin, Calibration, Gain
 from imgalign.preferences.fit_report import Ceiling, Counts, FitReport, Spread
 from imgalign.preferences.fit_report import Evaluation as FitEvaluation
-from imgalign.preferences.records import Generated, Provenance
+from imgalign.preferences.records import Generated, Provenance, SamplerSettings
 from imgalign.runs.checkpoint import ADAPTER, save_checkpoint
 from imgalign.runs.metrics import MetricsWriter
 from imgalign.train.config import (
@@ -43,9 +43,7 @@ class MixedImages(NoisyImages):
         prompts: Sequence[str],
         *,
         seeds: Sequence[int],
-        steps: int,
-        guidance_scale: float,
-        eta: float,
+        settings: SamplerSettings,
         on_progress: Callable[[float], None] = lambda _: None,
     ) -> Iterator[Generated]:
         for prompt, seed in zip(prompts, seeds, strict=True):
@@ -59,10 +57,10 @@ class MixedImages(NoisyImages):
                     adapter_hash="5e" * 32 if self.adapter else None,
                     prompt=prompt,
                     seed=seed,
-                    steps=steps,
-                    guidance_scale=guidance_scale,
+                    steps=settings.num_inference_steps,
+                    guidance_scale=settings.guidance_scale,
                     scheduler="ddim",
-                    eta=eta,
+                    eta=settings.eta,
                     width=SIDE,
                     height=SIDE,
                 ),

@@ -33,7 +33,7 @@ def everything_served_while_ranking(client):
     """Bodies and headers of every request that a browser on the Rank page makes."""
     client.headers["Accept-Encoding"] = "identity"
     shown = post(client, "next")
-    urls = [picture["url"] for picture in shown.json()["images"]]
+    urls = [image["url"] for image in shown.json()["images"]]
     responses = [
         client.get("/"),
         client.get("/config"),
@@ -54,7 +54,7 @@ def everything_served_while_ranking(client):
     ]
 
 
-def test_nothing_served_to_an_annotator_says_what_made_a_picture(client, store, add_items, secrets):
+def test_nothing_served_to_an_annotator_says_what_made_an_image(client, store, add_items, secrets):
     add_items(2, parameters="SECRET-MODEL, seed 918273645", Software="SECRET-RUN")
     served = everything_served_while_ranking(client)
     assert [status for _, status, _ in served].count(200) >= 3 + 1 + 8 + 3
@@ -73,7 +73,7 @@ def test_nothing_served_to_an_annotator_says_what_made_a_picture(client, store, 
     assert leaks == []
 
 
-def test_a_picture_is_the_original_pixel_for_pixel(client, store, add_items):
+def test_an_image_is_the_original_pixel_for_pixel(client, store, add_items):
     add_items(1)
     shown = post(client, "next").json()
     first = shown["images"][0]
@@ -84,7 +84,7 @@ def test_a_picture_is_the_original_pixel_for_pixel(client, store, add_items):
     assert not {"etag", "last-modified", "content-disposition"} & set(response.headers)
 
 
-def test_a_picture_is_served_to_its_annotator_only(client, store, add_items):
+def test_an_image_is_served_to_its_annotator_only(client, store, add_items):
     add_items(1)
     token = post(client, "next").json()["images"][0]["token"]
     store.add_annotator("Eve")
@@ -115,7 +115,7 @@ def test_other_machines_are_served_the_rank_page_only(store, tmp_path):
         config = client.get("/config").json()
         assert [page[0] for page in config["pages"]] == [""]
         assert config["dependencies"] == []
-        assert client.get("/api/pictures/any").status_code == 404
+        assert client.get("/api/generated/any").status_code == 404
     assert Settings().served == ("rank", "train", "generate")
     assert Settings(host="0.0.0.0", pages=("rank", "train")).served == ("rank", "train")
 
@@ -170,7 +170,7 @@ def test_ctrl_c_ends_the_app_while_a_page_is_open(process):
 
 
 def test_nothing_is_fetched_from_the_internet(client):
-    """No script, style, font or picture of the page has an address elsewhere."""
+    """No script, style, font or image of the page has an address elsewhere."""
     html = client.get("/").text
     sources = [part.split('"')[0] for part in html.split('src="')[1:]]
     assert [source for source in sources if source.startswith(("http", "//"))] == []

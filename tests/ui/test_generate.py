@@ -15,6 +15,7 @@ from imgalign.diffusion.policy import DiffusionConfig, DiffusionPolicy
 from imgalign.environment import choose_device
 from imgalign.errors import ImgalignError, InputError
 from imgalign.evaluate.votes import count_votes
+from imgalign.preferences.records import SamplerSettings
 from ui.pages import generate
 from ui.runs import Runs
 from ui.shelf import Shelf
@@ -45,17 +46,21 @@ def run_folder(tiny_pipeline_folder, tmp_path_factory):
 
 
 def make(run_folder, model, shelf, *, adapter="tiny/step-000010", prompts=PROMPTS, count=2):
-    wanted = generate.wish(adapter, prompts, 5, count, 3, 1.0)
+    request = generate.requested(adapter, prompts, 5, count, 3, 1.0)
     views = list(
         generate.generate(
-            wanted, model=model, runs=Runs(run_folder), shelf=shelf, models=generate.Models()
+            request,
+            model=model,
+            runs=Runs(run_folder),
+            shelf=shelf,
+            loaded=generate.LoadedModel(),
         )
     )
     return json.loads(json.dumps(views[-1])), len(views)
 
 
-def pixels(shelf, picture_id):
-    return Image.open(io.BytesIO(shelf.get(picture_id).png)).convert("RGB")
+def pixels(shelf, image_id):
+    return Image.open(io.BytesIO(shelf.get(image_id).png)).convert("RGB")
 
 
 def same(one, other):
@@ -74,7 +79,7 @@ def test_base_and_aligned_come_from_the_same_seeds_and_are_kept_lossless(
         expected = ImageGenerator(str(tiny_pipeline_folder), adapter).generate(
             ["a red house", "a red house", "a blue boat", "a blue boat"],
             seeds=[5, 6, 5, 6],
-            steps=3,
+            settings=SamplerSettings(num_inference_steps=3),
         )
         cells = [cell for group in value["groups"] for cell in group["seeds"]]
         for cell, made in zip(cells, expected, strict=True):
@@ -83,6 +88,17 @@ def test_base_and_aligned_come_from_the_same_seeds_and_are_kept_lossless(
             assert (kept.seed, kept.adapter_hash) == (cell["seed"], made.provenance.adapter_hash)
     first = value["groups"][0]["seeds"][0]
     assert not same(pixels(shelf, first["base"]), pixels(shelf, first["aligned"]))
+
+
+def test_base_and_aligned_are_one_model_in_memory(run_folder, tiny_pipeline_folder, tmp_path):
+    loaded, model = generate.LoadedModel(), str(tiny_pipeline_folder)
+    base = loaded.get(model, None).family.network
+    aligned = loaded.get(model, run_folder / "tiny" / "step-000010")
+    assert aligned.family.network is base
+    assert aligned.adapter_hash is not None
+    assert loaded.get(model, None).adapter_hash is None
+    other = shutil.copytree(tiny_pipeline_folder, tmp_path / "other")
+    assert loaded.get(str(other), None).family.network is not base
 
 
 def test_the_base_model_alone_makes_one_row(run_folder, tiny_pipeline_folder):
@@ -96,7 +112,7 @@ def test_every_checkpoint_on_disk_is_offered(run_folder):
     offered = generate.checkpoints(Runs(run_folder), "storybook")
     assert offered == [
         ("Base model only (storybook)", ""),
-        ("tiny, step 10 (best)", "tiny/step-000010"),
+        ("tiny, iteration 10 (best)", "tiny/step-000010"),
     ]
 
 
@@ -111,10 +127,10 @@ def test_a_checkpoint_that_is_gone_or_outside_is_refused(run_folder, tiny_pipeli
     [
         (("", " \n ", 0, 4, 20, 1.0), "write at least one"),
         (("", "a fox", -1, 4, 20, 1.0), "first seed"),
-        (("", "a fox", 0, 0, 20, 1.0), "pictures each"),
+        (("", "a fox", 0, 0, 20, 1.0), "images each"),
         (("", "a fox", 0, None, 20, 1.0), "fill in"),
         (("x", "a fox", 0, 100, 20, 1.0), "at most 128"),
-        (("x", "a fox", 0, 200, 20, 1.0), "pictures each"),
+        (("x", "a fox", 0, 200, 20, 1.0), "images each"),
         (("", "a fox", 2.0**64, 1, 20, 1.0), "first seed"),
         (("", "a fox", 2**53 - 1, 4, 20, 1.0), "first seed"),
         (("", "a fox", math.inf, 4, 20, 1.0), "first seed"),
@@ -128,7 +144,7 @@ def test_a_checkpoint_that_is_gone_or_outside_is_refused(run_folder, tiny_pipeli
 )
 def test_a_form_that_cannot_be_made_says_what_to_change(form, message):
     with pytest.raises(InputError, match=message):
-        generate.wish(*form)
+        generate.requested(*form)
 
 
 def shelved(shelf, number, *, seed):
@@ -176,14 +192,14 @@ def test_together_base_and_aligned_of_a_seed_stay_in_one_group(store):
     assert queued(store) == [[0, 0, 1, 1], [2, 2, 3, 3]]
 
 
-def test_a_single_picture_that_is_left_over_joins_the_last_group(store):
+def test_a_single_image_that_is_left_over_joins_the_last_group(store):
     shelf = Shelf()
     value = shown_value(shelf, [(n, None) for n in range(5)])
     assert generate.send(store, shelf, value, how=generate.TOGETHER, overlap=1) == 1
     assert queued(store) == [[0, 1, 2, 3, 4]]
 
 
-def test_equal_pictures_are_shown_once_and_nothing_to_choose_is_not_queued(store):
+def test_equal_images_are_shown_once_and_nothing_to_choose_is_not_queued(store):
     shelf = Shelf()
     value = shown_value(shelf, [(1, 1), (2, 3)])
     assert generate.send(store, shelf, value, how=generate.PAIRS, overlap=1) == 1
@@ -202,7 +218,7 @@ def test_what_is_sent_keeps_how_it_was_made(store):
     assert store.provenance(path.stem).scheduler == "ddim"
 
 
-def test_when_a_picture_is_gone_nothing_is_stored(store):
+def test_when_an_image_is_gone_nothing_is_stored(store):
     shelf = Shelf()
     value = shown_value(shelf, [(1, 2), (3, 4)])
     value["groups"][0]["seeds"][1]["aligned"] = "gone"
@@ -211,16 +227,16 @@ def test_when_a_picture_is_gone_nothing_is_stored(store):
     assert queued(store) == []
 
 
-def test_pairs_need_a_checkpoint_and_anything_needs_pictures(store):
+def test_pairs_need_a_checkpoint_and_anything_needs_images(store):
     shelf = Shelf()
     value = shown_value(shelf, [(1, None)])
     with pytest.raises(InputError, match="choose a checkpoint"):
         generate.send(store, shelf, value, how=generate.PAIRS, overlap=1)
-    with pytest.raises(InputError, match="generate pictures first"):
+    with pytest.raises(InputError, match="generate images first"):
         generate.send(store, shelf, None, how=generate.PAIRS, overlap=1)
 
 
-def test_a_reload_shows_the_pictures_again_while_the_server_has_them():
+def test_a_reload_shows_the_images_again_while_the_server_has_them():
     shelf = Shelf()
     value = shown_value(shelf, [(1, 2)])
     assert generate.restore(shelf, json.dumps(value)) == value
@@ -236,12 +252,12 @@ def test_the_shelf_drops_the_oldest_when_it_is_full():
     assert shelf.has(second)
 
 
-@pytest.mark.parametrize("people", [None, 0, 1.5, 10**6, math.nan])
-def test_a_number_of_people_that_cannot_be_is_refused(store, people):
+@pytest.mark.parametrize("annotators", [None, 0, 1.5, 10**6, math.nan])
+def test_a_number_of_annotators_that_cannot_be_is_refused(store, annotators):
     shelf = Shelf()
     value = shown_value(shelf, [(1, 2)])
-    with pytest.raises(InputError, match="people per item"):
-        generate.send(store, shelf, value, how=generate.PAIRS, overlap=people)
+    with pytest.raises(InputError, match="annotators per item"):
+        generate.send(store, shelf, value, how=generate.PAIRS, overlap=annotators)
     assert queued(store) == []
 
 

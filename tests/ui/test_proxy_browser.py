@@ -140,7 +140,7 @@ def test_a_seed_that_no_generator_takes_is_said_on_the_page(page, address):
     page.get_by_text("numbers: fill in").wait_for()
 
 
-def test_a_picture_that_cannot_be_read_is_shown_as_such_and_can_be_skipped(
+def test_an_image_that_cannot_be_read_is_shown_as_such_and_can_be_skipped(
     page, address, store, add_items
 ):
     add_items(2)

@@ -130,7 +130,7 @@ def test_pressing_enter_twice_at_once_gives_one_row(page, address, store, add_it
     assert len(stored(store)) == 1
 
 
-def test_the_next_pictures_are_loaded_before_they_are_needed(page, address, add_items):
+def test_the_next_images_are_loaded_before_they_are_needed(page, address, add_items):
     add_items(2)
     loaded = []
     page.on("response", lambda r: loaded.append(r.url) if "/images/" in r.url else None)
@@ -186,7 +186,7 @@ def test_keys_are_left_alone_while_typing_and_in_dialogs(page, address, add_item
     assert ranks_on_screen(page) == ["", "1st", "", ""]
 
 
-def test_zoom_moves_all_pictures_together(page, address, add_items):
+def test_zoom_moves_all_images_together(page, address, add_items):
     add_items(1)
     start(page, address)
     press(page, "Space + ArrowLeft")
@@ -197,13 +197,13 @@ def test_zoom_moves_all_pictures_together(page, address, add_items):
     assert page.locator(".rk-scale").text_content() == "1:1"
 
 
-def test_every_picture_and_button_has_a_name_for_a_screen_reader(page, address, add_items):
+def test_every_image_and_button_has_a_name_for_a_screen_reader(page, address, add_items):
     add_items(1)
     start(page, address)
     press(page, "2 3 =")
-    tile = page.locator(".rk-tiles").get_by_role("button", name="Picture 2, 1st, tied with 3")
+    tile = page.locator(".rk-tiles").get_by_role("button", name="Image 2, 1st, tied with 3")
     assert tile.count() == 1
-    assert page.get_by_role("button", name="Picture 1, not placed").count() == 1
+    assert page.get_by_role("button", name="Image 1, not placed").count() == 1
     page.keyboard.press("Tab")
     names = page.locator(".rk button:visible").evaluate_all(
         "all => all.map((b) => b.getAttribute('aria-label') || b.textContent.trim())"

@@ -59,12 +59,12 @@ def random_games(seed: int, *, moves: tuple[str, ...] = NONE) -> list[list[list[
     return games
 
 
-def test_numbers_place_pictures_best_first_and_again_take_them_out(page):
+def test_numbers_place_images_best_first_and_again_take_them_out(page):
     assert last(page, *placing(2, 0, 1))["groups"] == [[2], [0], [1]]
     assert last(page, *placing(2, 0, 1, 0))["groups"] == [[2], [1]]
 
 
-def test_a_tie_joins_the_last_picture_to_the_rank_before_and_breaks_again(page):
+def test_a_tie_joins_the_last_image_to_the_rank_before_and_breaks_again(page):
     placed = placing(2, 0, 1)
     assert last(page, *placed, ["toggleTie"])["groups"] == [[2], [0, 1]]
     assert last(page, *placed, ["toggleTie"], ["toggleTie"])["groups"] == [[2], [0], [1]]
@@ -83,7 +83,7 @@ def test_a_drop_on_a_rank_ties_and_a_drop_before_one_makes_room(page):
     assert last(page, *placed, ["moveLast", 0])["groups"] == [[1], [2], [0]]
 
 
-def test_only_the_last_missing_picture_is_placed_by_completing(page):
+def test_only_the_last_missing_image_is_placed_by_completing(page):
     assert last(page, *placing(1), ["complete"], count=3)["groups"] == [[1]]
     assert last(page, *placing(1, 0), ["complete"], count=3)["groups"] == [[1], [0], [2]]
 

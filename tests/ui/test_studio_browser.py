@@ -89,7 +89,7 @@ def test_a_run_is_started_watched_stopped_and_compared(page, studio, address, st
     page.wait_for_function("() => document.querySelector('#recipe input')?.value === 'aaa-tiny'")
     assert "A tiny run." in page.locator(".recipe").text_content()
     page.get_by_label("Name").fill("first")
-    page.get_by_label("Overrides").fill("samples.every=2")
+    page.get_by_label("Overrides").fill("run.samples.every=2")
     page.get_by_role("button", name="Start training").click()
     wait_for_state(page, "running")
     page.locator(".mo-chart circle").nth(3).wait_for(timeout=120_000)
@@ -105,26 +105,26 @@ def test_a_run_is_started_watched_stopped_and_compared(page, studio, address, st
     assert page.get_by_role("button", name="Resume").is_visible()
     status = json.loads((studio / "runs" / "first" / "status.json").read_text())
     assert status["state"] == "stopped"
-    assert "samples.every=2" in (studio / "runs" / ".launches" / "first.log").read_text()
+    assert "run.samples.every=2" in (studio / "runs" / ".launches" / "first.log").read_text()
 
     page.goto(f"{address}/generate")
     page.wait_for_function(
-        "() => /first, step/.test(document.querySelector('#checkpoint input')?.value)"
+        "() => /first, iteration/.test(document.querySelector('#checkpoint input')?.value)"
     )
     page.get_by_label("Prompts").fill("a red house")
     page.get_by_label("Steps").fill("3")
     page.get_by_role("button", name="Generate", exact=True).click()
-    pictures = page.locator(".co-cell img")
-    pictures.nth(7).wait_for(timeout=120_000)
-    assert pictures.nth(0).evaluate("i => i.decode().then(() => i.naturalWidth)") == 16
+    images = page.locator(".co-cell img")
+    images.nth(7).wait_for(timeout=120_000)
+    assert images.nth(0).evaluate("i => i.decode().then(() => i.naturalWidth)") == 16
     page.get_by_text("Base against aligned").click()
     page.get_by_role("button", name="Send to ranking").click()
     page.get_by_text("items queued on the Rank page").wait_for()
     store.add_annotator("Ada")
-    assert store.counts("Ada").left in (3, 4)  # equal pictures leave nothing to choose from
+    assert store.counts("Ada").left in (3, 4)  # equal images leave nothing to choose from
 
     page.reload()
-    pictures.nth(7).wait_for()
+    images.nth(7).wait_for()
 
 
 def test_a_wrong_setting_is_said_on_the_page_and_an_idea_becomes_a_prompt(page, studio, address):

@@ -26,8 +26,8 @@ def router(runs: Runs, shelf: Shelf, *, server: str) -> fastapi.APIRouter:
     def sample(name: str, file: str) -> Response:
         return png_response(runs.sample(name, file).read_bytes(), cache="no-cache")
 
-    @routes.get("/pictures/{picture_id}")
-    def picture(picture_id: str) -> Response:
-        return png_response(shelf.get(picture_id).png)
+    @routes.get("/generated/{image_id}")
+    def generated(image_id: str) -> Response:
+        return png_response(shelf.get(image_id).png)
 
     return routes

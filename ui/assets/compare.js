@@ -1,5 +1,5 @@
-// Draws base and aligned pictures of each prompt, one column per seed. The value holds ids only;
-// it is kept in the browser, so that a reload shows the same pictures while the server has them.
+// Draws base and aligned images of each prompt, one column per seed. The value holds ids only;
+// it is kept in the browser, so that a reload shows the same images while the server has them.
 const root = element.querySelector(".co");
 const q = (selector) => root.querySelector(selector);
 const LAST = "imgalign.generate.last";
@@ -11,7 +11,7 @@ const make = (tag, className, text) => {
   if (text !== undefined) node.textContent = text;
   return node;
 };
-const url = (id) => `api/pictures/${encodeURIComponent(id)}`;
+const url = (id) => `api/generated/${encodeURIComponent(id)}`;
 const rowsOf = (value) => ROWS.filter(([key]) => key === "base" || value.has_aligned);
 
 const cell = (value, group, column, [key, name]) => {
@@ -42,7 +42,7 @@ const refresh = () => {
   }
   q(".co-bar i").style.width = `${(100 * value.share).toFixed(1)}%`;
   q(".co-progress p").textContent = value.total
-    ? `${value.doing}: ${value.done} of ${value.total} pictures`
+    ? `${value.doing}: ${value.done} of ${value.total} images`
     : value.doing;
   const boxes = value.groups.map((group, index) => {
     const box = make("section", "co-prompt");

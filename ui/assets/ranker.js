@@ -107,20 +107,20 @@ const rankOf = (position) => {
 
 const describe = (position) => {
   const placed = rankOf(position);
-  const name = `Picture ${position + 1}`;
+  const name = `Image ${position + 1}`;
   if (!placed) return `${name}, not placed`;
   const mates = Session.groups(session)[placed.rank - 1].filter((p) => p !== position);
   const tie = mates.length ? `, tied with ${mates.map((p) => p + 1).join(" and ")}` : "";
   return `${name}, ${ordinal(placed.rank)}${tie}`;
 };
 
-const picture = (position) => {
+const imageOf = (position) => {
   const image = make("img");
   image.src = item.images[position].url;
   image.alt = "";
   image.draggable = false;
   image.addEventListener("error", () => {
-    image.replaceWith(make("span", "rk-broken", "This picture could not be loaded"));
+    image.replaceWith(make("span", "rk-broken", "This image could not be loaded"));
   });
   return image;
 };
@@ -149,7 +149,7 @@ const drawItem = () => {
     tile.dataset.position = position;
     const foot = make("span", "rk-foot");
     foot.append(make("span", "rk-key", position + 1), make("span", "rk-rank"));
-    tile.append(picture(position), foot);
+    tile.append(imageOf(position), foot);
     tiles.append(tile);
   });
   q(".rk-last-key").textContent = count;
@@ -162,7 +162,7 @@ const thumb = (position) => {
   node.dataset.position = position;
   node.title = "Click to take out, drag to move";
   node.setAttribute("aria-label", `Take out ${describe(position)}`);
-  node.append(picture(position), make("span", "", position + 1));
+  node.append(imageOf(position), make("span", "", position + 1));
   return node;
 };
 
@@ -289,7 +289,7 @@ const receive = (given) => {
     q(".rk-empty-title").textContent = item.done ? "All done, thank you" : "Nothing to rank yet";
     q(".rk-empty-text").textContent = item.done
       ? `You have judged all ${item.done} items. New ones appear here as soon as they are made.`
-      : "Make pictures on the Generate page and send them here.";
+      : "Make images on the Generate page and send them here.";
     q('.rk-empty [data-do="undo"]').hidden = !item.undo;
     session = null;
     clock(false);
@@ -307,7 +307,7 @@ const receive = (given) => {
   drawItem();
   persist();
   draw();
-  say(`${item.prompt}. ${item.images.length} pictures.`);
+  say(`${item.prompt}. ${item.images.length} images.`);
   prefetch(item.next);
 };
 
@@ -316,7 +316,7 @@ const submit = async () => {
   if (!Session.ready(session)) {
     const filled = Session.complete(session);
     if (filled === session) say(hint());
-    apply(filled, "Last picture placed. Enter submits");
+    apply(filled, "Last image placed. Enter submits");
     q(".rk-hint").textContent = hint();
     return;
   }
@@ -400,7 +400,7 @@ const chooseReason = (reason) => {
   apply(Session.skip(session, reason), `Skip: ${reason}. Enter submits`);
 };
 
-/* ---------- zoom: one scale and offset for all pictures ---------- */
+/* ---------- zoom: one scale and offset for all images ---------- */
 const view = { scale: 1, x: 0, y: 0, open: false };
 const zoomDialog = q(".rk-zoom");
 const panes = q(".rk-panes");
@@ -443,7 +443,7 @@ const openZoom = () => {
   item.images.forEach((_, position) => {
     const pane = make("div", "rk-pane");
     pane.dataset.position = position;
-    const image = picture(position);
+    const image = imageOf(position);
     image.addEventListener("load", () => (position ? drawZoom() : fit()));
     pane.append(image, make("span", "rk-key", position + 1), make("span", "rk-rank"));
     panes.append(pane);
@@ -556,7 +556,7 @@ const onKey = (event) => {
     }
     return;
   }
-  // A button reached with the Tab key keeps its own Enter and Space; pictures do not need theirs.
+  // A button reached with the Tab key keeps its own Enter and Space; images do not need theirs.
   const active = document.activeElement;
   const own =
     active?.matches("button:focus-visible, a:focus-visible, summary") &&

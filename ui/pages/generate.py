@@ -11,7 +11,9 @@ import gradio as gr
 from gradio.components import Component
 
 from imgalign.errors import ImgalignError, InputError
+from imgalign.preferences.records import SamplerSettings
 from imgalign.preferences.store import Store
+from imgalign.runs.checkpoint import step_of
 from ui.messages import PRIVATE, shown
 from ui.runs import Runs
 from ui.shelf import Shelf
@@ -21,10 +23,10 @@ if TYPE_CHECKING:
     from imgalign.diffusion.generate import ImageGenerator
 
 BASE_ONLY = ""
-MOST_PICTURES = 128
+MOST_IMAGES = 128
 MOST_STEPS = 200
 MOST_GUIDANCE = 20.0
-MOST_PEOPLE = 50
+MOST_ANNOTATORS = 50
 LARGEST_SEED = 2**53
 """From there on a browser's numbers are no longer exact."""
 EXAMPLES = (
@@ -34,41 +36,40 @@ EXAMPLES = (
     "a blue rocket at night",
     "a purple cat on a green car",
 )
-PAIRS, TOGETHER = "base against aligned", "all pictures of a prompt"
+PAIRS, TOGETHER = "base against aligned", "all images of a prompt"
 GROUP = 4
-"""Candidates per ranking when all pictures of a prompt are ranked together."""
+"""Candidates per ranking when all images of a prompt are ranked together."""
 MAX_IMAGES = 9
 """Candidates that the keys 1 to 9 can rank."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class Request:
     """What to make. `adapter` is "run/step-000040", or empty for the base model alone."""
 
     adapter: str
     prompts: tuple[str, ...]
     seeds: tuple[int, ...]
-    steps: int
-    guidance_scale: float
+    sampler: SamplerSettings
 
 
-class Models:
-    """The models in memory: one base and one adapter on it, the ones used last."""
+class LoadedModel:
+    """The one model in memory: that of the latest request. Base and aligned are its two sides."""
 
     def __init__(self) -> None:
-        self._loaded: dict[tuple[str, Path | None], ImageGenerator] = {}
+        self._generator: ImageGenerator | None = None
         self.lock = threading.Lock()
+        """Held while images are made, so that no other request switches model or adapter."""
 
     def get(self, model: str, adapter: Path | None) -> "ImageGenerator":
-        """A model that is ready to use; whatever else had its place is let go first."""
+        """The model with this adapter, or alone; another model is dropped before it is loaded."""
         from imgalign.diffusion.generate import ImageGenerator
 
-        key = (model, adapter)
-        if key not in self._loaded:
-            keep = {(model, None)} if adapter else set()
-            self._loaded = {k: v for k, v in self._loaded.items() if k in keep}
-            self._loaded[key] = ImageGenerator(model, adapter)
-        return self._loaded[key]
+        if self._generator is None or self._generator.model != model:
+            self._generator = None
+            self._generator = ImageGenerator(model)
+        self._generator.use(adapter)
+        return self._generator
 
 
 def checkpoints(runs: Runs, model: str) -> list[tuple[str, str]]:
@@ -77,57 +78,60 @@ def checkpoints(runs: Runs, model: str) -> list[tuple[str, str]]:
     for run in runs.all():
         for step in reversed(run.adapters):
             mark = " (best)" if step == run.best else ""
-            found.append((f"{run.name}, step {int(step[5:])}{mark}", f"{run.name}/{step}"))
+            label = f"{run.name}, iteration {step_of(Path(step))}{mark}"
+            found.append((label, f"{run.name}/{step}"))
     return found
 
 
-def wish(
+def requested(
     adapter: str,
     prompts: str,
     first_seed: float | None,
     count: float | None,
     steps: float | None,
     guidance: float | None,
-) -> Wish:
-    """The form as a Wish; InputError says what to change."""
+) -> Request:
+    """The form as a Request; InputError says what to change."""
     lines = tuple(dict.fromkeys(line.strip() for line in prompts.split("\n") if line.strip()))
     if not lines:
         raise InputError("prompts: write at least one, or pick an example")
     if first_seed is None or count is None or steps is None or guidance is None:
-        raise InputError("numbers: fill in pictures, first seed, steps and guidance")
-    number = _whole("pictures each", count, least=1, below=MOST_PICTURES + 1)
+        raise InputError("numbers: fill in images each, first seed, steps and guidance")
+    number = _whole("images each", count, least=1, below=MOST_IMAGES + 1)
     start = _whole("first seed", first_seed, least=0, below=LARGEST_SEED - number)
     if not 1 <= guidance <= MOST_GUIDANCE:
         raise InputError(f"guidance: expected 1 (off) to {MOST_GUIDANCE:g}, got {guidance:g}")
-    pictures = len(lines) * number * (2 if adapter else 1)
-    if pictures > MOST_PICTURES:
-        raise InputError(f"{pictures} pictures: expected at most {MOST_PICTURES} at a time")
-    return Wish(
+    images = len(lines) * number * (2 if adapter else 1)
+    if images > MOST_IMAGES:
+        raise InputError(f"{images} images: expected at most {MOST_IMAGES} at a time")
+    return Request(
         adapter=adapter,
         prompts=lines,
         seeds=tuple(range(start, start + number)),
-        steps=_whole("steps", steps, least=1, below=MOST_STEPS + 1),
-        guidance_scale=float(guidance),
+        sampler=SamplerSettings(
+            num_inference_steps=_whole("steps", steps, least=1, below=MOST_STEPS + 1),
+            guidance_scale=guidance,
+        ),
     )
 
 
 def generate(
-    wanted: Wish, *, model: str, runs: Runs, shelf: Shelf, models: Models
+    request: Request, *, model: str, runs: Runs, shelf: Shelf, loaded: LoadedModel
 ) -> Iterator[dict[str, Any]]:
-    """Make the pictures, base first, yielding what the page shows each time there is more of it.
+    """Make the images, base first, yielding what the page shows each time there is more of it.
 
     Both rows use the same seeds, so they start from the same noise.
     """
     base, adapter = model, None
-    if wanted.adapter:
-        base, adapter = _resolve(runs, wanted.adapter)
+    if request.adapter:
+        base, adapter = _resolve(runs, request.adapter)
     groups: list[dict[str, Any]] = [
         {
             "prompt": prompt,
             "unread": "",
-            "seeds": [{"seed": seed, "base": None, "aligned": None} for seed in wanted.seeds],
+            "seeds": [{"seed": seed, "base": None, "aligned": None} for seed in request.seeds],
         }
-        for prompt in wanted.prompts
+        for prompt in request.prompts
     ]
     cells = [(group, cell) for group in groups for cell in group["seeds"]]
     rows: list[tuple[str, Path | None]] = [("base", None)]
@@ -138,7 +142,7 @@ def generate(
         return {
             "groups": groups,
             "has_aligned": adapter is not None,
-            "checkpoint": wanted.adapter,
+            "checkpoint": request.adapter,
             "done": done,
             "total": total,
             "share": done / total,
@@ -146,14 +150,13 @@ def generate(
             "failed": "",
         }
 
-    with models.lock:
+    with loaded.lock:
         for row, its_adapter in rows:
             yield view(f"Loading the {row} model")
-            images = models.get(base, its_adapter).generate(
+            images = loaded.get(base, its_adapter).generate(
                 [group["prompt"] for group, _ in cells],
                 seeds=[cell["seed"] for _, cell in cells],
-                steps=wanted.steps,
-                guidance_scale=wanted.guidance_scale,
+                settings=request.sampler,
             )
             for (group, cell), made in zip(cells, images, strict=True):
                 cell[row] = shelf.put(made.image, made.provenance)
@@ -171,19 +174,19 @@ def send(
     overlap: float | None,
     project: str = "default",
 ) -> int:
-    """Store the pictures with how they were made, queue items to rank, and say how many.
+    """Store the images with how they were made, queue items to rank, and say how many.
 
-    `how` is PAIRS (one item per seed) or TOGETHER (items of about GROUP candidates). A picture
+    `how` is PAIRS (one item per seed) or TOGETHER (items of about GROUP candidates). An image
     that came out the same twice is shown once; what leaves nothing to choose from is left out.
     """
-    people = _whole("people per item", overlap, least=1, below=MOST_PEOPLE + 1)
+    annotators = _whole("annotators per item", overlap, least=1, below=MOST_ANNOTATORS + 1)
     if not value or not value["groups"]:
-        raise InputError("nothing to send: generate pictures first")
+        raise InputError("nothing to send: generate images first")
     if how == PAIRS and not value["has_aligned"]:
         raise InputError(f"{PAIRS}: choose a checkpoint and generate first, or send them together")
     # Everything is looked up before anything is stored: all of it goes, or nothing.
     items = [
-        (group["prompt"], [shelf.get(picture_id) for picture_id in chosen])
+        (group["prompt"], [shelf.get(image_id) for image_id in chosen])
         for group in value["groups"]
         for chosen in _candidates(group["seeds"], how)
     ]
@@ -192,13 +195,13 @@ def send(
     for prompt, kept in items:
         image_ids = list(dict.fromkeys(store.add_image(k.png, k.provenance) for k in kept))
         if len(image_ids) >= 2:
-            store.add_item(prompt, image_ids, source=source, project=project, overlap=people)
+            store.add_item(prompt, image_ids, source=source, project=project, overlap=annotators)
             queued += 1
     return queued
 
 
 def restore(shelf: Shelf, last: str) -> dict[str, Any] | None:
-    """What the browser showed before a reload, if every picture of it is still there."""
+    """What the browser showed before a reload, if every image of it is still there."""
     try:
         value = json.loads(last)
         ids = [
@@ -225,7 +228,7 @@ def _form() -> list[Component]:
         elem_id="prompts",
     )
     with gr.Row(elem_classes="numbers"):
-        count = _number("Pictures each", 4, 1, 12, "count")
+        count = _number("Images each", 4, 1, 12, "count")
         first_seed = _number("First seed", 1, 0, None, "first-seed")
     with gr.Row(elem_classes="numbers"):
         steps = _number("Steps", 20, 1, MOST_STEPS, "steps")
@@ -248,8 +251,8 @@ def _sending() -> tuple[gr.Radio, gr.Number, gr.Button]:
         value=1,
         precision=0,
         minimum=1,
-        maximum=MOST_PEOPLE,
-        label="People per item",
+        maximum=MOST_ANNOTATORS,
+        label="Annotators per item",
         scale=1,
     )
     return how, overlap, gr.Button("Send to ranking", elem_id="send-button", scale=1)
@@ -259,7 +262,7 @@ def build(
     page: gr.Blocks, store: Store, runs: Runs, shelf: Shelf, *, model: str, project: str
 ) -> None:
     """Draw the page inside the current Blocks."""
-    models = Models()
+    loaded = LoadedModel()
     with gr.Row(elem_classes="page", equal_height=False):
         with gr.Column(scale=0, min_width=320, elem_classes="side"):
             form = _form()
@@ -286,8 +289,8 @@ def build(
 
     @no_type_check  # a checker's wrapper would hide from gradio that this is a generator
     def begin(*form: Any) -> Iterator[tuple[Any, ...]]:
-        wanted = shown(lambda: wish(*form))
-        views = generate(wanted, model=model, runs=runs, shelf=shelf, models=models)
+        request = shown(lambda: requested(*form))
+        views = generate(request, model=model, runs=runs, shelf=shelf, loaded=loaded)
         for value in _until_error(views):
             busy = value["done"] < value["total"] and not value["failed"]
             yield (
@@ -304,8 +307,8 @@ def build(
         stopped = {**value, "failed": "Stopped."} if value else None
         return stopped, gr.Button(visible=True), gr.Button(visible=False)
 
-    def send_all(value: Any, how: str, people: float | None) -> None:
-        count = shown(lambda: send(store, shelf, value, how=how, overlap=people, project=project))
+    def send_all(value: Any, how: str, times: float | None) -> None:
+        count = shown(lambda: send(store, shelf, value, how=how, overlap=times, project=project))
         gr.Info(f"{count} item{'s' * (count != 1)} queued on the Rank page")
 
     def add_idea(written: str, event: gr.EventData) -> str:
@@ -344,11 +347,11 @@ def _number(label: str, value: int, least: int, most: int | None, elem_id: str) 
 
 
 def _candidates(seeds: Sequence[dict[str, Any]], how: str) -> list[list[str]]:
-    """Picture ids of each item: pairs, or groups of GROUP with a last one of up to MAX_IMAGES."""
+    """Image ids of each item: pairs, or groups of GROUP with a last one of up to MAX_IMAGES."""
     by_seed = [[cell[row] for row in ("base", "aligned") if cell[row]] for cell in seeds]
     if how == PAIRS:
         return by_seed
-    flat = [picture_id for ids in by_seed for picture_id in ids]
+    flat = [image_id for ids in by_seed for image_id in ids]
     groups = [flat[i : i + GROUP] for i in range(0, len(flat), GROUP)]
     if len(groups) > 1 and len(groups[-1]) == 1:
         alone = groups.pop()

@@ -80,7 +80,7 @@ def build(page: gr.Blocks, runs: Runs) -> None:
             overrides = gr.Textbox(
                 label="Overrides",
                 info="One section.key=value per line",
-                placeholder="iterations=20\npolicy.lora_rank=4",
+                placeholder="run.iterations=20\npolicy.lora_rank=4",
                 lines=3,
                 elem_id="overrides",
             )

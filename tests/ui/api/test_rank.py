@@ -52,7 +52,7 @@ def test_the_same_item_stays_on_screen_until_it_is_judged(store, add_items):
     assert rank.next_item(store, "Ada").item != first.item
 
 
-def test_the_pictures_to_prefetch_are_those_of_the_next_item(store, add_items):
+def test_the_images_to_prefetch_are_those_of_the_next_item(store, add_items):
     add_items(2)
     first = rank.next_item(store, "Ada")
     rank.submit(store, answer(first))
