@@ -4,7 +4,7 @@
 
 A demo tests its reward on one fifth of its prompts, some forty. Fits the reward of each finished
 demo again on other splits of the same rankings, and gives accuracy as a share of the annotators'
-ceiling and of what knowing the truth reaches. Splits of one demo share most of their training
+agreement and of the Bayes-optimal accuracy. Splits of one demo share most of their training
 rankings, so the spread over them is that of a reported number, not of independent studies. Writes
 reward_splits.json.
 """
@@ -19,7 +19,7 @@ from imgalign.demo import JOURNAL
 from imgalign.evaluate.origin import hardware, library_versions
 from imgalign.images import read_tensor
 from imgalign.preferences.store import Store
-from imgalign.storybook.simulate import people, rank_queue
+from imgalign.storybook.simulate import annotators_of, rank_queue
 from reward_models.fit import FitConfig, fit
 
 
@@ -29,9 +29,9 @@ def measured(demo: Path, *, splits: int) -> list[dict[str, float]]:
     seed = asked["seed"]
     rows = []
     with Store.open(f"sqlite:///{demo}/imgalign.db", images=demo / "images", seed=seed) as store:
-        annotators = people(asked["group"], asked["num_annotators"], seed=seed)
+        annotators = annotators_of(asked["group"], asked["num_annotators"], seed=seed)
         # Nothing is left to rank; it says what the annotators truly want.
-        truth = rank_queue(store, annotators, seed=seed).utilities
+        utilities = rank_queue(store, annotators, seed=seed).utilities
         for split in range(splits):
             with tempfile.TemporaryDirectory() as folder:
                 found = fit(
@@ -39,7 +39,7 @@ def measured(demo: Path, *, splits: int) -> list[dict[str, float]]:
                     lambda image_id: read_tensor(store.image_path(image_id)),
                     FitConfig(seeds=(seed,), split_seed=split),
                     Path(folder) / "reward",
-                    truth=lambda ranking: truth[ranking.item_id],
+                    oracle=lambda ranking: utilities[ranking.item_id],
                 ).test
             assert found.share_of_ceiling is not None
             assert found.share_of_truth is not None

@@ -55,9 +55,9 @@ from imgalign.report.writing import PAGE, write_report
 from imgalign.runs.folder import CONFIG
 from imgalign.runs.progress import progress, working
 from imgalign.storybook.annotators import Annotator
-from imgalign.storybook.gold import GOLD_TIE, check_faithful, gold_of, slice_of
+from imgalign.storybook.oracle import ORACLE_TIE, check_faithful, oracle_reward, slice_of
 from imgalign.storybook.scenes import candidate_prompts, evaluation_prompts
-from imgalign.storybook.simulate import Simulated, people, rank_queue
+from imgalign.storybook.simulate import Simulated, annotators_of, rank_queue
 from imgalign.train.config import TrainConfig
 from imgalign.train.run import run
 from reward_models import load
@@ -126,7 +126,7 @@ def run_demo(
     demo, unless it was stopped). InputError for an unknown group or a folder with anything else.
     """
     settings = settings or DemoConfig()
-    annotators = people(group, settings.num_annotators, seed=seed)
+    annotators = annotators_of(group, settings.num_annotators, seed=seed)
     asked = {"seed": seed, "group": group, "shuffled": shuffled, "overrides": list(overrides)}
     check_folder(out)
     console = Console(soft_wrap=True, highlight=False)
@@ -296,7 +296,7 @@ def learn_reward(store: Store, simulated: Simulated, out: Path, *, seed: int) ->
         lambda image_id: read_tensor(store.image_path(image_id)),
         FitConfig(seeds=(seed,), split_seed=seed),
         out,
-        truth=lambda ranking: simulated.utilities[ranking.item_id],
+        oracle=lambda ranking: simulated.utilities[ranking.item_id],
     )
 
 
@@ -335,9 +335,9 @@ def compare(
             seed=seed,
         ),
         measures=Measures(
-            oracle=gold_of(group),
+            oracle=oracle_reward(group),
             oracle_meaning=f"what the {group} annotators truly want",
-            oracle_tie=GOLD_TIE,
+            oracle_tie=ORACLE_TIE,
             proxy=reward,
             faithful=check_faithful,
             features=features_of(reward),

@@ -1,4 +1,4 @@
-"""Reward models: what people prefer, learned from rankings.
+"""CLIP reward models fitted to rankings.
 
 Importing this package does not load torch; `load` does, when called.
 """

@@ -1,9 +1,9 @@
-"""Which CLIP a configuration describes: an allow-list of open_clip's settings, each with its range.
+"""Schema of open_clip model configurations: an allow-list of settings, each with its range.
 
-A configuration comes with weights from elsewhere, so nothing of it reaches a library but what these
-models hold. Left out of them are settings that fetch or run something (a text tower or a tokenizer
-by name, code of its own) and those that no plain two-tower CLIP of open_clip uses. Defaults are
-open_clip's. Left out: building the towers (towers.py).
+A configuration comes with untrusted weights, so only the fields of these models reach a library.
+Settings that download or run something (a text tower or a tokenizer by name, custom code) and those
+that no plain two-tower CLIP uses are not among them. Defaults are open_clip's. Left out: building
+the towers (clip_models.py).
 """
 
 import json
@@ -32,7 +32,7 @@ Rate = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Facts(Config):
-    """What a file from elsewhere says: no unknown keys, and every number finite."""
+    """Base of models of untrusted files: no unknown keys, every number finite."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
@@ -48,17 +48,17 @@ class ActivationOptions(Facts):
     """Of GELU."""
 
     approximate: Literal["none", "tanh"] = "none"
-    """The formula."""
+    """open_clip's name of the formula."""
 
 
 class TokenizerOptions(Facts):
-    """How prompts are cleaned before they are cut into tokens, and what becomes of separators."""
+    """How prompts are cleaned before tokenization, and whether separators are removed."""
 
     clean: Literal["lower", "whitespace", "canonicalize"] | None = None
-    """None: as the kind of tokenizer has it."""
+    """None for the default of the kind of tokenizer."""
 
     strip_sep_token: bool = False
-    """Replace separator tokens by 0."""
+    """Replace separator tokens with 0."""
 
 
 class VisionTower(Facts):
@@ -89,7 +89,7 @@ class VisionTower(Facts):
     timm_model_name: Annotated[str, Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)?$")] | None = None
     """A model that timm itself defines; never a repository."""
     timm_model_pretrained: bool = False
-    """Whether open_clip fetches timm's weights first; it is not allowed to here."""
+    """Whether open_clip downloads timm's weights first; never done here."""
     timm_pool: Literal["", "avg", "token", "map", "abs_attn", "rot_attn"] = "avg"
     """Pooling of a timm model."""
     timm_proj: Literal["", "linear", "mlp", "none"] | None = "linear"
@@ -118,11 +118,11 @@ class TextTower(Facts):
     context_length: Annotated[int, Field(ge=3, le=4096)] = 77
     """Tokens of a prompt."""
     vocab_size: Annotated[int, Field(gt=0, le=2_000_000)] = 49_408
-    """Tokens that there are."""
+    """Size of the vocabulary."""
     hf_tokenizer_name: Annotated[str, Field(max_length=500)] | None = None
-    """Told: the tokenizer is in Hugging Face's format. The files lie in the folder."""
+    """Given where the tokenizer is in Hugging Face's format; its files are in the folder."""
     tokenizer_mode: None = None
-    """No other way of cutting than the tokenizer's own."""
+    """Not supported."""
     tokenizer_kwargs: TokenizerOptions | None = None
     """Cleaning."""
     width: Width = 512
@@ -136,17 +136,17 @@ class TextTower(Facts):
     ls_init_value: Annotated[float, Field(gt=0, le=1)] | None = None
     """Start of layer scale; None without."""
     embed_cls: bool = False
-    """Append a token of the class."""
+    """Append a class token."""
     pad_id: Annotated[int, Field(ge=0)] = 0
     """Token of padding."""
     eos_id: Annotated[int, Field(ge=0)] = 2
     """Token that ends a prompt."""
     no_causal_mask: bool = False
-    """Attention looks both ways."""
+    """Bidirectional attention."""
     final_ln_after_pool: bool = False
     """The last norm after pooling."""
     pool_type: Literal["first", "last", "argmax", "eos"] = "argmax"
-    """Which token stands for the prompt."""
+    """The token whose features represent the prompt."""
     proj_bias: bool = False
     """Whether the projection has a bias."""
     proj_type: Literal["linear", "none"] = "linear"
@@ -179,7 +179,7 @@ class Architecture(Facts):
 
 
 def read_settings(path: Path) -> Any:
-    """What a settings file of JSON holds; CheckpointError, in one line, where it cannot be read."""
+    """Parse a JSON file of settings; CheckpointError of one line where it cannot be read."""
     try:
         return read_json(path, largest=LARGEST_SETTINGS)
     except FileNotFoundError:
@@ -192,7 +192,7 @@ def read_settings(path: Path) -> Any:
 
 
 def validated(model: type[M], fields: object, where: str) -> M:
-    """`fields` as a `model`; CheckpointError, which begins with `where`, names the first wrong."""
+    """Validate `fields`; CheckpointError, which begins with `where`, for the first invalid one."""
     try:
         # JSON, because strict mode there still takes a list for a tuple.
         return model.model_validate_json(json.dumps(fields), strict=True)

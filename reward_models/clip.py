@@ -1,7 +1,7 @@
-"""A CLIP with a preference head as a reward: prompts and images to standardised scores.
+"""CLIP with a preference head as a reward model: prompts and images to standardised scores.
 
-An unfitted head ranks as zero-shot CLIP does, so the baseline is this same class. The folder of a
-fitted reward carries its contract and golden scores (contract.py). Left out: fitting (fit.py).
+An unfitted head ranks as zero-shot CLIP does, so the baseline is the same class. The folder of a
+fitted reward has a contract with golden scores (contract.py). Left out: fitting (fit.py).
 
 Shapes: b = images, m = members (heads), d = width of the towers' shared space, l = d and the width
 of the style, where there is one. Images are in [0, 1]; a score is in standard deviations of the
@@ -65,10 +65,10 @@ OWN_FILES = frozenset(
         PLOT_FILE,
     }
 )
-"""All that a reward's folder holds."""
+"""All files of a reward's folder."""
 
 RANGE_SLACK = 0.01
-"""How far an image may leave [0, 1] before it is taken for one in another range."""
+"""Tolerance of the range check on images, which are in [0, 1]."""
 
 
 class ClipReward(nn.Module):
@@ -114,7 +114,7 @@ class ClipReward(nn.Module):
     def member_scores(
         self, *, prompts: Sequence[str], samples: Float[Tensor, "b 3 h w"]
     ) -> Float[Tensor, "b m"]:
-        """`score` of each head; the spread over m says how sure the reward is."""
+        """`score` of each head; their spread over m is a measure of uncertainty."""
         self._check(prompts, samples)
         # Under a caller's autocast the scores would leave the golden ones by more than a percent.
         with torch.autocast(self.towers.device.type, enabled=False):
@@ -122,19 +122,19 @@ class ClipReward(nn.Module):
             rows = torch.tensor([unique.index(prompt) for prompt in prompts])
             text = self.towers.encode_tokens(self.towers.tokenize(unique))[rows.to(self.device)]
             prepared = self.towers.prepare(samples)
-            looks = self.towers.describe(prepared, style=self.head_config.style)
-            return (self.utilities(looks, text) - self.scale.mean) / self.scale.std
+            image = self.towers.image_features(prepared, style=self.head_config.style)
+            return (self.utilities(image, text) - self.scale.mean) / self.scale.std
 
     def utilities(
-        self, looks: Float[Tensor, "b l"], text: Float[Tensor, "b d"]
+        self, image: Float[Tensor, "b l"], text: Float[Tensor, "b d"]
     ) -> Float[Tensor, "b m"]:
         """Utility from features, before standardisation: differences are the fit's log-odds."""
-        return torch.stack([head(looks, text) for head in self.heads], dim=1)
+        return torch.stack([head(image, text) for head in self.heads], dim=1)
 
     def starting_point(self) -> "ClipReward":
-        """Zero-shot CLIP as the fit of this reward found it.
+        """The zero-shot CLIP that the fit of this reward started from.
 
-        Its own towers if the fit left them as they were; else the CLIP that its contract names.
+        Its own towers if they stayed frozen, else the CLIP that its contract names.
         CheckpointError or InputError where that is unknown, cannot be loaded or has changed.
         """
         origin = self.origin
@@ -151,7 +151,7 @@ class ClipReward(nn.Module):
 
     @torch.no_grad()
     def features(self, samples: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
-        """The image tower's embedding of each image in [0, 1]; diversity is measured in it."""
+        """Image embeddings of the CLIP for images in [0, 1], for measures of diversity."""
         return self.towers.encode_prepared(self.towers.prepare(samples))
 
     @property
@@ -252,7 +252,7 @@ class ClipReward(nn.Module):
         metrics: Mapping[str, float] | None = None,
         beside: Callable[[Path], None] = lambda _: None,
     ) -> Contract:
-        """Write weights, contract, tokenizer, golden images and what `beside` adds, all or nothing.
+        """Write weights, contract, tokenizer, golden images and what `beside` adds, atomically.
 
         `golden`: prompts and images whose scores are recomputed at each load; they are stored as
         PNG and scored as stored. `beside` writes further files into the folder it is given. An
@@ -319,10 +319,10 @@ class ClipReward(nn.Module):
 
 @contextmanager
 def reserve_target(folder: Path) -> Iterator[None]:
-    """Hold `folder` for a reward model that this process will save there.
+    """Lock `folder` for a reward model that this process will save there.
 
-    What a killed process left unfinished beside it is recovered or removed first. InputError where
-    nothing can be saved as `folder`, or where another process is about to.
+    An unfinished save of a killed process is recovered or removed first. InputError where `folder`
+    cannot be written, or where another process is writing it.
     """
     with ExitStack() as stack:
         try:
@@ -338,9 +338,9 @@ def reserve_target(folder: Path) -> Iterator[None]:
 
 
 def check_target(folder: Path) -> None:
-    """InputError unless a reward model can be saved as `folder`: nothing yet, or an earlier one.
+    """InputError unless `folder` is new, empty or an earlier reward model.
 
-    An earlier one is replaced as a whole, so it must hold nothing else.
+    An earlier one is replaced as a whole, so it may hold no other files.
     """
     if folder.is_dir():
         names = {path.name for path in folder.iterdir()}

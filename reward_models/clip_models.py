@@ -1,8 +1,8 @@
-"""Which CLIP a name, a folder or a contract means, and building it without running foreign code.
+"""Loading a CLIP by name, from a folder or from a contract, without running untrusted code.
 
 Settings that come with weights are read by the allow-list of architecture.py; tokenizers from files
 by tokenizer.py. Only a name that asks for it ("hf-hub:..." or "architecture:tag") uses the network.
-Left out: what towers do (towers.py).
+Left out: encoding (towers.py).
 """
 
 from pathlib import Path
@@ -46,7 +46,7 @@ WEIGHTS_NAMES = (
     "open_clip_pytorch_model.safetensors",
     "model.safetensors",
 )
-"""What weights in open_clip's layout are called, the preferred first. Pickled ones are not read."""
+"""Names of weights in open_clip's layout, the preferred first. Pickles are not read."""
 STORYBOOK = Path(imgalign.__file__).parent / "storybook" / "assets" / "clip"
 UNBUILDABLE = (
     KeyError,
@@ -57,7 +57,7 @@ UNBUILDABLE = (
     AssertionError,
     ZeroDivisionError,
 )
-"""What open_clip and timm raise for settings that fit no model."""
+"""Exceptions of open_clip and timm for invalid settings."""
 
 
 def load_towers(name: str | Path) -> Towers:
@@ -81,7 +81,7 @@ def load_towers(name: str | Path) -> Towers:
         raise InputError(f"{name}: expected a model open_clip knows; see open_clip.list_models()")
     config = validated(Architecture, fields, str(name))
     config = config.model_copy(update={"quick_gelu": quick_gelu or config.quick_gelu})
-    # What is fetched may ask to run code of its own, which transformers then would ask about.
+    # A downloaded tokenizer may ask to run custom code, and transformers would prompt for consent.
     safe = {"trust_remote_code": False} if config.text_cfg.hf_tokenizer_name else {}
     try:
         model = open_clip.create_model(
@@ -101,7 +101,7 @@ def load_towers(name: str | Path) -> Towers:
 
 
 def rebuild_towers(contract: Contract, folder: Path) -> Towers:
-    """Towers of a contract with random weights, for a state dict to fill; needs no network."""
+    """Towers of a contract with random weights, to load a state dict into; works offline."""
     return Towers(
         _build(contract.backbone, folder / WEIGHTS_FILE),
         _tokenizer(
@@ -117,10 +117,10 @@ def rebuild_towers(contract: Contract, folder: Path) -> Towers:
 
 
 def resolve(name: str) -> tuple[str, str | None, bool]:
-    """open_clip's own name, tag and whether to force QuickGELU, for what a user wrote.
+    """The model name, the pretrained tag and whether to force QuickGELU, for open_clip.
 
     Example: "ViT-B-32:openai" gives ("ViT-B-32", "openai", True), though the architecture's own
-    configuration says GELU. Hub repositories say it themselves.
+    configuration says GELU. Hub repositories have it in their configuration.
     """
     if name.startswith(HF_HUB_PREFIX):
         return name, None, False
@@ -138,12 +138,12 @@ def resolve(name: str) -> tuple[str, str | None, bool]:
 
 
 class OpenClipPreprocess(Facts):
-    """open_clip's own name for `Preprocess`."""
+    """`Preprocess` under open_clip's names."""
 
     size: ImageSize | None = None
-    """Told by the image tower."""
+    """Ignored; the image tower has the size."""
     mode: Literal["RGB"] = "RGB"
-    """Colours."""
+    """Colour mode."""
     mean: Channels = open_clip.OPENAI_DATASET_MEAN
     """Of the training images."""
     std: Spreads = open_clip.OPENAI_DATASET_STD
@@ -151,7 +151,7 @@ class OpenClipPreprocess(Facts):
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     """Filter of the resize."""
     resize_mode: Literal["shortest", "longest", "squash"] = "shortest"
-    """How an image fills the frame."""
+    """How an image is fitted to the size."""
     fill_color: Annotated[int, Field(ge=0, le=255)] = 0
     """Of the padding."""
 
@@ -191,9 +191,9 @@ def _read_towers(folder: Path) -> Towers:
 
 
 def _build(config: Architecture, weights: Path) -> Clip:
-    """Towers with random weights; CheckpointError where settings do not fit, or not the weights.
+    """Build a CLIP with random weights; CheckpointError for invalid settings.
 
-    The file must be as large as weights of this number can be, before room for them is taken.
+    Refused before memory is allocated where the file is too small for that many weights.
     """
     where = f"{weights.parent}: backbone"
     try:
@@ -257,7 +257,7 @@ def _tokenizer(text: TextTower, folder: Path, *, in_folder: bool, context_length
 
 
 def names_towers(name: str) -> bool:
-    """Whether `name` is something for `load_towers`, as far as the name alone can tell."""
+    """Whether `name` is of a form that `load_towers` accepts."""
     if name == "storybook" or name.startswith(HF_HUB_PREFIX):
         return True
     return (Path(name) / CONFIG_FILE).is_file() or (":" in name and not Path(name).exists())

@@ -1,9 +1,9 @@
-"""What must not change between fitting a reward and using it, and the golden scores that prove it.
+"""The contract of a fitted reward: everything beside the weights that decides a score.
 
-A reward model is more than weights: the activation function, the resize filter, the truncation of
-prompts and the scale of the scores are part of it, and a change of any of them moves every score
-without an error. The contract writes them down beside the weights, with four golden images whose
-scores are computed again at each load. Left out: building and running the towers (clip.py).
+The activation function, the resize filter, the truncation of prompts and the scale of the scores
+change every score without an error if they change. The contract stores them beside the weights,
+with four golden images whose scores are recomputed at each load. Left out: building and running the
+towers (clip_models.py, clip.py).
 
 Example of a folder: contract.json, model.safetensors, tokenizer/, golden/0.png .. golden/3.png
 """
@@ -35,7 +35,7 @@ GOLDEN_TOLERANCE = 1e-3
 LIBRARIES = ("open_clip_torch", "safetensors", "tokenizers", "torch", "torchvision", "transformers")
 
 FILE_NAME = r"^(golden/|tokenizer/)?[0-9A-Za-z_-][0-9A-Za-z_.-]*$"
-"""Of a file of the folder, or of one of its two folders; nothing outside."""
+"""Pattern of files in the folder and in its two subfolders, and nowhere else."""
 
 Channels = tuple[float, float, float]
 Spreads = tuple[PositiveFloat, PositiveFloat, PositiveFloat]
@@ -47,16 +47,16 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class Preprocess(Facts):
-    """From an image in [0, 1] to what the image tower takes."""
+    """Preprocessing of images in [0, 1] for the image tower."""
 
     image_size: tuple[Pixels, Pixels]
-    """Height and width that the image tower takes, in pixels."""
+    """Height and width of the image tower's input, in pixels."""
 
     mean: Channels
     """Subtracted from the red, green and blue channel after resizing."""
 
     std: Spreads
-    """Each channel is divided by this after the mean is taken off."""
+    """Each channel is divided by this after the mean is subtracted."""
 
     resize_mode: Literal["shortest", "longest", "squash"] = "shortest"
     """"shortest" fills the frame and crops the centre, "longest" fits inside it and pads, "squash"
@@ -66,20 +66,20 @@ class Preprocess(Facts):
     """Filter of the resize."""
 
     antialias: Literal[True] = True
-    """Always on: PIL, which the towers were trained with, knows nothing else."""
+    """Always on, as in PIL, which the towers were trained with."""
 
     fill: Share = 0.0
     """Colour of the padding of "longest", in [0, 1]."""
 
 
 class TextRule(Facts):
-    """From a prompt to token ids."""
+    """Tokenization of prompts."""
 
     context_length: Annotated[int, Field(ge=3, le=4096)]
-    """Tokens that the text tower reads, both end tokens included."""
+    """Context length of the text tower, begin and end token included."""
 
     truncation: Literal["keep_first"] = "keep_first"
-    """Of a longer prompt the first tokens are kept, and the end token."""
+    """Longer prompts keep their first tokens and the end token."""
 
     tokenizer: Literal["folder", "open_clip"] = "open_clip"
     """"folder": Hugging Face files in tokenizer/; "open_clip": the vocabulary open_clip ships."""
@@ -92,16 +92,16 @@ class HeadConfig(Facts):
     """Width of the hidden layer; 0 leaves the linear part and the cosine only."""
 
     style: bool = True
-    """Let the head also read how an image looks: what the image tower's first stage says of light,
-    colour and line, averaged over places. The features of images that CLIP compares with prompts
-    keep little of that, and tastes are made of it."""
+    """Add style features to the head's input: channel statistics of the image tower's first stage,
+    which respond to light, colour and line. CLIP's image embedding keeps little of these, and
+    tastes depend on them."""
 
     members: Literal[1] = 1
     """How many heads are averaged; the weights are stored per member."""
 
 
 class Scale(Facts):
-    """What a score means: (utility - mean) / std, so 0 and 1 are mean and spread in training."""
+    """Standardisation of scores: (utility - mean) / std over the training images."""
 
     mean: float = 0.0
     """Mean utility of the training images."""
@@ -110,21 +110,21 @@ class Scale(Facts):
     """Standard deviation of the utility over the training images."""
 
     log_odds: PositiveFloat | None = None
-    """Calibrated log-odds, in nats, that an image scoring one point higher is preferred; unknown
-    for a reward that was not fitted."""
+    """Calibrated log-odds, in nats, that an image scoring one point higher is preferred; None for a
+    reward that was not fitted."""
 
 
 class HeldOut(Facts):
-    """How the fit split prompts; by a hash of the prompt, so that the split can be made again."""
+    """The split of prompts in the fit, by a hash of the prompt, so that it can be repeated."""
 
     seed: Seed
     """Seed of the hash."""
 
     validation: Share
-    """Share of prompts that the fit stopped by."""
+    """Share of prompts for early stopping."""
 
     test: Share
-    """Share of prompts that the fit never used."""
+    """Share of prompts in the test split."""
 
 
 class Golden(Facts):
@@ -141,17 +141,17 @@ class Golden(Facts):
 
 
 class Origin(Facts):
-    """The CLIP that a fit started from, which is the zero-shot baseline of what came of it."""
+    """The CLIP that a fit started from; zero-shot, it is the baseline of the fitted reward."""
 
     clip: LongText
     """As `FitConfig.clip` names it; a folder with its whole path."""
 
     weights: LongText
-    """sha256 over the towers' weights: the same name may come to hold others."""
+    """SHA-256 of the towers' weights, because a name may later refer to others."""
 
 
 class Contract(Facts):
-    """All that a reward model needs beside its weights."""
+    """Everything that a reward model needs beside its weights."""
 
     format: Literal[1] = 1
     """Version of this file."""
@@ -182,14 +182,14 @@ class Contract(Facts):
     """Scores to reproduce at each load."""
 
     files: Annotated[dict[FileName, Sha256], Field(min_length=1)] | None = None
-    """SHA-256 of each file that decides a score, by its name in the folder; None in a contract from
-    before they were kept."""
+    """SHA-256 of each file that decides a score, by its name in the folder; None in contracts of
+    older versions."""
 
     held_out: HeldOut | None = None
-    """Which prompts an evaluation may use; None when the reward was not fitted to rankings."""
+    """The split of prompts; None when the reward was not fitted to rankings."""
 
     origin: Origin | None = None
-    """Where the towers come from; None when the reward was not fitted to rankings."""
+    """The CLIP that the fit started from; None when the reward was not fitted to rankings."""
 
     libraries: dict[str, str] = Field(default_factory=dict)
     """Versions at the time of the fit; shown when golden scores drift."""
@@ -202,7 +202,7 @@ class Contract(Facts):
 
 
 def read_contract(folder: Path) -> Contract:
-    """The contract in `folder`. CheckpointError when there is none or it cannot be understood."""
+    """Read the contract in `folder`; CheckpointError when it is missing or invalid."""
     path = folder / CONTRACT_FILE
     if not path.is_file():
         found = describe_folder(folder) if folder.is_dir() else "there is no such folder"
@@ -225,7 +225,7 @@ def read_contract(folder: Path) -> Contract:
 
 
 def write_contract(contract: Contract, folder: Path) -> None:
-    """Write `contract` into `folder`, readable by people and stable under sorting."""
+    """Write `contract` into `folder` as indented JSON."""
     text = json.dumps(contract.model_dump(mode="json"), indent=2) + "\n"
     (folder / CONTRACT_FILE).write_text(text, encoding="utf-8")
 
@@ -239,9 +239,9 @@ def hash_files(folder: Path) -> dict[str, str]:
 
 
 def check_files(contract: Contract, folder: Path) -> None:
-    """Refuse a folder in which a file is not what was saved.
+    """Check the files of a folder against the hashes in its contract.
 
-    CheckpointError names the first file that is missing, is another, or that nothing vouches for.
+    CheckpointError names the first file that is missing, has another hash, or is not listed.
     """
     if contract.files is None:
         return
@@ -260,12 +260,12 @@ def check_files(contract: Contract, folder: Path) -> None:
     for name in needed:
         if name not in contract.files:
             raise CheckpointError(
-                f"{folder / CONTRACT_FILE}: files: lists no {name}, so nothing vouches for it"
+                f"{folder / CONTRACT_FILE}: files: lists no {name}, so it cannot be verified"
             )
 
 
 def check_golden(contract: Contract, scores: Sequence[float], *, folder: Path) -> None:
-    """Refuse a reward that no longer gives the scores it was saved with.
+    """Check recomputed golden scores against those in the contract.
 
     CheckpointError names both numbers of the worst image, and each library whose version changed.
     """
@@ -290,7 +290,7 @@ def check_golden(contract: Contract, scores: Sequence[float], *, folder: Path) -
 
 
 def library_versions() -> dict[str, str]:
-    """Installed versions of what can move a score."""
+    """Installed versions of the libraries that can change a score."""
     versions = {}
     for name in LIBRARIES:
         try:

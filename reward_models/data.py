@@ -1,10 +1,10 @@
-"""Rankings as tensors, and the features of what they rank.
+"""Rankings as tensors, and the features of their images and prompts.
 
-Each image and each prompt is read and encoded once, however many rankings mention it. Frozen
-towers' features are kept; where blocks are unfrozen, what the towers take is kept instead.
+Each image and each prompt is encoded once, however many rankings it is in. Features of frozen
+towers are cached; where blocks are trained, the inputs of the tower are cached instead.
 
 Shapes: n = rankings, k = candidates of the longest ranking, i = images, p = prompts, d = width of
-the towers' shared space, l = d and the width of the style, where there is one. Image memory with
+the shared space, l = d plus the width of the style features, if any. Image memory with
 unfrozen blocks: 12 bytes per pixel of tower input.
 """
 
@@ -22,14 +22,14 @@ from imgalign.preferences.records import Ranking, pairs, ranks
 from reward_models.towers import Towers
 
 ImageLoader: TypeAlias = Callable[[str], Tensor]
-"""From an image id to its pixels [3 h w] in [0, 1]."""
+"""Loads the pixels [3 h w] in [0, 1] of an image id."""
 
 ENCODE_BATCH = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankingData:
-    """Rankings by index. Example: row 0 ranks the images `image_index[0]` for one prompt."""
+    """Rankings as tensors of indices. Example: row 0 ranks the images `image_index[0]`."""
 
     rankings: list[Ranking]
     prompts: list[str]
@@ -70,28 +70,28 @@ def index_rankings(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Features:
-    """Features of every image and prompt of the data, kept or computed when asked for.
+    """Features of every image and prompt, cached or recomputed with the present weights.
 
-    `prepared` and `tokens` are there where the tower in question is being trained.
+    `prepared` and `tokens` are the inputs of a tower that is being trained, None for a frozen one.
     """
 
     towers: Towers
     style: bool
-    """Whether images come with their style."""
+    """Whether image features include style features."""
     image: Float[Tensor, "i l"]
     text: Float[Tensor, "p d"]
     prepared: Float[Tensor, "i 3 h w"] | None = None
     tokens: Int[Tensor, "p length"] | None = None
 
     def of_images(self, index: Int[Tensor, " m"]) -> Float[Tensor, "m l"]:
-        """Features of images, under the towers' present weights if these are being trained."""
+        """Features of images, recomputed if the image tower is being trained."""
         if self.prepared is None:
             return self.image[index]
         unique, back = torch.unique(index, return_inverse=True)
-        return self.towers.describe(self.prepared[unique], style=self.style)[back]
+        return self.towers.image_features(self.prepared[unique], style=self.style)[back]
 
     def of_prompts(self, index: Int[Tensor, " m"]) -> Float[Tensor, "m d"]:
-        """Features of prompts, under the towers' present weights if these are being trained."""
+        """Features of prompts, recomputed if the text tower is being trained."""
         if self.tokens is None:
             return self.text[index]
         unique, back = torch.unique(index, return_inverse=True)
@@ -108,12 +108,12 @@ def encode(
     live_image: bool,
     live_text: bool,
 ) -> Features:
-    """Read and encode everything that `data` mentions; keep the inputs of towers that are live."""
+    """Encode every image and prompt of `data`; cache the inputs of the towers to be trained."""
     prepared, encoded = [], []
     for start in range(0, len(data.images), ENCODE_BATCH):
         names = data.images[start : start + ENCODE_BATCH]
         batch = torch.cat([towers.prepare(images(name)[None]) for name in names])
-        encoded.append(towers.describe(batch, style=style))
+        encoded.append(towers.image_features(batch, style=style))
         if live_image:
             prepared.append(batch)
     tokens = towers.tokenize(data.prompts).to(towers.device)

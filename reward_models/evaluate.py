@@ -1,8 +1,9 @@
-"""A reward beside chance, zero-shot CLIP and the annotators themselves, on rankings it never saw.
+"""Pair accuracy of a reward model on held-out rankings, beside its baselines and upper bounds.
 
-The number is the share of pairs in which the image that the annotator preferred scores higher.
-Pairs called equal have no right answer and are left out; equal scores count half. A model can
-agree with a noisy annotator only so often: that is the ceiling.
+Accuracy is the share of pairs in which the image that the annotator preferred scores higher. Ties
+of the annotator are left out; equal scores count half. Baselines are chance and zero-shot CLIP;
+upper bounds are the annotators' agreement with each other (the ceiling) and, where annotators are
+simulated, the Bayes-optimal accuracy.
 """
 
 import logging
@@ -31,14 +32,13 @@ CHANCE = 0.5
 BOOTSTRAP_SEED = 0
 SCORE_BATCH = 64
 NAMED = 5
-"""Of many unreadable images so many are named, and all are counted."""
+"""How many unreadable images are named in the log; all are counted."""
 
 log = logging.getLogger(__name__)
 
 
-Truth: TypeAlias = Callable[[Ranking], Sequence[float]]
-"""What the candidates of a ranking are truly worth, in their order; known where people are
-simulated."""
+OracleReward: TypeAlias = Callable[[Ranking], Sequence[float]]
+"""Noiseless utilities of a ranking's candidates, in their order; known for simulated annotators."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,11 +50,11 @@ class ScoredFile:
     score: float | None
     """None where the file cannot be read."""
     problem: str = ""
-    """Why not."""
+    """Why it cannot be read."""
 
 
 def judged(rankings: Iterable[Ranking]) -> tuple[list[Ranking], Counts]:
-    """The rankings with an order, ties included, and a count of all others."""
+    """The rankings with the verdict "ranked", and counts of all verdicts."""
     seen = list(rankings)
     ranked = [ranking for ranking in seen if ranking.verdict == "ranked"]
     return ranked, Counts(
@@ -67,10 +67,10 @@ def judged(rankings: Iterable[Ranking]) -> tuple[list[Ranking], Counts]:
 def leave_out_unreadable(
     ranked: Sequence[Ranking], counts: Counts, images: ImageLoader
 ) -> tuple[list[Ranking], Counts]:
-    """The rankings whose images can all be read, and the counts with the others.
+    """Drop rankings with an unreadable image, and count them.
 
-    Each image is read once more than it is scored, which takes little beside that. InputError
-    where no ranking is left.
+    Reads every image once, which is fast compared with scoring it. InputError where no ranking is
+    left.
     """
     problems: dict[str, str] = {}
     for image in dict.fromkeys(image for ranking in ranked for image in ranking.image_ids):
@@ -97,24 +97,24 @@ def leave_out_unreadable(
     return kept, replace(counts, ranked=counts.ranked - lost, unreadable=lost)
 
 
-def true_ceiling(rankings: Sequence[Ranking], truth: Truth) -> Ceiling:
-    """How often what is truly wanted agrees with these very rankings.
+def bayes_optimal(rankings: Sequence[Ranking], oracle: OracleReward) -> Ceiling:
+    """Bayes-optimal accuracy: pair accuracy of the oracle reward on these rankings.
 
-    No model is expected to do better; on few pairs one may by luck.
-    On the same pairs as the model's accuracy, so that their ratio does not owe to luck with pairs.
+    No model has a higher expected accuracy, though one may exceed it by chance on few pairs. It is
+    measured on the same pairs as the model, so that chance affects both alike.
     """
-    margins, prompts = pair_margins(rankings, [truth(ranking) for ranking in rankings])
+    margins, prompts = pair_margins(rankings, [oracle(ranking) for ranking in rankings])
     return Ceiling(
         value=pair_accuracy(margins, prompts, seed=BOOTSTRAP_SEED).micro,
-        meaning="what they truly want, on the same pairs",
+        meaning="the oracle reward on the same pairs",
     )
 
 
-def measured_ceiling(rankings: Sequence[Ranking]) -> Ceiling | None:
-    """The ceiling that overlapping rankings show; None where nobody judged the same pair.
+def annotator_agreement(rankings: Sequence[Ranking]) -> Ceiling | None:
+    """The annotators' agreement on pairs that several judged; None without such pairs.
 
-    With three annotators, how often one agrees with the majority of the others; with two, how
-    often they agree with each other.
+    With three annotators, how often one agrees with the majority of the others; with two, how often
+    they agree with each other.
     """
     majority = annotator_ceiling(rankings)
     if majority.count:
@@ -127,34 +127,34 @@ def measured_ceiling(rankings: Sequence[Ranking]) -> Ceiling | None:
     return None
 
 
-def nearest_ceiling(tested: Sequence[Ranking], everything: Sequence[Ranking]) -> Ceiling | None:
-    """The annotators' ceiling on the pairs that a reward is tested on.
+def agreement_near(tested: Sequence[Ranking], everything: Sequence[Ranking]) -> Ceiling | None:
+    """Inter-annotator agreement on the test pairs.
 
-    On all pairs if no two annotators judged the same of these; None without any overlap.
+    On all pairs if no two annotators judged the same test pair; None without any overlap.
     """
-    own = measured_ceiling(tested)
+    own = annotator_agreement(tested)
     if own is not None:
         return own
-    other = measured_ceiling(everything)
+    other = annotator_agreement(everything)
     return None if other is None else replace(other, meaning=f"{other.meaning}, of other prompts")
 
 
 @runtime_checkable
 class Fitted(Protocol):
-    """What a reward that was fitted here knows of its fit, beside scoring."""
+    """A reward that was fitted to rankings and knows its split, scale and starting point."""
 
     @property
     def held_out(self) -> HeldOut | None:
-        """How prompts were split; None for one that was not fitted."""
+        """The split of prompts; None for a reward that was not fitted."""
         ...
 
     @property
     def scale(self) -> Scale:
-        """Of its scores."""
+        """Standardisation of its scores."""
         ...
 
     def starting_point(self) -> RewardModel:
-        """What the fit started from; CheckpointError or InputError where that is not known."""
+        """The model that the fit started from; CheckpointError or InputError if unavailable."""
         ...
 
 
@@ -166,13 +166,13 @@ def evaluate(
     baseline: RewardModel | None = None,
     ceiling: Ceiling | None = None,
 ) -> Evaluation:
-    """Compare a reward's order with the annotators', beside a baseline on the same pairs.
+    """Pair accuracy of a reward on rankings, beside a baseline on the same pairs.
 
-    Of a reward that was fitted here, only the prompts it was tested on at the time of the fit
-    count: the contract remembers how prompts were split. Its baseline is the CLIP that the fit
-    started from, unless another is given. Without `ceiling` it is measured where rankings overlap.
-    Rankings with an image that cannot be read are left out, and named in the log.
-    InputError where no strict pair is left.
+    For a reward that was fitted to rankings only prompts of its test split count, as its contract
+    defines it, and the baseline is the CLIP that the fit started from unless another is given.
+    `ceiling` is the annotators' agreement, measured on overlapping rankings by default. Rankings
+    with an unreadable image are left out and named in the log. InputError where no strict pair is
+    left.
     """
     everything, counts = judged(rankings)
     ranked = everything
@@ -191,13 +191,13 @@ def evaluate(
         score_rankings(reward, ranked, images),
         baseline=None if baseline is None else score_rankings(baseline, ranked, images),
         baseline_missing=missing,
-        ceiling=ceiling or nearest_ceiling(ranked, everything),
+        ceiling=ceiling or agreement_near(ranked, everything),
         log_odds=reward.scale.log_odds if isinstance(reward, Fitted) else None,
     )
 
 
 def held_out(rankings: Sequence[Ranking], rule: HeldOut) -> list[Ranking]:
-    """The rankings of prompts that a fit under `rule` neither learned from nor stopped by."""
+    """The rankings in the test split of a fit under `rule`."""
     return three_way_split(
         rankings, validation=rule.validation, test=rule.test, seed=rule.seed
     ).test
@@ -213,9 +213,10 @@ def evaluate_scores(
     truth: Ceiling | None = None,
     baseline_missing: str | None = None,
 ) -> Evaluation:
-    """`evaluate` for scores at hand: those of each ranking's candidates, in their order.
+    """`evaluate` from the scores of each ranking's candidates, in their order.
 
-    `log_odds`: nats of preference that one point of score difference stands for.
+    `log_odds`: log-odds of preference, in nats, per point of score difference. `truth`: the
+    Bayes-optimal accuracy.
     """
     margins, prompts = pair_margins(rankings, scores)
     if not len(margins):

@@ -1,11 +1,11 @@
-"""Fit a preference head, and if asked the towers' last blocks, to rankings.
+"""Fit a preference head, and optionally the towers' last blocks, to rankings.
 
 The likelihood is Plackett-Luce with ties (losses.plackett_luce_loss): a ranking counts once however
-many candidates it has, where pairs would let a ranking of nine outvote thirty-six of two. Prompts,
-not rankings, are split into training, validation and test: the first moves weights, the second
-stops, chooses a seed and calibrates, the third is for the report only.
+many candidates it has, while a loss over pairs would count a ranking of nine 36 times. Prompts, not
+rankings, are split into training, validation and test: the validation split stops, chooses a seed
+and calibrates, the test split is for the report only.
 
-Left out: the descent itself (training.py) and the metrics (evaluate.py, preferences/accuracy.py).
+Left out: the optimization (training.py) and the metrics (evaluate.py, preferences/accuracy.py).
 """
 
 import json
@@ -38,13 +38,13 @@ from reward_models.data import (
     pair_margins,
 )
 from reward_models.evaluate import (
-    Truth,
+    OracleReward,
+    agreement_near,
+    bayes_optimal,
     evaluate_scores,
     judged,
     leave_out_unreadable,
-    nearest_ceiling,
     spread,
-    true_ceiling,
 )
 from reward_models.head import PreferenceHead, zero_shot_head
 from reward_models.report import save_report
@@ -73,27 +73,26 @@ def fit(
     out: Path,
     *,
     ceiling: Ceiling | None = None,
-    truth: Truth | None = None,
+    oracle: OracleReward | None = None,
     weights: Mapping[str, float] | None = None,
 ) -> FitReport:
     """Fit a reward to `rankings`, save it in `out` with its report, and return the report.
 
-    `images` gives the pixels of an image id. `ceiling`: what annotators reach themselves, measured
-    on overlapping rankings where it is not given. `truth`: what candidates are truly worth, where
-    people are simulated; for the report only. `weights`: importance of a ranking by its id, 1 for
-    those not named. Equal rankings, settings and seeds give equal weights on one machine.
-    Rankings with an image that cannot be read are left out, counted and named in the log.
-    InputError where a part of the split holds no preference, `out` cannot be written, or another
-    process is writing it.
+    `images` loads the pixels of an image id. `ceiling`: the annotators' agreement, measured on
+    overlapping rankings by default. `oracle`: noiseless utilities of simulated annotators, from
+    which the report has the Bayes-optimal accuracy. `weights`: importance of a ranking by its id, 1
+    by default. Equal rankings, settings and seeds give equal weights on one machine. Rankings with
+    an unreadable image are left out, counted and named in the log. InputError where a part of the
+    split holds no preference, `out` cannot be written, or another process is writing it.
     """
     started = time.monotonic()
-    # Held, and known to be writable, before hours of work that could not be saved.
+    # Locked, and known to be writable, before hours of work.
     with reserve_target(out):
         ranked, counts = judged(rankings)
         ranked, counts = leave_out_unreadable(ranked, counts, images)
         learned = _learn(ranked, images, config, weights or {})
         report = _report(
-            learned, ranked, counts, config, ceiling=ceiling, truth=truth, started=started
+            learned, ranked, counts, config, ceiling=ceiling, oracle=oracle, started=started
         )
         reward = ClipReward(
             learned.towers,
@@ -119,13 +118,13 @@ def fit(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Learned:
-    """What the descent led to; the towers and the best head hold the chosen weights."""
+    """Result of the optimization; the towers and the best head have the chosen weights."""
 
     towers: Towers
     origin: Origin
     parts: dict[str, list[Ranking]]
     attempts: list[tuple[Attempt, dict[str, Scores]]]
-    """Of each seed, with the utilities under its weights."""
+    """One for each seed, with its utilities."""
     zero_shot: dict[str, Scores]
     log_odds: float
     scale: Scale
@@ -137,11 +136,11 @@ class Learned:
 
     @property
     def utilities(self) -> dict[str, Scores]:
-        """Under its weights, by part."""
+        """Utilities of the best attempt, by part of the split."""
         return _best(self.attempts)[1]
 
     def scores(self) -> dict[str, Scores]:
-        """Its utilities, standardised."""
+        """Standardised utilities of the best attempt, by part of the split."""
         mean, std = self.scale.mean, self.scale.std
         return {
             part: [[(utility - mean) / std for utility in own] for own in values]
@@ -209,7 +208,7 @@ def _report(
     config: FitConfig,
     *,
     ceiling: Ceiling | None,
-    truth: Truth | None,
+    oracle: OracleReward | None,
     started: float,
 ) -> FitReport:
     parts, best, utilities = learned.parts, learned.best, learned.utilities
@@ -220,8 +219,8 @@ def _report(
             parts["test"],
             scores["test"],
             baseline=learned.zero_shot["test"],
-            ceiling=ceiling or nearest_ceiling(parts["test"], ranked),
-            truth=None if truth is None else true_ceiling(parts["test"], truth),
+            ceiling=ceiling or agreement_near(parts["test"], ranked),
+            truth=None if oracle is None else bayes_optimal(parts["test"], oracle),
             log_odds=learned.scale.log_odds,
         ),
         train_accuracy=_accuracy(parts["train"], utilities["train"]),
@@ -264,7 +263,7 @@ def _best(
 
 
 def _split(ranked: Sequence[Ranking], config: FitConfig) -> dict[str, list[Ranking]]:
-    """Training, validation and test rankings; each must prefer something to something."""
+    """Training, validation and test rankings; InputError where one has no strict pair."""
 
     def parts_of(seed: int) -> dict[str, list[Ranking]]:
         split = three_way_split(ranked, validation=config.validation, test=config.test, seed=seed)
@@ -341,7 +340,7 @@ def _scale(rankings: Sequence[Ranking], utilities: Scores, log_odds: float) -> S
     std = float(np.std(values))
     if not std > 0:
         raise InputError(
-            f"reward fit: all {len(values)} training images score alike; are they one picture?"
+            f"reward fit: all {len(values)} training images score the same; are they all one image?"
         )
     return Scale(mean=float(np.mean(values)), std=std, log_odds=log_odds * std)
 
@@ -358,10 +357,9 @@ def _accuracy(rankings: Sequence[Ranking], scores: Scores) -> float:
 
 
 def _whole_path(clip: str) -> str:
-    """A folder's name that holds in any working directory; other names as they are."""
+    """The absolute path of a folder; other names unchanged."""
     return str(Path(clip).absolute()) if clip != "storybook" and Path(clip).is_dir() else clip
 
 
 def _line(ranking: Ranking) -> str:
-    """What the fit saw of a ranking."""
     return json.dumps([ranking.prompt, ranking.image_ids, ranking.ranking], ensure_ascii=False)

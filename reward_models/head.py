@@ -1,4 +1,4 @@
-"""The preference head: from the towers' features to a utility.
+"""The preference head: a utility from image and text features.
 
 Utility = weight * cosine + linear(image, style, image * text)
         + small network(image, style, image * text, text).
@@ -8,7 +8,8 @@ through the network: a linear term of them shifts all images of a prompt alike, 
 can see.
 
 Shapes: b = images, d = width of the shared space of the towers, s = width of the style (0 without),
-n = 3 d + s inputs. Image and style come as one, `looks` [b l], l = d + s (towers.py, `describe`).
+n = 3 d + s inputs. Image and style features come as one tensor `image` [b l], l = d + s
+(`Towers.image_features`).
 """
 
 import torch
@@ -19,17 +20,17 @@ from torch.nn import functional as F
 from reward_models.contract import HeadConfig
 
 SPREAD_FLOOR = 0.1
-"""An input that hardly varies is divided by no less than this share of its part's typical size, or
-a prompt that the fit never saw would be far outside of everything."""
+"""Least standard deviation of an input, relative to the typical size of its kind of features;
+otherwise inputs of new prompts could be standardised to extreme values."""
 
 
 PRODUCT_SHARE = 1 / 3
-"""Expected size of what depends on image and prompt together, relative to what the image alone
-adds: the cosine covers the former already, a taste in pictures is what it cannot know."""
+"""Prior scale of terms in image and prompt together, relative to terms in the image alone: the
+cosine covers the former already, and tastes in images are the latter."""
 
 
 class PreferenceHead(nn.Module):
-    """One member: features to utility. Inputs are standardised by buffers set from the data."""
+    """Features to utility; inputs are standardised by buffers set from the training data."""
 
     center: Tensor
     spread: Tensor
@@ -52,20 +53,20 @@ class PreferenceHead(nn.Module):
         nn.init.normal_(self.hidden, std=inputs**-0.5, generator=generator)
 
     def forward(
-        self, looks: Float[Tensor, "b l"], text: Float[Tensor, "b d"]
+        self, image: Float[Tensor, "b l"], text: Float[Tensor, "b d"]
     ) -> Float[Tensor, " b"]:
-        """Utility of each image for its prompt; each kind of features comes with length 1."""
-        inputs = (_join(looks, text) - self.center) / self.spread
+        """Utility of each image for its prompt; each kind of features has unit length."""
+        inputs = (_join(image, text) - self.center) / self.spread
         linear = inputs[:, : len(self.linear)] @ self.linear
         network = F.gelu(inputs @ self.hidden.T + self.bias) @ self.out
-        cosine = self.cosine * _product(looks, text).sum(1) / self.cosine_spread
+        cosine = self.cosine * _product(image, text).sum(1) / self.cosine_spread
         utility: Tensor = cosine + linear + network
         return utility
 
     @torch.no_grad()
-    def standardise(self, looks: Float[Tensor, "b l"], text: Float[Tensor, "b d"]) -> None:
+    def standardise(self, image: Float[Tensor, "b l"], text: Float[Tensor, "b d"]) -> None:
         """Set center and spread of the inputs, and the cosine's spread, from training features."""
-        inputs = _join(looks, text)
+        inputs = _join(image, text)
         self.center.copy_(inputs.mean(0))
         parts = torch.split(inputs, self.parts, dim=1)
         floors = [SPREAD_FLOOR * part.square().mean().sqrt() for part in parts]
@@ -73,13 +74,13 @@ class PreferenceHead(nn.Module):
         self.spread.copy_(
             torch.cat([s.clamp(min=floor) for s, floor in zip(spread, floors, strict=True)])
         )
-        self.cosine_spread.copy_(_product(looks, text).sum(1).std(correction=0).clamp(min=1e-3))
+        self.cosine_spread.copy_(_product(image, text).sum(1).std(correction=0).clamp(min=1e-3))
 
     def penalty(self, *, std: float) -> Float[Tensor, ""]:
         """Negative log density of a normal prior around zero-shot CLIP, in nats, up to a constant.
 
-        `std`: spread that what is linear in image and style is expected to add to utilities; what
-        is linear in image * text and the network each add PRODUCT_SHARE of it.
+        `std`: prior standard deviation of the utility from terms linear in image and style; terms
+        linear in image * text and the network each have PRODUCT_SHARE of it.
         """
         width = self.parts[-1]
         # Inputs have unit variance: n weights of variance std^2 / n add a spread of std.
@@ -91,11 +92,11 @@ class PreferenceHead(nn.Module):
         return (image + (product + out) / PRODUCT_SHARE**2) / (2 * std**2) + hidden / 2
 
     def scalars(self) -> list[nn.Parameter]:
-        """What has no prior: the weight of the cosine, and the biases."""
+        """Parameters without a prior: the weight of the cosine, and the biases."""
         return [self.cosine, self.bias]
 
     def weights(self) -> list[nn.Parameter]:
-        """What has a prior."""
+        """Parameters with a prior."""
         return [self.linear, self.hidden, self.out]
 
 
@@ -106,9 +107,9 @@ def zero_shot_head(width: int, *, style_width: int = 0) -> PreferenceHead:
     )
 
 
-def _product(looks: Tensor, text: Tensor) -> Tensor:
-    return looks[:, : text.shape[1]] * text
+def _product(image: Tensor, text: Tensor) -> Tensor:
+    return image[:, : text.shape[1]] * text
 
 
-def _join(looks: Tensor, text: Tensor) -> Tensor:
-    return torch.cat([looks, _product(looks, text), text], dim=1)
+def _join(image: Tensor, text: Tensor) -> Tensor:
+    return torch.cat([image, _product(image, text), text], dim=1)

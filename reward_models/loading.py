@@ -1,4 +1,4 @@
-"""Which reward a name or a folder means; torch is imported when one is loaded, not before."""
+"""Loading of a reward by name or folder; torch is imported on the first call."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,11 +8,11 @@ if TYPE_CHECKING:
 
 
 def load(reward: str | Path, *, device: str = "cpu") -> "RewardModel":
-    """The reward in a folder, or zero-shot CLIP for what names a CLIP.
+    """Load a fitted reward from its folder, or zero-shot CLIP from the name or folder of a CLIP.
 
     A fitted reward is what `imgalign reward train` writes, a folder with contract.json. A CLIP is a
     folder in open_clip's layout, "storybook", "hf-hub:owner/model" or "architecture:tag".
-    InputError or CheckpointError say what is wrong with it.
+    InputError or CheckpointError where it cannot be loaded.
     """
     from imgalign.environment import choose_device
     from imgalign.files import recover_missing

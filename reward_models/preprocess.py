@@ -1,4 +1,4 @@
-"""Image preprocessing in tensors, with gradients; equal to open_clip's own, which needs PIL.
+"""Differentiable image preprocessing in tensors, equal to open_clip's own, which uses PIL.
 
 Left out: anything random, and reading files (imgalign/images.py).
 
@@ -18,7 +18,7 @@ from reward_models.contract import Preprocess
 def preprocess_images(
     samples: Float[Tensor, "b 3 h w"], rule: Preprocess
 ) -> Float[Tensor, "b 3 height width"]:
-    """What the image tower takes, differentiable in `samples`.
+    """Resize, crop or pad, and normalise images for the image tower.
 
     Differs from the PIL path by PIL's rounding to 8 bits after each resize, under 1/255 a pixel.
     """

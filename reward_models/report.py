@@ -1,4 +1,4 @@
-"""The report of a fit beside its weights: numbers in JSON, and a plot."""
+"""Write the report of a fit: numbers as JSON, and a plot."""
 
 import json
 from dataclasses import asdict
@@ -20,7 +20,7 @@ def save_report(report: FitReport, folder: Path) -> None:
 
 
 def draw_reliability(evaluation: Evaluation, path: Path) -> None:
-    """A picture of the accuracy beside its bounds, and of confidence against truth."""
+    """Plot pair accuracy beside its bounds, and a reliability diagram."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     _draw_accuracy(left, evaluation)
@@ -38,9 +38,11 @@ def _draw_accuracy(axes: Axes, evaluation: Evaluation) -> None:
     own = evaluation.accuracy
     rows.append(("this reward", own.micro, own.by_prompt, "tab:blue"))
     if evaluation.ceiling:
-        rows.append(("annotators' ceiling", evaluation.ceiling.value, None, "tab:green"))
+        rows.append(
+            ("annotators' agreement (ceiling)", evaluation.ceiling.value, None, "tab:green")
+        )
     if evaluation.truth:
-        rows.append(("knowing the truth", evaluation.truth.value, None, "tab:olive"))
+        rows.append(("Bayes-optimal accuracy", evaluation.truth.value, None, "tab:olive"))
     for place, (_, value, interval, colour) in enumerate(rows):
         axes.barh(place, value, color=colour)
         if interval:
@@ -67,6 +69,6 @@ def _draw_bins(axes: Axes, evaluation: Evaluation) -> None:
         axes.set_title(f"calibration error {100 * evaluation.calibration.ece:.1f} points", size=10)
     axes.set_xlim(0.48, 1.02)
     axes.set_ylim(min(0.4, *axes.get_ylim()), 1.02)
-    axes.set_xlabel("predicted probability of the preference (larger dot: more pairs)")
-    axes.set_ylabel("share that came true")
+    axes.set_xlabel("predicted probability (larger dots: more pairs)")
+    axes.set_ylabel("observed frequency")
     axes.spines[["top", "right"]].set_visible(False)

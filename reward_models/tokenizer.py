@@ -1,8 +1,7 @@
-"""Tokens of prompts from tokenizer.json, without the code or settings that may lie beside it.
+"""Tokenize prompts with tokenizer.json alone, without custom code of a downloaded tokenizer.
 
-transformers would import what a tokenizer's own configuration names. All that a CLIP needs is in
-tokenizer.json and in three settings, which are read here and nothing else. Left out: the tokenizer
-that open_clip itself ships.
+transformers would import code that a tokenizer's configuration names. A CLIP needs tokenizer.json
+and three settings, and nothing else is read. Left out: the tokenizer that open_clip ships.
 
 Shapes: b = prompts.
 """
@@ -28,18 +27,18 @@ LARGEST_TOKENIZER = 2**27
 
 
 class Padding(Facts):
-    """What is read of tokenizer_config.json."""
+    """The settings that are read from tokenizer_config.json."""
 
     pad_token: str
-    """Fills a prompt up to the context."""
+    """Pads prompts to the context length."""
     sep_token: str | None = None
     """Separates texts."""
     padding_side: Literal["left", "right"] = "right"
-    """Where the filling goes."""
+    """The side of the padding."""
 
 
 class FolderTokenizer:
-    """Prompts to token ids of one length, as `transformers` cuts, ends and pads them."""
+    """Prompts to token ids of one length, truncated and padded as `transformers` does."""
 
     def __init__(
         self,
@@ -56,7 +55,7 @@ class FolderTokenizer:
         self.clean_fn: Callable[[str], str] = get_clean_fn(options.clean or "whitespace")
 
     def __call__(self, prompts: Sequence[str], context_length: int) -> Int[Tensor, "b length"]:
-        """Token ids, cut and padded to `context_length`, with the tokenizer's own ends."""
+        """Token ids, truncated and padded to `context_length`, with begin and end token."""
         pad = self.backend.token_to_id(self.padding.pad_token)
         self.backend.enable_truncation(context_length)
         self.backend.enable_padding(
@@ -80,7 +79,7 @@ class FolderTokenizer:
         return text[places[kept][0] :].strip() if len(places) > kept else ""
 
     def save(self, folder: Path) -> None:
-        """Write what `read_tokenizer` reads."""
+        """Write the files that `read_tokenizer` reads."""
         self._plain()
         folder.mkdir()
         text = self.backend.to_str(pretty=True)
@@ -89,7 +88,7 @@ class FolderTokenizer:
         (folder / TOKENIZER_SETTINGS).write_text(f"{settings}\n", encoding="utf-8")
 
     def _plain(self) -> None:
-        """Leave out what calls set: cutting and padding are not the tokenizer's own."""
+        # Set by calls; they are no part of the tokenizer.
         self.backend.no_truncation()
         self.backend.no_padding()
 
@@ -97,15 +96,15 @@ class FolderTokenizer:
 def read_tokenizer(
     folder: Path, *, context_length: int, options: TokenizerOptions | None
 ) -> FolderTokenizer:
-    """The tokenizer in a folder; CheckpointError where a file is missing or is no tokenizer."""
+    """Load the tokenizer in a folder; CheckpointError where a file is missing or invalid."""
     path = folder / TOKENIZER_FILE
     settings = read_settings(folder / TOKENIZER_SETTINGS)
     if not isinstance(settings, dict):
         raise CheckpointError(f"{folder / TOKENIZER_SETTINGS}: expected an object of settings")
     if "auto_map" in settings:
         raise CheckpointError(
-            f"{folder / TOKENIZER_SETTINGS}: auto_map asks to run code of the folder, which is "
-            "never done; save the tokenizer with a class of transformers"
+            f"{folder / TOKENIZER_SETTINGS}: auto_map names custom code, which is never run; "
+            "save the tokenizer with a class of transformers"
         )
     known = {name: _token(settings[name]) for name in Padding.model_fields if name in settings}
     padding = validated(Padding, known, str(folder / TOKENIZER_SETTINGS))
@@ -114,7 +113,7 @@ def read_tokenizer(
         backend = Tokenizer.from_str(text)
     except InputError as error:
         raise CheckpointError(
-            f"{path}: {error}; it is the form of a tokenizer that is read, save_pretrained of "
+            f"{path}: {error}; only this file of a tokenizer is read, save_pretrained of "
             "transformers writes it"
         ) from None
     except Exception as error:  # tokenizers raises no class of its own
@@ -128,7 +127,7 @@ def read_tokenizer(
 
 
 def from_open_clip(tokenizer: HFTokenizer, options: TokenizerOptions | None) -> FolderTokenizer:
-    """The tokenizer that open_clip fetched for a model that it knows; InputError for a slow one."""
+    """Convert a tokenizer that open_clip downloaded; InputError for a slow one."""
     inner: Any = tokenizer.tokenizer
     backend = getattr(inner, "backend_tokenizer", None)
     if backend is None or inner.pad_token is None:

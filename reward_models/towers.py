@@ -1,10 +1,10 @@
-"""The two towers of an open_clip CLIP, their tokenizer and their rules, as one module.
+"""The image and text tower of an open_clip CLIP with tokenizer and preprocessing, as one module.
 
-Left out: which CLIP that is and how it is built (clip_models.py), and the preference head (head.py,
+Left out: choosing and building the CLIP (clip_models.py), and the preference head (head.py,
 clip.py).
 
-Shapes: b = images or prompts, d = width of the shared space, l = d and the width of the
-style, where there is one. Features have length 1.
+Shapes: b = images or prompts, d = width of the shared space, l = d plus the width of the style
+features, if any. Features have unit length.
 """
 
 import hashlib
@@ -31,9 +31,9 @@ Tokenizer: TypeAlias = FolderTokenizer | SimpleTokenizer
 
 
 class Towers(nn.Module):
-    """Images in [0, 1] and prompts to features; always in evaluation mode.
+    """Encodes images in [0, 1] and prompts; always in evaluation mode.
 
-    `model` is open_clip's own, so its state dict is what open_clip would save.
+    `model` is open_clip's own, with the state dict that open_clip would save.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Towers(nn.Module):
         return super().train(False)
 
     def prepare(self, samples: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 height width"]:
-        """What the image tower takes, on its device."""
+        """Preprocess images for the image tower, on its device."""
         return preprocess_images(samples.to(self.device, torch.float32), self.preprocess)
 
     def encode_prepared(self, images: Float[Tensor, "b 3 height width"]) -> Float[Tensor, "b d"]:
@@ -77,21 +77,20 @@ class Towers(nn.Module):
         features: Tensor = self.model.encode_image(images)
         return F.normalize(features, dim=-1)
 
-    def describe(
+    def image_features(
         self, images: Float[Tensor, "b 3 height width"], *, style: bool
     ) -> Float[Tensor, "b l"]:
-        """What a preference head reads of images that went through `prepare`.
+        """Input features of a preference head, for images that went through `prepare`.
 
-        The features, and where it is asked for, the style: mean and standard deviation over all
-        places of each channel of the tower's first stage, as one vector of length 1. What pictures
-        have in common that are painted alike (Gatys et al. 2016; Huang & Belongie 2017,
-        arXiv:1703.06868).
+        The image embedding, and with `style` the style features: mean and standard deviation over
+        all positions of each channel of the tower's first stage, as one vector of unit length
+        (Gatys et al. 2016; Huang & Belongie 2017, arXiv:1703.06868).
         """
         features = self.encode_prepared(images)
         return torch.cat([features, self._style(images)], dim=1) if style else features
 
     def style_width(self, *, style: bool) -> int:
-        """By how much `describe` is wider than the shared space."""
+        """Width of the style features; 0 without `style`."""
         if not style:
             return 0
         with torch.no_grad():
@@ -117,7 +116,7 @@ class Towers(nn.Module):
         return F.normalize(features, dim=-1)
 
     def tokenize(self, prompts: list[str]) -> Int[Tensor, "b length"]:
-        """Token ids, cut to the context; the first cut of these towers is warned about.
+        """Token ids, truncated to the context length; the first truncation warns.
 
         InputError where a prompt is empty.
         """
@@ -125,7 +124,7 @@ class Towers(nn.Module):
             if not prompt.strip():
                 raise InputError(f"prompt {index}: expected text, got {prompt!r}")
         if not self._warned:
-            self._warn_of_cuts(prompts)
+            self._warn_of_truncation(prompts)
         tokens: Tensor = self.tokenizer(prompts, context_length=self.text.context_length)
         highest, known = int(tokens.max()), self.config.text_cfg.vocab_size
         if highest >= known:
@@ -135,7 +134,7 @@ class Towers(nn.Module):
             )
         return tokens
 
-    def _warn_of_cuts(self, prompts: list[str]) -> None:
+    def _warn_of_truncation(self, prompts: list[str]) -> None:
         lost = [(prompt, cut) for prompt in prompts if (cut := self.beyond_context(prompt))]
         if not lost:
             return
@@ -148,14 +147,14 @@ class Towers(nn.Module):
         )
 
     def beyond_context(self, prompt: str) -> str:
-        """The end of `prompt` that the text tower does not read; empty when it reads all."""
+        """The truncated end of `prompt`; empty when the text tower reads all of it."""
         kept = self.text.context_length - 2  # the two end tokens
         if isinstance(self.tokenizer, SimpleTokenizer):
             return str(self.tokenizer.decode(self.tokenizer.encode(prompt)[kept:])).strip()
         return self.tokenizer.beyond(prompt, kept=kept)
 
     def weights_hash(self) -> str:
-        """sha256 over names and values of all weights."""
+        """SHA-256 of names and values of all weights."""
         digest = hashlib.sha256()
         for name, value in sorted(self.model.state_dict().items()):
             digest.update(name.encode())
@@ -170,9 +169,9 @@ class Towers(nn.Module):
     def freeze(self, *, image_blocks: int = 0, text_blocks: int = 0) -> list[nn.Parameter]:
         """Freeze all but the last blocks of each tower; returns what stays trainable.
 
-        With a tower's blocks come what follows them: its last norm and its projection, or the
-        attention pool of a residual network, whose batch norms keep their statistics. ConfigError
-        where a tower has no such blocks or fewer.
+        The last norm and the projection are trained with a tower's blocks, or the attention pool of
+        a residual network, whose batch norms keep their statistics. ConfigError where a tower has
+        fewer blocks.
         """
         self.requires_grad_(False)
         image, text = self.model.visual, getattr(self.model, "text", self.model)
@@ -188,7 +187,7 @@ class Towers(nn.Module):
 
 
 def channel_statistics(stage: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2"]:
-    """Mean and standard deviation of each channel over all places, as one vector of length 1."""
+    """Mean and standard deviation of each channel over all positions, as a unit vector."""
     places = stage.flatten(2)
     # The root of exactly 0, of a channel that is the same everywhere, has no gradient.
     spread = (places.var(2, correction=0) + 1e-12).sqrt()

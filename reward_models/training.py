@@ -1,7 +1,7 @@
-"""Gradient descent on the ranking likelihood: one seed from zero-shot CLIP to its best epoch.
+"""Maximum-likelihood training of one seed, with early stopping on the validation loss.
 
-The head is fitted first, on features that are computed once; unfrozen blocks then start from a head
-that makes sense of them (arXiv:2202.10054) and are kept only if the validation loss fell further.
+The head is fitted first, on cached features; unfrozen blocks are then trained with it
+(arXiv:2202.10054) and kept only if the validation loss falls further.
 
 Shapes: n = rankings, k = candidates of the longest one. Losses are in nats per ranking.
 """
@@ -28,13 +28,13 @@ from reward_models.head import PreferenceHead
 
 LOG_TIE_START = -1.0
 LOG_TIE_STD = 2.0
-"""Prior of each log tie weight: mean LOG_TIE_START, this standard deviation. It decides for ties of
-a size that the data do not hold, whose weight would otherwise fall without end."""
+"""Standard deviation of the normal prior of each log tie weight, with mean LOG_TIE_START. It bounds
+the weight of tie sizes that do not occur in the data."""
 
 EVALUATION_BATCH = 256
-SCALAR_SPEED = 10
-"""Learning rate of the weight of the cosine, of ties and of biases, relative to the head's: Adam
-moves each number by about its learning rate a step, and these few have further to go."""
+SCALAR_LR_FACTOR = 10
+"""Learning rate of the cosine weight, the log tie weights and the biases, relative to the head's:
+Adam changes a parameter by about its learning rate per step, and these have larger values."""
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 
@@ -53,43 +53,43 @@ class FitConfig(Config):
     """At most this many passes over the training rankings."""
 
     patience: PositiveInt = 20
-    """Stop after so many passes without a lower validation loss."""
+    """Stop after this many passes without a lower validation loss."""
 
     batch_size: PositiveInt = 32
-    """Rankings per step."""
+    """Rankings per optimizer step."""
 
     learning_rate: PositiveFloat = 3e-3
     """Of the head, whose inputs are standardised."""
 
     prior_stds: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (1.0,)
-    """How far utilities may leave zero-shot CLIP's, in nats: the standard deviations of what
-    the head's normal prior lets it add. 1 makes a typical pair that CLIP cannot tell apart a 2 : 1
-    preference. Of several, the smallest is kept whose validation loss is within one standard error
-    of the lowest: with few validation prompts the lowest itself is chosen by luck."""
+    """Prior standard deviations, in nats, of what the head adds to zero-shot CLIP's utilities. At 1
+    a typical pair of equal CLIP score becomes a 2 : 1 preference. Of several values the smallest is
+    kept whose validation loss is within one standard error of the lowest, because with few
+    validation prompts the lowest itself is chosen by chance."""
 
     unfreeze_image_blocks: NonNegativeInt = 0
-    """Train so many of the image tower's last blocks as well, with its last norm and projection."""
+    """Also train this many last blocks of the image tower, with its last norm and projection."""
 
     unfreeze_text_blocks: NonNegativeInt = 0
-    """Train so many of the text tower's last blocks as well, with its last norm and projection."""
+    """Also train this many last blocks of the text tower, with its last norm and projection."""
 
     tower_learning_rate: PositiveFloat = 1e-4
-    """Of unfrozen blocks. Towers of hub size want 1e-6 to 1e-5."""
+    """Of unfrozen blocks. Use 1e-6 to 1e-5 for CLIPs of the usual sizes."""
 
     tower_epochs: PositiveInt = 20
     """At most this many passes with unfrozen blocks."""
 
     tower_patience: PositiveInt = 4
-    """Stop these after so many passes without a lower validation loss."""
+    """Stop after this many passes with unfrozen blocks without a lower validation loss."""
 
     validation: Share = 0.15
-    """Share of prompts to stop by, and to calibrate on."""
+    """Share of prompts for early stopping and calibration."""
 
     test: Share = 0.2
     """Share of prompts for the reported numbers; nothing is chosen on them."""
 
     split_seed: Seed = 0
-    """Decides which prompts are held out."""
+    """Seed of the split of prompts."""
 
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
     """Fits to try; the one with the lowest validation loss is kept, all are reported."""
@@ -100,16 +100,16 @@ class FitConfig(Config):
 
 @dataclass(slots=True, kw_only=True)
 class Attempt:
-    """What one seed led to: the weights of its best epoch, and how it got there."""
+    """Result of one seed: the weights of its best epoch, and the losses on the way."""
 
     seed: int
     prior_std: float
-    """Of `FitConfig.prior_stds`, the one that led here."""
+    """The value of `FitConfig.prior_stds` of this attempt."""
     head: PreferenceHead
     log_tie: nn.Parameter
     """Log weights of ties of 2 .. k images."""
     towers: list[Tensor]
-    """Weights of what is unfrozen, in the order of `train_attempt`'s `live`."""
+    """Weights of the unfrozen parameters, in the order of `train_attempt`'s `live`."""
     losses: list[tuple[float, float]]
     """Training and validation loss at the start and after each pass; the former NaN at the start
     of a phase."""
@@ -118,7 +118,7 @@ class Attempt:
     unfrozen_helped: bool | None = None
 
     def trained(self) -> list[nn.Parameter]:
-        """Parameters of the head and the tie model."""
+        """Parameters of the head, and the log tie weights."""
         return [*self.head.parameters(), self.log_tie]
 
 
@@ -132,9 +132,9 @@ def train_attempt(
     validation: Int[Tensor, " m"],
     config: FitConfig,
 ) -> Attempt:
-    """Fit one head, then the parameters `live` of the towers as well, if there are any.
+    """Fit a head, then the unfrozen parameters `live` of the towers with it, if there are any.
 
-    Leaves the towers at their best epoch; `Attempt.towers` holds a copy.
+    The towers keep the weights of their best epoch; `Attempt.towers` is a copy.
     """
     plan = _Plan(data=data, train=train, validation=validation, config=config)
     frozen = replace(features, prepared=None, tokens=None)
@@ -240,7 +240,7 @@ def _descend(
         {"params": attempt.head.weights(), "lr": config.learning_rate},
         {
             "params": [*attempt.head.scalars(), attempt.log_tie],
-            "lr": SCALAR_SPEED * config.learning_rate,
+            "lr": SCALAR_LR_FACTOR * config.learning_rate,
         },
         {"params": list(live), "lr": config.tower_learning_rate},
     ]

@@ -145,16 +145,16 @@ def compare(
     import reward_models
     from imgalign.evaluate.judging import Measures, features_of
     from imgalign.evaluate.run import evaluate
-    from imgalign.storybook.gold import GOLD_TIE, check_faithful, gold_of, slice_of
+    from imgalign.storybook.oracle import ORACLE_TIE, check_faithful, oracle_reward, slice_of
     from imgalign.storybook.scenes import evaluation_prompts
 
     proxy = None if reward is None else reward_models.load(reward, device=settings.device)
     evaluation = evaluate(
         settings,
         measures=Measures(
-            oracle=None if group is None else gold_of(group),
+            oracle=None if group is None else oracle_reward(group),
             oracle_meaning=f"what the {group} annotators truly want",
-            oracle_tie=GOLD_TIE,
+            oracle_tie=ORACLE_TIE,
             proxy=proxy,
             faithful=check_faithful if settings.prompts is None else None,
             features=features_of(proxy),

@@ -24,7 +24,7 @@ def rank(
     """Let simulated annotators rank what is queued."""
     from imgalign.preferences.store import Store
     from imgalign.runs.progress import progress
-    from imgalign.storybook.simulate import people, rank_queue
+    from imgalign.storybook.simulate import annotators_of, rank_queue
 
     with (
         Store.open(database, images=images, create=False, seed=seed) as store,
@@ -32,7 +32,7 @@ def rank(
     ):
         done = rank_queue(
             store,
-            people(group, annotators, seed=seed),
+            annotators_of(group, annotators, seed=seed),
             project=project,
             seed=seed,
             on_progress=on_progress,

@@ -1,7 +1,7 @@
-"""What a fit of a reward to rankings found, as report.json beside its weights holds it.
+"""The report of a reward fit, which is saved as report.json beside the weights.
 
-The one schema of that file: the fit writes it, the report of a run reads it. Left out: the fit
-itself, and plots.
+The schema of that file, for the fit that writes it and the reports that read it; field names are
+those on disk. Left out: the fit itself, and plots.
 """
 
 import json
@@ -20,8 +20,9 @@ REPORT_FILE = "report.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ceiling:
-    """What a reward could reach on these labels. Example: 0.73, "one annotator with the majority
-    of the others, 412 pairs".
+    """An upper bound on pair accuracy, and how it was measured.
+
+    Example: 0.73, "one annotator with the majority of the others, 412 pairs".
     """
 
     value: float
@@ -30,33 +31,32 @@ class Ceiling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """What became of the rankings that were handed in."""
+    """Counts of the rankings that were given, by verdict."""
 
     ranked: int
     all_bad: int
-    """Left out: says nothing about an order."""
+    """Left out: no order."""
     skipped: int
     """Left out: no judgement."""
     unreadable: int = 0
-    """Left out: an image of theirs is lost or damaged. Not among `ranked`."""
+    """Left out: an image is lost or damaged. Not among `ranked`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
-    """How scores are distributed over images."""
+    """Distribution of scores over images."""
 
     mean: float
     std: float
     quantiles: tuple[float, float, float, float, float]
     """Lowest, quarter, median, three quarters, highest."""
     within_prompt_std: float
-    """Root mean square over rankings of the standard deviation among their candidates: what a
-    policy can gain for a given prompt."""
+    """Root mean square over rankings of the standard deviation among their candidates."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """What `evaluate` found; `lines()` says it to a person."""
+    """Pair accuracy of a reward on held-out rankings, beside baselines and upper bounds."""
 
     accuracy: Accuracy
     baseline: Accuracy | None
@@ -65,21 +65,21 @@ class Evaluation:
     """Accuracy beyond zero-shot CLIP."""
     chance: float
     ceiling: Ceiling | None
-    """What annotators reach themselves when they foretell each other."""
+    """The annotators' agreement: how well they predict each other."""
     share_of_ceiling: float | None
-    """Accuracy divided by the ceiling."""
+    """Accuracy divided by the annotators' agreement."""
     num_rankings: int
     num_tied_pairs: int
     """Left out of the accuracy."""
     calibration: Calibration | None
-    """None for a reward whose scores were never related to probabilities."""
+    """None for a reward without calibrated scores."""
     scores: Spread
     truth: Ceiling | None = None
-    """What knowing exactly what is wanted would reach; of simulated people only."""
+    """The Bayes-optimal accuracy, that of the oracle reward; for simulated annotators only."""
     share_of_truth: float | None = None
-    """Accuracy divided by that."""
+    """Accuracy divided by the Bayes-optimal accuracy."""
     baseline_missing: str | None = None
-    """Why a fitted reward stands without zero-shot CLIP."""
+    """Why a fitted reward has no zero-shot CLIP to compare with."""
 
     def lines(self) -> list[str]:
         """The evaluation as text, one fact per line."""
@@ -88,67 +88,62 @@ class Evaluation:
             f"held-out pair accuracy {_share(own.micro)} on {own.num_pairs} pairs of "
             f"{own.num_prompts} prompts"
             + (f", 95 % interval {_interval(own.by_prompt)}" if own.by_prompt else ""),
-            f"  mean over prompts    {_share(own.macro)}",
-            f"  chance               {_share(self.chance)}",
+            _row("mean over prompts", _share(own.macro)),
+            _row("chance", _share(self.chance)),
         ]
         if self.baseline and self.gain:
             interval = f" ({_interval(self.gain.by_prompt)})" if self.gain.by_prompt else ""
             lines.append(
-                f"  zero-shot CLIP       {_share(self.baseline.micro)}, "
-                f"so {100 * self.gain.value:+.1f} points{interval}"
+                _row(
+                    "zero-shot CLIP",
+                    f"{_share(self.baseline.micro)}, "
+                    f"so {100 * self.gain.value:+.1f} points{interval}",
+                )
             )
         elif self.baseline_missing:
-            lines.append(f"  zero-shot CLIP       unknown: {self.baseline_missing}")
+            lines.append(_row("zero-shot CLIP", f"unknown: {self.baseline_missing}"))
+        agreement = "unknown: no pair was judged by two annotators"
         if self.ceiling:
-            share = self.share_of_ceiling
-            reached = "" if share is None else f", of which {_share(share)} is reached"
-            lines.append(
-                f"  annotators' ceiling  {_share(self.ceiling.value)}{reached} "
-                f"({self.ceiling.meaning})"
-            )
-        else:
-            lines.append("  annotators' ceiling  unknown: no pair was judged by two annotators")
-        if self.truth and self.share_of_truth is not None:
-            lines.append(
-                f"  knowing the truth    {_share(self.truth.value)}, of which "
-                f"{_share(self.share_of_truth)} is reached ({self.truth.meaning})"
-            )
+            agreement = _bound(self.ceiling, self.share_of_ceiling)
+        lines.append(_row("annotators' agreement (ceiling)", agreement))
+        if self.truth:
+            lines.append(_row("Bayes-optimal accuracy", _bound(self.truth, self.share_of_truth)))
         if self.calibration:
             lines.append(
                 f"calibration error {100 * self.calibration.ece:.1f} points, "
-                f"log loss {self.calibration.log_loss:.3f} nats (a coin: 0.693)"
+                f"log loss {self.calibration.log_loss:.3f} nats (chance: 0.693)"
             )
         return lines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeedResult:
-    """How one seed went."""
+    """Result of one seed."""
 
     seed: int
     prior_std: float
-    """The smallest of the settings' with a validation loss near the lowest."""
+    """The value that was chosen from the settings' `prior_stds`."""
     epochs: int
     best_epoch: int
     validation_loss: float
     start_loss: float
-    """Validation loss before the first step, when the head ranks as zero-shot CLIP."""
+    """Validation loss before the first step, that of zero-shot CLIP."""
     test_accuracy: float
     unfrozen_helped: bool | None
-    """Whether unfrozen blocks lowered the validation loss; None where all stayed frozen."""
+    """Whether training the unfrozen blocks lowered the validation loss; None without any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitReport:
-    """What a fit did and how good it is on prompts it never saw; saved as report.json."""
+    """Settings, losses and test accuracy of a fit; saved as report.json."""
 
     test: Evaluation
     train_accuracy: float
-    """On the rankings of the fit; far above the test accuracy means too few rankings."""
+    """Pair accuracy on the training split; far above that of the test split: too few rankings."""
     temperature: float
-    """Utilities are divided by this to give log-odds; found on the validation prompts."""
+    """Utilities divided by this are log-odds; fitted on the validation split."""
     ece_uncalibrated: float
-    """Calibration error on the test prompts at temperature 1."""
+    """Calibration error on the test split at temperature 1."""
     train_scores: Spread
     """Mean 0 and standard deviation 1 over images, by construction."""
     log_tie: tuple[float, ...]
@@ -178,7 +173,7 @@ class FitReport:
         return [f"rankings: {sizes}; {left_out}", *self.test.lines()]
 
     def metrics(self) -> dict[str, float]:
-        """The numbers that travel in the contract."""
+        """The numbers that the contract keeps."""
         own = self.test
         metrics = {
             "held_out_accuracy": own.accuracy.micro,
@@ -198,11 +193,11 @@ class FitReport:
 
 
 def read_fit_report(folder: Path) -> FitReport:
-    """The report in a reward's folder; InputError where it is missing or is none."""
+    """Read the report in a reward's folder; InputError where it is missing or invalid."""
     path = folder / REPORT_FILE
     try:
         found = read_json(path)
-        json.dumps(found, allow_nan=False)  # plots of infinity or NaN are none
+        json.dumps(found, allow_nan=False)  # infinity and NaN cannot be plotted
         return TypeAdapter(FitReport).validate_python(found)
     except FileNotFoundError:
         raise InputError(f"{path}: missing; give the folder of a reward model") from None
@@ -213,6 +208,15 @@ def read_fit_report(folder: Path) -> FitReport:
         ) from None
     except ValueError as error:
         raise InputError(f"{path}: not the report of a reward fit ({error}); fit again") from None
+
+
+def _row(name: str, text: str) -> str:
+    return f"  {name:<32} {text}"
+
+
+def _bound(bound: Ceiling, share: float | None) -> str:
+    reached = "" if share is None else f", of which {_share(share)} is reached"
+    return f"{_share(bound.value)}{reached} ({bound.meaning})"
 
 
 def _share(value: float) -> str:

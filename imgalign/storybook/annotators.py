@@ -1,15 +1,15 @@
-"""Simulated people who rank storybook pictures: faithful first, then to their group's taste.
+"""Simulated annotators with a known utility: prompt faithfulness first, then their group's taste.
 
-What an annotator wants is known exactly, so how close a reward model or a policy came can be
-measured. Utility is FAITHFULNESS_WEIGHT x faithfulness + taste. Taste lies in [0, 1] and a single
-flaw costs more than 1, so no beauty makes up for a flaw. What people do is noisier than what they
-want: random utility with Gumbel noise, which ranks as Plackett and Luce do (Luce 1959, Plackett
-1975; Yellott 1977), a liking for what is shown first, lapses, ties, "all bad" and skips.
+The utility is an oracle reward, so a reward model or a policy can be measured against it. It is
+FAITHFULNESS_WEIGHT x faithfulness + taste; taste lies in [0, 1] and a single flaw costs more than
+1, so taste never outweighs a flaw. Rankings are noisier than the utility: Gumbel noise, which gives
+Plackett-Luce rankings (Luce 1959, Plackett 1975; Yellott 1977), position bias, lapses, ties,
+"all bad" and skips.
 
-Tastes depend on light, size and line, which prompts leave open; so an image model can move towards
-any of them without losing its prompts, and the groups pull in different directions.
+Tastes depend on light, size and line, which prompts leave open, so an image model can move towards
+any of them and still follow its prompts. The groups pull in different directions.
 
-Shapes: b = pictures, K = candidates of one item. Utilities have no unit; noise is on their scale.
+Shapes: b = images, K = candidates of one item. Utilities have no unit; noise is on their scale.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ from imgalign.storybook.verifier import (
 )
 
 FAITHFULNESS_WEIGHT = 6.0
-"""Times what a flaw costs at least (1 - verifier.FLAWED = 0.2), this is more than all of taste."""
+"""Times the least cost of a flaw (1 - verifier.FLAWED = 0.2), this exceeds the range of taste."""
 
 RENDERS = {
     "warmth": (0.044, 0.114),
@@ -57,19 +57,19 @@ TASTES: Mapping[str, Mapping[str, float]] = {
         "warmth": -0.2,
     },
 }
-"""Groups, and what each gives for one standard deviation of a feature.
+"""Weights of each group's taste, per standard deviation of a feature.
 
 Cosy: warm light, large objects, gentle contrast. Dreamy: dim cool light, small soft objects under
 much sky. Graphic: saturated and crisp, hard contrast, room around the objects.
 """
 GROUPS = tuple(TASTES)
 STEEPNESS = 1.6
-"""Of the logistic function that squashes taste: scores of renders then fill [0, 1] evenly."""
+"""Of the logistic function that maps taste to [0, 1]; renders then cover the range evenly."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Impression:
-    """What one picture is worth to a group; both parts are in [0, 1]."""
+    """The two parts of an image's utility for a group; both are in [0, 1]."""
 
     faithfulness: float
     taste: float
@@ -82,7 +82,7 @@ class Impression:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """What an annotator says about one item; the tie groups hold numbers of candidates."""
+    """An annotator's answer to one item; the tie groups hold numbers of candidates."""
 
     verdict: Verdict
     ranking: TieGroups | None = None
@@ -91,28 +91,28 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Habits:
-    """How far from their wishes somebody ranks. The defaults are of a careful person."""
+    """Noise and bias of an annotator's rankings. The defaults are of a careful annotator."""
 
     temperature: float = 0.15
-    """Scale of the Gumbel noise: of two pictures, the one that is worth this much more is
-    preferred with probability 1/(1 + 1/e) = 73 %."""
+    """Scale of the Gumbel noise: an image whose utility is higher by this much is preferred with
+    probability 1/(1 + 1/e) = 73 %."""
     position_bias: float = 0.04
-    """Added to whatever is shown first; falls linearly to 0 for what is shown last."""
+    """Added to the utility of the image shown first; falls linearly to 0 for the last."""
     lapse: float = 0.03
-    """Probability of a ranking without looking."""
+    """Probability of a random ranking."""
     tie_threshold: float = 0.03
-    """Neighbours in the ranking that seem at most this far apart are tied."""
+    """Neighbours in the ranking whose noisy utilities differ by at most this are tied."""
     floor: float = 0.3
-    """Below this faithfulness a picture is bad."""
+    """An image of lower faithfulness is bad."""
     all_bad: float = 0.8
-    """Probability of saying so when all pictures of an item are bad."""
+    """Probability of the verdict "all bad" when all images of an item are bad."""
     skip: float = 0.005
-    """Probability of passing over an item."""
+    """Probability of skipping an item."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Annotator:
-    """One simulated person. The same item always gets the same answer from them."""
+    """One simulated annotator, whose answer to an item is always the same."""
 
     name: str
     group: str
@@ -125,10 +125,10 @@ class Annotator:
     def rank(
         self, impressions: Sequence[Impression], *, order: Sequence[int], item_id: str
     ) -> Judgement:
-        """Rank candidates 0 .. K-1, where `order` says which stood at each position.
+        """Rank candidates 0 .. K-1; `order` is the candidate at each position.
 
-        Depends on the seed, the item and what is shown, and on nothing else. The noise belongs to
-        the candidate: another order changes the answer only through the position bias.
+        A function of the seed, the item and its candidates. The noise belongs to the candidate:
+        another order changes the answer only through the position bias.
         """
         num = len(impressions)
         if num == 0:
@@ -138,10 +138,10 @@ class Annotator:
                 f"{item_id}: expected an order of the {num} candidates, got {tuple(order)}"
             )
         rng = _rng(self.seed, item_id)
-        # Everything is drawn whether used or not, so that one habit does not shift another's luck.
+        # Drawn whether used or not, so that habits do not change each other's random numbers.
         skips, lapses, gives_up = rng.random(3)
         gumbel = rng.gumbel(size=num)
-        blind = rng.permutation(num)
+        random = rng.permutation(num)
         habits = self.habits
         if skips < habits.skip:
             return Judgement(verdict="skipped", reason="cannot decide")
@@ -149,20 +149,20 @@ class Annotator:
         if bad and gives_up < habits.all_bad:
             return Judgement(verdict="all_bad")
         if lapses < habits.lapse:
-            return Judgement(verdict="ranked", ranking=tuple((int(i),) for i in blind))
-        seems = [
+            return Judgement(verdict="ranked", ranking=tuple((int(i),) for i in random))
+        noisy = [
             impression.utility + habits.temperature * noise
             for impression, noise in zip(impressions, gumbel.tolist(), strict=True)
         ]
         for position, candidate in enumerate(order):
-            seems[candidate] += habits.position_bias * (1 - position / max(1, num - 1))
+            noisy[candidate] += habits.position_bias * (1 - position / max(1, num - 1))
         return Judgement(
-            verdict="ranked", ranking=tie_groups(seems, tolerance=habits.tie_threshold)
+            verdict="ranked", ranking=tie_groups(noisy, tolerance=habits.tie_threshold)
         )
 
 
 def panel(num: int, *, seed: int, habits: Habits = Habits()) -> tuple[Annotator, ...]:
-    """`num` annotators, the groups taking turns; some are steadier than others.
+    """`num` annotators of alternating groups, with individual noise.
 
     Names are like "cosy-1". Temperature and position bias of each vary by about a quarter.
     """
@@ -185,23 +185,23 @@ def panel(num: int, *, seed: int, habits: Habits = Habits()) -> tuple[Annotator,
 def preference_probability(
     better_by: float, habits: Habits, *, shown_first: bool = True
 ) -> tuple[float, float, float]:
-    """Probabilities that the first of two is preferred, that they tie, that the other one is.
+    """Probabilities that the first of two images is preferred, that they tie, that the second is.
 
-    `better_by` is the first's utility less the other's. In closed form: the difference of two
-    Gumbel variables is logistic. Given that a ranking comes at all.
+    `better_by` is the first utility minus the second. In closed form, because the difference of two
+    Gumbel variables is logistic; conditional on the verdict "ranked".
     """
     bias = habits.position_bias if shown_first else -habits.position_bias
     wins = _logistic((better_by + bias - habits.tie_threshold) / habits.temperature)
     loses = _logistic((-better_by - bias - habits.tie_threshold) / habits.temperature)
-    looks, blind = 1 - habits.lapse, habits.lapse / 2
-    return looks * wins + blind, looks * (1 - wins - loses), looks * loses + blind
+    careful, lapsed = 1 - habits.lapse, habits.lapse / 2
+    return careful * wins + lapsed, careful * (1 - wins - loses), careful * loses + lapsed
 
 
 def pixel_features(images: Float[Tensor, "b 3 h w"]) -> dict[str, Float[Tensor, " b"]]:
-    """The features of RENDERS that need no reading; smooth functions of the pixels.
+    """The features of RENDERS that are smooth functions of the pixels, all but the extent.
 
-    Pictures are in [0, 1], and resized to 64x64. Crispness is the mean gradient weighted with
-    itself, which says how hard edges are and not how many there are.
+    Images are in [0, 1], and resized to 64x64. Crispness is the mean gradient weighted with
+    itself, which measures how hard edges are and not how many there are.
     """
     images = at_reading_size(images)
     luminance = (images * images.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1)
@@ -218,7 +218,7 @@ def pixel_features(images: Float[Tensor, "b 3 h w"]) -> dict[str, Float[Tensor, 
 
 
 def extent(reading: Reading) -> float:
-    """How large the objects are: the square root of their boxes' area, 1 for the whole picture."""
+    """Size of the objects: square root of the area of their boxes, 1 for the whole image."""
     return math.sqrt(sum(item.size**2 * WIDTHS[item.kind] for item in reading.items))
 
 
@@ -229,9 +229,9 @@ def impressions(
     group: str,
     verifier: Verifier | None = None,
 ) -> list[Impression]:
-    """What each picture is worth to `group` as an answer to its prompt.
+    """Faithfulness and taste of each image for its prompt, as `group` sees it.
 
-    Pictures that cannot be read please nobody. The shipped verifier reads unless another is given.
+    Both are 0 for an unreadable image. Uses the shipped verifier unless another is given.
     """
     if len(prompts) != len(images):
         raise InputError(f"annotators: {len(prompts)} prompts for {len(images)} images")
@@ -246,7 +246,7 @@ def read_impressions(
     *,
     group: str,
 ) -> list[Impression]:
-    """As `impressions`, for pictures that have been read already: one reading serves all groups."""
+    """`impressions` from readings at hand; one reading serves all groups."""
     taste = _taste_of(group)
     features = {name: values.tolist() for name, values in pixel_features(images).items()}
     features["extent"] = [extent(reading) for reading in readings]
@@ -266,14 +266,14 @@ def read_impressions(
     ]
 
 
-def gold_utility(
+def oracle_utility(
     prompts: Sequence[str],
     images: Float[Tensor, "b 3 h w"],
     *,
     group: str,
     verifier: Verifier | None = None,
 ) -> Float[Tensor, " b"]:
-    """What `group` truly thinks of each picture, without noise."""
+    """Oracle utility of each image for `group`, without noise."""
     worth = impressions(prompts, images, group=group, verifier=verifier)
     return torch.tensor([impression.utility for impression in worth])
 

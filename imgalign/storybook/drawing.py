@@ -1,10 +1,8 @@
-"""Draws a scene: paper, light and paint.
+"""Render a scene to an image.
 
-Everything is drawn four times too large without antialiasing and then averaged down, which is both
-the fastest and the softest way here. A scene gives the same bytes every time: there is no
-randomness. Backdrops are pale and greyed so that the saturated objects read, and they show nothing
-that could pass for one of the objects. Left out: what objects look like (shapes.py) and where they
-are (scenes.py).
+Drawn at four times the size without antialiasing and then averaged down. Rendering is
+deterministic: a scene gives the same bytes every time. Backdrops are pale and show nothing that
+resembles an object. Left out: the shapes of objects (shapes.py) and their layout (layout.py).
 
 Units: inside, canvas pixels, `side` of them to a side; colours are RGB bytes.
 """
@@ -31,7 +29,7 @@ _TURN = 2 * math.pi
 
 @dataclass(frozen=True, slots=True)
 class Tube:
-    """One named colour as a painter would mix it: all four are of one hue."""
+    """The four shades of a named colour, all of one hue."""
 
     main: RGB
     deep: RGB
@@ -69,7 +67,7 @@ _PALETTES: dict[str, dict[Paint, RGB]] = {
 
 
 def draw(scene: Scene, *, size: int = 64) -> Image.Image:
-    """The picture of `scene`, RGB, `size` pixels to a side."""
+    """The image of `scene`, RGB, `size` pixels to a side."""
     side = size * _OVERSAMPLING
     backdrop = _BACKDROPS[scene.setting]
     canvas = _gradient(backdrop.sky, side)
@@ -80,7 +78,7 @@ def draw(scene: Scene, *, size: int = 64) -> Image.Image:
 
 
 def draw_prompt(prompt: str, *, seed: int, size: int = 64) -> Image.Image:
-    """One picture that obeys `prompt`, the same for the same seed; InputError off the grammar."""
+    """A render of `prompt`, a function of the seed; InputError outside the grammar."""
     try:
         spec = parse_prompt(prompt)
     except ValueError as error:
@@ -97,7 +95,7 @@ def _gradient(stops: tuple[RGB, ...], side: int) -> Image.Image:
 
 
 def _tint(warmth: float) -> list[int]:
-    """A lookup table per channel. Small: at full strength no colour may pass for another."""
+    """A lookup table per channel, weak enough to keep the eight colours apart."""
     gains = (1 + 0.035 * warmth, 1 + 0.005 * warmth, 1 - 0.06 * warmth)
     levels = np.outer(gains, np.arange(256)).round().clip(0, 255).astype(int)
     return [int(level) for level in levels.ravel()]
@@ -135,12 +133,10 @@ def _draw_item(canvas: Image.Image, item: Placed, scene: Scene) -> None:
 
 
 def _flat_spans(part: Part) -> list[tuple[int, int]]:
-    """Where its outlines are in what `_flat` gives."""
     return [(2 * first, 2 * last) for first, last in part.spans]
 
 
 def _flat(points: Points) -> list[float]:
-    """As Pillow wants them: x, y, x, y and so on."""
     flat: list[float] = points.ravel().tolist()
     return flat
 
@@ -154,7 +150,7 @@ def _contact_shadow(pen: ImageDraw.ImageDraw, item: Placed, side: int, colour: R
 def _shade(
     canvas: Image.Image, points: Points, solid: list[tuple[int, int]], item: Placed, scene: Scene
 ) -> None:
-    """A shadow along the far rim and a light along the near one, as a crayon would add them."""
+    """A shadow along the far rim and a light along the near one."""
     step = item.size * canvas.width
     across, down = round(-0.075 * step * scene.light_from), round(0.06 * step)
     # Moved outlines wrap around, so they need empty paper on every side.
@@ -178,7 +174,7 @@ def _shade(
 
 @dataclass(frozen=True, slots=True)
 class _Ground:
-    """What a backdrop is painted with: unit coordinates on the canvas, and its variation."""
+    """Drawing operations of a backdrop, in unit coordinates."""
 
     pen: ImageDraw.ImageDraw
     side: int
@@ -210,7 +206,6 @@ class _Ground:
         self.pen.polygon(_flat(edge * self.side), fill=colour)
 
     def hill(self, y: float, height: float, waves: float, phase: float, colour: RGB) -> None:
-        """Everything below a wave."""
         x = np.linspace(0, 1, 25)
         top = y - height * np.sin((x * waves + phase) * _TURN)
         ridge = _flat(np.stack([x, top], axis=1) * self.side)
@@ -314,7 +309,7 @@ class _Backdrop:
     """From top to bottom."""
     paint: Callable[[_Ground], None]
     horizon: float
-    """Things whose bottom is below this stand on the ground and cast a shadow on it."""
+    """Objects whose bottom is below this cast a shadow on the ground."""
     shadow: RGB
     halo: RGB
 

@@ -1,7 +1,7 @@
-"""How a scene that obeys a prompt is laid out: where things stand, how large they are, the light.
+"""Random layouts of a prompt: positions, sizes and light of a scene.
 
-Whatever a prompt leaves open is drawn at random, with a margin, so that small reading errors do not
-flip a relation. Left out: what a prompt can say and what its words mean (scenes.py).
+Whatever a prompt leaves open is random, with a margin, so that small reading errors do not change a
+relation. Left out: the grammar and the meaning of prompts (scenes.py).
 
 Units: as in scenes.py.
 """
@@ -24,7 +24,7 @@ from imgalign.storybook.scenes import (
 )
 
 _RIM = 0.03
-"""Nothing is drawn nearer than this to the picture's edge; outlines need the room."""
+"""Least distance of boxes from the edge of the image, for outlines."""
 
 
 def sample_scene(spec: SceneSpec, rng: Generator) -> Scene:
@@ -64,7 +64,7 @@ def _place_one(item: Item, rng: Generator) -> Placed:
 
 
 def _place_several(item: Item, count: int, rng: Generator) -> tuple[Placed, ...]:
-    """Rows of equal objects, jittered: a hand would lay them out so, and none overlap."""
+    """Jittered rows of equal objects that do not overlap."""
     ratio = WIDTHS[item.kind]
     # Three wide things do not fit into one row.
     fitting = [rows for rows in _ROWS[count] if max(rows) * (0.27 * ratio + 0.02) <= 1 - 2 * _RIM]
@@ -163,7 +163,7 @@ _PAIR_LAYOUTS: dict[str, Callable[[Item, Item, Generator], tuple[Placed, ...]]] 
 
 
 def _x_range(item: Item, size: float) -> tuple[float, float]:
-    """Where its centre may be: inside the picture, and not far from the middle."""
+    """Where its centre may be: inside the image, and not far from the middle."""
     half_width = size * WIDTHS[item.kind] / 2
     return max(_RIM + half_width, 0.34), min(1 - _RIM - half_width, 0.66)
 

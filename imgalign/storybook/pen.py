@@ -1,9 +1,9 @@
-"""How an object is drawn: outlines, the pen that lays them down, and the sketch that results.
+"""Vector drawing: outlines, the pen that collects them, and the sketch that results.
 
-A sketch is flat shapes with a paint each, back to front; it knows nothing of colours or pixels.
-Left out: the objects themselves (shapes.py) and putting them on paper (drawing.py).
+A sketch is a list of flat shapes with a paint each, back to front, without colours or pixels. Left
+out: the objects themselves (shapes.py) and rendering (drawing.py).
 
-Units: those of the one who draws; `Pen.sketch` fits the result to a box of height 1. x grows to the
+Units: arbitrary; `Pen.sketch` fits the result to a box of height 1. x grows to the
 right and y downwards. Angles are in turns, clockwise from the right.
 """
 
@@ -19,7 +19,7 @@ Paint = Literal["main", "deep", "pale", "cream", "ink", "wood", "leaf", "gold", 
 same hue; all others are the same for every colour."""
 
 Points = NDArray[np.float64]
-"""n 2. Closed, so that the last is joined to the first, unless said otherwise."""
+"""n 2. A closed outline, the last point joined to the first, unless said otherwise."""
 
 _TURN = 2 * math.pi
 
@@ -52,7 +52,7 @@ class Sketch:
 
 
 class Pen:
-    """Lays down the shapes of one object, back to front."""
+    """Collects the shapes of one object, back to front."""
 
     def __init__(self) -> None:
         self._outlines: list[Points] = []
@@ -60,26 +60,26 @@ class Pen:
         self._num_points = 0
 
     def body(self, paint: Paint, *outlines: Points) -> None:
-        """A part with a full contour: what the object is made of."""
+        """Add a part with a full contour, such as the body of the object."""
         self._add(paint, 1.0, outlines)
 
     def piece(self, paint: Paint, *outlines: Points) -> None:
-        """A part with a fine contour: something small on or beside the body."""
+        """Add a part with a fine contour, such as a small part on or beside the body."""
         self._add(paint, 0.6, outlines)
 
     def mark(self, paint: Paint, *outlines: Points) -> None:
-        """A part without a contour: an eye, a stripe, a shine."""
+        """Add a part without a contour, such as an eye, a stripe or a highlight."""
         self._add(paint, 0.0, outlines)
 
     def face(self, x: float, y: float, scale: float) -> None:
-        """Two eyes and a smile."""
+        """Add two eyes and a smile."""
         for side in (-1, 1):
             self.mark("ink", oval(x + side * 0.09 * scale, y, 0.028 * scale, 0.04 * scale))
         smile = arc(x, y + 0.03 * scale, 0.075 * scale, 0.07 * scale, 0.06, 0.44, 0.03 * scale)
         self.mark("ink", smile)
 
     def sketch(self) -> Sketch:
-        """What was drawn, fitted to its box."""
+        """The collected shapes, fitted to their box."""
         points = np.concatenate(self._outlines)
         low, high = points.min(axis=0), points.max(axis=0)
         origin = np.array([(low[0] + high[0]) / 2, low[1]])
@@ -99,7 +99,7 @@ class Pen:
 
 
 def oval(x: float, y: float, rx: float, ry: float, tilt: float = 0.0) -> Points:
-    """An ellipse; it has as many points as its size needs."""
+    """An ellipse, with more points the larger it is."""
     num_points = max(8, min(28, int(80 * max(rx, ry)) + 6))
     angle = np.arange(num_points) * (_TURN / num_points)
     flat = np.stack([rx * np.cos(angle), ry * np.sin(angle)], axis=1)
@@ -181,12 +181,12 @@ def mirrored(points: Points) -> Points:
 
 
 def both(points: Points) -> tuple[Points, Points]:
-    """It and its mirror image: ears, wings, eyes."""
+    """The outline and its mirror image, for ears, wings and eyes."""
     return points, mirrored(points)
 
 
 def softened(corners: Points) -> Points:
-    """Every corner cut a little, as a hand would round it."""
+    """The outline with rounded corners."""
     before, after = np.roll(corners, 1, axis=0), np.roll(corners, -1, axis=0)
     near, far = corners + (before - corners) * 0.16, corners + (after - corners) * 0.16
     middle = corners * 0.7 + (near + far) * 0.15

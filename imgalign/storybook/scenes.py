@@ -1,11 +1,11 @@
-"""The picture-book world as data: what a prompt can say, and what a picture of it holds.
+"""The picture-book world as data: what a prompt can say, and what an image of it holds.
 
-A `SceneSpec` is what a prompt says and nothing more; a `Scene` is one picture that obeys it, with
-everything the prompt left open filled in. Some combinations of object, colour and context are held
-out: training never sees them, so they measure composition and not memory. Left out: where
-things stand (layout.py), pixels (drawing.py), reading a picture back (the verifier).
+A `SceneSpec` is the content of a prompt; a `Scene` is one image of it, with everything that the
+prompt leaves open filled in. Some combinations of object, colour and context are held
+out of training, so that they measure composition and not memory. Left out: where
+things stand (layout.py), pixels (drawing.py), reading an image back (the verifier).
 
-Units: positions and sizes are fractions of the picture's side; x grows to the right, y downwards.
+Units: positions and sizes are fractions of the image's side; x grows to the right, y downwards.
 """
 
 import difflib
@@ -42,10 +42,10 @@ WIDTHS = {
     "cake": 1.00,
     "crown": 1.20,
 }
-"""Every object's drawn width as a multiple of its height. shapes.py is tested against it."""
+"""Width of every object as a multiple of its height; shapes.py is tested against it."""
 
 CANDIDATE_PROMPTS = 11
-"""Seed that draws the prompts to rank."""
+"""Seed of the prompts to rank."""
 
 OBJECTS = tuple(WIDTHS)
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown")
@@ -62,7 +62,7 @@ SETTINGS = {
 """Every setting with the phrase that asks for it."""
 
 AIRBORNE = frozenset({"sun", "bird", "star", "heart", "balloon", "butterfly", "rocket", "kite"})
-"""Objects at home in the air; all others stand on the ground when the layout is free to choose."""
+"""Objects that may float; all others stand on the ground unless a relation places them."""
 
 HELD_OUT_RELATION_SHARE = 0.08
 HELD_OUT_COUNT_SHARE = 0.04
@@ -80,7 +80,7 @@ class Item:
 
     kind: str
     colour: str | None = None
-    """None: the prompt does not say."""
+    """None where the prompt leaves it open."""
 
     def __post_init__(self) -> None:
         _expect("object", self.kind, OBJECTS)
@@ -90,7 +90,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SceneSpec:
-    """What a prompt says.
+    """The content of a prompt.
 
     Example: "three blue fish in the snow" is first=blue fish, count=3, setting="snow"; relation and
     second are None.
@@ -101,7 +101,7 @@ class SceneSpec:
     relation: str | None = None
     second: Item | None = None
     setting: str | None = None
-    """None: the prompt does not say."""
+    """None where the prompt leaves it open."""
 
     def __post_init__(self) -> None:
         if self.count not in COUNTS:
@@ -118,7 +118,7 @@ class SceneSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placed:
-    """One object in a picture: (x, y) is the centre of its box, `size` the height of the box."""
+    """One object in an image: (x, y) is the centre of its box, `size` the height of the box."""
 
     kind: str
     colour: str
@@ -126,7 +126,7 @@ class Placed:
     y: float
     size: float
     flip: bool = False
-    """Drawn as in a mirror. The drawings face right."""
+    """Mirrored; drawings face right otherwise."""
 
     @property
     def width(self) -> float:
@@ -146,7 +146,7 @@ class Placed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """One picture, complete: drawing it needs nothing else. Items are drawn in order."""
+    """A complete description of one image. Items are drawn in order."""
 
     setting: str
     items: tuple[Placed, ...]
@@ -155,15 +155,15 @@ class Scene:
     shade: float = 0.5
     """Strength of light and shadow on objects, 0 (flat) to 1."""
     light_from: float = -0.6
-    """Where the light comes from: -1 far left, 1 far right; always from above."""
+    """Direction of the light: -1 far left, 1 far right; always from above."""
     warmth: float = 0.0
     """Tint of the light, -1 (cool) to 1 (warm)."""
     backdrop: float = 0.5
-    """Which of a continuum of clouds, hills and dunes, 0 to 1."""
+    """Variation of clouds, hills and dunes, 0 to 1."""
 
 
 def prompt_of(spec: SceneSpec) -> str:
-    """The one way to say `spec`. Example: "a red cat left of a blue house at night"."""
+    """The prompt of `spec`. Example: "a red cat left of a blue house at night"."""
     words = [_noun_phrase(spec.first, spec.count)]
     if spec.relation is not None and spec.second is not None:
         words += [spec.relation, _noun_phrase(spec.second, 1)]
@@ -173,7 +173,7 @@ def prompt_of(spec: SceneSpec) -> str:
 
 
 def parse_prompt(text: str) -> SceneSpec:
-    """Exact inverse of `prompt_of`; ValueError for any text that `prompt_of` never gives."""
+    """The inverse of `prompt_of`; ValueError for any other text."""
     rest, setting = text, None
     for name, phrase in SETTINGS.items():
         if text.endswith(f" {phrase}"):
@@ -200,7 +200,7 @@ def vocabulary() -> tuple[str, ...]:
 
 
 def holds(relation: str, a: Placed, b: Placed) -> bool:
-    """Whether `a` stands in `relation` to `b`. The one definition; boxes only, no pixels."""
+    """Whether `a` is in `relation` to `b`, by their boxes."""
     return _GEOMETRY[relation](a, b)
 
 
@@ -229,7 +229,7 @@ _GEOMETRY: dict[str, Callable[[Placed, Placed], bool]] = {
 
 
 def is_held_out(spec: SceneSpec) -> bool:
-    """Whether training must never see `spec`: one of its coloured objects is held out here.
+    """Whether `spec` is a held-out combination, which training must never see.
 
     The context of an object is its relation, on either side of it, or its count. An object whose
     colour is unsaid is never held out.
@@ -254,7 +254,7 @@ def sample_spec(rng: Generator, *, held_out: bool = False) -> SceneSpec:
 
 
 def evaluation_prompts(num_prompts: int, *, seed: int, held_out: bool = True) -> tuple[str, ...]:
-    """`num_prompts` distinct prompts, the same for the same seed; held-out ones unless told."""
+    """`num_prompts` distinct prompts, a function of the seed; held-out combinations by default."""
     rng = default_rng(seed)
     prompts: dict[str, None] = {}
     while len(prompts) < num_prompts:
@@ -263,7 +263,7 @@ def evaluation_prompts(num_prompts: int, *, seed: int, held_out: bool = True) ->
 
 
 def with_colours(spec: SceneSpec, rng: Generator) -> tuple[Item, Item | None]:
-    """What the prompt names, with a random colour wherever it says none.
+    """The items of the prompt, with a random colour where it names none.
 
     Never a colour that is held out in this context.
     """
@@ -356,10 +356,10 @@ def _sample_item(kinds: Sequence[str], rng: Generator) -> Item:
 
 
 def pick(choices: Sequence[Choice], rng: Generator) -> Choice:
-    """One of them, all equally likely."""
+    """A uniform random choice."""
     return choices[int(rng.integers(len(choices)))]
 
 
 def candidate_prompts(num: int) -> tuple[str, ...]:
-    """Prompts whose images are to be ranked: of the training mix, always the same."""
+    """The prompts whose images are ranked: a fixed sample of the training mix."""
     return evaluation_prompts(num, seed=CANDIDATE_PROMPTS, held_out=False)

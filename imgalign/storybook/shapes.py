@@ -1,8 +1,8 @@
 """The 24 objects as drawings.
 
-One function per object lays down its shapes, back to front. The paint "main" has to fill most of
-each, since it is the colour that a prompt names. Left out: colours, contours, light and pixels
-(drawing.py), and the size of things (scenes.py).
+One function per object adds its shapes, back to front. The paint "main" fills most of each, since
+it is the colour that a prompt names. Left out: colours, contours, light and pixels (drawing.py),
+and sizes (scenes.py).
 
 Units: roughly a box of height 1 with x = 0 in its middle and y = 0 at its top; what is drawn is
 fitted to it afterwards. Objects face right.
@@ -38,7 +38,7 @@ _TURN = 2 * math.pi
 
 @cache
 def sketch(kind: str) -> Sketch:
-    """The drawing of `kind`. Cached: it is the same every time, and scenes are many."""
+    """The drawing of `kind`, cached."""
     pen = Pen()
     _DRAWINGS[kind](pen)
     return pen.sketch()

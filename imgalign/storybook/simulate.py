@@ -1,8 +1,7 @@
-"""Let simulated annotators rank what is queued, through the same store as people do.
+"""Simulated annotators rank the items of a store, by the same calls as the app.
 
-They see what the store shows an annotator, in the order in which it shows it, and submit positions
-on their screens as the app does; only their eyes are the storybook's verifier. Rankings carry their
-group's name.
+They get their items and display orders from the store and submit positions on the screen. Utilities
+come from the storybook's verifier. The store marks them as simulated and keeps their group.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,24 +26,24 @@ from imgalign.storybook.verifier import default_verifier
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Simulated:
-    """What the annotators did, and what they truly want."""
+    """Counts of the rankings, and the oracle utilities of what was ranked."""
 
     num_rankings: int
     num_all_bad: int
     num_skipped: int
     utilities: Mapping[str, tuple[float, ...]]
-    """Of each judged item's candidates, by the item's id; without noise."""
+    """Noiseless utilities of each judged item's candidates, by item id."""
 
 
 CAREFUL = Habits()
 
 
-def people(group: str, num: int, *, seed: int, habits: Habits = CAREFUL) -> list[Annotator]:
-    """`num` annotators of one group; the same ones for the same seed. InputError without one."""
+def annotators_of(group: str, num: int, *, seed: int, habits: Habits = CAREFUL) -> list[Annotator]:
+    """`num` annotators of one group, a function of the seed; InputError for an unknown group."""
     if group not in GROUPS:
         raise InputError(f"group: expected one of {', '.join(GROUPS)}, got {group!r}")
-    everybody = panel(num * 12, seed=seed, habits=habits)
-    return [annotator for annotator in everybody if annotator.group == group][:num]
+    mixed = panel(num * 12, seed=seed, habits=habits)
+    return [annotator for annotator in mixed if annotator.group == group][:num]
 
 
 def rank_queue(
@@ -55,10 +54,10 @@ def rank_queue(
     seed: int = 0,
     on_progress: Callable[[float], None] = lambda _: None,
 ) -> Simulated:
-    """Every annotator ranks every item that the store hands them.
+    """Let every annotator rank every item that the store gives them.
 
-    Stopped and started again it goes on with what is left, and says what an uninterrupted call
-    would have said. All annotators are of one group.
+    An interrupted call can be repeated: it ranks what is left and returns what an uninterrupted
+    call would have returned. All annotators are of one group.
     """
     (group,) = {annotator.group for annotator in annotators}
     for annotator in annotators:
@@ -69,7 +68,7 @@ def rank_queue(
     for annotator in annotators:
         while (item := store.next_item(annotator.name, project=project)) is not None:
             if item.item_id not in seen:
-                seen[item.item_id] = look(store, item, annotator)
+                seen[item.item_id] = candidate_impressions(store, item, annotator)
             order = store.display_order(item.item_id, annotator.name)
             said = annotator.rank(seen[item.item_id], order=order, item_id=item.item_id)
             store.submit(
@@ -90,7 +89,7 @@ def rank_queue(
         for stored in store.rankings(annotator=annotator.name, project=project):
             verdicts.append(stored.verdict)
             if stored.item_id not in impressions_of:
-                impressions_of[stored.item_id] = seen.get(stored.item_id) or look(
+                impressions_of[stored.item_id] = seen.get(stored.item_id) or candidate_impressions(
                     store, store.issued_item(stored.item_id, annotator.name), annotator
                 )
     return Simulated(
@@ -104,8 +103,8 @@ def rank_queue(
     )
 
 
-def look(store: Store, item: Item, annotator: Annotator) -> list[Impression]:
-    """The annotator's impression of each candidate, by the candidate's number."""
+def candidate_impressions(store: Store, item: Item, annotator: Annotator) -> list[Impression]:
+    """Faithfulness and taste of each candidate of an item, in the order of the candidates."""
     shown = [store.image_for_token(token, annotator.name) for token in item.tokens]
     pixels = torch.stack(
         [as_tensor(read_picture(path, cure="see `imgalign store check`")) for path in shown]

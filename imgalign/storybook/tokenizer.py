@@ -3,7 +3,7 @@
 It is an ordinary byte-level BPE tokenizer in the Hugging Face format, so StableDiffusionPipeline
 loads it like any other. Its merges are learned on the vocabulary until no pair is left to merge:
 encoding replays the merges in the order in which they were learned, hence gives back each word
-whole (arXiv:1508.07909). A word that is not in the vocabulary falls apart into smaller pieces and
+whole (arXiv:1508.07909). A word that is not in the vocabulary is split into smaller pieces and
 never becomes an unknown token.
 """
 
@@ -25,10 +25,11 @@ BEGIN, END, WORD_END = "<|startoftext|>", "<|endoftext|>", "</w>"
 def build_tokenizer(words: Iterable[str], folder: Path, *, max_length: int) -> CLIPTokenizer:
     """Write a tokenizer to `folder` and return it as loaded back from there.
 
-    Prompts are lower-cased and cut or padded to `max_length` tokens, both ends included. Padding
-    is the end token, as in Stable Diffusion. Ids are a function of the set of words alone: bytes,
-    then merged pieces, then begin and end, so that the end token has the highest id, which is how
-    CLIP finds it. Raises InputError for what CLIP's own rules would split, such as "half-moon".
+    Prompts are lower-cased and truncated or padded to `max_length` tokens, both ends included.
+    Padding is the end token, as in Stable Diffusion. Ids are a function of the set of words alone:
+    bytes, then merged pieces, then begin and end, so that the end token has the highest id, which
+    is how CLIP finds it. InputError for words that CLIP's own rules would split, such as
+    "half-moon".
     """
     vocabulary = sorted(set(words))
     for word in vocabulary:

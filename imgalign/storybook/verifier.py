@@ -1,12 +1,12 @@
-"""The gold reader of the storybook: from a picture back to what is in it.
+"""The storybook's verifier: an object detector that checks images against their prompts.
 
-A small convolutional detector in the manner of CenterNet (Zhou et al. 2019, arXiv:1904.07850): a
-heat map says where centres are, and at each centre are read kind, colour, place and size; a global
-head reads the setting and whether this is a readable picture at all. It is never shown to what
-learns, so it says how well learning went. Training is in imgalign.storybook.train.verifier.
+A small convolutional detector like CenterNet (Zhou et al. 2019, arXiv:1904.07850): a heat map of
+object centres with kind, colour, offset and size at each centre, and a global head for the setting
+and for whether the image is readable at all. It is part of the oracle reward and never used in
+training. It is trained in imgalign.storybook.train.verifier.
 
-Shapes: b = pictures, k = kinds, c = colours, s = settings; the grid is 16x16 over 64x64 pixels.
-Positions and sizes are fractions of the picture's side, as in scenes.py.
+Shapes: b = images, k = kinds, c = colours, s = settings; the grid is 16x16 over 64x64 pixels.
+Positions and sizes are fractions of the image's side, as in scenes.py.
 """
 
 import json
@@ -42,18 +42,18 @@ WEIGHTS = "verifier.safetensors"
 ASSETS = Path(__file__).parent / "assets" / "verifier"
 
 PRESENT = 0.3
-"""Peaks of the heat map from here on are objects."""
+"""Peaks of the heat map of at least this probability are objects."""
 CLEAR = 0.5
-"""A kind or colour read with less than this probability is not right, whatever it is."""
+"""A kind or colour of a lower probability counts as wrong."""
 TOLERANCE = 0.015
-"""Reading error that a relation is forgiven, along each axis; one pixel of 64."""
+"""Error of positions, along each axis, within which a relation still holds; one pixel of 64."""
 
 KIND_POINTS, COLOUR_POINTS, RELATION_POINTS, SETTING_POINTS = 3, 2, 3, 3
-"""What a right answer to each part of a prompt earns; an object earns its two once per object."""
+"""Points for each part of a prompt; those for kind and colour count for every object."""
 EXTRA_FACTOR = 0.8
-"""Cost of each object that was not asked for, as a factor."""
+"""Faithfulness is multiplied by this for each object that the prompt does not ask for."""
 FLAWED = 0.8
-"""Faithfulness stays below this as soon as anything is wrong."""
+"""Upper bound on faithfulness once anything is wrong."""
 
 
 class _Unit(nn.Sequential):
@@ -80,7 +80,7 @@ class _Residual(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Maps:
-    """What the network says before it is decoded; all but `where` are logits."""
+    """Output of the network before decoding; all but `where` are logits."""
 
     heat: Float[Tensor, "b 16 16"]
     kind: Float[Tensor, "b k 16 16"]
@@ -92,7 +92,7 @@ class Maps:
 
 
 class VerifierNetwork(nn.Module):
-    """The network alone; `width` channels at the finest of three scales."""
+    """The detection network; `width` channels at the finest of three scales."""
 
     def __init__(self, *, width: int = 32, blocks: int = 2) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ class VerifierNetwork(nn.Module):
             self.heads.bias[0] = -4.6  # type: ignore[index]
 
     def forward(self, images: Float[Tensor, "b 3 64 64"]) -> Maps:
-        """Maps of pictures in [0, 1]."""
+        """Maps of images in [0, 1]."""
         fine = self.stem(images * 4 - 2)
         deep = self.deep(fine)
         lifted = F.interpolate(self.lift(deep), scale_factor=2.0, mode="nearest")
@@ -124,7 +124,7 @@ class VerifierNetwork(nn.Module):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """One object as read. (x, y) is the centre of its box, `size` the height of the box."""
+    """One detected object: (x, y) is the centre of its box, `size` the height of the box."""
 
     kind: str
     colour: str
@@ -132,22 +132,22 @@ class Seen:
     y: float
     size: float
     confidence: float
-    """Probability that there is an object here at all."""
+    """Probability that there is an object at this place."""
     kind_probability: float
     colour_probability: float
 
     @property
     def placed(self) -> Placed:
-        """The object as the layout rules want it."""
+        """The object as `scenes.holds` takes it."""
         return Placed(kind=self.kind, colour=self.colour, x=self.x, y=self.y, size=self.size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """What is in one picture; items are in order of confidence.
+    """The contents of one image; items are in order of confidence.
 
-    `unsure` pictures are noise, blends or otherwise not of this world: whatever else is said about
-    them means nothing. An empty landscape is sure, and has no items.
+    `unsure` marks noise, blends and other unreadable images, whose other fields mean nothing. An
+    empty landscape is readable and has no items.
     """
 
     items: tuple[Seen, ...]
@@ -158,7 +158,7 @@ class Reading:
 
 
 class Verifier:
-    """Reads pictures; hold on to one, loading costs more than reading."""
+    """Detects the objects and the setting of images. Loading takes longer than reading a batch."""
 
     def __init__(self, network: VerifierNetwork) -> None:
         self.network = network.eval().requires_grad_(False)
@@ -203,7 +203,7 @@ class Verifier:
 
     @torch.inference_mode()
     def read(self, images: Float[Tensor, "b 3 h w"]) -> list[Reading]:
-        """A reading of each picture; other sizes than 64x64 are resized.
+        """A reading of each image; other sizes than 64x64 are resized.
 
         Pixels are in [0, 1]; anything else, NaN included, is an InputError.
         """
@@ -218,7 +218,7 @@ class Verifier:
 
 
 def at_reading_size(images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 64 64"]:
-    """Pictures in single precision, resized to 64x64 with antialiasing if they are not."""
+    """Images in single precision, resized to 64x64 with antialiasing if they are not."""
     images = images.float()
     if images.shape[-2:] == (SIDE, SIDE):
         return images
@@ -235,7 +235,7 @@ _VOCABULARY = {"objects": OBJECTS, "colours": COLOURS, "settings": tuple(SETTING
 
 
 def decode(maps: Maps) -> list[Reading]:
-    """Peaks of the heat map, and what is read at each; duplicates of one object are dropped."""
+    """Readings from the network's output; duplicate detections of one object are dropped."""
     heat = maps.heat.sigmoid()
     is_peak = (heat == F.max_pool2d(heat[:, None], 3, 1, 1)[:, 0]) & (heat >= PRESENT)
     which, row, column = is_peak.nonzero().T
@@ -254,10 +254,10 @@ def decode(maps: Maps) -> list[Reading]:
         dim=1,
     ).tolist()
     found: list[list[Seen]] = [[] for _ in range(len(heat))]
-    for picture, k, c, (x, y, size, confidence, kind_p, colour_p) in zip(
+    for image, k, c, (x, y, size, confidence, kind_p, colour_p) in zip(
         which.tolist(), kind.tolist(), colour.tolist(), numbers, strict=True
     ):
-        found[picture].append(
+        found[image].append(
             Seen(
                 kind=OBJECTS[k],
                 colour=COLOURS[c],
@@ -312,16 +312,16 @@ def _check(images: Tensor) -> None:
 
 
 def verified(prompt: str, reading: Reading) -> bool:
-    """Whether the picture is what the prompt says: kinds, colours, count, relation, setting.
+    """Whether the image shows exactly what the prompt asks for.
 
-    Nothing else may be in the picture, and the reading must be sure. A prompt outside the grammar
-    is an InputError.
+    Kinds, colours, count, relation and setting are right, nothing else is in the image, and it is
+    readable. InputError for a prompt outside the grammar.
     """
     return faithfulness(prompt, reading) == 1.0
 
 
 def faithfulness(prompt: str, reading: Reading) -> float:
-    """How much of the prompt the picture shows, in [0, 1]; 1 exactly when verified, 0 if unsure.
+    """How well the image follows the prompt, in [0, 1]; 1 exactly when verified, 0 if unsure.
 
     The share of points earned (an object of the right kind, its colour, the relation, the setting)
     times EXTRA_FACTOR per object too many, and times FLAWED unless everything is right.
@@ -348,7 +348,7 @@ def _parsed(prompt: str) -> SceneSpec:
 
 
 def _object_points(spec: SceneSpec, seen: Sequence[Seen]) -> tuple[int, int, int]:
-    """Points earned by objects and their relation, points possible, number of objects asked for."""
+    """Points of the objects and their relation, points possible, number of objects asked for."""
     if spec.relation is None or spec.second is None:
         points = sorted((_points(spec.first, item) for item in seen), reverse=True)
         return sum(points[: spec.count]), spec.count * _most(spec.first), spec.count
@@ -371,7 +371,7 @@ def _most(asked: Item) -> int:
 
 
 def _points(asked: Item, seen: Seen) -> int:
-    """A colour on the wrong kind of object earns nothing."""
+    # A colour on the wrong kind of object earns nothing.
     if seen.kind != asked.kind or seen.kind_probability < CLEAR:
         return 0
     if asked.colour is None:

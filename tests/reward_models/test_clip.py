@@ -82,9 +82,9 @@ def test_an_image_scores_the_same_alone_and_in_a_batch(reward):
 def test_scores_are_standardised_utilities(reward):
     samples = make_samples()
     towers = reward.towers
-    looks = towers.describe(towers.prepare(samples), style=True)
+    features = towers.image_features(towers.prepare(samples), style=True)
     text = towers.encode_tokens(towers.tokenize(PROMPTS))
-    utility = reward.utilities(looks, text)[:, 0]
+    utility = reward.utilities(features, text)[:, 0]
     assert_close(reward.score(prompts=PROMPTS, samples=samples), (utility - 0.5) / 2.0)
 
 

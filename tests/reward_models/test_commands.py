@@ -91,8 +91,13 @@ def test_evaluating_a_reward_prints_zero_shot_clip_beside_it(train, evaluated, t
     lines = evaluated(tmp_path / "reward")
     fit = json.loads((tmp_path / "reward" / "report.json").read_text())
     share = f"{100 * fit['test']['baseline']['micro']:.1f} %"
-    assert [line for line in lines if line.startswith(f"  zero-shot CLIP       {share}, so ")]
-    beside = "held-out pair accuracy", "  chance", "  annotators' ceiling", "calibration error"
+    assert [line for line in lines if line.startswith(f"  {'zero-shot CLIP':<32} {share}, so ")]
+    beside = (
+        "held-out pair accuracy",
+        "  chance",
+        "  annotators' agreement (ceiling)",
+        "calibration error",
+    )
     assert all(any(line.startswith(name) for line in lines) for name in beside)
 
 
@@ -103,7 +108,7 @@ def test_zero_shot_clip_is_the_clip_before_its_blocks_were_trained(train, evalua
     assert fit["seeds"][0]["unfrozen_helped"]
     share = f"{100 * fit['test']['baseline']['micro']:.1f} %"
     assert any(
-        f"zero-shot CLIP       {share}, so" in line for line in evaluated(tmp_path / "reward")
+        f"{'zero-shot CLIP':<32} {share}, so" in line for line in evaluated(tmp_path / "reward")
     )
 
 
@@ -114,7 +119,7 @@ def test_a_starting_clip_that_is_gone_is_said_in_one_line(train, evaluated, tmp_
     assert train(tmp_path / "reward", *unfrozen, clip=clip) == 0
     clip.unlink()
     (line,) = [line for line in evaluated(tmp_path / "reward") if "zero-shot CLIP" in line]
-    assert line.startswith(f"  zero-shot CLIP       unknown: {clip}: expected a folder with")
+    assert line.startswith(f"  {'zero-shot CLIP':<32} unknown: {clip}: expected a folder with")
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ import torch
 from imgalign.preferences.fit_report import Ceiling
 from imgalign.preferences.records import Ranking
 from reward_models.evaluate import (
+    agreement_near,
+    annotator_agreement,
     evaluate,
     judged,
-    measured_ceiling,
-    nearest_ceiling,
     score_images,
 )
 
@@ -98,14 +98,14 @@ def test_the_ceiling_of_three_annotators_is_agreement_with_the_majority_of_the_o
         replace(BRIGHTEST_FIRST, annotator="b"),
         replace(BRIGHTEST_FIRST, annotator="c", ranking=((0,), (1,), (2,), (3,))),
     ]
-    ceiling = measured_ceiling(three)
+    ceiling = annotator_agreement(three)
     # a and b face a split majority, which is no opinion; c is against both others on all 6 pairs.
     assert ceiling.value == 0.0
     assert "majority" in ceiling.meaning
-    assert measured_ceiling(three[:2]) == Ceiling(
+    assert annotator_agreement(three[:2]) == Ceiling(
         value=1.0, meaning="two annotators with each other, 6 pairs"
     )
-    assert measured_ceiling(three[:1]) is None
+    assert annotator_agreement(three[:1]) is None
 
 
 def test_annotators_who_always_disagree_are_not_unknown():
@@ -117,11 +117,11 @@ def test_annotators_who_always_disagree_are_not_unknown():
 
 def test_a_ceiling_from_other_prompts_says_so():
     elsewhere = [replace(BRIGHTEST_FIRST, annotator=name) for name in "ab"]
-    assert nearest_ceiling(elsewhere, elsewhere) == measured_ceiling(elsewhere)
-    far = nearest_ceiling(elsewhere[:1], elsewhere)
+    assert agreement_near(elsewhere, elsewhere) == annotator_agreement(elsewhere)
+    far = agreement_near(elsewhere[:1], elsewhere)
     assert far is not None
     assert far.meaning == "two annotators with each other, 6 pairs, of other prompts"
-    assert nearest_ceiling(elsewhere[:1], elsewhere[:1]) is None
+    assert agreement_near(elsewhere[:1], elsewhere[:1]) is None
 
 
 def test_verdicts_are_told_apart():

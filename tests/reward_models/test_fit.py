@@ -115,7 +115,12 @@ def test_the_report_says_what_was_done(fitted):
     assert saved["losses"][0][0] is None
     assert (out / "reliability.png").read_bytes().startswith(b"\x89PNG")
     text = "\n".join(report.lines())
-    for word in ("held-out pair accuracy", "chance", "zero-shot CLIP", "annotators' ceiling"):
+    for word in (
+        "held-out pair accuracy",
+        "chance",
+        "zero-shot CLIP",
+        "annotators' agreement (ceiling)",
+    ):
         assert word in text
     contract = read_contract(out)
     assert contract.metrics["held_out_accuracy"] == report.test.accuracy.micro
@@ -309,7 +314,7 @@ def test_unfrozen_blocks_beat_the_head_alone_on_the_training_loss(world, config,
     assert joint.seeds[0].validation_loss < alone.seeds[0].validation_loss
 
 
-def test_a_ceiling_is_measured_where_annotators_overlap(world, config, tmp_path):
+def test_annotator_agreement_is_measured_where_annotators_overlap(world, config, tmp_path):
     images, _, rankings = world
     second = [replace(r, ranking_id=f"{r.ranking_id}b", annotator="other") for r in rankings]
     short = config.model_copy(update={"epochs": 1})
@@ -320,12 +325,12 @@ def test_a_ceiling_is_measured_where_annotators_overlap(world, config, tmp_path)
     assert report.test.ceiling.meaning == f"two annotators with each other, {count} pairs"
 
 
-def test_the_truth_is_how_often_it_is_right_on_the_same_pairs(world, config, tmp_path):
+def test_bayes_optimal_accuracy_is_that_of_the_oracle_reward(world, config, tmp_path):
     images, redness, rankings = world
     short = config.model_copy(update={"epochs": 1})
 
-    def found(name, truth):
-        return fit(rankings, images.__getitem__, short, tmp_path / name, truth=truth).test
+    def found(name, oracle):
+        return fit(rankings, images.__getitem__, short, tmp_path / name, oracle=oracle).test
 
     assert found("red", lambda r: [redness[i] for i in r.image_ids]).truth.value == 1.0
     assert found("blue", lambda r: [-redness[i] for i in r.image_ids]).truth.value == 0.0
@@ -343,7 +348,7 @@ def test_the_truth_is_how_often_it_is_right_on_the_same_pairs(world, config, tmp
     assert blind.truth.value == 0.5
     assert blind.share_of_truth == 2 * blind.accuracy.micro
     assert blind.ceiling is None
-    assert any("knowing the truth" in line for line in blind.lines())
+    assert any("Bayes-optimal accuracy" in line for line in blind.lines())
 
 
 def test_too_few_prompts_name_a_split_that_works(world, config, tmp_path):

@@ -275,11 +275,11 @@ def test_every_flipped_bit_of_a_reward_is_seen(reward, name):
 
 
 @pytest.mark.parametrize("name", ["tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json"])
-def test_a_file_of_the_tokenizer_that_nothing_vouches_for_is_refused(reward, name):
+def test_a_file_of_the_tokenizer_without_a_hash_in_the_contract_is_refused(reward, name):
     files = json.loads((reward / "contract.json").read_text())["files"]
     del files[name]
     edit(reward / "contract.json", "files", files)
-    assert f"lists no {name}, so nothing vouches for it" in refusal(reward)
+    assert f"lists no {name}, so it cannot be verified" in refusal(reward)
 
 
 def test_a_reward_from_before_hashes_were_kept_still_loads(reward):

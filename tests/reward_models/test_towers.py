@@ -34,22 +34,22 @@ VISIONS = {
 
 
 @pytest.mark.parametrize("vision", VISIONS.values(), ids=VISIONS.keys())
-def test_style_is_how_the_first_stage_looks_wherever_it_stands(make_clip, tmp_path, vision):
+def test_style_is_how_the_first_stage_features_wherever_it_stands(make_clip, tmp_path, vision):
     towers = load_towers(make_clip(tmp_path / "clip", **({"vision": vision} if vision else {})))
     images = torch.rand(2, 3, *towers.preprocess.image_size)
     seen = []
     tower = towers.model.visual
     first = tower.layer1 if vision else tower.transformer.resblocks[0]
     with first.register_forward_hook(lambda module, given, result: seen.append(result)):
-        looks = towers.describe(images, style=True)
+        features = towers.image_features(images, style=True)
     stage = seen[-1].flatten(2) if vision else seen[-1][:, 1:].transpose(1, 2)
     expected = torch.cat([stage.mean(2), stage.std(2, correction=0)], dim=1)
-    plain = towers.describe(images, style=False)
-    assert_close(looks[:, : towers.width], plain)
+    plain = towers.image_features(images, style=False)
+    assert_close(features[:, : towers.width], plain)
     assert_close(plain, towers.encode_prepared(images))
     expected = expected / expected.norm(dim=1, keepdim=True)
-    assert_close(looks[:, towers.width :], expected, atol=2e-4, rtol=1e-4)
-    assert towers.style_width(style=True) == expected.shape[1] == looks.shape[1] - towers.width
+    assert_close(features[:, towers.width :], expected, atol=2e-4, rtol=1e-4)
+    assert towers.style_width(style=True) == expected.shape[1] == features.shape[1] - towers.width
     assert towers.style_width(style=False) == 0
 
 

@@ -14,7 +14,7 @@ from imgalign.evaluate.judging import Measures
 from imgalign.evaluate.run import evaluate
 from imgalign.evaluate.sides import LoadGenerator
 from imgalign.preferences.records import Generated, Provenance, SamplerSettings
-from imgalign.storybook.gold import slice_of
+from imgalign.storybook.oracle import slice_of
 from imgalign.storybook.scenes import evaluation_prompts
 
 SIDE = 4

@@ -17,7 +17,7 @@ from imgalign.storybook.annotators import (
     Habits,
     Impression,
     extent,
-    gold_utility,
+    oracle_utility,
     panel,
     pixel_features,
     preference_probability,
@@ -160,7 +160,7 @@ def test_tastes_do_not_depend_on_the_resolution():
 def test_what_cannot_be_read_pleases_nobody():
     noise = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     for group in GROUPS:
-        assert gold_utility(["a red cat"] * 2, noise, group=group).tolist() == [0.0, 0.0]
+        assert oracle_utility(["a red cat"] * 2, noise, group=group).tolist() == [0.0, 0.0]
 
 
 def test_gold_utility_prefers_the_picture_that_was_asked_for():
@@ -169,14 +169,14 @@ def test_gold_utility_prefers_the_picture_that_was_asked_for():
     images = render([sample_scene(parse_prompt(prompt), rng) for prompt in asked])
     others = images.roll(1, 0)
     for group in GROUPS:
-        right, wrong = (gold_utility(asked, shown, group=group) for shown in (images, others))
+        right, wrong = (oracle_utility(asked, shown, group=group) for shown in (images, others))
         assert (right > wrong).float().mean() > 0.95
         assert torch.all(right <= FAITHFULNESS_WEIGHT + 1)
 
 
 def test_gold_utility_refuses_a_list_that_does_not_fit():
     with pytest.raises(InputError, match="1 prompts for 2 images"):
-        gold_utility(["a red cat"], torch.zeros(2, 3, 64, 64), group="cosy")
+        oracle_utility(["a red cat"], torch.zeros(2, 3, 64, 64), group="cosy")
 
 
 # Habits.

@@ -9,7 +9,7 @@ from imgalign.images import png, to_image
 from imgalign.preferences.store import Store
 from imgalign.storybook import simulate
 from imgalign.storybook.annotators import Impression
-from imgalign.storybook.simulate import people, rank_queue
+from imgalign.storybook.simulate import annotators_of, rank_queue
 
 NUM_ITEMS = 5
 
@@ -23,7 +23,7 @@ def seen(store, item, annotator):
 
 @pytest.fixture
 def queue(tmp_path, monkeypatch):
-    monkeypatch.setattr(simulate, "look", seen)
+    monkeypatch.setattr(simulate, "candidate_impressions", seen)
 
     def opened(name: str) -> Store:
         store = Store.open(f"sqlite:///{tmp_path}/{name}.db", images=tmp_path / name, seed=0)
@@ -39,12 +39,12 @@ def queue(tmp_path, monkeypatch):
 
 def test_an_unknown_group_names_those_there_are():
     with pytest.raises(InputError, match="expected one of cosy, dreamy, graphic, got 'nonsense'"):
-        people("nonsense", 2, seed=0)
+        annotators_of("nonsense", 2, seed=0)
 
 
 def test_simulated_annotators_are_marked_in_the_store(queue):
     with queue("store") as store:
-        rank_queue(store, people("cosy", 1, seed=0))
+        rank_queue(store, annotators_of("cosy", 1, seed=0))
         store.add_annotator("ann", group="cosy")
         kinds = {annotator.name: annotator.simulated for annotator in store.annotators()}
         assert kinds == {"cosy-1": True, "ann": False}
@@ -52,7 +52,7 @@ def test_simulated_annotators_are_marked_in_the_store(queue):
 
 
 def test_ranking_that_was_stopped_ends_as_if_it_had_not_been(queue):
-    annotators = people("cosy", 2, seed=0)
+    annotators = annotators_of("cosy", 2, seed=0)
     with queue("whole") as store:
         whole = rank_queue(store, annotators)
 

@@ -16,13 +16,13 @@ from imgalign.storybook.scenes import (
 from imgalign.storybook.train.clip import (
     THUMBNAIL,
     above,
+    appearance_targets,
     changes,
     contrast,
+    corrupted,
     drawn,
     falsified,
-    look,
     near_misses,
-    spoilt,
 )
 from imgalign.storybook.verifier import Reading, Seen, default_verifier, verified
 
@@ -109,7 +109,7 @@ def test_counterparts_show_the_false_caption_and_not_the_true_one() -> None:
 def test_a_look_keeps_light_and_where_it_falls() -> None:
     images = torch.zeros(3, 3, 64, 64)
     images[1, 0, :8, 8:16] = 1.0  # red, in the first row's second field
-    light = look(images)[:, : 3 * THUMBNAIL**2].view(3, 3, THUMBNAIL, THUMBNAIL)
+    light = appearance_targets(images)[:, : 3 * THUMBNAIL**2].view(3, 3, THUMBNAIL, THUMBNAIL)
     assert light[1].argmax() == 1
     assert light[1, 0, 0, 1] > light[0, 0, 0, 1]
     torch.testing.assert_close(light[:, 1:], torch.zeros_like(light[:, 1:]))
@@ -119,7 +119,7 @@ def test_a_look_keeps_texture_of_equal_light() -> None:
     images = torch.full((3, 3, 64, 64), 0.5)
     images[2, :, ::2] = 1.0
     images[2, :, 1::2] = 0.0
-    seen = look(images)
+    seen = appearance_targets(images)
     light, texture = seen[:, : 3 * THUMBNAIL**2], seen[:, 3 * THUMBNAIL**2 :]
     torch.testing.assert_close(light, torch.zeros_like(light))
     assert (texture[2] > texture[0] + 1).all()
@@ -144,10 +144,10 @@ def test_a_level_of_its_own_for_each_picture_costs() -> None:
     assert math.isclose(level.item(), softplus[0], rel_tol=1e-5)
 
 
-def test_spoilt_pictures_are_not_what_their_captions_say() -> None:
+def test_corrupted_images_are_not_what_their_captions_say() -> None:
     rng = np.random.default_rng(1)
     captions = [prompt_of(sample_spec(rng)) for _ in range(40)]
     torch.manual_seed(0)
-    images = spoilt(drawn(captions, rng).float() / 127.5 - 1) / 2 + 0.5
+    images = corrupted(drawn(captions, rng).float() / 127.5 - 1) / 2 + 0.5
     readings = default_verifier().read(images)
     assert sum(map(verified, captions, readings)) <= 2

@@ -16,11 +16,11 @@ app = typer.Typer(
     rich_markup_mode=None, pretty_exceptions_enable=False, help="Train the models of the storybook."
 )
 
-Data = Annotated[Path, typer.Option(help="Folder of training pictures.")]
+Data = Annotated[Path, typer.Option(help="Folder of training images.")]
 Out = Annotated[
     Path, typer.Option(help="Folder for weights, log and state; resumed if it has any.")
 ]
-Samples = Annotated[int, typer.Option(help="Training samples to see in all.", min=1)]
+Samples = Annotated[int, typer.Option(help="Training samples in all.", min=1)]
 Rate = Annotated[float, typer.Option(help="Peak learning rate.")]
 Trained = Annotated[Path, typer.Option(help="Folder of the trained pipeline.")]
 
@@ -28,14 +28,16 @@ Trained = Annotated[Path, typer.Option(help="Folder of the trained pipeline.")]
 @app.command()
 def data(
     out: Out = WORK / "data",
-    pictures: Annotated[int, typer.Option(help="How many to draw.", min=1)] = 120_000,
+    num_images: Annotated[
+        int, typer.Option("--images", "--pictures", help="How many to draw.", min=1)
+    ] = 120_000,
     seed: int = 0,
-    held_out: Annotated[bool, typer.Option(help="Only held-out combinations.")] = False,
+    held_out: Annotated[bool, typer.Option(help="Draw held-out combinations only.")] = False,
 ) -> None:
-    """Draw training pictures."""
-    from imgalign.storybook.train.data import draw_pictures
+    """Draw training images."""
+    from imgalign.storybook.train.data import draw_images
 
-    draw_pictures(out, num_pictures=pictures, seed=seed, held_out=held_out)
+    draw_images(out, num_images=num_images, seed=seed, held_out=held_out)
 
 
 @app.command()
@@ -45,7 +47,7 @@ def autoencoder(
     samples: Samples = 200_000,
     learning_rate: Rate = 1.5e-3,
     decoder_only: Annotated[
-        bool, typer.Option(help="Keep the latents; improve the decoder of OUT/vae.")
+        bool, typer.Option(help="Freeze the encoder; go on training the decoder of OUT/vae.")
     ] = False,
 ) -> None:
     """Train the autoencoder."""
@@ -89,9 +91,9 @@ def distil(
     out: Out = WORK / "distilled",
     samples: Samples = 30_000,
     learning_rate: Rate = 3e-4,
-    guidance_scale: Annotated[float, typer.Option(help="Of the teacher.")] = 2.5,
+    guidance_scale: Annotated[float, typer.Option(help="Guidance scale of the teacher.")] = 2.5,
 ) -> None:
-    """Teach the pipeline to draw without guidance what it draws with it."""
+    """Distil classifier-free guidance into the pipeline."""
     from imgalign.storybook.train.distil import distil_pipeline
 
     distil_pipeline(
@@ -108,17 +110,19 @@ def distil(
 def redraw(
     data: Data = WORK / "data",
     pipeline: Trained = WORK / "pipeline" / "pipeline",
-    out: Annotated[Path, typer.Option(help="File for the redrawn pictures.")] = WORK
+    out: Annotated[Path, typer.Option(help="File for the resulting images.")] = WORK
     / "redrawn.npy",
-    pictures: Annotated[int, typer.Option(help="How many of the first ones.", min=1)] = 16_000,
+    num_images: Annotated[
+        int, typer.Option("--images", "--pictures", help="How many, from the first on.", min=1)
+    ] = 16_000,
     strength: Annotated[
-        float, typer.Option(help="How far into noise at most; 0 is the autoencoder alone.")
+        float, typer.Option(help="Largest SDEdit strength; 0 is the autoencoder alone.")
     ] = 0.5,
 ) -> None:
-    """Redraw training pictures in the text-to-image model's hand, for CLIP and verifier."""
-    from imgalign.storybook.train.redraw import redraw_pictures
+    """Apply SDEdit to training images, so that CLIP and verifier see the model's own style."""
+    from imgalign.storybook.train.sdedit import sdedit_images
 
-    redraw_pictures(data, pipeline, out, num_pictures=pictures, strength=strength)
+    sdedit_images(data, pipeline, out, num_images=num_images, strength=strength)
 
 
 @app.command()
@@ -149,7 +153,7 @@ def verifier(
     learning_rate: Rate = 2e-3,
     reconstructions: Annotated[Path | None, typer.Option(help="What `redraw` wrote.")] = None,
     refused: Annotated[
-        Path | None, typer.Option(help="uint8 [n 64 64 3] of pictures that nobody could read.")
+        Path | None, typer.Option(help="uint8 [n 64 64 3] of unreadable images.")
     ] = None,
 ) -> None:
     """Train the verifier."""

@@ -1,11 +1,10 @@
-"""Train the storybook's autoencoder: 64x64 pictures to 16x16 latents of 8 channels and back.
+"""Train the storybook's autoencoder: 64x64 images to 16x16 latents of 8 channels and back.
 
 An `AutoencoderKL` whose reconstruction loss is L1 on pixels plus L1 on their differences along both
-axes (outlines matter more than their area). Instead of a learned posterior width, which starts so
-wide that little is learned for a long time, latents are disturbed by noise of LATENT_NOISE of
-their own standard deviation; the decoder learns to forgive what a diffusion model gets slightly
-wrong. Afterwards `standardise` gives every latent channel mean 0 and variance 1. Left out:
-perceptual and adversarial losses.
+axes (outlines matter more than their area). Instead of a learned posterior width, which slows the
+start of training, noise of LATENT_NOISE standard deviations is added to the latents, so that the
+decoder tolerates small errors of a diffusion model. Afterwards `standardise` gives every latent
+channel mean 0 and variance 1. Left out: perceptual and adversarial losses.
 """
 
 import copy
@@ -18,13 +17,13 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn.functional import l1_loss, mse_loss
 
-from imgalign.storybook.train.data import Pictures, load_pictures
+from imgalign.storybook.train.data import TrainingImages, load_images
 from imgalign.storybook.train.loop import Indices, Schedule, native_precision, say, train
 
 LATENT_CHANNELS = 8
 LATENT_NOISE = 0.05
 POSTERIOR_LOG_VARIANCE = -10.0
-"""Of the encoder that ships: a sample from its posterior is as good as its mean."""
+"""Of the shipped encoder: samples of its posterior then equal the mean for all purposes."""
 BATCH = 16
 
 
@@ -47,7 +46,7 @@ def build_autoencoder() -> Any:
 
 
 def load_autoencoder(folder: Path) -> Any:
-    """A trained one. Any, here as elsewhere in this module: diffusers' models have no types."""
+    """A trained autoencoder. Its type is Any because diffusers' models are untyped."""
     return AutoencoderKL.from_pretrained(folder)
 
 
@@ -56,10 +55,10 @@ def train_autoencoder(
 ) -> None:
     """Train on `data`, resume if `out` has state, write `out/vae` in diffusers' format.
 
-    With `decoder_only` the latents stay what they are: start from the weights in `out/vae`.
+    With `decoder_only` the encoder stays frozen and training starts from the weights in `out/vae`.
     """
     torch.manual_seed(0)
-    pictures = load_pictures(data)
+    dataset = load_images(data)
     vae = build_autoencoder()
     folder = out
     if decoder_only:
@@ -70,7 +69,7 @@ def train_autoencoder(
     vae.train()
 
     def loss(indices: Indices) -> tuple[Tensor, dict[str, float]]:
-        images = batch_images(pictures, indices)
+        images = batch_images(dataset, indices)
         with native_precision():
             latents = vae.encode(images).latent_dist.mean
             latents = latents + torch.randn_like(latents) * (LATENT_NOISE * latents.detach().std())
@@ -86,15 +85,15 @@ def train_autoencoder(
     def save(step: int) -> None:
         shipped = copy.deepcopy(vae).eval()
         if not decoder_only:
-            standardise(shipped, pictures)
+            standardise(shipped, dataset)
         shipped.save_pretrained(out / "vae")
-        say(f"{out}: psnr {psnr(shipped, pictures, np.arange(256)):.2f} dB at step {step}")
+        say(f"{out}: psnr {psnr(shipped, dataset, np.arange(256)):.2f} dB at step {step}")
 
     train(
         folder,
         vae,
         loss,
-        num_pictures=len(pictures),
+        num_images=len(dataset),
         schedule=Schedule(num_steps=num_samples // BATCH, learning_rate=learning_rate),
         batch=BATCH,
         decay=0.999,
@@ -102,9 +101,9 @@ def train_autoencoder(
     )
 
 
-def batch_images(pictures: Pictures, indices: Indices) -> Tensor:
-    """Pictures as float `b 3 h w` in [-1, 1]."""
-    pixels = torch.from_numpy(pictures.images[np.sort(indices)])
+def batch_images(dataset: TrainingImages, indices: Indices) -> Tensor:
+    """Images as float `b 3 h w` in [-1, 1]."""
+    pixels = torch.from_numpy(dataset.images[np.sort(indices)])
     # The files are channels last, which costs a third of the speed of training here.
     return pixels.permute(0, 3, 1, 2).float().contiguous() / 127.5 - 1
 
@@ -117,10 +116,10 @@ def edge_loss(decoded: Tensor, images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def standardise(vae: Any, pictures: Pictures, num: int = 1024) -> None:
+def standardise(vae: Any, dataset: TrainingImages, num: int = 1024) -> None:
     """Fold each latent channel's mean and scale into the 1x1 convolutions around the latents."""
     encoded = [
-        vae.encode(batch_images(pictures, part)).latent_dist.mean
+        vae.encode(batch_images(dataset, part)).latent_dist.mean
         for part in np.array_split(np.arange(num), num // 64)
     ]
     mean, scale = torch.cat(encoded).mean((0, 2, 3)), torch.cat(encoded).std((0, 2, 3))
@@ -135,11 +134,11 @@ def standardise(vae: Any, pictures: Pictures, num: int = 1024) -> None:
 
 
 @torch.no_grad()
-def psnr(vae: Any, pictures: Pictures, indices: Indices) -> float:
-    """Peak signal to noise ratio in dB of pictures after encoding and decoding, averaged in MSE."""
+def psnr(vae: Any, dataset: TrainingImages, indices: Indices) -> float:
+    """Peak signal-to-noise ratio of reconstructions in dB, from the mean squared error of all."""
     errors = []
     for part in np.array_split(indices, max(1, len(indices) // 64)):
-        images = batch_images(pictures, part)
+        images = batch_images(dataset, part)
         decoded = vae.decode(vae.encode(images).latent_dist.mean).sample.clamp(-1, 1)
         errors.append(mse_loss(decoded, images) / 4)
     return float(-10 * torch.log10(torch.stack(errors).mean()))

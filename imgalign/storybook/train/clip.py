@@ -1,15 +1,15 @@
-"""Train the storybook's CLIP (arXiv:2103.00020): what the reward model starts from.
+"""Train the storybook's CLIP (arXiv:2103.00020), which the reward model starts from.
 
-A small `open_clip.CLIP`: pictures and captions in one space. Pictures are drawn ones and, where a
-file of them is given, redrawn ones, which is what it will be asked to judge; half are damaged.
-Captions of a batch are distinct, for an equal pair of captions would be a wrong negative. Each
-picture must tell its caption from others that are false in a single detail (hard negatives as in
-arXiv:2210.01936), and each caption its picture from a counterpart, a drawing of such a false
-caption: candidates of one prompt differ by no more. What captions leave open must stay readable
-too, or nothing could be learned of tastes. Left out: mirrored pictures (left and right mean
-something here). Why all this: docs/adr/0005.
+A small `open_clip.CLIP`. Images are renders and, where a file of them is given, SDEdit versions
+(sdedit.py), which resemble the images to be judged; half are augmented. Captions of a batch are
+distinct, because equal captions would be false negatives. Hard negatives (arXiv:2210.01936): each
+image is contrasted with captions that are false in a single detail, and each caption with a
+counterpart, the render of such a false caption, because candidates of one prompt differ by no more.
+An auxiliary loss keeps light and texture readable from the image features, which captions do not
+mention and annotators' tastes depend on. Left out: mirrored images, because left and right are part
+of the captions. Reasons: docs/adr/0005.
 
-Shapes: b = pictures, half of them counterparts; t = captions, first the b of the pictures.
+Shapes: b = images, half of them counterparts; t = captions, the first b of them the images' own.
 """
 
 import json
@@ -42,26 +42,26 @@ from imgalign.storybook.scenes import (
     vocabulary,
 )
 from imgalign.storybook.tokenizer import build_tokenizer
-from imgalign.storybook.train.damage import HARD_GARBAGE, damage
-from imgalign.storybook.train.data import Pictures, load_pictures
+from imgalign.storybook.train.corruption import HARD_CORRUPTIONS, augment
+from imgalign.storybook.train.data import TrainingImages, load_images
 from imgalign.storybook.train.loop import Indices, Schedule, native_precision, say, train
 from imgalign.storybook.train.pipeline import CONTEXT
 
 BATCH = 128
 EMBED_DIM = 128
 MAX_LOGIT_SCALE = float(np.log(100))
-REDRAWN = 0.5
-"""Share of pictures shown redrawn, among those that are."""
-DAMAGED = 0.5
+EDITED = 0.5
+"""Share of SDEdit versions among the images that have one."""
+AUGMENTED = 0.5
 FALSE_CAPTIONS = 3
-"""Of each picture; the first of them gets a picture of its own, the counterpart."""
-SPOILT = 4
-"""Of so many pictures one is shown spoilt as well."""
+"""Per image; the first of them is also rendered, as the counterpart."""
+CORRUPTED = 4
+"""One of so many images is added in a corrupted version."""
 APPEARANCE_WEIGHT = 1.0
 THUMBNAIL = 8
 TEXTURE = 4
-"""Fields to a side of what the image features must still show of light and of texture."""
-LOOK = 3 * (THUMBNAIL**2 + TEXTURE**2)
+"""Cells to a side of the grids of light and of texture that the auxiliary loss predicts."""
+APPEARANCE = 3 * (THUMBNAIL**2 + TEXTURE**2)
 
 VISION = {"image_size": 64, "layers": [2, 2, 2, 2], "width": 24, "head_width": 32}
 TEXT = {"width": 128, "heads": 4, "layers": 3, "hf_tokenizer_name": "."}
@@ -84,7 +84,7 @@ def train_clip(
 ) -> None:
     """Train on `data`, resume if `out` has state, write `out/clip` as open_clip's `local-dir:`."""
     torch.manual_seed(0)
-    pictures = load_pictures(data)
+    dataset = load_images(data)
     alternative = None if reconstructions is None else np.load(reconstructions, mmap_mode="r")
     folder = out / "clip"
     folder.mkdir(parents=True, exist_ok=True)
@@ -96,24 +96,24 @@ def train_clip(
     )
     model = open_clip.CLIP(**deepcopy(config)).train()
     model.visual.to(memory_format=torch.channels_last)
-    appearance = nn.Linear(EMBED_DIM, LOOK)
+    appearance = nn.Linear(EMBED_DIM, APPEARANCE)
     tokenize = open_clip.get_tokenizer(f"local-dir:{folder}")
 
     def loss(indices: Indices) -> tuple[Tensor, dict[str, float]]:
-        chosen = distinct(indices, pictures.captions)
+        chosen = distinct(indices, dataset.captions)
         # Drawn from torch's generator, which the loop seeds with the step.
         rng = default_rng(int(torch.randint(2**62, ())))
-        captions = [pictures.captions[i] for i in chosen]
+        captions = [dataset.captions[i] for i in chosen]
         false = [falsified(caption, rng, num=FALSE_CAPTIONS) for caption in captions]
         counterparts = [own[0] for own in false]
-        first = given(pictures, alternative, chosen)
+        first = given(dataset, alternative, chosen)
         whole = shown(first, drawn(counterparts, rng))
-        images = torch.cat([whole, spoilt(shown(first[: len(chosen) // SPOILT]))])
+        images = torch.cat([whole, corrupted(shown(first[: len(chosen) // CORRUPTED]))])
         tokens = tokenize([*captions, *counterparts, *(c for own in false for c in own[1:])])
         with native_precision():
             image, text, scale = model(images, tokens)
         image, text = image.float(), text.float()
-        lost = mse_loss(appearance(image * EMBED_DIM**0.5), look(images))
+        lost = mse_loss(appearance(image * EMBED_DIM**0.5), appearance_targets(images))
         contrastive, logits = contrast(image[: len(whole)], text, scale.float())
         right = logits.diagonal()
         misread = near_misses(logits, FALSE_CAPTIONS)
@@ -130,7 +130,7 @@ def train_clip(
             "retrieved": (right >= nearest).float().mean().item(),
             "told_from_false_caption": (right[: len(chosen)] > misread[0]).float().mean().item(),
             "told_from_counterpart": (right[: len(chosen)] > misread[1]).float().mean().item(),
-            "told_from_spoilt": (right[: len(unreadable)] > unreadable).float().mean().item(),
+            "told_from_corrupted": (right[: len(unreadable)] > unreadable).float().mean().item(),
         }
 
     def save(step: int) -> None:
@@ -143,7 +143,7 @@ def train_clip(
         out,
         nn.ModuleDict({"clip": model, "appearance": appearance}),
         loss,
-        num_pictures=len(pictures),
+        num_images=len(dataset),
         schedule=Schedule(num_steps=num_samples // BATCH, learning_rate=learning_rate),
         batch=BATCH,
         weight_decay=0.1,
@@ -154,7 +154,7 @@ def train_clip(
 
 
 def model_config(*, vocabulary_size: int) -> dict[str, object]:
-    """The architecture in open_clip's own terms."""
+    """The architecture as open_clip's model configuration."""
     return {
         "embed_dim": EMBED_DIM,
         "vision_cfg": dict(VISION),
@@ -166,7 +166,7 @@ def model_config(*, vocabulary_size: int) -> dict[str, object]:
 def contrast(image: Tensor, text: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     """CLIP's symmetric loss, and the logits [b t] of images against captions.
 
-    `text` [t d] holds the b captions, then false ones, which have no picture of their own.
+    `text` [t d] holds the b captions, then false captions without an image.
     """
     own = torch.arange(len(image))
     logits = scale * image @ text.T
@@ -175,10 +175,12 @@ def contrast(image: Tensor, text: Tensor, scale: Tensor) -> tuple[Tensor, Tensor
 
 
 def near_misses(logits: Tensor, num: int) -> tuple[Tensor, ...]:
-    """Logits of what is false in one detail: pictures with the counterparts' captions, counterparts
-    with the pictures' own, and pictures with each of their other false captions; `b / 2` each.
+    """Logits of the hard negatives, `b / 2` each.
 
-    `logits` [b t]: pictures, then counterparts; captions in the same order, then for each picture
+    Images with the counterparts' captions, counterparts with the images' own, and images with each
+    of their other false captions.
+
+    `logits` [b t]: images, then counterparts; captions in the same order, then for each image
     its other `num` - 1 false ones.
     """
     half = len(logits) // 2
@@ -192,24 +194,24 @@ def near_misses(logits: Tensor, num: int) -> tuple[Tensor, ...]:
 
 
 def above(right: Tensor, wrong: Tensor) -> Tensor:
-    """How far right pairs of any picture and caption are from lying above all wrong ones.
+    """Ranking loss between matching and false pairs across images (RankNet; Burges et al. 2005).
 
-    The mean logistic loss of all differences (RankNet; Burges et al. 2005). A softmax over captions
-    leaves each picture a level of its own; a reward model compares pictures.
+    The mean logistic loss of all differences. A softmax over captions leaves an offset per image
+    undetermined, and a reward model compares images.
     """
     return softplus(wrong[None, :] - right[:, None]).mean()
 
 
-def spoilt(images: Tensor) -> Tensor:
-    """Pictures in [-1, 1] that no longer show what their captions say: bent, melted, mixed."""
-    spoil = HARD_GARBAGE[int(torch.randint(len(HARD_GARBAGE), ()))]
-    return spoil(images / 2 + 0.5).clamp(0, 1) * 2 - 1
+def corrupted(images: Tensor) -> Tensor:
+    """Images in [-1, 1] corrupted so much that they no longer match their captions."""
+    corrupt = HARD_CORRUPTIONS[int(torch.randint(len(HARD_CORRUPTIONS), ()))]
+    return corrupt(images / 2 + 0.5).clamp(0, 1) * 2 - 1
 
 
 def falsified(caption: str, rng: Generator, *, num: int) -> list[str]:
-    """The caption with one thing that it says changed, so that its picture shows otherwise.
+    """`num` false captions, each with one detail of `caption` changed.
 
-    `num` times, of different kinds as far as there are any; never a combination that is held out.
+    Of different kinds as far as there are any; never a held-out combination.
     """
     allowed = [
         [spec for spec in kind if not is_held_out(spec)] for kind in changes(parse_prompt(caption))
@@ -221,7 +223,7 @@ def falsified(caption: str, rng: Generator, *, num: int) -> list[str]:
 
 
 def changes(spec: SceneSpec) -> list[list[SceneSpec]]:
-    """All one-step changes that contradict `spec`, by what is changed: object, colour, ..."""
+    """All changes of one detail that contradict `spec`, in groups: object, colour, ..."""
     first, second = spec.first, spec.second
     found = [
         [replace(spec, first=item) for item in other_kinds(first, second)],
@@ -255,13 +257,13 @@ OTHER_AXIS = {
 
 
 def other_kinds(item: Item, company: Item | None) -> Sequence[Item]:
-    """The item as every other object, except as what it keeps company with."""
+    """The item as every other kind of object but that of `company`."""
     taken = {item.kind, company.kind if company else item.kind}
     return [replace(item, kind=kind) for kind in OBJECTS if kind not in taken]
 
 
 def other_colours(item: Item) -> Sequence[Item]:
-    """The item in every other colour; none where its colour is not said."""
+    """The item in every other colour; none where the prompt names no colour."""
     if item.colour is None:
         return []
     return [replace(item, colour=colour) for colour in COLOURS if colour != item.colour]
@@ -272,34 +274,36 @@ def distinct(indices: Indices, captions: tuple[str, ...]) -> Indices:
     return np.sort(np.array(list({captions[i]: i for i in indices}.values())))
 
 
-def given(pictures: Pictures, alternative: NDArray[np.uint8] | None, chosen: Indices) -> Tensor:
-    """Pictures of the data folder as uint8 `b 3 h w`, some replaced by their alternative."""
-    images = np.array(pictures.images[chosen])
+def given(
+    dataset: TrainingImages, alternative: NDArray[np.uint8] | None, chosen: Indices
+) -> Tensor:
+    """Images of the dataset as uint8 `b 3 h w`, some replaced by their SDEdit version."""
+    images = np.array(dataset.images[chosen])
     if alternative is not None:
-        swap = (torch.rand(len(chosen)) < REDRAWN).numpy() & (chosen < len(alternative))
+        swap = (torch.rand(len(chosen)) < EDITED).numpy() & (chosen < len(alternative))
         images[swap] = alternative[chosen[swap]]
     return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
 def drawn(captions: Sequence[str], rng: Generator) -> Tensor:
-    """A new picture of each caption, uint8 `b 3 h w`."""
+    """A new render of each caption, uint8 `b 3 h w`."""
     scenes = (sample_scene(parse_prompt(caption), rng) for caption in captions)
     return torch.from_numpy(np.stack([np.asarray(draw(scene)) for scene in scenes])).permute(
         0, 3, 1, 2
     )
 
 
-def shown(*pictures: Tensor) -> Tensor:
-    """Pictures, uint8 `b 3 h w`, one after the other as float in [-1, 1]; half are damaged."""
-    clean = torch.cat(pictures).contiguous(memory_format=torch.channels_last).float() / 255
-    damaged = torch.rand(len(clean), 1, 1, 1) < DAMAGED
-    return torch.where(damaged, damage(clean), clean) * 2 - 1
+def shown(*parts: Tensor) -> Tensor:
+    """Images, uint8 `b 3 h w`, concatenated as float in [-1, 1]; half are augmented."""
+    clean = torch.cat(parts).contiguous(memory_format=torch.channels_last).float() / 255
+    chosen = torch.rand(len(clean), 1, 1, 1) < AUGMENTED
+    return torch.where(chosen, augment(clean), clean) * 2 - 1
 
 
-def look(images: Tensor) -> Tensor:
-    """Light and texture, `b LOOK`: a thumbnail, and how much each coarse field of it varies.
+def appearance_targets(images: Tensor) -> Tensor:
+    """Light and texture, `b APPEARANCE`: a thumbnail, and the local standard deviation.
 
-    Every number is standardised over the batch.
+    Each is standardised over the batch.
     """
     coarse = images.shape[-1] // TEXTURE
     mean, square = avg_pool2d(images, coarse), avg_pool2d(images.square(), coarse)

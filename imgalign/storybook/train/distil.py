@@ -1,9 +1,8 @@
-"""Teach the text-to-image model to draw without guidance what it draws with it.
+"""Guidance distillation of the text-to-image model (arXiv:2210.03142, first stage).
 
-Guidance distillation (arXiv:2210.03142, first stage, for one guidance scale): the student starts as
-the teacher and learns the teacher's guided prediction. Each step then costs one pass of the network
-and not two, for every user and in every iteration of training. Without a caption it learns what the
-teacher predicts without one, so that more guidance can be put on top.
+For one guidance scale: the student starts from the teacher's weights and learns its guided
+prediction, so that each denoising step costs one forward pass instead of two. With an empty caption
+it learns the teacher's unconditional prediction, so that further guidance can be applied on top.
 """
 
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from imgalign.storybook.train.data import load_pictures
+from imgalign.storybook.train.data import load_images
 from imgalign.storybook.train.loop import Indices, Schedule, native_precision
 from imgalign.storybook.train.pipeline import (
     BATCH,
@@ -39,10 +38,10 @@ def distil_pipeline(
 ) -> None:
     """Train on `data`, resume if `out` has state, write `out/pipeline` in diffusers' format."""
     torch.manual_seed(0)
-    pictures = load_pictures(data)
+    dataset = load_images(data)
     pipe = open_pipeline(pipeline)
-    latents = encoded(pictures, pipe.vae, out / "latents.npy")
-    tokens = tokenise(pipe.tokenizer, pictures.captions)
+    latents = encoded(dataset, pipe.vae, out / "latents.npy")
+    tokens = tokenise(pipe.tokenizer, dataset.captions)
     (empty,) = tokenise(pipe.tokenizer, ("",))
     teacher = model_of(pipe).eval().requires_grad_(False)
     student = model_of(pipe).train()
@@ -61,14 +60,14 @@ def distil_pipeline(
         student,
         loss,
         out,
-        num_pictures=len(pictures),
+        num_images=len(dataset),
         schedule=Schedule(num_steps=num_samples // BATCH, learning_rate=learning_rate),
         rest=(pipe.vae, pipe.tokenizer, pipe.scheduler),
     )
 
 
 def model_of(pipe: Any) -> TextToImage:
-    """A copy of what is trained of a pipeline."""
+    """A copy of the trainable parts of a pipeline."""
     model = TextToImage(pipe.tokenizer)
     model.text_encoder.load_state_dict(pipe.text_encoder.state_dict())
     model.unet.load_state_dict(pipe.unet.state_dict())
@@ -87,7 +86,7 @@ def guided(
 ) -> Tensor:
     """Classifier-free guidance (arXiv:2207.12598) in one pass, float32 `b c h w`.
 
-    The prediction is linear in what it predicts, so velocities are guided as noise would be.
+    Velocity is linear in the noise for a given latent, so it is guided in the same way.
     """
     tokens = torch.cat([empty.expand_as(caption), caption])
     both = teacher(noisy.repeat(2, 1, 1, 1), timesteps.repeat(2), tokens).float()

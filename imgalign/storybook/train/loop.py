@@ -1,8 +1,8 @@
-"""The loop all storybook models are trained by: average, log, save, go on where it stopped.
+"""The training loop of all storybook models: AdamW, weight averaging, logging, resuming.
 
 A training folder holds `log.jsonl` (one line every few steps: step, samples, loss terms, learning
 rate, samples per second) and `state.safetensors` / `state.json` (weights, their average, optimizer,
-step). Batches are a function of the step, so a resumed run sees what it would have seen.
+step). Batches are a function of the step, so a resumed run sees the same batches.
 Several processes started by `torchrun` share each batch.
 """
 
@@ -34,13 +34,13 @@ SAVE_EVERY_SECONDS = 180.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """Linear warm-up, a plateau, then a linear fall to zero over the last part."""
+    """Learning rate: linear warm-up, a plateau, then linear decay to zero."""
 
     num_steps: int
     learning_rate: float
     warmup: int = 200
     fall: float = 0.3
-    """Share of the steps over which the rate falls."""
+    """Share of the steps over which the rate decays."""
 
     def rate(self, step: int) -> float:
         """Learning rate of `step`, counted from 0."""
@@ -52,8 +52,8 @@ class Schedule:
 class Average:
     """Exponential moving average of a module's parameters and buffers, with a warm-up.
 
-    After n updates the decay is min(decay, (1 + n) / (10 + n)), so that early weights are soon
-    forgotten.
+    After n updates the decay is min(decay, (1 + n) / (10 + n)), so that early weights are
+    forgotten soon.
     """
 
     def __init__(self, module: nn.Module, *, decay: float) -> None:
@@ -63,7 +63,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Move the average towards the module's weights of now; `step` counts from 0."""
+        """Update the average with the module's present weights; `step` counts from 0."""
         decay = min(self.decay, (1 + step) / (10 + step))
         for name, value in self.module.state_dict().items():
             if value.is_floating_point():
@@ -73,7 +73,7 @@ class Average:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The module with averaged weights inside the block, its own again after it."""
+        """Use the averaged weights inside the block, and restore the module's own after it."""
         own = {name: value.detach().clone() for name, value in self.module.state_dict().items()}
         self.module.load_state_dict(self.values)
         try:
@@ -84,7 +84,7 @@ class Average:
 
 @contextmanager
 def native_precision() -> Iterator[None]:
-    """Inside, networks compute in what this CPU multiplies natively: bfloat16, or float32."""
+    """Run networks in the dtype that this CPU multiplies natively: bfloat16 or float32."""
     cpu = torch.device("cpu")
     dtype = choose_dtype("auto", cpu)
     say_dtype(dtype, cpu)
@@ -97,7 +97,7 @@ def train(
     module: nn.Module,
     loss: Callable[[Indices], tuple[Tensor, Mapping[str, float]]],
     *,
-    num_pictures: int,
+    num_images: int,
     schedule: Schedule,
     batch: int,
     weight_decay: float = 0.01,
@@ -105,10 +105,11 @@ def train(
     betas: tuple[float, float] = (0.9, 0.99),
     on_save: Callable[[int], None] | None = None,
 ) -> None:
-    """Minimise `loss(indices of pictures)` over `module`; leave the averaged weights in it.
+    """Minimise `loss(indices)` over the parameters of `module`; leave the averaged weights in it.
 
-    `loss` returns the scalar to minimise and what to log. `on_save(step)` is called with the
-    averaged weights in place after each save. Weights of fewer than two axes are not decayed.
+    `loss` takes indices of images and returns the scalar to minimise and terms to log.
+    `on_save(step)` is called with the averaged weights in place after each save. Weights of fewer
+    than two axes are not decayed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     trained = [p for p in module.parameters() if p.requires_grad]
@@ -122,7 +123,7 @@ def train(
         optimizer.load_state_dict(state["optimizer"])
         average.values = state["average"]
         step = int(state["step"])
-        say(f"{folder}: going on at step {step} of {schedule.num_steps}")
+        say(f"{folder}: resuming at step {step} of {schedule.num_steps}")
 
     def save() -> None:
         state = {"module": module.state_dict(), "optimizer": optimizer.state_dict()}
@@ -131,7 +132,7 @@ def train(
             with average.applied():
                 on_save(step)
 
-    batches = shuffled_batches(num_pictures, batch, seed=1, start=step)
+    batches = shuffled_batches(num_images, batch, seed=1, start=step)
     rank, world = join()
     started = saved = time.monotonic()
     first, seen = step, 0
@@ -140,7 +141,7 @@ def train(
         while step < schedule.num_steps:
             for group in optimizer.param_groups:
                 group["lr"] = schedule.rate(step)
-            # A resumed run draws what it would have drawn.
+            # A function of the step, so that a resumed run draws the same noise.
             torch.manual_seed(step * world + rank)
             value, terms = loss(next(batches)[rank::world])
             optimizer.zero_grad(set_to_none=True)
@@ -206,7 +207,7 @@ def share_gradients(parameters: Sequence[nn.Parameter], world: int) -> None:
 
 
 def machine() -> str:
-    """What the training runs on, for its log."""
+    """Name of the GPU, or a summary of the CPU, for the log."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f"CPU, {torch.get_num_threads()} threads, {platform.machine()}"

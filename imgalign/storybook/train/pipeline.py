@@ -1,10 +1,10 @@
-"""Train the storybook's text-to-image model: a UNet and its text encoder, from nothing, together.
+"""Train the storybook's text-to-image model: UNet and text encoder jointly, from scratch.
 
-A `StableDiffusionPipeline` like any other: CLIP tokenizer and text encoder, UNet with
+The result is a `StableDiffusionPipeline`: CLIP tokenizer and text encoder, UNet with
 cross-attention, DDIM scheduler. v-prediction (arXiv:2202.00512) on a schedule that ends in pure
-noise, sampled with trailing timesteps (arXiv:2305.08891), so that nights come out dark and snow
-white. A tenth of the captions is empty, for classifier-free guidance (arXiv:2207.12598). Latents
-are computed once, before training.
+noise, sampled with trailing timesteps (arXiv:2305.08891), so that very dark and very bright images
+are possible. A tenth of the captions is empty, for classifier-free guidance (arXiv:2207.12598).
+Latents are computed once, before training.
 """
 
 import json
@@ -30,7 +30,7 @@ from imgalign.files import read_json
 from imgalign.storybook.scenes import vocabulary
 from imgalign.storybook.tokenizer import build_tokenizer
 from imgalign.storybook.train.autoencoder import LATENT_CHANNELS, batch_images, load_autoencoder
-from imgalign.storybook.train.data import Pictures, load_pictures
+from imgalign.storybook.train.data import TrainingImages, load_images
 from imgalign.storybook.train.loop import Indices, Schedule, native_precision, say, train
 
 CONTEXT = 16
@@ -41,7 +41,7 @@ EMPTY_CAPTIONS = 0.1
 
 
 class TextToImage(nn.Module):
-    """What is trained: the UNet and the text encoder."""
+    """The trainable parts of the pipeline: UNet and text encoder."""
 
     def __init__(self, tokenizer: CLIPTokenizer) -> None:
         super().__init__()
@@ -105,11 +105,11 @@ def train_pipeline(
 ) -> None:
     """Train on `data`, resume if `out` has state, write `out/pipeline` in diffusers' format."""
     torch.manual_seed(0)
-    pictures = load_pictures(data)
+    dataset = load_images(data)
     vae = load_autoencoder(autoencoder).eval()
-    latents = encoded(pictures, vae, out / "latents.npy")
+    latents = encoded(dataset, vae, out / "latents.npy")
     tokenizer = build_tokenizer(vocabulary(), out / "tokenizer", max_length=CONTEXT)
-    tokens = tokenise(tokenizer, pictures.captions)
+    tokens = tokenise(tokenizer, dataset.captions)
     (empty,) = tokenise(tokenizer, ("",))
     model = TextToImage(tokenizer).train()
     scheduler = build_scheduler()
@@ -129,7 +129,7 @@ def train_pipeline(
         model,
         loss,
         out,
-        num_pictures=len(pictures),
+        num_images=len(dataset),
         schedule=Schedule(num_steps=num_samples // BATCH, learning_rate=learning_rate),
         rest=(vae, tokenizer, scheduler),
     )
@@ -139,7 +139,7 @@ def open_pipeline(
     folder: Path,
     kind: type[StableDiffusionPipeline | StableDiffusionImg2ImgPipeline] = StableDiffusionPipeline,
 ) -> Any:
-    """What `train_pipeline` wrote, as a pipeline of this kind; InputError when it is not there."""
+    """The pipeline that `train_pipeline` wrote, as `kind`; InputError when it is missing."""
     if not (folder / "model_index.json").is_file():
         raise InputError(
             f"{folder}: expected a trained pipeline here; train one with "
@@ -150,15 +150,14 @@ def open_pipeline(
 
 
 def some_empty(captions: Tensor, empty: Tensor) -> Tensor:
-    """Captions [b CONTEXT], EMPTY_CAPTIONS of them replaced, for classifier-free guidance."""
+    """Token ids [b CONTEXT] with a share of EMPTY_CAPTIONS replaced by the empty caption's."""
     return torch.where(torch.rand(len(captions), 1) < EMPTY_CAPTIONS, empty, captions)
 
 
 def noised(clean: Tensor, scheduler: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Noise, a random timestep for each latent, and the latents as noisy as they are then.
+    """Noise, a random timestep for each latent, and the latents with that noise added.
 
-    Timesteps are logit-normal (arXiv:2403.03206, section 3.1): shapes are decided between much
-    noise and little, where there is most to learn.
+    Timesteps are logit-normal (arXiv:2403.03206, section 3.1), which favours medium noise.
     """
     noise = torch.randn_like(clean)
     share = torch.randn(len(clean)).sigmoid()
@@ -171,13 +170,13 @@ def optimise(
     loss: Callable[[Indices], tuple[Tensor, dict[str, float]]],
     out: Path,
     *,
-    num_pictures: int,
+    num_images: int,
     schedule: Schedule,
     rest: tuple[Any, CLIPTokenizer, Any],
 ) -> None:
     """Train in the folder `out`; at each save write `out/pipeline`.
 
-    `rest` is what a pipeline has beside what is trained: autoencoder, tokenizer, scheduler.
+    `rest` are the frozen parts of the pipeline: autoencoder, tokenizer, scheduler.
     """
 
     def save(step: int) -> None:
@@ -188,7 +187,7 @@ def optimise(
         out,
         model,
         loss,
-        num_pictures=num_pictures,
+        num_images=num_images,
         schedule=schedule,
         batch=BATCH,
         decay=0.999,
@@ -203,7 +202,7 @@ def write_pipeline(
     scheduler: Any,
     folder: Path,
 ) -> None:
-    """Write what `StableDiffusionPipeline.from_pretrained(folder)` loads as is.
+    """Write a folder that `StableDiffusionPipeline.from_pretrained` loads.
 
     UNet and autoencoder are stored in half precision, which diffusers loads as float32; the text
     encoder in float32, because transformers would keep the stored type.
@@ -223,19 +222,19 @@ def write_pipeline(
         half = type(part).from_pretrained(folder / name, torch_dtype=torch.float16)
         half.save_pretrained(folder / name)
         config = read_json(folder / name / "config.json")
-        config.pop("_name_or_path", None)  # where it was trained is nobody's business
+        config.pop("_name_or_path", None)  # the path on the training machine
         text = json.dumps(config, indent=2, sort_keys=True)
         (folder / name / "config.json").write_text(f"{text}\n", encoding="utf-8")
 
 
-def encoded(pictures: Pictures, vae: Any, cache: Path) -> NDArray[np.float16]:
-    """Latents of all pictures, float16 [n c h w], computed once and kept in `cache`."""
+def encoded(dataset: TrainingImages, vae: Any, cache: Path) -> NDArray[np.float16]:
+    """Latents of all images, float16 [n c h w], computed once and cached in the file `cache`."""
     if not cache.is_file():
         cache.parent.mkdir(parents=True, exist_ok=True)
         parts = []
         with torch.no_grad():
-            for indices in np.array_split(np.arange(len(pictures)), -(-len(pictures) // 256)):
-                posterior = vae.encode(batch_images(pictures, indices)).latent_dist
+            for indices in np.array_split(np.arange(len(dataset)), -(-len(dataset) // 256)):
+                posterior = vae.encode(batch_images(dataset, indices)).latent_dist
                 parts.append((posterior.mean * vae.config.scaling_factor).half().numpy())
         np.save(cache, np.concatenate(parts))
     latents: NDArray[np.float16] = np.load(cache)

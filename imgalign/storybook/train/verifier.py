@@ -1,8 +1,9 @@
-"""Train the storybook's verifier on clean, damaged and meaningless pictures.
+"""Train the storybook's verifier on clean, augmented and corrupted images.
 
-Besides the training pictures it sees free scenes (any objects anywhere, so that it learns no
-habits of the prompts: equal objects, tidy rows) and empty landscapes. Left out: damage and garbage
-(damage.py), the network and how its output becomes a reading (imgalign.storybook.verifier).
+Besides the training images it sees free scenes (any objects anywhere, so that it does not rely on
+regularities of the prompts such as equal objects in rows) and empty landscapes. Left out:
+augmentation and corruption (corruption.py), the network and how its output becomes a reading
+(imgalign.storybook.verifier).
 """
 
 import math
@@ -21,7 +22,6 @@ from torch import Tensor, rand
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 from torch.nn.functional import cross_entropy, logsigmoid
 
-from imgalign.storybook.drawing import draw
 from imgalign.storybook.layout import sample_scene
 from imgalign.storybook.scenes import (
     COLOURS,
@@ -36,23 +36,22 @@ from imgalign.storybook.scenes import (
     holds,
     is_held_out,
 )
-from imgalign.storybook.train.damage import GARBAGE, HARD_GARBAGE, damage
-from imgalign.storybook.train.data import CHUNK, SIDE, Pictures, describe, load_pictures
+from imgalign.storybook.train.corruption import CORRUPTIONS, HARD_CORRUPTIONS, augment
+from imgalign.storybook.train.data import CHUNK, TrainingImages, load_images, scene_arrays
 from imgalign.storybook.train.loop import Indices, Schedule, native_precision, train
 from imgalign.storybook.verifier import GRID, WEIGHTS, Maps, Verifier, VerifierNetwork
 
 EMPTY_SHARE = 0.12
 BATCH = 64
-GARBAGE_SHARE = 0.19
+CORRUPTED_SHARE = 0.19
 NUM_FREE = 16_000
 RECONSTRUCTED = 0.3
 
 
 def free_scene(rng: Generator) -> Scene:
-    """Up to four objects that have nothing to do with each other; some scenes are empty.
+    """A scene of up to four independent objects, or none.
 
-    Held-out combinations stay unseen here too: no relation that holds, and no count of equal
-    objects, is one of them.
+    No relation that holds, and no count of equal objects, is a held-out combination.
     """
     while True:
         items = () if rng.random() < EMPTY_SHARE else _free_items(int(rng.integers(1, 5)), rng)
@@ -64,19 +63,19 @@ def free_scene(rng: Generator) -> Scene:
 
 
 def draw_free_scenes(
-    folder: Path, *, num_pictures: int, seed: int, workers: int | None = None
+    folder: Path, *, num_images: int, seed: int, workers: int | None = None
 ) -> None:
     """Write free scenes as a data folder (imgalign.storybook.train.data), with empty captions."""
     folder.mkdir(parents=True, exist_ok=True)
-    starts = range(0, num_pictures, CHUNK)
-    ends = [min(start + CHUNK, num_pictures) for start in starts]
+    starts = range(0, num_images, CHUNK)
+    ends = [min(start + CHUNK, num_images) for start in starts]
     with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
         chunks = list(pool.map(_draw_chunk, starts, ends, repeat(seed)))
     images, items, settings = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
     np.save(folder / "images.npy", images)
     np.save(folder / "items.npy", items)
     np.save(folder / "settings.npy", settings)
-    (folder / "captions.txt").write_text("\n" * num_pictures, encoding="utf-8")
+    (folder / "captions.txt").write_text("\n" * num_images, encoding="utf-8")
 
 
 def _any(choices: tuple[str, ...], rng: Generator) -> str:
@@ -114,7 +113,7 @@ def _overlap(a: Placed, b: Placed) -> float:
 
 
 def _said_by(items: tuple[Placed, ...]) -> list[SceneSpec]:
-    """Every prompt without a setting that speaks of some of these objects and is true."""
+    """Every prompt without a setting that is true of some of these objects."""
     coloured = [Item(kind=item.kind, colour=item.colour) for item in items]
     specs = [SceneSpec(first=item, count=coloured.count(item)) for item in set(coloured)]
     for i, j in combinations(range(len(items)), 2):
@@ -130,14 +129,8 @@ def _said_by(items: tuple[Placed, ...]) -> list[SceneSpec]:
 def _draw_chunk(
     start: int, end: int, seed: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]:
-    images, items, settings = [], [], []
-    names = tuple(SETTINGS)
-    for index in range(start, end):
-        scene = free_scene(np.random.default_rng((seed, index)))
-        images.append(np.asarray(draw(scene, size=SIDE)))
-        items.append(describe(scene))
-        settings.append(names.index(scene.setting))
-    return np.stack(images), np.stack(items), np.array(settings, dtype=np.uint8)
+    rngs = (np.random.default_rng((seed, index)) for index in range(start, end))
+    return scene_arrays([free_scene(rng) for rng in rngs])
 
 
 # Targets.
@@ -176,9 +169,9 @@ def targets(items: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
 def detection_loss(
     maps: Maps, items: Tensor, settings: Tensor, readable: Tensor, coloured: Tensor
 ) -> tuple[Tensor, dict[str, float]]:
-    """Sum of all heads' losses; unreadable pictures count for `readable` only.
+    """Sum of all heads' losses; unreadable images count for `readable` only.
 
-    Where `coloured` is 0, a picture's colours may not be what its items say, and do not count.
+    Where `coloured` is 0 the colours of an image are unreliable and do not count.
     """
     num = readable.sum().clamp_min(1)
     heat, kind, colour, where, weight = targets(items)
@@ -217,40 +210,40 @@ def train_verifier(
     reconstructions: Path | None = None,
     refused: Path | None = None,
 ) -> None:
-    """Train on the pictures in `data` and on free scenes, drawn into `out/free` if need be.
+    """Train on the images in `data` and on free scenes, drawn into `out/free` if missing.
 
-    Resumes if `out` has state; without state, goes on from the weights in `out` if it has any.
-    Leaves what `Verifier.load(out)` reads. `reconstructions` is an array like `images.npy` of the
-    first pictures in `data` as an autoencoder gives them back; RECONSTRUCTED of each batch comes
-    from there. `refused` is another such array, of pictures that are to be refused, like those of
-    an image model that cannot draw objects yet; half of all garbage comes from there.
+    Resumes if `out` has state; without state, starts from the weights in `out` if it has any.
+    Writes what `Verifier.load(out)` reads. `reconstructions` is an array like `images.npy` of the
+    first images in `data` after SDEdit or an autoencoder; a share RECONSTRUCTED of each batch comes
+    from there. `refused` is another such array, of unreadable images such as early samples of an
+    image model; half of all unreadable images come from there.
     """
     torch.manual_seed(0)
-    given = load_pictures(data)  # first: free scenes take minutes to draw
+    given = load_images(data)  # first: free scenes take minutes to draw
     if not (out / "free" / "captions.txt").is_file():
-        draw_free_scenes(out / "free", num_pictures=NUM_FREE, seed=77)
-    pictures = _Mixed([given, load_pictures(out / "free")], reconstructions)
+        draw_free_scenes(out / "free", num_images=NUM_FREE, seed=77)
+    dataset = _Mixed([given, load_images(out / "free")], reconstructions)
     network = VerifierNetwork()
     if (out / WEIGHTS).is_file():
         network = Verifier.load(out).network
     network.requires_grad_(True).train().to(memory_format=torch.channels_last)
-    spoilers = list(GARBAGE.values())
-    blobs = None if refused is None else np.load(refused, mmap_mode="r")
-    shares = torch.tensor([2.0 if spoil in HARD_GARBAGE else 1.0 for spoil in spoilers])
+    corruptions = list(CORRUPTIONS.values())
+    refused_images = None if refused is None else np.load(refused, mmap_mode="r")
+    shares = torch.tensor([2.0 if corrupt in HARD_CORRUPTIONS else 1.0 for corrupt in corruptions])
 
     def loss(indices: Indices) -> tuple[Tensor, dict[str, float]]:
-        images, items, settings, coloured = pictures.batch(indices)
+        images, items, settings, coloured = dataset.batch(indices)
         num = len(images)
         readable = torch.ones(num)
-        for first in range(num - round(GARBAGE_SHARE * num), num, 4):
-            spoil = spoilers[int(torch.multinomial(shares, 1))]
-            spoiled = spoil(images[first : first + 4])
-            if blobs is not None:
-                chosen = torch.randint(0, len(blobs), (2,)).tolist()
-                spoiled[:2] = as_images(blobs[chosen])
-            images[first : first + 4] = spoiled
+        for first in range(num - round(CORRUPTED_SHARE * num), num, 4):
+            corrupt = corruptions[int(torch.multinomial(shares, 1))]
+            unreadable = corrupt(images[first : first + 4])
+            if refused_images is not None:
+                chosen = torch.randint(0, len(refused_images), (2,)).tolist()
+                unreadable[:2] = as_images(refused_images[chosen])
+            images[first : first + 4] = unreadable
             readable[first : first + 4] = 0
-        images = damage(images).contiguous(memory_format=torch.channels_last)
+        images = augment(images).contiguous(memory_format=torch.channels_last)
         with native_precision():
             maps = network(images)
         return detection_loss(maps, items, settings, readable, coloured)
@@ -263,7 +256,7 @@ def train_verifier(
         out,
         network,
         loss,
-        num_pictures=len(pictures),
+        num_images=len(dataset),
         schedule=Schedule(
             num_steps=num_samples // BATCH, learning_rate=learning_rate, warmup=100, fall=0.4
         ),
@@ -280,9 +273,9 @@ def as_images(pixels: NDArray[np.uint8]) -> Tensor:
 
 
 class _Mixed:
-    """Several data folders as one, with reconstructions in place of some pictures of the first."""
+    """Several data folders as one dataset, some images of the first replaced by reconstructions."""
 
-    def __init__(self, parts: Sequence[Pictures], reconstructions: Path | None) -> None:
+    def __init__(self, parts: Sequence[TrainingImages], reconstructions: Path | None) -> None:
         self._parts = parts
         self._starts = np.cumsum([0, *(len(part) for part in parts)])
         self._items = torch.from_numpy(np.concatenate([part.items for part in parts]))
@@ -294,7 +287,7 @@ class _Mixed:
         return int(self._starts[-1])
 
     def batch(self, indices: Indices) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Images [b 3 64 64], items [b 4 6], settings and trust in colours [b]; half mirrored."""
+        """Images [b 3 64 64], items [b 4 6], settings [b], `coloured` [b]; half are mirrored."""
         num_rebuilt = 0
         if self._rebuilt is not None:
             num_rebuilt = round(RECONSTRUCTED * len(indices))
@@ -309,7 +302,7 @@ class _Mixed:
         images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
         turned = mirrored[:, None] & (items[:, :, 0] >= 0)
         items[:, :, 2] = torch.where(turned, 1 - items[:, :, 2], items[:, :, 2])
-        # An autoencoder may turn yellow into orange; the reader is to say what it sees.
+        # An autoencoder may turn yellow into orange, so these colours are no labels.
         coloured = (torch.arange(len(images)) >= num_rebuilt).float()
         return images, items, self._settings[indices], coloured
 

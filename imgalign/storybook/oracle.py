@@ -1,4 +1,4 @@
-"""What the embedded world measures an alignment by: oracle rewards, never shown to training."""
+"""Oracle rewards of the storybook, by which an alignment is measured; training never sees them."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,21 +6,21 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from imgalign.storybook.annotators import Habits, gold_utility
+from imgalign.storybook.annotators import Habits, oracle_utility
 from imgalign.storybook.scenes import parse_prompt
 from imgalign.storybook.verifier import default_verifier, verified
 
-GOLD_TIE = Habits().tie_threshold
-"""What the annotators call a tie when they rank is one when they judge."""
+ORACLE_TIE = Habits().tie_threshold
+"""Utilities that differ by no more are a tie, as in the annotators' rankings."""
 
 
-def gold_of(group: str) -> Callable[..., Float[Tensor, " b"]]:
-    """The group's noiseless utility, which training never sees."""
+def oracle_reward(group: str) -> Callable[..., Float[Tensor, " b"]]:
+    """The noiseless utility of a group of annotators, as a reward function."""
 
-    def gold(*, prompts: Sequence[str], samples: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
-        return gold_utility(prompts, samples, group=group)
+    def score(*, prompts: Sequence[str], samples: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
+        return oracle_utility(prompts, samples, group=group)
 
-    return gold
+    return score
 
 
 def check_faithful(

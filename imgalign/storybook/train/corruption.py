@@ -1,10 +1,10 @@
-"""What can happen to a picture: damage a reader must read through, and garbage it must refuse.
+"""Image augmentations that keep an image readable, and corruptions that make it unreadable.
 
-Damage is noise, blur, a shift of light, and what an autoencoder loses. Garbage is noise, scrambled
-phases, cross-fades, mosaics, shuffled blocks, strong blur, strong and melting warps. All work on a
-batch and draw from torch's global generator, as training loops do.
+`augment` adds noise, blur, a shift of light, and what an autoencoder loses. CORRUPTIONS are noise,
+scrambled phases, cross-fades, mosaics, shuffled blocks, strong blur, strong and melting warps. All
+work on a batch and draw from torch's global generator, as training loops do.
 
-Shapes: b = pictures of 64x64 pixels in [0, 1]. Sigmas and warps are in pixels.
+Shapes: b = images of 64x64 pixels in [0, 1]. Sigmas and warps are in pixels.
 """
 
 import math
@@ -17,11 +17,11 @@ from torch.nn.functional import conv2d, grid_sample, interpolate, pad
 
 from imgalign.storybook.verifier import SIDE
 
-# Pictures to read through: noise, blur, a shift of light, what an autoencoder loses.
+# Augmentations: the image stays readable.
 
 
-def damage(images: Tensor) -> Tensor:
-    """Pictures as they may come back from an autoencoder or a diffusion model; still readable."""
+def augment(images: Tensor) -> Tensor:
+    """Images with the artefacts of an autoencoder or a diffusion model; still readable."""
     b = len(images)
     gain = 1 + 0.08 * randn(b, 1, 1, 1).clamp(-2, 2) + 0.02 * randn(b, 3, 1, 1).clamp(-2, 2)
     images = (images - 0.5) * gain + 0.5 + 0.03 * randn(b, 1, 1, 1).clamp(-2, 2)
@@ -34,16 +34,16 @@ def damage(images: Tensor) -> Tensor:
 
 
 def lose_detail(images: Tensor) -> Tensor:
-    """Keep few coefficients of each 8x8 block's cosine transform, and disturb them."""
+    """Keep few coefficients of each 8x8 block's cosine transform, and perturb them."""
     b = len(images)
     basis = _cosines()
     blocks = images.unfold(2, 8, 8).unfold(3, 8, 8)
     coefficients = torch.einsum("bchwij,ui,vj->bchwuv", blocks, basis, basis)
     frequency = torch.arange(8)[:, None] + torch.arange(8)
     kept = torch.sigmoid((3.5 + 5 * rand(b, 1, 1) - frequency) * 1.5)[:, None, None, None]
-    disturbed = 1 + 0.08 * randn(coefficients.shape)
-    disturbed[..., 0, 0] = 1  # a tile of another shade would be too easy a sign
-    coefficients = coefficients * kept * disturbed
+    perturbed = 1 + 0.08 * randn(coefficients.shape)
+    perturbed[..., 0, 0] = 1  # a tile of another shade would be too easy a sign
+    coefficients = coefficients * kept * perturbed
     blocks = torch.einsum("bchwuv,ui,vj->bchwij", coefficients, basis, basis)
     return blocks.permute(0, 1, 2, 4, 3, 5).reshape(images.shape)
 
@@ -75,7 +75,7 @@ def warp(images: Tensor, strength: float, *, knots: int = 6) -> Tensor:
     return grid_sample(images, there, padding_mode="border", align_corners=True)
 
 
-# Pictures to refuse.
+# Corruptions: the image becomes unreadable.
 
 
 def noise(images: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ def noise(images: Tensor) -> Tensor:
 
 
 def scrambled_phases(images: Tensor) -> Tensor:
-    """The spectrum of the picture with the phases of noise."""
+    """The amplitudes of the image's spectrum with the phases of noise."""
     phases = torch.fft.rfft2(rand(images.shape[0], 1, SIDE, SIDE)).angle()
     spectrum = torch.fft.rfft2(images)
     mixed = torch.polar(spectrum.abs(), spectrum.angle() + phases * (0.8 + 0.2 * rand(())))
@@ -98,7 +98,7 @@ def scrambled_phases(images: Tensor) -> Tensor:
 
 
 def cross_fades(images: Tensor) -> Tensor:
-    """Two pictures on top of each other."""
+    """Blends of two images."""
     share = 0.35 + 0.3 * rand(len(images), 1, 1, 1)
     return images * share + images.roll(1, 0) * (1 - share)
 
@@ -109,7 +109,7 @@ def strong_blurs(images: Tensor) -> Tensor:
 
 
 def shuffled_blocks(images: Tensor) -> Tensor:
-    """The picture's own blocks in a random order, some of them turned."""
+    """The image's own blocks in a random order, some of them turned."""
     block = (4, 8, 16)[int(randint(0, 3, ()))]
     n = SIDE // block
     blocks = (
@@ -123,7 +123,7 @@ def shuffled_blocks(images: Tensor) -> Tensor:
 
 
 def mosaics(images: Tensor) -> Tensor:
-    """Blocks cut from several pictures and pasted together."""
+    """Blocks cut from several images and pasted together."""
     block = (4, 8, 16)[int(randint(0, 3, ()))]
     n = SIDE // block
     source = randint(0, min(4, len(images)), (len(images), 1, n, n)).float()
@@ -133,17 +133,17 @@ def mosaics(images: Tensor) -> Tensor:
 
 
 def strong_warps(images: Tensor) -> Tensor:
-    """Bent until nothing keeps its shape."""
+    """Random warps so strong that no shape survives."""
     return warp(images, float(6 + 4 * rand(())), knots=int(randint(8, 13, ())))
 
 
 def melted(images: Tensor) -> Tensor:
-    """Bent and soft at once: what an image model draws before it can draw objects."""
+    """Warped and blurred: like samples of an image model early in training."""
     bent = warp(images, float(4 + 5 * rand(())), knots=int(randint(7, 14, ())))
     return blur(bent, float(0.6 + 1.2 * rand(())))
 
 
-GARBAGE: dict[str, Callable[[Tensor], Tensor]] = {
+CORRUPTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "noise": noise,
     "scrambled phases": scrambled_phases,
     "cross-fades": cross_fades,
@@ -153,12 +153,12 @@ GARBAGE: dict[str, Callable[[Tensor], Tensor]] = {
     "strong warps": strong_warps,
     "melted": melted,
 }
-HARD_GARBAGE = (cross_fades, strong_warps, melted)
-"""Nearest to pictures, so shown twice as often."""
+HARD_CORRUPTIONS = (cross_fades, strong_warps, melted)
+"""Those that resemble readable images most; sampled twice as often."""
 
 
 def _some(images: Tensor, share: float, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """Apply `change` to about `share` of the batch; always to the same number of pictures."""
+    """Apply `change` to about `share` of the batch; always to the same number of images."""
     chosen = torch.randperm(len(images))[: round(share * len(images))]
     changed = images.clone()
     changed[chosen] = change(images[chosen])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from imgalign.storybook.gold import slice_of
+from imgalign.storybook.oracle import slice_of
 
 
 @pytest.mark.parametrize(

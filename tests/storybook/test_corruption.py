@@ -1,4 +1,4 @@
-"""What the verifier is trained with: targets that decode back, damage and garbage that are such."""
+"""What the verifier is trained with: targets that decode back, augmentations and corruptions."""
 
 import numpy as np
 import pytest
@@ -6,18 +6,18 @@ import torch
 from torch.testing import assert_close
 
 from imgalign.storybook.scenes import COLOURS, OBJECTS, is_held_out
-from imgalign.storybook.train.damage import (
-    GARBAGE,
+from imgalign.storybook.train.corruption import (
+    CORRUPTIONS,
     _cosines,
+    augment,
     blur,
     cross_fades,
-    damage,
     mosaics,
     scrambled_phases,
     shuffled_blocks,
     warp,
 )
-from imgalign.storybook.train.data import describe
+from imgalign.storybook.train.data import item_rows
 from imgalign.storybook.train.verifier import _said_by, detection_loss, free_scene, targets
 from imgalign.storybook.verifier import Maps, decode
 
@@ -48,7 +48,7 @@ def scenes(num):
 
 def test_targets_decode_to_the_scene_they_were_made_of():
     drawn = scenes(60)
-    items = torch.from_numpy(np.stack([describe(scene) for scene in drawn]))
+    items = torch.from_numpy(np.stack([item_rows(scene) for scene in drawn]))
     for scene, reading in zip(drawn, decode(perfect_maps(items)), strict=True):
         said = sorted((a.kind, a.colour, a.x, a.y, a.size) for a in reading.items)
         meant = sorted((a.kind, a.colour, a.x, a.y, a.size) for a in scene.items)
@@ -58,7 +58,7 @@ def test_targets_decode_to_the_scene_they_were_made_of():
 
 
 def test_the_loss_of_a_perfect_answer_is_next_to_nothing():
-    items = torch.from_numpy(np.stack([describe(scene) for scene in scenes(8)]))
+    items = torch.from_numpy(np.stack([item_rows(scene) for scene in scenes(8)]))
     maps = perfect_maps(items)
     _, terms = detection_loss(
         maps, items, torch.zeros(8).long(), readable=torch.ones(8), coloured=torch.ones(8)
@@ -70,7 +70,7 @@ def test_the_loss_of_a_perfect_answer_is_next_to_nothing():
 
 
 def test_colours_that_are_not_trusted_do_not_count():
-    items = torch.from_numpy(np.stack([describe(scene) for scene in scenes(8)]))
+    items = torch.from_numpy(np.stack([item_rows(scene) for scene in scenes(8)]))
     maps = perfect_maps(items)
     wrong = Maps(
         **{name: getattr(maps, name) for name in Maps.__slots__} | {"colour": -maps.colour}
@@ -89,7 +89,7 @@ def test_free_scenes_show_nothing_held_out_and_some_are_empty():
 
 
 def test_everything_keeps_pictures_pictures(pictures):
-    for change in (damage, *GARBAGE.values()):
+    for change in (augment, *CORRUPTIONS.values()):
         changed = change(pictures.clone())
         assert changed.shape == pictures.shape
         assert changed.isfinite().all()
