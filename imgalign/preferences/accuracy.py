@@ -1,7 +1,7 @@
-"""How good a scorer is at telling which of two images is preferred: accuracy and calibration.
+"""Pair accuracy and calibration of a scorer.
 
-Everything here works on the pairs of rankings: the score of the preferred image minus the score of
-the other. Pairs that the annotator called equal are left out. Pairs of one prompt are not
+The data are margins: the score of the preferred image minus the score of the other, for every pair
+of a ranking. Ties of the annotator are left out. Pairs of one prompt are not
 independent, so intervals are those of `imgalign.statistics`, by prompt.
 
 Shapes: n = pairs. Margins are score differences; probabilities are of the annotator's choice.
@@ -51,7 +51,7 @@ class Gain:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bin:
-    """Pairs that were predicted with similar confidence."""
+    """Pairs with similar predicted probabilities."""
 
     low: float
     high: float
@@ -64,12 +64,12 @@ class Bin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """Whether predicted probabilities come true."""
+    """Agreement of predicted probabilities with observed frequencies."""
 
     ece: float
     """Expected calibration error: mean over pairs of |confidence - accuracy| of their bin."""
     log_loss: float
-    """Mean negative log-probability of the annotator's choice, in nats; log 2 for a coin."""
+    """Mean negative log-probability of the annotator's choice, in nats; log 2 by chance."""
     bins: Annotated[tuple[Bin, ...], Field(min_length=1)]
 
 
@@ -89,7 +89,7 @@ def pair_accuracy(margins: Floats, prompts: Sequence[str], *, seed: int) -> Accu
 
 
 def accuracy_gain(margins: Floats, baseline: Floats, prompts: Sequence[str], *, seed: int) -> Gain:
-    """How much more often than a baseline on the same pairs; both see the same resamples."""
+    """Accuracy minus that of a baseline on the same pairs, from the same bootstrap resamples."""
     difference = clustered_mean(outcomes(margins) - outcomes(baseline), prompts, seed=seed)
     return Gain(value=difference.value, by_prompt=_interval(difference))
 
@@ -106,10 +106,10 @@ def outcomes(margins: Floats) -> Floats:
 
 
 def fit_log_odds(margins: Floats) -> float:
-    """The log-odds per unit of margin that make the choices most likely; 1 / temperature.
+    """Maximum-likelihood log-odds per unit of margin, the inverse of the temperature.
 
-    Each pair counts as a win with probability (n + 1) / (n + 2), as in Platt (1999), so that a
-    handful of pairs that are all right does not promise certainty. Never below 1e-3 or above 1e3.
+    Targets are (n + 1) / (n + 2) instead of 1, as in Platt (1999), so that the estimate is finite
+    when all pairs are right. Between 1e-3 and 1e3.
     """
     win = (len(margins) + 1) / (len(margins) + 2)
     low, high = np.log(1e-3), np.log(1e3)

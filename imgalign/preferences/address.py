@@ -1,7 +1,7 @@
-"""Where a database is: SQLAlchemy URLs, read strictly and shown without their passwords.
+"""Database URLs: parsed strictly, and shown without passwords.
 
-On SQLite all that follows `sqlite:///` is the path of a file, in which `?` is a character like any
-other; `%` begins a character's code, as in every URL.
+On SQLite everything after `sqlite:///` is the path of a file, in which `?` is a character like any
+other; `%` begins an escape, as in every URL.
 """
 
 import os
@@ -17,9 +17,9 @@ from imgalign.preferences import validation
 DEFAULT_URL = "sqlite:///imgalign.db"
 URL_VARIABLE = "IMGALIGN_DATABASE"
 EXPECTED = "expected a URL such as sqlite:///imgalign.db or postgresql://user@host/name"
-# What to install for the drivers that people ask for; of others the module's name is said.
+# Packages of the usual drivers; for others the message names the module.
 DRIVERS = {"psycopg": "psycopg[binary]", "MySQLdb": "mysqlclient"}
-# What a URL may ask for without telling a secret; other values may hold one under any name.
+# Options that may be shown; other values may hold a secret under any name.
 PLAIN = frozenset(
     ["application_name", "charset", "connect_timeout", "driver", "host", "port", "sslmode"]
 )
@@ -27,7 +27,7 @@ STARS = "***"
 
 
 def named(url: str | None) -> bool:
-    """Whether somebody chose a database, by option or in the environment."""
+    """Whether a database is named, by option or in the environment."""
     return bool(url or os.environ.get(URL_VARIABLE))
 
 

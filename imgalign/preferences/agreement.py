@@ -1,9 +1,8 @@
-"""How well annotators agree, pair by pair, and what that allows a reward model to reach.
+"""Inter-annotator agreement on pairs, the ceiling of a reward model's pair accuracy.
 
 The unit is one strict preference between two images of one prompt. A pair that either side called
-a tie is left out and counted apart: a tie neither agrees nor disagrees. Intervals are Wilson's at
-95 %, which treat pairs as independent; several pairs of one ranking are not, so they are somewhat
-narrow.
+a tie is left out and counted apart. Intervals are Wilson's at 95 %, which treat pairs as
+independent; pairs of one ranking are not, so the intervals are somewhat narrow.
 """
 
 import math
@@ -36,8 +35,8 @@ class Agreement:
 def pair_agreement(rankings: Iterable[Ranking]) -> Agreement:
     """How often two annotators prefer the same image of a pair that both have judged.
 
-    Every two annotators count once per pair. Somebody who judged a pair more than once has the
-    opinion they gave more often.
+    Every two annotators count once per pair. The opinion of an annotator who judged a pair several
+    times is the most frequent one.
     """
     tally = _Tally()
     for opinions in _opinions(rankings).values():
@@ -49,7 +48,7 @@ def pair_agreement(rankings: Iterable[Ranking]) -> Agreement:
 def annotator_ceiling(rankings: Iterable[Ranking], *, min_others: int = 2) -> Agreement:
     """How often one annotator agrees with the majority of all others who judged the pair.
 
-    What a perfect model of the consensus would score against a single annotator, and so the
+    This is the accuracy of a perfect model of the consensus against a single annotator, and so the
     ceiling of a reward model tested on single judgements. Pairs with fewer than `min_others`
     other annotators are left out; a split majority counts as tied.
     """
@@ -64,7 +63,7 @@ def annotator_ceiling(rankings: Iterable[Ranking], *, min_others: int = 2) -> Ag
 
 
 def self_agreement(rankings: Iterable[Ranking]) -> Agreement:
-    """How often annotators repeat their own preference when shown the same pair again."""
+    """How often annotators repeat their own preference on the same pair."""
     votes: dict[tuple[str, Pair], list[int]] = defaultdict(list)
     for ranking in rankings:
         for pair, vote in _votes(ranking).items():

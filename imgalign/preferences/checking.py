@@ -1,9 +1,9 @@
-"""Whether a store is whole: image files against their hashes, rows against what they refer to.
+"""Check the integrity of a store: image files against their hashes, rows against their references.
 
-Wrong are images that are missing or damaged, rows that refer to nothing, items that are not what
-their id is the hash of, rankings that do not fit their item, and a file that SQLite calls damaged.
-Files that no row speaks of are counted, and are no fault: a kill between file and row leaves one,
-and two databases may share a folder.
+Faults are missing or damaged images, dangling references, items whose id is not the hash of their
+content, rankings that do not fit their item, and damage that SQLite reports. Files without a row
+are counted but are no fault: a kill between file and row leaves one, and two databases may share a
+folder.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,22 +23,22 @@ SHOWN = 3
 
 @dataclass(slots=True, kw_only=True)
 class StoreCheck:
-    """What was looked at and what is wrong with it, each fault by what it concerns."""
+    """Numbers of checked images and rows, and the faults by kind."""
 
     num_images: int = 0
     num_items: int = 0
     num_rankings: int = 0
     faults: dict[str, list[str]] = field(default_factory=dict)
     orphans: list[str] = field(default_factory=list)
-    """Files in the images folder that no row speaks of."""
+    """Files in the images folder without a row."""
 
     @property
     def passed(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether no fault was found."""
         return not self.faults
 
     def add(self, kind: str, what: str) -> None:
-        """Note a fault."""
+        """Add a fault."""
         self.faults.setdefault(kind, []).append(what)
 
     def lines(self) -> list[str]:
@@ -50,9 +50,9 @@ class StoreCheck:
         if self.orphans:
             found.append(_line("files that the database does not know", self.orphans))
         if self.passed:
-            found.append("all is as it should be")
+            found.append("no faults found")
         else:
-            found.append("restore what is missing or damaged from a copy, under the same name")
+            found.append("restore missing and damaged files from a backup, under the same names")
         return found
 
 

@@ -1,11 +1,11 @@
-"""Maximum likelihood of a chooser that is linear in its parameters, with clustered errors.
+"""Conditional logit by maximum likelihood, with clustered standard errors (McFadden 1974).
 
-Bradley-Terry, Plackett-Luce and its extension to ties are all one model: somebody picks one of
-several alternatives, alternative a with probability proportional to exp(x_a . theta) (McFadden
-1974). The log-likelihood is concave; Newton's method climbs it in a few steps. Alternatives touch
-few parameters, so choices are kept as small dense blocks over a list of parameter indices.
+Bradley-Terry, Plackett-Luce and its extension to ties are special cases: one of several
+alternatives is chosen, alternative a with probability proportional to exp(x_a . theta). The
+log-likelihood is concave and maximized by Newton's method. Choices involve few parameters, so they
+are stored as small dense blocks over a list of parameter indices.
 
-Shapes: p = parameters, a = alternatives of a choice, l = parameters it touches, c = clusters.
+Shapes: p = parameters, a = alternatives of a choice, l = parameters of a block, c = clusters.
 Log-likelihoods are in nats.
 """
 
@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from imgalign.errors import InputError
 
 MAX_STEPS = 200
-# exp(30) to 1 odds: nothing that was counted can tell such an estimate from infinity.
+# Odds of exp(30) to 1: no finite data distinguish such an estimate from infinity.
 FARTHEST = 30.0
 
 
@@ -40,7 +40,7 @@ class Choices:
 def log_likelihood(
     theta: Float[np.ndarray, " p"], choices: Sequence[Choices], *, ridge: float = 0.0
 ) -> float:
-    """Log-probability of everything chosen, less `ridge`/2 times the squared norm of theta."""
+    """Log-likelihood of all choices, less `ridge`/2 times the squared norm of theta."""
     total = -0.5 * ridge * float(theta @ theta)
     for block in choices:
         log_p = _log_probabilities(theta, block)
@@ -51,7 +51,7 @@ def log_likelihood(
 def gradient(
     theta: Float[np.ndarray, " p"], choices: Sequence[Choices], *, ridge: float = 0.0
 ) -> Float[np.ndarray, " p"]:
-    """Derivative of `log_likelihood`: what was chosen less what was to be expected."""
+    """Derivative of `log_likelihood`: chosen features less expected features."""
     total = -ridge * theta
     for block in choices:
         expected = np.exp(_log_probabilities(theta, block)) @ block.features
@@ -63,7 +63,7 @@ def gradient(
 def information(
     theta: Float[np.ndarray, " p"], choices: Sequence[Choices], *, ridge: float = 0.0
 ) -> Float[np.ndarray, "p p"]:
-    """Minus the second derivative of `log_likelihood`; positive semi-definite."""
+    """The observed information: minus the second derivative of `log_likelihood`."""
     total = ridge * np.eye(len(theta))
     for block in choices:
         probabilities = np.exp(_log_probabilities(theta, block))
@@ -77,7 +77,7 @@ def information(
 def cluster_scores(
     theta: Float[np.ndarray, " p"], choices: Sequence[Choices], num_clusters: int
 ) -> Float[np.ndarray, "c p"]:
-    """The gradient without its ridge term, apart for every cluster."""
+    """The gradient of every cluster, without the ridge term."""
     scores = np.zeros((num_clusters, len(theta)))
     for block in choices:
         expected = np.exp(_log_probabilities(theta, block)) @ block.features
@@ -122,7 +122,7 @@ def sandwich(
     ridge: float = 0.0,
 ) -> Float[np.ndarray, "p p"]:
     """Covariance of the estimates, clustered as the choices say (Liang and Zeger 1986), times
-    c / (c - 1). All infinite with one cluster, which says nothing about the spread between them.
+    c / (c - 1). Infinite with one cluster, from which no variance can be estimated.
     """
     centre = _centre(len(theta), num_centred)
     if num_clusters < 2:
@@ -147,7 +147,7 @@ def _climb(
     choices: Sequence[Choices],
     ridge: float,
 ) -> tuple[Float[np.ndarray, " p"], float]:
-    """Halve a Newton step until it gains what a concave function promises."""
+    """Backtracking line search along a Newton step (Armijo's condition)."""
     scale = 1.0
     for _ in range(50):
         there = theta + scale * step

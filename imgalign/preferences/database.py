@@ -1,10 +1,9 @@
-"""One SQL database: connections, transactions, migrations, and errors a user can read.
+"""Connections, transactions, migrations and readable errors of an SQL database.
 
 Every write runs in one transaction that no other writer can overlap: BEGIN IMMEDIATE on SQLite,
-a lock on the single row of `writer` elsewhere. So a check and the insert that relies on it cannot
-be separated, on any database. SQLite runs in WAL mode with synchronous=FULL: once a write has
-returned, neither `kill -9` nor a power cut loses it. A database
-that lies where nobody may write is read as it is.
+a lock on the single row of `writer` elsewhere. So a check and the insert that relies on it are
+atomic on any database. SQLite runs in WAL mode with synchronous=FULL: once a write has returned,
+neither `kill -9` nor a power cut loses it. A database without write permission is opened read-only.
 """
 
 import os
@@ -28,7 +27,7 @@ from imgalign.errors import ImgalignError, InputError, StorageFullError, StoreEr
 from imgalign.preferences import address, schema
 
 MIGRATIONS = Path(__file__).with_name("migrations")
-# Any constant: it only keeps two processes from creating the same schema at once.
+# Key of the lock that keeps two processes from creating the same schema at once.
 MIGRATION_LOCK = 0x1336A119
 # PostgreSQL's "insufficient privilege" and "read-only transaction", as on a standby server.
 NOT_ALLOWED = ("42501", "25006")
@@ -38,11 +37,11 @@ MISSING = "check the name, or let `imgalign candidates --create` make one"
 class Database:
     """A migrated database, opened by URL. Safe to share between threads.
 
-    `name` is for messages, `path` the file of a SQLite database. `is_new` says that this call made
-    the store; without `create` it would have been a StoreError. What lies where nobody may write
-    is `read_only`. Raises StoreError for a newer schema, a file that is not a database or a foreign
+    `name` is for messages, `path` the file of a SQLite database. `is_new` says that this call
+    created the store, which without `create` is a StoreError. `read_only` says that it cannot be
+    written. Raises StoreError for a newer schema, a file that is not a database or a foreign
     one, and for a locked one; StorageFullError when the disk is full. A database that is refused is
-    left as it was.
+    not changed.
     """
 
     def __init__(self, url: str, *, create: bool = True, busy_seconds: float = 30.0) -> None:
@@ -71,7 +70,7 @@ class Database:
                 raise
 
     def close(self) -> None:
-        """Give back every connection."""
+        """Close all connections."""
         self._engine.dispose()
 
     @contextmanager
@@ -115,7 +114,7 @@ class Database:
                 if connection.dialect.name == "postgresql":
                     lock = text("SELECT pg_advisory_xact_lock(:key)")
                     connection.execute(lock, {"key": MIGRATION_LOCK})
-                if _pending(connection, self.name):  # nobody else did it while we waited
+                if _pending(connection, self.name):  # unless another process did it meanwhile
                     config = _alembic_config()
                     config.attributes["connection"] = connection
                     command.upgrade(config, "head")
@@ -147,7 +146,7 @@ def _refuse_missing_file(path: Path) -> None:
 
 
 def _refuse_foreign_file(path: Path, name: str) -> None:
-    """Look at an existing file without the right to change it."""
+    """StoreError for a file that is not a store, which is opened read-only to find out."""
     if not path.parent.is_dir():
         raise StoreError(f"{path.parent}: no such folder; create it or choose another database")
     if path.is_dir():
@@ -219,7 +218,7 @@ def _alembic_config() -> Config:
 
 
 def _pending(connection: Connection, name: str) -> bool:
-    """Whether migrations are to be run; StoreError if this is not ours or comes from the future."""
+    """Whether migrations are pending; StoreError for a foreign or a newer schema."""
     tables = inspect(connection).get_table_names()
     if "alembic_version" not in tables:
         if tables:
@@ -244,7 +243,7 @@ def _pending(connection: Connection, name: str) -> bool:
 def _translate(
     error: DBAPIError, name: str, busy_seconds: float, password: str | None
 ) -> ImgalignError | None:
-    """What the user can do about it; None for a mistake of ours, which keeps its traceback."""
+    """An error that names the cure; None for a bug, which keeps its traceback."""
     said = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else "no answer"
     if password:
         said = said.replace(password, "***")

@@ -1,4 +1,4 @@
-"""Rankings to and from a file of JSON lines, with nothing lost.
+"""Export and import of rankings as JSON lines, without loss.
 
 The first line names the format; then come images with their provenances, annotators, items and
 rankings, each line with its `kind`, so that a reader needs one pass. Undone judgements are part
@@ -25,7 +25,7 @@ from imgalign.preferences.originals import ImageFolder, described
 from imgalign.preferences.store import Store
 
 FORMAT = {"kind": "imgalign-rankings", "version": 1}
-# In an order in which every row finds what it refers to, with the columns that identify a row.
+# In an order in which references precede their use, with the columns that identify a row.
 TABLES: dict[str, tuple[Table, tuple[str, ...]]] = {
     "image": (schema.images, ("image_id",)),
     "provenance": (schema.provenances, ("image_id", "digest")),
@@ -35,15 +35,15 @@ TABLES: dict[str, tuple[Table, tuple[str, ...]]] = {
     "ranking": (schema.rankings, ("ranking_id",)),
     "undo": (schema.undos, ("ranking_id",)),
 }
-# When it was first seen, and how a name was first spelled, may differ between two stores.
+# Columns that may differ between two stores, such as times and the spelling of a name.
 LOCAL = frozenset({"sequence", "added_at", "overlap", "created_at", "name"})
 UNSENT = frozenset({"sequence", "client"})
 MAX_LINE = 2**20
-"""Bytes; the longest that is written holds a prompt."""
+"""Longest line, in bytes; the longest that is written holds a prompt."""
 
 
 def export_rankings(store: Store, path: Path) -> int:
-    """Write everything but leases to `path`, replacing it when complete; returns the rankings.
+    """Write everything but leases to `path`, atomically; returns the number of rankings.
 
     Only an earlier export is replaced: InputError for a file of another kind.
     """
@@ -65,11 +65,11 @@ def export_rankings(store: Store, path: Path) -> int:
 
 
 def import_rankings(store: Store, path: Path, *, images: Path | None = None) -> int:
-    """Add what an export holds, all of it or nothing; returns how many rankings were new.
+    """Import an export in one transaction; returns the number of new rankings.
 
     `images` is the images folder of the store that was exported, if not this one's own. Importing
     again changes nothing. Raises InputError for a file or image that cannot be used, StoreError
-    if a row contradicts one that is here.
+    if a row contradicts one in the store.
     """
     folder = None if images is None else ImageFolder(images, create=False)
     needed: dict[str, dict[str, Any]] = {}
@@ -168,7 +168,7 @@ def _typed(table: Table, values: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def _added_later(table: Table, values: dict[str, Any]) -> dict[str, Any]:
-    """What the lines of an older export do not say, as the migrations fill it in."""
+    """Columns that older exports lack, with the values that the migrations give them."""
     if table is schema.provenances:
         return {"dtype": "float32"}
     if table is schema.annotators:
@@ -194,7 +194,7 @@ def _bring_image(store: Store, folder: ImageFolder | None, row: dict[str, Any], 
 
 
 def _check_item(connection: Connection, item_id: str, where: str) -> None:
-    """An item's id is the hash of what it shows."""
+    """Check that an item's id is the hash of its content."""
     item = connection.execute(select(schema.items).where(schema.items.c.item_id == item_id)).one()
     shown = queries.candidates_of(connection, item_id)
     if queries.item_id(item.project, item.prompt, item.source, shown) != item_id:
@@ -222,7 +222,7 @@ def _add(connection: Connection, kind: str, row: dict[str, Any], where: str) -> 
 
 
 def _check(connection: Connection, row: dict[str, Any], where: str) -> None:
-    """A ranking from a file is held to the same rules as one from a page."""
+    """Apply the rules for submitted rankings to one from a file."""
     try:
         validation.judgement(
             verdict=row["verdict"], reason=row["reason"], ranking=row["tie_groups"]
@@ -237,7 +237,7 @@ def _check(connection: Connection, row: dict[str, Any], where: str) -> None:
 
 
 def _refuse_taken(connection: Connection, row: dict[str, Any], where: str) -> None:
-    """Two histories of one annotator and item cannot be merged without inventing an order."""
+    """StoreError where both stores have judgements of one annotator and item."""
     table = schema.rankings
     same_key = (table.c.annotator_id == row["annotator_id"]) & (table.c.key == row["key"])
     same_turn = (

@@ -1,4 +1,4 @@
-"""Who an annotator is: one person under every spelling of their name.
+"""Identity of annotators: one for all spellings of a name.
 
 "Ada", "ada" and " ADA " are one annotator; two would agree in everything and count twice. The
 identity is the name in compatibility form (NFKC), without case, invisible characters and extra
@@ -24,7 +24,7 @@ SIMULATED_NAME = re.compile(r"(cosy|dreamy|graphic)-[0-9]+")
 
 
 def person(name: str) -> str:
-    """The identity behind a name, such as "ada lovelace" of "  Ada  LOVELACE "."""
+    """The identity of a name. Example: "  Ada  LOVELACE " is "ada lovelace"."""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
     visible = "".join(c for c in folded if unicodedata.category(c) != "Cf")
     return " ".join(visible.split())
@@ -96,7 +96,7 @@ def register(
 
 
 def _refuse_too_many(connection: Connection, name: str, client: str, now: datetime) -> None:
-    """Invented names would reserve a whole queue, one item each."""
+    """StoreError for too many new names of one client, which could reserve a whole queue."""
     recent = select(func.count()).where(
         annotators.c.client == client,
         # Bounded on both sides: a clock that was once ahead must not count for ever.

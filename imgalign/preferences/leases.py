@@ -1,15 +1,15 @@
-"""Who sees which item, in which order, and for how long it is theirs.
+"""Assignment of items to annotators: availability, display order and leases.
 
 An item is available to an annotator who has no standing judgement of it, while judgements given
 plus live leases of others are fewer than its overlap. A skip is no judgement: it frees the place
 for somebody else, but does not come back by itself. The display order is drawn once per annotator
 and item and kept, with one opaque token per image.
 
-A lease reserves an item for a while: long for the item on screen, short for one that a page has
-only fetched ahead. An annotator holds few leases at a time, and the oldest give way. No client (a
-network address, under whatever names) keeps a queue from the others: who finds nothing left takes
-over a lease of a client that holds more than half. A lease from the future was written by a clock
-that was ahead, and holds nothing.
+A lease reserves an item for a limited time: long for the item on screen, short for one that a page
+has prefetched. An annotator holds few leases at a time, and the oldest are released first. No
+client (a network address, under whatever names) can reserve a whole queue: an annotator without
+items takes over a lease of a client that holds more than half. Leases with a time in the future
+come from a wrong clock and are ignored.
 """
 
 import hashlib
@@ -37,9 +37,9 @@ Shown = tuple[tuple[int, ...], tuple[str, ...]]
 LEASE = timedelta(minutes=30)
 PREFETCH_LEASE = timedelta(minutes=2)
 MAX_HELD = 4
-"""Items that one annotator can hold: what is on screen and what comes after, in two windows."""
+"""Leases per annotator: the item on screen and the prefetched one, in two windows."""
 SKEW = timedelta(minutes=5)
-"""How much the clocks of two servers may differ."""
+"""Largest difference between the clocks of two servers."""
 
 
 def live(now: datetime) -> ColumnElement[bool]:
@@ -58,7 +58,7 @@ def _unanswered() -> ColumnElement[bool]:
 
 
 def _unjudged(annotator_id: str) -> ColumnElement[bool]:
-    """Condition on `items`: this annotator has no standing judgement of it."""
+    """Condition on `items`: this annotator has no standing judgement of the item."""
     mine = select(rankings.c.sequence).where(
         rankings.c.item_id == items.c.item_id,
         rankings.c.annotator_id == annotator_id,
@@ -68,7 +68,7 @@ def _unjudged(annotator_id: str) -> ColumnElement[bool]:
 
 
 def _num_given() -> ColumnElement[int]:
-    """How many judgements an item of `items` has."""
+    """Number of judgements of an item of `items`."""
     given = select(func.count()).where(
         rankings.c.item_id == items.c.item_id, rankings.c.verdict != "skipped", standing()
     )
@@ -97,10 +97,10 @@ def _wanted(annotator_id: str, project: str, holding: set[str], now: datetime) -
 def first_available(
     connection: Connection, annotator_id: str, project: str, holding: set[str], now: datetime
 ) -> int | None:
-    """Where in the queue to look, None if nowhere.
+    """Sequence number of the oldest available item; None if there is none.
 
-    Passes over all that is finished, which takes time in a long queue: done before writing, so
-    that nobody has to wait for it.
+    Scans all finished items, which takes time in a long queue, and is therefore done before the
+    write transaction.
     """
     oldest = _wanted(annotator_id, project, holding, now).order_by(items.c.sequence).limit(1)
     row = connection.execute(oldest).first()
@@ -118,7 +118,7 @@ def next_item(
 ) -> tuple[str, str] | None:
     """(item_id, prompt) of the item to show: undone first, then on screen, then the oldest.
 
-    `start` is from `first_available`; whatever it saw may have been taken since.
+    `start` is from `first_available`; that item may have been taken since.
     """
     wanted = _wanted(annotator_id, project, holding, now)
     on_screen = (
@@ -141,8 +141,8 @@ def surplus(
 ) -> tuple[str, str, str] | None:
     """(item_id, prompt, holder) of a lease that another client has beyond its share, if any.
 
-    Of the leases on what this annotator could judge a client may have half, and always one. That
-    which ends first is named, so that items which are only fetched ahead are given up first.
+    A client may have half of the leases on items that this annotator could judge, and always one.
+    The lease that ends first is chosen, so that prefetched items are released first.
     """
     statement = (
         select(items.c.item_id, items.c.prompt, annotators.c.annotator_id, annotators.c.client)
@@ -172,7 +172,7 @@ def surplus(
 def take_over(
     connection: Connection, annotator_id: str, project: str, holding: set[str], now: datetime
 ) -> tuple[str, str] | None:
-    """(item_id, prompt) of an item that a client had beyond its share; its lease there ends."""
+    """End a lease that a client has beyond its share; (item_id, prompt) of the item, if any."""
     found = surplus(connection, annotator_id, project, holding, now)
     if found is None:
         return None
@@ -210,10 +210,10 @@ def renew(
     until: datetime,
     requeued_at: datetime | None = None,
 ) -> None:
-    """Lease anew; with `requeued_at` the item goes to the front of the annotator's queue.
+    """Renew a lease; with `requeued_at` the item goes to the front of the annotator's queue.
 
-    A live lease never becomes shorter: what is on screen in one window may be fetched ahead by
-    another.
+    A live lease never becomes shorter, because an item on screen in one window may be prefetched
+    by another.
     """
     this = (assignments.c.item_id == item_id) & (assignments.c.annotator_id == annotator_id)
     held = connection.execute(select(assignments.c.leased_until).where(this, live(now))).scalar()
@@ -224,7 +224,7 @@ def renew(
 
 
 def release_oldest(connection: Connection, annotator_id: str, now: datetime) -> None:
-    """End the oldest of more than MAX_HELD leases; their items stay on the annotator's screens."""
+    """End the oldest leases beyond MAX_HELD; the annotator may still submit their items."""
     held = (
         select(assignments.c.item_id)
         .where(

@@ -1,8 +1,8 @@
-"""Ratings of what made the images: models, and adapters on them, by the provenance of each image.
+"""Ratings of models and adapters, from rankings of their images.
 
-Two images have one maker if their model is the same and their adapter's weights are; the adapter's
-path names it, and a hash where one path held several. An image that several made alike is nobody's:
-as a candidate it says nothing about either.
+A maker is a model with an adapter or without one, as the provenance of an image has them. Adapters
+are told apart by the hash of their weights and named by their path, with the hash where one path
+had several. Images that several makers generated identically are left out.
 """
 
 from collections import defaultdict
@@ -24,24 +24,24 @@ Maker = tuple[str, str | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Makers:
-    """Who made the images of a store."""
+    """The makers of the images in a store."""
 
     of_image: Mapping[str, Maker]
-    """By image id, of the images that one maker alone made."""
+    """The maker by image id, for images with a single maker."""
     shared: frozenset[str]
-    """Images that several made alike."""
+    """Images that several makers generated identically."""
     names: Mapping[Maker, str]
     """Example: "storybook + runs/a/step-000010"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MakerRatings:
-    """Ratings of makers by name, and how many images counted for nobody."""
+    """Ratings of makers by name."""
 
     method: Method
     ratings: Ratings
     num_shared: int
-    """Images that several makers made alike."""
+    """Images left out because several makers generated them identically."""
 
     def lines(self) -> list[str]:
         """A table for a terminal, best first."""
@@ -65,7 +65,7 @@ class MakerRatings:
                 f"{found.num_annotators} annotators"
             )
         if self.num_shared:
-            table.append(f"{self.num_shared} images came out alike from several: left out")
+            table.append(f"{self.num_shared} images are identical for several of these: left out")
         return table
 
 
@@ -77,9 +77,9 @@ def rate_makers(
     project: str | None = None,
     ridge: float = 0.0,
 ) -> MakerRatings:
-    """Ratings of all that made ranked images, from the judgements of the store.
+    """Ratings of the makers of ranked images, from the judgements in the store.
 
-    InputError with fewer than two of them, or where nothing connects them.
+    InputError with fewer than two makers, or where no judgements connect them.
     """
     makers = read_makers(store)
     names = {image: makers.names[maker] for image, maker in makers.of_image.items()}
@@ -103,7 +103,7 @@ def rate_makers(
 
 
 def read_makers(store: Store) -> Makers:
-    """Who made the images of a store, by their provenance."""
+    """The makers of the images in a store, from their provenance."""
     columns = provenances.c
     statement = select(columns.image_id, columns.model, columns.adapter, columns.adapter_hash)
     makers: dict[str, set[Maker]] = defaultdict(set)
@@ -124,7 +124,7 @@ def read_makers(store: Store) -> Makers:
 def item_makers(
     store: Store, makers: Makers, *, project: str | None = None
 ) -> dict[str, set[Maker]]:
-    """Whose images stand beside each other in each item, judged or not, by item id."""
+    """The makers of each item's candidates, judged or not, by item id."""
     statement = select(candidates.c.item_id, candidates.c.image_id)
     if project is not None:
         statement = statement.join(items, items.c.item_id == candidates.c.item_id)
@@ -138,7 +138,7 @@ def item_makers(
 
 
 def _name(maker: Maker, path_of: dict[Maker, str | None]) -> str:
-    """The model and its adapter's path, with the hash if the path held other weights too."""
+    """The model and its adapter's path, with the hash if the path had other weights too."""
     model, weights = maker
     path = path_of[maker] or weights
     if path is None:

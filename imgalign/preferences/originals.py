@@ -1,7 +1,7 @@
-"""Original images by content hash: `images/ab/abcd...png`, never re-encoded.
+"""A folder of original images by content hash: `images/ab/abcd...png`, never re-encoded.
 
-A file appears under its final name only when it is complete and on disk. The name is the SHA-256
-of its bytes, so equal images are kept once and a damaged file can be told from a good one.
+Writes are atomic. The name is the SHA-256 of the file, so equal images are stored once and damage
+can be detected.
 """
 
 import hashlib
@@ -52,11 +52,11 @@ class ImageFolder:
             raise _unwritable(self.root, error) from error
 
     def add(self, image: bytes | Path) -> StoredImage:
-        """Keep a PNG. InputError if it cannot be used, StorageFullError if there is no room.
+        """Store a PNG. InputError for an unusable image, StorageFullError when the disk is full.
 
-        Refused is what is missing or damaged, and what does not mean one image to everybody, such
-        as several frames or transparency (`imgalign.images`). Adding the same bytes again changes
-        nothing, but mends a file that was damaged since.
+        Refused are missing and damaged files, and images that decoders read differently, such as
+        those with several frames or transparency (`imgalign.images`). Adding the same bytes again
+        changes nothing, but repairs a damaged file.
         """
         data, stored = _described(image)
         path = self.path(stored.image_id)
@@ -65,15 +65,15 @@ class ImageFolder:
         return stored
 
     def path(self, image_id: str) -> Path:
-        """Where this image is, or would be."""
+        """The path of this image, whether it exists or not."""
         return self.root / image_id[:2] / f"{image_id}.png"
 
     def has(self, image_id: str) -> bool:
-        """Whether there is a file of this name."""
+        """Whether the file of this image exists."""
         return self.path(image_id).is_file()
 
     def checked(self, image_id: str) -> Path:
-        """The file, once its bytes are those that its name says; StoreError if not.
+        """The path of a verified file; StoreError if its SHA-256 is not its name.
 
         Each file is hashed once per process, and again when it changes.
         """
@@ -95,15 +95,15 @@ class ImageFolder:
 def without_metadata(png: bytes) -> bytes:
     """The same pixels, bit for bit, and nothing else: no text, time, EXIF or colour profile.
 
-    Generators write prompt, seed and model into text chunks, and a profile has names too;
-    annotators must not see them. Without a profile a browser takes the values as sRGB, as whatever
-    scores the image does.
+    Generators write prompt, seed and model into text chunks, and profiles have names, which blind
+    annotators must not see. Without a profile browsers read the values as sRGB, as reward models
+    do.
     """
     return PNG_SIGNATURE + b"".join(chunk for name, chunk in png_chunks(png) if name in PNG_PIXELS)
 
 
 def described(image: bytes | Path) -> StoredImage:
-    """What `ImageFolder.add` would keep; InputError if it would not."""
+    """The record that `ImageFolder.add` would return; InputError for an unusable image."""
     return _described(image)[1]
 
 
@@ -118,7 +118,7 @@ def _described(image: bytes | Path) -> tuple[bytes, StoredImage]:
 
 
 def _size(png: bytes) -> tuple[int, int]:
-    """Decode all of it: what is damaged, or not one image, must not reach an annotator."""
+    """Width and height, from decoding the whole image, so that damage is found."""
     if png.startswith(OTHER_FORMATS):
         raise InputError("expected a PNG image, got JPEG or WebP; convert it to PNG first")
     return decode_plain_image(png).size

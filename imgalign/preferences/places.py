@@ -1,8 +1,8 @@
-"""Where the images of a database lie: one folder, known to the database.
+"""The images folder of a database, whose path the database records.
 
-A database that is opened from two folders must not scatter its images over both. It keeps the path
-of its images, relative to its own file where they lie below it, so that a project can be moved as
-a whole. A new SQLite database has them in `images` beside it.
+So a database that is opened from two working directories has one images folder. The path is
+relative to the database file where possible, so that a project can be moved as a whole. The default
+for a new SQLite database is `images` beside it.
 """
 
 from pathlib import Path
@@ -17,15 +17,15 @@ from imgalign.preferences.schema import folders, images
 
 NAME = "images"
 LOOKED_AT = 20
-"""Images by which a folder is recognised."""
+"""Number of images by which a folder is recognised."""
 
 
 def image_folder(database: Database, given: Path | None, *, create: bool = True) -> ImageFolder:
     """The folder of a database's images, recorded in it if it was not yet.
 
-    `given` is what a user named, and has to agree with what is recorded, unless that is gone: then
-    the folder was moved. StoreError if it does not agree, and for a folder that is missing while
-    the database has images or without `create`.
+    `given` is the folder that a user named. It has to agree with the recorded one, unless that is
+    missing because the folder was moved. StoreError if it does not agree, and for a missing folder
+    where the database has images or without `create`.
     """
     given = None if given is None else given.expanduser().absolute()
     validation.text("images folder", None if given is None else str(given))
@@ -70,7 +70,7 @@ def _chosen(database: Database, given: Path | None, recorded: Path | None, some:
 
 
 def _holding(database: Database, path: Path, some: list[str]) -> Path:
-    """The same path, unless it is a folder without any of the images; then StoreError."""
+    """`path`; StoreError if it is a folder without any of the images."""
     if some and path.is_dir() and not _holds(path, some):
         raise StoreError(
             f"{path}: holds none of the first {len(some)} images of {database.name}; check the "

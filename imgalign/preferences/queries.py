@@ -1,6 +1,6 @@
-"""SQL of the preference store: which judgements stand, and rows to records and back.
+"""SQL queries of the preference store, and conversion between rows and records.
 
-A judgement stands until it is undone.
+A judgement is called standing until it is undone.
 """
 
 import hashlib
@@ -41,14 +41,14 @@ PROVENANCE_FIELDS = tuple(Provenance.__dataclass_fields__)
 
 
 def item_id(project: str, prompt: str, source: str, image_ids: Sequence[str]) -> str:
-    """Identity of an item: a hash of what it shows and where it came from."""
+    """Identity of an item: a hash of its project, prompt, source and images."""
     return _digest([project, prompt, source, *image_ids])
 
 
 def add_image(
     connection: Connection, stored: StoredImage, provenance: Provenance, *, now: datetime
 ) -> None:
-    """Rows of an image that is on disk, as far as they are not there yet."""
+    """Insert the missing rows of an image that is on disk."""
     row = provenance_row(provenance)
     known = select(images.c.image_id).where(images.c.image_id == stored.image_id)
     if connection.execute(known).first() is None:
@@ -70,7 +70,7 @@ def add_item(
     overlap: int,
     now: datetime,
 ) -> str:
-    """Rows of an item, or a raised overlap if it is there; InputError for an unknown image."""
+    """Insert an item, or raise its overlap if it exists; InputError for an unknown image."""
     added = item_id(project, prompt, source, image_ids)
     before = connection.execute(select(items.c.overlap).where(items.c.item_id == added)).scalar()
     if before is not None:
@@ -166,7 +166,7 @@ def _num_attempts(connection: Connection, item: str, annotator_id: str) -> int:
 def add_ranking(
     connection: Connection, sent: Submission, *, order: Sequence[int], now: datetime
 ) -> str:
-    """The row of a judgement in the numbers of the candidates, and its id.
+    """Insert a judgement, with positions converted to candidates; returns its id.
 
     `order` is the permutation under which the annotator saw them.
     """
@@ -190,7 +190,7 @@ def add_ranking(
 
 
 def judgements(*, include_undone: bool) -> Select[Any]:
-    """Rankings with what surrounds them, for `to_rankings`."""
+    """Select rankings with their items and annotators, for `to_rankings`."""
     statement = (
         select(
             rankings,
@@ -243,7 +243,7 @@ def to_rankings(connection: Connection, rows: Sequence[AnyRow]) -> list[Ranking]
 
 
 def content(row: AnyRow) -> tuple[object, ...]:
-    """What a stored ranking must share with a repeated submission (`validation.content`)."""
+    """`validation.content` of a stored ranking, to compare with a repeated submission."""
     ranking = _tie_groups(row.tie_groups)
     if ranking is not None:
         ranking = as_positions(ranking, row.display_order)

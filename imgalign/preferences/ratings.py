@@ -1,9 +1,9 @@
 """Scores of models (or images) from rankings: Bradley-Terry, Plackett-Luce with ties, Elo.
 
 Scores are log-worths in nats with mean 0: item i beats item j with probability
-sigmoid(score_i - score_j). Elo keeps its own scale. Intervals are at 95 %. Judgements of one prompt
-are alike, and so are those of one annotator: the first two have the sandwich clustered by both
-(Cameron, Gelbach and Miller 2011), Elo the bootstrap over prompts.
+sigmoid(score_i - score_j). Elo has its own scale. Intervals are at 95 %. Judgements of one prompt
+are correlated, and so are those of one annotator: the first two methods use the sandwich estimator
+clustered by both (Cameron, Gelbach and Miller 2011), Elo the bootstrap over prompts.
 """
 
 from collections import Counter, defaultdict
@@ -26,10 +26,10 @@ MAX_ALTERNATIVES = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Ordering:
-    """What one judgement says about rated things: tie groups of names, best first.
+    """One judgement of rated items: tie groups of names, best first.
 
-    `cluster` is what makes judgements alike, the prompt as a rule, and `annotator` is who judged. A
-    name may occur twice, when two candidates came from one model.
+    Standard errors are clustered by `cluster`, usually the prompt, and by `annotator`. A name may
+    occur twice, when two candidates came from one model.
     """
 
     groups: tuple[tuple[str, ...], ...]
@@ -41,10 +41,9 @@ class Ordering:
 class Ratings:
     """Scores with 95 % intervals, in the order of `items` (alphabetical).
 
-    `num_comparisons` counts the pairs that each item was in. The intervals rest on `num_clusters`
-    prompts and, if there is more than one, on `num_annotators`; they are infinite when there is
-    only one prompt. `log_tie[d]` is the log-prevalence of ties
-    among d items, where ties are modelled.
+    `num_comparisons` counts the pairs of each item. The intervals are from `num_clusters` prompts
+    and, if there are several, `num_annotators` annotators; with a single prompt they are infinite.
+    `log_tie[d]` is the log-prevalence of ties among d items, where ties are modelled.
     """
 
     items: tuple[str, ...]
@@ -60,9 +59,9 @@ class Ratings:
 def orderings(
     rankings: Iterable[Ranking], *, name: Callable[[str], str | None] = str
 ) -> list[Ordering]:
-    """Judgements with the verdict "ranked"; `name` says whose work an image (id) is.
+    """Orderings from the rankings with the verdict "ranked".
 
-    Images without a name are left out.
+    `name` maps an image id to the rated item; images with None are left out.
     """
     found = []
     for ranking in rankings:
@@ -141,8 +140,8 @@ def elo(
 ) -> Ratings:
     """Elo ratings after all judgements in the order given; 400 points are odds of 10 to 1.
 
-    The pairs of one judgement are played at once, a tie is half a win. Depends on the order, and
-    forgets: compare models by Bradley-Terry, follow them over time by Elo. Intervals are
+    The pairs of one judgement are updated at once, a tie is half a win. Ratings depend on the order
+    and weigh recent judgements more: prefer Bradley-Terry to compare models. Intervals are
     percentiles over resampled prompts. Raises InputError if the comparisons fall into islands.
     """
     names, counts = _check_connected(judgements, ridge=1.0)
@@ -227,7 +226,7 @@ def _check_connected(
     beats: dict[str, set[str]] = defaultdict(set)
     for judgement in judgements:
         for name in (name for group in judgement.groups for name in group):
-            beats[name]  # asking a defaultdict makes the name known
+            beats[name]  # access adds the name to the defaultdict
         for better, worse, tied in _pairs(judgement):
             counts.update((better, worse))
             beats[better].add(worse)
@@ -338,7 +337,7 @@ def _features(
 
 
 class _Numbering(dict[Hashable, int]):
-    """Numbers things 0, 1, 2, ... as they are first seen."""
+    """Numbers keys 0, 1, 2, ... in order of first access."""
 
     def __missing__(self, key: Hashable) -> int:
         self[key] = len(self)

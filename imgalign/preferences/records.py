@@ -1,4 +1,4 @@
-"""The nouns of preference data, as plain frozen records.
+"""Records of preference data, as frozen dataclasses.
 
 A ranking is stored once, as tie groups from best to worst; pairs, ranks and likes are derived
 from it, never kept beside it. Candidates are numbered 0 .. K-1 in the order of the item, positions
@@ -23,7 +23,7 @@ TieGroups = tuple[tuple[int, ...], ...]
 
 
 def utc_now() -> datetime:
-    """The present moment, with its time zone."""
+    """The present time, timezone-aware."""
     return datetime.now(UTC)
 
 
@@ -55,7 +55,10 @@ class SamplerSettings(Config):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """Everything needed to make an image again. Sizes are in pixels, seeds fit 63 bits."""
+    """Everything needed to generate an image again.
+
+    Sizes are in pixels, seeds fit 63 bits, `steps` is the number of inference steps.
+    """
 
     model: str
     prompt: str
@@ -70,14 +73,14 @@ class Provenance:
     adapter_hash: str | None = None
     negative_prompt: str = ""
     dtype: str = "float32"
-    """In which the network computed."""
+    """The dtype of the network's computation."""
     imgalign_version: str = __version__
     created_at: datetime = field(default_factory=utc_now)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Annotator:
-    """Who ranks; `group` is whose taste they stand for, `simulated` that it is not a person."""
+    """An annotator; `group` names a shared taste, `simulated` marks one that is not a person."""
 
     annotator_id: str
     name: str
@@ -87,7 +90,7 @@ class Annotator:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """A set of candidates on the screen of one annotator, blind to what made them.
+    """Candidates on the screen of one annotator, without their provenance.
 
     `tokens` are opaque names of the images, one per position; they work for this annotator only.
     """
@@ -119,7 +122,7 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """Proof that a judgement is on disk; `created` is False when it already was."""
+    """Acknowledges that a judgement is on disk; `created` is False when it already was."""
 
     ranking_id: str
     created: bool
@@ -127,7 +130,7 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many items an annotator has judged, and how many are waiting for them."""
+    """Numbers of items that an annotator has judged and that are left for them."""
 
     done: int
     left: int
@@ -217,7 +220,7 @@ def tie_groups(scores: Sequence[float], *, tolerance: float = 0.0) -> TieGroups:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generated:
-    """One finished image. `unread` is the end of the prompt that the model could not take in."""
+    """A generated image. `unread` is the end of the prompt that was truncated."""
 
     image: Image.Image
     provenance: Provenance

@@ -1,6 +1,6 @@
 """Tables of the preference store, portable across SQL databases.
 
-Facts are kept once. `rankings` and `undos` are append-only: the migrations add triggers that
+The schema is normalised. `rankings` and `undos` are append-only: the migrations add triggers that
 refuse every UPDATE and DELETE. Leases (`assignments`) are the only rows that change.
 
     annotators <- assignments -> items <- candidates -> images <- provenances
@@ -42,13 +42,13 @@ metadata = MetaData(
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """A moment in UTC. SQLite forgets time zones, so they are taken off and put back."""
+    """A UTC time. SQLite does not store time zones, so they are removed and restored."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Aware to UTC, naive where the database keeps no zone."""
+        """Convert an aware time to UTC, naive on SQLite."""
         if value is None:
             return None
         assert value.tzinfo is not None, "times in the store carry their zone"
@@ -56,7 +56,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Whatever came back, as UTC."""
+        """Convert a stored time to aware UTC."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
@@ -110,13 +110,13 @@ annotators = Table(
     Column("name", Text, nullable=False),
     Column("group_name", Name, nullable=False),
     Column("simulated", Boolean, nullable=False, server_default=false()),
-    # A digest of where the name was given, if that is known; never leaves this database.
+    # Digest of the client that registered the name, if known; not exported.
     Column("client", Hash),
     Column("created_at", UtcDateTime, nullable=False),
     Index(None, "client"),
 )
 
-# Where files lie that rows speak of: "images", relative to the database file if it is below it.
+# Paths of folders: "images", relative to the database file if it is below it.
 folders = Table(
     "folders",
     metadata,
@@ -181,8 +181,8 @@ rankings = Table(
     Column("item_id", ForeignKey("items.item_id"), nullable=False),
     Column("annotator_id", ForeignKey("annotators.annotator_id"), nullable=False),
     Column("key", Name, nullable=False),
-    # How often this annotator had judged this item before; all of those are undone. Makes a
-    # second standing judgement impossible in the database itself.
+    # Number of earlier judgements of this item by this annotator, all undone. The unique
+    # constraint on it makes a second standing judgement impossible.
     Column("attempt", Integer, nullable=False),
     Column("verdict", String(16), nullable=False),
     Column("reason", Text),

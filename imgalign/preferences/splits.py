@@ -1,8 +1,8 @@
 """Train and test sets that share no prompt.
 
-Rankings of one prompt are alike, so a split by ranking would let a model be tested on what it has
-seen. A prompt's place is a hash of its text: it stays on its side however many rankings arrive
-later, and the larger of two held-out fractions contains the smaller.
+Rankings of one prompt are alike, so a split by ranking would have train/test overlap. The split is
+by a hash of the prompt: a prompt stays in its part when rankings are added, and the larger of two
+held-out fractions contains the smaller.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ class Split:
 
 
 def prompt_key(prompt: str) -> str:
-    """What two prompts share that differ only in case and spacing: for a model they are the same.
+    """The key under which prompts that differ only in case and spacing are equal.
 
     Example: "A  red Fox " and "a red fox" have the key "a red fox".
     """
@@ -30,7 +30,7 @@ def prompt_key(prompt: str) -> str:
 
 
 def prompt_position(prompt: str, *, seed: int) -> float:
-    """A number in [0, 1) that depends on prompt and seed only, uniform over prompts.
+    """A hash of prompt and seed to [0, 1), uniform over prompts.
 
     Prompts of one `prompt_key` have the same one.
     """

@@ -1,9 +1,9 @@
 """The preference store: images, items to rank, leases, and append-only rankings.
 
 A judgement is acknowledged only when it is on disk. Rankings are never changed: undo adds an
-event, ranking again adds another ranking. A client speaks of positions on its screen; which
-candidate stood at each of them is known here alone, from what was issued to this annotator. So a
-page can neither rank images that it was not shown nor say in which order it was shown them.
+event, ranking again adds another ranking. Clients submit positions on the screen, and the store
+maps them to candidates by the display order that it issued. So a client can neither rank images
+that it was not shown nor claim another order.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -47,8 +47,8 @@ PAGE = 500
 class Store:
     """Open with `Store.open`; safe to share between threads and between processes.
 
-    `database` and `images` are the two places where data lives: rows and original files. Annotators
-    are known under every spelling of their name (`identity.person`).
+    `database` has the rows and `images` the original files. Annotators are found under any spelling
+    of their name (`identity.person`).
     """
 
     def __init__(
@@ -79,9 +79,9 @@ class Store:
 
         `url` is a SQLAlchemy URL or the path of a SQLite file; it falls back to the environment
         variable IMGALIGN_DATABASE, then to imgalign.db in this folder. `images` is the folder of
-        originals, which the database remembers; a new one has it beside it. Without `create`, what
-        does not exist is a StoreError, so that a mistyped name makes nothing. `lease` is how long
-        an item stays reserved for who is looking at it. With a `seed` the display orders are the
+        originals, which the database remembers; a new one has it beside it. Without `create`, a
+        missing store is a StoreError, so that a mistyped name creates nothing. `lease` is how long
+        an item stays reserved for the annotator who sees it. With a `seed` display orders are the
         same in every run (for simulated annotators); without, they are random. Raises StoreError
         as `Database` and `places.image_folder` do.
         """
@@ -96,11 +96,11 @@ class Store:
 
     @property
     def is_new(self) -> bool:
-        """Whether opening it made it."""
+        """Whether opening the store created it."""
         return self.database.is_new
 
     def close(self) -> None:
-        """Give back the database connections; the store cannot be used afterwards."""
+        """Close the database connections; the store cannot be used afterwards."""
         self.database.close()
 
     def __enter__(self) -> "Store":
@@ -117,19 +117,19 @@ class Store:
     # Images
 
     def add_image(self, image: bytes | Path, provenance: Provenance) -> str:
-        """Keep an original PNG and how it was made; the image id is the SHA-256 of the file.
+        """Store an original PNG with its provenance; the image id is the SHA-256 of the file.
 
-        Adding it again changes nothing. The same picture made in another way keeps both
-        provenances. Raises InputError for a corrupt image, StorageFullError if the disk is full.
+        Adding it again changes nothing. The same image with another provenance keeps both. Raises
+        InputError for a corrupt image, StorageFullError if the disk is full.
         """
         validation.provenance(provenance)
-        stored = self.images.add(image)  # on disk before any row speaks of it
+        stored = self.images.add(image)  # on disk before its row
         with self.database.write() as connection:
             queries.add_image(connection, stored, provenance, now=utc_now())
         return stored.image_id
 
     def image_path(self, image_id: str) -> Path:
-        """The original file. StoreError if it is unknown, gone, or not what its name says."""
+        """The verified original file. StoreError if it is unknown, missing or damaged."""
         with self.database.read() as connection:
             known = select(images.c.image_id).where(images.c.image_id == image_id)
             if connection.execute(known).first() is None:
@@ -137,11 +137,11 @@ class Store:
         return self.images.checked(image_id)
 
     def provenance(self, image_id: str) -> Provenance:
-        """How the image was made, the first time if it was made more than once."""
+        """The first provenance of an image."""
         return self.provenances(image_id)[0]
 
     def provenances(self, image_id: str) -> list[Provenance]:
-        """Every way in which exactly this file was made, oldest first; never empty."""
+        """All provenances of an image, oldest first; never empty."""
         statement = (
             select(provenances)
             .where(provenances.c.image_id == image_id)
@@ -164,10 +164,10 @@ class Store:
         client: str | None = None,
         simulated: bool = False,
     ) -> Annotator:
-        """Register who ranks. Doing it again, in any spelling of the name, changes nothing.
+        """Register an annotator. Doing it again, in any spelling of the name, changes nothing.
 
-        `client` is where the name came from, such as a network address: new names from one client
-        are limited. `simulated` marks an annotator that is no person, for good. A name of another
+        `client` is the origin of the request, such as a network address: new names from one client
+        are limited. `simulated` marks an annotator that is not a person. A name of another
         group or kind, or one name too many, is a StoreError.
         """
         with self.database.write() as connection:
@@ -182,12 +182,12 @@ class Store:
             )
 
     def annotator(self, name: str) -> Annotator | None:
-        """Who is registered under this name, in any spelling; None if nobody is."""
+        """The annotator of this name, in any spelling; None if not registered."""
         with self.database.read() as connection:
             return queries.annotator(connection, person(name))
 
     def annotators(self) -> list[Annotator]:
-        """Everybody registered, in order of registration."""
+        """All annotators, in order of registration."""
         statement = select(annotators).order_by(annotators.c.created_at, annotators.c.annotator_id)
         with self.database.read() as connection:
             return [queries.to_annotator(row) for row in connection.execute(statement)]
@@ -228,15 +228,14 @@ class Store:
         holding: Collection[str] = (),
         prefetch: bool = False,
     ) -> Item | None:
-        """What this annotator should rank now, or None when nothing is left for them.
+        """The next item for this annotator, or None when none is left.
 
-        First an item they undid, then one they already had on screen, then the oldest that still
-        wants judgements beyond those given and those other annotators are about to give. The item
-        is reserved for a while; asking again gives the same one. `holding` are items the page
-        already has, to fetch the one after; with `prefetch`, when nobody looks at it yet, it is
-        reserved only briefly. An annotator holds a few items at a time: the oldest are given free.
-        Where others hold all that is left, and one network address more than half of it, one of
-        its items is handed on; whoever still has that on screen may submit it all the same.
+        First items that they undid, then those already on their screen, then the oldest whose
+        overlap is not covered by judgements and live leases. The item is leased; asking again gives
+        the same one. `holding` are items that the page already has; with `prefetch` the lease is
+        short. An annotator holds few leases at a time, and the oldest are released first. Where
+        others hold all that is left, and one network address more than half of it, one of its
+        leases is taken over; its former holder may still submit the item.
         """
         annotator, now = person(annotator), utc_now()
         asked = (annotator, project, set(holding), now)
@@ -334,10 +333,10 @@ class Store:
         return Receipt(ranking_id, created=True)
 
     def undo(self, annotator: str, key: str) -> Receipt:
-        """Take back the judgement submitted under `key`; its item comes back next.
+        """Undo the judgement submitted under `key`; its item is the next one.
 
-        The judgement stays on record. Undoing twice is the same as once; to judge the item
-        again, submit under a new key.
+        The judgement stays on record. Undoing is idempotent; submit under a new key to judge the
+        item again.
         """
         annotator, now = person(annotator), utc_now()
         with self.database.write() as connection:
@@ -354,7 +353,7 @@ class Store:
         return Receipt(row.ranking_id, created=True)
 
     def judgement(self, annotator: str, key: str) -> Ranking:
-        """What was submitted under `key`, undone or not; StoreError if nothing was."""
+        """The judgement submitted under `key`, undone or not; StoreError without one."""
         statement = queries.judgements(include_undone=True).where(
             rankings.c.annotator_id == person(annotator), rankings.c.key == key
         )
@@ -374,7 +373,7 @@ class Store:
     ) -> Iterator[Ranking]:
         """Judgements in the order they were made, those made before this call; all if no filter.
 
-        Reads page by page: no transaction stays open while the caller works.
+        Reads in pages, without an open transaction while the caller works.
         """
         statement = queries.judgements(include_undone=include_undone)
         if group is not None:
@@ -406,7 +405,7 @@ class Store:
     ) -> list[Ranking]:
         """The annotator's latest judgements, newest first; `.key` is what `undo` takes.
 
-        Those of all projects unless one is given.
+        Of all projects unless one is given.
         """
         statement = queries.judgements(include_undone=include_undone).where(
             rankings.c.annotator_id == person(annotator)
@@ -418,7 +417,7 @@ class Store:
             return queries.to_rankings(connection, connection.execute(statement).all())
 
     def counts(self, annotator: str, *, project: str = "default") -> Counts:
-        """Items this annotator has judged, skipped ones included, and items waiting for them."""
+        """Numbers of items judged by this annotator, skipped ones included, and of items left."""
         annotator = person(annotator)
         with self.database.read() as connection:
             return Counts(
@@ -437,7 +436,7 @@ def _issued(connection: Connection, item_id: str, annotator_id: str) -> leases.S
 def open_or_make(
     url: str | None, *, images: Path | None, create: bool, on_made: Callable[[str], object]
 ) -> Store:
-    """A store for a command that may make one: with `create`, or where nothing was named."""
+    """Open a store; create it with `create`, or where neither database nor images are named."""
     nothing_named = images is None and not address.named(url)
     store = Store.open(url, images=images, create=create or nothing_named)
     if store.is_new:

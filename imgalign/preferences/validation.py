@@ -1,6 +1,6 @@
-"""What the store accepts: checks on values that came from outside, before any row is written.
+"""Validation of values from outside, before any row is written.
 
-A page is not to be trusted with types either, so every number is looked at. InputError throughout.
+Types are checked as well, because clients are not trusted. Every failure is an InputError.
 """
 
 import re
@@ -23,7 +23,7 @@ IMAGE_ID = re.compile("[0-9a-f]{64}")
 
 
 def name(what: str, value: object) -> None:
-    """A non-empty identifier that every database keeps whole."""
+    """Check a non-empty identifier that every database can store."""
     if not isinstance(value, str) or not value.strip():
         raise InputError(f"{what}: expected a name, got {value!r}")
     if len(value) > MAX_NAME:
@@ -32,7 +32,7 @@ def name(what: str, value: object) -> None:
 
 
 def text(what: str, value: object) -> None:
-    """None, or text that every database can keep: no NUL, no half of a surrogate pair."""
+    """Check None, or text that every database can store: no NUL, no lone surrogate."""
     if value is None:
         return
     if not isinstance(value, str):
@@ -42,7 +42,7 @@ def text(what: str, value: object) -> None:
 
 
 def column(of: Column[Any], value: object) -> Any:
-    """A value from a file, as the column keeps it; JSON columns are left to `judgement`."""
+    """Convert a value from a file to the column's type; JSON columns are left to `judgement`."""
     if value is None:
         if not of.nullable:
             raise InputError(f"{of.name}: expected a value, got none")
@@ -87,7 +87,7 @@ def _moment(what: str, value: object) -> datetime:
 
 
 def provenance(value: Provenance) -> None:
-    """Texts and numbers that fit their columns, and a moment with a time zone."""
+    """Check that texts and numbers fit their columns and the time has a time zone."""
     for what in ("model", "prompt", "scheduler", "imgalign_version", "negative_prompt", "dtype"):
         text(f"provenance.{what}", getattr(value, what))
     text("provenance.adapter", value.adapter)
@@ -99,7 +99,7 @@ def provenance(value: Provenance) -> None:
 
 
 def item(prompt: str, image_ids: Sequence[str], *, project: str, overlap: int) -> None:
-    """A prompt, two or more different images, at least one wanted judgement."""
+    """Check that an item has a prompt, two or more different images and an overlap of 1 or more."""
     name("project", project)
     text("prompt", prompt)
     if not prompt.strip():
@@ -113,7 +113,7 @@ def item(prompt: str, image_ids: Sequence[str], *, project: str, overlap: int) -
 
 
 def submission(sent: Submission) -> Submission:
-    """The submission in canonical form: tuples, each tie group in ascending order."""
+    """Check a submission; returns it in canonical form, each tie group in ascending order."""
     name("key", sent.key)
     if sent.client_ms is not None:
         _index("client_ms", sent.client_ms)
@@ -122,7 +122,7 @@ def submission(sent: Submission) -> Submission:
 
 
 def judgement(*, verdict: object, reason: object, ranking: object) -> TieGroups | None:
-    """Tie groups in canonical form, once verdict, reason and ranking fit together."""
+    """Check that verdict, reason and ranking agree; returns tie groups in canonical form."""
     text("reason", reason)
     if verdict not in VERDICTS:
         raise InputError(f"verdict: expected one of {', '.join(VERDICTS)}, got {verdict!r}")
@@ -139,7 +139,7 @@ def judgement(*, verdict: object, reason: object, ranking: object) -> TieGroups 
 
 
 def fits(*, order: object, ranking: object, num_candidates: int) -> None:
-    """Order and tie groups, if any, are of exactly the candidates of the item."""
+    """Check that order and tie groups, if any, hold exactly the candidates of the item."""
     _each_once("order", "candidate", _indices("order", order), num_candidates)
     if ranking is not None:
         groups = _tie_groups(ranking)
@@ -148,14 +148,14 @@ def fits(*, order: object, ranking: object, num_candidates: int) -> None:
 
 
 def fits_screen(ranking: TieGroups | None, num_positions: int) -> None:
-    """The tie groups of a submission, if any, hold exactly the positions that were shown."""
+    """Check that tie groups, if any, hold exactly the positions that were shown."""
     if ranking is not None:
         found = [position for group in ranking for position in group]
         _each_once("ranking", "position", found, num_positions)
 
 
 def content(sent: Submission) -> tuple[object, ...]:
-    """What two submissions under one key must share; the time it took may differ."""
+    """The fields in which two submissions under one key must agree; `client_ms` may differ."""
     return (sent.item_id, sent.verdict, sent.reason, sent.ranking)
 
 
@@ -182,7 +182,7 @@ def _indices(what: str, values: object) -> tuple[int, ...]:
 
 
 def _index(what: str, value: object) -> int:
-    # bool is an int to Python, and True == 1 would pass every later check.
+    # bool is a subclass of int, so True would pass for 1.
     if type(value) is not int or not 0 <= value <= MAX_INTEGER:
         raise InputError(f"{what}: expected a whole number from 0, got {value!r}")
     return value
