@@ -127,7 +127,7 @@ def annotator_agreement(rankings: Sequence[Ranking]) -> Ceiling | None:
     return None
 
 
-def agreement_near(tested: Sequence[Ranking], everything: Sequence[Ranking]) -> Ceiling | None:
+def agreement_on(tested: Sequence[Ranking], everything: Sequence[Ranking]) -> Ceiling | None:
     """Inter-annotator agreement on the test pairs.
 
     On all pairs if no two annotators judged the same test pair; None without any overlap.
@@ -191,7 +191,7 @@ def evaluate(
         score_rankings(reward, ranked, images),
         baseline=None if baseline is None else score_rankings(baseline, ranked, images),
         baseline_missing=missing,
-        ceiling=ceiling or agreement_near(ranked, everything),
+        ceiling=ceiling or agreement_on(ranked, everything),
         log_odds=reward.scale.log_odds if isinstance(reward, Fitted) else None,
     )
 

@@ -39,7 +39,7 @@ from reward_models.data import (
 )
 from reward_models.evaluate import (
     OracleReward,
-    agreement_near,
+    agreement_on,
     bayes_optimal,
     evaluate_scores,
     judged,
@@ -219,7 +219,7 @@ def _report(
             parts["test"],
             scores["test"],
             baseline=learned.zero_shot["test"],
-            ceiling=ceiling or agreement_near(parts["test"], ranked),
+            ceiling=ceiling or agreement_on(parts["test"], ranked),
             truth=None if oracle is None else bayes_optimal(parts["test"], oracle),
             log_odds=learned.scale.log_odds,
         ),

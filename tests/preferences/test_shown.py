@@ -35,7 +35,7 @@ def test_provenance_comes_back_whole(
         assert opened.size == (full.width, full.height)
 
 
-def test_one_picture_made_in_two_ways_keeps_both_provenances(
+def test_one_image_made_in_two_ways_keeps_both_provenances(
     store: Store, png: Callable[..., bytes], provenance: Callable[..., Provenance]
 ):
     base, aligned = provenance(), provenance(adapter="runs/a")

@@ -7,7 +7,7 @@ import torch
 from imgalign.preferences.fit_report import Ceiling
 from imgalign.preferences.records import Ranking
 from reward_models.evaluate import (
-    agreement_near,
+    agreement_on,
     annotator_agreement,
     evaluate,
     judged,
@@ -117,11 +117,11 @@ def test_annotators_who_always_disagree_are_not_unknown():
 
 def test_a_ceiling_from_other_prompts_says_so():
     elsewhere = [replace(BRIGHTEST_FIRST, annotator=name) for name in "ab"]
-    assert agreement_near(elsewhere, elsewhere) == annotator_agreement(elsewhere)
-    far = agreement_near(elsewhere[:1], elsewhere)
+    assert agreement_on(elsewhere, elsewhere) == annotator_agreement(elsewhere)
+    far = agreement_on(elsewhere[:1], elsewhere)
     assert far is not None
     assert far.meaning == "two annotators with each other, 6 pairs, of other prompts"
-    assert agreement_near(elsewhere[:1], elsewhere[:1]) is None
+    assert agreement_on(elsewhere[:1], elsewhere[:1]) is None
 
 
 def test_verdicts_are_told_apart():

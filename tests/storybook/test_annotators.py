@@ -103,7 +103,7 @@ def test_taste_is_spread_over_its_range_on_renders(tastes):
     assert np.all(np.abs(tastes.mean(axis=1) - 0.5) < 0.08)
 
 
-def test_taste_varies_among_pictures_of_one_prompt_as_much_as_the_noise(tastes):
+def test_taste_varies_among_images_of_one_prompt_as_much_as_the_noise(tastes):
     within = tastes.reshape(3, -1, 4).std(axis=2).mean(axis=1)
     assert np.all(within > 0.7 * Habits().temperature)
 
@@ -163,7 +163,7 @@ def test_what_cannot_be_read_pleases_nobody():
         assert oracle_utility(["a red cat"] * 2, noise, group=group).tolist() == [0.0, 0.0]
 
 
-def test_gold_utility_prefers_the_picture_that_was_asked_for():
+def test_oracle_utility_prefers_the_image_that_was_asked_for():
     rng = np.random.default_rng(8)
     asked = evaluation_prompts(24, seed=3)
     images = render([sample_scene(parse_prompt(prompt), rng) for prompt in asked])
@@ -174,7 +174,7 @@ def test_gold_utility_prefers_the_picture_that_was_asked_for():
         assert torch.all(right <= FAITHFULNESS_WEIGHT + 1)
 
 
-def test_gold_utility_refuses_a_list_that_does_not_fit():
+def test_oracle_utility_refuses_a_list_that_does_not_fit():
     with pytest.raises(InputError, match="1 prompts for 2 images"):
         oracle_utility(["a red cat"], torch.zeros(2, 3, 64, 64), group="cosy")
 
@@ -257,14 +257,14 @@ def test_skips_and_lapses_do_not_keep_company():
     assert said["ranked", ((0,), (1,))] / looked == close_to(0.75, looked)
 
 
-def test_pictures_that_seem_alike_are_tied():
+def test_images_that_seem_alike_are_tied():
     calm = replace(STEADY, temperature=1e-6, tie_threshold=0.05)
     assert set(answers(calm, (0.5, 0.52, 0.9), order=(0, 1, 2), num=5)) == {
         ("ranked", ((2,), (0, 1)))
     }
 
 
-def test_all_bad_is_said_of_bad_pictures_only_and_not_always():
+def test_all_bad_is_said_of_bad_images_only_and_not_always():
     annotator = Annotator(name="x", group="cosy", seed=4, habits=replace(STEADY, all_bad=0.7))
     bad, fair = Impression(faithfulness=0.1, taste=0.9), Impression(faithfulness=0.5, taste=0.0)
 

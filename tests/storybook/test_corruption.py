@@ -88,7 +88,7 @@ def test_free_scenes_show_nothing_held_out_and_some_are_empty():
     assert {len(scene.items) for scene in drawn} == {0, 1, 2, 3, 4}
 
 
-def test_everything_keeps_pictures_pictures(pictures):
+def test_every_change_keeps_the_shape_and_range_of_images(pictures):
     for change in (augment, *CORRUPTIONS.values()):
         changed = change(pictures.clone())
         assert changed.shape == pictures.shape
@@ -126,6 +126,6 @@ def test_scrambling_keeps_the_spectrum_and_blending_the_mean(pictures):
     assert_close(twice, torch.stack([half[0], half[0]]))
 
 
-def test_mosaics_take_each_pixel_from_some_picture():
+def test_mosaics_take_each_pixel_from_some_image():
     plain = torch.arange(4.0)[:, None, None, None].expand(4, 3, 64, 64) / 4
     assert set(mosaics(plain).unique().tolist()) <= {0.0, 0.25, 0.5, 0.75}

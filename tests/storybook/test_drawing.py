@@ -55,7 +55,7 @@ def test_the_same_scene_gives_the_same_bytes(setting: str):
 
 
 @pytest.mark.parametrize("size", [32, 64, 128])
-def test_pictures_are_rgb_and_of_the_size_asked_for(size: int):
+def test_images_are_rgb_and_of_the_size_asked_for(size: int):
     picture = draw(scene_of("house", "blue"), size=size)
     assert (picture.mode, picture.size) == ("RGB", (size, size))
 
@@ -122,7 +122,7 @@ def test_the_style_of_a_scene_shows():
         assert draw(styled).tobytes() != draw(usual).tobytes(), style
 
 
-def test_a_picture_takes_a_few_milliseconds():
+def test_a_image_takes_a_few_milliseconds():
     rng = np.random.default_rng(0)
     scenes = [sample_scene(sample_spec(rng), rng) for _ in range(60)]
     medians: list[float] = []

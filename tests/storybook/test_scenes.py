@@ -133,7 +133,7 @@ def test_sampled_scenes_obey_their_spec_even_when_read_with_small_errors():
             assert not holds("on", a, b)
 
 
-def test_sampled_objects_stay_inside_the_picture_and_within_their_sizes():
+def test_sampled_objects_stay_inside_the_image_and_within_their_sizes():
     rng = np.random.default_rng(4)
     for spec in random_specs(1000):
         scene = sample_scene(spec, rng)

@@ -51,7 +51,7 @@ def as_read(scene: Scene) -> Reading:
     )
 
 
-def test_false_captions_are_false_of_their_pictures_and_never_held_out() -> None:
+def test_false_captions_are_false_of_their_images_and_never_held_out() -> None:
     rng = np.random.default_rng(0)
     for _ in range(600):
         spec = sample_spec(rng)
@@ -135,7 +135,7 @@ def test_near_misses_are_what_differs_in_one_detail_and_nothing_else() -> None:
     assert fourth.tolist() == [logits[0, 5], logits[1, 7]]
 
 
-def test_a_level_of_its_own_for_each_picture_costs() -> None:
+def test_a_level_of_its_own_for_each_image_costs() -> None:
     """Each pair is told apart by 2, but the first picture's wrong lies above the second's right."""
     shifted = above(torch.tensor([5.0, 1.0]), torch.tensor([3.0, -1.0]))
     level = above(torch.tensor([1.0, 1.0]), torch.tensor([-1.0, -1.0]))

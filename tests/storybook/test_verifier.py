@@ -1,4 +1,4 @@
-"""The gold reader: what it reads off renders, what it refuses, and how readings are judged."""
+"""The verifier: readings of renders, unreadable images, and faithfulness."""
 
 import json
 import math
@@ -102,7 +102,7 @@ def test_an_empty_landscape_is_readable_and_has_no_items():
         assert (read.items, read.setting, read.unsure) == ((), setting, False)
 
 
-def test_larger_pictures_are_read_as_well():
+def test_larger_images_are_read_as_well():
     prompts = evaluation_prompts(20, seed=43, held_out=False)
     readings = default_verifier().read(renders(prompts, size=128))
     assert sum(map(verified, prompts, readings)) >= 18
@@ -135,7 +135,7 @@ def test_pixels_outside_the_unit_interval_are_refused():
             default_verifier().read(image)
 
 
-def test_no_pictures_give_no_readings():
+def test_no_images_give_no_readings():
     assert default_verifier().read(torch.zeros(0, 3, 64, 64)) == []
 
 
@@ -180,7 +180,7 @@ def blank_maps():
 # Judging.
 
 
-def test_a_picture_as_asked_for_is_verified_and_worth_exactly_one():
+def test_a_image_as_asked_for_is_verified_and_worth_exactly_one():
     asked = "a red cat left of a blue house by day"
     assert faithfulness(asked, reading(LEFT_CAT, RIGHT_HOUSE)) == 1.0
     assert verified(asked, reading(RIGHT_HOUSE, LEFT_CAT))

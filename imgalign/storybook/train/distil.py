@@ -86,7 +86,7 @@ def guided(
 ) -> Tensor:
     """Classifier-free guidance (arXiv:2207.12598) in one pass, float32 `b c h w`.
 
-    Velocity is linear in the noise for a given latent, so it is guided in the same way.
+    Velocity is affine in the noise for a given noisy latent, so guidance applies to it likewise.
     """
     tokens = torch.cat([empty.expand_as(caption), caption])
     both = teacher(noisy.repeat(2, 1, 1, 1), timesteps.repeat(2), tokens).float()
