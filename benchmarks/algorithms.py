@@ -36,7 +36,7 @@ def run(recipe: str, demo: Path, folder: Path) -> int:
         compared = [
             f"num_prompts={sizes.num_evaluation_prompts}",
             f"images_per_prompt={sizes.evaluation_images_per_prompt}",
-            f"steps={sizes.comparison_steps}",
+            f"sampler.num_inference_steps={sizes.comparison_steps}",
             f"seed={seed}",
         ]
         judged = ["--reward", str(reward), "--group", group]

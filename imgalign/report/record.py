@@ -11,6 +11,7 @@ from imgalign.config import load_config
 from imgalign.errors import InputError
 from imgalign.evaluate.evaluation import FILE, FOLDER, Evaluation, load_evaluation
 from imgalign.evaluate.saved_images import load_side
+from imgalign.evaluate.votes import VoteResult, load_votes
 from imgalign.files import recover_missing
 from imgalign.preferences.fit_report import REPORT_FILE, FitReport, read_fit_report
 from imgalign.runs.folder import CONFIG, METRICS, SAMPLES
@@ -39,6 +40,8 @@ class RunRecord:
     reward: FitReport | None
     reward_folder: Path | None
     evaluation: Evaluation | None
+    votes: VoteResult | None = None
+    """What annotators said of pairs, where it was counted."""
     base: Sequence[Image.Image] = field(default=())
     """Images of the evaluation, in the order of its pairs; empty where they were not kept."""
     aligned: Sequence[Image.Image] = field(default=())
@@ -101,6 +104,7 @@ def read_run(
         reward=None if rewarded is None else read_fit_report(rewarded),
         reward_folder=rewarded,
         evaluation=found,
+        votes=load_votes(place),
         base=load_side(images, "base", count=count, columns=columns),
         aligned=load_side(images, "aligned", count=count, columns=columns),
     )

@@ -322,6 +322,12 @@ def origin(run: RunRecord) -> str:
             rows.append(("SHA-256 of its weights", adapter))
         if found.num_left_out:
             rows.append(("Prompts left out", f"{found.num_left_out}, because the run knew them"))
+    if run.votes:
+        commands.append(run.votes.command)
+        project = f", project {run.votes.project}" if run.votes.project else ""
+        rows.append(
+            ("Votes", f"{run.votes.database}{project}, {run.votes.counted_at:%Y-%m-%d %H:%M}")
+        )
     commands.append(command_of("report", run))
     return page.section(
         "How to repeat it",

@@ -14,6 +14,7 @@ from imgalign.images import write_png
 from imgalign.report import gallery, page, sections
 from imgalign.report.record import RunRecord, read_run
 from imgalign.report.sheets import SHEET, before_after
+from imgalign.report.voting import votes
 
 __all__ = ["PAGE", "SHEET", "before_after", "write_report"]
 
@@ -73,6 +74,7 @@ def render(record: RunRecord) -> str:
             sections.training(record),
             sections.by_slice(record),
             sections.oracle_and_reward(record),
+            votes(record),
             sections.reward_model(record),
             gallery.evolution(record),
             gallery.worse(record),

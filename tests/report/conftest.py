@@ -12,6 +12,7 @@ from reported_runs import (
     fitted_reward,
     judge,
     make_iterations,
+    voted,
 )
 
 from imgalign.report.writing import write_report
@@ -34,6 +35,7 @@ def finished(tmp_path_factory) -> Path:
         proxy=Redness(),
         faithful=bright_enough,
     )
+    voted(run)
     write_report(run)
     return run
 

@@ -39,6 +39,7 @@ def test_a_finished_run_has_every_section(finished):
         "Training",
         "By kind of prompt",
         "Oracle and reward",
+        "Votes of annotators",
         "Reward model",
         "Images over training",
         "What got worse",
@@ -75,7 +76,7 @@ def test_a_run_that_has_not_begun_says_what_to_run(tmp_path):
     run = begin_run(tmp_path / "run")
     text, page = read(write_report(run))
     assert page.headings == ["How to repeat it"]
-    assert text.count('class="missing"') == 5
+    assert text.count('class="missing"') == 6
     for command in ("train", "evaluate", "report"):
         assert f"imgalign {command} {run}" in text
     assert page.images == 0
@@ -118,7 +119,9 @@ def test_what_is_no_run_or_damaged_is_one_clear_line(run, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"[" * 100_000, b"", b"null", b"[]", b"{}"])
-@pytest.mark.parametrize("name", ["evaluation/evaluation.json", "reward/report.json"])
+@pytest.mark.parametrize(
+    "name", ["evaluation/evaluation.json", "evaluation/votes.json", "reward/report.json"]
+)
 def test_a_damaged_input_is_one_line_that_names_it(run, tmp_path, name, content):
     reward = fitted_reward(tmp_path / "reward")
     file = tmp_path / "reward" / "report.json" if name.startswith("reward") else run / name
@@ -178,6 +181,7 @@ def test_every_command_can_be_copied_into_a_shell_whatever_the_folder_is_called(
     lines = [line for text in reader.found for line in text.splitlines() if "imgalign " in line]
     words = [shlex.split(line) for line in lines]
     assert ["imgalign", "evaluate", str(run)] in words
+    assert ["imgalign", "evaluate", str(run), "--votes"] in words
     assert ["imgalign", "report", str(run), "--reward", "FOLDER"] in words
     config = str(run / "config.yaml")
     assert ["imgalign", "train", config, "--out", str(run), "--resume"] in words

@@ -1,8 +1,10 @@
 """Run folders for a report: settings, metrics, a fitted reward and a comparison made of noise."""
 
 import json
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,15 @@ from PIL import Image
 from torch import Tensor
 
 from imgalign.config import dump_config
-from imgalign.evaluate.evaluation import FOLDER, Evaluation
+from imgalign.evaluate.evaluation import FOLDER, Checkpoint, Evaluation
+from imgalign.evaluate.votes import VoteCounts, VoteResult
 from imgalign.preferences.accuracy import Accuracy, Bin, Calibration, Gain
 from imgalign.preferences.fit_report import Ceiling, Counts, FitReport, Spread
 from imgalign.preferences.fit_report import Evaluation as FitEvaluation
 from imgalign.preferences.records import Generated, Provenance, SamplerSettings
 from imgalign.runs.checkpoint import ADAPTER, save_checkpoint
 from imgalign.runs.metrics import MetricsWriter
+from imgalign.statistics import Estimate
 from imgalign.train.config import (
     HeldOutConfig,
     PromptsConfig,
@@ -159,6 +163,36 @@ def fitted_reward(folder: Path) -> Path:
     folder.mkdir()
     (folder / "report.json").write_text(json.dumps(asdict(report)))
     return folder
+
+
+def voted(run: Path, **changes: Any) -> VoteResult:
+    """Votes of three annotators, and of simulated ones, as they lie in the run's folder."""
+    people = VoteCounts(
+        rate=Estimate(value=0.75, low=0.53, high=0.89),
+        rate_of_these_annotators=Estimate(value=0.75, low=0.6, high=0.86),
+        num_wins=14,
+        num_ties=2,
+        num_losses=4,
+        num_all_bad=5,
+        num_skipped=6,
+        num_prompts=12,
+        num_annotators=3,
+    )
+    simulated = replace(people, rate=Estimate(value=0.35, low=0.2, high=0.54), num_losses=24)
+    found = VoteResult(
+        base=Checkpoint(model="storybook", adapter=None, adapter_hash=None),
+        aligned=Checkpoint(model="storybook", adapter=str(run), adapter_hash="5e" * 32),
+        people=people,
+        simulated=simulated,
+        num_on_known_prompts=0,
+        database="sqlite:///<cats>.db",
+        project=None,
+        command=shlex.join(["imgalign", "evaluate", str(run), "--votes"]),
+        counted_at=datetime(2026, 11, 22, 9, 30, tzinfo=UTC),
+    )
+    found = replace(found, **changes)
+    found.save(run / FOLDER)
+    return found
 
 
 def judge(run: Path, **measures: Any) -> Evaluation:

@@ -29,7 +29,7 @@ if "fail=yes" in arguments:
     sys.exit(2)
 stop = []
 signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
-(out / "config.yaml").write_text("model: tiny")
+(out / "config.yaml").write_text("policy: {model: tiny}")
 first = 0
 if "--resume" in arguments:
     first = json.loads((out / "status.json").read_text())["step"]
@@ -56,7 +56,7 @@ def wait_for(condition, *, seconds=60):
 @pytest.fixture
 def recipe(tmp_path):
     path = tmp_path / "recipe.yaml"
-    path.write_text("# A recipe\nmodel: tiny\n")
+    path.write_text("# A recipe\npolicy: {model: tiny}\n")
     return path
 
 

@@ -16,7 +16,7 @@ def here(tmp_path, monkeypatch):
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "mine.yaml").write_text(
         "# Mine & <b>bold</b>. imgalign train mine\n# Not yet run.\n\n# not the header\n"
-        "model: tiny\npolicy:\n  num_steps: 4\nbetas: [1, 2, 3, 4]\nkl: null\n"
+        "model: tiny\npolicy:\n  num_inference_steps: 4\nbetas: [1, 2, 3, 4]\nkl: null\n"
     )
     return tmp_path
 
@@ -42,7 +42,7 @@ def test_a_recipe_shows_its_header_and_settings_as_text(here):
     assert recipe.header == "Mine & <b>bold</b>. imgalign train mine\nNot yet run."
     assert recipe.settings == (
         ("model", "tiny"),
-        ("policy.num_steps", "4"),
+        ("policy.num_inference_steps", "4"),
         ("betas", "1, 2, 3, … (4)"),
         ("kl", "none"),
     )

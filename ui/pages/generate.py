@@ -217,7 +217,7 @@ def restore(shelf: Shelf, last: str) -> dict[str, Any] | None:
 
 
 def _form() -> list[Component]:
-    """What to generate, in the order that `wish` takes it."""
+    """What to generate, in the order that `requested` takes it."""
     adapter = gr.Dropdown(label="Compare with", choices=[], elem_id="checkpoint")
     prompts = gr.Textbox(
         label="Prompts",
