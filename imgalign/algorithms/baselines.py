@@ -1,8 +1,7 @@
-"""Better than what: the expectations that rewards are compared with, as a union of settings.
+"""Baselines: turn the rewards of a batch into advantages, and keep state between batches.
 
-A baseline turns the rewards of a batch into advantages, and keeps what it remembers between
-batches. Group and rank baselines need no critic: with them the field calls the algorithm GRPO. A
-learned value makes it an actor and a critic, as PPO was published.
+Group and rank baselines need no critic: with them the algorithm is called GRPO. A learned value
+makes it an actor and a critic, as in the PPO paper.
 
 Shapes: m = images with a finite reward, t = steps of a trajectory.
 """
@@ -32,10 +31,10 @@ Normalise = Literal["std", "none"]
 
 
 class GroupConfig(Config):
-    """The other images of the prompt in this iteration (GRPO, arXiv:2402.03300)."""
+    """The mean reward of the prompt's images in this iteration (GRPO, arXiv:2402.03300)."""
 
     kind: Literal["group"] = "group"
-    """group, or rank."""
+    """The baseline."""
 
     normalise: Normalise = "std"
     """Divide by the group's standard deviation, or keep the reward's unit (none: Dr. GRPO,
@@ -43,26 +42,26 @@ class GroupConfig(Config):
 
 
 class RankConfig(Config):
-    """How many of the other images of the prompt an image beats: only the order counts."""
+    """The share of the prompt's images that an image beats, so that only their order counts."""
 
     kind: Literal["rank"] = "rank"
-    """group, or rank."""
+    """The baseline."""
 
     normalise: Normalise = "std"
     """Divide by the group's standard deviation, or keep the share of the group that is beaten."""
 
 
 class RunningConfig(Config):
-    """What the prompt earned lately, for few images per prompt (DDPO, arXiv:2305.13301)."""
+    """The prompt's recent rewards, for few images per prompt (DDPO, arXiv:2305.13301)."""
 
     kind: Literal["running"] = "running"
-    """value, or running."""
+    """The baseline."""
 
     window: PositiveInt = 32
     """Rewards remembered per prompt."""
 
     min_count: PositiveInt = 16
-    """Until a prompt has this many, the whole batch is its baseline."""
+    """A prompt with fewer rewards than this is compared with the whole batch."""
 
     @model_validator(mode="after")
     def _fits_into_the_window(self) -> "RunningConfig":
@@ -72,10 +71,10 @@ class RunningConfig(Config):
 
 
 class ValueConfig(Config):
-    """A learned estimate from prompt and timestep: the critic."""
+    """A learned value estimate from prompt and timestep: the critic."""
 
     kind: Literal["value"] = "value"
-    """value, or running."""
+    """The baseline."""
 
     normalise: Normalise = "std"
     """Whiten advantages over the batch, or keep the reward's unit."""
@@ -84,13 +83,13 @@ class ValueConfig(Config):
     """Width of the estimator's two hidden layers."""
 
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 1e-3
-    """Of its own AdamW; the policy's learning rate does not touch it."""
+    """Learning rate of the value estimator's own AdamW."""
 
     epochs: PositiveInt = 8
     """Gradient steps on each batch of trajectories, all of it at once."""
 
     error_clip: PositiveFloat = 2.0
-    """Errors beyond this many standard deviations of the reward pull no harder (Huber)."""
+    """Where Huber's loss becomes linear, in standard deviations of the reward."""
 
 
 GroupBaselineConfig: TypeAlias = GroupConfig | RankConfig
@@ -110,10 +109,10 @@ class Rewarded:
 
 @runtime_checkable
 class Baseline(Protocol):
-    """Says how much better than expected each step was."""
+    """Turns rewards into advantages of each step."""
 
     def advantages(self, batch: Rewarded) -> tuple[Float[Tensor, "m t"], dict[str, float]]:
-        """Advantages, and numbers about the baseline. Remembers the batch: call it once each."""
+        """Advantages and metrics. Updates the baseline's state: call it once per batch."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -177,7 +176,7 @@ class RunningBaseline:
 
 
 class ValueBaseline:
-    """Rewards against what a small network expected of the prompt at each step."""
+    """Rewards against a small network's estimate from prompt and timestep."""
 
     def __init__(self, config: ValueConfig, *, seed: int) -> None:
         self.config = config
@@ -185,12 +184,12 @@ class ValueBaseline:
         self.estimator: ValueEstimator | None = None
 
     def advantages(self, batch: Rewarded) -> tuple[Float[Tensor, "m t"], dict[str, float]]:
-        """Against what was expected before these rewards were seen; learns from them after."""
+        """Reward minus the value predicted before this batch; then fits the estimator to it."""
         features, rewards, mask = batch.features(), batch.rewards, batch.mask
         if self.estimator is None:
             self.estimator = self.new_estimator(features["prompt"].shape[1])
         values = self.estimator.predict(features)
-        # Nothing has been learned yet: the batch's own mean is the best guess, as for any baseline.
+        # An estimator that has learned nothing would predict 0: use the batch's mean instead.
         if not self.estimator.fitted:
             values = torch.full_like(values, rewards.mean().item())
         metrics = {"explained_variance": explained_variance(rewards, values, mask)}

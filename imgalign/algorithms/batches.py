@@ -1,5 +1,4 @@
-"""Batches that algorithms learn from, cut into the parts of one forward pass each, and the account
-of what happened to them.
+"""Training batches, their micro-batches of one forward pass each, and sums of their statistics.
 
 Shapes: n = images of a batch, b = images sampled together, t = steps of a trajectory, s = steps in
 one forward pass. Units: log-probabilities and KL in nats, summed over the elements of a latent.
@@ -18,12 +17,12 @@ from imgalign.policy import Data, Trajectory
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Rollout:
-    """What a policy sampled, and what it was worth."""
+    """Samples of a policy with their rewards."""
 
     batch: list[Trajectory]
     """Images as sampled together: a network's rounding depends on its batch."""
     rewards: Float[Tensor, " n"]
-    """Float32 on the CPU, of all images in order. NaN marks an image that teaches nothing."""
+    """Float32 on the CPU, of all images in order. NaN marks an image that is dropped."""
     seconds_sampling: float = 0.0
     seconds_scoring: float = 0.0
 
@@ -37,7 +36,7 @@ class Rollout:
         return [prompt_id for trajectory in self.batch for prompt_id in trajectory.prompt_ids]
 
     def metrics(self, world: World) -> dict[str, float]:
-        """The rewards of all processes in a few numbers, by the names of docs/metrics.md."""
+        """Statistics of the rewards over all processes, under the keys of docs/metrics.md."""
         return {
             **reward_metrics(world.gather(self.rewards)),
             "seconds_sampling": self.seconds_sampling,
@@ -47,7 +46,7 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Demonstrations:
-    """Samples that somebody gave as good ones."""
+    """Samples that were given as examples."""
 
     batch: list[Data]
     seconds_loading: float = 0.0
@@ -57,29 +56,29 @@ class Demonstrations:
         return sum(len(data) for data in self.batch)
 
     def metrics(self, world: World) -> dict[str, float]:
-        """By the names that docs/metrics.md explains."""
+        """Under the keys of docs/metrics.md."""
         return {"seconds_loading": self.seconds_loading}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MicroBatch:
-    """What one forward and backward pass learns from: images as sampled together, some steps."""
+    """Input of one forward and backward pass: some steps of images that were sampled together."""
 
     trajectory: Trajectory
     steps: Int[Tensor, " s"]
     advantages: Float[Tensor, "b s"]
     mask: Bool[Tensor, "b s"]
     weights: Float[Tensor, " s"]
-    """How many steps of the trajectory each of these stands for: 1 unless some were left out."""
+    """Sampling weights: how many steps of the trajectory each of these stands for."""
     total_weight: float
-    """Of all transitions of the minibatch that this is a part of: the loss is a mean over these."""
+    """Sum of the weights of all transitions of the minibatch, over which the loss is a mean."""
     epoch: int
-    """Inner epoch; the KL is reported from epoch 0, the nearest to the policy that sampled."""
+    """Inner epoch; the reported KL is that of epoch 0."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """Sums over the transitions of an iteration, and what they say of a trajectory."""
+    """Sums over the transitions of an iteration, and the metrics derived from them."""
 
     steps_per_trajectory: float
     """Mean number of steps with a density, to scale a mean over steps to a trajectory."""
@@ -89,7 +88,7 @@ class Tally:
     log_ratio_max: float = 0.0
 
     def add(self, stats: Mapping[str, Tensor], micro: MicroBatch) -> None:
-        """Take in what `policy_gradient_loss` said of one micro-batch."""
+        """Add the statistics that `policy_gradient_loss` returned for one micro-batch."""
         count = (micro.mask * micro.weights).sum().item()
         self.count += count
         self.log_ratio_max = max(self.log_ratio_max, stats["log_ratio_max"].item())
@@ -100,7 +99,7 @@ class Tally:
             self.sums["kl"] = self.sums.get("kl", 0.0) + stats["kl"].item()
 
     def over(self, world: World) -> "Tally":
-        """The account of all processes together."""
+        """The sums over all processes."""
         return Tally(
             steps_per_trajectory=world.total(self.steps_per_trajectory) / world.size,
             sums={name: world.total(value) for name, value in self.sums.items()},
@@ -115,7 +114,7 @@ class Tally:
         return self._mean("kl", self.first_count) * self.steps_per_trajectory
 
     def metrics(self) -> dict[str, float]:
-        """Means by the names that docs/metrics.md explains."""
+        """Means under the keys of docs/metrics.md."""
         return {
             "kl": self.kl_nats,
             "kl_per_step": self._mean("kl", self.first_count),
@@ -132,7 +131,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assessment:
-    """How much better than expected each step of a batch was."""
+    """The advantages of a batch."""
 
     batch: list[Trajectory]
     """As sampled; steps of images without a finite reward are masked out."""
@@ -141,14 +140,14 @@ class Assessment:
     metrics: dict[str, float]
 
     def tally(self) -> Tally:
-        """An empty account for this batch."""
+        """Empty sums for this batch."""
         masks = [trajectory.mask for trajectory in self.batch]
         images = sum(int(mask.any(dim=1).sum()) for mask in masks)
         return Tally(steps_per_trajectory=sum(int(mask.sum()) for mask in masks) / max(images, 1))
 
 
 def reward_metrics(rewards: Float[Tensor, " n"]) -> dict[str, float]:
-    """Rewards in a few numbers; those that are not finite are counted and left out."""
+    """Statistics of rewards; those that are not finite are counted and left out."""
     good = rewards[rewards.isfinite()].double()
     return {
         "reward_mean": good.mean().item(),
@@ -182,11 +181,11 @@ def deal_steps(
     kl_steps: int,
     generator: torch.Generator,
 ) -> list[tuple[Int[Tensor, " n"], Float[Tensor, " n"]]]:
-    """Of the steps of each trajectory all that are credited, and `kl_steps` of the others.
+    """All credited steps of each trajectory and a sample of `kl_steps` others, with weights.
 
-    With them go their weights: 1 for the credited ones, and for the others how many steps each
-    stands for, so that a weighted sum has the expectation of the sum over all steps. The others are
-    dealt out like cards, so that none comes twice before all have come once.
+    The weight of a credited step is 1, that of another is (number of others) / `kl_steps`, so that
+    a weighted sum is an unbiased estimate of the sum over all steps. Over consecutive trajectories
+    the others are sampled without replacement: none comes twice before all have come once.
     """
     orders: dict[int, Tensor] = {}
     dealt, cards = [], 0
@@ -208,7 +207,7 @@ def deal_steps(
 def in_units(
     steps: Int[Tensor, " n"], weights: Float[Tensor, " n"], units: Sequence[Int[Tensor, " _s"]]
 ) -> list[tuple[Int[Tensor, " _m"], Float[Tensor, " _m"]]]:
-    """Chosen steps with their weights, cut along the passes in which they may be scored."""
+    """Chosen steps with their weights, cut into the units that are scored in one pass."""
     cut = []
     for unit in units:
         inside = torch.isin(steps, unit.cpu())

@@ -1,8 +1,8 @@
-"""The correctness rules that an algorithm stands on, measured on the very policy to be trained.
+"""Correctness checks of an algorithm on the policy that is about to be trained.
 
-Each check returns what it measured beside what it expected, and the cure; training runs them at
-its start and refuses to go on when one fails. Left out: rules that only a test can check (resume,
-export, losses), and those that only one kind of policy can be asked about (`Policy.checks`).
+Each check returns what it measured, what it expected, and the cure; a run makes them at its start
+and ends when one fails. Left out: rules that only a test can check (resume, export, losses), and
+those of one kind of policy (`Policy.checks`).
 
 Units: log-probabilities and KL in nats, summed over the elements of a latent.
 """
@@ -31,7 +31,7 @@ NUDGE = 0.02
 def check_steps(
     policy: StepPolicy, trajectory: Trajectory, *, clip: Callable[[int], float], fresh: bool
 ) -> list[Check]:
-    """The rules of policy gradients, on a small trajectory that was just sampled in one batch.
+    """The checks of policy gradients, on a small trajectory that was just sampled in one batch.
 
     `clip` gives the limit of a step's log-ratio, in nats, for so many latent elements. `fresh`: the
     weights are untrained, so that the policy must equal the pretrained model. Weights and gradients
@@ -49,7 +49,7 @@ def check_steps(
 def check_likelihood(
     policy: LikelihoodPolicy, trajectory: Trajectory, *, fresh: bool
 ) -> list[Check]:
-    """The rules of scoring given samples, on what the policy has just sampled itself."""
+    """The checks of scoring given samples, on samples that the policy has just made."""
     data = policy.given(trajectory)
     draws = policy.draw(data, generator=torch.Generator("cpu").manual_seed(0))
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Which algorithms there are: the union of their settings, and the class that each of them means.
+"""The algorithms: the union of their settings, and the class that each of them builds.
 
 To add one, write its file and name it here twice.
 """
@@ -12,7 +12,7 @@ from imgalign.algorithms.supervised import Supervised, SupervisedConfig
 AlgorithmConfig: TypeAlias = GRPOConfig | PPOConfig | SupervisedConfig
 
 DEFAULT = GRPOConfig()
-"""What a recipe means that does not say."""
+"""The algorithm of a recipe that names none."""
 
 
 def build_algorithm(config: AlgorithmConfig, *, seed: int) -> Algorithm[Any]:

@@ -1,6 +1,6 @@
-"""What the learner knows of an algorithm, and what an algorithm knows of the processes it runs in.
+"""The interface of algorithms, and that of the processes they run in.
 
-An algorithm is one file: it turns a batch into losses, one at a time. Left out: optimizer steps
+An algorithm turns a batch into losses, one at a time. Left out: optimizer steps
 (train/learner.py) and where batches come from (train/sources.py).
 """
 
@@ -19,7 +19,7 @@ Batch = TypeVar("Batch", contravariant=True)
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Loss:
-    """What one forward pass contributes to an optimizer step."""
+    """The loss of one forward pass, as a part of an optimizer step."""
 
     value: Float[Tensor, ""]
     """This pass's share of the loss of the optimizer step, to be differentiated."""
@@ -33,7 +33,7 @@ class Loss:
 
 @runtime_checkable
 class World(Protocol):
-    """The processes of a run. Every denominator, gather and decision on data goes through it."""
+    """The processes of a run; every denominator, gather and branch on data goes through it."""
 
     @property
     def size(self) -> int:
@@ -62,7 +62,7 @@ class World(Protocol):
         ...
 
     def agree(self, flag: bool) -> bool:
-        """Whether any process says so: every branch on data or a signal is taken together."""
+        """Whether the flag is set in any process, so that all of them take the same branch."""
         ...
 
     def backward(self, loss: Float[Tensor, ""]) -> None:
@@ -72,7 +72,7 @@ class World(Protocol):
 
 @runtime_checkable
 class Algorithm(Protocol[Batch]):
-    """Improves a policy: batches in, losses out, and what it remembers between batches."""
+    """Turns batches into losses, with a state that resumes exactly."""
 
     def losses(
         self, policy: Any, batch: Batch, *, world: World, generator: torch.Generator
@@ -84,11 +84,11 @@ class Algorithm(Protocol[Batch]):
         ...
 
     def metrics(self) -> Mapping[str, float]:
-        """Numbers about the last batch, once its losses are used up, by docs/metrics.md's keys."""
+        """Metrics of the last batch after its last loss, under the keys of docs/metrics.md."""
         ...
 
     def checks(self, policy: Any, trajectory: Trajectory, *, fresh: bool) -> list[Check]:
-        """The rules that this algorithm stands on, measured on samples just made.
+        """The correctness checks of this algorithm, on samples that were just made.
 
         `fresh`: the weights are untrained, so that the policy equals the pretrained model.
         """

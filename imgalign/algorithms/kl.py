@@ -1,8 +1,7 @@
-"""How far a policy is from the pretrained model, and how strongly it is held to it.
+"""The KL of a policy to the pretrained model, and the coefficient of the KL penalty.
 
-The coefficient of a KL term comes in two kinds with the same two verbs: read `coefficient`, then
-`update` it with the KL that was measured. Left out: stopping when a budget is spent, which is the
-training loop's.
+The coefficient is fixed or adaptive; both have `coefficient` and `update`, which takes the measured
+KL. Left out: stopping when a budget is exceeded (train/budget.py).
 
 Units: KL in nats per image, summed over steps and latent elements.
 """
@@ -24,30 +23,30 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class FixedKLConfig(Config):
-    """The same price of the KL for the whole run."""
+    """A constant coefficient."""
 
     kind: Literal["fixed"] = "fixed"
-    """fixed, or adaptive: the coefficient seeks a target KL."""
+    """The kind of coefficient."""
 
     coefficient: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.02
     """Price of one nat of KL of a whole trajectory, in units of the advantage (with group
-    advantages: standard deviations of the reward). 0 measures the KL and charges nothing."""
+    advantages: standard deviations of the reward). 0 only measures the KL."""
 
 
 class AdaptiveKLConfig(Config):
-    """A price of the KL that moves until the KL settles at a target."""
+    """A coefficient that changes until the KL settles at a target."""
 
     kind: Literal["adaptive"] = "adaptive"
-    """fixed, or adaptive: the coefficient seeks a target KL."""
+    """The kind of coefficient."""
 
     coefficient: Positive = 0.02
-    """Where the price of one nat starts, in units of the advantage."""
+    """Initial price of one nat, in units of the advantage."""
 
     target_nats: Positive
-    """KL per trajectory that the coefficient seeks."""
+    """Target KL per trajectory, in nats."""
 
     rate: Annotated[float, Field(gt=0, lt=5)] = 0.5
-    """How fast it adapts: at most a fifth of this per iteration. Ziegler et al. use 0.1 over
+    """The coefficient changes by at most a fifth of this per iteration. Ziegler et al. use 0.1 over
     thousands of iterations; a run here has tens."""
 
 
@@ -64,7 +63,7 @@ class KLCoefficient(Protocol):
         ...
 
     def update(self, kl_nats: float) -> None:
-        """Take in the KL measured over one batch of new samples."""
+        """Adapt to the KL measured on one batch of new samples."""
         ...
 
     def state_dict(self) -> dict[str, float]:
@@ -101,7 +100,7 @@ class FixedKL:
 
 
 class AdaptiveKL:
-    """A coefficient that seeks a target KL (Ziegler et al. 2019, arXiv:1909.08593, section 2.2).
+    """A coefficient that follows a target KL (Ziegler et al. 2019, arXiv:1909.08593, section 2.2).
 
     Each update multiplies it by 1 + rate * e, where e is the relative distance to the target,
     limited to +- 0.2: at the published rate of 0.1 it moves at most 2 % per batch.

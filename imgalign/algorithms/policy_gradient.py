@@ -1,10 +1,10 @@
 """Clipped policy gradient over the steps of trajectories: PPO with a critic, GRPO with groups.
 
-Maximised, per trajectory: the sum over steps of min(r A, clip(r) A), minus kl.coefficient times the
-sum over steps of KL(policy step || pretrained step). r is the true ratio of one step's density, A
-the advantage, which is all that PPO (arXiv:1707.06347; for diffusion arXiv:2305.13301 and
+Maximises, per trajectory, the sum over steps of min(r A, clip(r) A), minus kl.coefficient times the
+sum over steps of KL(policy step || pretrained step). r is the ratio of one step's densities and A
+the advantage, in which alone PPO (arXiv:1707.06347; for diffusion arXiv:2305.13301 and
 arXiv:2305.16381) and GRPO (arXiv:2402.03300; for diffusion arXiv:2505.05470 and arXiv:2505.07818)
-differ in. The algorithm sees steps and distributions; what a step is stays inside the policy.
+differ. The algorithm sees steps and distributions; what a step is stays inside the policy.
 
 Left out: optimizer steps, sampling and scoring (train/); KL as a part of the reward; GAE, since
 the reward comes once and is not discounted.
@@ -60,21 +60,21 @@ ONLY_ROLLOUTS = (
 
 
 class PolicyGradientConfig(Config):
-    """What PPO and GRPO share."""
+    """Settings that PPO and GRPO share."""
 
     clip_nats: Positive | None = None
     """Log-ratios of one step are clipped to +- this many nats, at any resolution. Null takes the
-    policy's own habit: for denoising steps 1.6, the field's usual 1e-4 per latent element on a
-    4x64x64 latent."""
+    policy's default: for denoising steps 1.6, the usual 1e-4 per latent element on a 4x64x64
+    latent."""
 
     clip_range: Positive | None = None
-    """The same in the field's convention, nats per latent element; instead of clip_nats."""
+    """The same per latent element, as in other trainers; instead of clip_nats."""
 
     advantage_clip: Positive = 5.0
-    """Advantages beyond this size are cut, so that one image cannot rule an update."""
+    """Advantages are clipped to +- this, so that one image cannot dominate an update."""
 
     kl: KLConfig = Field(FixedKLConfig(), discriminator="kind")
-    """The pull towards the pretrained model."""
+    """Coefficient of the KL penalty towards the pretrained model."""
 
     inner_epochs: PositiveInt = 1
     """Passes over each batch of trajectories before new ones are sampled."""
@@ -83,18 +83,17 @@ class PolicyGradientConfig(Config):
     """Optimizer steps per pass; each sees an equal share of (images, step) pairs."""
 
     credited_steps: PositiveInt | None = None
-    """Only the first so many steps of a trajectory are credited with its reward; null is all. They
-    decide what the image will be, while the gradients of later ones are many times as large and
-    nearly all noise: see docs/adr/0006. The KL counts at every step."""
+    """Only the first so many steps of a trajectory get its advantage; null is all. They decide most
+    of what the image will be, while the gradients of later ones are many times as large and mostly
+    noise: see docs/adr/0006. The KL counts at every step."""
 
     kl_steps: PositiveInt | None = None
-    """How many of the steps without credit are scored again for their KL, in each batch of images
-    that was sampled together; null is all of them. They are dealt out anew in each iteration, each
-    counting for those that are left out, so the KL stays right on average and an update takes less
-    time. Only with credited_steps."""
+    """How many of the uncredited steps are re-scored for their KL, in each batch of images that was
+    sampled together; null is all. They are sampled anew in each iteration and weighted, so the KL
+    is unbiased and an update takes less time. Only with credited_steps."""
 
     timesteps_per_update: PositiveInt | None = None
-    """Learn from this many steps of each trajectory, drawn anew per iteration; null is all."""
+    """Learn from a random subset of this many steps, drawn in each iteration; null is all."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "PolicyGradientConfig":
@@ -129,7 +128,7 @@ class PolicyGradientConfig(Config):
 
 
 class PPOConfig(PolicyGradientConfig):
-    """Proximal policy optimisation: an actor, and a critic that says what to expect."""
+    """Proximal policy optimisation, with a critic as the baseline."""
 
     name: Literal["ppo"] = "ppo"
     """The algorithm."""
@@ -144,7 +143,7 @@ class PPOConfig(PolicyGradientConfig):
 
 
 class GRPOConfig(PolicyGradientConfig):
-    """Group relative policy optimisation: PPO's update, with the group in the critic's place."""
+    """Group relative policy optimisation: PPO's update, with a group baseline and no critic."""
 
     name: Literal["grpo"] = "grpo"
     """The algorithm."""
@@ -164,7 +163,7 @@ class GRPOConfig(PolicyGradientConfig):
 
 
 class PolicyGradient:
-    """PPO or GRPO with what it remembers between iterations: KL coefficient and baseline."""
+    """PPO or GRPO; its state is the KL coefficient and the baseline's."""
 
     def __init__(self, config: PPOConfig | GRPOConfig, *, seed: int) -> None:
         self.config = config
@@ -175,7 +174,7 @@ class PolicyGradient:
     def losses(
         self, policy: StepPolicy, batch: Rollout, *, world: World, generator: torch.Generator
     ) -> Iterator[Loss]:
-        """One loss per micro-batch, in the order of `minibatches`; then the KL's price moves."""
+        """One loss per micro-batch in the order of `minibatches`; updates the KL coefficient."""
         assessment = self.assess(policy, batch)
         tally = assessment.tally()
         minibatches = list(self.minibatches(policy, assessment, world=world, generator=generator))
@@ -203,9 +202,9 @@ class PolicyGradient:
         return self._metrics
 
     def assess(self, policy: StepPolicy, rollout: Rollout) -> Assessment:
-        """Advantages of a new batch; the baseline remembers its rewards.
+        """Advantages of a new batch; updates the baseline.
 
-        A reward that is not finite drops its image: it teaches nothing and moves no baseline.
+        An image whose reward is not finite is dropped: it changes neither policy nor baseline.
         """
         batch, rewards = rollout.batch, rollout.rewards.detach().float().cpu()
         log_probs = torch.cat([trajectory.log_probs.cpu() for trajectory in batch])
@@ -250,7 +249,7 @@ class PolicyGradient:
         """The micro-batches of each optimizer step; their losses add up to the step's loss.
 
         Images stay together as they were sampled, because a network's rounding depends on its
-        batch. What is shuffled, and dealt out to minibatches, is (images, step) pairs.
+        batch. What is shuffled and split into minibatches is (images, step) pairs.
         """
         chosen = [
             choose_steps(trajectory.mask, self.config.timesteps_per_update, generator=generator)
@@ -296,7 +295,7 @@ class PolicyGradient:
         )
 
     def checks(self, policy: StepPolicy, trajectory: Trajectory, *, fresh: bool) -> list[Check]:
-        """What a policy gradient stands on: exact ratios, a KL that starts at 0, all that learn."""
+        """Checks of ratio, noise floor, KL and gradients; see `check_steps`."""
         clip = partial(self.config.clip_in_nats, default=policy.default_clip_nats)
         return check_steps(policy, trajectory, clip=clip, fresh=fresh)
 

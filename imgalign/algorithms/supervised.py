@@ -1,12 +1,12 @@
 """Supervised fine-tuning on the better of the policy's own samples, or on samples that were given.
 
-Minimised: the weighted mean of -log p(sample | prompt). With weights from rewards this is
+Minimises the weighted mean of -log p(sample | prompt). With weights from rewards this is
 reward-weighted regression (Peters & Schaal 2007; for diffusion arXiv:2302.12192); with all of the
 weight on the best of n it is best-of-n fine-tuning, also called rejection sampling or RAFT
-(arXiv:2304.06767). The baseline that every other algorithm is to be compared with: it needs no
-ratio, no clip and no critic, and cannot learn from what is bad but only leave it out.
+(arXiv:2304.06767). The baseline for every other algorithm: it needs no ratio, clip or critic, and
+cannot push away from bad samples, only leave them out.
 
-Left out: optimizer steps (train/), a KL term: the pretrained model enters only as the start.
+Left out: optimizer steps (train/) and a KL term; the pretrained model is only the start.
 
 Shapes: n = samples of a batch, b = samples in one forward pass. Units: nats.
 """
@@ -29,47 +29,48 @@ from imgalign.policy import Check, Data, LikelihoodPolicy, Trajectory, join_data
 
 
 class BestConfig(Config):
-    """Learn from the best images of each prompt only."""
+    """Best of n: only the best images of each prompt, with equal weights."""
 
     kind: Literal["best"] = "best"
-    """best, reward or equal."""
+    """The weighting."""
 
     keep: PositiveInt = 1
-    """How many of the images of a prompt in an iteration; all with the same weight."""
+    """How many images of each prompt count in an iteration."""
 
 
 class RewardWeightedConfig(Config):
-    """Learn from all images, from better ones more."""
+    """Reward-weighted regression: all images, better ones with larger weights."""
 
     kind: Literal["reward"] = "reward"
-    """best, reward or equal."""
+    """The weighting."""
 
     temperature: Annotated[float, Field(gt=0)] = 0.5
     """Weights are exp(z / temperature), z being the reward in standard deviations of the images of
-    its prompt. Towards 0 this is best of n; large values learn from everything alike."""
+    its prompt. Towards 0 this is best of n; large values give equal weights."""
 
 
 class EqualConfig(Config):
-    """Learn from all samples alike: for samples that were chosen by somebody else."""
+    """Equal weights, for given images."""
 
     kind: Literal["equal"] = "equal"
-    """best, reward or equal."""
+    """The weighting."""
 
 
 Weighting: TypeAlias = BestConfig | RewardWeightedConfig | EqualConfig
 
 
 class SupervisedConfig(Config):
-    """Supervised fine-tuning: more of what is good."""
+    """Supervised fine-tuning on the best, on reward-weighted, or on given images."""
 
     name: Literal["supervised"] = "supervised"
     """The algorithm."""
 
     weighting: Weighting = Field(BestConfig(), discriminator="kind")
-    """How much each sample of a prompt counts."""
+    """Weights of the samples of a prompt."""
 
     draws: PositiveInt = 8
-    """Noise levels at which each sample is scored in an iteration; more are less noisy."""
+    """Noise levels at which each sample is scored in an iteration; more give a less noisy
+    gradient."""
 
     minibatches: PositiveInt = 1
     """Optimizer steps per iteration, over which the draws are spread."""
@@ -99,7 +100,7 @@ class SupervisedConfig(Config):
 
 
 class Supervised:
-    """Supervised fine-tuning. It remembers nothing between batches."""
+    """Supervised fine-tuning; it has no state."""
 
     def __init__(self, config: SupervisedConfig) -> None:
         self.config = config
@@ -115,8 +116,8 @@ class Supervised:
     ) -> Iterator[Loss]:
         """One loss for each draw of each pass; every draw goes over all samples."""
         parts, used = self.weighted(policy, batch)
-        rounds = torch.arange(self.config.draws).tensor_split(self.config.minibatches)
-        passes = [[part for _ in each for part in parts] for each in rounds]
+        shares = torch.arange(self.config.draws).tensor_split(self.config.minibatches)
+        passes = [[part for _ in share for part in parts] for share in shares]
         done, total = 0, sum(map(len, passes))
         loss_sum = weight_sum = 0.0
         for minibatch in passes:
@@ -164,7 +165,7 @@ class Supervised:
     def checks(
         self, policy: LikelihoodPolicy, trajectory: Trajectory, *, fresh: bool
     ) -> list[Check]:
-        """What scoring given samples stands on: the same draws, the same number; all learns."""
+        """Checks of repeated scores and gradients; see `check_likelihood`."""
         return check_likelihood(policy, trajectory, fresh=fresh)
 
     def state_dict(self) -> dict[str, Any]:
@@ -182,7 +183,7 @@ class Supervised:
 def sample_weights(
     rewards: Float[Tensor, " n"], prompt_ids: Sequence[str], weighting: Weighting
 ) -> Float[Tensor, " n"]:
-    """How much each sample counts: mean 1 over the samples of a prompt, 0 for what is left out.
+    """Weights of samples, with mean 1 over the samples of a prompt and 0 for those left out.
 
     A reward that is not finite gets 0. Equal rewards get equal weights, so that a tie for the best
     is shared between those that tie.
@@ -207,7 +208,7 @@ def sample_weights(
 
 
 def best_shares(rewards: Float[Tensor, " m"], keep: int) -> Float[Tensor, " m"]:
-    """Shares that sum to 1 and are equal over the `keep` best; who ties for the last place shares.
+    """Weights that sum to 1, equal over the `keep` best; ties for the last place share it.
 
     Example: rewards (3, 1, 3, 0) with keep 1 give (1/2, 0, 1/2, 0).
     """

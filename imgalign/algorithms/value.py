@@ -1,8 +1,8 @@
-"""A learned baseline: what reward to expect of a prompt at a step, before the image is seen.
+"""A value estimator: the expected reward of a prompt at a timestep.
 
-A small network on what the policy says of a prompt (its embedding) and of a step (its timestep).
-The reward comes once, at the end, so every step's target is that reward. Left out: a view of the
-latent itself; this is a baseline for variance, not a critic of half-finished images.
+A small network on a prompt's embedding and a step's timestep. The reward comes once, at the end, so
+every step's target is that reward. Left out: a view of the latent; the estimator reduces variance
+and does not judge unfinished images.
 
 Shapes: b = images, t = steps, d = elements of a prompt embedding.
 """
@@ -27,7 +27,7 @@ class ValueEstimator:
     """V(prompt, timestep), kept on the CPU in float32 with an optimizer of its own.
 
     Rewards are standardised by the mean and deviation of the first batch, which stay fixed, so that
-    one learning rate fits every reward. Before it has learned anything it answers that mean.
+    one learning rate fits every reward. Before any training it predicts that mean.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class ValueEstimator:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that `load_state_dict` needs to go on exactly."""
-        # Copied, because torch hands out the very tensors that the next step changes in place.
+        # Copied, because torch returns the tensors that the next step changes in place.
         return copy.deepcopy(
             {
                 "prompt_width": self.prompt_width,
@@ -124,7 +124,7 @@ def explained_variance(
 
 
 def build_network(prompt_width: int, hidden: int, *, seed: int) -> nn.Sequential:
-    """Two hidden layers; the last layer starts at zero, so that nothing is claimed at first."""
+    """Two hidden layers; the last layer starts at zero, so that it first predicts a constant."""
     generator = torch.Generator("cpu").manual_seed(seed)
     widths = [prompt_width + TIMESTEP_WIDTH, hidden, hidden, 1]
     layers: list[nn.Module] = [nn.LayerNorm(widths[0])]

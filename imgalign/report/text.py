@@ -44,7 +44,7 @@ def command_of(command: str, run: RunRecord) -> str:
 
 
 def sentence(text: str) -> str:
-    """Example: "finished at step 40" is "Finished at step 40."."""
+    """Example: "finished at iteration 40" is "Finished at iteration 40."."""
     return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 

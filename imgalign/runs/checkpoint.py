@@ -1,12 +1,13 @@
-"""Checkpoints that survive a crash: written beside, synced, hashed, renamed; older ones go last.
+"""Checkpoints that survive a crash: written to a temporary folder, synced, hashed and renamed.
 
 A run folder holds `step-000200/` folders. Each has a `manifest.json` with the size and SHA-256 of
 every file in it, so that a damaged checkpoint is known before it is loaded. `best.json` and
 `latest.json` beside them name one of the folders each. Nothing is pickled: a trainer's state is
 tensors in safetensors and everything else in JSON.
 
-A folder that starts with `.tmp-` is a checkpoint that was never finished; it is never read, and
-the next save removes it. One process writes to a run folder at a time (`files.lock_folder`).
+A folder that starts with `.tmp-` is an unfinished checkpoint; it is never read, and the next save
+removes it. One process writes to a run folder at a time (`files.lock_folder`). `step` counts
+iterations.
 """
 
 import json
@@ -41,12 +42,12 @@ Marker: TypeAlias = Literal["best", "latest"]
 
 
 def step_folder(run: Path, step: int) -> Path:
-    """Where the checkpoint of `step` is: `step_folder(run, 200)` ends in `step-000200`."""
+    """Folder of the checkpoint of an iteration: `step_folder(run, 200)` ends in `step-000200`."""
     return run / f"step-{step:06d}"
 
 
 def step_of(folder: Path) -> int:
-    """The step in the name of a checkpoint folder; `CheckpointError` for any other name."""
+    """The iteration in a checkpoint folder's name; `CheckpointError` for any other name."""
     match = STEP.fullmatch(folder.name)
     if match is None:
         raise CheckpointError(f"{folder}: expected a folder named like step-000200")
@@ -106,7 +107,7 @@ def prune(run: Path, *, keep: int | None, protect: Collection[int] = ()) -> None
 
 
 def remove_checkpoints_after(run: Path, step: int) -> None:
-    """Remove the checkpoints of later steps, and what points to them: the run went back."""
+    """Remove checkpoints after an iteration and the markers that name them."""
     for folder in checkpoints(run):
         if step_of(folder) > step:
             remove_checkpoint(folder)
@@ -119,7 +120,7 @@ def remove_checkpoints_after(run: Path, step: int) -> None:
 
 
 def remove_checkpoint(folder: Path) -> None:
-    """Remove one checkpoint; renamed first, lest a half removed one looks like a damaged one."""
+    """Remove one checkpoint; renamed first, so that a crash leaves no half of one."""
     shutil.rmtree(set_aside(folder), ignore_errors=True)
 
 
@@ -140,8 +141,8 @@ def write_manifest(folder: Path, step: int) -> None:
 def verify(folder: Path, *, needs: Collection[str] = ()) -> None:
     """Check every file against the manifest; the first that differs is a `CheckpointError`.
 
-    The manifest must list what the caller `needs`. Files that it does not know are left alone:
-    people put notes beside weights. Each file is read once per process.
+    The manifest must list what the caller `needs`. Other files are ignored, such as notes that
+    users put beside weights. Each file is read once per process.
     """
     verify_files(folder, {**read_manifest(folder), **dict.fromkeys(needs)})
 
@@ -184,12 +185,13 @@ def read_manifest(folder: Path) -> dict[str, tuple[int, str]]:
         what = f"lists {outside[0]!r}, which is elsewhere" if outside else "lists no file"
         raise CheckpointError(f"{path}: {what}; copy the whole checkpoint again")
     if STEP.fullmatch(folder.name) and step != step_of(folder):
-        raise CheckpointError(f"{folder}: holds step {step}; give it its own name again")
+        own = step_folder(folder.parent, step).name
+        raise CheckpointError(f"{folder}: holds iteration {step}; rename it to {own}")
     return files
 
 
 def latest_checkpoint(run: Path, *, needs: Collection[str] = ()) -> Path | None:
-    """The newest checkpoint that verifies; damaged ones are logged and passed over."""
+    """The newest checkpoint that verifies; damaged ones are logged and skipped."""
     for folder in reversed(checkpoints(run)):
         try:
             verify(folder, needs=needs)
@@ -201,7 +203,7 @@ def latest_checkpoint(run: Path, *, needs: Collection[str] = ()) -> Path | None:
 
 
 def mark(run: Path, marker: Marker, step: int, facts: Mapping[str, float] | None = None) -> None:
-    """Point `best.json` or `latest.json` at a step, with the numbers that made it so.
+    """Point `best.json` or `latest.json` at a checkpoint, with the numbers it was chosen by.
 
     Example: `{"checkpoint": "step-000040", "held_out_reward": 0.61}`
     """
@@ -210,13 +212,13 @@ def mark(run: Path, marker: Marker, step: int, facts: Mapping[str, float] | None
 
 
 def read_marker(run: Path, marker: Marker) -> int | None:
-    """The step that a marker names; None without a marker, or when its checkpoint is gone."""
+    """The iteration that a marker names; None without a marker or without its checkpoint."""
     step = marked_step(run, marker)
     return step if step is not None and step_folder(run, step).is_dir() else None
 
 
 def marked_step(run: Path, marker: Marker) -> int | None:
-    """The step that a marker names, whether its checkpoint is there or not."""
+    """The iteration that a marker names, whether its checkpoint exists or not."""
     path = run / f"{marker}.json"
     try:
         return step_of(Path(str(read_json(path)["checkpoint"])))
@@ -268,7 +270,7 @@ def find_adapter(path: Path) -> Path:
 
 
 def how_to_resume(run: Path) -> str:
-    """Advice for a training run: what is safe, and how to go on."""
+    """Advice after a full disk: what is saved, and how to resume."""
     good = latest_checkpoint(run)
     newest = (
         "no checkpoint had been saved before"

@@ -1,4 +1,4 @@
-"""Where everything of a run lies, and what its folder says without a model: no torch."""
+"""The files of a run folder, and what can be read from them without loading a model or torch."""
 
 import os
 from pathlib import Path
@@ -26,7 +26,7 @@ LARGEST_PROMPTS = 2**30
 
 
 def run_prompts(run: Path) -> Prompts:
-    """What a run learned from, and what it was stopped and selected by, as kept at its start.
+    """The training and held-out prompts of a run, as recorded at its start.
 
     CheckpointError where that was not kept or is damaged.
     """

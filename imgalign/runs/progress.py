@@ -1,7 +1,7 @@
-"""How far long work is, on standard error: bars in a terminal, plain lines in a log.
+"""Progress of long work on standard error: bars in a terminal, plain lines in a log.
 
-`progress` shows one piece of work by the share that is done, `ProgressLine` a run of iterations and
-what happens inside the present one, `working` something that cannot say how far it is.
+`progress` is for one task with a known share done, `ProgressLine` for the iterations of a run with
+progress inside the present one, `working` for a task of unknown length.
 """
 
 import io
@@ -32,7 +32,7 @@ QUIET_SECONDS = 10.0
 
 @contextmanager
 def working(doing: str) -> Iterator[None]:
-    """Show in a terminal what is being done now, with a clock that runs."""
+    """Show a spinner with the elapsed time in a terminal."""
     console = _stderr()
     if not console.is_terminal:
         yield
@@ -45,10 +45,10 @@ def working(doing: str) -> Iterator[None]:
 
 @contextmanager
 def progress(doing: str) -> Iterator[Callable[[float], None]]:
-    """A bar on standard error; call what it gives with the share that is done, in [0, 1].
+    """A progress bar on standard error; call the yielded function with the share done, in [0, 1].
 
-    Where nobody watches (standard error is no terminal), lines tell instead: at the first call,
-    for every tenth, and at least every ten seconds.
+    Without a terminal it prints lines: at the first call, at every tenth, and at least every ten
+    seconds.
     """
     console = _stderr()
     if not console.is_terminal:
@@ -88,10 +88,10 @@ class Lines:
 
 
 class ProgressLine:
-    """How many iterations are done: a bar with the time left, or plain lines without a terminal.
+    """Finished iterations: a bar with the time left, or plain lines without a terminal.
 
-    A second bar, or a line every ten seconds, tells what happens inside the present one. `unit` is
-    what is counted, in the singular.
+    A second bar, or a line every ten seconds, shows progress inside the present iteration. `unit`
+    is what is counted, in the singular.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class ProgressLine:
         self._doing = ""
 
     def advance(self, done: int, values: Mapping[str, float], *, eta_seconds: float) -> None:
-        """Show how many are done now, and the few numbers worth watching."""
+        """Show how many iterations are done, and a few metrics."""
         self.done = done
         numbers = "  ".join(f"{key} {value:.4g}" for key, value in values.items())
         if self.console.is_terminal:
@@ -134,7 +134,7 @@ class ProgressLine:
             self.say(f"{self.unit} {done}/{self.total}  {numbers}{_left(eta_seconds)}")
 
     def part(self, doing: str, done: int, total: int, unit: str) -> None:
-        """Show how far one part of the present iteration is.
+        """Show progress of one part of the present iteration.
 
         Example: `part("sampling", 32, 64, "images")`.
         """
@@ -174,10 +174,7 @@ class ProgressLine:
 
 
 class Stderr(io.TextIOBase):
-    """Standard error that takes text when nobody reads it any more: its pipe or terminal is gone.
-
-    Work must not end because of a line about it.
-    """
+    """Standard error that ignores a closed pipe or terminal, so that output never ends the work."""
 
     def __init__(self) -> None:
         # The one of now: a bar that is shown puts something in its place that writes to this.

@@ -1,4 +1,4 @@
-"""Whether a run is alive, how far it is, and what its process has to say: status.json."""
+"""status.json of a run: whether its process is alive, how far it is, and its last message."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Settings become the parts of a run: the one place that knows which class each of them means."""
+"""Builds the parts of a training run from its settings: the table from settings to classes."""
 
 from imgalign.algorithms.choice import AlgorithmConfig, build_algorithm
 from imgalign.algorithms.interface import World

@@ -1,4 +1,4 @@
-"""A KL budget: knowing the last weights that were inside it, and going back to them."""
+"""A KL budget: keeps the last weights whose KL was inside it, to restore when it is exceeded."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,7 @@ import torch
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Snapshot:
-    """Everything at one step, in memory."""
+    """Weights and trainer state after one iteration, in memory."""
 
     weights: list[torch.Tensor]
     state: dict[str, Any]
@@ -21,10 +21,10 @@ class Snapshot:
 
 
 class Budget:
-    """How much KL a run may spend, and the snapshots that it needs to keep to that.
+    """The KL limit of a run, and the snapshots needed to return to weights inside it.
 
-    The KL of a step's weights is measured by the next iteration at the earliest, so the present
-    snapshot is `pending` until then; `inside` is the last one that is known to be within.
+    The KL of an iteration's weights is measured by the next iteration at the earliest, so the
+    present snapshot is `pending` until then; `inside` is the last one known to be within.
     """
 
     def __init__(self, nats: float | None) -> None:
@@ -33,7 +33,7 @@ class Budget:
         self.inside: Snapshot | None = None
 
     def spent(self, *, before: float | None, after: float | None) -> bool:
-        """Whether a measured KL is above the budget; takes in what that says of the snapshots.
+        """Whether a measured KL is above the budget; confirms the pending snapshot if it is not.
 
         `before` is of the weights before this iteration's update, which `pending` holds, `after` of
         those after it; None where it was not measured.
@@ -45,9 +45,9 @@ class Budget:
         return max(before or 0.0, after or 0.0) > self.nats
 
     def keep(self, snapshot: Snapshot | None, *, before: float | None, after: float | None) -> None:
-        """Take the snapshot of this step, which was not found to be above the budget."""
+        """Keep the snapshot of this iteration, which was not found to be above the budget."""
         self.pending = snapshot
-        # An algorithm that measures no KL of its own relies on the one on held-out prompts.
+        # An algorithm without a KL of its own relies on the one measured on held-out prompts.
         if before is None and after is not None:
             self.inside = snapshot
 

@@ -39,7 +39,7 @@ class HeldOutConfig(Config):
     world, combinations that neither the shipped model nor this run trains on."""
 
     num_prompts: Annotated[int, Field(ge=0)] = 16
-    """How many prompts are held out, where no file says which. 0 measures nothing on the side."""
+    """How many prompts are held out, without a file. 0 measures no held-out reward."""
 
     images_per_prompt: PositiveInt = 2
     """Images per held-out prompt; always of the same seeds."""
@@ -52,16 +52,16 @@ class HeldOutConfig(Config):
 
 
 class RolloutsConfig(Config):
-    """Images that the policy makes during training, scored by the reward."""
+    """Images that the policy samples during training, scored by the reward model."""
 
     source: Literal["rollouts"] = Field("rollouts", alias="from")
     """rollouts, or images: given ones."""
 
     prompts: PromptsConfig = PromptsConfig()
-    """What is asked for."""
+    """Prompts to sample images for."""
 
     held_out: HeldOutConfig = HeldOutConfig()
-    """What is measured on the side."""
+    """Held-out prompts, which are measured only."""
 
     prompts_per_iteration: PositiveInt = 8
     """Different prompts in each iteration."""
@@ -76,7 +76,7 @@ class RolloutsConfig(Config):
 
 
 class ImagesConfig(Config):
-    """Images that somebody gave as good ones, each with its prompt in a text file beside it."""
+    """Images given as examples, each with its prompt in a text file beside it."""
 
     source: Literal["images"] = Field("images", alias="from")
     """rollouts, or images: given ones."""
@@ -86,34 +86,35 @@ class ImagesConfig(Config):
     size."""
 
     held_out: HeldOutConfig = HeldOutConfig()
-    """What is measured on the side. Images of held-out prompts are left out."""
+    """Held-out prompts, which are measured only. Their images are left out of training."""
 
     images_per_iteration: PositiveInt = 64
     """Images in each iteration; every one comes once before any comes again."""
 
 
 class RewardConfig(Config):
-    """Which reward models; the command line loads them."""
+    """The reward models of a run."""
 
     path: PathText | None = None
-    """Folder written by `imgalign reward train`, or the name of a known reward model."""
+    """The reward that is maximised: a folder written by `imgalign reward train`, or the name of a
+    known reward model."""
 
     held_out: PathText | None = None
-    """Another one for the held-out reward, so that stopping does not trust the one that is
-    optimised. Null uses the same."""
+    """Another reward model for held-out prompts, so that early stopping does not rely on the one
+    that is optimised. Null uses the same."""
 
 
 class OptimizerConfig(Config):
     """AdamW on the trainable weights."""
 
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 3e-4
-    """After warm-up. 3e-4 is the field's habit for LoRA; full weights need about 1e-5."""
+    """After warm-up. 3e-4 is usual for LoRA."""
 
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    """Pull of the adapter towards zero, which is the pretrained model."""
+    """Decay of the adapter towards zero, which is the pretrained model."""
 
     betas: tuple[Decay, Decay] = (0.9, 0.999)
-    """Memory of the gradient's mean and of its square."""
+    """Decay rates of the gradient's running mean and of its running square."""
 
     warmup_iterations: NonNegativeInt = 0
     """The learning rate grows linearly over this many iterations."""
@@ -137,10 +138,10 @@ class SamplesConfig(Config):
 
 
 class RunConfig(Config):
-    """How a run goes: all that a resumed run may have otherwise."""
+    """How a run goes: the settings that may be changed when it is resumed."""
 
     iterations: PositiveInt = 40
-    """Rounds of getting a batch and learning from it."""
+    """How often a batch is sampled or read, and learned from."""
 
     device: str = "auto"
     """auto takes a CUDA device where there is one; or cpu, cuda, cuda:1."""
@@ -157,7 +158,7 @@ class RunConfig(Config):
     does."""
 
     samples: SamplesConfig = SamplesConfig()
-    """Images to look at on the way."""
+    """Sample grids during training."""
 
     checkpoint_every: PositiveInt = 10
     """Iterations between two checkpoints; the last, the best and a stopped one are always kept."""
@@ -170,28 +171,28 @@ DataConfig: TypeAlias = RolloutsConfig | ImagesConfig
 
 
 class TrainConfig(Config):
-    """A whole training run."""
+    """Settings of a training run."""
 
     policy: DiffusionConfig = DiffusionConfig()
     """The model, how it samples in training, and which of its weights change."""
 
     algorithm: AlgorithmConfig = Field(DEFAULT, discriminator="name")
-    """How it learns."""
+    """The training algorithm."""
 
     data: DataConfig = Field(RolloutsConfig(), discriminator="source")
-    """What it learns from."""
+    """What it learns from: images that it samples itself, or given images."""
 
     reward: RewardConfig = RewardConfig()
-    """What is maximised."""
+    """The reward models."""
 
     optimizer: OptimizerConfig = OptimizerConfig()
-    """How weights move."""
+    """The optimizer."""
 
     seed: Seed = 0
     """Decides adapter, prompts, noise and order: the same seed repeats the run."""
 
     run: RunConfig = RunConfig()
-    """How long, on what, and what is kept: all that a resumed run may have otherwise."""
+    """How long, on what device, and what is kept; these may be changed when a run is resumed."""
 
     @model_validator(mode="after")
     def _the_algorithm_can_learn_from_the_data(self) -> "TrainConfig":

@@ -1,8 +1,8 @@
-"""An optimizer over what a policy trains: an algorithm's losses become steps, with exact state.
+"""Turns an algorithm's losses into optimizer steps on a policy's trainable weights.
 
 It knows no epochs, minibatches or KL: those are the algorithm's. Mixed precision is the policy's,
-because sampling and scoring must agree about it; gradients go through the world, which averages
-them over processes.
+because sampling and scoring must use the same; gradients go through the world, which averages them
+over processes.
 """
 
 import copy
@@ -23,7 +23,7 @@ from imgalign.train.config import OptimizerConfig
 
 
 class Learner:
-    """Improves a policy from batches."""
+    """Optimizer and algorithm of a run, with a state that resumes exactly."""
 
     def __init__(
         self,
@@ -54,10 +54,11 @@ class Learner:
         iteration: int,
         on_progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> dict[str, float]:
-        """Learn from one batch; `iteration` counts from 0 and sets the order and the warm-up.
+        """Learn from one batch and return metrics.
 
-        `on_progress` is told how many forward passes are done, of how many. NumericsError, with the
-        weights as they were before that optimizer step, when a gradient is not finite.
+        `iteration` counts from 0 and decides the order of minibatches and the warm-up.
+        `on_progress` is called with the number of forward passes done and their total.
+        NumericsError when a gradient is not finite; the optimizer step is then not made.
         """
         start = time.perf_counter()
         rate = self._set_learning_rate(iteration)
@@ -95,8 +96,8 @@ class Learner:
         norm = clip_grad_norm_(self.parameters, limit).item()
         if not math.isfinite(norm):
             raise NumericsError(
-                f"learning: the gradient's norm is {norm}; the last checkpoint is still good, "
-                "go on from it with a lower optimizer.learning_rate"
+                f"learning: the gradient's norm is {norm}; the last checkpoint is intact, "
+                "resume from it with a lower optimizer.learning_rate"
             )
         return norm
 

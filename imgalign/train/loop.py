@@ -1,8 +1,8 @@
-"""The training loop: a batch, an update; measure on the side; save; know when to stop.
+"""The training loop: get a batch, update, measure on held-out prompts, save, decide when to stop.
 
-Iteration k makes step k + 1 of the run: `step-000200` holds the weights after 200 iterations with
-everything that is needed to go on exactly. The loop never repairs: what is wrong is an error of one
-line, and the newest checkpoint is good.
+`step` counts finished iterations: `step-000200` holds the weights after 200 iterations with all
+state that is needed to resume exactly. Numerical errors end the run with a one-line error, and the
+newest checkpoint stays intact.
 """
 
 import time
@@ -47,14 +47,14 @@ OnStep: TypeAlias = Callable[[int, Mapping[str, Value]], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rewards:
-    """What a run maximises, and what it trusts when it asks whether that helped."""
+    """The reward that a run maximises, and the one that it measures on held-out prompts."""
 
     training: RewardModel | None
     held_out: RewardModel | None
 
 
 class Session:
-    """One process's part of a run, from a start or a checkpoint to an end."""
+    """A run from its start or a checkpoint to its end, in one process."""
 
     def __init__(
         self,
@@ -105,16 +105,16 @@ class Session:
     # --- state
 
     def whole_state(self) -> dict[str, Any]:
-        """What a checkpoint needs beside the weights: to go on, and to go back inside the budget.
+        """What a checkpoint needs beside the weights, including the snapshot inside the KL budget.
 
-        Whether this step's weights are inside is measured by the next one only, so a resumed run
-        has to remember the earlier ones that are.
+        Whether these weights are inside is only measured by the next iteration, so a resumed run
+        needs the earlier ones that are.
         """
         inside = self.budget.inside
         return {**self.state_dict(), "inside": None if inside is None else inside.state_dict()}
 
     def state_dict(self) -> dict[str, Any]:
-        """One step, but for the weights; prompts and seeds follow from the step alone."""
+        """All state but the weights; prompts and seeds follow from the iteration's number."""
         return {
             "step": self.step,
             "learner": self.learner.state_dict(),
@@ -123,14 +123,14 @@ class Session:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a `state_dict`."""
+        """Restore a `state_dict`."""
         self.step = state["step"]
         self.learner.load_state_dict(state["learner"])
         self.best = BestSoFar.from_state(state["best"])
         set_rng_state(state["rng"])
 
     def resume(self, checkpoint: Path) -> None:
-        """Go on from a checkpoint that verified."""
+        """Restore a verified checkpoint."""
         state = load_trainer_state(checkpoint)
         self.policy.load(checkpoint)
         # Loading may have put new tensors in place of those that the optimizer knows.
@@ -142,7 +142,7 @@ class Session:
         self._mark_best()
 
     def save(self) -> None:
-        """Write a checkpoint of this step, unless it is there; step 0 is the pretrained model."""
+        """Write a checkpoint unless this iteration has one; none at 0, the pretrained model."""
         if self.step in (0, self.saved_step):
             return
 
@@ -168,16 +168,16 @@ class Session:
         return Snapshot(weights=self.learner.weights(), state=self.state_dict(), budget=budget)
 
     def _back_inside_budget(self, spent: float) -> None:
-        """Return to the last weights whose KL was inside the budget; later checkpoints go.
+        """Restore the last weights whose KL was inside the budget; remove later checkpoints.
 
         ConfigError where a run was resumed with a smaller budget than its weights had spent.
         """
         inside = self.budget.inside
         if inside is None:
             raise ConfigError(
-                f"run.kl_budget_nats: expected at least {spent:.4g}, which step {self.step - 1} "
-                f"that the run was resumed from has spent, got {self.budget.nats}; resume with "
-                "more, or start a new run"
+                f"run.kl_budget_nats: expected at least {spent:.4g}, the KL of iteration "
+                f"{self.step - 1} that the run was resumed from, got {self.budget.nats}; resume "
+                "with more, or start a new run"
             )
         self.learner.set_weights(inside.weights)
         self.load_state_dict(inside.state)
@@ -188,7 +188,7 @@ class Session:
     # --- the loop
 
     def go(self) -> RunEnd:
-        """Iterate until there is a reason to stop; everything is saved when it returns."""
+        """Train until there is a reason to stop; everything is saved when it returns."""
         path = self.out / METRICS
         self.line = ProgressLine(self.settings.run.iterations, done=self.step)
         with (
@@ -220,7 +220,7 @@ class Session:
             return end
 
     def _iterate(self) -> dict[str, float]:
-        """One iteration, and what is measured at its end."""
+        """One iteration: a batch, an update, and a measurement where one is due."""
         start = time.perf_counter()
         before = rng_state()
         try:
@@ -242,7 +242,7 @@ class Session:
         }
 
     def _after(self, values: Mapping[str, float]) -> RunEnd | None:
-        """Save and draw where it is time to, and say whether this was the end."""
+        """Save and draw samples where due, and return the reason to stop, if any."""
         before, after = values.get("kl"), values.get("held_out_kl")
         if self.world.agree(self.budget.spent(before=before, after=after)):
             self._back_inside_budget(after or 0.0 if before is None else before)
@@ -257,7 +257,7 @@ class Session:
         return "signal" if end is None and self.world.agree(self.stop()) else end
 
     def _end(self) -> RunEnd | None:
-        """Why not to make another step."""
+        """The reason not to make another iteration, if any."""
         patience = self.settings.run.patience
         if patience is not None and self.best.since >= patience:
             return "held-out reward"
@@ -269,9 +269,9 @@ class Session:
     # --- on the side
 
     def _measure(self) -> dict[str, float]:
-        """Reward and KL on held-out prompts; without them the KL where there is a budget to keep.
+        """Reward and KL on held-out prompts; without them only the KL, where there is a budget.
 
-        The loop itself only knows the KL of the weights before an update.
+        An update itself only measures the KL of the weights before it.
         """
         budget = self.settings.run.kl_budget_nats
         if not self.prompts.held_out and budget is None:
@@ -291,8 +291,8 @@ class Session:
         return measured.metrics()
 
     def _check(self) -> None:
-        """Refuse to train where a correctness rule does not hold."""
-        self.line.part("checking what training stands on", 0, 1, "")
+        """Run the correctness checks; NumericsError where one fails."""
+        self.line.part("checking ratios, KL and gradients", 0, 1, "")
         checks = examine(self.policy, self.learner.algorithm, self.prompts, fresh=self.step == 0)
         require(checks)
         self.line.say(f"{len(checks)} checks passed")
@@ -318,7 +318,7 @@ class Session:
                 self.on_step(self.step, values)
 
     def _report(self, values: Mapping[str, float]) -> None:
-        """Status file and progress line."""
+        """Update status.json and the progress line."""
         total = self.settings.run.iterations
         eta = None
         if self.seconds:
@@ -332,7 +332,7 @@ class Session:
         )
 
     def newest(self) -> Path | None:
-        """The checkpoint to use: the best on held-out prompts, else the last one."""
+        """The checkpoint to use: best on held-out prompts, else the last one."""
         if self.best.step and step_folder(self.out, self.best.step).is_dir():
             return step_folder(self.out, self.best.step)
         return next(iter(reversed(checkpoints(self.out))), None)
@@ -341,7 +341,7 @@ class Session:
 def examine(
     policy: StepPolicy, algorithm: Algorithm[Any], prompts: Prompts, *, fresh: bool
 ) -> list[Check]:
-    """The checks of policy and algorithm on one batch of new samples, of the size of training."""
+    """The checks of policy and algorithm on new samples, one batch of the policy's size."""
     count = policy.batch_size
     with torch.no_grad():
         trajectory = policy.sample(
@@ -352,12 +352,12 @@ def examine(
 
 
 def rng_apart() -> AbstractContextManager[None]:
-    """What happens inside leaves torch's global generators as they were."""
+    """A context that leaves torch's global random generators as they were."""
     return torch.random.fork_rng(devices=range(torch.cuda.device_count()))
 
 
 def rng_state() -> dict[str, Any]:
-    """The global generators of torch, for policies and rewards that draw from them."""
+    """State of torch's global random generators, which policies and rewards may draw from."""
     on_gpu = torch.cuda.is_available()
     return {
         "cpu": torch.get_rng_state(),
@@ -366,7 +366,7 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: dict[str, Any]) -> None:
-    """Put back what `rng_state` gave, as far as the same devices are here."""
+    """Restore `rng_state`, as far as the same devices are present."""
     torch.set_rng_state(state["cpu"])
     if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])

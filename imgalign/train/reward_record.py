@@ -1,4 +1,4 @@
-"""Which rewards a run maximises and trusts: kept by what they are, found again where they lie now.
+"""The record of a run's reward models: their hashes, and where to find them after a move.
 
 rewards.json of a run: `{"path": {"name": "runs/reward", "beside": "../reward", "sha256": "5e.."}}`,
 and `held_out` beside `path` where the run has another reward for that. `beside` leads there from
@@ -21,7 +21,7 @@ REWARDS = "rewards.json"
 SCORING = (".json", ".safetensors", ".bin", ".pt")
 """Files that decide a score, whatever else lies beside them."""
 REPORT = "report.json"
-"""What a fit tells of itself; it decides nothing."""
+"""The report of a fit, which does not affect scores."""
 
 Role = Literal["path", "held_out"]
 

@@ -35,10 +35,10 @@ class RunResult:
     folder: Path
     end: RunEnd
     step: int
-    """The last step whose weights were kept."""
+    """The last iteration whose weights were kept."""
     total: int
     checkpoint: Path | None
-    """The one to use: best on held-out prompts, else the last. None when no step was made."""
+    """The one to use: best on held-out prompts, else the last. None without any iteration."""
     message: str
     """One line for a person."""
     signal: Signals | None = None
@@ -62,8 +62,8 @@ def run(
     """Train in the folder `out`, which must be new, or hold this run when `resume` is set.
 
     `policy` replaces the model that the settings name. SIGTERM, SIGHUP and Ctrl-C end the run after
-    saving; the result then says so. Errors are of `imgalign.errors`, and leave the newest
-    checkpoint good.
+    saving; `RunResult.signal` then names the signal. Errors are of `imgalign.errors`, and leave the
+    newest checkpoint intact.
     """
     if reward is None and isinstance(settings.data, RolloutsConfig):
         raise ConfigError("reward.path: expected a reward model; add reward.path=runs/reward")
@@ -119,7 +119,7 @@ def run(
 
 
 def diagnose(settings: TrainConfig, *, policy: StepPolicy | None = None) -> list[Check]:
-    """All checks on a fresh policy with these settings; trains nothing."""
+    """Run all checks on a fresh policy with these settings, without training."""
     prompts = load_prompts(settings.data)
     algorithm = build_algorithm(settings.algorithm, seed=settings.seed)
     with rng_apart():
@@ -127,9 +127,9 @@ def diagnose(settings: TrainConfig, *, policy: StepPolicy | None = None) -> list
 
 
 def settle_dtype(settings: TrainConfig, begun: Path | None) -> TrainConfig:
-    """The settings with the number type that the run keeps on every machine in place of "auto".
+    """The settings with the resolved number type in place of "auto".
 
-    A run that was `begun` keeps the one it began with, on whatever machine it goes on.
+    A run that was `begun` keeps its type when it is resumed on another machine.
     """
     name = settings.policy.dtype
     if name == "auto" and begun is not None:
@@ -140,23 +140,23 @@ def settle_dtype(settings: TrainConfig, begun: Path | None) -> TrainConfig:
 
 
 def reason_of(end: RunEnd, session: Session) -> str:
-    """Why the run ended and what to do with it, in one line."""
+    """Why the run ended and how to continue, in one line."""
     step, settings = session.step, session.settings
     match end:
         case "finished":
-            return f"finished at step {step}"
+            return f"finished at iteration {step}"
         case "kl budget":
             return (
-                f"the kl budget of {settings.run.kl_budget_nats} nats is spent; kept step {step}, "
-                "the last one inside it"
+                f"the kl budget of {settings.run.kl_budget_nats} nats is spent; kept iteration "
+                f"{step}, the last one inside it"
             )
         case "held-out reward":
             return (
                 f"the held-out reward has not risen for {session.best.since} measurements; the "
-                f"best was step {session.best.step}"
+                f"best was iteration {session.best.step}"
             )
         case "signal":
-            return f"stopped at step {step}; resume with --resume"
+            return f"stopped at iteration {step}; resume with --resume"
 
 
 def say(out: Path, status: RunStatus) -> None:

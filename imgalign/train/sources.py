@@ -1,4 +1,4 @@
-"""Where the batches of a run come from: a source gives that of an iteration, whatever came before.
+"""Sources of training batches: images that the policy samples, and given images.
 
 A source is a function of seed and iteration, so a resumed run goes on with exactly the prompts,
 seeds and images that an uninterrupted one would have used.
@@ -47,12 +47,12 @@ log = logging.getLogger(__name__)
 
 
 class Interrupted(Exception):  # noqa: N818  not an error: someone asked to stop
-    """A batch was left off because a stop was requested; nothing has been learned from it."""
+    """A stop was requested while a batch was sampled; nothing has been learned from it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watcher:
-    """Who is told of progress, and who may ask for a stop."""
+    """Callbacks of long work: progress, and whether a stop was requested."""
 
     stop_requested: Callable[[], bool] = lambda: False
     on_progress: Callable[[int, int], None] = lambda done, total: None
@@ -75,7 +75,7 @@ class Source(Protocol):
 
 
 class Rollouts:
-    """Images that the policy makes, with their rewards."""
+    """Images that the policy samples, with their rewards."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class Rollouts:
     def batch(self, iteration: int, *, watcher: Watcher = SILENT) -> Rollout:
         """`group_size` images of each prompt of the iteration; seeds are numbered over the run.
 
-        Prompts are dealt to processes whole, so that groups stay together.
+        A prompt's group is sampled by one process, so that groups stay together.
         """
         config, size = self.config, self.config.group_size
         chosen = iteration_prompts(

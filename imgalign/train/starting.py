@@ -1,4 +1,4 @@
-"""A run's folder: claimed once, never overwritten, and resumed only with the settings it had.
+"""Starts and resumes a run in its folder, which is never overwritten.
 
 runs/<name>/config.yaml      settings, so that the run can be repeated
             prompts.json     the prompts themselves: their file may be moved or edited later
@@ -64,7 +64,7 @@ log = logging.getLogger(__name__)
 
 
 def claim(out: Path, *, resume: bool) -> None:
-    """Refuse a folder that a run may not have, before anything slow is done; changes nothing.
+    """Check that a run may use a folder, before anything slow is done; changes nothing.
 
     Without `resume` it must be new or empty, with it there must be a run. InputError otherwise.
     """
@@ -89,12 +89,12 @@ def claim(out: Path, *, resume: bool) -> None:
 
 
 def holds_work(out: Path) -> bool:
-    """Whether a run got further than its settings: one that failed at once may be begun again."""
+    """Whether a run has metrics or checkpoints; one that failed before may be begun again."""
     return bool(checkpoints(out) or read_metrics(out / METRICS))
 
 
 def begin(out: Path, settings: TrainConfig, prompts: Prompts, *, resume: bool) -> Path | None:
-    """Write what a run keeps of its start; returns the checkpoint to go on from, if there is one.
+    """Write settings, prompts and hashes of a run; returns the checkpoint to resume from, if any.
 
     The caller holds the folder's lock. ConfigError where a resumed run would become another one;
     CheckpointError where its checkpoints are gone, or none verifies.
@@ -121,10 +121,10 @@ def begin(out: Path, settings: TrainConfig, prompts: Prompts, *, resume: bool) -
 
 
 def newest_of(out: Path, before: TrainConfig) -> Path | None:
-    """The checkpoint that a run goes on from; None for one that had not saved any.
+    """The checkpoint that a run resumes from; None for one that had not saved any.
 
-    CheckpointError where there were some and none is left: beginning at step 0 would lose what the
-    metrics tell of them.
+    CheckpointError where there were some and none is left: beginning at iteration 0 would drop the
+    metrics of that training.
     """
     found, named = latest_checkpoint(out, needs=RESUMED), marked_step(out, "latest")
     if found is not None:
@@ -147,19 +147,20 @@ def newest_of(out: Path, before: TrainConfig) -> Path | None:
     back_at_start = status is not None and (status.state, status.step) == ("finished", 0)
     if marked or ended_saved(status) or (not back_at_start and must_have_saved(records, before)):
         raise CheckpointError(
-            f"{out}: its checkpoints are gone, of {made} steps in {METRICS}, and resuming would "
-            "begin at step 0 and drop these; put them back, or start a new run in another folder"
+            f"{out}: its checkpoints are gone, of {made} iterations in {METRICS}, and resuming "
+            "would begin at iteration 0 and drop these; put them back, or start a new run in "
+            "another folder"
         )
     log.warning(
-        "%s: ended before its first checkpoint, after %s; it begins again at step 0",
+        "%s: ended before its first checkpoint, after %s; it begins again at iteration 0",
         out,
-        "1 step" if made == 1 else f"{made} steps",
+        "1 iteration" if made == 1 else f"{made} iterations",
     )
     return None
 
 
 def ended_saved(status: RunStatus | None) -> bool:
-    """Whether a run ended by itself or was stopped after a step: both end with a checkpoint."""
+    """Whether a run finished, or was stopped after an iteration: both end with a checkpoint."""
     if status is None or status.step == 0:
         return False
     insisted = status.message == KeyboardInterrupt.__name__  # the last Ctrl-C, which saves nothing
@@ -167,7 +168,7 @@ def ended_saved(status: RunStatus | None) -> bool:
 
 
 def must_have_saved(records: Sequence[Mapping[str, Value]], before: TrainConfig) -> bool:
-    """Whether metrics go on after a step that a run saves: every so many, and each best one."""
+    """Whether metrics continue after an iteration that a run saves: a periodic or a best one."""
     steps = [int(record["step"] or 0) for record in records]
     made, budget, best = max(steps, default=0), before.run.kl_budget_nats, BestSoFar()
     for step, record in zip(steps, records, strict=True):
@@ -185,14 +186,14 @@ def number(value: Value) -> float:
 
 
 def prompts_to_use(out: Path, settings: TrainConfig, *, resume: bool) -> Prompts:
-    """The prompts a run keeps, or for one without any work in it, those that its settings name."""
+    """The prompts that a run recorded, or for a new run those that its settings name."""
     if resume and ((out / PROMPTS).exists() or holds_work(out)):
         return run_prompts(out)
     return load_prompts(settings.data)
 
 
 def refuse_changes(before: TrainConfig, now: TrainConfig, *, proven: Collection[str] = ()) -> None:
-    """ConfigError for the first setting that differs and may not; `proven` ones mean the same."""
+    """ConfigError for the first setting that differs and may not, except those in `proven`."""
     old, new = flat(settings_dump(before)), flat(settings_dump(now))
     for key in sorted(old.keys() | new.keys()):
         if key.startswith("run.") or key in proven:
@@ -207,7 +208,7 @@ def refuse_changes(before: TrainConfig, now: TrainConfig, *, proven: Collection[
 def proven_equal(
     out: Path, before: TrainConfig, now: TrainConfig, prompts: Prompts
 ) -> frozenset[str]:
-    """Settings that may have another path, because what is there is what the run began with."""
+    """Settings whose path may differ, because the content there is what the run began with."""
     proven = {f"reward.{key}" for key in same_rewards(out, now.reward)}
     if same_images(out, now.data):
         proven.add("data.folder")
@@ -223,7 +224,7 @@ def proven_equal(
 
 
 def settings_dump(settings: TrainConfig) -> dict[str, Any]:
-    """All settings by the names that files have for them."""
+    """All settings under their names in files."""
     return settings.model_dump(mode="json", by_alias=True)
 
 
@@ -253,7 +254,7 @@ def load_trainer_state(checkpoint: Path) -> dict[str, Any]:
 
 
 def missing_parts(state: Any, parts: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Names of the parts that nested state lacks, or has of another type."""
+    """Names of the parts that nested state lacks or has with another type."""
     if not isinstance(state, dict):
         return [prefix.rstrip(".") or "all of it"]
     missing = []

@@ -1,4 +1,4 @@
-"""Reasons to stop before the last iteration: a signal, a held-out reward that no longer rises."""
+"""Early stopping: by a signal, or because the held-out reward no longer rises."""
 
 import errno
 import os
@@ -16,10 +16,10 @@ from imgalign.runs.progress import STDERR, send_nowhere
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 INSISTENCE = 3
-"""Signals of which the last, if it is Ctrl-C, ends the run at once."""
+"""The third Ctrl-C ends the run at once."""
 PATIENCE_SECONDS = 2.0
-"""So long after the first signal no other one insists: two clicks, a held key, a closing terminal
-that sends several, are one wish."""
+"""Signals within this time of the first count as one request: a double click, a held key, a closing
+terminal that sends several."""
 STDOUT = 1
 
 

@@ -1,6 +1,6 @@
-"""What a run measures and shows on the side: held-out prompts, and a grid of images over time.
+"""Held-out measurements and sample grids of a run.
 
-Left out: what is concluded from it (loop.py, stopping.py).
+Left out: early stopping by them (loop.py, stopping.py).
 """
 
 import io
@@ -23,7 +23,7 @@ from imgalign.train.config import SamplesConfig
 from imgalign.train.sources import Watcher, collect
 
 HELD_OUT_SEEDS = EVALUATION_SEEDS[10_000:]
-"""Apart from the small seeds that people try out, and from every training seed."""
+"""Disjoint from training seeds, and from the small seeds that are usual for generation."""
 FALLBACK_PROMPTS = 8
 """Training prompts on which the KL is measured where no prompt is held out."""
 GAP = 2
@@ -32,19 +32,19 @@ GAP = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What a measurement on the side found; None for a reward without held-out prompts."""
+    """A held-out measurement; `reward` is None without held-out prompts or a reward model."""
 
     reward: float | None
     kl: float
 
     def metrics(self) -> dict[str, float]:
-        """By the names that docs/metrics.md explains."""
+        """Under the keys of docs/metrics.md."""
         reward = {} if self.reward is None else {"held_out_reward": self.reward}
         return {**reward, "held_out_kl": self.kl}
 
 
 class Constant:
-    """A reward of zero for every image, where only the KL is asked for."""
+    """A reward of zero for every image, where only the KL is measured."""
 
     def score(self, *, prompts: Sequence[str], samples: Tensor) -> Float[Tensor, " b"]:
         """Zeros."""

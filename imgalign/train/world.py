@@ -1,6 +1,6 @@
-"""The processes of a run, behind `imgalign.algorithms.interface.World`.
+"""The processes of a run: implementations of `imgalign.algorithms.interface.World`.
 
-`Alone` is a run in one process, and keeps every bit of what it is given.
+`Alone` is a run in one process, which changes no number.
 """
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Alone:
-    """One process that is all there is."""
+    """A single process."""
 
     size = 1
     index = 0

@@ -105,7 +105,7 @@ def test_a_file_that_is_needed_must_be_listed(tmp_path):
 
 def test_a_checkpoint_under_the_name_of_another_step_is_refused(tmp_path):
     save_checkpoint(tmp_path, 1, write=write_adapter).rename(tmp_path / "step-000002")
-    with pytest.raises(CheckpointError, match="step-000002: holds step 1"):
+    with pytest.raises(CheckpointError, match="step-000002: holds iteration 1"):
         verify(tmp_path / "step-000002")
 
 

@@ -111,7 +111,7 @@ def test_a_budget_that_was_spent_before_resuming_is_an_error_and_no_weights_pass
     out = tmp_path / "run"
     start(out, settings=drifting(kl_budget_nats=before, iterations=5))
     kept = weights(out)
-    with pytest.raises(ConfigError, match=r"kl_budget_nats: expected at least .* step 5"):
+    with pytest.raises(ConfigError, match=r"kl_budget_nats: expected at least .* iteration 5"):
         start(out, settings=drifting(kl_budget_nats=drift[4] / 2), resume=True)
     assert torch.equal(weights(out), kept)
 

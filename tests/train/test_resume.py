@@ -118,7 +118,7 @@ def test_beginning_again_is_said(tmp_path, caplog):
     start(out, settings=settings, resume=True)
     (said,) = [each for each in caplog.messages if "begins again" in each]
     assert said.startswith(f"{out}: ")
-    assert "3 steps" in said
+    assert "3 iterations" in said
 
 
 def test_going_on_from_an_older_checkpoint_than_the_newest_saved_says_so(tmp_path, caplog):

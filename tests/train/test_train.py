@@ -149,7 +149,7 @@ def test_a_polite_stop_saves_first_and_loses_nothing(tmp_path, whole_run, number
     handlers = signal.getsignal(number)
     result = start(out, on_step=on_step)
     assert result.exit_code == code
-    assert result.message == "stopped at step 3; resume with --resume"
+    assert result.message == "stopped at iteration 3; resume with --resume"
     assert checkpoints(out)[-1].name == "step-000003"  # not a multiple of checkpoint_every
     verify(checkpoints(out)[-1])
     status = read_status(out)

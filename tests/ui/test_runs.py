@@ -39,7 +39,7 @@ for step in range(first, 1000):
         file.write(json.dumps({"step": step, "reward_mean": step / 10, "kl": None}) + chr(10))
     status("running", step)
     if stop:
-        status("stopped", step, f"stopped at step {step}; resume with --resume")
+        status("stopped", step, f"stopped at iteration {step}; resume with --resume")
         sys.exit(143)
     time.sleep(0.02)
 """
@@ -96,7 +96,7 @@ def test_a_run_is_launched_watched_stopped_and_resumed(runs, recipe):
     runs.stop("a")
     stopped = wait_for(lambda: (run := runs.run("a")).state == "stopped" and run)
     wait_for(lambda: not runs.run("a").ours)
-    assert stopped.message == f"stopped at step {stopped.step}; resume with --resume"
+    assert stopped.message == f"stopped at iteration {stopped.step}; resume with --resume"
     assert runs.run("a").resumable
     runs.resume("a")
     again = wait_for(lambda: (run := runs.run("a")).state == "running" and run)
