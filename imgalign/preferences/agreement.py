@@ -62,19 +62,6 @@ def annotator_ceiling(rankings: Iterable[Ranking], *, min_others: int = 2) -> Ag
     return tally.result()
 
 
-def self_agreement(rankings: Iterable[Ranking]) -> Agreement:
-    """How often annotators repeat their own preference on the same pair."""
-    votes: dict[tuple[str, Pair], list[int]] = defaultdict(list)
-    for ranking in rankings:
-        for pair, vote in _votes(ranking).items():
-            votes[ranking.annotator, pair].append(vote)
-    tally = _Tally()
-    for repeated in votes.values():
-        for one, other in combinations(repeated, 2):
-            tally.add(one, other)
-    return tally.result()
-
-
 @dataclass(slots=True)
 class _Tally:
     agreed: int = 0

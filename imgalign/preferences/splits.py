@@ -38,14 +38,6 @@ def prompt_position(prompt: str, *, seed: int) -> float:
     return int.from_bytes(digest[:6]) / 2**48
 
 
-def split_by_prompt(
-    rankings: Iterable[Ranking], *, fraction: float, seed: int
-) -> tuple[list[Ranking], list[Ranking]]:
-    """(train, held out); about `fraction` of the prompts are held out, in the order given."""
-    split = three_way_split(rankings, validation=0.0, test=fraction, seed=seed)
-    return split.train, split.test
-
-
 def three_way_split(
     rankings: Iterable[Ranking], *, validation: float, test: float, seed: int
 ) -> Split:

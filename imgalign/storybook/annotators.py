@@ -182,21 +182,6 @@ def panel(num: int, *, seed: int, habits: Habits = Habits()) -> tuple[Annotator,
     )
 
 
-def preference_probability(
-    better_by: float, habits: Habits, *, shown_first: bool = True
-) -> tuple[float, float, float]:
-    """Probabilities that the first of two images is preferred, that they tie, that the second is.
-
-    `better_by` is the first utility minus the second. In closed form, because the difference of two
-    Gumbel variables is logistic; conditional on the verdict "ranked".
-    """
-    bias = habits.position_bias if shown_first else -habits.position_bias
-    wins = _logistic((better_by + bias - habits.tie_threshold) / habits.temperature)
-    loses = _logistic((-better_by - bias - habits.tie_threshold) / habits.temperature)
-    careful, lapsed = 1 - habits.lapse, habits.lapse / 2
-    return careful * wins + lapsed, careful * (1 - wins - loses), careful * loses + lapsed
-
-
 def pixel_features(images: Float[Tensor, "b 3 h w"]) -> dict[str, Float[Tensor, " b"]]:
     """The features of RENDERS that are smooth functions of the pixels, all but the extent.
 

@@ -8,7 +8,6 @@ from scipy.stats import binomtest
 from imgalign.preferences.agreement import (
     annotator_ceiling,
     pair_agreement,
-    self_agreement,
 )
 from imgalign.preferences.records import Ranking
 from imgalign.statistics import wilson_interval
@@ -93,13 +92,6 @@ def test_the_ceiling_needs_enough_others():
     judged = [ranking("x", "a>b"), ranking("y", "a>b")]
     assert annotator_ceiling(judged).count == 0
     assert annotator_ceiling(judged, min_others=1).rate == 1.0
-
-
-def test_self_agreement_compares_what_one_annotator_said_twice():
-    judged = [ranking("ann", "a>b>c"), ranking("ann", "b>a>c"), ranking("bob", "c>b>a")]
-    found = self_agreement(judged)
-    assert found.count == 3
-    assert_allclose(found.rate, 2 / 3)
 
 
 def test_an_annotator_who_wavers_has_the_opinion_given_more_often():

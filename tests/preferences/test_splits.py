@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 import pytest
 
 from imgalign.preferences.records import Ranking
-from imgalign.preferences.splits import prompt_position, split_by_prompt, three_way_split
+from imgalign.preferences.splits import prompt_position, three_way_split
 
 
 def prompts(num: int) -> list[Ranking]:
@@ -24,6 +24,13 @@ def prompts(num: int) -> list[Ranking]:
         for repeat in range(2)
         for prompt in range(num)
     ]
+
+
+def split_by_prompt(
+    rankings: list[Ranking], *, fraction: float, seed: int
+) -> tuple[list[Ranking], list[Ranking]]:
+    split = three_way_split(rankings, validation=0.0, test=fraction, seed=seed)
+    return split.train, split.test
 
 
 def test_a_prompt_is_on_one_side_only():

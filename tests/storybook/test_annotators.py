@@ -20,7 +20,6 @@ from imgalign.storybook.annotators import (
     oracle_utility,
     panel,
     pixel_features,
-    preference_probability,
     read_impressions,
 )
 from imgalign.storybook.drawing import draw
@@ -198,6 +197,25 @@ def test_two_candidates_are_ranked_with_the_probability_of_bradley_and_terry(gap
     expected = 1 / (1 + math.exp(-gap / STEADY.temperature))
     assert said["ranked", ((0,), (1,))] / NUM == close_to(expected)
     assert said.total() == NUM
+
+
+def logistic(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+def preference_probability(
+    better_by: float, habits: Habits, *, shown_first: bool = True
+) -> tuple[float, float, float]:
+    """Probabilities that the first of two images is preferred, that they tie, that the second is.
+
+    `better_by` is the first utility minus the second. In closed form, because the difference of two
+    Gumbel variables is logistic; conditional on the verdict "ranked".
+    """
+    bias = habits.position_bias if shown_first else -habits.position_bias
+    wins = logistic((better_by + bias - habits.tie_threshold) / habits.temperature)
+    loses = logistic((-better_by - bias - habits.tie_threshold) / habits.temperature)
+    careful, lapsed = 1 - habits.lapse, habits.lapse / 2
+    return careful * wins + lapsed, careful * (1 - wins - loses), careful * loses + lapsed
 
 
 def test_frequencies_with_all_habits_match_the_closed_form():
