@@ -25,7 +25,7 @@ LARGEST_FILE = 2**28
 """Bytes of a file of prompts; millions of prompts are fewer."""
 HALF = 2**31
 EVALUATION_SEEDS = range(HALF)
-"""Seeds for pictures that are compared or measured; training never uses one of them."""
+"""Seeds for images that are compared or measured; training never uses one of them."""
 
 
 class Prompts(NamedTuple):

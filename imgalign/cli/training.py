@@ -16,7 +16,7 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, help="Another seed is another run.")] = 0,
     group: Annotated[Taste, typer.Option(help="Whose taste.")] = "cosy",
     shuffled: Annotated[
-        bool, typer.Option(help="The control: rankings dealt to the wrong images.")
+        bool, typer.Option(help="The control: rewards permuted among images.")
     ] = False,
 ) -> None:
     """Run the whole loop on the embedded world: rank, learn, align, compare."""
@@ -34,7 +34,7 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run stopped.")] = False,
     explain: Annotated[
-        bool, typer.Option("--explain", help="Print every setting, what it means, and stop.")
+        bool, typer.Option("--explain", help="Print every setting with its meaning, and stop.")
     ] = False,
 ) -> None:
     """Fine-tune a model on a reward, or on given images."""
@@ -68,7 +68,7 @@ def doctor(
     ] = None,
     overrides: Overrides = None,
 ) -> None:
-    """Check this installation, and the rules that a training run stands on."""
+    """Check this installation, and the ratios, KL and gradients of a model."""
     from imgalign.config import load_config
     from imgalign.environment import facts
     from imgalign.train.config import TrainConfig

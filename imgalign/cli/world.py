@@ -15,8 +15,8 @@ from imgalign.cli.options import (
 
 def rank(
     group: Annotated[Taste, typer.Option(help="Whose taste.")] = "cosy",
-    annotators: Annotated[int, typer.Option(min=1, help="How many simulated people.")] = 2,
-    seed: Annotated[int, typer.Option(min=0, help="Other people.")] = 0,
+    annotators: Annotated[int, typer.Option(min=1, help="How many simulated annotators.")] = 2,
+    seed: Annotated[int, typer.Option(min=0, help="Other annotators.")] = 0,
     project: Project = "default",
     database: Database = None,
     images: Images = None,
@@ -49,7 +49,7 @@ def draw(
     seed: Annotated[int, typer.Option(min=0, help="Another seed is another layout.")] = 0,
     size: Annotated[int, typer.Option(min=16, max=2048, help="Pixels per side.")] = 256,
 ) -> None:
-    """Draw a prompt of the storybook, as its training pictures are drawn."""
+    """Draw a prompt of the storybook, as its training images are drawn."""
     from imgalign.images import check_png, write_png
     from imgalign.storybook.drawing import draw_prompt
 
