@@ -66,7 +66,10 @@ class World(Protocol):
         ...
 
     def backward(self, loss: Float[Tensor, ""]) -> None:
-        """Add a loss's gradients, averaged over processes, to those of the parameters."""
+        """Add a loss's gradients, summed over processes, to those of the parameters.
+
+        Summed, because a loss is already divided by what all processes count together.
+        """
         ...
 
 

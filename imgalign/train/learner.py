@@ -1,7 +1,7 @@
 """Turns an algorithm's losses into optimizer steps on a policy's trainable weights.
 
 It knows no epochs, minibatches or KL: those are the algorithm's. Mixed precision is the policy's,
-because sampling and scoring must use the same; gradients go through the world, which averages them
+because sampling and scoring must use the same; gradients go through the world, which adds them up
 over processes.
 """
 

@@ -7,13 +7,12 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, StableDiffusionPipeline
 from safetensors import safe_open
 from torch import Tensor
-from torch.distributions import kl_divergence
 from torch.testing import assert_close
 
 from imgalign.algorithms.batches import masked
 from imgalign.diffusion.policy import DiffusionConfig, DiffusionPolicy
 from imgalign.errors import CheckpointError, ConfigError, InputError, NumericsError
-from imgalign.policy import Data, Policy, Trajectory
+from imgalign.policy import Data, Trajectory
 
 PROMPTS = ["a red house", "two blue boat and a tree", "the green tree", "a boat"]
 SEEDS = [11, 12, 13, 14]
@@ -42,42 +41,6 @@ def scored(policy: DiffusionPolicy, trajectory: Trajectory, steps: Tensor | slic
 
 def make_policy(folder: Path, config: DiffusionConfig = FEW_STEPS, **settings) -> DiffusionPolicy:
     return DiffusionPolicy(StableDiffusionPipeline.from_pretrained(folder, **settings), config)
-
-
-def test_it_is_a_policy(policy):
-    assert isinstance(policy, Policy)
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        FEW_STEPS,
-        DiffusionConfig(num_inference_steps=4, eta=0.3),
-        DiffusionConfig(num_inference_steps=4, guidance_scale=5.0),
-        DiffusionConfig(num_inference_steps=4, latent_dtype="bfloat16"),
-        DiffusionConfig(num_inference_steps=4, gradient_checkpointing=True),
-    ],
-    ids=["plain", "eta", "guidance", "bfloat16 latents", "checkpointing"],
-)
-def test_the_ratio_is_exactly_1_before_the_first_update(tiny_pipeline, config):
-    policy = DiffusionPolicy(tiny_pipeline, config)
-    move_weights(policy)
-    trajectory = policy.sample(PROMPTS, seeds=SEEDS)
-    for step in range(4):
-        log_prob = scored(policy, trajectory, torch.tensor([step]))
-        log_ratio = log_prob - trajectory.log_probs[:, [step]]
-        assert (log_ratio == 0).all()
-        assert log_prob.requires_grad
-
-
-def test_the_ratio_is_1_within_a_thousandth_when_other_rows_share_the_forward_pass(policy):
-    trajectory = policy.sample(PROMPTS, seeds=SEEDS)
-    one = trajectory.select([2])
-    whole = scored(policy, trajectory, EVERY_STEP)
-    alone = scored(policy, one, EVERY_STEP)
-    # Log-probabilities near 600 nats have a resolution of 6e-5 in float32; the network adds more.
-    assert_close(whole, trajectory.log_probs, rtol=0, atol=1e-3)
-    assert_close(alone, one.log_probs, rtol=0, atol=1e-3)
 
 
 def test_dropout_of_the_pretrained_network_stays_off(tiny_pipeline):
@@ -117,24 +80,6 @@ def test_the_rounded_latent_is_the_sample_and_keeps_its_own_log_prob(tiny_pipeli
     assert_close(trajectory.log_probs[:, 3], expected, rtol=1e-6, atol=0)
 
 
-def test_kl_to_the_reference_is_0_at_first_and_has_a_gradient_once_weights_moved(policy):
-    trajectory = policy.sample(PROMPTS, seeds=SEEDS)
-    with policy.using("reference"), torch.no_grad():
-        reference = policy.step_distributions(trajectory, EVERY_STEP)
-    kl = kl_divergence(policy.step_distributions(trajectory, EVERY_STEP), reference)
-    assert kl.shape == (4, 4)
-    assert (kl == 0).all()
-    move_weights(policy)
-    kl = kl_divergence(policy.step_distributions(trajectory, EVERY_STEP), reference)
-    assert (kl > 0).all()
-    kl.sum().backward()
-    for parameter in policy.trainable_parameters():
-        assert parameter.grad.abs().sum() > 0
-    with policy.using("reference"), torch.no_grad():
-        again = policy.step_distributions(trajectory, EVERY_STEP)
-    assert torch.equal(again.mean, reference.mean)
-
-
 def test_every_trainable_tensor_gets_a_gradient_and_nothing_frozen_does(policy):
     trajectory = policy.sample(PROMPTS, seeds=SEEDS)
     move_weights(policy, by=1e-3)  # B is 0 at first, which hides A from the gradient
@@ -165,26 +110,6 @@ def test_steps_without_noise_are_masked_and_score_0(tiny_pipeline):
     log_prob.sum().backward()
     assert (log_prob[:, 3] == 0).all()
     assert all(parameter.grad.isfinite().all() for parameter in policy.trainable_parameters())
-
-
-def test_a_seed_gives_the_same_image_in_any_batch(tiny_pipeline_folder):
-    policy = make_policy(tiny_pipeline_folder)
-    together = policy.sample(PROMPTS, seeds=SEEDS)
-    for size in (1, 3):
-        config = DiffusionConfig(num_inference_steps=4, batch_size=size)
-        apart = make_policy(tiny_pipeline_folder, config).sample(PROMPTS, seeds=SEEDS)
-        # All random numbers are the same bits; only the network rounds differently.
-        first = apart.replay["latents"][:, 0]
-        assert torch.equal(first, together.replay["latents"][:, 0])
-        assert_close(policy.decode(apart), policy.decode(together), rtol=0, atol=1e-5)
-    backwards = policy.sample(PROMPTS[::-1], seeds=SEEDS[::-1])
-    assert_close(policy.decode(backwards).flip(0), policy.decode(together), rtol=0, atol=1e-5)
-
-
-def test_sampling_leaves_the_global_generator_alone(policy):
-    before = torch.random.get_rng_state()
-    policy.sample(PROMPTS[:1], seeds=SEEDS[:1])
-    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_the_seed_of_the_policy_decides_its_initial_adapter(tiny_pipeline_folder):
@@ -355,10 +280,3 @@ def test_encoded_images_have_the_models_size_and_are_cut_at_their_middle(policy)
     assert_close(
         data.content["latents"][inside], middle.content["latents"][inside], rtol=0, atol=0.5
     )
-
-
-def test_its_own_images_are_data_without_a_detour(policy):
-    trajectory = policy.sample(PROMPTS, seeds=SEEDS)
-    given = policy.given(trajectory)
-    assert torch.equal(given.content["latents"], trajectory.replay["latents"][:, -1])
-    assert given.prompts == PROMPTS

@@ -10,7 +10,6 @@ from torch.testing import assert_close
 
 import reward_models
 from imgalign.errors import CheckpointError, InputError, NumericsError
-from imgalign.policy import RewardModel
 from reward_models.clip import ClipReward, load_towers
 from reward_models.contract import HeadConfig, Scale
 from reward_models.head import PreferenceHead
@@ -65,18 +64,6 @@ def test_zero_shot_score_is_the_cosine_of_image_and_prompt(clip_folder):
         image, text, _ = towers.model(towers.prepare(samples), towers.tokenize(PROMPTS))
     score = ClipReward.zero_shot(towers).score(prompts=PROMPTS, samples=samples)
     assert_close(score, torch.nn.functional.cosine_similarity(image, text))
-
-
-def test_it_is_a_reward_model(reward):
-    assert isinstance(reward, RewardModel)
-
-
-def test_an_image_scores_the_same_alone_and_in_a_batch(reward):
-    samples = make_samples()
-    together = reward.score(prompts=PROMPTS, samples=samples)
-    for i, prompt in enumerate(PROMPTS):
-        alone = reward.score(prompts=[prompt], samples=samples[i : i + 1])
-        assert_close(together[i : i + 1], alone)
 
 
 def test_scores_are_standardised_utilities(reward):

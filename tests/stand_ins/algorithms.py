@@ -1,6 +1,11 @@
 """Every algorithm's settings, as the contract suite and the tests of resuming run them."""
 
 from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter
+
+from imgalign.algorithms.choice import AlgorithmConfig
 
 ALGORITHMS: Mapping[str, Mapping[str, object]] = {
     "grpo": {"name": "grpo", "minibatches": 2},
@@ -19,3 +24,12 @@ ALGORITHMS: Mapping[str, Mapping[str, object]] = {
         "minibatches": 2,
     },
 }
+
+CONFIG: TypeAdapter[AlgorithmConfig] = TypeAdapter(
+    Annotated[AlgorithmConfig, Field(discriminator="name")]
+)
+
+
+def algorithm_config(name: str, **changes: object) -> AlgorithmConfig:
+    """The settings of a row of the table, some of them otherwise."""
+    return CONFIG.validate_python({**ALGORITHMS[name], **changes})

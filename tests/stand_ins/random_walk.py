@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 from torch.nn import Parameter
 
+from imgalign.errors import CheckpointError
 from imgalign.policy import Check, Data, Draws, LogProb, Steps, Trajectory, Weights
 from imgalign.runs.checkpoint import ADAPTER
 from imgalign.train.config import RunConfig, TrainConfig
@@ -164,8 +165,11 @@ class RandomWalk:
         save_file({"shift": self.shift.detach()}, folder / ADAPTER)
 
     def load(self, folder: Path) -> None:
+        path = folder / ADAPTER
+        if not path.is_file():
+            raise CheckpointError(f"{path}: missing")
         with torch.no_grad():
-            self.shift.copy_(load_file(folder / ADAPTER)["shift"])
+            self.shift.copy_(load_file(path)["shift"])
 
 
 class Brightness:

@@ -6,7 +6,10 @@ import torch
 from PIL import Image
 from random_walk import Brightness, RandomWalk, walk_settings
 from walk_runs import measured, start, weights
+from worlds import in_two
 
+from imgalign.algorithms.batches import Rollout
+from imgalign.algorithms.interface import World
 from imgalign.errors import CheckpointError, ConfigError, InputError
 from imgalign.train.captions import captioned_images
 from imgalign.train.config import ImagesConfig, RolloutsConfig, TrainConfig
@@ -68,6 +71,26 @@ def test_a_rollout_is_decided_by_the_iteration_alone():
     assert found.prompt_ids == expected.prompt_ids
     assert [len(each) for each in found.batch] == [4, 2]
     assert len(set(found.prompt_ids)) == 2
+
+
+def test_two_processes_share_the_prompts_of_a_batch_and_never_split_a_group():
+    def batch(world: World) -> Rollout:
+        return Rollouts(
+            RolloutsConfig(prompts_per_iteration=3, group_size=2),
+            policy=RandomWalk(),
+            reward=Brightness(),
+            prompts=("a", "b", "c", "d"),
+            seed=4,
+            world=world,
+        ).batch(1)
+
+    def said(each: Rollout) -> list[tuple[str, float]]:
+        return list(zip(each.prompt_ids, each.rewards.tolist(), strict=True))
+
+    first, second = in_two(batch)
+    assert said(first) + said(second) == said(batch(Alone()))
+    assert (len(first), len(second)) == (4, 2)
+    assert set(first.prompt_ids).isdisjoint(second.prompt_ids)
 
 
 def test_every_given_image_comes_once_before_any_comes_again(folder):

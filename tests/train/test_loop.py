@@ -1,5 +1,5 @@
-"""Claims: a resumed run is the uninterrupted one, bit for bit, also after kill -9; a stop saves
-first; the held-out reward ends a run."""
+"""Claims: a resumed run is the uninterrupted one, bit for bit, also after kill -9; the held-out
+reward ends a run; what is not sound is refused before the first step."""
 
 import json
 import logging
@@ -12,77 +12,26 @@ from pathlib import Path
 import pytest
 import torch
 from algorithms import ALGORITHMS
-from PIL import Image
 from random_walk import Brightness, RandomWalk, walk_settings
 from walk_runs import measured, start, trainer_files, weights
 
-from imgalign import environment
 from imgalign.config import load_config
 from imgalign.errors import (
-    CheckpointError,
-    ConfigError,
     InputError,
     NumericsError,
     StorageFullError,
 )
-from imgalign.runs.checkpoint import ADAPTER, checkpoints, find_adapter, read_marker, verify
+from imgalign.runs.checkpoint import checkpoints, find_adapter, read_marker
 from imgalign.runs.metrics import read_metrics
 from imgalign.runs.status import read_status
 from imgalign.train import run as train
 from imgalign.train.config import TrainConfig
 
 
-@pytest.fixture(scope="module")
-def whole_run(tmp_path_factory) -> Path:
-    """Six iterations without interruption; read only."""
-    out = tmp_path_factory.mktemp("whole") / "run"
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    start(out)
-    torch.set_num_threads(before)
-    return out
-
-
-def test_a_run_leaves_the_folder_that_the_design_promises(whole_run):
-    names = {path.name for path in whole_run.iterdir()}
-    assert {"config.yaml", "metrics.jsonl", "status.json", "samples", "latest.json"} <= names
-    assert not any(name.startswith(".tmp") for name in names)
-    newest = checkpoints(whole_run)[-1]
-    assert newest.name == "step-000006"
-    files = {path.name for path in newest.iterdir()}
-    assert files == {ADAPTER, "manifest.json", "trainer.json", "trainer.safetensors"}
-    kept = load_config(TrainConfig, whole_run / "config.yaml")
-    assert kept.policy.dtype != "auto"
-    assert kept == walk_settings(policy={"batch_size": 4, "dtype": kept.policy.dtype})
-    assert [record["step"] for record in measured(whole_run)] == list(range(7))
-    status = read_status(whole_run)
-    assert status is not None
-    assert (status.state, status.step, status.total) == ("finished", 6, 6)
-    grids = sorted(path.name for path in (whole_run / "samples").iterdir())
-    assert grids == ["step-000000.png", "step-000003.png", "step-000006.png"]
-    with Image.open(whole_run / "samples" / grids[0]) as image:
-        assert image.size == (2 * (2 + 2) + 2, 2 * (2 + 2) + 2)
-
-
 def test_every_metric_is_explained_in_the_docs(whole_run):
     page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
     keys = {key for record in read_metrics(whole_run / "metrics.jsonl") for key in record}
     assert {key for key in keys if f"`{key}`" not in page} == set()
-
-
-def test_a_run_keeps_its_number_type_when_it_goes_on_on_another_machine(tmp_path, monkeypatch):
-    out = tmp_path / "run"
-    monkeypatch.setattr(environment, "has_native_bfloat16", lambda device: False)
-    start(out, settings=walk_settings(iterations=1))
-    monkeypatch.setattr(environment, "has_native_bfloat16", lambda device: True)
-    start(out, settings=walk_settings(iterations=2), resume=True)
-    assert load_config(TrainConfig, out / "config.yaml").policy.dtype == "float32"
-    with pytest.raises(ConfigError, match="dtype: the run began with 'float32', got 'bfloat16'"):
-        start(
-            out,
-            settings=walk_settings(iterations=3, policy={"batch_size": 4, "dtype": "bfloat16"}),
-            resume=True,
-        )
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -136,30 +85,6 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path, whole_run):
     assert not (out / ".tmp-step-000006").exists()
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
-)
-def test_a_polite_stop_saves_first_and_loses_nothing(tmp_path, whole_run, number, code):
-    out = tmp_path / "run"
-
-    def on_step(step, values):
-        if step == 3:
-            signal.raise_signal(number)
-
-    handlers = signal.getsignal(number)
-    result = start(out, on_step=on_step)
-    assert result.exit_code == code
-    assert result.message == "stopped at iteration 3; resume with --resume"
-    assert checkpoints(out)[-1].name == "step-000003"  # not a multiple of checkpoint_every
-    verify(checkpoints(out)[-1])
-    status = read_status(out)
-    assert status is not None
-    assert (status.state, status.step) == ("stopped", 3)
-    assert signal.getsignal(number) is handlers
-    start(out, resume=True)
-    assert torch.equal(weights(out), weights(whole_run))
-
-
 def test_a_stop_while_sampling_gives_up_that_batch_and_resumes_exactly(tmp_path, whole_run):
     class Stopping(RandomWalk):
         def sample(self, prompts, **kwargs):
@@ -170,48 +95,6 @@ def test_a_stop_while_sampling_gives_up_that_batch_and_resumes_exactly(tmp_path,
     result = start(tmp_path / "run", policy=Stopping(num_steps=3))
     assert (result.end, result.step, result.exit_code) == ("signal", 4, 143)
     start(tmp_path / "run", resume=True)
-    assert torch.equal(weights(tmp_path / "run"), weights(whole_run))
-
-
-def test_a_second_run_in_the_same_folder_is_one_clear_error(tmp_path, whole_run):
-    before = {path: path.stat().st_mtime_ns for path in whole_run.rglob("*")}
-    with pytest.raises(InputError, match=r"already holds a run .*--resume"):
-        start(whole_run)
-    assert {path: path.stat().st_mtime_ns for path in whole_run.rglob("*")} == before
-
-
-def test_a_run_that_failed_before_its_first_step_may_be_begun_again(tmp_path):
-    class Broken(Brightness):
-        def score(self, *, prompts, samples):
-            return super().score(prompts=prompts, samples=samples) * math.nan
-
-    with pytest.raises(NumericsError, match="none of"):
-        start(tmp_path / "run", reward=Broken())
-    status = read_status(tmp_path / "run")
-    assert status is not None
-    assert status.state == "failed"
-    assert "none of" in str(status.message)
-    start(tmp_path / "run", settings=walk_settings(iterations=1))
-
-
-def test_resuming_with_other_settings_names_the_first_that_differs(tmp_path):
-    start(tmp_path / "run", settings=walk_settings(iterations=1))
-    with pytest.raises(ConfigError, match="seed: the run began with 0, got 1"):
-        start(tmp_path / "run", settings=walk_settings(seed=1), resume=True)
-
-
-def test_resuming_where_every_checkpoint_is_damaged_does_not_start_over(tmp_path):
-    start(tmp_path / "run", settings=walk_settings(iterations=2))
-    (tmp_path / "run" / "step-000002" / ADAPTER).unlink()
-    with pytest.raises(CheckpointError, match="none of its 1 checkpoints is whole"):
-        start(tmp_path / "run", resume=True)
-
-
-def test_resuming_passes_over_a_damaged_newest_checkpoint(tmp_path, whole_run, caplog):
-    start(tmp_path / "run", settings=walk_settings(iterations=4))
-    (tmp_path / "run" / "step-000004" / ADAPTER).write_bytes(b"")
-    start(tmp_path / "run", resume=True)
-    assert "step-000004" in caplog.text
     assert torch.equal(weights(tmp_path / "run"), weights(whole_run))
 
 
@@ -316,8 +199,10 @@ def test_a_follower_sees_the_metrics_as_they_come(tmp_path):
     assert seen == [(0, 1, "running"), (1, 2, "running"), (2, 3, "running")]
 
 
-def test_the_global_generator_is_left_as_it_was(tmp_path):
-    torch.manual_seed(5)
-    before = torch.get_rng_state()
-    start(tmp_path / "run", settings=walk_settings(iterations=1))
-    assert torch.equal(torch.get_rng_state(), before)
+def test_the_noise_floor_is_printed_beside_the_clip(tmp_path, capsys):
+    # The walk scores again exactly, so its floor is 0; the clip is the one set here.
+    settings = walk_settings(iterations=1, algorithm={"name": "grpo", "clip_nats": 1.25})
+    start(tmp_path / "run", settings=settings)
+    line = next(line for line in capsys.readouterr().err.splitlines() if "noise floor" in line)
+    assert "noise floor of the log-ratio: 0 nats" in line
+    assert "third of the clip, 1.25 nats" in line

@@ -1,0 +1,352 @@
+"""What every algorithm must do, on a policy whose numbers are known and on a diffusion model."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from algorithms import ALGORITHMS, algorithm_config
+from policies import KINDS, frozen_parameters
+from random_walk import Brightness, RandomWalk
+from torch import Tensor
+from torch.testing import assert_close
+from walk_runs import CLOCK
+from worlds import OneOfTwo, in_two
+
+from imgalign.algorithms.batches import Rollout
+from imgalign.algorithms.checks import require
+from imgalign.algorithms.choice import build_algorithm
+from imgalign.algorithms.interface import Algorithm, Loss, World
+from imgalign.algorithms.policy_gradient import PolicyGradient
+from imgalign.algorithms.supervised import Supervised, SupervisedConfig, sample_weights
+from imgalign.errors import CheckpointError
+from imgalign.policy import StepPolicy
+from imgalign.runs.metric_table import METRICS
+from imgalign.runs.state import load_state, save_state
+from imgalign.train.assemble import build_learner
+from imgalign.train.config import OptimizerConfig
+from imgalign.train.learner import Learner
+from imgalign.train.sources import collect
+from imgalign.train.world import Alone
+
+PROMPTS = ["a red house", "a blue boat"]
+OF_POLICY_GRADIENT = [name for name in ALGORITHMS if not name.startswith("supervised")]
+SUPERVISED = [name for name in ALGORITHMS if name.startswith("supervised")]
+WITHOUT_A_CRITIC = [name for name in ALGORITHMS if not name.startswith("ppo")]
+
+each_algorithm = pytest.mark.parametrize("name", ALGORITHMS)
+each_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def batch_of(policy: StepPolicy, *, images: int = 8, first: int = 0) -> Rollout:
+    """Images of two prompts in turn, with their brightness as the reward."""
+    seeds = range(first, first + images)
+    return collect(policy, Brightness(), [PROMPTS[seed % 2] for seed in seeds], seeds=seeds)
+
+
+def losses(
+    algorithm: Algorithm[Any], policy: StepPolicy, batch: Rollout, *, world: World | None = None
+) -> list[Loss]:
+    """All losses of a batch, added to the gradients, without a step in between."""
+    world, found = world or Alone(), []
+    generator = torch.Generator().manual_seed(0)
+    for loss in algorithm.losses(policy, batch, world=world, generator=generator):
+        world.backward(loss.value)
+        found.append(loss)
+    return found
+
+
+def gradient(
+    name: str, policy: RandomWalk, batch: Rollout, *, world: World | None = None
+) -> Tensor:
+    """Of one optimizer step on a whole batch."""
+    policy.shift.grad = None
+    losses(
+        build_algorithm(algorithm_config(name, minibatches=1), seed=0), policy, batch, world=world
+    )
+    assert policy.shift.grad is not None
+    return policy.shift.grad
+
+
+def learner_of(name: str, policy: StepPolicy, *, learning_rate: float = 0.02, **changes) -> Learner:
+    return build_learner(
+        policy,
+        algorithm=algorithm_config(name, **changes),
+        optimizer=OptimizerConfig(learning_rate=learning_rate, weight_decay=0.0),
+        seed=0,
+        world=Alone(),
+    )
+
+
+def moved_walk(*, batch_size: int = 8) -> RandomWalk:
+    policy = RandomWalk(num_steps=3, batch_size=batch_size)
+    with torch.no_grad():
+        policy.shift.normal_(generator=torch.Generator().manual_seed(1)).mul_(0.1)
+    return policy
+
+
+def regroup(batch: Rollout, sizes: Sequence[int]) -> Rollout:
+    """The same images and rewards in forward passes of other sizes."""
+    (whole,) = batch.batch
+    places = torch.arange(len(batch)).split(list(sizes))
+    return Rollout(batch=[whole.select(each) for each in places], rewards=batch.rewards)
+
+
+# --- at the start
+
+
+@each_kind
+@each_algorithm
+def test_its_own_checks_pass_on_a_fresh_policy(tiny_pipeline_folder, kind, name):
+    policy = KINDS[kind](tiny_pipeline_folder)
+    algorithm = build_algorithm(algorithm_config(name), seed=0)
+    assert isinstance(algorithm, Algorithm)
+    with torch.no_grad():
+        trajectory = policy.sample(PROMPTS, seeds=[0, 1])
+    checks = algorithm.checks(policy, trajectory, fresh=True)
+    assert checks
+    require(checks)
+
+
+@each_kind
+@pytest.mark.parametrize("name", OF_POLICY_GRADIENT)
+def test_before_the_first_step_no_ratio_kl_or_loss_differs_from_nothing(
+    tiny_pipeline_folder, kind, name
+):
+    # Advantages have mean 0 over the first batch, whatever they are compared with.
+    policy = KINDS[kind](tiny_pipeline_folder)
+    algorithm = build_algorithm(algorithm_config(name), seed=0)
+    losses(algorithm, policy, batch_of(policy, images=4))
+    metrics = algorithm.metrics()
+    for key in ("log_ratio_max", "kl", "kl_per_step", "approx_kl", "clip_fraction"):
+        assert metrics[key] == 0, key
+    assert metrics["policy_loss"] == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", SUPERVISED)
+def test_the_supervised_loss_is_minus_the_weighted_mean_of_the_log_density(name):
+    # Where the walk ends is N(sum of its moves, 1 + sum of its variances); 12 elements.
+    policy = moved_walk()
+    batch, config = batch_of(policy), algorithm_config(name)
+    assert isinstance(config, SupervisedConfig)
+    algorithm = build_algorithm(config, seed=0)
+    parts = losses(algorithm, policy, batch)
+    latents = batch.batch[0].replay["latents"][:, -1].double()
+    mean = (policy.base + policy.shift.detach()).sum(dim=0).double()
+    variance = 1 + (policy.sigma.double() ** 2).sum()
+    density = -((latents - mean) ** 2 / variance + (2 * math.pi * variance).log()) / 2
+    weights = sample_weights(batch.rewards, batch.prompt_ids, config.weighting).double()
+    expected = -(weights * density.flatten(1).mean(dim=1)).sum() / weights.sum()
+    assert algorithm.metrics()["loss"] == pytest.approx(expected.item(), rel=1e-5)
+    # Each optimizer step's losses add up to that mean by themselves.
+    total = sum(loss.value.item() for loss in parts)
+    steps = sum(loss.ends_step for loss in parts)
+    assert total / steps == pytest.approx(expected.item(), rel=1e-5)
+
+
+# --- its losses
+
+
+@each_kind
+@each_algorithm
+def test_losses_are_counted_and_the_last_of_each_step_says_so(tiny_pipeline_folder, kind, name):
+    policy = KINDS[kind](tiny_pipeline_folder)
+    found = losses(
+        build_algorithm(algorithm_config(name), seed=0), policy, batch_of(policy, images=4)
+    )
+    assert [loss.done for loss in found] == list(range(1, len(found) + 1))
+    assert {loss.total for loss in found} == {len(found)}
+    assert sum(loss.ends_step for loss in found) == 2  # two minibatches, one epoch
+    assert found[-1].ends_step
+    for loss in found:
+        assert loss.value.shape == ()
+        assert loss.value.isfinite()
+
+
+@each_algorithm
+def test_after_the_end_of_a_step_the_next_loss_sees_the_new_weights(name):
+    def values(*, moving: bool) -> tuple[list[float], int]:
+        policy = moved_walk(batch_size=4)
+        algorithm = build_algorithm(algorithm_config(name), seed=0)
+        generator = torch.Generator().manual_seed(0)
+        seen, first_step = [], 0
+        for loss in algorithm.losses(policy, batch_of(policy), world=Alone(), generator=generator):
+            seen.append(loss.value.item())
+            if loss.ends_step and not first_step:
+                first_step = len(seen)
+                with torch.no_grad():
+                    policy.shift.add_(0.1 if moving else 0.0)
+        return seen, first_step
+
+    (still, end), (moved, _) = values(moving=False), values(moving=True)
+    assert 0 < end < len(still)
+    assert still[:end] == moved[:end]
+    assert all(one != other for one, other in zip(still[end:], moved[end:], strict=True))
+
+
+@each_kind
+@each_algorithm
+def test_after_the_first_step_all_that_is_trained_has_a_gradient_and_nothing_else(
+    tiny_pipeline_folder, kind, name
+):
+    # A fresh LoRA has exact zeros in one of each pair of matrices, so one step is made before.
+    policy = KINDS[kind](tiny_pipeline_folder)
+    learner = learner_of(name, policy)
+    learner.update(batch_of(policy, images=4), iteration=0)
+    losses(learner.algorithm, policy, batch_of(policy, images=4, first=4))
+    assert learner.parameters
+    for parameter in learner.parameters:
+        assert parameter.grad is not None
+        assert parameter.grad.isfinite().all()
+        assert parameter.grad.any()
+    for parameter in frozen_parameters(policy):
+        assert not parameter.requires_grad
+        assert parameter.grad is None
+
+
+@each_algorithm
+def test_the_gradient_is_the_same_for_micro_batches_of_any_size(name):
+    # The walk's score of given samples is exact, so that no noise depends on the cut either.
+    batch = batch_of(moved_walk())
+    found = [
+        gradient(name, moved_walk(batch_size=size), regroup(batch, sizes))
+        for size, sizes in [(8, [8]), (4, [4, 4]), (3, [3, 3, 2]), (1, [1] * 8)]
+    ]
+    assert found[0].abs().min() > 0
+    for other in found[1:]:
+        assert_close(other, found[0])
+
+
+@pytest.mark.parametrize("name", OF_POLICY_GRADIENT)
+def test_the_gradient_of_a_diffusion_model_is_the_same_for_micro_batches_of_any_size(
+    tiny_pipeline_folder, name
+):
+    found = []
+    for sizes in ([4], [3, 1]):
+        policy = KINDS["diffusion"](tiny_pipeline_folder)
+        batch = regroup(batch_of(policy, images=4), sizes)
+        algorithm = build_algorithm(algorithm_config(name, minibatches=1), seed=0)
+        losses(algorithm, policy, batch)
+        gradients = [each.grad.flatten() for each in policy.trainable_parameters()]
+        found.append(torch.cat(gradients))
+    # Convolutions round by the rows of their batch.
+    assert_close(found[1], found[0], rtol=1e-3, atol=1e-3 * found[0].abs().max().item())
+
+
+@each_algorithm
+def test_a_reward_that_is_not_finite_drops_its_image_and_nothing_else(name):
+    whole = batch_of(moved_walk())
+    (trajectory,) = whole.batch
+    broken = replace(whole, rewards=whole.rewards.index_fill(0, torch.tensor([5]), math.nan))
+    others = [0, 1, 2, 3, 4, 6, 7]
+    without = Rollout(batch=[trajectory.select(others)], rewards=whole.rewards[others])
+    expected = gradient(name, moved_walk(), without)
+    assert expected.abs().min() > 0
+    assert_close(gradient(name, moved_walk(), broken), expected)
+
+
+# --- what it says, and remembers
+
+
+def test_metrics_are_those_of_the_table_and_each_of_them_is_written_by_some_algorithm():
+    written: dict[str, set[str]] = {}
+    for name in ALGORITHMS:
+        policy = moved_walk()
+        algorithm = build_algorithm(algorithm_config(name), seed=0)
+        losses(algorithm, policy, batch_of(policy))
+        module = type(algorithm).__module__.rpartition(".")[2]
+        written.setdefault(module, set()).update(algorithm.metrics())
+    explained = {
+        module: {metric.key for metric in METRICS.values() if module in metric.algorithms}
+        for module in written
+    }
+    assert written == explained
+
+
+@each_kind
+@each_algorithm
+def test_it_goes_on_from_a_checkpoint_bit_for_bit(tiny_pipeline_folder, tmp_path, kind, name):
+    def fresh() -> tuple[StepPolicy, Learner]:
+        policy = KINDS[kind](tiny_pipeline_folder)
+        return policy, learner_of(name, policy)
+
+    policy, learner = fresh()
+    learner.update(batch_of(policy, images=4), iteration=0)
+    policy.save(tmp_path)
+    save_state(tmp_path, "learner", learner.state_dict())
+    other, resumed = fresh()
+    other.load(tmp_path)
+    resumed.load_state_dict(load_state(tmp_path, "learner"))
+    said = []
+    for each_policy, each_learner in [(policy, learner), (other, resumed)]:
+        values = each_learner.update(batch_of(each_policy, images=4, first=4), iteration=1)
+        said.append({key: values[key] for key in values.keys() - CLOCK - {"seconds_learning"}})
+    assert said[0] == said[1]
+    for one, same in zip(learner.parameters, resumed.parameters, strict=True):
+        assert torch.equal(one, same)
+    for folder, each_learner in (("one", learner), ("same", resumed)):
+        (tmp_path / folder).mkdir()
+        save_state(tmp_path / folder, "learner", each_learner.state_dict())
+    for file in ("learner.json", "learner.safetensors"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "same" / file).read_bytes()
+
+
+@each_algorithm
+def test_the_state_of_another_algorithm_is_a_checkpoint_error(name):
+    algorithm = build_algorithm(algorithm_config(name), seed=0)
+    foreign = {"something": {"else": 1.0}}
+    with pytest.raises(CheckpointError):
+        algorithm.load_state_dict(foreign)
+
+
+@each_algorithm
+def test_it_learns_an_easy_reward(name):
+    # The walk ends with deviation 1.2 around 0, so brightness starts at a half.
+    policy = RandomWalk(num_steps=3, size=1, batch_size=32)
+    learner = learner_of(name, policy, learning_rate=0.05)
+    rewards = []
+    for iteration in range(15):
+        batch = batch_of(policy, images=32, first=32 * iteration)
+        rewards.append(batch.rewards.mean().item())
+        learner.update(batch, iteration=iteration)
+    assert rewards[0] < 0.55
+    assert rewards[-1] > rewards[0] + 0.15
+
+
+# --- several processes
+
+
+@pytest.mark.parametrize("name", WITHOUT_A_CRITIC)
+def test_the_gradients_of_two_processes_add_up_to_that_of_one(name):
+    # Each has the images of one prompt, and not the same number of them.
+    whole = batch_of(moved_walk())
+    (trajectory,) = whole.batch
+    mine = [[0, 2, 4, 6], [1, 3, 5]]
+    both = [place for places in mine for place in places]
+    together = Rollout(batch=[trajectory.select(both)], rewards=whole.rewards[both])
+    expected = gradient(name, moved_walk(), together)
+
+    def work(world: World) -> tuple[Tensor, dict[str, float]]:
+        policy, places = moved_walk(), mine[world.index]
+        share = Rollout(batch=[trajectory.select(places)], rewards=whole.rewards[places])
+        algorithm = build_algorithm(algorithm_config(name, minibatches=1), seed=0)
+        losses(algorithm, policy, share, world=world)
+        assert isinstance(world, OneOfTwo)
+        assert world.num_totals > 0
+        assert policy.shift.grad is not None
+        return policy.shift.grad, dict(algorithm.metrics())
+
+    (first, said), (second, also) = in_two(work)
+    assert_close(first + second, expected)
+    alone = build_algorithm(algorithm_config(name, minibatches=1), seed=0)
+    losses(alone, moved_walk(), together)
+    of_everybody = {"kl", "approx_kl", "log_ratio_max", "policy_loss", "loss", "samples_used"}
+    for key in of_everybody & said.keys():
+        assert said[key] == also[key] == pytest.approx(alone.metrics()[key], rel=1e-5, abs=1e-6)
+
+
+def test_the_table_has_every_class_of_algorithm():
+    built = {type(build_algorithm(algorithm_config(name), seed=0)) for name in ALGORITHMS}
+    assert built == {PolicyGradient, Supervised}

@@ -1,0 +1,225 @@
+"""What every policy must do, whatever it samples."""
+
+import pytest
+import torch
+from policies import POLICIES, STEPS, move_weights
+from torch import Tensor
+from torch.distributions import kl_divergence
+from torch.testing import assert_close
+
+from imgalign.algorithms.batches import masked
+from imgalign.algorithms.checks import check_likelihood, check_steps
+from imgalign.errors import CheckpointError
+from imgalign.policy import LikelihoodPolicy, StepPolicy, Trajectory
+
+PROMPTS = ["a red house", "two blue boat and a tree", "the green tree", "a boat", "a red house"]
+SEEDS = [11, 12, 13, 14, 15]
+EVERY_STEP = slice(None)
+
+
+@pytest.fixture(params=POLICIES)
+def new_policy(request, tiny_pipeline_folder):
+    """Makes fresh policies of one kind."""
+    build, settings = POLICIES[request.param]
+    return lambda **changes: build(tiny_pipeline_folder, **{**settings, **changes})
+
+
+@pytest.fixture
+def policy(new_policy):
+    """One that has learned something."""
+    learned = new_policy()
+    move_weights(learned)
+    return learned
+
+
+@pytest.fixture
+def trajectory(policy) -> Trajectory:
+    """Two batches of it."""
+    return policy.sample(PROMPTS, seeds=SEEDS)
+
+
+def scored(policy: StepPolicy, trajectory: Trajectory, steps: Tensor | slice) -> Tensor:
+    """Log-probability of what was done, under the present weights."""
+    distributions = policy.step_distributions(trajectory, steps)
+    log_prob: Tensor = distributions.log_prob(policy.actions(trajectory, steps))
+    return masked(log_prob, trajectory.mask[:, steps])
+
+
+def test_it_samples_step_by_step_and_scores_what_it_is_given(policy):
+    assert isinstance(policy, StepPolicy)
+    assert isinstance(policy, LikelihoodPolicy)
+    assert policy.default_clip_nats > 0
+
+
+def test_scoring_again_in_its_units_gives_the_log_probabilities_of_sampling(policy):
+    # As many images at once as it samples: then a pass of one step repeats the sampler's own.
+    trajectory = policy.sample(PROMPTS[:4], seeds=SEEDS[:4])
+    units = policy.units(trajectory)
+    assert torch.cat(units).tolist() == list(range(STEPS))
+    exact = all(len(unit) == 1 for unit in units)
+    for unit in units:
+        found, expected = scored(policy, trajectory, unit), trajectory.log_probs[:, unit]
+        assert found.requires_grad or not trajectory.mask[:, unit].any()
+        # Other rows in the pass round a sum of hundreds of nats in another order.
+        assert_close(found, expected, rtol=0, atol=0 if exact else 1e-3)
+    assert trajectory.log_probs.dtype == torch.float32
+    assert not trajectory.log_probs[~trajectory.mask].any()
+    assert trajectory.mask.any()
+
+
+def test_steps_have_one_shape_in_distributions_actions_and_features(policy, trajectory):
+    for steps in (EVERY_STEP, torch.tensor([0, 2])):
+        count = STEPS if steps is EVERY_STEP else 2
+        distributions = policy.step_distributions(trajectory, steps)
+        assert distributions.batch_shape == (5, count)
+        actions = policy.actions(trajectory, steps)
+        assert actions.shape == (5, count, *distributions.event_shape)
+        features = policy.features(trajectory, steps)
+        assert features["timestep"].shape == (count,)
+        assert features["prompt"].shape[0] == 5
+        assert torch.equal(features["prompt"][0], features["prompt"][4])
+        assert not torch.equal(features["prompt"][0], features["prompt"][1])
+        assert not any(feature.requires_grad for feature in features.values())
+        assert features["timestep"].min() >= 0
+        assert features["timestep"].max() < 1
+
+
+def test_images_are_named_by_their_ids_and_by_their_prompts_without_any(policy, trajectory):
+    assert trajectory.prompts == trajectory.prompt_ids == PROMPTS
+    assert trajectory.seeds == SEEDS
+    named = policy.sample(PROMPTS[:2], seeds=[1, 2], prompt_ids=["x", "y"])
+    assert (named.prompts, named.prompt_ids) == (PROMPTS[:2], ["x", "y"])
+
+
+def test_a_fresh_one_is_its_reference_and_a_learned_one_is_not(new_policy):
+    fresh = new_policy()
+    trajectory = fresh.sample(PROMPTS, seeds=SEEDS)
+
+    def kl() -> Tensor:
+        with torch.no_grad():
+            with fresh.using("reference"):
+                reference = fresh.step_distributions(trajectory, EVERY_STEP)
+            learned = fresh.step_distributions(trajectory, EVERY_STEP)
+            return masked(kl_divergence(learned, reference), trajectory.mask)
+
+    assert not kl().any()
+    move_weights(fresh)
+    assert (kl()[trajectory.mask] > 0).all()
+
+
+def test_using_the_reference_ends_with_the_block_also_when_it_fails(new_policy):
+    policy, fresh = new_policy(), new_policy()
+    move_weights(policy)
+    trajectory = policy.sample(PROMPTS, seeds=SEEDS)
+    learned = scored(policy, trajectory, EVERY_STEP)
+    with policy.using("reference"):
+        assert_close(scored(policy, trajectory, EVERY_STEP), scored(fresh, trajectory, EVERY_STEP))
+    assert torch.equal(scored(policy, trajectory, EVERY_STEP), learned)
+    with pytest.raises(KeyError), policy.using("reference"):
+        raise KeyError
+    assert torch.equal(scored(policy, trajectory, EVERY_STEP), learned)
+    assert all(parameter.requires_grad for parameter in policy.trainable_parameters())
+
+
+def test_a_seed_gives_the_same_image_in_any_batch_and_any_order(new_policy):
+    images = []
+    for size, order in [(4, [0, 1, 2, 3, 4]), (1, [4, 3, 2, 1, 0]), (3, [2, 0, 4, 1, 3])]:
+        policy = new_policy(batch_size=size)
+        move_weights(policy)
+        assert policy.batch_size == size
+        trajectory = policy.sample(
+            [PROMPTS[place] for place in order], seeds=[SEEDS[place] for place in order]
+        )
+        images.append(policy.decode(trajectory)[torch.tensor(order).argsort()])
+    # All random numbers are the same bits; only the network rounds by its batch. Where latents
+    # are rounded to bfloat16 that may tip over, by 1/256 of a latent.
+    coarse = getattr(getattr(policy, "config", None), "latent_dtype", "") == "bfloat16"
+    for other in images[1:]:
+        assert_close(other, images[0], rtol=0, atol=2e-2 if coarse else 1e-5)
+
+
+def test_sampling_leaves_torchs_global_generator_alone(policy):
+    before = torch.get_rng_state()
+    policy.sample(PROMPTS[:1], seeds=SEEDS[:1])
+    policy.preview(PROMPTS[:1], seeds=SEEDS[:1])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_previews_are_images_like_samples_and_the_same_each_time(policy, trajectory):
+    images = policy.decode(trajectory)
+    previews = policy.preview(PROMPTS, seeds=SEEDS)
+    assert previews.shape == images.shape == (5, 3, *images.shape[2:])
+    for each in (images, previews):
+        assert each.dtype == torch.float32
+        assert each.min() >= 0
+        assert each.max() <= 1
+    assert torch.equal(policy.preview(PROMPTS, seeds=SEEDS), previews)
+
+
+def test_its_own_samples_and_encoded_images_are_data_of_one_form(policy, trajectory):
+    given = policy.given(trajectory)
+    encoded = policy.encode(trajectory.prompts, policy.decode(trajectory))
+    for data in (given, encoded):
+        assert data.prompts == data.prompt_ids == trajectory.prompts
+        assert not any(content.requires_grad for content in data.content.values())
+    shapes = [
+        {name: (content.shape, content.dtype) for name, content in data.content.items()}
+        for data in (given, encoded)
+    ]
+    assert shapes[0] == shapes[1]
+    draws = policy.draw(given, generator=torch.Generator().manual_seed(0))
+    first, second = policy.log_prob(given, draws), policy.log_prob(encoded, draws)
+    assert first.values.shape == (5,)
+    assert (first.kind, first.num_elements) == (second.kind, second.num_elements)
+    assert second.values.isfinite().all()
+
+
+def test_equal_draws_give_equal_scores_for_each_sample_alone_and_in_a_batch(policy, trajectory):
+    data = policy.given(trajectory)
+    draws, again = (policy.draw(data, generator=torch.Generator().manual_seed(3)) for _ in "ab")
+    assert torch.equal(draws.noise, again.noise)
+    assert torch.equal(draws.levels, again.levels)
+    assert draws.noise.device.type == draws.levels.device.type == "cpu"
+    whole = policy.log_prob(data, draws).values
+    assert torch.equal(policy.log_prob(data, again).values, whole)
+    for place in range(5):
+        one = type(draws)(levels=draws.levels[[place]], noise=draws.noise[[place]])
+        alone = policy.log_prob(data.select([place]), one).values
+        assert_close(alone, whole[[place]], rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_saved_is_what_another_one_loads_into_the_same_tensors(new_policy, tmp_path):
+    policy, other = new_policy(), new_policy()
+    move_weights(policy)
+    policy.save(tmp_path)
+    before = list(other.trainable_parameters())
+    other.load(tmp_path)
+    after = list(other.trainable_parameters())
+    assert all(one is same for one, same in zip(before, after, strict=True)), (
+        "an optimizer made before must still hold the weights"
+    )
+    expected = policy.sample(PROMPTS[:2], seeds=SEEDS[:2])
+    found = other.sample(PROMPTS[:2], seeds=SEEDS[:2])
+    assert torch.equal(found.log_probs, expected.log_probs)
+    assert torch.equal(other.decode(found), policy.decode(expected))
+
+
+def test_loading_from_a_folder_without_weights_is_a_checkpoint_error(policy, tmp_path):
+    with pytest.raises(CheckpointError):
+        policy.load(tmp_path)
+
+
+def test_every_check_passes_and_weights_and_gradients_are_as_before(new_policy):
+    policy = new_policy()
+    with torch.no_grad():
+        trajectory = policy.sample(PROMPTS[:4], seeds=SEEDS[:4])
+    before = [parameter.detach().clone() for parameter in policy.trainable_parameters()]
+    checks = [
+        *policy.checks(),
+        *check_steps(policy, trajectory, clip=lambda _: policy.default_clip_nats, fresh=True),
+        *check_likelihood(policy, trajectory, fresh=True),
+    ]
+    assert [check for check in checks if not check.passed] == []
+    for parameter, value in zip(policy.trainable_parameters(), before, strict=True):
+        assert torch.equal(parameter, value)
+        assert parameter.grad is None

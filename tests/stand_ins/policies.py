@@ -1,0 +1,59 @@
+"""Every policy, as the contract suite runs it; a new one adds its row."""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionPipeline
+from random_walk import RandomWalk
+from torch.nn import Parameter
+
+from imgalign.diffusion.policy import DiffusionConfig, DiffusionPolicy
+from imgalign.policy import Policy
+
+STEPS = 4
+
+Build = Callable[..., Any]
+"""From a folder with a tiny pipeline, and settings, a fresh policy that can all there is."""
+
+
+def walk(folder: Path, **settings: Any) -> RandomWalk:
+    return RandomWalk(num_steps=STEPS, last_step_deterministic=True, **settings)
+
+
+def diffusion(folder: Path, **settings: Any) -> DiffusionPolicy:
+    pipeline = StableDiffusionPipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    fields = {"num_inference_steps": STEPS, "batch_size": 4, **settings}
+    return DiffusionPolicy(pipeline, DiffusionConfig.model_validate(fields))
+
+
+KINDS: Mapping[str, Build] = {"random walk": walk, "diffusion": diffusion}
+
+POLICIES: Mapping[str, tuple[Build, Mapping[str, Any]]] = {
+    "random walk": (walk, {}),
+    "random walk, 3 steps a pass": (walk, {"steps_per_pass": 3}),
+    "diffusion": (diffusion, {}),
+    "diffusion, eta 0.3": (diffusion, {"eta": 0.3}),
+    "diffusion, guidance 3": (diffusion, {"guidance_scale": 3.0}),
+    "diffusion, 3 steps a pass": (diffusion, {"steps_per_pass": 3}),
+    "diffusion, bfloat16 latents": (diffusion, {"latent_dtype": "bfloat16"}),
+    "diffusion, checkpointing": (diffusion, {"gradient_checkpointing": True}),
+}
+
+
+@torch.no_grad()
+def move_weights(policy: Policy, *, by: float = 0.05) -> None:
+    """As if something had been learned; the same for each policy of a kind."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in policy.trainable_parameters():
+        parameter.add_(by * torch.randn(parameter.shape, generator=generator))
+
+
+def frozen_parameters(policy: Policy) -> Iterable[Parameter]:
+    """All that a policy holds and does not train."""
+    if isinstance(policy, DiffusionPolicy):
+        trained = {id(parameter) for parameter in policy.trainable_parameters()}
+        for part in policy.family.parts.values():
+            yield from (each for each in part.parameters() if id(each) not in trained)

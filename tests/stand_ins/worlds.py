@@ -1,0 +1,66 @@
+"""Two processes of a run as two threads, which meet wherever an algorithm asks the world."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from imgalign.algorithms.interface import World
+
+Result = TypeVar("Result")
+
+
+class Meeting:
+    """Where the values of both lie; who waits alone for 20 seconds fails, and so does the other."""
+
+    def __init__(self) -> None:
+        self.values: list[Any] = [None, None]
+        self.barrier = Barrier(2, timeout=20)
+
+
+class OneOfTwo:
+    """A world as one of its two processes sees it. Gradients stay in the process: add them up."""
+
+    size = 2
+
+    def __init__(self, meeting: Meeting, index: int) -> None:
+        self.meeting = meeting
+        self.index = index
+        self.num_totals = 0
+
+    def _both(self, value: Any) -> list[Any]:
+        self.meeting.values[self.index] = value
+        self.meeting.barrier.wait()
+        values = list(self.meeting.values)
+        self.meeting.barrier.wait()
+        return values
+
+    def deal(self, count: int) -> range:
+        half = -(-count // 2)
+        return range(self.index * half, min(count, (self.index + 1) * half))
+
+    def total(self, value: float) -> float:
+        self.num_totals += 1
+        return float(sum(self._both(value)))
+
+    def largest(self, value: float) -> float:
+        return float(max(self._both(value)))
+
+    def gather(self, values: Tensor) -> Tensor:
+        return torch.cat(self._both(values))
+
+    def agree(self, flag: bool) -> bool:
+        return any(self._both(flag))
+
+    def backward(self, loss: Tensor) -> None:
+        torch.autograd.backward(loss)
+
+
+def in_two(work: Callable[[World], Result]) -> list[Result]:
+    """What each of two processes makes of the same work."""
+    meeting = Meeting()
+    with ThreadPoolExecutor(2) as threads:
+        return list(threads.map(work, [OneOfTwo(meeting, index) for index in range(2)]))
