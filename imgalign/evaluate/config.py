@@ -18,7 +18,7 @@ class EvaluateConfig(Config):
     """What is judged: a run, a checkpoint of a run, or any folder with LoRA weights."""
 
     baseline: Path | None = None
-    """What it is compared with: another adapter, such as that of the round before. Null is the
+    """What it is compared with: another adapter, such as that of an earlier run. Null is the
     pretrained model alone."""
 
     model: PathText | None = None

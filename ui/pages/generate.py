@@ -252,7 +252,7 @@ def _sending() -> tuple[gr.Radio, gr.Number, gr.Button]:
         precision=0,
         minimum=1,
         maximum=MOST_ANNOTATORS,
-        label="Annotators per item",
+        label="Annotators each",
         scale=1,
     )
     return how, overlap, gr.Button("Send to ranking", elem_id="send-button", scale=1)
