@@ -261,7 +261,8 @@ class DiffusionPolicy:
 
         Up to a constant the log-density of the target under a Gaussian of variance 1 around the
         prediction; over all levels its mean is the ELBO with the weights of arXiv:2006.11239, eq.
-        14. Without classifier-free guidance, as in pretraining.
+        14. Without classifier-free guidance, as in pretraining; only a network that embeds its
+        guidance is told the scale.
         """
         kernel, device = self.denoiser.kernel, self.family.device
         clean, noise = data.content["latents"].to(device), draws.noise.to(device)
