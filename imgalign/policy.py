@@ -153,6 +153,10 @@ class Draws:
     """How much noise each sample gets: 0 none, towards 1 nothing but noise."""
     noise: Float[Tensor, " b *event"]
 
+    def select(self, indices: Int[Tensor, " n"]) -> "Draws":
+        """Those of the samples at these positions."""
+        return Draws(levels=_take(self.levels, indices), noise=_take(self.noise, indices))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LogProb:

@@ -114,32 +114,36 @@ class Supervised:
         world: World,
         generator: torch.Generator,
     ) -> Iterator[Loss]:
-        """One loss for each draw of each pass; every draw goes over all samples."""
-        parts, used = self.weighted(policy, batch)
-        shares = torch.arange(self.config.draws).tensor_split(self.config.minibatches)
-        passes = [[part for _ in share for part in parts] for share in shares]
-        done, total = 0, sum(map(len, passes))
+        """One loss per forward pass; each round of draws goes over all samples.
+
+        A round is drawn for all samples at once and then cut, so that the batch size of the policy
+        changes no gradient beyond rounding.
+        """
+        data, weights = self.weighted(policy, batch)
+        chunks = torch.split(torch.arange(len(data)), policy.batch_size)
+        rounds = torch.arange(self.config.draws).tensor_split(self.config.minibatches)
+        done, total = 0, self.config.draws * len(chunks)
         loss_sum = weight_sum = 0.0
-        for minibatch in passes:
-            weight = world.total(sum(weights.sum().item() for _, weights in minibatch))
-            for position, (data, weights) in enumerate(minibatch, start=1):
-                scored = policy.log_prob(data, policy.draw(data, generator=generator))
+        for share in rounds:
+            weight = world.total(len(share) * weights.sum().item())
+            passes = len(share) * len(chunks)
+            for number in range(passes):
+                if number % len(chunks) == 0:
+                    draws = policy.draw(data, generator=generator)
+                chunk = chunks[number % len(chunks)]
+                scored = policy.log_prob(data.select(chunk.tolist()), draws.select(chunk))
                 each = -scored.values / scored.num_elements
                 # On the device of the scores; divided by the elements, as the policy gradient is.
-                value = (weights.to(each) * each).sum()
+                value = (weights[chunk].to(each) * each).sum()
                 done += 1
-                yield Loss(
-                    value=value / weight,
-                    ends_step=position == len(minibatch),
-                    done=done,
-                    total=total,
-                )
+                ends = number == passes - 1
+                yield Loss(value=value / weight, ends_step=ends, done=done, total=total)
                 loss_sum += value.item()
-                weight_sum += weights.sum().item()
+            weight_sum += len(share) * weights.sum().item()
         loss_sum, weight_sum = world.total(loss_sum), world.total(weight_sum)
         self._metrics = {
             "loss": loss_sum / weight_sum,
-            "samples_used": world.total(float(used)),
+            "samples_used": world.total(float(len(data))),
         }
 
     def metrics(self) -> Mapping[str, float]:
@@ -148,19 +152,17 @@ class Supervised:
 
     def weighted(
         self, policy: LikelihoodPolicy, batch: Rollout | Demonstrations
-    ) -> tuple[list[tuple[Data, Float[Tensor, " _b"]]], int]:
-        """Samples that count, with their weights, in batches of the policy's size; and how many."""
+    ) -> tuple[Data, Float[Tensor, " _n"]]:
+        """The samples that count, and their weights."""
         if isinstance(batch, Demonstrations):
-            given = [(data, torch.ones(len(data))) for data in batch.batch]
-            return given, len(batch)
+            given = join_data(batch.batch)
+            return given, torch.ones(len(given))
         weights = sample_weights(batch.rewards, batch.prompt_ids, self.config.weighting)
         if not weights.any():
             raise NumericsError("learning: no image of this iteration has a finite reward")
         data = join_data([policy.given(trajectory) for trajectory in batch.batch])
-        counted = weights.nonzero().squeeze(1).tolist()
-        size = policy.batch_size
-        chunks = [counted[start : start + size] for start in range(0, len(counted), size)]
-        return [(data.select(chunk), weights[chunk]) for chunk in chunks], len(counted)
+        counted = weights.nonzero().squeeze(1)
+        return data.select(counted.tolist()), weights[counted]
 
     def checks(
         self, policy: LikelihoodPolicy, trajectory: Trajectory, *, fresh: bool
