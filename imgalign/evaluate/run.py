@@ -91,6 +91,7 @@ def evaluate(
         settings, known_prompts(run) if run else frozenset(), draw=draw_prompts
     )
     check_oracle(measures.oracle, selection.prompts)
+    drift = drift_of(run, adapter) if run else None  # settings that cannot be read are told now
     with lock_folder(out, doing="evaluating"):
         refuse_foreign(out / FILE)
         base, aligned = both_sides(settings, adapter, selection, load)
@@ -111,7 +112,7 @@ def evaluate(
             num_left_out=selection.num_left_out,
             summary=summarise(pairs, seed=settings.seed, oracle_tie=measures.oracle_tie),
             diversity=compared_diversity(judge, measures.features, seed=settings.seed),
-            drift=drift_of(run, adapter) if run else None,
+            drift=drift,
             pairs=pairs,
             settings=settings.model_dump(mode="json"),
             origin=Origin(

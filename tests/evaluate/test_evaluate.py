@@ -128,8 +128,18 @@ def test_an_adapter_that_does_not_fit_is_refused_before_an_image_is_made(adapter
         compare(adapter, tmp_path / "out", load=Unfit)
 
 
+def test_settings_of_a_run_that_cannot_be_read_are_told_before_a_model_is_loaded(run, tmp_path):
+    (run / "config.yaml").write_text("policy: {model: storybook}\niterations: 3\n")
+
+    def load(*arguments, **settings):
+        pytest.fail("a model was loaded")
+
+    with pytest.raises(ConfigError, match=r"iterations: unknown key \(did you mean 'run.iter"):
+        compare(run, tmp_path / "out", load=load)
+
+
 def test_kl_is_that_of_the_weights_that_are_judged(run):
-    # the KL of round 4 was measured before its update, on the weights of step 3
+    # the KL of iteration 4 was measured before its update, on the weights of step 3
     assert drift_of(run, run / "step-000003").nats == 2.5
     with MetricsWriter(run / "metrics.jsonl", resume_step=2) as metrics:
         metrics.write(3, {"kl": 1.0, "held_out_kl": 2.75})
