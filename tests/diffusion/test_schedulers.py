@@ -21,9 +21,6 @@ from imgalign.diffusion.schedulers import SCHEDULERS
 from imgalign.errors import InputError
 from imgalign.preferences.records import SamplerSettings
 
-# Between numpy and the library's schedulers.
-pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")
-
 PROMPTS, SEEDS = ["a red house", "two blue boat"], [5, 6]
 
 
