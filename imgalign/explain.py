@@ -40,7 +40,8 @@ def explain(model: Model, error: Mapping[str, Any]) -> str:
         return f"{where}: {reason}" if location else reason
     if kind == "union_tag_invalid":
         context = error["ctx"]
-        tag = context["discriminator"].strip("'")
+        # pydantic names a field with an alias by both: 'source' | 'from'.
+        tag = context["discriminator"].rpartition(" | ")[2].strip("'")
         return f"{where}.{tag}: expected one of {context['expected_tags']}, got {context['tag']!r}"
     if kind == "literal_error":
         choices = error["ctx"]["expected"].replace(" or ", ", ")

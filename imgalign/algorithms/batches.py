@@ -76,6 +76,10 @@ class MicroBatch:
     """Inner epoch; the reported KL is that of epoch 0."""
 
 
+SUMS = ("surrogate", "clip_fraction", "approx_kl", "entropy")
+"""What `policy_gradient_loss` sums in every epoch; the KL counts in the first one only."""
+
+
 @dataclass(slots=True)
 class Tally:
     """Sums over the transitions of an iteration, and the metrics derived from them."""
@@ -92,7 +96,7 @@ class Tally:
         count = (micro.mask * micro.weights).sum().item()
         self.count += count
         self.log_ratio_max = max(self.log_ratio_max, stats["log_ratio_max"].item())
-        for name in ("surrogate", "clip_fraction", "approx_kl", "entropy"):
+        for name in SUMS:
             self.sums[name] = self.sums.get(name, 0.0) + stats[name].item()
         if micro.epoch == 0:
             self.first_count += count
@@ -102,7 +106,7 @@ class Tally:
         """The sums over all processes."""
         return Tally(
             steps_per_trajectory=world.total(self.steps_per_trajectory) / world.size,
-            sums={name: world.total(value) for name, value in self.sums.items()},
+            sums={name: world.total(self.sums.get(name, 0.0)) for name in (*SUMS, "kl")},
             count=world.total(self.count),
             first_count=world.total(self.first_count),
             log_ratio_max=world.largest(self.log_ratio_max),

@@ -4,13 +4,14 @@ An algorithm turns a batch into losses, one at a time. Left out: optimizer steps
 (train/learner.py) and where batches come from (train/sources.py).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import Parameter
 
 from imgalign.policy import Check, Trajectory
 
@@ -21,8 +22,9 @@ Batch = TypeVar("Batch", contravariant=True)
 class Loss:
     """The loss of one forward pass, as a part of an optimizer step."""
 
-    value: Float[Tensor, ""]
-    """This pass's share of the loss of the optimizer step, to be differentiated."""
+    value: Float[Tensor, ""] | None
+    """This pass's share of the loss of the optimizer step, to be differentiated. None where this
+    process has nothing to add to a step that others make."""
     ends_step: bool
     """Whether the optimizer moves the weights before the next loss is computed."""
     done: int
@@ -65,10 +67,11 @@ class World(Protocol):
         """Whether the flag is set in any process, so that all of them take the same branch."""
         ...
 
-    def backward(self, loss: Float[Tensor, ""]) -> None:
-        """Add a loss's gradients, summed over processes, to those of the parameters.
+    def reduce(self, parameters: Sequence[Parameter]) -> None:
+        """Sum the gradients of all processes, once per optimizer step.
 
-        Summed, because a loss is already divided by what all processes count together.
+        Losses are divided by what all processes count together, so their gradients add up. Each
+        process may have made another number of passes by then, or none.
         """
         ...
 

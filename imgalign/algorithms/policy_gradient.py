@@ -118,7 +118,7 @@ class PolicyGradientConfig(Config):
 
     def refuse_steps(self, num_steps: int) -> None:
         """ValueError for settings about more steps than a trajectory has."""
-        for name in ("credited_steps", "timesteps_per_update"):
+        for name in ("credited_steps", "kl_steps", "timesteps_per_update"):
             asked = getattr(self, name)
             if asked is not None and asked > num_steps:
                 raise ValueError(
@@ -181,6 +181,8 @@ class PolicyGradient:
         done, total = 0, sum(map(len, minibatches))
         coefficient = self.kl.coefficient
         for minibatch in minibatches:
+            if not minibatch:  # only other processes have something to learn from in this step
+                yield Loss(value=None, ends_step=True, done=done, total=total)
             for position, micro in enumerate(minibatch, start=1):
                 value, stats = self.loss(policy, micro)
                 done += 1

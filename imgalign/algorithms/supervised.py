@@ -11,6 +11,7 @@ Left out: optimizer steps (train/) and a KL term; the pretrained model is only t
 Shapes: n = samples of a batch, b = samples in one forward pass. Units: nats.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -94,6 +95,14 @@ class SupervisedConfig(Config):
                 f"data.group_size: expected at least 2 with weighting {kind!r}, got 1; a single "
                 "image is always the best of its group"
             )
+        too_many = isinstance(self.weighting, BestConfig) and self.weighting.keep >= (
+            group_size or math.inf
+        )
+        if too_many:
+            raise ValueError(
+                f"algorithm.weighting.keep: expected less than data.group_size, {group_size}; "
+                "to learn from all images alike use algorithm.weighting.kind: equal"
+            )
 
     def refuse_steps(self, num_steps: int) -> None:
         """Nothing: it scores finished samples and not steps."""
@@ -119,14 +128,16 @@ class Supervised:
         A round is drawn for all samples at once and then cut, so that the batch size of the policy
         changes no gradient beyond rounding.
         """
-        data, weights = self.weighted(policy, batch)
+        data, weights = self.weighted(policy, batch, world)
         chunks = torch.split(torch.arange(len(data)), policy.batch_size)
         rounds = torch.arange(self.config.draws).tensor_split(self.config.minibatches)
         done, total = 0, self.config.draws * len(chunks)
         loss_sum = weight_sum = 0.0
         for share in rounds:
             weight = world.total(len(share) * weights.sum().item())
-            passes = len(share) * len(chunks)
+            passes = len(share) * len(chunks) if len(data) else 0
+            if not passes:  # only other processes have something to learn from in this step
+                yield Loss(value=None, ends_step=True, done=done, total=total)
             for number in range(passes):
                 if number % len(chunks) == 0:
                     draws = policy.draw(data, generator=generator)
@@ -151,14 +162,14 @@ class Supervised:
         return self._metrics
 
     def weighted(
-        self, policy: LikelihoodPolicy, batch: Rollout | Demonstrations
+        self, policy: LikelihoodPolicy, batch: Rollout | Demonstrations, world: World
     ) -> tuple[Data, Float[Tensor, " _n"]]:
         """The samples that count, and their weights."""
         if isinstance(batch, Demonstrations):
             given = join_data(batch.batch)
             return given, torch.ones(len(given))
         weights = sample_weights(batch.rewards, batch.prompt_ids, self.config.weighting)
-        if not weights.any():
+        if not world.total(weights.sum().item()):
             raise NumericsError("learning: no image of this iteration has a finite reward")
         data = join_data([policy.given(trajectory) for trajectory in batch.batch])
         counted = weights.nonzero().squeeze(1)

@@ -44,6 +44,13 @@ class HeldOutConfig(Config):
     images_per_prompt: PositiveInt = 2
     """Images per held-out prompt; always of the same seeds."""
 
+    def refuse_images(self, why: str) -> None:
+        """ValueError where a number of images is asked for that nobody measures."""
+        try:
+            refuse_ineffective(self, ["images_per_prompt"], why)
+        except ValueError as error:
+            raise ValueError(f"data.held_out.{error}") from None
+
     @model_validator(mode="after")
     def _a_file_is_used_as_a_whole(self) -> "HeldOutConfig":
         if self.file is not None:
@@ -202,9 +209,18 @@ class TrainConfig(Config):
 
     @model_validator(mode="after")
     def _nothing_is_asked_of_held_out_prompts_without_any(self) -> "TrainConfig":
-        held_out = self.data.held_out
-        if held_out.file is None and held_out.num_prompts == 0 and self.reward.held_out is not None:
+        held_out, given = self.data.held_out, isinstance(self.data, ImagesConfig)
+        there = held_out.file is not None or held_out.num_prompts > 0
+        if not there and self.reward.held_out is not None:
             raise ValueError("reward.held_out: has no effect without held-out prompts")
+        if not there and given and self.reward.path is not None:
+            raise ValueError("reward.path: has no effect on given images without held-out prompts")
+        if not there and self.run.kl_budget_nats is None:
+            held_out.refuse_images("without held-out prompts and without run.kl_budget_nats")
+        scored = not given or self.reward.path is not None or self.reward.held_out is not None
+        usual = RunConfig.model_fields["patience"].default
+        if not (there and scored) and self.run.patience not in (None, usual):
+            raise ValueError("run.patience: has no effect without a held-out reward")
         return self
 
     @model_validator(mode="after")

@@ -68,9 +68,11 @@ class Learner:
         for loss in self.algorithm.losses(
             self.policy, batch, world=self.world, generator=generator
         ):
-            self.world.backward(loss.value)
+            if loss.value is not None:
+                torch.autograd.backward(loss.value)
             on_progress(loss.done, loss.total)
             if loss.ends_step:
+                self.world.reduce(self.parameters)
                 norms.append(self._clip_gradients())
                 self.optimizer.step()
                 self.optimizer.zero_grad(set_to_none=True)

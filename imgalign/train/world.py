@@ -3,9 +3,11 @@
 `Alone` is a run in one process, which changes no number.
 """
 
-import torch
+from collections.abc import Sequence
+
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import Parameter
 
 
 class Alone:
@@ -34,6 +36,5 @@ class Alone:
         """The flag itself."""
         return flag
 
-    def backward(self, loss: Float[Tensor, ""]) -> None:
-        """Add the loss's gradients to those of the parameters."""
-        torch.autograd.backward(loss)
+    def reduce(self, parameters: Sequence[Parameter]) -> None:
+        """Leave the gradients as they are."""

@@ -53,7 +53,8 @@ def losses(
     world, found = world or Alone(), []
     generator = torch.Generator().manual_seed(0)
     for loss in algorithm.losses(policy, batch, world=world, generator=generator):
-        world.backward(loss.value)
+        if loss.value is not None:
+            torch.autograd.backward(loss.value)
         found.append(loss)
     return found
 
@@ -347,6 +348,55 @@ def test_the_gradients_of_two_processes_add_up_to_that_of_one(name):
     of_everybody = {"kl", "approx_kl", "log_ratio_max", "policy_loss", "loss", "samples_used"}
     for key in of_everybody & said.keys():
         assert said[key] == also[key] == pytest.approx(alone.metrics()[key], rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", WITHOUT_A_CRITIC)
+def test_two_processes_make_the_steps_of_one_however_many_passes_each_needs(name):
+    whole = batch_of(moved_walk())
+    (trajectory,) = whole.batch
+    mine = [[[0, 2], [4], [6]], [[1, 3, 5]]]  # as sampled: three parts in one process, one in other
+
+    def cut(parts: list[list[int]]) -> Rollout:
+        places = [place for part in parts for place in part]
+        batch = [trajectory.select(part) for part in parts]
+        return Rollout(batch=batch, rewards=whole.rewards[places])
+
+    def learned(batch: Rollout, world: World) -> Tensor:
+        policy = moved_walk(batch_size=2)
+        learner = build_learner(
+            policy,
+            algorithm=algorithm_config(name, minibatches=1),
+            optimizer=OptimizerConfig(learning_rate=0.02),
+            seed=0,
+            world=world,
+        )
+        learner.update(batch, iteration=0)
+        return policy.shift.detach().clone()
+
+    expected = learned(cut([part for parts in mine for part in parts]), Alone())
+    first, second = in_two(lambda world: learned(cut(mine[world.index]), world))
+    assert torch.equal(first, second)
+    assert_close(first, expected)
+
+
+@pytest.mark.parametrize("name", WITHOUT_A_CRITIC)
+def test_a_process_without_any_finite_reward_waits_for_the_other(name):
+    whole = batch_of(moved_walk())
+    (trajectory,) = whole.batch
+    good, bad = [0, 2, 4, 6], [1, 3, 5, 7]
+    rewards = [whole.rewards[good], torch.full((4,), math.nan)]
+
+    def work(world: World) -> list[bool]:
+        policy = moved_walk()
+        share = Rollout(
+            batch=[trajectory.select([good, bad][world.index])], rewards=rewards[world.index]
+        )
+        algorithm = build_algorithm(algorithm_config(name, minibatches=1), seed=0)
+        return [loss.ends_step for loss in losses(algorithm, policy, share, world=world)]
+
+    for ends in in_two(work):
+        assert sum(ends) == 1
+        assert ends[-1]
 
 
 def test_the_table_has_every_class_of_algorithm():

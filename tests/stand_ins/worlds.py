@@ -1,12 +1,13 @@
 """Two processes of a run as two threads, which meet wherever an algorithm asks the world."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from imgalign.algorithms.interface import World
 
@@ -22,7 +23,7 @@ class Meeting:
 
 
 class OneOfTwo:
-    """A world as one of its two processes sees it. Gradients stay in the process: add them up."""
+    """A world as one of its two processes sees it."""
 
     size = 2
 
@@ -55,8 +56,10 @@ class OneOfTwo:
     def agree(self, flag: bool) -> bool:
         return any(self._both(flag))
 
-    def backward(self, loss: Tensor) -> None:
-        torch.autograd.backward(loss)
+    def reduce(self, parameters: Sequence[Parameter]) -> None:
+        for parameter in parameters:
+            own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            parameter.grad = torch.stack(self._both(own)).sum(dim=0)
 
 
 def in_two(work: Callable[[World], Result]) -> list[Result]:

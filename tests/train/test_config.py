@@ -48,3 +48,60 @@ def test_settings_that_cannot_work_together_are_refused_by_name(overrides, said)
 def test_settings_that_no_library_accepts_are_refused_by_name(override):
     with pytest.raises(ConfigError, match=override.split("=")[0]):
         load_config(TrainConfig, None, [override])
+
+
+HELD_OUT_NONE = "data.held_out.num_prompts=0"
+GIVEN = ["data={from: images, folder: x}", "algorithm={name: supervised, weighting: {kind: equal}}"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ([HELD_OUT_NONE, "reward.held_out=r"], "reward.held_out: has no effect"),
+        ([*GIVEN, HELD_OUT_NONE, "reward.path=r"], "reward.path: has no effect on given images"),
+        ([HELD_OUT_NONE, "run.patience=2"], "run.patience: has no effect without a held-out"),
+        ([*GIVEN, "run.patience=2"], "run.patience: has no effect without a held-out"),
+        (
+            [HELD_OUT_NONE, "data.held_out.images_per_prompt=5"],
+            "data.held_out.images_per_prompt: has no effect",
+        ),
+        (
+            ["algorithm={credited_steps: 3, kl_steps: 50}"],
+            "algorithm.kl_steps: expected at most policy.num_inference_steps, 10, got 50",
+        ),
+        (
+            ["algorithm={name: supervised, weighting: {keep: 8}}"],
+            "algorithm.weighting.keep: expected less than data.group_size, 8",
+        ),
+        (["data.prompts={file: x, seed: 3}"], "data.prompts: seed: has no effect"),
+        (["data.held_out={file: x, num_prompts: 3}"], "data.held_out: num_prompts: has no effect"),
+    ],
+)
+def test_a_setting_without_an_effect_is_refused(overrides, said):
+    with pytest.raises(ConfigError, match=said):
+        load_config(TrainConfig, None, overrides)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [HELD_OUT_NONE],
+        [HELD_OUT_NONE, "data.held_out.images_per_prompt=5", "run.kl_budget_nats=3"],
+        [*GIVEN, "reward.path=r", "run.patience=2"],
+    ],
+)
+def test_a_setting_with_an_effect_is_taken(overrides):
+    load_config(TrainConfig, None, overrides)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("algorithm.name=dpo", "algorithm.name: expected one of 'grpo', 'ppo', 'supervised'"),
+        ("data.from=preferences", "data.from: expected one of 'rollouts', 'images', got 'pref"),
+        ("algorithm.kl.kind=x", "algorithm.kl.kind: expected one of 'fixed', 'adaptive', got 'x'"),
+    ],
+)
+def test_a_kind_that_there_is_not_is_named_with_those_there_are(override, said):
+    with pytest.raises(ConfigError, match=said):
+        load_config(TrainConfig, None, [override])
