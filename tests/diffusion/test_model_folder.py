@@ -18,9 +18,6 @@ from imgalign.diffusion.loading import load_pipeline
 from imgalign.errors import InputError
 from imgalign.preferences.records import SamplerSettings
 
-# Between numpy and the library's schedulers.
-pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")
-
 PROMPTS, SEEDS = ["a red house", "two blue boat"], [5, 6]
 UNET = "diffusion_pytorch_model.safetensors"
 
