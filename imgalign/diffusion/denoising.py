@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.distributions import Independent, Normal
+from torch.distributions import Distribution, Independent, Normal
 
 from imgalign.diffusion.families.backbone import Family
 from imgalign.diffusion.kernels import Kernel
@@ -118,14 +118,15 @@ class Denoiser:
         log_probs = []
         noisy = self.mask.tolist()
         for step in torch.arange(len(self.kernel)).view(-1, 1):
-            distributions = self.distributions(latents[-1].unsqueeze(1), prompts, step)
-            mean = distributions.mean.squeeze(1)
+            # The base class, because `Independent` gives its methods no types.
+            where: Distribution = self.distributions(latents[-1].unsqueeze(1), prompts, step)
+            mean = where.mean.squeeze(1)
             if noisy[step]:
                 # A sum, not `sample`: torch would draw from its global generator.
-                following = self._stored(mean + distributions.stddev.squeeze(1) * noise())
+                following = self._stored(mean + where.stddev.squeeze(1) * noise())
             else:
                 following = self._stored(mean)
-            log_prob = distributions.log_prob(following.unsqueeze(1))  # type: ignore[no-untyped-call]
+            log_prob = where.log_prob(following.unsqueeze(1))
             log_probs.append(log_prob if noisy[step] else torch.zeros_like(log_prob))
             latents.append(following)
             on_step()

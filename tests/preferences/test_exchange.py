@@ -68,10 +68,12 @@ def test_an_export_of_an_older_version_is_read_as_its_database_would_be(
     path = tmp_path / "rankings.jsonl"
     export_rankings(store, path)
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    later = [line.pop(field) for line in lines for field in ("dtype", "simulated") if field in line]
+    assert any(line.get("simulated") for line in lines)
+    for line in lines:
+        line.pop("dtype", None)
+        line.pop("simulated", None)
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     import_rankings(empty, path, images=store.images.root)
-    assert True in later
     assert empty.annotators() == store.annotators()
 
 

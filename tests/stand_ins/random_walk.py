@@ -141,8 +141,8 @@ class RandomWalk:
         moved = self.base + self.shift if self.adapter_on else self.base
         scale = (1 + (self.sigma[self.mask] ** 2).sum()).sqrt()
         latents = data.content["latents"]
-        where = Normal(moved.sum(dim=0).expand_as(latents), scale)
-        densities: Tensor = where.log_prob(latents)  # type: ignore[no-untyped-call]
+        where: Distribution = Normal(moved.sum(dim=0).expand_as(latents), scale)
+        densities = where.log_prob(latents)
         return LogProb(
             values=densities.flatten(1).sum(dim=1), kind="exact", num_elements=latents[0].numel()
         )
