@@ -77,3 +77,7 @@ def is_protocol(node: ast.ClassDef) -> bool:
 def methods(node: ast.ClassDef) -> set[str]:
     """Names of the methods and properties that a class defines itself."""
     return {each.name for each in node.body if isinstance(each, ast.FunctionDef)}
+
+
+def assert_none(offenders: list[str]) -> None:
+    assert not offenders, "\n".join(offenders)

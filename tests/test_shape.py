@@ -1,0 +1,160 @@
+"""The shape of the source: sizes, names, and what a module may not ask; offenders are listed."""
+
+import ast
+import re
+from collections.abc import Iterator
+
+from source_tree import (
+    ROOT,
+    SOURCES,
+    assert_none,
+    calls,
+    classes,
+    inside,
+    is_protocol,
+    methods,
+    tree,
+)
+
+MOST_MODULES, MOST_PACKAGES = 14, 10
+LONGEST_FUNCTION, LONGEST_MODULE, LONGEST_TEST = 80, 450, 500
+SCHEMAS = ("imgalign.preferences.migrations.versions",)
+"""A revision of the database's schema is a record: as long as the schema, and never edited."""
+
+HIDES_XFORMERS = ("imgalign.diffusion", "hide_broken_xformers()")
+"""The one call in an `__init__`: it must come before a module of the package imports diffusers."""
+
+ONE_ALGORITHM = re.compile(r"(?<![a-z])ppo(?![a-z])|PPO|Ppo")
+"""A part of a word in snake_case or CamelCase; not `supported`, not `opposite`."""
+
+
+def test_the_top_of_imgalign_is_a_page_and_no_name_on_it_means_two_things():
+    top = ROOT / "imgalign"
+    modules = [path.stem for path in top.glob("*.py")]
+    packages = [path.parent.name for path in top.glob("*/__init__.py")]
+    assert len(modules) <= MOST_MODULES, sorted(modules)
+    assert len(packages) <= MOST_PACKAGES, sorted(packages)
+    names = [name.lower() for name in modules + packages]
+    assert sorted(names) == sorted(set(names))
+
+
+def test_an_init_holds_no_logic():
+    logic = [
+        f"{module}:{node.lineno}: {ast.unparse(node)[:60]}"
+        for module, path in SOURCES.items()
+        if path.name == "__init__.py"
+        for node in tree(module).body
+        if not is_declaration(node) and (module, ast.unparse(node)) != HIDES_XFORMERS
+    ]
+    assert_none(logic)
+
+
+def is_declaration(node: ast.stmt) -> bool:
+    """A docstring, a re-export, `__all__` or `__version__`."""
+    match node:
+        case ast.Expr(value=ast.Constant()) | ast.ImportFrom():
+            return True
+        case ast.Assign(targets=[ast.Name(id="__all__" | "__version__")]):
+            return True
+    return False
+
+
+def test_functions_and_modules_are_short_enough_to_be_read_at_once():
+    long = [
+        f"{path.relative_to(ROOT)}: {count} lines, expected at most {limit}"
+        for paths, limit in [
+            (SOURCES.values(), LONGEST_MODULE),
+            ((ROOT / "tests").rglob("*.py"), LONGEST_TEST),
+        ]
+        for path in paths
+        if (count := len(path.read_text(encoding="utf-8").splitlines())) > limit
+    ]
+    for module in SOURCES:
+        for node in ast.walk(tree(module)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not inside(
+                module, SCHEMAS
+            ):
+                assert node.end_lineno is not None
+                if (count := node.end_lineno - node.lineno + 1) > LONGEST_FUNCTION:
+                    long.append(f"{module}.{node.name}: {count} lines, expected at most 80")
+    assert_none(long)
+
+
+def test_one_algorithm_is_named_only_among_the_algorithms():
+    """All else is for every algorithm: the name of one there is the start of a special case."""
+    paths = [
+        path
+        for place in ("imgalign", "reward_models", "ui", "benchmarks")
+        for path in sorted((ROOT / place).rglob("*"))
+        if path.suffix in {".py", ".js", ".html", ".css"}
+        and not path.is_relative_to(ROOT / "imgalign" / "algorithms")
+    ]
+    assert len(paths) > len(SOURCES) - 20
+    named = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in paths
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        if ONE_ALGORITHM.search(line)
+    ]
+    assert_none(named)
+
+
+def test_what_names_one_algorithm_is_told_from_words_that_hold_its_letters():
+    for text in ("ppo.clip", "PPOConfig", "run_ppo", "PPO's", "PpoConfig", "ppo"):
+        assert ONE_ALGORITHM.search(text), text
+    for text in ("supported", "opposite", "opportunity", "Opposed", "support"):
+        assert not ONE_ALGORITHM.search(text), text
+
+
+def concrete_classes() -> dict[str, str]:
+    """Policies, reward models and what measures diversity, by name, with their modules."""
+    protocols = {
+        node.name: methods(node) for node in classes("imgalign.policy") if is_protocol(node)
+    }
+    wanted = [protocols[name] for name in ("Policy", "RewardModel", "FeatureModel")]
+    return {
+        node.name: module
+        for module in SOURCES
+        for node in classes(module)
+        if not is_protocol(node) and any(each <= methods(node) for each in wanted)
+    }
+
+
+def type_tests(module: str) -> Iterator[tuple[int, str]]:
+    """The classes that a module asks an object about, with the lines."""
+    for call, function in calls(module):
+        if function in {"isinstance", "issubclass"} and len(call.args) == 2:
+            for node in ast.walk(call.args[1]):
+                yield call.lineno, ast.unparse(node).rpartition(".")[2]
+    for node in ast.walk(tree(module)):
+        if isinstance(node, ast.MatchClass):
+            yield node.cls.lineno, ast.unparse(node.cls).rpartition(".")[2]
+
+
+def test_nobody_asks_which_policy_or_reward_model_it_was_given():
+    concrete = concrete_classes()
+    assert {"DiffusionPolicy", "ClipReward"} <= concrete.keys()
+    asked = [
+        f"{module}:{line}: {name}; ask for a capability, a protocol"
+        for module in SOURCES
+        for line, name in type_tests(module)
+        if name in concrete and concrete[name] != module
+    ]
+    assert_none(asked)
+
+
+def test_shapes_stay_checkable_at_run_time():
+    unchecked = [
+        f"{module}: postponed annotations hide shapes from the checker"
+        for module, path in SOURCES.items()
+        if "jaxtyping" in (text := path.read_text(encoding="utf-8"))
+        and "from __future__ import annotations" in text
+    ]
+    unchecked += [
+        f"{module}:{node.lineno}: {node.name} is no runtime_checkable protocol"
+        for module in SOURCES
+        for node in classes(module)
+        if is_protocol(node)
+        and "runtime_checkable" not in [ast.unparse(each) for each in node.decorator_list]
+    ]
+    assert_none(unchecked)
