@@ -153,9 +153,28 @@ class Draws:
     """How much noise each sample gets: 0 none, towards 1 nothing but noise."""
     noise: Float[Tensor, " b *event"]
 
-    def select(self, indices: Int[Tensor, " n"]) -> "Draws":
-        """Those of the samples at these positions."""
-        return Draws(levels=_take(self.levels, indices), noise=_take(self.noise, indices))
+
+def draws_of(seeds: Sequence[int], shape: Sequence[int]) -> Draws:
+    """The draws of samples of a shape, each from its own seed.
+
+    Neither order nor number of the samples changes what one of them gets, and equal seeds give
+    equal draws: that is how all candidates of a ranking share them.
+    """
+    generators = seed_generators(seeds)
+    levels = torch.stack([torch.rand((), generator=each) for each in generators])
+    return Draws(levels=levels, noise=normal_noise(generators, shape))
+
+
+def seed_generators(seeds: Sequence[int]) -> list[torch.Generator]:
+    """A generator on the CPU for each seed, so that it means the same in any batch and device."""
+    return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+
+
+def normal_noise(
+    generators: Sequence[torch.Generator], shape: Sequence[int]
+) -> Float[Tensor, " b *event"]:
+    """Standard normal noise of one shape, float32, the next of each generator."""
+    return torch.stack([torch.randn(tuple(shape), generator=each) for each in generators])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -265,8 +284,11 @@ class LikelihoodPolicy(Policy, Protocol):
         """Its own finished samples as data, without decoding and encoding them."""
         ...
 
-    def draw(self, data: Data, *, generator: torch.Generator) -> Draws:
-        """Noise levels and noise for one score of each sample."""
+    def draw(self, data: Data, *, seeds: Sequence[int]) -> Draws:
+        """Noise level and noise for one score of each sample, from its own seed.
+
+        Equal seeds give equal draws, in any order, batch and process.
+        """
         ...
 
     def log_prob(self, data: Data, draws: Draws) -> LogProb:

@@ -51,7 +51,7 @@ def check_likelihood(
 ) -> list[Check]:
     """The checks of scoring given samples, on samples that the policy has just made."""
     data = policy.given(trajectory)
-    draws = policy.draw(data, generator=torch.Generator("cpu").manual_seed(0))
+    draws = policy.draw(data, seeds=trajectory.seeds)
     with torch.no_grad():
         first, again = (policy.log_prob(data, draws).values for _ in range(2))
         with policy.using("reference"):

@@ -76,6 +76,15 @@ class World(Protocol):
         ...
 
 
+def first_position(world: World, count: int) -> int:
+    """How many there are in the processes before this one, each of which has `count` of its own.
+
+    That is where its own begin when all are numbered in the order of the processes.
+    """
+    counts = world.gather(torch.tensor([count], dtype=torch.float64))
+    return int(counts[: world.index].sum().item())
+
+
 @runtime_checkable
 class Algorithm(Protocol[Batch]):
     """Turns batches into losses, with a state that resumes exactly."""

@@ -23,10 +23,11 @@ from torch import Tensor
 from imgalign.advantages import group_advantages
 from imgalign.algorithms.batches import Demonstrations, Rollout
 from imgalign.algorithms.checks import check_likelihood
-from imgalign.algorithms.interface import Loss, World
+from imgalign.algorithms.interface import Loss, World, first_position
 from imgalign.config import Config
 from imgalign.errors import CheckpointError, NumericsError
 from imgalign.policy import Check, Data, LikelihoodPolicy, Trajectory, join_data
+from imgalign.prompts import training_seed
 
 
 class BestConfig(Config):
@@ -125,12 +126,16 @@ class Supervised:
     ) -> Iterator[Loss]:
         """One loss per forward pass; each round of draws goes over all samples.
 
-        A round is drawn for all samples at once and then cut, so that the batch size of the policy
-        changes no gradient beyond rounding.
+        A sample's draws follow from the round and from its place among all samples of all
+        processes, so that neither the policy's batch size nor the number of processes changes the
+        gradient beyond rounding.
         """
         data, weights = self.weighted(policy, batch, world)
+        first = first_position(world, len(data))
+        # One number per round, drawn alike in every process.
+        keys = torch.randint(2**63 - 1, (self.config.draws,), generator=generator)
         chunks = torch.split(torch.arange(len(data)), policy.batch_size)
-        rounds = torch.arange(self.config.draws).tensor_split(self.config.minibatches)
+        rounds = keys.tensor_split(self.config.minibatches)
         done, total = 0, self.config.draws * len(chunks)
         loss_sum = weight_sum = 0.0
         for share in rounds:
@@ -139,10 +144,11 @@ class Supervised:
             if not passes:  # only other processes have something to learn from in this step
                 yield Loss(value=None, ends_step=True, done=done, total=total)
             for number in range(passes):
-                if number % len(chunks) == 0:
-                    draws = policy.draw(data, generator=generator)
+                key = int(share[number // len(chunks)])
                 chunk = chunks[number % len(chunks)]
-                scored = policy.log_prob(data.select(chunk.tolist()), draws.select(chunk))
+                part = data.select(chunk.tolist())
+                seeds = [training_seed(key, first + place) for place in chunk.tolist()]
+                scored = policy.log_prob(part, policy.draw(part, seeds=seeds))
                 each = -scored.values / scored.num_elements
                 # On the device of the scores; divided by the elements, as the policy gradient is.
                 value = (weights[chunk].to(each) * each).sum()

@@ -18,6 +18,7 @@ from torch.distributions import Distribution, Independent, Normal
 from imgalign.diffusion.families.backbone import Family
 from imgalign.diffusion.kernels import Kernel
 from imgalign.errors import InputError, NumericsError
+from imgalign.policy import normal_noise, seed_generators
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -108,11 +109,10 @@ class Denoiser:
         """
         check_prompts(prompts)
         device = self.family.device
-        generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+        generators = seed_generators(seeds)
 
         def noise() -> Float[Tensor, "b c h w"]:
-            drawn = [torch.randn(latent_shape, generator=each) for each in generators]
-            return torch.stack(drawn).to(device)
+            return normal_noise(generators, latent_shape).to(device)
 
         latents = [self._stored(noise())]
         log_probs = []

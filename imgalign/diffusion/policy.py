@@ -41,6 +41,7 @@ from imgalign.policy import (
     Trajectory,
     Weights,
     concatenate,
+    draws_of,
 )
 
 ADAPTER = "policy"
@@ -250,11 +251,10 @@ class DiffusionPolicy:
             content={"latents": self._latents(trajectory)[:, -1]},
         )
 
-    def draw(self, data: Data, *, generator: torch.Generator) -> Draws:
+    def draw(self, data: Data, *, seeds: Sequence[int]) -> Draws:
         """A noise level of pretraining and standard normal noise for each latent."""
-        shape = data.content["latents"].shape
-        levels = torch.rand(shape[0], generator=generator)
-        return Draws(levels=levels, noise=torch.randn(shape, generator=generator))
+        assert len(data) == len(seeds)
+        return draws_of(seeds, data.content["latents"].shape[1:])
 
     def log_prob(self, data: Data, draws: Draws) -> LogProb:
         """-|target - prediction|^2 / 2 at one noise level, which pretraining maximised.

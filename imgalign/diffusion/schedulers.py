@@ -21,6 +21,7 @@ from torch import Tensor
 from imgalign.diffusion.attention import first_line
 from imgalign.diffusion.kernels import PredictionType
 from imgalign.errors import InputError
+from imgalign.policy import normal_noise, seed_generators
 
 SCHEDULERS = {
     "ddim": "DDIMScheduler",
@@ -142,9 +143,9 @@ def sample(
     own pipeline with such generators, and the image is the same.
     """
     set_steps(scheduler, num_inference_steps, device)
-    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-    noise = [torch.randn(latent_shape, generator=each) for each in generators]
-    latents: Tensor = torch.stack(noise).to(device) * scheduler.init_noise_sigma
+    generators = seed_generators(seeds)
+    noise = normal_noise(generators, latent_shape).to(device)
+    latents: Tensor = noise * scheduler.init_noise_sigma
     settings: dict[str, Any] = {"generator": generators, "eta": eta}
     settings = {name: settings[name] for name in settings if takes(scheduler, name)}
     for timestep in scheduler.timesteps:

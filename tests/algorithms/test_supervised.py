@@ -2,6 +2,7 @@
 weighted mean log-density."""
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -20,6 +21,8 @@ from imgalign.algorithms.supervised import (
 )
 from imgalign.config import load_config
 from imgalign.errors import CheckpointError, ConfigError, NumericsError
+from imgalign.policy import Data, Draws
+from imgalign.prompts import seeded_generator
 from imgalign.train.world import Alone
 
 GROUPS = ["a", "a", "a", "b", "b"]
@@ -70,6 +73,28 @@ def test_the_gradient_is_that_of_the_weighted_mean_log_density():
     expected = (share * score).sum(dim=0) / latents[0].numel()
     assert policy.shift.grad is not None
     assert_close(policy.shift.grad, expected.expand_as(policy.shift))
+
+
+class Watched(RandomWalk):
+    """A walk that keeps the seeds of all that was drawn."""
+
+    def __init__(self) -> None:
+        super().__init__(batch_size=3)
+        self.drawn: list[int] = []
+
+    def draw(self, data: Data, *, seeds: Sequence[int]) -> Draws:
+        self.drawn += seeds
+        return super().draw(data, seeds=seeds)
+
+
+def test_no_two_scores_of_two_iterations_share_their_draws():
+    policy = Watched()
+    rollout, algorithm = sample(policy), Supervised(SupervisedConfig(weighting=EqualConfig()))
+    for iteration in range(2):
+        generator = seeded_generator(f"{iteration}")
+        for loss in algorithm.losses(policy, rollout, world=Alone(), generator=generator):
+            assert loss.value is not None
+    assert len(policy.drawn) == len(set(policy.drawn)) == 2 * 8 * 8
 
 
 def test_only_what_has_weight_is_scored():

@@ -399,6 +399,32 @@ def test_a_process_without_any_finite_reward_waits_for_the_other(name):
         assert ends[-1]
 
 
+def test_two_processes_draw_for_each_image_what_one_draws(tiny_pipeline_folder):
+    # One image in a pass, so that no rounding depends on who scores it.
+    policies = [KINDS["diffusion"](tiny_pipeline_folder, batch_size=1) for _ in range(3)]
+    whole = batch_of(policies[0], images=6)
+    mine = [[0, 2], [1, 3, 5, 4]]
+    config = algorithm_config("supervised, best", weighting={"kind": "equal"})
+
+    def shares(policy: StepPolicy, places: list[int], world: World) -> list[float]:
+        batch = [whole.batch[place] for place in places]
+        share = Rollout(batch=batch, rewards=whole.rewards[places])
+        algorithm = build_algorithm(config, seed=0)
+        return [
+            loss.value.item()
+            for loss in losses(algorithm, policy, share, world=world)
+            if loss.value is not None
+        ]
+
+    expected = torch.tensor(shares(policies[0], mine[0] + mine[1], Alone())).view(4, 6)
+    first, second = in_two(
+        lambda world: shares(policies[1 + world.index], mine[world.index], world)
+    )
+    found = torch.cat([torch.tensor(first).view(4, 2), torch.tensor(second).view(4, 4)], dim=1)
+    assert_close(found, expected)
+    assert len(found.unique()) == 24
+
+
 def test_the_table_has_every_class_of_algorithm():
     built = {type(build_algorithm(algorithm_config(name), seed=0)) for name in ALGORITHMS}
     assert built == {PolicyGradient, Supervised}

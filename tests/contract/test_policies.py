@@ -167,19 +167,33 @@ def test_its_own_samples_and_encoded_images_are_data_of_one_form(policy, traject
         for data in (given, encoded)
     ]
     assert shapes[0] == shapes[1]
-    draws = policy.draw(given, generator=torch.Generator().manual_seed(0))
+    draws = policy.draw(given, seeds=SEEDS)
     first, second = policy.log_prob(given, draws), policy.log_prob(encoded, draws)
     assert first.values.shape == (5,)
     assert (first.kind, first.num_elements) == (second.kind, second.num_elements)
     assert second.values.isfinite().all()
 
 
+def test_each_sample_draws_from_its_own_seed_in_any_order_batch_and_number(policy, trajectory):
+    data, seeds = policy.given(trajectory), [3, 1, 4, 1, 5]
+    draws = policy.draw(data, seeds=seeds)
+    assert draws.levels.shape == (5,)
+    assert draws.noise.shape == data.content["latents"].shape
+    assert draws.noise.device.type == draws.levels.device.type == "cpu"
+    assert draws.levels.unique().tolist() == sorted(draws.levels[[0, 1, 2, 4]].tolist())
+    assert torch.equal(draws.noise[1], draws.noise[3])
+    turned = policy.draw(data, seeds=seeds[::-1])
+    assert torch.equal(turned.levels.flip(0), draws.levels)
+    assert torch.equal(turned.noise.flip(0), draws.noise)
+    for place in range(5):
+        alone = policy.draw(data.select([place]), seeds=[seeds[place]])
+        assert torch.equal(alone.levels, draws.levels[[place]])
+        assert torch.equal(alone.noise, draws.noise[[place]])
+
+
 def test_equal_draws_give_equal_scores_for_each_sample_alone_and_in_a_batch(policy, trajectory):
     data = policy.given(trajectory)
-    draws, again = (policy.draw(data, generator=torch.Generator().manual_seed(3)) for _ in "ab")
-    assert torch.equal(draws.noise, again.noise)
-    assert torch.equal(draws.levels, again.levels)
-    assert draws.noise.device.type == draws.levels.device.type == "cpu"
+    draws, again = (policy.draw(data, seeds=SEEDS) for _ in "ab")
     whole = policy.log_prob(data, draws).values
     assert torch.equal(policy.log_prob(data, again).values, whole)
     for place in range(5):

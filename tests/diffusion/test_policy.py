@@ -254,7 +254,7 @@ def test_the_log_prob_of_given_images_is_minus_half_the_error_of_the_prediction(
     move_weights(policy)
     latents = torch.randn(2, *policy.latent_shape, generator=torch.Generator().manual_seed(0))
     data = Data(prompts=PROMPTS[:2], prompt_ids=PROMPTS[:2], content={"latents": latents})
-    draws = policy.draw(data, generator=torch.Generator().manual_seed(1))
+    draws = policy.draw(data, seeds=[1, 2])
     scored = policy.log_prob(data, draws)
     scheduler = DDPMScheduler.from_config(policy.family.pipeline.scheduler.config)
     timesteps = (draws.levels * scheduler.config["num_train_timesteps"]).long()

@@ -18,7 +18,18 @@ from torch.distributions import Distribution, Independent, Normal
 from torch.nn import Parameter
 
 from imgalign.errors import CheckpointError
-from imgalign.policy import Check, Data, Draws, LogProb, Steps, Trajectory, Weights
+from imgalign.policy import (
+    Check,
+    Data,
+    Draws,
+    LogProb,
+    Steps,
+    Trajectory,
+    Weights,
+    draws_of,
+    normal_noise,
+    seed_generators,
+)
 from imgalign.runs.checkpoint import ADAPTER
 from imgalign.train.config import RunConfig, TrainConfig
 
@@ -62,10 +73,10 @@ class RandomWalk:
         seeds: Sequence[int],
         prompt_ids: Sequence[str] | None = None,
     ) -> Trajectory:
-        generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+        generators = seed_generators(seeds)
 
         def noise() -> Tensor:
-            return torch.stack([torch.randn(self.event, generator=each) for each in generators])
+            return normal_noise(generators, self.event)
 
         with torch.no_grad():
             latents, log_probs = [noise()], []
@@ -131,11 +142,9 @@ class RandomWalk:
             content={"latents": trajectory.replay["latents"][:, -1]},
         )
 
-    def draw(self, data: Data, *, generator: torch.Generator) -> Draws:
+    def draw(self, data: Data, *, seeds: Sequence[int]) -> Draws:
         """Its density is exact, so these change nothing."""
-        shape = data.content["latents"].shape
-        levels = torch.rand(shape[0], generator=generator)
-        return Draws(levels=levels, noise=torch.randn(shape, generator=generator))
+        return draws_of(seeds, self.event)
 
     def log_prob(self, data: Data, draws: Draws) -> LogProb:
         moved = self.base + self.shift if self.adapter_on else self.base
