@@ -13,6 +13,7 @@ from source_tree import (
     inside,
     is_protocol,
     methods,
+    modules_of,
     tree,
 )
 
@@ -26,6 +27,12 @@ HIDES_XFORMERS = ("imgalign.diffusion", "hide_broken_xformers()")
 
 ONE_ALGORITHM = re.compile(r"(?<![a-z])ppo(?![a-z])|PPO|Ppo")
 """A part of a word in snake_case or CamelCase; not `supported`, not `opposite`."""
+
+
+ONE_FAMILY = re.compile(
+    r"unet|text_encoder|stablediffusion|(?<![a-z])transformer(?![a-z])", re.IGNORECASE
+)
+"""Parts and classes of some families of text-to-image models and not of others."""
 
 
 def test_the_top_of_imgalign_is_a_page_and_no_name_on_it_means_two_things():
@@ -104,6 +111,30 @@ def test_what_names_one_algorithm_is_told_from_words_that_hold_its_letters():
         assert ONE_ALGORITHM.search(text), text
     for text in ("supported", "opposite", "opportunity", "Opposed", "support"):
         assert not ONE_ALGORITHM.search(text), text
+
+
+def test_the_parts_of_one_family_of_models_are_named_only_among_the_families():
+    """All else of the diffusion path is for every family, those with two text encoders too."""
+    named = [
+        f"{module}:{line}: {word}; ask the family"
+        for module in modules_of("imgalign.diffusion")
+        if not inside(module, ("imgalign.diffusion.families",))
+        for line, word in words(module)
+        if ONE_FAMILY.search(word)
+    ]
+    assert_none(named)
+
+
+def words(module: str) -> Iterator[tuple[int, str]]:
+    """Names and texts in the code of a module, which its docstrings are not, with the lines."""
+    documents = {id(node.value) for node in ast.walk(tree(module)) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree(module)):
+        match node:
+            case ast.Attribute(attr=str(word)) | ast.Name(id=str(word)) | ast.arg(arg=str(word)):
+                yield node.lineno, word
+            case ast.keyword(arg=str(word)) | ast.Constant(value=str(word)):
+                if id(node) not in documents:
+                    yield node.lineno, word
 
 
 def concrete_classes() -> dict[str, str]:

@@ -25,6 +25,7 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from imgalign.diffusion.attention import first_line
 from imgalign.diffusion.foreign_json import parse_object, read_object
@@ -98,13 +99,29 @@ class Scaling:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Component:
+    """A network that a LoRA file may hold layers of, a model of diffusers or transformers."""
+
+    name: str
+    """Among the parts of its pipeline, and in diffusers' layout."""
+    network: Any
+    kohya_prefix: str
+    """What the names of its layers begin with in kohya's layout, such as "lora_unet_"."""
+
+    @property
+    def of_transformers(self) -> bool:
+        """Whether its library is transformers, and not diffusers."""
+        return isinstance(self.network, PreTrainedModel)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LoraFile:
     """The tensors of one file by name, and what its settings say about scales."""
 
     path: Path
     tensors: Mapping[str, Tensor]
     scaling: Mapping[str, Scaling]
-    """By component: "unet", "text_encoder"; "" where the settings are of any."""
+    """By the name of the component; "" where the settings are of any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -132,8 +149,17 @@ def adapter_file(adapter: Path) -> Path:
     return adapter / LORA_FILE if adapter.is_dir() else adapter
 
 
-def read_lora(path: Path) -> LoraFile:
-    """All tensors of a LoRA file and its settings; CheckpointError for what is not LoRA alone."""
+def read_layers(path: Path, components: Sequence[Component]) -> list[Layer]:
+    """The layers of a LoRA file that are complete, each in its place, in the file's order.
+
+    A layer without one of its matrices is left out and named in a warning. CheckpointError for what
+    is not LoRA alone, and where a layer has no place in the components or another size: such an
+    adapter was made for another model.
+    """
+    return _fit(_read(path, components), components)
+
+
+def _read(path: Path, components: Sequence[Component]) -> LoraFile:
     try:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -153,25 +179,21 @@ def read_lora(path: Path) -> LoraFile:
     scaling: dict[str, Scaling] = {}
     if LORA_ADAPTER_METADATA_KEY in header:
         settings = parse_object(header[LORA_ADAPTER_METADATA_KEY], f"{path}: its header")
-        for component in ("unet", "text_encoder"):
+        for component in components:
+            prefix = f"{component.name}."
             own = {
-                key.removeprefix(f"{component}."): value
+                key.removeprefix(prefix): value
                 for key, value in settings.items()
-                if key.startswith(f"{component}.")
+                if key.startswith(prefix)
             }
             if own:
-                scaling[component] = _scaling(own, path)
+                scaling[component.name] = _scaling(own, path)
     elif (path.parent / PEFT_CONFIG).is_file() and path.name != LORA_FILE:
         scaling[""] = _scaling(read_object(path.parent / PEFT_CONFIG), path.parent / PEFT_CONFIG)
     return LoraFile(path=path, tensors=tensors, scaling=scaling)
 
 
-def fit(file: LoraFile, components: Mapping[str, nn.Module]) -> list[Layer]:
-    """The layers that are complete, each in its place, in the file's order.
-
-    A layer without one of its matrices is left out and named in a warning. CheckpointError where a
-    layer has no place in the model or another size: such an adapter was made for another model.
-    """
+def _fit(file: LoraFile, components: Sequence[Component]) -> list[Layer]:
     known = _names(components)
     down: dict[str, Tensor] = {}
     up: dict[str, Tensor] = {}
@@ -216,13 +238,14 @@ def fit(file: LoraFile, components: Mapping[str, nn.Module]) -> list[Layer]:
     ]
 
 
-def switch_on(layers: Sequence[Layer], components: Mapping[str, Any], adapter: str) -> None:
+def switch_on(layers: Sequence[Layer], components: Sequence[Component], adapter: str) -> None:
     """Add the layers to their components as an adapter of this name, every matrix as in the file.
 
-    Components are models of diffusers and transformers that have no adapter of this name.
+    No component has an adapter of this name.
     """
-    for component, network in components.items():
-        own = [layer for layer in layers if layer.component == component]
+    for component in components:
+        network = component.network
+        own = [layer for layer in layers if layer.component == component.name]
         if not own:
             continue
         rank, ranks = _usual({layer.name: layer.rank for layer in own})
@@ -235,7 +258,7 @@ def switch_on(layers: Sequence[Layer], components: Mapping[str, Any], adapter: s
             "target_modules": [layer.name for layer in own],
         }
         matrices = {name: matrix for layer in own for name, matrix in layer.matrices().items()}
-        if component == "text_encoder":
+        if component.of_transformers:
             network.load_adapter(
                 adapter_name=adapter,
                 peft_config=LoraConfig(**settings),
@@ -300,24 +323,23 @@ def _squeezed(matrix: Tensor, shape: tuple[int, ...]) -> Tensor:
     return matrix.reshape(shape) if same else matrix
 
 
-def _names(components: Mapping[str, nn.Module]) -> dict[str, tuple[str, str, Tensor]]:
+def _names(components: Sequence[Component]) -> dict[str, tuple[str, str, Tensor]]:
     """Every name by which a layout calls a layer: the component, its own name there, its weight."""
     names = {}
-    for component, network in components.items():
-        for full, module in network.named_modules():
+    for component in components:
+        for full, module in component.network.named_modules():
             if not isinstance(module, nn.Linear | nn.Conv2d) or ".lora_" in full:
                 continue
             name = full.removesuffix(".base_layer")  # under an adapter
-            place = component, name, module.weight
-            if component == "text_encoder":
+            place = component.name, name, module.weight
+            short, ways = name, [name]
+            if component.of_transformers:
                 # Some releases of transformers have this level, others do not.
                 short = name.removeprefix(TEXT_LEVEL)
-                ways, flat = [short, f"{TEXT_LEVEL}{short}"], f"lora_te_text_model_{short}"
-            else:
-                ways, flat = [name], f"lora_unet_{name}"
-            names[flat.replace(".", "_")] = place
+                ways = [short, f"{TEXT_LEVEL}{short}"]
+            names[f"{component.kohya_prefix}{short.replace('.', '_')}"] = place
             for way in ways:
-                for prefix in ("", f"{component}.", "base_model.model."):
+                for prefix in ("", f"{component.name}.", "base_model.model."):
                     names[f"{prefix}{way}"] = place
     return names
 

@@ -9,24 +9,23 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import diffusers.utils.logging as diffusers_logging
 import torch
 import transformers.utils.logging as transformers_logging
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-from imgalign.diffusion.adapters import adapter_file, fit, read_lora, switch_on
+from imgalign.diffusion.adapters import adapter_file, read_layers, switch_on
 from imgalign.diffusion.attention import Attention, first_line, warn_once
 from imgalign.diffusion.families.backbone import Family
-from imgalign.diffusion.families.table import FAMILIES, family_of
+from imgalign.diffusion.families.table import FAMILIES, family_of, family_of_file
 from imgalign.diffusion.foreign_json import read_object
-from imgalign.diffusion.model_folder import INDEX
+from imgalign.diffusion.model_folder import INDEX, check_index, check_latents
 from imgalign.errors import InputError
 
 STORYBOOK = Path(__file__).parents[1] / "storybook" / "assets" / "pipeline"
 ADAPTER = "imgalign"
-ORIGINAL = "StableDiffusionPipeline"
-"""What a checkpoint of one file is read as; it holds no name."""
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -51,7 +50,10 @@ def load_pipeline(
             pipeline = kind.load_file(Path(source), dtype)
         else:
             folder = Path(source) if Path(source).is_dir() else _fetch_model(model, kind)
-            pipeline = kind.load(folder, dtype)
+            pipeline = _load_folder(folder, kind, dtype)
+        made = kind(pipeline)
+        made.check_parts(Path(source))
+        made.try_out(Path(source))
     pipeline.set_progress_bar_config(disable=True)  # type: ignore[no-untyped-call]
     pipeline.to(device)
     if attention == "xformers":
@@ -63,6 +65,18 @@ def load_pipeline(
     return pipeline
 
 
+def _load_folder(folder: Path, kind: type[Family], dtype: torch.dtype) -> DiffusionPipeline:
+    check_index(read_object(folder / INDEX), folder / INDEX, kind.classes)
+    for name in kind.classes:
+        if not (folder / name).is_dir():
+            raise InputError(f"model: {folder} lacks its part {name}/")
+    build: Any = kind.pipeline_class  # annotated as if it could not do without some
+    pipeline: DiffusionPipeline = build(**kind.load_parts(folder, dtype), **kind.loading)
+    name, parts = kind.network_name, pipeline.components
+    check_latents(parts[name].config, parts["vae"].config, folder, name=name)
+    return pipeline
+
+
 def find_model(model: str) -> tuple[str, str]:
     """Where the library finds a model, and the class of its pipeline; InputError if nowhere."""
     folder = STORYBOOK if model == "storybook" else Path(model).expanduser()
@@ -70,7 +84,7 @@ def find_model(model: str) -> tuple[str, str]:
         source = str(folder)
         index = _read_index(model, folder)
     elif folder.is_file():
-        return str(folder), ORIGINAL
+        return str(folder), family_of_file(folder)
     elif model == "storybook":
         raise InputError("model: the storybook model is not part of this installation; reinstall")
     elif HUB_ID.fullmatch(model):
@@ -95,7 +109,7 @@ def use_adapter(pipeline: DiffusionPipeline, adapter: Path | None) -> None:
     out with a warning.
     """
     components = family_of(pipeline).adaptable
-    layers = [] if adapter is None else fit(read_lora(adapter_file(adapter)), components)
+    layers = [] if adapter is None else read_layers(adapter_file(adapter), components)
     with quiet():
         pipeline.unload_lora_weights()
         switch_on(layers, components, ADAPTER)

@@ -1,57 +1,39 @@
-"""Loading a model folder in the layout of StableDiffusionPipeline, from whoever wrote it.
+"""Loading the parts of a model folder in diffusers' layout, from whoever wrote it.
 
 Its settings are foreign: they are checked against lists of what may stand there, and each part is
 loaded by the class that the part must have, so that no setting names code or a place to fetch from.
 Every tensor of a part must be in its weights; what the settings describe may not be larger than
-they are. Left out: where a folder comes from (loading.py), and checkpoints of one file.
+they are. Left out: where a folder comes from (loading.py), and which parts a model has (families/).
 """
 
 import inspect
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from imgalign.diffusion.attention import first_line
 from imgalign.diffusion.foreign_json import read_object
-from imgalign.diffusion.schedulers import SCHEDULERS, build_scheduler
+from imgalign.diffusion.schedulers import build_scheduler
 from imgalign.errors import InputError
 
 log = logging.getLogger(__name__)
 
 INDEX = "model_index.json"
-CLASSES = {
-    "unet": ("UNet2DConditionModel",),
-    "vae": ("AutoencoderKL",),
-    "text_encoder": ("CLIPTextModel",),
-    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
-    "scheduler": tuple(SCHEDULERS.values()),
-}
-"""By part, the classes it may have; a safety checker and what it needs are never loaded."""
+CLIP_TOKENIZERS = "CLIPTokenizer", "CLIPTokenizerFast"
+"""Both are read by the first."""
 
 LIBRARIES = (None, "diffusers", "transformers", "stable_diffusion")
 """What the index may name beside a class; the library would import others, which runs them."""
 
 NEVER = ("auto_map", "trust_remote_code", "custom_pipelines", "quantization_config", "init_inputs")
 """Settings by which a folder has the library run or fetch something else."""
-
-CONDITIONS = (
-    "addition_embed_type",
-    "class_embed_type",
-    "encoder_hid_dim",
-    "encoder_hid_dim_type",
-    "num_class_embeds",
-)
-"""Settings of networks that are told more than a time and a prompt."""
 
 TEXT_FIELDS = (
     *("vocab_size", "hidden_size", "intermediate_size", "projection_dim", "num_hidden_layers"),
@@ -72,38 +54,12 @@ UNUSABLE = (
 """What the libraries' constructors raise where settings or weights are wrong."""
 
 
-def load_folder(folder: Path, dtype: torch.dtype) -> StableDiffusionPipeline:
-    """The pipeline of a folder, its network in `dtype` and its other parts in float32.
+def check_index(index: Mapping[str, Any], path: Path, classes: Mapping[str, Sequence[str]]) -> None:
+    """Raise InputError unless each part named is of a class, and of a library, that may be used.
 
-    InputError, in one line, where a part cannot be used.
+    `classes` are those that each part may have; other parts, such as a safety checker, are never
+    loaded.
     """
-    check_index(read_object(folder / INDEX), folder / INDEX)
-    for name in CLASSES:
-        if not (folder / name).is_dir():
-            raise InputError(f"model: {folder} lacks its part {name}/")
-    # What runs once per image is worth float32.
-    unet = _load_network(UNet2DConditionModel, folder / "unet", dtype)
-    vae = _load_network(AutoencoderKL, folder / "vae", torch.float32)
-    text_encoder = _load_text_encoder(folder / "text_encoder")
-    build: Any = StableDiffusionPipeline  # annotated as if it could not do without these
-    pipeline: StableDiffusionPipeline = build(
-        unet=unet,
-        vae=vae,
-        text_encoder=text_encoder,
-        tokenizer=_load_tokenizer(folder / "tokenizer", text_encoder.config),
-        scheduler=_load_scheduler(folder / "scheduler"),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    check_latents(pipeline.unet.config, pipeline.vae.config, folder)
-    check_together(pipeline, folder)
-    try_out(pipeline, folder)
-    return pipeline
-
-
-def check_index(index: Mapping[str, Any], path: Path) -> None:
-    """Raise InputError unless each part named is of a class, and of a library, that may be used."""
     for name, entry in index.items():
         if name.startswith("_") or not isinstance(entry, list):
             continue
@@ -113,34 +69,23 @@ def check_index(index: Mapping[str, Any], path: Path) -> None:
                 f"model: {path}: {name} names {library!r}, which is no library of models;"
                 " code from a model's folder is never run"
             )
-        if name in CLASSES and cls not in CLASSES[name]:
-            expected = " or ".join(CLASSES[name])
+        if name in classes and cls not in classes[name]:
+            expected = " or ".join(classes[name])
             raise InputError(f"model: {path}: {name}: expected {expected}, got {cls!r}")
 
 
-def check_settings(settings: Mapping[str, Any], path: Path) -> None:
-    """Raise InputError for settings that could run something or have it fetched."""
-    for name in NEVER:
-        if settings.get(name):
-            raise InputError(f"model: {path}: {name} is not supported, and nothing of it is run")
+def check_latents(
+    network: Mapping[str, Any], vae: Mapping[str, Any], folder: Path, *, name: str
+) -> None:
+    """Raise InputError unless these settings say how large a latent is, and in what scale.
 
-
-def check_sizes(settings: Mapping[str, Any], path: Path) -> None:
-    """Raise InputError for a size so large that merely building the part would hang."""
-    for name, value in settings.items():
-        most = MOST_LAYERS if "layers" in name else LARGEST_NUMBER
-        most = LARGEST_LATENT if name == "sample_size" else most
-        if not name.startswith("_") and not _is_small(value, most, depth=3):
-            raise InputError(f"model: {path}: {name}: expected at most {most:,}, got more")
-
-
-def check_latents(unet: Mapping[str, Any], vae: Mapping[str, Any], folder: Path) -> None:
-    """Raise InputError unless these settings say how large a latent is, and in what scale."""
-    size = unet["sample_size"]
+    `name` is that of the denoising network in the folder.
+    """
+    size = network["sample_size"]
     sides = list(size) if isinstance(size, list | tuple) else [size, size]
     if len(sides) != 2 or not all(type(each) is int and each >= 1 for each in sides):
         raise InputError(
-            f"model: {folder / 'unet' / 'config.json'}: sample_size: expected the size of its"
+            f"model: {folder / name / 'config.json'}: sample_size: expected the size of its"
             f" latents, 1 or more, as one whole number or two, got {size!r}; write there an image's"
             " size in pixels divided by what the vae makes it smaller by (Stable Diffusion 1: 64)"
         )
@@ -154,69 +99,9 @@ def check_latents(unet: Mapping[str, Any], vae: Mapping[str, Any], folder: Path)
         )
 
 
-def check_together(pipeline: StableDiffusionPipeline, folder: Path) -> None:
-    """Raise InputError unless the parts take what the others give."""
-    unet, vae, text = pipeline.unet.config, pipeline.vae.config, pipeline.text_encoder.config
-    told = [name for name in CONDITIONS if unet[name] is not None]
-    if told:
-        raise InputError(
-            f"model: {folder}: its network is told more than a time and a prompt"
-            f" ({', '.join(told)}), which is not supported"
-        )
-    latent = vae["latent_channels"]
-    if (unet["in_channels"], unet["out_channels"]) != (latent, latent):
-        raise InputError(
-            f"model: {folder}: expected a network from {latent} channels to {latent}, as its vae"
-            f" has, got {unet['in_channels']} to {unet['out_channels']}"
-        )
-    if unet["cross_attention_dim"] != text.hidden_size:
-        raise InputError(
-            f"model: {folder}: expected a text encoder of width {unet['cross_attention_dim']},"
-            f" as its network reads, got {text.hidden_size}"
-        )
-
-
-@torch.no_grad()
-def try_out(pipeline: StableDiffusionPipeline, source: Path) -> None:
-    """Ask every part once, for the smallest image: some settings and weights show only then.
-
-    InputError where a part cannot answer, or answers with numbers that are not finite.
-    """
-    unet, vae, encoder = pipeline.unet, pipeline.vae, pipeline.text_encoder
-    size = 2 ** (len(unet.config["block_out_channels"]) - 1)
-    shape = 1, unet.config["in_channels"], size, size
-    latent = torch.randn(shape, generator=torch.Generator("cpu").manual_seed(0))
-    part = "text_encoder"
-    try:
-        states = encoder(torch.tensor([[pipeline.tokenizer.eos_token_id]])).last_hidden_state
-        _check_answer(states, source, part)
-        part = "unet"
-        told = states.to(unet.dtype)
-        _check_answer(
-            unet(latent.to(unet.dtype), 1, encoder_hidden_states=told).sample, source, part
-        )
-        part = "vae"
-        _check_answer(vae.decode(latent / vae.config["scaling_factor"]).sample, source, part)
-    except UNUSABLE as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"model: {source}: its {part} fails: {first_line(error)}") from None
-
-
-def _check_answer(answer: torch.Tensor, source: Path, part: str) -> None:
-    if not answer.isfinite().all():
-        raise InputError(
-            f"model: {source}: its {part} gave numbers that are not finite (in"
-            f" {str(answer.dtype).removeprefix('torch.')}): its weights are damaged, or need"
-            " bfloat16 or float32"
-        )
-
-
-def _load_network(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
-    path = folder / "config.json"
-    settings = read_object(path)
-    check_settings(settings, path)
-    check_sizes(settings, path)
+def load_network(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
+    """A network of diffusers; InputError, in one line, where its folder cannot be used."""
+    settings = _read_sizes(folder / "config.json")
     known = inspect.signature(cls.__init__).parameters
     own = {name: value for name, value in settings.items() if name in known}
     variant = _variant(folder, "diffusion_pytorch_model")
@@ -238,13 +123,11 @@ def _load_network(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
     return network
 
 
-def _load_text_encoder(folder: Path) -> CLIPTextModel:
-    path = folder / "config.json"
+def load_clip_encoder(folder: Path) -> CLIPTextModel:
+    """CLIP's text encoder in float32; InputError, in one line, where its folder cannot be used."""
     if (folder / "adapter_config.json").exists():
         raise InputError(f"model: {folder}: expected a model, got an adapter of some other model")
-    settings = read_object(path)
-    check_settings(settings, path)
-    check_sizes(settings, path)
+    settings = _read_sizes(folder / "config.json")
     variant = _variant(folder, "model")
     try:
         config = CLIPTextConfig(
@@ -270,15 +153,18 @@ def _load_text_encoder(folder: Path) -> CLIPTextModel:
     return loaded
 
 
-def _load_tokenizer(folder: Path, encoder: CLIPTextConfig) -> CLIPTokenizer:
-    """The tokenizer; one that names no longest prompt gets the encoder's number of positions."""
+def load_clip_tokenizer(folder: Path, encoder: CLIPTextConfig) -> CLIPTokenizer:
+    """CLIP's tokenizer; one that names no longest prompt gets the encoder's number of positions.
+
+    InputError, in one line, where its folder cannot be used or the encoder does not know its words.
+    """
     if not (folder / "tokenizer.json").is_file() and not (
         (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file()
     ):
         raise InputError(f"model: {folder}: expected tokenizer.json, or vocab.json and merges.txt")
     path = folder / "tokenizer_config.json"
     if path.is_file():
-        check_settings(read_object(path), path)
+        _read_settings(path)
     try:
         tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
     except UNUSABLE as error:
@@ -300,11 +186,30 @@ def _load_tokenizer(folder: Path, encoder: CLIPTextConfig) -> CLIPTokenizer:
     return tokenizer
 
 
-def _load_scheduler(folder: Path) -> Any:
-    path = folder / "scheduler_config.json"
-    settings = read_object(path)
-    check_settings(settings, path)
+def load_scheduler(folder: Path) -> Any:
+    """A scheduler of fixed noise levels; InputError for another, or for levels that none has."""
+    settings = _read_settings(folder / "scheduler_config.json")
     return build_scheduler(str(settings.get("_class_name")), settings)
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    """The settings of a part; InputError for those that run something or have it fetched."""
+    settings = read_object(path)
+    for name in NEVER:
+        if settings.get(name):
+            raise InputError(f"model: {path}: {name} is not supported, and nothing of it is run")
+    return settings
+
+
+def _read_sizes(path: Path) -> dict[str, Any]:
+    """Likewise; InputError for a size so large that merely building the part would hang as well."""
+    settings = _read_settings(path)
+    for name, value in settings.items():
+        most = MOST_LAYERS if "layers" in name else LARGEST_NUMBER
+        most = LARGEST_LATENT if name == "sample_size" else most
+        if not name.startswith("_") and not _is_small(value, most, depth=3):
+            raise InputError(f"model: {path}: {name}: expected at most {most:,}, got more")
+    return settings
 
 
 def _variant(folder: Path, stem: str) -> str | None:

@@ -1,7 +1,6 @@
 """How far our denoising step is from the library's own, on a model's own schedule."""
 
 import torch
-from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
 from imgalign.diffusion.denoising import Denoiser
 
@@ -15,10 +14,7 @@ def noiseless_difference(
     nothing but the step itself is compared.
     """
     kernel = denoiser.kernel.deterministic()
-    # Latents have no bounds: the pipeline ignores the clipping that is DDIM's default.
-    scheduler = DDIMScheduler.from_config(
-        denoiser.family.pipeline.scheduler.config, clip_sample=False, thresholding=False
-    )
+    scheduler = denoiser.family.scheduler_of_kernel()
     scheduler.set_timesteps(len(kernel), device=denoiser.family.device)
     generator = torch.Generator("cpu").manual_seed(0)
     shape = (num_images, *latent_shape)
@@ -28,6 +24,6 @@ def noiseless_difference(
     for step, timestep in enumerate(scheduler.timesteps):
         index = torch.full((num_images,), step, device=latents.device)
         mean, _ = kernel.step(output, latents, index)
-        expected = scheduler.step(output, timestep, latents, eta=0.0).prev_sample
+        expected = scheduler.step(output, timestep, latents).prev_sample
         largest = max(largest, (mean - expected).abs().max().item())
     return largest

@@ -304,12 +304,11 @@ class DiffusionPolicy:
         ]
 
     def _strays(self) -> int:
-        pipeline = self.family.pipeline
         trained = {id(parameter) for parameter in self.trainable_parameters()}
         return sum(
             parameter.requires_grad and id(parameter) not in trained
-            for module in (self.family.network, pipeline.vae, pipeline.text_encoder)
-            for parameter in module.parameters()
+            for part in self.family.parts.values()
+            for parameter in part.parameters()
         )
 
     def save(self, folder: Path) -> None:

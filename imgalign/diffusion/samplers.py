@@ -85,7 +85,7 @@ Sampler: TypeAlias = Denoiser | LibrarySampler
 def build_sampler(family: Family, settings: SamplerSettings) -> Sampler:
     """What the settings mean for a model; InputError for what it cannot do."""
     name = family.scheduler_name(settings.scheduler)
-    if name == "ddim":
+    if name == family.kernel_scheduler:
         return Denoiser(
             family=family,
             kernel=family.kernel(settings.num_inference_steps, eta=settings.eta),

@@ -13,7 +13,7 @@ from diffusers import (
     StableDiffusionPipeline,
 )
 
-from imgalign.diffusion.families import sd
+from imgalign.diffusion.families import unet
 from imgalign.diffusion.families.sd import StableDiffusion
 from imgalign.diffusion.generate import ImageGenerator
 from imgalign.diffusion.policy import DiffusionConfig, DiffusionPolicy
@@ -68,7 +68,7 @@ def test_the_models_own_scheduler_is_used_where_it_is_asked_for_and_recorded(
 
 
 def test_that_a_models_own_scheduler_is_not_used_is_said_once(tiny_pipeline, caplog):
-    sd._say_once.cache_clear()
+    unet._say_once.cache_clear()
     tiny_pipeline.scheduler = PNDMScheduler.from_config(tiny_pipeline.scheduler.config)
     with caplog.at_level(logging.WARNING):
         DiffusionPolicy(tiny_pipeline, DiffusionConfig())
@@ -79,7 +79,7 @@ def test_that_a_models_own_scheduler_is_not_used_is_said_once(tiny_pipeline, cap
 
 
 def test_that_a_models_thresholding_is_not_applied_is_said_once(tiny_pipeline, caplog):
-    sd._say_once.cache_clear()
+    unet._say_once.cache_clear()
     tiny_pipeline.scheduler = DDIMScheduler.from_config(
         tiny_pipeline.scheduler.config, thresholding=True
     )

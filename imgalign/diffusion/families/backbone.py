@@ -11,7 +11,7 @@ Shapes: b = prompts or images, n = rows of one forward pass, d = features; a lat
 import json
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
@@ -25,8 +25,10 @@ from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from imgalign.diffusion.adapters import LORA_FILE, fit, read_lora
+from imgalign.diffusion.adapters import LORA_FILE, Component, read_layers
+from imgalign.diffusion.attention import first_line
 from imgalign.diffusion.kernels import Kernel
+from imgalign.diffusion.model_folder import UNUSABLE
 from imgalign.environment import computing_in
 from imgalign.errors import CheckpointError, InputError
 
@@ -51,14 +53,25 @@ class Family(ABC):
     network_name: ClassVar[str]
     """Of the denoising network among the parts of the pipeline."""
 
-    adaptable_parts: ClassVar[tuple[str, ...]]
-    """The parts that a LoRA file may hold layers of."""
+    classes: ClassVar[Mapping[str, tuple[str, ...]]]
+    """The parts that are needed of a folder, with the classes that each may have."""
+
+    adaptable_parts: ClassVar[Mapping[str, str]]
+    """The parts that a LoRA file may hold layers of, with what the names of these layers begin with
+    in kohya's layout."""
 
     target_modules: ClassVar[tuple[str, ...]]
     """Ends of the names of the layers that are trained unless a config names others."""
 
     loading: ClassVar[Mapping[str, Any]] = {}
-    """Passed on when a pipeline is fetched: what is not used is left where it is."""
+    """Passed on when a pipeline is fetched and built: what is not used is left where it is."""
+
+    kernel_scheduler: ClassVar[str]
+    """The scheduler whose steps `kernel` takes, by the name that `scheduler_name` gives it."""
+
+    file_parts: ClassVar[Mapping[str, str]] = {}
+    """What tensors of a checkpoint of one file begin with, and the part that these are; nothing
+    where `load_file` reads none."""
 
     embeds_guidance: bool = False
     """Whether the network is told its guidance scale and needs no second pass for it
@@ -81,13 +94,23 @@ class Family(ABC):
 
     @staticmethod
     @abstractmethod
-    def load(folder: Path, dtype: torch.dtype) -> DiffusionPipeline:
-        """Read a folder of this family; InputError, in one line, where it cannot be used."""
+    def load_parts(folder: Path, dtype: torch.dtype) -> dict[str, Any]:
+        """The parts of a folder that has all of `classes`, the network in `dtype`, others float32.
+
+        InputError, in one line, where one cannot be used.
+        """
 
     @staticmethod
-    @abstractmethod
     def load_file(path: Path, dtype: torch.dtype) -> DiffusionPipeline:
-        """Read a checkpoint of one file; InputError, in one line, where it cannot be used."""
+        """The pipeline of a checkpoint of one file that has all of `file_parts`.
+
+        InputError, in one line, where it cannot be used.
+        """
+        raise NotImplementedError
+
+    @abstractmethod
+    def check_parts(self, source: Path) -> None:
+        """Raise InputError, which names the source, unless parts take what the others give."""
 
     @abstractmethod
     def kernel(self, num_inference_steps: int, *, eta: float) -> Kernel:
@@ -104,6 +127,10 @@ class Family(ABC):
     @abstractmethod
     def scheduler(self, name: str) -> Any:
         """A scheduler of the library with this model's noise levels, by that name."""
+
+    @abstractmethod
+    def scheduler_of_kernel(self) -> Any:
+        """A scheduler of the library that takes the steps of the deterministic `kernel`."""
 
     @property
     @abstractmethod
@@ -133,9 +160,12 @@ class Family(ABC):
         """
 
     @property
-    def adaptable(self) -> dict[str, nn.Module]:
-        """What a LoRA file may hold layers of, by the name that the layouts give it."""
-        return {name: self.parts[name] for name in self.adaptable_parts}
+    def adaptable(self) -> list[Component]:
+        """What a LoRA file may hold layers of."""
+        return [
+            Component(name=name, network=self.parts[name], kohya_prefix=prefix)
+            for name, prefix in self.adaptable_parts.items()
+        ]
 
     @property
     def device(self) -> torch.device:
@@ -215,9 +245,12 @@ class Family(ABC):
 
     def decode(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 height width"]:
         """Images in [0, 1], float32; differentiable in the latents."""
+        return (self._pixels(latents).float() / 2 + 0.5).clamp(0, 1)
+
+    def _pixels(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 height width"]:
         vae = self.pipeline.vae
         images: Tensor = vae.decode((latents / vae.config["scaling_factor"]).to(vae.dtype)).sample
-        return (images.float() / 2 + 0.5).clamp(0, 1)
+        return images
 
     def encode_images(self, images: Float[Tensor, "b 3 height width"]) -> Float[Tensor, "b c h w"]:
         """Latents of images in [0, 1], float32: the mean of the autoencoder, scaled.
@@ -229,6 +262,31 @@ class Family(ABC):
         encoded = vae.encode((images * 2 - 1).to(vae.device, vae.dtype))
         latents: Tensor = encoded.latent_dist.mode().float() * vae.config["scaling_factor"]
         return latents
+
+    @torch.no_grad()
+    def try_out(self, source: Path) -> None:
+        """Ask every part once, for the smallest image: some settings and weights show only then.
+
+        InputError, which names the source, where a part cannot answer, or answers with numbers that
+        are not finite.
+        """
+        shape = 1, *self.latent_shape(self.pixel_unit, self.pixel_unit)
+        latent = torch.randn(shape, generator=torch.Generator("cpu").manual_seed(0))
+        part = "text_encoder"
+        try:
+            conditions = self.encode_prompt("")
+            _check_answer(conditions.values(), source, part)
+            part = self.network_name
+            conditions = {name: rows.to(self.dtype) for name, rows in conditions.items()}
+            rows, timesteps = latent.to(self.dtype), torch.ones(1, dtype=torch.long)
+            answer = self.forward(rows, timesteps, conditions, guidance_scale=1.0)
+            _check_answer([answer], source, part)
+            part = "vae"
+            _check_answer([self._pixels(latent)], source, part)
+        except UNUSABLE as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"model: {source}: its {part} fails: {first_line(error)}") from None
 
     def save_lora(self, folder: Path, adapter: str) -> None:
         """Write an adapter of the network such that `pipe.load_lora_weights(folder)` reads it.
@@ -253,7 +311,8 @@ class Family(ABC):
 
     def load_lora(self, folder: Path, adapter: str) -> None:
         """Copy what `save_lora` wrote into an adapter that exists; CheckpointError if unlike it."""
-        layers = fit(read_lora(folder / LORA_FILE), {self.network_name: self.network})
+        own = [each for each in self.adaptable if each.name == self.network_name]
+        layers = read_layers(folder / LORA_FILE, own)
         matrices = {name: each for layer in layers for name, each in layer.matrices().items()}
         ours = get_peft_model_state_dict(self.network, adapter_name=adapter)
         shapes, expected = _shapes(matrices), _shapes(ours)
@@ -271,6 +330,16 @@ class Family(ABC):
                     f" got {layer.alpha:g}; set lora_alpha to that"
                 )
         set_peft_model_state_dict(self.network, matrices, adapter_name=adapter)
+
+
+def _check_answer(answer: Iterable[Tensor], source: Path, part: str) -> None:
+    for tensor in answer:
+        if not tensor.isfinite().all():
+            raise InputError(
+                f"model: {source}: its {part} gave numbers that are not finite (in"
+                f" {str(tensor.dtype).removeprefix('torch.')}): its weights are damaged, or need"
+                " bfloat16 or float32"
+            )
 
 
 def _save_reproducibly(layers: dict[str, Tensor], path: str, *, metadata: dict[str, Any]) -> None:

@@ -1,88 +1,90 @@
-"""Stable Diffusion 1 and 2: one CLIP text encoder, a UNet, a process with fixed noise levels.
+"""Stable Diffusion 1 and 2: a UNet that reads the states of one CLIP text encoder.
 
 Shapes: n = rows of one forward pass; a latent is c h w.
 """
 
-import logging
 import warnings
-from functools import cache
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
-from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from jaxtyping import Float, Num
 from torch import Tensor
 
-from imgalign.diffusion.families.backbone import Conditions, Family
-from imgalign.diffusion.kernels import DDIMKernel, ddim_kernel
-from imgalign.diffusion.model_folder import load_folder
-from imgalign.diffusion.schedulers import MODEL, SCHEDULERS, build_scheduler, check_levels, name_of
-from imgalign.diffusion.single_file import load_file
+from imgalign.diffusion.families.backbone import Conditions
+from imgalign.diffusion.families.sd_file import PARTS, load_file
+from imgalign.diffusion.families.unet import UNetFamily
+from imgalign.diffusion.model_folder import (
+    CLIP_TOKENIZERS,
+    load_clip_encoder,
+    load_clip_tokenizer,
+    load_network,
+    load_scheduler,
+)
+from imgalign.diffusion.schedulers import SCHEDULERS
 from imgalign.errors import InputError
 
-log = logging.getLogger(__name__)
+OTHER_CONDITIONS = (
+    *("addition_embed_type", "class_embed_type", "encoder_hid_dim", "encoder_hid_dim_type"),
+    "num_class_embeds",
+)
+"""Settings of networks that are told more than a time and a prompt."""
 
 
-class StableDiffusion(Family):
+class StableDiffusion(UNetFamily):
     """A pipeline in the layout of Stable Diffusion 1 or 2."""
 
     pipeline_class = StableDiffusionPipeline
-    network_name = "unet"
-    adaptable_parts = ("unet", "text_encoder")
-    target_modules = ("to_q", "to_k", "to_v", "to_out.0")
-    """The projections of every attention layer, as in diffusers' own training scripts."""
-
+    classes: ClassVar[dict[str, tuple[str, ...]]] = {
+        "unet": ("UNet2DConditionModel",),
+        "vae": ("AutoencoderKL",),
+        "text_encoder": ("CLIPTextModel",),
+        "tokenizer": CLIP_TOKENIZERS,
+        "scheduler": tuple(SCHEDULERS.values()),
+    }
+    adaptable_parts: ClassVar[dict[str, str]] = {
+        "unet": "lora_unet_",
+        "text_encoder": "lora_te_text_model_",
+    }
     loading: ClassVar[dict[str, Any]] = {
         "safety_checker": None,
         "feature_extractor": None,
         "requires_safety_checker": False,
     }
-    load = staticmethod(load_folder)
+    file_parts = PARTS
     load_file = staticmethod(load_file)
 
-    def __init__(self, pipeline: DiffusionPipeline) -> None:
-        super().__init__(pipeline)
-        self.embeds_guidance = self.network.config["time_cond_proj_dim"] is not None
+    @staticmethod
+    def load_parts(folder: Path, dtype: torch.dtype) -> dict[str, Any]:
+        """What runs once per image is worth float32; the UNet is in `dtype`."""
+        encoder = load_clip_encoder(folder / "text_encoder")
+        return {
+            "unet": load_network(UNet2DConditionModel, folder / "unet", dtype),
+            "vae": load_network(AutoencoderKL, folder / "vae", torch.float32),
+            "text_encoder": encoder,
+            "tokenizer": load_clip_tokenizer(folder / "tokenizer", encoder.config),
+            "scheduler": load_scheduler(folder / "scheduler"),
+        }
 
-    def kernel(self, num_inference_steps: int, *, eta: float) -> DDIMKernel:
-        """The steps of a DDIM sampler with the noise levels this model was trained on."""
-        own = name_of(self.pipeline.scheduler)
-        check_levels(self.pipeline.scheduler.config)
-        if own != "ddim":
-            _say_once(f"the model comes with the scheduler {own}; images are sampled with ddim")
-        if self.pipeline.scheduler.config.get("thresholding"):
-            _say_once(
-                "the model's scheduler_config.json has thresholding on, which is for images and not"
-                " for latents; images are sampled without it"
-            )
-        # Latents have no bounds, so the pipeline ignores the clipping that is DDIM's default.
-        scheduler = DDIMScheduler.from_config(
-            self.pipeline.scheduler.config, clip_sample=False, thresholding=False
-        )
-        return ddim_kernel(scheduler, num_inference_steps, eta=eta, device=self.device)
-
-    def scheduler_name(self, wanted: str) -> str:
-        """The name in SCHEDULERS of what is wanted: such a name, or "model" for the model's own."""
-        if wanted == MODEL:
-            return name_of(self.pipeline.scheduler)
-        if wanted not in SCHEDULERS:
+    def check_parts(self, source: Path) -> None:
+        """Raise InputError for a UNet of other channels or width, or with more conditions."""
+        super().check_parts(source)
+        unet = self.network.config
+        width = self.pipeline.text_encoder.config.hidden_size
+        told = [name for name in OTHER_CONDITIONS if unet[name] is not None]
+        if told:
             raise InputError(
-                f"scheduler: expected {MODEL} or one of {', '.join(SCHEDULERS)}, got {wanted!r}"
+                f"model: {source}: its network is told more than a time and a prompt"
+                f" ({', '.join(told)}), which is not supported"
             )
-        return wanted
-
-    def scheduler(self, name: str) -> Any:
-        """A scheduler of the library with this model's noise levels, by its name in SCHEDULERS."""
-        return build_scheduler(SCHEDULERS[name], self.pipeline.scheduler.config)
-
-    @property
-    def pixel_unit(self) -> int:
-        """Each level of the UNet but the last halves the latent."""
-        scale: int = self.pipeline.vae_scale_factor
-        halvings = len(self.network.config["block_out_channels"]) - 1
-        return scale << halvings
+        if unet["cross_attention_dim"] != width:
+            raise InputError(
+                f"model: {source}: expected a text encoder of width {unet['cross_attention_dim']},"
+                f" as its network reads, got {width}"
+            )
 
     def encode_prompt(self, prompt: str) -> Conditions:
         """`prompt_embeds` [1 tokens d], and of the end token alone `pooled_prompt_embeds` [1 d].
@@ -121,21 +123,10 @@ class StableDiffusion(Family):
         guidance_scale: float,
     ) -> Float[Tensor, "n c h w"]:
         """What the UNet says about each row; it reads `prompt_embeds`."""
-        guidance = None
-        if self.embeds_guidance:
-            scales = torch.full((len(latents),), guidance_scale - 1)
-            size = self.network.config["time_cond_proj_dim"]
-            guidance = self.pipeline.get_guidance_scale_embedding(scales, embedding_dim=size)
-            guidance = guidance.to(latents.device, latents.dtype)
         output: Tensor = self.network(
             latents,
             timesteps,
             encoder_hidden_states=conditions["prompt_embeds"],
-            timestep_cond=guidance,
+            timestep_cond=self.guidance_embedding(latents, guidance_scale),
         ).sample
         return output
-
-
-@cache
-def _say_once(fact: str) -> None:
-    log.warning("%s", fact)

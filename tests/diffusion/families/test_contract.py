@@ -1,14 +1,20 @@
 """What every family must do, tried on a tiny pipeline with random weights of each."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
 
+from imgalign.diffusion.denoising import Denoiser
 from imgalign.diffusion.families import backbone
 from imgalign.diffusion.families.backbone import Family
 from imgalign.diffusion.families.table import FAMILIES, family_of
 from imgalign.diffusion.kernels import Kernel
+from imgalign.diffusion.loading import load_pipeline
+from imgalign.diffusion.parity import noiseless_difference
+from imgalign.errors import InputError
 
 TINY = {"StableDiffusionPipeline": "tiny_pipeline"}
 """Fixtures by the name in FAMILIES; a new family adds its own to conftest.py."""
@@ -30,7 +36,8 @@ def test_every_part_is_frozen_and_in_evaluation_mode(family):
     parts = [each for each in family.pipeline.components.values() if isinstance(each, nn.Module)]
     assert list(family.parts.values()) == parts
     assert family.network in parts
-    assert family.adaptable.keys() == set(family.adaptable_parts)
+    assert family.parts.items() >= {each.name: each.network for each in family.adaptable}.items()
+    assert family.network in [each.network for each in family.adaptable]
     for part in parts:
         assert not any(parameter.requires_grad for parameter in part.parameters())
         assert not any(module.training for module in part.modules())
@@ -101,3 +108,43 @@ def test_images_and_latents_become_each_other_with_gradients(family):
     assert again.dtype == images.dtype == torch.float32
     (gradient,) = torch.autograd.grad(again.sum(), latents)
     assert gradient.abs().sum() > 0
+
+
+def test_a_folder_that_the_library_wrote_loads_with_equal_parts(family, tmp_path):
+    family.pipeline.save_pretrained(tmp_path)
+    loaded = family_of(load_pipeline(str(tmp_path), device=torch.device("cpu")))
+    assert type(loaded) is type(family)
+    assert loaded.parts.keys() == family.parts.keys()
+    assert loaded.parts.keys() <= family.classes.keys()
+    for name, part in family.parts.items():
+        weights = loaded.parts[name].state_dict()
+        assert weights.keys() == part.state_dict().keys()
+        assert all(torch.equal(weights[key], each) for key, each in part.state_dict().items())
+
+
+def test_a_part_without_which_nothing_is_made_may_not_be_missing(family, tmp_path):
+    family.pipeline.save_pretrained(tmp_path)
+    for name in family.classes:
+        (tmp_path / name).rename(tmp_path / "elsewhere")
+        with pytest.raises(InputError, match=f"lacks its part {name}/"):
+            load_pipeline(str(tmp_path), device=torch.device("cpu"))
+        (tmp_path / "elsewhere").rename(tmp_path / name)
+
+
+def test_every_part_is_tried_out_before_it_is_used(family):
+    family.try_out(Path("model"))
+    for name, part in family.parts.items():
+        weights = {key: each.clone() for key, each in part.state_dict().items()}
+        for each in part.parameters():
+            each.fill_(torch.nan)
+        said = name if name in (family.network_name, "vae") else "text_encoder"
+        with pytest.raises(InputError, match=f"model: its {said} gave numbers that are not finite"):
+            family.try_out(Path("model"))
+        part.load_state_dict(weights)
+    family.try_out(Path("model"))
+
+
+def test_its_deterministic_steps_are_those_of_the_librarys_scheduler(family):
+    denoiser = Denoiser(family=family, kernel=family.kernel(5, eta=1.0))
+    shape = family.latent_shape(*family.image_size())
+    assert noiseless_difference(denoiser, shape) < 1e-5

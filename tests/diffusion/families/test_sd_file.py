@@ -9,9 +9,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from imgalign.diffusion.families.sd_file import clip_tokenizer
 from imgalign.diffusion.generate import ImageGenerator
 from imgalign.diffusion.loading import load_pipeline
-from imgalign.diffusion.single_file import clip_tokenizer
 from imgalign.errors import InputError
 from imgalign.preferences.records import SamplerSettings
 

@@ -1,4 +1,4 @@
-"""Loading a checkpoint of one file in the original layout of Stable Diffusion 1 and 2.
+"""Stable Diffusion 1 and 2: loading a checkpoint of one file in the original layout.
 
 Such a file holds weights alone. What the library would fetch beside them is written here instead:
 sizes are read off the weights, everything else is what the published models have, and the tokenizer
@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from transformers import CLIPTokenizer
 
 from imgalign.diffusion.attention import first_line
-from imgalign.diffusion.model_folder import CLASSES, INDEX, UNUSABLE, check_together, try_out
+from imgalign.diffusion.model_folder import INDEX, UNUSABLE
 from imgalign.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -27,8 +27,11 @@ Shapes = Mapping[str, Sequence[int]]
 
 UNET = "model.diffusion_model."
 VAE = "first_stage_model."
-CLIP = "cond_stage_model.transformer.text_model."
-OPEN_CLIP = "cond_stage_model.model."
+ENCODER = "cond_stage_model."
+PARTS = {UNET: "network", VAE: "autoencoder", ENCODER: "encoder"}
+"""By what the names of its tensors begin with."""
+CLIP = f"{ENCODER}transformer.text_model."
+OPEN_CLIP = f"{ENCODER}model."
 HEAD = 64
 """Width of an attention head in the text encoders, and in the network of version 2."""
 OPEN_CLIP_LAYERS = 24
@@ -38,7 +41,7 @@ OPEN_CLIP_LAYERS = 24
 def load_file(path: Path, dtype: torch.dtype) -> StableDiffusionPipeline:
     """The pipeline of a file, its network in `dtype` and its other parts in float32.
 
-    InputError, in one line, for a file that is not such a checkpoint or not a whole one.
+    InputError, in one line, for a file that lacks tensors.
     """
     shapes = _shapes(path)
     try:
@@ -60,9 +63,7 @@ def load_file(path: Path, dtype: torch.dtype) -> StableDiffusionPipeline:
         lost = [name for name, each in part.named_parameters() if each.is_meta]
         if lost:
             raise InputError(f"model: {path}: {len(lost)} tensors are missing, such as {lost[0]}")
-    check_together(pipeline, path)
     pipeline.unet.to(dtype)
-    try_out(pipeline, path)
     if OPEN_CLIP + "ln_final.weight" in shapes:
         log.warning(
             "model: %s: taken for version 2 at 768 pixels, with v-prediction; for one at 512"
@@ -85,32 +86,23 @@ def clip_tokenizer(*, pad: str) -> CLIPTokenizer:
 
 
 def _shapes(path: Path) -> Shapes:
-    """The shapes of a checkpoint's tensors; InputError for any other file."""
-    if path.suffix != ".safetensors":
-        raise InputError(f"model: {path}: expected a .safetensors file; pickles are never read")
-    try:
-        with safe_open(path, "pt") as file:
-            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"model: {path}: cannot be read: {first_line(error)}") from None
-    for name, part in ((UNET, "network"), (VAE, "autoencoder"), ("cond_stage_model.", "encoder")):
-        if not any(key.startswith(name) for key in shapes):
-            other = "SDXL" if any(key.startswith("conditioner.") for key in shapes) else "something"
-            raise InputError(
-                f"model: {path}: expected a whole checkpoint of Stable Diffusion 1 or 2 in its"
-                f" original layout, got {other} without {part} ({name}...)"
-            )
-    return shapes
+    with safe_open(path, "pt") as file:
+        return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
 
 
 def _write_settings(folder: Path, shapes: Shapes) -> None:
     """A folder in diffusers' layout without weights."""
     second = OPEN_CLIP + "ln_final.weight" in shapes
-    index: dict[str, Any] = {"_class_name": "StableDiffusionPipeline"}
-    for name, classes in CLASSES.items():
-        library = "transformers" if name in ("text_encoder", "tokenizer") else "diffusers"
-        index[name] = [library, classes[0]]
-    _write(folder / INDEX, index | {"requires_safety_checker": False})
+    index = {
+        "_class_name": "StableDiffusionPipeline",
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "requires_safety_checker": False,
+    }
+    _write(folder / INDEX, index)
     _write(folder / "unet" / "config.json", _unet_settings(shapes, second=second))
     _write(folder / "vae" / "config.json", _vae_settings(shapes, second=second))
     text = _open_clip_settings(shapes) if second else _clip_settings(shapes)
