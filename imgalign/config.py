@@ -5,21 +5,37 @@ and writes them. The YAML is stricter than PyYAML's: 1e-4 is a number, yes and n
 not octal, a key given twice is an error. Left out: what any setting means.
 """
 
+import copy
+import difflib
 import json
+import logging
 import os
 import re
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
 import pydantic
 import yaml
 from pydantic.fields import FieldInfo
 
+from imgalign.environment import checked_device
 from imgalign.errors import ConfigError, InputError
-from imgalign.explain import Model, explain, models_in, shown, tag_of, tags_of
+from imgalign.explain import (
+    Model,
+    Problem,
+    models_in,
+    problems_of,
+    renamed_in,
+    shown,
+    switch_kinds,
+    tag_of,
+    tags_of,
+    touches,
+    with_tags,
+)
 
 C = TypeVar("C", bound="Config")
 PathOrText = TypeVar("PathOrText", str, Path)
@@ -30,11 +46,15 @@ RECIPE_FOLDERS = (
 )
 
 
+log = logging.getLogger(__name__)
+
 LARGEST_YAML = 2**20
 """Bytes."""
 DEEPEST_YAML = 50
 MOST_ALIASES = 100
 MOST_VALUES = 100_000
+
+MISSING = object()
 
 Seed = Annotated[int, pydantic.Field(ge=0, lt=2**63)]
 """What torch's generators take."""
@@ -48,6 +68,9 @@ def expand_home(path: PathOrText) -> PathOrText:
 PathText = Annotated[str, pydantic.AfterValidator(expand_home)]
 """Text that may be a path, such as the name of a model or its folder."""
 
+Device = Annotated[str, pydantic.AfterValidator(checked_device)]
+"""auto, cpu, cuda or cuda:1."""
+
 
 class Config(pydantic.BaseModel):
     """Base of all settings: frozen, no unknown keys, a docstring under each field."""
@@ -59,25 +82,14 @@ class Config(pydantic.BaseModel):
         ser_json_inf_nan="constants",
     )
 
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Paths of settings that have another name now, and what is in their place. Of a section that
+    moved as a whole, its own path is enough. Example: {"samples": "run.samples"}."""
+
     @pydantic.field_validator("*", mode="after")
     @classmethod
     def _home_is_expanded(cls, value: Any) -> Any:
         return expand_home(value) if isinstance(value, Path) else value
-
-
-def with_tags(model: type[pydantic.BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values, with the default's tag in every union section that names no member."""
-    tagged = dict(values)
-    for name, field in model.model_fields.items():
-        key, section = field.alias or name, tagged.get(field.alias or name)
-        if not isinstance(section, dict):
-            continue
-        tag, members = tag_of(field), list(models_in(field.annotation))
-        if tag is not None:
-            section = {tag: tags_of(type(field.default))[0], **section}
-            members = [each for each in members if section[tag] in tags_of(each)]
-        tagged[key] = with_tags(members[0], section) if len(members) == 1 else section
-    return tagged
 
 
 def load_config(model: type[C], path: Path | None, overrides: Sequence[str] = ()) -> C:
@@ -85,16 +97,24 @@ def load_config(model: type[C], path: Path | None, overrides: Sequence[str] = ()
 
     A path that does not exist is looked up among the shipped recipes: `configs/storybook_grpo.yaml`
     and `storybook_grpo` work from any folder. Values of overrides are YAML. Types are strict: "1"
-    is not a number and 1 is not text. ConfigError names each wrong key, InputError a missing file.
+    is not a number and 1 is not text. An override that names another kind of a section keeps what
+    both kinds have, and logs what it drops. ConfigError names each wrong key, InputError a missing
+    file.
     """
-    values = {} if path is None else read_mapping(find_config(path))
-    for override in overrides:
-        _apply_override(values, override)
+    file = None if path is None else find_config(path)
+    before = {} if file is None else read_mapping(file)
+    values = copy.deepcopy(before)
+    typed = [_apply_override(values, override) for override in overrides]
+    if renamed := list(renamed_in(values, model.renamed)):
+        raise _refused(renamed, file=file, before=before, typed=typed)
+    for line in switch_kinds(model, values, before, typed):
+        log.info("%s", line)
     try:
         # JSON, because strict mode there still takes a list for a tuple and text for a path.
         return model.model_validate_json(json.dumps(with_tags(model, values)), strict=True)
     except pydantic.ValidationError as error:
-        raise _refused(model, error) from None
+        problems = problems_of(model, error)
+        raise _refused(problems, file=file, before=before, typed=typed) from None
 
 
 def checked(model: type[C], **values: Any) -> C:
@@ -105,7 +125,7 @@ def checked(model: type[C], **values: Any) -> C:
     try:
         return model(**values)
     except pydantic.ValidationError as error:
-        raise _refused(model, error) from None
+        raise _refused(problems_of(model, error)) from None
 
 
 def dump_config(config: Config, path: Path) -> None:
@@ -129,8 +149,10 @@ def find_config(path: Path) -> Path:
         for name in (path.name, f"{path.name}.yaml"):
             if name in shipped:
                 return shipped[name]
-    names = ", ".join(recipe.stem for recipe in shipped.values())
-    raise InputError(f"{path}: no such file; shipped recipes: {names or 'none'}")
+    names = [recipe.stem for recipe in shipped.values()]
+    close = difflib.get_close_matches(path.stem, names, n=1)
+    meant = f" (did you mean {close[0]}?)" if close else ""
+    raise InputError(f"{path}: no such file{meant}; shipped recipes: {', '.join(names) or 'none'}")
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -151,7 +173,8 @@ def read_mapping(path: Path) -> dict[str, Any]:
     return values
 
 
-def _apply_override(values: dict[str, Any], override: str) -> None:
+def _apply_override(values: dict[str, Any], override: str) -> str:
+    """Set it; returns its path. Example: "run.iterations"."""
     key, equals, text = override.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
@@ -165,10 +188,31 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
             raise ConfigError(f"override {override!r}: {name} is {shown(section)}, not a section")
         values = section
     values[parts[-1]] = _parse(text, where=f"override {override!r}")
+    return ".".join(parts)
 
 
-def _refused(model: type[Config], error: pydantic.ValidationError) -> ConfigError:
-    return ConfigError("; ".join(explain(model, each) for each in error.errors()))
+def _refused(
+    problems: Sequence[Problem],
+    *,
+    file: Path | None = None,
+    before: Mapping[str, Any] | None = None,
+    typed: Collection[str] = (),
+) -> ConfigError:
+    """All problems in a line; those of what is in the file come last, with its name.
+
+    `before` is what is in it, `typed` the paths that were set by overrides.
+    """
+
+    def of_file(where: str) -> bool:
+        found: Any = before
+        for key in where.split("."):
+            found = found.get(key, MISSING) if isinstance(found, dict) else MISSING
+        there = found is not MISSING and not any(touches(where, path) for path in typed)
+        return file is not None and (there or not typed)
+
+    elsewhere = [str(each) for each in problems if not of_file(each.where)]
+    in_file = "; ".join(str(each) for each in problems if of_file(each.where))
+    return ConfigError("; ".join(elsewhere + ([f"{file}: {in_file}"] if in_file else [])))
 
 
 # --- YAML, without its surprises

@@ -44,14 +44,23 @@ default is 300,000: beside other work on the same cores, such a thread keeps the
 that it waits for."""
 
 
+def checked_device(name: str) -> str:
+    """The name of a device as it is; ValueError unless PyTorch could have one of that name."""
+    if name not in ("auto", "cpu") and not re.fullmatch(r"cuda(:\d+)?", name):
+        raise ValueError(f"expected auto, cpu, cuda or cuda:<number>, got {name!r}")
+    return name
+
+
 def choose_device(name: str = "auto") -> "torch.device":
     """The device of a run: "auto" is a CUDA device where there is one, else the CPU."""
     import torch
 
+    try:
+        checked_device(name)
+    except ValueError as error:
+        raise InputError(f"device: {error}") from None
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name != "cpu" and not re.fullmatch(r"cuda(:\d+)?", name):
-        raise InputError(f"device: expected auto, cpu, cuda or cuda:<number>, got {name!r}")
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()

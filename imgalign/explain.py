@@ -1,10 +1,13 @@
 """Settings in words: what pydantic found wrong with them, one line per setting.
 
-Works on any pydantic model; config.py reads the values.
+Works on any pydantic model, and knows unions: sections that say by a tag which of several kinds
+they are. config.py reads the values.
 """
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
 import pydantic
@@ -25,33 +28,84 @@ EXPECTED = {
     "model_type": "a section of 'key: value' lines",
     "model_attributes_type": "a section of 'key: value' lines",
 }
+LENGTHS = {"too_short": "min_length", "too_long": "max_length"}
+WHOLE = ("int_type", "int_from_float")
 
 
-def explain(model: Model, error: Mapping[str, Any]) -> str:
-    """One of pydantic's errors in a line: where, what was expected, what came."""
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with a setting. Example: where "run.patience", text "expected ..., got 0"."""
+
+    where: str
+    """The setting's path; empty for one that is about all of them."""
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.text}" if self.where else self.text
+
+
+def problems_of(model: Model, error: pydantic.ValidationError) -> list[Problem]:
+    """Everything that pydantic found wrong, but for what only follows from something else."""
+    found = error.errors()
+    wrong = [each["loc"] for each in found]
+    # A list without its wrong values may be too short: that is no second problem.
+    problems = {
+        problem.where: problem
+        for each in found
+        if each["type"] != "too_short"
+        or not any(loc != each["loc"] and loc[: len(each["loc"])] == each["loc"] for loc in wrong)
+        for problem in [explain(model, each)]
+    }
+    return list(problems.values())
+
+
+def explain(model: Model, error: Mapping[str, Any]) -> Problem:
+    """One of pydantic's errors: where, what was expected, what came, and what was meant."""
     kind, came, location = error["type"], error["input"], error["loc"]
-    where = ".".join(_names(model, location)) or "settings"
+    names = _names(model, location)
+    where = ".".join(names)
     if kind == "extra_forbidden":
-        return f"{where}: {_unknown(model, location)}"
+        return Problem(where, _unknown(model, location))
+    if kind in LENGTHS:
+        count = error["ctx"][LENGTHS[kind]]
+        bound = "at least" if kind == "too_short" else "at most"
+        return Problem(where, f"expected {bound} {_values(count)}, got {shown(came)}")
+    if kind == "missing" and isinstance(location[-1], int):
+        # pydantic names each value that a tuple lacks; the last one says how many there should be.
+        count = location[-1] + 1
+        return Problem(".".join(names[:-1]), f"expected {_values(count)}, got {shown(came)}")
     if kind == "missing":
-        return f"{where}: required, but not given"
+        return Problem(where, f"required, but not given; add {where}=VALUE")
     if kind == "value_error":
-        reason = str(error["ctx"]["error"])
-        return f"{where}: {reason}" if location else reason
+        return _of_a_validator(names, str(error["ctx"]["error"]))
     if kind == "union_tag_invalid":
         context = error["ctx"]
         # pydantic names a field with an alias by both: 'source' | 'from'.
         tag = context["discriminator"].rpartition(" | ")[2].strip("'")
-        return f"{where}.{tag}: expected one of {context['expected_tags']}, got {context['tag']!r}"
+        named = came.get(tag) if isinstance(came, dict) else context["tag"]
+        text = f"expected one of {context['expected_tags']}, got {shown(named)}"
+        return Problem(f"{where}.{tag}", text + _which_has(model, names, named))
     if kind == "literal_error":
         choices = error["ctx"]["expected"].replace(" or ", ", ")
-        return f"{where}: expected one of {choices}, got {shown(came)}"
+        return Problem(where, f"expected one of {choices}, got {shown(came)}")
     expected = EXPECTED.get(kind)
     if expected is None:
         number = "a number " if kind.startswith(("greater_than", "less_than")) else ""
         message = error["msg"].removeprefix("Input should be ")
         expected = f"{number}{message[0].lower()}{message[1:]}"
-    return f"{where}: expected {expected}, got {shown(came)}"
+    return Problem(where, f"expected {expected}, got {shown(came)}{_meant(model, names, error)}")
+
+
+def _values(count: int) -> str:
+    return "1 value" if count == 1 else f"{count} values"
+
+
+def _of_a_validator(names: Sequence[str], reason: str) -> Problem:
+    """What a validator says of its model: "key: text", or text about several of its keys."""
+    match = re.fullmatch(r"([\w.]+): (.+)", reason, flags=re.DOTALL)
+    if match is None:
+        return Problem(".".join(names), reason)
+    return Problem(".".join([*names, match[1]]), match[2])
 
 
 def shown(value: Any) -> str:
@@ -62,6 +116,35 @@ def shown(value: Any) -> str:
         return str(value).lower()
     text = "a section" if isinstance(value, dict) else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def touches(one: str, other: str) -> bool:
+    """Whether two paths are the same or one leads through the other. Example: "run", "run.seed"."""
+    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
+
+
+# --- settings under names that they have no more
+
+
+def renamed_in(
+    values: Mapping[str, Any], renamed: Mapping[str, str], prefix: str = ""
+) -> Iterator[Problem]:
+    """The settings among `values` that have another name now, each with what is in its place."""
+    for key, value in values.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, dict) and value:
+            yield from renamed_in(value, renamed, f"{path}.")
+        elif new := _replacement(path, renamed):
+            yield Problem(path, f"is now {new}")
+
+
+def _replacement(path: str, renamed: Mapping[str, str]) -> str | None:
+    """What is in the place of a setting, or of the section around it."""
+    if path in renamed or "." not in path:
+        return renamed.get(path)
+    section, _, key = path.rpartition(".")
+    around = _replacement(section, renamed)
+    return around and f"{around}.{key}"
 
 
 # --- unions: sections that say by a tag which of several kinds they are
@@ -92,6 +175,96 @@ def models_in(annotation: Any) -> Iterator[Model]:
         yield from models_in(argument)
 
 
+def with_tags(model: Model, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, with the default's tag in every union section that names no member."""
+    tagged = dict(values)
+    for name, field in model.model_fields.items():
+        key = field.alias or name
+        section = tagged.get(key)
+        if not isinstance(section, dict):
+            continue
+        if (tag := tag_of(field)) is not None:
+            section = {tag: kind_in(field, section), **section}
+        member = member_in(field, section)
+        tagged[key] = section if member is None else with_tags(member, section)
+    return tagged
+
+
+def kind_in(field: FieldInfo, section: Mapping[str, Any]) -> Any:
+    """The tag in a union's section, or the default's where it has none."""
+    return section.get(str(tag_of(field)), tags_of(type(field.default))[0])
+
+
+def member_in(field: FieldInfo, section: Mapping[str, Any]) -> Model | None:
+    """The model that a section is of; None where its tag names none, or there is no one model."""
+    members = list(models_in(field.annotation))
+    if tag_of(field) is not None:
+        members = [each for each in members if kind_in(field, section) in tags_of(each)]
+    return members[0] if len(members) == 1 else None
+
+
+def switch_kinds(
+    model: Model, values: dict[str, Any], before: Mapping[str, Any], typed: Collection[str]
+) -> Iterator[str]:
+    """Make `values` fit where an override names another kind of a section than the file does.
+
+    What the file has for the section stays where the new kind has it too, and goes where only other
+    kinds have it. `before` are the file's values, `typed` the paths that overrides set in `values`;
+    what was typed always stays. Yields a line per switch. Example: "algorithm.kl.kind=fixed:
+    replaces the algorithm.kl section; kept: coefficient; dropped: target_nats".
+    """
+    yield from _switches(model, model, values, before, typed, "")
+
+
+def _switches(
+    root: Model,
+    model: Model,
+    values: dict[str, Any],
+    before: Mapping[str, Any],
+    typed: Collection[str],
+    prefix: str,
+) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        key = field.alias or name
+        path, tag = f"{prefix}{key}", tag_of(field)
+        section, former = values.get(key), before.get(key)
+        if not (isinstance(section, dict) and isinstance(former, dict)) or path in typed:
+            continue
+        member = member_in(field, section)
+        if member is None:
+            continue
+        if tag is not None and kind_in(field, section) != kind_in(field, former):
+            known = {key for each in _inside(root, path.split(".")) for key in _keys(each)}
+            inside = {each.removeprefix(f"{path}.") for each in typed}
+            ours = [key for key in former if key in known - inside - {tag} and key in section]
+            kept, dropped = _fit(member, section, ours, inside)
+            said = [f"kept: {', '.join(kept)}"] if kept else []
+            said += [f"dropped: {', '.join(dropped)}"] if dropped else []
+            if said:
+                kind = kind_in(field, section)
+                yield f"{path}.{tag}={kind}: replaces the {path} section; {'; '.join(said)}"
+        yield from _switches(root, member, section, former, typed, f"{path}.")
+
+
+def _fit(
+    member: Model, section: dict[str, Any], ours: Iterable[str], typed: Collection[str]
+) -> tuple[list[str], list[str]]:
+    """Drop those of `ours` that the member lacks, or has in other kinds only: (kept, dropped)."""
+    fields = {field.alias or name: field for name, field in member.model_fields.items()}
+    kept, dropped = [], []
+    for key in ours:
+        inner, field = section[key], fields.get(key)
+        has_kinds = field is not None and tag_of(field) is not None and isinstance(inner, dict)
+        if field is None or (has_kinds and member_in(field, inner) is None):
+            dropped.append(key)
+            del section[key]
+            stays = {k: v for k, v in inner.items() if f"{key}.{k}" in typed} if has_kinds else {}
+            section |= {key: stays} if stays else {}
+        elif not any(each.startswith(f"{key}.") for each in typed):
+            kept.append(key)
+    return kept, dropped
+
+
 # --- where something lies, and what was meant
 
 
@@ -100,12 +273,7 @@ def _owners(model: Model, location: Iterable[int | str]) -> list[tuple[str | Non
     path: list[tuple[str | None, list[Model]]] = []
     owners = [model]
     for part in location:
-        fields = [
-            field
-            for owner in owners
-            for name, field in owner.model_fields.items()
-            if part == (field.alias or name)
-        ]
+        fields = _fields(owners, str(part))
         tagged = [owner for owner in owners if part in tags_of(owner)]
         if fields or not tagged:
             owners = [each for field in fields for each in models_in(field.annotation)]
@@ -130,16 +298,19 @@ def _inside(model: Model, location: Sequence[int | str]) -> list[Model]:
 def _unknown(model: Model, location: tuple[int | str, ...]) -> str:
     """What was probably meant by a key: in another kind of the section, here, or elsewhere."""
     wrong, owners = str(location[-1]), _inside(model, location[:-1])
+    names = _names(model, location[:-1])
     here = [tag for owner in owners for tag in tags_of(owner)]
     others = [
         tag
-        for sibling in _inside(model, _names(model, location[:-1]))
+        for sibling in _inside(model, names)
         if wrong in _keys(sibling) and sibling not in owners
         for tag in tags_of(sibling)
     ]
     if here and others:
-        only = ", ".join(map(repr, dict.fromkeys(others)))
-        return f"has no effect with {here[0]!r}, only with {only}"
+        kinds = list(dict.fromkeys(others))
+        only = ", ".join(map(repr, kinds))
+        beyond = _which_has(model, names, kinds[0], inside=location[:-1]) if len(kinds) == 1 else ""
+        return f"has no effect with {here[0]!r}, only with {only}{beyond}"
     known = sorted({key for owner in owners for key in _keys(owner)})
     close = difflib.get_close_matches(wrong, known, n=1)
     if close:
@@ -148,6 +319,55 @@ def _unknown(model: Model, location: tuple[int | str, ...]) -> str:
     if elsewhere:
         return f"unknown key (did you mean {' or '.join(map(repr, elsewhere))}?)"
     return f"unknown key (known here: {', '.join(known)})"
+
+
+def _fields(owners: Iterable[Model], key: str) -> list[FieldInfo]:
+    return [
+        field
+        for owner in owners
+        for name, field in owner.model_fields.items()
+        if key == (field.alias or name)
+    ]
+
+
+def _which_has(
+    model: Model, names: Sequence[str], kind: Any, *, inside: Sequence[int | str] = ()
+) -> str:
+    """Of which kind of the section around it this kind is. Example: "; 'value' is of ...".
+
+    `names` leads to a union. Empty where there is no such kind, or where `inside`, the location at
+    hand, is in that section already.
+    """
+    if len(names) < 2 or not isinstance(kind, str):
+        return ""
+    *outer, last = names
+    parents = [
+        parent
+        for parent in _inside(model, outer)
+        for field in _fields([parent], last)
+        if any(kind in tags_of(member) for member in models_in(field.annotation))
+    ]
+    tags = list(dict.fromkeys(tag for parent in parents for tag in tags_of(parent)))
+    around = _fields(_inside(model, outer[:-1]), outer[-1])
+    tag = tag_of(around[0]) if around else None
+    if not tags or tag is None or any(part in tags for part in inside):
+        return ""
+    return f"; {kind!r} is of {'.'.join(outer)}.{tag}={' or '.join(tags)}"
+
+
+def _meant(model: Model, names: Sequence[str], error: Mapping[str, Any]) -> str:
+    """What was probably meant by a value of another type."""
+    kind, came = error["type"], error["input"]
+    if kind in ("tuple_type", "list_type") and isinstance(came, str | int | float):
+        return f" (did you mean [{came}]?)"
+    if kind in WHOLE and isinstance(came, float) and came.is_integer() and abs(came) < 2**53:
+        return f" (did you mean {int(came)}?)"
+    for field in _fields(_inside(model, names[:-1]), names[-1]) if names else []:
+        tag = tag_of(field)
+        kinds = [kind for member in models_in(field.annotation) for kind in tags_of(member)]
+        if tag is not None and came in kinds:
+            return f" (did you mean {'.'.join(names)}.{tag}={came}?)"
+    return ""
 
 
 def _keys(model: Model) -> list[str]:

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Generator, Tensor, nn
 
-from imgalign.config import Config, PathText, Seed
+from imgalign.config import Config, Device, PathText, Seed
 from imgalign.errors import NumericsError
 from imgalign.losses import plackett_luce_loss
 from imgalign.runs.progress import ProgressLine
@@ -94,7 +94,7 @@ class FitConfig(Config):
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
     """Fits to try; the one with the lowest validation loss is kept, all are reported."""
 
-    device: str = "cpu"
+    device: Device = "cpu"
     """Where to fit: auto, cpu, cuda or cuda:1; "auto" is a GPU where there is one."""
 
 

@@ -98,7 +98,10 @@ class PolicyGradientConfig(Config):
     @model_validator(mode="after")
     def _consistent(self) -> "PolicyGradientConfig":
         if self.clip_nats is not None and self.clip_range is not None:
-            raise ValueError("clip_nats and clip_range are two names of one limit; give one")
+            raise ValueError(
+                "clip_nats and clip_range are two names of one limit; give one, and null for the "
+                "other"
+            )
         if self.credited_steps is not None and self.timesteps_per_update is not None:
             raise ValueError(
                 "credited_steps and timesteps_per_update: most of the steps drawn would have no "

@@ -24,7 +24,9 @@ whole section can be given: `'algorithm.kl={kind: adaptive, target_nats: 5}'`. U
 settings without an effect, are errors.
 
 Some sections come in several kinds, which a key of theirs names, such as `algorithm.name`. Where
-the column "only with" is filled, a setting belongs to these kinds alone.
+the column "only with" is filled, a setting belongs to these kinds alone. An override that names
+another kind, such as `algorithm.name=supervised`, keeps what the recipe has for both kinds and
+drops the rest of that section; one line says which. What was typed is never dropped.
 
     imgalign train RECIPE --explain     # every setting of a recipe with its value there
 

@@ -40,11 +40,15 @@ def train(
     """Fine-tune a model on a reward, or on given images."""
     import reward_models
     from imgalign.config import explained, find_config, load_config
+    from imgalign.runs.folder import CONFIG
+    from imgalign.runs.old_format import refuse_old
     from imgalign.train.config import TrainConfig
     from imgalign.train.reward_record import find_rewards
     from imgalign.train.run import run
 
     recipe = find_config(config)
+    if recipe.name == CONFIG:
+        refuse_old(recipe.parent)
     settings = load_config(TrainConfig, recipe, overrides or ())
     if explain:
         typer.echo("\n".join(explained(settings)))

@@ -1,18 +1,22 @@
 """Settings of a comparison."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from imgalign.config import Config, PathText, Seed
+from imgalign.config import Config, Device, PathText, Seed
 from imgalign.environment import DType
 from imgalign.preferences.records import SamplerSettings
 from imgalign.prompts import EVALUATION_SEEDS
+from imgalign.runs import old_format
 
 
 class EvaluateConfig(Config):
     """A blind comparison of an aligned checkpoint with its base."""
+
+    renamed: ClassVar[Mapping[str, str]] = old_format.EVALUATION
 
     aligned: Path
     """What is judged: a run, a checkpoint of a run, or any folder with LoRA weights."""
@@ -50,7 +54,7 @@ class EvaluateConfig(Config):
     sampler: SamplerSettings = SamplerSettings()
     """How the images of both sides are sampled."""
 
-    device: str = "auto"
+    device: Device = "auto"
     """auto takes a CUDA device where there is one; or cpu, cuda, cuda:1."""
 
     dtype: DType = "auto"

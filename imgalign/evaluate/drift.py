@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from imgalign.config import load_config
+from imgalign.config import load_config, read_mapping
 from imgalign.runs.checkpoint import STEP, find_adapter, step_of
 from imgalign.runs.folder import CONFIG, METRICS
 from imgalign.runs.metrics import read_metrics
+from imgalign.runs.old_format import is_old
 from imgalign.train.config import TrainConfig
 
 
@@ -29,7 +30,9 @@ def drift_of(run: Path, adapter: Path) -> Drift | None:
     folder = find_adapter(adapter)
     if not STEP.fullmatch(folder.name):
         return None
-    step, budget = step_of(folder), load_config(TrainConfig, run / CONFIG).run.kl_budget_nats
+    step, budget = step_of(folder), None
+    if not is_old(read_mapping(run / CONFIG)):
+        budget = load_config(TrainConfig, run / CONFIG).run.kl_budget_nats
     for key, at, what in (("held_out_kl", step, "held-out"), ("kl", step + 1, "training")):
         for record in read_metrics(run / METRICS):
             value = record.get(key)

@@ -16,6 +16,7 @@ from imgalign.files import recover_missing
 from imgalign.preferences.fit_report import REPORT_FILE, FitReport, read_fit_report
 from imgalign.runs.folder import CONFIG, METRICS, SAMPLES
 from imgalign.runs.metrics import Value, read_metrics
+from imgalign.runs.old_format import refuse_old
 from imgalign.runs.status import RunStatus, read_status
 from imgalign.train.config import TrainConfig
 
@@ -84,6 +85,7 @@ def read_run(
     """
     if not (folder / CONFIG).is_file():
         raise InputError(f"{folder}: no run here (no {CONFIG}); give the folder of a run")
+    refuse_old(folder)
     settings = load_config(TrainConfig, folder / CONFIG)
     place = evaluation or folder / FOLDER
     found = load_evaluation(place) if (place / FILE).is_file() else None

@@ -63,8 +63,10 @@ def model_under(adapter: Path | None) -> str:
 
 
 def _model_of(run: Path) -> str:
-    policy = read_mapping(run / CONFIG).get("policy")
+    settings = read_mapping(run / CONFIG)
+    policy = settings.get("policy")
     model = policy.get("model") if isinstance(policy, dict) else None
+    model = model or settings.get("model")  # where imgalign 0.1 had it
     if not isinstance(model, str):
         raise CheckpointError(
             f"{run / CONFIG}: expected policy.model, the model that was trained; name it with "

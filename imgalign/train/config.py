@@ -1,13 +1,15 @@
 """Settings of a training run: policy, algorithm, data, reward, optimizer, and how to run them."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from imgalign.algorithms.choice import DEFAULT, AlgorithmConfig
-from imgalign.config import Config, PathText, Seed, refuse_ineffective
+from imgalign.config import Config, Device, PathText, Seed, refuse_ineffective
 from imgalign.diffusion.policy import DiffusionConfig
+from imgalign.runs import old_format
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
@@ -150,7 +152,7 @@ class RunConfig(Config):
     iterations: PositiveInt = 40
     """How often a batch is sampled or read, and learned from."""
 
-    device: str = "auto"
+    device: Device = "auto"
     """auto takes a CUDA device where there is one; or cpu, cuda, cuda:1."""
 
     kl_budget_nats: PositiveFloat | None = None
@@ -179,6 +181,8 @@ DataConfig: TypeAlias = RolloutsConfig | ImagesConfig
 
 class TrainConfig(Config):
     """Settings of a training run."""
+
+    renamed: ClassVar[Mapping[str, str]] = old_format.TRAINING
 
     policy: DiffusionConfig = DiffusionConfig()
     """The model, how it samples in training, and which of its weights change."""

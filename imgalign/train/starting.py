@@ -39,6 +39,7 @@ from imgalign.runs.checkpoint import (
 )
 from imgalign.runs.folder import CONFIG, METRICS, PROMPTS, SAMPLES, run_prompts
 from imgalign.runs.metrics import Value, read_metrics
+from imgalign.runs.old_format import refuse_old
 from imgalign.runs.state import load_state
 from imgalign.runs.status import RunStatus, written_status
 from imgalign.train.captions import record_images, same_images
@@ -74,6 +75,8 @@ def claim(out: Path, *, resume: bool) -> None:
     begun = (out / CONFIG).is_file()
     if resume and not begun:
         raise InputError(f"{out}: no run to resume here (no {CONFIG}); start one without --resume")
+    if resume:
+        refuse_old(out)
     if not resume and begun and holds_work(out):
         saved = ", ".join(path.name for path in checkpoints(out)) or "no checkpoint yet"
         raise InputError(

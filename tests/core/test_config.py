@@ -54,6 +54,13 @@ def message(tmp_path, text, *overrides):
     return text.replace(f"{tmp_path}/", "")
 
 
+def said_of_file(tmp_path, text):
+    """What is said of the settings in a file, after the file's name."""
+    file, _, said = message(tmp_path, text).partition(": ")
+    assert file == "settings.yaml"
+    return said
+
+
 def test_no_file_and_no_override_gives_the_defaults():
     assert load_config(Settings, None) == Settings()
 
@@ -110,23 +117,23 @@ def test_an_override_may_fill_a_section_that_the_file_leaves_empty(tmp_path):
 
 
 def test_an_unknown_key_names_the_key_that_was_meant(tmp_path):
-    text = message(tmp_path, "ppo:\n  clip_rnge: 2\n")
+    text = said_of_file(tmp_path, "ppo:\n  clip_rnge: 2\n")
     assert text == "ppo.clip_rnge: unknown key (did you mean 'clip_range'?)"
 
 
 def test_an_unknown_key_in_an_optional_section_is_explained_too(tmp_path):
-    assert message(tmp_path, "head: {widht: 2}") == (
+    assert said_of_file(tmp_path, "head: {widht: 2}") == (
         "head.widht: unknown key (did you mean 'width'?)"
     )
 
 
 def test_a_known_key_in_the_wrong_section_names_the_right_one(tmp_path):
-    text = message(tmp_path, "inner_epochs: 2\n")
+    text = said_of_file(tmp_path, "inner_epochs: 2\n")
     assert text == "inner_epochs: unknown key (did you mean 'ppo.inner_epochs'?)"
 
 
 def test_an_unknown_key_like_no_other_lists_what_is_known(tmp_path):
-    text = message(tmp_path, "ppo: {zzz: 2}")
+    text = said_of_file(tmp_path, "ppo: {zzz: 2}")
     assert text == "ppo.zzz: unknown key (known here: clip_range, inner_epochs)"
 
 
@@ -139,23 +146,37 @@ def test_an_unknown_key_like_no_other_lists_what_is_known(tmp_path):
         ("learning_rate: '1e-4'", "learning_rate: expected a number, got '1e-4'"),
         ("learning_rate: true", "learning_rate: expected a number, got true"),
         ("ppo: {inner_epochs: 1.5}", "ppo.inner_epochs: expected a whole number, got 1.5"),
+        (
+            "ppo: {inner_epochs: 1e3}",
+            "ppo.inner_epochs: expected a whole number, got 1000.0 (did you mean 1000?)",
+        ),
         ("ppo: {inner_epochs: true}", "ppo.inner_epochs: expected a whole number, got true"),
         ("resume: yes", "resume: expected true or false, got 'yes'"),
         ("resume: 1", "resume: expected true or false, got 1"),
         ("name: 3", "name: expected text, got 3"),
         ("name:", "name: expected text, got nothing"),
-        ("sizes: 3", "sizes: expected a list, got 3"),
+        ("sizes: 3", "sizes: expected a list, got 3 (did you mean [3]?)"),
         ("sizes: [1, a]", "sizes.1: expected a whole number, got 'a'"),
         ("ppo: fast", "ppo: expected a section of 'key: value' lines, got 'fast'"),
     ],
 )
 def test_a_wrong_value_says_what_was_expected_and_what_came(tmp_path, text, expected):
-    assert message(tmp_path, text) == expected
+    assert said_of_file(tmp_path, text) == expected
 
 
 def test_all_wrong_settings_are_named_at_once(tmp_path):
     text = message(tmp_path, "resume: 1\nname: 3\n")
-    assert text == "name: expected text, got 3; resume: expected true or false, got 1"
+    assert text == (
+        "settings.yaml: name: expected text, got 3; resume: expected true or false, got 1"
+    )
+
+
+def test_what_an_override_brought_is_told_from_what_the_file_has(tmp_path):
+    text = message(tmp_path, "resume: 1\nppo: {inner_epochs: 2}\n", "ppo.inner_epochs=0")
+    assert text == (
+        "ppo.inner_epochs: expected a number greater than 0, got 0; "
+        "settings.yaml: resume: expected true or false, got 1"
+    )
 
 
 @pytest.mark.parametrize(

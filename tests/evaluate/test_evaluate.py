@@ -129,12 +129,12 @@ def test_an_adapter_that_does_not_fit_is_refused_before_an_image_is_made(adapter
 
 
 def test_settings_of_a_run_that_cannot_be_read_are_told_before_a_model_is_loaded(run, tmp_path):
-    (run / "config.yaml").write_text("policy: {model: storybook}\niterations: 3\n")
+    (run / "config.yaml").write_text("policy: {model: storybook}\nrun: {iteration: 3}\n")
 
     def load(*arguments, **settings):
         pytest.fail("a model was loaded")
 
-    with pytest.raises(ConfigError, match=r"iterations: unknown key \(did you mean 'run.iter"):
+    with pytest.raises(ConfigError, match=r"run.iteration: unknown key \(did you mean 'iter"):
         compare(run, tmp_path / "out", load=load)
 
 
@@ -145,6 +145,12 @@ def test_kl_is_that_of_the_weights_that_are_judged(run):
         metrics.write(3, {"kl": 1.0, "held_out_kl": 2.75})
     found = drift_of(run, run)
     assert (found.nats, found.budget_nats, found.source) == (2.75, 12, "held-out prompts, step 3")
+
+
+def test_a_run_of_an_older_version_has_a_kl_and_no_budget(run):
+    (run / "config.yaml").write_text("model: storybook\nppo: {}\nkl_budget_nats: 12\n")
+    found = drift_of(run, run / "step-000003")
+    assert (found.nats, found.budget_nats) == (2.5, None)
 
 
 # --- on disk

@@ -73,8 +73,8 @@ GIVEN = ["data={from: images, folder: x}", "algorithm={name: supervised, weighti
             ["algorithm={name: supervised, weighting: {keep: 8}}"],
             "algorithm.weighting.keep: expected less than data.group_size, 8",
         ),
-        (["data.prompts={file: x, seed: 3}"], "data.prompts: seed: has no effect"),
-        (["data.held_out={file: x, num_prompts: 3}"], "data.held_out: num_prompts: has no effect"),
+        (["data.prompts={file: x, seed: 3}"], "data.prompts.seed: has no effect"),
+        (["data.held_out={file: x, num_prompts: 3}"], "data.held_out.num_prompts: has no effect"),
     ],
 )
 def test_a_setting_without_an_effect_is_refused(overrides, said):
@@ -92,6 +92,29 @@ def test_a_setting_without_an_effect_is_refused(overrides, said):
 )
 def test_a_setting_with_an_effect_is_taken(overrides):
     load_config(TrainConfig, None, overrides)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("optimizer.betas=[0.9]", "expected 2 values, got [0.9]"),
+        ("optimizer.betas=[]", "expected 2 values, got []"),
+        ("optimizer.betas=[0.1,0.2,0.3]", "expected at most 2 values, got [0.1, 0.2, 0.3]"),
+        ("policy.target_modules=[]", "expected at least 1 value, got []"),
+        ("policy.target_modules=to_q", "expected a list, got 'to_q' (did you mean [to_q]?)"),
+        ("run.device=quantum", "expected auto, cpu, cuda or cuda:<number>, got 'quantum'"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_what_was_expected(override, said):
+    with pytest.raises(ConfigError) as caught:
+        load_config(TrainConfig, None, [override])
+    assert str(caught.value) == f"{override.partition('=')[0]}: {said}"
+
+
+def test_a_wrong_value_in_a_list_is_one_problem_and_not_two():
+    with pytest.raises(ConfigError) as caught:
+        load_config(TrainConfig, None, ["policy.target_modules=[1]"])
+    assert str(caught.value) == "policy.target_modules.0: expected text, got 1"
 
 
 @pytest.mark.parametrize(
