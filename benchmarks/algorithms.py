@@ -1,10 +1,10 @@
-"""Algorithms side by side: the same rewards, prompts, images per iteration and comparison.
+"""Compare algorithms on the same rewards, prompts, images per iteration and evaluation.
 
     python benchmarks/algorithms.py runs/demo-seeds/seed-* --out runs/algorithms
 
 Trains each recipe on the reward of each finished demo (`benchmarks/demo_seeds.py` makes them) with
-the demo's seed, and compares it with the base as the demo does. A run that is finished is not run
-again. Writes algorithms.json and prints a table.
+the demo's seed, and compares it with the base as the demo does. Finished runs are not repeated.
+Writes algorithms.json and prints a table.
 """
 
 import argparse
@@ -24,7 +24,7 @@ RECIPES = ("storybook_grpo", "storybook_supervised")
 
 
 def run(recipe: str, demo: Path, folder: Path) -> int:
-    """Train and compare, unless that is done; returns the demo's seed."""
+    """Train and compare, unless that is finished; returns the demo's seed."""
     asked = json.loads((demo / JOURNAL).read_text(encoding="utf-8"))["asked"]
     seed, group, reward = asked["seed"], asked["group"], demo / "reward"
     program, sizes = [sys.executable, "-m", "imgalign"], DemoConfig()
@@ -50,12 +50,12 @@ def estimate(value: Estimate) -> list[float | None]:
 
 
 def difference(change: Change | None) -> list[float | None] | None:
-    """Aligned less base."""
+    """Aligned minus base."""
     return None if change is None else estimate(change.difference)
 
 
 def measured(recipe: str, seed: int, folder: Path) -> dict[str, object]:
-    """What one run came to."""
+    """Results of one run."""
     found, records = load_evaluation(folder), read_metrics(folder / "metrics.jsonl")
     assert found.summary.win_rate is not None
     assert found.drift is not None
@@ -104,7 +104,7 @@ def table(rows: list[dict[str, object]]) -> str:
 
 
 def main() -> None:
-    """Run what is missing, then collect."""
+    """Run what is missing, then collect the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("demos", type=Path, nargs="+")
     parser.add_argument("--recipes", nargs="+", default=RECIPES)

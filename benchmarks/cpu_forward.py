@@ -1,12 +1,12 @@
-"""How long the shipped UNet takes on this CPU, by number type, with threads as they are set.
+"""Time of a forward pass of the shipped UNet on this CPU, by dtype, with the threads that are set.
 
     python benchmarks/cpu_forward.py
     GOMP_SPINCOUNT=300000 python benchmarks/cpu_forward.py --busy 2
     ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 python benchmarks/cpu_forward.py
 
 Prints milliseconds per image of one forward pass, median of the passes and their range, and how
-many times as long a convolution takes in bfloat16. `--busy` keeps so many other processes computing
-meanwhile, which shows what waiting threads cost.
+many times as long a convolution takes in bfloat16. `--busy N` runs N computing processes beside it,
+which shows the cost of spinning threads.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--passes", type=int, default=5)
-    parser.add_argument("--busy", type=int, default=0, help="Other processes that compute.")
+    parser.add_argument("--busy", type=int, default=0, help="Number of other computing processes.")
     given = parser.parse_args()
     others = [
         multiprocessing.Process(target=work, args=(600.0,), daemon=True) for _ in range(given.busy)

@@ -1,15 +1,15 @@
-"""The demo on several seeds, and the control that must fail.
+"""The demo on several seeds, and its control with permuted rewards.
 
     python benchmarks/demo_seeds.py --out runs/demo-seeds --results benchmarks/results
 
 Runs `imgalign demo` once per seed, and with `--shuffled` for the controls, each in a folder of its
-own; a folder that is finished is not run again. Writes NAME.json and prints a table. Seeds differ
-in candidates, annotators, splits, adapter and order; prompts and the noise of the compared images
-are the same for all, so the spread over seeds says nothing about other prompts, and the intervals,
-which are over prompts, do.
+own; finished folders are not run again. Writes NAME.json and prints a table. Seeds differ in
+candidates, annotators, splits, adapter and order; prompts and the noise of the compared images are
+the same for all, so the spread over seeds is for these prompts only, while the intervals, which are
+over prompts, generalise to others.
 
 With ONEDNN_MAX_CPU_ISA=AVX2 and ATEN_CPU_CAPABILITY=avx2 in the environment, a machine with AVX-512
-computes as a laptop without it does; give that another --out and --name.
+computes as one without it; use another --out and --name for that.
 """
 
 import argparse
@@ -29,7 +29,7 @@ SECONDS = "seconds.json"
 
 
 def run(folder: Path, *, seed: int, shuffled: bool) -> None:
-    """One demo, unless it is there already."""
+    """One demo, unless it is finished."""
     if (folder / SECONDS).is_file():
         return
     command = [sys.executable, "-m", "imgalign", "demo", "--out", str(folder), "--seed", str(seed)]
@@ -57,13 +57,13 @@ def change(value: Change | None) -> dict[str, dict[str, float | None]] | None:
 
 
 def measured(folder: Path, *, seed: int, shuffled: bool) -> dict[str, object]:
-    """What one demo came to."""
+    """Results of one demo."""
     evaluation = load_evaluation(folder / "run")
     report = json.loads((folder / "reward" / "report.json").read_text(encoding="utf-8"))
     own, drift = evaluation.summary, evaluation.drift
-    sharp = win_rate(evaluation.pairs, oracle_of, seed=seed)
+    exact = win_rate(evaluation.pairs, oracle_of, seed=seed)
     assert own.win_rate is not None
-    assert sharp is not None
+    assert exact is not None
     assert drift is not None
     return {
         "seed": seed,
@@ -71,10 +71,10 @@ def measured(folder: Path, *, seed: int, shuffled: bool) -> dict[str, object]:
         "win_rate": estimate(own.win_rate.rate),
         "pairs": own.win_rate.num_pairs,
         "ties": own.win_rate.ties,
-        "gold_tie": evaluation.oracle_tie,
-        "win_rate_without_ties_by_tolerance": estimate(sharp.rate),
+        "oracle_tie": evaluation.oracle_tie,
+        "win_rate_without_ties_by_tolerance": estimate(exact.rate),
         "prompts": evaluation.num_prompts,
-        "gold": change(own.oracle),
+        "oracle": change(own.oracle),
         "faithful": change(own.faithful),
         "reward": change(own.proxy),
         "diversity": change(evaluation.diversity.change) if evaluation.diversity else None,
@@ -84,8 +84,8 @@ def measured(folder: Path, *, seed: int, shuffled: bool) -> dict[str, object]:
         "reward_zero_shot": report["test"]["baseline"],
         "annotators_ceiling": report["test"]["ceiling"]["value"],
         "share_of_ceiling": report["test"]["share_of_ceiling"],
-        "truth": report["test"]["truth"]["value"],
-        "share_of_truth": report["test"]["share_of_truth"],
+        "bayes_optimal_accuracy": report["test"]["truth"]["value"],
+        "share_of_bayes_optimal": report["test"]["share_of_truth"],
         **json.loads((folder / SECONDS).read_text(encoding="utf-8")),
     }
 
@@ -100,16 +100,16 @@ def shown(value: object) -> str:
 def table(rows: list[dict[str, object]]) -> str:
     """Markdown, one line per run."""
     lines = [
-        "| seed | reward | gold win rate | ties | gold utility by | faithful: base | aligned "
-        "| KL, nats (budget) | reward's accuracy | of annotators' ceiling | of the truth "
+        "| seed | reward | oracle win rate | ties | oracle reward by | faithful: base | aligned "
+        "| KL, nats (budget) | reward's accuracy | of annotators' ceiling | of Bayes-optimal "
         "| minutes |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         faithful, accuracy, seconds = row["faithful"], row["reward_accuracy"], row["seconds"]
-        gold = row["gold"]
-        assert isinstance(gold, dict)
-        gain = gold["difference"]
+        oracle = row["oracle"]
+        assert isinstance(oracle, dict)
+        gain = oracle["difference"]
         assert isinstance(faithful, dict)
         assert isinstance(accuracy, dict)
         assert isinstance(seconds, float)
@@ -120,13 +120,13 @@ def table(rows: list[dict[str, object]]) -> str:
             f"| {shown(faithful['base'])} | {shown(faithful['aligned'])} "
             f"| {row['kl_nats']:.1f} ({row['kl_budget_nats']:g}) "
             f"| {accuracy['micro']:.1%} | {row['share_of_ceiling']:.1%} "
-            f"| {row['share_of_truth']:.1%} | {seconds / 60:.1f} |"
+            f"| {row['share_of_bayes_optimal']:.1%} | {seconds / 60:.1f} |"
         )
     return "\n".join(lines)
 
 
 def main() -> None:
-    """Run what is missing, then collect."""
+    """Run what is missing, then collect the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--controls", type=int, nargs="*", default=[0, 1, 2])

@@ -3,12 +3,12 @@
     python benchmarks/gradient_noise.py --reward demo/reward --results benchmarks/results
 
 Draws independent batches of images from the pretrained model and takes the policy gradient of each
-with respect to fresh LoRA matrices. How far do two batches agree? The mean cosine of their
-gradients is 0 where there is only noise, and c means that the mean of n batches has about
-n c / (1 - c) times as much signal as noise. Directions and not sizes are compared, as an optimizer
-step sees them that clips the gradient's norm: a few batches have gradients many times as large.
-Intervals are at 95 %, by bootstrap over batches. As a control that must show none, the same with
-rewards dealt to the wrong images. Writes gradient_noise.json and prints a table.
+with respect to fresh LoRA matrices. The mean cosine between the gradients of two batches is 0 where
+there is only noise; a value of c means that the mean of n batches has about n c / (1 - c) times as
+much signal as noise. Directions and not sizes are compared, as after gradient clipping: a few
+batches have gradients many times as large. Intervals are at 95 %, by bootstrap over batches. The
+control, which must show no signal, has rewards permuted among the images. Writes
+gradient_noise.json and prints a table.
 """
 
 import argparse
@@ -65,7 +65,7 @@ def batch_gradients(
         name: [
             parameter
             for full, parameter in policy.family.network.named_parameters()
-            # The other matrix begins at zero, where this one has no gradient.
+            # lora_B starts at zero, where lora_A has no gradient.
             if "lora_B" in full and any(f".{layer}." in f".{full}" for layer in layers)
         ]
         for name, layers in LAYERS.items()
@@ -90,7 +90,7 @@ def batch_gradients(
 
 
 def measured(batches: Sequence[Tensor], rng: np.random.Generator) -> dict[str, float]:
-    """Mean cosine with an interval; resampled batches are never compared with themselves."""
+    """Mean cosine with an interval; a batch is never compared with itself."""
     vectors = torch.nn.functional.normalize(torch.stack(list(batches)).double(), dim=1).numpy()
     cosines = vectors @ vectors.T
     n = len(cosines)

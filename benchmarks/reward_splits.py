@@ -1,8 +1,8 @@
-"""How much of a demo's reward accuracy is luck with the prompts it is tested on.
+"""How a demo's reward accuracy varies with the split of its prompts.
 
     python benchmarks/reward_splits.py runs/demo-seeds/seed-* --results benchmarks/results
 
-A demo tests its reward on one fifth of its prompts, some forty. Fits the reward of each finished
+A demo tests its reward on one fifth of its prompts, about forty. Fits the reward of each finished
 demo again on other splits of the same rankings, and gives accuracy as a share of the annotators'
 agreement and of the Bayes-optimal accuracy. Splits of one demo share most of their training
 rankings, so the spread over them is that of a reported number, not of independent studies. Writes
@@ -30,7 +30,7 @@ def measured(demo: Path, *, splits: int) -> list[dict[str, float]]:
     rows = []
     with Store.open(f"sqlite:///{demo}/imgalign.db", images=demo / "images", seed=seed) as store:
         annotators = annotators_of(asked["group"], asked["num_annotators"], seed=seed)
-        # Nothing is left to rank; it says what the annotators truly want.
+        # Nothing is left to rank; this returns the annotators' noiseless utilities.
         utilities = rank_queue(store, annotators, seed=seed).utilities
         for split in range(splits):
             with tempfile.TemporaryDirectory() as folder:
@@ -50,7 +50,7 @@ def measured(demo: Path, *, splits: int) -> list[dict[str, float]]:
                     "prompts": found.accuracy.num_prompts,
                     "accuracy": found.accuracy.micro,
                     "share_of_ceiling": found.share_of_ceiling,
-                    "share_of_truth": found.share_of_truth,
+                    "share_of_bayes_optimal": found.share_of_truth,
                 }
             )
             print(rows[-1])
@@ -58,7 +58,7 @@ def measured(demo: Path, *, splits: int) -> list[dict[str, float]]:
 
 
 def main() -> None:
-    """Fit, write, print."""
+    """Fit, then write and print the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("demos", type=Path, nargs="+")
     parser.add_argument("--splits", type=int, default=6)
@@ -72,7 +72,7 @@ def main() -> None:
             "lowest": min(row[name] for row in rows),
             "highest": max(row[name] for row in rows),
         }
-        for name in ("accuracy", "share_of_ceiling", "share_of_truth")
+        for name in ("accuracy", "share_of_ceiling", "share_of_bayes_optimal")
     }
     facts = {
         "command": "python benchmarks/reward_splits.py runs/demo-seeds/seed-*",

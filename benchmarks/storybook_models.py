@@ -1,10 +1,10 @@
-"""How good the storybook's shipped models are, on pictures and prompts that none was trained on.
+"""Quality of the storybook's shipped models, on images and prompts that none was trained on.
 
     python benchmarks/storybook_models.py --out benchmarks/results
 
 Measures the verifier on fresh drawings and on the autoencoder's reconstructions of them, the
 autoencoder's PSNR, the CLIP's in-batch retrieval and how well it orders the model's own images of
-one prompt, the text-to-image model's verified faithfulness by form of prompt, and the time of a
+one prompt, the text-to-image model's verified faithfulness by kind of prompt, and the time of a
 denoising step. Writes storybook_models.json and a grid of samples. Intervals are Wilson's at 95 %.
 """
 
@@ -57,7 +57,7 @@ def share(successes: int, count: int) -> dict[str, float]:
 
 
 def read_right(prompts: list[str], images: Tensor) -> dict[str, float]:
-    """How often the verifier finds what was drawn."""
+    """How often the verifier recognises what was drawn."""
     readings = [r for part in images.split(256) for r in default_verifier().read(part)]
     right = sum(verified(p, r) for p, r in zip(prompts, readings, strict=True))
     return share(right, len(prompts))
@@ -65,7 +65,7 @@ def read_right(prompts: list[str], images: Tensor) -> dict[str, float]:
 
 @torch.no_grad()
 def reconstructed(images: Tensor) -> Tensor:
-    """Through the shipped autoencoder and back."""
+    """Images encoded and decoded by the shipped autoencoder."""
     vae = ImageGenerator("storybook").family.pipeline.vae
     parts = [
         vae.decode(vae.encode(2 * part - 1).latent_dist.mean).sample for part in images.split(64)
@@ -75,7 +75,7 @@ def reconstructed(images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def retrieval(prompts: list[str], images: Tensor) -> dict[str, float]:
-    """How often an image finds its own caption among 64 different ones."""
+    """How often an image retrieves its own caption among 64 different ones."""
     model, tokenize = shipped_clip()
     first = {prompt: index for index, prompt in enumerate(prompts)}
     chosen = list(first.values())
@@ -92,7 +92,7 @@ def retrieval(prompts: list[str], images: Tensor) -> dict[str, float]:
 def right_above_wrong(num_prompts: int, *, steps: int) -> dict[str, float]:
     """Of two images of one prompt, one verified and one not, how often CLIP prefers the former.
 
-    Four images of each prompt; what a reward model is asked, before it has seen any ranking.
+    Four images of each prompt. It is the task of a reward model, before any ranking is fitted.
     """
     prompts = list(evaluation_prompts(num_prompts, seed=DRAWING_SEED))
     texts = [prompt for prompt in prompts for _ in range(4)]
@@ -125,7 +125,7 @@ def form(spec: SceneSpec) -> str:
 def faithfulness(
     num: int, *, steps: int, guidance_scale: float, held_out: bool
 ) -> dict[str, dict[str, float]]:
-    """Verified share of generated images, by form of prompt, `num` prompts of each form."""
+    """Verified share of generated images, by kind of prompt, `num` prompts of each kind."""
     rng = np.random.default_rng((DRAWING_SEED, 5, held_out))
     prompts: dict[str, list[str]] = {"single": [], "count": [], "relation": []}
     while min(map(len, prompts.values())) < num:
@@ -173,11 +173,11 @@ def sample_grid(path: Path, *, steps: int, guidance_scale: float) -> None:
 
 
 def main() -> None:
-    """Measure everything and write it down."""
+    """Measure everything and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--drawings", type=int, default=2000)
-    parser.add_argument("--prompts", type=int, default=150, help="of each form")
+    parser.add_argument("--prompts", type=int, default=150, help="of each kind")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--guidance", type=float, nargs="+", default=[1.0])
     settings = parser.parse_args()
@@ -193,19 +193,19 @@ def main() -> None:
         "versions": library_versions(),
         "verifier": {
             "fresh drawings": read_right(*seen),
-            "held-out combinations": read_right(*unseen),
+            "unseen combinations": read_right(*unseen),
             "reconstructions": read_right(seen[0], rebuilt),
             "unsure of noise": share(sum(r.unsure for r in default_verifier().read(noise)), 200),
         },
         "autoencoder_psnr_db": float(-10 * torch.log10(error)),
         "clip_retrieval_of_64": {
             "fresh drawings": retrieval(*seen),
-            "held-out combinations": retrieval(*unseen),
+            "unseen combinations": retrieval(*unseen),
         },
         "clip_right_image_above_wrong": right_above_wrong(settings.prompts, steps=settings.steps),
         "milliseconds_per_image_and_step": step_time(),
         "faithfulness": {
-            f"guidance {scale:g}, {'held-out' if held_out else 'training mix'}": faithfulness(
+            f"guidance {scale:g}, {'unseen' if held_out else 'training mix'}": faithfulness(
                 settings.prompts, steps=settings.steps, guidance_scale=scale, held_out=held_out
             )
             for scale in settings.guidance

@@ -1,4 +1,4 @@
-"""Draw a sheet of storybook pictures; the argument is the PNG to write."""
+"""Draw a sheet of storybook images; the argument is the PNG file to write."""
 
 import argparse
 from pathlib import Path
@@ -26,8 +26,8 @@ def main() -> None:
     ]
     sheet = Image.new("RGB", (COLUMNS * SIDE, ROWS * SIDE))
     for index, prompt in enumerate((*single, *mixed)[: COLUMNS * ROWS]):
-        picture = draw_prompt(prompt, seed=index, size=SIDE)
-        sheet.paste(picture, (index % COLUMNS * SIDE, index // COLUMNS * SIDE))
+        image = draw_prompt(prompt, seed=index, size=SIDE)
+        sheet.paste(image, (index % COLUMNS * SIDE, index // COLUMNS * SIDE))
     sheet.save(out, optimize=True)
 
 

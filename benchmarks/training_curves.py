@@ -1,9 +1,9 @@
-"""Curves of the runs that made the storybook's models, from the logs that came with them.
+"""Plot the training curves of the storybook's models from their logs.
 
     python benchmarks/training_curves.py
 
-Reads benchmarks/results/training/*.jsonl, which are the `log.jsonl` of the training folders as they
-were written, and draws training.png beside them. Stages of one model follow each other in its file.
+Reads benchmarks/results/training/*.jsonl, which are unchanged copies of the training folders'
+`log.jsonl`, and writes training.png beside them. Stages of one model follow each other in its file.
 """
 
 import json

@@ -1,8 +1,8 @@
-"""From rewards to advantages: what was better than expected, and by how much.
+"""Advantages: rewards relative to a baseline.
 
-Answers to "expected by whom": the other images of the same group, by how much or how many of them,
-what this prompt earned so far, or a learned value. Means and spreads are computed in float64,
-because equal rewards must give exactly 0 and not the rounding of their mean divided by itself.
+Baselines are the other images of the same group, by reward or by rank, the recent rewards of the
+same prompt, and a learned value. Means and standard deviations are computed in float64, because
+equal rewards must give exactly 0 and not the rounding of their mean divided by itself.
 
 Shapes: b = images, t = steps. Advantages come back in the type of the rewards, without gradients.
 """
@@ -48,11 +48,12 @@ def centred_group_advantages(
 
 @torch.no_grad()
 def group_wins(rewards: Float[Tensor, " b"], group: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
-    """Share of its group that each image beats, ties as halves, with itself as a tie: in (0, 1).
+    """Rank-based reward: the share of its group that each image beats, in (0, 1).
 
-    Takes the reward's place where only its order is to count: neither its unit nor one disaster
-    among the images then rules the group. Fitness shaping (Wierstra et al. 2014, JMLR 15, section
-    3.1); the win rate within a group as a reward is that of Pref-GRPO (arXiv:2508.20751).
+    A tie counts half, and each image ties with itself. It replaces the reward where only the order
+    should count: neither the unit nor an outlier then dominates the group. Fitness shaping
+    (Wierstra et al. 2014, JMLR 15, section 3.1); the win rate within a group as a reward is that of
+    Pref-GRPO (arXiv:2508.20751).
     """
     _require_finite(rewards)
     exact = rewards.double()
@@ -67,7 +68,7 @@ def group_wins(rewards: Float[Tensor, " b"], group: Int[Tensor, " b"]) -> Float[
 def value_advantages(
     rewards: Float[Tensor, " b"], values: Float[Tensor, "b t"]
 ) -> Float[Tensor, "b t"]:
-    """Reward minus what a value estimator expected of each step.
+    """Reward minus the value estimate of each step.
 
     The reward comes once, at the end, and is not discounted, so that it is every step's return.
     """
@@ -76,8 +77,8 @@ def value_advantages(
 
 @torch.no_grad()
 def whitened(advantages: Float[Tensor, "b t"], mask: Bool[Tensor, "b t"]) -> Float[Tensor, "b t"]:
-    """Shifted and scaled to mean 0 and deviation 1 over the steps that count; 0 elsewhere."""
-    # Two groups, what counts and what does not: the second is all zeros and stays so.
+    """Shifted and scaled to mean 0 and standard deviation 1 over the mask; 0 elsewhere."""
+    # Two groups, inside the mask and outside: the second is all zeros and stays so.
     counted = torch.where(mask, advantages, 0.0).flatten()
     return group_advantages(counted, mask.flatten().long()).view_as(advantages)
 
@@ -92,9 +93,9 @@ class RunningState(TypedDict):
 class RunningPromptStatistics:
     """The recent rewards of each prompt id, as its baseline (DDPO, arXiv:2305.13301, section 5.1).
 
-    For batches that hold few images of a prompt but see the prompt again: the mean and deviation
-    are taken over its last `window` rewards. While a prompt has fewer than `min_count` of them the
-    whole batch's mean and deviation stand in, as in the authors' code.
+    For batches with few images of a prompt that recurs: mean and standard deviation are taken over
+    its last `window` rewards. While a prompt has fewer than `min_count` of them, those of the whole
+    batch are used instead, as in the authors' code.
     """
 
     def __init__(self, *, window: int = 32, min_count: int = 16) -> None:
@@ -111,7 +112,7 @@ class RunningPromptStatistics:
     def advantages(
         self, rewards: Float[Tensor, " b"], prompt_ids: Sequence[str]
     ) -> Float[Tensor, " b"]:
-        """Remember these rewards, then say how each compares with what its prompt earned.
+        """Record these rewards, then standardise each by the recent rewards of its prompt.
 
         Equal rewards give 0. Call it once per batch of new samples.
         """
@@ -127,14 +128,14 @@ class RunningPromptStatistics:
         return torch.stack(standardised).to(rewards)
 
     def state_dict(self) -> RunningState:
-        """What `load_state_dict` needs to go on exactly; fit for JSON."""
+        """State for `load_state_dict`; JSON-serialisable."""
         return {
             "window": self.window,
             "rewards": {prompt_id: list(known) for prompt_id, known in self._rewards.items()},
         }
 
     def load_state_dict(self, state: RunningState) -> None:
-        """Go on from a `state_dict`; CheckpointError where the window is another."""
+        """Restore a `state_dict`; CheckpointError where its window is another."""
         if state["window"] != self.window:
             raise CheckpointError(
                 f"running prompt statistics: expected a window of {self.window},"
@@ -149,7 +150,7 @@ class RunningPromptStatistics:
 def _within_groups(
     rewards: Float[Tensor, " b"], group: Int[Tensor, " b"]
 ) -> tuple[Int[Tensor, " b"], Float[Tensor, " b"], Bool[Tensor, " g"]]:
-    """Each reward's group, its distance to the group's mean, and which groups hold differences."""
+    """Each reward's group, its difference to the group's mean, and which groups vary."""
     _require_finite(rewards)
     exact = rewards.double()
     names, member = torch.unique(group, return_inverse=True)

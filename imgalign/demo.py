@@ -1,15 +1,15 @@
-"""The whole loop on the embedded world, for real: rank, learn the reward, align, compare.
+"""The whole loop on the storybook: rank images, fit a reward model, align, compare.
 
-Nothing here is of the demo alone: each part is what the command of that name does, and the command
-is printed before it. People are simulated; `imgalign ui` puts a person in their place. Their taste
-is known exactly, and training never sees it, which is what the last step measures against.
+Each stage runs the code of a command, and prints that command first. Annotators are simulated; to
+rank by hand instead, use `imgalign ui`. Their noiseless utility is the oracle reward: training
+never sees it, and the comparison at the end is judged by it.
 
-What a seed decides: the noise of the candidates, who ranks them and in which order they see them,
-which rankings the reward is fitted to and its start, and in training adapter, noise and the order
-of prompts. All seeds share the prompts of candidates, of training and of the comparison, and the
-noise of the images that are compared: there a seed decides only which side the judge meets first,
-and the resamples behind the intervals. So several seeds say how much the outcome owes to luck on
-these prompts, and nothing of other prompts: that is what the interval over prompts is for.
+What a seed decides: the noise of the candidates, the annotators and their display orders, the split
+of rankings and the start of the reward's fit, and in training the adapter, noise and order of
+prompts. All seeds share the prompts of candidates, of training and of the comparison, and the noise
+of the compared images; there a seed decides only which side is judged first, and the resamples
+behind the intervals. So the spread over seeds is for these prompts only; the interval over prompts
+is the one that generalises to others.
 """
 
 import json
@@ -66,24 +66,24 @@ from reward_models.fit import FitConfig, FitReport, fit
 RECIPE = Path("storybook_grpo.yaml")
 JOURNAL = "demo.json"
 LAST = 6
-"""Number of steps."""
+"""Number of stages."""
 
 
 class DemoConfig(Config):
-    """How much of everything: enough for a clear result within ten minutes on two cores."""
+    """Sizes of the demo: enough for a clear result within ten minutes on two cores."""
 
     num_prompts: PositiveInt = 240
-    """Prompts to rank images of."""
+    """Prompts whose candidates are ranked."""
 
     images_per_prompt: PositiveInt = 4
-    """Candidates of each."""
+    """Candidates per prompt."""
 
     num_annotators: PositiveInt = 4
-    """Simulated people of one taste; each ranks everything."""
+    """Simulated annotators of one group; each ranks every item."""
 
     candidate_steps: PositiveInt = 10
-    """Denoising steps of candidates: as in training, so that the reward is learned from images of
-    the kind that it will score."""
+    """Denoising steps of candidates: as in training, so that the reward is fitted to images of the
+    kind that it will score."""
 
     comparison_steps: PositiveInt = 20
     """Denoising steps of the comparison, as `imgalign generate` has it."""
@@ -96,7 +96,7 @@ class DemoConfig(Config):
 
 
 class ShuffledReward:
-    """A reward dealt to the wrong images: the control, under which nothing may improve."""
+    """A reward whose scores are permuted among the images: the control, which must not improve."""
 
     def __init__(self, reward: RewardModel, *, seed: int) -> None:
         self.reward = reward
@@ -119,11 +119,12 @@ def run_demo(
     settings: DemoConfig | None = None,
     overrides: Sequence[str] = (),
 ) -> Evaluation:
-    """Make everything in the new folder `out`, print what came out of it, return the comparison.
+    """Run the demo in the new folder `out`, print its results, and return the comparison.
 
-    A demo that was stopped goes on when it is called again with the same arguments. `overrides` are
-    settings of the training recipe. Everything but the clock follows from `seed` (of a shuffled
-    demo, unless it was stopped). InputError for an unknown group or a folder with anything else.
+    A demo that was stopped continues when it is called again with the same arguments. `overrides`
+    are settings of the training recipe. Results are a function of `seed`, except that a shuffled
+    demo that was stopped draws other permutations. InputError for an unknown group, or a folder
+    with anything else in it.
     """
     settings = settings or DemoConfig()
     annotators = annotators_of(group, settings.num_annotators, seed=seed)
@@ -136,16 +137,16 @@ def run_demo(
             return go(journal, annotators, settings, seed, overrides, shuffled, console)
     except (KeyboardInterrupt, SystemExit):
         console.print(
-            f"\nstopped; the same command goes on from here, or remove {out}", markup=False
+            f"\nstopped; the same command continues from here, or remove {out}", markup=False
         )
         raise
 
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """What a demo's folder is for, and how far it came: `demo.json`.
+    """Arguments of a demo and the last finished stage, saved as `demo.json`.
 
-    Example: `{"asked": {"seed": 0, "group": "cosy", ...}, "done": 3}`: the reward is learned.
+    Example: `{"asked": {"seed": 0, "group": "cosy", ...}, "done": 3}`: the reward is fitted.
     """
 
     folder: Path
@@ -154,7 +155,7 @@ class Journal:
 
     @staticmethod
     def begin(folder: Path, asked: dict[str, Any]) -> "Journal":
-        """Claim a folder that is new or in which the same demo was stopped; else InputError."""
+        """Use a folder that is new or in which the same demo was stopped; else InputError."""
         check_folder(folder)
         other = f"{folder}-2"
         cure = f'add --out {other} (make demo ARGS="--out {other}"), or remove {folder}'
@@ -176,12 +177,12 @@ class Journal:
             if asked.get(key) != journal.asked.get(key):
                 raise InputError(
                     f"{folder}: holds a demo with {key} {journal.asked.get(key)}, got "
-                    f"{asked.get(key)}; go on with that, or {cure}"
+                    f"{asked.get(key)}; continue with that, or {cure}"
                 )
         return journal
 
     def write(self, done: int) -> None:
-        """Note that the steps up to `done` are done."""
+        """Record that the stages up to `done` are finished."""
         self.folder.mkdir(parents=True, exist_ok=True)
         content = json.dumps({"asked": self.asked, "done": done}) + "\n"
         with reporting_full_disk(self.folder, "making the demo"):
@@ -197,7 +198,7 @@ def go(
     shuffled: bool,
     console: Console,
 ) -> Evaluation:
-    """All steps that are not done yet; the last two are quick and come together."""
+    """Run the unfinished stages; the last two are quick and are run together."""
     out, group, done = journal.folder, annotators[0].group, journal.done
     started = time.monotonic()
     folder = shlex.quote(str(out))
@@ -255,7 +256,7 @@ def go(
 
 def what_next(page: Path) -> list[tuple[str, str]]:
     """Three things to do after a demo, each with its command."""
-    # `make demo` installs the program where a shell does not look for it.
+    # `make demo` installs the program in an environment that is not on the path.
     here = Path(sys.argv[0]).name == "imgalign" and shutil.which("imgalign") is None
     program = shlex.quote(sys.argv[0]) if here else "imgalign"
     return [
@@ -269,7 +270,7 @@ def what_next(page: Path) -> list[tuple[str, str]]:
 
 
 def make_candidates(store: Store, settings: DemoConfig, *, seed: int) -> None:
-    """Step 1: images of storybook prompts, in the store."""
+    """Stage 1: images of storybook prompts, in the store."""
     with progress("generating") as on_progress:
         queue_candidates(
             store,
@@ -284,13 +285,13 @@ def make_candidates(store: Store, settings: DemoConfig, *, seed: int) -> None:
 
 
 def simulate(store: Store, annotators: Sequence[Annotator], *, seed: int) -> Simulated:
-    """Step 2: rankings by simulated people of one group."""
+    """Stage 2: rankings by simulated annotators of one group."""
     with progress("ranking") as on_progress:
         return rank_queue(store, annotators, seed=seed, on_progress=on_progress)
 
 
 def learn_reward(store: Store, simulated: Simulated, out: Path, *, seed: int) -> FitReport:
-    """Step 3: a reward model from the rankings, beside what is possible at all."""
+    """Stage 3: a reward model fitted to the rankings, reported with its upper bounds."""
     return fit(
         store.rankings(),
         lambda image_id: read_tensor(store.image_path(image_id)),
@@ -309,7 +310,7 @@ def align(
     shuffled: bool,
     console: Console,
 ) -> None:
-    """Step 4: training, from its last checkpoint if it was stopped. SystemExit if stopped now."""
+    """Stage 4: training, from the last checkpoint if it was stopped. SystemExit if stopped now."""
     path = json.dumps(str(out / "reward"))  # values of overrides are YAML, and any JSON text is
     result = run(
         load_config(TrainConfig, RECIPE, [f"reward.path={path}", f"seed={seed}", *overrides]),
@@ -325,7 +326,7 @@ def align(
 def compare(
     folder: Path, reward: RewardModel, settings: DemoConfig, *, group: str, seed: int
 ) -> Evaluation:
-    """Step 5: aligned against base by what the group truly wants, on held-out prompts."""
+    """Stage 5: aligned against base by the oracle reward, on held-out prompts."""
     return evaluate(
         EvaluateConfig(
             aligned=folder,
@@ -336,7 +337,7 @@ def compare(
         ),
         measures=Measures(
             oracle=oracle_reward(group),
-            oracle_meaning=f"what the {group} annotators truly want",
+            oracle_meaning=f"the noiseless utility of the {group} annotators",
             oracle_tie=ORACLE_TIE,
             proxy=reward,
             faithful=check_faithful,

@@ -1,7 +1,7 @@
-"""What this machine is good at: the device, the number type and the threads to compute with.
+"""Device, dtype and number of threads to compute with, as the hardware supports them.
 
-Decided once per command, from what the hardware does natively, and said in one line. Importing this
-module does not load torch, so that `calm_threads` can run before it. Left out: what is computed.
+The dtype is chosen once per command and logged in one line. Importing this module does not load
+torch, so that `calm_threads` can run before it. Left out: what is computed.
 """
 
 import functools
@@ -30,18 +30,18 @@ DType = Literal["auto", "float32", "bfloat16", "float16"]
 TrainingDType = Literal["auto", "float32", "bfloat16"]
 
 AMPERE = (8, 0)
-"""The first CUDA compute capability whose tensor cores multiply bfloat16."""
+"""The first CUDA compute capability with native bfloat16."""
 
 X86_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16"})
 ARM_BFLOAT16 = frozenset({"bf16"})
 
 ONEDNN_WITH_BFLOAT16 = re.compile(r"ALL|DEFAULT|AVX512_CORE_(BF16|FP16|AMX.*)|AVX10_.*512.*")
-"""Values of ONEDNN_MAX_CPU_ISA that leave oneDNN its bfloat16 instructions."""
+"""Values of ONEDNN_MAX_CPU_ISA that allow oneDNN to use bfloat16 instructions."""
 
 SPIN_COUNT = "3000"
-"""How often an idle OpenMP thread looks for work before it sleeps, about 0.1 ms. The library's
-default is 300,000: beside other work on the same cores, such a thread keeps them from the thread
-that it waits for."""
+"""How often an idle OpenMP thread checks for work before it sleeps, about 0.1 ms. The library's
+default is 300,000: beside other work on the same cores, a spinning thread delays the thread that it
+waits for."""
 
 
 def checked_device(name: str) -> str:
@@ -69,7 +69,7 @@ def choose_device(name: str = "auto") -> "torch.device":
 
 
 def choose_dtype(name: DType, device: "torch.device") -> "torch.dtype":
-    """The number type that a network computes in.
+    """The dtype that a network computes in.
 
     "auto" is bfloat16 where the device multiplies it natively, else float32.
     """
@@ -79,9 +79,9 @@ def choose_dtype(name: DType, device: "torch.device") -> "torch.dtype":
 
 
 def say_dtype(dtype: "torch.dtype", device: "torch.device") -> None:
-    """Say once, in one line, what is computed in and why.
+    """Log once, in one line, the dtype and why it was chosen.
 
-    Emulated bfloat16 is a warning with the measured factor that it costs.
+    Emulated bfloat16 is a warning, with its measured slowdown.
     """
     import torch
 
@@ -104,7 +104,7 @@ def say_dtype(dtype: "torch.dtype", device: "torch.device") -> None:
 
 
 def dtype_named(name: Literal["float32", "bfloat16", "float16"]) -> "torch.dtype":
-    """PyTorch's type of that name."""
+    """The torch.dtype of that name."""
     import torch
 
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
@@ -124,7 +124,7 @@ def cpu_multiplies_bfloat16(
 ) -> bool:
     """Whether a CPU with these flags does, as far as the environment lets PyTorch use them.
 
-    `machine` as `platform.machine` says it. AVX512-BF16 or AMX on x86, BF16 on Arm; AVX2 alone
+    `machine` is that of `platform.machine`. AVX512-BF16 or AMX on x86, BF16 on Arm; AVX2 alone
     emulates bfloat16, 20 to 40 times slower than float32. Flags are those of /proc/cpuinfo; where
     they are unknown, the answer is no.
     """
@@ -139,7 +139,7 @@ def cpu_multiplies_bfloat16(
 
 @functools.cache
 def cpu_flags() -> frozenset[str]:
-    """What /proc/cpuinfo says that the CPU can do; empty where there is no such file."""
+    """CPU flags from /proc/cpuinfo; empty where there is no such file."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -158,7 +158,7 @@ def device_name(device: "torch.device") -> str:
 
 
 def emulation_factor(device: "torch.device") -> float:
-    """How many times as long as in float32 a small convolution takes in bfloat16."""
+    """Time of a small convolution in bfloat16 over its time in float32."""
     import torch
 
     def least_seconds(dtype: torch.dtype) -> float:
@@ -177,10 +177,10 @@ def emulation_factor(device: "torch.device") -> float:
 
 @contextmanager
 def computing_in(dtype: "torch.dtype", device: "torch.device") -> Iterator[None]:
-    """Inside, networks compute in `dtype`; whatever is unsafe there stays in float32.
+    """Autocast to `dtype`; operations that are unsafe in it stay in float32.
 
-    Half precision on a CPU goes without fused attention, whose backward pass makes a training step
-    take 1.4 times as long; in sampling too, so that it and re-scoring agree bit for bit.
+    Half precision on a CPU runs without fused attention, whose backward pass makes a training step
+    take 1.4 times as long; in sampling too, so that sampling and re-scoring agree bit for bit.
     """
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -194,10 +194,10 @@ def computing_in(dtype: "torch.dtype", device: "torch.device") -> Iterator[None]
 
 
 def calm_threads() -> None:
-    """Settle how many threads compute, and that idle ones soon sleep. Before torch is loaded.
+    """Set the number of OpenMP threads and how long idle ones spin; call it before torch is loaded.
 
-    A container may see 64 cores and own two of them; 64 threads that wait for each other by
-    spinning then stall everything. What the user has set stays.
+    A container may see 64 cores and be allowed two; 64 threads that spin while they wait would
+    stall each other. Variables that are set already are kept.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
@@ -215,7 +215,7 @@ def usable_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
 
 
 def _siblings(cpu: int) -> str:
-    """What names the physical core of a logical one; its own number where that is not known."""
+    """Identifier of a logical core's physical core; its own number where that is unknown."""
     try:
         topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
         return topology.read_text(encoding="ascii").strip()
@@ -248,14 +248,14 @@ def _say(level: int, text: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fact:
-    """Something about the machine, e.g. name "torch", value "2.15.0"."""
+    """A fact about the installation, e.g. name "torch", value "2.15.0"."""
 
     name: str
     value: str
 
 
 def facts() -> list[Fact]:
-    """What this machine and installation are, for a bug report."""
+    """Versions and hardware, for a bug report."""
     names = ["torch", "diffusers", "transformers", "peft", "open_clip_torch", "xformers"]
     known = [
         Fact(name="imgalign", value=__version__),
@@ -274,7 +274,7 @@ def facts() -> list[Fact]:
 
 
 def version(distribution: str) -> str:
-    """Of an installed distribution, or `not installed`."""
+    """Version of a distribution, or `not installed`."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""Errors that a user can cause or cure; each message is one line: where, what, and the cure.
+"""Errors that a user can cause or fix; each message is one line: where, what, and the cure.
 
     ImgalignError               exit code 2; the only family that the command line catches
     +- ConfigError              a setting: unknown key, wrong type, out of range   (a ValueError)
@@ -16,7 +16,7 @@ import os
 
 
 class ImgalignError(Exception):
-    """Something the user can understand and mend; `str(error)` is one line."""
+    """An error that the user can understand and fix; `str(error)` is one line."""
 
     exit_code = 2
 
@@ -30,7 +30,7 @@ class InputError(ImgalignError, ValueError):
 
 
 class CheckpointError(ImgalignError):
-    """A run, checkpoint or model folder lacks something, is damaged or does not fit."""
+    """A run, checkpoint or model folder is incomplete, damaged or incompatible."""
 
 
 class StoreError(ImgalignError):

@@ -1,9 +1,9 @@
-"""Files that are whole or not there: atomic writes, locks, hashes, and JSON within bounds.
+"""Atomic writes, folder locks, file hashes, and JSON of bounded size and depth.
 
-What is being written has a name that starts with `.tmp-`, and nobody reads it. A folder is replaced
-by two renames; `recover_folder` finishes what a kill between them left. One process writes to a
-folder at a time (`lock_folder`). Left out: what any file means (checkpoint.py, metrics.py). No
-torch here.
+Unfinished files and folders have names that start with `.tmp-`, and are never read. A folder is
+replaced by two renames; `recover_folder` completes a replacement that was interrupted between them.
+One process writes to a folder at a time (`lock_folder`). Left out: the meaning of any file
+(checkpoint.py, metrics.py). No torch here.
 """
 
 import errno
@@ -27,9 +27,9 @@ UNFINISHED = ".tmp-"
 LOCK = ".lock"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LARGEST_JSON = 64 * 2**20
-"""Bytes. The largest that imgalign writes itself are below a tenth of it."""
+"""Bytes. The files that imgalign writes itself are below a tenth of it."""
 DEEPEST_JSON = 100
-"""Lists and objects inside each other. The trainer's state needs about 40."""
+"""Levels of nested lists and objects. The trainer's state needs about 40."""
 SETTLED_NS = 2_000_000_000
 """A file that changed less than this long ago may change again without a new time stamp."""
 
@@ -42,7 +42,7 @@ def lock_folder(folder: Path, *, doing: str = "writing") -> Iterator[None]:
     """Hold a folder, made if needed, for this process; a second one gets an `InputError` at once.
 
     The kernel releases the lock when the process ends, however it ends. A folder that was made for
-    the lock and stayed empty goes with it.
+    the lock and stayed empty is removed with it.
     """
     new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ def lock_folder(folder: Path, *, doing: str = "writing") -> Iterator[None]:
 
 @contextmanager
 def lock_name(path: Path, *, doing: str = "writing") -> Iterator[None]:
-    """`lock_folder` for a file or folder that is replaced as a whole: the lock lies beside it."""
+    """`lock_folder` for a file or folder that is replaced as a whole: the lock is beside it."""
     place = path.absolute()
     place.parent.mkdir(parents=True, exist_ok=True)
     with held(place.with_name(f".{place.name}{LOCK}"), f"{path}: another process is {doing} this"):
@@ -66,7 +66,7 @@ def lock_name(path: Path, *, doing: str = "writing") -> Iterator[None]:
 
 @contextmanager
 def held(lock: Path, busy: str) -> Iterator[None]:
-    """Hold a lock file, which is removed in the end; `InputError` where another process does."""
+    """Hold a lock file, removed at the end; `InputError` if another process holds it."""
     descriptor = locked(lock, busy)
     try:
         yield
@@ -77,7 +77,7 @@ def held(lock: Path, busy: str) -> Iterator[None]:
 
 
 def locked(lock: Path, busy: str) -> int:
-    """The open and locked file; its name still leads to it."""
+    """Descriptor of the locked file, which is still the one at that path."""
     while True:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -92,11 +92,11 @@ def locked(lock: Path, busy: str) -> int:
         os.close(descriptor)
 
 
-# --- whole or not there
+# --- atomic writes
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Replace a small file so that a reader sees the old or the new content, never half."""
+    """Replace a small file so that a reader sees the old or the new content, never a part."""
     unfinished = path.with_name(f"{UNFINISHED}{path.name}")
     try:
         with unfinished.open("wb") as file:
@@ -119,13 +119,13 @@ def replace_folder(source: Path, target: Path) -> None:
 
 
 def recover_folder(target: Path) -> None:
-    """Finish a `replace_folder` of `unfinished_folder(target)` that was killed.
+    """Complete a `replace_folder` of `unfinished_folder(target)` that was interrupted.
 
-    What was not finished before is removed. The caller holds the target's lock.
+    A folder that was not yet complete is removed. The caller holds the target's lock.
     """
     made, aside = unfinished_folder(target), aside_of(target)
     if aside.is_dir() and not target.exists():
-        # It was set aside for one that had been synced: that one is whole.
+        # It was set aside for one that had been synced, which is therefore complete.
         (made if made.is_dir() else aside).rename(target)
         sync_folder(target.parent)
     for each in (made, aside):
@@ -135,7 +135,7 @@ def recover_folder(target: Path) -> None:
 def recover_missing(folder: Path) -> None:
     """`recover_folder` before reading: put back a folder whose replacement was interrupted.
 
-    Nothing is touched where the folder is there. CheckpointError where it cannot be put back.
+    Changes nothing if the folder exists. CheckpointError where it cannot be put back.
     """
     if folder.exists() or not aside_of(folder).is_dir():
         return
@@ -150,17 +150,17 @@ def recover_missing(folder: Path) -> None:
 
 
 def unfinished_folder(target: Path) -> Path:
-    """Where a folder is made that will be renamed to `target`."""
+    """Path under which a folder is made before it is renamed to `target`."""
     return target.with_name(f"{UNFINISHED}{target.name}")
 
 
 def aside_of(target: Path) -> Path:
-    """Where the earlier folder is while another takes its place."""
+    """Path of the earlier folder while it is being replaced."""
     return target.with_name(f"{UNFINISHED}old-{target.name}")
 
 
 def set_aside(folder: Path) -> Path:
-    """Rename a folder to where nobody reads it; what a crash left there before is removed first."""
+    """Rename a folder to its `aside_of`; what a crash left there is removed first."""
     aside = aside_of(folder)
     if aside.exists():
         shutil.rmtree(aside)
@@ -168,7 +168,7 @@ def set_aside(folder: Path) -> Path:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what a crash left half written; the caller holds the folder's lock."""
+    """Remove unfinished files and folders; the caller holds the folder's lock."""
     for path in folder.glob(f"{UNFINISHED}*"):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -200,7 +200,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def how_to_try_again(place: Path) -> str:
-    """Advice for work that is simply done once more."""
+    """Advice where the work can be repeated."""
     return "free some space and try again"
 
 
@@ -225,7 +225,7 @@ def disk_is_full(error: OSError | SafetensorError) -> bool:
     return any(f"(os error {number})" in str(error) for number in FULL)
 
 
-# --- what a file holds
+# --- contents of files
 
 
 def sha256(path: Path) -> str:
@@ -241,7 +241,7 @@ def sha256(path: Path) -> str:
 
 @lru_cache(maxsize=100_000)
 def known_digest(path: Path, *_: int) -> str:
-    """The digest of a file that is, by the system's facts, the same as before."""
+    """Digest, cached by the file's device, inode, size and times."""
     return digest(path)
 
 
@@ -252,9 +252,9 @@ def digest(path: Path) -> str:
 
 
 def read_json(path: Path, *, largest: int = LARGEST_JSON) -> Any:
-    """What a JSON file holds.
+    """Parse a JSON file.
 
-    FileNotFoundError without one; ValueError, in one line, where it is no JSON in UTF-8, larger
+    FileNotFoundError without one; ValueError, in one line, where it is not JSON in UTF-8, larger
     than `largest` bytes or nested too deeply.
     """
     if path.exists() and not path.is_file():
@@ -281,7 +281,7 @@ def parse_json(content: bytes | str) -> Any:
     else:
         raise ValueError(f"nested deeper than {DEEPEST_JSON}")
     if "\\ud" in text.lower():
-        json.dumps(value, ensure_ascii=False).encode("utf-8")  # half a surrogate pair is no text
+        json.dumps(value, ensure_ascii=False).encode("utf-8")  # a lone surrogate is not text
     return value
 
 
@@ -293,14 +293,14 @@ def inside(value: Any) -> Iterable[Any]:
 
 
 def describe_folder(folder: Path) -> str:
-    """A few names of what a folder holds, for a message that says what came instead."""
+    """Names of a few files in a folder, for error messages."""
     names = sorted(entry.name for entry in folder.iterdir())
     shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
     return f"found: {shown}" if names else "the folder is empty"
 
 
 def check_folder(path: Path) -> None:
-    """Make sure that a folder is there or can be made, before anything slow; InputError if not."""
+    """Check, before slow work, that a folder exists or can be made; InputError if not."""
     nearest = next(each for each in (path, *path.parents) if each.exists())
     if not nearest.is_dir():
         raise InputError(f"{nearest}: expected a folder, got a file; choose another")

@@ -1,16 +1,16 @@
-"""The one place where a foreign image file becomes pixels, so that a file means one image.
+"""Reading and writing of image files, by one set of rules for every caller.
 
-PNG, JPEG and WebP become 8-bit RGB by these rules, whoever asks:
+PNG, JPEG and WebP files are decoded to 8-bit RGB:
 - the orientation in EXIF is applied, that in XMP or in text is not (as browsers do);
 - transparency is laid on white;
 - of 16-bit samples the high byte is kept, in grey as in colour;
 - colour profiles and gamma are ignored: all values are taken as sRGB;
 - text, profiles and other chunks that do not change the image are never read, whatever their size.
 
-What has no single meaning is refused: several frames, CMYK, a 16-bit image with a transparent
-colour. So is what is damaged, cut off, too large, or not a plain file. Every refusal is an
-InputError of one line. What imgalign writes are PNG files with its name in them, whole or not at
-all. Importing this module loads no torch: the store and its pages do without.
+Images that decoders read differently are refused: several frames, CMYK, a 16-bit image with a
+transparent colour. So are files that are damaged, truncated, too large, or not plain files. Every
+refusal is an InputError of one line. imgalign writes PNG files, atomically, with its name in their
+text. Importing this module does not load torch, which the store and its pages do not need.
 """
 
 import io
@@ -41,7 +41,7 @@ MAX_PIXELS = 2**26
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_PIXELS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
-"""The chunks that pixels are made of; the decoder is handed no others."""
+"""The chunks that determine pixels; the decoder gets no others."""
 JPEG_SCAN = b"\xff\xda"
 EXIF_HEADER = b"Exif\0\0"
 ORIENTATION = 0x0112
@@ -54,7 +54,7 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What turns an image of this EXIF orientation upright; 1 and unknown values are upright."""
+"""The operation that turns an image of this EXIF orientation upright; others are upright."""
 DAMAGED = (
     OSError,
     SyntaxError,
@@ -66,15 +66,15 @@ DAMAGED = (
     struct.error,
     zlib.error,
 )
-"""What PIL raises for files that are not whole."""
+"""Exceptions of PIL for damaged files."""
 
 
-def read_image_file(path: Path) -> Image.Image:
-    """The pixels of an image file, as of `decode_image`; InputError begins with the path."""
+def read_image_file(path: Path, *, cure: str = "") -> Image.Image:
+    """Decode an image file; InputError begins with the path and ends with the `cure`, if any."""
     try:
         return decode_image(read_plain_file(path, limit=MAX_BYTES))
     except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+        raise InputError(f"{path}: {error}{f'; {cure}' if cure else ''}") from None
 
 
 def decode_image(content: bytes) -> Image.Image:
@@ -105,10 +105,10 @@ def read_tensor(path: Path) -> "Float[Tensor, '3 h w']":
 
 
 def decode_plain_image(content: bytes) -> Image.Image:
-    """`decode_image` of an image that every program shows alike.
+    """`decode_image` for an image that every program displays alike.
 
-    For originals that are shown to people as they are: transparency, which is seen on whatever is
-    behind it, and an orientation in EXIF, which not every program applies, are refused.
+    For originals that annotators see unchanged: transparency, which takes the colour behind it, and
+    an orientation in EXIF, which not every program applies, are refused.
     """
     upright, layer = _decode(content)
     if layer.mode == "RGBA" and layer.getchannel("A").getextrema() != (255, 255):
@@ -119,9 +119,9 @@ def decode_plain_image(content: bytes) -> Image.Image:
 
 
 def read_plain_file(path: Path, *, limit: int) -> bytes:
-    """The bytes of a file that is no folder, pipe or device and holds at most `limit` bytes.
+    """The bytes of a plain file of at most `limit` bytes.
 
-    InputError, without the path, says why not. Nothing but plain files is opened.
+    InputError, without the path, for anything else; folders, pipes and devices are not opened.
     """
     if "\0" in str(path):  # which Python refuses with a ValueError
         raise InputError("cannot be read (its path holds a NUL character)")
@@ -163,7 +163,7 @@ def png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _decode(content: bytes) -> tuple[int, Image.Image]:
-    """EXIF orientation, and the pixels before it is applied: RGB, or RGBA if see-through."""
+    """EXIF orientation, and the pixels before it is applied: RGB, or RGBA if transparent."""
     if len(content) > MAX_BYTES:
         raise InputError(f"expected at most {MAX_BYTES} bytes, got {len(content)}")
     try:
@@ -184,7 +184,7 @@ def _decode(content: bytes) -> tuple[int, Image.Image]:
 def _open(content: bytes) -> tuple[Image.Image, bytes]:
     """The image, not yet decoded, and its EXIF block.
 
-    By the plugins themselves: `Image.open` would try other formats, and its limits are global.
+    Uses the plugins directly: `Image.open` would try other formats, and its limits are global.
     """
     if content.startswith(PNG_SIGNATURE):
         return _open_png(content)
@@ -239,9 +239,9 @@ def _open_jpeg(content: bytes) -> tuple[Image.Image, bytes]:
 
 
 def _orientation(exif: bytes) -> int:
-    """1 to 8 as EXIF numbers them; 1, upright, where it is not told or cannot be read.
+    """Orientation in EXIF, 1 to 8; 1, upright, where it is missing or cannot be read.
 
-    Browsers too show an image whose EXIF is damaged as it lies.
+    Browsers too ignore the orientation of a damaged EXIF block.
     """
     tiff = exif.removeprefix(EXIF_HEADER)
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
@@ -261,7 +261,7 @@ def _orientation(exif: bytes) -> int:
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    """RGB, or RGBA where the file says that parts may be see-through."""
+    """RGB, or RGBA where the file may have transparent parts."""
     if image.mode.startswith("I;16"):
         samples = np.asarray(image).astype(np.uint16)
         return Image.fromarray((samples >> 8).astype(np.uint8)).convert("RGB")
@@ -303,19 +303,10 @@ def png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def read_picture(path: Path, *, cure: str) -> Image.Image:
-    """The pixels of an image file; InputError with the `cure` where they cannot be read."""
-    try:
-        return read_image_file(path)
-    except InputError as error:
-        raise InputError(f"{error}; {cure}") from None
-
-
 def write_png(image: Image.Image, path: Path) -> None:
-    """Write a PNG file whole or not at all: what was there before stays until then.
+    """Write a PNG file atomically, with a text chunk by which `check_png` recognises it.
 
-    Its text says that imgalign made it, by which `check_png` knows it. StorageFullError when no
-    space is left.
+    StorageFullError when no space is left.
     """
     made_by = PngInfo()
     made_by.add_text(*MADE_BY)
@@ -326,7 +317,7 @@ def write_png(image: Image.Image, path: Path) -> None:
 
 
 def check_png(path: Path) -> None:
-    """Make sure that a PNG file can be written there, and replaces none of somebody else's.
+    """Check that a PNG file can be written there, replacing at most one that imgalign wrote.
 
     InputError if not.
     """

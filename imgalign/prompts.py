@@ -1,10 +1,10 @@
-"""Which prompts and seeds each iteration of a run uses: functions of the run's seed and the count.
+"""Prompts and seeds of each iteration, as functions of the run's seed and the iteration.
 
-Nothing here has a state, so a resumed run goes on with exactly the prompts and seeds that an
-uninterrupted one would have used.
+Nothing here has state, so a resumed run uses exactly the prompts and seeds that an uninterrupted
+one would have used.
 
 Training seeds are 2**31 and above, evaluation seeds below. That split is in the low 32 bits because
-torch's CPU generator looks at no others: seeds 5 and 2**32 + 5 give the same noise.
+torch's CPU generator ignores the others: seeds 5 and 2**32 + 5 give the same noise.
 """
 
 import hashlib
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LARGEST_FILE = 2**28
-"""Bytes of a file of prompts; millions of prompts are fewer."""
+"""Bytes of a file of prompts; millions of prompts take less."""
 HALF = 2**31
 EVALUATION_SEEDS = range(HALF)
 """Seeds for images that are compared or measured; training never uses one of them."""
 
 
 class Prompts(NamedTuple):
-    """What a run asks for; no prompt is in both."""
+    """Prompts of a run; none is in both."""
 
     training: tuple[str, ...]
     held_out: tuple[str, ...]
@@ -74,7 +74,7 @@ def read_prompts(path: Path) -> tuple[str, ...]:
 
 
 def is_control(character: str) -> bool:
-    """Whether a character is no text: all but the tab of ASCII's, and other ends of lines."""
+    """Whether a character is a control character other than tab, or a line separator."""
     return character != "\t" and category(character) in ("Cc", "Zl", "Zp")
 
 
@@ -86,16 +86,16 @@ def counted(comments: int) -> str:
 def iteration_prompts(
     prompts: Sequence[str], iteration: int, *, count: int, seed: int
 ) -> tuple[str, ...]:
-    """The `count` prompts of an iteration: the list in a new order each time it has been used up.
+    """The `count` prompts of an iteration, from a list that is shuffled anew in each epoch.
 
-    A prompt may come twice in an iteration only where two such orders meet.
+    A prompt may occur twice in an iteration only across the boundary of two epochs.
     """
     places = epoch_positions(len(prompts), iteration, count=count, seed=seed)
     return tuple(prompts[place] for place in places)
 
 
 def epoch_positions(num: int, iteration: int, *, count: int, seed: int) -> list[int]:
-    """Which `count` of `num` things an iteration takes: all of them in turn, in new orders."""
+    """Indices of the `count` examples of an iteration, of `num`, shuffled anew in each epoch."""
     chosen = []
     for position in range(iteration * count, (iteration + 1) * count):
         epoch, place = divmod(position, num)
@@ -104,7 +104,7 @@ def epoch_positions(num: int, iteration: int, *, count: int, seed: int) -> list[
 
 
 def epoch_order(num_prompts: int, epoch: int, *, seed: int) -> list[int]:
-    """A permutation of the prompts for one pass over them."""
+    """The permutation of the prompts in one epoch."""
     import torch
 
     generator = seeded_generator(f"prompt order/{seed}/{epoch}")
@@ -127,7 +127,7 @@ def training_seed(run_seed: int, number: int) -> int:
 
 
 def seeded_generator(name: str) -> "torch.Generator":
-    """A CPU generator whose numbers are decided by a name, in every process alike."""
+    """A CPU generator seeded by a hash of `name`, the same in every process."""
     import torch
 
     return torch.Generator("cpu").manual_seed(stable_hash(name) % 2**32)

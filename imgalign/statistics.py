@@ -1,10 +1,10 @@
 """Means and rates with 95 % intervals where observations come in clusters.
 
 Images of one prompt resemble each other, so 48 prompts with 4 seeds each are not 192 independent
-observations. Intervals here draw whole clusters again with replacement, and their percentiles are
-widened as a t interval is wider than a normal one (Hesterberg 2015, section 3.3, the "expanded
-percentile" interval): plain percentiles are too narrow with few prompts. Votes are clustered by
-prompt and by annotator: their intervals rest on the two-way variance. Left out: tests of
+observations. Intervals here are from a bootstrap over whole clusters, with percentiles widened as a
+t interval is wider than a normal one (Hesterberg 2015, section 3.3, the "expanded percentile"
+interval): plain percentiles are too narrow with few prompts. Votes are clustered by prompt and by
+annotator: their intervals use the two-way variance. Left out: tests of
 significance, and anything that reads a file.
 
 Shapes: n = observations, c = clusters.
@@ -31,7 +31,7 @@ LEVEL = 0.95
 class Estimate:
     """A number with its 95 % interval. Example: value 0.83, low 0.76, high 0.89.
 
-    Without bounds where a single cluster leaves nothing to compare with.
+    Without bounds where there is a single cluster.
     """
 
     value: float
@@ -62,8 +62,9 @@ def clustered_rate(
 ) -> Estimate:
     """Mean of outcomes in [0, 1]: 1 a success, 0 a failure, 1/2 a tie.
 
-    Where all clusters agree a bootstrap sees no doubt at all. Wilson's interval, with each cluster
-    as one observation, takes its place: 10 prompts without a failure are not a certainty.
+    Where all clusters have the same rate, a bootstrap interval has no width. Wilson's interval,
+    with each cluster as one observation, replaces it: 10 prompts without a failure do not prove a
+    rate of 1.
     """
     outcomes = np.asarray(outcomes, dtype=np.float64)
     sums, sizes = _totals(outcomes, clusters)
@@ -77,12 +78,12 @@ def clustered_rate(
 def two_way_rate(
     outcomes: Floats | Sequence[float], one: Sequence[Hashable], other: Sequence[Hashable]
 ) -> Estimate:
-    """Mean of outcomes in [0, 1] that are alike in two ways, such as by prompt and by annotator.
+    """Mean of outcomes in [0, 1] clustered two ways, such as by prompt and by annotator.
 
     `one` and `other` name the clusters of each observation; with a single cluster of `other` the
-    interval is for that one alone. Wilson's interval for as many independent observations as have
-    this variance (Dean and Pagano 2015), with the quantile of Student's t; never narrower than if
-    all were independent. Where all clusters agree there is no variance to go by: each is then one
+    interval is for that cluster alone. Wilson's interval for as many independent observations as
+    have this variance (Dean and Pagano 2015), with the quantile of Student's t; never narrower than
+    if all were independent. Where all clusters agree the variance is 0: each is then one
     observation, as in `clustered_rate`.
     """
     outcomes = np.asarray(outcomes, dtype=np.float64)
@@ -113,8 +114,8 @@ def two_way_variance(
 
     `variance(clusters)` is the variance clustered one way, and the two-way one the sum of both less
     that of their intersection, which the sum counts twice (Cameron, Gelbach and Miller 2011). With
-    few clusters that may come out below either of the two: the largest is kept. With a single
-    cluster on one side there is nothing to sum: `one` alone counts.
+    few clusters that may be below either of the two: the largest is kept. With a single cluster on
+    one side only `one` is used.
     """
     spread, num_one, num_other = variance(one), len(set(one)), len(set(other))
     if num_one < 2 or num_other < 2:
@@ -144,7 +145,7 @@ def expanded_tail(num_clusters: int) -> float:
 def t_quantile(probability: float, *, degrees: int) -> float:
     """Quantile of Student's t: exact to 2 degrees of freedom, then within 0.2 %.
 
-    By its expansion about the normal (Abramowitz & Stegun 26.7.5). Infinite without a degree.
+    By its expansion about the normal (Abramowitz & Stegun 26.7.5). Infinite with 0 degrees.
     """
     if degrees < 1:
         return math.inf

@@ -38,14 +38,14 @@ class Facts(Config):
 
 
 class NormOptions(Facts):
-    """Of layer norms."""
+    """Options of layer norms."""
 
     eps: Annotated[float, Field(gt=0, le=0.1)] = 1e-5
     """Added to the variance."""
 
 
 class ActivationOptions(Facts):
-    """Of GELU."""
+    """Options of GELU."""
 
     approximate: Literal["none", "tanh"] = "none"
     """open_clip's name of the formula."""

@@ -2,8 +2,8 @@
 
     imgalign ui                      # http://127.0.0.1:7860
 
-Everything a person does is in the database or in a run folder before it is acknowledged, so the
-server may be killed at any time. Nothing is asked from the internet.
+Everything a user does is in the database or in a run folder before it is acknowledged, so the
+server may be killed at any time. Nothing is requested from the internet.
 """
 
 import asyncio
@@ -48,25 +48,25 @@ class Settings:
     """Where the app listens and what it works on."""
 
     host: str = "127.0.0.1"
-    """Address to listen on. There is no login: any other than loopback lets everybody there in."""
+    """Address to listen on. There is no login: other than on loopback, anybody can use the app."""
     port: int = 7860
     allow_hosts: tuple[str, ...] = ()
     """Names, without a port, under which browsers may address the app. Loopback names always may,
     and on a network every IP address and `host` itself."""
     root_path: str = ""
-    """The path that a reverse proxy puts before the app, such as "/studio"; "" without one."""
+    """Path prefix of a reverse proxy, such as "/studio"; "" without one."""
     database: str | None = None
     """SQLAlchemy URL; None: IMGALIGN_DATABASE, else imgalign.db in the working folder."""
     images: Path | None = None
-    """Folder of original images; None: that which the database knows, or `images` beside it."""
+    """Folder of original images; None: the one recorded in the database, or `images` beside it."""
     runs: Path = Path("runs")
     project: str = "default"
     """Queue within the database that the Rank page works on."""
     model: str = "storybook"
     """The base model offered on the Generate page."""
     pages: tuple[str, ...] | None = None
-    """Pages to serve. None: all on loopback, and only Rank elsewhere, because whoever reaches the
-    Train page can start processes."""
+    """Pages to serve. None: all on loopback, and only Rank elsewhere, because the Train page can
+    start processes."""
 
     def __post_init__(self) -> None:
         if self.pages is not None and not (self.pages and set(self.pages) <= set(PAGES)):
@@ -93,7 +93,7 @@ class Settings:
 
     @property
     def address(self) -> str:
-        """Where a browser finds the app."""
+        """URL of the app."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}"
 
@@ -110,13 +110,13 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Studio:
-    """What the pages work on."""
+    """State shared by the pages."""
 
     store: Store
     runs: Runs
     shelf: Shelf
     server: str
-    """A name for this process that no other has."""
+    """Unique name of this process."""
 
 
 def build_app(settings: Settings, store: Store) -> fastapi.FastAPI:
@@ -142,26 +142,26 @@ def build_app(settings: Settings, store: Store) -> fastapi.FastAPI:
 
 
 def _to_page(name: str) -> Callable[[], RedirectResponse]:
-    # Relative: what a proxy puts before it is not known here.
+    # Relative, because the prefix of a proxy is not known here.
     return lambda: RedirectResponse(f"../{name}")
 
 
 def _reachable(settings: Settings) -> list[str]:
-    """Paths, as regular expressions, that the pages ask for."""
+    """Paths, as regular expressions, that the pages request."""
     pages = [f"/{name}/?" for name in settings.served[1:]]
     queue = security.QUEUE if settings.has_studio else ()
     return ["/", *pages, "/api/.+", *security.FILES, *queue]
 
 
 def _warm_up() -> None:
-    """Load torch and diffusers while the first page is being looked at."""
+    """Load torch and diffusers while the first page is shown."""
     import imgalign.diffusion.generate
     import imgalign.runs.metrics  # noqa: F401
 
 
 async def _mount(app: fastapi.FastAPI, settings: Settings, studio: Studio) -> None:
     with warnings.catch_warnings():
-        # gradio says that several pages switch off a server-side rendering nobody asked for.
+        # gradio warns that several pages disable server-side rendering, which is off anyway.
         warnings.filterwarnings("ignore", message="SSR mode")
         gr.mount_gradio_app(
             app,
@@ -184,14 +184,14 @@ async def _mount(app: fastapi.FastAPI, settings: Settings, studio: Studio) -> No
 
 
 class Server(uvicorn.Server):
-    """A server that ends when it is told to, even if a browser or a model is slow to let go.
+    """A server that stops within seconds of a signal, even with open connections or a busy model.
 
-    That loses nothing: whatever was acknowledged is on disk.
+    That loses nothing: everything acknowledged is on disk.
     """
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Finish what is under way for a few seconds, then leave."""
-        # Cutting off the pages that are still open is no news.
+        """Finish open requests for a few seconds, then exit."""
+        # Connections of open pages are cut off, which needs no log line.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         last_resort = threading.Timer(GRACE_SECONDS + 3, os._exit, [128 + sig])
         last_resort.daemon = True
@@ -202,7 +202,7 @@ class Server(uvicorn.Server):
 def launch(
     settings: Settings, *, on_listening: Callable[[str], object] = lambda address: None
 ) -> None:
-    """Serve until interrupted. InputError when the address cannot be had.
+    """Serve until interrupted. InputError when the address cannot be bound.
 
     `on_listening` gets the app's address, with the port that port 0 became, once it answers there.
     """

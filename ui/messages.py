@@ -1,4 +1,4 @@
-"""How handlers talk to the page: one line for what the user can mend, and private endpoints."""
+"""Errors as messages on the page, and options of private events."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -14,11 +14,11 @@ PRIVATE: dict[str, Any] = {
     "concurrency_limit": None,
     "api_visibility": "private",
 }
-"""Options of every event: not in the public API, never waiting for one another."""
+"""Options of every event: not in the public API, never queued behind one another."""
 
 
 def shown(do: Callable[[], T]) -> T:
-    """Run it; an error of the project becomes a message on the page, any other is a bug."""
+    """Call `do`; an ImgalignError becomes a message on the page, any other error is a bug."""
     try:
         return do()
     except ImgalignError as error:

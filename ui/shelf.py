@@ -1,6 +1,6 @@
-"""Images that were made on the Generate page and are not in the store: kept in memory, bounded.
+"""Images that were generated on the Generate page and are not in the store: in bounded memory.
 
-They are worth little: the same settings make them again. What is sent to ranking goes to the store.
+The same settings generate them again. Those that are sent to ranking go to the store.
 """
 
 import io
@@ -19,14 +19,14 @@ MOST_BYTES = 256 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """One image as a PNG file, and how it was made."""
+    """One image as a PNG file, and its provenance."""
 
     png: bytes
     provenance: Provenance
 
 
 class Shelf:
-    """The newest images by opaque id; the oldest go when there is no room. Thread-safe."""
+    """The newest images by opaque id; the oldest are dropped when full. Thread-safe."""
 
     def __init__(self, *, most_bytes: int = MOST_BYTES) -> None:
         self._most_bytes = most_bytes

@@ -1,6 +1,6 @@
-"""The look of the app: paper, ink and one warm accent, from fonts that are already installed.
+"""Theme of the app: colours, sizes, and fonts that are already installed.
 
-No web font is requested, so that the app looks the same on a machine without a network.
+No web font is requested, so that the app is the same on a machine without a network.
 """
 
 from importlib.resources import files

@@ -1,4 +1,4 @@
-"""Commands around what is in the store: check it, take it elsewhere, rate what made the images."""
+"""Commands on the preference store: check it, export and import rankings, rate models."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,7 +9,7 @@ from imgalign.cli.options import Create, Database, Group, Images
 
 
 def check(database: Database = None, images: Images = None) -> None:
-    """Check every image against its hash, and every ranking against what it ranks."""
+    """Check every image against its hash, and every ranking against its item."""
     from imgalign.preferences.checking import check_store
     from imgalign.preferences.store import Store
     from imgalign.runs.progress import progress
@@ -32,19 +32,19 @@ def export(
 
     with Store.open(database, images=images, create=False) as store:
         num_rankings = export_rankings(store, file)
-        typer.echo(f"{file}: {num_rankings} rankings; take {store.images.root} along with it")
+        typer.echo(f"{file}: {num_rankings} rankings; copy {store.images.root} along with it")
 
 
 def import_(
-    file: Annotated[Path, typer.Argument(help="What `imgalign data export` wrote.")],
+    file: Annotated[Path, typer.Argument(help="A file that `imgalign data export` wrote.")],
     source_images: Annotated[
-        Path | None, typer.Option(help="The images folder that the export was made from.")
+        Path | None, typer.Option(help="The images folder of the store that was exported.")
     ] = None,
     database: Database = None,
     images: Images = None,
     create: Create = False,
 ) -> None:
-    """Add what was exported elsewhere, all of it or nothing."""
+    """Import the rankings of another store, all of them or none."""
     from imgalign.preferences.exchange import import_rankings
     from imgalign.preferences.store import open_or_make
 
@@ -61,7 +61,7 @@ def ratings(
         typer.Option(help="A tie is half a win each; plackett-luce models how often they occur."),
     ] = "bradley-terry",
     ridge: Annotated[
-        float, typer.Option(min=0, help="Prior precision; 0.1 rates a model that never lost, too.")
+        float, typer.Option(min=0, help="Prior precision; 0.1 also rates models that never lost.")
     ] = 0.0,
     database: Database = None,
     images: Images = None,

@@ -1,4 +1,4 @@
-"""Commands that show what a model makes: images, a blind comparison, a report."""
+"""Commands on the images of a model: generate them, compare them blindly, write a report."""
 
 import json
 from collections.abc import Mapping
@@ -70,11 +70,13 @@ def evaluate(
     aligned: Annotated[Path, typer.Argument(help="A run, a checkpoint, or any LoRA folder.")],
     overrides: Overrides = None,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
-    reward: Annotated[str | None, typer.Option(help="The reward that was maximised.")] = None,
-    group: Annotated[Taste | None, typer.Option(help="Storybook taste that judges.")] = None,
+    reward: Annotated[
+        str | None, typer.Option(help="Reward model that training maximised.")
+    ] = None,
+    group: Annotated[Taste | None, typer.Option(help="Simulated annotators that judge.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder; in the run if not given.")] = None,
     votes: Annotated[
-        bool, typer.Option("--votes", help="Make no images: count people's votes in the database.")
+        bool, typer.Option("--votes", help="Count the blind votes in the database instead.")
     ] = False,
     database: Database = None,
     images: Images = None,
@@ -82,7 +84,7 @@ def evaluate(
         str | None, typer.Option(help="With --votes: only those of this project.")
     ] = None,
 ) -> None:
-    """Compare an aligned checkpoint with its base, blindly, on prompts it has never seen."""
+    """Compare an aligned checkpoint with its base, blindly, on unseen prompts."""
     from imgalign.config import load_config
     from imgalign.evaluate.config import EvaluateConfig
 
@@ -119,7 +121,7 @@ def count_votes(
     images: Path | None,
     project: str | None,
 ) -> None:
-    """Count people's votes, simulated annotators apart, and print the result."""
+    """Count the votes of annotators, simulated ones apart, and print the result."""
     from imgalign.evaluate import votes
     from imgalign.evaluate.origin import command_line
     from imgalign.preferences.queue import ranking_command
@@ -141,7 +143,7 @@ def count_votes(
 def compare(
     settings: "EvaluateConfig", *, reward: str | None, group: Taste | None, out: Path | None
 ) -> None:
-    """Make and judge the images of both sides, and print the result."""
+    """Generate and judge the images of both sides, and print the result."""
     import reward_models
     from imgalign.evaluate.judging import Measures, features_of
     from imgalign.evaluate.run import evaluate
@@ -153,7 +155,7 @@ def compare(
         settings,
         measures=Measures(
             oracle=None if group is None else oracle_reward(group),
-            oracle_meaning=f"what the {group} annotators truly want",
+            oracle_meaning=f"the noiseless utility of the {group} annotators",
             oracle_tie=ORACLE_TIE,
             proxy=proxy,
             faithful=check_faithful if settings.prompts is None else None,
@@ -171,7 +173,7 @@ def report(
     reward: Annotated[Path | None, typer.Option(help="Folder of the reward model.")] = None,
     out: Annotated[Path | None, typer.Option(help="HTML file; in the run if not given.")] = None,
 ) -> None:
-    """Write what happened in a run as one self-contained page."""
+    """Write the report of a run as one self-contained HTML page."""
     from imgalign.report.writing import write_report
 
     typer.echo(write_report(run, reward=reward, out=out))

@@ -1,4 +1,4 @@
-"""The command line: `imgalign COMMAND`. Thin: parse first, import what is slow after, no logic.
+"""The command line: `imgalign COMMAND`. Arguments are parsed before slow imports; no logic.
 
 The composition root, and with demo.py the only module that may import everything, inside functions.
 Errors and exit codes: program.py.
@@ -43,7 +43,7 @@ def imgalign(
         ),
     ] = None,
 ) -> None:
-    """Rank images, learn the reward, align the model, compare: feedback for text-to-image."""
+    """Rank images, fit a reward model, align a text-to-image model, compare it with its base."""
 
 
 for command in (
@@ -65,7 +65,7 @@ reward.command("eval")(rewards.evaluate)
 reward.command("score")(rewards.score)
 app.add_typer(reward, name="reward")
 
-storybook = typer.Typer(rich_markup_mode=None, help="The embedded picture-book world.")
+storybook = typer.Typer(rich_markup_mode=None, help="The synthetic storybook domain.")
 storybook.command("rank")(world.rank)
 storybook.command("draw")(world.draw)
 app.add_typer(storybook, name="storybook")

@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Settings to change.")
 ]
-FirstSeed = Annotated[int, typer.Option(min=0, help="Of the first image; the next has one more.")]
+FirstSeed = Annotated[int, typer.Option(min=0, help="Seed of the first image; counts up.")]
 Model = Annotated[
     str,
     typer.Option(help='"storybook", a folder in diffusers\' layout, a file, or a hub name.'),
 ]
 ModelUnder = Annotated[
     str | None,
-    typer.Option(help="storybook, a folder, a file or a hub name; if not given, that of the run."),
+    typer.Option(help="storybook, a folder, a file or a hub name; the run's if not given."),
 ]
 Taste = Literal["cosy", "dreamy", "graphic"]
 Adapter = Annotated[
@@ -27,7 +27,7 @@ Adapter = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")]
 Steps = Annotated[int, typer.Option(min=1, help="Denoising steps per image.")]
 Guidance = Annotated[float, typer.Option(help="Classifier-free guidance; 1 is off.")]
-Eta = Annotated[float, typer.Option(help="Noise of the sampler, 0 to 1.")]
+Eta = Annotated[float, typer.Option(help="Noise added by the sampler, 0 to 1.")]
 Scheduler = Annotated[
     str, typer.Option(help="ddim, model for the model's own, or e.g. dpmpp_2m, euler_a, unipc.")
 ]
@@ -37,19 +37,19 @@ Database = Annotated[
 ]
 Images = Annotated[
     Path | None,
-    typer.Option(help="Folder of original images; the database knows its own, so once is enough."),
+    typer.Option(help="Folder of original images; the database records it, so once is enough."),
 ]
 Create = Annotated[
-    bool, typer.Option("--create", help="Make the database and folder named if they are missing.")
+    bool, typer.Option("--create", help="Create the database and its images folder if missing.")
 ]
 Project = Annotated[str, typer.Option(help="Queue within the database.")]
 Group = Annotated[str | None, typer.Option(help="Only rankings by annotators of this group.")]
-PromptTexts = Annotated[list[str] | None, typer.Option("--prompt", help="May be repeated.")]
+PromptTexts = Annotated[list[str] | None, typer.Option("--prompt", help="May be given again.")]
 PromptFile = Annotated[Path | None, typer.Option(help="Text file with one prompt per line.")]
 
 
 def sampler_of(*, steps: int, guidance: float, eta: float, scheduler: str) -> "SamplerSettings":
-    """The options of a sampler as one value; ConfigError for what no model can do."""
+    """The sampler's options as one value; ConfigError if one is out of range."""
     from imgalign.config import checked
     from imgalign.preferences.records import SamplerSettings
 

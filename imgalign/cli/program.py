@@ -1,6 +1,6 @@
-"""Running a Typer app as a program: text that any terminal takes, errors in one line, exit codes.
+"""Running a Typer app as a program: output for any terminal, errors in one line, exit codes.
 
-What the user can mend ends in one line on stderr, `error: ...`, and exit code 2; Ctrl-C in 130;
+Errors that a user can fix end in one line on stderr, `error: ...`, and exit code 2; Ctrl-C in 130;
 anything else is a bug and keeps its traceback.
 """
 
@@ -41,14 +41,14 @@ def run_program(app: typer.Typer, name: str, arguments: Sequence[str] | None = N
 
 
 def as_meant(arguments: Sequence[str]) -> list[str]:
-    """Arguments as text, with the home folder in `--out=~/x`, which shells leave as it is.
+    """Arguments as text, with the home folder expanded in `--out=~/x`, which shells do not do.
 
-    InputError for bytes that are no UTF-8: no settings file, database or report could hold them.
+    InputError for bytes that are not UTF-8: no settings file, database or report could hold them.
     """
     texts = []
     for argument in arguments:
         try:
-            # In a C locale Python takes UTF-8 for bytes that it does not know.
+            # In a C locale Python keeps the bytes of UTF-8 as surrogates.
             texts.append(argument.encode("utf-8", "surrogateescape").decode("utf-8"))
         except UnicodeError:
             raise InputError(
@@ -63,8 +63,8 @@ def as_meant(arguments: Sequence[str]) -> list[str]:
 def escape_what_cannot_be_printed() -> None:
     r"""Let stdout and stderr write characters that they cannot encode as `\xe9` or `\u732b`.
 
-    Prompts are in every language and terminals are not: a latin-1 or C locale would otherwise end
-    a command with a UnicodeEncodeError after its work is done.
+    Prompts may be in any language. In a latin-1 or C locale, printing one would otherwise end a
+    command with a UnicodeEncodeError after its work is done.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a test or an embedding program may replace them
@@ -72,7 +72,7 @@ def escape_what_cannot_be_printed() -> None:
 
 
 class _Stderr(logging.StreamHandler[TextIO]):
-    """Writes to whatever standard error is at the time: a progress bar may stand before it."""
+    """Writes to the current `sys.stderr`, which a progress bar replaces while it is shown."""
 
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stderr
@@ -80,7 +80,7 @@ class _Stderr(logging.StreamHandler[TextIO]):
 
 
 def show_log() -> None:
-    """Show what the three packages have to say, from INFO upwards, one plain line each."""
+    """Print the log records of the three packages from INFO upwards, one plain line each."""
     for name in ("imgalign", "reward_models", "ui"):
         logger = logging.getLogger(name)
         if not logger.handlers:
@@ -98,7 +98,7 @@ def _one_line(error: ImgalignError | typer.TyperException, program: str) -> str:
 
 
 def _of_the_system(error: OSError) -> str:
-    """What the operating system refused; a library's own OSError has text and no number."""
+    """Message of an OSError; one that a library raised itself has text and no errno."""
     if error.strerror is None:
         return " ".join(str(error).split()) or type(error).__name__
     where = "" if error.filename is None else f"{error.filename}: "

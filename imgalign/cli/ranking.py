@@ -1,4 +1,4 @@
-"""Commands around the store of preferences: what is to be ranked, and the app to rank it in."""
+"""Commands that queue images for ranking and serve the app."""
 
 from pathlib import Path
 from typing import Annotated
@@ -29,9 +29,9 @@ def candidates(
     prompt: PromptTexts = None,
     prompts: PromptFile = None,
     storybook_prompts: Annotated[
-        int, typer.Option(min=1, help="Without prompts: so many of the storybook's.")
+        int, typer.Option(min=1, help="Without prompts: how many of the storybook's.")
     ] = 40,
-    per_prompt: Annotated[int, typer.Option(min=2, max=9, help="Images to choose from.")] = 4,
+    per_prompt: Annotated[int, typer.Option(min=2, max=9, help="Candidates of each prompt.")] = 4,
     seed: FirstSeed = 0,
     model: ModelUnder = None,
     adapter: Adapter = None,
@@ -39,7 +39,7 @@ def candidates(
     guidance: Guidance = 1.0,
     eta: Eta = 0.0,
     scheduler: Scheduler = "ddim",
-    overlap: Annotated[int, typer.Option(min=1, help="Annotators who shall rank each item.")] = 1,
+    overlap: Annotated[int, typer.Option(min=1, help="Annotators per item.")] = 1,
     project: Project = "default",
     database: Database = None,
     images: Images = None,
@@ -80,9 +80,7 @@ def candidates(
 
 
 def ui(
-    host: Annotated[str, typer.Option(help="Any but loopback lets others in: no login.")] = (
-        "127.0.0.1"
-    ),
+    host: Annotated[str, typer.Option(help="There is no login; keep to loopback.")] = ("127.0.0.1"),
     port: Annotated[int, typer.Option(min=0, max=65535)] = 7860,
     model: Model = "storybook",
     runs: Annotated[Path, typer.Option(help="Folder of training runs.")] = Path("runs"),
@@ -95,10 +93,10 @@ def ui(
         typer.Option(help="Name under which browsers reach the app; may be repeated."),
     ] = None,
     root_path: Annotated[
-        str, typer.Option(help='What a reverse proxy puts before the app, such as "/studio".')
+        str, typer.Option(help='Path prefix of a reverse proxy, such as "/studio".')
     ] = "",
 ) -> None:
-    """Open the app: rank, train, generate."""
+    """Serve the app: the Rank, Train and Generate pages."""
     from imgalign.preferences.store import open_or_make
     from ui.app import Settings, launch
 

@@ -47,7 +47,7 @@ def evaluate(
     database: Database = None,
     images: Images = None,
 ) -> None:
-    """Compare a reward model with the rankings in the store, on prompts it did not learn from."""
+    """Evaluate a reward model on the rankings in the store; a fitted one on its test split."""
     import reward_models
     from imgalign.images import read_tensor
     from imgalign.preferences.store import Store

@@ -12,15 +12,15 @@ from imgalign.cli.options import (
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="New folder for all that is made.")] = Path("demo"),
-    seed: Annotated[int, typer.Option(min=0, help="Another seed is another run.")] = 0,
-    group: Annotated[Taste, typer.Option(help="Whose taste.")] = "cosy",
+    out: Annotated[Path, typer.Option(help="New folder for all outputs.")] = Path("demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the run.")] = 0,
+    group: Annotated[Taste, typer.Option(help="Group of simulated annotators.")] = "cosy",
     shuffled: Annotated[
         bool, typer.Option(help="The control: rewards permuted among images.")
     ] = False,
 ) -> None:
-    """Run the whole loop on the embedded world: rank, learn, align, compare."""
-    typer.echo("The whole loop on the embedded world, for real. Loading the libraries ...")
+    """Run the whole loop on the storybook: rank, fit a reward model, align, compare."""
+    typer.echo("The whole loop on the storybook. Loading the libraries ...")
     from imgalign.demo import run_demo
 
     run_demo(out, seed=seed, group=group, shuffled=shuffled)
@@ -32,7 +32,9 @@ def train(
     out: Annotated[
         Path | None, typer.Option(help="Run folder; runs/ and the recipe's name if not given.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where the run stopped.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue from the last checkpoint.")
+    ] = False,
     explain: Annotated[
         bool, typer.Option("--explain", help="Print every setting with its meaning, and stop.")
     ] = False,
@@ -68,7 +70,7 @@ def train(
 
 def doctor(
     config: Annotated[
-        Path | None, typer.Argument(help="Recipe to examine; storybook_grpo if not given.")
+        Path | None, typer.Argument(help="Recipe to check; storybook_grpo if not given.")
     ] = None,
     overrides: Overrides = None,
 ) -> None:

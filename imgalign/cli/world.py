@@ -1,4 +1,4 @@
-"""`imgalign storybook ...`: the embedded picture-book world."""
+"""`imgalign storybook ...`: the synthetic storybook domain."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,14 +14,14 @@ from imgalign.cli.options import (
 
 
 def rank(
-    group: Annotated[Taste, typer.Option(help="Whose taste.")] = "cosy",
+    group: Annotated[Taste, typer.Option(help="Group of simulated annotators.")] = "cosy",
     annotators: Annotated[int, typer.Option(min=1, help="How many simulated annotators.")] = 2,
-    seed: Annotated[int, typer.Option(min=0, help="Other annotators.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the annotators.")] = 0,
     project: Project = "default",
     database: Database = None,
     images: Images = None,
 ) -> None:
-    """Let simulated annotators rank what is queued."""
+    """Rank the queued items by simulated annotators."""
     from imgalign.preferences.store import Store
     from imgalign.runs.progress import progress
     from imgalign.storybook.simulate import annotators_of, rank_queue

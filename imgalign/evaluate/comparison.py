@@ -1,8 +1,8 @@
-"""What a comparison found: judged pairs, and the numbers with intervals that follow from them.
+"""Statistics of a blind comparison: judged pairs, and numbers with intervals computed from them.
 
-Every number can be computed again from the pairs that are saved with it. Intervals are at 95 %, by
+Every number can be recomputed from the pairs that are saved with it. Intervals are at 95 %, by
 bootstrap over prompts (statistics.py), and differences are of the two images of a pair. Left out:
-making and judging images.
+generating and judging images.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,14 +20,14 @@ Sides = tuple[float, float]
 class Pair:
     """The two images of one prompt and seed, as judged.
 
-    Example: oracle (5.2, 6.4) says that the oracle reward gives the base's image 5.2 and the
-    aligned one's 6.4; None where nothing measured it.
+    Example: oracle (5.2, 6.4) says that the oracle reward is 5.2 for the base's image and 6.4 for
+    the aligned one; None where it was not measured.
     """
 
     prompt: str
     seed: int
     slice: str | None = None
-    """What kind of prompt it is, by the caller's own names. Example: "two in a relation"."""
+    """Kind of prompt, as the caller names it. Example: "two in a relation"."""
     oracle: Sides | None = None
     proxy: Sides | None = None
     """By the reward model that training maximised."""
@@ -66,7 +66,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overoptimisation:
-    """Whether the reward rose faster than what it stands for (Gao et al. 2022, arXiv:2210.10760).
+    """Gain of the proxy reward beside that of the oracle (Gao et al. 2022, arXiv:2210.10760).
 
     Gains are in standard deviations over the base's images, so that the two can be compared.
     """
@@ -80,7 +80,7 @@ class Overoptimisation:
     agreement_before: float | None
     """Correlation of proxy and oracle over the base's images; None where either is constant."""
     agreement_after: float | None
-    """Over the aligned images: a fall says that training left what the reward knows."""
+    """Over the aligned images: a fall means that training left the images the reward can judge."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,13 +108,13 @@ class Summary:
     """Fractions verified."""
     overoptimisation: Overoptimisation | None
     by_slice: tuple[SliceResult, ...]
-    """In the order in which the kinds of prompts first occur; empty where none has a name."""
+    """In the order in which the kinds of prompts first occur; empty where there are none."""
 
 
 def summarise(pairs: Sequence[Pair], *, seed: int, oracle_tie: float = 0.0) -> Summary:
-    """The numbers of a comparison; `seed` decides the resamples behind their intervals.
+    """Summarise judged pairs; `seed` is that of the bootstrap behind the intervals.
 
-    Images that the oracle reward puts at most `oracle_tie` apart are a tie.
+    Images whose oracle rewards differ by at most `oracle_tie` are a tie.
     """
     slices = dict.fromkeys(pair.slice for pair in pairs if pair.slice is not None)
     return Summary(
@@ -149,12 +149,12 @@ def slice_result(pairs: Sequence[Pair], name: str, *, seed: int, oracle_tie: flo
 
 
 def oracle_of(pair: Pair) -> Sides | None:
-    """What the oracle reward says of both images."""
+    """Oracle reward of both images."""
     return pair.oracle
 
 
 def proxy_of(pair: Pair) -> Sides | None:
-    """What the reward model says of both images."""
+    """Score of both images by the reward model."""
     return pair.proxy
 
 
@@ -169,10 +169,10 @@ Side = Callable[[Pair], Sides | None]
 def win_rate(
     pairs: Sequence[Pair], measure: Side, *, seed: int, tie: float = 0.0
 ) -> WinRate | None:
-    """How often `measure` prefers the aligned image; None where it says nothing.
+    """How often `measure` prefers the aligned image; None where no pair was measured.
 
-    At most `tie` apart is no preference: a judge without such a limit sees what no eye can, and
-    the smallest shift of all images one way is won or lost as a whole.
+    A difference of at most `tie` is a tie: without such a tolerance, a shift of all images that is
+    too small to see would decide every pair.
     """
     values, prompts = table(pairs, measure)
     if not len(values):
@@ -233,7 +233,7 @@ def overoptimisation(
 
 
 def correlation(one: Floats, other: Floats) -> float | None:
-    """Pearson's; None where one side is constant."""
+    """Pearson's correlation; None where one side is constant."""
     if not (np.ptp(one) > 0 and np.ptp(other) > 0):
         return None
     return float(np.corrcoef(one, other)[0, 1])
@@ -252,7 +252,7 @@ def percent(value: float, *, digits: int = 0) -> str:
 
 
 def interval(estimate: Estimate) -> str:
-    """Example: "95 % interval 76 to 89 %", of a share; empty without bounds."""
+    """Example: "95 % interval 76 to 89 %", of a share."""
     if estimate.low is None or estimate.high is None:
         return "no interval from a single prompt"
     return f"95 % interval {100 * estimate.low:.0f} to {100 * estimate.high:.0f} %"

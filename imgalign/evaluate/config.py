@@ -19,11 +19,11 @@ class EvaluateConfig(Config):
     renamed: ClassVar[Mapping[str, str]] = old_format.EVALUATION
 
     aligned: Path
-    """What is judged: a run, a checkpoint of a run, or any folder with LoRA weights."""
+    """The checkpoint to judge: a run, a checkpoint of a run, or any folder with LoRA weights."""
 
     baseline: Path | None = None
     """What it is compared with: another adapter, such as that of an earlier run. Null is the
-    pretrained model alone."""
+    pretrained model without an adapter."""
 
     model: PathText | None = None
     """The model under both: "storybook", a folder in diffusers' layout, or a hub name. Null is what
@@ -31,24 +31,24 @@ class EvaluateConfig(Config):
 
     prompts: Path | None = None
     """Text file with one prompt per line, all of which are used. Null draws prompts,
-    from the storybook's grammar on the command line. Prompts that the run knew are left out either
-    way."""
+    from the storybook's grammar on the command line. Prompts that the run was trained or
+    selected on are left out either way."""
 
     num_prompts: PositiveInt = 48
-    """How many prompts are drawn. The interval of the win rate shrinks with their square root."""
+    """Number of prompts drawn. The interval of the win rate shrinks with its square root."""
 
     prompt_seed: Seed = 9001
-    """Draws the prompts."""
+    """Seed of the prompts drawn."""
 
     unseen_combinations: bool = True
-    """Drawn prompts combine what neither the shipped model nor a run has seen together. False:
-    drawn as training draws them."""
+    """Draw prompts of unseen combinations, which no training of the shipped model or of a run
+    contains. False draws them as training does."""
 
     images_per_prompt: PositiveInt = 4
-    """Pairs of images per prompt, each of a seed of its own."""
+    """Pairs of images per prompt, each with its own seed."""
 
     first_seed: Annotated[int, Field(ge=1_000_000)] = 1_000_000
-    """Seeds count up from here. The lower ones are those of a run's own held-out measurements, and
+    """Seeds count up from here. Lower ones are those of a run's own held-out measurements, and
     from 2**31 on those of training."""
 
     sampler: SamplerSettings = SamplerSettings()
@@ -58,12 +58,12 @@ class EvaluateConfig(Config):
     """auto takes a CUDA device where there is one; or cpu, cuda, cuda:1."""
 
     dtype: DType = "auto"
-    """In which the network computes; auto is bfloat16 where the device multiplies it natively, else
-    float32."""
+    """Dtype of the network's computation; auto is bfloat16 where the device multiplies it natively,
+    else float32."""
 
     images: Literal["sheets", "files"] = "sheets"
-    """sheets: all images of a side in one PNG, a row per prompt. files: a PNG each, beside its
-    provenance."""
+    """sheets: all images of a side in one PNG, a row per prompt. files: one PNG per image, beside
+    its provenance."""
 
     seed: Seed = 0
     """Decides which image of a pair the judge sees first, and the resamples behind intervals."""

@@ -18,14 +18,14 @@ class Drift:
     nats: float
     budget_nats: float | None = None
     source: str = ""
-    """Where the number is from. Example: "held-out prompts, step 40"."""
+    """Where the number is from. Example: "held-out prompts, iteration 40"."""
 
 
 def drift_of(run: Path, adapter: Path) -> Drift | None:
-    """The KL of a checkpoint of a run, where its metrics tell.
+    """The KL of a checkpoint of a run, from its metrics; None where they do not have it.
 
-    On held-out prompts at that very step; else what the next iteration found on its training
-    images, before its update, which is of the same weights.
+    On held-out prompts at that iteration; else on the training images of the next iteration, which
+    is measured before its update and so for the same weights.
     """
     folder = find_adapter(adapter)
     if not STEP.fullmatch(folder.name):
@@ -37,6 +37,6 @@ def drift_of(run: Path, adapter: Path) -> Drift | None:
         for record in read_metrics(run / METRICS):
             value = record.get(key)
             if record["step"] == at and isinstance(value, int | float):
-                source = f"{what} prompts, step {step}"
+                source = f"{what} prompts, iteration {step}"
                 return Drift(nats=float(value), budget_nats=budget, source=source)
     return None

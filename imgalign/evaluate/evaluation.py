@@ -1,4 +1,4 @@
-"""The result of a comparison: saved as evaluation.json, read back equal, said in plain language."""
+"""The result of a comparison: saved to and loaded from evaluation.json, and printed as text."""
 
 import json
 import math
@@ -25,11 +25,11 @@ FILE = "evaluation.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diversity:
-    """Mean distance between two images of one prompt. A fall says that images become alike."""
+    """Mean distance between two images of one prompt. A fall means that images become alike."""
 
     change: Change
     space: str
-    """In what the distance is measured. Example: "CLIP features"."""
+    """The space of the distance. Example: "CLIP features"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,11 +48,11 @@ class Evaluation:
     base: Checkpoint
     aligned: Checkpoint
     oracle_meaning: str | None
-    """What the oracle reward is, for a person; None without one."""
+    """What the oracle reward is, in words; None without one."""
     num_prompts: int
     images_per_prompt: int
     num_left_out: int
-    """Prompts that were not used because the run knew them."""
+    """Prompts left out because the run was trained or selected on them."""
     summary: Summary
     diversity: Diversity | None
     drift: Drift | None
@@ -61,9 +61,9 @@ class Evaluation:
     settings: dict[str, Any]
     origin: Origin
     oracle_tie: float = 0.0
-    """Images that the oracle reward puts at most so far apart are a tie."""
+    """Images whose oracle rewards differ by at most this much are a tie."""
     images: str = "."
-    """The folder of the images, in that of evaluation.json."""
+    """The folder of the images, relative to that of evaluation.json."""
 
     def verdict(self) -> str:
         """The result in one sentence, with its interval."""
@@ -71,7 +71,8 @@ class Evaluation:
         if judged is None:
             judged, by = self.summary.proxy_win_rate, " by the reward model it was trained on"
         if judged is None:
-            return f"{len(self.pairs)} pairs of images were made, and nothing judged them"
+            count = len(self.pairs)
+            return f"{count} pairs of images were generated; no reward was given to judge them"
         beats = "Aligned beats the base" if judged.rate.value != 0.5 else "Aligned equals the base"
         return (
             f"{beats} in {percent(judged.rate.value)} of {judged.num_pairs} blind comparisons{by} "
@@ -118,7 +119,7 @@ class Evaluation:
         return lines
 
     def save(self, folder: Path) -> Path:
-        """Write evaluation.json in one move, and return its path."""
+        """Write evaluation.json atomically, and return its path."""
         path = folder / FILE
         content = TypeAdapter(Evaluation).dump_python(self, mode="json")
         write_atomically(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
@@ -126,7 +127,7 @@ class Evaluation:
 
 
 def load_evaluation(path: Path) -> Evaluation:
-    """What `Evaluation.save` wrote: the file, its folder, or the run around it.
+    """Load what `Evaluation.save` wrote, from the file, its folder, or its run.
 
     InputError where there is none or it cannot be read.
     """
@@ -153,16 +154,16 @@ def load_evaluation(path: Path) -> Evaluation:
 
 
 def evaluation_folder(adapter: Path) -> Path:
-    """Where the evaluation of an adapter lies: in its run, or beside weights from elsewhere."""
+    """Folder of the evaluation of an adapter: in its run, or beside weights from elsewhere."""
     return (run_of(adapter) or (adapter if adapter.is_dir() else adapter.parent)) / FOLDER
 
 
 def refuse_foreign(
     path: Path, *, keys: Set[str] = frozenset({"pairs", "summary", "origin"})
 ) -> None:
-    """InputError where a file is there that imgalign did not make: one without these keys.
+    """InputError for an existing file that imgalign did not make: one without these keys.
 
-    They are what all versions of it have; evaluation.json's, unless given.
+    All versions of the file have them; the default is those of evaluation.json.
     """
     try:
         values = read_json(path)

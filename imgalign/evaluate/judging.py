@@ -1,8 +1,8 @@
-"""Who judges, and how they are kept blind to which image is whose.
+"""Blind judging of image pairs: a measure cannot tell which side an image is from.
 
-Each pair gets a coin: it decides whether the judge meets the base's image in the first pass or in
-the second. Both passes have the same prompts in the same batches, so equal images get equal scores
-however a network rounds. Measures look at the 8-bit pixels that are saved, nothing finer.
+A random bit per pair decides whether the base's image is scored in the first pass or in the second.
+Both passes have the same prompts in the same batches, so equal images get equal scores however a
+network rounds. Measures get the 8-bit pixels that are saved.
 
 Shapes: n = pairs, b = images of a batch, d = features.
 """
@@ -28,7 +28,7 @@ BATCH = 32
 
 @runtime_checkable
 class OracleReward(Protocol):
-    """What is truly wanted, as far as it can be measured; training never sees it."""
+    """The true objective, as far as it can be measured; training never sees it."""
 
     def __call__(
         self, *, prompts: Sequence[str], samples: Float[Tensor, "b 3 h w"]
@@ -44,7 +44,7 @@ class FaithfulCheck(Protocol):
     def __call__(
         self, *, prompts: Sequence[str], samples: Float[Tensor, "b 3 h w"]
     ) -> Bool[Tensor, " b"]:
-        """True where everything in the prompt is there, and nothing else."""
+        """True where the image shows everything in the prompt, and nothing else."""
         ...
 
 
@@ -61,44 +61,44 @@ Measure = Callable[..., Tensor]
 """Called as `measure(prompts=..., samples=...)`; gives one number per image."""
 
 Slices = Callable[[str], str]
-"""The kind of a prompt, by a name to show. Example: "two in a relation" of "a cat on a house"."""
+"""The name of a prompt's kind. Example: "two in a relation" of "a cat on a house"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Measures:
-    """What both sides of a comparison are measured by; what is None is not measured."""
+    """Measures of both sides of a comparison; those that are None are left out."""
 
     oracle: OracleReward | None = None
     """Decides the win rate; training must not have seen it."""
     oracle_meaning: str = "the oracle reward"
-    """What it stands for, for a person."""
+    """What it is, in words."""
     oracle_tie: float = 0.0
-    """Images that it puts at most so far apart are a tie, because nobody could tell them apart."""
+    """Images whose oracle rewards differ by at most this much are a tie."""
     proxy: RewardModel | None = None
     """The reward that training maximised."""
     faithful: FaithfulCheck | None = None
     features: ImageFeatures | None = None
-    """Where diversity is measured; without them, between pixels."""
+    """The space of the diversity measure; pixels if None."""
     slices: Slices | None = None
-    """Kinds of prompts that get numbers of their own."""
+    """Kinds of prompts that are also reported separately."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Judge:
-    """Both sides' images of the same prompts and seeds, and the coins that hide whose is whose."""
+    """Both sides' images of the same prompts and seeds, scored in random order."""
 
     prompts: Sequence[str]
     base: Sequence[Image.Image]
     aligned: Sequence[Image.Image]
     seed: int
-    """Decides the coins."""
+    """Of the random bits."""
 
     def pairs(
         self,
         seeds: Sequence[int],
         measures: Measures,
     ) -> tuple[Pair, ...]:
-        """Every pair with what each measure says of it; `seeds` are those of the images."""
+        """Every pair with its measures; `seeds` are those of the images."""
         proxy = None if measures.proxy is None else measures.proxy.score
         by_oracle = self.scores_if(measures.oracle, name="oracle reward")
         by_proxy = self.scores_if(proxy, name="reward")
@@ -110,17 +110,17 @@ class Judge:
                 slice=None if measures.slices is None else measures.slices(prompt),
                 oracle=by_oracle[number],
                 proxy=by_proxy[number],
-                faithful=truth(faithful[number]),
+                faithful=as_bools(faithful[number]),
             )
             for number, prompt in enumerate(self.prompts)
         )
 
     def scores_if(self, measure: Measure | None, *, name: str) -> Sequence[Sides | None]:
-        """As `scores`; None of every pair without a measure."""
+        """As `scores`; None for every pair without a measure."""
         return [None] * len(self.prompts) if measure is None else self.scores(measure, name=name)
 
     def scores(self, measure: Measure, *, name: str) -> list[Sides]:
-        """What `measure` says of the base's image and of the aligned one, pair by pair.
+        """`measure` of the base's image and of the aligned one, for each pair.
 
         NumericsError names the first image without a finite number.
         """
@@ -158,7 +158,7 @@ def measured(
 
 
 def check_oracle(oracle: OracleReward | None, prompts: Sequence[str]) -> None:
-    """Ask about an empty image of each prompt, so that one it cannot judge is an error now."""
+    """Score a blank image for each prompt, so that one it cannot judge is an error at once."""
     if oracle is not None:
         asked, empty = list(dict.fromkeys(prompts)), Image.new("RGB", (64, 64), "grey")
         measured(oracle, asked, [empty] * len(asked), name="oracle reward")
@@ -203,11 +203,11 @@ def to_samples(images: Sequence[Image.Image]) -> Float[Tensor, "b 3 h w"]:
     return torch.stack([as_tensor(image) for image in images])
 
 
-def truth(sides: Sides | None) -> tuple[bool, bool] | None:
-    """Numbers 0 and 1 as truth values."""
+def as_bools(sides: Sides | None) -> tuple[bool, bool] | None:
+    """Numbers 0 and 1 as booleans."""
     return None if sides is None else (bool(sides[0]), bool(sides[1]))
 
 
 def features_of(reward: RewardModel | None) -> ImageFeatures | None:
-    """The features that diversity is measured in, where the reward model has some."""
+    """The reward model's features for measuring diversity, if it has any."""
     return reward.features if isinstance(reward, FeatureModel) else None

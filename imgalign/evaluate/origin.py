@@ -1,4 +1,4 @@
-"""How a result came about: command, library versions, hardware, time."""
+"""Origin of a result: command, library versions, hardware, time."""
 
 import os
 import platform
@@ -18,10 +18,10 @@ LIBRARIES = ("torch", "diffusers", "transformers", "peft")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """What is needed to repeat a measurement, and to judge how long it took."""
+    """What is needed to repeat a measurement and to compare its time."""
 
     command: str
-    """As a shell takes it."""
+    """Quoted for a shell."""
     started_at: datetime
     seconds: float
     versions: dict[str, str]
@@ -34,7 +34,7 @@ def command_line() -> str:
 
 
 def library_versions() -> dict[str, str]:
-    """Of Python, of imgalign and of what computes."""
+    """Versions of Python, imgalign and the main libraries."""
     found = {"python": platform.python_version(), "imgalign": __version__}
     for name in LIBRARIES:
         try:
@@ -56,7 +56,7 @@ def hardware() -> dict[str, str]:
 
 
 def processor() -> str:
-    """The processor's own name, as Linux tells it."""
+    """Model name of the processor, from /proc/cpuinfo."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,11 +1,11 @@
-"""Blind comparison of an aligned checkpoint with its base, on what training never saw.
+"""Blind comparison of an aligned checkpoint with its base, on prompts that training never saw.
 
-Both sides make an image of the same prompts from the same noise. An oracle reward that training
-never saw judges each pair without knowing whose image is whose. Beside its win rate stand what
-training maximised, faithfulness to the prompt, diversity, and the distance from the base, so that
-a gain in one number cannot hide a loss in another.
+Both sides generate images of the same prompts from the same noise. An oracle reward that training
+never saw judges each pair without knowing which side an image is from. Its win rate is reported
+with the reward that training maximised, faithfulness to the prompt, diversity and KL to the base,
+so that a gain in one number cannot hide a loss in another.
 
-Left out: what the measures are. They are handed in, and reward models never imported.
+Left out: the measures themselves, which the caller passes in; no reward model is imported.
 """
 
 import shutil
@@ -72,12 +72,12 @@ def evaluate(
     load: LoadGenerator = ImageGenerator,
     command: str | None = None,
 ) -> Evaluation:
-    """Make, judge and save both sides; the result and its images are then in the folder `out`.
+    """Generate, judge and save both sides; the result and its images are written to `out`.
 
     `out` is `evaluation` in the run by default, or beside the weights of an adapter from elsewhere.
     `load` loads the model, once for both sides; `draw_prompts` gives the prompts where the settings
     name no file. An earlier evaluation in `out` is replaced at the very end, and nothing else there
-    is touched; another process that evaluates there is an InputError. Errors are of
+    is changed; another process that evaluates there is an InputError. Errors are of
     `imgalign.errors`.
     """
     started, clock = datetime.now(UTC), monotonic()
@@ -91,7 +91,7 @@ def evaluate(
         settings, known_prompts(run) if run else frozenset(), draw=draw_prompts
     )
     check_oracle(measures.oracle, selection.prompts)
-    drift = drift_of(run, adapter) if run else None  # settings that cannot be read are told now
+    drift = drift_of(run, adapter) if run else None  # settings that cannot be read fail now
     with lock_folder(out, doing="evaluating"):
         refuse_foreign(out / FILE)
         base, aligned = both_sides(settings, adapter, selection, load)
@@ -138,9 +138,9 @@ def save(
 ) -> None:
     """Put the result and its images into `out`, all or nothing; other files there stay.
 
-    The images have a folder of their own, which evaluation.json names: writing that file is the
-    one moment at which the new evaluation replaces the earlier one. StorageFullError when no space
-    is left; the earlier evaluation is then still whole.
+    The images have a folder of their own, which evaluation.json names: writing that file replaces
+    the earlier evaluation at once. StorageFullError when no space is left; the earlier evaluation
+    is then still complete.
     """
     columns, unfinished = evaluation.images_per_prompt, out / f"{UNFINISHED}{FOLDER}"
     with reporting_full_disk(out, "saving the evaluation"):

@@ -1,7 +1,7 @@
 """The images of a comparison on disk: a sheet per side, or a file per image, with provenance.
 
 evaluation/images-20270131-235959/
-    base.png      a row per prompt, a column per seed, no gaps, so that it can be cut again
+    base.png      a row per prompt, a column per seed, no gaps, so that it can be split again
     base.json     provenance of each image, in the order of the sheet
     aligned.png   aligned.json
 or, as files, base/000-0.png (prompt 0, its first seed) with base/000-0.json beside it. Each
@@ -21,7 +21,7 @@ from PIL import Image
 
 from imgalign.errors import InputError
 from imgalign.files import UNFINISHED, set_aside
-from imgalign.images import read_picture
+from imgalign.images import read_image_file
 from imgalign.preferences.records import Generated, Provenance
 
 Side = Literal["base", "aligned"]
@@ -29,13 +29,13 @@ Layout = Literal["sheets", "files"]
 
 OWN = ".made-by-imgalign"
 LARGEST_SHEET = 64_000_000
-"""Pixels. Programs refuse much larger images for fear of a bomb, and nobody can look at them."""
+"""Pixels. Programs refuse much larger images as decompression bombs."""
 
 
 def save_side(
     images: Sequence[Generated], folder: Path, side: Side, *, columns: int, layout: Layout
 ) -> None:
-    """Save one side, `columns` images per prompt, in a folder without any.
+    """Save one side, `columns` images per prompt, in a new folder.
 
     Where a sheet would be too large, files are written instead.
     """
@@ -47,14 +47,14 @@ def save_side(
 
 
 def new_name(out: Path, now: datetime) -> str:
-    """The name of a folder in `out` that is not there yet."""
+    """A name for a folder in `out` that does not exist yet."""
     name = f"images-{now:%Y%m%d-%H%M%S}"
     numbered = (f"{name}-{number}" for number in count(2))
     return next(each for each in chain([name], numbered) if not (out / each).exists())
 
 
 def mark_own(folder: Path) -> None:
-    """Say in a new folder that an evaluation made it, and that another one may remove it."""
+    """Mark a new folder as that of an evaluation, which a later one may remove."""
     (folder / OWN).write_text(
         "Images of an evaluation by imgalign. The next evaluation beside them removes them.\n",
         encoding="utf-8",
@@ -62,11 +62,11 @@ def mark_own(folder: Path) -> None:
 
 
 def remove_images(out: Path, *, but: str | None) -> None:
-    """Remove the images of evaluations in `out`, known by their mark, but for one folder."""
+    """Remove the images of evaluations in `out`, recognised by their mark, except one folder."""
     for kind in ("images", "pictures"):  # the second is their name in version 0.1
         for folder in out.glob(f"{kind}-*"):
             if folder.name != but and (folder / OWN).is_file():
-                set_aside(folder)  # lest one that is half removed has no mark any more
+                set_aside(folder)  # so that a folder that is half removed keeps its mark
         for folder in out.glob(f"{UNFINISHED}old-{kind}-*"):
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -93,9 +93,9 @@ def save_files(images: Sequence[Generated], folder: Path, side: Side, *, columns
 
 
 def load_side(folder: Path, side: Side, *, count: int, columns: int) -> list[Image.Image]:
-    """The images of a side in order, however they were saved; empty where they were not.
+    """The images of a side in order, however they were saved; empty where they are missing.
 
-    InputError where a file is there and cannot be read.
+    InputError where a file exists and cannot be read.
     """
     sheet = folder / f"{side}.png"
     if count and sheet.is_file():
@@ -117,7 +117,7 @@ def cut(sheet: Image.Image, *, count: int, columns: int) -> Iterator[Image.Image
 
 def opened(path: Path) -> Image.Image:
     """An image file in memory; InputError where it cannot be read."""
-    return read_picture(path, cure="evaluate again")
+    return read_image_file(path, cure="evaluate again")
 
 
 def name_of(number: int, columns: int) -> str:

@@ -1,4 +1,4 @@
-"""The prompts and seeds of a comparison: those that the run never learned from or chose by."""
+"""Prompts and seeds of a comparison, without those that the run was trained or selected on."""
 
 import logging
 from collections.abc import Sequence
@@ -20,9 +20,9 @@ class DrawPrompts(Protocol):
     """A source of prompts, such as `imgalign.storybook.scenes.evaluation_prompts`."""
 
     def __call__(self, num_prompts: int, *, seed: int, held_out: bool) -> Sequence[str]:
-        """`num_prompts` distinct prompts; with equal seeds fewer are the first of more.
+        """`num_prompts` distinct prompts; a smaller number gives the first of a larger one.
 
-        `held_out` asks for combinations that no training of the source has seen together.
+        `held_out` asks for unseen combinations, which no training on this source contains.
         """
         ...
 
@@ -34,7 +34,7 @@ class Selection:
     prompts: tuple[str, ...]
     seeds: tuple[int, ...]
     num_left_out: int
-    """Prompts that would have been used, had the run not known them."""
+    """Prompts left out because the run was trained or selected on them."""
 
 
 def select_prompts(
@@ -60,17 +60,17 @@ def select_prompts(
     fresh = [prompt for prompt in candidates if prompt_key(prompt) not in keys][:wanted]
     if not fresh:
         raise InputError(
-            f"{settings.prompts}: the run learned from, or chose by, each of its {wanted} "
-            "prompts; evaluate on others"
+            f"{settings.prompts}: the run was trained or selected on each of its {wanted} prompts; "
+            "evaluate on others"
         )
     if left_out:
-        log.info("%d prompts left out: the run knew them", left_out)
+        log.info("%d prompts left out: the run was trained or selected on them", left_out)
     prompts = tuple(prompt for prompt in fresh for _ in range(settings.images_per_prompt))
     seeds = range(settings.first_seed, settings.first_seed + len(prompts))
     return Selection(prompts=prompts, seeds=tuple(seeds), num_left_out=left_out)
 
 
 def known_prompts(run: Path) -> frozenset[str]:
-    """All prompts that a run learned from or was stopped and selected by."""
+    """All prompts that a run was trained, stopped or selected on."""
     training, held_out = run_prompts(run)
     return frozenset(training + held_out)

@@ -18,7 +18,7 @@ class SwitchingGenerator(Generator, Protocol):
     """A loaded model whose adapter can be switched, as `imgalign.diffusion.generate` has it."""
 
     def use(self, adapter: Path | None) -> None:
-        """Make the next images with this adapter, or with the model alone."""
+        """Generate the next images with this adapter, or with the model alone."""
         ...
 
 
@@ -36,9 +36,9 @@ def both_sides(
 ) -> tuple[list[Generated], list[Generated]]:
     """The base's images and the aligned ones, of the same prompts and seeds."""
     assert settings.model is not None
-    with progress("making pairs of images") as on_progress:
+    with progress("generating pairs of images") as on_progress:
         generator = load(settings.model, device=settings.device, dtype=settings.dtype)
-        generator.use(adapter)  # one that does not fit is refused before an image is made
+        generator.use(adapter)  # one that does not fit is refused before any image is generated
 
         def made(weights: Path | None, before: float) -> list[Generated]:
             generator.use(weights)
@@ -54,6 +54,6 @@ def both_sides(
 
 
 def checkpoint_of(images: Sequence[Generated]) -> Checkpoint:
-    """What made them."""
+    """The model and adapter that generated them."""
     first = images[0].provenance
     return Checkpoint(model=first.model, adapter=first.adapter, adapter_hash=first.adapter_hash)

@@ -1,10 +1,11 @@
-"""People's blind votes on an aligned checkpoint and its base, as they stand in the store.
+"""Blind votes of annotators on an aligned checkpoint and its base, counted in the store.
 
 An item that holds images of both is a comparison, however it was queued: the app's Generate page
-makes such items, and annotators rank them without knowing whose image is whose. A vote is one
-annotator's judgement of one item. Where an item holds more than two images, the vote is the share
-of its pairs of an aligned and a base image that the aligned one wins. A tie counts half. Simulated
-annotators are counted apart. Left out: making images, and showing items to people.
+makes such items, and annotators rank them without knowing which side an image is from. A vote is
+one annotator's judgement of one item. Where an item holds more than two images, the vote is the
+share of its pairs of an aligned and a base image that the aligned one wins. A tie counts half.
+Simulated annotators are counted apart. Left out: generating images, and showing items to
+annotators.
 """
 
 import json
@@ -39,7 +40,7 @@ from imgalign.statistics import Estimate, clustered_rate, two_way_rate
 
 FILE = "votes.json"
 SEED = 0
-"""Decides the resamples behind intervals over prompts alone."""
+"""Seed of the bootstrap behind intervals over prompts alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,14 +59,14 @@ class Vote:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VoteCounts:
-    """What some annotators said, and how often the aligned image is preferred."""
+    """Numbers of votes, and how often the aligned image is preferred."""
 
     rate: Estimate | None
-    """Mean over votes, a tie counting half; None where no vote has an order. The interval is for
-    other prompts and other annotators, and needs several of both to be narrow; with a single
-    annotator it is for other prompts alone."""
+    """Mean over votes, a tie counting half; None where no vote has an order. The interval is over
+    prompts and annotators, and needs several of both to be narrow; with a single annotator it is
+    over prompts alone."""
     rate_of_these_annotators: Estimate | None
-    """The same, its interval for other prompts and these annotators."""
+    """The same, with an interval over prompts alone."""
     num_wins: int
     """Votes with a share above one half."""
     num_ties: int
@@ -74,13 +75,13 @@ class VoteCounts:
     """Votes that all images are bad; like skips, they do not count in the rate."""
     num_skipped: int
     num_prompts: int
-    """Of the votes with an order, on which the intervals rest."""
+    """Of the votes with an order."""
     num_annotators: int
     """Of the votes with an order."""
 
     @property
     def num_votes(self) -> int:
-        """Votes with an order, which the rate is of."""
+        """Votes with an order, over which the rate is taken."""
         return self.num_wins + self.num_ties + self.num_losses
 
     def lines(self) -> list[str]:
@@ -107,7 +108,7 @@ class VoteResult:
     """None where only simulated annotators voted."""
     simulated: VoteCounts | None
     num_on_known_prompts: int
-    """People's votes on prompts that the run learned from, or chose a checkpoint by."""
+    """Votes of people on prompts that the run was trained or selected on."""
     database: str
     project: str | None
     """None: of all projects."""
@@ -117,10 +118,10 @@ class VoteResult:
     def verdict(self) -> str:
         """The result in one sentence, with its interval."""
         if self.people is None:
-            return "No person has voted"
+            return "No human annotator has voted"
         if self.people.rate is None:
-            return "No vote of a person has an order: all items were skipped or called all bad"
-        return f"People prefer the aligned image in {preferred(self.people, self.people.rate)}"
+            return "No human vote has an order: all items were skipped or judged all bad"
+        return f"Annotators prefer the aligned image in {preferred(self.people, self.people.rate)}"
 
     def lines(self) -> list[str]:
         """The result as text, one fact per line."""
@@ -132,7 +133,8 @@ class VoteResult:
             lines += self.people.lines()
         if self.num_on_known_prompts:
             lines.append(
-                f"  {self.num_on_known_prompts} of the votes are on prompts that the run knew"
+                f"  {self.num_on_known_prompts} of the votes are on prompts that the run was "
+                "trained or selected on"
             )
         if self.simulated is not None:
             rate = self.simulated.rate
@@ -141,7 +143,7 @@ class VoteResult:
         return lines
 
     def save(self, folder: Path) -> Path:
-        """Write votes.json in one move, and return its path."""
+        """Write votes.json atomically, and return its path."""
         content = TypeAdapter(VoteResult).dump_python(self, mode="json")
         path = folder / FILE
         write_atomically(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
@@ -154,7 +156,7 @@ def preferred(counts: VoteCounts, rate: Estimate) -> str:
 
 
 def load_votes(folder: Path) -> VoteResult | None:
-    """What `VoteResult.save` wrote; None without a file, InputError where it cannot be read."""
+    """Load what `VoteResult.save` wrote; None without a file, InputError for an invalid one."""
     try:
         return TypeAdapter(VoteResult).validate_python(read_json(folder / FILE))
     except FileNotFoundError:
@@ -182,10 +184,10 @@ def count_votes(
     """Read the votes on an adapter and its base, and save the numbers in the folder `out`.
 
     `aligned` is a run, a checkpoint, or a LoRA file or folder; votes count where the images were
-    made by these very weights and by the same model without an adapter. `out` is where an
-    evaluation lies by default. `app` is the command that opens the app on this store, for messages,
-    and `command` what is kept as the origin of the numbers. InputError where nobody was asked, or
-    nobody has voted.
+    generated by exactly these weights and by the same model without an adapter. `out` is the folder
+    of the evaluation by default. `app` is the command that opens the app on this store, for
+    messages, and `command` is saved as the origin of the numbers. InputError without a comparison
+    in the store, or without a vote.
     """
     adapter = find_adapter(aligned)
     run = run_of(adapter)
@@ -205,8 +207,8 @@ def count_votes(
             (simulated if ranking.simulated else people).append(vote)
     if not people and not simulated:
         raise InputError(
-            f"{adapter}: {len(asked)} comparisons with {base.model} wait in {store.database.name}, "
-            f"and nobody has voted; rank them with `{app}`"
+            f"{adapter}: {len(asked)} comparisons with {base.model} are queued in "
+            f"{store.database.name}, and none has a vote; rank them with `{app}`"
         )
     known = set(map(prompt_key, known_prompts(run))) if run else set()
     result = VoteResult(
@@ -262,7 +264,7 @@ def comparisons(
 
 
 def vote_of(ranking: Ranking, makers: Makers, *, base: Maker, aligned: Maker) -> Vote:
-    """What a judgement of a comparison says about its two sides."""
+    """The vote on the two sides in a judgement of a comparison."""
     who = [makers.of_image.get(image) for image in ranking.image_ids]
     rank = ranks(ranking)
     outcomes = [

@@ -2,7 +2,7 @@
 
     records.py    the records: Provenance, Item, Submission, Ranking
     store.py      images, items, leases and append-only rankings in any SQL database
-    identity.py    one identity for all spellings of an annotator's name
+    identity.py   one identity for all spellings of an annotator's name
     ratings.py    Bradley-Terry, Plackett-Luce with ties, Elo, each with 95 % intervals
     agreement.py  inter-annotator agreement, the ceiling of a reward model's accuracy
     accuracy.py   pair accuracy and calibration of a scorer

@@ -79,7 +79,7 @@ def bradley_terry(judgements: Sequence[Ordering], *, ridge: float = 0.0) -> Rati
     """Bradley-Terry scores (1952) of every pair within every judgement; a tie is half a win each.
 
     `ridge` is the precision of a normal prior on the scores, in 1/nats^2; 0 is maximum likelihood.
-    Raises InputError if the comparisons fall into islands, or if some scores would be infinite.
+    Raises InputError if the comparisons are not connected, or if some scores would be infinite.
     """
     names, counts = _check_connected(judgements, ridge=ridge)
     rows: dict[tuple[int, int], list[tuple[int, float, int]]] = defaultdict(list)
@@ -142,7 +142,7 @@ def elo(
 
     The pairs of one judgement are updated at once, a tie is half a win. Ratings depend on the order
     and weigh recent judgements more: prefer Bradley-Terry to compare models. Intervals are
-    percentiles over resampled prompts. Raises InputError if the comparisons fall into islands.
+    percentiles over resampled prompts. Raises InputError if the comparisons are not connected.
     """
     names, counts = _check_connected(judgements, ridge=1.0)
     clusters = _Numbering()
@@ -242,8 +242,8 @@ def _check_connected(
         shown = "; ".join(_shown(island) for island in islands[:4])
         more = f"; and {len(islands) - 4} more" if len(islands) > 4 else ""
         raise InputError(
-            f"ratings: nothing compares these {len(islands)} islands with each other: "
-            f"{shown}{more}; rank items across them"
+            f"ratings: these {len(islands)} groups of items were never compared with each other: "
+            f"{shown}{more}; rank items of different groups together"
         )
     if ridge == 0:
         first = next(iter(names))

@@ -1,6 +1,6 @@
 """Records of preference data, as frozen dataclasses.
 
-A ranking is stored once, as tie groups from best to worst; pairs, ranks and likes are derived
+A ranking is stored once, as tie groups from best to worst; pairs, ranks and the like are derived
 from it, never kept beside it. Candidates are numbered 0 .. K-1 in the order of the item, positions
 0 .. K-1 as the images stand on an annotator's screen. The display order, which says the candidate
 at each position, is the store's: an `Item` and a `Submission` speak of positions only.

@@ -1,7 +1,7 @@
 """Checkpoints that survive a crash: written to a temporary folder, synced, hashed and renamed.
 
 A run folder holds `step-000200/` folders. Each has a `manifest.json` with the size and SHA-256 of
-every file in it, so that a damaged checkpoint is known before it is loaded. `best.json` and
+every file in it, so that a damaged checkpoint is detected before it is loaded. `best.json` and
 `latest.json` beside them name one of the folders each. Nothing is pickled: a trainer's state is
 tensors in safetensors and everything else in JSON.
 
@@ -70,11 +70,11 @@ def save_checkpoint(
     keep: int | None = None,
     protect: Collection[int] = (),
 ) -> Path:
-    """Write one checkpoint so that a crash at any moment leaves the older ones whole.
+    """Write one checkpoint so that a crash at any moment leaves the older ones intact.
 
     `write` fills an empty folder. Once that is synced, hashed and renamed to `step-...`, all but
-    the newest `keep` checkpoints go; the one marked best and the steps in `protect` stay. A full
-    disk raises `StorageFullError`, which names the newest checkpoint that still verifies.
+    the newest `keep` checkpoints are removed, except the one marked best and those in `protect`. A
+    full disk raises `StorageFullError`, which names the newest checkpoint that still verifies.
     """
     final = step_folder(run, step)
     with reporting_full_disk(run, f"saving step {step}", advice=how_to_resume):
@@ -96,7 +96,7 @@ def save_checkpoint(
 
 
 def prune(run: Path, *, keep: int | None, protect: Collection[int] = ()) -> None:
-    """Remove all but the newest `keep` checkpoints, the best one and the steps in `protect`."""
+    """Remove all but the newest `keep` checkpoints, the best one and those in `protect`."""
     if keep is None:
         return
     best = read_marker(run, "best")
@@ -120,7 +120,7 @@ def remove_checkpoints_after(run: Path, step: int) -> None:
 
 
 def remove_checkpoint(folder: Path) -> None:
-    """Remove one checkpoint; renamed first, so that a crash leaves no half of one."""
+    """Remove one checkpoint; it is renamed first, so that a crash leaves no partial one."""
     shutil.rmtree(set_aside(folder), ignore_errors=True)
 
 
@@ -154,7 +154,7 @@ def verify_files(folder: Path, names: Iterable[str]) -> None:
         path = folder / name
         if name not in files:
             raise CheckpointError(
-                f"{path}: not listed in {MANIFEST}, so nothing vouches for it; copy the whole "
+                f"{path}: not listed in {MANIFEST}, so it cannot be verified; copy the whole "
                 "checkpoint again"
             )
         size, expected = files[name]
@@ -230,7 +230,7 @@ def marked_step(run: Path, marker: Marker) -> int | None:
 
 
 def find_adapter(path: Path) -> Path:
-    """The folder with LoRA weights that `path` means, or the file where it has a name of its own.
+    """The folder with LoRA weights that `path` refers to, or the file if it has another name.
 
     `path` is such a folder itself (a checkpoint, or one from elsewhere), a run folder: then the
     checkpoint marked best, else the newest that verifies; or a LoRA file, or a folder with one.

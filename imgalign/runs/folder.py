@@ -28,7 +28,7 @@ LARGEST_PROMPTS = 2**30
 def run_prompts(run: Path) -> Prompts:
     """The training and held-out prompts of a run, as recorded at its start.
 
-    CheckpointError where that was not kept or is damaged.
+    CheckpointError where that record is missing or damaged.
     """
     path = run / PROMPTS
     try:
@@ -36,7 +36,7 @@ def run_prompts(run: Path) -> Prompts:
         return Prompts(tuple(map(str, kept["training"])), tuple(map(str, kept["held_out"])))
     except FileNotFoundError:
         raise CheckpointError(
-            f"{path}: missing, so nobody knows what this run learned from; start a new run"
+            f"{path}: missing, so the prompts of this run are unknown; start a new run"
         ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: damaged ({error}); start a new run") from None

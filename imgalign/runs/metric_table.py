@@ -76,8 +76,8 @@ TABLE = (
         "step",
         "Iteration",
         "iterations",
-        "How many iterations the weights have behind them.",
-        "0 is the model that the run began with, measured before anything is learned.",
+        "Number of iterations that the weights have been trained for.",
+        "0 is the model that the run began with, measured before training.",
         "reward",
     ),
     Metric(
@@ -93,7 +93,7 @@ TABLE = (
         "Spread of the reward",
         "reward",
         "Standard deviation of the reward over this iteration's images.",
-        "Towards 0, images have become alike.",
+        "Near 0, the images have become alike.",
         "reward",
     ),
     Metric(
@@ -116,7 +116,7 @@ TABLE = (
         "dropped_images",
         "Dropped images",
         "images",
-        "Images without a finite reward; nothing is learned from them.",
+        "Images without a finite reward; they are left out of the loss.",
         "Anything above 0 is a fault of the reward model or of the images.",
         "reward",
     ),
@@ -124,10 +124,10 @@ TABLE = (
         "held_out_reward",
         "Held-out reward",
         "reward",
-        "Mean reward on held-out prompts and seeds, which nothing is learned from, by the "
-        "evaluation reward where one is given.",
-        "If it falls while the training reward rises, the reward is being gamed. Early stopping "
-        "and `best.json` follow it.",
+        "Mean reward on held-out prompts and seeds, which are never trained on, by the evaluation "
+        "reward where one is given.",
+        "If it falls while the training reward rises, the reward is being over-optimised. Early "
+        "stopping and `best.json` follow it.",
         "reward",
     ),
     Metric(
@@ -136,7 +136,7 @@ TABLE = (
         "nats",
         "KL(policy ‖ reference) per image, on this iteration's images and before its update: exact "
         "at every timestep, averaged over the images.",
-        "It is what the reward was paid with, and what `run.kl_budget_nats` limits.",
+        "It is the cost at which the reward was gained; `run.kl_budget_nats` limits it.",
         "distance",
         POLICY_GRADIENT,
     ),
@@ -161,7 +161,7 @@ TABLE = (
         "kl_coefficient",
         "KL coefficient",
         "advantage per nat",
-        "Price of one nat in this iteration's loss.",
+        "Weight of one nat of KL in this iteration's loss.",
         "It changes only with `algorithm.kl.kind: adaptive`.",
         "distance",
         POLICY_GRADIENT,
@@ -203,8 +203,8 @@ TABLE = (
         "policy_loss",
         "Policy loss",
         "advantage",
-        "Clipped surrogate loss, averaged over timesteps. Before anything moves it is minus the "
-        "mean advantage, so close to 0.",
+        "Clipped surrogate loss, averaged over timesteps. Before the first optimizer step it is "
+        "minus the mean advantage, so close to 0.",
         "It does not measure progress.",
         "update",
         POLICY_GRADIENT,
@@ -213,15 +213,15 @@ TABLE = (
         "loss",
         "Loss",
         "nats per element",
-        "Weighted mean of minus the log-probability of the images that are learned from, per "
-        "latent element; for a diffusion half the mean squared error of the prediction.",
-        "Noise levels differ from iteration to iteration, and so does it: its trend counts.",
+        "Weighted mean of minus the log-probability of the images trained on, per latent element; "
+        "for a diffusion model half the mean squared error of the prediction.",
+        "It varies with the noise levels drawn in an iteration; only its trend counts.",
         "update",
         SUPERVISED,
     ),
     Metric(
         "samples_used",
-        "Images learned from",
+        "Images used",
         "images",
         "Images with a weight above 0: with `weighting: best` the best of each prompt, more where "
         "several tie.",
@@ -255,7 +255,8 @@ TABLE = (
         "nats",
         "KL(old ‖ new) per image, estimated from the ratios (Schulman's k3) and averaged over all "
         "passes.",
-        "It says how far one iteration moves the policy; above a few nats it moves blindly.",
+        "It says how far one iteration moves the policy; above a few nats, the samples no longer "
+        "describe the policy that is updated.",
         "update",
         POLICY_GRADIENT,
     ),
@@ -273,7 +274,7 @@ TABLE = (
         "Size of the advantages",
         "advantage",
         "Mean absolute advantage after clipping, over the timesteps that are credited.",
-        "About 0.8 when normalised; 0 where all rewards are equal and nothing can be learned.",
+        "About 0.8 when normalised; 0 where all rewards are equal and there is no signal.",
         "update",
         POLICY_GRADIENT,
     ),
@@ -290,7 +291,7 @@ TABLE = (
         "value_loss",
         "Value loss",
         "squared standard deviations",
-        "Loss of the value estimator before it learned from this iteration (value estimator only).",
+        "Loss of the value estimator before its update in this iteration (value estimator only).",
         "",
         "update",
         POLICY_GRADIENT,
@@ -309,7 +310,7 @@ TABLE = (
         "Time of an iteration",
         "s",
         "Time of this iteration: sampling, scoring, learning and the held-out measurement, without "
-        "saving and drawing.",
+        "checkpoints and sample grids.",
         "",
         "cost",
     ),
@@ -357,8 +358,7 @@ TABLE = (
         "peak_memory_gb",
         "Peak memory",
         "GB",
-        "Most memory held so far: of the GPU where one is used, else of the process. 1 GB is 10^9 "
-        "bytes.",
+        "Peak memory so far: of the GPU if one is used, else of the process. 1 GB is 10^9 bytes.",
         "",
         "cost",
     ),
@@ -379,8 +379,8 @@ INTRODUCTION = """\
 # Metrics
 
 `imgalign train` appends one JSON object to `metrics.jsonl` after every iteration and flushes it at
-once, so a plot can follow. An iteration takes a batch of images, sampled and scored or given, and
-learns from it. Numbers that JSON cannot hold (NaN, infinity) are `null`.
+once, so that a plot can follow. An iteration takes a batch of images, sampled and scored or given,
+and learns from it. Numbers that JSON cannot hold (NaN, infinity) are `null`.
 
 An iteration makes one or more optimizer steps, as `optimizer_steps` says. The key `step`, and the
 number in the folder names `step-000200`, count iterations.
@@ -394,9 +394,9 @@ This page is written by `python -m imgalign.runs.metric_table > docs/metrics.md`
 
 STATUS = """\
 ## status.json
-Replaced in one move after every iteration: `state` (`running`, `stopped`, `finished`, `failed`),
+Replaced atomically after every iteration: `state` (`running`, `stopped`, `finished`, `failed`),
 `pid` and `birth` of the process, `step` and `total` in iterations, `eta_seconds`, and a `message`
-for a person. A run whose process is gone while the file still says `running` was killed;
+in plain language. A run whose process is gone while the file still says `running` was killed;
 `imgalign.runs.status.read_status` reports it as stopped.
 """
 

@@ -23,7 +23,7 @@ Value: TypeAlias = float | int | str | bool | None
 class MetricsWriter:
     """Appends to a `metrics.jsonl`; with `resume_step`, first drops the lines of later iterations.
 
-    Those lines tell of work that was lost with the process and is about to be done again.
+    Those iterations were lost with the process and will be run again.
     """
 
     def __init__(self, path: Path, *, resume_step: int | None = None) -> None:
@@ -43,7 +43,7 @@ class MetricsWriter:
         self._file.flush()
 
     def close(self) -> None:
-        """Close the file; what was written is already on its way to the disk."""
+        """Close the file; every line was flushed when it was written."""
         self._file.close()
 
     def __enter__(self) -> "MetricsWriter":
@@ -70,8 +70,8 @@ def line(values: Mapping[str, Value]) -> str:
 def read_metrics(path: Path) -> list[dict[str, Value]]:
     """All complete lines of a metrics file; a missing file is an empty list.
 
-    A last line without its newline is being written, or was when the process died: left out. A
-    damaged line is named in the log and left out, and the others are used.
+    A last line without a newline is incomplete and left out. A damaged line is named in the log and
+    left out, and the others are used.
     """
     try:
         content = path.read_bytes()

@@ -1,7 +1,7 @@
 """Progress of long work on standard error: bars in a terminal, plain lines in a log.
 
 `progress` is for one task with a known share done, `ProgressLine` for the iterations of a run with
-progress inside the present one, `working` for a task of unknown length.
+progress inside the current one, `working` for a task of unknown length.
 """
 
 import io
@@ -90,8 +90,8 @@ class Lines:
 class ProgressLine:
     """Finished iterations: a bar with the time left, or plain lines without a terminal.
 
-    A second bar, or a line every ten seconds, shows progress inside the present iteration. `unit`
-    is what is counted, in the singular.
+    A second bar, or a line every ten seconds, shows progress inside the current iteration. `unit`
+    is the singular of what is counted.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class ProgressLine:
             self.say(f"{self.unit} {done}/{self.total}  {numbers}{_left(eta_seconds)}")
 
     def part(self, doing: str, done: int, total: int, unit: str) -> None:
-        """Show progress of one part of the present iteration.
+        """Show progress of one part of the current iteration.
 
         Example: `part("sampling", 32, 64, "images")`.
         """
@@ -177,12 +177,12 @@ class Stderr(io.TextIOBase):
     """Standard error that ignores a closed pipe or terminal, so that output never ends the work."""
 
     def __init__(self) -> None:
-        # The one of now: a bar that is shown puts something in its place that writes to this.
+        # The current one: a progress bar replaces it by a stream that writes to this.
         self.stream = sys.stderr
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """Of the stream."""
+        """Encoding of the stream."""
         return self.stream.encoding
 
     def isatty(self) -> bool:
@@ -190,7 +190,7 @@ class Stderr(io.TextIOBase):
         return self.stream.isatty()
 
     def write(self, text: str) -> int:
-        """Write as far as the stream takes it."""
+        """Write; a closed stream is ignored."""
         try:
             self.stream.write(text)
         except OSError:
@@ -198,7 +198,7 @@ class Stderr(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Flush as far as the stream takes it."""
+        """Flush; a closed stream is ignored."""
         try:
             self.stream.flush()
         except OSError:
@@ -206,7 +206,7 @@ class Stderr(io.TextIOBase):
 
 
 def send_nowhere(descriptor: int) -> None:
-    """Let whatever is written to a descriptor from now on vanish."""
+    """Redirect a descriptor to the null device."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, descriptor)
     os.close(nowhere)

@@ -13,14 +13,14 @@ from imgalign.errors import CheckpointError
 from imgalign.files import read_json
 
 State: TypeAlias = Any
-"""Tensors, JSON scalars, and dicts, lists and tuples of these, nested at will."""
+"""Tensors, JSON scalars, and nested dicts, lists and tuples of these."""
 
 
 def save_state(folder: Path, name: str, state: State) -> None:
-    """Write nested state as `name.safetensors` and `name.json`; `load_state` gives it back equal.
+    """Write nested state as `name.safetensors` and `name.json`, which `load_state` reads.
 
-    Floats keep every bit (JSON writes the shortest text that reads back the same). Tensors come
-    back on the CPU. Anything but tensors, scalars, dicts, lists and tuples is a `TypeError`.
+    Floats keep every bit (JSON writes the shortest text that reads back the same). Tensors are
+    loaded on the CPU. Anything but tensors, scalars, dicts, lists and tuples is a `TypeError`.
     """
     tensors: dict[str, Tensor] = {}
     structure = pack(state, tensors)
@@ -34,7 +34,7 @@ def load_state(folder: Path, name: str) -> State:
     for path in (folder / f"{name}.json", folder / f"{name}.safetensors"):
         if not path.is_file():
             raise CheckpointError(
-                f"{path}: missing, so training cannot go on from here; "
+                f"{path}: missing, so training cannot continue from here; "
                 "the weights beside it may still be used"
             )
     try:
@@ -45,7 +45,7 @@ def load_state(folder: Path, name: str) -> State:
 
 
 def pack(value: State, tensors: dict[str, Tensor]) -> Any:
-    """`value` as JSON; its tensors go into `tensors` under the keys that the JSON names."""
+    """`value` as JSON; its tensors are put into `tensors` under the keys that the JSON names."""
     match value:
         case Tensor():
             key = str(len(tensors))

@@ -1,4 +1,4 @@
-"""status.json of a run: whether its process is alive, how far it is, and its last message."""
+"""status.json of a run: whether its process is alive, its progress, and its last message."""
 
 import json
 import logging
@@ -20,7 +20,7 @@ RunState: TypeAlias = Literal["running", "stopped", "finished", "failed"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStatus:
-    """Where a run stands.
+    """State and progress of a run.
 
     Example: `{"state": "running", "pid": 4242, "step": 12, "total": 40, "eta_seconds": 420.0}`
     """
@@ -33,9 +33,9 @@ class RunStatus:
     eta_seconds: float | None = None
     """Estimated time to the end; None before the first iteration and after the last."""
     message: str | None = None
-    """One line for a person: why it stopped, what failed, how to go on."""
+    """One line of text: why it stopped, what failed, how to continue."""
     birth: str | None = None
-    """When the process started: another one may have its number by now."""
+    """Start of the process as `process_birth` gives it: its pid may have been reused."""
 
     @staticmethod
     def of_this_process(
@@ -46,7 +46,7 @@ class RunStatus:
         eta_seconds: float | None = None,
         message: str | None = None,
     ) -> "RunStatus":
-        """A status with this process's number in it."""
+        """A status with the pid and birth of this process."""
         return RunStatus(
             state=state,
             pid=os.getpid(),
@@ -59,14 +59,14 @@ class RunStatus:
 
 
 def write_status(run: Path, status: RunStatus) -> None:
-    """Replace `status.json` in one move."""
+    """Replace `status.json` atomically."""
     write_atomically(run / STATUS, json.dumps(asdict(status)) + "\n")
 
 
 def read_status(run: Path) -> RunStatus | None:
     """The status of a run; None when there is none, or when it cannot be read.
 
-    A run that says it is running while its process is gone was killed: it reads as stopped.
+    A run whose status is "running" while its process is gone was killed: it is reported as stopped.
     """
     status = written_status(run)
     if (
@@ -84,7 +84,7 @@ def read_status(run: Path) -> RunStatus | None:
 
 
 def written_status(run: Path) -> RunStatus | None:
-    """What status.json says, whether the process that wrote it still lives or not.
+    """The content of status.json, whether the process that wrote it is alive or not.
 
     None when there is none, or when it cannot be read.
     """
@@ -104,18 +104,18 @@ def written_status(run: Path) -> RunStatus | None:
 
 
 def process_alive(pid: int, *, birth: str | None = None) -> bool:
-    """Whether a process of this machine has that number (a zombie has ended).
+    """Whether a process with this pid is running; a zombie is not.
 
-    With its `birth` as `process_birth` gave it, whether it is still the same process.
+    With the `birth` that `process_birth` gave, whether it is still the same process.
     """
-    if pid <= 0:  # the system's names for groups of processes
+    if pid <= 0:  # kill(2) takes these for process groups
         return False
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
-        pass  # it is there, and somebody else's
+        pass  # it exists and belongs to another user
     fields = process_facts(pid)
     if fields is None:
         return True  # no /proc here
@@ -123,7 +123,7 @@ def process_alive(pid: int, *, birth: str | None = None) -> bool:
 
 
 def process_birth(pid: int) -> str | None:
-    """Which start of the machine and which moment since then; None without such a process or /proc.
+    """Boot id and start time in clock ticks since boot; None without such a process or /proc.
 
     Example: "4f1c.../8123456".
     """
@@ -136,7 +136,7 @@ def process_birth(pid: int) -> str | None:
 
 
 def process_facts(pid: int) -> list[str] | None:
-    """/proc/<pid>/stat from the state on; the name before it may hold anything."""
+    """Fields of /proc/<pid>/stat from the state on; the name before it may contain spaces."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from imgalign.errors import InputError
-from imgalign.images import as_tensor, read_picture
+from imgalign.images import as_tensor, read_image_file
 from imgalign.preferences.records import Item, Submission, as_positions
 from imgalign.preferences.store import Store
 from imgalign.storybook.annotators import (
@@ -107,7 +107,7 @@ def candidate_impressions(store: Store, item: Item, annotator: Annotator) -> lis
     """Faithfulness and taste of each candidate of an item, in the order of the candidates."""
     shown = [store.image_for_token(token, annotator.name) for token in item.tokens]
     pixels = torch.stack(
-        [as_tensor(read_picture(path, cure="see `imgalign store check`")) for path in shown]
+        [as_tensor(read_image_file(path, cure="see `imgalign store check`")) for path in shown]
     )
     worth = impressions(
         [item.prompt] * len(shown), pixels, group=annotator.group, verifier=default_verifier()

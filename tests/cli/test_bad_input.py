@@ -236,9 +236,9 @@ def test_a_store_is_made_and_said_where_nothing_was_named_or_where_asked_for(tmp
     assert said == [f"new database {tmp_path}/imgalign.db, images in {tmp_path}/images"]
     open_or_make(None, images=None, create=False, on_made=pytest.fail).close()
     url = "sqlite:///other.db"
-    open_or_make(url, images=Path("pictures"), create=True, on_made=said.append).close()
+    open_or_make(url, images=Path("moved"), create=True, on_made=said.append).close()
     assert (tmp_path / "other.db").is_file()
-    assert (tmp_path / "pictures").is_dir()
+    assert (tmp_path / "moved").is_dir()
     assert len(said) == 2
 
 

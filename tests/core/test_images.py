@@ -284,9 +284,9 @@ def test_an_original_must_look_the_same_to_every_program():
 
 
 def test_pixels_as_a_tensor_are_channels_first_and_from_0_to_1():
-    picture = Image.new("RGB", (3, 2), RED)
-    picture.putpixel((2, 1), (0, 51, 255))
-    pixels = as_tensor(picture)
+    image = Image.new("RGB", (3, 2), RED)
+    image.putpixel((2, 1), (0, 51, 255))
+    pixels = as_tensor(image)
     assert pixels.shape == (3, 2, 3)
     assert pixels[:, 0, 0].tolist() == [1, 0, 0]
     assert pixels[:, 1, 2].tolist() == pytest.approx([0, 0.2, 1])

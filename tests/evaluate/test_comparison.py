@@ -136,7 +136,7 @@ def test_what_was_not_measured_is_none(adapter, tmp_path):
     own = found.summary
     assert own.win_rate is own.oracle is own.proxy is own.faithful is own.overoptimisation is None
     assert found.oracle_meaning is found.drift is None
-    assert "nothing judged them" in found.verdict()
+    assert "no reward was given" in found.verdict()
 
 
 def test_correlation_of_a_constant_is_unknown():

@@ -41,7 +41,7 @@ from imgalign.train.sources import load_prompts
 # --- what training never saw
 
 
-def test_prompts_that_a_run_knew_are_left_out(run, caplog):
+def test_prompts_that_a_run_was_trained_on_are_left_out(run, caplog):
     training, held_out = load_prompts(
         RolloutsConfig(
             prompts=PromptsConfig(num_storybook=5), held_out=HeldOutConfig(num_prompts=4)
@@ -57,7 +57,7 @@ def test_prompts_that_a_run_knew_are_left_out(run, caplog):
     assert "4 prompts left out" in caplog.text
 
 
-def test_a_prompt_in_another_spelling_is_the_one_that_the_run_knew(run, tmp_path):
+def test_a_prompt_in_another_spelling_is_the_one_that_the_run_was_trained_on(run, tmp_path):
     file = tmp_path / "prompts.txt"
     known = sorted(known_prompts(run))[0]
     file.write_text(f"{known.upper()}\n  {known.replace(' ', '   ')}\nsomething new\n")
@@ -144,7 +144,11 @@ def test_kl_is_that_of_the_weights_that_are_judged(run):
     with MetricsWriter(run / "metrics.jsonl", resume_step=2) as metrics:
         metrics.write(3, {"kl": 1.0, "held_out_kl": 2.75})
     found = drift_of(run, run)
-    assert (found.nats, found.budget_nats, found.source) == (2.75, 12, "held-out prompts, step 3")
+    assert (found.nats, found.budget_nats, found.source) == (
+        2.75,
+        12,
+        "held-out prompts, iteration 3",
+    )
 
 
 def test_a_run_of_an_older_version_has_a_kl_and_no_budget(run):

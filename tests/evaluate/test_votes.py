@@ -172,7 +172,7 @@ def test_votes_without_an_order_have_no_rate(store, queue, vote, adapter, aligne
     vote("ann", "all_bad")
     result = counted(adapter, store)
     assert result.people.rate is None
-    assert "all items were skipped or called all bad" in result.verdict()
+    assert "all items were skipped or judged all bad" in result.verdict()
 
 
 def test_only_votes_on_these_very_weights_and_their_own_base_count(
@@ -226,7 +226,7 @@ def test_simulated_annotators_are_counted_apart(store, queue, vote, adapter, ali
     assert (result.people.num_wins, result.people.num_losses) == (0, 3)
     assert (result.simulated.num_wins, result.simulated.num_losses) == (3, 0)
     text = "\n".join(result.lines())
-    assert text.startswith("People prefer the aligned image in 0 % of 3 blind votes")
+    assert text.startswith("Annotators prefer the aligned image in 0 % of 3 blind votes")
     assert "simulated annotators, counted apart: 100 % of 3" in text
 
 
@@ -236,10 +236,10 @@ def test_where_only_simulated_annotators_voted_no_person_did(store, queue, vote,
     vote("cosy-1", ">")
     result = counted(adapter, store)
     assert result.people is None
-    assert result.lines()[0] == "No person has voted"
+    assert result.lines()[0] == "No human annotator has voted"
 
 
-def test_votes_on_prompts_that_the_run_knew_are_told(store, queue, vote, run):
+def test_votes_on_prompts_that_the_run_was_trained_on_are_counted(store, queue, vote, run):
     known = sorted(json.loads((run / "prompts.json").read_text())["training"])[0]
     digest = sha256(b"").hexdigest()
     own = BASE | {"adapter": "x", "adapter_hash": digest}
@@ -248,7 +248,7 @@ def test_votes_on_prompts_that_the_run_knew_are_told(store, queue, vote, run):
         vote("ann", ">")
     result = counted(run, store)
     assert result.num_on_known_prompts == 1
-    assert "1 of the votes are on prompts that the run knew" in "\n".join(result.lines())
+    assert "1 of the votes are on prompts that the run was trained" in "\n".join(result.lines())
 
 
 # --- where there are none
@@ -265,10 +265,12 @@ def test_without_items_the_message_says_how_to_make_some_and_what_is_there(
         counted(adapter, store)
 
 
-def test_items_that_nobody_has_judged_are_said_to_wait(store, queue, adapter, aligned):
+def test_items_without_a_vote_are_named_with_the_cure(store, queue, adapter, aligned):
     for number in range(2):
         queue(f"prompt {number}", aligned, BASE)
-    with pytest.raises(InputError, match=r"2 comparisons .* wait .* rank them with `imgalign ui`"):
+    with pytest.raises(
+        InputError, match=r"2 comparisons .* queued .* rank them with `imgalign ui`"
+    ):
         counted(adapter, store)
 
 
@@ -298,7 +300,7 @@ def test_evaluate_votes_prints_the_result_and_keeps_it_beside_the_evaluation(
     kept.write_text('{"pairs": [], "summary": {}, "origin": {}}')
     assert main(["evaluate", str(adapter), "--votes"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("People prefer the aligned image in 83 % of 12 blind votes (95 %")
+    assert out.startswith("Annotators prefer the aligned image in 83 % of 12 blind votes (95 %")
     assert "10 wins, 0 ties, 2 losses; 0 times all bad, 0 skipped; annotators: 2, prompts: 6" in out
     assert "simulated annotators, counted apart: 0 % of 6 blind votes" in out
     found = load_votes(adapter / "evaluation")

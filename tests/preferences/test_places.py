@@ -64,16 +64,16 @@ def test_another_folder_than_the_databases_own_is_refused(project: Path, tmp_pat
 
 
 def test_an_images_folder_that_was_moved_is_named_once(project: Path, tmp_path: Path):
-    (project / "images").rename(tmp_path / "pictures")
+    (project / "images").rename(tmp_path / "moved")
     with pytest.raises(StoreError, match=r"not there any more; say where they are with --images"):
         Store.open(project / "imgalign.db")
     with pytest.raises(StoreError, match="mistyped: no such folder"):
         Store.open(project / "imgalign.db", images=tmp_path / "mistyped")
     with pytest.raises(StoreError, match="elsewhere: holds none of the first 1 images"):
         Store.open(project / "imgalign.db", images=tmp_path / "elsewhere")
-    Store.open(project / "imgalign.db", images=tmp_path / "pictures").close()
+    Store.open(project / "imgalign.db", images=tmp_path / "moved").close()
     with Store.open(project / "imgalign.db", create=False) as store:
-        assert store.images.root == tmp_path / "pictures"
+        assert store.images.root == tmp_path / "moved"
 
 
 def test_an_images_folder_whose_name_no_database_can_keep_is_refused(tmp_path: Path):
@@ -108,10 +108,10 @@ def test_images_of_an_older_database_are_found_where_it_was_opened(
 def test_images_of_an_older_database_that_are_nowhere_are_asked_for(
     forgetful: Path, tmp_path: Path
 ):
-    (forgetful / "images").rename(tmp_path / "pictures")
+    (forgetful / "images").rename(tmp_path / "moved")
     with pytest.raises(StoreError, match="say where they are with --images FOLDER"):
         Store.open(forgetful / "imgalign.db")
     assert list(Path.cwd().iterdir()) == []
-    Store.open(forgetful / "imgalign.db", images=tmp_path / "pictures").close()
+    Store.open(forgetful / "imgalign.db", images=tmp_path / "moved").close()
     with Store.open(forgetful / "imgalign.db") as store:
-        assert store.images.root == tmp_path / "pictures"
+        assert store.images.root == tmp_path / "moved"

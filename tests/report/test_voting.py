@@ -18,7 +18,7 @@ def told(run):
 
 def test_all_numbers_of_the_votes_are_told_and_simulated_annotators_apart(run):
     text = told(run)
-    assert "People prefer the aligned image in 75 % of 20 blind votes" in text
+    assert "Annotators prefer the aligned image in 75 % of 20 blind votes" in text
     for number in ("53 to 89 %", "60 to 86 %", "14 / 2 / 4", "5 / 6", "3 / 12"):
         assert number in text
     people, apart = text.split("Simulated annotators, counted apart: ")
@@ -29,7 +29,7 @@ def test_all_numbers_of_the_votes_are_told_and_simulated_annotators_apart(run):
 def test_where_nobody_has_voted_only_the_simulated_votes_are_told(run):
     voted(run, people=None)
     text = told(run)
-    assert "No person has voted." in text
+    assert "No human annotator has voted." in text
     assert "Win rate" not in text
     assert "35 % of 40 blind votes" in text
 

@@ -20,8 +20,8 @@ def test_features_equal_those_of_open_clip(clip_folder):
     image = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(1))
     file = png(to_image(image))
     with torch.no_grad():
-        picture = preprocess(_pil(file))[None]
-        expected_image, expected_text, _ = model.eval()(picture, tokenize(prompts))
+        prepared = preprocess(_pil(file))[None]
+        expected_image, expected_text, _ = model.eval()(prepared, tokenize(prompts))
         ours = towers.encode_prepared(towers.prepare(as_tensor(decode_image(file))[None]))
         assert_close(ours, expected_image)
         assert_close(towers.encode_tokens(towers.tokenize(prompts)), expected_text)

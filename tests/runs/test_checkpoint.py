@@ -82,7 +82,7 @@ def test_every_kind_of_damage_is_one_clear_error(tmp_path, damage):
 
 
 @pytest.mark.parametrize("files", [{}, {ADAPTER: {}}, {"../a": {"bytes": 0, "sha256": ""}}, []])
-def test_a_manifest_that_vouches_for_nothing_verifies_nothing(tmp_path, files):
+def test_a_manifest_without_files_verifies_nothing(tmp_path, files):
     folder = save_checkpoint(tmp_path, 1, write=write_adapter)
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps(manifest | {"files": files}))

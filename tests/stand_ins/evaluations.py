@@ -1,4 +1,4 @@
-"""Evaluations of pictures made of noise, which an adapter makes brighter, and their judges."""
+"""Evaluations of images made of noise, which an adapter makes brighter, and their judges."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ SIDE = 4
 
 
 def flat(value: int) -> Image.Image:
-    """A picture of one grey."""
+    """An image of one grey."""
     return Image.new("RGB", (SIDE, SIDE), (value, value, value))
 
 

@@ -58,7 +58,7 @@ def reading_of(scene):
 
 @pytest.fixture(scope="module")
 def mix():
-    """Pictures of the training mix, four of each prompt."""
+    """Images of the training mix, four of each prompt."""
     rng = np.random.default_rng(11)
     prompts = [p for p in evaluation_prompts(70, seed=6, held_out=False) for _ in range(4)]
     scenes = [sample_scene(parse_prompt(prompt), rng) for prompt in prompts]
@@ -67,12 +67,12 @@ def mix():
 
 @pytest.fixture(scope="module")
 def tastes(mix):
-    """Taste of each group for each picture, [3 n]."""
+    """Taste of each group for each image, [3 n]."""
     return np.array([[i.taste for i in read_impressions(*mix, group=group)] for group in GROUPS])
 
 
 def answers(habits, utilities, *, order=(0, 1), num=NUM, seed=5):
-    """How often each answer came; utilities are taste, of faithful pictures."""
+    """How often each answer came; utilities are taste, of faithful images."""
     annotator = Annotator(name="x", group="cosy", seed=seed, habits=habits)
     shown = [Impression(faithfulness=1.0, taste=utility) for utility in utilities]
     said = [annotator.rank(shown, order=order, item_id=f"item {i}") for i in range(num)]

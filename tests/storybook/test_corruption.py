@@ -23,7 +23,7 @@ from imgalign.storybook.verifier import Maps, decode
 
 
 @pytest.fixture
-def pictures():
+def images():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         yield torch.rand(8, 3, 64, 64)
@@ -88,10 +88,10 @@ def test_free_scenes_show_nothing_held_out_and_some_are_empty():
     assert {len(scene.items) for scene in drawn} == {0, 1, 2, 3, 4}
 
 
-def test_every_change_keeps_the_shape_and_range_of_images(pictures):
+def test_every_change_keeps_the_shape_and_range_of_images(images):
     for change in (augment, *CORRUPTIONS.values()):
-        changed = change(pictures.clone())
-        assert changed.shape == pictures.shape
+        changed = change(images.clone())
+        assert changed.shape == images.shape
         assert changed.isfinite().all()
         assert changed.min() >= -0.5
         assert changed.max() <= 1.5
@@ -101,20 +101,20 @@ def test_the_cosine_basis_is_orthonormal():
     assert_close(_cosines() @ _cosines().T, torch.eye(8), atol=1e-6, rtol=0)
 
 
-def test_blur_keeps_a_plain_colour_and_warp_without_strength_keeps_everything(pictures):
+def test_blur_keeps_a_plain_colour_and_warp_without_strength_keeps_everything(images):
     plain = torch.full((1, 3, 64, 64), 0.3)
     assert_close(blur(plain, 3.0), plain)
-    assert_close(warp(pictures, 0.0), pictures, atol=1e-4, rtol=0)
+    assert_close(warp(images, 0.0), images, atol=1e-4, rtol=0)
 
 
-def test_blocks_are_moved_and_not_changed(pictures):
-    shuffled = shuffled_blocks(pictures)
-    assert not torch.equal(shuffled, pictures)
-    assert_close(shuffled.flatten(2).sort().values, pictures.flatten(2).sort().values)
+def test_blocks_are_moved_and_not_changed(images):
+    shuffled = shuffled_blocks(images)
+    assert not torch.equal(shuffled, images)
+    assert_close(shuffled.flatten(2).sort().values, images.flatten(2).sort().values)
 
 
-def test_scrambling_keeps_the_spectrum_and_blending_the_mean(pictures):
-    half = 0.4 + 0.2 * pictures  # away from the edges of the range, so that nothing is clipped
+def test_scrambling_keeps_the_spectrum_and_blending_the_mean(images):
+    half = 0.4 + 0.2 * images  # away from the edges of the range, so that nothing is clipped
     scrambled = scrambled_phases(half)
     assert_close(
         torch.fft.rfft2(scrambled).abs()[:, :, 1:32, 1:32],

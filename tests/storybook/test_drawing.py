@@ -1,4 +1,4 @@
-"""The picture-book world as pixels."""
+"""The storybook as pixels."""
 
 import itertools
 import time
@@ -56,8 +56,8 @@ def test_the_same_scene_gives_the_same_bytes(setting: str):
 
 @pytest.mark.parametrize("size", [32, 64, 128])
 def test_images_are_rgb_and_of_the_size_asked_for(size: int):
-    picture = draw(scene_of("house", "blue"), size=size)
-    assert (picture.mode, picture.size) == ("RGB", (size, size))
+    image = draw(scene_of("house", "blue"), size=size)
+    assert (image.mode, image.size) == ("RGB", (size, size))
 
 
 @pytest.mark.parametrize("colour", COLOURS)

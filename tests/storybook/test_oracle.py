@@ -1,4 +1,4 @@
-"""What the embedded world hands to a comparison."""
+"""The measures that the storybook gives to a comparison."""
 
 import pytest
 

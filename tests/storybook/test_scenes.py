@@ -1,4 +1,4 @@
-"""The picture-book world as data: prompts, layouts and what is held out."""
+"""The storybook as data: prompts, layouts and unseen combinations."""
 
 import numpy as np
 import pytest

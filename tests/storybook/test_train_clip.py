@@ -28,7 +28,7 @@ from imgalign.storybook.verifier import Reading, Seen, default_verifier, verifie
 
 
 def as_read(scene: Scene) -> Reading:
-    """What a verifier without error reads in the picture of a scene."""
+    """What a verifier without error reads in the image of a scene."""
     items = tuple(
         Seen(
             kind=item.kind,
@@ -126,7 +126,7 @@ def test_a_look_keeps_texture_of_equal_light() -> None:
 
 
 def test_near_misses_are_what_differs_in_one_detail_and_nothing_else() -> None:
-    # Two pictures, their counterparts; captions of all four, then two more false ones a picture.
+    # Two images, their counterparts; captions of all four, then two more false ones an image.
     logits = torch.arange(4 * 8).view(4, 8)
     by_caption, by_counterpart, third, fourth = near_misses(logits, 3)
     assert by_caption.tolist() == [logits[0, 2], logits[1, 3]]
@@ -136,7 +136,7 @@ def test_near_misses_are_what_differs_in_one_detail_and_nothing_else() -> None:
 
 
 def test_a_level_of_its_own_for_each_image_costs() -> None:
-    """Each pair is told apart by 2, but the first picture's wrong lies above the second's right."""
+    """Each pair is told apart by 2, but the first image's wrong lies above the second's right."""
     shifted = above(torch.tensor([5.0, 1.0]), torch.tensor([3.0, -1.0]))
     level = above(torch.tensor([1.0, 1.0]), torch.tensor([-1.0, -1.0]))
     softplus = [math.log1p(math.exp(x)) for x in (-2, 2, -6, -2)]

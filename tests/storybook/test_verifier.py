@@ -32,8 +32,8 @@ from imgalign.storybook.verifier import (
 )
 
 
-def as_tensor(*pictures):
-    pixels = np.stack([np.asarray(picture) for picture in pictures])
+def as_tensor(*images):
+    pixels = np.stack([np.asarray(image) for image in images])
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
 
 
@@ -121,8 +121,8 @@ def test_noise_and_blends_are_unsure():
     generator = torch.Generator().manual_seed(0)
     white = torch.rand(20, 3, 64, 64, generator=generator)
     normal = (0.5 + 0.2 * torch.randn(20, 3, 64, 64, generator=generator)).clamp(0, 1)
-    pictures = renders(evaluation_prompts(21, seed=45))
-    blends = (pictures[1:] + pictures[:-1]) / 2
+    images = renders(evaluation_prompts(21, seed=45))
+    blends = (images[1:] + images[:-1]) / 2
     for garbage, at_least in ((white, 20), (normal, 20), (blends, 18)):
         assert sum(read.unsure for read in default_verifier().read(garbage)) >= at_least
 

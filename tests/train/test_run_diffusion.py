@@ -90,9 +90,7 @@ def test_before_every_first_update_the_ratio_is_exactly_1_and_at_the_start_the_k
     assert records[-1]["kl"] > 0.01
 
 
-def test_plain_diffusers_loads_the_checkpoint_and_draws_the_same_pictures(
-    run, tiny_pipeline_folder
-):
+def test_plain_diffusers_loads_the_checkpoint_and_draws_the_same_images(run, tiny_pipeline_folder):
     settings = tiny_settings(tiny_pipeline_folder)
     policy = load_policy(settings)
     untrained = paint(policy, ["a red house"], [7])

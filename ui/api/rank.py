@@ -1,11 +1,11 @@
-"""The ranking protocol: one item at a time, blind, nothing acknowledged before it is stored.
+"""The ranking protocol: one item at a time, blind, acknowledged once it is stored.
 
-The handlers are plain functions of a store. What they return goes to the browser, so it holds no
-model, seed, path, candidate number or display order: images are known by tokens that the store
-issued to this annotator, and everything else is said in positions on the screen, 0-based.
+The handlers are plain functions of a store. Their results go to the browser, so they contain no
+model, seed, path, candidate number or display order: images are named by tokens that the store
+issued to this annotator, and everything else by positions on the screen, 0-based.
 
-Addresses stay the same when the server restarts or is upgraded, and an HTTP status tells a refusal
-from an outage.
+Addresses stay the same when the server restarts or is upgraded, and the HTTP status distinguishes a
+refusal from an outage.
 """
 
 from typing import Annotated, Literal, get_args
@@ -56,7 +56,7 @@ class Answer(Request):
 
 
 class Shown(BaseModel):
-    """One image as the browser knows it."""
+    """Token and address of one image."""
 
     token: str
     url: str
@@ -85,7 +85,7 @@ class Saved(BaseModel):
 
 
 class TakenBack(BaseModel):
-    """A judgement that was undone, to go on from."""
+    """A judgement that was undone, to continue from."""
 
     item: str
     num_images: int
@@ -125,7 +125,7 @@ def next_item(
 ) -> Screen:
     """The item of a project that this annotator should rank now, and the addresses of the next.
 
-    `client` is the network address that asks: the store limits how many new names it may bring.
+    `client` is the network address of the request: the store limits its number of new names.
     """
     if store.annotator(annotator) is None:
         store.add_annotator(annotator, client=client)
@@ -151,8 +151,8 @@ def next_item(
 def submit(store: Store, answer: Answer) -> Saved:
     """Store one judgement; when this returns, it is on disk.
 
-    Raises InputError for a ranking that nobody could have made by hand, StoreError for an item
-    that was not issued to this annotator or that they have already judged.
+    Raises InputError for an invalid ranking, StoreError for an item that was not issued to this
+    annotator or that they have already judged.
     """
     receipt = store.submit(
         Submission(

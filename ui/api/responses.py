@@ -1,7 +1,7 @@
-"""What routes answer with: images as PNG files, errors of the project as one line of JSON.
+"""Responses of routes: images as PNG files, errors of the project as one line of JSON.
 
-`{"error": ...}` comes with 409 for a conflict in the store, 413 and 422 for what should not have
-been sent, 507 for a full disk, 503 for anything else that may pass.
+`{"error": ...}` has status 409 for a conflict in the store, 413 and 422 for an invalid request, 507
+for a full disk, 503 for anything else that may pass.
 """
 
 import fastapi
@@ -16,11 +16,11 @@ STATUS: dict[type[ImgalignError], int] = {
     StoreError: 409,
 }
 DAY = "private, max-age=86400, immutable"
-"""Cache-Control of an image that never changes, but is one person's only."""
+"""Cache-Control of an image that never changes and is private to one annotator."""
 
 
 def png_response(content: bytes, *, cache: str = DAY) -> Response:
-    """A PNG file that a browser takes for nothing else and tells nobody about."""
+    """A PNG file that browsers do not sniff, and whose address they do not send on."""
     headers = {
         "Cache-Control": cache,
         "X-Content-Type-Options": "nosniff",

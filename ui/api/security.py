@@ -1,9 +1,9 @@
-"""Who and what is let in: hosts, origins, routes and the size of what is sent.
+"""Access control: hosts, origins, routes and the size of request bodies.
 
-There is no login. On loopback the danger is another website that makes this machine's browser send
-requests, by posting across origins or under a name of its own that resolves to 127.0.0.1. On a
-network it is also whoever can reach the port: they may use the app, and nothing that Gradio brings
-along beside it. No gradio here.
+There is no login. On loopback the threat is another website that makes this machine's browser send
+requests, by posting across origins or under a name of its own that resolves to 127.0.0.1 (DNS
+rebinding). On a network it is also anybody who can reach the port: they may use the app, and none
+of Gradio's other routes. No gradio here.
 """
 
 import re
@@ -27,7 +27,7 @@ QUEUE = (
     r"/gradio_api/(queue/(join|data)|cancel|reset|startup-events)",
     r"/gradio_api/heartbeat/[^/]+",
 )
-"""What Gradio's browser code asks for where a page has events; Rank has none."""
+"""What Gradio's browser code requests where a page has events; Rank has none."""
 
 
 class Guard:
@@ -35,8 +35,8 @@ class Guard:
 
     `host` is where the app listens; `allow_hosts` are other names of it, those of a proxy included,
     whose pages may send requests whatever name the proxy passes on. `routes` are regular
-    expressions of paths, `prefix` a path that a proxy puts before all of them; it is taken off
-    here, whether the proxy has done so or not.
+    expressions of paths, `prefix` a path that a proxy puts before all of them; it is removed here
+    unless the proxy has removed it.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Guard:
         await self.app(scope, receive, send)
 
     def objection(self, headers: Headers) -> str | None:
-        """Why a request is refused for where it comes from, or None."""
+        """Why a request is refused because of its host or origin, or None."""
         hosts = [headers.get("host", "")]
         if "x-forwarded-host" in headers:
             hosts.append(headers["x-forwarded-host"].partition(",")[0].strip())
@@ -101,7 +101,7 @@ class Guard:
     def _allowed(self, name: str) -> bool:
         if name in LOOPBACK or name in self.allow_hosts:
             return True
-        # Rebinding needs a name: under an address nobody else's page can have been loaded.
+        # Rebinding needs a name: no foreign page can have been loaded from an address.
         return not on_loopback(self.host) and (name == self.host or _is_address(name))
 
     def _without_prefix(self, scope: Scope) -> Scope:
@@ -132,7 +132,7 @@ def _is_address(name: str) -> bool:
 
 
 async def _body(headers: Headers, receive: Receive) -> bytes | None:
-    """What is sent, or None as soon as it is too much."""
+    """The body of a request, or None as soon as it is too large."""
     length = headers.get("content-length", "0")
     if not re.fullmatch(r"[0-9]{1,12}", length) or int(length) > LARGEST_BODY:
         return None

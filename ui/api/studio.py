@@ -1,6 +1,6 @@
 """Routes of the Train and Generate pages: images, and whether the server is still the same one.
 
-No file is opened by a path that was sent.
+No file is opened by a path from a request.
 """
 
 import fastapi
@@ -14,7 +14,7 @@ from ui.shelf import Shelf
 def router(runs: Runs, shelf: Shelf, *, server: str) -> fastapi.APIRouter:
     """What the scripts of both pages call.
 
-    `server` names this process: a page that another one made must be loaded again.
+    `server` names this process: a page of an earlier one must be reloaded.
     """
     routes = fastapi.APIRouter(prefix="/api")
 

@@ -1,4 +1,4 @@
-"""The Generate page: any checkpoint beside its base on the same seeds, and on to ranking."""
+"""The Generate page: a checkpoint beside its base on the same seeds, and sending to ranking."""
 
 import json
 import threading
@@ -45,7 +45,7 @@ MAX_IMAGES = 9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What to make. `adapter` is "run/step-000040", or empty for the base model alone."""
+    """Images to generate. `adapter` is "run/step-000040", or empty for the base model alone."""
 
     adapter: str
     prompts: tuple[str, ...]
@@ -54,12 +54,12 @@ class Request:
 
 
 class LoadedModel:
-    """The one model in memory: that of the latest request. Base and aligned are its two sides."""
+    """The one model in memory, that of the latest request; base and aligned share it."""
 
     def __init__(self) -> None:
         self._generator: ImageGenerator | None = None
         self.lock = threading.Lock()
-        """Held while images are made, so that no other request switches model or adapter."""
+        """Held while images are generated, so that no other request switches model or adapter."""
 
     def get(self, model: str, adapter: Path | None) -> "ImageGenerator":
         """The model with this adapter, or alone; another model is dropped before it is loaded."""
@@ -73,7 +73,7 @@ class LoadedModel:
 
 
 def checkpoints(runs: Runs, model: str) -> list[tuple[str, str]]:
-    """(label, value) of everything that can stand beside the base, the newest run first."""
+    """(label, value) of everything that can be compared with the base, the newest run first."""
     found = [(f"Base model only ({model})", BASE_ONLY)]
     for run in runs.all():
         for step in reversed(run.adapters):
@@ -118,7 +118,7 @@ def requested(
 def generate(
     request: Request, *, model: str, runs: Runs, shelf: Shelf, loaded: LoadedModel
 ) -> Iterator[dict[str, Any]]:
-    """Make the images, base first, yielding what the page shows each time there is more of it.
+    """Generate the images, base first, yielding the page's view after each image.
 
     Both rows use the same seeds, so they start from the same noise.
     """
@@ -162,7 +162,7 @@ def generate(
                 cell[row] = shelf.put(made.image, made.provenance)
                 group["unread"] = made.unread
                 done += 1
-                yield view(f"Drawing with the {row} model")
+                yield view(f"Generating with the {row} model")
 
 
 def send(
@@ -174,17 +174,17 @@ def send(
     overlap: float | None,
     project: str = "default",
 ) -> int:
-    """Store the images with how they were made, queue items to rank, and say how many.
+    """Store the images with their provenance, queue items to rank, and return their number.
 
-    `how` is PAIRS (one item per seed) or TOGETHER (items of about GROUP candidates). An image
-    that came out the same twice is shown once; what leaves nothing to choose from is left out.
+    `how` is PAIRS (one item per seed) or TOGETHER (items of about GROUP candidates). Equal images
+    of an item are one candidate; an item with fewer than two is left out.
     """
     annotators = _whole("annotators per item", overlap, least=1, below=MOST_ANNOTATORS + 1)
     if not value or not value["groups"]:
         raise InputError("nothing to send: generate images first")
     if how == PAIRS and not value["has_aligned"]:
         raise InputError(f"{PAIRS}: choose a checkpoint and generate first, or send them together")
-    # Everything is looked up before anything is stored: all of it goes, or nothing.
+    # Everything is looked up before anything is stored: all of it is sent, or nothing.
     items = [
         (group["prompt"], [shelf.get(image_id) for image_id in chosen])
         for group in value["groups"]
@@ -201,7 +201,7 @@ def send(
 
 
 def restore(shelf: Shelf, last: str) -> dict[str, Any] | None:
-    """What the browser showed before a reload, if every image of it is still there."""
+    """The view before a reload, if all of its images are still in memory."""
     try:
         value = json.loads(last)
         ids = [
@@ -217,7 +217,7 @@ def restore(shelf: Shelf, last: str) -> dict[str, Any] | None:
 
 
 def _form() -> list[Component]:
-    """What to generate, in the order that `requested` takes it."""
+    """The form, in the order of the parameters of `requested`."""
     adapter = gr.Dropdown(label="Compare with", choices=[], elem_id="checkpoint")
     prompts = gr.Textbox(
         label="Prompts",
@@ -239,7 +239,7 @@ def _form() -> list[Component]:
 
 
 def _sending() -> tuple[gr.Radio, gr.Number, gr.Button]:
-    """How the images go to the ranking queue, to how many annotators, and the button."""
+    """How items are built from the images, annotators per item, and the button."""
     how = gr.Radio(
         [(name[0].upper() + name[1:], name) for name in (PAIRS, TOGETHER)],
         value=TOGETHER,
@@ -320,7 +320,7 @@ def build(
         return (value, gr.Row(visible=True)) if value else (gr.skip(), gr.skip())
 
     page.load(open_page, outputs=adapter, **PRIVATE)
-    # One at a time: two would not fit into the memory of one device.
+    # One at a time: two may not fit into the memory of one device.
     serial = PRIVATE | {"concurrency_limit": 1}
     running = start.click(begin, form, [compare, start, cancel, sending], **serial)
     running.then(rest, None, [start, cancel], **PRIVATE)

@@ -1,8 +1,8 @@
 """The Rank page: one `gr.HTML` component that owns tiles, keys, drag, zoom and drafts.
 
 Its template is static and holds no data; the script draws every item with DOM calls, so that a
-prompt is always text and never markup. It speaks to the routes of `ui.api.rank`, not to Gradio's
-event queue.
+prompt is always text and never markup. It calls the routes of `ui.api.rank`, not Gradio's event
+queue.
 """
 
 import gradio as gr

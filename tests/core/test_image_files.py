@@ -1,4 +1,4 @@
-"""Files of pictures: whole or not at all, never overwritten."""
+"""Image files are written atomically, and replace none that imgalign did not write."""
 
 import errno
 import json
@@ -11,7 +11,7 @@ from provenances import provenance
 from imgalign.diffusion.generate import save_images
 from imgalign.errors import InputError, StorageFullError
 from imgalign.files import check_folder
-from imgalign.images import check_png, png, read_picture, write_png
+from imgalign.images import check_png, png, read_image_file, write_png
 from imgalign.preferences.records import Generated
 
 RED = Image.new("RGB", (8, 8), "red")
@@ -60,18 +60,18 @@ def test_what_a_kill_left_half_written_goes_and_other_files_stay(tmp_path):
     assert names == {"00000-5.png", "00000-5.json", ".tmp-mine.png", ".tmp-notes"}
 
 
-def test_a_full_disk_leaves_no_half_picture_and_says_what_to_do(tmp_path, full_disk):
+def test_a_full_disk_leaves_no_partial_image_and_says_what_to_do(tmp_path, full_disk):
     images = save_images([generated(5), generated(6)], tmp_path)
     first = next(images)
     full_disk()
     with pytest.raises(StorageFullError, match=r"00001-6.png: no space left .* free some space"):
         next(images)
     assert [path.name for path in tmp_path.glob("*.png")] == [first.name]
-    assert read_picture(first, cure="").tobytes() == RED.tobytes()
+    assert read_image_file(first).tobytes() == RED.tobytes()
     assert not list(tmp_path.glob(".tmp-*"))
 
 
-def test_a_picture_that_cannot_be_replaced_stays(tmp_path, full_disk):
+def test_an_image_that_cannot_be_replaced_stays(tmp_path, full_disk):
     path = tmp_path / "x.png"
     write_png(RED, path)
     before = path.read_bytes()
@@ -81,25 +81,25 @@ def test_a_picture_that_cannot_be_replaced_stays(tmp_path, full_disk):
     assert path.read_bytes() == before
 
 
-def test_a_picture_replaces_one_of_imgaligns_and_nobody_elses(tmp_path):
+def test_an_image_replaces_one_by_imgalign_and_no_other(tmp_path):
     path = tmp_path / "x.png"
     check_png(path)
     write_png(RED, path)
     check_png(path)
-    assert read_picture(path, cure="").tobytes() == RED.tobytes()
+    assert read_image_file(path).tobytes() == RED.tobytes()
     RED.save(path)
     with pytest.raises(InputError, match=r"x.png: was not made by imgalign"):
         check_png(path)
 
 
 @pytest.mark.parametrize("content", [png(RED)[:50], b"", b"text"])
-def test_a_picture_that_is_not_whole_is_named_with_the_cure(tmp_path, content):
+def test_a_damaged_image_is_named_with_the_cure(tmp_path, content):
     path = tmp_path / "x.png"
     path.write_bytes(content)
     with pytest.raises(
         InputError, match=r"x.png: (damaged|expected a PNG).*; look again"
     ) as caught:
-        read_picture(path, cure="look again")
+        read_image_file(path, cure="look again")
     assert "0x" not in str(caught.value)
 
 

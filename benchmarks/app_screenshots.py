@@ -1,10 +1,11 @@
-"""Pictures of the app's pages, of a finished demo, for the README.
+"""Screenshots of the app and the report on a finished demo, for the README.
 
     imgalign demo --out demo
-    python benchmarks/app_pictures.py demo --out docs/images
+    python benchmarks/app_screenshots.py demo --out docs/images
 
 Serves the app from a temporary folder, queues new images of the shipped model for ranking there,
-and photographs Rank, Train, Generate and the report with Chromium, which has to be installed.
+and takes screenshots of Rank, Train, Generate and the report with Chromium, which must be
+installed.
 """
 
 import argparse
@@ -26,13 +27,13 @@ COMPARED = "a purple mushroom\ntwo yellow cars"
 
 
 def command(*arguments: str) -> list[str]:
-    """The program, as a user calls it."""
+    """A command of imgalign."""
     return [sys.executable, "-m", "imgalign", *arguments]
 
 
 @contextmanager
 def served(demo: Path) -> Iterator[str]:
-    """The address of the app, on new images to rank and with the demo's run."""
+    """Address of the app, with new images to rank and the demo's run."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "runs").mkdir()
@@ -54,8 +55,8 @@ def served(demo: Path) -> Iterator[str]:
             server.wait()
 
 
-def photograph(page: Any, address: str, report: Path, out: Path) -> None:
-    """The four pages, as PNG files in `out`."""
+def take_screenshots(page: Any, address: str, report: Path, out: Path) -> None:
+    """Save the four pages as PNG files in `out`."""
     page.goto(address)
     page.get_by_label("Your name or initials").fill("Ada")
     page.keyboard.press("Enter")
@@ -85,7 +86,7 @@ def photograph(page: Any, address: str, report: Path, out: Path) -> None:
 
 
 def main() -> None:
-    """Serve, photograph, stop."""
+    """Serve the app, take the screenshots, and stop it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("demo", type=Path, help="folder of a finished demo")
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
@@ -96,7 +97,7 @@ def main() -> None:
         )
         page = browser.new_page(viewport={"width": 1280, "height": 800})
         page.set_default_timeout(120_000)
-        photograph(page, address, given.demo / "run" / "report.html", given.out)
+        take_screenshots(page, address, given.demo / "run" / "report.html", given.out)
         browser.close()
 
 
