@@ -1,4 +1,4 @@
-# What a fresh clone needs: `make demo` to see it work, `make test` to check it. Python 3.11 or later.
+# Targets for a fresh clone: `make demo` runs the demo, `make test` the checks. Python 3.11 or later.
 
 PYTHON ?= python3
 VENV := .venv
@@ -13,10 +13,10 @@ export TOKENIZERS_PARALLELISM := false
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/installed ## Install, then rank, learn, align and compare; ARGS="--out demo2 --seed 1"
+demo: $(VENV)/installed ## Install, then run the demo: rank, fit, align, compare; ARGS="--out demo2 --seed 1"
 	$(BIN)/imgalign demo $(ARGS)
 
-ui: $(VENV)/installed ## Install, then open the app in which a person ranks; ARGS="--port 8000"
+ui: $(VENV)/installed ## Install, then serve the app; ARGS="--port 8000"
 	$(BIN)/imgalign ui $(ARGS)
 
 test: $(VENV)/installed-test ## Install what tests need, then lint, check types and test

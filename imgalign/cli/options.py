@@ -44,7 +44,9 @@ Create = Annotated[
 ]
 Project = Annotated[str, typer.Option(help="Queue within the database.")]
 Group = Annotated[str | None, typer.Option(help="Only rankings by annotators of this group.")]
-PromptTexts = Annotated[list[str] | None, typer.Option("--prompt", help="May be given again.")]
+PromptTexts = Annotated[
+    list[str] | None, typer.Option("--prompt", help="A prompt; may be repeated.")
+]
 PromptFile = Annotated[Path | None, typer.Option(help="Text file with one prompt per line.")]
 
 

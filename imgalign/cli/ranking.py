@@ -31,7 +31,7 @@ def candidates(
     storybook_prompts: Annotated[
         int, typer.Option(min=1, help="Without prompts: how many of the storybook's.")
     ] = 40,
-    per_prompt: Annotated[int, typer.Option(min=2, max=9, help="Candidates of each prompt.")] = 4,
+    per_prompt: Annotated[int, typer.Option(min=2, max=9, help="Candidates per prompt.")] = 4,
     seed: FirstSeed = 0,
     model: ModelUnder = None,
     adapter: Adapter = None,
@@ -80,7 +80,9 @@ def candidates(
 
 
 def ui(
-    host: Annotated[str, typer.Option(help="There is no login; keep to loopback.")] = ("127.0.0.1"),
+    host: Annotated[str, typer.Option(help="Address to listen on; there is no login.")] = (
+        "127.0.0.1"
+    ),
     port: Annotated[int, typer.Option(min=0, max=65535)] = 7860,
     model: Model = "storybook",
     runs: Annotated[Path, typer.Option(help="Folder of training runs.")] = Path("runs"),

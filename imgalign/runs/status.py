@@ -78,7 +78,7 @@ def read_status(run: Path) -> RunStatus | None:
             status,
             state="stopped",
             eta_seconds=None,
-            message=f"the process ended abruptly after iteration {status.step}; resume to go on",
+            message=f"the process ended abruptly after iteration {status.step}; resume to continue",
         )
     return status
 

@@ -1,4 +1,4 @@
-// Says when the server has gone or was started again: events of a page that an earlier server made
+// Tells when the server is gone or was restarted: events of a page that an earlier server made
 // lead nowhere, and what was generated is gone with its memory. Rank needs none of this: it talks to
 // routes that stay the same.
 (() => {
@@ -31,11 +31,11 @@
       server = (await response.json()).server;
     } catch {
       missed += 1;
-      if (missed > 1) banner("The app does not answer. This page goes on when it does.", false);
+      if (missed > 1) banner("The app does not respond. This page continues when it does.", false);
       return;
     }
     missed = 0;
-    if (server !== born) banner("The app was started again. Reload this page to go on.", true);
+    if (server !== born) banner("The app was restarted. Reload this page to continue.", true);
     else document.querySelector("#alive")?.remove();
   };
 

@@ -48,7 +48,7 @@ const refresh = () => {
     const box = make("section", "co-prompt");
     box.append(make("h3", "", group.prompt));
     if (group.unread) {
-      box.append(make("p", "co-unread", `Too long: the model could not take in “${group.unread}”`));
+      box.append(make("p", "co-unread", `Too long: the text encoder truncates “${group.unread}”`));
     }
     const table = make("div", "co-table");
     table.style.setProperty("--seeds", group.seeds.length);
