@@ -23,6 +23,7 @@ from imgalign.advantages import (
     value_advantages,
     whitened,
 )
+from imgalign.algorithms.interface import World, first_position
 from imgalign.algorithms.value import ValueEstimator, explained_variance
 from imgalign.config import Config
 from imgalign.errors import CheckpointError
@@ -106,13 +107,37 @@ class Rewarded:
     features: Callable[[], Mapping[str, Tensor]]
     """What a value estimator may see: prompts [m d] and timesteps [t]; computed when asked for."""
 
+    def of_all(self, world: World) -> "Rewarded":
+        """The images of all processes, in their order."""
+
+        def features() -> Mapping[str, Tensor]:
+            each = world.gather(dict(self.features()))
+            prompts = torch.cat([given["prompt"] for given in each])
+            return {"prompt": prompts, "timestep": each[0]["timestep"]}
+
+        return Rewarded(
+            rewards=torch.cat(world.gather(self.rewards)),
+            prompt_ids=[each for ids in world.gather(self.prompt_ids) for each in ids],
+            mask=torch.cat(world.gather(self.mask)),
+            features=features,
+        )
+
+    def __len__(self) -> int:
+        return len(self.rewards)
+
 
 @runtime_checkable
 class Baseline(Protocol):
     """Turns rewards into advantages of each step."""
 
-    def advantages(self, batch: Rewarded) -> tuple[Float[Tensor, "m t"], dict[str, float]]:
-        """Advantages and metrics. Updates the baseline's state: call it once per batch."""
+    def advantages(
+        self, batch: Rewarded, *, world: World
+    ) -> tuple[Float[Tensor, "m t"], dict[str, float]]:
+        """Advantages of this process's images, and metrics of all.
+
+        Updates the baseline's state, alike in all processes: each calls it once per batch, also
+        with no image.
+        """
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -130,17 +155,20 @@ class GroupBaseline:
     def __init__(self, config: GroupConfig | RankConfig) -> None:
         self.config = config
 
-    def advantages(self, batch: Rewarded) -> tuple[Float[Tensor, "m t"], dict[str, float]]:
+    def advantages(
+        self, batch: Rewarded, *, world: World
+    ) -> tuple[Float[Tensor, "m t"], dict[str, float]]:
         """As `group_advantages` and its relatives; the same for every step of an image."""
         names = {name: number for number, name in enumerate(dict.fromkeys(batch.prompt_ids))}
-        group = torch.tensor([names[each] for each in batch.prompt_ids])
+        group = torch.tensor([names[each] for each in batch.prompt_ids], dtype=torch.long)
         ranked = self.config.kind == "rank"
         rewards = group_wins(batch.rewards, group) if ranked else batch.rewards
         standardised = self.config.normalise == "std"
         by_group = group_advantages if standardised else centred_group_advantages
         advantages = by_group(rewards, group)
         useless = sum(not advantages[group == number].any() for number in range(len(names)))
-        metrics = {"useless_group_fraction": useless / len(names)}
+        share = world.total(float(useless)) / world.total(float(len(names)))
+        metrics = {"useless_group_fraction": share}
         return advantages[:, None].expand_as(batch.mask), metrics
 
     def state_dict(self) -> dict[str, Any]:
@@ -159,10 +187,15 @@ class RunningBaseline:
     def __init__(self, config: RunningConfig) -> None:
         self.statistics = RunningPromptStatistics(window=config.window, min_count=config.min_count)
 
-    def advantages(self, batch: Rewarded) -> tuple[Float[Tensor, "m t"], dict[str, float]]:
+    def advantages(
+        self, batch: Rewarded, *, world: World
+    ) -> tuple[Float[Tensor, "m t"], dict[str, float]]:
         """As `RunningPromptStatistics.advantages`; the same for every step of an image."""
-        advantages = self.statistics.advantages(batch.rewards, batch.prompt_ids)
-        return advantages[:, None].expand_as(batch.mask), {}
+        everybody = batch.of_all(world)
+        advantages = self.statistics.advantages(everybody.rewards, everybody.prompt_ids)
+        first = first_position(world, len(batch))
+        own = advantages[first : first + len(batch)]
+        return own[:, None].expand_as(batch.mask), {}
 
     def state_dict(self) -> dict[str, Any]:
         """The rewards of each prompt."""
@@ -183,9 +216,15 @@ class ValueBaseline:
         self.seed = seed
         self.estimator: ValueEstimator | None = None
 
-    def advantages(self, batch: Rewarded) -> tuple[Float[Tensor, "m t"], dict[str, float]]:
-        """Reward minus the value predicted before this batch; then fits the estimator to it."""
-        features, rewards, mask = batch.features(), batch.rewards, batch.mask
+    def advantages(
+        self, batch: Rewarded, *, world: World
+    ) -> tuple[Float[Tensor, "m t"], dict[str, float]]:
+        """Reward minus the value predicted before this batch; then fits the estimator to it.
+
+        Every process fits the images of all, in the same order, and so holds the same estimator.
+        """
+        everybody = batch.of_all(world)
+        features, rewards, mask = everybody.features(), everybody.rewards, everybody.mask
         if self.estimator is None:
             self.estimator = self.new_estimator(features["prompt"].shape[1])
         values = self.estimator.predict(features)
@@ -197,7 +236,8 @@ class ValueBaseline:
         if self.config.normalise == "std":
             advantages = whitened(advantages, mask)
         metrics["value_loss"] = self.estimator.fit(features, rewards, mask)
-        return advantages, metrics
+        first = first_position(world, len(batch))
+        return advantages[first : first + len(batch)], metrics
 
     def new_estimator(self, prompt_width: int) -> ValueEstimator:
         """An estimator that has learned nothing, for prompt features of this width."""

@@ -38,7 +38,7 @@ class Rollout:
     def metrics(self, world: World) -> dict[str, float]:
         """Statistics of the rewards over all processes, under the keys of docs/metrics.md."""
         return {
-            **reward_metrics(world.gather(self.rewards)),
+            **reward_metrics(torch.cat(world.gather(self.rewards))),
             "seconds_sampling": self.seconds_sampling,
             "seconds_scoring": self.seconds_scoring,
         }
@@ -84,8 +84,9 @@ SUMS = ("surrogate", "clip_fraction", "approx_kl", "entropy")
 class Tally:
     """Sums over the transitions of an iteration, and the metrics derived from them."""
 
-    steps_per_trajectory: float
-    """Mean number of steps with a density, to scale a mean over steps to a trajectory."""
+    num_images: float
+    num_steps: float
+    """Of all images together, those with a density."""
     sums: dict[str, float] = field(default_factory=dict)
     count: float = 0.0
     first_count: float = 0.0
@@ -105,12 +106,18 @@ class Tally:
     def over(self, world: World) -> "Tally":
         """The sums over all processes."""
         return Tally(
-            steps_per_trajectory=world.total(self.steps_per_trajectory) / world.size,
+            num_images=world.total(self.num_images),
+            num_steps=world.total(self.num_steps),
             sums={name: world.total(self.sums.get(name, 0.0)) for name in (*SUMS, "kl")},
             count=world.total(self.count),
             first_count=world.total(self.first_count),
             log_ratio_max=world.largest(self.log_ratio_max),
         )
+
+    @property
+    def steps_per_trajectory(self) -> float:
+        """Mean number of steps with a density, to scale a mean over steps to a trajectory."""
+        return self.num_steps / max(self.num_images, 1)
 
     @property
     def kl_nats(self) -> float:
@@ -146,8 +153,10 @@ class Assessment:
     def tally(self) -> Tally:
         """Empty sums for this batch."""
         masks = [trajectory.mask for trajectory in self.batch]
-        images = sum(int(mask.any(dim=1).sum()) for mask in masks)
-        return Tally(steps_per_trajectory=sum(int(mask.sum()) for mask in masks) / max(images, 1))
+        return Tally(
+            num_images=sum(mask.any(dim=1).sum().item() for mask in masks),
+            num_steps=sum(mask.sum().item() for mask in masks),
+        )
 
 
 def reward_metrics(rewards: Float[Tensor, " n"]) -> dict[str, float]:

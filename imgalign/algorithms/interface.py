@@ -16,6 +16,7 @@ from torch.nn import Parameter
 from imgalign.policy import Check, Trajectory
 
 Batch = TypeVar("Batch", contravariant=True)
+Given = TypeVar("Given")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -35,7 +36,11 @@ class Loss:
 
 @runtime_checkable
 class World(Protocol):
-    """The processes of a run; every denominator, gather and branch on data goes through it."""
+    """The processes of a run; every denominator, gather and branch on data goes through it.
+
+    Everything but `size`, `index` and `deal` is called by all processes alike, and returns the same
+    in all of them.
+    """
 
     @property
     def size(self) -> int:
@@ -44,11 +49,14 @@ class World(Protocol):
 
     @property
     def index(self) -> int:
-        """Which of them this is; process 0 writes files."""
+        """Which of them this is, from 0; see `writes_files`."""
         ...
 
     def deal(self, count: int) -> range:
-        """Which of `count` prompts this process takes; groups of a prompt stay together."""
+        """Which of `count` prompts this process takes: shares in order that differ by one at most.
+
+        Prompts and not images, so that the group of a prompt stays together.
+        """
         ...
 
     def total(self, value: float) -> float:
@@ -59,12 +67,16 @@ class World(Protocol):
         """The largest of a number over all processes."""
         ...
 
-    def gather(self, values: Float[Tensor, " n"]) -> Float[Tensor, " m"]:
-        """The values of all processes, in their order."""
+    def gather(self, value: Given) -> list[Given]:
+        """What each process gave, in their order: tensors of any length, texts, numbers."""
         ...
 
     def agree(self, flag: bool) -> bool:
         """Whether the flag is set in any process, so that all of them take the same branch."""
+        ...
+
+    def wait(self) -> None:
+        """Return when every process has come here."""
         ...
 
     def reduce(self, parameters: Sequence[Parameter]) -> None:
@@ -81,8 +93,12 @@ def first_position(world: World, count: int) -> int:
 
     That is where its own begin when all are numbered in the order of the processes.
     """
-    counts = world.gather(torch.tensor([count], dtype=torch.float64))
-    return int(counts[: world.index].sum().item())
+    return sum(world.gather(count)[: world.index])
+
+
+def writes_files(world: World) -> bool:
+    """Whether this is the one process that writes what a run leaves."""
+    return world.index == 0
 
 
 @runtime_checkable

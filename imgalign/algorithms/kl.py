@@ -154,16 +154,20 @@ def coefficient_of(config: KLConfig) -> KLCoefficient:
             return AdaptiveKL(config.coefficient, target_nats=config.target_nats, rate=config.rate)
 
 
-@torch.no_grad()
 def measure_kl(policy: StepPolicy, batch: Sequence[Trajectory]) -> float:
     """KL(policy || pretrained) in nats per trajectory, on the states that `batch` visited.
 
     Exact per step, an average over the sampled paths; with fresh samples of the policy it is an
     unbiased estimate of the KL between whole trajectories.
     """
-    total, images = 0.0, 0
+    return total_kl(policy, batch) / sum(map(len, batch))
+
+
+@torch.no_grad()
+def total_kl(policy: StepPolicy, batch: Sequence[Trajectory]) -> float:
+    """The same, summed over the trajectories; 0 for none."""
+    total = 0.0
     for trajectory in batch:
-        images += len(trajectory)
         for unit in policy.units(trajectory):
             steps = unit[trajectory.mask[:, unit].any(dim=0)]
             if not len(steps):
@@ -172,4 +176,4 @@ def measure_kl(policy: StepPolicy, batch: Sequence[Trajectory]) -> float:
                 pretrained = policy.step_distributions(trajectory, steps)
             kl = kl_divergence(policy.step_distributions(trajectory, steps), pretrained)
             total += masked(kl, trajectory.mask[:, steps]).double().sum().item()
-    return total / images
+    return total

@@ -13,6 +13,7 @@ Shapes: b = images sampled together, t = steps of a trajectory, s = steps in one
 Units: log-probabilities and KL in nats, summed over the elements of a latent.
 """
 
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -51,6 +52,8 @@ from imgalign.errors import CheckpointError, NumericsError
 from imgalign.losses import clipped_surrogate_loss
 from imgalign.policy import Check, StepPolicy, Trajectory
 
+log = logging.getLogger(__name__)
+
 Positive = Annotated[float, Field(gt=0)]
 
 ONLY_ROLLOUTS = (
@@ -80,7 +83,8 @@ class PolicyGradientConfig(Config):
     """Passes over each batch of trajectories before new ones are sampled."""
 
     minibatches: PositiveInt = 1
-    """Optimizer steps per pass; each sees an equal share of (images, step) pairs."""
+    """Optimizer steps per pass over the batch; each sees an equal share of its forward passes, of
+    some steps of images that were sampled together."""
 
     credited_steps: PositiveInt | None = None
     """Only the first so many steps of a trajectory get its advantage; null is all. They decide most
@@ -129,6 +133,21 @@ class PolicyGradientConfig(Config):
                     f"got {asked}"
                 )
 
+    def refuse_minibatches(self, *, batches: int, passes: int) -> None:
+        """ValueError for more minibatches than forward passes to share out.
+
+        `batches` of images are sampled in an iteration, and `passes` re-score all steps of one.
+        """
+        chosen = self.timesteps_per_update
+        if self.credited_steps is not None and self.kl_steps is not None:
+            chosen = self.credited_steps + self.kl_steps
+        passes = passes if chosen is None else min(passes, chosen)
+        if self.minibatches > batches * passes:
+            raise ValueError(
+                f"algorithm.minibatches: expected at most {batches * passes}, {passes} forward "
+                f"passes for each of {batches} batches of images, got {self.minibatches}"
+            )
+
 
 class PPOConfig(PolicyGradientConfig):
     """Proximal policy optimisation, with a critic as the baseline."""
@@ -173,12 +192,13 @@ class PolicyGradient:
         self.kl = coefficient_of(config.kl)
         self.baseline = build_baseline(config.baseline, seed=seed)
         self._metrics: dict[str, float] = {}
+        self._said = False
 
     def losses(
         self, policy: StepPolicy, batch: Rollout, *, world: World, generator: torch.Generator
     ) -> Iterator[Loss]:
         """One loss per micro-batch in the order of `minibatches`; updates the KL coefficient."""
-        assessment = self.assess(policy, batch)
+        assessment = self.assess(policy, batch, world=world)
         tally = assessment.tally()
         minibatches = list(self.minibatches(policy, assessment, world=world, generator=generator))
         done, total = 0, sum(map(len, minibatches))
@@ -206,8 +226,8 @@ class PolicyGradient:
         """Of the last batch."""
         return self._metrics
 
-    def assess(self, policy: StepPolicy, rollout: Rollout) -> Assessment:
-        """Advantages of a new batch; updates the baseline.
+    def assess(self, policy: StepPolicy, rollout: Rollout, *, world: World) -> Assessment:
+        """Advantages of a new batch; updates the baseline, alike in all processes.
 
         An image whose reward is not finite is dropped: it changes neither policy nor baseline.
         """
@@ -217,7 +237,7 @@ class PolicyGradient:
         masks = torch.cat([trajectory.mask.cpu() for trajectory in batch]) & good[:, None]
         advantages = torch.zeros(masks.shape)
         metrics: dict[str, float] = {}
-        if good.any():
+        if world.agree(bool(good.any())):
             kept = zip(rollout.prompt_ids, good.tolist(), strict=True)
             advantages[good], metrics = self.baseline.advantages(
                 Rewarded(
@@ -225,7 +245,8 @@ class PolicyGradient:
                     prompt_ids=[each for each, keep in kept if keep],
                     mask=masks[good],
                     features=lambda: batch_features(policy, batch, good),
-                )
+                ),
+                world=world,
             )
         limit = self.config.advantage_clip
         advantages = advantages.clamp(-limit, limit)
@@ -233,7 +254,8 @@ class PolicyGradient:
         if self.config.credited_steps is not None:
             credited[:, self.config.credited_steps :] = False
         advantages = advantages.masked_fill(~credited, 0.0)
-        size = advantages[credited].abs().mean().item() if credited.any() else 0.0
+        used = torch.cat(world.gather(advantages[credited].abs()))
+        size = used.mean().item() if len(used) else 0.0
         sizes = [len(trajectory) for trajectory in batch]
         parts = zip(batch, torch.split(masks, sizes), torch.split(advantages, sizes), strict=True)
         usable_parts = [each for part in parts if (each := usable(*part)) is not None]
@@ -273,6 +295,7 @@ class PolicyGradient:
             for number, each in enumerate(weighted)
             for steps, weights in in_units(*each, policy.units(assessment.batch[number]))
         ]
+        self._say_if_too_few(int(world.largest(len(parts))))
         for epoch in range(self.config.inner_epochs):
             order = torch.randperm(len(parts), generator=generator)
             for share in order.tensor_split(self.config.minibatches):
@@ -290,6 +313,18 @@ class PolicyGradient:
                         )
                         for number, steps, weights in picked
                     ]
+
+    def _say_if_too_few(self, parts: int) -> None:
+        """Warn once where there are fewer forward passes than minibatches to share them out to."""
+        asked = self.config.minibatches
+        if parts < asked and not self._said:
+            log.warning(
+                "algorithm.minibatches: %d asked for, but this iteration has %d forward passes to "
+                "learn from, and makes that many optimizer steps per pass over them",
+                asked,
+                parts,
+            )
+            self._said = True
 
     def loss(
         self, policy: StepPolicy, micro: MicroBatch

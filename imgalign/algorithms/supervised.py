@@ -108,6 +108,9 @@ class SupervisedConfig(Config):
     def refuse_steps(self, num_steps: int) -> None:
         """Nothing: it scores finished samples and not steps."""
 
+    def refuse_minibatches(self, *, batches: int, passes: int) -> None:
+        """Nothing: it shares out draws, of which it has as many as it is told to."""
+
 
 class Supervised:
     """Supervised fine-tuning; it has no state."""

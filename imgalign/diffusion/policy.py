@@ -7,6 +7,7 @@ off. Left out: how steps become distributions (denoising.py), what differs betwe
 Shapes: b = images, t = denoising steps, s = chosen steps, d = features; a latent is c h w.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -96,6 +97,11 @@ class DiffusionConfig(Config):
 
     gradient_checkpointing: bool = False
     """Compute activations a second time instead of keeping them: less memory, a third slower."""
+
+    @property
+    def learned_passes(self) -> int:
+        """Forward passes that re-score all steps of a batch but the last, which adds no noise."""
+        return math.ceil((self.num_inference_steps - 1) / self.steps_per_pass)
 
 
 class DiffusionPolicy:

@@ -18,7 +18,7 @@ from imgalign.runs.folder import CONFIG, METRICS, SAMPLES
 from imgalign.runs.metrics import Value, read_metrics
 from imgalign.runs.old_format import refuse_old
 from imgalign.runs.status import RunStatus, read_status
-from imgalign.train.config import TrainConfig
+from imgalign.train.config import RolloutsConfig, TrainConfig
 
 GRID = re.compile(r"step-(\d{6,12})\.png")
 LARGEST = 1e300
@@ -54,8 +54,11 @@ class RunRecord:
 
     @property
     def num_images(self) -> int:
-        """Made for training so far."""
-        return self.iterations * self.settings.data.images_per_iteration
+        """Made for training so far, or learned from where they were given."""
+        data = self.settings.data
+        if isinstance(data, RolloutsConfig):
+            return self.iterations * data.images_per_iteration
+        return round(sum(value for _, value in self.series("samples_used")))
 
     @property
     def seconds(self) -> float:

@@ -100,10 +100,11 @@ class ProgressLine:
         *,
         done: int = 0,
         unit: str = "iteration",
+        silent: bool = False,
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.console = console or _stderr()
+        self.console = Console(quiet=True, force_terminal=False) if silent else console or _stderr()
         self.total = total
         self.done = done
         self.unit = unit

@@ -1,5 +1,6 @@
 """Settings of a training run: policy, algorithm, data, reward, optimizer, and how to run them."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, TypeAlias
@@ -12,6 +13,8 @@ from imgalign.diffusion.policy import DiffusionConfig
 from imgalign.runs import old_format
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
+
+USUAL_IMAGES = 64
 
 
 class PromptsConfig(Config):
@@ -97,8 +100,13 @@ class ImagesConfig(Config):
     held_out: HeldOutConfig = HeldOutConfig()
     """Held-out prompts, which are measured only. Their images are left out of training."""
 
-    images_per_iteration: PositiveInt = 64
-    """Images in each iteration; every one comes once before any comes again."""
+    images_per_iteration: PositiveInt | None = None
+    """Images in each iteration; every one comes once before any comes again. Null is 64, or all of
+    them where there are fewer."""
+
+    def images_taken(self, available: int) -> int:
+        """How many of the available images an iteration learns from."""
+        return self.images_per_iteration or min(USUAL_IMAGES, available)
 
 
 class RewardConfig(Config):
@@ -230,4 +238,7 @@ class TrainConfig(Config):
     @model_validator(mode="after")
     def _no_more_steps_than_there_are(self) -> "TrainConfig":
         self.algorithm.refuse_steps(self.policy.num_inference_steps)
+        if isinstance(self.data, RolloutsConfig):
+            batches = math.ceil(self.data.images_per_iteration / self.policy.batch_size)
+            self.algorithm.refuse_minibatches(batches=batches, passes=self.policy.learned_passes)
         return self

@@ -6,43 +6,30 @@ newest checkpoint stays intact.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 
 from imgalign.algorithms.checks import require
 from imgalign.algorithms.interface import Algorithm, World
 from imgalign.errors import ConfigError
-from imgalign.files import reporting_full_disk
 from imgalign.policy import Check, RewardModel, StepPolicy
 from imgalign.prompts import Prompts
-from imgalign.runs.checkpoint import (
-    checkpoints,
-    how_to_resume,
-    mark,
-    remove_checkpoints_after,
-    save_checkpoint,
-    step_folder,
-)
-from imgalign.runs.folder import METRICS, SAMPLES
-from imgalign.runs.metrics import MetricsWriter, Value
-from imgalign.runs.progress import ProgressLine
+from imgalign.runs.checkpoint import checkpoints, step_folder
 from imgalign.runs.state import save_state
-from imgalign.runs.status import RunStatus, write_status
 from imgalign.train.assemble import build_learner
 from imgalign.train.budget import Budget, Snapshot
 from imgalign.train.config import TrainConfig
 from imgalign.train.learner import Learner
+from imgalign.train.recorder import Recorder
 from imgalign.train.sources import Interrupted, Watcher, build_source
 from imgalign.train.starting import STATE, load_trainer_state
 from imgalign.train.stopping import BestSoFar, RunEnd, StopRequest
-from imgalign.train.watch import HELD_OUT_SEEDS, Measured, draw_grid, measure
-
-OnStep: TypeAlias = Callable[[int, Mapping[str, Value]], None]
+from imgalign.train.watch import HELD_OUT_SEEDS, Measured, measure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +41,10 @@ class Rewards:
 
 
 class Session:
-    """A run from its start or a checkpoint to its end, in one process."""
+    """A run from its start or a checkpoint to its end, as one process of its world goes through it.
+
+    All processes take the same branches: what decides is the same in all, or agreed on.
+    """
 
     def __init__(
         self,
@@ -63,19 +53,17 @@ class Session:
         policy: StepPolicy,
         rewards: Rewards,
         prompts: Prompts,
-        out: Path,
+        recorder: Recorder,
         stop: StopRequest,
         world: World,
-        on_step: OnStep | None = None,
     ) -> None:
         self.settings = settings
         self.policy = policy
         self.rewards = rewards
         self.prompts = prompts
-        self.out = out
+        self.recorder = recorder
         self.stop = stop
         self.world = world
-        self.on_step = on_step
         self.step = 0
         self.best = BestSoFar()
         self.budget = Budget(settings.run.kl_budget_nats)
@@ -90,7 +78,6 @@ class Session:
             world=world,
         )
         self.seconds: list[float] = []
-        self.line = ProgressLine(settings.run.iterations)
 
     def _new_learner(self) -> Learner:
         settings = self.settings
@@ -138,11 +125,13 @@ class Session:
         self.load_state_dict(state)
         self.budget.restore(state.get("inside"))
         self.saved_step = self.step
-        remove_checkpoints_after(self.out, self.step)
-        self._mark_best()
+        self.recorder.go_back(self.step, best=self.best)
 
     def save(self) -> None:
-        """Write a checkpoint unless this iteration has one; none at 0, the pretrained model."""
+        """Write a checkpoint unless this iteration has one; none at 0, the pretrained model.
+
+        No process goes on before it is written.
+        """
         if self.step in (0, self.saved_step):
             return
 
@@ -150,16 +139,9 @@ class Session:
             self.policy.save(folder)
             save_state(folder, STATE, self.whole_state())
 
-        protect = [] if self.best.step is None else [self.best.step]
-        keep = self.settings.run.keep_checkpoints
-        save_checkpoint(self.out, self.step, write=write, keep=keep, protect=protect)
+        self.recorder.save(self.step, write, best=self.best)
+        self.world.wait()
         self.saved_step = self.step
-        self._mark_best()
-
-    def _mark_best(self) -> None:
-        best = self.best
-        if best.step and best.score is not None and step_folder(self.out, best.step).is_dir():
-            mark(self.out, "best", best.step, {"held_out_reward": best.score})
 
     def _snapshot(self) -> Snapshot | None:
         budget = self.budget.nats
@@ -181,27 +163,20 @@ class Session:
             )
         self.learner.set_weights(inside.weights)
         self.load_state_dict(inside.state)
-        remove_checkpoints_after(self.out, self.step)
-        self.saved_step = self.step if step_folder(self.out, self.step).is_dir() else None
-        self._mark_best()
+        self.recorder.go_back(self.step, best=self.best)
+        saved = self.world.agree(self.recorder.holds(self.step))
+        self.saved_step = self.step if saved else None
 
     # --- the loop
 
     def go(self) -> RunEnd:
         """Train until there is a reason to stop; everything is saved when it returns."""
-        path = self.out / METRICS
-        self.line = ProgressLine(self.settings.run.iterations, done=self.step)
-        with (
-            reporting_full_disk(self.out, "training", advice=how_to_resume),
-            # A run that is begun again measures step 0 again.
-            MetricsWriter(path, resume_step=self.step or -1) as metrics,
-            self.line,
-        ):
+        with self.recorder.open(self.step):
             self._report({})
             with rng_apart():
                 self._check()
             if self.step == 0:
-                self._record(metrics, self._measure())
+                self.recorder.record(self.step, self._measure())
                 self._draw()
             self.budget.pending = self._snapshot()
             if self.step == 0:  # the pretrained model: its KL is 0
@@ -213,7 +188,7 @@ class Session:
                 except Interrupted:
                     end = "signal"
                     break
-                self._record(metrics, values)
+                self.recorder.record(self.step, values)
                 self._report(values)
                 end = self._after(values)
             self.save()
@@ -281,6 +256,7 @@ class Session:
             self.rewards.held_out,
             self.prompts,
             images_per_prompt=self.settings.data.held_out.images_per_prompt,
+            world=self.world,
             watcher=Watcher(
                 on_progress=self._watcher("measuring on held-out prompts", "images").on_progress
             ),
@@ -292,50 +268,33 @@ class Session:
 
     def _check(self) -> None:
         """Run the correctness checks; NumericsError where one fails."""
-        self.line.part("checking ratios, KL and gradients", 0, 1, "")
+        line = self.recorder.line
+        line.part("checking ratios, KL and gradients", 0, 1, "")
         checks = examine(self.policy, self.learner.algorithm, self.prompts, fresh=self.step == 0)
         require(checks)
-        self.line.say(f"{len(checks)} checks passed")
+        line.say(f"{len(checks)} checks passed")
         for check in checks:
             if check.name.startswith("noise floor"):
-                self.line.say(f"{check.name}: {check.measured}, expected {check.expected}")
+                line.say(f"{check.name}: {check.measured}, expected {check.expected}")
 
     def _draw(self) -> None:
-        name = f"{step_folder(self.out, self.step).name}.png"
-        self.line.part("drawing samples", 0, 1, "grid")
-        draw_grid(self.policy, self.prompts, self.settings.run.samples, self.out / SAMPLES / name)
+        self.recorder.draw(self.policy, self.prompts, self.step)
 
     def _watcher(self, doing: str, unit: str) -> Watcher:
         return Watcher(
             stop_requested=self.stop,
-            on_progress=lambda done, total: self.line.part(doing, done, total, unit),
+            on_progress=lambda done, total: self.recorder.line.part(doing, done, total, unit),
         )
-
-    def _record(self, metrics: MetricsWriter, values: Mapping[str, Value]) -> None:
-        if values:
-            metrics.write(self.step, values)
-            if self.on_step is not None:
-                self.on_step(self.step, values)
 
     def _report(self, values: Mapping[str, float]) -> None:
-        """Update status.json and the progress line."""
-        total = self.settings.run.iterations
-        eta = None
-        if self.seconds:
-            eta = sum(self.seconds) / len(self.seconds) * (total - self.step)
-            names = {"reward": "reward_mean", "loss": "loss", "kl": "kl"}
-            names |= {"held-out": "held_out_reward"}
-            shown = {name: values[key] for name, key in names.items() if key in values}
-            self.line.advance(self.step, shown, eta_seconds=eta)
-        write_status(
-            self.out, RunStatus.of_this_process("running", self.step, total, eta_seconds=eta)
-        )
+        self.recorder.progress(self.step, values, seconds=self.seconds)
 
     def newest(self) -> Path | None:
         """The checkpoint to use: best on held-out prompts, else the last one."""
-        if self.best.step and step_folder(self.out, self.best.step).is_dir():
-            return step_folder(self.out, self.best.step)
-        return next(iter(reversed(checkpoints(self.out))), None)
+        out = self.recorder.out
+        if self.best.step and self.recorder.holds(self.best.step):
+            return step_folder(out, self.best.step)
+        return next(iter(reversed(checkpoints(out))), None)
 
 
 def examine(

@@ -3,6 +3,7 @@
 Rewards are handed in. Left out: parsing a command line and loading reward models (cli/).
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from signal import Signals
@@ -10,19 +11,21 @@ from signal import Signals
 import torch
 
 from imgalign.algorithms.choice import build_algorithm
+from imgalign.algorithms.interface import World, writes_files
 from imgalign.config import load_config
 from imgalign.environment import choose_device, choose_dtype
 from imgalign.errors import ConfigError
 from imgalign.files import lock_folder, reporting_full_disk
 from imgalign.policy import Check, RewardModel, StepPolicy
-from imgalign.runs.checkpoint import how_to_resume
+from imgalign.prompts import Prompts
 from imgalign.runs.folder import CONFIG
 from imgalign.runs.progress import working
-from imgalign.runs.status import RunState, RunStatus, read_status, write_status
+from imgalign.runs.status import RunState
 from imgalign.train.assemble import load_policy
 from imgalign.train.config import RolloutsConfig, TrainConfig
-from imgalign.train.loop import OnStep, Rewards, Session, examine, rng_apart
-from imgalign.train.sources import load_prompts
+from imgalign.train.loop import Rewards, Session, examine, rng_apart
+from imgalign.train.recorder import OnStep, Recorder
+from imgalign.train.sources import load_prompts, refuse_amounts
 from imgalign.train.starting import begin, claim, prompts_to_use
 from imgalign.train.stopping import RunEnd, StopRequest
 from imgalign.train.world import Alone
@@ -58,33 +61,33 @@ def run(
     resume: bool = False,
     policy: StepPolicy | None = None,
     on_step: OnStep | None = None,
+    world: World | None = None,
 ) -> RunResult:
     """Train in the folder `out`, which must be new, or hold this run when `resume` is set.
 
-    `policy` replaces the model that the settings name. SIGTERM, SIGHUP and Ctrl-C end the run after
-    saving; `RunResult.signal` then names the signal. Errors are of `imgalign.errors`, and leave the
-    newest checkpoint intact.
+    `policy` replaces the model that the settings name. `world` is the processes that train
+    together, each of which calls this and sees the same folder; without it there is one. SIGTERM,
+    SIGHUP and Ctrl-C, in any of them, end the run after saving; `RunResult.signal` names the signal
+    in the process that got it. Errors are of `imgalign.errors`, and leave the newest checkpoint
+    intact.
     """
     if reward is None and isinstance(settings.data, RolloutsConfig):
         raise ConfigError("reward.path: expected a reward model; add reward.path=runs/reward")
-    claim(out, resume=resume)
+    world = world or Alone()
+    recorder = Recorder(out, settings.run, writes=writes_files(world), on_step=on_step)
+    if recorder.writes:
+        claim(out, resume=resume)
     prompts = prompts_to_use(out, settings, resume=resume)
-    if isinstance(settings.data, RolloutsConfig):
-        num_prompts, asked = len(prompts.training), settings.data.prompts_per_iteration
-        if asked > num_prompts:
-            raise ConfigError(
-                f"data.prompts_per_iteration: expected at most {num_prompts}, the number of "
-                f"training prompts, got {asked}"
-            )
-    with reporting_full_disk(out, "making the run folder"):
-        out.mkdir(parents=True, exist_ok=True)
-    total = settings.run.iterations
-    with lock_folder(out, doing="training"), StopRequest() as stop, rng_apart():
-        settings = settle_dtype(settings, out if resume else None)
-        checkpoint = begin(out, settings, prompts, resume=resume)
+    refuse_amounts(settings.data, prompts, num_processes=world.size)
+    if recorder.writes:
+        with reporting_full_disk(out, "making the run folder"):
+            out.mkdir(parents=True, exist_ok=True)
+    lock = lock_folder(out, doing="training") if recorder.writes else nullcontext()
+    with lock, StopRequest() as stop, rng_apart():
+        settings, checkpoint = begin_together(out, settings, prompts, resume=resume, world=world)
         torch.manual_seed(settings.seed)
         try:
-            say(out, RunStatus.of_this_process("running", 0, total))
+            recorder.say("running", 0)
             with working("loading the model"):
                 policy = policy or load_policy(settings)
             session = Session(
@@ -92,26 +95,25 @@ def run(
                 policy=policy,
                 rewards=Rewards(training=reward, held_out=held_out_reward or reward),
                 prompts=prompts,
-                out=out,
+                recorder=recorder,
                 stop=stop,
-                world=Alone(),
-                on_step=on_step,
+                world=world,
             )
             if checkpoint is not None:
                 session.resume(checkpoint)
             end = session.go()
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt)
-            leave_word(out, "stopped" if interrupted else "failed", total, error)
+            recorder.leave_word("stopped" if interrupted else "failed", error)
             raise
         message = reason_of(end, session)
         state: RunState = "stopped" if end == "signal" else "finished"
-        say(out, RunStatus.of_this_process(state, session.step, total, message=message))
+        recorder.say(state, session.step, message=message)
         return RunResult(
             folder=out,
             end=end,
             step=session.step,
-            total=total,
+            total=settings.run.iterations,
             checkpoint=session.newest(),
             message=message,
             signal=stop.signal if end == "signal" else None,
@@ -124,6 +126,21 @@ def diagnose(settings: TrainConfig, *, policy: StepPolicy | None = None) -> list
     algorithm = build_algorithm(settings.algorithm, seed=settings.seed)
     with rng_apart():
         return examine(policy or load_policy(settings), algorithm, prompts, fresh=True)
+
+
+def begin_together(
+    out: Path, settings: TrainConfig, prompts: Prompts, *, resume: bool, world: World
+) -> tuple[TrainConfig, Path | None]:
+    """Begin a run's folder in the process that writes; no other goes on before.
+
+    Returns what that one decided: the settings with the number type in them, and the checkpoint to
+    resume from.
+    """
+    checkpoint = None
+    if writes_files(world):
+        settings = settle_dtype(settings, out if resume else None)
+        checkpoint = begin(out, settings, prompts, resume=resume)
+    return world.gather((settings, checkpoint))[0]
 
 
 def settle_dtype(settings: TrainConfig, begun: Path | None) -> TrainConfig:
@@ -157,20 +174,3 @@ def reason_of(end: RunEnd, session: Session) -> str:
             )
         case "signal":
             return f"stopped at iteration {step}; resume with --resume"
-
-
-def say(out: Path, status: RunStatus) -> None:
-    """Write `status.json`; StorageFullError where the disk is full."""
-    with reporting_full_disk(out, "writing status.json", advice=how_to_resume):
-        write_status(out, status)
-
-
-def leave_word(out: Path, state: RunState, total: int, error: BaseException) -> None:
-    """Write the reason for stopping to status.json, best effort."""
-    last = read_status(out)
-    message = " ".join(f"{error}".split()) or type(error).__name__
-    status = RunStatus.of_this_process(state, last.step if last else 0, total, message=message)
-    try:
-        write_status(out, status)
-    except OSError:
-        return

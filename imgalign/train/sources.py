@@ -9,7 +9,7 @@ Shapes: n = images of an iteration, b = images sampled together.
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -111,6 +111,7 @@ class Rollouts:
             self.reward,
             [chosen[place] for place in mine for _ in range(size)],
             seeds=[training_seed(self.seed, number) for number in numbers],
+            world=self.world,
             watcher=watcher,
         )
 
@@ -127,32 +128,24 @@ class GivenImages:
         seed: int,
         world: World,
     ) -> None:
-        apart = set(map(prompt_key, held_out))
         self.config = config
         self.policy = policy
         self.seed = seed
         self.world = world
-        self.pairs = [
-            (path, prompt)
-            for path, prompt in captioned_images(config.folder)
-            if prompt_key(prompt) not in apart
-        ]
+        self.pairs = training_images(config, held_out)
         self._encoded: dict[Path, Data] = {}
 
     def batch(self, iteration: int, *, watcher: Watcher = SILENT) -> Demonstrations:
         """The next images, in an order that is new each time all have come once."""
         start = time.perf_counter()
-        count = min(self.config.images_per_iteration, len(self.pairs))
+        count = self.config.images_taken(len(self.pairs))
         places = epoch_positions(len(self.pairs), iteration, count=count, seed=self.seed)
         chosen = [self.pairs[places[place]] for place in self.world.deal(count)]
         size = self.policy.batch_size
-        parts = []
-        for first in range(0, len(chosen), size):
-            if watcher.stop_requested():
-                raise Interrupted
-            watcher.on_progress(first, len(chosen))
-            parts.append(join_data([self._data(*each) for each in chosen[first : first + size]]))
-        watcher.on_progress(len(chosen), len(chosen))
+        parts = [
+            join_data([self._data(*each) for each in chosen[part]])
+            for part in cut(len(chosen), size, world=self.world, watcher=watcher)
+        ]
         return Demonstrations(batch=parts, seconds_loading=time.perf_counter() - start)
 
     def _data(self, path: Path, prompt: str) -> Data:
@@ -160,6 +153,33 @@ class GivenImages:
             image = as_tensor(read_image_file(path))
             self._encoded[path] = self.policy.encode([prompt], image[None])
         return self._encoded[path]
+
+
+def training_images(config: ImagesConfig, held_out: Sequence[str]) -> list[tuple[Path, str]]:
+    """The given images with their prompts, without those of held-out prompts."""
+    apart = set(map(prompt_key, held_out))
+    pairs = captioned_images(config.folder)
+    return [(path, prompt) for path, prompt in pairs if prompt_key(prompt) not in apart]
+
+
+def refuse_amounts(config: DataConfig, prompts: Prompts, *, num_processes: int) -> None:
+    """ConfigError for iterations larger than the data, or too small for so many processes."""
+    match config:
+        case RolloutsConfig():
+            name, asked = "prompts_per_iteration", config.prompts_per_iteration
+            available, what = len(prompts.training), "training prompts"
+        case ImagesConfig():
+            available = len(training_images(config, prompts.held_out))
+            name, asked = "images_per_iteration", config.images_taken(available)
+            what = f"images in {config.folder} whose prompts are not held out"
+    if asked > available:
+        raise ConfigError(
+            f"data.{name}: expected at most {available}, the number of {what}, got {asked}"
+        )
+    if asked < num_processes:
+        raise ConfigError(
+            f"data.{name}: expected at least {num_processes}, one for each process, got {asked}"
+        )
 
 
 def build_source(
@@ -197,24 +217,21 @@ def collect(
     prompts: Sequence[str],
     *,
     seeds: Sequence[int],
+    world: World,
     watcher: Watcher = SILENT,
 ) -> Rollout:
     """Sample one image per prompt and seed and score it.
 
     Images go through the policy in batches of its size and stay in them: a network's rounding
     depends on its batch. A reward that is not finite drops its image with a warning; none finite
-    is a NumericsError. `Interrupted` where a stop is requested between batches.
+    in any process is a NumericsError. `Interrupted` where a stop is requested between batches.
     """
     for number, prompt in enumerate(prompts, start=1):
         if not prompt.strip():
             raise InputError(f"prompts: number {number} of {len(prompts)} is empty")
     batch, rewards = [], []
     sampling = scoring = 0.0
-    for start in range(0, len(prompts), policy.batch_size):
-        if watcher.stop_requested():
-            raise Interrupted
-        watcher.on_progress(start, len(prompts))
-        part = slice(start, start + policy.batch_size)
+    for part in cut(len(prompts), policy.batch_size, world=world, watcher=watcher):
         begin = time.perf_counter()
         with torch.no_grad():
             trajectory = policy.sample(prompts[part], seeds=seeds[part])
@@ -224,16 +241,30 @@ def collect(
         batch.append(trajectory)
         sampling += between - begin
         scoring += time.perf_counter() - between
-    watcher.on_progress(len(prompts), len(prompts))
-    all_rewards = torch.cat(rewards)
-    if not all_rewards.isfinite().any():
+    own = torch.cat([*rewards, torch.zeros(0)])
+    everybody = torch.cat(world.gather(own))
+    if not everybody.isfinite().any():
         raise NumericsError(
-            f"reward: none of {len(all_rewards)} scores is a finite number; "
+            f"reward: none of {len(everybody)} scores is a finite number; "
             "score a few images with the reward model alone to see why"
         )
-    return Rollout(
-        batch=batch, rewards=all_rewards, seconds_sampling=sampling, seconds_scoring=scoring
-    )
+    return Rollout(batch=batch, rewards=own, seconds_sampling=sampling, seconds_scoring=scoring)
+
+
+def cut(count: int, size: int, *, world: World, watcher: Watcher) -> Iterator[slice]:
+    """The `count` images of this process in parts of at most `size`.
+
+    Before each part all processes agree whether any of them was asked to stop, and then all raise
+    `Interrupted`. A process with fewer parts than another stays for its rounds.
+    """
+    parts = range(0, count, size)
+    for number in range(int(world.largest(len(parts)))):
+        if world.agree(watcher.stop_requested()):
+            raise Interrupted
+        if number < len(parts):
+            watcher.on_progress(parts[number], count)
+            yield slice(parts[number], parts[number] + size)
+    watcher.on_progress(count, count)
 
 
 def score(

@@ -14,7 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from imgalign.algorithms.batches import reward_metrics
-from imgalign.algorithms.kl import measure_kl
+from imgalign.algorithms.interface import World
+from imgalign.algorithms.kl import total_kl
 from imgalign.files import reporting_full_disk, write_atomically
 from imgalign.policy import Policy, RewardModel, StepPolicy
 from imgalign.prompts import EVALUATION_SEEDS, Prompts
@@ -57,25 +58,34 @@ def measure(
     prompts: Prompts,
     *,
     images_per_prompt: int,
+    world: World,
     watcher: Watcher,
 ) -> Measured:
     """Reward and KL on held-out prompts and seeds, the same every time.
 
-    Without held-out prompts the KL is measured on some of those that are trained on.
+    Without held-out prompts the KL is measured on some of those that are trained on. Each process
+    samples its share of the prompts, and all get the same numbers: they decide when a run stops.
     """
     chosen = prompts.held_out or prompts.training[:FALLBACK_PROMPTS]
-    repeated = [each for each in chosen for _ in range(images_per_prompt)]
+    places = [
+        place * images_per_prompt + each
+        for place in world.deal(len(chosen))
+        for each in range(images_per_prompt)
+    ]
     rollout = collect(
         policy,
         reward or Constant(),
-        repeated,
-        seeds=HELD_OUT_SEEDS[: len(repeated)],
+        [chosen[place // images_per_prompt] for place in places],
+        seeds=[HELD_OUT_SEEDS[place] for place in places],
+        world=world,
         watcher=watcher,
     )
-    kl = measure_kl(policy, rollout.batch)
+    nats, images = total_kl(policy, rollout.batch), float(len(rollout))
+    rewards = torch.cat(world.gather(rollout.rewards))
     counts = reward is not None and bool(prompts.held_out)
     return Measured(
-        reward=reward_metrics(rollout.rewards)["reward_mean"] if counts else None, kl=kl
+        reward=reward_metrics(rewards)["reward_mean"] if counts else None,
+        kl=world.total(nats) / world.total(images),
     )
 
 

@@ -4,10 +4,11 @@
 """
 
 from collections.abc import Sequence
+from typing import TypeVar
 
-from jaxtyping import Float
-from torch import Tensor
 from torch.nn import Parameter
+
+Given = TypeVar("Given")
 
 
 class Alone:
@@ -28,13 +29,16 @@ class Alone:
         """The value itself."""
         return value
 
-    def gather(self, values: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-        """The values themselves."""
-        return values
+    def gather(self, value: Given) -> list[Given]:
+        """The value itself, as the only one."""
+        return [value]
 
     def agree(self, flag: bool) -> bool:
         """The flag itself."""
         return flag
+
+    def wait(self) -> None:
+        """Return at once."""
 
     def reduce(self, parameters: Sequence[Parameter]) -> None:
         """Leave the gradients as they are."""

@@ -54,7 +54,7 @@ def test_the_kl_of_some_steps_stands_for_that_of_all_on_average():
         config = GRPOConfig(credited_steps=1, kl_steps=kl_steps)
         algorithm = PolicyGradient(config, seed=0)
         rollout = sample(policy)
-        assessment = algorithm.assess(policy, rollout)
+        assessment = algorithm.assess(policy, rollout, world=Alone())
         tally = assessment.tally()
         generator = torch.Generator().manual_seed(seed)
         (minibatch,) = algorithm.minibatches(policy, assessment, world=Alone(), generator=generator)
@@ -97,7 +97,7 @@ def test_the_size_of_advantages_is_of_those_that_are_used():
     policy = RandomWalk(num_steps=4)
     rollout = sample(policy)
     config = GRPOConfig(credited_steps=1, advantage_clip=0.5)
-    assessment = PolicyGradient(config, seed=0).assess(policy, rollout)
+    assessment = PolicyGradient(config, seed=0).assess(policy, rollout, world=Alone())
     used = torch.cat(assessment.advantages)
     assert not used[:, 1:].any()
     assert used.abs().max() <= 0.5
@@ -108,7 +108,9 @@ def test_the_size_of_advantages_is_of_those_that_are_used():
 def test_group_advantages_are_shared_by_all_steps_and_zero_in_the_mean_of_a_prompt():
     policy = RandomWalk(num_steps=3)
     rollout = sample(policy)
-    advantages = torch.cat(PolicyGradient(GRPOConfig(), seed=0).assess(policy, rollout).advantages)
+    advantages = torch.cat(
+        PolicyGradient(GRPOConfig(), seed=0).assess(policy, rollout, world=Alone()).advantages
+    )
     assert (advantages == advantages[:, :1]).all()
     for parity in (0, 1):  # images alternate between two prompts, across chunks
         group = advantages[parity::2, 0]
@@ -123,7 +125,7 @@ def test_two_prompts_of_one_text_are_two_groups_because_only_the_ids_are_compare
     batch = [policy.sample([text] * 4, seeds=range(4), prompt_ids=["1", "1", "2", "2"])]
     rollout = Rollout(batch=batch, rewards=torch.tensor([0.0, 1.0, 10.0, 30.0]))
     algorithm = algorithm_with(baseline, min_count=1)
-    found = algorithm.assess(policy, rollout).advantages[0][:, 0]
+    found = algorithm.assess(policy, rollout, world=Alone()).advantages[0][:, 0]
     assert_close(found, torch.tensor([-1.0, 1.0, -1.0, 1.0]), atol=1e-4, rtol=0)
 
 
@@ -131,9 +133,11 @@ def test_with_ranks_the_reward_may_have_any_unit_and_any_outlier():
     policy = RandomWalk()
     rollout = sample(policy)
     algorithm = algorithm_with("rank")
-    expected = torch.cat(algorithm.assess(policy, rollout).advantages)
+    expected = torch.cat(algorithm.assess(policy, rollout, world=Alone()).advantages)
     found = torch.cat(
-        algorithm.assess(policy, replace(rollout, rewards=(20 * rollout.rewards).exp())).advantages
+        algorithm.assess(
+            policy, replace(rollout, rewards=(20 * rollout.rewards).exp()), world=Alone()
+        ).advantages
     )
     assert expected.any()
     assert torch.equal(found, expected)
@@ -143,7 +147,7 @@ def test_equal_rewards_teach_nothing():
     policy = RandomWalk()
     rollout = sample(policy)
     equal = replace(rollout, rewards=torch.full_like(rollout.rewards, 0.7))
-    assessment = PolicyGradient(GRPOConfig(), seed=0).assess(policy, equal)
+    assessment = PolicyGradient(GRPOConfig(), seed=0).assess(policy, equal, world=Alone())
     assert not torch.cat(assessment.advantages).any()
     assert assessment.metrics["useless_group_fraction"] == 1.0
 
@@ -154,7 +158,7 @@ def test_advantages_are_cut_at_the_limit():
     rewards[0] = 1.0  # sqrt(9) deviations above the nine others of its prompt
     rollout = replace(sample(policy, images=20, chunk=20), rewards=rewards)
     algorithm = PolicyGradient(GRPOConfig(advantage_clip=2.0), seed=0)
-    assert algorithm.assess(policy, rollout).advantages[0].max().item() == 2.0
+    assert algorithm.assess(policy, rollout, world=Alone()).advantages[0].max().item() == 2.0
 
 
 @pytest.mark.parametrize("baseline", ["group", "rank", "running", "value"])
@@ -164,9 +168,11 @@ def test_a_reward_that_is_not_finite_changes_nothing_for_the_other_images(baseli
     rollout = sample(policy, images=8, chunk=8)
     rollout.rewards[7] = math.nan
     algorithm, alone = (algorithm_with(baseline, min_count=2) for _ in range(2))
-    assessment = algorithm.assess(policy, rollout)
+    assessment = algorithm.assess(policy, rollout, world=Alone())
     expected = alone.assess(
-        policy, Rollout(batch=[rollout.batch[0].select(range(7))], rewards=rollout.rewards[:7])
+        policy,
+        Rollout(batch=[rollout.batch[0].select(range(7))], rewards=rollout.rewards[:7]),
+        world=Alone(),
     )
     assert_close(assessment.advantages[0][:7], expected.advantages[0])
     assert not assessment.batch[0].mask[7].any()
@@ -194,7 +200,9 @@ def test_a_dropped_image_leaves_gradient_kl_and_tally_as_without_it():
         if not dropped:
             trajectory, rewards = trajectory.select(range(7)), rewards[:7]
         algorithm = PolicyGradient(config, seed=0)
-        assessment = algorithm.assess(policy, Rollout(batch=[trajectory], rewards=rewards))
+        assessment = algorithm.assess(
+            policy, Rollout(batch=[trajectory], rewards=rewards), world=Alone()
+        )
         tally = assessment.tally()
         for minibatch in algorithm.minibatches(
             policy, assessment, world=Alone(), generator=torch.Generator().manual_seed(0)
@@ -234,7 +242,7 @@ def test_an_image_whose_own_numbers_broke_is_left_out_of_the_forward_pass():
         replay={"latents": latents},
     )
     algorithm = PolicyGradient(GRPOConfig(), seed=0)
-    assessment = algorithm.assess(policy, replace(rollout, batch=[broken]))
+    assessment = algorithm.assess(policy, replace(rollout, batch=[broken]), world=Alone())
     assert assessment.batch[0].seeds == [0, 2, 3]
     (minibatch,) = algorithm.minibatches(
         policy, assessment, world=Alone(), generator=torch.Generator()

@@ -25,7 +25,7 @@ def test_the_sampler_is_the_anchor_and_nothing_is_computed_twice():
     rollout = sample(policy, images=8, chunk=4)
     algorithm = PolicyGradient(GRPOConfig(), seed=0)
     policy.num_forwards = 0
-    assessment = algorithm.assess(policy, rollout)
+    assessment = algorithm.assess(policy, rollout, world=Alone())
     assert policy.num_forwards == 0
     for minibatch in algorithm.minibatches(
         policy, assessment, world=Alone(), generator=torch.Generator()
@@ -43,7 +43,7 @@ def test_the_first_gradient_is_the_plain_policy_gradient():
     config = GRPOConfig(minibatches=1)
     algorithm = PolicyGradient(config, seed=0)
     rollout = sample(policy)
-    assessment = algorithm.assess(policy, rollout)
+    assessment = algorithm.assess(policy, rollout, world=Alone())
     (minibatch,) = algorithm.minibatches(
         policy, assessment, world=Alone(), generator=torch.Generator()
     )
@@ -103,7 +103,7 @@ def test_the_tallied_kl_is_that_of_a_whole_trajectory_even_from_some_steps(num_s
         policy.shift.fill_(0.1)
     algorithm = PolicyGradient(GRPOConfig(timesteps_per_update=num_steps), seed=0)
     rollout = sample(policy)
-    assessment = algorithm.assess(policy, rollout)
+    assessment = algorithm.assess(policy, rollout, world=Alone())
     tally = assessment.tally()
     seen = 0
     for minibatch in algorithm.minibatches(

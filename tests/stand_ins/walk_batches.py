@@ -37,7 +37,7 @@ def sample(policy: RandomWalk, *, images: int = 8, chunk: int = 4, first: int = 
 def micros(
     algorithm: PolicyGradient, policy: RandomWalk, *, seed: int = 0, **sizes: int
 ) -> list[list[MicroBatch]]:
-    assessment = algorithm.assess(policy, sample(policy, **sizes))
+    assessment = algorithm.assess(policy, sample(policy, **sizes), world=Alone())
     generator = torch.Generator().manual_seed(seed)
     return list(algorithm.minibatches(policy, assessment, world=Alone(), generator=generator))
 
@@ -46,7 +46,7 @@ def run_update(
     algorithm: PolicyGradient, policy: RandomWalk, optimizer: Optimizer, *, first: int
 ) -> tuple[float, Tally]:
     rollout = sample(policy, first=first, images=32, chunk=16)
-    assessment = algorithm.assess(policy, rollout)
+    assessment = algorithm.assess(policy, rollout, world=Alone())
     tally = assessment.tally()
     generator = torch.Generator().manual_seed(first)
     for minibatch in algorithm.minibatches(policy, assessment, world=Alone(), generator=generator):

@@ -12,7 +12,7 @@ from imgalign.runs.checkpoint import ADAPTER, checkpoints
 from imgalign.runs.metrics import Value, read_metrics
 from imgalign.train import run as train
 from imgalign.train.config import TrainConfig
-from imgalign.train.loop import OnStep
+from imgalign.train.recorder import OnStep
 
 CLOCK = {"seconds", "images_per_second", "peak_memory_gb"}
 

@@ -6,12 +6,12 @@ from threading import Barrier
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
 from torch.nn import Parameter
 
 from imgalign.algorithms.interface import World
 
 Result = TypeVar("Result")
+Given = TypeVar("Given")
 
 
 class Meeting:
@@ -50,11 +50,14 @@ class OneOfTwo:
     def largest(self, value: float) -> float:
         return float(max(self._both(value)))
 
-    def gather(self, values: Tensor) -> Tensor:
-        return torch.cat(self._both(values))
+    def gather(self, value: Given) -> list[Given]:
+        return self._both(value)
 
     def agree(self, flag: bool) -> bool:
         return any(self._both(flag))
+
+    def wait(self) -> None:
+        self._both(None)
 
     def reduce(self, parameters: Sequence[Parameter]) -> None:
         for parameter in parameters:

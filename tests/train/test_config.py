@@ -6,6 +6,14 @@ from imgalign.config import load_config
 from imgalign.errors import ConfigError
 from imgalign.train.config import TrainConfig
 
+TWO_STEPS = "algorithm.timesteps_per_update=2"
+ONE_AND_ONE_STEP = ["algorithm.credited_steps=1", "algorithm.kl_steps=1"]
+TWO_BATCHES_OF_THREE_PASSES = [
+    "data={prompts_per_iteration: 5, group_size: 2}",
+    # Ten images in batches of 8; seven steps, of which the last adds no noise, two in a pass.
+    "policy={batch_size: 8, num_inference_steps: 7, steps_per_pass: 2}",
+]
+
 
 @pytest.mark.parametrize(
     ("overrides", "said"),
@@ -23,6 +31,18 @@ from imgalign.train.config import TrainConfig
             ["policy.num_inference_steps=5", "algorithm.timesteps_per_update=6"],
             "algorithm.timesteps_per_update: expected at most policy.num_inference_steps, 5, got 6",
         ),
+        (
+            [*TWO_BATCHES_OF_THREE_PASSES, "algorithm.minibatches=7"],
+            "algorithm.minibatches: expected at most 6, 3 forward passes for each of 2 batches",
+        ),
+        (
+            [*TWO_BATCHES_OF_THREE_PASSES, "algorithm.minibatches=5", TWO_STEPS],
+            "algorithm.minibatches: expected at most 4, 2 forward passes for each of 2 batches",
+        ),
+        (
+            [*TWO_BATCHES_OF_THREE_PASSES, "algorithm.minibatches=5", *ONE_AND_ONE_STEP],
+            "algorithm.minibatches: expected at most 4, 2 forward passes for each of 2 batches",
+        ),
         (["policy.num_inference_steps=1"], "policy.num_inference_steps: "),
         (["policy.target_modules=[]"], "policy.target_modules: "),
         (["seed=99999999999999999999"], "seed: "),
@@ -36,6 +56,8 @@ def test_settings_that_cannot_work_together_are_refused_by_name(overrides, said)
         "policy.num_inference_steps=1": "policy.num_inference_steps=2",
         "policy.target_modules=[]": "policy.target_modules=[conv2]",
         "seed=99999999999999999999": "seed=9223372036854775807",
+        "algorithm.minibatches=7": "algorithm.minibatches=6",
+        "algorithm.minibatches=5": "algorithm.minibatches=4",
     }
     alone = [fitting.get(each, each.replace("=6", "=5")) for each in overrides]
     load_config(TrainConfig, None, alone)

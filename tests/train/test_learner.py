@@ -21,6 +21,7 @@ def learn(learner: Learner, policy: RandomWalk, iterations: int) -> list[dict[st
                 Brightness(),
                 ["a red fox"] * 8,
                 seeds=range(8 * iteration, 8 * iteration + 8),
+                world=Alone(),
             ),
             iteration=iteration,
         )

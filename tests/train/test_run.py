@@ -21,7 +21,7 @@ from imgalign.errors import (
 )
 from imgalign.runs.checkpoint import ADAPTER, checkpoints, verify
 from imgalign.runs.status import RunStatus, read_status, write_status
-from imgalign.train import run as train
+from imgalign.train import recorder
 from imgalign.train.config import TrainConfig
 
 
@@ -119,6 +119,6 @@ def test_a_full_disk_while_the_status_is_written_is_one_line(tmp_path, monkeypat
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write_status(out, status)
 
-    monkeypatch.setattr(train, "write_status", full)
+    monkeypatch.setattr(recorder, "write_status", full)
     with pytest.raises(StorageFullError, match=r"writing status.json; .* and resume$"):
         start(tmp_path / "run", settings=walk_settings(iterations=1))

@@ -1,6 +1,8 @@
 """Claims: a source is a function of the iteration; given images come in turn, each with the prompt
 beside it, and held-out prompts never."""
 
+import math
+
 import pytest
 import torch
 from PIL import Image
@@ -10,7 +12,8 @@ from worlds import in_two
 
 from imgalign.algorithms.batches import Rollout
 from imgalign.algorithms.interface import World
-from imgalign.errors import CheckpointError, ConfigError, InputError
+from imgalign.errors import CheckpointError, ConfigError, InputError, NumericsError
+from imgalign.policy import RewardModel
 from imgalign.train.captions import captioned_images
 from imgalign.train.config import ImagesConfig, RolloutsConfig, TrainConfig
 from imgalign.train.run import run
@@ -18,12 +21,15 @@ from imgalign.train.sources import (
     GivenImages,
     Interrupted,
     Rollouts,
+    Source,
     Watcher,
     load_prompts,
 )
 from imgalign.train.world import Alone
 
 COLOURS = ["red", "blue", "green", "white", "black"]
+TOTALS = {"rollouts": (4, 2), "images": (3, 2)}
+"""Images of each of two processes, of those in `rollouts_of` and of five in a folder."""
 EQUAL = {"name": "supervised", "weighting": {"kind": "equal"}, "draws": 2}
 
 
@@ -38,13 +44,25 @@ def folder(tmp_path):
     return images
 
 
-def source_of(folder, *, held_out=(), count=2) -> GivenImages:
+def source_of(folder, *, held_out=(), count=2, world: World | None = None) -> GivenImages:
     return GivenImages(
         ImagesConfig(folder=folder, images_per_iteration=count),
-        policy=RandomWalk(size=2),
+        policy=RandomWalk(size=2, batch_size=2),
         held_out=held_out,
         seed=0,
-        world=Alone(),
+        world=world or Alone(),
+    )
+
+
+def rollouts_of(reward: RewardModel | None = None, *, world: World | None = None) -> Rollouts:
+    """Three prompts of four, with two images each."""
+    return Rollouts(
+        RolloutsConfig(prompts_per_iteration=3, group_size=2),
+        policy=RandomWalk(batch_size=2),
+        reward=reward or Brightness(),
+        prompts=("a", "b", "c", "d"),
+        seed=4,
+        world=world or Alone(),
     )
 
 
@@ -53,39 +71,23 @@ def asked(source, iteration) -> list[str]:
 
 
 def test_a_rollout_is_decided_by_the_iteration_alone():
-    def source() -> Rollouts:
-        return Rollouts(
-            RolloutsConfig(prompts_per_iteration=2, group_size=3),
-            policy=RandomWalk(),
-            reward=Brightness(),
-            prompts=("a", "b", "c"),
-            seed=4,
-            world=Alone(),
-        )
-
-    straight, other = source(), source()
+    straight, other = rollouts_of(), rollouts_of()
     for iteration in range(3):
         expected = straight.batch(iteration)
     found = other.batch(2)
     assert torch.equal(found.rewards, expected.rewards)
     assert found.prompt_ids == expected.prompt_ids
-    assert [len(each) for each in found.batch] == [4, 2]
-    assert len(set(found.prompt_ids)) == 2
+    assert [len(each) for each in found.batch] == [2, 2, 2]
+    assert found.prompt_ids[::2] == found.prompt_ids[1::2]
 
 
 def test_two_processes_share_the_prompts_of_a_batch_and_never_split_a_group():
     def batch(world: World) -> Rollout:
-        return Rollouts(
-            RolloutsConfig(prompts_per_iteration=3, group_size=2),
-            policy=RandomWalk(),
-            reward=Brightness(),
-            prompts=("a", "b", "c", "d"),
-            seed=4,
-            world=world,
-        ).batch(1)
+        return rollouts_of(world=world).batch(1)
 
-    def said(each: Rollout) -> list[tuple[str, float]]:
-        return list(zip(each.prompt_ids, each.rewards.tolist(), strict=True))
+    def said(each: Rollout) -> list[tuple[str, int, float]]:
+        seeds = [seed for trajectory in each.batch for seed in trajectory.seeds]
+        return list(zip(each.prompt_ids, seeds, each.rewards.tolist(), strict=True))
 
     first, second = in_two(batch)
     assert said(first) + said(second) == said(batch(Alone()))
@@ -101,9 +103,46 @@ def test_every_given_image_comes_once_before_any_comes_again(folder):
     assert asked(source_of(folder), 3) == seen[6:8]
 
 
-def test_a_stop_is_heard_between_batches(folder):
-    with pytest.raises(Interrupted):
-        source_of(folder).batch(0, watcher=Watcher(stop_requested=lambda: True))
+@pytest.mark.parametrize("kind", ["rollouts", "images"])
+def test_a_stop_that_one_process_sees_is_heard_by_both_between_parts(folder, kind):
+    # Four and two images in parts of two: the second process has no more to do when it is told.
+    def work(world: World) -> list[tuple[int, int]]:
+        asked, seen = iter([False, True]), []
+        watcher = Watcher(
+            stop_requested=lambda: world.index == 1 and next(asked),
+            on_progress=lambda done, total: seen.append((done, total)),
+        )
+        source: Source
+        if kind == "images":
+            source = source_of(folder, count=5, world=world)
+        else:
+            source = rollouts_of(world=world)
+        with pytest.raises(Interrupted):
+            source.batch(0, watcher=watcher)
+        return seen
+
+    assert in_two(work) == [[(0, TOTALS[kind][0])], [(0, TOTALS[kind][1])]]
+
+
+def test_a_process_without_any_finite_score_goes_on_while_another_has_one():
+    class Only(Brightness):
+        def __init__(self, good: bool) -> None:
+            self.good = good
+
+        def score(self, *, prompts, samples):
+            found = super().score(prompts=prompts, samples=samples)
+            return found if self.good else torch.full_like(found, math.nan)
+
+    first, second = in_two(lambda world: rollouts_of(Only(world.index == 0), world=world).batch(0))
+    assert first.rewards.isfinite().all()
+    assert second.rewards.isnan().all()
+    assert first.metrics(Alone())["dropped_images"] == 0
+
+    def none_good(world: World) -> None:
+        with pytest.raises(NumericsError, match="none of 6 scores is a finite number"):
+            rollouts_of(Only(False), world=world).batch(0)
+
+    in_two(none_good)
 
 
 def test_images_of_held_out_prompts_are_never_learned_from(folder):
@@ -194,6 +233,20 @@ def test_a_run_with_a_kl_budget_goes_back_inside_it_whatever_the_algorithm(tmp_p
 def test_data_that_an_algorithm_cannot_learn_from_are_refused(data, algorithm, said):
     with pytest.raises(ValueError, match=said):
         TrainConfig.model_validate({"data": data, "algorithm": algorithm})
+
+
+def test_more_images_than_the_folder_has_are_refused_and_null_takes_what_there_is(folder, tmp_path):
+    def settings(**images: object) -> TrainConfig:
+        data = {"from": "images", "folder": str(folder), "held_out": {"num_prompts": 1}} | images
+        return walk_settings(algorithm=EQUAL, data=data, iterations=1)
+
+    with pytest.raises(ConfigError, match=r"data.images_per_iteration: expected at most 4, .* 5$"):
+        start(tmp_path / "run", settings=settings(images_per_iteration=5))
+    assert not (tmp_path / "run").exists()
+    start(tmp_path / "four", settings=settings(images_per_iteration=4))
+    start(tmp_path / "run", settings=settings())
+    for name in ("four", "run"):
+        assert measured(tmp_path / name)[-1]["samples_used"] == 4
 
 
 def test_rollouts_want_a_reward_model_before_anything_is_made(tmp_path):

@@ -1,9 +1,29 @@
-"""Claims: one process that is all there is keeps every bit of what it is given."""
+"""Claims: one process that is all there is keeps every bit of what it is given; two make together
+the run that one makes, stop together, and only the first writes."""
 
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
 import torch
+from algorithms import ALGORITHMS
+from random_walk import Brightness, RandomWalk, walk_data, walk_settings
+from torch import Tensor
 from torch.nn import Parameter
+from walk_runs import measured, start
+from worlds import OneOfTwo, in_two
 
-from imgalign.algorithms.interface import World
+from imgalign.algorithms.interface import World, first_position, writes_files
+from imgalign.errors import ConfigError
+from imgalign.policy import Trajectory
+from imgalign.prompts import EVALUATION_SEEDS
+from imgalign.runs.checkpoint import checkpoints
+from imgalign.train import run as train
+from imgalign.train.loop import Rewards, Session
+from imgalign.train.recorder import Recorder
+from imgalign.train.sources import load_prompts
+from imgalign.train.stopping import StopRequest
 from imgalign.train.world import Alone
 
 
@@ -12,8 +32,12 @@ def test_alone_is_a_world_that_gives_back_what_it_is_given():
     assert isinstance(world, World)
     assert (world.size, world.index, list(world.deal(3))) == (1, 0, [0, 1, 2])
     assert world.total(0.1) == world.largest(0.1) == 0.1
-    assert world.gather(values) is values
+    (gathered,) = world.gather(values)
+    assert gathered is values
     assert (world.agree(True), world.agree(False)) == (True, False)
+    world.wait()
+    assert first_position(world, 7) == 0
+    assert writes_files(world)
 
 
 def test_gradients_of_one_process_stay_as_they_are():
@@ -21,3 +45,87 @@ def test_gradients_of_one_process_stay_as_they_are():
     weight.grad = torch.tensor(0.1)
     Alone().reduce([weight])
     assert weight.grad == torch.tensor(0.1)
+
+
+def test_each_of_two_processes_knows_where_its_own_begin():
+    assert in_two(lambda world: first_position(world, [3, 5][world.index])) == [0, 3]
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_two_processes_make_the_run_of_one_and_only_the_first_writes(tmp_path, capsys, name):
+    # One prompt of two each, in training and held out. One minibatch: its order plays no role.
+    algorithm = {**ALGORITHMS[name], "minibatches": 1}
+    settings = walk_settings(algorithm=algorithm, iterations=4)
+    start(tmp_path / "alone", settings=settings)
+    capsys.readouterr()
+
+    def work(world: World) -> tuple[train.RunResult, Tensor]:
+        assert isinstance(world, OneOfTwo)
+        policy = RandomWalk(num_steps=3)
+        out = tmp_path / str(world.index)
+        result = train.run(settings, reward=Brightness(), out=out, policy=policy, world=world)
+        return result, policy.shift.detach()
+
+    (first, weights), (second, same) = in_two(work)
+    assert (first.end, first.step) == (second.end, second.step) == ("finished", 4)
+    assert torch.equal(weights, same)
+    assert weights.abs().max() > 0.01
+    assert capsys.readouterr().err.count("checks passed") == 1
+    written = {path.name for path in (tmp_path / "0").iterdir()}
+    assert written == {path.name for path in (tmp_path / "alone").iterdir()}
+    assert not (tmp_path / "1").exists()
+    for expected, found in zip(measured(tmp_path / "alone"), measured(tmp_path / "0"), strict=True):
+        assert found == pytest.approx(expected, rel=1e-3, abs=1e-4)
+
+
+def test_a_signal_to_one_process_ends_both_at_the_same_iteration_without_that_batch(tmp_path):
+    settings = walk_settings(iterations=6)
+    prompts = load_prompts(settings.data)
+
+    def work(world: World) -> tuple[str, int]:
+        stop = StopRequest()
+
+        class Stopping(RandomWalk):
+            """Two parts of two images an iteration; the second process is told in the third."""
+
+            parts = 0
+
+            def sample(
+                self,
+                prompts: Sequence[str],
+                *,
+                seeds: Sequence[int],
+                prompt_ids: Sequence[str] | None = None,
+            ) -> Trajectory:
+                self.parts += seeds[0] not in EVALUATION_SEEDS
+                if self.parts == 5 and world.index == 1:
+                    stop.signal = signal.SIGTERM
+                return super().sample(prompts, seeds=seeds, prompt_ids=prompt_ids)
+
+        out = tmp_path / str(world.index)
+        out.mkdir()
+        session = Session(
+            settings,
+            policy=Stopping(num_steps=3, batch_size=2),
+            rewards=Rewards(training=Brightness(), held_out=Brightness()),
+            prompts=prompts,
+            recorder=Recorder(out, settings.run, writes=writes_files(world)),
+            stop=stop,
+            world=world,
+        )
+        return session.go(), session.step
+
+    assert in_two(work) == [("signal", 2)] * 2
+    assert [path.name for path in checkpoints(tmp_path / "0")] == ["step-000002"]
+    assert list(Path(tmp_path / "1").iterdir()) == []
+
+
+def test_each_process_needs_a_prompt(tmp_path):
+    settings = walk_settings(data=walk_data(prompts_per_iteration=1))
+
+    def work(world: World) -> None:
+        with pytest.raises(ConfigError, match="at least 2, one for each process, got 1"):
+            train.run(settings, reward=Brightness(), out=tmp_path / "run", world=world)
+
+    in_two(work)
+    assert not (tmp_path / "run").exists()
