@@ -1,6 +1,6 @@
 """Who may import whom, and what is done in one place: the layers of the design.
 
-    5  imgalign.{cli, demo}, every __main__                  ui.app -> .pages -> .api -> the rest
+    5  imgalign.{cli, demo, __main__}                        ui.app -> .pages -> .api -> the rest
     4  imgalign.{train, evaluate, report}                    reward_models, .fit, .server
     3  imgalign.algorithms
     2  imgalign.{diffusion, language, storybook}             reward_models.*
@@ -31,7 +31,6 @@ from imgalign.config import Config
 
 ROOTS = (
     "imgalign.__main__",
-    "imgalign.storybook.train.__main__",
     "imgalign.cli",
     "imgalign.demo",
 )
@@ -50,7 +49,7 @@ ONLY_IN = {
     "accelerate": ("imgalign.train.world",),
     "sqlalchemy": ("imgalign.preferences",),
     "alembic": ("imgalign.preferences",),
-    "typer": ("imgalign.cli", "imgalign.storybook.train.__main__"),
+    "typer": ("imgalign.cli",),
     "pickle": (),
     "cloudpickle": (),
     "dill": (),
@@ -70,8 +69,6 @@ UI_MAY_IMPORT = (
 
 
 def layer(module: str) -> int:
-    if module.endswith(".__main__"):
-        return 5
     package, _, rest = module.partition(".")
     name = rest.partition(".")[0]
     if package == "imgalign":

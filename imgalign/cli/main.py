@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from imgalign import __version__
-from imgalign.cli import data, generation, ranking, rewards, training, world
+from imgalign.cli import data, generation, ranking, rewards, training, world, world_models
 from imgalign.cli.program import run_program
 
 # Plain help and no rich tracebacks: rich would double the time of `imgalign --help`.
@@ -69,6 +69,17 @@ storybook = typer.Typer(rich_markup_mode=None, help="The synthetic storybook dom
 storybook.command("rank")(world.rank)
 storybook.command("draw")(world.draw)
 app.add_typer(storybook, name="storybook")
+
+models = typer.Typer(rich_markup_mode=None, help="Train the models of the storybook domain.")
+models.command("data")(world_models.data)
+models.command("autoencoder")(world_models.autoencoder)
+models.command("pipeline")(world_models.pipeline)
+models.command("distil")(world_models.distil)
+models.command("redraw")(world_models.redraw)
+models.command("clip")(world_models.clip)
+models.command("verifier")(world_models.verifier)
+models.command("tokenizer")(world_models.tokenizer)
+storybook.add_typer(models, name="train")
 
 exchange = typer.Typer(rich_markup_mode=None, help="Rankings to and from other stores.")
 exchange.command("import")(data.import_)

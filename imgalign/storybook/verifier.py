@@ -170,7 +170,7 @@ class Verifier:
         if not config_path.is_file() or not weights.is_file():
             raise CheckpointError(
                 f"{folder}: expected config.json and {WEIGHTS}; make them with "
-                "`python -m imgalign.storybook.train verifier`"
+                "`imgalign storybook train verifier`"
             )
         config = read_json(config_path)
         for name, known in _VOCABULARY.items():

@@ -1,4 +1,4 @@
-"""Both programs of the package, as processes with streams of every kind."""
+"""The program as a process with streams of every kind."""
 
 import os
 import subprocess
@@ -7,8 +7,6 @@ import sys
 import pytest
 
 CAPTION = "ein grünes Häuschen, 猫"
-PROGRAMS = ["imgalign", "imgalign.storybook.train"]
-
 # What a user may have: an old terminal, one without a locale, a log that takes ASCII only.
 LOCALES = {
     "latin-1": {"PYTHONIOENCODING": "latin-1"},
@@ -26,10 +24,9 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[byte
 
 
 @pytest.mark.parametrize("locale", LOCALES)
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_text_that_the_terminal_cannot_show_is_escaped_and_never_a_traceback(program, locale):
+def test_text_that_the_terminal_cannot_show_is_escaped_and_never_a_traceback(locale):
     unknown = "Häuschen-猫"
-    result = run("-m", program, unknown, PYTHONWARNINGS="error", **LOCALES[locale])
+    result = run("-m", "imgalign", unknown, PYTHONWARNINGS="error", **LOCALES[locale])
     assert result.returncode == 2, result.stderr
     assert result.stderr.startswith(b"error: no such command 'H")
     assert result.stderr.count(b"\n") == 1
@@ -53,23 +50,8 @@ def test_a_prompt_that_the_terminal_cannot_show_ends_no_command(write, locale):
     assert result.stdout.rstrip() in (escaped, CAPTION.encode())
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_both_programs_refuse_what_makes_no_sense_in_one_line(program):
-    result = run("-m", program, "--bogus")
+def test_an_option_that_there_is_not_is_refused_in_one_line():
+    result = run("-m", "imgalign", "--bogus")
     assert (result.returncode, result.stdout) == (2, b"")
     assert result.stderr.startswith(b"error: no such option: --bogus; see '")
     assert result.stderr.count(b"\n") == 1
-
-
-def test_a_training_script_without_its_data_is_one_line(tmp_path):
-    missing = tmp_path / "nowhere"
-    out = tmp_path / "verifier"
-    result = run(
-        *("-m", "imgalign.storybook.train", "verifier"),
-        *("--data", str(missing), "--out", str(out)),
-    )
-    assert result.returncode == 2, result.stderr
-    assert result.stderr.startswith(b"error: ")
-    assert str(missing).encode() in result.stderr
-    assert result.stderr.count(b"\n") == 1
-    assert not out.exists()

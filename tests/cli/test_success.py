@@ -1,6 +1,7 @@
 """Every command does its work once: on one tiny demo, from candidates to the report.
 
-A command without a function here fails `test_every_command_has_a_test`.
+A command without a function here fails `test_every_command_has_a_test`; test_world_models.py has
+those of `imgalign storybook train`.
 """
 
 import json
@@ -265,4 +266,6 @@ def commands(group: Any, prefix: str = "") -> Iterator[str]:
 def test_every_command_has_a_test():
     assert isinstance(app, typer.Typer)
     for command in commands(get_command(app)):
+        if command.startswith("storybook train "):
+            continue
         assert f"test_{command.replace(' ', '_')}" in globals(), f"imgalign {command}: test it here"

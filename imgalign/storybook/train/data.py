@@ -53,7 +53,7 @@ def load_images(folder: Path) -> TrainingImages:
     if not (folder / "captions.txt").is_file():
         raise InputError(
             f"{folder}: expected training images here; draw them with "
-            f"`python -m imgalign.storybook.train data --out {shlex.quote(str(folder))}`"
+            f"`imgalign storybook train data --out {shlex.quote(str(folder))}`"
         )
     return TrainingImages(
         images=np.load(folder / "images.npy", mmap_mode="r"),

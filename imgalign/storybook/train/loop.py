@@ -23,6 +23,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from imgalign.environment import choose_dtype, computing_in, say_dtype
+from imgalign.errors import InputError
 from imgalign.runs.metrics import MetricsWriter
 from imgalign.runs.state import load_state, save_state
 from imgalign.storybook.train.data import shuffled_batches
@@ -109,8 +110,9 @@ def train(
 
     `loss` takes indices of images and returns the scalar to minimise and terms to log.
     `on_save(step)` is called with the averaged weights in place after each save. Weights of fewer
-    than two axes are not decayed.
+    than two axes are not decayed. InputError for less than one batch.
     """
+    check_one_batch(folder, num_images, batch, schedule)
     folder.mkdir(parents=True, exist_ok=True)
     trained = [p for p in module.parameters() if p.requires_grad]
     groups = decayed_and_not(trained, weight_decay=weight_decay)
@@ -168,6 +170,15 @@ def train(
                 save()
                 saved = time.monotonic()
     module.load_state_dict(average.values)
+
+
+def check_one_batch(folder: Path, num_images: int, batch: int, schedule: Schedule) -> None:
+    """Raise InputError for fewer images than a batch has, or samples for less than one step."""
+    if num_images < batch or schedule.num_steps < 1:
+        raise InputError(
+            f"{folder}: expected at least one batch of {batch} images, and as many samples;"
+            f" got {num_images} images and {schedule.num_steps} steps"
+        )
 
 
 def decayed_and_not(

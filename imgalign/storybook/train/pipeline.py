@@ -143,7 +143,7 @@ def open_pipeline(
     if not (folder / "model_index.json").is_file():
         raise InputError(
             f"{folder}: expected a trained pipeline here; train one with "
-            "`python -m imgalign.storybook.train pipeline`"
+            "`imgalign storybook train pipeline`"
         )
     load: Callable[[Path], Any] = kind.from_pretrained  # the library gives it no types
     return load(folder)

@@ -1,20 +1,11 @@
-"""Command line of the training scripts; `--help` lists them."""
+"""`imgalign storybook train ...`: the models of the storybook domain."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from imgalign.cli.program import run_program
-
 WORK = Path("storybook")
-
-PROGRAM = "python -m imgalign.storybook.train"
-
-app = typer.Typer(
-    rich_markup_mode=None, pretty_exceptions_enable=False, help="Train the models of the storybook."
-)
 
 Data = Annotated[Path, typer.Option(help="Folder of training images.")]
 Out = Annotated[
@@ -25,7 +16,6 @@ Rate = Annotated[float, typer.Option(help="Peak learning rate.")]
 Trained = Annotated[Path, typer.Option(help="Folder of the trained pipeline.")]
 
 
-@app.command()
 def data(
     out: Out = WORK / "data",
     num_images: Annotated[
@@ -40,7 +30,6 @@ def data(
     draw_images(out, num_images=num_images, seed=seed, held_out=held_out)
 
 
-@app.command()
 def autoencoder(
     data: Data = WORK / "data",
     out: Out = WORK / "autoencoder",
@@ -58,7 +47,6 @@ def autoencoder(
     )
 
 
-@app.command()
 def pipeline(
     data: Data = WORK / "data",
     autoencoder: Annotated[Path, typer.Option(help="Folder of the trained autoencoder.")] = WORK
@@ -74,7 +62,6 @@ def pipeline(
     train_pipeline(data, autoencoder, out, num_samples=samples, learning_rate=learning_rate)
 
 
-@app.command()
 def tokenizer(
     folder: Annotated[Path, typer.Argument(help="Folder with tokenizer.json.")],
 ) -> None:
@@ -84,7 +71,6 @@ def tokenizer(
     write_separate_files(folder)
 
 
-@app.command()
 def distil(
     data: Data = WORK / "data",
     pipeline: Trained = WORK / "pipeline" / "pipeline",
@@ -106,7 +92,6 @@ def distil(
     )
 
 
-@app.command()
 def redraw(
     data: Data = WORK / "data",
     pipeline: Trained = WORK / "pipeline" / "pipeline",
@@ -125,7 +110,6 @@ def redraw(
     sdedit_images(data, pipeline, out, num_images=num_images, strength=strength)
 
 
-@app.command()
 def clip(
     data: Data = WORK / "data",
     out: Out = WORK / "clip",
@@ -145,7 +129,6 @@ def clip(
     )
 
 
-@app.command()
 def verifier(
     data: Data = WORK / "data",
     out: Out = WORK / "verifier",
@@ -167,7 +150,3 @@ def verifier(
         reconstructions=reconstructions,
         refused=refused,
     )
-
-
-if __name__ == "__main__":
-    sys.exit(run_program(app, PROGRAM))
