@@ -12,7 +12,7 @@ import logging
 import os
 import re
 import textwrap
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_origin
@@ -92,14 +92,20 @@ class Config(pydantic.BaseModel):
         return expand_home(value) if isinstance(value, Path) else value
 
 
-def load_config(model: type[C], path: Path | None, overrides: Sequence[str] = ()) -> C:
+def load_config(
+    model: type[C],
+    path: Path | None,
+    overrides: Sequence[str] = (),
+    *,
+    say: Callable[[str], object] = log.info,
+) -> C:
     """Settings from a YAML file (None: the defaults), then `section.key=value` in order.
 
     A path that does not exist is looked up among the shipped recipes: `configs/storybook_grpo.yaml`
     and `storybook_grpo` work from any folder. Values of overrides are YAML. Types are strict: "1"
     is not a number and 1 is not text. An override that names another kind of a section keeps what
-    both kinds have, and logs what it drops. ConfigError names each wrong key, InputError a missing
-    file.
+    both kinds have; `say` gets a line about what it drops, by default the log does. ConfigError
+    names each wrong key, InputError a missing file.
     """
     file = None if path is None else find_config(path)
     before = {} if file is None else read_mapping(file)
@@ -108,7 +114,7 @@ def load_config(model: type[C], path: Path | None, overrides: Sequence[str] = ()
     if renamed := list(renamed_in(values, model.renamed)):
         raise _refused(renamed, file=file, before=before, typed=typed)
     for line in switch_kinds(model, values, before, typed):
-        log.info("%s", line)
+        say(line)
     try:
         # JSON, because strict mode there still takes a list for a tuple and text for a path.
         return model.model_validate_json(json.dumps(with_tags(model, values)), strict=True)
@@ -331,6 +337,11 @@ class Setting:
     only_with: tuple[str, ...] = ()
     """The members of unions that have it. Example: ("algorithm.name: grpo",)."""
 
+    @property
+    def is_default(self) -> bool:
+        """Whether its value is its default."""
+        return plain(self.value) == plain(self.default)
+
 
 REQUIRED = "required"
 
@@ -391,10 +402,9 @@ def explained(config: Config) -> Iterator[str]:
     Example: "optimizer.learning_rate: 0.005 (default 0.0003)", then "    After warm-up. ...".
     """
     for setting in settings_of(type(config), config):
-        value, default = plain(setting.value), plain(setting.default)
-        beside = "" if value == default else f" (default {default})"
-        beside = f" ({REQUIRED})" if default == REQUIRED else beside
-        yield f"{setting.path}: {value}{beside}"
+        beside = "" if setting.is_default else f" (default {plain(setting.default)})"
+        beside = f" ({REQUIRED})" if setting.default == REQUIRED else beside
+        yield f"{setting.path}: {plain(setting.value)}{beside}"
         yield from textwrap.wrap(
             setting.meaning,
             96,

@@ -65,6 +65,7 @@ UI_MAY_IMPORT = (
     "imgalign.files",
     "imgalign.images",
     "imgalign.prompts",
+    "imgalign.train.config",
 )
 
 
@@ -286,7 +287,9 @@ def test_every_setting_explains_itself_and_has_a_legal_default():
     assert_none(silent + illegal)
 
 
-@pytest.mark.parametrize("module", ["imgalign", "imgalign.cli.main", "imgalign.config"])
+@pytest.mark.parametrize(
+    "module", ["imgalign", "imgalign.cli.main", "imgalign.config", "ui.recipes"]
+)
 def test_importing_the_entry_points_loads_neither_torch_nor_gradio(module):
     program = f"import sys, {module}; print(sorted({{'torch', 'gradio'}} & set(sys.modules)))"
     result = subprocess.run(

@@ -34,6 +34,7 @@ from ui.api import rank as rank_routes
 from ui.api import security
 from ui.api import studio as studio_routes
 from ui.api.responses import add_error_handlers
+from ui.libraries import load_libraries
 from ui.pages import generate, rank, train
 from ui.runs import Runs
 from ui.shelf import Shelf
@@ -153,12 +154,6 @@ def _reachable(settings: Settings) -> list[str]:
     return ["/", *pages, "/api/.+", *security.FILES, *queue]
 
 
-def _warm_up() -> None:
-    """Load torch and diffusers while the first page is shown."""
-    import imgalign.diffusion.generate
-    import imgalign.runs.metrics  # noqa: F401
-
-
 async def _mount(app: fastapi.FastAPI, settings: Settings, studio: Studio) -> None:
     with warnings.catch_warnings():
         # gradio warns that several pages disable server-side rendering, which is off anyway.
@@ -213,7 +208,8 @@ def launch(
         settings = replace(settings, port=listening.getsockname()[1])
         app = build_app(settings, store)
         if settings.has_studio:
-            threading.Thread(target=_warm_up, name="warm-up", daemon=True).start()
+            # while the first page is shown
+            threading.Thread(target=load_libraries, name="libraries", daemon=True).start()
         config = uvicorn.Config(
             app,
             log_level="warning",

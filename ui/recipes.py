@@ -1,23 +1,23 @@
-"""Recipes as a person reads them: what the header says, and the settings that matter.
+"""Recipes as a person reads them: what the header says, and what every setting comes to.
 
-No gradio here, and no check of the settings: the training process does that, with the code that
-owns them, and its one-line answer is shown.
+No gradio here. The table of settings is the one behind `imgalign train RECIPE --explain`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from imgalign.config import find_config, read_mapping, recipes
+from imgalign.config import Setting, find_config, load_config, read_mapping, recipes, settings_of
+from ui.libraries import load_libraries
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """One file: its header without the '#', and its settings as flat `section.key` pairs."""
+    """One file, and its header without the '#'."""
 
     name: str
     path: Path
     header: str
-    settings: tuple[tuple[str, str], ...]
 
 
 def names() -> list[str]:
@@ -29,32 +29,33 @@ def names() -> list[str]:
 def read(name: str) -> Recipe:
     """One recipe; InputError if it is missing, ConfigError if it is no settings."""
     path = find_config(Path("configs") / f"{name}.yaml")
-    values = read_mapping(path)
+    read_mapping(path)
     text = path.read_text(encoding="utf-8")
     header: list[str] = []
     for line in text.splitlines():
         if not line.startswith("#"):
             break
         header.append(line.lstrip("#").strip())
-    return Recipe(name, path, "\n".join(header).strip(), tuple(_flat(values)))
+    return Recipe(name, path, "\n".join(header).strip())
 
 
-def _flat(values: dict[str, object], prefix: str = "") -> list[tuple[str, str]]:
-    found: list[tuple[str, str]] = []
-    for key, value in values.items():
-        if isinstance(value, dict):
-            found += _flat(value, f"{prefix}{key}.")
-        else:
-            found.append((f"{prefix}{key}", _show(value)))
-    return found
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """Every setting of a recipe with its overrides."""
+
+    settings: Sequence[Setting]
+    notes: Sequence[str]
+    """What the overrides took out of the recipe, a line each."""
 
 
-def _show(value: object) -> str:
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list):
-        text = ", ".join(str(each) for each in value[:3])
-        return f"{text}, … ({len(value)})" if len(value) > 3 else text
-    return str(value)
+def explain(name: str, overrides: Sequence[str] = ()) -> Explained:
+    """The settings of a recipe with these overrides; ConfigError names each wrong one.
+
+    The first call waits for torch and diffusers, which the app loads at its start.
+    """
+    load_libraries()
+    from imgalign.train.config import TrainConfig
+
+    notes: list[str] = []
+    config = load_config(TrainConfig, read(name).path, overrides, say=notes.append)
+    return Explained(list(settings_of(TrainConfig, config)), notes)

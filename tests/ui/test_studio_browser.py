@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import open_clip
@@ -125,6 +126,45 @@ def test_a_run_is_started_watched_stopped_and_compared(page, studio, address, st
 
     page.reload()
     images.nth(7).wait_for()
+
+
+def test_every_setting_is_explained_and_follows_the_overrides(page, studio, address):
+    page.goto(f"{address}/train")
+    fold = page.get_by_role("button", name=re.compile(r"Settings: \d+ of \d+ differ"))
+    fold.wait_for()
+    fold.click()
+    row = page.locator("[data-setting='policy.lora_rank']")
+    row.wait_for()
+    assert row.locator(".value").text_content() == "2"
+    assert row.locator(".default").inner_text() == "8"
+    assert "Rank of the trained matrices" in row.locator(".meaning").text_content()
+    assert page.locator("[data-setting='policy.eta']").is_hidden()
+    page.get_by_text("settings with their default").click()
+    assert page.locator("[data-setting='policy.eta']").is_visible()
+
+    page.get_by_label("Overrides").fill("policy.lora_rank=many")
+    page.get_by_label("Overrides").blur()
+    page.get_by_text("policy.lora_rank: expected a whole number, got 'many'").wait_for()
+    page.get_by_label("Overrides").fill("policy.lora_rank=6")
+    page.get_by_label("Overrides").blur()
+    page.locator("[data-setting='policy.lora_rank'] .value", has_text="6").wait_for()
+    assert page.get_by_role("alert").count() == 0
+
+
+def test_the_settings_fit_on_a_phone(page, studio, address):
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(f"{address}/train")
+    page.get_by_role("button", name=re.compile("Settings: ")).click()
+    row = page.locator("[data-setting='policy.lora_rank']")
+    row.wait_for()
+    name, value, default, meaning = (
+        row.locator(each).bounding_box() for each in ("th", ".value", ".default", ".meaning")
+    )
+    assert name["y"] == value["y"]
+    assert name["y"] < default["y"] < meaning["y"]  # below one another, each as wide as the page
+    assert meaning["width"] > 300
+    assert row.locator(".default").inner_text() == "default 8"
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
 
 
 def test_a_wrong_setting_is_said_on_the_page_and_an_idea_becomes_a_prompt(page, studio, address):

@@ -1,7 +1,10 @@
 import json
+import re
+from html.parser import HTMLParser
 
 import pytest
 
+from imgalign.cli.main import main
 from imgalign.errors import ConfigError, InputError
 from imgalign.runs.metric_table import METRICS
 from ui import recipes
@@ -16,7 +19,8 @@ def here(tmp_path, monkeypatch):
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "mine.yaml").write_text(
         "# Mine & <b>bold</b>. imgalign train mine\n# Not yet run.\n\n# not the header\n"
-        "model: tiny\npolicy:\n  num_inference_steps: 4\nbetas: [1, 2, 3, 4]\nkl: null\n"
+        "policy:\n  model: tiny <b>\n  num_inference_steps: 4\nalgorithm: {clip_nats: 1.5}\n"
+        "optimizer: {learning_rate: 3.0e-4}\nrun: {patience: null}\n"
     )
     return tmp_path
 
@@ -37,17 +41,111 @@ def write_run(folder, *, steps, state="finished"):
     (folder / "status.json").write_text(json.dumps(status))
 
 
-def test_a_recipe_shows_its_header_and_settings_as_text(here):
+def test_a_recipe_shows_its_header_as_text(here):
     recipe = recipes.read("mine")
     assert recipe.header == "Mine & <b>bold</b>. imgalign train mine\nNot yet run."
-    assert recipe.settings == (
-        ("model", "tiny"),
-        ("policy.num_inference_steps", "4"),
-        ("betas", "1, 2, 3, … (4)"),
-        ("kl", "none"),
-    )
     assert "Mine &amp; &lt;b&gt;bold&lt;/b&gt;" in train.describe("mine")
     assert "mine" in recipes.names()
+
+
+class Rows(HTMLParser):
+    """The rows of the tables in a page: path of the setting, and the texts of the cells."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.rows = {}
+        self.path = None
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        if tag == "tr":
+            self.path = dict(attributes).get("data-setting")
+        if self.path and tag == "tr":
+            assert self.path not in self.rows, "a setting comes twice"
+            self.rows[self.path] = []
+        if self.path and tag in ("th", "td"):
+            self.rows[self.path].append("")
+
+    def handle_endtag(self, tag):
+        if tag == "tr":
+            self.path = None
+
+    def handle_data(self, text):
+        if self.path:
+            self.rows[self.path][-1] += text
+
+
+def cells(page):
+    """Of each setting: its name in its group, its value, its default, its meaning."""
+    return {
+        path: (name, value, default.removeprefix("default "), meaning)
+        for path, (name, value, default, meaning) in Rows(page).rows.items()
+    }
+
+
+def test_every_setting_is_shown_as_train_explain_prints_it(here, capsys):
+    title, table, notes = train.explain("mine", "", "")
+    rows = cells(table)
+    assert (title, notes) == (f"Settings: 4 of {len(rows)} differ from their default", "")
+    assert main(["train", "configs/mine.yaml", "--explain"]) == 0
+    printed = re.findall(r"^(\S+): (.+)\n((?: {4}.+\n)+)", capsys.readouterr().out, re.MULTILINE)
+    assert sorted(path for path, _, _ in printed) == sorted(rows)
+    for path, values, explanation in printed:
+        name, value, default, meaning = rows[path]
+        assert name == (path.partition(".")[2] or path)
+        assert values == (value if value == default else f"{value} (default {default})")
+        assert meaning == " ".join(explanation.split()).replace("`", "")
+
+
+def test_what_a_recipe_changes_comes_first_and_in_the_groups_of_a_recipe(here):
+    table = train.explain("mine", "", "seed=3\n# a remark\n")[1]
+    rows, first = cells(table), table.partition("<details>")[0]
+    assert list(cells(first)) == [
+        "policy.model",
+        "policy.num_inference_steps",
+        "algorithm.clip_nats",
+        "seed",
+        "run.patience",
+    ]
+    assert rows["policy.num_inference_steps"][:3] == ("num_inference_steps", "4", "10")
+    assert rows["run.patience"][:3] == ("patience", "null", "4")
+    assert rows["policy.model"][1] == "tiny <b>"  # text, and no tag
+    assert rows["optimizer.learning_rate"][1:3] == ("0.0003", "0.0003")  # said, and the default
+    groups = re.findall(r'scope="rowgroup">(\w+)<', table.partition("<details>")[2])
+    assert groups == ["policy", "algorithm", "data", "reward", "optimizer", "run"]
+
+
+def test_the_reward_and_the_overrides_of_the_form_are_in_the_table(here):
+    table = train.explain("mine", "runs/my reward", "run.iterations=7")[1]
+    rows = cells(table.partition("<details>")[0])
+    assert rows["reward.path"][1:3] == ("runs/my reward", "null")
+    assert rows["run.iterations"][1:3] == ("7", "40")
+
+
+def test_what_an_override_takes_out_of_a_recipe_is_said_on_the_page(here):
+    _, table, notes = train.explain("mine", "", "algorithm.name=supervised")
+    assert "algorithm.name=supervised: replaces the algorithm section; dropped: clip_nats" in notes
+    assert "algorithm.weighting.kind" in cells(table)
+    assert "algorithm.clip_nats" not in cells(table)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        (
+            "run.iterations=<i>",
+            "run.iterations: expected a whole number, got &#x27;&lt;i&gt;&#x27;",
+        ),
+        ("no equals sign", "expected section.key=value"),
+        ("policy.lora_targets=[a]", "policy.lora_targets: is now policy.target_modules"),
+    ],
+)
+def test_what_is_wrong_with_the_settings_is_said_before_a_run_is_started(here, override, said):
+    title, table, notes = train.explain("mine", "", override)
+    assert said in notes
+    assert 'role="alert"' in notes
+    assert (title, cells(table)) == ("Settings", {})
 
 
 def test_a_recipe_that_is_not_there_or_not_yaml_is_one_line(here):
@@ -73,6 +171,7 @@ def test_without_a_recipe_nothing_is_launched(here):
     with pytest.raises(InputError, match="choose one"):
         train.launch(Recorded(here / "runs"), None, "", "x", "")
     assert "No recipe" in train.describe(None)
+    assert train.explain(None, "", "") == ("Settings", "", "")
 
 
 def test_the_monitor_gets_the_curves_of_the_chosen_run(tmp_path):
@@ -147,3 +246,4 @@ def test_the_page_stands_with_a_damaged_run_a_damaged_curve_and_a_damaged_recipe
     (here / "configs" / "bbb.yaml").write_text("[" * 10_000)
     for name in ("aaa", "bbb", "gone"):
         assert 'role="alert"' in train.describe(name)
+        assert 'role="alert"' in train.explain(name, "", "")[2]

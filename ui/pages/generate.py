@@ -14,6 +14,7 @@ from imgalign.errors import ImgalignError, InputError
 from imgalign.preferences.records import SamplerSettings
 from imgalign.preferences.store import Store
 from imgalign.runs.checkpoint import step_of
+from ui.libraries import load_libraries
 from ui.messages import PRIVATE, shown
 from ui.runs import Runs
 from ui.shelf import Shelf
@@ -63,6 +64,7 @@ class LoadedModel:
 
     def get(self, model: str, adapter: Path | None) -> "ImageGenerator":
         """The model with this adapter, or alone; another model is dropped before it is loaded."""
+        load_libraries()
         from imgalign.diffusion.generate import ImageGenerator
 
         if self._generator is None or self._generator.model != model:

@@ -10,7 +10,7 @@ import gradio as gr
 
 from imgalign.errors import ImgalignError, InputError
 from imgalign.runs.metric_table import CHARTS, Chart, Metric
-from ui import recipes
+from ui import recipes, settings_table
 from ui.messages import PRIVATE, shown
 from ui.runs import Run, Runs
 from ui.theme import asset
@@ -33,35 +33,47 @@ def view(runs: Runs, chosen: str | None) -> dict[str, Any]:
 
 
 def describe(name: str | None) -> str:
-    """A recipe as HTML: its header and its settings, or why it cannot be read."""
+    """A recipe's header as HTML, or why it cannot be read."""
     if not name:
         return "<p>No recipe found: put one into <code>configs/</code>.</p>"
     try:
         recipe = recipes.read(name)
     except ImgalignError as error:
         return f'<p role="alert">{escape(str(error))}</p>'
-    rows = "".join(
-        f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in recipe.settings
-    )
     header = "<br>".join(escape(line) for line in recipe.header.splitlines())
-    return (
-        f'<div class="recipe"><p>{header}</p>'
-        f"<details><summary>Settings in this recipe</summary><dl>{rows}</dl></details></div>"
-    )
+    return f'<div class="recipe"><p>{header}</p></div>'
 
 
-def launch(runs: Runs, recipe: str | None, reward: str, name: str, overrides: str) -> str:
-    """Start a run and return its name; empty lines and comments in the overrides are left out.
+def explain(name: str | None, reward: str, overrides: str) -> tuple[str, str, str]:
+    """What a run would have: a title, the table of settings, and what there is to say of them."""
+    if not name:
+        return "Settings", "", ""
+    try:
+        found = recipes.explain(name, changes_in(reward, overrides))
+    except ImgalignError as error:
+        wait = "<p>They are shown here once they are right.</p>"
+        return "Settings", wait, f'<p role="alert">{escape(str(error))}</p>'
+    notes = "".join(f"<p>{escape(note)}</p>" for note in found.notes)
+    return settings_table.title(found.settings), settings_table.table(found.settings), notes
+
+
+def changes_in(reward: str, overrides: str) -> list[str]:
+    """The overrides of the form; empty lines and comments are left out.
 
     `reward` is the folder of a reward model, or empty for the one that the recipe names.
     """
-    if not recipe:
-        raise InputError("recipe: choose one first")
     lines = [line.strip() for line in overrides.splitlines()]
-    chosen = name.strip() or runs.free_name(recipe)
     # Values of overrides are YAML, and any JSON text is.
     changes = [f"reward.path={json.dumps(reward)}"] if reward else []
-    changes += [line for line in lines if line and not line.startswith("#")]
+    return changes + [line for line in lines if line and not line.startswith("#")]
+
+
+def launch(runs: Runs, recipe: str | None, reward: str, name: str, overrides: str) -> str:
+    """Start a run of a recipe with the form's changes, and return its name."""
+    if not recipe:
+        raise InputError("recipe: choose one first")
+    chosen = name.strip() or runs.free_name(recipe)
+    changes = changes_in(reward, overrides)
     runs.launch(recipes.read(recipe).path, name=chosen, overrides=changes)
     return chosen
 
@@ -84,8 +96,11 @@ def build(page: gr.Blocks, runs: Runs) -> None:
                 lines=3,
                 elem_id="overrides",
             )
+            notes = gr.HTML(padding=False, elem_id="notes")
             start = gr.Button("Start training", variant="primary", elem_id="start-training")
         with gr.Column(scale=1, min_width=320):
+            with gr.Accordion("Settings", open=False, elem_id="settings") as folded:
+                table = gr.HTML("<p>Reading the settings …</p>", padding=False)
             monitor = _monitor()
     timer = gr.Timer(REFRESH_SECONDS)
 
@@ -123,16 +138,29 @@ def build(page: gr.Blocks, runs: Runs) -> None:
         shown(lambda: runs.resume(str(event.run)))
 
     again = {"fn": refresh, "inputs": [chosen, latest], "outputs": [monitor, latest], **PRIVATE}
-    page.load(open_page, outputs=[recipe, about, reward, name], **PRIVATE)
+    form = {
+        "fn": _explain_form,
+        "inputs": [recipe, reward, overrides],
+        "outputs": [folded, table, notes],
+        **PRIVATE,
+    }
+    page.load(open_page, outputs=[recipe, about, reward, name], **PRIVATE).then(**form)
     page.load(**again)
     timer.tick(**again)
-    recipe.input(choose, recipe, [about, name], **PRIVATE)
+    recipe.input(choose, recipe, [about, name], **PRIVATE).then(**form)
+    reward.input(**form)
+    overrides.blur(**form)
     start.click(start_run, [recipe, reward, name, overrides], [chosen, name], **PRIVATE).success(
         **again
     )
     monitor.run_select(select, None, chosen, **PRIVATE).then(**again)
     monitor.run_stop(stop, None, None, **PRIVATE).then(**again)
     monitor.run_resume(resume, None, None, **PRIVATE).then(**again)
+
+
+def _explain_form(recipe: str | None, reward: str, overrides: str) -> tuple[Any, str, str]:
+    title, rows, notes = explain(recipe, reward, overrides)
+    return gr.Accordion(label=title), rows, notes
 
 
 def _monitor() -> gr.HTML:

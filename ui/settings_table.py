@@ -1,0 +1,58 @@
+"""The settings of a recipe as HTML: those that differ from their defaults first.
+
+Left out: where they come from (recipes.py), and the look (assets/app.css).
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from html import escape
+from itertools import groupby
+
+from imgalign.config import REQUIRED, Setting, plain
+
+HEADINGS = ("Setting", "Value", "Default", "Meaning")
+
+
+def title(settings: Sequence[Setting]) -> str:
+    """Example: "Settings: 17 of 53 differ from their default"."""
+    changed = sum(not each.is_default for each in settings)
+    differ = "differs" if changed == 1 else "differ"
+    return f"Settings: {changed} of {len(settings)} {differ} from their default"
+
+
+def table(settings: Sequence[Setting]) -> str:
+    """What the recipe and its overrides change, and below it, folded, all that is as by default."""
+    changed = [each for each in settings if not each.is_default]
+    usual = [each for each in settings if each.is_default]
+    shown = _table(changed) if changed else "<p>Every setting has its default.</p>"
+    rest = (
+        f"<details><summary>{len(usual)} settings with their default</summary>"
+        f"{_table(usual)}</details>"
+    )
+    return f'<div class="settings">{shown}{rest if usual else ""}</div>'
+
+
+def _table(settings: Iterable[Setting]) -> str:
+    head = "".join(f'<th scope="col">{heading}</th>' for heading in HEADINGS)
+    groups = groupby(settings, key=lambda each: each.path.partition(".")[0])
+    body = "".join(_group(name, members) for name, members in groups)
+    return f"<table><thead><tr>{head}</tr></thead>{body}</table>"
+
+
+def _group(name: str, members: Iterable[Setting]) -> str:
+    rows = "".join(_row(each) for each in members)
+    heading = f'<tr><th colspan="{len(HEADINGS)}" scope="rowgroup">{escape(name)}</th></tr>'
+    return f"<tbody>{heading}{rows}</tbody>"
+
+
+def _row(each: Setting) -> str:
+    name = each.path.partition(".")[2] or each.path
+    default = each.default if each.default == REQUIRED else plain(each.default)
+    # The back-ticks of docstrings are code.
+    meaning = re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(each.meaning))
+    return (
+        f'<tr data-setting="{escape(each.path)}"><th scope="row">{escape(name)}</th>'
+        f'<td class="value">{escape(plain(each.value))}</td>'
+        f'<td class="default"><span>default </span>{escape(default)}</td>'
+        f'<td class="meaning">{meaning}</td></tr>'
+    )
