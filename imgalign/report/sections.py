@@ -321,7 +321,12 @@ def origin(run: RunRecord) -> str:
         if adapter:
             rows.append(("SHA-256 of its weights", adapter))
         if found.num_left_out:
-            rows.append(("Prompts left out", f"{found.num_left_out}, because the run knew them"))
+            rows.append(
+                (
+                    "Prompts left out",
+                    f"{found.num_left_out}, which the run was trained or selected on",
+                )
+            )
     if run.votes:
         commands.append(run.votes.command)
         project = f", project {run.votes.project}" if run.votes.project else ""

@@ -67,7 +67,10 @@ def doubts(run: RunRecord, found: VoteResult) -> list[str]:
     if people is not None and people.num_annotators == 1:
         said.append("With one annotator, the interval says nothing about what others prefer")
     if found.num_on_known_prompts:
-        said.append(f"{found.num_on_known_prompts} of the votes are on prompts that the run knew")
+        said.append(
+            f"{found.num_on_known_prompts} of the votes are on prompts that the run was trained or "
+            "selected on"
+        )
     judged = run.evaluation.aligned.adapter_hash if run.evaluation else None
     if judged is not None and judged != found.aligned.adapter_hash:
         said.append("The votes are on other weights than the comparison above")

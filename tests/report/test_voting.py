@@ -44,7 +44,7 @@ def test_what_weakens_the_votes_is_said(run):
     text = told(run)
     assert "includes an even 50 %, so this may be chance." in text
     assert "the interval says nothing about what others prefer." in text
-    assert "3 of the votes are on prompts that the run knew." in text
+    assert "3 of the votes are on prompts that the run was trained or selected on." in text
     assert "on other weights than the comparison above." in text
 
 
