@@ -1,14 +1,15 @@
 """What every algorithm must do, on a policy whose numbers are known and on a diffusion model."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, get_args
 
 import pytest
 import torch
-from algorithms import ALGORITHMS, algorithm_config
+from algorithms import ALGORITHMS, GIVEN, algorithm_config
+from PIL import Image
 from policies import KINDS, frozen_parameters
 from random_walk import Brightness, RandomWalk
 from torch import Tensor
@@ -16,23 +17,28 @@ from torch.testing import assert_close
 from walk_runs import CLOCK
 from worlds import OneOfTwo, in_two
 
-from imgalign.algorithms.batches import Rollout
+from imgalign.algorithms.batches import Demonstrations, Rollout
 from imgalign.algorithms.checks import require
-from imgalign.algorithms.choice import build_algorithm
+from imgalign.algorithms.choice import AlgorithmConfig, build_algorithm
 from imgalign.algorithms.interface import Algorithm, Loss, World
-from imgalign.algorithms.policy_gradient import PolicyGradient
-from imgalign.algorithms.supervised import Supervised, SupervisedConfig, sample_weights
+from imgalign.algorithms.supervised import SupervisedConfig, sample_weights
+from imgalign.config import Config
 from imgalign.errors import CheckpointError
-from imgalign.policy import StepPolicy
+from imgalign.policy import StepPolicy, concatenate, join_data
 from imgalign.runs.metric_table import METRICS
 from imgalign.runs.state import load_state, save_state
 from imgalign.train.assemble import build_learner
-from imgalign.train.config import OptimizerConfig
+from imgalign.train.config import DataConfig, ImagesConfig, OptimizerConfig, RolloutsConfig
 from imgalign.train.learner import Learner
-from imgalign.train.sources import collect
+from imgalign.train.sources import GivenImages, collect
 from imgalign.train.world import Alone
 
 PROMPTS = ["a red house", "a blue boat"]
+Batch: TypeAlias = Rollout | Demonstrations
+MakeBatch: TypeAlias = Callable[..., Any]
+"""From a policy, a number of `images` and that of the `first` the batch of a row of the table."""
+
+SAMPLING = [name for name in ALGORITHMS if name not in GIVEN]
 OF_POLICY_GRADIENT = [name for name in ALGORITHMS if not name.startswith("supervised")]
 SUPERVISED = [name for name in ALGORITHMS if name.startswith("supervised")]
 
@@ -47,8 +53,47 @@ def batch_of(policy: StepPolicy, *, images: int = 8, first: int = 0) -> Rollout:
     return collect(policy, Brightness(), prompts, seeds=seeds, world=Alone())
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Eight images of two prompts."""
+    out, generator = tmp_path_factory.mktemp("given"), torch.Generator().manual_seed(0)
+    for number in range(8):
+        pixels = torch.randint(256, (16, 16, 3), generator=generator, dtype=torch.uint8)
+        Image.fromarray(pixels.numpy()).save(out / f"{number}.png")
+        (out / f"{number}.txt").write_text(PROMPTS[number % 2])
+    return out
+
+
+@pytest.fixture
+def make_batch(name, folder) -> MakeBatch:
+    """Makes batches for the row of the table, from its source of data."""
+
+    def made(policy: Any, *, images: int = 8, first: int = 0) -> Batch:
+        if name not in GIVEN:
+            return batch_of(policy, images=images, first=first)
+        config = ImagesConfig(folder=folder, images_per_iteration=images)
+        source = GivenImages(config, policy=policy, held_out=(), seed=0, world=Alone())
+        return source.batch(first // images)
+
+    return made
+
+
+def cut(batch: Batch, parts: Sequence[Sequence[int]]) -> Batch:
+    """Images of a batch by their places, in parts as if they had been made together."""
+    if isinstance(batch, Demonstrations):
+        given = join_data(batch.batch)
+        return Demonstrations(batch=[given.select(part) for part in parts])
+    whole, places = concatenate(batch.batch), [place for part in parts for place in part]
+    return Rollout(batch=[whole.select(part) for part in parts], rewards=batch.rewards[places])
+
+
+def regroup(batch: Batch, sizes: Sequence[int]) -> Batch:
+    """The same images and rewards in forward passes of other sizes."""
+    return cut(batch, [part.tolist() for part in torch.arange(len(batch)).split(list(sizes))])
+
+
 def losses(
-    algorithm: Algorithm[Any], policy: StepPolicy, batch: Rollout, *, world: World | None = None
+    algorithm: Algorithm[Any], policy: StepPolicy, batch: Batch, *, world: World | None = None
 ) -> list[Loss]:
     """All losses of a batch, added to the gradients, without a step in between."""
     world, found = world or Alone(), []
@@ -60,9 +105,7 @@ def losses(
     return found
 
 
-def gradient(
-    name: str, policy: RandomWalk, batch: Rollout, *, world: World | None = None
-) -> Tensor:
+def gradient(name: str, policy: RandomWalk, batch: Batch, *, world: World | None = None) -> Tensor:
     """Of one optimizer step on a whole batch."""
     policy.shift.grad = None
     losses(
@@ -87,13 +130,6 @@ def moved_walk(*, batch_size: int = 8) -> RandomWalk:
     with torch.no_grad():
         policy.shift.normal_(generator=torch.Generator().manual_seed(1)).mul_(0.1)
     return policy
-
-
-def regroup(batch: Rollout, sizes: Sequence[int]) -> Rollout:
-    """The same images and rewards in forward passes of other sizes."""
-    (whole,) = batch.batch
-    places = torch.arange(len(batch)).split(list(sizes))
-    return Rollout(batch=[whole.select(each) for each in places], rewards=batch.rewards)
 
 
 # --- at the start
@@ -153,10 +189,12 @@ def test_the_supervised_loss_is_minus_the_weighted_mean_of_the_log_density(name)
 
 @each_kind
 @each_algorithm
-def test_losses_are_counted_and_the_last_of_each_step_says_so(tiny_pipeline_folder, kind, name):
+def test_losses_are_counted_and_the_last_of_each_step_says_so(
+    tiny_pipeline_folder, kind, name, make_batch
+):
     policy = KINDS[kind](tiny_pipeline_folder)
     found = losses(
-        build_algorithm(algorithm_config(name), seed=0), policy, batch_of(policy, images=4)
+        build_algorithm(algorithm_config(name), seed=0), policy, make_batch(policy, images=4)
     )
     assert [loss.done for loss in found] == list(range(1, len(found) + 1))
     assert {loss.total for loss in found} == {len(found)}
@@ -168,13 +206,14 @@ def test_losses_are_counted_and_the_last_of_each_step_says_so(tiny_pipeline_fold
 
 
 @each_algorithm
-def test_after_the_end_of_a_step_the_next_loss_sees_the_new_weights(name):
+def test_after_the_end_of_a_step_the_next_loss_sees_the_new_weights(name, make_batch):
     def values(*, moving: bool) -> tuple[list[float], int]:
         policy = moved_walk(batch_size=4)
         algorithm = build_algorithm(algorithm_config(name), seed=0)
         generator = torch.Generator().manual_seed(0)
         seen, first_step = [], 0
-        for loss in algorithm.losses(policy, batch_of(policy), world=Alone(), generator=generator):
+        batch = make_batch(policy)
+        for loss in algorithm.losses(policy, batch, world=Alone(), generator=generator):
             seen.append(loss.value.item())
             if loss.ends_step and not first_step:
                 first_step = len(seen)
@@ -191,13 +230,13 @@ def test_after_the_end_of_a_step_the_next_loss_sees_the_new_weights(name):
 @each_kind
 @each_algorithm
 def test_after_the_first_step_all_that_is_trained_has_a_gradient_and_nothing_else(
-    tiny_pipeline_folder, kind, name
+    tiny_pipeline_folder, kind, name, make_batch
 ):
     # A fresh LoRA has exact zeros in one of each pair of matrices, so one step is made before.
     policy = KINDS[kind](tiny_pipeline_folder)
     learner = learner_of(name, policy)
-    learner.update(batch_of(policy, images=4), iteration=0)
-    losses(learner.algorithm, policy, batch_of(policy, images=4, first=4))
+    learner.update(make_batch(policy, images=4), iteration=0)
+    losses(learner.algorithm, policy, make_batch(policy, images=4, first=4))
     assert learner.parameters
     for parameter in learner.parameters:
         assert parameter.grad is not None
@@ -209,9 +248,9 @@ def test_after_the_first_step_all_that_is_trained_has_a_gradient_and_nothing_els
 
 
 @each_algorithm
-def test_the_gradient_is_the_same_for_micro_batches_of_any_size(name):
+def test_the_gradient_is_the_same_for_micro_batches_of_any_size(name, make_batch):
     # The walk's score of given samples is exact, so that no noise depends on the cut either.
-    batch = batch_of(moved_walk())
+    batch = make_batch(moved_walk())
     found = [
         gradient(name, moved_walk(batch_size=size), regroup(batch, sizes))
         for size, sizes in [(8, [8]), (4, [4, 4]), (3, [3, 3, 2]), (1, [1] * 8)]
@@ -223,12 +262,12 @@ def test_the_gradient_is_the_same_for_micro_batches_of_any_size(name):
 
 @each_algorithm
 def test_the_gradient_of_a_diffusion_model_is_the_same_for_micro_batches_of_any_size(
-    tiny_pipeline_folder, name
+    tiny_pipeline_folder, name, make_batch
 ):
     found = []
     for sizes in ([4], [3, 1]):
         policy = KINDS["diffusion"](tiny_pipeline_folder)
-        batch = regroup(batch_of(policy, images=4), sizes)
+        batch = regroup(make_batch(policy, images=4), sizes)
         # What supervised fine-tuning cuts by, after sampling in one batch on both sides.
         policy.config = policy.config.model_copy(update={"batch_size": sizes[0]})
         algorithm = build_algorithm(algorithm_config(name, minibatches=1), seed=0)
@@ -239,7 +278,7 @@ def test_the_gradient_of_a_diffusion_model_is_the_same_for_micro_batches_of_any_
     assert_close(found[1], found[0], rtol=1e-3, atol=1e-3 * found[0].abs().max().item())
 
 
-@each_algorithm
+@pytest.mark.parametrize("name", SAMPLING)
 def test_a_reward_that_is_not_finite_drops_its_image_and_nothing_else(name):
     whole = batch_of(moved_walk())
     (trajectory,) = whole.batch
@@ -271,13 +310,15 @@ def test_metrics_are_those_of_the_table_and_each_of_them_is_written_by_some_algo
 
 @each_kind
 @each_algorithm
-def test_it_goes_on_from_a_checkpoint_bit_for_bit(tiny_pipeline_folder, tmp_path, kind, name):
+def test_it_goes_on_from_a_checkpoint_bit_for_bit(
+    tiny_pipeline_folder, tmp_path, kind, name, make_batch
+):
     def fresh() -> tuple[StepPolicy, Learner]:
         policy = KINDS[kind](tiny_pipeline_folder)
         return policy, learner_of(name, policy)
 
     policy, learner = fresh()
-    learner.update(batch_of(policy, images=4), iteration=0)
+    learner.update(make_batch(policy, images=4), iteration=0)
     policy.save(tmp_path)
     save_state(tmp_path, "learner", learner.state_dict())
     other, resumed = fresh()
@@ -285,7 +326,7 @@ def test_it_goes_on_from_a_checkpoint_bit_for_bit(tiny_pipeline_folder, tmp_path
     resumed.load_state_dict(load_state(tmp_path, "learner"))
     said = []
     for each_policy, each_learner in [(policy, learner), (other, resumed)]:
-        values = each_learner.update(batch_of(each_policy, images=4, first=4), iteration=1)
+        values = each_learner.update(make_batch(each_policy, images=4, first=4), iteration=1)
         said.append({key: values[key] for key in values.keys() - CLOCK - {"seconds_learning"}})
     assert said[0] == said[1]
     for one, same in zip(learner.parameters, resumed.parameters, strict=True):
@@ -305,7 +346,7 @@ def test_the_state_of_another_algorithm_is_a_checkpoint_error(name):
         algorithm.load_state_dict(foreign)
 
 
-@each_algorithm
+@pytest.mark.parametrize("name", SAMPLING)
 def test_it_learns_an_easy_reward(name):
     # The walk ends with deviation 1.2 around 0, so brightness starts at a half.
     policy = RandomWalk(num_steps=3, size=1, batch_size=32)
@@ -323,18 +364,15 @@ def test_it_learns_an_easy_reward(name):
 
 
 @each_algorithm
-def test_the_gradients_of_two_processes_add_up_to_that_of_one(name):
+def test_the_gradients_of_two_processes_add_up_to_that_of_one(name, make_batch):
     # Each has the images of one prompt, and not the same number of them.
-    whole = batch_of(moved_walk())
-    (trajectory,) = whole.batch
+    whole = make_batch(moved_walk())
     mine = [[0, 2, 4, 6], [1, 3, 5]]
-    both = [place for places in mine for place in places]
-    together = Rollout(batch=[trajectory.select(both)], rewards=whole.rewards[both])
+    together = cut(whole, [mine[0] + mine[1]])
     expected = gradient(name, moved_walk(), together)
 
     def work(world: World) -> tuple[Tensor, dict[str, float]]:
-        policy, places = moved_walk(), mine[world.index]
-        share = Rollout(batch=[trajectory.select(places)], rewards=whole.rewards[places])
+        policy, share = moved_walk(), cut(whole, [mine[world.index]])
         algorithm = build_algorithm(algorithm_config(name, minibatches=1), seed=0)
         losses(algorithm, policy, share, world=world)
         assert isinstance(world, OneOfTwo)
@@ -351,17 +389,13 @@ def test_the_gradients_of_two_processes_add_up_to_that_of_one(name):
 
 
 @each_algorithm
-def test_two_processes_make_the_steps_of_one_however_many_passes_each_needs(name, tmp_path):
-    whole = batch_of(moved_walk())
-    (trajectory,) = whole.batch
+def test_two_processes_make_the_steps_of_one_however_many_passes_each_needs(
+    name, make_batch, tmp_path
+):
+    whole = make_batch(moved_walk())
     mine = [[[0, 2], [4], [6]], [[1, 3, 5]]]  # as sampled: three parts in one process, one in other
 
-    def cut(parts: list[list[int]]) -> Rollout:
-        places = [place for part in parts for place in part]
-        batch = [trajectory.select(part) for part in parts]
-        return Rollout(batch=batch, rewards=whole.rewards[places])
-
-    def learned(batch: Rollout, world: World, folder: Path) -> Tensor:
+    def learned(batch: Batch, world: World, folder: Path) -> Tensor:
         policy = moved_walk(batch_size=2)
         learner = build_learner(
             policy,
@@ -377,9 +411,9 @@ def test_two_processes_make_the_steps_of_one_however_many_passes_each_needs(name
         return policy.shift.detach().clone()
 
     folders = [tmp_path / "0", tmp_path / "1"]
-    expected = learned(cut([part for parts in mine for part in parts]), Alone(), tmp_path / "one")
+    expected = learned(cut(whole, mine[0] + mine[1]), Alone(), tmp_path / "one")
     first, second = in_two(
-        lambda world: learned(cut(mine[world.index]), world, folders[world.index])
+        lambda world: learned(cut(whole, mine[world.index]), world, folders[world.index])
     )
     assert torch.equal(first, second)
     assert_close(first, expected)
@@ -388,7 +422,7 @@ def test_two_processes_make_the_steps_of_one_however_many_passes_each_needs(name
         assert one == other
 
 
-@each_algorithm
+@pytest.mark.parametrize("name", SAMPLING)
 def test_a_process_without_any_finite_reward_waits_for_the_other(name):
     whole = batch_of(moved_walk())
     (trajectory,) = whole.batch
@@ -413,7 +447,7 @@ def test_two_processes_draw_for_each_image_what_one_draws(tiny_pipeline_folder):
     policies = [KINDS["diffusion"](tiny_pipeline_folder, batch_size=1) for _ in range(3)]
     whole = batch_of(policies[0], images=6)
     mine = [[0, 2], [1, 3, 5, 4]]
-    config = algorithm_config("supervised, best", weighting={"kind": "equal"})
+    config = algorithm_config("supervised, given images")
 
     def shares(policy: StepPolicy, places: list[int], world: World) -> list[float]:
         batch = [whole.batch[place] for place in places]
@@ -434,6 +468,24 @@ def test_two_processes_draw_for_each_image_what_one_draws(tiny_pipeline_folder):
     assert len(found.unique()) == 24
 
 
-def test_the_table_has_every_class_of_algorithm():
-    built = {type(build_algorithm(algorithm_config(name), seed=0)) for name in ALGORITHMS}
-    assert built == {PolicyGradient, Supervised}
+def kinds(annotation: Any) -> set[type[Config]]:
+    """Every section that a setting of this type can be, and those inside it."""
+    if not (isinstance(annotation, type) and issubclass(annotation, Config)):
+        return {kind for each in get_args(annotation) for kind in kinds(each)}
+    fields = annotation.model_fields.values()
+    return {annotation}.union(*(kinds(field.annotation) for field in fields))
+
+
+def sections(settings: Config) -> Iterator[Config]:
+    """Settings and all sections inside."""
+    yield settings
+    for name in type(settings).model_fields:
+        if isinstance(value := getattr(settings, name), Config):
+            yield from sections(value)
+
+
+def test_the_table_has_every_kind_of_algorithm_baseline_kl_weighting_and_data():
+    tried = {type(each) for name in ALGORITHMS for each in sections(algorithm_config(name))}
+    assert tried == kinds(AlgorithmConfig)
+    sources = {ImagesConfig if name in GIVEN else RolloutsConfig for name in ALGORITHMS}
+    assert sources == set(get_args(DataConfig))

@@ -7,13 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 
 from imgalign.errors import InputError
 from imgalign.prompts import EVALUATION_SEEDS, iteration_prompts, read_prompts, training_seed
 from imgalign.train.config import HeldOutConfig, PromptsConfig, RolloutsConfig
 from imgalign.train.sources import load_prompts
-from imgalign.train.watch import save_grid
 
 
 def noise(seed: int) -> torch.Tensor:
@@ -146,17 +144,3 @@ def test_holding_everything_out_is_an_error(tmp_path):
     path.write_text("one\ntwo\n")
     with pytest.raises(InputError, match="no prompt is left"):
         load_prompts(rollouts(path, num_prompts=2))
-
-
-def test_a_grid_shows_every_pixel_where_it_belongs(tmp_path):
-    images = torch.zeros(3, 3, 2, 4)
-    images[1, 0] = 1.0  # red, second column
-    images[2, 2] = 0.5  # half blue, second row
-    save_grid(images, tmp_path / "samples" / "grid.png", columns=2)
-    with Image.open(tmp_path / "samples" / "grid.png") as grid:
-        assert grid.size == (2 * (4 + 2) + 2, 2 * (2 + 2) + 2)
-        assert grid.getpixel((2, 2)) == (0, 0, 0)
-        assert grid.getpixel((2 + 6, 2)) == (255, 0, 0)
-        assert grid.getpixel((2, 2 + 4)) == (0, 0, 128)
-        assert grid.getpixel((2 + 6, 2 + 4)) == (255, 255, 255)  # no fourth image
-        assert grid.getpixel((0, 0)) == (255, 255, 255)

@@ -14,6 +14,7 @@ ALGORITHMS: Mapping[str, Mapping[str, object]] = {
     "ppo, running": {
         "name": "ppo",
         "baseline": {"kind": "running", "min_count": 2},
+        "kl": {"kind": "adaptive", "target_nats": 0.5},
         "minibatches": 2,
     },
     "supervised, best": {"name": "supervised", "draws": 4, "minibatches": 2},
@@ -23,7 +24,15 @@ ALGORITHMS: Mapping[str, Mapping[str, object]] = {
         "draws": 4,
         "minibatches": 2,
     },
+    "supervised, given images": {
+        "name": "supervised",
+        "weighting": {"kind": "equal"},
+        "draws": 4,
+        "minibatches": 2,
+    },
 }
+GIVEN = ("supervised, given images",)
+"""Those that the contract suite gives images of a folder; they can learn from samples as well."""
 
 CONFIG: TypeAdapter[AlgorithmConfig] = TypeAdapter(
     Annotated[AlgorithmConfig, Field(discriminator="name")]

@@ -1,14 +1,16 @@
-"""Claims: held-out numbers are the same in every process, however the prompts are dealt; a grid has
-one row for each prompt."""
+"""Claims: held-out numbers are the same in every process, however the prompts are dealt; a grid
+shows every image."""
 
 import pytest
+import torch
+from PIL import Image
 from random_walk import Brightness, RandomWalk
 from worlds import in_two
 
 from imgalign.algorithms.interface import World
 from imgalign.prompts import Prompts
 from imgalign.train.sources import Watcher
-from imgalign.train.watch import Measured, measure
+from imgalign.train.watch import Measured, measure, save_grid
 from imgalign.train.world import Alone
 
 
@@ -40,3 +42,17 @@ def test_the_kl_is_that_of_the_closed_form_and_needs_no_reward():
     sigma = RandomWalk(num_steps=2).sigma.tolist()
     assert measured.kl == pytest.approx(sum(12 * 0.01 / (2 * each**2) for each in sigma), rel=1e-5)
     assert measured.metrics() == {"held_out_kl": measured.kl}
+
+
+def test_a_grid_shows_every_pixel_where_it_belongs(tmp_path):
+    images = torch.zeros(3, 3, 2, 4)
+    images[1, 0] = 1.0  # red, second column
+    images[2, 2] = 0.5  # half blue, second row
+    save_grid(images, tmp_path / "samples" / "grid.png", columns=2)
+    with Image.open(tmp_path / "samples" / "grid.png") as grid:
+        assert grid.size == (2 * (4 + 2) + 2, 2 * (2 + 2) + 2)
+        assert grid.getpixel((2, 2)) == (0, 0, 0)
+        assert grid.getpixel((2 + 6, 2)) == (255, 0, 0)
+        assert grid.getpixel((2, 2 + 4)) == (0, 0, 128)
+        assert grid.getpixel((2 + 6, 2 + 4)) == (255, 255, 255)  # no fourth image
+        assert grid.getpixel((0, 0)) == (255, 255, 255)
