@@ -28,7 +28,7 @@ from imgalign.train.recorder import OnStep, Recorder
 from imgalign.train.sources import load_prompts, refuse_amounts
 from imgalign.train.starting import begin, claim, prompts_to_use
 from imgalign.train.stopping import RunEnd, StopRequest
-from imgalign.train.world import Alone
+from imgalign.train.world import join_world
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +73,7 @@ def run(
     """
     if reward is None and isinstance(settings.data, RolloutsConfig):
         raise ConfigError("reward.path: expected a reward model; add reward.path=runs/reward")
-    world = world or Alone()
+    world = world or join_world()
     recorder = Recorder(out, settings.run, writes=writes_files(world), on_step=on_step)
     if recorder.writes:
         claim(out, resume=resume)

@@ -1,6 +1,8 @@
 """Claims: before the first update the ratio is exactly 1 and the loss is the plain policy gradient;
 the KL is the closed form, with a gradient; what is masked teaches nothing."""
 
+import logging
+
 import pytest
 import torch
 from random_walk import RandomWalk
@@ -227,3 +229,12 @@ def test_a_state_of_other_settings_is_a_checkpoint_error():
         )
     with pytest.raises(CheckpointError, match="lacks"):
         PolicyGradient(GRPOConfig(), seed=0).load_state_dict({})
+
+
+def test_fewer_forward_passes_than_minibatches_are_said_once_with_their_number(caplog):
+    # Two parts of four images, with four steps each, are eight forward passes.
+    policy, algorithm = RandomWalk(), PolicyGradient(GRPOConfig(minibatches=9), seed=0)
+    with caplog.at_level(logging.WARNING):
+        steps = [len(micros(algorithm, policy, first=first)) for first in (0, 8)]
+    assert steps == [8, 8]
+    assert caplog.text.count("minibatches: 9 asked for, but this iteration has 8 forward") == 1

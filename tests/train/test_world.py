@@ -7,28 +7,31 @@ from pathlib import Path
 
 import pytest
 import torch
-from algorithms import ALGORITHMS
+from algorithms import ALGORITHMS, algorithm_config
 from random_walk import Brightness, RandomWalk, walk_data, walk_settings
 from torch import Tensor
 from torch.nn import Parameter
+from walk_batches import sample
 from walk_runs import measured, start
 from worlds import OneOfTwo, in_two
 
 from imgalign.algorithms.interface import World, first_position, writes_files
-from imgalign.errors import ConfigError
+from imgalign.errors import ConfigError, NumericsError
 from imgalign.policy import Trajectory
 from imgalign.prompts import EVALUATION_SEEDS
 from imgalign.runs.checkpoint import checkpoints
 from imgalign.train import run as train
+from imgalign.train.assemble import build_learner
+from imgalign.train.config import OptimizerConfig
 from imgalign.train.loop import Rewards, Session
 from imgalign.train.recorder import Recorder
 from imgalign.train.sources import load_prompts
 from imgalign.train.stopping import StopRequest
-from imgalign.train.world import Alone
+from imgalign.train.world import Alone, join_world
 
 
 def test_alone_is_a_world_that_gives_back_what_it_is_given():
-    world, values = Alone(), torch.tensor([0.1, torch.nan])
+    world, values = join_world(), torch.tensor([0.1, torch.nan])
     assert isinstance(world, World)
     assert (world.size, world.index, list(world.deal(3))) == (1, 0, [0, 1, 2])
     assert world.total(0.1) == world.largest(0.1) == 0.1
@@ -38,6 +41,26 @@ def test_alone_is_a_world_that_gives_back_what_it_is_given():
     world.wait()
     assert first_position(world, 7) == 0
     assert writes_files(world)
+
+
+def test_a_gradient_that_is_not_finite_in_one_process_ends_both():
+    def work(world: World) -> Tensor:
+        policy = RandomWalk(num_steps=2)
+        learner = build_learner(
+            policy,
+            algorithm=algorithm_config("grpo"),
+            optimizer=OptimizerConfig(),
+            seed=0,
+            world=world,
+        )
+        if world.index == 1:
+            policy.shift.register_hook(lambda gradient: gradient * torch.nan)
+        with pytest.raises(NumericsError, match="the gradient's norm is nan"):
+            learner.update(sample(policy), iteration=0)
+        return policy.shift.detach()
+
+    for shift in in_two(work):
+        assert not shift.any()
 
 
 def test_gradients_of_one_process_stay_as_they_are():
