@@ -25,6 +25,7 @@ from source_tree import (
     inside,
     modules_of,
     ours,
+    tree,
 )
 
 from imgalign.config import Config
@@ -222,6 +223,12 @@ def test_tensors_are_loaded_without_running_code():
                 function == "torch.load" and options.get("weights_only") != "True"
             ):
                 unsafe.append(f"{module}:{call.lineno}: {ast.unparse(call)}")
+        unsafe += [
+            f"{module}:{node.lineno}: call {node.module}.load by its full name"
+            for node in ast.walk(tree(module))
+            if isinstance(node, ast.ImportFrom) and node.module in {"torch", "numpy"}
+            if "load" in [alias.name for alias in node.names]
+        ]
     assert_none(unsafe)
 
 

@@ -8,6 +8,7 @@ from source_tree import (
     ROOT,
     SOURCES,
     assert_none,
+    called,
     calls,
     classes,
     inside,
@@ -41,7 +42,7 @@ ONE_FAMILY = re.compile(
 def test_the_top_of_imgalign_is_a_page_and_no_name_on_it_means_two_things():
     top = ROOT / "imgalign"
     modules = [path.stem for path in top.glob("*.py")]
-    packages = [path.parent.name for path in top.glob("*/__init__.py")]
+    packages = sorted({path.parent.name for path in top.glob("*/*.py")})
     assert len(modules) <= MOST_MODULES, sorted(modules)
     assert len(packages) <= MOST_PACKAGES, sorted(packages)
     names = [name.lower() for name in modules + packages]
@@ -74,6 +75,7 @@ def test_functions_and_modules_are_short_enough_to_be_read_at_once():
         f"{path.relative_to(ROOT)}: {count} lines, expected at most {limit}"
         for paths, limit in [
             (SOURCES.values(), LONGEST_MODULE),
+            ((ROOT / "benchmarks").rglob("*.py"), LONGEST_MODULE),
             ((ROOT / "tests").rglob("*.py"), LONGEST_TEST),
         ]
         for path in paths
@@ -107,6 +109,7 @@ def test_one_algorithm_is_named_only_among_the_algorithms():
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
         if ONE_ALGORITHM.search(line)
     ]
+    named += [str(path) for path in paths if ONE_ALGORITHM.search(path.stem)]
     assert_none(named)
 
 
@@ -136,7 +139,11 @@ def words(module: str) -> Iterator[tuple[int, str]]:
         match node:
             case ast.Attribute(attr=str(word)) | ast.Name(id=str(word)) | ast.arg(arg=str(word)):
                 yield node.lineno, word
-            case ast.keyword(arg=str(word)) | ast.Constant(value=str(word)):
+            case (
+                ast.alias(name=str(word))
+                | ast.keyword(arg=str(word))
+                | ast.Constant(value=str(word))
+            ):
                 if id(node) not in documents:
                     yield node.lineno, word
 
@@ -147,23 +154,42 @@ def concrete_classes() -> dict[str, str]:
         node.name: methods(node) for node in classes("imgalign.policy") if is_protocol(node)
     }
     wanted = [protocols[name] for name in ("Policy", "RewardModel", "FeatureModel")]
-    return {
+    nodes = [(module, node) for module in SOURCES for node in classes(module)]
+    nodes = [(module, node) for module, node in nodes if not is_protocol(node)]
+    found: dict[str, str] = {}
+    while more := {
         node.name: module
-        for module in SOURCES
-        for node in classes(module)
-        if not is_protocol(node) and any(each <= methods(node) for each in wanted)
-    }
+        for module, node in nodes
+        if node.name not in found
+        and (
+            any(each <= methods(node) for each in wanted)
+            or any(last(base) in found for base in node.bases)
+        )
+    }:
+        found |= more
+    return found
+
+
+def last(node: ast.expr) -> str:
+    return ast.unparse(node).rpartition(".")[2]
 
 
 def type_tests(module: str) -> Iterator[tuple[int, str]]:
     """The classes that a module asks an object about, with the lines."""
     for call, function in calls(module):
         if function in {"isinstance", "issubclass"} and len(call.args) == 2:
-            for node in ast.walk(call.args[1]):
-                yield call.lineno, ast.unparse(node).rpartition(".")[2]
+            yield from named_in(call.args[1])
     for node in ast.walk(tree(module)):
         if isinstance(node, ast.MatchClass):
-            yield node.cls.lineno, ast.unparse(node.cls).rpartition(".")[2]
+            yield from named_in(node.cls)
+        if isinstance(node, ast.Compare):  # of a type: `type(x) is DiffusionPolicy`
+            yield from named_in(node)
+
+
+def named_in(node: ast.AST) -> Iterator[tuple[int, str]]:
+    for each in ast.walk(node):
+        if isinstance(each, ast.Name | ast.Attribute):
+            yield each.lineno, last(each)
 
 
 def test_nobody_asks_which_policy_or_reward_model_it_was_given():
@@ -172,8 +198,8 @@ def test_nobody_asks_which_policy_or_reward_model_it_was_given():
     asked = [
         f"{module}:{line}: {name}; ask for a capability, a protocol"
         for module in SOURCES
-        for line, name in type_tests(module)
-        if name in concrete and concrete[name] != module
+        for line, word in type_tests(module)
+        if (name := called(module).get(word, word)) in concrete and concrete[name] != module
     ]
     assert_none(asked)
 

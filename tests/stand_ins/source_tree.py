@@ -7,6 +7,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("imgalign", "reward_models", "ui")
+BY_TEXT = ("import_module", "__import__")
+"""Functions that import a module by its name as text."""
 
 
 def sources() -> dict[str, Path]:
@@ -29,7 +31,7 @@ def tree(module: str) -> ast.Module:
 
 @cache
 def imports(module: str) -> tuple[str, ...]:
-    """Every module that this one imports, at the top or inside a function."""
+    """Every module that this one imports, at the top, inside a function or by its name as text."""
     return tuple(_imports(module))
 
 
@@ -44,6 +46,8 @@ def _imports(module: str) -> Iterator[str]:
             for alias in node.names:
                 full = f"{base}.{alias.name}"
                 yield full if full in SOURCES else base
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(BY_TEXT):
+            yield from (str(each.value) for each in node.args[:1] if isinstance(each, ast.Constant))
 
 
 def ours(module: str) -> list[str]:
@@ -68,6 +72,17 @@ def calls(module: str) -> Iterator[tuple[ast.Call, str]]:
 
 def classes(module: str) -> Iterator[ast.ClassDef]:
     return (node for node in ast.walk(tree(module)) if isinstance(node, ast.ClassDef))
+
+
+def called(module: str) -> dict[str, str]:
+    """What a module imports under another name: the name there, then the one it has elsewhere."""
+    return {
+        alias.asname: alias.name
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if alias.asname
+    }
 
 
 def is_protocol(node: ast.ClassDef) -> bool:
