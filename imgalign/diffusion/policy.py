@@ -78,11 +78,11 @@ class DiffusionConfig(Config):
     """Rank of the trained matrices; more is more capacity and more memory."""
 
     lora_alpha: PositiveInt | None = None
-    """The adapter is scaled by alpha / rank. None is the rank itself, a scale of 1, which is what
+    """The adapter is scaled by alpha / rank. Null is the rank itself, a scale of 1, which is what
     tools assume that do not read it from the file."""
 
     target_modules: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    """Ends of the names of the layers to train; None is the attention projections."""
+    """Ends of the names of the layers to train; null is the attention projections."""
 
     batch_size: PositiveInt = 8
     """Images per forward pass of the network while sampling. Re-scoring as many rows at once gives

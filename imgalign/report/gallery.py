@@ -56,7 +56,7 @@ def hero(run: RunRecord) -> str:
         ),
         lead=(
             f"The first seed of {len(chosen)} prompts, evenly spaced over all "
-            f"{found.num_prompts}: nobody picked them."
+            f"{found.num_prompts}, not chosen."
         ),
     )
 

@@ -1,4 +1,4 @@
-"""The picture-book world as data: what a prompt can say, and what an image of it holds.
+"""The storybook world as data: what a prompt can say, and what an image of it holds.
 
 A `SceneSpec` is the content of a prompt; a `Scene` is one image of it, with everything that the
 prompt leaves open filled in. Some combinations of object, colour and context are held
