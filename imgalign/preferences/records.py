@@ -27,6 +27,12 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+UNKNOWN, UNKNOWN_NUMBER = "unknown", -1
+"""What stands in the provenance of an image made elsewhere where nobody knows."""
+ELSEWHERE = "elsewhere"
+"""The version of imgalign in the provenance of an image that it did not make."""
+
+
 class SamplerSettings(Config):
     """How an image is sampled from its prompt and seed."""
 
@@ -57,7 +63,8 @@ class SamplerSettings(Config):
 class Provenance:
     """Everything needed to generate an image again.
 
-    Sizes are in pixels, seeds fit 63 bits, `steps` is the number of inference steps.
+    Sizes are in pixels, seeds fit 63 bits, `steps` is the number of inference steps. Of an image
+    made elsewhere `imgalign_version` is ELSEWHERE, and what is not known UNKNOWN or UNKNOWN_NUMBER.
     """
 
     model: str

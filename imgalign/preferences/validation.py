@@ -13,12 +13,20 @@ from typing import Any, get_args
 from sqlalchemy import BigInteger, Boolean, Column, Float, Integer, String
 
 from imgalign.errors import InputError
-from imgalign.preferences.records import Provenance, Submission, TieGroups, Verdict
+from imgalign.preferences.records import (
+    UNKNOWN_NUMBER,
+    Provenance,
+    Submission,
+    TieGroups,
+    Verdict,
+)
 from imgalign.preferences.schema import UtcDateTime
 
 VERDICTS: tuple[str, ...] = get_args(Verdict)
 MAX_NAME = 200
 MAX_INTEGER = 2**63 - 1
+MAY_BE_UNKNOWN = frozenset({"seed", "steps"})
+"""Whole numbers in the provenance of an image that was made elsewhere."""
 IMAGE_ID = re.compile("[0-9a-f]{64}")
 
 
@@ -57,7 +65,8 @@ def column(of: Column[Any], value: object) -> Any:
             raise InputError(f"{of.name}: expected a SHA-256 in lower-case hex, got {value!r:.80}")
     elif isinstance(of.type, Integer):
         largest = MAX_INTEGER if isinstance(of.type, BigInteger) else 2**31 - 1
-        if _index(of.name, value) > largest:
+        known = value != UNKNOWN_NUMBER or of.name not in MAY_BE_UNKNOWN
+        if known and _index(of.name, value) > largest:
             raise InputError(f"{of.name}: expected at most {largest}, got {value}")
     elif isinstance(of.type, Float):
         return _number(of.name, value)
@@ -92,7 +101,7 @@ def provenance(value: Provenance) -> None:
         text(f"provenance.{what}", getattr(value, what))
     text("provenance.adapter", value.adapter)
     text("provenance.adapter_hash", value.adapter_hash)
-    if not 0 <= value.seed <= MAX_INTEGER:
+    if not 0 <= value.seed <= MAX_INTEGER and value.seed != UNKNOWN_NUMBER:
         raise InputError(f"provenance.seed: expected 0 to 2**63 - 1, got {value.seed}")
     if value.created_at.tzinfo is None:
         raise InputError("provenance.created_at: expected a time with its zone")

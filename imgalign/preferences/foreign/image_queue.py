@@ -1,0 +1,249 @@
+"""Images made elsewhere, queued for ranking: those of one prompt are candidates of one item.
+
+The prompt of an image is the caption in the text file beside it, or what its generator wrote into
+it or, as imgalign does, beside it. Files are stored as they are where every program shows them
+alike (`imgalign.images.decode_plain_image`), and else converted to PNG.
+"""
+
+import hashlib
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+from PIL import Image
+
+from imgalign.errors import InputError
+from imgalign.files import read_json
+from imgalign.images import (
+    MAX_BYTES,
+    PNG_SIGNATURE,
+    decode_image,
+    decode_plain_image,
+    png,
+    read_plain_file,
+)
+from imgalign.preferences import validation
+from imgalign.preferences.foreign.generation_facts import GenerationFacts
+from imgalign.preferences.foreign.image_files import caption_lines, image_files
+from imgalign.preferences.foreign.image_metadata import generation_of
+from imgalign.preferences.foreign.records import Reason, Remark, reason_of, summarised
+from imgalign.preferences.records import ELSEWHERE, UNKNOWN, UNKNOWN_NUMBER, Provenance
+from imgalign.preferences.splits import prompt_key
+from imgalign.preferences.store import Store
+
+SOURCE = "made elsewhere"
+LARGEST_RECORD = 2**20
+"""Bytes of a JSON file beside an image."""
+
+PromptSource = Literal["any", "captions", "metadata"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundImage:
+    """An image file with its prompt, and a hash of its pixels."""
+
+    path: Path
+    prompt: str
+    provenance: Provenance
+    pixels: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueuedImages:
+    """What was queued, and what was left out or converted."""
+
+    item_ids: list[str]
+    num_images: int
+    left_out: list[Remark]
+    notes: list[Remark]
+
+    def lines(self) -> list[str]:
+        """For a terminal. Example: "3 items are queued, of 11 images"."""
+        return [
+            f"{len(self.item_ids)} items are queued, of {self.num_images} images",
+            *(f"left out, {line}" for line in summarised(self.left_out)),
+            *summarised(self.notes),
+        ]
+
+
+def queue_images(
+    store: Store,
+    folder: Path,
+    *,
+    per_prompt: int,
+    prompts_from: PromptSource = "any",
+    model: str | None = None,
+    project: str = "default",
+    overlap: int = 1,
+    on_progress: Callable[[float], None] = lambda _: None,
+) -> QueuedImages:
+    """Store the images below a folder and queue items of up to `per_prompt` of each prompt.
+
+    A prompt with more images has several items, as equal in size as can be, of images in the order
+    of their names. `model` is the name of what made the images that do not name it. What is stored
+    is kept when the call is interrupted; the same call again adds nothing twice. InputError where
+    no two images have the same prompt.
+    """
+    if per_prompt < 2:
+        raise InputError(f"per_prompt: expected at least 2 images to choose from, got {per_prompt}")
+    validation.text("model", model)
+    paths = image_files(folder)
+    images: list[FoundImage] = []
+    left_out: list[Remark] = []
+    for number, path in enumerate(paths):
+        on_progress(number / len(paths) / 2)
+        found = find_image(path, folder, prompts_from=prompts_from, model=model)
+        if isinstance(found, Remark):
+            left_out.append(found)
+        else:
+            images.append(found)
+    groups = grouped(images, folder, per_prompt, left_out)
+    if not groups:
+        why = "; ".join(summarised(left_out)) or "there are no images"
+        raise InputError(f"{folder}: no two images of one prompt; {why}")
+    item_ids: list[str] = []
+    notes: list[Remark] = []
+    for number, group in enumerate(groups):
+        on_progress((1 + number / len(groups)) / 2)
+        ids = [_store(store, image, folder, notes) for image in group]
+        item = store.add_item(group[0].prompt, ids, source=SOURCE, project=project, overlap=overlap)
+        item_ids.append(item)
+    on_progress(1.0)
+    return QueuedImages(
+        item_ids=item_ids,
+        num_images=sum(len(group) for group in groups),
+        left_out=left_out,
+        notes=notes,
+    )
+
+
+def find_image(
+    path: Path, folder: Path, *, prompts_from: PromptSource, model: str | None
+) -> FoundImage | Remark:
+    """An image with its prompt and provenance, or why it is left out."""
+    reason: Reason = "unreadable"
+    try:
+        content = read_plain_file(path, limit=MAX_BYTES)
+        pixels = decode_image(content)
+        reason = "no prompt"
+        lines = [] if prompts_from == "metadata" else caption_lines(path)
+        facts = generation_of(content)
+        recorded = read_provenance(path.with_suffix(".json"))
+    except InputError as error:
+        reason = reason_of(error) if reason == "unreadable" else reason
+        return Remark(reason=reason, name=_name(folder, path), detail=str(error))
+    if recorded is None:
+        recorded = provenance_of(
+            facts, prompt=lines[0] if lines else "", size=pixels.size, model=model
+        )
+    written = recorded.prompt if prompts_from != "captions" else ""
+    prompt = lines[0] if lines else written
+    if not prompt:
+        return Remark(reason="no prompt", name=_name(folder, path))
+    return FoundImage(path=path, prompt=prompt, provenance=recorded, pixels=pixel_hash(pixels))
+
+
+def provenance_of(
+    facts: GenerationFacts, *, prompt: str, size: tuple[int, int], model: str | None
+) -> Provenance:
+    """Provenance of an image made elsewhere: what is not known is UNKNOWN or UNKNOWN_NUMBER.
+
+    `prompt` and `model` stand in where the facts tell none.
+    """
+
+    def number(value: float | None) -> float:
+        return UNKNOWN_NUMBER if value is None else value
+
+    return Provenance(
+        model=facts.model or model or UNKNOWN,
+        prompt=facts.prompt or prompt,
+        negative_prompt=facts.negative_prompt or "",
+        seed=int(number(facts.seed)),
+        steps=int(number(facts.steps)),
+        guidance_scale=float(number(facts.guidance_scale)),
+        scheduler=facts.sampler or UNKNOWN,
+        eta=float(UNKNOWN_NUMBER),
+        width=size[0],
+        height=size[1],
+        adapter=facts.adapter,
+        dtype=UNKNOWN,
+        imgalign_version=ELSEWHERE,
+    )
+
+
+def read_provenance(path: Path) -> Provenance | None:
+    """The provenance that imgalign wrote beside an image; None for another file or none."""
+    try:
+        values = read_json(path, largest=LARGEST_RECORD)
+    except (OSError, ValueError):
+        return None
+    if not isinstance(values, dict) or set(values) != set(Provenance.__dataclass_fields__):
+        return None
+    try:
+        moment = datetime.fromisoformat(values["created_at"])
+        provenance = Provenance(**{**values, "created_at": moment})
+        validation.provenance(provenance)
+        number = (provenance.guidance_scale, provenance.eta)
+    except (TypeError, ValueError):  # an InputError is one
+        return None
+    return provenance if all(math.isfinite(each) for each in number) else None
+
+
+def grouped(
+    images: Iterable[FoundImage], folder: Path, per_prompt: int, left_out: list[Remark]
+) -> list[list[FoundImage]]:
+    """Groups of 2 to `per_prompt` images of one prompt, in order; what is in none is named."""
+    by_prompt: dict[str, dict[str, FoundImage]] = defaultdict(dict)
+    for image in images:
+        others = by_prompt[prompt_key(image.prompt)]
+        same = others.setdefault(image.pixels, image)
+        if same is not image:
+            detail = f"as {_name(folder, same.path)}"
+            name = _name(folder, image.path)
+            left_out.append(Remark(reason="equal images", name=name, detail=detail))
+    groups = []
+    for own in by_prompt.values():
+        for group in evenly(list(own.values()), per_prompt):
+            if len(group) > 1:
+                groups.append(group)
+                continue
+            name = _name(folder, group[0].path)
+            left_out.append(Remark(reason="only image of its prompt", name=name))
+    return groups
+
+
+def evenly(images: list[FoundImage], most: int) -> list[list[FoundImage]]:
+    """As few lists as possible of at most `most`, whose sizes differ by one at most."""
+    count = -(-len(images) // most)
+    bounds = [len(images) * number // count for number in range(count + 1)]
+    return [images[start:end] for start, end in pairwise(bounds)]
+
+
+def pixel_hash(image: Image.Image) -> str:
+    """SHA-256 of the size and the pixels."""
+    return hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
+
+
+def _store(store: Store, image: FoundImage, folder: Path, notes: list[Remark]) -> str:
+    content = read_plain_file(image.path, limit=MAX_BYTES)
+    if not _is_plain_png(content):
+        content = png(decode_image(content))
+        notes.append(Remark(reason="converted to PNG", name=_name(folder, image.path)))
+    return store.add_image(content, image.provenance)
+
+
+def _is_plain_png(content: bytes) -> bool:
+    try:
+        decode_plain_image(content)
+    except InputError:
+        return False
+    return content.startswith(PNG_SIGNATURE)
+
+
+def _name(folder: Path, path: Path) -> str:
+    return path.relative_to(folder).as_posix()

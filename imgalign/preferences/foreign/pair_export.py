@@ -1,0 +1,170 @@
+"""Pairs of images from the store as folders, for trainers that read those.
+
+    chosen/<name>.png  chosen/<name>.txt  rejected/<name>.png  rejected/<name>.txt  pairs.json
+
+The caption stands on both sides, because some trainers look for it there. A name is a part of the
+prompt and a hash of the judgement and its two images, so two judgements that agree are two pairs.
+`read_pair_folder` reads what is written here.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+import unicodedata
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from imgalign.errors import InputError
+from imgalign.files import (
+    describe_folder,
+    lock_name,
+    read_json,
+    recover_folder,
+    replace_folder,
+    reporting_full_disk,
+    sync_tree,
+    unfinished_folder,
+)
+from imgalign.preferences.foreign.image_files import one_line
+from imgalign.preferences.records import Ranking, pairs
+
+RECORD = "pairs.json"
+KIND = "imgalign-pairs"
+SLUG = 40
+"""Characters of the prompt in a name."""
+
+Choice = Literal["all", "best_worst"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """What was written, and which judgements gave no pair."""
+
+    folder: Path
+    num_pairs: int
+    num_rankings: int
+    """Judgements that gave at least one pair."""
+    num_ties: int
+    """Rankings in which all images tie."""
+    num_unranked: int
+    """Judgements without a ranking: all bad, or skipped."""
+
+    def lines(self) -> list[str]:
+        """For a terminal. Example: "out: 12 pairs of 4 rankings"."""
+        found = [f"{self.folder}: {self.num_pairs} pairs of {self.num_rankings} rankings"]
+        if self.num_ties or self.num_unranked:
+            found.append(
+                f"without a pair: {self.num_ties} rankings in which all images tie, "
+                f"{self.num_unranked} judgements all bad or skipped"
+            )
+        return found
+
+
+def export_pairs(
+    rankings: Iterable[Ranking],
+    image_path: Callable[[str], Path],
+    folder: Path,
+    *,
+    choice: Choice = "all",
+) -> Exported:
+    """Write a folder of pairs, whole or not at all; an earlier export there is replaced.
+
+    `image_path` gives the verified file of an image, as `Store.image_path` does. `choice` is every
+    strict preference of a ranking, or the best image with the worst; of several that tie for best
+    or worst it is the first candidate. InputError for a folder that holds anything else, and where
+    there is no pair.
+    """
+    _check_target(folder)
+    with (
+        lock_name(folder, doing="exporting pairs to"),
+        reporting_full_disk(folder, "exporting pairs"),
+    ):
+        recover_folder(folder)
+        made = unfinished_folder(folder)
+        try:
+            for side in ("chosen", "rejected"):
+                (made / side).mkdir(parents=True)
+            exported = _write(rankings, image_path, made, folder, choice)
+            sync_tree(made)
+            replace_folder(made, folder)
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+    return exported
+
+
+def chosen_pairs(ranking: Ranking, choice: Choice) -> list[tuple[int, int]]:
+    """(better, worse) candidates of a ranking. Example: ((2,), (0, 1)) has best_worst [(2, 0)]."""
+    groups = ranking.ranking or ()
+    if choice == "all":
+        return pairs(ranking)
+    return [(groups[0][0], groups[-1][0])] if len(groups) > 1 else []
+
+
+def pair_name(ranking: Ranking, chosen: str, rejected: str) -> str:
+    """Of the files of a pair. Example: "a-red-fox-in-the-snow-3f2a91c07b54"."""
+    plain = unicodedata.normalize("NFKD", ranking.prompt).encode("ascii", "ignore").decode()
+    slug = re.sub(r"[^a-z0-9]+", "-", plain.lower())[:SLUG].strip("-") or "pair"
+    identity = json.dumps([ranking.ranking_id, ranking.prompt, chosen, rejected])
+    return f"{slug}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+
+
+def _write(
+    rankings: Iterable[Ranking],
+    image_path: Callable[[str], Path],
+    made: Path,
+    folder: Path,
+    choice: Choice,
+) -> Exported:
+    num_pairs = num_rankings = num_ties = num_unranked = 0
+    for ranking in rankings:
+        found = chosen_pairs(ranking, choice)
+        num_rankings += bool(found)
+        num_unranked += ranking.verdict != "ranked"
+        num_ties += ranking.verdict == "ranked" and not found
+        for better, worse in found:
+            images = (ranking.image_ids[better], ranking.image_ids[worse])
+            name = pair_name(ranking, *images)
+            for side, image in zip(("chosen", "rejected"), images, strict=True):
+                shutil.copyfile(image_path(image), made / side / f"{name}.png")
+                caption = one_line(ranking.prompt)
+                (made / side / f"{name}.txt").write_text(f"{caption}\n", encoding="utf-8")
+        num_pairs += len(found)
+    exported = Exported(
+        folder=folder,
+        num_pairs=num_pairs,
+        num_rankings=num_rankings,
+        num_ties=num_ties,
+        num_unranked=num_unranked,
+    )
+    if not num_pairs:
+        raise InputError(
+            f"{folder}: no pair to write: {num_ties} rankings in which all images tie, "
+            f"{num_unranked} judgements all bad or skipped; rank some images first"
+        )
+    facts = {"kind": KIND, "version": 1, "pairs": choice, "num_pairs": num_pairs}
+    (made / RECORD).write_text(json.dumps(facts) + "\n", encoding="utf-8")
+    return exported
+
+
+def _check_target(folder: Path) -> None:
+    """InputError where something lies there that is no earlier export."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise InputError(f"{folder}: expected a folder, got a file; choose another name")
+    if any(folder.iterdir()) and not _is_export(folder):
+        raise InputError(
+            f"{folder}: expected a new folder or an earlier export of pairs, "
+            f"{describe_folder(folder)}; choose another name"
+        )
+
+
+def _is_export(folder: Path) -> bool:
+    try:
+        record = read_json(folder / RECORD)
+    except (OSError, ValueError):
+        return False
+    return isinstance(record, dict) and record.get("kind") == KIND

@@ -1,0 +1,162 @@
+"""What the rows of tables of rankings mean, by the names of their columns.
+
+    prompt, chosen, rejected            one pair
+    caption, jpg_0, jpg_1, label_0      one pair or tie: label_0 is 1, 0, or 0.5 (Pick-a-Pic)
+    prompt, images, ranks               any number of images; the lowest rank is best
+
+`prompt` and `caption` are one column under two names. Pure functions of values; left out: files.
+"""
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from imgalign.errors import InputError
+from imgalign.preferences.foreign.image_files import LARGEST_CAPTION, one_line
+from imgalign.preferences.foreign.records import Reason
+
+PROMPTS = ("prompt", "caption")
+LARGEST_RANKING = 100
+"""Images of one row."""
+
+
+class UnusableError(InputError):
+    """A row that gives no ranking, with the reason for it."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """Where an image stands in a row, and what stands there: a path, bytes, or both."""
+
+    column: str
+    position: int | None
+    """In a list; None where the column holds one image."""
+    value: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What a row says. The ranks are 0 for the best, and -1 for images that are not ranked."""
+
+    prompt: str
+    cells: tuple[Cell, ...]
+    ranks: tuple[int, ...]
+    all_bad: bool
+    weight: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """The columns of one kind of table, and how they are read."""
+
+    columns: tuple[str, ...]
+    optional: tuple[str, ...]
+    read: Callable[[Mapping[str, Any]], tuple[tuple[Cell, ...], tuple[int, ...]]]
+
+
+def layout_of(columns: Collection[str], name: str) -> tuple[Layout, str]:
+    """The layout of a table, and the name of its column of prompts.
+
+    InputError, which says what is missing and what is there, where none fits.
+    """
+    prompts = [each for each in PROMPTS if each in columns]
+    for layout in LAYOUTS:
+        if prompts and set(layout.columns) <= set(columns):
+            return layout, prompts[0]
+    nearest = max(LAYOUTS, key=lambda each: len(set(each.columns) & set(columns)))
+    missing = [] if prompts else ["prompt"]
+    missing += [each for each in nearest.columns if each not in columns]
+    kinds = " or ".join(f"({', '.join(('prompt', *each.columns))})" for each in LAYOUTS)
+    there = ", ".join(sorted(columns)[:20]) or "none"
+    raise InputError(
+        f"{name}: expected the columns {kinds}; missing: {', '.join(missing)}; there are: {there}"
+    )
+
+
+def read_row(layout: Layout, prompts: str, values: Mapping[str, Any]) -> Row:
+    """What a row says; UnusableError where it says nothing."""
+    absent = [each for each in (prompts, *layout.columns) if each not in values]
+    if absent:
+        raise UnusableError("unusable row", f"no {', '.join(absent)}")
+    text = values[prompts]
+    prompt = one_line(text) if isinstance(text, str) else ""
+    if not prompt or len(prompt) > LARGEST_CAPTION:
+        raise UnusableError("no caption", f"{prompts} is {text!r:.40}")
+    cells, ranks = layout.read(values)
+    all_bad = values.get("all_bad") or False
+    if all_bad is True:
+        ranks = (-1,) * len(ranks)
+    elif all_bad is not False:
+        raise UnusableError("unusable row", f"all_bad is {all_bad!r:.40}")
+    elif all(rank < 0 for rank in ranks):
+        raise UnusableError("no label", "no image is ranked")
+    weight = values.get("weight")
+    weight = 1.0 if weight is None else _number("weight", weight)
+    if weight <= 0:
+        raise UnusableError("unusable row", f"weight is {weight:g}")
+    return Row(prompt=prompt, cells=cells, ranks=ranks, all_bad=all_bad, weight=weight)
+
+
+def dense(ranks: Collection[float | None]) -> tuple[int, ...]:
+    """Ranks from 0 without gaps, -1 for None. Example: 1, 3, None, 3 gives 0, 1, -1, 1."""
+    places = {rank: place for place, rank in enumerate(sorted({r for r in ranks if r is not None}))}
+    return tuple(-1 if rank is None else places[rank] for rank in ranks)
+
+
+def _pair(values: Mapping[str, Any]) -> tuple[tuple[Cell, ...], tuple[int, ...]]:
+    return _cells(values, "chosen", "rejected"), (0, 1)
+
+
+def _labelled(values: Mapping[str, Any]) -> tuple[tuple[Cell, ...], tuple[int, ...]]:
+    cells = _cells(values, "jpg_0", "jpg_1")
+    label = values["label_0"]
+    if values.get("has_label") is False or label is None:
+        raise UnusableError("no label", "")
+    first = _number("label_0", label)
+    if first not in (0.0, 0.5, 1.0):
+        raise UnusableError("no label", f"label_0 is {first:g}, expected 1, 0 or 0.5")
+    second = values.get("label_1")
+    if second is not None and _number("label_1", second) != 1 - first:
+        raise UnusableError("unusable row", f"label_0 {first:g} contradicts label_1 {second:g}")
+    return cells, dense((1 - first, first))
+
+
+def _ranked(values: Mapping[str, Any]) -> tuple[tuple[Cell, ...], tuple[int, ...]]:
+    images, ranks = values["images"], values["ranks"]
+    if not isinstance(images, list) or not isinstance(ranks, list) or len(images) != len(ranks):
+        shown = [len(each) if isinstance(each, list) else "no list" for each in (images, ranks)]
+        raise UnusableError("unusable row", f"images and ranks differ: {shown[0]} and {shown[1]}")
+    if len(images) > LARGEST_RANKING:
+        raise UnusableError("unusable row", f"{len(images)} images, at most {LARGEST_RANKING}")
+    numbers = [None if rank in (None, -1) else _number("ranks", rank) for rank in ranks]
+    if any(number is not None and number < 0 for number in numbers):
+        raise UnusableError("unusable row", "ranks: expected 0 or more, or -1 for no rank")
+    cells = tuple(
+        Cell(column="images", position=position, value=image)
+        for position, image in enumerate(images)
+    )
+    return cells, dense(numbers)
+
+
+def _cells(values: Mapping[str, Any], *columns: str) -> tuple[Cell, ...]:
+    return tuple(Cell(column=name, position=None, value=values[name]) for name in columns)
+
+
+def _number(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise UnusableError("unusable row", f"{name} is {value!r:.40}, expected a number")
+    return float(value)
+
+
+LAYOUTS = (
+    Layout(columns=("chosen", "rejected"), optional=(), read=_pair),
+    Layout(
+        columns=("jpg_0", "jpg_1", "label_0"), optional=("label_1", "has_label"), read=_labelled
+    ),
+    Layout(columns=("images", "ranks"), optional=("all_bad",), read=_ranked),
+)
