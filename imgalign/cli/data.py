@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from imgalign.cli.options import Create, Database, Group, Images
+from imgalign.cli.options import Create, Database, Group, Images, refuse_given
 
 
 def check(database: Database = None, images: Images = None) -> None:
@@ -22,14 +22,37 @@ def check(database: Database = None, images: Images = None) -> None:
 
 
 def export(
-    file: Annotated[Path, typer.Argument(help="JSON lines; an earlier export is replaced.")],
+    file: Annotated[
+        Path,
+        typer.Argument(help="JSON lines, or a folder of pairs; an earlier export is replaced."),
+    ],
+    kind: Annotated[
+        Literal["rankings", "pairs"],
+        typer.Option("--format", help="All rankings in a file, or chosen/ and rejected/ images."),
+    ] = "rankings",
+    pairs: Annotated[
+        Literal["all", "best_worst"] | None,
+        typer.Option(help="Of each ranking: all pairs (the default), or the best with the worst."),
+    ] = None,
+    group: Group = None,
+    project: Annotated[str | None, typer.Option(help="Only rankings of this project.")] = None,
     database: Database = None,
     images: Images = None,
 ) -> None:
-    """Write all rankings, items and annotators to a file; images stay where they are."""
+    """Write all rankings, items and annotators to a file, or pairs of images to a folder."""
     from imgalign.preferences.exchange import export_rankings
+    from imgalign.preferences.foreign.pair_export import export_pairs
     from imgalign.preferences.store import Store
 
+    if kind == "pairs":
+        with Store.open(database, images=images, create=False) as store:
+            rankings = store.rankings(group=group, project=project)
+            exported = export_pairs(rankings, store.image_path, file, choice=pairs or "all")
+        typer.echo("\n".join(exported.lines()))
+        return
+    refuse_given(
+        {"--pairs": pairs, "--group": group, "--project": project}, "without --format pairs"
+    )
     with Store.open(database, images=images, create=False) as store:
         num_rankings = export_rankings(store, file)
         typer.echo(f"{file}: {num_rankings} rankings; copy {store.images.root} along with it")

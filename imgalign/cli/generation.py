@@ -1,7 +1,6 @@
 """Commands on the images of a model: generate them, compare them blindly, write a report."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +21,7 @@ from imgalign.cli.options import (
     Scheduler,
     Steps,
     Taste,
+    refuse_given,
     sampler_of,
 )
 
@@ -101,16 +101,6 @@ def evaluate(
             {"--database": database, "--images": images, "--project": project}, "without --votes"
         )
         compare(settings, reward=reward, group=group, out=out)
-
-
-def refuse_given(options: Mapping[str, object], when: str) -> None:
-    """InputError for the options that were given though they have no effect."""
-    from imgalign.errors import InputError
-
-    given = sorted(name for name, value in options.items() if value is not None)
-    if given:
-        them = "it" if len(given) == 1 else "them"
-        raise InputError(f"{', '.join(given)}: without effect {when}; leave {them} out")
 
 
 def count_votes(

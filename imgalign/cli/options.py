@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -62,3 +63,25 @@ def sampler_of(*, steps: int, guidance: float, eta: float, scheduler: str) -> "S
         eta=eta,
         scheduler=scheduler,
     )
+
+
+def given(context: typer.Context, names: Iterable[str]) -> dict[str, object]:
+    """Options by the name they have on the command line; None where the user gave none."""
+    return {
+        f"--{name.replace('_', '-')}": (
+            None
+            if (source := context.get_parameter_source(name)) is None or source.name == "DEFAULT"
+            else context.params[name]
+        )
+        for name in names
+    }
+
+
+def refuse_given(options: Mapping[str, object], when: str) -> None:
+    """InputError for the options that were given though they have no effect."""
+    from imgalign.errors import InputError
+
+    given = sorted(name for name, value in options.items() if value is not None)
+    if given:
+        them = "it" if len(given) == 1 else "them"
+        raise InputError(f"{', '.join(given)}: without effect {when}; leave {them} out")

@@ -1,7 +1,7 @@
 """Commands that queue images for ranking and serve the app."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -21,13 +21,35 @@ from imgalign.cli.options import (
     PromptTexts,
     Scheduler,
     Steps,
+    given,
+    refuse_given,
     sampler_of,
 )
 
+PromptSource = Literal["any", "captions", "metadata"]
+FOR_GENERATED = (
+    *("prompt", "prompts", "storybook_prompts", "seed", "adapter"),
+    *("steps", "guidance", "eta", "scheduler", "device"),
+)
+"""Options of `candidates` that have no effect on the images of a folder."""
+
 
 def candidates(
+    context: typer.Context,
     prompt: PromptTexts = None,
     prompts: PromptFile = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            help="Generate nothing: queue the images below this folder. --model then names what made "
+            "them, where they do not say.",
+        ),
+    ] = None,
+    prompts_from: Annotated[
+        PromptSource | None,
+        typer.Option(help="With --from: text files beside the images, metadata in them, or any."),
+    ] = None,
     storybook_prompts: Annotated[
         int, typer.Option(min=1, help="Without prompts: how many of the storybook's.")
     ] = 40,
@@ -46,7 +68,22 @@ def candidates(
     create: Create = False,
     device: Device = "auto",
 ) -> None:
-    """Generate images and queue them for ranking."""
+    """Generate images, or take those of a folder, and queue them for ranking."""
+    if folder is not None:
+        refuse_given(given(context, FOR_GENERATED), "with --from, which generates nothing")
+        queue_folder(
+            folder,
+            per_prompt=per_prompt,
+            prompts_from=prompts_from or "any",
+            model=model,
+            overlap=overlap,
+            project=project,
+            database=database,
+            images=images,
+            create=create,
+        )
+        return
+    refuse_given({"--prompts-from": prompts_from}, "without --from")
     from imgalign.diffusion.generate import ImageGenerator
     from imgalign.preferences.queue import queue_candidates, ranking_command
     from imgalign.preferences.store import open_or_make
@@ -77,6 +114,43 @@ def candidates(
     typer.echo("\n".join(queued.lines()))
     if queued.item_ids:
         typer.echo(f"rank them with `{ranking_command(project, database)}`")
+
+
+def queue_folder(
+    folder: Path,
+    *,
+    per_prompt: int,
+    prompts_from: PromptSource,
+    model: str | None,
+    overlap: int,
+    project: str,
+    database: str | None,
+    images: Path | None,
+    create: bool,
+) -> None:
+    """Queue images made elsewhere, and print what was left out and what to do next."""
+    from imgalign.preferences.foreign.image_queue import folder_images, queue_images
+    from imgalign.preferences.queue import ranking_command
+    from imgalign.preferences.store import open_or_make
+    from imgalign.runs.progress import progress
+
+    folder_images(folder)  # before a database is made
+    with (
+        open_or_make(database, images=images, create=create, on_made=typer.echo) as store,
+        progress("reading images") as on_progress,
+    ):
+        queued = queue_images(
+            store,
+            folder,
+            per_prompt=per_prompt,
+            prompts_from=prompts_from,
+            model=model,
+            project=project,
+            overlap=overlap,
+            on_progress=on_progress,
+        )
+    typer.echo("\n".join(queued.lines()))
+    typer.echo(f"rank them with `{ranking_command(project, database)}`")
 
 
 def ui(

@@ -18,7 +18,7 @@ from typing import Literal
 from PIL import Image
 
 from imgalign.errors import InputError
-from imgalign.files import read_json
+from imgalign.files import describe_folder, read_json
 from imgalign.images import (
     MAX_BYTES,
     PNG_SIGNATURE,
@@ -92,7 +92,7 @@ def queue_images(
     if per_prompt < 2:
         raise InputError(f"per_prompt: expected at least 2 images to choose from, got {per_prompt}")
     validation.text("model", model)
-    paths = image_files(folder)
+    paths = folder_images(folder)
     images: list[FoundImage] = []
     left_out: list[Remark] = []
     for number, path in enumerate(paths):
@@ -104,8 +104,8 @@ def queue_images(
             images.append(found)
     groups = grouped(images, folder, per_prompt, left_out)
     if not groups:
-        why = "; ".join(summarised(left_out)) or "there are no images"
-        raise InputError(f"{folder}: no two images of one prompt; {why}")
+        why = "; ".join(summarised(left_out))
+        raise InputError(f"{folder}: expected several images of one prompt; left out, {why}")
     item_ids: list[str] = []
     notes: list[Remark] = []
     for number, group in enumerate(groups):
@@ -120,6 +120,14 @@ def queue_images(
         left_out=left_out,
         notes=notes,
     )
+
+
+def folder_images(folder: Path) -> list[Path]:
+    """The image files below a folder; InputError where there are none."""
+    paths = image_files(folder)
+    if not paths:
+        raise InputError(f"{folder}: expected images, {describe_folder(folder)}")
+    return paths
 
 
 def find_image(
