@@ -51,6 +51,8 @@ ONLY_IN = {
     "sqlalchemy": ("imgalign.preferences",),
     "alembic": ("imgalign.preferences",),
     "typer": ("imgalign.cli",),
+    "pyarrow": ("imgalign.preferences.foreign.parquet",),
+    "typer": ("imgalign.cli", "imgalign.storybook.train.__main__"),
     "pickle": (),
     "cloudpickle": (),
     "dill": (),

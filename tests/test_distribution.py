@@ -54,7 +54,7 @@ def imported(*folders: str) -> dict[str, Path]:
 
 def test_what_the_packages_import_is_declared():
     optional = PROJECT["optional-dependencies"]
-    extras = [each for name in ("postgres", "xformers") for each in optional[name]]
+    extras = [each for name in ("parquet", "postgres", "xformers") for each in optional[name]]
     known = declared([*PROJECT["dependencies"], *extras])
     for name, path in imported(*OURS).items():
         assert name in known, f"{path} imports {name}: declare it in pyproject.toml"

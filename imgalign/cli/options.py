@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
-from collections.abc import Iterable, Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -65,15 +66,12 @@ def sampler_of(*, steps: int, guidance: float, eta: float, scheduler: str) -> "S
     )
 
 
-def given(context: typer.Context, names: Iterable[str]) -> dict[str, object]:
-    """Options by the name they have on the command line; None where the user gave none."""
+def changed(command: Callable[..., None], values: Mapping[str, object]) -> dict[str, object]:
+    """Options by the name they have on the command line; None for those at their default."""
+    parameters = inspect.signature(command).parameters
     return {
-        f"--{name.replace('_', '-')}": (
-            None
-            if (source := context.get_parameter_source(name)) is None or source.name == "DEFAULT"
-            else context.params[name]
-        )
-        for name in names
+        f"--{name.replace('_', '-')}": None if value == parameters[name].default else value
+        for name, value in values.items()
     }
 
 

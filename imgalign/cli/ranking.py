@@ -21,35 +21,31 @@ from imgalign.cli.options import (
     PromptTexts,
     Scheduler,
     Steps,
-    given,
+    changed,
     refuse_given,
     sampler_of,
 )
 
+ImageFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        help="Generate nothing: queue the images below this folder. --model then names what made "
+        "them, where they do not say.",
+    ),
+]
 PromptSource = Literal["any", "captions", "metadata"]
-FOR_GENERATED = (
-    *("prompt", "prompts", "storybook_prompts", "seed", "adapter"),
-    *("steps", "guidance", "eta", "scheduler", "device"),
-)
-"""Options of `candidates` that have no effect on the images of a folder."""
+PromptsFrom = Annotated[
+    PromptSource | None,
+    typer.Option(help="With --from: text files beside the images, metadata in them, or any."),
+]
 
 
 def candidates(
-    context: typer.Context,
     prompt: PromptTexts = None,
     prompts: PromptFile = None,
-    folder: Annotated[
-        Path | None,
-        typer.Option(
-            "--from",
-            help="Generate nothing: queue the images below this folder. --model then names what made "
-            "them, where they do not say.",
-        ),
-    ] = None,
-    prompts_from: Annotated[
-        PromptSource | None,
-        typer.Option(help="With --from: text files beside the images, metadata in them, or any."),
-    ] = None,
+    folder: ImageFolder = None,
+    prompts_from: PromptsFrom = None,
     storybook_prompts: Annotated[
         int, typer.Option(min=1, help="Without prompts: how many of the storybook's.")
     ] = 40,
@@ -70,7 +66,10 @@ def candidates(
 ) -> None:
     """Generate images, or take those of a folder, and queue them for ranking."""
     if folder is not None:
-        refuse_given(given(context, FOR_GENERATED), "with --from, which generates nothing")
+        generated: dict[str, object] = {"device": device, "adapter": adapter, "seed": seed}
+        generated |= {"prompt": prompt, "prompts": prompts, "storybook_prompts": storybook_prompts}
+        generated |= {"steps": steps, "guidance": guidance, "eta": eta, "scheduler": scheduler}
+        refuse_given(changed(candidates, generated), "with --from, which generates nothing")
         queue_folder(
             folder,
             per_prompt=per_prompt,

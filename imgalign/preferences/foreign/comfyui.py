@@ -29,7 +29,7 @@ CLASS = "class_type"
 MUTED, BYPASSED = 2, 4
 """Modes of nodes of the editor: as if not there, and handing on what comes in."""
 SAVING = ("SaveImage", "PreviewImage", "Image Save", "SaveAnimatedWEBP")
-TEXTS = ("text", "text_g", "text_l", "t5xxl", "clip_l", "clip_g", "prompt")
+TEXTS = ("populated_text", "text", "text_g", "text_l", "t5xxl", "clip_l", "clip_g", "prompt")
 """Inputs of nodes that encode text."""
 STRINGS = ("populated_text", "text", "string", "value", "prompt", "wildcard_text", "STRING", "")
 """Inputs of nodes that give text."""

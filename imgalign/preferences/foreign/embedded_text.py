@@ -8,8 +8,6 @@ import struct
 import zlib
 from collections.abc import Iterator
 
-from PIL import Image
-
 from imgalign.errors import InputError
 from imgalign.images import DAMAGED, PNG_SIGNATURE, png_chunks
 
@@ -20,6 +18,9 @@ MOST_TEXTS = 64
 EXIF_IFD, USER_COMMENT = 0x8769, 0x9286
 NAMED_TAGS = (0x010E, 0x010F, 0x0110)
 """Description, maker and model: ComfyUI writes "prompt:{...}" and "workflow:{...}" there."""
+TAGS = frozenset({EXIF_IFD, USER_COMMENT, *NAMED_TAGS})
+SIZES = {1: 1, 2: 1, 4: 4, 7: 1}
+"""Bytes of one value of the types of these tags: byte, text, long, undefined."""
 
 
 def embedded_texts(content: bytes) -> dict[str, str]:
@@ -103,21 +104,37 @@ def _riff_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _exif_texts(block: bytes) -> dict[str, str]:
-    if not block or len(block) > LARGEST_TEXT:
+    tiff = block.removeprefix(b"Exif\0\0")
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
+    if order is None or len(tiff) > 4 * LARGEST_TEXT:
         return {}
-    exif = Image.Exif()
-    exif.load(block if block.startswith(b"Exif\0\0") else b"Exif\0\0" + block)
+    (start,) = struct.unpack_from(f"{order}I", tiff, 4)
+    entries = dict(_entries(tiff, start, order))
     texts = {}
     for tag in NAMED_TAGS:
-        keyword, colon, text = str(exif.get(tag, "")).partition(":")
+        keyword, colon, text = _decoded(entries.get(tag, b"")).partition(":")
         if colon and text.lstrip().startswith("{"):
-            texts[keyword.strip().lower()] = text
-    comment = exif.get_ifd(EXIF_IFD).get(USER_COMMENT)
-    if isinstance(comment, bytes):
-        comment = _user_comment(comment)
-    if isinstance(comment, str) and comment.strip("\0 "):
-        texts["parameters"] = comment.strip("\0")
+            texts[keyword.strip().lower()] = text.rstrip("\0")
+    if EXIF_IFD in entries:
+        (start,) = struct.unpack(f"{order}I", entries[EXIF_IFD])
+        comment = _user_comment(dict(_entries(tiff, start, order)).get(USER_COMMENT, b""))
+        if comment.strip("\0 "):
+            texts["parameters"] = comment.strip("\0")
     return texts
+
+
+def _entries(tiff: bytes, start: int, order: str) -> Iterator[tuple[int, bytes]]:
+    """Tag and bytes of each entry of a directory that are `TAGS`."""
+    (count,) = struct.unpack_from(f"{order}H", tiff, start)
+    for number in range(count):
+        tag, kind, length = struct.unpack_from(f"{order}HHI", tiff, start + 2 + 12 * number)
+        place = start + 10 + 12 * number
+        size = length * SIZES.get(kind, 0)
+        if tag not in TAGS or size > LARGEST_TEXT:
+            continue
+        if size > 4:
+            (place,) = struct.unpack_from(f"{order}I", tiff, place)
+        yield tag, tiff[place : place + size]
 
 
 def _user_comment(data: bytes) -> str:

@@ -8,12 +8,12 @@ alike (`imgalign.images.decode_plain_image`), and else converted to PNG.
 import hashlib
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from PIL import Image
 
@@ -40,6 +40,7 @@ SOURCE = "made elsewhere"
 LARGEST_RECORD = 2**20
 """Bytes of a JSON file beside an image."""
 
+T = TypeVar("T")
 PromptSource = Literal["any", "captions", "metadata"]
 
 
@@ -204,7 +205,7 @@ def read_provenance(path: Path) -> Provenance | None:
 
 def grouped(
     images: Iterable[FoundImage], folder: Path, per_prompt: int, left_out: list[Remark]
-) -> list[list[FoundImage]]:
+) -> list[Sequence[FoundImage]]:
     """Groups of 2 to `per_prompt` images of one prompt, in order; what is in none is named."""
     by_prompt: dict[str, dict[str, FoundImage]] = defaultdict(dict)
     for image in images:
@@ -214,7 +215,7 @@ def grouped(
             detail = f"as {_name(folder, same.path)}"
             name = _name(folder, image.path)
             left_out.append(Remark(reason="equal images", name=name, detail=detail))
-    groups = []
+    groups: list[Sequence[FoundImage]] = []
     for own in by_prompt.values():
         for group in evenly(list(own.values()), per_prompt):
             if len(group) > 1:
@@ -225,7 +226,7 @@ def grouped(
     return groups
 
 
-def evenly(images: list[FoundImage], most: int) -> list[list[FoundImage]]:
+def evenly(images: Sequence[T], most: int) -> list[Sequence[T]]:
     """As few lists as possible of at most `most`, whose sizes differ by one at most."""
     count = -(-len(images) // most)
     bounds = [len(images) * number // count for number in range(count + 1)]
