@@ -52,7 +52,6 @@ ONLY_IN = {
     "alembic": ("imgalign.preferences",),
     "typer": ("imgalign.cli",),
     "pyarrow": ("imgalign.preferences.foreign.parquet",),
-    "typer": ("imgalign.cli", "imgalign.storybook.train.__main__"),
     "pickle": (),
     "cloudpickle": (),
     "dill": (),
