@@ -18,6 +18,7 @@ from imgalign.preferences.foreign.generation_facts import (
     text_of,
     weights_name,
 )
+from imgalign.preferences.foreign.image_files import LARGEST_CAPTION
 
 MOST_NODES = 5000
 MOST_VISITS = 20_000
@@ -154,7 +155,9 @@ class GraphReader:
             return ""
         if side in node:
             both = node[side]
-            return both if isinstance(both, str) else self.conditioning(both, side, depth + 1)
+            return (
+                _short(both) if isinstance(both, str) else self.conditioning(both, side, depth + 1)
+            )
         texts = [self.text(node[name]) for name in TEXTS if name in node]
         if any(texts):
             return _joined(texts)
@@ -164,7 +167,7 @@ class GraphReader:
     def text(self, value: object, depth: int = 0) -> str:
         """Text, or the text behind a link."""
         if isinstance(value, str):
-            return value
+            return _short(value)
         node = self.at(value)
         if depth > DEEPEST:
             return ""
@@ -172,7 +175,7 @@ class GraphReader:
             between = node.get("delimiter", node.get("separator", " "))
             names = [name for name in sorted(node) if name not in (CLASS, "delimiter", "separator")]
             parts = [self.text(node[name], depth + 1) for name in names]
-            return str(between).join(part for part in parts if part)
+            return _short(str(between).join(part for part in parts if part))
         found = (self.text(node[name], depth + 1) for name in STRINGS if name in node)
         return next(filter(None, found), "")
 
@@ -232,7 +235,12 @@ def _link(value: object) -> str | None:
 
 def _joined(texts: list[str]) -> str:
     """Different texts in order, with commas."""
-    return ", ".join(dict.fromkeys(text.strip() for text in texts if text.strip()))
+    return _short(", ".join(dict.fromkeys(text.strip() for text in texts if text.strip())))
+
+
+def _short(text: str) -> str:
+    """Nothing for what is longer than a prompt: a graph can double a text at each node."""
+    return text if len(text) <= LARGEST_CAPTION else ""
 
 
 def _sources(links: list[Any]) -> Iterator[tuple[object, list[Any]]]:

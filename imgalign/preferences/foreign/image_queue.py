@@ -6,11 +6,9 @@ alike (`imgalign.images.decode_plain_image`), and else converted to PNG.
 """
 
 import hashlib
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import MISSING, dataclass, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -33,6 +31,7 @@ from imgalign.preferences.foreign.image_files import caption_lines, image_files
 from imgalign.preferences.foreign.image_metadata import generation_of
 from imgalign.preferences.foreign.records import Reason, Remark, reason_of, summarised
 from imgalign.preferences.records import ELSEWHERE, UNKNOWN, UNKNOWN_NUMBER, Provenance
+from imgalign.preferences.schema import provenances
 from imgalign.preferences.splits import prompt_key
 from imgalign.preferences.store import Store
 
@@ -41,6 +40,13 @@ LARGEST_RECORD = 2**20
 """Bytes of a JSON file beside an image."""
 
 T = TypeVar("T")
+COLUMNS = {field.name: provenances.c[field.name] for field in fields(Provenance)}
+REQUIRED = frozenset(
+    field.name
+    for field in fields(Provenance)
+    if field.default is MISSING and field.default_factory is MISSING
+)
+"""What every version of imgalign writes beside an image."""
 PromptSource = Literal["any", "captions", "metadata"]
 
 
@@ -189,18 +195,12 @@ def read_provenance(path: Path) -> Provenance | None:
     """The provenance that imgalign wrote beside an image; None for another file or none."""
     try:
         values = read_json(path, largest=LARGEST_RECORD)
-    except (OSError, ValueError):
+        if not isinstance(values, dict) or not REQUIRED <= values.keys() <= COLUMNS.keys():
+            return None
+        checked = {name: validation.column(COLUMNS[name], each) for name, each in values.items()}
+    except (OSError, ValueError):  # an InputError is a ValueError
         return None
-    if not isinstance(values, dict) or set(values) != set(Provenance.__dataclass_fields__):
-        return None
-    try:
-        moment = datetime.fromisoformat(values["created_at"])
-        provenance = Provenance(**{**values, "created_at": moment})
-        validation.provenance(provenance)
-        number = (provenance.guidance_scale, provenance.eta)
-    except (TypeError, ValueError):  # an InputError is one
-        return None
-    return provenance if all(math.isfinite(each) for each in number) else None
+    return Provenance(**checked)
 
 
 def grouped(

@@ -203,6 +203,14 @@ def test_a_graph_made_to_be_walked_for_ever_is_given_up():
     assert parse_prompt(json.dumps(graph)) == GenerationFacts(seed=4)
 
 
+def test_a_text_made_to_double_at_each_node_is_no_prompt():
+    graph = {str(k): node("Concat", a=[str(k + 1), 0], b=[str(k + 1), 0]) for k in range(40)}
+    graph["40"] = node("PrimitiveString", value="x" * 60_000)
+    graph["e"] = node("CLIPTextEncode", text=["0", 0])
+    graph["s"] = node("KSampler", positive=["e", 0], seed=4, latent_image=["x", 0])
+    assert parse_prompt(json.dumps(graph)) == GenerationFacts(seed=4)
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -1,7 +1,7 @@
 """Images made elsewhere become items to rank, with what is known of how they were made."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -147,9 +147,13 @@ def test_groups_differ_by_one_at_most(count: int, most: int, expected: list[int]
 
 def test_images_that_imgalign_made_keep_their_whole_provenance(store: Store, tmp_path: Path):
     made = [provenance(prompt="a fox", seed=seed, eta=0.5, adapter="runs/a") for seed in range(2)]
+    made[0] = replace(made[0], dtype="float32")  # before it was recorded, it was this
     for facts in made:
         path = put(tmp_path / "in" / f"0000{facts.seed}-{facts.seed}.png", facts.seed)
-        path.with_suffix(".json").write_text(json.dumps(asdict(facts), default=str))
+        written = asdict(facts)
+        if facts.seed == 0:
+            del written["dtype"]
+        path.with_suffix(".json").write_text(json.dumps(written, default=str))
     queued = queue_images(store, tmp_path / "in", per_prompt=4)
     sizes(store, queued.item_ids)
     (ranking,) = store.rankings()
@@ -174,6 +178,9 @@ def test_a_json_file_of_another_kind_beside_an_image_is_nothing(
         {"created_at": "today"},
         {"eta": "x"},
         {"prompt": 3},
+        {"steps": "x"},
+        {"extra": 1},
+        {"created_at": "2026-01-01T00:00:00"},
         {"width": []},
     ],
 )
