@@ -22,7 +22,7 @@ A1111 = """\
 a (red:1.2) fox in the snow,
 oil on canvas <lora:old-masters:0.8>
 Negative prompt: blurry,
-Steps are missing: yes
+Steps: of a ladder
 Steps: 28, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 6.5, Seed: 3620085674, \
 Size: 512x768, Model hash: 3d1b3c42ec, Model: dreamshaper_8, \
 ControlNet 0: "Module: tile, Seed: 1, Model: control [3b86], Weight: 0.6", \
@@ -38,7 +38,7 @@ Version: f2.0.1v1.10.1-previous-535-gb20cb4bf0, Diffusion in Low Bits: bnb-nf4""
 def test_the_text_of_automatic1111_is_taken_apart():
     assert parse_parameters(A1111) == GenerationFacts(
         prompt="a (red:1.2) fox in the snow, oil on canvas",
-        negative_prompt="blurry, Steps are missing: yes",
+        negative_prompt="blurry, Steps: of a ladder",
         seed=3620085674,
         steps=28,
         guidance_scale=6.5,
@@ -69,7 +69,9 @@ def test_a_prompt_alone_or_without_settings_is_a_prompt():
 
 
 def test_settings_may_hold_commas_and_colons_in_quotes():
-    text = 'Steps: 20, Model: "a, b: \\"c\\"", TI hashes: "x: 1, Seed: 2", Seed: 3, Empty: , '
+    text = (
+        'Steps: 20, Model: "a, b: \\"c\\"", TI hashes: "x: 1, Seed: 2", Seed: 3, Empty: , Seed: 4, '
+    )
     text += 'Open: "a, b'
     assert parse_settings(text) == {
         "Steps": "20",
