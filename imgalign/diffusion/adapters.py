@@ -113,6 +113,13 @@ class Component:
         """Whether its library is transformers, and not diffusers."""
         return isinstance(self.network, PreTrainedModel)
 
+    def kohya_name(self, layer: str) -> str:
+        """What kohya's layout calls a layer, such as "lora_unet_mid_block_resnets_0_conv1"."""
+        if self.of_transformers:
+            # Some releases have this level, others do not; it is part of the prefix.
+            layer = layer.removeprefix(TEXT_LEVEL)
+        return f"{self.kohya_prefix}{layer.replace('.', '_')}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LoraFile:
@@ -248,15 +255,7 @@ def switch_on(layers: Sequence[Layer], components: Sequence[Component], adapter:
         own = [layer for layer in layers if layer.component == component.name]
         if not own:
             continue
-        rank, ranks = _usual({layer.name: layer.rank for layer in own})
-        alpha, alphas = _usual({layer.name: layer.alpha for layer in own})
-        settings = {
-            "r": rank,
-            "lora_alpha": alpha,
-            "rank_pattern": ranks,
-            "alpha_pattern": alphas,
-            "target_modules": [layer.name for layer in own],
-        }
+        settings = peft_settings(own)
         matrices = {name: matrix for layer in own for name, matrix in layer.matrices().items()}
         if component.of_transformers:
             network.load_adapter(
@@ -271,6 +270,19 @@ def switch_on(layers: Sequence[Layer], components: Sequence[Component], adapter:
         placed = get_peft_model_state_dict(network, adapter_name=adapter)
         assert placed.keys() == matrices.keys(), "what was checked to fit has its place"
         network.requires_grad_(False)
+
+
+def peft_settings(layers: Sequence[Layer]) -> dict[str, Any]:
+    """What peft is told of the layers of one component: which they are, their ranks and alphas."""
+    rank, ranks = _usual({layer.name: layer.rank for layer in layers})
+    alpha, alphas = _usual({layer.name: layer.alpha for layer in layers})
+    return {
+        "r": rank,
+        "lora_alpha": alpha,
+        "rank_pattern": ranks,
+        "alpha_pattern": alphas,
+        "target_modules": [layer.name for layer in layers],
+    }
 
 
 def _layer(
@@ -332,12 +344,11 @@ def _names(components: Sequence[Component]) -> dict[str, tuple[str, str, Tensor]
                 continue
             name = full.removesuffix(".base_layer")  # under an adapter
             place = component.name, name, module.weight
-            short, ways = name, [name]
+            ways = [name]
             if component.of_transformers:
-                # Some releases of transformers have this level, others do not.
                 short = name.removeprefix(TEXT_LEVEL)
                 ways = [short, f"{TEXT_LEVEL}{short}"]
-            names[f"{component.kohya_prefix}{short.replace('.', '_')}"] = place
+            names[component.kohya_name(name)] = place
             for way in ways:
                 for prefix in ("", f"{component.name}.", "base_model.model."):
                     names[f"{prefix}{way}"] = place
