@@ -10,7 +10,16 @@ from typing import Annotated
 import typer
 
 from imgalign import __version__
-from imgalign.cli import data, generation, ranking, rewards, training, world, world_models
+from imgalign.cli import (
+    data,
+    exporting,
+    generation,
+    ranking,
+    rewards,
+    training,
+    world,
+    world_models,
+)
 from imgalign.cli.program import run_program
 
 # Plain help and no rich tracebacks: rich would double the time of `imgalign --help`.
@@ -54,6 +63,7 @@ for command in (
     generation.generate,
     generation.evaluate,
     generation.report,
+    exporting.export,
     data.ratings,
     training.doctor,
 ):

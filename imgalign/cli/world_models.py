@@ -66,7 +66,7 @@ def tokenizer(
     folder: Annotated[Path, typer.Argument(help="Folder with tokenizer.json.")],
 ) -> None:
     """Write vocab.json and merges.txt beside tokenizer.json, for transformers 4."""
-    from imgalign.storybook.tokenizer import write_separate_files
+    from imgalign.diffusion.tokenizer_files import write_separate_files
 
     write_separate_files(folder)
 

@@ -13,10 +13,10 @@ from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 
-from tokenizers import Tokenizer
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTokenizer
 
+from imgalign.diffusion.tokenizer_files import write_separate_files
 from imgalign.errors import InputError
 
 BEGIN, END, WORD_END = "<|startoftext|>", "<|endoftext|>", "</w>"
@@ -47,11 +47,6 @@ def build_tokenizer(words: Iterable[str], folder: Path, *, max_length: int) -> C
     write_separate_files(folder)
     loaded: CLIPTokenizer = CLIPTokenizer.from_pretrained(folder)
     return loaded
-
-
-def write_separate_files(folder: Path) -> None:
-    """Write vocab.json and merges.txt beside tokenizer.json, which transformers 4 does not read."""
-    Tokenizer.from_file(str(folder / "tokenizer.json")).model.save(str(folder))
 
 
 def _learn_merges(words: list[str]) -> list[tuple[str, str]]:

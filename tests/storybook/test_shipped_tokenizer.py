@@ -2,7 +2,7 @@ from transformers import CLIPTokenizer
 
 from imgalign.diffusion.loading import STORYBOOK
 from imgalign.storybook.scenes import vocabulary
-from imgalign.storybook.tokenizer import write_separate_files
+from imgalign.diffusion.tokenizer_files import write_separate_files
 
 FOLDER = STORYBOOK / "tokenizer"
 

@@ -1,0 +1,30 @@
+"""Saving a pipeline as a folder that old and new versions of the libraries read."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from imgalign.diffusion.families.backbone import Family
+from imgalign.diffusion.loading import quiet
+from imgalign.diffusion.tokenizer_files import write_separate_files
+
+HERE = "_name_or_path"
+"""A setting in which the libraries note the folder that a part was loaded from."""
+
+
+def save_pipeline(family: Family, folder: Path, *, dtype: torch.dtype) -> None:
+    """Write a pipeline for `from_pretrained(folder)`, its weights in `dtype` and in safetensors.
+
+    The tokenizer is written in the forms that old and new versions of transformers read. Settings
+    do not say in which folder of this machine the model was.
+    """
+    with quiet():
+        for part in family.parts.values():
+            part.to(dtype)
+        family.pipeline.save_pretrained(folder, safe_serialization=True)
+    write_separate_files(folder / "tokenizer")
+    for path in sorted(folder.glob("**/*.json")):
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        if settings.pop(HERE, None) is not None:
+            path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,212 @@
+"""The model card beside an exported adapter: where it comes from, how good it is, how to use it.
+
+It says what the run knows and nothing else. The license is left for its owner to fill in. Paths of
+this machine are reduced to their last part.
+"""
+
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from imgalign import __version__
+from imgalign.config import load_config, plain, settings_of
+from imgalign.diffusion.adapters import adapter_file
+from imgalign.diffusion.export import Export, hub_name, public_name
+from imgalign.errors import ImgalignError
+from imgalign.evaluate.evaluation import Evaluation, evaluation_folder, load_evaluation
+from imgalign.files import sha256
+from imgalign.runs.folder import CONFIG, SHIPPED, run_of, run_prompts
+from imgalign.train.config import TrainConfig
+
+log = logging.getLogger(__name__)
+
+LICENSE = "license:  # yours to fill in; the license of the base model applies as well\n"
+FOLDER = "path/to/this/folder"
+BASE = "path/to/the/base/model"
+SHIPPED_FOLDER = "imgalign/storybook/assets/pipeline"
+
+
+def model_card(made: Export) -> str:
+    """The card as Markdown, with the header that the Hugging Face hub reads."""
+    run = run_of(made.adapter)
+    settings = None if run is None else settings_of_run(run)
+    parts = [
+        header(made),
+        introduction(made),
+        "## Training\n\n" + "\n".join(training(made, settings)),
+        "## Evaluation\n\n" + "\n".join(evaluation(made)),
+        "## Use\n\n" + "\n".join(use(made, settings)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def header(made: Export) -> str:
+    """The card's metadata."""
+    facts: dict[str, Any] = {
+        "library_name": "peft" if made.layout == "peft" else "diffusers",
+        "pipeline_tag": "text-to-image",
+        "tags": ["text-to-image", "imgalign", *([] if made.layout == "merged" else ["lora"])],
+    }
+    if base := hub_name(made.model):
+        facts["base_model"] = base
+    return f"---\n{LICENSE}{yaml.safe_dump(facts, sort_keys=False)}---"
+
+
+def introduction(made: Export) -> str:
+    """What this is."""
+    base = code(public_name(made.model))
+    what = (
+        f"The model {base} with a LoRA merged into its weights"
+        if made.layout == "merged"
+        else f"A LoRA for {base}"
+    )
+    return f"# {made.name}\n\n{what}, exported by imgalign {__version__}."
+
+
+def training(made: Export, settings: TrainConfig | None) -> Iterator[str]:
+    """What it was trained on, as far as the run tells."""
+    ranks, alphas = (", ".join(f"{each:g}" for each in all_) for all_ in (made.ranks, made.alphas))
+    yield "| | |"
+    yield "|---|---|"
+    yield f"| base model | {code(public_name(made.model))} |"
+    yield f"| adapter | {len(made.layers)} layers, rank {ranks}, alpha {alphas} |"
+    run = run_of(made.adapter)
+    if run == made.adapter.parent:
+        chosen = f", {cell(made.choice)}" if made.choice else ""
+        yield f"| checkpoint | {code(made.adapter.name)}{chosen} |"
+    if run is None or settings is None:
+        yield ""
+        yield "No run of imgalign is known for it, so nothing more can be said of its training."
+        return
+    yield f"| algorithm | {code(settings.algorithm.name)} |"
+    yield f"| data | {code(settings.data.source)}, {num_prompts(run)} training prompts |"
+    rewarded = settings.reward.path
+    yield f"| reward model | {code(public_name(rewarded)) if rewarded else 'none'} |"
+    yield ""
+    yield "Settings of the recipe that differ from the defaults:"
+    yield ""
+    for setting in settings_of(TrainConfig, settings):
+        # What is left out only says how long the run went on and what it kept.
+        if setting.value != setting.default and not setting.path.startswith("run."):
+            yield f"- `{setting.path}`: {code(plain(without_folders(setting.value)))}"
+
+
+def evaluation(made: Export) -> Iterator[str]:
+    """The result of comparing this very checkpoint with its base."""
+    found = evaluation_of(made.adapter)
+    if found is None:
+        yield "Not evaluated."
+        return
+    if found.oracle_meaning:
+        yield f"The judge is {cell(found.oracle_meaning)}."
+    yield (
+        f"Images of {found.num_prompts} prompts that training did not use,"
+        f" {found.images_per_prompt} of each; both sides have the same seeds."
+    )
+    yield ""
+    yield "```text"
+    yield from found.lines()
+    yield "```"
+
+
+def use(made: Export, settings: TrainConfig | None) -> Iterator[str]:
+    """How to draw with it in other tools."""
+    yield "There is no trigger word."
+    if settings is not None:
+        scale = settings.policy.guidance_scale
+        off = " (off)" if scale == 1 else ""
+        yield f"In training, images were sampled with a guidance scale of {scale:g}{off}."
+    yield ""
+    if made.layout == "kohya":
+        yield from in_interfaces(made)
+        yield "In diffusers:"
+        yield ""
+    yield "```python"
+    if made.layout == "peft":
+        yield "from peft import PeftModel"
+    yield "from diffusers import StableDiffusionPipeline"
+    yield ""
+    yield f'pipe = StableDiffusionPipeline.from_pretrained("{source_of(made)}")'
+    match made.layout:
+        case "diffusers":
+            yield f'pipe.load_lora_weights("{FOLDER}")'
+        case "kohya":
+            yield f'pipe.load_lora_weights("{FOLDER}", weight_name="{made.weights}")'
+        case "peft":
+            yield f'pipe.unet = PeftModel.from_pretrained(pipe.unet, "{FOLDER}")'
+    guided = "" if settings is None else f", guidance_scale={settings.policy.guidance_scale:g}"
+    yield f'image = pipe("your prompt"{guided}).images[0]'
+    yield "```"
+
+
+def in_interfaces(made: Export) -> Iterator[str]:
+    """The tools that read kohya's layout, and where they look."""
+    yield (
+        f"- **ComfyUI**: copy `{made.weights}` to `models/loras` and choose it in a Load LoRA node."
+    )
+    yield (
+        f"- **AUTOMATIC1111, Forge**: copy `{made.weights}` to `models/Lora` and write"
+        f" `<lora:{made.name}:1>` in the prompt."
+    )
+    if made.model == SHIPPED:
+        yield ""
+        yield (
+            "These tools load Stable Diffusion 1 and 2. The base model here is a smaller one that"
+            " they do not know, so this file shows the layout and can be drawn with in diffusers."
+        )
+    yield ""
+
+
+def source_of(made: Export) -> str:
+    """What plain diffusers loads before the adapter."""
+    if made.layout == "merged":
+        return FOLDER
+    return SHIPPED_FOLDER if made.model == SHIPPED else hub_name(made.model) or BASE
+
+
+def settings_of_run(run: Path) -> TrainConfig | None:
+    """The settings of a run; None, with a warning, where this version cannot read them."""
+    try:
+        return load_config(TrainConfig, run / CONFIG)
+    except ImgalignError as error:
+        log.warning("%s; the model card says nothing of the training", error)
+        return None
+
+
+def num_prompts(run: Path) -> str:
+    """How many prompts the run learned from; in words where that was not kept."""
+    try:
+        return f"{len(run_prompts(run).training)}"
+    except ImgalignError:
+        return "an unknown number of"
+
+
+def evaluation_of(adapter: Path) -> Evaluation | None:
+    """The evaluation of an adapter with these very weights, where there is one."""
+    folder = evaluation_folder(adapter)
+    try:
+        found = load_evaluation(folder)
+    except ImgalignError:
+        return None
+    return found if found.aligned.adapter_hash == sha256(adapter_file(adapter)) else None
+
+
+def without_folders(value: Any) -> Any:
+    """A setting's value; of a path, its last part."""
+    if isinstance(value, Path) or (isinstance(value, str) and Path(value).is_absolute()):
+        return Path(value).name
+    return value
+
+
+def code(text: str) -> str:
+    """Text as code in a table of Markdown."""
+    return f"`{cell(text.replace('`', chr(39)))}`"
+
+
+def cell(text: str) -> str:
+    """Text in one cell of a table of Markdown, which no mark of its own can leave."""
+    return re.sub(r"\s+", " ", text).replace("|", r"\|")
