@@ -8,23 +8,23 @@ Left out: the layouts (layouts.py), and what the card says (report/card.py).
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 import torch
+from safetensors import safe_open
 
 from imgalign import __version__
 from imgalign.diffusion.adapters import (
     LORA_FILE,
     PEFT_CONFIG,
+    Component,
     Layer,
-    LoraFile,
     adapter_file,
-    fit,
-    read_lora,
+    read_layers,
 )
 from imgalign.diffusion.families.backbone import Family
 from imgalign.diffusion.families.table import family_of
@@ -83,6 +83,8 @@ class Export:
     """Why that one. Example: "the best of 3 checkpoints (held-out reward 0.61)"; "" if named."""
     model: str
     """The base model."""
+    network: str
+    """Its denoising network, by the name that its pipeline gives it."""
     layers: tuple[str, ...]
     ranks: tuple[int, ...]
     """All there are, smallest first."""
@@ -90,9 +92,16 @@ class Export:
 
     def lines(self) -> list[str]:
         """What was taken and what was made, for a person."""
-        ranks = " to ".join(f"{rank}" for rank in sorted({self.ranks[0], self.ranks[-1]}))
         taken = f"{self.adapter}: {self.choice}" if self.choice else f"{self.adapter}"
-        return [taken, f"{self.folder / self.weights}: {len(self.layers)} layers of rank {ranks}"]
+        return [
+            taken,
+            f"{self.folder / self.weights}: {len(self.layers)} layers of rank {span(self.ranks)}",
+        ]
+
+
+def span(values: Sequence[float]) -> str:
+    """Values in order as text. Example: "2 to 4", or "4" where all are the same."""
+    return " to ".join(f"{value:g}" for value in sorted({values[0], values[-1]}))
 
 
 def export_adapter(
@@ -123,10 +132,9 @@ def export_adapter(
     on_progress(0.0)
     base = model or model_under(asked)
     family = family_of(load_pipeline(base, device=torch.device("cpu")))
-    file = read_lora(adapter_file(found))
-    layers = fit(file, family.adaptable)
+    layers = read_layers(adapter_file(found), family.adaptable)
     if layout == "peft":
-        check_one_network(layers)
+        check_one_network(layers, family.network_name)
     made = Export(
         layout=layout,
         folder=target,
@@ -135,13 +143,14 @@ def export_adapter(
         adapter=found,
         choice=choice_of(asked, found),
         model=base,
+        network=family.network_name,
         layers=tuple(layer.name for layer in layers),
         ranks=tuple(sorted({layer.rank for layer in layers})),
         alphas=tuple(sorted({layer.alpha for layer in layers})),
     )
     number = None if dtype is None else dtype_named(dtype)
     with reserved(target), whole_folder(target) as folder:
-        write_weights(made, folder, file, layers, family, number, on_progress)
+        write_weights(made, folder, layers, family, number, on_progress)
         (folder / CARD).write_text(card(made), encoding="utf-8")
         write_record(made, folder)
     on_progress(1.0)
@@ -164,7 +173,6 @@ def weights_file(layout: Layout, name: str) -> str:
 def write_weights(
     made: Export,
     folder: Path,
-    file: LoraFile,
     layers: list[Layer],
     family: Family,
     dtype: torch.dtype | None,
@@ -172,15 +180,16 @@ def write_weights(
 ) -> None:
     """Fill the folder with what the layout has."""
     match made.layout:
-        case "diffusers" if dtype is None and is_diffusers(file, layers):
-            shutil.copyfile(file.path, folder / LORA_FILE)
+        case "diffusers" if dtype is None and is_diffusers(made, layers, family.adaptable):
+            shutil.copyfile(adapter_file(made.adapter), folder / LORA_FILE)
         case "diffusers":
             write_diffusers(layers, folder / LORA_FILE, dtype=dtype)
         case "peft":
             write_peft(layers, folder, dtype=dtype, base=hub_name(made.model))
         case "kohya":
             header = kohya_header(layers, family, name=made.name, base=public_name(made.model))
-            write_kohya(layers, folder / made.weights, dtype=dtype, header=header)
+            path = folder / made.weights
+            write_kohya(layers, family.adaptable, path, dtype=dtype, header=header)
         case "merged":
             num_merged = 0
 
@@ -193,10 +202,14 @@ def write_weights(
             save_pipeline(family, folder, dtype=dtype or torch.float32)
 
 
-def is_diffusers(file: LoraFile, layers: list[Layer]) -> bool:
-    """Whether a file is a whole one in diffusers' layout, which is exported as it is."""
-    own = all(name.startswith(("unet.", "text_encoder.")) for name in file.tensors)
-    return own and file.path.name == LORA_FILE and len(file.tensors) == 2 * len(layers)
+def is_diffusers(made: Export, layers: list[Layer], components: list[Component]) -> bool:
+    """Whether the adapter's file is a whole one in diffusers' layout, to be exported as it is."""
+    path = adapter_file(made.adapter)
+    with safe_open(path, "pt") as file:
+        names = list(file.keys())
+    prefixes = tuple(f"{component.name}." for component in components)
+    own = all(name.startswith(prefixes) for name in names)
+    return own and path.name == LORA_FILE and len(names) == 2 * len(layers)
 
 
 def name_of(adapter: Path) -> str:

@@ -20,7 +20,7 @@ from peft import LoraConfig
 from safetensors.torch import save
 from torch import Tensor
 
-from imgalign.diffusion.adapters import PEFT_CONFIG, Layer, kohya_name, peft_settings
+from imgalign.diffusion.adapters import PEFT_CONFIG, Component, Layer, peft_settings
 from imgalign.diffusion.families.backbone import Family
 from imgalign.errors import InputError
 
@@ -48,11 +48,11 @@ def write_diffusers(layers: Sequence[Layer], path: Path, *, dtype: torch.dtype |
 def write_peft(
     layers: Sequence[Layer], folder: Path, *, dtype: torch.dtype | None, base: str | None
 ) -> None:
-    """A folder for `PeftModel.from_pretrained(pipe.unet, folder)`.
+    """A folder for `PeftModel.from_pretrained(pipe.unet, folder)`, of layers of one network.
 
-    `base` is the base model's name on the hub, if it has one. InputError as `check_one_network`.
+    `base` is the base model's name on the hub, if it has one.
     """
-    check_one_network(layers)
+    assert len({layer.component for layer in layers}) == 1
     config = LoraConfig(
         **peft_settings(layers), inference_mode=True, base_model_name_or_path=base
     ).to_dict()
@@ -67,9 +67,9 @@ def write_peft(
     write_tensors(tensors, folder / PEFT_FILE, {"format": "pt"})
 
 
-def check_one_network(layers: Sequence[Layer]) -> None:
-    """InputError for layers of the text encoder: a folder of peft is of one network, the UNet."""
-    others = {layer.component for layer in layers} - {"unet"}
+def check_one_network(layers: Sequence[Layer], network: str) -> None:
+    """InputError for layers of another part than the network: a folder of peft is of one."""
+    others = {layer.component for layer in layers} - {network}
     if others:
         raise InputError(
             f"export peft: the adapter has layers of {', '.join(sorted(others))} too, and a folder"
@@ -78,12 +78,17 @@ def check_one_network(layers: Sequence[Layer]) -> None:
 
 
 def write_kohya(
-    layers: Sequence[Layer], path: Path, *, dtype: torch.dtype | None, header: Mapping[str, str]
+    layers: Sequence[Layer],
+    components: Sequence[Component],
+    path: Path,
+    *,
+    dtype: torch.dtype | None,
+    header: Mapping[str, str],
 ) -> None:
     """A file for ComfyUI, AUTOMATIC1111, Forge and kohya's scripts; `header` as `kohya_header`."""
-    tensors = {}
+    places, tensors = {each.name: each for each in components}, {}
     for layer in layers:
-        name, cast = kohya_name(layer.component, layer.name), in_dtype(layer, dtype)
+        name, cast = places[layer.component].kohya_name(layer.name), in_dtype(layer, dtype)
         tensors[f"{name}.lora_down.weight"] = cast.down
         tensors[f"{name}.lora_up.weight"] = cast.up
         # Without an alpha these tools take the rank; in half precision it could be rounded.
@@ -94,30 +99,22 @@ def write_kohya(
 def kohya_header(
     layers: Sequence[Layer], family: Family, *, name: str, base: str
 ) -> dict[str, str]:
-    """What the tools show of such a file: `ss_` keys of kohya, and https://github.com/Stability-AI/ModelSpec.
+    """What the tools show of such a file: kohya's `ss_` keys, and those of Stability's ModelSpec.
 
     A rank or alpha that differs between layers is "Dynamic", as kohya's own scripts write.
     """
     width, height = family.image_size()
-    second = bool(family.network.config["use_linear_projection"])
-    velocity = family.pipeline.scheduler.config["prediction_type"] == "v_prediction"
-    version = "stable-diffusion-v1"
-    if second:
-        version = "stable-diffusion-v2-768-v" if velocity else "stable-diffusion-v2-512"
     return {
         "ss_output_name": name,
         "ss_sd_model_name": base,
-        "ss_v2": str(second),
-        "ss_base_model_version": f"sd_v{2 if second else 1}{'_v' if velocity else ''}",
         "ss_network_module": "networks.lora",
         "ss_network_dim": _common([layer.rank for layer in layers]),
         "ss_network_alpha": _common([layer.alpha for layer in layers]),
         "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.architecture": f"{version}/lora",
         "modelspec.implementation": "diffusers",
         "modelspec.title": name,
         "modelspec.resolution": f"{width}x{height}",
-        "modelspec.prediction_type": "v" if velocity else "epsilon",
+        **family.kohya_facts(),
     }
 
 

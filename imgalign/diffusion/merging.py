@@ -3,19 +3,19 @@
 Left out: saving the model (saving.py), layouts of adapters (layouts.py).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from imgalign.diffusion.adapters import Layer
+from imgalign.diffusion.adapters import Component, Layer
 
 
 @torch.no_grad()
 def merge(
     layers: Sequence[Layer],
-    components: Mapping[str, nn.Module],
+    components: Sequence[Component],
     *,
     on_layer: Callable[[], None] = lambda: None,
 ) -> None:
@@ -24,9 +24,9 @@ def merge(
     The sum is taken in float64 and rounded to the weight's dtype once. `on_layer` is called after
     each layer.
     """
+    networks = {each.name: each.network for each in components}
     for layer in layers:
-        weight = components[layer.component].get_submodule(layer.name).weight
-        assert isinstance(weight, Tensor)
+        weight: Tensor = networks[layer.component].get_submodule(layer.name).weight
         weight.copy_(weight.double() + difference(layer).view_as(weight).to(weight.device))
         on_layer()
 

@@ -15,7 +15,7 @@ import yaml
 from imgalign import __version__
 from imgalign.config import load_config, plain, settings_of
 from imgalign.diffusion.adapters import adapter_file
-from imgalign.diffusion.export import Export, hub_name, public_name
+from imgalign.diffusion.export import Export, hub_name, public_name, span
 from imgalign.errors import ImgalignError
 from imgalign.evaluate.evaluation import Evaluation, evaluation_folder, load_evaluation
 from imgalign.files import sha256
@@ -69,11 +69,11 @@ def introduction(made: Export) -> str:
 
 def training(made: Export, settings: TrainConfig | None) -> Iterator[str]:
     """What it was trained on, as far as the run tells."""
-    ranks, alphas = (", ".join(f"{each:g}" for each in all_) for all_ in (made.ranks, made.alphas))
     yield "| | |"
     yield "|---|---|"
     yield f"| base model | {code(public_name(made.model))} |"
-    yield f"| adapter | {len(made.layers)} layers, rank {ranks}, alpha {alphas} |"
+    ranks, alphas = span(made.ranks), span(made.alphas)
+    yield f"| adapter | {len(made.layers)} layers of rank {ranks} and alpha {alphas} |"
     run = run_of(made.adapter)
     if run == made.adapter.parent:
         chosen = f", {cell(made.choice)}" if made.choice else ""
@@ -128,16 +128,17 @@ def use(made: Export, settings: TrainConfig | None) -> Iterator[str]:
     yield "```python"
     if made.layout == "peft":
         yield "from peft import PeftModel"
-    yield "from diffusers import StableDiffusionPipeline"
+    yield "from diffusers import DiffusionPipeline"
     yield ""
-    yield f'pipe = StableDiffusionPipeline.from_pretrained("{source_of(made)}")'
+    yield f'pipe = DiffusionPipeline.from_pretrained("{source_of(made)}")'
     match made.layout:
         case "diffusers":
             yield f'pipe.load_lora_weights("{FOLDER}")'
         case "kohya":
             yield f'pipe.load_lora_weights("{FOLDER}", weight_name="{made.weights}")'
         case "peft":
-            yield f'pipe.unet = PeftModel.from_pretrained(pipe.unet, "{FOLDER}")'
+            network = f"pipe.{made.network}"
+            yield f'{network} = PeftModel.from_pretrained({network}, "{FOLDER}")'
     guided = "" if settings is None else f", guidance_scale={settings.policy.guidance_scale:g}"
     yield f'image = pipe("your prompt"{guided}).images[0]'
     yield "```"

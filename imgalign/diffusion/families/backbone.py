@@ -159,6 +159,14 @@ class Family(ABC):
         Only a network that embeds its guidance reads `guidance_scale`.
         """
 
+    @abstractmethod
+    def kohya_facts(self) -> dict[str, str]:
+        """What the header of a LoRA file in kohya's layout says of this kind of model.
+
+        `ss_base_model_version`, `ss_v2`, `modelspec.architecture` and `modelspec.prediction_type`,
+        as kohya's scripts write them.
+        """
+
     @property
     def adaptable(self) -> list[Component]:
         """What a LoRA file may hold layers of."""

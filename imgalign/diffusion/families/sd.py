@@ -86,6 +86,18 @@ class StableDiffusion(UNetFamily):
                 f" as its network reads, got {width}"
             )
 
+    def kohya_facts(self) -> dict[str, str]:
+        """Version 2 has linear projections around its attention; at 768 pixels it predicts v."""
+        second = bool(self.network.config["use_linear_projection"])
+        velocity = self.pipeline.scheduler.config["prediction_type"] == "v_prediction"
+        kind = f"v2-{'768-v' if velocity else '512'}" if second else "v1"
+        return {
+            "ss_v2": str(second),
+            "ss_base_model_version": f"sd_v{2 if second else 1}{'_v' if velocity else ''}",
+            "modelspec.architecture": f"stable-diffusion-{kind}/lora",
+            "modelspec.prediction_type": "v" if velocity else "epsilon",
+        }
+
     def encode_prompt(self, prompt: str) -> Conditions:
         """`prompt_embeds` [1 tokens d], and of the end token alone `pooled_prompt_embeds` [1 d].
 

@@ -1,0 +1,45 @@
+"""Run folders whose checkpoints hold adapters of the tiny model, with random weights."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from imgalign.config import dump_config
+from imgalign.diffusion.loading import load_pipeline
+from imgalign.diffusion.policy import DiffusionConfig, DiffusionPolicy
+from imgalign.runs.checkpoint import mark, save_checkpoint
+from imgalign.runs.folder import CONFIG, METRICS
+from imgalign.runs.metrics import MetricsWriter
+from imgalign.train.config import TrainConfig
+
+RANK, ALPHA = 3, 5
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+WITH_CONVOLUTIONS = (*ATTENTION, "conv2", "proj_in")
+"""Also a convolution of 3 x 3 and one of 1 x 1."""
+
+
+def make_run(
+    folder: Path,
+    model: Path,
+    *,
+    targets: Sequence[str] = WITH_CONVOLUTIONS,
+    steps: Sequence[int] = (1,),
+    best: Mapping[int, float] = {},
+) -> Path:
+    """A run with a checkpoint after each of `steps`; `best` is the marked one, with its reward."""
+    config = DiffusionConfig(
+        model=str(model), lora_rank=RANK, lora_alpha=ALPHA, target_modules=tuple(targets)
+    )
+    policy = DiffusionPolicy(load_pipeline(str(model), device=torch.device("cpu")), config)
+    for step in steps:
+        generator = torch.Generator().manual_seed(step)
+        for parameter in policy.trainable_parameters():
+            parameter.data = torch.randn(parameter.shape, generator=generator) * 0.2
+        save_checkpoint(folder, step, write=policy.save)
+    dump_config(TrainConfig(policy=config), folder / CONFIG)
+    with MetricsWriter(folder / METRICS) as metrics:
+        metrics.write(0, {"held_out_reward": 0.0})
+    for step, reward in best.items():
+        mark(folder, "best", step, {"held_out_reward": reward})
+    return folder
