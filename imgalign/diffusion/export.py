@@ -215,13 +215,18 @@ def is_diffusers(made: Export, layers: list[Layer], components: list[Component])
 def name_of(adapter: Path) -> str:
     """A name for what is exported, of letters that prompts of AUTOMATIC1111 may have."""
     place = adapter.resolve()
-    if run_of(adapter) == adapter.parent:
+    if is_checkpoint(adapter):
         name = f"{place.parent.name}-{place.name}"
     elif place.is_file():
         name = place.parent.name if (place.parent / PEFT_CONFIG).is_file() else place.stem
     else:
         name = place.name
     return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "lora"
+
+
+def is_checkpoint(adapter: Path) -> bool:
+    """Whether it is a checkpoint in a run of imgalign."""
+    return run_of(adapter) not in (None, adapter)
 
 
 def place_of(adapter: Path) -> Path:

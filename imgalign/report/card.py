@@ -15,7 +15,8 @@ import yaml
 from imgalign import __version__
 from imgalign.config import load_config, plain, settings_of
 from imgalign.diffusion.adapters import adapter_file
-from imgalign.diffusion.export import Export, hub_name, public_name, span
+from imgalign.diffusion.export import Export, hub_name, is_checkpoint, public_name, span
+from imgalign.diffusion.loading import STORYBOOK
 from imgalign.errors import ImgalignError
 from imgalign.evaluate.evaluation import Evaluation, evaluation_folder, load_evaluation
 from imgalign.files import sha256
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 LICENSE = "license:  # yours to fill in; the license of the base model applies as well\n"
 FOLDER = "path/to/this/folder"
 BASE = "path/to/the/base/model"
-SHIPPED_FOLDER = "imgalign/storybook/assets/pipeline"
+SHIPPED_FOLDER = STORYBOOK.relative_to(STORYBOOK.parents[3]).as_posix()
 
 
 def model_card(made: Export) -> str:
@@ -75,7 +76,7 @@ def training(made: Export, settings: TrainConfig | None) -> Iterator[str]:
     ranks, alphas = span(made.ranks), span(made.alphas)
     yield f"| adapter | {len(made.layers)} layers of rank {ranks} and alpha {alphas} |"
     run = run_of(made.adapter)
-    if run == made.adapter.parent:
+    if is_checkpoint(made.adapter):
         chosen = f", {cell(made.choice)}" if made.choice else ""
         yield f"| checkpoint | {code(made.adapter.name)}{chosen} |"
     if run is None or settings is None:

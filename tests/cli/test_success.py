@@ -197,6 +197,16 @@ def test_report(succeed, folder):
     assert "<h2>Before and after</h2>" in (folder / "page.html").read_text()
 
 
+def test_export(succeed, folder):
+    out = succeed("export", "demo/run", "--format", "kohya", "--out", "style")
+    taken, made = out.splitlines()
+    assert re.fullmatch(r"demo/run/step-00000\d: the (best|newest) of 2 checkpoints.*", taken)
+    assert re.fullmatch(r"style/run-step-00000\d\.safetensors: \d+ layers of rank 2", made)
+    drawn = succeed("generate", "--prompt", "a red cat", "--adapter", "style", "--steps", "2")
+    assert (folder / drawn.strip()).is_file()
+    assert "Not evaluated" not in (folder / "style" / "README.md").read_text()
+
+
 def test_doctor(succeed):
     out = succeed("doctor", "tiny.yaml")
     assert re.search(r"^imgalign +\d", out, re.M)

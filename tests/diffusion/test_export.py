@@ -17,7 +17,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 from imgalign.diffusion import layouts
-from imgalign.diffusion.export import Export, export_adapter
+from imgalign.diffusion.export import Export, export_adapter, name_of
 from imgalign.diffusion.generate import ImageGenerator
 from imgalign.errors import CheckpointError, InputError
 from imgalign.preferences.records import SamplerSettings
@@ -204,6 +204,17 @@ def test_of_a_run_with_several_checkpoints_the_best_is_exported_and_named(
     assert "none is marked best" in newest.lines()[0]
     named = export_adapter(run / "step-000001", "kohya", card=card)
     assert named.lines()[0] == str(run / "step-000001")
+
+
+def test_a_checkpoint_keeps_its_name_however_it_is_reached(one_run, monkeypatch):
+    expected = "first-step-000001"
+    checkpoint = one_run / "step-000001"
+    assert name_of(checkpoint) == expected
+    assert name_of(one_run / ".." / "first" / "step-000001") == expected
+    monkeypatch.chdir(one_run)
+    assert name_of(Path("step-000001")) == expected
+    monkeypatch.chdir(checkpoint)
+    assert name_of(Path(".")) == expected
 
 
 def test_the_folder_has_the_card_and_a_record_of_every_file(one_run):

@@ -1,8 +1,8 @@
 from transformers import CLIPTokenizer
 
 from imgalign.diffusion.loading import STORYBOOK
-from imgalign.storybook.scenes import vocabulary
 from imgalign.diffusion.tokenizer_files import write_separate_files
+from imgalign.storybook.scenes import vocabulary
 
 FOLDER = STORYBOOK / "tokenizer"
 

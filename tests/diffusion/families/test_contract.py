@@ -43,6 +43,16 @@ def test_every_part_is_frozen_and_in_evaluation_mode(family):
         assert not any(module.training for module in part.modules())
 
 
+def test_kohyas_header_names_its_version_and_what_it_predicts(family):
+    facts = family.kohya_facts()
+    assert facts.keys() == {
+        *("ss_v2", "ss_base_model_version"),
+        *("modelspec.architecture", "modelspec.prediction_type"),
+    }
+    assert facts["modelspec.architecture"].endswith("/lora")
+    assert facts["modelspec.prediction_type"] in ("epsilon", "v")
+
+
 def test_conditions_have_a_row_for_each_prompt_which_is_computed_once(family, monkeypatch):
     calls = []
     encode = family.encode_prompt
