@@ -13,6 +13,7 @@ Left out: adding the layers to a model (merging.py), and where files go (export.
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
@@ -53,11 +54,12 @@ def write_peft(
     `base` is the base model's name on the hub, if it has one.
     """
     assert len({layer.component for layer in layers}) == 1
-    config = LoraConfig(
+    config: Any = LoraConfig(
         **peft_settings(layers), inference_mode=True, base_model_name_or_path=base
-    ).to_dict()
-    config["target_modules"] = sorted(config["target_modules"])  # a set: order is random
-    text = json.dumps(config, indent=2, sort_keys=True)
+    )
+    settings = config.to_dict()
+    settings["target_modules"] = sorted(settings["target_modules"])  # a set: order is random
+    text = json.dumps(settings, indent=2, sort_keys=True)
     (folder / PEFT_CONFIG).write_text(f"{text}\n", encoding="utf-8")
     tensors = {
         f"base_model.model.{name}": matrix

@@ -16,7 +16,6 @@ from lora_loaders import comfyui_patches, original_names
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from imgalign.diffusion import layouts
 from imgalign.diffusion.export import Export, export_adapter, name_of
 from imgalign.diffusion.generate import ImageGenerator
 from imgalign.errors import CheckpointError, InputError
@@ -278,7 +277,7 @@ def test_an_export_that_fails_leaves_the_earlier_one(one_run, tmp_path, monkeypa
         raise OSError(28, "No space left on device")
 
     if moment == "write":
-        monkeypatch.setattr(layouts.Path, "write_bytes", fail)
+        monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(OSError, match="no space left while exporting"):
         export_adapter(one_run, "kohya", card=fail if moment == "card" else card, out=out)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
