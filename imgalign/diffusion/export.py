@@ -306,10 +306,11 @@ def recorded(folder: Path) -> dict[str, str] | None:
 
 def write_record(made: Export, folder: Path) -> None:
     """Write export.json. Example of its files: `{"README.md": "5e.."}`, names and SHA-256."""
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    for path in paths:  # safetensors lets nobody but the owner read what it writes
-        path.chmod((folder / CARD).stat().st_mode)
-    files = {path.relative_to(folder).as_posix(): sha256(path) for path in paths}
+    files = {
+        path.relative_to(folder).as_posix(): sha256(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
     record = {
         "format": made.layout,
         "imgalign": __version__,

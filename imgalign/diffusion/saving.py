@@ -7,6 +7,7 @@ import torch
 
 from imgalign.diffusion.families.backbone import Family
 from imgalign.diffusion.loading import quiet
+from imgalign.diffusion.model_folder import INDEX
 from imgalign.diffusion.tokenizer_files import write_separate_files
 
 HERE = "_name_or_path"
@@ -23,6 +24,8 @@ def save_pipeline(family: Family, folder: Path, *, dtype: torch.dtype) -> None:
         for part in family.parts.values():
             part.to(dtype)
         family.pipeline.save_pretrained(folder, safe_serialization=True)
+    for path in folder.glob("**/*.safetensors"):  # which only their owner may read
+        path.chmod((folder / INDEX).stat().st_mode)
     write_separate_files(folder / "tokenizer")
     for path in sorted(folder.glob("**/*.json")):
         settings = json.loads(path.read_text(encoding="utf-8"))
