@@ -1,6 +1,7 @@
 """Literal graphs of ComfyUI, as it ran them and as its editor showed them."""
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -203,12 +204,17 @@ def test_a_graph_made_to_be_walked_for_ever_is_given_up():
     assert parse_prompt(json.dumps(graph)) == GenerationFacts(seed=4)
 
 
-def test_a_text_made_to_double_at_each_node_is_no_prompt():
+def test_a_text_made_to_double_at_each_node_is_no_prompt_and_takes_little_memory():
     graph = {str(k): node("Concat", a=[str(k + 1), 0], b=[str(k + 1), 0]) for k in range(40)}
     graph["40"] = node("PrimitiveString", value="x" * 60_000)
     graph["e"] = node("CLIPTextEncode", text=["0", 0])
     graph["s"] = node("KSampler", positive=["e", 0], seed=4, latent_image=["x", 0])
-    assert parse_prompt(json.dumps(graph)) == GenerationFacts(seed=4)
+    tracemalloc.start()
+    try:
+        assert parse_prompt(json.dumps(graph)) == GenerationFacts(seed=4)
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(
