@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from imgalign.environment import choose_device
-from imgalign.errors import ConfigError, InputError
+from imgalign.errors import InputError
 from imgalign.preferences.accuracy import calibration, fit_log_odds, outcomes
 from imgalign.preferences.fit_report import Ceiling, Counts, FitReport, SeedResult
 from imgalign.preferences.records import Ranking, pairs
@@ -272,11 +272,6 @@ def _split(ranked: Sequence[Ranking], config: FitConfig) -> dict[str, list[Ranki
     def empty(parts: Mapping[str, list[Ranking]]) -> list[str]:
         return [name for name, own in parts.items() if not any(pairs(r) for r in own)]
 
-    if config.validation + config.test >= 1:
-        raise ConfigError(
-            f"validation, test: expected to leave prompts for training, got {config.validation} "
-            f"and {config.test}"
-        )
     parts = parts_of(config.split_seed)
     if missing := empty(parts):
         works = (seed for seed in range(SPLIT_SEEDS_TRIED) if not empty(parts_of(seed)))

@@ -15,10 +15,10 @@ from typing import Annotated
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Generator, Tensor, nn
 
-from imgalign.config import Config, Device, PathText, Seed
+from imgalign.config import Config, Device, PathText, Seed, refuse_ineffective
 from imgalign.errors import NumericsError
 from imgalign.losses import plackett_luce_loss
 from imgalign.runs.progress import ProgressLine
@@ -96,6 +96,23 @@ class FitConfig(Config):
 
     device: Device = "cpu"
     """Where to fit: auto, cpu, cuda or cuda:1; "auto" is a GPU where there is one."""
+
+    @model_validator(mode="after")
+    def _prompts_are_left_for_training(self) -> "FitConfig":
+        if self.validation + self.test >= 1:
+            raise ValueError(
+                "validation: expected to leave prompts for training together with test, got "
+                f"{self.validation:g} and {self.test:g}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _towers_are_trained_with_unfrozen_blocks(self) -> "FitConfig":
+        if self.unfreeze_image_blocks == self.unfreeze_text_blocks == 0:
+            of_towers = ["tower_learning_rate", "tower_epochs", "tower_patience"]
+            why = "without unfreeze_image_blocks or unfreeze_text_blocks"
+            refuse_ineffective(self, of_towers, why)
+        return self
 
 
 @dataclass(slots=True, kw_only=True)

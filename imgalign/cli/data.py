@@ -90,6 +90,8 @@ def ratings(
     images: Images = None,
 ) -> None:
     """Rate models and checkpoints by the rankings of their images."""
+    if method == "elo":
+        refuse_given({"--ridge": ridge or None}, "with --method elo")
     from imgalign.preferences.makers import rate_makers
     from imgalign.preferences.store import Store
 

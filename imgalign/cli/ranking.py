@@ -83,6 +83,9 @@ def candidates(
         )
         return
     refuse_given({"--prompts-from": prompts_from}, "without --from")
+    if prompt or prompts:
+        drawn = changed(candidates, {"storybook_prompts": storybook_prompts})
+        refuse_given(drawn, "with prompts of your own")
     from imgalign.diffusion.generate import ImageGenerator
     from imgalign.preferences.queue import queue_candidates, ranking_command
     from imgalign.preferences.store import open_or_make

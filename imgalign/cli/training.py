@@ -8,6 +8,7 @@ import typer
 from imgalign.cli.options import (
     Overrides,
     Taste,
+    refuse_given,
 )
 
 
@@ -40,6 +41,10 @@ def train(
     ] = False,
 ) -> None:
     """Fine-tune a model on a reward, or on given images."""
+    if explain:
+        refuse_given(
+            {"--out": out, "--resume": resume or None}, "with --explain, which runs nothing"
+        )
     import reward_models
     from imgalign.config import explained, find_config, load_config
     from imgalign.runs.folder import CONFIG

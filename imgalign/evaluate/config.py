@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from imgalign.config import Config, Device, PathText, Seed
+from imgalign.config import Config, Device, PathText, Seed, refuse_ineffective
 from imgalign.environment import DType
 from imgalign.preferences.records import SamplerSettings
 from imgalign.prompts import EVALUATION_SEEDS
@@ -67,6 +67,13 @@ class EvaluateConfig(Config):
 
     seed: Seed = 0
     """Decides which image of a pair the judge sees first, and the resamples behind intervals."""
+
+    @model_validator(mode="after")
+    def _a_file_of_prompts_is_used_as_a_whole(self) -> "EvaluateConfig":
+        if self.prompts is not None:
+            drawn = ["num_prompts", "prompt_seed", "unseen_combinations"]
+            refuse_ineffective(self, drawn, "with prompts from a file")
+        return self
 
     @model_validator(mode="after")
     def _seeds_are_for_evaluation(self) -> "EvaluateConfig":

@@ -13,10 +13,10 @@ from itertools import combinations, pairwise
 from typing import Annotated, Literal
 
 from PIL import Image
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from imgalign import __version__
-from imgalign.config import Config
+from imgalign.config import Config, refuse_ineffective
 
 Verdict = Literal["ranked", "all_bad", "skipped"]
 TieGroups = tuple[tuple[int, ...], ...]
@@ -43,7 +43,7 @@ class SamplerSettings(Config):
     """Classifier-free guidance; 1 is off. Pretrained hub models are at their best from 5 to 8."""
 
     negative_prompt: str = ""
-    """What guidance leads away from; without effect at a guidance of 1."""
+    """What guidance leads away from; it needs a guidance_scale above 1."""
 
     eta: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Noise added at each step, from 0 (none after the first) to 1."""
@@ -57,6 +57,13 @@ class SamplerSettings(Config):
 
     height: PositiveInt | None = None
     """Pixels; null is the model's own height."""
+
+    @model_validator(mode="after")
+    def _a_negative_prompt_needs_guidance(self) -> "SamplerSettings":
+        if self.guidance_scale == 1:
+            why = "at a guidance_scale of 1; use one above 1, or leave it out"
+            refuse_ineffective(self, ["negative_prompt"], why)
+        return self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

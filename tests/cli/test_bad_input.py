@@ -87,6 +87,24 @@ def test_a_number_that_no_sampler_takes_is_refused_before_anything_is_made(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("candidates --prompt cat --storybook-prompts 9", "--storybook-prompts: without effect "),
+        ("ratings --method elo --ridge 0.1", "--ridge: without effect with --method elo"),
+        ("train storybook_grpo --explain --out x", "--out: without effect with --explain"),
+        ("train storybook_grpo --explain --resume", "--resume: without effect with --explain"),
+        (
+            "evaluate x sampler.negative_prompt=fog",
+            "sampler.negative_prompt: has no effect at a guidance_scale of 1; use one above 1",
+        ),
+    ],
+)
+def test_what_another_option_leaves_without_an_effect_is_refused(one_line, tmp_path, command, says):
+    assert one_line(*command.split()).startswith(f"error: {says}")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_empty_prompt_file_is_named(one_line, tmp_path):
     (tmp_path / "prompts.txt").write_text("\n# nothing\n")
     assert "prompts.txt" in one_line("generate", "--prompts", "prompts.txt")

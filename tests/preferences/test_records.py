@@ -42,6 +42,7 @@ def make(ranking: Any, *, num_images: int = 4, prompt: str = "a red fox") -> Ran
         {"eta": math.nan},
         {"width": 0},
         {"height": -8},
+        {"negative_prompt": "fog", "guidance_scale": 1.0},
         {"steps": 20},
     ],
 )

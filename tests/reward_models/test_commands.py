@@ -21,6 +21,8 @@ from reward_models import report
 
 NUM_PROMPTS, PER_PROMPT = 30, 3
 
+UNFROZEN = "unfreeze_image_blocks=2", "tower_learning_rate=0.003", "tower_epochs=2"
+
 
 @pytest.fixture(scope="module", autouse=True)
 def unsynced():
@@ -68,7 +70,7 @@ def train(where, clip_folder):
     """Runs `imgalign reward train` into a folder and gives its exit code."""
 
     def run(out: Path, *settings: str, clip: Path = clip_folder) -> int:
-        few = (f"clip={clip}", "epochs=3", "tower_epochs=2", *settings)
+        few = (f"clip={clip}", "epochs=3", *settings)
         return main(["reward", "train", "--out", str(out), *where, *few])
 
     return run
@@ -102,7 +104,7 @@ def test_evaluating_a_reward_prints_zero_shot_clip_beside_it(train, evaluated, t
 
 
 def test_zero_shot_clip_is_the_clip_before_its_blocks_were_trained(train, evaluated, tmp_path):
-    unfrozen = "unfreeze_image_blocks=2", "tower_learning_rate=0.003", "learning_rate=1e-5"
+    unfrozen = *UNFROZEN, "learning_rate=1e-5"
     assert train(tmp_path / "reward", *unfrozen) == 0
     fit = json.loads((tmp_path / "reward" / "report.json").read_text())
     assert fit["seeds"][0]["unfrozen_helped"]
@@ -115,8 +117,7 @@ def test_zero_shot_clip_is_the_clip_before_its_blocks_were_trained(train, evalua
 def test_a_starting_clip_that_is_gone_is_said_in_one_line(train, evaluated, tmp_path, clip_folder):
     clip = tmp_path / "clip"
     clip.symlink_to(clip_folder)
-    unfrozen = "unfreeze_image_blocks=2", "tower_learning_rate=0.003"
-    assert train(tmp_path / "reward", *unfrozen, clip=clip) == 0
+    assert train(tmp_path / "reward", *UNFROZEN, clip=clip) == 0
     clip.unlink()
     (line,) = [line for line in evaluated(tmp_path / "reward") if "zero-shot CLIP" in line]
     assert line.startswith(f"  {'zero-shot CLIP':<32} unknown: {clip}: expected a folder with")

@@ -359,8 +359,13 @@ def test_too_few_prompts_name_a_split_that_works(world, config, tmp_path):
     assert not (tmp_path / "reward").exists()
 
 
-def test_fractions_that_leave_nothing_to_train_on_are_refused(world, config, tmp_path):
-    images, _, rankings = world
-    greedy = config.model_copy(update={"validation": 0.6, "test": 0.4})
-    with pytest.raises(ConfigError, match="expected to leave prompts for training"):
-        fit(rankings, images.__getitem__, greedy, tmp_path / "reward")
+def test_settings_that_leave_nothing_to_train_on_or_change_nothing_are_refused_by_name():
+    load_config(FitConfig, None, ["validation=0.6", "test=0.3"])
+    with pytest.raises(ConfigError, match=r"^validation: expected to leave prompts for training"):
+        load_config(FitConfig, None, ["validation=0.6", "test=0.4"])
+    for setting in ("tower_learning_rate=1e-5", "tower_epochs=3", "tower_patience=2"):
+        for blocks in ("unfreeze_image_blocks=1", "unfreeze_text_blocks=1"):
+            load_config(FitConfig, None, [setting, blocks])
+        name = setting.partition("=")[0]
+        with pytest.raises(ConfigError, match=f"^{name}: has no effect without unfreeze_image_blo"):
+            load_config(FitConfig, None, [setting])

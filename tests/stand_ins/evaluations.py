@@ -92,7 +92,8 @@ def compare(
     settings: Mapping[str, Any] | None = None,
     **measures: Any,
 ) -> Evaluation:
-    settings = {"num_prompts": 6, "images_per_prompt": 2, **(settings or {})}
+    few = {"images_per_prompt": 2} | ({} if "prompts" in (settings or {}) else {"num_prompts": 6})
+    settings = {**few, **(settings or {})}
     return evaluate(
         EvaluateConfig(aligned=adapter, **settings),
         measures=Measures(slices=slice_of, **measures),
