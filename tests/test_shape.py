@@ -3,13 +3,15 @@
 import ast
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
+import pytest
 from source_tree import (
+    PACKAGES,
     ROOT,
     SOURCES,
     assert_none,
     called,
-    calls,
     classes,
     inside,
     is_protocol,
@@ -25,9 +27,6 @@ SCHEMAS = ("imgalign.preferences.migrations.versions",)
 
 HIDES_XFORMERS = ("imgalign.diffusion", "hide_broken_xformers()")
 """The one call in an `__init__`: it must come before a module of the package imports diffusers."""
-
-OLD_NAMES = "imgalign/runs/old_format.py"
-"""The record of what settings were called once; it names what is no more."""
 
 ONE_ALGORITHM = re.compile(r"(?<![a-z])ppo(?![a-z])|PPO|Ppo")
 """A part of a word in snake_case or CamelCase; not `supported`, not `opposite`."""
@@ -94,23 +93,38 @@ def test_functions_and_modules_are_short_enough_to_be_read_at_once():
 
 def test_one_algorithm_is_named_only_among_the_algorithms():
     """All else is for every algorithm: the name of one there is the start of a special case."""
-    paths = [
-        path
-        for place in ("imgalign", "reward_models", "ui", "benchmarks")
-        for path in sorted((ROOT / place).rglob("*"))
-        if path.suffix in {".py", ".js", ".html", ".css"}
-        and not path.is_relative_to(ROOT / "imgalign" / "algorithms")
-        and path != ROOT / OLD_NAMES
-    ]
-    assert len(paths) > len(SOURCES) - 20
+    texts = {
+        path: text
+        for place in PACKAGES
+        for path, text in texts_below(ROOT / place)
+        if not path.is_relative_to(ROOT / "imgalign" / "algorithms")
+    }
+    texts |= {path: path.read_text("utf-8") for path in (ROOT / "benchmarks").rglob("*.py")}
+    assert {path.suffix for path in texts} >= {".py", ".js", ".html", ".css", ".json"}
     named = [
         f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
-        for path in paths
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        for path, text in texts.items()
+        for number, line in enumerate(text.splitlines(), start=1)
         if ONE_ALGORITHM.search(line)
     ]
-    named += [str(path) for path in paths if ONE_ALGORITHM.search(path.stem)]
+    named += [str(path) for path in texts if ONE_ALGORITHM.search(path.name)]
     assert_none(named)
+
+
+def texts_below(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Every file of text, whatever its name ends with."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and b"\0" not in (content := path.read_bytes()):
+            yield path, content.decode("utf-8", "replace")
+
+
+def test_settings_and_notes_inside_a_package_are_searched_too(tmp_path):
+    for name in ("recipe.yaml", "pyproject.toml", "NOTES.md", "LICENSE", "a.js"):
+        (tmp_path / name).write_text("algorithm: ppo\n", encoding="utf-8")
+    (tmp_path / "weights.safetensors").write_bytes(b"ppo\0")
+    assert sorted(path.name for path, text in texts_below(tmp_path) if "ppo" in text) == [
+        *("LICENSE", "NOTES.md", "a.js", "pyproject.toml", "recipe.yaml")
+    ]
 
 
 def test_what_names_one_algorithm_is_told_from_words_that_hold_its_letters():
@@ -174,34 +188,84 @@ def last(node: ast.expr) -> str:
     return ast.unparse(node).rpartition(".")[2]
 
 
-def type_tests(module: str) -> Iterator[tuple[int, str]]:
-    """The classes that a module asks an object about, with the lines."""
-    for call, function in calls(module):
-        if function in {"isinstance", "issubclass"} and len(call.args) == 2:
-            yield from named_in(call.args[1])
-    for node in ast.walk(tree(module)):
-        if isinstance(node, ast.MatchClass):
-            yield from named_in(node.cls)
-        if isinstance(node, ast.Compare):  # of a type: `type(x) is DiffusionPolicy`
-            yield from named_in(node)
+def values(code: ast.Module) -> Iterator[tuple[int, str]]:
+    """Names and words of texts in code, with the lines, but for what is called or annotated.
+
+    Docstrings and imports are left out too.
+    """
+    spoken = {id(node) for part in spoken_of(code) for node in ast.walk(part)}
+    for node in ast.walk(code):
+        match node:
+            case ast.Call(func=made):
+                while isinstance(made, ast.Attribute):
+                    spoken.add(id(made))
+                    made = made.value
+                spoken.add(id(made))
+            case (
+                ast.Name(id=str(text))
+                | ast.Attribute(attr=str(text))
+                | ast.Constant(value=str(text))
+            ) if id(node) not in spoken:
+                yield from ((node.lineno, word) for word in re.findall(r"\w+", text))
 
 
-def named_in(node: ast.AST) -> Iterator[tuple[int, str]]:
-    for each in ast.walk(node):
-        if isinstance(each, ast.Name | ast.Attribute):
-            yield each.lineno, last(each)
+def spoken_of(code: ast.Module) -> Iterator[ast.AST]:
+    """Annotations and docstrings."""
+    for node in ast.walk(code):
+        match node:
+            case ast.arg(annotation=ast.expr() as said) | ast.AnnAssign(annotation=said):
+                yield said
+            case ast.FunctionDef(returns=ast.expr() as said):
+                yield said
+            case ast.Expr(value=ast.Constant() as said):
+                yield said
 
 
 def test_nobody_asks_which_policy_or_reward_model_it_was_given():
+    """A concrete class is imported, called and annotated; elsewhere its name is a question."""
     concrete = concrete_classes()
     assert {"DiffusionPolicy", "ClipReward"} <= concrete.keys()
     asked = [
         f"{module}:{line}: {name}; ask for a capability, a protocol"
         for module in SOURCES
-        for line, word in type_tests(module)
+        for line, word in values(tree(module))
         if (name := called(module).get(word, word)) in concrete and concrete[name] != module
     ]
     assert_none(asked)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "isinstance(policy, DiffusionPolicy)",
+        "isinstance(policy, (Mine, policies.DiffusionPolicy))",
+        "kind = DiffusionPolicy",
+        "KINDS = {'a': DiffusionPolicy}",
+        "type(policy) is DiffusionPolicy",
+        "type(policy).__name__ == 'DiffusionPolicy'",
+        "getattr(policies, 'DiffusionPolicy')",
+        "'imgalign.diffusion.policy.DiffusionPolicy' in str(type(policy))",
+        "match policy:\n    case DiffusionPolicy():\n        pass",
+        "make(DiffusionPolicy)(config)",
+    ],
+)
+def test_a_question_about_a_class_is_seen_however_it_is_put(code):
+    assert "DiffusionPolicy" in [word for _, word in values(ast.parse(code))]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from imgalign.diffusion.policy import DiffusionPolicy",
+        "policy = DiffusionPolicy(pipeline, config)",
+        "policy = policies.DiffusionPolicy.from_pretrained(folder)",
+        "def run(policy: DiffusionPolicy | None = None) -> list[DiffusionPolicy]: ...",
+        "policy: 'DiffusionPolicy' = make()",
+        "def run():\n    'Runs a DiffusionPolicy.'",
+    ],
+)
+def test_making_and_annotating_a_class_is_no_question(code):
+    assert "DiffusionPolicy" not in [word for _, word in values(ast.parse(code))]
 
 
 def test_shapes_stay_checkable_at_run_time():

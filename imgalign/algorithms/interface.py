@@ -39,7 +39,8 @@ class World(Protocol):
     """The processes of a run; every denominator, gather and branch on data goes through it.
 
     Everything but `size`, `index` and `deal` is called by all processes alike, and returns the same
-    in all of them.
+    in all of them. An error that only one process meets, such as a NumericsError, ends that process
+    alone; the others wait until the launcher ends them.
     """
 
     @property

@@ -7,10 +7,10 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from imgalign.algorithms import old_names
 from imgalign.algorithms.choice import DEFAULT, AlgorithmConfig
 from imgalign.config import Config, Device, PathText, Seed, refuse_ineffective
 from imgalign.diffusion.policy import DiffusionConfig
-from imgalign.runs import old_format
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
@@ -190,7 +190,7 @@ DataConfig: TypeAlias = RolloutsConfig | ImagesConfig
 class TrainConfig(Config):
     """Settings of a training run."""
 
-    renamed: ClassVar[Mapping[str, str]] = old_format.TRAINING
+    renamed: ClassVar[Mapping[str, str]] = old_names.TRAINING
 
     policy: DiffusionConfig = DiffusionConfig()
     """The model, how it samples in training, and which of its weights change."""

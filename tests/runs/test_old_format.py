@@ -5,13 +5,14 @@ import re
 
 import pytest
 
+from imgalign.algorithms.old_names import TRAINING
 from imgalign.cli.main import main
 from imgalign.config import Config, load_config, settings_of
 from imgalign.errors import CheckpointError, ConfigError
 from imgalign.evaluate.config import EvaluateConfig
 from imgalign.report.record import read_run
 from imgalign.runs.folder import model_under
-from imgalign.runs.old_format import EVALUATION, TRAINING
+from imgalign.runs.old_format import EVALUATION, refuse_old
 from imgalign.train.config import TrainConfig
 from imgalign.train.starting import claim
 
@@ -141,6 +142,11 @@ def test_neither_a_report_nor_a_resumed_run_begins_on_a_run_of_old(old_run):
         read_run(old_run)
     with pytest.raises(CheckpointError, match=re.escape(CAN)):
         claim(old_run, resume=True)
+
+
+def test_a_recipe_without_sections_is_no_run_of_old(tmp_path):
+    (tmp_path / "config.yaml").write_text("reward: {path: storybook}\n")
+    refuse_old(tmp_path)
 
 
 def test_the_model_under_a_run_of_old_is_known(old_run):

@@ -1,0 +1,36 @@
+"""Names that settings of training had in imgalign 0.1, when there was one algorithm."""
+
+TRAINING = {
+    "model": "policy.model",
+    "device": "run.device",
+    "dtype": "policy.dtype",
+    "attention": "policy.attention",
+    "iterations": "run.iterations",
+    "prompts_per_iteration": "data.prompts_per_iteration",
+    "images_per_prompt": "data.group_size",
+    "kl_budget_nats": "run.kl_budget_nats",
+    "checkpoint_every": "run.checkpoint_every",
+    "keep_checkpoints": "run.keep_checkpoints",
+    "policy.num_steps": "policy.num_inference_steps",
+    "policy.lora_targets": "policy.target_modules",
+    "policy.autocast": "policy.dtype (true was bfloat16; auto lets the hardware decide)",
+    "ppo": "algorithm",
+    "ppo.advantages": "algorithm.baseline.kind (wins is rank; running and value are of "
+    "algorithm.name=ppo)",
+    "ppo.normalise": "algorithm.baseline.normalise",
+    "ppo.running_window": "algorithm.baseline.window",
+    "ppo.running_min_count": "algorithm.baseline.min_count",
+    "ppo.value": "algorithm.baseline",
+    "ppo.kl.target_nats": "algorithm.kl.target_nats (of algorithm.kl.kind=adaptive)",
+    "ppo.kl.rate": "algorithm.kl.rate (of algorithm.kl.kind=adaptive)",
+    "ppo.num_steps": "algorithm.timesteps_per_update",
+    "ppo.steps_per_pass": "policy.steps_per_pass",
+    "prompts": "data.prompts",
+    "prompts.held_out_file": "data.held_out.file",
+    "prompts.num_held_out": "data.held_out.num_prompts",
+    "held_out": "data.held_out",
+    "held_out.every": "run.measure_every",
+    "held_out.patience": "run.patience",
+    "samples": "run.samples",
+}
+"""What `imgalign train` has now for a setting, or for a section as a whole."""
