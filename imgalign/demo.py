@@ -129,6 +129,7 @@ def run_demo(
     settings = settings or DemoConfig()
     annotators = annotators_of(group, settings.num_annotators, seed=seed)
     asked = {"seed": seed, "group": group, "shuffled": shuffled, "overrides": list(overrides)}
+    load_config(TrainConfig, RECIPE, [f"seed={seed}", *overrides])  # refused now, not at stage 4
     check_folder(out)
     console = Console(soft_wrap=True, highlight=False)
     try:

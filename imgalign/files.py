@@ -41,27 +41,33 @@ SETTLED_NS = 2_000_000_000
 def lock_folder(folder: Path, *, doing: str = "writing") -> Iterator[None]:
     """Hold a folder, made if needed, for this process; a second one gets an `InputError` at once.
 
-    The kernel releases the lock when the process ends, however it ends. A folder that was made for
-    the lock and stayed empty is removed with it.
+    The kernel releases the lock when the process ends, however it ends. Folders that were made for
+    the lock and stayed empty are removed with it.
     """
-    new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with held(folder / LOCK, f"{folder}: another process is {doing} here"):
-            yield
-    finally:
-        if new:
-            with suppress(OSError):
-                folder.rmdir()
+    with made(folder), held(folder / LOCK, f"{folder}: another process is {doing} here"):
+        yield
 
 
 @contextmanager
 def lock_name(path: Path, *, doing: str = "writing") -> Iterator[None]:
     """`lock_folder` for a file or folder that is replaced as a whole: the lock is beside it."""
     place = path.absolute()
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with held(place.with_name(f".{place.name}{LOCK}"), f"{path}: another process is {doing} this"):
+    lock = place.with_name(f".{place.name}{LOCK}")
+    with made(place.parent), held(lock, f"{path}: another process is {doing} this"):
         yield
+
+
+@contextmanager
+def made(folder: Path) -> Iterator[None]:
+    """Make a folder and those above it; those of them that stay empty are removed at the end."""
+    new = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            for each in new:
+                each.rmdir()
 
 
 @contextmanager

@@ -228,8 +228,9 @@ def test_nobody_asks_which_policy_or_reward_model_it_was_given():
     asked = [
         f"{module}:{line}: {name}; ask for a capability, a protocol"
         for module in SOURCES
+        for names in [called(module)]
         for line, word in values(tree(module))
-        if (name := called(module).get(word, word)) in concrete and concrete[name] != module
+        if (name := names.get(word, word)) in concrete and concrete[name] != module
     ]
     assert_none(asked)
 

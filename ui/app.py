@@ -29,7 +29,7 @@ import uvicorn
 from fastapi.responses import RedirectResponse
 
 from imgalign.errors import InputError
-from imgalign.preferences.store import Store
+from imgalign.preferences.store import Store, open_or_make
 from ui.api import rank as rank_routes
 from ui.api import security
 from ui.api import studio as studio_routes
@@ -195,15 +195,22 @@ class Server(uvicorn.Server):
 
 
 def launch(
-    settings: Settings, *, on_listening: Callable[[str], object] = lambda address: None
+    settings: Settings,
+    *,
+    create: bool = False,
+    on_made: Callable[[str], object] = lambda line: None,
+    on_listening: Callable[[str], object] = lambda address: None,
 ) -> None:
     """Serve until interrupted. InputError when the address cannot be bound.
 
-    `on_listening` gets the app's address, with the port that port 0 became, once it answers there.
+    `create` and `on_made` are those of `open_or_make`. `on_listening` gets the app's address, with
+    the port that port 0 became, once it answers there.
     """
     with (
         _listen(settings.host, settings.port) as listening,
-        Store.open(settings.database, images=settings.images) as store,
+        open_or_make(
+            settings.database, images=settings.images, create=create, on_made=on_made
+        ) as store,
     ):
         settings = replace(settings, port=listening.getsockname()[1])
         app = build_app(settings, store)

@@ -68,9 +68,12 @@ def import_(
     create: Create = False,
 ) -> None:
     """Import the rankings of another store, all of them or none."""
-    from imgalign.preferences.exchange import import_rankings
-    from imgalign.preferences.store import open_or_make
+    from imgalign.preferences.address import is_missing
+    from imgalign.preferences.exchange import check_export, import_rankings
+    from imgalign.preferences.store import check_place, open_or_make
 
+    check_place(database, images=images, create=create)
+    check_export(file, images=source_images, into_new=is_missing(database))
     with open_or_make(database, images=images, create=create, on_made=typer.echo) as store:
         num_new = import_rankings(store, file, images=source_images)
         typer.echo(f"{num_new} rankings are new in {store.database.name}")

@@ -84,8 +84,7 @@ def candidates(
         return
     refuse_given({"--prompts-from": prompts_from}, "without --from")
     if prompt or prompts:
-        drawn = changed(candidates, {"storybook_prompts": storybook_prompts})
-        refuse_given(drawn, "with prompts of your own")
+        refuse_given(changed(candidates, {"storybook_prompts": storybook_prompts}), "with prompts")
     from imgalign.diffusion.generate import ImageGenerator
     from imgalign.preferences.queue import queue_candidates, ranking_command
     from imgalign.preferences.store import open_or_make
@@ -99,23 +98,38 @@ def candidates(
         texts = chosen_prompts(prompt or (), prompts)
     else:
         texts = candidate_prompts(storybook_prompts)
-    with open_or_make(database, images=images, create=create, on_made=typer.echo) as store:
-        generator = ImageGenerator(model or model_under(adapter), adapter, device=device)
-        with progress("generating") as on_progress:
-            queued = queue_candidates(
-                store,
-                generator,
-                texts,
-                per_prompt=per_prompt,
-                first_seed=seed,
-                settings=settings,
-                project=project,
-                overlap=overlap,
-                on_progress=on_progress,
-            )
+    check_queue(project, database, images, create)
+    generator = ImageGenerator(model or model_under(adapter), adapter, device=device)
+    # No image is made by this: settings and seeds are checked before a database is.
+    last = seed + len(texts) * per_prompt - 1
+    generator.generate(texts, seeds=[last] * len(texts), settings=settings)
+    with (
+        open_or_make(database, images=images, create=create, on_made=typer.echo) as store,
+        progress("generating") as on_progress,
+    ):
+        queued = queue_candidates(
+            store,
+            generator,
+            texts,
+            per_prompt=per_prompt,
+            first_seed=seed,
+            settings=settings,
+            project=project,
+            overlap=overlap,
+            on_progress=on_progress,
+        )
     typer.echo("\n".join(queued.lines()))
     if queued.item_ids:
         typer.echo(f"rank them with `{ranking_command(project, database)}`")
+
+
+def check_queue(project: str, database: str | None, images: Path | None, create: bool) -> None:
+    """Refuse a queue that cannot be opened or made, before slow work; makes nothing."""
+    from imgalign.preferences import validation
+    from imgalign.preferences.store import check_place
+
+    validation.name("project", project)
+    check_place(database, images=images, create=create)
 
 
 def queue_folder(
@@ -131,25 +145,26 @@ def queue_folder(
     create: bool,
 ) -> None:
     """Queue images made elsewhere, and print what was left out and what to do next."""
-    from imgalign.preferences.foreign.image_queue import folder_images, queue_images
+    from imgalign.preferences.foreign.image_queue import group_images, queue_groups
     from imgalign.preferences.queue import ranking_command
     from imgalign.preferences.store import open_or_make
     from imgalign.runs.progress import progress
 
-    folder_images(folder)  # before a database is made
-    with (
-        open_or_make(database, images=images, create=create, on_made=typer.echo) as store,
-        progress("reading images") as on_progress,
-    ):
-        queued = queue_images(
-            store,
+    check_queue(project, database, images, create)
+    with progress("reading images") as on_progress:
+        found = group_images(
             folder,
             per_prompt=per_prompt,
             prompts_from=prompts_from,
             model=model,
-            project=project,
-            overlap=overlap,
             on_progress=on_progress,
+        )
+    with (
+        open_or_make(database, images=images, create=create, on_made=typer.echo) as store,
+        progress("storing images") as on_progress,
+    ):
+        queued = queue_groups(
+            store, found, project=project, overlap=overlap, on_progress=on_progress
         )
     typer.echo("\n".join(queued.lines()))
     typer.echo(f"rank them with `{ranking_command(project, database)}`")
@@ -175,10 +190,10 @@ def ui(
     ] = "",
 ) -> None:
     """Serve the app: the Rank, Train and Generate pages."""
-    from imgalign.preferences.store import open_or_make
+    from imgalign.preferences import validation
     from ui.app import Settings, launch
 
-    open_or_make(database, images=images, create=create, on_made=typer.echo).close()
+    validation.name("project", project)
     settings = Settings(
         host=host,
         port=port,
@@ -190,4 +205,9 @@ def ui(
         allow_hosts=tuple(allow_host or ()),
         root_path=root_path,
     )
-    launch(settings, on_listening=lambda url: typer.echo(f"imgalign is at {url} (Ctrl-C stops it)"))
+    launch(
+        settings,
+        create=create,
+        on_made=typer.echo,
+        on_listening=lambda url: typer.echo(f"imgalign is at {url} (Ctrl-C stops it)"),
+    )

@@ -69,6 +69,13 @@ def parse(url: str) -> URL:
     return _of_sqlite(parsed, url) if sqlite else parsed
 
 
+def is_missing(url: str | None) -> bool:
+    """Whether the chosen database is a SQLite file that is not there."""
+    parsed = parse(chosen(url))
+    sqlite = parsed.get_backend_name() == "sqlite"
+    return sqlite and not Path(parsed.database or "").exists()
+
+
 def shown(url: str | URL) -> str:
     """A URL for messages: what may be a password is stars, a SQLite file is its path.
 

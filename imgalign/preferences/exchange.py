@@ -64,6 +64,18 @@ def export_rankings(store: Store, path: Path) -> int:
     return num_rankings
 
 
+def check_export(path: Path, *, images: Path | None = None, into_new: bool = False) -> None:
+    """Refuse, before a store is made for it, a file or folder that `import_rankings` would refuse.
+
+    `into_new`: the store has no images yet, so that `images` must have them all. How the lines of
+    the file fit each other is left to the import.
+    """
+    folder = None if images is None else ImageFolder(images, create=False)
+    for where, kind, row in _read(path):
+        if into_new and kind == "image":
+            _refuse_absent(folder, row["image_id"], where)
+
+
 def import_rankings(store: Store, path: Path, *, images: Path | None = None) -> int:
     """Import an export in one transaction; returns the number of new rankings.
 
@@ -182,15 +194,20 @@ def _bring_image(store: Store, folder: ImageFolder | None, row: dict[str, Any], 
     if store.images.has(image_id):
         store.images.checked(image_id)
         return
-    if folder is None or not folder.has(image_id):
-        raise InputError(
-            f"{where}: image {image_id[:12]} is not here; name the images folder of the export"
-        )
-    source = folder.checked(image_id)
+    source = _refuse_absent(folder, image_id, where).checked(image_id)
     found = asdict(described(source))
     if found != {name: row[name] for name in found}:
         raise InputError(f"{where}: image {image_id[:12]} has another size than this line says")
     store.images.add(source)
+
+
+def _refuse_absent(folder: ImageFolder | None, image_id: str, where: str) -> ImageFolder:
+    """The folder; InputError where an image is not in it."""
+    if folder is None or not folder.has(image_id):
+        raise InputError(
+            f"{where}: image {image_id[:12]} is not here; name the images folder of the export"
+        )
+    return folder
 
 
 def _check_item(connection: Connection, item_id: str, where: str) -> None:

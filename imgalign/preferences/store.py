@@ -427,12 +427,23 @@ def _issued(connection: Connection, item_id: str, annotator_id: str) -> leases.S
     return order, tokens
 
 
+def check_place(url: str | None, *, images: Path | None, create: bool) -> None:
+    """Refuse before slow work a store that `open_or_make` would refuse; makes nothing."""
+    if create or _nothing_named(url, images):
+        address.parse(address.chosen(url))
+    else:
+        Store.open(url, images=images, create=False).close()
+
+
+def _nothing_named(url: str | None, images: Path | None) -> bool:
+    return images is None and not address.named(url)
+
+
 def open_or_make(
     url: str | None, *, images: Path | None, create: bool, on_made: Callable[[str], object]
 ) -> Store:
     """Open a store; create it with `create`, or where neither database nor images are named."""
-    nothing_named = images is None and not address.named(url)
-    store = Store.open(url, images=images, create=create or nothing_named)
+    store = Store.open(url, images=images, create=create or _nothing_named(url, images))
     if store.is_new:
         on_made(f"new database {store.database.name}, images in {store.images.root}")
     return store

@@ -1,5 +1,6 @@
 """What a user gets wrong ends in one clear line and exit code 2, and loses nothing."""
 
+import json
 import sqlite3
 from pathlib import Path
 
@@ -235,6 +236,47 @@ def test_a_mistyped_database_is_refused_and_not_made(
 def test_a_command_that_only_reads_makes_no_database(one_line, tmp_path, command):
     assert "imgalign.db: no such database" in one_line(*command)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("data import nofile.jsonl", "nofile.jsonl: cannot be read"),
+        ("data import notes.txt", "notes.txt:1: not JSON"),
+        ("data import all.jsonl", "all.jsonl:2: image aaaaaaaaaaaa is not here; name the images"),
+        ("data import all.jsonl --source-images nowhere", "nowhere: no such folder"),
+        ("candidates --prompt cat --model ./nowhere", "nowhere"),
+        ("candidates --prompt cat --adapter nowhere", "nowhere: no such folder"),
+        ("candidates --prompt cat --scheduler none", "scheduler"),
+        ("candidates --prompt cat --scheduler euler --eta 1", "eta: expected 0"),
+        ("candidates --prompt cat --steps 2000", "num_inference_steps: expected 1 to 1000"),
+        (f"candidates --prompt cat --seed {2**63 - 3}", "seeds: expected 0 to 2**63 - 1"),
+        ("candidates --prompt cat --project=", "project: expected a name"),
+        ("candidates --from mine", "mine: expected several images of one prompt"),
+        ("ui --port 0 --project=", "project: expected a name"),
+        (f"demo --seed {2**63}", "seed: expected a number less than"),
+    ],
+)
+def test_bad_arguments_are_found_before_anything_is_made(
+    capsys, tmp_path, monkeypatch, command, says
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("IMGALIGN_DATABASE", raising=False)
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "mine").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "mine" / "one.png")
+    lines = [
+        {"kind": "imgalign-rankings", "version": 1},
+        {"kind": "image", "image_id": "a" * 64, "width": 8, "height": 8, "num_bytes": 99}
+        | {"added_at": "2026-11-22T00:00:00+00:00"},
+    ]
+    (tmp_path / "all.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    before = sorted(tmp_path.rglob("*"))
+    assert main(command.split()) == 2
+    *_, line = capsys.readouterr().err.splitlines()  # progress and the dtype may come before
+    assert line.startswith("error: ")
+    assert says in line
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_mistyped_images_folder_is_refused_and_not_made(one_line, tmp_path):

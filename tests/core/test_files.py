@@ -83,6 +83,24 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.parametrize("lock", [lock_folder, lock_name])
+def test_folders_that_were_made_for_nothing_are_removed_and_no_others(tmp_path, lock):
+    (tmp_path / "mine").mkdir()
+
+    def fail(place):
+        with lock(place):
+            raise InputError("refused")
+
+    for place in ("mine/a/b/c", "a", "mine"):
+        with pytest.raises(InputError, match="refused"):
+            fail(tmp_path / place)
+    assert [*tmp_path.rglob("*")] == [tmp_path / "mine"]
+    with lock(tmp_path / "mine" / "a" / "b"):
+        (tmp_path / "mine" / "a" / "kept").touch()
+    assert (tmp_path / "mine" / "a" / "kept").exists()
+    assert not (tmp_path / "mine" / "a" / "b").exists()
+
+
 def test_what_a_kill_left_of_an_earlier_replacement_is_in_nobodys_way(tmp_path):
     for name in (".tmp-old-mine", "mine", "new"):
         folder_with(tmp_path / name, name)

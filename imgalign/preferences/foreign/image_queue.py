@@ -61,6 +61,15 @@ class FoundImage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GroupedImages:
+    """The images of a folder, those of one prompt together."""
+
+    folder: Path
+    groups: list[Sequence[FoundImage]]
+    left_out: list[Remark]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QueuedImages:
     """What was queued, and what was left out or converted."""
 
@@ -78,23 +87,19 @@ class QueuedImages:
         ]
 
 
-def queue_images(
-    store: Store,
+def group_images(
     folder: Path,
     *,
     per_prompt: int,
     prompts_from: PromptSource = "any",
     model: str | None = None,
-    project: str = "default",
-    overlap: int = 1,
     on_progress: Callable[[float], None] = lambda _: None,
-) -> QueuedImages:
-    """Store the images below a folder and queue items of up to `per_prompt` of each prompt.
+) -> GroupedImages:
+    """Read the images below a folder, in groups of up to `per_prompt` of each prompt.
 
-    A prompt with more images has several items, as equal in size as can be, of images in the order
-    of their names. `model` is the name of what made the images that do not name it. What is stored
-    is kept when the call is interrupted; the same call again adds nothing twice. InputError where
-    no two images have the same prompt.
+    A prompt with more images has several groups, as equal in size as can be, of images in the order
+    of their names. `model` is the name of what made the images that do not name it. InputError
+    where no two images have the same prompt.
     """
     if per_prompt < 2:
         raise InputError(f"per_prompt: expected at least 2 images to choose from, got {per_prompt}")
@@ -103,7 +108,7 @@ def queue_images(
     images: list[FoundImage] = []
     left_out: list[Remark] = []
     for number, path in enumerate(paths):
-        on_progress(number / len(paths) / 2)
+        on_progress(number / len(paths))
         found = find_image(path, folder, prompts_from=prompts_from, model=model)
         if isinstance(found, Remark):
             left_out.append(found)
@@ -113,10 +118,27 @@ def queue_images(
     if not groups:
         why = "; ".join(summarised(left_out))
         raise InputError(f"{folder}: expected several images of one prompt; left out, {why}")
+    on_progress(1.0)
+    return GroupedImages(folder=folder, groups=groups, left_out=left_out)
+
+
+def queue_groups(
+    store: Store,
+    found: GroupedImages,
+    *,
+    project: str = "default",
+    overlap: int = 1,
+    on_progress: Callable[[float], None] = lambda _: None,
+) -> QueuedImages:
+    """Store images and queue an item of each group.
+
+    What is stored is kept when the call is interrupted; the same call again adds nothing twice.
+    """
+    groups, folder = found.groups, found.folder
     item_ids: list[str] = []
     notes: list[Remark] = []
     for number, group in enumerate(groups):
-        on_progress((1 + number / len(groups)) / 2)
+        on_progress(number / len(groups))
         ids = [_store(store, image, folder, notes) for image in group]
         item = store.add_item(group[0].prompt, ids, source=SOURCE, project=project, overlap=overlap)
         item_ids.append(item)
@@ -124,7 +146,7 @@ def queue_images(
     return QueuedImages(
         item_ids=item_ids,
         num_images=sum(len(group) for group in groups),
-        left_out=left_out,
+        left_out=found.left_out,
         notes=notes,
     )
 

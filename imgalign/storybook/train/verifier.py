@@ -219,16 +219,18 @@ def train_verifier(
     image model; half of all unreadable images come from there.
     """
     torch.manual_seed(0)
-    given = load_images(data)  # first: free scenes take minutes to draw
+    # All that is given first: free scenes take minutes to draw.
+    given = load_images(data)
+    rebuilt = None if reconstructions is None else np.load(reconstructions, mmap_mode="r")
+    refused_images = None if refused is None else np.load(refused, mmap_mode="r")
     if not (out / "free" / "captions.txt").is_file():
         draw_free_scenes(out / "free", num_images=NUM_FREE, seed=77)
-    dataset = _Mixed([given, load_images(out / "free")], reconstructions)
+    dataset = _Mixed([given, load_images(out / "free")], rebuilt)
     network = VerifierNetwork()
     if (out / WEIGHTS).is_file():
         network = Verifier.load(out).network
     network.requires_grad_(True).train().to(memory_format=torch.channels_last)
     corruptions = list(CORRUPTIONS.values())
-    refused_images = None if refused is None else np.load(refused, mmap_mode="r")
     shares = torch.tensor([2.0 if corrupt in HARD_CORRUPTIONS else 1.0 for corrupt in corruptions])
 
     def loss(indices: Indices) -> tuple[Tensor, dict[str, float]]:
@@ -275,13 +277,13 @@ def as_images(pixels: NDArray[np.uint8]) -> Tensor:
 class _Mixed:
     """Several data folders as one dataset, some images of the first replaced by reconstructions."""
 
-    def __init__(self, parts: Sequence[TrainingImages], reconstructions: Path | None) -> None:
+    def __init__(self, parts: Sequence[TrainingImages], rebuilt: NDArray[np.uint8] | None) -> None:
         self._parts = parts
         self._starts = np.cumsum([0, *(len(part) for part in parts)])
         self._items = torch.from_numpy(np.concatenate([part.items for part in parts]))
         settings = np.concatenate([part.settings for part in parts])
         self._settings = torch.from_numpy(settings).long()
-        self._rebuilt = None if reconstructions is None else np.load(reconstructions, mmap_mode="r")
+        self._rebuilt = rebuilt
 
     def __len__(self) -> int:
         return int(self._starts[-1])

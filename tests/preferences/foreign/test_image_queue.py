@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from image_folders import image, put
@@ -12,7 +13,12 @@ from submissions import judge
 
 from imgalign.errors import InputError
 from imgalign.preferences.exchange import export_rankings, import_rankings
-from imgalign.preferences.foreign.image_queue import evenly, queue_images
+from imgalign.preferences.foreign.image_queue import (
+    QueuedImages,
+    evenly,
+    group_images,
+    queue_groups,
+)
 from imgalign.preferences.makers import read_makers
 from imgalign.preferences.store import Store
 
@@ -20,6 +26,11 @@ A1111 = (
     "{prompt}\nNegative prompt: blurry\n"
     "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: {seed}, Model: m"
 )
+
+
+def queue_images(store: Store, folder: Path, **settings: Any) -> QueuedImages:
+    """Queue the images below a folder, as `imgalign candidates --from` does."""
+    return queue_groups(store, group_images(folder, **settings))
 
 
 def sizes(store: Store, item_ids: list[str]) -> list[tuple[str, int]]:
