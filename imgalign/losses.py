@@ -66,6 +66,57 @@ def bradley_terry_loss(
     return -(1 - label_smoothing) * logsigmoid(margin) - label_smoothing * logsigmoid(-margin)
 
 
+def ipo_loss(
+    chosen: Float[Tensor, " b"], rejected: Float[Tensor, " b"], *, beta: float
+) -> Float[Tensor, " b"]:
+    """Squared distance of the margin to 1 / (2 beta) (IPO, arXiv:2310.12036, eq. 17).
+
+    Takes log-ratios of policy and reference in nats, not yet multiplied by `beta`. The margin has a
+    target, so unlike `bradley_terry_loss` it does not push for ever where all labels agree.
+    """
+    return (chosen - rejected - 1 / (2 * beta)) ** 2
+
+
+def kto_loss(
+    log_ratio: Float[Tensor, "*shape"],
+    desirable: Bool[Tensor, "*shape"],
+    *,
+    beta: float,
+    baseline: float,
+    desirable_weight: float = 1.0,
+    undesirable_weight: float = 1.0,
+) -> Float[Tensor, "*shape"]:
+    """Loss of a like or a dislike without a partner (KTO, arXiv:2402.01306, eq. 8).
+
+    `log_ratio` of policy and reference and `baseline`, an estimate of their KL, are in nats. A like
+    costs 1 - sigmoid(beta (log_ratio - baseline)) and a dislike the same with the sign turned,
+    each times its weight (the paper's lambdas).
+    """
+    sign = torch.where(desirable, 1.0, -1.0).to(log_ratio)
+    weight = torch.where(desirable, desirable_weight, undesirable_weight).to(log_ratio)
+    return weight * torch.sigmoid(-sign * beta * (log_ratio - baseline))
+
+
+def cardinal_loss(
+    score: Float[Tensor, "b k"],
+    advantage: Float[Tensor, "b k"],
+    present: Bool[Tensor, "b k"],
+    *,
+    largest: float,
+) -> Float[Tensor, " b"]:
+    """Regression of implicit rewards on centred reward weights (LAIR, arXiv:2605.26491).
+
+    -sum(advantage * score) + penalty * mean(score^2), over the k candidates of each ranking that
+    are present. It is least where a score is k * advantage / (2 * penalty); the penalty is set so
+    that this is `largest` for the largest advantage there can be, 1 - 1/k.
+    """
+    score = torch.where(present, score, 0.0)
+    advantage = torch.where(present, advantage, 0.0)
+    count = present.sum(1).clamp(min=2)
+    penalty = (count - 1) / (2 * largest)
+    return -(advantage * score).sum(1) + penalty * score.square().sum(1) / count
+
+
 def plackett_luce_loss(
     scores: Float[Tensor, "b k"],
     ranks: Int[Tensor, "b k"],

@@ -11,7 +11,10 @@ from torch.testing import assert_close
 from imgalign.errors import InputError
 from imgalign.losses import (
     bradley_terry_loss,
+    cardinal_loss,
     clipped_surrogate_loss,
+    ipo_loss,
+    kto_loss,
     plackett_luce_loss,
     value_loss,
 )
@@ -171,6 +174,108 @@ def test_smoothing_mixes_the_loss_of_the_label_and_of_its_opposite():
 def test_bradley_terry_gradient_matches_finite_differences():
     chosen, rejected = normal(5).requires_grad_(), normal(5, seed=1).requires_grad_()
     assert gradcheck(lambda c, r: bradley_terry_loss(c, r, label_smoothing=0.1), (chosen, rejected))
+
+
+# --- IPO and KTO
+
+
+def test_ipo_loss_is_the_squared_distance_of_the_margin_to_its_target():
+    # beta 0.25 aims at a margin of 2 nats.
+    loss = ipo_loss(torch.tensor([0.0, 3.0, 5.0]), torch.tensor([0.0, 1.0, 0.0]), beta=0.25)
+    assert_close(loss, torch.tensor([4.0, 0.0, 9.0]))
+
+
+def test_ipo_loss_grows_again_beyond_its_target_where_dpo_goes_on_to_fall():
+    margins = torch.tensor([0.0, 2.0, 4.0])
+    ipo, dpo = (
+        ipo_loss(margins, torch.zeros(3), beta=0.25),
+        bradley_terry_loss(margins, margins * 0),
+    )
+    assert ipo[2] > ipo[1] < ipo[0]
+    assert dpo[0] > dpo[1] > dpo[2]
+
+
+def test_ipo_gradient_matches_finite_differences():
+    chosen, rejected = normal(5).requires_grad_(), normal(5, seed=1).requires_grad_()
+    assert gradcheck(lambda c, r: ipo_loss(c, r, beta=0.3), (chosen, rejected))
+
+
+def test_kto_loss_is_a_half_where_a_log_ratio_equals_the_baseline():
+    log_ratio, liked = torch.tensor([1.5, 1.5]), torch.tensor([True, False])
+    assert_close(kto_loss(log_ratio, liked, beta=0.7, baseline=1.5), torch.full((2,), 0.5))
+
+
+def test_kto_loss_is_the_weight_less_the_value_of_the_paper():
+    log_ratio = normal(6)
+    liked = torch.tensor([True, False, True, False, True, False])
+    value = torch.where(
+        liked,
+        2.0 / (1 + (-0.5 * (log_ratio - 0.3)).exp()),
+        3.0 / (1 + (0.5 * (log_ratio - 0.3)).exp()),
+    )
+    loss = kto_loss(
+        log_ratio, liked, beta=0.5, baseline=0.3, desirable_weight=2.0, undesirable_weight=3.0
+    )
+    assert_close(loss, torch.where(liked, 2.0, 3.0).double() - value)
+
+
+def test_kto_pulls_towards_likes_and_away_from_dislikes_and_no_harder_than_its_slope():
+    log_ratio = (5 * normal(40)).requires_grad_()
+    liked = torch.arange(40) % 2 == 0
+    kto_loss(log_ratio, liked, beta=0.5, baseline=0.0).sum().backward()
+    assert (log_ratio.grad[liked] < 0).all()
+    assert (log_ratio.grad[~liked] > 0).all()
+    assert log_ratio.grad.abs().max() <= 0.5 / 4 + 1e-12
+
+
+def test_kto_gradient_matches_finite_differences():
+    log_ratio, liked = normal(4).requires_grad_(), torch.tensor([True, False, False, True])
+    assert gradcheck(lambda x: kto_loss(x, liked, beta=0.4, baseline=0.2), log_ratio)
+
+
+# --- regression on scores
+
+
+def test_the_best_scores_of_the_cardinal_loss_are_proportional_to_the_advantages():
+    # One of four is better than the others by far: its advantage is 3/4 and it is to get 2.
+    advantage = torch.tensor([[0.75, -0.25, -0.25, -0.25]], dtype=torch.float64)
+    present = torch.ones(1, 4, dtype=torch.bool)
+    scores = torch.zeros(1, 4, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([scores], line_search_fn="strong_wolfe", max_iter=100)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = cardinal_loss(scores, advantage, present, largest=2.0).sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    assert_close(scores.detach(), advantage * 2 / 0.75, rtol=1e-5, atol=1e-5)
+
+
+def test_the_cardinal_loss_starts_at_zero_with_the_advantages_as_its_gradient():
+    advantage, present = normal(3, 4), torch.ones(3, 4, dtype=torch.bool)
+    scores = torch.zeros(3, 4, dtype=torch.float64, requires_grad=True)
+    loss = cardinal_loss(scores, advantage, present, largest=1.0)
+    assert_close(loss, torch.zeros(3, dtype=torch.float64))
+    (gradient,) = torch.autograd.grad(loss.sum(), scores)
+    assert_close(gradient, -advantage)
+
+
+def test_the_cardinal_loss_ignores_what_is_not_there_whatever_it_holds():
+    scores, advantage = normal(2, 3), normal(2, 3, seed=1)
+    present = torch.ones(2, 3, dtype=torch.bool)
+    expected = cardinal_loss(scores, advantage, present, largest=1.0)
+    nothing = torch.full((2, 2), math.nan, dtype=torch.float64)
+    wide, wider = (torch.cat([each, nothing], dim=1) for each in (scores, advantage))
+    there = torch.cat([present, torch.zeros(2, 2, dtype=torch.bool)], dim=1)
+    assert_close(cardinal_loss(wide, wider, there, largest=1.0), expected)
+
+
+def test_the_cardinal_gradient_matches_finite_differences():
+    scores, advantage = normal(2, 3).requires_grad_(), normal(2, 3, seed=1)
+    present = torch.tensor([[True, True, True], [True, True, False]])
+    assert gradcheck(lambda x: cardinal_loss(x, advantage, present, largest=0.7), scores)
 
 
 # --- Plackett-Luce with ties
