@@ -11,8 +11,10 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from imgalign.config import find_config, read_mapping
 from imgalign.demo import JOURNAL, DemoConfig
 from imgalign.evaluate.comparison import Change
 from imgalign.evaluate.evaluation import FILE, FOLDER, load_evaluation
@@ -23,15 +25,18 @@ from imgalign.statistics import Estimate
 RECIPES = ("storybook_grpo", "storybook_supervised")
 
 
-def run(recipe: str, demo: Path, folder: Path) -> int:
-    """Train and compare, unless that is finished; returns the demo's seed."""
+def run(recipe: str, demo: Path, folder: Path, *, settings: Sequence[str] = ()) -> int:
+    """Train and compare, unless that is done; returns the demo's seed."""
     asked = json.loads((demo / JOURNAL).read_text(encoding="utf-8"))["asked"]
     seed, group, reward = asked["seed"], asked["group"], demo / "reward"
     program, sizes = [sys.executable, "-m", "imgalign"], DemoConfig()
     if not (folder / FOLDER / FILE).is_file():
         resume = ["--resume"] if folder.exists() else []
-        settings = [f"reward.path={json.dumps(str(reward))}", f"seed={seed}"]
-        train = ["train", recipe, *settings, "--out", str(folder), *resume]
+        source = f"reward.path={json.dumps(str(reward))}"
+        if of_rankings(recipe):
+            source = f"data.database={json.dumps(str(demo / 'imgalign.db'))}"
+        asked = [source, f"seed={seed}", *settings]
+        train = ["train", recipe, *asked, "--out", str(folder), *resume]
         subprocess.run(program + train, check=True)
         compared = [
             f"num_prompts={sizes.num_evaluation_prompts}",
@@ -42,6 +47,12 @@ def run(recipe: str, demo: Path, folder: Path) -> int:
         judged = ["--reward", str(reward), "--group", group]
         subprocess.run([*program, "evaluate", str(folder), *compared, *judged], check=True)
     return int(seed)
+
+
+def of_rankings(recipe: str) -> bool:
+    """Whether a recipe learns from rankings, and so from no reward model."""
+    settings = read_mapping(find_config(Path(recipe)))
+    return bool(settings["data"]["from"] == "rankings")
 
 
 def estimate(value: Estimate) -> list[float | None]:
@@ -59,7 +70,7 @@ def measured(recipe: str, seed: int, folder: Path) -> dict[str, object]:
     found, records = load_evaluation(folder), read_metrics(folder / "metrics.jsonl")
     assert found.summary.win_rate is not None
     assert found.drift is not None
-    last = [float(record["reward_mean"] or 0) for record in records if "reward_mean" in record][-1]
+    rewards = [float(record["reward_mean"] or 0) for record in records if "reward_mean" in record]
     return {
         "recipe": recipe,
         "seed": seed,
@@ -71,7 +82,7 @@ def measured(recipe: str, seed: int, folder: Path) -> dict[str, object]:
         "reward": difference(found.summary.proxy),
         "diversity": difference(found.diversity.change) if found.diversity else None,
         "kl_nats": found.drift.nats,
-        "last_training_reward": last,
+        "last_training_reward": rewards[-1] if rewards else None,
         "iterations": len(records) - 1,
         "optimizer_steps": sum(float(record.get("optimizer_steps") or 0) for record in records),
         "seconds_learning": sum(float(record.get("seconds_learning") or 0) for record in records),

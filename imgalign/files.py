@@ -245,6 +245,15 @@ def sha256(path: Path) -> str:
     )
 
 
+def sha256_of(parts: Iterable[tuple[str, memoryview]]) -> str:
+    """SHA-256 of names and bytes, whatever order they come in."""
+    found = hashlib.sha256()
+    for name, content in sorted(parts, key=lambda part: part[0]):
+        found.update(name.encode())
+        found.update(content)
+    return found.hexdigest()
+
+
 @lru_cache(maxsize=100_000)
 def known_digest(path: Path, *_: int) -> str:
     """Digest, cached by the file's device, inode, size and times."""

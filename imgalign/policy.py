@@ -186,6 +186,9 @@ class LogProb:
     """elbo: a surrogate at one noise level, whose differences stand for those of the bound."""
     num_elements: int
     """Elements of one sample, over which it is summed."""
+    slopes: Float[Tensor, " b *event"] | None = None
+    """Gradient of each value with respect to what the network said, without a graph; None for a
+    policy that has no such thing of one size."""
 
 
 @runtime_checkable
@@ -275,6 +278,14 @@ class StepPolicy(Policy, Protocol):
 @runtime_checkable
 class LikelihoodPolicy(Policy, Protocol):
     """A policy that scores samples that it was given."""
+
+    @property
+    def encoding(self) -> str:
+        """A short name, fit for a folder, of how samples are encoded.
+
+        Two policies of one name give the same samples the same content.
+        """
+        ...
 
     def encode(self, prompts: Sequence[str], samples: Samples) -> Data:
         """Samples in the form that is scored, images at any size; without gradients."""

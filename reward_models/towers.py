@@ -7,7 +7,6 @@ Shapes: b = images or prompts, d = width of the shared space, l = d plus the wid
 features, if any. Features have unit length.
 """
 
-import hashlib
 import warnings
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from imgalign.errors import CheckpointError, ConfigError, InputError
+from imgalign.files import sha256_of
 from reward_models.architecture import Architecture
 from reward_models.contract import TOKENIZER_FOLDER, Preprocess, TextRule
 from reward_models.preprocess import preprocess_images
@@ -155,11 +155,10 @@ class Towers(nn.Module):
 
     def weights_hash(self) -> str:
         """SHA-256 of names and values of all weights."""
-        digest = hashlib.sha256()
-        for name, value in sorted(self.model.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(value.cpu().reshape(-1).view(torch.uint8).numpy())
-        return digest.hexdigest()
+        return sha256_of(
+            (name, memoryview(value.cpu().reshape(-1).view(torch.uint8).numpy()))
+            for name, value in self.model.state_dict().items()
+        )
 
     def save_tokenizer(self, folder: Path) -> None:
         """Write the tokenizer's files beside a contract; nothing for the one open_clip ships."""

@@ -5,11 +5,19 @@ To add one, write its file and name it here twice.
 
 from typing import Any, TypeAlias
 
+from imgalign.algorithms.direct import (
+    AnyDirectConfig,
+    CardinalConfig,
+    Direct,
+    DPOConfig,
+    IPOConfig,
+    KTOConfig,
+)
 from imgalign.algorithms.interface import Algorithm
 from imgalign.algorithms.policy_gradient import GRPOConfig, PolicyGradient, PPOConfig
 from imgalign.algorithms.supervised import Supervised, SupervisedConfig
 
-AlgorithmConfig: TypeAlias = GRPOConfig | PPOConfig | SupervisedConfig
+AlgorithmConfig: TypeAlias = GRPOConfig | PPOConfig | SupervisedConfig | AnyDirectConfig
 
 DEFAULT = GRPOConfig()
 """The algorithm of a recipe that names none."""
@@ -22,3 +30,5 @@ def build_algorithm(config: AlgorithmConfig, *, seed: int) -> Algorithm[Any]:
             return PolicyGradient(config, seed=seed)
         case SupervisedConfig():
             return Supervised(config)
+        case DPOConfig() | IPOConfig() | KTOConfig() | CardinalConfig():
+            return Direct(config)

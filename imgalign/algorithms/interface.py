@@ -1,12 +1,12 @@
 """The interface of algorithms, and that of the processes they run in.
 
 An algorithm turns a batch into losses, one at a time. Left out: optimizer steps
-(train/learner.py) and where batches come from (train/sources.py).
+(train/learner.py) and where batches come from (train/data/).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -17,6 +17,9 @@ from imgalign.policy import Check, Trajectory
 
 Batch = TypeVar("Batch", contravariant=True)
 Given = TypeVar("Given")
+
+BatchKind: TypeAlias = Literal["rollouts", "images", "rankings"]
+"""What a source gives: samples of the policy with rewards, or given ones, with rankings or not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -100,6 +103,27 @@ def first_position(world: World, count: int) -> int:
 def writes_files(world: World) -> bool:
     """Whether this is the one process that writes what a run leaves."""
     return world.index == 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """What an algorithm measured on a batch that it never learns from."""
+
+    loss: float
+    """Lower is better; decides which weights are best where no reward model does."""
+    passed: bool
+    """False for weights that are not to count as best whatever their loss."""
+    metrics: Mapping[str, float]
+    """Under keys that begin with held_out_."""
+
+
+@runtime_checkable
+class HeldOutMeasure(Protocol[Batch]):
+    """An algorithm that also measures batches that it never learns from."""
+
+    def held_out(self, policy: Any, batch: Batch, *, world: World) -> Compared:
+        """Always with the same draws."""
+        ...
 
 
 @runtime_checkable

@@ -45,7 +45,7 @@ from imgalign.algorithms.batches import (
     usable,
 )
 from imgalign.algorithms.checks import check_steps
-from imgalign.algorithms.interface import Loss, World
+from imgalign.algorithms.interface import BatchKind, Loss, World
 from imgalign.algorithms.kl import FixedKLConfig, KLConfig, coefficient_of
 from imgalign.config import Config
 from imgalign.errors import CheckpointError, NumericsError
@@ -57,9 +57,10 @@ log = logging.getLogger(__name__)
 Positive = Annotated[float, Field(gt=0)]
 
 ONLY_ROLLOUTS = (
-    "data.from: {} learns from images that it samples itself; expected 'rollouts', got 'images' "
-    "(or use algorithm.name: supervised)"
+    "data.from: {} learns from images that it samples itself; expected 'rollouts', got {!r} (or "
+    "use algorithm.name: {})"
 )
+INSTEAD: Mapping[BatchKind, str] = {"images": "supervised", "rankings": "dpo"}
 
 
 class PolicyGradientConfig(Config):
@@ -132,11 +133,18 @@ class PolicyGradientConfig(Config):
                     f"algorithm.{name}: expected at most policy.num_inference_steps, {num_steps}, "
                     f"got {asked}"
                 )
+        uncredited = num_steps - (self.credited_steps or 0)
+        if self.kl_steps is not None and self.kl_steps >= uncredited:
+            raise ValueError(
+                f"algorithm.kl_steps: has no effect, {uncredited} of {num_steps} steps are without "
+                "credit"
+            )
 
-    def refuse_minibatches(self, *, batches: int, passes: int) -> None:
+    def refuse_minibatches(self, *, batches: int, passes: int, groups: int | None) -> None:
         """ValueError for more minibatches than forward passes to share out.
 
-        `batches` of images are sampled in an iteration, and `passes` re-score all steps of one.
+        `batches` of images are sampled in an iteration, and `passes` re-score all steps of one;
+        `groups` are its prompts or rankings.
         """
         chosen = self.timesteps_per_update
         if self.credited_steps is not None and self.kl_steps is not None:
@@ -158,10 +166,10 @@ class PPOConfig(PolicyGradientConfig):
     baseline: CriticConfig = Field(ValueConfig(), discriminator="kind")
     """What rewards are compared with."""
 
-    def refuse_data(self, *, group_size: int | None) -> None:
-        """ValueError unless images are sampled; `group_size` None means that they are given."""
-        if group_size is None:
-            raise ValueError(ONLY_ROLLOUTS.format(self.name))
+    def refuse_data(self, source: str, kind: BatchKind, *, group_size: int) -> None:
+        """ValueError unless images are sampled."""
+        if kind != "rollouts":
+            raise ValueError(ONLY_ROLLOUTS.format(self.name, source, INSTEAD[kind]))
 
 
 class GRPOConfig(PolicyGradientConfig):
@@ -173,10 +181,10 @@ class GRPOConfig(PolicyGradientConfig):
     baseline: GroupBaselineConfig = Field(GroupConfig(), discriminator="kind")
     """What rewards are compared with."""
 
-    def refuse_data(self, *, group_size: int | None) -> None:
-        """ValueError unless images are sampled in groups; `group_size` None: they are given."""
-        if group_size is None:
-            raise ValueError(ONLY_ROLLOUTS.format(self.name))
+    def refuse_data(self, source: str, kind: BatchKind, *, group_size: int) -> None:
+        """ValueError unless images are sampled in groups."""
+        if kind != "rollouts":
+            raise ValueError(ONLY_ROLLOUTS.format(self.name, source, INSTEAD[kind]))
         if group_size < 2:
             raise ValueError(
                 "data.group_size: expected at least 2 with grpo, got 1; a single image is never "

@@ -11,7 +11,6 @@ Left out: optimizer steps (train/) and a KL term; the pretrained model is only t
 Shapes: n = samples of a batch, b = samples in one forward pass. Units: nats.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -23,7 +22,8 @@ from torch import Tensor
 from imgalign.advantages import group_advantages
 from imgalign.algorithms.batches import Demonstrations, Rollout
 from imgalign.algorithms.checks import check_likelihood
-from imgalign.algorithms.interface import Loss, World, first_position
+from imgalign.algorithms.interface import BatchKind, Loss, World, first_position
+from imgalign.algorithms.rankings import RankedBatch
 from imgalign.config import Config
 from imgalign.errors import CheckpointError, NumericsError
 from imgalign.policy import Check, Data, LikelihoodPolicy, Trajectory, join_data
@@ -83,23 +83,29 @@ class SupervisedConfig(Config):
             raise ValueError(f"minibatches: expected at most draws, {self.draws}")
         return self
 
-    def refuse_data(self, *, group_size: int | None) -> None:
-        """ValueError for a weighting without a group to compare in; None: samples are given."""
-        kind = self.weighting.kind
-        if group_size is None and kind != "equal":
+    def refuse_data(self, source: str, kind: BatchKind, *, group_size: int) -> None:
+        """ValueError for a weighting that has nothing to compare by in such data."""
+        weighting = self.weighting
+        if kind == "images" and weighting.kind != "equal":
             raise ValueError(
                 "algorithm.weighting.kind: expected 'equal' for given images, which have no group "
-                f"to be compared in, got {kind!r}"
+                f"to be compared in, got {weighting.kind!r}"
             )
-        if group_size == 1 and kind != "equal":
+        if kind == "rankings" and weighting.kind == "reward":
             raise ValueError(
-                f"data.group_size: expected at least 2 with weighting {kind!r}, got 1; a single "
-                "image is always the best of its group"
+                "algorithm.weighting.kind: expected 'best' or 'equal' for rankings, which have no "
+                "rewards, got 'reward'"
             )
-        too_many = isinstance(self.weighting, BestConfig) and self.weighting.keep >= (
-            group_size or math.inf
-        )
-        if too_many:
+        if kind == "rollouts" and group_size == 1 and weighting.kind != "equal":
+            raise ValueError(
+                f"data.group_size: expected at least 2 with weighting {weighting.kind!r}, got 1; a "
+                "single image is always the best of its group"
+            )
+        if (
+            kind == "rollouts"
+            and isinstance(weighting, BestConfig)
+            and weighting.keep >= group_size
+        ):
             raise ValueError(
                 f"algorithm.weighting.keep: expected less than data.group_size, {group_size}; "
                 "to learn from all images alike use algorithm.weighting.kind: equal"
@@ -108,7 +114,7 @@ class SupervisedConfig(Config):
     def refuse_steps(self, num_steps: int) -> None:
         """Nothing: it scores finished samples and not steps."""
 
-    def refuse_minibatches(self, *, batches: int, passes: int) -> None:
+    def refuse_minibatches(self, *, batches: int, passes: int, groups: int | None) -> None:
         """Nothing: it shares out draws, of which it has as many as it is told to."""
 
 
@@ -122,7 +128,7 @@ class Supervised:
     def losses(
         self,
         policy: LikelihoodPolicy,
-        batch: Rollout | Demonstrations,
+        batch: Rollout | Demonstrations | RankedBatch,
         *,
         world: World,
         generator: torch.Generator,
@@ -171,12 +177,18 @@ class Supervised:
         return self._metrics
 
     def weighted(
-        self, policy: LikelihoodPolicy, batch: Rollout | Demonstrations, world: World
+        self, policy: LikelihoodPolicy, batch: Rollout | Demonstrations | RankedBatch, world: World
     ) -> tuple[Data, Float[Tensor, " _n"]]:
         """The samples that count, and their weights."""
         if isinstance(batch, Demonstrations):
             given = join_data(batch.batch)
             return given, torch.ones(len(given))
+        if isinstance(batch, RankedBatch):
+            row, candidate = batch.present.nonzero().unbind(dim=1)
+            shares = ranked_weights(batch, self.config.weighting)[row, candidate]
+            counted = shares.nonzero().squeeze(1)
+            index = batch.index[row, candidate][counted]
+            return batch.data.select(index.tolist()), shares[counted]
         weights = sample_weights(batch.rewards, batch.prompt_ids, self.config.weighting)
         if not world.total(weights.sum().item()):
             raise NumericsError("learning: no image of this iteration has a finite reward")
@@ -227,6 +239,24 @@ def sample_weights(
                 share = best_shares(rewards[own], weighting.keep)
         weights[own] = share * count
     return weights
+
+
+def ranked_weights(batch: RankedBatch, weighting: Weighting) -> Float[Tensor, "r k"]:
+    """Weights of the candidates of rankings, with sum `batch.weights` over those of each.
+
+    Nothing counts of a ranking without an order, unless all count alike.
+    """
+    weights = torch.zeros(batch.index.shape)
+    for row, ranks in enumerate(batch.ranks):
+        match weighting:
+            case BestConfig() if ranks.max() > 0:
+                there = ranks >= 0
+                weights[row, there] = best_shares(-ranks[there].float(), weighting.keep)
+            case EqualConfig():
+                weights[row] = batch.present[row] / batch.present[row].sum()
+            case _:
+                continue
+    return weights * batch.weights[:, None]
 
 
 def best_shares(rewards: Float[Tensor, " m"], keep: int) -> Float[Tensor, " m"]:

@@ -89,6 +89,10 @@ class Kernel(Protocol):
         """What the network should say about `corrupt` of the same arguments."""
         ...
 
+    def noise_error(self, timesteps: Num[Tensor, " n"]) -> Float[Tensor, "n 1 1 1"]:
+        """Error of the noise that a prediction implies, per unit of the network's own error."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DDIMKernel:
@@ -178,6 +182,20 @@ class DDIMKernel:
             return clean
         signal_scale, noise_scale = _scales(self.train_alpha_bar[timesteps])
         return signal_scale * noise - noise_scale * clean
+
+    def noise_error(self, timesteps: Int[Tensor, " n"]) -> Float[Tensor, "n 1 1 1"]:
+        """1, sqrt(alpha_bar), or that by sqrt(1 - alpha_bar), by `prediction_type`.
+
+        They follow from noise = (x_t - signal * clean) / scale, at a given x_t.
+        """
+        signal_scale, noise_scale = _scales(self.train_alpha_bar[timesteps])
+        match self.prediction_type:
+            case "epsilon":
+                return torch.ones_like(signal_scale)
+            case "v_prediction":
+                return signal_scale
+            case "sample":
+                return signal_scale / noise_scale
 
 
 def ddim_kernel(

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -94,6 +95,11 @@ class DiffusionConfig(Config):
 
     latent_dtype: Literal["float32", "bfloat16"] = "float32"
     """What latents are rounded to before their log-probability is taken."""
+
+    likelihood_error: Literal["noise", "target"] = "noise"
+    """What the squared error that stands for the log-probability of a given image is of: the noise,
+    as in Diffusion-DPO, or what the network predicts, as in its pretraining. The same for networks
+    that predict noise. For others the noise leaves out what is decided where all is noise."""
 
     gradient_checkpointing: bool = False
     """Compute activations a second time instead of keeping them: less memory, a third slower."""
@@ -241,6 +247,14 @@ class DiffusionPolicy:
         finally:
             network.enable_adapters()
 
+    @cached_property
+    def encoding(self) -> str:
+        """By the autoencoder's weights, the size of images, and what it computes in and on."""
+        width, height = self.family.image_size()
+        weights = self.family.autoencoder_hash()
+        where = f"{self.family.dtype}-{self.family.device.type}".removeprefix("torch.")
+        return f"{weights[:16]}-{width}x{height}-{where}"
+
     @torch.no_grad()
     def encode(self, prompts: Sequence[str], samples: Samples) -> Data:
         """Images as latents; each is scaled to cover the model's size, and cut at its middle."""
@@ -263,12 +277,12 @@ class DiffusionPolicy:
         return draws_of(seeds, data.content["latents"].shape[1:])
 
     def log_prob(self, data: Data, draws: Draws) -> LogProb:
-        """-|target - prediction|^2 / 2 at one noise level, which pretraining maximised.
+        """-|error|^2 / 2 of the network's prediction at one noise level, by `likelihood_error`.
 
-        Up to a constant the log-density of the target under a Gaussian of variance 1 around the
-        prediction; over all levels its mean is the ELBO with the weights of arXiv:2006.11239, eq.
-        14. Without classifier-free guidance, as in pretraining; only a network that embeds its
-        guidance is told the scale.
+        Up to a constant the log-density of the target, or of the noise, under a Gaussian of
+        variance 1 around the prediction; of the noise, its mean over all levels is the ELBO with
+        the weights of arXiv:2006.11239, eq. 14. Without classifier-free guidance, as in
+        pretraining; only a network that embeds its guidance is told the scale.
         """
         kernel, device = self.denoiser.kernel, self.family.device
         clean, noise = data.content["latents"].to(device), draws.noise.to(device)
@@ -279,9 +293,14 @@ class DiffusionPolicy:
             self.family.encode(data.prompts),
             guidance_scale=self.config.guidance_scale,
         )
-        error = (prediction - kernel.target(clean, noise, timesteps)).flatten(1)
+        error = prediction - kernel.target(clean, noise, timesteps)
+        of_noise = self.config.likelihood_error == "noise"
+        scale = kernel.noise_error(timesteps) if of_noise else torch.ones(1, device=device)
         return LogProb(
-            values=-error.square().sum(dim=1) / 2, kind="elbo", num_elements=error.shape[1]
+            values=-(scale * error).flatten(1).square().sum(dim=1) / 2,
+            kind="elbo",
+            num_elements=error[0].numel(),
+            slopes=-scale.square() * error.detach(),
         )
 
     def trainable_parameters(self) -> list[Parameter]:

@@ -76,6 +76,15 @@ def is_missing(url: str | None) -> bool:
     return sqlite and not Path(parsed.database or "").exists()
 
 
+def has_password(url: str) -> bool:
+    """Whether a URL holds a password, or may: one that is no URL and has an "@"."""
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        return "@" in url
+    return parsed.password is not None or "password" in parsed.query
+
+
 def shown(url: str | URL) -> str:
     """A URL for messages: what may be a password is stars, a SQLite file is its path.
 

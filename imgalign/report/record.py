@@ -18,7 +18,7 @@ from imgalign.runs.folder import CONFIG, METRICS, SAMPLES
 from imgalign.runs.metrics import Value, read_metrics
 from imgalign.runs.old_format import refuse_old
 from imgalign.runs.status import RunStatus, read_status
-from imgalign.train.config import RolloutsConfig, TrainConfig
+from imgalign.train.config import TrainConfig
 
 GRID = re.compile(r"step-(\d{6,12})\.png")
 LARGEST = 1e300
@@ -56,9 +56,13 @@ class RunRecord:
     def num_images(self) -> int:
         """Made for training so far, or learned from where they were given."""
         data = self.settings.data
-        if isinstance(data, RolloutsConfig):
-            return self.iterations * data.images_per_iteration
-        return round(sum(value for _, value in self.series("samples_used")))
+        if data.gives == "rollouts":
+            return self.iterations * (data.groups or 0) * data.images_of_a_prompt
+        if data.gives == "images":
+            return round(sum(value for _, value in self.series("samples_used")))
+        seconds = dict(self.series("seconds"))
+        speed = self.series("images_per_second")
+        return round(sum(value * seconds.get(iteration, 0.0) for iteration, value in speed))
 
     @property
     def seconds(self) -> float:

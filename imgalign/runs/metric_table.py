@@ -12,9 +12,9 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Literal, TypeAlias
 
-Group: TypeAlias = Literal["reward", "distance", "update", "cost"]
+from imgalign.runs.algorithm_metrics import OF_ALGORITHMS
+from imgalign.runs.metric import Group, Metric
 
 HEADINGS: Mapping[Group, str] = {
     "reward": "Reward",
@@ -22,35 +22,6 @@ HEADINGS: Mapping[Group, str] = {
     "update": "The update",
     "cost": "Cost",
 }
-POLICY_GRADIENT = ("policy_gradient",)
-SUPERVISED = ("supervised",)
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One key of metrics.jsonl.
-
-    Example: `Metric("kl", "KL to the reference", "nats", "KL per image.", "...", "distance")`.
-    """
-
-    key: str
-    title: str
-    """What a chart is called."""
-    unit: str
-    """Empty for a ratio without a unit."""
-    meaning: str
-    watch: str
-    """When to worry, or what to expect; may be empty."""
-    group: Group
-    algorithms: tuple[str, ...] = ()
-    """Modules of `imgalign.algorithms` that write it; empty where every run does."""
-    limit: float | None = None
-    """Charts draw a line here: beyond it there is reason to worry."""
-
-    @property
-    def caption(self) -> str:
-        """What it means and what to watch, as running text."""
-        return f"{self.meaning} {self.watch}".strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,40 +102,12 @@ TABLE = (
         "reward",
     ),
     Metric(
-        "kl",
-        "KL to the reference",
-        "nats",
-        "KL(policy ‖ reference) per image, on this iteration's images and before its update: exact "
-        "at every timestep, averaged over the images.",
-        "It is the cost at which the reward was gained; `run.kl_budget_nats` limits it.",
-        "distance",
-        POLICY_GRADIENT,
-    ),
-    Metric(
-        "kl_per_step",
-        "KL per timestep",
-        "nats",
-        "KL(policy ‖ reference) of one timestep, averaged over timesteps and images.",
-        "",
-        "distance",
-        POLICY_GRADIENT,
-    ),
-    Metric(
         "held_out_kl",
         "Held-out KL",
         "nats",
         "KL per image on the held-out prompts, after this iteration's update.",
         "",
         "distance",
-    ),
-    Metric(
-        "kl_coefficient",
-        "KL coefficient",
-        "advantage per nat",
-        "Weight of one nat of KL in this iteration's loss.",
-        "It changes only with `algorithm.kl.kind: adaptive`.",
-        "distance",
-        POLICY_GRADIENT,
     ),
     Metric(
         "grad_norm",
@@ -198,112 +141,6 @@ TABLE = (
         "Updates of the weights in this iteration: inner epochs times minibatches.",
         "",
         "update",
-    ),
-    Metric(
-        "policy_loss",
-        "Policy loss",
-        "advantage",
-        "Clipped surrogate loss, averaged over timesteps. Before the first optimizer step it is "
-        "minus the mean advantage, so close to 0.",
-        "It does not measure progress.",
-        "update",
-        POLICY_GRADIENT,
-    ),
-    Metric(
-        "loss",
-        "Loss",
-        "nats per element",
-        "Weighted mean of minus the log-probability of the images trained on, per latent element; "
-        "for a diffusion model half the mean squared error of the prediction.",
-        "It varies with the noise levels drawn in an iteration; only its trend counts.",
-        "update",
-        SUPERVISED,
-    ),
-    Metric(
-        "samples_used",
-        "Images used",
-        "images",
-        "Images with a weight above 0: with `weighting: best` the best of each prompt, more where "
-        "several tie.",
-        "",
-        "update",
-        SUPERVISED,
-    ),
-    Metric(
-        "log_ratio_max",
-        "Largest log-ratio",
-        "nats",
-        "Largest absolute log(new probability / old probability) of one timestep.",
-        "Exactly 0 with one minibatch and one inner epoch, because the sampler's own "
-        "log-probabilities are the anchor.",
-        "update",
-        POLICY_GRADIENT,
-    ),
-    Metric(
-        "clip_fraction",
-        "Clip fraction",
-        "fraction",
-        "Share of timesteps whose log-ratio left the clip range.",
-        "Above 0.3, lower the learning rate or the number of minibatches.",
-        "update",
-        POLICY_GRADIENT,
-        limit=0.3,
-    ),
-    Metric(
-        "approx_kl",
-        "KL of one update",
-        "nats",
-        "KL(old ‖ new) per image, estimated from the ratios (Schulman's k3) and averaged over all "
-        "passes.",
-        "It says how far one iteration moves the policy; above a few nats, the samples no longer "
-        "describe the policy that is updated.",
-        "update",
-        POLICY_GRADIENT,
-    ),
-    Metric(
-        "entropy_per_step",
-        "Entropy per timestep",
-        "nats",
-        "Entropy of one timestep's distribution.",
-        "Fixed by the sampler's noise for a diffusion policy.",
-        "update",
-        POLICY_GRADIENT,
-    ),
-    Metric(
-        "advantage_abs_mean",
-        "Size of the advantages",
-        "advantage",
-        "Mean absolute advantage after clipping, over the timesteps that are credited.",
-        "About 0.8 when normalised; 0 where all rewards are equal and there is no signal.",
-        "update",
-        POLICY_GRADIENT,
-    ),
-    Metric(
-        "useless_group_fraction",
-        "Groups without a signal",
-        "fraction",
-        "Share of prompts whose images all earned the same reward (group baselines only).",
-        "Near 1, the reward cannot tell images of one prompt apart.",
-        "update",
-        POLICY_GRADIENT,
-    ),
-    Metric(
-        "value_loss",
-        "Value loss",
-        "squared standard deviations",
-        "Loss of the value estimator before its update in this iteration (value estimator only).",
-        "",
-        "update",
-        POLICY_GRADIENT,
-    ),
-    Metric(
-        "explained_variance",
-        "Explained variance",
-        "fraction",
-        "Share of the reward's variance that the value estimator predicted (value estimator only).",
-        "1 is all, 0 none; below 0 it is worse than a constant.",
-        "update",
-        POLICY_GRADIENT,
     ),
     Metric(
         "seconds",
@@ -362,6 +199,7 @@ TABLE = (
         "",
         "cost",
     ),
+    *OF_ALGORITHMS,
 )
 
 METRICS: Mapping[str, Metric] = {metric.key: metric for metric in TABLE}
@@ -370,6 +208,8 @@ METRICS: Mapping[str, Metric] = {metric.key: metric for metric in TABLE}
 CHARTS = (
     Chart("reward_mean", beside="held_out_reward", spread="reward_std"),
     Chart("kl", beside="held_out_kl", from_zero=True),
+    Chart("implicit_accuracy", beside="held_out_implicit_accuracy"),
+    Chart("chosen_log_ratio", beside="rejected_log_ratio"),
     Chart("clip_fraction", from_zero=True),
     Chart("approx_kl", from_zero=True),
 )

@@ -1,112 +1,21 @@
 """Settings of a training run: policy, algorithm, data, reward, optimizer, and how to run them."""
 
 import math
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, ClassVar, Literal, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from imgalign.algorithms import old_names
 from imgalign.algorithms.choice import DEFAULT, AlgorithmConfig
+from imgalign.algorithms.direct import CardinalConfig, DirectConfig
+from imgalign.algorithms.policy_gradient import PolicyGradientConfig
 from imgalign.config import Config, Device, PathText, Seed, refuse_ineffective
 from imgalign.diffusion.policy import DiffusionConfig
+from imgalign.train.data.choice import DataConfig
+from imgalign.train.data.rollouts import RolloutsConfig
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
-
-USUAL_IMAGES = 64
-
-
-class PromptsConfig(Config):
-    """Where the prompts to train on come from."""
-
-    file: Path | None = None
-    """Text file with one prompt per line; null takes prompts of the storybook world."""
-
-    num_storybook: PositiveInt = 200
-    """How many, without a file."""
-
-    seed: NonNegativeInt = 7001
-    """Draws the storybook prompts. Differs from the seeds that evaluation draws its own with."""
-
-    @model_validator(mode="after")
-    def _a_file_is_read_as_it_is(self) -> "PromptsConfig":
-        if self.file is not None:
-            refuse_ineffective(self, ["num_storybook", "seed"], "with prompts from a file")
-        return self
-
-
-class HeldOutConfig(Config):
-    """Prompts and seeds that are only ever measured, never learned from."""
-
-    file: Path | None = None
-    """Text file of prompts. Null chooses some of those to train on by their hash; of the storybook
-    world, combinations that neither the shipped model nor this run trains on."""
-
-    num_prompts: Annotated[int, Field(ge=0)] = 16
-    """How many prompts are held out, without a file. 0 measures no held-out reward."""
-
-    images_per_prompt: PositiveInt = 2
-    """Images per held-out prompt; always of the same seeds."""
-
-    def refuse_images(self, why: str) -> None:
-        """ValueError where a number of images is asked for that nobody measures."""
-        try:
-            refuse_ineffective(self, ["images_per_prompt"], why)
-        except ValueError as error:
-            raise ValueError(f"data.held_out.{error}") from None
-
-    @model_validator(mode="after")
-    def _a_file_is_used_as_a_whole(self) -> "HeldOutConfig":
-        if self.file is not None:
-            refuse_ineffective(self, ["num_prompts"], "with held-out prompts from a file")
-        return self
-
-
-class RolloutsConfig(Config):
-    """Images that the policy samples during training, scored by the reward model."""
-
-    source: Literal["rollouts"] = Field("rollouts", alias="from")
-    """rollouts, or images: given ones."""
-
-    prompts: PromptsConfig = PromptsConfig()
-    """Prompts to sample images for."""
-
-    held_out: HeldOutConfig = HeldOutConfig()
-    """Held-out prompts, which are measured only."""
-
-    prompts_per_iteration: PositiveInt = 8
-    """Different prompts in each iteration."""
-
-    group_size: PositiveInt = 8
-    """Images of each prompt in each iteration: the group that advantages compare within."""
-
-    @property
-    def images_per_iteration(self) -> int:
-        """Over all prompts."""
-        return self.prompts_per_iteration * self.group_size
-
-
-class ImagesConfig(Config):
-    """Images given as examples, each with its prompt in a text file beside it."""
-
-    source: Literal["images"] = Field("images", alias="from")
-    """rollouts, or images: given ones."""
-
-    folder: Path
-    """Images with their captions: `cat.png` and `cat.txt`. Each is scaled and cut to the model's
-    size."""
-
-    held_out: HeldOutConfig = HeldOutConfig()
-    """Held-out prompts, which are measured only. Their images are left out of training."""
-
-    images_per_iteration: PositiveInt | None = None
-    """Images in each iteration; every one comes once before any comes again. Null is 64, or all of
-    them where there are fewer."""
-
-    def images_taken(self, available: int) -> int:
-        """How many of the available images an iteration learns from."""
-        return self.images_per_iteration or min(USUAL_IMAGES, available)
 
 
 class RewardConfig(Config):
@@ -184,9 +93,6 @@ class RunConfig(Config):
     """How many of the newest stay, beside the best."""
 
 
-DataConfig: TypeAlias = RolloutsConfig | ImagesConfig
-
-
 class TrainConfig(Config):
     """Settings of a training run."""
 
@@ -199,7 +105,7 @@ class TrainConfig(Config):
     """The training algorithm."""
 
     data: DataConfig = Field(RolloutsConfig(), discriminator="source")
-    """What it learns from: images that it samples itself, or given images."""
+    """What it learns from: images that it samples itself, given images, or rankings."""
 
     reward: RewardConfig = RewardConfig()
     """The reward models."""
@@ -215,30 +121,65 @@ class TrainConfig(Config):
 
     @model_validator(mode="after")
     def _the_algorithm_can_learn_from_the_data(self) -> "TrainConfig":
-        size = self.data.group_size if isinstance(self.data, RolloutsConfig) else None
-        self.algorithm.refuse_data(group_size=size)
+        data = self.data
+        self.algorithm.refuse_data(data.source, data.gives, group_size=data.images_of_a_prompt)
+        scored = data.gives == "rollouts" or self.reward.path is not None
+        if isinstance(self.algorithm, CardinalConfig) and not scored:
+            raise ValueError(
+                "reward.path: expected a reward model; algorithm 'cardinal' learns from the scores "
+                "of the ranked images"
+            )
         return self
 
     @model_validator(mode="after")
     def _nothing_is_asked_of_held_out_prompts_without_any(self) -> "TrainConfig":
-        held_out, given = self.data.held_out, isinstance(self.data, ImagesConfig)
-        there = held_out.file is not None or held_out.num_prompts > 0
-        if not there and self.reward.held_out is not None:
+        held_out, sampled = self.data.held_out, self.data.gives == "rollouts"
+        if held_out.asked_for:
+            return self
+        if self.reward.held_out is not None:
             raise ValueError("reward.held_out: has no effect without held-out prompts")
-        if not there and given and self.reward.path is not None:
+        learned = sampled or isinstance(self.algorithm, CardinalConfig)
+        if not learned and self.reward.path is not None:
             raise ValueError("reward.path: has no effect on given images without held-out prompts")
-        if not there and self.run.kl_budget_nats is None:
-            held_out.refuse_images("without held-out prompts and without run.kl_budget_nats")
-        scored = not given or self.reward.path is not None or self.reward.held_out is not None
-        usual = RunConfig.model_fields["patience"].default
-        if not (there and scored) and self.run.patience not in (None, usual):
-            raise ValueError("run.patience: has no effect without a held-out reward")
+        if self.run.kl_budget_nats is None:
+            why = "without held-out prompts and without run.kl_budget_nats"
+            refuse_within("data.held_out", held_out, ["images_per_prompt"], why)
+            refuse_within("run", self.run, ["measure_every"], why)
+            if not sampled:  # nothing is sampled but grids, which are without noise
+                refuse_within("policy", self.policy, ["eta", "steps_per_pass"], why)
         return self
 
     @model_validator(mode="after")
-    def _no_more_steps_than_there_are(self) -> "TrainConfig":
-        self.algorithm.refuse_steps(self.policy.num_inference_steps)
-        if isinstance(self.data, RolloutsConfig):
-            batches = math.ceil(self.data.images_per_iteration / self.policy.batch_size)
-            self.algorithm.refuse_minibatches(batches=batches, passes=self.policy.learned_passes)
+    def _patience_needs_a_measurement(self) -> "TrainConfig":
+        rewarded = self.reward.path is not None or self.reward.held_out is not None
+        compared = isinstance(self.algorithm, DirectConfig)
+        measured = self.data.gives == "rollouts" or rewarded or compared
+        if not (self.data.held_out.asked_for and measured) and self.run.patience is not None:
+            refuse_within("run", self.run, ["patience"], "without a held-out reward")
         return self
+
+    @model_validator(mode="after")
+    def _no_more_steps_or_minibatches_than_there_are(self) -> "TrainConfig":
+        self.algorithm.refuse_steps(self.policy.num_inference_steps)
+        images = (self.data.groups or 0) * self.data.images_of_a_prompt
+        self.algorithm.refuse_minibatches(
+            batches=math.ceil(images / self.policy.batch_size),
+            passes=self.policy.learned_passes,
+            groups=self.data.groups,
+        )
+        return self
+
+    @model_validator(mode="after")
+    def _given_images_are_scored_only_by_some(self) -> "TrainConfig":
+        if isinstance(self.algorithm, PolicyGradientConfig):
+            why = f"with algorithm.name: {self.algorithm.name}"
+            refuse_within("policy", self.policy, ["likelihood_error"], why)
+        return self
+
+
+def refuse_within(section: str, config: Config, names: Sequence[str], why: str) -> None:
+    """ValueError for the first of these settings of a section that is not at its default."""
+    try:
+        refuse_ineffective(config, names, why)
+    except ValueError as error:
+        raise ValueError(f"{section}.{error}") from None

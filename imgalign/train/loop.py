@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from imgalign.algorithms.checks import require
-from imgalign.algorithms.interface import Algorithm, World
+from imgalign.algorithms.interface import Algorithm, Compared, HeldOutMeasure, World
 from imgalign.errors import ConfigError
 from imgalign.policy import Check, RewardModel, StepPolicy
 from imgalign.prompts import Prompts
@@ -24,12 +24,13 @@ from imgalign.runs.state import save_state
 from imgalign.train.assemble import build_learner
 from imgalign.train.budget import Budget, Snapshot
 from imgalign.train.config import TrainConfig
+from imgalign.train.data.source import Source
 from imgalign.train.learner import Learner
 from imgalign.train.recorder import Recorder
-from imgalign.train.sources import Interrupted, Watcher, build_source
 from imgalign.train.starting import STATE, load_trainer_state
 from imgalign.train.stopping import BestSoFar, RunEnd, StopRequest
 from imgalign.train.watch import HELD_OUT_SEEDS, Measured, measure
+from imgalign.train.watcher import Interrupted, Watcher
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +54,7 @@ class Session:
         policy: StepPolicy,
         rewards: Rewards,
         prompts: Prompts,
+        source: Source,
         recorder: Recorder,
         stop: StopRequest,
         world: World,
@@ -69,14 +71,7 @@ class Session:
         self.budget = Budget(settings.run.kl_budget_nats)
         self.saved_step: int | None = None
         self.learner = self._new_learner()
-        self.source = build_source(
-            settings.data,
-            policy=policy,
-            reward=rewards.training,
-            prompts=prompts,
-            seed=settings.seed,
-            world=world,
-        )
+        self.source = source
         self.seconds: list[float] = []
 
     def _new_learner(self) -> Learner:
@@ -251,6 +246,7 @@ class Session:
         budget = self.settings.run.kl_budget_nats
         if not self.prompts.held_out and budget is None:
             return {}
+        compared = self._measure_rankings()
         measured: Measured = measure(
             self.policy,
             self.rewards.held_out,
@@ -261,10 +257,22 @@ class Session:
                 on_progress=self._watcher("measuring on held-out prompts", "images").on_progress
             ),
         )
+        inside = budget is None or measured.kl <= budget
         if measured.reward is not None:
-            inside = budget is None or measured.kl <= budget
             self.best.add(self.step, measured.reward, inside_budget=inside)
-        return measured.metrics()
+        elif compared is not None:
+            self.best.add(self.step, -compared.loss, inside_budget=inside and compared.passed)
+        return {**measured.metrics(), **({} if compared is None else compared.metrics)}
+
+    def _measure_rankings(self) -> Compared | None:
+        """Of an algorithm that measures rankings which it does not learn from, where there are."""
+        algorithm = self.learner.algorithm
+        watcher = self._watcher("encoding", "images")
+        batch = self.source.held_out(watcher=Watcher(on_progress=watcher.on_progress))
+        if batch is None or not isinstance(algorithm, HeldOutMeasure):
+            return None
+        with torch.no_grad():
+            return algorithm.held_out(self.policy, batch, world=self.world)
 
     def _check(self) -> None:
         """Run the correctness checks; NumericsError where one fails."""

@@ -86,7 +86,7 @@ class Recorder:
         if seconds:
             eta = sum(seconds) / len(seconds) * (total - step)
             names = {"reward": "reward_mean", "loss": "loss", "kl": "kl"}
-            names |= {"held-out": "held_out_reward"}
+            names |= {"accuracy": "implicit_accuracy", "held-out": "held_out_reward"}
             shown = {name: values[key] for name, key in names.items() if key in values}
             self.line.advance(step, shown, eta_seconds=eta)
         status = RunStatus.of_this_process("running", step, total, eta_seconds=eta)

@@ -22,10 +22,10 @@ from imgalign.runs.folder import CONFIG
 from imgalign.runs.progress import working
 from imgalign.runs.status import RunState
 from imgalign.train.assemble import load_policy
-from imgalign.train.config import RolloutsConfig, TrainConfig
+from imgalign.train.config import TrainConfig
+from imgalign.train.data.rollouts import NO_REWARD
 from imgalign.train.loop import Rewards, Session, examine, rng_apart
 from imgalign.train.recorder import OnStep, Recorder
-from imgalign.train.sources import load_prompts, refuse_amounts
 from imgalign.train.starting import begin, claim, prompts_to_use
 from imgalign.train.stopping import RunEnd, StopRequest
 from imgalign.train.world import join_world
@@ -71,14 +71,14 @@ def run(
     in the process that got it. Errors are of `imgalign.errors`, and leave the newest checkpoint
     intact.
     """
-    if reward is None and isinstance(settings.data, RolloutsConfig):
-        raise ConfigError("reward.path: expected a reward model; add reward.path=runs/reward")
+    if reward is None and settings.data.gives == "rollouts":
+        raise ConfigError(NO_REWARD)
     world = world or join_world()
     recorder = Recorder(out, settings.run, writes=writes_files(world), on_step=on_step)
     if recorder.writes:
         claim(out, resume=resume)
     prompts = prompts_to_use(out, settings, resume=resume)
-    refuse_amounts(settings.data, prompts, num_processes=world.size)
+    settings.data.refuse_amounts(prompts, num_processes=world.size)
     if recorder.writes:
         with reporting_full_disk(out, "making the run folder"):
             out.mkdir(parents=True, exist_ok=True)
@@ -95,6 +95,14 @@ def run(
                 policy=policy,
                 rewards=Rewards(training=reward, held_out=held_out_reward or reward),
                 prompts=prompts,
+                source=settings.data.build(
+                    policy=policy,
+                    reward=reward,
+                    prompts=prompts,
+                    record=out,
+                    seed=settings.seed,
+                    world=world,
+                ),
                 recorder=recorder,
                 stop=stop,
                 world=world,
@@ -122,7 +130,7 @@ def run(
 
 def diagnose(settings: TrainConfig, *, policy: StepPolicy | None = None) -> list[Check]:
     """Run all checks on a fresh policy with these settings, without training."""
-    prompts = load_prompts(settings.data)
+    prompts = settings.data.load_prompts()
     algorithm = build_algorithm(settings.algorithm, seed=settings.seed)
     with rng_apart():
         return examine(policy or load_policy(settings), algorithm, prompts, fresh=True)

@@ -42,10 +42,8 @@ from imgalign.runs.metrics import Value, read_metrics
 from imgalign.runs.old_format import refuse_old
 from imgalign.runs.state import load_state
 from imgalign.runs.status import RunStatus, written_status
-from imgalign.train.captions import record_images, same_images
 from imgalign.train.config import TrainConfig
 from imgalign.train.reward_record import REWARDS, recorded_rewards, same_rewards
-from imgalign.train.sources import load_prompts
 from imgalign.train.stopping import BestSoFar
 
 STATE = "trainer"
@@ -97,7 +95,7 @@ def holds_work(out: Path) -> bool:
 
 
 def begin(out: Path, settings: TrainConfig, prompts: Prompts, *, resume: bool) -> Path | None:
-    """Write settings, prompts and hashes of a run; returns the checkpoint to resume from, if any.
+    """Write settings, prompts and what the data is; returns the checkpoint to resume from, if any.
 
     The caller holds the folder's lock. ConfigError where a resumed run would become another one;
     CheckpointError where its checkpoints are gone, or none verifies.
@@ -111,7 +109,7 @@ def begin(out: Path, settings: TrainConfig, prompts: Prompts, *, resume: bool) -
         found = newest_of(out, before)
     with reporting_full_disk(out, "writing the settings"):
         if not resume:
-            record_images(out, settings.data)
+            settings.data.keep(out)
             # Not beside the settings of another run, should this one be killed in between.
             (out / PROMPTS).unlink(missing_ok=True)
         unfinished = out / f"{UNFINISHED}{CONFIG}"
@@ -192,7 +190,7 @@ def prompts_to_use(out: Path, settings: TrainConfig, *, resume: bool) -> Prompts
     """The prompts that a run recorded, or for a new run those that its settings name."""
     if resume and ((out / PROMPTS).exists() or holds_work(out)):
         return run_prompts(out)
-    return load_prompts(settings.data)
+    return settings.data.load_prompts()
 
 
 def refuse_changes(before: TrainConfig, now: TrainConfig, *, proven: Collection[str] = ()) -> None:
@@ -213,15 +211,15 @@ def proven_equal(
 ) -> frozenset[str]:
     """Settings whose path may differ, because the content there is what the run began with."""
     proven = {f"reward.{key}" for key in same_rewards(out, now.reward)}
-    if same_images(out, now.data):
-        proven.add("data.folder")
+    if before.data.source == now.data.source:
+        proven |= {f"data.{name}" for name in now.data.moved(out)}
     old, new = flat(settings_dump(before)), flat(settings_dump(now))
     changed = {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
     moved = changed & set(PROMPT_FILES)
     if moved and not any(key.startswith("data.") for key in changed - moved):
         named = [new.get(key) for key in PROMPT_FILES]
         there = all(path is None or Path(str(path)).is_file() for path in named)
-        if there and load_prompts(now.data) == prompts:
+        if there and now.data.load_prompts() == prompts:
             proven |= moved
     return frozenset(proven)
 

@@ -21,7 +21,8 @@ from imgalign.policy import Policy, RewardModel, StepPolicy
 from imgalign.prompts import EVALUATION_SEEDS, Prompts
 from imgalign.runs.checkpoint import how_to_resume
 from imgalign.train.config import SamplesConfig
-from imgalign.train.sources import Watcher, collect
+from imgalign.train.data.rollouts import collect
+from imgalign.train.watcher import Watcher
 
 HELD_OUT_SEEDS = EVALUATION_SEEDS[10_000:]
 """Disjoint from training seeds, and from the small seeds that are usual for generation."""

@@ -171,6 +171,20 @@ def test_train(succeed, folder):
     assert (folder / "one" / "step-000001" / "manifest.json").is_file()
 
 
+def test_train_on_rankings(succeed, folder, monkeypatch):
+    monkeypatch.setenv("IMGALIGN_CACHE", str(folder / "cache"))
+    small = [each for each in TINY_RUN if not each.startswith(("algorithm", "data.p", "data.g"))]
+    rankings = ["data.database=demo/imgalign.db", "data.rankings_per_iteration=4"]
+    arguments = ["train", "storybook_dpo", *small, *rankings, "--out", "runs/dpo"]
+    assert "finished at iteration 2" in succeed(*arguments)
+    assert list((folder / "cache").rglob("*.safetensors"))
+    more = "run.iterations=3"
+    assert "finished at iteration 3" in succeed(*arguments, more, "--resume")
+    records = (folder / "runs/dpo/metrics.jsonl").read_text().splitlines()
+    assert "held_out_implicit_accuracy" in json.loads(records[0])
+    assert "implicit_margin" in json.loads(records[-1])
+
+
 def test_generate(succeed, folder):
     out = succeed("generate", "--prompt", "a red cat", "--adapter", "demo/run", "--steps", "2")
     assert out == "generated/00000-0.png\n"

@@ -1,7 +1,7 @@
 """What every algorithm must do, on a policy whose numbers are known and on a diffusion model."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias, get_args
@@ -9,48 +9,44 @@ from typing import Any, TypeAlias, get_args
 import pytest
 import torch
 from algorithms import ALGORITHMS, GIVEN, algorithm_config
+from batches import PROMPTS, Batch, batch_of, cut, rankings_of, regroup
 from PIL import Image
 from policies import KINDS, frozen_parameters
-from random_walk import Brightness, RandomWalk
+from random_walk import RandomWalk
 from torch import Tensor
 from torch.testing import assert_close
 from walk_runs import CLOCK
 from worlds import OneOfTwo, in_two
 
-from imgalign.algorithms.batches import Demonstrations, Rollout
+from imgalign.algorithms.batches import Rollout
 from imgalign.algorithms.checks import require
 from imgalign.algorithms.choice import AlgorithmConfig, build_algorithm
-from imgalign.algorithms.interface import Algorithm, Loss, World
+from imgalign.algorithms.interface import Algorithm, HeldOutMeasure, Loss, World
+from imgalign.algorithms.rankings import ranked_rollout
 from imgalign.algorithms.supervised import SupervisedConfig, sample_weights
 from imgalign.config import Config
 from imgalign.errors import CheckpointError
-from imgalign.policy import StepPolicy, concatenate, join_data
+from imgalign.policy import StepPolicy
 from imgalign.runs.metric_table import METRICS
 from imgalign.runs.state import load_state, save_state
 from imgalign.train.assemble import build_learner
-from imgalign.train.config import DataConfig, ImagesConfig, OptimizerConfig, RolloutsConfig
+from imgalign.train.config import OptimizerConfig
+from imgalign.train.data.choice import DataConfig
+from imgalign.train.data.images import GivenImages, ImagesConfig
+from imgalign.train.data.rankings import FolderConfig, RankingsConfig, TableConfig
+from imgalign.train.data.rollouts import RolloutsConfig
 from imgalign.train.learner import Learner
-from imgalign.train.sources import GivenImages, collect
 from imgalign.train.world import Alone
 
-PROMPTS = ["a red house", "a blue boat"]
-Batch: TypeAlias = Rollout | Demonstrations
 MakeBatch: TypeAlias = Callable[..., Any]
 """From a policy, a number of `images` and that of the `first` the batch of a row of the table."""
 
 SAMPLING = [name for name in ALGORITHMS if name not in GIVEN]
-OF_POLICY_GRADIENT = [name for name in ALGORITHMS if not name.startswith("supervised")]
+OF_POLICY_GRADIENT = [name for name in ALGORITHMS if name.startswith(("grpo", "ppo"))]
 SUPERVISED = [name for name in ALGORITHMS if name.startswith("supervised")]
 
 each_algorithm = pytest.mark.parametrize("name", ALGORITHMS)
 each_kind = pytest.mark.parametrize("kind", KINDS)
-
-
-def batch_of(policy: StepPolicy, *, images: int = 8, first: int = 0) -> Rollout:
-    """Images of two prompts in turn, with their brightness as the reward."""
-    seeds = range(first, first + images)
-    prompts = [PROMPTS[seed % 2] for seed in seeds]
-    return collect(policy, Brightness(), prompts, seeds=seeds, world=Alone())
 
 
 @pytest.fixture(scope="module")
@@ -71,25 +67,13 @@ def make_batch(name, folder) -> MakeBatch:
     def made(policy: Any, *, images: int = 8, first: int = 0) -> Batch:
         if name not in GIVEN:
             return batch_of(policy, images=images, first=first)
+        if name == "dpo, given rankings":
+            return rankings_of(policy, folder, images=images)
         config = ImagesConfig(folder=folder, images_per_iteration=images)
         source = GivenImages(config, policy=policy, held_out=(), seed=0, world=Alone())
         return source.batch(first // images)
 
     return made
-
-
-def cut(batch: Batch, parts: Sequence[Sequence[int]]) -> Batch:
-    """Images of a batch by their places, in parts as if they had been made together."""
-    if isinstance(batch, Demonstrations):
-        given = join_data(batch.batch)
-        return Demonstrations(batch=[given.select(part) for part in parts])
-    whole, places = concatenate(batch.batch), [place for part in parts for place in part]
-    return Rollout(batch=[whole.select(part) for part in parts], rewards=batch.rewards[places])
-
-
-def regroup(batch: Batch, sizes: Sequence[int]) -> Batch:
-    """The same images and rewards in forward passes of other sizes."""
-    return cut(batch, [part.tolist() for part in torch.arange(len(batch)).split(list(sizes))])
 
 
 def losses(
@@ -301,6 +285,10 @@ def test_metrics_are_those_of_the_table_and_each_of_them_is_written_by_some_algo
         losses(algorithm, policy, batch_of(policy))
         module = type(algorithm).__module__.rpartition(".")[2]
         written.setdefault(module, set()).update(algorithm.metrics())
+        if isinstance(algorithm, HeldOutMeasure):
+            ranked = ranked_rollout(policy, batch_of(policy))
+            measured = algorithm.held_out(policy, ranked, world=Alone())
+            written[module].update(measured.metrics)
     explained = {
         module: {metric.key for metric in METRICS.values() if module in metric.algorithms}
         for module in written
@@ -487,5 +475,7 @@ def sections(settings: Config) -> Iterator[Config]:
 def test_the_table_has_every_kind_of_algorithm_baseline_kl_weighting_and_data():
     tried = {type(each) for name in ALGORITHMS for each in sections(algorithm_config(name))}
     assert tried == kinds(AlgorithmConfig)
-    sources = {ImagesConfig if name in GIVEN else RolloutsConfig for name in ALGORITHMS}
-    assert sources == set(get_args(DataConfig))
+    of = {"supervised, given images": ImagesConfig, "dpo, given rankings": RankingsConfig}
+    sources = {of.get(name, RolloutsConfig) for name in ALGORITHMS}
+    same: set[type[Config]] = {FolderConfig, TableConfig}  # through the source of RankingsConfig
+    assert sources == set(get_args(DataConfig)) - same

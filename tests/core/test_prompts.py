@@ -10,8 +10,8 @@ import torch
 
 from imgalign.errors import InputError
 from imgalign.prompts import EVALUATION_SEEDS, iteration_prompts, read_prompts, training_seed
-from imgalign.train.config import HeldOutConfig, PromptsConfig, RolloutsConfig
-from imgalign.train.sources import load_prompts
+from imgalign.train.data.rollouts import PromptsConfig, RolloutsConfig
+from imgalign.train.data.source import HeldOutConfig
 
 
 def noise(seed: int) -> torch.Tensor:
@@ -98,7 +98,7 @@ def test_a_held_out_prompt_in_another_spelling_is_not_trained_on(tmp_path):
     path, other = tmp_path / "prompts.txt", tmp_path / "other.txt"
     path.write_text("A  Red Fox\na blue boat\n")
     other.write_text("a red fox\n")
-    asked = load_prompts(rollouts(path, file=other))
+    asked = rollouts(path, file=other).load_prompts()
     assert asked == (("a blue boat",), ("a red fox",))
 
 
@@ -131,11 +131,11 @@ def test_held_out_prompts_are_never_trained_on(tmp_path):
         rollouts(path, num_prompts=5),
         rollouts(path, file=other),
     ):
-        training, held_out = load_prompts(config)
+        training, held_out = config.load_prompts()
         assert training
         assert held_out
         assert not set(training) & set(held_out)
-    training, held_out = load_prompts(rollouts(path, num_prompts=5))
+    training, held_out = rollouts(path, num_prompts=5).load_prompts()
     assert (len(training), len(held_out)) == (25, 5)
 
 
@@ -143,4 +143,4 @@ def test_holding_everything_out_is_an_error(tmp_path):
     path = tmp_path / "prompts.txt"
     path.write_text("one\ntwo\n")
     with pytest.raises(InputError, match="no prompt is left"):
-        load_prompts(rollouts(path, num_prompts=2))
+        rollouts(path, num_prompts=2).load_prompts()

@@ -183,3 +183,21 @@ def test_ddim_is_a_kernel():
 def test_schedules_without_a_gaussian_step_are_refused(changes, num_inference_steps, message):
     with pytest.raises(InputError, match=message):
         kernel_of(scheduler(**changes), num_inference_steps)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_the_error_of_the_implied_noise_is_the_networks_error_times_the_kernels_factor(prediction):
+    library = scheduler(prediction_type=prediction)
+    kernel = kernel_of(library, 7)
+    clean, noise, error = torch.randn(3, 3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    timesteps = torch.tensor([30, 400, 900])
+    noisy = library.add_noise(clean, noise, timesteps)
+    alpha_bar = library.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+    output = kernel.target(clean, noise, timesteps) + error
+    implied = {
+        "epsilon": output,
+        "v_prediction": alpha_bar.sqrt() * output + (1 - alpha_bar).sqrt() * noisy,
+        "sample": (noisy - alpha_bar.sqrt() * output) / (1 - alpha_bar).sqrt(),
+    }[prediction]
+    expected = (kernel.noise_error(timesteps) * error).abs()
+    assert_close((implied - noise).abs(), expected, rtol=1e-3, atol=1e-4)

@@ -8,14 +8,9 @@ import pytest
 from imgalign.config import dump_config
 from imgalign.runs.checkpoint import ADAPTER, save_checkpoint
 from imgalign.runs.metrics import MetricsWriter
-from imgalign.train.config import (
-    HeldOutConfig,
-    PromptsConfig,
-    RolloutsConfig,
-    RunConfig,
-    TrainConfig,
-)
-from imgalign.train.sources import load_prompts
+from imgalign.train.config import RunConfig, TrainConfig
+from imgalign.train.data.rollouts import PromptsConfig, RolloutsConfig
+from imgalign.train.data.source import HeldOutConfig
 
 
 @pytest.fixture
@@ -42,7 +37,7 @@ def run(tmp_path: Path) -> Path:
         run=RunConfig(kl_budget_nats=12.0),
     )
     dump_config(settings, folder / "config.yaml")
-    kept = load_prompts(settings.data)._asdict()
+    kept = settings.data.load_prompts()._asdict()
     (folder / "prompts.json").write_text(json.dumps(kept))
     with MetricsWriter(folder / "metrics.jsonl") as metrics:
         metrics.write(3, {"kl": 1.0})

@@ -31,22 +31,17 @@ from imgalign.preferences.records import SamplerSettings
 from imgalign.runs.checkpoint import ADAPTER
 from imgalign.runs.metrics import MetricsWriter
 from imgalign.storybook.scenes import evaluation_prompts
-from imgalign.train.config import (
-    HeldOutConfig,
-    PromptsConfig,
-    RolloutsConfig,
-)
-from imgalign.train.sources import load_prompts
+from imgalign.train.data.rollouts import PromptsConfig, RolloutsConfig
+from imgalign.train.data.source import HeldOutConfig
 
 # --- what training never saw
 
 
 def test_prompts_that_a_run_was_trained_on_are_left_out(run, caplog):
-    training, held_out = load_prompts(
-        RolloutsConfig(
-            prompts=PromptsConfig(num_storybook=5), held_out=HeldOutConfig(num_prompts=4)
-        )
+    data = RolloutsConfig(
+        prompts=PromptsConfig(num_storybook=5), held_out=HeldOutConfig(num_prompts=4)
     )
+    training, held_out = data.load_prompts()
     assert known_prompts(run) == {*training, *held_out}
     drawn = EvaluateConfig(aligned=run, num_prompts=8, images_per_prompt=1, prompt_seed=7001)
     with caplog.at_level(logging.INFO):

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from image_folders import pair_folder
 from PIL import Image
 from random_walk import walk_settings
 from walk_runs import start
@@ -14,12 +15,13 @@ from imgalign.runs.metric_table import CHARTS, METRICS, TABLE, document
 from imgalign.runs.metrics import read_metrics
 
 ROOT = Path(__file__).parents[2]
+TABLES = {"metric_table.py", "algorithm_metrics.py"}
 COMMAND = "python -m imgalign.runs.metric_table > docs/metrics.md"
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory) -> set[str]:
-    """Every key that short runs with each kind of baseline write."""
+    """Every key that short runs with each kind of algorithm and data write."""
     keys = set()
     algorithms: tuple[dict[str, object], ...] = (
         {"name": "grpo"},
@@ -32,7 +34,10 @@ def written(tmp_path_factory) -> set[str]:
     images = {"from": "images", "folder": str(given), "held_out": {"num_prompts": 0}}
     plain = {"name": "supervised", "weighting": {"kind": "equal"}}
     runs = [walk_settings(algorithm=each, iterations=2) for each in algorithms]
-    runs.append(walk_settings(algorithm=plain, data=images, iterations=2))
+    runs.append(walk_settings(algorithm=plain, data=images, iterations=2, measure_every=5))
+    folder = pair_folder(tmp_path_factory.mktemp("pairs"))
+    pairs = {"from": "folder", "folder": str(folder), "held_out": {"num_prompts": 1}}
+    runs.append(walk_settings(algorithm={"name": "dpo"}, data=pairs, iterations=2))
     for number, settings in enumerate(runs):
         out = tmp_path_factory.mktemp("run") / str(number)
         start(out, settings=settings)
@@ -95,7 +100,7 @@ def test_the_report_and_the_app_name_metrics_of_the_table_only():
 def test_no_meaning_is_written_down_a_second_time():
     for package in ("imgalign", "ui"):
         for path in (ROOT / package).rglob("*"):
-            if path.suffix in {".py", ".js", ".html"} and path.name != "metric_table.py":
+            if path.suffix in {".py", ".js", ".html"} and path.name not in TABLES:
                 text = path.read_text(encoding="utf-8")
                 copies = [metric.key for metric in TABLE if metric.meaning in text]
                 assert not copies, f"{path}: {copies}"

@@ -7,6 +7,8 @@ from pydantic import Field, TypeAdapter
 
 from imgalign.algorithms.choice import AlgorithmConfig
 
+FIXED_BETA = {"kind": "per_nat", "value": 0.1}
+
 ALGORITHMS: Mapping[str, Mapping[str, object]] = {
     "grpo": {"name": "grpo", "minibatches": 2},
     "grpo, ranks": {"name": "grpo", "baseline": {"kind": "rank"}, "minibatches": 2},
@@ -30,9 +32,21 @@ ALGORITHMS: Mapping[str, Mapping[str, object]] = {
         "draws": 4,
         "minibatches": 2,
     },
+    "dpo": {"name": "dpo", "minibatches": 2},
+    "dpo, pairs": {"name": "dpo", "compare": "all_pairs", "beta": FIXED_BETA, "minibatches": 2},
+    "ipo": {"name": "ipo", "beta": FIXED_BETA, "minibatches": 2},
+    "kto": {"name": "kto", "beta": FIXED_BETA, "minibatches": 2},
+    "cardinal": {
+        "name": "cardinal",
+        "temperature": 0.05,  # of a reward between 0 and 1
+        "largest": 3.0,
+        "beta": FIXED_BETA,
+        "minibatches": 2,
+    },
+    "dpo, given rankings": {"name": "dpo", "compare": "best_worst", "minibatches": 2},
 }
-GIVEN = ("supervised, given images",)
-"""Those that the contract suite gives images of a folder; they can learn from samples as well."""
+GIVEN = ("supervised, given images", "dpo, given rankings")
+"""Those that the contract suite gives images; they can learn from samples as well."""
 
 CONFIG: TypeAdapter[AlgorithmConfig] = TypeAdapter(
     Annotated[AlgorithmConfig, Field(discriminator="name")]

@@ -24,3 +24,11 @@ def put(path: Path, shade: int, *, caption: str | None = None, **texts: str) -> 
     if caption is not None:
         path.with_suffix(".txt").write_text(caption, encoding="utf-8")
     return path
+
+
+def pair_folder(folder: Path, *, pairs: int = 3) -> Path:
+    """Pairs in chosen/ and rejected/, the prompts "prompt 0", "prompt 1", ..."""
+    for number in range(pairs):
+        put(folder / "chosen" / f"{number}.png", 40 * number, caption=f"prompt {number}")
+        put(folder / "rejected" / f"{number}.png", 40 * number + 20)
+    return folder

@@ -24,16 +24,9 @@ from imgalign.preferences.records import Generated, Provenance, SamplerSettings
 from imgalign.runs.checkpoint import ADAPTER, save_checkpoint
 from imgalign.runs.metrics import MetricsWriter
 from imgalign.statistics import Estimate
-from imgalign.train.config import (
-    HeldOutConfig,
-    PromptsConfig,
-    RewardConfig,
-    RolloutsConfig,
-    RunConfig,
-    SamplesConfig,
-    TrainConfig,
-)
-from imgalign.train.sources import load_prompts
+from imgalign.train.config import RewardConfig, RunConfig, SamplesConfig, TrainConfig
+from imgalign.train.data.rollouts import PromptsConfig, RolloutsConfig
+from imgalign.train.data.source import HeldOutConfig
 from imgalign.train.watch import save_grid
 
 SIDE = 8
@@ -97,7 +90,7 @@ def begin_run(folder: Path, reward: Path | None = None) -> Path:
         ),
     )
     dump_config(settings, folder / "config.yaml")
-    kept = load_prompts(settings.data)._asdict()
+    kept = settings.data.load_prompts()._asdict()
     (folder / "prompts.json").write_text(json.dumps(kept))
     return folder
 

@@ -9,7 +9,6 @@ from imgalign.errors import ConfigError
 from imgalign.runs.checkpoint import checkpoints, read_marker
 from imgalign.runs.metrics import read_metrics
 from imgalign.train import run as train
-from imgalign.train.sources import load_prompts
 
 
 def drifting(**changes):
@@ -141,7 +140,7 @@ def test_the_best_checkpoint_inside_the_budget_is_there_when_a_run_goes_back(tmp
         patience=None,
         keep_checkpoints=1,
     )
-    held_out = load_prompts(settings.data).held_out
+    held_out = settings.data.load_prompts().held_out
     out = tmp_path / "run"
     result = train.run(
         settings,

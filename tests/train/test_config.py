@@ -142,8 +142,8 @@ def test_a_wrong_value_in_a_list_is_one_problem_and_not_two():
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("algorithm.name=dpo", "algorithm.name: expected one of 'grpo', 'ppo', 'supervised'"),
-        ("data.from=preferences", "data.from: expected one of 'rollouts', 'images', got 'pref"),
+        ("algorithm.name=drpo", "algorithm.name: expected one of 'grpo', 'ppo', 'supervised'"),
+        ("data.from=preferences", "data.from: expected one of 'rollouts', 'images', 'rankings',"),
         ("algorithm.kl.kind=x", "algorithm.kl.kind: expected one of 'fixed', 'adaptive', got 'x'"),
     ],
 )

@@ -8,8 +8,8 @@ from random_walk import Brightness, RandomWalk
 from imgalign.algorithms.kl import AdaptiveKLConfig
 from imgalign.algorithms.policy_gradient import GRPOConfig, PolicyGradient
 from imgalign.train.config import OptimizerConfig
+from imgalign.train.data.rollouts import collect
 from imgalign.train.learner import Learner
-from imgalign.train.sources import collect
 from imgalign.train.world import Alone
 
 

@@ -25,7 +25,6 @@ from imgalign.runs.folder import run_prompts
 from imgalign.runs.state import load_state, save_state
 from imgalign.train import starting as folder
 from imgalign.train.config import TrainConfig
-from imgalign.train.sources import load_prompts
 
 
 def test_a_folder_with_other_things_and_a_missing_run_are_refused(tmp_path):
@@ -76,7 +75,7 @@ def test_a_run_keeps_its_prompts_and_goes_on_with_them_when_their_file_changed(
     monkeypatch.chdir(tmp_path)
     data = walk_data(prompts={"file": "prompts.txt"})
     long, short = walk_settings(data=data), walk_settings(data=data, iterations=4)
-    asked = load_prompts(long.data)
+    asked = long.data.load_prompts()
     start(tmp_path / "whole", settings=long)
     start(tmp_path / "parts", settings=short)
     (tmp_path / "prompts.txt").write_text("another\nyet another\n")

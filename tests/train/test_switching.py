@@ -195,7 +195,8 @@ def test_every_kind_can_follow_every_other_in_the_config_of_a_run(tmp_path, one,
         ),
         (
             "algorithm.name=null",
-            "algorithm.name: expected one of 'grpo', 'ppo', 'supervised', got nothing",
+            "algorithm.name: expected one of 'grpo', 'ppo', 'supervised', 'dpo', 'ipo', 'kto', "
+            "'cardinal', got nothing",
         ),
     ],
 )

@@ -9,8 +9,8 @@ from worlds import in_two
 
 from imgalign.algorithms.interface import World
 from imgalign.prompts import Prompts
-from imgalign.train.sources import Watcher
 from imgalign.train.watch import Measured, measure, save_grid
+from imgalign.train.watcher import Watcher
 from imgalign.train.world import Alone
 
 

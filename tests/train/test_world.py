@@ -25,7 +25,6 @@ from imgalign.train.assemble import build_learner
 from imgalign.train.config import OptimizerConfig
 from imgalign.train.loop import Rewards, Session
 from imgalign.train.recorder import Recorder
-from imgalign.train.sources import load_prompts
 from imgalign.train.stopping import StopRequest
 from imgalign.train.world import Alone, join_world
 
@@ -103,7 +102,7 @@ def test_two_processes_make_the_run_of_one_and_only_the_first_writes(tmp_path, c
 
 def test_a_signal_to_one_process_ends_both_at_the_same_iteration_without_that_batch(tmp_path):
     settings = walk_settings(iterations=6)
-    prompts = load_prompts(settings.data)
+    prompts = settings.data.load_prompts()
 
     def work(world: World) -> tuple[str, int]:
         stop = StopRequest()
@@ -127,11 +126,20 @@ def test_a_signal_to_one_process_ends_both_at_the_same_iteration_without_that_ba
 
         out = tmp_path / str(world.index)
         out.mkdir()
+        policy = Stopping(num_steps=3, batch_size=2)
         session = Session(
             settings,
-            policy=Stopping(num_steps=3, batch_size=2),
+            policy=policy,
             rewards=Rewards(training=Brightness(), held_out=Brightness()),
             prompts=prompts,
+            source=settings.data.build(
+                policy=policy,
+                reward=Brightness(),
+                prompts=prompts,
+                record=out,
+                seed=settings.seed,
+                world=world,
+            ),
             recorder=Recorder(out, settings.run, writes=writes_files(world)),
             stop=stop,
             world=world,

@@ -9,7 +9,8 @@ from typing import Any
 import gradio as gr
 
 from imgalign.errors import ImgalignError, InputError
-from imgalign.runs.metric_table import CHARTS, Chart, Metric
+from imgalign.runs.metric import Metric
+from imgalign.runs.metric_table import CHARTS, Chart
 from ui import recipes, settings_table
 from ui.messages import PRIVATE, shown
 from ui.runs import Run, Runs

@@ -31,6 +31,7 @@ from imgalign.diffusion.kernels import Kernel
 from imgalign.diffusion.model_folder import UNUSABLE
 from imgalign.environment import computing_in
 from imgalign.errors import CheckpointError, InputError
+from imgalign.files import sha256_of
 
 Conditions: TypeAlias = Mapping[str, Tensor]
 """What the network is told about each prompt, by the library's names for it: `prompt_embeds`,
@@ -136,6 +137,13 @@ class Family(ABC):
     @abstractmethod
     def pixel_unit(self) -> int:
         """Widths and heights of images are multiples of this many pixels."""
+
+    def autoencoder_hash(self) -> str:
+        """SHA-256 of names and values of the weights that make latents of images."""
+        return sha256_of(
+            (name, memoryview(value.cpu().reshape(-1).view(torch.uint8).numpy()))
+            for name, value in self.parts["vae"].state_dict().items()
+        )
 
     @abstractmethod
     def encode_prompt(self, prompt: str) -> Conditions:

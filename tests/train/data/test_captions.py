@@ -7,7 +7,7 @@ from random_walk import walk_settings
 from walk_runs import start
 
 from imgalign.errors import CheckpointError, ConfigError, InputError
-from imgalign.train.captions import captioned_images
+from imgalign.train.data.images import captioned_images
 
 
 def test_every_image_has_the_one_line_of_the_text_beside_it(folder):

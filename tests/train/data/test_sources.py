@@ -14,16 +14,12 @@ from imgalign.algorithms.batches import Rollout
 from imgalign.algorithms.interface import World
 from imgalign.errors import ConfigError, NumericsError
 from imgalign.policy import RewardModel
-from imgalign.train.config import ImagesConfig, RolloutsConfig, TrainConfig
+from imgalign.train.config import TrainConfig
+from imgalign.train.data.images import GivenImages, ImagesConfig
+from imgalign.train.data.rollouts import Rollouts, RolloutsConfig
+from imgalign.train.data.source import Source
 from imgalign.train.run import run
-from imgalign.train.sources import (
-    GivenImages,
-    Interrupted,
-    Rollouts,
-    Source,
-    Watcher,
-    load_prompts,
-)
+from imgalign.train.watcher import Interrupted, Watcher
 from imgalign.train.world import Alone
 
 TOTALS = {"rollouts": (4, 2), "images": (3, 2)}
@@ -134,7 +130,7 @@ def test_a_process_without_any_finite_score_goes_on_while_another_has_one():
 
 def test_images_of_held_out_prompts_are_never_learned_from(folder):
     config = ImagesConfig.model_validate({"folder": folder, "held_out": {"num_prompts": 2}})
-    training, held_out = load_prompts(config)
+    training, held_out = config.load_prompts()
     assert len(training) == 3
     assert len(held_out) == 2
     source = source_of(folder, held_out=held_out, count=3)

@@ -1,0 +1,178 @@
+"""Beta of the direct methods: how much implicit reward a nat of log-ratio is worth.
+
+A large beta keeps the policy close to the pretrained model. Its scale is hard to guess, since
+log-ratios grow with the number of elements of a sample and with the time one trains. So it can set
+itself: see `AutoBeta`.
+
+Units: log-ratios in nats, summed over the elements of a sample.
+"""
+
+import math
+from typing import Annotated, Any, Literal, Protocol, TypeAlias, runtime_checkable
+
+from pydantic import Field, PositiveInt
+
+from imgalign.config import Config
+from imgalign.errors import CheckpointError
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class PerNatConfig(Config):
+    """A constant, in the unit of language models."""
+
+    kind: Literal["per_nat"] = "per_nat"
+    """The kind of beta."""
+
+    value: Positive = 0.1
+    """Implicit reward per nat of log-ratio, summed over the elements of a sample. Larger values
+    keep the policy closer to the pretrained model."""
+
+    def per_nat(self, num_elements: int) -> float:
+        """The value itself, for samples of any size."""
+        return self.value
+
+
+class SalesforceConfig(Config):
+    """A constant, in the unit of the code of Diffusion-DPO."""
+
+    kind: Literal["salesforce"] = "salesforce"
+    """The kind of beta."""
+
+    value: Positive = 5000.0
+    """Half of it multiplies the mean squared error. Published values are 2000 to 5000."""
+
+    def per_nat(self, num_elements: int) -> float:
+        """For samples of so many elements."""
+        return self.value / num_elements
+
+
+class DiffusersConfig(Config):
+    """A constant, in the unit of diffusers' script for Diffusion-DPO."""
+
+    kind: Literal["diffusers"] = "diffusers"
+    """The kind of beta."""
+
+    value: Positive = 2500.0
+    """It multiplies the mean squared error: 2500 is 5000 in the code of Diffusion-DPO."""
+
+    def per_nat(self, num_elements: int) -> float:
+        """For samples of so many elements."""
+        return 2 * self.value / num_elements
+
+
+class AutoBetaConfig(Config):
+    """Chosen from the log-ratios of the first steps, then constant."""
+
+    kind: Literal["auto"] = "auto"
+    """The kind of beta."""
+
+    gradient_factor: Annotated[float, Field(gt=0, lt=0.5)] = 0.3
+    """The weight, sigmoid(-beta * margin), that a typical pair is to have left when beta is fixed.
+    It is 0.5 where policy and pretrained model agree; a smaller one means a larger beta."""
+
+    steps: PositiveInt = 20
+    """Optimizer steps after which beta is fixed. Later means larger log-ratios and so a smaller
+    beta."""
+
+
+FixedBetaConfig: TypeAlias = PerNatConfig | SalesforceConfig | DiffusersConfig
+BetaConfig: TypeAlias = AutoBetaConfig | FixedBetaConfig
+
+
+@runtime_checkable
+class Beta(Protocol):
+    """What log-ratios are multiplied by."""
+
+    def value(self, num_elements: int) -> float:
+        """Per nat, for samples of so many elements."""
+        ...
+
+    def update(self, margin: float) -> None:
+        """Adapt to the median size of the margins, in nats, of one optimizer step."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` needs to go on exactly."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict` of the same kind; CheckpointError from another."""
+        ...
+
+
+class FixedBeta:
+    """The same beta for the whole run."""
+
+    def __init__(self, config: FixedBetaConfig) -> None:
+        self.config = config
+
+    def value(self, num_elements: int) -> float:
+        """Per nat, for samples of so many elements."""
+        return self.config.per_nat(num_elements)
+
+    def update(self, margin: float) -> None:
+        """Change nothing."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: beta is a setting."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Accept only the empty state."""
+        if state:
+            raise CheckpointError(_mismatch("a constant"))
+
+
+class AutoBeta:
+    """Aims at a gradient factor g: beta = log(1/g - 1) / (median size of the margins in nats).
+
+    The median is a running mean over optimizer steps with decay 0.9, corrected for its start. Until
+    any margin was seen beta is that of a margin of one nat, which decides nothing: all log-ratios
+    are 0 by then, and the loss is divided by beta.
+    """
+
+    DECAY = 0.9
+
+    def __init__(self, config: AutoBetaConfig) -> None:
+        self.config = config
+        self.steps = 0
+        self.mean = 0.0
+
+    def value(self, num_elements: int) -> float:
+        """Per nat, whatever the number of elements."""
+        seen = self.mean / (1 - self.DECAY**self.steps) if self.steps else 0.0
+        return math.log(1 / self.config.gradient_factor - 1) / (seen or 1.0)
+
+    def update(self, margin: float) -> None:
+        """Take in the margins of one optimizer step, unless beta is fixed already."""
+        # Before the first step that moves the weights all margins are 0.
+        if self.steps < self.config.steps and margin > 0:
+            self.mean = self.DECAY * self.mean + (1 - self.DECAY) * margin
+            self.steps += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """The running mean and how many steps are in it."""
+        return {"steps": self.steps, "mean": self.mean}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with that mean."""
+        if state.keys() != {"steps", "mean"}:
+            raise CheckpointError(_mismatch("auto"))
+        self.steps, self.mean = int(state["steps"]), float(state["mean"])
+
+
+def build_beta(config: BetaConfig) -> Beta:
+    """The beta that the settings describe."""
+    match config:
+        case AutoBetaConfig():
+            return AutoBeta(config)
+        case _:
+            return FixedBeta(config)
+
+
+def _mismatch(kind: str) -> str:
+    return (
+        f"beta: the checkpoint's state is not that of {kind}; resume with the kind that the run "
+        "began with"
+    )

@@ -1,0 +1,280 @@
+"""Implicit rewards: log-ratios of policy and pretrained model, with the same draws for both.
+
+Shapes: r = rankings, k = candidates of the longest one, m = rows: one draw of one candidate.
+Units: nats, summed over the elements of a sample.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from imgalign.algorithms.rankings import RankedBatch, best, better_pairs, worst
+from imgalign.errors import ConfigError
+from imgalign.policy import Data, LikelihoodPolicy, LogProb
+from imgalign.prompts import training_seed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Piece:
+    """Rankings that are scored together."""
+
+    batch: RankedBatch
+    numbers: list[int]
+    """Their positions among all rankings of this process, from which their draws follow."""
+    draws: int
+    num_passes: int
+    """Forward passes that their rows take."""
+
+    def seeds(self, base: int, first: int) -> list[list[int]]:
+        """A seed for each draw of each ranking, the same in any batch and any process.
+
+        `first`: how many rankings the processes before this one have.
+        """
+        return [
+            [
+                training_seed(base, (first + number) * self.draws + turn)
+                for turn in range(self.draws)
+            ]
+            for number in self.numbers
+        ]
+
+
+def pieces_of(
+    batch: RankedBatch, rankings: Int[Tensor, " s"], *, draws: int, limit: int
+) -> list[Piece]:
+    """Some rankings, cut into pieces of at most `limit` rows, or of one ranking that has more."""
+    rows = (batch.present.sum(dim=1) * draws).tolist()
+    pieces: list[list[int]] = []
+    filled = limit
+    for number in rankings.tolist():
+        if filled + rows[number] > limit:
+            pieces.append([])
+            filled = 0
+        pieces[-1].append(number)
+        filled += rows[number]
+    return [
+        Piece(
+            batch=batch.select(torch.tensor(own)),
+            numbers=own,
+            draws=draws,
+            num_passes=-(-sum(rows[number] for number in own) // limit),
+        )
+        for own in pieces
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Rows:
+    """What goes through the network: one draw of one candidate in each row."""
+
+    data: Data
+    seeds: list[int]
+    """Of the draws: equal for the candidates of a ranking."""
+    ranking: Int[Tensor, " m"]
+    """Positions in the batch of rankings."""
+    candidate: Int[Tensor, " m"]
+    draw: Int[Tensor, " m"]
+
+    @property
+    def num_draws(self) -> int:
+        """Of each candidate."""
+        return int(self.draw.max()) + 1
+
+    def __len__(self) -> int:
+        return len(self.ranking)
+
+    def select(self, index: Int[Tensor, " n"]) -> "Rows":
+        """The rows at these positions."""
+        return Rows(
+            data=self.data.select(index.tolist()),
+            seeds=[self.seeds[row] for row in index.tolist()],
+            ranking=self.ranking[index],
+            candidate=self.candidate[index],
+            draw=self.draw[index],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Scored:
+    """Rows under the policy and the pretrained model."""
+
+    log_prob: LogProb
+    """Under the policy; differentiable unless it was computed without gradients."""
+    log_ratio: Float[Tensor, " m"]
+    """Policy less pretrained model; on the CPU, without gradients."""
+
+
+def rows_of(batch: RankedBatch, seeds: Sequence[Sequence[int]]) -> Rows:
+    """All draws of all candidates. `seeds` has one for each draw of each ranking.
+
+    The candidates of a ranking share noise and noise level in each draw.
+    """
+    ranking, candidate = batch.present.nonzero().unbind(dim=1)
+    num_draws = len(seeds[0]) if seeds else 1
+    # Draw by draw within a ranking, so that a cut between rankings keeps them whole.
+    ranking, candidate = (each.repeat_interleave(num_draws) for each in (ranking, candidate))
+    draw = torch.arange(num_draws).repeat(len(ranking) // num_draws)
+    data = batch.data.select(batch.index[ranking, candidate].tolist())
+    own = [seeds[row][turn] for row, turn in zip(ranking.tolist(), draw.tolist(), strict=True)]
+    return Rows(
+        data=data,
+        seeds=own,
+        ranking=ranking,
+        candidate=candidate,
+        draw=draw,
+    )
+
+
+def log_prob_of(policy: LikelihoodPolicy, rows: Rows) -> LogProb:
+    """Of the policy alone, with the rows' draws."""
+    return policy.log_prob(rows.data, policy.draw(rows.data, seeds=rows.seeds))
+
+
+def score(policy: LikelihoodPolicy, rows: Rows) -> Scored:
+    """Both scores of some rows."""
+    draws = policy.draw(rows.data, seeds=rows.seeds)
+    # Reference first: it switches adapters off and on, which must not happen inside a live graph.
+    with torch.no_grad(), policy.using("reference"):
+        pretrained = policy.log_prob(rows.data, draws)
+    current = policy.log_prob(rows.data, draws)
+    log_ratio = (current.values.detach() - pretrained.values).float().cpu()
+    return Scored(log_prob=current, log_ratio=log_ratio)
+
+
+def score_in_parts(policy: LikelihoodPolicy, rows: Rows, parts: Sequence[Tensor]) -> Scored:
+    """`score` without gradients, some rows at a time."""
+    with torch.no_grad():
+        each = [score(policy, rows.select(part)) for part in parts]
+    first = each[0].log_prob
+    slopes = [found.log_prob.slopes for found in each]
+    return Scored(
+        log_prob=LogProb(
+            values=torch.cat([found.log_prob.values for found in each]),
+            kind=first.kind,
+            num_elements=first.num_elements,
+            slopes=None
+            if first.slopes is None
+            else torch.cat([s for s in slopes if s is not None]),
+        ),
+        log_ratio=torch.cat([found.log_ratio for found in each]),
+    )
+
+
+def over_draws(
+    values: Float[Tensor, " m"], rows: Rows, shape: Sequence[int]
+) -> Float[Tensor, "r k"]:
+    """The mean over the draws of each candidate; 0 where there is none."""
+    sums, counts = torch.zeros(shape), torch.zeros(shape)
+    where = (rows.ranking, rows.candidate)
+    sums.index_put_(where, values, accumulate=True)
+    counts.index_put_(where, torch.ones(len(rows)), accumulate=True)
+    return sums / counts.clamp(min=1)
+
+
+def push_limits(
+    coefficients: Float[Tensor, "r k"], scored: Scored, rows: Rows, *, keep: float
+) -> Float[Tensor, " r"]:
+    """Factor of each ranking's push away, so that its pull keeps a share of its effect.
+
+    `coefficients` is the gradient of a loss with respect to the log-probabilities: negative for
+    candidates that are to become likelier (the pull), positive for others (the push). With P and Q
+    the two parts of the step in the network's outputs, the factor f is the largest in [0, 1] with
+    <P, P - f Q> >= keep * |P|^2: arXiv:2511.03317, section 4, of all candidates of a ranking.
+    """
+    slopes = scored.log_prob.slopes
+    if slopes is None:
+        raise ConfigError(
+            "algorithm.keep_chosen: this kind of policy has no outputs to compare; leave it out"
+        )
+    num_draws = rows.num_draws
+    own = coefficients[rows.ranking, rows.candidate].to(slopes)
+    weighted = own[:, None] * slopes.flatten(1)
+    place = (rows.ranking * num_draws + rows.draw).to(slopes.device)
+    empty = torch.zeros(len(coefficients) * num_draws, weighted.shape[1]).to(slopes)
+    pull = empty.index_add(0, place[own < 0], -weighted[own < 0]).view(len(coefficients), -1)
+    push = empty.index_add(0, place[own > 0], weighted[own > 0]).view(len(coefficients), -1)
+    inner, size = (push * pull).sum(dim=1), pull.square().sum(dim=1)
+    limit = (1 - keep) * size / torch.where(inner > 0, inner, 1.0)
+    return torch.where(inner > 0, limit.clamp(max=1.0), 1.0).cpu()
+
+
+SUMS = (
+    *("loss", "weight", "limit", "right", "negative", "factor", "margin", "pairs"),
+    *("chosen", "num_chosen", "rejected", "num_rejected", "log_ratio", "candidates"),
+)
+
+
+@dataclass(slots=True, kw_only=True)
+class Seen:
+    """What was seen of the rankings of one optimizer step; sums are weighted by the rankings."""
+
+    ties: Float[Tensor, " t"]
+    """Gradient of the losses with respect to the log-weights of ties."""
+    margins: list[Tensor] = field(default_factory=lambda: [torch.zeros(0)])
+    """Of every pair with a preference, in nats."""
+    sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SUMS, 0.0))
+    beta: float = 0.0
+
+    def add(
+        self,
+        batch: RankedBatch,
+        log_ratio: Float[Tensor, "r k"],
+        losses: Float[Tensor, " r"],
+        *,
+        beta: float,
+        limits: Float[Tensor, " r"],
+        ties: Float[Tensor, " t"] | None,
+    ) -> None:
+        """Add some rankings."""
+        pairs = better_pairs(batch.ranks)
+        margins = (log_ratio[:, :, None] - log_ratio[:, None, :])[pairs]
+        chosen, rejected = best(batch.ranks), worst(batch.ranks)
+        rejected |= batch.present & batch.all_bad[:, None]
+        right = (margins > 0).float() + (margins == 0).float() / 2
+        found = {
+            "loss": (losses * batch.weights).sum(),
+            "weight": batch.weights.sum(),
+            "limit": (limits * batch.weights).sum(),
+            "right": right.sum(),
+            "negative": (margins < 0).sum(),
+            "factor": torch.sigmoid(-beta * margins).sum(),
+            "margin": (beta * margins).sum(),
+            "pairs": pairs.sum(),
+            "chosen": log_ratio[chosen].sum(),
+            "num_chosen": chosen.sum(),
+            "rejected": log_ratio[rejected].sum(),
+            "num_rejected": rejected.sum(),
+            "log_ratio": log_ratio[batch.present].sum(),
+            "candidates": batch.present.sum(),
+        }
+        self.sums = added(self.sums, {name: float(value) for name, value in found.items()})
+        self.margins.append(margins)
+        self.beta = beta
+        if ties is not None:
+            self.ties += ties
+
+
+def added(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
+    """Sums by name."""
+    return {name: one.get(name, 0.0) + other.get(name, 0.0) for name in one.keys() | other.keys()}
+
+
+def metrics_of(sums: Mapping[str, float]) -> dict[str, float]:
+    """Means under the keys of docs/metrics.md."""
+
+    def mean(name: str, count: str) -> float:
+        return sums[name] / sums[count] if sums[count] else 0.0
+
+    return {
+        "preference_loss": mean("loss", "weight"),
+        "implicit_accuracy": mean("right", "pairs"),
+        "implicit_margin": mean("margin", "pairs"),
+        "negative_margins": mean("negative", "pairs"),
+        "gradient_factor": mean("factor", "pairs"),
+        "chosen_log_ratio": mean("chosen", "num_chosen"),
+        "rejected_log_ratio": mean("rejected", "num_rejected"),
+        "push_limit": mean("limit", "weight"),
+    }

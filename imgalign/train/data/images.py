@@ -1,0 +1,190 @@
+"""Images that somebody gave to learn from, each with its prompt in a text file beside it.
+
+A run keeps what they are in images.json, `{"sha256": "5e.."}`: a resumed run learns from the same
+ones, wherever the folder lies by then.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field, PositiveInt
+
+from imgalign.algorithms.batches import Demonstrations
+from imgalign.algorithms.interface import BatchKind, World
+from imgalign.errors import CheckpointError, ConfigError, InputError
+from imgalign.files import read_json, sha256, write_atomically
+from imgalign.images import as_tensor, read_image_file
+from imgalign.policy import Data, LikelihoodPolicy, Policy, RewardModel, join_data
+from imgalign.preferences.splits import prompt_key
+from imgalign.prompts import Prompts, epoch_positions
+from imgalign.train.data.source import Amount, DataSection, Known, some_of
+from imgalign.train.watcher import SILENT, Watcher, cut
+
+USUAL_IMAGES = 64
+RECORD = "images.json"
+IMAGES = (".png", ".jpg", ".jpeg", ".webp")
+LARGEST_CAPTION = 2**16
+"""Bytes."""
+
+
+class ImagesConfig(DataSection):
+    """Images given as examples, each with its prompt in a text file beside it."""
+
+    gives: ClassVar[BatchKind] = "images"
+
+    source: Literal["images"] = Field("images", alias="from")
+    """Where the data comes from: rollouts, images, rankings, folder or table."""
+
+    folder: Path
+    """Images with their captions: `cat.png` and `cat.txt`. Each is scaled and cut to the model's
+    size."""
+
+    images_per_iteration: PositiveInt | None = None
+    """Images in each iteration; every one comes once before any comes again. Null is 64, or all of
+    them where there are fewer."""
+
+    def images_taken(self, available: int) -> int:
+        """How many of the available images an iteration learns from."""
+        return self.images_per_iteration or min(USUAL_IMAGES, available)
+
+    def known_prompts(self) -> Known:
+        """Those of the captions."""
+        captions = (prompt for _, prompt in captioned_images(self.folder))
+        training = tuple(dict.fromkeys(captions))
+        return Known(training, some_of(training, self.held_out), str(self.folder))
+
+    def amount(self, prompts: Prompts) -> Amount:
+        """Images."""
+        available = len(training_images(self, prompts.held_out))
+        what = f"images in {self.folder} whose prompts are not held out"
+        return Amount("images_per_iteration", self.images_taken(available), available, what)
+
+    def build(
+        self,
+        *,
+        policy: Policy,
+        reward: RewardModel | None,
+        prompts: Prompts,
+        record: Path,
+        seed: int,
+        world: World,
+    ) -> "GivenImages":
+        """A source that reads the folder."""
+        if not isinstance(policy, LikelihoodPolicy):
+            raise ConfigError("data.from: this kind of policy cannot score given images")
+        return GivenImages(self, policy=policy, held_out=prompts.held_out, seed=seed, world=world)
+
+    def keep(self, run: Path) -> None:
+        """A hash of the images and captions."""
+        kept = {"sha256": images_hash(self.folder)}
+        write_atomically(run / RECORD, json.dumps(kept) + "\n")
+
+    def moved(self, run: Path) -> frozenset[str]:
+        """The folder may, as long as it holds the same images and captions."""
+        path = run / RECORD
+        try:
+            before = str(read_json(path)["sha256"])
+        except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{path}: missing or damaged ({error}), so nobody knows which images this run "
+                "learned from; start a new run"
+            ) from None
+        now = images_hash(self.folder)
+        if now != before:
+            raise ConfigError(
+                f"data.folder: {self.folder} holds other images or captions than the run began "
+                f"with (SHA-256 {before[:8]}, now {now[:8]}); put those back, or start a new run"
+            )
+        return frozenset({"folder"})
+
+
+class GivenImages:
+    """Images of a folder with their captions; each is encoded once, when it is first needed."""
+
+    def __init__(
+        self,
+        config: ImagesConfig,
+        *,
+        policy: LikelihoodPolicy,
+        held_out: Sequence[str],
+        seed: int,
+        world: World,
+    ) -> None:
+        self.config = config
+        self.policy = policy
+        self.seed = seed
+        self.world = world
+        self.pairs = training_images(config, held_out)
+        self._encoded: dict[Path, Data] = {}
+
+    def batch(self, iteration: int, *, watcher: Watcher = SILENT) -> Demonstrations:
+        """The next images, in an order that is new each time all have come once."""
+        start = time.perf_counter()
+        count = self.config.images_taken(len(self.pairs))
+        places = epoch_positions(len(self.pairs), iteration, count=count, seed=self.seed)
+        chosen = [self.pairs[places[place]] for place in self.world.deal(count)]
+        size = self.policy.batch_size
+        parts = [
+            join_data([self._data(*each) for each in chosen[part]])
+            for part in cut(len(chosen), size, world=self.world, watcher=watcher)
+        ]
+        return Demonstrations(batch=parts, seconds_loading=time.perf_counter() - start)
+
+    def held_out(self, *, watcher: Watcher = SILENT) -> None:
+        """Nothing: held-out prompts are measured on new samples."""
+
+    def _data(self, path: Path, prompt: str) -> Data:
+        if path not in self._encoded:
+            image = as_tensor(read_image_file(path))
+            self._encoded[path] = self.policy.encode([prompt], image[None])
+        return self._encoded[path]
+
+
+def training_images(config: ImagesConfig, held_out: Sequence[str]) -> list[tuple[Path, str]]:
+    """The given images with their prompts, without those of held-out prompts."""
+    apart = set(map(prompt_key, held_out))
+    pairs = captioned_images(config.folder)
+    return [(path, prompt) for path, prompt in pairs if prompt_key(prompt) not in apart]
+
+
+def captioned_images(folder: Path) -> list[tuple[Path, str]]:
+    """Every image below a folder with the prompt in the text file beside it, in order of names.
+
+    InputError for an image without a caption, and for a folder without images.
+    """
+    if not folder.is_dir():
+        raise InputError(f"data.folder: expected a folder of images, got {folder}, which is none")
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGES)
+    if not paths:
+        raise InputError(f"{folder}: expected images ({', '.join(IMAGES)}) with captions, got none")
+    return [(path, caption_of(path)) for path in paths]
+
+
+def caption_of(image: Path) -> str:
+    """The prompt in the text file beside an image; InputError without one."""
+    path = image.with_suffix(".txt")
+    try:
+        with path.open("rb") as file:
+            text = file.read(LARGEST_CAPTION + 1).decode("utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{image}: no caption; write its prompt into {path.name}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: expected a text file in utf-8") from None
+    prompt = " ".join(text.removeprefix("\ufeff").split())
+    if not prompt or len(text) > LARGEST_CAPTION:
+        what = "more text than a prompt" if prompt else "an empty file"
+        raise InputError(f"{path}: expected the prompt of {image.name}, got {what}")
+    return prompt
+
+
+def images_hash(folder: Path) -> str:
+    """SHA-256 over every image of a folder with its name and caption."""
+    lines = [
+        f"{path.relative_to(folder).as_posix()} {sha256(path)} {prompt}\n"
+        for path, prompt in captioned_images(folder)
+    ]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

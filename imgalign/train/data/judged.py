@@ -1,0 +1,93 @@
+"""Rankings that were given, what loads their images, and the record that a run keeps of them."""
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from jaxtyping import Float
+from torch import Tensor
+
+from imgalign.errors import CheckpointError, InputError
+from imgalign.files import parse_json, write_atomically
+from imgalign.images import as_tensor
+from imgalign.preferences.foreign.records import GivenRanking, RankedFiles
+from imgalign.preferences.records import Ranking, ranks
+
+log = logging.getLogger(__name__)
+
+RECORD = "rankings.jsonl"
+
+ImageLoader: TypeAlias = Callable[[str], Float[Tensor, "3 h w"]]
+"""Loads the pixels, in [0, 1], of an image by its SHA-256; an ImgalignError where it cannot."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """Rankings, and what loads their images."""
+
+    rankings: list[GivenRanking]
+    load: ImageLoader
+    where: str
+    """For messages."""
+
+
+def from_store(rankings: Iterable[Ranking]) -> list[GivenRanking]:
+    """Those that say something: ranked, or all bad."""
+    return [
+        GivenRanking(
+            prompt=ranking.prompt,
+            images=ranking.image_ids,
+            ranks=ranks(ranking),
+            all_bad=ranking.verdict == "all_bad",
+        )
+        for ranking in rankings
+        if ranking.verdict != "skipped"
+    ]
+
+
+def of_files(found: RankedFiles) -> Given:
+    """Those of a folder or a table; says what they are and what was left out."""
+    for line in found.lines():
+        log.info("%s", line)
+
+    def load(key: str) -> Float[Tensor, "3 h w"]:
+        if key not in found.images:
+            raise InputError(f"{found.name}: the image {key[:8]} of this run is no longer there")
+        return as_tensor(found.images[key].pixels())
+
+    return Given(rankings=list(found.rankings), load=load, where=found.name)
+
+
+def write_record(path: Path, rankings: Sequence[GivenRanking]) -> None:
+    """One JSON object for each ranking."""
+    lines = [json.dumps(asdict(each), ensure_ascii=False) + "\n" for each in rankings]
+    write_atomically(path, "".join(lines))
+
+
+def read_record(path: Path) -> list[GivenRanking]:
+    """What `write_record` wrote; CheckpointError where it is missing or damaged."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            return [as_judged(parse_json(line)) for line in file]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path}: missing or damaged ({error}), so nobody knows which rankings this run learns "
+            "from; start a new run"
+        ) from None
+
+
+def as_judged(values: dict[str, object]) -> GivenRanking:
+    """One line of the record."""
+    images, order = values["images"], values["ranks"]
+    if not isinstance(images, list) or not isinstance(order, list) or len(images) != len(order):
+        raise ValueError("images and ranks differ in number")
+    return GivenRanking(
+        prompt=str(values["prompt"]),
+        images=tuple(map(str, images)),
+        ranks=tuple(map(int, order)),
+        all_bad=bool(values["all_bad"]),
+        weight=float(str(values["weight"])),
+    )

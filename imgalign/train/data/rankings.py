@@ -1,0 +1,364 @@
+"""Rankings of given images: of the store, of folders of pairs, of tables.
+
+They are read once, when a run begins, and written to rankings.jsonl: a resumed run learns from the
+same ones, whatever has been ranked since. Each image is read and encoded once, before the first
+batch; encoded.py says what is kept on disk. Rankings with an image that cannot be read are left
+out, and the images named.
+
+Shapes: r = rankings of a batch, k = candidates of the longest one.
+"""
+
+import logging
+import time
+from abc import abstractmethod
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field, PositiveInt, model_validator
+
+from imgalign.algorithms.interface import BatchKind, World
+from imgalign.algorithms.rankings import RankedBatch
+from imgalign.config import PathText
+from imgalign.errors import ConfigError, ImgalignError, InputError
+from imgalign.images import read_tensor
+from imgalign.policy import Data, LikelihoodPolicy, Policy, RewardModel, join_data
+from imgalign.preferences import address
+from imgalign.preferences.foreign.pair_folder import read_pair_folder
+from imgalign.preferences.foreign.records import GivenRanking
+from imgalign.preferences.foreign.table import read_table
+from imgalign.preferences.splits import prompt_key
+from imgalign.preferences.store import Store
+from imgalign.prompts import Prompts, epoch_positions, stable_hash
+from imgalign.train.data.encoded import EncodedSamples, cache_folder
+from imgalign.train.data.judged import (
+    RECORD,
+    Given,
+    ImageLoader,
+    from_store,
+    of_files,
+    read_record,
+    write_record,
+)
+from imgalign.train.data.source import DataSection, Known, some_of
+from imgalign.train.watcher import SILENT, Watcher, cut
+
+log = logging.getLogger(__name__)
+
+USUAL_RANKINGS = 16
+NAMES_SHOWN = 3
+
+
+class GivenRankingsConfig(DataSection):
+    """Rankings of given images, wherever they come from."""
+
+    gives: ClassVar[BatchKind] = "rankings"
+
+    held_out_rankings: PositiveInt = 64
+    """How many rankings of held-out prompts are measured."""
+
+    rankings_per_iteration: PositiveInt | None = None
+    """Rankings in each iteration; every one comes once before any comes again. Null is 16, or all
+    of them where there are fewer."""
+
+    def rankings_taken(self, available: int) -> int:
+        """How many of the available rankings an iteration learns from."""
+        return self.rankings_per_iteration or min(USUAL_RANKINGS, available)
+
+    @property
+    def groups(self) -> int | None:
+        """One for each ranking."""
+        return self.rankings_per_iteration or USUAL_RANKINGS
+
+    @abstractmethod
+    def given(self) -> Given:
+        """The rankings as they are now; InputError where there are none."""
+
+    def known_prompts(self) -> Known:
+        """Those of the rankings."""
+        given = self.given()
+        training = tuple(dict.fromkeys(each.prompt for each in given.rankings))
+        return Known(training, some_of(training, self.held_out), given.where)
+
+    def amount(self, prompts: Prompts) -> None:
+        """Nothing: rankings are counted when their images have been read."""
+
+    def build(
+        self,
+        *,
+        policy: Policy,
+        reward: RewardModel | None,
+        prompts: Prompts,
+        record: Path,
+        seed: int,
+        world: World,
+    ) -> "GivenRankings":
+        """A source that learns from the rankings in `record`."""
+        if not isinstance(policy, LikelihoodPolicy):
+            raise ConfigError("data.from: this kind of policy cannot score ranked images")
+        return GivenRankings(
+            self,
+            read_record(record / RECORD),
+            self.loader(),
+            policy=policy,
+            reward=reward,
+            encoded=EncodedSamples(cache_folder() / policy.encoding),
+            held_out=prompts.held_out,
+            seed=seed,
+            world=world,
+        )
+
+    def loader(self) -> ImageLoader:
+        """What loads the images."""
+        return self.given().load
+
+    def keep(self, run: Path) -> None:
+        """The rankings, so that a resumed run learns from the same ones."""
+        write_record(run / RECORD, self.given().rankings)
+
+    def moved(self, run: Path) -> frozenset[str]:
+        """Any place may: the rankings are recorded, with the hashes of their images."""
+        return frozenset({"database", "originals", "folder", "file"})
+
+
+class RankingsConfig(GivenRankingsConfig):
+    """Rankings made in the app, by simulated annotators, or imported."""
+
+    source: Literal["rankings"] = Field("rankings", alias="from")
+    """Where the data comes from: rollouts, images, rankings, folder or table."""
+
+    database: PathText | None = None
+    """File or URL of the rankings. Null takes IMGALIGN_DATABASE, where a URL with a password
+    belongs, or imgalign.db in this folder."""
+
+    originals: Path | None = None
+    """Folder of the ranked images, where the database does not know it."""
+
+    project: str | None = None
+    """Only rankings of this project."""
+
+    group: str | None = None
+    """Only rankings of annotators of this group."""
+
+    annotator: str | None = None
+    """Only rankings of this annotator."""
+
+    def given(self) -> Given:
+        """Those of the database that say something."""
+        with self.opened() as store:
+            found = from_store(
+                store.rankings(group=self.group, project=self.project, annotator=self.annotator)
+            )
+        if not any(max(each.ranks) > 0 for each in found):
+            asked = {"project": self.project, "group": self.group, "annotator": self.annotator}
+            filters = ", ".join(f"data.{name}={value}" for name, value in asked.items() if value)
+            what = f"{len(found)} that prefer none" if found else "none"
+            raise InputError(
+                f"data.from: rankings: expected rankings that prefer an image, got {what}"
+                f"{f' with {filters}' if filters else ''}; rank images with imgalign ui first"
+            )
+        return Given(rankings=found, load=self.loader(), where="the rankings")
+
+    def loader(self) -> ImageLoader:
+        """Loads originals, and checks each against its hash."""
+        with self.opened() as store:
+            images = store.images
+        return lambda image_id: read_tensor(images.checked(image_id))
+
+    def opened(self) -> Store:
+        """The database, which must exist."""
+        database: str | Path | None = self.database
+        if database is not None and "://" not in str(database):
+            database = Path(database).expanduser()
+        return Store.open(database, images=self.originals, create=False)
+
+    @model_validator(mode="after")
+    def _a_password_is_not_written_down(self) -> "RankingsConfig":
+        if self.database is not None and address.has_password(self.database):
+            raise ValueError(
+                "database: a URL with a password would be written into the run's config.yaml; give "
+                "it by the environment variable IMGALIGN_DATABASE"
+            )
+        return self
+
+
+class FolderConfig(GivenRankingsConfig):
+    """Pairs of images: in chosen/ and rejected/, in w/ and l/, or x.png and x-rejected.png."""
+
+    source: Literal["folder"] = Field("folder", alias="from")
+    """Where the data comes from: rollouts, images, rankings, folder or table."""
+
+    folder: Path
+    """Its layout is explained in docs/pairs.md; prompts are in text files beside the chosen
+    images."""
+
+    def given(self) -> Given:
+        """The pairs; what is left out is said."""
+        return of_files(read_pair_folder(self.folder))
+
+
+class TableConfig(GivenRankingsConfig):
+    """Pairs or ranked lists in a parquet or JSON-lines file, or a folder of such files."""
+
+    source: Literal["table"] = Field("table", alias="from")
+    """Where the data comes from: rollouts, images, rankings, folder or table."""
+
+    file: Path
+    """Its columns are explained in docs/pairs.md."""
+
+    def given(self) -> Given:
+        """The rows; what is left out is said."""
+        return of_files(read_table(self.file))
+
+
+class GivenRankings:
+    """Rankings of given images: batches to learn from, and one that is only measured.
+
+    With a `reward` every candidate has its score too.
+    """
+
+    def __init__(
+        self,
+        config: GivenRankingsConfig,
+        rankings: Sequence[GivenRanking],
+        load: ImageLoader,
+        *,
+        policy: LikelihoodPolicy,
+        reward: RewardModel | None,
+        encoded: EncodedSamples,
+        held_out: Collection[str],
+        seed: int,
+        world: World,
+    ) -> None:
+        apart = set(map(prompt_key, held_out))
+        self.config = config
+        self.load = load
+        self.policy = policy
+        self.reward = reward
+        self.encoded = encoded
+        self.seed = seed
+        self.world = world
+        self.training = [each for each in rankings if prompt_key(each.prompt) not in apart]
+        others = [each for each in rankings if prompt_key(each.prompt) in apart]
+        # By their hash, so that another number of them changes few.
+        others.sort(key=lambda each: stable_hash(f"{each.prompt}\n{each.images}\n{each.ranks}"))
+        self.measured = others[: config.held_out_rankings]
+        self.scores: dict[tuple[str, str], float] = {}
+        self._prepared = False
+
+    def batch(self, iteration: int, *, watcher: Watcher = SILENT) -> RankedBatch:
+        """The next rankings, in an order that is new each time all have come once."""
+        start = time.perf_counter()
+        self._prepare(watcher)
+        count = self.config.rankings_taken(len(self.training))
+        places = epoch_positions(len(self.training), iteration, count=count, seed=self.seed)
+        chosen = [self.training[places[place]] for place in self.world.deal(count)]
+        return self._as_batch(chosen, seconds=time.perf_counter() - start)
+
+    def held_out(self, *, watcher: Watcher = SILENT) -> RankedBatch | None:
+        """The share of this process in the rankings that are only measured; None without any."""
+        self._prepare(watcher)
+        if not self.measured:
+            return None
+        mine = self.world.deal(len(self.measured))
+        return self._as_batch([self.measured[place] for place in mine], seconds=0.0)
+
+    def _as_batch(self, chosen: Sequence[GivenRanking], *, seconds: float) -> RankedBatch:
+        k = max((len(each.images) for each in (*self.training, *self.measured)), default=0)
+        index, order = torch.full((2, len(chosen), k), -1)
+        scores = torch.full((len(chosen), k), torch.nan)
+        parts: list[Data] = []
+        for row, each in enumerate(chosen):
+            count = len(each.images)
+            index[row, :count] = torch.arange(len(parts), len(parts) + count)
+            order[row, :count] = torch.tensor(each.ranks)
+            for place, image in enumerate(each.images):
+                scores[row, place] = self.scores.get((each.prompt, image), torch.nan)
+                parts.append(self._data(each.prompt, image))
+        return RankedBatch(
+            data=join_data(parts),
+            index=index,
+            ranks=order,
+            all_bad=torch.tensor([each.all_bad for each in chosen], dtype=torch.bool),
+            weights=torch.tensor([each.weight for each in chosen]),
+            scores=None if self.reward is None else scores,
+            seconds={"seconds_loading": seconds},
+        )
+
+    def _data(self, prompt: str, image: str) -> Data:
+        return Data(prompts=[prompt], prompt_ids=[prompt], content=self.encoded[image])
+
+    def _prepare(self, watcher: Watcher) -> None:
+        """Encode and score what is not yet; leave out rankings whose images cannot be read."""
+        if self._prepared:
+            return
+        lost = self._encode(watcher)
+        if lost:
+            shown = "; ".join(list(lost.values())[:NAMES_SHOWN])
+            log.warning(
+                "%d images cannot be read, their rankings are left out: %s", len(lost), shown
+            )
+        self.training, self.measured = (
+            [each for each in judged if not lost.keys() & set(each.images)]
+            for judged in (self.training, self.measured)
+        )
+        asked, available = self.config.rankings_taken(len(self.training)), len(self.training)
+        if not available:
+            raise InputError("data.from: no ranking is left to learn from")
+        if not self.world.size <= asked <= available:
+            raise ConfigError(
+                f"data.rankings_per_iteration: expected {self.world.size} to {available}, the "
+                f"number of rankings whose prompts are not held out, got {asked}"
+            )
+        if self.reward is not None:
+            self._score(self.reward, watcher)
+        self._prepared = True
+
+    def _encode(self, watcher: Watcher) -> dict[str, str]:
+        """Encode all images; returns why those that cannot be read cannot.
+
+        Each process encodes its share, and what others have encoded it finds on disk.
+        """
+        prompt_of = self._prompts()
+        lost: dict[str, str] = {}
+        missing = [image for image in prompt_of if image not in self.encoded]
+        for share in (self.world.deal(len(missing)), range(len(missing))):
+            for part in cut(len(share), 1, world=self.world, watcher=watcher):
+                image = missing[share[part.start]]
+                if image in self.encoded or image in lost:
+                    continue
+                try:
+                    pixels = self.load(image)
+                except ImgalignError as error:
+                    lost[image] = f"{error}"
+                    continue
+                content = self.policy.encode([prompt_of[image]], pixels[None]).content
+                self.encoded.add(image, content)
+            self.encoded.flush()
+            for others in self.world.gather(lost):
+                lost = {**others, **lost}
+            if self.world.size == 1:
+                break
+            self.world.wait()
+            self.encoded.look_again()
+        return lost
+
+    def _score(self, reward: RewardModel, watcher: Watcher) -> None:
+        pairs = [
+            (each.prompt, image)
+            for each in (*self.training, *self.measured)
+            for image in each.images
+        ]
+        pairs = list(dict.fromkeys(pairs))
+        for part in cut(len(pairs), self.policy.batch_size, world=self.world, watcher=watcher):
+            for prompt, image in pairs[part]:
+                with torch.no_grad():
+                    score = reward.score(prompts=[prompt], samples=self.load(image)[None])
+                self.scores[prompt, image] = score.item()
+
+    def _prompts(self) -> dict[str, str]:
+        """A prompt of each image."""
+        return {
+            image: each.prompt for each in (*self.training, *self.measured) for image in each.images
+        }

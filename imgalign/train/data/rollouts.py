@@ -1,0 +1,225 @@
+"""Images that the policy samples during training, with their rewards.
+
+Shapes: b = images sampled together.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from torch import Tensor
+
+from imgalign.algorithms.batches import Rollout
+from imgalign.algorithms.interface import BatchKind, World
+from imgalign.config import Config, refuse_ineffective
+from imgalign.errors import ConfigError, InputError, NumericsError
+from imgalign.policy import Policy, RewardModel, Trajectory
+from imgalign.prompts import Prompts, iteration_prompts, read_prompts, training_seed
+from imgalign.storybook import scenes
+from imgalign.train.data.source import USUAL_PROMPTS, Amount, DataSection, Known, some_of
+from imgalign.train.watcher import SILENT, Watcher, cut
+
+log = logging.getLogger(__name__)
+
+NO_REWARD = "reward.path: expected a reward model; add reward.path=runs/reward"
+
+
+class PromptsConfig(Config):
+    """Where the prompts to train on come from."""
+
+    file: Path | None = None
+    """Text file with one prompt per line; null takes prompts of the storybook world."""
+
+    num_storybook: PositiveInt = 200
+    """How many, without a file."""
+
+    seed: NonNegativeInt = 7001
+    """Draws the storybook prompts. Differs from the seeds that evaluation draws its own with."""
+
+    @model_validator(mode="after")
+    def _a_file_is_read_as_it_is(self) -> "PromptsConfig":
+        if self.file is not None:
+            refuse_ineffective(self, ["num_storybook", "seed"], "with prompts from a file")
+        return self
+
+
+class RolloutsConfig(DataSection):
+    """Images that the policy samples during training, scored by the reward model."""
+
+    gives: ClassVar[BatchKind] = "rollouts"
+
+    source: Literal["rollouts"] = Field("rollouts", alias="from")
+    """Where the data comes from: rollouts, images, rankings, folder or table."""
+
+    prompts: PromptsConfig = PromptsConfig()
+    """Prompts to sample images for."""
+
+    prompts_per_iteration: PositiveInt = 8
+    """Different prompts in each iteration."""
+
+    group_size: PositiveInt = 8
+    """Images of each prompt in each iteration: the group that advantages compare within."""
+
+    @property
+    def images_per_iteration(self) -> int:
+        """Over all prompts."""
+        return self.prompts_per_iteration * self.group_size
+
+    @property
+    def images_of_a_prompt(self) -> int:
+        """The size of a group."""
+        return self.group_size
+
+    @property
+    def groups(self) -> int | None:
+        """One for each prompt."""
+        return self.prompts_per_iteration
+
+    def known_prompts(self) -> Known:
+        """Those of the file, or of the storybook."""
+        if self.prompts.file is not None:
+            training = read_prompts(self.prompts.file)
+            return Known(training, some_of(training, self.held_out), str(self.prompts.file))
+        training, apart = (
+            scenes.evaluation_prompts(count, seed=self.prompts.seed, held_out=unseen)
+            for count, unseen in (
+                (self.prompts.num_storybook, False),
+                (self.held_out.count(4 * USUAL_PROMPTS), True),
+            )
+        )
+        return Known(training, apart, "the storybook's prompts")
+
+    def amount(self, prompts: Prompts) -> Amount:
+        """Prompts."""
+        asked, available = self.prompts_per_iteration, len(prompts.training)
+        return Amount("prompts_per_iteration", asked, available, "training prompts")
+
+    def build(
+        self,
+        *,
+        policy: Policy,
+        reward: RewardModel | None,
+        prompts: Prompts,
+        record: Path,
+        seed: int,
+        world: World,
+    ) -> "Rollouts":
+        """A source that samples; ConfigError without a reward."""
+        if reward is None:
+            raise ConfigError(NO_REWARD)
+        return Rollouts(
+            self, policy=policy, reward=reward, prompts=prompts.training, seed=seed, world=world
+        )
+
+
+class Rollouts:
+    """Images that the policy samples, with their rewards."""
+
+    def __init__(
+        self,
+        config: RolloutsConfig,
+        *,
+        policy: Policy,
+        reward: RewardModel,
+        prompts: Sequence[str],
+        seed: int,
+        world: World,
+    ) -> None:
+        self.config = config
+        self.policy = policy
+        self.reward = reward
+        self.prompts = prompts
+        self.seed = seed
+        self.world = world
+
+    def batch(self, iteration: int, *, watcher: Watcher = SILENT) -> Rollout:
+        """`group_size` images of each prompt of the iteration; seeds are numbered over the run.
+
+        A prompt's group is sampled by one process, so that groups stay together.
+        """
+        config, size = self.config, self.config.group_size
+        chosen = iteration_prompts(
+            self.prompts, iteration, count=config.prompts_per_iteration, seed=self.seed
+        )
+        mine = self.world.deal(len(chosen))
+        first = iteration * config.images_per_iteration
+        numbers = [first + place * size + each for place in mine for each in range(size)]
+        return collect(
+            self.policy,
+            self.reward,
+            [chosen[place] for place in mine for _ in range(size)],
+            seeds=[training_seed(self.seed, number) for number in numbers],
+            world=self.world,
+            watcher=watcher,
+        )
+
+    def held_out(self, *, watcher: Watcher = SILENT) -> None:
+        """Nothing: held-out prompts are measured on new samples."""
+
+
+def collect(
+    policy: Policy,
+    reward: RewardModel,
+    prompts: Sequence[str],
+    *,
+    seeds: Sequence[int],
+    world: World,
+    watcher: Watcher = SILENT,
+) -> Rollout:
+    """Sample one image per prompt and seed and score it.
+
+    Images go through the policy in batches of its size and stay in them: a network's rounding
+    depends on its batch. A reward that is not finite drops its image with a warning; none finite
+    in any process is a NumericsError. `Interrupted` where a stop is requested between batches.
+    """
+    for number, prompt in enumerate(prompts, start=1):
+        if not prompt.strip():
+            raise InputError(f"prompts: number {number} of {len(prompts)} is empty")
+    batch, rewards = [], []
+    sampling = scoring = 0.0
+    for part in cut(len(prompts), policy.batch_size, world=world, watcher=watcher):
+        begin = time.perf_counter()
+        with torch.no_grad():
+            trajectory = policy.sample(prompts[part], seeds=seeds[part])
+            samples = policy.decode(trajectory)
+        between = time.perf_counter()
+        rewards.append(score(reward, trajectory, samples))
+        batch.append(trajectory)
+        sampling += between - begin
+        scoring += time.perf_counter() - between
+    own = torch.cat([*rewards, torch.zeros(0)])
+    everybody = torch.cat(world.gather(own))
+    if not everybody.isfinite().any():
+        raise NumericsError(
+            f"reward: none of {len(everybody)} scores is a finite number; "
+            "score a few images with the reward model alone to see why"
+        )
+    return Rollout(batch=batch, rewards=own, seconds_sampling=sampling, seconds_scoring=scoring)
+
+
+def score(
+    reward: RewardModel, trajectory: Trajectory, samples: Float[Tensor, "b 3 h w"]
+) -> Float[Tensor, " b"]:
+    """Float32 rewards on the CPU, NaN for every image whose score is not a finite number."""
+    with torch.no_grad():
+        scores = reward.score(prompts=trajectory.prompts, samples=samples)
+    if scores.shape != (len(trajectory),):
+        raise NumericsError(
+            f"reward: expected one score for each of {len(trajectory)} images, "
+            f"got shape {list(scores.shape)}"
+        )
+    scores = scores.detach().float().cpu()
+    for index in (~scores.isfinite()).nonzero().flatten().tolist():
+        log.warning(
+            "reward is %s for seed %s, prompt %r: image left out of this update",
+            scores[index].item(),
+            trajectory.seeds[index],
+            trajectory.prompts[index],
+        )
+    return torch.where(scores.isfinite(), scores, math.nan)
