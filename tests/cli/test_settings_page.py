@@ -74,4 +74,4 @@ def test_the_training_commands_in_docs_and_recipes_are_accepted():
         words = shlex.split(command)[2:]
         overrides = [word for word in words[1:] if "=" in word]
         settings = load_config(TrainConfig, Path(words[0]), overrides)
-        assert settings.data.source == "images" or settings.reward.path is not None, command
+        assert settings.data.gives != "rollouts" or settings.reward.path is not None, command

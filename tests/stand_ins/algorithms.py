@@ -34,8 +34,8 @@ ALGORITHMS: Mapping[str, Mapping[str, object]] = {
     },
     "dpo": {"name": "dpo", "minibatches": 2},
     "dpo, pairs": {"name": "dpo", "compare": "all_pairs", "beta": FIXED_BETA, "minibatches": 2},
-    "ipo": {"name": "ipo", "beta": FIXED_BETA, "minibatches": 2},
-    "kto": {"name": "kto", "beta": FIXED_BETA, "minibatches": 2},
+    "ipo": {"name": "ipo", "beta": {"kind": "diffusers", "value": 0.6}, "minibatches": 2},
+    "kto": {"name": "kto", "beta": {"kind": "salesforce", "value": 1.2}, "minibatches": 2},
     "cardinal": {
         "name": "cardinal",
         "temperature": 0.05,  # of a reward between 0 and 1

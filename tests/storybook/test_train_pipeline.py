@@ -10,7 +10,9 @@ from imgalign.storybook.train.pipeline import open_pipeline
 
 
 def test_a_pipeline_that_is_not_there_is_one_line_with_the_cure(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"absent: expected a trained pipeline .* storybook train pipeline"):
+    with pytest.raises(
+        InputError, match=r"absent: expected a trained pipeline .* storybook train pipeline"
+    ):
         open_pipeline(tmp_path / "absent")
 
 
