@@ -9,7 +9,8 @@ they are. Left out: where a folder comes from (loading.py), and which parts a mo
 import inspect
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,12 +105,55 @@ def load_network(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
     settings = _read_sizes(folder / "config.json")
     known = inspect.signature(cls.__init__).parameters
     own = {name: value for name, value in settings.items() if name in known}
-    variant = _variant(folder, "diffusion_pytorch_model")
+    return _load(
+        folder,
+        "diffusion_pytorch_model",
+        plan=partial(cls.from_config, own),
+        load=cls.from_pretrained,
+        dtype=dtype,
+    )
+
+
+def load_clip_encoder(folder: Path) -> CLIPTextModel:
+    """CLIP's text encoder in float32; InputError, in one line, where its folder cannot be used."""
+    if (folder / "adapter_config.json").exists():
+        raise InputError(f"model: {folder}: expected a model, got an adapter of some other model")
+    settings = _read_sizes(folder / "config.json")
+    try:
+        config = CLIPTextConfig(
+            **{name: settings[name] for name in TEXT_FIELDS if name in settings}
+        )
+    except UNUSABLE as error:
+        raise _refusal(folder, error) from None
+    encoder: CLIPTextModel = _load(
+        folder,
+        "model",
+        plan=partial(CLIPTextModel, config),
+        load=partial(CLIPTextModel.from_pretrained, config=config),
+        dtype=torch.float32,
+    )
+    return encoder
+
+
+def _load(
+    folder: Path,
+    stem: str,
+    *,
+    plan: Callable[[], torch.nn.Module],
+    load: Callable[..., Any],
+    dtype: torch.dtype,
+) -> Any:
+    """A network with all the weights that its settings describe.
+
+    `plan` builds it, which takes no memory here, and `load` is the library's `from_pretrained`;
+    `stem` is the name of the weights without variant and shard.
+    """
+    variant = _variant(folder, stem)
     try:
         with torch.device("meta"):
-            planned = cls.from_config(own)
+            planned = plan()
         _check_planned(planned, folder, variant)
-        network, found = cls.from_pretrained(
+        network, found = load(
             folder,
             dtype=dtype,
             variant=variant,
@@ -121,36 +165,6 @@ def load_network(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
         raise _refusal(folder, error) from None
     _check_loaded(network, found, folder)
     return network
-
-
-def load_clip_encoder(folder: Path) -> CLIPTextModel:
-    """CLIP's text encoder in float32; InputError, in one line, where its folder cannot be used."""
-    if (folder / "adapter_config.json").exists():
-        raise InputError(f"model: {folder}: expected a model, got an adapter of some other model")
-    settings = _read_sizes(folder / "config.json")
-    variant = _variant(folder, "model")
-    try:
-        config = CLIPTextConfig(
-            **{name: settings[name] for name in TEXT_FIELDS if name in settings}
-        )
-        with torch.device("meta"):
-            planned = CLIPTextModel(config)
-        _check_planned(planned, folder, variant)
-        load: Any = CLIPTextModel.from_pretrained  # untyped where it says what it found
-        encoder, found = load(
-            folder,
-            config=config,
-            dtype=torch.float32,
-            variant=variant,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-    except UNUSABLE as error:
-        raise _refusal(folder, error) from None
-    _check_loaded(encoder, found, folder)
-    loaded: CLIPTextModel = encoder
-    return loaded
 
 
 def load_clip_tokenizer(folder: Path, encoder: CLIPTextConfig) -> CLIPTokenizer:

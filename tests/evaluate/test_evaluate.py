@@ -147,7 +147,9 @@ def test_kl_is_that_of_the_weights_that_are_judged(run):
 
 
 def test_a_run_of_an_older_version_has_a_kl_and_no_budget(run):
-    (run / "config.yaml").write_text("model: storybook\nppo: {}\nkl_budget_nats: 12\n")
+    (run / "config.yaml").write_text(
+        "model: storybook\nppo: {}\niterations: 24\nkl_budget_nats: 12\n"
+    )
     found = drift_of(run, run / "step-000003")
     assert (found.nats, found.budget_nats) == (2.5, None)
 

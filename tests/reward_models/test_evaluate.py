@@ -50,14 +50,19 @@ ONE_TIE = make_ranking(((3,), (1, 2), (0,)), prompt="a cat")
 DARKEST_FIRST = make_ranking(((0,), (1,), (2,), (3,)), prompt="a house")
 
 
-def test_any_reward_is_compared_with_the_annotators_beside_a_baseline():
-    result = evaluate(
+@pytest.fixture
+def result():
+    """A reward that is right, half right and wrong, beside one of the opposite sign."""
+    return evaluate(
         Brightness([]),
         [BRIGHTEST_FIRST, ONE_TIE, DARKEST_FIRST],
         IMAGES.__getitem__,
         baseline=Brightness([], sign=-1.0),
         ceiling=Ceiling(value=0.8, meaning="told"),
     )
+
+
+def test_any_reward_is_compared_with_the_annotators_beside_a_baseline(result):
     assert result.accuracy.num_pairs == 6 + 5 + 6
     assert result.accuracy.micro == pytest.approx(11 / 17)
     assert result.accuracy.macro == pytest.approx(2 / 3)
@@ -68,14 +73,7 @@ def test_any_reward_is_compared_with_the_annotators_beside_a_baseline():
     assert result.calibration is None
 
 
-def test_the_report_has_the_number_its_count_and_what_it_stands_beside():
-    result = evaluate(
-        Brightness([]),
-        [BRIGHTEST_FIRST, ONE_TIE, DARKEST_FIRST],
-        IMAGES.__getitem__,
-        baseline=Brightness([], sign=-1.0),
-        ceiling=Ceiling(value=0.8, meaning="told"),
-    )
+def test_the_report_has_the_number_its_count_and_what_it_stands_beside(result):
     first, macro, chance, baseline, ceiling = result.lines()
     # Of three prompts one is all wrong and one all right: that says nothing of others.
     assert first == (

@@ -18,6 +18,8 @@ from imgalign.storybook.oracle import slice_of
 from imgalign.storybook.scenes import evaluation_prompts
 
 SIDE = 4
+HASH = "5e" * 32
+"""Of the adapter that these images are made with."""
 
 
 def flat(value: int) -> Image.Image:
@@ -28,12 +30,20 @@ def flat(value: int) -> Image.Image:
 class NoisyImages:
     """Images decided by prompt and seed alone; with an adapter, 40 of 255 brighter."""
 
+    side = SIDE
+
     def __init__(self, model: str, *, device: str = "cpu", dtype: str = "float32") -> None:
         self.model = model
         self.adapter: Path | None = None
 
     def use(self, adapter: Path | None) -> None:
         self.adapter = adapter
+
+    def pixels(self, prompt: str, seed: int) -> np.ndarray:
+        noise = np.random.default_rng([seed, len(prompt)]).integers(
+            100, size=(self.side, self.side, 3)
+        )
+        return noise + (40 if self.adapter else 0)
 
     def generate(
         self,
@@ -44,19 +54,17 @@ class NoisyImages:
         on_progress: Callable[[float], None] = lambda _: None,
     ) -> Iterator[Generated]:
         for number, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True), start=1):
-            noise = np.random.default_rng([seed, len(prompt)]).integers(100, size=(SIDE, SIDE, 3))
-            pixels = (noise + (40 if self.adapter else 0)).astype(np.uint8)
             yield Generated(
-                image=Image.fromarray(pixels),
+                image=Image.fromarray(self.pixels(prompt, seed).astype(np.uint8)),
                 provenance=Provenance(
                     model=self.model,
                     adapter=None if self.adapter is None else str(self.adapter),
-                    adapter_hash=None if self.adapter is None else "0" * 64,
+                    adapter_hash=None if self.adapter is None else HASH,
                     prompt=prompt,
                     seed=seed,
                     scheduler="ddim",
-                    width=SIDE,
-                    height=SIDE,
+                    width=self.side,
+                    height=self.side,
                     steps=settings.num_inference_steps,
                     guidance_scale=settings.guidance_scale,
                     eta=settings.eta,

@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from evaluations import NoisyImages, compare
-from PIL import Image
+from evaluations import HASH, NoisyImages, compare
 from torch import Tensor
 
 from imgalign.config import dump_config
@@ -20,7 +19,6 @@ from imgalign.evaluate.votes import VoteCounts, VoteResult
 from imgalign.preferences.accuracy import Accuracy, Bin, Calibration, Gain
 from imgalign.preferences.fit_report import Ceiling, Counts, FitReport, Spread
 from imgalign.preferences.fit_report import Evaluation as FitEvaluation
-from imgalign.preferences.records import Generated, Provenance, SamplerSettings
 from imgalign.runs.checkpoint import ADAPTER, save_checkpoint
 from imgalign.runs.metrics import MetricsWriter
 from imgalign.statistics import Estimate
@@ -35,33 +33,12 @@ SIDE = 8
 class MixedImages(NoisyImages):
     """Noise, brighter with an adapter for all seeds but every fifth."""
 
-    def generate(
-        self,
-        prompts: Sequence[str],
-        *,
-        seeds: Sequence[int],
-        settings: SamplerSettings,
-        on_progress: Callable[[float], None] = lambda _: None,
-    ) -> Iterator[Generated]:
-        for prompt, seed in zip(prompts, seeds, strict=True):
-            noise = np.random.default_rng(seed).integers(100, size=(SIDE, SIDE, 3))
-            shift = (-20 if seed % 5 == 0 else 40) if self.adapter else 0
-            yield Generated(
-                image=Image.fromarray(np.clip(noise + shift, 0, 255).astype(np.uint8)),
-                provenance=Provenance(
-                    model=self.model,
-                    adapter=str(self.adapter) if self.adapter else None,
-                    adapter_hash="5e" * 32 if self.adapter else None,
-                    prompt=prompt,
-                    seed=seed,
-                    steps=settings.num_inference_steps,
-                    guidance_scale=settings.guidance_scale,
-                    scheduler="ddim",
-                    eta=settings.eta,
-                    width=SIDE,
-                    height=SIDE,
-                ),
-            )
+    side = 8
+
+    def pixels(self, prompt: str, seed: int) -> np.ndarray:
+        noise = np.random.default_rng(seed).integers(100, size=(self.side, self.side, 3))
+        shift = (-20 if seed % 5 == 0 else 40) if self.adapter else 0
+        return np.clip(noise + shift, 0, 255)
 
 
 def bright_enough(*, prompts: Sequence[str], samples: Tensor) -> Tensor:
@@ -174,7 +151,7 @@ def voted(run: Path, **changes: Any) -> VoteResult:
     simulated = replace(people, rate=Estimate(value=0.35, low=0.2, high=0.54), num_losses=24)
     found = VoteResult(
         base=Checkpoint(model="storybook", adapter=None, adapter_hash=None),
-        aligned=Checkpoint(model="storybook", adapter=str(run), adapter_hash="5e" * 32),
+        aligned=Checkpoint(model="storybook", adapter=str(run), adapter_hash=HASH),
         people=people,
         simulated=simulated,
         num_on_known_prompts=0,

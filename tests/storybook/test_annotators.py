@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from readings import reading_of
 
 from imgalign.errors import InputError
 from imgalign.storybook.annotators import (
@@ -29,7 +30,7 @@ from imgalign.storybook.scenes import (
     parse_prompt,
     sample_spec,
 )
-from imgalign.storybook.verifier import FLAWED, Reading, Seen, default_verifier
+from imgalign.storybook.verifier import FLAWED, default_verifier
 
 STEADY = Habits(lapse=0.0, skip=0.0, tie_threshold=0.0, position_bias=0.0)
 NUM = 1500
@@ -38,22 +39,6 @@ NUM = 1500
 def render(scenes):
     pixels = np.stack([np.asarray(draw(scene)) for scene in scenes])
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
-
-
-def reading_of(scene):
-    """What a perfect verifier would read."""
-    sure = {"confidence": 1.0, "kind_probability": 1.0, "colour_probability": 1.0}
-    items = tuple(
-        Seen(kind=item.kind, colour=item.colour, x=item.x, y=item.y, size=item.size, **sure)
-        for item in scene.items
-    )
-    return Reading(
-        items=items,
-        setting=scene.setting,
-        setting_probability=1.0,
-        readable_probability=1.0,
-        unsure=False,
-    )
 
 
 @pytest.fixture(scope="module")

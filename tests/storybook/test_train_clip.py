@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 import torch
+from readings import reading_of
 
 from imgalign.storybook.layout import sample_scene
 from imgalign.storybook.scenes import (
-    Scene,
     is_held_out,
     parse_prompt,
     prompt_of,
@@ -24,31 +24,7 @@ from imgalign.storybook.train.clip import (
     falsified,
     near_misses,
 )
-from imgalign.storybook.verifier import Reading, Seen, default_verifier, verified
-
-
-def as_read(scene: Scene) -> Reading:
-    """What a verifier without error reads in the image of a scene."""
-    items = tuple(
-        Seen(
-            kind=item.kind,
-            colour=item.colour,
-            x=item.x,
-            y=item.y,
-            size=item.size,
-            confidence=1.0,
-            kind_probability=1.0,
-            colour_probability=1.0,
-        )
-        for item in scene.items
-    )
-    return Reading(
-        items=items,
-        setting=scene.setting,
-        setting_probability=1.0,
-        readable_probability=1.0,
-        unsure=False,
-    )
+from imgalign.storybook.verifier import default_verifier, verified
 
 
 def test_false_captions_are_false_of_their_images_and_never_held_out() -> None:
@@ -56,7 +32,7 @@ def test_false_captions_are_false_of_their_images_and_never_held_out() -> None:
     for _ in range(600):
         spec = sample_spec(rng)
         scene = sample_scene(spec, rng)
-        truth = as_read(scene)
+        truth = reading_of(scene)
         caption = prompt_of(spec)
         assert verified(caption, truth)
         for false in falsified(caption, rng, num=4):

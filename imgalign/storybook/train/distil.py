@@ -8,21 +8,18 @@ it learns the teacher's unconditional prediction, so that further guidance can b
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import mse_loss
 
 from imgalign.storybook.train.data import load_images
-from imgalign.storybook.train.loop import Indices, Schedule, native_precision
+from imgalign.storybook.train.loop import Schedule, native_precision
 from imgalign.storybook.train.pipeline import (
     BATCH,
+    Noisy,
     TextToImage,
     encoded,
-    noised,
     open_pipeline,
     optimise,
-    some_empty,
     tokenise,
 )
 
@@ -46,21 +43,19 @@ def distil_pipeline(
     teacher = model_of(pipe).eval().requires_grad_(False)
     student = model_of(pipe).train()
 
-    def loss(indices: Indices) -> tuple[Tensor, dict[str, float]]:
-        clean = torch.from_numpy(latents[np.sort(indices)]).float()
-        caption = some_empty(tokens[np.sort(indices)], empty)
-        _, timesteps, noisy = noised(clean, pipe.scheduler)
+    def guided_prediction(batch: Noisy) -> Tensor:
         with native_precision():
-            target = guided(teacher, noisy, timesteps, caption, empty, scale=guidance_scale)
-            predicted = student(noisy, timesteps, caption)
-        error = mse_loss(predicted.float(), target)
-        return error, {"loss": error.item()}
+            return guided(
+                teacher, batch.latents, batch.timesteps, batch.caption, empty, scale=guidance_scale
+            )
 
     optimise(
         student,
-        loss,
+        guided_prediction,
         out,
-        num_images=len(dataset),
+        latents=latents,
+        tokens=tokens,
+        empty=empty,
         schedule=Schedule(num_steps=num_samples // BATCH, learning_rate=learning_rate),
         rest=(pipe.vae, pipe.tokenizer, pipe.scheduler),
     )

@@ -9,6 +9,7 @@ Latents are computed once, before training.
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -114,22 +115,17 @@ def train_pipeline(
     model = TextToImage(tokenizer).train()
     scheduler = build_scheduler()
 
-    def loss(indices: Indices) -> tuple[Tensor, dict[str, float]]:
-        clean = torch.from_numpy(latents[np.sort(indices)]).float()
-        caption = some_empty(tokens[np.sort(indices)], empty)
-        noise, timesteps, noisy = noised(clean, scheduler)
-        target = scheduler.get_velocity(clean, noise, timesteps)
-        # Channels-last would cost 2 ms more a sample (one core, AVX-512).
-        with native_precision():
-            predicted = model(noisy, timesteps, caption)
-        error = mse_loss(predicted.float(), target)
-        return error, {"loss": error.item()}
+    def velocity(batch: Noisy) -> Tensor:
+        wanted: Tensor = scheduler.get_velocity(batch.clean, batch.noise, batch.timesteps)
+        return wanted
 
     optimise(
         model,
-        loss,
+        velocity,
         out,
-        num_images=len(dataset),
+        latents=latents,
+        tokens=tokens,
+        empty=empty,
         schedule=Schedule(num_steps=num_samples // BATCH, learning_rate=learning_rate),
         rest=(vae, tokenizer, scheduler),
     )
@@ -165,19 +161,48 @@ def noised(clean: Tensor, scheduler: Any) -> tuple[Tensor, Tensor, Tensor]:
     return noise, timesteps, scheduler.add_noise(clean, noise, timesteps)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noisy:
+    """Latents of a batch with noise added, and their captions."""
+
+    clean: Tensor
+    """`b c h w`, as `noise` and `latents`."""
+    noise: Tensor
+    timesteps: Tensor
+    latents: Tensor
+    """With the noise of their timesteps."""
+    caption: Tensor
+    """Token ids, `b CONTEXT`; some are those of the empty caption."""
+
+
 def optimise(
     model: TextToImage,
-    loss: Callable[[Indices], tuple[Tensor, dict[str, float]]],
+    target: Callable[[Noisy], Tensor],
     out: Path,
     *,
-    num_images: int,
+    latents: NDArray[np.float16],
+    tokens: Tensor,
+    empty: Tensor,
     schedule: Schedule,
     rest: tuple[Any, CLIPTokenizer, Any],
 ) -> None:
-    """Train in the folder `out`; at each save write `out/pipeline`.
+    """Train in the folder `out` to predict `target`; at each save write `out/pipeline`.
 
-    `rest` are the frozen parts of the pipeline: autoencoder, tokenizer, scheduler.
+    `latents` and `tokens` are those of all images, `empty` of the empty caption. `rest` are the
+    frozen parts of the pipeline: autoencoder, tokenizer, scheduler.
     """
+
+    def loss(indices: Indices) -> tuple[Tensor, dict[str, float]]:
+        clean = torch.from_numpy(latents[np.sort(indices)]).float()
+        caption = some_empty(tokens[np.sort(indices)], empty)
+        noise, timesteps, noisy = noised(clean, rest[-1])
+        batch = Noisy(clean=clean, noise=noise, timesteps=timesteps, latents=noisy, caption=caption)
+        wanted = target(batch)
+        # Channels-last would cost 2 ms more a sample (one core, AVX-512).
+        with native_precision():
+            predicted = model(noisy, timesteps, caption)
+        error = mse_loss(predicted.float(), wanted)
+        return error, {"loss": error.item()}
 
     def save(step: int) -> None:
         say(f"{out}: writing the pipeline of step {step}")
@@ -187,7 +212,7 @@ def optimise(
         out,
         model,
         loss,
-        num_images=num_images,
+        num_images=len(latents),
         schedule=schedule,
         batch=BATCH,
         decay=0.999,
