@@ -75,6 +75,11 @@ def runs(tmp_path, command):
         if run.ours:
             with suppress(InputError):  # it may end between the two looks
                 runs.stop(run.name)
+    ended(runs)
+
+
+def ended(runs):
+    """Wait for the processes of runs whose records say that they have ended."""
     for child in runs._children:
         child.wait(30)
 
@@ -299,6 +304,7 @@ def test_stopping_twice_sends_one_signal(runs, recipe, tmp_path):
     wait_for(lambda: counted.run("a").state == "running")
     counted.stop("a")
     wait_for(lambda: not counted.run("a").ours)
+    ended(counted)
 
 
 def test_a_module_in_the_folder_of_the_app_is_not_executed(tmp_path, recipe, monkeypatch):
@@ -307,5 +313,6 @@ def test_a_module_in_the_folder_of_the_app_is_not_executed(tmp_path, recipe, mon
     runs = Runs(tmp_path / "runs")
     runs.launch(recipe, name="a")
     run = wait_for(lambda: (run := runs.run("a")).state == "failed" and run)
+    ended(runs)
     assert not (tmp_path / "executed").exists()
     assert "reward.path" in run.message
