@@ -2,11 +2,15 @@
 
 import os
 import signal
+import tempfile
 from pathlib import Path
 
 # Tests compare bit for bit, also with runs in child processes, and the number of threads decides
 # in which order floats are added. Before torch is imported: it reads this once.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Runs keep encoded images there, and not in the folder of whoever runs the tests.
+KEPT = tempfile.TemporaryDirectory(prefix="imgalign-tests-")
+os.environ["IMGALIGN_CACHE"] = KEPT.name
 
 import pytest
 import torch

@@ -96,10 +96,11 @@ class DiffusionConfig(Config):
     latent_dtype: Literal["float32", "bfloat16"] = "float32"
     """What latents are rounded to before their log-probability is taken."""
 
-    likelihood_error: Literal["noise", "target"] = "noise"
+    likelihood_error: Literal["noise", "target"] | None = None
     """What the squared error that stands for the log-probability of a given image is of: the noise,
     as in Diffusion-DPO, or what the network predicts, as in its pretraining. The same for networks
-    that predict noise. For others the noise leaves out what is decided where all is noise."""
+    that predict noise. Null is noise for direct methods and target for supervised fine-tuning:
+    either learns little from the other where the network predicts velocities."""
 
     gradient_checkpointing: bool = False
     """Compute activations a second time instead of keeping them: less memory, a third slower."""

@@ -1,6 +1,7 @@
 """Builds the parts of a training run from its settings: the table from settings to classes."""
 
 from imgalign.algorithms.choice import AlgorithmConfig, build_algorithm
+from imgalign.algorithms.direct import DirectConfig
 from imgalign.algorithms.interface import World
 from imgalign.diffusion.loading import load_pipeline
 from imgalign.diffusion.policy import DiffusionPolicy
@@ -33,6 +34,9 @@ def load_policy(settings: TrainConfig) -> StepPolicy:
         dtype=choose_dtype(config.dtype, device),
         attention=config.attention,
     )
+    if config.likelihood_error is None:
+        error = "noise" if isinstance(settings.algorithm, DirectConfig) else "target"
+        config = config.model_copy(update={"likelihood_error": error})
     policy = DiffusionPolicy(pipeline, config, seed=settings.seed)
     say_dtype(policy.family.dtype, device)
     return policy

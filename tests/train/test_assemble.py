@@ -6,6 +6,7 @@ from algorithms import ALGORITHMS, algorithm_config
 from random_walk import RandomWalk
 from walk_batches import sample
 
+from imgalign.diffusion.policy import DiffusionPolicy
 from imgalign.policy import LikelihoodPolicy, StepPolicy
 from imgalign.train.assemble import build_learner, load_policy
 from imgalign.train.config import OptimizerConfig, TrainConfig
@@ -64,3 +65,27 @@ def test_a_policy_is_the_model_of_the_settings_with_an_adapter_of_their_seed(tin
     assert any(not torch.equal(one, same) for one, same in zip(first, other, strict=True))
     # The second matrix of each pair starts at zero: the adapter changes nothing yet.
     assert not any(matrix.any() for matrix in first[1::2])
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "expected"),
+    [
+        ("dpo", None, "noise"),
+        ("kto", None, "noise"),
+        ("supervised, best", None, "target"),
+        ("dpo", "target", "target"),
+    ],
+)
+def test_the_error_of_given_images_is_the_usual_one_of_the_algorithm_unless_it_is_asked_for(
+    tiny_pipeline_folder, name, asked, expected
+):
+    model = str(tiny_pipeline_folder)
+    settings = TrainConfig.model_validate(
+        {
+            "policy": {"model": model, "likelihood_error": asked},
+            "algorithm": algorithm_config(name),
+        }
+    )
+    policy = load_policy(settings)
+    assert isinstance(policy, DiffusionPolicy)
+    assert policy.config.likelihood_error == expected
