@@ -1,6 +1,7 @@
 """Shared fixtures: real library classes at the smallest size that still has every part."""
 
 import os
+import shutil
 import signal
 import tempfile
 from pathlib import Path
@@ -9,8 +10,7 @@ from pathlib import Path
 # in which order floats are added. Before torch is imported: it reads this once.
 os.environ["OMP_NUM_THREADS"] = "1"
 # Runs keep encoded images there, and not in the folder of whoever runs the tests.
-KEPT = tempfile.TemporaryDirectory(prefix="imgalign-tests-")
-os.environ["IMGALIGN_CACHE"] = KEPT.name
+os.environ["IMGALIGN_CACHE"] = tempfile.mkdtemp(prefix="imgalign-tests-")
 
 import pytest
 import torch
@@ -22,6 +22,12 @@ from imgalign.storybook.tokenizer import build_tokenizer
 torch.set_num_threads(1)
 # As in a terminal: under nohup this process and its children would ignore a hang-up.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def pytest_unconfigure() -> None:
+    """Remove the encoded images."""
+    shutil.rmtree(os.environ["IMGALIGN_CACHE"], ignore_errors=True)
+
 
 TINY_WORDS = ("a", "red", "blue", "green", "house", "tree", "boat", "and", "two", "the")
 
