@@ -114,6 +114,15 @@ def table(rows: list[dict[str, object]]) -> str:
     return "\n".join(lines)
 
 
+def save(file: Path, rows: list[dict[str, object]], **more: object) -> None:
+    """Write what all runs came to, with the command and the hardware, and print the table."""
+    command = f"python benchmarks/{file.stem}.py runs/demo-seeds/seed-*"
+    facts = {"command": command, **more, "hardware": hardware(), "versions": library_versions()}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(facts | {"runs": rows}, indent=1) + "\n", encoding="utf-8")
+    print(table(rows))
+
+
 def main() -> None:
     """Run what is missing, then collect the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -127,16 +136,7 @@ def main() -> None:
         for demo in given.demos:
             folder = given.out / f"{Path(recipe).stem}-{demo.name}"
             rows.append(measured(recipe, run(recipe, demo, folder), folder))
-    facts = {
-        "command": "python benchmarks/algorithms.py runs/demo-seeds/seed-*",
-        "hardware": hardware(),
-        "versions": library_versions(),
-        "runs": rows,
-    }
-    given.results.mkdir(parents=True, exist_ok=True)
-    file = given.results / "algorithms.json"
-    file.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    print(table(rows))
+    save(given.results / "algorithms.json", rows)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from algorithms import measured, run, table
-
-from imgalign.evaluate.origin import hardware, library_versions
+from algorithms import measured, run, save
 
 PAIRS = ("algorithm.compare=all_pairs",)
 VARIANTS: Mapping[str, tuple[str, ...]] = {
@@ -110,17 +108,8 @@ def main() -> None:
             folder = given.out / f"{name}-{demo.name}"
             seed = run(recipe, demo, folder, settings=filled)
             rows.append(measured(name, seed, folder))
-    facts = {
-        "command": "python benchmarks/direct.py runs/demo-seeds/seed-*",
-        "variants": {name: VARIANTS[name] for name in given.variants},
-        "hardware": hardware(),
-        "versions": library_versions(),
-        "runs": rows,
-    }
-    given.results.mkdir(parents=True, exist_ok=True)
-    file = given.results / "direct.json"
-    file.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    print(table(rows))
+    variants = {name: VARIANTS[name] for name in given.variants}
+    save(given.results / "direct.json", rows, variants=variants)
 
 
 if __name__ == "__main__":

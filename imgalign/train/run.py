@@ -24,6 +24,7 @@ from imgalign.runs.status import RunState
 from imgalign.train.assemble import load_policy
 from imgalign.train.config import TrainConfig
 from imgalign.train.data.rollouts import NO_REWARD
+from imgalign.train.data.source import Parts
 from imgalign.train.loop import Rewards, Session, examine, rng_apart
 from imgalign.train.recorder import OnStep, Recorder
 from imgalign.train.starting import begin, claim, prompts_to_use
@@ -96,12 +97,14 @@ def run(
                 rewards=Rewards(training=reward, held_out=held_out_reward or reward),
                 prompts=prompts,
                 source=settings.data.build(
-                    policy=policy,
-                    reward=reward,
-                    prompts=prompts,
-                    record=out,
-                    seed=settings.seed,
-                    world=world,
+                    Parts(
+                        policy=policy,
+                        reward=reward,
+                        prompts=prompts,
+                        run=out,
+                        seed=settings.seed,
+                        world=world,
+                    )
                 ),
                 recorder=recorder,
                 stop=stop,

@@ -23,6 +23,7 @@ from imgalign.runs.checkpoint import checkpoints
 from imgalign.train import run as train
 from imgalign.train.assemble import build_learner
 from imgalign.train.config import OptimizerConfig
+from imgalign.train.data.source import Parts
 from imgalign.train.loop import Rewards, Session
 from imgalign.train.recorder import Recorder
 from imgalign.train.stopping import StopRequest
@@ -133,12 +134,14 @@ def test_a_signal_to_one_process_ends_both_at_the_same_iteration_without_that_ba
             rewards=Rewards(training=Brightness(), held_out=Brightness()),
             prompts=prompts,
             source=settings.data.build(
-                policy=policy,
-                reward=Brightness(),
-                prompts=prompts,
-                record=out,
-                seed=settings.seed,
-                world=world,
+                Parts(
+                    policy=policy,
+                    reward=Brightness(),
+                    prompts=prompts,
+                    run=out,
+                    seed=settings.seed,
+                    world=world,
+                )
             ),
             recorder=Recorder(out, settings.run, writes=writes_files(world)),
             stop=stop,

@@ -107,7 +107,10 @@ class Family(ABC):
 
         InputError, in one line, where it cannot be used.
         """
-        raise NotImplementedError
+        raise InputError(
+            f"{path}: expected a folder in diffusers' layout; models of this kind come "
+            "in no other form"
+        )
 
     @abstractmethod
     def check_parts(self, source: Path) -> None:

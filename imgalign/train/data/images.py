@@ -18,10 +18,10 @@ from imgalign.algorithms.interface import BatchKind, World
 from imgalign.errors import CheckpointError, ConfigError, InputError
 from imgalign.files import read_json, sha256, write_atomically
 from imgalign.images import as_tensor, read_image_file
-from imgalign.policy import Data, LikelihoodPolicy, Policy, RewardModel, join_data
+from imgalign.policy import Data, LikelihoodPolicy, join_data
 from imgalign.preferences.splits import prompt_key
 from imgalign.prompts import Prompts, epoch_positions
-from imgalign.train.data.source import Amount, DataSection, Known, some_of
+from imgalign.train.data.source import Amount, DataSection, Known, Parts, some_of
 from imgalign.train.watcher import SILENT, Watcher, cut
 
 USUAL_IMAGES = 64
@@ -63,20 +63,15 @@ class ImagesConfig(DataSection):
         what = f"images in {self.folder} whose prompts are not held out"
         return Amount("images_per_iteration", self.images_taken(available), available, what)
 
-    def build(
-        self,
-        *,
-        policy: Policy,
-        reward: RewardModel | None,
-        prompts: Prompts,
-        record: Path,
-        seed: int,
-        world: World,
-    ) -> "GivenImages":
+    def build(self, parts: Parts) -> "GivenImages":
         """A source that reads the folder."""
-        if not isinstance(policy, LikelihoodPolicy):
-            raise ConfigError("data.from: this kind of policy cannot score given images")
-        return GivenImages(self, policy=policy, held_out=prompts.held_out, seed=seed, world=world)
+        return GivenImages(
+            self,
+            policy=parts.scoring_policy(),
+            held_out=parts.prompts.held_out,
+            seed=parts.seed,
+            world=parts.world,
+        )
 
     def keep(self, run: Path) -> None:
         """A hash of the images and captions."""

@@ -23,7 +23,7 @@ from imgalign.algorithms.rankings import RankedBatch
 from imgalign.config import PathText
 from imgalign.errors import ConfigError, ImgalignError, InputError
 from imgalign.images import read_tensor
-from imgalign.policy import Data, LikelihoodPolicy, Policy, RewardModel, join_data
+from imgalign.policy import Data, LikelihoodPolicy, RewardModel, join_data
 from imgalign.preferences import address
 from imgalign.preferences.foreign.pair_folder import read_pair_folder
 from imgalign.preferences.foreign.records import GivenRanking
@@ -41,7 +41,7 @@ from imgalign.train.data.judged import (
     read_record,
     write_record,
 )
-from imgalign.train.data.source import DataSection, Known, some_of
+from imgalign.train.data.source import DataSection, Known, Parts, some_of
 from imgalign.train.watcher import SILENT, Watcher, cut
 
 log = logging.getLogger(__name__)
@@ -84,29 +84,19 @@ class GivenRankingsConfig(DataSection):
     def amount(self, prompts: Prompts) -> None:
         """Nothing: rankings are counted when their images have been read."""
 
-    def build(
-        self,
-        *,
-        policy: Policy,
-        reward: RewardModel | None,
-        prompts: Prompts,
-        record: Path,
-        seed: int,
-        world: World,
-    ) -> "GivenRankings":
-        """A source that learns from the rankings in `record`."""
-        if not isinstance(policy, LikelihoodPolicy):
-            raise ConfigError("data.from: this kind of policy cannot score ranked images")
+    def build(self, parts: Parts) -> "GivenRankings":
+        """A source that learns from the rankings that the run keeps."""
+        policy = parts.scoring_policy()
         return GivenRankings(
             self,
-            read_record(record / RECORD),
+            read_record(parts.run / RECORD),
             self.loader(),
             policy=policy,
-            reward=reward,
+            reward=parts.reward,
             encoded=EncodedSamples(cache_folder() / policy.encoding),
-            held_out=prompts.held_out,
-            seed=seed,
-            world=world,
+            held_out=parts.prompts.held_out,
+            seed=parts.seed,
+            world=parts.world,
         )
 
     def loader(self) -> ImageLoader:

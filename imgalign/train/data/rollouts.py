@@ -22,7 +22,7 @@ from imgalign.errors import ConfigError, InputError, NumericsError
 from imgalign.policy import Policy, RewardModel, Trajectory
 from imgalign.prompts import Prompts, iteration_prompts, read_prompts, training_seed
 from imgalign.storybook import scenes
-from imgalign.train.data.source import USUAL_PROMPTS, Amount, DataSection, Known, some_of
+from imgalign.train.data.source import USUAL_PROMPTS, Amount, DataSection, Known, Parts, some_of
 from imgalign.train.watcher import SILENT, Watcher, cut
 
 log = logging.getLogger(__name__)
@@ -100,21 +100,17 @@ class RolloutsConfig(DataSection):
         asked, available = self.prompts_per_iteration, len(prompts.training)
         return Amount("prompts_per_iteration", asked, available, "training prompts")
 
-    def build(
-        self,
-        *,
-        policy: Policy,
-        reward: RewardModel | None,
-        prompts: Prompts,
-        record: Path,
-        seed: int,
-        world: World,
-    ) -> "Rollouts":
+    def build(self, parts: Parts) -> "Rollouts":
         """A source that samples; ConfigError without a reward."""
-        if reward is None:
+        if parts.reward is None:
             raise ConfigError(NO_REWARD)
         return Rollouts(
-            self, policy=policy, reward=reward, prompts=prompts.training, seed=seed, world=world
+            self,
+            policy=parts.policy,
+            reward=parts.reward,
+            prompts=parts.prompts.training,
+            seed=parts.seed,
+            world=parts.world,
         )
 
 

@@ -7,6 +7,7 @@ and name its section in choice.py.
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
@@ -15,7 +16,7 @@ from pydantic import Field, PositiveInt, model_validator
 from imgalign.algorithms.interface import BatchKind, World
 from imgalign.config import Config, refuse_ineffective
 from imgalign.errors import ConfigError, InputError
-from imgalign.policy import Policy, RewardModel
+from imgalign.policy import LikelihoodPolicy, Policy, RewardModel
 from imgalign.preferences.splits import prompt_key
 from imgalign.prompts import Prompts, read_prompts, stable_hash
 from imgalign.train.watcher import SILENT, Watcher
@@ -89,6 +90,25 @@ class Amount(NamedTuple):
     what: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a source needs of its run."""
+
+    policy: Policy
+    reward: RewardModel | None
+    prompts: Prompts
+    run: Path
+    """The run's folder, in which `DataSection.keep` has been."""
+    seed: int
+    world: World
+
+    def scoring_policy(self) -> LikelihoodPolicy:
+        """The policy, of a kind that scores given images; ConfigError for another."""
+        if not isinstance(self.policy, LikelihoodPolicy):
+            raise ConfigError("data.from: this kind of policy cannot score given images")
+        return self.policy
+
+
 class DataSection(Config):
     """What every section `data` of the settings can do."""
 
@@ -117,20 +137,8 @@ class DataSection(Config):
         """What an iteration takes; None for a source that counts when it is read."""
 
     @abstractmethod
-    def build(
-        self,
-        *,
-        policy: Policy,
-        reward: RewardModel | None,
-        prompts: Prompts,
-        record: Path,
-        seed: int,
-        world: World,
-    ) -> Source:
-        """The source; ConfigError for a policy that cannot be trained on it.
-
-        `record` is the run's folder, in which `keep` has been.
-        """
+    def build(self, parts: Parts) -> Source:
+        """The source, for a run with these parts; ConfigError for a policy that it cannot serve."""
 
     def keep(self, run: Path) -> None:
         """Write into the folder of a new run what a resumed one needs to have the same data."""

@@ -20,6 +20,7 @@ from imgalign.train.config import TrainConfig
 from imgalign.train.data.encoded import EncodedSamples
 from imgalign.train.data.judged import RECORD, read_record, write_record
 from imgalign.train.data.rankings import FolderConfig, GivenRankings, RankingsConfig, TableConfig
+from imgalign.train.data.source import Parts
 from imgalign.train.watcher import Interrupted, Watcher
 from imgalign.train.world import Alone
 
@@ -167,12 +168,14 @@ def test_a_resumed_run_learns_from_the_rankings_that_it_began_with(tmp_path, ran
     assert read_record(tmp_path / RECORD) == given.rankings
     write_record(tmp_path / RECORD, given.rankings[:1])
     source = config.build(
-        policy=RandomWalk(),
-        reward=None,
-        prompts=Prompts(("prompt 0",), ()),
-        record=tmp_path,
-        seed=0,
-        world=Alone(),
+        Parts(
+            policy=RandomWalk(),
+            reward=None,
+            prompts=Prompts(("prompt 0",), ()),
+            run=tmp_path,
+            seed=0,
+            world=Alone(),
+        )
     )
     batch = source.batch(0)
     assert batch.data.prompts == [given.rankings[0].prompt] * 2
