@@ -2,25 +2,28 @@
 is the published one at the start and in its gradient; a batch can be cut in any way."""
 
 import math
-from collections.abc import Sequence
 
 import pytest
 import torch
 from random_walk import RandomWalk
+from ranked_batches import (
+    CONFIGS,
+    RANKS,
+    each_config,
+    log_ratios,
+    moved_walk,
+    ranked,
+    run,
+)
 from torch import Tensor
 from torch.testing import assert_close
 
 from imgalign.algorithms.batches import Rollout
 from imgalign.algorithms.choice import build_algorithm
 from imgalign.algorithms.direct import (
-    AnyDirectConfig,
-    CardinalConfig,
     Direct,
     DPOConfig,
-    IPOConfig,
-    KTOConfig,
 )
-from imgalign.algorithms.implicit import Rows, Scored, push_limits
 from imgalign.algorithms.rankings import (
     RankedBatch,
     best,
@@ -28,84 +31,8 @@ from imgalign.algorithms.rankings import (
     ranked_rollout,
     worst,
 )
-from imgalign.errors import CheckpointError, ConfigError, NumericsError
-from imgalign.policy import Data, LogProb
-from imgalign.train.world import Alone
-
-FIXED = {"kind": "per_nat", "value": 0.5}
-
-CONFIGS: dict[str, AnyDirectConfig] = {
-    "ranking": DPOConfig.model_validate({"beta": FIXED}),
-    "all pairs": DPOConfig.model_validate({"beta": FIXED, "compare": "all_pairs"}),
-    "best and worst": DPOConfig.model_validate({"beta": FIXED, "compare": "best_worst"}),
-    "ipo": IPOConfig.model_validate({"beta": FIXED}),
-    "kto": KTOConfig.model_validate({"beta": FIXED}),
-    "cardinal": CardinalConfig.model_validate({"beta": FIXED}),
-}
-each_config = pytest.mark.parametrize("name", CONFIGS)
-
-RANKS = torch.tensor([[0, 1, 2, 3], [0, 0, 1, 1], [2, 0, 1, -1]])
-
-
-def moved_walk(*, batch_size: int = 64, by: float = 0.1) -> RandomWalk:
-    policy = RandomWalk(num_steps=3, batch_size=batch_size)
-    with torch.no_grad():
-        policy.shift.normal_(generator=torch.Generator().manual_seed(1)).mul_(by)
-    return policy
-
-
-def samples(count: int) -> Data:
-    latents = [
-        torch.randn(3, 2, 2, generator=torch.Generator().manual_seed(number))
-        for number in range(count)
-    ]
-    return Data(
-        prompts=["a red fox"] * count,
-        prompt_ids=["a red fox"] * count,
-        content={"latents": torch.stack(latents)},
-    )
-
-
-def ranked(ranks: Tensor = RANKS, *, all_bad: Sequence[int] = ()) -> RankedBatch:
-    """Rankings of different samples; scores that agree with the ranks."""
-    there = ranks >= 0
-    there[list(all_bad)] = True
-    index = torch.full_like(ranks, -1)
-    index[there] = torch.arange(int(there.sum()))
-    bad = torch.zeros(len(ranks), dtype=torch.bool)
-    bad[list(all_bad)] = True
-    return RankedBatch(
-        data=samples(int(there.sum())),
-        index=index,
-        ranks=ranks,
-        all_bad=bad,
-        weights=torch.ones(len(ranks)),
-        scores=torch.where(there, -ranks.float(), math.nan),
-    )
-
-
-def run(algorithm: Direct, policy: RandomWalk, batch: RankedBatch) -> Tensor:
-    """The gradient of one iteration."""
-    policy.shift.grad = None
-    generator = torch.Generator().manual_seed(0)
-    for loss in algorithm.losses(policy, batch, world=Alone(), generator=generator):
-        torch.autograd.backward(loss.value)
-    assert policy.shift.grad is not None
-    return policy.shift.grad
-
-
-def log_ratios(policy: RandomWalk, batch: RankedBatch) -> Tensor:
-    """Closed form, differentiable, in float64: where the walk ends is a Gaussian."""
-    latents = batch.data.content["latents"].double()
-    variance = 1 + (policy.sigma.double() ** 2).sum()
-
-    def log_density(mean: Tensor) -> Tensor:
-        return (-((latents - mean) ** 2) / (2 * variance)).flatten(1).sum(dim=1)
-
-    base = policy.base.sum(dim=0).double()
-    ratio = log_density(base + policy.shift.sum(dim=0).double()) - log_density(base)
-    return torch.where(batch.present, ratio[batch.index.clamp(min=0)], 0.0)
-
+from imgalign.errors import CheckpointError, NumericsError
+from imgalign.policy import LogProb
 
 # --- at the start
 
@@ -249,94 +176,6 @@ def test_a_ranking_of_twice_the_weight_counts_as_two(name):
     )
 
 
-# --- draws
-
-
-class Noisy(RandomWalk):
-    """Log-densities with a noise of the draws, which records them."""
-
-    def __init__(self) -> None:
-        super().__init__(num_steps=3, batch_size=64)
-        self.seen: list[tuple[bool, Tensor]] = []
-
-    def log_prob(self, data, draws):
-        found = super().log_prob(data, draws)
-        self.seen.append((self.adapter_on, draws.noise))
-        noise = 100 * draws.noise.flatten(1).mean(dim=1)
-        return LogProb(
-            values=found.values + noise, kind=found.kind, num_elements=found.num_elements
-        )
-
-
-@each_config
-def test_all_candidates_of_a_ranking_have_the_same_draws_under_both_models(name):
-    policy = Noisy()
-    run(Direct(CONFIGS[name]), policy, ranked())
-    (_, reference), (_, current) = policy.seen
-    assert {on for on, _ in policy.seen} == {False, True}
-    assert torch.equal(reference, current)
-    # Rankings of four, four and three candidates, one after the other in some order.
-    different, sizes = torch.unique_consecutive(current, dim=0, return_counts=True)
-    assert sorted(sizes.tolist()) == [3, 4, 4]
-    assert len(torch.unique(different, dim=0)) == 3
-
-
-def test_held_out_rankings_are_scored_with_the_same_draws_every_time():
-    policy, algorithm = Noisy(), Direct(CONFIGS["all pairs"])
-    first = algorithm.held_out(policy, ranked(), world=Alone())
-    again = algorithm.held_out(policy, ranked(), world=Alone())
-    assert first == again
-    assert all(name.startswith("held_out_") for name in first.metrics)
-    draws = [noise for _, noise in policy.seen]
-    assert torch.equal(draws[0], draws[-1])
-
-
-# --- beta
-
-
-def test_published_betas_are_converted_to_nats():
-    def value(kind: str, value: float) -> float:
-        beta = {"beta": {"kind": kind, "value": value}}
-        return Direct(DPOConfig.model_validate(beta)).beta.value(16_384)
-
-    # -beta / 2 of a mean squared error is beta / 16384 of half the sum; diffusers has no half.
-    assert value("salesforce", 5000) == pytest.approx(0.3052, abs=1e-4)
-    assert value("diffusers", 2500) == value("salesforce", 5000)
-    assert value("per_nat", 0.3) == 0.3
-
-
-def test_beta_gives_a_typical_margin_the_gradient_factor_that_was_asked_for():
-    beta = Direct(
-        DPOConfig.model_validate({"beta": {"kind": "auto", "gradient_factor": 0.25, "steps": 3}})
-    ).beta
-    for _ in range(3):
-        beta.update(4.0)
-    assert 1 / (1 + math.exp(4.0 * beta.value(1))) == pytest.approx(0.25)
-    before = beta.value(1)
-    beta.update(400.0)  # after its steps it stays
-    assert beta.value(1) == before
-
-
-def test_beta_waits_for_the_first_margins():
-    beta = Direct(DPOConfig()).beta
-    start = beta.value(1)
-    beta.update(0.0)
-    assert beta.value(1) == start
-    beta.update(5.0)
-    assert beta.value(1) == pytest.approx(math.log(7 / 3) / 5)
-
-
-@each_config
-def test_beta_does_not_change_the_size_of_the_first_gradient(name):
-    sizes = []
-    for per_nat in (0.01, 1.0):
-        config = CONFIGS[name].model_copy(
-            update={"beta": DPOConfig.model_validate({"beta": FIXED | {"value": per_nat}}).beta}
-        )
-        sizes.append(run(Direct(config), moved_walk(by=0.0), ranked()).norm().item())
-    assert sizes[0] == pytest.approx(sizes[1], rel=1e-4)
-
-
 # --- what counts
 
 
@@ -384,49 +223,6 @@ def test_samples_of_a_policy_are_ranked_by_their_rewards_within_a_prompt():
     batch = ranked_rollout(policy, Rollout(batch=[trajectory], rewards=rewards))
     assert batch.index.tolist() == [[0, 2, 4], [1, -1, -1]]
     assert batch.ranks.tolist() == [[1, 0, 1], [0, -1, -1]]
-
-
-# --- the safeguard
-
-
-def scored(slopes: Tensor) -> Scored:
-    values = torch.zeros(len(slopes))
-    return Scored(
-        log_prob=LogProb(values=values, kind="elbo", num_elements=2, slopes=slopes),
-        log_ratio=values,
-    )
-
-
-def rows_of_one(count: int) -> Rows:
-    return Rows(
-        data=samples(count),
-        seeds=[0] * count,
-        ranking=torch.zeros(count, dtype=torch.long),
-        candidate=torch.arange(count),
-        draw=torch.zeros(count, dtype=torch.long),
-    )
-
-
-@pytest.mark.parametrize(
-    ("loser", "keep", "expected"),
-    [
-        ([2.0, 0.0], 0.0, 0.5),  # half of a push of twice the size leaves the pull at nothing
-        ([2.0, 0.0], 0.5, 0.25),  # and a quarter of it leaves a half
-        ([0.5, 0.0], 0.0, 1.0),  # less than the pull: no limit
-        ([0.0, 9.0], 0.9, 1.0),  # at right angles
-        ([-1.0, 0.0], 0.9, 1.0),  # it helps
-    ],
-)
-def test_the_push_is_limited_to_what_leaves_a_share_of_the_pull(loser, keep, expected):
-    slopes = torch.tensor([[1.0, 0.0], loser])
-    limit = push_limits(torch.tensor([[-1.0, 1.0]]), scored(slopes), rows_of_one(2), keep=keep)
-    assert limit.tolist() == pytest.approx([expected])
-
-
-def test_a_policy_without_slopes_cannot_have_the_safeguard():
-    config = CONFIGS["ranking"].model_copy(update={"keep_chosen": 0.5})
-    with pytest.raises(ConfigError, match=r"algorithm\.keep_chosen"):
-        run(Direct(config), moved_walk(), ranked())
 
 
 # --- state

@@ -1,120 +1,40 @@
 """What every algorithm must do, on a policy whose numbers are known and on a diffusion model."""
 
 import math
-from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, TypeAlias, get_args
 
 import pytest
 import torch
-from algorithms import ALGORITHMS, GIVEN, algorithm_config
-from batches import PROMPTS, Batch, batch_of, cut, rankings_of, regroup
-from PIL import Image
+from algorithms import ALGORITHMS, algorithm_config
+from batches import PROMPTS, batch_of, regroup
+from contract_rows import (
+    OF_POLICY_GRADIENT,
+    SAMPLING,
+    SUPERVISED,
+    each_algorithm,
+    each_kind,
+    gradient,
+    learner_of,
+    losses,
+    moved_walk,
+)
 from policies import KINDS, frozen_parameters
 from random_walk import RandomWalk
-from torch import Tensor
 from torch.testing import assert_close
 from walk_runs import CLOCK
-from worlds import OneOfTwo, in_two
 
 from imgalign.algorithms.batches import Rollout
 from imgalign.algorithms.checks import require
-from imgalign.algorithms.choice import AlgorithmConfig, build_algorithm
-from imgalign.algorithms.interface import Algorithm, HeldOutMeasure, Loss, World
+from imgalign.algorithms.choice import build_algorithm
+from imgalign.algorithms.interface import Algorithm, HeldOutMeasure
 from imgalign.algorithms.rankings import ranked_rollout
 from imgalign.algorithms.supervised import SupervisedConfig, sample_weights
-from imgalign.config import Config
 from imgalign.errors import CheckpointError
 from imgalign.policy import StepPolicy
 from imgalign.runs.metric_table import METRICS
 from imgalign.runs.state import load_state, save_state
-from imgalign.train.assemble import build_learner
-from imgalign.train.config import OptimizerConfig
-from imgalign.train.data.choice import DataConfig
-from imgalign.train.data.images import GivenImages, ImagesConfig
-from imgalign.train.data.rankings import FolderConfig, RankingsConfig, TableConfig
-from imgalign.train.data.rollouts import RolloutsConfig
 from imgalign.train.learner import Learner
 from imgalign.train.world import Alone
-
-MakeBatch: TypeAlias = Callable[..., Any]
-"""From a policy, a number of `images` and that of the `first` the batch of a row of the table."""
-
-SAMPLING = [name for name in ALGORITHMS if name not in GIVEN]
-OF_POLICY_GRADIENT = [name for name in ALGORITHMS if name.startswith(("grpo", "ppo"))]
-SUPERVISED = [name for name in ALGORITHMS if name.startswith("supervised")]
-
-each_algorithm = pytest.mark.parametrize("name", ALGORITHMS)
-each_kind = pytest.mark.parametrize("kind", KINDS)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """Eight images of two prompts."""
-    out, generator = tmp_path_factory.mktemp("given"), torch.Generator().manual_seed(0)
-    for number in range(8):
-        pixels = torch.randint(256, (16, 16, 3), generator=generator, dtype=torch.uint8)
-        Image.fromarray(pixels.numpy()).save(out / f"{number}.png")
-        (out / f"{number}.txt").write_text(PROMPTS[number % 2])
-    return out
-
-
-@pytest.fixture
-def make_batch(name, folder) -> MakeBatch:
-    """Makes batches for the row of the table, from its source of data."""
-
-    def made(policy: Any, *, images: int = 8, first: int = 0) -> Batch:
-        if name not in GIVEN:
-            return batch_of(policy, images=images, first=first)
-        if name == "dpo, given rankings":
-            return rankings_of(policy, folder, images=images)
-        config = ImagesConfig(folder=folder, images_per_iteration=images)
-        source = GivenImages(config, policy=policy, held_out=(), seed=0, world=Alone())
-        return source.batch(first // images)
-
-    return made
-
-
-def losses(
-    algorithm: Algorithm[Any], policy: StepPolicy, batch: Batch, *, world: World | None = None
-) -> list[Loss]:
-    """All losses of a batch, added to the gradients, without a step in between."""
-    world, found = world or Alone(), []
-    generator = torch.Generator().manual_seed(0)
-    for loss in algorithm.losses(policy, batch, world=world, generator=generator):
-        if loss.value is not None:
-            torch.autograd.backward(loss.value)
-        found.append(loss)
-    return found
-
-
-def gradient(name: str, policy: RandomWalk, batch: Batch, *, world: World | None = None) -> Tensor:
-    """Of one optimizer step on a whole batch."""
-    policy.shift.grad = None
-    losses(
-        build_algorithm(algorithm_config(name, minibatches=1), seed=0), policy, batch, world=world
-    )
-    assert policy.shift.grad is not None
-    return policy.shift.grad
-
-
-def learner_of(name: str, policy: StepPolicy, *, learning_rate: float = 0.02, **changes) -> Learner:
-    return build_learner(
-        policy,
-        algorithm=algorithm_config(name, **changes),
-        optimizer=OptimizerConfig(learning_rate=learning_rate, weight_decay=0.0),
-        seed=0,
-        world=Alone(),
-    )
-
-
-def moved_walk(*, batch_size: int = 8) -> RandomWalk:
-    policy = RandomWalk(num_steps=3, batch_size=batch_size)
-    with torch.no_grad():
-        policy.shift.normal_(generator=torch.Generator().manual_seed(1)).mul_(0.1)
-    return policy
-
 
 # --- at the start
 
@@ -346,136 +266,3 @@ def test_it_learns_an_easy_reward(name):
         learner.update(batch, iteration=iteration)
     assert rewards[0] < 0.55
     assert rewards[-1] > rewards[0] + 0.15
-
-
-# --- several processes
-
-
-@each_algorithm
-def test_the_gradients_of_two_processes_add_up_to_that_of_one(name, make_batch):
-    # Each has the images of one prompt, and not the same number of them.
-    whole = make_batch(moved_walk())
-    mine = [[0, 2, 4, 6], [1, 3, 5]]
-    together = cut(whole, [mine[0] + mine[1]])
-    expected = gradient(name, moved_walk(), together)
-
-    def work(world: World) -> tuple[Tensor, dict[str, float]]:
-        policy, share = moved_walk(), cut(whole, [mine[world.index]])
-        algorithm = build_algorithm(algorithm_config(name, minibatches=1), seed=0)
-        losses(algorithm, policy, share, world=world)
-        assert isinstance(world, OneOfTwo)
-        assert world.num_totals > 0
-        assert policy.shift.grad is not None
-        return policy.shift.grad, dict(algorithm.metrics())
-
-    (first, said), (second, also) = in_two(work)
-    assert_close(first + second, expected)
-    alone = build_algorithm(algorithm_config(name, minibatches=1), seed=0)
-    losses(alone, moved_walk(), together)
-    assert said == also
-    assert said == pytest.approx(dict(alone.metrics()), rel=1e-5, abs=1e-6)
-
-
-@each_algorithm
-def test_two_processes_make_the_steps_of_one_however_many_passes_each_needs(
-    name, make_batch, tmp_path
-):
-    whole = make_batch(moved_walk())
-    mine = [[[0, 2], [4], [6]], [[1, 3, 5]]]  # as sampled: three parts in one process, one in other
-
-    def learned(batch: Batch, world: World, folder: Path) -> Tensor:
-        policy = moved_walk(batch_size=2)
-        learner = build_learner(
-            policy,
-            algorithm=algorithm_config(name, minibatches=1),
-            optimizer=OptimizerConfig(learning_rate=0.02),
-            seed=0,
-            world=world,
-        )
-        for iteration in range(2):
-            learner.update(batch, iteration=iteration)
-        folder.mkdir()
-        save_state(folder, "learner", learner.state_dict())
-        return policy.shift.detach().clone()
-
-    folders = [tmp_path / "0", tmp_path / "1"]
-    expected = learned(cut(whole, mine[0] + mine[1]), Alone(), tmp_path / "one")
-    first, second = in_two(
-        lambda world: learned(cut(whole, mine[world.index]), world, folders[world.index])
-    )
-    assert torch.equal(first, second)
-    assert_close(first, expected)
-    for file in ("learner.json", "learner.safetensors"):
-        one, other = ((folder / file).read_bytes() for folder in folders)
-        assert one == other
-
-
-@pytest.mark.parametrize("name", SAMPLING)
-def test_a_process_without_any_finite_reward_waits_for_the_other(name):
-    whole = batch_of(moved_walk())
-    (trajectory,) = whole.batch
-    good, bad = [0, 2, 4, 6], [1, 3, 5, 7]
-    rewards = [whole.rewards[good], torch.full((4,), math.nan)]
-
-    def work(world: World) -> list[bool]:
-        policy = moved_walk()
-        share = Rollout(
-            batch=[trajectory.select([good, bad][world.index])], rewards=rewards[world.index]
-        )
-        algorithm = build_algorithm(algorithm_config(name, minibatches=1), seed=0)
-        return [loss.ends_step for loss in losses(algorithm, policy, share, world=world)]
-
-    for ends in in_two(work):
-        assert sum(ends) == 1
-        assert ends[-1]
-
-
-def test_two_processes_draw_for_each_image_what_one_draws(tiny_pipeline_folder):
-    # One image in a pass, so that no rounding depends on who scores it.
-    policies = [KINDS["diffusion"](tiny_pipeline_folder, batch_size=1) for _ in range(3)]
-    whole = batch_of(policies[0], images=6)
-    mine = [[0, 2], [1, 3, 5, 4]]
-    config = algorithm_config("supervised, given images")
-
-    def shares(policy: StepPolicy, places: list[int], world: World) -> list[float]:
-        batch = [whole.batch[place] for place in places]
-        share = Rollout(batch=batch, rewards=whole.rewards[places])
-        algorithm = build_algorithm(config, seed=0)
-        return [
-            loss.value.item()
-            for loss in losses(algorithm, policy, share, world=world)
-            if loss.value is not None
-        ]
-
-    expected = torch.tensor(shares(policies[0], mine[0] + mine[1], Alone())).view(4, 6)
-    first, second = in_two(
-        lambda world: shares(policies[1 + world.index], mine[world.index], world)
-    )
-    found = torch.cat([torch.tensor(first).view(4, 2), torch.tensor(second).view(4, 4)], dim=1)
-    assert_close(found, expected)
-    assert len(found.unique()) == 24
-
-
-def kinds(annotation: Any) -> set[type[Config]]:
-    """Every section that a setting of this type can be, and those inside it."""
-    if not (isinstance(annotation, type) and issubclass(annotation, Config)):
-        return {kind for each in get_args(annotation) for kind in kinds(each)}
-    fields = annotation.model_fields.values()
-    return {annotation}.union(*(kinds(field.annotation) for field in fields))
-
-
-def sections(settings: Config) -> Iterator[Config]:
-    """Settings and all sections inside."""
-    yield settings
-    for name in type(settings).model_fields:
-        if isinstance(value := getattr(settings, name), Config):
-            yield from sections(value)
-
-
-def test_the_table_has_every_kind_of_algorithm_baseline_kl_weighting_and_data():
-    tried = {type(each) for name in ALGORITHMS for each in sections(algorithm_config(name))}
-    assert tried == kinds(AlgorithmConfig)
-    of = {"supervised, given images": ImagesConfig, "dpo, given rankings": RankingsConfig}
-    sources = {of.get(name, RolloutsConfig) for name in ALGORITHMS}
-    same: set[type[Config]] = {FolderConfig, TableConfig}  # through the source of RankingsConfig
-    assert sources == set(get_args(DataConfig)) - same

@@ -1,0 +1,61 @@
+"""Claims: betas mean the same in every unit; one that sets itself aims at its gradient factor."""
+
+import math
+
+import pytest
+from ranked_batches import (
+    CONFIGS,
+    FIXED,
+    each_config,
+    moved_walk,
+    ranked,
+    run,
+)
+
+from imgalign.algorithms.direct import (
+    Direct,
+    DPOConfig,
+)
+
+
+def test_published_betas_are_converted_to_nats():
+    def value(kind: str, value: float) -> float:
+        beta = {"beta": {"kind": kind, "value": value}}
+        return Direct(DPOConfig.model_validate(beta)).beta.value(16_384)
+
+    # -beta / 2 of a mean squared error is beta / 16384 of half the sum; diffusers has no half.
+    assert value("salesforce", 5000) == pytest.approx(0.3052, abs=1e-4)
+    assert value("diffusers", 2500) == value("salesforce", 5000)
+    assert value("per_nat", 0.3) == 0.3
+
+
+def test_beta_gives_a_typical_margin_the_gradient_factor_that_was_asked_for():
+    beta = Direct(
+        DPOConfig.model_validate({"beta": {"kind": "auto", "gradient_factor": 0.25, "steps": 3}})
+    ).beta
+    for _ in range(3):
+        beta.update(4.0)
+    assert 1 / (1 + math.exp(4.0 * beta.value(1))) == pytest.approx(0.25)
+    before = beta.value(1)
+    beta.update(400.0)  # after its steps it stays
+    assert beta.value(1) == before
+
+
+def test_beta_waits_for_the_first_margins():
+    beta = Direct(DPOConfig()).beta
+    start = beta.value(1)
+    beta.update(0.0)
+    assert beta.value(1) == start
+    beta.update(5.0)
+    assert beta.value(1) == pytest.approx(math.log(7 / 3) / 5)
+
+
+@each_config
+def test_beta_does_not_change_the_size_of_the_first_gradient(name):
+    sizes = []
+    for per_nat in (0.01, 1.0):
+        config = CONFIGS[name].model_copy(
+            update={"beta": DPOConfig.model_validate({"beta": FIXED | {"value": per_nat}}).beta}
+        )
+        sizes.append(run(Direct(config), moved_walk(by=0.0), ranked()).norm().item())
+    assert sizes[0] == pytest.approx(sizes[1], rel=1e-4)
