@@ -33,7 +33,7 @@ def folder(tmp_path) -> Path:
     for number, colour in enumerate(["red", "blue", "green", "white", "black"]):
         place = images / "more" if number == 4 else images
         Image.new("RGB", (8, 4), colour).save(place / f"{colour}.png")
-        (place / f"{colour}.txt").write_text(f"\ufeffa {colour}\n house\n")
+        (place / f"{colour}.txt").write_text(f"\ufeff\na {colour}\t house\n")
     return images
 
 

@@ -4,6 +4,7 @@ import os
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from imgalign.errors import InputError
 from imgalign.images import read_plain_file
@@ -44,22 +45,39 @@ def normal(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def caption_lines(image: Path) -> list[str]:
-    """The lines, without empty ones, of the text file beside an image; none without a file.
+class Caption(NamedTuple):
+    """The caption of an image: one line, and whether the file has others, which are not used."""
 
-    InputError for a file that is no text of a caption's length.
+    text: str
+    has_more: bool
+
+
+def find_caption(image: Path) -> Caption | None:
+    """The first line, of those that are not empty, of the text file beside an image.
+
+    None without such a line or file. InputError for a file that is no text of a caption's length.
+    Other trainers take the first line too, or one at random.
     """
     path = image.with_suffix(".txt")
     if not path.exists():
-        return []
+        return None
     try:
         text = read_plain_file(path, limit=LARGEST_CAPTION).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise InputError(f"{path.name} is not text in utf-8") from None
     except InputError as error:
         raise InputError(f"{path.name}: {error}") from None
-    lines = [one_line(line) for line in text.splitlines()]
-    return [line for line in lines if line]
+    lines = list(filter(None, map(one_line, text.splitlines())))
+    return Caption(lines[0], has_more=len(lines) > 1) if lines else None
+
+
+def read_caption(image: Path) -> Caption:
+    """`find_caption`, with an InputError where there is none. Example: "a.txt is missing"."""
+    caption = find_caption(image)
+    if caption is None:
+        path = image.with_suffix(".txt")
+        raise InputError(f"{path.name} is {'empty' if path.exists() else 'missing'}")
+    return caption
 
 
 def one_line(text: str) -> str:

@@ -27,9 +27,15 @@ from imgalign.images import (
 )
 from imgalign.preferences import validation
 from imgalign.preferences.foreign.generation_facts import GenerationFacts
-from imgalign.preferences.foreign.image_files import caption_lines, image_files
+from imgalign.preferences.foreign.image_files import find_caption, image_files
 from imgalign.preferences.foreign.image_metadata import generation_of
-from imgalign.preferences.foreign.records import Reason, Remark, reason_of, summarised
+from imgalign.preferences.foreign.records import (
+    FIRST_LINE_ONLY,
+    Reason,
+    Remark,
+    reason_of,
+    summarised,
+)
 from imgalign.preferences.records import ELSEWHERE, UNKNOWN, UNKNOWN_NUMBER, Provenance
 from imgalign.preferences.schema import provenances
 from imgalign.preferences.splits import prompt_key
@@ -56,6 +62,8 @@ class FoundImage:
 
     path: Path
     prompt: str
+    first_line_only: bool
+    """The prompt is the first of several lines of a caption."""
     provenance: Provenance
     pixels: str
 
@@ -168,21 +176,25 @@ def find_image(
         content = read_plain_file(path, limit=MAX_BYTES)
         pixels = decode_image(content)
         reason = "no prompt"
-        lines = [] if prompts_from == "metadata" else caption_lines(path)
+        caption = None if prompts_from == "metadata" else find_caption(path)
         facts = generation_of(content)
         recorded = read_provenance(path.with_suffix(".json"))
     except InputError as error:
         reason = reason_of(error) if reason == "unreadable" else reason
         return Remark(reason=reason, name=_name(folder, path), detail=str(error))
+    told = caption.text if caption else ""
     if recorded is None:
-        recorded = provenance_of(
-            facts, prompt=lines[0] if lines else "", size=pixels.size, model=model
-        )
-    written = recorded.prompt if prompts_from != "captions" else ""
-    prompt = lines[0] if lines else written
+        recorded = provenance_of(facts, prompt=told, size=pixels.size, model=model)
+    prompt = told or (recorded.prompt if prompts_from != "captions" else "")
     if not prompt:
         return Remark(reason="no prompt", name=_name(folder, path))
-    return FoundImage(path=path, prompt=prompt, provenance=recorded, pixels=pixel_hash(pixels))
+    return FoundImage(
+        path=path,
+        prompt=prompt,
+        first_line_only=caption is not None and caption.has_more,
+        provenance=recorded,
+        pixels=pixel_hash(pixels),
+    )
 
 
 def provenance_of(
@@ -261,10 +273,12 @@ def pixel_hash(image: Image.Image) -> str:
 
 
 def _store(store: Store, image: FoundImage, folder: Path, notes: list[Remark]) -> str:
-    content = read_plain_file(image.path, limit=MAX_BYTES)
+    content, name = read_plain_file(image.path, limit=MAX_BYTES), _name(folder, image.path)
+    if image.first_line_only:
+        notes.append(Remark(reason=FIRST_LINE_ONLY, name=name))
     if not _is_plain_png(content):
         content = png(decode_image(content))
-        notes.append(Remark(reason="converted to PNG", name=_name(folder, image.path)))
+        notes.append(Remark(reason="converted to PNG", name=name))
     return store.add_image(content, image.provenance)
 
 

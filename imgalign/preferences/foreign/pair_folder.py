@@ -3,9 +3,8 @@
     chosen/a.png  chosen/a.txt  rejected/a.jpg      paired by name, at any depth below; also w/, l/
     a.png  a.txt  a-rejected.png                    beside each other
 
-The caption is the first line of the text file beside the chosen image that is not empty; further
-lines are noted and not used (other trainers take the first one too, or one at random). Everything
-that cannot be used is named with its reason, and the rest is kept.
+The caption is that of the chosen image, the first line of its text file; files with more lines are
+noted. Everything that cannot be used is named with its reason, and the rest is kept.
 """
 
 from collections import defaultdict
@@ -18,8 +17,9 @@ from typing import Literal, NamedTuple
 from imgalign.errors import InputError
 from imgalign.files import describe_folder
 from imgalign.images import MAX_BYTES, read_plain_file
-from imgalign.preferences.foreign.image_files import caption_lines, image_files, normal
+from imgalign.preferences.foreign.image_files import image_files, normal, read_caption
 from imgalign.preferences.foreign.records import (
+    FIRST_LINE_ONLY,
     Collector,
     GivenRanking,
     RankedFiles,
@@ -138,15 +138,10 @@ def _faults(folder: Path, pair: Pair, spellings: Iterable[Pair]) -> list[Remark]
 
 def _read_pair(collector: Collector, folder: Path, pair: Pair) -> None:
     chosen, rejected = pair.chosen[0], pair.rejected[0]
-    caption = chosen.with_suffix(".txt").name
     try:
-        lines = caption_lines(chosen)
+        caption = read_caption(chosen)
     except InputError as error:
         collector.left_out.append(_remark("no caption", folder, chosen, str(error)))
-        return
-    if not lines:
-        found = "is empty" if chosen.with_suffix(".txt").exists() else "is missing"
-        collector.left_out.append(_remark("no caption", folder, chosen, f"{caption} {found}"))
         return
     examined = [
         collector.examined(_name(folder, path), partial(read_plain_file, path, limit=MAX_BYTES))
@@ -159,12 +154,10 @@ def _read_pair(collector: Collector, folder: Path, pair: Pair) -> None:
     collector.left_out += faults
     if faults:
         return
-    if len(lines) > 1:
-        collector.notes.append(
-            _remark("only the first line of the caption is used", folder, chosen)
-        )
+    if caption.has_more:
+        collector.notes.append(_remark(FIRST_LINE_ONLY, folder, chosen))
     keys = tuple(image.sha256 for image in images)
-    collector.add(GivenRanking(prompt=lines[0], images=keys, ranks=(0, 1)), images)
+    collector.add(GivenRanking(prompt=caption.text, images=keys, ranks=(0, 1)), images)
 
 
 def _remark(reason: Reason, folder: Path, path: Path, detail: str = "") -> Remark:

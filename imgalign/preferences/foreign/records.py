@@ -33,6 +33,7 @@ Reason = Literal[
     "only the first line of the caption is used",
     "converted to PNG",
 ]
+FIRST_LINE_ONLY: Reason = "only the first line of the caption is used"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

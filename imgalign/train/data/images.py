@@ -6,6 +6,7 @@ ones, wherever the folder lies by then.
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,16 +20,18 @@ from imgalign.errors import CheckpointError, ConfigError, InputError
 from imgalign.files import read_json, sha256, write_atomically
 from imgalign.images import as_tensor, read_image_file
 from imgalign.policy import Data, LikelihoodPolicy, join_data
+from imgalign.preferences.foreign.image_files import Caption, read_caption
+from imgalign.preferences.foreign.records import FIRST_LINE_ONLY, Remark, summarised
 from imgalign.preferences.splits import prompt_key
 from imgalign.prompts import Prompts, epoch_positions
 from imgalign.train.data.source import Amount, DataSection, Known, Parts, some_of
 from imgalign.train.watcher import SILENT, Watcher, cut
 
+log = logging.getLogger(__name__)
+
 USUAL_IMAGES = 64
 RECORD = "images.json"
 IMAGES = (".png", ".jpg", ".jpeg", ".webp")
-LARGEST_CAPTION = 2**16
-"""Bytes."""
 
 
 class ImagesConfig(DataSection):
@@ -40,8 +43,8 @@ class ImagesConfig(DataSection):
     """Where the data comes from: rollouts, images, rankings, folder or table."""
 
     folder: Path
-    """Images with their captions: `cat.png` and `cat.txt`. Each is scaled and cut to the model's
-    size."""
+    """Images with their captions: `cat.png`, and in `cat.txt` one line. Each is scaled and cut to
+    the model's size."""
 
     images_per_iteration: PositiveInt | None = None
     """Images in each iteration; every one comes once before any comes again. Null is 64, or all of
@@ -53,8 +56,8 @@ class ImagesConfig(DataSection):
 
     def known_prompts(self) -> Known:
         """Those of the captions."""
-        captions = (prompt for _, prompt in captioned_images(self.folder))
-        training = tuple(dict.fromkeys(captions))
+        captions = (caption for _, caption in captioned_images(self.folder))
+        training = tuple(dict.fromkeys(caption.text for caption in captions))
         return Known(training, some_of(training, self.held_out), str(self.folder))
 
     def amount(self, prompts: Prompts) -> Amount:
@@ -74,7 +77,14 @@ class ImagesConfig(DataSection):
         )
 
     def keep(self, run: Path) -> None:
-        """A hash of the images and captions."""
+        """A hash of the images and captions; says where a caption has lines that are not used."""
+        noted = [
+            Remark(reason=FIRST_LINE_ONLY, name=path.relative_to(self.folder).as_posix())
+            for path, caption in captioned_images(self.folder)
+            if caption.has_more
+        ]
+        for line in summarised(noted):
+            log.info("%s: %s", self.folder, line)
         kept = {"sha256": images_hash(self.folder)}
         write_atomically(run / RECORD, json.dumps(kept) + "\n")
 
@@ -142,12 +152,15 @@ class GivenImages:
 def training_images(config: ImagesConfig, held_out: Sequence[str]) -> list[tuple[Path, str]]:
     """The given images with their prompts, without those of held-out prompts."""
     apart = set(map(prompt_key, held_out))
-    pairs = captioned_images(config.folder)
-    return [(path, prompt) for path, prompt in pairs if prompt_key(prompt) not in apart]
+    return [
+        (path, caption.text)
+        for path, caption in captioned_images(config.folder)
+        if prompt_key(caption.text) not in apart
+    ]
 
 
-def captioned_images(folder: Path) -> list[tuple[Path, str]]:
-    """Every image below a folder with the prompt in the text file beside it, in order of names.
+def captioned_images(folder: Path) -> list[tuple[Path, Caption]]:
+    """Every image below a folder with the caption in the text file beside it, in order of names.
 
     InputError for an image without a caption, and for a folder without images.
     """
@@ -156,30 +169,21 @@ def captioned_images(folder: Path) -> list[tuple[Path, str]]:
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGES)
     if not paths:
         raise InputError(f"{folder}: expected images ({', '.join(IMAGES)}) with captions, got none")
-    return [(path, caption_of(path)) for path in paths]
+    return [(path, _caption(path)) for path in paths]
 
 
-def caption_of(image: Path) -> str:
-    """The prompt in the text file beside an image; InputError without one."""
-    path = image.with_suffix(".txt")
+def _caption(image: Path) -> Caption:
     try:
-        with path.open("rb") as file:
-            text = file.read(LARGEST_CAPTION + 1).decode("utf-8")
-    except FileNotFoundError:
-        raise InputError(f"{image}: no caption; write its prompt into {path.name}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: expected a text file in utf-8") from None
-    prompt = " ".join(text.removeprefix("\ufeff").split())
-    if not prompt or len(text) > LARGEST_CAPTION:
-        what = "more text than a prompt" if prompt else "an empty file"
-        raise InputError(f"{path}: expected the prompt of {image.name}, got {what}")
-    return prompt
+        return read_caption(image)
+    except InputError as error:
+        name = image.with_suffix(".txt").name
+        raise InputError(f"{image}: no caption ({error}); write its prompt into {name}") from None
 
 
 def images_hash(folder: Path) -> str:
     """SHA-256 over every image of a folder with its name and caption."""
     lines = [
-        f"{path.relative_to(folder).as_posix()} {sha256(path)} {prompt}\n"
-        for path, prompt in captioned_images(folder)
+        f"{path.relative_to(folder).as_posix()} {sha256(path)} {caption.text}\n"
+        for path, caption in captioned_images(folder)
     ]
     return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -139,6 +139,14 @@ def test_files_that_programs_show_differently_are_converted(store: Store, tmp_pa
     assert stored[2].getpixel((0, 0)) == (3, 0, 0)
 
 
+def test_captions_of_several_lines_give_their_first_and_are_named(store: Store, tmp_path: Path):
+    put(tmp_path / "a.png", 1, caption="\n a  cat \ncat, whiskers\n")
+    put(tmp_path / "b.png", 2, caption="a cat")
+    queued = queue_images(store, tmp_path, per_prompt=2)
+    assert queued.lines()[1:] == ["only the first line of the caption is used: 1 (a.png)"]
+    assert queued.num_images == 2  # of one prompt
+
+
 def test_many_images_of_a_prompt_are_items_of_even_size(store: Store, tmp_path: Path):
     for shade in range(9):
         put(tmp_path / "in" / f"{shade}.png", shade, caption="a cat")

@@ -1,21 +1,34 @@
 """Claims: a folder that cannot be learned from is refused, with the file that is wrong; a run goes
 on with the images that it began with, wherever they lie."""
 
+import logging
+
 import pytest
 from algorithms import ALGORITHMS, GIVEN
 from random_walk import walk_settings
 from walk_runs import start
 
 from imgalign.errors import CheckpointError, ConfigError, InputError
-from imgalign.train.data.images import captioned_images
+from imgalign.train.data.images import ImagesConfig, captioned_images
 
 
-def test_every_image_has_the_one_line_of_the_text_beside_it(folder):
+def test_every_image_has_the_caption_of_the_text_beside_it(folder):
     pairs = captioned_images(folder)
     assert [path.relative_to(folder).as_posix() for path, _ in pairs] == sorted(
         ["red.png", "blue.png", "green.png", "white.png", "more/black.png"]
     )
-    assert all(prompt == f"a {path.stem} house" for path, prompt in pairs)
+    assert all(caption == (f"a {path.stem} house", False) for path, caption in pairs)
+
+
+def test_a_new_run_says_of_which_captions_it_uses_the_first_line_only(folder, tmp_path, caplog):
+    (folder / "more" / "black.txt").write_text("a black house\nhouse, black, night\n")
+    config = ImagesConfig.model_validate({"folder": str(folder), "held_out": {"num_prompts": 0}})
+    assert "a black house" in config.load_prompts().training
+    with caplog.at_level(logging.INFO, logger="imgalign"):
+        config.keep(tmp_path)
+    assert caplog.messages == [
+        f"{folder}: only the first line of the caption is used: 1 (more/black.png)"
+    ]
 
 
 def test_a_folder_that_cannot_be_learned_from_is_one_line(folder, tmp_path):
@@ -25,10 +38,11 @@ def test_a_folder_that_cannot_be_learned_from_is_one_line(folder, tmp_path):
     with pytest.raises(InputError, match=r"empty: expected images \(.*\) with captions, got none"):
         captioned_images(tmp_path / "empty")
     (folder / "red.txt").write_text(" \n")
-    with pytest.raises(InputError, match=r"red.txt: expected the prompt of red.png, got an empty"):
+    told = r"red.png: no caption \(red.txt is {}\); write its prompt into red.txt"
+    with pytest.raises(InputError, match=told.format("empty")):
         captioned_images(folder)
     (folder / "red.txt").unlink()
-    with pytest.raises(InputError, match=r"red.png: no caption; write its prompt into red.txt"):
+    with pytest.raises(InputError, match=told.format("missing")):
         captioned_images(folder)
 
 
