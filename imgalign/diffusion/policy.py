@@ -1,15 +1,14 @@
 """A text-to-image model as a policy: denoising steps are actions, LoRA weights are what is trained.
 
-The pretrained weights never change, so the reference is the same model with its adapter switched
-off. Left out: how steps become distributions (denoising.py), what differs between model families
-(families/), every algorithm.
+Left out: how steps become distributions (denoising.py), what is trained and what the reference is
+(weights.py), what differs between model families (families/), every algorithm.
 
 Shapes: b = images, t = denoising steps, s = chosen steps, d = features; a latent is c h w.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -17,9 +16,7 @@ from typing import Annotated, Literal
 
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-from diffusers.training_utils import cast_training_params
 from jaxtyping import Float, Int
-from peft import LoraConfig
 from pydantic import Field, PositiveInt
 from torch import Tensor
 from torch.distributions import Independent, Normal
@@ -27,12 +24,12 @@ from torch.nn import Parameter
 from torch.nn.functional import interpolate
 
 from imgalign.config import Config, PathText
-from imgalign.diffusion.attention import Attention, first_line
+from imgalign.diffusion.attention import Attention
 from imgalign.diffusion.denoising import Denoiser
 from imgalign.diffusion.families.table import family_of
 from imgalign.diffusion.parity import noiseless_difference
+from imgalign.diffusion.weights import LoraWeights, adapter_from, fresh_adapter
 from imgalign.environment import TrainingDType, dtype_named
-from imgalign.errors import ConfigError
 from imgalign.policy import (
     Check,
     Data,
@@ -46,7 +43,7 @@ from imgalign.policy import (
     draws_of,
 )
 
-ADAPTER = "policy"
+DEFAULT_RANK = 8
 
 
 class DiffusionConfig(Config):
@@ -75,15 +72,22 @@ class DiffusionConfig(Config):
     """Classifier-free guidance; 1 is off. Off, a step costs half and the ratio is less noisy; the
     policy learns what guidance would have added."""
 
-    lora_rank: PositiveInt = 8
-    """Rank of the trained matrices; more is more capacity and more memory."""
+    adapter: PathText | None = None
+    """A LoRA to start from: a file, a folder, or a run, as `--adapter` of generate takes. The run
+    trains a copy of it, and the model with this LoRA takes the place of the pretrained model in
+    every KL and implicit reward. Checkpoints keep it, so the file is needed at the start only."""
+
+    lora_rank: PositiveInt | None = None
+    """Rank of the trained matrices; more is more capacity and more memory. Null is 8, or what
+    policy.adapter has."""
 
     lora_alpha: PositiveInt | None = None
     """The adapter is scaled by alpha / rank. Null is the rank itself, a scale of 1, which is what
-    tools assume that do not read it from the file."""
+    tools assume that do not read it from the file; or what policy.adapter has."""
 
     target_modules: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    """Ends of the names of the layers to train; null is the attention projections."""
+    """Ends of the names of the layers to train; null is the attention projections, or the layers of
+    policy.adapter."""
 
     batch_size: PositiveInt = 8
     """Images per forward pass of the network while sampling. Re-scoring as many rows at once gives
@@ -112,9 +116,10 @@ class DiffusionConfig(Config):
 
 
 class DiffusionPolicy:
-    """A pipeline with a fresh LoRA adapter that starts as the identity; implements `Policy`.
+    """A pipeline with a LoRA adapter that starts as its reference; implements `Policy`.
 
-    The pipeline belongs to the policy from then on. `seed` decides the initial adapter weights.
+    The pipeline belongs to the policy from then on. `seed` decides the weights of a fresh adapter.
+    ConfigError for layers that cannot be adapted, and for an adapter that cannot be started from.
     """
 
     default_clip_nats = 1.6
@@ -133,30 +138,30 @@ class DiffusionPolicy:
             guidance_scale=config.guidance_scale,
             latent_dtype=dtype_named(config.latent_dtype),
         )
-        targets = config.target_modules or self.family.target_modules
-        for target in targets:
-            if not any(
-                name == target or name.endswith(f".{target}") for name, _ in network.named_modules()
-            ):
-                raise ConfigError(
-                    f"policy.target_modules: the network has no layer called {target!r}"
-                )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            lora = LoraConfig(
-                r=config.lora_rank,
-                lora_alpha=config.lora_alpha or config.lora_rank,
-                target_modules=list(targets),
-            )
-            try:
-                network.add_adapter(lora, ADAPTER)
-            except ValueError as error:  # a layer of a kind that LoRA cannot adapt
-                raise ConfigError(f"policy.target_modules: {first_line(error)}") from None
-        cast_training_params(network, dtype=torch.float32)
+        self.weights = self._initial_weights(seed)
         # Dropout would make sampling and re-scoring disagree; nothing else depends on this.
         network.eval()
         if config.gradient_checkpointing:
             network.enable_gradient_checkpointing()
+
+    def _initial_weights(self, seed: int) -> LoraWeights:
+        config = self.config
+        if config.adapter is not None:
+            return adapter_from(
+                self.family,
+                Path(config.adapter),
+                rank=config.lora_rank,
+                alpha=config.lora_alpha,
+                target_modules=config.target_modules,
+            )
+        rank = config.lora_rank or DEFAULT_RANK
+        return fresh_adapter(
+            self.family,
+            rank=rank,
+            alpha=config.lora_alpha or rank,
+            target_modules=config.target_modules or self.family.target_modules,
+            seed=seed,
+        )
 
     @property
     def batch_size(self) -> int:
@@ -238,15 +243,9 @@ class DiffusionPolicy:
             "timestep": timesteps.float() / kernel.num_train_timesteps,
         }
 
-    @contextmanager
-    def using(self, weights: Weights) -> Iterator[None]:
-        """Inside, the policy is the pretrained model: adapters off, no second copy."""
-        network = self.family.network
-        network.disable_adapters()
-        try:
-            yield
-        finally:
-            network.enable_adapters()
+    def using(self, weights: Weights) -> AbstractContextManager[None]:
+        """Inside, the policy has other weights; no second network is built."""
+        return self.weights.using(weights)
 
     @cached_property
     def encoding(self) -> str:
@@ -306,8 +305,7 @@ class DiffusionPolicy:
 
     def trainable_parameters(self) -> list[Parameter]:
         """The adapter's matrices, float32, in the order of the network's layers."""
-        named = self.family.network.named_parameters()
-        return [parameter for name, parameter in named if f".{ADAPTER}." in name]
+        return self.weights.parameters()
 
     def checks(self) -> list[Check]:
         """Rule 6: a step at eta 0 is the library's own; rule 4: what is frozen stays frozen."""
@@ -338,12 +336,15 @@ class DiffusionPolicy:
         )
 
     def save(self, folder: Path) -> None:
-        """Write pytorch_lora_weights.safetensors, which `pipe.load_lora_weights(folder)` reads."""
-        self.family.save_lora(folder, ADAPTER)
+        """Write pytorch_lora_weights.safetensors, which `pipe.load_lora_weights(folder)` reads.
+
+        The adapter that it started from is written in the same way, into the folder reference/.
+        """
+        self.weights.save(folder)
 
     def load(self, folder: Path) -> None:
         """Read what `save` wrote; CheckpointError where it is missing or does not fit."""
-        self.family.load_lora(folder, ADAPTER)
+        self.weights.load(folder)
 
     def _latents(self, trajectory: Trajectory) -> Float[Tensor, "b states c h w"]:
         latents = trajectory.replay["latents"]

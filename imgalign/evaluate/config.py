@@ -22,8 +22,8 @@ class EvaluateConfig(Config):
     """The checkpoint to judge: a run, a checkpoint of a run, or any folder with LoRA weights."""
 
     baseline: Path | None = None
-    """What it is compared with: another adapter, such as that of an earlier run. Null is the
-    pretrained model without an adapter."""
+    """What it is compared with: another adapter, such as that of an earlier run. Null is what its
+    run started from: the pretrained model, with policy.adapter if it was trained from one."""
 
     model: PathText | None = None
     """The model under both: "storybook", a folder in diffusers' layout, or a hub name. Null is what

@@ -48,7 +48,7 @@ from imgalign.files import (
     sync_tree,
 )
 from imgalign.preferences.records import Generated
-from imgalign.runs.checkpoint import find_adapter
+from imgalign.runs.checkpoint import find_adapter, reference_of
 from imgalign.runs.folder import model_under, run_of
 from imgalign.statistics import clustered_mean
 
@@ -86,7 +86,8 @@ def evaluate(
     out = out or evaluation_folder(adapter)
     check_folder(out)
     model = settings.model or model_under(adapter)
-    settings = settings.model_copy(update={"model": model})
+    baseline = settings.baseline or reference_of(adapter)
+    settings = settings.model_copy(update={"model": model, "baseline": baseline})
     selection = select_prompts(
         settings, known_prompts(run) if run else frozenset(), draw=draw_prompts
     )

@@ -16,7 +16,7 @@ import re
 import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Final, Literal, TypeAlias, get_args
 
 from imgalign.errors import CheckpointError
 from imgalign.files import (
@@ -35,6 +35,8 @@ from imgalign.files import (
 log = logging.getLogger(__name__)
 
 ADAPTER = "pytorch_lora_weights.safetensors"
+REFERENCE: Final = "reference"
+"""Folder in a checkpoint with the adapter that its run started from, where there was one."""
 MANIFEST = "manifest.json"
 STEP = re.compile(r"step-(\d{6,})")
 
@@ -267,6 +269,12 @@ def find_adapter(path: Path) -> Path:
     names = ", ".join(folder.name for folder in checkpoints(path))
     found = f"checkpoints found: {names}, none usable" if names else describe_folder(path)
     raise CheckpointError(f"{path}: no {ADAPTER} here; {found}")
+
+
+def reference_of(adapter: Path) -> Path | None:
+    """The adapter that the run of a checkpoint started from, of what `find_adapter` gives."""
+    folder = adapter / REFERENCE
+    return folder if (folder / ADAPTER).is_file() else None
 
 
 def how_to_resume(run: Path) -> str:

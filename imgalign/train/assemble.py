@@ -1,5 +1,7 @@
 """Builds the parts of a training run from its settings: the table from settings to classes."""
 
+from pathlib import Path
+
 from imgalign.algorithms.choice import AlgorithmConfig, build_algorithm
 from imgalign.algorithms.direct import DirectConfig
 from imgalign.algorithms.interface import World
@@ -7,6 +9,7 @@ from imgalign.diffusion.loading import load_pipeline
 from imgalign.diffusion.policy import DiffusionPolicy
 from imgalign.environment import choose_device, choose_dtype, say_dtype
 from imgalign.policy import Policy, StepPolicy
+from imgalign.runs.checkpoint import REFERENCE
 from imgalign.train.config import OptimizerConfig, TrainConfig
 from imgalign.train.learner import Learner
 
@@ -24,8 +27,12 @@ def build_learner(
     return Learner(policy, algorithm=built, optimizer=optimizer, seed=seed, world=world)
 
 
-def load_policy(settings: TrainConfig) -> StepPolicy:
-    """The model that the settings name, with a fresh adapter."""
+def load_policy(settings: TrainConfig, *, resumed: Path | None = None) -> StepPolicy:
+    """The model that the settings name, with an untrained adapter.
+
+    `resumed` is the checkpoint that a run goes on from. An adapter that the run started from is
+    taken from there, whatever has become of its file.
+    """
     device = choose_device(settings.run.device)
     config = settings.policy
     pipeline = load_pipeline(
@@ -37,6 +44,8 @@ def load_policy(settings: TrainConfig) -> StepPolicy:
     if config.likelihood_error is None:
         error = "noise" if isinstance(settings.algorithm, DirectConfig) else "target"
         config = config.model_copy(update={"likelihood_error": error})
+    if config.adapter is not None and resumed is not None:
+        config = config.model_copy(update={"adapter": str(resumed / REFERENCE)})
     policy = DiffusionPolicy(pipeline, config, seed=settings.seed)
     say_dtype(policy.family.dtype, device)
     return policy

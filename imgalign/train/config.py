@@ -37,7 +37,7 @@ class OptimizerConfig(Config):
     """After warm-up. 3e-4 is usual for LoRA."""
 
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    """Decay of the adapter towards zero, which is the pretrained model."""
+    """Decay of the adapter towards zero, which is the pretrained model without any adapter."""
 
     betas: tuple[Decay, Decay] = (0.9, 0.999)
     """Decay rates of the gradient's running mean and of its running square."""

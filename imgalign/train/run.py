@@ -90,7 +90,7 @@ def run(
         try:
             recorder.say("running", 0)
             with working("loading the model"):
-                policy = policy or load_policy(settings)
+                policy = policy or load_policy(settings, resumed=checkpoint)
             session = Session(
                 settings,
                 policy=policy,

@@ -98,6 +98,16 @@ def test_both_sides_have_the_same_prompts_and_seeds(adapter, tmp_path):
     assert rest[-1] == sampler
 
 
+def test_a_checkpoint_of_a_run_from_an_adapter_is_compared_with_that_adapter(adapter, tmp_path):
+    reference = adapter / "reference"
+    reference.mkdir()
+    (reference / ADAPTER).write_bytes(b"")
+    found = compare(adapter, tmp_path / "out")
+    assert (found.base.adapter, found.aligned.adapter) == (str(reference), str(adapter))
+    other = compare(adapter, tmp_path / "other", settings={"baseline": tmp_path})
+    assert other.base.adapter == str(tmp_path)
+
+
 def test_the_model_is_loaded_once_for_both_sides(adapter, tmp_path):
     loaded = []
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from lora_files import ATTENTION, kohya, random_matrices, write
 from random_walk import RandomWalk
 from torch.nn import Parameter
 
@@ -29,6 +30,16 @@ def diffusion(folder: Path, **settings: Any) -> DiffusionPolicy:
     return DiffusionPolicy(pipeline, DiffusionConfig.model_validate(fields))
 
 
+def from_adapter(folder: Path, **settings: Any) -> DiffusionPolicy:
+    """One that starts from a LoRA with several ranks and alphas."""
+    path = folder.parent / "start.safetensors"
+    if not path.exists():
+        unet = UNet2DConditionModel.from_pretrained(folder / "unet")
+        matrices = random_matrices(unet, (*ATTENTION, "conv2"), ranks={"to_v": 3})
+        write(path, kohya(matrices, alphas={"to_q": 4.0}))
+    return diffusion(folder, adapter=str(path), **settings)
+
+
 KINDS: Mapping[str, Build] = {"random walk": walk, "diffusion": diffusion}
 
 POLICIES: Mapping[str, tuple[Build, Mapping[str, Any]]] = {
@@ -39,6 +50,7 @@ POLICIES: Mapping[str, tuple[Build, Mapping[str, Any]]] = {
     "diffusion, guidance 3": (diffusion, {"guidance_scale": 3.0}),
     "diffusion, 3 steps a pass": (diffusion, {"steps_per_pass": 3}),
     "diffusion, bfloat16 latents": (diffusion, {"latent_dtype": "bfloat16"}),
+    "diffusion, from an adapter": (from_adapter, {}),
     "diffusion, checkpointing": (diffusion, {"gradient_checkpointing": True}),
 }
 

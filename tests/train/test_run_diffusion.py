@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
+from lora_files import diffusers, random_matrices, write
 from random_walk import Brightness
+from safetensors.torch import load_file
 
 from imgalign.algorithms.checks import require
 from imgalign.runs.checkpoint import ADAPTER, checkpoints
@@ -120,6 +122,39 @@ def test_a_resumed_diffusion_run_is_the_uninterrupted_one_bit_for_bit(
         train.run(settings, reward=Brightness(), out=tmp_path / "run", resume=resume)
     ends = [checkpoints(folder)[-1] / ADAPTER for folder in (run.folder, tmp_path / "run")]
     assert ends[0].read_bytes() == ends[1].read_bytes()
+
+
+def test_a_run_that_starts_from_an_adapter_needs_its_file_only_at_the_start(
+    tiny_pipeline_folder, tmp_path
+):
+    unet = StableDiffusionPipeline.from_pretrained(tiny_pipeline_folder).unet
+    matrices = random_matrices(unet, ("to_q", "to_v"))
+    path = write(tmp_path / "start.safetensors", diffusers(matrices))
+
+    def go(name: str, *, iterations: int, resume: bool = False) -> train.RunResult:
+        settings = tiny_settings(
+            tiny_pipeline_folder,
+            policy={"adapter": str(path)},
+            run={"iterations": iterations, "kl_budget_nats": 1e6},
+        )
+        return train.run(settings, reward=Brightness(), out=tmp_path / name, resume=resume)
+
+    whole = go("whole", iterations=3)
+    go("parts", iterations=2)
+    write(path, {name: 2 * each for name, each in diffusers(matrices).items()})
+    resumed = go("parts", iterations=3, resume=True)
+    path.unlink()
+    go("parts", iterations=4, resume=True)
+    for file in (ADAPTER, f"reference/{ADAPTER}"):
+        found, expected = (result.checkpoint / file for result in (resumed, whole))
+        assert found.read_bytes() == expected.read_bytes()
+    kept = load_file(whole.checkpoint / "reference" / ADAPTER)
+    for name, (down, up) in matrices.items():
+        assert torch.equal(kept[f"unet.{name}.lora.down.weight"], down)
+        assert torch.equal(kept[f"unet.{name}.lora.up.weight"], up)
+    measured: list[dict[str, Any]] = [*read_metrics(whole.folder / "metrics.jsonl")]
+    assert measured[0]["held_out_kl"] == measured[1]["kl"] == 0.0
+    assert measured[-1]["held_out_kl"] > 0.01
 
 
 def test_a_diagnosis_needs_no_run_folder_and_finds_nothing_wrong(tiny_pipeline_folder):

@@ -25,7 +25,7 @@ from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from imgalign.diffusion.adapters import LORA_FILE, Component, read_layers
+from imgalign.diffusion.adapters import LORA_FILE, Component, Layer, read_layers
 from imgalign.diffusion.attention import first_line
 from imgalign.diffusion.kernels import Kernel
 from imgalign.diffusion.model_folder import UNUSABLE
@@ -341,13 +341,18 @@ class Family(ABC):
                     f"{folder}: the adapter does not fit the policy's lora settings: {name}"
                     f" expected {expected.get(name, 'nothing')}, got {shapes.get(name, 'nothing')}"
                 )
-        wanted = self.network.peft_config[adapter].lora_alpha
         for layer in layers:
+            wanted = self.network.get_submodule(layer.name).lora_alpha[adapter]
             if layer.alpha != wanted:
                 raise CheckpointError(
                     f"{folder}: expected an adapter with lora_alpha {wanted:g},"
                     f" got {layer.alpha:g}; set lora_alpha to that"
                 )
+        self.set_lora(layers, adapter)
+
+    def set_lora(self, layers: Sequence[Layer], adapter: str) -> None:
+        """Copy the matrices of the network's layers into an adapter that has the same ones."""
+        matrices = {name: each for layer in layers for name, each in layer.matrices().items()}
         set_peft_model_state_dict(self.network, matrices, adapter_name=adapter)
 
 
