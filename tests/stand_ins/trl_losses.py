@@ -1,0 +1,134 @@
+"""The losses of TRL, by TRL's own code: an oracle for ours, where `trl` is installed.
+
+TRL computes its losses inside its trainers. So a trainer is made here without its constructor, with
+the attributes that its `_compute_loss` reads, and with a language model whose completions are one
+token long: sample number n is token n. That method is private, hence the extra `oracle` with one
+minor version of TRL.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+
+def trainer(name: str) -> Any:
+    """A trainer of TRL by its name; skips the test where TRL is not installed."""
+    trl = pytest.importorskip("trl", reason="needs TRL: pip install -e '.[oracle]'")
+    if not trl.__version__.startswith("1.16."):
+        pytest.skip(f"needs TRL 1.16, whose trainers it looks into; found {trl.__version__}")
+    return getattr(trl, name)
+
+
+class OneTokenModel(torch.nn.Module):
+    """A language model that knows the log-probability of each sample, and nothing of prompts."""
+
+    is_gradient_checkpointing = False
+
+    def __init__(self, log_prob: Tensor) -> None:
+        super().__init__()
+        self.log_prob = log_prob
+
+    def forward(self, input_ids: Tensor, **_: object) -> SimpleNamespace:
+        log_probs = self.log_prob[input_ids[:, 1:]]
+        nothing = torch.zeros_like(log_probs)
+        return SimpleNamespace(
+            log_probs=log_probs, entropy=nothing, mean_logits=nothing, is_top1=nothing.bool()
+        )
+
+
+def pair_loss(
+    log_prob: Tensor,
+    reference: Tensor,
+    pairs: Sequence[tuple[int, int]],
+    weights: Mapping[str, float],
+    *,
+    beta: float,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Mean over pairs, (chosen, rejected), of TRL's losses. Example of `weights`: {"ipo": 1.0}."""
+    made = _made(
+        "DPOTrainer",
+        log_prob,
+        reference,
+        loss_types=list(weights),
+        loss_weights=list(weights.values()),
+        beta=beta,
+        label_smoothing=label_smoothing,
+        f_divergence_type="reverse_kl",
+        ld_alpha=None,
+        use_weighting=False,
+    )
+    inputs = _tokens([chosen for chosen, _ in pairs] + [rejected for _, rejected in pairs])
+    return _loss(made, inputs)
+
+
+def kto_loss(
+    log_prob: Tensor,
+    reference: Tensor,
+    samples: Sequence[int],
+    desirable: Sequence[bool],
+    *,
+    kl_samples: Sequence[int],
+    beta: float,
+    desirable_weight: float = 1.0,
+    undesirable_weight: float = 1.0,
+) -> Tensor:
+    """Mean over samples of TRL's KTO; `kl_samples` are those of which it estimates the KL."""
+    made = _made(
+        "KTOTrainer",
+        log_prob,
+        reference,
+        loss_type="kto",
+        calculate_KL=True,
+        beta=beta,
+        desirable_weight=desirable_weight,
+        undesirable_weight=undesirable_weight,
+    )
+    inputs = _tokens(samples) | {f"KL_{key}": each for key, each in _tokens(kl_samples).items()}
+    inputs["label"] = torch.tensor(desirable)
+    return _loss(made, inputs)
+
+
+def _tokens(samples: Sequence[int]) -> dict[str, Tensor]:
+    """A prompt of one token, and the sample."""
+    completions = torch.tensor(samples)
+    input_ids = torch.stack([torch.zeros_like(completions), completions], dim=1)
+    return {
+        "input_ids": input_ids,
+        "attention_mask": torch.ones_like(input_ids),
+        "completion_mask": torch.tensor([0, 1]).expand_as(input_ids),
+    }
+
+
+def _made(name: str, log_prob: Tensor, reference: Tensor, **settings: object) -> Any:
+    kind = trainer(name)
+    made = kind.__new__(kind)
+    vars(made).update(
+        model=OneTokenModel(log_prob),
+        ref_model=OneTokenModel(reference.detach()),
+        accelerator=SimpleNamespace(
+            device=torch.device("cpu"), gather=_alone, gather_for_metrics=_alone
+        ),
+        args=SimpleNamespace(gradient_checkpointing_kwargs=None),
+        precompute_ref_logps=False,
+        aux_loss_enabled=False,
+        _metrics=defaultdict(lambda: defaultdict(list)),
+        _total_train_tokens=0,
+        _tp_size=1,
+        **settings,
+    )
+    return made
+
+
+def _loss(made: Any, inputs: dict[str, Tensor]) -> Tensor:
+    found: Tensor = made._compute_loss(made.model, inputs, return_outputs=False)
+    return found
+
+
+def _alone(value: Tensor) -> Tensor:
+    return value
