@@ -154,15 +154,20 @@ class Draws:
     noise: Float[Tensor, " b *event"]
 
 
-def draws_of(seeds: Sequence[int], shape: Sequence[int]) -> Draws:
-    """The draws of samples of a shape, each from its own seed.
+def draws_of(
+    seeds: Sequence[int], shape: Sequence[int], *, levels: Sequence[float] | None = None
+) -> Draws:
+    """The draws of samples of a shape, each from its own seed; levels only if none are given.
 
     Neither order nor number of the samples changes what one of them gets, and equal seeds give
     equal draws: that is how all candidates of a ranking share them.
     """
     generators = seed_generators(seeds)
-    levels = torch.stack([torch.rand((), generator=each) for each in generators])
-    return Draws(levels=levels, noise=normal_noise(generators, shape))
+    drawn = torch.stack([torch.rand((), generator=each) for each in generators])
+    return Draws(
+        levels=drawn if levels is None else torch.tensor(levels),
+        noise=normal_noise(generators, shape),
+    )
 
 
 def seed_generators(seeds: Sequence[int]) -> list[torch.Generator]:
@@ -295,10 +300,14 @@ class LikelihoodPolicy(Policy, Protocol):
         """Its own finished samples as data, without decoding and encoding them."""
         ...
 
-    def draw(self, data: Data, *, seeds: Sequence[int]) -> Draws:
+    def draw(
+        self, data: Data, *, seeds: Sequence[int], levels: Sequence[float] | None = None
+    ) -> Draws:
         """Noise level and noise for one score of each sample, from its own seed.
 
-        Equal seeds give equal draws, in any order, batch and process.
+        Equal seeds give equal draws, in any order, batch and process. `levels` in [0, 1), where
+        given, are the places of the noise levels in their distribution, and the seeds only decide
+        the noise: so levels can be spread evenly over a batch.
         """
         ...
 

@@ -241,7 +241,7 @@ class Direct:
             if weight and not left:  # only other processes have something to learn from
                 yield Loss(value=None, ends_step=True, done=done, total=total)
             for piece in pieces:
-                rows = rows_of(piece.batch, piece.seeds(base, first))
+                rows = rows_of(piece.batch, piece.keys(base, first))
                 for value in self._values(policy, piece.batch, rows, seen):
                     done, left = done + 1, left - 1
                     yield Loss(value=value / weight, ends_step=not left, done=done, total=total)
@@ -261,7 +261,7 @@ class Direct:
         first = first_position(world, ranked.num_rankings)
         everything, limit = torch.arange(ranked.num_rankings), policy.batch_size
         for piece in pieces_of(ranked, everything, draws=HELD_OUT_DRAWS, limit=limit):
-            rows = rows_of(piece.batch, piece.seeds(HELD_OUT_SEED, first))
+            rows = rows_of(piece.batch, piece.keys(HELD_OUT_SEED, first))
             scored = score_in_parts(policy, rows, torch.split(torch.arange(len(rows)), limit))
             self._assess(piece.batch, scored, rows, seen)
         sums = {name: world.total(value) for name, value in seen.sums.items()}

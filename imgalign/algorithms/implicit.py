@@ -4,8 +4,10 @@ Shapes: r = rankings, k = candidates of the longest one, m = rows: one draw of o
 Units: nats, summed over the elements of a sample.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -13,8 +15,21 @@ from torch import Tensor
 
 from imgalign.algorithms.rankings import RankedBatch, best, better_pairs, worst
 from imgalign.errors import ConfigError
-from imgalign.policy import Data, LikelihoodPolicy, LogProb
+from imgalign.policy import Data, Draws, LikelihoodPolicy, LogProb
 from imgalign.prompts import training_seed
+
+GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
+
+LEVELS = 2**20
+"""Starts of the noise levels of a batch."""
+
+
+class DrawKey(NamedTuple):
+    """What one draw of one ranking follows from. Example: (2971215073, 0.618)."""
+
+    seed: int
+    level: float
+    """The place of its noise level in the distribution of levels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -28,18 +43,29 @@ class Piece:
     num_passes: int
     """Forward passes that their rows take."""
 
-    def seeds(self, base: int, first: int) -> list[list[int]]:
-        """A seed for each draw of each ranking, the same in any batch and any process.
+    def keys(self, base: int, first: int) -> list[list[DrawKey]]:
+        """What each draw of each ranking follows from, the same in any batch and any process.
 
         `first`: how many rankings the processes before this one have.
         """
+        places = [(first + number) * self.draws for number in self.numbers]
         return [
             [
-                training_seed(base, (first + number) * self.draws + turn)
+                DrawKey(seed=training_seed(base, place + turn), level=spread(base, place + turn))
                 for turn in range(self.draws)
             ]
-            for number in self.numbers
+            for place in places
         ]
+
+
+def spread(base: int, place: int) -> float:
+    """A number in [0, 1) for each place, such that those of any run of places are evenly spread.
+
+    Steps of the golden ratio from a start that `base` decides. Losses of one noise level differ
+    less than those of different ones, so evenly spread levels give less noisy gradients.
+    """
+    start = training_seed(base, 0) % LEVELS / LEVELS
+    return (start + place * GOLDEN_RATIO) % 1.0
 
 
 def pieces_of(
@@ -71,7 +97,7 @@ class Rows:
     """What goes through the network: one draw of one candidate in each row."""
 
     data: Data
-    seeds: list[int]
+    keys: list[DrawKey]
     """Of the draws: equal for the candidates of a ranking."""
     ranking: Int[Tensor, " m"]
     """Positions in the batch of rankings."""
@@ -90,7 +116,7 @@ class Rows:
         """The rows at these positions."""
         return Rows(
             data=self.data.select(index.tolist()),
-            seeds=[self.seeds[row] for row in index.tolist()],
+            keys=[self.keys[row] for row in index.tolist()],
             ranking=self.ranking[index],
             candidate=self.candidate[index],
             draw=self.draw[index],
@@ -107,21 +133,21 @@ class Scored:
     """Policy less pretrained model; on the CPU, without gradients."""
 
 
-def rows_of(batch: RankedBatch, seeds: Sequence[Sequence[int]]) -> Rows:
-    """All draws of all candidates. `seeds` has one for each draw of each ranking.
+def rows_of(batch: RankedBatch, keys: Sequence[Sequence[DrawKey]]) -> Rows:
+    """All draws of all candidates. `keys` has one for each draw of each ranking.
 
     The candidates of a ranking share noise and noise level in each draw.
     """
     ranking, candidate = batch.present.nonzero().unbind(dim=1)
-    num_draws = len(seeds[0]) if seeds else 1
+    num_draws = len(keys[0]) if keys else 1
     # Draw by draw within a ranking, so that a cut between rankings keeps them whole.
     ranking, candidate = (each.repeat_interleave(num_draws) for each in (ranking, candidate))
     draw = torch.arange(num_draws).repeat(len(ranking) // num_draws)
     data = batch.data.select(batch.index[ranking, candidate].tolist())
-    own = [seeds[row][turn] for row, turn in zip(ranking.tolist(), draw.tolist(), strict=True)]
+    own = [keys[row][turn] for row, turn in zip(ranking.tolist(), draw.tolist(), strict=True)]
     return Rows(
         data=data,
-        seeds=own,
+        keys=own,
         ranking=ranking,
         candidate=candidate,
         draw=draw,
@@ -130,12 +156,18 @@ def rows_of(batch: RankedBatch, seeds: Sequence[Sequence[int]]) -> Rows:
 
 def log_prob_of(policy: LikelihoodPolicy, rows: Rows) -> LogProb:
     """Of the policy alone, with the rows' draws."""
-    return policy.log_prob(rows.data, policy.draw(rows.data, seeds=rows.seeds))
+    return policy.log_prob(rows.data, draw(policy, rows))
+
+
+def draw(policy: LikelihoodPolicy, rows: Rows) -> Draws:
+    """The draws of rows."""
+    seeds, levels = zip(*rows.keys, strict=True)
+    return policy.draw(rows.data, seeds=seeds, levels=levels)
 
 
 def score(policy: LikelihoodPolicy, rows: Rows) -> Scored:
     """Both scores of some rows."""
-    draws = policy.draw(rows.data, seeds=rows.seeds)
+    draws = draw(policy, rows)
     # Reference first: it switches adapters off and on, which must not happen inside a live graph.
     with torch.no_grad(), policy.using("reference"):
         pretrained = policy.log_prob(rows.data, draws)

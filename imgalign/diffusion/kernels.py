@@ -22,6 +22,9 @@ from imgalign.errors import InputError
 
 PredictionType = Literal["epsilon", "v_prediction", "sample"]
 
+ErrorOf = Literal["target", "noise", "velocity"]
+"""What an error is of: what the network itself predicts, the noise, or the velocity."""
+
 
 @runtime_checkable
 class Kernel(Protocol):
@@ -89,8 +92,8 @@ class Kernel(Protocol):
         """What the network should say about `corrupt` of the same arguments."""
         ...
 
-    def noise_error(self, timesteps: Num[Tensor, " n"]) -> Float[Tensor, "n 1 1 1"]:
-        """Error of the noise that a prediction implies, per unit of the network's own error."""
+    def error_scale(self, timesteps: Num[Tensor, " n"], *, of: ErrorOf) -> Float[Tensor, "n 1 1 1"]:
+        """Error of what a prediction implies of the noise or the velocity, per unit of its own."""
         ...
 
 
@@ -183,19 +186,26 @@ class DDIMKernel:
         signal_scale, noise_scale = _scales(self.train_alpha_bar[timesteps])
         return signal_scale * noise - noise_scale * clean
 
-    def noise_error(self, timesteps: Int[Tensor, " n"]) -> Float[Tensor, "n 1 1 1"]:
-        """1, sqrt(alpha_bar), or that by sqrt(1 - alpha_bar), by `prediction_type`.
+    def error_scale(self, timesteps: Int[Tensor, " n"], *, of: ErrorOf) -> Float[Tensor, "n 1 1 1"]:
+        """By what an error is multiplied, from x_t = signal * clean + scale * noise at a given x_t.
 
-        They follow from noise = (x_t - signal * clean) / scale, at a given x_t.
+        An error e of the noise is one of e / signal of the velocity, and e * scale / signal of the
+        clean latent. So the velocity weighs high noise levels more.
         """
         signal_scale, noise_scale = _scales(self.train_alpha_bar[timesteps])
-        match self.prediction_type:
-            case "epsilon":
+        match self.prediction_type, of:
+            case _, "target":
                 return torch.ones_like(signal_scale)
-            case "v_prediction":
+            case "epsilon", "velocity":
+                return 1 / signal_scale
+            case "v_prediction", "noise":
                 return signal_scale
-            case "sample":
+            case "sample", "noise":
                 return signal_scale / noise_scale
+            case "sample", "velocity":
+                return 1 / noise_scale
+            case _:
+                return torch.ones_like(signal_scale)
 
 
 def ddim_kernel(

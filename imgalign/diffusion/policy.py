@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from jaxtyping import Float, Int
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 from torch.distributions import Independent, Normal
 from torch.nn import Parameter
@@ -27,6 +27,7 @@ from imgalign.config import Config, PathText
 from imgalign.diffusion.attention import Attention
 from imgalign.diffusion.denoising import Denoiser
 from imgalign.diffusion.families.table import family_of
+from imgalign.diffusion.kernels import ErrorOf
 from imgalign.diffusion.parity import noiseless_difference
 from imgalign.diffusion.weights import LoraWeights, adapter_from, fresh_adapter
 from imgalign.environment import TrainingDType, dtype_named
@@ -44,6 +45,8 @@ from imgalign.policy import (
 )
 
 DEFAULT_RANK = 8
+
+Level = Annotated[float, Field(ge=0, le=1)]
 
 
 class DiffusionConfig(Config):
@@ -100,14 +103,26 @@ class DiffusionConfig(Config):
     latent_dtype: Literal["float32", "bfloat16"] = "float32"
     """What latents are rounded to before their log-probability is taken."""
 
-    likelihood_error: Literal["noise", "target"] | None = None
-    """What the squared error that stands for the log-probability of a given image is of: the noise,
-    as in Diffusion-DPO, or what the network predicts, as in its pretraining. The same for networks
-    that predict noise. Null is noise for direct methods and target for supervised fine-tuning:
-    either learns little from the other where the network predicts velocities."""
+    likelihood_error: ErrorOf = "target"
+    """What the squared error that stands for the log-probability of a given image is of: what the
+    network predicts, as in its pretraining, the noise, or the velocity. The error of the velocity
+    is that of the noise over the share of signal left, so it weighs high noise levels more."""
+
+    noise_levels: tuple[Level, Level] = (0.0, 1.0)
+    """The lowest and the highest noise level at which given images are scored: 0 is none, 1 nothing
+    but noise. All between are as likely."""
 
     gradient_checkpointing: bool = False
     """Compute activations a second time instead of keeping them: less memory, a third slower."""
+
+    @model_validator(mode="after")
+    def _noise_levels_are_a_range(self) -> "DiffusionConfig":
+        lowest, highest = self.noise_levels
+        if lowest >= highest:
+            raise ValueError(
+                f"noise_levels: expected the lowest and then a higher one, got {lowest}, {highest}"
+            )
+        return self
 
     @property
     def learned_passes(self) -> int:
@@ -271,10 +286,14 @@ class DiffusionPolicy:
             content={"latents": self._latents(trajectory)[:, -1]},
         )
 
-    def draw(self, data: Data, *, seeds: Sequence[int]) -> Draws:
-        """A noise level of pretraining and standard normal noise for each latent."""
+    def draw(
+        self, data: Data, *, seeds: Sequence[int], levels: Sequence[float] | None = None
+    ) -> Draws:
+        """A noise level of `noise_levels` and standard normal noise for each latent."""
         assert len(data) == len(seeds)
-        return draws_of(seeds, data.content["latents"].shape[1:])
+        drawn = draws_of(seeds, data.content["latents"].shape[1:], levels=levels)
+        lowest, highest = self.config.noise_levels
+        return replace(drawn, levels=lowest + (highest - lowest) * drawn.levels)
 
     def log_prob(self, data: Data, draws: Draws) -> LogProb:
         """-|error|^2 / 2 of the network's prediction at one noise level, by `likelihood_error`.
@@ -294,8 +313,7 @@ class DiffusionPolicy:
             guidance_scale=self.config.guidance_scale,
         )
         error = prediction - kernel.target(clean, noise, timesteps)
-        of_noise = self.config.likelihood_error == "noise"
-        scale = kernel.noise_error(timesteps) if of_noise else torch.ones(1, device=device)
+        scale = kernel.error_scale(timesteps, of=self.config.likelihood_error)
         return LogProb(
             values=-(scale * error).flatten(1).square().sum(dim=1) / 2,
             kind="elbo",

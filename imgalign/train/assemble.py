@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from imgalign.algorithms.choice import AlgorithmConfig, build_algorithm
-from imgalign.algorithms.direct import DirectConfig
 from imgalign.algorithms.interface import World
 from imgalign.diffusion.loading import load_pipeline
 from imgalign.diffusion.policy import DiffusionPolicy
@@ -41,9 +40,6 @@ def load_policy(settings: TrainConfig, *, resumed: Path | None = None) -> StepPo
         dtype=choose_dtype(config.dtype, device),
         attention=config.attention,
     )
-    if config.likelihood_error is None:
-        error = "noise" if isinstance(settings.algorithm, DirectConfig) else "target"
-        config = config.model_copy(update={"likelihood_error": error})
     if config.adapter is not None and resumed is not None:
         config = config.model_copy(update={"adapter": str(resumed / REFERENCE)})
     policy = DiffusionPolicy(pipeline, config, seed=settings.seed)

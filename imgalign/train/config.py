@@ -173,7 +173,7 @@ class TrainConfig(Config):
     def _given_images_are_scored_only_by_some(self) -> "TrainConfig":
         if isinstance(self.algorithm, PolicyGradientConfig):
             why = f"with algorithm.name: {self.algorithm.name}"
-            refuse_within("policy", self.policy, ["likelihood_error"], why)
+            refuse_within("policy", self.policy, ["likelihood_error", "noise_levels"], why)
         return self
 
 

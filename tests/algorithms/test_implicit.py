@@ -1,5 +1,7 @@
 """Claims: everything that is compared has the same draws; the push away is limited as asked."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from random_walk import RandomWalk
@@ -9,7 +11,7 @@ from torch import Tensor
 from imgalign.algorithms.direct import (
     Direct,
 )
-from imgalign.algorithms.implicit import Rows, Scored, push_limits
+from imgalign.algorithms.implicit import DrawKey, Rows, Scored, push_limits, spread
 from imgalign.errors import ConfigError
 from imgalign.policy import LogProb
 from imgalign.train.world import Alone
@@ -56,6 +58,21 @@ def test_held_out_rankings_are_scored_with_the_same_draws_every_time():
     assert torch.equal(draws[0], draws[-1])
 
 
+@pytest.mark.parametrize("base", [0, 1, 2**61])
+@pytest.mark.parametrize("count", [4, 16, 50])
+def test_noise_levels_of_a_batch_are_spread_evenly_wherever_it_begins(base, count):
+    # Steps of the golden ratio leave no gap of more than phi / n between neighbours on the circle.
+    for first in (0, 7, 1000):
+        levels = sorted(spread(base, first + place) for place in range(count))
+        gaps = [(after - before) % 1 for before, after in pairwise([*levels, levels[0]])]
+        assert 0 <= levels[0] < levels[-1] < 1
+        assert max(gaps) < 2.0 / count
+
+
+def test_other_batches_have_other_noise_levels():
+    assert len({spread(base, 0) for base in range(50)}) == 50
+
+
 # --- the safeguard
 
 
@@ -70,7 +87,7 @@ def scored(slopes: Tensor) -> Scored:
 def rows_of_one(count: int) -> Rows:
     return Rows(
         data=samples(count),
-        seeds=[0] * count,
+        keys=[DrawKey(0, 0.0)] * count,
         ranking=torch.zeros(count, dtype=torch.long),
         candidate=torch.arange(count),
         draw=torch.zeros(count, dtype=torch.long),

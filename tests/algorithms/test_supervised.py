@@ -82,9 +82,11 @@ class Watched(RandomWalk):
         super().__init__(batch_size=3)
         self.drawn: list[int] = []
 
-    def draw(self, data: Data, *, seeds: Sequence[int]) -> Draws:
+    def draw(
+        self, data: Data, *, seeds: Sequence[int], levels: Sequence[float] | None = None
+    ) -> Draws:
         self.drawn += seeds
-        return super().draw(data, seeds=seeds)
+        return super().draw(data, seeds=seeds, levels=levels)
 
 
 def test_no_two_scores_of_two_iterations_share_their_draws():

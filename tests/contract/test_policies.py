@@ -182,6 +182,10 @@ def test_each_sample_draws_from_its_own_seed_in_any_order_batch_and_number(polic
     assert draws.noise.device.type == draws.levels.device.type == "cpu"
     assert draws.levels.unique().tolist() == sorted(draws.levels[[0, 1, 2, 4]].tolist())
     assert torch.equal(draws.noise[1], draws.noise[3])
+    levels = [0.0, 0.25, 0.5, 0.75, 0.999]
+    spread = policy.draw(data, seeds=seeds, levels=levels)
+    assert torch.equal(spread.noise, draws.noise)
+    assert spread.levels.tolist() == pytest.approx(levels)
     turned = policy.draw(data, seeds=seeds[::-1])
     assert torch.equal(turned.levels.flip(0), draws.levels)
     assert torch.equal(turned.noise.flip(0), draws.noise)

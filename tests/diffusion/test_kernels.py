@@ -185,8 +185,11 @@ def test_schedules_without_a_gaussian_step_are_refused(changes, num_inference_st
         kernel_of(scheduler(**changes), num_inference_steps)
 
 
+@pytest.mark.parametrize("of", ["target", "noise", "velocity"])
 @pytest.mark.parametrize("prediction", PREDICTIONS)
-def test_the_error_of_the_implied_noise_is_the_networks_error_times_the_kernels_factor(prediction):
+def test_the_error_of_what_is_implied_is_the_networks_error_times_the_kernels_factor(
+    prediction, of
+):
     library = scheduler(prediction_type=prediction)
     kernel = kernel_of(library, 7)
     clean, noise, error = torch.randn(3, 3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -194,10 +197,19 @@ def test_the_error_of_the_implied_noise_is_the_networks_error_times_the_kernels_
     noisy = library.add_noise(clean, noise, timesteps)
     alpha_bar = library.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
     output = kernel.target(clean, noise, timesteps) + error
-    implied = {
+    implied_noise = {
         "epsilon": output,
         "v_prediction": alpha_bar.sqrt() * output + (1 - alpha_bar).sqrt() * noisy,
         "sample": (noisy - alpha_bar.sqrt() * output) / (1 - alpha_bar).sqrt(),
     }[prediction]
-    expected = (kernel.noise_error(timesteps) * error).abs()
-    assert_close((implied - noise).abs(), expected, rtol=1e-3, atol=1e-4)
+    implied_clean = (noisy - (1 - alpha_bar).sqrt() * implied_noise) / alpha_bar.sqrt()
+    implied, true = {
+        "target": (output, kernel.target(clean, noise, timesteps)),
+        "noise": (implied_noise, noise),
+        "velocity": (
+            alpha_bar.sqrt() * implied_noise - (1 - alpha_bar).sqrt() * implied_clean,
+            library.get_velocity(clean, noise, timesteps),
+        ),
+    }[of]
+    expected = (kernel.error_scale(timesteps, of=of) * error).abs()
+    assert_close((implied - true).abs(), expected, rtol=1e-3, atol=1e-3)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, StableDiffusionPipeline
+from pydantic import ValidationError
 from safetensors import safe_open
 from torch import Tensor
 from torch.testing import assert_close
@@ -267,6 +268,26 @@ def test_the_log_prob_of_given_images_is_minus_half_the_error_of_the_prediction(
     assert_close(scored.values, expected, rtol=1e-4, atol=1e-4)
     assert scored.num_elements == latents[0].numel()
     assert scored.values.requires_grad
+
+
+def test_given_images_are_scored_at_noise_levels_of_the_range_that_is_set(tiny_pipeline_folder):
+    policy = make_policy(tiny_pipeline_folder, DiffusionConfig(noise_levels=(0.5, 0.9)))
+    data = Data(
+        prompts=["a fox"] * 64,
+        prompt_ids=["a fox"] * 64,
+        content={"latents": torch.zeros(64, *policy.latent_shape)},
+    )
+    drawn = policy.draw(data, seeds=range(64)).levels
+    assert 0.5 <= drawn.min() < 0.55
+    assert 0.85 < drawn.max() < 0.9
+    given = policy.draw(data.select([0, 1]), seeds=[0, 1], levels=[0.0, 0.5]).levels
+    assert given.tolist() == pytest.approx([0.5, 0.7])
+
+
+@pytest.mark.parametrize("levels", [(0.5, 0.5), (0.9, 0.1), (-0.1, 1.0), (0.0, 1.1)])
+def test_noise_levels_that_are_no_range_are_refused(levels):
+    with pytest.raises(ValidationError, match="noise_levels"):
+        DiffusionConfig(noise_levels=levels)
 
 
 def test_encoded_images_have_the_models_size_and_are_cut_at_their_middle(policy):

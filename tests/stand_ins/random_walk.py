@@ -143,9 +143,11 @@ class RandomWalk:
             content={"latents": trajectory.replay["latents"][:, -1]},
         )
 
-    def draw(self, data: Data, *, seeds: Sequence[int]) -> Draws:
+    def draw(
+        self, data: Data, *, seeds: Sequence[int], levels: Sequence[float] | None = None
+    ) -> Draws:
         """Its density is exact, so these change nothing."""
-        return draws_of(seeds, self.event)
+        return draws_of(seeds, self.event, levels=levels)
 
     def log_prob(self, data: Data, draws: Draws) -> LogProb:
         moved = self.base + self.shift if self.adapter_on else self.base

@@ -65,27 +65,3 @@ def test_a_policy_is_the_model_of_the_settings_with_an_adapter_of_their_seed(tin
     assert any(not torch.equal(one, same) for one, same in zip(first, other, strict=True))
     # The second matrix of each pair starts at zero: the adapter changes nothing yet.
     assert not any(matrix.any() for matrix in first[1::2])
-
-
-@pytest.mark.parametrize(
-    ("name", "asked", "expected"),
-    [
-        ("dpo", None, "noise"),
-        ("kto", None, "noise"),
-        ("supervised, best", None, "target"),
-        ("dpo", "target", "target"),
-    ],
-)
-def test_the_error_of_given_images_is_the_usual_one_of_the_algorithm_unless_it_is_asked_for(
-    tiny_pipeline_folder, name, asked, expected
-):
-    model = str(tiny_pipeline_folder)
-    settings = TrainConfig.model_validate(
-        {
-            "policy": {"model": model, "likelihood_error": asked},
-            "algorithm": algorithm_config(name),
-        }
-    )
-    policy = load_policy(settings)
-    assert isinstance(policy, DiffusionPolicy)
-    assert policy.config.likelihood_error == expected
