@@ -35,8 +35,10 @@ def run(recipe: str, demo: Path, folder: Path, *, settings: Sequence[str] = ()) 
         source = f"reward.path={json.dumps(str(reward))}"
         if of_rankings(recipe):
             source = f"data.database={json.dumps(str(demo / 'imgalign.db'))}"
-        asked = [source, f"seed={seed}", *settings]
-        train = ["train", recipe, *asked, "--out", str(folder), *resume]
+        given = [setting.partition("=")[0] for setting in settings]
+        own = [] if {source.partition("=")[0], "data.from"} & set(given) else [source]
+        train = ["train", recipe, *own, f"seed={seed}", *settings]
+        train += ["--out", str(folder), *resume]
         subprocess.run(program + train, check=True)
         compared = [
             f"num_prompts={sizes.num_evaluation_prompts}",

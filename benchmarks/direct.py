@@ -3,11 +3,12 @@
     python benchmarks/direct.py runs/demo-seeds/seed-* --out runs/direct
 
 For each finished demo (`benchmarks/demo_seeds.py` makes them) and each variant it trains with the
-demo's seed on the demo's rankings, and compares the result with the base as the demo does. A run
-that is finished is not run again. Every variant costs about as much as the demo's GRPO run, counted
-in forward passes of one image (a backward pass is two of them). Controls: `shuffled` permutes the
-candidates of each ranking, so that nothing may improve; `flipped` turns 30 % of the rankings
-around. Writes direct.json and prints a table.
+demo's seed on the demo's rankings, and compares the result with the base as the demo does, and then
+with the base at the guidance at which that is best. A run that is finished is not run again. Every
+variant costs about as much as the demo's GRPO run, counted in forward passes of one image (a
+backward pass is two of them). Controls: `shuffled` permutes the candidates of each ranking, so that
+nothing may improve; `flipped` turns 30 % of the rankings around. `-60` and `-240` have that many
+rankings; `single-pairs` has one random pair of each ranking. Writes direct.json and prints a table.
 """
 
 import argparse
@@ -17,9 +18,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from algorithms import measured, run, save
+
+from imgalign.demo import JOURNAL, DemoConfig
+from imgalign.evaluate.evaluation import FILE, FOLDER, load_evaluation
+
+TieGroups: TypeAlias = list[list[int]]
+Change: TypeAlias = Callable[[TieGroups, random.Random], TieGroups]
 
 PAIRS = ("algorithm.compare=all_pairs",)
 VARIANTS: Mapping[str, tuple[str, ...]] = {
@@ -40,52 +47,161 @@ VARIANTS: Mapping[str, tuple[str, ...]] = {
         "data.database={flipped}",
     ),
     "ipo-flipped": ("storybook_dpo", "algorithm.name=ipo", "data.database={flipped}"),
+    "dpo-60": ("storybook_dpo", "data.database={60}"),
+    "dpo-240": ("storybook_dpo", "data.database={240}"),
+    "grpo-60": ("storybook_grpo", "reward.path={reward 60}"),
+    "grpo-240": ("storybook_grpo", "reward.path={reward 240}"),
+    "single-pairs": ("storybook_dpo", "data.from=table", "data.file={single pairs}"),
 }
-"""A recipe and its overrides; {demo}, {reward}, {shuffled} and {flipped} are filled in."""
+"""A recipe and its overrides; what stands in braces is made of the demo by `Places`."""
 
 FLIPPED = 0.3
+GUIDANCE_SCALES = (1.5, 2.0, 3.0, 5.0)
 
 
-def shuffle(groups: list[list[int]], luck: random.Random) -> list[list[int]]:
+def shuffle(groups: TieGroups, luck: random.Random) -> TieGroups:
     """The same tie groups of permuted candidates."""
     order = [candidate for group in groups for candidate in group]
     given = iter(luck.sample(order, len(order)))
     return [[next(given) for _ in group] for group in groups]
 
 
-def flip(groups: list[list[int]], luck: random.Random) -> list[list[int]]:
+def flip(groups: TieGroups, luck: random.Random) -> TieGroups:
     """Worst first, in a share of the cases."""
     return groups[::-1] if luck.random() < FLIPPED else groups
 
 
-def changed_store(
-    demo: Path, name: str, change: Callable[[list[list[int]], random.Random], list[list[int]]]
-) -> Path:
-    """A store with the demo's images and other rankings of them."""
-    folder = demo / name
-    database, program = folder / "imgalign.db", [sys.executable, "-m", "imgalign", "data"]
-    if database.exists():
+CHANGES: Mapping[str, Change] = {"shuffled": shuffle, "flipped": flip}
+
+
+class Places(dict[str, str]):
+    """What the names in braces stand for; made when it is asked for first."""
+
+    def __init__(self, demo: Path) -> None:
+        super().__init__(reward=str(demo / "reward"))
+        self.demo = demo
+
+    def __missing__(self, name: str) -> str:
+        if name in CHANGES:
+            self[name] = str(self.store(name, change=CHANGES[name]))
+        elif name.isdecimal():
+            self[name] = str(self.store(f"first-{name}", count=int(name)))
+        elif name == "single pairs":
+            self[name] = str(self.single_pairs())
+        else:
+            self[name] = str(self.reward(name.removeprefix("reward ")))
+        return self[name]
+
+    def rows(self, folder: Path) -> list[dict[str, Any]]:
+        """All that the demo's store says."""
+        file = folder / "before.jsonl"
+        call("data", "export", file, *self.database(self.demo / "imgalign.db"))
+        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+    def database(self, file: Path) -> tuple[str, str]:
+        """As an option."""
+        return "--database", f"sqlite:///{file.absolute()}"
+
+    def store(self, name: str, *, change: Change | None = None, count: int | None = None) -> Path:
+        """A store with the demo's images and other rankings of them, or only some."""
+        folder = self.demo / name
+        database = folder / "imgalign.db"
+        if database.exists():
+            return database
+        folder.mkdir(exist_ok=True)
+        luck, rows = random.Random(f"{name}/{self.demo.name}"), self.rows(folder)
+        places = [place for place, row in enumerate(rows) if row["kind"] == "ranking"]
+        kept = set(places if count is None else luck.sample(places, count))
+        after = folder / "after.jsonl"
+        with after.open("w", encoding="utf-8") as target:
+            for place, row in enumerate(rows):
+                if row["kind"] == "ranking":
+                    if place not in kept:
+                        continue
+                    if change is not None and row["tie_groups"] is not None:
+                        row["tie_groups"] = change(row["tie_groups"], luck)
+                target.write(json.dumps(row, ensure_ascii=False) + "\n")
+        unfinished = folder / "unfinished.db"
+        unfinished.unlink(missing_ok=True)
+        own = ["--images", folder / "images", "--source-images", self.demo / "images"]
+        call("data", "import", after, *self.database(unfinished), "--create", *own)
+        unfinished.rename(database)
         return database
-    folder.mkdir(exist_ok=True)
-    before, after = folder / "before.jsonl", folder / "after.jsonl"
-    where = ["--database", f"sqlite:///{(demo / 'imgalign.db').absolute()}"]
-    subprocess.run([*program, "export", str(before), *where], check=True)
-    luck = random.Random(f"{name}/{demo.name}")
-    with before.open(encoding="utf-8") as source, after.open("w", encoding="utf-8") as target:
-        for line in source:
-            row: dict[str, Any] = json.loads(line)
-            if row["kind"] == "ranking" and row["ranking"] is not None:
-                groups = row["ranking"]
-                groups = json.loads(groups) if isinstance(groups, str) else groups
-                row["ranking"] = change(groups, luck)
-            target.write(json.dumps(row, ensure_ascii=False) + "\n")
-    unfinished = folder / "unfinished.db"
-    unfinished.unlink(missing_ok=True)
-    into = ["--database", f"sqlite:///{unfinished.absolute()}", "--create"]
-    own = ["--images", str(folder / "images"), "--source-images", str(demo / "images")]
-    subprocess.run([*program, "import", str(after), *into, *own], check=True)
-    unfinished.rename(database)
-    return database
+
+    def single_pairs(self) -> Path:
+        """A table with two random candidates of each ranking."""
+        folder = self.demo / "single-pairs"
+        folder.mkdir(exist_ok=True)
+        luck, rows = random.Random(f"single pairs/{self.demo.name}"), self.rows(folder)
+        prompts = {row["item_id"]: row["prompt"] for row in rows if row["kind"] == "item"}
+        images = {
+            (row["item_id"], row["candidate"]): row["image_id"]
+            for row in rows
+            if row["kind"] == "candidate"
+        }
+        lines = []
+        for row in rows:
+            if row["kind"] != "ranking" or row["tie_groups"] is None:
+                continue
+            ranks = {place: rank for rank, all_ in enumerate(row["tie_groups"]) for place in all_}
+            pair = luck.sample(sorted(ranks), 2)
+            where = [
+                next(self.demo.glob(f"images/**/{images[row['item_id'], place]}.png"))
+                for place in pair
+            ]
+            line = {
+                "prompt": prompts[row["item_id"]],
+                "images": [str(file.absolute()) for file in where],
+                "ranks": [ranks[place] for place in pair],
+            }
+            lines.append(json.dumps(line) + "\n")
+        table = folder / "pairs.jsonl"
+        table.write_text("".join(lines), encoding="utf-8")
+        return table
+
+    def reward(self, count: str) -> Path:
+        """A reward model fitted to some of the rankings, as the demo fits it to all."""
+        folder = self.demo / f"reward-{count}"
+        if not folder.exists():
+            seed = json.loads((self.demo / JOURNAL).read_text(encoding="utf-8"))["asked"]["seed"]
+            settings = [f"seeds=[{seed}]", f"split_seed={seed}"]
+            where = self.database(Path(self[count]))
+            call("reward", "train", *settings, "--out", folder, *where)
+        return folder
+
+
+def call(*arguments: str | Path) -> None:
+    """Run imgalign."""
+    subprocess.run([sys.executable, "-m", "imgalign", *map(str, arguments)], check=True)
+
+
+def against_guided(run_folder: Path, demo: Path, scale: float) -> Path:
+    """Compare a run with its base at a guidance scale; returns the evaluation's folder."""
+    asked, sizes = json.loads((demo / JOURNAL).read_text(encoding="utf-8"))["asked"], DemoConfig()
+    folder = run_folder / f"{FOLDER}-guided-{scale:g}"
+    if not (folder / FILE).is_file():
+        settings = [
+            f"num_prompts={sizes.num_evaluation_prompts}",
+            f"images_per_prompt={sizes.evaluation_images_per_prompt}",
+            f"sampler.num_inference_steps={sizes.comparison_steps}",
+            f"baseline_guidance_scale={scale}",
+            f"seed={asked['seed']}",
+        ]
+        judged = ["--reward", demo / "reward", "--group", asked["group"]]
+        call("evaluate", run_folder, *settings, *judged, "--out", folder)
+    return folder
+
+
+def guided_base(run_folder: Path, demo: Path) -> dict[str, Any]:
+    """The guidance scale at which the base's images are best by the oracle, of some."""
+    means: dict[float, float] = {}
+    for scale in GUIDANCE_SCALES:
+        found = load_evaluation(against_guided(run_folder, demo, scale))
+        assert found.summary.oracle is not None
+        means[scale] = found.summary.oracle.before.value
+    plain = load_evaluation(run_folder).summary.oracle
+    assert plain is not None
+    return {"best": max(means, key=means.__getitem__), "oracle": {1.0: plain.before.value} | means}
 
 
 def main() -> None:
@@ -96,20 +212,25 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/direct"))
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
     given = parser.parse_args()
-    rows = []
-    for demo in given.demos:
-        places = {"demo": demo, "reward": demo / "reward"}
-        for name in given.variants:
+    rows, base = [], None
+    for name in given.variants:
+        for demo in given.demos:
             recipe, *settings = VARIANTS[name]
-            for control, change in (("shuffled", shuffle), ("flipped", flip)):
-                if any(f"{{{control}}}" in setting for setting in settings):
-                    places[control] = changed_store(demo, control, change)
-            filled = [setting.format(**places) for setting in settings]
+            places = Places(demo)
+            filled = [setting.format_map(places) for setting in settings]
             folder = given.out / f"{name}-{demo.name}"
             seed = run(recipe, demo, folder, settings=filled)
-            rows.append(measured(name, seed, folder))
+            # The base is the same for all; its images are best at one guidance scale for all.
+            base = base or guided_base(folder, demo)
+            guided = load_evaluation(against_guided(folder, demo, base["best"])).summary.win_rate
+            assert guided is not None
+            rate = guided.rate
+            rows.append(
+                measured(name, seed, folder)
+                | {"win_rate_against_guided_base": [rate.value, rate.low, rate.high]}
+            )
     variants = {name: VARIANTS[name] for name in given.variants}
-    save(given.results / "direct.json", rows, variants=variants)
+    save(given.results / "direct.json", rows, variants=variants, guided_base=base)
 
 
 if __name__ == "__main__":

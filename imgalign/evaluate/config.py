@@ -54,6 +54,10 @@ class EvaluateConfig(Config):
     sampler: SamplerSettings = SamplerSettings()
     """How the images of both sides are sampled."""
 
+    baseline_guidance_scale: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = None
+    """Classifier-free guidance of the other side, where it is not that of the sampler. Alignment
+    may only do what guidance does: a base at its best guidance is the stronger baseline."""
+
     device: Device = "auto"
     """auto takes a CUDA device where there is one; or cpu, cuda, cuda:1."""
 
@@ -74,6 +78,14 @@ class EvaluateConfig(Config):
             drawn = ["num_prompts", "prompt_seed", "unseen_combinations"]
             refuse_ineffective(self, drawn, "with prompts from a file")
         return self
+
+    @property
+    def baseline_sampler(self) -> SamplerSettings:
+        """How the images of the baseline are sampled."""
+        if self.baseline_guidance_scale is None:
+            return self.sampler
+        changed = {"guidance_scale": self.baseline_guidance_scale}
+        return SamplerSettings.model_validate(self.sampler.model_dump() | changed)
 
     @model_validator(mode="after")
     def _seeds_are_for_evaluation(self) -> "EvaluateConfig":

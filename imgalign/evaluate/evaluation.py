@@ -73,9 +73,11 @@ class Evaluation:
         if judged is None:
             count = len(self.pairs)
             return f"{count} pairs of images were generated; no reward was given to judge them"
-        beats = "Aligned beats the base" if judged.rate.value != 0.5 else "Aligned equals the base"
+        verb = "beats" if judged.rate.value != 0.5 else "equals"
+        scale = self.settings.get("baseline_guidance_scale")
+        base = "the base" if scale is None else f"the base at guidance {scale:g}"
         return (
-            f"{beats} in {percent(judged.rate.value)} of {judged.num_pairs} blind comparisons{by} "
+            f"Aligned {verb} {base} in {percent(judged.rate.value)} of {judged.num_pairs} blind comparisons{by} "
             f"({interval(judged.rate)})"
         )
 

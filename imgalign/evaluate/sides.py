@@ -9,7 +9,7 @@ from imgalign.evaluate.config import EvaluateConfig
 from imgalign.evaluate.evaluation import Checkpoint
 from imgalign.evaluate.selection import Selection
 from imgalign.preferences.queue import Generator
-from imgalign.preferences.records import Generated
+from imgalign.preferences.records import Generated, SamplerSettings
 from imgalign.runs.progress import progress
 
 
@@ -40,17 +40,18 @@ def both_sides(
         generator = load(settings.model, device=settings.device, dtype=settings.dtype)
         generator.use(adapter)  # one that does not fit is refused before any image is generated
 
-        def made(weights: Path | None, before: float) -> list[Generated]:
+        def made(weights: Path | None, sampler: SamplerSettings, before: float) -> list[Generated]:
             generator.use(weights)
             images = generator.generate(
                 selection.prompts,
                 seeds=selection.seeds,
-                settings=settings.sampler,
+                settings=sampler,
                 on_progress=lambda share: on_progress(before + share / 2),
             )
             return list(images)
 
-        return made(settings.baseline, 0.0), made(adapter, 0.5)
+        base = made(settings.baseline, settings.baseline_sampler, 0.0)
+        return base, made(adapter, settings.sampler, 0.5)
 
 
 def checkpoint_of(images: Sequence[Generated]) -> Checkpoint:

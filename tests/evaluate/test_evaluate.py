@@ -96,6 +96,20 @@ def test_both_sides_have_the_same_prompts_and_seeds(adapter, tmp_path):
     assert (base, aligned) == (None, adapter)
     assert rest == same
     assert rest[-1] == sampler
+    asked.clear()
+    guided = compare(
+        adapter,
+        tmp_path / "out",
+        load=Noting,
+        oracle=brightness,
+        settings={"sampler": sampler, "baseline_guidance_scale": 2.5},
+    )
+    (base, *rest), (aligned, *same) = asked
+    assert (base, aligned) == (None, adapter)
+    assert rest[:-1] == same[:-1]
+    assert same[-1] == sampler
+    assert rest[-1] == sampler.model_copy(update={"guidance_scale": 2.5})
+    assert guided.verdict().startswith("Aligned beats the base at guidance 2.5 in 100 %")
 
 
 def test_a_checkpoint_of_a_run_from_an_adapter_is_compared_with_that_adapter(adapter, tmp_path):
