@@ -300,6 +300,10 @@ class LikelihoodPolicy(Policy, Protocol):
         """Its own finished samples as data, without decoding and encoding them."""
         ...
 
+    def starting_noise(self, seeds: Sequence[int]) -> Mapping[str, Tensor]:
+        """Content for `draw`: the noise from which this model generates an image of each seed."""
+        ...
+
     def draw(
         self, data: Data, *, seeds: Sequence[int], levels: Sequence[float] | None = None
     ) -> Draws:
@@ -307,7 +311,8 @@ class LikelihoodPolicy(Policy, Protocol):
 
         Equal seeds give equal draws, in any order, batch and process. `levels` in [0, 1), where
         given, are the places of the noise levels in their distribution, and the seeds only decide
-        the noise: so levels can be spread evenly over a batch.
+        the noise: so levels can be spread evenly over a batch. Content with a `starting_noise` has
+        that noise instead.
         """
         ...
 

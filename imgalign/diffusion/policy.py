@@ -42,6 +42,8 @@ from imgalign.policy import (
     Weights,
     concatenate,
     draws_of,
+    normal_noise,
+    seed_generators,
 )
 
 DEFAULT_RANK = 8
@@ -293,7 +295,15 @@ class DiffusionPolicy:
         assert len(data) == len(seeds)
         drawn = draws_of(seeds, data.content["latents"].shape[1:], levels=levels)
         lowest, highest = self.config.noise_levels
-        return replace(drawn, levels=lowest + (highest - lowest) * drawn.levels)
+        return replace(
+            drawn,
+            levels=lowest + (highest - lowest) * drawn.levels,
+            noise=data.content.get("noise", drawn.noise),
+        )
+
+    def starting_noise(self, seeds: Sequence[int]) -> Mapping[str, Tensor]:
+        """The latents with which `sample` and `generate` begin."""
+        return {"noise": normal_noise(seed_generators(seeds), self.latent_shape)}
 
     def log_prob(self, data: Data, draws: Draws) -> LogProb:
         """-|error|^2 / 2 of the network's prediction at one noise level, by `likelihood_error`.

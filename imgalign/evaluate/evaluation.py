@@ -77,8 +77,8 @@ class Evaluation:
         scale = self.settings.get("baseline_guidance_scale")
         base = "the base" if scale is None else f"the base at guidance {scale:g}"
         return (
-            f"Aligned {verb} {base} in {percent(judged.rate.value)} of {judged.num_pairs} blind comparisons{by} "
-            f"({interval(judged.rate)})"
+            f"Aligned {verb} {base} in {percent(judged.rate.value)} of {judged.num_pairs} blind "
+            f"comparisons{by} ({interval(judged.rate)})"
         )
 
     def lines(self) -> list[str]:

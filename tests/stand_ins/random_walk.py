@@ -9,6 +9,7 @@ walk ends is a Gaussian too, so it also knows the exact density of samples that 
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -143,11 +144,15 @@ class RandomWalk:
             content={"latents": trajectory.replay["latents"][:, -1]},
         )
 
+    def starting_noise(self, seeds: Sequence[int]) -> Mapping[str, Tensor]:
+        return {"noise": normal_noise(seed_generators(seeds), self.event)}
+
     def draw(
         self, data: Data, *, seeds: Sequence[int], levels: Sequence[float] | None = None
     ) -> Draws:
         """Its density is exact, so these change nothing."""
-        return draws_of(seeds, self.event, levels=levels)
+        drawn = draws_of(seeds, self.event, levels=levels)
+        return replace(drawn, noise=data.content.get("noise", drawn.noise))
 
     def log_prob(self, data: Data, draws: Draws) -> LogProb:
         moved = self.base + self.shift if self.adapter_on else self.base

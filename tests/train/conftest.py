@@ -11,8 +11,6 @@ from imgalign.images import png
 from imgalign.preferences.store import Store
 from imgalign.train.data.encoded import VARIABLE
 
-MADE = provenance()
-
 
 @pytest.fixture(scope="session")
 def whole_run(tmp_path_factory) -> Path:
@@ -39,14 +37,20 @@ def folder(tmp_path) -> Path:
 
 @pytest.fixture
 def ranked_store(tmp_path) -> Path:
-    """A database with three rankings of two images, the first candidate best, and one skipped."""
+    """A database with three rankings of two images, the first candidate best, and one skipped.
+
+    Image 0 or 1 of item n was generated from the seed 10 n or 10 n + 1.
+    """
     path = tmp_path / "store" / "imgalign.db"
     path.parent.mkdir()
     with Store.open(path) as store:
         store.add_annotator("ann", group="cosy")
         for number in range(4):
             images = [
-                store.add_image(png(Image.new("RGB", (8, 8), (60 * number, 99 * each, 0))), MADE)
+                store.add_image(
+                    png(Image.new("RGB", (8, 8), (60 * number, 99 * each, 0))),
+                    provenance(seed=10 * number + each),
+                )
                 for each in range(2)
             ]
             store.add_item(f"prompt {number}", images, source="test")

@@ -6,7 +6,6 @@ from algorithms import ALGORITHMS, algorithm_config
 from random_walk import RandomWalk
 from walk_batches import sample
 
-from imgalign.diffusion.policy import DiffusionPolicy
 from imgalign.policy import LikelihoodPolicy, StepPolicy
 from imgalign.train.assemble import build_learner, load_policy
 from imgalign.train.config import OptimizerConfig, TrainConfig

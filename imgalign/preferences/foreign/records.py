@@ -81,6 +81,8 @@ class GivenRanking:
     all_bad: bool = False
     """None of the images is acceptable; the ranks are then all -1."""
     weight: float = 1.0
+    seeds: tuple[int, ...] | None = None
+    """Of the noise from which each image was generated, where it is known and wanted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

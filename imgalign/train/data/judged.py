@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -34,14 +34,17 @@ class Given:
     """For messages."""
 
 
-def from_store(rankings: Iterable[Ranking]) -> list[GivenRanking]:
-    """Those that say something: ranked, or all bad."""
+def from_store(
+    rankings: Iterable[Ranking], *, seeds: Mapping[str, int] | None = None
+) -> list[GivenRanking]:
+    """Those that say something: ranked, or all bad; with the `seeds` of their images, if given."""
     return [
         GivenRanking(
             prompt=ranking.prompt,
             images=ranking.image_ids,
             ranks=ranks(ranking),
             all_bad=ranking.verdict == "all_bad",
+            seeds=tuple(seeds[image] for image in ranking.image_ids) if seeds else None,
         )
         for ranking in rankings
         if ranking.verdict != "skipped"
@@ -81,7 +84,7 @@ def read_record(path: Path) -> list[GivenRanking]:
 
 def as_judged(values: dict[str, object]) -> GivenRanking:
     """One line of the record."""
-    images, order = values["images"], values["ranks"]
+    images, order, seeds = values["images"], values["ranks"], values.get("seeds")
     if not isinstance(images, list) or not isinstance(order, list) or len(images) != len(order):
         raise ValueError("images and ranks differ in number")
     return GivenRanking(
@@ -90,4 +93,5 @@ def as_judged(values: dict[str, object]) -> GivenRanking:
         ranks=tuple(map(int, order)),
         all_bad=bool(values["all_bad"]),
         weight=float(str(values["weight"])),
+        seeds=tuple(map(int, seeds)) if isinstance(seeds, list) else None,
     )

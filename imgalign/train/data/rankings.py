@@ -28,6 +28,7 @@ from imgalign.preferences import address
 from imgalign.preferences.foreign.pair_folder import read_pair_folder
 from imgalign.preferences.foreign.records import GivenRanking
 from imgalign.preferences.foreign.table import read_table
+from imgalign.preferences.records import ELSEWHERE, Ranking
 from imgalign.preferences.splits import prompt_key
 from imgalign.preferences.store import Store
 from imgalign.prompts import Prompts, epoch_positions, stable_hash
@@ -134,12 +135,19 @@ class RankingsConfig(GivenRankingsConfig):
     annotator: str | None = None
     """Only rankings of this annotator."""
 
+    noise: Literal["fresh", "provenance"] = "fresh"
+    """The noise with which images are scored: drawn anew each time, or that from which the image
+    was generated, by the seed in its provenance (arXiv:2605.09433). The latter needs images that
+    this model generated at its own size."""
+
     def given(self) -> Given:
         """Those of the database that say something."""
         with self.opened() as store:
-            found = from_store(
+            rankings = list(
                 store.rankings(group=self.group, project=self.project, annotator=self.annotator)
             )
+            seeds = known_seeds(store, rankings) if self.noise == "provenance" else None
+        found = from_store(rankings, seeds=seeds)
         if not any(max(each.ranks) > 0 for each in found):
             asked = {"project": self.project, "group": self.group, "annotator": self.annotator}
             filters = ", ".join(f"data.{name}={value}" for name, value in asked.items() if value)
@@ -171,6 +179,20 @@ class RankingsConfig(GivenRankingsConfig):
                 "it by the environment variable IMGALIGN_DATABASE"
             )
         return self
+
+
+def known_seeds(store: Store, rankings: Sequence[Ranking]) -> dict[str, int]:
+    """Of each ranked image; ConfigError where one was made elsewhere."""
+    said = [ranking for ranking in rankings if ranking.verdict != "skipped"]
+    images = dict.fromkeys(image for ranking in said for image in ranking.image_ids)
+    found = {image: store.provenance(image) for image in images}
+    foreign = [image for image, own in found.items() if own.imgalign_version == ELSEWHERE]
+    if foreign:
+        raise ConfigError(
+            f"data.noise: provenance: expected images generated here, got {len(foreign)} of "
+            f"{len(found)} that were made elsewhere, such as {foreign[0][:8]}; use data.noise=fresh"
+        )
+    return {image: own.seed for image, own in found.items()}
 
 
 class FolderConfig(GivenRankingsConfig):
@@ -265,7 +287,8 @@ class GivenRankings:
             order[row, :count] = torch.tensor(each.ranks)
             for place, image in enumerate(each.images):
                 scores[row, place] = self.scores.get((each.prompt, image), torch.nan)
-                parts.append(self._data(each.prompt, image))
+                seed = None if each.seeds is None else each.seeds[place]
+                parts.append(self._data(each.prompt, image, seed=seed))
         return RankedBatch(
             data=join_data(parts),
             index=index,
@@ -276,8 +299,9 @@ class GivenRankings:
             seconds={"seconds_loading": seconds},
         )
 
-    def _data(self, prompt: str, image: str) -> Data:
-        return Data(prompts=[prompt], prompt_ids=[prompt], content=self.encoded[image])
+    def _data(self, prompt: str, image: str, *, seed: int | None) -> Data:
+        noise = {} if seed is None else self.policy.starting_noise([seed])
+        return Data(prompts=[prompt], prompt_ids=[prompt], content={**self.encoded[image], **noise})
 
     def _prepare(self, watcher: Watcher) -> None:
         """Encode and score what is not yet; leave out rankings whose images cannot be read."""

@@ -2,7 +2,9 @@
 read is named and left out; a run keeps the rankings that it began with."""
 
 import json
+import sqlite3
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from worlds import in_two
 from imgalign.algorithms.interface import World
 from imgalign.errors import CheckpointError, ConfigError, InputError
 from imgalign.preferences.foreign.records import GivenRanking
+from imgalign.preferences.records import ELSEWHERE
 from imgalign.prompts import Prompts
 from imgalign.train.config import TrainConfig
 from imgalign.train.data.encoded import EncodedSamples
@@ -228,3 +231,43 @@ def test_pairs_of_a_folder_and_of_a_table_are_rankings_of_two(tmp_path, kind):
     assert data.load_prompts().training
     with pytest.raises(InputError, match="the image 0000 of this run is no longer there"):
         given.load("0000")
+
+
+def test_known_noise_of_each_image_is_what_it_is_scored_with():
+    policy = RandomWalk()
+    seeded = [replace(each, seeds=(7 + place, 50 + place)) for place, each in enumerate(judged())]
+    batch = source(seeded, policy=policy, rankings_per_iteration=6).batch(0)
+    drawn = policy.draw(batch.data, seeds=range(len(batch.data)))
+    expected = {
+        image: policy.starting_noise([seed])["noise"][0]
+        for each in seeded
+        for image, seed in zip(each.images, each.seeds or (), strict=True)
+    }
+    own = torch.stack(list(expected.values()))
+    assert len(own.unique(dim=0)) == 12
+    for row in drawn.noise:
+        assert (own == row).flatten(1).all(dim=1).sum() == 1
+    fresh = source(judged(), policy=policy, rankings_per_iteration=6).batch(0)
+    assert not torch.equal(policy.draw(fresh.data, seeds=range(12)).noise, drawn.noise)
+
+
+def test_seeds_of_the_provenance_are_kept_with_the_rankings(tmp_path, ranked_store):
+    config = RankingsConfig.model_validate({"database": str(ranked_store), "noise": "provenance"})
+    config.keep(tmp_path)
+    kept = read_record(tmp_path / RECORD)
+    assert {each.prompt: each.seeds for each in kept} == {
+        "prompt 0": (0, 1),
+        "prompt 1": (10, 11),
+        "prompt 2": (20, 21),
+    }
+
+
+def test_the_noise_of_images_made_elsewhere_is_not_known(ranked_store):
+    with sqlite3.connect(ranked_store) as database:
+        database.execute(
+            "UPDATE provenances SET imgalign_version = ? WHERE seed IN (11, 30)", [ELSEWHERE]
+        )
+    database.close()
+    config = RankingsConfig.model_validate({"database": str(ranked_store), "noise": "provenance"})
+    with pytest.raises(ConfigError, match=r"got 1 of 6 that were made elsewhere.*data.noise=fresh"):
+        config.given()
