@@ -5,15 +5,15 @@ To add one, write its file and name it here twice.
 
 from typing import Any, TypeAlias
 
-from imgalign.algorithms.direct import (
+from imgalign.algorithms.direct import Direct
+from imgalign.algorithms.interface import Algorithm
+from imgalign.algorithms.objectives import (
     AnyDirectConfig,
     CardinalConfig,
-    Direct,
     DPOConfig,
     IPOConfig,
     KTOConfig,
 )
-from imgalign.algorithms.interface import Algorithm
 from imgalign.algorithms.policy_gradient import GRPOConfig, PolicyGradient, PPOConfig
 from imgalign.algorithms.supervised import Supervised, SupervisedConfig
 

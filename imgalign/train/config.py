@@ -8,7 +8,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from imgalign.algorithms import old_names
 from imgalign.algorithms.choice import DEFAULT, AlgorithmConfig
-from imgalign.algorithms.direct import CardinalConfig, DirectConfig
+from imgalign.algorithms.objectives import CardinalConfig, DirectConfig
 from imgalign.algorithms.policy_gradient import PolicyGradientConfig
 from imgalign.config import Config, Device, PathText, Seed, refuse_ineffective
 from imgalign.diffusion.policy import DiffusionConfig

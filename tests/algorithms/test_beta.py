@@ -12,10 +12,8 @@ from ranked_batches import (
     run,
 )
 
-from imgalign.algorithms.direct import (
-    Direct,
-    DPOConfig,
-)
+from imgalign.algorithms.direct import Direct
+from imgalign.algorithms.objectives import DPOConfig
 
 
 def test_published_betas_are_converted_to_nats():

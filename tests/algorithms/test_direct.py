@@ -20,10 +20,8 @@ from torch.testing import assert_close
 
 from imgalign.algorithms.batches import Rollout
 from imgalign.algorithms.choice import build_algorithm
-from imgalign.algorithms.direct import (
-    Direct,
-    DPOConfig,
-)
+from imgalign.algorithms.direct import Direct
+from imgalign.algorithms.objectives import DPOConfig
 from imgalign.algorithms.rankings import (
     RankedBatch,
     best,

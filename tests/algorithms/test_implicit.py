@@ -8,9 +8,7 @@ from random_walk import RandomWalk
 from ranked_batches import CONFIGS, each_config, moved_walk, ranked, run, samples
 from torch import Tensor
 
-from imgalign.algorithms.direct import (
-    Direct,
-)
+from imgalign.algorithms.direct import Direct
 from imgalign.algorithms.implicit import DrawKey, Rows, Scored, push_limits, spread
 from imgalign.errors import ConfigError
 from imgalign.policy import LogProb

@@ -8,10 +8,10 @@ import torch
 from random_walk import RandomWalk
 from torch import Tensor
 
-from imgalign.algorithms.direct import (
+from imgalign.algorithms.direct import Direct
+from imgalign.algorithms.objectives import (
     AnyDirectConfig,
     CardinalConfig,
-    Direct,
     DPOConfig,
     IPOConfig,
     KTOConfig,

@@ -1,0 +1,217 @@
+"""The objectives of direct methods: their settings, and the loss of a ranking from its log-ratios.
+
+Plackett-Luce of a whole ranking, with ties (arXiv:2510.01540 without), Bradley-Terry of its pairs,
+IPO, KTO, and a regression on scores. Left out: log-ratios (implicit.py), what becomes of a loss
+(direct.py), and the formulas for single pairs and rankings (losses.py).
+
+Shapes: r = rankings of a batch, k = candidates of the longest one. Units: nats.
+"""
+
+import math
+from typing import Annotated, Literal, TypeAlias
+
+import torch
+from jaxtyping import Bool, Float
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from torch import Tensor
+
+from imgalign.algorithms.beta import AutoBetaConfig, BetaConfig
+from imgalign.algorithms.interface import BatchKind
+from imgalign.algorithms.rankings import (
+    RankedBatch,
+    best,
+    better_pairs,
+    ordered,
+    worst,
+)
+from imgalign.config import Config, refuse_ineffective
+from imgalign.losses import (
+    bradley_terry_loss,
+    cardinal_loss,
+    ipo_loss,
+    kto_loss,
+    plackett_luce_loss,
+)
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class DirectConfig(Config):
+    """Settings that all direct methods share."""
+
+    beta: BetaConfig = Field(AutoBetaConfig(), discriminator="kind")
+    """Implicit reward per nat of log-ratio."""
+
+    sft: NonNegativeFloat = 0.0
+    """Weight of supervised fine-tuning on the best of each ranking, which is added to the loss: the
+    mean of minus their implicit rewards."""
+
+    keep_chosen: Share | None = None
+    """Limits the push away from the rest of a ranking so that, to first order in the network's
+    outputs, at least this share of the progress on the better ones is left (mu of Diffusion-SDPO,
+    arXiv:2511.03317, for each ranking). 0 only keeps their error from rising; null has no limit."""
+
+    max_chosen_drop: PositiveFloat | None = None
+    """Weights under which the best of held-out rankings have become less likely by more than this
+    many nats do not count as the best of a run, and with run.patience end it. Null only measures
+    it."""
+
+    draws: PositiveInt = 1
+    """Noise levels at which each candidate is scored; log-ratios are the mean over them."""
+
+    minibatches: PositiveInt = 1
+    """Optimizer steps per iteration; each sees an equal share of the rankings."""
+
+    def refuse_data(self, source: str, kind: BatchKind, *, group_size: int) -> None:
+        """ValueError where nothing is compared with anything."""
+        if kind == "images":
+            raise ValueError(
+                f"data.from: expected rankings or 'rollouts', got {source!r}, which has images "
+                "without an order (or use algorithm.name: supervised)"
+            )
+        if kind == "rollouts" and group_size < 2:
+            raise ValueError(
+                "data.group_size: expected at least 2, got 1; there is nothing to compare a single "
+                "image with"
+            )
+
+    def refuse_steps(self, num_steps: int) -> None:
+        """Nothing: it scores finished samples and not steps."""
+
+    def refuse_minibatches(self, *, batches: int, passes: int, groups: int | None) -> None:
+        """ValueError for more minibatches than the `groups` that are rankings of an iteration."""
+        if groups is not None and self.minibatches > groups:
+            raise ValueError(
+                f"algorithm.minibatches: expected at most {groups}, the rankings of an iteration, "
+                f"got {self.minibatches}"
+            )
+
+
+class DPOConfig(DirectConfig):
+    """Direct preference optimization, on whole rankings or their pairs."""
+
+    name: Literal["dpo"] = "dpo"
+    """The algorithm."""
+
+    compare: Literal["ranking", "all_pairs", "best_worst"] = "ranking"
+    """Compare whole rankings with ties (Plackett-Luce; the same as DPO for two images), all pairs
+    of a ranking, or only the best with the worst. However many pairs it has, a ranking counts
+    once."""
+
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """Assumed share of pairs whose label is wrong (conservative DPO). Not with whole rankings."""
+
+    @model_validator(mode="after")
+    def _pairs_are_smoothed(self) -> "DPOConfig":
+        if self.compare == "ranking":
+            refuse_ineffective(self, ["label_smoothing"], "with compare: ranking")
+        return self
+
+
+class IPOConfig(DirectConfig):
+    """Identity preference optimization (arXiv:2310.12036): a target for the margin of pairs."""
+
+    name: Literal["ipo"] = "ipo"
+    """The algorithm."""
+
+    compare: Literal["all_pairs", "best_worst"] = "all_pairs"
+    """Compare all pairs of a ranking, or only the best with the worst."""
+
+
+class KTOConfig(DirectConfig):
+    """Likes and dislikes without partners (arXiv:2402.01306; for diffusion arXiv:2404.04465).
+
+    The best of a ranking are liked and the worst disliked; of a ranking that is all bad, all are
+    disliked.
+    """
+
+    name: Literal["kto"] = "kto"
+    """The algorithm."""
+
+    desirable_weight: PositiveFloat = 1.0
+    """Weight of a like. In a ranking with an order, likes and dislikes count alike at 1."""
+
+    undesirable_weight: PositiveFloat = 1.0
+    """Weight of a dislike."""
+
+
+class CardinalConfig(DirectConfig):
+    """Regression of implicit rewards on how much better a candidate is (LAIR, arXiv:2605.26491)."""
+
+    name: Literal["cardinal"] = "cardinal"
+    """The algorithm."""
+
+    temperature: PositiveFloat = 1.0
+    """Scores of a ranking become advantages softmax(score / temperature) - 1 / k."""
+
+    largest: PositiveFloat = 1.0
+    """The implicit reward to give to a candidate that is better than all others by far."""
+
+
+AnyDirectConfig: TypeAlias = DPOConfig | IPOConfig | KTOConfig | CardinalConfig
+
+
+def has_preference(config: AnyDirectConfig, batch: RankedBatch) -> Bool[Tensor, " r"]:
+    """The rankings that an objective learns something from."""
+    match config:
+        case KTOConfig():
+            return ordered(batch.ranks) | batch.all_bad
+        case CardinalConfig():
+            if batch.scores is None:
+                return torch.zeros(batch.num_rankings, dtype=torch.bool)
+            return (batch.scores.isfinite()).sum(dim=1) > 1
+        case DPOConfig(compare="ranking"):
+            return (batch.ranks >= 0).sum(dim=1) > 1
+        case _:
+            return ordered(batch.ranks)
+
+
+def objective(
+    config: AnyDirectConfig,
+    log_ratio: Float[Tensor, "r k"],
+    batch: RankedBatch,
+    *,
+    beta: float,
+    log_tie: Float[Tensor, " t"],
+    baseline: float,
+) -> Float[Tensor, " r"]:
+    """Loss of each ranking from the log-ratios of its candidates, in nats."""
+    match config:
+        case DPOConfig(compare="ranking"):
+            return plackett_luce_loss(beta * log_ratio, batch.ranks, log_tie=log_tie)
+        case DPOConfig() | IPOConfig():
+            pairs = better_pairs(batch.ranks, extremes=config.compare == "best_worst")
+            row, better, worse = pairs.nonzero().unbind(dim=1)
+            chosen, rejected = log_ratio[row, better], log_ratio[row, worse]
+            if isinstance(config, IPOConfig):
+                # Times beta squared: a number without a unit, 1/4 where the two models agree.
+                each = beta**2 * ipo_loss(chosen, rejected, beta=beta)
+            else:
+                smoothing = config.label_smoothing
+                each = bradley_terry_loss(beta * chosen, beta * rejected, label_smoothing=smoothing)
+            sums = log_ratio.new_zeros(batch.num_rankings).index_add(0, row, each)
+            return sums / pairs.flatten(1).sum(dim=1).clamp(min=1)
+        case KTOConfig():
+            liked = best(batch.ranks)
+            disliked = worst(batch.ranks) | (batch.present & batch.all_bad[:, None])
+            each = kto_loss(
+                log_ratio,
+                liked,
+                beta=beta,
+                baseline=baseline,
+                desirable_weight=config.desirable_weight,
+                undesirable_weight=config.undesirable_weight,
+            )
+            return mean_where(each, liked | disliked)
+        case CardinalConfig():
+            assert batch.scores is not None, "left out by has_preference"
+            there = batch.scores.isfinite()
+            scores = batch.scores.masked_fill(~there, -math.inf) / config.temperature
+            count = there.sum(dim=1, keepdim=True)
+            advantage = torch.where(there, scores.softmax(dim=1) - 1 / count, 0.0)
+            return cardinal_loss(beta * log_ratio, advantage, there, largest=config.largest)
+
+
+def mean_where(values: Float[Tensor, "r k"], where: Bool[Tensor, "r k"]) -> Float[Tensor, " r"]:
+    """The mean of each row over some of its values; 0 where there are none."""
+    return torch.where(where, values, 0.0).sum(dim=1) / where.sum(dim=1).clamp(min=1)
