@@ -157,7 +157,8 @@ def _read_pair(collector: Collector, folder: Path, pair: Pair) -> None:
     if caption.has_more:
         collector.notes.append(_remark(FIRST_LINE_ONLY, folder, chosen))
     keys = tuple(image.sha256 for image in images)
-    collector.add(GivenRanking(prompt=caption.text, images=keys, ranks=(0, 1)), images)
+    ranking = GivenRanking(prompt=caption.text, images=keys, ranks=(0, 1))
+    collector.add(_name(folder, chosen), ranking, images)
 
 
 def _remark(reason: Reason, folder: Path, path: Path, detail: str = "") -> Remark:

@@ -7,7 +7,7 @@ image is read again when it is needed.
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -31,9 +31,11 @@ Reason = Literal[
     "no prompt",
     "only image of its prompt",
     "only the first line of the caption is used",
+    "images of different sizes, each scaled and cut for itself",
     "converted to PNG",
 ]
 FIRST_LINE_ONLY: Reason = "only the first line of the caption is used"
+OTHER_SIZES: Reason = "images of different sizes, each scaled and cut for itself"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +55,8 @@ class GivenImage:
     name: str = field(compare=False)
     """For messages. Example: "pairs: chosen/a.png" or "train.parquet: row 7, jpg_0"."""
     load: Callable[[], bytes] = field(repr=False, compare=False)
+    size: tuple[int, int] = field(compare=False)
+    """Width and height in pixels, upright."""
 
     def read(self) -> bytes:
         """The bytes; InputError where they cannot be read or have changed since the first time."""
@@ -144,14 +148,22 @@ class Collector:
             digest = hashlib.sha256(content).hexdigest()
             if digest in self.images:
                 return self.images[digest]
-            decode_image(content)
+            size = decode_image(content).size
         except InputError as error:
             return Remark(reason=reason_of(error), name=name, detail=str(error))
-        return GivenImage(name=f"{self.name}: {name}", sha256=digest, load=load)
+        return GivenImage(name=f"{self.name}: {name}", sha256=digest, load=load, size=size)
 
-    def add(self, ranking: GivenRanking, images: Iterable[GivenImage]) -> None:
-        """Keep a ranking, and its images where they are new."""
+    def add(self, name: str, ranking: GivenRanking, images: Sequence[GivenImage]) -> None:
+        """Keep the ranking of a file or row, and its images where they are new.
+
+        Noted are images of different sizes: each is scaled and cut to a model's size for itself, so
+        a model would learn that one is cut or sharper, and not only which is better.
+        """
         self.rankings.append(ranking)
+        sizes = list(dict.fromkeys(image.size for image in images))
+        if len(sizes) > 1:
+            shown = " and ".join(f"{width}x{height}" for width, height in sizes)
+            self.notes.append(Remark(reason=OTHER_SIZES, name=name, detail=shown))
         for image in images:
             self.images.setdefault(image.sha256, image)
 

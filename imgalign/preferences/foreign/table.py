@@ -173,6 +173,7 @@ class TableReader:
             return
         ranks = dense([rank if rank >= 0 else None for _, rank in kept.values()])
         self.collector.add(
+            name,
             GivenRanking(
                 prompt=row.prompt,
                 images=tuple(kept),

@@ -213,3 +213,27 @@ def test_progress_ends_at_the_whole(folder: Path):
     shares: list[float] = []
     read_pair_folder(folder, on_progress=shares.append)
     assert shares == [0.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("size", "notes"),
+    [
+        ((8, 8), []),
+        ((16, 8), ["1 (chosen/a.png: 8x8 and 16x8)"]),
+        ((16, 16), ["1 (chosen/a.png: 8x8 and 16x16)"]),
+    ],
+)
+def test_a_pair_of_images_of_different_sizes_is_noted(folder: Path, size, notes):
+    Image.new("RGB", size, "red").save(folder / "rejected" / "a.png")
+    lines = read_pair_folder(folder).lines()[1:]
+    assert lines == [
+        f"images of different sizes, each scaled and cut for itself: {n}" for n in notes
+    ]
+
+
+def test_the_size_of_an_image_is_that_after_its_orientation_in_exif(folder: Path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    Image.new("RGB", (16, 8), "red").save(folder / "chosen" / "a.png", exif=exif)
+    Image.new("RGB", (8, 16), "blue").save(folder / "rejected" / "a.png")
+    assert read_pair_folder(folder).notes == ()

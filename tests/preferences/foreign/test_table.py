@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from image_folders import put
+from PIL import Image
 
 from imgalign.errors import InputError
 from imgalign.preferences.foreign.parquet import ROWS, ParquetRows
@@ -121,6 +122,14 @@ def test_an_image_of_a_list_that_cannot_be_read_leaves_the_others(table: Path):
     assert names(found)[0] == ["0.png", "2.png", "3.png"]
     assert [ranking.ranks for ranking in found.rankings] == [(2, 1, 0)] * 2
     assert [(each.reason, each.name) for each in found.left_out] == [("unreadable", IMAGES[1])]
+
+
+def test_images_of_different_sizes_in_a_list_are_noted(table: Path):
+    Image.new("RGB", (16, 8)).save(table.parent / IMAGES[2])
+    row = {"prompt": "p", "images": IMAGES, "ranks": [0, 1, 2, 3]}
+    equal = {"prompt": "p", "images": IMAGES[:2], "ranks": [0, 1]}
+    found = read_table(lines(table, equal, row))
+    assert [(each.name, each.detail) for each in found.notes] == [("line 2", "8x8 and 16x8")]
 
 
 @pytest.mark.parametrize(
