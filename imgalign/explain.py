@@ -268,14 +268,17 @@ def _fit(
 # --- where something lies, and what was meant
 
 
-def _owners(model: Model, location: Iterable[int | str]) -> list[tuple[str | None, list[Model]]]:
+def _owners(model: Model, location: Sequence[int | str]) -> list[tuple[str | None, list[Model]]]:
     """Part by part, the key that it is (None for a union's tag) and the models it leads into."""
     path: list[tuple[str | None, list[Model]]] = []
     owners = [model]
-    for part in location:
+    for place, part in enumerate(location):
         fields = _fields(owners, str(part))
         tagged = [owner for owner in owners if part in tags_of(owner)]
-        if fields or not tagged:
+        # `data.folder` is a key, and the middle one of pydantic's `data.folder.folder` a tag.
+        below = [str(each) for each in location[place + 1 : place + 2]]
+        is_tag = len(owners) > 1 and any(_fields(tagged, name) for name in below)
+        if (fields and not is_tag) or not tagged:
             owners = [each for field in fields for each in models_in(field.annotation)]
             path.append((str(part), owners))
         else:

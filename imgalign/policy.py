@@ -245,6 +245,15 @@ class Policy(Protocol):
 
 
 @runtime_checkable
+class PromptReader(Protocol):
+    """A policy that reads prompts of limited length."""
+
+    def refuse_prompts(self, prompts: Sequence[str]) -> None:
+        """InputError for prompts whose end it would not see."""
+        ...
+
+
+@runtime_checkable
 class StepPolicy(Policy, Protocol):
     """A policy whose samples are made of steps, each with a density that can be computed again.
 

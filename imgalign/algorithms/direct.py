@@ -98,7 +98,10 @@ class Direct:
         ranked = ranked_rollout(policy, batch) if isinstance(batch, Rollout) else batch
         ranked = ranked.select(has_preference(self.config, ranked).nonzero().squeeze(1))
         if not world.total(float(ranked.num_rankings)):
-            raise NumericsError("learning: no ranking of this iteration prefers anything")
+            raise NumericsError(
+                "learning: no ranking of this iteration prefers anything; raise "
+                "data.rankings_per_iteration"
+            )
         self._make_room_for_ties(int(world.largest(ranked.index.shape[1])))
         first = first_position(world, ranked.num_rankings)
         base = int(torch.randint(2**62, (), generator=generator))

@@ -6,7 +6,7 @@ An algorithm turns a batch into losses, one at a time. Left out: optimizer steps
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -20,6 +20,23 @@ Given = TypeVar("Given")
 
 BatchKind: TypeAlias = Literal["rollouts", "images", "rankings"]
 """What a source gives: samples of the policy with rewards, or given ones, with rankings or not."""
+
+
+class RankingCounts(NamedTuple):
+    """How many given rankings there are of each kind. Example: (120, 8, 3)."""
+
+    ordered: int
+    """Prefer an image to another."""
+    tied: int
+    """Tie all their images."""
+    all_bad: int
+    """Judged to be all bad, without an order."""
+
+    def without_order(self) -> str:
+        """For messages. Example: "8 that tie all their images and 3 that are all bad"."""
+        tied, bad = f"{self.tied} that tie all their images", f"{self.all_bad} that are all bad"
+        counted = [text for text, count in ((tied, self.tied), (bad, self.all_bad)) if count]
+        return " and ".join(counted) or "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

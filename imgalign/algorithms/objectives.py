@@ -7,6 +7,7 @@ IPO, KTO, and a regression on scores. Left out: log-ratios (implicit.py), what b
 Shapes: r = rankings of a batch, k = candidates of the longest one. Units: nats.
 """
 
+import logging
 import math
 from typing import Annotated, Literal, TypeAlias
 
@@ -16,7 +17,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 from torch import Tensor
 
 from imgalign.algorithms.beta import AutoBetaConfig, BetaConfig
-from imgalign.algorithms.interface import BatchKind
+from imgalign.algorithms.interface import BatchKind, RankingCounts
 from imgalign.algorithms.rankings import (
     RankedBatch,
     best,
@@ -32,6 +33,8 @@ from imgalign.losses import (
     kto_loss,
     plackett_luce_loss,
 )
+
+log = logging.getLogger(__name__)
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -73,6 +76,16 @@ class DirectConfig(Config):
             raise ValueError(
                 "data.group_size: expected at least 2, got 1; there is nothing to compare a single "
                 "image with"
+            )
+
+    def refuse_rankings(self, counts: RankingCounts) -> None:
+        """ValueError where no given ranking prefers an image to another."""
+        if not counts.ordered:
+            kto = ", or use algorithm.name=kto, which learns from all-bad verdicts too"
+            raise ValueError(
+                "expected rankings that prefer an image to another, got "
+                f"{counts.without_order()}; rank some images above others"
+                f"{kto if counts.all_bad else ''}"
             )
 
     def refuse_steps(self, num_steps: int) -> None:
@@ -134,6 +147,20 @@ class KTOConfig(DirectConfig):
     undesirable_weight: PositiveFloat = 1.0
     """Weight of a dislike."""
 
+    def refuse_rankings(self, counts: RankingCounts) -> None:
+        """ValueError where nothing is liked or disliked; warns where nothing is liked."""
+        if not counts.ordered and not counts.all_bad:
+            raise ValueError(
+                f"expected likes or dislikes, got {counts.tied} rankings that tie all their images "
+                "and no other; rank some images above others"
+            )
+        if not counts.ordered:
+            log.warning(
+                "all %d rankings are all bad: kto can only move away from their images, with "
+                "nothing to move towards",
+                counts.all_bad,
+            )
+
 
 class CardinalConfig(DirectConfig):
     """Regression of implicit rewards on how much better a candidate is (LAIR, arXiv:2605.26491)."""
@@ -146,6 +173,9 @@ class CardinalConfig(DirectConfig):
 
     largest: PositiveFloat = 1.0
     """The implicit reward to give to a candidate that is better than all others by far."""
+
+    def refuse_rankings(self, counts: RankingCounts) -> None:
+        """Nothing: it compares scores, whatever was preferred."""
 
 
 AnyDirectConfig: TypeAlias = DPOConfig | IPOConfig | KTOConfig | CardinalConfig

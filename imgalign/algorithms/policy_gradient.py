@@ -45,7 +45,7 @@ from imgalign.algorithms.batches import (
     usable,
 )
 from imgalign.algorithms.checks import check_steps
-from imgalign.algorithms.interface import BatchKind, Loss, World
+from imgalign.algorithms.interface import BatchKind, Loss, RankingCounts, World
 from imgalign.algorithms.kl import FixedKLConfig, KLConfig, coefficient_of
 from imgalign.config import Config
 from imgalign.errors import CheckpointError, NumericsError
@@ -123,6 +123,9 @@ class PolicyGradientConfig(Config):
         if self.clip_range is not None:
             return self.clip_range * num_elements
         return default if self.clip_nats is None else self.clip_nats
+
+    def refuse_rankings(self, counts: RankingCounts) -> None:
+        """Nothing: `refuse_data` has refused them all."""
 
     def refuse_steps(self, num_steps: int) -> None:
         """ValueError for settings about more steps than a trajectory has."""

@@ -22,7 +22,13 @@ from torch import Tensor
 from imgalign.advantages import group_advantages
 from imgalign.algorithms.batches import Demonstrations, Rollout
 from imgalign.algorithms.checks import check_likelihood
-from imgalign.algorithms.interface import BatchKind, Loss, World, first_position
+from imgalign.algorithms.interface import (
+    BatchKind,
+    Loss,
+    RankingCounts,
+    World,
+    first_position,
+)
 from imgalign.algorithms.rankings import RankedBatch
 from imgalign.config import Config
 from imgalign.errors import CheckpointError, NumericsError
@@ -111,6 +117,15 @@ class SupervisedConfig(Config):
                 "to learn from all images alike use algorithm.weighting.kind: equal"
             )
 
+    def refuse_rankings(self, counts: RankingCounts) -> None:
+        """ValueError where no given ranking has a best image."""
+        if self.weighting.kind == "best" and not counts.ordered:
+            raise ValueError(
+                "expected rankings that prefer an image to another, got "
+                f"{counts.without_order()}; rank some images above others, or learn from all alike "
+                "with algorithm.weighting.kind=equal"
+            )
+
     def refuse_steps(self, num_steps: int) -> None:
         """Nothing: it scores finished samples and not steps."""
 
@@ -186,6 +201,11 @@ class Supervised:
         if isinstance(batch, RankedBatch):
             row, candidate = batch.present.nonzero().unbind(dim=1)
             shares = ranked_weights(batch, self.config.weighting)[row, candidate]
+            if not world.total(shares.sum().item()):
+                raise NumericsError(
+                    "learning: no ranking of this iteration prefers anything; raise "
+                    "data.rankings_per_iteration"
+                )
             counted = shares.nonzero().squeeze(1)
             index = batch.index[row, candidate][counted]
             return batch.data.select(index.tolist()), shares[counted]

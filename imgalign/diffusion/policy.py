@@ -31,6 +31,7 @@ from imgalign.diffusion.kernels import ErrorOf
 from imgalign.diffusion.parity import noiseless_difference
 from imgalign.diffusion.weights import LoraWeights, adapter_from, fresh_adapter
 from imgalign.environment import TrainingDType, dtype_named
+from imgalign.errors import InputError
 from imgalign.policy import (
     Check,
     Data,
@@ -45,6 +46,9 @@ from imgalign.policy import (
     normal_noise,
     seed_generators,
 )
+
+PROMPT_SHOWN = 60
+"""Characters of a prompt in a message."""
 
 DEFAULT_RANK = 8
 
@@ -113,6 +117,10 @@ class DiffusionConfig(Config):
     noise_levels: tuple[Level, Level] = (0.0, 1.0)
     """The lowest and the highest noise level at which given images are scored: 0 is none, 1 nothing
     but noise. All between are as likely."""
+
+    cut_prompts: bool = False
+    """Train on prompts with more tokens than the model reads; it does not see their end. Without
+    it they are an error."""
 
     gradient_checkpointing: bool = False
     """Compute activations a second time instead of keeping them: less memory, a third slower."""
@@ -331,6 +339,22 @@ class DiffusionPolicy:
             slopes=-scale.square() * error.detach(),
         )
 
+    def refuse_prompts(self, prompts: Sequence[str]) -> None:
+        """InputError for prompts that the model would not read to the end, unless they may be."""
+        if self.config.cut_prompts:
+            return
+        limit = self.family.max_tokens
+        lengths = {prompt: self.family.num_tokens(prompt) for prompt in prompts}
+        too_long = [prompt for prompt, length in lengths.items() if length > limit]
+        if too_long:
+            first = too_long[0]
+            others = f", and {len(too_long) - 1} more" if len(too_long) > 1 else ""
+            raise InputError(
+                f"prompts: {shortened(first)!r} has {lengths[first]} tokens{others}; the model "
+                f"reads {limit}: shorten or leave out such prompts, or set policy.cut_prompts=true "
+                "to train without their ends"
+            )
+
     def trainable_parameters(self) -> list[Parameter]:
         """The adapter's matrices, float32, in the order of the network's layers."""
         return self.weights.parameters()
@@ -397,3 +421,8 @@ def fit_images(
         ).clamp(0, 1)
     top, left = (images.shape[2] - height) // 2, (images.shape[3] - width) // 2
     return images[:, :, top : top + height, left : left + width]
+
+
+def shortened(text: str) -> str:
+    """The beginning of a text, for a message of one line."""
+    return text if len(text) <= PROMPT_SHOWN else f"{text[:PROMPT_SHOWN]}..."

@@ -16,7 +16,7 @@ from imgalign.config import load_config
 from imgalign.environment import choose_device, choose_dtype
 from imgalign.errors import ConfigError
 from imgalign.files import lock_folder, reporting_full_disk
-from imgalign.policy import Check, RewardModel, StepPolicy
+from imgalign.policy import Check, PromptReader, RewardModel, StepPolicy
 from imgalign.prompts import Prompts
 from imgalign.runs.folder import CONFIG
 from imgalign.runs.progress import working
@@ -80,6 +80,8 @@ def run(
         claim(out, resume=resume)
     prompts = prompts_to_use(out, settings, resume=resume)
     settings.data.refuse_amounts(prompts, num_processes=world.size)
+    if not resume:
+        settings.data.refuse_rankings(settings.algorithm, prompts, num_processes=world.size)
     if recorder.writes:
         with reporting_full_disk(out, "making the run folder"):
             out.mkdir(parents=True, exist_ok=True)
@@ -91,6 +93,8 @@ def run(
             recorder.say("running", 0)
             with working("loading the model"):
                 policy = policy or load_policy(settings, resumed=checkpoint)
+            if checkpoint is None and isinstance(policy, PromptReader):
+                policy.refuse_prompts([*prompts.training, *prompts.held_out])
             session = Session(
                 settings,
                 policy=policy,
@@ -147,24 +151,30 @@ def begin_together(
     Returns what that one decided: the settings with the number type in them, and the checkpoint to
     resume from.
     """
+    dtype: str = settings.policy.dtype
     checkpoint = None
     if writes_files(world):
-        settings = settle_dtype(settings, out if resume else None)
-        checkpoint = begin(out, settings, prompts, resume=resume)
-    return world.gather((settings, checkpoint))[0]
+        dtype = settled_dtype(settings, out if resume else None)
+        checkpoint = begin(out, with_dtype(settings, dtype), prompts, resume=resume)
+    dtype, checkpoint = world.gather((dtype, checkpoint))[0]
+    return with_dtype(settings, dtype), checkpoint
 
 
-def settle_dtype(settings: TrainConfig, begun: Path | None) -> TrainConfig:
-    """The settings with the resolved number type in place of "auto".
+def with_dtype(settings: TrainConfig, dtype: str) -> TrainConfig:
+    """The settings with a number type."""
+    policy = settings.policy.model_copy(update={"dtype": dtype})
+    return settings.model_copy(update={"policy": policy})
+
+
+def settled_dtype(settings: TrainConfig, begun: Path | None) -> str:
+    """The number type that "auto" resolves to.
 
     A run that was `begun` keeps its type when it is resumed on another machine.
     """
     name = settings.policy.dtype
     if name == "auto" and begun is not None:
         name = load_config(TrainConfig, begun / CONFIG).policy.dtype
-    dtype = choose_dtype(name, choose_device(settings.run.device))
-    settled = {"dtype": str(dtype).removeprefix("torch.")}
-    return settings.model_copy(update={"policy": settings.policy.model_copy(update=settled)})
+    return str(choose_dtype(name, choose_device(settings.run.device))).removeprefix("torch.")
 
 
 def reason_of(end: RunEnd, session: Session) -> str:

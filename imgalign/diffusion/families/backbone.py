@@ -152,6 +152,15 @@ class Family(ABC):
     def encode_prompt(self, prompt: str) -> Conditions:
         """What the network is told about one prompt; warns with the text that does not fit in."""
 
+    @property
+    @abstractmethod
+    def max_tokens(self) -> int:
+        """Tokens of a prompt that the model reads, begin and end included."""
+
+    @abstractmethod
+    def num_tokens(self, prompt: str) -> int:
+        """Tokens of the whole prompt, begin and end included."""
+
     @abstractmethod
     def cut_text(self, prompt: str) -> str:
         """The end of the prompt that does not fit into the model's context; mostly empty."""

@@ -106,9 +106,9 @@ class StableDiffusion(UNetFamily):
         tokenizer, encoder = self.pipeline.tokenizer, self.pipeline.text_encoder
         text = self.pipeline.maybe_convert_prompt(prompt, tokenizer)  # textual inversion
         if cut := self.cut_text(text):
-            limit = tokenizer.model_max_length
             warnings.warn(
-                f"prompt: the model reads {limit} tokens and does not see the end here: {cut!r}",
+                f"prompt: the model reads {self.max_tokens} tokens and does not see the end here: "
+                f"{cut!r}",
                 stacklevel=2,
             )
         tokens = tokenizer(text, padding="max_length", truncation=True, return_tensors="pt")
@@ -119,12 +119,24 @@ class StableDiffusion(UNetFamily):
         end = int((tokens.input_ids[0] == tokenizer.eos_token_id).int().argmax())
         return {"prompt_embeds": states, "pooled_prompt_embeds": states[:, end]}
 
+    @property
+    def max_tokens(self) -> int:
+        """Of the tokenizer, which `load_clip_tokenizer` limits to what the encoder reads."""
+        return int(self.pipeline.tokenizer.model_max_length)
+
+    def num_tokens(self, prompt: str) -> int:
+        """Tokens of the whole prompt, begin and end included."""
+        return len(self._all_tokens(prompt))
+
     def cut_text(self, prompt: str) -> str:
         """The end of the prompt that does not fit into the model's context; mostly empty."""
-        tokenizer = self.pipeline.tokenizer
-        ids = tokenizer(prompt, truncation=False, verbose=False).input_ids
-        cut: str = tokenizer.decode(ids[tokenizer.model_max_length - 1 : -1])
+        tokens = self._all_tokens(prompt)
+        cut: str = self.pipeline.tokenizer.decode(tokens[self.max_tokens - 1 : -1])
         return cut.strip()
+
+    def _all_tokens(self, prompt: str) -> list[int]:
+        ids: list[int] = self.pipeline.tokenizer(prompt, truncation=False, verbose=False).input_ids
+        return ids
 
     def forward(
         self,

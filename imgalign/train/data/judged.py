@@ -10,15 +10,18 @@ from typing import TypeAlias
 from jaxtyping import Float
 from torch import Tensor
 
+from imgalign.algorithms.interface import RankingCounts
 from imgalign.errors import CheckpointError, InputError
 from imgalign.files import parse_json, write_atomically
 from imgalign.images import as_tensor
 from imgalign.preferences.foreign.records import GivenRanking, RankedFiles
+from imgalign.preferences.originals import ImageFolder
 from imgalign.preferences.records import Ranking, ranks
 
 log = logging.getLogger(__name__)
 
 RECORD = "rankings.jsonl"
+NAMES_SHOWN = 3
 
 ImageLoader: TypeAlias = Callable[[str], Float[Tensor, "3 h w"]]
 """Loads the pixels, in [0, 1], of an image by its SHA-256; an ImgalignError where it cannot."""
@@ -49,6 +52,60 @@ def from_store(
         for ranking in rankings
         if ranking.verdict != "skipped"
     ]
+
+
+def present(judged: Sequence[GivenRanking], images: ImageFolder) -> list[GivenRanking]:
+    """Those whose images are all in the store's folder; names what is missing.
+
+    InputError where none is left.
+    """
+    missing = [
+        image
+        for image in dict.fromkeys(image for each in judged for image in each.images)
+        if not images.has(image)
+    ]
+    if not missing:
+        return list(judged)
+    kept = [each for each in judged if set(missing).isdisjoint(each.images)]
+    shown = [image[:12] for image in missing[:NAMES_SHOWN]]
+    shown += ["..."] if len(missing) > NAMES_SHOWN else []
+    what = f"{images.root}: ranked images that are missing: {len(missing)} ({', '.join(shown)})"
+    if not kept:
+        raise InputError(
+            f"{what}, at least one of every ranking; restore the folder, or name it by "
+            "data.originals"
+        )
+    log.warning("%s; %d of %d rankings are left out", what, len(judged) - len(kept), len(judged))
+    return kept
+
+
+def choices(rankings: Iterable[Ranking], asked: Mapping[str, str | None]) -> str:
+    """What a store has under the names that were asked for; empty for an empty store.
+
+    Example: "there are: group cosy, group dreamy".
+    """
+    found = {
+        (name, value)
+        for each in rankings
+        for name, value in (
+            ("project", each.project),
+            ("group", each.group),
+            ("annotator", each.annotator),
+        )
+        if asked[name]
+    }
+    return f"there are: {', '.join(map(' '.join, sorted(found)))}" if found else ""
+
+
+def counts_of(judged: Iterable[GivenRanking]) -> RankingCounts:
+    """How many rankings prefer an image, tie all of them, or are all bad."""
+    kinds = [
+        "all_bad" if each.all_bad else "ordered" if max(each.ranks) > 0 else "tied"
+        for each in judged
+    ]
+    return RankingCounts(
+        ordered=kinds.count("ordered"), tied=kinds.count("tied"), all_bad=kinds.count("all_bad")
+    )
 
 
 def of_files(found: RankedFiles) -> Given:

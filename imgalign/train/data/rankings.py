@@ -12,12 +12,14 @@ import logging
 import time
 from abc import abstractmethod
 from collections.abc import Collection, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field, PositiveInt, model_validator
 
+from imgalign.algorithms.choice import AlgorithmConfig
 from imgalign.algorithms.interface import BatchKind, World
 from imgalign.algorithms.rankings import RankedBatch
 from imgalign.config import PathText
@@ -34,11 +36,15 @@ from imgalign.preferences.store import Store
 from imgalign.prompts import Prompts, epoch_positions, stable_hash
 from imgalign.train.data.encoded import EncodedSamples, cache_folder
 from imgalign.train.data.judged import (
+    NAMES_SHOWN,
     RECORD,
     Given,
     ImageLoader,
+    choices,
+    counts_of,
     from_store,
     of_files,
+    present,
     read_record,
     write_record,
 )
@@ -48,7 +54,6 @@ from imgalign.train.watcher import SILENT, Watcher, cut
 log = logging.getLogger(__name__)
 
 USUAL_RANKINGS = 16
-NAMES_SHOWN = 3
 
 
 class GivenRankingsConfig(DataSection):
@@ -72,18 +77,42 @@ class GivenRankingsConfig(DataSection):
         """One for each ranking."""
         return self.rankings_per_iteration or USUAL_RANKINGS
 
-    @abstractmethod
+    @cached_property
     def given(self) -> Given:
+        """What `read` finds; read once, since it may decode every image."""
+        return self.read()
+
+    @abstractmethod
+    def read(self) -> Given:
         """The rankings as they are now; InputError where there are none."""
 
     def known_prompts(self) -> Known:
         """Those of the rankings."""
-        given = self.given()
-        training = tuple(dict.fromkeys(each.prompt for each in given.rankings))
-        return Known(training, some_of(training, self.held_out), given.where)
+        training = tuple(dict.fromkeys(each.prompt for each in self.given.rankings))
+        held_out = some_of(training, self.held_out)
+        if self.held_out.asked_for and self.held_out.file is None and not held_out:
+            raise InputError(
+                f"{self.given.where}: expected at least 4 prompts, a quarter of which is held out, "
+                f"got {len(training)}; rank images of more prompts, or choose by "
+                "data.held_out.num_prompts, where 0 measures nothing"
+            )
+        return Known(training, held_out, self.given.where)
 
     def amount(self, prompts: Prompts) -> None:
-        """Nothing: rankings are counted when their images have been read."""
+        """Nothing: `refuse_rankings` counts those of a new run."""
+
+    def refuse_rankings(
+        self, algorithm: AlgorithmConfig, prompts: Prompts, *, num_processes: int
+    ) -> None:
+        """Of those whose prompts are not held out."""
+        apart = set(map(prompt_key, prompts.held_out))
+        training = [each for each in self.given.rankings if prompt_key(each.prompt) not in apart]
+        where = f"{self.given.where}{', without held-out prompts' if apart else ''}"
+        try:
+            algorithm.refuse_rankings(counts_of(training))
+        except ValueError as error:
+            raise InputError(f"{where}: {error}") from None
+        refuse_number(self.rankings_taken(len(training)), len(training), at_least=num_processes)
 
     def build(self, parts: Parts) -> "GivenRankings":
         """A source that learns from the rankings that the run keeps."""
@@ -102,11 +131,11 @@ class GivenRankingsConfig(DataSection):
 
     def loader(self) -> ImageLoader:
         """What loads the images."""
-        return self.given().load
+        return self.given.load
 
     def keep(self, run: Path) -> None:
         """The rankings, so that a resumed run learns from the same ones."""
-        write_record(run / RECORD, self.given().rankings)
+        write_record(run / RECORD, self.given.rankings)
 
     def moved(self, run: Path) -> frozenset[str]:
         """Any place may: the rankings are recorded, with the hashes of their images."""
@@ -140,23 +169,25 @@ class RankingsConfig(GivenRankingsConfig):
     was generated, by the seed in its provenance (arXiv:2605.09433). The latter needs images that
     this model generated at its own size."""
 
-    def given(self) -> Given:
-        """Those of the database that say something."""
+    def read(self) -> Given:
+        """Those of the database that say something, and whose images are there."""
+        asked = {"project": self.project, "group": self.group, "annotator": self.annotator}
+        filters = ", ".join(f"data.{name}={value}" for name, value in asked.items() if value)
+        where = f"the rankings{f' with {filters}' if filters else ''}"
         with self.opened() as store:
-            rankings = list(
+            found = list(
                 store.rankings(group=self.group, project=self.project, annotator=self.annotator)
             )
-            seeds = known_seeds(store, rankings) if self.noise == "provenance" else None
-        found = from_store(rankings, seeds=seeds)
-        if not any(max(each.ranks) > 0 for each in found):
-            asked = {"project": self.project, "group": self.group, "annotator": self.annotator}
-            filters = ", ".join(f"data.{name}={value}" for name, value in asked.items() if value)
-            what = f"{len(found)} that prefer none" if found else "none"
-            raise InputError(
-                f"data.from: rankings: expected rankings that prefer an image, got {what}"
-                f"{f' with {filters}' if filters else ''}; rank images with imgalign ui first"
-            )
-        return Given(rankings=found, load=self.loader(), where="the rankings")
+            seeds = known_seeds(store, found) if self.noise == "provenance" else None
+            judged = from_store(found, seeds=seeds)
+            if not judged:
+                skipped = f"{len(found)} skipped ones and no other" if found else "none"
+                cure = choices(store.rankings(), asked) if filters else ""
+                raise InputError(
+                    f"{where}: expected rankings, got {skipped}; "
+                    f"{cure or 'rank images with imgalign ui first'}"
+                )
+            return Given(rankings=present(judged, store.images), load=self.loader(), where=where)
 
     def loader(self) -> ImageLoader:
         """Loads originals, and checks each against its hash."""
@@ -205,7 +236,7 @@ class FolderConfig(GivenRankingsConfig):
     """Its layout is explained in docs/pairs.md; prompts are in text files beside the chosen
     images."""
 
-    def given(self) -> Given:
+    def read(self) -> Given:
         """The pairs; what is left out is said."""
         return of_files(read_pair_folder(self.folder))
 
@@ -219,7 +250,7 @@ class TableConfig(GivenRankingsConfig):
     file: Path
     """Its columns are explained in docs/pairs.md."""
 
-    def given(self) -> Given:
+    def read(self) -> Given:
         """The rows; what is left out is said."""
         return of_files(read_table(self.file))
 
@@ -311,20 +342,16 @@ class GivenRankings:
         if lost:
             shown = "; ".join(list(lost.values())[:NAMES_SHOWN])
             log.warning(
-                "%d images cannot be read, their rankings are left out: %s", len(lost), shown
+                "images that cannot be read, whose rankings are left out: %d (%s)", len(lost), shown
             )
         self.training, self.measured = (
             [each for each in judged if not lost.keys() & set(each.images)]
             for judged in (self.training, self.measured)
         )
-        asked, available = self.config.rankings_taken(len(self.training)), len(self.training)
-        if not available:
+        if not self.training:
             raise InputError("data.from: no ranking is left to learn from")
-        if not self.world.size <= asked <= available:
-            raise ConfigError(
-                f"data.rankings_per_iteration: expected {self.world.size} to {available}, the "
-                f"number of rankings whose prompts are not held out, got {asked}"
-            )
+        asked, available = self.config.rankings_taken(len(self.training)), len(self.training)
+        refuse_number(asked, available, at_least=self.world.size)
         if self.reward is not None:
             self._score(self.reward, watcher)
         self._prepared = True
@@ -376,3 +403,12 @@ class GivenRankings:
         return {
             image: each.prompt for each in (*self.training, *self.measured) for image in each.images
         }
+
+
+def refuse_number(asked: int, available: int, *, at_least: int) -> None:
+    """ConfigError for iterations of more rankings than there are, or of fewer than processes."""
+    if not at_least <= asked <= available:
+        raise ConfigError(
+            f"data.rankings_per_iteration: expected {at_least} to {available}, the number of "
+            f"rankings whose prompts are not held out, got {asked}"
+        )

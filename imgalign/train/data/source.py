@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, runtime_check
 
 from pydantic import Field, PositiveInt, model_validator
 
+from imgalign.algorithms.choice import AlgorithmConfig
 from imgalign.algorithms.interface import BatchKind, World
 from imgalign.config import Config, refuse_ineffective
 from imgalign.errors import ConfigError, InputError
@@ -166,6 +167,14 @@ class DataSection(Config):
                 "add prompts or lower data.held_out.num_prompts"
             )
         return Prompts(training, apart)
+
+    def refuse_rankings(
+        self, algorithm: AlgorithmConfig, prompts: Prompts, *, num_processes: int
+    ) -> None:
+        """InputError or ConfigError where a new run could not learn from the rankings that it has.
+
+        Nothing for a source without rankings.
+        """
 
     def refuse_amounts(self, prompts: Prompts, *, num_processes: int) -> None:
         """ConfigError for iterations larger than the data, or too small for so many processes."""

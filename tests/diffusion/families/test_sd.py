@@ -45,6 +45,7 @@ def test_a_prompt_that_is_too_long_warns_with_what_is_not_seen(family):
         family.encode([long])
     assert family.cut_text(long) == "boat"
     assert family.cut_text("a red house and a blue tree and the green") == ""
+    assert (family.num_tokens(long), family.max_tokens) == (13, 12)
 
 
 def test_clipping_and_other_schedulers_of_a_pipeline_do_not_matter(family):

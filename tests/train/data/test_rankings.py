@@ -142,9 +142,8 @@ def test_rankings_with_an_image_that_cannot_be_read_are_left_out_and_it_is_named
     broken = GivenRanking(prompt="a red fox", images=("0a", "lost1"), ranks=(0, 1))
     given = source([broken, *judged()])
     assert given.batch(0).num_rankings == 6
-    assert (
-        "1 images cannot be read, their rankings are left out: lost1: no such file" in caplog.text
-    )
+    said = "images that cannot be read, whose rankings are left out: 1 (lost1: no such file)"
+    assert said in caplog.text
     with pytest.raises(InputError, match="no ranking is left to learn from"):
         source([broken]).batch(0)
 
@@ -166,7 +165,7 @@ def test_a_stop_while_images_are_encoded_ends_at_once():
 
 def test_a_resumed_run_learns_from_the_rankings_that_it_began_with(tmp_path, ranked_store):
     config = RankingsConfig.model_validate({"database": str(ranked_store)})
-    given = config.given()
+    given = config.given
     config.keep(tmp_path)
     assert read_record(tmp_path / RECORD) == given.rankings
     write_record(tmp_path / RECORD, given.rankings[:1])
@@ -197,12 +196,14 @@ def test_a_damaged_record_is_a_checkpoint_error(tmp_path):
             read_record(path)
 
 
-def test_a_store_that_prefers_nothing_is_refused_with_the_filters_that_were_asked(ranked_store):
+def test_filters_that_leave_nothing_are_named_with_what_there_is(ranked_store):
     config = {"database": str(ranked_store), "project": "nowhere", "annotator": "Ada"}
-    with pytest.raises(
-        InputError, match=r"got none with data\.project=nowhere, data\.annotator=Ada; rank"
-    ):
-        RankingsConfig.model_validate(config).given()
+    with pytest.raises(InputError) as error:
+        RankingsConfig.model_validate(config).read()
+    assert str(error.value) == (
+        "the rankings with data.project=nowhere, data.annotator=Ada: expected rankings, got none; "
+        "there are: annotator ann, project default"
+    )
 
 
 @pytest.mark.parametrize("kind", ["folder", "table"])
@@ -223,7 +224,7 @@ def test_pairs_of_a_folder_and_of_a_table_are_rankings_of_two(tmp_path, kind):
         {"algorithm": {"name": "dpo"}, "data": {"from": kind, **places[kind]}}
     ).data
     assert isinstance(data, FolderConfig | TableConfig)
-    given = data.given()
+    given = data.given
     assert sorted(each.prompt for each in given.rankings) == [f"prompt {n}" for n in range(4)]
     assert {each.ranks for each in given.rankings} == {(0, 1)}
     two = next(each for each in given.rankings if each.prompt == "prompt 2")
@@ -270,4 +271,4 @@ def test_the_noise_of_images_made_elsewhere_is_not_known(ranked_store):
     database.close()
     config = RankingsConfig.model_validate({"database": str(ranked_store), "noise": "provenance"})
     with pytest.raises(ConfigError, match=r"got 1 of 6 that were made elsewhere.*data.noise=fresh"):
-        config.given()
+        config.read()
