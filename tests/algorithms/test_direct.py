@@ -2,9 +2,11 @@
 is the published one at the start and in its gradient; a batch can be cut in any way."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
+from drawn import normal
 from random_walk import RandomWalk
 from ranked_batches import (
     CONFIGS,
@@ -16,12 +18,14 @@ from ranked_batches import (
     run,
 )
 from torch import Tensor
+from torch.autograd import gradcheck
+from torch.nn import Parameter
 from torch.testing import assert_close
 
 from imgalign.algorithms.batches import Rollout
 from imgalign.algorithms.choice import build_algorithm
-from imgalign.algorithms.direct import Direct
-from imgalign.algorithms.objectives import DPOConfig
+from imgalign.algorithms.direct import TIE_RATE, TIE_START, Direct
+from imgalign.algorithms.objectives import DPOConfig, has_preference, objective
 from imgalign.algorithms.rankings import (
     RankedBatch,
     best,
@@ -105,6 +109,60 @@ def test_loss_and_gradient_are_those_of_the_paper(name):
     (expected,) = torch.autograd.grad(loss, policy.shift)
     # Divided by beta and by the 12 elements of a sample.
     assert_close(gradient, expected / (0.5 * 12), rtol=1e-4, atol=1e-7)
+
+
+WITH_ALL_BAD = torch.cat([RANKS, torch.full((1, 4), -1)])
+
+
+@each_config
+def test_the_gradient_of_each_objective_matches_finite_differences(name):
+    batch = ranked(WITH_ALL_BAD, all_bad=[3])
+    batch = batch.select(has_preference(CONFIGS[name], batch).nonzero().squeeze(1))
+    ratio = normal(batch.num_rankings, 4).requires_grad_()
+    ties = normal(3, seed=1).requires_grad_()
+
+    def losses(ratio: Tensor, ties: Tensor) -> Tensor:
+        return objective(CONFIGS[name], ratio, batch, beta=0.5, log_tie=ties, baseline=0.2)
+
+    assert gradcheck(losses, (ratio, ties))
+    (gradient,) = torch.autograd.grad(losses(ratio, ties).sum(), ratio)
+    assert not gradient[~batch.present].any()
+    assert gradient[batch.present].any()
+
+
+@each_config
+@pytest.mark.parametrize("sft", [0.0, 0.3])
+def test_an_iteration_has_the_gradient_of_its_objective_by_finite_differences(name, sft):
+    config = CONFIGS[name].model_copy(update={"sft": sft})
+    batch, algorithm, policy = ranked(WITH_ALL_BAD, all_bad=[3]), Direct(config), moved_walk()
+    batch.weights.copy_(torch.tensor([1.0, 0.5, 2.0, 1.5]))
+    gradient = run(algorithm, policy, batch)
+    learned = batch.select(has_preference(config, batch).nonzero().squeeze(1))
+
+    def loss(shift: Tensor, ties: Tensor) -> Tensor:
+        moved = moved_walk()
+        moved.shift = Parameter(shift)
+        ratio = log_ratios(moved, learned).detach()
+        each = objective(config, ratio, learned, beta=0.5, log_tie=ties, baseline=0.0)
+        for row, ranks in enumerate(learned.ranks):
+            if sft and ranks.max() > 0:
+                each[row] -= sft * 0.5 * ratio[row][ranks == 0].mean()
+        return (learned.weights * each).sum() / learned.weights.sum()
+
+    shift = policy.shift.detach().double()
+    ties = torch.full((3,), TIE_START, dtype=torch.float64)
+    expected = slopes(lambda moved: loss(moved, ties), shift)
+    # Divided by beta and by the 12 elements of a sample; log-ratios are float32.
+    assert_close(gradient.double(), expected / (0.5 * 12), rtol=1e-3, atol=1e-6)
+    found = (TIE_START - torch.tensor(algorithm.log_tie).double()) / TIE_RATE
+    assert_close(found, slopes(lambda moved: loss(shift, moved), ties), rtol=1e-4, atol=1e-6)
+
+
+def slopes(function: Callable[[Tensor], Tensor], place: Tensor) -> Tensor:
+    """The gradient by central differences."""
+    steps = 1e-5 * torch.eye(place.numel(), dtype=place.dtype).view(-1, *place.shape)
+    found = [(function(place + step) - function(place - step)) / 2e-5 for step in steps]
+    return torch.stack(found).view_as(place)
 
 
 def test_a_ranking_of_two_is_dpo():

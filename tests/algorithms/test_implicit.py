@@ -71,6 +71,51 @@ def test_other_batches_have_other_noise_levels():
     assert len({spread(base, 0) for base in range(50)}) == 50
 
 
+def test_held_out_rankings_have_draws_of_their_own_whatever_a_run_draws_besides():
+    measured = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        algorithm, policy = Direct(CONFIGS["all pairs"]), Noisy()
+        generator = torch.Generator().manual_seed(seed)
+        for _ in algorithm.losses(policy, ranked(), world=Alone(), generator=generator):
+            pass
+        policy.seen.clear()
+        algorithm.held_out(policy, ranked(), world=Alone())
+        measured.append(torch.cat([noise for _, noise in policy.seen]))
+    assert torch.equal(*measured)
+
+
+# --- memory
+
+
+class Counting(RandomWalk):
+    """Records the rows of each forward pass, and whether they have gradients."""
+
+    def __init__(self, *, batch_size: int) -> None:
+        super().__init__(num_steps=3, batch_size=batch_size)
+        self.passes: list[tuple[int, bool]] = []
+
+    def log_prob(self, data, draws):
+        self.passes.append((len(data), torch.is_grad_enabled()))
+        return super().log_prob(data, draws)
+
+
+@each_config
+@pytest.mark.parametrize("batch_size", [1, 3, 4, 7])
+def test_no_forward_pass_has_more_rows_than_the_policys_batch_size(name, batch_size):
+    # Rankings of four, four and three candidates with two draws: eight rows are above each size.
+    policy = Counting(batch_size=batch_size)
+    algorithm = Direct(CONFIGS[name].model_copy(update={"draws": 2}))
+    generator, before = torch.Generator().manual_seed(0), 0
+    for loss in algorithm.losses(policy, ranked(), world=Alone(), generator=generator):
+        with_gradients = sum(rows for rows, graph in policy.passes if graph)
+        assert 0 < with_gradients - before <= batch_size  # one graph at a time, not all together
+        before = with_gradients
+        assert loss.value is not None
+    algorithm.held_out(policy, ranked(), world=Alone())
+    assert max(rows for rows, _ in policy.passes) <= batch_size
+
+
 # --- the safeguard
 
 

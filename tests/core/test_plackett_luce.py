@@ -1,6 +1,6 @@
 import math
 from collections.abc import Iterator, Sequence
-from itertools import combinations
+from itertools import combinations, permutations
 
 import choix
 import pytest
@@ -52,11 +52,19 @@ def davidson_luce_probability(worth, order, delta):
     return probability
 
 
-@pytest.mark.parametrize("largest", [1, 2, 3, 4])
-def test_plackett_luce_matches_a_literal_enumeration_of_the_paper(largest):
-    k, scores, log_tie = 4, 2 * normal(4), normal(largest - 1, seed=1)
+@pytest.mark.parametrize(
+    ("k", "largest"), [(k, largest) for k in range(2, 6) for largest in range(1, k + 1)]
+)
+def test_plackett_luce_matches_a_literal_enumeration_of_the_paper(k, largest):
+    # All orders of all candidates, and of every part of them: the others are not there.
+    scores, log_tie = 2 * normal(k), normal(largest - 1, seed=1)
     delta = {1: 1.0, **{size + 2: math.exp(value) for size, value in enumerate(log_tie.tolist())}}
-    orders = list(weak_orders(range(k), largest))
+    orders = [
+        order
+        for size in range(1, k + 1)
+        for present in combinations(range(k), size)
+        for order in weak_orders(present, largest)
+    ]
     expected = [
         -math.log(davidson_luce_probability(scores.exp().tolist(), order, delta))
         for order in orders
@@ -66,10 +74,25 @@ def test_plackett_luce_matches_a_literal_enumeration_of_the_paper(largest):
     assert_close(loss, torch.tensor(expected, dtype=torch.float64))
 
 
-@pytest.mark.parametrize(("k", "largest", "num_orders"), [(3, 3, 13), (4, 4, 75), (5, 2, 450)])
+def test_a_ranking_of_some_is_as_likely_as_all_whole_orders_that_agree_with_it():
+    # Luce's choice axiom: without ties, who else could have been chosen does not matter.
+    k, scores = 5, 2 * normal(5)
+    whole = list(permutations(range(k)))
+    places = torch.tensor([as_ranks([(item,) for item in order], k) for order in whole])
+    likely = plackett_luce_loss(scores.expand(len(whole), k), places).neg().exp()
+    for some in (each for size in (2, 3, 4) for each in permutations(range(k), size)):
+        agrees = (places[:, some].diff(dim=1) > 0).all(dim=1)
+        ranks = torch.tensor([as_ranks([(item,) for item in some], k)])
+        found = plackett_luce_loss(scores[None], ranks).neg().exp()
+        assert_close(found[0], likely[agrees].sum())
+
+
+@pytest.mark.parametrize(
+    ("k", "largest", "num_orders"), [(3, 3, 13), (4, 4, 75), (5, 2, 450), (5, 5, 541)]
+)
 def test_the_probabilities_of_all_rankings_sum_to_one(k, largest, num_orders):
     ranks = torch.tensor([as_ranks(order, k) for order in weak_orders(range(k), largest)])
-    assert len(ranks) == num_orders  # the ordered Bell numbers 13 and 75; 450 with pairs only
+    assert len(ranks) == num_orders  # the ordered Bell numbers; 450 with pairs only
     scores = 2 * normal(k).expand(len(ranks), k)
     loss = plackett_luce_loss(scores, ranks, log_tie=normal(largest - 1, seed=1))
     assert_close(loss.neg().exp().sum().item(), 1.0)

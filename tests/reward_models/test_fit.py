@@ -5,10 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from ranked_batches import ranked
 from red_world import make_rankings
 from torch.testing import assert_close
 
 import reward_models
+from imgalign.algorithms.objectives import DPOConfig, objective
 from imgalign.config import load_config
 from imgalign.errors import ConfigError, InputError
 from imgalign.losses import plackett_luce_loss
@@ -21,7 +23,7 @@ from reward_models.contract import read_contract
 from reward_models.data import encode, index_rankings
 from reward_models.evaluate import evaluate
 from reward_models.fit import FitConfig, fit
-from reward_models.training import LOG_TIE_START, train_attempt, weighted_mean
+from reward_models.training import LOG_TIE_START, ranking_scores, train_attempt, weighted_mean
 
 
 def test_a_leading_tilde_of_the_clip_is_the_home_folder(monkeypatch):
@@ -271,6 +273,36 @@ def test_a_fit_starts_at_zero_shot_clip_and_counts_each_ranking_once(world, clip
     expected = pytest.approx(float(torch.cat(losses).mean()), rel=1e-4)
     assert attempt.losses[0][1] == expected
     assert attempt.losses[1][0] == expected
+
+
+def test_the_loss_of_a_fit_is_that_of_direct_preference_optimization_for_equal_scores(
+    world, clip_folder
+):
+    images, redness, _ = world
+    towers = load_towers(clip_folder)
+    rankings = make_rankings(redness, tolerance=0.1)[:12] + make_rankings(redness, k=3)[20:24]
+    weights = [1.0 + number % 3 for number in range(16)]
+    data = index_rankings(rankings, weights, device=towers.device)
+    assert (data.ranks.amax(dim=1) < 2).any()  # some tie
+    features = encode(
+        data, images.__getitem__, towers, style=False, live_image=False, live_text=False
+    )
+    rows = torch.arange(16)
+    settings = FitConfig(clip="unused", epochs=3, batch_size=8)
+    attempt = train_attempt(0, features, [], data, train=rows, validation=rows, config=settings)
+    with torch.no_grad():
+        scores = ranking_scores(attempt.head, features, data, rows)
+        losses = objective(
+            DPOConfig(),
+            scores / 0.3,
+            replace(ranked(data.ranks), weights=data.weights),
+            beta=0.3,
+            log_tie=attempt.log_tie,
+            baseline=0.0,
+        )
+    assert attempt.validation_loss == pytest.approx(
+        weighted_mean(losses, data.weights).item(), rel=1e-5
+    )
 
 
 def test_unfrozen_blocks_learn_and_nothing_else_in_the_towers_moves(
