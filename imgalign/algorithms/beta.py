@@ -62,14 +62,15 @@ class DiffusersConfig(Config):
 
 
 class AutoBetaConfig(Config):
-    """Chosen from the log-ratios of the first steps, then constant."""
+    """Chosen from the log-ratios of the first steps, which nothing limits, then constant."""
 
     kind: Literal["auto"] = "auto"
     """The kind of beta."""
 
     gradient_factor: Annotated[float, Field(gt=0, lt=0.5)] = 0.3
-    """The weight, sigmoid(-beta * margin), that a typical pair is to have left when beta is fixed.
-    It is 0.5 where policy and pretrained model agree; a smaller one means a larger beta."""
+    """The weight, sigmoid(-beta * margin), that a pair with a margin of the usual size is to have
+    left when beta is fixed. It is 0.5 where policy and pretrained model agree; a smaller one means
+    a larger beta."""
 
     steps: PositiveInt = 20
     """Optimizer steps after which beta is fixed. Later means larger log-ratios and so a smaller
@@ -89,7 +90,7 @@ class Beta(Protocol):
         ...
 
     def update(self, margin: float) -> None:
-        """Adapt to the median size of the margins, in nats, of one optimizer step."""
+        """Adapt to the root mean square margin, in nats, of one optimizer step."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -125,14 +126,17 @@ class FixedBeta:
 
 
 class AutoBeta:
-    """Aims at a gradient factor g: beta = log(1/g - 1) / (median size of the margins in nats).
+    """Aims at a gradient factor g: beta = log(1/g - 1) / (root mean square margin in nats).
 
-    The median is a running mean over optimizer steps with decay 0.9, corrected for its start. Until
-    any margin was seen beta is that of a margin of one nat, which decides nothing: all log-ratios
-    are 0 by then, and the loss is divided by beta.
+    Not the median margin: those at high noise levels are near 0 and count little in the gradient.
+    The root mean square is a running mean over optimizer steps with decay 0.9, corrected for its
+    start. Until beta is fixed it is next to 0, so that all pairs weigh alike (the loss is divided
+    by beta). Were it already the estimate, it would keep the margins as small as they are and so
+    confirm itself.
     """
 
     DECAY = 0.9
+    FREE = 1e-6
 
     def __init__(self, config: AutoBetaConfig) -> None:
         self.config = config
@@ -141,8 +145,10 @@ class AutoBeta:
 
     def value(self, num_elements: int) -> float:
         """Per nat, whatever the number of elements."""
-        seen = self.mean / (1 - self.DECAY**self.steps) if self.steps else 0.0
-        return math.log(1 / self.config.gradient_factor - 1) / (seen or 1.0)
+        if self.steps < self.config.steps:
+            return self.FREE
+        seen = self.mean / (1 - self.DECAY**self.steps)
+        return math.log(1 / self.config.gradient_factor - 1) / seen
 
     def update(self, margin: float) -> None:
         """Take in the margins of one optimizer step, unless beta is fixed already."""

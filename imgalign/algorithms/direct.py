@@ -200,7 +200,7 @@ class Direct:
         margins = torch.cat(world.gather(torch.cat(seen.margins)))
         sums |= {"steps": 1.0, "beta": seen.beta}
         if len(margins):
-            self.beta.update(margins.abs().median().item())
+            self.beta.update(margins.square().mean().sqrt().item())
         for place, gradient in enumerate(seen.ties.tolist()):
             self.log_tie[place] -= TIE_RATE * world.total(gradient) / weight
         if sums["candidates"]:

@@ -39,11 +39,11 @@ def test_beta_gives_a_typical_margin_the_gradient_factor_that_was_asked_for():
     assert beta.value(1) == before
 
 
-def test_beta_waits_for_the_first_margins():
-    beta = Direct(DPOConfig()).beta
-    start = beta.value(1)
-    beta.update(0.0)
-    assert beta.value(1) == start
+def test_until_it_is_fixed_beta_limits_nothing_and_waits_for_margins():
+    beta = Direct(DPOConfig.model_validate({"beta": {"kind": "auto", "steps": 2}})).beta
+    for margin in (0.0, 5.0, 0.0):
+        assert beta.value(1) < 1e-5
+        beta.update(margin)
     beta.update(5.0)
     assert beta.value(1) == pytest.approx(math.log(7 / 3) / 5)
 
