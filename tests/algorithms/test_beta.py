@@ -1,12 +1,15 @@
 """Claims: betas mean the same in every unit; one that sets itself aims at its gradient factor."""
 
 import math
+from itertools import combinations
 
 import pytest
+import torch
 from ranked_batches import (
     CONFIGS,
     FIXED,
     each_config,
+    log_ratios,
     moved_walk,
     ranked,
     run,
@@ -45,7 +48,20 @@ def test_until_it_is_fixed_beta_limits_nothing_and_waits_for_margins():
         assert beta.value(1) < 1e-5
         beta.update(margin)
     beta.update(5.0)
-    assert beta.value(1) == pytest.approx(math.log(7 / 3) / 5)
+    assert beta.value(1) == pytest.approx(math.log(1.5) / 5)
+
+
+def test_beta_follows_from_the_root_mean_square_of_all_margins_of_a_step():
+    algorithm = Direct(DPOConfig.model_validate({"beta": {"kind": "auto", "steps": 1}}))
+    policy, batch = moved_walk(), ranked()
+    run(algorithm, policy, batch)
+    # Of the pairs with a preference: 6 in the first ranking, 4 in the second, 3 in the third.
+    one, two, three = log_ratios(policy, batch).detach()
+    pairs = [one[a] - one[b] for a, b in combinations(range(4), 2)]
+    pairs += [two[a] - two[b] for a in (0, 1) for b in (2, 3)]
+    pairs += [three[1] - three[2], three[1] - three[0], three[2] - three[0]]
+    size = torch.stack(pairs).square().mean().sqrt().item()
+    assert algorithm.beta.value(1) == pytest.approx(math.log(1.5) / size, rel=1e-4)
 
 
 @each_config
