@@ -26,7 +26,7 @@ Steps: TypeAlias = slice | Int[Tensor, " s"]
 Samples: TypeAlias = Float[Tensor, "b 3 h w"]
 """Finished images in [0, 1]."""
 
-Weights: TypeAlias = Literal["reference"]
+Weights: TypeAlias = Literal["reference", "remembered"]
 """Which weights a policy can take on for a while, besides those that are trained."""
 
 
@@ -200,6 +200,10 @@ class LogProb:
 class Policy(Protocol):
     """Makes samples, and is trained."""
 
+    remembered: Sequence[Tensor]
+    """What `remember` kept, in the order of `trainable_parameters`; empty without any. The tensors
+    never change, so that whoever keeps them can put them back later."""
+
     @property
     def batch_size(self) -> int:
         """Images in one forward pass of the network."""
@@ -224,7 +228,15 @@ class Policy(Protocol):
         ...
 
     def using(self, weights: Weights) -> AbstractContextManager[None]:
-        """Inside, the policy has other weights; "reference" is the pretrained model."""
+        """Inside, the policy has other weights.
+
+        "reference" is what it started from; "remembered" is what `remember` kept last, and before
+        that the reference. Not between a forward pass and its backward pass.
+        """
+        ...
+
+    def remember(self) -> None:
+        """Keep a copy of the present weights, in place of the last one; `save` saves it too."""
         ...
 
     def trainable_parameters(self) -> Iterable[Parameter]:

@@ -50,8 +50,9 @@ from imgalign.algorithms.rankings import (
     best,
     ranked_rollout,
 )
+from imgalign.algorithms.refresh import Refresh
 from imgalign.errors import CheckpointError, NumericsError
-from imgalign.policy import Check, LikelihoodPolicy, Trajectory
+from imgalign.policy import Check, LikelihoodPolicy, Trajectory, Weights
 
 HELD_OUT_SEED, HELD_OUT_DRAWS = 0, 4
 """Of the draws with which held-out rankings are scored, and how many of them."""
@@ -69,7 +70,7 @@ TIE_START, TIE_RATE = -1.0, 0.5
 class Direct:
     """DPO, IPO, KTO or the regression on scores.
 
-    State: beta, the weights of ties, and the baseline of KTO.
+    State: beta, the weights of ties, the baseline of KTO, and how far its reference has come.
     """
 
     def __init__(self, config: AnyDirectConfig) -> None:
@@ -77,6 +78,8 @@ class Direct:
         self.beta = build_beta(config.beta)
         self.log_tie: list[float] = []
         """Of groups of 2, 3, ... that tie: log delta of `plackett_luce_loss`, fitted along."""
+        self.refresh = None if config.refresh is None else Refresh(config.refresh)
+        self.reference: Weights = "reference" if config.refresh is None else "remembered"
         self.baseline = 0.0
         """Mean log-ratio of the last optimizer step, at least 0: what KTO compares with."""
         self._metrics: dict[str, float] = {}
@@ -117,15 +120,20 @@ class Direct:
             left = sum(piece.num_passes for piece in pieces)
             seen = Seen(ties=torch.zeros(len(self.log_tie)))
             if weight and not left:  # only other processes have something to learn from
+                self._refresh(policy, seen, world)
                 yield Loss(value=None, ends_step=True, done=done, total=total)
             for piece in pieces:
                 rows = rows_of(piece.batch, piece.keys(base, first))
                 for value in self._values(policy, piece.batch, rows, seen):
                     done, left = done + 1, left - 1
+                    if not left:
+                        self._refresh(policy, seen, world)
                     yield Loss(value=value / weight, ends_step=not left, done=done, total=total)
             if weight:
                 sums = added(sums, self._learn_from(seen, weight, world))
         self._metrics = metrics_of(sums) | {"beta": sums["beta"] / sums["steps"]}
+        if self.refresh is not None:
+            self._metrics["reference_distance"] = self.refresh.distance
 
     def metrics(self) -> Mapping[str, float]:
         """Of the last batch."""
@@ -161,7 +169,11 @@ class Direct:
         """The sum over the rankings' losses, by forward passes; divided by beta and elements."""
         parts = torch.split(torch.arange(len(rows)), policy.batch_size)
         whole = len(parts) == 1
-        scored = score(policy, rows) if whole else score_in_parts(policy, rows, parts)
+        scored = (
+            score(policy, rows, reference=self.reference)
+            if whole
+            else score_in_parts(policy, rows, parts, reference=self.reference)
+        )
         coefficients = self._assess(batch, scored, rows, seen)
         own = coefficients[rows.ranking, rows.candidate] / rows.num_draws
         for part in parts:
@@ -194,6 +206,13 @@ class Direct:
         seen.add(batch, log_ratio, losses.detach(), beta=beta, limits=limits, ties=of_ties)
         return coefficients
 
+    def _refresh(self, policy: LikelihoodPolicy, seen: Seen, world: World) -> None:
+        """All of an optimizer step is scored, and the weights are still those of the scores."""
+        if self.refresh is None:
+            return
+        sizes, count = (world.total(seen.sums[name]) for name in ("chosen_size", "num_chosen"))
+        self.refresh.after_scoring(policy, sizes / count if count else None)
+
     def _learn_from(self, seen: Seen, weight: float, world: World) -> dict[str, float]:
         """Move beta, ties and baseline after an optimizer step; its sums over all processes."""
         sums = {name: world.total(value) for name, value in seen.sums.items()}
@@ -218,18 +237,22 @@ class Direct:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that `load_state_dict` needs to go on exactly."""
+        refresh = {} if self.refresh is None else {"refresh": self.refresh.state_dict()}
         return {
             "beta": self.beta.state_dict(),
             "log_tie": list(self.log_tie),
             "baseline": self.baseline,
+            **refresh,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state_dict`; CheckpointError where it is of other settings."""
-        if state.keys() != {"beta", "log_tie", "baseline"}:
+        if state.keys() != self.state_dict().keys():
             raise CheckpointError(
                 f"{self.config.name}: the checkpoint is of another algorithm; resume with that one"
             )
         self.beta.load_state_dict(state["beta"])
         self.log_tie = [float(each) for each in state["log_tie"]]
         self.baseline = float(state["baseline"])
+        if self.refresh is not None:
+            self.refresh.load_state_dict(state["refresh"])

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from imgalign.algorithms.rankings import RankedBatch, best, better_pairs, worst
 from imgalign.errors import ConfigError
-from imgalign.policy import Data, Draws, LikelihoodPolicy, LogProb
+from imgalign.policy import Data, Draws, LikelihoodPolicy, LogProb, Weights
 from imgalign.prompts import training_seed
 
 GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
@@ -165,21 +165,27 @@ def draw(policy: LikelihoodPolicy, rows: Rows) -> Draws:
     return policy.draw(rows.data, seeds=seeds, levels=levels)
 
 
-def score(policy: LikelihoodPolicy, rows: Rows) -> Scored:
+def score(policy: LikelihoodPolicy, rows: Rows, *, reference: Weights = "reference") -> Scored:
     """Both scores of some rows."""
     draws = draw(policy, rows)
     # Reference first: it switches adapters off and on, which must not happen inside a live graph.
-    with torch.no_grad(), policy.using("reference"):
+    with torch.no_grad(), policy.using(reference):
         pretrained = policy.log_prob(rows.data, draws)
     current = policy.log_prob(rows.data, draws)
     log_ratio = (current.values.detach() - pretrained.values).float().cpu()
     return Scored(log_prob=current, log_ratio=log_ratio)
 
 
-def score_in_parts(policy: LikelihoodPolicy, rows: Rows, parts: Sequence[Tensor]) -> Scored:
+def score_in_parts(
+    policy: LikelihoodPolicy,
+    rows: Rows,
+    parts: Sequence[Tensor],
+    *,
+    reference: Weights = "reference",
+) -> Scored:
     """`score` without gradients, some rows at a time."""
     with torch.no_grad():
-        each = [score(policy, rows.select(part)) for part in parts]
+        each = [score(policy, rows.select(part), reference=reference) for part in parts]
     first = each[0].log_prob
     slopes = [found.log_prob.slopes for found in each]
     return Scored(
@@ -235,7 +241,7 @@ def push_limits(
 
 SUMS = (
     *("loss", "weight", "limit", "right", "negative", "factor", "margin", "pairs"),
-    *("chosen", "num_chosen", "rejected", "num_rejected", "log_ratio", "candidates"),
+    *("chosen", "num_chosen", "chosen_size", "rejected", "num_rejected", "log_ratio", "candidates"),
 )
 
 
@@ -277,6 +283,7 @@ class Seen:
             "pairs": pairs.sum(),
             "chosen": log_ratio[chosen].sum(),
             "num_chosen": chosen.sum(),
+            "chosen_size": log_ratio[chosen].abs().sum(),
             "rejected": log_ratio[rejected].sum(),
             "num_rejected": rejected.sum(),
             "log_ratio": log_ratio[batch.present].sum(),

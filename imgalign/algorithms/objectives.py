@@ -25,6 +25,7 @@ from imgalign.algorithms.rankings import (
     ordered,
     worst,
 )
+from imgalign.algorithms.refresh import RefreshConfig
 from imgalign.config import Config, refuse_ineffective
 from imgalign.losses import (
     bradley_terry_loss,
@@ -58,6 +59,11 @@ class DirectConfig(Config):
     """Weights under which the best of held-out rankings have become less likely by more than this
     many nats do not count as the best of a run, and with run.patience end it. Null only measures
     it."""
+
+    refresh: RefreshConfig | None = None
+    """Let the reference of implicit rewards follow the policy, within a bound: less is held back,
+    and what was learned is not lost. KL, its budget and held-out rankings keep the pretrained model
+    as their reference. Null never changes it."""
 
     draws: PositiveInt = 1
     """Noise levels at which each candidate is scored; log-ratios are the mean over them."""

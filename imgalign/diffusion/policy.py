@@ -355,6 +355,19 @@ class DiffusionPolicy:
                 "to train without their ends"
             )
 
+    def remember(self) -> None:
+        """Keep a copy of the adapter; it costs as much memory as the adapter does."""
+        self.weights.keep("remembered")
+
+    @property
+    def remembered(self) -> Sequence[Tensor]:
+        """The matrices that `remember` kept."""
+        return self.weights.remembered
+
+    @remembered.setter
+    def remembered(self, values: Sequence[Tensor]) -> None:
+        self.weights.remembered = values
+
     def trainable_parameters(self) -> list[Parameter]:
         """The adapter's matrices, float32, in the order of the network's layers."""
         return self.weights.parameters()
@@ -390,7 +403,8 @@ class DiffusionPolicy:
     def save(self, folder: Path) -> None:
         """Write pytorch_lora_weights.safetensors, which `pipe.load_lora_weights(folder)` reads.
 
-        The adapter that it started from is written in the same way, into the folder reference/.
+        The adapter that it started from is written in the same way, into the folder reference/, and
+        the one that it remembers into remembered/.
         """
         self.weights.save(folder)
 

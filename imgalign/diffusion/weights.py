@@ -37,18 +37,35 @@ class LoraWeights:
         self.family = family
         self._copies: dict[Weights, Sequence[Tensor]] = {}
         if starts_elsewhere:
-            self._copies[REFERENCE] = copies_of(self.parameters())
+            self.keep(REFERENCE)
 
     def parameters(self) -> list[Parameter]:
         """The adapter's matrices, in the order of the network's layers."""
         named = self.family.network.named_parameters()
         return [parameter for name, parameter in named if f".{ADAPTER}." in name]
 
+    def keep(self, name: Weights) -> None:
+        """Copy the present weights, in place of an earlier copy of this name."""
+        self._copies[name] = [parameter.detach().clone() for parameter in self.parameters()]
+
+    @property
+    def remembered(self) -> Sequence[Tensor]:
+        """The copy of that name; empty without one."""
+        return self._copies.get("remembered", ())
+
+    @remembered.setter
+    def remembered(self, values: Sequence[Tensor]) -> None:
+        self._copies.pop("remembered", None)
+        if values:
+            own = zip(self.parameters(), values, strict=True)
+            self._copies["remembered"] = [value.to(parameter.device) for parameter, value in own]
+
     @contextmanager
     def using(self, weights: Weights) -> Iterator[None]:
-        """Inside, the network has other weights."""
-        if weights in self._copies:
-            with swapped(self.parameters(), self._copies[weights]):
+        """Inside, the network has other weights; those of the reference where it has no copy."""
+        copy = self._copies.get(weights) or self._copies.get(REFERENCE)
+        if copy is not None:
+            with swapped(self.parameters(), copy):
                 yield
             return
         network = self.family.network
@@ -71,19 +88,16 @@ class LoraWeights:
         self.family.load_lora(folder, ADAPTER)
         for name in get_args(Weights):
             if (folder / name).is_dir():
-                self._copies[name] = copies_of(self.parameters())
+                self.keep(name)
                 with self.using(name):  # into the copy, and not into what is trained
                     self.family.load_lora(folder / name, ADAPTER)
+            elif name == "remembered":
+                self.remembered = ()
             elif name in self._copies:
                 raise CheckpointError(
                     f"{folder}: expected {name}/, the adapter that the run started from, found"
                     " none; copy the whole checkpoint again"
                 )
-
-
-def copies_of(parameters: Sequence[Parameter]) -> list[Tensor]:
-    """The present values, which later steps do not change."""
-    return [parameter.detach().clone() for parameter in parameters]
 
 
 @contextmanager

@@ -157,6 +157,17 @@ OF_ALGORITHMS = (
         DIRECT,
     ),
     Metric(
+        "reference_distance",
+        "Distance of the reference",
+        "nats",
+        "Only with `algorithm.refresh`: the reference of implicit rewards is at most this far from "
+        "the pretrained model, as the mean size of the log-ratio of the best images. It is the sum "
+        "over all refreshes.",
+        "Near `algorithm.refresh.max_nats` the reference stays where it is.",
+        "distance",
+        DIRECT,
+    ),
+    Metric(
         "held_out_preference_loss",
         "Held-out preference loss",
         "",

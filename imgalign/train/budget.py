@@ -1,5 +1,6 @@
 """A KL budget: keeps the last weights whose KL was inside it, to restore when it is exceeded."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +15,17 @@ class Snapshot:
     state: dict[str, Any]
     budget: float
     """The KL budget, in nats, that it was kept for."""
+    remembered: Sequence[torch.Tensor] = ()
+    """What the policy remembered then."""
 
     def state_dict(self) -> dict[str, Any]:
         """Fit for a checkpoint; its fields by name."""
-        return {"weights": self.weights, "state": self.state, "budget": self.budget}
+        return {
+            "weights": self.weights,
+            "state": self.state,
+            "budget": self.budget,
+            "remembered": list(self.remembered),
+        }
 
 
 class Budget:

@@ -142,7 +142,12 @@ class Session:
         budget = self.budget.nats
         if budget is None:
             return None
-        return Snapshot(weights=self.learner.weights(), state=self.state_dict(), budget=budget)
+        return Snapshot(
+            weights=self.learner.weights(),
+            state=self.state_dict(),
+            budget=budget,
+            remembered=self.policy.remembered,
+        )
 
     def _back_inside_budget(self, spent: float) -> None:
         """Restore the last weights whose KL was inside the budget; remove later checkpoints.
@@ -157,6 +162,7 @@ class Session:
                 "with more, or start a new run"
             )
         self.learner.set_weights(inside.weights)
+        self.policy.remembered = inside.remembered
         self.load_state_dict(inside.state)
         self.recorder.go_back(self.step, best=self.best)
         saved = self.world.agree(self.recorder.holds(self.step))

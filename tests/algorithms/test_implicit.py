@@ -26,7 +26,7 @@ class Noisy(RandomWalk):
 
     def log_prob(self, data, draws):
         found = super().log_prob(data, draws)
-        self.seen.append((self.adapter_on, draws.noise))
+        self.seen.append((self.taken_on is None, draws.noise))
         noise = 100 * draws.noise.flatten(1).mean(dim=1)
         return LogProb(
             values=found.values + noise, kind=found.kind, num_elements=found.num_elements

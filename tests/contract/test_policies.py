@@ -241,3 +241,67 @@ def test_every_check_passes_and_weights_and_gradients_are_as_before(new_policy):
     for parameter, value in zip(policy.trainable_parameters(), before, strict=True):
         assert torch.equal(parameter, value)
         assert parameter.grad is None
+
+
+# --- what it remembers
+
+
+def test_what_it_remembers_is_its_reference_until_it_is_told_to_remember(new_policy):
+    policy, fresh = new_policy(), new_policy()
+    move_weights(policy)
+    trajectory = policy.sample(PROMPTS, seeds=SEEDS)
+    assert not policy.remembered
+    with policy.using("remembered"):
+        assert_close(scored(policy, trajectory, EVERY_STEP), scored(fresh, trajectory, EVERY_STEP))
+
+
+def test_it_remembers_the_weights_of_that_time_whatever_is_learned_later(new_policy):
+    policy = new_policy()
+    move_weights(policy)
+    trajectory = policy.sample(PROMPTS, seeds=SEEDS)
+    early = scored(policy, trajectory, EVERY_STEP)
+    with policy.using("reference"):
+        reference = scored(policy, trajectory, EVERY_STEP)
+    policy.remember()
+    move_weights(policy)
+    late = scored(policy, trajectory, EVERY_STEP)
+    assert not torch.equal(late, early)
+    with policy.using("remembered"):
+        assert torch.equal(scored(policy, trajectory, EVERY_STEP), early)
+    with policy.using("reference"):
+        assert torch.equal(scored(policy, trajectory, EVERY_STEP), reference)
+    with pytest.raises(KeyError), policy.using("remembered"):
+        raise KeyError
+    assert torch.equal(scored(policy, trajectory, EVERY_STEP), late)
+    policy.remember()
+    with policy.using("remembered"):
+        assert torch.equal(scored(policy, trajectory, EVERY_STEP), late)
+
+
+def test_what_it_remembers_is_saved_loaded_and_forgotten_with_its_weights(new_policy, tmp_path):
+    policy, other = new_policy(), new_policy()
+    folders = [tmp_path / "without", tmp_path / "with"]
+    for folder in folders:
+        folder.mkdir()
+    move_weights(policy)
+    policy.save(folders[0])
+    trajectory = policy.sample(PROMPTS, seeds=SEEDS)
+    early = scored(policy, trajectory, EVERY_STEP)
+    policy.remember()
+    move_weights(policy)
+    policy.save(folders[1])
+    late = scored(policy, trajectory, EVERY_STEP)
+    kept: dict[int, object] = {}
+    for number in (1, 0, 1):
+        other.load(folders[number])
+        kept[number] = other.remembered
+        assert torch.equal(scored(other, trajectory, EVERY_STEP), [early, late][number])
+        with other.using("remembered"):
+            remembered = scored(other, trajectory, EVERY_STEP)
+        assert torch.equal(remembered, early) == bool(number)
+    assert kept[0] == ()
+    move_weights(other)
+    other.remember()
+    other.remembered = kept[1]
+    with other.using("remembered"):
+        assert torch.equal(scored(other, trajectory, EVERY_STEP), early)

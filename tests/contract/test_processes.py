@@ -88,6 +88,34 @@ def test_two_processes_make_the_steps_of_one_however_many_passes_each_needs(
         assert one == other
 
 
+def test_processes_refresh_together_by_the_distance_of_all():
+    whole = batch_of(moved_walk())
+    shares = [[0, 2, 4, 6], [1, 3, 5, 7]]
+
+    def distance_of(places: list[int], world: World, **refresh: float) -> tuple[float, bool]:
+        policy = moved_walk()
+        config = algorithm_config(
+            "dpo, refreshed", minibatches=1, refresh={"every": 1, "max_nats": 1e3, **refresh}
+        )
+        algorithm = build_algorithm(config, seed=0)
+        losses(algorithm, policy, cut(whole, [places]), world=world)
+        return algorithm.metrics()["reference_distance"], bool(policy.remembered)
+
+    alone = [distance_of(share, Alone())[0] for share in shares]
+    together, _ = distance_of(shares[0] + shares[1], Alone())
+    near, far = sorted(alone)
+    assert near < together < far
+    for bound, expected in (((near + together) / 2, False), ((together + far) / 2, True)):
+
+        def share_of(world: World, most: float = bound) -> tuple[float, bool]:
+            return distance_of(shares[world.index], world, max_nats=most)
+
+        found = in_two(share_of)
+        assert found[0] == found[1]
+        assert found[0][1] == expected
+        assert found[0][0] == pytest.approx(together if expected else 0)
+
+
 @pytest.mark.parametrize("name", SAMPLING)
 def test_a_process_without_any_finite_reward_waits_for_the_other(name):
     whole = batch_of(moved_walk())

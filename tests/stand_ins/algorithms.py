@@ -34,6 +34,12 @@ ALGORITHMS: Mapping[str, Mapping[str, object]] = {
     },
     "dpo": {"name": "dpo", "minibatches": 2},
     "dpo, pairs": {"name": "dpo", "compare": "all_pairs", "beta": FIXED_BETA, "minibatches": 2},
+    "dpo, refreshed": {
+        "name": "dpo",
+        "beta": FIXED_BETA,
+        "refresh": {"every": 1, "max_nats": 1e3},
+        "minibatches": 2,
+    },
     "ipo": {"name": "ipo", "beta": {"kind": "diffusers", "value": 0.15}, "minibatches": 2},
     "kto": {"name": "kto", "beta": {"kind": "salesforce", "value": 1.2}, "minibatches": 2},
     "cardinal": {

@@ -61,12 +61,17 @@ class RandomWalk:
         if last_step_deterministic:
             self.mask[-1] = False
         self.shift = Parameter(torch.zeros(num_steps, *self.event))
-        self.adapter_on = True
+        self.remembered: Sequence[Tensor] = ()
+        self.taken_on: Tensor | None = None
+        """In the place of `shift`, inside `using`."""
         self.num_forwards = 0
 
+    @property
+    def moves(self) -> Tensor:
+        return self.base + (self.shift if self.taken_on is None else self.taken_on)
+
     def step_means(self, latents: Tensor, steps: Tensor) -> Tensor:
-        moved = latents + self.base[steps]
-        return moved + self.shift[steps] if self.adapter_on else moved
+        return latents + self.moves[steps]
 
     def sample(
         self,
@@ -155,10 +160,9 @@ class RandomWalk:
         return replace(drawn, noise=data.content.get("noise", drawn.noise))
 
     def log_prob(self, data: Data, draws: Draws) -> LogProb:
-        moved = self.base + self.shift if self.adapter_on else self.base
         scale = (1 + (self.sigma[self.mask] ** 2).sum()).sqrt()
         latents = data.content["latents"]
-        where: Distribution = Normal(moved.sum(dim=0).expand_as(latents), scale)
+        where: Distribution = Normal(self.moves.sum(dim=0).expand_as(latents), scale)
         densities = where.log_prob(latents)
         return LogProb(
             values=densities.flatten(1).sum(dim=1), kind="exact", num_elements=latents[0].numel()
@@ -166,11 +170,15 @@ class RandomWalk:
 
     @contextmanager
     def using(self, weights: Weights) -> Iterator[None]:
-        self.adapter_on = False
+        kept = self.remembered if weights == "remembered" else ()
+        self.taken_on = kept[0] if kept else torch.zeros_like(self.base)
         try:
             yield
         finally:
-            self.adapter_on = True
+            self.taken_on = None
+
+    def remember(self) -> None:
+        self.remembered = (self.shift.detach().clone(),)
 
     def trainable_parameters(self) -> Iterable[Parameter]:
         return [self.shift]
@@ -179,14 +187,17 @@ class RandomWalk:
         return []
 
     def save(self, folder: Path) -> None:
-        save_file({"shift": self.shift.detach()}, folder / ADAPTER)
+        kept = dict(zip(["remembered"], self.remembered, strict=False))
+        save_file({"shift": self.shift.detach(), **kept}, folder / ADAPTER)
 
     def load(self, folder: Path) -> None:
         path = folder / ADAPTER
         if not path.is_file():
             raise CheckpointError(f"{path}: missing")
+        found = load_file(path)
         with torch.no_grad():
-            self.shift.copy_(load_file(path)["shift"])
+            self.shift.copy_(found["shift"])
+        self.remembered = (found["remembered"],) if "remembered" in found else ()
 
 
 class Brightness:

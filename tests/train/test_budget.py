@@ -152,3 +152,25 @@ def test_the_best_checkpoint_inside_the_budget_is_there_when_a_run_goes_back(tmp
     assert (result.end, result.step) == ("kl budget", 4)
     assert read_marker(out, "best") == 2
     assert result.checkpoint == out / "step-000002"
+
+
+def test_going_back_inside_the_budget_takes_what_was_remembered_then(tmp_path):
+    online = {"name": "dpo", "refresh": {"every": 1, "max_nats": 1e6}}
+    budget = {"algorithm": online, "checkpoint_every": 1, "measure_every": 1}
+    drifted = drifting(**budget, kl_budget_nats=1.0, iterations=30)
+    policy = RandomWalk(num_steps=3)
+    result = start(tmp_path / "back", settings=drifted, policy=policy)
+    assert (result.end, result.step > 1) == ("kl budget", True)
+    ended = RandomWalk(num_steps=3)
+    until = drifting(**budget, kl_budget_nats=1e6, iterations=result.step)
+    start(tmp_path / "until", settings=until, policy=ended)
+    for one, same in zip([*policy.remembered], [*ended.remembered], strict=True):
+        assert torch.equal(one, same)
+    assert torch.equal(policy.shift, ended.shift)
+    assert not torch.equal(policy.shift, policy.remembered[0])
+    # Killed before it goes back, it is resumed with the snapshot of its checkpoint.
+    with pytest.raises(Killed):
+        start(tmp_path / "killed", settings=drifted, on_step=killed_at(result.step + 1))
+    again = RandomWalk(num_steps=3)
+    start(tmp_path / "killed", settings=drifted, resume=True, policy=again)
+    assert torch.equal(again.remembered[0], policy.remembered[0])
