@@ -132,7 +132,9 @@ def build_app(settings: Settings, store: Store) -> fastapi.FastAPI:
     )
     add_error_handlers(app)
     app.include_router(rank_routes.router(store, project=settings.project))
-    studio = Studio(store, Runs(settings.runs), Shelf(), secrets.token_urlsafe(9))
+    studio = Studio(
+        store, Runs(settings.runs, database=settings.database), Shelf(), secrets.token_urlsafe(9)
+    )
     if settings.has_studio:
         app.include_router(studio_routes.router(studio.runs, studio.shelf, server=studio.server))
     for name in settings.served[1:]:

@@ -13,11 +13,18 @@ from ui.libraries import load_libraries
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """One file, and its header without the '#'."""
+    """One file, its header without the '#', and what it learns from."""
 
     name: str
     path: Path
     header: str
+    source: str
+    """What it learns from: `data.from`."""
+
+    @property
+    def needs_reward(self) -> bool:
+        """Whether it samples images, which only a reward model can judge."""
+        return self.source == "rollouts"
 
 
 def names() -> list[str]:
@@ -29,14 +36,15 @@ def names() -> list[str]:
 def read(name: str) -> Recipe:
     """One recipe; InputError if it is missing, ConfigError if it is no settings."""
     path = find_config(Path("configs") / f"{name}.yaml")
-    read_mapping(path)
+    data = read_mapping(path).get("data")
+    source = data.get("from", "rollouts") if isinstance(data, dict) else "rollouts"
     text = path.read_text(encoding="utf-8")
     header: list[str] = []
     for line in text.splitlines():
         if not line.startswith("#"):
             break
         header.append(line.lstrip("#").strip())
-    return Recipe(name, path, "\n".join(header).strip())
+    return Recipe(name, path, "\n".join(header).strip(), str(source))
 
 
 @dataclass(frozen=True, slots=True)

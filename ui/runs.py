@@ -22,6 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from imgalign.errors import ImgalignError, InputError
 from imgalign.files import read_json
+from imgalign.preferences.address import URL_VARIABLE
 from imgalign.runs.checkpoint import ADAPTER, STEP
 from imgalign.runs.folder import CONFIG, METRICS, SAMPLES
 from imgalign.runs.metrics import read_metrics
@@ -86,12 +87,16 @@ LAUNCH = TypeAdapter(Launch)
 class Runs:
     """A folder of runs, and the only place where the app starts or stops processes.
 
-    `command` is what runs the training; the recipe and its options are appended.
+    `command` is what runs the training; the recipe and its options are appended. `database` is
+    where it finds rankings, in the place of IMGALIGN_DATABASE, if any is named.
     """
 
-    def __init__(self, folder: Path, *, command: Sequence[str] = TRAIN) -> None:
+    def __init__(
+        self, folder: Path, *, command: Sequence[str] = TRAIN, database: str | None = None
+    ) -> None:
         self.folder = folder
         self.command = tuple(command)
+        self.database = database
         # Held so that they can be reaped; what they do is read from disk like everything else.
         self._children: list[subprocess.Popen[bytes]] = []
         # The page's two "Stop" events come at once, in two threads.
@@ -272,6 +277,8 @@ class Runs:
         launches = self.folder / LAUNCHES
         launches.mkdir(parents=True, exist_ok=True)
         command = [*self.command, *arguments]
+        # By the environment, because a URL may hold a password, which a command would show.
+        named = {} if self.database is None else {URL_VARIABLE: self.database}
         self._stop_path(name).unlink(missing_ok=True)
         with self._log_path(name).open("ab") as log:
             log.write(f"$ imgalign train {shlex.join(arguments)}\n".encode())
@@ -281,7 +288,9 @@ class Runs:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=os.environ | {"PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1", "COLUMNS": "100"},
+                env=os.environ
+                | {"PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1", "COLUMNS": "100"}
+                | named,
                 start_new_session=True,  # Ctrl-C in the app's terminal is not meant for it
             )
         self._children.append(child)

@@ -229,7 +229,8 @@ def losses(run: RunRecord, found: Evaluation) -> list[str]:
             )
     if own.oracle and own.oracle.difference.value < 0:
         entries.append(f"<b>The oracle reward fell</b>: {escape(typeset(moved(own.oracle)))}.")
-    if own.overoptimisation and (own.overoptimisation.gap.low or 0.0) > 0:
+    maximised = run.settings.data.gives == "rollouts"
+    if maximised and own.overoptimisation and (own.overoptimisation.gap.low or 0.0) > 0:
         gap = own.overoptimisation.gap
         entries.append(
             f"<b>The reward rose {gap.value:.2f} standard deviations more than the oracle "

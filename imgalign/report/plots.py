@@ -81,6 +81,10 @@ def svg(figure: Figure, label: str) -> str:
     return text.replace("<svg", f'<svg role="img" aria-label="{safe}"', 1)
 
 
+MARKED = 40
+"""A curve of more points than these has no marker at each."""
+
+
 def curve(
     chart: Chart,
     points: Points,
@@ -104,11 +108,13 @@ def curve(
             axes.fill_between(iterations, low, high, color=ALIGNED, alpha=0.13, linewidth=0)
         first, *others = chart.metrics
         marker = "o" if len(points) < 2 else ""
-        axes.plot(iterations, values, color=ALIGNED, marker=marker, label=first.title)
+        if points:
+            axes.plot(iterations, values, color=ALIGNED, marker=marker, label=first.title)
         if beside:
             at, beside_values = zip(*beside, strict=True)
             name = others[0].title
-            axes.plot(at, beside_values, color=HELD_OUT, marker="o", markersize=4, label=name)
+            dots = "o" if len(beside) <= MARKED else ""
+            axes.plot(at, beside_values, color=HELD_OUT, marker=dots, markersize=4, label=name)
             name_lines(axes)
         if limit is not None:
             limit_line(axes, limit, limit_label)
@@ -119,7 +125,7 @@ def curve(
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
         ruled(axes)
-        return svg(figure, f"{first.title} over {len(points)} iterations")
+        return svg(figure, f"{chart.title} over {max(len(points), len(beside))} iterations")
 
 
 def limit_line(axes: Axes, limit: float, label: str) -> None:

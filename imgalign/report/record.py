@@ -19,6 +19,8 @@ from imgalign.runs.metrics import Value, read_metrics
 from imgalign.runs.old_format import refuse_old
 from imgalign.runs.status import RunStatus, read_status
 from imgalign.train.config import TrainConfig
+from imgalign.train.data.judged import RECORD as RANKINGS
+from imgalign.train.data.judged import read_record
 
 GRID = re.compile(r"step-(\d{6,12})\.png")
 LARGEST = 1e300
@@ -43,6 +45,8 @@ class RunRecord:
     evaluation: Evaluation | None
     votes: VoteResult | None = None
     """What annotators said of pairs, where it was counted."""
+    num_rankings: int = 0
+    """Of given images, where a run keeps such."""
     base: Sequence[Image.Image] = field(default=())
     """Images of the evaluation, in the order of its pairs; empty where they were not kept."""
     aligned: Sequence[Image.Image] = field(default=())
@@ -103,6 +107,7 @@ def read_run(
         raise InputError(f"{reward}: no {REPORT_FILE} here; give the folder of a reward model")
     count, columns = (len(found.pairs), found.images_per_prompt) if found else (0, 1)
     images = place / found.images if found else place
+    rankings = folder / RANKINGS
     return RunRecord(
         folder=folder,
         settings=settings,
@@ -114,6 +119,7 @@ def read_run(
         reward_folder=rewarded,
         evaluation=found,
         votes=load_votes(place),
+        num_rankings=len(read_record(rankings)) if rankings.is_file() else 0,
         base=load_side(images, "base", count=count, columns=columns),
         aligned=load_side(images, "aligned", count=count, columns=columns),
     )

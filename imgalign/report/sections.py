@@ -121,6 +121,9 @@ def pipeline(run: RunRecord) -> str:
         ceiling = f", ceiling {percent(own.ceiling.value)}" if own.ceiling else ""
         note = f"of {own.accuracy.num_pairs} held-out pairs right{ceiling}"
         done.append(("Reward", percent(own.accuracy.micro), note))
+    elif run.num_rankings:
+        note = "of given images, learned from or held out"
+        done.append(("Rankings", f"{run.num_rankings}", note))
     if run.iterations:
         note = f"iterations in {duration(run.seconds)} on {run.num_images} images"
         done.append(("Alignment", f"{run.iterations}", note))
@@ -140,7 +143,11 @@ def pipeline(run: RunRecord) -> str:
 
 def training(run: RunRecord) -> str:
     """Curves over the iterations of the run."""
-    figures = [curve(run, chart) for chart in CHARTS if run.series(chart.key)]
+    figures = [
+        curve(run, chart)
+        for chart in CHARTS
+        if any(run.series(metric.key) for metric in chart.metrics)
+    ]
     if not figures:
         return page.missing("Training", "No iteration is done yet:", command_of("train", run))
     lead = f"{run.iterations} iterations."
@@ -170,8 +177,10 @@ def curve(run: RunRecord, chart: Chart) -> tuple[str, str]:
         limit=limit,
         limit_label=label,
     )
-    caption = f"<b>{escape(first.title)}.</b> {marked(first.caption)}"
-    if chart.spread:
+    caption = f"<b>{escape(chart.title)}.</b>"
+    if points:
+        caption += f" {marked(first.caption)}"
+    if points and chart.spread:
         caption += f" Band: {marked(METRICS[chart.spread].caption)}"
     if beside:
         caption += "".join(
@@ -200,8 +209,11 @@ def oracle_and_reward(run: RunRecord) -> str:
             f"and {own.agreement_after:.2f} on the aligned ones."
         )
     low = own.gap.low or 0.0
+    maximised = run.settings.data.gives == "rollouts"
     worth = (
         "The reward rose more than the oracle reward: part of the gain is the reward being gamed."
+        if low > 0 and maximised
+        else "The reward rose more than the oracle reward, although this run did not maximise it."
         if low > 0
         else "The oracle reward rose about as much, or more."
         if own.oracle_gain.value > 0
@@ -255,6 +267,8 @@ def by_slice(run: RunRecord) -> str:
 
 def reward_model(run: RunRecord) -> str:
     """How good the reward was on prompts that its fit never saw."""
+    if run.reward is None and run.settings.data.gives != "rollouts":
+        return ""
     if run.reward is None:
         return page.missing(
             "Reward model",

@@ -197,7 +197,7 @@ OF_ALGORITHMS = (
     ),
     Metric(
         "held_out_chosen_log_ratio",
-        "Held-out log-ratio of the best",
+        "Best, held-out",
         "nats",
         "Log-ratio of the best images of held-out rankings, always with the same noise.",
         "Falling for good, images get worse while the margins still grow: "
@@ -207,7 +207,7 @@ OF_ALGORITHMS = (
     ),
     Metric(
         "held_out_rejected_log_ratio",
-        "Held-out log-ratio of the worst",
+        "Worst, held-out",
         "nats",
         "The same of the worst images.",
         "",

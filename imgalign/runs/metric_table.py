@@ -26,7 +26,7 @@ HEADINGS: Mapping[Group, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Metrics that are drawn together over the iterations; the first one gives the title."""
+    """Metrics that are drawn together over the iterations, where any of them was measured."""
 
     key: str
     beside: str | None = None
@@ -35,6 +35,13 @@ class Chart:
     """Half the width of a band around the first curve."""
     from_zero: bool = False
     """Whether the vertical axis begins at 0."""
+    called: str | None = None
+    """Its title, where that is not the first metric's."""
+
+    @property
+    def title(self) -> str:
+        """What it is called."""
+        return self.called or self.metrics[0].title
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -208,8 +215,26 @@ METRICS: Mapping[str, Metric] = {metric.key: metric for metric in TABLE}
 CHARTS = (
     Chart("reward_mean", beside="held_out_reward", spread="reward_std"),
     Chart("kl", beside="held_out_kl", from_zero=True),
+    Chart("loss"),
     Chart("implicit_accuracy", beside="held_out_implicit_accuracy"),
-    Chart("chosen_log_ratio", beside="rejected_log_ratio"),
+    Chart("preference_loss", beside="held_out_preference_loss"),
+    Chart("implicit_margin", beside="held_out_implicit_margin"),
+    Chart(
+        "chosen_log_ratio",
+        beside="rejected_log_ratio",
+        called="Log-ratios of the best and the worst",
+    ),
+    Chart(
+        "held_out_chosen_log_ratio",
+        beside="held_out_rejected_log_ratio",
+        called="Held-out log-ratios of the best and the worst",
+    ),
+    Chart(
+        "gradient_factor",
+        beside="negative_margins",
+        from_zero=True,
+        called="Gradient factor and negative margins",
+    ),
     Chart("clip_fraction", from_zero=True),
     Chart("approx_kl", from_zero=True),
 )

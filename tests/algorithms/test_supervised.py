@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 from random_walk import RandomWalk
+from ranked_batches import moved_walk, ranked
 from torch.testing import assert_close
 from walk_batches import sample
 
@@ -137,3 +138,10 @@ def test_it_remembers_nothing_and_refuses_the_state_of_another_algorithm():
     algorithm.load_state_dict({})
     with pytest.raises(CheckpointError, match="another algorithm"):
         algorithm.load_state_dict({"kl": {}})
+
+
+def test_ties_alone_have_no_best_image_to_learn_from_and_that_is_said():
+    algorithm, tied = Supervised(SupervisedConfig()), ranked(torch.tensor([[0, 0, 0]]))
+    generator = torch.Generator().manual_seed(0)
+    with pytest.raises(NumericsError, match="no ranking of this iteration prefers anything"):
+        list(algorithm.losses(moved_walk(), tied, world=Alone(), generator=generator))

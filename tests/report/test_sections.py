@@ -3,11 +3,15 @@
 import pytest
 from reported_runs import begin_run
 
+from imgalign.config import dump_config
+from imgalign.preferences.foreign.records import GivenRanking
 from imgalign.report import sections
 from imgalign.report.record import read_run
 from imgalign.report.text import marked
 from imgalign.runs.metric_table import CHARTS, METRICS
 from imgalign.runs.metrics import MetricsWriter
+from imgalign.train.config import TrainConfig
+from imgalign.train.data.judged import RECORD, write_record
 
 
 def measured(folder, *keys):
@@ -40,3 +44,22 @@ def test_the_limit_of_the_kl_is_the_budget_of_the_run(tmp_path):
     text = sections.training(run)
     assert f"budget {run.settings.run.kl_budget_nats:g}" in text
     assert f"limit {METRICS['clip_fraction'].limit:g}" in text
+
+
+def test_a_curve_beside_is_drawn_where_the_first_was_not_measured(tmp_path):
+    text = sections.training(measured(tmp_path, "held_out_kl"))
+    assert text.count("<figure") == 1
+    assert marked(METRICS["held_out_kl"].meaning) in text
+    assert marked(METRICS["kl"].meaning) not in text
+
+
+def test_a_run_on_given_rankings_says_how_many_and_asks_for_no_reward_model(tmp_path):
+    run = begin_run(tmp_path / "run")
+    assert "name its folder" in sections.reward_model(read_run(run))
+    settings = {"algorithm": {"name": "dpo"}, "data": {"from": "rankings"}}
+    dump_config(TrainConfig.model_validate(settings), run / "config.yaml")
+    ranking = GivenRanking(prompt="a red fox", images=("a", "b"), ranks=(0, 1))
+    write_record(run / RECORD, [ranking] * 7)
+    found = read_run(run)
+    assert "<b>Rankings</b><strong>7</strong>" in sections.pipeline(found)
+    assert sections.reward_model(found) == ""

@@ -109,6 +109,16 @@ def test_a_run_is_launched_watched_stopped_and_resumed(runs, recipe):
     assert "--resume" in runs.log("a")
 
 
+def test_a_run_finds_the_rankings_of_the_app_that_started_it(tmp_path, recipe, monkeypatch):
+    monkeypatch.setenv("IMGALIGN_DATABASE", "sqlite:///of-the-terminal.db")
+    command = (sys.executable, "-c", "import os; print(os.environ['IMGALIGN_DATABASE'])")
+    for name, database in (("a", None), ("b", "sqlite:///of-the-app.db")):
+        runs = Runs(tmp_path / "runs", command=command, database=database)
+        runs.launch(recipe, name=name)
+        ended(runs)
+        assert runs.log(name).splitlines()[-1] == (database or "sqlite:///of-the-terminal.db")
+
+
 def test_runs_are_found_on_disk_by_an_app_that_did_not_start_them(runs, recipe):
     started(runs, "a", recipe)
     later = Runs(runs.folder)

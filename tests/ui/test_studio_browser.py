@@ -9,8 +9,11 @@ import open_clip
 import pytest
 import torch
 from safetensors.torch import save_file
+from submissions import judge
 
+from imgalign.config import load_config
 from imgalign.storybook.tokenizer import build_tokenizer
+from imgalign.train.config import TrainConfig
 
 pytestmark = [
     pytest.mark.browser,
@@ -184,3 +187,41 @@ def test_a_wrong_setting_is_said_on_the_page_and_an_idea_becomes_a_prompt(page, 
     page.get_by_label("Prompts").fill("   ")
     page.get_by_role("button", name="Generate", exact=True).click()
     page.get_by_text("write at least one, or pick an example").wait_for()
+
+
+@pytest.mark.slow
+def test_rankings_train_a_model_without_a_reward_model(page, studio, address, store, add_items):
+    add_items(6, num_images=2)
+    store.add_annotator("Ada")
+    while (item := store.next_item("Ada")) is not None:
+        store.submit(judge(item, "Ada", ranking=((0,), (1,))))
+    settings = {
+        "algorithm": {"name": "dpo"},
+        "policy": {"model": "model", "num_inference_steps": 3, "lora_rank": 2, "batch_size": 4},
+        "data": {"from": "rankings", "held_out": {"num_prompts": 2}},
+        "run": {"device": "cpu", "iterations": 3, "measure_every": 1, "samples": {"every": 3}},
+    }
+    (studio / "configs" / "aa-dpo.yaml").write_text(json.dumps(settings))
+    page.goto(f"{address}/train")
+    page.wait_for_function("() => document.querySelector('#recipe input')?.value === 'aa-dpo'")
+    page.get_by_text("Not needed: it learns from images that are given.").wait_for()
+    assert page.locator("#reward input").input_value() == "none"
+    page.get_by_role("button", name="Start training").click()
+    wait_for_state(page, "finished")
+    assert load_config(TrainConfig, studio / "runs" / "aa-dpo" / "config.yaml").reward.path is None
+    charts = page.locator(".mo-chart")
+    charts.nth(6).wait_for()
+    titles = charts.locator("h4").evaluate_all("all => all.map((h) => h.firstChild.textContent)")
+    assert titles == [
+        "KL to the reference",
+        "Implicit accuracy",
+        "Preference loss",
+        "Implicit margin",
+        "Log-ratios of the best and the worst",
+        "Held-out log-ratios of the best and the worst",
+        "Gradient factor and negative margins",
+    ]
+    apart = charts.nth(4).locator(".mo-key span")
+    assert apart.all_text_contents() == ["Log-ratio of the best", "Log-ratio of the worst"]
+    only = charts.nth(0).locator(".mo-key span")
+    assert only.all_text_contents() == ["Held-out KL"]

@@ -167,6 +167,22 @@ def test_the_form_becomes_a_launch(here):
     assert runs.launched == ("mine.yaml", "mine", [])
 
 
+def test_a_reward_model_is_chosen_for_a_recipe_that_samples_and_for_no_other(here):
+    fitted = [here / "runs" / "reward"]
+    named = ("reward", str(fitted[0]))
+    sampling = train.judges("mine", fitted)
+    assert (sampling["choices"], sampling["value"]) == (
+        [("as the recipe says", ""), named],
+        named[1],
+    )
+    assert train.judges("mine", [])["value"] == ""
+    given = train.judges("storybook_dpo", fitted)
+    assert (given["choices"], given["value"]) == ([("none", ""), named], "")
+    assert given["info"].startswith("Not needed: ")
+    (here / "configs" / "bad.yaml").write_text("a: [1")
+    assert train.judges("bad", fitted)["value"] == named[1]
+
+
 def test_without_a_recipe_nothing_is_launched(here):
     with pytest.raises(InputError, match="choose one"):
         train.launch(Recorded(here / "runs"), None, "", "x", "")
@@ -209,6 +225,23 @@ def test_a_chart_is_shown_once_its_metric_was_measured(tmp_path):
         file.write('{"step": 1, "reward_mean": 0.2, "clip_fraction": 0.0}\n')
     titles = [chart["title"] for chart in train.view(runs, "a")["detail"]["charts"]]
     assert titles == [METRICS["reward_mean"].title, METRICS["clip_fraction"].title]
+
+
+def test_what_a_direct_method_measures_is_drawn_and_so_is_a_kl_that_is_only_held_out(tmp_path):
+    runs = Runs(tmp_path / "runs")
+    write_run(runs.folder / "a", steps=1)
+    keys = ["implicit_accuracy", "implicit_margin", "preference_loss"]
+    keys += ["chosen_log_ratio", "rejected_log_ratio"]
+    held_out = [f"held_out_{key}" for key in (*keys, "kl")]
+    values = dict.fromkeys([*keys, *held_out, "gradient_factor", "negative_margins"], 0.5)
+    (runs.folder / "a" / "metrics.jsonl").write_text(json.dumps({"step": 1, **values}) + "\n")
+    charts = train.view(runs, "a")["detail"]["charts"]
+    drawn = [line["name"] for chart in charts for line in chart["lines"] if line["points"]]
+    assert sorted(drawn) == sorted(METRICS[key].title for key in values)
+    together = [[line["name"] for line in chart["lines"]] for chart in charts]
+    assert ["Log-ratio of the best", "Log-ratio of the worst"] in together
+    (kl,) = [chart for chart in charts if chart["title"] == "KL to the reference"]
+    assert METRICS["held_out_kl"].meaning in kl["about"]
 
 
 def test_long_curves_are_thinned_and_keep_their_ends():

@@ -88,8 +88,8 @@ const chart = ({ title, about, lines }) => {
     swatch.style.background = color;
     entry.append(swatch, document.createTextNode(line.name));
     entry.title = line.about;
-    if (lines.length > 1) legend.append(entry);
     if (!line.points.length) return;
+    if (lines.length > 1) legend.append(entry);
     const path = line.points.map((p, i) => `${i ? "L" : "M"}${x(p[0]).toFixed(1)} ${y(p[1]).toFixed(1)}`);
     svg.append(draw("path", { d: path.join(""), stroke: color, opacity: index ? 1 : 0.85 }));
     const marked = line.points.length <= 40 ? line.points : line.points.slice(-1);

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -43,6 +44,25 @@ def describe(name: str | None) -> str:
         return f'<p role="alert">{escape(str(error))}</p>'
     header = "<br>".join(escape(line) for line in recipe.header.splitlines())
     return f'<div class="recipe"><p>{header}</p></div>'
+
+
+def judges(name: str | None, fitted: Sequence[Path]) -> dict[str, Any]:
+    """What there is to choose as the reward model of a recipe; "" for that of the recipe itself.
+
+    Only a recipe that samples images needs one: there the newest of those that were fitted is
+    chosen.
+    """
+    named = [(path.name, str(path)) for path in fitted]
+    try:
+        needed = name is None or recipes.read(name).needs_reward
+    except ImgalignError:  # `describe` says why
+        needed = True
+    if needed:
+        value = named[0][1] if named else ""
+        info = "Judges the images that the model makes."
+        return {"choices": [("as the recipe says", ""), *named], "value": value, "info": info}
+    info = "Not needed: it learns from images that are given. One would only measure."
+    return {"choices": [("none", ""), *named], "value": "", "info": info}
 
 
 def explain(name: str | None, reward: str, overrides: str) -> tuple[str, str, str]:
@@ -114,14 +134,11 @@ def build(page: gr.Blocks, runs: Runs) -> None:
         names = recipes.names()
         first = names[0] if names else None
         box = gr.Dropdown(choices=names, value=first)
-        fitted = [(path.name, str(path)) for path in runs.rewards()]
-        judge = gr.Dropdown(
-            choices=[("as the recipe says", ""), *fitted], value=fitted[0][1] if fitted else ""
-        )
-        return box, describe(first), judge, runs.free_name(first or "run")
+        return box, *choose(first)
 
-    def choose(which: str | None) -> tuple[str, str]:
-        return describe(which), runs.free_name(which or "run")
+    def choose(which: str | None) -> tuple[str, gr.Dropdown, str]:
+        judge = gr.Dropdown(**judges(which, runs.rewards()))
+        return describe(which), judge, runs.free_name(which or "run")
 
     def start_run(which: str | None, judge: str, called: str, changes: str) -> tuple[str, str]:
         begun = shown(lambda: launch(runs, which, judge, called, changes))
@@ -148,7 +165,7 @@ def build(page: gr.Blocks, runs: Runs) -> None:
     page.load(open_page, outputs=[recipe, about, reward, name], **PRIVATE).then(**form)
     page.load(**again)
     timer.tick(**again)
-    recipe.input(choose, recipe, [about, name], **PRIVATE).then(**form)
+    recipe.input(choose, recipe, [about, reward, name], **PRIVATE).then(**form)
     reward.input(**form)
     overrides.blur(**form)
     start.click(start_run, [recipe, reward, name, overrides], [chosen, name], **PRIVATE).success(
@@ -194,7 +211,7 @@ def _detail(runs: Runs, run: Run) -> dict[str, Any]:
         series = runs.metrics(run.name, DRAWN)
     except InputError as error:
         failed = str(error)
-    measured = [chart for chart in CHARTS if series[chart.key]]
+    measured = [chart for chart in CHARTS if any(series[each.key] for each in chart.metrics)]
     charts = [_chart(chart, series) for chart in measured or CHARTS[:1]]
     log = "\n".join(runs.log(run.name).splitlines()[-LOG_LINES:])
     return {**asdict(run), "charts": charts, "charts_failed": failed, "log": log}
@@ -209,7 +226,8 @@ def _chart(chart: Chart, series: dict[str, list[tuple[int, float]]]) -> dict[str
         }
         for metric in chart.metrics
     ]
-    return {"title": chart.metrics[0].title, "about": _about(chart.metrics[0]), "lines": lines}
+    measured = [metric for metric in chart.metrics if series[metric.key]] or chart.metrics
+    return {"title": chart.title, "about": _about(measured[0]), "lines": lines}
 
 
 def _about(metric: Metric) -> str:
