@@ -20,7 +20,7 @@ from imgalign.errors import CheckpointError, ConfigError, InputError
 from imgalign.files import read_json, sha256, write_atomically
 from imgalign.images import as_tensor, read_image_file
 from imgalign.policy import Data, LikelihoodPolicy, join_data
-from imgalign.preferences.foreign.image_files import Caption, read_caption
+from imgalign.preferences.foreign.image_files import Caption, image_files, read_caption
 from imgalign.preferences.foreign.records import FIRST_LINE_ONLY, Remark, summarised
 from imgalign.preferences.splits import prompt_key
 from imgalign.prompts import Prompts, epoch_positions
@@ -31,7 +31,6 @@ log = logging.getLogger(__name__)
 
 USUAL_IMAGES = 64
 RECORD = "images.json"
-IMAGES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 class ImagesConfig(DataSection):
@@ -164,11 +163,9 @@ def captioned_images(folder: Path) -> list[tuple[Path, Caption]]:
 
     InputError for an image without a caption, and for a folder without images.
     """
-    if not folder.is_dir():
-        raise InputError(f"data.folder: expected a folder of images, got {folder}, which is none")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGES)
+    paths = image_files(folder)
     if not paths:
-        raise InputError(f"{folder}: expected images ({', '.join(IMAGES)}) with captions, got none")
+        raise InputError(f"{folder}: expected images with captions, got none")
     return [(path, _caption(path)) for path in paths]
 
 

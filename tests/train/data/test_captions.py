@@ -31,11 +31,20 @@ def test_a_new_run_says_of_which_captions_it_uses_the_first_line_only(folder, tm
     ]
 
 
+def test_hidden_files_are_passed_over_and_formats_that_cannot_be_read_are_not(folder):
+    for name in (".hidden.png", "._red.png", "more/.DS_Store"):
+        (folder / name).write_bytes(b"not an image")
+    assert len(captioned_images(folder)) == 5
+    (folder / "moving.gif").write_bytes(b"GIF89a")
+    with pytest.raises(InputError, match=r"moving.gif: no caption"):
+        captioned_images(folder)
+
+
 def test_a_folder_that_cannot_be_learned_from_is_one_line(folder, tmp_path):
-    with pytest.raises(InputError, match=r"data.folder: expected a folder of images, got"):
+    with pytest.raises(InputError, match=r"nowhere: expected a folder of images, got nothing"):
         captioned_images(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"empty: expected images \(.*\) with captions, got none"):
+    with pytest.raises(InputError, match=r"empty: expected images with captions, got none"):
         captioned_images(tmp_path / "empty")
     (folder / "red.txt").write_text(" \n")
     told = r"red.png: no caption \(red.txt is {}\); write its prompt into red.txt"
