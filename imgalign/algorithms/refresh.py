@@ -1,12 +1,13 @@
 """A reference that follows the policy, within a bound (arXiv:2505.18736, reference model update).
 
 Every so many optimizer steps the policy as it is becomes the reference of implicit rewards, for as
-long as that one stays near the pretrained model. Without the bound the policy diverges.
+long as that one stays near the pretrained model. Without a bound the paper's runs diverged.
 
 The distance of two models is the mean of |log p - log p'| over the best images of rankings: what
 implicit rewards are made of, so no pass of the network is added. It keeps to the triangle
 inequality. So the distances of all refreshes add up to a bound of that between reference and
-pretrained model, which is never measured itself. The paper's own distance is of squared errors.
+pretrained model, which is never measured itself: exactly for the same images and draws, else in
+expectation. The paper's thresholds (0.005 and 0.002) are of another scale.
 
 Units: nats, summed over the elements of a sample.
 """
