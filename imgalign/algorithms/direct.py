@@ -14,6 +14,7 @@ Shapes: r = rankings of a batch, k = candidates of the longest one, m = rows: on
 candidate. Units: log-ratios and margins in nats, summed over the elements of a sample.
 """
 
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -46,6 +47,7 @@ from imgalign.algorithms.objectives import (
     objective,
 )
 from imgalign.algorithms.rankings import (
+    NOTHING_PREFERRED,
     RankedBatch,
     best,
     ranked_rollout,
@@ -53,6 +55,8 @@ from imgalign.algorithms.rankings import (
 from imgalign.algorithms.refresh import Refresh
 from imgalign.errors import CheckpointError, NumericsError
 from imgalign.policy import Check, LikelihoodPolicy, Trajectory, Weights
+
+log = logging.getLogger(__name__)
 
 HELD_OUT_SEED, HELD_OUT_DRAWS = 0, 4
 """Of the draws with which held-out rankings are scored, and how many of them."""
@@ -96,15 +100,17 @@ class Direct:
 
         As many rankings go through in one pass as fit into the policy's batch size. One that does
         not fit alone is scored without gradients first, and then again part by part: a third more
-        work, and no more memory.
+        work, and no more memory. None where no ranking prefers anything.
         """
         ranked = ranked_rollout(policy, batch) if isinstance(batch, Rollout) else batch
+        number = float(ranked.present.sum())
         ranked = ranked.select(has_preference(self.config, ranked).nonzero().squeeze(1))
         if not world.total(float(ranked.num_rankings)):
-            raise NumericsError(
-                "learning: no ranking of this iteration prefers anything; raise "
-                "data.rankings_per_iteration"
-            )
+            if not world.total(number):
+                raise NumericsError("learning: no image of this iteration has a finite reward")
+            log.warning(NOTHING_PREFERRED)
+            self._metrics = {}
+            return
         self._make_room_for_ties(int(world.largest(ranked.index.shape[1])))
         first = first_position(world, ranked.num_rankings)
         base = int(torch.randint(2**62, (), generator=generator))

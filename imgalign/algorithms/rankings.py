@@ -13,6 +13,11 @@ from imgalign.algorithms.batches import Rollout, reward_metrics
 from imgalign.algorithms.interface import World
 from imgalign.policy import Data, LikelihoodPolicy, join_data
 
+NOTHING_PREFERRED = (
+    "learning: no ranking of this iteration prefers an image to another, so nothing is learned from"
+    " it; if this comes often, raise data.rankings_per_iteration"
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RankedBatch:

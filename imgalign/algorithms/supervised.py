@@ -11,6 +11,7 @@ Left out: optimizer steps (train/) and a KL term; the pretrained model is only t
 Shapes: n = samples of a batch, b = samples in one forward pass. Units: nats.
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -29,11 +30,13 @@ from imgalign.algorithms.interface import (
     World,
     first_position,
 )
-from imgalign.algorithms.rankings import RankedBatch
+from imgalign.algorithms.rankings import NOTHING_PREFERRED, RankedBatch
 from imgalign.config import Config
 from imgalign.errors import CheckpointError, NumericsError
 from imgalign.policy import Check, Data, LikelihoodPolicy, Trajectory, join_data
 from imgalign.prompts import training_seed
+
+log = logging.getLogger(__name__)
 
 
 class BestConfig(Config):
@@ -155,6 +158,10 @@ class Supervised:
         gradient beyond rounding.
         """
         data, weights = self.weighted(policy, batch, world)
+        if not world.total(weights.sum().item()):
+            log.warning(NOTHING_PREFERRED)
+            self._metrics = {}
+            return
         first = first_position(world, len(data))
         # One number per round, drawn alike in every process.
         keys = torch.randint(2**63 - 1, (self.config.draws,), generator=generator)
@@ -201,11 +208,6 @@ class Supervised:
         if isinstance(batch, RankedBatch):
             row, candidate = batch.present.nonzero().unbind(dim=1)
             shares = ranked_weights(batch, self.config.weighting)[row, candidate]
-            if not world.total(shares.sum().item()):
-                raise NumericsError(
-                    "learning: no ranking of this iteration prefers anything; raise "
-                    "data.rankings_per_iteration"
-                )
             counted = shares.nonzero().squeeze(1)
             index = batch.index[row, candidate][counted]
             return batch.data.select(index.tolist()), shares[counted]

@@ -35,6 +35,7 @@ from imgalign.algorithms.rankings import (
 )
 from imgalign.errors import CheckpointError, NumericsError
 from imgalign.policy import LogProb
+from imgalign.train.world import Alone
 
 # --- at the start
 
@@ -248,11 +249,24 @@ def test_all_that_is_judged_all_bad_is_disliked_by_kto_and_left_out_by_others():
     assert not torch.allclose(gradient, run(Direct(CONFIGS["kto"]), policy, only))
 
 
-def test_ties_alone_teach_pairwise_methods_nothing_and_that_is_said():
-    batch = ranked(torch.tensor([[0, 0, 0]]))
+def test_ties_alone_teach_pairwise_methods_nothing_and_that_is_said(caplog):
+    batch, generator = ranked(torch.tensor([[0, 0, 0]])), torch.Generator().manual_seed(0)
     for name in ("all pairs", "best and worst", "ipo", "kto"):
-        with pytest.raises(NumericsError, match="no ranking of this iteration prefers anything"):
-            run(Direct(CONFIGS[name]), moved_walk(), batch)
+        algorithm, policy = Direct(CONFIGS[name]), moved_walk()
+        run(algorithm, policy, ranked())
+        caplog.clear()
+        assert not list(algorithm.losses(policy, batch, world=Alone(), generator=generator))
+        assert algorithm.metrics() == {}
+        assert "no ranking of this iteration prefers an image to another" in caplog.text
+
+
+def test_samples_without_any_finite_reward_end_a_run():
+    policy = moved_walk()
+    trajectory = policy.sample(["a", "a"], seeds=[0, 1])
+    rollout = Rollout(batch=[trajectory], rewards=torch.full((2,), torch.nan))
+    algorithm, generator = Direct(CONFIGS["ranking"]), torch.Generator().manual_seed(0)
+    with pytest.raises(NumericsError, match="no image of this iteration has a finite reward"):
+        list(algorithm.losses(policy, rollout, world=Alone(), generator=generator))
 
 
 def test_ties_become_as_likely_as_they_are():
