@@ -39,12 +39,21 @@ def read(name: str) -> Recipe:
     data = read_mapping(path).get("data")
     source = data.get("from", "rollouts") if isinstance(data, dict) else "rollouts"
     text = path.read_text(encoding="utf-8")
-    header: list[str] = []
+    return Recipe(name, path, header_of(text), str(source))
+
+
+def header_of(text: str) -> str:
+    """The comment at the top of a file; a line that is set in goes on with the one before."""
+    lines: list[str] = []
     for line in text.splitlines():
         if not line.startswith("#"):
             break
-        header.append(line.lstrip("#").strip())
-    return Recipe(name, path, "\n".join(header).strip(), str(source))
+        said = line.lstrip("#")
+        if lines and said.startswith("  "):
+            lines[-1] += f" {said.strip()}"
+        else:
+            lines.append(said.strip())
+    return "\n".join(lines).strip()
 
 
 @dataclass(frozen=True, slots=True)

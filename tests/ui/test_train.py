@@ -48,6 +48,12 @@ def test_a_recipe_shows_its_header_as_text(here):
     assert "mine" in recipes.names()
 
 
+def test_lines_of_a_header_that_are_set_in_go_on_with_the_one_before():
+    text = "# Best of 8,\n#   the baseline.\n# imgalign train x\n#\n# Time: long.\na: 1\n# no"
+    expected = "Best of 8, the baseline.\nimgalign train x\n\nTime: long."
+    assert recipes.header_of(text) == expected
+
+
 class Rows(HTMLParser):
     """The rows of the tables in a page: path of the setting, and the texts of the cells."""
 
