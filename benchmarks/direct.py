@@ -54,8 +54,8 @@ VARIANTS: Mapping[str, tuple[str, ...]] = {
         "data.database={flipped}",
     ),
     "ipo-flipped": (*IPO, "data.database={flipped}"),
-    "dpo-60": ("storybook_dpo", "data.database={60}"),
-    "dpo-240": ("storybook_dpo", "data.database={240}"),
+    "dpo-60": ("storybook_dpo", "data.database={first 60}"),
+    "dpo-240": ("storybook_dpo", "data.database={first 240}"),
     "grpo-60": ("storybook_grpo", "reward.path={reward 60}"),
     "grpo-240": ("storybook_grpo", "reward.path={reward 240}"),
     "single-pairs": ("storybook_dpo", "data.from=table", "data.file={single pairs}"),
@@ -94,8 +94,9 @@ class Places(dict[str, str]):
     def __missing__(self, name: str) -> str:
         if name in CHANGES:
             self[name] = str(self.store(name, change=CHANGES[name]))
-        elif name.isdecimal():
-            self[name] = str(self.store(f"first-{name}", count=int(name)))
+        elif name.startswith("first "):
+            count = int(name.removeprefix("first "))
+            self[name] = str(self.store(f"first-{count}", count=count))
         elif name == "single pairs":
             self[name] = str(self.single_pairs())
         else:
@@ -175,7 +176,7 @@ class Places(dict[str, str]):
         if not folder.exists():
             seed = json.loads((self.demo / JOURNAL).read_text(encoding="utf-8"))["asked"]["seed"]
             settings = [f"seeds=[{seed}]", f"split_seed={seed}"]
-            where = self.database(Path(self[count]))
+            where = self.database(Path(self[f"first {count}"]))
             call("reward", "train", *settings, "--out", folder, *where)
         return folder
 

@@ -1,6 +1,6 @@
 """At which noise levels implicit rewards tell better images from worse ones.
 
-    python benchmarks/noise_levels.py runs/direct/dpo-all-levels-seed-*
+    python benchmarks/noise_levels.py runs/direct/dpo-all-levels-seed-0
 
 Scores the held-out rankings of finished runs of a direct method at fixed noise levels, with the
 weights of the checkpoint to use, and with the same draws for both models and all candidates. Of the
@@ -114,7 +114,7 @@ def main() -> None:
     given = parser.parse_args()
     rows = [{"run": run.name} | row for run in given.runs for row in measured(run)]
     facts = {
-        "command": "python benchmarks/noise_levels.py runs/direct/dpo-all-levels-seed-*",
+        "command": "python benchmarks/noise_levels.py runs/direct/dpo-all-levels-seed-0",
         "hardware": hardware(),
         "versions": library_versions(),
         "rows": rows,
