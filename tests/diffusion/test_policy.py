@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, StableDiffusionPipeline
+from plain_diffusers import drawn_by_diffusers
 from pydantic import ValidationError
 from safetensors import safe_open
 from torch import Tensor
@@ -136,16 +137,7 @@ def test_what_is_saved_gives_the_same_pixels_in_plain_diffusers(
     assert not torch.equal(policy.decode(trajectory), policy.decode(before))
     policy.save(tmp_path)
 
-    pipe = StableDiffusionPipeline.from_pretrained(tiny_pipeline_folder)
-    pipe.load_lora_weights(tmp_path)
-    images = pipe(
-        PROMPTS,
-        num_inference_steps=4,
-        eta=1.0,
-        guidance_scale=1.0,
-        generator=[torch.Generator("cpu").manual_seed(seed) for seed in SEEDS],
-        output_type="pt",
-    ).images
+    images = drawn_by_diffusers(tiny_pipeline_folder, tmp_path, PROMPTS, seeds=SEEDS, eta=1.0)
     assert torch.equal(images, policy.decode(trajectory))
 
 

@@ -6,7 +6,6 @@ import shutil
 import pytest
 import torch
 from adapter_runs import make_run
-from diffusers import StableDiffusionPipeline
 from lora_files import (
     ATTENTION,
     TEXT,
@@ -17,6 +16,7 @@ from lora_files import (
     write,
     write_peft_folder,
 )
+from plain_diffusers import drawn_by_diffusers
 from policies import diffusion, move_weights
 from torch import Tensor
 from torch.testing import assert_close
@@ -103,15 +103,7 @@ def test_what_it_trains_opens_in_plain_diffusers(tiny_pipeline_folder, start, tm
         (tmp_path, images(policy)),
         (tmp_path / REFERENCE, images_of_reference(policy)),
     ):
-        pipeline = StableDiffusionPipeline.from_pretrained(tiny_pipeline_folder)
-        pipeline.load_lora_weights(folder)
-        drawn = pipeline(
-            PROMPTS,
-            num_inference_steps=4,
-            guidance_scale=1.0,
-            generator=[torch.Generator("cpu").manual_seed(seed) for seed in SEEDS],
-            output_type="pt",
-        ).images
+        drawn = drawn_by_diffusers(tiny_pipeline_folder, folder, PROMPTS, seeds=SEEDS)
         assert_close(drawn, expected, rtol=0, atol=1e-4)
 
 
