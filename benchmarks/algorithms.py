@@ -14,11 +14,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from recorded import record
+
 from imgalign.config import find_config, read_mapping
 from imgalign.demo import JOURNAL, DemoConfig
 from imgalign.evaluate.comparison import Change
 from imgalign.evaluate.evaluation import FILE, FOLDER, load_evaluation
-from imgalign.evaluate.origin import hardware, library_versions
 from imgalign.runs.metrics import read_metrics
 from imgalign.statistics import Estimate
 
@@ -119,9 +120,7 @@ def table(rows: list[dict[str, object]]) -> str:
 def save(file: Path, rows: list[dict[str, object]], **more: object) -> None:
     """Write what all runs came to, with the command and the hardware, and print the table."""
     command = f"python benchmarks/{file.stem}.py runs/demo-seeds/seed-*"
-    facts = {"command": command, **more, "hardware": hardware(), "versions": library_versions()}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(facts | {"runs": rows}, indent=1) + "\n", encoding="utf-8")
+    record(file, command, **more, runs=rows)
     print(table(rows))
 
 

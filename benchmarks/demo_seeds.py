@@ -20,9 +20,10 @@ import sys
 import time
 from pathlib import Path
 
+from recorded import record
+
 from imgalign.evaluate.comparison import Change, oracle_of, win_rate
 from imgalign.evaluate.evaluation import load_evaluation
-from imgalign.evaluate.origin import hardware, library_versions
 from imgalign.statistics import Estimate
 
 SECONDS = "seconds.json"
@@ -140,15 +141,8 @@ def main() -> None:
         folder = given.out / f"{'shuffled' if shuffled else 'seed'}-{seed}"
         run(folder, seed=seed, shuffled=shuffled)
         rows.append(measured(folder, seed=seed, shuffled=shuffled))
-    facts = {
-        "command": " ".join(["python benchmarks/demo_seeds.py", *sys.argv[1:]]),
-        "hardware": hardware(),
-        "versions": library_versions(),
-        "runs": rows,
-    }
-    given.results.mkdir(parents=True, exist_ok=True)
-    file = given.results / f"{given.name}.json"
-    file.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    command = " ".join(["python benchmarks/demo_seeds.py", *sys.argv[1:]])
+    record(given.results / f"{given.name}.json", command, runs=rows)
     print(table(rows))
 
 

@@ -12,12 +12,12 @@ gradient_noise.json and prints a table.
 """
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from recorded import record
 from torch import Tensor
 
 import reward_models
@@ -26,7 +26,6 @@ from imgalign.demo import ShuffledReward
 from imgalign.diffusion.loading import load_pipeline
 from imgalign.diffusion.policy import DiffusionConfig, DiffusionPolicy
 from imgalign.environment import choose_dtype
-from imgalign.evaluate.origin import hardware, library_versions
 from imgalign.policy import RewardModel
 from imgalign.runs.progress import progress
 from imgalign.storybook.scenes import evaluation_prompts
@@ -167,19 +166,14 @@ def main() -> None:
         ]
         for layers in LAYERS
     }
-    facts = {
-        "command": "python benchmarks/gradient_noise.py --reward demo/reward "
-        f"--batches {given.batches}",
-        "hardware": hardware(),
-        "versions": library_versions(),
-        "images_per_batch": GROUP * GROUPS,
-        "noise_by_step": list(levels.values()),
-        "mean_cosine": table,
-        "median_norm_by_step": norms,
-    }
-    given.results.mkdir(parents=True, exist_ok=True)
-    path = given.results / "gradient_noise.json"
-    path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    record(
+        given.results / "gradient_noise.json",
+        f"python benchmarks/gradient_noise.py --reward demo/reward --batches {given.batches}",
+        images_per_batch=GROUP * GROUPS,
+        noise_by_step=list(levels.values()),
+        mean_cosine=table,
+        median_norm_by_step=norms,
+    )
     for name, by_layers in table.items():
         print(
             f"{name}: mean cosine of batches of {GROUP * GROUPS} images, by steps that are credited"

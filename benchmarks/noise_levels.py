@@ -10,17 +10,16 @@ the gradient. Writes noise_levels.json and prints a table.
 """
 
 import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from recorded import record
 from torch import Tensor
 
 from imgalign.algorithms.implicit import DrawKey, Rows, over_draws, rows_of
 from imgalign.algorithms.rankings import RankedBatch, better_pairs
 from imgalign.config import load_config
-from imgalign.evaluate.origin import hardware, library_versions
 from imgalign.policy import LikelihoodPolicy
 from imgalign.runs.checkpoint import find_adapter
 from imgalign.runs.folder import CONFIG
@@ -113,15 +112,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
     given = parser.parse_args()
     rows = [{"run": run.name} | row for run in given.runs for row in measured(run)]
-    facts = {
-        "command": "python benchmarks/noise_levels.py runs/direct/dpo-all-levels-seed-0",
-        "hardware": hardware(),
-        "versions": library_versions(),
-        "rows": rows,
-    }
-    given.results.mkdir(parents=True, exist_ok=True)
-    path = given.results / "noise_levels.json"
-    path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    command = "python benchmarks/noise_levels.py runs/direct/dpo-all-levels-seed-0"
+    record(given.results / "noise_levels.json", command, rows=rows)
     print(table(rows))
 
 

@@ -15,8 +15,9 @@ import statistics
 import tempfile
 from pathlib import Path
 
+from recorded import record
+
 from imgalign.demo import JOURNAL
-from imgalign.evaluate.origin import hardware, library_versions
 from imgalign.images import read_tensor
 from imgalign.preferences.store import Store
 from imgalign.storybook.simulate import annotators_of, rank_queue
@@ -74,15 +75,8 @@ def main() -> None:
         }
         for name in ("accuracy", "share_of_ceiling", "share_of_bayes_optimal")
     }
-    facts = {
-        "command": "python benchmarks/reward_splits.py runs/demo-seeds/seed-*",
-        "hardware": hardware(),
-        "versions": library_versions(),
-        "summary": summary,
-        "fits": rows,
-    }
-    path = given.results / "reward_splits.json"
-    path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    command = "python benchmarks/reward_splits.py runs/demo-seeds/seed-*"
+    record(given.results / "reward_splits.json", command, summary=summary, fits=rows)
     print(json.dumps(summary, indent=1))
 
 
