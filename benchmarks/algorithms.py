@@ -14,12 +14,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from recorded import record
-
 from imgalign.config import find_config, read_mapping
 from imgalign.demo import JOURNAL, DemoConfig
 from imgalign.evaluate.comparison import Change
 from imgalign.evaluate.evaluation import FILE, FOLDER, load_evaluation
+from imgalign.evaluate.origin import hardware, library_versions
 from imgalign.runs.metrics import read_metrics
 from imgalign.statistics import Estimate
 
@@ -115,6 +114,13 @@ def table(rows: list[dict[str, object]]) -> str:
         for row in rows
     ]
     return "\n".join(lines)
+
+
+def record(file: Path, command: str, **facts: object) -> None:
+    """Write facts as JSON, with the command, the hardware and the versions they come from."""
+    origin = {"command": command, "hardware": hardware(), "versions": library_versions()}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(origin | facts, indent=1) + "\n", encoding="utf-8")
 
 
 def save(file: Path, rows: list[dict[str, object]], **more: object) -> None:

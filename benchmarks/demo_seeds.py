@@ -20,7 +20,7 @@ import sys
 import time
 from pathlib import Path
 
-from recorded import record
+from algorithms import record
 
 from imgalign.evaluate.comparison import Change, oracle_of, win_rate
 from imgalign.evaluate.evaluation import load_evaluation

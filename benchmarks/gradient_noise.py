@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from recorded import record
+from algorithms import record
 from torch import Tensor
 
 import reward_models

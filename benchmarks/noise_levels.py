@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from recorded import record
+from algorithms import record
 from torch import Tensor
 
 from imgalign.algorithms.implicit import DrawKey, Rows, over_draws, rows_of

@@ -15,7 +15,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from recorded import record
+from algorithms import record
 
 from imgalign.demo import JOURNAL
 from imgalign.images import read_tensor
