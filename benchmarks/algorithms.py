@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from imgalign.config import find_config, read_mapping
 from imgalign.demo import JOURNAL, DemoConfig
@@ -25,10 +26,14 @@ from imgalign.statistics import Estimate
 RECIPES = ("storybook_grpo", "storybook_supervised")
 
 
-def run(recipe: str, demo: Path, folder: Path, *, settings: Sequence[str] = ()) -> int:
-    """Train and compare, unless that is done; returns the demo's seed."""
-    asked = json.loads((demo / JOURNAL).read_text(encoding="utf-8"))["asked"]
-    seed, group, reward = asked["seed"], asked["group"], demo / "reward"
+def asked(demo: Path) -> dict[str, Any]:
+    """What a demo was asked for: its seed, its group and more."""
+    return dict(json.loads((demo / JOURNAL).read_text(encoding="utf-8"))["asked"])
+
+
+def run(recipe: str, demo: Path, folder: Path, *, settings: Sequence[str] = ()) -> None:
+    """Train and compare, unless that is done."""
+    seed, group, reward = asked(demo)["seed"], asked(demo)["group"], demo / "reward"
     program, sizes = [sys.executable, "-m", "imgalign"], DemoConfig()
     if not (folder / FOLDER / FILE).is_file():
         resume = ["--resume"] if folder.exists() else []
@@ -48,7 +53,6 @@ def run(recipe: str, demo: Path, folder: Path, *, settings: Sequence[str] = ()) 
         ]
         judged = ["--reward", str(reward), "--group", group]
         subprocess.run([*program, "evaluate", str(folder), *compared, *judged], check=True)
-    return int(seed)
 
 
 def of_rankings(recipe: str) -> bool:
@@ -142,7 +146,8 @@ def main() -> None:
     for recipe in given.recipes:
         for demo in given.demos:
             folder = given.out / f"{Path(recipe).stem}-{demo.name}"
-            rows.append(measured(recipe, run(recipe, demo, folder), folder))
+            run(recipe, demo, folder)
+            rows.append(measured(recipe, asked(demo)["seed"], folder))
     save(given.results / "algorithms.json", rows)
 
 

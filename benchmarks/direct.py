@@ -1,6 +1,7 @@
 """Direct methods side by side: the demo's rankings, equal cost, several seeds, and controls.
 
     python benchmarks/direct.py runs/demo-seeds/seed-* --out runs/direct
+    OMP_NUM_THREADS=1 python benchmarks/direct.py runs/demo-seeds/seed-* --jobs 16
 
 For each finished demo (`benchmarks/demo_seeds.py` makes them) and each variant it trains with the
 demo's seed on the demo's rankings, and compares the result with the base as the demo does, and then
@@ -8,7 +9,8 @@ with the base at the guidance at which that is best. A run that is finished is n
 variant costs about as much as the demo's GRPO run, counted in forward passes of one image (a
 backward pass is two of them). Controls: `shuffled` permutes the candidates of each ranking, so that
 nothing may improve; `flipped` turns 30 % of the rankings around. `-60` and `-240` have that many
-rankings; `single-pairs` has one random pair of each ranking. Writes direct.json and prints a table.
+rankings; `single-pairs` has one random pair of each ranking. `--jobs` trains so many runs side by
+side. Writes direct.json and prints a table.
 """
 
 import argparse
@@ -16,13 +18,15 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import RLock
 from typing import Any, TypeAlias
 
-from algorithms import estimate, measured, run, save
+from algorithms import asked, estimate, measured, run, save
 
-from imgalign.demo import JOURNAL, DemoConfig
+from imgalign.demo import DemoConfig
 from imgalign.evaluate.evaluation import FILE, FOLDER, load_evaluation
 
 TieGroups: TypeAlias = list[list[int]]
@@ -85,13 +89,18 @@ CHANGES: Mapping[str, Change] = {"shuffled": shuffle, "flipped": flip}
 
 
 class Places(dict[str, str]):
-    """What the names in braces stand for; made when it is asked for first."""
+    """What the names in braces stand for; made when it is asked for first, by one thread."""
 
     def __init__(self, demo: Path) -> None:
         super().__init__(reward=str(demo / "reward"))
         self.demo = demo
+        self.lock = RLock()
 
     def __missing__(self, name: str) -> str:
+        with self.lock:
+            return self[name] if name in self else self._made(name)
+
+    def _made(self, name: str) -> str:
         if name in CHANGES:
             self[name] = str(self.store(name, change=CHANGES[name]))
         elif name.startswith("first "):
@@ -174,7 +183,7 @@ class Places(dict[str, str]):
         """A reward model fitted to some of the rankings, as the demo fits it to all."""
         folder = self.demo / f"reward-{count}"
         if not folder.exists():
-            seed = json.loads((self.demo / JOURNAL).read_text(encoding="utf-8"))["asked"]["seed"]
+            seed = asked(self.demo)["seed"]
             settings = [f"seeds=[{seed}]", f"split_seed={seed}"]
             where = self.database(Path(self[f"first {count}"]))
             call("reward", "train", *settings, "--out", folder, *where)
@@ -188,7 +197,7 @@ def call(*arguments: str | Path) -> None:
 
 def against_guided(run_folder: Path, demo: Path, scale: float) -> Path:
     """Compare a run with its base at a guidance scale; returns the evaluation's folder."""
-    asked, sizes = json.loads((demo / JOURNAL).read_text(encoding="utf-8"))["asked"], DemoConfig()
+    settings_of_demo, sizes = asked(demo), DemoConfig()
     folder = run_folder / f"{FOLDER}-guided-{scale:g}"
     if not (folder / FILE).is_file():
         settings = [
@@ -196,9 +205,9 @@ def against_guided(run_folder: Path, demo: Path, scale: float) -> Path:
             f"images_per_prompt={sizes.evaluation_images_per_prompt}",
             f"sampler.num_inference_steps={sizes.comparison_steps}",
             f"baseline_guidance_scale={scale}",
-            f"seed={asked['seed']}",
+            f"seed={settings_of_demo['seed']}",
         ]
-        judged = ["--reward", demo / "reward", "--group", asked["group"]]
+        judged = ["--reward", demo / "reward", "--group", settings_of_demo["group"]]
         call("evaluate", run_folder, *settings, *judged, "--out", folder)
     return folder
 
@@ -215,24 +224,37 @@ def guided_base(run_folder: Path, demo: Path) -> dict[str, Any]:
     return {"best": max(means, key=means.__getitem__), "oracle": {1.0: plain.before.value} | means}
 
 
+def train(names: Sequence[str], demos: Sequence[Path], out: Path, *, jobs: int) -> None:
+    """Run what is missing, `jobs` at a time; raises at the end if one failed."""
+    places = {demo: Places(demo) for demo in demos}
+
+    def run_one(name: str, demo: Path) -> None:
+        recipe, *settings = VARIANTS[name]
+        filled = [setting.format_map(places[demo]) for setting in settings]
+        run(recipe, demo, out / f"{name}-{demo.name}", settings=filled)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        tasks = [pool.submit(run_one, name, demo) for name in names for demo in demos]
+    for task in tasks:
+        task.result()
+
+
 def main() -> None:
     """Run what is missing, then collect."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("demos", type=Path, nargs="+")
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
+    parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/direct"))
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
     given = parser.parse_args()
+    train(given.variants, given.demos, given.out, jobs=given.jobs)
     rows, base = [], None
     for name in given.variants:
         for demo in given.demos:
-            recipe, *settings = VARIANTS[name]
-            places = Places(demo)
-            filled = [setting.format_map(places) for setting in settings]
             folder = given.out / f"{name}-{demo.name}"
-            seed = run(recipe, demo, folder, settings=filled)
             # The base is the same for all; its images are best at one guidance scale for all.
-            row = measured(name, seed, folder)
+            row = measured(name, asked(demo)["seed"], folder)
             if name in GUIDED:
                 base = base or guided_base(folder, demo)
                 guided = load_evaluation(against_guided(folder, demo, base["best"])).summary
