@@ -176,6 +176,11 @@ def masked(values: Float[Tensor, "b s"], mask: Bool[Tensor, "b s"]) -> Float[Ten
     return torch.where(mask.to(values.device), values, 0.0)
 
 
+def with_density(steps: Int[Tensor, " s"], mask: Bool[Tensor, "b t"]) -> Int[Tensor, " _s"]:
+    """Those of some steps that have a density for some image, on the device of `steps`."""
+    return steps[mask[:, steps].any(dim=0).to(steps.device)]
+
+
 def choose_steps(
     mask: Bool[Tensor, "b t"], num_steps: int | None, *, generator: torch.Generator
 ) -> Int[Tensor, " s"]:

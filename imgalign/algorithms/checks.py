@@ -16,7 +16,7 @@ from torch.distributions import kl_divergence
 from torch.nn import Parameter
 
 from imgalign.advantages import group_advantages
-from imgalign.algorithms.batches import masked
+from imgalign.algorithms.batches import masked, with_density
 from imgalign.algorithms.kl import measure_kl
 from imgalign.errors import NumericsError
 from imgalign.policy import Check, LikelihoodPolicy, StepPolicy, Trajectory
@@ -142,7 +142,7 @@ def rescored_difference(
     """
     largest = 0.0
     for each in passes:
-        steps = each[trajectory.mask[:, each].any(dim=0)]
+        steps = with_density(each, trajectory.mask)
         if not len(steps):
             continue
         again = policy.step_distributions(trajectory, steps).log_prob(

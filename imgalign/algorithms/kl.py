@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch.distributions import kl_divergence
 
-from imgalign.algorithms.batches import masked
+from imgalign.algorithms.batches import masked, with_density
 from imgalign.config import Config
 from imgalign.errors import CheckpointError
 from imgalign.policy import StepPolicy, Trajectory
@@ -169,7 +169,7 @@ def total_kl(policy: StepPolicy, batch: Sequence[Trajectory]) -> float:
     total = 0.0
     for trajectory in batch:
         for unit in policy.units(trajectory):
-            steps = unit[trajectory.mask[:, unit].any(dim=0)]
+            steps = with_density(unit, trajectory.mask)
             if not len(steps):
                 continue
             with policy.using("reference"):
