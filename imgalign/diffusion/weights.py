@@ -123,7 +123,8 @@ def fresh_adapter(
     adapted_layers(family, target_modules)
     settings = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(target_modules))
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        # Not `torch.manual_seed`, which would seed the generators of GPUs too.
+        torch.default_generator.manual_seed(seed)
         _add(family, settings)
     return LoraWeights(family, starts_elsewhere=False)
 
