@@ -4,6 +4,8 @@ import os
 import shutil
 import signal
 import tempfile
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 # Tests compare bit for bit, also with runs in child processes, and the number of threads decides
@@ -98,3 +100,32 @@ def tiny_pipeline(tiny_pipeline_folder: Path) -> StableDiffusionPipeline:
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_pipeline_folder)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+@pytest.fixture
+def gpu() -> torch.device:
+    """The device of tests that are marked `gpu`; without a CUDA device they are skipped.
+
+    IMGALIGN_TEST_DEVICE=cpu runs them on the CPU all the same: their code is tried out, and what
+    they claim of GPUs is not.
+    """
+    device = torch.device(os.environ.get("IMGALIGN_TEST_DEVICE", "cuda"))
+    if device.type == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    return device
+
+
+@pytest.fixture
+def whole_float32() -> Iterator[None]:
+    """Convolutions multiply float32 with all its bits, and not as TF32, which has 10 of 23."""
+    before = _use_tf32(False)
+    yield
+    _use_tf32(before)
+
+
+def _use_tf32(wanted: bool) -> bool:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # releases differ in which of two settings is the old one
+        before = torch.backends.cudnn.allow_tf32
+        torch.backends.cudnn.allow_tf32 = wanted
+    return before

@@ -60,7 +60,8 @@ def move_weights(policy: Policy, *, by: float = 0.05) -> None:
     """As if something had been learned; the same for each policy of a kind."""
     generator = torch.Generator().manual_seed(0)
     for parameter in policy.trainable_parameters():
-        parameter.add_(by * torch.randn(parameter.shape, generator=generator))
+        noise = torch.randn(parameter.shape, generator=generator)
+        parameter.add_(by * noise.to(parameter.device))
 
 
 def frozen_parameters(policy: Policy) -> Iterable[Parameter]:
