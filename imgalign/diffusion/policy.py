@@ -167,7 +167,7 @@ class DiffusionPolicy:
         # Dropout would make sampling and re-scoring disagree; nothing else depends on this.
         network.eval()
         if config.gradient_checkpointing:
-            network.enable_gradient_checkpointing()
+            self.family.keep_fewer_activations()
 
     def _initial_weights(self, seed: int) -> LoraWeights:
         config = self.config

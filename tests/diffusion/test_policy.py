@@ -189,11 +189,12 @@ def test_half_precision_weights_train_a_float32_adapter(tiny_pipeline_folder):
     assert (log_prob == trajectory.log_probs[:, 1:2]).all()
 
 
-def test_checkpointing_changes_no_gradient(tiny_pipeline_folder):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_checkpointing_changes_no_gradient(tiny_pipeline_folder, dtype):
     gradients = []
     for checkpointing in (False, True):
         config = DiffusionConfig(num_inference_steps=4, gradient_checkpointing=checkpointing)
-        policy = make_policy(tiny_pipeline_folder, config)
+        policy = make_policy(tiny_pipeline_folder, config, dtype=dtype)
         move_weights(policy)
         trajectory = policy.sample(PROMPTS[:2], seeds=SEEDS[:2])
         scored(policy, trajectory, torch.tensor([1])).sum().backward()

@@ -12,6 +12,7 @@ import json
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
@@ -24,6 +25,7 @@ from jaxtyping import Float, Num
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from imgalign.diffusion.adapters import LORA_FILE, Component, Layer, read_layers
 from imgalign.diffusion.attention import first_line
@@ -270,6 +272,22 @@ class Family(ABC):
             return output
         without, with_prompt = output.chunk(2)
         return without + guidance_scale * (with_prompt - without)
+
+    def keep_fewer_activations(self) -> None:
+        """Compute most activations again when gradients are taken, and as they were computed first.
+
+        That happens outside `predict`, so its context is entered once more.
+        """
+
+        def kept(module: nn.Module, *given: Any) -> Any:
+            return checkpoint(
+                module,
+                *given,
+                use_reentrant=False,
+                context_fn=lambda: (nullcontext(), computing_in(self.dtype, self.device)),
+            )
+
+        self.network.enable_gradient_checkpointing(kept)
 
     def decode(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 height width"]:
         """Images in [0, 1], float32; differentiable in the latents."""
