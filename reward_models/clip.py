@@ -97,7 +97,7 @@ class ClipReward(nn.Module):
     @classmethod
     def zero_shot(cls, towers: Towers) -> "ClipReward":
         """The baseline: the score is the cosine of the image and the prompt, unscaled."""
-        head = zero_shot_head(towers.width)
+        head = zero_shot_head(towers.width).to(towers.device)
         config = HeadConfig(hidden=0, style=False)
         return cls(towers, [head], head=config).requires_grad_(False)
 
