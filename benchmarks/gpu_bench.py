@@ -409,12 +409,13 @@ def trl(bench: Bench) -> Facts:
             text=True,
             check=False,
         )
-        if done.returncode:
-            raise RuntimeError(done.stderr.strip().splitlines()[-1])
-        found = json.loads(out.read_text(encoding="utf-8"))
+        why = done.stderr.strip().splitlines()[-1:] if done.returncode else []
+        if not out.is_file():  # it writes after each guidance scale
+            raise RuntimeError(*why)
+        found: Facts = json.loads(out.read_text(encoding="utf-8"))
     for row in found["rows"]:
         sampled, learned = (row[f"seconds_{name}"] for name in ("sampling", "learning"))
         row |= {"seconds_sampling": spread(sampled), "seconds_learning": spread(learned)}
         middle = statistics.median(sampled) + statistics.median(learned)
         row["images_per_second"] = BATCH / middle
-    return dict(found)
+    return found | ({"failed": why[0]} if why else {})
