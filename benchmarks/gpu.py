@@ -228,7 +228,7 @@ def shown(row: Facts) -> str:
     ]
     for each in row.get("rows", []):
         numbers += [f"guidance {each['guidance']:g}: {each['images_per_second']:.3g} images/s"]
-    what = ", ".join(numbers + [row["failed"]] * ("failed" in row))
+    what = ", ".join([*numbers, row["failed"]] if "failed" in row else numbers)
     return f"{row['part']}: {row['case']}: {what} [{row.get('seconds_of_case', 0):.1f} s]"
 
 
