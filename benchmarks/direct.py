@@ -34,7 +34,7 @@ Change: TypeAlias = Callable[[TieGroups, random.Random], TieGroups]
 
 PAIRS = ("algorithm.compare=all_pairs",)
 IPO = ("storybook_dpo", "algorithm.name=ipo", "algorithm.beta.value=0.3")
-SCORES = ("algorithm.temperature=0.3", "algorithm.beta.value=0.2")
+SCORES = ("algorithm.temperature=0.1", "algorithm.beta.value=0.2")
 VARIANTS: Mapping[str, tuple[str, ...]] = {
     "grpo": ("storybook_grpo",),
     "sft": ("storybook_sft",),
