@@ -11,7 +11,7 @@ from imgalign.algorithms.choice import DEFAULT, AlgorithmConfig
 from imgalign.algorithms.objectives import CardinalConfig, DirectConfig
 from imgalign.algorithms.policy_gradient import PolicyGradientConfig
 from imgalign.config import Config, Device, PathText, Seed, refuse_ineffective
-from imgalign.diffusion.policy import DiffusionConfig
+from imgalign.diffusion.config import DiffusionConfig
 from imgalign.train.data.choice import DataConfig
 from imgalign.train.data.rollouts import RolloutsConfig
 

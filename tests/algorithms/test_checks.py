@@ -11,8 +11,9 @@ from torch.nn import Parameter
 from imgalign import environment
 from imgalign.algorithms import checks as doctor
 from imgalign.algorithms.policy_gradient import GRPOConfig, PolicyGradient
+from imgalign.diffusion.config import DiffusionConfig
 from imgalign.diffusion.kernels import DDIMKernel
-from imgalign.diffusion.policy import DiffusionConfig, DiffusionPolicy
+from imgalign.diffusion.policy import DiffusionPolicy
 from imgalign.errors import NumericsError
 from imgalign.policy import Check, Trajectory
 

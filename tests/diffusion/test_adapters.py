@@ -10,8 +10,9 @@ from diffusers import StableDiffusionPipeline
 from lora_files import ATTENTION, TEXT, diffusers, kohya, random_matrices, write, write_peft_folder
 from safetensors.torch import load_file, save_file
 
+from imgalign.diffusion.config import DiffusionConfig
 from imgalign.diffusion.generate import ImageGenerator
-from imgalign.diffusion.policy import DiffusionConfig, DiffusionPolicy
+from imgalign.diffusion.policy import DiffusionPolicy
 from imgalign.errors import CheckpointError, InputError
 from imgalign.preferences.records import SamplerSettings
 

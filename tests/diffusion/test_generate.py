@@ -11,9 +11,10 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from imgalign.config import dump_config
+from imgalign.diffusion.config import DiffusionConfig
 from imgalign.diffusion.denoising import Denoiser
 from imgalign.diffusion.generate import ImageGenerator
-from imgalign.diffusion.policy import DiffusionConfig, DiffusionPolicy
+from imgalign.diffusion.policy import DiffusionPolicy
 from imgalign.diffusion.schedulers import SCHEDULERS
 from imgalign.environment import DType
 from imgalign.errors import CheckpointError, InputError

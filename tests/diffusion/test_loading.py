@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from imgalign.diffusion import loading
 from imgalign.diffusion.attention import warn_once
+from imgalign.diffusion.config import DiffusionConfig
 from imgalign.diffusion.loading import load_pipeline, use_adapter
-from imgalign.diffusion.policy import DiffusionConfig, DiffusionPolicy
+from imgalign.diffusion.policy import DiffusionPolicy
 from imgalign.errors import CheckpointError, InputError
 
 CPU = torch.device("cpu")

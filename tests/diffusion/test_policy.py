@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from imgalign.algorithms.batches import masked
-from imgalign.diffusion.policy import DiffusionConfig, DiffusionPolicy
+from imgalign.diffusion.config import DiffusionConfig
+from imgalign.diffusion.policy import DiffusionPolicy
 from imgalign.errors import CheckpointError, ConfigError, InputError, NumericsError
 from imgalign.policy import Data, Trajectory
 

@@ -13,10 +13,11 @@ from diffusers import (
     StableDiffusionPipeline,
 )
 
+from imgalign.diffusion.config import DiffusionConfig
 from imgalign.diffusion.families import unet
 from imgalign.diffusion.families.sd import StableDiffusion
 from imgalign.diffusion.generate import ImageGenerator
-from imgalign.diffusion.policy import DiffusionConfig, DiffusionPolicy
+from imgalign.diffusion.policy import DiffusionPolicy
 from imgalign.diffusion.schedulers import SCHEDULERS
 from imgalign.errors import InputError
 from imgalign.preferences.records import SamplerSettings

@@ -318,8 +318,9 @@ def test_bad_input_is_one_clear_line(tmp_path, adapter):
 
 
 def test_a_real_model_against_its_own_adapter(tiny_pipeline_folder, tmp_path):
+    from imgalign.diffusion.config import DiffusionConfig
     from imgalign.diffusion.loading import load_pipeline
-    from imgalign.diffusion.policy import DiffusionConfig, DiffusionPolicy
+    from imgalign.diffusion.policy import DiffusionPolicy
 
     model = str(tiny_pipeline_folder)
     policy = DiffusionPolicy(

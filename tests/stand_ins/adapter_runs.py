@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 
 from imgalign.config import dump_config
+from imgalign.diffusion.config import DiffusionConfig
 from imgalign.diffusion.loading import load_pipeline
-from imgalign.diffusion.policy import DiffusionConfig, DiffusionPolicy
+from imgalign.diffusion.policy import DiffusionPolicy
 from imgalign.runs.checkpoint import mark, save_checkpoint
 from imgalign.runs.folder import CONFIG, METRICS
 from imgalign.runs.metrics import MetricsWriter

@@ -10,7 +10,8 @@ from lora_files import ATTENTION, kohya, random_matrices, write
 from random_walk import RandomWalk
 from torch.nn import Parameter
 
-from imgalign.diffusion.policy import DiffusionConfig, DiffusionPolicy
+from imgalign.diffusion.config import DiffusionConfig
+from imgalign.diffusion.policy import DiffusionPolicy
 from imgalign.policy import Policy
 
 STEPS = 4

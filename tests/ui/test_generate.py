@@ -9,9 +9,10 @@ from PIL import Image, ImageChops
 from provenances import provenance
 from submissions import judge
 
+from imgalign.diffusion.config import DiffusionConfig
 from imgalign.diffusion.generate import ImageGenerator
 from imgalign.diffusion.loading import load_pipeline
-from imgalign.diffusion.policy import DiffusionConfig, DiffusionPolicy
+from imgalign.diffusion.policy import DiffusionPolicy
 from imgalign.environment import choose_device
 from imgalign.errors import ImgalignError, InputError
 from imgalign.evaluate.votes import count_votes
