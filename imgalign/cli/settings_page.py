@@ -5,7 +5,7 @@ python -m imgalign.cli.settings_page > docs/settings.md
 
 import inspect
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from pydantic.fields import FieldInfo
 
@@ -67,26 +67,41 @@ def blocks(title: str, note: str, model: Model) -> Iterator[str]:
         if members:
             outer_first = sorted(members, key=lambda kind: kind.count("."))
             yield "".join(f"- `{kind}`: {first_paragraph(members[kind])}\n" for kind in outer_first)
-        yield table(inside)
+        yield table(inside, kinds=kinds_of(field, name))
 
 
-def table(settings: Iterable[Setting]) -> str:
-    """One row for each setting; one that several kinds have alike comes once."""
+def table(settings: Iterable[Setting], *, kinds: Collection[str] = ()) -> str:
+    """One row for each setting; one that several kinds have alike comes once.
+
+    `kinds` are all of the section, if it comes in several.
+    """
     rows: dict[tuple[str, str, str], list[tuple[str, ...]]] = {}
     for setting in settings:
         key = (setting.path, plain(setting.default), setting.meaning)
         rows.setdefault(key, []).append(setting.only_with)
     return HEADER + "".join(
-        f"| `{path}` | {shown(default)} | {kinds(only_with)} | {escaped(meaning)} |\n"
+        f"| `{path}` | {shown(default)} | {limits(only_with, kinds)} | {escaped(meaning)} |\n"
         for (path, default, meaning), only_with in rows.items()
     )
 
 
-def kinds(each: Iterable[tuple[str, ...]]) -> str:
-    """Example: "`rollouts`, `images`" for both; an inner kind comes after a semicolon."""
+def limits(each: Iterable[tuple[str, ...]], kinds: Collection[str]) -> str:
+    """Example: "`rollouts`, `images`" for both; an inner kind comes after a semicolon.
+
+    Empty for what all kinds have.
+    """
     levels = [dict.fromkeys(level) for level in zip(*each, strict=True)]
+    if len(levels) == 1 and levels[0].keys() == set(kinds):
+        return ""
     names = [[kind.rpartition(": ")[2] for kind in level] for level in levels]
     return "; ".join(", ".join(f"`{name}`" for name in level) for level in names)
+
+
+def kinds_of(field: FieldInfo, path: str) -> list[str]:
+    """What a section can be. Example: ["policy.train: lora", "policy.train: full"]."""
+    tag = tag_of(field)
+    members = [] if tag is None else models_in(field.annotation)
+    return [f"{path}.{tag}: {tags_of(member)[0]}" for member in members]
 
 
 def kinds_below(field: FieldInfo, path: str) -> Iterator[tuple[str, Model]]:
