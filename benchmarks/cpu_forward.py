@@ -21,8 +21,9 @@ calm_threads()  # before torch is loaded
 
 import torch  # noqa: E402
 
+from imgalign.diffusion.config import LoraDiffusionConfig  # noqa: E402
 from imgalign.diffusion.loading import load_pipeline  # noqa: E402
-from imgalign.diffusion.policy import DiffusionConfig, DiffusionPolicy  # noqa: E402
+from imgalign.diffusion.policy import DiffusionPolicy  # noqa: E402
 from imgalign.environment import (  # noqa: E402
     device_name,
     emulation_factor,
@@ -70,7 +71,7 @@ def main() -> None:
     dtypes = [torch.float32, *([torch.bfloat16] if has_native_bfloat16(CPU) else [])]
     for dtype in dtypes:
         policy = DiffusionPolicy(
-            load_pipeline("storybook", device=CPU, dtype=dtype), DiffusionConfig()
+            load_pipeline("storybook", device=CPU, dtype=dtype), LoraDiffusionConfig()
         )
         taken = milliseconds(policy, batch=given.batch, passes=given.passes)
         low, high = min(taken), max(taken)

@@ -28,7 +28,8 @@ from imgalign.algorithms.kl import FixedKLConfig
 from imgalign.algorithms.objectives import DPOConfig
 from imgalign.algorithms.policy_gradient import GRPOConfig
 from imgalign.algorithms.rankings import RankedBatch
-from imgalign.diffusion.policy import DEFAULT_RANK, DiffusionConfig, DiffusionPolicy
+from imgalign.diffusion.config import LoraDiffusionConfig
+from imgalign.diffusion.policy import DEFAULT_RANK, DiffusionPolicy
 from imgalign.policy import Data, Steps, Trajectory, Weights
 from imgalign.train.assemble import build_learner
 from imgalign.train.config import OptimizerConfig
@@ -110,7 +111,7 @@ class Bench:
         self.pipeline.unload_lora_weights()
         self.network.disable_gradient_checkpointing()
         self.network.to(dtype)
-        config = DiffusionConfig(num_inference_steps=STEPS, **settings)
+        config = LoraDiffusionConfig(num_inference_steps=STEPS, **settings)
         return kind(self.pipeline, config)
 
     def _count(self) -> int:

@@ -23,8 +23,9 @@ from torch import Tensor
 import reward_models
 from imgalign.advantages import group_advantages
 from imgalign.demo import ShuffledReward
+from imgalign.diffusion.config import LoraDiffusionConfig
 from imgalign.diffusion.loading import load_pipeline
-from imgalign.diffusion.policy import DiffusionConfig, DiffusionPolicy
+from imgalign.diffusion.policy import DiffusionPolicy
 from imgalign.environment import choose_dtype
 from imgalign.policy import RewardModel
 from imgalign.runs.progress import progress
@@ -126,7 +127,7 @@ def main() -> None:
     given = parser.parse_args()
     policy = DiffusionPolicy(
         load_pipeline("storybook", device=CPU, dtype=choose_dtype("auto", CPU)),
-        DiffusionConfig(
+        LoraDiffusionConfig(
             batch_size=GROUP * GROUPS,
             lora_rank=4,
             target_modules=tuple(layer for layers in LAYERS.values() for layer in layers),

@@ -21,8 +21,8 @@ from imgalign.algorithms.implicit import DrawKey, Rows, over_draws, rows_of
 from imgalign.algorithms.rankings import RankedBatch, better_pairs
 from imgalign.config import load_config
 from imgalign.policy import LikelihoodPolicy
-from imgalign.runs.checkpoint import find_adapter
 from imgalign.runs.folder import CONFIG
+from imgalign.runs.trained import find_weights
 from imgalign.statistics import clustered_mean
 from imgalign.train.assemble import load_policy
 from imgalign.train.config import TrainConfig
@@ -74,7 +74,7 @@ def measured(run: Path) -> list[dict[str, object]]:
     """All levels of one run."""
     settings = load_config(TrainConfig, run / CONFIG)
     policy = load_policy(settings)
-    policy.load(find_adapter(run))
+    policy.load(find_weights(run))
     parts = Parts(
         policy=policy,
         reward=None,

@@ -23,10 +23,11 @@ from pydantic import TypeAdapter, ValidationError
 from imgalign.errors import ImgalignError, InputError
 from imgalign.files import read_json
 from imgalign.preferences.address import URL_VARIABLE
-from imgalign.runs.checkpoint import ADAPTER, STEP
+from imgalign.runs.checkpoint import STEP
 from imgalign.runs.folder import CONFIG, METRICS, SAMPLES
 from imgalign.runs.metrics import read_metrics
 from imgalign.runs.status import STATUS, RunStatus, process_alive, process_birth, read_status
+from imgalign.runs.trained import holds_weights
 
 NEW_NAME = re.compile(r"[^\W_][\w. -]{0,63}")
 """Letters and digits of any script; what a file system, a shell and a URL all take."""
@@ -130,7 +131,7 @@ class Runs:
             state, message = "stopping", "Stopping; everything is saved first"
         if state == "failed" and not message:
             message = _last_line(self.log(name)) or "it ended before it began"
-        adapters = [path.parent.name for path in folder.glob(f"step-*/{ADAPTER}")]
+        adapters = [path.name for path in folder.glob("step-*") if holds_weights(path)]
         samples = [path.name for path in folder.glob(f"{SAMPLES}/step-*.png")]
         return Run(
             name=name,

@@ -25,7 +25,8 @@ ROUNDINGS = 8
 """How many float32 roundings of a log-probability may separate two scores of one step."""
 
 NUDGE = 0.02
-"""Size of the random change that moves a fresh adapter off zero, and is taken back."""
+"""Size of the random change that moves weights, and is taken back: of a tensor's root mean square,
+or itself for a tensor of zeros, which a fresh adapter has."""
 
 
 def check_steps(
@@ -76,8 +77,8 @@ def check_likelihood(
                     measured=f"{apart:.3g} nats apart",
                     expected="0",
                     passed=apart == 0,
-                    cure="the adapter must start as the identity, and using('reference') must "
-                    "switch it off",
+                    cure="the trained weights must start as the reference, which "
+                    "using('reference') must put in their place",
                 )
             ]
             if fresh
@@ -154,14 +155,15 @@ def rescored_difference(
 
 
 def check_kl_at_start(policy: StepPolicy, trajectory: Trajectory) -> Check:
-    """Rule 3, first half: an untrained adapter is the pretrained model."""
+    """Rule 3, first half: an untrained policy is the pretrained model."""
     kl = measure_kl(policy, [trajectory])
     return Check(
         name="kl to the pretrained model at the start",
         measured=f"{kl:.3g} nats",
         expected="0",
         passed=abs(kl) <= 1e-6,
-        cure="the adapter must start as the identity, and using('reference') must switch it off",
+        cure="the trained weights must start as the reference, which using('reference') must put "
+        "in their place",
     )
 
 
@@ -177,19 +179,18 @@ def check_step_gradients(policy: StepPolicy, trajectory: Trajectory) -> list[Che
             pretrained = policy.step_distributions(trajectory, step)
         current = policy.step_distributions(trajectory, step)
         kl = masked(kl_divergence(current, pretrained), trajectory.mask[:, step]).mean()
-        pulled = gradients(kl, parameters)
+        pull = norm_of(gradients(kl, parameters))
         current = policy.step_distributions(trajectory, step)
         log_prob = current.log_prob(policy.actions(trajectory, step)).mean()
         learned = gradients(log_prob, parameters)
-    pull = sum(0.0 if each is None else each.norm().item() for each in pulled)
     return [
         Check(
             name="gradient of the kl once weights have moved",
             measured=f"norm {pull:.3g} at a kl of {kl.item():.3g} nats",
             expected="above 0",
             passed=pull > 0 and kl.item() > 0,
-            cure="the kl must not be computed under no_grad, and using('reference') must switch "
-            "the adapter off and on again",
+            cure="the kl must not be computed under no_grad, and using('reference') must put the "
+            "trained weights back",
         ),
         coverage(learned),
     ]
@@ -215,13 +216,19 @@ def nudged(parameters: Sequence[Parameter]) -> Iterator[None]:
     try:
         with torch.no_grad():
             for parameter in parameters:
-                noise = torch.randn(parameter.shape, generator=generator)
-                parameter.add_(NUDGE * noise.to(parameter))
+                noise = torch.randn(parameter.shape, generator=generator).to(parameter)
+                size = parameter.square().mean().sqrt()
+                parameter.add_(NUDGE * torch.where(size > 0, size, 1.0) * noise)
         yield
     finally:
         with torch.no_grad():
             for parameter, value in zip(parameters, before, strict=True):
                 parameter.copy_(value)
+
+
+def norm_of(found: Sequence[Tensor | None]) -> float:
+    """Sum of the norms of gradients."""
+    return sum(0.0 if each is None else each.norm().item() for each in found)
 
 
 def gradients(loss: Tensor, parameters: Sequence[Parameter]) -> list[Tensor | None]:

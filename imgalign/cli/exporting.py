@@ -29,12 +29,12 @@ def export(
     ] = None,
 ) -> None:
     """Write an aligned model for other tools, with a model card beside it."""
-    from imgalign.diffusion.export import export_adapter
+    from imgalign.diffusion.export import export_weights
     from imgalign.report.card import model_card
     from imgalign.runs.progress import progress
 
     with progress("exporting") as on_progress:
-        made = export_adapter(
+        made = export_weights(
             run,
             layout,
             card=model_card,

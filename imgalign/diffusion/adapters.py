@@ -30,6 +30,7 @@ from transformers import PreTrainedModel
 from imgalign.diffusion.attention import first_line
 from imgalign.diffusion.foreign_json import parse_object, read_object
 from imgalign.errors import CheckpointError
+from imgalign.runs.trained import full_weights
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +153,15 @@ class Layer:
 
 
 def adapter_file(adapter: Path) -> Path:
-    """The file with the weights of what `find_adapter` gives: the file itself, or that inside."""
+    """The LoRA file of what `find_weights` gives: the file itself, or that inside.
+
+    CheckpointError for all weights of a network, which are no adapter.
+    """
+    if full_weights(adapter) is not None:
+        raise CheckpointError(
+            f"{adapter}: has all weights of the network and no adapter; make a model of it"
+            f" (imgalign export {adapter} --format merged), and name that as the model"
+        )
     return adapter / LORA_FILE if adapter.is_dir() else adapter
 
 

@@ -1,7 +1,7 @@
 """Settings of a diffusion policy: the model, how it samples in training, and what is trained."""
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -14,13 +14,13 @@ Level = Annotated[float, Field(ge=0, le=1)]
 
 
 class DiffusionConfig(Config):
-    """A text-to-image model, how it samples in training, and which of its weights may change."""
+    """A text-to-image model, and how it samples in training."""
 
     model: PathText = "storybook"
     """The shipped model, a folder in diffusers' layout, or a name on the Hugging Face hub."""
 
     dtype: TrainingDType = "auto"
-    """In which the network computes and its frozen weights are kept; adapter, latents and
+    """In which the network computes and its frozen weights are kept; trained weights, latents and
     log-probabilities are float32. auto is bfloat16 where the device multiplies it natively, else
     float32; the run writes down which, and a resumed run keeps it on any machine."""
 
@@ -38,23 +38,6 @@ class DiffusionConfig(Config):
     guidance_scale: Annotated[float, Field(ge=1)] = 1.0
     """Classifier-free guidance; 1 is off. Off, a step costs half and the ratio is less noisy; the
     policy learns what guidance would have added."""
-
-    adapter: PathText | None = None
-    """A LoRA to start from: a file, a folder, or a run, as `--adapter` of generate takes. The run
-    trains a copy of it, and the model with this LoRA takes the place of the pretrained model in
-    every KL and implicit reward. Checkpoints keep it, so the file is needed at the start only."""
-
-    lora_rank: PositiveInt | None = None
-    """Rank of the trained matrices; more is more capacity and more memory. Null is 8, or what
-    policy.adapter has."""
-
-    lora_alpha: PositiveInt | None = None
-    """The adapter is scaled by alpha / rank. Null is the rank itself, a scale of 1, which is what
-    tools assume that do not read it from the file; or what policy.adapter has."""
-
-    target_modules: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    """Ends of the names of the layers to train; null is the attention projections, or the layers of
-    policy.adapter."""
 
     batch_size: PositiveInt = 8
     """Images per forward pass of the network while sampling. Re-scoring as many rows at once gives
@@ -96,3 +79,37 @@ class DiffusionConfig(Config):
     def learned_passes(self) -> int:
         """Forward passes that re-score all steps of a batch but the last, which adds no noise."""
         return math.ceil((self.num_inference_steps - 1) / self.steps_per_pass)
+
+
+class LoraDiffusionConfig(DiffusionConfig):
+    """A LoRA adapter is trained, a few small matrices beside frozen weights."""
+
+    train: Literal["lora"] = "lora"
+    """What is trained."""
+
+    adapter: PathText | None = None
+    """A LoRA to start from: a file, a folder, or a run, as `--adapter` of generate takes. The run
+    trains a copy of it, and the model with this LoRA takes the place of the pretrained model in
+    every KL and implicit reward. Checkpoints keep it, so the file is needed at the start only."""
+
+    lora_rank: PositiveInt | None = None
+    """Rank of the trained matrices; more is more capacity and more memory. Null is 8, or what
+    policy.adapter has."""
+
+    lora_alpha: PositiveInt | None = None
+    """The adapter is scaled by alpha / rank. Null is the rank itself, a scale of 1, which is what
+    tools assume that do not read it from the file; or what policy.adapter has."""
+
+    target_modules: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Ends of the names of the layers to train; null is the attention projections, or the layers of
+    policy.adapter."""
+
+
+class FullDiffusionConfig(DiffusionConfig):
+    """All weights of the network are trained, with their optimizer state and a copy in memory."""
+
+    train: Literal["full"] = "full"
+    """What is trained."""
+
+
+AnyDiffusionConfig: TypeAlias = LoraDiffusionConfig | FullDiffusionConfig

@@ -1,4 +1,4 @@
-"""Exporting an adapter for other tools: a folder in their layout, with a model card beside it.
+"""Exporting what was trained for other tools: a folder in their layout, with a model card.
 
 A folder of an export has `export.json`, which lists its files by their hashes. It is written as a
 whole or not at all, and replaced only where it is an earlier export that nobody has changed since.
@@ -28,6 +28,7 @@ from imgalign.diffusion.adapters import (
 )
 from imgalign.diffusion.families.backbone import Family
 from imgalign.diffusion.families.table import family_of
+from imgalign.diffusion.full_weights import read_network
 from imgalign.diffusion.layouts import (
     PEFT_FILE,
     check_one_network,
@@ -38,7 +39,7 @@ from imgalign.diffusion.layouts import (
 )
 from imgalign.diffusion.loading import HUB_ID, load_pipeline
 from imgalign.diffusion.merging import merge
-from imgalign.diffusion.saving import save_pipeline
+from imgalign.diffusion.saving import save_network, save_pipeline
 from imgalign.environment import dtype_named
 from imgalign.errors import InputError
 from imgalign.files import (
@@ -52,9 +53,10 @@ from imgalign.files import (
     sync_tree,
     unfinished_folder,
 )
-from imgalign.runs.checkpoint import checkpoints, find_adapter, read_marker, step_of
+from imgalign.runs.checkpoint import checkpoints, read_marker, step_of
 from imgalign.runs.folder import model_under, run_of
 from imgalign.runs.metric_table import METRICS
+from imgalign.runs.trained import find_weights, full_weights, weights_hash
 
 Layout: TypeAlias = Literal["diffusers", "peft", "kohya", "merged"]
 ExportDType: TypeAlias = Literal["float32", "float16", "bfloat16"]
@@ -76,8 +78,8 @@ class Export:
     name: str
     """Of the exported model. Example: "first-step-000024"."""
     weights: str
-    """The file in the folder that holds the adapter; "" where all of the folder is a model."""
-    adapter: Path
+    """The file or folder in it that holds what was trained; "" where all of it is a model."""
+    source: Path
     """The checkpoint, folder or file that was exported."""
     choice: str
     """Why that one. Example: "the best of 3 checkpoints (held-out reward 0.61)"; "" if named."""
@@ -86,17 +88,22 @@ class Export:
     network: str
     """Its denoising network, by the name that its pipeline gives it."""
     layers: tuple[str, ...]
+    """Of the adapter; none where all weights were trained."""
     ranks: tuple[int, ...]
     """All there are, smallest first."""
     alphas: tuple[float, ...]
 
+    @property
+    def what(self) -> str:
+        """Example: "44 layers of rank 2 to 4"."""
+        if not self.layers:
+            return f"all weights of the {self.network}"
+        return f"{len(self.layers)} layers of rank {span(self.ranks)}"
+
     def lines(self) -> list[str]:
         """What was taken and what was made, for a person."""
-        taken = f"{self.adapter}: {self.choice}" if self.choice else f"{self.adapter}"
-        return [
-            taken,
-            f"{self.folder / self.weights}: {len(self.layers)} layers of rank {span(self.ranks)}",
-        ]
+        taken = f"{self.source}: {self.choice}" if self.choice else f"{self.source}"
+        return [taken, f"{self.folder / self.weights}: {self.what}"]
 
 
 def span(values: Sequence[float]) -> str:
@@ -104,7 +111,7 @@ def span(values: Sequence[float]) -> str:
     return " to ".join(f"{value:g}" for value in sorted({values[0], values[-1]}))
 
 
-def export_adapter(
+def export_weights(
     asked: Path,
     layout: Layout,
     *,
@@ -114,17 +121,20 @@ def export_adapter(
     dtype: ExportDType | None = None,
     on_progress: Callable[[float], None] = lambda _: None,
 ) -> Export:
-    """Write an adapter in another tool's layout, with the text that `card` gives as README.md.
+    """Write what was trained in another tool's layout; `card` gives the text of README.md.
 
-    `asked` is what `find_adapter` takes: of a run, its best checkpoint. `out` is the folder, in the
+    `asked` is what `find_weights` takes: of a run, its best checkpoint. `out` is the folder, in the
     run or beside the adapter if not given. `model` is the base model, by default the run's.
-    `dtype` is that of the exported weights: the adapter's own by default, and float32 for a merged
-    model. `on_progress` gets the share that is done, in [0, 1].
+    `dtype` is that of the exported weights: as trained by default, and float32 for a merged model.
+    `on_progress` gets the share that is done, in [0, 1].
 
     InputError where `out` holds something else than an unchanged export, or where the layout cannot
-    hold the adapter; CheckpointError where there is no adapter or it does not fit the model.
+    hold what was trained; CheckpointError where nothing was or it does not fit the model.
     """
-    found = find_adapter(asked)
+    found = find_weights(asked)
+    whole = full_weights(found)
+    if whole is not None:
+        refuse_layout(found, layout)
     name = name_of(found)
     target = out or place_of(found) / FOLDER / f"{name}-{layout}"
     check_folder(target)
@@ -132,15 +142,15 @@ def export_adapter(
     on_progress(0.0)
     base = model or model_under(asked)
     family = family_of(load_pipeline(base, device=torch.device("cpu")))
-    layers = read_layers(adapter_file(found), family.adaptable)
+    layers = [] if whole else read_layers(adapter_file(found), family.adaptable)
     if layout == "peft":
         check_one_network(layers, family.network_name)
     made = Export(
         layout=layout,
         folder=target,
         name=name,
-        weights=weights_file(layout, name),
-        adapter=found,
+        weights=weights_in(layout, name, network=None if whole is None else whole.name),
+        source=found,
         choice=choice_of(asked, found),
         model=base,
         network=family.network_name,
@@ -150,18 +160,30 @@ def export_adapter(
     )
     number = None if dtype is None else dtype_named(dtype)
     with reserved(target), whole_folder(target) as folder:
-        write_weights(made, folder, layers, family, number, on_progress)
+        if whole is None:
+            write_adapter(made, folder, layers, family, number, on_progress)
+        else:
+            write_full(made, folder, whole, family, number or torch.float32)
         (folder / CARD).write_text(card(made), encoding="utf-8")
         write_record(made, folder)
     on_progress(1.0)
     return made
 
 
-def weights_file(layout: Layout, name: str) -> str:
-    """The file of an adapter in its folder; empty for a model without one."""
+def refuse_layout(found: Path, layout: Layout) -> None:
+    """InputError for all weights of a network in a layout of adapters."""
+    if layout in ("peft", "kohya"):
+        raise InputError(
+            f"export {layout}: {found} has all weights of the network and no adapter; use --format"
+            " merged, a whole model, or diffusers, the network alone"
+        )
+
+
+def weights_in(layout: Layout, name: str, *, network: str | None) -> str:
+    """The file of an adapter in its folder, or the folder of a `network`; empty for a model."""
     match layout:
         case "diffusers":
-            return LORA_FILE
+            return LORA_FILE if network is None else network
         case "peft":
             return PEFT_FILE
         case "kohya":
@@ -170,7 +192,7 @@ def weights_file(layout: Layout, name: str) -> str:
             return ""
 
 
-def write_weights(
+def write_adapter(
     made: Export,
     folder: Path,
     layers: list[Layer],
@@ -181,7 +203,7 @@ def write_weights(
     """Fill the folder with what the layout has."""
     match made.layout:
         case "diffusers" if dtype is None and is_diffusers(made, layers, family.adaptable):
-            shutil.copyfile(adapter_file(made.adapter), folder / LORA_FILE)
+            shutil.copyfile(adapter_file(made.source), folder / LORA_FILE)
         case "diffusers":
             write_diffusers(layers, folder / LORA_FILE, dtype=dtype)
         case "peft":
@@ -202,9 +224,21 @@ def write_weights(
             save_pipeline(family, folder, dtype=dtype or torch.float32)
 
 
+def write_full(made: Export, folder: Path, whole: Path, family: Family, dtype: torch.dtype) -> None:
+    """Fill the folder with the network alone, or with the pipeline that has it."""
+    parameters = dict(family.network.named_parameters())
+    values = read_network(whole, parameters, network_name=family.network_name)
+    for name, parameter in parameters.items():
+        parameter.data = values.pop(name)
+    if made.layout == "merged":
+        save_pipeline(family, folder, dtype=dtype)
+    else:
+        save_network(family.network.to(dtype), folder / family.network_name)
+
+
 def is_diffusers(made: Export, layers: list[Layer], components: list[Component]) -> bool:
     """Whether the adapter's file is a whole one in diffusers' layout, to be exported as it is."""
-    path = adapter_file(made.adapter)
+    path = adapter_file(made.source)
     with safe_open(path, "pt") as file:
         names = list(file.keys())
     prefixes = tuple(f"{component.name}." for component in components)
@@ -315,7 +349,7 @@ def write_record(made: Export, folder: Path) -> None:
         "format": made.layout,
         "imgalign": __version__,
         "adapter": made.name,
-        "adapter_sha256": sha256(adapter_file(made.adapter)),
+        "adapter_sha256": weights_hash(made.source),
         "model": public_name(made.model),
         "files": files,
     }

@@ -1,4 +1,4 @@
-"""Images from prompts, with the base model or an adapter on top, and where each came from.
+"""Images from prompts, with the base model or what a run trained, and where each came from.
 
 The command line, the app and evaluation all make images here. A seed starts from the same noise
 with and without an adapter, and as in training, so that two images with one seed can be compared.
@@ -14,18 +14,18 @@ from pathlib import Path
 
 import torch
 
-from imgalign.diffusion.adapters import adapter_file
 from imgalign.diffusion.attention import Attention
 from imgalign.diffusion.denoising import check_prompts
 from imgalign.diffusion.families.table import family_of
-from imgalign.diffusion.loading import load_pipeline, use_adapter
+from imgalign.diffusion.loading import load_pipeline
 from imgalign.diffusion.samplers import Sampler, build_sampler
+from imgalign.diffusion.switching import WeightSwitch
 from imgalign.environment import DType, choose_device, choose_dtype, say_dtype
 from imgalign.errors import InputError
-from imgalign.files import UNFINISHED, lock_folder, reporting_full_disk, sha256, write_atomically
+from imgalign.files import UNFINISHED, lock_folder, reporting_full_disk, write_atomically
 from imgalign.images import to_image, write_png
 from imgalign.preferences.records import Generated, Provenance, SamplerSettings
-from imgalign.runs.checkpoint import find_adapter
+from imgalign.runs.trained import find_weights, weights_hash
 
 LARGEST_BATCH = 32
 LATENT_ELEMENTS = {"cpu": 8 * 4 * 64 * 64, "cuda": 16 * 4 * 64 * 64}
@@ -33,11 +33,11 @@ LATENT_ELEMENTS = {"cpu": 8 * 4 * 64 * 64, "cuda": 16 * 4 * 64 * 64}
 
 
 class ImageGenerator:
-    """A loaded model, and the adapter that is switched on.
+    """A loaded model, and the trained weights that are switched on.
 
-    `model` is "storybook", a folder or a hub id. `adapter` is a run, a checkpoint of a run, a LoRA
-    file, or a folder that holds one; `use` switches to another. An adapter costs its own memory,
-    and the model is in memory once.
+    `model` is "storybook", a folder or a hub id. `adapter` is what `find_weights` takes: a run, a
+    checkpoint of a run, a LoRA file, or a folder that holds one; `use` switches to another. What is
+    switched on costs its own memory, and the model is in memory once.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class ImageGenerator:
         dtype: DType = "auto",
         attention: Attention = "sdpa",
     ) -> None:
-        found = None if adapter is None else find_adapter(adapter)  # before a slow download
+        found = None if adapter is None else find_weights(adapter)  # before a slow download
         self.model = model
         place = choose_device(device)
         pipeline = load_pipeline(
@@ -58,25 +58,25 @@ class ImageGenerator:
         self.adapter: str | None = None
         self.adapter_hash: str | None = None
         self.family = family_of(pipeline)
+        self._switch = WeightSwitch(pipeline)
         self.largest_batch = LARGEST_BATCH
         if found is not None:
             self.use(found)
         say_dtype(self.family.dtype, place)
 
     def use(self, adapter: Path | None) -> None:
-        """Switch to another adapter, or with None to the model alone.
+        """Switch to other trained weights, or with None to the model alone.
 
         Images are then those of a generator that was loaded with it. Take the images of an earlier
-        call of `generate` first. CheckpointError, and nothing changes, where there is no adapter or
-        it does not fit the model.
+        call of `generate` first. CheckpointError, and nothing changes, where there are none
+        or they do not fit the model.
         """
-        found = None if adapter is None else find_adapter(adapter)
-        pipeline = self.family.pipeline
-        use_adapter(pipeline, found)
+        found = None if adapter is None else find_weights(adapter)
+        self._switch.use(found)
         self.adapter = None if found is None else str(found)
-        self.adapter_hash = None if found is None else sha256(adapter_file(found))
+        self.adapter_hash = None if found is None else weights_hash(found)
         # An adapter may reach into the text encoder, so embeddings that are kept go with it.
-        self.family = family_of(pipeline)
+        self.family = family_of(self.family.pipeline)
 
     def generate(
         self,
@@ -137,7 +137,7 @@ class ImageGenerator:
         while done < len(provenances):
             if provenances[done].adapter_hash != self.adapter_hash:
                 raise InputError(
-                    "generate: the adapter was switched before all images of an earlier call were"
+                    "generate: the weights were switched before all images of an earlier call were"
                     " made; take those first"
                 )
             batch = provenances[done : done + self.largest_batch]

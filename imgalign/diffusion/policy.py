@@ -1,4 +1,4 @@
-"""A text-to-image model as a policy: denoising steps are actions, LoRA weights are what is trained.
+"""A text-to-image model as a policy: denoising steps are actions, its network is what is trained.
 
 Left out: settings (config.py), how steps become distributions (denoising.py), what is trained and
 what the reference is (weights.py), what differs between model families (families/), every
@@ -21,11 +21,11 @@ from torch.distributions import Independent, Normal
 from torch.nn import Parameter
 from torch.nn.functional import interpolate
 
-from imgalign.diffusion.config import DiffusionConfig
+from imgalign.diffusion.config import AnyDiffusionConfig, FullDiffusionConfig
 from imgalign.diffusion.denoising import Denoiser
 from imgalign.diffusion.families.table import family_of
 from imgalign.diffusion.parity import noiseless_difference
-from imgalign.diffusion.weights import LoraWeights, adapter_from, fresh_adapter
+from imgalign.diffusion.weights import FullWeights, TrainedWeights, adapter_from, fresh_adapter
 from imgalign.environment import dtype_named
 from imgalign.errors import InputError
 from imgalign.policy import (
@@ -50,20 +50,26 @@ DEFAULT_RANK = 8
 
 
 class DiffusionPolicy:
-    """A pipeline with a LoRA adapter that starts as its reference; implements `Policy`.
+    """A pipeline whose trained weights start as its reference; implements `Policy`.
 
     The pipeline belongs to the policy from then on. `seed` decides the weights of a fresh adapter.
-    ConfigError for layers that cannot be adapted, and for an adapter that cannot be started from.
+    `dtype` is what the network computes in, by default what its weights are in. ConfigError for
+    layers that cannot be adapted, and for an adapter that cannot be started from.
     """
 
     default_clip_nats = 1.6
     """1e-4 per latent element, the field's habit, on a 4x64x64 latent."""
 
     def __init__(
-        self, pipeline: DiffusionPipeline, config: DiffusionConfig, *, seed: int = 0
+        self,
+        pipeline: DiffusionPipeline,
+        config: AnyDiffusionConfig,
+        *,
+        seed: int = 0,
+        dtype: torch.dtype | None = None,
     ) -> None:
         self.config = config
-        self.family = family_of(pipeline)
+        self.family = family_of(pipeline, dtype=dtype)
         network = self.family.network
         self.latent_shape = self.family.latent_shape(*self.family.image_size())
         self.denoiser = Denoiser(
@@ -78,8 +84,10 @@ class DiffusionPolicy:
         if config.gradient_checkpointing:
             self.family.keep_fewer_activations()
 
-    def _initial_weights(self, seed: int) -> LoraWeights:
+    def _initial_weights(self, seed: int) -> TrainedWeights:
         config = self.config
+        if isinstance(config, FullDiffusionConfig):
+            return FullWeights(self.family)
         if config.adapter is not None:
             return adapter_from(
                 self.family,
@@ -265,12 +273,12 @@ class DiffusionPolicy:
             )
 
     def remember(self) -> None:
-        """Keep a copy of the adapter; it costs as much memory as the adapter does."""
+        """Keep a copy of what is trained; it costs as much memory once more."""
         self.weights.keep("remembered")
 
     @property
     def remembered(self) -> Sequence[Tensor]:
-        """The matrices that `remember` kept."""
+        """The weights that `remember` kept."""
         return self.weights.remembered
 
     @remembered.setter
@@ -278,7 +286,7 @@ class DiffusionPolicy:
         self.weights.remembered = values
 
     def trainable_parameters(self) -> list[Parameter]:
-        """The adapter's matrices, float32, in the order of the network's layers."""
+        """The adapter's matrices or all weights, float32, in the order of the network's layers."""
         return self.weights.parameters()
 
     def checks(self) -> list[Check]:
@@ -310,10 +318,12 @@ class DiffusionPolicy:
         )
 
     def save(self, folder: Path) -> None:
-        """Write pytorch_lora_weights.safetensors, which `pipe.load_lora_weights(folder)` reads.
+        """Write what is trained, in the layout of the library.
 
-        The adapter that it started from is written in the same way, into the folder reference/, and
-        the one that it remembers into remembered/.
+        An adapter is pytorch_lora_weights.safetensors, which `pipe.load_lora_weights(folder)`
+        reads. The one that it started from is written in the same way, into the folder reference/.
+        All weights are a folder of the network's name, which `from_pretrained` of its class reads.
+        What it remembers is written likewise, into remembered/.
         """
         self.weights.save(folder)
 

@@ -1,13 +1,13 @@
-"""Saving a pipeline as a folder that old and new versions of the libraries read."""
+"""Saving a pipeline, or its network alone, as old and new versions of the libraries read them."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from imgalign.diffusion.families.backbone import Family
 from imgalign.diffusion.loading import quiet
-from imgalign.diffusion.model_folder import INDEX
 from imgalign.diffusion.tokenizer_files import write_separate_files
 
 HERE = "_name_or_path"
@@ -24,9 +24,25 @@ def save_pipeline(family: Family, folder: Path, *, dtype: torch.dtype) -> None:
         for part in family.parts.values():
             part.to(dtype)
         family.pipeline.save_pretrained(folder, safe_serialization=True)
-    for path in folder.glob("**/*.safetensors"):  # which only their owner may read
-        path.chmod((folder / INDEX).stat().st_mode)
     write_separate_files(folder / "tokenizer")
+    tidy(folder)
+
+
+def save_network(network: Any, folder: Path) -> None:
+    """Write a network with its settings, for `from_pretrained(folder)` of its class.
+
+    Equal weights give equal bytes. Large ones are several files, as the library divides them.
+    """
+    with quiet():
+        network.save_pretrained(folder, safe_serialization=True)
+    tidy(folder)
+
+
+def tidy(folder: Path) -> None:
+    """Let whoever may read the settings read the weights; leave out this machine's folders."""
+    mode = next(iter(folder.glob("*.json"))).stat().st_mode
+    for path in folder.glob("**/*.safetensors"):  # which only their owner may read
+        path.chmod(mode)
     for path in sorted(folder.glob("**/*.json")):
         settings = json.loads(path.read_text(encoding="utf-8"))
         if settings.pop(HERE, None) is not None:

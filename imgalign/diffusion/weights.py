@@ -1,12 +1,16 @@
 """The weights that a diffusion policy trains, and what it compares them with.
 
-Frozen copies of the trained weights stand for other models: the policy takes one on for a while,
-and no second network is built. Each has the size of what is trained. In a checkpoint it is a folder
-of its own beside the trained weights, in their format. Left out: files (adapters.py, layouts.py).
+What is trained is a LoRA adapter, or all weights of the network. Frozen copies of it stand for
+other models: the policy takes one on for a while, and no second network is built. Each has the size
+of what is trained. In a checkpoint a copy is a folder of its own beside the trained weights, in
+their format. Left out: files (adapters.py, full_weights.py, saving.py).
 """
 
+import json
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import get_args
 
@@ -18,31 +22,27 @@ from torch.nn import Parameter
 
 from imgalign.diffusion.adapters import Layer, adapter_file, peft_settings, read_layers
 from imgalign.diffusion.attention import first_line
-from imgalign.diffusion.families.backbone import Family
+from imgalign.diffusion.families.backbone import Family, hash_of
+from imgalign.diffusion.full_weights import read_network
+from imgalign.diffusion.saving import save_network
 from imgalign.errors import CheckpointError, ConfigError
+from imgalign.files import read_json
 from imgalign.policy import Weights
-from imgalign.runs.checkpoint import REFERENCE, find_adapter
+from imgalign.runs.trained import REFERENCE, REFERENCE_HASH, find_weights
 
 ADAPTER = "policy"
 
 
-class LoraWeights:
-    """The LoRA adapter of a family's network, float32, and frozen copies of it.
+class TrainedWeights(ABC):
+    """What a policy trains of a family's network, float32, and frozen copies of it."""
 
-    `starts_elsewhere`: the adapter that it starts from is the reference, of which a copy is kept.
-    Without one the reference is the network with its adapter switched off.
-    """
-
-    def __init__(self, family: Family, *, starts_elsewhere: bool) -> None:
+    def __init__(self, family: Family) -> None:
         self.family = family
         self._copies: dict[Weights, Sequence[Tensor]] = {}
-        if starts_elsewhere:
-            self.keep(REFERENCE)
 
+    @abstractmethod
     def parameters(self) -> list[Parameter]:
-        """The adapter's matrices, in the order of the network's layers."""
-        named = self.family.network.named_parameters()
-        return [parameter for name, parameter in named if f".{ADAPTER}." in name]
+        """What is trained, in the order of the network's layers."""
 
     def keep(self, name: Weights) -> None:
         """Copy the present weights, in place of an earlier copy of this name."""
@@ -63,9 +63,40 @@ class LoraWeights:
     @contextmanager
     def using(self, weights: Weights) -> Iterator[None]:
         """Inside, the network has other weights; those of the reference where it has no copy."""
-        copy = self._copies.get(weights) or self._copies.get(REFERENCE)
-        if copy is not None:
-            with swapped(self.parameters(), copy):
+        with swapped(self.parameters(), self._copies.get(weights) or self._copies[REFERENCE]):
+            yield
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write what is trained, and the copies that cannot be had again, into a folder."""
+
+    @abstractmethod
+    def load(self, folder: Path) -> None:
+        """Read what `save` wrote; CheckpointError where some is missing or does not fit."""
+
+
+class LoraWeights(TrainedWeights):
+    """A LoRA adapter of the network.
+
+    `starts_elsewhere`: the adapter that it starts from is the reference, of which a copy is kept.
+    Without one the reference is the network with its adapter switched off.
+    """
+
+    def __init__(self, family: Family, *, starts_elsewhere: bool) -> None:
+        super().__init__(family)
+        if starts_elsewhere:
+            self.keep(REFERENCE)
+
+    def parameters(self) -> list[Parameter]:
+        """The adapter's matrices, in the order of the network's layers."""
+        named = self.family.network.named_parameters()
+        return [parameter for name, parameter in named if f".{ADAPTER}." in name]
+
+    @contextmanager
+    def using(self, weights: Weights) -> Iterator[None]:
+        """Inside, the network has other weights; those of the reference where it has no copy."""
+        if self._copies.keys() & {weights, REFERENCE}:
+            with super().using(weights):
                 yield
             return
         network = self.family.network
@@ -98,6 +129,74 @@ class LoraWeights:
                     f"{folder}: expected {name}/, the adapter that the run started from, found"
                     " none; copy the whole checkpoint again"
                 )
+
+
+class FullWeights(TrainedWeights):
+    """All weights of the network; the reference is a copy of the pretrained ones.
+
+    The network computes in the family's dtype, to which float32 weights are rounded in each pass
+    and not when they are updated. Checkpoints have the network in diffusers' layout, and of the
+    reference, which is as large, only the hash: a run goes on with the same model or not at all.
+    """
+
+    def __init__(self, family: Family) -> None:
+        super().__init__(family)
+        family.network.float().requires_grad_(True)
+        self.keep(REFERENCE)
+
+    def parameters(self) -> list[Parameter]:
+        """All weights, in the order of the network's layers."""
+        return list(self.family.network.parameters())
+
+    @cached_property
+    def reference_hash(self) -> str:
+        """SHA-256 of names and values of the pretrained weights."""
+        names = [name for name, _ in self.family.network.named_parameters()]
+        return hash_of(zip(names, self._copies[REFERENCE], strict=True))
+
+    def save(self, folder: Path) -> None:
+        """Write the network's folder, for `from_pretrained`, and the hash of the reference.
+
+        What is remembered is written in the same way, into a folder of that name.
+        """
+        name = self.family.network_name
+        save_network(self.family.network, folder / name)
+        facts = json.dumps({"sha256": self.reference_hash})
+        (folder / REFERENCE_HASH).write_text(f"{facts}\n", encoding="utf-8")
+        if self.remembered:
+            with self.using("remembered"):
+                save_network(self.family.network, folder / "remembered" / name)
+
+    def load(self, folder: Path) -> None:
+        """Read what `save` wrote; CheckpointError where some is missing or does not fit."""
+        self._refuse_another_reference(folder / REFERENCE_HASH)
+        self._read(folder)
+        self.remembered = ()
+        if (folder / "remembered").is_dir():
+            self.keep("remembered")
+            with self.using("remembered"):  # into the copy, and not into what is trained
+                self._read(folder / "remembered")
+
+    @torch.no_grad()
+    def _read(self, folder: Path) -> None:
+        network, name = self.family.network, self.family.network_name
+        own = dict(network.named_parameters())
+        for each, value in read_network(folder / name, own, network_name=name).items():
+            own[each].copy_(value)
+
+    def _refuse_another_reference(self, path: Path) -> None:
+        try:
+            expected = read_json(path)["sha256"]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise CheckpointError(
+                f"{path}: expected the hash of the weights that the run started from, found none;"
+                " copy the whole checkpoint again"
+            ) from None
+        if expected != self.reference_hash:
+            raise CheckpointError(
+                "policy.model: its weights are not those that the run started from, which are its"
+                " reference (SHA-256 differs); put the model back, or start a new run"
+            )
 
 
 @contextmanager
@@ -139,12 +238,12 @@ def adapter_from(
 ) -> LoraWeights:
     """A copy of an adapter, to be trained further; the adapter itself is the reference.
 
-    `path` is whatever `find_adapter` takes. Layers, ranks and alphas are those of the file.
+    `path` is whatever `find_weights` takes. Layers, ranks and alphas are those of the file.
     ConfigError where there is none, where it does not fit the model, and where settings that are
     not None say otherwise.
     """
     try:
-        layers = read_layers(adapter_file(find_adapter(path)), family.adaptable)
+        layers = read_layers(adapter_file(find_weights(path)), family.adaptable)
     except CheckpointError as error:
         raise ConfigError(f"policy.adapter: {error}") from None
     others = {layer.component for layer in layers} - {family.network_name}

@@ -19,15 +19,15 @@ class EvaluateConfig(Config):
     renamed: ClassVar[Mapping[str, str]] = old_format.EVALUATION
 
     aligned: Path
-    """The checkpoint to judge: a run, a checkpoint of a run, or any folder with LoRA weights."""
+    """The checkpoint to judge: a run, a checkpoint of a run, or any folder with trained weights."""
 
     baseline: Path | None = None
-    """What it is compared with: another adapter, such as that of an earlier run. Null is what its
+    """What it is compared with: other trained weights, as those of an earlier run. Null is what its
     run started from: the pretrained model, with policy.adapter if it was trained from one."""
 
     model: PathText | None = None
     """The model under both: "storybook", a folder in diffusers' layout, or a hub name. Null is what
-    the run was trained on, or storybook for an adapter from elsewhere."""
+    the run was trained on, or storybook for weights from elsewhere."""
 
     prompts: Path | None = None
     """Text file with one prompt per line, all of which are used. Null draws prompts,

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imgalign.config import load_config, read_mapping
-from imgalign.runs.checkpoint import STEP, find_adapter, step_of
+from imgalign.runs.checkpoint import STEP, step_of
 from imgalign.runs.folder import CONFIG, METRICS
 from imgalign.runs.metrics import read_metrics
 from imgalign.runs.old_format import is_old
+from imgalign.runs.trained import find_weights
 from imgalign.train.config import TrainConfig
 
 
@@ -27,7 +28,7 @@ def drift_of(run: Path, adapter: Path) -> Drift | None:
     On held-out prompts at that iteration; else on the training images of the next iteration, which
     is measured before its update and so for the same weights.
     """
-    folder = find_adapter(adapter)
+    folder = find_weights(adapter)
     if not STEP.fullmatch(folder.name):
         return None
     step, budget = step_of(folder), None

@@ -156,7 +156,7 @@ def load_evaluation(path: Path) -> Evaluation:
 
 
 def evaluation_folder(adapter: Path) -> Path:
-    """Folder of the evaluation of an adapter: in its run, or beside weights from elsewhere."""
+    """Folder of the evaluation of trained weights: in their run, or beside those from elsewhere."""
     return (run_of(adapter) or (adapter if adapter.is_dir() else adapter.parent)) / FOLDER
 
 

@@ -48,8 +48,8 @@ from imgalign.files import (
     sync_tree,
 )
 from imgalign.preferences.records import Generated
-from imgalign.runs.checkpoint import find_adapter, reference_of
 from imgalign.runs.folder import model_under, run_of
+from imgalign.runs.trained import find_weights, reference_of
 from imgalign.statistics import clustered_mean
 
 __all__ = [
@@ -81,7 +81,7 @@ def evaluate(
     `imgalign.errors`.
     """
     started, clock = datetime.now(UTC), monotonic()
-    adapter = find_adapter(settings.aligned)
+    adapter = find_weights(settings.aligned)
     run = run_of(adapter)
     out = out or evaluation_folder(adapter)
     check_folder(out)

@@ -1,4 +1,4 @@
-"""The images of both sides of a comparison: one loaded model, its adapter switched between them."""
+"""The images of both sides of a comparison: one loaded model, its weights switched in between."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,10 +15,10 @@ from imgalign.runs.progress import progress
 
 @runtime_checkable
 class SwitchingGenerator(Generator, Protocol):
-    """A loaded model whose adapter can be switched, as `imgalign.diffusion.generate` has it."""
+    """A loaded model whose weights can be switched, as `imgalign.diffusion.generate` has it."""
 
     def use(self, adapter: Path | None) -> None:
-        """Generate the next images with this adapter, or with the model alone."""
+        """Generate the next images with these weights, or with the model alone."""
         ...
 
 
@@ -27,7 +27,7 @@ class LoadGenerator(Protocol):
     """Loads a model: `imgalign.diffusion.generate.ImageGenerator`, or with its contract."""
 
     def __call__(self, model: str, *, device: str, dtype: DType) -> SwitchingGenerator:
-        """The model without an adapter; InputError where there is none."""
+        """The model as it was pretrained; InputError where there is none."""
         ...
 
 
@@ -55,6 +55,6 @@ def both_sides(
 
 
 def checkpoint_of(images: Sequence[Generated]) -> Checkpoint:
-    """The model and adapter that generated them."""
+    """The model and the trained weights that generated them."""
     first = images[0].provenance
     return Checkpoint(model=first.model, adapter=first.adapter, adapter_hash=first.adapter_hash)

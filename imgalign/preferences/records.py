@@ -84,6 +84,7 @@ class Provenance:
     width: int
     height: int
     adapter: str | None = None
+    """The trained weights on top of the model: a LoRA, or a checkpoint of either kind."""
     adapter_hash: str | None = None
     negative_prompt: str = ""
     dtype: str = "float32"

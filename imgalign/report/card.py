@@ -1,4 +1,4 @@
-"""The model card beside an exported adapter: where it comes from, how good it is, how to use it.
+"""The model card beside what was exported: where it comes from, how good it is, how to use it.
 
 It says what the run knows and nothing else. The license is left for its owner to fill in. Paths of
 this machine are reduced to their last part.
@@ -14,13 +14,12 @@ import yaml
 
 from imgalign import __version__
 from imgalign.config import load_config, plain, settings_of
-from imgalign.diffusion.adapters import adapter_file
 from imgalign.diffusion.export import Export, hub_name, is_checkpoint, public_name, span
 from imgalign.diffusion.loading import STORYBOOK
 from imgalign.errors import ImgalignError
 from imgalign.evaluate.evaluation import Evaluation, evaluation_folder, load_evaluation
-from imgalign.files import sha256
 from imgalign.runs.folder import CONFIG, SHIPPED, run_of, run_prompts
+from imgalign.runs.trained import weights_hash
 from imgalign.train.config import TrainConfig
 
 log = logging.getLogger(__name__)
@@ -33,7 +32,7 @@ SHIPPED_FOLDER = STORYBOOK.relative_to(STORYBOOK.parents[3]).as_posix()
 
 def model_card(made: Export) -> str:
     """The card as Markdown, with the header that the Hugging Face hub reads."""
-    run = run_of(made.adapter)
+    run = run_of(made.source)
     settings = None if run is None else settings_of_run(run)
     parts = [
         header(made),
@@ -47,10 +46,11 @@ def model_card(made: Export) -> str:
 
 def header(made: Export) -> str:
     """The card's metadata."""
+    is_lora = made.layers and made.layout != "merged"
     facts: dict[str, Any] = {
         "library_name": "peft" if made.layout == "peft" else "diffusers",
         "pipeline_tag": "text-to-image",
-        "tags": ["text-to-image", "imgalign", *([] if made.layout == "merged" else ["lora"])],
+        "tags": ["text-to-image", "imgalign", *(["lora"] if is_lora else [])],
     }
     if base := hub_name(made.model):
         facts["base_model"] = base
@@ -60,11 +60,11 @@ def header(made: Export) -> str:
 def introduction(made: Export) -> str:
     """What this is."""
     base = code(public_name(made.model))
-    what = (
-        f"The model {base} with a LoRA merged into its weights"
-        if made.layout == "merged"
-        else f"A LoRA for {base}"
-    )
+    if made.layout == "merged":
+        changed = "a LoRA merged into its weights" if made.layers else f"its {made.network} trained"
+        what = f"The model {base} with {changed}"
+    else:
+        what = f"{'A LoRA' if made.layers else f'A trained {made.network}'} for {base}"
     return f"# {made.name}\n\n{what}, exported by imgalign {__version__}."
 
 
@@ -73,12 +73,14 @@ def training(made: Export, settings: TrainConfig | None) -> Iterator[str]:
     yield "| | |"
     yield "|---|---|"
     yield f"| base model | {code(public_name(made.model))} |"
-    ranks, alphas = span(made.ranks), span(made.alphas)
-    yield f"| adapter | {len(made.layers)} layers of rank {ranks} and alpha {alphas} |"
-    run = run_of(made.adapter)
-    if is_checkpoint(made.adapter):
+    if made.layers:
+        yield f"| adapter | {made.what} and alpha {span(made.alphas)} |"
+    else:
+        yield f"| trained | {made.what} |"
+    run = run_of(made.source)
+    if is_checkpoint(made.source):
         chosen = f", {cell(made.choice)}" if made.choice else ""
-        yield f"| checkpoint | {code(made.adapter.name)}{chosen} |"
+        yield f"| checkpoint | {code(made.source.name)}{chosen} |"
     if run is None or settings is None:
         yield ""
         yield "No run of imgalign is known for it, so nothing more can be said of its training."
@@ -98,7 +100,7 @@ def training(made: Export, settings: TrainConfig | None) -> Iterator[str]:
 
 def evaluation(made: Export) -> Iterator[str]:
     """The result of comparing this very checkpoint with its base."""
-    found = evaluation_of(made.adapter)
+    found = evaluation_of(made.source)
     if found is None:
         yield "Not evaluated."
         return
@@ -129,10 +131,17 @@ def use(made: Export, settings: TrainConfig | None) -> Iterator[str]:
     yield "```python"
     if made.layout == "peft":
         yield "from peft import PeftModel"
-    yield "from diffusers import DiffusionPipeline"
+    alone = not made.layers and made.layout == "diffusers"
+    yield f"from diffusers import {'AutoModel, ' if alone else ''}DiffusionPipeline"
     yield ""
-    yield f'pipe = DiffusionPipeline.from_pretrained("{source_of(made)}")'
+    part = ""
+    if alone:
+        yield f'network = AutoModel.from_pretrained("{FOLDER}", subfolder="{made.weights}")'
+        part = f", {made.network}=network"
+    yield f'pipe = DiffusionPipeline.from_pretrained("{source_of(made)}"{part})'
     match made.layout:
+        case "diffusers" if alone:
+            pass
         case "diffusers":
             yield f'pipe.load_lora_weights("{FOLDER}")'
         case "kohya":
@@ -164,7 +173,7 @@ def in_interfaces(made: Export) -> Iterator[str]:
 
 
 def source_of(made: Export) -> str:
-    """What plain diffusers loads before the adapter."""
+    """What plain diffusers loads before what was trained."""
     if made.layout == "merged":
         return FOLDER
     return SHIPPED_FOLDER if made.model == SHIPPED else hub_name(made.model) or BASE
@@ -194,7 +203,7 @@ def evaluation_of(adapter: Path) -> Evaluation | None:
         found = load_evaluation(folder)
     except ImgalignError:
         return None
-    return found if found.aligned.adapter_hash == sha256(adapter_file(adapter)) else None
+    return found if found.aligned.adapter_hash == weights_hash(adapter) else None
 
 
 def without_folders(value: Any) -> Any:

@@ -16,12 +16,11 @@ import re
 import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Final, Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
 from imgalign.errors import CheckpointError
 from imgalign.files import (
     UNFINISHED,
-    describe_folder,
     read_json,
     remove_unfinished,
     replace_folder,
@@ -34,9 +33,6 @@ from imgalign.files import (
 
 log = logging.getLogger(__name__)
 
-ADAPTER = "pytorch_lora_weights.safetensors"
-REFERENCE: Final = "reference"
-"""Folder in a checkpoint with the adapter that its run started from, where there was one."""
 MANIFEST = "manifest.json"
 STEP = re.compile(r"step-(\d{6,})")
 
@@ -229,52 +225,6 @@ def marked_step(run: Path, marker: Marker) -> int | None:
     except (ValueError, KeyError, TypeError, CheckpointError) as error:
         log.warning("%s: damaged (%s); ignored", path, error)
         return None
-
-
-def find_adapter(path: Path) -> Path:
-    """The folder with LoRA weights that `path` refers to, or the file if it has another name.
-
-    `path` is such a folder itself (a checkpoint, or one from elsewhere), a run folder: then the
-    checkpoint marked best, else the newest that verifies; or a LoRA file, or a folder with one.
-    """
-    if not path.exists():
-        raise CheckpointError(f"{path}: no such folder")
-    if path.is_file():
-        if path.name == ADAPTER:
-            return find_adapter(path.parent)
-        if path.suffix == ".safetensors":
-            return path
-        raise CheckpointError(
-            f"{path}: expected a .safetensors file, or a folder with {ADAPTER} in it"
-        )
-    if (path / ADAPTER).is_file():
-        if (path / MANIFEST).is_file():
-            verify_files(path, [ADAPTER])
-        return path
-    best = read_marker(path, "best")
-    candidates = [
-        *([] if best is None else [step_folder(path, best)]),
-        *reversed(checkpoints(path)),
-    ]
-    for folder in candidates:
-        try:
-            verify_files(folder, [ADAPTER])
-        except CheckpointError as error:
-            log.warning("%s; trying another checkpoint", error)
-        else:
-            return folder
-    files = sorted(path.glob("*.safetensors"))
-    if len(files) == 1 and not candidates:
-        return files[0]
-    names = ", ".join(folder.name for folder in checkpoints(path))
-    found = f"checkpoints found: {names}, none usable" if names else describe_folder(path)
-    raise CheckpointError(f"{path}: no {ADAPTER} here; {found}")
-
-
-def reference_of(adapter: Path) -> Path | None:
-    """The adapter that the run of a checkpoint started from, of what `find_adapter` gives."""
-    folder = adapter / REFERENCE
-    return folder if (folder / ADAPTER).is_file() else None
 
 
 def how_to_resume(run: Path) -> str:

@@ -7,7 +7,7 @@ from imgalign.config import read_mapping
 from imgalign.errors import CheckpointError
 from imgalign.files import read_json
 from imgalign.prompts import Prompts
-from imgalign.runs.checkpoint import find_adapter
+from imgalign.runs.trained import find_weights
 
 CONFIG = "config.yaml"
 
@@ -46,7 +46,7 @@ SHIPPED = "storybook"
 
 
 def run_of(adapter: Path) -> Path | None:
-    """The run that an adapter belongs to; None for an adapter from elsewhere."""
+    """The run that trained weights belong to; None for those from elsewhere."""
     for folder in (adapter, Path(os.path.normpath(adapter / ".."))):
         if (folder / CONFIG).is_file() and (folder / METRICS).is_file():
             return folder
@@ -56,9 +56,9 @@ def run_of(adapter: Path) -> Path | None:
 def model_under(adapter: Path | None) -> str:
     """The model that a run, or one of its checkpoints, was trained on; else the shipped one.
 
-    CheckpointError where there is no adapter.
+    CheckpointError where there are no trained weights.
     """
-    run = None if adapter is None else run_of(find_adapter(adapter))
+    run = None if adapter is None else run_of(find_weights(adapter))
     return SHIPPED if run is None else _model_of(run)
 
 

@@ -2,13 +2,16 @@
 
 from pathlib import Path
 
+import torch
+
 from imgalign.algorithms.choice import AlgorithmConfig, build_algorithm
 from imgalign.algorithms.interface import World
+from imgalign.diffusion.config import FullDiffusionConfig, LoraDiffusionConfig
 from imgalign.diffusion.loading import load_pipeline
 from imgalign.diffusion.policy import DiffusionPolicy
 from imgalign.environment import choose_device, choose_dtype, say_dtype
 from imgalign.policy import Policy, StepPolicy
-from imgalign.runs.checkpoint import REFERENCE
+from imgalign.runs.trained import REFERENCE
 from imgalign.train.config import OptimizerConfig, TrainConfig
 from imgalign.train.learner import Learner
 
@@ -27,21 +30,23 @@ def build_learner(
 
 
 def load_policy(settings: TrainConfig, *, resumed: Path | None = None) -> StepPolicy:
-    """The model that the settings name, with an untrained adapter.
+    """The model that the settings name, untrained.
 
     `resumed` is the checkpoint that a run goes on from. An adapter that the run started from is
     taken from there, whatever has become of its file.
     """
     device = choose_device(settings.run.device)
     config = settings.policy
+    dtype = choose_dtype(config.dtype, device)
     pipeline = load_pipeline(
         config.model,
         device=device,
-        dtype=choose_dtype(config.dtype, device),
+        # Trained weights are not rounded on the way.
+        dtype=torch.float32 if isinstance(config, FullDiffusionConfig) else dtype,
         attention=config.attention,
     )
-    if config.adapter is not None and resumed is not None:
+    if isinstance(config, LoraDiffusionConfig) and config.adapter and resumed is not None:
         config = config.model_copy(update={"adapter": str(resumed / REFERENCE)})
-    policy = DiffusionPolicy(pipeline, config, seed=settings.seed)
+    policy = DiffusionPolicy(pipeline, config, seed=settings.seed, dtype=dtype)
     say_dtype(policy.family.dtype, device)
     return policy

@@ -11,7 +11,7 @@ from imgalign.algorithms.choice import DEFAULT, AlgorithmConfig
 from imgalign.algorithms.objectives import CardinalConfig, DirectConfig
 from imgalign.algorithms.policy_gradient import PolicyGradientConfig
 from imgalign.config import Config, Device, PathText, Seed, refuse_ineffective
-from imgalign.diffusion.config import DiffusionConfig
+from imgalign.diffusion.config import AnyDiffusionConfig, LoraDiffusionConfig
 from imgalign.train.data.choice import DataConfig
 from imgalign.train.data.rollouts import RolloutsConfig
 
@@ -34,10 +34,10 @@ class OptimizerConfig(Config):
     """AdamW on the trainable weights."""
 
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 3e-4
-    """After warm-up. 3e-4 is usual for LoRA."""
+    """After warm-up. 3e-4 is usual for LoRA, 1e-6 to 1e-4 for all weights."""
 
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    """Decay of the adapter towards zero, which is the pretrained model without any adapter."""
+    """Decay of what is trained towards zero; of an adapter, that is the pretrained model."""
 
     betas: tuple[Decay, Decay] = (0.9, 0.999)
     """Decay rates of the gradient's running mean and of its running square."""
@@ -98,8 +98,8 @@ class TrainConfig(Config):
 
     renamed: ClassVar[Mapping[str, str]] = old_names.TRAINING
 
-    policy: DiffusionConfig = DiffusionConfig()
-    """The model, how it samples in training, and which of its weights change."""
+    policy: AnyDiffusionConfig = Field(LoraDiffusionConfig(), discriminator="train")
+    """The model, how it samples in training, and what of it is trained."""
 
     algorithm: AlgorithmConfig = Field(DEFAULT, discriminator="name")
     """The training algorithm."""
@@ -114,7 +114,7 @@ class TrainConfig(Config):
     """The optimizer."""
 
     seed: Seed = 0
-    """Decides adapter, prompts, noise and order: the same seed repeats the run."""
+    """Decides a new adapter, prompts, noise and order: the same seed repeats the run."""
 
     run: RunConfig = RunConfig()
     """How long, on what device, and what is kept; these may be changed when a run is resumed."""

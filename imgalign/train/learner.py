@@ -106,13 +106,14 @@ class Learner:
     def state_dict(self) -> dict[str, Any]:
         """All but the weights: `load_state_dict` goes on exactly. Shares nothing with the learner.
 
-        Copied, because torch hands out the very tensors that the next step changes in place.
+        Copied, because torch hands out the very tensors that the next step changes in place; to the
+        CPU, because the state of an optimizer is twice as large as what is trained.
         """
         state = {
             "optimizer": self.optimizer.state_dict(),
             "algorithm": self.algorithm.state_dict(),
         }
-        return copy.deepcopy(state)
+        return copy.deepcopy(on_cpu(state))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a `state_dict`; CheckpointError where it is of other settings."""
@@ -134,6 +135,18 @@ class Learner:
         """Put back what `weights` gave."""
         for parameter, weight in zip(self.parameters, weights, strict=True):
             parameter.copy_(weight)
+
+
+def on_cpu(state: Any) -> Any:
+    """Nested state with its tensors on the CPU."""
+    match state:
+        case torch.Tensor():
+            return state.cpu()
+        case dict():
+            return {key: on_cpu(value) for key, value in state.items()}
+        case list() | tuple():
+            return type(state)(on_cpu(value) for value in state)
+    return state
 
 
 def peak_memory_gb() -> float:

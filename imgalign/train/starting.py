@@ -7,7 +7,7 @@ runs/<name>/config.yaml      settings, so that the run can be repeated
             metrics.jsonl    one object per iteration
             status.json      running, stopped, finished or failed; time left
             samples/         step-000010.png, ...
-            step-000010/     adapter weights, trainer state, manifest
+            step-000010/     trained weights, trainer state, manifest
             best.json        latest.json
 """
 
@@ -30,7 +30,6 @@ from imgalign.files import (
 )
 from imgalign.prompts import Prompts
 from imgalign.runs.checkpoint import (
-    ADAPTER,
     checkpoints,
     latest_checkpoint,
     marked_step,
@@ -42,6 +41,7 @@ from imgalign.runs.metrics import Value, read_metrics
 from imgalign.runs.old_format import refuse_old
 from imgalign.runs.state import load_state
 from imgalign.runs.status import RunStatus, written_status
+from imgalign.runs.trained import ALWAYS
 from imgalign.train.config import TrainConfig
 from imgalign.train.reward_record import REWARDS, recorded_rewards, same_rewards
 from imgalign.train.stopping import BestSoFar
@@ -49,8 +49,8 @@ from imgalign.train.stopping import BestSoFar
 STATE = "trainer"
 PROMPT_FILES = ("data.prompts.file", "data.held_out.file")
 """Settings that may name another path where the same prompts are."""
-RESUMED = (ADAPTER, f"{STATE}.json", f"{STATE}.safetensors")
-"""The files of a checkpoint that training goes on from."""
+RESUMED = (f"{STATE}.json", f"{STATE}.safetensors")
+"""The files of a checkpoint that training goes on from, beside the trained weights."""
 TRAINER_PARTS: dict[str, Any] = {
     "step": int,
     "learner": {"optimizer": {}, "algorithm": {}},
@@ -127,7 +127,8 @@ def newest_of(out: Path, before: TrainConfig) -> Path | None:
     CheckpointError where there were some and none is left: beginning at iteration 0 would drop the
     metrics of that training.
     """
-    found, named = latest_checkpoint(out, needs=RESUMED), marked_step(out, "latest")
+    needs = [ALWAYS[before.policy.train], *RESUMED]
+    found, named = latest_checkpoint(out, needs=needs), marked_step(out, "latest")
     if found is not None:
         if named is not None and step_of(found) < named and not step_folder(out, named).exists():
             log.warning(

@@ -11,7 +11,7 @@ from torch.nn import Parameter
 from imgalign import environment
 from imgalign.algorithms import checks as doctor
 from imgalign.algorithms.policy_gradient import GRPOConfig, PolicyGradient
-from imgalign.diffusion.config import DiffusionConfig
+from imgalign.diffusion.config import LoraDiffusionConfig
 from imgalign.diffusion.kernels import DDIMKernel
 from imgalign.diffusion.policy import DiffusionPolicy
 from imgalign.errors import NumericsError
@@ -161,13 +161,13 @@ def test_the_first_failed_check_becomes_an_error_with_its_cure():
 
 
 def test_a_diffusion_model_with_a_part_that_was_not_frozen_fails(tiny_pipeline):
-    policy = DiffusionPolicy(tiny_pipeline, DiffusionConfig(num_inference_steps=2))
+    policy = DiffusionPolicy(tiny_pipeline, LoraDiffusionConfig(num_inference_steps=2))
     next(tiny_pipeline.unet.parameters()).requires_grad_(True)
     assert failed(policy) == {FROZEN}
 
 
 def test_a_schedule_that_differs_from_the_library_fails(tiny_pipeline):
-    policy = DiffusionPolicy(tiny_pipeline, DiffusionConfig(num_inference_steps=2))
+    policy = DiffusionPolicy(tiny_pipeline, LoraDiffusionConfig(num_inference_steps=2))
     assert isinstance(policy.denoiser.kernel, DDIMKernel)
     policy.denoiser.kernel.alpha_bar[0] *= 0.9
     assert LIBRARY in failed(policy)

@@ -17,8 +17,9 @@ from imgalign.algorithms.direct import Direct
 from imgalign.algorithms.implicit import DrawKey, rows_of, score
 from imgalign.algorithms.objectives import AnyDirectConfig
 from imgalign.algorithms.rankings import RankedBatch
+from imgalign.diffusion.config import LoraDiffusionConfig
 from imgalign.diffusion.loading import load_pipeline
-from imgalign.diffusion.policy import DiffusionConfig, DiffusionPolicy
+from imgalign.diffusion.policy import DiffusionPolicy
 from imgalign.train.world import Alone
 
 pytestmark = pytest.mark.gpu
@@ -34,7 +35,7 @@ def make_policy(
     batch_size: int = 64,
 ) -> DiffusionPolicy:
     pipeline = load_pipeline(str(model), device=device, dtype=dtype)
-    return DiffusionPolicy(pipeline, DiffusionConfig(batch_size=batch_size))
+    return DiffusionPolicy(pipeline, LoraDiffusionConfig(batch_size=batch_size))
 
 
 def rankings(policy: DiffusionPolicy, *, number: int = 4, candidates: int = 3) -> RankedBatch:

@@ -10,7 +10,7 @@ from diffusers import StableDiffusionPipeline
 from lora_files import ATTENTION, TEXT, diffusers, kohya, random_matrices, write, write_peft_folder
 from safetensors.torch import load_file, save_file
 
-from imgalign.diffusion.config import DiffusionConfig
+from imgalign.diffusion.config import LoraDiffusionConfig
 from imgalign.diffusion.generate import ImageGenerator
 from imgalign.diffusion.policy import DiffusionPolicy
 from imgalign.errors import CheckpointError, InputError
@@ -285,7 +285,7 @@ def test_peft_settings_that_are_no_settings_are_refused(matrices, refusal, tmp_p
 
 
 def test_a_policy_does_not_go_on_from_an_adapter_that_is_not_whole(tiny_pipeline, tmp_path):
-    policy = DiffusionPolicy(tiny_pipeline, DiffusionConfig())
+    policy = DiffusionPolicy(tiny_pipeline, LoraDiffusionConfig())
     policy.save(tmp_path)
     file = tmp_path / "pytorch_lora_weights.safetensors"
     layers = load_file(file)

@@ -16,7 +16,7 @@ from lora_loaders import comfyui_patches, original_names
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from imgalign.diffusion.export import Export, export_adapter, name_of
+from imgalign.diffusion.export import Export, export_weights, name_of
 from imgalign.diffusion.generate import ImageGenerator
 from imgalign.errors import CheckpointError, InputError
 from imgalign.preferences.records import SamplerSettings
@@ -81,7 +81,7 @@ def load_lora(pipeline: StableDiffusionPipeline, folder: Path, **settings: str) 
 def test_a_diffusers_folder_is_the_checkpoints_file_and_draws_the_same_in_diffusers(
     run, drawn_here, plain
 ):
-    made = export_adapter(run, "diffusers", card=card)
+    made = export_weights(run, "diffusers", card=card)
     expected = drawn_here(run)
     load_lora(plain, made.folder)
     assert np.array_equal(drawn_by(plain), expected)
@@ -92,7 +92,7 @@ def test_a_diffusers_folder_is_the_checkpoints_file_and_draws_the_same_in_diffus
 
 
 def test_a_peft_folder_draws_the_same_in_peft(run, drawn_here, plain):
-    made = export_adapter(run, "peft", card=card)
+    made = export_weights(run, "peft", card=card)
     expected = drawn_here(run)
     plain.unet = PeftModel.from_pretrained(plain.unet, made.folder)
     assert np.array_equal(drawn_by(plain), expected)
@@ -100,7 +100,7 @@ def test_a_peft_folder_draws_the_same_in_peft(run, drawn_here, plain):
 
 
 def test_a_kohya_file_draws_the_same_in_diffusers(run, drawn_here, plain):
-    made = export_adapter(run, "kohya", card=card)
+    made = export_weights(run, "kohya", card=card)
     expected = drawn_here(run)
     load_lora(plain, made.folder, weight_name=made.weights)
     assert np.array_equal(drawn_by(plain), expected)
@@ -115,7 +115,7 @@ def test_a_kohya_file_draws_the_same_in_diffusers(run, drawn_here, plain):
 
 @torch.no_grad()
 def test_what_comfyui_adds_to_the_weights_by_its_rules_draws_the_same(run, drawn_here, plain):
-    made = export_adapter(run, "kohya", card=card)
+    made = export_weights(run, "kohya", card=card)
     tensors = load_file(made.folder / made.weights)
     patches, left = comfyui_patches(tensors, plain.unet.config)
     assert left == set()
@@ -128,7 +128,7 @@ def test_what_comfyui_adds_to_the_weights_by_its_rules_draws_the_same(run, drawn
 
 
 def test_a_merged_model_draws_the_same_without_an_adapter_to_one_level_of_256(run, drawn_here):
-    made = export_adapter(run, "merged", card=card)
+    made = export_weights(run, "merged", card=card)
     merged = StableDiffusionPipeline.from_pretrained(made.folder)
     merged.set_progress_bar_config(disable=True)
     assert not hasattr(merged.unet, "peft_config")
@@ -141,21 +141,21 @@ def test_a_merged_model_draws_the_same_without_an_adapter_to_one_level_of_256(ru
 
 
 def test_a_merged_model_does_not_say_in_which_folder_its_base_was(one_run, tiny_pipeline_folder):
-    made = export_adapter(one_run, "merged", card=card)
+    made = export_weights(one_run, "merged", card=card)
     for path in made.folder.rglob("*.json"):
         assert str(tiny_pipeline_folder.parent) not in path.read_text(), path.name
     assert (made.folder / "tokenizer" / "vocab.json").is_file(), "which transformers 4 reads"
 
 
 def test_whoever_may_read_the_settings_of_a_merged_model_may_read_its_weights(one_run):
-    made = export_adapter(one_run, "merged", card=card)
+    made = export_weights(one_run, "merged", card=card)
     files = [path for path in made.folder.rglob("*") if path.is_file()]
     assert len({path.stat().st_mode for path in files}) == 1
 
 
 @pytest.mark.parametrize("layout", ["diffusers", "peft", "kohya", "merged"])
 def test_half_precision_draws_nearly_the_same(one_run, drawn_here, layout):
-    made = export_adapter(one_run, layout, card=card, dtype="float16")
+    made = export_weights(one_run, layout, card=card, dtype="float16")
     dtypes = {
         each.dtype
         for path in made.folder.rglob("*.safetensors")
@@ -177,17 +177,17 @@ def test_a_kohya_file_from_elsewhere_with_a_text_encoder_goes_into_other_layouts
     file = write(tmp_path / "styles" / "my style.safetensors", layers)
     expected = drawn_here(file)
     model = str(tiny_pipeline_folder)
-    again = export_adapter(file, "kohya", card=card, model=model)
+    again = export_weights(file, "kohya", card=card, model=model)
     assert again.folder == file.parent / "export" / "my-style-kohya"
     assert np.array_equal(drawn_here(again.folder), expected)
-    made = export_adapter(file, "diffusers", card=card, model=model)
+    made = export_weights(file, "diffusers", card=card, model=model)
     assert np.array_equal(drawn_here(made.folder), expected)
     load_lora(plain, made.folder)
     assert np.array_equal(drawn_by(plain), expected)
-    merged = export_adapter(file, "merged", card=card, model=model)
+    merged = export_weights(file, "merged", card=card, model=model)
     assert largest_difference(drawn_here(None, merged.folder), expected) <= 1
     with pytest.raises(InputError, match="export peft: the adapter has layers of text_encoder too"):
-        export_adapter(file, "peft", card=card, model=model)
+        export_weights(file, "peft", card=card, model=model)
     assert not (file.parent / "export" / "my-style-peft").exists()
 
 
@@ -195,8 +195,8 @@ def test_of_a_run_with_several_checkpoints_the_best_is_exported_and_named(
     tiny_pipeline_folder, drawn_here, tmp_path
 ):
     run = make_run(tmp_path / "a", tiny_pipeline_folder, steps=(1, 2, 3), best={2: 0.61})
-    made = export_adapter(run, "kohya", card=card)
-    assert made.adapter == run / "step-000002"
+    made = export_weights(run, "kohya", card=card)
+    assert made.source == run / "step-000002"
     assert made.folder == run / "export" / "a-step-000002-kohya"
     assert made.lines() == [
         f"{run / 'step-000002'}: the best of 3 checkpoints (held-out reward 0.61)",
@@ -204,10 +204,10 @@ def test_of_a_run_with_several_checkpoints_the_best_is_exported_and_named(
     ]
     assert np.array_equal(drawn_here(made.folder), drawn_here(run / "step-000002"))
     (run / "best.json").unlink()
-    newest = export_adapter(run, "kohya", card=card)
-    assert newest.adapter == run / "step-000003"
+    newest = export_weights(run, "kohya", card=card)
+    assert newest.source == run / "step-000003"
     assert "none is marked best" in newest.lines()[0]
-    named = export_adapter(run / "step-000001", "kohya", card=card)
+    named = export_weights(run / "step-000001", "kohya", card=card)
     assert named.lines()[0] == str(run / "step-000001")
 
 
@@ -223,7 +223,7 @@ def test_a_checkpoint_keeps_its_name_however_it_is_reached(one_run, monkeypatch)
 
 
 def test_the_folder_has_the_card_and_a_record_of_every_file(one_run):
-    made = export_adapter(one_run, "peft", card=card)
+    made = export_weights(one_run, "peft", card=card)
     record = json.loads((made.folder / "export.json").read_text())
     files = {path.name for path in made.folder.iterdir()} - {"export.json"}
     assert record["files"].keys() == files
@@ -235,11 +235,11 @@ def test_the_folder_has_the_card_and_a_record_of_every_file(one_run):
 def test_an_export_is_repeated_byte_for_byte_and_replaced_by_another_format(one_run, tmp_path):
     out = tmp_path / "out"
     out.mkdir()  # an empty one may be there
-    export_adapter(one_run, "kohya", card=card, out=out)
+    export_weights(one_run, "kohya", card=card, out=out)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    export_adapter(one_run, "kohya", card=card, out=out)
+    export_weights(one_run, "kohya", card=card, out=out)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
-    export_adapter(one_run, "diffusers", card=card, out=out)
+    export_weights(one_run, "diffusers", card=card, out=out)
     assert {path.name for path in out.iterdir()} == {
         *("README.md", "export.json", "pytorch_lora_weights.safetensors")
     }
@@ -252,7 +252,7 @@ def test_nothing_that_an_export_did_not_write_is_lost(one_run, tmp_path):
     def refusal() -> str:
         before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
         with pytest.raises(InputError) as caught:
-            export_adapter(one_run, "kohya", card=card, out=out)
+            export_weights(one_run, "kohya", card=card, out=out)
         assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
         return str(caught.value)
 
@@ -260,20 +260,20 @@ def test_nothing_that_an_export_did_not_write_is_lost(one_run, tmp_path):
     (out / "mine.txt").write_text("mine")
     assert "did not make" in refusal()
     shutil.rmtree(out)
-    export_adapter(one_run, "kohya", card=card, out=out)
+    export_weights(one_run, "kohya", card=card, out=out)
     (out / "README.md").write_text("license: mine")
     assert "README.md: was changed after the export" in refusal()
     (out / "README.md").write_text(CARD)
     (out / "preview.png").write_bytes(b"png")
     assert "preview.png: came after the export" in refusal()
     (out / "preview.png").unlink()
-    export_adapter(one_run, "kohya", card=card, out=out)
+    export_weights(one_run, "kohya", card=card, out=out)
 
 
 @pytest.mark.parametrize("moment", ["write", "card"])
 def test_an_export_that_fails_leaves_the_earlier_one(one_run, tmp_path, monkeypatch, moment):
     out = tmp_path / "out"
-    export_adapter(one_run, "kohya", card=card, out=out)
+    export_weights(one_run, "kohya", card=card, out=out)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
 
     def fail(*_: object) -> str:
@@ -282,20 +282,20 @@ def test_an_export_that_fails_leaves_the_earlier_one(one_run, tmp_path, monkeypa
     if moment == "write":
         monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(OSError, match="no space left while exporting"):
-        export_adapter(one_run, "kohya", card=fail if moment == "card" else card, out=out)
+        export_weights(one_run, "kohya", card=fail if moment == "card" else card, out=out)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     assert {path.name for path in tmp_path.iterdir()} == {"first", "out"}
 
 
 def test_an_adapter_of_another_model_leaves_no_folder(one_run, tmp_path):
     with pytest.raises(CheckpointError, match="it was trained on another"):
-        export_adapter(one_run, "kohya", card=card, model="storybook")
+        export_weights(one_run, "kohya", card=card, model="storybook")
     assert not (one_run / "export").exists()
 
 
 def test_a_merge_tells_how_far_it_is(one_run):
     shares: list[float] = []
-    export_adapter(one_run, "merged", card=card, on_progress=shares.append)
+    export_weights(one_run, "merged", card=card, on_progress=shares.append)
     assert shares == sorted(shares)
     assert (shares[0], shares[-1]) == (0.0, 1.0)
     assert len(shares) > 10

@@ -11,7 +11,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from imgalign.config import dump_config
-from imgalign.diffusion.config import DiffusionConfig
+from imgalign.diffusion.config import LoraDiffusionConfig
 from imgalign.diffusion.denoising import Denoiser
 from imgalign.diffusion.generate import ImageGenerator
 from imgalign.diffusion.policy import DiffusionPolicy
@@ -19,8 +19,8 @@ from imgalign.diffusion.schedulers import SCHEDULERS
 from imgalign.environment import DType
 from imgalign.errors import CheckpointError, InputError
 from imgalign.preferences.records import SamplerSettings
-from imgalign.runs.checkpoint import ADAPTER, find_adapter
 from imgalign.runs.folder import model_under, run_of
+from imgalign.runs.trained import ADAPTER, find_weights
 from imgalign.train.config import TrainConfig
 
 PROMPTS = ["a red house", "two blue boat and a tree", "the green tree"]
@@ -35,7 +35,7 @@ def generator(tiny_pipeline_folder: Path) -> ImageGenerator:
 
 @pytest.fixture
 def adapter(tiny_pipeline, tmp_path: Path) -> Path:
-    policy = DiffusionPolicy(tiny_pipeline, DiffusionConfig(lora_alpha=3))  # unlike the rank
+    policy = DiffusionPolicy(tiny_pipeline, LoraDiffusionConfig(lora_alpha=3))  # unlike the rank
     with torch.no_grad():
         for parameter in policy.trainable_parameters():
             parameter.add_(0.05)
@@ -97,7 +97,7 @@ def test_every_setting_reaches_the_sampler_and_the_provenance(generator, tiny_pi
 
 
 def test_a_seed_starts_from_the_noise_that_the_policy_starts_from(generator, tiny_pipeline):
-    policy = DiffusionPolicy(tiny_pipeline, DiffusionConfig(num_inference_steps=4))
+    policy = DiffusionPolicy(tiny_pipeline, LoraDiffusionConfig(num_inference_steps=4))
     trajectory = policy.sample(PROMPTS, seeds=SEEDS)
     settings = SamplerSettings(num_inference_steps=4, eta=1.0)
     ours = pixels(generator.generate(PROMPTS, seeds=SEEDS, settings=settings))
@@ -258,8 +258,8 @@ def test_the_model_under_an_adapter_is_what_its_run_was_trained_on(tmp_path, ada
     assert model_under(adapter) == "storybook"  # from elsewhere: nobody knows
     run = tmp_path / "run"
     shutil.copytree(adapter, run / "step-000004", ignore=shutil.ignore_patterns("run"))
-    dump_config(TrainConfig(policy=DiffusionConfig(model="some/model")), run / "config.yaml")
+    dump_config(TrainConfig(policy=LoraDiffusionConfig(model="some/model")), run / "config.yaml")
     (run / "metrics.jsonl").touch()
     for path in (run / "step-000004", run / "step-000004" / ADAPTER):
         assert model_under(path) == "some/model"
-        assert run_of(find_adapter(path)) == run
+        assert run_of(find_weights(path)) == run

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from imgalign.diffusion import loading
 from imgalign.diffusion.attention import warn_once
-from imgalign.diffusion.config import DiffusionConfig
+from imgalign.diffusion.config import LoraDiffusionConfig
 from imgalign.diffusion.loading import load_pipeline, use_adapter
 from imgalign.diffusion.policy import DiffusionPolicy
 from imgalign.errors import CheckpointError, InputError
@@ -87,7 +87,7 @@ def test_an_adapter_of_another_model_is_refused_in_one_line(tiny_pipeline_folder
         return str(caught.value)
 
     assert "cannot use this adapter" in refusal()
-    DiffusionPolicy(pipeline(), DiffusionConfig()).save(tmp_path)
+    DiffusionPolicy(pipeline(), LoraDiffusionConfig()).save(tmp_path)
     file = tmp_path / "pytorch_lora_weights.safetensors"
     layers = load_file(file)
     use_adapter(pipeline(), tmp_path)

@@ -12,14 +12,14 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from imgalign.algorithms.batches import masked
-from imgalign.diffusion.config import DiffusionConfig
+from imgalign.diffusion.config import AnyDiffusionConfig, LoraDiffusionConfig
 from imgalign.diffusion.policy import DiffusionPolicy
 from imgalign.errors import CheckpointError, ConfigError, InputError, NumericsError
 from imgalign.policy import Data, Trajectory
 
 PROMPTS = ["a red house", "two blue boat and a tree", "the green tree", "a boat"]
 SEEDS = [11, 12, 13, 14]
-FEW_STEPS = DiffusionConfig(num_inference_steps=4)
+FEW_STEPS = LoraDiffusionConfig(num_inference_steps=4)
 EVERY_STEP = slice(None)
 
 
@@ -42,7 +42,9 @@ def scored(policy: DiffusionPolicy, trajectory: Trajectory, steps: Tensor | slic
     return masked(log_prob, trajectory.mask[:, steps])
 
 
-def make_policy(folder: Path, config: DiffusionConfig = FEW_STEPS, **settings) -> DiffusionPolicy:
+def make_policy(
+    folder: Path, config: AnyDiffusionConfig = FEW_STEPS, **settings
+) -> DiffusionPolicy:
     return DiffusionPolicy(StableDiffusionPipeline.from_pretrained(folder, **settings), config)
 
 
@@ -71,7 +73,7 @@ def test_log_prob_is_the_gaussian_density_summed_over_the_latent(policy):
 def test_the_rounded_latent_is_the_sample_and_keeps_its_own_log_prob(tiny_pipeline):
     # One step alone: log-probability of what is stored, not of what was drawn before rounding.
     policy = DiffusionPolicy(
-        tiny_pipeline, DiffusionConfig(num_inference_steps=4, latent_dtype="bfloat16")
+        tiny_pipeline, LoraDiffusionConfig(num_inference_steps=4, latent_dtype="bfloat16")
     )
     trajectory = policy.sample(PROMPTS, seeds=SEEDS)
     latents = trajectory.replay["latents"]
@@ -130,7 +132,7 @@ def test_the_seed_of_the_policy_decides_its_initial_adapter(tiny_pipeline_folder
 def test_what_is_saved_gives_the_same_pixels_in_plain_diffusers(
     tiny_pipeline_folder, tmp_path, alpha, targets
 ):
-    config = DiffusionConfig(num_inference_steps=4, lora_alpha=alpha, target_modules=targets)
+    config = LoraDiffusionConfig(num_inference_steps=4, lora_alpha=alpha, target_modules=targets)
     policy = make_policy(tiny_pipeline_folder, config)
     before = policy.sample(PROMPTS, seeds=SEEDS)
     move_weights(policy)
@@ -169,9 +171,9 @@ def test_a_loaded_policy_scores_as_the_saved_one_and_equal_weights_give_equal_fi
 def test_an_adapter_that_does_not_fit_is_refused(tiny_pipeline_folder, tmp_path):
     make_policy(tiny_pipeline_folder).save(tmp_path)
     with pytest.raises(CheckpointError, match=r"expected \(4, 32\), got \(8, 32\)"):
-        make_policy(tiny_pipeline_folder, DiffusionConfig(lora_rank=4)).load(tmp_path)
+        make_policy(tiny_pipeline_folder, LoraDiffusionConfig(lora_rank=4)).load(tmp_path)
     with pytest.raises(CheckpointError, match="lora_alpha 16, got 8"):
-        make_policy(tiny_pipeline_folder, DiffusionConfig(lora_alpha=16)).load(tmp_path)
+        make_policy(tiny_pipeline_folder, LoraDiffusionConfig(lora_alpha=16)).load(tmp_path)
     policy = make_policy(tiny_pipeline_folder)
     with pytest.raises(CheckpointError, match="cannot read pytorch_lora_weights"):
         policy.load(tmp_path / "nowhere")
@@ -194,7 +196,7 @@ def test_half_precision_weights_train_a_float32_adapter(tiny_pipeline_folder):
 def test_checkpointing_changes_no_gradient(tiny_pipeline_folder, dtype):
     gradients = []
     for checkpointing in (False, True):
-        config = DiffusionConfig(num_inference_steps=4, gradient_checkpointing=checkpointing)
+        config = LoraDiffusionConfig(num_inference_steps=4, gradient_checkpointing=checkpointing)
         policy = make_policy(tiny_pipeline_folder, config, dtype=dtype)
         move_weights(policy)
         trajectory = policy.sample(PROMPTS[:2], seeds=SEEDS[:2])
@@ -217,7 +219,7 @@ def test_mistakes_are_named(policy, tiny_pipeline_folder):
     with pytest.raises(InputError, match="number 2 of 2 is empty"):
         policy.sample(["a boat", " "], seeds=[1, 2])
     with pytest.raises(ConfigError, match="no layer called 'to_x'"):
-        make_policy(tiny_pipeline_folder, DiffusionConfig(target_modules=("to_q", "to_x")))
+        make_policy(tiny_pipeline_folder, LoraDiffusionConfig(target_modules=("to_q", "to_x")))
     with torch.no_grad():
         policy.trainable_parameters()[1].fill_(math.nan)
     with pytest.raises(NumericsError, match="seed 5 \\('a boat'\\)"):
@@ -226,7 +228,7 @@ def test_mistakes_are_named(policy, tiny_pipeline_folder):
 
 def test_a_layer_that_lora_cannot_adapt_is_named(tiny_pipeline_folder):
     with pytest.raises(ConfigError, match=r"target_modules: .*GroupNorm.*not supported"):
-        make_policy(tiny_pipeline_folder, DiffusionConfig(target_modules=("norm1",)))
+        make_policy(tiny_pipeline_folder, LoraDiffusionConfig(target_modules=("norm1",)))
 
 
 def test_the_log_prob_of_given_images_is_minus_half_the_error_of_the_prediction(policy):
@@ -250,7 +252,7 @@ def test_the_log_prob_of_given_images_is_minus_half_the_error_of_the_prediction(
 
 
 def test_given_images_are_scored_at_noise_levels_of_the_range_that_is_set(tiny_pipeline_folder):
-    policy = make_policy(tiny_pipeline_folder, DiffusionConfig(noise_levels=(0.5, 0.9)))
+    policy = make_policy(tiny_pipeline_folder, LoraDiffusionConfig(noise_levels=(0.5, 0.9)))
     data = Data(
         prompts=["a fox"] * 64,
         prompt_ids=["a fox"] * 64,
@@ -266,7 +268,7 @@ def test_given_images_are_scored_at_noise_levels_of_the_range_that_is_set(tiny_p
 @pytest.mark.parametrize("levels", [(0.5, 0.5), (0.9, 0.1), (-0.1, 1.0), (0.0, 1.1)])
 def test_noise_levels_that_are_no_range_are_refused(levels):
     with pytest.raises(ValidationError, match="noise_levels"):
-        DiffusionConfig(noise_levels=levels)
+        LoraDiffusionConfig(noise_levels=levels)
 
 
 def test_encoded_images_have_the_models_size_and_are_cut_at_their_middle(policy):

@@ -17,8 +17,9 @@ from imgalign.algorithms.checks import require
 from imgalign.algorithms.kl import measure_kl
 from imgalign.algorithms.policy_gradient import GRPOConfig, PolicyGradient
 from imgalign.diffusion.attention import Attention
+from imgalign.diffusion.config import LoraDiffusionConfig
 from imgalign.diffusion.loading import load_pipeline
-from imgalign.diffusion.policy import DiffusionConfig, DiffusionPolicy
+from imgalign.diffusion.policy import DiffusionPolicy
 from imgalign.train.loop import rng_state
 
 pytestmark = pytest.mark.gpu
@@ -40,7 +41,7 @@ def make_policy(
 ) -> DiffusionPolicy:
     fields = {"num_inference_steps": 4, "batch_size": 4, **settings}
     pipeline = load_pipeline(str(model), device=device, dtype=dtype, attention=attention)
-    return DiffusionPolicy(pipeline, DiffusionConfig.model_validate(fields))
+    return DiffusionPolicy(pipeline, LoraDiffusionConfig.model_validate(fields))
 
 
 def named(model: str, tiny_pipeline_folder: Path) -> Path | str:

@@ -13,7 +13,7 @@ from diffusers import (
     StableDiffusionPipeline,
 )
 
-from imgalign.diffusion.config import DiffusionConfig
+from imgalign.diffusion.config import LoraDiffusionConfig
 from imgalign.diffusion.families import unet
 from imgalign.diffusion.families.sd import StableDiffusion
 from imgalign.diffusion.generate import ImageGenerator
@@ -72,7 +72,7 @@ def test_that_a_models_own_scheduler_is_not_used_is_said_once(tiny_pipeline, cap
     unet._say_once.cache_clear()
     tiny_pipeline.scheduler = PNDMScheduler.from_config(tiny_pipeline.scheduler.config)
     with caplog.at_level(logging.WARNING):
-        DiffusionPolicy(tiny_pipeline, DiffusionConfig())
+        DiffusionPolicy(tiny_pipeline, LoraDiffusionConfig())
         StableDiffusion(tiny_pipeline).kernel(4, eta=0.0)
     assert [record.message for record in caplog.records] == [
         "the model comes with the scheduler pndm; images are sampled with ddim"
@@ -85,7 +85,7 @@ def test_that_a_models_thresholding_is_not_applied_is_said_once(tiny_pipeline, c
         tiny_pipeline.scheduler.config, thresholding=True
     )
     with caplog.at_level(logging.WARNING):
-        DiffusionPolicy(tiny_pipeline, DiffusionConfig())
+        DiffusionPolicy(tiny_pipeline, LoraDiffusionConfig())
         StableDiffusion(tiny_pipeline).kernel(4, eta=0.0)
     (record,) = caplog.records
     assert "thresholding" in record.message
@@ -96,7 +96,7 @@ def test_that_a_models_thresholding_is_not_applied_is_said_once(tiny_pipeline, c
 def test_a_model_of_another_process_is_refused(tiny_pipeline, tmp_path, scheduler):
     tiny_pipeline.scheduler = scheduler()
     with pytest.raises(InputError, match=f"scheduler: {scheduler.__name__} is not supported"):
-        DiffusionPolicy(tiny_pipeline, DiffusionConfig())
+        DiffusionPolicy(tiny_pipeline, LoraDiffusionConfig())
     tiny_pipeline.save_pretrained(tmp_path)
     with pytest.raises(InputError, match=scheduler.__name__):
         ImageGenerator(str(tmp_path), device="cpu")

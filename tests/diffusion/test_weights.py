@@ -26,7 +26,7 @@ from imgalign.diffusion.policy import DiffusionPolicy
 from imgalign.errors import CheckpointError, ConfigError
 from imgalign.images import to_image
 from imgalign.preferences.records import SamplerSettings
-from imgalign.runs.checkpoint import ADAPTER, REFERENCE
+from imgalign.runs.trained import ADAPTER, REFERENCE
 
 PROMPTS, SEEDS = ["a red house", "two blue boat"], [5, 6]
 LAYERS = (*ATTENTION, "conv2")

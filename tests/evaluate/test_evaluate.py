@@ -28,8 +28,8 @@ from imgalign.evaluate.saved_images import load_side
 from imgalign.evaluate.selection import DrawPrompts, known_prompts, select_prompts
 from imgalign.evaluate.sides import LoadGenerator, SwitchingGenerator
 from imgalign.preferences.records import SamplerSettings
-from imgalign.runs.checkpoint import ADAPTER
 from imgalign.runs.metrics import MetricsWriter
+from imgalign.runs.trained import ADAPTER
 from imgalign.storybook.scenes import evaluation_prompts
 from imgalign.train.data.rollouts import PromptsConfig, RolloutsConfig
 from imgalign.train.data.source import HeldOutConfig
@@ -302,7 +302,7 @@ def test_another_evaluation_replaces_the_images_of_the_one_before(adapter, tmp_p
 def test_bad_input_is_one_clear_line(tmp_path, adapter):
     with pytest.raises(CheckpointError, match="no such folder"):
         compare(tmp_path / "nothing", tmp_path / "out")
-    with pytest.raises(CheckpointError, match=f"no {ADAPTER} here; the folder is empty"):
+    with pytest.raises(CheckpointError, match=f"no {ADAPTER} or full weights here; the folder"):
         compare(Path(tmp_path / "empty").mkdir() or tmp_path / "empty", tmp_path / "out")
     with pytest.raises(InputError, match="make one with `imgalign evaluate"):
         load_evaluation(tmp_path)
@@ -318,13 +318,13 @@ def test_bad_input_is_one_clear_line(tmp_path, adapter):
 
 
 def test_a_real_model_against_its_own_adapter(tiny_pipeline_folder, tmp_path):
-    from imgalign.diffusion.config import DiffusionConfig
+    from imgalign.diffusion.config import LoraDiffusionConfig
     from imgalign.diffusion.loading import load_pipeline
     from imgalign.diffusion.policy import DiffusionPolicy
 
     model = str(tiny_pipeline_folder)
     policy = DiffusionPolicy(
-        load_pipeline(model, device=torch.device("cpu")), DiffusionConfig(), seed=0
+        load_pipeline(model, device=torch.device("cpu")), LoraDiffusionConfig(), seed=0
     )
     with torch.no_grad():
         for parameter in policy.trainable_parameters():

@@ -20,7 +20,7 @@ from imgalign.images import png
 from imgalign.preferences.makers import rate_makers
 from imgalign.preferences.records import Submission
 from imgalign.preferences.store import Store
-from imgalign.runs.checkpoint import ADAPTER
+from imgalign.runs.trained import ADAPTER
 from imgalign.statistics import wilson_interval
 
 BASE: dict[str, Any] = {"model": "storybook"}

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import yaml
-from adapter_runs import ALPHA, RANK, make_run
+from adapter_runs import ALPHA, RANK, make_full_run, make_run
 from PIL import Image
 
 from imgalign.config import dump_config, load_config
-from imgalign.diffusion.export import Export, export_adapter
+from imgalign.diffusion.export import Export, export_weights
 from imgalign.files import sha256
 from imgalign.report.card import model_card
 from imgalign.train.config import TrainConfig
@@ -26,7 +26,7 @@ def made(run) -> Export:
         folder=run / "export" / "run-step-000004-kohya",
         name="run-step-000004",
         weights="run-step-000004.safetensors",
-        adapter=run / "step-000004",
+        source=run / "step-000004",
         choice="the best of 2 checkpoints (held-out reward 0.32)",
         model="storybook",
         network="unet",
@@ -38,9 +38,9 @@ def made(run) -> Export:
 
 def evaluated(made: Export) -> None:
     """Let the evaluation be of these very weights."""
-    path = made.adapter.parent / "evaluation" / "evaluation.json"
+    path = made.source.parent / "evaluation" / "evaluation.json"
     found = json.loads(path.read_text())
-    found["aligned"]["adapter_hash"] = sha256(made.adapter / "pytorch_lora_weights.safetensors")
+    found["aligned"]["adapter_hash"] = sha256(made.source / "pytorch_lora_weights.safetensors")
     path.write_text(json.dumps(found))
 
 
@@ -126,18 +126,30 @@ def test_names_cannot_leave_their_place_in_the_card(made, run):
 def test_an_adapter_from_elsewhere_has_a_card_that_claims_nothing(made, tmp_path):
     adapter = tmp_path / "style.safetensors"
     adapter.write_bytes(b"weights")
-    card = model_card(replace(made, adapter=adapter, choice="", name="style"))
+    card = model_card(replace(made, source=adapter, choice="", name="style"))
     assert "No run of imgalign is known for it" in card
     assert "checkpoint" not in card
     assert "guidance" not in card
 
 
-@pytest.mark.parametrize("layout", ["diffusers", "peft", "kohya", "merged"])
-def test_the_lines_of_python_in_the_card_draw_an_image(layout, tiny_pipeline_folder, tmp_path):
-    run = make_run(tmp_path / "first", tiny_pipeline_folder)
-    found = export_adapter(run, layout, card=model_card)
+@pytest.mark.parametrize(
+    ("make", "layout", "claim"),
+    [
+        *(
+            (make_run, layout, f"of rank {RANK} and alpha {ALPHA}")
+            for layout in ("diffusers", "peft", "kohya", "merged")
+        ),
+        (make_full_run, "diffusers", "A trained unet for `pipeline`"),
+        (make_full_run, "merged", "The model `pipeline` with its unet trained"),
+    ],
+)
+def test_the_lines_of_python_in_the_card_draw_an_image(
+    make, layout, claim, tiny_pipeline_folder, tmp_path
+):
+    run = make(tmp_path / "first", tiny_pipeline_folder)
+    found = export_weights(run, layout, card=model_card)
     card = (found.folder / "README.md").read_text()
-    assert f"of rank {RANK} and alpha {ALPHA}" in card
+    assert claim in card
     (lines,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     lines = lines.replace("path/to/this/folder", str(found.folder))
     lines = lines.replace("path/to/the/base/model", str(tiny_pipeline_folder))

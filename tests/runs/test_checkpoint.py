@@ -15,9 +15,7 @@ from safetensors.torch import save_file
 
 from imgalign.errors import CheckpointError, StorageFullError
 from imgalign.runs.checkpoint import (
-    ADAPTER,
     checkpoints,
-    find_adapter,
     latest_checkpoint,
     mark,
     read_marker,
@@ -27,6 +25,7 @@ from imgalign.runs.checkpoint import (
     verify,
 )
 from imgalign.runs.state import load_state, save_state
+from imgalign.runs.trained import ADAPTER, find_weights
 
 
 def write_adapter(folder: Path) -> None:
@@ -89,7 +88,7 @@ def test_a_manifest_without_files_verifies_nothing(tmp_path, files):
     with pytest.raises(CheckpointError, match="step-000001"):
         verify(folder)
     with pytest.raises(CheckpointError, match="step-000001"):
-        find_adapter(folder)
+        find_weights(folder)
     assert latest_checkpoint(tmp_path) is None
 
 
@@ -107,27 +106,6 @@ def test_a_checkpoint_under_the_name_of_another_step_is_refused(tmp_path):
     save_checkpoint(tmp_path, 1, write=write_adapter).rename(tmp_path / "step-000002")
     with pytest.raises(CheckpointError, match="step-000002: holds iteration 1"):
         verify(tmp_path / "step-000002")
-
-
-def test_a_checkpoint_named_directly_is_verified(tmp_path):
-    folder = save_checkpoint(tmp_path / "run", 1, write=write_adapter)
-    content = bytearray((folder / ADAPTER).read_bytes())
-    content[-1] ^= 1
-    (folder / ADAPTER).write_bytes(content)
-    for named in (folder, folder / ADAPTER):
-        with pytest.raises(CheckpointError, match="SHA-256 differs"):
-            find_adapter(named)
-
-
-def test_weights_may_be_used_without_the_trainers_state_that_was_saved_with_them(tmp_path):
-    def write(folder: Path) -> None:
-        write_adapter(folder)
-        save_state(folder, "trainer", {})
-
-    folder = save_checkpoint(tmp_path / "run", 1, write=write)
-    (folder / "trainer.json").unlink()
-    shared = folder.rename(tmp_path / "shared with a friend")
-    assert find_adapter(shared) == shared
 
 
 def test_markers_of_checkpoints_that_are_gone_go_too(tmp_path):
@@ -303,52 +281,6 @@ def test_damaged_state_is_a_checkpoint_error(tmp_path, damage):
         os.truncate(tmp_path / "trainer.safetensors", 20)
     with pytest.raises(CheckpointError, match="trainer"):
         load_state(tmp_path, "trainer")
-
-
-def test_an_adapter_is_found_from_its_folder_its_file_and_its_run(tmp_path):
-    run = tmp_path / "run"
-    first = save_checkpoint(run, 1, write=write_adapter)
-    second = save_checkpoint(run, 2, write=write_adapter)
-    assert find_adapter(first) == first
-    assert find_adapter(first / ADAPTER) == first
-    assert find_adapter(run) == second
-    mark(run, "best", 1)
-    assert find_adapter(run) == first
-
-
-def test_a_lora_file_may_have_a_name_of_its_own(tmp_path):
-    style = tmp_path / "styles" / "my_style_v1.safetensors"
-    style.parent.mkdir()
-    style.touch()
-    assert find_adapter(style) == style
-    assert find_adapter(style.parent) == style
-    (style.parent / "other.safetensors").touch()  # which of them?
-    with pytest.raises(CheckpointError, match="my_style_v1"):
-        find_adapter(style.parent)
-    (style.parent / "notes.txt").touch()
-    with pytest.raises(CheckpointError, match=r"expected a \.safetensors file"):
-        find_adapter(style.parent / "notes.txt")
-
-
-def test_a_damaged_best_checkpoint_gives_way_to_the_newest_good_one(tmp_path):
-    for step in (1, 2):
-        save_checkpoint(tmp_path, step, write=write_adapter)
-    mark(tmp_path, "best", 1)
-    os.truncate(tmp_path / "step-000001" / ADAPTER, 8)
-    assert find_adapter(tmp_path).name == "step-000002"
-
-
-def test_a_folder_without_weights_says_what_it_found_instead(tmp_path):
-    with pytest.raises(CheckpointError, match="no such folder"):
-        find_adapter(tmp_path / "nowhere")
-    with pytest.raises(CheckpointError, match="the folder is empty"):
-        find_adapter(tmp_path)
-    (tmp_path / "config.yaml").touch()
-    with pytest.raises(CheckpointError, match=r"no pytorch_lora_weights.*found: config.yaml"):
-        find_adapter(tmp_path)
-    save_checkpoint(tmp_path, 3, write=lambda folder: None)
-    with pytest.raises(CheckpointError, match="checkpoints found: step-000003, none usable"):
-        find_adapter(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"checkpoint": 5}', '{"checkpoint": "../etc"}'])

@@ -150,7 +150,7 @@ def test_a_recipe_without_sections_is_no_run_of_old(tmp_path):
 
 
 def test_the_model_under_a_run_of_old_is_known(old_run):
-    from imgalign.runs.checkpoint import ADAPTER
+    from imgalign.runs.trained import ADAPTER
 
     (old_run / "step-000024").mkdir()
     (old_run / "step-000024" / ADAPTER).touch()

@@ -1,4 +1,4 @@
-"""Run folders whose checkpoints hold adapters of the tiny model, with random weights."""
+"""Run folders whose checkpoints hold what was trained of the tiny model, with random weights."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from imgalign.config import dump_config
-from imgalign.diffusion.config import DiffusionConfig
+from imgalign.diffusion.config import AnyDiffusionConfig, FullDiffusionConfig, LoraDiffusionConfig
 from imgalign.diffusion.loading import load_pipeline
 from imgalign.diffusion.policy import DiffusionPolicy
 from imgalign.runs.checkpoint import mark, save_checkpoint
@@ -29,14 +29,36 @@ def make_run(
     best: Mapping[int, float] = {},
 ) -> Path:
     """A run with a checkpoint after each of `steps`; `best` is the marked one, with its reward."""
-    config = DiffusionConfig(
+    config = LoraDiffusionConfig(
         model=str(model), lora_rank=RANK, lora_alpha=ALPHA, target_modules=tuple(targets)
     )
-    policy = DiffusionPolicy(load_pipeline(str(model), device=torch.device("cpu")), config)
+    return _saved(folder, config, steps=steps, best=best)
+
+
+def make_full_run(
+    folder: Path, model: Path, *, steps: Sequence[int] = (1,), best: Mapping[int, float] = {}
+) -> Path:
+    """Likewise, of a run that trained all weights."""
+    return _saved(folder, FullDiffusionConfig(model=str(model)), steps=steps, best=best)
+
+
+def _saved(
+    folder: Path,
+    config: AnyDiffusionConfig,
+    *,
+    steps: Sequence[int],
+    best: Mapping[int, float],
+) -> Path:
+    pipeline = load_pipeline(config.model, device=torch.device("cpu"))
+    policy = DiffusionPolicy(pipeline, config)
+    # A LoRA of this size changes a weight about as much.
+    size = 0.2 if isinstance(config, LoraDiffusionConfig) else 0.05
+    start = [parameter.detach().clone() for parameter in policy.trainable_parameters()]
     for step in steps:
         generator = torch.Generator().manual_seed(step)
-        for parameter in policy.trainable_parameters():
-            parameter.data = torch.randn(parameter.shape, generator=generator) * 0.2
+        for parameter, value in zip(policy.trainable_parameters(), start, strict=True):
+            noise = torch.randn(parameter.shape, generator=generator) * size
+            parameter.data = noise if isinstance(config, LoraDiffusionConfig) else value + noise
         save_checkpoint(folder, step, write=policy.save)
     dump_config(TrainConfig(policy=config), folder / CONFIG)
     with MetricsWriter(folder / METRICS) as metrics:

@@ -1,6 +1,7 @@
 """Every policy, as the contract suite runs it; a new one adds its row."""
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from lora_files import ATTENTION, kohya, random_matrices, write
 from random_walk import RandomWalk
 from torch.nn import Parameter
 
-from imgalign.diffusion.config import DiffusionConfig
+from imgalign.diffusion.config import FullDiffusionConfig, LoraDiffusionConfig
 from imgalign.diffusion.policy import DiffusionPolicy
 from imgalign.policy import Policy
 
@@ -25,10 +26,18 @@ def walk(folder: Path, **settings: Any) -> RandomWalk:
 
 
 def diffusion(folder: Path, **settings: Any) -> DiffusionPolicy:
+    """`computing_in` is the dtype of its network's computation, and no setting."""
+    dtype = settings.pop("computing_in", None)
     pipeline = StableDiffusionPipeline.from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)
     fields = {"num_inference_steps": STEPS, "batch_size": 4, **settings}
-    return DiffusionPolicy(pipeline, DiffusionConfig.model_validate(fields))
+    kind = FullDiffusionConfig if fields.get("train") == "full" else LoraDiffusionConfig
+    config = kind.model_validate(fields)
+    return DiffusionPolicy(pipeline, config, dtype=dtype)
+
+
+def full_in_bfloat16(folder: Path, **settings: Any) -> DiffusionPolicy:
+    return diffusion(folder, train="full", computing_in=torch.bfloat16, **settings)
 
 
 def from_adapter(folder: Path, **settings: Any) -> DiffusionPolicy:
@@ -41,7 +50,11 @@ def from_adapter(folder: Path, **settings: Any) -> DiffusionPolicy:
     return diffusion(folder, adapter=str(path), **settings)
 
 
-KINDS: Mapping[str, Build] = {"random walk": walk, "diffusion": diffusion}
+KINDS: Mapping[str, Build] = {
+    "random walk": walk,
+    "diffusion": diffusion,
+    "diffusion, all weights": partial(diffusion, train="full"),
+}
 
 POLICIES: Mapping[str, tuple[Build, Mapping[str, Any]]] = {
     "random walk": (walk, {}),
@@ -52,6 +65,8 @@ POLICIES: Mapping[str, tuple[Build, Mapping[str, Any]]] = {
     "diffusion, 3 steps a pass": (diffusion, {"steps_per_pass": 3}),
     "diffusion, bfloat16 latents": (diffusion, {"latent_dtype": "bfloat16"}),
     "diffusion, from an adapter": (from_adapter, {}),
+    "diffusion, all weights": (diffusion, {"train": "full"}),
+    "diffusion, all weights, bfloat16": (full_in_bfloat16, {}),
     "diffusion, checkpointing": (diffusion, {"gradient_checkpointing": True}),
 }
 

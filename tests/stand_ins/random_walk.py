@@ -31,7 +31,7 @@ from imgalign.policy import (
     normal_noise,
     seed_generators,
 )
-from imgalign.runs.checkpoint import ADAPTER
+from imgalign.runs.trained import ADAPTER
 from imgalign.train.config import RunConfig, TrainConfig
 
 
@@ -213,7 +213,7 @@ def walk_settings(**changes: object) -> TrainConfig:
     Settings of `run` may be given by their name alone, other sections whole.
     """
     sections: dict[str, object] = {
-        "policy": {"batch_size": 4},
+        "policy": {"train": "lora", "batch_size": 4},
         "algorithm": {
             "name": "ppo",
             "baseline": {"kind": "value"},

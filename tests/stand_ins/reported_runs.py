@@ -19,8 +19,9 @@ from imgalign.evaluate.votes import VoteCounts, VoteResult
 from imgalign.preferences.accuracy import Accuracy, Bin, Calibration, Gain
 from imgalign.preferences.fit_report import Ceiling, Counts, FitReport, Spread
 from imgalign.preferences.fit_report import Evaluation as FitEvaluation
-from imgalign.runs.checkpoint import ADAPTER, save_checkpoint
+from imgalign.runs.checkpoint import save_checkpoint
 from imgalign.runs.metrics import MetricsWriter
+from imgalign.runs.trained import ADAPTER
 from imgalign.statistics import Estimate
 from imgalign.train.config import RewardConfig, RunConfig, SamplesConfig, TrainConfig
 from imgalign.train.data.rollouts import PromptsConfig, RolloutsConfig

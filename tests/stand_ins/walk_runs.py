@@ -8,8 +8,9 @@ from random_walk import Brightness, RandomWalk, walk_settings
 from safetensors.torch import load_file
 
 from imgalign.policy import RewardModel, StepPolicy
-from imgalign.runs.checkpoint import ADAPTER, checkpoints
+from imgalign.runs.checkpoint import checkpoints
 from imgalign.runs.metrics import Value, read_metrics
+from imgalign.runs.trained import ADAPTER
 from imgalign.train import run as train
 from imgalign.train.config import TrainConfig
 from imgalign.train.recorder import OnStep

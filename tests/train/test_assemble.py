@@ -48,7 +48,12 @@ def test_a_policy_is_the_model_of_the_settings_with_an_adapter_of_their_seed(tin
     def adapter(seed: int) -> list[torch.Tensor]:
         settings = TrainConfig.model_validate(
             {
-                "policy": {"model": str(tiny_pipeline_folder), "dtype": "float32", "lora_rank": 2},
+                "policy": {
+                    "model": str(tiny_pipeline_folder),
+                    "train": "lora",
+                    "dtype": "float32",
+                    "lora_rank": 2,
+                },
                 "run": {"device": "cpu"},
                 "seed": seed,
             }

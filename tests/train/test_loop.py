@@ -21,9 +21,10 @@ from imgalign.errors import (
     NumericsError,
     StorageFullError,
 )
-from imgalign.runs.checkpoint import checkpoints, find_adapter, read_marker
+from imgalign.runs.checkpoint import checkpoints, read_marker
 from imgalign.runs.metrics import read_metrics
 from imgalign.runs.status import read_status
+from imgalign.runs.trained import find_weights
 from imgalign.train import run as train
 from imgalign.train.config import TrainConfig
 
@@ -145,7 +146,7 @@ def test_a_held_out_reward_that_stops_rising_ends_the_run_and_marks_the_best(tmp
     best = json.loads((tmp_path / "run" / "best.json").read_text())
     assert best == {"checkpoint": "step-000002", "held_out_reward": 0.0}
     assert result.checkpoint == tmp_path / "run" / "step-000002"
-    assert find_adapter(tmp_path / "run").name == "step-000002"
+    assert find_weights(tmp_path / "run").name == "step-000002"
     again = start(
         tmp_path / "run",
         settings=load_config(TrainConfig, result.folder / "config.yaml"),

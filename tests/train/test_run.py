@@ -19,8 +19,9 @@ from imgalign.errors import (
     NumericsError,
     StorageFullError,
 )
-from imgalign.runs.checkpoint import ADAPTER, checkpoints, verify
+from imgalign.runs.checkpoint import checkpoints, verify
 from imgalign.runs.status import RunStatus, read_status, write_status
+from imgalign.runs.trained import ADAPTER
 from imgalign.train import recorder
 from imgalign.train.config import TrainConfig
 

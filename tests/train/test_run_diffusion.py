@@ -1,22 +1,28 @@
 """Claims: on a real, tiny diffusion pipeline the reward rises, the ratio starts at exactly 1, a
 resumed run is the uninterrupted one, and what is saved is what plain diffusers loads."""
 
+import shutil
 from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from lora_files import diffusers, random_matrices, write
 from random_walk import Brightness
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from imgalign.algorithms.checks import require
-from imgalign.runs.checkpoint import ADAPTER, checkpoints
+from imgalign.errors import CheckpointError
+from imgalign.runs.checkpoint import checkpoints
 from imgalign.runs.metrics import read_metrics
+from imgalign.runs.trained import ADAPTER, weights_hash
 from imgalign.train import run as train
 from imgalign.train.assemble import load_policy
 from imgalign.train.config import TrainConfig
 from imgalign.train.watch import paint
+
+LEARNING_RATES = {"lora": 0.01, "full": 1e-3}
+"""By what is trained."""
 
 
 def tiny_settings(model, **changes) -> TrainConfig:
@@ -43,14 +49,30 @@ def tiny_settings(model, **changes) -> TrainConfig:
     sections: dict[str, Any] = {
         name: section | changes.pop(name, {}) for name, section in settings.items()
     }
-    sections["policy"] = {"model": str(model), "dtype": "float32", **sections["policy"]}
+    policy = {"model": str(model), "train": "lora", "dtype": "float32"}
+    sections["policy"] = policy | sections["policy"]
     return TrainConfig.model_validate(sections | changes)
 
 
+@pytest.fixture(scope="module", params=LEARNING_RATES)
+def made_settings(request, tiny_pipeline_folder):
+    """Settings of a run that trains an adapter, and of one that trains all weights."""
+
+    def made(**run: object) -> TrainConfig:
+        return tiny_settings(
+            tiny_pipeline_folder,
+            policy={"train": request.param},
+            optimizer={"learning_rate": LEARNING_RATES[request.param]},
+            run=run,
+        )
+
+    return made
+
+
 @pytest.fixture(scope="module")
-def run(tiny_pipeline_folder, tmp_path_factory):
+def run(made_settings, tmp_path_factory):
     out = tmp_path_factory.mktemp("diffusion") / "run"
-    return train.run(tiny_settings(tiny_pipeline_folder), reward=Brightness(), out=out)
+    return train.run(made_settings(), reward=Brightness(), out=out)
 
 
 @pytest.fixture
@@ -92,15 +114,20 @@ def test_before_every_first_update_the_ratio_is_exactly_1_and_at_the_start_the_k
     assert records[-1]["kl"] > 0.01
 
 
-def test_plain_diffusers_loads_the_checkpoint_and_draws_the_same_images(run, tiny_pipeline_folder):
-    settings = tiny_settings(tiny_pipeline_folder)
+def test_plain_diffusers_loads_the_checkpoint_and_draws_the_same_images(
+    run, made_settings, tiny_pipeline_folder
+):
+    settings = made_settings()
     policy = load_policy(settings)
     untrained = paint(policy, ["a red house"], [7])
     policy.load(run.checkpoint)
     painted = paint(policy, ["a red house"], [7])
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_pipeline_folder)
     pipeline.set_progress_bar_config(disable=True)
-    pipeline.load_lora_weights(run.checkpoint)
+    if settings.policy.train == "full":
+        pipeline.unet = UNet2DConditionModel.from_pretrained(run.checkpoint / "unet")
+    else:
+        pipeline.load_lora_weights(run.checkpoint)
     drawn = pipeline(
         "a red house",
         num_inference_steps=settings.policy.num_inference_steps,
@@ -114,14 +141,38 @@ def test_plain_diffusers_loads_the_checkpoint_and_draws_the_same_images(run, tin
     assert (painted - untrained).abs().max() > 1e-3
 
 
-def test_a_resumed_diffusion_run_is_the_uninterrupted_one_bit_for_bit(
-    run, tiny_pipeline_folder, tmp_path
-):
+def test_a_resumed_diffusion_run_is_the_uninterrupted_one_bit_for_bit(run, made_settings, tmp_path):
     for iterations, resume in [(2, False), (3, True)]:
-        settings = tiny_settings(tiny_pipeline_folder, run={"iterations": iterations})
+        settings = made_settings(iterations=iterations)
         train.run(settings, reward=Brightness(), out=tmp_path / "run", resume=resume)
-    ends = [checkpoints(folder)[-1] / ADAPTER for folder in (run.folder, tmp_path / "run")]
-    assert ends[0].read_bytes() == ends[1].read_bytes()
+    whole, resumed = (checkpoints(folder)[-1] for folder in (run.folder, tmp_path / "run"))
+    assert weights_hash(whole) == weights_hash(resumed)
+    states = [load_file(folder / "trainer.safetensors") for folder in (whole, resumed)]
+    assert all(torch.equal(each, states[1][name]) for name, each in states[0].items())
+
+
+def test_a_run_of_full_weights_is_not_resumed_on_another_model(tiny_pipeline_folder, tmp_path):
+    model = shutil.copytree(tiny_pipeline_folder, tmp_path / "model")
+
+    def go(iterations: int, *, resume: bool = False) -> train.RunResult:
+        settings = tiny_settings(
+            model,
+            policy={"train": "full"},
+            optimizer={"learning_rate": LEARNING_RATES["full"]},
+            run={"iterations": iterations},
+        )
+        return train.run(settings, reward=Brightness(), out=tmp_path / "run", resume=resume)
+
+    begun = go(1)
+    kept = weights_hash(begun.checkpoint)
+    path = model / "unet" / "diffusion_pytorch_model.safetensors"
+    content = load_file(path)
+    save_file({**content, "conv_in.bias": content["conv_in.bias"] + 1e-6}, path)
+    with pytest.raises(CheckpointError, match=r"^policy\.model: its weights are not those"):
+        go(2, resume=True)
+    assert weights_hash(begun.checkpoint) == kept
+    save_file(content, path)
+    assert go(2, resume=True).step == 2
 
 
 def test_a_run_that_starts_from_an_adapter_needs_its_file_only_at_the_start(

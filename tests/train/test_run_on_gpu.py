@@ -15,9 +15,10 @@ from PIL import Image
 
 from imgalign.cli.main import main
 from imgalign.config import dump_config
-from imgalign.runs.checkpoint import ADAPTER, checkpoints
+from imgalign.runs.checkpoint import checkpoints
 from imgalign.runs.folder import METRICS
 from imgalign.runs.metrics import read_metrics
+from imgalign.runs.trained import ADAPTER
 from imgalign.train.config import TrainConfig
 from imgalign.train.learner import peak_memory_gb
 

@@ -16,13 +16,10 @@ from walk_runs import Killed, killed_at, measured, start, weights
 
 from imgalign.config import load_config
 from imgalign.errors import CheckpointError, ConfigError, InputError, StorageFullError
-from imgalign.runs.checkpoint import (
-    ADAPTER,
-    checkpoints,
-    write_manifest,
-)
+from imgalign.runs.checkpoint import checkpoints, write_manifest
 from imgalign.runs.folder import run_prompts
 from imgalign.runs.state import load_state, save_state
+from imgalign.runs.trained import ADAPTER
 from imgalign.train import starting as folder
 from imgalign.train.config import TrainConfig
 

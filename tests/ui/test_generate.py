@@ -9,7 +9,7 @@ from PIL import Image, ImageChops
 from provenances import provenance
 from submissions import judge
 
-from imgalign.diffusion.config import DiffusionConfig
+from imgalign.diffusion.config import LoraDiffusionConfig
 from imgalign.diffusion.generate import ImageGenerator
 from imgalign.diffusion.loading import load_pipeline
 from imgalign.diffusion.policy import DiffusionPolicy
@@ -29,7 +29,9 @@ def run_folder(tiny_pipeline_folder, tmp_path_factory):
     """A folder of runs with one finished run of the tiny model."""
     runs = tmp_path_factory.mktemp("runs")
     pipeline = load_pipeline(str(tiny_pipeline_folder), device=choose_device("cpu"))
-    policy = DiffusionPolicy(pipeline, DiffusionConfig(num_inference_steps=3, lora_rank=2), seed=0)
+    policy = DiffusionPolicy(
+        pipeline, LoraDiffusionConfig(num_inference_steps=3, lora_rank=2), seed=0
+    )
     with torch.no_grad():
         for index, weight in enumerate(policy.trainable_parameters()):
             noise = torch.randn(weight.shape, generator=torch.Generator().manual_seed(index))

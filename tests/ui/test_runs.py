@@ -67,6 +67,16 @@ def command(tmp_path):
     return sys.executable, str(trainer)
 
 
+def test_checkpoints_of_an_adapter_and_of_full_weights_are_offered(tmp_path):
+    for place in ("a/step-000001/pytorch_lora_weights.safetensors", "a/step-000002/x.json"):
+        (tmp_path / place).parent.mkdir(parents=True)
+        (tmp_path / place).touch()
+    (tmp_path / "b" / "step-000001" / "net").mkdir(parents=True)
+    (tmp_path / "b" / "step-000001" / "net" / "diffusion_pytorch_model.safetensors").touch()
+    runs = Runs(tmp_path)
+    assert runs.run("a").adapters == runs.run("b").adapters == ("step-000001",)
+
+
 @pytest.fixture
 def runs(tmp_path, command):
     runs = Runs(tmp_path / "runs", command=command)

@@ -47,9 +47,10 @@ ENCODED_PROMPTS = 1024
 
 
 class Family(ABC):
-    """A pipeline whose pretrained weights never change, with what differs between families.
+    """A pipeline with what differs between families.
 
-    The pipeline belongs to it from then on: all parts are frozen and in evaluation mode.
+    The pipeline belongs to it from then on: all parts are frozen and in evaluation mode. `dtype` is
+    what the network computes in, by default what its weights are in.
     """
 
     pipeline_class: ClassVar[type[DiffusionPipeline]]
@@ -80,7 +81,7 @@ class Family(ABC):
     """Whether the network is told its guidance scale and needs no second pass for it
     (arXiv:2310.04378)."""
 
-    def __init__(self, pipeline: DiffusionPipeline) -> None:
+    def __init__(self, pipeline: DiffusionPipeline, *, dtype: torch.dtype | None = None) -> None:
         self.pipeline = pipeline
         self.parts: dict[str, nn.Module] = {
             name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)
@@ -88,8 +89,8 @@ class Family(ABC):
         """All networks of the pipeline, by its names for them."""
         self.network: Any = pipeline.components[self.network_name]
         """A model of diffusers that takes adapters; the library has no type for that."""
-        self.dtype: torch.dtype = self.network.dtype
-        """What the network computes in; an adapter's float32 weights do not change it."""
+        self.dtype: torch.dtype = dtype or self.network.dtype
+        """What the network computes in, whatever its weights are kept in."""
         for part in self.parts.values():
             part.requires_grad_(False)
             part.eval()
@@ -145,10 +146,7 @@ class Family(ABC):
 
     def autoencoder_hash(self) -> str:
         """SHA-256 of names and values of the weights that make latents of images."""
-        return sha256_of(
-            (name, memoryview(value.cpu().reshape(-1).view(torch.uint8).numpy()))
-            for name, value in self.parts["vae"].state_dict().items()
-        )
+        return hash_of(self.parts["vae"].state_dict().items())
 
     @abstractmethod
     def encode_prompt(self, prompt: str) -> Conditions:
@@ -381,6 +379,13 @@ class Family(ABC):
         """Copy the matrices of the network's layers into an adapter that has the same ones."""
         matrices = {name: each for layer in layers for name, each in layer.matrices().items()}
         set_peft_model_state_dict(self.network, matrices, adapter_name=adapter)
+
+
+def hash_of(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """SHA-256 of names and values, whatever order they come in."""
+    return sha256_of(
+        (name, value.cpu().reshape(-1).view(torch.uint8).numpy().data) for name, value in tensors
+    )
 
 
 def _check_answer(answer: Iterable[Tensor], source: Path, part: str) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from safetensors import SafetensorError, safe_open
 
@@ -17,11 +18,14 @@ OTHER_FILES = {"SDXL": "conditioner."}
 """Kinds of checkpoints that are not read, by what only their tensors begin with."""
 
 
-def family_of(pipeline: DiffusionPipeline) -> Family:
-    """The pipeline as a member of its family; InputError if its kind is not supported."""
+def family_of(pipeline: DiffusionPipeline, *, dtype: torch.dtype | None = None) -> Family:
+    """The pipeline as a member of its family; InputError if its kind is not supported.
+
+    `dtype` is what the network computes in, by default what its weights are in.
+    """
     for family in FAMILIES.values():
         if isinstance(pipeline, family.pipeline_class):
-            return family(pipeline)
+            return family(pipeline, dtype=dtype)
     name = type(pipeline).__name__
     raise InputError(f"model: expected one of {', '.join(FAMILIES)}, got {name}")
 

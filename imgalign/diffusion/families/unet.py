@@ -34,8 +34,8 @@ class UNetFamily(Family):
     target_modules = ("to_q", "to_k", "to_v", "to_out.0")
     """The projections of every attention layer, as in diffusers' own training scripts."""
 
-    def __init__(self, pipeline: DiffusionPipeline) -> None:
-        super().__init__(pipeline)
+    def __init__(self, pipeline: DiffusionPipeline, *, dtype: torch.dtype | None = None) -> None:
+        super().__init__(pipeline, dtype=dtype)
         self.embeds_guidance = self.network.config["time_cond_proj_dim"] is not None
 
     def check_parts(self, source: Path) -> None:

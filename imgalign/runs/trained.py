@@ -1,0 +1,143 @@
+"""What a run trained, on disk: a LoRA adapter, or all weights of the model's network.
+
+An adapter is the file `pytorch_lora_weights.safetensors`. All weights are in diffusers' layout, in
+a folder of the network's name: `config.json` and `diffusion_pytorch_model.safetensors`, or several
+such files where they are large. A checkpoint has one or the other. Whatever takes trained weights
+finds and identifies them here. Left out: what is in the files (diffusion/adapters.py,
+diffusion/full_weights.py).
+"""
+
+import hashlib
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final, Literal
+
+from imgalign.errors import CheckpointError
+from imgalign.files import describe_folder, sha256
+from imgalign.runs.checkpoint import (
+    MANIFEST,
+    checkpoints,
+    read_manifest,
+    read_marker,
+    step_folder,
+    verify_files,
+)
+
+log = logging.getLogger(__name__)
+
+ADAPTER = "pytorch_lora_weights.safetensors"
+FULL = re.compile(r"(\w+)/diffusion_pytorch_model(?:-\d{5}-of-\d{5})?\.safetensors")
+"""A file of all weights, from the folder that the network's folder is in."""
+MODEL_INDEX = "model_index.json"
+"""Only a whole model has it."""
+
+REFERENCE: Final = "reference"
+"""Folder in a checkpoint with the adapter that its run started from, where there was one."""
+REFERENCE_HASH = "reference.json"
+"""File in a checkpoint of all weights; the pretrained weights, by their hash."""
+
+ALWAYS: Mapping[Literal["lora", "full"], str] = {"lora": ADAPTER, "full": REFERENCE_HASH}
+"""The file that is in each checkpoint of a run, by what it trains."""
+
+
+def find_weights(path: Path) -> Path:
+    """The folder with trained weights that `path` refers to, or the LoRA file of another name.
+
+    `path` is such a folder itself (a checkpoint, or one from elsewhere), a run folder: then the
+    checkpoint marked best, else the newest that verifies; or a file of weights, or a folder with
+    one LoRA file. CheckpointError where there are none, or where they are damaged.
+    """
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such folder")
+    if path.is_file():
+        return _of_file(path)
+    if (path / MODEL_INDEX).is_file():
+        raise CheckpointError(
+            f"{path}: is a whole model, and not weights for one; name it as the model, with --model"
+        )
+    if holds_weights(path):
+        if (path / MANIFEST).is_file():
+            _verify(path)
+        return path
+    best = read_marker(path, "best")
+    candidates = [
+        *([] if best is None else [step_folder(path, best)]),
+        *reversed(checkpoints(path)),
+    ]
+    for folder in candidates:
+        try:
+            _verify(folder)
+        except CheckpointError as error:
+            log.warning("%s; trying another checkpoint", error)
+        else:
+            return folder
+    files = sorted(path.glob("*.safetensors"))
+    if len(files) == 1 and not candidates:
+        return _of_file(files[0])
+    names = ", ".join(folder.name for folder in checkpoints(path))
+    found = f"checkpoints found: {names}, none usable" if names else describe_folder(path)
+    raise CheckpointError(f"{path}: no {ADAPTER} or full weights here; {found}")
+
+
+def _of_file(file: Path) -> Path:
+    if file.name == ADAPTER:
+        return find_weights(file.parent)
+    if FULL.fullmatch(f"{file.parent.name}/{file.name}"):
+        return find_weights(file.parent.parent)
+    if file.suffix == ".safetensors":
+        return file
+    raise CheckpointError(f"{file}: expected a .safetensors file, or a folder with {ADAPTER} in it")
+
+
+def _verify(folder: Path) -> None:
+    listed = weights_among(read_manifest(folder))
+    verify_files(folder, listed or [ADAPTER])  # which is then what is missing
+
+
+def _files_in(folder: Path) -> list[str]:
+    paths = (*folder.glob("*.safetensors"), *folder.glob("*/*.safetensors"))
+    return [path.relative_to(folder).as_posix() for path in paths]
+
+
+def weights_among(names: Iterable[str]) -> list[str]:
+    """Which files of a folder are trained weights; none where there are those of two networks."""
+    present = sorted(names)
+    if ADAPTER in present:
+        return [ADAPTER]
+    full = [match for name in present if (match := FULL.fullmatch(name))]
+    return [match[0] for match in full] if len({match[1] for match in full}) == 1 else []
+
+
+def holds_weights(folder: Path) -> bool:
+    """Whether a folder itself has trained weights, whole or not."""
+    return bool(weights_among(_files_in(folder)))
+
+
+def weight_files(found: Path) -> list[Path]:
+    """The files with the weights, of what `find_weights` gives."""
+    if found.is_file():
+        return [found]
+    return [found / name for name in weights_among(_files_in(found))]
+
+
+def full_weights(found: Path) -> Path | None:
+    """The folder of a network with all its weights; None where `find_weights` gave an adapter."""
+    file = next(iter(weight_files(found)), found)
+    return file.parent if FULL.fullmatch(f"{file.parent.name}/{file.name}") else None
+
+
+def weights_hash(found: Path) -> str:
+    """SHA-256 of the file with the weights, or of the hashes of several; of what was found.
+
+    Images that they generated carry it, and so do comparisons.
+    """
+    hashes = [sha256(file) for file in weight_files(found)]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+def reference_of(found: Path) -> Path | None:
+    """The adapter that the run of a checkpoint started from, of what `find_weights` gives."""
+    folder = found / REFERENCE
+    return folder if (folder / ADAPTER).is_file() else None
