@@ -67,7 +67,10 @@ VARIANTS: Mapping[str, tuple[str, ...]] = {
 }
 """A recipe and its overrides; what stands in braces is made of the demo by `Places`."""
 
-GUIDED = ("grpo", "dpo", "dpo-pairs")
+GUIDED = (
+    *("dpo", "dpo-pairs", "dpo-best-worst", "ipo", "kto", "cardinal", "online-dpo", "sft"),
+    "grpo",
+)
 """What is compared with the base at its best guidance, too."""
 
 FLIPPED = 0.3
@@ -254,9 +257,9 @@ def main() -> None:
     for name in given.variants:
         for demo in given.demos:
             folder = given.out / f"{name}-{demo.name}"
-            # The base is the same for all; its images are best at one guidance scale for all.
             row = measured(name, asked(demo)["seed"], folder)
             if name in GUIDED:
+                # The base is the same for all; its images are best at one guidance scale for all.
                 base = base or guided_base(folder, demo)
                 guided = load_evaluation(against_guided(folder, demo, base["best"])).summary
                 assert guided.win_rate is not None
