@@ -1,5 +1,6 @@
 """Builds the parts of a training run from its settings: the table from settings to classes."""
 
+import logging
 from pathlib import Path
 
 import torch
@@ -14,6 +15,11 @@ from imgalign.policy import Policy, StepPolicy
 from imgalign.runs.trained import REFERENCE
 from imgalign.train.config import OptimizerConfig, TrainConfig
 from imgalign.train.learner import Learner
+
+log = logging.getLogger(__name__)
+
+HIGHEST_FULL_RATE = 1e-4
+"""Learning rates above it have been published for LoRA, and not for all weights."""
 
 
 def build_learner(
@@ -49,4 +55,11 @@ def load_policy(settings: TrainConfig, *, resumed: Path | None = None) -> StepPo
         config = config.model_copy(update={"adapter": str(resumed / REFERENCE)})
     policy = DiffusionPolicy(pipeline, config, seed=settings.seed, dtype=dtype)
     say_dtype(policy.family.dtype, device)
+    rate = settings.optimizer.learning_rate
+    if isinstance(config, FullDiffusionConfig) and rate > HIGHEST_FULL_RATE:
+        log.warning(
+            "optimizer.learning_rate: %g is the rate of a LoRA; all weights are usually trained at"
+            " 1e-6 to %g",
+            *(rate, HIGHEST_FULL_RATE),
+        )
     return policy

@@ -113,7 +113,8 @@ class Learner:
             "optimizer": self.optimizer.state_dict(),
             "algorithm": self.algorithm.state_dict(),
         }
-        return copy.deepcopy(on_cpu(state))
+        copied: dict[str, Any] = copied_to_cpu(state)
+        return copied
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a `state_dict`; CheckpointError where it is of other settings."""
@@ -137,15 +138,15 @@ class Learner:
             parameter.copy_(weight)
 
 
-def on_cpu(state: Any) -> Any:
-    """Nested state with its tensors on the CPU."""
+def copied_to_cpu(state: Any) -> Any:
+    """A copy of nested state with its tensors on the CPU."""
     match state:
         case torch.Tensor():
-            return state.cpu()
+            return state.detach().to("cpu", copy=True)
         case dict():
-            return {key: on_cpu(value) for key, value in state.items()}
+            return {key: copied_to_cpu(value) for key, value in state.items()}
         case list() | tuple():
-            return type(state)(on_cpu(value) for value in state)
+            return type(state)(copied_to_cpu(value) for value in state)
     return state
 
 

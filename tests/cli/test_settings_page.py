@@ -54,6 +54,11 @@ def test_whatever_a_run_writes_into_its_config_is_on_the_page(tmp_path, override
     assert [path for path in paths if f"\n| `{path}` | " not in page] == []
 
 
+def test_a_setting_that_all_kinds_of_a_section_share_names_none():
+    (row,) = [line for line in document().splitlines() if line.startswith("| `policy.dtype` |")]
+    assert row.split(" | ")[2] == ""
+
+
 def test_a_setting_that_several_kinds_share_comes_once_and_names_them():
     rows = [line for line in document().splitlines() if line.startswith("| `algorithm.clip_nats`")]
     assert len(rows) == 1

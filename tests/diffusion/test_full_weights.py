@@ -73,6 +73,9 @@ def test_weights_are_float32_and_not_rounded_to_what_the_network_computes_in(tin
     ):
         assert weight.dtype == torch.float32
         assert torch.equal(weight, expected)
+    loaded = StableDiffusionPipeline.from_pretrained(tiny_pipeline_folder, dtype=torch.bfloat16)
+    kept = DiffusionPolicy(loaded, FullDiffusionConfig()).trainable_parameters()
+    assert {weight.dtype for weight in kept} == {torch.float32}
     apart = (images(rounding) - images(exact)).abs().max()
     assert 0 < apart < 0.05, "it computes in bfloat16"
 

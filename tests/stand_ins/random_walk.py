@@ -19,6 +19,7 @@ from torch.distributions import Distribution, Independent, Normal
 from torch.nn import Parameter
 
 from imgalign.errors import CheckpointError
+from imgalign.explain import with_tags
 from imgalign.policy import (
     Check,
     Data,
@@ -213,7 +214,7 @@ def walk_settings(**changes: object) -> TrainConfig:
     Settings of `run` may be given by their name alone, other sections whole.
     """
     sections: dict[str, object] = {
-        "policy": {"train": "lora", "batch_size": 4},
+        "policy": {"batch_size": 4},
         "algorithm": {
             "name": "ppo",
             "baseline": {"kind": "value"},
@@ -233,7 +234,7 @@ def walk_settings(**changes: object) -> TrainConfig:
     }
     run |= {name: value for name, value in changes.items() if name in RunConfig.model_fields}
     sections |= {name: value for name, value in changes.items() if name not in run}
-    return TrainConfig.model_validate(sections | {"run": run})
+    return TrainConfig.model_validate(with_tags(TrainConfig, sections | {"run": run}))
 
 
 def walk_data(*, held_out: int = 2, **changes: object) -> dict[str, object]:

@@ -4,8 +4,10 @@ import pytest
 import torch
 from algorithms import ALGORITHMS, algorithm_config
 from random_walk import RandomWalk
+from safetensors.torch import load_file
 from walk_batches import sample
 
+from imgalign.diffusion.policy import DiffusionPolicy
 from imgalign.policy import LikelihoodPolicy, StepPolicy
 from imgalign.train.assemble import build_learner, load_policy
 from imgalign.train.config import OptimizerConfig, TrainConfig
@@ -42,6 +44,38 @@ def test_a_learner_that_is_built_anew_remembers_nothing():
     after = learner_of(policy, "ppo").state_dict()
     assert after["optimizer"]["state"] == {}
     assert after["algorithm"]["baseline"] == {}
+
+
+def test_the_learning_rate_of_a_lora_is_pointed_out_where_all_weights_are_trained(
+    tiny_pipeline_folder, caplog
+):
+    def said(train: str, rate: float) -> str:
+        caplog.clear()
+        settings = {
+            "policy": {"model": str(tiny_pipeline_folder), "train": train, "dtype": "float32"},
+            "optimizer": {"learning_rate": rate},
+            "run": {"device": "cpu"},
+        }
+        load_policy(TrainConfig.model_validate(settings))
+        return caplog.text
+
+    assert "learning_rate: 0.002 is the rate of a LoRA" in said("full", 2e-3)
+    assert "learning_rate" not in said("full", 1e-4)
+    assert "learning_rate" not in said("lora", 2e-3)
+
+
+def test_weights_that_are_trained_are_loaded_as_they_are_whatever_the_network_computes_in(
+    tiny_pipeline_folder,
+):
+    policy = {"model": str(tiny_pipeline_folder), "train": "full", "dtype": "bfloat16"}
+    optimizer = {"learning_rate": 1e-5}
+    settings = {"policy": policy, "optimizer": optimizer, "run": {"device": "cpu"}}
+    found = load_policy(TrainConfig.model_validate(settings))
+    assert isinstance(found, DiffusionPolicy)
+    assert found.family.dtype == torch.bfloat16
+    stored = load_file(tiny_pipeline_folder / "unet" / "diffusion_pytorch_model.safetensors")
+    for name, weight in found.family.network.named_parameters():
+        assert torch.equal(weight, stored[name])
 
 
 def test_a_policy_is_the_model_of_the_settings_with_an_adapter_of_their_seed(tiny_pipeline_folder):

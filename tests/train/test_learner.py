@@ -75,3 +75,16 @@ def test_the_price_of_the_kl_moves_towards_its_target_by_the_rule_of_ziegler():
     expected = [0.1, 0.1 * 0.9, 0.1 * 0.9 * 1.1, 0.1 * 0.9 * 1.1**2]
     assert [each["kl_coefficient"] for each in values] == pytest.approx(expected)
     assert torch.isfinite(policy.shift).all()
+
+
+def test_its_state_stays_what_it_was_while_it_learns_on_and_takes_it_back_to_then():
+    policy = RandomWalk()
+    learner = learner_of(policy)
+    learn(learner, policy, 1)
+    weights, state = learner.weights(), learner.state_dict()
+    learn(learner, policy, 1)
+    expected = [each.clone() for each in learner.weights()]
+    learner.set_weights(weights)
+    learner.load_state_dict(state)
+    learn(learner, policy, 1)
+    assert all(map(torch.equal, learner.weights(), expected))

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from imgalign.algorithms.checks import require
 from imgalign.errors import CheckpointError
+from imgalign.explain import with_tags
 from imgalign.runs.checkpoint import checkpoints
 from imgalign.runs.metrics import read_metrics
 from imgalign.runs.trained import ADAPTER, weights_hash
@@ -49,9 +50,8 @@ def tiny_settings(model, **changes) -> TrainConfig:
     sections: dict[str, Any] = {
         name: section | changes.pop(name, {}) for name, section in settings.items()
     }
-    policy = {"model": str(model), "train": "lora", "dtype": "float32"}
-    sections["policy"] = policy | sections["policy"]
-    return TrainConfig.model_validate(sections | changes)
+    sections["policy"] = {"model": str(model), "dtype": "float32", **sections["policy"]}
+    return TrainConfig.model_validate(with_tags(TrainConfig, sections | changes))
 
 
 @pytest.fixture(scope="module", params=LEARNING_RATES)
