@@ -92,6 +92,7 @@ def measured(recipe: str, seed: int, folder: Path) -> dict[str, object]:
         "iterations": len(records) - 1,
         "optimizer_steps": sum(float(record.get("optimizer_steps") or 0) for record in records),
         "seconds_learning": sum(float(record.get("seconds_learning") or 0) for record in records),
+        "minutes": sum(float(record.get("seconds") or 0) for record in records) / 60,
         "hardware": found.origin.hardware,
     }
 

@@ -149,7 +149,7 @@ def table(rows: Rows) -> str:
     """Markdown, a line for each variant; what is several numbers goes by seed."""
     lines = [
         "| | win rate, % | against the base at guidance 1.5 | oracle reward by "
-        "| faithful by, points | diversity by | KL, nats | ties of 144 | learning, s |",
+        "| faithful by, points | diversity by | KL, nats | ties of 144 | minutes |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, runs in rows.items():
@@ -163,15 +163,15 @@ def table(rows: Rows) -> str:
             ", ".join(f"{run['diversity'][0]:+.3f}" for run in runs),
             ", ".join(f"{run['kl_nats']:.1f}" for run in runs),
             ", ".join(str(run["ties"]) for run in runs),
-            ", ".join(seconds(run) for run in runs),
+            ", ".join(minutes(run) for run in runs),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def seconds(run: Row) -> str:
-    """Spent in optimizer steps; of a GPU with a G behind it."""
-    return f"{run['seconds_learning']:.0f}{'G' if 'gpu' in run['hardware'] else ''}"
+def minutes(run: Row) -> str:
+    """Of all iterations, with sampling and measuring; of a GPU with a G behind it."""
+    return f"{run['minutes']:.1f}{'G' if 'gpu' in run['hardware'] else ''}"
 
 
 def main() -> None:

@@ -67,7 +67,7 @@ class AutoBetaConfig(Config):
     kind: Literal["auto"] = "auto"
     """The kind of beta."""
 
-    gradient_factor: Annotated[float, Field(gt=0, lt=0.5)] = 0.4
+    gradient_factor: Annotated[float, Field(gt=0, lt=0.5)] = 0.45
     """The weight, sigmoid(-beta * margin), that a pair with a margin of the usual size is to have
     left when beta is fixed. It is 0.5 where policy and pretrained model agree; a smaller one means
     a larger beta."""

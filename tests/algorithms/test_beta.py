@@ -43,7 +43,9 @@ def test_beta_gives_a_typical_margin_the_gradient_factor_that_was_asked_for():
 
 
 def test_until_it_is_fixed_beta_limits_nothing_and_waits_for_margins():
-    beta = Direct(DPOConfig.model_validate({"beta": {"kind": "auto", "steps": 2}})).beta
+    beta = Direct(
+        DPOConfig.model_validate({"beta": {"kind": "auto", "gradient_factor": 0.4, "steps": 2}})
+    ).beta
     for margin in (0.0, 5.0, 0.0):
         assert beta.value(1) < 1e-5
         beta.update(margin)
@@ -52,7 +54,9 @@ def test_until_it_is_fixed_beta_limits_nothing_and_waits_for_margins():
 
 
 def test_beta_follows_from_the_root_mean_square_of_all_margins_of_a_step():
-    algorithm = Direct(DPOConfig.model_validate({"beta": {"kind": "auto", "steps": 1}}))
+    algorithm = Direct(
+        DPOConfig.model_validate({"beta": {"kind": "auto", "gradient_factor": 0.4, "steps": 1}})
+    )
     policy, batch = moved_walk(), ranked()
     run(algorithm, policy, batch)
     # Of the pairs with a preference: 6 in the first ranking, 4 in the second, 3 in the third.
