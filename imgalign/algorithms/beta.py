@@ -130,9 +130,10 @@ class AutoBeta:
 
     Not the median margin: those at high noise levels are near 0 and count little in the gradient.
     The root mean square is a running mean over optimizer steps with decay 0.9, corrected for its
-    start. Until beta is fixed it is next to 0, so that all pairs weigh alike (the loss is divided
-    by beta). Were it already the estimate, it would keep the margins as small as they are and so
-    confirm itself.
+    start. A step whose rankings have no order counts by what its objective compares instead, see
+    `objectives.margins_without_order`. Until beta is fixed it is next to 0, so that all pairs weigh
+    alike (the loss is divided by beta). Were it already the estimate, it would keep the margins as
+    small as they are and so confirm itself.
     """
 
     DECAY = 0.9

@@ -42,7 +42,9 @@ from imgalign.algorithms.implicit import (
 from imgalign.algorithms.interface import Compared, Loss, World, first_position
 from imgalign.algorithms.objectives import (
     AnyDirectConfig,
+    has_contrast,
     has_preference,
+    margins_without_order,
     mean_where,
     objective,
 )
@@ -145,8 +147,15 @@ class Direct:
         """Of the last batch."""
         return self._metrics
 
-    def held_out(self, policy: LikelihoodPolicy, batch: RankedBatch, *, world: World) -> Compared:
-        """The same metrics on rankings that are never learned from, always with the same draws."""
+    def held_out(
+        self, policy: LikelihoodPolicy, batch: RankedBatch, *, world: World
+    ) -> Compared | None:
+        """The same metrics on rankings that are never learned from, always with the same draws.
+
+        None where none of them prefers anything.
+        """
+        if not world.total(float(has_contrast(self.config, batch).sum())):
+            return None
         ranked = batch.select(has_preference(self.config, batch).nonzero().squeeze(1))
         self._make_room_for_ties(int(world.largest(ranked.index.shape[1])))
         seen = Seen(ties=torch.zeros(len(self.log_tie)))
@@ -158,11 +167,11 @@ class Direct:
             self._assess(piece.batch, scored, rows, seen)
         sums = {name: world.total(value) for name, value in seen.sums.items()}
         found = metrics_of(sums)
-        drop, most = -found["chosen_log_ratio"], self.config.max_chosen_drop
+        drop, most = -found.get("chosen_log_ratio", 0.0), self.config.max_chosen_drop
         return Compared(
             loss=found["preference_loss"],
-            passed=most is None or drop <= most,
-            metrics={f"held_out_{name}": found[name] for name in HELD_OUT},
+            chosen_drop=None if most is None or drop <= most else drop,
+            metrics={f"held_out_{name}": found[name] for name in HELD_OUT if name in found},
         )
 
     def _values(
@@ -210,6 +219,9 @@ class Direct:
             limited = coefficients * limits[:, None]
             coefficients = torch.where(coefficients > 0, limited, coefficients)
         seen.add(batch, log_ratio, losses.detach(), beta=beta, limits=limits, ties=of_ties)
+        seen.unordered.append(
+            margins_without_order(self.config, log_ratio, batch, baseline=self.baseline)
+        )
         return coefficients
 
     def _refresh(self, policy: LikelihoodPolicy, seen: Seen, world: World) -> None:
@@ -222,7 +234,10 @@ class Direct:
     def _learn_from(self, seen: Seen, weight: float, world: World) -> dict[str, float]:
         """Move beta, ties and baseline after an optimizer step; its sums over all processes."""
         sums = {name: world.total(value) for name, value in seen.sums.items()}
-        margins = torch.cat(world.gather(torch.cat(seen.margins)))
+        ordered, others = (
+            torch.cat(world.gather(torch.cat(each))) for each in (seen.margins, seen.unordered)
+        )
+        margins = ordered if len(ordered) else others
         sums |= {"steps": 1.0, "beta": seen.beta}
         if len(margins):
             self.beta.update(margins.square().mean().sqrt().item())

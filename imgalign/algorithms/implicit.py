@@ -253,6 +253,8 @@ class Seen:
     """Gradient of the losses with respect to the log-weights of ties."""
     margins: list[Tensor] = field(default_factory=lambda: [torch.zeros(0)])
     """Of every pair with a preference, in nats."""
+    unordered: list[Tensor] = field(default_factory=lambda: [torch.zeros(0)])
+    """What the objective compares in rankings without an order, in nats."""
     sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SUMS, 0.0))
     beta: float = 0.0
 
@@ -302,18 +304,15 @@ def added(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, flo
 
 
 def metrics_of(sums: Mapping[str, float]) -> dict[str, float]:
-    """Means under the keys of docs/metrics.md."""
-
-    def mean(name: str, count: str) -> float:
-        return sums[name] / sums[count] if sums[count] else 0.0
-
-    return {
-        "preference_loss": mean("loss", "weight"),
-        "implicit_accuracy": mean("right", "pairs"),
-        "implicit_margin": mean("margin", "pairs"),
-        "negative_margins": mean("negative", "pairs"),
-        "gradient_factor": mean("factor", "pairs"),
-        "chosen_log_ratio": mean("chosen", "num_chosen"),
-        "rejected_log_ratio": mean("rejected", "num_rejected"),
-        "push_limit": mean("limit", "weight"),
+    """Means under the keys of docs/metrics.md, without those of nothing at all."""
+    means = {
+        "preference_loss": ("loss", "weight"),
+        "implicit_accuracy": ("right", "pairs"),
+        "implicit_margin": ("margin", "pairs"),
+        "negative_margins": ("negative", "pairs"),
+        "gradient_factor": ("factor", "pairs"),
+        "chosen_log_ratio": ("chosen", "num_chosen"),
+        "rejected_log_ratio": ("rejected", "num_rejected"),
+        "push_limit": ("limit", "weight"),
     }
+    return {key: sums[name] / sums[count] for key, (name, count) in means.items() if sums[count]}

@@ -128,8 +128,9 @@ class Compared:
 
     loss: float
     """Lower is better; decides which weights are best where no reward model does."""
-    passed: bool
-    """False for weights that are not to count as best whatever their loss."""
+    chosen_drop: float | None
+    """How much less likely the best of the rankings have become, in nats, where that is more than
+    the settings allow. Such weights do not count as best, and end a run."""
     metrics: Mapping[str, float]
     """Under keys that begin with held_out_."""
 
@@ -138,8 +139,8 @@ class Compared:
 class HeldOutMeasure(Protocol[Batch]):
     """An algorithm that also measures batches that it never learns from."""
 
-    def held_out(self, policy: Any, batch: Batch, *, world: World) -> Compared:
-        """Always with the same draws."""
+    def held_out(self, policy: Any, batch: Batch, *, world: World) -> Compared | None:
+        """Always with the same draws; None where there is nothing to compare."""
         ...
 
 

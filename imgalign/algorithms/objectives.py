@@ -56,9 +56,8 @@ class DirectConfig(Config):
     arXiv:2511.03317, for each ranking). 0 only keeps their error from rising; null has no limit."""
 
     max_chosen_drop: PositiveFloat | None = None
-    """Weights under which the best of held-out rankings have become less likely by more than this
-    many nats do not count as the best of a run, and with run.patience end it. Null only measures
-    it."""
+    """The run ends where the best of held-out rankings have become less likely by more than this
+    many nats; the weights then do not count as the best of the run. Null only measures it."""
 
     refresh: RefreshConfig | None = None
     """Let the reference of implicit rewards follow the policy, within a bound: less is held back,
@@ -200,6 +199,34 @@ def has_preference(config: AnyDirectConfig, batch: RankedBatch) -> Bool[Tensor, 
             return (batch.ranks >= 0).sum(dim=1) > 1
         case _:
             return ordered(batch.ranks)
+
+
+def has_contrast(config: AnyDirectConfig, batch: RankedBatch) -> Bool[Tensor, " r"]:
+    """The rankings on which weights can be compared: those to learn from, without mere ties."""
+    match config:
+        case KTOConfig() | CardinalConfig():
+            return has_preference(config, batch)
+        case _:
+            return ordered(batch.ranks)
+
+
+def margins_without_order(
+    config: AnyDirectConfig, log_ratio: Float[Tensor, "r k"], batch: RankedBatch, *, baseline: float
+) -> Float[Tensor, " n"]:
+    """What an objective compares, in nats, where rankings have no order.
+
+    The log-ratios of what is all bad, less the baseline (KTO), and the differences between
+    candidates with different scores (cardinal).
+    """
+    match config:
+        case KTOConfig():
+            return (log_ratio - baseline)[batch.present & batch.all_bad[:, None]]
+        case CardinalConfig():
+            assert batch.scores is not None, "left out by has_preference"
+            higher = batch.scores[:, :, None] > batch.scores[:, None, :]
+            return (log_ratio[:, :, None] - log_ratio[:, None, :])[higher]
+        case _:
+            return log_ratio.new_zeros(0)
 
 
 def objective(

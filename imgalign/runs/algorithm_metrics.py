@@ -171,9 +171,10 @@ OF_ALGORITHMS = (
         "held_out_preference_loss",
         "Held-out preference loss",
         "",
-        "The preference loss of held-out rankings, always with the same noise. Decides which "
-        "checkpoint is best where no reward model does.",
-        "Rising, the policy learns its rankings by heart.",
+        "The preference loss of held-out rankings, always with the same noise. Without a reward "
+        "model it decides which checkpoint is best, and `run.patience` and `best.json` follow it.",
+        "Rising, the policy learns its rankings by heart. Metrics of held-out rankings are missing "
+        "where none of these prefers an image to another.",
         "reward",
         DIRECT,
     ),
@@ -201,7 +202,7 @@ OF_ALGORITHMS = (
         "nats",
         "Log-ratio of the best images of held-out rankings, always with the same noise.",
         "Falling for good, images get worse while the margins still grow: "
-        "`algorithm.max_chosen_drop` stops the run there.",
+        "`algorithm.max_chosen_drop` ends the run where it is lower than minus that.",
         "reward",
         DIRECT,
     ),

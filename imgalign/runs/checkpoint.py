@@ -203,7 +203,8 @@ def latest_checkpoint(run: Path, *, needs: Collection[str] = ()) -> Path | None:
 def mark(run: Path, marker: Marker, step: int, facts: Mapping[str, float] | None = None) -> None:
     """Point `best.json` or `latest.json` at a checkpoint, with the numbers it was chosen by.
 
-    Example: `{"checkpoint": "step-000040", "held_out_reward": 0.61}`
+    Example: `{"checkpoint": "step-000040", "held_out_reward": 0.61}`; direct methods without a
+    reward have `held_out_preference_loss` instead.
     """
     content = {"checkpoint": step_folder(run, step).name, **(facts or {})}
     write_atomically(run / f"{marker}.json", json.dumps(content) + "\n")

@@ -104,8 +104,8 @@ TABLE = (
         "reward",
         "Mean reward on held-out prompts and seeds, which are never trained on, by the evaluation "
         "reward where one is given.",
-        "If it falls while the training reward rises, the reward is being over-optimised. Early "
-        "stopping and `best.json` follow it.",
+        "If it falls while the training reward rises, the reward is being over-optimised. Where "
+        "there is a reward model, `run.patience` and `best.json` follow it.",
         "reward",
     ),
     Metric(

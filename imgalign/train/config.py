@@ -7,12 +7,14 @@ from typing import Annotated, ClassVar
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from imgalign.algorithms import old_names
+from imgalign.algorithms.beta import AutoBetaConfig
 from imgalign.algorithms.choice import DEFAULT, AlgorithmConfig
 from imgalign.algorithms.objectives import CardinalConfig, DirectConfig
 from imgalign.algorithms.policy_gradient import PolicyGradientConfig
 from imgalign.config import Config, Device, PathText, Seed, refuse_ineffective
 from imgalign.diffusion.config import AnyDiffusionConfig, LoraDiffusionConfig
 from imgalign.train.data.choice import DataConfig
+from imgalign.train.data.rankings import GivenRankingsConfig
 from imgalign.train.data.rollouts import RolloutsConfig
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -80,8 +82,8 @@ class RunConfig(Config):
     """Iterations between two measurements on held-out prompts."""
 
     patience: PositiveInt | None = 4
-    """Stop after this many measurements in a row without a new best held-out reward; null never
-    does."""
+    """Stop after this many measurements in a row without a new best held-out reward, or held-out
+    loss of a direct method without a reward model; null never does."""
 
     samples: SamplesConfig = SamplesConfig()
     """Sample grids during training."""
@@ -138,6 +140,11 @@ class TrainConfig(Config):
             return self
         if self.reward.held_out is not None:
             raise ValueError("reward.held_out: has no effect without held-out prompts")
+        if isinstance(self.algorithm, DirectConfig):
+            why = "without held-out prompts"
+            refuse_within("algorithm", self.algorithm, ["max_chosen_drop"], why)
+        if isinstance(self.data, GivenRankingsConfig):
+            refuse_within("data", self.data, ["held_out_rankings"], "without held-out prompts")
         learned = sampled or isinstance(self.algorithm, CardinalConfig)
         if not learned and self.reward.path is not None:
             raise ValueError("reward.path: has no effect on given images without held-out prompts")
@@ -148,6 +155,38 @@ class TrainConfig(Config):
             if not sampled:  # nothing is sampled but grids, which are without noise
                 refuse_within("policy", self.policy, ["eta", "steps_per_pass"], why)
         return self
+
+    @model_validator(mode="after")
+    def _held_out_rankings_are_measured_by_direct_methods(self) -> "TrainConfig":
+        direct = isinstance(self.algorithm, DirectConfig)
+        if direct and self.data.gives != "rankings":
+            why = f"with data.from: {self.data.source}, which has no held-out rankings"
+            refuse_within("algorithm", self.algorithm, ["max_chosen_drop"], why)
+        if not direct and isinstance(self.data, GivenRankingsConfig):
+            why = f"with algorithm.name: {self.algorithm.name}, which measures held-out images only"
+            refuse_within("data", self.data, ["held_out_rankings"], why)
+        return self
+
+    @model_validator(mode="after")
+    def _what_comes_after_some_steps_comes_within_the_run(self) -> "TrainConfig":
+        if not isinstance(self.algorithm, DirectConfig):
+            return self
+        beta, refresh = self.algorithm.beta, self.algorithm.refresh
+        # A run that is too short for the default is a try, and only warned of.
+        if isinstance(beta, AutoBetaConfig) and beta.steps != AutoBetaConfig().steps:
+            self._refuse_beyond_the_run("algorithm.beta.steps", beta.steps)
+        if refresh is not None:
+            self._refuse_beyond_the_run("algorithm.refresh.every", refresh.every)
+        return self
+
+    def _refuse_beyond_the_run(self, name: str, steps: int) -> None:
+        total = self.run.iterations * self.algorithm.minibatches
+        if steps >= total:
+            raise ValueError(
+                f"{name}: expected less than {total}, the optimizer steps of the run "
+                f"(run.iterations={self.run.iterations}, algorithm.minibatches="
+                f"{self.algorithm.minibatches}), got {steps}"
+            )
 
     @model_validator(mode="after")
     def _patience_needs_a_measurement(self) -> "TrainConfig":

@@ -5,6 +5,7 @@ state that is needed to resume exactly. Numerical errors end the run with a one-
 newest checkpoint stays intact.
 """
 
+import logging
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -31,6 +32,14 @@ from imgalign.train.starting import STATE, load_trainer_state
 from imgalign.train.stopping import BestSoFar, RunEnd, StopRequest
 from imgalign.train.watch import HELD_OUT_SEEDS, Measured, measure
 from imgalign.train.watcher import Interrupted, Watcher
+
+log = logging.getLogger(__name__)
+
+NOTHING_COMPARED = (
+    "no ranking of a held-out prompt prefers an image to another, so nothing is measured on them, "
+    "and neither the best checkpoint nor the end of the run follows them; raise "
+    "data.held_out.num_prompts, or rank more images"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +76,11 @@ class Session:
         self.stop = stop
         self.world = world
         self.step = 0
-        self.best = BestSoFar()
+        rewarded = rewards.held_out is not None and bool(prompts.held_out)
+        self.best = BestSoFar(
+            criterion="held_out_reward" if rewarded else "held_out_preference_loss"
+        )
+        self._said_nothing_compared = False
         self.budget = Budget(settings.run.kl_budget_nats)
         self.saved_step: int | None = None
         self.learner = self._new_learner()
@@ -108,7 +121,8 @@ class Session:
         """Restore a `state_dict`."""
         self.step = state["step"]
         self.learner.load_state_dict(state["learner"])
-        self.best = BestSoFar.from_state(state["best"])
+        # Older states have no criterion.
+        self.best = BestSoFar.from_state({**state["best"], "criterion": self.best.criterion})
         set_rng_state(state["rng"])
 
     def resume(self, checkpoint: Path) -> None:
@@ -234,9 +248,12 @@ class Session:
 
     def _end(self) -> RunEnd | None:
         """The reason not to make another iteration, if any."""
-        patience = self.settings.run.patience
-        if patience is not None and self.best.since >= patience:
-            return "held-out reward"
+        patience, best = self.settings.run.patience, self.best
+        if best.chosen_drop is not None:
+            return "chosen drop"
+        if patience is not None and best.since >= patience:
+            rewarded = best.criterion == "held_out_reward"
+            return "held-out reward" if rewarded else "held-out loss"
         return "finished" if self.step >= self.settings.run.iterations else None
 
     def _due(self, every: int) -> bool:
@@ -264,21 +281,31 @@ class Session:
             ),
         )
         inside = budget is None or measured.kl <= budget
-        if measured.reward is not None:
-            self.best.add(self.step, measured.reward, inside_budget=inside)
-        elif compared is not None:
-            self.best.add(self.step, -compared.loss, inside_budget=inside and compared.passed)
+        drop = None if compared is None else compared.chosen_drop
+        score = measured.reward
+        if score is None and compared is not None:
+            score = -compared.loss
+        if score is not None:
+            self.best.add(self.step, score, allowed=inside and drop is None)
+        self.best.chosen_drop = drop
         return {**measured.metrics(), **({} if compared is None else compared.metrics)}
 
     def _measure_rankings(self) -> Compared | None:
         """Of an algorithm that measures rankings which it does not learn from, where there are."""
         algorithm = self.learner.algorithm
+        if self.settings.data.gives != "rankings" or not isinstance(algorithm, HeldOutMeasure):
+            return None
         watcher = self._watcher("encoding", "images")
         batch = self.source.held_out(watcher=Watcher(on_progress=watcher.on_progress))
-        if batch is None or not isinstance(algorithm, HeldOutMeasure):
-            return None
-        with torch.no_grad():
-            return algorithm.held_out(self.policy, batch, world=self.world)
+        compared: Compared | None = None
+        if batch is not None:
+            with torch.no_grad():
+                compared = algorithm.held_out(self.policy, batch, world=self.world)
+        if compared is None and self.prompts.held_out and not self._said_nothing_compared:
+            self._said_nothing_compared = True
+            if self.recorder.writes:
+                log.warning(NOTHING_COMPARED)
+        return compared
 
     def _check(self) -> None:
         """Run the correctness checks; NumericsError where one fails."""

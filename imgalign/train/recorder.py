@@ -132,7 +132,7 @@ class Recorder:
     def mark_best(self, best: BestSoFar) -> None:
         """Let best.json name the best iteration, if it has a checkpoint."""
         if self.writes and best.step and best.score is not None and self.holds(best.step):
-            mark(self.out, "best", best.step, {"held_out_reward": best.score})
+            mark(self.out, "best", best.step, {best.criterion: best.measured})
 
     def holds(self, step: int) -> bool:
         """Whether the folder has a checkpoint of this iteration."""

@@ -3,6 +3,7 @@
 Rewards are handed in. Left out: parsing a command line and loading reward models (cli/).
 """
 
+import logging
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,10 @@ from signal import Signals
 
 import torch
 
+from imgalign.algorithms.beta import AutoBetaConfig
 from imgalign.algorithms.choice import build_algorithm
 from imgalign.algorithms.interface import World, writes_files
+from imgalign.algorithms.objectives import DirectConfig
 from imgalign.config import load_config
 from imgalign.environment import choose_device, choose_dtype
 from imgalign.errors import ConfigError
@@ -30,6 +33,8 @@ from imgalign.train.recorder import OnStep, Recorder
 from imgalign.train.starting import begin, claim, prompts_to_use
 from imgalign.train.stopping import RunEnd, StopRequest
 from imgalign.train.world import join_world
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +88,7 @@ def run(
     if not resume:
         settings.data.refuse_rankings(settings.algorithm, prompts, num_processes=world.size)
     if recorder.writes:
+        warn_of_free_beta(settings)
         with reporting_full_disk(out, "making the run folder"):
             out.mkdir(parents=True, exist_ok=True)
     lock = lock_folder(out, doing="training") if recorder.writes else nullcontext()
@@ -177,21 +183,59 @@ def settled_dtype(settings: TrainConfig, begun: Path | None) -> str:
     return str(choose_dtype(name, choose_device(settings.run.device))).removeprefix("torch.")
 
 
+def warn_of_free_beta(settings: TrainConfig) -> None:
+    """Warn of a run that ends before its beta is fixed."""
+    algorithm = settings.algorithm
+    if not isinstance(algorithm, DirectConfig) or not isinstance(algorithm.beta, AutoBetaConfig):
+        return
+    steps, total = algorithm.beta.steps, settings.run.iterations * algorithm.minibatches
+    if steps >= total:
+        log.warning(
+            "algorithm.beta.steps: beta is fixed after %d optimizer steps, of which this run has "
+            "%d, so nothing keeps it near the pretrained model; lower it, or raise run.iterations",
+            steps,
+            total,
+        )
+
+
+def no_gain_of(session: Session) -> str:
+    """Says that no weights were better on held-out prompts than those at the start; else empty."""
+    best = session.best
+    if best.step != 0 or not session.step:
+        return ""
+    loss = best.criterion == "held_out_preference_loss"
+    return (
+        f"; the held-out {'loss' if loss else 'reward'} was never {'below' if loss else 'above'} "
+        f"its {best.measured:.4g} at the start, so no checkpoint is marked as best and the last "
+        "one is used; lower optimizer.learning_rate, or "
+        f"{'rank more images' if loss else 'train for longer'}"
+    )
+
+
 def reason_of(end: RunEnd, session: Session) -> str:
     """Why the run ended and how to continue, in one line."""
     step, settings = session.step, session.settings
+    best, no_gain = session.best, no_gain_of(session)
     match end:
         case "finished":
-            return f"finished at iteration {step}"
+            return f"finished at iteration {step}{no_gain}"
         case "kl budget":
             return (
                 f"the kl budget of {settings.run.kl_budget_nats} nats is spent; kept iteration "
                 f"{step}, the last one inside it"
             )
-        case "held-out reward":
+        case "held-out reward" | "held-out loss":
+            moved = "risen" if end == "held-out reward" else "fallen"
             return (
-                f"the held-out reward has not risen for {session.best.since} measurements; the "
-                f"best was iteration {session.best.step}"
+                f"the {end} has not {moved} for {best.since} measurements; the best was iteration "
+                f"{best.step}{no_gain}"
+            )
+        case "chosen drop":
+            assert isinstance(settings.algorithm, DirectConfig)
+            return (
+                f"the best images of held-out rankings are {best.chosen_drop:.4g} nats less likely "
+                f"than at the start, more than algorithm.max_chosen_drop, "
+                f"{settings.algorithm.max_chosen_drop}; the best was iteration {best.step}{no_gain}"
             )
         case "signal":
             return f"stopped at iteration {step}; resume with --resume"

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from imgalign.algorithms.objectives import DirectConfig
 from imgalign.config import dump_config, load_config
 from imgalign.errors import CheckpointError, ConfigError, InputError
 from imgalign.files import (
@@ -173,12 +174,17 @@ def must_have_saved(records: Sequence[Mapping[str, Value]], before: TrainConfig)
     """Whether metrics continue after an iteration that a run saves: a periodic or a best one."""
     steps = [int(record["step"] or 0) for record in records]
     made, budget, best = max(steps, default=0), before.run.kl_budget_nats, BestSoFar()
+    algorithm = before.algorithm
+    limit = algorithm.max_chosen_drop if isinstance(algorithm, DirectConfig) else None
     for step, record in zip(steps, records, strict=True):
-        if "held_out_reward" in record:
-            reward, kl = (number(record.get(f"held_out_{name}")) for name in ("reward", "kl"))
-            is_best = best.add(step, reward, inside_budget=budget is None or kl <= budget)
-            if is_best and 0 < step < made:
-                return True
+        reward, loss, kl = (
+            number(record.get(f"held_out_{name}")) for name in ("reward", "preference_loss", "kl")
+        )
+        drop = -number(record.get("held_out_chosen_log_ratio"))
+        allowed = (budget is None or kl <= budget) and not (limit is not None and drop > limit)
+        score = reward if "held_out_reward" in record else -loss
+        if not math.isnan(score) and best.add(step, score, allowed=allowed) and 0 < step < made:
+            return True
     return made > before.run.checkpoint_every
 
 

@@ -1,6 +1,7 @@
-"""Early stopping: by a signal, or because the held-out reward no longer rises."""
+"""Early stopping: by a signal, or by what is measured on held-out prompts."""
 
 import errno
+import math
 import os
 import signal
 import termios
@@ -9,7 +10,7 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from types import FrameType, TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from imgalign.errors import CheckpointError
 from imgalign.runs.progress import STDERR, send_nowhere
@@ -90,21 +91,40 @@ def leave_dead_terminal() -> None:
             send_nowhere(descriptor)
 
 
+Criterion: TypeAlias = Literal["held_out_reward", "held_out_preference_loss"]
+"""The metric that decides which weights of a run are best."""
+
+
 @dataclass(slots=True)
 class BestSoFar:
-    """The best held-out reward of a run, and how long ago it was.
+    """The best held-out reward or loss of a run, and how long ago it was.
 
     Example: `BestSoFar(step=40, score=0.61, since=2)`: step 40 was best, two measurements since.
     """
 
     step: int | None = None
     score: float | None = None
+    """The reward, or minus the loss."""
     since: int = 0
     """Measurements since the best one."""
+    criterion: Criterion = "held_out_reward"
+    chosen_drop: float | None = None
+    """How much less likely the best of held-out rankings had become, in nats, where that was more
+    than `algorithm.max_chosen_drop`."""
 
-    def add(self, step: int, score: float, *, inside_budget: bool) -> bool:
-        """Take in a measurement; True when it is the best so far and inside the KL budget."""
-        if inside_budget and (self.score is None or score > self.score):
+    @property
+    def measured(self) -> float:
+        """The best value of the criterion; NaN before any."""
+        if self.score is None:
+            return math.nan
+        return self.score if self.criterion == "held_out_reward" else -self.score
+
+    def add(self, step: int, score: float, *, allowed: bool) -> bool:
+        """Take in a measurement; True when it is the best so far.
+
+        `allowed`: inside the KL budget, and whatever else weights must keep to.
+        """
+        if allowed and (self.score is None or score > self.score):
             self.step, self.score, self.since = step, score, 0
             return True
         self.since += 1
@@ -123,5 +143,7 @@ class BestSoFar:
             raise CheckpointError(f"trainer state: held-out record damaged ({error})") from None
 
 
-RunEnd = Literal["finished", "kl budget", "held-out reward", "signal"]
+RunEnd = Literal[
+    "finished", "kl budget", "held-out reward", "held-out loss", "chosen drop", "signal"
+]
 """Why a run ended: all iterations done, or which of the reasons came first."""

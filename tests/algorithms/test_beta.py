@@ -1,6 +1,7 @@
 """Claims: betas mean the same in every unit; one that sets itself aims at its gradient factor."""
 
 import math
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
@@ -16,7 +17,7 @@ from ranked_batches import (
 )
 
 from imgalign.algorithms.direct import Direct
-from imgalign.algorithms.objectives import DPOConfig
+from imgalign.algorithms.objectives import CardinalConfig, DPOConfig, KTOConfig
 
 
 def test_published_betas_are_converted_to_nats():
@@ -66,6 +67,23 @@ def test_beta_follows_from_the_root_mean_square_of_all_margins_of_a_step():
     pairs += [three[1] - three[2], three[1] - three[0], three[2] - three[0]]
     size = torch.stack(pairs).square().mean().sqrt().item()
     assert algorithm.beta.value(1) == pytest.approx(math.log(1.5) / size, rel=1e-4)
+
+
+def test_without_an_order_beta_follows_from_what_the_objective_compares():
+    free = {"beta": {"kind": "auto", "steps": 1, "gradient_factor": 0.25}}
+    batch = ranked(torch.tensor([[-1, -1, -1, -1], [-1, -1, -1, -1]]), all_bad=[0, 1])
+    kto, policy = Direct(KTOConfig.model_validate(free)), moved_walk()
+    kto.baseline = 0.5
+    run(kto, policy, batch)
+    size = (log_ratios(policy, batch).detach() - 0.5).square().mean().sqrt().item()
+    assert kto.beta.value(1) == pytest.approx(math.log(3) / size, rel=1e-4)
+
+    tied = replace(ranked(torch.tensor([[0, 0, 0]])), scores=torch.tensor([[0.3, 0.1, 0.3]]))
+    cardinal = Direct(CardinalConfig.model_validate(free))
+    run(cardinal, policy, tied)
+    one, other, third = log_ratios(policy, tied).detach()[0]
+    size = (((one - other) ** 2 + (third - other) ** 2) / 2).sqrt().item()
+    assert cardinal.beta.value(1) == pytest.approx(math.log(3) / size, rel=1e-4)
 
 
 @each_config

@@ -249,6 +249,21 @@ def test_all_that_is_judged_all_bad_is_disliked_by_kto_and_left_out_by_others():
     assert not torch.allclose(gradient, run(Direct(CONFIGS["kto"]), policy, only))
 
 
+def test_where_no_image_is_preferred_to_another_what_compares_them_is_not_measured():
+    bad = ranked(torch.tensor([[-1, -1]]), all_bad=[0])
+    kto = Direct(CONFIGS["kto"])
+    run(kto, moved_walk(), bad)
+    measured = kto.held_out(moved_walk(), bad, world=Alone())
+    assert measured is not None
+    for found in (kto.metrics(), measured.metrics):
+        names = {name.removeprefix("held_out_") for name in found}
+        assert {"preference_loss", "rejected_log_ratio"} <= names
+        assert not {"implicit_accuracy", "implicit_margin", "chosen_log_ratio"} & names
+    ties = ranked(torch.tensor([[0, 0, 0]]))
+    for name in ("ranking", "all pairs", "ipo", "kto"):
+        assert Direct(CONFIGS[name]).held_out(moved_walk(), ties, world=Alone()) is None
+
+
 def test_ties_alone_teach_pairwise_methods_nothing_and_that_is_said(caplog):
     batch, generator = ranked(torch.tensor([[0, 0, 0]])), torch.Generator().manual_seed(0)
     for name in ("all pairs", "best and worst", "ipo", "kto"):

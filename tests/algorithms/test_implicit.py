@@ -50,6 +50,7 @@ def test_held_out_rankings_are_scored_with_the_same_draws_every_time():
     policy, algorithm = Noisy(), Direct(CONFIGS["all pairs"])
     first = algorithm.held_out(policy, ranked(), world=Alone())
     again = algorithm.held_out(policy, ranked(), world=Alone())
+    assert first is not None
     assert first == again
     assert all(name.startswith("held_out_") for name in first.metrics)
     draws = [noise for _, noise in policy.seen]

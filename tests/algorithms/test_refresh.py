@@ -93,6 +93,7 @@ def test_held_out_rankings_keep_the_pretrained_model_as_their_reference():
         each.held_out(policy, ranked(), world=Alone()) for each in (algorithm, plain)
     )
     assert found == expected
+    assert found is not None
     assert_close(
         found.metrics["held_out_chosen_log_ratio"],
         log_ratios(policy, ranked())[best(RANKS)].mean().item(),

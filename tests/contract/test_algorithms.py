@@ -208,6 +208,7 @@ def test_metrics_are_those_of_the_table_and_each_of_them_is_written_by_some_algo
         if isinstance(algorithm, HeldOutMeasure):
             ranked = ranked_rollout(policy, batch_of(policy))
             measured = algorithm.held_out(policy, ranked, world=Alone())
+            assert measured is not None
             written[module].update(measured.metrics)
     explained = {
         module: {metric.key for metric in METRICS.values() if module in metric.algorithms}

@@ -50,7 +50,7 @@ class HeldOutConfig(Config):
 
     num_prompts: Annotated[int, Field(ge=0)] | None = None
     """How many prompts are held out, without a file. Null is 16, or a quarter of them where there
-    are few; 0 measures no held-out reward."""
+    are few; 0 measures nothing held out."""
 
     images_per_prompt: PositiveInt = 2
     """Images per held-out prompt; always of the same seeds."""
