@@ -37,7 +37,7 @@ def written(tmp_path_factory) -> set[str]:
     runs.append(walk_settings(algorithm=plain, data=images, iterations=2, measure_every=5))
     folder = pair_folder(tmp_path_factory.mktemp("pairs"))
     pairs = {"from": "folder", "folder": str(folder), "held_out": {"num_prompts": 1}}
-    direct = {"name": "dpo", "refresh": {"max_nats": 1.0}}
+    direct = {"name": "dpo", "refresh": {"every": 1, "max_nats": 1.0}}
     runs.append(walk_settings(algorithm=direct, data=pairs, iterations=2))
     for number, settings in enumerate(runs):
         out = tmp_path_factory.mktemp("run") / str(number)

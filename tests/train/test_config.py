@@ -139,7 +139,7 @@ def test_a_setting_without_an_effect_is_refused(overrides, said):
         [HELD_OUT_NONE],
         [*DPO, "data.held_out_rankings=5", "algorithm.max_chosen_drop=1"],
         [*DPO, "reward.path=r", "algorithm.max_chosen_drop=1", "run.patience=null"],
-        [*DPO, "algorithm={beta: {steps: 39}, refresh: {every: 39, max_nats: 5}}"],
+        [*DPO, "algorithm.beta.steps=39", "algorithm.refresh={every: 39, max_nats: 5}"],
         [*DPO, "run.iterations=1"],
         [HELD_OUT_NONE, "data.held_out.images_per_prompt=5", "run.kl_budget_nats=3"],
         [*GIVEN, "reward.path=r", "run.patience=2"],

@@ -3,14 +3,17 @@ what they decided, and where they cannot, is said."""
 
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import pytest
 from image_folders import image
 from random_walk import Brightness, RandomWalk, walk_settings
+from walk_runs import Killed
 
+from imgalign.errors import CheckpointError
 from imgalign.policy import RewardModel
-from imgalign.runs.checkpoint import read_marker
+from imgalign.runs.checkpoint import checkpoints, read_marker
 from imgalign.runs.metrics import read_metrics
 from imgalign.runs.status import read_status
 from imgalign.train import run as train
@@ -111,6 +114,22 @@ def test_patience_and_the_marker_name_the_held_out_loss_where_there_is_no_reward
     assert bad.message.startswith(
         "the held-out loss has not fallen for 2 measurements; the best was iteration 0; "
     )
+
+
+def test_a_run_whose_best_checkpoint_by_its_loss_is_gone_does_not_begin_again(tmp_path):
+    def kill(step: int, values: object) -> None:
+        if step == 3:
+            raise Killed
+
+    given = settings(tmp_path, held_out=(0, 1), checkpoint_every=40)
+    out, policy = tmp_path / "run", RandomWalk(num_steps=3)
+    with pytest.raises(Killed):
+        train.run(given, reward=None, out=out, policy=policy, on_step=kill)
+    assert checkpoints(out)
+    for path in (*checkpoints(out), out / "latest.json", out / "best.json"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(CheckpointError, match="its checkpoints are gone"):
+        start(out, given, resume=True)
 
 
 def test_held_out_ties_have_no_metrics_and_that_is_said_once(tmp_path, caplog):
