@@ -88,7 +88,6 @@ def run(
     if not resume:
         settings.data.refuse_rankings(settings.algorithm, prompts, num_processes=world.size)
     if recorder.writes:
-        warn_of_free_beta(settings)
         with reporting_full_disk(out, "making the run folder"):
             out.mkdir(parents=True, exist_ok=True)
     lock = lock_folder(out, doing="training") if recorder.writes else nullcontext()
@@ -160,6 +159,7 @@ def begin_together(
     dtype: str = settings.policy.dtype
     checkpoint = None
     if writes_files(world):
+        warn_of_free_beta(settings)
         dtype = settled_dtype(settings, out if resume else None)
         checkpoint = begin(out, with_dtype(settings, dtype), prompts, resume=resume)
     dtype, checkpoint = world.gather((dtype, checkpoint))[0]
