@@ -147,10 +147,11 @@ class KTOConfig(DirectConfig):
     """The algorithm."""
 
     desirable_weight: PositiveFloat = 1.0
-    """Weight of a like. In a ranking with an order, likes and dislikes count alike at 1."""
+    """Weight of each liked image (the paper's lambda_D)."""
 
     undesirable_weight: PositiveFloat = 1.0
-    """Weight of a dislike."""
+    """Weight of each disliked image (lambda_U). Three tied worst images weigh three times what one
+    best image does; the paper advises weights that make the two sums alike."""
 
     def refuse_rankings(self, counts: RankingCounts) -> None:
         """ValueError where nothing is liked or disliked; warns where nothing is liked."""
