@@ -233,7 +233,7 @@ def write_full(made: Export, folder: Path, whole: Path, family: Family, dtype: t
     if made.layout == "merged":
         save_pipeline(family, folder, dtype=dtype)
     else:
-        save_network(family.network.to(dtype), folder / family.network_name)
+        save_network(family.network, folder / family.network_name, dtype=dtype)
 
 
 def is_diffusers(made: Export, layers: list[Layer], components: list[Component]) -> bool:

@@ -28,12 +28,16 @@ def save_pipeline(family: Family, folder: Path, *, dtype: torch.dtype) -> None:
     tidy(folder)
 
 
-def save_network(network: Any, folder: Path) -> None:
+def save_network(network: Any, folder: Path, *, dtype: torch.dtype | None = None) -> None:
     """Write a network with its settings, for `from_pretrained(folder)` of its class.
+
+    Its weights are written as they are, or in `dtype`, to which the network then changes.
 
     Equal weights give equal bytes. Large ones are several files, as the library divides them.
     """
     with quiet():
+        if dtype is not None:
+            network.to(dtype)
         network.save_pretrained(folder, safe_serialization=True)
     tidy(folder)
 

@@ -2,6 +2,7 @@
 in the folder before is lost."""
 
 import json
+import logging
 import shutil
 import warnings
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from adapter_runs import ALPHA, ATTENTION, RANK, WITH_CONVOLUTIONS, make_run
+from adapter_runs import ALPHA, ATTENTION, RANK, WITH_CONVOLUTIONS, make_full_run, make_run
 from diffusers import StableDiffusionPipeline
 from lora_files import TEXT, kohya, random_matrices, write
 from lora_loaders import comfyui_patches, original_names
@@ -230,6 +231,17 @@ def test_the_folder_has_the_card_and_a_record_of_every_file(one_run):
     assert files == {"README.md", "adapter_config.json", "adapter_model.safetensors"}
     assert (made.folder / "README.md").read_text() == CARD
     assert (record["format"], record["adapter"]) == ("peft", "first-step-000001")
+
+
+@pytest.mark.parametrize("dtype", [None, "float16"])
+def test_a_network_alone_is_exported_silently(
+    tmp_path, tiny_pipeline_folder, caplog, monkeypatch, dtype
+):
+    run = make_full_run(tmp_path / "full", tiny_pipeline_folder)
+    monkeypatch.setattr(logging.getLogger("diffusers"), "propagate", True)
+    caplog.clear()
+    export_weights(run, "diffusers", card=card, dtype=dtype)
+    assert caplog.text == ""
 
 
 def test_an_export_is_repeated_byte_for_byte_and_replaced_by_another_format(one_run, tmp_path):
