@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import shlex
 import sys
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 import torch
 
 from imgalign import __version__
+from imgalign.preferences import address
 
 LIBRARIES = ("torch", "diffusers", "transformers", "peft")
 
@@ -29,8 +31,19 @@ class Origin:
 
 
 def command_line() -> str:
-    """The command that this process was started with."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    """The command that this process was started with, with stars for a password."""
+    return shlex.join([Path(sys.argv[0]).name, *map(without_password, sys.argv[1:])])
+
+
+def without_password(argument: str) -> str:
+    """An argument as it is, but for what may be secret in the URL of a server.
+
+    Example: "--database=postgresql://ann:***@server/name".
+    """
+    match = re.fullmatch(r"([\w.-]+=)?([\w+]+://.*)", argument, flags=re.DOTALL)
+    if match is None or match[2].startswith("sqlite"):
+        return argument
+    return f"{match[1] or ''}{address.shown(match[2])}"
 
 
 def library_versions() -> dict[str, str]:

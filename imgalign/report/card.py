@@ -1,7 +1,7 @@
 """The model card beside what was exported: where it comes from, how good it is, how to use it.
 
 It says what the run knows and nothing else. The license is left for its owner to fill in. Paths of
-this machine are reduced to their last part.
+this machine are reduced to their last part, addresses of servers to the name of the protocol.
 """
 
 import logging
@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import yaml
 
@@ -207,10 +208,21 @@ def evaluation_of(adapter: Path) -> Evaluation | None:
 
 
 def without_folders(value: Any) -> Any:
-    """A setting's value; of a path, its last part."""
-    if isinstance(value, Path) or (isinstance(value, str) and Path(value).is_absolute()):
-        return Path(value).name
-    return value
+    """A setting's value; of a path, its last part, and of a server's address, the protocol.
+
+    Example: "imgalign.db" for "sqlite:////home/ann/imgalign.db", and "postgresql" for any server.
+    """
+    if isinstance(value, list | tuple):
+        return [without_folders(each) for each in value]
+    if isinstance(value, Path):
+        return value.name
+    if not isinstance(value, str):
+        return value
+    scheme, is_url, rest = value.partition("://")
+    kind = scheme.partition("+")[0]
+    if is_url and kind not in ("sqlite", "file"):
+        return kind  # a user, a password or a host may stand anywhere in what follows
+    return public_name(unquote(rest) if is_url else value)
 
 
 def code(text: str) -> str:
