@@ -35,7 +35,10 @@ def declared(requirements: Iterable[str]) -> set[str]:
 
 
 def imported(*folders: str) -> dict[str, Path]:
-    """Distributions that the modules of a folder import, anywhere in them, and one that does."""
+    """Distributions that the modules of a folder import, anywhere in them, and one that does.
+
+    A script finds the modules beside it, so these are none.
+    """
     stand_ins = {path.stem for path in (ROOT / "tests" / "stand_ins").glob("*.py")}
     found = {}
     for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
@@ -47,7 +50,8 @@ def imported(*folders: str) -> dict[str, Path]:
             else:
                 continue
             for package in {module.partition(".")[0] for module in modules}:
-                if package not in {*OURS, *stand_ins, *sys.stdlib_module_names}:
+                is_sibling = path.with_name(f"{package}.py").is_file()
+                if package not in {*OURS, *stand_ins, *sys.stdlib_module_names} and not is_sibling:
                     found[normal(DISTRIBUTIONS.get(package, package))] = path
     return found
 
