@@ -134,6 +134,23 @@ class Database:
             ) from error
 
 
+def check_usable(url: str) -> None:
+    """Refuse a database that `Database` could neither open nor create; makes and changes nothing.
+
+    Whether a server answers is not asked.
+    """
+    parsed = address.parse(url)
+    if not _is_sqlite(parsed):
+        return
+    path, name = Path(parsed.database or ""), address.shown(parsed)
+    try:
+        _refuse_foreign_file(path, name)
+    except DBAPIError as error:
+        raise _translate(error, name, 30.0, None) or error from error
+    if not path.exists() and not os.access(path.parent, os.W_OK | os.X_OK, effective_ids=True):
+        raise StoreError(f"{path}: cannot be made; check the permissions of {path.parent}")
+
+
 def _is_sqlite(url: URL) -> bool:
     return url.get_backend_name() == "sqlite"
 

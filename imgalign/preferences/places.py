@@ -16,15 +16,19 @@ from imgalign.preferences.originals import ImageFolder
 from imgalign.preferences.schema import folders, images
 
 NAME = "images"
+OPTION = "--images"
+"""How commands let a user name the folder."""
 LOOKED_AT = 20
 """Number of images by which a folder is recognised."""
 
 
-def image_folder(database: Database, given: Path | None, *, create: bool = True) -> ImageFolder:
+def image_folder(
+    database: Database, given: Path | None, *, create: bool = True, named_by: str = OPTION
+) -> ImageFolder:
     """The folder of a database's images, recorded in it if it was not yet.
 
-    `given` is the folder that a user named. It has to agree with the recorded one, unless that is
-    missing because the folder was moved. StoreError if it does not agree, and for a missing folder
+    `given` is the folder that a user named, by the option or setting `named_by`. It has to agree
+    with the recorded one, unless that is missing because the folder was moved. StoreError if it does not agree, and for a missing folder
     where the database has images or without `create`.
     """
     given = None if given is None else given.expanduser().absolute()
@@ -32,7 +36,7 @@ def image_folder(database: Database, given: Path | None, *, create: bool = True)
     with database.read() as connection:
         recorded = _recorded(connection, database)
         some = connection.execute(select(images.c.image_id).limit(LOOKED_AT)).scalars().all()
-    path = _chosen(database, given, recorded, list(some))
+    path = _chosen(database, given, recorded, list(some), named_by)
     folder = ImageFolder(path, create=(create or database.is_new) and not some)
     if path != recorded and not database.read_only and (recorded is None or database.path):
         with database.write() as connection:
@@ -41,7 +45,14 @@ def image_folder(database: Database, given: Path | None, *, create: bool = True)
     return folder
 
 
-def _chosen(database: Database, given: Path | None, recorded: Path | None, some: list[str]) -> Path:
+def _chosen(
+    database: Database,
+    given: Path | None,
+    recorded: Path | None,
+    some: list[str],
+    named_by: str,
+) -> Path:
+    where = f"{named_by} FOLDER" if named_by.startswith("--") else f"{named_by}=FOLDER"
     beside = Path(NAME).absolute() if database.path is None else database.path.parent / NAME
     if recorded is None:
         if given is not None or not some:
@@ -52,19 +63,19 @@ def _chosen(database: Database, given: Path | None, recorded: Path | None, some:
                 return path
         raise StoreError(
             f"{database.name}: its images are neither in {Path(NAME).absolute()} nor beside it; "
-            "say where they are with --images FOLDER"
+            f"say where they are with {where}"
         )
     if given is None or _same(given, recorded):
         if some and not recorded.is_dir():
             raise StoreError(
                 f"{recorded}: the images of {database.name} are not there any more; say where they "
-                "are with --images FOLDER"
+                f"are with {where}"
             )
         return recorded
     if recorded.is_dir():
         raise StoreError(
-            f"{given}: {database.name} keeps its images in {recorded}; leave out --images, or move "
-            "that folder there first"
+            f"{given}: {database.name} keeps its images in {recorded}; leave out {named_by}, or "
+            "move that folder there first"
         )
     return _holding(database, given, some)
 

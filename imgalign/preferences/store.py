@@ -14,11 +14,12 @@ from pathlib import Path
 from sqlalchemy import Connection, func, insert, select
 
 from imgalign.errors import ImgalignError, StoreError
+from imgalign.files import check_folder
 from imgalign.preferences import address, identity, leases, queries, validation
-from imgalign.preferences.database import Database
+from imgalign.preferences.database import Database, check_usable
 from imgalign.preferences.identity import person
 from imgalign.preferences.originals import ImageFolder, without_metadata
-from imgalign.preferences.places import image_folder
+from imgalign.preferences.places import OPTION, image_folder
 from imgalign.preferences.records import (
     Annotator,
     Counts,
@@ -73,12 +74,14 @@ class Store:
         lease: timedelta = leases.LEASE,
         seed: int | None = None,
         busy_seconds: float = 30.0,
+        images_named_by: str = OPTION,
     ) -> "Store":
         """Open or create a store, bringing its schema up to date.
 
         `url` is a SQLAlchemy URL or the path of a SQLite file; it falls back to the environment
         variable IMGALIGN_DATABASE, then to imgalign.db in this folder. `images` is the folder of
-        originals, which the database remembers; a new one has it beside it. Without `create`, a
+        originals, which the database remembers; a new one has it beside it; messages call it by the
+        option or setting `images_named_by`. Without `create`, a
         missing store is a StoreError, so that a mistyped name creates nothing. `lease` is how long
         an item stays reserved for the annotator who sees it. With a `seed` display orders are the
         same in every run (for simulated annotators); without, they are random. Raises StoreError
@@ -87,7 +90,7 @@ class Store:
         where = address.of_file(url) if isinstance(url, Path) else address.chosen(url)
         database = Database(where, create=create, busy_seconds=busy_seconds)
         try:
-            folder = image_folder(database, images, create=create)
+            folder = image_folder(database, images, create=create, named_by=images_named_by)
         except ImgalignError:
             database.close()
             raise
@@ -429,10 +432,12 @@ def _issued(connection: Connection, item_id: str, annotator_id: str) -> leases.S
 
 def check_place(url: str | None, *, images: Path | None, create: bool) -> None:
     """Refuse before slow work a store that `open_or_make` would refuse; makes nothing."""
-    if create or _nothing_named(url, images):
-        address.parse(address.chosen(url))
-    else:
+    if not create and not _nothing_named(url, images):
         Store.open(url, images=images, create=False).close()
+        return
+    check_usable(address.chosen(url))
+    if images is not None:
+        check_folder(images.expanduser())
 
 
 def _nothing_named(url: str | None, images: Path | None) -> bool:

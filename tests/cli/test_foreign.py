@@ -121,6 +121,27 @@ def test_a_folder_that_cannot_be_queued_is_one_line_and_makes_no_database(
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        (["--database", "sqlite:///missing/x.db"], "missing: no such folder; create it or choose"),
+        (["--database", "sqlite:///in"], "in: expected a database file, got a folder"),
+        (["--database", "sqlite:///text.db"], "text.db: not a database; choose another name"),
+        (["--images", "text.db/images"], "text.db: expected a folder, got a file"),
+    ],
+)
+def test_a_place_where_no_database_can_be_is_refused_before_any_image_is_read(
+    folder: Path, one_line, place: list[str], said: str
+):
+    (folder / "text.db").write_text("no database, but long enough to be looked into\n" * 9)
+    (folder / "in").mkdir()
+    (folder / "in" / "a.png").write_bytes(b"no image: reading it would be another error")
+    before = sorted(folder.iterdir())
+    line = one_line("candidates", "--from", "in", *place, "--create")
+    assert said in line
+    assert sorted(folder.iterdir()) == before
+
+
 def test_a_folder_without_two_images_of_a_prompt_says_what_was_left_out(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ):

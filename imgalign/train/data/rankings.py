@@ -200,7 +200,9 @@ class RankingsConfig(GivenRankingsConfig):
         database: str | Path | None = self.database
         if database is not None and "://" not in str(database):
             database = Path(database).expanduser()
-        return Store.open(database, images=self.originals, create=False)
+        return Store.open(
+            database, images=self.originals, create=False, images_named_by="data.originals"
+        )
 
     @model_validator(mode="after")
     def _a_password_is_not_written_down(self) -> "RankingsConfig":

@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from worlds import in_two
 
 from imgalign.algorithms.interface import World
-from imgalign.errors import CheckpointError, ConfigError, InputError
+from imgalign.errors import CheckpointError, ConfigError, InputError, StoreError
 from imgalign.preferences.foreign.records import GivenRanking
 from imgalign.preferences.records import ELSEWHERE
 from imgalign.prompts import Prompts
@@ -261,6 +261,21 @@ def test_seeds_of_the_provenance_are_kept_with_the_rankings(tmp_path, ranked_sto
         "prompt 1": (10, 11),
         "prompt 2": (20, 21),
     }
+
+
+def test_a_folder_of_images_that_does_not_fit_is_called_as_the_setting_is(tmp_path, ranked_store):
+    images = ranked_store.parent / "images"
+    elsewhere = {"database": str(ranked_store), "originals": str(tmp_path / "elsewhere")}
+    with pytest.raises(StoreError, match=r"images; leave out data\.originals, or move"):
+        RankingsConfig.model_validate(elsewhere).read()
+    images.rename(tmp_path / "moved")
+    with pytest.raises(StoreError, match=r"say where they are with data\.originals=FOLDER$"):
+        RankingsConfig.model_validate({"database": str(ranked_store)}).read()
+    with sqlite3.connect(ranked_store) as database:
+        database.execute("DELETE FROM folders")
+    database.close()
+    with pytest.raises(StoreError, match=r"say where they are with data\.originals=FOLDER$"):
+        RankingsConfig.model_validate({"database": str(ranked_store)}).read()
 
 
 def test_the_noise_of_images_made_elsewhere_is_not_known(ranked_store):
