@@ -28,8 +28,8 @@ def image_folder(
     """The folder of a database's images, recorded in it if it was not yet.
 
     `given` is the folder that a user named, by the option or setting `named_by`. It has to agree
-    with the recorded one, unless that is missing because the folder was moved. StoreError if it does not agree, and for a missing folder
-    where the database has images or without `create`.
+    with the recorded one, unless that is missing because the folder was moved. StoreError if it
+    does not agree, and for a missing folder where the database has images or without `create`.
     """
     given = None if given is None else given.expanduser().absolute()
     validation.text("images folder", None if given is None else str(given))
