@@ -24,6 +24,7 @@ from sqlalchemy.pool import NullPool
 
 from imgalign import __version__
 from imgalign.errors import ImgalignError, InputError, StorageFullError, StoreError
+from imgalign.files import check_folder
 from imgalign.preferences import address, schema
 
 MIGRATIONS = Path(__file__).with_name("migrations")
@@ -134,11 +135,13 @@ class Database:
             ) from error
 
 
-def check_usable(url: str) -> None:
+def check_usable(url: str, *, images: Path | None) -> None:
     """Refuse a database that `Database` could neither open nor create; makes and changes nothing.
 
-    Whether a server answers is not asked.
+    So also a folder of images that cannot be made. Whether a server answers is not asked.
     """
+    if images is not None:
+        check_folder(images.expanduser())
     parsed = address.parse(url)
     if not _is_sqlite(parsed):
         return

@@ -14,7 +14,6 @@ from pathlib import Path
 from sqlalchemy import Connection, func, insert, select
 
 from imgalign.errors import ImgalignError, StoreError
-from imgalign.files import check_folder
 from imgalign.preferences import address, identity, leases, queries, validation
 from imgalign.preferences.database import Database, check_usable
 from imgalign.preferences.identity import person
@@ -81,11 +80,11 @@ class Store:
         `url` is a SQLAlchemy URL or the path of a SQLite file; it falls back to the environment
         variable IMGALIGN_DATABASE, then to imgalign.db in this folder. `images` is the folder of
         originals, which the database remembers; a new one has it beside it; messages call it by the
-        option or setting `images_named_by`. Without `create`, a
-        missing store is a StoreError, so that a mistyped name creates nothing. `lease` is how long
-        an item stays reserved for the annotator who sees it. With a `seed` display orders are the
-        same in every run (for simulated annotators); without, they are random. Raises StoreError
-        as `Database` and `places.image_folder` do.
+        option or setting `images_named_by`. Without `create`, a missing store is a StoreError, so
+        that a mistyped name creates nothing. `lease` is how long an item stays reserved for the
+        annotator who sees it. With a `seed` display orders are the same in every run (for simulated
+        annotators); without, they are random. Raises StoreError as `Database` and
+        `places.image_folder` do.
         """
         where = address.of_file(url) if isinstance(url, Path) else address.chosen(url)
         database = Database(where, create=create, busy_seconds=busy_seconds)
@@ -432,12 +431,10 @@ def _issued(connection: Connection, item_id: str, annotator_id: str) -> leases.S
 
 def check_place(url: str | None, *, images: Path | None, create: bool) -> None:
     """Refuse before slow work a store that `open_or_make` would refuse; makes nothing."""
-    if not create and not _nothing_named(url, images):
+    if create or _nothing_named(url, images):
+        check_usable(address.chosen(url), images=images)
+    else:
         Store.open(url, images=images, create=False).close()
-        return
-    check_usable(address.chosen(url))
-    if images is not None:
-        check_folder(images.expanduser())
 
 
 def _nothing_named(url: str | None, images: Path | None) -> bool:
