@@ -79,12 +79,11 @@ class Store:
 
         `url` is a SQLAlchemy URL or the path of a SQLite file; it falls back to the environment
         variable IMGALIGN_DATABASE, then to imgalign.db in this folder. `images` is the folder of
-        originals, which the database remembers; a new one has it beside it; messages call it by the
-        option or setting `images_named_by`. Without `create`, a missing store is a StoreError, so
-        that a mistyped name creates nothing. `lease` is how long an item stays reserved for the
-        annotator who sees it. With a `seed` display orders are the same in every run (for simulated
-        annotators); without, they are random. Raises StoreError as `Database` and
-        `places.image_folder` do.
+        originals, which the database remembers (a new one has it beside it), and messages call it
+        `images_named_by`. Without `create`, a missing store is a StoreError, so that a mistyped
+        name creates nothing. `lease` is how long an item stays reserved for the annotator who sees
+        it. With a `seed` display orders are the same in every run; without, they are random. Raises
+        StoreError as `Database` and `places.image_folder` do.
         """
         where = address.of_file(url) if isinstance(url, Path) else address.chosen(url)
         database = Database(where, create=create, busy_seconds=busy_seconds)
