@@ -52,10 +52,13 @@ from torch.nn.attention import SDPBackend
 from imgalign.diffusion.attention import first_line
 from imgalign.diffusion.loading import quiet
 from imgalign.environment import choose_device
+from imgalign.errors import ImgalignError
 from imgalign.evaluate.origin import command_line
 
 BUDGETS_GIB = (12, 24)
 """The card itself is the largest."""
+FAILURES = (RuntimeError, OSError, ImgalignError)
+"""Out of memory, no such kernel, no compiler, no time: results. A mistake of ours ends it all."""
 SECONDS = 3.0
 """Of repetitions of one case, after the first."""
 LIMIT, COMPILE_LIMIT = 60.0, 150.0
@@ -214,7 +217,7 @@ def result(bench: Bench, case: Case, *, left: float) -> Facts:
     try:
         with time_limit(min(case.limit, left)):
             row |= case.measure(bench)
-    except Exception as error:  # whatever a card or a library has against it is a result
+    except FAILURES as error:
         row["failed"] = f"{type(error).__name__}: {first_line(error)}"[:300]
     return row | {"seconds_of_case": time.perf_counter() - start}
 

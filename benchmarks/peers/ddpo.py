@@ -73,7 +73,7 @@ class Counter:
 def pipeline_class(trl: Any, rank: int) -> Any:
     """TRL's pipeline with an adapter of this rank instead of its own, 4."""
 
-    class Pipeline(trl.DefaultDDPOStableDiffusionPipeline):  # type: ignore[misc]
+    class Pipeline(trl.DefaultDDPOStableDiffusionPipeline):
         def get_trainable_layers(self) -> Any:
             unet = self.sd_pipeline.unet
             unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGETS))
