@@ -110,14 +110,22 @@ def by_rankings(panel: Axes, rows: Rows) -> None:
                     lw=1,
                     alpha=0.7,
                 )
-        means = [
-            100 * sum(run["win_rate"][0] for run in runs) / len(runs) for runs in budgets.values()
-        ]
-        panel.plot(list(budgets), means, color=COLOURS[name], lw=2, label=name.upper())
+        means = means_by_rankings(rows, name)
+        panel.plot(list(means), list(means.values()), color=COLOURS[name], lw=2, label=name.upper())
     panel.set(xscale="log", xlabel="rankings of four images", ylabel="win rate, %")
     panel.set_xticks(list(BUDGETS), [str(count) for count in BUDGETS])
     panel.minorticks_off()
     panel.legend(frameon=False, loc="lower right")
+
+
+def means_by_rankings(rows: Rows, name: str) -> dict[int, float]:
+    """In percent, over seeds."""
+    found = {count: rows.get(name + end, ()) for count, end in BUDGETS.items()}
+    return {
+        count: round(100 * sum(run["win_rate"][0] for run in runs) / len(runs), 1)
+        for count, runs in found.items()
+        if runs
+    }
 
 
 def by_kl(panel: Axes, rows: Rows) -> None:
@@ -187,6 +195,8 @@ def main() -> None:
         panel.spines[["top", "right"]].set_visible(False)
     figure.savefig(RESULTS / "direct.png", dpi=110)
     print(table(rows))
+    for name in COLOURS:
+        print(f"{name}, mean win rate by rankings: {means_by_rankings(rows, name)}")
 
 
 if __name__ == "__main__":
