@@ -47,15 +47,15 @@ def index_rankings(
 ) -> RankingData:
     """Number the prompts and images of `rankings`, in order of first appearance."""
     prompts = list(dict.fromkeys(ranking.prompt for ranking in rankings))
-    images = list(dict.fromkeys(image for ranking in rankings for image in ranking.image_ids))
+    images = list(dict.fromkeys(image for ranking in rankings for image in ranking.sample_ids))
     of_prompt = {prompt: i for i, prompt in enumerate(prompts)}
     of_image = {image: i for i, image in enumerate(images)}
-    k = max(len(ranking.image_ids) for ranking in rankings)
+    k = max(len(ranking.sample_ids) for ranking in rankings)
     image_index = torch.zeros(len(rankings), k, dtype=torch.long)
     rank = torch.full((len(rankings), k), -1)
     for row, ranking in enumerate(rankings):
-        count = len(ranking.image_ids)
-        image_index[row, :count] = torch.tensor([of_image[image] for image in ranking.image_ids])
+        count = len(ranking.sample_ids)
+        image_index[row, :count] = torch.tensor([of_image[image] for image in ranking.sample_ids])
         rank[row, :count] = torch.tensor(ranks(ranking))
     return RankingData(
         rankings=list(rankings),

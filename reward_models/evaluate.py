@@ -73,12 +73,12 @@ def leave_out_unreadable(
     left.
     """
     problems: dict[str, str] = {}
-    for image in dict.fromkeys(image for ranking in ranked for image in ranking.image_ids):
+    for image in dict.fromkeys(image for ranking in ranked for image in ranking.sample_ids):
         try:
             images(image)
         except (InputError, StoreError) as error:
             problems[image] = str(error)
-    kept = [ranking for ranking in ranked if problems.keys().isdisjoint(ranking.image_ids)]
+    kept = [ranking for ranking in ranked if problems.keys().isdisjoint(ranking.sample_ids)]
     lost = len(ranked) - len(kept)
     if ranked and not kept:
         raise InputError(
@@ -262,11 +262,11 @@ def score_rankings(
     reward: RewardModel, rankings: Sequence[Ranking], images: ImageLoader
 ) -> list[list[float]]:
     """Scores of each ranking's candidates; each image of a prompt is scored once."""
-    wanted = list(dict.fromkeys((r.prompt, image) for r in rankings for image in r.image_ids))
+    wanted = list(dict.fromkeys((r.prompt, image) for r in rankings for image in r.sample_ids))
     scores = dict(
         zip(wanted, score_images(reward, ((p, images(i)) for p, i in wanted)), strict=True)
     )
-    return [[scores[r.prompt, image] for image in r.image_ids] for r in rankings]
+    return [[scores[r.prompt, image] for image in r.sample_ids] for r in rankings]
 
 
 def score_files(

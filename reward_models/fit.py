@@ -315,7 +315,7 @@ def _scores(
             ranking_scores(head, features, data, r) for r in torch.split(own, EVALUATION_BATCH)
         ]
         scores[part] = [
-            values[: len(data.rankings[row].image_ids)]
+            values[: len(data.rankings[row].sample_ids)]
             for row, values in zip(own.tolist(), torch.cat(batches).tolist(), strict=True)
         ]
     return scores
@@ -326,7 +326,7 @@ def _by_image(rankings: Sequence[Ranking], scores: Scores) -> dict[tuple[str, st
     return {
         (ranking.prompt, image): score
         for ranking, own in zip(rankings, scores, strict=True)
-        for image, score in zip(ranking.image_ids, own, strict=True)
+        for image, score in zip(ranking.sample_ids, own, strict=True)
     }
 
 
@@ -357,4 +357,4 @@ def _whole_path(clip: str) -> str:
 
 
 def _line(ranking: Ranking) -> str:
-    return json.dumps([ranking.prompt, ranking.image_ids, ranking.ranking], ensure_ascii=False)
+    return json.dumps([ranking.prompt, ranking.sample_ids, ranking.ranking], ensure_ascii=False)

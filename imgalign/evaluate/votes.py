@@ -261,7 +261,7 @@ def comparisons(
 
 def vote_of(ranking: Ranking, makers: Makers, *, base: Maker, aligned: Maker) -> Vote:
     """The vote on the two sides in a judgement of a comparison."""
-    who = [makers.of_image.get(image) for image in ranking.image_ids]
+    who = [makers.of_image.get(image) for image in ranking.sample_ids]
     rank = ranks(ranking)
     outcomes = [
         (1 + (rank[other] > rank[own]) - (rank[other] < rank[own])) / 2

@@ -84,7 +84,7 @@ class _Tally:
 def _votes(ranking: Ranking) -> dict[Pair, int]:
     """+1 where the first image of the pair is preferred, -1 the second, 0 for a tie."""
     votes: dict[Pair, int] = {}
-    images = ranking.image_ids
+    images = ranking.sample_ids
     for better, worse in pairs(ranking):
         first, second = sorted((images[better], images[worse]))
         votes[ranking.prompt, first, second] = 1 if first == images[better] else -1

@@ -87,7 +87,7 @@ def rate_makers(
     judged = orderings(rankings, name=names.get)
     judged = [one for one in judged if len({name for group in one.groups for name in group}) > 1]
     if not judged:
-        made = sorted({names[i] for r in rankings for i in r.image_ids if i in names})
+        made = sorted({names[i] for r in rankings for i in r.sample_ids if i in names})
         raise InputError(
             f"ratings: expected rankings of images by different models, got {len(rankings)} "
             f"rankings of images by {', '.join(made[:3]) or 'nobody'}; rank images of two models "
@@ -98,7 +98,7 @@ def rate_makers(
     else:
         rate = bradley_terry if method == "bradley-terry" else plackett_luce
         found = rate(judged, ridge=ridge)
-    ranked = {image for ranking in rankings for image in ranking.image_ids}
+    ranked = {image for ranking in rankings for image in ranking.sample_ids}
     return MakerRatings(method=method, ratings=found, num_shared=len(ranked & makers.shared))
 
 

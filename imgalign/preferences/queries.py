@@ -40,9 +40,9 @@ AnyRow = Any
 PROVENANCE_FIELDS = tuple(Provenance.__dataclass_fields__)
 
 
-def item_id(project: str, prompt: str, source: str, image_ids: Sequence[str]) -> str:
+def item_id(project: str, prompt: str, source: str, sample_ids: Sequence[str]) -> str:
     """Identity of an item: a hash of its project, prompt, source and images."""
-    return _digest([project, prompt, source, *image_ids])
+    return _digest([project, prompt, source, *sample_ids])
 
 
 def add_image(
@@ -63,7 +63,7 @@ def add_image(
 def add_item(
     connection: Connection,
     prompt: str,
-    image_ids: Sequence[str],
+    sample_ids: Sequence[str],
     *,
     source: str,
     project: str,
@@ -71,15 +71,15 @@ def add_item(
     now: datetime,
 ) -> str:
     """Insert an item, or raise its overlap if it exists; InputError for an unknown image."""
-    added = item_id(project, prompt, source, image_ids)
+    added = item_id(project, prompt, source, sample_ids)
     before = connection.execute(select(items.c.overlap).where(items.c.item_id == added)).scalar()
     if before is not None:
         if before < overlap:
             raised = update(items).where(items.c.item_id == added)
             connection.execute(raised.values(overlap=overlap))
         return added
-    stored = select(images.c.image_id).where(images.c.image_id.in_(image_ids))
-    missing = set(image_ids) - set(connection.execute(stored).scalars())
+    stored = select(images.c.image_id).where(images.c.image_id.in_(sample_ids))
+    missing = set(sample_ids) - set(connection.execute(stored).scalars())
     if missing:
         raise InputError(f"image {min(missing)[:12]}: add the image before the item")
     connection.execute(
@@ -96,7 +96,7 @@ def add_item(
         insert(candidates),
         [
             {"item_id": added, "candidate": index, "image_id": image_id}
-            for index, image_id in enumerate(image_ids)
+            for index, image_id in enumerate(sample_ids)
         ],
     )
     return added
@@ -222,7 +222,7 @@ def to_rankings(connection: Connection, rows: Sequence[AnyRow]) -> list[Ranking]
         Ranking(
             ranking_id=row.ranking_id,
             prompt=row.prompt,
-            image_ids=tuple(of_item[row.item_id]),
+            sample_ids=tuple(of_item[row.item_id]),
             order=tuple(row.display_order),
             ranking=_tie_groups(row.tie_groups),
             verdict=row.verdict,

@@ -66,7 +66,7 @@ def orderings(
     found = []
     for ranking in rankings:
         named = [
-            [name(ranking.image_ids[index]) for index in group] for group in ranking.ranking or ()
+            [name(ranking.sample_ids[index]) for index in group] for group in ranking.ranking or ()
         ]
         groups = [tuple(who for who in group if who is not None) for group in named]
         kept = tuple(group for group in groups if group)

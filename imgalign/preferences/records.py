@@ -19,6 +19,8 @@ from imgalign import __version__
 from imgalign.config import Config, refuse_ineffective
 
 Verdict = Literal["ranked", "all_bad", "skipped"]
+Samples = Literal["images", "texts"]
+"""What the candidates of an item are; they are all of one kind."""
 TieGroups = tuple[tuple[int, ...], ...]
 
 
@@ -156,14 +158,15 @@ class Ranking:
     """One human judgement. Example: prompt "a red fox", ranking ((2,), (0, 1), (3,)) means
     candidate 2 is best, 0 and 1 tie, 3 is worst.
 
-    `image_ids` are the candidates 0 .. K-1. `order` is the display permutation: (2, 0, 1) says
-    that candidate 2 was shown first. `undone_at` is set on judgements that their annotator took
-    back, `simulated` on those of a simulated annotator.
+    `sample_ids` are the candidates 0 .. K-1, and `samples` says what they are: images, each named
+    by the SHA-256 of its file, or texts, each by that of its UTF-8 bytes. `order` is the display
+    permutation: (2, 0, 1) says that candidate 2 was shown first. `undone_at` is set on judgements
+    that their annotator took back, `simulated` on those of a simulated annotator.
     """
 
     ranking_id: str
     prompt: str
-    image_ids: tuple[str, ...]
+    sample_ids: tuple[str, ...]
     order: tuple[int, ...]
     ranking: TieGroups | None
     verdict: Verdict
@@ -178,6 +181,7 @@ class Ranking:
     client_ms: int | None = None
     undone_at: datetime | None = None
     simulated: bool = False
+    samples: Samples = "images"
 
 
 def as_candidates(groups: TieGroups, order: Sequence[int]) -> TieGroups:
@@ -215,7 +219,7 @@ def ranks(ranking: Ranking) -> tuple[int, ...]:
     Example: ((2,), (0, 1)) gives (1, 1, 0).
     """
     of = {i: rank for rank, group in enumerate(ranking.ranking or ()) for i in group}
-    return tuple(of.get(i, -1) for i in range(len(ranking.image_ids)))
+    return tuple(of.get(i, -1) for i in range(len(ranking.sample_ids)))
 
 
 def tie_groups(scores: Sequence[float], *, tolerance: float = 0.0) -> TieGroups:

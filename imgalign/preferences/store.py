@@ -192,7 +192,7 @@ class Store:
     def add_item(
         self,
         prompt: str,
-        image_ids: Sequence[str],
+        sample_ids: Sequence[str],
         *,
         source: str,
         project: str = "default",
@@ -203,12 +203,12 @@ class Store:
         `overlap` is how many annotators shall judge it. The same prompt, images in the same
         order, source and project are the same item; adding it again can only raise the overlap.
         """
-        validation.item(prompt, image_ids, project=project, overlap=overlap)
+        validation.item(prompt, sample_ids, project=project, overlap=overlap)
         with self.database.write() as connection:
             return queries.add_item(
                 connection,
                 prompt,
-                image_ids,
+                sample_ids,
                 source=source,
                 project=project,
                 overlap=overlap,

@@ -107,15 +107,15 @@ def provenance(value: Provenance) -> None:
         raise InputError("provenance.created_at: expected a time with its zone")
 
 
-def item(prompt: str, image_ids: Sequence[str], *, project: str, overlap: int) -> None:
+def item(prompt: str, sample_ids: Sequence[str], *, project: str, overlap: int) -> None:
     """Check that an item has a prompt, two or more different images and an overlap of 1 or more."""
     name("project", project)
     text("prompt", prompt)
     if not prompt.strip():
         raise InputError("item: expected a prompt, got an empty one")
-    if len(image_ids) < 2:
-        raise InputError(f"item: expected at least 2 candidates, got {len(image_ids)}")
-    if len(set(image_ids)) < len(image_ids):
+    if len(sample_ids) < 2:
+        raise InputError(f"item: expected at least 2 candidates, got {len(sample_ids)}")
+    if len(set(sample_ids)) < len(sample_ids):
         raise InputError("item: two candidates are the same image; drop one of them")
     if overlap < 1:
         raise InputError(f"item: expected an overlap of at least 1, got {overlap}")

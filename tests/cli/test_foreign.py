@@ -59,7 +59,7 @@ def test_pairs_of_the_store_become_a_folder_that_can_be_read(
     (pair,) = read_pair_folder(folder / "out").rankings
     with Store.open(folder / "imgalign.db") as store:
         (ranking,) = store.rankings()
-    assert pair.images == (ranking.image_ids[2], ranking.image_ids[1])
+    assert pair.images == (ranking.sample_ids[2], ranking.sample_ids[1])
 
 
 def test_an_export_of_pairs_that_cannot_be_made_is_one_line(folder: Path, one_line):

@@ -205,12 +205,12 @@ def test_an_image_that_both_made_alike_is_nobodys(store, queue, vote, adapter, a
     item = queue("a cat", aligned, BASE, aligned)
     vote("ann", ((1,), (2,), (0,)))
     ranked = next(iter(store.rankings()))
-    image = store.image_path(ranked.image_ids[2]).read_bytes()
+    image = store.image_path(ranked.sample_ids[2]).read_bytes()
     assert ranked.item_id == item
     assert counted(adapter, store).people.num_losses == 1
     store.add_image(image, provenance(prompt="a cat", **BASE))
     assert counted(adapter, store).people.rate.value == 0
-    first = store.image_path(ranked.image_ids[0]).read_bytes()
+    first = store.image_path(ranked.sample_ids[0]).read_bytes()
     store.add_image(first, provenance(prompt="a cat", **BASE))
     with pytest.raises(InputError, match="holds its images beside"):
         counted(adapter, store)

@@ -20,7 +20,7 @@ def ranking(annotator: str, text: str, *, prompt: str = "p", images: str | None 
     return Ranking(
         ranking_id=f"{annotator} {text}",
         prompt=prompt,
-        image_ids=tuple(names),
+        sample_ids=tuple(names),
         order=tuple(range(len(names))),
         ranking=tuple(tuple(names.index(name) for name in group) for group in groups),
         verdict="ranked",

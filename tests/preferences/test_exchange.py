@@ -53,7 +53,7 @@ def test_what_is_exported_is_imported_again_whole(full: Store, empty: Store, tmp
     assert [r.undone_at is not None for r in rankings] == [False, True] + 4 * [False]
     assert empty.annotators() == full.annotators()
     for ranking in rankings:
-        for image in ranking.image_ids:
+        for image in ranking.sample_ids:
             assert empty.provenances(image) == full.provenances(image)
             assert empty.image_path(image).read_bytes() == full.image_path(image).read_bytes()
     export_rankings(empty, tmp_path / "again.jsonl")

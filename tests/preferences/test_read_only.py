@@ -90,7 +90,7 @@ def test_a_store_that_cannot_be_written_can_be_read(
         Store.open(locked / "imgalign.db", create=False) as readable,
     ):
         assert list(readable.rankings()) == expected
-        assert readable.image_path(expected[0].image_ids[0]).is_relative_to(locked)
+        assert readable.image_path(expected[0].sample_ids[0]).is_relative_to(locked)
         with pytest.raises(StoreError, match="cannot be written here, only read"):
             readable.add_annotator("eve")
     assert {path.name for path in locked.iterdir()} == {"imgalign.db", "images"}

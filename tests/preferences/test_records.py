@@ -20,7 +20,7 @@ def make(ranking: Any, *, num_images: int = 4, prompt: str = "a red fox") -> Ran
     return Ranking(
         ranking_id="r",
         prompt=prompt,
-        image_ids=tuple(f"image {i}" for i in range(num_images)),
+        sample_ids=tuple(f"image {i}" for i in range(num_images)),
         order=tuple(range(num_images)),
         ranking=ranking,
         verdict="ranked" if ranking else "all_bad",

@@ -80,7 +80,7 @@ def test_tokens_show_the_candidates_in_the_order_issued(store: Store, add_items:
     store.submit(judge(item))
     (ranking,) = store.rankings()
     shown = [store.image_for_token(token, "ann").stem for token in item.tokens]
-    assert shown == [ranking.image_ids[candidate] for candidate in ranking.order]
+    assert shown == [ranking.sample_ids[candidate] for candidate in ranking.order]
     assert ranking.order == store.display_order(item.item_id, "ann")
 
 

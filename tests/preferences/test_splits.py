@@ -12,7 +12,7 @@ def prompts(num: int) -> list[Ranking]:
         Ranking(
             ranking_id=f"{prompt} {repeat}",
             prompt=f"prompt {prompt}",
-            image_ids=("a", "b"),
+            sample_ids=("a", "b"),
             order=(0, 1),
             ranking=((0,), (1,)),
             verdict="ranked",

@@ -28,11 +28,11 @@ def test_a_submitted_ranking_comes_back_as_it_was_given(store: Store, add_items:
     (ranking,) = store.rankings()
     assert ranking.ranking_id == receipt.ranking_id
     assert (ranking.prompt, ranking.annotator, ranking.group) == ("prompt 0", "ann", "warm")
-    named = [{ranking.image_ids[candidate] for candidate in group} for group in ranking.ranking]
+    named = [{ranking.sample_ids[candidate] for candidate in group} for group in ranking.ranking]
     assert named == [{shown[2]}, {shown[0], shown[1]}]
-    assert [ranking.image_ids[candidate] for candidate in ranking.order] == shown
+    assert [ranking.sample_ids[candidate] for candidate in ranking.order] == shown
     assert ranking.client_ms == 1234
-    assert [store.provenance(image).seed for image in ranking.image_ids] == [0, 1, 2]
+    assert [store.provenance(image).seed for image in ranking.sample_ids] == [0, 1, 2]
     assert abs(ranking.created_at - datetime.now(UTC)) < timedelta(minutes=1)
 
 
@@ -200,7 +200,7 @@ def test_what_was_on_screen_before_a_restart_is_what_is_judged_after_it(
         receipt = again.submit(judge(item, ranking=((1,), (2,), (0,))))
         (ranking,) = again.rankings()
         assert ranking.ranking_id == receipt.ranking_id
-        best_first = [ranking.image_ids[candidate] for (candidate,) in ranking.ranking]
+        best_first = [ranking.sample_ids[candidate] for (candidate,) in ranking.ranking]
         assert best_first == [shown[1], shown[2], shown[0]]
 
 

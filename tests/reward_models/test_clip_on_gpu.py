@@ -37,7 +37,7 @@ def test_a_reward_is_fitted_and_its_golden_scores_hold_on_both_devices(
     ]
     check_golden(contract, golden, folder=folder)
     prompts = [ranking.prompt for ranking in rankings[:8]]
-    samples = torch.stack([images[ranking.image_ids[0]] for ranking in rankings[:8]])
+    samples = torch.stack([images[ranking.sample_ids[0]] for ranking in rankings[:8]])
     scores = [
         reward.score(prompts=prompts, samples=given).cpu()
         for reward, given in ((here, samples), (there, samples), (there, samples.to(gpu)))

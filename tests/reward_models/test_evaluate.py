@@ -34,7 +34,7 @@ def make_ranking(groups, *, prompt="a fox", images="0369", annotator="ann"):
     return Ranking(
         ranking_id="0",
         prompt=prompt,
-        image_ids=tuple(images),
+        sample_ids=tuple(images),
         order=(0, 1, 2, 3),
         ranking=groups,
         verdict="ranked",

@@ -72,7 +72,7 @@ def test_training_scores_have_mean_0_and_spread_1(fitted, world, config):
     scores = torch.cat(
         [
             reward.score(
-                prompts=[r.prompt] * 4, samples=torch.stack([images[i] for i in r.image_ids])
+                prompts=[r.prompt] * 4, samples=torch.stack([images[i] for i in r.sample_ids])
             )
             for r in train
         ]
@@ -255,8 +255,8 @@ def test_a_fit_starts_at_zero_shot_clip_and_counts_each_ranking_once(world, clip
     zero_shot = ClipReward.zero_shot(towers)
     cosines = [
         zero_shot.score(
-            prompts=[r.prompt] * len(r.image_ids),
-            samples=torch.stack([images[i] for i in r.image_ids]),
+            prompts=[r.prompt] * len(r.sample_ids),
+            samples=torch.stack([images[i] for i in r.sample_ids]),
         )
         for r in rankings
     ]
@@ -364,13 +364,13 @@ def test_bayes_optimal_accuracy_is_that_of_the_oracle_reward(world, config, tmp_
     def found(name, oracle):
         return fit(rankings, images.__getitem__, short, tmp_path / name, oracle=oracle).test
 
-    assert found("red", lambda r: [redness[i] for i in r.image_ids]).truth.value == 1.0
-    assert found("blue", lambda r: [-redness[i] for i in r.image_ids]).truth.value == 0.0
+    assert found("red", lambda r: [redness[i] for i in r.sample_ids]).truth.value == 1.0
+    assert found("blue", lambda r: [-redness[i] for i in r.sample_ids]).truth.value == 0.0
     asked = set()
 
     def nothing(ranking):
         asked.add(ranking.prompt)
-        return [0.0] * len(ranking.image_ids)
+        return [0.0] * len(ranking.sample_ids)
 
     blind = found("blind", nothing)
     parts = three_way_split(

@@ -47,7 +47,7 @@ def test_a_lost_image_leaves_its_rankings_out_of_the_fit_and_is_named(
     world, config, tmp_path, caplog
 ):
     images, _, rankings = world
-    lost = [rankings[0].image_ids[0], rankings[5].image_ids[3]]
+    lost = [rankings[0].sample_ids[0], rankings[5].sample_ids[3]]
     report = fit(rankings, lossy(images, lost), config, tmp_path / "reward")
     assert report.counts.unreadable == 2
     assert report.counts.ranked == len(rankings) - 2
@@ -61,7 +61,7 @@ def test_a_lost_image_leaves_its_ranking_out_of_an_evaluation(fitted, world, cap
     images, _, rankings = world
     reward = reward_models.load(fitted[0])
     tested = three_way_split(rankings, validation=0.15, test=0.2, seed=0).test
-    found = evaluate(reward, rankings, lossy(images, [tested[0].image_ids[1]]))
+    found = evaluate(reward, rankings, lossy(images, [tested[0].sample_ids[1]]))
     rest = [ranking for ranking in rankings if ranking is not tested[0]]
     assert found.accuracy == evaluate(reward, rest, images.__getitem__).accuracy
     assert "1 images cannot be read, so 1 of" in caplog.text

@@ -37,7 +37,7 @@ def make_rankings(
             Ranking(
                 ranking_id=str(i),
                 prompt=prompt,
-                image_ids=own,
+                sample_ids=own,
                 order=tuple(range(k)),
                 ranking=tie_groups([redness[image] for image in own], tolerance=tolerance),
                 verdict="ranked",

@@ -61,7 +61,7 @@ def test_nothing_served_to_an_annotator_says_what_made_an_image(client, store, a
     image_ids = {
         image_id
         for ranking in store.rankings(include_undone=True)
-        for image_id in ranking.image_ids
+        for image_id in ranking.sample_ids
     }
     assert len(image_ids) == 4
     leaks = [

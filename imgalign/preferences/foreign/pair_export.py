@@ -125,7 +125,7 @@ def _write(
         num_unranked += ranking.verdict != "ranked"
         num_ties += ranking.verdict == "ranked" and not found
         for better, worse in found:
-            images = (ranking.image_ids[better], ranking.image_ids[worse])
+            images = (ranking.sample_ids[better], ranking.sample_ids[worse])
             name = pair_name(ranking, *images)
             for side, image in zip(("chosen", "rejected"), images, strict=True):
                 shutil.copyfile(image_path(image), made / side / f"{name}.png")

@@ -44,10 +44,10 @@ def from_store(
     return [
         GivenRanking(
             prompt=ranking.prompt,
-            images=ranking.image_ids,
+            images=ranking.sample_ids,
             ranks=ranks(ranking),
             all_bad=ranking.verdict == "all_bad",
-            seeds=tuple(seeds[image] for image in ranking.image_ids) if seeds else None,
+            seeds=tuple(seeds[image] for image in ranking.sample_ids) if seeds else None,
         )
         for ranking in rankings
         if ranking.verdict != "skipped"

@@ -217,7 +217,7 @@ class RankingsConfig(GivenRankingsConfig):
 def known_seeds(store: Store, rankings: Sequence[Ranking]) -> dict[str, int]:
     """Of each ranked image; ConfigError where one was made elsewhere."""
     said = [ranking for ranking in rankings if ranking.verdict != "skipped"]
-    images = dict.fromkeys(image for ranking in said for image in ranking.image_ids)
+    images = dict.fromkeys(image for ranking in said for image in ranking.sample_ids)
     found = {image: store.provenance(image) for image in images}
     foreign = [image for image, own in found.items() if own.imgalign_version == ELSEWHERE]
     if foreign:

@@ -52,7 +52,7 @@ def test_images_of_one_prompt_are_candidates_of_one_item(store: Store, tmp_path:
     assert queued.lines() == ["1 items are queued, of 3 images"]
     assert sizes(store, queued.item_ids) == [("a red fox", 3)]
     (ranking,) = store.rankings()
-    for seed, image_id in enumerate(ranking.image_ids):
+    for seed, image_id in enumerate(ranking.sample_ids):
         original = (tmp_path / "in" / f"{seed}.png").read_bytes()
         assert store.image_path(image_id).read_bytes() == original
         facts = store.provenance(image_id)
@@ -92,7 +92,7 @@ def test_a_caption_wins_over_what_is_in_the_file_unless_asked_otherwise(
     queued = queue_images(store, tmp_path / "in", per_prompt=2)
     assert sizes(store, queued.item_ids) == [("beside it", 2)]
     (ranking,) = store.rankings()
-    assert store.provenance(ranking.image_ids[0]).prompt == "in the file"
+    assert store.provenance(ranking.sample_ids[0]).prompt == "in the file"
     queued = queue_images(store, tmp_path / "in", per_prompt=2, prompts_from="metadata")
     assert sizes(store, queued.item_ids) == [("in the file", 2)]
     put(tmp_path / "in" / "2.png", 2, parameters=A1111.format(prompt="beside it", seed=2))
@@ -133,7 +133,7 @@ def test_files_that_programs_show_differently_are_converted(store: Store, tmp_pa
     assert queued.lines()[1:] == ["converted to PNG: 3 (a.jpg, b.png, c.webp)"]
     sizes(store, queued.item_ids)
     (ranking,) = store.rankings()
-    stored = [Image.open(store.image_path(each)).convert("RGB") for each in ranking.image_ids]
+    stored = [Image.open(store.image_path(each)).convert("RGB") for each in ranking.sample_ids]
     assert stored[0].size == (8, 16)
     assert stored[1].getpixel((0, 0)) == (255, 255, 255)
     assert stored[2].getpixel((0, 0)) == (3, 0, 0)
@@ -176,7 +176,7 @@ def test_images_that_imgalign_made_keep_their_whole_provenance(store: Store, tmp
     queued = queue_images(store, tmp_path / "in", per_prompt=4)
     sizes(store, queued.item_ids)
     (ranking,) = store.rankings()
-    assert [store.provenance(each) for each in ranking.image_ids] == made
+    assert [store.provenance(each) for each in ranking.sample_ids] == made
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"prompt": "x"}', "[" * 5000])
@@ -212,7 +212,7 @@ def test_a_record_beside_an_image_with_wrong_values_is_nothing(
         path.with_suffix(".json").write_text(json.dumps(facts, default=str))
     queued = queue_images(store, tmp_path / "in", per_prompt=2)
     sizes(store, queued.item_ids)
-    assert store.provenance(next(store.rankings()).image_ids[0]).model == "unknown"
+    assert store.provenance(next(store.rankings()).sample_ids[0]).model == "unknown"
 
 
 def test_the_model_of_images_that_do_not_name_theirs_can_be_given(store: Store, tmp_path: Path):

@@ -22,7 +22,7 @@ def test_positions_on_the_screen_reach_the_store_in_candidate_numbers(store, add
     paths = [store.image_for_token(token, "Ada").stem for token in tokens_of(shown)]
     rank.submit(store, answer(shown, ranking=[[2], [0, 3], [1]]))
     (stored,) = store.rankings()
-    named = [{stored.image_ids[candidate] for candidate in group} for group in stored.ranking]
+    named = [{stored.sample_ids[candidate] for candidate in group} for group in stored.ranking]
     assert named == [{paths[2]}, {paths[0], paths[3]}, {paths[1]}]
 
 
