@@ -17,7 +17,7 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from imgalign.diffusion.loading import STORYBOOK
+from imgalign.diffusion.model_names import STORYBOOK
 
 TOKENS = 77
 SCHEDULER = {

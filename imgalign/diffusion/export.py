@@ -37,8 +37,9 @@ from imgalign.diffusion.layouts import (
     write_kohya,
     write_peft,
 )
-from imgalign.diffusion.loading import HUB_ID, load_pipeline
+from imgalign.diffusion.loading import load_pipeline
 from imgalign.diffusion.merging import merge
+from imgalign.diffusion.model_names import hub_name, public_name
 from imgalign.diffusion.saving import save_network, save_pipeline
 from imgalign.environment import dtype_named
 from imgalign.errors import InputError
@@ -266,16 +267,6 @@ def is_checkpoint(adapter: Path) -> bool:
 def place_of(adapter: Path) -> Path:
     """The run of an adapter, or the folder that one from elsewhere lies in."""
     return run_of(adapter) or (adapter if adapter.is_dir() else adapter.parent)
-
-
-def hub_name(model: str) -> str | None:
-    """The model's name on the hub; None for the shipped one, and for a folder or file here."""
-    return model if HUB_ID.fullmatch(model) and not Path(model).exists() else None
-
-
-def public_name(model: str) -> str:
-    """The name of a model without the folders of this machine."""
-    return hub_name(model) or Path(model).name or model
 
 
 def choice_of(asked: Path, found: Path) -> str:

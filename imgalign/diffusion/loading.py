@@ -4,7 +4,6 @@ Weights are read from safetensors only, never from pickles. Left out: what is do
 """
 
 import logging
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,11 +21,10 @@ from imgalign.diffusion.families.backbone import Family
 from imgalign.diffusion.families.table import FAMILIES, family_of, family_of_file
 from imgalign.diffusion.foreign_json import read_object
 from imgalign.diffusion.model_folder import INDEX, check_index, check_latents
+from imgalign.diffusion.model_names import HUB_ID, STORYBOOK
 from imgalign.errors import InputError
 
-STORYBOOK = Path(__file__).parents[1] / "storybook" / "assets" / "pipeline"
 ADAPTER = "imgalign"
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def load_pipeline(

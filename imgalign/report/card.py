@@ -15,8 +15,8 @@ import yaml
 
 from imgalign import __version__
 from imgalign.config import load_config, plain, settings_of
-from imgalign.diffusion.export import Export, hub_name, is_checkpoint, public_name, span
-from imgalign.diffusion.loading import STORYBOOK
+from imgalign.diffusion.export import Export, is_checkpoint, span
+from imgalign.diffusion.model_names import STORYBOOK, hub_name, public_name
 from imgalign.errors import ImgalignError
 from imgalign.evaluate.evaluation import Evaluation, evaluation_folder, load_evaluation
 from imgalign.runs.folder import CONFIG, SHIPPED, run_of, run_prompts

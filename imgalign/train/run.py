@@ -30,7 +30,7 @@ from imgalign.train.data.rollouts import NO_REWARD
 from imgalign.train.data.source import Parts
 from imgalign.train.loop import Rewards, Session, examine, rng_apart
 from imgalign.train.recorder import OnStep, Recorder
-from imgalign.train.starting import begin, claim, prompts_to_use
+from imgalign.train.starting import begin, claim, prompts_to_use, refuse_data
 from imgalign.train.stopping import RunEnd, StopRequest
 from imgalign.train.world import join_world
 
@@ -84,9 +84,7 @@ def run(
     if recorder.writes:
         claim(out, resume=resume)
     prompts = prompts_to_use(out, settings, resume=resume)
-    settings.data.refuse_amounts(prompts, num_processes=world.size)
-    if not resume:
-        settings.data.refuse_rankings(settings.algorithm, prompts, num_processes=world.size)
+    refuse_data(settings, prompts, resume=resume, num_processes=world.size)
     if recorder.writes:
         with reporting_full_disk(out, "making the run folder"):
             out.mkdir(parents=True, exist_ok=True)

@@ -200,6 +200,19 @@ def prompts_to_use(out: Path, settings: TrainConfig, *, resume: bool) -> Prompts
     return settings.data.load_prompts()
 
 
+def refuse_data(
+    settings: TrainConfig, prompts: Prompts, *, resume: bool, num_processes: int
+) -> None:
+    """ConfigError or InputError where a run could not learn from its data; a new one in particular.
+
+    A resumed run has the data that it began with.
+    """
+    settings.data.refuse_amounts(prompts, num_processes=num_processes)
+    if not resume:
+        settings.data.refuse_rankings(settings.algorithm, prompts, num_processes=num_processes)
+        settings.data.refuse_model(settings.policy.model)
+
+
 def refuse_changes(before: TrainConfig, now: TrainConfig, *, proven: Collection[str] = ()) -> None:
     """ConfigError for the first setting that differs and may not, except those in `proven`."""
     old, new = flat(settings_dump(before)), flat(settings_dump(now))

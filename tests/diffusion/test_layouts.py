@@ -20,7 +20,7 @@ from imgalign.diffusion.layouts import (
     write_kohya,
     write_peft,
 )
-from imgalign.diffusion.loading import STORYBOOK
+from imgalign.diffusion.model_names import STORYBOOK
 from imgalign.errors import InputError
 
 UNET = Component(name="unet", network=None, kohya_prefix="lora_unet_")

@@ -1,6 +1,6 @@
 from transformers import CLIPTokenizer
 
-from imgalign.diffusion.loading import STORYBOOK
+from imgalign.diffusion.model_names import STORYBOOK
 from imgalign.diffusion.tokenizer_files import write_separate_files
 from imgalign.storybook.scenes import vocabulary
 

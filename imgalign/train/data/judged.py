@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
@@ -16,7 +16,7 @@ from imgalign.files import parse_json, write_atomically
 from imgalign.images import as_tensor
 from imgalign.preferences.foreign.records import GivenRanking, RankedFiles
 from imgalign.preferences.originals import ImageFolder
-from imgalign.preferences.records import Ranking, ranks
+from imgalign.preferences.records import Provenance, Ranking, ranks
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +35,8 @@ class Given:
     load: ImageLoader
     where: str
     """For messages."""
+    provenance: Mapping[str, Provenance] = field(default_factory=dict)
+    """How their images were generated, by SHA-256, where the noise is taken from it."""
 
 
 def from_store(

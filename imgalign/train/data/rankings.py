@@ -30,7 +30,6 @@ from imgalign.preferences import address
 from imgalign.preferences.foreign.pair_folder import read_pair_folder
 from imgalign.preferences.foreign.records import GivenRanking
 from imgalign.preferences.foreign.table import read_table
-from imgalign.preferences.records import ELSEWHERE, Ranking
 from imgalign.preferences.splits import prompt_key
 from imgalign.preferences.store import Store
 from imgalign.prompts import Prompts, epoch_positions, stable_hash
@@ -48,6 +47,7 @@ from imgalign.train.data.judged import (
     read_record,
     write_record,
 )
+from imgalign.train.data.noise import provenance_of, refuse_other_model
 from imgalign.train.data.source import DataSection, Known, Parts, some_of
 from imgalign.train.watcher import SILENT, Watcher, cut
 
@@ -178,8 +178,8 @@ class RankingsConfig(GivenRankingsConfig):
             found = list(
                 store.rankings(group=self.group, project=self.project, annotator=self.annotator)
             )
-            seeds = known_seeds(store, found) if self.noise == "provenance" else None
-            judged = from_store(found, seeds=seeds)
+            made = provenance_of(store, found) if self.noise == "provenance" else {}
+            judged = from_store(found, seeds={image: own.seed for image, own in made.items()})
             if not judged:
                 skipped = f"{len(found)} skipped ones and no other" if found else "none"
                 cure = choices(store.rankings(), asked) if filters else ""
@@ -187,7 +187,12 @@ class RankingsConfig(GivenRankingsConfig):
                     f"{where}: expected rankings, got {skipped}; "
                     f"{cure or 'rank images with imgalign ui first'}"
                 )
-            return Given(rankings=present(judged, store.images), load=self.loader(), where=where)
+            kept = present(judged, store.images)
+            return Given(rankings=kept, load=self.loader(), where=where, provenance=made)
+
+    def refuse_model(self, model: str) -> None:
+        """Another one than generated the images, where these are scored with their own noise."""
+        refuse_other_model(self.given.provenance, model)
 
     def loader(self) -> ImageLoader:
         """Loads originals, and checks each against its hash."""
@@ -212,20 +217,6 @@ class RankingsConfig(GivenRankingsConfig):
                 "it by the environment variable IMGALIGN_DATABASE"
             )
         return self
-
-
-def known_seeds(store: Store, rankings: Sequence[Ranking]) -> dict[str, int]:
-    """Of each ranked image; ConfigError where one was made elsewhere."""
-    said = [ranking for ranking in rankings if ranking.verdict != "skipped"]
-    images = dict.fromkeys(image for ranking in said for image in ranking.sample_ids)
-    found = {image: store.provenance(image) for image in images}
-    foreign = [image for image, own in found.items() if own.imgalign_version == ELSEWHERE]
-    if foreign:
-        raise ConfigError(
-            f"data.noise: provenance: expected images generated here, got {len(foreign)} of "
-            f"{len(found)} that were made elsewhere, such as {foreign[0][:8]}; use data.noise=fresh"
-        )
-    return {image: own.seed for image, own in found.items()}
 
 
 class FolderConfig(GivenRankingsConfig):

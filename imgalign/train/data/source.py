@@ -176,6 +176,12 @@ class DataSection(Config):
         Nothing for a source without rankings.
         """
 
+    def refuse_model(self, model: str) -> None:
+        """ConfigError where what a new run reads of its data is true of another model only.
+
+        Nothing for a source that says nothing of models.
+        """
+
     def refuse_amounts(self, prompts: Prompts, *, num_processes: int) -> None:
         """ConfigError for iterations larger than the data, or too small for so many processes."""
         amount = self.amount(prompts)
