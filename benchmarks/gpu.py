@@ -49,10 +49,9 @@ from sampling_ways import (
 )
 from torch.nn.attention import SDPBackend
 
-from imgalign.diffusion.attention import first_line
 from imgalign.diffusion.loading import quiet
 from imgalign.environment import choose_device
-from imgalign.errors import ImgalignError
+from imgalign.errors import ImgalignError, first_line
 from imgalign.evaluate.origin import command_line
 
 BUDGETS_GIB = (12, 24)

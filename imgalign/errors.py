@@ -53,3 +53,10 @@ class StorageFullError(ImgalignError, OSError):
 
 class NumericsError(ImgalignError):
     """A correctness rule failed at run time, e.g. a ratio that is not 1 before the first update."""
+
+
+def first_line(error: BaseException) -> str:
+    """What went wrong, for a message of one line: the first that is not a mere heading."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    lines = [line for line in lines if line and not line.endswith(":")]
+    return lines[0] if lines else type(error).__name__

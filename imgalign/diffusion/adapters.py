@@ -27,9 +27,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from imgalign.diffusion.attention import first_line
 from imgalign.diffusion.foreign_json import parse_object, read_object
-from imgalign.errors import CheckpointError
+from imgalign.errors import CheckpointError, first_line
 from imgalign.runs.trained import full_weights
 
 log = logging.getLogger(__name__)

@@ -12,6 +12,8 @@ import logging
 import sys
 from typing import Literal
 
+from imgalign.errors import first_line
+
 log = logging.getLogger(__name__)
 
 Attention = Literal["sdpa", "xformers"]
@@ -34,10 +36,3 @@ def hide_broken_xformers() -> None:
 def warn_once(reason: str) -> None:
     """Say that xformers is not used, once per reason."""
     log.warning("xformers: not usable here, using PyTorch's attention instead: %s", reason)
-
-
-def first_line(error: BaseException) -> str:
-    """What went wrong, for a message of one line: the first that is not a mere heading."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    lines = [line for line in lines if line and not line.endswith(":")]
-    return lines[0] if lines else type(error).__name__

@@ -10,8 +10,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from imgalign.diffusion.attention import first_line
-from imgalign.errors import CheckpointError
+from imgalign.errors import CheckpointError, first_line
 
 FILES = "diffusion_pytorch_model*.safetensors"
 SHOWN = 3

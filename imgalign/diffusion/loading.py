@@ -16,13 +16,13 @@ import transformers.utils.logging as transformers_logging
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from imgalign.diffusion.adapters import adapter_file, read_layers, switch_on
-from imgalign.diffusion.attention import Attention, first_line, warn_once
+from imgalign.diffusion.attention import Attention, warn_once
 from imgalign.diffusion.families.backbone import Family
 from imgalign.diffusion.families.table import FAMILIES, family_of, family_of_file
 from imgalign.diffusion.foreign_json import read_object
 from imgalign.diffusion.model_folder import INDEX, check_index, check_latents
 from imgalign.diffusion.model_names import HUB_ID, STORYBOOK
-from imgalign.errors import InputError
+from imgalign.errors import InputError, first_line
 
 ADAPTER = "imgalign"
 

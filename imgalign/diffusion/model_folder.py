@@ -19,10 +19,9 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from imgalign.diffusion.attention import first_line
 from imgalign.diffusion.foreign_json import read_object
 from imgalign.diffusion.schedulers import build_scheduler
-from imgalign.errors import InputError
+from imgalign.errors import InputError, first_line
 
 log = logging.getLogger(__name__)
 

@@ -18,9 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from imgalign.diffusion.attention import first_line
 from imgalign.diffusion.kernels import PredictionType
-from imgalign.errors import InputError
+from imgalign.errors import InputError, first_line
 from imgalign.policy import normal_noise, seed_generators
 
 SCHEDULERS = {

@@ -21,11 +21,10 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from imgalign.diffusion.adapters import Layer, adapter_file, peft_settings, read_layers
-from imgalign.diffusion.attention import first_line
 from imgalign.diffusion.families.backbone import Family, hash_of
 from imgalign.diffusion.full_weights import read_network
 from imgalign.diffusion.saving import save_network
-from imgalign.errors import CheckpointError, ConfigError
+from imgalign.errors import CheckpointError, ConfigError, first_line
 from imgalign.files import read_json
 from imgalign.policy import Weights
 from imgalign.runs.trained import REFERENCE, REFERENCE_HASH, find_weights

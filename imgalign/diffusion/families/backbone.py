@@ -28,11 +28,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from imgalign.diffusion.adapters import LORA_FILE, Component, Layer, read_layers
-from imgalign.diffusion.attention import first_line
 from imgalign.diffusion.kernels import Kernel
 from imgalign.diffusion.model_folder import UNUSABLE
 from imgalign.environment import computing_in
-from imgalign.errors import CheckpointError, InputError
+from imgalign.errors import CheckpointError, InputError, first_line
 from imgalign.files import sha256_of
 
 Conditions: TypeAlias = Mapping[str, Tensor]

@@ -17,9 +17,8 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import Stabl
 from safetensors import safe_open
 from transformers import CLIPTokenizer
 
-from imgalign.diffusion.attention import first_line
 from imgalign.diffusion.model_folder import INDEX, UNUSABLE
-from imgalign.errors import InputError
+from imgalign.errors import InputError, first_line
 
 log = logging.getLogger(__name__)
 

@@ -6,10 +6,9 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from safetensors import SafetensorError, safe_open
 
-from imgalign.diffusion.attention import first_line
 from imgalign.diffusion.families.backbone import Family
 from imgalign.diffusion.families.sd import StableDiffusion
-from imgalign.errors import InputError
+from imgalign.errors import InputError, first_line
 
 FAMILIES: dict[str, type[Family]] = {"StableDiffusionPipeline": StableDiffusion}
 """By the pipeline class that a model's model_index.json names."""
