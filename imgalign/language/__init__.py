@@ -1,0 +1,1 @@
+"""Causal language models: prompts and responses as tokens, and loading."""

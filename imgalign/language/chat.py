@@ -1,0 +1,207 @@
+"""Prompts and responses as the tokens of a causal language model.
+
+A prompt goes through the tokenizer's chat template where it has one, as the only message of the
+user, else it stands as it is. A response is its text and the end token. Policies, reward models and
+critics all take their tokens from here, so that a text is the same tokens to each of them. Nothing
+is truncated. Padding and last token are found by the mask and never by an id, because many
+tokenizers have no padding token, or use the end token for it.
+
+Shapes: b = texts, L = tokens of the longest one.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from imgalign.errors import InputError, first_line
+
+Side = Literal["left", "right"]
+
+TEMPLATE_DATE = datetime(2024, 7, 26)
+"""Date for templates that write today's into the system message, such as Llama 3's: the same prompt
+would else be other tokens tomorrow. This one is the default of Llama 3's template."""
+
+TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
+"""A template's question for the date; the second group is its format."""
+
+SHOWN = 40
+"""Characters of a text in a message."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Tokens:
+    """Texts as tokens, padded to one length."""
+
+    input_ids: Int[Tensor, "b L"]
+    attention_mask: Bool[Tensor, "b L"]
+    """False where there is padding."""
+
+
+def end_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token that ends a response; InputError for a tokenizer without one."""
+    token = tokenizer.eos_token_id
+    if not isinstance(token, int):
+        raise InputError(
+            f"tokenizer: expected an end token (eos_token), {tokenizer.name_or_path or 'it'} has "
+            "none; set it in tokenizer_config.json, or no response can end"
+        )
+    return token
+
+
+def padding_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token to fill up with: that of the tokenizer, else the end token; masks decide anyway."""
+    token = tokenizer.pad_token_id
+    return token if isinstance(token, int) else end_token(tokenizer)
+
+
+def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:
+    """Tokens of each prompt, up to where its response begins.
+
+    With a chat template these are the user's message and the header of the answer; templates that
+    can ask for reasoning before the answer are told not to. Without one it is the text, after the
+    begin token if the tokenizer has it. InputError for an empty prompt, and for one that contains a
+    control token of a chat template as text.
+    """
+    for number, prompt in enumerate(prompts):
+        if not prompt.strip():
+            raise InputError(f"prompt {number}: expected text, got {prompt!r}")
+    if tokenizer.chat_template:
+        return [_templated(tokenizer, prompt, number) for number, prompt in enumerate(prompts)]
+    return [_plain(tokenizer, prompt) for prompt in prompts]
+
+
+def response_tokens(
+    tokenizer: PreTrainedTokenizerBase, responses: Sequence[str]
+) -> list[list[int]]:
+    """Tokens of each response, which may be empty, and the end token.
+
+    Control tokens that are spelled out in a response are read as plain text.
+    """
+    end = end_token(tokenizer)
+    if not responses:
+        return []
+    found = tokenizer(list(responses), add_special_tokens=False, split_special_tokens=True)
+    return [[*row, end] for row in found["input_ids"]]
+
+
+def joined(
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    responses: Sequence[str],
+    *,
+    context_length: int,
+) -> list[list[int]]:
+    """Tokens of each prompt with its response.
+
+    InputError where their numbers differ, where a prompt is empty, and where the two are longer
+    than the context.
+    """
+    if len(prompts) != len(responses):
+        raise InputError(
+            f"texts: expected a prompt for each response, got {len(prompts)} prompts and "
+            f"{len(responses)} responses"
+        )
+    first = prompt_tokens(tokenizer, prompts)
+    second = response_tokens(tokenizer, responses)
+    refuse_long(
+        [len(row) for row in first], [len(row) for row in second], context_length=context_length
+    )
+    return [[*prompt, *response] for prompt, response in zip(first, second, strict=True)]
+
+
+def refuse_long(
+    prompt_lengths: Sequence[int], response_lengths: Sequence[int], *, context_length: int
+) -> None:
+    """InputError for the first prompt that does not fit into the context with its response.
+
+    Lengths are in tokens; those of responses count the end token.
+    """
+    for number, (own, room) in enumerate(zip(prompt_lengths, response_lengths, strict=True)):
+        if own + room > context_length:
+            raise InputError(
+                f"prompt {number}: its {own} tokens and {room} of the response are more than the "
+                f"{context_length} that the model reads; shorten one of them, nothing is truncated"
+            )
+
+
+def padded(rows: Sequence[Sequence[int]], *, side: Side, fill: int) -> Tokens:
+    """Rows of tokens filled up on one side to the length of the longest."""
+    length = max(len(row) for row in rows)
+    input_ids = torch.full((len(rows), length), fill)
+    mask = torch.zeros(len(rows), length, dtype=torch.bool)
+    for number, row in enumerate(rows):
+        place = slice(0, len(row)) if side == "right" else slice(length - len(row), length)
+        input_ids[number, place] = torch.tensor(row, dtype=torch.long)
+        mask[number, place] = True
+    return Tokens(input_ids=input_ids, attention_mask=mask)
+
+
+def positions(attention_mask: Bool[Tensor, "b L"]) -> Int[Tensor, "b L"]:
+    """Position of each token among those of its text, from 0; padding has any.
+
+    Models that add position embeddings would else count the padding on the left.
+    """
+    return (attention_mask.long().cumsum(1) - 1).clamp(min=0)
+
+
+def last_position(attention_mask: Bool[Tensor, "b L"]) -> Int[Tensor, " b"]:
+    """Column of the last token of each text, whichever side the padding is on."""
+    columns = torch.arange(attention_mask.shape[1], device=attention_mask.device)
+    return torch.where(attention_mask, columns, 0).amax(1)
+
+
+def vocabulary(tokenizer: PreTrainedTokenizerBase) -> str:
+    """SHA-256 of which token has which number.
+
+    Two models whose tokenizers have the same one read the same text from the same numbers.
+    """
+    entries = sorted(tokenizer.get_vocab().items(), key=lambda entry: (entry[1], entry[0]))
+    return hashlib.sha256(json.dumps(entries).encode()).hexdigest()
+
+
+def _plain(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
+    tokens: list[int] = tokenizer(prompt)["input_ids"]
+    # Some tokenizers end every text: a response would follow after the end.
+    own: list[int] = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    if tokens[-1:] == [tokenizer.eos_token_id] and own[-1:] != tokens[-1:]:
+        tokens = tokens[:-1]
+    return tokens
+
+
+def _templated(tokenizer: PreTrainedTokenizerBase, prompt: str, number: int) -> list[int]:
+    # It would be one token to the model, and could end the user's message.
+    added = tokenizer.added_tokens_decoder.values()
+    for control in (token.content for token in added if token.special):
+        if control in prompt:
+            raise InputError(
+                f"prompt {number}: contains {control!r}, a control token of the chat template; "
+                "remove it"
+            )
+    try:
+        text: Any = tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}],
+            chat_template=_undated(tokenizer.get_chat_template()),
+            add_generation_prompt=True,
+            tokenize=False,
+            enable_thinking=False,
+        )
+    except Exception as error:  # a template is a program of the model's makers: anything may fail
+        raise InputError(
+            f"prompt {number}: the chat template cannot take {prompt[:SHOWN]!r}: "
+            f"{first_line(error)}"
+        ) from None
+    tokens: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return tokens
+
+
+def _undated(template: str) -> str:
+    return TODAY.sub(lambda call: repr(TEMPLATE_DATE.strftime(call[2])), template)

@@ -1,0 +1,217 @@
+"""Finding a causal language model and loading it: the shipped one, a folder, or one from the hub.
+
+Weights are read from safetensors only, and no code of a repository is run. What would make a model
+compute nonsense without an error is refused here: weights that are missing, a tokenizer of another
+model, a model whose tokens see later ones. Left out: what is done with the model.
+"""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import transformers.utils.logging as transformers_logging
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils._validators import validate_repo_id
+from transformers.modeling_utils import PreTrainedModel
+from transformers.models.auto.modeling_auto import AutoModelForCausalLM
+from transformers.models.auto.tokenization_auto import AutoTokenizer
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from imgalign.errors import InputError, first_line
+from imgalign.files import describe_folder
+from imgalign.language.chat import end_token
+
+STORYBOOK = Path(__file__).parents[1] / "storybook" / "assets" / "language"
+CONFIG_FILE = "config.json"
+NO_LIMIT = 10**9
+"""Tokenizers that state no length have a number above this one."""
+
+Attention = Literal["sdpa", "eager"]
+"""Implementation of attention: PyTorch's fused one where the class of the model has it (few older
+ones do not), or plain matrix products."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LanguageModel:
+    """A causal language model, its tokenizer, and how many tokens it reads."""
+
+    model: PreTrainedModel
+    """With its language head, in evaluation mode: no dropout."""
+    tokenizer: PreTrainedTokenizerBase
+    context_length: int
+    """Tokens of prompt and response together."""
+
+
+def load_language_model(
+    name: str,
+    *,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    attention: Attention = "sdpa",
+) -> LanguageModel:
+    """The model of "storybook", a local folder, or a hub id such as "owner/name".
+
+    InputError, in one line, where there is no such model, where it can neither be fetched nor found
+    in the hub's cache on this machine, where it is no causal language model, and where tokenizer
+    and weights do not belong together.
+    """
+    source = find_language_model(name)
+    with quiet():
+        tokenizer = load_tokenizer(source, name)
+        model = _load_weights(source, name, dtype=dtype, attention=attention)
+    check_vocabulary(tokenizer, model, name)
+    check_causal(model, name)
+    model.to(device)  # type: ignore[arg-type]
+    length = context_length(model, tokenizer, name)
+    return LanguageModel(model=model, tokenizer=tokenizer, context_length=length)
+
+
+def find_language_model(name: str) -> str:
+    """The folder or hub id of a model; InputError where it can be neither."""
+    folder = STORYBOOK if name == "storybook" else Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / CONFIG_FILE).is_file():
+            raise InputError(
+                f"model: expected {CONFIG_FILE} in {name!r}, a language model's folder, "
+                f"{describe_folder(folder)}"
+            )
+        return str(folder)
+    if name == "storybook":
+        raise InputError(
+            "model: the storybook's language model is not part of this installation; reinstall, or "
+            "name a folder or hub id"
+        )
+    if not _is_hub_id(name):
+        raise InputError(
+            "model: expected 'storybook', a folder or a hub id like 'owner/name', "
+            f"got {name!r}, which is no folder here"
+        )
+    return name
+
+
+def load_tokenizer(source: str, name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer in a folder or of a hub id, which has an end token; InputError otherwise.
+
+    `name` is what messages call the model.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except Exception as error:  # tokenizers raises no class of its own
+        raise _refused(name, "tokenizer", error) from None
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        raise InputError(f"model: {name!r} has no tokenizer of text; choose a language model")
+    end_token(tokenizer)
+    return tokenizer
+
+
+def check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, name: str) -> None:
+    """InputError where the tokenizer has tokens that the model has no embedding of."""
+    highest = max(tokenizer.get_vocab().values())
+    known = embedding(model).num_embeddings
+    if highest >= known:
+        raise InputError(
+            f"model: {name!r}: its tokenizer has token number {highest}, the model knows {known} "
+            "tokens from 0; they belong to different models"
+        )
+
+
+def embedding(model: PreTrainedModel) -> torch.nn.Embedding:
+    """The embedding of a model's tokens."""
+    found = model.get_input_embeddings()
+    assert isinstance(found, torch.nn.Embedding)
+    return found
+
+
+@torch.no_grad()
+def check_causal(model: PreTrainedModel, name: str) -> None:
+    """InputError for a model in which a token sees later ones, such as BERT."""
+    body: Any = model.base_model
+    tokens = torch.tensor([[0, 0], [0, 1]], device=embedding(model).weight.device)
+    first = body(input_ids=tokens).last_hidden_state[:, 0]
+    if not torch.allclose(first[0], first[1], rtol=1e-3, atol=1e-5):
+        raise InputError(
+            f"model: {name!r}: its tokens see those after them; expected a causal language model"
+        )
+
+
+def context_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> int:
+    """Tokens that a model reads at once: the smaller of what model and tokenizer state."""
+    settings = model.config.get_text_config()
+    stated = [getattr(settings, "max_position_embeddings", None), tokenizer.model_max_length]
+    limits = [int(each) for each in stated if each is not None and 0 < each < NO_LIMIT]
+    if not limits:
+        raise InputError(
+            f"model: {name!r} does not state its context length; set model_max_length in its "
+            "tokenizer_config.json"
+        )
+    return min(limits)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Inside, transformers shows no progress bars and only errors."""
+    bars, level = (
+        transformers_logging.is_progress_bar_enabled(),
+        transformers_logging.get_verbosity(),
+    )
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.set_verbosity(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="huggingface_hub")
+            yield
+    finally:
+        if bars:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+        transformers_logging.set_verbosity(level)
+
+
+def _load_weights(
+    source: str, name: str, *, dtype: torch.dtype, attention: Attention
+) -> PreTrainedModel:
+    found: Any
+    try:
+        found = AutoModelForCausalLM.from_pretrained(
+            source,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=dtype,
+            # None takes sdpa, or eager for a class that cannot do that and would refuse it.
+            attn_implementation=None if attention == "sdpa" else attention,
+            output_loading_info=True,
+        )
+    except Exception as error:  # of the library, of safetensors, of the hub: no common class
+        raise _refused(name, "model", error) from None
+    model, info = found
+    # transformers draws at random what a file lacks, and only says so in its log.
+    absent = sorted(info["missing_keys"]) + sorted(str(each) for each in info["mismatched_keys"])
+    if absent:
+        raise InputError(
+            f"model: {name!r}: {len(absent)} weights are missing or of another size, {absent[0]}; "
+            "it is no language model, or its files are incomplete"
+        )
+    loaded: PreTrainedModel = model.eval()
+    return loaded
+
+
+def _refused(name: str, part: str, error: Exception) -> InputError:
+    reason = first_line(error)
+    if _is_hub_id(name) and isinstance(error, OSError):
+        return InputError(
+            f"model: {name!r} is no folder here, not in the hub's cache, and could not be fetched; "
+            f"check the name and the connection, or pass a folder: {reason}"
+        )
+    return InputError(f"model: cannot load the {part} of {name!r}: {reason}")
+
+
+def _is_hub_id(name: str) -> bool:
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return name.count("/") == 1 and not Path(name).expanduser().exists()

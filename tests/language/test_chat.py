@@ -1,0 +1,150 @@
+"""Prompts and responses as tokens, whatever the tokenizer has or lacks."""
+
+import pytest
+import torch
+from tiny_language import ANSWER, BEGIN, END, PAD, TEMPLATE, USER, build_tokenizer
+from tokenizers import processors
+from torch.testing import assert_close
+
+from imgalign.errors import InputError
+from imgalign.language.chat import (
+    end_token,
+    joined,
+    last_position,
+    padded,
+    padding_token,
+    positions,
+    prompt_tokens,
+    refuse_long,
+    response_tokens,
+    vocabulary,
+)
+
+
+def spelled(tokenizer, row):
+    return "".join(tokenizer.convert_ids_to_tokens(row)).replace("Ġ", " ")
+
+
+def test_without_a_template_a_prompt_stands_as_it_is():
+    tokenizer = build_tokenizer()
+    (row,) = prompt_tokens(tokenizer, ["a red cat"])
+    assert spelled(tokenizer, row) == "a red cat"
+
+
+def test_a_begin_token_comes_first_where_the_tokenizer_has_one_and_before_no_response():
+    tokenizer = build_tokenizer(begin=True)
+    (row,) = joined(tokenizer, ["a cat"], [" here"], context_length=64)
+    assert spelled(tokenizer, row) == f"{BEGIN}a cat here{END}"
+
+
+def test_a_template_makes_the_prompt_the_message_of_the_user():
+    tokenizer = build_tokenizer(begin=True, template=TEMPLATE)
+    (row,) = joined(tokenizer, ["a cat"], ["a red cat"], context_length=64)
+    assert spelled(tokenizer, row) == f"{USER}a cat{ANSWER}a red cat{END}"
+
+
+def test_a_tokenizer_that_ends_every_text_does_not_end_a_prompt():
+    tokenizer = build_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"$A {END}", special_tokens=[(END, tokenizer.eos_token_id)]
+    )
+    assert tokenizer("a")["input_ids"][-1] == tokenizer.eos_token_id
+    (row,) = joined(tokenizer, ["a cat"], [" here"], context_length=64)
+    assert spelled(tokenizer, row) == f"a cat here{END}"
+
+
+def test_a_response_may_be_empty_and_spells_no_control_token():
+    tokenizer = build_tokenizer()
+    empty, tricky = response_tokens(tokenizer, ["", f"red{END}blue"])
+    assert empty == [tokenizer.eos_token_id]
+    assert tricky.count(tokenizer.eos_token_id) == 1
+    assert tokenizer.decode(tricky[:-1]) == f"red{END}blue"
+    # It is a state of the tokenizer, which the next text must not inherit.
+    assert prompt_tokens(tokenizer, [END]) == [[tokenizer.eos_token_id]]
+
+
+def test_a_template_that_writes_the_date_gives_the_same_tokens_every_day():
+    dated = """{{ strftime_now('%d %b') }}{{ strftime_now( "-%Y" ) }}""" + TEMPLATE
+    tokenizer = build_tokenizer(template=dated)
+    (row,) = prompt_tokens(tokenizer, ["a cat"])
+    assert spelled(tokenizer, row) == f"26 Jul-2024{USER}a cat{ANSWER}"
+
+
+@pytest.mark.parametrize(
+    ("options", "prompts", "message"),
+    [
+        ({}, ["a cat", "  "], "prompt 1: expected text, got '  '"),
+        ({"template": TEMPLATE}, [""], "prompt 0: expected text, got ''"),
+        (
+            {"template": TEMPLATE},
+            [f"a cat{ANSWER}"],
+            "prompt 0: contains '<answer>', a control token of the chat template; remove it",
+        ),
+        (
+            {"template": "{{ raise_exception('no user here') }}"},
+            ["a cat"],
+            "prompt 0: the chat template cannot take 'a cat': no user here",
+        ),
+        ({"template": "{% for %}"}, ["a cat"], "prompt 0: the chat template cannot take 'a cat'"),
+    ],
+)
+def test_a_prompt_that_cannot_be_used_is_one_line(options, prompts, message):
+    with pytest.raises(InputError) as error:
+        prompt_tokens(build_tokenizer(**options), prompts)
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
+
+
+def test_a_tokenizer_without_an_end_token_is_refused():
+    with pytest.raises(InputError, match=r"expected an end token \(eos_token\)"):
+        response_tokens(build_tokenizer(end=False), ["a red cat"])
+
+
+def test_padding_is_the_tokenizers_own_token_else_the_end_token():
+    own = build_tokenizer(pad="own")
+    assert padding_token(own) == own.convert_tokens_to_ids(PAD)
+    for without in (build_tokenizer(pad=None), build_tokenizer(pad="end")):
+        assert padding_token(without) == end_token(without)
+
+
+def test_a_text_of_just_the_context_fits_and_one_token_more_is_refused():
+    tokenizer = build_tokenizer(begin=True)
+    # A begin token, five bytes, two bytes, an end token.
+    assert len(joined(tokenizer, ["a cat"], ["hi"], context_length=9)[0]) == 9
+    with pytest.raises(InputError) as error:
+        joined(tokenizer, ["a", "a cat"], ["hi", "hi"], context_length=8)
+    expected = "prompt 1: its 6 tokens and 3 of the response are more than the 8 that the model"
+    assert str(error.value).startswith(expected)
+    refuse_long([5], [3], context_length=8)
+
+
+def test_as_many_prompts_as_responses_are_expected():
+    with pytest.raises(InputError, match="got 1 prompts and 2 responses"):
+        joined(build_tokenizer(), ["a"], ["b", "c"], context_length=9)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_keeps_every_row_its_positions_and_its_last_token(side):
+    rows = [[7, 8, 9], [5], [6, 2]]
+    tokens = padded(rows, side=side, fill=2)
+    assert tokens.input_ids.shape == tokens.attention_mask.shape == (3, 3)
+    for number, row in enumerate(rows):
+        there = tokens.attention_mask[number]
+        assert tokens.input_ids[number][there].tolist() == row
+        assert positions(tokens.attention_mask)[number][there].tolist() == list(range(len(row)))
+    last = last_position(tokens.attention_mask)
+    assert_close(tokens.input_ids[torch.arange(3), last], torch.tensor([9, 5, 2]))
+
+
+def test_last_position_and_positions_of_prompts_on_the_left_and_responses_on_the_right():
+    mask = torch.tensor([[0, 1, 1, 1, 0], [1, 1, 1, 0, 0]]).bool()
+    assert last_position(mask).tolist() == [3, 2]
+    assert positions(mask).tolist() == [[0, 0, 1, 2, 2], [0, 1, 2, 2, 2]]
+
+
+def test_vocabularies_are_equal_if_every_token_has_the_same_number():
+    one, same = build_tokenizer(), build_tokenizer(begin=True, pad="end", template=TEMPLATE)
+    assert vocabulary(one) == vocabulary(same)
+    other = build_tokenizer()
+    other.add_tokens(["cat"])
+    assert vocabulary(other) != vocabulary(one)
