@@ -1,10 +1,10 @@
 """Advantages: rewards relative to a baseline.
 
-Baselines are the other images of the same group, by reward or by rank, the recent rewards of the
-same prompt, and a learned value. Means and standard deviations are computed in float64, because
-equal rewards must give exactly 0 and not the rounding of their mean divided by itself.
+Baselines are the other samples of the same group, by reward or by rank, the recent rewards of the
+same prompt, and a learned value. Sums over samples or steps are computed in float64, because equal
+rewards must give exactly 0 and not the rounding of their mean divided by itself.
 
-Shapes: b = images, t = steps. Advantages come back in the type of the rewards, without gradients.
+Shapes: b = samples, t = steps. Advantages come back in the type of the rewards, without gradients.
 """
 
 from collections import deque
@@ -40,7 +40,7 @@ def centred_group_advantages(
 ) -> Float[Tensor, " b"]:
     """Reward minus the group's mean, in units of the reward (Dr. GRPO, arXiv:2503.20783).
 
-    Every group has mean 0; groups whose images hardly differ keep their small weight.
+    Every group has mean 0; groups whose samples hardly differ keep their small weight.
     """
     member, centred, spread = _within_groups(rewards, group)
     return torch.where(spread[member], centred, 0.0).to(rewards.dtype)
@@ -48,9 +48,9 @@ def centred_group_advantages(
 
 @torch.no_grad()
 def group_wins(rewards: Float[Tensor, " b"], group: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
-    """Rank-based reward: the share of its group that each image beats, in (0, 1).
+    """Rank-based reward: the share of its group that each sample beats, in (0, 1).
 
-    A tie counts half, and each image ties with itself. It replaces the reward where only the order
+    A tie counts half, and each sample ties with itself. It replaces the reward where only the order
     should count: neither the unit nor an outlier then dominates the group. Fitness shaping
     (Wierstra et al. 2014, JMLR 15, section 3.1); the win rate within a group as a reward is that of
     Pref-GRPO (arXiv:2508.20751).
@@ -76,11 +76,81 @@ def value_advantages(
 
 
 @torch.no_grad()
+def kl_penalised_rewards(
+    score: Float[Tensor, " b"],
+    log_ratio: Float[Tensor, "b t"],
+    mask: Bool[Tensor, "b t"],
+    *,
+    coefficient: float,
+) -> Float[Tensor, "b t"]:
+    """Reward of each step: the sample's score at its last step, less the price of the KL.
+
+    -coefficient * log_ratio at every step of the mask, plus the score at the last of them: the
+    reward of arXiv:1909.08593, eq. 2, by steps. `log_ratio` is log p(step) under the policy that
+    took it less that under the reference, in nats; `coefficient` is in units of the score per nat.
+    The expected sum over a sample is its score less coefficient * KL(policy || reference). Steps
+    outside the mask get 0, whatever they hold, and so does a sample without any step.
+    """
+    steps_left = mask.flip(1).cumsum(1).flip(1)
+    final = torch.where(mask & (steps_left == 1), score[:, None], 0.0)
+    return final - coefficient * torch.where(mask, log_ratio, 0.0)
+
+
+@torch.no_grad()
+def generalized_advantages(
+    rewards: Float[Tensor, "b t"],
+    values: Float[Tensor, "b t"],
+    mask: Bool[Tensor, "b t"],
+    *,
+    discount: float = 1.0,
+    smoothing: float = 0.95,
+) -> tuple[Float[Tensor, "b t"], Float[Tensor, "b t"]]:
+    """Advantages and returns of each step by GAE (arXiv:1506.02438, eq. 16).
+
+    With V the value before a step, discount the paper's gamma and smoothing its lambda:
+
+        delta_t = reward_t + discount * V_{t+1} - V_t
+        advantage_t = delta_t + discount * smoothing * advantage_{t+1}
+        return_t = advantage_t + V_t
+
+    Smoothing 1 gives the rewards to come less the value, smoothing 0 the error of the value against
+    the next one. t + 1 is the next step of the mask, whatever lies between, and after the last one
+    nothing follows. Steps outside the mask get 0, whatever they hold: their rewards do not count.
+    Returns are what values are fitted to; they belong to the advantages before these are whitened.
+    """
+    reward, value = (torch.where(mask, each, 0.0).double() for each in (rewards, values))
+    next_value = next_advantage = reward.new_zeros(len(reward))
+    advantages = torch.zeros_like(reward)
+    for step in reversed(range(mask.shape[1])):
+        counts = mask[:, step]
+        delta = reward[:, step] + discount * next_value - value[:, step]
+        advantage = delta + discount * smoothing * next_advantage
+        advantages[:, step] = torch.where(counts, advantage, 0.0)
+        next_value = torch.where(counts, value[:, step], next_value)
+        next_advantage = torch.where(counts, advantage, next_advantage)
+    return advantages.to(rewards.dtype), (advantages + value).to(rewards.dtype)
+
+
+@torch.no_grad()
 def whitened(advantages: Float[Tensor, "b t"], mask: Bool[Tensor, "b t"]) -> Float[Tensor, "b t"]:
     """Shifted and scaled to mean 0 and standard deviation 1 over the mask; 0 elsewhere."""
     # Two groups, inside the mask and outside: the second is all zeros and stays so.
     counted = torch.where(mask, advantages, 0.0).flatten()
     return group_advantages(counted, mask.flatten().long()).view_as(advantages)
+
+
+@torch.no_grad()
+def scaled_about_mean(
+    rewards: Float[Tensor, "b t"], mask: Bool[Tensor, "b t"]
+) -> Float[Tensor, "b t"]:
+    """Scaled to standard deviation 1 over the mask, with the mean where it was; 0 elsewhere.
+
+    For rewards, whose mean a critic is to learn: what OpenAI's code and TRL call whitening without
+    `shift_mean`. Rewards that are all equal stay as they are.
+    """
+    counted = torch.where(mask, rewards, 0.0).double()
+    mean = counted.sum() / mask.sum().clamp(min=1)
+    return torch.where(mask, whitened(counted, mask) + mean, 0.0).to(rewards.dtype)
 
 
 class RunningState(TypedDict):
@@ -93,7 +163,7 @@ class RunningState(TypedDict):
 class RunningPromptStatistics:
     """The recent rewards of each prompt id, as its baseline (DDPO, arXiv:2305.13301, section 5.1).
 
-    For batches with few images of a prompt that recurs: mean and standard deviation are taken over
+    For batches with few samples of a prompt that recurs: mean and standard deviation are taken over
     its last `window` rewards. While a prompt has fewer than `min_count` of them, those of the whole
     batch are used instead, as in the authors' code.
     """
@@ -168,7 +238,7 @@ def _require_finite(rewards: Float[Tensor, " b"]) -> None:
     wrong = (~rewards.isfinite()).nonzero().flatten().tolist()
     if wrong:
         raise NumericsError(
-            f"advantages: expected finite rewards, got {rewards[wrong[0]].item()} for image"
+            f"advantages: expected finite rewards, got {rewards[wrong[0]].item()} for sample"
             f" {wrong[0]} ({len(wrong)} of {len(rewards)} are not finite)"
         )
 

@@ -54,6 +54,24 @@ def value_loss(
     return 0.5 * inner**2 + inner * (error - inner)
 
 
+def clipped_value_loss(
+    value: Float[Tensor, "*shape"],
+    old_value: Float[Tensor, "*shape"],
+    target: Float[Tensor, "*shape"],
+    *,
+    clip: float,
+) -> Float[Tensor, "*shape"]:
+    """Clipped value loss: half the squared error, for a value that moves at most `clip`.
+
+    max((V - R)^2, (V_old + clamp(V - V_old, -clip, clip) - R)^2) / 2, as in OpenAI's baselines,
+    TRL, OpenRLHF and verl. Value, target R and clip are in the unit of the reward. The gradient is
+    zero where the value has already moved further than `clip` towards its target, as it is in
+    `clipped_surrogate_loss`. `math.inf` gives half the squared error.
+    """
+    near = old_value + (value - old_value).clamp(-clip, clip)
+    return torch.maximum((value - target) ** 2, (near - target) ** 2) / 2
+
+
 def bradley_terry_loss(
     chosen: Float[Tensor, " b"], rejected: Float[Tensor, " b"], *, label_smoothing: float = 0.0
 ) -> Float[Tensor, " b"]:

@@ -1,9 +1,11 @@
 import json
 import math
 import statistics
+from itertools import product
 
 import pytest
 import torch
+from drawn import normal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
@@ -11,8 +13,11 @@ from torch.testing import assert_close
 from imgalign.advantages import (
     RunningPromptStatistics,
     centred_group_advantages,
+    generalized_advantages,
     group_advantages,
     group_wins,
+    kl_penalised_rewards,
+    scaled_about_mean,
     value_advantages,
     whitened,
 )
@@ -121,7 +126,7 @@ def test_rewards_that_differ_by_rounding_are_ties():
 @BOTH
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_reward_that_is_not_finite_is_an_error_and_not_a_zero(advantages, bad):
-    with pytest.raises(NumericsError, match=r"for image 1 \(1 of 3 are not finite\)"):
+    with pytest.raises(NumericsError, match=r"for sample 1 \(1 of 3 are not finite\)"):
         advantages(torch.tensor([0.0, bad, 1.0]), torch.zeros(3, dtype=torch.long))
 
 
@@ -136,6 +141,156 @@ def test_value_advantages_are_what_the_value_did_not_expect_at_each_step():
     assert_close(result, torch.tensor([[0.5, 0.0], [0.0, -1.0]]))
 
 
+# --- advantages of each step
+
+GAPS = torch.tensor(
+    [
+        [True, True, True, True, True, True],
+        [True, True, True, False, False, False],  # ends early
+        [True, False, False, True, True, False],  # others spoke in between
+        [False, False, True, False, False, True],
+        [False, False, False, False, False, False],
+    ]
+)
+"""Which steps of five samples count."""
+
+
+def by_loop(rewards, values, mask, *, discount, smoothing):
+    """GAE of the steps that count, from its definition as a sum of all later errors."""
+    advantages, returns = torch.zeros_like(rewards), torch.zeros_like(rewards)
+    for row in range(len(rewards)):
+        steps = mask[row].nonzero().flatten().tolist()
+        reward, value = rewards[row, steps].tolist(), [*values[row, steps].tolist(), 0.0]
+        errors = [r + discount * value[t + 1] - value[t] for t, r in enumerate(reward)]
+        for place, step in enumerate(steps):
+            advantages[row, step] = sum(
+                (discount * smoothing) ** later * error
+                for later, error in enumerate(errors[place:])
+            )
+            returns[row, step] = advantages[row, step] + value[place]
+    return advantages, returns
+
+
+@pytest.mark.parametrize("discount", [1.0, 0.9])
+@pytest.mark.parametrize("smoothing", [0.0, 0.5, 0.95, 1.0])
+def test_generalized_advantages_are_discounted_sums_of_the_errors_of_values(discount, smoothing):
+    rewards, values = normal(5, 6), normal(5, 6, seed=1)
+    settings = {"discount": discount, "smoothing": smoothing}
+    expected = by_loop(rewards, values, GAPS, **settings)
+    assert_close(generalized_advantages(rewards, values, GAPS, **settings), expected)
+
+
+def test_full_smoothing_gives_the_rewards_to_come_less_the_value():
+    rewards, values = torch.tensor([[1.0, -2.0, 4.0]]), torch.tensor([[0.5, 1.0, 2.0]])
+    mask = torch.ones(1, 3, dtype=torch.bool)
+    advantages, returns = generalized_advantages(rewards, values, mask, smoothing=1.0)
+    assert_close(advantages, torch.tensor([[3.0 - 0.5, 2.0 - 1.0, 4.0 - 2.0]]))
+    assert_close(returns, torch.tensor([[3.0, 2.0, 4.0]]))
+
+
+def test_with_one_reward_at_the_end_and_full_smoothing_they_are_the_value_advantages():
+    rewards, values, mask = normal(4), normal(4, 6, seed=1), GAPS[:4]
+    at_the_end = kl_penalised_rewards(rewards, 0 * values, mask, coefficient=0.1)
+    advantages, returns = generalized_advantages(at_the_end, values, mask, smoothing=1.0)
+    assert_close(advantages[mask], value_advantages(rewards, values)[mask])
+    assert_close(returns[mask], rewards[:, None].expand(4, 6)[mask])
+
+
+def test_no_smoothing_gives_the_error_of_each_value_against_the_next():
+    rewards, values = torch.tensor([[1.0, -2.0, 4.0]]), torch.tensor([[0.5, 1.0, 2.0]])
+    mask = torch.ones(1, 3, dtype=torch.bool)
+    advantages, _ = generalized_advantages(rewards, values, mask, discount=0.5, smoothing=0.0)
+    assert_close(advantages, torch.tensor([[1 + 0.5 - 0.5, -2 + 1.0 - 1.0, 4.0 - 2.0]]))
+
+
+def test_masked_steps_change_no_advantage_wherever_they_are_and_whatever_they_hold():
+    rewards, values = normal(3, 4), normal(3, 4, seed=1)
+    expected = generalized_advantages(rewards, values, torch.ones(3, 4, dtype=torch.bool))
+    nothing = torch.full((3, 1), math.nan, dtype=torch.float64)
+    for place in range(5):
+        wide, wider = (
+            torch.cat([each[:, :place], nothing, each[:, place:]], dim=1)
+            for each in (rewards, values)
+        )
+        mask = wide.isfinite()
+        both = generalized_advantages(wide, wider, mask)
+        for found, own in zip(both, expected, strict=True):
+            assert torch.equal(found[mask].view(3, 4), own)
+            assert torch.equal(found[~mask], torch.zeros(3, dtype=torch.float64))
+
+
+def test_generalized_advantages_of_a_sample_are_its_own_in_any_batch_and_order():
+    rewards, values, order = normal(5, 6), normal(5, 6, seed=1), torch.tensor([3, 0, 4, 2, 1])
+    expected = generalized_advantages(rewards, values, GAPS)
+    found = generalized_advantages(rewards[order], values[order], GAPS[order])
+    for ours, own in zip(found, expected, strict=True):
+        assert torch.equal(ours, own[order])
+
+
+def test_long_trajectories_with_rewards_far_from_zero_lose_no_precision():
+    # A sum of two thousand steps in float32 would be wrong in the fifth digit.
+    rewards = (1e3 + normal(2, 2000)).float()
+    values = 1e6 * normal(2, 2000, seed=1).float()
+    mask = torch.ones(2, 2000, dtype=torch.bool)
+    found = generalized_advantages(rewards, values, mask, smoothing=1.0)
+    exact = generalized_advantages(rewards.double(), values.double(), mask, smoothing=1.0)
+    for ours, own in zip(found, exact, strict=True):
+        assert ours.dtype == torch.float32
+        assert_close(ours, own.float(), rtol=1e-7, atol=0)
+
+
+def test_advantages_of_steps_carry_no_gradient():
+    rewards = torch.ones(1, 2, requires_grad=True)
+    mask = torch.ones(1, 2, dtype=torch.bool)
+    advantages, returns = generalized_advantages(rewards, rewards, mask)
+    penalised = kl_penalised_rewards(rewards[:, 0], rewards, mask, coefficient=1.0)
+    assert not any(each.requires_grad for each in (advantages, returns, penalised))
+
+
+# --- the KL as a part of the reward
+
+
+def test_every_step_pays_for_its_log_ratio_and_the_last_one_gets_the_score():
+    log_ratio = torch.tensor([[0.5, -1.0, 2.0], [1.0, 4.0, math.nan], [math.nan] * 3])
+    mask = torch.tensor([[True, True, True], [True, True, False], [False, False, False]])
+    rewards = kl_penalised_rewards(
+        torch.tensor([10.0, 20.0, 30.0]), log_ratio, mask, coefficient=0.1
+    )
+    expected = [[-0.05, 0.1, 10 - 0.2], [-0.1, 20 - 0.4, 0.0], [0.0, 0.0, 0.0]]
+    assert_close(rewards, torch.tensor(expected))
+
+
+def test_the_score_is_at_the_last_step_that_counts_also_where_gaps_are_before_it():
+    rewards = kl_penalised_rewards(
+        torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0]), torch.zeros(5, 6), GAPS, coefficient=0.1
+    )
+    assert rewards.nonzero().tolist() == [[0, 5], [1, 2], [2, 4], [3, 5]]
+    assert rewards.sum(dim=1).tolist() == [1.0, 2.0, 3.0, 4.0, 0.0]
+
+
+def test_the_expected_sum_of_rewards_is_the_score_less_the_price_of_the_exact_kl():
+    # Every text of at most three tokens over two letters and the end token, which is token 2.
+    texts = [(*letters, 2)[:3] for length in range(4) for letters in product([0, 1], repeat=length)]
+    policy, reference = (
+        torch.softmax(normal(3, 3, seed=seed), dim=1) for seed in (0, 1)
+    )  # of the next token, by position
+
+    def log_probs(model):
+        rows = [[model[t, token].log() for t, token in enumerate(text)] for text in texts]
+        return torch.tensor([row + [math.nan] * (3 - len(row)) for row in rows]).double()
+
+    own, other = log_probs(policy), log_probs(reference)
+    mask, score = own.isfinite(), normal(len(texts), seed=2)
+    probability, of_reference = (each.nansum(dim=1).exp() for each in (own, other))
+    assert_close(probability.sum().item(), 1.0)
+    kl = (probability * (probability / of_reference).log()).sum()
+    rewards = kl_penalised_rewards(score, own - other, mask, coefficient=0.3)
+    assert_close((probability * rewards.sum(dim=1)).sum(), (probability * score).sum() - 0.3 * kl)
+
+
+# --- whitening
+
+
 def test_whitened_advantages_have_mean_zero_and_deviation_one_where_steps_count():
     advantages = torch.randn(5, 4, generator=torch.Generator().manual_seed(3)) * 7 + 2
     mask = torch.ones(5, 4, dtype=torch.bool)
@@ -144,6 +299,28 @@ def test_whitened_advantages_have_mean_zero_and_deviation_one_where_steps_count(
     assert torch.equal(result[~mask], torch.zeros(5))
     assert_close(result[mask].mean(), torch.tensor(0.0), atol=1e-6, rtol=0)
     assert_close(result[mask].std(correction=0), torch.tensor(1.0))
+
+
+def test_scaled_rewards_keep_their_mean_and_have_deviation_one_where_steps_count():
+    rewards = 7 * normal(5, 4) + 2
+    mask = torch.ones(5, 4, dtype=torch.bool)
+    mask[:, -1] = False
+    result = scaled_about_mean(rewards.masked_fill(~mask, math.nan), mask)
+    assert_close(result[mask].mean(), rewards[mask].mean())
+    assert_close(result[mask].std(correction=0).item(), 1.0)
+    assert torch.equal(result[~mask], torch.zeros(5, dtype=torch.float64))
+    shifted = result[mask] - rewards[mask].mean()
+    assert_close(shifted, whitened(rewards, mask)[mask])
+
+
+def test_scaling_leaves_rewards_that_are_all_equal_and_no_rewards_as_they_are():
+    mask = torch.tensor([[True, True, False]])
+    rewards = torch.tensor([[0.1, 0.1, 5.0]])
+    assert torch.equal(scaled_about_mean(rewards, mask), torch.tensor([[0.1, 0.1, 0.0]]))
+    assert torch.equal(scaled_about_mean(rewards, torch.zeros_like(mask)), torch.zeros(1, 3))
+
+
+# --- recent rewards of a prompt
 
 
 def test_running_statistics_use_the_batch_until_a_prompt_is_known():

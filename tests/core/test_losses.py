@@ -11,6 +11,7 @@ from imgalign.losses import (
     bradley_terry_loss,
     cardinal_loss,
     clipped_surrogate_loss,
+    clipped_value_loss,
     ipo_loss,
     kto_loss,
     value_loss,
@@ -125,6 +126,42 @@ def test_value_gradient_matches_finite_differences_and_stays_within_the_clip():
     assert gradcheck(lambda x: value_loss(x, target, clip=0.7), value)
     value_loss(value, target, clip=0.7).sum().backward()
     assert value.grad.abs().max() <= 0.7
+
+
+@pytest.mark.parametrize(
+    ("value", "target", "expected", "slope"),
+    [
+        (1.5, 2.0, 0.125, -0.5),  # the old value is 1 and the clip 1: inside it
+        (3.0, 5.0, 4.5, 0.0),  # towards the target, and far enough: as if it were at 2
+        (-3.0, -4.0, 8.0, 0.0),  # and downwards
+        (-1.0, 5.0, 18.0, -6.0),  # away from the target: nothing holds it back
+        (9.0, 3.0, 18.0, 6.0),  # beyond the target and further from it than 2 is
+        (1.0, 4.0, 4.5, -3.0),  # not moved yet
+    ],
+)
+def test_the_clipped_value_loss_lets_a_value_move_only_so_far_towards_its_target(
+    value, target, expected, slope
+):
+    moved = torch.tensor([value], requires_grad=True)
+    loss = clipped_value_loss(moved, torch.tensor([1.0]), torch.tensor([target]), clip=1.0)
+    assert_close(loss.item(), expected)
+    loss.sum().backward()
+    assert_close(moved.grad.item(), slope)
+
+
+def test_the_clipped_value_loss_is_never_below_half_the_squared_error():
+    value, old, target = 3 * normal(200), normal(200, seed=1), normal(200, seed=2)
+    plain = (value - target) ** 2 / 2
+    loss = clipped_value_loss(value, old, target, clip=0.5)
+    assert (loss >= plain).all()
+    assert (loss > plain).any()
+    assert_close(clipped_value_loss(value, old, target, clip=math.inf), plain)
+
+
+def test_the_gradient_of_the_clipped_value_loss_matches_finite_differences():
+    value, old, target = 3 * normal(40), normal(40, seed=1), normal(40, seed=2)
+    value.requires_grad_()
+    assert gradcheck(lambda v: clipped_value_loss(v, old, target, clip=0.5), value)
 
 
 # --- Bradley-Terry
