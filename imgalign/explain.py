@@ -44,6 +44,16 @@ class Problem:
         return f"{self.where}: {self.text}" if self.where else self.text
 
 
+@dataclass(frozen=True, slots=True)
+class Instead:
+    """In the annotation of a setting that one kind of a section has: what to do with the others.
+
+    Example: `adapter: Annotated[str | None, Instead("merge it first")]`.
+    """
+
+    cure: str
+
+
 def problems_of(model: Model, error: pydantic.ValidationError) -> list[Problem]:
     """Everything that pydantic found wrong, but for what only follows from something else."""
     found = error.errors()
@@ -269,21 +279,22 @@ def _fit(
 
 
 def _owners(model: Model, location: Sequence[int | str]) -> list[tuple[str | None, list[Model]]]:
-    """Part by part, the key that it is (None for a union's tag) and the models it leads into."""
+    """Part by part of pydantic's location of an error: a key, and the models that it leads into.
+
+    A part after the key of a union is a tag, whatever keys there are of that name, and has None for
+    a key. Example: "data.folder.folder" is the key `folder` of the kind "folder" of `data`.
+    """
     path: list[tuple[str | None, list[Model]]] = []
-    owners = [model]
-    for place, part in enumerate(location):
-        fields = _fields(owners, str(part))
-        tagged = [owner for owner in owners if part in tags_of(owner)]
-        # `data.folder` is a key, and the middle one of pydantic's `data.folder.folder` a tag.
-        below = [str(each) for each in location[place + 1 : place + 2]]
-        is_tag = len(owners) > 1 and any(_fields(tagged, name) for name in below)
-        if (fields and not is_tag) or not tagged:
-            owners = [each for field in fields for each in models_in(field.annotation)]
-            path.append((str(part), owners))
-        else:
-            owners = tagged
+    owners, is_tag = [model], False
+    for part in location:
+        if is_tag:
+            owners, is_tag = [owner for owner in owners if part in tags_of(owner)], False
             path.append((None, owners))
+            continue
+        fields = _fields(owners, str(part))
+        owners = [each for field in fields for each in models_in(field.annotation)]
+        is_tag = any(tag_of(field) is not None for field in fields)
+        path.append((str(part), owners))
     return path
 
 
@@ -292,28 +303,36 @@ def _names(model: Model, location: Sequence[int | str]) -> list[str]:
     return [name for name, _ in _owners(model, location) if name is not None]
 
 
-def _inside(model: Model, location: Sequence[int | str]) -> list[Model]:
-    """The models that a location leads into."""
-    path = _owners(model, location)
-    return path[-1][1] if path else [model]
+def _inside(model: Model, keys: Sequence[str]) -> list[Model]:
+    """The models that keys lead into, through all members of the unions on their way."""
+    owners = [model]
+    for key in keys:
+        owners = [each for field in _fields(owners, key) for each in models_in(field.annotation)]
+    return owners
+
+
+def _tag_at(model: Model, keys: Sequence[str]) -> str | None:
+    """The key of the tag of a union that keys lead to. Example: "from" for ["data"]."""
+    *outer, last = keys
+    tags = [tag_of(field) for field in _fields(_inside(model, outer), last)]
+    return tags[0] if tags else None
 
 
 def _unknown(model: Model, location: tuple[int | str, ...]) -> str:
     """What was probably meant by a key: in another kind of the section, here, or elsewhere."""
-    wrong, owners = str(location[-1]), _inside(model, location[:-1])
-    names = _names(model, location[:-1])
-    here = [tag for owner in owners for tag in tags_of(owner)]
-    others = [
-        tag
-        for sibling in _inside(model, names)
-        if wrong in _keys(sibling) and sibling not in owners
-        for tag in tags_of(sibling)
-    ]
-    if here and others:
-        kinds = list(dict.fromkeys(others))
-        only = ", ".join(map(repr, kinds))
-        beyond = _which_has(model, names, kinds[0], inside=location[:-1]) if len(kinds) == 1 else ""
-        return f"has no effect with {here[0]!r}, only with {only}{beyond}"
+    wrong, path = str(location[-1]), _owners(model, location[:-1])
+    owners = path[-1][1] if path else [model]
+    names = [name for name, _ in path if name is not None]
+    if path and path[-1][0] is None:
+        union, kind = f"{'.'.join(names)}.{_tag_at(model, names)}", location[-2]
+        *_, (_, siblings), _ = path
+        kinds, beyond = _kinds_with(wrong, siblings), ""
+        if not kinds:
+            kinds = _kinds_with(wrong, _inside(model, names))
+            beyond = _which_has(model, names, kinds[0]) if len(kinds) == 1 else ""
+        if kinds:
+            only = f"has no effect with {union}={kind}, only with {union}={_either(kinds)}{beyond}"
+            return "; ".join([only, *_instead(_fields(siblings, wrong))])
     known = sorted({key for owner in owners for key in _keys(owner)})
     close = difflib.get_close_matches(wrong, known, n=1)
     if close:
@@ -322,6 +341,24 @@ def _unknown(model: Model, location: tuple[int | str, ...]) -> str:
     if elsewhere:
         return f"unknown key (did you mean {' or '.join(map(repr, elsewhere))}?)"
     return f"unknown key (known here: {', '.join(known)})"
+
+
+def _kinds_with(key: str, members: Iterable[Model]) -> list[str]:
+    """The tags of those members of a union that have a key."""
+    tags = [tag for member in members if key in _keys(member) for tag in tags_of(member)]
+    return list(dict.fromkeys(tags))
+
+
+def _instead(fields: Iterable[FieldInfo]) -> list[str]:
+    """The cures in the annotations of these fields."""
+    cures = [each.cure for field in fields for each in field.metadata if isinstance(each, Instead)]
+    return list(dict.fromkeys(cures))
+
+
+def _either(kinds: Sequence[str]) -> str:
+    """Example: "folder, images or table"."""
+    *others, last = kinds
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _fields(owners: Iterable[Model], key: str) -> list[FieldInfo]:
@@ -333,13 +370,10 @@ def _fields(owners: Iterable[Model], key: str) -> list[FieldInfo]:
     ]
 
 
-def _which_has(
-    model: Model, names: Sequence[str], kind: Any, *, inside: Sequence[int | str] = ()
-) -> str:
+def _which_has(model: Model, names: Sequence[str], kind: Any) -> str:
     """Of which kind of the section around it this kind is. Example: "; 'value' is of ...".
 
-    `names` leads to a union. Empty where there is no such kind, or where `inside`, the location at
-    hand, is in that section already.
+    `names` leads to a union. Empty where there is no such kind.
     """
     if len(names) < 2 or not isinstance(kind, str):
         return ""
@@ -351,11 +385,10 @@ def _which_has(
         if any(kind in tags_of(member) for member in models_in(field.annotation))
     ]
     tags = list(dict.fromkeys(tag for parent in parents for tag in tags_of(parent)))
-    around = _fields(_inside(model, outer[:-1]), outer[-1])
-    tag = tag_of(around[0]) if around else None
-    if not tags or tag is None or any(part in tags for part in inside):
+    tag = _tag_at(model, outer)
+    if not tags or tag is None:
         return ""
-    return f"; {kind!r} is of {'.'.join(outer)}.{tag}={' or '.join(tags)}"
+    return f"; {kind!r} is of {'.'.join(outer)}.{tag}={_either(tags)}"
 
 
 def _meant(model: Model, names: Sequence[str], error: Mapping[str, Any]) -> str:

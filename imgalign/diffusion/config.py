@@ -9,7 +9,12 @@ from imgalign.config import Config, PathText
 from imgalign.diffusion.attention import Attention
 from imgalign.diffusion.kernels import ErrorOf
 from imgalign.environment import TrainingDType
+from imgalign.explain import Instead
 
+MERGE_FIRST = (
+    "to train all weights of a model with this LoRA, merge it first: imgalign export ADAPTER "
+    "--model MODEL --format merged --out FOLDER, and set policy.model=FOLDER"
+)
 Level = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -87,7 +92,7 @@ class LoraDiffusionConfig(DiffusionConfig):
     train: Literal["lora"] = "lora"
     """What is trained."""
 
-    adapter: PathText | None = None
+    adapter: Annotated[PathText | None, Instead(MERGE_FIRST)] = None
     """A LoRA to start from: a file, a folder, or a run, as `--adapter` of generate takes. The run
     trains a copy of it, and the model with this LoRA takes the place of the pretrained model in
     every KL and implicit reward. Checkpoints keep it, so the file is needed at the start only."""

@@ -2,6 +2,7 @@
 and what only a LoRA can be is refused in one line."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -162,12 +163,28 @@ def test_there_is_no_adapter_to_export(refused, layout):
     assert "--format merged" in line
 
 
+def test_all_weights_of_a_model_with_a_lora_are_trained_after_merging_as_the_refusal_says(
+    refused, succeed, folder
+):
+    succeed("train", "recipe.yaml", "run.iterations=1", "--out", "lora run")
+    full = ("train", "recipe.yaml", "run.iterations=1", "policy.train=full")
+    line = refused(*full, "policy.adapter=lora run", "--out", "never")
+    said = re.search(r"merge it first: imgalign (.*), and set (policy.model=FOLDER)$", line)
+    assert said is not None, line
+    model = yaml.safe_load((folder / "recipe.yaml").read_text())["policy"]["model"]
+    named = {"ADAPTER": "lora run", "MODEL": model, "FOLDER": "with-lora"}
+    succeed(*(named.get(word, word) for word in said[1].split()))
+    succeed(*full, said[2].replace("FOLDER", "with-lora"), "--out", "from-lora")
+    assert weights_hash(find_weights(folder / "from-lora"))
+
+
 def test_mistakes_are_one_line(refused, folder):
     train = ("train", "recipe.yaml", "--out", "other")
     line = refused(*train, "policy.train=full", "policy.lora_rank=4")
-    assert "policy.lora_rank: has no effect with 'full', only with 'lora'" in line
+    only = "has no effect with policy.train=full, only with policy.train=lora"
+    assert f"policy.lora_rank: {only}" in line
     line = refused(*train, "policy.train=full", "policy.adapter=run")
-    assert "policy.adapter: has no effect with 'full', only with 'lora'" in line
+    assert f"policy.adapter: {only}; to train all weights of a model with this LoRA, " in line
     line = refused(*train, "policy.train=all")
     assert "policy.train: expected one of 'lora', 'full', got 'all'" in line
     line = refused(*train, "policy.adapter=run", "policy.lora_rank=null")

@@ -108,7 +108,8 @@ def test_a_section_given_as_a_whole_replaces_the_files_without_a_word(loaded):
     ],
 )
 def test_what_was_typed_is_refused_and_never_dropped(loaded, overrides):
-    with pytest.raises(ConfigError, match=r"^algorithm\.credited_steps: has no effect with 'super"):
+    said = r"^algorithm\.credited_steps: has no effect with algorithm\.name=supervised, only"
+    with pytest.raises(ConfigError, match=said):
         loaded(GRPO, *overrides)
 
 
@@ -172,12 +173,13 @@ def test_every_kind_can_follow_every_other_in_the_config_of_a_run(tmp_path, one,
         ),
         (
             "algorithm.baseline.hidden=64",
-            "algorithm.baseline.hidden: has no effect with 'group', only with 'value'; "
-            "'value' is of algorithm.name=ppo",
+            "algorithm.baseline.hidden: has no effect with algorithm.baseline.kind=group, only "
+            "with algorithm.baseline.kind=value; 'value' is of algorithm.name=ppo",
         ),
         (
             "algorithm.kl.target_nats=5",
-            "algorithm.kl.target_nats: has no effect with 'fixed', only with 'adaptive'",
+            "algorithm.kl.target_nats: has no effect with algorithm.kl.kind=fixed, only with "
+            "algorithm.kl.kind=adaptive",
         ),
         (
             "algorithm.kl.kind=adaptive",
