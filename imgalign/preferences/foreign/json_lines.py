@@ -14,8 +14,9 @@ LARGEST_LINE = 2**20
 class JsonRows:
     """A file with one JSON object in each line; rows are numbered as lines are, from 1."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, largest_line: int = LARGEST_LINE) -> None:
         self.path = path
+        self.largest_line = largest_line
         try:
             self.num_bytes = path.stat().st_size
             first = next(self.lines(), None)
@@ -32,11 +33,12 @@ class JsonRows:
         """Number, share of the file that is read, and the object or what is wrong with the line."""
         done = 0
         with self.path.open("rb") as file:
-            for number, line in enumerate(iter(lambda: file.readline(LARGEST_LINE + 1), b""), 1):
-                if len(line) > LARGEST_LINE:
+            most = self.largest_line
+            for number, line in enumerate(iter(lambda: file.readline(most + 1), b""), 1):
+                if len(line) > most:
                     # The rest of such a line cannot be told from the next.
                     raise InputError(
-                        f"{self.path}, line {number}: longer than {LARGEST_LINE} bytes; images "
+                        f"{self.path}, line {number}: longer than {most} bytes; images "
                         "must be paths, or the table parquet"
                     )
                 done += len(line)

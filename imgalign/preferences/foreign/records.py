@@ -1,8 +1,8 @@
-"""Rankings of images that do not lie in the store, whatever file they came from.
+"""Rankings of images and of texts that do not lie in the store, whatever file they came from.
 
 Images are named by the SHA-256 of their bytes, so an image that several rankings share is one
 image, and what is made of it can be kept under that name. Nothing here holds pixels or bytes: an
-image is read again when it is needed.
+image is read again when it is needed. Texts stand in the rankings themselves.
 """
 
 import hashlib
@@ -29,6 +29,9 @@ Reason = Literal[
     "no label",
     "unusable row",
     "no prompt",
+    "no text",
+    "equal texts",
+    "several turns",
     "only image of its prompt",
     "only the first line of the caption is used",
     "images of different sizes, each scaled and cut for itself",
@@ -103,8 +106,65 @@ class RankedFiles:
     def lines(self) -> list[str]:
         """For a terminal. Example: "pairs: 120 rankings of 240 images", "left out, unpaired: 2"."""
         count = f"{len(self.rankings)} rankings of {len(self.images)} images"
-        left_out = [f"left out, {line}" for line in summarised(self.left_out)]
-        return [f"{self.name}: {count}", *left_out, *summarised(self.notes)]
+        return [*found_lines(self.name, count, self.left_out), *summarised(self.notes)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextRanking:
+    """One ranking of given texts. Example: ranks (1, 0, 1) puts the second text first."""
+
+    prompt: str
+    texts: tuple[str, ...]
+    """All different."""
+    ranks: tuple[int, ...]
+    """0 is best, equal is a tie, -1 where nothing was ranked."""
+    all_bad: bool = False
+    """None of the texts is acceptable; the ranks are then all -1."""
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankedTexts:
+    """What a table holds: rankings of texts, and what was left out."""
+
+    name: str
+    rankings: tuple[TextRanking, ...]
+    left_out: tuple[Remark, ...] = ()
+
+    def lines(self) -> list[str]:
+        """For a terminal. Example: "pairs.jsonl: 120 rankings of texts"."""
+        count = f"{len(self.rankings)} rankings of texts"
+        return found_lines(self.name, count, self.left_out)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """One answer to a prompt, and whether somebody liked it, where that is known."""
+
+    prompt: str
+    text: str
+    liked: bool | None = None
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completions:
+    """What a table holds: answers to prompts, and what was left out."""
+
+    name: str
+    rows: tuple[Completion, ...]
+    left_out: tuple[Remark, ...] = ()
+
+    def lines(self) -> list[str]:
+        """For a terminal. Example: "train.jsonl: 120 completions, 60 of them liked"."""
+        labels = [row.liked for row in self.rows if row.liked is not None]
+        liked = f", {sum(labels)} of them liked" if labels else ""
+        return found_lines(self.name, f"{len(self.rows)} completions{liked}", self.left_out)
+
+
+def found_lines(name: str, count: str, left_out: Iterable[Remark]) -> list[str]:
+    """How much a file holds, and a line for each reason for which something was left out."""
+    return [f"{name}: {count}", *(f"left out, {line}" for line in summarised(left_out))]
 
 
 def summarised(remarks: Iterable[Remark]) -> list[str]:
@@ -169,9 +229,7 @@ class Collector:
 
     def finished(self) -> RankedFiles:
         """What was found; InputError, with the reasons, where no ranking is left."""
-        if not self.rankings:
-            why = "; ".join(summarised(self.left_out)) or "it is empty"
-            raise InputError(f"{self.name}: no ranking can be used; {why}")
+        refuse_none(self.name, "ranking", self.rankings, self.left_out)
         return RankedFiles(
             name=self.name,
             rankings=tuple(self.rankings),
@@ -179,6 +237,13 @@ class Collector:
             left_out=tuple(self.left_out),
             notes=tuple(self.notes),
         )
+
+
+def refuse_none(name: str, what: str, found: Sequence[object], left_out: Sequence[Remark]) -> None:
+    """InputError, with the reasons, where nothing of a file can be used."""
+    if not found:
+        why = "; ".join(summarised(left_out)) or "it is empty"
+        raise InputError(f"{name}: no {what} can be used; {why}")
 
 
 def reason_of(error: InputError) -> Reason:

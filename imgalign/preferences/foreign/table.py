@@ -1,4 +1,4 @@
-"""Tables of rankings: parquet or JSON lines, one ranking in each row.
+"""Tables of ranked images: parquet or JSON lines, one ranking in each row.
 
 What the columns mean is in table_layouts.py. An image is a path, from the folder of the table, or
 the bytes themselves, as `datasets` embeds them: {"bytes": ..., "path": ...}. A row at a time is in
@@ -11,8 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from imgalign.errors import InputError
-from imgalign.files import describe_folder
 from imgalign.images import MAX_BYTES, read_plain_file
 from imgalign.preferences.foreign.json_lines import JsonRows
 from imgalign.preferences.foreign.parquet import ParquetRows
@@ -23,6 +21,7 @@ from imgalign.preferences.foreign.records import (
     RankedFiles,
     Remark,
 )
+from imgalign.preferences.foreign.rows import open_table, tables_in
 from imgalign.preferences.foreign.table_layouts import (
     Cell,
     Layout,
@@ -33,7 +32,6 @@ from imgalign.preferences.foreign.table_layouts import (
     read_row,
 )
 
-PARQUET, JSON_LINES = (".parquet",), (".jsonl", ".ndjson", ".json")
 OPTIONAL = ("weight",)
 
 
@@ -43,13 +41,7 @@ def read_table(path: Path, *, on_progress: Callable[[float], None] = lambda _: N
     `on_progress` gets the share that is done. InputError where columns are missing, and where no
     ranking can be used.
     """
-    tables = [path]
-    if path.is_dir():
-        tables = sorted(each for each in path.iterdir() if each.suffix in (*PARQUET, *JSON_LINES))
-        if not tables:
-            raise InputError(
-                f"{path}: expected tables (.parquet or .jsonl), {describe_folder(path)}"
-            )
+    tables = tables_in(path)
     collector = Collector(str(path))
     for number, table in enumerate(tables):
         name = f"{table.name}, " if table != path else ""
@@ -72,14 +64,11 @@ class TableReader:
 
     def read(self) -> Iterator[float]:
         """Read all rows; yields the share that is done."""
-        if not self.path.is_file():
-            raise InputError(f"{self.path}: no such table")
-        if self.path.suffix in PARQUET:
-            yield from self._read_parquet(ParquetRows(self.path))
-        elif self.path.suffix in JSON_LINES:
-            yield from self._read_json(JsonRows(self.path))
+        table = open_table(self.path)
+        if isinstance(table, ParquetRows):
+            yield from self._read_parquet(table)
         else:
-            raise InputError(f"{self.path}: expected a table in .parquet or .jsonl")
+            yield from self._read_json(table)
 
     def _read_parquet(self, table: ParquetRows) -> Iterator[float]:
         layout, prompts = layout_of(table.columns, str(self.path))

@@ -1,24 +1,28 @@
-"""What the rows of tables of rankings mean, by the names of their columns.
+"""What the rows of tables of ranked images mean, by the names of their columns.
 
     prompt, chosen, rejected            one pair
     caption, jpg_0, jpg_1, label_0      one pair or tie: label_0 is 1, 0, or 0.5 (Pick-a-Pic)
     prompt, images, ranks               any number of images; the lowest rank is best
 
 `prompt` and `caption` are one column under two names. Pure functions of values; left out: files.
+What tables of texts (text_layouts.py) have in common with these is here.
 """
 
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 from imgalign.errors import InputError
 from imgalign.preferences.foreign.image_files import LARGEST_CAPTION, one_line
 from imgalign.preferences.foreign.records import Reason
 
+T = TypeVar("T")
+
 PROMPTS = ("prompt", "caption")
 LARGEST_RANKING = 100
-"""Images of one row."""
+"""Images or texts of one row."""
 
 
 class UnusableError(InputError):
@@ -60,21 +64,33 @@ class Layout:
 
 
 def layout_of(columns: Collection[str], name: str) -> tuple[Layout, str]:
-    """The layout of a table, and the name of its column of prompts.
+    """The layout of a table, and the name of its column of prompts; InputError where none fits."""
+    layouts = {("prompt", *each.columns): each for each in LAYOUTS}
+    layout = fitting(layouts, columns, name, aliases=dict.fromkeys(PROMPTS, "prompt"))
+    return layout, next(each for each in PROMPTS if each in columns)
+
+
+def fitting(
+    layouts: Mapping[tuple[str, ...], T],
+    columns: Collection[str],
+    name: str,
+    *,
+    aliases: Mapping[str, str] = MappingProxyType({}),
+) -> T:
+    """The first layout whose columns a table has; `aliases` are other names of a column.
 
     InputError, which says what is missing and what is there, where none fits.
     """
-    prompts = [each for each in PROMPTS if each in columns]
-    for layout in LAYOUTS:
-        if prompts and set(layout.columns) <= set(columns):
-            return layout, prompts[0]
-    nearest = max(LAYOUTS, key=lambda each: len(set(each.columns) & set(columns)))
-    missing = [] if prompts else ["prompt"]
-    missing += [each for each in nearest.columns if each not in columns]
-    kinds = " or ".join(f"({', '.join(('prompt', *each.columns))})" for each in LAYOUTS)
+    known = {aliases.get(each, each) for each in columns}
+    for wanted, layout in layouts.items():
+        if set(wanted) <= known:
+            return layout
+    nearest = max(layouts, key=lambda each: len(set(each) & known))
+    missing = ", ".join(each for each in nearest if each not in known)
+    kinds = " or ".join(f"({', '.join(each)})" for each in layouts)
     there = ", ".join(sorted(columns)[:20]) or "none"
     raise InputError(
-        f"{name}: expected the columns {kinds}; missing: {', '.join(missing)}; there are: {there}"
+        f"{name}: expected the columns {kinds}; missing: {missing}; there are: {there}"
     )
 
 
@@ -88,18 +104,32 @@ def read_row(layout: Layout, prompts: str, values: Mapping[str, Any]) -> Row:
     if not prompt or len(prompt) > LARGEST_CAPTION:
         raise UnusableError("no caption", f"{prompts} is {text!r:.40}")
     cells, ranks = layout.read(values)
+    ranks, all_bad = judged(ranks, values)
+    return Row(prompt=prompt, cells=cells, ranks=ranks, all_bad=all_bad, weight=weight_of(values))
+
+
+def judged(ranks: tuple[int, ...], values: Mapping[str, Any]) -> tuple[tuple[int, ...], bool]:
+    """The ranks, all -1 where a row says that all are bad, and whether it does.
+
+    UnusableError where it ranks nothing.
+    """
     all_bad = values.get("all_bad") or False
     if all_bad is True:
-        ranks = (-1,) * len(ranks)
-    elif all_bad is not False:
+        return (-1,) * len(ranks), True
+    if all_bad is not False:
         raise UnusableError("unusable row", f"all_bad is {all_bad!r:.40}")
-    elif all(rank < 0 for rank in ranks):
-        raise UnusableError("no label", "no image is ranked")
-    weight = values.get("weight")
-    weight = 1.0 if weight is None else _number("weight", weight)
+    if all(rank < 0 for rank in ranks):
+        raise UnusableError("no label", "nothing is ranked")
+    return ranks, False
+
+
+def weight_of(values: Mapping[str, Any]) -> float:
+    """How much a row counts, 1 where it does not say."""
+    value = values.get("weight")
+    weight = 1.0 if value is None else _number("weight", value)
     if weight <= 0:
         raise UnusableError("unusable row", f"weight is {weight:g}")
-    return Row(prompt=prompt, cells=cells, ranks=ranks, all_bad=all_bad, weight=weight)
+    return weight
 
 
 def dense(ranks: Collection[float | None]) -> tuple[int, ...]:
@@ -127,20 +157,27 @@ def _labelled(values: Mapping[str, Any]) -> tuple[tuple[Cell, ...], tuple[int, .
 
 
 def _ranked(values: Mapping[str, Any]) -> tuple[tuple[Cell, ...], tuple[int, ...]]:
-    images, ranks = values["images"], values["ranks"]
-    if not isinstance(images, list) or not isinstance(ranks, list) or len(images) != len(ranks):
-        shown = [len(each) if isinstance(each, list) else "no list" for each in (images, ranks)]
-        raise UnusableError("unusable row", f"images and ranks differ: {shown[0]} and {shown[1]}")
-    if len(images) > LARGEST_RANKING:
-        raise UnusableError("unusable row", f"{len(images)} images, at most {LARGEST_RANKING}")
-    numbers = [None if rank in (None, -1) else _number("ranks", rank) for rank in ranks]
-    if any(number is not None and number < 0 for number in numbers):
-        raise UnusableError("unusable row", "ranks: expected 0 or more, or -1 for no rank")
+    images, ranks = ranked_list("images", values)
     cells = tuple(
         Cell(column="images", position=position, value=image)
         for position, image in enumerate(images)
     )
-    return cells, dense(numbers)
+    return cells, ranks
+
+
+def ranked_list(column: str, values: Mapping[str, Any]) -> tuple[list[Any], tuple[int, ...]]:
+    """A list of candidates, and their ranks from the column `ranks`."""
+    found, ranks = values[column], values["ranks"]
+    if not isinstance(found, list) or not isinstance(ranks, list) or len(found) != len(ranks):
+        shown = [len(each) if isinstance(each, list) else "no list" for each in (found, ranks)]
+        differ = f"{column} and ranks differ: {shown[0]} and {shown[1]}"
+        raise UnusableError("unusable row", differ)
+    if len(found) > LARGEST_RANKING:
+        raise UnusableError("unusable row", f"{len(found)} {column}, at most {LARGEST_RANKING}")
+    numbers = [None if rank in (None, -1) else _number("ranks", rank) for rank in ranks]
+    if any(number is not None and number < 0 for number in numbers):
+        raise UnusableError("unusable row", "ranks: expected 0 or more, or -1 for no rank")
+    return found, dense(numbers)
 
 
 def _cells(values: Mapping[str, Any], *columns: str) -> tuple[Cell, ...]:

@@ -143,7 +143,7 @@ def test_images_of_different_sizes_in_a_list_are_noted(table: Path):
         ('{"prompt": 7, "images": [], "ranks": []}', "no caption", "prompt is 7"),
         ('{"prompt": "p", "images": ["a"], "ranks": [0, 1]}', "unusable row", "differ: 1 and 2"),
         ('{"prompt": "p", "images": "ab", "ranks": [0, 1]}', "unusable row", "no list and 2"),
-        ('{"prompt": "p", "images": ["a"], "ranks": [-1]}', "no label", "no image is ranked"),
+        ('{"prompt": "p", "images": ["a"], "ranks": [-1]}', "no label", "nothing is ranked"),
         ('{"prompt": "p", "images": ["a"], "ranks": [-2]}', "unusable row", "or -1"),
         ('{"prompt": "p", "images": ["a"], "ranks": ["x"]}', "unusable row", "expected a number"),
         ('{"prompt": "p", "images": ["a"], "ranks": [true]}', "unusable row", "ranks is True"),
