@@ -2,7 +2,8 @@
 
 The utility is an oracle reward, so a reward model or a policy can be measured against it. It is
 FAITHFULNESS_WEIGHT x faithfulness + taste; taste lies in [0, 1] and a single flaw costs more than
-1, so taste never outweighs a flaw. Rankings are noisier than the utility: Gumbel noise, which gives
+1, so taste never outweighs a flaw. Annotators rank images and texts alike; the impressions of texts
+are in text_oracle.py. Rankings are noisier than the utility: Gumbel noise, which gives
 Plackett-Luce rankings (Luce 1959, Plackett 1975; Yellott 1977), position bias, lapses, ties,
 "all bad" and skips.
 
@@ -69,7 +70,7 @@ STEEPNESS = 1.6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Impression:
-    """The two parts of an image's utility for a group; both are in [0, 1]."""
+    """The two parts of an image's or a text's utility for a group; both are in [0, 1]."""
 
     faithfulness: float
     taste: float
@@ -94,18 +95,18 @@ class Habits:
     """Noise and bias of an annotator's rankings. The defaults are of a careful annotator."""
 
     temperature: float = 0.15
-    """Scale of the Gumbel noise: an image whose utility is higher by this much is preferred with
+    """Scale of the Gumbel noise: a candidate whose utility is higher by this much is preferred with
     probability 1/(1 + 1/e) = 73 %."""
     position_bias: float = 0.04
-    """Added to the utility of the image shown first; falls linearly to 0 for the last."""
+    """Added to the utility of the candidate shown first; falls linearly to 0 for the last."""
     lapse: float = 0.03
     """Probability of a random ranking."""
     tie_threshold: float = 0.03
     """Neighbours in the ranking whose noisy utilities differ by at most this are tied."""
     floor: float = 0.3
-    """An image of lower faithfulness is bad."""
+    """A candidate of lower faithfulness is bad."""
     all_bad: float = 0.8
-    """Probability of the verdict "all bad" when all images of an item are bad."""
+    """Probability of the verdict "all bad" when all candidates of an item are bad."""
     skip: float = 0.005
     """Probability of skipping an item."""
 
@@ -120,7 +121,7 @@ class Annotator:
     habits: Habits = Habits()
 
     def __post_init__(self) -> None:
-        _taste_of(self.group)
+        check_group(self.group)
 
     def rank(
         self, impressions: Sequence[Impression], *, order: Sequence[int], item_id: str
@@ -232,23 +233,29 @@ def read_impressions(
     group: str,
 ) -> list[Impression]:
     """`impressions` from readings at hand; one reading serves all groups."""
-    taste = _taste_of(group)
+    check_group(group)
     features = {name: values.tolist() for name, values in pixel_features(images).items()}
     features["extent"] = [extent(reading) for reading in readings]
-    scores = [
-        sum(
-            weight * (features[name][i] - RENDERS[name][0]) / RENDERS[name][1]
-            for name, weight in taste.items()
-        )
+    looks = [
+        {name: (features[name][i] - mean) / spread for name, (mean, spread) in RENDERS.items()}
         for i in range(len(readings))
     ]
     return [
         Impression(
             faithfulness=faithfulness(prompt, reading),
-            taste=0.0 if reading.unsure else _logistic(STEEPNESS * score),
+            taste=0.0 if reading.unsure else taste_of(look, group=group),
         )
-        for prompt, reading, score in zip(prompts, readings, scores, strict=True)
+        for prompt, reading, look in zip(prompts, readings, looks, strict=True)
     ]
+
+
+def taste_of(look: Mapping[str, float], *, group: str, steepness: float = STEEPNESS) -> float:
+    """How a group likes a look, in [0, 1]; 0.5 for one that is average in all that it cares about.
+
+    `look` has features of RENDERS in standard deviations from their means; none is 0.
+    """
+    score = sum(weight * look.get(name, 0.0) for name, weight in TASTES[group].items())
+    return _logistic(steepness * score)
 
 
 def oracle_utility(
@@ -269,10 +276,10 @@ def _rng(seed: int, item_id: str) -> Generator:
     return default_rng((seed, int.from_bytes(digest[:8], "big")))
 
 
-def _taste_of(group: str) -> Mapping[str, float]:
+def check_group(group: str) -> None:
+    """Raise InputError for an unknown group."""
     if group not in TASTES:
         raise InputError(f"annotators: expected a group of {', '.join(GROUPS)}, got {group!r}")
-    return TASTES[group]
 
 
 def _logistic(x: float) -> float:
