@@ -29,7 +29,8 @@ import uvicorn
 from fastapi.responses import RedirectResponse
 
 from imgalign.errors import InputError
-from imgalign.preferences.store import Store, open_or_make
+from imgalign.preferences.opening import open_or_make
+from imgalign.preferences.store import Store
 from ui.api import rank as rank_routes
 from ui.api import security
 from ui.api import studio as studio_routes

@@ -42,11 +42,12 @@ def export(
     """Write all rankings, items and annotators to a file, or pairs of images to a folder."""
     from imgalign.preferences.exchange import export_rankings
     from imgalign.preferences.foreign.pair_export import export_pairs
+    from imgalign.preferences.samples import rankings_of
     from imgalign.preferences.store import Store
 
     if kind == "pairs":
         with Store.open(database, images=images, create=False) as store:
-            rankings = store.rankings(group=group, project=project)
+            rankings = rankings_of("images", store.rankings(group=group, project=project))
             exported = export_pairs(rankings, store.image_path, file, choice=pairs or "all")
         typer.echo("\n".join(exported.lines()))
         return
@@ -70,7 +71,7 @@ def import_(
     """Import the rankings of another store, all of them or none."""
     from imgalign.preferences.address import is_missing
     from imgalign.preferences.exchange import check_export, import_rankings
-    from imgalign.preferences.store import check_place, open_or_make
+    from imgalign.preferences.opening import check_place, open_or_make
 
     check_place(database, images=images, create=create)
     check_export(file, images=source_images, into_new=is_missing(database))

@@ -86,8 +86,8 @@ def candidates(
     if prompt or prompts:
         refuse_given(changed(candidates, {"storybook_prompts": storybook_prompts}), "with prompts")
     from imgalign.diffusion.generate import ImageGenerator
+    from imgalign.preferences.opening import open_or_make
     from imgalign.preferences.queue import queue_candidates, ranking_command
-    from imgalign.preferences.store import open_or_make
     from imgalign.prompts import chosen_prompts
     from imgalign.runs.folder import model_under
     from imgalign.runs.progress import progress
@@ -126,7 +126,7 @@ def candidates(
 def check_queue(project: str, database: str | None, images: Path | None, create: bool) -> None:
     """Refuse a queue that cannot be opened or made, before slow work; makes nothing."""
     from imgalign.preferences import validation
-    from imgalign.preferences.store import check_place
+    from imgalign.preferences.opening import check_place
 
     validation.name("project", project)
     check_place(database, images=images, create=create)
@@ -146,8 +146,8 @@ def queue_folder(
 ) -> None:
     """Queue images made elsewhere, and print what was left out and what to do next."""
     from imgalign.preferences.foreign.image_queue import group_images, queue_groups
+    from imgalign.preferences.opening import open_or_make
     from imgalign.preferences.queue import ranking_command
-    from imgalign.preferences.store import open_or_make
     from imgalign.runs.progress import progress
 
     check_queue(project, database, images, create)

@@ -25,13 +25,14 @@ def train(
     """Fit a CLIP-based reward model to the rankings in the store."""
     from imgalign.config import load_config
     from imgalign.images import read_tensor
+    from imgalign.preferences.samples import rankings_of
     from imgalign.preferences.store import Store
     from reward_models.fit import FitConfig, fit
 
     settings = load_config(FitConfig, config, overrides or ())
     with Store.open(database, images=images, create=False) as store:
         report = fit(
-            store.rankings(group=group, project=project),
+            rankings_of("images", store.rankings(group=group, project=project)),
             lambda image_id: read_tensor(store.image_path(image_id)),
             settings,
             out,
@@ -50,6 +51,7 @@ def evaluate(
     """Evaluate a reward model on the rankings in the store; a fitted one on its test split."""
     import reward_models
     from imgalign.images import read_tensor
+    from imgalign.preferences.samples import rankings_of
     from imgalign.preferences.store import Store
     from reward_models.evaluate import evaluate
 
@@ -57,7 +59,7 @@ def evaluate(
     with Store.open(database, images=images, create=False) as store:
         evaluation = evaluate(
             model,
-            store.rankings(group=group, project=project),
+            rankings_of("images", store.rankings(group=group, project=project)),
             lambda image_id: read_tensor(store.image_path(image_id)),
         )
     typer.echo("\n".join(evaluation.lines()))

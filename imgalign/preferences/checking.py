@@ -1,9 +1,9 @@
 """Check the integrity of a store: image files against their hashes, rows against their references.
 
-Faults are missing or damaged images, dangling references, items whose id is not the hash of their
-content, rankings that do not fit their item, and damage that SQLite reports. Files without a row
-are counted but are no fault: a kill between file and row leaves one, and two databases may share a
-folder.
+Faults are missing or damaged images, changed texts, dangling references, items whose id is not the
+hash of their content, rankings that do not fit their item, and damage that SQLite reports. Files
+without a row are counted but are no fault: a kill between file and row leaves one, and two
+databases may share a folder.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,8 +14,9 @@ from sqlalchemy import Connection, ForeignKeyConstraint, and_, func, select
 from imgalign.errors import InputError
 from imgalign.files import sha256
 from imgalign.preferences import queries, validation
-from imgalign.preferences.schema import candidates, images, items, metadata, rankings
+from imgalign.preferences.schema import candidates, images, items, metadata, rankings, texts
 from imgalign.preferences.store import Store
+from imgalign.preferences.texts import text_id
 
 SHOWN = 3
 """Examples named for each kind of fault."""
@@ -26,6 +27,7 @@ class StoreCheck:
     """Numbers of checked images and rows, and the faults by kind."""
 
     num_images: int = 0
+    num_texts: int = 0
     num_items: int = 0
     num_rankings: int = 0
     faults: dict[str, list[str]] = field(default_factory=dict)
@@ -43,8 +45,10 @@ class StoreCheck:
 
     def lines(self) -> list[str]:
         """For a terminal. Example: "damaged images: 1 (images/ab/abcd.png)"."""
+        texts = f"{self.num_texts} texts, " if self.num_texts else ""
         found = [
-            f"{self.num_images} images, {self.num_items} items, {self.num_rankings} rankings",
+            f"{self.num_images} images, {texts}{self.num_items} items, "
+            f"{self.num_rankings} rankings",
             *(_line(kind, what) for kind, what in self.faults.items()),
         ]
         if self.orphans:
@@ -59,13 +63,14 @@ class StoreCheck:
 def check_store(
     store: Store, *, on_progress: Callable[[float], None] = lambda _: None
 ) -> StoreCheck:
-    """Read every image and every row. Changes nothing."""
+    """Read every image, text and row. Changes nothing."""
     check = StoreCheck()
     with store.database.read() as connection:
         for problem in _database_problems(connection):
             check.add("damage in the database file", problem)
         for table, parent, count in _dangling(connection):
             check.add(f"rows of {table} that refer to nothing in {parent}", f"{count} rows")
+        _check_texts(connection, check)
         _check_items(connection, check)
         known = list(
             connection.execute(select(images.c.image_id).order_by(images.c.image_id)).scalars()
@@ -100,15 +105,25 @@ def _check_image(store: Store, image_id: str, check: StoreCheck) -> None:
         check.add("unreadable images", f"{path}: {error.strerror}")
 
 
+def _check_texts(connection: Connection, check: StoreCheck) -> None:
+    for row in connection.execute(select(texts)):
+        check.num_texts += 1
+        if text_id(row.text) != row.text_id:
+            check.add("changed texts", row.text_id[:12])
+
+
 def _check_items(connection: Connection, check: StoreCheck) -> None:
     of_item: dict[str, list[str]] = {}
-    rows = select(candidates.c.item_id, candidates.c.image_id)
-    for row in connection.execute(rows.order_by(candidates.c.item_id, candidates.c.candidate)):
-        of_item.setdefault(row.item_id, []).append(row.image_id)
+    kinds: dict[str, set[str]] = {}
+    rows = select(candidates).order_by(candidates.c.item_id, candidates.c.candidate)
+    for row in connection.execute(rows):
+        of_item.setdefault(row.item_id, []).append(row.image_id or row.text_id)
+        kinds.setdefault(row.item_id, set()).add("texts" if row.image_id is None else "images")
     for item in connection.execute(select(items)):
         check.num_items += 1
         shown = of_item.get(item.item_id, [])
-        if queries.item_id(item.project, item.prompt, item.source, shown) != item.item_id:
+        whole = queries.item_id(item.project, item.prompt, item.source, shown) == item.item_id
+        if not whole or kinds.get(item.item_id, set()) - {item.samples}:
             check.add("items that are not what their id says", item.item_id[:12])
     for row in connection.execute(select(rankings)):
         check.num_rankings += 1
@@ -142,5 +157,6 @@ def _num_dangling(connection: Connection, constraint: ForeignKeyConstraint) -> i
     parent = constraint.referred_table
     same = and_(*(key.parent == key.column for key in constraint.elements))
     there = select(parent).where(same).correlate(constraint.table).exists()
-    rows = select(func.count()).select_from(constraint.table).where(~there)
+    given = and_(*(key.parent.is_not(None) for key in constraint.elements))
+    rows = select(func.count()).select_from(constraint.table).where(given, ~there)
     return connection.execute(rows).scalar_one()

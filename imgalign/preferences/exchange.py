@@ -1,9 +1,9 @@
 """Export and import of rankings as JSON lines, without loss.
 
-The first line names the format; then come images with their provenances, annotators, items and
-rankings, each line with its `kind`, so that a reader needs one pass. Undone judgements are part
-of the record and travel too; leases do not. Image files travel as files: give the folder that
-holds them.
+The first line names the format; then come images and texts with their provenances, annotators,
+items and rankings, each line with its `kind`, so that a reader needs one pass. Undone judgements
+are part of the record and travel too; leases do not. Image files travel as files: give the folder
+that holds them.
 """
 
 import json
@@ -19,7 +19,7 @@ from sqlalchemy.exc import IntegrityError
 
 from imgalign.errors import InputError, StoreError
 from imgalign.files import UNFINISHED, lock_name, parse_json
-from imgalign.preferences import queries, schema, validation
+from imgalign.preferences import queries, schema, texts, validation
 from imgalign.preferences.identity import person, was_simulated
 from imgalign.preferences.originals import ImageFolder, described
 from imgalign.preferences.store import Store
@@ -29,6 +29,8 @@ FORMAT = {"kind": "imgalign-rankings", "version": 1}
 TABLES: dict[str, tuple[Table, tuple[str, ...]]] = {
     "image": (schema.images, ("image_id",)),
     "provenance": (schema.provenances, ("image_id", "digest")),
+    "text": (schema.texts, ("text_id",)),
+    "text_provenance": (schema.text_provenances, ("text_id", "digest")),
     "annotator": (schema.annotators, ("annotator_id",)),
     "item": (schema.items, ("item_id",)),
     "candidate": (schema.candidates, ("item_id", "candidate")),
@@ -39,7 +41,7 @@ TABLES: dict[str, tuple[Table, tuple[str, ...]]] = {
 LOCAL = frozenset({"sequence", "added_at", "overlap", "created_at", "name"})
 UNSENT = frozenset({"sequence", "client"})
 MAX_LINE = 2**20
-"""Longest line, in bytes; the longest that is written holds a prompt."""
+"""Longest line, in bytes; the longest that is written holds a prompt or a text."""
 
 
 def export_rankings(store: Store, path: Path) -> int:
@@ -174,9 +176,16 @@ def _typed(table: Table, values: dict[str, Any], where: str) -> dict[str, Any]:
         if "annotator_id" in typed:  # an older export has every spelling of a name
             typed["annotator_id"] = person(typed["annotator_id"])
             validation.name("annotator_id", typed["annotator_id"])
+        if table is schema.texts:
+            _check_text(typed)
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
     return typed
+
+
+def _check_text(row: dict[str, Any]) -> None:
+    if texts.text_id(texts.check_text(row["text"])) != row["text_id"]:
+        raise InputError(f"text {row['text_id'][:12]} is not what its id says; was it changed?")
 
 
 def _added_later(table: Table, values: dict[str, Any]) -> dict[str, Any]:
@@ -186,6 +195,10 @@ def _added_later(table: Table, values: dict[str, Any]) -> dict[str, Any]:
     if table is schema.annotators:
         named = str(values.get("annotator_id")), str(values.get("group_name"))
         return {"simulated": was_simulated(*named)}
+    if table is schema.items:
+        return {"samples": "images"}
+    if table is schema.candidates:
+        return {"text_id": None}
     return {}
 
 
@@ -211,10 +224,11 @@ def _refuse_absent(folder: ImageFolder | None, image_id: str, where: str) -> Ima
 
 
 def _check_item(connection: Connection, item_id: str, where: str) -> None:
-    """Check that an item's id is the hash of its content."""
+    """Check that an item's id is the hash of its content, and its samples are of its kind."""
     item = connection.execute(select(schema.items).where(schema.items.c.item_id == item_id)).one()
     shown = queries.candidates_of(connection, item_id)
-    if queries.item_id(item.project, item.prompt, item.source, shown) != item_id:
+    whole = queries.item_id(item.project, item.prompt, item.source, shown) == item_id
+    if not whole or queries.kinds_of(connection, item_id) - {item.samples}:
         raise InputError(f"{where}: item {item_id[:12]} is not what its id says; was it changed?")
 
 

@@ -3,7 +3,7 @@
 An item is available to an annotator who has no standing judgement of it, while judgements given
 plus live leases of others are fewer than its overlap. A skip is no judgement: it frees the place
 for somebody else, but does not come back by itself. The display order is drawn once per annotator
-and item and kept, with one opaque token per image.
+and item and kept, with one opaque token per candidate.
 
 A lease reserves an item for a limited time: long for the item on screen, short for one that a page
 has prefetched. An annotator holds few leases at a time, and the oldest are released first. No
@@ -87,7 +87,7 @@ def _available(annotator_id: str, now: datetime) -> list[ColumnElement[bool]]:
 
 
 def _wanted(annotator_id: str, project: str, holding: set[str], now: datetime) -> Select[Any]:
-    return select(items.c.item_id, items.c.prompt, items.c.sequence).where(
+    return select(items.c.item_id, items.c.sequence).where(
         items.c.project == project,
         items.c.item_id.not_in(holding),
         *_available(annotator_id, now),
@@ -115,8 +115,8 @@ def next_item(
     now: datetime,
     *,
     start: int,
-) -> tuple[str, str] | None:
-    """(item_id, prompt) of the item to show: undone first, then on screen, then the oldest.
+) -> str | None:
+    """The id of the item to show: undone first, then on screen, then the oldest.
 
     `start` is from `first_available`; that item may have been taken since.
     """
@@ -132,20 +132,20 @@ def next_item(
     for statement in (on_screen, oldest):
         row = connection.execute(statement.limit(1)).first()
         if row is not None:
-            return row.item_id, row.prompt
+            return str(row.item_id)
     return None
 
 
 def surplus(
     connection: Connection, annotator_id: str, project: str, holding: set[str], now: datetime
-) -> tuple[str, str, str] | None:
-    """(item_id, prompt, holder) of a lease that another client has beyond its share, if any.
+) -> tuple[str, str] | None:
+    """(item_id, holder) of a lease that another client has beyond its share, if any.
 
     A client may have half of the leases on items that this annotator could judge, and always one.
     The lease that ends first is chosen, so that prefetched items are released first.
     """
     statement = (
-        select(items.c.item_id, items.c.prompt, annotators.c.annotator_id, annotators.c.client)
+        select(items.c.item_id, annotators.c.annotator_id, annotators.c.client)
         .join(assignments, assignments.c.item_id == items.c.item_id)
         .join(annotators, annotators.c.annotator_id == assignments.c.annotator_id)
         .where(
@@ -163,23 +163,23 @@ def surplus(
     of_asker = select(annotators.c.client).where(annotators.c.annotator_id == annotator_id)
     own = connection.execute(of_asker).scalar()
     held = Counter(lease.client for lease in leases)
-    for item_id, prompt, holder, client in leases:
+    for item_id, holder, client in leases:
         if client not in (None, own) and held[client] > max(1, len(leases) / 2):
-            return item_id, prompt, holder
+            return item_id, holder
     return None
 
 
 def take_over(
     connection: Connection, annotator_id: str, project: str, holding: set[str], now: datetime
-) -> tuple[str, str] | None:
-    """End a lease that a client has beyond its share; (item_id, prompt) of the item, if any."""
+) -> str | None:
+    """End a lease that a client has beyond its share; the id of the item, if any."""
     found = surplus(connection, annotator_id, project, holding, now)
     if found is None:
         return None
-    item_id, prompt, holder = found
+    item_id, holder = found
     this = (assignments.c.item_id == item_id) & (assignments.c.annotator_id == holder)
     connection.execute(update(assignments).where(this).values(leased_until=now))
-    return item_id, prompt
+    return item_id
 
 
 def num_left(connection: Connection, annotator_id: str, project: str, now: datetime) -> int:

@@ -1,4 +1,4 @@
-"""Ratings of models and adapters, from rankings of their images.
+"""Ratings of models and adapters, from rankings of their images; those of texts are left out.
 
 A maker is a model with an adapter or without one, as the provenance of an image has them. Adapters
 are told apart by the hash of their weights and named by their path, with the hash where one path
@@ -14,6 +14,7 @@ from sqlalchemy import select
 
 from imgalign.errors import InputError
 from imgalign.preferences.ratings import Ratings, bradley_terry, elo, orderings, plackett_luce
+from imgalign.preferences.samples import rankings_of
 from imgalign.preferences.schema import candidates, items, provenances
 from imgalign.preferences.store import Store
 
@@ -83,7 +84,7 @@ def rate_makers(
     """
     makers = read_makers(store)
     names = {image: makers.names[maker] for image, maker in makers.of_image.items()}
-    rankings = list(store.rankings(group=group, project=project))
+    rankings = rankings_of("images", store.rankings(group=group, project=project))
     judged = orderings(rankings, name=names.get)
     judged = [one for one in judged if len({name for group in one.groups for name in group}) > 1]
     if not judged:

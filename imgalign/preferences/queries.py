@@ -11,7 +11,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, func, insert, select, update
+from sqlalchemy import Column, ColumnElement, Connection, Select, func, insert, select, update
 
 from imgalign.errors import InputError, StoreError
 from imgalign.preferences.originals import StoredImage
@@ -19,7 +19,9 @@ from imgalign.preferences.records import (
     Annotator,
     Provenance,
     Ranking,
+    Samples,
     Submission,
+    TextProvenance,
     TieGroups,
     as_candidates,
     as_positions,
@@ -31,7 +33,9 @@ from imgalign.preferences.schema import (
     items,
     provenances,
     rankings,
+    texts,
     undos,
+    views,
 )
 
 # sqlalchemy.Row is generic in its columns in a way that run-time type checkers cannot follow.
@@ -41,7 +45,7 @@ PROVENANCE_FIELDS = tuple(Provenance.__dataclass_fields__)
 
 
 def item_id(project: str, prompt: str, source: str, sample_ids: Sequence[str]) -> str:
-    """Identity of an item: a hash of its project, prompt, source and images."""
+    """Identity of an item: a hash of its project, prompt, source and images or texts."""
     return _digest([project, prompt, source, *sample_ids])
 
 
@@ -70,7 +74,7 @@ def add_item(
     overlap: int,
     now: datetime,
 ) -> str:
-    """Insert an item, or raise its overlap if it exists; InputError for an unknown image."""
+    """Insert an item, or raise its overlap if it exists; InputError for an unknown sample."""
     added = item_id(project, prompt, source, sample_ids)
     before = connection.execute(select(items.c.overlap).where(items.c.item_id == added)).scalar()
     if before is not None:
@@ -78,34 +82,86 @@ def add_item(
             raised = update(items).where(items.c.item_id == added)
             connection.execute(raised.values(overlap=overlap))
         return added
-    stored = select(images.c.image_id).where(images.c.image_id.in_(sample_ids))
-    missing = set(sample_ids) - set(connection.execute(stored).scalars())
-    if missing:
-        raise InputError(f"image {min(missing)[:12]}: add the image before the item")
+    samples = _kind(connection, sample_ids)
     connection.execute(
         insert(items).values(
             item_id=added,
             project=project,
             prompt=prompt,
             source=source,
+            samples=samples,
             overlap=overlap,
             created_at=now,
         )
     )
+    column = candidates.c.image_id if samples == "images" else candidates.c.text_id
     connection.execute(
         insert(candidates),
         [
-            {"item_id": added, "candidate": index, "image_id": image_id}
-            for index, image_id in enumerate(sample_ids)
+            {"item_id": added, "candidate": index, column.name: sample_id}
+            for index, sample_id in enumerate(sample_ids)
         ],
     )
     return added
 
 
+def _kind(connection: Connection, sample_ids: Sequence[str]) -> Samples:
+    """What the samples are; InputError where one is not in the store, or they are of two kinds."""
+    kinds: list[tuple[Samples, Column[str]]] = [
+        ("images", images.c.image_id),
+        ("texts", texts.c.text_id),
+    ]
+    missing, found = set(sample_ids), []
+    for kind, column in kinds:
+        known = set(connection.execute(select(column).where(column.in_(sample_ids))).scalars())
+        missing -= known
+        found += [kind] if known else []
+    if missing:
+        raise InputError(f"sample {min(missing)[:12]}: add the image or text before the item")
+    if len(found) > 1:
+        raise InputError("item: expected either images or texts, got both; queue them apart")
+    return found[0]
+
+
+def sample_id() -> ColumnElement[str]:
+    """The image or text of a row of `candidates`."""
+    return func.coalesce(candidates.c.image_id, candidates.c.text_id).label("sample_id")
+
+
+def shown_item(connection: Connection, asked: str) -> AnyRow:
+    """Prompt and kind of samples of an item that exists."""
+    statement = select(items.c.prompt, items.c.samples).where(items.c.item_id == asked)
+    return connection.execute(statement).one()
+
+
+def shown_sample(connection: Connection, token: str, annotator_id: str) -> AnyRow:
+    """Image or text behind a token; StoreError unless it was issued to this annotator."""
+    statement = (
+        select(candidates.c.image_id, candidates.c.text_id)
+        .join(
+            views,
+            (views.c.item_id == candidates.c.item_id)
+            & (views.c.candidate == candidates.c.candidate),
+        )
+        .where(views.c.token == token, views.c.annotator_id == annotator_id)
+    )
+    row = connection.execute(statement).first()
+    if row is None:
+        raise StoreError("token: unknown, or issued to another annotator")
+    return row
+
+
 def candidates_of(connection: Connection, item: str) -> list[str]:
-    """Image ids of an item's candidates, in order; empty for an unknown one."""
-    statement = select(candidates.c.image_id).where(candidates.c.item_id == item)
+    """Ids of an item's images or texts, in order; empty for an unknown item."""
+    statement = select(sample_id()).where(candidates.c.item_id == item)
     return list(connection.execute(statement.order_by(candidates.c.candidate)).scalars())
+
+
+def kinds_of(connection: Connection, item: str) -> set[Samples]:
+    """What the candidates of an item are; one kind, unless the database was changed."""
+    statement = select(candidates.c.text_id).where(candidates.c.item_id == item)
+    found = connection.execute(statement).scalars()
+    return {"images" if text is None else "texts" for text in found}
 
 
 def annotator(connection: Connection, annotator_id: str) -> Annotator | None:
@@ -197,6 +253,7 @@ def judgements(*, include_undone: bool) -> Select[Any]:
             items.c.prompt,
             items.c.project,
             items.c.source,
+            items.c.samples,
             annotators.c.group_name,
             annotators.c.simulated,
             undos.c.created_at.label("undone_at"),
@@ -212,12 +269,12 @@ def to_rankings(connection: Connection, rows: Sequence[AnyRow]) -> list[Ranking]
     """Records of rows selected by `judgements`, with their candidates."""
     of_item: dict[str, list[str]] = {row.item_id: [] for row in rows}
     statement = (
-        select(candidates.c.item_id, candidates.c.image_id)
+        select(candidates.c.item_id, sample_id())
         .where(candidates.c.item_id.in_(of_item))
         .order_by(candidates.c.item_id, candidates.c.candidate)
     )
     for row in connection.execute(statement):
-        of_item[row.item_id].append(row.image_id)
+        of_item[row.item_id].append(row.sample_id)
     return [
         Ranking(
             ranking_id=row.ranking_id,
@@ -237,6 +294,7 @@ def to_rankings(connection: Connection, rows: Sequence[AnyRow]) -> list[Ranking]
             client_ms=row.client_ms,
             undone_at=row.undone_at,
             simulated=row.simulated,
+            samples=row.samples,
         )
         for row in rows
     ]
@@ -260,12 +318,15 @@ def to_annotator(row: AnyRow) -> Annotator:
     )
 
 
-def to_provenance(row: AnyRow) -> Provenance:
-    """A record of a row of `provenances`."""
-    return Provenance(**{field: row._mapping[provenances.c[field]] for field in PROVENANCE_FIELDS})
+def provenances_of(connection: Connection, image_id: str) -> list[Provenance]:
+    """All provenances of an image, oldest first; empty for an unknown one."""
+    columns = [provenances.c[field] for field in PROVENANCE_FIELDS]
+    statement = select(*columns).where(provenances.c.image_id == image_id)
+    rows = connection.execute(statement.order_by(provenances.c.sequence)).mappings()
+    return [Provenance(**row) for row in rows]
 
 
-def provenance_row(provenance: Provenance) -> dict[str, Any]:
+def provenance_row(provenance: Provenance | TextProvenance) -> dict[str, Any]:
     """Columns of a provenance; its digest leaves out when and by which version it was made."""
     row = asdict(provenance)
     same = {key: row[key] for key in sorted(row.keys() - {"created_at", "imgalign_version"})}

@@ -2,7 +2,7 @@
 
 A ranking is stored once, as tie groups from best to worst; pairs, ranks and the like are derived
 from it, never kept beside it. Candidates are numbered 0 .. K-1 in the order of the item, positions
-0 .. K-1 as the images stand on an annotator's screen. The display order, which says the candidate
+0 .. K-1 as they stand on an annotator's screen. The display order, which says the candidate
 at each position, is the store's: an `Item` and a `Submission` speak of positions only.
 """
 
@@ -30,9 +30,9 @@ def utc_now() -> datetime:
 
 
 UNKNOWN, UNKNOWN_NUMBER = "unknown", -1
-"""What stands in the provenance of an image made elsewhere where nobody knows."""
+"""What stands in the provenance of a sample made elsewhere where nobody knows."""
 ELSEWHERE = "elsewhere"
-"""The version of imgalign in the provenance of an image that it did not make."""
+"""The version of imgalign in the provenance of a sample that it did not make."""
 
 
 class SamplerSettings(Config):
@@ -96,6 +96,30 @@ class Provenance:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TextProvenance:
+    """Everything needed to generate a text again.
+
+    `prompt` is what the model was asked, before its chat template. Seeds fit 63 bits, a temperature
+    of 0 is greedy decoding. Of a text made elsewhere `imgalign_version` is ELSEWHERE, and what is
+    not known UNKNOWN or UNKNOWN_NUMBER.
+    """
+
+    model: str
+    prompt: str
+    seed: int
+    temperature: float
+    max_new_tokens: int
+    """Tokens after which generation was cut off."""
+    adapter: str | None = None
+    """The trained weights on top of the model: a LoRA, or a checkpoint of either kind."""
+    adapter_hash: str | None = None
+    dtype: str = "float32"
+    """The dtype of the network's computation."""
+    imgalign_version: str = __version__
+    created_at: datetime = field(default_factory=utc_now)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Annotator:
     """An annotator; `group` names a shared taste, `simulated` marks one that is not a person."""
 
@@ -109,12 +133,14 @@ class Annotator:
 class Item:
     """Candidates on the screen of one annotator, without their provenance.
 
-    `tokens` are opaque names of the images, one per position; they work for this annotator only.
+    `tokens` are opaque names of the images or texts, one per position; they work for this annotator
+    only.
     """
 
     item_id: str
     prompt: str
     tokens: tuple[str, ...]
+    samples: Samples = "images"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +151,7 @@ class Submission:
     `ranking` holds every position on the annotator's screen exactly once, in tie groups from best
     to worst, when the verdict is "ranked", and is None otherwise; "skipped" needs a reason,
     "all_bad" may have one. `client_ms` is how long the annotator looked, in milliseconds.
-    Example: ranking ((2,), (0, 1)) puts the third image first and ties the other two.
+    Example: ranking ((2,), (0, 1)) puts the third candidate first and ties the other two.
     """
 
     key: str

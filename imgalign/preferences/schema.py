@@ -4,8 +4,10 @@ The schema is normalised. `rankings` and `undos` are append-only: the migrations
 refuse every UPDATE and DELETE. Leases (`assignments`) are the only rows that change.
 
     annotators <- assignments -> items <- candidates -> images <- provenances
-                       |           ^
-                     views      rankings <- undos
+                       |           ^          |
+                     views      rankings      +-> texts <- text_provenances
+                                   ^
+                                 undos
 """
 
 from datetime import UTC, datetime
@@ -14,6 +16,7 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     Boolean,
+    CheckConstraint,
     Column,
     DateTime,
     Float,
@@ -103,6 +106,33 @@ provenances = Table(
     UniqueConstraint("image_id", "digest"),
 )
 
+texts = Table(
+    "texts",
+    metadata,
+    Column("text_id", Hash, primary_key=True),
+    Column("text", Text, nullable=False),
+    Column("added_at", UtcDateTime, nullable=False),
+)
+
+text_provenances = Table(
+    "text_provenances",
+    metadata,
+    Column("sequence", Sequence, primary_key=True),
+    Column("text_id", ForeignKey("texts.text_id"), nullable=False),
+    Column("digest", Hash, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("adapter", Text),
+    Column("adapter_hash", Text),
+    Column("prompt", Text, nullable=False),
+    Column("seed", BigInteger, nullable=False),
+    Column("temperature", Float(53), nullable=False),
+    Column("max_new_tokens", Integer, nullable=False),
+    Column("dtype", Text, nullable=False),
+    Column("imgalign_version", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    UniqueConstraint("text_id", "digest"),
+)
+
 annotators = Table(
     "annotators",
     metadata,
@@ -132,6 +162,8 @@ items = Table(
     Column("project", Name, nullable=False),
     Column("prompt", Text, nullable=False),
     Column("source", Text, nullable=False),
+    # What its candidates are, all of them: "images" or "texts".
+    Column("samples", String(16), nullable=False, server_default="images"),
     Column("overlap", Integer, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Index(None, "project", "sequence"),
@@ -142,8 +174,12 @@ candidates = Table(
     metadata,
     Column("item_id", ForeignKey("items.item_id"), primary_key=True),
     Column("candidate", Integer, primary_key=True, autoincrement=False),
-    Column("image_id", ForeignKey("images.image_id"), nullable=False),
+    # Exactly one of these two.
+    Column("image_id", ForeignKey("images.image_id")),
+    Column("text_id", ForeignKey("texts.text_id")),
     UniqueConstraint("item_id", "image_id"),
+    UniqueConstraint("item_id", "text_id"),
+    CheckConstraint("(image_id IS NULL) <> (text_id IS NULL)", name="ck_candidates_one_sample"),
 )
 
 assignments = Table(

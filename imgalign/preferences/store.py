@@ -1,12 +1,12 @@
-"""The preference store: images, items to rank, leases, and append-only rankings.
+"""The preference store: images and texts, items to rank, leases, and append-only rankings.
 
 A judgement is acknowledged only when it is on disk. Rankings are never changed: undo adds an
 event, ranking again adds another ranking. Clients submit positions on the screen, and the store
-maps them to candidates by the display order that it issued. So a client can neither rank images
+maps them to candidates by the display order that it issued. So a client can neither rank samples
 that it was not shown nor claim another order.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -14,8 +14,8 @@ from pathlib import Path
 from sqlalchemy import Connection, func, insert, select
 
 from imgalign.errors import ImgalignError, StoreError
-from imgalign.preferences import address, identity, leases, queries, validation
-from imgalign.preferences.database import Database, check_usable
+from imgalign.preferences import address, identity, leases, queries, texts, validation
+from imgalign.preferences.database import Database
 from imgalign.preferences.identity import person
 from imgalign.preferences.originals import ImageFolder, without_metadata
 from imgalign.preferences.places import OPTION, image_folder
@@ -27,17 +27,15 @@ from imgalign.preferences.records import (
     Ranking,
     Receipt,
     Submission,
+    TextProvenance,
     utc_now,
 )
 from imgalign.preferences.schema import (
     annotators,
-    candidates,
     images,
     items,
-    provenances,
     rankings,
     undos,
-    views,
 )
 
 PAGE = 500
@@ -137,16 +135,38 @@ class Store:
 
     def provenances(self, image_id: str) -> list[Provenance]:
         """All provenances of an image, oldest first; never empty."""
-        statement = (
-            select(provenances)
-            .where(provenances.c.image_id == image_id)
-            .order_by(provenances.c.sequence)
-        )
         with self.database.read() as connection:
-            rows = connection.execute(statement).all()
-        if not rows:
+            found = queries.provenances_of(connection, image_id)
+        if not found:
             raise StoreError(f"image {image_id[:12]}: not in {self.database.name}")
-        return [queries.to_provenance(row) for row in rows]
+        return found
+
+    # Texts
+
+    def add_text(self, text: str, provenance: TextProvenance) -> str:
+        """Store a text with its provenance; the text id is the SHA-256 of its UTF-8 bytes.
+
+        Adding it again changes nothing. The same text with another provenance keeps both.
+        InputError for a text without a visible character or with more than
+        `texts.MAX_CHARACTERS`.
+        """
+        texts.check_text(text)
+        validation.provenance(provenance)
+        with self.database.write() as connection:
+            return texts.add_text(connection, text, provenance, now=utc_now())
+
+    def text(self, text_id: str) -> str:
+        """The text as it was added; StoreError if it is unknown or damaged."""
+        with self.database.read() as connection:
+            return texts.text_of(connection, text_id)
+
+    def text_provenances(self, text_id: str) -> list[TextProvenance]:
+        """All provenances of a text, oldest first; never empty."""
+        with self.database.read() as connection:
+            found = texts.provenances_of(connection, text_id)
+        if not found:
+            raise StoreError(f"text {text_id[:12]}: not in {self.database.name}")
+        return found
 
     # Annotators
 
@@ -200,8 +220,9 @@ class Store:
     ) -> str:
         """Queue K candidates for ranking and return the item id.
 
-        `overlap` is how many annotators shall judge it. The same prompt, images in the same
-        order, source and project are the same item; adding it again can only raise the overlap.
+        They are images or texts that were added before, never both in one item. `overlap` is how
+        many annotators shall judge it. The same prompt, samples in the same order, source and
+        project are the same item; adding it again can only raise the overlap.
         """
         validation.item(prompt, sample_ids, project=project, overlap=overlap)
         with self.database.write() as connection:
@@ -241,27 +262,25 @@ class Store:
                 return None
         with self.database.write() as connection:
             if start is None:
-                found = leases.take_over(connection, *asked)
+                item_id = leases.take_over(connection, *asked)
             else:
-                found = leases.next_item(connection, *asked, start=start)
-            if found is None:
+                item_id = leases.next_item(connection, *asked, start=start)
+            if item_id is None:
                 return None
-            item_id, prompt = found
+            shown = queries.shown_item(connection, item_id)
             lease = min(self._lease, leases.PREFETCH_LEASE) if prefetch else self._lease
             _, tokens = leases.issue(
                 connection, item_id, annotator, now=now, until=now + lease, seed=self._seed
             )
             leases.release_oldest(connection, annotator, now)
-        return Item(item_id=item_id, prompt=prompt, tokens=tokens)
+        return Item(item_id=item_id, prompt=shown.prompt, samples=shown.samples, tokens=tokens)
 
     def issued_item(self, item_id: str, annotator: str) -> Item:
         """The item as this annotator was shown it; StoreError if they never were."""
         with self.database.read() as connection:
             _, tokens = _issued(connection, item_id, person(annotator))
-            prompt = connection.execute(
-                select(items.c.prompt).where(items.c.item_id == item_id)
-            ).scalar_one()
-        return Item(item_id=item_id, prompt=prompt, tokens=tokens)
+            shown = queries.shown_item(connection, item_id)
+        return Item(item_id=item_id, prompt=shown.prompt, samples=shown.samples, tokens=tokens)
 
     def display_order(self, item_id: str, annotator: str) -> tuple[int, ...]:
         """The candidate at each position of this annotator's screen; StoreError without one.
@@ -276,24 +295,23 @@ class Store:
 
         The original may carry text chunks that name its model: show `image_bytes_for_token`.
         """
-        statement = (
-            select(candidates.c.image_id)
-            .join(
-                views,
-                (views.c.item_id == candidates.c.item_id)
-                & (views.c.candidate == candidates.c.candidate),
-            )
-            .where(views.c.token == token, views.c.annotator_id == person(annotator))
-        )
         with self.database.read() as connection:
-            image_id = connection.execute(statement).scalar()
-        if image_id is None:
-            raise StoreError("image token: unknown, or issued to another annotator")
-        return self.images.checked(image_id)
+            shown = queries.shown_sample(connection, token, person(annotator))
+        if shown.image_id is None:
+            raise StoreError("token: of a text, not of an image")
+        return self.images.checked(shown.image_id)
 
     def image_bytes_for_token(self, token: str, annotator: str) -> bytes:
         """The PNG behind an image token, pixel for pixel, without anything that names its model."""
         return without_metadata(self.image_for_token(token, annotator).read_bytes())
+
+    def text_for_token(self, token: str, annotator: str) -> str:
+        """The text behind a text token; StoreError unless it was issued to this annotator."""
+        with self.database.read() as connection:
+            shown = queries.shown_sample(connection, token, person(annotator))
+            if shown.text_id is None:
+                raise StoreError("token: of an image, not of a text")
+            return texts.text_of(connection, shown.text_id)
 
     # Judgements
 
@@ -426,25 +444,3 @@ def _issued(connection: Connection, item_id: str, annotator_id: str) -> leases.S
     if not order:
         raise StoreError(f"item {item_id[:12]}: not issued to annotator {annotator_id!r}")
     return order, tokens
-
-
-def check_place(url: str | None, *, images: Path | None, create: bool) -> None:
-    """Refuse before slow work a store that `open_or_make` would refuse; makes nothing."""
-    if create or _nothing_named(url, images):
-        check_usable(address.chosen(url), images=images)
-    else:
-        Store.open(url, images=images, create=False).close()
-
-
-def _nothing_named(url: str | None, images: Path | None) -> bool:
-    return images is None and not address.named(url)
-
-
-def open_or_make(
-    url: str | None, *, images: Path | None, create: bool, on_made: Callable[[str], object]
-) -> Store:
-    """Open a store; create it with `create`, or where neither database nor images are named."""
-    store = Store.open(url, images=images, create=create or _nothing_named(url, images))
-    if store.is_new:
-        on_made(f"new database {store.database.name}, images in {store.images.root}")
-    return store

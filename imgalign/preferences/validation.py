@@ -5,7 +5,7 @@ Types are checked as well, because clients are not trusted. Every failure is an 
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from math import inf, isfinite, nan
 from typing import Any, get_args
@@ -17,6 +17,7 @@ from imgalign.preferences.records import (
     UNKNOWN_NUMBER,
     Provenance,
     Submission,
+    TextProvenance,
     TieGroups,
     Verdict,
 )
@@ -25,9 +26,9 @@ from imgalign.preferences.schema import UtcDateTime
 VERDICTS: tuple[str, ...] = get_args(Verdict)
 MAX_NAME = 200
 MAX_INTEGER = 2**63 - 1
-MAY_BE_UNKNOWN = frozenset({"seed", "steps"})
-"""Whole numbers in the provenance of an image that was made elsewhere."""
-IMAGE_ID = re.compile("[0-9a-f]{64}")
+MAY_BE_UNKNOWN = frozenset({"seed", "steps", "max_new_tokens"})
+"""Whole numbers in the provenance of a sample that was made elsewhere."""
+SAMPLE_ID = re.compile("[0-9a-f]{64}")
 
 
 def name(what: str, value: object) -> None:
@@ -61,7 +62,7 @@ def column(of: Column[Any], value: object) -> Any:
         text(of.name, value)
         if of.type.length is not None and len(str(value)) > of.type.length:
             raise InputError(f"{of.name}: expected at most {of.type.length} characters")
-        if of.name == "image_id" and not IMAGE_ID.fullmatch(str(value)):
+        if of.name in ("image_id", "text_id") and not SAMPLE_ID.fullmatch(str(value)):
             raise InputError(f"{of.name}: expected a SHA-256 in lower-case hex, got {value!r:.80}")
     elif isinstance(of.type, Integer):
         largest = MAX_INTEGER if isinstance(of.type, BigInteger) else 2**31 - 1
@@ -95,12 +96,13 @@ def _moment(what: str, value: object) -> datetime:
     raise InputError(f"{what}: expected an ISO time with its zone, got {value!r:.80}")
 
 
-def provenance(value: Provenance) -> None:
+def provenance(value: Provenance | TextProvenance) -> None:
     """Check that texts and numbers fit their columns and the time has a time zone."""
-    for what in ("model", "prompt", "scheduler", "imgalign_version", "negative_prompt", "dtype"):
-        text(f"provenance.{what}", getattr(value, what))
-    text("provenance.adapter", value.adapter)
-    text("provenance.adapter_hash", value.adapter_hash)
+    for each in fields(value):
+        if each.type in (str, str | None):
+            text(f"provenance.{each.name}", getattr(value, each.name))
+        elif each.type is float:
+            _number(f"provenance.{each.name}", getattr(value, each.name))
     if not 0 <= value.seed <= MAX_INTEGER and value.seed != UNKNOWN_NUMBER:
         raise InputError(f"provenance.seed: expected 0 to 2**63 - 1, got {value.seed}")
     if value.created_at.tzinfo is None:
@@ -108,7 +110,7 @@ def provenance(value: Provenance) -> None:
 
 
 def item(prompt: str, sample_ids: Sequence[str], *, project: str, overlap: int) -> None:
-    """Check that an item has a prompt, two or more different images and an overlap of 1 or more."""
+    """Check that an item has a prompt, two or more different samples, an overlap of 1 or more."""
     name("project", project)
     text("prompt", prompt)
     if not prompt.strip():
@@ -116,7 +118,7 @@ def item(prompt: str, sample_ids: Sequence[str], *, project: str, overlap: int) 
     if len(sample_ids) < 2:
         raise InputError(f"item: expected at least 2 candidates, got {len(sample_ids)}")
     if len(set(sample_ids)) < len(sample_ids):
-        raise InputError("item: two candidates are the same image; drop one of them")
+        raise InputError("item: two candidates are the same image or text; drop one of them")
     if overlap < 1:
         raise InputError(f"item: expected an overlap of at least 1, got {overlap}")
 

@@ -105,6 +105,11 @@ def rank_queue(
 
 def candidate_impressions(store: Store, item: Item, annotator: Annotator) -> list[Impression]:
     """Faithfulness and taste of each candidate of an item, in the order of the candidates."""
+    if item.samples != "images":
+        raise InputError(
+            f"item {item.item_id[:12]}: expected images, got {item.samples}, which these "
+            "annotators cannot judge; choose a project whose items are images"
+        )
     shown = [store.image_for_token(token, annotator.name) for token in item.tokens]
     pixels = torch.stack(
         [as_tensor(read_image_file(path, cure="see `imgalign store check`")) for path in shown]

@@ -10,8 +10,9 @@ from provenances import provenance
 
 from imgalign.cli.main import main
 from imgalign.images import png
+from imgalign.preferences.opening import open_or_make
 from imgalign.preferences.queue import ranking_command
-from imgalign.preferences.store import Store, open_or_make
+from imgalign.preferences.store import Store
 
 RUN_FILES = "config.yaml", "metrics.jsonl"
 COLORS = ("red", "green")

@@ -39,7 +39,8 @@ def test_sqlite_is_durable_and_checks_its_references(store: Store):
         assert pragmas == ["wal", full, 1, 30_000]
     with pytest.raises(IntegrityError), store.database.write() as connection:
         connection.execute(
-            text("INSERT INTO candidates VALUES (:item, 0, :image)"), {"item": "i", "image": "j"}
+            text("INSERT INTO candidates VALUES (:item, 0, :image, NULL)"),
+            {"item": "i", "image": "j"},
         )
 
 

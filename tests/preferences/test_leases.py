@@ -228,7 +228,7 @@ def test_an_item_needs_different_images_that_are_in_the_store(
     image = store.add_image(png(1), provenance())
     with pytest.raises(InputError, match="same image"):
         store.add_item("a fox", [image, image], source="test")
-    with pytest.raises(InputError, match="add the image before the item"):
+    with pytest.raises(InputError, match="add the image or text before the item"):
         store.add_item("a fox", [image, "f" * 64], source="test")
     assert store.counts("ann") == Counts(done=0, left=0)
 

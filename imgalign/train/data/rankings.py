@@ -30,6 +30,7 @@ from imgalign.preferences import address
 from imgalign.preferences.foreign.pair_folder import read_pair_folder
 from imgalign.preferences.foreign.records import GivenRanking
 from imgalign.preferences.foreign.table import read_table
+from imgalign.preferences.samples import rankings_of
 from imgalign.preferences.splits import prompt_key
 from imgalign.preferences.store import Store
 from imgalign.prompts import Prompts, epoch_positions, stable_hash
@@ -175,9 +176,10 @@ class RankingsConfig(GivenRankingsConfig):
         filters = ", ".join(f"data.{name}={value}" for name, value in asked.items() if value)
         where = f"the rankings{f' with {filters}' if filters else ''}"
         with self.opened() as store:
-            found = list(
-                store.rankings(group=self.group, project=self.project, annotator=self.annotator)
+            asked_for = store.rankings(
+                group=self.group, project=self.project, annotator=self.annotator
             )
+            found = rankings_of("images", asked_for, where=where)
             made = provenance_of(store, found) if self.noise == "provenance" else {}
             judged = from_store(found, seeds={image: own.seed for image, own in made.items()})
             if not judged:
