@@ -17,8 +17,10 @@ import torch
 import transformers.utils.logging as transformers_logging
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils._validators import validate_repo_id
+from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel
-from transformers.models.auto.modeling_auto import AutoModelForCausalLM
+from transformers.models.auto.configuration_auto import AutoConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.models.auto.tokenization_auto import AutoTokenizer
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
@@ -171,18 +173,40 @@ def quiet() -> Iterator[None]:
         transformers_logging.set_verbosity(level)
 
 
+def causal_class(config: PreTrainedConfig, name: str) -> type[PreTrainedModel]:
+    """The class of causal language models with such settings; InputError where there is none."""
+    found = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    if not (isinstance(found, type) and issubclass(found, PreTrainedModel)):
+        kind = config.model_type or type(config).__name__
+        raise InputError(f"model: {name!r} is of the kind {kind!r}, no causal language model")
+    return found
+
+
+def usable_attention(kind: type[PreTrainedModel], attention: Attention) -> Attention:
+    """The implementation asked for, or plain attention for the few classes without the fused one.
+
+    Always given to the library by name: left open, it would be taken from the settings that come
+    with the weights, and these can name code on the hub.
+    """
+    return attention if kind._supports_sdpa else "eager"
+
+
 def _load_weights(
     source: str, name: str, *, dtype: torch.dtype, attention: Attention
 ) -> PreTrainedModel:
     found: Any
     try:
-        found = AutoModelForCausalLM.from_pretrained(
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    except Exception as error:  # of the library, of the hub: no common class
+        raise _refused(name, "settings", error) from None
+    kind = causal_class(config, name)
+    try:
+        found = kind.from_pretrained(
             source,
-            trust_remote_code=False,
+            config=config,
             use_safetensors=True,
             dtype=dtype,
-            # None takes sdpa, or eager for a class that cannot do that and would refuse it.
-            attn_implementation=None if attention == "sdpa" else attention,
+            attn_implementation=usable_attention(kind, attention),
             output_loading_info=True,
         )
     except Exception as error:  # of the library, of safetensors, of the hub: no common class

@@ -13,6 +13,7 @@ from transformers import (
     BertLMHeadModel,
     BloomConfig,
     BloomForCausalLM,
+    T5Config,
 )
 
 from imgalign.errors import InputError
@@ -124,6 +125,22 @@ def test_code_that_a_folder_brings_is_not_run(tmp_path):
     (folder / "config.json").write_text(json.dumps(settings))
     (folder / "own.py").write_text("raise SystemExit('it was run')")
     assert "cannot load the" in refused(folder)
+
+
+def test_attention_is_never_what_the_files_of_a_model_ask_for(tmp_path):
+    folder = write_language_model(tmp_path)
+    settings = json.loads((folder / "config.json").read_text())
+    for place in ("attn_implementation", "_attn_implementation"):
+        named = settings | {place: "kernels-community/flash-attn"}
+        (folder / "config.json").write_text(json.dumps(named))
+        model = load_language_model(str(folder), device=CPU).model
+        assert model.config._attn_implementation == "sdpa"
+
+
+def test_a_model_that_is_no_language_model_is_named_by_its_kind(tmp_path):
+    T5Config().save_pretrained(tmp_path)
+    build_tokenizer().save_pretrained(tmp_path)
+    assert "is of the kind 't5', no causal language model" in refused(tmp_path)
 
 
 def test_a_model_whose_tokens_see_later_ones_is_refused(tmp_path):
