@@ -136,9 +136,13 @@ def checked(model: type[C], **values: Any) -> C:
 
 def dump_config(config: Config, path: Path) -> None:
     """Write all settings, defaults included, such that `load_config` gives an equal object."""
-    values = config.model_dump(mode="json", by_alias=True)
-    text = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
-    path.write_text(text, encoding="utf-8")
+    path.write_text(as_yaml(config.model_dump(mode="json", by_alias=True)), encoding="utf-8")
+
+
+def as_yaml(values: Mapping[str, Any]) -> str:
+    """Settings as a recipe has them."""
+    text: str = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    return text
 
 
 def recipes() -> list[Path]:

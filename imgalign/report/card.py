@@ -1,7 +1,7 @@
 """The model card beside what was exported: where it comes from, how good it is, how to use it.
 
-It says what the run knows and nothing else. The license is left for its owner to fill in. Paths of
-this machine are reduced to their last part, addresses of servers to the name of the protocol.
+It says what the run knows and nothing else, and no folder of this machine. The license is left for
+its owner to fill in.
 """
 
 import logging
@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import yaml
 
@@ -19,6 +18,7 @@ from imgalign.diffusion.export import Export, is_checkpoint, span
 from imgalign.diffusion.model_names import STORYBOOK, hub_name, public_name
 from imgalign.errors import ImgalignError
 from imgalign.evaluate.evaluation import Evaluation, evaluation_folder, load_evaluation
+from imgalign.report.private import without_folders
 from imgalign.runs.folder import CONFIG, SHIPPED, run_of, run_prompts
 from imgalign.runs.trained import weights_hash
 from imgalign.train.config import TrainConfig
@@ -205,24 +205,6 @@ def evaluation_of(adapter: Path) -> Evaluation | None:
     except ImgalignError:
         return None
     return found if found.aligned.adapter_hash == weights_hash(adapter) else None
-
-
-def without_folders(value: Any) -> Any:
-    """A setting's value; of a path, its last part, and of a server's address, the protocol.
-
-    Example: "imgalign.db" for "sqlite:////home/ann/imgalign.db", and "postgresql" for any server.
-    """
-    if isinstance(value, list | tuple):
-        return [without_folders(each) for each in value]
-    if isinstance(value, Path):
-        return value.name
-    if not isinstance(value, str):
-        return value
-    scheme, is_url, rest = value.partition("://")
-    kind = scheme.partition("+")[0]
-    if is_url and kind not in ("sqlite", "file"):
-        return kind  # a user, a password or a host may stand anywhere in what follows
-    return public_name(unquote(rest) if is_url else value)
 
 
 def code(text: str) -> str:

@@ -35,7 +35,6 @@ class RunRecord:
 
     folder: Path
     settings: TrainConfig
-    settings_text: str
     metrics: Sequence[dict[str, Value]]
     status: RunStatus | None
     grids: Sequence[tuple[int, Path]]
@@ -111,7 +110,6 @@ def read_run(
     return RunRecord(
         folder=folder,
         settings=settings,
-        settings_text=(folder / CONFIG).read_text(encoding="utf-8"),
         metrics=read_metrics(folder / METRICS),
         status=read_status(folder),
         grids=sample_grids(folder),

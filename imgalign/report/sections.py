@@ -3,9 +3,17 @@
 import shlex
 from html import escape
 
+from imgalign.config import as_yaml
+from imgalign.diffusion.model_names import public_name
 from imgalign.evaluate.comparison import interval, percent
 from imgalign.evaluate.evaluation import Evaluation, bounds
 from imgalign.report import page, plots
+from imgalign.report.private import (
+    command_without_folders,
+    from_here,
+    text_without_folders,
+    without_folders,
+)
 from imgalign.report.record import RunRecord
 from imgalign.report.text import (
     change,
@@ -22,14 +30,14 @@ from imgalign.runs.metric_table import CHARTS, METRICS, Chart
 
 def headline(run: RunRecord) -> str:
     """Title, how far the run is, and the verdict."""
-    model = escape(run.settings.policy.model)
+    model = escape(public_name(run.settings.policy.model))
     chip = ""
     if run.status is not None:
         state, at = run.status.state, f"iteration {run.status.step} of {run.status.total}"
         left = run.status.eta_seconds
         more = f", about {duration(left)} left" if state == "running" and left else ""
         chip = f'<span class="chip {state}">{state}: {at}{more}</span>'
-    name = escape(f"{run.folder.resolve().parent.name}/{run.folder.resolve().name}")
+    name = escape(run.folder.resolve().name)
     return (
         f'<header>\n<p class="kicker">imgalign report {chip}</p>\n'
         f"<h1>Aligning {model} <span>{name}</span></h1>\n</header>\n{verdict(run)}"
@@ -154,7 +162,7 @@ def training(run: RunRecord) -> str:
     if run.seconds:
         images, time = run.num_images, duration(run.seconds)
         lead = f"{run.iterations} iterations on {images} images in {time}."
-    said = run.status.message if run.status and run.status.message else ""
+    said = text_without_folders(run.status.message or "") if run.status else ""
     return page.section(
         "Training", page.plots(*figures), lead=escape(f"{lead} {sentence(said)}".strip())
     )
@@ -310,8 +318,9 @@ def reward_model(run: RunRecord) -> str:
 
 
 def origin(run: RunRecord) -> str:
-    """How to repeat it: commands, hardware, durations, settings."""
-    commands = [shlex.join(["imgalign", "train", str(run.folder / CONFIG), "--out", "NEW_FOLDER"])]
+    """How to repeat it: commands, hardware, durations, settings; no folders of this machine."""
+    config = str(from_here(run.folder) / CONFIG)
+    commands = [shlex.join(["imgalign", "train", config, "--out", "NEW_FOLDER"])]
     rows = []
     if run.seconds:
         rows.append(("Training", f"{duration(run.seconds)}, {run.num_images} images"))
@@ -322,7 +331,7 @@ def origin(run: RunRecord) -> str:
         rows.append(("Reward fit", duration(run.reward.seconds)))
     found = run.evaluation
     if found:
-        commands.append(found.origin.command)
+        commands.append(command_without_folders(found.origin.command))
         rows.append(
             ("Comparison", f"{duration(found.origin.seconds)}, {2 * len(found.pairs)} images")
         )
@@ -331,7 +340,7 @@ def origin(run: RunRecord) -> str:
         rows.append(("Hardware", hardware(found.origin.hardware)))
         rows.append(("Versions", ", ".join(f"{k} {v}" for k, v in found.origin.versions.items())))
         adapter = found.aligned.adapter_hash
-        rows.append(("Judged", found.aligned.adapter or "no adapter"))
+        rows.append(("Judged", text_without_folders(found.aligned.adapter or "no adapter")))
         if adapter:
             rows.append(("SHA-256 of its weights", adapter))
         if found.num_left_out:
@@ -342,17 +351,17 @@ def origin(run: RunRecord) -> str:
                 )
             )
     if run.votes:
-        commands.append(run.votes.command)
+        commands.append(command_without_folders(run.votes.command))
         project = f", project {run.votes.project}" if run.votes.project else ""
-        rows.append(
-            ("Votes", f"{run.votes.database}{project}, {run.votes.counted_at:%Y-%m-%d %H:%M}")
-        )
+        database = without_folders(run.votes.database)
+        rows.append(("Votes", f"{database}{project}, {run.votes.counted_at:%Y-%m-%d %H:%M}"))
     commands.append(command_of("report", run))
+    settings = as_yaml(without_folders(run.settings.model_dump(by_alias=True)))
     return page.section(
         "How to repeat it",
         page.code("\n".join(commands)),
         page.facts(rows),
-        page.folded("Settings of the run (config.yaml)", page.code(run.settings_text)),
+        page.folded("Settings of the run (config.yaml, without folders)", page.code(settings)),
     )
 
 

@@ -4,6 +4,7 @@ import re
 import shlex
 from html import escape
 
+from imgalign.report.private import from_here
 from imgalign.report.record import RunRecord
 from imgalign.runs.folder import CONFIG
 
@@ -36,10 +37,11 @@ def signed(value: float, digits: int = 2) -> str:
 
 
 def command_of(command: str, run: RunRecord) -> str:
-    """What to type. Example: "imgalign evaluate runs/a"."""
-    words = [str(run.folder)]
+    """What to type in the working folder. Example: "imgalign evaluate runs/a"."""
+    folder = from_here(run.folder)
+    words = [str(folder)]
     if command == "train":
-        words = [str(run.folder / CONFIG), "--out", str(run.folder), "--resume"]
+        words = [str(folder / CONFIG), "--out", str(folder), "--resume"]
     return shlex.join(["imgalign", command, *words])
 
 

@@ -3,17 +3,24 @@
 import json
 import re
 import shlex
+import sys
+from pathlib import Path
 
 import pytest
 from html_pages import Commands, read
 from PIL import Image
-from reported_runs import Redness, begin_run, fitted_reward, judge, make_iterations
+from reported_runs import Redness, begin_run, fitted_reward, judge, make_iterations, voted
 
+from imgalign.algorithms.objectives import DPOConfig
+from imgalign.config import dump_config, load_config
 from imgalign.errors import InputError
 from imgalign.evaluate.evaluation import FOLDER, load_evaluation
 from imgalign.report.text import NO_BREAK
 from imgalign.report.writing import write_report
 from imgalign.runs.status import RunStatus, write_status
+from imgalign.train.config import TrainConfig
+from imgalign.train.data.rankings import TableConfig
+from imgalign.train.data.source import HeldOutConfig
 
 # --- the whole page
 
@@ -78,7 +85,7 @@ def test_a_run_that_has_not_begun_says_what_to_run(tmp_path):
     assert page.headings == ["How to repeat it"]
     assert text.count('class="missing"') == 6
     for command in ("train", "evaluate", "report"):
-        assert f"imgalign {command} {run}" in text
+        assert f"imgalign {command} {run.name}" in text
     assert page.images == 0
 
 
@@ -174,16 +181,46 @@ def test_a_sheet_that_is_too_small_for_its_images_is_refused(run):
 # --- commands
 
 
-def test_every_command_can_be_copied_into_a_shell_whatever_the_folder_is_called(tmp_path):
+def test_every_command_can_be_copied_into_a_shell_whatever_the_folder_is_called(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
     run = begin_run(tmp_path / "my run's  2 %, <b>; $HOME *")
     reader = Commands()
     reader.feed(write_report(run).read_text(encoding="utf-8"))
     lines = [line for text in reader.found for line in text.splitlines() if "imgalign " in line]
     words = [shlex.split(line) for line in lines]
-    assert ["imgalign", "evaluate", str(run)] in words
-    assert ["imgalign", "evaluate", str(run), "--votes"] in words
-    assert ["imgalign", "report", str(run), "--reward", "FOLDER"] in words
-    config = str(run / "config.yaml")
-    assert ["imgalign", "train", config, "--out", str(run), "--resume"] in words
+    name, config = run.name, f"{run.name}/config.yaml"
+    assert ["imgalign", "evaluate", name] in words
+    assert ["imgalign", "evaluate", name, "--votes"] in words
+    assert ["imgalign", "report", name, "--reward", "FOLDER"] in words
+    assert ["imgalign", "train", config, "--out", name, "--resume"] in words
     assert ["imgalign", "train", config, "--out", "NEW_FOLDER"] in words
-    assert all(str(run) in line or config in line for line in words)
+    assert all(name in line or config in line for line in words)
+
+
+def test_a_page_for_others_names_no_folder_of_this_machine(run, monkeypatch):
+    path = Path("/home/ann/secret/place")
+    settings = load_config(TrainConfig, run / "config.yaml")
+    changed = {
+        "policy": settings.policy.model_copy(update={"model": str(path), "adapter": str(path)}),
+        "data": TableConfig(file=path / "pairs.jsonl", held_out=HeldOutConfig(file=path)),
+        "algorithm": DPOConfig(),
+    }
+    dump_config(settings.model_copy(update=changed), run / "config.yaml")
+    write_status(
+        run, RunStatus.of_this_process("failed", 4, 4, message=f"failed: {path}/x.png: damaged")
+    )
+    words = ["/home/ann/bin/imgalign", "evaluate", f"{path}/run", f"--reward={path}/reward"]
+    monkeypatch.setattr(sys, "argv", words)
+    judge(run, proxy=Redness())
+    voted(run, database=f"sqlite:///{path}/imgalign.db", command=f"imgalign evaluate {run} --votes")
+    text, page = read(write_report(run))
+    assert "Aligning place <span>run</span>" in text
+    assert "Failed: x.png: damaged." in text
+    assert "imgalign evaluate run --reward=reward" in text
+    assert "file: pairs.jsonl" in text
+    assert "imgalign.db, 2026-11-22" in text
+    assert page.headings[-1] == "How to repeat it"
+    for secret in ("ann", "secret", *run.parts[1:-1]):
+        assert not re.search(rf"\b{re.escape(secret)}/", text), secret
