@@ -1,7 +1,8 @@
 """Commands that queue images for ranking and serve the app."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -26,11 +27,23 @@ from imgalign.cli.options import (
     sampler_of,
 )
 
+if TYPE_CHECKING:
+    from imgalign.preferences.store import Store
+
 ImageFolder = Annotated[
     Path | None,
     typer.Option(
         "--from",
         help="Generate nothing: queue the images below this folder. --model then names what made "
+        "them, where they do not say.",
+    ),
+]
+TextFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--texts",
+        help="Generate nothing: queue the texts of this table (JSON lines or parquet), with the "
+        "columns prompt and completions, or prompt and completion. --model then names what wrote "
         "them, where they do not say.",
     ),
 ]
@@ -41,11 +54,48 @@ PromptsFrom = Annotated[
 ]
 
 
+@dataclass(frozen=True)
+class Queue:
+    """Where candidates are queued, and how many of a prompt are one item."""
+
+    per_prompt: int
+    overlap: int
+    project: str
+    database: str | None
+    images: Path | None
+    create: bool
+
+    def check(self) -> None:
+        """Refuse a queue that cannot be opened or made, before slow work; makes nothing."""
+        from imgalign.preferences import validation
+        from imgalign.preferences.opening import check_place
+
+        validation.name("project", self.project)
+        check_place(self.database, images=self.images, create=self.create)
+
+    def opened(self) -> "Store":
+        """The store, which is made where that is wanted."""
+        from imgalign.preferences.opening import open_or_make
+
+        return open_or_make(
+            self.database, images=self.images, create=self.create, on_made=typer.echo
+        )
+
+    def tell(self, lines: list[str], *, anything: bool = True) -> None:
+        """Print what was queued, and what opens the app on it where there is `anything`."""
+        from imgalign.preferences.queue import ranking_command
+
+        typer.echo("\n".join(lines))
+        if anything:
+            typer.echo(f"rank them with `{ranking_command(self.project, self.database)}`")
+
+
 def candidates(
     prompt: PromptTexts = None,
     prompts: PromptFile = None,
     folder: ImageFolder = None,
     prompts_from: PromptsFrom = None,
+    texts: TextFile = None,
     storybook_prompts: Annotated[
         int, typer.Option(min=1, help="Without prompts: how many of the storybook's.")
     ] = 40,
@@ -64,30 +114,26 @@ def candidates(
     create: Create = False,
     device: Device = "auto",
 ) -> None:
-    """Generate images, or take those of a folder, and queue them for ranking."""
-    if folder is not None:
+    """Generate images, or take images or texts made elsewhere, and queue them for ranking."""
+    queue = Queue(per_prompt, overlap, project, database, images, create)
+    if texts is not None or folder is not None:
         generated: dict[str, object] = {"device": device, "adapter": adapter, "seed": seed}
         generated |= {"prompt": prompt, "prompts": prompts, "storybook_prompts": storybook_prompts}
         generated |= {"steps": steps, "guidance": guidance, "eta": eta, "scheduler": scheduler}
-        refuse_given(changed(candidates, generated), "with --from, which generates nothing")
-        queue_folder(
-            folder,
-            per_prompt=per_prompt,
-            prompts_from=prompts_from or "any",
-            model=model,
-            overlap=overlap,
-            project=project,
-            database=database,
-            images=images,
-            create=create,
-        )
+        without_effect = changed(candidates, generated)
+        if texts is not None:
+            without_effect |= {"--from": folder, "--prompts-from": prompts_from}
+            refuse_given(without_effect, "with --texts, which generates nothing")
+            queue_table(texts, queue, model=model)
+        elif folder is not None:
+            refuse_given(without_effect, "with --from, which generates nothing")
+            queue_folder(folder, queue, prompts_from=prompts_from or "any", model=model)
         return
     refuse_given({"--prompts-from": prompts_from}, "without --from")
     if prompt or prompts:
         refuse_given(changed(candidates, {"storybook_prompts": storybook_prompts}), "with prompts")
     from imgalign.diffusion.generate import ImageGenerator
-    from imgalign.preferences.opening import open_or_make
-    from imgalign.preferences.queue import queue_candidates, ranking_command
+    from imgalign.preferences.queue import queue_candidates
     from imgalign.prompts import chosen_prompts
     from imgalign.runs.folder import model_under
     from imgalign.runs.progress import progress
@@ -95,22 +141,19 @@ def candidates(
 
     settings = sampler_of(steps=steps, guidance=guidance, eta=eta, scheduler=scheduler)
     if prompt or prompts:
-        texts = chosen_prompts(prompt or (), prompts)
+        wanted = chosen_prompts(prompt or (), prompts)
     else:
-        texts = candidate_prompts(storybook_prompts)
-    check_queue(project, database, images, create)
+        wanted = candidate_prompts(storybook_prompts)
+    queue.check()
     generator = ImageGenerator(model or model_under(adapter), adapter, device=device)
     # No image is made by this: settings and seeds are checked before a database is.
-    last = seed + len(texts) * per_prompt - 1
-    generator.generate(texts, seeds=[last] * len(texts), settings=settings)
-    with (
-        open_or_make(database, images=images, create=create, on_made=typer.echo) as store,
-        progress("generating") as on_progress,
-    ):
+    last = seed + len(wanted) * per_prompt - 1
+    generator.generate(wanted, seeds=[last] * len(wanted), settings=settings)
+    with queue.opened() as store, progress("generating") as on_progress:
         queued = queue_candidates(
             store,
             generator,
-            texts,
+            wanted,
             per_prompt=per_prompt,
             first_seed=seed,
             settings=settings,
@@ -118,56 +161,44 @@ def candidates(
             overlap=overlap,
             on_progress=on_progress,
         )
-    typer.echo("\n".join(queued.lines()))
-    if queued.item_ids:
-        typer.echo(f"rank them with `{ranking_command(project, database)}`")
-
-
-def check_queue(project: str, database: str | None, images: Path | None, create: bool) -> None:
-    """Refuse a queue that cannot be opened or made, before slow work; makes nothing."""
-    from imgalign.preferences import validation
-    from imgalign.preferences.opening import check_place
-
-    validation.name("project", project)
-    check_place(database, images=images, create=create)
+    queue.tell(queued.lines(), anything=bool(queued.item_ids))
 
 
 def queue_folder(
-    folder: Path,
-    *,
-    per_prompt: int,
-    prompts_from: PromptSource,
-    model: str | None,
-    overlap: int,
-    project: str,
-    database: str | None,
-    images: Path | None,
-    create: bool,
+    folder: Path, queue: Queue, *, prompts_from: PromptSource, model: str | None
 ) -> None:
     """Queue images made elsewhere, and print what was left out and what to do next."""
     from imgalign.preferences.foreign.image_queue import group_images, queue_groups
-    from imgalign.preferences.opening import open_or_make
-    from imgalign.preferences.queue import ranking_command
     from imgalign.runs.progress import progress
 
-    check_queue(project, database, images, create)
+    queue.check()
     with progress("reading images") as on_progress:
         found = group_images(
             folder,
-            per_prompt=per_prompt,
+            per_prompt=queue.per_prompt,
             prompts_from=prompts_from,
             model=model,
             on_progress=on_progress,
         )
-    with (
-        open_or_make(database, images=images, create=create, on_made=typer.echo) as store,
-        progress("storing images") as on_progress,
-    ):
+    with queue.opened() as store, progress("storing images") as on_progress:
         queued = queue_groups(
-            store, found, project=project, overlap=overlap, on_progress=on_progress
+            store, found, project=queue.project, overlap=queue.overlap, on_progress=on_progress
         )
-    typer.echo("\n".join(queued.lines()))
-    typer.echo(f"rank them with `{ranking_command(project, database)}`")
+    queue.tell(queued.lines())
+
+
+def queue_table(table: Path, queue: Queue, *, model: str | None) -> None:
+    """Queue texts made elsewhere, and print what was left out and what to do next."""
+    from imgalign.preferences.foreign.text_queue import group_texts, queue_texts
+    from imgalign.runs.progress import progress
+
+    queue.check()
+    found = group_texts(table, per_prompt=queue.per_prompt, model=model)
+    with queue.opened() as store, progress("storing texts") as on_progress:
+        queued = queue_texts(
+            store, found, project=queue.project, overlap=queue.overlap, on_progress=on_progress
+        )
+    queue.tell(queued.lines())
 
 
 def ui(

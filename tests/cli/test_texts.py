@@ -1,5 +1,6 @@
 """Texts on the command line: what needs images leaves their rankings out, or says what it needs."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,43 @@ def test_pairs_of_images_are_exported_without_the_texts(
     assert printed.out.splitlines() == ["pairs: 1 pairs of 1 rankings"]
     assert printed.err.splitlines() == ["rankings: 1 of texts are left out"]
     assert len(list(Path("pairs").rglob("*.png"))) == 2
+
+
+def test_texts_made_elsewhere_are_queued_for_ranking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    row = {"prompt": "a cat", "completions": THREE}
+    Path("texts.jsonl").write_text(json.dumps(row) + "\n" + '{"prompt": "a dog"}\n')
+    assert main(["candidates", "--texts", "texts.jsonl", "--project", "words"]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "1 items are queued, of 3 texts",
+        "left out, unusable row: 1 (line 2: no completions)",
+        "rank them with `imgalign ui --project words`",
+    ]
+    with Store.open(Path("imgalign.db"), create=False) as store:
+        store.add_annotator("ann")
+        item = store.next_item("ann", project="words")
+        assert item is not None
+        assert {store.text_for_token(token, "ann") for token in item.tokens} == set(THREE)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["--from", "out", "--seed", "3"], "--from, --seed: without effect with --texts"),
+        (["--prompts-from", "any"], "--prompts-from: without effect with --texts"),
+        ([], "texts.jsonl: no such table"),
+    ],
+)
+def test_a_queue_of_texts_that_cannot_be_made_leaves_nothing_behind(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    why: str,
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["candidates", "--texts", "texts.jsonl", *options]) == 2
+    assert why in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

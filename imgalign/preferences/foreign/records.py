@@ -15,6 +15,7 @@ from PIL import Image
 
 from imgalign.errors import InputError
 from imgalign.images import decode_image
+from imgalign.preferences.records import TextProvenance
 
 NAMES_SHOWN = 3
 
@@ -33,6 +34,7 @@ Reason = Literal[
     "equal texts",
     "several turns",
     "only image of its prompt",
+    "only text of its prompt",
     "only the first line of the caption is used",
     "images of different sizes, each scaled and cut for itself",
     "converted to PNG",
@@ -145,6 +147,15 @@ class Completion:
     text: str
     liked: bool | None = None
     weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenTexts:
+    """Answers to a prompt that wait to be ranked, and how they were made."""
+
+    prompt: str
+    texts: tuple[str, ...]
+    provenance: TextProvenance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@
     prompt, completions, ranks          any number of texts; the lowest rank is best
     prompt, completion                  one answer; `label` says whether somebody liked it
     messages                            one answer, as a conversation
+    prompt, completions                 any number of answers that are not ranked yet
 
 A text is plain, or a conversation, a list of {"role": ..., "content": ...}, of one message of the
 user and one of the assistant. Spaces and line breaks are kept. Pure functions of values; left out:
@@ -14,18 +15,35 @@ files.
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-from imgalign.preferences.foreign.records import Completion, Reason, TextRanking
+from imgalign.errors import InputError
+from imgalign.preferences.foreign.records import (
+    Completion,
+    Reason,
+    TextRanking,
+    WrittenTexts,
+)
 from imgalign.preferences.foreign.table_layouts import (
+    LARGEST_RANKING,
     UnusableError,
     judged,
     ranked_list,
     weight_of,
 )
+from imgalign.preferences.records import ELSEWHERE, UNKNOWN, UNKNOWN_NUMBER, TextProvenance
+from imgalign.preferences.schema import text_provenances
+from imgalign.preferences.validation import column
 
 LARGEST_TEXT = 2**18
 """Characters."""
 RANKING_OPTIONS = ("all_bad", "weight")
 COMPLETION_OPTIONS = ("label", "weight")
+WRITING_OPTIONS = ("model", "adapter", "seed", "temperature", "max_new_tokens")
+NOT_TOLD: Mapping[str, Any] = {
+    "model": UNKNOWN,
+    "seed": UNKNOWN_NUMBER,
+    "temperature": float(UNKNOWN_NUMBER),
+    "max_new_tokens": UNKNOWN_NUMBER,
+}
 Values: TypeAlias = Mapping[str, Any]
 
 
@@ -77,6 +95,38 @@ def _labelled(prompt: str, text: str, values: Values) -> Completion:
         raise UnusableError("no label", f"label is {label!r:.40}, expected true or false")
     liked = None if label is None else bool(label)
     return Completion(prompt=prompt, text=text, liked=liked, weight=weight_of(values))
+
+
+def _one_written(values: Values) -> WrittenTexts:
+    prompt = _prompt(values["prompt"])
+    return _written(prompt, (_answer(values["completion"], "completion", prompt),), values)
+
+
+def _said(values: Values) -> WrittenTexts:
+    prompt, answer = _turns(values["messages"], "messages")
+    return _written(prompt, (answer,), values)
+
+
+def _several(values: Values) -> WrittenTexts:
+    prompt, found = _prompt(values["prompt"]), values["completions"]
+    if not isinstance(found, list) or not 0 < len(found) <= LARGEST_RANKING:
+        shown = f"{len(found)} of them" if isinstance(found, list) else f"{found!r:.40}"
+        detail = f"completions: expected a list of 1 to {LARGEST_RANKING}, got {shown}"
+        raise UnusableError("unusable row", detail)
+    texts = tuple(_answer(each, "completions", prompt) for each in found)
+    return _written(prompt, texts, values)
+
+
+def _written(prompt: str, texts: tuple[str, ...], values: Values) -> WrittenTexts:
+    """Texts made elsewhere, with what their row tells of how they were."""
+    told = {name: values[name] for name in WRITING_OPTIONS if values.get(name) is not None}
+    try:
+        known = {name: column(text_provenances.c[name], value) for name, value in told.items()}
+    except InputError as error:
+        raise UnusableError("unusable row", str(error)) from None
+    facts = {**NOT_TOLD, "prompt": prompt, **known}
+    provenance = TextProvenance(dtype=UNKNOWN, imgalign_version=ELSEWHERE, **facts)
+    return WrittenTexts(prompt=prompt, texts=texts, provenance=provenance)
 
 
 def _prompt(value: Any) -> str:
@@ -141,4 +191,9 @@ RANKINGS: Mapping[tuple[str, ...], Callable[[Values], TextRanking]] = {
 COMPLETIONS: Mapping[tuple[str, ...], Callable[[Values], Completion]] = {
     ("prompt", "completion"): _completion,
     ("messages",): _messages,
+}
+WRITINGS: Mapping[tuple[str, ...], Callable[[Values], WrittenTexts]] = {
+    ("prompt", "completions"): _several,
+    ("prompt", "completion"): _one_written,
+    ("messages",): _said,
 }

@@ -35,7 +35,8 @@ def read_text_rankings(path: Path) -> RankedTexts:
 
     InputError where columns are missing, and where no ranking can be used.
     """
-    rankings, left_out = _read(path, RANKINGS, RANKING_OPTIONS)
+    rows, left_out = read_rows(path, RANKINGS, RANKING_OPTIONS)
+    rankings = [ranking for _, ranking in rows]
     refuse_none(str(path), "ranking", rankings, left_out)
     return RankedTexts(name=str(path), rankings=tuple(rankings), left_out=tuple(left_out))
 
@@ -45,27 +46,32 @@ def read_completions(path: Path) -> Completions:
 
     InputError where columns are missing, and where no row can be used.
     """
-    rows, left_out = _read(path, COMPLETIONS, COMPLETION_OPTIONS)
+    found, left_out = read_rows(path, COMPLETIONS, COMPLETION_OPTIONS)
+    rows = [row for _, row in found]
     refuse_none(str(path), "completion", rows, left_out)
     return Completions(name=str(path), rows=tuple(rows), left_out=tuple(left_out))
 
 
-def _read(
+def read_rows(
     path: Path,
     layouts: Mapping[tuple[str, ...], Callable[[Values], T]],
     optional: Sequence[str],
-) -> tuple[list[T], list[Remark]]:
-    found: list[T] = []
+) -> tuple[list[tuple[str, T]], list[Remark]]:
+    """What each row says, with its name, and the rows that say nothing.
+
+    `path` is a table or a folder of tables, `layouts` read rows by the columns that they need.
+    """
+    found: list[tuple[str, T]] = []
     left_out: list[Remark] = []
     for file in tables_in(path):
         table = open_table(file, largest_line=LARGEST_LINE)
         columns = fitting({each: each for each in layouts}, table.columns, str(file))
         read = layouts[columns]
         for row, values in named_rows(table, (*columns, *optional)):
+            name = row if file == path else f"{file.name}, {row}"
             try:
-                found.append(read(_whole(values, columns)))
+                found.append((name, read(_whole(values, columns))))
             except UnusableError as error:
-                name = row if file == path else f"{file.name}, {row}"
                 left_out.append(Remark(reason=error.reason, name=name, detail=str(error)))
     return found, left_out
 
