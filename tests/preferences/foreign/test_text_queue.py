@@ -93,19 +93,28 @@ def test_a_row_tells_how_its_texts_were_made_and_the_rest_is_unknown(store: Stor
     queue(store, path, model="named on the command line")
     queued(store)
     (ranking,) = store.rankings()
-    made = [store.text_provenances(each)[0] for each in ranking.sample_ids]
-    common = {"prompt": "p", "dtype": "unknown", "imgalign_version": "elsewhere"}
-    assert made == [
-        TextProvenance(**told, **common, max_new_tokens=32, created_at=made[0].created_at),
-        TextProvenance(
-            model="named on the command line",
-            seed=-1,
-            temperature=-1.0,
-            max_new_tokens=-1,
-            created_at=made[1].created_at,
-            **common,
-        ),
-    ]
+    first, second = (store.text_provenances(each)[0] for each in ranking.sample_ids)
+    assert first == TextProvenance(
+        model="m",
+        prompt="p",
+        adapter="runs/a",
+        seed=2**62 + 1,
+        temperature=0.7,
+        max_new_tokens=32,
+        dtype="unknown",
+        imgalign_version="elsewhere",
+        created_at=first.created_at,
+    )
+    assert second == TextProvenance(
+        model="named on the command line",
+        prompt="p",
+        seed=-1,
+        temperature=-1.0,
+        max_new_tokens=-1,
+        dtype="unknown",
+        imgalign_version="elsewhere",
+        created_at=second.created_at,
+    )
 
 
 @pytest.mark.parametrize(
