@@ -190,7 +190,11 @@ class LogProb:
     kind: Literal["exact", "elbo"]
     """elbo: a surrogate at one noise level, whose differences stand for those of the bound."""
     num_elements: int
-    """Elements of one sample, over which it is summed."""
+    """Elements of one sample, over which it is summed. The same for all samples of a policy, since
+    losses are divided by it: where lengths differ, those of the longest one that there can be."""
+    counts: Float[Tensor, " b"] | None = None
+    """Elements of each sample, such as the tokens of a text, where they differ; at least 1. None:
+    each has `num_elements`."""
     slopes: Float[Tensor, " b *event"] | None = None
     """Gradient of each value with respect to what the network said, without a graph; None for a
     policy that has no such thing of one size."""
@@ -304,6 +308,15 @@ class StepPolicy(Policy, Protocol):
 @runtime_checkable
 class LikelihoodPolicy(Policy, Protocol):
     """A policy that scores samples that it was given."""
+
+    @property
+    def averages_log_ratios(self) -> bool:
+        """Whether its samples are usually compared by the mean log-ratio of an element.
+
+        For methods that know both, the mean and the sum. The mean is usual where samples differ in
+        their number of elements.
+        """
+        ...
 
     @property
     def encoding(self) -> str:

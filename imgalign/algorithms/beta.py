@@ -4,7 +4,8 @@ A large beta keeps the policy close to the pretrained model. Its scale is hard t
 log-ratios grow with the number of elements of a sample and with the time one trains. So it can set
 itself: see `AutoBeta`.
 
-Units: log-ratios in nats, summed over the elements of a sample.
+Units: log-ratios in nats, summed over the elements of a sample. Where the mean log-ratio of an
+element is compared instead, the number of elements of a sample is 1.
 """
 
 import math
@@ -25,8 +26,8 @@ class PerNatConfig(Config):
     """The kind of beta."""
 
     value: Positive = 0.1
-    """Implicit reward per nat of log-ratio, summed over the elements of a sample. Larger values
-    keep the policy closer to the pretrained model."""
+    """Implicit reward per nat of log-ratio, summed over the elements of a sample, or of their mean
+    where `average` says so. Larger values keep the policy closer to the pretrained model."""
 
     def per_nat(self, num_elements: int) -> float:
         """The value itself, for samples of any size."""
@@ -90,7 +91,7 @@ class Beta(Protocol):
         ...
 
     def update(self, margin: float) -> None:
-        """Adapt to the root mean square margin, in nats, of one optimizer step."""
+        """Adapt to the root mean square margin of one optimizer step, as it was compared."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -126,7 +127,7 @@ class FixedBeta:
 
 
 class AutoBeta:
-    """Aims at a gradient factor g: beta = log(1/g - 1) / (root mean square margin in nats).
+    """Aims at a gradient factor g: beta = log(1/g - 1) / (root mean square margin).
 
     Not the median margin: those at high noise levels are near 0 and count little in the gradient.
     The root mean square is a running mean over optimizer steps with decay 0.9, corrected for its

@@ -11,7 +11,8 @@ those of other algorithms and do not depend on beta.
 Left out: where rankings come from (train/data/), settings and losses (objectives.py).
 
 Shapes: r = rankings of a batch, k = candidates of the longest one, m = rows: one draw of one
-candidate. Units: log-ratios and margins in nats, summed over the elements of a sample.
+candidate. Units: log-ratios in nats, summed over the elements of a sample; where an objective
+compares the mean of an element instead, margins and beta are of that mean.
 """
 
 import logging
@@ -30,6 +31,7 @@ from imgalign.algorithms.implicit import (
     Scored,
     Seen,
     added,
+    elements_of,
     log_prob_of,
     metrics_of,
     over_draws,
@@ -164,7 +166,7 @@ class Direct:
         for piece in pieces_of(ranked, everything, draws=HELD_OUT_DRAWS, limit=limit):
             rows = rows_of(piece.batch, piece.keys(HELD_OUT_SEED, first))
             scored = score_in_parts(policy, rows, torch.split(torch.arange(len(rows)), limit))
-            self._assess(piece.batch, scored, rows, seen)
+            self._assess(policy, piece.batch, scored, rows, seen)
         sums = {name: world.total(value) for name, value in seen.sums.items()}
         found = metrics_of(sums)
         drop, most = -found.get("chosen_log_ratio", 0.0), self.config.max_chosen_drop
@@ -189,26 +191,43 @@ class Direct:
             if whole
             else score_in_parts(policy, rows, parts, reference=self.reference)
         )
-        coefficients = self._assess(batch, scored, rows, seen)
+        coefficients = self._assess(policy, batch, scored, rows, seen)
+        unit = self._unit(policy, scored)
         own = coefficients[rows.ranking, rows.candidate] / rows.num_draws
         for part in parts:
             log_prob = scored.log_prob if whole else log_prob_of(policy, rows.select(part))
-            yield (own[part].to(log_prob.values) * log_prob.values).sum() / log_prob.num_elements
+            yield (own[part].to(log_prob.values) * log_prob.values).sum() / unit
+
+    def _averages(self, policy: LikelihoodPolicy) -> bool:
+        return self.config.averages(default=policy.averages_log_ratios)
+
+    def _unit(self, policy: LikelihoodPolicy, scored: Scored) -> int:
+        """The elements of a sample as the objective sees it: a mean is that of a single one."""
+        return 1 if self._averages(policy) else scored.log_prob.num_elements
 
     def _assess(
-        self, batch: RankedBatch, scored: Scored, rows: Rows, seen: Seen
+        self,
+        policy: LikelihoodPolicy,
+        batch: RankedBatch,
+        scored: Scored,
+        rows: Rows,
+        seen: Seen,
     ) -> Float[Tensor, "r k"]:
         """The gradient of the loss with respect to each log-probability, divided by beta."""
-        beta = self.beta.value(scored.log_prob.num_elements)
+        beta = self.beta.value(self._unit(policy, scored))
         log_ratio = over_draws(scored.log_ratio, rows, batch.index.shape)
+        counts: Tensor | float = 1.0
+        if self._averages(policy):
+            counts = elements_of(scored.log_prob, rows, batch.index.shape)
         ties = torch.tensor(self.log_tie, requires_grad=True)
         with torch.enable_grad():
             leaf = log_ratio.clone().requires_grad_()
+            compared = leaf / counts
             losses = objective(
-                self.config, leaf, batch, beta=beta, log_tie=ties, baseline=self.baseline
+                self.config, compared, batch, beta=beta, log_tie=ties, baseline=self.baseline
             )
             if self.config.sft:
-                losses = losses - self.config.sft * beta * mean_where(leaf, best(batch.ranks))
+                losses = losses - self.config.sft * beta * mean_where(compared, best(batch.ranks))
             found = torch.autograd.grad(
                 (losses * batch.weights).sum(), [leaf, ties], allow_unused=True
             )
@@ -218,9 +237,16 @@ class Direct:
             limits = push_limits(coefficients, scored, rows, keep=self.config.keep_chosen)
             limited = coefficients * limits[:, None]
             coefficients = torch.where(coefficients > 0, limited, coefficients)
-        seen.add(batch, log_ratio, losses.detach(), beta=beta, limits=limits, ties=of_ties)
+        compared = compared.detach()
+        seen.add(
+            *(batch, log_ratio, losses.detach()),
+            compared=compared,
+            beta=beta,
+            limits=limits,
+            ties=of_ties,
+        )
         seen.unordered.append(
-            margins_without_order(self.config, log_ratio, batch, baseline=self.baseline)
+            margins_without_order(self.config, compared, batch, baseline=self.baseline)
         )
         return coefficients
 

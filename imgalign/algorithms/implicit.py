@@ -186,19 +186,23 @@ def score_in_parts(
     """`score` without gradients, some rows at a time."""
     with torch.no_grad():
         each = [score(policy, rows.select(part), reference=reference) for part in parts]
-    first = each[0].log_prob
-    slopes = [found.log_prob.slopes for found in each]
+    found_in = [found.log_prob for found in each]
     return Scored(
         log_prob=LogProb(
-            values=torch.cat([found.log_prob.values for found in each]),
-            kind=first.kind,
-            num_elements=first.num_elements,
-            slopes=None
-            if first.slopes is None
-            else torch.cat([s for s in slopes if s is not None]),
+            values=torch.cat([part.values for part in found_in]),
+            kind=found_in[0].kind,
+            num_elements=found_in[0].num_elements,
+            counts=joined([part.counts for part in found_in]),
+            slopes=joined([part.slopes for part in found_in]),
         ),
         log_ratio=torch.cat([found.log_ratio for found in each]),
     )
+
+
+def joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+    """One after the other; None where a policy has no such thing."""
+    there = [part for part in parts if part is not None]
+    return torch.cat(there) if there else None
 
 
 def over_draws(
@@ -210,6 +214,14 @@ def over_draws(
     sums.index_put_(where, values, accumulate=True)
     counts.index_put_(where, torch.ones(len(rows)), accumulate=True)
     return sums / counts.clamp(min=1)
+
+
+def elements_of(log_prob: LogProb, rows: Rows, shape: Sequence[int]) -> Float[Tensor, "r k"]:
+    """The number of elements of each candidate; 1 where there is none."""
+    counts = log_prob.counts
+    if counts is None:
+        return torch.full(tuple(shape), float(log_prob.num_elements))
+    return over_draws(counts.float().cpu(), rows, shape).clamp(min=1)
 
 
 def push_limits(
@@ -252,9 +264,9 @@ class Seen:
     ties: Float[Tensor, " t"]
     """Gradient of the losses with respect to the log-weights of ties."""
     margins: list[Tensor] = field(default_factory=lambda: [torch.zeros(0)])
-    """Of every pair with a preference, in nats."""
+    """Of every pair with a preference, as the objective compares them."""
     unordered: list[Tensor] = field(default_factory=lambda: [torch.zeros(0)])
-    """What the objective compares in rankings without an order, in nats."""
+    """What the objective compares in rankings without an order."""
     sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SUMS, 0.0))
     beta: float = 0.0
 
@@ -264,13 +276,14 @@ class Seen:
         log_ratio: Float[Tensor, "r k"],
         losses: Float[Tensor, " r"],
         *,
+        compared: Float[Tensor, "r k"],
         beta: float,
         limits: Float[Tensor, " r"],
         ties: Float[Tensor, " t"] | None,
     ) -> None:
-        """Add some rankings."""
+        """Add some rankings; `compared` is what the objective saw of their log-ratios in nats."""
         pairs = better_pairs(batch.ranks)
-        margins = (log_ratio[:, :, None] - log_ratio[:, None, :])[pairs]
+        margins = (compared[:, :, None] - compared[:, None, :])[pairs]
         chosen, rejected = best(batch.ranks), worst(batch.ranks)
         rejected |= batch.present & batch.all_bad[:, None]
         right = (margins > 0).float() + (margins == 0).float() / 2

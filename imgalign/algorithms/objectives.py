@@ -4,7 +4,8 @@ Plackett-Luce of a whole ranking, with ties (arXiv:2510.01540 without), Bradley-
 IPO, KTO, and a regression on scores. Left out: log-ratios (implicit.py), what becomes of a loss
 (direct.py), and the formulas for single pairs and rankings (losses.py).
 
-Shapes: r = rankings of a batch, k = candidates of the longest one. Units: nats.
+Shapes: r = rankings of a batch, k = candidates of the longest one. Units: nats, summed over the
+elements of a sample or, where a method averages, of one element.
 """
 
 import logging
@@ -70,6 +71,10 @@ class DirectConfig(Config):
     minibatches: PositiveInt = 1
     """Optimizer steps per iteration; each sees an equal share of the rankings."""
 
+    def averages(self, *, default: bool) -> bool:
+        """Whether the mean log-ratio of an element is compared; `default` is usual for a policy."""
+        return False
+
     def refuse_data(self, source: str, kind: BatchKind, *, group_size: int) -> None:
         """ValueError where nothing is compared with anything."""
         if kind == "images":
@@ -134,6 +139,15 @@ class IPOConfig(DirectConfig):
 
     compare: Literal["all_pairs", "best_worst"] = "all_pairs"
     """Compare all pairs of a ranking, or only the best with the worst."""
+
+    average: bool | None = None
+    """Compare the mean log-ratio of an element instead of the sum, so that long and short samples
+    have the same target; beta is then the implicit reward per nat of that mean. Null is the
+    policy's usual: the mean for texts, as the method's authors use it, and the sum for images."""
+
+    def averages(self, *, default: bool) -> bool:
+        """By the setting, or as is usual for the policy."""
+        return default if self.average is None else self.average
 
 
 class KTOConfig(DirectConfig):
@@ -214,7 +228,7 @@ def has_contrast(config: AnyDirectConfig, batch: RankedBatch) -> Bool[Tensor, " 
 def margins_without_order(
     config: AnyDirectConfig, log_ratio: Float[Tensor, "r k"], batch: RankedBatch, *, baseline: float
 ) -> Float[Tensor, " n"]:
-    """What an objective compares, in nats, where rankings have no order.
+    """What an objective compares where rankings have no order.
 
     The log-ratios of what is all bad, less the baseline (KTO), and the differences between
     candidates with different scores (cardinal).
@@ -239,7 +253,7 @@ def objective(
     log_tie: Float[Tensor, " t"],
     baseline: float,
 ) -> Float[Tensor, " r"]:
-    """Loss of each ranking from the log-ratios of its candidates, in nats."""
+    """Loss of each ranking from the log-ratios of its candidates, summed or averaged."""
     match config:
         case DPOConfig(compare="ranking"):
             return plackett_luce_loss(beta * log_ratio, batch.ranks, log_tie=log_tie)

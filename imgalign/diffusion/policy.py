@@ -230,6 +230,11 @@ class DiffusionPolicy:
         """The latents with which `sample` and `generate` begin."""
         return {"noise": normal_noise(seed_generators(seeds), self.latent_shape)}
 
+    @property
+    def averages_log_ratios(self) -> bool:
+        """No: all latents have the same number of elements."""
+        return False
+
     def log_prob(self, data: Data, draws: Draws) -> LogProb:
         """-|error|^2 / 2 of the network's prediction at one noise level, by `likelihood_error`.
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 import trl_losses
 from random_walk import RandomWalk
-from ranked_batches import CONFIGS, RANKS, moved_walk, ranked, run
+from ranked_batches import CONFIGS, RANKS, UnevenWalk, moved_walk, num_elements, ranked, run
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -44,14 +44,21 @@ def pairs(batch: RankedBatch, row: int, *, extremes: bool = False) -> list[tuple
     ]
 
 
-def same(algorithm: Direct, policy: RandomWalk, batch: RankedBatch, loss: Tensor) -> None:
+def same(
+    algorithm: Direct,
+    policy: RandomWalk,
+    batch: RankedBatch,
+    loss: Tensor,
+    *,
+    elements: int = ELEMENTS,
+) -> None:
     """An iteration has this loss, and its gradient over beta and the elements of a sample."""
     gradient = run(algorithm, policy, batch)
     assert algorithm.metrics()["preference_loss"] == pytest.approx(loss.item(), rel=1e-5)
     (expected,) = torch.autograd.grad(loss, policy.shift)
     assert expected.any()
     # Log-ratios are small differences of large float32 numbers.
-    assert_close(gradient, expected / (BETA * ELEMENTS), rtol=1e-3, atol=1e-6)
+    assert_close(gradient, expected / (BETA * elements), rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -76,6 +83,22 @@ def test_pairs_of_rankings_are_compared_as_by_trl(name, loss_type, scale):
         for row in range(len(RANKS))
     ]
     same(Direct(CONFIGS[name]), policy, batch, scale * torch.stack(losses).mean())
+
+
+def test_pairs_of_samples_of_different_lengths_are_compared_by_their_means_as_by_trls_ipo():
+    policy, batch = moved_walk(kind=UnevenWalk), ranked()
+    own, reference = log_probs(policy, batch)
+    losses = [
+        trl_losses.pair_loss(
+            *(own, reference, pairs(batch, row), {"ipo": 1.0}),
+            beta=BETA,
+            counts=num_elements(batch.data).long(),
+        )
+        for row in range(len(RANKS))
+    ]
+    # The elements of a sample are inside the mean already.
+    loss = BETA**2 * torch.stack(losses).mean()
+    same(Direct(CONFIGS["ipo"]), policy, batch, loss, elements=1)
 
 
 def test_whole_rankings_of_two_are_compared_as_by_trls_dpo():

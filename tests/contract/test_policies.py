@@ -171,6 +171,11 @@ def test_its_own_samples_and_encoded_images_are_data_of_one_form(policy, traject
     first, second = policy.log_prob(given, draws), policy.log_prob(encoded, draws)
     assert first.values.shape == (5,)
     assert (first.kind, first.num_elements) == (second.kind, second.num_elements)
+    for scored in (first, second):
+        counts = torch.full((5,), scored.num_elements) if scored.counts is None else scored.counts
+        assert counts.shape == (5,)
+        assert 1 <= counts.min() <= counts.max() <= scored.num_elements
+    assert isinstance(policy.averages_log_ratios, bool)
     assert second.values.isfinite().all()
 
 

@@ -40,6 +40,7 @@ class RandomWalk:
     """The last step adds no noise when it is `last_step_deterministic`, as with DDIM at eta 1."""
 
     default_clip_nats = 1.6
+    averages_log_ratios = False
     encoding = "walk"
 
     def __init__(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from imgalign.algorithms.objectives import (
 from imgalign.algorithms.rankings import (
     RankedBatch,
 )
-from imgalign.policy import Data
+from imgalign.policy import Data, Draws, LogProb
 from imgalign.train.world import Alone
 
 FIXED = {"kind": "per_nat", "value": 0.5}
@@ -37,11 +38,27 @@ each_config = pytest.mark.parametrize("name", CONFIGS)
 RANKS = torch.tensor([[0, 1, 2, 3], [0, 0, 1, 1], [2, 0, 1, -1]])
 
 
-def moved_walk(*, batch_size: int = 64, by: float = 0.1) -> RandomWalk:
-    policy = RandomWalk(num_steps=3, batch_size=batch_size)
+def moved_walk(
+    *, batch_size: int = 64, by: float = 0.1, kind: type[RandomWalk] = RandomWalk
+) -> RandomWalk:
+    policy = kind(num_steps=3, batch_size=batch_size)
     with torch.no_grad():
         policy.shift.normal_(generator=torch.Generator().manual_seed(1)).mul_(by)
     return policy
+
+
+class UnevenWalk(RandomWalk):
+    """A sample counts as so many elements as it has positive numbers, at least one."""
+
+    averages_log_ratios = True
+
+    def log_prob(self, data: Data, draws: Draws) -> LogProb:
+        return replace(super().log_prob(data, draws), counts=num_elements(data))
+
+
+def num_elements(data: Data) -> Tensor:
+    """Of each sample of an `UnevenWalk`."""
+    return (data.content["latents"] > 0).flatten(1).sum(dim=1).clamp(min=1).float()
 
 
 def samples(count: int) -> Data:

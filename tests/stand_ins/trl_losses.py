@@ -1,9 +1,9 @@
 """The losses of TRL, by TRL's own code: an oracle for ours, where `trl` is installed.
 
 TRL computes its losses inside its trainers. So a trainer is made here without its constructor, with
-the attributes that its `_compute_loss` reads, and with a language model whose completions are one
-token long: sample number n is token n. That method is private, hence the extra `oracle` with one
-minor version of TRL.
+the attributes that its `_compute_loss` reads, and with a language model whose completions repeat
+one token: sample number n is token n, as often as the sample is long. That method is private, hence
+the extra `oracle` with one minor version of TRL.
 """
 
 from collections import defaultdict
@@ -22,8 +22,8 @@ def trainer(name: str) -> Any:
     return getattr(trl, name)
 
 
-class OneTokenModel(torch.nn.Module):
-    """A language model that knows the log-probability of each sample, and nothing of prompts."""
+class RepeatingModel(torch.nn.Module):
+    """A language model that knows the log-probability of each token, and nothing of prompts."""
 
     is_gradient_checkpointing = False
 
@@ -31,8 +31,8 @@ class OneTokenModel(torch.nn.Module):
         super().__init__()
         self.log_prob = log_prob
 
-    def forward(self, input_ids: Tensor, **_: object) -> SimpleNamespace:
-        log_probs = self.log_prob[input_ids[:, 1:]]
+    def forward(self, input_ids: Tensor, labels: Tensor, **_: object) -> SimpleNamespace:
+        log_probs = torch.where(labels != -100, self.log_prob[input_ids], 0.0)[:, 1:]
         nothing = torch.zeros_like(log_probs)
         return SimpleNamespace(
             log_probs=log_probs, entropy=nothing, mean_logits=nothing, is_top1=nothing.bool()
@@ -47,12 +47,17 @@ def pair_loss(
     *,
     beta: float,
     label_smoothing: float = 0.0,
+    counts: Tensor | None = None,
 ) -> Tensor:
-    """Mean over pairs, (chosen, rejected), of TRL's losses. Example of `weights`: {"ipo": 1.0}."""
+    """Mean over pairs, (chosen, rejected), of TRL's losses. Example of `weights`: {"ipo": 1.0}.
+
+    `counts` are the tokens of each sample; without them each has one.
+    """
+    counts = torch.ones(len(log_prob), dtype=torch.long) if counts is None else counts
     made = _made(
         "DPOTrainer",
-        log_prob,
-        reference,
+        log_prob / counts,
+        reference / counts,
         loss_types=list(weights),
         loss_weights=list(weights.values()),
         beta=beta,
@@ -61,8 +66,8 @@ def pair_loss(
         ld_alpha=None,
         use_weighting=False,
     )
-    inputs = _tokens([chosen for chosen, _ in pairs] + [rejected for _, rejected in pairs])
-    return _loss(made, inputs)
+    samples = [chosen for chosen, _ in pairs] + [rejected for _, rejected in pairs]
+    return _loss(made, _tokens(samples, counts[samples].tolist()))
 
 
 def kto_loss(
@@ -92,14 +97,48 @@ def kto_loss(
     return _loss(made, inputs)
 
 
-def _tokens(samples: Sequence[int]) -> dict[str, Tensor]:
-    """A prompt of one token, and the sample."""
-    completions = torch.tensor(samples)
-    input_ids = torch.stack([torch.zeros_like(completions), completions], dim=1)
+def reward_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
+    """Mean over pairs of the loss of TRL's reward models."""
+    made = trainer("RewardTrainer")
+    made = made.__new__(made)
+    vars(made).update(
+        model=_Scores(torch.cat([chosen, rejected])),
+        accelerator=_ALONE,
+        args=SimpleNamespace(center_rewards_coefficient=None),
+        _metrics=defaultdict(lambda: defaultdict(list)),
+        _total_train_tokens=0,
+        _tp_size=1,
+    )
+    inputs = {"attention_mask": torch.ones(2 * len(chosen), 1)}
+    found: Tensor = made.compute_loss(made.model, inputs)
+    return found
+
+
+class _Scores(torch.nn.Module):
+    """A reward model that has scored already."""
+
+    def __init__(self, scores: Tensor) -> None:
+        super().__init__()
+        self.scores = scores
+
+    def forward(self, **_: object) -> SimpleNamespace:
+        return SimpleNamespace(logits=self.scores[:, None])
+
+
+def _tokens(samples: Sequence[int], lengths: Sequence[int] | None = None) -> dict[str, Tensor]:
+    """A prompt of one token, and the sample as often as it is long; padded on the right."""
+    lengths = [1] * len(samples) if lengths is None else lengths
+    input_ids = torch.zeros(len(samples), 1 + max(lengths), dtype=torch.long)
+    completion_mask = torch.zeros_like(input_ids)
+    for row, (sample, length) in enumerate(zip(samples, lengths, strict=True)):
+        input_ids[row, 1 : 1 + length] = sample
+        completion_mask[row, 1 : 1 + length] = 1
+    attention_mask = completion_mask.clone()
+    attention_mask[:, 0] = 1
     return {
         "input_ids": input_ids,
-        "attention_mask": torch.ones_like(input_ids),
-        "completion_mask": torch.tensor([0, 1]).expand_as(input_ids),
+        "attention_mask": attention_mask,
+        "completion_mask": completion_mask,
     }
 
 
@@ -107,11 +146,9 @@ def _made(name: str, log_prob: Tensor, reference: Tensor, **settings: object) ->
     kind = trainer(name)
     made = kind.__new__(kind)
     vars(made).update(
-        model=OneTokenModel(log_prob),
-        ref_model=OneTokenModel(reference.detach()),
-        accelerator=SimpleNamespace(
-            device=torch.device("cpu"), gather=_alone, gather_for_metrics=_alone
-        ),
+        model=RepeatingModel(log_prob),
+        ref_model=RepeatingModel(reference.detach()),
+        accelerator=_ALONE,
         args=SimpleNamespace(gradient_checkpointing_kwargs=None),
         precompute_ref_logps=False,
         aux_loss_enabled=False,
@@ -128,5 +165,9 @@ def _loss(made: Any, inputs: dict[str, Tensor]) -> Tensor:
     return found
 
 
-def _alone(value: Tensor) -> Tensor:
+def _same(value: Tensor) -> Tensor:
     return value
+
+
+_ALONE = SimpleNamespace(device=torch.device("cpu"), gather=_same, gather_for_metrics=_same)
+"""An accelerator of one process."""
