@@ -262,7 +262,7 @@ class Policy(Protocol):
 
 @runtime_checkable
 class PromptReader(Protocol):
-    """A policy that reads prompts of limited length."""
+    """A policy, or the plan of one before it is loaded, that reads prompts of limited length."""
 
     def refuse_prompts(self, prompts: Sequence[str]) -> None:
         """InputError for prompts whose end it would not see."""

@@ -5,8 +5,9 @@ Weights are read from safetensors only, never from pickles. Left out: what is do
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def load_pipeline(
             pipeline = kind.load_file(Path(source), dtype)
         else:
             folder = Path(source) if Path(source).is_dir() else _fetch_model(model, kind)
-            pipeline = _load_folder(folder, kind, dtype)
+            pipeline = _assemble(folder, kind, partial(kind.load_parts, dtype=dtype))
         made = kind(pipeline)
         made.check_parts(Path(source))
         made.try_out(Path(source))
@@ -63,13 +64,31 @@ def load_pipeline(
     return pipeline
 
 
-def _load_folder(folder: Path, kind: type[Family], dtype: torch.dtype) -> DiffusionPipeline:
+def plan_family(model: str) -> Family:
+    """What settings and tokenizer of a model tell, with none of its weights in memory.
+
+    Its networks are on the device "meta" and cannot be asked. Of the hub, the weights are fetched
+    all the same. InputError as of `load_pipeline`.
+    """
+    source, family = find_model(model)
+    kind, place = FAMILIES[family], Path(source)
+    with quiet():
+        if place.is_file():
+            with kind.file_settings(place) as folder:
+                return kind(_assemble(folder, kind, kind.plan_parts))
+        folder = place if place.is_dir() else _fetch_model(model, kind)
+        return kind(_assemble(folder, kind, kind.plan_parts))
+
+
+def _assemble(
+    folder: Path, kind: type[Family], parts_of: Callable[[Path], dict[str, Any]]
+) -> DiffusionPipeline:
     check_index(read_object(folder / INDEX), folder / INDEX, kind.classes)
     for name in kind.classes:
         if not (folder / name).is_dir():
             raise InputError(f"model: {folder} lacks its part {name}/")
     build: Any = kind.pipeline_class  # annotated as if it could not do without some
-    pipeline: DiffusionPipeline = build(**kind.load_parts(folder, dtype), **kind.loading)
+    pipeline: DiffusionPipeline = build(**parts_of(folder), **kind.loading)
     name, parts = kind.network_name, pipeline.components
     check_latents(parts[name].config, parts["vae"].config, folder, name=name)
     return pipeline

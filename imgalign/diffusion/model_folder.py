@@ -101,20 +101,35 @@ def check_latents(
 
 def load_network(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
     """A network of diffusers; InputError, in one line, where its folder cannot be used."""
+    planned = plan_network(cls, folder)
+    return _load(
+        folder, "diffusion_pytorch_model", planned=planned, load=cls.from_pretrained, dtype=dtype
+    )
+
+
+def plan_network(cls: Any, folder: Path) -> Any:
+    """The same as its settings describe it, without weights: on the device "meta"."""
     settings = _read_sizes(folder / "config.json")
     known = inspect.signature(cls.__init__).parameters
     own = {name: value for name, value in settings.items() if name in known}
-    return _load(
-        folder,
-        "diffusion_pytorch_model",
-        plan=partial(cls.from_config, own),
-        load=cls.from_pretrained,
-        dtype=dtype,
-    )
+    return _planned(folder, partial(cls.from_config, own))
 
 
 def load_clip_encoder(folder: Path) -> CLIPTextModel:
     """CLIP's text encoder in float32; InputError, in one line, where its folder cannot be used."""
+    planned = plan_clip_encoder(folder)
+    encoder: CLIPTextModel = _load(
+        folder,
+        "model",
+        planned=planned,
+        load=partial(CLIPTextModel.from_pretrained, config=planned.config),
+        dtype=torch.float32,
+    )
+    return encoder
+
+
+def plan_clip_encoder(folder: Path) -> CLIPTextModel:
+    """The same as its settings describe it, without weights: on the device "meta"."""
     if (folder / "adapter_config.json").exists():
         raise InputError(f"model: {folder}: expected a model, got an adapter of some other model")
     settings = _read_sizes(folder / "config.json")
@@ -124,33 +139,34 @@ def load_clip_encoder(folder: Path) -> CLIPTextModel:
         )
     except UNUSABLE as error:
         raise _refusal(folder, error) from None
-    encoder: CLIPTextModel = _load(
-        folder,
-        "model",
-        plan=partial(CLIPTextModel, config),
-        load=partial(CLIPTextModel.from_pretrained, config=config),
-        dtype=torch.float32,
-    )
+    encoder: CLIPTextModel = _planned(folder, partial(CLIPTextModel, config))
     return encoder
+
+
+def _planned(folder: Path, plan: Callable[[], Any]) -> Any:
+    """What `plan` builds, which takes no memory here."""
+    try:
+        with torch.device("meta"):
+            return plan()
+    except UNUSABLE as error:
+        raise _refusal(folder, error) from None
 
 
 def _load(
     folder: Path,
     stem: str,
     *,
-    plan: Callable[[], torch.nn.Module],
+    planned: torch.nn.Module,
     load: Callable[..., Any],
     dtype: torch.dtype,
 ) -> Any:
     """A network with all the weights that its settings describe.
 
-    `plan` builds it, which takes no memory here, and `load` is the library's `from_pretrained`;
-    `stem` is the name of the weights without variant and shard.
+    `planned` is the same without weights, and `load` the library's `from_pretrained`; `stem` is the
+    name of the weights without variant and shard.
     """
     variant = _variant(folder, stem)
     try:
-        with torch.device("meta"):
-            planned = plan()
         _check_planned(planned, folder, variant)
         network, found = load(
             folder,

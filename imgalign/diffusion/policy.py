@@ -25,9 +25,9 @@ from imgalign.diffusion.config import AnyDiffusionConfig, FullDiffusionConfig
 from imgalign.diffusion.denoising import Denoiser
 from imgalign.diffusion.families.table import family_of
 from imgalign.diffusion.parity import noiseless_difference
+from imgalign.diffusion.planned import refuse_long_prompts
 from imgalign.diffusion.weights import FullWeights, TrainedWeights, adapter_from, fresh_adapter
 from imgalign.environment import dtype_named
-from imgalign.errors import InputError
 from imgalign.policy import (
     Check,
     Data,
@@ -42,9 +42,6 @@ from imgalign.policy import (
     normal_noise,
     seed_generators,
 )
-
-PROMPT_SHOWN = 60
-"""Characters of a prompt in a message."""
 
 DEFAULT_RANK = 8
 
@@ -263,19 +260,7 @@ class DiffusionPolicy:
 
     def refuse_prompts(self, prompts: Sequence[str]) -> None:
         """InputError for prompts that the model would not read to the end, unless they may be."""
-        if self.config.cut_prompts:
-            return
-        limit = self.family.max_tokens
-        lengths = {prompt: self.family.num_tokens(prompt) for prompt in prompts}
-        too_long = [prompt for prompt, length in lengths.items() if length > limit]
-        if too_long:
-            first = too_long[0]
-            others = f", and {len(too_long) - 1} more" if len(too_long) > 1 else ""
-            raise InputError(
-                f"prompts: {shortened(first)!r} has {lengths[first]} tokens{others}; the model "
-                f"reads {limit}: shorten or leave out such prompts, or set policy.cut_prompts=true "
-                "to train without their ends"
-            )
+        refuse_long_prompts(prompts, self.family, self.config)
 
     def remember(self) -> None:
         """Keep a copy of what is trained; it costs as much memory once more."""
@@ -359,8 +344,3 @@ def fit_images(
         ).clamp(0, 1)
     top, left = (images.shape[2] - height) // 2, (images.shape[3] - width) // 2
     return images[:, :, top : top + height, left : left + width]
-
-
-def shortened(text: str) -> str:
-    """The beginning of a text, for a message of one line."""
-    return text if len(text) <= PROMPT_SHOWN else f"{text[:PROMPT_SHOWN]}..."

@@ -9,9 +9,11 @@ from imgalign.algorithms.choice import AlgorithmConfig, build_algorithm
 from imgalign.algorithms.interface import World
 from imgalign.diffusion.config import FullDiffusionConfig, LoraDiffusionConfig
 from imgalign.diffusion.loading import load_pipeline
+from imgalign.diffusion.planned import PlannedPolicy
 from imgalign.diffusion.policy import DiffusionPolicy
 from imgalign.environment import choose_device, choose_dtype, say_dtype
-from imgalign.policy import Policy, StepPolicy
+from imgalign.policy import Policy, PromptReader, StepPolicy
+from imgalign.prompts import Prompts
 from imgalign.runs.trained import REFERENCE
 from imgalign.train.config import OptimizerConfig, TrainConfig
 from imgalign.train.learner import Learner
@@ -33,6 +35,20 @@ def build_learner(
     """A learner with a fresh algorithm and a fresh optimizer."""
     built = build_algorithm(algorithm, seed=seed)
     return Learner(policy, algorithm=built, optimizer=optimizer, seed=seed, world=world)
+
+
+def refuse_by_model(settings: TrainConfig, prompts: Prompts, policy: StepPolicy | None) -> None:
+    """InputError or ConfigError where the model of a new run cannot learn from its data.
+
+    Its weights are not loaded for that. `policy` is what takes the place of that model, if any.
+    """
+    if policy is None:
+        settings.data.refuse_model(settings.policy.model)
+    reader = policy or PlannedPolicy(settings.policy)
+    if isinstance(reader, PlannedPolicy):
+        settings.data.refuse_size(*reader.image_size)
+    if isinstance(reader, PromptReader):
+        reader.refuse_prompts([*prompts.training, *prompts.held_out])
 
 
 def load_policy(settings: TrainConfig, *, resumed: Path | None = None) -> StepPolicy:

@@ -19,12 +19,12 @@ from imgalign.config import load_config
 from imgalign.environment import choose_device, choose_dtype
 from imgalign.errors import ConfigError
 from imgalign.files import lock_folder, reporting_full_disk
-from imgalign.policy import Check, PromptReader, RewardModel, StepPolicy
+from imgalign.policy import Check, RewardModel, StepPolicy
 from imgalign.prompts import Prompts
 from imgalign.runs.folder import CONFIG
 from imgalign.runs.progress import working
 from imgalign.runs.status import RunState
-from imgalign.train.assemble import load_policy
+from imgalign.train.assemble import load_policy, refuse_by_model
 from imgalign.train.config import TrainConfig
 from imgalign.train.data.rollouts import NO_REWARD
 from imgalign.train.data.source import Parts
@@ -85,6 +85,8 @@ def run(
         claim(out, resume=resume)
     prompts = prompts_to_use(out, settings, resume=resume)
     refuse_data(settings, prompts, resume=resume, num_processes=world.size)
+    if not resume:
+        refuse_by_model(settings, prompts, policy)
     if recorder.writes:
         with reporting_full_disk(out, "making the run folder"):
             out.mkdir(parents=True, exist_ok=True)
@@ -96,8 +98,6 @@ def run(
             recorder.say("running", 0)
             with working("loading the model"):
                 policy = policy or load_policy(settings, resumed=checkpoint)
-            if checkpoint is None and isinstance(policy, PromptReader):
-                policy.refuse_prompts([*prompts.training, *prompts.held_out])
             session = Session(
                 settings,
                 policy=policy,

@@ -210,7 +210,6 @@ def refuse_data(
     settings.data.refuse_amounts(prompts, num_processes=num_processes)
     if not resume:
         settings.data.refuse_rankings(settings.algorithm, prompts, num_processes=num_processes)
-        settings.data.refuse_model(settings.policy.model)
 
 
 def refuse_changes(before: TrainConfig, now: TrainConfig, *, proven: Collection[str] = ()) -> None:

@@ -58,13 +58,13 @@ def trained(tmp_path, monkeypatch, capsys, tiny_pipeline_folder) -> Trained:
     return train
 
 
-def judged(path: Path, verdicts: str) -> Path:
+def judged(path: Path, verdicts: str, **made: object) -> Path:
     """A store with a prompt and two images for each letter: order, tie, bad, skip."""
     with Store.open(path / "imgalign.db") as store:
         store.add_annotator("ann", group="cosy")
         for number in range(len(verdicts)):
             images = [
-                store.add_image(png(image(2 * number + each)), provenance(width=8, height=8))
+                store.add_image(png(image(2 * number + each)), provenance(**made))
                 for each in range(2)
             ]
             store.add_item(f"prompt {number}", images, source="test")
@@ -181,6 +181,27 @@ def test_the_noise_of_images_of_another_model_means_nothing_and_is_refused(refus
     )
 
 
+def test_the_noise_of_images_of_another_size_is_refused(refused, tmp_path, tiny_pipeline_folder):
+    model = str(tiny_pipeline_folder)
+    judged(tmp_path, "oooooooo", model=model, width=16, height=8)
+    line = refused(STORE, "data.noise=provenance", f"policy.model={model}/")
+    assert re.sub(r"[0-9a-f]{8}\)", "ID)", line) == (
+        "data.noise: provenance: expected images of 16 x 16 pixels, the size of policy.model, got "
+        "16 of 16 images (such as ID) of 16 x 8, whose noise has another shape; use "
+        "data.noise=fresh, or rank images of that size"
+    )
+
+
+def test_the_noise_of_images_of_this_very_model_is_learned_from(
+    trained, tmp_path, tiny_pipeline_folder
+):
+    judged(tmp_path, "oooooooo", model=f"{tiny_pipeline_folder}/", width=16, height=16)
+    code, said = trained(STORE, "data.noise=provenance")
+    assert code == 0, said
+    record = (tmp_path / "run" / "rankings.jsonl").read_text().splitlines()
+    assert all(json.loads(line)["seeds"] == [0, 0] for line in record)
+
+
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
@@ -259,14 +280,18 @@ def test_a_store_of_dislikes_alone_trains_with_kto_and_a_warning(trained, tmp_pa
 
 
 def test_a_prompt_that_the_model_would_not_read_to_its_end_is_an_error_unless_that_is_wanted(
-    trained, tmp_path
+    trained, tmp_path, monkeypatch
 ):
     pair_folder(tmp_path / "pairs", pairs=4)
     # This model reads twelve tokens: ten words between a begin and an end.
     for number, words in enumerate((10, 11, 12, 1)):
         caption = " ".join(["house"] * words)
         (tmp_path / "pairs" / "chosen" / f"{number}.txt").write_text(caption)
-    code, said = trained(FOLDER)
+    with monkeypatch.context() as patch:
+        patch.setattr("imgalign.train.run.load_policy", pytest.fail)
+        before = sorted(tmp_path.rglob("*"))
+        code, said = trained(FOLDER)
+        assert sorted(tmp_path.rglob("*")) == before
     assert code == 2
     assert said[-1] == (
         f"error: prompts: '{'house ' * 10}...' has 13 tokens, and 1 more; the model reads 12: "

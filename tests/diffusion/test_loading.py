@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from imgalign.diffusion import loading
 from imgalign.diffusion.attention import warn_once
 from imgalign.diffusion.config import LoraDiffusionConfig
-from imgalign.diffusion.loading import load_pipeline, use_adapter
+from imgalign.diffusion.families.table import family_of
+from imgalign.diffusion.loading import load_pipeline, plan_family, use_adapter
 from imgalign.diffusion.policy import DiffusionPolicy
 from imgalign.errors import CheckpointError, InputError
 
@@ -35,6 +36,24 @@ def test_a_folder_loads_silently_and_without_safety_checker(copy_of_pipeline, ca
     assert pipeline.unet.dtype == torch.bfloat16
     assert pipeline.safety_checker is None
     assert "".join(capfd.readouterr()) == ""
+
+
+def test_a_planned_model_tells_what_the_loaded_one_does_and_holds_no_weights(copy_of_pipeline):
+    loaded = family_of(load_pipeline(str(copy_of_pipeline), device=CPU))
+    for weights in copy_of_pipeline.rglob("*.safetensors"):
+        weights.unlink()
+    planned = plan_family(str(copy_of_pipeline))
+    assert planned.image_size() == loaded.image_size() == (16, 16)
+    assert planned.max_tokens == loaded.max_tokens
+    for prompt in ("", "the green tree", "house " * 20):
+        assert planned.num_tokens(prompt) == loaded.num_tokens(prompt)
+        assert planned.cut_text(prompt) == loaded.cut_text(prompt)
+    parameters = [each for part in planned.parts.values() for each in part.parameters()]
+    assert parameters
+    assert all(each.is_meta for each in parameters)
+    (copy_of_pipeline / "unet" / "config.json").write_text("{")
+    with pytest.raises(InputError, match="expected json"):
+        plan_family(str(copy_of_pipeline))
 
 
 def test_storybook_is_the_shipped_folder(tiny_pipeline_folder, monkeypatch, tmp_path):

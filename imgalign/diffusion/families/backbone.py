@@ -12,7 +12,7 @@ import json
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
@@ -104,15 +104,25 @@ class Family(ABC):
         """
 
     @staticmethod
+    @abstractmethod
+    def plan_parts(folder: Path) -> dict[str, Any]:
+        """The same, but for the weights: networks are on the device "meta" and cannot be asked."""
+
+    @staticmethod
     def load_file(path: Path, dtype: torch.dtype) -> DiffusionPipeline:
         """The pipeline of a checkpoint of one file that has all of `file_parts`.
 
         InputError, in one line, where it cannot be used.
         """
-        raise InputError(
-            f"{path}: expected a folder in diffusers' layout; models of this kind come "
-            "in no other form"
-        )
+        raise _no_folder(path)
+
+    @staticmethod
+    def file_settings(path: Path) -> AbstractContextManager[Path]:
+        """A folder for `plan_parts`, inside of the context, of what such a file says of its parts.
+
+        InputError likewise.
+        """
+        raise _no_folder(path)
 
     @abstractmethod
     def check_parts(self, source: Path) -> None:
@@ -384,6 +394,12 @@ def hash_of(tensors: Iterable[tuple[str, Tensor]]) -> str:
     """SHA-256 of names and values, whatever order they come in."""
     return sha256_of(
         (name, value.cpu().reshape(-1).view(torch.uint8).numpy().data) for name, value in tensors
+    )
+
+
+def _no_folder(path: Path) -> InputError:
+    return InputError(
+        f"{path}: expected a folder in diffusers' layout; models of this kind come in no other form"
     )
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Float, Num
 from torch import Tensor
 
 from imgalign.diffusion.families.backbone import Conditions
-from imgalign.diffusion.families.sd_file import PARTS, load_file
+from imgalign.diffusion.families.sd_file import PARTS, file_settings, load_file
 from imgalign.diffusion.families.unet import UNetFamily
 from imgalign.diffusion.model_folder import (
     CLIP_TOKENIZERS,
@@ -23,6 +23,8 @@ from imgalign.diffusion.model_folder import (
     load_clip_tokenizer,
     load_network,
     load_scheduler,
+    plan_clip_encoder,
+    plan_network,
 )
 from imgalign.diffusion.schedulers import SCHEDULERS
 from imgalign.errors import InputError
@@ -56,6 +58,7 @@ class StableDiffusion(UNetFamily):
     }
     file_parts = PARTS
     load_file = staticmethod(load_file)
+    file_settings = staticmethod(file_settings)
 
     @staticmethod
     def load_parts(folder: Path, dtype: torch.dtype) -> dict[str, Any]:
@@ -64,6 +67,18 @@ class StableDiffusion(UNetFamily):
         return {
             "unet": load_network(UNet2DConditionModel, folder / "unet", dtype),
             "vae": load_network(AutoencoderKL, folder / "vae", torch.float32),
+            "text_encoder": encoder,
+            "tokenizer": load_clip_tokenizer(folder / "tokenizer", encoder.config),
+            "scheduler": load_scheduler(folder / "scheduler"),
+        }
+
+    @staticmethod
+    def plan_parts(folder: Path) -> dict[str, Any]:
+        """The tokenizer and the scheduler are small, and as they are loaded."""
+        encoder = plan_clip_encoder(folder / "text_encoder")
+        return {
+            "unet": plan_network(UNet2DConditionModel, folder / "unet"),
+            "vae": plan_network(AutoencoderKL, folder / "vae"),
             "text_encoder": encoder,
             "tokenizer": load_clip_tokenizer(folder / "tokenizer", encoder.config),
             "scheduler": load_scheduler(folder / "scheduler"),

@@ -7,7 +7,8 @@ is CLIP's, whose vocabulary comes with open_clip. Left out: pickles (.ckpt), SDX
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -42,34 +43,52 @@ def load_file(path: Path, dtype: torch.dtype) -> StableDiffusionPipeline:
 
     InputError, in one line, for a file that lacks tensors.
     """
-    shapes = _shapes(path)
-    try:
-        with TemporaryDirectory(prefix="imgalign-") as folder:
-            _write_settings(Path(folder), shapes)
+    with file_settings(path) as folder:
+        try:
             pipeline: StableDiffusionPipeline = StableDiffusionPipeline.from_single_file(
                 str(path),
-                config=folder,
+                config=str(folder),
                 dtype=torch.float32,
                 local_files_only=True,
                 safety_checker=None,
                 feature_extractor=None,
             )
-    except NotImplementedError:  # a tensor that nothing was loaded into has no place in memory
-        raise InputError(f"model: {path}: not complete: it lacks weights of its layout") from None
-    except UNUSABLE as error:
-        raise InputError(f"model: cannot load {str(path)!r}: {first_line(error)}") from None
+        except NotImplementedError:  # a tensor that nothing was loaded into has no place in memory
+            raise InputError(
+                f"model: {path}: not complete: it lacks weights of its layout"
+            ) from None
+        except UNUSABLE as error:
+            raise _refusal(path, error) from None
     for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         lost = [name for name, each in part.named_parameters() if each.is_meta]
         if lost:
             raise InputError(f"model: {path}: {len(lost)} tensors are missing, such as {lost[0]}")
     pipeline.unet.to(dtype)
-    if OPEN_CLIP + "ln_final.weight" in shapes:
+    if OPEN_CLIP + "ln_final.weight" in _shapes(path):
         log.warning(
             "model: %s: taken for version 2 at 768 pixels, with v-prediction; for one at 512"
             " pixels pass a folder in diffusers' layout",
             path,
         )
     return pipeline
+
+
+@contextmanager
+def file_settings(path: Path) -> Iterator[Path]:
+    """A folder in diffusers' layout without weights, whose sizes are those of the file's tensors.
+
+    InputError, in one line, for a file that lacks tensors.
+    """
+    with TemporaryDirectory(prefix="imgalign-") as folder:
+        try:
+            _write_settings(Path(folder), _shapes(path))
+        except UNUSABLE as error:
+            raise _refusal(path, error) from None
+        yield Path(folder)
+
+
+def _refusal(path: Path, error: BaseException) -> InputError:
+    return InputError(f"model: cannot load {str(path)!r}: {first_line(error)}")
 
 
 def clip_tokenizer(*, pad: str) -> CLIPTokenizer:
@@ -90,7 +109,6 @@ def _shapes(path: Path) -> Shapes:
 
 
 def _write_settings(folder: Path, shapes: Shapes) -> None:
-    """A folder in diffusers' layout without weights."""
     second = OPEN_CLIP + "ln_final.weight" in shapes
     index = {
         "_class_name": "StableDiffusionPipeline",

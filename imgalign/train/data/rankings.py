@@ -48,7 +48,7 @@ from imgalign.train.data.judged import (
     read_record,
     write_record,
 )
-from imgalign.train.data.noise import provenance_of, refuse_other_model
+from imgalign.train.data.noise import provenance_of, refuse_other_model, refuse_other_size
 from imgalign.train.data.source import DataSection, Known, Parts, some_of
 from imgalign.train.watcher import SILENT, Watcher, cut
 
@@ -195,6 +195,10 @@ class RankingsConfig(GivenRankingsConfig):
     def refuse_model(self, model: str) -> None:
         """Another one than generated the images, where these are scored with their own noise."""
         refuse_other_model(self.given.provenance, model)
+
+    def refuse_size(self, width: int, height: int) -> None:
+        """Another one than the images were generated in."""
+        refuse_other_size(self.given.provenance, (width, height))
 
     def loader(self) -> ImageLoader:
         """Loads originals, and checks each against its hash."""

@@ -182,6 +182,9 @@ class DataSection(Config):
         Nothing for a source that says nothing of models.
         """
 
+    def refuse_size(self, width: int, height: int) -> None:
+        """Likewise for what is true of another size than that of the model, in pixels."""
+
     def refuse_amounts(self, prompts: Prompts, *, num_processes: int) -> None:
         """ConfigError for iterations larger than the data, or too small for so many processes."""
         amount = self.amount(prompts)

@@ -11,7 +11,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from imgalign.diffusion.families.sd_file import clip_tokenizer
 from imgalign.diffusion.generate import ImageGenerator
-from imgalign.diffusion.loading import load_pipeline
+from imgalign.diffusion.loading import load_pipeline, plan_family
 from imgalign.errors import InputError
 from imgalign.preferences.records import SamplerSettings
 
@@ -181,6 +181,15 @@ def refusal(path: Path) -> str:
         load_pipeline(str(path), device=torch.device("cpu"))
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+@pytest.mark.parametrize(("version", "side"), [("first_version", 512), ("second_version", 768)])
+def test_a_file_tells_its_size_and_its_tokens_before_it_is_loaded(version, side, tmp_path, request):
+    save_file(original(request.getfixturevalue(version)), tmp_path / "dreams.safetensors")
+    planned = plan_family(str(tmp_path / "dreams.safetensors"))
+    assert planned.image_size() == (side, side)
+    assert (planned.max_tokens, planned.num_tokens("a photo of a cat")) == (77, 7)
+    assert all(each.is_meta for part in planned.parts.values() for each in part.parameters())
 
 
 @pytest.mark.parametrize("version", ["first_version", "second_version"])
