@@ -88,6 +88,7 @@ models.command("distil")(world_models.distil)
 models.command("redraw")(world_models.redraw)
 models.command("clip")(world_models.clip)
 models.command("verifier")(world_models.verifier)
+models.command("language")(world_models.language)
 models.command("tokenizer")(world_models.tokenizer)
 storybook.add_typer(models, name="train")
 

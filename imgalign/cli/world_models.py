@@ -150,3 +150,14 @@ def verifier(
         reconstructions=reconstructions,
         refused=refused,
     )
+
+
+def language(
+    out: Out = WORK / "language",
+    num_texts: Annotated[int, typer.Option("--texts", help="Pretraining texts.", min=1)] = 160_000,
+    learning_rate: Rate = 2e-3,
+) -> None:
+    """Pretrain the language model."""
+    from imgalign.storybook.train.language import train_language
+
+    train_language(out, num_texts=num_texts, learning_rate=learning_rate)

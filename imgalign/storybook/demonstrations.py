@@ -151,6 +151,8 @@ def _changes(spec: SceneSpec, rng: Generator) -> Iterator[SceneSpec]:
     yield replace(spec, relation=relation)
     yield replace(spec, first=spec.second, second=spec.first)
     yield replace(spec, relation=None, second=None)
+    # Of "something and something" the first object alone may be held out, unless in no colour.
+    yield SceneSpec(first=Item(kind=spec.first.kind), setting=spec.setting)
 
 
 def _sample_flaw(rates: FlawRates, rng: Generator) -> Flaw | None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 import typer
 from diffusers import AutoencoderKL
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.main import get_command
 
 from imgalign.cli.main import main, models
@@ -33,6 +34,7 @@ COMMANDS = [
     ["clip", "--samples", "128", "--reconstructions", "storybook/redrawn.npy"],
     ["verifier", "--samples", "64", "--reconstructions", "storybook/redrawn.npy"],
     ["tokenizer", f"{PIPELINE}/tokenizer"],
+    ["language", "--texts", "200"],
 ]
 
 
@@ -58,6 +60,9 @@ def test_every_command_writes_what_the_next_one_reads(folder):
     image = as_tensor(draw_prompt("a red cat", seed=0, size=64))
     assert len(Verifier.load(folder / "verifier").read(image[None])) == 1
     assert (folder / "pipeline" / "pipeline" / "tokenizer" / "merges.txt").is_file()
+    model = AutoModelForCausalLM.from_pretrained(folder / "language" / "language")
+    tokenizer = AutoTokenizer.from_pretrained(folder / "language" / "language")
+    assert model.config.vocab_size == len(tokenizer)
 
 
 def test_every_command_is_tried():

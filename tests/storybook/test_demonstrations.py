@@ -115,3 +115,11 @@ def test_no_demonstration_shows_what_images_hold_out():
         if each.flaw in (None, "alters"):
             assert not is_held_out(parse_prompt(each.completion))
     assert any(is_held_out(parse_prompt(prompt)) for prompt in evaluation_prompts(5, seed=8))
+
+
+def test_every_spec_can_be_altered_whatever_is_held_out():
+    rng = default_rng(9)
+    idea, alone = parse_idea("something and something"), parse_prompt("a pink boat in the snow")
+    assert is_held_out(alone)
+    spec = parse_prompt("a pink boat left of a pink apple in the snow")
+    assert not carries_out(alter(idea, spec, rng), idea)
