@@ -31,8 +31,8 @@ from imgalign.explain import (
     renamed_in,
     shown,
     switch_kinds,
-    tag_of,
-    tags_of,
+    tag_in,
+    tag_keys,
     touches,
     with_tags,
 )
@@ -364,13 +364,19 @@ def settings_of(
         value = default if config is None else getattr(config, name)
         chosen = value if config is not None and isinstance(value, pydantic.BaseModel) else None
         members = list(models_in(field.annotation)) if chosen is None else [type(chosen)]
-        tag = tag_of(field)
-        if tag is not None:
-            default = tags_of(type(field.default))[0]
-            value = default if chosen is None else tags_of(type(chosen))[0]
-        if tag is not None or not members or (config is not None and chosen is None):
+        tags = tag_keys(field)
+        for tag in tags:
+            usual = tag_in(type(field.default), tag)
             yield Setting(
-                path=path if tag is None else f"{path}.{tag}",
+                path=f"{path}.{tag}",
+                value=usual if chosen is None else tag_in(type(chosen), tag),
+                default=usual,
+                meaning=meaning_of(field, tag),
+                only_with=only_with,
+            )
+        if not tags and (not members or (config is not None and chosen is None)):
+            yield Setting(
+                path=path,
                 value=value,
                 default=default,
                 meaning=meaning_of(field),
@@ -379,23 +385,29 @@ def settings_of(
         if config is not None and chosen is None:
             continue
         for member in members:
-            here = only_with if tag is None else (*only_with, f"{path}.{tag}: {tags_of(member)[0]}")
+            here = (*only_with, *(f"{path}.{tag}: {tag_in(member, tag)}" for tag in tags))
             for inner in settings_of(member, chosen, prefix=f"{path}.", only_with=here):
-                if tag is None or inner.path != f"{path}.{tag}":
+                if inner.path not in [f"{path}.{tag}" for tag in tags]:
                     yield inner
 
 
-def meaning_of(field: FieldInfo) -> str:
-    """What a setting means, in one line, and what there is to choose from.
+def meaning_of(field: FieldInfo, tag: str | None = None) -> str:
+    """What a setting means, in one line, and what there is to choose from; of a union, by a tag.
 
     Example: "What rewards are compared with. One of `group`, `rank`."
     """
-    meaning = " ".join((field.description or "").split())
-    choices: list[str] = []
-    if tag_of(field) is not None:
-        choices = [tag for member in models_in(field.annotation) for tag in tags_of(member)]
+    members = list(models_in(field.annotation))
+    meaning, choices = field.description, []
+    if tag is not None:
+        choices = list(dict.fromkeys(tag_in(member, tag) for member in members))
+        if tag != tag_keys(field)[0]:
+            own = type(field.default).model_fields
+            meaning = next(
+                each.description for key, each in own.items() if tag in (key, each.alias)
+            )
     elif get_origin(field.annotation) is Literal:
         choices = list(get_args(field.annotation))
+    meaning = " ".join((meaning or "").split())
     named = ", ".join(f"`{choice}`" for choice in choices)
     return f"{meaning} One of {named}." if len(choices) > 1 else meaning
 

@@ -8,7 +8,7 @@ import difflib
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import pydantic
 from pydantic.fields import FieldInfo
@@ -160,16 +160,36 @@ def _replacement(path: str, renamed: Mapping[str, str]) -> str | None:
 # --- unions: sections that say by a tag which of several kinds they are
 
 
-def tag_of(field: FieldInfo) -> str | None:
-    """The key that says which member of a union a section is; None where a field is no union."""
-    if not isinstance(field.discriminator, str):
-        return None
-    member = type(field.default).model_fields[field.discriminator]
-    return member.alias or field.discriminator
+def tag_keys(field: FieldInfo) -> list[str]:
+    """The keys that say which member of a union a section is, outermost first.
+
+    Empty where a field is no union. Example: ["kind", "train"] for a union of unions.
+    """
+    names = [field.discriminator] if isinstance(field.discriminator, str) else []
+    names += inner_discriminators(field.annotation)
+    fields = type(field.default).model_fields if names else {}
+    return [fields[name].alias or name for name in dict.fromkeys(names)]
+
+
+def inner_discriminators(annotation: Any) -> Iterator[str]:
+    """Those of the unions inside a union."""
+    for member in get_args(annotation):
+        for note in get_args(member)[1:] if get_origin(member) is Annotated else ():
+            if isinstance(note, FieldInfo) and isinstance(note.discriminator, str):
+                yield note.discriminator
+
+
+def tag_in(model: Model, key: str) -> str | None:
+    """What a member of a union calls itself under one of its keys. Example: "adaptive"."""
+    for name, field in model.model_fields.items():
+        choices = get_args(field.annotation)
+        if key == (field.alias or name) and get_origin(field.annotation) is Literal:
+            return str(choices[0]) if len(choices) == 1 else None
+    return None
 
 
 def tags_of(model: Model) -> list[str]:
-    """The texts by which a union knows a member. Example: ["adaptive"]."""
+    """The texts by which unions know a member. Example: ["adaptive"]."""
     return [
         get_args(field.annotation)[0]
         for field in model.model_fields.values()
@@ -186,30 +206,38 @@ def models_in(annotation: Any) -> Iterator[Model]:
 
 
 def with_tags(model: Model, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values, with the default's tag in every union section that names no member."""
+    """The values, with the default's tags in every union section that names no member."""
     tagged = dict(values)
     for name, field in model.model_fields.items():
         key = field.alias or name
         section = tagged.get(key)
         if not isinstance(section, dict):
             continue
-        if (tag := tag_of(field)) is not None:
-            section = {tag: kind_in(field, section), **section}
+        section = {**kinds_in(field, section), **section}
         member = member_in(field, section)
         tagged[key] = section if member is None else with_tags(member, section)
     return tagged
 
 
-def kind_in(field: FieldInfo, section: Mapping[str, Any]) -> Any:
-    """The tag in a union's section, or the default's where it has none."""
-    return section.get(str(tag_of(field)), tags_of(type(field.default))[0])
+def kinds_in(field: FieldInfo, section: Mapping[str, Any]) -> dict[str, Any]:
+    """The tags of a union's section by key; where it has none, the default's, or else the first."""
+    members, found = list(models_in(field.annotation)), {}
+    for key in tag_keys(field):
+        usual = [tag_in(type(field.default), key), *(tag_in(member, key) for member in members)]
+        known = [tag_in(member, key) for member in members]
+        found[key] = section.get(key, next((tag for tag in usual if tag in known), None))
+        members = [member for member in members if tag_in(member, key) == found[key]]
+    return found
 
 
 def member_in(field: FieldInfo, section: Mapping[str, Any]) -> Model | None:
-    """The model that a section is of; None where its tag names none, or there is no one model."""
-    members = list(models_in(field.annotation))
-    if tag_of(field) is not None:
-        members = [each for each in members if kind_in(field, section) in tags_of(each)]
+    """The model that a section is of; None where its tags name none, or there is no one model."""
+    kinds = kinds_in(field, section)
+    members = [
+        member
+        for member in models_in(field.annotation)
+        if all(tag_in(member, key) == tag for key, tag in kinds.items())
+    ]
     return members[0] if len(members) == 1 else None
 
 
@@ -236,23 +264,24 @@ def _switches(
 ) -> Iterator[str]:
     for name, field in model.model_fields.items():
         key = field.alias or name
-        path, tag = f"{prefix}{key}", tag_of(field)
+        path = f"{prefix}{key}"
         section, former = values.get(key), before.get(key)
         if not (isinstance(section, dict) and isinstance(former, dict)) or path in typed:
             continue
         member = member_in(field, section)
         if member is None:
             continue
-        if tag is not None and kind_in(field, section) != kind_in(field, former):
+        kinds, formerly = kinds_in(field, section), kinds_in(field, former)
+        if changed := [tag for tag in kinds if kinds[tag] != formerly[tag]]:
             known = {key for each in _inside(root, path.split(".")) for key in _keys(each)}
             inside = {each.removeprefix(f"{path}.") for each in typed}
-            ours = [key for key in former if key in known - inside - {tag} and key in section]
+            ours = [key for key in former if key in known - inside - {*kinds} and key in section]
             kept, dropped = _fit(member, section, ours, inside)
             said = [f"kept: {', '.join(kept)}"] if kept else []
             said += [f"dropped: {', '.join(dropped)}"] if dropped else []
             if said:
-                kind = kind_in(field, section)
-                yield f"{path}.{tag}={kind}: replaces the {path} section; {'; '.join(said)}"
+                named = f"{path}.{changed[0]}={kinds[changed[0]]}"
+                yield f"{named}: replaces the {path} section; {'; '.join(said)}"
         yield from _switches(root, member, section, former, typed, f"{path}.")
 
 
@@ -264,7 +293,7 @@ def _fit(
     kept, dropped = [], []
     for key in ours:
         inner, field = section[key], fields.get(key)
-        has_kinds = field is not None and tag_of(field) is not None and isinstance(inner, dict)
+        has_kinds = field is not None and bool(tag_keys(field)) and isinstance(inner, dict)
         if field is None or (has_kinds and member_in(field, inner) is None):
             dropped.append(key)
             del section[key]
@@ -293,7 +322,7 @@ def _owners(model: Model, location: Sequence[int | str]) -> list[tuple[str | Non
             continue
         fields = _fields(owners, str(part))
         owners = [each for field in fields for each in models_in(field.annotation)]
-        is_tag = any(tag_of(field) is not None for field in fields)
+        is_tag = any(tag_keys(field) for field in fields)
         path.append((str(part), owners))
     return path
 
@@ -311,28 +340,48 @@ def _inside(model: Model, keys: Sequence[str]) -> list[Model]:
     return owners
 
 
-def _tag_at(model: Model, keys: Sequence[str]) -> str | None:
-    """The key of the tag of a union that keys lead to. Example: "from" for ["data"]."""
+def _tags_at(model: Model, keys: Sequence[str]) -> list[str]:
+    """The keys of the tags of a union that keys lead to. Example: ["from"] for ["data"]."""
     *outer, last = keys
-    tags = [tag_of(field) for field in _fields(_inside(model, outer), last)]
-    return tags[0] if tags else None
+    fields = _fields(_inside(model, outer), last)
+    return tag_keys(fields[0]) if fields else []
 
 
 def _unknown(model: Model, location: tuple[int | str, ...]) -> str:
     """What was probably meant by a key: in another kind of the section, here, or elsewhere."""
     wrong, path = str(location[-1]), _owners(model, location[:-1])
     owners = path[-1][1] if path else [model]
-    names = [name for name, _ in path if name is not None]
     if path and path[-1][0] is None:
-        union, kind = f"{'.'.join(names)}.{_tag_at(model, names)}", location[-2]
-        *_, (_, siblings), _ = path
-        kinds, beyond = _kinds_with(wrong, siblings), ""
-        if not kinds:
-            kinds = _kinds_with(wrong, _inside(model, names))
+        return _of_another_kind(model, wrong, location, path) or _misspelt(model, wrong, owners)
+    return _misspelt(model, wrong, owners)
+
+
+def _of_another_kind(
+    model: Model,
+    wrong: str,
+    location: Sequence[int | str],
+    path: Sequence[tuple[str | None, list[Model]]],
+) -> str:
+    """Which kind of a section has the key that this one lacks; empty where none has."""
+    names = [name for name, _ in path if name is not None]
+    tags = _tags_at(model, names)
+    first = len(path) - next(i for i, (name, _) in enumerate(reversed(path)) if name is not None)
+    for place in range(len(path) - 1, first - 1, -1):  # the inner kinds first
+        tag, siblings = tags[place - first], path[place - 1][1]
+        union = f"{'.'.join(names)}.{tag}={location[place]}"
+        kinds, beyond = _kinds_with(wrong, siblings, tag), ""
+        if not kinds and place == first:
+            kinds = _kinds_with(wrong, _inside(model, names), tag)
             beyond = _which_has(model, names, kinds[0]) if len(kinds) == 1 else ""
         if kinds:
-            only = f"has no effect with {union}={kind}, only with {union}={_either(kinds)}{beyond}"
+            other = f"{'.'.join(names)}.{tag}={_either(kinds)}"
+            only = f"has no effect with {union}, only with {other}{beyond}"
             return "; ".join([only, *_instead(_fields(siblings, wrong))])
+    return ""
+
+
+def _misspelt(model: Model, wrong: str, owners: Sequence[Model]) -> str:
+    """What a key was probably meant to be, among those of its section or of others."""
     known = sorted({key for owner in owners for key in _keys(owner)})
     close = difflib.get_close_matches(wrong, known, n=1)
     if close:
@@ -343,10 +392,10 @@ def _unknown(model: Model, location: tuple[int | str, ...]) -> str:
     return f"unknown key (known here: {', '.join(known)})"
 
 
-def _kinds_with(key: str, members: Iterable[Model]) -> list[str]:
-    """The tags of those members of a union that have a key."""
-    tags = [tag for member in members if key in _keys(member) for tag in tags_of(member)]
-    return list(dict.fromkeys(tags))
+def _kinds_with(key: str, members: Iterable[Model], tag: str) -> list[str]:
+    """The tags, under one of their keys, of those members of a union that have a key."""
+    tags = [tag_in(member, tag) for member in members if key in _keys(member)]
+    return list(dict.fromkeys(each for each in tags if each is not None))
 
 
 def _instead(fields: Iterable[FieldInfo]) -> list[str]:
@@ -384,11 +433,11 @@ def _which_has(model: Model, names: Sequence[str], kind: Any) -> str:
         for field in _fields([parent], last)
         if any(kind in tags_of(member) for member in models_in(field.annotation))
     ]
-    tags = list(dict.fromkeys(tag for parent in parents for tag in tags_of(parent)))
-    tag = _tag_at(model, outer)
-    if not tags or tag is None:
+    keys = _tags_at(model, outer)
+    if not parents or not keys:
         return ""
-    return f"; {kind!r} is of {'.'.join(outer)}.{tag}={_either(tags)}"
+    tags = list(dict.fromkeys(str(tag_in(parent, keys[0])) for parent in parents))
+    return f"; {kind!r} is of {'.'.join(outer)}.{keys[0]}={_either(tags)}"
 
 
 def _meant(model: Model, names: Sequence[str], error: Mapping[str, Any]) -> str:
@@ -399,10 +448,9 @@ def _meant(model: Model, names: Sequence[str], error: Mapping[str, Any]) -> str:
     if kind in WHOLE and isinstance(came, float) and came.is_integer() and abs(came) < 2**53:
         return f" (did you mean {int(came)}?)"
     for field in _fields(_inside(model, names[:-1]), names[-1]) if names else []:
-        tag = tag_of(field)
-        kinds = [kind for member in models_in(field.annotation) for kind in tags_of(member)]
-        if tag is not None and came in kinds:
-            return f" (did you mean {'.'.join(names)}.{tag}={came}?)"
+        for tag in tag_keys(field):
+            if came in [tag_in(member, tag) for member in models_in(field.annotation)]:
+                return f" (did you mean {'.'.join(names)}.{tag}={came}?)"
     return ""
 
 

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 from imgalign.config import Setting, plain, settings_of
 from imgalign.evaluate.config import EvaluateConfig
-from imgalign.explain import Model, models_in, tag_of, tags_of
+from imgalign.explain import Model, models_in, tag_in, tag_keys
 from imgalign.train.config import TrainConfig
 from reward_models.training import FitConfig
 
@@ -90,26 +90,35 @@ def limits(each: Iterable[tuple[str, ...]], kinds: Collection[str]) -> str:
 
     Empty for what all kinds have.
     """
-    levels = [dict.fromkeys(level) for level in zip(*each, strict=True)]
-    if len(levels) == 1 and levels[0].keys() == set(kinds):
-        return ""
-    names = [[kind.rpartition(": ")[2] for kind in level] for level in levels]
+    levels = [list(dict.fromkeys(level)) for level in zip(*each, strict=True)]
+    names = [
+        [kind.rpartition(": ")[2] for kind in level]
+        for level in levels
+        if set(level) != {kind for kind in kinds if same_key(kind, level[0])}
+    ]
     return "; ".join(", ".join(f"`{name}`" for name in level) for level in names)
+
+
+def same_key(kind: str, other: str) -> bool:
+    """Whether two kinds are of one section. Example: "policy.train: lora", "policy.train: full"."""
+    return kind.partition(": ")[0] == other.partition(": ")[0]
 
 
 def kinds_of(field: FieldInfo, path: str) -> list[str]:
     """What a section can be. Example: ["policy.train: lora", "policy.train: full"]."""
-    tag = tag_of(field)
-    members = [] if tag is None else models_in(field.annotation)
-    return [f"{path}.{tag}: {tags_of(member)[0]}" for member in members]
+    found = [
+        f"{path}.{tag}: {tag_in(member, tag)}"
+        for tag in tag_keys(field)
+        for member in models_in(field.annotation)
+    ]
+    return list(dict.fromkeys(found))
 
 
 def kinds_below(field: FieldInfo, path: str) -> Iterator[tuple[str, Model]]:
     """What a section and those inside it can be. Example: ("algorithm.name: grpo", GRPOConfig)."""
-    tag = tag_of(field)
     for member in models_in(field.annotation):
-        if tag is not None:
-            yield f"{path}.{tag}: {tags_of(member)[0]}", member
+        if tags := tag_keys(field):
+            yield ", ".join(f"{path}.{tag}: {tag_in(member, tag)}" for tag in tags), member
         for name, inner in member.model_fields.items():
             yield from kinds_below(inner, f"{path}.{inner.alias or name}")
 
