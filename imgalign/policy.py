@@ -4,27 +4,37 @@ An algorithm sees steps, log-probabilities and masks; whether a step is a denois
 stays inside the policy and its private `replay` and `content`. Small capability protocols say what
 a policy can do beyond sampling. Left out: every implementation.
 
-Shapes: b = images, t = denoising steps or tokens, s = chosen steps, d = features.
-Log-probabilities are in nats, summed over the elements of a latent. Images are in [0, 1].
+Shapes: b = samples, t = denoising steps or tokens, s = chosen steps, d = features.
+Log-probabilities are in nats, summed over the elements of a latent. A sample is an image in [0, 1]
+or a text.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.distributions import Distribution
 from torch.nn import Parameter
+from typing_extensions import TypeVar
 
 Steps: TypeAlias = slice | Int[Tensor, " s"]
 """Which steps of a trajectory: `slice(None)` for all, or indices into its t."""
 
-Samples: TypeAlias = Float[Tensor, "b 3 h w"]
+Images: TypeAlias = Float[Tensor, "b 3 h w"]
 """Finished images in [0, 1]."""
+
+Texts: TypeAlias = Sequence[str]
+"""Finished texts, without what marks their end."""
+
+S = TypeVar("S", default=Any)
+S_co = TypeVar("S_co", covariant=True, default=Any)
+S_contra = TypeVar("S_contra", contravariant=True, default=Any)
+"""Finished samples: `Images` or `Texts`. Who does not look at them names the protocol alone."""
 
 Weights: TypeAlias = Literal["reference", "remembered"]
 """Which weights a policy can take on for a while, besides those that are trained."""
@@ -36,10 +46,10 @@ class Trajectory:
 
     prompts: list[str]
     prompt_ids: list[str]
-    """Names what each image answers. Never decoded text: two prompts that a tokenizer cuts to the
+    """Names what each sample answers. Never decoded text: two prompts that a tokenizer cuts to the
     same tokens stay two prompts."""
     seeds: list[int]
-    """One per image; the same seed gives the same image whatever the batch."""
+    """One per sample; the same seed gives the same sample whatever the batch."""
     log_probs: Float[Tensor, "b t"]
     """Of each step, under the weights that took it; float32."""
     mask: Bool[Tensor, "b t"]
@@ -201,7 +211,7 @@ class LogProb:
 
 
 @runtime_checkable
-class Policy(Protocol):
+class Policy(Protocol[S_co]):
     """Makes samples, and is trained."""
 
     remembered: Sequence[Tensor]
@@ -210,7 +220,7 @@ class Policy(Protocol):
 
     @property
     def batch_size(self) -> int:
-        """Images in one forward pass of the network."""
+        """Samples in one forward pass of the network."""
         ...
 
     def sample(
@@ -220,15 +230,15 @@ class Policy(Protocol):
         seeds: Sequence[int],
         prompt_ids: Sequence[str] | None = None,
     ) -> Trajectory:
-        """Make one image per prompt and seed; without ids the prompts are their own ids."""
+        """Make one sample per prompt and seed; without ids the prompts are their own ids."""
         ...
 
-    def decode(self, trajectory: Trajectory) -> Samples:
-        """The finished images of a trajectory."""
+    def decode(self, trajectory: Trajectory) -> S_co:
+        """The finished samples of a trajectory."""
         ...
 
-    def preview(self, prompts: Sequence[str], *, seeds: Sequence[int]) -> Samples:
-        """One image per prompt and seed as users would make them, without exploration noise."""
+    def preview(self, prompts: Sequence[str], *, seeds: Sequence[int]) -> S_co:
+        """One sample per prompt and seed as users would make them, without exploration noise."""
         ...
 
     def using(self, weights: Weights) -> AbstractContextManager[None]:
@@ -270,7 +280,7 @@ class PromptReader(Protocol):
 
 
 @runtime_checkable
-class StepPolicy(Policy, Protocol):
+class StepPolicy(Policy[S_co], Protocol[S_co]):
     """A policy whose samples are made of steps, each with a density that can be computed again.
 
     Scoring a trajectory with the weights that made it gives its `log_probs` back exactly:
@@ -306,7 +316,7 @@ class StepPolicy(Policy, Protocol):
 
 
 @runtime_checkable
-class LikelihoodPolicy(Policy, Protocol):
+class LikelihoodPolicy(Policy[S], Protocol[S]):
     """A policy that scores samples that it was given."""
 
     @property
@@ -319,15 +329,19 @@ class LikelihoodPolicy(Policy, Protocol):
         ...
 
     @property
-    def encoding(self) -> str:
+    def encoding(self) -> str | None:
         """A short name, fit for a folder, of how samples are encoded.
 
-        Two policies of one name give the same samples the same content.
+        Two policies of one name give the same samples the same content. None where encoding is so
+        fast that its results are not worth keeping.
         """
         ...
 
-    def encode(self, prompts: Sequence[str], samples: Samples) -> Data:
-        """Samples in the form that is scored, images at any size; without gradients."""
+    def encode(self, prompts: Sequence[str], samples: S) -> Data:
+        """Samples in the form that is scored, images at any size; without gradients.
+
+        InputError for one that cannot be scored.
+        """
         ...
 
     def given(self, trajectory: Trajectory) -> Data:
@@ -356,13 +370,11 @@ class LikelihoodPolicy(Policy, Protocol):
 
 
 @runtime_checkable
-class RewardModel(Protocol):
-    """Says how good an image is for its prompt; higher is better, the scale is its own."""
+class RewardModel(Protocol[S_contra]):
+    """Says how good a sample is for its prompt; higher is better, the scale is its own."""
 
-    def score(
-        self, *, prompts: Sequence[str], samples: Float[Tensor, "b 3 h w"]
-    ) -> Float[Tensor, " b"]:
-        """One finite score per image; images in [0, 1] at any size."""
+    def score(self, *, prompts: Sequence[str], samples: S_contra) -> Float[Tensor, " b"]:
+        """One finite score per sample; images in [0, 1] at any size."""
         ...
 
 

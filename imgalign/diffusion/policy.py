@@ -26,14 +26,14 @@ from imgalign.diffusion.denoising import Denoiser
 from imgalign.diffusion.families.table import family_of
 from imgalign.diffusion.parity import noiseless_difference
 from imgalign.diffusion.planned import refuse_long_prompts
-from imgalign.diffusion.weights import FullWeights, TrainedWeights, adapter_from, fresh_adapter
+from imgalign.diffusion.weights import NetworkWeights, adapter_from, fresh_adapter
 from imgalign.environment import dtype_named
 from imgalign.policy import (
     Check,
     Data,
     Draws,
+    Images,
     LogProb,
-    Samples,
     Steps,
     Trajectory,
     Weights,
@@ -42,6 +42,7 @@ from imgalign.policy import (
     normal_noise,
     seed_generators,
 )
+from imgalign.runs.weights import TrainedWeights
 
 DEFAULT_RANK = 8
 
@@ -84,7 +85,7 @@ class DiffusionPolicy:
     def _initial_weights(self, seed: int) -> TrainedWeights:
         config = self.config
         if isinstance(config, FullDiffusionConfig):
-            return FullWeights(self.family)
+            return NetworkWeights(self.family)
         if config.adapter is not None:
             return adapter_from(
                 self.family,
@@ -140,11 +141,11 @@ class DiffusionPolicy:
             replay={"latents": path.latents},
         )
 
-    def decode(self, trajectory: Trajectory) -> Samples:
+    def decode(self, trajectory: Trajectory) -> Images:
         """The finished latents as images."""
         return self.family.decode(self._latents(trajectory)[:, -1])
 
-    def preview(self, prompts: Sequence[str], *, seeds: Sequence[int]) -> Samples:
+    def preview(self, prompts: Sequence[str], *, seeds: Sequence[int]) -> Images:
         """As `generate` with as many steps and the same guidance: no noise but the first."""
         kernel = self.denoiser.kernel.deterministic()
         deterministic = replace(self.denoiser, kernel=kernel)
@@ -195,7 +196,7 @@ class DiffusionPolicy:
         return f"{weights[:16]}-{width}x{height}-{where}"
 
     @torch.no_grad()
-    def encode(self, prompts: Sequence[str], samples: Samples) -> Data:
+    def encode(self, prompts: Sequence[str], samples: Images) -> Data:
         """Images as latents; each is scaled to cover the model's size, and cut at its middle."""
         width, height = self.family.image_size()
         fitting = fit_images(samples.to(self.family.device), width=width, height=height)

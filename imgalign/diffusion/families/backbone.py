@@ -32,7 +32,7 @@ from imgalign.diffusion.kernels import Kernel
 from imgalign.diffusion.model_folder import UNUSABLE
 from imgalign.environment import computing_in
 from imgalign.errors import CheckpointError, InputError, first_line
-from imgalign.files import sha256_of
+from imgalign.runs.weights import hash_of
 
 Conditions: TypeAlias = Mapping[str, Tensor]
 """What the network is told about each prompt, by the library's names for it: `prompt_embeds`,
@@ -388,13 +388,6 @@ class Family(ABC):
         """Copy the matrices of the network's layers into an adapter that has the same ones."""
         matrices = {name: each for layer in layers for name, each in layer.matrices().items()}
         set_peft_model_state_dict(self.network, matrices, adapter_name=adapter)
-
-
-def hash_of(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """SHA-256 of names and values, whatever order they come in."""
-    return sha256_of(
-        (name, value.cpu().reshape(-1).view(torch.uint8).numpy().data) for name, value in tensors
-    )
 
 
 def _no_folder(path: Path) -> InputError:

@@ -1,0 +1,93 @@
+"""Settings of a language policy: the model, how it samples in training, and what is trained."""
+
+from typing import Annotated, ClassVar, Literal, TypeAlias
+
+from pydantic import Field, PositiveInt
+
+from imgalign.config import Config, PathText
+from imgalign.environment import TrainingDType
+
+
+class LanguageConfig(Config):
+    """A causal language model, and how it samples in training."""
+
+    exploration: ClassVar[tuple[str, ...]] = ("temperature",)
+    """Settings that only matter where the policy samples."""
+    likelihood: ClassVar[tuple[str, ...]] = ()
+    """Settings that only matter where given samples are scored."""
+
+    kind: Literal["language"] = "language"
+    """What kind of model it is."""
+
+    model: PathText = "storybook"
+    """The shipped language model, a folder in transformers' layout, a run that trained all weights,
+    or a name on the Hugging Face hub."""
+
+    dtype: TrainingDType = "auto"
+    """In which the network computes and its frozen weights are kept; trained weights and
+    log-probabilities are float32. auto is bfloat16 where the device multiplies it natively, else
+    float32; the run writes down which, and a resumed run keeps it on any machine."""
+
+    attention: Literal["sdpa", "eager"] = "sdpa"
+    """PyTorch's fused attention, or plain matrix products."""
+
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    """Logits are divided by it where the policy samples, and so where steps are scored again. Given
+    texts are scored at 1."""
+
+    max_new_tokens: Annotated[int, Field(ge=2)] = 64
+    """Tokens of a response, the end token included. Sampled ones that have not ended by then stay
+    without an end; given ones that are longer are an error."""
+
+    batch_size: PositiveInt = 16
+    """Texts per forward pass of the network. Re-scoring as many rows at once gives bit for bit the
+    same log-probabilities."""
+
+    gradient_checkpointing: bool = False
+    """Compute activations a second time instead of keeping them: less memory, a third slower."""
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of a trajectory."""
+        return self.max_new_tokens
+
+    @property
+    def learned_passes(self) -> int:
+        """Forward passes that re-score all steps of a batch: one, since a text is scored whole."""
+        return 1
+
+
+class LoraLanguageConfig(LanguageConfig):
+    """A LoRA adapter is trained, a few small matrices beside frozen weights."""
+
+    train: Literal["lora"] = "lora"
+    """What is trained."""
+
+    adapter: PathText | None = None
+    """A LoRA in peft's layout to start from: a folder, or a run. The run trains a copy of it, and
+    the model with this LoRA takes the place of the pretrained model in every KL and implicit
+    reward. Checkpoints keep it, so the folder is needed at the start only."""
+
+    lora_rank: PositiveInt | None = None
+    """Rank of the trained matrices; more is more capacity and more memory. Null is 16, or what
+    policy.adapter has."""
+
+    lora_alpha: PositiveInt | None = None
+    """The adapter is scaled by alpha / rank. Null is the rank itself, a scale of 1; or what
+    policy.adapter has."""
+
+    target_modules: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Ends of the names of the layers to train; null is every linear layer but the last, or the
+    layers of policy.adapter."""
+
+
+class FullLanguageConfig(LanguageConfig):
+    """All weights of the network are trained, with their optimizer state and a copy in memory."""
+
+    train: Literal["full"] = "full"
+    """What is trained."""
+
+
+AnyLanguageConfig: TypeAlias = Annotated[
+    LoraLanguageConfig | FullLanguageConfig, Field(discriminator="train")
+]

@@ -1,0 +1,210 @@
+"""The weights that a language policy trains, in the files of peft and transformers.
+
+A LoRA is `adapter_model.safetensors` and `adapter_config.json`, which `PeftModel.from_pretrained`
+reads. All weights are a whole model, tokenizer included, which
+`AutoModelForCausalLM.from_pretrained` reads. Left out: what it compares them with
+(runs/weights.py).
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from imgalign.errors import CheckpointError, ConfigError, first_line
+from imgalign.files import read_json
+from imgalign.language.loading import quiet
+from imgalign.runs.trained import LANGUAGE_ADAPTER, find_weights
+from imgalign.runs.weights import ADAPTER, FullWeights, LoraWeights, copy_into
+
+SETTINGS = "adapter_config.json"
+PREFIX = "base_model.model."
+"""What the names of tensors begin with in peft's files."""
+PLAIN = {"use_dora": False, "use_rslora": False, "modules_to_save": None, "bias": "none"}
+"""Settings of peft whose other values would need more than two matrices a layer."""
+
+
+class LanguageLora(LoraWeights):
+    """A LoRA adapter of a language model, in peft's files."""
+
+    def write(self, folder: Path) -> None:
+        """Write it such that `PeftModel.from_pretrained(model, folder)` reads it."""
+        matrices = get_peft_model_state_dict(self.network, adapter_name=ADAPTER)
+        tensors = {
+            f"{PREFIX}{name}": value.float().cpu().contiguous() for name, value in matrices.items()
+        }
+        save_file(tensors, folder / LANGUAGE_ADAPTER, metadata={"format": "pt"})
+        settings: dict[str, Any] = self.network.peft_config[ADAPTER].to_dict()
+        settings |= {"base_model_name_or_path": None, "inference_mode": True}
+        plain = {
+            name: sorted(value) if isinstance(value, set) else value
+            for name, value in settings.items()
+        }
+        text = json.dumps(plain, indent=2, sort_keys=True, default=str)
+        (folder / SETTINGS).write_text(f"{text}\n", encoding="utf-8")
+
+    def read(self, folder: Path) -> None:
+        """Read what `write` wrote; CheckpointError where it is missing or does not fit."""
+        own, config = get_peft_model_state_dict(self.network, adapter_name=ADAPTER), self.config
+        matrices, found = read_adapter(folder)
+        refuse_others(folder, matrices, own)
+        for name in ("r", "lora_alpha"):
+            if getattr(found, name) != getattr(config, name):
+                raise CheckpointError(
+                    f"{folder}: expected an adapter with {name} {getattr(config, name)}, got"
+                    f" {getattr(found, name)}"
+                )
+        set_peft_model_state_dict(self.network, matrices, adapter_name=ADAPTER)
+
+    @property
+    def config(self) -> LoraConfig:
+        """Of the adapter."""
+        config: LoraConfig = self.network.peft_config[ADAPTER]
+        return config
+
+
+class LanguageWeights(FullWeights):
+    """All weights of a language model, in transformers' files beside its tokenizer's."""
+
+    def __init__(self, network: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        super().__init__(network)
+
+    def write(self, folder: Path) -> None:
+        """Write a model that `AutoModelForCausalLM.from_pretrained(folder)` reads."""
+        with quiet():
+            self.network.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
+
+    def read(self, folder: Path) -> None:
+        """Read what `write` wrote; CheckpointError where it is missing or does not fit."""
+        own = dict(self.network.named_parameters())
+        values: dict[str, Tensor] = {}
+        for path in sorted(folder.glob("model*.safetensors")):
+            values |= read_tensors(path)
+        refuse_others(folder, values, own)
+        copy_into(own.items(), values)
+
+
+def fresh_adapter(
+    network: Any, *, rank: int, alpha: int, target_modules: Sequence[str] | None, seed: int
+) -> LanguageLora:
+    """An adapter that starts as the identity; `seed` decides its random half.
+
+    ConfigError for targets that the network does not have, or that LoRA cannot adapt.
+    """
+    settings = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        target_modules="all-linear" if target_modules is None else list(target_modules),
+        task_type="CAUSAL_LM",
+    )
+    with torch.random.fork_rng(devices=[]):
+        # Not `torch.manual_seed`, which would seed the generators of GPUs too.
+        torch.default_generator.manual_seed(seed)
+        add(network, settings)
+    return LanguageLora(network, starts_elsewhere=False)
+
+
+def adapter_from(
+    network: Any,
+    path: Path,
+    *,
+    rank: int | None,
+    alpha: int | None,
+    target_modules: Sequence[str] | None,
+) -> LanguageLora:
+    """A copy of an adapter, to be trained further; the adapter itself is the reference.
+
+    `path` is whatever `find_weights` takes. ConfigError where there is none, where it does not fit
+    the model, and where settings that are not None say otherwise.
+    """
+    try:
+        folder = find_weights(path)
+        matrices, settings = read_adapter(folder)
+    except CheckpointError as error:
+        raise ConfigError(f"policy.adapter: {error}") from None
+    targets = sorted(settings.target_modules or [])
+    for name, wanted, found in (
+        ("lora_rank", rank, settings.r),
+        ("lora_alpha", alpha, settings.lora_alpha),
+        ("target_modules", target_modules and sorted(target_modules), targets),
+    ):
+        if wanted is not None and wanted != found:
+            raise ConfigError(
+                f"policy.{name}: policy.adapter has {found}, got {wanted}; leave it out or set it"
+                " to null"
+            )
+    add(network, settings)
+    try:
+        refuse_others(folder, matrices, get_peft_model_state_dict(network, adapter_name=ADAPTER))
+    except CheckpointError as error:
+        raise ConfigError(f"policy.adapter: {error}") from None
+    set_peft_model_state_dict(network, matrices, adapter_name=ADAPTER)
+    return LanguageLora(network, starts_elsewhere=True)
+
+
+def add(network: Any, settings: LoraConfig) -> None:
+    """Add an adapter under the name ADAPTER, float32; ConfigError for layers that cannot have it."""
+    try:
+        network.add_adapter(settings, ADAPTER)
+    except ValueError as error:  # a layer that there is not, or of a kind that LoRA cannot adapt
+        raise ConfigError(f"policy.target_modules: {first_line(error)}") from None
+    for parameter in network.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+def read_adapter(folder: Path) -> tuple[dict[str, Tensor], LoraConfig]:
+    """The matrices of a LoRA in peft's layout, under its network's names, and its settings.
+
+    CheckpointError where files are missing or damaged, and for what is not plain LoRA.
+    """
+    path = folder / SETTINGS
+    try:
+        values = read_json(path)
+        kind = values["peft_type"]
+        strange = [name for name, usual in PLAIN.items() if values.get(name, usual) != usual]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: expected the settings of an adapter: {error}") from None
+    if kind != "LORA" or strange:
+        what = f"{strange[0]}={values[strange[0]]}" if kind == "LORA" else kind
+        raise CheckpointError(f"{path}: expected plain LoRA, got {what}; merge it into its model")
+    settings = LoraConfig(
+        r=values.get("r"),
+        lora_alpha=values.get("lora_alpha"),
+        target_modules=values.get("target_modules"),
+        task_type="CAUSAL_LM",
+    )
+    tensors = read_tensors(folder / LANGUAGE_ADAPTER)
+    return {name.removeprefix(PREFIX): value for name, value in tensors.items()}, settings
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file by name; CheckpointError where it cannot be read."""
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {first_line(error)}") from None
+
+
+def refuse_others(folder: Path, found: dict[str, Tensor], own: dict[str, Any]) -> None:
+    """CheckpointError unless the tensors found have the names and shapes of one's own."""
+    shapes = {name: list(value.shape) for name, value in found.items()}
+    expected = {name: list(value.shape) for name, value in own.items()}
+    for name in sorted(shapes.keys() | expected.keys()):
+        if shapes.get(name) != expected.get(name):
+            raise CheckpointError(
+                f"{folder}: was trained on another model, or with other settings: {name}: expected"
+                f" {expected.get(name, 'nothing')}, got {shapes.get(name, 'nothing')}"
+            )
+        if not found[name].isfinite().all():
+            raise CheckpointError(f"{folder}: {name}: expected finite numbers, got others")
