@@ -98,7 +98,7 @@ class DirectConfig(Config):
                 f"{kto if counts.all_bad else ''}"
             )
 
-    def refuse_steps(self, num_steps: int) -> None:
+    def refuse_steps(self, num_steps: int, *, named: str) -> None:
         """Nothing: it scores finished samples and not steps."""
 
     def refuse_minibatches(self, *, batches: int, passes: int, groups: int | None) -> None:

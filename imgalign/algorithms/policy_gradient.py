@@ -127,14 +127,13 @@ class PolicyGradientConfig(Config):
     def refuse_rankings(self, counts: RankingCounts) -> None:
         """Nothing: `refuse_data` has refused them all."""
 
-    def refuse_steps(self, num_steps: int) -> None:
-        """ValueError for settings about more steps than a trajectory has."""
+    def refuse_steps(self, num_steps: int, *, named: str) -> None:
+        """ValueError for settings about more steps than a trajectory has by the `named` one."""
         for name in ("credited_steps", "kl_steps", "timesteps_per_update"):
             asked = getattr(self, name)
             if asked is not None and asked > num_steps:
                 raise ValueError(
-                    f"algorithm.{name}: expected at most policy.num_inference_steps, {num_steps}, "
-                    f"got {asked}"
+                    f"algorithm.{name}: expected at most {named}, {num_steps}, got {asked}"
                 )
         uncredited = num_steps - (self.credited_steps or 0)
         if self.kl_steps is not None and self.kl_steps >= uncredited:

@@ -129,7 +129,7 @@ class SupervisedConfig(Config):
                 "with algorithm.weighting.kind=equal"
             )
 
-    def refuse_steps(self, num_steps: int) -> None:
+    def refuse_steps(self, num_steps: int, *, named: str) -> None:
         """Nothing: it scores finished samples and not steps."""
 
     def refuse_minibatches(self, *, batches: int, passes: int, groups: int | None) -> None:

@@ -29,7 +29,7 @@ from transformers import PreTrainedModel
 
 from imgalign.diffusion.foreign_json import parse_object, read_object
 from imgalign.errors import CheckpointError, first_line
-from imgalign.runs.trained import full_weights
+from imgalign.runs.trained import full_weights, weight_files
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +161,7 @@ def adapter_file(adapter: Path) -> Path:
             f"{adapter}: has all weights of the network and no adapter; make a model of it"
             f" (imgalign export {adapter} --format merged), and name that as the model"
         )
-    return adapter / LORA_FILE if adapter.is_dir() else adapter
+    return next(iter(weight_files(adapter)), adapter / LORA_FILE)
 
 
 def read_layers(path: Path, components: Sequence[Component]) -> list[Layer]:

@@ -1,7 +1,7 @@
 """Settings of a diffusion policy: the model, how it samples in training, and what is trained."""
 
 import math
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -10,6 +10,7 @@ from imgalign.diffusion.attention import Attention
 from imgalign.diffusion.kernels import ErrorOf
 from imgalign.environment import TrainingDType
 from imgalign.explain import Instead
+from imgalign.runs.trained import ADAPTER, REFERENCE_HASH
 
 MERGE_FIRST = (
     "to train all weights of a model with this LoRA, merge it first: imgalign export ADAPTER "
@@ -20,6 +21,20 @@ Level = Annotated[float, Field(ge=0, le=1)]
 
 class DiffusionConfig(Config):
     """A text-to-image model, and how it samples in training."""
+
+    exact_likelihood: ClassVar[bool] = False
+    """Whether log-probabilities of given samples are exact, and not a bound with draws of noise."""
+    exploration: ClassVar[tuple[str, ...]] = ("eta", "steps_per_pass")
+    """Settings that only matter where the policy samples with noise."""
+    likelihood: ClassVar[tuple[str, ...]] = ("likelihood_error", "noise_levels")
+    """Settings that only matter where given samples are scored."""
+    steps_setting: ClassVar[str] = "num_inference_steps"
+    """The setting with the steps of a trajectory."""
+    always_saved: ClassVar[str]
+    """The file that is in each checkpoint."""
+
+    kind: Literal["diffusion"] = "diffusion"
+    """What kind of model it is: a text-to-image diffusion model, or a language model."""
 
     model: PathText = "storybook"
     """The shipped model, a folder in diffusers' layout, or a name on the Hugging Face hub."""
@@ -81,6 +96,11 @@ class DiffusionConfig(Config):
         return self
 
     @property
+    def num_steps(self) -> int:
+        """Steps of a trajectory."""
+        return self.num_inference_steps
+
+    @property
     def learned_passes(self) -> int:
         """Forward passes that re-score all steps of a batch but the last, which adds no noise."""
         return math.ceil((self.num_inference_steps - 1) / self.steps_per_pass)
@@ -88,6 +108,8 @@ class DiffusionConfig(Config):
 
 class LoraDiffusionConfig(DiffusionConfig):
     """A LoRA adapter is trained, a few small matrices beside frozen weights."""
+
+    always_saved: ClassVar[str] = ADAPTER
 
     train: Literal["lora"] = "lora"
     """What is trained."""
@@ -113,8 +135,12 @@ class LoraDiffusionConfig(DiffusionConfig):
 class FullDiffusionConfig(DiffusionConfig):
     """All weights of the network are trained, with their optimizer state and a copy in memory."""
 
+    always_saved: ClassVar[str] = REFERENCE_HASH
+
     train: Literal["full"] = "full"
     """What is trained."""
 
 
-AnyDiffusionConfig: TypeAlias = LoraDiffusionConfig | FullDiffusionConfig
+AnyDiffusionConfig: TypeAlias = Annotated[
+    LoraDiffusionConfig | FullDiffusionConfig, Field(discriminator="train")
+]

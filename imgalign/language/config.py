@@ -6,18 +6,25 @@ from pydantic import Field, PositiveInt
 
 from imgalign.config import Config, PathText
 from imgalign.environment import TrainingDType
+from imgalign.runs.trained import LANGUAGE_ADAPTER, REFERENCE_HASH
 
 
 class LanguageConfig(Config):
     """A causal language model, and how it samples in training."""
 
+    exact_likelihood: ClassVar[bool] = True
+    """Whether log-probabilities of given samples are exact, and not a bound with draws of noise."""
     exploration: ClassVar[tuple[str, ...]] = ("temperature",)
     """Settings that only matter where the policy samples."""
     likelihood: ClassVar[tuple[str, ...]] = ()
     """Settings that only matter where given samples are scored."""
+    steps_setting: ClassVar[str] = "max_new_tokens"
+    """The setting with the steps of a trajectory."""
+    always_saved: ClassVar[str]
+    """The file that is in each checkpoint."""
 
     kind: Literal["language"] = "language"
-    """What kind of model it is."""
+    """What kind of model it is: a text-to-image diffusion model, or a language model."""
 
     model: PathText = "storybook"
     """The shipped language model, a folder in transformers' layout, a run that trained all weights,
@@ -60,6 +67,8 @@ class LanguageConfig(Config):
 class LoraLanguageConfig(LanguageConfig):
     """A LoRA adapter is trained, a few small matrices beside frozen weights."""
 
+    always_saved: ClassVar[str] = LANGUAGE_ADAPTER
+
     train: Literal["lora"] = "lora"
     """What is trained."""
 
@@ -83,6 +92,8 @@ class LoraLanguageConfig(LanguageConfig):
 
 class FullLanguageConfig(LanguageConfig):
     """All weights of the network are trained, with their optimizer state and a copy in memory."""
+
+    always_saved: ClassVar[str] = REFERENCE_HASH
 
     train: Literal["full"] = "full"
     """What is trained."""

@@ -152,7 +152,7 @@ def adapter_from(
 
 
 def add(network: Any, settings: LoraConfig) -> None:
-    """Add an adapter under the name ADAPTER, float32; ConfigError for layers that cannot have it."""
+    """Add a float32 adapter under the name ADAPTER; ConfigError for layers that cannot have it."""
     try:
         network.add_adapter(settings, ADAPTER)
     except ValueError as error:  # a layer that there is not, or of a kind that LoRA cannot adapt

@@ -2,7 +2,9 @@
 
 An adapter is the file `pytorch_lora_weights.safetensors`. All weights are in diffusers' layout, in
 a folder of the network's name: `config.json` and `diffusion_pytorch_model.safetensors`, or several
-such files where they are large. A checkpoint has one or the other. Whatever takes trained weights
+such files where they are large. Of a language model an adapter is in peft's layout, and all weights
+are in transformers': `adapter_model.safetensors`, or `model.safetensors`, in the folder itself. A
+checkpoint has one or the other. Whatever takes trained weights
 finds and identifies them here. Left out: what is in the files (diffusion/adapters.py,
 diffusion/full_weights.py).
 """
@@ -10,9 +12,9 @@ diffusion/full_weights.py).
 import hashlib
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from imgalign.errors import CheckpointError
 from imgalign.files import describe_folder, sha256
@@ -30,6 +32,10 @@ log = logging.getLogger(__name__)
 ADAPTER = "pytorch_lora_weights.safetensors"
 FULL = re.compile(r"(\w+)/diffusion_pytorch_model(?:-\d{5}-of-\d{5})?\.safetensors")
 """A file of all weights, from the folder that the network's folder is in."""
+LANGUAGE_ADAPTER = "adapter_model.safetensors"
+"""Of a language model, and in peft's layout of any."""
+LANGUAGE_FULL = re.compile(r"model(?:-\d{5}-of-\d{5})?\.safetensors")
+"""A file of all weights of a language model."""
 MODEL_INDEX = "model_index.json"
 """Only a whole model has it."""
 
@@ -37,9 +43,6 @@ REFERENCE: Final = "reference"
 """Folder in a checkpoint with the adapter that its run started from, where there was one."""
 REFERENCE_HASH = "reference.json"
 """File in a checkpoint of all weights; the pretrained weights, by their hash."""
-
-ALWAYS: Mapping[Literal["lora", "full"], str] = {"lora": ADAPTER, "full": REFERENCE_HASH}
-"""The file that is in each checkpoint of a run, by what it trains."""
 
 
 def find_weights(path: Path) -> Path:
@@ -104,8 +107,11 @@ def _files_in(folder: Path) -> list[str]:
 def weights_among(names: Iterable[str]) -> list[str]:
     """Which files of a folder are trained weights; none where there are those of two networks."""
     present = sorted(names)
-    if ADAPTER in present:
-        return [ADAPTER]
+    for adapter in (ADAPTER, LANGUAGE_ADAPTER):
+        if adapter in present:
+            return [adapter]
+    if whole := [name for name in present if LANGUAGE_FULL.fullmatch(name)]:
+        return whole
     full = [match for name in present if (match := FULL.fullmatch(name))]
     return [match[0] for match in full] if len({match[1] for match in full}) == 1 else []
 

@@ -12,13 +12,20 @@ from imgalign.diffusion.loading import load_pipeline
 from imgalign.diffusion.planned import PlannedPolicy
 from imgalign.diffusion.policy import DiffusionPolicy
 from imgalign.environment import choose_device, choose_dtype, say_dtype
+from imgalign.language.config import FullLanguageConfig, LoraLanguageConfig
+from imgalign.language.loading import load_language_model
+from imgalign.language.policy import LanguagePolicy
 from imgalign.policy import Policy, PromptReader, StepPolicy
 from imgalign.prompts import Prompts
+from imgalign.runs.folder import SHIPPED
 from imgalign.runs.trained import REFERENCE
 from imgalign.train.config import OptimizerConfig, TrainConfig
 from imgalign.train.learner import Learner
 
 log = logging.getLogger(__name__)
+
+LORA = (LoraDiffusionConfig, LoraLanguageConfig)
+FULL = (FullDiffusionConfig, FullLanguageConfig)
 
 HIGHEST_FULL_RATE = 1e-4
 """Learning rates above it have been published for LoRA, and not for all weights."""
@@ -60,19 +67,26 @@ def load_policy(settings: TrainConfig, *, resumed: Path | None = None) -> StepPo
     device = choose_device(settings.run.device)
     config = settings.policy
     dtype = choose_dtype(config.dtype, device)
-    pipeline = load_pipeline(
-        config.model,
-        device=device,
-        # Trained weights are not rounded on the way.
-        dtype=torch.float32 if isinstance(config, FullDiffusionConfig) else dtype,
-        attention=config.attention,
-    )
-    if isinstance(config, LoraDiffusionConfig) and config.adapter and resumed is not None:
+    if isinstance(config, LORA) and config.adapter and resumed is not None:
         config = config.model_copy(update={"adapter": str(resumed / REFERENCE)})
-    policy = DiffusionPolicy(pipeline, config, seed=settings.seed, dtype=dtype)
-    say_dtype(policy.family.dtype, device)
+    # Trained weights are not rounded on the way.
+    loaded = torch.float32 if isinstance(config, FULL) else dtype
+    policy: StepPolicy
+    match config:
+        case LoraDiffusionConfig() | FullDiffusionConfig():
+            pipeline = load_pipeline(
+                config.model, device=device, dtype=loaded, attention=config.attention
+            )
+            policy = DiffusionPolicy(pipeline, config, seed=settings.seed, dtype=dtype)
+        case LoraLanguageConfig() | FullLanguageConfig():
+            model = load_language_model(
+                config.model, device=device, dtype=loaded, attention=config.attention
+            )
+            policy = LanguagePolicy(model, config, seed=settings.seed, dtype=dtype)
+    say_dtype(dtype, device)
     rate = settings.optimizer.learning_rate
-    if isinstance(config, FullDiffusionConfig) and rate > HIGHEST_FULL_RATE:
+    shipped = isinstance(config, FullLanguageConfig) and config.model == SHIPPED  # a small one
+    if isinstance(config, FULL) and not shipped and rate > HIGHEST_FULL_RATE:
         log.warning(
             "optimizer.learning_rate: %g is the rate of a LoRA; all weights are usually trained at"
             " 1e-6 to %g",

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, TypeAlias
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -13,11 +13,17 @@ from imgalign.algorithms.objectives import CardinalConfig, DirectConfig
 from imgalign.algorithms.policy_gradient import PolicyGradientConfig
 from imgalign.config import Config, Device, PathText, Seed, refuse_ineffective
 from imgalign.diffusion.config import AnyDiffusionConfig, LoraDiffusionConfig
+from imgalign.language.config import AnyLanguageConfig
 from imgalign.train.data.choice import DataConfig
 from imgalign.train.data.rankings import GivenRankingsConfig
 from imgalign.train.data.rollouts import RolloutsConfig
 
+OF_DRAWS = ("draws", "keep_chosen")
+"""Settings of algorithms about scores that depend on draws of noise."""
+
 Decay = Annotated[float, Field(ge=0, lt=1)]
+
+PolicyConfig: TypeAlias = AnyDiffusionConfig | AnyLanguageConfig
 
 
 class RewardConfig(Config):
@@ -100,7 +106,7 @@ class TrainConfig(Config):
 
     renamed: ClassVar[Mapping[str, str]] = old_names.TRAINING
 
-    policy: AnyDiffusionConfig = Field(LoraDiffusionConfig(), discriminator="train")
+    policy: PolicyConfig = Field(LoraDiffusionConfig(), discriminator="kind")
     """The model, how it samples in training, and what of it is trained."""
 
     algorithm: AlgorithmConfig = Field(DEFAULT, discriminator="name")
@@ -153,7 +159,7 @@ class TrainConfig(Config):
             refuse_within("data.held_out", held_out, ["images_per_prompt"], why)
             refuse_within("run", self.run, ["measure_every"], why)
             if not sampled:  # nothing is sampled but grids, which are without noise
-                refuse_within("policy", self.policy, ["eta", "steps_per_pass"], why)
+                refuse_within("policy", self.policy, self.policy.exploration, why)
         return self
 
     @model_validator(mode="after")
@@ -199,7 +205,9 @@ class TrainConfig(Config):
 
     @model_validator(mode="after")
     def _no_more_steps_or_minibatches_than_there_are(self) -> "TrainConfig":
-        self.algorithm.refuse_steps(self.policy.num_inference_steps)
+        self.algorithm.refuse_steps(
+            self.policy.num_steps, named=f"policy.{self.policy.steps_setting}"
+        )
         images = (self.data.groups or 0) * self.data.images_of_a_prompt
         self.algorithm.refuse_minibatches(
             batches=math.ceil(images / self.policy.batch_size),
@@ -209,10 +217,18 @@ class TrainConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _exact_scores_take_no_draws(self) -> "TrainConfig":
+        if self.policy.exact_likelihood:
+            names = [each for each in OF_DRAWS if each in type(self.algorithm).model_fields]
+            why = f"with policy.kind: {self.policy.kind}, whose log-probabilities are exact"
+            refuse_within("algorithm", self.algorithm, names, why)
+        return self
+
+    @model_validator(mode="after")
     def _given_images_are_scored_only_by_some(self) -> "TrainConfig":
         if isinstance(self.algorithm, PolicyGradientConfig):
             why = f"with algorithm.name: {self.algorithm.name}"
-            refuse_within("policy", self.policy, ["likelihood_error", "noise_levels"], why)
+            refuse_within("policy", self.policy, self.policy.likelihood, why)
         return self
 
 

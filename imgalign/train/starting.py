@@ -42,7 +42,6 @@ from imgalign.runs.metrics import Value, read_metrics
 from imgalign.runs.old_format import refuse_old
 from imgalign.runs.state import load_state
 from imgalign.runs.status import RunStatus, written_status
-from imgalign.runs.trained import ALWAYS
 from imgalign.train.config import TrainConfig
 from imgalign.train.reward_record import REWARDS, recorded_rewards, same_rewards
 from imgalign.train.stopping import BestSoFar
@@ -128,7 +127,7 @@ def newest_of(out: Path, before: TrainConfig) -> Path | None:
     CheckpointError where there were some and none is left: beginning at iteration 0 would drop the
     metrics of that training.
     """
-    needs = [ALWAYS[before.policy.train], *RESUMED]
+    needs = [before.policy.always_saved, *RESUMED]
     found, named = latest_checkpoint(out, needs=needs), marked_step(out, "latest")
     if found is not None:
         if named is not None and step_of(found) < named and not step_folder(out, named).exists():

@@ -133,7 +133,7 @@ def test_a_union_of_unions_has_a_key_for_each_and_knows_its_members_by_both():
 
 
 @pytest.mark.parametrize(
-    "overrides, expected",
+    ("overrides", "expected"),
     [
         ([], Fresh()),
         (["pond.water=salt"], Salt()),
@@ -146,12 +146,18 @@ def test_a_key_that_is_not_given_is_the_defaults_or_the_only_one_that_there_is(o
 
 
 @pytest.mark.parametrize(
-    "override, said",
+    ("override", "said"),
     [
         ("pond.shape=oval", "pond.shape: expected one of 'round', 'square', got 'oval'"),
         ("pond.water=brackish", "pond.water: expected one of 'fresh', 'salt', got 'brackish'"),
-        ("pond.tide=1.0", "pond.tide: has no effect with 'fresh', only with 'salt'"),
-        ("pond.side=1.0", "pond.side: has no effect with 'round', only with 'square'"),
+        (
+            "pond.tide=1.0",
+            "pond.tide: has no effect with pond.water=fresh, only with pond.water=salt",
+        ),
+        (
+            "pond.side=1.0",
+            "pond.side: has no effect with pond.shape=round, only with pond.shape=square",
+        ),
         ("pond.radius=wide", "pond.radius: expected a number, got 'wide'"),
     ],
 )
