@@ -262,8 +262,8 @@ def check_masked_steps(policy: StepPolicy, trajectory: Trajectory) -> Check:
     """Rule 6, first half: what has no density is masked, and everything else is a number."""
     with torch.no_grad():
         steps = trajectory.mask.any(dim=0).nonzero().squeeze(1)
-        spread = policy.step_distributions(trajectory, steps).stddev
-    noiseless = int((spread.flatten(2).amin(dim=2) <= 0)[trajectory.mask[:, steps]].sum())
+        entropy = policy.step_distributions(trajectory, steps).entropy()
+    noiseless = int((entropy == -torch.inf)[trajectory.mask[:, steps]].sum())
     broken = int((~trajectory.log_probs.isfinite())[trajectory.mask].sum())
     return Check(
         name="steps without noise are masked",

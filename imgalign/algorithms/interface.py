@@ -18,7 +18,7 @@ from imgalign.policy import Check, Trajectory
 Batch = TypeVar("Batch", contravariant=True)
 Given = TypeVar("Given")
 
-BatchKind: TypeAlias = Literal["rollouts", "images", "rankings"]
+BatchKind: TypeAlias = Literal["rollouts", "demonstrations", "rankings"]
 """What a source gives: samples of the policy with rewards, or given ones, with rankings or not."""
 
 

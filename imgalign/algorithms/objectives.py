@@ -77,7 +77,7 @@ class DirectConfig(Config):
 
     def refuse_data(self, source: str, kind: BatchKind, *, group_size: int) -> None:
         """ValueError where nothing is compared with anything."""
-        if kind == "images":
+        if kind == "demonstrations":
             raise ValueError(
                 f"data.from: expected rankings or 'rollouts', got {source!r}, which has images "
                 "without an order (or use algorithm.name: supervised)"

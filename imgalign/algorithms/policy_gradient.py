@@ -60,7 +60,7 @@ ONLY_ROLLOUTS = (
     "data.from: {} learns from images that it samples itself; expected 'rollouts', got {!r} (or "
     "use algorithm.name: {})"
 )
-INSTEAD: Mapping[BatchKind, str] = {"images": "supervised", "rankings": "dpo"}
+INSTEAD: Mapping[BatchKind, str] = {"demonstrations": "supervised", "rankings": "dpo"}
 
 
 class PolicyGradientConfig(Config):

@@ -95,7 +95,7 @@ class SupervisedConfig(Config):
     def refuse_data(self, source: str, kind: BatchKind, *, group_size: int) -> None:
         """ValueError for a weighting that has nothing to compare by in such data."""
         weighting = self.weighting
-        if kind == "images" and weighting.kind != "equal":
+        if kind == "demonstrations" and weighting.kind != "equal":
             raise ValueError(
                 "algorithm.weighting.kind: expected 'equal' for given images, which have no group "
                 f"to be compared in, got {weighting.kind!r}"

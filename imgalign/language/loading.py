@@ -69,7 +69,7 @@ def load_language_model(
     check_vocabulary(tokenizer, model, name)
     check_causal(model, name)
     model.to(device)  # type: ignore[arg-type]
-    length = context_length(model, tokenizer, name)
+    length = context_length(model.config, tokenizer, name)
     return LanguageModel(model=model, tokenizer=tokenizer, context_length=length)
 
 
@@ -141,9 +141,24 @@ def check_causal(model: PreTrainedModel, name: str) -> None:
         )
 
 
-def context_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> int:
+def plan_language_model(name: str) -> tuple[PreTrainedTokenizerBase, int]:
+    """The tokenizer of a model and how many tokens it reads, without its weights.
+
+    InputError as from `load_language_model`, for what can be known by then.
+    """
+    source = find_language_model(name)
+    with quiet():
+        tokenizer = load_tokenizer(source, name)
+        try:
+            config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        except Exception as error:  # of the library or of the hub: no common class
+            raise _refused(name, "settings", error) from None
+    return tokenizer, context_length(config, tokenizer, name)
+
+
+def context_length(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, name: str) -> int:
     """Tokens that a model reads at once: the smaller of what model and tokenizer state."""
-    settings = model.config.get_text_config()
+    settings = config.get_text_config()
     stated = [getattr(settings, "max_position_embeddings", None), tokenizer.model_max_length]
     limits = [int(each) for each in stated if each is not None and 0 < each < NO_LIMIT]
     if not limits:

@@ -9,11 +9,12 @@ Shapes: b = texts, t = tokens of a response, s = chosen steps, d = features.
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.distributions import Categorical
+from torch.distributions import Categorical, Distribution
 from torch.nn import Parameter
 
 from imgalign.errors import InputError
@@ -26,6 +27,7 @@ from imgalign.language.chat import (
 )
 from imgalign.language.config import FullLanguageConfig, LoraLanguageConfig
 from imgalign.language.loading import LanguageModel
+from imgalign.language.planned import refuse_long_prompts
 from imgalign.language.scoring import Network, token_log_probs
 from imgalign.language.weights import LanguageWeights, adapter_from, fresh_adapter
 from imgalign.policy import (
@@ -72,7 +74,7 @@ class LanguagePolicy:
         self.config = config
         self.tokenizer = loaded.tokenizer
         self.context_length = loaded.context_length
-        model = loaded.model.requires_grad_(False)
+        model: Any = loaded.model.requires_grad_(False)
         self.network = Network(
             model=model,
             fill=padding_token(loaded.tokenizer),
@@ -83,7 +85,7 @@ class LanguagePolicy:
         # Dropout would make sampling and re-scoring disagree; nothing else depends on this.
         model.eval()
         if config.gradient_checkpointing:
-            model.gradient_checkpointing_enable()
+            model.activation_checkpointing_enable()
 
     def _initial_weights(self, seed: int) -> TrainedWeights:
         config, model = self.config, self.network.model
@@ -143,7 +145,9 @@ class LanguagePolicy:
         steps = mask.any(dim=0).nonzero().squeeze(1).cpu()
         log_probs = torch.zeros(mask.shape, device=self.network.device)
         logits = self.network.logits(rows, tokens, mask, steps) / config.temperature
-        scored = Categorical(logits=logits, validate_args=False).log_prob(tokens[:, steps])
+        # The base class, because `Categorical` gives its methods no types.
+        where: Distribution = Categorical(logits=logits, validate_args=False)
+        scored = where.log_prob(tokens[:, steps])
         log_probs[:, steps] = torch.where(mask[:, steps], scored, 0.0)
         return Trajectory(
             prompts=list(prompts),
@@ -279,16 +283,7 @@ class LanguagePolicy:
 
     def refuse_prompts(self, prompts: Sequence[str]) -> None:
         """InputError for prompts after which the context has no room for a response."""
-        lengths = [len(row) for row in self._prompt_tokens(prompts)]
-        room = self.context_length - self.config.max_new_tokens
-        for prompt, length in zip(prompts, lengths, strict=True):
-            if length > room:
-                raise InputError(
-                    f"prompts: {prompt[:60]!r} has {length} tokens, and the model reads"
-                    f" {self.context_length} of which policy.max_new_tokens takes"
-                    f" {self.config.max_new_tokens}; shorten or leave out such prompts, or lower"
-                    " policy.max_new_tokens"
-                )
+        refuse_long_prompts(prompts, self.tokenizer, self.context_length, self.config)
 
     def remember(self) -> None:
         """Keep a copy of what is trained; it costs as much memory once more."""

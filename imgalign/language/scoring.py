@@ -7,20 +7,23 @@ Shapes: b = texts, p = tokens of the longest prompt, t = tokens of a response, s
 tokens of the vocabulary. Log-probabilities are in nats.
 """
 
+import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
+from transformers import DynamicCache
 
 from imgalign.environment import computing_in
 from imgalign.errors import NumericsError
 from imgalign.language.chat import padded, positions
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Network:
     """A causal language model, and what it needs to be asked."""
 
@@ -38,6 +41,12 @@ class Network:
         """Where it is."""
         device: torch.device = self.model.get_input_embeddings().weight.device
         return device
+
+    @cached_property
+    def cache_name(self) -> str:
+        """What the model calls its cache; the name has changed within transformers 5."""
+        parameters = inspect.signature(type(self.model).forward).parameters
+        return "cache" if "cache" in parameters else "past_key_values"
 
     def prompts(self, rows: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "b p"], Tensor]:
         """Prompts padded on the left, and where they have tokens."""
@@ -114,18 +123,17 @@ class Network:
         before the next step is asked for.
         """
         fed, there = self.prompts(prompts)
-        where, cache = positions(there), None
+        where, cache = positions(there), DynamicCache(config=self.model.config)
         for step in range(tokens.shape[1]):
             with computing_in(self.dtype, self.device):
                 found = self.model(
                     input_ids=fed,
                     attention_mask=there.long(),
                     position_ids=where,
-                    past_key_values=cache,
                     use_cache=True,
                     logits_to_keep=1,
+                    **{self.cache_name: cache},
                 )
-            cache = found.past_key_values
             yield found.logits[:, -1].float()
             fed = tokens[:, step, None]
             there = torch.cat([there, mask[:, step, None]], dim=1)

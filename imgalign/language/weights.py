@@ -12,7 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import (
+    LoraConfig,
+    get_peft_model_state_dict,
+    inject_adapter_in_model,
+    set_peft_model_state_dict,
+)
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -154,7 +159,7 @@ def adapter_from(
 def add(network: Any, settings: LoraConfig) -> None:
     """Add a float32 adapter under the name ADAPTER; ConfigError for layers that cannot have it."""
     try:
-        network.add_adapter(settings, ADAPTER)
+        inject_adapter_in_model(settings, network, ADAPTER)
     except ValueError as error:  # a layer that there is not, or of a kind that LoRA cannot adapt
         raise ConfigError(f"policy.target_modules: {first_line(error)}") from None
     for parameter in network.parameters():

@@ -14,6 +14,7 @@ import yaml
 
 from imgalign import __version__
 from imgalign.config import load_config, plain, settings_of
+from imgalign.diffusion.config import DiffusionConfig
 from imgalign.diffusion.export import Export, is_checkpoint, span
 from imgalign.diffusion.model_names import STORYBOOK, hub_name, public_name
 from imgalign.errors import ImgalignError
@@ -120,7 +121,7 @@ def evaluation(made: Export) -> Iterator[str]:
 def use(made: Export, settings: TrainConfig | None) -> Iterator[str]:
     """How to draw with it in other tools."""
     yield "There is no trigger word."
-    if settings is not None:
+    if settings is not None and isinstance(settings.policy, DiffusionConfig):
         scale = settings.policy.guidance_scale
         off = " (off)" if scale == 1 else ""
         yield f"In training, images were sampled with a guidance scale of {scale:g}{off}."
@@ -150,7 +151,9 @@ def use(made: Export, settings: TrainConfig | None) -> Iterator[str]:
         case "peft":
             network = f"pipe.{made.network}"
             yield f'{network} = PeftModel.from_pretrained({network}, "{FOLDER}")'
-    guided = "" if settings is None else f", guidance_scale={settings.policy.guidance_scale:g}"
+    guided = ""
+    if settings is not None and isinstance(settings.policy, DiffusionConfig):
+        guided = f", guidance_scale={settings.policy.guidance_scale:g}"
     yield f'image = pipe("your prompt"{guided}).images[0]'
     yield "```"
 

@@ -61,7 +61,7 @@ class RunRecord:
         data = self.settings.data
         if data.gives == "rollouts":
             return self.iterations * (data.groups or 0) * data.images_of_a_prompt
-        if data.gives == "images":
+        if data.gives == "demonstrations":
             return round(sum(value for _, value in self.series("samples_used")))
         seconds = dict(self.series("seconds"))
         speed = self.series("images_per_second")

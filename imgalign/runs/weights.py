@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 from torch.nn import Parameter
 
@@ -101,11 +102,14 @@ class LoraWeights(TrainedWeights):
             with super().using(weights):
                 yield
             return
-        self.network.disable_adapters()
+        layers = [each for each in self.network.modules() if isinstance(each, BaseTunerLayer)]
         try:
+            for layer in layers:
+                layer.enable_adapters(False)
             yield
         finally:
-            self.network.enable_adapters()
+            for layer in layers:
+                layer.enable_adapters(True)
 
     def save(self, folder: Path) -> None:
         """Write the adapter, and each copy into a folder of its name."""

@@ -14,12 +14,13 @@ from imgalign.diffusion.policy import DiffusionPolicy
 from imgalign.environment import choose_device, choose_dtype, say_dtype
 from imgalign.language.config import FullLanguageConfig, LoraLanguageConfig
 from imgalign.language.loading import load_language_model
+from imgalign.language.planned import PlannedLanguagePolicy
 from imgalign.language.policy import LanguagePolicy
 from imgalign.policy import Policy, PromptReader, StepPolicy
 from imgalign.prompts import Prompts
 from imgalign.runs.folder import SHIPPED
 from imgalign.runs.trained import REFERENCE
-from imgalign.train.config import OptimizerConfig, TrainConfig
+from imgalign.train.config import OptimizerConfig, PolicyConfig, TrainConfig
 from imgalign.train.learner import Learner
 
 log = logging.getLogger(__name__)
@@ -51,11 +52,20 @@ def refuse_by_model(settings: TrainConfig, prompts: Prompts, policy: StepPolicy 
     """
     if policy is None:
         settings.data.refuse_model(settings.policy.model)
-    reader = policy or PlannedPolicy(settings.policy)
+    reader = policy or plan_policy(settings.policy)
     if isinstance(reader, PlannedPolicy):
         settings.data.refuse_size(*reader.image_size)
     if isinstance(reader, PromptReader):
         reader.refuse_prompts([*prompts.training, *prompts.held_out])
+
+
+def plan_policy(config: PolicyConfig) -> PromptReader:
+    """What is known of a policy before its weights are loaded."""
+    match config:
+        case LoraDiffusionConfig() | FullDiffusionConfig():
+            return PlannedPolicy(config)
+        case LoraLanguageConfig() | FullLanguageConfig():
+            return PlannedLanguagePolicy(config)
 
 
 def load_policy(settings: TrainConfig, *, resumed: Path | None = None) -> StepPolicy:

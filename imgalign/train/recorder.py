@@ -26,7 +26,7 @@ from imgalign.runs.progress import ProgressLine
 from imgalign.runs.status import RunState, RunStatus, read_status, write_status
 from imgalign.train.config import RunConfig
 from imgalign.train.stopping import BestSoFar
-from imgalign.train.watch import draw_grid
+from imgalign.train.watch import draw_samples
 
 OnStep: TypeAlias = Callable[[int, Mapping[str, Value]], None]
 
@@ -139,9 +139,9 @@ class Recorder:
         return step_folder(self.out, step).is_dir()
 
     def draw(self, policy: Policy, prompts: Prompts, step: int) -> None:
-        """Sample and write the grid of an iteration."""
+        """Sample and write the previews of an iteration."""
         if not self.writes:
             return
         self.line.part("drawing samples", 0, 1, "grid")
-        path = self.out / SAMPLES / f"{step_folder(self.out, step).name}.png"
-        draw_grid(policy, prompts, self.config.samples, path)
+        path = self.out / SAMPLES / step_folder(self.out, step).name
+        draw_samples(policy, prompts, self.config.samples, path)

@@ -4,6 +4,7 @@ Left out: early stopping by them (loop.py, stopping.py).
 """
 
 import io
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,23 +91,45 @@ def measure(
     )
 
 
-def draw_grid(policy: Policy, prompts: Prompts, config: SamplesConfig, path: Path) -> None:
-    """Write a grid of previews: held-out prompts first, one row each, seeds 0, 1, 2, ..."""
+def draw_samples(policy: Policy, prompts: Prompts, config: SamplesConfig, path: Path) -> None:
+    """Write previews: held-out prompts first, one row each, seeds 0, 1, 2, ...
+
+    `path` has no ending: images are a grid in one PNG, texts a JSON object of lists by prompt.
+    """
     rows = (prompts.held_out + prompts.training)[: config.num_prompts]
     columns = config.images_per_prompt
-    images = paint(
+    samples = previews(
         policy, [prompt for prompt in rows for _ in range(columns)], [*range(columns)] * len(rows)
     )
     with reporting_full_disk(path.parent.parent, f"writing {path.name}", advice=how_to_resume):
-        save_grid(images, path, columns=columns)
+        if isinstance(samples, Tensor):
+            save_grid(samples, path.with_suffix(".png"), columns=columns)
+        else:
+            save_texts(rows, samples, path.with_suffix(".json"))
 
 
 @torch.no_grad()
-def paint(policy: Policy, prompts: Sequence[str], seeds: Sequence[int]) -> Float[Tensor, "n 3 h w"]:
-    """One preview per prompt and seed on the CPU, in batches of the policy's size."""
+def previews(
+    policy: Policy, prompts: Sequence[str], seeds: Sequence[int]
+) -> Float[Tensor, "n 3 h w"] | list[str]:
+    """One preview per prompt and seed, images on the CPU, in batches of the policy's size."""
     size = policy.batch_size
     parts = [slice(start, start + size) for start in range(0, len(prompts), size)]
-    return torch.cat([policy.preview(prompts[each], seeds=seeds[each]).cpu() for each in parts])
+    each = [policy.preview(prompts[part], seeds=seeds[part]) for part in parts]
+    if isinstance(each[0], Tensor):
+        return torch.cat([images.cpu() for images in each])
+    return [text for texts in each for text in texts]
+
+
+def save_texts(prompts: Sequence[str], texts: Sequence[str], path: Path) -> None:
+    """Write the texts of each prompt, which follow each other. Example: {"a cat": ["...", ...]}."""
+    columns = len(texts) // len(prompts)
+    rows = {
+        prompt: list(texts[place * columns : (place + 1) * columns])
+        for place, prompt in enumerate(prompts)
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
 
 
 def save_grid(images: Float[Tensor, "n 3 h w"], path: Path, *, columns: int) -> None:

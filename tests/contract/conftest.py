@@ -8,7 +8,9 @@ from algorithms import GIVEN
 from batches import PROMPTS, Batch, batch_of, rankings_of
 from PIL import Image
 
-from imgalign.train.data.images import GivenImages, ImagesConfig
+from imgalign.prompts import Prompts
+from imgalign.train.data.images import ImagesConfig
+from imgalign.train.data.source import Parts
 from imgalign.train.world import Alone
 
 MakeBatch: TypeAlias = Callable[..., Any]
@@ -36,7 +38,10 @@ def make_batch(name, folder) -> MakeBatch:
         if name == "dpo, given rankings":
             return rankings_of(policy, folder, images=images)
         config = ImagesConfig(folder=folder, images_per_iteration=images)
-        source = GivenImages(config, policy=policy, held_out=(), seed=0, world=Alone())
+        none = Prompts((), ())
+        source = config.build(
+            Parts(policy=policy, reward=None, prompts=none, run=folder, seed=0, world=Alone())
+        )
         return source.batch(first // images)
 
     return made

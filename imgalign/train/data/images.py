@@ -7,36 +7,34 @@ ones, wherever the folder lies by then.
 import hashlib
 import json
 import logging
-import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field, PositiveInt
 
-from imgalign.algorithms.batches import Demonstrations
-from imgalign.algorithms.interface import BatchKind, World
+from imgalign.algorithms.interface import BatchKind
 from imgalign.errors import CheckpointError, ConfigError, InputError
 from imgalign.files import read_json, sha256, write_atomically
 from imgalign.images import as_tensor, read_image_file
-from imgalign.policy import Data, LikelihoodPolicy, join_data
+from imgalign.policy import Images
 from imgalign.preferences.foreign.image_files import Caption, image_files, read_caption
 from imgalign.preferences.foreign.records import FIRST_LINE_ONLY, Remark, summarised
 from imgalign.preferences.splits import prompt_key
-from imgalign.prompts import Prompts, epoch_positions
+from imgalign.prompts import Prompts
+from imgalign.train.data.demonstrations import USUAL_SAMPLES, Example, GivenSamples
 from imgalign.train.data.source import Amount, DataSection, Known, Parts, some_of
-from imgalign.train.watcher import SILENT, Watcher, cut
 
 log = logging.getLogger(__name__)
 
-USUAL_IMAGES = 64
 RECORD = "images.json"
 
 
 class ImagesConfig(DataSection):
     """Images given as examples, each with its prompt in a text file beside it."""
 
-    gives: ClassVar[BatchKind] = "images"
+    gives: ClassVar[BatchKind] = "demonstrations"
 
     source: Literal["images"] = Field("images", alias="from")
     """Where the data comes from: rollouts, images, rankings, folder or table."""
@@ -51,7 +49,7 @@ class ImagesConfig(DataSection):
 
     def images_taken(self, available: int) -> int:
         """How many of the available images an iteration learns from."""
-        return self.images_per_iteration or min(USUAL_IMAGES, available)
+        return self.images_per_iteration or min(USUAL_SAMPLES, available)
 
     def known_prompts(self) -> Known:
         """Those of the captions."""
@@ -65,12 +63,13 @@ class ImagesConfig(DataSection):
         what = f"images in {self.folder} whose prompts are not held out"
         return Amount("images_per_iteration", self.images_taken(available), available, what)
 
-    def build(self, parts: Parts) -> "GivenImages":
+    def build(self, parts: Parts) -> GivenSamples:
         """A source that reads the folder."""
-        return GivenImages(
-            self,
+        pairs = training_images(self, parts.prompts.held_out)
+        return GivenSamples(
+            [Example(prompt, partial(read_batch, path)) for path, prompt in pairs],
+            count=self.images_taken(len(pairs)),
             policy=parts.scoring_policy(),
-            held_out=parts.prompts.held_out,
             seed=parts.seed,
             world=parts.world,
         )
@@ -106,48 +105,6 @@ class ImagesConfig(DataSection):
         return frozenset({"folder"})
 
 
-class GivenImages:
-    """Images of a folder with their captions; each is encoded once, when it is first needed."""
-
-    def __init__(
-        self,
-        config: ImagesConfig,
-        *,
-        policy: LikelihoodPolicy,
-        held_out: Sequence[str],
-        seed: int,
-        world: World,
-    ) -> None:
-        self.config = config
-        self.policy = policy
-        self.seed = seed
-        self.world = world
-        self.pairs = training_images(config, held_out)
-        self._encoded: dict[Path, Data] = {}
-
-    def batch(self, iteration: int, *, watcher: Watcher = SILENT) -> Demonstrations:
-        """The next images, in an order that is new each time all have come once."""
-        start = time.perf_counter()
-        count = self.config.images_taken(len(self.pairs))
-        places = epoch_positions(len(self.pairs), iteration, count=count, seed=self.seed)
-        chosen = [self.pairs[places[place]] for place in self.world.deal(count)]
-        size = self.policy.batch_size
-        parts = [
-            join_data([self._data(*each) for each in chosen[part]])
-            for part in cut(len(chosen), size, world=self.world, watcher=watcher)
-        ]
-        return Demonstrations(batch=parts, seconds_loading=time.perf_counter() - start)
-
-    def held_out(self, *, watcher: Watcher = SILENT) -> None:
-        """Nothing: held-out prompts are measured on new samples."""
-
-    def _data(self, path: Path, prompt: str) -> Data:
-        if path not in self._encoded:
-            image = as_tensor(read_image_file(path))
-            self._encoded[path] = self.policy.encode([prompt], image[None])
-        return self._encoded[path]
-
-
 def training_images(config: ImagesConfig, held_out: Sequence[str]) -> list[tuple[Path, str]]:
     """The given images with their prompts, without those of held-out prompts."""
     apart = set(map(prompt_key, held_out))
@@ -156,6 +113,11 @@ def training_images(config: ImagesConfig, held_out: Sequence[str]) -> list[tuple
         for path, caption in captioned_images(config.folder)
         if prompt_key(caption.text) not in apart
     ]
+
+
+def read_batch(path: Path) -> Images:
+    """An image as a batch of one."""
+    return as_tensor(read_image_file(path))[None]
 
 
 def captioned_images(folder: Path) -> list[tuple[Path, Caption]]:

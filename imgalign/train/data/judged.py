@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from jaxtyping import Float
 from torch import Tensor
@@ -23,8 +23,9 @@ log = logging.getLogger(__name__)
 RECORD = "rankings.jsonl"
 NAMES_SHOWN = 3
 
-ImageLoader: TypeAlias = Callable[[str], Float[Tensor, "3 h w"]]
-"""Loads the pixels, in [0, 1], of an image by its SHA-256; an ImgalignError where it cannot."""
+SampleLoader: TypeAlias = Callable[[str], Any]
+"""Loads a sample by its SHA-256, as a batch of one: pixels in [0, 1], or a text. An ImgalignError
+where it cannot."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +33,7 @@ class Given:
     """Rankings, and what loads their images."""
 
     rankings: list[GivenRanking]
-    load: ImageLoader
+    load: SampleLoader
     where: str
     """For messages."""
     provenance: Mapping[str, Provenance] = field(default_factory=dict)
@@ -115,10 +116,10 @@ def of_files(found: RankedFiles) -> Given:
     for line in found.lines():
         log.info("%s", line)
 
-    def load(key: str) -> Float[Tensor, "3 h w"]:
+    def load(key: str) -> Float[Tensor, "1 3 h w"]:
         if key not in found.images:
             raise InputError(f"{found.name}: the image {key[:8]} of this run is no longer there")
-        return as_tensor(found.images[key].pixels())
+        return as_tensor(found.images[key].pixels())[None]
 
     return Given(rankings=list(found.rankings), load=load, where=found.name)
 

@@ -39,7 +39,7 @@ from imgalign.train.data.judged import (
     NAMES_SHOWN,
     RECORD,
     Given,
-    ImageLoader,
+    SampleLoader,
     choices,
     counts_of,
     from_store,
@@ -124,13 +124,15 @@ class GivenRankingsConfig(DataSection):
             self.loader(),
             policy=policy,
             reward=parts.reward,
-            encoded=EncodedSamples(cache_folder() / policy.encoding),
+            encoded=EncodedSamples(
+                None if policy.encoding is None else cache_folder() / policy.encoding
+            ),
             held_out=parts.prompts.held_out,
             seed=parts.seed,
             world=parts.world,
         )
 
-    def loader(self) -> ImageLoader:
+    def loader(self) -> SampleLoader:
         """What loads the images."""
         return self.given.load
 
@@ -200,11 +202,11 @@ class RankingsConfig(GivenRankingsConfig):
         """Another one than the images were generated in."""
         refuse_other_size(self.given.provenance, (width, height))
 
-    def loader(self) -> ImageLoader:
+    def loader(self) -> SampleLoader:
         """Loads originals, and checks each against its hash."""
         with self.opened() as store:
             images = store.images
-        return lambda image_id: read_tensor(images.checked(image_id))
+        return lambda image_id: read_tensor(images.checked(image_id))[None]
 
     def opened(self) -> Store:
         """The database, which must exist."""
@@ -264,7 +266,7 @@ class GivenRankings:
         self,
         config: GivenRankingsConfig,
         rankings: Sequence[GivenRanking],
-        load: ImageLoader,
+        load: SampleLoader,
         *,
         policy: LikelihoodPolicy,
         reward: RewardModel | None,
@@ -369,11 +371,10 @@ class GivenRankings:
                 if image in self.encoded or image in lost:
                     continue
                 try:
-                    pixels = self.load(image)
+                    content = self.policy.encode([prompt_of[image]], self.load(image)).content
                 except ImgalignError as error:
                     lost[image] = f"{error}"
                     continue
-                content = self.policy.encode([prompt_of[image]], pixels[None]).content
                 self.encoded.add(image, content)
             self.encoded.flush()
             for others in self.world.gather(lost):
@@ -394,7 +395,7 @@ class GivenRankings:
         for part in cut(len(pairs), self.policy.batch_size, world=self.world, watcher=watcher):
             for prompt, image in pairs[part]:
                 with torch.no_grad():
-                    score = reward.score(prompts=[prompt], samples=self.load(image)[None])
+                    score = reward.score(prompts=[prompt], samples=self.load(image))
                 self.scores[prompt, image] = score.item()
 
     def _prompts(self) -> dict[str, str]:
@@ -402,6 +403,11 @@ class GivenRankings:
         return {
             image: each.prompt for each in (*self.training, *self.measured) for image in each.images
         }
+
+
+def kept_in(policy: LikelihoodPolicy) -> Path | None:
+    """The folder where samples stay as this policy encodes them, if they are to stay anywhere."""
+    return None if policy.encoding is None else cache_folder() / policy.encoding
 
 
 def refuse_number(asked: int, available: int, *, at_least: int) -> None:

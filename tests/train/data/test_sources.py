@@ -14,10 +14,12 @@ from imgalign.algorithms.batches import Rollout
 from imgalign.algorithms.interface import World
 from imgalign.errors import ConfigError, NumericsError
 from imgalign.policy import RewardModel
+from imgalign.prompts import Prompts
 from imgalign.train.config import TrainConfig
-from imgalign.train.data.images import GivenImages, ImagesConfig
+from imgalign.train.data.demonstrations import GivenSamples
+from imgalign.train.data.images import ImagesConfig
 from imgalign.train.data.rollouts import Rollouts, RolloutsConfig
-from imgalign.train.data.source import Source
+from imgalign.train.data.source import Parts, Source
 from imgalign.train.run import run
 from imgalign.train.watcher import Interrupted, Watcher
 from imgalign.train.world import Alone
@@ -27,13 +29,16 @@ TOTALS = {"rollouts": (4, 2), "images": (3, 2)}
 EQUAL = ALGORITHMS[GIVEN[0]]
 
 
-def source_of(folder, *, held_out=(), count=2, world: World | None = None) -> GivenImages:
-    return GivenImages(
-        ImagesConfig(folder=folder, images_per_iteration=count),
-        policy=RandomWalk(size=2, batch_size=2),
-        held_out=held_out,
-        seed=0,
-        world=world or Alone(),
+def source_of(folder, *, held_out=(), count=2, world: World | None = None) -> GivenSamples:
+    return ImagesConfig(folder=folder, images_per_iteration=count).build(
+        Parts(
+            policy=RandomWalk(size=2, batch_size=2),
+            reward=None,
+            prompts=Prompts((), tuple(held_out)),
+            run=folder,
+            seed=0,
+            world=world or Alone(),
+        )
     )
 
 
