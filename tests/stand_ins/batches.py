@@ -39,7 +39,7 @@ def rankings_of(policy: Any, folder: Path, *, images: int) -> RankedBatch:
     source = GivenRankings(
         RankingsConfig(),
         judged,
-        lambda file: read_tensor(folder / file),
+        lambda file: read_tensor(folder / file)[None],
         policy=policy,
         reward=None,
         encoded=EncodedSamples(None),

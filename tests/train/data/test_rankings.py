@@ -44,7 +44,7 @@ def judged(count: int = 6) -> list[GivenRanking]:
 def pixels(image: str) -> Tensor:
     if image.startswith("lost"):
         raise InputError(f"{image}: no such file")
-    return torch.full((3, 4, 4), int(image[:-1]) / 10 + (0.05 if image[-1] == "b" else 0.0))
+    return torch.full((1, 3, 4, 4), int(image[:-1]) / 10 + (0.05 if image[-1] == "b" else 0.0))
 
 
 def source(
@@ -181,7 +181,7 @@ def test_a_resumed_run_learns_from_the_rankings_that_it_began_with(tmp_path, ran
     )
     batch = source.batch(0)
     assert batch.data.prompts == [given.rankings[0].prompt] * 2
-    expected = torch.stack([given.load(image) for image in given.rankings[0].images])
+    expected = torch.cat([given.load(image) for image in given.rankings[0].images])
     encoded = RandomWalk().encode(["", ""], expected).content["latents"]
     assert torch.equal(batch.data.content["latents"], encoded)
 
@@ -228,7 +228,7 @@ def test_pairs_of_a_folder_and_of_a_table_are_rankings_of_two(tmp_path, kind):
     assert sorted(each.prompt for each in given.rankings) == [f"prompt {n}" for n in range(4)]
     assert {each.ranks for each in given.rankings} == {(0, 1)}
     two = next(each for each in given.rankings if each.prompt == "prompt 2")
-    assert_close(given.load(two.images[0])[:, 0, 0], torch.tensor([0.0, 80 / 255, 0.0]))
+    assert_close(given.load(two.images[0])[0, :, 0, 0], torch.tensor([0.0, 80 / 255, 0.0]))
     assert data.load_prompts().training
     with pytest.raises(InputError, match="the image 0000 of this run is no longer there"):
         given.load("0000")
