@@ -52,7 +52,12 @@ def test_the_learning_rate_of_a_lora_is_pointed_out_where_all_weights_are_traine
     def said(train: str, rate: float) -> str:
         caplog.clear()
         settings = {
-            "policy": {"model": str(tiny_pipeline_folder), "train": train, "dtype": "float32"},
+            "policy": {
+                "kind": "diffusion",
+                "model": str(tiny_pipeline_folder),
+                "train": train,
+                "dtype": "float32",
+            },
             "optimizer": {"learning_rate": rate},
             "run": {"device": "cpu"},
         }
@@ -67,7 +72,12 @@ def test_the_learning_rate_of_a_lora_is_pointed_out_where_all_weights_are_traine
 def test_weights_that_are_trained_are_loaded_as_they_are_whatever_the_network_computes_in(
     tiny_pipeline_folder,
 ):
-    policy = {"model": str(tiny_pipeline_folder), "train": "full", "dtype": "bfloat16"}
+    policy = {
+        "kind": "diffusion",
+        "model": str(tiny_pipeline_folder),
+        "train": "full",
+        "dtype": "bfloat16",
+    }
     optimizer = {"learning_rate": 1e-5}
     settings = {"policy": policy, "optimizer": optimizer, "run": {"device": "cpu"}}
     found = load_policy(TrainConfig.model_validate(settings))
@@ -84,6 +94,7 @@ def test_a_policy_is_the_model_of_the_settings_with_an_adapter_of_their_seed(tin
             {
                 "policy": {
                     "model": str(tiny_pipeline_folder),
+                    "kind": "diffusion",
                     "train": "lora",
                     "dtype": "float32",
                     "lora_rank": 2,

@@ -20,7 +20,6 @@ from imgalign.runs.trained import ADAPTER, weights_hash
 from imgalign.train import run as train
 from imgalign.train.assemble import load_policy
 from imgalign.train.config import TrainConfig
-from imgalign.train.watch import previews
 
 LEARNING_RATES = {"lora": 0.01, "full": 1e-3}
 """By what is trained."""
@@ -119,9 +118,9 @@ def test_plain_diffusers_loads_the_checkpoint_and_draws_the_same_images(
 ):
     settings = made_settings()
     policy = load_policy(settings)
-    untrained = previews(policy, ["a red house"], [7])
+    untrained = policy.preview(["a red house"], seeds=[7])
     policy.load(run.checkpoint)
-    painted = previews(policy, ["a red house"], [7])
+    painted = policy.preview(["a red house"], seeds=[7])
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_pipeline_folder)
     pipeline.set_progress_bar_config(disable=True)
     if settings.policy.train == "full":

@@ -97,7 +97,7 @@ def test_a_ranking_keeps_its_images_together_in_the_order_of_its_ranks():
     assert batch.all_bad.tolist()[two]
     assert batch.weights[three] == 2
     latents = batch.data.content["latents"][batch.index[three]]
-    expected = torch.stack([pixels(name).clamp(1e-4).logit() for name in other.images])
+    expected = torch.cat([pixels(name).clamp(1e-4).logit() for name in other.images])
     assert_close(latents, expected[:, :, :2, :2])
 
 
