@@ -23,17 +23,13 @@ from pydantic.fields import FieldInfo
 
 from imgalign.environment import checked_device
 from imgalign.errors import ConfigError, InputError
-from imgalign.explain import (
+from imgalign.explain import Problem, problems_of, renamed_in, shown, touches
+from imgalign.unions import (
     Model,
-    Problem,
     models_in,
-    problems_of,
-    renamed_in,
-    shown,
     switch_kinds,
     tag_in,
     tag_keys,
-    touches,
     with_tags,
 )
 

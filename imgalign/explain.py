@@ -6,14 +6,27 @@ they are. config.py reads the values.
 
 import difflib
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Any
 
 import pydantic
 from pydantic.fields import FieldInfo
 
-Model = type[pydantic.BaseModel]
+from imgalign.unions import (
+    Model,
+    fields_named,
+    keys_along,
+    keys_of,
+    models_at,
+    models_in,
+    owners_along,
+    paths_of,
+    tag_in,
+    tag_keys,
+    tag_keys_at,
+    tags_of,
+)
 
 EXPECTED = {
     "bool_type": "true or false",
@@ -72,7 +85,7 @@ def problems_of(model: Model, error: pydantic.ValidationError) -> list[Problem]:
 def explain(model: Model, error: Mapping[str, Any]) -> Problem:
     """One of pydantic's errors: where, what was expected, what came, and what was meant."""
     kind, came, location = error["type"], error["input"], error["loc"]
-    names = _names(model, location)
+    names = keys_along(model, location)
     where = ".".join(names)
     if kind == "extra_forbidden":
         return Problem(where, _unknown(model, location))
@@ -157,199 +170,12 @@ def _replacement(path: str, renamed: Mapping[str, str]) -> str | None:
     return around and f"{around}.{key}"
 
 
-# --- unions: sections that say by a tag which of several kinds they are
-
-
-def tag_keys(field: FieldInfo) -> list[str]:
-    """The keys that say which member of a union a section is, outermost first.
-
-    Empty where a field is no union. Example: ["kind", "train"] for a union of unions.
-    """
-    names = [field.discriminator] if isinstance(field.discriminator, str) else []
-    names += inner_discriminators(field.annotation)
-    fields = type(field.default).model_fields if names else {}
-    return [fields[name].alias or name for name in dict.fromkeys(names)]
-
-
-def inner_discriminators(annotation: Any) -> Iterator[str]:
-    """Those of the unions inside a union."""
-    for member in get_args(annotation):
-        for note in get_args(member)[1:] if get_origin(member) is Annotated else ():
-            if isinstance(note, FieldInfo) and isinstance(note.discriminator, str):
-                yield note.discriminator
-
-
-def tag_in(model: Model, key: str) -> str | None:
-    """What a member of a union calls itself under one of its keys. Example: "adaptive"."""
-    for name, field in model.model_fields.items():
-        choices = get_args(field.annotation)
-        if key == (field.alias or name) and get_origin(field.annotation) is Literal:
-            return str(choices[0]) if len(choices) == 1 else None
-    return None
-
-
-def tags_of(model: Model) -> list[str]:
-    """The texts by which unions know a member. Example: ["adaptive"]."""
-    return [
-        get_args(field.annotation)[0]
-        for field in model.model_fields.values()
-        if get_origin(field.annotation) is Literal and len(get_args(field.annotation)) == 1
-    ]
-
-
-def models_in(annotation: Any) -> Iterator[Model]:
-    """The models inside a type, e.g. of `FixedKLConfig | AdaptiveKLConfig` or `list[...]`."""
-    if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
-        yield annotation
-    for argument in get_args(annotation):
-        yield from models_in(argument)
-
-
-def with_tags(model: Model, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values, with the default's tags in every union section that names no member."""
-    tagged = dict(values)
-    for name, field in model.model_fields.items():
-        key = field.alias or name
-        section = tagged.get(key)
-        if not isinstance(section, dict):
-            continue
-        section = {**kinds_in(field, section), **section}
-        member = member_in(field, section)
-        tagged[key] = section if member is None else with_tags(member, section)
-    return tagged
-
-
-def kinds_in(field: FieldInfo, section: Mapping[str, Any]) -> dict[str, Any]:
-    """The tags of a union's section by key; where it has none, the default's, or else the first."""
-    members, found = list(models_in(field.annotation)), {}
-    for key in tag_keys(field):
-        usual = [tag_in(type(field.default), key), *(tag_in(member, key) for member in members)]
-        known = [tag_in(member, key) for member in members]
-        found[key] = section.get(key, next((tag for tag in usual if tag in known), None))
-        members = [member for member in members if tag_in(member, key) == found[key]]
-    return found
-
-
-def member_in(field: FieldInfo, section: Mapping[str, Any]) -> Model | None:
-    """The model that a section is of; None where its tags name none, or there is no one model."""
-    kinds = kinds_in(field, section)
-    members = [
-        member
-        for member in models_in(field.annotation)
-        if all(tag_in(member, key) == tag for key, tag in kinds.items())
-    ]
-    return members[0] if len(members) == 1 else None
-
-
-def switch_kinds(
-    model: Model, values: dict[str, Any], before: Mapping[str, Any], typed: Collection[str]
-) -> Iterator[str]:
-    """Make `values` fit where an override names another kind of a section than the file does.
-
-    What the file has for the section stays where the new kind has it too, and goes where only other
-    kinds have it. `before` are the file's values, `typed` the paths that overrides set in `values`;
-    what was typed always stays. Yields a line per switch. Example: "algorithm.kl.kind=fixed:
-    replaces the algorithm.kl section; kept: coefficient; dropped: target_nats".
-    """
-    yield from _switches(model, model, values, before, typed, "")
-
-
-def _switches(
-    root: Model,
-    model: Model,
-    values: dict[str, Any],
-    before: Mapping[str, Any],
-    typed: Collection[str],
-    prefix: str,
-) -> Iterator[str]:
-    for name, field in model.model_fields.items():
-        key = field.alias or name
-        path = f"{prefix}{key}"
-        section, former = values.get(key), before.get(key)
-        if not (isinstance(section, dict) and isinstance(former, dict)) or path in typed:
-            continue
-        member = member_in(field, section)
-        if member is None:
-            continue
-        kinds, formerly = kinds_in(field, section), kinds_in(field, former)
-        if changed := [tag for tag in kinds if kinds[tag] != formerly[tag]]:
-            known = {key for each in _inside(root, path.split(".")) for key in _keys(each)}
-            inside = {each.removeprefix(f"{path}.") for each in typed}
-            ours = [key for key in former if key in known - inside - {*kinds} and key in section]
-            kept, dropped = _fit(member, section, ours, inside)
-            said = [f"kept: {', '.join(kept)}"] if kept else []
-            said += [f"dropped: {', '.join(dropped)}"] if dropped else []
-            if said:
-                named = f"{path}.{changed[0]}={kinds[changed[0]]}"
-                yield f"{named}: replaces the {path} section; {'; '.join(said)}"
-        yield from _switches(root, member, section, former, typed, f"{path}.")
-
-
-def _fit(
-    member: Model, section: dict[str, Any], ours: Iterable[str], typed: Collection[str]
-) -> tuple[list[str], list[str]]:
-    """Drop those of `ours` that the member lacks, or has in other kinds only: (kept, dropped)."""
-    fields = {field.alias or name: field for name, field in member.model_fields.items()}
-    kept, dropped = [], []
-    for key in ours:
-        inner, field = section[key], fields.get(key)
-        has_kinds = field is not None and bool(tag_keys(field)) and isinstance(inner, dict)
-        if field is None or (has_kinds and member_in(field, inner) is None):
-            dropped.append(key)
-            del section[key]
-            stays = {k: v for k, v in inner.items() if f"{key}.{k}" in typed} if has_kinds else {}
-            section |= {key: stays} if stays else {}
-        elif not any(each.startswith(f"{key}.") for each in typed):
-            kept.append(key)
-    return kept, dropped
-
-
-# --- where something lies, and what was meant
-
-
-def _owners(model: Model, location: Sequence[int | str]) -> list[tuple[str | None, list[Model]]]:
-    """Part by part of pydantic's location of an error: a key, and the models that it leads into.
-
-    A part after the key of a union is a tag, whatever keys there are of that name, and has None for
-    a key. Example: "data.folder.folder" is the key `folder` of the kind "folder" of `data`.
-    """
-    path: list[tuple[str | None, list[Model]]] = []
-    owners, is_tag = [model], False
-    for part in location:
-        if is_tag:
-            owners, is_tag = [owner for owner in owners if part in tags_of(owner)], False
-            path.append((None, owners))
-            continue
-        fields = _fields(owners, str(part))
-        owners = [each for field in fields for each in models_in(field.annotation)]
-        is_tag = any(tag_keys(field) for field in fields)
-        path.append((str(part), owners))
-    return path
-
-
-def _names(model: Model, location: Sequence[int | str]) -> list[str]:
-    """A location as keys, without the tags of unions."""
-    return [name for name, _ in _owners(model, location) if name is not None]
-
-
-def _inside(model: Model, keys: Sequence[str]) -> list[Model]:
-    """The models that keys lead into, through all members of the unions on their way."""
-    owners = [model]
-    for key in keys:
-        owners = [each for field in _fields(owners, key) for each in models_in(field.annotation)]
-    return owners
-
-
-def _tags_at(model: Model, keys: Sequence[str]) -> list[str]:
-    """The keys of the tags of a union that keys lead to. Example: ["from"] for ["data"]."""
-    *outer, last = keys
-    fields = _fields(_inside(model, outer), last)
-    return tag_keys(fields[0]) if fields else []
+# --- what was meant
 
 
 def _unknown(model: Model, location: tuple[int | str, ...]) -> str:
     """What was probably meant by a key: in another kind of the section, here, or elsewhere."""
-    wrong, path = str(location[-1]), _owners(model, location[:-1])
+    wrong, path = str(location[-1]), owners_along(model, location[:-1])
     owners = path[-1][1] if path else [model]
     if path and path[-1][0] is None:
         return _of_another_kind(model, wrong, location, path) or _misspelt(model, wrong, owners)
@@ -364,29 +190,29 @@ def _of_another_kind(
 ) -> str:
     """Which kind of a section has the key that this one lacks; empty where none has."""
     names = [name for name, _ in path if name is not None]
-    tags = _tags_at(model, names)
+    tags = tag_keys_at(model, names)
     first = len(path) - next(i for i, (name, _) in enumerate(reversed(path)) if name is not None)
     for place in range(len(path) - 1, first - 1, -1):  # the inner kinds first
         tag, siblings = tags[place - first], path[place - 1][1]
         union = f"{'.'.join(names)}.{tag}={location[place]}"
         kinds, beyond = _kinds_with(wrong, siblings, tag), ""
         if not kinds and place == first:
-            kinds = _kinds_with(wrong, _inside(model, names), tag)
+            kinds = _kinds_with(wrong, models_at(model, names), tag)
             beyond = _which_has(model, names, kinds[0]) if len(kinds) == 1 else ""
         if kinds:
             other = f"{'.'.join(names)}.{tag}={_either(kinds)}"
             only = f"has no effect with {union}, only with {other}{beyond}"
-            return "; ".join([only, *_instead(_fields(siblings, wrong))])
+            return "; ".join([only, *_instead(fields_named(siblings, wrong))])
     return ""
 
 
 def _misspelt(model: Model, wrong: str, owners: Sequence[Model]) -> str:
     """What a key was probably meant to be, among those of its section or of others."""
-    known = sorted({key for owner in owners for key in _keys(owner)})
+    known = sorted({key for owner in owners for key in keys_of(owner)})
     close = difflib.get_close_matches(wrong, known, n=1)
     if close:
         return f"unknown key (did you mean {close[0]!r}?)"
-    elsewhere = dict.fromkeys(path for path in _paths(model) if path.rpartition(".")[2] == wrong)
+    elsewhere = dict.fromkeys(path for path in paths_of(model) if path.rpartition(".")[2] == wrong)
     if elsewhere:
         return f"unknown key (did you mean {' or '.join(map(repr, elsewhere))}?)"
     return f"unknown key (known here: {', '.join(known)})"
@@ -394,7 +220,7 @@ def _misspelt(model: Model, wrong: str, owners: Sequence[Model]) -> str:
 
 def _kinds_with(key: str, members: Iterable[Model], tag: str) -> list[str]:
     """The tags, under one of their keys, of those members of a union that have a key."""
-    tags = [tag_in(member, tag) for member in members if key in _keys(member)]
+    tags = [tag_in(member, tag) for member in members if key in keys_of(member)]
     return list(dict.fromkeys(each for each in tags if each is not None))
 
 
@@ -410,15 +236,6 @@ def _either(kinds: Sequence[str]) -> str:
     return f"{', '.join(others)} or {last}" if others else last
 
 
-def _fields(owners: Iterable[Model], key: str) -> list[FieldInfo]:
-    return [
-        field
-        for owner in owners
-        for name, field in owner.model_fields.items()
-        if key == (field.alias or name)
-    ]
-
-
 def _which_has(model: Model, names: Sequence[str], kind: Any) -> str:
     """Of which kind of the section around it this kind is. Example: "; 'value' is of ...".
 
@@ -429,11 +246,11 @@ def _which_has(model: Model, names: Sequence[str], kind: Any) -> str:
     *outer, last = names
     parents = [
         parent
-        for parent in _inside(model, outer)
-        for field in _fields([parent], last)
+        for parent in models_at(model, outer)
+        for field in fields_named([parent], last)
         if any(kind in tags_of(member) for member in models_in(field.annotation))
     ]
-    keys = _tags_at(model, outer)
+    keys = tag_keys_at(model, outer)
     if not parents or not keys:
         return ""
     tags = list(dict.fromkeys(str(tag_in(parent, keys[0])) for parent in parents))
@@ -447,20 +264,8 @@ def _meant(model: Model, names: Sequence[str], error: Mapping[str, Any]) -> str:
         return f" (did you mean [{came}]?)"
     if kind in WHOLE and isinstance(came, float) and came.is_integer() and abs(came) < 2**53:
         return f" (did you mean {int(came)}?)"
-    for field in _fields(_inside(model, names[:-1]), names[-1]) if names else []:
+    for field in fields_named(models_at(model, names[:-1]), names[-1]) if names else []:
         for tag in tag_keys(field):
             if came in [tag_in(member, tag) for member in models_in(field.annotation)]:
                 return f" (did you mean {'.'.join(names)}.{tag}={came}?)"
     return ""
-
-
-def _keys(model: Model) -> list[str]:
-    return [field.alias or name for name, field in model.model_fields.items()]
-
-
-def _paths(model: Model, prefix: str = "") -> Iterator[str]:
-    for name, field in model.model_fields.items():
-        key = prefix + (field.alias or name)
-        yield key
-        for inner in models_in(field.annotation):
-            yield from _paths(inner, f"{key}.")

@@ -11,8 +11,8 @@ from pydantic.fields import FieldInfo
 
 from imgalign.config import Setting, plain, settings_of
 from imgalign.evaluate.config import EvaluateConfig
-from imgalign.explain import Model, models_in, tag_in, tag_keys
 from imgalign.train.config import TrainConfig
+from imgalign.unions import Model, models_in, tag_in, tag_keys
 from reward_models.training import FitConfig
 
 INTRODUCTION = """\

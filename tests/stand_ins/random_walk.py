@@ -19,7 +19,6 @@ from torch.distributions import Distribution, Independent, Normal
 from torch.nn import Parameter
 
 from imgalign.errors import CheckpointError
-from imgalign.explain import with_tags
 from imgalign.policy import (
     Check,
     Data,
@@ -34,6 +33,7 @@ from imgalign.policy import (
 )
 from imgalign.runs.trained import ADAPTER
 from imgalign.train.config import RunConfig, TrainConfig
+from imgalign.unions import with_tags
 
 
 class RandomWalk:

@@ -13,13 +13,13 @@ from safetensors.torch import load_file, save_file
 
 from imgalign.algorithms.checks import require
 from imgalign.errors import CheckpointError
-from imgalign.explain import with_tags
 from imgalign.runs.checkpoint import checkpoints
 from imgalign.runs.metrics import read_metrics
 from imgalign.runs.trained import ADAPTER, weights_hash
 from imgalign.train import run as train
 from imgalign.train.assemble import load_policy
 from imgalign.train.config import TrainConfig
+from imgalign.unions import with_tags
 
 LEARNING_RATES = {"lora": 0.01, "full": 1e-3}
 """By what is trained."""

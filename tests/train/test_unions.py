@@ -2,8 +2,8 @@
 refused under the name that a person wrote, and both kinds are named as one would write them."""
 
 import re
-from collections.abc import Iterator
-from typing import NamedTuple, get_args
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple, get_args
 
 import pytest
 from pydantic import BaseModel
@@ -18,7 +18,8 @@ class Union(NamedTuple):
 
     at: str
     key: str
-    members: dict[str, type[BaseModel]]
+    members: dict[str, list[type[BaseModel]]]
+    """Several where a member is a union itself."""
     inside: tuple[str, ...]
 
 
@@ -26,27 +27,45 @@ def unions(model: type[BaseModel], at: str = "", inside: tuple[str, ...] = ()) -
     """All there are below a model, once for each way there."""
     for name, field in model.model_fields.items():
         path = f"{at}{field.alias or name}"
-        members = [each for each in get_args(field.annotation) or [field.annotation]]
-        sections = [
-            each for each in members if isinstance(each, type) and issubclass(each, BaseModel)
-        ]
-        if field.discriminator is None:
-            for section in sections:
-                yield from unions(section, f"{path}.", inside)
-            continue
-        tag = sections[0].model_fields[str(field.discriminator)]
-        key = tag.alias or str(field.discriminator)
-        by_tag = {
-            get_args(each.model_fields[str(field.discriminator)].annotation)[0]: each
-            for each in sections
-        }
-        yield Union(path, key, by_tag, inside)
-        for kind, section in by_tag.items():
-            yield from unions(section, f"{path}.", (*inside, f"{path}.{key}={kind}"))
+        yield from unions_in(field.annotation, field.discriminator, path, inside)
 
 
-def keys(model: type[BaseModel]) -> set[str]:
-    return {field.alias or name for name, field in model.model_fields.items()}
+def unions_in(annotation: Any, name: Any, path: str, inside: tuple[str, ...]) -> Iterator[Union]:
+    """Those of a field; of unions inside a union, the outer one first."""
+    members = [each for each in get_args(annotation) or [annotation]]
+    if name is None:
+        for section in filter(is_model, members):
+            yield from unions(section, f"{path}.", inside)
+        return
+    by_tag = {}
+    for member in members:
+        leaves = [*models(member)]
+        tag = leaves[0].model_fields[str(name)]
+        by_tag[get_args(tag.annotation)[0]] = (member, leaves)
+        key = tag.alias or str(name)
+    yield Union(path, key, {kind: leaves for kind, (_, leaves) in by_tag.items()}, inside)
+    for kind, (member, _) in by_tag.items():
+        within = (*inside, f"{path}.{key}={kind}")
+        if is_model(member):
+            yield from unions(member, f"{path}.", within)
+        else:
+            inner, note = get_args(member)
+            yield from unions_in(inner, note.discriminator, path, within)
+
+
+def is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if is_model(annotation):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from models(inner)
+
+
+def keys(models: Iterable[type[BaseModel]]) -> set[str]:
+    return {field.alias or name for model in models for name, field in model.model_fields.items()}
 
 
 UNIONS = list(unions(TrainConfig))
@@ -54,7 +73,7 @@ UNIONS = list(unions(TrainConfig))
 
 def test_the_unions_are_found():
     assert {f"{each.at}.{each.key}" for each in UNIONS} == {
-        *("policy.train", "algorithm.name", "data.from"),
+        *("policy.kind", "policy.train", "algorithm.name", "data.from"),
         *("algorithm.kl.kind", "algorithm.baseline.kind", "algorithm.beta.kind"),
         "algorithm.weighting.kind",
     }
