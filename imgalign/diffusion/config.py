@@ -40,7 +40,7 @@ class DiffusionConfig(Config):
     """The shipped model, a folder in diffusers' layout, or a name on the Hugging Face hub."""
 
     dtype: TrainingDType = "auto"
-    """In which the network computes and its frozen weights are kept; trained weights, latents and
+    """In which the network computes and its frozen weights are kept; trained weights and
     log-probabilities are float32. auto is bfloat16 where the device multiplies it natively, else
     float32; the run writes down which, and a resumed run keeps it on any machine."""
 

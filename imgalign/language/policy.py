@@ -108,6 +108,9 @@ class LanguagePolicy:
             seed=seed,
         )
 
+    averages_log_ratios = True
+    """Texts differ in length, and their losses are usual by token."""
+
     @property
     def batch_size(self) -> int:
         """Texts in one forward pass of the network."""
@@ -277,7 +280,7 @@ class LanguagePolicy:
         return LogProb(
             values=torch.where(there, each, 0.0).sum(dim=1),
             kind="exact",
-            num_elements=1,
+            num_elements=self.config.max_new_tokens,
             counts=length.to(each),
         )
 
