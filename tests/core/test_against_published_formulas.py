@@ -119,9 +119,9 @@ def test_the_clipped_value_loss_is_that_of_trl_openrlhf_and_verl(clip):
 
 
 def with_zeros(rewards: Tensor, values: Tensor, mask: Tensor, *, decay: float) -> Tensor:
-    """Advantages where what does not count is set to 0 and then counts as a step (TRL, OpenRLHF).
+    """Advantages where what does not count is set to 0, and is a step all the same. Undiscounted.
 
-    Undiscounted. Whatever step follows, the next value is the one beside it.
+    So do TRL, where only padding is meant, and OpenRLHF with whatever its mask leaves out.
     """
     reward, value = rewards * mask, values * mask
     following = torch.cat([value[:, 1:], torch.zeros(len(value), 1).to(value)], dim=1)
@@ -155,7 +155,7 @@ def test_advantages_of_padded_texts_are_those_of_all_libraries(theirs, smoothing
     assert_close(returns[ENDS], (expected + values)[ENDS])  # before any whitening, as in all
 
 
-def test_advantages_across_gaps_are_verls_and_not_those_of_zeros_in_the_gaps():
+def test_advantages_across_gaps_are_verls_and_not_openrlhfs_whose_gaps_are_zeros():
     # Zeros make a gap a state of no worth: with smoothing below 1 the steps before it are blamed.
     rewards, values = normal(4, 7), normal(4, 7, seed=1)
     ours, _ = generalized_advantages(rewards, values, GAPS, smoothing=0.9)
