@@ -5,6 +5,7 @@ import urllib.request
 
 import pytest
 from starlette.testclient import TestClient
+from texts import add_texts, text_provenance
 
 from imgalign.errors import InputError
 from ui.app import Settings, build_app, launch
@@ -24,7 +25,7 @@ def post(client, path, **body):
 
 
 def ranking_of(shown, **changes):
-    ranking = [[position] for position in range(len(shown["images"]))]
+    ranking = [[position] for position in range(len(shown["candidates"]))]
     body = {"key": "key-0001", "item": shown["item"], "ranking": ranking, "verdict": "ranked"}
     return body | changes
 
@@ -33,7 +34,7 @@ def everything_served_while_ranking(client):
     """Bodies and headers of every request that a browser on the Rank page makes."""
     client.headers["Accept-Encoding"] = "identity"
     shown = post(client, "next")
-    urls = [image["url"] for image in shown.json()["images"]]
+    urls = [image["url"] for image in shown.json()["candidates"]]
     responses = [
         client.get("/"),
         client.get("/config"),
@@ -76,7 +77,7 @@ def test_nothing_served_to_an_annotator_says_what_made_an_image(client, store, a
 def test_an_image_is_the_original_pixel_for_pixel(client, store, add_items):
     add_items(1)
     shown = post(client, "next").json()
-    first = shown["images"][0]
+    first = shown["candidates"][0]
     response = client.get(f"/{first['url']}")
     assert response.content == store.image_for_token(first["token"], "Ada").read_bytes()
     assert response.headers["content-type"] == "image/png"
@@ -84,9 +85,46 @@ def test_an_image_is_the_original_pixel_for_pixel(client, store, add_items):
     assert not {"etag", "last-modified", "content-disposition"} & set(response.headers)
 
 
+def test_a_text_is_served_byte_for_byte_as_plain_text_and_to_its_annotator_only(client, store):
+    typed = {"<script>alert(1)</script>\r\n", "naïve 🦊  "}
+    add_texts(store, sorted(typed))
+    candidates = post(client, "next").json()["candidates"]
+    answers = [client.get(f"/{each['url']}") for each in candidates]
+    assert {answer.content.decode("utf-8") for answer in answers} == typed
+    for answer in answers:
+        assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["cache-control"].startswith("private")
+    store.add_annotator("Eve")
+    token = candidates[0]["token"]
+    for path in (
+        f"texts/{token}?annotator=Eve",
+        "texts/none?annotator=Ada",
+        f"images/{token}?annotator=Ada",
+    ):
+        assert client.get(f"/api/rank/{path}").status_code == 409, path
+    assert client.get(f"/api/rank/texts/{token}").status_code == 422
+    assert client.get(f"/api/rank/texts/..%2F..%2F{token}?annotator=Ada").status_code in (404, 409)
+
+
+def test_nothing_served_to_an_annotator_says_what_wrote_a_text(client, store, secrets):
+    made = text_provenance(model="SECRET-MODEL", adapter="SECRET-RUN", seed=918273645)
+    ids = [store.add_text(text, made) for text in ("a red cat", "a cat")]
+    for number in range(2):
+        store.add_item(f"a cat {number}", ids, source="SECRET-RUN", overlap=3)
+    served = everything_served_while_ranking(client)
+    leaks = [
+        (url, secret)
+        for url, _, content in served
+        for secret in (*secrets, *ids)
+        if secret.encode() in content or secret in url
+    ]
+    assert leaks == []
+
+
 def test_an_image_is_served_to_its_annotator_only(client, store, add_items):
     add_items(1)
-    token = post(client, "next").json()["images"][0]["token"]
+    token = post(client, "next").json()["candidates"][0]["token"]
     store.add_annotator("Eve")
     assert client.get(f"/api/rank/images/{token}?annotator=Eve").status_code == 409
 

@@ -1,4 +1,5 @@
 import pytest
+from rank_page import press, ranks_on_screen, start, stored, wait_for_progress
 
 pytestmark = [
     pytest.mark.browser,
@@ -6,36 +7,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting' is deprecated"),
     pytest.mark.filterwarnings("ignore:The copy keyword is deprecated"),
 ]
-
-
-def start(page, address, name="Ada"):
-    page.goto(address)
-    page.get_by_label("Your name or initials").fill(name)
-    page.keyboard.press("Enter")
-    page.locator(".rk[data-state=ranking]").wait_for()
-
-
-def press(page, keys):
-    for key in keys.split():
-        page.keyboard.press(key)
-
-
-def wait_for_progress(page, text):
-    page.locator(".rk-count", has_text=text).wait_for()
-
-
-def ranks_on_screen(page):
-    return page.locator(".rk-tile .rk-rank").all_text_contents()
-
-
-def stored(store):
-    """Verdict, reason and tie groups as places on the screen, in the order they were stored."""
-    found = []
-    for ranking in store.rankings():
-        place = {candidate: position + 1 for position, candidate in enumerate(ranking.order)}
-        groups = [sorted(place[c] for c in group) for group in ranking.ranking or ()]
-        found.append((ranking.verdict, ranking.reason, groups))
-    return found
 
 
 def test_items_are_ranked_by_keyboard_only(page, address, store, add_items):

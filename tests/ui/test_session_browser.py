@@ -51,7 +51,7 @@ def random_games(seed: int, *, moves: tuple[str, ...] = NONE) -> list[list[list[
         for _ in range(25):
             name = rng.choice([*ONE, *ONE, *TWO, *moves, "skip"])
             if name == "skip":
-                game.append([name, rng.choice(SKIP_REASONS)])
+                game.append([name, rng.choice(SKIP_REASONS["images"])])
             else:
                 count = 1 if name in ONE else 2 if name in TWO else 0
                 game.append([name, *(rng.randrange(5) for _ in range(count))])

@@ -1,8 +1,8 @@
 """The ranking protocol: one item at a time, blind, acknowledged once it is stored.
 
 The handlers are plain functions of a store. Their results go to the browser, so they contain no
-model, seed, path, candidate number or display order: images are named by tokens that the store
-issued to this annotator, and everything else by positions on the screen, 0-based.
+model, seed, path, candidate number or display order: images and texts are named by tokens that the
+store issued to this annotator, and everything else by positions on the screen, 0-based.
 
 Addresses stay the same when the server restarts or is upgraded, and the HTTP status distinguishes a
 refusal from an outage.
@@ -15,14 +15,26 @@ import fastapi
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
-from imgalign.preferences.records import Item, Submission, TieGroups, Verdict, as_positions
+from imgalign.preferences.records import (
+    Item,
+    Samples,
+    Submission,
+    TieGroups,
+    Verdict,
+    as_positions,
+)
 from imgalign.preferences.store import Store
-from ui.api.responses import png_response
+from ui.api.responses import png_response, text_response
 
 PREFIX = "api/rank"
 
-SkipReason = Literal["broken image", "unsafe", "cannot judge", "prompt unclear", "too similar"]
-SKIP_REASONS: tuple[str, ...] = get_args(SkipReason)
+SharedReason = Literal["unsafe", "cannot judge", "prompt unclear", "too similar"]
+SkipReason = Literal["broken image", "broken text"] | SharedReason
+SKIP_REASONS: dict[Samples, tuple[SkipReason, ...]] = {
+    "images": ("broken image", *get_args(SharedReason)),
+    "texts": ("broken text", *get_args(SharedReason)),
+}
+"""What the page offers, by what the candidates are."""
 MAX_NAME = 60
 """Characters of an annotator's name."""
 
@@ -42,7 +54,7 @@ class Undo(Request):
 
 
 class Answer(Request):
-    """One judgement. Example: ranking ((2,), (0, 1)) puts the third image on the screen first.
+    """One judgement. Example: ranking ((2,), (0, 1)) puts the third candidate on the screen first.
 
     `ranking` goes with the verdict "ranked", `reason` with "skipped"; the store checks both.
     """
@@ -56,7 +68,7 @@ class Answer(Request):
 
 
 class Shown(BaseModel):
-    """Token and address of one image."""
+    """Token and address of one image or text."""
 
     token: str
     url: str
@@ -65,12 +77,14 @@ class Shown(BaseModel):
 class Screen(BaseModel):
     """What is on the screen; `item` is None when nothing is left.
 
-    `next` are addresses to prefetch, `undo` is the key of the latest judgement that stands.
+    `samples` says what the candidates are. `next` are addresses to prefetch, `undo` is the key of
+    the latest judgement that stands.
     """
 
     item: str | None = None
     prompt: str = ""
-    images: list[Shown] = []
+    samples: Samples = "images"
+    candidates: list[Shown] = []
     done: int
     total: int
     next: list[str] = []
@@ -88,7 +102,7 @@ class TakenBack(BaseModel):
     """A judgement that was undone, to continue from."""
 
     item: str
-    num_images: int
+    num_candidates: int
     ranking: TieGroups | None
     verdict: Verdict
     reason: str | None
@@ -117,6 +131,10 @@ def router(store: Store, *, project: str) -> fastapi.APIRouter:
     ) -> Response:
         return png_response(image(store, token, annotator))
 
+    @routes.get("/texts/{token}")
+    def read(token: str, annotator: Annotated[str, fastapi.Query(max_length=MAX_NAME)]) -> Response:
+        return text_response(text(store, token, annotator))
+
     return routes
 
 
@@ -140,7 +158,8 @@ def next_item(
     return Screen(
         item=item.item_id,
         prompt=item.prompt,
-        images=_shown(item, annotator),
+        samples=item.samples,
+        candidates=_shown(item, annotator),
         done=counts.done,
         total=total,
         next=[] if after is None else [each.url for each in _shown(after, annotator)],
@@ -175,7 +194,7 @@ def undo(store: Store, request: Undo) -> TakenBack:
     ranking = judged.ranking
     return TakenBack(
         item=judged.item_id,
-        num_images=len(judged.order),
+        num_candidates=len(judged.order),
         ranking=None if ranking is None else as_positions(ranking, judged.order),
         verdict=judged.verdict,
         reason=judged.reason,
@@ -187,9 +206,14 @@ def image(store: Store, token: str, annotator: str) -> bytes:
     return store.image_bytes_for_token(token, annotator)
 
 
+def text(store: Store, token: str, annotator: str) -> str:
+    """The text behind a token, as it was added."""
+    return store.text_for_token(token, annotator)
+
+
 def _shown(item: Item, annotator: str) -> list[Shown]:
     who = urlencode({"annotator": annotator})
     return [
-        Shown(token=token, url=f"{PREFIX}/images/{quote(token, safe='')}?{who}")
+        Shown(token=token, url=f"{PREFIX}/{item.samples}/{quote(token, safe='')}?{who}")
         for token in item.tokens
     ]

@@ -1,4 +1,4 @@
-"""Responses of routes: images as PNG files, errors of the project as one line of JSON.
+"""Responses of routes: images as PNG files, texts as they are, errors as one line of JSON.
 
 `{"error": ...}` has status 409 for a conflict in the store, 413 and 422 for an invalid request, 507
 for a full disk, 503 for anything else that may pass.
@@ -16,17 +16,26 @@ STATUS: dict[type[ImgalignError], int] = {
     StoreError: 409,
 }
 DAY = "private, max-age=86400, immutable"
-"""Cache-Control of an image that never changes and is private to one annotator."""
+"""Cache-Control of what never changes and is private to one annotator."""
 
 
 def png_response(content: bytes, *, cache: str = DAY) -> Response:
     """A PNG file that browsers do not sniff, and whose address they do not send on."""
+    return _private(content, "image/png", cache)
+
+
+def text_response(content: str) -> Response:
+    """Plain text, byte for byte, that browsers show as such and never as a page."""
+    return _private(content.encode(), "text/plain; charset=utf-8", DAY)
+
+
+def _private(content: bytes, media_type: str, cache: str) -> Response:
     headers = {
         "Cache-Control": cache,
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
     }
-    return Response(content, media_type="image/png", headers=headers)
+    return Response(content, media_type=media_type, headers=headers)
 
 
 def add_error_handlers(app: fastapi.FastAPI) -> None:

@@ -8,8 +8,10 @@ const STORE = "imgalign.rank";
 const TIMEOUT_MS = 15000;
 
 let annotator = null; // who ranks
-let item = null; // what the server gave: {item, prompt, images: [{token, url}], done, total, next,
+let item = null; // what the server gave: {item, prompt, samples: "images" or "texts",
+// candidates: [{token, url}], done, total, next,
 // undo: the key of the latest judgement that can be taken back}
+let kind = Candidates.images; // how candidates of this item are drawn
 let session = null; // the ranking in the making
 let key = null; // idempotency key of this judgement, made once per item shown
 let busy = false;
@@ -75,6 +77,7 @@ const make = (tag, className, text) => {
   if (text !== undefined) node.textContent = text;
   return node;
 };
+const capital = (word) => word[0].toUpperCase() + word.slice(1);
 const ordinal = (n) => ["1st", "2nd", "3rd"][n - 1] ?? `${n}th`;
 const show = (state) => {
   root.dataset.state = state;
@@ -107,51 +110,42 @@ const rankOf = (position) => {
 
 const describe = (position) => {
   const placed = rankOf(position);
-  const name = `Image ${position + 1}`;
+  const name = `${capital(kind.noun)} ${position + 1}`;
   if (!placed) return `${name}, not placed`;
   const mates = Session.groups(session)[placed.rank - 1].filter((p) => p !== position);
   const tie = mates.length ? `, tied with ${mates.map((p) => p + 1).join(" and ")}` : "";
   return `${name}, ${ordinal(placed.rank)}${tie}`;
 };
 
-const imageOf = (position) => {
-  const image = make("img");
-  image.src = item.images[position].url;
-  image.alt = "";
-  image.draggable = false;
-  image.addEventListener("error", () => {
-    image.replaceWith(make("span", "rk-broken", "This image could not be loaded"));
-  });
-  return image;
+// An image is a button as a whole. A text scrolls and is read aloud, so its foot is the button.
+const tileOf = (candidate, position) => {
+  const whole = item.samples === "images";
+  const tile = make(whole ? "button" : "article", "rk-tile");
+  const foot = make(whole ? "span" : "button", "rk-foot");
+  (whole ? tile : foot).type = "button";
+  (whole ? tile : foot).classList.add("rk-put");
+  tile.draggable = true;
+  tile.dataset.position = position;
+  foot.append(make("span", "rk-key", position + 1), make("span", "rk-rank"));
+  tile.append(kind.inTile(candidate), foot);
+  return tile;
 };
 
-const columnsFor = (count) => (count <= 5 ? count : Math.ceil(count / 2));
-
 const drawItem = () => {
-  const count = item.images.length;
-  q(".rk-prompt").textContent = item.prompt;
-  const tiles = q(".rk-tiles");
-  tiles.replaceChildren();
-  tiles.style.setProperty("--columns", Math.max(columnsFor(count), 3));
-  tiles.style.setProperty("--tile-height", count > 5 ? "22vh" : "46vh");
-  if (count === 2) {
-    tiles.style.setProperty("--columns", 2);
-    tiles.style.maxWidth = "720px";
-    tiles.style.alignSelf = "center";
-    tiles.style.width = "100%";
-  } else {
-    tiles.style.maxWidth = "";
+  const count = item.candidates.length;
+  root.dataset.samples = item.samples;
+  kind = Candidates[item.samples];
+  for (const node of root.querySelectorAll("[data-noun]")) {
+    node.textContent = kind.noun + node.dataset.noun;
   }
-  item.images.forEach((_, position) => {
-    const tile = make("button", "rk-tile");
-    tile.type = "button";
-    tile.draggable = true;
-    tile.dataset.position = position;
-    const foot = make("span", "rk-foot");
-    foot.append(make("span", "rk-key", position + 1), make("span", "rk-rank"));
-    tile.append(imageOf(position), foot);
-    tiles.append(tile);
-  });
+  drawReasons();
+  q(".rk-prompt").textContent = item.prompt;
+  q(".rk-prompt").toggleAttribute("data-long", item.prompt.length > 160);
+  const tiles = q(".rk-tiles");
+  tiles.style.setProperty("--columns", kind.columns(count));
+  tiles.style.setProperty("--tile-height", kind.height(count));
+  tiles.toggleAttribute("data-two", count === 2);
+  tiles.replaceChildren(...item.candidates.map(tileOf));
   q(".rk-last-key").textContent = count;
 };
 
@@ -162,7 +156,7 @@ const thumb = (position) => {
   node.dataset.position = position;
   node.title = "Click to take out, drag to move";
   node.setAttribute("aria-label", `Take out ${describe(position)}`);
-  node.append(imageOf(position), make("span", "", position + 1));
+  node.append(kind.inTray(item.candidates[position]), make("span", "rk-number", position + 1));
   return node;
 };
 
@@ -210,7 +204,7 @@ const hint = () => {
   const left = Session.missing(session).length;
   if (left === 0) return "Enter submits";
   if (left === 1) return "Enter places the last one";
-  return left === item.images.length ? "Press a number: best first" : `${left} still to place`;
+  return left === item.candidates.length ? "Press a number: best first" : `${left} still to place`;
 };
 
 const draw = () => {
@@ -223,8 +217,10 @@ const draw = () => {
       ? `${placed.tied ? "=" : ""}${ordinal(placed.rank)}`
       : "";
     if (node.matches(".rk-tile")) {
-      node.setAttribute("aria-pressed", String(Boolean(ranked)));
-      node.setAttribute("aria-label", `${describe(position)}. Key ${position + 1}`);
+      const put = node.closest(".rk-put") ?? node.querySelector(".rk-put");
+      put.setAttribute("aria-pressed", String(Boolean(ranked)));
+      put.setAttribute("aria-label", `${describe(position)}. Key ${position + 1}`);
+      node.classList.toggle("rk-placed", Boolean(ranked));
     }
   }
   drawTray();
@@ -262,11 +258,6 @@ const apply = (after, announce) => {
   if (announce !== undefined) say(announce);
 };
 
-const prefetch = (urls) =>
-  urls.forEach((url) => {
-    new Image().src = url;
-  });
-
 const next = async () => {
   clearTimeout(next.timer);
   q(".rk-who").textContent = annotator;
@@ -297,18 +288,19 @@ const receive = (given) => {
     return;
   }
   const draft = load(slot("draft"), null);
-  const mine = draft && draft.item === item.item && draft.session?.numImages === item.images.length;
-  session = mine ? draft.session : Session.fresh(item.images.length);
+  const mine = draft && draft.item === item.item && draft.session?.count === item.candidates.length;
+  session = mine ? draft.session : Session.fresh(item.candidates.length);
   key = mine ? draft.key : newKey();
   looked = mine ? draft.looked : 0;
   since = null;
   clock(!document.hidden);
   show("ranking");
+  Candidates.forget();
   drawItem();
   persist();
   draw();
-  say(`${item.prompt}. ${item.images.length} images.`);
-  prefetch(item.next);
+  say(`${item.prompt}. ${item.candidates.length} ${kind.noun}s.`);
+  Candidates.prefetch(item.next);
 };
 
 const submit = async () => {
@@ -316,7 +308,7 @@ const submit = async () => {
   if (!Session.ready(session)) {
     const filled = Session.complete(session);
     if (filled === session) say(hint());
-    apply(filled, "Last image placed. Enter submits");
+    apply(filled, `Last ${kind.noun} placed. Enter submits`);
     q(".rk-hint").textContent = hint();
     return;
   }
@@ -369,7 +361,7 @@ const undo = async () => {
     return;
   }
   busy = false;
-  const again = Session.restored(back.num_images, back);
+  const again = Session.restored(back.num_candidates, back);
   save(slot("draft"), { item: back.item, key: newKey(), session: again, looked: 0 });
   toast("Taken back");
   await next();
@@ -386,21 +378,22 @@ for (const dialog of root.querySelectorAll("dialog")) {
   });
 }
 
-const reasons = q(".rk-reasons");
-REASONS.forEach((reason, index) => {
-  const node = make("button", "rk-btn");
-  node.type = "button";
-  node.dataset.reason = reason;
-  const label = reason[0].toUpperCase() + reason.slice(1);
-  node.append(make("kbd", "", index + 1), document.createTextNode(label));
-  reasons.append(node);
-});
+const drawReasons = () => {
+  const buttons = REASONS[item.samples].map((reason, index) => {
+    const node = make("button", "rk-btn");
+    node.type = "button";
+    node.dataset.reason = reason;
+    node.append(make("kbd", "", index + 1), document.createTextNode(capital(reason)));
+    return node;
+  });
+  q(".rk-reasons").replaceChildren(...buttons);
+};
 const chooseReason = (reason) => {
   closeDialogs();
   apply(Session.skip(session, reason), `Skip: ${reason}. Enter submits`);
 };
 
-/* ---------- zoom: one scale and offset for all images ---------- */
+/* ---------- zoom: one scale and offset for all images, one size of type for all texts ---------- */
 const view = { scale: 1, x: 0, y: 0, open: false };
 const zoomDialog = q(".rk-zoom");
 const panes = q(".rk-panes");
@@ -408,6 +401,11 @@ const paneImages = () => Array.from(panes.querySelectorAll("img"));
 const label = (scale) => (scale >= 1 ? `${+scale.toFixed(2)}:1` : `${Math.round(scale * 100)} %`);
 
 const drawZoom = () => {
+  if (item.samples === "texts") {
+    panes.style.setProperty("--zoom", view.scale);
+    q(".rk-scale").textContent = `${Math.round(view.scale * 100)} %`;
+    return;
+  }
   for (const image of paneImages()) {
     const { naturalWidth: w, naturalHeight: h } = image;
     image.style.transform =
@@ -417,6 +415,11 @@ const drawZoom = () => {
   q(".rk-scale").textContent = label(view.scale);
 };
 const fit = () => {
+  if (item.samples === "texts") {
+    Object.assign(view, { scale: 1, x: 0, y: 0 });
+    drawZoom();
+    return;
+  }
   const image = paneImages()[0];
   const pane = panes.firstElementChild;
   if (!image || !image.naturalWidth) return;
@@ -428,6 +431,11 @@ const fit = () => {
   drawZoom();
 };
 const scaleBy = (direction, x = 0, y = 0) => {
+  if (item.samples === "texts") {
+    view.scale = Math.min(2.2, Math.max(0.7, view.scale + 0.15 * direction));
+    drawZoom();
+    return;
+  }
   const before = view.scale;
   const whole = direction > 0 ? Math.floor(before) + 1 : Math.ceil(before) - 1;
   const scaled = before >= 1 && whole >= 1 ? whole : before * (direction > 0 ? 1.25 : 0.8);
@@ -437,15 +445,14 @@ const scaleBy = (direction, x = 0, y = 0) => {
   drawZoom();
 };
 const openZoom = () => {
-  const count = item.images.length;
-  panes.style.setProperty("--zoom-columns", columnsFor(count));
+  panes.style.setProperty("--zoom-columns", kind.panes(item.candidates.length));
   panes.replaceChildren();
-  item.images.forEach((_, position) => {
+  item.candidates.forEach((candidate, position) => {
     const pane = make("div", "rk-pane");
     pane.dataset.position = position;
-    const image = imageOf(position);
-    image.addEventListener("load", () => (position ? drawZoom() : fit()));
-    pane.append(image, make("span", "rk-key", position + 1), make("span", "rk-rank"));
+    const shown = kind.inPane(candidate);
+    shown.addEventListener("load", () => (position ? drawZoom() : fit()));
+    pane.append(shown, make("span", "rk-key", position + 1), make("span", "rk-rank"));
     panes.append(pane);
   });
   zoomDialog.toggleAttribute("data-pixels", q('[data-zoom="pixels"]').ariaPressed === "true");
@@ -468,18 +475,19 @@ const zoomActions = {
   close: () => zoomDialog.close(),
 };
 panes.addEventListener("wheel", (event) => {
+  if (item.samples === "texts") return; // it scrolls the text under it
   event.preventDefault();
   const box = event.target.closest(".rk-pane").getBoundingClientRect();
   const x = event.clientX - box.left - box.width / 2;
   const y = event.clientY - box.top - box.height / 2;
   scaleBy(event.deltaY < 0 ? 1 : -1, x, y);
 }, { passive: false });
-panes.addEventListener("pointerdown", (event) => panes.setPointerCapture(event.pointerId));
+panes.addEventListener("pointerdown", (event) => {
+  if (item.samples === "images") panes.setPointerCapture(event.pointerId); // texts are selected
+});
 panes.addEventListener("pointermove", (event) => {
   if (!panes.hasPointerCapture(event.pointerId)) return;
-  view.x += event.movementX;
-  view.y += event.movementY;
-  drawZoom();
+  moveBy(event.movementX, event.movementY);
 });
 
 /* ---------- keys, clicks, drags ---------- */
@@ -495,7 +503,7 @@ const actions = {
   refresh: next,
 };
 const put = (position) => {
-  if (position >= session.numImages) return;
+  if (position >= session.count) return;
   apply(Session.place(session, position));
   say(describe(position));
 };
@@ -510,6 +518,16 @@ const isTyping = (target) =>
 
 const zoomKeys = { " ": "close", "+": "in", "-": "out", 0: "fit", p: "pixels" };
 const pan = { ArrowLeft: [40, 0], ArrowRight: [-40, 0], ArrowUp: [0, 40], ArrowDown: [0, -40] };
+
+const moveBy = (x, y) => {
+  if (item.samples === "texts") {
+    for (const text of panes.querySelectorAll(".rk-words")) text.scrollBy(-x, -y);
+    return;
+  }
+  view.x += x;
+  view.y += y;
+  drawZoom();
+};
 
 const onKey = (event) => {
   if (!root.isConnected) {
@@ -528,9 +546,10 @@ const onKey = (event) => {
   const digit = digitOf(event);
   const handled = () => event.preventDefault();
   if (q(".rk-skip").open) {
-    if (digit && REASONS[digit - 1]) {
+    const reason = REASONS[item.samples][digit - 1];
+    if (reason) {
       handled();
-      chooseReason(REASONS[digit - 1]);
+      chooseReason(reason);
     }
     return;
   }
@@ -541,9 +560,7 @@ const onKey = (event) => {
   if (zoomDialog.open) {
     if (pan[name]) {
       handled();
-      view.x += pan[name][0];
-      view.y += pan[name][1];
-      drawZoom();
+      moveBy(...pan[name]);
     } else if (digit) {
       handled();
       if (!event.repeat) put(digit - 1);
@@ -556,12 +573,12 @@ const onKey = (event) => {
     }
     return;
   }
-  // A button reached with the Tab key keeps its own Enter and Space; images do not need theirs.
+  // A button reached with the Tab key keeps its own Enter and Space; candidates do not need theirs.
   const active = document.activeElement;
   const own =
     active?.matches("button:focus-visible, a:focus-visible, summary") &&
     active.checkVisibility() &&
-    !active.matches(".rk-tile");
+    !active.matches(".rk-put");
   if (own && (name === "Enter" || name === " ")) return;
   const keys = {
     "=": "tie", t: "tie", b: "bad", s: "skip", u: "undo", Enter: "submit", " ": "zoom", "?": "help",
@@ -577,7 +594,7 @@ const onKey = (event) => {
 document.addEventListener("keydown", onKey);
 
 root.addEventListener("click", (event) => {
-  const button = event.target.closest("button");
+  const button = event.target.closest("button, .rk-tile");
   if (!button) return;
   if (event.detail > 0 && !button.matches(".rk-tile")) button.blur();
   if (button.dataset.do && (session || !["bad", "skip", "tie", "zoom", "submit"].includes(button.dataset.do))) {
@@ -586,8 +603,8 @@ root.addEventListener("click", (event) => {
     zoomActions[button.dataset.zoom]();
   } else if (button.dataset.reason) {
     chooseReason(button.dataset.reason);
-  } else if (button.matches(".rk-tile")) {
-    put(Number(button.dataset.position));
+  } else if (button.matches(".rk-tile, .rk-put")) {
+    put(Number(button.closest(".rk-tile").dataset.position));
   } else if (button.matches(".rk-thumb")) {
     apply(Session.unplace(session, Number(button.dataset.position)));
   } else if (button.matches(".rk-who")) {
@@ -607,8 +624,9 @@ root.addEventListener("dragstart", (event) => {
   dragged = Number(source.dataset.position);
   event.dataTransfer.effectAllowed = "move";
   event.dataTransfer.setData("text/plain", String(dragged + 1));
-  const image = source.querySelector("img");
-  if (image) event.dataTransfer.setDragImage(image, 30, 30);
+  const handle = source.querySelector("img, .rk-foot .rk-key");
+  const middle = Math.min(30, (handle?.clientWidth ?? 0) / 2);
+  if (handle) event.dataTransfer.setDragImage(handle, middle, middle);
 });
 const unmark = () =>
   root.querySelectorAll(".rk-over").forEach((node) => node.classList.remove("rk-over"));

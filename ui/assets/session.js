@@ -2,14 +2,14 @@
 // States are plain objects, so that they can go to browser storage. What is sent (`judgement`) names
 // positions on the screen; the store checks it and knows which candidate stood at each.
 const Session = (() => {
-  const fresh = (numImages) => ({
-    numImages, placed: [], tied: [], verdict: "ranked", reason: null, past: [],
+  const fresh = (count) => ({
+    count, placed: [], tied: [], verdict: "ranked", reason: null, past: [],
   });
 
-  const bare = (s) => JSON.stringify([s.numImages, s.placed, s.tied, s.verdict, s.reason]);
+  const bare = (s) => JSON.stringify([s.count, s.placed, s.tied, s.verdict, s.reason]);
 
   const next = (s, placed, tied, verdict = "ranked", reason = null) => {
-    const after = { numImages: s.numImages, placed, tied, verdict, reason, past: [] };
+    const after = { count: s.count, placed, tied, verdict, reason, past: [] };
     if (bare(after) === bare(s)) return s;
     const { past, ...before } = s;
     return { ...after, past: [...past, before] };
@@ -27,8 +27,8 @@ const Session = (() => {
   const regrouped = (s, gs) =>
     next(s, gs.flat(), gs.flatMap((g) => g.map((_, index) => index > 0)));
 
-  const restored = (numImages, { ranking, verdict, reason }) => ({
-    ...regrouped(fresh(numImages), ranking ?? []), verdict, reason, past: [],
+  const restored = (count, { ranking, verdict, reason }) => ({
+    ...regrouped(fresh(count), ranking ?? []), verdict, reason, past: [],
   });
 
   const judgement = (s) => ({
@@ -36,7 +36,7 @@ const Session = (() => {
   });
 
   const missing = (s) =>
-    Array.from({ length: s.numImages }, (_, p) => p).filter((p) => !s.placed.includes(p));
+    Array.from({ length: s.count }, (_, p) => p).filter((p) => !s.placed.includes(p));
 
   const ready = (s) => s.verdict !== "ranked" || missing(s).length === 0;
 

@@ -1,8 +1,8 @@
 """The Rank page: one `gr.HTML` component that owns tiles, keys, drag, zoom and drafts.
 
 Its template is static and holds no data; the script draws every item with DOM calls, so that a
-prompt is always text and never markup. It calls the routes of `ui.api.rank`, not Gradio's event
-queue.
+prompt or a candidate is always text and never markup. It calls the routes of `ui.api.rank`, not
+Gradio's event queue.
 """
 
 import gradio as gr
@@ -18,8 +18,8 @@ def build() -> None:
         gr.HTML(
             html_template=asset("ranker.html"),
             css_template=asset("ranker.css"),
-            js_on_load=asset("session.js") + asset("ranker.js"),
+            js_on_load=asset("session.js") + asset("candidates.js") + asset("ranker.js"),
             apply_default_css=False,
             elem_id="ranker",
-            reasons=list(SKIP_REASONS),
+            reasons={samples: list(offered) for samples, offered in SKIP_REASONS.items()},
         )

@@ -2,18 +2,22 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from pydantic import ValidationError
+from texts import add_texts
 
 from imgalign.errors import InputError, StoreError
 from ui.api import rank
 
 
 def answer(shown, *, key="key-0001", annotator="Ada", **changes):
-    ranked = {"ranking": [[position] for position in range(len(shown.images))], "verdict": "ranked"}
+    ranked = {
+        "ranking": [[position] for position in range(len(shown.candidates))],
+        "verdict": "ranked",
+    }
     return rank.Answer(annotator=annotator, key=key, item=shown.item, **(ranked | changes))
 
 
 def tokens_of(shown):
-    return [image.token for image in shown.images]
+    return [image.token for image in shown.candidates]
 
 
 def test_positions_on_the_screen_reach_the_store_in_candidate_numbers(store, add_items):
@@ -56,7 +60,7 @@ def test_the_images_to_prefetch_are_those_of_the_next_item(store, add_items):
     add_items(2)
     first = rank.next_item(store, "Ada")
     rank.submit(store, answer(first))
-    assert [p.url for p in rank.next_item(store, "Ada").images] == first.next
+    assert [p.url for p in rank.next_item(store, "Ada").candidates] == first.next
 
 
 def test_progress_counts_judged_items_and_those_that_wait(store, add_items):
@@ -78,9 +82,9 @@ def test_undo_brings_the_item_back_as_it_was_ranked(store, add_items):
     key = rank.next_item(store, "Ada").undo
     back = rank.undo(store, rank.Undo(annotator="Ada", key=key))
     again = rank.next_item(store, "Ada")
-    assert (back.item, back.num_images) == (shown.item, 4)
+    assert (back.item, back.num_candidates) == (shown.item, 4)
     assert back.ranking == ((3,), (1,), (0, 2))
-    assert (again.item, again.images) == (shown.item, shown.images)
+    assert (again.item, again.candidates) == (shown.item, shown.candidates)
     assert list(store.rankings()) == []
 
 
@@ -118,7 +122,7 @@ def test_somebody_else_cannot_judge_an_item_they_were_not_shown(store, add_items
     with pytest.raises(StoreError, match="not issued"):
         rank.submit(store, answer(shown, annotator="Eve"))
     with pytest.raises(StoreError):
-        rank.image(store, shown.images[0].token, "Eve")
+        rank.image(store, shown.candidates[0].token, "Eve")
 
 
 def test_an_unfinished_ranking_is_refused_and_nothing_is_stored(store, add_items):
@@ -185,3 +189,39 @@ def test_only_items_of_the_project_are_shown_counted_and_taken_back(store, add_i
     assert rank.next_item(store, "Ada").undo is None
     assert rank.next_item(store, "Ada", project="cats").undo == "key-0001"
     assert [each.project for each in store.rankings()] == ["cats"]
+
+
+TEXTS = ("a red cat", "a cat", "cat, cat")
+
+
+def test_texts_are_shown_and_judged_by_their_places_as_images_are(store):
+    add_texts(store, TEXTS)
+    shown = rank.next_item(store, "Ada")
+    assert shown.samples == "texts"
+    assert all(each.url.startswith("api/rank/texts/") for each in shown.candidates)
+    read = [rank.text(store, token, "Ada") for token in tokens_of(shown)]
+    rank.submit(store, answer(shown, ranking=[[2], [0, 1]]))
+    (stored,) = store.rankings()
+    named = [{store.text(stored.sample_ids[i]) for i in group} for group in stored.ranking]
+    assert named == [{read[2]}, {read[0], read[1]}]
+
+
+def test_a_text_is_read_by_the_annotator_it_was_shown_to_only(store, add_items):
+    add_texts(store, TEXTS, overlap=2)
+    token = rank.next_item(store, "Ada").candidates[0].token
+    rank.next_item(store, "Eve")
+    for who, asked in (("Eve", token), ("Ada", "none"), ("Ada", "../" + token)):
+        with pytest.raises(StoreError, match="unknown, or issued to another annotator"):
+            rank.text(store, asked, who)
+    with pytest.raises(StoreError, match="of a text, not of an image"):
+        rank.image(store, token, "Ada")
+
+
+def test_each_kind_of_item_offers_reasons_of_its_own_and_takes_either(store):
+    assert rank.SKIP_REASONS["texts"][0] == "broken text"
+    assert rank.SKIP_REASONS["images"][0] == "broken image"
+    assert rank.SKIP_REASONS["texts"][1:] == rank.SKIP_REASONS["images"][1:]
+    add_texts(store, TEXTS)
+    shown = rank.next_item(store, "Ada")
+    rank.submit(store, answer(shown, ranking=None, verdict="skipped", reason="broken text"))
+    assert [each.reason for each in store.rankings()] == ["broken text"]

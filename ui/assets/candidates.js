@@ -1,0 +1,68 @@
+// What differs between candidates that are images and candidates that are texts: how one is drawn,
+// in a tile, in the tray and beside the others in the dialog, and how it is named.
+// A text is written with `textContent` only, so that it shows as it was typed.
+const Candidates = (() => {
+  const columnsFor = (count) => (count <= 5 ? count : Math.ceil(count / 2));
+  const node = (tag, className, text) => {
+    const made = document.createElement(tag);
+    made.className = className;
+    if (text !== undefined) made.textContent = text;
+    return made;
+  };
+
+  const image = ({ url }) => {
+    const made = document.createElement("img");
+    made.src = url;
+    made.alt = "";
+    made.draggable = false;
+    made.addEventListener("error", () => {
+      made.replaceWith(node("span", "rk-broken", "This image could not be loaded"));
+    });
+    return made;
+  };
+
+  const texts = new Map(); // address -> promise of the text, of the item on screen
+  const read = (url) => {
+    if (!texts.has(url)) {
+      const answer = fetch(url).then((response) => {
+        if (!response.ok) throw new Error(`status ${response.status}`);
+        return response.text();
+      });
+      answer.catch(() => texts.delete(url));
+      texts.set(url, answer);
+    }
+    return texts.get(url);
+  };
+  const words = (className) => ({ url }) => {
+    const made = node("div", className);
+    made.dir = "auto";
+    read(url).then(
+      (text) => made.replaceChildren(document.createTextNode(text)),
+      () => made.replaceChildren(node("span", "rk-broken", "This text could not be loaded")),
+    );
+    return made;
+  };
+
+  const images = {
+    noun: "image",
+    inTile: image,
+    inTray: image,
+    inPane: image,
+    columns: (count) => (count === 2 ? 2 : Math.max(columnsFor(count), 3)),
+    height: (count) => (count > 5 ? "22vh" : "46vh"),
+    panes: columnsFor,
+  };
+  const ofTexts = {
+    noun: "text",
+    inTile: words("rk-words"),
+    inTray: words("rk-snippet"),
+    inPane: words("rk-words"),
+    columns: (count) => (count <= 4 ? 2 : 3), // lines of about 45 to 75 characters
+    height: (count) => ["46vh", "46vh", "27vh"][Math.ceil(count / 2)] ?? "22vh",
+    panes: (count) => (count === 4 ? 2 : Math.min(count, 3)),
+  };
+  const forget = () => texts.clear();
+  const prefetch = (urls) =>
+    urls.forEach((url) => fetch(url).then((response) => response.blob(), () => null));
+  return { images, texts: ofTexts, forget, prefetch };
+})();
