@@ -1,7 +1,8 @@
 """Simulated annotators rank the items of a store, by the same calls as the app.
 
 They get their items and display orders from the store and submit positions on the screen. Utilities
-come from the storybook's verifier. The store marks them as simulated and keeps their group.
+of images come from the storybook's verifier, those of texts from its oracle of texts. The store
+marks them as simulated and keeps their group.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ from imgalign.storybook.annotators import (
     impressions,
     panel,
 )
+from imgalign.storybook.text_oracle import text_impressions
 from imgalign.storybook.verifier import default_verifier
 
 
@@ -104,19 +106,25 @@ def rank_queue(
 
 
 def candidate_impressions(store: Store, item: Item, annotator: Annotator) -> list[Impression]:
-    """Faithfulness and taste of each candidate of an item, in the order of the candidates."""
-    if item.samples != "images":
-        raise InputError(
-            f"item {item.item_id[:12]}: expected images, got {item.samples}, which these "
-            "annotators cannot judge; choose a project whose items are images"
-        )
+    """Faithfulness and taste of each candidate of an item, in the order of the candidates.
+
+    InputError for texts whose prompt is no idea of the storybook.
+    """
+    seen = _of_images if item.samples == "images" else _of_texts
+    order = store.display_order(item.item_id, annotator.name)
+    of_candidate = dict(zip(order, seen(store, item, annotator), strict=True))
+    return [of_candidate[candidate] for candidate in range(len(order))]
+
+
+def _of_images(store: Store, item: Item, annotator: Annotator) -> list[Impression]:
     shown = [store.image_for_token(token, annotator.name) for token in item.tokens]
     pixels = torch.stack(
         [as_tensor(read_image_file(path, cure="see `imgalign store check`")) for path in shown]
     )
-    worth = impressions(
-        [item.prompt] * len(shown), pixels, group=annotator.group, verifier=default_verifier()
-    )
-    order = store.display_order(item.item_id, annotator.name)
-    of_candidate = dict(zip(order, worth, strict=True))
-    return [of_candidate[candidate] for candidate in range(len(shown))]
+    prompts = [item.prompt] * len(shown)
+    return impressions(prompts, pixels, group=annotator.group, verifier=default_verifier())
+
+
+def _of_texts(store: Store, item: Item, annotator: Annotator) -> list[Impression]:
+    shown = [store.text_for_token(token, annotator.name) for token in item.tokens]
+    return text_impressions([item.prompt] * len(shown), shown, group=annotator.group)

@@ -3,13 +3,16 @@
 import pytest
 import torch
 from provenances import provenance
+from texts import add_texts
 
 from imgalign.errors import InputError
 from imgalign.images import png, to_image
 from imgalign.preferences.store import Store
 from imgalign.storybook import simulate
 from imgalign.storybook.annotators import Impression
+from imgalign.storybook.drawing import draw_prompt
 from imgalign.storybook.simulate import annotators_of, rank_queue
+from imgalign.storybook.text_oracle import text_utility
 
 NUM_ITEMS = 5
 
@@ -67,3 +70,38 @@ def test_ranking_that_was_stopped_ends_as_if_it_had_not_been(queue):
         assert rank_queue(store, annotators) == whole
         assert rank_queue(store, annotators) == whole  # also with nothing left
     assert whole.num_rankings + whole.num_all_bad + whole.num_skipped == 2 * NUM_ITEMS
+
+
+def test_texts_are_ranked_by_what_they_keep_of_the_idea(tmp_path):
+    texts = ("a dog", "a red cat in the snow", "a red cat in the snow, in the snow", "zzz")
+    with Store.open(tmp_path / "imgalign.db", seed=0) as store:
+        item = add_texts(store, texts, prompt="a red cat", overlap=3)
+        done = rank_queue(store, annotators_of("cosy", 3, seed=0))
+        assert done.utilities[item] == pytest.approx(
+            text_utility(["a red cat"] * 4, texts, group="cosy").tolist(), rel=1e-6
+        )
+        rankings = list(store.rankings())
+    assert [(each.samples, each.simulated) for each in rankings] == [("texts", True)] * 3
+    assert [each.ranking[0] for each in rankings] == [(1,)] * 3
+    assert len({each.order for each in rankings}) > 1
+
+
+def test_images_and_texts_of_one_queue_are_ranked_each_by_its_oracle(tmp_path):
+    prompts = ("a red cat in the snow", "a blue house at night")
+    drawn = [png(draw_prompt(prompt, seed=0, size=64)) for prompt in prompts]
+    with Store.open(tmp_path / "imgalign.db") as store:
+        ids = [store.add_image(each, provenance()) for each in drawn]
+        store.add_item(prompts[0], ids, source="test")
+        add_texts(store, prompts[::-1], prompt="a red cat")
+        rank_queue(store, annotators_of("cosy", 1, seed=0))
+        found = [(each.samples, each.ranking) for each in store.rankings()]
+    assert found == [("images", ((0,), (1,))), ("texts", ((1,), (0,)))]
+
+
+def test_texts_of_a_prompt_that_is_no_idea_are_refused_in_one_line(tmp_path):
+    with Store.open(tmp_path / "imgalign.db") as store:
+        add_texts(store, ("x", "y"), prompt="write a poem")
+        with pytest.raises(InputError, match="'write a poem' is not a storybook idea") as raised:
+            rank_queue(store, annotators_of("cosy", 1, seed=0))
+        assert "\n" not in str(raised.value)
+        assert list(store.rankings()) == []
