@@ -379,6 +379,37 @@ class RewardModel(Protocol[S_contra]):
 
 
 @runtime_checkable
+class Critic(Protocol):
+    """Predicts the reward of a sample at each of its steps; a torch module, to be trained."""
+
+    @property
+    def vocabulary(self) -> str:
+        """Fingerprint of the tokenizer whose tokens it reads; no other policy can use it."""
+        ...
+
+    def __call__(self, features: Mapping[str, Tensor]) -> Float[Tensor, "b t"]:
+        """The value of the state in which each step is taken, in the unit of the reward.
+
+        `features` are those of a policy for all steps: `input_ids`, `attention_mask` and
+        `first_state`, the column whose next token is that of step 0.
+        """
+        ...
+
+    def parameters(self) -> Iterable[Parameter]:
+        """What is trained, in an order that stays the same from run to run."""
+        ...
+
+
+@runtime_checkable
+class CriticSource(Protocol):
+    """A reward model that a value estimator can start from."""
+
+    def critic(self) -> Critic:
+        """A critic that knows what the reward knows, with weights of its own."""
+        ...
+
+
+@runtime_checkable
 class FeatureModel(Protocol):
     """A reward model that can say what it sees in images; their diversity is measured in that."""
 

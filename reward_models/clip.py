@@ -8,35 +8,21 @@ of the style, where there is one. Images are in [0, 1]; a score is in standard d
 scores of the training images, 0 their mean.
 """
 
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor, nn
 
 from imgalign.errors import CheckpointError, InputError, NumericsError
-from imgalign.files import (
-    lock_name,
-    recover_folder,
-    replace_folder,
-    reporting_full_disk,
-    sync_tree,
-    unfinished_folder,
-)
 from imgalign.images import png, read_tensor, to_image
-from imgalign.preferences.fit_report import REPORT_FILE
+from imgalign.preferences.fit_report import ZERO_SHOT
+from imgalign.preferences.records import Samples
 from reward_models.clip_models import load_towers, rebuild_towers
 from reward_models.contract import (
     CONTRACT_FILE,
     GOLDEN_FOLDER,
-    PLOT_FILE,
-    TOKENIZER_FOLDER,
-    WEIGHTS_FILE,
     Contract,
     Golden,
     HeadConfig,
@@ -45,27 +31,14 @@ from reward_models.contract import (
     Scale,
     check_files,
     check_golden,
-    hash_files,
     library_versions,
-    read_contract,
-    write_contract,
+    read_image_contract,
 )
+from reward_models.folder import load_weights, save_folder, save_weights
 from reward_models.head import PreferenceHead, zero_shot_head
 from reward_models.towers import Towers
 
 __all__ = ["ClipReward", "Towers", "load_towers"]
-
-OWN_FILES = frozenset(
-    {
-        CONTRACT_FILE,
-        WEIGHTS_FILE,
-        TOKENIZER_FOLDER,
-        GOLDEN_FOLDER,
-        REPORT_FILE,
-        PLOT_FILE,
-    }
-)
-"""All files of a reward's folder."""
 
 RANGE_SLACK = 0.01
 """Tolerance of the range check on images, which are in [0, 1]."""
@@ -131,7 +104,17 @@ class ClipReward(nn.Module):
         """Utility from features, before standardisation: differences are the fit's log-odds."""
         return torch.stack([head(image, text) for head in self.heads], dim=1)
 
-    def starting_point(self) -> "ClipReward":
+    @property
+    def samples(self) -> Samples:
+        """What it scores."""
+        return "images"
+
+    @property
+    def baseline_name(self) -> str:
+        """What `baseline` is, for a report."""
+        return ZERO_SHOT
+
+    def baseline(self) -> "ClipReward":
         """The zero-shot CLIP that the fit of this reward started from.
 
         Its own towers if they stayed frozen, else the CLIP that its contract names.
@@ -187,7 +170,7 @@ class ClipReward(nn.Module):
 
         CheckpointError where something is missing or does not fit, or a score drifted.
         """
-        contract = read_contract(folder)
+        contract = read_image_contract(folder)
         check_files(contract, folder)
         towers = rebuild_towers(contract, folder)
         unset = Generator().manual_seed(0)
@@ -205,32 +188,12 @@ class ClipReward(nn.Module):
             held_out=contract.held_out,
             origin=contract.origin,
         )
-        reward._load_weights(folder / WEIGHTS_FILE)
+        load_weights(reward, folder)
         reward.requires_grad_(False).eval()
         if not contract.golden:
             raise CheckpointError(f"{folder}: no golden images in {CONTRACT_FILE}; fit it again")
         check_golden(contract, reward._score_golden(contract.golden, folder), folder=folder)
         return reward
-
-    def _load_weights(self, path: Path) -> None:
-        if not path.is_file():
-            raise CheckpointError(f"{path}: missing; copy the whole folder again")
-        try:
-            state = load_file(path)
-        except SafetensorError as error:
-            raise CheckpointError(f"{path}: damaged ({error}); copy it again") from error
-        own = self.state_dict()
-        wrong = [
-            f"{name} is {_shape(state, name)}, expected {_shape(own, name)}"
-            for name in sorted(own.keys() | state.keys())
-            if _shape(state, name) != _shape(own, name)
-        ]
-        if wrong:
-            raise CheckpointError(
-                f"{path}: {len(wrong)} tensors do not fit the contract, {wrong[0]}; "
-                f"weights and {CONTRACT_FILE} come from different fits"
-            )
-        self.load_state_dict(state)
 
     @torch.no_grad()
     def _score_golden(self, golden: Sequence[Golden], folder: Path) -> list[float]:
@@ -259,31 +222,21 @@ class ClipReward(nn.Module):
         earlier reward model in `folder` is replaced; InputError as of `check_target`. Scores on
         the CPU, whatever the device of the weights.
         """
-        check_target(folder)
         assert golden, "a contract without golden scores proves nothing"
-        unfinished = unfinished_folder(folder)
+
+        def write(unfinished: Path) -> Contract:
+            (unfinished / GOLDEN_FOLDER).mkdir()
+            save_weights(self, unfinished)
+            self.towers.save_tokenizer(unfinished)
+            records = self._write_golden(golden, unfinished)
+            return self._contract(records, data_hash, metrics or {})
+
         device = self.device
-        with reporting_full_disk(folder.parent, f"saving the reward model {folder.name}"):
-            try:
-                shutil.rmtree(unfinished, ignore_errors=True)
-                (unfinished / GOLDEN_FOLDER).mkdir(parents=True)
-                self.cpu()
-                save_file(
-                    {k: v.contiguous() for k, v in self.state_dict().items()},
-                    unfinished / WEIGHTS_FILE,
-                )
-                self.towers.save_tokenizer(unfinished)
-                records = self._write_golden(golden, unfinished)
-                contract = self._contract(records, data_hash, metrics or {})
-                contract = contract.model_copy(update={"files": hash_files(unfinished)})
-                write_contract(contract, unfinished)
-                beside(unfinished)
-                sync_tree(unfinished)
-                replace_folder(unfinished, folder)
-            finally:
-                self.to(device)
-                shutil.rmtree(unfinished, ignore_errors=True)
-        return contract
+        try:
+            self.cpu()
+            return save_folder(folder, write, beside=beside)
+        finally:
+            self.to(device)
 
     def _write_golden(self, golden: Sequence[tuple[str, Tensor]], folder: Path) -> list[Golden]:
         records = []
@@ -315,47 +268,3 @@ class ClipReward(nn.Module):
             data_hash=data_hash,
             metrics=dict(metrics),
         )
-
-
-@contextmanager
-def reserve_target(folder: Path) -> Iterator[None]:
-    """Lock `folder` for a reward model that this process will save there.
-
-    An unfinished save of a killed process is recovered or removed first. InputError where `folder`
-    cannot be written, or where another process is writing it.
-    """
-    with ExitStack() as stack:
-        try:
-            check_target(folder)
-            stack.enter_context(lock_name(folder, doing="writing"))
-        except OSError as error:
-            raise InputError(
-                f"{folder}: cannot be written ({error.strerror}); choose another folder"
-            ) from error
-        recover_folder(folder)
-        check_target(folder)
-        yield
-
-
-def check_target(folder: Path) -> None:
-    """InputError unless `folder` is new, empty or an earlier reward model.
-
-    An earlier one is replaced as a whole, so it may hold no other files.
-    """
-    if folder.is_dir():
-        names = {path.name for path in folder.iterdir()}
-        if names and CONTRACT_FILE not in names:
-            raise InputError(f"{folder}: holds something else than a reward model; name a new one")
-        if foreign := sorted(names - OWN_FILES):
-            raise InputError(
-                f"{folder}: holds {foreign[0]} beside a reward model, which would be lost; move it "
-                "or name a new folder"
-            )
-        return
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise InputError(f"{folder}: expected a folder for the reward model, {there} is a file")
-
-
-def _shape(state: Mapping[str, Tensor], name: str) -> str:
-    return str(list(state[name].shape)) if name in state else "absent"

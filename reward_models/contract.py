@@ -2,10 +2,12 @@
 
 The activation function, the resize filter, the truncation of prompts and the scale of the scores
 change every score without an error if they change. The contract stores them beside the weights,
-with four golden images whose scores are recomputed at each load. Left out: building and running the
-towers (clip_models.py, clip.py).
+with four golden images or texts whose scores are recomputed at each load. There are two kinds of
+contract, of rewards of images and of texts. Left out: building and running the models
+(clip_models.py, clip.py; text_models.py, text.py).
 
-Example of a folder: contract.json, model.safetensors, tokenizer/, golden/0.png .. golden/3.png
+Examples of a folder: contract.json, model.safetensors, tokenizer/, golden/0.png .. golden/3.png;
+of a reward of texts the same without golden/.
 """
 
 import hashlib
@@ -13,9 +15,9 @@ import json
 from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field, PositiveFloat
+from pydantic import Field, JsonValue, PositiveFloat
 
 from imgalign.config import Seed
 from imgalign.errors import CheckpointError
@@ -27,6 +29,7 @@ WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FOLDER = "tokenizer"
 TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_SETTINGS = "tokenizer_config.json"
+TOKENIZER_FILES = [f"{TOKENIZER_FOLDER}/{each}" for each in (TOKENIZER_FILE, TOKENIZER_SETTINGS)]
 GOLDEN_FOLDER = "golden"
 PLOT_FILE = "reliability.png"
 GOLDEN_TOLERANCE = 1e-3
@@ -101,16 +104,16 @@ class HeadConfig(Facts):
 
 
 class Scale(Facts):
-    """Standardisation of scores: (utility - mean) / std over the training images."""
+    """Standardisation of scores: (utility - mean) / std over the training images or texts."""
 
     mean: float = 0.0
-    """Mean utility of the training images."""
+    """Mean utility of the training samples."""
 
     std: PositiveFloat = 1.0
-    """Standard deviation of the utility over the training images."""
+    """Standard deviation of the utility over the training samples."""
 
     log_odds: PositiveFloat | None = None
-    """Calibrated log-odds, in nats, that an image scoring one point higher is preferred; None for a
+    """Calibrated log-odds, in nats, that a sample scoring one point higher is preferred; None for a
     reward that was not fitted."""
 
 
@@ -139,6 +142,29 @@ class Golden(Facts):
     score: float
     """The score when the folder was written."""
 
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return self.image
+
+
+class GoldenText(Facts):
+    """A text whose score is known. Example: "a cat", "a red cat in the snow", 0.8125."""
+
+    prompt: LongText
+    """What the text answers."""
+
+    text: LongText
+    """It is scored for the prompt."""
+
+    score: float
+    """The score when the folder was written."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return repr(self.text[:40])
+
 
 class Origin(Facts):
     """The CLIP that a fit started from; zero-shot, it is the baseline of the fitted reward."""
@@ -150,11 +176,50 @@ class Origin(Facts):
     """SHA-256 of the towers' weights, because a name may later refer to others."""
 
 
-class Contract(Facts):
-    """Everything that a reward model needs beside its weights."""
+class TextOrigin(Facts):
+    """The language model that a fit started from."""
+
+    model: LongText
+    """As the settings of the fit name it; a folder with its whole path."""
+
+    weights: LongText
+    """SHA-256 of the weights of its body, because a name may later refer to others."""
+
+
+class SharedFacts(Facts):
+    """What contracts of both kinds hold."""
 
     format: Literal[1] = 1
     """Version of this file."""
+
+    scale: Scale = Scale()
+    """Standardisation of the scores."""
+
+    log_tie: Annotated[tuple[float, ...], Field(max_length=256)] = ()
+    """Log weights of ties of 2, 3, ... samples in the Davidson-Luce model of the fit, in nats."""
+
+    files: Annotated[dict[FileName, Sha256], Field(min_length=1)] | None = None
+    """SHA-256 of each file that decides a score, by its name in the folder; None in contracts of
+    older versions."""
+
+    held_out: HeldOut | None = None
+    """The split of prompts; None when the reward was not fitted to rankings."""
+
+    libraries: dict[str, str] = Field(default_factory=dict)
+    """Versions at the time of the fit; shown when golden scores drift."""
+
+    data_hash: str = ""
+    """sha256 over the rankings of the fit."""
+
+    metrics: dict[str, float] = Field(default_factory=dict)
+    """Held-out numbers of the fit; see the report beside it for counts and intervals."""
+
+
+class Contract(SharedFacts):
+    """Everything that a reward of images needs beside its weights."""
+
+    kind: Literal["images"] = "images"
+    """What it scores; contracts of older versions do not say."""
 
     backbone: Architecture
     """The open_clip model configuration that the towers are rebuilt from."""
@@ -172,36 +237,50 @@ class Contract(Facts):
     head: HeadConfig = HeadConfig()
     """Shape of the preference head."""
 
-    scale: Scale = Scale()
-    """Standardisation of the scores."""
-
-    log_tie: Annotated[tuple[float, ...], Field(max_length=256)] = ()
-    """Log weights of ties of 2, 3, ... images in the Davidson-Luce model of the fit, in nats."""
-
     golden: Annotated[tuple[Golden, ...], Field(max_length=64)] = ()
     """Scores to reproduce at each load."""
-
-    files: Annotated[dict[FileName, Sha256], Field(min_length=1)] | None = None
-    """SHA-256 of each file that decides a score, by its name in the folder; None in contracts of
-    older versions."""
-
-    held_out: HeldOut | None = None
-    """The split of prompts; None when the reward was not fitted to rankings."""
 
     origin: Origin | None = None
     """The CLIP that the fit started from; None when the reward was not fitted to rankings."""
 
-    libraries: dict[str, str] = Field(default_factory=dict)
-    """Versions at the time of the fit; shown when golden scores drift."""
-
-    data_hash: str = ""
-    """sha256 over the rankings of the fit."""
-
-    metrics: dict[str, float] = Field(default_factory=dict)
-    """Held-out numbers of the fit; see the report beside it for counts and intervals."""
+    @property
+    def needed_files(self) -> list[str]:
+        """Files without which the reward cannot be verified."""
+        own = TOKENIZER_FILES if self.text.tokenizer == "folder" else []
+        return [WEIGHTS_FILE, *(each.image for each in self.golden), *own]
 
 
-def read_contract(folder: Path) -> Contract:
+class TextContract(SharedFacts):
+    """Everything that a reward of texts needs beside its weights and its tokenizer."""
+
+    kind: Literal["texts"]
+    """What it scores."""
+
+    backbone: dict[str, JsonValue]
+    """Settings of the language model, as transformers writes them into config.json."""
+
+    context_length: Annotated[int, Field(ge=2)]
+    """Tokens of prompt and response together, the end token included; longer ones are refused."""
+
+    vocabulary: Sha256
+    """Fingerprint of the tokenizer: which token has which number."""
+
+    golden: Annotated[tuple[GoldenText, ...], Field(min_length=1, max_length=64)]
+    """Scores to reproduce at each load."""
+
+    origin: TextOrigin | None = None
+    """The language model that the fit started from."""
+
+    @property
+    def needed_files(self) -> list[str]:
+        """Files without which the reward cannot be verified."""
+        return [WEIGHTS_FILE, *TOKENIZER_FILES]
+
+
+AnyContract: TypeAlias = Contract | TextContract
+
+
+def read_contract(folder: Path) -> AnyContract:
     """Read the contract in `folder`; CheckpointError when it is missing or invalid."""
     path = folder / CONTRACT_FILE
     if not path.is_file():
@@ -215,6 +294,8 @@ def read_contract(folder: Path) -> Contract:
             f"{path}: expected format 1, got {fields['format']!r}; "
             "it was written by a newer imgalign, upgrade to read it"
         )
+    if isinstance(fields, dict) and fields.get("kind", "images") != "images":
+        return validated(TextContract, fields, str(path))
     contract = validated(Contract, fields, str(path))
     if contract.quick_gelu != contract.backbone.quick_gelu:
         raise CheckpointError(
@@ -224,7 +305,23 @@ def read_contract(folder: Path) -> Contract:
     return contract
 
 
-def write_contract(contract: Contract, folder: Path) -> None:
+def read_image_contract(folder: Path) -> Contract:
+    """The contract of a reward of images; CheckpointError for one of texts too."""
+    contract = read_contract(folder)
+    if not isinstance(contract, Contract):
+        raise CheckpointError(f"{folder}: expected a reward of images, it is one of texts")
+    return contract
+
+
+def read_text_contract(folder: Path) -> TextContract:
+    """The contract of a reward of texts; CheckpointError for one of images too."""
+    contract = read_contract(folder)
+    if not isinstance(contract, TextContract):
+        raise CheckpointError(f"{folder}: expected a reward of texts, it is one of images")
+    return contract
+
+
+def write_contract(contract: AnyContract, folder: Path) -> None:
     """Write `contract` into `folder` as indented JSON."""
     text = json.dumps(contract.model_dump(mode="json"), indent=2) + "\n"
     (folder / CONTRACT_FILE).write_text(text, encoding="utf-8")
@@ -238,7 +335,7 @@ def hash_files(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): sha256(path) for path in places}
 
 
-def check_files(contract: Contract, folder: Path) -> None:
+def check_files(contract: AnyContract, folder: Path) -> None:
     """Check the files of a folder against the hashes in its contract.
 
     CheckpointError names the first file that is missing, has another hash, or is not listed.
@@ -254,27 +351,25 @@ def check_files(contract: Contract, folder: Path) -> None:
             raise CheckpointError(
                 f"{path}: its content is not what was saved (SHA-256 differs); copy it again"
             )
-    needed = [WEIGHTS_FILE, *(each.image for each in contract.golden)]
-    if contract.text.tokenizer == "folder":
-        needed += [f"{TOKENIZER_FOLDER}/{each}" for each in (TOKENIZER_FILE, TOKENIZER_SETTINGS)]
-    for name in needed:
+    for name in contract.needed_files:
         if name not in contract.files:
             raise CheckpointError(
                 f"{folder / CONTRACT_FILE}: files: lists no {name}, so it cannot be verified"
             )
 
 
-def check_golden(contract: Contract, scores: Sequence[float], *, folder: Path) -> None:
+def check_golden(contract: AnyContract, scores: Sequence[float], *, folder: Path) -> None:
     """Check recomputed golden scores against those in the contract.
 
-    CheckpointError names both numbers of the worst image, and each library whose version changed.
+    CheckpointError names both numbers of the worst sample, and each library whose version changed.
     """
-    drifts = [abs(new - old.score) for new, old in zip(scores, contract.golden, strict=True)]
+    known: Sequence[Golden | GoldenText] = contract.golden
+    drifts = [abs(new - old.score) for new, old in zip(scores, known, strict=True)]
     within = [drift <= GOLDEN_TOLERANCE for drift in drifts]  # a NaN is never within
     if all(within):
         return
     worst = max(range(len(drifts)), key=lambda i: (not within[i], drifts[i]))
-    golden = contract.golden[worst]
+    golden = known[worst]
     now = library_versions()
     changed = [
         f"{name} {then} -> {now.get(name, 'absent')}"
@@ -282,7 +377,7 @@ def check_golden(contract: Contract, scores: Sequence[float], *, folder: Path) -
         if now.get(name) != then
     ]
     raise CheckpointError(
-        f"{folder}: {within.count(False)} of {len(drifts)} golden scores drifted, {golden.image} "
+        f"{folder}: {within.count(False)} of {len(drifts)} golden scores drifted, {golden.name} "
         f"scored {golden.score:.4f} when fitted and {scores[worst]:.4f} now (tolerance "
         f"{GOLDEN_TOLERANCE:g}); changed since: {', '.join(changed) or 'no library, so the files'}"
         "; fit it again or restore what changed"

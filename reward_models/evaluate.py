@@ -1,9 +1,9 @@
 """Pair accuracy of a reward model on held-out rankings, beside its baselines and upper bounds.
 
-Accuracy is the share of pairs in which the image that the annotator preferred scores higher. Ties
-of the annotator are left out; equal scores count half. Baselines are chance and zero-shot CLIP;
-upper bounds are the annotators' agreement with each other (the ceiling) and, where annotators are
-simulated, the Bayes-optimal accuracy.
+Accuracy is the share of pairs in which the sample that the annotator preferred scores higher. Ties
+of the annotator are left out; equal scores count half. Baselines are chance, and zero-shot CLIP or
+the length of texts; upper bounds are the annotators' agreement with each other (the ceiling) and,
+where annotators are simulated, the Bayes-optimal accuracy.
 """
 
 import logging
@@ -22,17 +22,22 @@ from imgalign.images import read_tensor
 from imgalign.policy import RewardModel
 from imgalign.preferences.accuracy import accuracy_gain, calibration, pair_accuracy
 from imgalign.preferences.agreement import annotator_ceiling, pair_agreement
-from imgalign.preferences.fit_report import Ceiling, Counts, Evaluation, Spread
-from imgalign.preferences.records import Ranking, tied_pairs
+from imgalign.preferences.fit_report import ZERO_SHOT, Ceiling, Counts, Evaluation, Spread
+from imgalign.preferences.records import Ranking, Samples, tied_pairs
 from imgalign.preferences.splits import three_way_split
 from reward_models.contract import HeldOut, Scale
-from reward_models.data import ImageLoader, pair_margins
+from reward_models.data import pair_margins
 
 CHANCE = 0.5
 BOOTSTRAP_SEED = 0
 SCORE_BATCH = 64
 NAMED = 5
-"""How many unreadable images are named in the log; all are counted."""
+"""How many unreadable samples are named in the log; all are counted."""
+
+Sample: TypeAlias = Tensor | str
+"""An image [3 h w] in [0, 1], or a text."""
+Loader: TypeAlias = Callable[[str], Sample]
+"""Loads an image or text by its id."""
 
 log = logging.getLogger(__name__)
 
@@ -65,32 +70,36 @@ def judged(rankings: Iterable[Ranking]) -> tuple[list[Ranking], Counts]:
 
 
 def leave_out_unreadable(
-    ranked: Sequence[Ranking], counts: Counts, images: ImageLoader
+    ranked: Sequence[Ranking], counts: Counts, read: Callable[[str, str], object]
 ) -> tuple[list[Ranking], Counts]:
-    """Drop rankings with an unreadable image, and count them.
+    """Drop rankings with a sample that cannot be read, and count them.
 
-    Reads every image once, which is fast compared with scoring it. InputError where no ranking is
-    left.
+    `read` gets a prompt and the id of a sample, and raises InputError or StoreError where the
+    sample cannot be scored for the prompt. Each is read once, which is fast compared with scoring
+    it. InputError where no ranking is left.
     """
-    problems: dict[str, str] = {}
-    for image in dict.fromkeys(image for ranking in ranked for image in ranking.sample_ids):
+    problems: dict[tuple[str, str], str] = {}
+    for each in dict.fromkeys((r.prompt, sample) for r in ranked for sample in r.sample_ids):
         try:
-            images(image)
+            read(*each)
         except (InputError, StoreError) as error:
-            problems[image] = str(error)
-    kept = [ranking for ranking in ranked if problems.keys().isdisjoint(ranking.sample_ids)]
+            problems[each] = str(error)
+    kept = [r for r in ranked if not any((r.prompt, each) in problems for each in r.sample_ids)]
     lost = len(ranked) - len(kept)
+    unreadable = {sample: problem for (_, sample), problem in problems.items()}
+    kind = ranked[0].samples if ranked else "samples"
     if ranked and not kept:
         raise InputError(
-            f"reward: no ranking is left, {len(problems)} images cannot be read; the first: "
-            f"{next(iter(problems.values()))}"
+            f"reward: no ranking is left, {len(unreadable)} {kind} cannot be read; the first: "
+            f"{next(iter(unreadable.values()))}"
         )
-    for problem in list(problems.values())[:NAMED]:
+    for problem in list(unreadable.values())[:NAMED]:
         log.warning("%s", problem)
-    if problems:
+    if unreadable:
         log.warning(
-            "%d images cannot be read, so %d of %d rankings are left out",
-            len(problems),
+            "%d %s cannot be read, so %d of %d rankings are left out",
+            len(unreadable),
+            kind,
             lost,
             len(ranked),
         )
@@ -153,15 +162,37 @@ class Fitted(Protocol):
         """Standardisation of its scores."""
         ...
 
-    def starting_point(self) -> RewardModel:
-        """The model that the fit started from; CheckpointError or InputError if unavailable."""
+    @property
+    def samples(self) -> Samples:
+        """What it scores."""
         ...
+
+    @property
+    def baseline_name(self) -> str:
+        """What `baseline` is, for a report."""
+        ...
+
+    def baseline(self) -> RewardModel:
+        """What the reward is compared with; CheckpointError or InputError if unavailable."""
+        ...
+
+
+def samples_of(reward: RewardModel) -> Samples:
+    """What a reward scores; images unless it says otherwise."""
+    return reward.samples if isinstance(reward, Fitted) else "images"
+
+
+def check_samples(reward: RewardModel, samples: Samples, *, name: str) -> None:
+    """InputError for a reward that scores samples of the other kind."""
+    own = samples_of(reward)
+    if own != samples:
+        raise InputError(f"reward: {name} scores {own}, got {samples}; name another reward")
 
 
 def evaluate(
     reward: RewardModel,
     rankings: Iterable[Ranking],
-    images: ImageLoader,
+    load: Loader,
     *,
     baseline: RewardModel | None = None,
     ceiling: Ceiling | None = None,
@@ -169,10 +200,10 @@ def evaluate(
     """Pair accuracy of a reward on rankings, beside a baseline on the same pairs.
 
     For a reward that was fitted to rankings only prompts of its test split count, as its contract
-    defines it, and the baseline is the CLIP that the fit started from unless another is given.
-    `ceiling` is the annotators' agreement, measured on overlapping rankings by default. Rankings
-    with an unreadable image are left out and named in the log. InputError where no strict pair is
-    left.
+    defines it, and the baseline is its own unless another is given: the CLIP that the fit started
+    from, or the length of texts. `ceiling` is the annotators' agreement, measured on overlapping
+    rankings by default. Rankings with a sample that cannot be read are left out and named in the
+    log. InputError where no strict pair is left.
     """
     everything, counts = judged(rankings)
     ranked = everything
@@ -182,14 +213,15 @@ def evaluate(
         ranked = held_out(ranked, rule)
         if baseline is None:
             try:
-                baseline = reward.starting_point()
+                baseline = reward.baseline()
             except (CheckpointError, InputError) as error:
                 missing = str(error)
-    ranked, _ = leave_out_unreadable(ranked, counts, images)
+    ranked, _ = leave_out_unreadable(ranked, counts, lambda _, sample: load(sample))
     return evaluate_scores(
         ranked,
-        score_rankings(reward, ranked, images),
-        baseline=None if baseline is None else score_rankings(baseline, ranked, images),
+        score_rankings(reward, ranked, load),
+        baseline=None if baseline is None else score_rankings(baseline, ranked, load),
+        baseline_name=reward.baseline_name if isinstance(reward, Fitted) else ZERO_SHOT,
         baseline_missing=missing,
         ceiling=ceiling or agreement_on(ranked, everything),
         log_odds=reward.scale.log_odds if isinstance(reward, Fitted) else None,
@@ -211,6 +243,7 @@ def evaluate_scores(
     ceiling: Ceiling | None,
     log_odds: float | None,
     truth: Ceiling | None = None,
+    baseline_name: str = ZERO_SHOT,
     baseline_missing: str | None = None,
 ) -> Evaluation:
     """`evaluate` from the scores of each ranking's candidates, in their order.
@@ -221,7 +254,7 @@ def evaluate_scores(
     margins, prompts = pair_margins(rankings, scores)
     if not len(margins):
         raise InputError(
-            f"reward evaluation: none of {len(rankings)} held-out rankings prefers one image to "
+            f"reward evaluation: none of {len(rankings)} held-out rankings prefers one sample to "
             "another; rank more prompts"
         )
     accuracy = pair_accuracy(margins, prompts, seed=BOOTSTRAP_SEED)
@@ -232,6 +265,7 @@ def evaluate_scores(
         gain=(
             None if beside is None else accuracy_gain(margins, beside, prompts, seed=BOOTSTRAP_SEED)
         ),
+        baseline_name=baseline_name,
         baseline_missing=baseline_missing,
         chance=CHANCE,
         ceiling=ceiling,
@@ -259,14 +293,13 @@ def spread(scores: Sequence[Sequence[float]]) -> Spread:
 
 
 def score_rankings(
-    reward: RewardModel, rankings: Sequence[Ranking], images: ImageLoader
+    reward: RewardModel, rankings: Sequence[Ranking], load: Loader
 ) -> list[list[float]]:
-    """Scores of each ranking's candidates; each image of a prompt is scored once."""
-    wanted = list(dict.fromkeys((r.prompt, image) for r in rankings for image in r.sample_ids))
-    scores = dict(
-        zip(wanted, score_images(reward, ((p, images(i)) for p, i in wanted)), strict=True)
-    )
-    return [[scores[r.prompt, image] for image in r.sample_ids] for r in rankings]
+    """Scores of each ranking's candidates; each sample of a prompt is scored once."""
+    wanted = list(dict.fromkeys((r.prompt, each) for r in rankings for each in r.sample_ids))
+    found = score_samples(reward, ((prompt, load(each)) for prompt, each in wanted))
+    scores = dict(zip(wanted, found, strict=True))
+    return [[scores[r.prompt, each] for each in r.sample_ids] for r in rankings]
 
 
 def score_files(
@@ -276,15 +309,10 @@ def score_files(
 
     Files that cannot be read have none, and say why; InputError where that is all of them.
     """
-    if len(prompts) not in (1, len(files)):
-        raise InputError(
-            f"reward score: expected one prompt or one per image, got {len(prompts)} prompts "
-            f"for {len(files)} images"
-        )
-    each = list(prompts) * len(files) if len(prompts) == 1 else list(prompts)
+    each = _prompts(prompts, len(files), "image")
     problems: dict[int, str] = {}
 
-    def readable() -> Iterator[tuple[str, Tensor]]:
+    def readable() -> Iterator[tuple[str, Sample]]:
         for number, (path, prompt) in enumerate(zip(files, each, strict=True)):
             try:
                 image = read_tensor(path)
@@ -293,7 +321,7 @@ def score_files(
             else:
                 yield prompt, image
 
-    scores = iter(score_images(reward, readable()))
+    scores = iter(score_samples(reward, readable()))
     if len(problems) == len(files):
         raise InputError(f"reward score: no image can be read; the first: {problems[0]}")
     return [
@@ -304,12 +332,38 @@ def score_files(
     ]
 
 
+def score_texts(
+    reward: RewardModel, texts: Sequence[str], prompts: Sequence[str]
+) -> list[tuple[str, str, float]]:
+    """(text, prompt, score) of texts, each for its prompt, or all for the one prompt given."""
+    each = _prompts(prompts, len(texts), "text")
+    scores = score_samples(reward, zip(each, texts, strict=True))
+    return list(zip(texts, each, scores, strict=True))
+
+
+def _prompts(prompts: Sequence[str], count: int, kind: str) -> list[str]:
+    """One prompt for each sample."""
+    if len(prompts) not in (1, count):
+        raise InputError(
+            f"reward score: expected one prompt or one per {kind}, got {len(prompts)} prompts "
+            f"for {count} {kind}s"
+        )
+    return list(prompts) * count if len(prompts) == 1 else list(prompts)
+
+
 @torch.no_grad()
-def score_images(reward: RewardModel, pairs: Iterable[tuple[str, Tensor]]) -> list[float]:
-    """Scores of (prompt, image [3 h w]) pairs in batches; images of different sizes may mix."""
+def score_samples(reward: RewardModel, pairs: Iterable[tuple[str, Sample]]) -> list[float]:
+    """Scores of (prompt, sample) pairs in batches; images of different sizes may mix."""
     scores: list[float] = []
-    for _, group in groupby(pairs, key=lambda pair: pair[1].shape):
+    for _, group in groupby(pairs, key=lambda pair: getattr(pair[1], "shape", None)):
         while batch := list(islice(group, SCORE_BATCH)):
-            samples = torch.stack([image for _, image in batch])
-            scores += reward.score(prompts=[p for p, _ in batch], samples=samples).tolist()
+            prompts = [prompt for prompt, _ in batch]
+            scores += reward.score(prompts=prompts, samples=_batch(s for _, s in batch)).tolist()
     return scores
+
+
+def _batch(samples: Iterable[Sample]) -> Tensor | list[str]:
+    """Images of one size as a tensor [b 3 h w], texts as they are."""
+    given = list(samples)
+    images = [each for each in given if isinstance(each, Tensor)]
+    return torch.stack(images) if images else [each for each in given if isinstance(each, str)]

@@ -34,7 +34,7 @@ def _draw_accuracy(axes: Axes, evaluation: Evaluation) -> None:
     ]
     if evaluation.baseline:
         own = evaluation.baseline
-        rows.append(("zero-shot CLIP", own.micro, own.by_prompt, "tab:gray"))
+        rows.append((evaluation.baseline_name, own.micro, own.by_prompt, "tab:gray"))
     own = evaluation.accuracy
     rows.append(("this reward", own.micro, own.by_prompt, "tab:blue"))
     if evaluation.ceiling:

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from imgalign.errors import CheckpointError, ConfigError, InputError
-from imgalign.files import sha256_of
 from reward_models.architecture import Architecture
 from reward_models.contract import TOKENIZER_FOLDER, Preprocess, TextRule
+from reward_models.folder import weights_hash
 from reward_models.preprocess import preprocess_images
 from reward_models.tokenizer import FolderTokenizer
 
@@ -155,10 +155,7 @@ class Towers(nn.Module):
 
     def weights_hash(self) -> str:
         """SHA-256 of names and values of all weights."""
-        return sha256_of(
-            (name, memoryview(value.cpu().reshape(-1).view(torch.uint8).numpy()))
-            for name, value in self.model.state_dict().items()
-        )
+        return weights_hash(self.model)
 
     def save_tokenizer(self, folder: Path) -> None:
         """Write the tokenizer's files beside a contract; nothing for the one open_clip ships."""

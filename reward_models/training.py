@@ -6,11 +6,8 @@ The head is fitted first, on cached features; unfrozen blocks are then trained w
 Shapes: n = rankings, k = candidates of the longest one. Losses are in nats per ranking.
 """
 
-import math
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 import torch
@@ -18,28 +15,23 @@ from jaxtyping import Float, Int
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Generator, Tensor, nn
 
-from imgalign.config import Config, Device, PathText, Seed, refuse_ineffective
-from imgalign.errors import NumericsError
+from imgalign.config import PathText, refuse_ineffective
 from imgalign.losses import plackett_luce_loss
-from imgalign.runs.progress import ProgressLine
 from reward_models.contract import HeadConfig
 from reward_models.data import Features, RankingData
+from reward_models.descent import (
+    EVALUATION_BATCH,
+    SCALAR_LR_FACTOR,
+    Descent,
+    new_log_tie,
+    one_pass,
+    weighted_mean,
+)
 from reward_models.head import PreferenceHead
-
-LOG_TIE_START = -1.0
-LOG_TIE_STD = 2.0
-"""Standard deviation of the normal prior of each log tie weight, with mean LOG_TIE_START. It bounds
-the weight of tie sizes that do not occur in the data."""
-
-EVALUATION_BATCH = 256
-SCALAR_LR_FACTOR = 10
-"""Learning rate of the cosine weight, the log tie weights and the biases, relative to the head's:
-Adam changes a parameter by about its learning rate per step, and these have larger values."""
-
-Share = Annotated[float, Field(gt=0, lt=1)]
+from reward_models.outcome import SplitConfig
 
 
-class FitConfig(Config):
+class FitConfig(SplitConfig):
     """Settings of one fit."""
 
     clip: PathText = "storybook"
@@ -82,30 +74,6 @@ class FitConfig(Config):
     tower_patience: PositiveInt = 4
     """Stop after this many passes with unfrozen blocks without a lower validation loss."""
 
-    validation: Share = 0.15
-    """Share of prompts for early stopping and calibration."""
-
-    test: Share = 0.2
-    """Share of prompts for the reported numbers; nothing is chosen on them."""
-
-    split_seed: Seed = 0
-    """Seed of the split of prompts."""
-
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
-    """Fits to try; the one with the lowest validation loss is kept, all are reported."""
-
-    device: Device = "cpu"
-    """Where to fit: auto, cpu, cuda or cuda:1; "auto" is a GPU where there is one."""
-
-    @model_validator(mode="after")
-    def _prompts_are_left_for_training(self) -> "FitConfig":
-        if self.validation + self.test >= 1:
-            raise ValueError(
-                "validation: expected to leave prompts for training together with test, got "
-                f"{self.validation:g} and {self.test:g}"
-            )
-        return self
-
     @model_validator(mode="after")
     def _towers_are_trained_with_unfrozen_blocks(self) -> "FitConfig":
         if self.unfreeze_image_blocks == self.unfreeze_text_blocks == 0:
@@ -116,22 +84,14 @@ class FitConfig(Config):
 
 
 @dataclass(slots=True, kw_only=True)
-class Attempt:
+class Attempt(Descent):
     """Result of one seed: the weights of its best epoch, and the losses on the way."""
 
-    seed: int
     prior_std: float
     """The value of `FitConfig.prior_stds` of this attempt."""
     head: PreferenceHead
-    log_tie: nn.Parameter
-    """Log weights of ties of 2 .. k images."""
-    towers: list[Tensor]
+    towers: list[Tensor] = field(default_factory=list)
     """Weights of the unfrozen parameters, in the order of `train_attempt`'s `live`."""
-    losses: list[tuple[float, float]]
-    """Training and validation loss at the start and after each pass; the former NaN at the start
-    of a phase."""
-    best_epoch: int
-    validation_loss: float
     unfrozen_helped: bool | None = None
 
     def trained(self) -> list[nn.Parameter]:
@@ -195,26 +155,14 @@ def _fit_head(seed: int, prior_std: float, features: Features, plan: "_Plan") ->
         generator=generator,
     ).to(device)
     head.standardise(*_pair_features(features, plan.data, plan.train))
-    ties = max(plan.data.ranks.shape[1] - 1, 1)
     attempt = Attempt(
         seed=seed,
         prior_std=prior_std,
         head=head,
-        log_tie=nn.Parameter(torch.full((ties,), LOG_TIE_START, device=device)),
-        towers=[],
-        losses=[],
-        best_epoch=0,
-        validation_loss=math.inf,
+        log_tie=new_log_tie(plan.data.ranks.shape[1], device),
     )
     _descend(attempt, features, [], plan, generator)
     return attempt
-
-
-@torch.no_grad()
-def restore(parameters: Sequence[nn.Parameter], values: Sequence[Tensor]) -> None:
-    """Set parameters in place."""
-    for parameter, value in zip(parameters, values, strict=True):
-        parameter.copy_(value)
 
 
 def ranking_scores(
@@ -226,11 +174,6 @@ def ranking_scores(
     text = features.of_prompts(data.prompt_index[rows])
     scores: Tensor = head(image, text.repeat_interleave(index.shape[1], dim=0))
     return scores.view(index.shape)
-
-
-def weighted_mean(losses: Float[Tensor, " n"], weights: Float[Tensor, " n"]) -> Float[Tensor, ""]:
-    """Mean over rankings: one of weight 2 counts like two equal ones."""
-    return (losses * weights).sum() / weights.sum()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,8 +193,6 @@ def _descend(
 ) -> None:
     """Descend until the validation loss stops falling; ends at the weights of its lowest point."""
     config = plan.config
-    epochs = config.tower_epochs if live else config.epochs
-    patience = config.tower_patience if live else config.patience
     trained = [*attempt.trained(), *live]
     groups = [
         {"params": attempt.head.weights(), "lr": config.learning_rate},
@@ -262,54 +203,30 @@ def _descend(
         {"params": list(live), "lr": config.tower_learning_rate},
     ]
     optimizer = torch.optim.Adam([group for group in groups if group["params"]])
-    first = len(attempt.losses)
-    lowest = _validation_loss(attempt, features, plan)
-    attempt.losses.append((math.nan, lowest))
-    if lowest < attempt.validation_loss:
-        attempt.validation_loss, attempt.best_epoch = lowest, first
-    best = [parameter.detach().clone() for parameter in trained]
-    waited = 0
-    started = time.monotonic()
-    with ProgressLine(epochs, unit="epoch") if live else nullcontext() as progress:
-        for epoch in range(1, epochs + 1):
-            train_loss = _epoch(attempt, features, plan, optimizer, generator)
-            loss = _validation_loss(attempt, features, plan)
-            attempt.losses.append((train_loss, loss))
-            if loss < attempt.validation_loss:
-                attempt.validation_loss, attempt.best_epoch = loss, first + epoch
-                best = [parameter.detach().clone() for parameter in trained]
-                waited = 0
-            else:
-                waited += 1
-            if progress:
-                left = (time.monotonic() - started) / epoch * (epochs - epoch)
-                numbers = {"train loss": train_loss, "validation loss": loss}
-                progress.advance(epoch, numbers, eta_seconds=left)
-            if waited >= patience:
-                break
-    restore(trained, best)
+    rows = plan.train
 
+    def losses(of: Tensor) -> Tensor:
+        return _losses(attempt, features, plan.data, of)
 
-def _epoch(
-    attempt: Attempt,
-    features: Features,
-    plan: _Plan,
-    optimizer: torch.optim.Optimizer,
-    generator: Generator,
-) -> float:
-    total = 0.0
-    weights = plan.data.weights[plan.train]
-    share = weights / weights.mean()
-    for batch in _shuffled(len(plan.train), plan.config.batch_size, generator):
-        losses = _losses(attempt, features, plan.data, plan.train[batch])
-        loss = (losses * share[batch]).mean()
-        ties = ((attempt.log_tie - LOG_TIE_START) / LOG_TIE_STD).square().sum() / 2
-        prior = attempt.head.penalty(std=attempt.prior_std) + ties
-        optimizer.zero_grad()
-        torch.autograd.backward(loss + prior / len(plan.train))
-        optimizer.step()
-        total += float(loss.detach()) * len(batch)
-    return total / len(plan.train)
+    def epoch() -> float:
+        return one_pass(
+            optimizer,
+            rows,
+            plan.data.weights[rows],
+            batch_size=config.batch_size,
+            generator=generator,
+            losses=losses,
+            penalty=lambda: attempt.head.penalty(std=attempt.prior_std) + attempt.tie_penalty(),
+        )
+
+    attempt.descend(
+        trained,
+        epoch=epoch,
+        measure=lambda: _validation_loss(attempt, features, plan),
+        epochs=config.tower_epochs if live else config.epochs,
+        patience=config.tower_patience if live else config.patience,
+        shown=bool(live),
+    )
 
 
 @torch.no_grad()
@@ -320,22 +237,12 @@ def _validation_loss(attempt: Attempt, features: Features, plan: _Plan) -> float
             for rows in torch.split(plan.validation, EVALUATION_BATCH)
         ]
     )
-    loss = float(weighted_mean(losses, plan.data.weights[plan.validation]))
-    if not math.isfinite(loss):
-        raise NumericsError(
-            f"reward fit: validation loss is {loss} after {len(attempt.losses)} passes of seed "
-            f"{attempt.seed}; lower learning_rate or tower_learning_rate"
-        )
-    return loss
+    return float(weighted_mean(losses, plan.data.weights[plan.validation]))
 
 
 def _losses(attempt: Attempt, features: Features, data: RankingData, rows: Tensor) -> Tensor:
     scores = ranking_scores(attempt.head, features, data, rows)
     return plackett_luce_loss(scores, data.ranks[rows], log_tie=attempt.log_tie)
-
-
-def _shuffled(count: int, size: int, generator: Generator) -> Iterator[Tensor]:
-    yield from torch.split(torch.randperm(count, generator=generator), size)
 
 
 def _pair_features(features: Features, data: RankingData, rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """`imgalign reward ...`: fit, check and use a reward model."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -10,41 +10,79 @@ from imgalign.cli.options import (
     Group,
     Images,
     Overrides,
+    changed,
+    refuse_given,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from imgalign.preferences.foreign.judged_texts import JudgedTexts
+
+ProjectOnly = Annotated[str | None, typer.Option(help="Only rankings of this project.")]
+RankedTexts = Annotated[
+    Path | None,
+    typer.Option(
+        "--file",
+        help="Rankings of texts in JSON lines or parquet instead of the store's: columns prompt, "
+        "chosen, rejected; or prompt, completions, ranks.",
+    ),
+]
 
 
 def train(
     config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
     overrides: Overrides = None,
     out: Annotated[Path, typer.Option(help="Folder for the reward model.")] = Path("runs/reward"),
+    samples: Annotated[
+        Literal["images", "texts"],
+        typer.Option(help="What it learns to score: CLIP for images, a language model for texts."),
+    ] = "images",
+    file: RankedTexts = None,
     group: Group = None,
-    project: Annotated[str | None, typer.Option(help="Only rankings of this project.")] = None,
+    project: ProjectOnly = None,
     database: Database = None,
     images: Images = None,
 ) -> None:
-    """Fit a CLIP-based reward model to the rankings in the store."""
+    """Fit a reward model to the rankings in the store, or to those of texts in a file."""
     from imgalign.config import load_config
     from imgalign.images import read_tensor
     from imgalign.preferences.samples import rankings_of
     from imgalign.preferences.store import Store
     from reward_models.fit import FitConfig, fit
+    from reward_models.text_fit import TextFitConfig, fit_texts
 
-    settings = load_config(FitConfig, config, overrides or ())
-    with Store.open(database, images=images, create=False) as store:
-        report = fit(
-            rankings_of("images", store.rankings(group=group, project=project)),
-            lambda image_id: read_tensor(store.image_path(image_id)),
-            settings,
-            out,
+    if file is not None:
+        store_only = {"group": group, "project": project, "database": database, "images": images}
+        refuse_given(changed(train, store_only), "with --file")
+        text_settings = load_config(TextFitConfig, config, overrides or ())
+        given = _read(file)
+        report = fit_texts(
+            given.rankings, given.texts.__getitem__, text_settings, out, weights=given.weights
         )
+    elif samples == "texts":
+        text_settings = load_config(TextFitConfig, config, overrides or ())
+        with Store.open(database, images=images, create=False) as store:
+            ranked = rankings_of("texts", store.rankings(group=group, project=project))
+            report = fit_texts(ranked, store.text, text_settings, out)
+    else:
+        settings = load_config(FitConfig, config, overrides or ())
+        with Store.open(database, images=images, create=False) as store:
+            report = fit(
+                rankings_of("images", store.rankings(group=group, project=project)),
+                lambda image_id: read_tensor(store.image_path(image_id)),
+                settings,
+                out,
+            )
     typer.echo("\n".join(report.lines()))
     typer.echo(f"written to {out}")
 
 
 def evaluate(
     reward: Annotated[str, typer.Argument(help="Folder of a reward model, or a CLIP.")],
+    file: RankedTexts = None,
     group: Group = None,
-    project: Annotated[str | None, typer.Option(help="Only rankings of this project.")] = None,
+    project: ProjectOnly = None,
     database: Database = None,
     images: Images = None,
 ) -> None:
@@ -53,28 +91,52 @@ def evaluate(
     from imgalign.images import read_tensor
     from imgalign.preferences.samples import rankings_of
     from imgalign.preferences.store import Store
-    from reward_models.evaluate import evaluate
+    from reward_models import evaluate as measures
 
     model = reward_models.load(reward)
-    with Store.open(database, images=images, create=False) as store:
-        evaluation = evaluate(
-            model,
-            rankings_of("images", store.rankings(group=group, project=project)),
-            lambda image_id: read_tensor(store.image_path(image_id)),
-        )
+    if file is not None:
+        store_only = {"group": group, "project": project, "database": database, "images": images}
+        refuse_given(changed(evaluate, store_only), "with --file")
+        measures.check_samples(model, "texts", name=reward)
+        given = _read(file)
+        evaluation = measures.evaluate(model, given.rankings, given.texts.__getitem__)
+    else:
+        kind = measures.samples_of(model)
+        with Store.open(database, images=images, create=False) as store:
+
+            def read_image(image_id: str) -> "Tensor":
+                return read_tensor(store.image_path(image_id))
+
+            evaluation = measures.evaluate(
+                model,
+                rankings_of(kind, store.rankings(group=group, project=project)),
+                store.text if kind == "texts" else read_image,
+            )
     typer.echo("\n".join(evaluation.lines()))
 
 
 def score(
     reward: Annotated[str, typer.Argument(help="Folder of a reward model, or a CLIP.")],
-    files: Annotated[list[Path], typer.Argument(help="Images.")],
-    prompt: Annotated[list[str], typer.Option(help="One for all images, or one for each.")],
+    prompt: Annotated[list[str], typer.Option(help="One for all samples, or one for each.")],
+    files: Annotated[list[Path] | None, typer.Argument(help="Images.")] = None,
+    text: Annotated[
+        list[str] | None, typer.Option(help="A text instead of images; may be repeated.")
+    ] = None,
 ) -> None:
-    """Score image files."""
+    """Score image files, or texts."""
     import reward_models
-    from reward_models.evaluate import score_files
+    from imgalign.errors import InputError
+    from reward_models.evaluate import check_samples, score_files, score_texts
 
-    found = score_files(reward_models.load(reward), files, prompt)
+    if bool(files) == bool(text):
+        raise InputError("reward score: expected either image files or --text, name one of them")
+    model = reward_models.load(reward)
+    check_samples(model, "texts" if text else "images", name=reward)
+    if text:
+        for each, own, value in score_texts(model, text, prompt):
+            typer.echo(f"{value:+.4f}\t{each}\t{own}")
+        return
+    found = score_files(model, files or [], prompt)
     for scored in found:
         if scored.score is None:
             typer.echo(f"skipped: {scored.problem}", err=True)
@@ -82,3 +144,14 @@ def score(
             typer.echo(f"{scored.score:+.4f}\t{scored.path}\t{scored.prompt}")
     if lost := sum(scored.score is None for scored in found):
         typer.echo(f"{lost} of {len(found)} images cannot be read", err=True)
+
+
+def _read(file: Path) -> "JudgedTexts":
+    """The rankings in a file as judgements; what was left out is said."""
+    from imgalign.preferences.foreign.judged_texts import as_judgements
+    from imgalign.preferences.foreign.texts import read_text_rankings
+
+    found = read_text_rankings(file)
+    for line in found.lines():
+        typer.echo(line, err=True)
+    return as_judgements(found)

@@ -13,6 +13,7 @@ from imgalign.config import Setting, plain, settings_of
 from imgalign.evaluate.config import EvaluateConfig
 from imgalign.train.config import TrainConfig
 from imgalign.unions import Model, models_in, tag_in, tag_keys
+from reward_models.text_training import TextFitConfig
 from reward_models.training import FitConfig
 
 INTRODUCTION = """\
@@ -40,7 +41,8 @@ PAGES: tuple[tuple[str, str, Model], ...] = (
         "The first argument of the command is `aligned`.",
         EvaluateConfig,
     ),
-    ("Reward models: `imgalign reward train`", "", FitConfig),
+    ("Reward models of images: `imgalign reward train`", "", FitConfig),
+    ("Reward models of texts: `imgalign reward train --samples texts`", "", TextFitConfig),
 )
 HEADER = "| setting | default | only with | meaning |\n|---|---|---|---|\n"
 

@@ -16,6 +16,8 @@ from imgalign.files import read_json
 from imgalign.preferences.accuracy import Accuracy, Calibration, Gain
 
 REPORT_FILE = "report.json"
+ZERO_SHOT = "zero-shot CLIP"
+"""The baseline of rewards of images: what a fit starts from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,12 +41,13 @@ class Counts:
     skipped: int
     """Left out: no judgement."""
     unreadable: int = 0
-    """Left out: an image is lost or damaged. Not among `ranked`."""
+    """Left out: an image is lost or damaged, or a text does not fit the model. Not among
+    `ranked`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
-    """Distribution of scores over images."""
+    """Distribution of scores over samples."""
 
     mean: float
     std: float
@@ -60,9 +63,9 @@ class Evaluation:
 
     accuracy: Accuracy
     baseline: Accuracy | None
-    """Zero-shot CLIP on the same pairs."""
+    """The baseline on the same pairs: zero-shot CLIP, or preferring the longer text."""
     gain: Gain | None
-    """Accuracy beyond zero-shot CLIP."""
+    """Accuracy beyond the baseline."""
     chance: float
     ceiling: Ceiling | None
     """The annotators' agreement: how well they predict each other."""
@@ -78,8 +81,10 @@ class Evaluation:
     """The Bayes-optimal accuracy, that of the oracle reward; for simulated annotators only."""
     share_of_truth: float | None = None
     """Accuracy divided by the Bayes-optimal accuracy."""
+    baseline_name: str = ZERO_SHOT
+    """What the baseline is."""
     baseline_missing: str | None = None
-    """Why a fitted reward has no zero-shot CLIP to compare with."""
+    """Why a fitted reward has no baseline to compare with."""
 
     def lines(self) -> list[str]:
         """The evaluation as text, one fact per line."""
@@ -95,13 +100,13 @@ class Evaluation:
             interval = f" ({_interval(self.gain.by_prompt)})" if self.gain.by_prompt else ""
             lines.append(
                 _row(
-                    "zero-shot CLIP",
+                    self.baseline_name,
                     f"{_share(self.baseline.micro)}, "
                     f"so {100 * self.gain.value:+.1f} points{interval}",
                 )
             )
         elif self.baseline_missing:
-            lines.append(_row("zero-shot CLIP", f"unknown: {self.baseline_missing}"))
+            lines.append(_row(self.baseline_name, f"unknown: {self.baseline_missing}"))
         agreement = "unknown: no pair was judged by two annotators"
         if self.ceiling:
             agreement = _bound(self.ceiling, self.share_of_ceiling)
@@ -121,13 +126,13 @@ class SeedResult:
     """Result of one seed."""
 
     seed: int
-    prior_std: float
-    """The value that was chosen from the settings' `prior_stds`."""
+    prior_std: float | None
+    """The value that was chosen from the settings' `prior_stds`; None for rewards of texts."""
     epochs: int
     best_epoch: int
     validation_loss: float
     start_loss: float
-    """Validation loss before the first step, that of zero-shot CLIP."""
+    """Validation loss before the first step: of zero-shot CLIP, or of equal scores of texts."""
     test_accuracy: float
     unfrozen_helped: bool | None
     """Whether training the unfrozen blocks lowered the validation loss; None without any."""
@@ -145,9 +150,9 @@ class FitReport:
     ece_uncalibrated: float
     """Calibration error on the test split at temperature 1."""
     train_scores: Spread
-    """Mean 0 and standard deviation 1 over images, by construction."""
+    """Mean 0 and standard deviation 1 over samples, by construction."""
     log_tie: tuple[float, ...]
-    """Log weights of ties of 2, 3, ... images, in nats."""
+    """Log weights of ties of 2, 3, ... samples, in nats."""
     counts: Counts
     num_rankings: dict[str, int]
     """Of each part of the split."""
@@ -169,7 +174,7 @@ class FitReport:
         )
         left_out = f"{self.counts.all_bad} all bad and {self.counts.skipped} skipped left out"
         if self.counts.unreadable:
-            left_out += f", {self.counts.unreadable} with an image that cannot be read"
+            left_out += f", {self.counts.unreadable} with a sample that cannot be read"
         return [f"rankings: {sizes}; {left_out}", *self.test.lines()]
 
     def metrics(self) -> dict[str, float]:
@@ -182,7 +187,7 @@ class FitReport:
             "chance": own.chance,
         }
         if own.baseline:
-            metrics["zero_shot_accuracy"] = own.baseline.micro
+            metrics["baseline_accuracy"] = own.baseline.micro
         if own.ceiling:
             metrics["ceiling"] = own.ceiling.value
         if own.truth:

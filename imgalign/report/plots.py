@@ -291,10 +291,11 @@ def forest(
 
 def accuracies(test: Evaluation) -> str:
     """Accuracy of a reward between chance and what can be reached."""
-    own, zero_shot = test.accuracy, test.baseline
+    own, baseline = test.accuracy, test.baseline
     rows = [("chance", Estimate(value=test.chance), MUTED)]
-    if zero_shot:
-        rows.append(("CLIP, unfitted", bounded(zero_shot.micro, zero_shot.by_prompt), BASE))
+    if baseline:
+        name = test.baseline_name
+        rows.append((name, bounded(baseline.micro, baseline.by_prompt), BASE))
     rows.append(("this reward", bounded(own.micro, own.by_prompt), ALIGNED))
     if test.ceiling:
         rows.append(("annotators", Estimate(value=test.ceiling.value), INK))
@@ -307,7 +308,7 @@ def accuracies(test: Evaluation) -> str:
         axes.set_xlim(45, 103)
         axes.xaxis.set_major_formatter(PercentFormatter(100, decimals=0, symbol=" %"))
         axes.set_xlabel(f"of {own.num_pairs} held-out pairs ordered as the annotator did")
-        return svg(figure, "accuracy of the reward model beside chance, CLIP and the annotators")
+        return svg(figure, "accuracy of the reward model beside a baseline and the annotators")
 
 
 def bounded(value: float, interval: tuple[float, float] | None) -> Estimate:

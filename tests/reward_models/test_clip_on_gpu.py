@@ -7,7 +7,7 @@ from torch.testing import assert_close
 import reward_models
 from imgalign.images import read_tensor
 from reward_models.clip import ClipReward
-from reward_models.contract import check_golden, read_contract
+from reward_models.contract import check_golden, read_image_contract
 from reward_models.evaluate import evaluate
 from reward_models.fit import fit
 
@@ -30,7 +30,7 @@ def test_a_reward_is_fitted_and_its_golden_scores_hold_on_both_devices(
     here, there = (reward_models.load(folder, device=name) for name in ("cpu", gpu.type))
     assert isinstance(there, ClipReward)
     assert there.device.type == gpu.type
-    contract = read_contract(folder)
+    contract = read_image_contract(folder)
     golden = [
         float(there.score(prompts=[each.prompt], samples=read_tensor(folder / each.image)[None]))
         for each in contract.golden

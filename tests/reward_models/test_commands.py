@@ -248,7 +248,7 @@ def test_a_damaged_image_of_the_store_is_left_out_of_a_fit_and_an_evaluation(
     damaged.write_bytes(whole[:-20])
     try:
         assert train(tmp_path / "reward") == 0
-        assert "1 with an image that cannot be read" in capsys.readouterr().out
+        assert "1 with a sample that cannot be read" in capsys.readouterr().out
         assert damaged.name in caplog.text
         assert main(["reward", "eval", str(tmp_path / "reward"), *where]) == 0
     finally:

@@ -11,7 +11,7 @@ from reward_models.evaluate import (
     annotator_agreement,
     evaluate,
     judged,
-    score_images,
+    score_samples,
 )
 
 IMAGES = {str(i): torch.full((3, 4, 4), i / 10) for i in range(10)}
@@ -144,5 +144,5 @@ def test_images_of_different_sizes_keep_their_order():
     sizes = [4, 4, 8, 4]
     pairs = [("a fox", torch.full((3, s, s), i / 10)) for i, s in enumerate(sizes)]
     reward = Brightness([])
-    assert score_images(reward, pairs) == pytest.approx([0.0, 0.1, 0.2, 0.3])
+    assert score_samples(reward, pairs) == pytest.approx([0.0, 0.1, 0.2, 0.3])
     assert reward.batches == [2, 1, 1]

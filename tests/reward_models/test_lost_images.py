@@ -52,7 +52,7 @@ def test_a_lost_image_leaves_its_rankings_out_of_the_fit_and_is_named(
     assert report.counts.unreadable == 2
     assert report.counts.ranked == len(rankings) - 2
     assert sum(report.num_rankings.values()) == len(rankings) - 2
-    assert "2 with an image that cannot be read" in report.lines()[0]
+    assert "2 with a sample that cannot be read" in report.lines()[0]
     assert [f"{name}.png: damaged" for name in lost] == caplog.messages[:2]
     assert "2 images cannot be read, so 2 of 60 rankings are left out" in caplog.messages
 

@@ -1,0 +1,148 @@
+"""Passes over the training rankings until the validation loss stops falling.
+
+Shared by the fits of images and of texts; knows losses, parameters and rows, and no model.
+
+Shapes: n = rankings. Losses are in nats per ranking.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int
+from torch import Generator, Tensor, nn
+
+from imgalign.errors import NumericsError
+from imgalign.runs.progress import ProgressLine
+
+LOG_TIE_START = -1.0
+LOG_TIE_STD = 2.0
+"""Standard deviation of the normal prior of each log tie weight, with mean LOG_TIE_START. It bounds
+the weight of tie sizes that do not occur in the data."""
+
+SCALAR_LR_FACTOR = 10
+"""Learning rate of single numbers such as the log tie weights, relative to that of the weights:
+Adam changes a parameter by about its learning rate per step, and these have larger values."""
+
+EVALUATION_BATCH = 256
+
+
+@dataclass(slots=True, kw_only=True)
+class Descent:
+    """Losses of one seed on the way, and its best epoch."""
+
+    seed: int
+    log_tie: nn.Parameter
+    """Log weights of ties of 2 .. k samples."""
+    losses: list[tuple[float, float]] = field(default_factory=list)
+    """Training and validation loss at the start and after each pass; the former NaN at the start
+    of a phase."""
+    best_epoch: int = 0
+    validation_loss: float = math.inf
+
+    def descend(
+        self,
+        trained: Sequence[nn.Parameter],
+        *,
+        epoch: Callable[[], float],
+        measure: Callable[[], float],
+        epochs: int,
+        patience: int,
+        shown: bool,
+    ) -> None:
+        """Passes until `patience` of them have not lowered the validation loss.
+
+        `epoch` trains for one pass and returns its mean loss, `measure` returns the validation
+        loss. Ends at the values of `trained` where the validation loss was lowest; `shown` shows
+        the progress. NumericsError for a loss that is not finite.
+        """
+        first = len(self.losses)
+        lowest = self._finite(measure())
+        self.losses.append((math.nan, lowest))
+        if lowest < self.validation_loss:
+            self.validation_loss, self.best_epoch = lowest, first
+        best = [parameter.detach().clone() for parameter in trained]
+        waited = 0
+        started = time.monotonic()
+        with ProgressLine(epochs, unit="epoch") if shown else nullcontext() as progress:
+            for number in range(1, epochs + 1):
+                train_loss = epoch()
+                loss = self._finite(measure())
+                self.losses.append((train_loss, loss))
+                if loss < self.validation_loss:
+                    self.validation_loss, self.best_epoch = loss, first + number
+                    best = [parameter.detach().clone() for parameter in trained]
+                    waited = 0
+                else:
+                    waited += 1
+                if progress:
+                    left = (time.monotonic() - started) / number * (epochs - number)
+                    numbers = {"train loss": train_loss, "validation loss": loss}
+                    progress.advance(number, numbers, eta_seconds=left)
+                if waited >= patience:
+                    break
+        restore(trained, best)
+
+    def tie_penalty(self) -> Float[Tensor, ""]:
+        """Negative log density of the prior of the log tie weights, up to a constant."""
+        return ((self.log_tie - LOG_TIE_START) / LOG_TIE_STD).square().sum() / 2
+
+    def _finite(self, loss: float) -> float:
+        if not math.isfinite(loss):
+            raise NumericsError(
+                f"reward fit: validation loss is {loss} after {len(self.losses)} passes of seed "
+                f"{self.seed}; lower the learning rates"
+            )
+        return loss
+
+
+def new_log_tie(candidates: int, device: torch.device) -> nn.Parameter:
+    """Log weights of ties of 2 .. `candidates` samples, at their start."""
+    return nn.Parameter(torch.full((max(candidates - 1, 1),), LOG_TIE_START, device=device))
+
+
+def one_pass(
+    optimizer: torch.optim.Optimizer,
+    rows: Int[Tensor, " n"],
+    weights: Float[Tensor, " n"],
+    *,
+    batch_size: int,
+    generator: Generator,
+    losses: Callable[[Tensor], Tensor],
+    penalty: Callable[[], Tensor],
+    largest_norm: float = math.inf,
+) -> float:
+    """One optimizer step for each batch of rankings in random order; returns the mean loss.
+
+    `losses` gives the loss of each of some rows, which are weighted by `weights`; `penalty`, the
+    negative log density of a prior, counts once per pass. The norm of a step's gradient is limited
+    to `largest_norm`.
+    """
+    total = 0.0
+    share = weights / weights.mean()
+    trained = [each for group in optimizer.param_groups for each in group["params"]]
+    for batch in torch.split(torch.randperm(len(rows), generator=generator), batch_size):
+        found = losses(rows[batch])
+        loss = (found * share[batch]).mean()
+        optimizer.zero_grad()
+        torch.autograd.backward(loss + penalty() / len(rows))
+        if largest_norm < math.inf:
+            nn.utils.clip_grad_norm_(trained, largest_norm)
+        optimizer.step()
+        total += float(loss.detach()) * len(batch)
+    return total / len(rows)
+
+
+def weighted_mean(losses: Float[Tensor, " n"], weights: Float[Tensor, " n"]) -> Float[Tensor, ""]:
+    """Mean over rankings: one of weight 2 counts like two equal ones."""
+    return (losses * weights).sum() / weights.sum()
+
+
+@torch.no_grad()
+def restore(parameters: Sequence[nn.Parameter], values: Sequence[Tensor]) -> None:
+    """Set parameters in place."""
+    for parameter, value in zip(parameters, values, strict=True):
+        parameter.copy_(value)

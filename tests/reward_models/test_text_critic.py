@@ -1,0 +1,110 @@
+"""The critic of a reward of texts: which token a value is read at, by brute force over prefixes."""
+
+import pytest
+import torch
+from tiny_language import KINDS, TEMPLATE, build_tokenizer, write_language_model
+from torch.testing import assert_close
+
+from imgalign.language.chat import padded, prompt_tokens, response_tokens, vocabulary
+from imgalign.language.loading import load_language_model
+from imgalign.policy import Critic, CriticSource
+from reward_models.contract import Scale
+from reward_models.text import TextReward
+from reward_models.text_models import ScalarModel, body_of
+
+PROMPTS = ["a cat", "x", "a long prompt about dogs"]
+RESPONSES = ["a red cat", "blue dogs, and more of them", ""]
+SCALE = Scale(mean=0.5, std=2.0)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def reward(request, tmp_path_factory) -> TextReward:
+    tokenizer = build_tokenizer(begin=True, template=TEMPLATE)
+    folder = write_language_model(tmp_path_factory.mktemp("model"), request.param, tokenizer)
+    found = load_language_model(str(folder), device=torch.device("cpu"))
+    model = ScalarModel(body_of(found.model))
+    with torch.no_grad():
+        model.head.weight.normal_(generator=torch.Generator().manual_seed(1))
+    reward = TextReward(model, found.tokenizer, context_length=found.context_length, scale=SCALE)
+    return reward.requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def rows(reward) -> tuple[list[list[int]], list[list[int]]]:
+    """Tokens of the prompts, and of the responses with their end."""
+    tokenizer = reward.tokenizer
+    return prompt_tokens(tokenizer, PROMPTS), response_tokens(tokenizer, RESPONSES)
+
+
+def features_of(rows, *, fill: int = 0) -> dict[str, torch.Tensor]:
+    """As a policy lays them out: prompts end in one column, responses begin in the next."""
+    prompts = padded(rows[0], side="left", fill=fill)
+    responses = padded(rows[1], side="right", fill=fill)
+    masks = [prompts.attention_mask, responses.attention_mask]
+    return {
+        "input_ids": torch.cat([prompts.input_ids, responses.input_ids], dim=1),
+        "attention_mask": torch.cat(masks, dim=1),
+        "first_state": torch.tensor(prompts.input_ids.shape[1] - 1),
+    }
+
+
+@torch.no_grad()
+def value(model: ScalarModel, prefix: list[int]) -> float:
+    """The head at the last token of a prefix that is read alone, by the body of transformers."""
+    hidden = model.body(input_ids=torch.tensor([prefix])).last_hidden_state[0, -1]
+    return ((hidden * model.head.weight[0]).sum().item() - SCALE.mean) / SCALE.std
+
+
+def test_the_value_of_a_step_is_that_of_the_prompt_and_the_tokens_before_it(reward, rows):
+    critic = reward.critic()
+    values = critic(features_of(rows))
+    longest = max(len(row) for row in rows[1])
+    assert values.shape == (len(PROMPTS), longest)
+    for number, (prompt, response) in enumerate(zip(*rows, strict=True)):
+        expected = [value(critic.model, prompt + response[:step]) for step in range(len(response))]
+        assert_close(values[number, : len(response)], torch.tensor(expected))
+
+
+def test_what_comes_at_and_after_a_step_cannot_change_its_value(reward, rows):
+    critic, features = reward.critic(), features_of(rows)
+    before = critic(features)
+    first = int(features["first_state"])
+    step = 3
+    changed = features["input_ids"].clone()
+    changed[:, first + 1 + step :] = 7
+    after = critic(features | {"input_ids": changed})
+    assert_close(after[:, : step + 1], before[:, : step + 1])
+    assert not torch.allclose(after[0, step + 1], before[0, step + 1])
+
+
+def test_what_stands_in_padding_changes_no_value(reward, rows):
+    values = [reward.critic()(features_of(rows, fill=fill)) for fill in (0, 9)]
+    there = padded(rows[1], side="right", fill=0).attention_mask
+    assert_close(values[0][there], values[1][there])
+
+
+def test_the_score_of_a_text_is_the_value_that_would_follow_its_end(reward, rows):
+    """So critic and reward are one function, in one unit; the score itself is no step's value."""
+    prompt, response = rows[0][:1], rows[1][:1]
+    longer = features_of((prompt, [[*response[0], 0]]))
+    last = reward.critic()(longer)[0, -1]
+    assert_close(last[None], reward.score(prompts=PROMPTS[:1], samples=RESPONSES[:1]))
+
+
+def test_a_critic_is_trained_without_changing_the_reward(reward, rows):
+    before = reward.score(prompts=PROMPTS, samples=RESPONSES)
+    critic = reward.critic()
+    critic(features_of(rows)).square().mean().backward()
+    assert all(each.grad is not None for each in critic.parameters())
+    with torch.no_grad():
+        for parameter in critic.parameters():
+            parameter.add_(0.1)
+    assert torch.equal(reward.score(prompts=PROMPTS, samples=RESPONSES), before)
+    assert not any(parameter.requires_grad for parameter in reward.parameters())
+
+
+def test_a_critic_names_the_tokenizer_that_it_reads(reward):
+    critic = reward.critic()
+    assert critic.vocabulary == vocabulary(reward.tokenizer)
+    assert isinstance(critic, Critic)
+    assert isinstance(reward, CriticSource)
