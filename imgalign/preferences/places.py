@@ -29,7 +29,8 @@ def image_folder(
 
     `given` is the folder that a user named, by the option or setting `named_by`. It has to agree
     with the recorded one, unless that is missing because the folder was moved. StoreError if it
-    does not agree, and for a missing folder where the database has images or without `create`.
+    does not agree, and for a missing folder where the database has images or, without `create`,
+    where it was named. A database of texts alone gets its folder back if that did not travel along.
     """
     given = None if given is None else given.expanduser().absolute()
     validation.text("images folder", None if given is None else str(given))
@@ -37,7 +38,8 @@ def image_folder(
         recorded = _recorded(connection, database)
         some = connection.execute(select(images.c.image_id).limit(LOOKED_AT)).scalars().all()
     path = _chosen(database, given, recorded, list(some), named_by)
-    folder = ImageFolder(path, create=(create or database.is_new) and not some)
+    may_make = create or database.is_new or given is None
+    folder = ImageFolder(path, create=may_make and not some)
     if path != recorded and not database.read_only and (recorded is None or database.path):
         with database.write() as connection:
             connection.execute(delete(folders).where(folders.c.name == NAME))

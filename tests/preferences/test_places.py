@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from provenances import provenance
 from sqlalchemy import text
+from texts import text_provenance
 
 from imgalign.errors import InputError, StoreError
 from imgalign.preferences.store import Store
@@ -74,6 +75,19 @@ def test_an_images_folder_that_was_moved_is_named_once(project: Path, tmp_path: 
     Store.open(project / "imgalign.db", images=tmp_path / "moved").close()
     with Store.open(project / "imgalign.db", create=False) as store:
         assert store.images.root == tmp_path / "moved"
+
+
+def test_a_database_of_texts_alone_travels_without_its_empty_images_folder(tmp_path: Path):
+    (tmp_path / "there").mkdir()
+    with Store.open(tmp_path / "a.db") as store:
+        named = store.add_text("a red cat", text_provenance())
+    (tmp_path / "a.db").rename(tmp_path / "there" / "a.db")
+    with Store.open(tmp_path / "there" / "a.db", create=False) as store:
+        assert store.text(named) == "a red cat"
+        assert store.images.root == tmp_path / "there" / "images"
+    (tmp_path / "there" / "images").rmdir()
+    with pytest.raises(StoreError, match="mistyped: no such folder"):
+        Store.open(tmp_path / "there" / "a.db", images=tmp_path / "mistyped", create=False)
 
 
 def test_an_images_folder_whose_name_no_database_can_keep_is_refused(tmp_path: Path):
