@@ -348,6 +348,12 @@ class LikelihoodPolicy(Policy[S], Protocol[S]):
         """Its own finished samples as data, without decoding and encoding them."""
         ...
 
+    def elements(self, data: Data) -> Float[Tensor, " b"]:
+        """How many elements each sample has, over which its log-probability is summed: numbers of a
+        latent, or tokens.
+        """
+        ...
+
     def starting_noise(self, seeds: Sequence[int]) -> Mapping[str, Tensor]:
         """Content for `draw`: the noise from which this model generates an image of each seed."""
         ...
@@ -415,6 +421,49 @@ class FeatureModel(Protocol):
 
     def features(self, samples: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """One vector per image, without gradients; images in [0, 1] at any size."""
+        ...
+
+
+@runtime_checkable
+class Critic(Protocol):
+    """A network that reads samples as far as they are made, and is trained."""
+
+    vocabulary: str
+    """Of which tokens it reads; see `TokenPolicy`."""
+
+    def __call__(self, features: Mapping[str, Tensor]) -> Float[Tensor, "b t"]:
+        """The reward to expect at each step, from what `StepPolicy.features` gives."""
+        ...
+
+    def parameters(self) -> Iterable[Parameter]:
+        """What is trained, in an order that stays the same."""
+        ...
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """Everything that `load_state_dict` needs."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> Any:
+        """Take these weights; RuntimeError where they do not fit."""
+        ...
+
+
+@runtime_checkable
+class CriticSource(Protocol):
+    """A reward model that can judge unfinished samples."""
+
+    def critic(self) -> Critic:
+        """A critic that starts as this reward model, with weights of its own."""
+        ...
+
+
+@runtime_checkable
+class TokenPolicy(Protocol):
+    """A policy whose steps are tokens."""
+
+    @property
+    def vocabulary(self) -> str:
+        """A hash of which token has which number."""
         ...
 
 

@@ -3,32 +3,32 @@
 Group and rank baselines need no critic: with them the algorithm is called GRPO. A learned value
 makes it an actor and a critic, as in the PPO paper.
 
-Shapes: m = images with a finite reward, t = steps of a trajectory.
+Shapes: m = samples with a finite reward, t = steps of a trajectory.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Protocol, TypeAlias, runtime_checkable
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeAlias
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
 from imgalign.advantages import (
     RunningPromptStatistics,
     centred_group_advantages,
+    generalized_advantages,
     group_advantages,
     group_wins,
-    value_advantages,
     whitened,
 )
+from imgalign.algorithms.critic import CriticBaseline, CriticConfig
 from imgalign.algorithms.interface import World, first_position
+from imgalign.algorithms.rewarded import Baseline, Normalise, Rewarded, Share, mismatch
 from imgalign.algorithms.value import ValueEstimator, explained_variance
 from imgalign.config import Config
 from imgalign.errors import CheckpointError
-
-Normalise = Literal["std", "none"]
+from imgalign.policy import Critic
 
 
 class GroupConfig(Config):
@@ -92,61 +92,13 @@ class ValueConfig(Config):
     error_clip: PositiveFloat = 2.0
     """Where Huber's loss becomes linear, in standard deviations of the reward."""
 
+    smoothing: Share = 1.0
+    """Lambda of generalised advantage estimation (arXiv:1506.02438). 1 compares the rewards to come
+    with the estimate; less trusts the estimates of later steps instead, with less noise."""
+
 
 GroupBaselineConfig: TypeAlias = GroupConfig | RankConfig
-CriticConfig: TypeAlias = ValueConfig | RunningConfig
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rewarded:
-    """What a baseline sees of a batch: images with a finite reward."""
-
-    rewards: Float[Tensor, " m"]
-    prompt_ids: list[str]
-    mask: Bool[Tensor, "m t"]
-    features: Callable[[], Mapping[str, Tensor]]
-    """What a value estimator may see: prompts [m d] and timesteps [t]; computed when asked for."""
-
-    def of_all(self, world: World) -> "Rewarded":
-        """The images of all processes, in their order."""
-
-        def features() -> Mapping[str, Tensor]:
-            each = world.gather(dict(self.features()))
-            prompts = torch.cat([given["prompt"] for given in each])
-            return {"prompt": prompts, "timestep": each[0]["timestep"]}
-
-        return Rewarded(
-            rewards=torch.cat(world.gather(self.rewards)),
-            prompt_ids=[each for ids in world.gather(self.prompt_ids) for each in ids],
-            mask=torch.cat(world.gather(self.mask)),
-            features=features,
-        )
-
-    def __len__(self) -> int:
-        return len(self.rewards)
-
-
-@runtime_checkable
-class Baseline(Protocol):
-    """Turns rewards into advantages of each step."""
-
-    def advantages(
-        self, batch: Rewarded, *, world: World
-    ) -> tuple[Float[Tensor, "m t"], dict[str, float]]:
-        """Advantages of this process's images, and metrics of all.
-
-        Updates the baseline's state, alike in all processes: each calls it once per batch, also
-        with no image.
-        """
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that `load_state_dict` needs to go on exactly."""
-        ...
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state_dict`; CheckpointError where it is of another baseline."""
-        ...
+LearnedBaselineConfig: TypeAlias = ValueConfig | RunningConfig | CriticConfig
 
 
 class GroupBaseline:
@@ -162,7 +114,7 @@ class GroupBaseline:
         names = {name: number for number, name in enumerate(dict.fromkeys(batch.prompt_ids))}
         group = torch.tensor([names[each] for each in batch.prompt_ids], dtype=torch.long)
         ranked = self.config.kind == "rank"
-        rewards = group_wins(batch.rewards, group) if ranked else batch.rewards
+        rewards = group_wins(batch.totals, group) if ranked else batch.totals
         standardised = self.config.normalise == "std"
         by_group = group_advantages if standardised else centred_group_advantages
         advantages = by_group(rewards, group)
@@ -178,7 +130,7 @@ class GroupBaseline:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Accept only the empty state."""
         if state:
-            raise CheckpointError(_mismatch(self.config.kind))
+            raise CheckpointError(mismatch(self.config.kind))
 
 
 class RunningBaseline:
@@ -192,7 +144,7 @@ class RunningBaseline:
     ) -> tuple[Float[Tensor, "m t"], dict[str, float]]:
         """As `RunningPromptStatistics.advantages`; the same for every step of an image."""
         everybody = batch.of_all(world)
-        advantages = self.statistics.advantages(everybody.rewards, everybody.prompt_ids)
+        advantages = self.statistics.advantages(everybody.totals, everybody.prompt_ids)
         first = first_position(world, len(batch))
         own = advantages[first : first + len(batch)]
         return own[:, None].expand_as(batch.mask), {}
@@ -204,7 +156,7 @@ class RunningBaseline:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on with these rewards."""
         if state.keys() != {"window", "rewards"}:
-            raise CheckpointError(_mismatch("running"))
+            raise CheckpointError(mismatch("running"))
         self.statistics.load_state_dict({"window": state["window"], "rewards": state["rewards"]})
 
 
@@ -219,23 +171,29 @@ class ValueBaseline:
     def advantages(
         self, batch: Rewarded, *, world: World
     ) -> tuple[Float[Tensor, "m t"], dict[str, float]]:
-        """Reward minus the value predicted before this batch; then fits the estimator to it.
+        """By the values predicted before this batch; then fits the estimator to it.
 
-        Every process fits the images of all, in the same order, and so holds the same estimator.
+        Every process fits the samples of all, in the same order, and so holds the same estimator.
         """
         everybody = batch.of_all(world)
-        features, rewards, mask = everybody.features(), everybody.rewards, everybody.mask
+        each, mask = everybody.features(), everybody.mask
+        features = {
+            "prompt": torch.cat([features["prompt"].cpu() for features in each]),
+            "timestep": each[0]["timestep"].cpu(),
+        }
         if self.estimator is None:
             self.estimator = self.new_estimator(features["prompt"].shape[1])
         values = self.estimator.predict(features)
         # An estimator that has learned nothing would predict 0: use the batch's mean instead.
         if not self.estimator.fitted:
-            values = torch.full_like(values, rewards.mean().item())
-        metrics = {"explained_variance": explained_variance(rewards, values, mask)}
-        advantages = value_advantages(rewards, values)
+            values = torch.full_like(values, everybody.totals.mean().item())
+        advantages, returns = generalized_advantages(
+            everybody.rewards, values, mask, smoothing=self.config.smoothing
+        )
+        metrics = {"explained_variance": explained_variance(returns, values, mask)}
         if self.config.normalise == "std":
             advantages = whitened(advantages, mask)
-        metrics["value_loss"] = self.estimator.fit(features, rewards, mask)
+        metrics["value_loss"] = self.estimator.fit(features, returns, mask)
         first = first_position(world, len(batch))
         return advantages[first : first + len(batch)], metrics
 
@@ -261,13 +219,15 @@ class ValueBaseline:
             self.estimator = None
             return
         if "prompt_width" not in state:
-            raise CheckpointError(_mismatch("value"))
+            raise CheckpointError(mismatch("value"))
         self.estimator = self.new_estimator(int(state["prompt_width"]))
         self.estimator.load_state_dict(state)
 
 
-def build_baseline(config: GroupBaselineConfig | CriticConfig, *, seed: int) -> Baseline:
-    """The baseline that the settings describe."""
+def build_baseline(
+    config: GroupBaselineConfig | LearnedBaselineConfig, *, seed: int, critic: Critic | None = None
+) -> Baseline:
+    """The baseline that the settings describe; `critic` is that of `CriticConfig`."""
     match config:
         case GroupConfig() | RankConfig():
             return GroupBaseline(config)
@@ -275,10 +235,5 @@ def build_baseline(config: GroupBaselineConfig | CriticConfig, *, seed: int) -> 
             return RunningBaseline(config)
         case ValueConfig():
             return ValueBaseline(config, seed=seed)
-
-
-def _mismatch(kind: str) -> str:
-    return (
-        f"baseline: the checkpoint's state is not of kind {kind!r};"
-        " resume with the baseline that the run began with"
-    )
+        case CriticConfig():
+            return CriticBaseline(config, critic, seed=seed)

@@ -25,9 +25,11 @@ class Rollout:
     """Float32 on the CPU, of all images in order. NaN marks an image that is dropped."""
     seconds_sampling: float = 0.0
     seconds_scoring: float = 0.0
+    examples: Data | None = None
+    """Given samples, whose likelihood is to be kept."""
 
     def __len__(self) -> int:
-        """Images, dropped ones included."""
+        """Samples, dropped ones included."""
         return len(self.rewards)
 
     @property

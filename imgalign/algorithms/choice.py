@@ -16,6 +16,7 @@ from imgalign.algorithms.objectives import (
 )
 from imgalign.algorithms.policy_gradient import GRPOConfig, PolicyGradient, PPOConfig
 from imgalign.algorithms.supervised import Supervised, SupervisedConfig
+from imgalign.policy import Critic
 
 AlgorithmConfig: TypeAlias = GRPOConfig | PPOConfig | SupervisedConfig | AnyDirectConfig
 
@@ -23,11 +24,16 @@ DEFAULT = GRPOConfig()
 """The algorithm of a recipe that names none."""
 
 
-def build_algorithm(config: AlgorithmConfig, *, seed: int) -> Algorithm[Any]:
-    """The algorithm that the settings describe; `seed` decides what it initialises."""
+def build_algorithm(
+    config: AlgorithmConfig, *, seed: int, critic: Critic | None = None
+) -> Algorithm[Any]:
+    """The algorithm that the settings describe; `seed` decides what it initialises.
+
+    `critic` is for a baseline that is one; without it such an algorithm can only be checked.
+    """
     match config:
         case GRPOConfig() | PPOConfig():
-            return PolicyGradient(config, seed=seed)
+            return PolicyGradient(config, seed=seed, critic=critic)
         case SupervisedConfig():
             return Supervised(config)
         case DPOConfig() | IPOConfig() | KTOConfig() | CardinalConfig():

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from typing import Annotated, Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
+from jaxtyping import Float
 from pydantic import Field
+from torch import Tensor
 from torch.distributions import kl_divergence
 
 from imgalign.algorithms.batches import masked, with_density
@@ -20,6 +22,9 @@ from imgalign.errors import CheckpointError
 from imgalign.policy import StepPolicy, Trajectory
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+Place = Literal["loss", "reward"]
 
 
 class FixedKLConfig(Config):
@@ -32,6 +37,10 @@ class FixedKLConfig(Config):
     """Price of one nat of KL of a whole trajectory, in units of the advantage (with group
     advantages: standard deviations of the reward). 0 only measures the KL."""
 
+    place: Place = "loss"
+    """Where the penalty is paid. loss: the exact KL of each step is a part of the loss. reward: the
+    log-ratio of each step is taken off its reward, in the reward's unit (arXiv:1909.08593)."""
+
 
 class AdaptiveKLConfig(Config):
     """A coefficient that changes until the KL settles at a target."""
@@ -40,7 +49,11 @@ class AdaptiveKLConfig(Config):
     """The kind of coefficient."""
 
     coefficient: Positive = 0.02
-    """Initial price of one nat, in units of the advantage."""
+    """Initial price of one nat, in units of the advantage, or of the reward."""
+
+    place: Place = "loss"
+    """Where the penalty is paid. loss: the exact KL of each step is a part of the loss. reward: the
+    log-ratio of each step is taken off its reward, in the reward's unit (arXiv:1909.08593)."""
 
     target_nats: Positive
     """Target KL per trajectory, in nats."""
@@ -152,6 +165,30 @@ def coefficient_of(config: KLConfig) -> KLCoefficient:
             return FixedKL(config.coefficient)
         case AdaptiveKLConfig():
             return AdaptiveKL(config.coefficient, target_nats=config.target_nats, rate=config.rate)
+
+
+@torch.no_grad()
+def reference_log_ratios(
+    policy: StepPolicy, batch: Sequence[Trajectory]
+) -> list[Float[Tensor, "b t"]]:
+    """Log p(step) under the weights that took it less that under the reference, on the CPU.
+
+    0 at steps without a density.
+    """
+    found = []
+    for trajectory in batch:
+        ratios = torch.zeros(trajectory.mask.shape)
+        for unit in policy.units(trajectory):
+            steps = with_density(unit, trajectory.mask)
+            if not len(steps):
+                continue
+            with policy.using("reference"):
+                pretrained = policy.step_distributions(trajectory, steps)
+            log_prob = pretrained.log_prob(policy.actions(trajectory, steps))
+            difference = trajectory.log_probs[:, steps] - log_prob.to(trajectory.log_probs)
+            ratios[:, steps.cpu()] = masked(difference, trajectory.mask[:, steps]).float().cpu()
+        found.append(ratios)
+    return found
 
 
 def measure_kl(policy: StepPolicy, batch: Sequence[Trajectory]) -> float:

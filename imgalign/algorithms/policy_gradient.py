@@ -17,19 +17,20 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from imgalign.advantages import kl_penalised_rewards
 from imgalign.algorithms.baselines import (
-    CriticConfig,
     GroupBaselineConfig,
     GroupConfig,
-    Rewarded,
+    LearnedBaselineConfig,
     ValueConfig,
     build_baseline,
 )
@@ -37,6 +38,7 @@ from imgalign.algorithms.batches import (
     Assessment,
     MicroBatch,
     Rollout,
+    Tally,
     choose_steps,
     deal_steps,
     in_units,
@@ -45,12 +47,14 @@ from imgalign.algorithms.batches import (
     usable,
 )
 from imgalign.algorithms.checks import check_steps
+from imgalign.algorithms.examples import Examples, shared_out
 from imgalign.algorithms.interface import BatchKind, Loss, RankingCounts, World
-from imgalign.algorithms.kl import FixedKLConfig, KLConfig, coefficient_of
+from imgalign.algorithms.kl import FixedKLConfig, KLConfig, coefficient_of, reference_log_ratios
+from imgalign.algorithms.rewarded import Features, Rewarded
 from imgalign.config import Config
 from imgalign.errors import CheckpointError, NumericsError
 from imgalign.losses import clipped_surrogate_loss
-from imgalign.policy import Check, StepPolicy, Trajectory
+from imgalign.policy import Check, Critic, StepPolicy, Trajectory
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +100,11 @@ class PolicyGradientConfig(Config):
     """How many of the uncredited steps are re-scored for their KL, in each batch of images that was
     sampled together; null is all. They are sampled anew in each iteration and weighted, so the KL
     is unbiased and an update takes less time. Only with credited_steps."""
+
+    ptx: NonNegativeFloat = 0.0
+    """Weight of the likelihood of given examples, data.examples, in the loss: minus the mean
+    log-probability of their elements (gamma of PPO-ptx, arXiv:2203.02155, eq. 2). It keeps what the
+    model could do before."""
 
     timesteps_per_update: PositiveInt | None = None
     """Learn from a random subset of this many steps, drawn in each iteration; null is all."""
@@ -165,7 +174,7 @@ class PPOConfig(PolicyGradientConfig):
     name: Literal["ppo"] = "ppo"
     """The algorithm."""
 
-    baseline: CriticConfig = Field(ValueConfig(), discriminator="kind")
+    baseline: LearnedBaselineConfig = Field(ValueConfig(), discriminator="kind")
     """What rewards are compared with."""
 
     def refuse_data(self, source: str, kind: BatchKind, *, group_size: int) -> None:
@@ -197,10 +206,12 @@ class GRPOConfig(PolicyGradientConfig):
 class PolicyGradient:
     """PPO or GRPO; its state is the KL coefficient and the baseline's."""
 
-    def __init__(self, config: PPOConfig | GRPOConfig, *, seed: int) -> None:
+    def __init__(
+        self, config: PPOConfig | GRPOConfig, *, seed: int, critic: Critic | None = None
+    ) -> None:
         self.config = config
         self.kl = coefficient_of(config.kl)
-        self.baseline = build_baseline(config.baseline, seed=seed)
+        self.baseline = build_baseline(config.baseline, seed=seed, critic=critic)
         self._metrics: dict[str, float] = {}
         self._said = False
 
@@ -211,17 +222,21 @@ class PolicyGradient:
         assessment = self.assess(policy, batch, world=world)
         tally = assessment.tally()
         minibatches = list(self.minibatches(policy, assessment, world=world, generator=generator))
-        done, total = 0, sum(map(len, minibatches))
+        shares = [
+            Examples.of(policy, data, world=world, generator=generator)
+            for data in shared_out(batch.examples, len(minibatches), generator=generator)
+        ]
+        done, total = 0, sum(map(len, minibatches)) + sum(map(len, shares))
         coefficient = self.kl.coefficient
-        for minibatch in minibatches:
-            if not minibatch:  # only other processes have something to learn from in this step
+        for minibatch, examples in zip(minibatches, shares, strict=True):
+            left = len(minibatch) + len(examples)
+            if not left:  # only other processes have something to learn from in this step
                 yield Loss(value=None, ends_step=True, done=done, total=total)
-            for position, micro in enumerate(minibatch, start=1):
-                value, stats = self.loss(policy, micro)
-                done += 1
-                ends = position == len(minibatch)
-                yield Loss(value=value, ends_step=ends, done=done, total=total)
-                tally.add(stats, micro)
+            learned = (self._learned(policy, micro, tally) for micro in minibatch)
+            kept = (self.config.ptx * value for value in examples.losses(policy))
+            for value in chain(learned, kept):
+                done, left = done + 1, left - 1
+                yield Loss(value=value, ends_step=not left, done=done, total=total)
         tally = tally.over(world)
         if tally.first_count:
             if not math.isfinite(tally.kl_nats):
@@ -231,6 +246,14 @@ class PolicyGradient:
                 )
             self.kl.update(tally.kl_nats)
         self._metrics = tally.metrics() | assessment.metrics | {"kl_coefficient": coefficient}
+        if batch.examples is not None:
+            sums = [world.total(each.loss) for each in shares]
+            self._metrics["ptx_loss"] = sum(sums) / max(len(sums), 1)
+
+    def _learned(self, policy: StepPolicy, micro: MicroBatch, tally: Tally) -> Float[Tensor, ""]:
+        value, stats = self.loss(policy, micro)
+        tally.add(stats, micro)
+        return value
 
     def metrics(self) -> Mapping[str, float]:
         """Of the last batch."""
@@ -251,7 +274,7 @@ class PolicyGradient:
             kept = zip(rollout.prompt_ids, good.tolist(), strict=True)
             advantages[good], metrics = self.baseline.advantages(
                 Rewarded(
-                    rewards=rewards[good],
+                    rewards=self._step_rewards(policy, batch, rewards, masks)[good],
                     prompt_ids=[each for each, keep in kept if keep],
                     mask=masks[good],
                     features=lambda: batch_features(policy, batch, good),
@@ -274,6 +297,20 @@ class PolicyGradient:
             advantages=[advantage for _, advantage in usable_parts],
             metrics={**metrics, "advantage_abs_mean": size},
         )
+
+    def _step_rewards(
+        self,
+        policy: StepPolicy,
+        batch: Sequence[Trajectory],
+        rewards: Float[Tensor, " n"],
+        masks: Bool[Tensor, "n t"],
+    ) -> Float[Tensor, "n t"]:
+        """The reward of a sample at its last step, less the price of the KL where it is paid so."""
+        log_ratios, coefficient = torch.zeros(masks.shape), 0.0
+        if self.config.kl.place == "reward":
+            log_ratios = torch.cat(reference_log_ratios(policy, batch))
+            coefficient = self.kl.coefficient
+        return kl_penalised_rewards(rewards, log_ratios, masks, coefficient=coefficient)
 
     def minibatches(
         self,
@@ -340,9 +377,9 @@ class PolicyGradient:
         self, policy: StepPolicy, micro: MicroBatch
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """`policy_gradient_loss` with this run's clip and present KL coefficient."""
-        return policy_gradient_loss(
-            policy, micro, config=self.config, kl_coefficient=self.kl.coefficient
-        )
+        in_loss = self.config.kl.place == "loss"
+        coefficient = self.kl.coefficient if in_loss else 0.0
+        return policy_gradient_loss(policy, micro, config=self.config, kl_coefficient=coefficient)
 
     def checks(self, policy: StepPolicy, trajectory: Trajectory, *, fresh: bool) -> list[Check]:
         """Checks of ratio, noise floor, KL and gradients; see `check_steps`."""
@@ -408,10 +445,11 @@ def policy_gradient_loss(
 
 def batch_features(
     policy: StepPolicy, batch: Sequence[Trajectory], good: Bool[Tensor, " n"]
-) -> dict[str, Tensor]:
-    """What the value estimator sees of the good images of a batch: `prompt` and `timestep`."""
-    each = [policy.features(trajectory, slice(None)) for trajectory in batch]
-    return {
-        "prompt": torch.cat([features["prompt"].cpu() for features in each])[good],
-        "timestep": each[0]["timestep"].cpu(),
-    }
+) -> list[Features]:
+    """What a value estimator sees of the good samples of a batch, by those made together."""
+    parts = torch.split(good, [len(trajectory) for trajectory in batch])
+    return [
+        policy.features(trajectory.select(own.nonzero().squeeze(1)), slice(None))
+        for trajectory, own in zip(batch, parts, strict=True)
+        if own.any()
+    ]

@@ -158,6 +158,7 @@ class Supervised:
         gradient beyond rounding.
         """
         data, weights = self.weighted(policy, batch, world)
+        elements = (weights * policy.elements(data)).sum().item() if len(data) else 0.0
         if not world.total(weights.sum().item()):
             log.warning(NOTHING_PREFERRED)
             self._metrics = {}
@@ -170,7 +171,7 @@ class Supervised:
         done, total = 0, self.config.draws * len(chunks)
         loss_sum = weight_sum = 0.0
         for share in rounds:
-            weight = world.total(len(share) * weights.sum().item())
+            weight = world.total(len(share) * elements)
             passes = len(share) * len(chunks) if len(data) else 0
             if not passes:  # only other processes have something to learn from in this step
                 yield Loss(value=None, ends_step=True, done=done, total=total)
@@ -180,14 +181,13 @@ class Supervised:
                 part = data.select(chunk.tolist())
                 seeds = [training_seed(key, first + place) for place in chunk.tolist()]
                 scored = policy.log_prob(part, policy.draw(part, seeds=seeds))
-                each = -scored.values / scored.num_elements
-                # On the device of the scores; divided by the elements, as the policy gradient is.
-                value = (weights[chunk].to(each) * each).sum()
+                # Divided by the elements, as the policy gradient is.
+                value = -(weights[chunk].to(scored.values) * scored.values).sum()
                 done += 1
                 ends = number == passes - 1
                 yield Loss(value=value / weight, ends_step=ends, done=done, total=total)
                 loss_sum += value.item()
-            weight_sum += len(share) * weights.sum().item()
+            weight_sum += len(share) * elements
         loss_sum, weight_sum = world.total(loss_sum), world.total(weight_sum)
         self._metrics = {
             "loss": loss_sum / weight_sum,

@@ -58,16 +58,17 @@ class ValueEstimator:
     def fit(
         self,
         features: Mapping[str, Tensor],
-        rewards: Float[Tensor, " b"],
+        returns: Float[Tensor, "b t"],
         mask: Bool[Tensor, "b t"],
     ) -> float:
         """Learn from a batch; returns the loss before the first step, in squared deviations."""
         if not self.fitted:
-            self.center = rewards.double().mean().item()
-            self.scale = rewards.double().std(correction=0).item() or 1.0
+            counted = returns[mask].double()
+            self.center = counted.mean().item()
+            self.scale = counted.std(correction=0).item() or 1.0
             self.fitted = True
         inputs = network_input(features)
-        target = ((rewards - self.center) / self.scale)[:, None].expand_as(mask)
+        target = (returns - self.center) / self.scale
         first = math.nan
         for epoch in range(self.epochs):
             error = value_loss(self.net(inputs).squeeze(-1), target, clip=self.error_clip)
@@ -109,13 +110,13 @@ class ValueEstimator:
 
 
 def explained_variance(
-    rewards: Float[Tensor, " b"], values: Float[Tensor, "b t"], mask: Bool[Tensor, "b t"]
+    returns: Float[Tensor, "b t"], values: Float[Tensor, "b t"], mask: Bool[Tensor, "b t"]
 ) -> float:
-    """Share of the reward's variance that the values predicted: 1 is all, 0 none, below 0 worse.
+    """Share of the returns' variance that the values predicted: 1 is all, 0 none, below 0 worse.
 
-    NaN where the rewards do not vary.
+    NaN where the returns do not vary.
     """
-    target = rewards.double()[:, None].expand_as(mask)[mask]
+    target = returns.double()[mask]
     error = target - values.double()[mask]
     variance = target.var(correction=0)
     if variance == 0:

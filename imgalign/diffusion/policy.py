@@ -211,6 +211,11 @@ class DiffusionPolicy:
             content={"latents": self._latents(trajectory)[:, -1]},
         )
 
+    def elements(self, data: Data) -> Float[Tensor, " b"]:
+        """Those of a latent."""
+        latents = data.content["latents"]
+        return torch.full((len(latents),), float(latents[0].numel()))
+
     def draw(
         self, data: Data, *, seeds: Sequence[int], levels: Sequence[float] | None = None
     ) -> Draws:

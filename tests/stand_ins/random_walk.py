@@ -151,6 +151,10 @@ class RandomWalk:
             content={"latents": trajectory.replay["latents"][:, -1]},
         )
 
+    def elements(self, data: Data) -> Tensor:
+        latents = data.content["latents"]
+        return torch.full((len(latents),), float(latents[0].numel()))
+
     def starting_noise(self, seeds: Sequence[int]) -> Mapping[str, Tensor]:
         return {"noise": normal_noise(seed_generators(seeds), self.event)}
 
