@@ -8,5 +8,14 @@ from typing import TypeAlias
 from imgalign.train.data.images import ImagesConfig
 from imgalign.train.data.rankings import FolderConfig, RankingsConfig, TableConfig
 from imgalign.train.data.rollouts import RolloutsConfig
+from imgalign.train.data.texts import CompletionsConfig, TextRankingsConfig
 
-DataConfig: TypeAlias = RolloutsConfig | ImagesConfig | RankingsConfig | FolderConfig | TableConfig
+DataConfig: TypeAlias = (
+    RolloutsConfig
+    | ImagesConfig
+    | RankingsConfig
+    | FolderConfig
+    | TableConfig
+    | CompletionsConfig
+    | TextRankingsConfig
+)

@@ -8,7 +8,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -37,7 +36,7 @@ class ImagesConfig(DataSection):
     gives: ClassVar[BatchKind] = "demonstrations"
 
     source: Literal["images"] = Field("images", alias="from")
-    """Where the data comes from: rollouts, images, rankings, folder or table."""
+    """Where the data comes from."""
 
     folder: Path
     """Images with their captions: `cat.png`, and in `cat.txt` one line. Each is scaled and cut to
@@ -67,7 +66,7 @@ class ImagesConfig(DataSection):
         """A source that reads the folder."""
         pairs = training_images(self, parts.prompts.held_out)
         return GivenSamples(
-            [Example(prompt, partial(read_batch, path)) for path, prompt in pairs],
+            [image_example(path, prompt) for path, prompt in pairs],
             count=self.images_taken(len(pairs)),
             policy=parts.scoring_policy(),
             seed=parts.seed,
@@ -115,9 +114,13 @@ def training_images(config: ImagesConfig, held_out: Sequence[str]) -> list[tuple
     ]
 
 
-def read_batch(path: Path) -> Images:
-    """An image as a batch of one."""
-    return as_tensor(read_image_file(path))[None]
+def image_example(path: Path, prompt: str) -> Example:
+    """An image file with its prompt."""
+
+    def load() -> Images:
+        return as_tensor(read_image_file(path))[None]
+
+    return Example(prompt, load)
 
 
 def captioned_images(folder: Path) -> list[tuple[Path, Caption]]:

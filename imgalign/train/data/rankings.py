@@ -121,7 +121,7 @@ class GivenRankingsConfig(DataSection):
         return GivenRankings(
             self,
             read_record(parts.run / RECORD),
-            self.loader(),
+            self.loader(parts.run),
             policy=policy,
             reward=parts.reward,
             encoded=EncodedSamples(
@@ -132,8 +132,8 @@ class GivenRankingsConfig(DataSection):
             world=parts.world,
         )
 
-    def loader(self) -> SampleLoader:
-        """What loads the images."""
+    def loader(self, run: Path) -> SampleLoader:
+        """What loads the samples, those that a run keeps from there."""
         return self.given.load
 
     def keep(self, run: Path) -> None:
@@ -149,7 +149,7 @@ class RankingsConfig(GivenRankingsConfig):
     """Rankings made in the app, by simulated annotators, or imported."""
 
     source: Literal["rankings"] = Field("rankings", alias="from")
-    """Where the data comes from: rollouts, images, rankings, folder or table."""
+    """Where the data comes from."""
 
     database: PathText | None = None
     """File or URL of the rankings. Null takes IMGALIGN_DATABASE, where a URL with a password
@@ -192,7 +192,7 @@ class RankingsConfig(GivenRankingsConfig):
                     f"{cure or 'rank images with imgalign ui first'}"
                 )
             kept = present(judged, store.images)
-            return Given(rankings=kept, load=self.loader(), where=where, provenance=made)
+            return Given(rankings=kept, load=self.loader(Path()), where=where, provenance=made)
 
     def refuse_model(self, model: str) -> None:
         """Another one than generated the images, where these are scored with their own noise."""
@@ -202,7 +202,7 @@ class RankingsConfig(GivenRankingsConfig):
         """Another one than the images were generated in."""
         refuse_other_size(self.given.provenance, (width, height))
 
-    def loader(self) -> SampleLoader:
+    def loader(self, run: Path) -> SampleLoader:
         """Loads originals, and checks each against its hash."""
         with self.opened() as store:
             images = store.images
@@ -231,7 +231,7 @@ class FolderConfig(GivenRankingsConfig):
     """Pairs of images: in chosen/ and rejected/, in w/ and l/, or x.png and x-rejected.png."""
 
     source: Literal["folder"] = Field("folder", alias="from")
-    """Where the data comes from: rollouts, images, rankings, folder or table."""
+    """Where the data comes from."""
 
     folder: Path
     """Its layout is explained in docs/pairs.md; prompts are in text files beside the chosen
@@ -246,7 +246,7 @@ class TableConfig(GivenRankingsConfig):
     """Pairs or ranked lists in a parquet or JSON-lines file, or a folder of such files."""
 
     source: Literal["table"] = Field("table", alias="from")
-    """Where the data comes from: rollouts, images, rankings, folder or table."""
+    """Where the data comes from."""
 
     file: Path
     """Its columns are explained in docs/pairs.md."""

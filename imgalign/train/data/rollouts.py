@@ -6,6 +6,7 @@ Shapes: b = images sampled together.
 import logging
 import math
 import time
+from dataclasses import replace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -19,9 +20,12 @@ from imgalign.algorithms.batches import Rollout
 from imgalign.algorithms.interface import BatchKind, World
 from imgalign.config import Config, refuse_ineffective
 from imgalign.errors import ConfigError, InputError, NumericsError
-from imgalign.policy import Policy, RewardModel, Trajectory
+from imgalign.policy import Policy, RewardModel, Trajectory, join_data
 from imgalign.prompts import Prompts, iteration_prompts, read_prompts, training_seed
 from imgalign.storybook import scenes
+from imgalign.storybook.ideas import sample_ideas
+from imgalign.train.data.demonstrations import GivenSamples
+from imgalign.train.data.examples import read_examples
 from imgalign.train.data.source import USUAL_PROMPTS, Amount, DataSection, Known, Parts, some_of
 from imgalign.train.watcher import SILENT, Watcher, cut
 
@@ -36,6 +40,9 @@ class PromptsConfig(Config):
     file: Path | None = None
     """Text file with one prompt per line; null takes prompts of the storybook world."""
 
+    storybook: Literal["scenes", "ideas"] = "scenes"
+    """What these ask for: a scene, as a picture prompt does, or a part of one, as a short idea."""
+
     num_storybook: PositiveInt = 200
     """How many, without a file."""
 
@@ -45,7 +52,7 @@ class PromptsConfig(Config):
     @model_validator(mode="after")
     def _a_file_is_read_as_it_is(self) -> "PromptsConfig":
         if self.file is not None:
-            refuse_ineffective(self, ["num_storybook", "seed"], "with prompts from a file")
+            refuse_ineffective(self, ["storybook", "num_storybook", "seed"], "with prompts from a file")
         return self
 
 
@@ -55,7 +62,7 @@ class RolloutsConfig(DataSection):
     gives: ClassVar[BatchKind] = "rollouts"
 
     source: Literal["rollouts"] = Field("rollouts", alias="from")
-    """Where the data comes from: rollouts, images, rankings, folder or table."""
+    """Where the data comes from."""
 
     prompts: PromptsConfig = PromptsConfig()
     """Prompts to sample images for."""
@@ -65,6 +72,14 @@ class RolloutsConfig(DataSection):
 
     group_size: PositiveInt = 8
     """Images of each prompt in each iteration: the group that advantages compare within."""
+
+    examples: Path | None = None
+    """Examples whose likelihood is kept, with algorithm.ptx: a folder of images with captions, or a
+    file of prompts and completions."""
+
+    examples_per_iteration: PositiveInt | None = None
+    """Null is as many as there are samples in an iteration, or all of them where there are
+    fewer."""
 
     @property
     def images_per_iteration(self) -> int:
@@ -86,8 +101,9 @@ class RolloutsConfig(DataSection):
         if self.prompts.file is not None:
             training = read_prompts(self.prompts.file)
             return Known(training, some_of(training, self.held_out), str(self.prompts.file))
+        draw = sample_ideas if self.prompts.storybook == "ideas" else scenes.evaluation_prompts
         training, apart = (
-            scenes.evaluation_prompts(count, seed=self.prompts.seed, held_out=unseen)
+            draw(count, seed=self.prompts.seed, held_out=unseen)
             for count, unseen in (
                 (self.prompts.num_storybook, False),
                 (self.held_out.count(4 * USUAL_PROMPTS), True),
@@ -111,6 +127,20 @@ class RolloutsConfig(DataSection):
             prompts=parts.prompts.training,
             seed=parts.seed,
             world=parts.world,
+            examples=self._examples(parts),
+        )
+
+    def _examples(self, parts: Parts) -> GivenSamples | None:
+        if self.examples is None:
+            return None
+        found = read_examples(self.examples)
+        usual = min(self.images_per_iteration, len(found))
+        return GivenSamples(
+            found,
+            count=self.examples_per_iteration or usual,
+            policy=parts.scoring_policy(),
+            seed=parts.seed,
+            world=parts.world,
         )
 
 
@@ -126,6 +156,7 @@ class Rollouts:
         prompts: Sequence[str],
         seed: int,
         world: World,
+        examples: GivenSamples | None = None,
     ) -> None:
         self.config = config
         self.policy = policy
@@ -133,6 +164,7 @@ class Rollouts:
         self.prompts = prompts
         self.seed = seed
         self.world = world
+        self.examples = examples
 
     def batch(self, iteration: int, *, watcher: Watcher = SILENT) -> Rollout:
         """`group_size` images of each prompt of the iteration; seeds are numbered over the run.
@@ -146,7 +178,7 @@ class Rollouts:
         mine = self.world.deal(len(chosen))
         first = iteration * config.images_per_iteration
         numbers = [first + place * size + each for place in mine for each in range(size)]
-        return collect(
+        rollout = collect(
             self.policy,
             self.reward,
             [chosen[place] for place in mine for _ in range(size)],
@@ -154,6 +186,10 @@ class Rollouts:
             world=self.world,
             watcher=watcher,
         )
+        if self.examples is None:
+            return rollout
+        given = self.examples.batch(iteration, watcher=watcher)
+        return replace(rollout, examples=join_data(given.batch))
 
     def held_out(self, *, watcher: Watcher = SILENT) -> None:
         """Nothing: held-out prompts are measured on new samples."""

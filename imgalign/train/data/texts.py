@@ -1,0 +1,192 @@
+"""Texts that somebody gave: completions to learn from, and rankings of texts.
+
+A run keeps the texts themselves, in texts.json, since they are small: a resumed run needs no file.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+
+from imgalign.algorithms.interface import BatchKind
+from imgalign.config import refuse_ineffective
+from imgalign.errors import CheckpointError, InputError
+from imgalign.files import read_json, write_atomically
+from imgalign.policy import Texts
+from imgalign.preferences.foreign.records import Completion, GivenRanking
+from imgalign.preferences.foreign.texts import read_completions, read_text_rankings
+from imgalign.preferences.splits import prompt_key
+from imgalign.prompts import Prompts
+from imgalign.storybook.demonstrations import demonstrations
+from imgalign.train.data.demonstrations import USUAL_SAMPLES, Example, GivenSamples
+from imgalign.train.data.judged import Given, SampleLoader
+from imgalign.train.data.rankings import GivenRankingsConfig
+from imgalign.train.data.source import Amount, DataSection, Known, Parts, some_of
+
+TEXTS = "texts.json"
+"""What a run keeps: rankings' texts by SHA-256, or completions as lists of prompt and text."""
+
+
+class TextRankingsConfig(GivenRankingsConfig):
+    """Pairs or ranked lists of texts, in JSON lines or parquet, in TRL's columns."""
+
+    source: Literal["text_rankings"] = Field("text_rankings", alias="from")
+    """Where the data comes from."""
+
+    file: Path
+    """A file, or a folder of such files, with the columns prompt, chosen and rejected, or prompt,
+    completions and ranks; see docs/pairs.md."""
+
+    def read(self) -> Given:
+        """The rows; what is left out is said."""
+        found = read_text_rankings(self.file)
+        texts = {text_key(text): text for each in found.rankings for text in each.texts}
+        rankings = [
+            GivenRanking(
+                prompt=each.prompt,
+                images=tuple(map(text_key, each.texts)),
+                ranks=each.ranks,
+                all_bad=each.all_bad,
+                weight=each.weight,
+            )
+            for each in found.rankings
+        ]
+        return Given(rankings=rankings, load=loader_of(texts), where=found.name)
+
+    def keep(self, run: Path) -> None:
+        """The rankings and their texts."""
+        super().keep(run)
+        keys = dict.fromkeys(key for each in self.given.rankings for key in each.images)
+        texts = {key: self.given.load(key)[0] for key in keys}
+        write_atomically(run / TEXTS, json.dumps(texts, ensure_ascii=False) + "\n")
+
+    def loader(self, run: Path) -> SampleLoader:
+        """Gives the texts that the run keeps."""
+        kept = kept_texts(run)
+        if not isinstance(kept, dict):
+            raise CheckpointError(f"{run / TEXTS}: damaged, so nobody knows the texts of this run")
+        return loader_of(kept)
+
+
+class CompletionsConfig(DataSection):
+    """Texts given as examples, each with its prompt."""
+
+    gives: ClassVar[BatchKind] = "demonstrations"
+
+    source: Literal["completions"] = Field("completions", alias="from")
+    """Where the data comes from."""
+
+    file: Path | None = None
+    """JSON lines or parquet with the columns prompt and completion, or a folder of such files. Null
+    takes what people might write for ideas of the storybook world."""
+
+    num_storybook: PositiveInt = 1600
+    """How many, without a file."""
+
+    seed: NonNegativeInt = 7101
+    """Draws the storybook's examples."""
+
+    completions_per_iteration: PositiveInt | None = None
+    """Texts in each iteration; every one comes once before any comes again, so that an epoch is as
+    many iterations as it takes to see all. Null is 64, or all of them where there are fewer."""
+
+    @model_validator(mode="after")
+    def _a_file_is_read_as_it_is(self) -> "CompletionsConfig":
+        if self.file is not None:
+            refuse_ineffective(self, ["num_storybook", "seed"], "with completions from a file")
+        return self
+
+    def read(self) -> tuple[list[Completion], str]:
+        """All that there are, without disliked ones, and where they are from."""
+        if self.file is None:
+            made = demonstrations(self.num_storybook, seed=self.seed)
+            found = [Completion(prompt=each.prompt, text=each.completion) for each in made]
+            return found, "the storybook's examples"
+        given = read_completions(self.file)
+        kept = [row for row in given.rows if row.liked is not False]
+        if not kept:
+            raise InputError(f"{given.name}: all completions are disliked; there is none to learn")
+        return kept, given.name
+
+    def known_prompts(self) -> Known:
+        """Those of the completions."""
+        found, where = self.read()
+        training = tuple(dict.fromkeys(each.prompt for each in found))
+        return Known(training, some_of(training, self.held_out), where)
+
+    def amount(self, prompts: Prompts) -> Amount:
+        """Texts."""
+        apart = set(map(prompt_key, prompts.held_out))
+        available = sum(prompt_key(each.prompt) not in apart for each in self.read()[0])
+        what = "completions whose prompts are not held out"
+        return Amount("completions_per_iteration", self.taken(available), available, what)
+
+    def taken(self, available: int) -> int:
+        """How many of the available texts an iteration learns from."""
+        return self.completions_per_iteration or min(USUAL_SAMPLES, available)
+
+    def build(self, parts: Parts) -> GivenSamples:
+        """A source of the completions that the run keeps."""
+        apart = set(map(prompt_key, parts.prompts.held_out))
+        examples = examples_of(
+            [
+                Completion(prompt=prompt, text=text)
+                for prompt, text in kept_texts(parts.run)
+                if prompt_key(prompt) not in apart
+            ]
+        )
+        return GivenSamples(
+            examples,
+            count=self.taken(len(examples)),
+            policy=parts.scoring_policy(),
+            seed=parts.seed,
+            world=parts.world,
+        )
+
+    def keep(self, run: Path) -> None:
+        """Prompts and texts."""
+        pairs = [[each.prompt, each.text] for each in self.read()[0]]
+        write_atomically(run / TEXTS, json.dumps(pairs, ensure_ascii=False) + "\n")
+
+    def moved(self, run: Path) -> frozenset[str]:
+        """The file may: the texts are recorded."""
+        return frozenset({"file"})
+
+
+def text_key(text: str) -> str:
+    """The name of a text: the SHA-256 of its bytes."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def loader_of(texts: Mapping[str, str]) -> SampleLoader:
+    """Gives texts by their names, as batches of one."""
+
+    def load(key: str) -> Texts:
+        if key not in texts:
+            raise InputError(f"the text {key[:8]} of this run is no longer there")
+        return [texts[key]]
+
+    return load
+
+
+def examples_of(completions: list[Completion]) -> list[Example]:
+    """Completions as samples with prompts."""
+    return [Example(each.prompt, lambda text=each.text: [text]) for each in completions]
+
+
+def kept_texts(run: Path) -> dict[str, str] | list[tuple[str, str]]:
+    """What `keep` wrote; CheckpointError where it is missing or damaged."""
+    path = run / TEXTS
+    try:
+        found = read_json(path)
+        if isinstance(found, dict):
+            return {str(key): str(text) for key, text in found.items()}
+        return [(str(prompt), str(text)) for prompt, text in found]
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"{path}: missing or damaged ({error}), so nobody knows which texts this run learns "
+            "from; start a new run"
+        ) from None
