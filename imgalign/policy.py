@@ -9,6 +9,7 @@ Log-probabilities are in nats, summed over the elements of a latent. A sample is
 or a text.
 """
 
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn import Parameter
 from typing_extensions import TypeVar
@@ -424,28 +425,15 @@ class FeatureModel(Protocol):
         ...
 
 
-@runtime_checkable
-class Critic(Protocol):
-    """A network that reads samples as far as they are made, and is trained."""
+class Critic(nn.Module):
+    """A network that reads samples as far as they are made."""
 
     vocabulary: str
-    """Of which tokens it reads; see `TokenPolicy`."""
+    """Of the tokens that it reads, as `TokenPolicy` has it."""
 
-    def __call__(self, features: Mapping[str, Tensor]) -> Float[Tensor, "b t"]:
+    @abstractmethod
+    def forward(self, features: Mapping[str, Tensor]) -> Float[Tensor, "b t"]:
         """The reward to expect at each step, from what `StepPolicy.features` gives."""
-        ...
-
-    def parameters(self) -> Iterable[Parameter]:
-        """What is trained, in an order that stays the same."""
-        ...
-
-    def state_dict(self) -> Mapping[str, Any]:
-        """Everything that `load_state_dict` needs."""
-        ...
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> Any:
-        """Take these weights; RuntimeError where they do not fit."""
-        ...
 
 
 @runtime_checkable

@@ -114,13 +114,12 @@ class CriticBaseline:
         clip = math.inf if self.config.value_clip is None else self.config.value_clip
         generator = seeded_generator(f"critic/{self.seed}/{self.batches}")
         self.batches += 1
-        ends = torch.tensor([len(each["input_ids"]) for each in features]).cumsum(0).tolist()
+        sizes = [len(each["input_ids"]) for each in features]
         # Samples stay with those that they were made with, whose padding they share.
         parts = [
-            (each, part)
-            for each, end in zip(features, ends, strict=True)
-            for part in torch.split(torch.arange(len(each["input_ids"])), self.config.batch_size)
-            for each, part in [(rows_of(each, part), part + end - len(each["input_ids"]))]
+            (rows_of(each, part), part + start)
+            for each, size, start in zip(features, sizes, starts(sizes), strict=True)
+            for part in torch.split(torch.arange(size), self.config.batch_size)
         ]
         first, count = 0.0, int(mask.sum())
         for epoch in range(self.config.epochs):
@@ -177,3 +176,8 @@ def rows_of(features: Features, rows: Int[Tensor, " n"]) -> Features:
         name: value[rows.to(value.device)] if name in own else value
         for name, value in features.items()
     }
+
+
+def starts(sizes: Sequence[int]) -> list[int]:
+    """Where each of several parts begins. Example: sizes (4, 2) begin at 0 and 4."""
+    return [sum(sizes[:place]) for place in range(len(sizes))]

@@ -24,7 +24,6 @@ import torch
 from jaxtyping import Bool, Float
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 from torch import Tensor
-from torch.distributions import kl_divergence
 
 from imgalign.advantages import kl_penalised_rewards
 from imgalign.algorithms.baselines import (
@@ -42,7 +41,6 @@ from imgalign.algorithms.batches import (
     choose_steps,
     deal_steps,
     in_units,
-    masked,
     micro_batch,
     usable,
 )
@@ -51,9 +49,9 @@ from imgalign.algorithms.examples import Examples, shared_out
 from imgalign.algorithms.interface import BatchKind, Loss, RankingCounts, World
 from imgalign.algorithms.kl import FixedKLConfig, KLConfig, coefficient_of, reference_log_ratios
 from imgalign.algorithms.rewarded import Features, Rewarded
+from imgalign.algorithms.surrogate import policy_gradient_loss
 from imgalign.config import Config
 from imgalign.errors import CheckpointError, NumericsError
-from imgalign.losses import clipped_surrogate_loss
 from imgalign.policy import Check, Critic, StepPolicy, Trajectory
 
 log = logging.getLogger(__name__)
@@ -219,12 +217,15 @@ class PolicyGradient:
         self, policy: StepPolicy, batch: Rollout, *, world: World, generator: torch.Generator
     ) -> Iterator[Loss]:
         """One loss per micro-batch in the order of `minibatches`; updates the KL coefficient."""
+        given, own = batch.examples if self.config.ptx else None, torch.Generator()
+        if given is not None:  # before anything that depends on how samples are cut into passes
+            own.manual_seed(int(torch.randint(2**63 - 1, (), generator=generator)))
         assessment = self.assess(policy, batch, world=world)
         tally = assessment.tally()
         minibatches = list(self.minibatches(policy, assessment, world=world, generator=generator))
         shares = [
-            Examples.of(policy, data, world=world, generator=generator)
-            for data in shared_out(batch.examples, len(minibatches), generator=generator)
+            Examples.of(policy, data, world=world, generator=own)
+            for data in shared_out(given, len(minibatches), generator=own)
         ]
         done, total = 0, sum(map(len, minibatches)) + sum(map(len, shares))
         coefficient = self.kl.coefficient
@@ -246,7 +247,7 @@ class PolicyGradient:
                 )
             self.kl.update(tally.kl_nats)
         self._metrics = tally.metrics() | assessment.metrics | {"kl_coefficient": coefficient}
-        if batch.examples is not None:
+        if given is not None:
             sums = [world.total(each.loss) for each in shares]
             self._metrics["ptx_loss"] = sum(sums) / max(len(sums), 1)
 
@@ -379,12 +380,16 @@ class PolicyGradient:
         """`policy_gradient_loss` with this run's clip and present KL coefficient."""
         in_loss = self.config.kl.place == "loss"
         coefficient = self.kl.coefficient if in_loss else 0.0
-        return policy_gradient_loss(policy, micro, config=self.config, kl_coefficient=coefficient)
+        return policy_gradient_loss(
+            policy, micro, clip=partial(self._clip, policy), kl_coefficient=coefficient
+        )
+
+    def _clip(self, policy: StepPolicy, num_elements: int) -> float:
+        return self.config.clip_in_nats(num_elements, default=policy.default_clip_nats)
 
     def checks(self, policy: StepPolicy, trajectory: Trajectory, *, fresh: bool) -> list[Check]:
         """Checks of ratio, noise floor, KL and gradients; see `check_steps`."""
-        clip = partial(self.config.clip_in_nats, default=policy.default_clip_nats)
-        return check_steps(policy, trajectory, clip=clip, fresh=fresh)
+        return check_steps(policy, trajectory, clip=partial(self._clip, policy), fresh=fresh)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that `load_state_dict` needs to go on exactly."""
@@ -400,47 +405,6 @@ class PolicyGradient:
             ) from None
         self.kl.load_state_dict(kl)
         self.baseline.load_state_dict(baseline)
-
-
-def policy_gradient_loss(
-    policy: StepPolicy,
-    micro: MicroBatch,
-    *,
-    config: PolicyGradientConfig,
-    kl_coefficient: float,
-) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-    """Share of one micro-batch in its minibatch's loss, and sums over its transitions.
-
-    The loss is divided by the number of elements of a latent: an update's direction stays the
-    same, and gradient norms compare across resolutions and with the field's per-element habit.
-    """
-    trajectory, steps, mask = micro.trajectory, micro.steps, micro.mask
-    # Reference first: it switches adapters off and on, which must not happen inside a live graph.
-    with torch.no_grad(), policy.using("reference"):
-        pretrained = policy.step_distributions(trajectory, steps)
-    current = policy.step_distributions(trajectory, steps)
-    num_elements = current.event_shape.numel()
-    clip_nats = config.clip_in_nats(num_elements, default=policy.default_clip_nats)
-    log_prob = current.log_prob(policy.actions(trajectory, steps))
-    old_log_prob = trajectory.log_probs[:, steps]
-    surrogate = masked(
-        clipped_surrogate_loss(log_prob, old_log_prob, micro.advantages, clip_nats=clip_nats), mask
-    )
-    kl = masked(kl_divergence(current, pretrained), mask)
-    weights = micro.weights
-    loss = ((surrogate + kl_coefficient * kl) * weights).sum() / (micro.total_weight * num_elements)
-    with torch.no_grad():
-        log_ratio = masked(log_prob - old_log_prob, mask)
-        stats = {
-            "surrogate": (surrogate.detach() * weights).sum(),
-            "kl": (kl.detach() * weights).sum(),
-            "clip_fraction": ((log_ratio.abs() > clip_nats) * weights).sum(),
-            # Schulman's k3 estimate of KL(old || new): unbiased and never negative.
-            "approx_kl": ((log_ratio.expm1() - log_ratio) * weights).sum(),
-            "log_ratio_max": log_ratio.abs().max(),
-            "entropy": (masked(current.entropy(), mask) * weights).sum(),
-        }
-    return loss, stats
 
 
 def batch_features(

@@ -8,6 +8,7 @@ Shapes: b = texts, t = tokens of a response, s = chosen steps, d = features.
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from imgalign.language.chat import (
     prompt_tokens,
     refuse_long,
     response_tokens,
+    vocabulary,
 )
 from imgalign.language.config import FullLanguageConfig, LoraLanguageConfig
 from imgalign.language.loading import LanguageModel
@@ -110,6 +112,11 @@ class LanguagePolicy:
 
     averages_log_ratios = True
     """Texts differ in length, and their losses are usual by token."""
+
+    @cached_property
+    def vocabulary(self) -> str:
+        """A hash of which token has which number."""
+        return vocabulary(self.tokenizer)
 
     @property
     def batch_size(self) -> int:

@@ -46,6 +46,16 @@ OF_ALGORITHMS = (
         POLICY_GRADIENT,
     ),
     Metric(
+        "ptx_loss",
+        "Loss of the examples",
+        "nats per element",
+        "Mean of minus the log-probability of an element of the examples, `data.examples`, whose "
+        "likelihood `algorithm.ptx` keeps.",
+        "Where it rises, the model forgets what it could do before: raise `algorithm.ptx`.",
+        "update",
+        POLICY_GRADIENT,
+    ),
+    Metric(
         "loss",
         "Loss",
         "nats per element",

@@ -6,17 +6,27 @@ from pathlib import Path
 import torch
 
 from imgalign.algorithms.choice import AlgorithmConfig, build_algorithm
+from imgalign.algorithms.critic import NO_CRITIC, CriticConfig
 from imgalign.algorithms.interface import World
 from imgalign.diffusion.config import FullDiffusionConfig, LoraDiffusionConfig
 from imgalign.diffusion.loading import load_pipeline
 from imgalign.diffusion.planned import PlannedPolicy
 from imgalign.diffusion.policy import DiffusionPolicy
 from imgalign.environment import choose_device, choose_dtype, say_dtype
+from imgalign.errors import ConfigError
 from imgalign.language.config import FullLanguageConfig, LoraLanguageConfig
 from imgalign.language.loading import load_language_model
 from imgalign.language.planned import PlannedLanguagePolicy
 from imgalign.language.policy import LanguagePolicy
-from imgalign.policy import Policy, PromptReader, StepPolicy
+from imgalign.policy import (
+    Critic,
+    CriticSource,
+    Policy,
+    PromptReader,
+    RewardModel,
+    StepPolicy,
+    TokenPolicy,
+)
 from imgalign.prompts import Prompts
 from imgalign.runs.folder import SHIPPED
 from imgalign.runs.trained import REFERENCE
@@ -39,10 +49,37 @@ def build_learner(
     optimizer: OptimizerConfig,
     seed: int,
     world: World,
+    reward: RewardModel | None = None,
 ) -> Learner:
-    """A learner with a fresh algorithm and a fresh optimizer."""
-    built = build_algorithm(algorithm, seed=seed)
+    """A learner with a fresh algorithm and a fresh optimizer.
+
+    `reward` is the model from which a critic starts, where the algorithm has one.
+    """
+    critic = critic_of(reward, policy) if needs_critic(algorithm) else None
+    built = build_algorithm(algorithm, seed=seed, critic=critic)
     return Learner(policy, algorithm=built, optimizer=optimizer, seed=seed, world=world)
+
+
+def needs_critic(algorithm: AlgorithmConfig) -> bool:
+    """Whether it learns from a critic that starts as the reward model."""
+    return isinstance(getattr(algorithm, "baseline", None), CriticConfig)
+
+
+def critic_of(reward: RewardModel | None, policy: Policy) -> Critic:
+    """A critic that starts as the reward model and reads what the policy writes.
+
+    ConfigError for a reward model that cannot read unfinished samples, or reads other tokens.
+    """
+    if not isinstance(reward, CriticSource):
+        raise ConfigError(NO_CRITIC)
+    critic = reward.critic()
+    if isinstance(policy, TokenPolicy) and critic.vocabulary != policy.vocabulary:
+        raise ConfigError(
+            "reward.path: its tokenizer is not that of policy.model, so a critic that starts from "
+            "it would read other tokens; fit a reward model on that model (backbone=...), or use "
+            "algorithm.baseline.kind=value"
+        )
+    return critic
 
 
 def refuse_by_model(settings: TrainConfig, prompts: Prompts, policy: StepPolicy | None) -> None:

@@ -217,6 +217,20 @@ class TrainConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _examples_are_given_where_they_count(self) -> "TrainConfig":
+        asked = isinstance(self.algorithm, PolicyGradientConfig) and self.algorithm.ptx > 0
+        given = isinstance(self.data, RolloutsConfig) and self.data.examples is not None
+        if asked and not given:
+            raise ValueError(
+                "data.examples: expected examples whose likelihood is to be kept, with "
+                "algorithm.ptx above 0; name a folder of images or a file of completions"
+            )
+        if given and not asked:
+            why = "without algorithm.ptx above 0"
+            refuse_within("data", self.data, ["examples", "examples_per_iteration"], why)
+        return self
+
+    @model_validator(mode="after")
     def _exact_scores_take_no_draws(self) -> "TrainConfig":
         if self.policy.exact_likelihood:
             names = [each for each in OF_DRAWS if each in type(self.algorithm).model_fields]

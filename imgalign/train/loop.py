@@ -95,6 +95,7 @@ class Session:
             optimizer=settings.optimizer,
             seed=settings.seed,
             world=self.world,
+            reward=self.rewards.training,
         )
 
     # --- state

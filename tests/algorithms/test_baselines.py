@@ -2,7 +2,9 @@
 changes nothing for the others."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -15,10 +17,14 @@ from imgalign.algorithms.kl import FixedKLConfig, measure_kl
 from imgalign.algorithms.policy_gradient import (
     GRPOConfig,
     PolicyGradient,
-    policy_gradient_loss,
 )
+from imgalign.algorithms.surrogate import policy_gradient_loss
 from imgalign.policy import Trajectory
 from imgalign.train.world import Alone
+
+
+def clip_of(config: GRPOConfig) -> Callable[[int], float]:
+    return partial(config.clip_in_nats, default=RandomWalk.default_clip_nats)
 
 
 def test_only_credited_steps_learn_from_the_reward_and_all_pay_for_their_kl():
@@ -29,7 +35,7 @@ def test_only_credited_steps_learn_from_the_reward_and_all_pay_for_their_kl():
         config = GRPOConfig(credited_steps=credited)
         (minibatch,) = micros(PolicyGradient(config, seed=0), policy)
         for micro in minibatch:
-            policy_gradient_loss(policy, micro, config=config, kl_coefficient=coefficient)[
+            policy_gradient_loss(policy, micro, clip=clip_of(config), kl_coefficient=coefficient)[
                 0
             ].backward()
         assert policy.shift.grad is not None
@@ -59,7 +65,9 @@ def test_the_kl_of_some_steps_stands_for_that_of_all_on_average():
         generator = torch.Generator().manual_seed(seed)
         (minibatch,) = algorithm.minibatches(policy, assessment, world=Alone(), generator=generator)
         for micro in minibatch:
-            loss, stats = policy_gradient_loss(policy, micro, config=config, kl_coefficient=1.0)
+            loss, stats = policy_gradient_loss(
+                policy, micro, clip=clip_of(config), kl_coefficient=1.0
+            )
             loss.backward()
             tally.add(stats, micro)
         assert policy.shift.grad is not None

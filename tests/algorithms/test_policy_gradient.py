@@ -2,6 +2,8 @@
 the KL is the closed form, with a gradient; what is masked teaches nothing."""
 
 import logging
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -14,12 +16,16 @@ from imgalign.algorithms.kl import AdaptiveKLConfig, FixedKLConfig, measure_kl
 from imgalign.algorithms.policy_gradient import (
     GRPOConfig,
     PolicyGradient,
-    policy_gradient_loss,
 )
+from imgalign.algorithms.surrogate import policy_gradient_loss
 from imgalign.config import dump_config, load_config
 from imgalign.errors import CheckpointError, ConfigError
 from imgalign.policy import Trajectory
 from imgalign.train.world import Alone
+
+
+def clip_of(config: GRPOConfig) -> Callable[[int], float]:
+    return partial(config.clip_in_nats, default=RandomWalk.default_clip_nats)
 
 
 def test_the_sampler_is_the_anchor_and_nothing_is_computed_twice():
@@ -50,7 +56,7 @@ def test_the_first_gradient_is_the_plain_policy_gradient():
         policy, assessment, world=Alone(), generator=torch.Generator()
     )
     for micro in minibatch:
-        policy_gradient_loss(policy, micro, config=config, kl_coefficient=0.0)[0].backward()
+        policy_gradient_loss(policy, micro, clip=clip_of(config), kl_coefficient=0.0)[0].backward()
     latents = torch.cat([each.replay["latents"] for each in rollout.batch])
     noise = latents[:, 1:] - latents[:, :-1] - policy.base
     advantage = torch.cat(assessment.advantages)[:, :, None, None, None]
@@ -89,7 +95,7 @@ def test_the_kl_has_a_gradient_once_weights_moved():
             total_weight=micro.total_weight,
             epoch=0,
         )
-        policy_gradient_loss(policy, silent, config=GRPOConfig(), kl_coefficient=3.0)[0].backward()
+        policy_gradient_loss(policy, silent, clip=lambda _: 1.6, kl_coefficient=3.0)[0].backward()
     num_steps, num_elements = 2, 12
     variance = policy.sigma[:, None, None, None] ** 2
     expected = 3.0 * policy.shift.detach() / variance / (num_steps * num_elements)
@@ -167,9 +173,7 @@ def test_the_clip_stops_a_step_that_has_moved_far_enough():
             total_weight=2,
             epoch=0,
         )
-        loss, stats = policy_gradient_loss(
-            policy, far, config=GRPOConfig(clip_nats=1.0), kl_coefficient=0.0
-        )
+        loss, stats = policy_gradient_loss(policy, far, clip=lambda _: 1.0, kl_coefficient=0.0)
         loss.backward()
         assert stats["clip_fraction"].item() == 2
         assert stats["log_ratio_max"].item() == pytest.approx(2.0)

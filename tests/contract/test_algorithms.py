@@ -23,7 +23,6 @@ from random_walk import RandomWalk
 from torch.testing import assert_close
 from walk_runs import CLOCK
 
-from imgalign.algorithms.batches import Rollout
 from imgalign.algorithms.checks import require
 from imgalign.algorithms.choice import build_algorithm
 from imgalign.algorithms.interface import Algorithm, HeldOutMeasure
@@ -188,7 +187,7 @@ def test_a_reward_that_is_not_finite_drops_its_image_and_nothing_else(name):
     (trajectory,) = whole.batch
     broken = replace(whole, rewards=whole.rewards.index_fill(0, torch.tensor([5]), math.nan))
     others = [0, 1, 2, 3, 4, 6, 7]
-    without = Rollout(batch=[trajectory.select(others)], rewards=whole.rewards[others])
+    without = replace(whole, batch=[trajectory.select(others)], rewards=whole.rewards[others])
     expected = gradient(name, moved_walk(), without)
     assert expected.abs().min() > 0
     assert_close(gradient(name, moved_walk(), broken), expected)

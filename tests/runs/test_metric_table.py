@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from image_folders import pair_folder
 from PIL import Image
-from random_walk import walk_settings
+from random_walk import walk_data, walk_settings
 from walk_runs import start
 
 from imgalign.runs.metric_table import CHARTS, METRICS, TABLE, document
@@ -39,6 +39,9 @@ def written(tmp_path_factory) -> set[str]:
     pairs = {"from": "folder", "folder": str(folder), "held_out": {"num_prompts": 1}}
     direct = {"name": "dpo", "refresh": {"every": 1, "max_nats": 1.0}}
     runs.append(walk_settings(algorithm=direct, data=pairs, iterations=2))
+    examples = walk_data(examples=str(given))
+    kept = walk_settings(algorithm={"name": "grpo", "ptx": 0.5}, data=examples, iterations=2)
+    runs.append(kept)
     for number, settings in enumerate(runs):
         out = tmp_path_factory.mktemp("run") / str(number)
         start(out, settings=settings)

@@ -12,6 +12,12 @@ FIXED_BETA = {"kind": "per_nat", "value": 0.1}
 ALGORITHMS: Mapping[str, Mapping[str, object]] = {
     "grpo": {"name": "grpo", "minibatches": 2},
     "grpo, ranks": {"name": "grpo", "baseline": {"kind": "rank"}, "minibatches": 2},
+    "grpo, kl in the reward, examples": {
+        "name": "grpo",
+        "kl": {"kind": "fixed", "coefficient": 0.02, "place": "reward"},
+        "ptx": 0.5,
+        "minibatches": 2,
+    },
     "ppo": {"name": "ppo", "baseline": {"kind": "value"}, "minibatches": 2},
     "ppo, running": {
         "name": "ppo",

@@ -11,7 +11,7 @@ from random_walk import Brightness
 from imgalign.algorithms.batches import Demonstrations, Rollout
 from imgalign.algorithms.rankings import RankedBatch
 from imgalign.images import read_tensor
-from imgalign.policy import StepPolicy, concatenate, join_data
+from imgalign.policy import concatenate, join_data
 from imgalign.preferences.foreign.records import GivenRanking
 from imgalign.train.data.encoded import EncodedSamples
 from imgalign.train.data.rankings import GivenRankings, RankingsConfig
@@ -22,11 +22,14 @@ PROMPTS = ["a red house", "a blue boat"]
 Batch: TypeAlias = Rollout | Demonstrations | RankedBatch
 
 
-def batch_of(policy: StepPolicy, *, images: int = 8, first: int = 0) -> Rollout:
+def batch_of(policy: Any, *, images: int = 8, first: int = 0) -> Rollout:
     """Images of two prompts in turn, with their brightness as the reward."""
     seeds = range(first, first + images)
     prompts = [PROMPTS[seed % 2] for seed in seeds]
-    return collect(policy, Brightness(), prompts, seeds=seeds, world=Alone())
+    rollout = collect(policy, Brightness(), prompts, seeds=seeds, world=Alone())
+    # Examples count only where an algorithm has a weight for them.
+    examples = policy.given(policy.sample(PROMPTS, seeds=[900, 901]))
+    return replace(rollout, examples=examples)
 
 
 def rankings_of(policy: Any, folder: Path, *, images: int) -> RankedBatch:
@@ -79,7 +82,8 @@ def cut(batch: Batch, parts: Sequence[Sequence[int]]) -> Batch:
     if isinstance(batch, RankedBatch):
         return cut_rankings(batch, [place for part in parts for place in part])
     whole, places = concatenate(batch.batch), [place for part in parts for place in part]
-    return Rollout(batch=[whole.select(part) for part in parts], rewards=batch.rewards[places])
+    parted = [whole.select(part) for part in parts]
+    return replace(batch, batch=parted, rewards=batch.rewards[places])
 
 
 def regroup(batch: Batch, sizes: Sequence[int]) -> Batch:

@@ -132,7 +132,7 @@ class GivenRankingsConfig(DataSection):
             world=parts.world,
         )
 
-    def loader(self, run: Path) -> SampleLoader:
+    def loader(self, run: Path | None = None) -> SampleLoader:
         """What loads the samples, those that a run keeps from there."""
         return self.given.load
 
@@ -192,7 +192,7 @@ class RankingsConfig(GivenRankingsConfig):
                     f"{cure or 'rank images with imgalign ui first'}"
                 )
             kept = present(judged, store.images)
-            return Given(rankings=kept, load=self.loader(Path()), where=where, provenance=made)
+            return Given(rankings=kept, load=self.loader(), where=where, provenance=made)
 
     def refuse_model(self, model: str) -> None:
         """Another one than generated the images, where these are scored with their own noise."""
@@ -202,7 +202,7 @@ class RankingsConfig(GivenRankingsConfig):
         """Another one than the images were generated in."""
         refuse_other_size(self.given.provenance, (width, height))
 
-    def loader(self, run: Path) -> SampleLoader:
+    def loader(self, run: Path | None = None) -> SampleLoader:
         """Loads originals, and checks each against its hash."""
         with self.opened() as store:
             images = store.images

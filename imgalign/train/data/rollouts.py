@@ -6,8 +6,8 @@ Shapes: b = images sampled together.
 import logging
 import math
 import time
-from dataclasses import replace
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -52,7 +52,9 @@ class PromptsConfig(Config):
     @model_validator(mode="after")
     def _a_file_is_read_as_it_is(self) -> "PromptsConfig":
         if self.file is not None:
-            refuse_ineffective(self, ["storybook", "num_storybook", "seed"], "with prompts from a file")
+            refuse_ineffective(
+                self, ["storybook", "num_storybook", "seed"], "with prompts from a file"
+            )
         return self
 
 

@@ -6,6 +6,7 @@ A run keeps the texts themselves, in texts.json, since they are small: a resumed
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -63,12 +64,9 @@ class TextRankingsConfig(GivenRankingsConfig):
         texts = {key: self.given.load(key)[0] for key in keys}
         write_atomically(run / TEXTS, json.dumps(texts, ensure_ascii=False) + "\n")
 
-    def loader(self, run: Path) -> SampleLoader:
+    def loader(self, run: Path | None = None) -> SampleLoader:
         """Gives the texts that the run keeps."""
-        kept = kept_texts(run)
-        if not isinstance(kept, dict):
-            raise CheckpointError(f"{run / TEXTS}: damaged, so nobody knows the texts of this run")
-        return loader_of(kept)
+        return self.given.load if run is None else loader_of(kept_texts(run))
 
 
 class CompletionsConfig(DataSection):
@@ -134,7 +132,7 @@ class CompletionsConfig(DataSection):
         examples = examples_of(
             [
                 Completion(prompt=prompt, text=text)
-                for prompt, text in kept_texts(parts.run)
+                for prompt, text in kept_completions(parts.run)
                 if prompt_key(prompt) not in apart
             ]
         )
@@ -174,19 +172,28 @@ def loader_of(texts: Mapping[str, str]) -> SampleLoader:
 
 def examples_of(completions: list[Completion]) -> list[Example]:
     """Completions as samples with prompts."""
-    return [Example(each.prompt, lambda text=each.text: [text]) for each in completions]
+    return [Example(each.prompt, partial(list, (each.text,))) for each in completions]
 
 
-def kept_texts(run: Path) -> dict[str, str] | list[tuple[str, str]]:
-    """What `keep` wrote; CheckpointError where it is missing or damaged."""
-    path = run / TEXTS
+def kept_texts(run: Path) -> dict[str, str]:
+    """Of rankings, what `keep` wrote; CheckpointError where it is missing or damaged."""
     try:
-        found = read_json(path)
-        if isinstance(found, dict):
-            return {str(key): str(text) for key, text in found.items()}
-        return [(str(prompt), str(text)) for prompt, text in found]
-    except (OSError, ValueError, TypeError) as error:
-        raise CheckpointError(
-            f"{path}: missing or damaged ({error}), so nobody knows which texts this run learns "
-            "from; start a new run"
-        ) from None
+        return {str(key): str(text) for key, text in read_json(run / TEXTS).items()}
+    except (OSError, ValueError, AttributeError) as error:
+        raise lost(run, error) from None
+
+
+def kept_completions(run: Path) -> list[tuple[str, str]]:
+    """Prompts and texts, what `keep` wrote; CheckpointError where it is missing or damaged."""
+    try:
+        return [(str(pair[0]), str(pair[1])) for pair in read_json(run / TEXTS)]
+    except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
+        raise lost(run, error) from None
+
+
+def lost(run: Path, error: Exception) -> CheckpointError:
+    """For a run whose texts cannot be read."""
+    return CheckpointError(
+        f"{run / TEXTS}: missing or damaged ({error}), so nobody knows which texts this run learns "
+        "from; start a new run"
+    )
