@@ -65,17 +65,6 @@ def group_wins(rewards: Float[Tensor, " b"], group: Int[Tensor, " b"]) -> Float[
 
 
 @torch.no_grad()
-def value_advantages(
-    rewards: Float[Tensor, " b"], values: Float[Tensor, "b t"]
-) -> Float[Tensor, "b t"]:
-    """Reward minus the value estimate of each step.
-
-    The reward comes once, at the end, and is not discounted, so that it is every step's return.
-    """
-    return rewards[:, None] - values
-
-
-@torch.no_grad()
 def kl_penalised_rewards(
     score: Float[Tensor, " b"],
     log_ratio: Float[Tensor, "b t"],

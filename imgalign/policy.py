@@ -9,8 +9,7 @@ Log-probabilities are in nats, summed over the elements of a latent. A sample is
 or a text.
 """
 
-from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +17,12 @@ from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Distribution
 from torch.nn import Parameter
 from typing_extensions import TypeVar
+
+from imgalign.prompts import normal_noise, seed_generators
 
 Steps: TypeAlias = slice | Int[Tensor, " s"]
 """Which steps of a trajectory: `slice(None)` for all, or indices into its t."""
@@ -33,9 +34,9 @@ Texts: TypeAlias = Sequence[str]
 """Finished texts, without what marks their end."""
 
 S = TypeVar("S", default=Any)
+"""Finished samples: `Images` or `Texts`. Who does not look at them names the protocol alone."""
 S_co = TypeVar("S_co", covariant=True, default=Any)
 S_contra = TypeVar("S_contra", contravariant=True, default=Any)
-"""Finished samples: `Images` or `Texts`. Who does not look at them names the protocol alone."""
 
 Weights: TypeAlias = Literal["reference", "remembered"]
 """Which weights a policy can take on for a while, besides those that are trained."""
@@ -179,18 +180,6 @@ def draws_of(
         levels=drawn if levels is None else torch.tensor(levels),
         noise=normal_noise(generators, shape),
     )
-
-
-def seed_generators(seeds: Sequence[int]) -> list[torch.Generator]:
-    """A generator on the CPU for each seed, so that it means the same in any batch and device."""
-    return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-
-
-def normal_noise(
-    generators: Sequence[torch.Generator], shape: Sequence[int]
-) -> Float[Tensor, " b *event"]:
-    """Standard normal noise of one shape, float32, the next of each generator."""
-    return torch.stack([torch.randn(tuple(shape), generator=each) for each in generators])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -402,8 +391,16 @@ class Critic(Protocol):
         """
         ...
 
-    def parameters(self) -> Iterable[Parameter]:
+    def parameters(self) -> Iterator[Parameter]:
         """What is trained, in an order that stays the same from run to run."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Its weights by name."""
+        ...
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any:
+        """Take these weights; RuntimeError where they do not fit."""
         ...
 
 
@@ -425,33 +422,13 @@ class FeatureModel(Protocol):
         ...
 
 
-class Critic(nn.Module):
-    """A network that reads samples as far as they are made."""
-
-    vocabulary: str
-    """Of the tokens that it reads, as `TokenPolicy` has it."""
-
-    @abstractmethod
-    def forward(self, features: Mapping[str, Tensor]) -> Float[Tensor, "b t"]:
-        """The reward to expect at each step, from what `StepPolicy.features` gives."""
-
-
-@runtime_checkable
-class CriticSource(Protocol):
-    """A reward model that can judge unfinished samples."""
-
-    def critic(self) -> Critic:
-        """A critic that starts as this reward model, with weights of its own."""
-        ...
-
-
 @runtime_checkable
 class TokenPolicy(Protocol):
     """A policy whose steps are tokens."""
 
     @property
     def vocabulary(self) -> str:
-        """A hash of which token has which number."""
+        """Fingerprint of its tokenizer."""
         ...
 
 

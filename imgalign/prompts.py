@@ -144,3 +144,17 @@ def chosen_prompts(texts: Sequence[str], file: Path | None) -> tuple[str, ...]:
     if not chosen:
         raise InputError("prompt: expected --prompt TEXT or --prompts FILE, got neither")
     return chosen
+
+
+def seed_generators(seeds: Sequence[int]) -> "list[torch.Generator]":
+    """A generator on the CPU for each seed, so that it means the same in any batch and device."""
+    import torch
+
+    return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+
+
+def normal_noise(generators: "Sequence[torch.Generator]", shape: Sequence[int]) -> "torch.Tensor":
+    """Standard normal noise of one shape [b *shape], float32, the next of each generator."""
+    import torch
+
+    return torch.stack([torch.randn(tuple(shape), generator=each) for each in generators])

@@ -6,10 +6,12 @@ the advantage, in which alone PPO (arXiv:1707.06347; for diffusion arXiv:2305.13
 arXiv:2305.16381) and GRPO (arXiv:2402.03300; for diffusion arXiv:2505.05470 and arXiv:2505.07818)
 differ. The algorithm sees steps and distributions; what a step is stays inside the policy.
 
-Left out: optimizer steps, sampling and scoring (train/); KL as a part of the reward; GAE, since
-the reward comes once and is not discounted.
+The KL may be paid in the reward of each step instead (arXiv:1909.08593), and the likelihood of
+given examples be kept beside it (PPO-ptx, arXiv:2203.02155). Rewards are not discounted.
 
-Shapes: b = images sampled together, t = steps of a trajectory, s = steps in one forward pass.
+Left out: optimizer steps, sampling and scoring (train/); the loss of one pass (surrogate.py).
+
+Shapes: b = samples made together, t = steps of a trajectory, s = steps in one forward pass.
 Units: log-probabilities and KL in nats, summed over the elements of a latent.
 """
 

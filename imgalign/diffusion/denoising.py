@@ -18,7 +18,7 @@ from torch.distributions import Distribution, Independent, Normal
 from imgalign.diffusion.families.backbone import Family
 from imgalign.diffusion.kernels import Kernel
 from imgalign.errors import InputError, NumericsError
-from imgalign.policy import normal_noise, seed_generators
+from imgalign.prompts import normal_noise, seed_generators
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

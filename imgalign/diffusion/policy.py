@@ -39,9 +39,8 @@ from imgalign.policy import (
     Weights,
     concatenate,
     draws_of,
-    normal_noise,
-    seed_generators,
 )
+from imgalign.prompts import normal_noise, seed_generators
 from imgalign.runs.weights import TrainedWeights
 
 DEFAULT_RANK = 8

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from imgalign.diffusion.kernels import PredictionType
 from imgalign.errors import InputError, first_line
-from imgalign.policy import normal_noise, seed_generators
+from imgalign.prompts import normal_noise, seed_generators
 
 SCHEDULERS = {
     "ddim": "DDIMScheduler",

@@ -15,12 +15,11 @@ from imgalign.algorithms.kl import FixedKLConfig, reference_log_ratios
 from imgalign.algorithms.policy_gradient import GRPOConfig, PolicyGradient
 from imgalign.algorithms.rewarded import Rewarded
 from imgalign.errors import CheckpointError, ConfigError
-from imgalign.policy import Critic
 from imgalign.runs.state import load_state, save_state
 from imgalign.train.world import Alone
 
 
-class Counter(Critic):
+class Counter(nn.Module):
     """Reads which token stands at each place: a value of its own for each of them."""
 
     vocabulary = "numbers"

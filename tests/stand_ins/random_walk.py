@@ -28,9 +28,8 @@ from imgalign.policy import (
     Trajectory,
     Weights,
     draws_of,
-    normal_noise,
-    seed_generators,
 )
+from imgalign.prompts import normal_noise, seed_generators
 from imgalign.runs.trained import ADAPTER
 from imgalign.train.config import RunConfig, TrainConfig
 from imgalign.unions import with_tags

@@ -1,0 +1,153 @@
+"""Claims: texts of files and of the storybook are learned from as they are, a run keeps them, and
+what cannot be learned from is one clear line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_language import write_language_model
+
+from imgalign.config import load_config
+from imgalign.errors import CheckpointError, ConfigError, InputError
+from imgalign.language.config import LoraLanguageConfig
+from imgalign.language.loading import load_language_model
+from imgalign.language.policy import LanguagePolicy
+from imgalign.policy import LikelihoodPolicy
+from imgalign.prompts import Prompts
+from imgalign.train.config import TrainConfig
+from imgalign.train.data.examples import read_examples
+from imgalign.train.data.source import Parts
+from imgalign.train.data.texts import TEXTS, CompletionsConfig, TextRankingsConfig, text_key
+from imgalign.train.world import Alone
+
+PAIRS = [
+    {"prompt": "a cat", "chosen": "a red cat", "rejected": "a dog"},
+    {"prompt": "a dog", "chosen": "a blue dog", "rejected": "a cat"},
+]
+ROWS = [
+    {"prompt": "a cat", "completion": "a red cat"},
+    {"prompt": "a dog", "completion": "a blue dog"},
+    {"prompt": "a bird", "completion": "a bird on a tree"},
+]
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory) -> LanguagePolicy:
+    folder = write_language_model(tmp_path_factory.mktemp("language") / "llama", "llama")
+    loaded = load_language_model(str(folder), device=torch.device("cpu"))
+    return LanguagePolicy(loaded, LoraLanguageConfig(max_new_tokens=24))
+
+
+def lines(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def parts(policy: LikelihoodPolicy, run: Path, *, held_out: tuple[str, ...] = ()) -> Parts:
+    prompts = Prompts((), held_out)
+    return Parts(policy=policy, reward=None, prompts=prompts, run=run, seed=0, world=Alone())
+
+
+def test_rankings_of_texts_are_batches_of_their_tokens_in_the_order_of_their_ranks(
+    policy, tmp_path
+):
+    config = TextRankingsConfig(file=lines(tmp_path / "pairs.jsonl", PAIRS))
+    config.keep(tmp_path)
+    batch = config.build(parts(policy, tmp_path)).batch(0)
+    assert batch.ranks.tolist() == [[0, 1], [0, 1]]
+    for row, each in zip(batch.index.tolist(), batch.data.prompts[::2], strict=True):
+        (pair,) = [pair for pair in PAIRS if pair["prompt"] == each]
+        expected = policy.encode([each] * 2, [pair["chosen"], pair["rejected"]]).content
+        for name, content in expected.items():
+            assert torch.equal(batch.data.content[name][row], content)
+
+
+def test_a_run_keeps_its_texts_when_the_file_goes(policy, tmp_path):
+    file = lines(tmp_path / "pairs.jsonl", PAIRS)
+    config = TextRankingsConfig(file=file)
+    config.keep(tmp_path)
+    file.unlink()
+    resumed = TextRankingsConfig(file=file)
+    assert "file" in resumed.moved(tmp_path)
+    batch = resumed.build(parts(policy, tmp_path)).batch(0)
+    assert len(batch) == 4
+    (tmp_path / TEXTS).write_text("[]")
+    with pytest.raises(CheckpointError, match=r"texts\.json: missing or damaged"):
+        resumed.build(parts(policy, tmp_path))
+
+
+def test_completions_come_once_each_before_any_comes_again_and_not_those_held_out(policy, tmp_path):
+    file = lines(tmp_path / "rows.jsonl", ROWS)
+    config = CompletionsConfig(file=file, completions_per_iteration=1)
+    config.keep(tmp_path)
+    file.unlink()
+    source = config.build(parts(policy, tmp_path, held_out=("A  bird",)))
+    seen = [source.batch(iteration).batch[0].prompts[0] for iteration in range(2)]
+    assert sorted(seen) == ["a cat", "a dog"]
+
+
+def test_disliked_completions_are_not_examples(tmp_path):
+    rows = [{**row, "label": number > 0} for number, row in enumerate(ROWS)]
+    config = CompletionsConfig(file=lines(tmp_path / "rows.jsonl", rows))
+    assert [each.prompt for each in config.read()[0]] == ["a dog", "a bird"]
+    disliked = CompletionsConfig(
+        file=lines(tmp_path / "all.jsonl", [{**row, "label": False} for row in ROWS])
+    )
+    with pytest.raises(InputError, match="all completions are disliked"):
+        disliked.read()
+
+
+def test_without_a_file_they_are_the_storybooks_and_the_same_each_time():
+    config = CompletionsConfig(num_storybook=20)
+    found, where = config.read()
+    assert len(found) == 20
+    assert found == config.read()[0]
+    assert "storybook" in where
+
+
+def test_a_text_that_is_too_long_is_named_and_leaves_its_ranking_out(policy, tmp_path, caplog):
+    long = {"prompt": "a cat", "chosen": "a red cat " * 20, "rejected": "a dog"}
+    config = TextRankingsConfig(file=lines(tmp_path / "pairs.jsonl", [*PAIRS, long]))
+    config.keep(tmp_path)
+    source = config.build(parts(policy, tmp_path))
+    source.batch(0)
+    assert len(source.training) == 2
+    assert "policy.max_new_tokens is 24" in caplog.text
+
+
+def test_examples_are_a_folder_of_images_or_a_file_of_texts(tmp_path):
+    file = lines(tmp_path / "rows.jsonl", ROWS)
+    examples = read_examples(file)
+    assert [each.prompt for each in examples] == ["a cat", "a dog", "a bird"]
+    assert examples[0].load() == ["a red cat"]
+    with pytest.raises(InputError, match="expected a folder of images or a file of completions"):
+        read_examples(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["algorithm.ptx=0.5"], "data.examples: expected examples whose likelihood is to be kept"),
+        (["data.examples=x.jsonl"], "data.examples: has no effect without algorithm.ptx above 0"),
+        (
+            [
+                "policy.kind=language",
+                "algorithm.name=dpo",
+                "algorithm.draws=2",
+                "data.from=rankings",
+            ],
+            "algorithm.draws: has no effect with policy.kind: language, whose log-probabilities",
+        ),
+    ],
+)
+def test_what_has_no_effect_or_lacks_its_counterpart_is_refused(overrides, said):
+    with pytest.raises(ConfigError) as caught:
+        load_config(TrainConfig, None, overrides)
+    assert said in str(caught.value)
+
+
+def test_a_text_is_named_by_the_hash_of_its_bytes():
+    assert text_key("") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    assert text_key("a") != text_key("a ")
