@@ -4,6 +4,7 @@
     store.py      images, texts, items, leases and append-only rankings in any SQL database
     identity.py   one identity for all spellings of an annotator's name
     ratings.py    Bradley-Terry, Plackett-Luce with ties, Elo, each with 95 % intervals
+    texts.py      texts by the hash of their bytes
     samples.py    rankings of images apart from those of texts
     agreement.py  inter-annotator agreement, the ceiling of a reward model's accuracy
     accuracy.py   pair accuracy and calibration of a scorer

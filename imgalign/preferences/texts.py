@@ -24,16 +24,17 @@ def text_id(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def check_text(text: object) -> str:
-    """The text; InputError unless every database can keep it and a person can read it."""
+def check_text(text: object, *, what: str = "text") -> str:
+    """The text; InputError, which names it `what`, unless it can be stored and read by a person."""
     if not isinstance(text, str):
-        raise InputError(f"text: expected text, got {text!r:.80}")
-    check_storable("text", text)
+        raise InputError(f"{what}: expected text, got {text!r:.80}")
+    check_storable(what, text)
     if not text.strip():
-        raise InputError(f"text: expected something to read, got {text!r:.80}")
+        raise InputError(f"{what}: expected something to read, got {text!r:.80}")
     if len(text) > MAX_CHARACTERS:
         raise InputError(
-            f"text {text[:20]!r}...: expected at most {MAX_CHARACTERS} characters, got {len(text)}"
+            f"{what} {text[:20]!r}...: expected at most {MAX_CHARACTERS} characters, "
+            f"got {len(text)}"
         )
     return text
 

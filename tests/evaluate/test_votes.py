@@ -12,6 +12,7 @@ from PIL import Image
 from provenances import provenance
 from scipy import stats
 from submissions import judge, on_screen
+from texts import add_texts
 
 from imgalign.cli.main import main
 from imgalign.errors import InputError
@@ -100,6 +101,20 @@ def test_a_tie_is_half_a_win_and_the_interval_is_that_of_the_votes(
     effective = min(0.7 * 0.3 / variance, 10)
     expected = wilson_interval(0.7 * effective, effective, z=stats.t.ppf(0.975, 9))
     assert (found.rate.low, found.rate.high) == pytest.approx(expected, rel=2e-3)
+
+
+def test_rankings_of_texts_in_the_same_project_are_neither_votes_nor_ratings(
+    store, queue, vote, adapter, aligned
+):
+    add_texts(store, ("a red cat", "a cat"))
+    vote("bob", "<")
+    for said in "><>":
+        queue("a cat", aligned, BASE)
+        vote("ann", said)
+    assert [ranking.samples for ranking in store.rankings()] == ["texts", *["images"] * 3]
+    found = counted(adapter, store).people
+    assert (found.num_wins, found.num_losses, found.num_annotators) == (2, 1, 1)
+    assert rate_makers(store).ratings.num_annotators == 1
 
 
 def test_the_place_of_an_image_in_its_item_does_not_matter(store, queue, vote, adapter, aligned):

@@ -115,11 +115,12 @@ def _texts(
             made = replace(made, model=model)
         for text in row.texts:
             try:
-                validation.text("prompt", row.prompt)
                 validation.provenance(made)
+                check_text(row.prompt, what="prompt")
                 check_text(text)
             except InputError as error:
-                reason: Reason = "too large" if len(text) > MAX_CHARACTERS else "unusable row"
+                longest = max(len(row.prompt), len(text))
+                reason: Reason = "too large" if longest > MAX_CHARACTERS else "unusable row"
                 left_out.append(Remark(reason=reason, name=name, detail=str(error)))
                 continue
             found.append(FoundText(row=name, prompt=row.prompt, text=text, provenance=made))

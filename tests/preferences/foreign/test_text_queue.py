@@ -128,7 +128,11 @@ def test_a_row_tells_how_its_texts_were_made_and_the_rest_is_unknown(store: Stor
         ({"completions": [" "]}, "no text: 1 (line 2: completions is ' ')"),
         ({"completions": ["x"]}, "equal texts: 1 (line 2: as line 1)"),
         ({"prompt": "q", "completions": ["x"]}, "only text of its prompt: 1 (line 2)"),
-        ({"prompt": "q\0", "completions": ["x"]}, "unusable row: 1 (line 2: prompt: contains"),
+        ({"prompt": "q\0", "completions": ["x"]}, "unusable row: 1 (line 2: provenance.prompt: "),
+        (
+            {"prompt": "q" * 20_001, "completions": ["x"]},
+            "too large: 1 (line 2: prompt 'qqqqqqqqqq",
+        ),
         ({"completions": ["z"], "seed": 1.5}, "unusable row: 1 (line 2: seed: expected a whole"),
         ({"completions": ["z"], "model": 7}, "unusable row: 1 (line 2: model: expected text"),
     ],
