@@ -134,6 +134,16 @@ def test_the_installed_recipes_are_found_from_an_empty_folder(wheel, tmp_path):
         assert (found.stdout, found.stderr) == (f"{wheel / 'imgalign' / 'configs' / name}\n", "")
 
 
+def test_the_wheel_brings_every_file_of_the_shipped_models(wheel):
+    def files(place: Path) -> set[Path]:
+        folder = place / "imgalign" / "storybook" / "assets"
+        return {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+
+    models = {path.parts[0] for path in files(ROOT)}
+    assert models == {"clip", "language", "pipeline", "verifier"}
+    assert files(wheel) == files(ROOT)
+
+
 @pytest.mark.slow
 def test_the_installed_model_draws_in_an_empty_folder(wheel, tmp_path):
     command = ("generate", "--prompt", "a red cat", "--steps", "2")

@@ -154,8 +154,8 @@ def verifier(
 
 def language(
     out: Out = WORK / "language",
-    num_texts: Annotated[int, typer.Option("--texts", help="Pretraining texts.", min=1)] = 160_000,
-    learning_rate: Rate = 2e-3,
+    num_texts: Annotated[int, typer.Option("--texts", help="Pretraining texts.", min=1)] = 110_000,
+    learning_rate: Rate = 3e-3,
 ) -> None:
     """Pretrain the language model."""
     from imgalign.storybook.train.language import train_language

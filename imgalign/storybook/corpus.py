@@ -31,23 +31,25 @@ USER, ASSISTANT = "<|user|>", "<|assistant|>"
 
 Source: TypeAlias = Literal["captions", "ideas", "sentences", "conversations"]
 SOURCES: Mapping[Source, float] = {
-    "captions": 0.15,
+    "captions": 0.1,
     "ideas": 0.05,
-    "sentences": 0.3,
-    "conversations": 0.5,
+    "sentences": 0.15,
+    "conversations": 0.7,
 }
 """Share of the pretraining texts from each source."""
 
 
 def pretraining_texts(num: int, *, seed: int, held_out: bool = False) -> tuple[str, ...]:
-    """`num` texts, a function of the arguments, without BEGIN and END; texts may repeat.
+    """The first `num` texts of a seed, without BEGIN and END; texts may repeat.
 
     With `held_out`, of ideas and combinations that pretraining never shows, to measure on.
     """
     rng = default_rng(seed)
     sources, shares = list(SOURCES), list(SOURCES.values())
-    chosen = rng.choice(len(sources), size=num, p=shares).tolist()
-    return tuple(_WRITERS[sources[index]](rng, held_out) for index in chosen)
+    return tuple(
+        _WRITERS[sources[int(rng.choice(len(sources), p=shares))]](rng, held_out)
+        for _ in range(num)
+    )
 
 
 def conversation(idea: str, answer: str = "") -> str:
@@ -93,9 +95,13 @@ def _habit(rng: Generator, held_out: bool) -> str:
 
 def _story(rng: Generator, held_out: bool) -> str:
     hero, friend = (_one_thing(rng, held_out) for _ in range(2))
+    the_hero, the_friend = (f"the {thing.split(' ', 1)[1]}" for thing in (hero, friend))
     where = SETTINGS[pick(tuple(SETTINGS), rng)]
-    end = pick(("They became friends.", "They went home.", "It was a good day."), rng)
-    return f"Once upon a time there was {hero}. It met {friend} {where}. {end}"
+    end = pick(("became friends", "went home", "had a good day"), rng)
+    return (
+        f"Once upon a time there was {hero}. One day {the_hero} met {friend} {where}."
+        f" Then {the_hero} and {the_friend} {end}."
+    )
 
 
 def _one_thing(rng: Generator, held_out: bool) -> str:

@@ -34,7 +34,7 @@ COMMANDS = [
     ["clip", "--samples", "128", "--reconstructions", "storybook/redrawn.npy"],
     ["verifier", "--samples", "64", "--reconstructions", "storybook/redrawn.npy"],
     ["tokenizer", f"{PIPELINE}/tokenizer"],
-    ["language", "--texts", "200"],
+    ["language", "--texts", "400"],
 ]
 
 

@@ -2,12 +2,13 @@
 
 A decoder in Llama's layout with a byte-level BPE tokenizer (chat_tokenizer.py). It is a base model
 with the average behaviour of its corpus (corpus.py): it answers an idea with a picture prompt, as
-flawed as people's unselected answers are. Alignment begins from there. Texts are packed into rows
-of the length of the context, each text whole, so attention reaches into other texts of a row.
+flawed as people's unselected answers are. Alignment begins from there. All texts of a batch have
+the same number of tokens, so that none is padded, and none reads another one.
 
-Shapes: n = rows, l = CONTEXT tokens.
+Shapes: n = batches, b = BATCH texts, l = tokens.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,19 +17,18 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from imgalign.errors import InputError
 from imgalign.storybook.chat_tokenizer import build_chat_tokenizer
 from imgalign.storybook.corpus import pretraining_texts
 from imgalign.storybook.train.loop import Indices, Schedule, native_precision, say, train
 
 CONTEXT = 128
-"""Tokens; the longest text of the corpus has about 60."""
+"""Tokens that the model reads; the longest text of the corpus has about 60."""
 VOCABULARY = 768
 """Most tokens; the corpus has no more than about 600 pieces to merge."""
 TOKENIZER_TEXTS = 20_000
-BATCH = 8
-"""Rows, of about nine texts each."""
-UNREAD = -100
-"""Label of padding, which the loss leaves out."""
+BATCH = 32
+"""Texts, all of the same number of tokens."""
 SEED = 0
 
 
@@ -42,15 +42,19 @@ def train_language(out: Path, *, num_texts: int, learning_rate: float) -> None:
     tokenizer = build_chat_tokenizer(
         texts[:TOKENIZER_TEXTS], out / "language", vocab_size=VOCABULARY, max_length=CONTEXT
     )
-    rows = packed(tokenizer, texts)
+    batches = batched(tokenizer, texts)
+    if not batches:
+        raise InputError(
+            f"{out}: expected enough texts for a batch of {BATCH} of one length, got {num_texts}"
+        )
     model = build_language_model(tokenizer)
-    say(f"{out}: {model.num_parameters():,} parameters, {rows.numel():,} tokens")
+    num_tokens = sum(batch.numel() for batch in batches)
+    say(f"{out}: {model.num_parameters():,} parameters, {num_tokens:,} tokens")
 
     def loss(indices: Indices) -> tuple[Tensor, dict[str, float]]:
-        ids = rows[torch.from_numpy(indices)].long()
-        labels = ids.masked_fill(ids == tokenizer.pad_token_id, UNREAD)
+        ids = batches[int(indices[0])].long()
         with native_precision():
-            value: Tensor = model(input_ids=ids, labels=labels, use_cache=False).loss
+            value: Tensor = model(input_ids=ids, labels=ids, use_cache=False).loss
         return value, {"loss": value.item()}
 
     def save(step: int) -> None:
@@ -61,9 +65,9 @@ def train_language(out: Path, *, num_texts: int, learning_rate: float) -> None:
         out,
         model,
         loss,
-        num_images=len(rows),
-        schedule=Schedule(num_steps=len(rows) // BATCH, learning_rate=learning_rate),
-        batch=BATCH,
+        num_images=len(batches),
+        schedule=Schedule(num_steps=len(batches), learning_rate=learning_rate),
+        batch=1,  # of `batches`
         decay=0.998,
         betas=(0.9, 0.98),
         on_save=save,
@@ -80,10 +84,10 @@ def build_language_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM
     model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
-            hidden_size=160,
-            intermediate_size=448,
-            num_hidden_layers=4,
-            num_attention_heads=5,
+            hidden_size=192,
+            intermediate_size=512,
+            num_hidden_layers=3,
+            num_attention_heads=6,
             max_position_embeddings=CONTEXT,
             tie_word_embeddings=True,
             **special,
@@ -93,16 +97,17 @@ def build_language_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM
     return model
 
 
-def packed(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> Int[Tensor, "n l"]:
-    """Token ids of the texts, each between the begin and the end token, in padded rows.
+def batched(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[Int[Tensor, "b l"]]:
+    """Token ids of texts of one length, each text between the begin and the end token.
 
-    A text that does not fit into what is left of a row begins the next one.
+    Texts that are left over, less than BATCH of each length, are left out.
     """
-    rows: list[list[int]] = [[]]
+    batches = []
+    waiting: defaultdict[int, list[list[int]]] = defaultdict(list)
     for ids in tokenizer(list(texts), return_attention_mask=False).input_ids:
-        ids.append(tokenizer.eos_token_id)
-        if len(rows[-1]) + len(ids) > CONTEXT:
-            rows.append([])
-        rows[-1] += ids
-    padding = tokenizer.pad_token_id
-    return torch.tensor([row + [padding] * (CONTEXT - len(row)) for row in rows], dtype=torch.int16)
+        alike = waiting[len(ids)]
+        alike.append([*ids, tokenizer.eos_token_id])
+        if len(alike) == BATCH:
+            batches.append(torch.tensor(alike, dtype=torch.int16))
+            alike.clear()
+    return batches
