@@ -14,16 +14,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from imgalign.environment import choose_device
-from imgalign.preferences.fit_report import ZERO_SHOT, Ceiling, FitReport, SeedResult
+from imgalign.preferences.fit_report import ZERO_SHOT, Ceiling, FitReport
 from imgalign.preferences.records import Ranking
 from reward_models.clip import ClipReward
 from reward_models.clip_models import load_towers
 from reward_models.contract import Origin
-from reward_models.data import Features, ImageLoader, RankingData, encode, index_rankings
+from reward_models.data import ImageLoader, encode, index_rankings
 from reward_models.descent import EVALUATION_BATCH, restore
 from reward_models.evaluate import OracleReward, judged, leave_out_unreadable
 from reward_models.folder import reserve_target
@@ -34,8 +31,9 @@ from reward_models.outcome import (
     report_of,
     rows_of,
     scale_of,
-    share_right,
+    seed_result,
     split,
+    utilities_of,
     weights_of,
     whole_path,
 )
@@ -125,7 +123,16 @@ def _learn(
     untouched = zero_shot_head(
         towers.width, style_width=towers.style_width(style=config.head.style)
     )
-    zero_shot = _scores(untouched.to(towers.device), features, data, rows)
+
+    def utilities(head: PreferenceHead) -> dict[str, Scores]:
+        return utilities_of(
+            data,
+            rows,
+            lambda own: ranking_scores(head, features, data, own),
+            at_once=EVALUATION_BATCH,
+        )
+
+    zero_shot = utilities(untouched.to(towers.device))
     live = towers.freeze(image_blocks=image_blocks, text_blocks=text_blocks)
     untrained = [parameter.detach().clone() for parameter in live]
 
@@ -141,48 +148,27 @@ def _learn(
             validation=rows["validation"],
             config=config,
         )
-        attempts.append((attempt, _scores(attempt.head, features, data, rows)))
-    best, utilities = min(attempts, key=lambda pair: pair[0].validation_loss)
+        attempts.append((attempt, utilities(attempt.head)))
+    best, found = min(attempts, key=lambda pair: pair[0].validation_loss)
     restore(live, best.towers)
     outcome = Outcome(
         parts=parts,
-        utilities=utilities,
-        scale=scale_of(parts, utilities),
+        utilities=found,
+        scale=scale_of(parts, found),
         baseline=zero_shot["test"],
         baseline_name=ZERO_SHOT,
-        seeds=tuple(_result(attempt, parts["test"], own["test"]) for attempt, own in attempts),
+        seeds=tuple(
+            seed_result(
+                attempt,
+                parts["test"],
+                own["test"],
+                prior_std=attempt.prior_std,
+                unfrozen_helped=attempt.unfrozen_helped,
+            )
+            for attempt, own in attempts
+        ),
         chosen_seed=best.seed,
         log_tie=tuple(best.log_tie.tolist()),
         losses=best.losses,
     )
     return Learned(towers=towers, head=best.head, origin=origin, outcome=outcome)
-
-
-def _result(attempt: Attempt, tested: Sequence[Ranking], scores: Scores) -> SeedResult:
-    return SeedResult(
-        seed=attempt.seed,
-        prior_std=attempt.prior_std,
-        epochs=len(attempt.losses) - 1,
-        best_epoch=attempt.best_epoch,
-        validation_loss=attempt.validation_loss,
-        start_loss=attempt.losses[0][1],
-        test_accuracy=share_right(tested, scores),
-        unfrozen_helped=attempt.unfrozen_helped,
-    )
-
-
-@torch.no_grad()
-def _scores(
-    head: PreferenceHead, features: Features, data: RankingData, rows: Mapping[str, Tensor]
-) -> dict[str, Scores]:
-    """Utilities of each ranking's candidates, by part."""
-    scores = {}
-    for part, own in rows.items():
-        batches = [
-            ranking_scores(head, features, data, r) for r in torch.split(own, EVALUATION_BATCH)
-        ]
-        scores[part] = [
-            values[: len(data.rankings[row].sample_ids)]
-            for row, values in zip(own.tolist(), torch.cat(batches).tolist(), strict=True)
-        ]
-    return scores

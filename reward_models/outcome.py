@@ -7,7 +7,7 @@ no model. The metrics themselves are in evaluate.py and preferences/accuracy.py.
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -24,7 +24,8 @@ from imgalign.preferences.fit_report import Ceiling, Counts, FitReport, SeedResu
 from imgalign.preferences.records import Ranking, pairs
 from imgalign.preferences.splits import three_way_split
 from reward_models.contract import HeldOut, Scale, data_hash
-from reward_models.data import pair_margins
+from reward_models.data import RankingData, pair_margins
+from reward_models.descent import Descent
 from reward_models.evaluate import (
     OracleReward,
     agreement_on,
@@ -147,6 +148,49 @@ def rows_of(parts: Mapping[str, Sequence[Ranking]], device: torch.device) -> dic
         rows[name] = torch.arange(start, start + len(own), device=device)
         start += len(own)
     return rows
+
+
+def utilities_of(
+    data: RankingData,
+    rows: Mapping[str, Tensor],
+    score: Callable[[Tensor], Tensor],
+    *,
+    at_once: int,
+) -> dict[str, Scores]:
+    """Utilities of each ranking's candidates, by part.
+
+    `score` gives those of at most `at_once` rows, [n k], without gradients.
+    """
+    found = {}
+    with torch.no_grad():
+        for part, own in rows.items():
+            values = torch.cat([score(batch) for batch in torch.split(own, at_once)]).tolist()
+            found[part] = [
+                scores[: len(data.rankings[row].sample_ids)]
+                for row, scores in zip(own.tolist(), values, strict=True)
+            ]
+    return found
+
+
+def seed_result(
+    descent: Descent,
+    tested: Sequence[Ranking],
+    scores: Scores,
+    *,
+    prior_std: float | None = None,
+    unfrozen_helped: bool | None = None,
+) -> SeedResult:
+    """What the report says of one seed; `scores` are those of the test part."""
+    return SeedResult(
+        seed=descent.seed,
+        prior_std=prior_std,
+        epochs=len(descent.losses) - 1,
+        best_epoch=descent.best_epoch,
+        validation_loss=descent.validation_loss,
+        start_loss=descent.losses[0][1],
+        test_accuracy=share_right(tested, scores),
+        unfrozen_helped=unfrozen_helped,
+    )
 
 
 def by_sample(rankings: Sequence[Ranking], scores: Scores) -> dict[tuple[str, str], float]:

@@ -12,13 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-import torch
-from torch import Tensor
-
 from imgalign.environment import choose_device
 from imgalign.errors import InputError
 from imgalign.language.loading import LanguageModel, load_language_model
-from imgalign.preferences.fit_report import Ceiling, FitReport, SeedResult
+from imgalign.preferences.fit_report import Ceiling, FitReport
 from imgalign.preferences.records import Ranking
 from reward_models.contract import TextOrigin
 from reward_models.data import index_rankings
@@ -30,8 +27,9 @@ from reward_models.outcome import (
     report_of,
     rows_of,
     scale_of,
-    share_right,
+    seed_result,
     split,
+    utilities_of,
     weights_of,
     whole_path,
 )
@@ -151,8 +149,13 @@ def _learn(
             validation=rows["validation"],
             config=config,
         )
-        found = _utilities(attempt.model, data, rows)
-        results.append(_result(attempt, parts["test"], found["test"]))
+        found = utilities_of(
+            data.rankings,
+            rows,
+            partial(ranking_scores, attempt.model, data),
+            at_once=RANKINGS_AT_ONCE,
+        )
+        results.append(seed_result(attempt, parts["test"], found["test"]))
         if best is None or attempt.validation_loss < best[0].validation_loss:
             best = attempt, found
     assert best is not None, "a fit has at least one seed"
@@ -193,29 +196,3 @@ def _index(
         for (prompt, sample), row in zip(wanted, rows, strict=True)
     }
     return TextData(rankings=data, tokens=tokens, pad=reward.padded)
-
-
-@torch.no_grad()
-def _utilities(model: ScalarModel, data: TextData, rows: Mapping[str, Tensor]) -> dict[str, Scores]:
-    """Utilities of each ranking's candidates, by part."""
-    found = {}
-    for part, own in rows.items():
-        batches = [ranking_scores(model, data, r) for r in torch.split(own, RANKINGS_AT_ONCE)]
-        found[part] = [
-            values[: len(data.rankings.rankings[row].sample_ids)]
-            for row, values in zip(own.tolist(), torch.cat(batches).tolist(), strict=True)
-        ]
-    return found
-
-
-def _result(attempt: TextAttempt, tested: Sequence[Ranking], scores: Scores) -> SeedResult:
-    return SeedResult(
-        seed=attempt.seed,
-        prior_std=None,
-        epochs=len(attempt.losses) - 1,
-        best_epoch=attempt.best_epoch,
-        validation_loss=attempt.validation_loss,
-        start_loss=attempt.losses[0][1],
-        test_accuracy=share_right(tested, scores),
-        unfrozen_helped=None,
-    )

@@ -74,9 +74,11 @@ def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) ->
     for number, prompt in enumerate(prompts):
         if not prompt.strip():
             raise InputError(f"prompt {number}: expected text, got {prompt!r}")
-    if tokenizer.chat_template:
-        return [_templated(tokenizer, prompt, number) for number, prompt in enumerate(prompts)]
-    return [_plain(tokenizer, prompt) for prompt in prompts]
+    if not tokenizer.chat_template:
+        return [_plain(tokenizer, prompt) for prompt in prompts]
+    template = _undated(tokenizer.get_chat_template())
+    _refuse_controls(tokenizer, prompts)
+    return [_templated(tokenizer, prompt, template, n) for n, prompt in enumerate(prompts)]
 
 
 def response_tokens(
@@ -177,19 +179,26 @@ def _plain(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
     return tokens
 
 
-def _templated(tokenizer: PreTrainedTokenizerBase, prompt: str, number: int) -> list[int]:
-    # It would be one token to the model, and could end the user's message.
+def _refuse_controls(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> None:
+    # One would be a single token to the model, and could end the user's message.
     added = tokenizer.added_tokens_decoder.values()
-    for control in (token.content for token in added if token.special):
-        if control in prompt:
+    controls = [token.content for token in added if token.special]
+    for number, prompt in enumerate(prompts):
+        found = next((control for control in controls if control in prompt), None)
+        if found is not None:
             raise InputError(
-                f"prompt {number}: contains {control!r}, a control token of the chat template; "
+                f"prompt {number}: contains {found!r}, a control token of the chat template; "
                 "remove it"
             )
+
+
+def _templated(
+    tokenizer: PreTrainedTokenizerBase, prompt: str, template: str, number: int
+) -> list[int]:
     try:
         text: Any = tokenizer.apply_chat_template(
             [{"role": "user", "content": prompt}],
-            chat_template=_undated(tokenizer.get_chat_template()),
+            chat_template=template,
             add_generation_prompt=True,
             tokenize=False,
             enable_thinking=False,

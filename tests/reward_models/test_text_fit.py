@@ -13,6 +13,7 @@ from torch.testing import assert_close
 
 import reward_models
 from imgalign.errors import InputError
+from imgalign.language.loading import load_language_model
 from imgalign.losses import bradley_terry_loss, plackett_luce_loss
 from imgalign.preferences.fit_report import read_fit_report
 from imgalign.preferences.splits import three_way_split
@@ -23,6 +24,7 @@ from reward_models.descent import LOG_TIE_START
 from reward_models.evaluate import Fitted, evaluate
 from reward_models.text import LengthReward, TextReward
 from reward_models.text_fit import TextFitConfig, fit_texts
+from reward_models.text_models import ScalarModel, body_of
 from reward_models.text_training import TextData, ranking_scores
 
 FAST = {"epochs": 6, "batch_size": 8, "learning_rate": 3e-3}
@@ -156,7 +158,13 @@ def test_a_lora_learns_and_is_merged_into_the_weights(world, tmp_path, kind):
     assert report.seeds[0].validation_loss < report.seeds[0].start_loss
     # Loading recomputes the golden scores, which were taken with the LoRA merged.
     reward = TextReward.from_pretrained(tmp_path / "reward")
-    assert not any("lora" in name for name, _ in reward.named_parameters())
+    start = load_language_model(str(folder), device=torch.device("cpu")).model.base_model
+    untouched = start.state_dict()
+    body = reward.model.body.state_dict()
+    assert body.keys() == untouched.keys()
+    changed = {name for name, value in body.items() if not torch.equal(value, untouched[name])}
+    linear = {name for name in body if "attn" in name or "mlp" in name}
+    assert changed == {name for name in linear if body[name].ndim == 2}
 
 
 def test_two_texts_without_ties_are_bradley_terry(model):
@@ -192,9 +200,6 @@ def test_utilities_of_rankings_are_those_of_their_texts_one_by_one(model):
 
 def untrained(model) -> TextReward:
     """The language model with a random head."""
-    from imgalign.language.loading import load_language_model
-    from reward_models.text_models import ScalarModel, body_of
-
     found = load_language_model(str(model), device=torch.device("cpu"))
     scalar = ScalarModel(body_of(found.model))
     with torch.no_grad():

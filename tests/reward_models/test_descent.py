@@ -1,0 +1,48 @@
+"""Early stopping: where a descent ends, and what it remembers."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from imgalign.errors import NumericsError
+from reward_models.descent import Descent, new_log_tie
+
+
+def descend(losses: list[float], *, patience: int) -> tuple[Descent, float]:
+    """A descent whose only parameter counts its passes, and the value that it ends with."""
+    count = nn.Parameter(torch.zeros(()))
+    descent = Descent(seed=0, log_tie=new_log_tie(2, torch.device("cpu")))
+
+    def epoch() -> float:
+        with torch.no_grad():
+            count.add_(1)
+        return 0.5
+
+    descent.descend(
+        [count],
+        epoch=epoch,
+        measure=lambda: losses[int(count.detach())],
+        epochs=len(losses) - 1,
+        patience=patience,
+        shown=False,
+    )
+    return descent, float(count.detach())
+
+
+def test_it_ends_at_the_weights_of_the_lowest_validation_loss_after_its_patience():
+    descent, value = descend([3.0, 2.0, 1.0, 1.5, 1.2, 0.1], patience=2)
+    assert (value, descent.best_epoch, descent.validation_loss) == (2.0, 2, 1.0)
+    assert [loss for _, loss in descent.losses] == [3.0, 2.0, 1.0, 1.5, 1.2]
+    assert math.isnan(descent.losses[0][0])
+
+
+def test_passes_that_never_help_leave_the_start():
+    descent, value = descend([1.0, 2.0, 3.0], patience=5)
+    assert (value, descent.best_epoch, descent.validation_loss) == (0.0, 0, 1.0)
+
+
+def test_a_loss_that_is_not_finite_names_the_seed():
+    with pytest.raises(NumericsError, match="validation loss is nan after 1 passes of seed 0"):
+        descend([1.0, math.nan], patience=1)
