@@ -67,5 +67,5 @@ def test_two_runs_give_the_same_model(tmp_path: Path):
 
 
 def test_too_few_texts_are_refused(tmp_path: Path):
-    with pytest.raises(InputError, match="enough texts for a batch of 64 of one length, got 5"):
+    with pytest.raises(InputError, match="enough texts for a batch of 32 of one length, got 5"):
         train_language(tmp_path, num_texts=5, learning_rate=1e-3)
