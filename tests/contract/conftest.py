@@ -5,16 +5,19 @@ from typing import Any, TypeAlias
 import pytest
 import torch
 from algorithms import GIVEN
-from batches import PROMPTS, Batch, batch_of, rankings_of
+from batches import PROMPTS, Batch, batch_of, demonstrations_of, rankings_of
 from PIL import Image
-
-from imgalign.prompts import Prompts
-from imgalign.train.data.images import ImagesConfig
-from imgalign.train.data.source import Parts
-from imgalign.train.world import Alone
+from policies import Models, write_language_models
 
 MakeBatch: TypeAlias = Callable[..., Any]
 """From a policy, a number of `images` and that of the `first` the batch of a row of the table."""
+
+
+@pytest.fixture(scope="session")
+def models(tiny_pipeline_folder, tmp_path_factory) -> Models:
+    """Folders of tiny models with random weights; leave them as they are."""
+    language = write_language_models(tmp_path_factory.mktemp("language"))
+    return {"pipeline": tiny_pipeline_folder, **language}
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +40,6 @@ def make_batch(name, folder) -> MakeBatch:
             return batch_of(policy, images=images, first=first)
         if name == "dpo, given rankings":
             return rankings_of(policy, folder, images=images)
-        config = ImagesConfig(folder=folder, images_per_iteration=images)
-        none = Prompts((), ())
-        source = config.build(
-            Parts(policy=policy, reward=None, prompts=none, run=folder, seed=0, world=Alone())
-        )
-        return source.batch(first // images)
+        return demonstrations_of(policy, folder, images=images, first=first)
 
     return made

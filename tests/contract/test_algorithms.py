@@ -1,4 +1,4 @@
-"""What every algorithm must do, on a policy whose numbers are known and on a diffusion model."""
+"""What every algorithm must do, on a policy whose numbers are known and on real networks."""
 
 import math
 from dataclasses import replace
@@ -40,8 +40,8 @@ from imgalign.train.world import Alone
 
 @each_kind
 @each_algorithm
-def test_its_own_checks_pass_on_a_fresh_policy(tiny_pipeline_folder, kind, name):
-    policy = KINDS[kind](tiny_pipeline_folder)
+def test_its_own_checks_pass_on_a_fresh_policy(models, kind, name):
+    policy = KINDS[kind](models)
     algorithm = build_algorithm(algorithm_config(name), seed=0)
     assert isinstance(algorithm, Algorithm)
     with torch.no_grad():
@@ -53,11 +53,9 @@ def test_its_own_checks_pass_on_a_fresh_policy(tiny_pipeline_folder, kind, name)
 
 @each_kind
 @pytest.mark.parametrize("name", OF_POLICY_GRADIENT)
-def test_before_the_first_step_no_ratio_kl_or_loss_differs_from_nothing(
-    tiny_pipeline_folder, kind, name
-):
+def test_before_the_first_step_no_ratio_kl_or_loss_differs_from_nothing(models, kind, name):
     # Advantages have mean 0 over the first batch, whatever they are compared with.
-    policy = KINDS[kind](tiny_pipeline_folder)
+    policy = KINDS[kind](models)
     algorithm = build_algorithm(algorithm_config(name), seed=0)
     losses(algorithm, policy, batch_of(policy, images=4))
     metrics = algorithm.metrics()
@@ -92,10 +90,8 @@ def test_the_supervised_loss_is_minus_the_weighted_mean_of_the_log_density(name)
 
 @each_kind
 @each_algorithm
-def test_losses_are_counted_and_the_last_of_each_step_says_so(
-    tiny_pipeline_folder, kind, name, make_batch
-):
-    policy = KINDS[kind](tiny_pipeline_folder)
+def test_losses_are_counted_and_the_last_of_each_step_says_so(models, kind, name, make_batch):
+    policy = KINDS[kind](models)
     found = losses(
         build_algorithm(algorithm_config(name), seed=0), policy, make_batch(policy, images=4)
     )
@@ -133,10 +129,10 @@ def test_after_the_end_of_a_step_the_next_loss_sees_the_new_weights(name, make_b
 @each_kind
 @each_algorithm
 def test_after_the_first_step_all_that_is_trained_has_a_gradient_and_nothing_else(
-    tiny_pipeline_folder, kind, name, make_batch
+    models, kind, name, make_batch
 ):
     # A fresh LoRA has exact zeros in one of each pair of matrices, so one step is made before.
-    policy = KINDS[kind](tiny_pipeline_folder)
+    policy = KINDS[kind](models)
     learner = learner_of(name, policy)
     learner.update(make_batch(policy, images=4), iteration=0)
     losses(learner.algorithm, policy, make_batch(policy, images=4, first=4))
@@ -163,13 +159,14 @@ def test_the_gradient_is_the_same_for_micro_batches_of_any_size(name, make_batch
         assert_close(other, found[0])
 
 
+@pytest.mark.parametrize("kind", ["diffusion", "language"])
 @each_algorithm
-def test_the_gradient_of_a_diffusion_model_is_the_same_for_micro_batches_of_any_size(
-    tiny_pipeline_folder, name, make_batch
+def test_the_gradient_of_a_network_is_the_same_for_micro_batches_of_any_size(
+    models, kind, name, make_batch
 ):
     found = []
     for sizes in ([4], [3, 1]):
-        policy = KINDS["diffusion"](tiny_pipeline_folder)
+        policy = KINDS[kind](models)
         batch = regroup(make_batch(policy, images=4), sizes)
         # What supervised fine-tuning cuts by, after sampling in one batch on both sides.
         policy.config = policy.config.model_copy(update={"batch_size": sizes[0]})
@@ -177,7 +174,7 @@ def test_the_gradient_of_a_diffusion_model_is_the_same_for_micro_batches_of_any_
         losses(algorithm, policy, batch)
         gradients = [each.grad.flatten() for each in policy.trainable_parameters()]
         found.append(torch.cat(gradients))
-    # Convolutions round by the rows of their batch.
+    # Networks round by the rows of their batch.
     assert_close(found[1], found[0], rtol=1e-3, atol=1e-3 * found[0].abs().max().item())
 
 
@@ -218,11 +215,9 @@ def test_metrics_are_those_of_the_table_and_each_of_them_is_written_by_some_algo
 
 @each_kind
 @each_algorithm
-def test_it_goes_on_from_a_checkpoint_bit_for_bit(
-    tiny_pipeline_folder, tmp_path, kind, name, make_batch
-):
+def test_it_goes_on_from_a_checkpoint_bit_for_bit(models, tmp_path, kind, name, make_batch):
     def fresh() -> tuple[StepPolicy, Learner]:
-        policy = KINDS[kind](tiny_pipeline_folder)
+        policy = KINDS[kind](models)
         return policy, learner_of(name, policy)
 
     policy, learner = fresh()

@@ -136,9 +136,9 @@ def test_a_process_without_any_finite_reward_waits_for_the_other(name):
         assert ends[-1]
 
 
-def test_two_processes_draw_for_each_image_what_one_draws(tiny_pipeline_folder):
+def test_two_processes_draw_for_each_image_what_one_draws(models):
     # One image in a pass, so that no rounding depends on who scores it.
-    policies = [KINDS["diffusion"](tiny_pipeline_folder, batch_size=1) for _ in range(3)]
+    policies = [KINDS["diffusion"](models, batch_size=1) for _ in range(3)]
     whole = batch_of(policies[0], images=6)
     mine = [[0, 2], [1, 3, 5, 4]]
     config = algorithm_config("supervised, given images")

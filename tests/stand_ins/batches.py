@@ -1,48 +1,93 @@
 """Batches of two prompts for the contract suite, from every kind of source, and cuts of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
 from random_walk import Brightness
+from torch import Tensor
 
 from imgalign.algorithms.batches import Demonstrations, Rollout
 from imgalign.algorithms.rankings import RankedBatch
 from imgalign.images import read_tensor
-from imgalign.policy import concatenate, join_data
+from imgalign.language.policy import LanguagePolicy
+from imgalign.policy import Policy, RewardModel, Texts, concatenate, join_data
 from imgalign.preferences.foreign.records import GivenRanking
+from imgalign.prompts import Prompts
+from imgalign.train.data.demonstrations import Example, GivenSamples
 from imgalign.train.data.encoded import EncodedSamples
+from imgalign.train.data.images import ImagesConfig
 from imgalign.train.data.rankings import GivenRankings, RankingsConfig
 from imgalign.train.data.rollouts import collect
+from imgalign.train.data.source import Parts
 from imgalign.train.world import Alone
 
 PROMPTS = ["a red house", "a blue boat"]
+TEXTS = ["on", "red", "too", "", "tab", "so", "hut", "s o"]
+"""With their end as long as the longest that the suite's policies write."""
+
 Batch: TypeAlias = Rollout | Demonstrations | RankedBatch
 
 
+class Lateness:
+    """Reward: how late in the alphabet the letters of a text are, between 0 and 1."""
+
+    def score(self, *, prompts: Sequence[str], samples: Texts) -> Tensor:
+        codes = [list(text.encode()) or [0] for text in samples]
+        return torch.tensor([sum(each) / (128 * len(each)) for each in codes])
+
+
+def reward_for(policy: Policy) -> RewardModel:
+    """Of what it samples."""
+    return Lateness() if isinstance(policy, LanguagePolicy) else Brightness()
+
+
 def batch_of(policy: Any, *, images: int = 8, first: int = 0) -> Rollout:
-    """Images of two prompts in turn, with their brightness as the reward."""
+    """Images or texts of two prompts in turn, with a simple reward."""
     seeds = range(first, first + images)
     prompts = [PROMPTS[seed % 2] for seed in seeds]
-    rollout = collect(policy, Brightness(), prompts, seeds=seeds, world=Alone())
+    rollout = collect(policy, reward_for(policy), prompts, seeds=seeds, world=Alone())
     # Examples count only where an algorithm has a weight for them.
     examples = policy.given(policy.sample(PROMPTS, seeds=[900, 901]))
     return replace(rollout, examples=examples)
 
 
+def given_to(policy: Any, folder: Path) -> Callable[[str], Any]:
+    """Loads the sample of a number: an image of the folder, or a text."""
+    if isinstance(policy, LanguagePolicy):
+        return lambda number: [TEXTS[int(number)]]
+    return lambda number: read_tensor(folder / f"{number}.png")[None]
+
+
+def demonstrations_of(policy: Any, folder: Path, *, images: int, first: int) -> Demonstrations:
+    """Images of the folder, or texts."""
+    parts = Parts(
+        policy=policy, reward=None, prompts=Prompts((), ()), run=folder, seed=0, world=Alone()
+    )
+    source = ImagesConfig(folder=folder, images_per_iteration=images).build(parts)
+    if isinstance(policy, LanguagePolicy):
+        load = given_to(policy, folder)
+        examples = [
+            Example(PROMPTS[number % 2], partial(load, str(number))) for number in range(len(TEXTS))
+        ]
+        source = GivenSamples(examples, count=images, policy=policy, seed=0, world=Alone())
+    return source.batch(first // images)
+
+
 def rankings_of(policy: Any, folder: Path, *, images: int) -> RankedBatch:
-    """One ranking for each of two prompts, in the order of the files."""
-    files = [[f"{number}.png" for number in range(start, images, 2)] for start in range(2)]
+    """One ranking for each of two prompts, in the order of the numbers."""
+    numbers = [[str(number) for number in range(start, images, 2)] for start in range(2)]
     judged = [
         GivenRanking(prompt=prompt, images=tuple(own), ranks=tuple(range(len(own))))
-        for prompt, own in zip(PROMPTS, files, strict=True)
+        for prompt, own in zip(PROMPTS, numbers, strict=True)
     ]
     source = GivenRankings(
         RankingsConfig(),
         judged,
-        lambda file: read_tensor(folder / file)[None],
+        given_to(policy, folder),
         policy=policy,
         reward=None,
         encoded=EncodedSamples(None),

@@ -22,6 +22,8 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<answer>{% endif %}"
 )
 CONTEXT = 64
+LETTERS = "abdeghlnorstuw "
+"""Enough for the contract suite's prompts; with few of them, texts of a random model often end."""
 
 
 def build_tokenizer(
@@ -31,14 +33,17 @@ def build_tokenizer(
     pad: Literal["own", "end"] | None = None,
     template: str | None = None,
     context_length: int | None = None,
+    letters: str | None = None,
 ) -> PreTrainedTokenizerFast:
-    """A tokenizer in which every byte is a token; the control tokens are always in it.
+    """A tokenizer in which every byte is a token, or of each of some `letters`.
 
-    The end token is called as that of Qwen2 and GPT-2, whose classes in transformers add theirs.
+    The control tokens are always in it. The end token is called as that of Qwen2 and GPT-2, whose
+    classes in transformers add theirs.
     """
-    vocab = {
-        byte: number for number, byte in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))
-    }
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    if letters is not None:
+        alphabet = list(letters.replace(" ", "Ġ"))
+    vocab = {byte: number for number, byte in enumerate(sorted(alphabet))}
     backend = Tokenizer(models.BPE(vocab=vocab, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
@@ -59,13 +64,16 @@ def build_tokenizer(
     return tokenizer
 
 
-def config_of(kind: Kind, *, vocab_size: int, tied: bool = False) -> PreTrainedConfig:
-    """Settings of a model of two layers, 32 channels wide."""
+def config_of(
+    kind: Kind, *, vocab_size: int, tied: bool = False, spread: float = 0.02
+) -> PreTrainedConfig:
+    """Settings of a model of two layers, 32 channels wide, with weights of a deviation `spread`."""
     sizes: dict[str, Any] = {
         "hidden_size": 32,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "max_position_embeddings": CONTEXT,
+        "initializer_range": spread,
     }
     if kind == "gpt2":
         sizes |= {"resid_pdrop": 0.3, "embd_pdrop": 0.3, "attn_pdrop": 0.3}
@@ -90,12 +98,17 @@ def write_language_model(
     tokenizer: PreTrainedTokenizerFast | None = None,
     *,
     tied: bool = False,
+    spread: float = 0.02,
 ) -> Path:
-    """Write a model and its tokenizer as transformers saves them."""
+    """Write a model and its tokenizer as transformers saves them.
+
+    At the usual `spread` of random weights all tokens are about equally likely whatever comes
+    before them; at ten times that, what comes before matters.
+    """
     tokenizer = tokenizer or build_tokenizer()
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        config = config_of(kind, vocab_size=len(tokenizer), tied=tied)
+        config = config_of(kind, vocab_size=len(tokenizer), tied=tied, spread=spread)
         model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

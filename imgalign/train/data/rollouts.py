@@ -20,7 +20,7 @@ from imgalign.algorithms.batches import Rollout
 from imgalign.algorithms.interface import BatchKind, World
 from imgalign.config import Config, refuse_ineffective
 from imgalign.errors import ConfigError, InputError, NumericsError
-from imgalign.policy import Policy, RewardModel, Trajectory, join_data
+from imgalign.policy import Images, Policy, RewardModel, Texts, Trajectory, join_data
 from imgalign.prompts import Prompts, iteration_prompts, read_prompts, training_seed
 from imgalign.storybook import scenes
 from imgalign.storybook.ideas import sample_ideas
@@ -238,7 +238,7 @@ def collect(
 
 
 def score(
-    reward: RewardModel, trajectory: Trajectory, samples: Float[Tensor, "b 3 h w"]
+    reward: RewardModel, trajectory: Trajectory, samples: Images | Texts
 ) -> Float[Tensor, " b"]:
     """Float32 rewards on the CPU, NaN for every image whose score is not a finite number."""
     with torch.no_grad():
