@@ -179,7 +179,9 @@ class LanguagePolicy:
             ]
             for row in rows
         ]
-        texts: list[str] = self.tokenizer.batch_decode(kept, skip_special_tokens=True)
+        texts: list[str] = self.tokenizer.batch_decode(
+            kept, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
         return [text.strip() for text in texts]
 
     def preview(self, prompts: Sequence[str], *, seeds: Sequence[int]) -> list[str]:

@@ -7,7 +7,8 @@ reads. All weights are a whole model, tokenizer included, which
 """
 
 import json
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,23 @@ from imgalign.runs.weights import ADAPTER, FullWeights, LoraWeights, copy_into
 SETTINGS = "adapter_config.json"
 PREFIX = "base_model.model."
 """What the names of tensors begin with in peft's files."""
-PLAIN = {"use_dora": False, "use_rslora": False, "modules_to_save": None, "bias": "none"}
-"""Settings of peft whose other values would need more than two matrices a layer."""
+PLAIN: Mapping[str, Sequence[Any]] = {
+    "use_dora": (False,),
+    "use_rslora": (False,),
+    "use_qalora": (False,),
+    "modules_to_save": (None, []),
+    "bias": ("none",),
+    "lora_bias": (False,),
+    "rank_pattern": (None, {}),
+    "alpha_pattern": (None, {}),
+    "trainable_token_indices": (None, []),
+    "target_parameters": (None, []),
+    "layer_replication": (None, []),
+    "alora_invocation_tokens": (None, []),
+    "init_lora_weights": (True, False, None, "gaussian", "eva", "orthogonal"),
+}
+"""Settings of peft whose other values need more than two matrices a layer, or another scale, or
+change the frozen weights too."""
 
 
 class LanguageLora(LoraWeights):
@@ -159,7 +175,10 @@ def adapter_from(
 def add(network: Any, settings: LoraConfig) -> None:
     """Add a float32 adapter under the name ADAPTER; ConfigError for layers that cannot have it."""
     try:
-        inject_adapter_in_model(settings, network, ADAPTER)
+        with warnings.catch_warnings():
+            # GPT-2 keeps its matrices transposed: peft sees that by itself, and says so.
+            warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")
+            inject_adapter_in_model(settings, network, ADAPTER)
     except ValueError as error:  # a layer that there is not, or of a kind that LoRA cannot adapt
         raise ConfigError(f"policy.target_modules: {first_line(error)}") from None
     for parameter in network.parameters():
@@ -176,7 +195,7 @@ def read_adapter(folder: Path) -> tuple[dict[str, Tensor], LoraConfig]:
     try:
         values = read_json(path)
         kind = values["peft_type"]
-        strange = [name for name, usual in PLAIN.items() if values.get(name, usual) != usual]
+        strange = [name for name, usual in PLAIN.items() if values.get(name, usual[0]) not in usual]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: expected the settings of an adapter: {error}") from None
     if kind != "LORA" or strange:

@@ -34,6 +34,7 @@ FULL = re.compile(r"(\w+)/diffusion_pytorch_model(?:-\d{5}-of-\d{5})?\.safetenso
 """A file of all weights, from the folder that the network's folder is in."""
 LANGUAGE_ADAPTER = "adapter_model.safetensors"
 """Of a language model, and in peft's layout of any."""
+ADAPTERS = (ADAPTER, LANGUAGE_ADAPTER)
 LANGUAGE_FULL = re.compile(r"model(?:-\d{5}-of-\d{5})?\.safetensors")
 """A file of all weights of a language model."""
 MODEL_INDEX = "model_index.json"
@@ -85,7 +86,7 @@ def find_weights(path: Path) -> Path:
 
 
 def _of_file(file: Path) -> Path:
-    if file.name == ADAPTER:
+    if file.name in ADAPTERS:
         return find_weights(file.parent)
     if FULL.fullmatch(f"{file.parent.name}/{file.name}"):
         return find_weights(file.parent.parent)
@@ -107,7 +108,7 @@ def _files_in(folder: Path) -> list[str]:
 def weights_among(names: Iterable[str]) -> list[str]:
     """Which files of a folder are trained weights; none where there are those of two networks."""
     present = sorted(names)
-    for adapter in (ADAPTER, LANGUAGE_ADAPTER):
+    for adapter in ADAPTERS:
         if adapter in present:
             return [adapter]
     if whole := [name for name in present if LANGUAGE_FULL.fullmatch(name)]:
@@ -146,4 +147,4 @@ def weights_hash(found: Path) -> str:
 def reference_of(found: Path) -> Path | None:
     """The adapter that the run of a checkpoint started from, of what `find_weights` gives."""
     folder = found / REFERENCE
-    return folder if (folder / ADAPTER).is_file() else None
+    return folder if any((folder / name).is_file() for name in ADAPTERS) else None
