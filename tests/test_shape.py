@@ -38,6 +38,16 @@ ONE_FAMILY = re.compile(
 """Parts and classes of some families of text-to-image models and not of others."""
 
 
+SHARED = ("imgalign.losses", "imgalign.advantages", "imgalign.algorithms", "imgalign.train.learner")
+"""What images and texts are learned from alike."""
+
+ONE_MODALITY = {
+    *("image", "pixel", "latent", "diffusion", "denoising", "picture"),
+    *("text", "token", "tokenizer", "vocabulary", "language", "word", "letter"),
+}
+"""What samples of one kind are made of."""
+
+
 def test_the_top_of_imgalign_is_a_page_and_no_name_on_it_means_two_things():
     top = ROOT / "imgalign"
     modules = [path.stem for path in top.glob("*.py")]
@@ -160,6 +170,64 @@ def words(module: str) -> Iterator[tuple[int, str]]:
             ):
                 if id(node) not in documents:
                     yield node.lineno, word
+
+
+def test_losses_algorithms_and_the_learner_name_nothing_that_only_images_or_texts_have():
+    """A step is a step and a sample a sample, in code; docstrings and messages may explain."""
+    assert len(modules_of(*SHARED)) > 15
+    named = [
+        f"{module}:{line}: {name}; say what it is to every policy"
+        for module in modules_of(*SHARED)
+        for line, name in identifiers(tree(module))
+        if parts(name) & ONE_MODALITY
+    ]
+    assert_none(named)
+
+
+def identifiers(code: ast.Module) -> Iterator[tuple[int, str]]:
+    """Every name in code, whatever it names, with the line."""
+    for node in ast.walk(code):
+        match node:
+            case (
+                ast.Name(id=str(name))
+                | ast.Attribute(attr=str(name))
+                | ast.arg(arg=str(name))
+                | ast.keyword(arg=str(name))
+                | ast.FunctionDef(name=str(name))
+                | ast.ClassDef(name=str(name))
+            ):
+                yield node.lineno, name
+            case ast.alias(name=str(name), asname=other):
+                yield from ((node.lineno, each) for each in (name, other) if each)
+            case ast.ImportFrom(module=str(name)):
+                yield node.lineno, name
+
+
+def parts(name: str) -> set[str]:
+    """The words of a name in snake_case or CamelCase, in the singular."""
+    found = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name.replace(".", "_"))
+    return {word.lower().removesuffix("s") for word in found}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "num_tokens = 3",
+        "if policy.language: pass",
+        "def of_images(): pass",
+        "class TextLoss: pass",
+        "run(pixels=1)",
+        "from imgalign.language.policy import X",
+        "from imgalign.policy import TokenPolicy as P",
+    ],
+)
+def test_a_modality_is_seen_in_any_name(code):
+    assert any(parts(name) & ONE_MODALITY for _, name in identifiers(ast.parse(code)))
+
+
+def test_context_and_settings_are_no_modality():
+    for name in ("contextmanager", "context", "keyword", "forward", "imagine", "noise"):
+        assert not parts(name) & ONE_MODALITY, name
 
 
 def concrete_classes() -> dict[str, str]:

@@ -86,7 +86,7 @@ SUMS = ("surrogate", "clip_fraction", "approx_kl", "entropy")
 class Tally:
     """Sums over the transitions of an iteration, and the metrics derived from them."""
 
-    num_images: float
+    num_samples: float
     num_steps: float
     """Of all images together, those with a density."""
     sums: dict[str, float] = field(default_factory=dict)
@@ -108,7 +108,7 @@ class Tally:
     def over(self, world: World) -> "Tally":
         """The sums over all processes."""
         return Tally(
-            num_images=world.total(self.num_images),
+            num_samples=world.total(self.num_samples),
             num_steps=world.total(self.num_steps),
             sums={name: world.total(self.sums.get(name, 0.0)) for name in (*SUMS, "kl")},
             count=world.total(self.count),
@@ -119,7 +119,7 @@ class Tally:
     @property
     def steps_per_trajectory(self) -> float:
         """Mean number of steps with a density, to scale a mean over steps to a trajectory."""
-        return self.num_steps / max(self.num_images, 1)
+        return self.num_steps / max(self.num_samples, 1)
 
     @property
     def kl_nats(self) -> float:
@@ -156,7 +156,7 @@ class Assessment:
         """Empty sums for this batch."""
         masks = [trajectory.mask for trajectory in self.batch]
         return Tally(
-            num_images=sum(mask.any(dim=1).sum().item() for mask in masks),
+            num_samples=sum(mask.any(dim=1).sum().item() for mask in masks),
             num_steps=sum(mask.sum().item() for mask in masks),
         )
 

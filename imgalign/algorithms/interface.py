@@ -35,7 +35,7 @@ class RankingCounts(NamedTuple):
     def without_order(self) -> str:
         """For messages. Example: "8 that tie all their images and 3 that are all bad"."""
         tied, bad = f"{self.tied} that tie all their images", f"{self.all_bad} that are all bad"
-        counted = [text for text, count in ((tied, self.tied), (bad, self.all_bad)) if count]
+        counted = [said for said, count in ((tied, self.tied), (bad, self.all_bad)) if count]
         return " and ".join(counted) or "none"
 
 

@@ -1,0 +1,210 @@
+"""Claims: equal log-ratios give equal losses, metrics and gradients, of images as of texts.
+
+The algorithms run whole, on the diffusion policy and on the language policy with their networks:
+samples are made, encoded and scored in each policy's own passes and units. Only the number that
+comes out of the narrowest seam between a policy and an algorithm, the log-probability of a sample
+or of a step, is replaced by a scripted one, and the gradient that arrives there is recorded. So
+nothing that an algorithm asks of a policy is left out, as it would be with a stub for each
+modality, or by comparing the coefficients of scores that were made by hand.
+
+Losses are divided by the elements of a sample, so gradients are compared times these.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from algorithms import algorithm_config
+from contract_rows import losses
+from policies import KINDS, STEPS
+from ranked_batches import FIXED, RANKS, ranked
+from torch import Tensor
+from torch.testing import assert_close
+
+from imgalign.algorithms.batches import Rollout
+from imgalign.algorithms.choice import build_algorithm
+from imgalign.algorithms.direct import Direct
+from imgalign.algorithms.objectives import (
+    AnyDirectConfig,
+    CardinalConfig,
+    DPOConfig,
+    IPOConfig,
+    KTOConfig,
+)
+from imgalign.policy import Data, Draws, LogProb, Steps, Trajectory, Weights
+
+MODALITIES = ("diffusion", "language")
+
+DIRECT: Mapping[str, AnyDirectConfig] = {
+    "dpo, whole rankings": DPOConfig.model_validate({"beta": FIXED}),
+    "dpo, pairs": DPOConfig.model_validate({"beta": FIXED, "compare": "all_pairs"}),
+    "dpo, pairs, smoothed": DPOConfig.model_validate(
+        {"beta": FIXED, "compare": "best_worst", "label_smoothing": 0.2}
+    ),
+    "dpo, with the likelihood of the chosen": DPOConfig.model_validate({"beta": FIXED, "sft": 0.3}),
+    "ipo, sum": IPOConfig.model_validate({"beta": FIXED, "average": False}),
+    "ipo, mean": IPOConfig.model_validate({"beta": FIXED, "average": True}),
+    "kto": KTOConfig.model_validate({"beta": FIXED}),
+    "cardinal": CardinalConfig.model_validate({"beta": FIXED}),
+}
+ALL_RANKS = torch.cat([RANKS, torch.full((1, 4), -1)])
+"""An order, ties, three candidates, and the last is all bad."""
+NUMBER = 15
+"""Samples in them."""
+
+GROUPS = ["a red house", "a blue boat"] * 2
+
+
+def script(*shape: int) -> Tensor:
+    """Log-ratios on both sides of any clip."""
+    return 0.4 * torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def said(values: Tensor, wanted: Tensor) -> Tensor:
+    """The numbers that are wanted, exactly, with the graph of those that there are."""
+    return wanted + (values - values.detach())
+
+
+def record(gradients: Tensor, place: tuple[Tensor, ...], gradient: Tensor) -> None:
+    gradients.index_put_(place, gradient, accumulate=True)
+
+
+# --- direct methods
+
+
+class GivenScript:
+    """What a policy says of given samples, and the gradients that reach it."""
+
+    def __init__(self, policy: Any, log_ratios: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.log_ratios = log_ratios
+        self.gradients = torch.zeros(len(log_ratios))
+        self.passes = 0
+        self._log_prob, self._using = policy.log_prob, policy.using
+        self._others: list[Weights] = []
+        monkeypatch.setattr(policy, "log_prob", self.log_prob)
+        monkeypatch.setattr(policy, "using", self.using)
+
+    @contextmanager
+    def using(self, weights: Weights) -> Iterator[None]:
+        with self._using(weights):
+            self._others.append(weights)
+            yield
+            self._others.pop()
+
+    def log_prob(self, data: Data, draws: Draws) -> LogProb:
+        found: LogProb = self._log_prob(data, draws)
+        places = torch.tensor([int(name) for name in data.prompt_ids])
+        wanted = self.log_ratios[places]
+        values = said(found.values, torch.zeros_like(wanted) if self._others else wanted)
+        if values.requires_grad:
+            self.passes += 1
+            values.register_hook(partial(record, self.gradients, (places,)))
+        return replace(found, values=values, slopes=None)
+
+
+def learned_directly(
+    kind: str, models: Any, config: AnyDirectConfig, monkeypatch: pytest.MonkeyPatch
+) -> tuple[dict[str, float], Tensor, int]:
+    """Metrics and gradients of two iterations; the second starts from what the first has learned
+    of ties and baselines."""
+    policy = KINDS[kind](models)
+    own = policy.given(policy.sample(["a red house"] * NUMBER, seeds=range(NUMBER)))
+    data = replace(own, prompt_ids=[str(place) for place in range(NUMBER)])
+    average = config.averages(default=False)
+    counts = policy.elements(data) if average else torch.ones(NUMBER)
+    scripted = GivenScript(policy, script(NUMBER) * counts, monkeypatch)
+    batch = replace(ranked(ALL_RANKS, all_bad=[3]), data=data)
+    algorithm = Direct(config)
+    for _ in range(2):
+        losses(algorithm, policy, batch)
+    unit = 1 if average else policy.log_prob(data, policy.draw(data, seeds=range(15))).num_elements
+    metrics = dict(algorithm.metrics())
+    if average:  # these are of whole samples
+        metrics = {name: metrics[name] for name in metrics if not name.endswith("_log_ratio")}
+    return metrics, scripted.gradients * counts * unit, scripted.passes
+
+
+@pytest.mark.parametrize("name", DIRECT)
+def test_a_direct_method_learns_the_same_of_images_as_of_texts(models, name, monkeypatch):
+    (first, image, one), (second, text, other) = (
+        learned_directly(kind, models, DIRECT[name], monkeypatch) for kind in MODALITIES
+    )
+    assert one != other  # they do not go through the network in the same passes
+    assert first["preference_loss"] > 0
+    assert first == pytest.approx(second, rel=1e-5)
+    assert image.count_nonzero() >= 8
+    assert_close(image, text, rtol=1e-5, atol=1e-6)
+
+
+# --- policy gradients
+
+
+class StepScript:
+    """What a policy says of its steps, and the gradients that reach it."""
+
+    def __init__(self, policy: Any, log_ratios: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.log_ratios = log_ratios
+        self.gradients = torch.zeros_like(log_ratios)
+        self.passes = 0
+        self._step_distributions = policy.step_distributions
+        monkeypatch.setattr(policy, "step_distributions", self.step_distributions)
+
+    def step_distributions(self, trajectory: Trajectory, steps: Steps) -> Any:
+        found = self._step_distributions(trajectory, steps)
+        rows = torch.tensor([int(name) for name in trajectory.seeds])
+        own, every = found.log_prob, torch.arange(STEPS)[steps]
+
+        def log_prob(actions: Tensor) -> Tensor:
+            place = (rows[:, None], every[None, :])
+            values = said(own(actions), self.log_ratios[place])
+            if values.requires_grad:
+                self.passes += 1
+                values.register_hook(partial(record, self.gradients, place))
+            return values
+
+        found.log_prob = log_prob
+        return found
+
+
+STEPWISE: Mapping[str, dict[str, object]] = {
+    "grpo": {},
+    "grpo, ranks": {},
+    "grpo, some steps credited": {"credited_steps": 2, "kl": {"kind": "fixed", "coefficient": 0.1}},
+    "ppo, running": {"kl": {"kind": "fixed", "coefficient": 0.1}},
+}
+
+
+def learned_by_steps(
+    kind: str, models: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> tuple[dict[str, float], Tensor, int]:
+    policy = KINDS[kind](models, batch_size=4)
+    sampled = policy.sample(GROUPS, seeds=range(4))
+    scripted = StepScript(policy, script(4, STEPS), monkeypatch)
+    mask = torch.ones(4, STEPS, dtype=torch.bool)
+    mask[0, 2:] = mask[:, -1] = False
+    trajectory = replace(sampled, log_probs=torch.zeros(4, STEPS), mask=mask & sampled.mask.any())
+    rollout = Rollout(batch=[trajectory], rewards=torch.tensor([0.1, 0.9, 0.7, -0.4]))
+    row = name if name in ("grpo", "grpo, ranks", "ppo, running") else "grpo"
+    config = algorithm_config(row, minibatches=1, clip_nats=0.3, **STEPWISE[name])
+    algorithm = build_algorithm(config, seed=0)
+    losses(algorithm, policy, rollout)
+    unit = sampled.replay["latents"][0, 0].numel() if "latents" in sampled.replay else 1
+    found = {key: value for key, value in algorithm.metrics().items() if "entropy" not in key}
+    return found, scripted.gradients * unit, scripted.passes
+
+
+@pytest.mark.parametrize("name", STEPWISE)
+def test_a_clipped_policy_gradient_learns_the_same_of_images_as_of_texts(models, name, monkeypatch):
+    (first, image, one), (second, text, other) = (
+        learned_by_steps(kind, models, name, monkeypatch) for kind in MODALITIES
+    )
+    assert one > other == 1  # one step in a pass, or a whole text
+    assert 0 < first["clip_fraction"] < 1
+    assert first["kl"] == 0
+    assert first == pytest.approx(second, rel=1e-5, abs=1e-7)
+    assert image.count_nonzero() > 3
+    assert_close(image, text, rtol=1e-5, atol=1e-6)
