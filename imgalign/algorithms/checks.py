@@ -102,10 +102,11 @@ def check_ratio(
 ) -> list[Check]:
     """Rules 1 and 2: scoring again without an update gives the same, and the clip is well above."""
     units = policy.units(trajectory)
-    exact = rescored_difference(policy, trajectory, torch.cat(units).view(-1, 1))
-    floor = exact
-    if any(len(unit) > 1 for unit in units):
-        floor = rescored_difference(policy, trajectory, units)
+    floor = exact = rescored_difference(policy, trajectory, units)
+    # A unit may be as it was sampled, or several steps that were sampled one by one.
+    if exact and any(len(unit) > 1 for unit in units):
+        one_by_one = torch.cat(units).view(-1, 1)
+        exact = min(exact, rescored_difference(policy, trajectory, one_by_one))
     with torch.no_grad():
         first = policy.step_distributions(trajectory, torch.tensor([0]))
     limit_of_ratio = clip(first.event_shape.numel())

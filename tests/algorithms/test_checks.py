@@ -2,6 +2,7 @@
 policy leaves the examination as it entered it."""
 
 import contextlib
+from dataclasses import replace
 
 import pytest
 import torch
@@ -134,6 +135,27 @@ def test_a_clip_under_three_times_the_noise_floor_is_refused_with_both_numbers()
         FLOOR,
     }
     assert failed(RoundedAfterwards(), config=GRPOConfig(clip_nats=3.1 * measured)) == {RATIO}
+
+
+class SampledWhole(RandomWalk):
+    """Rounds otherwise where it does not score all steps in one pass, as it samples them."""
+
+    def step_means(self, latents, steps):
+        means = super().step_means(latents, steps)
+        return means if len(steps) == len(self.sigma) else means + 1e-3
+
+    def sample(self, prompts, **kwargs):
+        sampled = super().sample(prompts, **kwargs)
+        steps = self.step_distributions(sampled, slice(None))
+        scores = steps.log_prob(self.actions(sampled, slice(None)))
+        return replace(sampled, log_probs=scores)
+
+
+def test_steps_that_were_sampled_in_one_pass_are_scored_again_in_one_pass():
+    policy = SampledWhole(steps_per_pass=4)
+    assert failed(policy) == set()
+    policy.steps_per_pass = 2  # neither as sampled, nor one by one
+    assert RATIO in failed(policy)
 
 
 def test_an_adapter_that_has_been_trained_need_not_equal_the_pretrained_model():

@@ -84,10 +84,10 @@ def from_peft(folder: Path, **settings: Any) -> LanguagePolicy:
 
 def write_peft_adapter(folder: Path, path: Path, **settings: Any) -> None:
     """A LoRA of a language model with random matrices, as plain peft saves it."""
-    usual: dict[str, Any] = {"r": 3, "lora_alpha": 6, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
+    usual: dict[str, Any] = {"r": 3, "lora_alpha": 6, "target_modules": "all-linear"}
     with peft_as_it_is():
         model = AutoModelForCausalLM.from_pretrained(folder)
-        adapted = get_peft_model(model, LoraConfig(**usual | settings))
+        adapted = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **usual | settings))
         randomize(each for each in adapted.parameters() if each.requires_grad)
         adapted.save_pretrained(str(path))
 
