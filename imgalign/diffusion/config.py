@@ -28,6 +28,8 @@ class DiffusionConfig(Config):
     """Settings that only matter where the policy samples with noise."""
     likelihood: ClassVar[tuple[str, ...]] = ("likelihood_error", "noise_levels")
     """Settings that only matter where given samples are scored."""
+    samples: ClassVar[Literal["images", "texts"]] = "images"
+    """What it makes and can be given."""
     steps_setting: ClassVar[str] = "num_inference_steps"
     """The setting with the steps of a trajectory."""
     always_saved: ClassVar[str]

@@ -18,6 +18,8 @@ class LanguageConfig(Config):
     """Settings that only matter where the policy samples."""
     likelihood: ClassVar[tuple[str, ...]] = ()
     """Settings that only matter where given samples are scored."""
+    samples: ClassVar[Literal["images", "texts"]] = "texts"
+    """What it makes and can be given."""
     steps_setting: ClassVar[str] = "max_new_tokens"
     """The setting with the steps of a trajectory."""
     always_saved: ClassVar[str]

@@ -217,6 +217,22 @@ class TrainConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _the_data_is_of_the_policys_kind(self) -> "TrainConfig":
+        given, made = self.data.given_samples, self.policy.samples
+        if given not in (None, made):
+            cures = {
+                "images": "policy.kind=diffusion, or texts: data.from=completions, text_rankings, "
+                "or rankings with data.samples=texts",
+                "texts": "policy.kind=language, or images: data.from=images, folder, table, or "
+                "rankings",
+            }
+            raise ValueError(
+                f"data.from: {self.data.source} gives {given}, and policy.kind: {self.policy.kind} "
+                f"learns from {made}; use {cures[str(given)]}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _examples_are_given_where_they_count(self) -> "TrainConfig":
         asked = isinstance(self.algorithm, PolicyGradientConfig) and self.algorithm.ptx > 0
         given = isinstance(self.data, RolloutsConfig) and self.data.examples is not None

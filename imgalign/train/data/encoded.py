@@ -39,6 +39,11 @@ def cache_folder() -> Path:
     return Path(base).expanduser() / "imgalign"
 
 
+def folder_of(encoding: str | None) -> Path | None:
+    """Where samples of an encoding lie; None for one that is not worth keeping."""
+    return None if encoding is None else cache_folder() / encoding
+
+
 class EncodedSamples:
     """A mapping from the hash of a file to what a policy made of it.
 

@@ -20,6 +20,7 @@ from imgalign.images import as_tensor, read_image_file
 from imgalign.policy import Images
 from imgalign.preferences.foreign.image_files import Caption, image_files, read_caption
 from imgalign.preferences.foreign.records import FIRST_LINE_ONLY, Remark, summarised
+from imgalign.preferences.records import Samples
 from imgalign.preferences.splits import prompt_key
 from imgalign.prompts import Prompts
 from imgalign.train.data.demonstrations import USUAL_SAMPLES, Example, GivenSamples
@@ -45,6 +46,11 @@ class ImagesConfig(DataSection):
     images_per_iteration: PositiveInt | None = None
     """Images in each iteration; every one comes once before any comes again. Null is 64, or all of
     them where there are fewer."""
+
+    @property
+    def given_samples(self) -> Samples:
+        """Images."""
+        return "images"
 
     def images_taken(self, available: int) -> int:
         """How many of the available images an iteration learns from."""

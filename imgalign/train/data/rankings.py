@@ -22,7 +22,7 @@ from pydantic import Field, PositiveInt, model_validator
 from imgalign.algorithms.choice import AlgorithmConfig
 from imgalign.algorithms.interface import BatchKind, World
 from imgalign.algorithms.rankings import RankedBatch
-from imgalign.config import PathText
+from imgalign.config import PathText, refuse_ineffective
 from imgalign.errors import ConfigError, ImgalignError, InputError
 from imgalign.images import read_tensor
 from imgalign.policy import Data, LikelihoodPolicy, RewardModel, join_data
@@ -30,11 +30,12 @@ from imgalign.preferences import address
 from imgalign.preferences.foreign.pair_folder import read_pair_folder
 from imgalign.preferences.foreign.records import GivenRanking
 from imgalign.preferences.foreign.table import read_table
+from imgalign.preferences.records import Samples
 from imgalign.preferences.samples import rankings_of
 from imgalign.preferences.splits import prompt_key
 from imgalign.preferences.store import Store
 from imgalign.prompts import Prompts, epoch_positions, stable_hash
-from imgalign.train.data.encoded import EncodedSamples, cache_folder
+from imgalign.train.data.encoded import EncodedSamples, folder_of
 from imgalign.train.data.judged import (
     NAMES_SHOWN,
     RECORD,
@@ -48,6 +49,7 @@ from imgalign.train.data.judged import (
     read_record,
     write_record,
 )
+from imgalign.train.data.kept_texts import kept_texts, loader_of, write_texts
 from imgalign.train.data.noise import provenance_of, refuse_other_model, refuse_other_size
 from imgalign.train.data.source import DataSection, Known, Parts, some_of
 from imgalign.train.watcher import SILENT, Watcher, cut
@@ -72,6 +74,11 @@ class GivenRankingsConfig(DataSection):
     def rankings_taken(self, available: int) -> int:
         """How many of the available rankings an iteration learns from."""
         return self.rankings_per_iteration or min(USUAL_RANKINGS, available)
+
+    @property
+    def given_samples(self) -> Samples:
+        """Images, unless a source says otherwise."""
+        return "images"
 
     @property
     def groups(self) -> int | None:
@@ -124,9 +131,7 @@ class GivenRankingsConfig(DataSection):
             self.loader(parts.run),
             policy=policy,
             reward=parts.reward,
-            encoded=EncodedSamples(
-                None if policy.encoding is None else cache_folder() / policy.encoding
-            ),
+            encoded=EncodedSamples(folder_of(policy.encoding)),
             held_out=parts.prompts.held_out,
             seed=parts.seed,
             world=parts.world,
@@ -167,10 +172,18 @@ class RankingsConfig(GivenRankingsConfig):
     annotator: str | None = None
     """Only rankings of this annotator."""
 
+    samples: Samples = "images"
+    """Rankings of images, or of texts."""
+
     noise: Literal["fresh", "provenance"] = "fresh"
     """The noise with which images are scored: drawn anew each time, or that from which the image
     was generated, by the seed in its provenance (arXiv:2605.09433). The latter needs images that
     this model generated at its own size."""
+
+    @property
+    def given_samples(self) -> Samples:
+        """As the settings say."""
+        return self.samples
 
     def read(self) -> Given:
         """Those of the database that say something, and whose images are there."""
@@ -181,7 +194,7 @@ class RankingsConfig(GivenRankingsConfig):
             asked_for = store.rankings(
                 group=self.group, project=self.project, annotator=self.annotator
             )
-            found = rankings_of("images", asked_for, where=where)
+            found = rankings_of(self.samples, asked_for, where=where)
             made = provenance_of(store, found) if self.noise == "provenance" else {}
             judged = from_store(found, seeds={image: own.seed for image, own in made.items()})
             if not judged:
@@ -189,10 +202,20 @@ class RankingsConfig(GivenRankingsConfig):
                 cure = choices(store.rankings(), asked) if filters else ""
                 raise InputError(
                     f"{where}: expected rankings, got {skipped}; "
-                    f"{cure or 'rank images with imgalign ui first'}"
+                    f"{cure or f'rank {self.samples} with imgalign ui first'}"
                 )
+            if self.samples == "texts":
+                keys = dict.fromkeys(key for each in judged for key in each.images)
+                load = loader_of({key: store.text(key) for key in keys})
+                return Given(rankings=judged, load=load, where=where)
             kept = present(judged, store.images)
             return Given(rankings=kept, load=self.loader(), where=where, provenance=made)
+
+    def keep(self, run: Path) -> None:
+        """The rankings, and their texts."""
+        super().keep(run)
+        if self.samples == "texts":
+            write_texts(run, self.given)
 
     def refuse_model(self, model: str) -> None:
         """Another one than generated the images, where these are scored with their own noise."""
@@ -203,7 +226,9 @@ class RankingsConfig(GivenRankingsConfig):
         refuse_other_size(self.given.provenance, (width, height))
 
     def loader(self, run: Path | None = None) -> SampleLoader:
-        """Loads originals, and checks each against its hash."""
+        """Loads originals, and checks each against its hash; texts are those that the run keeps."""
+        if self.samples == "texts":
+            return self.given.load if run is None else loader_of(kept_texts(run))
         with self.opened() as store:
             images = store.images
         return lambda image_id: read_tensor(images.checked(image_id))[None]
@@ -216,6 +241,12 @@ class RankingsConfig(GivenRankingsConfig):
         return Store.open(
             database, images=self.originals, create=False, images_named_by="data.originals"
         )
+
+    @model_validator(mode="after")
+    def _texts_have_no_originals_and_are_not_made_from_noise(self) -> "RankingsConfig":
+        if self.samples == "texts":
+            refuse_ineffective(self, ["originals", "noise"], "with samples: texts")
+        return self
 
     @model_validator(mode="after")
     def _a_password_is_not_written_down(self) -> "RankingsConfig":
@@ -403,11 +434,6 @@ class GivenRankings:
         return {
             image: each.prompt for each in (*self.training, *self.measured) for image in each.images
         }
-
-
-def kept_in(policy: LikelihoodPolicy) -> Path | None:
-    """The folder where samples stay as this policy encodes them, if they are to stay anywhere."""
-    return None if policy.encoding is None else cache_folder() / policy.encoding
 
 
 def refuse_number(asked: int, available: int, *, at_least: int) -> None:

@@ -18,6 +18,7 @@ from imgalign.algorithms.interface import BatchKind, World
 from imgalign.config import Config, refuse_ineffective
 from imgalign.errors import ConfigError, InputError
 from imgalign.policy import LikelihoodPolicy, Policy, RewardModel
+from imgalign.preferences.records import Samples
 from imgalign.preferences.splits import prompt_key
 from imgalign.prompts import Prompts, read_prompts, stable_hash
 from imgalign.train.watcher import SILENT, Watcher
@@ -118,6 +119,11 @@ class DataSection(Config):
 
     held_out: HeldOutConfig = HeldOutConfig()
     """Held-out prompts, which are measured only. What there is of them is left out of training."""
+
+    @property
+    def given_samples(self) -> Samples | None:
+        """What is given; None where the policy samples itself."""
+        return None
 
     @property
     def images_of_a_prompt(self) -> int:

@@ -1,11 +1,5 @@
-"""Texts that somebody gave: completions to learn from, and rankings of texts.
+"""Texts that somebody gave in files: completions to learn from, and rankings of texts."""
 
-A run keeps the texts themselves, in texts.json, since they are small: a resumed run needs no file.
-"""
-
-import hashlib
-import json
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -14,21 +8,25 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from imgalign.algorithms.interface import BatchKind
 from imgalign.config import refuse_ineffective
-from imgalign.errors import CheckpointError, InputError
-from imgalign.files import read_json, write_atomically
-from imgalign.policy import Texts
+from imgalign.errors import InputError
 from imgalign.preferences.foreign.records import Completion, GivenRanking
 from imgalign.preferences.foreign.texts import read_completions, read_text_rankings
+from imgalign.preferences.records import Samples
 from imgalign.preferences.splits import prompt_key
 from imgalign.prompts import Prompts
 from imgalign.storybook.demonstrations import demonstrations
 from imgalign.train.data.demonstrations import USUAL_SAMPLES, Example, GivenSamples
 from imgalign.train.data.judged import Given, SampleLoader
+from imgalign.train.data.kept_texts import (
+    kept_completions,
+    kept_texts,
+    loader_of,
+    text_key,
+    write_completions,
+    write_texts,
+)
 from imgalign.train.data.rankings import GivenRankingsConfig
 from imgalign.train.data.source import Amount, DataSection, Known, Parts, some_of
-
-TEXTS = "texts.json"
-"""What a run keeps: rankings' texts by SHA-256, or completions as lists of prompt and text."""
 
 
 class TextRankingsConfig(GivenRankingsConfig):
@@ -40,6 +38,11 @@ class TextRankingsConfig(GivenRankingsConfig):
     file: Path
     """A file, or a folder of such files, with the columns prompt, chosen and rejected, or prompt,
     completions and ranks; see docs/pairs.md."""
+
+    @property
+    def given_samples(self) -> Samples:
+        """Texts."""
+        return "texts"
 
     def read(self) -> Given:
         """The rows; what is left out is said."""
@@ -60,9 +63,7 @@ class TextRankingsConfig(GivenRankingsConfig):
     def keep(self, run: Path) -> None:
         """The rankings and their texts."""
         super().keep(run)
-        keys = dict.fromkeys(key for each in self.given.rankings for key in each.images)
-        texts = {key: self.given.load(key)[0] for key in keys}
-        write_atomically(run / TEXTS, json.dumps(texts, ensure_ascii=False) + "\n")
+        write_texts(run, self.given)
 
     def loader(self, run: Path | None = None) -> SampleLoader:
         """Gives the texts that the run keeps."""
@@ -96,6 +97,11 @@ class CompletionsConfig(DataSection):
         if self.file is not None:
             refuse_ineffective(self, ["num_storybook", "seed"], "with completions from a file")
         return self
+
+    @property
+    def given_samples(self) -> Samples:
+        """Texts."""
+        return "texts"
 
     def read(self) -> tuple[list[Completion], str]:
         """All that there are, without disliked ones, and where they are from."""
@@ -146,54 +152,13 @@ class CompletionsConfig(DataSection):
 
     def keep(self, run: Path) -> None:
         """Prompts and texts."""
-        pairs = [[each.prompt, each.text] for each in self.read()[0]]
-        write_atomically(run / TEXTS, json.dumps(pairs, ensure_ascii=False) + "\n")
+        write_completions(run, [(each.prompt, each.text) for each in self.read()[0]])
 
     def moved(self, run: Path) -> frozenset[str]:
         """The file may: the texts are recorded."""
         return frozenset({"file"})
 
 
-def text_key(text: str) -> str:
-    """The name of a text: the SHA-256 of its bytes."""
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def loader_of(texts: Mapping[str, str]) -> SampleLoader:
-    """Gives texts by their names, as batches of one."""
-
-    def load(key: str) -> Texts:
-        if key not in texts:
-            raise InputError(f"the text {key[:8]} of this run is no longer there")
-        return [texts[key]]
-
-    return load
-
-
 def examples_of(completions: list[Completion]) -> list[Example]:
     """Completions as samples with prompts."""
     return [Example(each.prompt, partial(list, (each.text,))) for each in completions]
-
-
-def kept_texts(run: Path) -> dict[str, str]:
-    """Of rankings, what `keep` wrote; CheckpointError where it is missing or damaged."""
-    try:
-        return {str(key): str(text) for key, text in read_json(run / TEXTS).items()}
-    except (OSError, ValueError, AttributeError) as error:
-        raise lost(run, error) from None
-
-
-def kept_completions(run: Path) -> list[tuple[str, str]]:
-    """Prompts and texts, what `keep` wrote; CheckpointError where it is missing or damaged."""
-    try:
-        return [(str(pair[0]), str(pair[1])) for pair in read_json(run / TEXTS)]
-    except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
-        raise lost(run, error) from None
-
-
-def lost(run: Path, error: Exception) -> CheckpointError:
-    """For a run whose texts cannot be read."""
-    return CheckpointError(
-        f"{run / TEXTS}: missing or damaged ({error}), so nobody knows which texts this run learns "
-        "from; start a new run"
-    )

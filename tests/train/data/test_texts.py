@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from tiny_language import write_language_model
 
 from imgalign.config import load_config
@@ -15,11 +16,15 @@ from imgalign.language.config import LoraLanguageConfig
 from imgalign.language.loading import load_language_model
 from imgalign.language.policy import LanguagePolicy
 from imgalign.policy import LikelihoodPolicy
+from imgalign.preferences.records import Submission, TextProvenance, as_positions
+from imgalign.preferences.store import Store
 from imgalign.prompts import Prompts
 from imgalign.train.config import TrainConfig
 from imgalign.train.data.examples import read_examples
-from imgalign.train.data.source import Parts
-from imgalign.train.data.texts import TEXTS, CompletionsConfig, TextRankingsConfig, text_key
+from imgalign.train.data.kept_texts import TEXTS, text_key
+from imgalign.train.data.rankings import RankingsConfig
+from imgalign.train.data.source import HeldOutConfig, Parts
+from imgalign.train.data.texts import CompletionsConfig, TextRankingsConfig
 from imgalign.train.world import Alone
 
 PAIRS = [
@@ -136,7 +141,7 @@ def test_examples_are_a_folder_of_images_or_a_file_of_texts(tmp_path):
                 "policy.kind=language",
                 "algorithm.name=dpo",
                 "algorithm.draws=2",
-                "data.from=rankings",
+                *("data.from=rankings", "data.samples=texts"),
             ],
             "algorithm.draws: has no effect with policy.kind: language, whose log-probabilities",
         ),
@@ -151,3 +156,53 @@ def test_what_has_no_effect_or_lacks_its_counterpart_is_refused(overrides, said)
 def test_a_text_is_named_by_the_hash_of_its_bytes():
     assert text_key("") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
     assert text_key("a") != text_key("a ")
+
+
+def test_texts_that_were_ranked_in_the_store_are_learned_from(policy, tmp_path):
+    with Store.open(tmp_path / "imgalign.db") as store:
+        provenance = TextProvenance(
+            model="m", prompt="a cat", seed=0, temperature=1.0, max_new_tokens=24
+        )
+        names = [store.add_text(text, provenance) for text in ("a red cat", "a dog")]
+        item = store.add_item("a cat", names, source="test")
+        store.add_annotator("ada", group="cosy")
+        shown = store.next_item("ada")
+        assert shown is not None
+        order = store.display_order(item, "ada")
+        store.submit(
+            Submission(
+                key="1",
+                item_id=item,
+                annotator="ada",
+                ranking=as_positions(((1,), (0,)), order),
+            )
+        )
+    config = RankingsConfig(
+        database=str(tmp_path / "imgalign.db"),
+        samples="texts",
+        held_out=HeldOutConfig(num_prompts=0),
+    )
+    config.keep(tmp_path)
+    (tmp_path / "imgalign.db").unlink()
+    batch = config.build(parts(policy, tmp_path)).batch(0)
+    expected = policy.encode(["a cat"] * 2, ["a red cat", "a dog"]).content["tokens"]
+    assert batch.ranks.tolist() == [[1, 0]]
+    assert torch.equal(batch.data.content["tokens"], expected)
+    with pytest.raises(ValidationError, match="originals: has no effect with samples: texts"):
+        RankingsConfig(samples="texts", originals=tmp_path)
+
+
+def test_images_are_not_given_to_a_language_model_nor_texts_to_a_diffusion_model():
+    for overrides, said in [
+        (
+            ["policy.kind=language", "algorithm.name=dpo", "data.from=rankings"],
+            "data.from: rankings gives images, and policy.kind: language learns from texts",
+        ),
+        (
+            ["algorithm.name=dpo", "data={from: text_rankings, file: x.jsonl}"],
+            "data.from: text_rankings gives texts, and policy.kind: diffusion learns from images",
+        ),
+    ]:
+        with pytest.raises(ConfigError) as caught:
+            load_config(TrainConfig, None, overrides)
+        assert said in str(caught.value)
