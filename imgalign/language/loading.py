@@ -24,9 +24,10 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.models.auto.tokenization_auto import AutoTokenizer
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from imgalign.errors import InputError, first_line
+from imgalign.errors import CheckpointError, InputError, first_line
 from imgalign.files import describe_folder
 from imgalign.language.chat import end_token
+from imgalign.runs.trained import LANGUAGE_ADAPTER, find_weights
 
 STORYBOOK = Path(__file__).parents[1] / "storybook" / "assets" / "language"
 CONFIG_FILE = "config.json"
@@ -74,15 +75,15 @@ def load_language_model(
 
 
 def find_language_model(name: str) -> str:
-    """The folder or hub id of a model; InputError where it can be neither."""
+    """The folder or hub id of a model; InputError where it can be neither.
+
+    Of a run that trained all weights it is the folder of its best checkpoint.
+    """
     folder = STORYBOOK if name == "storybook" else Path(name).expanduser()
-    if folder.is_dir():
-        if not (folder / CONFIG_FILE).is_file():
-            raise InputError(
-                f"model: expected {CONFIG_FILE} in {name!r}, a language model's folder, "
-                f"{describe_folder(folder)}"
-            )
+    if (folder / CONFIG_FILE).is_file():
         return str(folder)
+    if folder.is_dir():
+        return str(_trained(folder, name))
     if name == "storybook":
         raise InputError(
             "model: the storybook's language model is not part of this installation; reinstall, or "
@@ -94,6 +95,25 @@ def find_language_model(name: str) -> str:
             f"got {name!r}, which is no folder here"
         )
     return name
+
+
+def _trained(folder: Path, name: str) -> Path:
+    """The whole model that a run left; InputError where a folder is no run, or trained a LoRA."""
+    try:
+        found = find_weights(folder)
+    except CheckpointError:
+        found = folder
+    if (found / CONFIG_FILE).is_file():
+        return found
+    if (found / LANGUAGE_ADAPTER).is_file():
+        raise InputError(
+            f"model: {name!r} has a LoRA and no whole model; name the model that it was trained "
+            "on, and the LoRA as policy.adapter"
+        )
+    raise InputError(
+        f"model: expected {CONFIG_FILE} in {name!r}, a language model's folder, "
+        f"{describe_folder(folder)}"
+    )
 
 
 def load_tokenizer(source: str, name: str) -> PreTrainedTokenizerBase:

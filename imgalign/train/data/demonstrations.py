@@ -1,14 +1,18 @@
 """Samples that were given as examples, each with its prompt."""
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from imgalign.algorithms.batches import Demonstrations
 from imgalign.algorithms.interface import World
+from imgalign.errors import InputError
 from imgalign.policy import Data, LikelihoodPolicy, join_data
 from imgalign.prompts import epoch_positions
 from imgalign.train.watcher import SILENT, Watcher, cut
+
+log = logging.getLogger(__name__)
 
 USUAL_SAMPLES = 64
 
@@ -39,6 +43,29 @@ class GivenSamples:
         self.seed = seed
         self.world = world
         self._encoded: dict[int, Data] = {}
+        if policy.encoding is None:  # it costs nothing, so what cannot be used is known at once
+            self._leave_out_unusable()
+
+    def _leave_out_unusable(self) -> None:
+        """Encode every sample, and keep those that can be; InputError where too few are left."""
+        kept: list[Example] = []
+        reasons: list[str] = []
+        for example in self.examples:
+            try:
+                data = self.policy.encode([example.prompt], example.load())
+            except InputError as error:
+                reasons.append(f"{error}")
+            else:
+                self._encoded[len(kept)] = data
+                kept.append(example)
+        if reasons:
+            log.warning("examples that are left out: %d (%s)", len(reasons), reasons[0])
+        if len(kept) < self.count:
+            raise InputError(
+                f"data: expected at least {self.count} examples that can be used, got {len(kept)}"
+                f"{f' ({reasons[0]})' if reasons else ''}"
+            )
+        self.examples = kept
 
     def batch(self, iteration: int, *, watcher: Watcher = SILENT) -> Demonstrations:
         """The next samples, in an order that is new each time all have come once."""

@@ -122,6 +122,21 @@ def test_a_text_that_is_too_long_is_named_and_leaves_its_ranking_out(policy, tmp
     assert "policy.max_new_tokens is 24" in caplog.text
 
 
+def test_completions_that_are_too_long_are_left_out_and_one_is_named(policy, tmp_path, caplog):
+    long = {"prompt": "a fish", "completion": "a blue fish " * 20}
+    config = CompletionsConfig(file=lines(tmp_path / "rows.jsonl", [long, *ROWS]))
+    config.keep(tmp_path)
+    caplog.clear()
+    source = CompletionsConfig(file=config.file, completions_per_iteration=3).build(
+        parts(policy, tmp_path)
+    )
+    assert {each.prompt for each in source.examples} == {row["prompt"] for row in ROWS}
+    assert "left out: 1" in caplog.text
+    assert "policy.max_new_tokens is 24" in caplog.text
+    with pytest.raises(InputError, match="expected at least 4 examples that can be used, got 3"):
+        config.build(parts(policy, tmp_path))
+
+
 def test_examples_are_a_folder_of_images_or_a_file_of_texts(tmp_path):
     file = lines(tmp_path / "rows.jsonl", ROWS)
     examples = read_examples(file)
