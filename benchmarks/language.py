@@ -70,7 +70,7 @@ class Stage:
             imgalign(
                 "reward",
                 "train",
-                "--texts",
+                "--file",
                 str(rankings),
                 f"model={self.folder / 'sft'}",
                 "--out",
