@@ -45,7 +45,10 @@ VARIANTS: Mapping[str, tuple[str, ...]] = {
     "dpo-safeguard": ("storybook_dpo", "algorithm.keep_chosen=0.5"),
     "dpo-sft": ("storybook_dpo", "algorithm.sft=0.1"),
     "dpo-all-levels": ("storybook_dpo", "policy.noise_levels=[0.0,1.0]"),
-    "dpo-refresh": ("storybook_dpo", "algorithm.refresh={every: 32, max_nats: 3.0}"),
+    "dpo-refresh": (
+        *("storybook_dpo", "algorithm.refresh.every=32"),
+        "algorithm.refresh.max_nats=3.0",
+    ),
     "dpo-own-noise": ("storybook_dpo", "data.noise=provenance"),
     "ipo": IPO,
     "kto": ("storybook_dpo", "algorithm.name=kto"),
