@@ -64,16 +64,17 @@ def given_to(policy: Any, folder: Path) -> Callable[[str], Any]:
 
 def demonstrations_of(policy: Any, folder: Path, *, images: int, first: int) -> Demonstrations:
     """Images of the folder, or texts."""
-    parts = Parts(
-        policy=policy, reward=None, prompts=Prompts((), ()), run=folder, seed=0, world=Alone()
-    )
-    source = ImagesConfig(folder=folder, images_per_iteration=images).build(parts)
     if isinstance(policy, LanguagePolicy):
         load = given_to(policy, folder)
         examples = [
             Example(PROMPTS[number % 2], partial(load, str(number))) for number in range(len(TEXTS))
         ]
         source = GivenSamples(examples, count=images, policy=policy, seed=0, world=Alone())
+    else:
+        parts = Parts(
+            policy=policy, reward=None, prompts=Prompts((), ()), run=folder, seed=0, world=Alone()
+        )
+        source = ImagesConfig(folder=folder, images_per_iteration=images).build(parts)
     return source.batch(first // images)
 
 
