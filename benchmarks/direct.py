@@ -9,8 +9,9 @@ with the base at the guidance at which that is best. A run that is finished is n
 variant costs about as much as the demo's GRPO run, counted in forward passes of one image (a
 backward pass is two of them). Controls: `shuffled` permutes the candidates of each ranking, so that
 nothing may improve; `flipped` turns 30 % of the rankings around. `-60` and `-240` have that many
-rankings; `single-pairs` has one random pair of each ranking. `--jobs` trains so many runs side by
-side. Writes direct.json and prints a table.
+rankings; `single-pairs` has one random pair of each ranking, `single-pairs-480` half of these, so
+that as many images are looked at as for 240 rankings. `--jobs` trains so many runs side by side.
+Writes direct.json and prints a table.
 """
 
 import argparse
@@ -67,6 +68,7 @@ VARIANTS: Mapping[str, tuple[str, ...]] = {
     "grpo-60": ("storybook_grpo", "reward.path={reward 60}"),
     "grpo-240": ("storybook_grpo", "reward.path={reward 240}"),
     "single-pairs": ("storybook_dpo", "data.from=table", "data.file={single pairs}"),
+    "single-pairs-480": ("storybook_dpo", "data.from=table", "data.file={some pairs 480}"),
 }
 """A recipe and its overrides; what stands in braces is made of the demo by `Places`."""
 
@@ -115,6 +117,8 @@ class Places(dict[str, str]):
             self[name] = str(self.store(f"first-{count}", count=count))
         elif name == "single pairs":
             self[name] = str(self.single_pairs())
+        elif name.startswith("some pairs "):
+            self[name] = str(self.some_pairs(int(name.removeprefix("some pairs "))))
         else:
             self[name] = str(self.reward(name.removeprefix("reward ")))
         return self[name]
@@ -185,6 +189,15 @@ class Places(dict[str, str]):
         table = folder / "pairs.jsonl"
         table.write_text("".join(lines), encoding="utf-8")
         return table
+
+    def some_pairs(self, count: int) -> Path:
+        """A table with so many of the single pairs, at random."""
+        table = Path(self["single pairs"])
+        luck = random.Random(f"some pairs/{self.demo.name}")
+        lines = table.read_text(encoding="utf-8").splitlines(keepends=True)
+        some = table.with_name(f"pairs-{count}.jsonl")
+        some.write_text("".join(luck.sample(lines, count)), encoding="utf-8")
+        return some
 
     def reward(self, count: str) -> Path:
         """A reward model fitted to some of the rankings, as the demo fits it to all."""

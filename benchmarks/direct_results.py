@@ -32,6 +32,7 @@ LABELS: Mapping[str, str] = {
     "dpo-own-noise": "DPO, noise of the provenance",
     "dpo-all-levels": "DPO, all noise levels",
     "single-pairs": "DPO, a random pair of each",
+    "single-pairs-480": "DPO, 480 random pairs",
     "dpo-240": "DPO, 240 rankings",
     "grpo-240": "GRPO, 240 rankings",
     "dpo-60": "DPO, 60 rankings",

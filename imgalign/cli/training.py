@@ -1,7 +1,7 @@
 """Commands that train: the demo, a run, and the checks before one."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +10,9 @@ from imgalign.cli.options import (
     Taste,
     refuse_given,
 )
+
+if TYPE_CHECKING:
+    from imgalign.policy import RewardModel
 
 
 def demo(
@@ -45,7 +48,6 @@ def train(
         refuse_given(
             {"--out": out, "--resume": resume or None}, "with --explain, which runs nothing"
         )
-    import reward_models
     from imgalign.config import explained, find_config, load_config
     from imgalign.runs.folder import CONFIG
     from imgalign.runs.old_format import refuse_old
@@ -65,12 +67,22 @@ def train(
     if resume:
         settings = find_rewards(settings, out)
     loaded = [
-        None if name is None else reward_models.load(name, device=settings.run.device)
+        None if name is None else load_reward(name, device=settings.run.device)
         for name in (settings.reward.path, settings.reward.held_out)
     ]
     result = run(settings, reward=loaded[0], held_out_reward=loaded[1], out=out, resume=resume)
     typer.echo(f"{result.folder}: {result.message}")
     raise typer.Exit(result.exit_code)
+
+
+def load_reward(name: str, *, device: str) -> "RewardModel":
+    """A reward model by its name or folder, or simulated annotators by their group."""
+    import reward_models
+    from imgalign.storybook.opinions import PREFIX, Opinions
+
+    if name.startswith(PREFIX):
+        return Opinions.named(name)
+    return reward_models.load(name, device=device)
 
 
 def doctor(

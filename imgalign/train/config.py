@@ -31,7 +31,8 @@ class RewardConfig(Config):
 
     path: PathText | None = None
     """The reward that is maximised: a folder written by `imgalign reward train`, or the name of a
-    known reward model."""
+    known reward model; of the storybook also annotators:GROUP, simulated annotators that are asked
+    about each sample."""
 
     held_out: PathText | None = None
     """Another reward model for held-out prompts, so that early stopping does not rely on the one
