@@ -42,11 +42,13 @@ class Examples:
             raise ConfigError("algorithm.ptx: this kind of policy cannot score given examples")
         first = first_position(world, len(data))
         places = torch.arange(len(data))
+        # Some processes, or steps, may get none: then there is nothing to measure them by.
+        own = policy.elements(data).sum().item() if len(data) else 0.0
         return cls(
             data=data,
             seeds=[training_seed(key, first + place) for place in places.tolist()],
-            parts=[part.tolist() for part in torch.split(places, policy.batch_size)],
-            elements=world.total(policy.elements(data).sum().item()),
+            parts=[part.tolist() for part in torch.split(places, policy.batch_size) if len(part)],
+            elements=world.total(own),
         )
 
     def __len__(self) -> int:

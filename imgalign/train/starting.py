@@ -4,6 +4,7 @@ runs/<name>/config.yaml      settings, so that the run can be repeated
             prompts.json     the prompts themselves: their file may be moved or edited later
             rewards.json     where the rewards were and what they are: another may take their place
             images.json      what the given images are, where a run learns from such
+            left_out.txt     which given files or rows cannot be used, and why, if any
             metrics.jsonl    one object per iteration
             status.json      running, stopped, finished or failed; time left
             samples/         step-000010.png, ...

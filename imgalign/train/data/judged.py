@@ -14,13 +14,14 @@ from imgalign.algorithms.interface import RankingCounts
 from imgalign.errors import CheckpointError, InputError
 from imgalign.files import parse_json, write_atomically
 from imgalign.images import as_tensor
-from imgalign.preferences.foreign.records import GivenRanking, RankedFiles
+from imgalign.preferences.foreign.records import GivenRanking, RankedFiles, Remark
 from imgalign.preferences.originals import ImageFolder
 from imgalign.preferences.records import Provenance, Ranking, ranks
 
 log = logging.getLogger(__name__)
 
 RECORD = "rankings.jsonl"
+LEFT_OUT = "left_out.txt"
 NAMES_SHOWN = 3
 
 SampleLoader: TypeAlias = Callable[[str], Any]
@@ -38,6 +39,8 @@ class Given:
     """For messages."""
     provenance: Mapping[str, Provenance] = field(default_factory=dict)
     """How their images were generated, by SHA-256, where the noise is taken from it."""
+    left_out: Sequence[Remark] = ()
+    """What of the files cannot be used."""
 
 
 def from_store(
@@ -121,7 +124,19 @@ def of_files(found: RankedFiles) -> Given:
             raise InputError(f"{found.name}: the image {key[:8]} of this run is no longer there")
         return as_tensor(found.images[key].pixels())[None]
 
-    return Given(rankings=list(found.rankings), load=load, where=found.name)
+    return Given(
+        rankings=list(found.rankings), load=load, where=found.name, left_out=found.left_out
+    )
+
+
+def write_left_out(path: Path, remarks: Sequence[Remark]) -> None:
+    """A line for each file or row that is left out, where there are any."""
+    lines = [
+        f"{each.name}: {each.reason}{f' ({each.detail})' if each.detail else ''}\n"
+        for each in remarks
+    ]
+    if lines:
+        write_atomically(path, "".join(lines))
 
 
 def write_record(path: Path, rankings: Sequence[GivenRanking]) -> None:

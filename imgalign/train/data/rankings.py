@@ -37,6 +37,7 @@ from imgalign.preferences.store import Store
 from imgalign.prompts import Prompts, epoch_positions, stable_hash
 from imgalign.train.data.encoded import EncodedSamples, folder_of
 from imgalign.train.data.judged import (
+    LEFT_OUT,
     NAMES_SHOWN,
     RECORD,
     Given,
@@ -47,6 +48,7 @@ from imgalign.train.data.judged import (
     of_files,
     present,
     read_record,
+    write_left_out,
     write_record,
 )
 from imgalign.train.data.kept_texts import kept_texts, loader_of, write_texts
@@ -142,8 +144,9 @@ class GivenRankingsConfig(DataSection):
         return self.given.load
 
     def keep(self, run: Path) -> None:
-        """The rankings, so that a resumed run learns from the same ones."""
+        """The rankings, so that a resumed run learns from the same ones, and what is left out."""
         write_record(run / RECORD, self.given.rankings)
+        write_left_out(run / LEFT_OUT, self.given.left_out)
 
     def moved(self, run: Path) -> frozenset[str]:
         """Any place may: the rankings are recorded, with the hashes of their images."""

@@ -58,7 +58,12 @@ class TextRankingsConfig(GivenRankingsConfig):
             )
             for each in found.rankings
         ]
-        return Given(rankings=rankings, load=loader_of(texts), where=found.name)
+        return Given(
+            rankings=rankings,
+            load=loader_of(texts),
+            where=found.name,
+            left_out=found.left_out,
+        )
 
     def keep(self, run: Path) -> None:
         """The rankings and their texts."""

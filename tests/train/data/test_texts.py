@@ -21,6 +21,7 @@ from imgalign.preferences.store import Store
 from imgalign.prompts import Prompts
 from imgalign.train.config import TrainConfig
 from imgalign.train.data.examples import read_examples
+from imgalign.train.data.judged import LEFT_OUT
 from imgalign.train.data.kept_texts import TEXTS, text_key
 from imgalign.train.data.rankings import RankingsConfig
 from imgalign.train.data.source import HeldOutConfig, Parts
@@ -221,3 +222,16 @@ def test_images_are_not_given_to_a_language_model_nor_texts_to_a_diffusion_model
         with pytest.raises(ConfigError) as caught:
             load_config(TrainConfig, None, overrides)
         assert said in str(caught.value)
+
+
+def test_every_row_that_is_left_out_is_in_a_file_of_the_run(tmp_path):
+    broken = [{"prompt": "a cat", "chosen": "a cat", "rejected": "a cat"}] * 5
+    config = TextRankingsConfig(file=lines(tmp_path / "pairs.jsonl", [*PAIRS, *broken]))
+    config.keep(tmp_path)
+    written = (tmp_path / LEFT_OUT).read_text().splitlines()
+    assert len(written) == 5
+    assert written == [f"line {number}: equal texts" for number in range(3, 8)]
+    whole = TextRankingsConfig(file=lines(tmp_path / "whole.jsonl", PAIRS))
+    (tmp_path / "whole").mkdir()
+    whole.keep(tmp_path / "whole")
+    assert not (tmp_path / "whole" / LEFT_OUT).exists()
