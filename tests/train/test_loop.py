@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from algorithms import ALGORITHMS
-from image_folders import put
-from random_walk import Brightness, RandomWalk, walk_data, walk_settings
+from random_walk import Brightness, RandomWalk, walk_data_for, walk_settings
 from walk_runs import measured, start, trainer_files, weights
 
 from imgalign.config import load_config
@@ -38,12 +37,10 @@ def test_every_metric_is_explained_in_the_docs(whole_run):
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, algorithm):
-    settings, given = ALGORITHMS[algorithm], {}
-    if "ptx" in settings:
-        put(tmp_path / "images" / "a.png", 1, caption="a red house")
-        given = {"data": walk_data(examples=str(tmp_path / "images"))}
-    long = walk_settings(algorithm=settings, **given)
-    short = walk_settings(algorithm=settings, iterations=2, **given)
+    settings = ALGORITHMS[algorithm]
+    data = walk_data_for(settings, tmp_path / "images")
+    long = walk_settings(algorithm=settings, data=data)
+    short = walk_settings(algorithm=settings, data=data, iterations=2)
     start(tmp_path / "whole", settings=long)
     start(tmp_path / "parts", settings=short)
     start(tmp_path / "parts", settings=long, resume=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from algorithms import ALGORITHMS, algorithm_config
-from random_walk import Brightness, RandomWalk, walk_data, walk_settings
+from random_walk import Brightness, RandomWalk, walk_data, walk_data_for, walk_settings
 from torch import Tensor
 from torch.nn import Parameter
 from walk_batches import sample
@@ -78,7 +78,8 @@ def test_each_of_two_processes_knows_where_its_own_begin():
 def test_two_processes_make_the_run_of_one_and_only_the_first_writes(tmp_path, capsys, name):
     # One prompt of two each, in training and held out. One minibatch: its order plays no role.
     algorithm = {**ALGORITHMS[name], "minibatches": 1}
-    settings = walk_settings(algorithm=algorithm, iterations=4)
+    data = walk_data_for(algorithm, tmp_path / "images")
+    settings = walk_settings(algorithm=algorithm, data=data, iterations=4)
     start(tmp_path / "alone", settings=settings)
     capsys.readouterr()
 
