@@ -7,14 +7,14 @@ Units: KL in nats per image, summed over steps and latent elements.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
-from torch.distributions import kl_divergence
+from torch.distributions import Distribution, kl_divergence
 
 from imgalign.algorithms.batches import masked, with_density
 from imgalign.config import Config
@@ -178,17 +178,26 @@ def reference_log_ratios(
     found = []
     for trajectory in batch:
         ratios = torch.zeros(trajectory.mask.shape)
-        for unit in policy.units(trajectory):
-            steps = with_density(unit, trajectory.mask)
-            if not len(steps):
-                continue
-            with policy.using("reference"):
-                pretrained = policy.step_distributions(trajectory, steps)
+        for steps, pretrained in under_reference(policy, trajectory):
             log_prob = pretrained.log_prob(policy.actions(trajectory, steps))
             difference = trajectory.log_probs[:, steps] - log_prob.to(trajectory.log_probs)
             ratios[:, steps.cpu()] = masked(difference, trajectory.mask[:, steps]).float().cpu()
         found.append(ratios)
     return found
+
+
+def under_reference(
+    policy: StepPolicy, trajectory: Trajectory
+) -> Iterator[tuple[Int[Tensor, " s"], Distribution]]:
+    """The steps that have a density, as they are scored together, and what each could have become
+    under the reference.
+    """
+    for unit in policy.units(trajectory):
+        steps = with_density(unit, trajectory.mask)
+        if len(steps):
+            with policy.using("reference"):
+                pretrained = policy.step_distributions(trajectory, steps)
+            yield steps, pretrained
 
 
 def measure_kl(policy: StepPolicy, batch: Sequence[Trajectory]) -> float:
@@ -205,12 +214,7 @@ def total_kl(policy: StepPolicy, batch: Sequence[Trajectory]) -> float:
     """The same, summed over the trajectories; 0 for none."""
     total = 0.0
     for trajectory in batch:
-        for unit in policy.units(trajectory):
-            steps = with_density(unit, trajectory.mask)
-            if not len(steps):
-                continue
-            with policy.using("reference"):
-                pretrained = policy.step_distributions(trajectory, steps)
+        for steps, pretrained in under_reference(policy, trajectory):
             kl = kl_divergence(policy.step_distributions(trajectory, steps), pretrained)
             total += masked(kl, trajectory.mask[:, steps]).double().sum().item()
     return total

@@ -8,7 +8,6 @@ Shapes: b = images, t = denoising steps, s = chosen steps, d = features; a laten
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +17,6 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.distributions import Independent, Normal
-from torch.nn import Parameter
 from torch.nn.functional import interpolate
 
 from imgalign.diffusion.config import AnyDiffusionConfig, FullDiffusionConfig
@@ -36,17 +34,16 @@ from imgalign.policy import (
     LogProb,
     Steps,
     Trajectory,
-    Weights,
     concatenate,
     draws_of,
 )
 from imgalign.prompts import normal_noise, seed_generators
-from imgalign.runs.weights import TrainedWeights
+from imgalign.runs.weights import HoldsWeights, TrainedWeights
 
 DEFAULT_RANK = 8
 
 
-class DiffusionPolicy:
+class DiffusionPolicy(HoldsWeights):
     """A pipeline whose trained weights start as its reference; implements `Policy`.
 
     The pipeline belongs to the policy from then on. `seed` decides the weights of a fresh adapter.
@@ -182,10 +179,6 @@ class DiffusionPolicy:
             "timestep": timesteps.float() / kernel.num_train_timesteps,
         }
 
-    def using(self, weights: Weights) -> AbstractContextManager[None]:
-        """Inside, the policy has other weights; no second network is built."""
-        return self.weights.using(weights)
-
     @cached_property
     def encoding(self) -> str:
         """By the autoencoder's weights, the size of images, and what it computes in and on."""
@@ -267,26 +260,9 @@ class DiffusionPolicy:
         """InputError for prompts that the model would not read to the end, unless they may be."""
         refuse_long_prompts(prompts, self.family, self.config)
 
-    def remember(self) -> None:
-        """Keep a copy of what is trained; it costs as much memory once more."""
-        self.weights.keep("remembered")
-
-    @property
-    def remembered(self) -> Sequence[Tensor]:
-        """The weights that `remember` kept."""
-        return self.weights.remembered
-
-    @remembered.setter
-    def remembered(self, values: Sequence[Tensor]) -> None:
-        self.weights.remembered = values
-
-    def trainable_parameters(self) -> list[Parameter]:
-        """The adapter's matrices or all weights, float32, in the order of the network's layers."""
-        return self.weights.parameters()
-
     def checks(self) -> list[Check]:
         """Rule 6: a step at eta 0 is the library's own; rule 4: what is frozen stays frozen."""
-        largest, stray = noiseless_difference(self.denoiser, self.latent_shape), self._strays()
+        largest = noiseless_difference(self.denoiser, self.latent_shape)
         return [
             Check(
                 name="a step at eta 0 is the library's",
@@ -295,22 +271,8 @@ class DiffusionPolicy:
                 passed=largest < 1e-4,
                 cure="the settings of the model's scheduler are not understood; report them",
             ),
-            Check(
-                name="nothing frozen collects gradients",
-                measured=f"{stray} tensors do",
-                expected="0",
-                passed=stray == 0,
-                cure="a part of the model that must stay as it is is not frozen",
-            ),
+            self.check_frozen(self.family.parts.values()),
         ]
-
-    def _strays(self) -> int:
-        trained = {id(parameter) for parameter in self.trainable_parameters()}
-        return sum(
-            parameter.requires_grad and id(parameter) not in trained
-            for part in self.family.parts.values()
-            for parameter in part.parameters()
-        )
 
     def save(self, folder: Path) -> None:
         """Write what is trained, in the layout of the library.
@@ -321,10 +283,6 @@ class DiffusionPolicy:
         What it remembers is written likewise, into remembered/.
         """
         self.weights.save(folder)
-
-    def load(self, folder: Path) -> None:
-        """Read what `save` wrote; CheckpointError where it is missing or does not fit."""
-        self.weights.load(folder)
 
     def _latents(self, trajectory: Trajectory) -> Float[Tensor, "b states c h w"]:
         latents = trajectory.replay["latents"]

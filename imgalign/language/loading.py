@@ -17,6 +17,7 @@ import torch
 import transformers.utils.logging as transformers_logging
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils._validators import validate_repo_id
+from torch import nn
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.configuration_auto import AutoConfig
@@ -69,7 +70,8 @@ def load_language_model(
         model = _load_weights(source, name, dtype=dtype, attention=attention)
     check_vocabulary(tokenizer, model, name)
     check_causal(model, name)
-    model.to(device)  # type: ignore[arg-type]
+    module: nn.Module = model  # whose `to` has types
+    module.to(device)
     length = context_length(model.config, tokenizer, name)
     return LanguageModel(model=model, tokenizer=tokenizer, context_length=length)
 
@@ -196,7 +198,8 @@ def quiet() -> Iterator[None]:
         transformers_logging.is_progress_bar_enabled(),
         transformers_logging.get_verbosity(),
     )
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    library: Any = transformers_logging  # it gives these no types
+    library.disable_progress_bar()
     transformers_logging.set_verbosity(logging.ERROR)
     try:
         with warnings.catch_warnings():
@@ -204,7 +207,7 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         if bars:
-            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+            library.enable_progress_bar()
         transformers_logging.set_verbosity(level)
 
 

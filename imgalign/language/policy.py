@@ -7,7 +7,6 @@ Shapes: b = texts, t = tokens of a response, s = chosen steps, d = features.
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.distributions import Categorical, Distribution
-from torch.nn import Parameter
 
 from imgalign.errors import InputError
 from imgalign.language.chat import (
@@ -40,10 +38,9 @@ from imgalign.policy import (
     Steps,
     Texts,
     Trajectory,
-    Weights,
     concatenate,
 )
-from imgalign.runs.weights import TrainedWeights
+from imgalign.runs.weights import HoldsWeights, TrainedWeights
 
 DEFAULT_RANK = 16
 
@@ -51,7 +48,7 @@ CACHE_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
 """How far apart, in nats, a token's log-probability may be with and without a cache."""
 
 
-class LanguagePolicy:
+class LanguagePolicy(HoldsWeights):
     """A language model whose trained weights start as its reference; implements `Policy`.
 
     The model belongs to the policy from then on. `seed` decides the weights of a fresh adapter.
@@ -227,10 +224,6 @@ class LanguagePolicy:
             "first_state": torch.tensor(prompts.shape[1] - 1),
         }
 
-    def using(self, weights: Weights) -> AbstractContextManager[None]:
-        """Inside, the policy has other weights; no second network is built."""
-        return self.weights.using(weights)
-
     def encode(self, prompts: Sequence[str], samples: Texts) -> Data:
         """Responses as tokens, their end included.
 
@@ -297,32 +290,10 @@ class LanguagePolicy:
         """InputError for prompts after which the context has no room for a response."""
         refuse_long_prompts(prompts, self.tokenizer, self.context_length, self.config)
 
-    def remember(self) -> None:
-        """Keep a copy of what is trained; it costs as much memory once more."""
-        self.weights.keep("remembered")
-
-    @property
-    def remembered(self) -> Sequence[Tensor]:
-        """The weights that `remember` kept."""
-        return self.weights.remembered
-
-    @remembered.setter
-    def remembered(self, values: Sequence[Tensor]) -> None:
-        self.weights.remembered = values
-
-    def trainable_parameters(self) -> list[Parameter]:
-        """The adapter's matrices or all weights, float32, in the order of the network's layers."""
-        return self.weights.parameters()
-
     def checks(self) -> list[Check]:
         """Generation with its cache agrees with scoring; rule 4: what is frozen stays frozen."""
         rows = self._prompt_tokens(["a", "a b c d e"])  # of two lengths: one is padded
         apart, limit = self.network.cache_difference(rows), CACHE_TOLERANCE[self.network.dtype]
-        trained = {id(parameter) for parameter in self.trainable_parameters()}
-        stray = sum(
-            parameter.requires_grad and id(parameter) not in trained
-            for parameter in self.network.model.parameters()
-        )
         return [
             Check(
                 name="sampling has the probabilities of scoring",
@@ -332,13 +303,7 @@ class LanguagePolicy:
                 cure="the model's cache or its padding is not understood; use policy.attention="
                 "eager, or report the model",
             ),
-            Check(
-                name="nothing frozen collects gradients",
-                measured=f"{stray} tensors do",
-                expected="0",
-                passed=stray == 0,
-                cure="a part of the model that must stay as it is is not frozen",
-            ),
+            self.check_frozen([self.network.model]),
         ]
 
     def save(self, folder: Path) -> None:
@@ -348,10 +313,6 @@ class LanguagePolicy:
         remembers into remembered/.
         """
         self.weights.save(folder)
-
-    def load(self, folder: Path) -> None:
-        """Read what `save` wrote; CheckpointError where it is missing or does not fit."""
-        self.weights.load(folder)
 
     def _prompt_tokens(self, prompts: Sequence[str]) -> list[list[int]]:
         return prompt_tokens(self.tokenizer, prompts)

@@ -9,19 +9,19 @@ the trained weights, in their format. Left out: those formats (the policies).
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import Parameter
 
 from imgalign.errors import CheckpointError
 from imgalign.files import read_json, sha256_of
-from imgalign.policy import Weights
+from imgalign.policy import Check, Weights
 from imgalign.runs.trained import REFERENCE, REFERENCE_HASH
 
 ADAPTER = "policy"
@@ -195,6 +195,53 @@ class FullWeights(TrainedWeights):
                 "policy.model: its weights are not those that the run started from, which are its"
                 " reference (SHA-256 differs); put the model back, or start a new run"
             )
+
+
+class HoldsWeights:
+    """What policies of all kinds do with the weights that they train."""
+
+    weights: TrainedWeights
+
+    def using(self, weights: Weights) -> AbstractContextManager[None]:
+        """Inside, the policy has other weights; no second network is built."""
+        return self.weights.using(weights)
+
+    def remember(self) -> None:
+        """Keep a copy of what is trained; it costs as much memory once more."""
+        self.weights.keep("remembered")
+
+    @property
+    def remembered(self) -> Sequence[Tensor]:
+        """The weights that `remember` kept."""
+        return self.weights.remembered
+
+    @remembered.setter
+    def remembered(self, values: Sequence[Tensor]) -> None:
+        self.weights.remembered = values
+
+    def trainable_parameters(self) -> list[Parameter]:
+        """The adapter's matrices or all weights, float32, in the order of the network's layers."""
+        return self.weights.parameters()
+
+    def load(self, folder: Path) -> None:
+        """Read what `save` wrote; CheckpointError where it is missing or does not fit."""
+        self.weights.load(folder)
+
+    def check_frozen(self, parts: Iterable[nn.Module]) -> Check:
+        """Rule 4: what is frozen, in these parts of the model, stays frozen."""
+        trained = {id(parameter) for parameter in self.trainable_parameters()}
+        stray = sum(
+            parameter.requires_grad and id(parameter) not in trained
+            for part in parts
+            for parameter in part.parameters()
+        )
+        return Check(
+            name="nothing frozen collects gradients",
+            measured=f"{stray} tensors do",
+            expected="0",
+            passed=stray == 0,
+            cure="a part of the model that must stay as it is is not frozen",
+        )
 
 
 @contextmanager

@@ -9,6 +9,7 @@ model's to say. Left out: the CLIP tokenizer of the image models (tokenizer.py).
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
@@ -62,7 +63,8 @@ def build_chat_tokenizer(
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BEGIN} $A", pair=f"{BEGIN} $A $B", special_tokens=[begin]
     )
-    new = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    kind: Any = PreTrainedTokenizerFast  # the library gives its constructor no types
+    new = kind(
         tokenizer_object=tokenizer,
         bos_token=BEGIN,
         eos_token=END,

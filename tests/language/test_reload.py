@@ -28,6 +28,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from imgalign.errors import CheckpointError, ConfigError
 from imgalign.language.policy import LanguagePolicy
+from imgalign.language.weights import LanguageLora
 from imgalign.runs.trained import find_weights, reference_of, weight_files, weights_hash
 
 PROMPTS = ["a boat", "the green tree and a boat", "a red house"]
@@ -144,7 +145,8 @@ def test_a_policy_starts_from_an_adapter_that_peft_wrote(folder, tmp_path):
         base = AutoModelForCausalLM.from_pretrained(folder)
         adapted = PeftModel.from_pretrained(base, path).eval()
         assert_says_the_same(adapted, folder, policy)
-    settings = policy.weights.config  # type: ignore[attr-defined]
+    assert isinstance(policy.weights, LanguageLora)
+    settings = policy.weights.config
     assert (settings.r, settings.lora_alpha) == (3, 5)
 
 

@@ -52,7 +52,8 @@ def build_tokenizer(
         backend.post_processor = processors.TemplateProcessing(
             single=f"{BEGIN} $A", special_tokens=[(BEGIN, backend.token_to_id(BEGIN))]
         )
-    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    kind: Any = PreTrainedTokenizerFast  # the library gives its constructor no types
+    tokenizer: PreTrainedTokenizerFast = kind(
         tokenizer_object=backend,
         bos_token=BEGIN if begin else None,
         eos_token=END if end else None,
@@ -109,7 +110,8 @@ def write_language_model(
     with torch.random.fork_rng():
         torch.manual_seed(0)
         config = config_of(kind, vocab_size=len(tokenizer), tied=tied, spread=spread)
-        model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+        auto: Any = AutoModelForCausalLM  # nor this
+        model = auto.from_config(config)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -11,6 +11,7 @@ Shapes: n = batches, b = BATCH texts, l = tokens.
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -93,7 +94,8 @@ def build_language_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM
             **special,
         )
     )
-    model.generation_config = GenerationConfig(**special)  # type: ignore[no-untyped-call]
+    kind: Any = GenerationConfig  # the library gives its constructor no types
+    model.generation_config = kind(**special)
     return model
 
 
