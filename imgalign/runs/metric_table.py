@@ -191,6 +191,32 @@ TABLE = (
         "cost",
     ),
     Metric(
+        "cpu_seconds",
+        "Processor time",
+        "s",
+        "Processor time of this process in this iteration, all its threads added up.",
+        "Unlike `seconds`, it does not grow while other work is done beside the run.",
+        "cost",
+    ),
+    Metric(
+        "forward_passes",
+        "Forward passes",
+        "passes",
+        "Forward passes of the network to sample and to learn, references included, without the "
+        "held-out measurement. One is that of one image, or of one token of a text.",
+        "",
+        "cost",
+    ),
+    Metric(
+        "backward_passes",
+        "Backward passes",
+        "passes",
+        "Forward passes whose gradient was asked for, too. One costs about two forward passes, so "
+        "methods are compared at equal `forward_passes` + 2 x `backward_passes`.",
+        "",
+        "cost",
+    ),
+    Metric(
         "images_per_second",
         "Speed",
         "images/s",

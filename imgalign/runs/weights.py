@@ -22,6 +22,7 @@ from torch.nn import Parameter
 from imgalign.errors import CheckpointError
 from imgalign.files import read_json, sha256_of
 from imgalign.policy import Check, Weights
+from imgalign.runs.passes import PassCounter, Passes
 from imgalign.runs.trained import REFERENCE, REFERENCE_HASH
 
 ADAPTER = "policy"
@@ -33,6 +34,7 @@ class TrainedWeights(ABC):
 
     def __init__(self, network: Any) -> None:
         self.network = network
+        self.counter = PassCounter(network)
         self._copies: dict[Weights, Sequence[Tensor]] = {}
 
     @abstractmethod
@@ -201,6 +203,11 @@ class HoldsWeights:
     """What policies of all kinds do with the weights that they train."""
 
     weights: TrainedWeights
+
+    @property
+    def passes(self) -> Passes:
+        """Of the network, since the policy was built."""
+        return self.weights.counter.passes
 
     def using(self, weights: Weights) -> AbstractContextManager[None]:
         """Inside, the policy has other weights; no second network is built."""

@@ -6,7 +6,6 @@ newest checkpoint stays intact.
 """
 
 import logging
-import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from imgalign.runs.state import save_state
 from imgalign.train.assemble import build_learner
 from imgalign.train.budget import Budget, Snapshot
 from imgalign.train.config import TrainConfig
+from imgalign.train.cost import Cost
 from imgalign.train.data.source import Source
 from imgalign.train.learner import Learner
 from imgalign.train.recorder import Recorder
@@ -212,7 +212,7 @@ class Session:
 
     def _iterate(self) -> dict[str, float]:
         """One iteration: a batch, an update, and a measurement where one is due."""
-        start = time.perf_counter()
+        cost = Cost(self.policy)
         before = rng_state()
         try:
             batch = self.source.batch(self.step, watcher=self._watcher("sampling", "images"))
@@ -222,15 +222,13 @@ class Session:
         values: dict[str, float] = batch.metrics(self.world) | self.learner.update(
             batch, iteration=self.step, on_progress=self._watcher("learning", "parts").on_progress
         )
+        values |= cost.of_learning(self.world)
         self.step += 1
         if self._due(self.settings.run.measure_every):
             values |= self._measure()
-        seconds = time.perf_counter() - start
-        self.seconds.append(seconds)
-        return values | {
-            "seconds": seconds,
-            "images_per_second": self.world.total(float(len(batch))) / seconds,
-        }
+        values |= cost.in_time(len(batch), self.world)
+        self.seconds.append(values["seconds"])
+        return values
 
     def _after(self, values: Mapping[str, float]) -> RunEnd | None:
         """Save and draw samples where due, and return the reason to stop, if any."""

@@ -21,6 +21,7 @@ from imgalign.algorithms.batches import masked, with_density
 from imgalign.algorithms.checks import check_likelihood, check_steps
 from imgalign.errors import CheckpointError
 from imgalign.policy import LikelihoodPolicy, StepPolicy, Trajectory
+from imgalign.runs.passes import CountsPasses
 
 PROMPTS = ["a red house", "two blue boat and a tree", "the green tree", "a boat", "a red house"]
 SEEDS = [11, 12, 13, 14, 15]
@@ -185,6 +186,33 @@ def test_a_seed_gives_the_same_text_in_any_batch_and_any_order(new_policy):
         texts.append([found[order.index(place)] for place in range(5)])
     assert texts[0] == texts[1] == texts[2]
     assert len(set(texts[0])) > 1
+
+
+@of_images
+def test_each_denoising_step_of_each_image_is_a_pass_of_the_network_and_two_if_guided(row, policy):
+    before, sides = policy.passes, 2 if "guidance" in row else 1
+    trajectory = policy.sample(PROMPTS[:3], seeds=SEEDS[:3])
+    sampled = policy.passes - before
+    scored(policy, trajectory, torch.arange(2))
+    learned = policy.passes - before - sampled
+    assert (sampled.forward, sampled.backward) == (sides * 3 * STEPS, 0)
+    assert (learned.forward, learned.backward) == (sides * 3 * 2, sides * 3 * 2)
+
+
+@of_texts
+def test_each_token_that_is_read_is_a_pass_of_the_network(policy):
+    before = policy.passes
+    trajectory = policy.sample(PROMPTS[:3], seeds=SEEDS[:3])
+    sampled = policy.passes - before
+    scored(policy, trajectory, EVERY_STEP)
+    learned = policy.passes - before - sampled
+    assert sampled.backward == 0
+    assert sampled.forward >= int(trajectory.mask.sum())
+    assert learned.forward == learned.backward >= int(trajectory.mask.sum())
+
+
+def test_it_counts_its_passes(policy):
+    assert isinstance(policy, CountsPasses)
 
 
 def test_sampling_leaves_torchs_global_generator_alone(policy):

@@ -31,6 +31,7 @@ from imgalign.policy import (
     draws_of,
 )
 from imgalign.prompts import normal_noise, seed_generators
+from imgalign.runs.passes import Passes
 from imgalign.runs.trained import ADAPTER
 from imgalign.train.config import RunConfig, TrainConfig
 from imgalign.unions import with_tags
@@ -67,6 +68,7 @@ class RandomWalk:
         self.taken_on: Tensor | None = None
         """In the place of `shift`, inside `using`."""
         self.num_forwards = 0
+        self.passes = Passes()
 
     @property
     def moves(self) -> Tensor:
@@ -116,8 +118,13 @@ class RandomWalk:
 
     def distributions(self, latents: Tensor, steps: Tensor) -> Distribution:
         self.num_forwards += 1
+        self._count(len(latents) * len(steps))
         scale = self.sigma[steps][:, None, None, None].expand_as(latents)
         return Independent(Normal(self.step_means(latents, steps), scale), 3)
+
+    def _count(self, many: int) -> None:
+        graph = many if torch.is_grad_enabled() else 0
+        self.passes = Passes(self.passes.forward + many, self.passes.backward + graph)
 
     def indices(self, steps: Steps) -> Tensor:
         return torch.arange(len(self.sigma))[steps]
@@ -168,6 +175,7 @@ class RandomWalk:
     def log_prob(self, data: Data, draws: Draws) -> LogProb:
         scale = (1 + (self.sigma[self.mask] ** 2).sum()).sqrt()
         latents = data.content["latents"]
+        self._count(len(latents))
         where: Distribution = Normal(self.moves.sum(dim=0).expand_as(latents), scale)
         densities = where.log_prob(latents)
         return LogProb(

@@ -15,7 +15,7 @@ from imgalign.train import run as train
 from imgalign.train.config import TrainConfig
 from imgalign.train.recorder import OnStep
 
-CLOCK = {"seconds", "images_per_second", "peak_memory_gb"}
+CLOCK = {"seconds", "cpu_seconds", "images_per_second", "peak_memory_gb"}
 
 
 class Killed(BaseException):

@@ -208,3 +208,13 @@ def test_the_noise_floor_is_printed_beside_the_clip(tmp_path, capsys):
     line = next(line for line in capsys.readouterr().err.splitlines() if "noise floor" in line)
     assert "noise floor of the log-ratio: 0 nats" in line
     assert "third of the clip, 1.25 nats" in line
+
+
+def test_passes_are_those_of_sampling_and_learning_and_not_those_of_measuring(tmp_path):
+    # Three steps of eight images: sampled once; in each of two epochs policy and reference.
+    kl = {"kind": "fixed", "coefficient": 0.1}
+    grpo = {"name": "grpo", "inner_epochs": 2, "kl": kl}
+    start(tmp_path / "run", settings=walk_settings(iterations=2, algorithm=grpo))
+    for record in read_metrics(tmp_path / "run" / "metrics.jsonl")[1:]:
+        assert record["forward_passes"] == 24 + 2 * 2 * 24
+        assert record["backward_passes"] == 2 * 24
