@@ -94,10 +94,10 @@ class Counting(RandomWalk):
 
     def __init__(self, *, batch_size: int) -> None:
         super().__init__(num_steps=3, batch_size=batch_size)
-        self.passes: list[tuple[int, bool]] = []
+        self.rows: list[tuple[int, bool]] = []
 
     def log_prob(self, data, draws):
-        self.passes.append((len(data), torch.is_grad_enabled()))
+        self.rows.append((len(data), torch.is_grad_enabled()))
         return super().log_prob(data, draws)
 
 
@@ -109,12 +109,12 @@ def test_no_forward_pass_has_more_rows_than_the_policys_batch_size(name, batch_s
     algorithm = Direct(CONFIGS[name].model_copy(update={"draws": 2}))
     generator, before = torch.Generator().manual_seed(0), 0
     for loss in algorithm.losses(policy, ranked(), world=Alone(), generator=generator):
-        with_gradients = sum(rows for rows, graph in policy.passes if graph)
+        with_gradients = sum(rows for rows, graph in policy.rows if graph)
         assert 0 < with_gradients - before <= batch_size  # one graph at a time, not all together
         before = with_gradients
         assert loss.value is not None
     algorithm.held_out(policy, ranked(), world=Alone())
-    assert max(rows for rows, _ in policy.passes) <= batch_size
+    assert max(rows for rows, _ in policy.rows) <= batch_size
 
 
 # --- the safeguard
