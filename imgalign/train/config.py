@@ -15,7 +15,7 @@ from imgalign.config import Config, Device, PathText, Seed, refuse_ineffective
 from imgalign.diffusion.config import AnyDiffusionConfig, LoraDiffusionConfig
 from imgalign.language.config import AnyLanguageConfig
 from imgalign.train.data.choice import DataConfig
-from imgalign.train.data.rankings import GivenRankingsConfig
+from imgalign.train.data.given_rankings import GivenRankingsConfig
 from imgalign.train.data.rollouts import RolloutsConfig
 
 OF_DRAWS = ("draws", "keep_chosen")

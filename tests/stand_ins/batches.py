@@ -19,8 +19,9 @@ from imgalign.preferences.foreign.records import GivenRanking
 from imgalign.prompts import Prompts
 from imgalign.train.data.demonstrations import Example, GivenSamples
 from imgalign.train.data.encoded import EncodedSamples
+from imgalign.train.data.given_rankings import GivenRankings
 from imgalign.train.data.images import ImagesConfig
-from imgalign.train.data.rankings import GivenRankings, RankingsConfig
+from imgalign.train.data.rankings import RankingsConfig
 from imgalign.train.data.rollouts import collect
 from imgalign.train.data.source import Parts
 from imgalign.train.world import Alone

@@ -16,6 +16,7 @@ from imgalign.preferences.splits import prompt_key
 from imgalign.prompts import Prompts
 from imgalign.storybook.demonstrations import demonstrations
 from imgalign.train.data.demonstrations import USUAL_SAMPLES, Example, GivenSamples
+from imgalign.train.data.given_rankings import GivenRankingsConfig
 from imgalign.train.data.judged import Given, SampleLoader
 from imgalign.train.data.kept_texts import (
     kept_completions,
@@ -25,7 +26,6 @@ from imgalign.train.data.kept_texts import (
     write_completions,
     write_texts,
 )
-from imgalign.train.data.rankings import GivenRankingsConfig
 from imgalign.train.data.source import Amount, DataSection, Known, Parts, some_of
 
 

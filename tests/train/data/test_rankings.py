@@ -21,8 +21,9 @@ from imgalign.preferences.records import ELSEWHERE
 from imgalign.prompts import Prompts
 from imgalign.train.config import TrainConfig
 from imgalign.train.data.encoded import EncodedSamples
+from imgalign.train.data.given_rankings import GivenRankings
 from imgalign.train.data.judged import RECORD, read_record, write_record
-from imgalign.train.data.rankings import FolderConfig, GivenRankings, RankingsConfig, TableConfig
+from imgalign.train.data.rankings import FolderConfig, RankingsConfig, TableConfig
 from imgalign.train.data.source import Parts
 from imgalign.train.watcher import Interrupted, Watcher
 from imgalign.train.world import Alone
