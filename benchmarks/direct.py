@@ -5,13 +5,13 @@
 
 For each finished demo (`benchmarks/demo_seeds.py` makes them) and each variant it trains with the
 demo's seed on the demo's rankings, and compares the result with the base as the demo does, and then
-with the base at the guidance at which that is best. A run that is finished is not run again. Every
-variant costs about as much as the demo's GRPO run, counted in forward passes of one image (a
-backward pass is two of them). Controls: `shuffled` permutes the candidates of each ranking, so that
-nothing may improve; `flipped` turns 30 % of the rankings around. `-60` and `-240` have that many
-rankings; `single-pairs` has one random pair of each ranking, `single-pairs-480` half of these, so
-that as many images are looked at as for 240 rankings. `--jobs` trains so many runs side by side.
-Writes direct.json and prints a table.
+with the base at the guidance at which that is best on that seed. A run that is finished is not run
+again. Every variant has iterations for the same number of passes of the network, PASSES, as
+`evaluations` counts them; a run that leaves its KL budget ends before. Controls: `shuffled`
+permutes the candidates of each ranking, so that nothing may improve; `flipped` turns 30 % of the
+rankings around. `-60` and `-240` have that many rankings; `single-pairs` has one random pair of
+each ranking, `single-pairs-480` half of these, so that as many images are looked at as for 240
+rankings. `--jobs` trains so many runs side by side. Writes direct.json and prints a table.
 """
 
 import argparse
@@ -29,16 +29,29 @@ from algorithms import asked, estimate, measured, run, save
 
 from imgalign.demo import DemoConfig
 from imgalign.evaluate.evaluation import FILE, FOLDER, load_evaluation
+from imgalign.runs.checkpoint import step_of
+from imgalign.runs.folder import METRICS
+from imgalign.runs.metrics import Value, read_metrics
+from imgalign.runs.status import read_status
+from imgalign.runs.trained import find_weights
 
 TieGroups: TypeAlias = list[list[int]]
 Change: TypeAlias = Callable[[TieGroups, random.Random], TieGroups]
 
+PASSES = 160 * 16 * 4 * (1 + 1 + 2)
+"""Of one image: 160 iterations of 16 rankings of four, each seen by policy and reference, and a
+backward pass, which counts as two."""
+
 PAIRS = ("algorithm.compare=all_pairs",)
+GRPO = ("storybook_grpo", "run.iterations=19")
+ONLINE = ("storybook_online_dpo", "run.iterations=25")
+SFT = ("storybook_sft", "run.iterations=190")
+SINGLE = ("storybook_dpo", "data.from=table", "run.iterations=320", "run.measure_every=40")
 IPO = ("storybook_dpo", "algorithm.name=ipo", "algorithm.beta.value=0.3")
 SCORES = ("algorithm.temperature=0.1", "algorithm.beta.value=0.2")
 VARIANTS: Mapping[str, tuple[str, ...]] = {
-    "grpo": ("storybook_grpo",),
-    "sft": ("storybook_sft",),
+    "grpo": GRPO,
+    "sft": SFT,
     "dpo": ("storybook_dpo",),
     "dpo-pairs": ("storybook_dpo", *PAIRS),
     "dpo-best-worst": ("storybook_dpo", "algorithm.compare=best_worst"),
@@ -54,7 +67,7 @@ VARIANTS: Mapping[str, tuple[str, ...]] = {
     "ipo": IPO,
     "kto": ("storybook_dpo", "algorithm.name=kto"),
     "cardinal": ("storybook_dpo", "algorithm.name=cardinal", "reward.path={reward}", *SCORES),
-    "online-dpo": ("storybook_online_dpo",),
+    "online-dpo": ONLINE,
     "dpo-shuffled": ("storybook_dpo", "data.database={shuffled}"),
     "dpo-flipped": ("storybook_dpo", "data.database={flipped}"),
     "dpo-pairs-flipped": ("storybook_dpo", *PAIRS, "data.database={flipped}"),
@@ -65,10 +78,10 @@ VARIANTS: Mapping[str, tuple[str, ...]] = {
     "ipo-flipped": (*IPO, "data.database={flipped}"),
     "dpo-60": ("storybook_dpo", "data.database={first 60}"),
     "dpo-240": ("storybook_dpo", "data.database={first 240}"),
-    "grpo-60": ("storybook_grpo", "reward.path={reward 60}"),
-    "grpo-240": ("storybook_grpo", "reward.path={reward 240}"),
-    "single-pairs": ("storybook_dpo", "data.from=table", "data.file={single pairs}"),
-    "single-pairs-480": ("storybook_dpo", "data.from=table", "data.file={some pairs 480}"),
+    "grpo-60": (*GRPO, "reward.path={reward 60}"),
+    "grpo-240": (*GRPO, "reward.path={reward 240}"),
+    "single-pairs": (*SINGLE, "data.file={single pairs}"),
+    "single-pairs-480": (*SINGLE, "data.file={some pairs 480}"),
 }
 """A recipe and its overrides; what stands in braces is made of the demo by `Places`."""
 
@@ -77,6 +90,9 @@ GUIDED = (
     "grpo",
 )
 """What is compared with the base at its best guidance, too."""
+
+UNEQUAL = 0.05
+"""How much passes may differ, as a fraction: rankings that tie have several best images."""
 
 FLIPPED = 0.3
 GUIDANCE_SCALES = (1.5, 2.0, 3.0, 5.0)
@@ -244,6 +260,48 @@ def guided_base(run_folder: Path, demo: Path) -> dict[str, Any]:
     return {"best": max(means, key=means.__getitem__), "oracle": {1.0: plain.before.value} | means}
 
 
+def evaluations(folder: Path) -> dict[str, Any]:
+    """Passes of one image in a run and until its chosen weights, and how the run ended.
+
+    A forward pass counts one, a backward pass two. Passes of iterations that were taken back, since
+    they left the KL budget, are not known any more.
+    """
+    records, status = read_metrics(folder / METRICS), read_status(folder)
+    assert status is not None
+    chosen = step_of(find_weights(folder))
+    return {
+        "passes": sum(map(passes_of, records)),
+        "passes_until_chosen": sum(passes_of(each) for each in records if step(each) <= chosen),
+        "chosen_step": chosen,
+        "processor_minutes": sum(number(each, "cpu_seconds") for each in records) / 60,
+        "ended": status.message,
+    }
+
+
+def number(record: Mapping[str, Value], key: str) -> float:
+    """Of a line of metrics; 0 where it has none."""
+    return float(record.get(key) or 0)
+
+
+def step(record: Mapping[str, Value]) -> float:
+    """Iterations finished."""
+    return number(record, "step")
+
+
+def passes_of(record: Mapping[str, Value]) -> float:
+    """Of an iteration."""
+    return number(record, "forward_passes") + 2 * number(record, "backward_passes")
+
+
+def refuse_unequal(rows: Sequence[Mapping[str, Any]]) -> None:
+    """An error where a run to its last iteration made more or fewer passes than others."""
+    for row in rows:
+        whole = "budget" not in row["ended"]
+        if whole and abs(row["passes"] / PASSES - 1) > UNEQUAL:
+            name = f"{row['recipe']}, seed {row['seed']}"
+            raise SystemExit(f"{name}: expected about {PASSES} passes, got {row['passes']:.0f}")
+
+
 def train(names: Sequence[str], demos: Sequence[Path], out: Path, *, jobs: int) -> None:
     """Run what is missing, `jobs` at a time; raises at the end if one failed."""
     places = {demo: Places(demo) for demo in demos}
@@ -269,20 +327,23 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
     given = parser.parse_args()
     train(given.variants, given.demos, given.out, jobs=given.jobs)
-    rows, base = [], None
+    rows, bases = [], {}
     for name in given.variants:
         for demo in given.demos:
             folder = given.out / f"{name}-{demo.name}"
-            row = measured(name, asked(demo)["seed"], folder)
+            seed = asked(demo)["seed"]
+            row = measured(name, seed, folder) | evaluations(folder)
             if name in GUIDED:
-                # The base is the same for all; its images are best at one guidance scale for all.
-                base = base or guided_base(folder, demo)
+                # The base is the same for all runs of a seed.
+                base = bases[seed] = bases.get(seed) or guided_base(folder, demo)
                 guided = load_evaluation(against_guided(folder, demo, base["best"])).summary
                 assert guided.win_rate is not None
                 row |= {"win_rate_against_guided_base": estimate(guided.win_rate.rate)}
             rows.append(row)
+    refuse_unequal(rows)
     variants = {name: VARIANTS[name] for name in given.variants}
-    save(given.results / "direct.json", rows, variants=variants, guided_base=base)
+    facts = {"variants": variants, "passes": PASSES, "guided_base": bases}
+    save(given.results / "direct.json", rows, **facts)
 
 
 if __name__ == "__main__":

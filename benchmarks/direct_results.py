@@ -91,7 +91,8 @@ def all_methods(panel: Axes, rows: Rows) -> None:
             error_bars(panel, height, run["win_rate"], colour, zorder=2)
     panel.axvline(50, color="#999999", lw=0.8, ls=":")
     panel.set_yticks(range(len(rows)), [LABELS[name] for name in rows])
-    panel.set(xlabel="win rate against the base, % (pale: at guidance 1.5)", ylim=(len(rows), -1))
+    label = "win rate against the base, % (pale: against the base at its best guidance)"
+    panel.set(xlabel=label, ylim=(len(rows), -1))
 
 
 def by_rankings(panel: Axes, rows: Rows) -> None:
@@ -157,9 +158,10 @@ def percent(rate: Sequence[float]) -> str:
 def table(rows: Rows) -> str:
     """Markdown, a line for each variant; what is several numbers goes by seed."""
     lines = [
-        "| | win rate, % | against the base at guidance 1.5 | oracle reward by "
-        "| faithful by, points | diversity by | KL, nats | ties of 144 | minutes |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| | win rate, % | against the base at its best guidance | oracle reward by "
+        "| faithful by, points | diversity by | KL, nats | ties of 144 "
+        "| thousand passes, chosen at | processor minutes |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, runs in rows.items():
         guided = [run.get("win_rate_against_guided_base") for run in runs]
@@ -172,15 +174,17 @@ def table(rows: Rows) -> str:
             ", ".join(f"{run['diversity'][0]:+.3f}" for run in runs),
             ", ".join(f"{run['kl_nats']:.1f}" for run in runs),
             ", ".join(str(run["ties"]) for run in runs),
-            ", ".join(minutes(run) for run in runs),
+            ", ".join(passes(run) for run in runs),
+            ", ".join(f"{run['processor_minutes']:.1f}" for run in runs),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def minutes(run: Row) -> str:
-    """Of all iterations, with sampling and measuring; of a GPU with a G behind it."""
-    return f"{run['minutes']:.1f}{'G' if 'gpu' in run['hardware'] else ''}"
+def passes(run: Row) -> str:
+    """Of the whole run, and until the chosen weights; a star where the KL budget ended it."""
+    whole, chosen = (f"{run[key] / 1000:.0f}" for key in ("passes", "passes_until_chosen"))
+    return f"{whole}{'*' if 'budget' in run['ended'] else ''} ({chosen})"
 
 
 def main() -> None:

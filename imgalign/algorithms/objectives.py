@@ -58,7 +58,8 @@ class DirectConfig(Config):
 
     max_chosen_drop: PositiveFloat | None = None
     """The run ends where the best of held-out rankings have become less likely by more than this
-    many nats; the weights then do not count as the best of the run. Null only measures it."""
+    many nats, in two measurements in a row; weights of which that holds never count as the best of
+    the run. Null only measures it."""
 
     refresh: RefreshConfig | None = None
     """Let the reference of implicit rewards follow the policy, within a bound: less is held back,

@@ -212,7 +212,7 @@ OF_ALGORITHMS = (
         "nats",
         "Log-ratio of the best images of held-out rankings, always with the same noise.",
         "Falling for good, images get worse while the margins still grow: "
-        "`algorithm.max_chosen_drop` ends the run where it is lower than minus that.",
+        "`algorithm.max_chosen_drop` ends the run where it is twice below minus that.",
         "reward",
         DIRECT,
     ),

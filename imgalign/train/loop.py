@@ -248,7 +248,7 @@ class Session:
     def _end(self) -> RunEnd | None:
         """The reason not to make another iteration, if any."""
         patience, best = self.settings.run.patience, self.best
-        if best.chosen_drop is not None:
+        if best.fell_for_good:
             return "chosen drop"
         if patience is not None and best.since >= patience:
             rewarded = best.criterion == "held_out_reward"
@@ -286,7 +286,7 @@ class Session:
             score = -compared.loss
         if score is not None:
             self.best.add(self.step, score, allowed=inside and drop is None)
-        self.best.chosen_drop = drop
+        self.best.note_drop(drop)
         return {**measured.metrics(), **({} if compared is None else compared.metrics)}
 
     def _measure_rankings(self) -> Compared | None:

@@ -94,6 +94,9 @@ def leave_dead_terminal() -> None:
 Criterion: TypeAlias = Literal["held_out_reward", "held_out_preference_loss"]
 """The metric that decides which weights of a run are best."""
 
+FOR_GOOD = 2
+"""Measurements in a row: one of a few held-out rankings may be low by chance."""
+
 
 @dataclass(slots=True)
 class BestSoFar:
@@ -110,7 +113,14 @@ class BestSoFar:
     criterion: Criterion = "held_out_reward"
     chosen_drop: float | None = None
     """How much less likely the best of held-out rankings had become, in nats, where that was more
-    than `algorithm.max_chosen_drop`."""
+    than `algorithm.max_chosen_drop` in the last measurement."""
+    drops: int = 0
+    """Measurements in a row in which it was."""
+
+    @property
+    def fell_for_good(self) -> bool:
+        """Whether the best of held-out rankings became less likely and stayed so."""
+        return self.drops >= FOR_GOOD
 
     @property
     def measured(self) -> float:
@@ -129,6 +139,11 @@ class BestSoFar:
             return True
         self.since += 1
         return False
+
+    def note_drop(self, drop: float | None) -> None:
+        """Take in how much less likely the best became, None where that is allowed."""
+        self.chosen_drop = drop
+        self.drops = 0 if drop is None else self.drops + 1
 
     def state_dict(self) -> dict[str, Any]:
         """Fit for JSON."""

@@ -65,10 +65,10 @@ def test_a_run_ends_where_the_best_images_become_less_likely_than_is_allowed(tmp
     result = start(tmp_path / "run", given, reward=reward)
     records = read_metrics(result.folder / "metrics.jsonl")
     drops = [-float(record["held_out_chosen_log_ratio"] or 0) for record in records]
-    assert [drop > 1.0 for drop in drops] == [False] * (len(drops) - 1) + [True]
+    assert [drop > 1.0 for drop in drops] == [False] * (len(drops) - 2) + [True, True]
     assert (result.end, result.step) == ("chosen drop", len(drops) - 1)
     assert result.step < 20
-    assert read_marker(result.folder, "best") != result.step
+    assert read_marker(result.folder, "best") not in (result.step, result.step - 1)
     assert "more than algorithm.max_chosen_drop, 1.0" in result.message
     again = start(result.folder, given, reward=reward, resume=True)
     assert (again.end, again.step) == (result.end, result.step)

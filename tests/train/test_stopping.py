@@ -17,6 +17,7 @@ from walk_runs import start
 from imgalign.runs.checkpoint import checkpoints, step_of, verify
 from imgalign.runs.status import read_status
 from imgalign.train import stopping
+from imgalign.train.stopping import BestSoFar
 
 ROOT = Path(__file__).parents[2]
 CHILD = ROOT / "tests" / "stand_ins" / "train_child.py"
@@ -172,3 +173,13 @@ def test_no_number_of_other_signals_insists(tmp_path, monkeypatch):
                 signal.raise_signal(signal.SIGTERM)
 
     assert start(tmp_path / "run", on_step=on_step).step == 3
+
+
+def test_one_low_measurement_of_the_best_images_is_no_fall_for_good():
+    best = BestSoFar()
+    fell = []
+    for drop in (None, 1.5, None, 1.5, 1.6):
+        best.note_drop(drop)
+        best = BestSoFar.from_state(best.state_dict())
+        fell.append(best.fell_for_good)
+    assert fell == [False, False, False, False, True]
