@@ -27,10 +27,15 @@ class Recipe:
         return self.source == "rollouts"
 
 
+FIRST = "storybook_dpo"
+"""The recipe that a visitor gets: it needs rankings, which the app collects, and nothing else."""
+
+
 def names() -> list[str]:
-    """The shipped recipes by name, and any .yaml file in `configs/` of the working folder."""
-    local = sorted(Path("configs").glob("*.yaml"))
-    return list(dict.fromkeys(path.stem for path in [*local, *recipes()]))
+    """One's own recipes in `configs/` of the working folder, then the shipped ones, FIRST first."""
+    shipped = [path.stem for path in recipes()]
+    own = sorted({path.stem for path in Path("configs").glob("*.yaml")} - set(shipped))
+    return [*own, *sorted(shipped, key=lambda name: name != FIRST)]
 
 
 def read(name: str) -> Recipe:

@@ -45,7 +45,15 @@ def test_a_recipe_shows_its_header_as_text(here):
     recipe = recipes.read("mine")
     assert recipe.header == "Mine & <b>bold</b>. imgalign train mine\nNot yet run."
     assert "Mine &amp; &lt;b&gt;bold&lt;/b&gt;" in train.describe("mine")
-    assert "mine" in recipes.names()
+
+
+def test_ones_own_recipes_come_first_and_then_one_that_needs_no_reward(here):
+    own, first, *others = recipes.names()
+    assert own == "mine"
+    assert not recipes.read(first).needs_reward
+    values = {setting.path: setting.value for setting in recipes.explain(first).settings}
+    assert values["policy.model"] == "storybook"
+    assert others == sorted(others)
 
 
 def test_lines_of_a_header_that_are_set_in_go_on_with_the_one_before():
