@@ -44,7 +44,7 @@ backward pass, which counts as two."""
 
 PAIRS = ("algorithm.compare=all_pairs",)
 GRPO = ("storybook_grpo", "run.iterations=19")
-ONLINE = ("storybook_online_dpo", "run.iterations=25")
+ONLINE = ("storybook_online_dpo", "run.iterations=24")
 SFT = ("storybook_sft", "run.iterations=190")
 SINGLE = ("storybook_dpo", "data.from=table", "run.iterations=320", "run.measure_every=40")
 IPO = ("storybook_dpo", "algorithm.name=ipo", "algorithm.beta.value=0.3")

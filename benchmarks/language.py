@@ -6,38 +6,52 @@ Of each seed: supervised fine-tuning on examples, candidates for ideas by that m
 them by simulated annotators of one group, a reward model of these, and from the same start every
 algorithm, with the same texts to learn from. Each is judged by the oracle of texts, which training
 never sees, on ideas that nobody trained on; the KL is to the supervised model. Finished runs are
-not repeated. Writes language.json and prints a table.
+not repeated; `--jobs` trains so many side by side. Writes language.json and prints a table.
 """
 
 import argparse
 import json
+import math
 import subprocess
 import sys
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from statistics import mean
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from algorithms import record
+from torch import Tensor
 
 from imgalign.algorithms.kl import measure_kl
 from imgalign.config import read_mapping
-from imgalign.evaluate.origin import hardware, library_versions
 from imgalign.language.config import FullLanguageConfig
 from imgalign.language.loading import load_language_model
 from imgalign.language.policy import LanguagePolicy
 from imgalign.prompts import EVALUATION_SEEDS
+from imgalign.runs.checkpoint import checkpoints, step_of
+from imgalign.runs.folder import METRICS
+from imgalign.runs.metrics import read_metrics
 from imgalign.statistics import clustered_mean
-from imgalign.storybook.demonstrations import WILD, demonstrations
+from imgalign.storybook.demonstrations import CASUAL, WILD, FlawRates, demonstrations
 from imgalign.storybook.ideas import sample_ideas
 from imgalign.storybook.simulate import annotators_of
 from imgalign.storybook.text_oracle import rank_texts, text_utility
+from reward_models.loading import load as load_reward
 
 GROUP = "cosy"
-IDEAS, CANDIDATES = 240, 4
+IDEAS, CANDIDATES = 960, 4
 HELD_OUT_IDEAS, TEXTS_OF_EACH = 96, 4
+BEST_OF = (4, 16)
+CURVES = ("grpo", "grpo-no-kl", "ppo", "ppo-no-kl")
+"""Judged at each checkpoint: does the oracle follow what the reward says?"""
+FINISHED = "finished"
+"""A file in the folder of a finished run."""
+
+Variants: TypeAlias = Mapping[str, Sequence[str]]
 
 VARIANTS = Path(__file__).with_suffix(".yaml")
 """Variants by name: a recipe and its overrides, in which names in braces are files of the seed."""
@@ -95,10 +109,10 @@ class Stage:
             rows.append({"prompt": idea, "completions": texts, "ranks": ranks})
         return rows
 
-    def train(self, name: str, settings: Sequence[str]) -> float:
-        """Train a variant, unless that is done; minutes that it took."""
-        out, start = self.folder / name, time.monotonic()
-        if not (out / "minutes").exists():
+    def train(self, name: str, settings: Sequence[str]) -> None:
+        """Train a variant, unless that is done."""
+        out = self.folder / name
+        if not (out / FINISHED).exists():
             recipe, *overrides = settings
             filled = [fill(each, self.places) for each in overrides]
             if recipe != "rewriter_sft":
@@ -112,8 +126,12 @@ class Stage:
                 str(out),
                 *(["--resume"] if (out / "config.yaml").exists() else []),
             )
-            (out / "minutes").write_text(f"{(time.monotonic() - start) / 60}")
-        return float((out / "minutes").read_text())
+            (out / FINISHED).touch()
+
+    def minutes(self, name: str) -> float:
+        """Processor time of all iterations, with measuring."""
+        records = read_metrics(self.folder / name / METRICS)
+        return sum(float(each.get("cpu_seconds") or 0) for each in records) / 60
 
 
 def fill(setting: str, places: Mapping[str, str]) -> str:
@@ -168,30 +186,109 @@ def likelihood(policy: LanguagePolicy, rows: Sequence[Mapping[str, str]]) -> flo
     return total / tokens
 
 
-def judged(run: Path | str, start: Path | str, *, seed: int) -> dict[str, Any]:
-    """Oracle utility and its change from the start, KL, and what is left of pretraining."""
+def judged(run: Path | str, start: Path | str, *, reward: Path | None) -> dict[str, Any]:
+    """Oracle utility and its change from the start, KL, and what is left of pretraining.
+
+    With a `reward` also what it says of these texts.
+    """
     policy = loaded(run, start)
-    ideas = [
-        idea
-        for idea in sample_ideas(HELD_OUT_IDEAS, seed=77, held_out=True)
-        for _ in range(TEXTS_OF_EACH)
-    ]
+    ideas = held_out_ideas()
     seeds = list(EVALUATION_SEEDS[20_000 : 20_000 + len(ideas)])
-    after = text_utility(ideas, texts_of(policy, ideas, seeds), group=GROUP)
+    texts = texts_of(policy, ideas, seeds)
     with policy.using("reference"):
         before = text_utility(ideas, texts_of(policy, ideas, seeds), group=GROUP)
-    change = (after - before).numpy()
-    kept = demonstrations(400, seed=4242, rates=WILD, held_out=True)
-    rows = [{"prompt": e.prompt, "completion": e.completion[:200]} for e in kept]
+    found = compared(ideas, text_utility(ideas, texts, group=GROUP), before)
     sampled = [policy.sample(ideas[:128], seeds=seeds[:128])]
-    wins = np.where(change > 0, 1.0, np.where(change < 0, 0.0, 0.5))
-    return {
-        "utility": asdict(clustered_mean(after.numpy(), clusters=ideas, seed=0)),
-        "change": asdict(clustered_mean(change, clusters=ideas, seed=0)),
-        "win_rate": asdict(clustered_mean(wins, clusters=ideas, seed=0)),
+    kept = examples_of(400, rates=WILD, seed=4242)
+    return found | {
+        "words": mean(len(text.split()) for text in texts),
         "kl_nats": measure_kl(policy, sampled),
-        "pretraining_log_prob": likelihood(policy, rows),
+        "pretraining_log_prob": likelihood(policy, kept),
+        "demonstrations_log_prob": likelihood(policy, examples_of(400, rates=CASUAL, seed=4343)),
+        "reward": None if reward is None else scores_of(reward, ideas, texts).mean().item(),
     }
+
+
+def held_out_ideas() -> list[str]:
+    """Each as often as texts are judged for it."""
+    ideas = sample_ideas(HELD_OUT_IDEAS, seed=77, held_out=True)
+    return [idea for idea in ideas for _ in range(TEXTS_OF_EACH)]
+
+
+def examples_of(count: int, *, rates: FlawRates, seed: int) -> list[dict[str, str]]:
+    """Texts that nobody trained on."""
+    made = demonstrations(count, seed=seed, rates=rates, held_out=True)
+    return [{"prompt": each.prompt, "completion": each.completion[:200]} for each in made]
+
+
+def compared(ideas: Sequence[str], after: Tensor, before: Tensor) -> dict[str, Any]:
+    """With 95 % intervals by idea; equal texts are half a win."""
+    change = (after - before).numpy()
+    wins = np.where(change > 0, 1.0, np.where(change < 0, 0.0, 0.5))
+    values = {"utility": after.numpy(), "change": change, "win_rate": wins}
+    return {
+        name: asdict(clustered_mean(value, clusters=ideas, seed=0))
+        for name, value in values.items()
+    }
+
+
+def scores_of(reward: Path, ideas: Sequence[str], texts: Sequence[str]) -> Tensor:
+    """Of a reward model; one for each text."""
+    return load_reward(reward).score(prompts=list(ideas), samples=list(texts))
+
+
+def best_of(count: int, start: Path, reward: Path) -> dict[str, Any]:
+    """Of so many texts of the start for each idea the one that the reward prefers: no training."""
+    policy, ideas = loaded(start), held_out_ideas()
+    first = 20_000 + len(ideas)
+    before = texts_of(policy, ideas, EVALUATION_SEEDS[20_000:first])
+    many = [idea for idea in ideas for _ in range(count)]
+    texts = texts_of(policy, many, EVALUATION_SEEDS[first : first + len(many)])
+    best = scores_of(reward, many, texts).view(-1, count).argmax(dim=1).tolist()
+    chosen = [texts[count * row + place] for row, place in enumerate(best)]
+    utilities = [text_utility(ideas, each, group=GROUP) for each in (chosen, before)]
+    reward_of = scores_of(reward, ideas, chosen).mean().item()
+    # Of n samples, the KL of the best is at most log n - (n - 1) / n (arXiv:2401.01879).
+    kl = math.log(count) - (count - 1) / count
+    return compared(ideas, *utilities) | {"kl_nats": kl, "reward": reward_of}
+
+
+def curve(run: Path, start: Path, *, reward: Path) -> list[dict[str, Any]]:
+    """What the reward and the oracle say of each kept checkpoint, by KL."""
+    rows = []
+    for folder in checkpoints(run):
+        found = judged(folder, start, reward=reward)
+        row = {key: found[key] for key in ("utility", "kl_nats", "reward", "pretraining_log_prob")}
+        rows.append({"step": step_of(folder)} | row)
+    return rows
+
+
+def train(stages: Sequence[Stage], variants: Variants, *, jobs: int) -> None:
+    """Run what is missing, `jobs` at a time; raises at the end if one failed."""
+    with ThreadPoolExecutor(jobs) as pool:
+        for task in [pool.submit(stage.prepare) for stage in stages]:
+            task.result()
+        tasks = [
+            pool.submit(stage.train, name, variants[name]) for name in variants for stage in stages
+        ]
+    for task in tasks:
+        task.result()
+
+
+def rows_of(stage: Stage, variants: Variants) -> Iterator[dict[str, Any]]:
+    """What each of a seed came to."""
+    sft, reward = stage.folder / "sft", Path(stage.places["reward"])
+    yield {"variant": "sft", "minutes": stage.minutes("sft")} | judged(
+        sft, "storybook", reward=reward
+    )
+    for count in BEST_OF:
+        yield {"variant": f"best-of-{count}", "minutes": 0.0} | best_of(count, sft, reward)
+    for name in variants:
+        folder = stage.folder / name
+        start = "storybook" if name.startswith("sft") else sft
+        row = {"variant": name, "minutes": stage.minutes(name)}
+        row |= judged(folder, start, reward=reward)
+        yield row | ({"curve": curve(folder, sft, reward=reward)} if name in CURVES else {})
 
 
 def main() -> None:
@@ -199,33 +296,37 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     variants = read_mapping(VARIANTS)
-    parser.add_argument("--variants", nargs="+", default=list(variants))
+    parser.add_argument("--variants", nargs="+", default=list(variants), choices=variants)
+    parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/language"))
-    options = parser.parse_args()
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
+    given = parser.parse_args()
+    chosen = {name: variants[name] for name in given.variants}
+    stages = [Stage(given.out / f"seed-{seed}", seed) for seed in given.seeds]
+    train(stages, chosen, jobs=given.jobs)
     rows: list[dict[str, Any]] = []
-    for seed in options.seeds:
-        stage = Stage(options.out / f"seed-{seed}", seed)
-        stage.prepare()
-        sft = stage.folder / "sft"
-        rows.append({"variant": "sft", "seed": seed, **judged(sft, "storybook", seed=seed)})
-        for name in options.variants:
-            minutes = stage.train(name, variants[name])
-            start = "storybook" if name.startswith("sft") else sft
-            found = judged(stage.folder / name, start, seed=seed)
-            rows.append({"variant": name, "seed": seed, "minutes": minutes, **found})
+    for stage in stages:
+        for row in rows_of(stage, chosen):
+            rows.append({"seed": stage.seed} | row)
             print(line(rows[-1]), flush=True)
-            record = {"hardware": hardware(), "libraries": library_versions(), "rows": rows}
-            (options.out / "language.json").write_text(json.dumps(record, indent=1) + "\n")
+    record(
+        given.results / "language.json",
+        "python benchmarks/language.py",
+        variants=chosen,
+        rankings=IDEAS,
+        runs=rows,
+    )
 
 
 def line(row: Mapping[str, Any]) -> str:
     """Of a table in Markdown."""
     change, wins = row["change"], row["win_rate"]
+    kept = row.get("pretraining_log_prob")
     return (
         f"| {row['variant']} | {row['seed']} | {row['utility']['value']:.2f} "
         f"| {change['value']:+.2f} ({change['low']:+.2f} to {change['high']:+.2f}) "
-        f"| {100 * wins['value']:.0f} % | {row['kl_nats']:.1f} "
-        f"| {row['pretraining_log_prob']:.3f} | {row.get('minutes', 0):.1f} |"
+        f"| {100 * wins['value']:.0f} % | {row['reward']:+.2f} | {row['kl_nats']:.1f} "
+        f"| {'' if kept is None else f'{kept:.3f}'} | {row['minutes']:.1f} |"
     )
 
 
