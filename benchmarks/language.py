@@ -12,6 +12,7 @@ not repeated; `--jobs` trains so many side by side. Writes language.json and pri
 import argparse
 import json
 import math
+import random
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -46,15 +47,13 @@ GROUP = "cosy"
 IDEAS, CANDIDATES = 960, 4
 HELD_OUT_IDEAS, TEXTS_OF_EACH = 96, 4
 BEST_OF = (4, 16)
-CURVES = ("grpo", "grpo-no-kl", "ppo", "ppo-no-kl")
-"""Judged at each checkpoint: does the oracle follow what the reward says?"""
 FINISHED = "finished"
 """A file in the folder of a finished run."""
 
-Variants: TypeAlias = Mapping[str, Sequence[str]]
+Variants: TypeAlias = Mapping[str, Mapping[str, Any]]
 
 VARIANTS = Path(__file__).with_suffix(".yaml")
-"""Variants by name: a recipe and its overrides, in which names in braces are files of the seed."""
+"""Variants by name; its header says what stands there."""
 
 
 class Stage:
@@ -66,6 +65,7 @@ class Stage:
         self.places = {
             "reward": str(folder / "reward"),
             "rankings": str(folder / "rankings.jsonl"),
+            "shuffled": str(folder / "shuffled.jsonl"),
             "examples": str(folder / "examples.jsonl"),
         }
 
@@ -80,6 +80,9 @@ class Stage:
         rankings = Path(self.places["rankings"])
         if not rankings.exists():
             write_lines(rankings, self.ranked(loaded(self.folder / "sft")))
+        shuffled = Path(self.places["shuffled"])
+        if not shuffled.exists():
+            write_lines(shuffled, list(permuted(read_lines(rankings), seed=self.seed)))
         if not (self.folder / "reward" / "contract.json").exists():
             imgalign(
                 "reward",
@@ -144,6 +147,18 @@ def fill(setting: str, places: Mapping[str, str]) -> str:
 def imgalign(*words: str) -> None:
     """Run a command of the package."""
     subprocess.run([sys.executable, "-m", "imgalign", *words], check=True)
+
+
+def permuted(rows: Sequence[Mapping[str, Any]], *, seed: int) -> Iterator[dict[str, Any]]:
+    """The same ranks, each of another text: nothing can be learned from them."""
+    luck = random.Random(f"shuffled/{seed}")
+    for row in rows:
+        yield {**row, "ranks": luck.sample(row["ranks"], len(row["ranks"]))}
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """JSON lines."""
+    return [json.loads(each) for each in path.read_text(encoding="utf-8").splitlines()]
 
 
 def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -269,7 +284,9 @@ def train(stages: Sequence[Stage], variants: Variants, *, jobs: int) -> None:
         for task in [pool.submit(stage.prepare) for stage in stages]:
             task.result()
         tasks = [
-            pool.submit(stage.train, name, variants[name]) for name in variants for stage in stages
+            pool.submit(stage.train, name, variants[name]["settings"])
+            for name in variants
+            for stage in stages
         ]
     for task in tasks:
         task.result()
@@ -288,7 +305,9 @@ def rows_of(stage: Stage, variants: Variants) -> Iterator[dict[str, Any]]:
         start = "storybook" if name.startswith("sft") else sft
         row = {"variant": name, "minutes": stage.minutes(name)}
         row |= judged(folder, start, reward=reward)
-        yield row | ({"curve": curve(folder, sft, reward=reward)} if name in CURVES else {})
+        if "curve" in variants[name]:
+            row["curve"] = curve(folder, sft, reward=reward)
+        yield row
 
 
 def main() -> None:

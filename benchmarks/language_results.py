@@ -17,43 +17,31 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 RESULTS = Path(__file__).parent / "results"
-LABELS: Mapping[str, str] = {
+START = {
     "sft": "supervised, 1 epoch",
-    "sft-3-epochs": "supervised, 3 epochs",
-    "sft-10-epochs": "supervised, 10 epochs",
     "best-of-4": "best of 4 by the reward",
     "best-of-16": "best of 16 by the reward",
-    "best-of-n": "fine-tuned on the best of 8",
-    "dpo": "DPO, whole rankings",
-    "dpo-pairs": "DPO, all pairs",
-    "ipo": "IPO",
-    "kto": "KTO",
-    "grpo": "GRPO",
-    "grpo-no-kl": "GRPO without KL",
-    "ppo": "PPO",
-    "ppo-no-kl": "PPO without KL",
-    "ppo-ptx-0.3": "PPO-ptx, 0.3",
-    "ppo-ptx-1": "PPO-ptx, 1",
-    "ppo-ptx-3": "PPO-ptx, 3",
-    "dpo-shuffled": "control: shuffled",
 }
-GAMMAS: Mapping[float, str] = {0: "ppo", 0.3: "ppo-ptx-0.3", 1: "ppo-ptx-1", 3: "ppo-ptx-3"}
-"""Variants by the weight of the pretraining texts."""
-COLOURS = {"grpo": "#2a6fb4", "grpo-no-kl": "#8fb9dd", "ppo": "#b4532a", "ppo-no-kl": "#e2ab90"}
-OTHER, KEPT = "#555555", "#3a8a5a"
+"""What is measured beside the variants."""
+OTHER, KEPT, GAINED = "#555555", "#3a8a5a", "#b4532a"
 
 Row: TypeAlias = Mapping[str, Any]
 Rows: TypeAlias = Mapping[str, Sequence[Row]]
+Variants: TypeAlias = Mapping[str, Mapping[str, Any]]
+"""As benchmarks/language.yaml has them."""
 
 
-def read(file: Path) -> Rows:
-    """The runs of each variant, ordered by seed."""
-    runs = json.loads(file.read_text(encoding="utf-8"))["runs"]
-    runs.sort(key=lambda run: (list(LABELS).index(run["variant"]), run["seed"]))
-    return {name: list(of) for name, of in groupby(runs, key=lambda run: str(run["variant"]))}
+def read(file: Path) -> tuple[Variants, Rows]:
+    """The variants, and the runs of each, ordered by seed."""
+    found = json.loads(file.read_text(encoding="utf-8"))
+    variants = {name: {"label": label} for name, label in START.items()} | found["variants"]
+    runs = found["runs"]
+    runs.sort(key=lambda run: (list(variants).index(run["variant"]), run["seed"]))
+    rows = {name: list(of) for name, of in groupby(runs, key=lambda run: str(run["variant"]))}
+    return variants, rows
 
 
-def gains(panel: Axes, rows: Rows) -> None:
+def gains(panel: Axes, variants: Variants, rows: Rows) -> None:
     """Oracle utility against the start, with intervals; a mark for each seed."""
     for place, (name, runs) in enumerate(rows.items()):
         for nth, run in enumerate(runs):
@@ -65,32 +53,33 @@ def gains(panel: Axes, rows: Rows) -> None:
                     [change["value"] - change["low"]],
                     [change["high"] - change["value"]],
                 ],
-                color=COLOURS.get(name, OTHER),
+                color=variants[name].get("curve", OTHER),
                 fmt="o",
                 ms=4,
                 lw=1,
             )
     panel.axvline(0, color="#999999", lw=0.8, ls=":")
-    panel.set_yticks(range(len(rows)), [LABELS[name] for name in rows])
+    panel.set_yticks(range(len(rows)), [variants[name]["label"] for name in rows])
     panel.set(xlabel="oracle utility against the start, of 7", ylim=(len(rows), -1))
 
 
-def kept_likelihood(panel: Axes, rows: Rows) -> None:
-    """What PPO-ptx keeps of the pretraining likelihood, over its weight; the start is dotted."""
-    places = range(len(GAMMAS))
+def kept_likelihood(panel: Axes, variants: Variants, rows: Rows) -> None:
+    """What is kept of the pretraining likelihood, over gamma; the start is dotted."""
+    gammas = {each["gamma"]: name for name, each in variants.items() if "gamma" in each}
+    places = range(len(gammas))
     for key, colour, axis in (
         ("pretraining_log_prob", KEPT, panel),
-        ("utility", COLOURS["ppo"], panel.twinx()),
+        ("utility", GAINED, panel.twinx()),
     ):
         means = []
-        for place, name in zip(places, GAMMAS.values(), strict=True):
+        for place, name in zip(places, gammas.values(), strict=True):
             values = [value(run, key) for run in rows.get(name, ())]
             axis.scatter([place] * len(values), values, color=colour, s=14)
             means.append(mean(values) if values else float("nan"))
         axis.plot(places, means, color=colour, lw=2)
         axis.axhline(mean(value(run, key) for run in rows["sft"]), color=colour, lw=0.8, ls=":")
         axis.tick_params(axis="y", colors=colour)
-    panel.set_xticks(places, [f"{gamma:g}" for gamma in GAMMAS])
+    panel.set_xticks(places, [f"{gamma:g}" for gamma in gammas])
     panel.set(
         xlabel="gamma, the weight of pretraining texts",
         title="green: nats per pretraining token; red: oracle utility",
@@ -103,9 +92,10 @@ def value(run: Row, key: str) -> float:
     return float(found["value"] if isinstance(found, dict) else found)
 
 
-def over_optimisation(panel: Axes, rows: Rows) -> None:
+def over_optimisation(panel: Axes, variants: Variants, rows: Rows) -> None:
     """Oracle utility by KL, at each checkpoint of all seeds."""
-    for name, colour in COLOURS.items():
+    curves = {name: each["curve"] for name, each in variants.items() if "curve" in each}
+    for name, colour in curves.items():
         for nth, run in enumerate(rows.get(name, ())):
             points = [(0.0, value(run, "utility") - value(run, "change"))]
             points += [(each["kl_nats"], value(each, "utility")) for each in run["curve"]]
@@ -114,13 +104,13 @@ def over_optimisation(panel: Axes, rows: Rows) -> None:
                 color=colour,
                 lw=1,
                 marker=".",
-                label=None if nth else LABELS[name],
+                label=None if nth else variants[name]["label"],
             )
     panel.set(xscale="symlog", xlabel="KL, nats per text", ylabel="oracle utility")
     panel.legend(frameon=False, fontsize=8)
 
 
-def table(rows: Rows) -> str:
+def table(variants: Variants, rows: Rows) -> str:
     """Markdown, a line for each variant; what is several numbers goes by seed."""
     lines = [
         "| | oracle utility, of 7 | against the start | win rate, % | reward | KL, nats "
@@ -129,7 +119,7 @@ def table(rows: Rows) -> str:
     ]
     for name, runs in rows.items():
         cells = [
-            LABELS[name],
+            variants[name]["label"],
             ", ".join(f"{value(run, 'utility'):.2f}" for run in runs),
             ", ".join(interval(run["change"]) for run in runs),
             ", ".join(f"{100 * value(run, 'win_rate'):.0f}" for run in runs),
@@ -149,17 +139,17 @@ def interval(change: Row) -> str:
 
 def main() -> None:
     """Draw and print."""
-    rows = read(RESULTS / "language.json")
+    variants, rows = read(RESULTS / "language.json")
     figure = plt.figure(figsize=(11, 7), layout="constrained")
     left, right = figure.subfigures(1, 2)
-    gains(left.subplots(), rows)
+    gains(left.subplots(), variants, rows)
     upper, lower = right.subplots(2)
-    kept_likelihood(upper, rows)
-    over_optimisation(lower, rows)
+    kept_likelihood(upper, variants, rows)
+    over_optimisation(lower, variants, rows)
     for panel in figure.axes:
         panel.spines["top"].set_visible(False)
     figure.savefig(RESULTS / "language.png", dpi=110)
-    print(table(rows))
+    print(table(variants, rows))
 
 
 if __name__ == "__main__":
