@@ -163,13 +163,25 @@ def adapter_from(
                 f"policy.{name}: policy.adapter has {found}, got {wanted}; leave it out or set it"
                 " to null"
             )
-    add(network, settings)
     try:
-        refuse_others(folder, matrices, get_peft_model_state_dict(network, adapter_name=ADAPTER))
+        _put_on(network, folder, matrices, settings)
     except CheckpointError as error:
         raise ConfigError(f"policy.adapter: {error}") from None
-    set_peft_model_state_dict(network, matrices, adapter_name=ADAPTER)
     return LanguageLora(network, starts_elsewhere=True)
+
+
+def switch_on(network: Any, folder: Path) -> None:
+    """Add the adapter of a folder to a model that is only asked; CheckpointError if it is no fit.
+
+    `add` says which layers cannot have one.
+    """
+    _put_on(network, folder, *read_adapter(folder))
+
+
+def _put_on(network: Any, folder: Path, matrices: dict[str, Tensor], settings: LoraConfig) -> None:
+    add(network, settings)
+    refuse_others(folder, matrices, get_peft_model_state_dict(network, adapter_name=ADAPTER))
+    set_peft_model_state_dict(network, matrices, adapter_name=ADAPTER)
 
 
 def add(network: Any, settings: LoraConfig) -> None:

@@ -192,6 +192,12 @@ def test_generate(succeed, folder):
     assert (facts["prompt"], facts["seed"]) == ("a red cat", 0)
 
 
+def test_rewrite(succeed, folder):
+    (line,) = succeed("rewrite", "--prompt", "a cat", "--out", "rewrites.jsonl").splitlines()
+    row = json.loads((folder / "rewrites.jsonl").read_text(encoding="utf-8"))
+    assert (row["prompt"], row["completion"]) == ("a cat", line)
+
+
 def test_evaluate(succeed, folder):
     out = succeed(
         *("evaluate", "demo/run", "num_prompts=2", "images_per_prompt=2"),
