@@ -359,6 +359,7 @@ def preferences(
         index=torch.arange(2 * total).view(total, 2),
         ranks=torch.tensor([[0, 1]] * total),
         all_bad=torch.zeros(total, dtype=torch.bool),
+        all_good=torch.zeros(total, dtype=torch.bool),
         weights=torch.ones(total),
     )
 

@@ -53,7 +53,7 @@ from imgalign.algorithms.objectives import (
 from imgalign.algorithms.rankings import (
     NOTHING_PREFERRED,
     RankedBatch,
-    best,
+    liked,
     ranked_rollout,
 )
 from imgalign.algorithms.refresh import Refresh
@@ -111,7 +111,7 @@ class Direct:
         ranked = ranked.select(has_preference(self.config, ranked).nonzero().squeeze(1))
         if not world.total(float(ranked.num_rankings)):
             if not world.total(number):
-                raise NumericsError("learning: no image of this iteration has a finite reward")
+                raise NumericsError("learning: no sample of this iteration has a finite reward")
             log.warning(NOTHING_PREFERRED)
             self._metrics = {}
             return
@@ -227,7 +227,7 @@ class Direct:
                 self.config, compared, batch, beta=beta, log_tie=ties, baseline=self.baseline
             )
             if self.config.sft:
-                losses = losses - self.config.sft * beta * mean_where(compared, best(batch.ranks))
+                losses = losses - self.config.sft * beta * mean_where(compared, liked(batch))
             found = torch.autograd.grad(
                 (losses * batch.weights).sum(), [leaf, ties], allow_unused=True
             )

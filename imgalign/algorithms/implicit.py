@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from imgalign.algorithms.rankings import RankedBatch, best, better_pairs, worst
+from imgalign.algorithms.rankings import RankedBatch, better_pairs, disliked, liked
 from imgalign.errors import ConfigError
 from imgalign.policy import Data, Draws, LikelihoodPolicy, LogProb, Weights
 from imgalign.prompts import training_seed
@@ -284,8 +284,7 @@ class Seen:
         """Add some rankings; `compared` is what the objective saw of their log-ratios in nats."""
         pairs = better_pairs(batch.ranks)
         margins = (compared[:, :, None] - compared[:, None, :])[pairs]
-        chosen, rejected = best(batch.ranks), worst(batch.ranks)
-        rejected |= batch.present & batch.all_bad[:, None]
+        chosen, rejected = liked(batch), disliked(batch)
         right = (margins > 0).float() + (margins == 0).float() / 2
         found = {
             "loss": (losses * batch.weights).sum(),

@@ -18,23 +18,29 @@ from imgalign.policy import Check, Trajectory
 Batch = TypeVar("Batch", contravariant=True)
 Given = TypeVar("Given")
 
-BatchKind: TypeAlias = Literal["rollouts", "demonstrations", "rankings"]
-"""What a source gives: samples of the policy with rewards, or given ones, with rankings or not."""
+BatchKind: TypeAlias = Literal["rollouts", "demonstrations", "rankings", "labels"]
+"""What a source gives: samples of the policy with rewards, or given ones: without any judgement,
+with rankings, or each liked or disliked for itself."""
+
+JUDGED: tuple[BatchKind, ...] = ("rankings", "labels")
+"""Those that somebody has judged."""
 
 
 class RankingCounts(NamedTuple):
     """How many given rankings there are of each kind. Example: (120, 8, 3)."""
 
     ordered: int
-    """Prefer an image to another."""
+    """Prefer a sample to another."""
     tied: int
-    """Tie all their images."""
+    """Tie all their samples."""
     all_bad: int
     """Judged to be all bad, without an order."""
+    all_good: int = 0
+    """Judged to be all good, without an order."""
 
     def without_order(self) -> str:
-        """For messages. Example: "8 that tie all their images and 3 that are all bad"."""
-        tied, bad = f"{self.tied} that tie all their images", f"{self.all_bad} that are all bad"
+        """For messages. Example: "8 that tie all their samples and 3 that are all bad"."""
+        tied, bad = f"{self.tied} that tie all their samples", f"{self.all_bad} that are all bad"
         counted = [said for said, count in ((tied, self.tied), (bad, self.all_bad)) if count]
         return " and ".join(counted) or "none"
 

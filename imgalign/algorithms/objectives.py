@@ -19,13 +19,7 @@ from torch import Tensor
 
 from imgalign.algorithms.beta import AutoBetaConfig, BetaConfig
 from imgalign.algorithms.interface import BatchKind, RankingCounts
-from imgalign.algorithms.rankings import (
-    RankedBatch,
-    best,
-    better_pairs,
-    ordered,
-    worst,
-)
+from imgalign.algorithms.rankings import RankedBatch, better_pairs, disliked, liked, ordered
 from imgalign.algorithms.refresh import RefreshConfig
 from imgalign.config import Config, refuse_ineffective
 from imgalign.losses import (
@@ -39,6 +33,21 @@ from imgalign.losses import (
 log = logging.getLogger(__name__)
 
 Share = Annotated[float, Field(ge=0, lt=1)]
+
+LEAST_LIKED, MOST_LIKED, ROUNDING = 1.0, 4 / 3, 0.005
+"""Sum of the weights of likes over that of dislikes, as KTO's authors advise (arXiv:2402.01306, eq.
+8), and how far weights of three digits may be off."""
+
+ONLY_DISLIKES = (
+    "all %d judgements are dislikes: kto can only move away from them, with nothing to move "
+    "towards, which no weights make up for; as in TRL they are learned from all the same; add "
+    "likes, or stay near the start with a larger algorithm.beta"
+)
+ONLY_LIKES = (
+    "all %d judgements are likes: kto can only move towards them, with nothing to move away from, "
+    "which no weights make up for; as in TRL they are learned from all the same; add dislikes, or "
+    "use algorithm.name=supervised"
+)
 
 
 class DirectConfig(Config):
@@ -80,22 +89,27 @@ class DirectConfig(Config):
         """ValueError where nothing is compared with anything."""
         if kind == "demonstrations":
             raise ValueError(
-                f"data.from: expected rankings or 'rollouts', got {source!r}, which has images "
+                f"data.from: expected rankings or 'rollouts', got {source!r}, which has samples "
                 "without an order (or use algorithm.name: supervised)"
+            )
+        if kind == "labels":
+            raise ValueError(
+                f"data.from: expected rankings or 'rollouts', got {source!r}, whose likes and "
+                "dislikes have no partners to be compared with; use algorithm.name: kto"
             )
         if kind == "rollouts" and group_size < 2:
             raise ValueError(
                 "data.group_size: expected at least 2, got 1; there is nothing to compare a single "
-                "image with"
+                "sample with"
             )
 
     def refuse_rankings(self, counts: RankingCounts) -> None:
-        """ValueError where no given ranking prefers an image to another."""
+        """ValueError where no given ranking prefers a sample to another."""
         if not counts.ordered:
             kto = ", or use algorithm.name=kto, which learns from all-bad verdicts too"
             raise ValueError(
-                "expected rankings that prefer an image to another, got "
-                f"{counts.without_order()}; rank some images above others"
+                "expected rankings that prefer a sample to another, got "
+                f"{counts.without_order()}; rank some samples above others"
                 f"{kto if counts.all_bad else ''}"
             )
 
@@ -155,32 +169,55 @@ class KTOConfig(DirectConfig):
     """Likes and dislikes without partners (arXiv:2402.01306; for diffusion arXiv:2404.04465).
 
     The best of a ranking are liked and the worst disliked; of a ranking that is all bad, all are
-    disliked.
+    disliked. Samples that are liked or disliked one by one need no ranking.
     """
 
     name: Literal["kto"] = "kto"
     """The algorithm."""
 
     desirable_weight: PositiveFloat = 1.0
-    """Weight of each liked image (the paper's lambda_D)."""
+    """Weight of each liked sample (the paper's lambda_D)."""
 
     undesirable_weight: PositiveFloat = 1.0
-    """Weight of each disliked image (lambda_U). Three tied worst images weigh three times what one
-    best image does; the paper advises weights that make the two sums alike."""
+    """Weight of each disliked sample (lambda_U). Three tied worst samples weigh three times what
+    one best sample does; the paper advises a sum of weights of likes between 1 and 4/3 times that
+    of dislikes."""
+
+    def refuse_data(self, source: str, kind: BatchKind, *, group_size: int) -> None:
+        """ValueError where nothing is liked or disliked."""
+        if kind != "labels":
+            super().refuse_data(source, kind, group_size=group_size)
 
     def refuse_rankings(self, counts: RankingCounts) -> None:
-        """ValueError where nothing is liked or disliked; warns where nothing is liked."""
-        if not counts.ordered and not counts.all_bad:
+        """ValueError where nothing is liked or disliked; warns where one of the two is rare."""
+        if not (counts.ordered or counts.all_bad or counts.all_good):
             raise ValueError(
-                f"expected likes or dislikes, got {counts.tied} rankings that tie all their images "
-                "and no other; rank some images above others"
+                f"expected likes or dislikes, got {counts.tied} rankings that tie all their "
+                "samples and no other; rank some samples above others"
             )
-        if not counts.ordered:
-            log.warning(
-                "all %d rankings are all bad: kto can only move away from their images, with "
-                "nothing to move towards",
-                counts.all_bad,
-            )
+        if counts.ordered:
+            return
+        if not counts.all_good:
+            log.warning(ONLY_DISLIKES, counts.all_bad)
+        elif not counts.all_bad:
+            log.warning(ONLY_LIKES, counts.all_good)
+        else:
+            self._warn_of_weights(counts.all_good, counts.all_bad)
+
+    def _warn_of_weights(self, likes: int, dislikes: int) -> None:
+        """Warn where the weights are outside of what equation 8 of the paper advises."""
+        own, other = self.desirable_weight * likes, self.undesirable_weight * dislikes
+        if LEAST_LIKED - ROUNDING <= own / other <= MOST_LIKED + ROUNDING:
+            return
+        log.warning(
+            "%d likes of weight %g and %d dislikes of weight %g: kto's authors advise sums of "
+            "weights of 1 to 4/3 likes for each dislike, and here it is %.3g; set "
+            "algorithm.desirable_weight between %.3g and %.3g, or algorithm.undesirable_weight "
+            "between %.3g and %.3g",
+            *(likes, self.desirable_weight, dislikes, self.undesirable_weight, own / other),
+            *(LEAST_LIKED * other / likes, MOST_LIKED * other / likes),
+            *(own / dislikes / MOST_LIKED, own / dislikes / LEAST_LIKED),
+        )
 
 
 class CardinalConfig(DirectConfig):
@@ -206,7 +243,7 @@ def has_preference(config: AnyDirectConfig, batch: RankedBatch) -> Bool[Tensor, 
     """The rankings that an objective learns something from."""
     match config:
         case KTOConfig():
-            return ordered(batch.ranks) | batch.all_bad
+            return ordered(batch.ranks) | batch.all_bad | batch.all_good
         case CardinalConfig():
             if batch.scores is None:
                 return torch.zeros(batch.num_rankings, dtype=torch.bool)
@@ -231,12 +268,13 @@ def margins_without_order(
 ) -> Float[Tensor, " n"]:
     """What an objective compares where rankings have no order.
 
-    The log-ratios of what is all bad, less the baseline (KTO), and the differences between
-    candidates with different scores (cardinal).
+    The log-ratios of what is all bad or all good, less the baseline (KTO), and the differences
+    between candidates with different scores (cardinal).
     """
     match config:
         case KTOConfig():
-            return (log_ratio - baseline)[batch.present & batch.all_bad[:, None]]
+            alike = batch.all_bad | batch.all_good
+            return (log_ratio - baseline)[batch.present & alike[:, None]]
         case CardinalConfig():
             assert batch.scores is not None, "left out by has_preference"
             higher = batch.scores[:, :, None] > batch.scores[:, None, :]
@@ -271,17 +309,16 @@ def objective(
             sums = log_ratio.new_zeros(batch.num_rankings).index_add(0, row, each)
             return sums / pairs.flatten(1).sum(dim=1).clamp(min=1)
         case KTOConfig():
-            liked = best(batch.ranks)
-            disliked = worst(batch.ranks) | (batch.present & batch.all_bad[:, None])
+            good, bad = liked(batch), disliked(batch)
             each = kto_loss(
                 log_ratio,
-                liked,
+                good,
                 beta=beta,
                 baseline=baseline,
                 desirable_weight=config.desirable_weight,
                 undesirable_weight=config.undesirable_weight,
             )
-            return mean_where(each, liked | disliked)
+            return mean_where(each, good | bad)
         case CardinalConfig():
             assert batch.scores is not None, "left out by has_preference"
             there = batch.scores.isfinite()

@@ -61,10 +61,14 @@ log = logging.getLogger(__name__)
 Positive = Annotated[float, Field(gt=0)]
 
 ONLY_ROLLOUTS = (
-    "data.from: {} learns from images that it samples itself; expected 'rollouts', got {!r} (or "
+    "data.from: {} learns from samples that it makes itself; expected 'rollouts', got {!r} (or "
     "use algorithm.name: {})"
 )
-INSTEAD: Mapping[BatchKind, str] = {"demonstrations": "supervised", "rankings": "dpo"}
+INSTEAD: Mapping[BatchKind, str] = {
+    "demonstrations": "supervised",
+    "rankings": "dpo",
+    "labels": "kto",
+}
 
 
 class PolicyGradientConfig(Config):

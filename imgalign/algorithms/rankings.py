@@ -14,7 +14,7 @@ from imgalign.algorithms.interface import World
 from imgalign.policy import Data, LikelihoodPolicy, join_data
 
 NOTHING_PREFERRED = (
-    "learning: no ranking of this iteration prefers an image to another, so nothing is learned from"
+    "learning: no ranking of this iteration prefers a sample to another, so nothing is learned from"
     " it; if this comes often, raise data.rankings_per_iteration"
 )
 
@@ -34,6 +34,8 @@ class RankedBatch:
     """0 is best, equal is a tie, -1 where nothing was ranked."""
     all_bad: Bool[Tensor, " r"]
     """Judged to be all bad, without an order."""
+    all_good: Bool[Tensor, " r"]
+    """Judged to be all good, without an order."""
     weights: Float[Tensor, " r"]
     """How much each ranking counts."""
     scores: Float[Tensor, "r k"] | None = None
@@ -64,6 +66,7 @@ class RankedBatch:
             index=self.index[rankings],
             ranks=self.ranks[rankings],
             all_bad=self.all_bad[rankings],
+            all_good=self.all_good[rankings],
             weights=self.weights[rankings],
             scores=None if self.scores is None else self.scores[rankings],
         )
@@ -97,6 +100,7 @@ def ranked_rollout(policy: LikelihoodPolicy, rollout: Rollout) -> RankedBatch:
         index=index,
         ranks=torch.where(index >= 0, better, -1),
         all_bad=torch.zeros(len(groups), dtype=torch.bool),
+        all_good=torch.zeros(len(groups), dtype=torch.bool),
         weights=torch.ones(len(groups)),
         scores=scores,
         seconds={
@@ -105,6 +109,16 @@ def ranked_rollout(policy: LikelihoodPolicy, rollout: Rollout) -> RankedBatch:
         },
         rewards=rollout.rewards,
     )
+
+
+def liked(batch: RankedBatch) -> Bool[Tensor, "r k"]:
+    """The best of rankings with an order, and all candidates of those that are all good."""
+    return best(batch.ranks) | (batch.present & batch.all_good[:, None])
+
+
+def disliked(batch: RankedBatch) -> Bool[Tensor, "r k"]:
+    """The worst of rankings with an order, and all candidates of those that are all bad."""
+    return worst(batch.ranks) | (batch.present & batch.all_bad[:, None])
 
 
 def best(ranks: Int[Tensor, "r k"]) -> Bool[Tensor, "r k"]:

@@ -95,9 +95,15 @@ class SupervisedConfig(Config):
     def refuse_data(self, source: str, kind: BatchKind, *, group_size: int) -> None:
         """ValueError for a weighting that has nothing to compare by in such data."""
         weighting = self.weighting
+        if kind == "labels":
+            raise ValueError(
+                f"data.from: expected samples to learn from, got {source!r}, some of which are "
+                "disliked; use data.from: completions, which takes the liked ones, or "
+                "algorithm.name: kto"
+            )
         if kind == "demonstrations" and weighting.kind != "equal":
             raise ValueError(
-                "algorithm.weighting.kind: expected 'equal' for given images, which have no group "
+                "algorithm.weighting.kind: expected 'equal' for given samples, which have no group "
                 f"to be compared in, got {weighting.kind!r}"
             )
         if kind == "rankings" and weighting.kind == "reward":
@@ -108,7 +114,7 @@ class SupervisedConfig(Config):
         if kind == "rollouts" and group_size == 1 and weighting.kind != "equal":
             raise ValueError(
                 f"data.group_size: expected at least 2 with weighting {weighting.kind!r}, got 1; a "
-                "single image is always the best of its group"
+                "single sample is always the best of its group"
             )
         if (
             kind == "rollouts"
@@ -117,16 +123,16 @@ class SupervisedConfig(Config):
         ):
             raise ValueError(
                 f"algorithm.weighting.keep: expected less than data.group_size, {group_size}; "
-                "to learn from all images alike use algorithm.weighting.kind: equal"
+                "to learn from all samples alike use algorithm.weighting.kind: equal"
             )
 
     def refuse_rankings(self, counts: RankingCounts) -> None:
-        """ValueError where no given ranking has a best image."""
+        """ValueError where no given ranking has a best sample."""
         if self.weighting.kind == "best" and not counts.ordered:
             raise ValueError(
-                "expected rankings that prefer an image to another, got "
-                f"{counts.without_order()}; rank some images above others, or learn from all alike "
-                "with algorithm.weighting.kind=equal"
+                "expected rankings that prefer a sample to another, got "
+                f"{counts.without_order()}; rank some samples above others, or learn from all "
+                "alike with algorithm.weighting.kind=equal"
             )
 
     def refuse_steps(self, num_steps: int, *, named: str) -> None:

@@ -9,6 +9,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from imgalign.algorithms import old_names
 from imgalign.algorithms.beta import AutoBetaConfig
 from imgalign.algorithms.choice import DEFAULT, AlgorithmConfig
+from imgalign.algorithms.interface import JUDGED
 from imgalign.algorithms.objectives import CardinalConfig, DirectConfig
 from imgalign.algorithms.policy_gradient import PolicyGradientConfig
 from imgalign.config import Config, Device, PathText, Seed, refuse_ineffective
@@ -17,6 +18,7 @@ from imgalign.language.config import AnyLanguageConfig
 from imgalign.train.data.choice import DataConfig
 from imgalign.train.data.given_rankings import GivenRankingsConfig
 from imgalign.train.data.rollouts import RolloutsConfig
+from imgalign.train.data.texts import LabelledConfig
 
 OF_DRAWS = ("draws", "keep_chosen")
 """Settings of algorithms about scores that depend on draws of noise."""
@@ -152,6 +154,8 @@ class TrainConfig(Config):
             refuse_within("algorithm", self.algorithm, ["max_chosen_drop"], why)
         if isinstance(self.data, GivenRankingsConfig):
             refuse_within("data", self.data, ["held_out_rankings"], "without held-out prompts")
+        if isinstance(self.data, LabelledConfig):
+            refuse_within("data", self.data, ["held_out_completions"], "without held-out prompts")
         learned = sampled or isinstance(self.algorithm, CardinalConfig)
         if not learned and self.reward.path is not None:
             raise ValueError("reward.path: has no effect on given images without held-out prompts")
@@ -166,7 +170,7 @@ class TrainConfig(Config):
     @model_validator(mode="after")
     def _held_out_rankings_are_measured_by_direct_methods(self) -> "TrainConfig":
         direct = isinstance(self.algorithm, DirectConfig)
-        if direct and self.data.gives != "rankings":
+        if direct and self.data.gives not in JUDGED:
             why = f"with data.from: {self.data.source}, which has no held-out rankings"
             refuse_within("algorithm", self.algorithm, ["max_chosen_drop"], why)
         if not direct and isinstance(self.data, GivenRankingsConfig):
@@ -223,7 +227,7 @@ class TrainConfig(Config):
         if given not in (None, made):
             cures = {
                 "images": "policy.kind=diffusion, or texts: data.from=completions, text_rankings, "
-                "or rankings with data.samples=texts",
+                "labelled, or rankings with data.samples=texts",
                 "texts": "policy.kind=language, or images: data.from=images, folder, table, or "
                 "rankings",
             }

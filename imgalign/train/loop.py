@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from imgalign.algorithms.checks import require
-from imgalign.algorithms.interface import Algorithm, Compared, HeldOutMeasure, World
+from imgalign.algorithms.interface import JUDGED, Algorithm, Compared, HeldOutMeasure, World
 from imgalign.errors import ConfigError
 from imgalign.policy import Check, RewardModel, StepPolicy
 from imgalign.prompts import Prompts
@@ -36,9 +36,9 @@ from imgalign.train.watcher import Interrupted, Watcher
 log = logging.getLogger(__name__)
 
 NOTHING_COMPARED = (
-    "no ranking of a held-out prompt prefers an image to another, so nothing is measured on them, "
+    "no ranking of a held-out prompt prefers a sample to another, so nothing is measured on them, "
     "and neither the best checkpoint nor the end of the run follows them; raise "
-    "data.held_out.num_prompts, or rank more images"
+    "data.held_out.num_prompts, or rank more samples"
 )
 
 
@@ -292,7 +292,7 @@ class Session:
     def _measure_rankings(self) -> Compared | None:
         """Of an algorithm that measures rankings which it does not learn from, where there are."""
         algorithm = self.learner.algorithm
-        if self.settings.data.gives != "rankings" or not isinstance(algorithm, HeldOutMeasure):
+        if self.settings.data.gives not in JUDGED or not isinstance(algorithm, HeldOutMeasure):
             return None
         watcher = self._watcher("encoding", "images")
         batch = self.source.held_out(watcher=Watcher(on_progress=watcher.on_progress))

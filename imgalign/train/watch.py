@@ -18,7 +18,7 @@ from imgalign.algorithms.batches import reward_metrics
 from imgalign.algorithms.interface import World
 from imgalign.algorithms.kl import total_kl
 from imgalign.files import reporting_full_disk, write_atomically
-from imgalign.policy import Policy, RewardModel, StepPolicy
+from imgalign.policy import Images, Policy, RewardModel, StepPolicy, Texts
 from imgalign.prompts import EVALUATION_SEEDS, Prompts
 from imgalign.runs.checkpoint import how_to_resume
 from imgalign.train.config import SamplesConfig
@@ -47,9 +47,9 @@ class Measured:
 
 
 class Constant:
-    """A reward of zero for every image, where only the KL is measured."""
+    """A reward of zero for every sample, where only the KL is measured."""
 
-    def score(self, *, prompts: Sequence[str], samples: Tensor) -> Float[Tensor, " b"]:
+    def score(self, *, prompts: Sequence[str], samples: Images | Texts) -> Float[Tensor, " b"]:
         """Zeros."""
         return torch.zeros(len(prompts))
 

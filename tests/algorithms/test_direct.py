@@ -205,6 +205,7 @@ def test_the_order_of_candidates_and_rankings_changes_nothing(name):
         index=batch.index[rows][:, columns],
         ranks=batch.ranks[rows][:, columns],
         all_bad=batch.all_bad[rows],
+        all_good=batch.all_good[rows],
         weights=batch.weights,
         scores=batch.scores[rows][:, columns],
     )
@@ -272,7 +273,7 @@ def test_ties_alone_teach_pairwise_methods_nothing_and_that_is_said(caplog):
         caplog.clear()
         assert not list(algorithm.losses(policy, batch, world=Alone(), generator=generator))
         assert algorithm.metrics() == {}
-        assert "no ranking of this iteration prefers an image to another" in caplog.text
+        assert "no ranking of this iteration prefers a sample to another" in caplog.text
 
 
 def test_samples_without_any_finite_reward_end_a_run():
@@ -280,7 +281,7 @@ def test_samples_without_any_finite_reward_end_a_run():
     trajectory = policy.sample(["a", "a"], seeds=[0, 1])
     rollout = Rollout(batch=[trajectory], rewards=torch.full((2,), torch.nan))
     algorithm, generator = Direct(CONFIGS["ranking"]), torch.Generator().manual_seed(0)
-    with pytest.raises(NumericsError, match="no image of this iteration has a finite reward"):
+    with pytest.raises(NumericsError, match="no sample of this iteration has a finite reward"):
         list(algorithm.losses(policy, rollout, world=Alone(), generator=generator))
 
 

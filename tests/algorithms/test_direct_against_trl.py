@@ -158,3 +158,22 @@ def test_likes_and_dislikes_are_judged_as_by_trls_kto(towards):
     run(algorithm, policy, batch)
     assert algorithm.baseline == pytest.approx(max(0.0, kl), rel=1e-4)
     same(algorithm, policy, batch, torch.stack(losses).mean())
+
+
+@pytest.mark.parametrize("likes", [[0, 2], [0, 1, 2, 3], []])
+def test_samples_liked_or_disliked_one_by_one_are_judged_as_by_trls_kto(likes):
+    dislikes = [place for place in range(4) if place not in likes]
+    policy = moved_walk()
+    batch = ranked(torch.full((4, 1), -1), all_good=likes, all_bad=dislikes)
+    own, reference = log_probs(policy, batch)
+    loss = trl_losses.kto_loss(
+        *(own, reference, range(4), [place in likes for place in range(4)]),
+        kl_samples=range(4),
+        beta=BETA,
+        desirable_weight=1.5,
+        undesirable_weight=0.5,
+    )
+    weights = {"desirable_weight": 1.5, "undesirable_weight": 0.5}
+    algorithm = Direct(CONFIGS["kto"].model_copy(update=weights))
+    run(algorithm, policy, batch)  # after which it has TRL's estimate of the KL
+    same(algorithm, policy, batch, loss)

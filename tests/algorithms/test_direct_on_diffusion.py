@@ -65,6 +65,7 @@ def rankings(policy: DiffusionPolicy) -> RankedBatch:
         index=index,
         ranks=torch.arange(CANDIDATES).expand_as(index),
         all_bad=torch.zeros(len(PROMPTS), dtype=torch.bool),
+        all_good=torch.zeros(len(PROMPTS), dtype=torch.bool),
         weights=torch.ones(len(PROMPTS)),
     )
 

@@ -51,6 +51,7 @@ def rankings(policy: DiffusionPolicy, *, number: int = 4, candidates: int = 3) -
         index=index,
         ranks=ranks,
         all_bad=torch.zeros(number, dtype=torch.bool),
+        all_good=torch.zeros(number, dtype=torch.bool),
         weights=torch.ones(number),
         scores=-ranks.float(),
     )

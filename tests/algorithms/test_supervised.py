@@ -145,4 +145,4 @@ def test_from_ties_alone_nothing_is_learned_and_that_is_said(caplog):
     generator = torch.Generator().manual_seed(0)
     assert not list(algorithm.losses(moved_walk(), tied, world=Alone(), generator=generator))
     assert algorithm.metrics() == {}
-    assert "no ranking of this iteration prefers an image to another" in caplog.text
+    assert "no ranking of this iteration prefers a sample to another" in caplog.text

@@ -86,34 +86,34 @@ def judged(path: Path, verdicts: str, **made: object) -> Path:
         (
             "bbbb",
             (),
-            "the rankings, without held-out prompts: expected rankings that prefer an image to "
-            "another, got 3 that are all bad; rank some images above others, or use "
+            "the rankings, without held-out prompts: expected rankings that prefer a sample to "
+            "another, got 3 that are all bad; rank some samples above others, or use "
             "algorithm.name=kto, which learns from all-bad verdicts too",
         ),
         (
             "tttt",
             (),
-            "the rankings, without held-out prompts: expected rankings that prefer an image to "
-            "another, got 3 that tie all their images; rank some images above others",
+            "the rankings, without held-out prompts: expected rankings that prefer a sample to "
+            "another, got 3 that tie all their samples; rank some samples above others",
         ),
         (
             "tttt",
             ("algorithm={name: kto}",),
             "the rankings, without held-out prompts: expected likes or dislikes, got 3 rankings "
-            "that tie all their images and no other; rank some images above others",
+            "that tie all their samples and no other; rank some samples above others",
         ),
         (
             "tttt",
             ("algorithm={name: supervised}",),
-            "the rankings, without held-out prompts: expected rankings that prefer an image to "
-            "another, got 3 that tie all their images; rank some images above others, or learn "
+            "the rankings, without held-out prompts: expected rankings that prefer a sample to "
+            "another, got 3 that tie all their samples; rank some samples above others, or learn "
             "from all alike with algorithm.weighting.kind=equal",
         ),
         (
             "tb",
             ("data.held_out.num_prompts=0",),
-            "the rankings: expected rankings that prefer an image to another, got 1 that tie all "
-            "their images and 1 that are all bad; rank some images above others, or use "
+            "the rankings: expected rankings that prefer a sample to another, got 1 that tie all "
+            "their samples and 1 that are all bad; rank some samples above others, or use "
             "algorithm.name=kto, which learns from all-bad verdicts too",
         ),
         (
@@ -127,8 +127,8 @@ def judged(path: Path, verdicts: str, **made: object) -> Path:
             "o",
             (),
             "the rankings: expected at least 4 prompts, a quarter of which is held out, got 1; "
-            "rank images of more prompts, or choose by data.held_out.num_prompts, where 0 measures "
-            "nothing",
+            "add rankings of more prompts, or choose by data.held_out.num_prompts, where 0 "
+            "measures nothing",
         ),
         (
             "oooo",
@@ -253,8 +253,8 @@ def test_a_table_that_ties_everything_says_so(refused, tmp_path):
     ]
     (tmp_path / "t.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     assert refused("data={from: table, file: t.jsonl}") == (
-        "t.jsonl, without held-out prompts: expected rankings that prefer an image to another, got "
-        "3 that tie all their images; rank some images above others"
+        "t.jsonl, without held-out prompts: expected rankings that prefer a sample to another, got "
+        "3 that tie all their samples; rank some samples above others"
     )
 
 
@@ -274,8 +274,9 @@ def test_a_store_of_dislikes_alone_trains_with_kto_and_a_warning(trained, tmp_pa
     code, said = trained(STORE, "algorithm={name: kto}")
     assert code == 0
     assert said[0] == (
-        "all 3 rankings are all bad: kto can only move away from their images, with nothing to "
-        "move towards"
+        "all 3 judgements are dislikes: kto can only move away from them, with nothing to move "
+        "towards, which no weights make up for; as in TRL they are learned from all the same; add "
+        "likes, or stay near the start with a larger algorithm.beta"
     )
 
 

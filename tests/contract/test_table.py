@@ -12,7 +12,7 @@ from imgalign.train.data.choice import DataConfig
 from imgalign.train.data.images import ImagesConfig
 from imgalign.train.data.rankings import FolderConfig, RankingsConfig, TableConfig
 from imgalign.train.data.rollouts import RolloutsConfig
-from imgalign.train.data.texts import CompletionsConfig, TextRankingsConfig
+from imgalign.train.data.texts import CompletionsConfig, LabelledConfig, TextRankingsConfig
 
 
 def kinds(annotation: Any) -> set[type[Config]]:
@@ -38,5 +38,8 @@ def test_the_table_has_every_kind_of_algorithm_baseline_kl_weighting_and_data():
     of = {"supervised, given images": ImagesConfig, "dpo, given rankings": RankingsConfig}
     sources = {of.get(name, RolloutsConfig) for name in ALGORITHMS}
     # Through the sources of RankingsConfig and ImagesConfig.
-    same: set[type[Config]] = {FolderConfig, TableConfig, TextRankingsConfig, CompletionsConfig}
+    same: set[type[Config]] = {
+        *(FolderConfig, TableConfig),
+        *(TextRankingsConfig, CompletionsConfig, LabelledConfig),
+    }
     assert sources == set(get_args(DataConfig)) - same

@@ -137,6 +137,7 @@ def preferences(policy: LanguagePolicy, parts: Parts, number: int) -> dict[str, 
         index=index,
         ranks=torch.tensor([[1, 0, 2, 1]])[:, :number],
         all_bad=torch.tensor([False]),
+        all_good=torch.tensor([False]),
         weights=torch.ones(1),
     )
     found = {}

@@ -73,19 +73,23 @@ def samples(count: int) -> Data:
     )
 
 
-def ranked(ranks: Tensor = RANKS, *, all_bad: Sequence[int] = ()) -> RankedBatch:
+def ranked(
+    ranks: Tensor = RANKS, *, all_bad: Sequence[int] = (), all_good: Sequence[int] = ()
+) -> RankedBatch:
     """Rankings of different samples; scores that agree with the ranks."""
     there = ranks >= 0
-    there[list(all_bad)] = True
+    there[[*all_bad, *all_good]] = True
     index = torch.full_like(ranks, -1)
     index[there] = torch.arange(int(there.sum()))
-    bad = torch.zeros(len(ranks), dtype=torch.bool)
+    bad, good = torch.zeros(2, len(ranks), dtype=torch.bool)
     bad[list(all_bad)] = True
+    good[list(all_good)] = True
     return RankedBatch(
         data=samples(int(there.sum())),
         index=index,
         ranks=ranks,
         all_bad=bad,
+        all_good=good,
         weights=torch.ones(len(ranks)),
         scores=torch.where(there, -ranks.float(), math.nan),
     )

@@ -143,7 +143,7 @@ def test_held_out_ties_have_no_metrics_and_that_is_said_once(tmp_path, caplog):
         if key.startswith("held_out_")
     }
     assert held_out == {"held_out_kl"}
-    said = "no ranking of a held-out prompt prefers an image to another"
+    said = "no ranking of a held-out prompt prefers a sample to another"
     assert [message.startswith(said) for message in caplog.messages].count(True) == 1
 
 

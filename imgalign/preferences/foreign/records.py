@@ -80,15 +80,17 @@ class GivenImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GivenRanking:
-    """One ranking of given images. Example: ranks (1, 0, 1) puts the second image first."""
+    """One ranking of given samples. Example: ranks (1, 0, 1) puts the second sample first."""
 
     prompt: str
     images: tuple[str, ...]
-    """The SHA-256 of each file, all different."""
+    """The SHA-256 of each image or text, all different."""
     ranks: tuple[int, ...]
     """0 is best, equal is a tie, -1 where nothing was ranked."""
     all_bad: bool = False
-    """None of the images is acceptable; the ranks are then all -1."""
+    """None of the samples is acceptable; the ranks are then all -1."""
+    all_good: bool = False
+    """Each of the samples is liked, without an order; the ranks are then all -1."""
     weight: float = 1.0
     seeds: tuple[int, ...] | None = None
     """Of the noise from which each image was generated, where it is known and wanted."""

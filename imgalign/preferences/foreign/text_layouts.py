@@ -3,7 +3,9 @@
     prompt, chosen, rejected            one pair
     chosen, rejected                    one pair; each is a conversation that begins with the prompt
     prompt, completions, ranks          any number of texts; the lowest rank is best
-    prompt, completion                  one answer; `label` says whether somebody liked it
+    prompt, completion, label           one answer, and whether somebody liked it
+    messages, label                     the same as a conversation
+    prompt, completion                  one answer; `label` may be there or not
     messages                            one answer, as a conversation
     prompt, completions                 any number of answers that are not ranked yet
 
@@ -37,6 +39,7 @@ LARGEST_TEXT = 2**18
 """Characters."""
 RANKING_OPTIONS = ("all_bad", "weight")
 COMPLETION_OPTIONS = ("label", "weight")
+LABELLED_OPTIONS = ("weight",)
 WRITING_OPTIONS = ("model", "adapter", "seed", "temperature", "max_new_tokens")
 NOT_TOLD: Mapping[str, Any] = {
     "model": UNKNOWN,
@@ -191,6 +194,9 @@ RANKINGS: Mapping[tuple[str, ...], Callable[[Values], TextRanking]] = {
 COMPLETIONS: Mapping[tuple[str, ...], Callable[[Values], Completion]] = {
     ("prompt", "completion"): _completion,
     ("messages",): _messages,
+}
+LABELLED: Mapping[tuple[str, ...], Callable[[Values], Completion]] = {
+    (*columns, "label"): read for columns, read in COMPLETIONS.items()
 }
 WRITINGS: Mapping[tuple[str, ...], Callable[[Values], WrittenTexts]] = {
     ("prompt", "completions"): _several,

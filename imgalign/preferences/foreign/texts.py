@@ -19,6 +19,8 @@ from imgalign.preferences.foreign.table_layouts import UnusableError, fitting
 from imgalign.preferences.foreign.text_layouts import (
     COMPLETION_OPTIONS,
     COMPLETIONS,
+    LABELLED,
+    LABELLED_OPTIONS,
     RANKING_OPTIONS,
     RANKINGS,
     Values,
@@ -49,6 +51,17 @@ def read_completions(path: Path) -> Completions:
     found, left_out = read_rows(path, COMPLETIONS, COMPLETION_OPTIONS)
     rows = [row for _, row in found]
     refuse_none(str(path), "completion", rows, left_out)
+    return Completions(name=str(path), rows=tuple(rows), left_out=tuple(left_out))
+
+
+def read_labelled(path: Path) -> Completions:
+    """The completions in a table, or in the tables of a folder, each of which has a label.
+
+    InputError where columns are missing, and where no row can be used.
+    """
+    found, left_out = read_rows(path, LABELLED, LABELLED_OPTIONS)
+    rows = [row for _, row in found]
+    refuse_none(str(path), "labelled completion", rows, left_out)
     return Completions(name=str(path), rows=tuple(rows), left_out=tuple(left_out))
 
 

@@ -8,7 +8,7 @@ from typing import TypeAlias
 from imgalign.train.data.images import ImagesConfig
 from imgalign.train.data.rankings import FolderConfig, RankingsConfig, TableConfig
 from imgalign.train.data.rollouts import RolloutsConfig
-from imgalign.train.data.texts import CompletionsConfig, TextRankingsConfig
+from imgalign.train.data.texts import CompletionsConfig, LabelledConfig, TextRankingsConfig
 
 DataConfig: TypeAlias = (
     RolloutsConfig
@@ -18,4 +18,5 @@ DataConfig: TypeAlias = (
     | TableConfig
     | CompletionsConfig
     | TextRankingsConfig
+    | LabelledConfig
 )

@@ -1,11 +1,12 @@
-"""Rankings of given samples: the settings that all their sources share, and their batches.
+"""Judgements of given samples: the settings that all their sources share, and their batches.
 
-Rankings are read once, when a run begins, and written to rankings.jsonl: a resumed run learns from
-the same ones, whatever has been ranked since. Each sample is read and encoded once, before the
-first batch; encoded.py says what is kept on disk. Rankings with a sample that cannot be read are
-left out, and the samples named. Left out: where rankings come from (rankings.py, texts.py).
+A judgement is a ranking, or a like or dislike of one sample. They are read once, when a run begins,
+and written to rankings.jsonl: a resumed run learns from the same ones, whatever has been judged
+since. Each sample is read and encoded once, before the first batch; encoded.py says what is kept on
+disk. Judgements of a sample that cannot be read are left out, and the samples named. Left out:
+where they come from (rankings.py, texts.py).
 
-Shapes: r = rankings of a batch, k = candidates of the longest one.
+Shapes: r = judgements of a batch, k = candidates of the longest one.
 """
 
 import logging
@@ -40,6 +41,7 @@ from imgalign.train.data.judged import (
     write_left_out,
     write_record,
 )
+from imgalign.train.data.kept_texts import kept_texts, loader_of, write_texts
 from imgalign.train.data.source import DataSection, Known, Parts, some_of
 from imgalign.train.watcher import SILENT, Watcher, cut
 
@@ -48,21 +50,30 @@ log = logging.getLogger(__name__)
 USUAL_RANKINGS = 16
 
 
-class GivenRankingsConfig(DataSection):
-    """Rankings of given images, wherever they come from."""
+class JudgedConfig(DataSection):
+    """Given samples that were judged, wherever they come from."""
 
-    gives: ClassVar[BatchKind] = "rankings"
+    what: ClassVar[str]
+    """What is counted, in the plural. Example: "rankings"."""
 
-    held_out_rankings: PositiveInt = 64
-    """How many rankings of held-out prompts are measured."""
+    @property
+    @abstractmethod
+    def asked(self) -> int | None:
+        """How many an iteration learns from; None for as many as is usual."""
 
-    rankings_per_iteration: PositiveInt | None = None
-    """Rankings in each iteration; every one comes once before any comes again. Null is 16, or all
-    of them where there are fewer."""
+    @property
+    @abstractmethod
+    def usual(self) -> int:
+        """How many an iteration learns from where the settings do not say."""
 
-    def rankings_taken(self, available: int) -> int:
-        """How many of the available rankings an iteration learns from."""
-        return self.rankings_per_iteration or min(USUAL_RANKINGS, available)
+    @property
+    @abstractmethod
+    def most_measured(self) -> int:
+        """How many of held-out prompts are measured."""
+
+    def taken(self, available: int) -> int:
+        """How many of those available an iteration learns from."""
+        return self.asked or min(self.usual, available)
 
     @property
     def given_samples(self) -> Samples:
@@ -71,8 +82,8 @@ class GivenRankingsConfig(DataSection):
 
     @property
     def groups(self) -> int | None:
-        """One for each ranking."""
-        return self.rankings_per_iteration or USUAL_RANKINGS
+        """One for each judgement."""
+        return self.asked or self.usual
 
     @cached_property
     def given(self) -> Given:
@@ -81,16 +92,16 @@ class GivenRankingsConfig(DataSection):
 
     @abstractmethod
     def read(self) -> Given:
-        """The rankings as they are now; InputError where there are none."""
+        """The judgements as they are now; InputError where there are none."""
 
     def known_prompts(self) -> Known:
-        """Those of the rankings."""
+        """Those of the judgements."""
         training = tuple(dict.fromkeys(each.prompt for each in self.given.rankings))
         held_out = some_of(training, self.held_out)
         if self.held_out.asked_for and self.held_out.file is None and not held_out:
             raise InputError(
                 f"{self.given.where}: expected at least 4 prompts, a quarter of which is held out, "
-                f"got {len(training)}; rank images of more prompts, or choose by "
+                f"got {len(training)}; add {self.what} of more prompts, or choose by "
                 "data.held_out.num_prompts, where 0 measures nothing"
             )
         return Known(training, held_out, self.given.where)
@@ -109,10 +120,18 @@ class GivenRankingsConfig(DataSection):
             algorithm.refuse_rankings(counts_of(training))
         except ValueError as error:
             raise InputError(f"{where}: {error}") from None
-        refuse_number(self.rankings_taken(len(training)), len(training), at_least=num_processes)
+        self.refuse_number(len(training), at_least=num_processes)
+
+    def refuse_number(self, available: int, *, at_least: int) -> None:
+        """ConfigError for more judgements than there are, or of less than processes."""
+        if not at_least <= (asked := self.taken(available)) <= available:
+            raise ConfigError(
+                f"data.{self.what}_per_iteration: expected {at_least} to {available}, the number "
+                f"of {self.what} whose prompts are not held out, got {asked}"
+            )
 
     def build(self, parts: Parts) -> "GivenRankings":
-        """A source that learns from the rankings that the run keeps."""
+        """A source that learns from the judgements that the run keeps."""
         policy = parts.scoring_policy()
         return GivenRankings(
             self,
@@ -127,28 +146,63 @@ class GivenRankingsConfig(DataSection):
         )
 
     def loader(self, run: Path | None = None) -> SampleLoader:
-        """What loads the samples, those that a run keeps from there."""
+        """What loads the samples; texts are those that a run keeps."""
+        if run is not None and self.given_samples == "texts":
+            return loader_of(kept_texts(run))
         return self.given.load
 
     def keep(self, run: Path) -> None:
-        """The rankings, so that a resumed run learns from the same ones, and what is left out."""
+        """The judgements and their texts, so that a resumed run learns from the same ones, and what
+        is left out.
+        """
         write_record(run / RECORD, self.given.rankings)
         write_left_out(run / LEFT_OUT, self.given.left_out)
+        if self.given_samples == "texts":
+            write_texts(run, self.given)
 
     def moved(self, run: Path) -> frozenset[str]:
-        """Any place may: the rankings are recorded, with the hashes of their images."""
+        """Any place may: the judgements are recorded, with the hashes of their samples."""
         return frozenset({"database", "originals", "folder", "file"})
 
 
+class GivenRankingsConfig(JudgedConfig):
+    """Rankings of given samples, wherever they come from."""
+
+    gives: ClassVar[BatchKind] = "rankings"
+    what: ClassVar[str] = "rankings"
+
+    held_out_rankings: PositiveInt = 64
+    """How many rankings of held-out prompts are measured."""
+
+    rankings_per_iteration: PositiveInt | None = None
+    """Rankings in each iteration; every one comes once before any comes again. Null is 16, or all
+    of them where there are fewer."""
+
+    @property
+    def asked(self) -> int | None:
+        """By the setting."""
+        return self.rankings_per_iteration
+
+    @property
+    def usual(self) -> int:
+        """Rankings."""
+        return USUAL_RANKINGS
+
+    @property
+    def most_measured(self) -> int:
+        """By the setting."""
+        return self.held_out_rankings
+
+
 class GivenRankings:
-    """Rankings of given images: batches to learn from, and one that is only measured.
+    """Judgements of given samples: batches to learn from, and one that is only measured.
 
     With a `reward` every candidate has its score too.
     """
 
     def __init__(
         self,
-        config: GivenRankingsConfig,
+        config: JudgedConfig,
         rankings: Sequence[GivenRanking],
         load: SampleLoader,
         *,
@@ -171,21 +225,21 @@ class GivenRankings:
         others = [each for each in rankings if prompt_key(each.prompt) in apart]
         # By their hash, so that another number of them changes few.
         others.sort(key=lambda each: stable_hash(f"{each.prompt}\n{each.images}\n{each.ranks}"))
-        self.measured = others[: config.held_out_rankings]
+        self.measured = others[: config.most_measured]
         self.scores: dict[tuple[str, str], float] = {}
         self._prepared = False
 
     def batch(self, iteration: int, *, watcher: Watcher = SILENT) -> RankedBatch:
-        """The next rankings, in an order that is new each time all have come once."""
+        """The next judgements, in an order that is new each time all have come once."""
         start = time.perf_counter()
         self._prepare(watcher)
-        count = self.config.rankings_taken(len(self.training))
+        count = self.config.taken(len(self.training))
         places = epoch_positions(len(self.training), iteration, count=count, seed=self.seed)
         chosen = [self.training[places[place]] for place in self.world.deal(count)]
         return self._as_batch(chosen, seconds=time.perf_counter() - start)
 
     def held_out(self, *, watcher: Watcher = SILENT) -> RankedBatch | None:
-        """The share of this process in the rankings that are only measured; None without any."""
+        """The share of this process in the judgements that are only measured; None without any."""
         self._prepare(watcher)
         if not self.measured:
             return None
@@ -210,6 +264,7 @@ class GivenRankings:
             index=index,
             ranks=order,
             all_bad=torch.tensor([each.all_bad for each in chosen], dtype=torch.bool),
+            all_good=torch.tensor([each.all_good for each in chosen], dtype=torch.bool),
             weights=torch.tensor([each.weight for each in chosen]),
             scores=None if self.reward is None else scores,
             seconds={"seconds_loading": seconds},
@@ -220,29 +275,30 @@ class GivenRankings:
         return Data(prompts=[prompt], prompt_ids=[prompt], content={**self.encoded[image], **noise})
 
     def _prepare(self, watcher: Watcher) -> None:
-        """Encode and score what is not yet; leave out rankings whose images cannot be read."""
+        """Encode and score what is not yet; leave out judgements of what cannot be read."""
         if self._prepared:
             return
         lost = self._encode(watcher)
         if lost:
             shown = "; ".join(list(lost.values())[:NAMES_SHOWN])
+            kind, what = self.config.given_samples, self.config.what
             log.warning(
-                "images that cannot be read, whose rankings are left out: %d (%s)", len(lost), shown
+                "%s that cannot be used, whose %s are left out: %d (%s)",
+                *(kind, what, len(lost), shown),
             )
         self.training, self.measured = (
             [each for each in judged if not lost.keys() & set(each.images)]
             for judged in (self.training, self.measured)
         )
         if not self.training:
-            raise InputError("data.from: no ranking is left to learn from")
-        asked, available = self.config.rankings_taken(len(self.training)), len(self.training)
-        refuse_number(asked, available, at_least=self.world.size)
+            raise InputError(f"data.from: none of the {self.config.what} is left to learn from")
+        self.config.refuse_number(len(self.training), at_least=self.world.size)
         if self.reward is not None:
             self._score(self.reward, watcher)
         self._prepared = True
 
     def _encode(self, watcher: Watcher) -> dict[str, str]:
-        """Encode all images; returns why those that cannot be read cannot.
+        """Encode all samples; returns why those that cannot be used cannot.
 
         Each process encodes its share, and what others have encoded it finds on disk.
         """
@@ -283,16 +339,7 @@ class GivenRankings:
                 self.scores[prompt, image] = score.item()
 
     def _prompts(self) -> dict[str, str]:
-        """A prompt of each image."""
+        """A prompt of each sample."""
         return {
             image: each.prompt for each in (*self.training, *self.measured) for image in each.images
         }
-
-
-def refuse_number(asked: int, available: int, *, at_least: int) -> None:
-    """ConfigError for iterations of more rankings than there are, or of fewer than processes."""
-    if not at_least <= asked <= available:
-        raise ConfigError(
-            f"data.rankings_per_iteration: expected {at_least} to {available}, the number of "
-            f"rankings whose prompts are not held out, got {asked}"
-        )

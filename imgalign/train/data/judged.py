@@ -1,7 +1,8 @@
-"""Rankings that were given, what loads their images, and the record that a run keeps of them."""
+"""Rankings that were given, what loads their samples, and the record that a run keeps of them."""
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -31,7 +32,7 @@ where it cannot."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """Rankings, and what loads their images."""
+    """Rankings, and what loads their samples."""
 
     rankings: list[GivenRanking]
     load: SampleLoader
@@ -104,14 +105,18 @@ def choices(rankings: Iterable[Ranking], asked: Mapping[str, str | None]) -> str
 
 
 def counts_of(judged: Iterable[GivenRanking]) -> RankingCounts:
-    """How many rankings prefer an image, tie all of them, or are all bad."""
-    kinds = [
-        "all_bad" if each.all_bad else "ordered" if max(each.ranks) > 0 else "tied"
-        for each in judged
-    ]
-    return RankingCounts(
-        ordered=kinds.count("ordered"), tied=kinds.count("tied"), all_bad=kinds.count("all_bad")
-    )
+    """How many rankings prefer a sample, tie all of them, are all bad, or all good."""
+    kinds = Counter(map(kind_of, judged))
+    return RankingCounts(**{name: kinds[name] for name in RankingCounts._fields})
+
+
+def kind_of(judged: GivenRanking) -> str:
+    """One of the names of `RankingCounts`."""
+    if judged.all_bad:
+        return "all_bad"
+    if judged.all_good:
+        return "all_good"
+    return "ordered" if max(judged.ranks) > 0 else "tied"
 
 
 def of_files(found: RankedFiles) -> Given:
@@ -167,6 +172,7 @@ def as_judged(values: dict[str, object]) -> GivenRanking:
         images=tuple(map(str, images)),
         ranks=tuple(map(int, order)),
         all_bad=bool(values["all_bad"]),
+        all_good=bool(values.get("all_good", False)),  # older records have none
         weight=float(str(values["weight"])),
         seeds=tuple(map(int, seeds)) if isinstance(seeds, list) else None,
     )

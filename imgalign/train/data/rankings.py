@@ -19,7 +19,7 @@ from imgalign.preferences.samples import rankings_of
 from imgalign.preferences.store import Store
 from imgalign.train.data.given_rankings import GivenRankingsConfig
 from imgalign.train.data.judged import Given, SampleLoader, choices, from_store, of_files, present
-from imgalign.train.data.kept_texts import kept_texts, loader_of, write_texts
+from imgalign.train.data.kept_texts import loader_of
 from imgalign.train.data.noise import provenance_of, refuse_other_model, refuse_other_size
 
 
@@ -84,12 +84,6 @@ class RankingsConfig(GivenRankingsConfig):
             kept = present(judged, store.images)
             return Given(rankings=kept, load=self.loader(), where=where, provenance=made)
 
-    def keep(self, run: Path) -> None:
-        """The rankings, and their texts."""
-        super().keep(run)
-        if self.samples == "texts":
-            write_texts(run, self.given)
-
     def refuse_model(self, model: str) -> None:
         """Another one than generated the images, where these are scored with their own noise."""
         refuse_other_model(self.given.provenance, model)
@@ -101,7 +95,7 @@ class RankingsConfig(GivenRankingsConfig):
     def loader(self, run: Path | None = None) -> SampleLoader:
         """Loads originals, and checks each against its hash; texts are those that the run keeps."""
         if self.samples == "texts":
-            return self.given.load if run is None else loader_of(kept_texts(run))
+            return super().loader(run)
         with self.opened() as store:
             images = store.images
         return lambda image_id: read_tensor(images.checked(image_id))[None]

@@ -10,21 +10,19 @@ from imgalign.algorithms.interface import BatchKind
 from imgalign.config import refuse_ineffective
 from imgalign.errors import InputError
 from imgalign.preferences.foreign.records import Completion, GivenRanking
-from imgalign.preferences.foreign.texts import read_completions, read_text_rankings
+from imgalign.preferences.foreign.texts import read_completions, read_labelled, read_text_rankings
 from imgalign.preferences.records import Samples
 from imgalign.preferences.splits import prompt_key
 from imgalign.prompts import Prompts
 from imgalign.storybook.demonstrations import demonstrations
 from imgalign.train.data.demonstrations import USUAL_SAMPLES, Example, GivenSamples
-from imgalign.train.data.given_rankings import GivenRankingsConfig
-from imgalign.train.data.judged import Given, SampleLoader
+from imgalign.train.data.given_rankings import GivenRankingsConfig, JudgedConfig
+from imgalign.train.data.judged import Given
 from imgalign.train.data.kept_texts import (
     kept_completions,
-    kept_texts,
     loader_of,
     text_key,
     write_completions,
-    write_texts,
 )
 from imgalign.train.data.source import Amount, DataSection, Known, Parts, some_of
 
@@ -65,14 +63,66 @@ class TextRankingsConfig(GivenRankingsConfig):
             left_out=found.left_out,
         )
 
-    def keep(self, run: Path) -> None:
-        """The rankings and their texts."""
-        super().keep(run)
-        write_texts(run, self.given)
 
-    def loader(self, run: Path | None = None) -> SampleLoader:
-        """Gives the texts that the run keeps."""
-        return self.given.load if run is None else loader_of(kept_texts(run))
+class LabelledConfig(JudgedConfig):
+    """Texts that were liked or disliked one by one, in JSON lines or parquet, in TRL's columns."""
+
+    gives: ClassVar[BatchKind] = "labels"
+    what: ClassVar[str] = "completions"
+
+    source: Literal["labelled"] = Field("labelled", alias="from")
+    """Where the data comes from."""
+
+    file: Path
+    """A file, or a folder of such files, with the columns prompt, completion and label, which is
+    true for a text that was liked; see docs/pairs.md."""
+
+    held_out_completions: PositiveInt = 64
+    """How many texts of held-out prompts are measured."""
+
+    completions_per_iteration: PositiveInt | None = None
+    """Texts in each iteration; every one comes once before any comes again. Null is 64, or all of
+    them where there are fewer."""
+
+    @property
+    def given_samples(self) -> Samples:
+        """Texts."""
+        return "texts"
+
+    @property
+    def asked(self) -> int | None:
+        """By the setting."""
+        return self.completions_per_iteration
+
+    @property
+    def usual(self) -> int:
+        """Texts."""
+        return USUAL_SAMPLES
+
+    @property
+    def most_measured(self) -> int:
+        """By the setting."""
+        return self.held_out_completions
+
+    def read(self) -> Given:
+        """The rows; what is left out is said."""
+        found = read_labelled(self.file)
+        return Given(
+            rankings=[
+                GivenRanking(
+                    prompt=each.prompt,
+                    images=(text_key(each.text),),
+                    ranks=(-1,),
+                    all_bad=not each.liked,
+                    all_good=bool(each.liked),
+                    weight=each.weight,
+                )
+                for each in found.rows
+            ],
+            load=loader_of({text_key(each.text): each.text for each in found.rows}),
+            where=found.name,
+            left_out=found.left_out,
+        )
 
 
 class CompletionsConfig(DataSection):

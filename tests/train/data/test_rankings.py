@@ -143,9 +143,9 @@ def test_rankings_with_an_image_that_cannot_be_read_are_left_out_and_it_is_named
     broken = GivenRanking(prompt="a red fox", images=("0a", "lost1"), ranks=(0, 1))
     given = source([broken, *judged()])
     assert given.batch(0).num_rankings == 6
-    said = "images that cannot be read, whose rankings are left out: 1 (lost1: no such file)"
+    said = "images that cannot be used, whose rankings are left out: 1 (lost1: no such file)"
     assert said in caplog.text
-    with pytest.raises(InputError, match="no ranking is left to learn from"):
+    with pytest.raises(InputError, match="none of the rankings is left to learn from"):
         source([broken]).batch(0)
 
 

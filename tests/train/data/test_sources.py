@@ -184,7 +184,7 @@ def test_a_run_with_a_kl_budget_goes_back_inside_it_whatever_the_algorithm(tmp_p
         (
             {"from": "images", "folder": "x"},
             {"name": "supervised"},
-            "weighting.kind: expected 'equal' for given images",
+            "weighting.kind: expected 'equal' for given samples",
         ),
     ],
 )
