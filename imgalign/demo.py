@@ -34,7 +34,6 @@ from imgalign.diffusion.generate import ImageGenerator
 from imgalign.errors import InputError
 from imgalign.evaluate.config import EvaluateConfig
 from imgalign.evaluate.evaluation import FOLDER, Evaluation
-from imgalign.evaluate.judging import Measures, features_of
 from imgalign.evaluate.run import evaluate
 from imgalign.files import (
     LOCK,
@@ -45,6 +44,7 @@ from imgalign.files import (
     write_atomically,
 )
 from imgalign.images import read_tensor
+from imgalign.loop.measures import storybook_measures
 from imgalign.policy import RewardModel
 from imgalign.preferences.address import of_file
 from imgalign.preferences.queue import queue_candidates
@@ -55,7 +55,6 @@ from imgalign.report.writing import PAGE, write_report
 from imgalign.runs.folder import CONFIG
 from imgalign.runs.progress import progress, working
 from imgalign.storybook.annotators import Annotator
-from imgalign.storybook.oracle import ORACLE_TIE, check_faithful, oracle_reward, slice_of
 from imgalign.storybook.scenes import candidate_prompts, evaluation_prompts
 from imgalign.storybook.simulate import Simulated, annotators_of, rank_queue
 from imgalign.train.config import TrainConfig
@@ -336,14 +335,6 @@ def compare(
             sampler=SamplerSettings(num_inference_steps=settings.comparison_steps),
             seed=seed,
         ),
-        measures=Measures(
-            oracle=oracle_reward(group),
-            oracle_meaning=f"the noiseless utility of the {group} annotators",
-            oracle_tie=ORACLE_TIE,
-            proxy=reward,
-            faithful=check_faithful,
-            features=features_of(reward),
-            slices=slice_of,
-        ),
+        measures=storybook_measures(group, reward),
         draw_prompts=evaluation_prompts,
     )

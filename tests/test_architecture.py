@@ -1,6 +1,6 @@
 """Who may import whom, and what is done in one place: the layers of the design.
 
-    5  imgalign.{cli, demo, __main__}                        ui.app -> .pages -> .api -> the rest
+    5  imgalign.{cli, demo, loop, __main__}                  ui.app -> .pages -> .api -> the rest
     4  imgalign.{train, evaluate, report}                    reward_models, .fit, .server
     3  imgalign.algorithms
     2  imgalign.{diffusion, language, storybook}             reward_models.*
@@ -36,6 +36,7 @@ ROOTS = (
     "imgalign.__main__",
     "imgalign.cli",
     "imgalign.demo",
+    "imgalign.loop",
 )
 LAYERS = {
     **dict.fromkeys(["losses", "advantages", "statistics", "config", "environment"], 0),
@@ -44,7 +45,7 @@ LAYERS = {
     **dict.fromkeys(["diffusion", "language", "storybook"], 2),
     "algorithms": 3,
     **dict.fromkeys(["train", "evaluate", "report"], 4),
-    **dict.fromkeys(["__main__", "cli", "demo"], 5),
+    **dict.fromkeys(["__main__", "cli", "demo", "loop"], 5),
 }
 ONLY_IN = {
     "gradio": ("ui",),

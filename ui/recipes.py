@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imgalign.config import Setting, find_config, load_config, read_mapping, recipes, settings_of
+from imgalign.errors import ConfigError
 from ui.libraries import load_libraries
 
 
@@ -32,10 +33,22 @@ FIRST = "storybook_dpo"
 
 
 def names() -> list[str]:
-    """One's own recipes in `configs/` of the working folder, then the shipped ones, FIRST first."""
-    shipped = [path.stem for path in recipes()]
-    own = sorted({path.stem for path in Path("configs").glob("*.yaml")} - set(shipped))
+    """One's own recipes in `configs/` of the working folder, then the shipped ones, FIRST first.
+
+    Settings of loops are left out: they are no training of their own.
+    """
+    shipped = [path.stem for path in recipes() if not is_loop(path)]
+    local = (path for path in Path("configs").glob("*.yaml") if not is_loop(path))
+    own = sorted({path.stem for path in local} - set(shipped))
     return [*own, *sorted(shipped, key=lambda name: name != FIRST)]
+
+
+def is_loop(path: Path) -> bool:
+    """Whether a file has settings of `imgalign loop`, which names a recipe in its turn."""
+    try:
+        return "align" in read_mapping(path)
+    except ConfigError:
+        return False  # it is shown, with what is wrong
 
 
 def read(name: str) -> Recipe:

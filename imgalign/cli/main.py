@@ -58,6 +58,7 @@ def imgalign(
 
 for command in (
     training.demo,
+    training.loop,
     ranking.candidates,
     ranking.ui,
     training.train,

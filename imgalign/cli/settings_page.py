@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 
 from imgalign.config import Setting, plain, settings_of
 from imgalign.evaluate.config import EvaluateConfig
+from imgalign.loop.config import LoopConfig
 from imgalign.train.config import TrainConfig
 from imgalign.unions import Model, models_in, tag_in, tag_keys
 from reward_models.text_training import TextFitConfig
@@ -41,6 +42,7 @@ PAGES: tuple[tuple[str, str, Model], ...] = (
         "The first argument of the command is `aligned`.",
         EvaluateConfig,
     ),
+    ("Rounds: `imgalign loop FILE`", "", LoopConfig),
     ("Reward models of images: `imgalign reward train`", "", FitConfig),
     ("Reward models of texts: `imgalign reward train --samples texts`", "", TextFitConfig),
 )

@@ -1,4 +1,4 @@
-"""Commands that train: the demo, a run, and the checks before one."""
+"""Commands that train: the demo, a loop, a run, and the checks before one."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -28,6 +28,47 @@ def demo(
     from imgalign.demo import run_demo
 
     run_demo(out, seed=seed, group=group, shuffled=shuffled)
+
+
+def loop(
+    config: Annotated[
+        Path, typer.Argument(help="Settings of a loop, such as configs/storybook_loop.yaml.")
+    ],
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for all outputs; loops/ and the file's name if not given."),
+    ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Print every setting with its meaning, and stop.")
+    ] = False,
+) -> None:
+    """Generate, rank, align and compare in rounds, until they no longer improve.
+
+    A loop that was stopped is continued by the same command.
+    """
+    if explain:
+        refuse_given({"--out": out}, "with --explain, which runs nothing")
+    from imgalign.config import explained, find_config, load_config
+    from imgalign.loop.config import LoopConfig
+
+    recipe = find_config(config)
+    settings = load_config(LoopConfig, recipe, overrides or ())
+    if explain:
+        typer.echo("\n".join(explained(settings)))
+        return
+    typer.echo("Loading the libraries ...")
+    from imgalign.loop.plan import SETTINGS
+    from imgalign.loop.run import run_loop
+
+    own = recipe.parent if recipe.name == SETTINGS else None
+    out = out or own or Path("loops") / recipe.stem
+    try:
+        result = run_loop(settings, out, say=typer.echo)
+    except (KeyboardInterrupt, SystemExit):
+        typer.echo(f"\nstopped; the same command continues from here, or remove {out}")
+        raise
+    typer.echo("\n".join(result.lines()))
 
 
 def train(

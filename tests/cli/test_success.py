@@ -106,6 +106,28 @@ def test_demo(folder):
     assert len(found["pairs"]) == 6
 
 
+TINY_LOOP = (
+    *("policy.num_inference_steps=2", "policy.lora_rank=2", "data.held_out.num_prompts=1"),
+    *("run.iterations=1", "run.measure_every=1", "run.samples.num_prompts=1"),
+)
+
+
+def test_loop(succeed, folder):
+    settings = (
+        f"align.overrides=[{', '.join(TINY_LOOP)}]",
+        "candidates={num_prompts: 5, per_prompt: 2, sampler: {num_inference_steps: 2}}",
+        "compare={num_prompts: 2, images_per_prompt: 1, sampler: {num_inference_steps: 2}}",
+        "stop.max_rounds=1",
+    )
+    out = succeed("loop", "storybook_loop", *settings, "--out", "rounds")
+    assert "round 1 of at most 1, from the pretrained model: vote" in out
+    assert out.splitlines()[-1] == f"report  {folder / 'rounds' / 'report.html'}"
+    again = succeed("loop", "rounds/loop.yaml")
+    assert again.splitlines()[-3:] == out.splitlines()[-3:]
+    explained = succeed("loop", "storybook_loop", "stop.patience=2", "--explain")
+    assert "stop.patience: 2 (default: 1)" in explained
+
+
 def test_candidates(succeed, folder):
     (folder / "prompts.txt").write_text("a red cat\na blue house\n")
     new = ("--database", "sqlite:///mine.db")

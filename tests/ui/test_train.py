@@ -56,6 +56,12 @@ def test_ones_own_recipes_come_first_and_then_one_that_needs_no_reward(here):
     assert others == sorted(others)
 
 
+def test_settings_of_a_loop_are_no_recipe_to_train(here):
+    (here / "configs" / "rounds.yaml").write_text("align: {recipe: mine}\n")
+    assert not {"rounds", "storybook_loop"} & set(recipes.names())
+    assert "storybook_dpo" in recipes.names()
+
+
 def test_lines_of_a_header_that_are_set_in_go_on_with_the_one_before():
     text = "# Best of 8,\n#   the baseline.\n# imgalign train x\n#\n# Time: long.\na: 1\n# no"
     expected = "Best of 8, the baseline.\nimgalign train x\n\nTime: long."

@@ -1,0 +1,1 @@
+"""The whole alignment loop as one command."""

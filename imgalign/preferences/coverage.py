@@ -1,0 +1,56 @@
+"""How far the ranking of some items has come."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+
+from imgalign.preferences.queries import standing
+from imgalign.preferences.schema import annotators, items, rankings
+from imgalign.preferences.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coverage:
+    """The items of one source in a project, and the answers to them.
+
+    Example: 40 items that two people each shall judge want 80 answers.
+    """
+
+    prompts: dict[str, str]
+    """The prompt by item id, in the order in which they were queued."""
+    wanted: int
+    """The sum of their overlaps."""
+    given: int
+    """Standing answers, skips included, no more of an item than its overlap."""
+
+
+def coverage(store: Store, *, project: str, source: str, simulated: bool) -> Coverage:
+    """Count the answers of people, or with `simulated` those of simulated annotators."""
+    queued = (
+        select(items.c.item_id, items.c.prompt, items.c.overlap)
+        .where(items.c.project == project, items.c.source == source)
+        .order_by(items.c.sequence)
+    )
+    answered = (
+        select(rankings.c.item_id, func.count())
+        .join(items, items.c.item_id == rankings.c.item_id)
+        .join(annotators, annotators.c.annotator_id == rankings.c.annotator_id)
+        .where(
+            items.c.project == project,
+            items.c.source == source,
+            annotators.c.simulated == simulated,
+            standing(),
+        )
+        .group_by(rankings.c.item_id)
+    )
+    with store.database.read() as connection:
+        rows = connection.execute(queued).all()
+        given: Counter[str] = Counter()
+        for item_id, count in connection.execute(answered):
+            given[item_id] = count
+    return Coverage(
+        prompts={row.item_id: row.prompt for row in rows},
+        wanted=sum(row.overlap for row in rows),
+        given=sum(min(given[row.item_id], row.overlap) for row in rows),
+    )
