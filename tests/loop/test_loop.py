@@ -15,6 +15,8 @@ from walk_runs import Killed
 from imgalign.config import load_config
 from imgalign.diffusion.generate import ImageGenerator
 from imgalign.errors import CheckpointError, ConfigError, InputError
+from imgalign.evaluate.sides import LoadGenerator
+from imgalign.loop.asking import Asker, Say
 from imgalign.loop.config import LoopConfig
 from imgalign.loop.journal import FILE
 from imgalign.loop.run import LoopResult, run_loop
@@ -45,9 +47,15 @@ class Counting:
         return Counted(model, device=device, dtype=dtype)
 
 
-def looped(settings: LoopConfig, out: Path, **parts: Any) -> LoopResult:
-    parts = {"say": lambda line: None, "asker": Partisan(PREFERS)} | parts
-    return run_loop(settings, out, **parts)
+def looped(
+    settings: LoopConfig,
+    out: Path,
+    *,
+    say: Say = lambda line: None,
+    asker: Asker | None = None,
+    load: LoadGenerator = ImageGenerator,
+) -> LoopResult:
+    return run_loop(settings, out, say=say, asker=asker or Partisan(PREFERS), load=load)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +96,7 @@ def test_each_round_learns_from_the_rankings_of_all_rounds_and_never_from_votes(
 def test_every_image_leads_to_the_checkpoint_that_made_it(whole):
     """Of each round: candidates to its start, pairs to its start and to what it trained."""
     result, out, _ = whole
-    weights = {0: None}
+    weights: dict[int, str | None] = {0: None}
     for each in result.rounds:
         found = find_weights(out / f"round-0{each.number}" / "run")
         assert str(found) == str(each.trained.path)
