@@ -32,7 +32,7 @@ from imgalign.policy import Critic
 
 
 class GroupConfig(Config):
-    """The mean reward of the prompt's images in this iteration (GRPO, arXiv:2402.03300)."""
+    """The mean reward of the prompt's samples in this iteration (GRPO, arXiv:2402.03300)."""
 
     kind: Literal["group"] = "group"
     """The baseline."""
@@ -43,7 +43,7 @@ class GroupConfig(Config):
 
 
 class RankConfig(Config):
-    """The share of the prompt's images that an image beats, so that only their order counts."""
+    """The share of the prompt's samples that a sample beats, so that only their order counts."""
 
     kind: Literal["rank"] = "rank"
     """The baseline."""
@@ -53,7 +53,7 @@ class RankConfig(Config):
 
 
 class RunningConfig(Config):
-    """The prompt's recent rewards, for few images per prompt (DDPO, arXiv:2305.13301)."""
+    """The prompt's recent rewards, for few samples per prompt (DDPO, arXiv:2305.13301)."""
 
     kind: Literal["running"] = "running"
     """The baseline."""
@@ -102,7 +102,7 @@ LearnedBaselineConfig: TypeAlias = ValueConfig | RunningConfig | CriticConfig
 
 
 class GroupBaseline:
-    """Rewards, or their ranks, against the other images of the prompt."""
+    """Rewards, or their ranks, against the other samples of the prompt."""
 
     def __init__(self, config: GroupConfig | RankConfig) -> None:
         self.config = config
@@ -110,7 +110,7 @@ class GroupBaseline:
     def advantages(
         self, batch: Rewarded, *, world: World
     ) -> tuple[Float[Tensor, "m t"], dict[str, float]]:
-        """As `group_advantages` and its relatives; the same for every step of an image."""
+        """As `group_advantages` and its relatives; the same for every step of a sample."""
         names = {name: number for number, name in enumerate(dict.fromkeys(batch.prompt_ids))}
         group = torch.tensor([names[each] for each in batch.prompt_ids], dtype=torch.long)
         ranked = self.config.kind == "rank"
@@ -142,7 +142,7 @@ class RunningBaseline:
     def advantages(
         self, batch: Rewarded, *, world: World
     ) -> tuple[Float[Tensor, "m t"], dict[str, float]]:
-        """As `RunningPromptStatistics.advantages`; the same for every step of an image."""
+        """As `RunningPromptStatistics.advantages`; the same for every step of a sample."""
         everybody = batch.of_all(world)
         advantages = self.statistics.advantages(everybody.totals, everybody.prompt_ids)
         first = first_position(world, len(batch))

@@ -1,6 +1,6 @@
 """Training batches, their micro-batches of one forward pass each, and sums of their statistics.
 
-Shapes: n = images of a batch, b = images sampled together, t = steps of a trajectory, s = steps in
+Shapes: n = samples of a batch, b = samples made together, t = steps of a trajectory, s = steps in
 one forward pass. Units: log-probabilities and KL in nats, summed over the elements of a latent.
 """
 
@@ -22,11 +22,13 @@ class Rollout:
     batch: list[Trajectory]
     """Images as sampled together: a network's rounding depends on its batch."""
     rewards: Float[Tensor, " n"]
-    """Float32 on the CPU, of all images in order. NaN marks an image that is dropped."""
+    """Float32 on the CPU, of all samples in order. NaN marks a sample that is dropped."""
     seconds_sampling: float = 0.0
     seconds_scoring: float = 0.0
     examples: Data | None = None
     """Given samples, whose likelihood is to be kept."""
+    finished: Bool[Tensor, " n"] | None = None
+    """Which samples came to their end; None where all samples of the policy do."""
 
     def __len__(self) -> int:
         """Samples, dropped ones included."""
@@ -34,13 +36,18 @@ class Rollout:
 
     @property
     def prompt_ids(self) -> list[str]:
-        """Of all images in order."""
+        """Of all samples in order."""
         return [prompt_id for trajectory in self.batch for prompt_id in trajectory.prompt_ids]
 
     def metrics(self, world: World) -> dict[str, float]:
-        """Statistics of the rewards over all processes, under the keys of docs/metrics.md."""
+        """Statistics of the samples over all processes, under the keys of docs/metrics.md."""
+        cut: dict[str, float] = {}
+        if self.finished is not None:
+            finished = torch.cat(world.gather(self.finished))
+            cut["unfinished"] = 1 - finished.double().mean().item()
         return {
             **reward_metrics(torch.cat(world.gather(self.rewards))),
+            **cut,
             "seconds_sampling": self.seconds_sampling,
             "seconds_scoring": self.seconds_scoring,
         }
@@ -64,7 +71,7 @@ class Demonstrations:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MicroBatch:
-    """Input of one forward and backward pass: some steps of images that were sampled together."""
+    """Input of one forward and backward pass: some steps of samples that were made together."""
 
     trajectory: Trajectory
     steps: Int[Tensor, " s"]
@@ -88,7 +95,7 @@ class Tally:
 
     num_samples: float
     num_steps: float
-    """Of all images together, those with a density."""
+    """Of all samples together, those with a density."""
     sums: dict[str, float] = field(default_factory=dict)
     count: float = 0.0
     first_count: float = 0.0
@@ -123,7 +130,7 @@ class Tally:
 
     @property
     def kl_nats(self) -> float:
-        """KL(policy || pretrained) of a whole trajectory, mean over images, in nats."""
+        """KL(policy || pretrained) of a whole trajectory, mean over samples, in nats."""
         return self._mean("kl", self.first_count) * self.steps_per_trajectory
 
     def metrics(self) -> dict[str, float]:
@@ -147,7 +154,7 @@ class Assessment:
     """The advantages of a batch."""
 
     batch: list[Trajectory]
-    """As sampled; steps of images without a finite reward are masked out."""
+    """As sampled; steps of samples without a finite reward are masked out."""
     advantages: list[Tensor]
     """One [b t] for each trajectory of the batch."""
     metrics: dict[str, float]
@@ -179,14 +186,14 @@ def masked(values: Float[Tensor, "b s"], mask: Bool[Tensor, "b s"]) -> Float[Ten
 
 
 def with_density(steps: Int[Tensor, " s"], mask: Bool[Tensor, "b t"]) -> Int[Tensor, " _s"]:
-    """Those of some steps that have a density for some image, on the device of `steps`."""
+    """Those of some steps that have a density for some sample, on the device of `steps`."""
     return steps[mask[:, steps].any(dim=0).to(steps.device)]
 
 
 def choose_steps(
     mask: Bool[Tensor, "b t"], num_steps: int | None, *, generator: torch.Generator
 ) -> Int[Tensor, " s"]:
-    """Steps that have a density for some image: all, or `num_steps` at random, in order."""
+    """Steps that have a density for some sample: all, or `num_steps` at random, in order."""
     steps = mask.any(dim=0).nonzero().squeeze(1).cpu()
     if num_steps is None or num_steps >= len(steps):
         return steps
@@ -263,9 +270,9 @@ def micro_batch(
 def usable(
     trajectory: Trajectory, mask: Bool[Tensor, "b t"], advantages: Float[Tensor, "b t"]
 ) -> tuple[Trajectory, Float[Tensor, "n t"]] | None:
-    """The trajectory under a narrower mask, without images whose own numbers are not finite.
+    """The trajectory under a narrower mask, without samples whose own numbers are not finite.
 
-    Masking is not enough for those: zero times NaN is NaN in the backward pass. None when no image
+    Masking is not enough for those: zero times NaN is NaN in the backward pass. None when no sample
     is left.
     """
     finite = trajectory.log_probs.isfinite().all(dim=1).cpu()

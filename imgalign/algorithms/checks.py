@@ -255,7 +255,7 @@ def check_group_advantages(trajectory: Trajectory) -> Check:
         + ("" if named else ", a prompt id is empty"),
         expected="mean 0 per prompt id, and 0 for equal rewards",
         passed=max(means) < 1e-6 and silent and named,
-        cure="give every image the id of its prompt",
+        cure="give every sample the id of its prompt",
     )
 
 

@@ -82,7 +82,7 @@ class World(Protocol):
     def deal(self, count: int) -> range:
         """Which of `count` prompts this process takes: shares in order that differ by one at most.
 
-        Prompts and not images, so that the group of a prompt stays together.
+        Prompts and not samples, so that the group of a prompt stays together.
         """
         ...
 

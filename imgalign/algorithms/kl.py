@@ -3,7 +3,7 @@
 The coefficient is fixed or adaptive; both have `coefficient` and `update`, which takes the measured
 KL. Left out: stopping when a budget is exceeded (train/budget.py).
 
-Units: KL in nats per image, summed over steps and latent elements.
+Units: KL in nats per sample, summed over steps and latent elements.
 """
 
 import math

@@ -83,7 +83,7 @@ class PolicyGradientConfig(Config):
     """The same per latent element, as in other trainers; instead of clip_nats."""
 
     advantage_clip: Positive = 5.0
-    """Advantages are clipped to +- this, so that one image cannot dominate an update."""
+    """Advantages are clipped to +- this, so that one sample cannot dominate an update."""
 
     kl: KLConfig = Field(FixedKLConfig(), discriminator="kind")
     """Coefficient of the KL penalty towards the pretrained model."""
@@ -93,16 +93,16 @@ class PolicyGradientConfig(Config):
 
     minibatches: PositiveInt = 1
     """Optimizer steps per pass over the batch; each sees an equal share of its forward passes, of
-    some steps of images that were sampled together."""
+    some steps of samples that were made together."""
 
     credited_steps: PositiveInt | None = None
     """Only the first so many steps of a trajectory get its advantage; null is all. They decide most
-    of what the image will be, while the gradients of later ones are many times as large and mostly
+    of what the sample will be, while the gradients of later ones are many times as large and mostly
     noise: see docs/adr/0006. The KL counts at every step."""
 
     kl_steps: PositiveInt | None = None
-    """How many of the uncredited steps are re-scored for their KL, in each batch of images that was
-    sampled together; null is all. They are sampled anew in each iteration and weighted, so the KL
+    """How many of the uncredited steps are re-scored for their KL, in each batch of samples that
+    was made together; null is all. They are sampled anew in each iteration and weighted, so the KL
     is unbiased and an update takes less time. Only with credited_steps."""
 
     ptx: NonNegativeFloat = 0.0
@@ -158,7 +158,7 @@ class PolicyGradientConfig(Config):
     def refuse_minibatches(self, *, batches: int, passes: int, groups: int | None) -> None:
         """ValueError for more minibatches than forward passes to share out.
 
-        `batches` of images are sampled in an iteration, and `passes` re-score all steps of one;
+        `batches` of samples are made in an iteration, and `passes` re-score all steps of one;
         `groups` are its prompts or rankings.
         """
         chosen = self.timesteps_per_update
@@ -168,7 +168,7 @@ class PolicyGradientConfig(Config):
         if self.minibatches > batches * passes:
             raise ValueError(
                 f"algorithm.minibatches: expected at most {batches * passes}, {passes} forward "
-                f"passes for each of {batches} batches of images, got {self.minibatches}"
+                f"passes for each of {batches} batches of samples, got {self.minibatches}"
             )
 
 
@@ -182,7 +182,7 @@ class PPOConfig(PolicyGradientConfig):
     """What rewards are compared with."""
 
     def refuse_data(self, source: str, kind: BatchKind, *, group_size: int) -> None:
-        """ValueError unless images are sampled."""
+        """ValueError unless the policy samples itself."""
         if kind != "rollouts":
             raise ValueError(ONLY_ROLLOUTS.format(self.name, source, INSTEAD[kind]))
 
@@ -197,12 +197,12 @@ class GRPOConfig(PolicyGradientConfig):
     """What rewards are compared with."""
 
     def refuse_data(self, source: str, kind: BatchKind, *, group_size: int) -> None:
-        """ValueError unless images are sampled in groups."""
+        """ValueError unless the policy samples in groups."""
         if kind != "rollouts":
             raise ValueError(ONLY_ROLLOUTS.format(self.name, source, INSTEAD[kind]))
         if group_size < 2:
             raise ValueError(
-                "data.group_size: expected at least 2 with grpo, got 1; a single image is never "
+                "data.group_size: expected at least 2 with grpo, got 1; a single sample is never "
                 "better than its group (or use algorithm.name: ppo)"
             )
 
@@ -269,7 +269,7 @@ class PolicyGradient:
     def assess(self, policy: StepPolicy, rollout: Rollout, *, world: World) -> Assessment:
         """Advantages of a new batch; updates the baseline, alike in all processes.
 
-        An image whose reward is not finite is dropped: it changes neither policy nor baseline.
+        A sample whose reward is not finite is dropped: it changes neither policy nor baseline.
         """
         batch, rewards = rollout.batch, rollout.rewards.detach().float().cpu()
         log_probs = torch.cat([trajectory.log_probs.cpu() for trajectory in batch])
@@ -330,7 +330,7 @@ class PolicyGradient:
         """The micro-batches of each optimizer step; their losses add up to the step's loss.
 
         Images stay together as they were sampled, because a network's rounding depends on its
-        batch. What is shuffled and split into minibatches is (images, step) pairs.
+        batch. What is shuffled and split into minibatches is (samples, step) pairs.
         """
         chosen = [
             choose_steps(trajectory.mask, self.config.timesteps_per_update, generator=generator)

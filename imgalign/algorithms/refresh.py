@@ -3,10 +3,10 @@
 Every so many optimizer steps the policy as it is becomes the reference of implicit rewards, for as
 long as that one stays near the pretrained model. Without a bound the paper's runs diverged.
 
-The distance of two models is the mean of |log p - log p'| over the best images of rankings: what
+The distance of two models is the mean of |log p - log p'| over the best samples of rankings: what
 implicit rewards are made of, so no pass of the network is added. It keeps to the triangle
 inequality. So the distances of all refreshes add up to a bound of that between reference and
-pretrained model, which is never measured itself: exactly for the same images and draws, else in
+pretrained model, which is never measured itself: exactly for the same samples and draws, else in
 expectation. The paper's thresholds (0.005 and 0.002) are of another scale.
 
 Units: nats, summed over the elements of a sample.
@@ -31,7 +31,7 @@ class RefreshConfig(Config):
 
     max_nats: Positive
     """No refresh after which the reference could be further from the pretrained model than this, as
-    the mean size of the log-ratio of the best image of a ranking. Metric reference_distance says
+    the mean size of the log-ratio of the best sample of a ranking. Metric reference_distance says
     how much of it is used."""
 
 
@@ -47,7 +47,7 @@ class Refresh:
     def after_scoring(self, policy: Policy, log_ratio_size: float | None) -> None:
         """Count an optimizer step that is about to be made, and refresh where it is time.
 
-        `log_ratio_size` is the mean over the best images of this step, under the weights before it
+        `log_ratio_size` is the mean over the best samples of this step, under the weights before it
         and in all processes together; None without any.
         """
         self.steps += 1

@@ -39,7 +39,7 @@ class Rewarded:
         return self.rewards.double().sum(dim=1).to(self.rewards)
 
     def of_all(self, world: World) -> "Rewarded":
-        """The images of all processes, in their order."""
+        """The samples of all processes, in their order."""
 
         def features() -> list[Features]:
             return [features for given in world.gather(self.features()) for features in given]
@@ -62,10 +62,10 @@ class Baseline(Protocol):
     def advantages(
         self, batch: Rewarded, *, world: World
     ) -> tuple[Float[Tensor, "m t"], dict[str, float]]:
-        """Advantages of this process's images, and metrics of all.
+        """Advantages of this process's samples, and metrics of all.
 
         Updates the baseline's state, alike in all processes: each calls it once per batch, also
-        with no image.
+        with no sample.
         """
         ...
 

@@ -40,28 +40,28 @@ log = logging.getLogger(__name__)
 
 
 class BestConfig(Config):
-    """Best of n: only the best images of each prompt, with equal weights."""
+    """Best of n: only the best samples of each prompt, with equal weights."""
 
     kind: Literal["best"] = "best"
     """The weighting."""
 
     keep: PositiveInt = 1
-    """How many images of each prompt count in an iteration."""
+    """How many samples of each prompt count in an iteration."""
 
 
 class RewardWeightedConfig(Config):
-    """Reward-weighted regression: all images, better ones with larger weights."""
+    """Reward-weighted regression: all samples, better ones with larger weights."""
 
     kind: Literal["reward"] = "reward"
     """The weighting."""
 
     temperature: Annotated[float, Field(gt=0)] = 0.5
-    """Weights are exp(z / temperature), z being the reward in standard deviations of the images of
+    """Weights are exp(z / temperature), z being the reward in standard deviations of the samples of
     its prompt. Towards 0 this is best of n; large values give equal weights."""
 
 
 class EqualConfig(Config):
-    """Equal weights, for given images."""
+    """Equal weights, for given samples."""
 
     kind: Literal["equal"] = "equal"
     """The weighting."""
@@ -71,7 +71,7 @@ Weighting: TypeAlias = BestConfig | RewardWeightedConfig | EqualConfig
 
 
 class SupervisedConfig(Config):
-    """Supervised fine-tuning on the best, on reward-weighted, or on given images."""
+    """Supervised fine-tuning on the best, on reward-weighted, or on given samples."""
 
     name: Literal["supervised"] = "supervised"
     """The algorithm."""
@@ -219,7 +219,7 @@ class Supervised:
             return batch.data.select(index.tolist()), shares[counted]
         weights = sample_weights(batch.rewards, batch.prompt_ids, self.config.weighting)
         if not world.total(weights.sum().item()):
-            raise NumericsError("learning: no image of this iteration has a finite reward")
+            raise NumericsError("learning: no sample of this iteration has a finite reward")
         data = join_data([policy.given(trajectory) for trajectory in batch.batch])
         counted = weights.nonzero().squeeze(1)
         return data.select(counted.tolist()), weights[counted]

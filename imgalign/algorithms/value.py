@@ -2,9 +2,9 @@
 
 A small network on a prompt's embedding and a step's timestep. The reward comes once, at the end, so
 every step's target is that reward. Left out: a view of the latent; the estimator reduces variance
-and does not judge unfinished images.
+and does not judge unfinished samples.
 
-Shapes: b = images, t = steps, d = elements of a prompt embedding.
+Shapes: b = samples, t = steps, d = elements of a prompt embedding.
 """
 
 import copy
@@ -51,7 +51,7 @@ class ValueEstimator:
 
     @torch.no_grad()
     def predict(self, features: Mapping[str, Tensor]) -> Float[Tensor, "b t"]:
-        """Expected reward of each image at each step, in the reward's own unit."""
+        """Expected reward of each sample at each step, in the reward's own unit."""
         values: Tensor = self.net(network_input(features)).squeeze(-1)
         return values * self.scale + self.center
 

@@ -30,6 +30,8 @@ class DiffusionConfig(Config):
     """Settings that only matter where given samples are scored."""
     samples: ClassVar[Literal["images", "texts"]] = "images"
     """What it makes and can be given."""
+    may_be_cut: ClassVar[bool] = False
+    """Whether a sample may not come to its end within the steps of a trajectory."""
     steps_setting: ClassVar[str] = "num_inference_steps"
     """The setting with the steps of a trajectory."""
     always_saved: ClassVar[str]

@@ -86,12 +86,14 @@ def response_tokens(
 ) -> list[list[int]]:
     """Tokens of each response, which may be empty, and the end token.
 
-    Control tokens that are spelled out in a response are read as plain text.
+    Where a response spells out the end token at its end, as in data for other trainers, that is its
+    end; other control tokens in it are read as plain text.
     """
     end = end_token(tokenizer)
     if not responses:
         return []
-    found = tokenizer(list(responses), add_special_tokens=False, split_special_tokens=True)
+    texts = [text.removesuffix(str(tokenizer.eos_token)) for text in responses]
+    found = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)
     return [[*row, end] for row in found["input_ids"]]
 
 

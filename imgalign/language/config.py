@@ -20,6 +20,8 @@ class LanguageConfig(Config):
     """Settings that only matter where given samples are scored."""
     samples: ClassVar[Literal["images", "texts"]] = "texts"
     """What it makes and can be given."""
+    may_be_cut: ClassVar[bool] = True
+    """Whether a sample may not come to its end within the steps of a trajectory."""
     steps_setting: ClassVar[str] = "max_new_tokens"
     """The setting with the steps of a trajectory."""
     always_saved: ClassVar[str]

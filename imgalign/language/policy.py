@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.distributions import Categorical, Distribution
 
@@ -164,6 +164,12 @@ class LanguagePolicy(HoldsWeights):
             mask=mask,
             replay={"tokens": tokens},
         )
+
+    def finished(self, trajectory: Trajectory) -> Bool[Tensor, " b"]:
+        """Which responses ended, and were not cut at `max_new_tokens`."""
+        last = (trajectory.mask.long().sum(dim=1) - 1).clamp(min=0)
+        tokens = trajectory.replay["tokens"].gather(1, last[:, None]).squeeze(1)
+        return (tokens == self.network.end).cpu()
 
     def decode(self, trajectory: Trajectory) -> list[str]:
         """The responses as texts, without their end."""

@@ -11,8 +11,8 @@ OF_ALGORITHMS = (
         "kl",
         "KL to the reference",
         "nats",
-        "KL(policy ‖ reference) per image, on this iteration's images and before its update: exact "
-        "at every timestep, averaged over the images.",
+        "KL(policy ‖ reference) per sample, on this iteration's samples and before its update: "
+        "exact at every timestep, averaged over the samples.",
         "It is the cost at which the reward was gained; `run.kl_budget_nats` limits it.",
         "distance",
         POLICY_GRADIENT,
@@ -21,7 +21,7 @@ OF_ALGORITHMS = (
         "kl_per_step",
         "KL per timestep",
         "nats",
-        "KL(policy ‖ reference) of one timestep, averaged over timesteps and images.",
+        "KL(policy ‖ reference) of one timestep, averaged over timesteps and samples.",
         "",
         "distance",
         POLICY_GRADIENT,
@@ -59,17 +59,17 @@ OF_ALGORITHMS = (
         "loss",
         "Loss",
         "nats per element",
-        "Weighted mean of minus the log-probability of the images trained on, per latent element; "
-        "for a diffusion model half the mean squared error of the prediction.",
+        "Weighted mean of minus the log-probability of the samples trained on, per element; "
+        "for images half the mean squared error of the prediction.",
         "It varies with the noise levels drawn in an iteration; only its trend counts.",
         "update",
         SUPERVISED,
     ),
     Metric(
         "samples_used",
-        "Images used",
-        "images",
-        "Images with a weight above 0: with `weighting: best` the best of each prompt, more where "
+        "Samples used",
+        "samples",
+        "Samples with a weight above 0: with `weighting: best` the best of each prompt, more where "
         "several tie.",
         "",
         "update",
@@ -81,7 +81,7 @@ OF_ALGORITHMS = (
         "",
         "Mean loss of the rankings learned from. At the start it is 0.69 for pairs (log 2), 0.25 "
         "for IPO, 0.5 for KTO, 0 for cardinal, and for whole rankings minus the logarithm of "
-        "their probability if all images were alike.",
+        "their probability if all samples were alike.",
         "It varies with the noise levels drawn in an iteration; only its trend counts.",
         "update",
         DIRECT,
@@ -90,8 +90,8 @@ OF_ALGORITHMS = (
         "implicit_accuracy",
         "Implicit accuracy",
         "fraction",
-        "Share of the pairs learned from whose better image has the higher log-ratio of policy and "
-        "reference; a half at the start.",
+        "Share of the pairs learned from whose better sample has the higher log-ratio of policy "
+        "and reference; a half at the start.",
         "One noise level per image is a noisy measure: 60 to 70 % is a lot. Near 100 % the "
         "rankings are learned by heart.",
         "update",
@@ -101,7 +101,7 @@ OF_ALGORITHMS = (
         "implicit_margin",
         "Implicit margin",
         "",
-        "Beta times the better image's log-ratio less the worse one's, mean over pairs: the "
+        "Beta times the better sample's log-ratio less the worse one's, mean over pairs: the "
         "log-odds that the policy itself gives to the ranking.",
         "",
         "update",
@@ -111,7 +111,7 @@ OF_ALGORITHMS = (
         "negative_margins",
         "Negative margins",
         "fraction",
-        "Share of pairs whose worse image has the higher log-ratio.",
+        "Share of pairs whose worse sample has the higher log-ratio.",
         "",
         "update",
         DIRECT,
@@ -131,10 +131,10 @@ OF_ALGORITHMS = (
         "chosen_log_ratio",
         "Log-ratio of the best",
         "nats",
-        "Log-probability of the best images of the rankings under the policy less that under the "
+        "Log-probability of the best samples of the rankings under the policy less that under the "
         "reference.",
-        "Below 0 and falling, the policy makes even the images that people like less likely: raise "
-        "`algorithm.sft` or set `algorithm.keep_chosen`.",
+        "Below 0 and falling, the policy makes even the samples that people like less likely: "
+        "raise `algorithm.sft` or set `algorithm.keep_chosen`.",
         "update",
         DIRECT,
     ),
@@ -142,7 +142,7 @@ OF_ALGORITHMS = (
         "rejected_log_ratio",
         "Log-ratio of the worst",
         "nats",
-        "The same of the worst images, and of those that are all bad.",
+        "The same of the worst samples, and of those that are all bad.",
         "",
         "update",
         DIRECT,
@@ -151,7 +151,7 @@ OF_ALGORITHMS = (
         "push_limit",
         "Limit of the push",
         "fraction",
-        "Mean factor by which `algorithm.keep_chosen` reduces the push away from worse images; 1 "
+        "Mean factor by which `algorithm.keep_chosen` reduces the push away from worse samples; 1 "
         "without it.",
         "",
         "update",
@@ -171,8 +171,8 @@ OF_ALGORITHMS = (
         "Distance of the reference",
         "nats",
         "Only with `algorithm.refresh`: the reference of implicit rewards is at most this far from "
-        "the pretrained model, as the mean size of the log-ratio of the best images. It is the sum "
-        "over all refreshes.",
+        "the pretrained model, as the mean size of the log-ratio of the best samples. It is the "
+        "sum over all refreshes.",
         "Near `algorithm.refresh.max_nats` the reference stays where it is.",
         "distance",
         DIRECT,
@@ -184,7 +184,7 @@ OF_ALGORITHMS = (
         "The preference loss of held-out rankings, always with the same noise. Without a reward "
         "model it decides which checkpoint is best, and `run.patience` and `best.json` follow it.",
         "Rising, the policy learns its rankings by heart. Metrics of held-out rankings are missing "
-        "where none of these prefers an image to another.",
+        "where none of these prefers a sample to another.",
         "reward",
         DIRECT,
     ),
@@ -210,8 +210,8 @@ OF_ALGORITHMS = (
         "held_out_chosen_log_ratio",
         "Best, held-out",
         "nats",
-        "Log-ratio of the best images of held-out rankings, always with the same noise.",
-        "Falling for good, images get worse while the margins still grow: "
+        "Log-ratio of the best samples of held-out rankings, always with the same noise.",
+        "Falling for good, samples get worse while the margins still grow: "
         "`algorithm.max_chosen_drop` ends the run where it is twice below minus that.",
         "reward",
         DIRECT,
@@ -220,7 +220,7 @@ OF_ALGORITHMS = (
         "held_out_rejected_log_ratio",
         "Worst, held-out",
         "nats",
-        "The same of the worst images.",
+        "The same of the worst samples.",
         "",
         "reward",
         DIRECT,
@@ -249,7 +249,7 @@ OF_ALGORITHMS = (
         "approx_kl",
         "KL of one update",
         "nats",
-        "KL(old ‖ new) per image, estimated from the ratios (Schulman's k3) and averaged over all "
+        "KL(old ‖ new) per sample, estimated from the ratios (Schulman's k3) and averaged over all "
         "passes.",
         "It says how far one iteration moves the policy; above a few nats, the samples no longer "
         "describe the policy that is updated.",
@@ -278,8 +278,8 @@ OF_ALGORITHMS = (
         "useless_group_fraction",
         "Groups without a signal",
         "fraction",
-        "Share of prompts whose images all earned the same reward (group baselines only).",
-        "Near 1, the reward cannot tell images of one prompt apart.",
+        "Share of prompts whose samples all earned the same reward (group baselines only).",
+        "Near 1, the reward cannot tell samples of one prompt apart.",
         "update",
         POLICY_GRADIENT,
     ),

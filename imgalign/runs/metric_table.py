@@ -62,23 +62,23 @@ TABLE = (
         "reward_mean",
         "Reward",
         "reward",
-        "Mean reward of this iteration's images.",
-        "This is the number that is optimised, so it rises even while the images get worse.",
+        "Mean reward of this iteration's samples.",
+        "This is the number that is optimised, so it rises even while the samples get worse.",
         "reward",
     ),
     Metric(
         "reward_std",
         "Spread of the reward",
         "reward",
-        "Standard deviation of the reward over this iteration's images.",
-        "Near 0, the images have become alike.",
+        "Standard deviation of the reward over this iteration's samples.",
+        "Near 0, the samples have become alike.",
         "reward",
     ),
     Metric(
         "reward_min",
         "Lowest reward",
         "reward",
-        "Smallest reward of this iteration's images.",
+        "Smallest reward of this iteration's samples.",
         "",
         "reward",
     ),
@@ -86,16 +86,26 @@ TABLE = (
         "reward_max",
         "Highest reward",
         "reward",
-        "Largest reward of this iteration's images.",
+        "Largest reward of this iteration's samples.",
         "",
         "reward",
     ),
     Metric(
         "dropped_images",
-        "Dropped images",
-        "images",
-        "Images without a finite reward; they are left out of the loss.",
-        "Anything above 0 is a fault of the reward model or of the images.",
+        "Dropped samples",
+        "samples",
+        "Samples without a finite reward; they are left out of the loss.",
+        "Anything above 0 is a fault of the reward model or of the samples.",
+        "reward",
+    ),
+    Metric(
+        "unfinished",
+        "Unfinished samples",
+        "fraction",
+        "Share of this iteration's samples that did not come to their end, such as texts that were "
+        "cut at `policy.max_new_tokens`.",
+        "They are learned from without an end, while a reward model scores them as if they ended "
+        "there: raise `policy.max_new_tokens`, or set `data.unfinished_penalty`.",
         "reward",
     ),
     Metric(
@@ -112,14 +122,14 @@ TABLE = (
         "held_out_kl",
         "Held-out KL",
         "nats",
-        "KL per image on the held-out prompts, after this iteration's update.",
+        "KL per sample on the held-out prompts, after this iteration's update.",
         "",
         "distance",
     ),
     Metric(
         "grad_norm",
         "Gradient norm",
-        "per latent element",
+        "per element",
         "Norm of the loss's gradient before clipping, averaged over the optimizer steps of this "
         "iteration.",
         "Spikes.",
@@ -128,7 +138,7 @@ TABLE = (
     Metric(
         "grad_norm_max",
         "Largest gradient norm",
-        "per latent element",
+        "per element",
         "Largest gradient norm of this iteration.",
         "Spikes.",
         "update",
@@ -162,7 +172,7 @@ TABLE = (
         "seconds_sampling",
         "Time of sampling",
         "s",
-        "Time of sampling images, where they are sampled.",
+        "Time of sampling samples, where they are sampled.",
         "",
         "cost",
     ),
@@ -170,7 +180,7 @@ TABLE = (
         "seconds_scoring",
         "Time of scoring",
         "s",
-        "Time of scoring images, where they are sampled.",
+        "Time of scoring samples, where they are sampled.",
         "",
         "cost",
     ),
@@ -178,15 +188,15 @@ TABLE = (
         "seconds_loading",
         "Time of loading",
         "s",
-        "Time of reading and encoding images, where they are given.",
-        "Close to 0 once every image has been encoded.",
+        "Time of reading and encoding samples, where they are given.",
+        "Close to 0 once every sample has been encoded.",
         "cost",
     ),
     Metric(
         "seconds_learning",
         "Time of learning",
         "s",
-        "Time of the passes over the images and of the optimizer steps.",
+        "Time of the passes over the samples and of the optimizer steps.",
         "",
         "cost",
     ),
@@ -219,8 +229,8 @@ TABLE = (
     Metric(
         "images_per_second",
         "Speed",
-        "images/s",
-        "This iteration's images divided by `seconds`.",
+        "samples/s",
+        "This iteration's samples divided by `seconds`.",
         "",
         "cost",
     ),
@@ -261,6 +271,7 @@ CHARTS = (
         from_zero=True,
         called="Gradient factor and negative margins",
     ),
+    Chart("unfinished", from_zero=True),
     Chart("clip_fraction", from_zero=True),
     Chart("approx_kl", from_zero=True),
 )
@@ -270,15 +281,16 @@ INTRODUCTION = """\
 # Metrics
 
 `imgalign train` appends one JSON object to `metrics.jsonl` after every iteration and flushes it at
-once, so that a plot can follow. An iteration takes a batch of images, sampled and scored or given,
-and learns from it. Numbers that JSON cannot hold (NaN, infinity) are `null`.
+once, so that a plot can follow. An iteration takes a batch of samples, images or texts, made and
+scored or given, and learns from it. Numbers that JSON cannot hold (NaN, infinity) are `null`.
 
 An iteration makes one or more optimizer steps, as `optimizer_steps` says. The key `step`, and the
 number in the folder names `step-000200`, count iterations.
 
-The reference is the model that the run began with. A timestep is one denoising step of one image.
-Log-probabilities, KL and entropies are in **nats, summed over the elements of a latent**; "per
-image" means summed over the timesteps of an image as well. Rewards are in the reward model's unit.
+The reference is the model that the run began with. A timestep is one denoising step of an image,
+or one token of a text. Log-probabilities, KL and entropies are in **nats**, for images summed over
+the elements of a latent; "per sample" means summed over the timesteps of a sample as well. Rewards
+are in the reward model's unit.
 
 This page is written by `python -m imgalign.runs.metric_table > docs/metrics.md`.
 """

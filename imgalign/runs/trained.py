@@ -4,9 +4,8 @@ An adapter is the file `pytorch_lora_weights.safetensors`. All weights are in di
 a folder of the network's name: `config.json` and `diffusion_pytorch_model.safetensors`, or several
 such files where they are large. Of a language model an adapter is in peft's layout, and all weights
 are in transformers': `adapter_model.safetensors`, or `model.safetensors`, in the folder itself. A
-checkpoint has one or the other. Whatever takes trained weights
-finds and identifies them here. Left out: what is in the files (diffusion/adapters.py,
-diffusion/full_weights.py).
+checkpoint has one or the other. Whatever takes trained weights finds and identifies them here. Left
+out: what is in the files (diffusion/adapters.py, diffusion/full_weights.py, language/weights.py).
 """
 
 import hashlib
@@ -82,7 +81,7 @@ def find_weights(path: Path) -> Path:
         return _of_file(files[0])
     names = ", ".join(folder.name for folder in checkpoints(path))
     found = f"checkpoints found: {names}, none usable" if names else describe_folder(path)
-    raise CheckpointError(f"{path}: no {ADAPTER} or full weights here; {found}")
+    raise CheckpointError(f"{path}: no {' or '.join(ADAPTERS)} or full weights here; {found}")
 
 
 def _of_file(file: Path) -> Path:
@@ -92,7 +91,9 @@ def _of_file(file: Path) -> Path:
         return find_weights(file.parent.parent)
     if file.suffix == ".safetensors":
         return file
-    raise CheckpointError(f"{file}: expected a .safetensors file, or a folder with {ADAPTER} in it")
+    raise CheckpointError(
+        f"{file}: expected a .safetensors file, or a folder with {' or '.join(ADAPTERS)} in it"
+    )
 
 
 def _verify(folder: Path) -> None:

@@ -62,10 +62,10 @@ class OptimizerConfig(Config):
 
 
 class SamplesConfig(Config):
-    """Grids that show one set of prompts and seeds over time, sampled without noise (eta 0)."""
+    """Samples of one set of prompts and seeds over time: texts, or images without noise (eta 0)."""
 
     every: PositiveInt = 10
-    """Iterations between two grids."""
+    """Iterations between two of them."""
 
     num_prompts: PositiveInt = 6
     """Rows: held-out prompts first."""
@@ -84,7 +84,7 @@ class RunConfig(Config):
     """auto takes a CUDA device where there is one; or cpu, cuda, cuda:1."""
 
     kl_budget_nats: PositiveFloat | None = None
-    """Stop when the KL to the pretrained model, per image, exceeds this many nats, and go back to
+    """Stop when the KL to the pretrained model, per sample, exceeds this many nats, and go back to
     the last weights that were inside. Null measures and never stops."""
 
     measure_every: PositiveInt = 5
@@ -116,7 +116,7 @@ class TrainConfig(Config):
     """The training algorithm."""
 
     data: DataConfig = Field(RolloutsConfig(), discriminator="source")
-    """What it learns from: images that it samples itself, given images, or rankings."""
+    """What it learns from: samples that it makes itself, given samples, or judgements."""
 
     reward: RewardConfig = RewardConfig()
     """The reward models."""
@@ -138,7 +138,7 @@ class TrainConfig(Config):
         if isinstance(self.algorithm, CardinalConfig) and not scored:
             raise ValueError(
                 "reward.path: expected a reward model; algorithm 'cardinal' learns from the scores "
-                "of the ranked images"
+                "of the ranked samples"
             )
         return self
 
@@ -158,7 +158,7 @@ class TrainConfig(Config):
             refuse_within("data", self.data, ["held_out_completions"], "without held-out prompts")
         learned = sampled or isinstance(self.algorithm, CardinalConfig)
         if not learned and self.reward.path is not None:
-            raise ValueError("reward.path: has no effect on given images without held-out prompts")
+            raise ValueError("reward.path: has no effect on given samples without held-out prompts")
         if self.run.kl_budget_nats is None:
             why = "without held-out prompts and without run.kl_budget_nats"
             refuse_within("data.held_out", held_out, ["images_per_prompt"], why)
@@ -174,7 +174,9 @@ class TrainConfig(Config):
             why = f"with data.from: {self.data.source}, which has no held-out rankings"
             refuse_within("algorithm", self.algorithm, ["max_chosen_drop"], why)
         if not direct and isinstance(self.data, GivenRankingsConfig):
-            why = f"with algorithm.name: {self.algorithm.name}, which measures held-out images only"
+            why = (
+                f"with algorithm.name: {self.algorithm.name}, which measures held-out samples only"
+            )
             refuse_within("data", self.data, ["held_out_rankings"], why)
         return self
 
@@ -213,9 +215,9 @@ class TrainConfig(Config):
         self.algorithm.refuse_steps(
             self.policy.num_steps, named=f"policy.{self.policy.steps_setting}"
         )
-        images = (self.data.groups or 0) * self.data.images_of_a_prompt
+        samples = (self.data.groups or 0) * self.data.images_of_a_prompt
         self.algorithm.refuse_minibatches(
-            batches=math.ceil(images / self.policy.batch_size),
+            batches=math.ceil(samples / self.policy.batch_size),
             passes=self.policy.learned_passes,
             groups=self.data.groups,
         )
@@ -252,6 +254,13 @@ class TrainConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _only_what_may_be_cut_is_punished_for_it(self) -> "TrainConfig":
+        if isinstance(self.data, RolloutsConfig) and not self.policy.may_be_cut:
+            why = f"with policy.kind: {self.policy.kind}, whose samples always come to their end"
+            refuse_within("data", self.data, ["unfinished_penalty"], why)
+        return self
+
+    @model_validator(mode="after")
     def _exact_scores_take_no_draws(self) -> "TrainConfig":
         if self.policy.exact_likelihood:
             names = [each for each in OF_DRAWS if each in type(self.algorithm).model_fields]
@@ -260,7 +269,7 @@ class TrainConfig(Config):
         return self
 
     @model_validator(mode="after")
-    def _given_images_are_scored_only_by_some(self) -> "TrainConfig":
+    def _given_samples_are_scored_only_by_some(self) -> "TrainConfig":
         if isinstance(self.algorithm, PolicyGradientConfig):
             why = f"with algorithm.name: {self.algorithm.name}"
             refuse_within("policy", self.policy, self.policy.likelihood, why)

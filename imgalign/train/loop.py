@@ -215,7 +215,9 @@ class Session:
         cost = Cost(self.policy)
         before = rng_state()
         try:
-            batch = self.source.batch(self.step, watcher=self._watcher("sampling", "images"))
+            batch = self.source.batch(
+                self.step, watcher=self._watcher("sampling", self.settings.policy.samples)
+            )
         except Interrupted:
             set_rng_state(before)  # the resumed run makes this batch again
             raise
@@ -274,9 +276,12 @@ class Session:
             self.rewards.held_out,
             self.prompts,
             images_per_prompt=self.settings.data.held_out.images_per_prompt,
+            unfinished_penalty=self.settings.data.penalty,
             world=self.world,
             watcher=Watcher(
-                on_progress=self._watcher("measuring on held-out prompts", "images").on_progress
+                on_progress=self._watcher(
+                    "measuring on held-out prompts", self.settings.policy.samples
+                ).on_progress
             ),
         )
         inside = budget is None or measured.kl <= budget
@@ -294,7 +299,7 @@ class Session:
         algorithm = self.learner.algorithm
         if self.settings.data.gives not in JUDGED or not isinstance(algorithm, HeldOutMeasure):
             return None
-        watcher = self._watcher("encoding", "images")
+        watcher = self._watcher("encoding", self.settings.policy.samples)
         batch = self.source.held_out(watcher=Watcher(on_progress=watcher.on_progress))
         compared: Compared | None = None
         if batch is not None:

@@ -1,4 +1,4 @@
-"""Fine-tuning a policy on a reward or on given images, in a run folder that can be resumed.
+"""Fine-tuning a policy on a reward or on given samples, in a run folder that can be resumed.
 
 Rewards are handed in. Left out: parsing a command line and loading reward models (cli/).
 """
@@ -206,7 +206,7 @@ def no_gain_of(session: Session) -> str:
         f"; the held-out {'loss' if loss else 'reward'} was never {'below' if loss else 'above'} "
         f"its {best.measured:.4g} at the start, so no checkpoint is marked as best and the last "
         "one is used; lower optimizer.learning_rate, or "
-        f"{'rank more images' if loss else 'train for longer'}"
+        f"{'judge more samples' if loss else 'train for longer'}"
     )
 
 
@@ -231,7 +231,7 @@ def reason_of(end: RunEnd, session: Session) -> str:
         case "chosen drop":
             assert isinstance(settings.algorithm, DirectConfig)
             return (
-                f"the best images of held-out rankings are {best.chosen_drop:.4g} nats less likely "
+                f"the best of held-out rankings are {best.chosen_drop:.4g} nats less likely "
                 f"than at the start, more than algorithm.max_chosen_drop, "
                 f"{settings.algorithm.max_chosen_drop}; the best was iteration {best.step}{no_gain}"
             )

@@ -60,6 +60,7 @@ def measure(
     prompts: Prompts,
     *,
     images_per_prompt: int,
+    unfinished_penalty: float = 0.0,
     world: World,
     watcher: Watcher,
 ) -> Measured:
@@ -79,6 +80,7 @@ def measure(
         reward or Constant(),
         [chosen[place // images_per_prompt] for place in places],
         seeds=[HELD_OUT_SEEDS[place] for place in places],
+        unfinished_penalty=unfinished_penalty,
         world=world,
         watcher=watcher,
     )

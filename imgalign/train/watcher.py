@@ -16,14 +16,14 @@ class Watcher:
 
     stop_requested: Callable[[], bool] = lambda: False
     on_progress: Callable[[int, int], None] = lambda done, total: None
-    """Called with how many images are done, of how many."""
+    """Called with how many samples are done, of how many."""
 
 
 SILENT = Watcher()
 
 
 def cut(count: int, size: int, *, world: World, watcher: Watcher) -> Iterator[slice]:
-    """The `count` images of this process in parts of at most `size`.
+    """The `count` samples of this process in parts of at most `size`.
 
     Before each part all processes agree whether any of them was asked to stop, and then all raise
     `Interrupted`. A process with fewer parts than another stays for its rounds.

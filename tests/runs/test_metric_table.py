@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from image_folders import pair_folder
+from language_runs import language_settings, start_language, write_talker
 from PIL import Image
 from random_walk import walk_data, walk_settings
 from walk_runs import start
@@ -42,6 +43,10 @@ def written(tmp_path_factory) -> set[str]:
     examples = walk_data(examples=str(given))
     kept = walk_settings(algorithm={"name": "grpo", "ptx": 0.5}, data=examples, iterations=2)
     runs.append(kept)
+    model = write_talker(tmp_path_factory.mktemp("talker") / "model")
+    texts = tmp_path_factory.mktemp("run") / "texts"
+    start_language(texts, language_settings(model, iterations=1))
+    keys |= {key for record in read_metrics(texts / "metrics.jsonl") for key in record}
     for number, settings in enumerate(runs):
         out = tmp_path_factory.mktemp("run") / str(number)
         start(out, settings=settings)

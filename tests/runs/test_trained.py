@@ -157,7 +157,10 @@ def test_weights_of_two_networks_are_not_those_of_one(tmp_path):
     (tmp_path / "vae").mkdir()
     save_file({"w": torch.ones(1)}, tmp_path / "vae" / Path(WHOLE).name)
     assert not holds_weights(tmp_path)
-    with pytest.raises(CheckpointError, match=r"no pytorch_lora_weights\S+ or full weights here"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"no pytorch_lora_weights\S+ or adapter_model\S+ or full weights here",
+    ):
         find_weights(tmp_path)
 
 

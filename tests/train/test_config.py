@@ -83,7 +83,7 @@ GIVEN = ["data={from: images, folder: x}", "algorithm={name: supervised, weighti
     ("overrides", "said"),
     [
         ([HELD_OUT_NONE, "reward.held_out=r"], "reward.held_out: has no effect"),
-        ([*GIVEN, HELD_OUT_NONE, "reward.path=r"], "reward.path: has no effect on given images"),
+        ([*GIVEN, HELD_OUT_NONE, "reward.path=r"], "reward.path: has no effect on given samples"),
         ([HELD_OUT_NONE, "run.patience=2"], "run.patience: has no effect without a held-out"),
         ([*GIVEN, "run.patience=2"], "run.patience: has no effect without a held-out"),
         (

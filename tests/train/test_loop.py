@@ -165,7 +165,7 @@ def test_a_reward_that_is_not_finite_is_counted_and_said_and_the_run_goes_on(tmp
 
     with caplog.at_level(logging.WARNING):
         start(tmp_path / "run", settings=walk_settings(iterations=2), reward=Patchy())
-    assert "image left out of this update" in caplog.text
+    assert "sample left out of this update" in caplog.text
     assert read_metrics(tmp_path / "run" / "metrics.jsonl")[-1]["dropped_images"] == 2
     assert weights(tmp_path / "run").isfinite().all()
 
@@ -175,7 +175,7 @@ def test_a_reward_of_the_wrong_shape_is_an_error(tmp_path):
         def score(self, *, prompts, samples):
             return super().score(prompts=prompts, samples=samples).mean()
 
-    with pytest.raises(NumericsError, match="expected one score for each of 4 images"):
+    with pytest.raises(NumericsError, match="expected one score for each of 4 samples"):
         start(tmp_path / "run", reward=Single())
 
 

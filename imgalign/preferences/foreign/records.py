@@ -33,6 +33,7 @@ Reason = Literal[
     "no text",
     "equal texts",
     "several turns",
+    "cut",
     "only image of its prompt",
     "only text of its prompt",
     "only the first line of the caption is used",

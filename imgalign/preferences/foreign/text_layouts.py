@@ -9,6 +9,9 @@
     messages                            one answer, as a conversation
     prompt, completions                 any number of answers that are not ranked yet
 
+Texts are taken to be finished. A row of one answer whose `finish_reason` is "length", as servers of
+language models say of a text that was cut, is left out.
+
 A text is plain, or a conversation, a list of {"role": ..., "content": ...}, of one message of the
 user and one of the assistant. Spaces and line breaks are kept. Pure functions of values; left out:
 files.
@@ -38,8 +41,10 @@ from imgalign.preferences.validation import column
 LARGEST_TEXT = 2**18
 """Characters."""
 RANKING_OPTIONS = ("all_bad", "weight")
-COMPLETION_OPTIONS = ("label", "weight")
-LABELLED_OPTIONS = ("weight",)
+COMPLETION_OPTIONS = ("label", "weight", "finish_reason")
+LABELLED_OPTIONS = ("weight", "finish_reason")
+CUT = "length"
+"""The `finish_reason` of servers for a text that was cut before its end."""
 WRITING_OPTIONS = ("model", "adapter", "seed", "temperature", "max_new_tokens")
 NOT_TOLD: Mapping[str, Any] = {
     "model": UNKNOWN,
@@ -96,6 +101,8 @@ def _labelled(prompt: str, text: str, values: Values) -> Completion:
     label = values.get("label")
     if label not in (None, True, False):  # 1 and 0 are equal to these
         raise UnusableError("no label", f"label is {label!r:.40}, expected true or false")
+    if values.get("finish_reason") == CUT:
+        raise UnusableError("cut", f"finish_reason is {CUT!r}, so it has no end to learn")
     liked = None if label is None else bool(label)
     return Completion(prompt=prompt, text=text, liked=liked, weight=weight_of(values))
 

@@ -6,6 +6,7 @@ completions a list of prompt and text.
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,7 +15,14 @@ from imgalign.files import read_json, write_atomically
 from imgalign.policy import Texts
 from imgalign.train.data.judged import Given, SampleLoader
 
+log = logging.getLogger(__name__)
+
 TEXTS = "texts.json"
+
+ALL_END = (
+    "each given text is learned with an end token after it; leave out texts that were cut before "
+    "their end (rows with finish_reason: length are left out already)"
+)
 
 
 def text_key(text: str) -> str:
@@ -34,14 +42,16 @@ def loader_of(texts: Mapping[str, str]) -> SampleLoader:
 
 
 def write_texts(run: Path, given: Given) -> None:
-    """Keep the texts of rankings."""
+    """Keep the texts of judgements; says how their ends are learned."""
+    log.info(ALL_END)
     keys = dict.fromkeys(key for each in given.rankings for key in each.images)
     texts = {key: given.load(key)[0] for key in keys}
     write_atomically(run / TEXTS, json.dumps(texts, ensure_ascii=False) + "\n")
 
 
 def write_completions(run: Path, pairs: Sequence[tuple[str, str]]) -> None:
-    """Keep prompts with their texts."""
+    """Keep prompts with their texts; says how their ends are learned."""
+    log.info(ALL_END)
     write_atomically(run / TEXTS, json.dumps(pairs, ensure_ascii=False) + "\n")
 
 

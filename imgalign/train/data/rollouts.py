@@ -1,6 +1,6 @@
-"""Images that the policy samples during training, with their rewards.
+"""Samples that the policy makes during training, with their rewards.
 
-Shapes: b = images sampled together.
+Shapes: b = samples made together.
 """
 
 import logging
@@ -9,11 +9,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from jaxtyping import Bool, Float
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor
 
 from imgalign.algorithms.batches import Rollout
@@ -32,6 +32,15 @@ from imgalign.train.watcher import SILENT, Watcher, cut
 log = logging.getLogger(__name__)
 
 NO_REWARD = "reward.path: expected a reward model; add reward.path=runs/reward"
+
+
+@runtime_checkable
+class MayBeCut(Protocol):
+    """A policy whose samples may not come to their end within the steps that there are."""
+
+    def finished(self, trajectory: Trajectory) -> Bool[Tensor, " b"]:
+        """Which samples came to their end; on the CPU."""
+        ...
 
 
 class PromptsConfig(Config):
@@ -59,7 +68,7 @@ class PromptsConfig(Config):
 
 
 class RolloutsConfig(DataSection):
-    """Images that the policy samples during training, scored by the reward model."""
+    """Samples that the policy makes during training, scored by the reward model."""
 
     gives: ClassVar[BatchKind] = "rollouts"
 
@@ -67,13 +76,19 @@ class RolloutsConfig(DataSection):
     """Where the data comes from."""
 
     prompts: PromptsConfig = PromptsConfig()
-    """Prompts to sample images for."""
+    """Prompts to sample for."""
 
     prompts_per_iteration: PositiveInt = 8
     """Different prompts in each iteration."""
 
     group_size: PositiveInt = 8
     """Images of each prompt in each iteration: the group that advantages compare within."""
+
+    unfinished_penalty: NonNegativeFloat = 0.0
+    """Subtracted from the reward of a sample that did not come to its end, such as a text that was
+    cut at policy.max_new_tokens, in training and on held-out prompts; in the reward's unit. A
+    reward model scores such a text as if it had ended there. Subtracted and not put in place of the
+    reward, so that a group of which none ended still has an order."""
 
     examples: Path | None = None
     """Examples whose likelihood is kept, with algorithm.ptx: a folder of images with captions, or a
@@ -92,6 +107,11 @@ class RolloutsConfig(DataSection):
     def images_of_a_prompt(self) -> int:
         """The size of a group."""
         return self.group_size
+
+    @property
+    def penalty(self) -> float:
+        """By the setting."""
+        return self.unfinished_penalty
 
     @property
     def groups(self) -> int | None:
@@ -147,7 +167,7 @@ class RolloutsConfig(DataSection):
 
 
 class Rollouts:
-    """Images that the policy samples, with their rewards."""
+    """Samples that the policy makes, with their rewards."""
 
     def __init__(
         self,
@@ -169,7 +189,7 @@ class Rollouts:
         self.examples = examples
 
     def batch(self, iteration: int, *, watcher: Watcher = SILENT) -> Rollout:
-        """`group_size` images of each prompt of the iteration; seeds are numbered over the run.
+        """`group_size` samples of each prompt of the iteration; seeds are numbered over the run.
 
         A prompt's group is sampled by one process, so that groups stay together.
         """
@@ -185,6 +205,7 @@ class Rollouts:
             self.reward,
             [chosen[place] for place in mine for _ in range(size)],
             seeds=[training_seed(self.seed, number) for number in numbers],
+            unfinished_penalty=config.unfinished_penalty,
             world=self.world,
             watcher=watcher,
         )
@@ -203,19 +224,22 @@ def collect(
     prompts: Sequence[str],
     *,
     seeds: Sequence[int],
+    unfinished_penalty: float = 0.0,
     world: World,
     watcher: Watcher = SILENT,
 ) -> Rollout:
-    """Sample one image per prompt and seed and score it.
+    """Make one sample per prompt and seed and score it.
+
+    `unfinished_penalty` is subtracted from the scores of those that did not come to their end.
 
     Images go through the policy in batches of its size and stay in them: a network's rounding
-    depends on its batch. A reward that is not finite drops its image with a warning; none finite
+    depends on its batch. A reward that is not finite drops its sample with a warning; none finite
     in any process is a NumericsError. `Interrupted` where a stop is requested between batches.
     """
     for number, prompt in enumerate(prompts, start=1):
         if not prompt.strip():
             raise InputError(f"prompts: number {number} of {len(prompts)} is empty")
-    batch, rewards = [], []
+    batch, rewards, finished = [], [], []
     sampling = scoring = 0.0
     for part in cut(len(prompts), policy.batch_size, world=world, watcher=watcher):
         begin = time.perf_counter()
@@ -223,35 +247,45 @@ def collect(
             trajectory = policy.sample(prompts[part], seeds=seeds[part])
             samples = policy.decode(trajectory)
         between = time.perf_counter()
-        rewards.append(score(reward, trajectory, samples))
+        scores = score(reward, trajectory, samples)
+        if isinstance(policy, MayBeCut):
+            finished.append(policy.finished(trajectory))
+            scores = torch.where(finished[-1], scores, scores - unfinished_penalty)
+        rewards.append(scores)
         batch.append(trajectory)
         sampling += between - begin
         scoring += time.perf_counter() - between
-    own = torch.cat([*rewards, torch.zeros(0)])
+    own, none = torch.cat([*rewards, torch.zeros(0)]), torch.zeros(0, dtype=torch.bool)
     everybody = torch.cat(world.gather(own))
     if not everybody.isfinite().any():
         raise NumericsError(
             f"reward: none of {len(everybody)} scores is a finite number; "
-            "score a few images with the reward model alone to see why"
+            "score a few samples with the reward model alone to see why"
         )
-    return Rollout(batch=batch, rewards=own, seconds_sampling=sampling, seconds_scoring=scoring)
+    return Rollout(
+        batch=batch,
+        rewards=own,
+        seconds_sampling=sampling,
+        seconds_scoring=scoring,
+        finished=torch.cat([*finished, none]) if isinstance(policy, MayBeCut) else None,
+    )
 
 
 def score(
     reward: RewardModel, trajectory: Trajectory, samples: Images | Texts
 ) -> Float[Tensor, " b"]:
-    """Float32 rewards on the CPU, NaN for every image whose score is not a finite number."""
+    """Float32 rewards on the CPU, NaN for every sample whose score is not a finite number."""
     with torch.no_grad():
         scores = reward.score(prompts=trajectory.prompts, samples=samples)
     if scores.shape != (len(trajectory),):
         raise NumericsError(
-            f"reward: expected one score for each of {len(trajectory)} images, "
+            f"reward: expected one score for each of {len(trajectory)} samples, "
             f"got shape {list(scores.shape)}"
         )
     scores = scores.detach().float().cpu()
     for index in (~scores.isfinite()).nonzero().flatten().tolist():
         log.warning(
-            "reward is %s for seed %s, prompt %r: image left out of this update",
+            "reward is %s for seed %s, prompt %r: sample left out of this update",
             scores[index].item(),
             trajectory.seeds[index],
             trajectory.prompts[index],

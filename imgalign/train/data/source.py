@@ -1,7 +1,7 @@
 """What a source of training data is: a section of the settings that builds it.
 
 A source is a function of seed and iteration, so a resumed run goes on with exactly the prompts,
-seeds and images that an uninterrupted one would have used. To add one, write its file beside this
+seeds and samples that an uninterrupted one would have used. To add one, write its file beside this
 and name its section in choice.py.
 """
 
@@ -54,7 +54,7 @@ class HeldOutConfig(Config):
     are few; 0 measures nothing held out."""
 
     images_per_prompt: PositiveInt = 2
-    """Images per held-out prompt; always of the same seeds."""
+    """Samples per held-out prompt; always of the same seeds."""
 
     @property
     def asked_for(self) -> bool:
@@ -105,9 +105,9 @@ class Parts:
     world: World
 
     def scoring_policy(self) -> LikelihoodPolicy:
-        """The policy, of a kind that scores given images; ConfigError for another."""
+        """The policy, of a kind that scores given samples; ConfigError for another."""
         if not isinstance(self.policy, LikelihoodPolicy):
-            raise ConfigError("data.from: this kind of policy cannot score given images")
+            raise ConfigError("data.from: this kind of policy cannot score given samples")
         return self.policy
 
 
@@ -127,12 +127,17 @@ class DataSection(Config):
 
     @property
     def images_of_a_prompt(self) -> int:
-        """Sampled together in an iteration; 0 where images are given."""
+        """Made together in an iteration; 0 where samples are given."""
         return 0
 
     @property
+    def penalty(self) -> float:
+        """Subtracted from the reward of a sample that did not come to its end."""
+        return 0.0
+
+    @property
     def groups(self) -> int | None:
-        """Prompts or rankings in an iteration; None where images are given one by one."""
+        """Prompts or rankings in an iteration; None where samples are given one by one."""
         return None
 
     @abstractmethod
