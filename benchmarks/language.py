@@ -17,7 +17,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any, TypeAlias
@@ -44,8 +44,7 @@ from imgalign.storybook.text_oracle import rank_texts, text_utility
 from reward_models.loading import load as load_reward
 
 GROUP = "cosy"
-IDEAS, CANDIDATES = 960, 4
-HELD_OUT_IDEAS, TEXTS_OF_EACH = 96, 4
+CANDIDATES = 4
 BEST_OF = (4, 16)
 FINISHED = "finished"
 """A file in the folder of a finished run."""
@@ -56,18 +55,48 @@ VARIANTS = Path(__file__).with_suffix(".yaml")
 """Variants by name; its header says what stands there."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """How much is trained on and judged."""
+
+    ideas: int = 960
+    """Of which candidates are ranked."""
+    held_out_ideas: int = 96
+    """By which is judged."""
+    texts_of_each: int = 4
+    settings: Sequence[str] = ()
+    """For every algorithm beside supervised fine-tuning, after those of a variant."""
+    reward_settings: Sequence[str] = ()
+
+
+SMALL = Sizes(
+    ideas=64,
+    held_out_ideas=16,
+    texts_of_each=2,
+    settings=("run.iterations=2", "run.checkpoint_every=1"),
+    reward_settings=("epochs=1",),
+)
+"""To see in a few minutes that every stage runs; it learns next to nothing."""
+
+
 class Stage:
     """The files of one seed."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder: Path, seed: int, sizes: Sizes) -> None:
         self.folder = folder
         self.seed = seed
+        self.sizes = sizes
         self.places = {
-            "reward": str(folder / "reward"),
+            "reward": str(self.reward),
             "rankings": str(folder / "rankings.jsonl"),
             "shuffled": str(folder / "shuffled.jsonl"),
             "examples": str(folder / "examples.jsonl"),
         }
+
+    @property
+    def reward(self) -> Path:
+        """The reward model of texts."""
+        return self.folder / "reward"
 
     def prepare(self) -> None:
         """Supervised model, rankings of its texts, reward model, and examples to keep."""
@@ -90,6 +119,7 @@ class Stage:
                 "--file",
                 str(rankings),
                 f"model={self.folder / 'sft'}",
+                *self.sizes.reward_settings,
                 "--out",
                 self.places["reward"],
             )
@@ -97,10 +127,13 @@ class Stage:
     def ranked(self, policy: LanguagePolicy) -> list[dict[str, Any]]:
         """Candidates for each idea, with the ranks that an annotator gives them."""
         (annotator,) = annotators_of(GROUP, 1, seed=self.seed)
-        rows = []
-        for number, idea in enumerate(sample_ideas(IDEAS, seed=9000 + self.seed)):
-            seeds = [(self.seed * IDEAS + number) * CANDIDATES + i for i in range(CANDIDATES)]
-            texts = list(dict.fromkeys(texts_of(policy, [idea] * CANDIDATES, seeds)))
+        rows, ideas = [], sample_ideas(self.sizes.ideas, seed=9000 + self.seed)
+        asked = [idea for idea in ideas for _ in range(CANDIDATES)]
+        first = self.seed * len(asked)
+        written = texts_of(policy, asked, range(first, first + len(asked)))
+        for number, idea in enumerate(ideas):
+            own = written[number * CANDIDATES : (number + 1) * CANDIDATES]
+            texts = list(dict.fromkeys(own))
             if len(texts) < 2:
                 continue
             order = range(len(texts))
@@ -119,7 +152,7 @@ class Stage:
             recipe, *overrides = settings
             filled = [fill(each, self.places) for each in overrides]
             if recipe != "rewriter_sft":
-                filled = [f"policy.model={self.folder / 'sft'}", *filled]
+                filled = [f"policy.model={self.folder / 'sft'}", *filled, *self.sizes.settings]
             imgalign(
                 "train",
                 recipe,
@@ -201,13 +234,10 @@ def likelihood(policy: LanguagePolicy, rows: Sequence[Mapping[str, str]]) -> flo
     return total / tokens
 
 
-def judged(run: Path | str, start: Path | str, *, reward: Path | None) -> dict[str, Any]:
-    """Oracle utility and its change from the start, KL, and what is left of pretraining.
-
-    With a `reward` also what it says of these texts.
-    """
+def judged(run: Path | str, start: Path | str, *, stage: Stage) -> dict[str, Any]:
+    """Oracle utility and its change from the start, KL, what is left of pretraining, and reward."""
     policy = loaded(run, start)
-    ideas = held_out_ideas()
+    ideas = held_out_ideas(stage.sizes)
     seeds = list(EVALUATION_SEEDS[20_000 : 20_000 + len(ideas)])
     texts = texts_of(policy, ideas, seeds)
     with policy.using("reference"):
@@ -220,14 +250,14 @@ def judged(run: Path | str, start: Path | str, *, reward: Path | None) -> dict[s
         "kl_nats": measure_kl(policy, sampled),
         "pretraining_log_prob": likelihood(policy, kept),
         "demonstrations_log_prob": likelihood(policy, examples_of(400, rates=CASUAL, seed=4343)),
-        "reward": None if reward is None else scores_of(reward, ideas, texts).mean().item(),
+        "reward": scores_of(stage.reward, ideas, texts).mean().item(),
     }
 
 
-def held_out_ideas() -> list[str]:
+def held_out_ideas(sizes: Sizes) -> list[str]:
     """Each as often as texts are judged for it."""
-    ideas = sample_ideas(HELD_OUT_IDEAS, seed=77, held_out=True)
-    return [idea for idea in ideas for _ in range(TEXTS_OF_EACH)]
+    ideas = sample_ideas(sizes.held_out_ideas, seed=77, held_out=True)
+    return [idea for idea in ideas for _ in range(sizes.texts_of_each)]
 
 
 def examples_of(count: int, *, rates: FlawRates, seed: int) -> list[dict[str, str]]:
@@ -252,9 +282,9 @@ def scores_of(reward: Path, ideas: Sequence[str], texts: Sequence[str]) -> Tenso
     return load_reward(reward).score(prompts=list(ideas), samples=list(texts))
 
 
-def best_of(count: int, start: Path, reward: Path) -> dict[str, Any]:
+def best_of(count: int, start: Path, *, stage: Stage) -> dict[str, Any]:
     """Of so many texts of the start for each idea the one that the reward prefers: no training."""
-    policy, ideas = loaded(start), held_out_ideas()
+    policy, ideas, reward = loaded(start), held_out_ideas(stage.sizes), stage.reward
     first = 20_000 + len(ideas)
     before = texts_of(policy, ideas, EVALUATION_SEEDS[20_000:first])
     many = [idea for idea in ideas for _ in range(count)]
@@ -268,11 +298,11 @@ def best_of(count: int, start: Path, reward: Path) -> dict[str, Any]:
     return compared(ideas, *utilities) | {"kl_nats": kl, "reward": reward_of}
 
 
-def curve(run: Path, start: Path, *, reward: Path) -> list[dict[str, Any]]:
+def curve(run: Path, start: Path, *, stage: Stage) -> list[dict[str, Any]]:
     """What the reward and the oracle say of each kept checkpoint, by KL."""
     rows = []
     for folder in checkpoints(run):
-        found = judged(folder, start, reward=reward)
+        found = judged(folder, start, stage=stage)
         row = {key: found[key] for key in ("utility", "kl_nats", "reward", "pretraining_log_prob")}
         rows.append({"step": step_of(folder)} | row)
     return rows
@@ -294,19 +324,20 @@ def train(stages: Sequence[Stage], variants: Variants, *, jobs: int) -> None:
 
 def rows_of(stage: Stage, variants: Variants) -> Iterator[dict[str, Any]]:
     """What each of a seed came to."""
-    sft, reward = stage.folder / "sft", Path(stage.places["reward"])
+    sft = stage.folder / "sft"
+    yield {"variant": "start", "minutes": 0.0} | judged("storybook", "storybook", stage=stage)
     yield {"variant": "sft", "minutes": stage.minutes("sft")} | judged(
-        sft, "storybook", reward=reward
+        sft, "storybook", stage=stage
     )
     for count in BEST_OF:
-        yield {"variant": f"best-of-{count}", "minutes": 0.0} | best_of(count, sft, reward)
+        yield {"variant": f"best-of-{count}", "minutes": 0.0} | best_of(count, sft, stage=stage)
     for name in variants:
         folder = stage.folder / name
         start = "storybook" if name.startswith("sft") else sft
         row = {"variant": name, "minutes": stage.minutes(name)}
-        row |= judged(folder, start, reward=reward)
+        row |= judged(folder, start, stage=stage)
         if "curve" in variants[name]:
-            row["curve"] = curve(folder, sft, reward=reward)
+            row["curve"] = curve(folder, sft, stage=stage)
         yield row
 
 
@@ -317,11 +348,13 @@ def main() -> None:
     variants = read_mapping(VARIANTS)
     parser.add_argument("--variants", nargs="+", default=list(variants), choices=variants)
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--small", action="store_true", help="only see that every stage runs")
     parser.add_argument("--out", type=Path, default=Path("runs/language"))
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
     given = parser.parse_args()
     chosen = {name: variants[name] for name in given.variants}
-    stages = [Stage(given.out / f"seed-{seed}", seed) for seed in given.seeds]
+    sizes = SMALL if given.small else Sizes()
+    stages = [Stage(given.out / f"seed-{seed}", seed, sizes) for seed in given.seeds]
     train(stages, chosen, jobs=given.jobs)
     rows: list[dict[str, Any]] = []
     for stage in stages:
@@ -332,7 +365,7 @@ def main() -> None:
         given.results / "language.json",
         "python benchmarks/language.py",
         variants=chosen,
-        rankings=IDEAS,
+        sizes=asdict(sizes),
         runs=rows,
     )
 

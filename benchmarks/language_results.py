@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 
 RESULTS = Path(__file__).parent / "results"
 START = {
+    "start": "pretrained",
     "sft": "supervised, 1 epoch",
     "best-of-4": "best of 4 by the reward",
     "best-of-16": "best of 16 by the reward",

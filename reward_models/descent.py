@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
 from imgalign.errors import NumericsError
+from imgalign.losses import plackett_luce_loss
 from imgalign.runs.progress import ProgressLine
 
 LOG_TIE_START = -1.0
@@ -89,6 +90,24 @@ class Descent:
     def tie_penalty(self) -> Float[Tensor, ""]:
         """Negative log density of the prior of the log tie weights, up to a constant."""
         return ((self.log_tie - LOG_TIE_START) / LOG_TIE_STD).square().sum() / 2
+
+    def fit_ties(self, ranks: Int[Tensor, "n k"], weights: Float[Tensor, " n"]) -> None:
+        """Give the log tie weights their best values for samples that are all equally good.
+
+        What is then left to lower is what telling them apart can lower. Found from the start that
+        they have, with their prior.
+        """
+        optimizer = torch.optim.LBFGS([self.log_tie], max_iter=100, line_search_fn="strong_wolfe")
+        equal = torch.zeros(ranks.shape, device=self.log_tie.device)
+
+        def closure() -> float:
+            optimizer.zero_grad()
+            found = plackett_luce_loss(equal, ranks, log_tie=self.log_tie)
+            loss = weighted_mean(found, weights) + self.tie_penalty() / len(ranks)
+            torch.autograd.backward(loss)
+            return float(loss.detach())
+
+        optimizer.step(closure)
 
     def _finite(self, loss: float) -> float:
         if not math.isfinite(loss):

@@ -116,6 +116,8 @@ def train_text_attempt(
         seed=seed, log_tie=new_log_tie(data.rankings.ranks.shape[1], device), model=model
     )
 
+    attempt.fit_ties(data.rankings.ranks[train], data.rankings.weights[train])
+
     def losses(rows: Tensor) -> Tensor:
         scores = ranking_scores(model, data, rows)
         return plackett_luce_loss(scores, data.rankings.ranks[rows], log_tie=attempt.log_tie)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from imgalign.errors import NumericsError
-from reward_models.descent import Descent, new_log_tie
+from reward_models.descent import LOG_TIE_START, LOG_TIE_STD, Descent, new_log_tie
 
 
 def descend(losses: list[float], *, patience: int) -> tuple[Descent, float]:
@@ -46,3 +46,16 @@ def test_passes_that_never_help_leave_the_start():
 def test_a_loss_that_is_not_finite_names_the_seed():
     with pytest.raises(NumericsError, match="validation loss is nan after 1 passes of seed 0"):
         descend([1.0, math.nan], patience=1)
+
+
+@pytest.mark.parametrize("tied", [1, 30, 90])
+def test_ties_start_as_often_as_they_are_where_nothing_is_told_apart(tied):
+    # Pairs: at equal scores P(tie) = w / (2 + w), as Davidson has it, with log w the parameter.
+    ranks = torch.tensor([[0, 0]] * tied + [[0, 1]] * (100 - tied))
+    descent = Descent(seed=0, log_tie=new_log_tie(2, torch.device("cpu")))
+    flat = LOG_TIE_STD**2  # the prior's pull, in rankings, is at most its slope
+    descent.fit_ties(ranks, torch.ones(100))
+    weight = descent.log_tie.detach().exp().item()
+    share = weight / (2 + weight)
+    pull = (descent.log_tie.detach() - LOG_TIE_START).item() / flat
+    assert share == pytest.approx((tied - pull) / 100, abs=1e-3)

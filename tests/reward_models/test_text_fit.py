@@ -61,11 +61,12 @@ def test_a_taste_is_learned_with_every_seed(fitted_texts):
 
 
 def test_it_starts_from_chance_where_every_order_is_as_likely(fitted_texts):
-    """Without ties, a third, then a half; the tie weights at their start take their share."""
+    """Without ties, a third, then a half; ties, of which there are none, take little of it."""
     _, report = fitted_texts
-    delta2, delta3 = math.exp(LOG_TIE_START), math.exp(LOG_TIE_START)
-    expected = math.log(3 + 3 * delta2 + delta3) + math.log(2 + delta2)
-    assert all(seed.start_loss == pytest.approx(expected, rel=1e-5) for seed in report.seeds)
+    chance, much = math.log(3) + math.log(2), math.exp(LOG_TIE_START)
+    with_ties = math.log(3 + 3 * much + much) + math.log(2 + much)
+    for seed in report.seeds:
+        assert chance < seed.start_loss < chance + 0.2 * (with_ties - chance)
 
 
 def test_the_best_seed_is_kept_and_its_scores_are_standardised(fitted_texts, world):
