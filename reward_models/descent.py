@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -97,7 +98,9 @@ class Descent:
         What is then left to lower is what telling them apart can lower. Found from the start that
         they have, with their prior.
         """
-        optimizer = torch.optim.LBFGS([self.log_tie], max_iter=100, line_search_fn="strong_wolfe")
+        optimizer: Any = torch.optim.LBFGS(
+            [self.log_tie], max_iter=100, line_search_fn="strong_wolfe"
+        )
         equal = torch.zeros(ranks.shape, device=self.log_tie.device)
 
         def closure() -> float:
