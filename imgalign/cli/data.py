@@ -5,7 +5,15 @@ from typing import Annotated, Literal
 
 import typer
 
-from imgalign.cli.options import Create, Database, Group, Images, refuse_given
+from imgalign.cli.options import (
+    Create,
+    Database,
+    Group,
+    Images,
+    JudgedBy,
+    changed,
+    refuse_given,
+)
 
 
 def check(database: Database = None, images: Images = None) -> None:
@@ -36,24 +44,26 @@ def export(
     ] = None,
     group: Group = None,
     project: Annotated[str | None, typer.Option(help="Only rankings of this project.")] = None,
+    judged_by: JudgedBy = "people",
     database: Database = None,
     images: Images = None,
 ) -> None:
     """Write all rankings, items and annotators to a file, or pairs of images to a folder."""
     from imgalign.preferences.exchange import export_rankings
     from imgalign.preferences.foreign.pair_export import export_pairs
-    from imgalign.preferences.samples import rankings_of
+    from imgalign.preferences.judges import chosen_rankings
     from imgalign.preferences.store import Store
 
     if kind == "pairs":
         with Store.open(database, images=images, create=False) as store:
-            rankings = rankings_of("images", store.rankings(group=group, project=project))
+            rankings = chosen_rankings(
+                store, "images", judged_by=judged_by, group=group, project=project
+            )
             exported = export_pairs(rankings, store.image_path, file, choice=pairs or "all")
         typer.echo("\n".join(exported.lines()))
         return
-    refuse_given(
-        {"--pairs": pairs, "--group": group, "--project": project}, "without --format pairs"
-    )
+    pairs_only = {"pairs": pairs, "group": group, "project": project, "judged_by": judged_by}
+    refuse_given(changed(export, pairs_only), "without --format pairs")
     with Store.open(database, images=images, create=False) as store:
         num_rankings = export_rankings(store, file)
         typer.echo(f"{file}: {num_rankings} rankings; copy {store.images.root} along with it")
@@ -83,6 +93,7 @@ def import_(
 def ratings(
     group: Group = None,
     project: Annotated[str | None, typer.Option(help="Only rankings of this project.")] = None,
+    judged_by: JudgedBy = "people",
     method: Annotated[
         Literal["bradley-terry", "plackett-luce", "elo"],
         typer.Option(help="A tie is half a win each; plackett-luce models how often they occur."),
@@ -100,5 +111,7 @@ def ratings(
     from imgalign.preferences.store import Store
 
     with Store.open(database, images=images, create=False) as store:
-        found = rate_makers(store, method=method, group=group, project=project, ridge=ridge)
+        found = rate_makers(
+            store, method=method, group=group, project=project, judged_by=judged_by, ridge=ridge
+        )
     typer.echo("\n".join(found.lines()))

@@ -46,6 +46,12 @@ Create = Annotated[
 ]
 Project = Annotated[str, typer.Option(help="Queue within the database.")]
 Group = Annotated[str | None, typer.Option(help="Only rankings by annotators of this group.")]
+JudgedBy = Annotated[
+    Literal["people", "ai", "all"],
+    typer.Option(
+        help="Rankings by people (and simulated annotators), by AI judges, or all, mixed."
+    ),
+]
 PromptTexts = Annotated[
     list[str] | None, typer.Option("--prompt", help="A prompt; may be repeated.")
 ]

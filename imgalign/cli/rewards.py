@@ -9,6 +9,7 @@ from imgalign.cli.options import (
     Database,
     Group,
     Images,
+    JudgedBy,
     Overrides,
     changed,
     refuse_given,
@@ -41,19 +42,21 @@ def train(
     file: RankedTexts = None,
     group: Group = None,
     project: ProjectOnly = None,
+    judged_by: JudgedBy = "people",
     database: Database = None,
     images: Images = None,
 ) -> None:
     """Fit a reward model to the rankings in the store, or to those of texts in a file."""
     from imgalign.config import load_config
     from imgalign.images import read_tensor
-    from imgalign.preferences.samples import rankings_of
+    from imgalign.preferences.judges import chosen_rankings
     from imgalign.preferences.store import Store
     from reward_models.fit import FitConfig, fit
     from reward_models.text_fit import TextFitConfig, fit_texts
 
     if file is not None:
-        store_only = {"group": group, "project": project, "database": database, "images": images}
+        store_only = {"group": group, "project": project, "judged_by": judged_by}
+        store_only |= {"database": database, "images": images}
         refuse_given(changed(train, store_only), "with --file")
         text_settings = load_config(TextFitConfig, config, overrides or ())
         given = _read(file)
@@ -63,13 +66,15 @@ def train(
     elif samples == "texts":
         text_settings = load_config(TextFitConfig, config, overrides or ())
         with Store.open(database, images=images, create=False) as store:
-            ranked = rankings_of("texts", store.rankings(group=group, project=project))
+            ranked = chosen_rankings(
+                store, "texts", judged_by=judged_by, group=group, project=project
+            )
             report = fit_texts(ranked, store.text, text_settings, out)
     else:
         settings = load_config(FitConfig, config, overrides or ())
         with Store.open(database, images=images, create=False) as store:
             report = fit(
-                rankings_of("images", store.rankings(group=group, project=project)),
+                chosen_rankings(store, "images", judged_by=judged_by, group=group, project=project),
                 lambda image_id: read_tensor(store.image_path(image_id)),
                 settings,
                 out,
@@ -83,19 +88,21 @@ def evaluate(
     file: RankedTexts = None,
     group: Group = None,
     project: ProjectOnly = None,
+    judged_by: JudgedBy = "people",
     database: Database = None,
     images: Images = None,
 ) -> None:
     """Evaluate a reward model on the rankings in the store; a fitted one on its test split."""
     import reward_models
     from imgalign.images import read_tensor
-    from imgalign.preferences.samples import rankings_of
+    from imgalign.preferences.judges import chosen_rankings
     from imgalign.preferences.store import Store
     from reward_models import evaluate as measures
 
     model = reward_models.load(reward)
     if file is not None:
-        store_only = {"group": group, "project": project, "database": database, "images": images}
+        store_only = {"group": group, "project": project, "judged_by": judged_by}
+        store_only |= {"database": database, "images": images}
         refuse_given(changed(evaluate, store_only), "with --file")
         measures.check_samples(model, "texts", name=reward)
         given = _read(file)
@@ -109,7 +116,7 @@ def evaluate(
 
             evaluation = measures.evaluate(
                 model,
-                rankings_of(kind, store.rankings(group=group, project=project)),
+                chosen_rankings(store, kind, judged_by=judged_by, group=group, project=project),
                 store.text if kind == "texts" else read_image,
             )
     typer.echo("\n".join(evaluation.lines()))

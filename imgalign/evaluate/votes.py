@@ -4,11 +4,12 @@ An item that holds images of both is a comparison, however it was queued: the ap
 makes such items, and annotators rank them without knowing which side an image is from. A vote is
 one annotator's judgement of one item. Where an item holds more than two images, the vote is the
 share of its pairs of an aligned and a base image that the aligned one wins. A tie counts half.
-Simulated annotators are counted apart. Left out: generating images, and showing items to
-annotators.
+Simulated annotators are counted apart, AI judges not at all. Left out: generating images, and
+showing items to annotators.
 """
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -35,6 +36,8 @@ from imgalign.preferences.store import Store
 from imgalign.runs.folder import model_under, run_of
 from imgalign.runs.trained import find_weights, weights_hash
 from imgalign.statistics import Estimate, clustered_rate, two_way_rate
+
+log = logging.getLogger(__name__)
 
 FILE = "votes.json"
 SEED = 0
@@ -197,10 +200,18 @@ def count_votes(
     asked = comparisons(store, makers, base, judged, project=project, app=app)
     people: list[Vote] = []
     simulated: list[Vote] = []
-    for ranking in store.rankings(project=project):
-        if ranking.item_id in asked:
+    on_these = [
+        ranking
+        for ranking in store.rankings(project=project, judged_by="all")
+        if ranking.item_id in asked
+    ]
+    for ranking in on_these:
+        if ranking.judge_id is None:
             vote = vote_of(ranking, makers, base=side(base), aligned=side(judged))
             (simulated if ranking.simulated else people).append(vote)
+    num_ai = sum(ranking.judge_id is not None for ranking in on_these)
+    if num_ai:
+        log.warning("votes: %d by AI judges are left out", num_ai)
     if not people and not simulated:
         raise InputError(
             f"{adapter}: {len(asked)} comparisons with {base.model} are queued in "

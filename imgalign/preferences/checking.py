@@ -14,7 +14,16 @@ from sqlalchemy import Connection, ForeignKeyConstraint, and_, func, select
 from imgalign.errors import InputError
 from imgalign.files import sha256
 from imgalign.preferences import queries, validation
-from imgalign.preferences.schema import candidates, images, items, metadata, rankings, texts
+from imgalign.preferences.judges import to_judge
+from imgalign.preferences.schema import (
+    candidates,
+    images,
+    items,
+    judges,
+    metadata,
+    rankings,
+    texts,
+)
 from imgalign.preferences.store import Store
 from imgalign.preferences.texts import text_id
 
@@ -125,6 +134,9 @@ def _check_items(connection: Connection, check: StoreCheck) -> None:
         whole = queries.item_id(item.project, item.prompt, item.source, shown) == item.item_id
         if not whole or kinds.get(item.item_id, set()) - {item.samples}:
             check.add("items that are not what their id says", item.item_id[:12])
+    for row in connection.execute(select(judges)).mappings():
+        if to_judge(row).judge_id != row["judge_id"]:
+            check.add("AI judges that are not what their id says", row["judge_id"][:12])
     for row in connection.execute(select(rankings)):
         check.num_rankings += 1
         try:

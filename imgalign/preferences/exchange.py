@@ -1,9 +1,9 @@
 """Export and import of rankings as JSON lines, without loss.
 
-The first line names the format; then come images and texts with their provenances, annotators,
-items and rankings, each line with its `kind`, so that a reader needs one pass. Undone judgements
-are part of the record and travel too; leases do not. Image files travel as files: give the folder
-that holds them.
+The first line names the format; then come images and texts with their provenances, AI judges,
+annotators, items and rankings, each line with its `kind`, so that a reader needs one pass. Undone
+judgements are part of the record and travel too; leases do not. Image files travel as files: give
+the folder that holds them.
 """
 
 import json
@@ -19,7 +19,7 @@ from sqlalchemy.exc import IntegrityError
 
 from imgalign.errors import InputError, StoreError
 from imgalign.files import UNFINISHED, lock_name, parse_json
-from imgalign.preferences import queries, schema, texts, validation
+from imgalign.preferences import judges, queries, schema, texts, validation
 from imgalign.preferences.identity import person, was_simulated
 from imgalign.preferences.originals import ImageFolder, described
 from imgalign.preferences.store import Store
@@ -31,10 +31,12 @@ TABLES: dict[str, tuple[Table, tuple[str, ...]]] = {
     "provenance": (schema.provenances, ("image_id", "digest")),
     "text": (schema.texts, ("text_id",)),
     "text_provenance": (schema.text_provenances, ("text_id", "digest")),
+    "judge": (schema.judges, ("judge_id",)),
     "annotator": (schema.annotators, ("annotator_id",)),
     "item": (schema.items, ("item_id",)),
     "candidate": (schema.candidates, ("item_id", "candidate")),
     "ranking": (schema.rankings, ("ranking_id",)),
+    "judge_answers": (schema.judge_answers, ("ranking_id",)),
     "undo": (schema.undos, ("ranking_id",)),
 }
 # Columns that may differ between two stores, such as times and the spelling of a name.
@@ -178,6 +180,8 @@ def _typed(table: Table, values: dict[str, Any], where: str) -> dict[str, Any]:
             validation.name("annotator_id", typed["annotator_id"])
         if table is schema.texts:
             _check_text(typed)
+        if table is schema.judges:
+            judges.check_row(typed)
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
     return typed
@@ -194,7 +198,7 @@ def _added_later(table: Table, values: dict[str, Any]) -> dict[str, Any]:
         return {"dtype": "float32"}
     if table is schema.annotators:
         named = str(values.get("annotator_id")), str(values.get("group_name"))
-        return {"simulated": was_simulated(*named)}
+        return {"simulated": was_simulated(*named), "judge_id": None}
     if table is schema.items:
         return {"samples": "images"}
     if table is schema.candidates:
@@ -240,6 +244,8 @@ def _add(connection: Connection, kind: str, row: dict[str, Any], where: str) -> 
         if kind == "ranking":
             _check(connection, row, where)
             _refuse_taken(connection, row, where)
+        if kind == "judge_answers":
+            _check_answers(connection, row, where)
         try:
             connection.execute(insert(table).values(**row))
         except IntegrityError as error:
@@ -262,6 +268,24 @@ def _check(connection: Connection, row: dict[str, Any], where: str) -> None:
             order=row["display_order"],
             ranking=row["tie_groups"],
             num_candidates=len(queries.candidates_of(connection, row["item_id"])),
+        )
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def _check_answers(connection: Connection, row: dict[str, Any], where: str) -> None:
+    """Apply the rules for the answers of AI judges to those from a file."""
+    asked = queries.judgements(include_undone=True).where(
+        schema.rankings.c.ranking_id == row["ranking_id"]
+    )
+    of = connection.execute(asked).first()
+    if of is None:
+        raise InputError(f"{where}: does not fit the lines before it: of an unknown ranking")
+    try:
+        validation.answers(
+            queries.to_answers(row["answers"]),
+            num=len(of.display_order),
+            by_judge=of.judge_id is not None,
         )
     except InputError as error:
         raise InputError(f"{where}: {error}") from error

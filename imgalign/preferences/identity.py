@@ -46,13 +46,14 @@ def register(
     display: str | None,
     group: str,
     client: str | None,
-    simulated: bool,
+    simulated: bool = False,
+    judge_id: str | None = None,
     now: datetime,
 ) -> Annotator:
     """The annotator of this name, added if new.
 
-    StoreError where the name belongs to another group, or to a simulated annotator and not to a
-    person (or the reverse), and for one name too many from one client.
+    StoreError where the name belongs to another group, or to an annotator of another kind: a
+    person, a simulated annotator, an AI judge; and for one name too many from one client.
     """
     validation.name("annotator", name)
     validation.name("annotator", person(name))
@@ -60,39 +61,40 @@ def register(
     validation.name("group", group)
     annotator_id = person(name)
     known = queries.annotator(connection, annotator_id)
+    asked = Annotator(
+        annotator_id=annotator_id,
+        name=" ".join((display or name).split()),
+        group=group,
+        simulated=simulated,
+        judge_id=judge_id,
+    )
     if known is not None:
         if known.group != group:
             raise StoreError(
                 f"annotator {name!r}: already in group {known.group!r}, not {group!r}; "
                 "choose another annotator name"
             )
-        if known.simulated != simulated:
-            kinds = ("a person", "a simulated annotator")
+        if known.kind != asked.kind:
             raise StoreError(
-                f"annotator {name!r}: the name of {kinds[known.simulated]}, not of "
-                f"{kinds[simulated]}; choose another annotator name"
+                f"annotator {name!r}: the name of {known.kind}, not of {asked.kind}; "
+                "choose another annotator name"
             )
         return known
     digest = None if client is None else hashlib.sha256(client.encode()).hexdigest()
     if digest is not None:
         _refuse_too_many(connection, name, digest, now)
-    added = Annotator(
-        annotator_id=annotator_id,
-        name=" ".join((display or name).split()),
-        group=group,
-        simulated=simulated,
-    )
     connection.execute(
         insert(annotators).values(
             annotator_id=annotator_id,
-            name=added.name,
+            name=asked.name,
             group_name=group,
             simulated=simulated,
+            judge_id=judge_id,
             client=digest,
             created_at=now,
         )
     )
-    return added
+    return asked
 
 
 def _refuse_too_many(connection: Connection, name: str, client: str, now: datetime) -> None:

@@ -10,6 +10,9 @@ has prefetched. An annotator holds few leases at a time, and the oldest are rele
 client (a network address, under whatever names) can reserve a whole queue: an annotator without
 items takes over a lease of a client that holds more than half. Leases with a time in the future
 come from a wrong clock and are ignored.
+
+AI judges stand outside of this: an item is available to one until it has judged it, however many
+people have, and neither its judgements nor its leases keep an item from people.
 """
 
 import hashlib
@@ -68,22 +71,38 @@ def _unjudged(annotator_id: str) -> ColumnElement[bool]:
 
 
 def _num_given() -> ColumnElement[int]:
-    """Number of judgements of an item of `items`."""
-    given = select(func.count()).where(
-        rankings.c.item_id == items.c.item_id, rankings.c.verdict != "skipped", standing()
+    """Number of judgements of an item of `items`, without those of AI judges."""
+    given = (
+        select(func.count())
+        .select_from(rankings.join(annotators))
+        .where(
+            rankings.c.item_id == items.c.item_id,
+            rankings.c.verdict != "skipped",
+            annotators.c.judge_id.is_(None),
+            standing(),
+        )
     )
     return given.correlate(items).scalar_subquery()
 
 
 def _available(annotator_id: str, now: datetime) -> list[ColumnElement[bool]]:
-    expected = select(func.count()).where(
-        assignments.c.item_id == items.c.item_id,
-        assignments.c.annotator_id != annotator_id,
-        live(now),
-        _unanswered(),
+    expected = (
+        select(func.count())
+        .select_from(assignments.join(annotators))
+        .where(
+            assignments.c.item_id == items.c.item_id,
+            assignments.c.annotator_id != annotator_id,
+            annotators.c.judge_id.is_(None),
+            live(now),
+            _unanswered(),
+        )
     )
     taken = _num_given() + expected.correlate(items).scalar_subquery()
-    return [_unjudged(annotator_id), taken < items.c.overlap]
+    asker = annotators.alias()
+    is_judge = select(asker.c.annotator_id).where(
+        asker.c.annotator_id == annotator_id, asker.c.judge_id.is_not(None)
+    )
+    return [_unjudged(annotator_id), is_judge.exists() | (taken < items.c.overlap)]
 
 
 def _wanted(annotator_id: str, project: str, holding: set[str], now: datetime) -> Select[Any]:
@@ -152,6 +171,7 @@ def surplus(
             items.c.project == project,
             items.c.item_id.not_in(holding),
             assignments.c.annotator_id != annotator_id,
+            annotators.c.judge_id.is_(None),
             live(now),
             _unanswered(),
             _unjudged(annotator_id),

@@ -13,8 +13,9 @@ from typing import Literal
 from sqlalchemy import select
 
 from imgalign.errors import InputError
+from imgalign.preferences.judges import chosen_rankings
 from imgalign.preferences.ratings import Ratings, bradley_terry, elo, orderings, plackett_luce
-from imgalign.preferences.samples import rankings_of
+from imgalign.preferences.records import JudgedBy
 from imgalign.preferences.schema import candidates, items, provenances
 from imgalign.preferences.store import Store
 
@@ -76,15 +77,18 @@ def rate_makers(
     method: Method = "bradley-terry",
     group: str | None = None,
     project: str | None = None,
+    judged_by: JudgedBy = "people",
     ridge: float = 0.0,
 ) -> MakerRatings:
     """Ratings of the makers of ranked images, from the judgements in the store.
+
+    By people, by AI judges or by both.
 
     InputError with fewer than two makers, or where no judgements connect them.
     """
     makers = read_makers(store)
     names = {image: makers.names[maker] for image, maker in makers.of_image.items()}
-    rankings = rankings_of("images", store.rankings(group=group, project=project))
+    rankings = chosen_rankings(store, "images", judged_by=judged_by, group=group, project=project)
     judged = orderings(rankings, name=names.get)
     judged = [one for one in judged if len({name for group in one.groups for name in group}) > 1]
     if not judged:

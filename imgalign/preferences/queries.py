@@ -17,6 +17,8 @@ from imgalign.errors import InputError, StoreError
 from imgalign.preferences.originals import StoredImage
 from imgalign.preferences.records import (
     Annotator,
+    Answer,
+    JudgedBy,
     Provenance,
     Ranking,
     Samples,
@@ -31,6 +33,7 @@ from imgalign.preferences.schema import (
     candidates,
     images,
     items,
+    judge_answers,
     provenances,
     rankings,
     texts,
@@ -172,10 +175,19 @@ def annotator(connection: Connection, annotator_id: str) -> Annotator | None:
     return None if row is None else to_annotator(row)
 
 
-def require_annotator(connection: Connection, annotator_id: str) -> None:
-    """StoreError unless registered."""
-    if annotator(connection, annotator_id) is None:
+def require_annotator(connection: Connection, annotator_id: str) -> Annotator:
+    """The annotator; StoreError unless registered."""
+    found = annotator(connection, annotator_id)
+    if found is None:
         raise StoreError(f"annotator {annotator_id!r}: not registered; add the annotator first")
+    return found
+
+
+def judged_by(asked: JudgedBy) -> list[ColumnElement[bool]]:
+    """Conditions on `annotators`: that they are people, or AI judges; none for all."""
+    is_person = annotators.c.judge_id.is_(None)
+    conditions = {"people": [is_person], "ai": [~is_person], "all": []}
+    return conditions[asked]
 
 
 def standing() -> ColumnElement[bool]:
@@ -242,7 +254,15 @@ def add_ranking(
             created_at=now,
         )
     )
+    if sent.answers:
+        rows = [answer_row(each, order) for each in sent.answers]
+        connection.execute(insert(judge_answers).values(ranking_id=ranking_id, answers=rows))
     return ranking_id
+
+
+def answer_row(answer: Answer, order: Sequence[int]) -> list[int | str | None]:
+    """An answer as the table has it, in candidates. Example: [0, 2, 1, "first"]."""
+    return [answer.principle, order[answer.first], order[answer.second], answer.choice]
 
 
 def judgements(*, include_undone: bool) -> Select[Any]:
@@ -256,11 +276,14 @@ def judgements(*, include_undone: bool) -> Select[Any]:
             items.c.samples,
             annotators.c.group_name,
             annotators.c.simulated,
+            annotators.c.judge_id,
+            judge_answers.c.answers,
             undos.c.created_at.label("undone_at"),
         )
         .join(items, items.c.item_id == rankings.c.item_id)
         .join(annotators, annotators.c.annotator_id == rankings.c.annotator_id)
         .outerjoin(undos, undos.c.ranking_id == rankings.c.ranking_id)
+        .outerjoin(judge_answers, judge_answers.c.ranking_id == rankings.c.ranking_id)
     )
     return statement if include_undone else statement.where(undos.c.ranking_id.is_(None))
 
@@ -295,9 +318,19 @@ def to_rankings(connection: Connection, rows: Sequence[AnyRow]) -> list[Ranking]
             undone_at=row.undone_at,
             simulated=row.simulated,
             samples=row.samples,
+            judge_id=row.judge_id,
+            answers=to_answers(row.answers or ()),
         )
         for row in rows
     ]
+
+
+def to_answers(rows: object) -> tuple[Answer, ...]:
+    """Records of what `answer_row` makes; InputError for rows of another shape."""
+    try:
+        return tuple(Answer(*row) for row in rows)  # type: ignore[attr-defined]
+    except TypeError:
+        raise InputError(f"answers: expected rows of four, got {rows!r:.80}") from None
 
 
 def content(row: AnyRow) -> tuple[object, ...]:
@@ -315,6 +348,7 @@ def to_annotator(row: AnyRow) -> Annotator:
         name=row.name,
         group=row.group_name,
         simulated=row.simulated,
+        judge_id=row.judge_id,
     )
 
 

@@ -6,8 +6,10 @@ from it, never kept beside it. Candidates are numbered 0 .. K-1 in the order of 
 at each position, is the store's: an `Item` and a `Submission` speak of positions only.
 """
 
+import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from itertools import combinations, pairwise
 from typing import Annotated, Literal
@@ -21,6 +23,9 @@ from imgalign.config import Config, refuse_ineffective
 Verdict = Literal["ranked", "all_bad", "skipped"]
 Samples = Literal["images", "texts"]
 """What the candidates of an item are; they are all of one kind."""
+JudgedBy = Literal["people", "ai", "all"]
+"""Whose rankings are read: those of people, with simulated annotators in their place; those of AI
+judges; or all of them, mixed."""
 TieGroups = tuple[tuple[int, ...], ...]
 
 
@@ -120,13 +125,73 @@ class TextProvenance:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeProvenance:
+    """What an AI judge is: a model that is asked by the principles of a constitution.
+
+    Another model, server, constitution or wording is another judge.
+    """
+
+    model: str
+    """A folder or hub id, or the name by which a server knows it."""
+    constitution_name: str
+    constitution: str
+    """The principles, as JSON in canonical form."""
+    question_hash: str
+    """SHA-256 of the wording of the questions around the principles."""
+    revision: str | None = None
+    """What tells versions of the model apart, where known: a hub's commit, or a hash of weights."""
+    host: str | None = None
+    """Host and port of the server that answered; None for a local model."""
+    image_size: int | None = None
+    """Pixels of the longer side to which images were reduced; None where none can be shown."""
+
+    @property
+    def constitution_hash(self) -> str:
+        """The SHA-256 of the principles."""
+        return hashlib.sha256(self.constitution.encode()).hexdigest()
+
+    @property
+    def judge_id(self) -> str:
+        """The SHA-256 of all of it."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an AI judge answered to one question: which of two candidates follows a principle.
+
+    `first` and `second` say which candidate was shown in which place; None as the choice where the
+    answer could not be read.
+    """
+
+    principle: int
+    first: int
+    second: int
+    choice: Literal["first", "second"] | None
+
+
+AnnotatorKind = Literal["a person", "a simulated annotator", "an AI judge"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Annotator:
-    """An annotator; `group` names a shared taste, `simulated` marks one that is not a person."""
+    """An annotator; `group` names a shared taste.
+
+    `simulated` marks one of the storybook's, `judge_id` an AI judge: neither is a person.
+    """
 
     annotator_id: str
     name: str
     group: str
     simulated: bool = False
+    judge_id: str | None = None
+
+    @property
+    def kind(self) -> AnnotatorKind:
+        """What it is, in words."""
+        if self.judge_id is not None:
+            return "an AI judge"
+        return "a simulated annotator" if self.simulated else "a person"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +216,7 @@ class Submission:
     `ranking` holds every position on the annotator's screen exactly once, in tie groups from best
     to worst, when the verdict is "ranked", and is None otherwise; "skipped" needs a reason,
     "all_bad" may have one. `client_ms` is how long the annotator looked, in milliseconds.
+    `answers` are those of an AI judge, in positions too, and of nobody else.
     Example: ranking ((2,), (0, 1)) puts the third candidate first and ties the other two.
     """
 
@@ -161,6 +227,7 @@ class Submission:
     verdict: Verdict = "ranked"
     reason: str | None = None
     client_ms: int | None = None
+    answers: tuple[Answer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,13 +248,14 @@ class Counts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranking:
-    """One human judgement. Example: prompt "a red fox", ranking ((2,), (0, 1), (3,)) means
-    candidate 2 is best, 0 and 1 tie, 3 is worst.
+    """One judgement. Example: prompt "a red fox", ranking ((2,), (0, 1), (3,)) means candidate 2
+    is best, 0 and 1 tie, 3 is worst.
 
     `sample_ids` are the candidates 0 .. K-1, and `samples` says what they are: images, each named
     by the SHA-256 of its file, or texts, each by that of its UTF-8 bytes. `order` is the display
     permutation: (2, 0, 1) says that candidate 2 was shown first. `undone_at` is set on judgements
-    that their annotator took back, `simulated` on those of a simulated annotator.
+    that their annotator took back, `simulated` on those of a simulated annotator. `judge_id` is set
+    on those of an AI judge, which have its `answers`, in candidates.
     """
 
     ranking_id: str
@@ -208,6 +276,8 @@ class Ranking:
     undone_at: datetime | None = None
     simulated: bool = False
     samples: Samples = "images"
+    judge_id: str | None = None
+    answers: tuple[Answer, ...] = ()
 
 
 def as_candidates(groups: TieGroups, order: Sequence[int]) -> TieGroups:

@@ -1,13 +1,14 @@
 """Tables of the preference store, portable across SQL databases.
 
-The schema is normalised. `rankings` and `undos` are append-only: the migrations add triggers that
-refuse every UPDATE and DELETE. Leases (`assignments`) are the only rows that change.
+The schema is normalised. `rankings`, `undos`, `judges` and `judge_answers` are append-only: the
+migrations add triggers that refuse every UPDATE and DELETE. Leases (`assignments`) are the only
+rows that change.
 
-    annotators <- assignments -> items <- candidates -> images <- provenances
-                       |           ^          |
-                     views      rankings      +-> texts <- text_provenances
-                                   ^
-                                 undos
+    judges <- annotators <- assignments -> items <- candidates -> images <- provenances
+                                 |           ^          |
+                               views      rankings      +-> texts <- text_provenances
+                                             ^
+                                    undos, judge_answers
 """
 
 from datetime import UTC, datetime
@@ -133,6 +134,20 @@ text_provenances = Table(
     UniqueConstraint("text_id", "digest"),
 )
 
+judges = Table(
+    "judges",
+    metadata,
+    Column("judge_id", Hash, primary_key=True),
+    Column("model", Text, nullable=False),
+    Column("revision", Text),
+    Column("host", Text),
+    Column("constitution_name", Text, nullable=False),
+    Column("constitution", Text, nullable=False),
+    Column("question_hash", Hash, nullable=False),
+    Column("image_size", Integer),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
 annotators = Table(
     "annotators",
     metadata,
@@ -143,6 +158,8 @@ annotators = Table(
     # Digest of the client that registered the name, if known; not exported.
     Column("client", Hash),
     Column("created_at", UtcDateTime, nullable=False),
+    # Of AI judges only.
+    Column("judge_id", ForeignKey("judges.judge_id")),
     Index(None, "client"),
 )
 
@@ -228,6 +245,15 @@ rankings = Table(
     Column("created_at", UtcDateTime, nullable=False),
     UniqueConstraint("annotator_id", "key"),
     UniqueConstraint("item_id", "annotator_id", "attempt"),
+)
+
+# What an AI judge answered to each question behind a ranking: principle, first candidate, second
+# candidate, and "first", "second" or null.
+judge_answers = Table(
+    "judge_answers",
+    metadata,
+    Column("ranking_id", ForeignKey("rankings.ranking_id"), primary_key=True),
+    Column("answers", JSON, nullable=False),
 )
 
 undos = Table(

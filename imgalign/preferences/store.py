@@ -23,6 +23,7 @@ from imgalign.preferences.records import (
     Annotator,
     Counts,
     Item,
+    JudgedBy,
     Provenance,
     Ranking,
     Receipt,
@@ -30,13 +31,7 @@ from imgalign.preferences.records import (
     TextProvenance,
     utc_now,
 )
-from imgalign.preferences.schema import (
-    annotators,
-    images,
-    items,
-    rankings,
-    undos,
-)
+from imgalign.preferences.schema import annotators, images, items, rankings, undos
 
 PAGE = 500
 
@@ -182,8 +177,8 @@ class Store:
         """Register an annotator. Doing it again, in any spelling of the name, changes nothing.
 
         `client` is the origin of the request, such as a network address: new names from one client
-        are limited. `simulated` marks an annotator that is not a person. A name of another
-        group or kind, or one name too many, is a StoreError.
+        are limited. `simulated` marks one that is no person; AI judges are added by `add_judge`. A
+        name of another group or kind, or one too many, is a StoreError.
         """
         with self.database.write() as connection:
             return identity.register(
@@ -327,7 +322,7 @@ class Store:
         sent = validation.submission(submission)
         sent = replace(sent, annotator=person(sent.annotator))
         with self.database.write() as connection:
-            queries.require_annotator(connection, sent.annotator)
+            who = queries.require_annotator(connection, sent.annotator)
             row = queries.by_key(connection, sent.annotator, sent.key)
             if row is not None:
                 if queries.content(row) != validation.content(sent):
@@ -338,6 +333,7 @@ class Store:
                 return Receipt(row.ranking_id, created=False)
             order, _ = _issued(connection, sent.item_id, sent.annotator)
             validation.fits_screen(sent.ranking, len(order))
+            validation.answers(sent.answers, num=len(order), by_judge=who.judge_id is not None)
             if queries.has_judged(connection, sent.item_id, sent.annotator):
                 raise StoreError(
                     f"item {sent.item_id[:12]}: already judged by {sent.annotator!r}; undo it first"
@@ -382,13 +378,16 @@ class Store:
         group: str | None = None,
         annotator: str | None = None,
         project: str | None = None,
+        judged_by: JudgedBy = "people",
         include_undone: bool = False,
     ) -> Iterator[Ranking]:
-        """Judgements in the order they were made, those made before this call; all if no filter.
+        """Judgements in the order they were made, those made before this call; all if no filter,
+        but those of AI judges only where `judged_by` asks for them.
 
         Reads in pages, without an open transaction while the caller works.
         """
         statement = queries.judgements(include_undone=include_undone)
+        statement = statement.where(*queries.judged_by(judged_by))
         if group is not None:
             statement = statement.where(annotators.c.group_name == group)
         if annotator is not None:

@@ -15,6 +15,7 @@ from sqlalchemy import BigInteger, Boolean, Column, Float, Integer, String
 from imgalign.errors import InputError
 from imgalign.preferences.records import (
     UNKNOWN_NUMBER,
+    Answer,
     Provenance,
     Submission,
     TextProvenance,
@@ -24,6 +25,7 @@ from imgalign.preferences.records import (
 from imgalign.preferences.schema import UtcDateTime
 
 VERDICTS: tuple[str, ...] = get_args(Verdict)
+CHOICES = ("first", "second", None)
 MAX_NAME = 200
 MAX_INTEGER = 2**63 - 1
 MAY_BE_UNKNOWN = frozenset({"seed", "steps", "max_new_tokens"})
@@ -163,6 +165,24 @@ def fits_screen(ranking: TieGroups | None, num_positions: int) -> None:
     if ranking is not None:
         found = [position for group in ranking for position in group]
         _each_once("ranking", "position", found, num_positions)
+
+
+def answers(values: Sequence[Answer], *, num: int, by_judge: bool) -> None:
+    """Check the answers behind a judgement of `num` candidates: an AI judge has some, each about
+    two of them, and nobody else has any.
+    """
+    if bool(values) != by_judge:
+        raise InputError(
+            f"answers: expected {'some' if by_judge else 'none'} with a judgement of "
+            f"{'an AI judge' if by_judge else 'an annotator who is no AI judge'}"
+        )
+    for each in values:
+        _index("answers.principle", each.principle)
+        places = _indices("answers", (each.first, each.second))
+        if places[0] == places[1] or max(places) >= num:
+            raise InputError(f"answers: expected two of {num} candidates, got {places}")
+        if each.choice not in CHOICES:
+            raise InputError(f"answers: expected first, second or none, got {each.choice!r:.80}")
 
 
 def content(sent: Submission) -> tuple[object, ...]:

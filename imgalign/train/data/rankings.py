@@ -14,8 +14,8 @@ from imgalign.images import read_tensor
 from imgalign.preferences import address
 from imgalign.preferences.foreign.pair_folder import read_pair_folder
 from imgalign.preferences.foreign.table import read_table
-from imgalign.preferences.records import Samples
-from imgalign.preferences.samples import rankings_of
+from imgalign.preferences.judges import chosen_rankings
+from imgalign.preferences.records import JudgedBy, Samples
 from imgalign.preferences.store import Store
 from imgalign.train.data.given_rankings import GivenRankingsConfig
 from imgalign.train.data.judged import Given, SampleLoader, choices, from_store, of_files, present
@@ -24,7 +24,7 @@ from imgalign.train.data.noise import provenance_of, refuse_other_model, refuse_
 
 
 class RankingsConfig(GivenRankingsConfig):
-    """Rankings made in the app, by simulated annotators, or imported."""
+    """Rankings made in the app, by simulated annotators or AI judges, or imported."""
 
     source: Literal["rankings"] = Field("rankings", alias="from")
     """Where the data comes from."""
@@ -45,6 +45,10 @@ class RankingsConfig(GivenRankingsConfig):
     annotator: str | None = None
     """Only rankings of this annotator."""
 
+    judged_by: JudgedBy = "people"
+    """Rankings by people, with simulated annotators in their place, by AI judges, or all of them,
+    mixed."""
+
     samples: Samples = "images"
     """Rankings of images, or of texts."""
 
@@ -64,15 +68,19 @@ class RankingsConfig(GivenRankingsConfig):
         filters = ", ".join(f"data.{name}={value}" for name, value in asked.items() if value)
         where = f"the rankings{f' with {filters}' if filters else ''}"
         with self.opened() as store:
-            asked_for = store.rankings(
-                group=self.group, project=self.project, annotator=self.annotator
+            found = chosen_rankings(
+                store,
+                self.samples,
+                judged_by=self.judged_by,
+                **asked,
+                where=where,
+                option="data.judged_by=",
             )
-            found = rankings_of(self.samples, asked_for, where=where)
             made = provenance_of(store, found) if self.noise == "provenance" else {}
             judged = from_store(found, seeds={image: own.seed for image, own in made.items()})
             if not judged:
                 skipped = f"{len(found)} skipped ones and no other" if found else "none"
-                cure = choices(store.rankings(), asked) if filters else ""
+                cure = choices(store.rankings(judged_by=self.judged_by), asked) if filters else ""
                 raise InputError(
                     f"{where}: expected rankings, got {skipped}; "
                     f"{cure or f'rank {self.samples} with imgalign ui first'}"

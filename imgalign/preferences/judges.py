@@ -1,0 +1,130 @@
+"""AI judges as annotators of a store, and rankings of theirs apart from those of people.
+
+Each judge is an annotator of its own, marked and with its provenance, so that its rankings are
+known by their annotator. Nothing reads them unless it asks for them.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy import insert, select
+
+from imgalign.errors import InputError
+from imgalign.preferences import identity, schema, validation
+from imgalign.preferences.records import (
+    Annotator,
+    JudgedBy,
+    JudgeProvenance,
+    Ranking,
+    Samples,
+    utc_now,
+)
+from imgalign.preferences.samples import rankings_of
+from imgalign.preferences.store import Store
+
+log = logging.getLogger(__name__)
+
+FIELDS = tuple(JudgeProvenance.__dataclass_fields__)
+SHOWN = 60
+"""Characters of a model's name in the name of an annotator."""
+
+
+def add_judge(store: Store, judge: JudgeProvenance) -> Annotator:
+    """Register an AI judge as an annotator; its group is the constitution's name.
+
+    Doing it again changes nothing. InputError for a provenance that cannot be stored.
+    """
+    for name in FIELDS:
+        value = getattr(judge, name)
+        if not isinstance(value, int):
+            validation.text(f"judge.{name}", value)
+    model = judge.model.rstrip("/").rpartition("/")[2][-SHOWN:]
+    with store.database.write() as connection:
+        known = select(schema.judges.c.judge_id).where(schema.judges.c.judge_id == judge.judge_id)
+        if connection.execute(known).first() is None:
+            row = {**asdict(judge), "judge_id": judge.judge_id, "created_at": utc_now()}
+            connection.execute(insert(schema.judges).values(**row))
+        return identity.register(
+            connection,
+            f"ai {model} {judge.judge_id[:8]}",
+            display=None,
+            group=judge.constitution_name,
+            client=None,
+            judge_id=judge.judge_id,
+            now=utc_now(),
+        )
+
+
+def judges(store: Store) -> dict[str, JudgeProvenance]:
+    """All AI judges of a store by their id, in the order in which they came."""
+    statement = select(schema.judges).order_by(schema.judges.c.created_at)
+    with store.database.read() as connection:
+        rows = connection.execute(statement).mappings().all()
+    return {row["judge_id"]: to_judge(row) for row in rows}
+
+
+def check_row(row: Mapping[str, Any]) -> None:
+    """InputError unless the id of a row of `judges` is what the rest of it says."""
+    if to_judge(row).judge_id != row["judge_id"]:
+        raise InputError(f"judge {row['judge_id'][:12]} is not what its id says; was it changed?")
+
+
+def to_judge(row: Mapping[str, Any]) -> JudgeProvenance:
+    """A record of a row of `judges`."""
+    return JudgeProvenance(**{name: row[name] for name in FIELDS})
+
+
+def chosen_rankings(
+    store: Store,
+    samples: Samples,
+    *,
+    judged_by: JudgedBy = "people",
+    group: str | None = None,
+    annotator: str | None = None,
+    project: str | None = None,
+    where: str = "rankings",
+    option: str = "--judged-by ",
+) -> list[Ranking]:
+    """Rankings of one kind of samples, by people, by AI judges or by both; no filter takes all.
+
+    The log says how many others are left out. InputError where all are of another kind, or by
+    others: it begins with `where` and names the `option` that asks for these.
+    """
+    found = store.rankings(group=group, annotator=annotator, project=project, judged_by="all")
+    kept = rankings_of(samples, found, where=where)
+    return rankings_by(judged_by, kept, where=where, option=option)
+
+
+def rankings_by(
+    judged_by: JudgedBy,
+    rankings: Iterable[Ranking],
+    *,
+    where: str = "rankings",
+    option: str = "--judged-by ",
+) -> list[Ranking]:
+    """Rankings by people, by AI judges or by both, as `chosen_rankings` has them."""
+    found = list(rankings)
+    num_ai = sum(ranking.judge_id is not None for ranking in found)
+    of = {"people": len(found) - num_ai, "ai": num_ai}
+    names = {"people": "people", "ai": "AI judges"}
+    if judged_by == "all":
+        if all(of.values()):
+            log.info("%s: %d by people and %d by AI judges, mixed", where, of["people"], num_ai)
+        return found
+    other: JudgedBy = "ai" if judged_by == "people" else "people"
+    if of[other] and not of[judged_by]:
+        raise InputError(
+            f"{where}: expected some by {names[judged_by]}, got {of[other]} by {names[other]}; "
+            f"choose them with {option}{other}, or let {names[judged_by]} rank first"
+        )
+    if of[other]:
+        log.warning(
+            "%s: %d by %s are left out; %sall takes them too",
+            where,
+            of[other],
+            names[other],
+            option,
+        )
+    return [ranking for ranking in found if (ranking.judge_id is None) == (judged_by == "people")]
