@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from judges import judge_next
 from PIL import Image
 from provenances import provenance
 from scipy import stats
@@ -243,6 +244,18 @@ def test_simulated_annotators_are_counted_apart(store, queue, vote, adapter, ali
     text = "\n".join(result.lines())
     assert text.startswith("Annotators prefer the aligned image in 0 % of 3 blind votes")
     assert "simulated annotators, counted apart: 100 % of 3" in text
+
+
+def test_ai_judges_have_no_vote_and_that_is_said(store, queue, vote, adapter, aligned, caplog):
+    queue("a cat", aligned, BASE)
+    judge_next(store)
+    with pytest.raises(InputError, match="1 comparisons .* none has a vote"):
+        counted(adapter, store)
+    vote("ann", "<")
+    caplog.clear()
+    result = counted(adapter, store)
+    assert (result.people.num_losses, result.people.num_votes, result.simulated) == (1, 1, None)
+    assert "votes: 1 by AI judges are left out" in caplog.messages
 
 
 def test_where_only_simulated_annotators_voted_no_person_did(store, queue, vote, adapter, aligned):
