@@ -5,6 +5,7 @@
     +- InputError               a file, prompt or image that was handed in         (a ValueError)
     +- CheckpointError          a run or model folder: damaged, empty, incompatible
     +- StoreError               the database: newer schema, locked, conflicting submission
+    +- JudgeError               an AI judge: unreachable, refuses, or says what nobody can read
     +- StorageFullError         no space left while saving                         (an OSError)
     +- NumericsError            a correctness rule failed while running
 
@@ -35,6 +36,10 @@ class CheckpointError(ImgalignError):
 
 class StoreError(ImgalignError):
     """The preference database cannot be used as asked."""
+
+
+class JudgeError(ImgalignError):
+    """An AI judge cannot be reached, refuses, or says nothing that can be read."""
 
 
 class StorageFullError(ImgalignError, OSError):

@@ -2,7 +2,7 @@
 
     5  imgalign.{cli, demo, loop, __main__}                  ui.app -> .pages -> .api -> the rest
     4  imgalign.{train, evaluate, report}                    reward_models, .fit, .server
-    3  imgalign.algorithms
+    3  imgalign.{algorithms, feedback}
     2  imgalign.{diffusion, language, storybook}             reward_models.*
     1  imgalign.{policy, prompts, images, runs, preferences} reward_models.{architecture, contract}
     0  imgalign, .{losses, advantages, statistics, config, explain, unions, environment, errors,
@@ -43,7 +43,7 @@ LAYERS = {
     **dict.fromkeys(["errors", "explain", "files", "unions"], 0),
     **dict.fromkeys(["policy", "prompts", "images", "runs", "preferences"], 1),
     **dict.fromkeys(["diffusion", "language", "storybook"], 2),
-    "algorithms": 3,
+    **dict.fromkeys(["algorithms", "feedback"], 3),
     **dict.fromkeys(["train", "evaluate", "report"], 4),
     **dict.fromkeys(["__main__", "cli", "demo", "loop"], 5),
 }
@@ -51,6 +51,7 @@ ONLY_IN = {
     "gradio": ("ui",),
     "diffusers": ("imgalign.diffusion", "imgalign.storybook"),
     "accelerate": ("imgalign.train.world",),
+    "httpx": ("imgalign.feedback.endpoint",),
     "sqlalchemy": ("imgalign.preferences",),
     "alembic": ("imgalign.preferences",),
     "typer": ("imgalign.cli",),

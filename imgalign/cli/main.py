@@ -13,6 +13,7 @@ from imgalign import __version__
 from imgalign.cli import (
     data,
     exporting,
+    feedback,
     generation,
     ranking,
     rewards,
@@ -61,6 +62,7 @@ for command in (
     training.loop,
     ranking.candidates,
     ranking.ui,
+    feedback.feedback,
     training.train,
     generation.generate,
     rewriting.rewrite,

@@ -45,6 +45,20 @@ def pair_agreement(rankings: Iterable[Ranking]) -> Agreement:
     return tally.result()
 
 
+def agreement_between(some: Iterable[Ranking], others: Iterable[Ranking]) -> Agreement:
+    """How often one of some annotators prefers the same of a pair as one of the others.
+
+    Every two of them who have judged a pair count once; such as an AI judge and a person.
+    """
+    tally = _Tally()
+    of_others = _opinions(others)
+    for pair, opinions in _opinions(some).items():
+        for other in of_others.get(pair, {}).values():
+            for one in opinions.values():
+                tally.add(one, other)
+    return tally.result()
+
+
 def annotator_ceiling(rankings: Iterable[Ranking], *, min_others: int = 2) -> Agreement:
     """How often one annotator agrees with the majority of all others who judged the pair.
 

@@ -249,7 +249,7 @@ def test_simulated_annotators_are_counted_apart(store, queue, vote, adapter, ali
 def test_ai_judges_have_no_vote_and_that_is_said(store, queue, vote, adapter, aligned, caplog):
     queue("a cat", aligned, BASE)
     judge_next(store)
-    with pytest.raises(InputError, match="1 comparisons .* none has a vote"):
+    with pytest.raises(InputError, match=r"1 comparisons .* none has a vote"):
         counted(adapter, store)
     vote("ann", "<")
     caplog.clear()

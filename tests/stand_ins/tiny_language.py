@@ -66,14 +66,19 @@ def build_tokenizer(
 
 
 def config_of(
-    kind: Kind, *, vocab_size: int, tied: bool = False, spread: float = 0.02
+    kind: Kind,
+    *,
+    vocab_size: int,
+    tied: bool = False,
+    spread: float = 0.02,
+    context_length: int = CONTEXT,
 ) -> PreTrainedConfig:
     """Settings of a model of two layers, 32 channels wide, with weights of a deviation `spread`."""
     sizes: dict[str, Any] = {
         "hidden_size": 32,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
-        "max_position_embeddings": CONTEXT,
+        "max_position_embeddings": context_length,
         "initializer_range": spread,
     }
     if kind == "gpt2":
@@ -100,6 +105,7 @@ def write_language_model(
     *,
     tied: bool = False,
     spread: float = 0.02,
+    context_length: int = CONTEXT,
 ) -> Path:
     """Write a model and its tokenizer as transformers saves them.
 
@@ -109,7 +115,13 @@ def write_language_model(
     tokenizer = tokenizer or build_tokenizer()
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        config = config_of(kind, vocab_size=len(tokenizer), tied=tied, spread=spread)
+        config = config_of(
+            kind,
+            vocab_size=len(tokenizer),
+            tied=tied,
+            spread=spread,
+            context_length=context_length,
+        )
         auto: Any = AutoModelForCausalLM  # nor this
         model = auto.from_config(config)
     model.save_pretrained(folder)
