@@ -1,8 +1,9 @@
 """`imgalign feedback`: an AI judge ranks the items of a queue."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -56,34 +57,18 @@ def feedback(
     from imgalign.feedback.constitution import load_constitution
     from imgalign.feedback.summary import summary_of
     from imgalign.preferences.store import Store
-    from imgalign.runs.progress import progress, working
+    from imgalign.runs.progress import progress
 
+    of_endpoint = {"timeout": timeout, "retries": retries, "parallel": parallel}
+    of_endpoint |= {"max_tokens": max_tokens, "image_size": image_size}
+    of_local = {"batch_size": batch_size, "dtype": dtype, "device": device}
+    if url is None:
+        refuse_given(changed(feedback, of_endpoint), "without --url")
+    else:
+        refuse_given(changed(feedback, of_local), "with --url")
     principles = load_constitution(constitution)
     with Store.open(database, images=images, create=False) as store:
-        asked: Judge
-        if url is None:
-            settings = {"timeout": timeout, "retries": retries, "parallel": parallel}
-            settings |= {"max_tokens": max_tokens, "image_size": image_size}
-            refuse_given(changed(feedback, settings), "without --url")
-            from imgalign.feedback.local import LocalJudge
-
-            with working(f"loading {judge}"):
-                asked = LocalJudge(judge, device=device, dtype=dtype, batch_size=batch_size)
-        else:
-            local = {"batch_size": batch_size, "dtype": dtype, "device": device}
-            refuse_given(changed(feedback, local), "with --url")
-            from imgalign.config import checked
-            from imgalign.feedback.endpoint import KEY, EndpointConfig, EndpointJudge
-
-            config = checked(
-                EndpointConfig,
-                timeout=timeout,
-                retries=retries,
-                parallel=parallel,
-                max_tokens=max_tokens,
-                image_size=image_size,
-            )
-            asked = EndpointJudge(url, judge, key=os.environ.get(KEY), config=config)
+        asked = _endpoint(url, judge, of_endpoint) if url is not None else _local(judge, of_local)
         try:
             with progress("judging") as on_progress:
                 outcome = ask_about_queue(
@@ -94,3 +79,19 @@ def feedback(
             raise
         found = summary_of(store, outcome.annotator, project=project, left_open=outcome.left_open)
         typer.echo("\n".join(found.lines()))
+
+
+def _endpoint(url: str, model: str, settings: Mapping[str, object]) -> "Judge":
+    from imgalign.config import checked
+    from imgalign.feedback.endpoint import KEY, EndpointConfig, EndpointJudge
+
+    config = checked(EndpointConfig, **settings)
+    return EndpointJudge(url, model, key=os.environ.get(KEY), config=config)
+
+
+def _local(name: str, settings: Mapping[str, Any]) -> "Judge":
+    from imgalign.feedback.local import LocalJudge
+    from imgalign.runs.progress import working
+
+    with working(f"loading {name}"):
+        return LocalJudge(name, **settings)

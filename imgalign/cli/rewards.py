@@ -55,8 +55,8 @@ def train(
     from reward_models.text_fit import TextFitConfig, fit_texts
 
     if file is not None:
-        store_only = {"group": group, "project": project, "judged_by": judged_by}
-        store_only |= {"database": database, "images": images}
+        store_only: dict[str, object] = {"group": group, "project": project}
+        store_only |= {"judged_by": judged_by, "database": database, "images": images}
         refuse_given(changed(train, store_only), "with --file")
         text_settings = load_config(TextFitConfig, config, overrides or ())
         given = _read(file)
@@ -101,8 +101,8 @@ def evaluate(
 
     model = reward_models.load(reward)
     if file is not None:
-        store_only = {"group": group, "project": project, "judged_by": judged_by}
-        store_only |= {"database": database, "images": images}
+        store_only: dict[str, object] = {"group": group, "project": project}
+        store_only |= {"judged_by": judged_by, "database": database, "images": images}
         refuse_given(changed(evaluate, store_only), "with --file")
         measures.check_samples(model, "texts", name=reward)
         given = _read(file)

@@ -10,7 +10,7 @@ import asyncio
 import base64
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from functools import lru_cache
 from typing import Annotated, Any, TypeAlias
 
@@ -81,7 +81,7 @@ class EndpointJudge:
         self.config = config or EndpointConfig()
         self.url = checked_url(url)
         self.model = model
-        self.host = self.url.netloc.decode("ascii")
+        self.host: str | None = self.url.netloc.decode("ascii")
         self.image_size: int | None = self.config.image_size
         self._key = checked_key(key)
         self._options: Mapping[str, int] = {"temperature": 0, "max_tokens": self.config.max_tokens}
@@ -89,7 +89,7 @@ class EndpointJudge:
         if self._key and self.url.scheme == "http" and not _is_here(self.url):
             log.warning("%s: the key is sent unencrypted; use https where you can", self.url)
 
-    def replies(self, questions: Iterable[Question]) -> Iterator[Reply]:
+    def replies(self, questions: Iterable[Question]) -> Generator[Reply, None, None]:
         """A reply to each question, in order.
 
         JudgeError where the server cannot be reached, refuses the key or the model, or is no

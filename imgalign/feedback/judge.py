@@ -1,6 +1,6 @@
 """What an AI judge is to those that ask it: it replies to questions, in order."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import Protocol, runtime_checkable
 
 from imgalign.feedback.constitution import Constitution
@@ -21,7 +21,7 @@ class Judge(Protocol):
     image_size: int | None
     """Pixels of the longer side to which it has images reduced; None where it reads texts only."""
 
-    def replies(self, questions: Iterable[Question]) -> Iterator[Reply]:
+    def replies(self, questions: Iterable[Question]) -> Generator[Reply, None, None]:
         """A reply to each question, in their order.
 
         Questions are taken as they are needed, some ahead of their replies. JudgeError where the

@@ -4,7 +4,7 @@ Nothing is generated: the reply is the letter that is likelier as the begin of t
 every model has a reply, and it is the same each time. Texts only.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from math import isfinite
@@ -69,7 +69,7 @@ class LocalJudge:
             dtype=computing,
         )
 
-    def replies(self, questions: Iterable[Question]) -> Iterator[Reply]:
+    def replies(self, questions: Iterable[Question]) -> Generator[Reply, None, None]:
         """A reply to each question, in order; a batch of questions is taken at a time."""
         waiting = iter(questions)
         while batch := list(islice(waiting, self.batch_size)):

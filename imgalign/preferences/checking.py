@@ -134,9 +134,9 @@ def _check_items(connection: Connection, check: StoreCheck) -> None:
         whole = queries.item_id(item.project, item.prompt, item.source, shown) == item.item_id
         if not whole or kinds.get(item.item_id, set()) - {item.samples}:
             check.add("items that are not what their id says", item.item_id[:12])
-    for row in connection.execute(select(judges)).mappings():
-        if to_judge(row).judge_id != row["judge_id"]:
-            check.add("AI judges that are not what their id says", row["judge_id"][:12])
+    for judge in connection.execute(select(judges)).mappings():
+        if to_judge(judge).judge_id != judge["judge_id"]:
+            check.add("AI judges that are not what their id says", judge["judge_id"][:12])
     for row in connection.execute(select(rankings)):
         check.num_rankings += 1
         try:

@@ -5,14 +5,14 @@ known by their annotator. Nothing reads them unless it asks for them.
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict
-from typing import Any
 
 from sqlalchemy import insert, select
 
 from imgalign.errors import InputError
 from imgalign.preferences import identity, schema, validation
+from imgalign.preferences.queries import AnyRow
 from imgalign.preferences.records import (
     Annotator,
     JudgedBy,
@@ -65,14 +65,14 @@ def judges(store: Store) -> dict[str, JudgeProvenance]:
     return {row["judge_id"]: to_judge(row) for row in rows}
 
 
-def check_row(row: Mapping[str, Any]) -> None:
-    """InputError unless the id of a row of `judges` is what the rest of it says."""
+def check_row(row: AnyRow) -> None:
+    """InputError unless the id of a row of `judges`, as a mapping, is what the rest of it says."""
     if to_judge(row).judge_id != row["judge_id"]:
         raise InputError(f"judge {row['judge_id'][:12]} is not what its id says; was it changed?")
 
 
-def to_judge(row: Mapping[str, Any]) -> JudgeProvenance:
-    """A record of a row of `judges`."""
+def to_judge(row: AnyRow) -> JudgeProvenance:
+    """A record of a row of `judges`, as a mapping."""
     return JudgeProvenance(**{name: row[name] for name in FIELDS})
 
 

@@ -183,7 +183,7 @@ def require_annotator(connection: Connection, annotator_id: str) -> Annotator:
     return found
 
 
-def judged_by(asked: JudgedBy) -> list[ColumnElement[bool]]:
+def judged_by(asked: JudgedBy) -> Sequence[ColumnElement[bool]]:
     """Conditions on `annotators`: that they are people, or AI judges; none for all."""
     is_person = annotators.c.judge_id.is_(None)
     conditions = {"people": [is_person], "ai": [~is_person], "all": []}

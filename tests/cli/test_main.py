@@ -14,12 +14,21 @@ from imgalign.errors import (
     ConfigError,
     ImgalignError,
     InputError,
+    JudgeError,
     NumericsError,
     StorageFullError,
     StoreError,
 )
 
-FAMILY = [ConfigError, InputError, CheckpointError, StoreError, StorageFullError, NumericsError]
+FAMILY = [
+    ConfigError,
+    InputError,
+    CheckpointError,
+    StoreError,
+    JudgeError,
+    StorageFullError,
+    NumericsError,
+]
 
 
 def run(*arguments):

@@ -6,6 +6,7 @@ import pytest
 
 from imgalign.errors import ConfigError, InputError
 from imgalign.feedback.constitution import load_constitution, shipped_constitutions
+from imgalign.preferences.records import Samples
 
 TWO = """
 name: mine
@@ -83,6 +84,6 @@ def test_the_shipped_ones_are_found_by_their_names_from_anywhere(
     monkeypatch.chdir(tmp_path)
     assert {path.stem for path in shipped_constitutions()} == {"picture_prompts", "images"}
     for path in shipped_constitutions():
-        samples = "images" if path.stem == "images" else "texts"
+        samples: Samples = "images" if path.stem == "images" else "texts"
         found = load_constitution(Path(path.stem))
         assert len(found.principles_for(samples)) == len(found.principles) >= 3

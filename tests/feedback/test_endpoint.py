@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import pytest
@@ -242,7 +243,8 @@ def test_options_that_a_server_does_not_support_are_left_out(server: JudgeServer
 def test_a_key_is_in_no_message_and_no_log(server: JudgeServer, caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.DEBUG)
     for status in (401, 400, 500, 404, 418):
-        server.rule = lambda body, status=status: failure(status, f"Incorrect API key: {KEY}")
+        answered = failure(status, f"Incorrect API key: {KEY}")
+        server.rule = partial(lambda answered, body: answered, answered)
         judge = judge_of(server, key=KEY)
         try:
             said = str(list(judge.replies([question()])))

@@ -49,7 +49,7 @@ def test_the_reply_is_the_likelier_letter_by_plain_transformers(models: dict[str
     model: Any = AutoModelForCausalLM.from_pretrained(models[name]).eval()
     expected = []
     for question in questions():
-        (text,) = question.parts()
+        text = str(*question.parts())
         if name == "chat":
             tokens = tokenizer(f"<user>{text}<answer>", add_special_tokens=False)["input_ids"]
             letters = ["A", "B"]
@@ -93,7 +93,7 @@ def test_a_question_that_is_too_long_is_no_reply_and_the_others_have_theirs(
 
 def test_the_longest_question_that_fits_is_replied_to(tmp_path: Path):
     question = questions(1)[0]
-    (text,) = question.parts()
+    text = str(*question.parts())
     tokens = len(f"{text}\n\nAnswer:".encode()) + 1  # bytes, and the space before the letter
     for room, fits in [(tokens + 1, True), (tokens, False)]:
         path = tmp_path / str(room)

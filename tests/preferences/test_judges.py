@@ -3,12 +3,13 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic import command
 from judges import JUDGE, another, judge_next
 from sqlalchemy import create_engine, text
-from submissions import forged, judge
+from submissions import judge
 
 from imgalign.errors import InputError, StoreError
 from imgalign.preferences import database
@@ -41,7 +42,7 @@ def test_an_ai_judge_is_an_annotator_of_its_own_with_its_provenance(store: Store
     first = add_judge(store, JUDGE)
     assert add_judge(store, JUDGE) == first
     assert (first.kind, first.group, first.simulated) == ("an AI judge", "plain", False)
-    changes = [
+    changes: list[dict[str, Any]] = [
         {"model": "org/other"},
         {"constitution": "{}"},
         {"host": None},
@@ -87,7 +88,7 @@ def test_answers_are_kept_in_the_numbers_of_the_candidates(store: Store, add_ite
         (Answer(0, 1, 1, "first"),),
         (Answer(0, 0, 3, "first"),),
         (Answer(-1, 0, 1, "first"),),
-        (forged(Answer(0, 0, 1, None), choice="A"),),
+        (Answer(0, 0, 1, "A"),),  # type: ignore[arg-type]
     ],
 )
 def test_a_judgement_of_an_ai_judge_needs_answers_that_fit_its_item(

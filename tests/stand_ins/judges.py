@@ -1,6 +1,7 @@
 """AI judges in a store, for tests that need rankings of theirs."""
 
 from dataclasses import replace
+from typing import Any
 
 from imgalign.preferences.judges import add_judge
 from imgalign.preferences.records import Answer, Item, JudgeProvenance, Submission, TieGroups
@@ -15,7 +16,7 @@ JUDGE = JudgeProvenance(
 )
 
 
-def another(**facts: object) -> JudgeProvenance:
+def another(**facts: Any) -> JudgeProvenance:
     """`JUDGE`, except for what is given."""
     return replace(JUDGE, **facts)
 
