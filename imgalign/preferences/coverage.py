@@ -40,6 +40,7 @@ def coverage(store: Store, *, project: str, source: str, simulated: bool) -> Cov
             items.c.project == project,
             items.c.source == source,
             annotators.c.simulated == simulated,
+            annotators.c.judge_id.is_(None),
             standing(),
         )
         .group_by(rankings.c.item_id)

@@ -9,11 +9,12 @@ import pytest
 from alembic import command
 from judges import JUDGE, another, judge_next
 from sqlalchemy import create_engine, text
-from submissions import judge
+from submissions import forged, judge
 
 from imgalign.errors import InputError, StoreError
 from imgalign.preferences import database
 from imgalign.preferences.checking import check_store
+from imgalign.preferences.coverage import coverage
 from imgalign.preferences.exchange import export_rankings, import_rankings
 from imgalign.preferences.judges import add_judge, chosen_rankings, judges, rankings_by
 from imgalign.preferences.makers import rate_makers
@@ -88,7 +89,7 @@ def test_answers_are_kept_in_the_numbers_of_the_candidates(store: Store, add_ite
         (Answer(0, 1, 1, "first"),),
         (Answer(0, 0, 3, "first"),),
         (Answer(-1, 0, 1, "first"),),
-        (Answer(0, 0, 1, "A"),),  # type: ignore[arg-type]
+        (forged(Answer(0, 0, 1, None), choice="A"),),
     ],
 )
 def test_a_judgement_of_an_ai_judge_needs_answers_that_fit_its_item(
@@ -167,6 +168,11 @@ def test_an_ai_judge_takes_no_item_from_people_and_people_take_none_from_it(
     for _ in range(2):
         judge_next(store)
     assert store.next_item(name) is None
+
+
+def test_what_has_been_answered_is_counted_without_ai_judges(mixed: Store):
+    found = coverage(mixed, project="default", source="test", simulated=False)
+    assert (found.given, found.wanted) == (1, 2)
 
 
 def test_export_and_import_keep_the_mark_the_provenance_and_the_answers(

@@ -1,10 +1,12 @@
 """Submissions of rankings for tests of the store, right ones and wrong ones."""
 
 import copy
-from typing import Any
+from typing import Any, TypeVar
 
 from imgalign.preferences.records import Item, Submission, TieGroups, as_positions
 from imgalign.preferences.store import Store
+
+R = TypeVar("R")
 
 
 def judge(item: Item | None, annotator: str = "ann", **fields: Any) -> Submission:
@@ -27,9 +29,9 @@ def on_screen(
     return as_positions(ranking, store.display_order(item.item_id, annotator))
 
 
-def forged(submission: Submission, **fields: Any) -> Submission:
+def forged(record: R, **fields: Any) -> R:
     """What a broken or hostile page could send, past our own type annotations."""
-    forgery = copy.copy(submission)
+    forgery = copy.copy(record)
     for name, value in fields.items():
         object.__setattr__(forgery, name, value)
     return forgery
