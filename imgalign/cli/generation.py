@@ -94,7 +94,7 @@ def evaluate(
     if votes:
         others = settings.model_fields_set - {"aligned", "model"}
         unused = {"--reward": reward, "--group": group, **dict.fromkeys(others, "given")}
-        refuse_given(unused, "with --votes, which makes no images")
+        refuse_given(unused, "with --votes, which makes no samples")
         count_votes(settings, out=out, database=database, images=images, project=project)
     else:
         refuse_given(
@@ -112,11 +112,19 @@ def count_votes(
     project: str | None,
 ) -> None:
     """Count the votes of annotators, simulated ones apart, and print the result."""
+    from imgalign.errors import InputError
     from imgalign.evaluate import votes
     from imgalign.evaluate.origin import command_line
     from imgalign.preferences.queue import ranking_command
     from imgalign.preferences.store import Store
+    from imgalign.runs.folder import samples_under
+    from imgalign.runs.trained import find_weights
 
+    if samples_under(find_weights(settings.aligned)) == "texts":
+        raise InputError(
+            f"{settings.aligned}: writes texts, and only votes on images are counted; compare it "
+            "with --group or --reward"
+        )
     with Store.open(database, images=images, create=False) as store:
         found = votes.count_votes(
             settings.aligned,
@@ -133,26 +141,36 @@ def count_votes(
 def compare(
     settings: "EvaluateConfig", *, reward: str | None, group: Taste | None, out: Path | None
 ) -> None:
-    """Generate and judge the images of both sides, and print the result."""
+    """Make and judge the samples of both sides, and print the result."""
     import reward_models
     from imgalign.evaluate.judging import Measures, features_of
     from imgalign.evaluate.run import evaluate
-    from imgalign.storybook.oracle import ORACLE_TIE, check_faithful, oracle_reward, slice_of
+    from imgalign.runs.folder import samples_under
+    from imgalign.runs.trained import find_weights
+    from imgalign.storybook import oracle, text_oracle
+    from imgalign.storybook.ideas import sample_ideas
     from imgalign.storybook.scenes import evaluation_prompts
+    from reward_models.evaluate import check_samples
 
+    samples = samples_under(find_weights(settings.aligned))
+    texts = samples == "texts"
     proxy = None if reward is None else reward_models.load(reward, device=settings.device)
+    if proxy is not None:
+        check_samples(proxy, samples, name=str(reward))
+    of_group = text_oracle.text_oracle_reward if texts else oracle.oracle_reward
+    faithful = text_oracle.check_carried_out if texts else oracle.check_faithful
     evaluation = evaluate(
         settings,
         measures=Measures(
-            oracle=None if group is None else oracle_reward(group),
+            oracle=None if group is None else of_group(group),
             oracle_meaning=f"the noiseless utility of the {group} annotators",
-            oracle_tie=ORACLE_TIE,
+            oracle_tie=oracle.ORACLE_TIE,
             proxy=proxy,
-            faithful=check_faithful if settings.prompts is None else None,
+            faithful=faithful if settings.prompts is None else None,
             features=features_of(proxy),
-            slices=slice_of,
+            slices=text_oracle.idea_slice_of if texts else oracle.slice_of,
         ),
-        draw_prompts=evaluation_prompts,
+        draw_prompts=sample_ideas if texts else evaluation_prompts,
         out=out,
     )
     typer.echo("\n".join(evaluation.lines()))

@@ -1,8 +1,8 @@
 """Statistics of a blind comparison: judged pairs, and numbers with intervals computed from them.
 
 Every number can be recomputed from the pairs that are saved with it. Intervals are at 95 %, by
-bootstrap over prompts (statistics.py), and differences are of the two images of a pair. Left out:
-generating and judging images.
+bootstrap over prompts (statistics.py), and differences are of the two samples of a pair. Left out:
+generating and judging them.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,14 +13,14 @@ import numpy as np
 from imgalign.statistics import Estimate, Floats, clustered_mean, clustered_rate, wilson_interval
 
 Sides = tuple[float, float]
-"""A number of the base's image and of the aligned one's."""
+"""A number of the base's sample and of the aligned one's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """The two images of one prompt and seed, as judged.
+    """The two samples of one prompt and seed, as judged.
 
-    Example: oracle (5.2, 6.4) says that the oracle reward is 5.2 for the base's image and 6.4 for
+    Example: oracle (5.2, 6.4) says that the oracle reward is 5.2 for the base's sample and 6.4 for
     the aligned one; None where it was not measured.
     """
 
@@ -32,12 +32,12 @@ class Pair:
     proxy: Sides | None = None
     """By the reward model that training maximised."""
     faithful: tuple[bool, bool] | None = None
-    """Whether the image shows what the prompt says."""
+    """Whether the sample has what the prompt says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WinRate:
-    """How often the aligned image is better; a tie counts half.
+    """How often the aligned sample is better; a tie counts half.
 
     Example: rate 0.83 (0.76 to 0.89) of 156 wins, 8 ties and 28 losses.
     """
@@ -68,7 +68,7 @@ class Change:
 class Overoptimisation:
     """Gain of the proxy reward beside that of the oracle (Gao et al. 2022, arXiv:2210.10760).
 
-    Gains are in standard deviations over the base's images, so that the two can be compared.
+    Gains are in standard deviations over the base's samples, so that the two can be compared.
     """
 
     proxy_gain: Estimate
@@ -76,11 +76,11 @@ class Overoptimisation:
     gap: Estimate
     """Proxy gain minus oracle gain."""
     fooled: Estimate
-    """Share of pairs in which the reward prefers the aligned image and the oracle the base's."""
+    """Share of pairs in which the reward prefers the aligned sample and the oracle the base's."""
     agreement_before: float | None
-    """Correlation of proxy and oracle over the base's images; None where either is constant."""
+    """Correlation of proxy and oracle over the base's samples; None where either is constant."""
     agreement_after: float | None
-    """Over the aligned images: a fall means that training left the images the reward can judge."""
+    """Over the aligned samples: a fall means that training left those the reward can judge."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +114,7 @@ class Summary:
 def summarise(pairs: Sequence[Pair], *, seed: int, oracle_tie: float = 0.0) -> Summary:
     """Summarise judged pairs; `seed` is that of the bootstrap behind the intervals.
 
-    Images whose oracle rewards differ by at most `oracle_tie` are a tie.
+    Samples whose oracle rewards differ by at most `oracle_tie` are a tie.
     """
     slices = dict.fromkeys(pair.slice for pair in pairs if pair.slice is not None)
     return Summary(
@@ -149,17 +149,17 @@ def slice_result(pairs: Sequence[Pair], name: str, *, seed: int, oracle_tie: flo
 
 
 def oracle_of(pair: Pair) -> Sides | None:
-    """Oracle reward of both images."""
+    """Oracle reward of both samples."""
     return pair.oracle
 
 
 def proxy_of(pair: Pair) -> Sides | None:
-    """Score of both images by the reward model."""
+    """Score of both samples by the reward model."""
     return pair.proxy
 
 
 def faithful_of(pair: Pair) -> Sides | None:
-    """Whether both images are faithful, as numbers."""
+    """Whether both samples are faithful, as numbers."""
     return None if pair.faithful is None else (float(pair.faithful[0]), float(pair.faithful[1]))
 
 
@@ -169,9 +169,9 @@ Side = Callable[[Pair], Sides | None]
 def win_rate(
     pairs: Sequence[Pair], measure: Side, *, seed: int, tie: float = 0.0
 ) -> WinRate | None:
-    """How often `measure` prefers the aligned image; None where no pair was measured.
+    """How often `measure` prefers the aligned sample; None where no pair was measured.
 
-    A difference of at most `tie` is a tie: without such a tolerance, a shift of all images that is
+    A difference of at most `tie` is a tie: without such a tolerance, a shift of all samples that is
     too small to see would decide every pair.
     """
     values, prompts = table(pairs, measure)

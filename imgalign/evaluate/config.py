@@ -8,6 +8,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from imgalign.config import Config, Device, PathText, Seed, refuse_ineffective
 from imgalign.environment import DType
+from imgalign.language.config import WritingConfig
 from imgalign.preferences.records import SamplerSettings
 from imgalign.prompts import EVALUATION_SEEDS
 from imgalign.runs import old_format
@@ -26,13 +27,13 @@ class EvaluateConfig(Config):
     run started from: the pretrained model, with policy.adapter if it was trained from one."""
 
     model: PathText | None = None
-    """The model under both: "storybook", a folder in diffusers' layout, or a hub name. Null is what
+    """The model under both: "storybook", a folder, or a hub name. Null is what
     the run was trained on, or storybook for weights from elsewhere."""
 
     prompts: Path | None = None
-    """Text file with one prompt per line, all of which are used. Null draws prompts,
-    from the storybook's grammar on the command line. Prompts that the run was trained or
-    selected on are left out either way."""
+    """Text file with one prompt per line, all of which are used. Null draws prompts, on the command
+    line from the storybook's grammar: scenes for images, ideas for texts. Prompts that the run was
+    trained or selected on are left out either way."""
 
     num_prompts: PositiveInt = 48
     """Number of prompts drawn. The interval of the win rate shrinks with its square root."""
@@ -45,7 +46,7 @@ class EvaluateConfig(Config):
     contains. False draws them as training does."""
 
     images_per_prompt: PositiveInt = 4
-    """Pairs of images per prompt, each with its own seed."""
+    """Pairs of samples per prompt, each with its own seed."""
 
     first_seed: Annotated[int, Field(ge=1_000_000)] = 1_000_000
     """Seeds count up from here. Lower ones are those of a run's own held-out measurements, and
@@ -53,6 +54,9 @@ class EvaluateConfig(Config):
 
     sampler: SamplerSettings = SamplerSettings()
     """How the images of both sides are sampled."""
+
+    writing: WritingConfig = WritingConfig()
+    """How the texts of both sides are sampled."""
 
     baseline_guidance_scale: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = None
     """Classifier-free guidance of the other side, where it is not that of the sampler. Alignment
@@ -70,7 +74,7 @@ class EvaluateConfig(Config):
     its provenance."""
 
     seed: Seed = 0
-    """Decides which image of a pair the judge sees first, and the resamples behind intervals."""
+    """Decides which sample of a pair the judge sees first, and the resamples behind intervals."""
 
     @model_validator(mode="after")
     def _a_file_of_prompts_is_used_as_a_whole(self) -> "EvaluateConfig":

@@ -15,6 +15,7 @@ from imgalign.evaluate.comparison import Change, Pair, Summary, interval, percen
 from imgalign.evaluate.drift import Drift
 from imgalign.evaluate.origin import Origin
 from imgalign.files import read_json, write_atomically
+from imgalign.preferences.records import Samples
 from imgalign.runs.folder import run_of
 from imgalign.statistics import Estimate
 
@@ -25,7 +26,7 @@ FILE = "evaluation.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diversity:
-    """Mean distance between two images of one prompt. A fall means that images become alike."""
+    """Mean distance between two samples of one prompt. A fall means that they become alike."""
 
     change: Change
     space: str
@@ -57,13 +58,22 @@ class Evaluation:
     diversity: Diversity | None
     drift: Drift | None
     pairs: tuple[Pair, ...]
-    """In the order of the images."""
+    """In the order of the samples."""
     settings: dict[str, Any]
     origin: Origin
     oracle_tie: float = 0.0
-    """Images whose oracle rewards differ by at most this much are a tie."""
+    """Samples whose oracle rewards differ by at most this much are a tie."""
     images: str = "."
-    """The folder of the images, relative to that of evaluation.json."""
+    """The folder of the images or texts, relative to that of evaluation.json."""
+    samples: Samples = "images"
+    """What was compared."""
+    length: Change | None = None
+    """Words of a text; None for images."""
+
+    @property
+    def sample(self) -> str:
+        """What was compared, in the singular. Example: "image"."""
+        return self.samples.removesuffix("s")
 
     def verdict(self) -> str:
         """The result in one sentence, with its interval."""
@@ -72,7 +82,9 @@ class Evaluation:
             judged, by = self.summary.proxy_win_rate, " by the reward model it was trained on"
         if judged is None:
             count = len(self.pairs)
-            return f"{count} pairs of images were generated; no reward was given to judge them"
+            return (
+                f"{count} pairs of {self.samples} were generated; no reward was given to judge them"
+            )
         verb = "beats" if judged.rate.value != 0.5 else "equals"
         scale = self.settings.get("baseline_guidance_scale")
         base = "the base" if scale is None else f"the base at guidance {scale:g}"
@@ -102,10 +114,12 @@ class Evaluation:
             lines.append(f"{'faithful':<13}{moved_share(own.faithful)}")
         if self.diversity:
             lines.append(f"{'diversity':<13}{moved(self.diversity.change)}, {self.diversity.space}")
+        if self.length:
+            lines.append(f"{'length':<13}{moved(self.length)}, words of a text")
         if self.drift:
             budget = self.drift.budget_nats
             within = "" if budget is None else f" of {budget:g} allowed"
-            lines.append(f"{'KL':<13}{self.drift.nats:.2f} nats per image{within}")
+            lines.append(f"{'KL':<13}{self.drift.nats:.2f} nats per {self.sample}{within}")
         if own.overoptimisation:
             gap = own.overoptimisation
             lines.append(
@@ -144,7 +158,7 @@ def load_evaluation(path: Path) -> Evaluation:
         found = TypeAdapter(Evaluation).validate_python(values)
         count = found.num_prompts * found.images_per_prompt
         if not 0 < count == len(found.pairs):
-            raise ValueError(f"expected {count} pairs of images, got {len(found.pairs)}")
+            raise ValueError(f"expected {count} pairs, got {len(found.pairs)}")
         return found
     except ValidationError as error:
         where = ".".join(str(part) for part in error.errors()[0]["loc"])

@@ -1,16 +1,16 @@
-"""Blind judging of image pairs: a measure cannot tell which side an image is from.
+"""Blind judging of pairs of images or texts: a measure cannot tell which side a sample is from.
 
-A random bit per pair decides whether the base's image is scored in the first pass or in the second.
-Both passes have the same prompts in the same batches, so equal images get equal scores however a
-network rounds. Measures get the 8-bit pixels that are saved.
+A random bit per pair decides whether the base's sample is scored in the first pass or in the
+second. Both passes have the same prompts in the same batches, so equal samples get equal scores
+however a network rounds. Measures get what is saved: 8-bit pixels, or texts.
 
-Shapes: n = pairs, b = images of a batch, d = features.
+Shapes: n = pairs, b = samples of a batch, d = features.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
@@ -30,21 +30,17 @@ BATCH = 32
 class OracleReward(Protocol):
     """The true objective, as far as it can be measured; training never sees it."""
 
-    def __call__(
-        self, *, prompts: Sequence[str], samples: Float[Tensor, "b 3 h w"]
-    ) -> Float[Tensor, " b"]:
-        """One finite number per image, higher is better, on any scale."""
+    def __call__(self, *, prompts: Sequence[str], samples: Any) -> Float[Tensor, " b"]:
+        """One finite number per sample, images or texts; higher is better, on any scale."""
         ...
 
 
 @runtime_checkable
 class FaithfulCheck(Protocol):
-    """Whether an image shows what its prompt says."""
+    """Whether a sample does what its prompt says."""
 
-    def __call__(
-        self, *, prompts: Sequence[str], samples: Float[Tensor, "b 3 h w"]
-    ) -> Bool[Tensor, " b"]:
-        """True where the image shows everything in the prompt, and nothing else."""
+    def __call__(self, *, prompts: Sequence[str], samples: Any) -> Bool[Tensor, " b"]:
+        """True where the sample has everything in the prompt, and nothing else."""
         ...
 
 
@@ -58,7 +54,10 @@ class ImageFeatures(Protocol):
 
 
 Measure = Callable[..., Tensor]
-"""Called as `measure(prompts=..., samples=...)`; gives one number per image."""
+"""Called as `measure(prompts=..., samples=...)`; gives one number per sample."""
+
+Stack: TypeAlias = Callable[[Sequence[Any]], Any]
+"""Makes of some samples what measures take: numbers of images, or texts."""
 
 Slices = Callable[[str], str]
 """The name of a prompt's kind. Example: "two in a relation" of "a cat on a house"."""
@@ -73,32 +72,39 @@ class Measures:
     oracle_meaning: str = "the oracle reward"
     """What it is, in words."""
     oracle_tie: float = 0.0
-    """Images whose oracle rewards differ by at most this much are a tie."""
+    """Samples whose oracle rewards differ by at most this much are a tie."""
     proxy: RewardModel | None = None
     """The reward that training maximised."""
     faithful: FaithfulCheck | None = None
     features: ImageFeatures | None = None
-    """The space of the diversity measure; pixels if None."""
+    """The space of the diversity of images; pixels if None."""
     slices: Slices | None = None
     """Kinds of prompts that are also reported separately."""
 
 
+def to_samples(images: Sequence[Image.Image]) -> Float[Tensor, "b 3 h w"]:
+    """Images of one size as numbers in [0, 1]."""
+    return torch.stack([as_tensor(image) for image in images])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Judge:
-    """Both sides' images of the same prompts and seeds, scored in random order."""
+    """Both sides' samples of the same prompts and seeds, scored in random order."""
 
     prompts: Sequence[str]
-    base: Sequence[Image.Image]
-    aligned: Sequence[Image.Image]
+    base: Sequence[Any]
+    aligned: Sequence[Any]
     seed: int
     """Of the random bits."""
+    stack: Stack = to_samples
+    """Samples as measures take them."""
 
     def pairs(
         self,
         seeds: Sequence[int],
         measures: Measures,
     ) -> tuple[Pair, ...]:
-        """Every pair with its measures; `seeds` are those of the images."""
+        """Every pair with its measures; `seeds` are those of the samples."""
         proxy = None if measures.proxy is None else measures.proxy.score
         by_oracle = self.scores_if(measures.oracle, name="oracle reward")
         by_proxy = self.scores_if(proxy, name="reward")
@@ -120,16 +126,18 @@ class Judge:
         return [None] * len(self.prompts) if measure is None else self.scores(measure, name=name)
 
     def scores(self, measure: Measure, *, name: str) -> list[Sides]:
-        """`measure` of the base's image and of the aligned one, for each pair.
+        """`measure` of the base's sample and of the aligned one, for each pair.
 
-        NumericsError names the first image without a finite number.
+        NumericsError names the first sample without a finite number.
         """
         aligned_first = np.random.default_rng(self.seed).integers(2, size=len(self.prompts))
         pairs = list(zip(self.base, self.aligned, strict=True))
         shown_first = [pair[coin] for pair, coin in zip(pairs, aligned_first, strict=True)]
         shown_last = [pair[1 - coin] for pair, coin in zip(pairs, aligned_first, strict=True)]
-        first = measured(measure, self.prompts, shown_first, name=name)
-        last = measured(measure, self.prompts, shown_last, name=name)
+        first, last = (
+            measured(measure, self.prompts, shown, name=name, stack=self.stack)
+            for shown in (shown_first, shown_last)
+        )
         return [
             (late, early) if coin else (early, late)
             for early, late, coin in zip(first, last, aligned_first, strict=True)
@@ -138,16 +146,16 @@ class Judge:
 
 @torch.no_grad()
 def measured(
-    measure: Measure, prompts: Sequence[str], images: Sequence[Image.Image], *, name: str
+    measure: Measure, prompts: Sequence[str], samples: Sequence[Any], *, name: str, stack: Stack
 ) -> list[float]:
-    """One finite number per image."""
+    """One finite number per sample."""
     values: list[float] = []
-    for start in range(0, len(images), BATCH):
+    for start in range(0, len(samples), BATCH):
         part = slice(start, start + BATCH)
-        numbers = measure(prompts=prompts[part], samples=to_samples(images[part]))
-        if numbers.shape != (len(images[part]),):
+        numbers = measure(prompts=prompts[part], samples=stack(samples[part]))
+        if numbers.shape != (len(samples[part]),):
             raise NumericsError(
-                f"{name}: expected one number for each of {len(images[part])} images, "
+                f"{name}: expected one number for each of {len(samples[part])} samples, "
                 f"got shape {list(numbers.shape)}"
             )
         values += numbers.double().tolist()
@@ -157,31 +165,34 @@ def measured(
     return values
 
 
-def check_oracle(oracle: OracleReward | None, prompts: Sequence[str]) -> None:
-    """Score a blank image for each prompt, so that one it cannot judge is an error at once."""
+def check_oracle(
+    oracle: OracleReward | None, prompts: Sequence[str], *, blank: Any, stack: Stack
+) -> None:
+    """Score a blank sample for each prompt, so that one it cannot judge is an error at once."""
     if oracle is not None:
-        asked, empty = list(dict.fromkeys(prompts)), Image.new("RGB", (64, 64), "grey")
-        measured(oracle, asked, [empty] * len(asked), name="oracle reward")
+        asked = list(dict.fromkeys(prompts))
+        measured(oracle, asked, [blank] * len(asked), name="oracle reward", stack=stack)
+
+
+def mean_distances(
+    samples: Sequence[Any], prompts: Sequence[str], distance: Callable[[Sequence[Any]], float]
+) -> dict[str, float]:
+    """`distance` of the samples of each prompt that has two: the mean between two of them."""
+    groups: dict[str, list[Any]] = {}
+    for sample, prompt in zip(samples, prompts, strict=True):
+        groups.setdefault(prompt, []).append(sample)
+    return {prompt: distance(own) for prompt, own in groups.items() if len(own) > 1}
 
 
 @torch.no_grad()
-def mean_distances(
-    images: Sequence[Image.Image], prompts: Sequence[str], features: ImageFeatures | None
-) -> dict[str, float]:
-    """Mean distance between two images of a prompt, for each prompt that has two.
+def image_distance(images: Sequence[Image.Image], features: ImageFeatures | None) -> float:
+    """Mean distance between two images.
 
     Cosine distance of features (0 alike, 1 unrelated), or without them the root mean square
     difference of pixels in [0, 1].
     """
-    distances = {}
-    for prompt in dict.fromkeys(prompts):
-        own = [image for image, name in zip(images, prompts, strict=True) if name == prompt]
-        if len(own) > 1:
-            samples = to_samples(own)
-            distances[prompt] = (
-                pixel_distance(samples) if features is None else cosine_distance(features(samples))
-            )
-    return distances
+    samples = to_samples(images)
+    return pixel_distance(samples) if features is None else cosine_distance(features(samples))
 
 
 def cosine_distance(features: Float[Tensor, "b d"]) -> float:
@@ -196,11 +207,6 @@ def pixel_distance(samples: Float[Tensor, "b 3 h w"]) -> float:
     """Mean over pairs of the root mean square difference."""
     flat = samples.flatten(1).double()
     return float(torch.nn.functional.pdist(flat).mean() / flat.shape[1] ** 0.5)
-
-
-def to_samples(images: Sequence[Image.Image]) -> Float[Tensor, "b 3 h w"]:
-    """Images of one size as numbers in [0, 1]."""
-    return torch.stack([as_tensor(image) for image in images])
 
 
 def as_bools(sides: Sides | None) -> tuple[bool, bool] | None:

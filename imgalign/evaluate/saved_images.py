@@ -22,7 +22,7 @@ from PIL import Image
 from imgalign.errors import InputError
 from imgalign.files import UNFINISHED, set_aside
 from imgalign.images import read_image_file
-from imgalign.preferences.records import Generated, Provenance
+from imgalign.preferences.records import Generated, Provenance, Samples
 
 Side = Literal["base", "aligned"]
 Layout = Literal["sheets", "files"]
@@ -46,9 +46,9 @@ def save_side(
         save_files(images, folder, side, columns=columns)
 
 
-def new_name(out: Path, now: datetime) -> str:
+def new_name(out: Path, now: datetime, samples: Samples) -> str:
     """A name for a folder in `out` that does not exist yet."""
-    name = f"images-{now:%Y%m%d-%H%M%S}"
+    name = f"{samples}-{now:%Y%m%d-%H%M%S}"
     numbered = (f"{name}-{number}" for number in count(2))
     return next(each for each in chain([name], numbered) if not (out / each).exists())
 
@@ -56,14 +56,14 @@ def new_name(out: Path, now: datetime) -> str:
 def mark_own(folder: Path) -> None:
     """Mark a new folder as that of an evaluation, which a later one may remove."""
     (folder / OWN).write_text(
-        "Images of an evaluation by imgalign. The next evaluation beside them removes them.\n",
+        "Samples of an evaluation by imgalign. The next evaluation beside them removes them.\n",
         encoding="utf-8",
     )
 
 
 def remove_images(out: Path, *, but: str | None) -> None:
-    """Remove the images of evaluations in `out`, recognised by their mark, except one folder."""
-    for kind in ("images", "pictures"):  # the second is their name in version 0.1
+    """Remove the samples of evaluations in `out`, recognised by their mark, except one folder."""
+    for kind in ("images", "texts", "pictures"):  # the last is what version 0.1 called images
         for folder in out.glob(f"{kind}-*"):
             if folder.name != but and (folder / OWN).is_file():
                 set_aside(folder)  # so that a folder that is half removed keeps its mark

@@ -8,6 +8,7 @@ from imgalign.environment import DType
 from imgalign.evaluate.config import EvaluateConfig
 from imgalign.evaluate.evaluation import Checkpoint
 from imgalign.evaluate.selection import Selection
+from imgalign.language.generate import Written
 from imgalign.preferences.queue import Generator
 from imgalign.preferences.records import Generated, SamplerSettings
 from imgalign.runs.progress import progress
@@ -54,7 +55,7 @@ def both_sides(
         return base, made(adapter, settings.sampler, 0.5)
 
 
-def checkpoint_of(images: Sequence[Generated]) -> Checkpoint:
-    """The model and the trained weights that generated them."""
-    first = images[0].provenance
+def checkpoint_of(made: Sequence[Generated] | Sequence[Written]) -> Checkpoint:
+    """The model and the trained weights that made them."""
+    first = made[0].provenance
     return Checkpoint(model=first.model, adapter=first.adapter, adapter_hash=first.adapter_hash)

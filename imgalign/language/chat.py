@@ -97,6 +97,26 @@ def response_tokens(
     return [[*row, end] for row in found["input_ids"]]
 
 
+def response_texts(
+    tokenizer: PreTrainedTokenizerBase, tokens: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"]
+) -> tuple[list[str], list[bool]]:
+    """The texts of responses without their end, and which of them ended.
+
+    `mask` is where there are tokens.
+    """
+    end = end_token(tokenizer)
+    kept = [
+        [token for token, there in zip(*row, strict=True) if there]
+        for row in zip(tokens.tolist(), mask.tolist(), strict=True)
+    ]
+    texts: Any = tokenizer.batch_decode(
+        [[token for token in row if token != end] for row in kept],
+        skip_special_tokens=True,
+        clean_up_tokenization_spaces=False,
+    )
+    return [text.strip() for text in texts], [row[-1:] == [end] for row in kept]
+
+
 def joined(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[str],

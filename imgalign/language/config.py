@@ -9,6 +9,17 @@ from imgalign.environment import TrainingDType
 from imgalign.runs.trained import LANGUAGE_ADAPTER, REFERENCE_HASH
 
 
+class WritingConfig(Config):
+    """How a text is sampled from its prompt and seed."""
+
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Logits are divided by it. Null is what the run samples with, 1 for weights from elsewhere."""
+
+    max_new_tokens: Annotated[int, Field(ge=2)] | None = None
+    """Tokens of a text, the end token included. Null is what the run samples with, 64 for weights
+    from elsewhere."""
+
+
 class LanguageConfig(Config):
     """A causal language model, and how it samples in training."""
 

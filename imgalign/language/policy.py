@@ -22,6 +22,7 @@ from imgalign.language.chat import (
     padding_token,
     prompt_tokens,
     refuse_long,
+    response_texts,
     response_tokens,
     vocabulary,
 )
@@ -167,25 +168,11 @@ class LanguagePolicy(HoldsWeights):
 
     def finished(self, trajectory: Trajectory) -> Bool[Tensor, " b"]:
         """Which responses ended, and were not cut at `max_new_tokens`."""
-        last = (trajectory.mask.long().sum(dim=1) - 1).clamp(min=0)
-        tokens = trajectory.replay["tokens"].gather(1, last[:, None]).squeeze(1)
-        return (tokens == self.network.end).cpu()
+        return torch.tensor(self._read(trajectory)[1])
 
     def decode(self, trajectory: Trajectory) -> list[str]:
         """The responses as texts, without their end."""
-        rows = zip(trajectory.replay["tokens"].tolist(), trajectory.mask.tolist(), strict=True)
-        kept = [
-            [
-                token
-                for token, there in zip(*row, strict=True)
-                if there and token != self.network.end
-            ]
-            for row in rows
-        ]
-        texts: list[str] = self.tokenizer.batch_decode(
-            kept, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        return [text.strip() for text in texts]
+        return self._read(trajectory)[0]
 
     def preview(self, prompts: Sequence[str], *, seeds: Sequence[int]) -> list[str]:
         """As `sample`: a text has no version without chance that users would prefer."""
@@ -319,6 +306,9 @@ class LanguagePolicy(HoldsWeights):
         remembers into remembered/.
         """
         self.weights.save(folder)
+
+    def _read(self, trajectory: Trajectory) -> tuple[list[str], list[bool]]:
+        return response_texts(self.tokenizer, trajectory.replay["tokens"], trajectory.mask)
 
     def _prompt_tokens(self, prompts: Sequence[str]) -> list[list[int]]:
         return prompt_tokens(self.tokenizer, prompts)

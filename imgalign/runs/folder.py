@@ -6,8 +6,9 @@ from pathlib import Path
 from imgalign.config import read_mapping
 from imgalign.errors import CheckpointError
 from imgalign.files import read_json
+from imgalign.preferences.records import Samples
 from imgalign.prompts import Prompts
-from imgalign.runs.trained import find_weights
+from imgalign.runs.trained import LANGUAGE_FULL, find_weights, weight_files
 
 CONFIG = "config.yaml"
 
@@ -60,6 +61,20 @@ def model_under(adapter: Path | None) -> str:
     """
     run = None if adapter is None else run_of(find_weights(adapter))
     return SHIPPED if run is None else _model_of(run)
+
+
+def samples_under(weights: Path) -> Samples:
+    """What a model with trained weights makes; images, unless a run or the files say otherwise.
+
+    `weights` is what `find_weights` gives.
+    """
+    run = run_of(weights)
+    if run is not None:
+        policy = read_mapping(run / CONFIG).get("policy")
+        is_language = isinstance(policy, dict) and policy.get("kind") == "language"
+    else:
+        is_language = any(LANGUAGE_FULL.fullmatch(file.name) for file in weight_files(weights))
+    return "texts" if is_language else "images"
 
 
 def _model_of(run: Path) -> str:

@@ -146,11 +146,11 @@ def sample_idea(rng: Generator, *, held_out: bool = False) -> Idea:
             return idea
 
 
-def sample_ideas(num: int, *, seed: int, held_out: bool = False) -> tuple[str, ...]:
-    """The words of `num` distinct ideas, a function of the seed; of the training mix by default."""
+def sample_ideas(num_prompts: int, *, seed: int, held_out: bool = False) -> tuple[str, ...]:
+    """The words of distinct ideas, a function of the seed; of the training mix by default."""
     rng = default_rng(seed)
     ideas: dict[str, None] = {}
-    while len(ideas) < num:
+    while len(ideas) < num_prompts:
         ideas[idea_text(sample_idea(rng, held_out=held_out))] = None
     return tuple(ideas)
 

@@ -7,7 +7,13 @@ from evaluations import NoisyImages, brightness, compare, flat
 
 from imgalign.errors import NumericsError
 from imgalign.evaluate.comparison import Pair, Summary, correlation, summarise
-from imgalign.evaluate.judging import Judge, cosine_distance, mean_distances, pixel_distance
+from imgalign.evaluate.judging import (
+    Judge,
+    cosine_distance,
+    image_distance,
+    mean_distances,
+    pixel_distance,
+)
 
 
 def judged(
@@ -238,7 +244,9 @@ def test_a_score_that_is_no_number_is_an_error_that_names_the_prompt(bad):
 
 def test_a_score_for_each_image_is_expected():
     judge = Judge(prompts=["x"], base=[flat(1)], aligned=[flat(2)], seed=0)
-    with pytest.raises(NumericsError, match=r"one number for each of 1 images, got shape \[1, 1\]"):
+    with pytest.raises(
+        NumericsError, match=r"one number for each of 1 samples, got shape \[1, 1\]"
+    ):
         judge.scores(lambda prompts, samples: torch.zeros(1, 1), name="oracle reward")
 
 
@@ -247,8 +255,12 @@ def test_a_score_for_each_image_is_expected():
 
 def test_diversity_is_a_mean_over_pairs_of_a_prompt():
     images = [flat(0), flat(255), flat(0), flat(7)]
+
+    def of_pixels(own):
+        return image_distance(own, None)
+
     # pairs of "a" differ by 1, 0 and 1; "b" has one image and no distance
-    assert mean_distances(images, ["a", "a", "a", "b"], None) == pytest.approx({"a": 2 / 3})
+    assert mean_distances(images, ["a", "a", "a", "b"], of_pixels) == pytest.approx({"a": 2 / 3})
 
 
 def test_distances_of_known_vectors():

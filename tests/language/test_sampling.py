@@ -202,7 +202,7 @@ def test_decoding_keeps_what_is_inside_a_text(tmp_path, text):
 
 def test_a_text_that_ended_is_encoded_to_the_tokens_that_were_sampled(tmp_path):
     policy = language(write_language_model(tmp_path / "bytes"), max_new_tokens=24)
-    texts = ["a red cat", "", f"spelled {END}", "é  , ü"]
+    texts = ["a red cat", "", f"{END} spelled", "é  , ü"]
     data = policy.encode(["a boat"] * 4, texts)
     rows = [
         row[:length].tolist()
