@@ -1,6 +1,7 @@
 """Commands on the images of a model: generate them, compare them blindly, write a report."""
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ from imgalign.cli.options import (
     FirstSeed,
     Guidance,
     Images,
+    Locked,
     ModelUnder,
     Overrides,
     PromptFile,
@@ -21,12 +23,17 @@ from imgalign.cli.options import (
     Scheduler,
     Steps,
     Taste,
+    changed,
     refuse_given,
     sampler_of,
 )
+from imgalign.cli.rewriting import explained
 
 if TYPE_CHECKING:
+    from imgalign.diffusion.generate import ImageGenerator
     from imgalign.evaluate.config import EvaluateConfig
+    from imgalign.language.rewriting import Rewrite
+    from imgalign.preferences.records import Generated
 
 
 def generate(
@@ -42,9 +49,18 @@ def generate(
     eta: Eta = 0.0,
     scheduler: Scheduler = "ddim",
     device: Device = "auto",
+    rewrite: Annotated[
+        bool, typer.Option("--rewrite", help="Draw a rewrite of each prompt beside it.")
+    ] = False,
+    rewriter: Annotated[
+        str, typer.Option(help="With --rewrite: a language model, or a run of one.")
+    ] = "storybook",
+    lock: Locked = "content",
 ) -> None:
     """Generate images from prompts, with the base model or an aligned one."""
-    from imgalign.diffusion.generate import ImageGenerator, save_images
+    if not rewrite:
+        refuse_given(changed(generate, {"rewriter": rewriter, "lock": lock}), "without --rewrite")
+    from imgalign.diffusion.generate import ImageGenerator, generate_pairs, save_images
     from imgalign.files import check_folder
     from imgalign.prompts import chosen_prompts
     from imgalign.runs.folder import model_under
@@ -54,16 +70,67 @@ def generate(
     settings = sampler_of(steps=steps, guidance=guidance, eta=eta, scheduler=scheduler)
     texts = chosen_prompts(prompt or (), prompts)
     each = [text for text in texts for _ in range(images_per_prompt)]
+    seeds = range(seed, seed + len(each))
     with progress("generating") as on_progress:
         generator = ImageGenerator(model or model_under(adapter), adapter, device=device)
-        made = generator.generate(
-            each,
-            seeds=range(seed, seed + len(each)),
-            settings=settings,
-            on_progress=on_progress,
-        )
-        for path in save_images(made, out):
+        if rewrite:
+            found = rewritten(texts, rewriter, lock=lock, seed=seed, generator=generator)
+            pairs = generate_pairs(
+                *(generator, each, [found[text].text for text in each]),
+                rewriter=rewriter,
+                seeds=seeds,
+                settings=settings,
+                on_progress=on_progress,
+            )
+            paths = save_pairs(list(pairs), out)
+        else:
+            made = generator.generate(each, seeds=seeds, settings=settings, on_progress=on_progress)
+            paths = save_images(made, out)
+        for path in paths:
             typer.echo(path)
+    if rewrite:
+        for text in texts:
+            typer.echo("\n".join(explained(found[text])), err=True)
+
+
+def rewritten(
+    prompts: Sequence[str], model: str, *, lock: str, seed: int, generator: "ImageGenerator"
+) -> dict[str, "Rewrite"]:
+    """The rewrite of each prompt that the image model can read as a whole."""
+    from imgalign.language.locking import check_lock, parse_lock
+    from imgalign.language.rewriting import load_rewriter
+
+    words = parse_lock(lock)
+    check_lock(words, prompts)
+    rewriter = load_rewriter(model, device=str(generator.family.device))
+    distinct = list(dict.fromkeys(prompts))
+    found = rewriter.rewrite(distinct, seed=seed, lock=words, unread=generator.family.cut_text)
+    return {each.prompt: each for each in found}
+
+
+def save_pairs(pairs: Sequence[tuple["Generated", "Generated"]], folder: Path) -> Iterator[Path]:
+    """Write the plain and the rewritten image of each pair, and a sheet of all; gives the paths."""
+    from imgalign.diffusion.generate import save_images
+    from imgalign.images import write_png
+    from imgalign.report.sheets import before_after
+
+    first: Path | None = None
+    for path in save_images((image for pair in pairs for image in pair), folder):
+        first = first or path
+        yield path
+    assert first is not None
+    plain, others = zip(*pairs, strict=True)
+    sheet = before_after(
+        [each.image for each in plain],
+        [each.image for each in others],
+        [each.provenance.prompt for each in others],
+        title="Plain and rewritten",
+        subtitle="the same seeds, drawn from the prompt above and from its rewrite below",
+        names=("plain", "rewrite"),
+    )
+    path = folder / f"{first.name.partition('-')[0]}-plain-and-rewritten.png"
+    write_png(sheet, path)
+    yield path
 
 
 def evaluate(

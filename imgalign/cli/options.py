@@ -52,6 +52,13 @@ JudgedBy = Annotated[
         help="Rankings by people (and simulated annotators), by AI judges, or all, mixed."
     ),
 ]
+Locked = Annotated[
+    str,
+    typer.Option(
+        help="Words and phrases to keep, separated by commas; content for every word that says "
+        "something of the image, or none."
+    ),
+]
 PromptTexts = Annotated[
     list[str] | None, typer.Option("--prompt", help="A prompt; may be repeated.")
 ]

@@ -9,21 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from imgalign.cli.options import Device, PromptFile, PromptTexts
+from imgalign.cli.options import Device, Locked, PromptFile, PromptTexts
 
 if TYPE_CHECKING:
     from imgalign.language.differences import Part
     from imgalign.language.rewriting import Rewrite, RewritingConfig
 
 COLOURS = {"kept": None, "added": "green", "removed": "red"}
-
-Locked = Annotated[
-    str,
-    typer.Option(
-        help="Words and phrases to keep, separated by commas; content for every word that says "
-        "something of the image, or none."
-    ),
-]
 
 
 def rewrite(
@@ -88,9 +80,7 @@ def rewrite(
         write_atomically(out, "".join(f"{row}\n" for row in rows))
     for each in found:
         typer.echo(each.text)
-        typer.echo(f"  {coloured(each.difference)}", err=True)
-        for line in each.lines():
-            typer.echo(f"  {line}", err=True)
+        typer.echo("\n".join(explained(each)), err=True)
 
 
 def refuse_folder(out: Path | None) -> None:
@@ -141,6 +131,11 @@ def row_of(rewrite: "Rewrite", config: "RewritingConfig", *, model: str) -> dict
         "temperature": config.temperature,
         "max_new_tokens": config.max_new_tokens,
     }
+
+
+def explained(rewrite: "Rewrite") -> list[str]:
+    """What a rewrite changed, and what became of the tries, for standard error."""
+    return [f"  {line}" for line in (coloured(rewrite.difference), *rewrite.lines())]
 
 
 def coloured(parts: "Sequence[Part]") -> str:

@@ -170,6 +170,36 @@ class ImageGenerator:
             done += len(batch)
 
 
+def generate_pairs(
+    generator: ImageGenerator,
+    prompts: Sequence[str],
+    rewrites: Sequence[str],
+    *,
+    rewriter: str,
+    seeds: Sequence[int],
+    settings: SamplerSettings,
+    on_progress: Callable[[float], None] = lambda _: None,
+) -> Iterator[tuple[Generated, Generated]]:
+    """An image of each prompt and one of its rewrite, both from the seed of the prompt.
+
+    A prompt that was not changed is drawn once. `rewriter` is the name of the language model.
+    """
+    wanted = [
+        list(dict.fromkeys(pair)) for pair in zip(prompts, rewrites, strict=True)
+    ]  # of each pair, what is drawn: two texts, or one
+    drawn = generator.generate(
+        [text for texts in wanted for text in texts],
+        seeds=[seed for seed, texts in zip(seeds, wanted, strict=True) for _ in texts],
+        settings=settings,
+        on_progress=on_progress,
+    )
+    return (
+        (images[0], images[-1].asked_as(prompt, rewriter=rewriter))
+        for prompt, texts in zip(prompts, wanted, strict=True)
+        for images in [[next(drawn) for _ in texts]]
+    )
+
+
 NUMBERED = re.compile(r"(\d{5,})-\d+\.png")
 
 

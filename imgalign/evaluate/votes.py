@@ -4,8 +4,8 @@ An item that holds images of both is a comparison, however it was queued: the ap
 makes such items, and annotators rank them without knowing which side an image is from. A vote is
 one annotator's judgement of one item. Where an item holds more than two images, the vote is the
 share of its pairs of an aligned and a base image that the aligned one wins. A tie counts half.
-Simulated annotators are counted apart, AI judges not at all. Left out: generating images, and
-showing items to annotators.
+Simulated annotators are counted apart; AI judges and images of rewritten prompts do not count. Left
+out: generating images, and showing items to annotators.
 """
 
 import json

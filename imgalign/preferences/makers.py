@@ -2,7 +2,8 @@
 
 A maker is a model with an adapter or without one, as the provenance of an image has them. Adapters
 are told apart by the hash of their weights and named by their path, with the hash where one path
-had several. Images that several makers generated identically are left out.
+had several. A model that draws rewritten prompts is another maker than the model alone. Images that
+several makers generated identically are left out.
 """
 
 from collections import defaultdict
@@ -33,7 +34,7 @@ class Makers:
     shared: frozenset[str]
     """Images that several makers generated identically."""
     names: Mapping[Maker, str]
-    """Example: "storybook + runs/a/step-000010"."""
+    """Example: "storybook + runs/a/step-000010"; "runs/rewriter > storybook" draws rewrites."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,12 +111,15 @@ def rate_makers(
 def read_makers(store: Store) -> Makers:
     """The makers of the images in a store, from their provenance."""
     columns = provenances.c
-    statement = select(columns.image_id, columns.model, columns.adapter, columns.adapter_hash)
+    statement = select(
+        *(columns.image_id, columns.model, columns.adapter, columns.adapter_hash, columns.rewriter)
+    )
     makers: dict[str, set[Maker]] = defaultdict(set)
     path_of: dict[Maker, str | None] = {}
     with store.database.read() as connection:
         for row in connection.execute(statement.order_by(columns.sequence)):
-            maker = (row.model, row.adapter_hash or row.adapter)
+            model = row.model if row.rewriter is None else f"{row.rewriter} > {row.model}"
+            maker = (model, row.adapter_hash or row.adapter)
             makers[row.image_id].add(maker)
             path_of.setdefault(maker, row.adapter)
     alone = {image: next(iter(who)) for image, who in makers.items() if len(who) == 1}

@@ -45,6 +45,8 @@ from imgalign.preferences.schema import (
 AnyRow = Any
 
 PROVENANCE_FIELDS = tuple(Provenance.__dataclass_fields__)
+LATER = ("original_prompt", "rewriter")
+"""Columns of a provenance that the first stores did not have."""
 
 
 def item_id(project: str, prompt: str, source: str, sample_ids: Sequence[str]) -> str:
@@ -361,9 +363,15 @@ def provenances_of(connection: Connection, image_id: str) -> list[Provenance]:
 
 
 def provenance_row(provenance: Provenance | TextProvenance) -> dict[str, Any]:
-    """Columns of a provenance; its digest leaves out when and by which version it was made."""
+    """Columns of a provenance; its digest leaves out when and by which version it was made.
+
+    It also leaves out columns of LATER without a value, and so is what it was before these came.
+    """
     row = asdict(provenance)
-    same = {key: row[key] for key in sorted(row.keys() - {"created_at", "imgalign_version"})}
+    absent = {key for key in LATER if row.get(key) is None}
+    same = {
+        key: row[key] for key in sorted(row.keys() - {"created_at", "imgalign_version", *absent})
+    }
     return {**row, "digest": _digest(same)}
 
 

@@ -9,7 +9,7 @@ at each position, is the store's: an `Item` and a `Submission` speak of position
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import combinations, pairwise
 from typing import Annotated, Literal
@@ -96,6 +96,10 @@ class Provenance:
     negative_prompt: str = ""
     dtype: str = "float32"
     """The dtype of the network's computation."""
+    original_prompt: str | None = None
+    """What was asked for, where `prompt` is a rewrite of it; else None."""
+    rewriter: str | None = None
+    """The language model that rewrote it."""
     imgalign_version: str = __version__
     created_at: datetime = field(default_factory=utc_now)
 
@@ -340,3 +344,13 @@ class Generated:
     image: Image.Image
     provenance: Provenance
     unread: str = ""
+
+    def asked_as(self, original: str, *, rewriter: str) -> "Generated":
+        """The same image, whose prompt is a rewrite of `original`; unchanged where they are equal.
+
+        `rewriter` is the name of the language model that rewrote it.
+        """
+        if original == self.provenance.prompt:
+            return self
+        made = replace(self.provenance, original_prompt=original, rewriter=rewriter)
+        return replace(self, provenance=made)

@@ -102,6 +102,8 @@ provenances = Table(
     Column("width", Integer, nullable=False),
     Column("height", Integer, nullable=False),
     Column("dtype", Text, nullable=False, server_default="float32"),
+    Column("original_prompt", Text),
+    Column("rewriter", Text),
     Column("imgalign_version", Text, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     UniqueConstraint("image_id", "digest"),

@@ -39,6 +39,7 @@ def before_after(
     *,
     title: str = "Before and after",
     subtitle: str = "the same prompts and seeds, base above and aligned below",
+    names: tuple[str, str] = ("base", "aligned"),
     columns: int = COLUMNS,
 ) -> Image.Image:
     """One sheet to share: pairs of images, the base's above the aligned one's, with prompts.
@@ -77,7 +78,7 @@ def before_after(
     Letters(21).draw(pen, (MARGIN, MARGIN + 54), subtitle, MUTED)
     top = MARGIN + 118
     for row, row_height in zip(rows, row_heights, strict=True):
-        for name, colour, offset in (("base", BASE, 0), ("aligned", ALIGNED, height + 10)):
+        for name, colour, offset in ((names[0], BASE, 0), (names[1], ALIGNED, height + 10)):
             middle = top + offset + height // 2
             Letters(23, "Sans-Bold").draw(pen, (MARGIN, middle - 14), name, colour)
         for column, number in enumerate(row):

@@ -118,3 +118,25 @@ def test_a_text_reward_picks_the_best(tmp_path: Path, capsys: pytest.CaptureFixt
     assert len(row["rewards"]) == len(row["completions"]) > 1
     assert row["prompt_reward"] is not None
     assert "of the prompt as it is" in capsys.readouterr().err
+
+
+def test_a_prompt_and_its_rewrite_are_drawn_side_by_side_from_the_same_seeds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], tiny_pipeline_folder: Path
+):
+    out = tmp_path / "images"
+    options = ["--prompt", "a house", "--images-per-prompt", "2", "--steps", "2", "--seed", "3"]
+    command = ["generate", *options, "--model", str(tiny_pipeline_folder), "--out", str(out)]
+    assert main([*command, "--rewrite", "--lock", "house"]) == 0
+    printed = capsys.readouterr()
+    names = ["00000-3.png", "00001-3.png", "00002-4.png", "00003-4.png"]
+    names.append("00000-plain-and-rewritten.png")
+    assert printed.out.splitlines() == [str(out / name) for name in names]
+    assert "of 8 tries keep house" in printed.err
+    facts = [json.loads(path.read_text()) for path in sorted(out.glob("*.json"))]
+    assert [each["seed"] for each in facts] == [3, 3, 4, 4]
+    assert [each["original_prompt"] for each in facts] == [None, "a house"] * 2
+    assert [each["rewriter"] for each in facts] == [None, "storybook"] * 2
+    assert facts[0]["prompt"] == "a house"
+    assert lost_words(("house",), facts[1]["prompt"]) == ()
+    assert main([*command, "--lock", "house"]) == 2
+    assert "--lock: without effect without --rewrite" in capsys.readouterr().err

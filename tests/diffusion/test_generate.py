@@ -13,7 +13,7 @@ from diffusers import StableDiffusionPipeline
 from imgalign.config import dump_config
 from imgalign.diffusion.config import LoraDiffusionConfig
 from imgalign.diffusion.denoising import Denoiser
-from imgalign.diffusion.generate import ImageGenerator
+from imgalign.diffusion.generate import ImageGenerator, generate_pairs
 from imgalign.diffusion.policy import DiffusionPolicy
 from imgalign.diffusion.schedulers import SCHEDULERS
 from imgalign.environment import DType
@@ -136,6 +136,27 @@ def test_provenance_names_everything_that_made_the_image(tiny_pipeline_folder, a
         ),
     )
     assert again.image.tobytes() == image.image.tobytes()
+
+
+def test_a_prompt_and_its_rewrite_are_drawn_from_the_same_seed(generator):
+    rewrites = ["a red house and a tree", PROMPTS[1], "the green house"]
+    pairs = list(
+        generate_pairs(
+            generator, PROMPTS, rewrites, rewriter="storybook", seeds=SEEDS, settings=FOUR_STEPS
+        )
+    )
+    for side, texts in enumerate((PROMPTS, rewrites)):
+        alone = list(generator.generate(texts, seeds=SEEDS, settings=FOUR_STEPS))
+        assert np.abs(pixels(pair[side] for pair in pairs) - 1.0 * pixels(alone)).max() <= 1
+    made = [[each.provenance for each in pair] for pair in pairs]
+    assert [[each.seed for each in pair] for pair in made] == [[5, 5], [6, 6], [7, 7]]
+    assert [plain.original_prompt for plain, _ in made] == [None] * 3
+    assert [(each.prompt, each.original_prompt, each.rewriter) for _, each in made] == [
+        (rewrites[0], PROMPTS[0], "storybook"),
+        (PROMPTS[1], None, None),
+        (rewrites[2], PROMPTS[2], "storybook"),
+    ]
+    assert pairs[1][0] is pairs[1][1]
 
 
 def test_images_come_as_batches_finish_and_progress_reaches_1(generator):

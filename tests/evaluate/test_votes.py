@@ -205,6 +205,16 @@ def test_only_votes_on_these_very_weights_and_their_own_base_count(
     assert (found.num_wins, found.num_losses) == (0, 1)
 
 
+def test_images_of_rewritten_prompts_are_no_votes_on_weights(store, queue, vote, adapter, aligned):
+    rewriter = {"original_prompt": "a cat", "rewriter": "storybook"}
+    queue("a cat", aligned | rewriter, BASE, aligned)
+    vote("ann", ((0,), (1,), (2,)))
+    queue("a dog", aligned | rewriter, BASE | rewriter)
+    vote("ann", ">")
+    found = counted(adapter, store).people
+    assert (found.num_wins, found.num_losses) == (0, 1)
+
+
 def test_an_item_of_several_images_counts_as_the_share_of_its_pairs_that_are_won(
     store, queue, vote, adapter, aligned
 ):

@@ -185,7 +185,8 @@ def find_image(
     told = caption.text if caption else ""
     if recorded is None:
         recorded = provenance_of(facts, prompt=told, size=pixels.size, model=model)
-    prompt = told or (recorded.prompt if prompts_from != "captions" else "")
+    asked = recorded.original_prompt or recorded.prompt
+    prompt = told or (asked if prompts_from != "captions" else "")
     if not prompt:
         return Remark(reason="no prompt", name=_name(folder, path))
     return FoundImage(
