@@ -65,6 +65,8 @@ ONLY_IN = {
 UI_MAY_IMPORT = (
     "imgalign.preferences",
     "imgalign.diffusion.generate",
+    "imgalign.language.rewriting",
+    "imgalign.language.locking",
     "imgalign.runs",
     "imgalign.config",
     "imgalign.errors",

@@ -12,5 +12,6 @@ def load_libraries() -> None:
     """Return once everything that the Train and Generate pages need can be imported at once."""
     with _LOADING:
         import imgalign.diffusion.generate
+        import imgalign.language.rewriting
         import imgalign.runs.metrics
         import imgalign.train.config  # noqa: F401

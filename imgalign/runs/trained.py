@@ -149,3 +149,9 @@ def reference_of(found: Path) -> Path | None:
     """The adapter that the run of a checkpoint started from, of what `find_weights` gives."""
     folder = found / REFERENCE
     return folder if any((folder / name).is_file() for name in ADAPTERS) else None
+
+
+def of_language(checkpoint: Path) -> bool:
+    """Whether what a run saved there are weights of a language model."""
+    names = weights_among(_files_in(checkpoint))
+    return any(name == LANGUAGE_ADAPTER or LANGUAGE_FULL.fullmatch(name) for name in names)

@@ -17,7 +17,7 @@ from imgalign.environment import choose_device
 from imgalign.errors import ImgalignError, InputError
 from imgalign.evaluate.votes import count_votes
 from imgalign.preferences.records import SamplerSettings
-from ui.pages import generate
+from ui import generation
 from ui.runs import Runs
 from ui.shelf import Shelf
 
@@ -49,14 +49,14 @@ def run_folder(tiny_pipeline_folder, tmp_path_factory):
 
 
 def make(run_folder, model, shelf, *, adapter="tiny/step-000010", prompts=PROMPTS, count=2):
-    request = generate.requested(adapter, prompts, 5, count, 3, 1.0)
+    request = generation.requested(adapter, prompts, 5, count, 3, 1.0)
     views = list(
-        generate.generate(
+        generation.generate(
             request,
             model=model,
             runs=Runs(run_folder),
             shelf=shelf,
-            loaded=generate.LoadedModel(),
+            loaded=generation.LoadedModels(),
         )
     )
     return json.loads(json.dumps(views[-1])), len(views)
@@ -94,7 +94,7 @@ def test_base_and_aligned_come_from_the_same_seeds_and_are_kept_lossless(
 
 
 def test_base_and_aligned_are_one_model_in_memory(run_folder, tiny_pipeline_folder, tmp_path):
-    loaded, model = generate.LoadedModel(), str(tiny_pipeline_folder)
+    loaded, model = generation.LoadedModels(), str(tiny_pipeline_folder)
     base = loaded.get(model, None).family.network
     aligned = loaded.get(model, run_folder / "tiny" / "step-000010")
     assert aligned.family.network is base
@@ -112,7 +112,7 @@ def test_the_base_model_alone_makes_one_row(run_folder, tiny_pipeline_folder):
 
 
 def test_every_checkpoint_on_disk_is_offered(run_folder):
-    offered = generate.checkpoints(Runs(run_folder), "storybook")
+    offered = generation.checkpoints(Runs(run_folder), "storybook")
     assert offered == [
         ("Base model only (storybook)", ""),
         ("tiny, iteration 10 (best)", "tiny/step-000010"),
@@ -147,7 +147,7 @@ def test_a_checkpoint_that_is_gone_or_outside_is_refused(run_folder, tiny_pipeli
 )
 def test_a_form_that_cannot_be_made_says_what_to_change(form, message):
     with pytest.raises(InputError, match=message):
-        generate.requested(*form)
+        generation.requested(*form)
 
 
 def shelved(shelf, number, *, seed):
@@ -184,35 +184,35 @@ def queued(store, annotator="Ada"):
 def test_pairs_are_queued_seed_by_seed(store):
     shelf = Shelf()
     value = shown_value(shelf, [(1, 2), (3, 4), (5, 6)])
-    assert generate.send(store, shelf, value, how=generate.PAIRS, overlap=1) == 3
+    assert generation.send(store, shelf, value, how=generation.PAIRS, overlap=1) == 3
     assert queued(store) == [[0, 0], [1, 1], [2, 2]]
 
 
 def test_together_base_and_aligned_of_a_seed_stay_in_one_group(store):
     shelf = Shelf()
     value = shown_value(shelf, [(1, 2), (3, 4), (5, 6), (7, 8)])
-    assert generate.send(store, shelf, value, how=generate.TOGETHER, overlap=1) == 2
+    assert generation.send(store, shelf, value, how=generation.TOGETHER, overlap=1) == 2
     assert queued(store) == [[0, 0, 1, 1], [2, 2, 3, 3]]
 
 
 def test_a_single_image_that_is_left_over_joins_the_last_group(store):
     shelf = Shelf()
     value = shown_value(shelf, [(n, None) for n in range(5)])
-    assert generate.send(store, shelf, value, how=generate.TOGETHER, overlap=1) == 1
+    assert generation.send(store, shelf, value, how=generation.TOGETHER, overlap=1) == 1
     assert queued(store) == [[0, 1, 2, 3, 4]]
 
 
 def test_equal_images_are_shown_once_and_nothing_to_choose_is_not_queued(store):
     shelf = Shelf()
     value = shown_value(shelf, [(1, 1), (2, 3)])
-    assert generate.send(store, shelf, value, how=generate.PAIRS, overlap=1) == 1
+    assert generation.send(store, shelf, value, how=generation.PAIRS, overlap=1) == 1
     assert queued(store) == [[1, 1]]
 
 
 def test_what_is_sent_keeps_how_it_was_made(store):
     shelf = Shelf()
     value = shown_value(shelf, [(1, 2)])
-    generate.send(store, shelf, value, how=generate.PAIRS, overlap=1)
+    generation.send(store, shelf, value, how=generation.PAIRS, overlap=1)
     store.add_annotator("Ada")
     item = store.next_item("Ada")
     path = store.image_for_token(item.tokens[0], "Ada")
@@ -226,7 +226,7 @@ def test_when_an_image_is_gone_nothing_is_stored(store):
     value = shown_value(shelf, [(1, 2), (3, 4)])
     value["groups"][0]["seeds"][1]["aligned"] = "gone"
     with pytest.raises(InputError, match="not kept any more"):
-        generate.send(store, shelf, value, how=generate.PAIRS, overlap=1)
+        generation.send(store, shelf, value, how=generation.PAIRS, overlap=1)
     assert queued(store) == []
 
 
@@ -234,18 +234,18 @@ def test_pairs_need_a_checkpoint_and_anything_needs_images(store):
     shelf = Shelf()
     value = shown_value(shelf, [(1, None)])
     with pytest.raises(InputError, match="choose a checkpoint"):
-        generate.send(store, shelf, value, how=generate.PAIRS, overlap=1)
+        generation.send(store, shelf, value, how=generation.PAIRS, overlap=1)
     with pytest.raises(InputError, match="generate images first"):
-        generate.send(store, shelf, None, how=generate.PAIRS, overlap=1)
+        generation.send(store, shelf, None, how=generation.PAIRS, overlap=1)
 
 
 def test_a_reload_shows_the_images_again_while_the_server_has_them():
     shelf = Shelf()
     value = shown_value(shelf, [(1, 2)])
-    assert generate.restore(shelf, json.dumps(value)) == value
-    assert generate.restore(Shelf(), json.dumps(value)) is None
+    assert generation.restore(shelf, json.dumps(value)) == value
+    assert generation.restore(Shelf(), json.dumps(value)) is None
     for damaged in ("", "[]", "{}", '{"groups": 3}', '{"groups": [{"seeds": [{"base": []}]}]}'):
-        assert generate.restore(shelf, damaged) is None
+        assert generation.restore(shelf, damaged) is None
 
 
 def test_the_shelf_drops_the_oldest_when_it_is_full():
@@ -260,7 +260,7 @@ def test_a_number_of_annotators_that_cannot_be_is_refused(store, annotators):
     shelf = Shelf()
     value = shown_value(shelf, [(1, 2)])
     with pytest.raises(InputError, match="annotators per item"):
-        generate.send(store, shelf, value, how=generate.PAIRS, overlap=annotators)
+        generation.send(store, shelf, value, how=generation.PAIRS, overlap=annotators)
     assert queued(store) == []
 
 
@@ -269,7 +269,7 @@ def test_a_damaged_run_leaves_the_checkpoints_of_others(run_folder, tmp_path):
     shutil.copytree(run_folder / "tiny", tmp_path / "runs" / "my run")
     shutil.copytree(run_folder / "tiny", tmp_path / "runs" / "bad")
     (tmp_path / "runs" / "bad" / "status.json").write_text("{")
-    offered = [value for _, value in generate.checkpoints(Runs(tmp_path / "runs"), "storybook")]
+    offered = [value for _, value in generation.checkpoints(Runs(tmp_path / "runs"), "storybook")]
     assert sorted(offered) == ["", "my run/step-000010", "tiny/step-000010"]
 
 
@@ -285,7 +285,7 @@ def test_pairs_that_were_sent_and_ranked_are_votes_on_the_checkpoint(
 ):
     shelf, step = Shelf(), run_folder / "tiny" / "step-000010"
     value, _ = make(run_folder, str(tiny_pipeline_folder), shelf)
-    assert generate.send(store, shelf, value, how=generate.PAIRS, overlap=1) == 4
+    assert generation.send(store, shelf, value, how=generation.PAIRS, overlap=1) == 4
     store.add_annotator("Ada")
     aligned_first = 0
     while item := store.next_item("Ada"):

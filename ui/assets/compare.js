@@ -1,9 +1,16 @@
-// Draws base and aligned images of each prompt, one column per seed. The value holds ids only;
-// it is kept in the browser, so that a reload shows the same images while the server has them.
+// Draws base and aligned images of each prompt and its rewrite, one column per seed. The value holds
+// ids and texts; it is kept in the browser, so that a reload shows the same images while the server
+// has them. Texts go into the page as text and never as markup.
 const root = element.querySelector(".co");
 const q = (selector) => root.querySelector(selector);
 const LAST = "imgalign.generate.last";
-const ROWS = [["base", "Base"], ["aligned", "Aligned"]];
+const ROWS = [
+  { key: "base", name: "Base", aligned: false, rewritten: false },
+  { key: "base_rewritten", name: "Base, rewritten", aligned: false, rewritten: true },
+  { key: "aligned", name: "Aligned", aligned: true, rewritten: false },
+  { key: "aligned_rewritten", name: "Aligned, rewritten", aligned: true, rewritten: true },
+];
+const PART = { kept: "span", added: "ins", removed: "del" };
 
 const make = (tag, className, text) => {
   const node = document.createElement(tag);
@@ -12,9 +19,23 @@ const make = (tag, className, text) => {
   return node;
 };
 const url = (id) => `api/generated/${encodeURIComponent(id)}`;
-const rowsOf = (value) => ROWS.filter(([key]) => key === "base" || value.has_aligned);
+const rowsOf = (value) => ROWS.filter((row) =>
+  (!row.aligned || value.has_aligned) && (!row.rewritten || value.has_rewritten));
 
-const cell = (value, group, column, [key, name]) => {
+// The prompt with the words that its rewrite adds and removes, and what became of the tries.
+const rewriteOf = (rewrite) => {
+  const box = make("div", "co-rewrite");
+  const text = make("p");
+  for (const [kind, words] of rewrite.difference) {
+    const indent = words.length - words.trimStart().length;
+    text.append(words.slice(0, indent), make(PART[kind] ?? "span", "", words.slice(indent)));
+  }
+  if (rewrite.changed) box.append(text);
+  box.append(make("p", "co-said", rewrite.said.join("; ")));
+  return box;
+};
+
+const cell = (value, group, column, { key, name }) => {
   const id = value.groups[group].seeds[column][key];
   const seed = value.groups[group].seeds[column].seed;
   if (!id) return make("div", value.failed ? "co-cell co-never" : "co-cell co-waiting");
@@ -50,11 +71,12 @@ const refresh = () => {
     if (group.unread) {
       box.append(make("p", "co-unread", `Too long: the text encoder truncates “${group.unread}”`));
     }
+    if (group.rewrite) box.append(rewriteOf(group.rewrite));
     const table = make("div", "co-table");
     table.style.setProperty("--seeds", group.seeds.length);
     table.append(make("span", "", "seed"), ...group.seeds.map((s) => make("span", "", s.seed)));
     for (const row of rowsOf(value)) {
-      table.append(make("b", row[0] === "aligned" ? "co-aligned" : "", row[1]));
+      table.append(make("b", row.aligned ? "co-aligned" : "", row.name));
       table.append(...group.seeds.map((_, column) => cell(value, index, column, row)));
     }
     box.append(table);
@@ -71,12 +93,13 @@ const drawLarge = () => {
   const group = value.groups[at.group];
   const seed = group.seeds[at.column];
   q(".co-large header p").textContent = `${group.prompt}, seed ${seed.seed}`;
-  q(".co-pair").replaceChildren(...rowsOf(value).map(([key, name]) => {
+  q(".co-pair").replaceChildren(...rowsOf(value).map(({ key, name, rewritten }) => {
     const figure = make("figure");
     const image = make("img");
     if (seed[key]) image.src = url(seed[key]);
     image.alt = "";
-    figure.append(image, make("figcaption", "", name));
+    const said = rewritten && group.rewrite ? `${name}: ${group.rewrite.text}` : name;
+    figure.append(image, make("figcaption", "", said));
     return figure;
   }));
 };
