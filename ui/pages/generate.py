@@ -71,7 +71,12 @@ def _form() -> list[Component]:
         visible=False,
         elem_id="lock",
     )
+    rewriter.change(_ask_for_words, rewriter, lock, **PRIVATE)
     return [adapter, prompts, first_seed, count, steps, guidance, rewriter, lock]
+
+
+def _ask_for_words(rewriter: str) -> gr.Textbox:
+    return gr.Textbox(visible=rewriter != NO_REWRITER)
 
 
 def _sending() -> tuple[gr.Radio, gr.Number, gr.Button]:
@@ -116,7 +121,7 @@ def build(
             )
             with gr.Row(visible=False, elem_classes="sending", equal_height=True) as sending:
                 how, overlap, go = _sending()
-    adapter, prompts, *_, rewriter, lock = form
+    adapter, prompts, *_, rewriter, _ = form
 
     def open_page() -> tuple[Any, Any]:
         choices = checkpoints(runs, model)
@@ -125,9 +130,6 @@ def build(
             gr.Dropdown(choices=choices, value=newest),
             gr.Dropdown(choices=rewriters(runs), value=NO_REWRITER),
         )
-
-    def ask_for_words(rewriter: str) -> Any:
-        return gr.Textbox(visible=rewriter != NO_REWRITER)
 
     @no_type_check  # a checker's wrapper would hide from gradio that this is a generator
     def begin(*form: Any) -> Iterator[tuple[Any, ...]]:
@@ -162,7 +164,6 @@ def build(
         return (value, gr.Row(visible=True)) if value else (gr.skip(), gr.skip())
 
     page.load(open_page, outputs=[adapter, rewriter], **PRIVATE)
-    rewriter.change(ask_for_words, rewriter, lock, **PRIVATE)
     # One at a time: two may not fit into the memory of one device.
     serial = PRIVATE | {"concurrency_limit": 1}
     running = start.click(begin, form, [compare, start, cancel, sending], **serial)
