@@ -1,4 +1,4 @@
-"""The parts of the report that show images: before and after, over training, what got worse.
+"""The parts of the report that show samples: before and after, over training, what got worse.
 
 Shapes: gains are aligned less base, in units of the oracle reward.
 """
@@ -14,9 +14,9 @@ from imgalign.errors import CheckpointError, InputError
 from imgalign.evaluate.comparison import Pair, percent
 from imgalign.evaluate.evaluation import Evaluation, moved
 from imgalign.evaluate.saved_images import opened
-from imgalign.report import page
+from imgalign.report import page, texts
 from imgalign.report.record import RunRecord
-from imgalign.report.sheets import SHEET
+from imgalign.report.sheets import SHEET, before_after
 from imgalign.report.text import command_of, marked, sentence, signed, typeset
 from imgalign.runs.folder import run_prompts
 from imgalign.runs.metric_table import METRICS
@@ -25,6 +25,7 @@ from imgalign.train.watch import GAP as GRID_GAP
 log = logging.getLogger(__name__)
 
 NUM_HERO = 5
+NUM_TEXTS = 8
 NUM_ON_SHEET = 8
 NUM_IN_GALLERY = 6
 NUM_ROWS = 5
@@ -39,21 +40,18 @@ def hero(run: RunRecord) -> str:
     if not run.base or not run.aligned:
         return page.missing(
             "Before and after",
-            "The images were not kept; make them:",
+            f"The {found.samples} were not kept; make them:",
             command_of("evaluate", run),
         )
-    chosen = evenly(found, NUM_HERO)
-    cards = [
-        page.pair_card(run.base[i], run.aligned[i], found.pairs[i].prompt, upright=True)
-        for i in chosen
-    ]
+    chosen = evenly(found, NUM_HERO if found.samples == "images" else NUM_TEXTS)
+    folded = ""
+    if found.samples == "images":
+        prompts = page.numbered(found.pairs[i].prompt for i in evenly(found, NUM_ON_SHEET))
+        folded = page.folded(f"The prompts of {SHEET}", prompts)
     return page.section(
         "Before and after",
-        f'<div class="strip">\n{"".join(cards)}</div>\n',
-        page.folded(
-            f"The prompts of {SHEET}",
-            page.numbered(found.pairs[i].prompt for i in on_sheet(found)),
-        ),
+        shown(run, found, [(i, "") for i in chosen], upright=True),
+        folded,
         lead=(
             f"The first seed of {len(chosen)} prompts, evenly spaced over all "
             f"{found.num_prompts}, not chosen."
@@ -61,9 +59,41 @@ def hero(run: RunRecord) -> str:
     )
 
 
-def on_sheet(found: Evaluation) -> list[int]:
-    """The pairs that the image to share shows."""
-    return evenly(found, NUM_ON_SHEET)
+def sheet_of(run: RunRecord) -> Image.Image | None:
+    """The image to share, of pairs of images; None where there are none."""
+    found = run.evaluation
+    base, aligned = images_among(run.base), images_among(run.aligned)
+    if found is None or not base or not aligned:
+        return None
+    chosen = evenly(found, NUM_ON_SHEET)
+    return before_after(
+        [base[i] for i in chosen],
+        [aligned[i] for i in chosen],
+        [found.pairs[i].prompt for i in chosen],
+        subtitle=found.verdict(),
+    )
+
+
+def images_among(samples: Sequence[Image.Image | str]) -> list[Image.Image]:
+    """Those that are images: all or none."""
+    return [sample for sample in samples if isinstance(sample, Image.Image)]
+
+
+def shown(
+    run: RunRecord, found: Evaluation, chosen: Sequence[tuple[int, str]], *, upright: bool = False
+) -> str:
+    """Some pairs by their numbers, each with a note: cards of images, or a table of texts."""
+    if found.samples == "texts":
+        return texts.table(
+            texts.TextPair(found.pairs[i].prompt, str(run.base[i]), str(run.aligned[i]), note)
+            for i, note in chosen
+        )
+    base, aligned = images_among(run.base), images_among(run.aligned)
+    cards = [
+        page.pair_card(base[i], aligned[i], found.pairs[i].prompt, note=note, upright=upright)
+        for i, note in chosen
+    ]
+    return f'<div class="strip">\n{"".join(cards)}</div>\n' if upright else page.gallery(cards)
 
 
 def evenly(found: Evaluation, count: int) -> list[int]:
@@ -74,7 +104,9 @@ def evenly(found: Evaluation, count: int) -> list[int]:
 
 
 def evolution(run: RunRecord) -> str:
-    """How the images of some prompts changed, a row per prompt and a column per grid."""
+    """How the samples of some prompts changed, a row per prompt and a column per grid."""
+    if run.samples == "texts":
+        return texts_over_training(run)
     frames = [(at, images) for at, path in frames_shown(run.grids) if (images := cells(run, path))]
     if not frames:
         return page.missing(
@@ -94,6 +126,21 @@ def evolution(run: RunRecord) -> str:
         "Images over training",
         f'<div class="film"><table>\n<tr><th></th>{head}</tr>\n{"".join(rows)}</table></div>\n',
         lead="The same prompts and seeds each time, from the grids in <code>samples/</code>.",
+    )
+
+
+def texts_over_training(run: RunRecord) -> str:
+    """How the texts of some prompts changed, a row per prompt and time."""
+    title = "Texts over training"
+    found = [(at, texts.read_samples(path)) for at, path in frames_shown(run.grids)]
+    frames = [("base" if at == 0 else f"iteration {at}", own) for at, own in found if own]
+    if not frames:
+        return page.missing(title, "No samples were written yet:", command_of("train", run))
+    return page.section(
+        title,
+        texts.film(frames, num_prompts=NUM_ROWS),
+        lead="The same prompts and seeds each time, from the lists in <code>samples/</code>. "
+        f"<ins>Set off</ins> is what the text did not say at {frames[0][0]}.",
     )
 
 
@@ -181,15 +228,8 @@ def oracle_gain(pair: Pair) -> float | None:
 
 def pair_gallery(run: RunRecord, found: Evaluation, chosen: Sequence[tuple[float, int]]) -> str:
     """Cards of some pairs with their gain."""
-    return page.gallery(
-        page.pair_card(
-            run.base[i],
-            run.aligned[i],
-            found.pairs[i].prompt,
-            note=f"oracle reward {signed(gain)}, seed {found.pairs[i].seed}",
-        )
-        for gain, i in chosen
-    )
+    noted = [(i, f"oracle reward {signed(gain)}, seed {found.pairs[i].seed}") for gain, i in chosen]
+    return shown(run, found, noted)
 
 
 def losses(run: RunRecord, found: Evaluation) -> list[str]:
@@ -198,19 +238,19 @@ def losses(run: RunRecord, found: Evaluation) -> list[str]:
     if own.win_rate and own.win_rate.losses:
         lost = own.win_rate.losses
         share = percent(lost / own.win_rate.num_pairs)
-        entries.append(f"The base's image was the better one in {lost} pairs ({share}).")
+        entries.append(f"The base's {found.sample} was the better one in {lost} pairs ({share}).")
     if own.faithful:
         pairs = [pair.faithful for pair in found.pairs if pair.faithful]
         broken = sum(before and not after for before, after in pairs)
         mended = sum(after and not before for before, after in pairs)
         if own.faithful.difference.value < 0:
             entries.append(
-                "<b>Fewer images show what their prompt says</b>: "
+                f"<b>Fewer {found.samples} do what their prompt says</b>: "
                 f"{percent(own.faithful.before.value)} → {percent(own.faithful.after.value)}."
             )
         if broken:
             entries.append(
-                f"{broken} images no longer show what their prompt says ({mended} now do)."
+                f"{broken} {found.samples} no longer do what their prompt says ({mended} now do)."
             )
     if found.diversity and found.diversity.change.difference.value < 0:
         each = found.diversity.change
@@ -218,7 +258,7 @@ def losses(run: RunRecord, found: Evaluation) -> list[str]:
         sure = "" if high is not None and high < 0 else ", within what chance would do"
         fall = -each.difference.value / each.before.value
         entries.append(
-            f"<b>Images of one prompt are {percent(fall)} more alike</b> "
+            f"<b>{found.samples.capitalize()} of one prompt are {percent(fall)} more alike</b> "
             f"({escape(typeset(moved(each)))}, {escape(found.diversity.space)}){sure}."
         )
     for part in own.by_slice:

@@ -204,7 +204,7 @@ def standard_gains(found: Overoptimisation) -> str:
         axes = figure.subplots()
         forest(axes, rows, digits="{:+.2f}", scale=1)
         axes.axvline(0, color=MUTED, linewidth=0.8)
-        axes.set_xlabel("gain, in standard deviations over the base's images")
+        axes.set_xlabel("gain, in standard deviations of the base")
         return svg(figure, "gain in reward, gain in oracle reward, and the gap between them")
 
 
@@ -229,7 +229,7 @@ def win_rates(overall: WinRate, slices: Sequence[SliceResult]) -> str:
 
 
 def faithful_shares(slices: Sequence[SliceResult]) -> str:
-    """Share of faithful images before and after, by kind of prompt."""
+    """Share of faithful samples before and after, by kind of prompt."""
     rows = [(each.name, each.faithful) for each in slices if each.faithful]
     with style():
         figure = Figure(figsize=(4.4, 0.75 + 0.42 * len(rows)), layout="constrained")
@@ -262,7 +262,7 @@ def faithful_shares(slices: Sequence[SliceResult]) -> str:
         axes.set_xlabel("verified as what the prompt says")
         axes.spines["left"].set_visible(False)
         ruled(axes, axis="x")
-        return svg(figure, "share of faithful images, base and aligned, by kind of prompt")
+        return svg(figure, "share of faithful samples, base and aligned, by kind of prompt")
 
 
 def forest(

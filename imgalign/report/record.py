@@ -10,10 +10,12 @@ from PIL import Image
 from imgalign.config import load_config
 from imgalign.errors import InputError
 from imgalign.evaluate.evaluation import FILE, FOLDER, Evaluation, load_evaluation
-from imgalign.evaluate.saved_images import load_side
+from imgalign.evaluate.saved_images import Side, load_side
+from imgalign.evaluate.texts import load_texts
 from imgalign.evaluate.votes import VoteResult, load_votes
 from imgalign.files import recover_missing
 from imgalign.preferences.fit_report import REPORT_FILE, FitReport, read_fit_report
+from imgalign.preferences.records import Samples
 from imgalign.runs.folder import CONFIG, METRICS, SAMPLES
 from imgalign.runs.metrics import Value, read_metrics
 from imgalign.runs.old_format import refuse_old
@@ -22,7 +24,7 @@ from imgalign.train.config import TrainConfig
 from imgalign.train.data.judged import RECORD as RANKINGS
 from imgalign.train.data.judged import read_record
 
-GRID = re.compile(r"step-(\d{6,12})\.png")
+SAMPLE_FILE = re.compile(r"step-(\d{6,12})\.(?:png|json)")
 LARGEST = 1e300
 """No number of a run is near it; plots of larger ones overflow."""
 LAST_ITERATION = 2**53
@@ -38,17 +40,22 @@ class RunRecord:
     metrics: Sequence[dict[str, Value]]
     status: RunStatus | None
     grids: Sequence[tuple[int, Path]]
-    """Iteration and file of each sample grid, oldest first."""
+    """Iteration and file of each grid of samples, or of each list of texts, oldest first."""
     reward: FitReport | None
     reward_folder: Path | None
     evaluation: Evaluation | None
     votes: VoteResult | None = None
     """What annotators said of pairs, where it was counted."""
     num_rankings: int = 0
-    """Of given images, where a run keeps such."""
-    base: Sequence[Image.Image] = field(default=())
-    """Images of the evaluation, in the order of its pairs; empty where they were not kept."""
-    aligned: Sequence[Image.Image] = field(default=())
+    """Of given samples, where a run keeps such."""
+    base: Sequence[Image.Image | str] = field(default=())
+    """Samples of the evaluation, in the order of its pairs; empty where they were not kept."""
+    aligned: Sequence[Image.Image | str] = field(default=())
+
+    @property
+    def samples(self) -> Samples:
+        """What the run makes."""
+        return self.settings.policy.samples
 
     @property
     def iterations(self) -> int:
@@ -104,7 +111,6 @@ def read_run(
     rewarded = reward or reward_folder(settings)
     if reward is not None and not was_fitted(reward):
         raise InputError(f"{reward}: no {REPORT_FILE} here; give the folder of a reward model")
-    count, columns = (len(found.pairs), found.images_per_prompt) if found else (0, 1)
     images = place / found.images if found else place
     rankings = folder / RANKINGS
     return RunRecord(
@@ -118,9 +124,20 @@ def read_run(
         evaluation=found,
         votes=load_votes(place),
         num_rankings=len(read_record(rankings)) if rankings.is_file() else 0,
-        base=load_side(images, "base", count=count, columns=columns),
-        aligned=load_side(images, "aligned", count=count, columns=columns),
+        base=side_of(found, images, "base"),
+        aligned=side_of(found, images, "aligned"),
     )
+
+
+def side_of(
+    found: Evaluation | None, folder: Path, side: Side
+) -> Sequence[Image.Image] | Sequence[str]:
+    """The samples of one side of an evaluation; empty where they are missing."""
+    if found is None:
+        return []
+    if found.samples == "texts":
+        return load_texts(folder, side, count=len(found.pairs))
+    return load_side(folder, side, count=len(found.pairs), columns=found.images_per_prompt)
 
 
 def reward_folder(settings: TrainConfig) -> Path | None:
@@ -136,6 +153,6 @@ def was_fitted(reward: Path) -> bool:
 
 
 def sample_grids(folder: Path) -> list[tuple[int, Path]]:
-    """The grids that were drawn on the way, oldest first."""
-    found = ((GRID.fullmatch(path.name), path) for path in (folder / SAMPLES).glob("step-*.png"))
+    """The samples that were made on the way, oldest first."""
+    found = ((SAMPLE_FILE.fullmatch(path.name), path) for path in (folder / SAMPLES).glob("step-*"))
     return sorted((int(match[1]), path) for match, path in found if match and path.is_file())

@@ -75,8 +75,8 @@ def verdict(run: RunRecord) -> str:
         by += f" {share} of the pairs{alike} are ties and count half."
     fresh = (
         f"{found.num_prompts} prompts with {found.images_per_prompt} seeds each, none of which "
-        f"training used; both sides have the same seeds, and the judge does not know whose image "
-        f"is whose.{by}{doubt}"
+        f"training used; both sides have the same seeds, and the judge does not know whose "
+        f"{found.sample} is whose.{by}{doubt}"
     )
     return (
         f'<section class="verdict">\n{dial}<div><p class="said">{escape(found.verdict())}.</p>\n'
@@ -107,12 +107,16 @@ def at_a_glance(run: RunRecord, found: Evaluation) -> list[tuple[str, str, str]]
         share = each.difference.value / each.before.value if each.before.value else 0.0
         note = f"{signed(100 * share, 0)} %, in {found.diversity.space}"
         entries.append(("Diversity", change(each.before.value, each.after.value), note))
+    if found.length:
+        each = found.length
+        note = f"{signed(each.difference.value)}{typeset(bounds(each.difference))} words of a text"
+        entries.append(("Length", change(each.before.value, each.after.value), note))
     if found.drift:
         budget = found.drift.budget_nats
         allowed = f"of {budget:g} allowed, " if budget else ""
         metric = METRICS["kl"]
-        nats = f"{found.drift.nats:.1f} {metric.unit}"
-        entries.append((metric.title, nats, f"{allowed}per image"))
+        nats = f"{found.drift.nats:.3g} {metric.unit}"
+        entries.append((metric.title, nats, f"{allowed}per {found.sample}"))
     return entries
 
 
@@ -122,7 +126,7 @@ def pipeline(run: RunRecord) -> str:
     if run.reward:
         counts, prompts = run.reward.counts, sum(run.reward.num_prompts.values())
         judged = counts.ranked + counts.all_bad + counts.skipped
-        done.append(("Prompts", f"{prompts}", "with images to choose from"))
+        done.append(("Prompts", f"{prompts}", f"with {run.samples} to choose from"))
         rest = f"{counts.all_bad} times all bad, {counts.skipped} skipped"
         done.append(("Rankings", f"{judged}", f"{counts.ranked} with an order, {rest}"))
         own = run.reward.test
@@ -130,14 +134,16 @@ def pipeline(run: RunRecord) -> str:
         note = f"of {own.accuracy.num_pairs} held-out pairs right{ceiling}"
         done.append(("Reward", percent(own.accuracy.micro), note))
     elif run.num_rankings:
-        note = "of given images, learned from or held out"
-        done.append(("Rankings", f"{run.num_rankings}", note))
+        note = f"of given {run.samples}, learned from or held out"
+        ranked = run.settings.data.gives == "rankings"
+        name = "Rankings" if ranked else "Likes and dislikes"
+        done.append((name, f"{run.num_rankings}", note))
     if run.iterations:
-        note = f"iterations in {duration(run.seconds)} on {run.num_images} images"
+        note = f"iterations in {duration(run.seconds)} on {run.num_images} {run.samples}"
         done.append(("Alignment", f"{run.iterations}", note))
     if run.evaluation:
         seconds = duration(run.evaluation.origin.seconds)
-        note = f"pairs of images judged blind, {seconds}"
+        note = f"pairs of {run.samples} judged blind, {seconds}"
         done.append(("Comparison", f"{len(run.evaluation.pairs)}", note))
     if not done:
         return page.missing("What was done", "Nothing yet:", command_of("train", run))
@@ -160,8 +166,8 @@ def training(run: RunRecord) -> str:
         return page.missing("Training", "No iteration is done yet:", command_of("train", run))
     lead = f"{run.iterations} iterations."
     if run.seconds:
-        images, time = run.num_images, duration(run.seconds)
-        lead = f"{run.iterations} iterations on {images} images in {time}."
+        count, time = f"{run.num_images} {run.samples}", duration(run.seconds)
+        lead = f"{run.iterations} iterations on {count} in {time}."
     said = text_without_folders(run.status.message or "") if run.status else ""
     return page.section(
         "Training", page.plots(*figures), lead=escape(f"{lead} {sentence(said)}".strip())
@@ -213,7 +219,7 @@ def oracle_and_reward(run: RunRecord) -> str:
     agreement = ""
     if own.agreement_before is not None and own.agreement_after is not None:
         agreement = (
-            f" Across images, the two correlate {own.agreement_before:.2f} on the base's "
+            f" Across {found.samples}, the two correlate {own.agreement_before:.2f} on the base's "
             f"and {own.agreement_after:.2f} on the aligned ones."
         )
     low = own.gap.low or 0.0
@@ -232,13 +238,14 @@ def oracle_and_reward(run: RunRecord) -> str:
         page.plots(
             (
                 plots.gains(found.pairs),
-                "<b>Every pair.</b> To the right the reward prefers the aligned image, upwards the "
-                f"oracle does. The reward was fooled in {percent(own.fooled.value)} of the pairs.",
+                f"<b>Every pair.</b> To the right the reward prefers the aligned {found.sample}, "
+                "upwards the oracle does. The reward was fooled in "
+                f"{percent(own.fooled.value)} of the pairs.",
             ),
             (
                 plots.standard_gains(own),
-                "<b>On one scale.</b> Gains in standard deviations over the base's images, so that "
-                f"the two can be compared.{agreement}",
+                "<b>On one scale.</b> Gains in standard deviations over the base's "
+                f"{found.samples}, so that the two can be compared.{agreement}",
             ),
         ),
         lead="The reward model estimates what people want; the oracle reward is what they want. "
@@ -323,7 +330,7 @@ def origin(run: RunRecord) -> str:
     commands = [shlex.join(["imgalign", "train", config, "--out", "NEW_FOLDER"])]
     rows = []
     if run.seconds:
-        rows.append(("Training", f"{duration(run.seconds)}, {run.num_images} images"))
+        rows.append(("Training", f"{duration(run.seconds)}, {run.num_images} {run.samples}"))
     if peak := run.series("peak_memory_gb"):
         metric = METRICS["peak_memory_gb"]
         rows.append((metric.title, f"{max(value for _, value in peak):.1f} {metric.unit}"))
@@ -333,10 +340,13 @@ def origin(run: RunRecord) -> str:
     if found:
         commands.append(command_without_folders(found.origin.command))
         rows.append(
-            ("Comparison", f"{duration(found.origin.seconds)}, {2 * len(found.pairs)} images")
+            (
+                "Comparison",
+                f"{duration(found.origin.seconds)}, {2 * len(found.pairs)} {found.samples}",
+            )
         )
-        made = found.origin.started_at
-        rows.append(("Compared at", f"{made:%Y-%m-%d %H:%M} {made.tzname() or ''}".strip()))
+        then = found.origin.started_at
+        rows.append(("Compared at", f"{then:%Y-%m-%d %H:%M} {then.tzname() or ''}".strip()))
         rows.append(("Hardware", hardware(found.origin.hardware)))
         rows.append(("Versions", ", ".join(f"{k} {v}" for k, v in found.origin.versions.items())))
         adapter = found.aligned.adapter_hash

@@ -14,6 +14,8 @@ TITLE = "Votes of annotators"
 def votes(run: RunRecord) -> str:
     """How often annotators preferred the aligned image, simulated ones apart."""
     found = run.votes
+    if found is None and run.samples == "texts":
+        return ""  # only votes on images are counted
     if found is None:
         return page.missing(
             TITLE,

@@ -28,7 +28,9 @@ def write_report(
     evaluation: Path | None = None,
     out: Path | None = None,
 ) -> Path:
-    """Write the report of a run, and before_after.png beside its evaluation; returns the page.
+    """Write the report of a run, and of images before_after.png beside its evaluation.
+
+    Returns the page.
 
     `reward` is the folder of the reward model, by default the one that the run's settings name;
     `evaluation` another folder than the run's own; `out` another file than report.html in the run.
@@ -41,14 +43,8 @@ def write_report(
     target = out or run / PAGE
     with lock_name(target), reporting_full_disk(run, "writing the report"):
         write_atomically(target, render(record))
-        if record.evaluation and record.base and record.aligned:
-            chosen = gallery.on_sheet(record.evaluation)
-            sheet = before_after(
-                [record.base[i] for i in chosen],
-                [record.aligned[i] for i in chosen],
-                [record.evaluation.pairs[i].prompt for i in chosen],
-                subtitle=record.evaluation.verdict(),
-            )
+        sheet = gallery.sheet_of(record)
+        if sheet is not None:
             write_png(sheet, (evaluation or run / FOLDER) / SHEET)
     return target
 

@@ -36,7 +36,7 @@ def test_every_loss_is_told(finished):
     lost = found.summary.win_rate.losses
     assert lost > 0
     assert f"better one in {lost} pairs" in told
-    assert "no longer show what their prompt says" in told
+    assert "no longer do what their prompt says" in told
 
 
 def test_a_fall_in_diversity_is_told_with_its_size(finished):

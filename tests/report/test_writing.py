@@ -145,7 +145,7 @@ def test_a_damaged_input_is_one_line_that_names_it(run, tmp_path, name, content)
 def test_an_evaluation_whose_counts_do_not_fit_its_pairs_is_refused(run, key, value):
     file = run / FOLDER / "evaluation.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
-    with pytest.raises(InputError, match="pairs of images, got"):
+    with pytest.raises(InputError, match="pairs, got"):
         write_report(run)
 
 
