@@ -73,7 +73,7 @@ def test_without_a_key_none_is_sent(server: JudgeServer, key: str | None):
 
 def test_replies_come_in_the_order_of_the_questions_however_long_each_takes(server: JudgeServer):
     def slow_at_first(body: dict[str, Any]) -> Answered:
-        time.sleep(0.05 if len(texts_in(body)[0]) % 3 == 0 else 0)
+        time.sleep(0.3 if len(texts_in(body)[0]) % 3 == 0 else 0.1)
         return prefers_shorter(body)
 
     server.rule = slow_at_first
