@@ -13,11 +13,12 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import combinations
 
-from imgalign.errors import JudgeError
+from imgalign.errors import InputError, JudgeError
 from imgalign.feedback.constitution import Constitution
 from imgalign.feedback.judge import Judge, provenance_of, unreadable
 from imgalign.feedback.question import Candidate, Question, Reply
 from imgalign.feedback.verdicts import order, preferences, verdicts
+from imgalign.preferences.coverage import queued_projects
 from imgalign.preferences.judges import add_judge
 from imgalign.preferences.records import Answer, Item, Submission
 from imgalign.preferences.store import Store
@@ -62,8 +63,9 @@ def ask_about_queue(
 
     An item about which no question could be asked, or no reply read, is left open: a later call
     asks about it again. JudgeError where that happens to several in a row, or to all, and where the
-    judge cannot go on.
+    judge cannot go on; InputError for a project without items.
     """
+    _refuse_empty(store, project)
     name = add_judge(store, provenance_of(judge, constitution)).name
     outcome = Outcome(annotator=name)
     queue = _Queue(store, judge, constitution, outcome, project=project, limit=limit)
@@ -90,6 +92,15 @@ def ask_about_queue(
         reason, count = outcome.left_open.most_common(1)[0]
         raise JudgeError(f"judge {judge.model!r}: no item could be judged; {count}: {reason}")
     return outcome
+
+
+def _refuse_empty(store: Store, project: str) -> None:
+    projects = queued_projects(store)
+    if project not in projects:
+        raise InputError(
+            f"project {project!r}: nothing is queued there; projects with items: "
+            f"{', '.join(projects) or 'none, queue some with `imgalign candidates`'}"
+        )
 
 
 @dataclass(slots=True)

@@ -5,8 +5,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from imgalign.errors import StoreError
 from imgalign.feedback.verdicts import Tally, tally
 from imgalign.preferences.agreement import Agreement, agreement_between, pair_agreement
+from imgalign.preferences.judges import judges
+from imgalign.preferences.records import JudgeProvenance
 from imgalign.preferences.store import Store
 
 
@@ -15,6 +18,7 @@ class Summary:
     """Of all that the judge's rankings in the store say, whenever they were made."""
 
     annotator: str
+    judge: JudgeProvenance
     num_ranked: int
     num_without_order: int
     tally: Tally
@@ -31,6 +35,8 @@ class Summary:
         lines = [
             f"{self.num_ranked + self.num_without_order} items are judged by {self.annotator!r}: "
             f"{self.num_ranked} rankings, {self.num_without_order} without an order",
+            f"judge: {self.judge.model}{f' at {self.judge.host}' if self.judge.host else ''}; "
+            f"constitution: {self.judge.constitution_name} ({self.judge.constitution_hash[:8]})",
             f"consistent verdicts: {_share(found.num_consistent, found.num_verdicts)} (the same in "
             "both orders; no others count)",
             f"first place chosen: {_share(found.num_first, found.num_read)} answers (50 % without "
@@ -50,12 +56,19 @@ class Summary:
 def summary_of(
     store: Store, annotator: str, *, project: str, left_open: Mapping[str, int] | None = None
 ) -> Summary:
-    """Read a judge's rankings in a project, and those of people beside them."""
+    """Read a judge's rankings in a project, and those of people beside them.
+
+    `annotator` is the judge's name; StoreError where it is nobody's, or no AI judge's.
+    """
+    known = store.annotator(annotator)
+    if known is None or known.judge_id is None:
+        raise StoreError(f"annotator {annotator!r}: no AI judge in {store.database.name}")
     judged = list(store.rankings(annotator=annotator, project=project, judged_by="ai"))
     by_people = list(store.rankings(project=project))
     verdicts = Counter(ranking.verdict for ranking in judged)
     return Summary(
         annotator=annotator,
+        judge=judges(store)[known.judge_id],
         num_ranked=verdicts["ranked"],
         num_without_order=verdicts["skipped"],
         tally=tally([ranking.answers for ranking in judged]),

@@ -55,3 +55,10 @@ def coverage(store: Store, *, project: str, source: str, simulated: bool) -> Cov
         wanted=sum(row.overlap for row in rows),
         given=sum(min(given[row.item_id], row.overlap) for row in rows),
     )
+
+
+def queued_projects(store: Store) -> list[str]:
+    """The projects that have items, judged or not, by name."""
+    found = select(items.c.project).distinct().order_by(items.c.project)
+    with store.database.read() as connection:
+        return list(connection.execute(found).scalars())

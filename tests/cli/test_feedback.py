@@ -57,7 +57,8 @@ def test_a_queue_is_judged_by_a_server_and_the_summary_says_how_well(
 ):
     assert run("--url", server.url) == 0
     printed = capsys.readouterr()
-    first, second, third = printed.out.splitlines()
+    first, who, second, third = printed.out.splitlines()
+    assert who.startswith(f"judge: tiny at {server.url[7:-3]}; constitution: mine (")
     assert first.startswith("3 items are judged by 'ai tiny ")
     assert first.endswith("3 rankings, 0 without an order")
     assert second == ("consistent verdicts: 100 % of 9 (the same in both orders; no others count)")

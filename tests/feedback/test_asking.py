@@ -22,7 +22,7 @@ from submissions import judge as ranked_by
 from submissions import on_screen
 from texts import add_texts
 
-from imgalign.errors import JudgeError
+from imgalign.errors import InputError, JudgeError
 from imgalign.feedback.asking import ask_about_queue
 from imgalign.feedback.constitution import Constitution, Principle
 from imgalign.feedback.endpoint import EndpointConfig, EndpointJudge
@@ -109,6 +109,10 @@ def test_the_provenance_names_model_host_and_constitution_and_no_key(
     judge = EndpointJudge(server.url, "tiny", key="sk-secret", config=EndpointConfig())
     outcome = ask_about_queue(store, judge, SHORT)
     (known,) = judges(store).values()
+    lines = summary_of(store, outcome.annotator, project="default").lines()
+    assert lines[1] == (
+        f"judge: tiny at {known.host}; constitution: short ({known.constitution_hash[:8]})"
+    )
     assert (known.model, known.host) == ("tiny", server.url[len("http://") : -len("/v1")])
     assert (known.constitution_name, known.constitution) == ("short", SHORT.canonical)
     assert (known.question_hash, known.image_size) == (QUESTION_HASH, 512)
@@ -127,8 +131,8 @@ def test_a_judge_that_always_says_the_first_gives_no_ranking_and_is_shown_up(
     assert found[0].reason == "no order: 0 of 3 verdicts are the same in both orders"
     lines = summary_of(store, outcome.annotator, project="default").lines()
     assert lines[0].endswith("0 rankings, 2 without an order")
-    assert lines[1].startswith("consistent verdicts: 0 % of 6 ")
-    assert lines[2].startswith("first place chosen: 100 % of 12 answers")
+    assert lines[2].startswith("consistent verdicts: 0 % of 6 ")
+    assert lines[3].startswith("first place chosen: 100 % of 12 answers")
     assert ask_about_queue(store, judge_of(server), SHORT).num_judged == 0
 
 
@@ -238,6 +242,15 @@ def test_an_item_that_is_too_long_for_the_judge_is_left_open_and_asked_again(
     assert ask_about_queue(store, judge_of(server), SHORT).num_judged == 1
 
 
+def test_items_that_fail_now_and_then_do_not_stop_the_others(store: Store, server: JudgeServer):
+    queue(store, 8)
+    server.rule = lambda body: (
+        failure(413) if int(texts_in(body)[0][-1]) % 2 else prefers_shorter(body)
+    )
+    outcome = ask_about_queue(store, judge_of(server), SHORT)
+    assert (outcome.num_judged, outcome.left_open.total()) == (4, 4)
+
+
 def test_a_judge_that_answers_nonsense_is_stopped_and_its_items_stay_open(
     store: Store, server: JudgeServer
 ):
@@ -278,11 +291,14 @@ def test_where_no_item_can_be_judged_that_is_an_error_with_the_reason(
     assert server.asked == []
 
 
-def test_an_empty_queue_is_no_error(store: Store, server: JudgeServer):
-    outcome = ask_about_queue(store, judge_of(server), SHORT)
-    assert outcome.num_judged == 0
-    lines = summary_of(store, outcome.annotator, project="default").lines()
-    assert lines[0].startswith("0 items are judged by")
+def test_a_project_without_items_is_refused_and_leaves_no_judge(store: Store, server: JudgeServer):
+    with pytest.raises(InputError, match=r"'default': nothing is queued .* none, queue some with"):
+        ask_about_queue(store, judge_of(server), SHORT)
+    for project in ("two", "one"):
+        add_texts(store, THREE, project=project)
+    with pytest.raises(InputError, match=r"'oen': nothing is queued there; .* one, two$"):
+        ask_about_queue(store, judge_of(server), SHORT, project="oen")
+    assert judges(store) == {}
 
 
 def test_images_are_judged_without_what_is_written_in_them(store: Store, server: JudgeServer):
