@@ -13,10 +13,11 @@ def export(
         Path, typer.Argument(help="A run (its best checkpoint), a checkpoint, or any LoRA.")
     ],
     layout: Annotated[
-        Literal["diffusers", "peft", "kohya", "merged"],
+        Literal["diffusers", "peft", "kohya", "merged", "transformers"],
         typer.Option(
             "--format",
-            help="kohya is for ComfyUI, AUTOMATIC1111 and Forge; merged is a whole pipeline.",
+            help="Images: diffusers, peft, kohya (ComfyUI, AUTOMATIC1111, Forge), or merged, a "
+            "whole pipeline. Texts: peft, or transformers, a whole model, as is merged.",
         ),
     ],
     out: Annotated[
@@ -30,11 +31,15 @@ def export(
 ) -> None:
     """Write an aligned model for other tools, with a model card beside it."""
     from imgalign.diffusion.export import export_weights
+    from imgalign.language.export import export_language
     from imgalign.report.card import model_card
+    from imgalign.runs.folder import samples_under
     from imgalign.runs.progress import progress
+    from imgalign.runs.trained import find_weights
 
+    texts = samples_under(find_weights(run)) == "texts"
     with progress("exporting") as on_progress:
-        made = export_weights(
+        made = (export_language if texts else export_weights)(
             run,
             layout,
             card=model_card,

@@ -29,12 +29,12 @@ from transformers import PreTrainedModel
 
 from imgalign.diffusion.foreign_json import parse_object, read_object
 from imgalign.errors import CheckpointError, first_line
-from imgalign.runs.trained import full_weights, weight_files
+from imgalign.runs.trained import ADAPTER_SETTINGS, full_weights, weight_files
 
 log = logging.getLogger(__name__)
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
-PEFT_CONFIG = "adapter_config.json"
+PEFT_CONFIG = ADAPTER_SETTINGS
 TEXT_LEVEL = "text_model."
 LARGEST_RANK = 4096
 MOST_PATTERNS, LONGEST_PATTERN = 4096, 256

@@ -1,26 +1,18 @@
-"""Exporting what was trained for other tools: a folder in their layout, with a model card.
+"""Exporting what was trained of a model of images: a folder in another tool's layout, with a card.
 
-A folder of an export has `export.json`, which lists its files by their hashes. It is written as a
-whole or not at all, and replaced only where it is an earlier export that nobody has changed since.
-Left out: the layouts (layouts.py), and what the card says (report/card.py).
+Left out: the folder (runs/exporting.py), the layouts (layouts.py), and what the card says
+(report/card.py).
 """
 
-import json
-import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 import torch
 from safetensors import safe_open
 
-from imgalign import __version__
 from imgalign.diffusion.adapters import (
     LORA_FILE,
-    PEFT_CONFIG,
     Component,
     Layer,
     adapter_file,
@@ -39,77 +31,32 @@ from imgalign.diffusion.layouts import (
 )
 from imgalign.diffusion.loading import load_pipeline
 from imgalign.diffusion.merging import merge
-from imgalign.diffusion.model_names import hub_name, public_name
 from imgalign.diffusion.saving import save_network, save_pipeline
 from imgalign.environment import dtype_named
 from imgalign.errors import InputError
 from imgalign.files import (
     check_folder,
-    lock_name,
-    read_json,
-    recover_folder,
-    replace_folder,
-    reporting_full_disk,
-    sha256,
-    sync_tree,
-    unfinished_folder,
 )
-from imgalign.runs.checkpoint import checkpoints, read_marker, step_of
-from imgalign.runs.folder import model_under, run_of
-from imgalign.runs.metric_table import METRICS
-from imgalign.runs.trained import find_weights, full_weights, weights_hash
+from imgalign.runs.exporting import (
+    CARD,
+    FOLDER,
+    Export,
+    ExportDType,
+    Layout,
+    choice_of,
+    name_of,
+    place_of,
+    refuse_foreign,
+    reserved,
+    whole_folder,
+    write_record,
+)
+from imgalign.runs.folder import model_under
+from imgalign.runs.model_names import hub_name, public_name
+from imgalign.runs.trained import find_weights, full_weights
 
-Layout: TypeAlias = Literal["diffusers", "peft", "kohya", "merged"]
-ExportDType: TypeAlias = Literal["float32", "float16", "bfloat16"]
-
-FOLDER = "export"
-"""In a run, or beside an adapter from elsewhere."""
-RECORD = "export.json"
-CARD = "README.md"
 MERGED = 0.5
 """Share of the progress at which all layers are merged; saving is the rest."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Export:
-    """What was exported, and where to."""
-
-    layout: Layout
-    folder: Path
-    name: str
-    """Of the exported model. Example: "first-step-000024"."""
-    weights: str
-    """The file or folder in it that holds what was trained; "" where all of it is a model."""
-    source: Path
-    """The checkpoint, folder or file that was exported."""
-    choice: str
-    """Why that one. Example: "the best of 3 checkpoints (held-out reward 0.61)"; "" if named."""
-    model: str
-    """The base model."""
-    network: str
-    """Its denoising network, by the name that its pipeline gives it."""
-    layers: tuple[str, ...]
-    """Of the adapter; none where all weights were trained."""
-    ranks: tuple[int, ...]
-    """All there are, smallest first."""
-    alphas: tuple[float, ...]
-
-    @property
-    def what(self) -> str:
-        """Example: "44 layers of rank 2 to 4"."""
-        if not self.layers:
-            return f"all weights of the {self.network}"
-        return f"{len(self.layers)} layers of rank {span(self.ranks)}"
-
-    def lines(self) -> list[str]:
-        """What was taken and what was made, for a person."""
-        taken = f"{self.source}: {self.choice}" if self.choice else f"{self.source}"
-        return [taken, f"{self.folder / self.weights}: {self.what}"]
-
-
-def span(values: Sequence[float]) -> str:
-    """Values in order as text. Example: "2 to 4", or "4" where all are the same."""
-    return " to ".join(f"{value:g}" for value in sorted({values[0], values[-1]}))
 
 
 def export_weights(
@@ -134,8 +81,7 @@ def export_weights(
     """
     found = find_weights(asked)
     whole = full_weights(found)
-    if whole is not None:
-        refuse_layout(found, layout)
+    refuse_layout(found, layout, whole=whole is not None)
     name = name_of(found)
     target = out or place_of(found) / FOLDER / f"{name}-{layout}"
     check_folder(target)
@@ -166,14 +112,19 @@ def export_weights(
         else:
             write_full(made, folder, whole, family, number or torch.float32)
         (folder / CARD).write_text(card(made), encoding="utf-8")
-        write_record(made, folder)
+        write_record(made, folder, model=public_name(base))
     on_progress(1.0)
     return made
 
 
-def refuse_layout(found: Path, layout: Layout) -> None:
-    """InputError for all weights of a network in a layout of adapters."""
-    if layout in ("peft", "kohya"):
+def refuse_layout(found: Path, layout: Layout, *, whole: bool) -> None:
+    """InputError for a layout of language models, and for all weights in one of adapters."""
+    if layout == "transformers":
+        raise InputError(
+            f"export transformers: {found} makes images; use --format diffusers, peft, kohya or "
+            "merged"
+        )
+    if whole and layout in ("peft", "kohya"):
         raise InputError(
             f"export {layout}: {found} has all weights of the network and no adapter; use --format"
             " merged, a whole model, or diffusers, the network alone"
@@ -189,7 +140,7 @@ def weights_in(layout: Layout, name: str, *, network: str | None) -> str:
             return PEFT_FILE
         case "kohya":
             return f"{name}.safetensors"
-        case "merged":
+        case "merged" | "transformers":
             return ""
 
 
@@ -245,117 +196,3 @@ def is_diffusers(made: Export, layers: list[Layer], components: list[Component])
     prefixes = tuple(f"{component.name}." for component in components)
     own = all(name.startswith(prefixes) for name in names)
     return own and path.name == LORA_FILE and len(names) == 2 * len(layers)
-
-
-def name_of(adapter: Path) -> str:
-    """A name for what is exported, of letters that prompts of AUTOMATIC1111 may have."""
-    place = adapter.resolve()
-    if is_checkpoint(adapter):
-        name = f"{place.parent.name}-{place.name}"
-    elif place.is_file():
-        name = place.parent.name if (place.parent / PEFT_CONFIG).is_file() else place.stem
-    else:
-        name = place.name
-    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "lora"
-
-
-def is_checkpoint(adapter: Path) -> bool:
-    """Whether it is a checkpoint in a run of imgalign."""
-    return run_of(adapter) not in (None, adapter)
-
-
-def place_of(adapter: Path) -> Path:
-    """The run of an adapter, or the folder that one from elsewhere lies in."""
-    return run_of(adapter) or (adapter if adapter.is_dir() else adapter.parent)
-
-
-def choice_of(asked: Path, found: Path) -> str:
-    """Why this checkpoint of a run was taken; empty where it was named itself."""
-    own = checkpoints(asked)
-    if found not in own:
-        return ""
-    many = f"{len(own)} checkpoints" if len(own) > 1 else "one checkpoint"
-    if read_marker(asked, "best") != step_of(found):
-        return f"the newest of {many} that can be read; none is marked best"
-    facts = [
-        f"{METRICS[key].title.lower()} {value:.4g}"
-        for key, value in read_json(asked / "best.json").items()
-        if key in METRICS and isinstance(value, int | float)
-    ]
-    return f"the best of {many}" + (f" ({', '.join(facts)})" if facts else "")
-
-
-# --- the folder, whole or not there
-
-
-@contextmanager
-def reserved(target: Path) -> Iterator[None]:
-    """Hold `target` for this export; InputError where something else would be lost there."""
-    with lock_name(target, doing="exporting to"):
-        recover_folder(target)
-        refuse_foreign(target)
-        yield
-
-
-def refuse_foreign(target: Path) -> None:
-    """InputError unless `target` is new, empty, or an export that is as it was written."""
-    if not target.exists() or not any(target.iterdir()):
-        return
-    known = recorded(target)
-    if known is None:
-        raise InputError(
-            f"{target}: holds files that imgalign export did not make; choose another folder"
-        )
-    found = {
-        path.relative_to(target).as_posix(): path
-        for path in target.rglob("*")
-        if path.is_file() and path != target / RECORD
-    }
-    for name in sorted(found):
-        if name not in known or sha256(found[name]) != known[name]:
-            what = "was changed" if name in known else "came"
-            raise InputError(
-                f"{target / name}: {what} after the export, and would be lost; move it, or choose"
-                " another folder"
-            )
-
-
-def recorded(folder: Path) -> dict[str, str] | None:
-    """The hashes of an export's files by their names; None where there is no record of one."""
-    try:
-        files = read_json(folder / RECORD)["files"]
-        return {str(name): str(files[name]) for name in files}
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def write_record(made: Export, folder: Path) -> None:
-    """Write export.json. Example of its files: `{"README.md": "5e.."}`, names and SHA-256."""
-    files = {
-        path.relative_to(folder).as_posix(): sha256(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-    record = {
-        "format": made.layout,
-        "imgalign": __version__,
-        "adapter": made.name,
-        "adapter_sha256": weights_hash(made.source),
-        "model": public_name(made.model),
-        "files": files,
-    }
-    (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def whole_folder(target: Path) -> Iterator[Path]:
-    """An empty folder that becomes `target` once it is filled; the caller holds the target."""
-    unfinished = unfinished_folder(target)
-    with reporting_full_disk(target, "exporting"):
-        try:
-            unfinished.mkdir(parents=True)
-            yield unfinished
-            sync_tree(unfinished)
-            replace_folder(unfinished, target)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)

@@ -22,8 +22,9 @@ from imgalign.diffusion.families.backbone import Family
 from imgalign.diffusion.families.table import FAMILIES, family_of, family_of_file
 from imgalign.diffusion.foreign_json import read_object
 from imgalign.diffusion.model_folder import INDEX, check_index, check_latents
-from imgalign.diffusion.model_names import HUB_ID, STORYBOOK
+from imgalign.diffusion.model_names import STORYBOOK
 from imgalign.errors import InputError, first_line
+from imgalign.runs.model_names import HUB_ID
 
 ADAPTER = "imgalign"
 

@@ -1,24 +1,14 @@
-"""Names of models: the shipped one, those on the Hugging Face hub, folders and files here."""
+"""Whether two names are of one model of images: the shipped one, one on the hub, or one here."""
 
 import re
 from pathlib import Path
 
 from imgalign.runs.folder import SHIPPED
+from imgalign.runs.model_names import hub_name
 
 STORYBOOK = Path(__file__).parents[1] / "storybook" / "assets" / "pipeline"
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 CACHED = re.compile(r".*/models--([\w.-]+)--([\w.-]+)/snapshots/[^/]+/?")
 """A folder of the hub's cache: the owner and the name of the model that is in it."""
-
-
-def hub_name(model: str) -> str | None:
-    """The model's name on the hub; None for the shipped one, and for a folder or file here."""
-    return model if HUB_ID.fullmatch(model) and not Path(model).exists() else None
-
-
-def public_name(model: str) -> str:
-    """The name of a model without the folders of this machine."""
-    return hub_name(model) or Path(model).name or model
 
 
 def same_model(one: str, other: str) -> bool:

@@ -27,10 +27,9 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from imgalign.errors import CheckpointError, ConfigError, first_line
 from imgalign.files import read_json
 from imgalign.language.loading import quiet
-from imgalign.runs.trained import LANGUAGE_ADAPTER, find_weights
+from imgalign.runs.trained import ADAPTER_SETTINGS, LANGUAGE_ADAPTER, find_weights
 from imgalign.runs.weights import ADAPTER, FullWeights, LoraWeights, copy_into
 
-SETTINGS = "adapter_config.json"
 PREFIX = "base_model.model."
 """What the names of tensors begin with in peft's files."""
 PLAIN: Mapping[str, Sequence[Any]] = {
@@ -69,7 +68,7 @@ class LanguageLora(LoraWeights):
             for name, value in settings.items()
         }
         text = json.dumps(plain, indent=2, sort_keys=True, default=str)
-        (folder / SETTINGS).write_text(f"{text}\n", encoding="utf-8")
+        (folder / ADAPTER_SETTINGS).write_text(f"{text}\n", encoding="utf-8")
 
     def read(self, folder: Path) -> None:
         """Read what `write` wrote; CheckpointError where it is missing or does not fit."""
@@ -203,7 +202,7 @@ def read_adapter(folder: Path) -> tuple[dict[str, Tensor], LoraConfig]:
 
     CheckpointError where files are missing or damaged, and for what is not plain LoRA.
     """
-    path = folder / SETTINGS
+    path = folder / ADAPTER_SETTINGS
     try:
         values = read_json(path)
         kind = values["peft_type"]

@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from imgalign.config import as_yaml
-from imgalign.diffusion.model_names import public_name
 from imgalign.evaluate.comparison import Change, interval, percent
 from imgalign.evaluate.evaluation import FOLDER as EVALUATION
 from imgalign.evaluate.evaluation import Evaluation, load_evaluation
@@ -28,6 +27,7 @@ from imgalign.report import page, plots
 from imgalign.report.private import without_folders
 from imgalign.report.text import change, duration, sentence, signed
 from imgalign.report.writing import PAGE
+from imgalign.runs.model_names import public_name
 from imgalign.statistics import Estimate
 
 

@@ -15,12 +15,15 @@ import yaml
 from imgalign import __version__
 from imgalign.config import load_config, plain, settings_of
 from imgalign.diffusion.config import DiffusionConfig
-from imgalign.diffusion.export import Export, is_checkpoint, span
-from imgalign.diffusion.model_names import STORYBOOK, hub_name, public_name
+from imgalign.diffusion.model_names import STORYBOOK
 from imgalign.errors import ImgalignError
 from imgalign.evaluate.evaluation import Evaluation, evaluation_folder, load_evaluation
+from imgalign.language.config import LanguageConfig
+from imgalign.language.loading import STORYBOOK as LANGUAGE
 from imgalign.report.private import without_folders
+from imgalign.runs.exporting import Export, is_checkpoint, span
 from imgalign.runs.folder import CONFIG, SHIPPED, run_of, run_prompts
+from imgalign.runs.model_names import hub_name, public_name
 from imgalign.runs.trained import weights_hash
 from imgalign.train.config import TrainConfig
 
@@ -30,6 +33,7 @@ LICENSE = "license:  # yours to fill in; the license of the base model applies a
 FOLDER = "path/to/this/folder"
 BASE = "path/to/the/base/model"
 SHIPPED_FOLDER = STORYBOOK.relative_to(STORYBOOK.parents[3]).as_posix()
+SHIPPED_LANGUAGE = LANGUAGE.relative_to(LANGUAGE.parents[3]).as_posix()
 
 
 def model_card(made: Export) -> str:
@@ -48,21 +52,30 @@ def model_card(made: Export) -> str:
 
 def header(made: Export) -> str:
     """The card's metadata."""
-    is_lora = made.layers and made.layout != "merged"
+    library, task = (
+        ("transformers", "text-generation")
+        if made.samples == "texts"
+        else ("diffusers", "text-to-image")
+    )
     facts: dict[str, Any] = {
-        "library_name": "peft" if made.layout == "peft" else "diffusers",
-        "pipeline_tag": "text-to-image",
-        "tags": ["text-to-image", "imgalign", *(["lora"] if is_lora else [])],
+        "library_name": "peft" if made.layout == "peft" else library,
+        "pipeline_tag": task,
+        "tags": [task, "imgalign", *([] if is_whole(made) or not made.layers else ["lora"])],
     }
     if base := hub_name(made.model):
         facts["base_model"] = base
     return f"---\n{LICENSE}{yaml.safe_dump(facts, sort_keys=False)}---"
 
 
+def is_whole(made: Export) -> bool:
+    """Whether it is a model that needs no adapter."""
+    return made.layout in ("merged", "transformers")
+
+
 def introduction(made: Export) -> str:
     """What this is."""
     base = code(public_name(made.model))
-    if made.layout == "merged":
+    if is_whole(made):
         changed = "a LoRA merged into its weights" if made.layers else f"its {made.network} trained"
         what = f"The model {base} with {changed}"
     else:
@@ -109,7 +122,7 @@ def evaluation(made: Export) -> Iterator[str]:
     if found.oracle_meaning:
         yield f"The judge is {cell(found.oracle_meaning)}."
     yield (
-        f"Images of {found.num_prompts} prompts that training did not use,"
+        f"{found.samples.capitalize()} of {found.num_prompts} prompts that training did not use,"
         f" {found.images_per_prompt} of each; both sides have the same seeds."
     )
     yield ""
@@ -119,7 +132,10 @@ def evaluation(made: Export) -> Iterator[str]:
 
 
 def use(made: Export, settings: TrainConfig | None) -> Iterator[str]:
-    """How to draw with it in other tools."""
+    """How to use it in other tools."""
+    if made.samples == "texts":
+        yield from use_of_texts(made, settings)
+        return
     yield "There is no trigger word."
     if settings is not None and isinstance(settings.policy, DiffusionConfig):
         scale = settings.policy.guidance_scale
@@ -155,6 +171,44 @@ def use(made: Export, settings: TrainConfig | None) -> Iterator[str]:
     if settings is not None and isinstance(settings.policy, DiffusionConfig):
         guided = f", guidance_scale={settings.policy.guidance_scale:g}"
     yield f'image = pipe("your prompt"{guided}).images[0]'
+    yield "```"
+
+
+def use_of_texts(made: Export, settings: TrainConfig | None) -> Iterator[str]:
+    """How to write with it in plain transformers and peft."""
+    sampling = ""
+    if settings is not None and isinstance(settings.policy, LanguageConfig):
+        own = settings.policy
+        sampling = f", max_new_tokens={own.max_new_tokens}, temperature={own.temperature:g}"
+        yield (
+            f"In training, texts of at most {own.max_new_tokens} tokens were sampled at "
+            f"temperature {own.temperature:g}. Prompts go through the tokenizer's chat template "
+            "where it has one."
+        )
+        yield ""
+    base = SHIPPED_LANGUAGE if made.model == SHIPPED else hub_name(made.model) or BASE
+    place = FOLDER if is_whole(made) else base
+    yield "```python"
+    if made.layout == "peft":
+        yield "from peft import PeftModel"
+    yield "from transformers import AutoModelForCausalLM, AutoTokenizer"
+    yield ""
+    yield f'tokenizer = AutoTokenizer.from_pretrained("{place}")'
+    yield f'model = AutoModelForCausalLM.from_pretrained("{place}")'
+    if made.layout == "peft":
+        yield f'model = PeftModel.from_pretrained(model, "{FOLDER}")'
+    yield 'prompt = "your prompt"'
+    yield "if tokenizer.chat_template:"
+    yield '    message = [{"role": "user", "content": prompt}]'
+    yield "    prompt = tokenizer.apply_chat_template("
+    yield "        message, add_generation_prompt=True, tokenize=False"
+    yield "    )"
+    yield "# A chat template has written the begin token already."
+    yield "plain = not tokenizer.chat_template"
+    yield 'inputs = tokenizer(prompt, add_special_tokens=plain, return_tensors="pt")'
+    yield f"found = model.generate(**inputs, do_sample=True{sampling})"
+    yield 'response = found[0, inputs["input_ids"].shape[1] :]'
+    yield "text = tokenizer.decode(response, skip_special_tokens=True)"
     yield "```"
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from imgalign.diffusion.model_names import public_name
+from imgalign.runs.model_names import public_name
 
 PLACE = re.compile(
     r"""(?<![\w./~-])  # not inside of a relative path

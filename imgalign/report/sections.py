@@ -4,7 +4,6 @@ import shlex
 from html import escape
 
 from imgalign.config import as_yaml
-from imgalign.diffusion.model_names import public_name
 from imgalign.evaluate.comparison import interval, percent
 from imgalign.evaluate.evaluation import Evaluation, bounds
 from imgalign.report import page, plots
@@ -26,6 +25,7 @@ from imgalign.report.text import (
 )
 from imgalign.runs.folder import CONFIG
 from imgalign.runs.metric_table import CHARTS, METRICS, Chart
+from imgalign.runs.model_names import public_name
 
 
 def headline(run: RunRecord) -> str:

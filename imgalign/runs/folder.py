@@ -8,7 +8,7 @@ from imgalign.errors import CheckpointError
 from imgalign.files import read_json
 from imgalign.preferences.records import Samples
 from imgalign.prompts import Prompts
-from imgalign.runs.trained import LANGUAGE_FULL, find_weights, weight_files
+from imgalign.runs.trained import ADAPTER_SETTINGS, LANGUAGE_FULL, find_weights, weight_files
 
 CONFIG = "config.yaml"
 
@@ -73,8 +73,17 @@ def samples_under(weights: Path) -> Samples:
         policy = read_mapping(run / CONFIG).get("policy")
         is_language = isinstance(policy, dict) and policy.get("kind") == "language"
     else:
-        is_language = any(LANGUAGE_FULL.fullmatch(file.name) for file in weight_files(weights))
+        whole = any(LANGUAGE_FULL.fullmatch(file.name) for file in weight_files(weights))
+        is_language = whole or _task_of(weights / ADAPTER_SETTINGS) == "CAUSAL_LM"
     return "texts" if is_language else "images"
+
+
+def _task_of(path: Path) -> object:
+    """What the settings of an adapter in peft's layout say that it is for; None without any."""
+    try:
+        return read_json(path).get("task_type")
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def _model_of(run: Path) -> str:

@@ -33,6 +33,8 @@ FULL = re.compile(r"(\w+)/diffusion_pytorch_model(?:-\d{5}-of-\d{5})?\.safetenso
 """A file of all weights, from the folder that the network's folder is in."""
 LANGUAGE_ADAPTER = "adapter_model.safetensors"
 """Of a language model, and in peft's layout of any."""
+ADAPTER_SETTINGS = "adapter_config.json"
+"""Beside it, in peft's layout."""
 ADAPTERS = (ADAPTER, LANGUAGE_ADAPTER)
 LANGUAGE_FULL = re.compile(r"model(?:-\d{5}-of-\d{5})?\.safetensors")
 """A file of all weights of a language model."""

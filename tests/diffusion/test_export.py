@@ -17,10 +17,11 @@ from lora_loaders import comfyui_patches, original_names
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from imgalign.diffusion.export import Export, export_weights, name_of
+from imgalign.diffusion.export import export_weights
 from imgalign.diffusion.generate import ImageGenerator
 from imgalign.errors import CheckpointError, InputError
 from imgalign.preferences.records import SamplerSettings
+from imgalign.runs.exporting import Export, name_of
 
 PROMPTS, SEEDS = ["a red house", "two blue boat"], [5, 6]
 CARD = "What it is.\n"

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from imgalign.diffusion.model_names import STORYBOOK, public_name, same_model
+from imgalign.diffusion.model_names import STORYBOOK, same_model
+from imgalign.runs.model_names import public_name
 
 
 @pytest.fixture

@@ -12,9 +12,10 @@ from adapter_runs import ALPHA, RANK, make_full_run, make_run
 from PIL import Image
 
 from imgalign.config import dump_config, load_config
-from imgalign.diffusion.export import Export, export_weights
+from imgalign.diffusion.export import export_weights
 from imgalign.files import sha256
 from imgalign.report.card import model_card
+from imgalign.runs.exporting import Export
 from imgalign.train.config import TrainConfig
 from imgalign.train.data.rankings import RankingsConfig
 
