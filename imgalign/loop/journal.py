@@ -20,9 +20,6 @@ from imgalign.files import LOCK, UNFINISHED, read_json, reporting_full_disk, wri
 
 FILE = "journal.json"
 Stage: TypeAlias = Literal["generate", "rank", "fit", "align", "compare", "vote"]
-FREE = ("stop.", "align.")
-"""Settings below these may be changed when a loop is continued: when to stop, and where the recipe
-is, since what it says is below `train.`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,10 +49,12 @@ class Journal:
     entries: list[Entry]
 
     @staticmethod
-    def begin(folder: Path, settings: Mapping[str, Any]) -> "Journal":
+    def begin(
+        folder: Path, settings: Mapping[str, Any], *, free: tuple[str, ...] = ()
+    ) -> "Journal":
         """That of a new folder, or of one that holds the same loop; else an error of one line.
 
-        Nothing is written yet.
+        Settings whose paths begin with one of `free` may have changed. Nothing is written yet.
         """
         file = folder / FILE
         if not file.is_file():
@@ -71,7 +70,7 @@ class Journal:
                 f"{file}: damaged ({where}); start again in another folder, or put it back"
             ) from None
         for key in sorted(before.keys() | settings.keys()):
-            if not key.startswith(FREE) and before.get(key) != settings.get(key):
+            if not key.startswith(free) and before.get(key) != settings.get(key):
                 raise ConfigError(
                     f"{key}: the loop in {folder} began with {before.get(key)!r}, got "
                     f"{settings.get(key)!r}; continue with the old value, or choose another --out"

@@ -73,6 +73,7 @@ def make_plan(settings: LoopConfig) -> Plan:
     refuse_training(settings, training)
     compared = compared_prompts(settings)
     prompts = candidate_prompts(settings, compared)
+    refuse_few(settings, training)
     if isinstance(settings.ask, SimulatedConfig):
         refuse_free_text((*prompts, *compared))
     return Plan(settings=settings, training=training, prompts=prompts, compared=compared)
@@ -106,6 +107,32 @@ def refuse_training(settings: LoopConfig, training: TrainConfig) -> None:
         raise ConfigError(
             f"reference: expected base, since {name} trains all weights (policy.train: full), and "
             "only a LoRA can be started from; or train a LoRA"
+        )
+
+
+def refuse_few(settings: LoopConfig, training: TrainConfig) -> None:
+    """ConfigError where a round asks for fewer rankings than its training wants.
+
+    Before anybody has ranked anything, and not after.
+    """
+    data, num_prompts = training.data, settings.candidates.num_prompts
+    if not isinstance(data, RankingsConfig):
+        return
+    inside = data.held_out.asked_for and data.held_out.file is None
+    num_held_out = data.held_out.count(num_prompts) if inside else 0
+    if inside and num_held_out == 0:
+        raise ConfigError(
+            f"candidates.num_prompts: expected at least 4, a quarter of which is held out of "
+            f"training, got {num_prompts}; or data.held_out.num_prompts=0 in align.overrides"
+        )
+    available = (num_prompts - num_held_out) * settings.ask.annotators
+    wanted = data.taken(max(available, 1))
+    if wanted > available:
+        raise ConfigError(
+            f"candidates.num_prompts: expected enough for {wanted} rankings in each iteration of "
+            f"training, got {available} ({num_prompts} prompts less {num_held_out} held out, "
+            f"ask.annotators {settings.ask.annotators}); raise it, or lower "
+            "data.rankings_per_iteration in align.overrides"
         )
 
 

@@ -38,7 +38,12 @@ from imgalign.loop.plan import make_plan
 from imgalign.loop.rounds import Round, Weights, rounds_of, weights_of
 from imgalign.loop.stages import Workshop
 from imgalign.preferences.store import Store
+from imgalign.runs.folder import CONFIG
 from imgalign.train.starting import flat, settings_dump
+
+FREE = ("stop.", "align.")
+"""Settings below these may be changed when a loop is continued: when to stop, and where the recipe
+is. What the recipe says is below `train.`, and may be changed until the first training begins."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,15 +86,16 @@ def run_loop(
     plan = make_plan(settings)
     given = {"train": settings_dump(plan.training)} | settings.model_dump(mode="json")
     with lock_folder(out, doing="running a loop"):
-        journal = Journal.begin(out, flat(given))
-        new = not journal.entries
-        journal.save()
+        trained = any(out.glob(f"round-*/{stages.RUN}/{CONFIG}"))
+        journal = Journal.begin(out, flat(given), free=FREE if trained else (*FREE, "train."))
+        if settings.database is not None and not journal.entries:
+            with opened(out, settings) as store:
+                refuse_shared(store, settings)
+        journal.save()  # first of all: by it the folder is known as that of a loop
         remove_unfinished(out)
         plan.write(out)
         database = settings.database or str(out / "imgalign.db")
         with opened(out, settings) as store:
-            if new:
-                refuse_shared(store, settings)
             shop = Workshop(
                 out=out,
                 plan=plan,
@@ -133,8 +139,9 @@ def do_round(journal: Journal, shop: Workshop, number: int, start: Weights) -> N
         shop.say(f"{said}: {stage}{' (done before)' if before else ''}")
         return journal.perform(number, stage, inputs, work)
 
-    prompts = {"start": start.hash, "prompts": digest(plan.prompts_of(number))}
-    made = perform("generate", prompts, partial(stages.generate, shop, number, start))
+    origin = {"start": start.hash, "model": digest([plan.training.policy.model])}
+    prompts = {"prompts": digest(plan.prompts_of(number))}
+    made = perform("generate", origin | prompts, partial(stages.generate, shop, number, start))
     ranked = perform("rank", {"items": made["items"]}, partial(stages.rank, shop, number))
     data = {"start": start.hash, "rankings": ranked["rankings"]}
     if fitted:

@@ -23,7 +23,7 @@ from imgalign.evaluate.judging import Measures
 from imgalign.evaluate.run import evaluate
 from imgalign.evaluate.sides import LoadGenerator, SwitchingGenerator
 from imgalign.evaluate.votes import Vote, VoteCounts, counted
-from imgalign.files import replace_folder, sync_tree, unfinished_folder
+from imgalign.files import replace_folder, sha256, sync_tree, unfinished_folder
 from imgalign.images import png, read_tensor, write_png
 from imgalign.loop.asking import Asker, Say
 from imgalign.loop.images import KeepingGenerator
@@ -42,6 +42,7 @@ from imgalign.runs.progress import progress, working
 from imgalign.runs.trained import full_weights, weight_files, weights_hash
 from imgalign.train.assemble import load_policy
 from imgalign.train.config import TrainConfig
+from imgalign.train.data.judged import RECORD as RANKINGS
 from imgalign.train.run import run
 from imgalign.train.watch import measure
 from imgalign.train.watcher import SILENT
@@ -169,7 +170,9 @@ def align(shop: Workshop, number: int, start: Weights, *, fitted: bool) -> Mappi
         )
     if full_weights(result.checkpoint) is None:
         keep_adapter(result.checkpoint, shop.folder(number, ADAPTER))
+    kept = out / RANKINGS
     return {
+        "learned_from": sha256(kept) if kept.is_file() else None,
         "weights": str(result.checkpoint.relative_to(shop.out)),
         "weights_hash": weights_hash(result.checkpoint),
         "iteration": result.step,

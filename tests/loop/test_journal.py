@@ -9,7 +9,7 @@ SETTINGS = {"seed": 0, "stop.max_rounds": 3, "train.seed": 0}
 
 
 def begun(folder, **changes):
-    journal = Journal.begin(folder, SETTINGS | changes)
+    journal = Journal.begin(folder, SETTINGS | changes, free=("stop.",))
     journal.save()
     return journal
 

@@ -15,6 +15,7 @@ from walk_runs import Killed
 from imgalign.config import load_config
 from imgalign.diffusion.generate import ImageGenerator
 from imgalign.errors import CheckpointError, ConfigError, InputError
+from imgalign.evaluate.evaluation import load_evaluation
 from imgalign.evaluate.sides import LoadGenerator
 from imgalign.loop.asking import Asker, Say
 from imgalign.loop.config import LoopConfig
@@ -247,6 +248,43 @@ def test_a_loop_with_other_settings_is_not_continued(whole, settings):
         looped(settings(ROUNDS, "seed=1"), out)
     with pytest.raises(ConfigError, match=r"^train.optimizer.learning_rate: the loop in "):
         looped(settings(ROUNDS, training=("optimizer.learning_rate=0.01",)), out)
+
+
+def test_training_may_be_set_otherwise_until_it_begins_so_that_rankings_are_not_lost(
+    settings, tmp_path
+):
+    out, one = tmp_path / "loop", "stop={max_rounds: 1}"
+    asker = Partisan(PREFERS)
+
+    def ranked(line: str) -> None:
+        if line.endswith(": align"):
+            raise Killed
+
+    with pytest.raises(Killed):
+        looped(settings(one), out, asker=asker, say=ranked)
+    num_answers = asker.num_answers
+    slower = ("optimizer.learning_rate=0.001",)
+    with pytest.raises(CheckpointError, match=r"generate of round 1 was made from other model"):
+        looped(settings(one, training=("policy.model=storybook",)), out, asker=asker)
+    looped(settings(one, training=slower), out, asker=asker)
+    assert load_config(TrainConfig, out / "round-01/run/config.yaml").optimizer.learning_rate == (
+        0.001
+    )
+    assert asker.num_answers == num_answers + 5  # the votes
+
+
+def test_from_the_base_in_each_round_all_weights_can_be_trained(settings, tmp_path):
+    full = ("policy={train: full}", "optimizer.learning_rate=1.0e-5")
+    both = settings("reference=base", "stop={max_rounds: 2}", training=full)
+    result = looped(both, tmp_path / "loop", asker=Partisan((True, True)))
+    assert [each.start.round for each in result.rounds] == [0, 1]
+    folder = tmp_path / "loop" / "round-02"
+    before = load_evaluation(folder / "run").base
+    assert before.adapter_hash == result.rounds[0].trained.hash
+    against = load_evaluation(folder / "against-base")
+    assert against.base.adapter_hash is None
+    assert against.aligned.adapter_hash == result.rounds[1].trained.hash
+    assert not (folder / "adapter").exists()
 
 
 def test_a_project_with_other_rankings_is_not_mixed_with_those_of_a_loop(whole, settings, tmp_path):

@@ -33,7 +33,7 @@ def test_more_rounds_leave_the_prompts_of_the_first_ones_as_they_are():
 def test_no_two_rounds_of_any_loops_share_noise_and_none_has_that_of_training():
     starts = []
     for seed in (0, 1, 999):
-        plan = make_plan(changed(seed=seed, candidates={"num_prompts": 1}))
+        plan = make_plan(changed(seed=seed, candidates={"num_prompts": 4}))
         for number in range(1, MOST_ROUNDS + 1):
             starts += [plan.first_candidate_seed(number), plan.first_compared_seed(number)]
     starts.sort()
@@ -45,12 +45,12 @@ def test_no_two_rounds_of_any_loops_share_noise_and_none_has_that_of_training():
 
 def test_compared_prompts_in_a_file_are_taken_out_of_those_to_rank(tmp_path):
     ranked, compared = tmp_path / "ranked.txt", tmp_path / "compared.txt"
-    ranked.write_text("a fox\nA  Boat\na tree\n")
+    ranked.write_text("a fox\nA  Boat\na tree\na sun\na cat\n")
     compared.write_text("a boat\n")
-    files = {"candidates": {"prompts": ranked, "num_prompts": 2}, "compare": {"prompts": compared}}
+    files = {"candidates": {"prompts": ranked, "num_prompts": 4}, "compare": {"prompts": compared}}
     asked = {"ask": {"kind": "people"}, "stop": {"max_rounds": 1}}
-    assert make_plan(changed(**files, **asked)).prompts == ("a fox", "a tree")
-    with pytest.raises(InputError, match="expected at least 4 prompts for 2 rounds of 2, got 2 "):
+    assert make_plan(changed(**files, **asked)).prompts == (*("a fox", "a tree", "a sun", "a cat"),)
+    with pytest.raises(InputError, match="expected at least 8 prompts for 2 rounds of 4, got 4 "):
         make_plan(changed(**files, ask={"kind": "people"}, stop={"max_rounds": 2}))
 
 
@@ -92,6 +92,18 @@ def test_simulated_annotators_are_not_asked_about_prompts_they_cannot_read(tmp_p
 def test_a_recipe_that_rounds_cannot_be_made_of_is_refused_with_the_cure(sections, said):
     with pytest.raises((ConfigError, InputError), match=said):
         make_plan(changed(**sections))
+
+
+def test_too_few_candidates_for_the_training_are_refused_before_anybody_ranks_them():
+    few = changed(candidates={"num_prompts": 3})
+    with pytest.raises(ConfigError, match=r"^candidates.num_prompts: expected at least 4, a qua"):
+        make_plan(few)
+    many = {"overrides": ["data.rankings_per_iteration=33"]}
+    asked = {"kind": "simulated", "annotators": 2}
+    enough = changed(candidates={"num_prompts": 22}, align=many, ask=asked)
+    assert make_plan(enough).training.data.groups == 33
+    with pytest.raises(ConfigError, match=r"enough for 33 rankings .* got 32 \(21 prompts less 5 "):
+        make_plan(changed(candidates={"num_prompts": 21}, align=many, ask=asked))
 
 
 def test_all_weights_can_be_trained_from_the_base_again_in_each_round():
