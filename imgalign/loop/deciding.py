@@ -28,5 +28,5 @@ def ending(improved: Sequence[bool], stop: StopConfig) -> str | None:
         rounds = "the last round" if since == 1 else f"{since} rounds in a row"
         return f"{rounds} did not improve"
     if len(improved) >= stop.max_rounds:
-        return f"{len(improved)} rounds are done, stop.max_rounds"
+        return f"stop.max_rounds, {stop.max_rounds}, is reached"
     return None

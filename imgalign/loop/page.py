@@ -92,8 +92,8 @@ def headline(out: Path, plan: Plan, found: Sequence[Compared], reason: str | Non
         rate = best.against_base.summary.win_rate
         if rate is not None:
             verdict += (
-                f"; it beats the pretrained model in {percent(rate.rate.value)} of "
-                f"{rate.num_pairs} blind comparisons by the oracle ({interval(rate.rate)})"
+                f"; the oracle prefers it to the pretrained model in {percent(rate.rate.value)} of "
+                f"{rate.num_pairs} pairs ({interval(rate.rate)})"
             )
         tiles = page.tiles(at_a_glance(best))
     why = "" if reason is None else f" The loop ended: {reason}."
@@ -184,8 +184,8 @@ def win_rates(rows: Sequence[tuple[str, Estimate, str]], label: str) -> str:
         return plots.svg(figure, label)
 
 
-HEADERS = ("round", "from", "rankings", "votes", "oracle", "oracle, base", "oracle reward")
-MORE_HEADERS = ("faithful", "diversity", "KL from base", "time", "")
+HEADERS = ("", "start", "rankings", "votes", "oracle", "oracle, to base")
+MORE_HEADERS = ("oracle reward", "faithful", "diversity", "KL", "time")
 
 
 def table_of(found: Sequence[Compared]) -> str:
@@ -194,20 +194,20 @@ def table_of(found: Sequence[Compared]) -> str:
     rows = "".join(f"<tr>{row_of(each)}</tr>\n" for each in found)
     table = f'<div class="wide"><table class="rounds">\n<tr>{head}</tr>\n{rows}</table></div>\n'
     lead = (
-        "Votes and oracle: share of pairs preferred to the start of the round, with a 95 % "
-        "interval. Oracle reward, faithful and diversity: from the base to the round."
+        "Votes and oracle: share of pairs preferred to the start of the round, or to the base, "
+        "with a 95 % interval. Oracle reward, faithful and diversity: from the base to the round. "
+        "KL: from the base, in nats per image."
     )
     return page.section("All numbers", table, lead=escape(lead))
 
 
 def row_of(each: Compared) -> str:
-    """The cells of a round."""
+    """The cells of a round; the first leads to the report of its run."""
     own, votes = each.round, each.round.votes
     base, start = each.against_base.summary, each.against_start.summary
     diversity = each.against_base.diversity
-    link = f"{folder_of(Path(), own.number) / RUN / PAGE}"
+    link = folder_of(Path(), own.number) / RUN / PAGE
     cells = [
-        str(own.number),
         "base" if own.start.round == 0 else f"round {own.start.round}",
         str(own.num_rankings),
         rated(votes.rate_of_these_annotators if votes else None),
@@ -216,12 +216,12 @@ def row_of(each: Compared) -> str:
         moved(base.oracle),
         shares(base.faithful),
         moved(diversity.change if diversity else None),
-        f"{own.kl_from_base:.1f} nats",
+        f"{own.kl_from_base:.1f}",
         duration(sum(own.seconds.values())),
     ]
     kept = "kept" if own.improved else "not kept"
-    last = f'<td>{kept}, <a href="{escape(link)}">report of the run</a></td>'
-    return "".join(f"<td>{escape(cell)}</td>" for cell in cells) + last
+    first = f'<td><a href="{escape(str(link))}">round {own.number}</a>, {kept}</td>'
+    return first + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
 
 
 def rated(rate: Estimate | None) -> str:

@@ -6,7 +6,7 @@ What each returns goes into the journal. Left out: their order, and when a round
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from imgalign.errors import CheckpointError
 from imgalign.evaluate.config import EvaluateConfig
 from imgalign.evaluate.evaluation import FOLDER as EVALUATION
 from imgalign.evaluate.evaluation import Evaluation
-from imgalign.evaluate.judging import Measures
+from imgalign.evaluate.judging import Measures, features_of
 from imgalign.evaluate.run import evaluate
 from imgalign.evaluate.sides import LoadGenerator, SwitchingGenerator
 from imgalign.evaluate.votes import Vote, VoteCounts, counted
@@ -127,7 +127,7 @@ def rank(shop: Workshop, number: int) -> Mapping[str, Any]:
     found = list(shop.store.rankings(project=project))
     verdicts = [ranking.verdict for ranking in found]
     num_new = sum(ranking.source == source_of(number) for ranking in found)
-    shop.say(f"{num_new} rankings of this round, {len(found)} in all")
+    shop.say(f"{num_new} answers in this round, {len(found)} in all")
     return {
         "num_rankings": verdicts.count("ranked"),
         "num_all_bad": verdicts.count("all_bad"),
@@ -236,13 +236,14 @@ def compare(shop: Workshop, number: int, start: Weights, trained: Weights) -> Ma
     def kept(model: str, *, device: str, dtype: DType) -> SwitchingGenerator:
         return generator
 
-    found = evaluate(settings, measures=shop.measures, out=out / RUN / EVALUATION, load=kept)
+    measures = with_reward(shop, number)
+    found = evaluate(settings, measures=measures, out=out / RUN / EVALUATION, load=kept)
     plain = out / ADAPTER if (out / ADAPTER).is_dir() else settings.aligned
     if start.path is not None:
         changed = {"aligned": plain, "baseline": None}
         evaluate(
             settings.model_copy(update=changed),
-            measures=shop.measures,
+            measures=measures,
             out=out / AGAINST_BASE,
             load=kept,
         )
@@ -254,6 +255,15 @@ def compare(shop: Workshop, number: int, start: Weights, trained: Weights) -> Ma
         nats = kl_from_base(plan, plain)
     write_report(out / RUN, reward=out / REWARD if (out / REWARD).is_dir() else None)
     return {"num_pairs": len(found.pairs), "num_identical": identical, "kl_from_base": nats}
+
+
+def with_reward(shop: Workshop, number: int) -> Measures:
+    """The measures, with the reward that the round was trained on and its space of images."""
+    folder = shop.folder(number, REWARD)
+    if not folder.is_dir():
+        return shop.measures
+    reward = load(str(folder), device=shop.plan.training.run.device)
+    return replace(shop.measures, proxy=reward, features=features_of(reward))
 
 
 def queue_pairs(

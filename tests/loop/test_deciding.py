@@ -35,7 +35,5 @@ def test_the_loop_goes_on_until_as_many_rounds_in_a_row_fail_as_it_is_patient():
 
 
 def test_the_loop_ends_after_the_last_round_even_if_that_improved():
-    assert ending([True, True, True], StopConfig(max_rounds=3)) == (
-        "3 rounds are done, stop.max_rounds"
-    )
+    assert ending([True, True, True], StopConfig(max_rounds=3)) == "stop.max_rounds, 3, is reached"
     assert ending([True, True, True], StopConfig(max_rounds=4)) is None
