@@ -370,7 +370,8 @@ def settings_of(
                 meaning=meaning_of(field, tag),
                 only_with=only_with,
             )
-        if not tags and (not members or (config is not None and chosen is None)):
+        absent = chosen is None and (config is not None or default is None)
+        if not tags and (not members or absent):
             yield Setting(
                 path=path,
                 value=value,

@@ -13,6 +13,7 @@ from imgalign.cli.options import (
 
 if TYPE_CHECKING:
     from imgalign.policy import RewardModel
+    from imgalign.train.config import TrainConfig
 
 
 def demo(
@@ -107,13 +108,35 @@ def train(
     out = out or own or Path("runs") / recipe.stem
     if resume:
         settings = find_rewards(settings, out)
-    loaded = [
-        None if name is None else load_reward(name, device=settings.run.device)
-        for name in (settings.reward.path, settings.reward.held_out)
-    ]
+    loaded = load_rewards(settings)
     result = run(settings, reward=loaded[0], held_out_reward=loaded[1], out=out, resume=resume)
     typer.echo(f"{result.folder}: {result.message}")
     raise typer.Exit(result.exit_code)
+
+
+def load_rewards(settings: "TrainConfig") -> list["RewardModel | None"]:
+    """The rewards of training and of held-out prompts; of drawn images where the settings say so.
+
+    Both draw with one image model.
+    """
+    names, device = (settings.reward.path, settings.reward.held_out), settings.run.device
+    loaded = [None if name is None else load_reward(name, device=device) for name in names]
+    drawn = settings.reward.drawn
+    if drawn is None:
+        return loaded
+    from imgalign.diffusion.generate import ImageGenerator
+    from imgalign.train.drawn import DrawnReward, drawing
+    from reward_models.evaluate import check_samples
+
+    for name, reward in zip(names, loaded, strict=True):
+        if reward is not None:
+            check_samples(reward, "images", name=str(name))
+    adapter = None if drawn.adapter is None else Path(drawn.adapter)
+    draw = drawing(ImageGenerator(drawn.model, adapter, device=device), drawn.sampler)
+    return [
+        None if reward is None else DrawnReward(reward, draw, drawn, seed=settings.seed)
+        for reward in loaded
+    ]
 
 
 def load_reward(name: str, *, device: str) -> "RewardModel":

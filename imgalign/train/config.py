@@ -19,6 +19,7 @@ from imgalign.train.data.choice import DataConfig
 from imgalign.train.data.given_rankings import GivenRankingsConfig
 from imgalign.train.data.rollouts import RolloutsConfig
 from imgalign.train.data.texts import LabelledConfig
+from imgalign.train.drawn import DrawnConfig
 
 OF_DRAWS = ("draws", "keep_chosen")
 """Settings of algorithms about scores that depend on draws of noise."""
@@ -39,6 +40,10 @@ class RewardConfig(Config):
     held_out: PathText | None = None
     """Another reward model for held-out prompts, so that early stopping does not rely on the one
     that is optimised. Null uses the same."""
+
+    drawn: DrawnConfig | None = None
+    """For a policy of texts: path and held_out are rewards of images, and a text is scored by the
+    images that are drawn from it, for the prompt that it answers."""
 
 
 class OptimizerConfig(Config):
@@ -236,6 +241,21 @@ class TrainConfig(Config):
             raise ValueError(
                 f"data.from: {self.data.source} gives {given}, and policy.kind: {self.policy.kind} "
                 f"learns from {made}; use {cures[str(given)]}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _texts_are_drawn_for_a_reward_of_images(self) -> "TrainConfig":
+        if self.reward.drawn is None:
+            return self
+        if self.policy.samples != "texts":
+            raise ValueError(
+                f"reward.drawn: draws texts, and policy.kind: {self.policy.kind} makes "
+                f"{self.policy.samples}; leave it out, or use policy.kind=language"
+            )
+        if self.reward.path is None and self.reward.held_out is None:
+            raise ValueError(
+                "reward.drawn: expected reward.path, a reward of images that scores what is drawn"
             )
         return self
 
