@@ -110,16 +110,22 @@ class GroupBaseline:
     def advantages(
         self, batch: Rewarded, *, world: World
     ) -> tuple[Float[Tensor, "m t"], dict[str, float]]:
-        """As `group_advantages` and its relatives; the same for every step of a sample."""
-        names = {name: number for number, name in enumerate(dict.fromkeys(batch.prompt_ids))}
-        group = torch.tensor([names[each] for each in batch.prompt_ids], dtype=torch.long)
-        ranked = self.config.kind == "rank"
-        rewards = group_wins(batch.totals, group) if ranked else batch.totals
+        """As `group_advantages` and its relatives; the same for every step of a sample.
+
+        Given samples beside those of the policy count in the statistics of their group, and have no
+        advantage themselves.
+        """
+        ids = [*batch.prompt_ids, *batch.beside_ids]
+        names = {name: number for number, name in enumerate(dict.fromkeys(ids))}
+        group = torch.tensor([names[each] for each in ids], dtype=torch.long)
+        ranked, totals = self.config.kind == "rank", torch.cat([batch.totals, batch.beside])
+        rewards = group_wins(totals, group) if ranked else totals
         standardised = self.config.normalise == "std"
         by_group = group_advantages if standardised else centred_group_advantages
-        advantages = by_group(rewards, group)
-        useless = sum(not advantages[group == number].any() for number in range(len(names)))
-        share = world.total(float(useless)) / world.total(float(len(names)))
+        advantages, group = by_group(rewards, group)[: len(batch)], group[: len(batch)]
+        own = set(group.tolist())
+        useless = sum(not advantages[group == number].any() for number in own)
+        share = world.total(float(useless)) / world.total(float(len(own)))
         metrics = {"useless_group_fraction": share}
         return advantages[:, None].expand_as(batch.mask), metrics
 

@@ -12,7 +12,21 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from imgalign.algorithms.interface import World
-from imgalign.policy import Data, Trajectory
+from imgalign.policy import Data, LikelihoodPolicy, Trajectory, join_data
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Beside:
+    """Given samples that are scored like the policy's own samples of the same prompts.
+
+    Methods that learn from given samples learn from these too. A policy gradient only compares with
+    them: it weighs what the policy did, and the policy did not make these, so that its ratio would
+    say nothing of how they came about.
+    """
+
+    data: Data
+    rewards: Float[Tensor, " k"]
+    """Float32 on the CPU. NaN marks a sample that is dropped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -29,6 +43,8 @@ class Rollout:
     """Given samples, whose likelihood is to be kept."""
     finished: Bool[Tensor, " n"] | None = None
     """Which samples came to their end; None where all samples of the policy do."""
+    beside: Beside | None = None
+    """Given samples of the same prompts, which are compared with those of the policy."""
 
     def __len__(self) -> int:
         """Samples, dropped ones included."""
@@ -39,9 +55,27 @@ class Rollout:
         """Of all samples in order."""
         return [prompt_id for trajectory in self.batch for prompt_id in trajectory.prompt_ids]
 
+    def as_data(self, policy: LikelihoodPolicy) -> tuple[Data, Float[Tensor, " m"], list[str]]:
+        """All samples as data, with their rewards and prompt ids: the policy's, then the given."""
+        own = [policy.given(trajectory) for trajectory in self.batch]
+        if self.beside is None:
+            return join_data(own), self.rewards, self.prompt_ids
+        data = self.beside.data
+        return (
+            join_data([*own, data]),
+            torch.cat([self.rewards, self.beside.rewards]),
+            [*self.prompt_ids, *data.prompt_ids],
+        )
+
     def metrics(self, world: World) -> dict[str, float]:
-        """Statistics of the samples over all processes, under the keys of docs/metrics.md."""
+        """Statistics of the samples over all processes, under the keys of docs/metrics.md.
+
+        Of the policy's own; of given ones beside them the mean reward alone.
+        """
         cut: dict[str, float] = {}
+        if self.beside is not None:
+            beside = torch.cat(world.gather(self.beside.rewards))
+            cut["beside_reward_mean"] = beside[beside.isfinite()].double().mean().item()
         if self.finished is not None:
             finished = torch.cat(world.gather(self.finished))
             cut["unfinished"] = 1 - finished.double().mean().item()

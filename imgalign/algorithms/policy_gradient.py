@@ -279,12 +279,15 @@ class PolicyGradient:
         metrics: dict[str, float] = {}
         if world.agree(bool(good.any())):
             kept = zip(rollout.prompt_ids, good.tolist(), strict=True)
+            beside, beside_ids = finite_beside(rollout)
             advantages[good], metrics = self.baseline.advantages(
                 Rewarded(
                     rewards=self._step_rewards(policy, batch, rewards, masks)[good],
                     prompt_ids=[each for each, keep in kept if keep],
                     mask=masks[good],
                     features=lambda: batch_features(policy, batch, good),
+                    beside=beside,
+                    beside_ids=beside_ids,
                 ),
                 world=world,
             )
@@ -411,6 +414,15 @@ class PolicyGradient:
             ) from None
         self.kl.load_state_dict(kl)
         self.baseline.load_state_dict(baseline)
+
+
+def finite_beside(rollout: Rollout) -> tuple[Float[Tensor, " k"], list[str]]:
+    """Finite rewards of the given samples beside those of the policy, and their prompt ids."""
+    if rollout.beside is None:
+        return torch.zeros(0), []
+    rewards, ids = rollout.beside.rewards, rollout.beside.data.prompt_ids
+    there = rewards.isfinite()
+    return rewards[there], [each for each, keep in zip(ids, there.tolist(), strict=True) if keep]
 
 
 def batch_features(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from imgalign.algorithms.batches import Rollout, reward_metrics
 from imgalign.algorithms.interface import World
-from imgalign.policy import Data, LikelihoodPolicy, join_data
+from imgalign.policy import Data, LikelihoodPolicy
 
 NOTHING_PREFERRED = (
     "learning: no ranking of this iteration prefers a sample to another, so nothing is learned from"
@@ -43,7 +43,7 @@ class RankedBatch:
     seconds: dict[str, float] | None = None
     """Under the keys of docs/metrics.md."""
     rewards: Float[Tensor, " _n"] | None = None
-    """Of all samples, those without a finite one too."""
+    """Of all samples of a policy, those without a finite one too."""
 
     def __len__(self) -> int:
         """Samples."""
@@ -80,23 +80,24 @@ class RankedBatch:
 
 
 def ranked_rollout(policy: LikelihoodPolicy, rollout: Rollout) -> RankedBatch:
-    """The samples of a policy, those of each prompt ranked by their rewards; equal rewards tie.
+    """Samples of a policy and beside it, those of each prompt ranked by rewards; equal ones tie.
 
     A sample without a finite reward is in no ranking.
     """
+    data, rewards, prompt_ids = rollout.as_data(policy)
     groups: dict[str, list[int]] = {}
-    for place, prompt_id in enumerate(rollout.prompt_ids):
+    for place, prompt_id in enumerate(prompt_ids):
         own = groups.setdefault(prompt_id, [])
-        if rollout.rewards[place].isfinite():
+        if rewards[place].isfinite():
             own.append(place)
     k = max(map(len, groups.values()), default=0)
     index = torch.full((len(groups), k), -1)
     for row, places in enumerate(groups.values()):
         index[row, : len(places)] = torch.tensor(places, dtype=torch.long)
-    scores = torch.where(index >= 0, rollout.rewards[index.clamp(min=0)], torch.nan)
+    scores = torch.where(index >= 0, rewards[index.clamp(min=0)], torch.nan)
     better = (scores[:, None, :] > scores[:, :, None]).sum(dim=2)
     return RankedBatch(
-        data=join_data([policy.given(trajectory) for trajectory in rollout.batch]),
+        data=data,
         index=index,
         ranks=torch.where(index >= 0, better, -1),
         all_bad=torch.zeros(len(groups), dtype=torch.bool),

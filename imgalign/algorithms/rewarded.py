@@ -3,8 +3,8 @@
 Shapes: m = samples with a finite reward, t = steps of a trajectory.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
@@ -32,6 +32,10 @@ class Rewarded:
     features: Callable[[], list[Features]]
     """What a value estimator may see, of samples that were made together; computed when asked
     for."""
+    beside: Float[Tensor, " k"] = field(default_factory=lambda: torch.zeros(0))
+    """Finite rewards of given samples that a group is compared with too."""
+    beside_ids: Sequence[str] = ()
+    """Their prompt ids."""
 
     @property
     def totals(self) -> Float[Tensor, " m"]:

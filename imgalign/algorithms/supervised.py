@@ -217,10 +217,10 @@ class Supervised:
             counted = shares.nonzero().squeeze(1)
             index = batch.index[row, candidate][counted]
             return batch.data.select(index.tolist()), shares[counted]
-        weights = sample_weights(batch.rewards, batch.prompt_ids, self.config.weighting)
+        data, rewards, prompt_ids = batch.as_data(policy)
+        weights = sample_weights(rewards, prompt_ids, self.config.weighting)
         if not world.total(weights.sum().item()):
             raise NumericsError("learning: no sample of this iteration has a finite reward")
-        data = join_data([policy.given(trajectory) for trajectory in batch.batch])
         counted = weights.nonzero().squeeze(1)
         return data.select(counted.tolist()), weights[counted]
 

@@ -67,6 +67,14 @@ TABLE = (
         "reward",
     ),
     Metric(
+        "beside_reward_mean",
+        "Reward of the prompts as they are",
+        "reward",
+        "Only with `data.original_share`: mean reward of this iteration's prompts as they are.",
+        "Above the reward, the policy rewrites prompts for the worse.",
+        "reward",
+    ),
+    Metric(
         "reward_std",
         "Spread of the reward",
         "reward",

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, TypeAlias
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from imgalign.algorithms import old_names
+from imgalign.algorithms.baselines import GroupConfig, RankConfig
 from imgalign.algorithms.beta import AutoBetaConfig
 from imgalign.algorithms.choice import DEFAULT, AlgorithmConfig
 from imgalign.algorithms.interface import JUDGED
@@ -241,6 +242,24 @@ class TrainConfig(Config):
             raise ValueError(
                 f"data.from: {self.data.source} gives {given}, and policy.kind: {self.policy.kind} "
                 f"learns from {made}; use {cures[str(given)]}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _original_prompts_are_texts_in_groups(self) -> "TrainConfig":
+        data, algorithm = self.data, self.algorithm
+        if not isinstance(data, RolloutsConfig) or not data.num_originals:
+            return self
+        if self.policy.samples != "texts":
+            raise ValueError(
+                f"data.original_share: has no effect with policy.kind: {self.policy.kind}, whose "
+                f"samples are {self.policy.samples} and no prompts"
+            )
+        baseline = algorithm.baseline if isinstance(algorithm, PolicyGradientConfig) else None
+        if baseline is not None and not isinstance(baseline, GroupConfig | RankConfig):
+            raise ValueError(
+                f"data.original_share: has no effect with algorithm.baseline.kind: {baseline.kind},"
+                " which compares with no group; expected group or rank"
             )
         return self
 

@@ -45,7 +45,9 @@ def written(tmp_path_factory) -> set[str]:
     runs.append(kept)
     model = write_talker(tmp_path_factory.mktemp("talker") / "model")
     texts = tmp_path_factory.mktemp("run") / "texts"
-    start_language(texts, language_settings(model, iterations=1))
+    rewriting = language_settings(model, iterations=1, policy={"max_new_tokens": 16})
+    data = rewriting.data.model_copy(update={"original_share": 0.25})
+    start_language(texts, rewriting.model_copy(update={"data": data}))
     keys |= {key for record in read_metrics(texts / "metrics.jsonl") for key in record}
     for number, settings in enumerate(runs):
         out = tmp_path_factory.mktemp("run") / str(number)

@@ -9,18 +9,26 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import Annotated, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor
 
-from imgalign.algorithms.batches import Rollout
+from imgalign.algorithms.batches import Beside, Rollout
 from imgalign.algorithms.interface import BatchKind, World
 from imgalign.config import Config, refuse_ineffective
 from imgalign.errors import ConfigError, InputError, NumericsError
-from imgalign.policy import Images, Policy, RewardModel, Texts, Trajectory, join_data
+from imgalign.policy import (
+    Images,
+    LikelihoodPolicy,
+    Policy,
+    RewardModel,
+    Texts,
+    Trajectory,
+    join_data,
+)
 from imgalign.prompts import Prompts, iteration_prompts, read_prompts, training_seed
 from imgalign.storybook import scenes
 from imgalign.storybook.ideas import sample_ideas
@@ -90,6 +98,12 @@ class RolloutsConfig(DataSection):
     reward model scores such a text as if it had ended there. Subtracted and not put in place of the
     reward, so that a group of which none ended still has an order."""
 
+    original_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """For a policy of texts that rewrites prompts: this share of each group is the prompt as it is,
+    at least one of it above 0, and as many samples of the policy are left out. They are scored like
+    rewrites. Supervised and direct methods learn from them too, so leaving a prompt as it is can
+    win; a policy gradient only compares its own samples with them."""
+
     examples: Path | None = None
     """Examples whose likelihood is kept, with algorithm.ptx: a folder of images with captions, or a
     file of prompts and completions."""
@@ -107,6 +121,21 @@ class RolloutsConfig(DataSection):
     def images_of_a_prompt(self) -> int:
         """The size of a group."""
         return self.group_size
+
+    @property
+    def num_originals(self) -> int:
+        """How many of a group are the prompt as it is."""
+        share = self.original_share * self.group_size
+        return max(1, round(share)) if share else 0
+
+    @model_validator(mode="after")
+    def _the_policy_has_a_part_in_each_group(self) -> "RolloutsConfig":
+        if self.num_originals >= self.group_size:
+            raise ValueError(
+                f"original_share: {self.num_originals} of a group of {self.group_size} would be "
+                "the prompt as it is, and none of the policy; lower it, or raise group_size"
+            )
+        return self
 
     @property
     def penalty(self) -> float:
@@ -142,6 +171,9 @@ class RolloutsConfig(DataSection):
         """A source that samples; ConfigError without a reward."""
         if parts.reward is None:
             raise ConfigError(NO_REWARD)
+        if self.num_originals:  # now, and not when the first of them is too long
+            texts = parts.prompts.training
+            parts.scoring_policy().encode(texts, texts)
         return Rollouts(
             self,
             policy=parts.policy,
@@ -194,25 +226,42 @@ class Rollouts:
         A prompt's group is sampled by one process, so that groups stay together.
         """
         config, size = self.config, self.config.group_size
+        own = size - config.num_originals
         chosen = iteration_prompts(
             self.prompts, iteration, count=config.prompts_per_iteration, seed=self.seed
         )
         mine = self.world.deal(len(chosen))
         first = iteration * config.images_per_iteration
-        numbers = [first + place * size + each for place in mine for each in range(size)]
+        numbers = [first + place * size + each for place in mine for each in range(own)]
         rollout = collect(
             self.policy,
             self.reward,
-            [chosen[place] for place in mine for _ in range(size)],
+            [chosen[place] for place in mine for _ in range(own)],
             seeds=[training_seed(self.seed, number) for number in numbers],
             unfinished_penalty=config.unfinished_penalty,
             world=self.world,
             watcher=watcher,
         )
+        if config.num_originals:
+            rollout = self._with_originals(rollout, [chosen[place] for place in mine])
         if self.examples is None:
             return rollout
         given = self.examples.batch(iteration, watcher=watcher)
         return replace(rollout, examples=join_data(given.batch))
+
+    def _with_originals(self, rollout: Rollout, prompts: Sequence[str]) -> Rollout:
+        """The rollout with each prompt as an answer to itself, as often as the settings say."""
+        policy, count = self.policy, self.config.num_originals
+        assert isinstance(policy, LikelihoodPolicy)  # `build` has asked it
+        begin = time.perf_counter()
+        data = policy.encode(prompts, prompts).select(
+            [place for place in range(len(prompts)) for _ in range(count)]
+        )
+        named = ["the prompt itself"] * len(prompts)
+        scores = finite_scores(self.reward, prompts, prompts, named=named)
+        seconds = rollout.seconds_scoring + time.perf_counter() - begin
+        beside = Beside(data=data, rewards=scores.repeat_interleave(count))
+        return replace(rollout, beside=beside, seconds_scoring=seconds)
 
     def held_out(self, *, watcher: Watcher = SILENT) -> None:
         """Nothing: held-out prompts are measured on new samples."""
@@ -275,19 +324,27 @@ def score(
     reward: RewardModel, trajectory: Trajectory, samples: Images | Texts
 ) -> Float[Tensor, " b"]:
     """Float32 rewards on the CPU, NaN for every sample whose score is not a finite number."""
+    named = [f"seed {seed}" for seed in trajectory.seeds]
+    return finite_scores(reward, trajectory.prompts, samples, named=named)
+
+
+def finite_scores(
+    reward: RewardModel, prompts: Sequence[str], samples: Images | Texts, *, named: Sequence[str]
+) -> Float[Tensor, " b"]:
+    """As `score`; `named` is what a warning calls the samples."""
     with torch.no_grad():
-        scores = reward.score(prompts=trajectory.prompts, samples=samples)
-    if scores.shape != (len(trajectory),):
+        scores = reward.score(prompts=prompts, samples=samples)
+    if scores.shape != (len(prompts),):
         raise NumericsError(
-            f"reward: expected one score for each of {len(trajectory)} samples, "
+            f"reward: expected one score for each of {len(prompts)} samples, "
             f"got shape {list(scores.shape)}"
         )
     scores = scores.detach().float().cpu()
     for index in (~scores.isfinite()).nonzero().flatten().tolist():
         log.warning(
-            "reward is %s for seed %s, prompt %r: sample left out of this update",
+            "reward is %s for %s, prompt %r: sample left out of this update",
             scores[index].item(),
-            trajectory.seeds[index],
-            trajectory.prompts[index],
+            named[index],
+            prompts[index],
         )
     return torch.where(scores.isfinite(), scores, math.nan)
