@@ -90,7 +90,7 @@ def ask_about_queue(
             on_progress(min(1.0, (outcome.num_judged + outcome.left_open.total()) / total))
     if outcome.left_open and not outcome.num_judged:
         reason, count = outcome.left_open.most_common(1)[0]
-        raise JudgeError(f"judge {judge.model!r}: no item could be judged; {count}: {reason}")
+        raise JudgeError(f"judge {judge.model!r}: no item could be judged; {count} items: {reason}")
     return outcome
 
 

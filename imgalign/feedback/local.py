@@ -17,7 +17,7 @@ from imgalign.environment import TrainingDType, choose_device, choose_dtype, say
 from imgalign.errors import InputError, NumericsError
 from imgalign.feedback.question import Question, Reply
 from imgalign.language.chat import end_token, padding_token, prompt_tokens, response_tokens
-from imgalign.language.loading import find_language_model, load_language_model
+from imgalign.language.loading import find_language_model, load_language_model, quiet
 from imgalign.language.scoring import Network
 from imgalign.runs.trained import weights_hash
 
@@ -76,7 +76,8 @@ class LocalJudge:
             yield from self._batch(batch)
 
     def _batch(self, questions: Sequence[Question]) -> list[Reply]:
-        found = [self._tokens(question) for question in questions]
+        with quiet():  # transformers would say of long questions what the replies say
+            found = [self._tokens(question) for question in questions]
         rows = [each for each in found if not isinstance(each, Reply)]
         replies = iter(self._choices(rows) if rows else ())
         return [each if isinstance(each, Reply) else next(replies) for each in found]

@@ -286,7 +286,7 @@ def test_where_no_item_can_be_judged_that_is_an_error_with_the_reason(
 ):
     queue(store, 2)
     only_images = Constitution(name="x", principles=(Principle(text="Nice.", samples="images"),))
-    with pytest.raises(JudgeError, match=r"no item could be judged; 2: .* no principle for texts"):
+    with pytest.raises(JudgeError, match=r"judged; 2 items: .* no principle for texts"):
         ask_about_queue(store, judge_of(server), only_images)
     assert server.asked == []
 
