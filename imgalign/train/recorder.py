@@ -87,6 +87,8 @@ class Recorder:
             eta = sum(seconds) / len(seconds) * (total - step)
             names = {"reward": "reward_mean", "loss": "loss", "kl": "kl"}
             names |= {"accuracy": "implicit_accuracy", "held-out": "held_out_reward"}
+            if "implicit_accuracy" not in values:  # where no pair is compared
+                names |= {"loss": "preference_loss" if "preference_loss" in values else "loss"}
             shown = {name: values[key] for name, key in names.items() if key in values}
             self.line.advance(step, shown, eta_seconds=eta)
         status = RunStatus.of_this_process("running", step, total, eta_seconds=eta)

@@ -182,7 +182,9 @@ def test_likes_alone_and_dislikes_alone_are_learned_from_with_a_warning(caplog):
     assert "all 7 judgements are dislikes" in warned(KTOConfig(), caplog, likes=0, dislikes=7)
 
 
-def test_a_run_on_labelled_texts_learns_what_is_liked_and_goes_on_without_its_file(tmp_path):
+def test_a_run_on_labelled_texts_learns_what_is_liked_and_goes_on_without_its_file(
+    tmp_path, capsys
+):
     model = write_talker(tmp_path / "model")
     rows = [
         {"prompt": prompt, "completion": text, "label": text == "trees"}
@@ -195,6 +197,7 @@ def test_a_run_on_labelled_texts_learns_what_is_liked_and_goes_on_without_its_fi
     settings = language_settings(model, data=data, algorithm=algorithm, iterations=3)
     result = start_language(tmp_path / "run", settings)
     assert (result.end, result.step) == ("finished", 3)
+    assert "iteration 3/3  loss 0." in capsys.readouterr().err
     first, *_, last = [
         each
         for each in read_metrics(tmp_path / "run" / "metrics.jsonl")
