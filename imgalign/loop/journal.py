@@ -70,7 +70,8 @@ class Journal:
                 f"{file}: damaged ({where}); start again in another folder, or put it back"
             ) from None
         for key in sorted(before.keys() | settings.keys()):
-            if not key.startswith(free) and before.get(key) != settings.get(key):
+            known = is_known(key, before) and is_known(key, settings)
+            if known and not key.startswith(free) and before.get(key) != settings.get(key):
                 raise ConfigError(
                     f"{key}: the loop in {folder} began with {before.get(key)!r}, got "
                     f"{settings.get(key)!r}; continue with the old value, or choose another --out"
@@ -119,6 +120,12 @@ class Journal:
         )
         self.save()
         return outputs
+
+
+def is_known(key: str, settings: Mapping[str, Any]) -> bool:
+    """Whether settings have a key, or null in the place of its section; another version may not."""
+    parts = key.split(".")
+    return any(".".join(parts[:depth]) in settings for depth in range(1, len(parts) + 1))
 
 
 def refuse_strange(folder: Path) -> None:

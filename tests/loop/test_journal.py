@@ -48,6 +48,23 @@ def test_a_loop_is_continued_with_the_settings_that_it_began_with(tmp_path):
         begun(tmp_path, **{"train.seed": 1})
 
 
+def test_a_setting_that_only_another_version_has_does_not_stop_a_loop(tmp_path):
+    begun(tmp_path).perform(1, "generate", {}, dict)
+    newer = begun(tmp_path, **{"train.data.share": 0.0})
+    assert newer.find(1, "generate") is not None
+    assert begun(tmp_path).find(1, "generate") is not None
+
+
+def test_a_section_in_the_place_of_null_is_another_setting(tmp_path):
+    section = {"train.refresh.every": 4}
+    begun(tmp_path / "one", **{"train.refresh": None})
+    with pytest.raises(ConfigError, match=r"^train.refresh.every: .* began with None, got 4"):
+        begun(tmp_path / "one", **section)
+    begun(tmp_path / "other", **section)
+    with pytest.raises(ConfigError, match=r"^train.refresh.every: .* began with 4, got None"):
+        begun(tmp_path / "other", **{"train.refresh": None})
+
+
 def test_when_to_stop_may_be_changed_on_the_way(tmp_path):
     begun(tmp_path).perform(1, "generate", {}, dict)
     longer = begun(tmp_path, **{"stop.max_rounds": 5})
