@@ -114,7 +114,8 @@ TINY_LOOP = (
 
 def test_loop(succeed, folder):
     settings = (
-        f"align.overrides=[{', '.join(TINY_LOOP)}]",
+        f"align={{recipe: storybook_dpo, overrides: [{', '.join(TINY_LOOP)}]}}",
+        "reward=none",
         "candidates={num_prompts: 5, per_prompt: 2, sampler: {num_inference_steps: 2}}",
         "compare={num_prompts: 2, images_per_prompt: 1, sampler: {num_inference_steps: 2}}",
         "stop.max_rounds=1",
@@ -125,7 +126,7 @@ def test_loop(succeed, folder):
     again = succeed("loop", "rounds/loop.yaml")
     assert again.splitlines()[-3:] == out.splitlines()[-3:]
     explained = succeed("loop", "storybook_loop", "stop.patience=2", "--explain")
-    assert "stop.patience: 2 (default: 1)" in explained
+    assert "stop.patience: 2 (default 1)" in explained
 
 
 def test_candidates(succeed, folder):
