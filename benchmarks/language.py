@@ -133,7 +133,7 @@ class Stage:
         written = texts_of(policy, asked, range(first, first + len(asked)))
         for number, idea in enumerate(ideas):
             own = written[number * CANDIDATES : (number + 1) * CANDIDATES]
-            texts = list(dict.fromkeys(own))
+            texts = [text for text in dict.fromkeys(own) if text]
             if len(texts) < 2:
                 continue
             order = range(len(texts))

@@ -87,7 +87,8 @@ class Evaluation:
             )
         verb = "beats" if judged.rate.value != 0.5 else "equals"
         scale = self.settings.get("baseline_guidance_scale")
-        base = "the base" if scale is None else f"the base at guidance {scale:g}"
+        base = "the base" if self.base.adapter is None else "what it started from"
+        base += "" if scale is None else f" at guidance {scale:g}"
         return (
             f"Aligned {verb} {base} in {percent(judged.rate.value)} of {judged.num_pairs} blind "
             f"comparisons{by} ({interval(judged.rate)})"

@@ -76,7 +76,7 @@ def critic_of(reward: RewardModel | None, policy: Policy) -> Critic:
     if isinstance(policy, TokenPolicy) and critic.vocabulary != policy.vocabulary:
         raise ConfigError(
             "reward.path: its tokenizer is not that of policy.model, so a critic that starts from "
-            "it would read other tokens; fit a reward model on that model (backbone=...), or use "
+            "it would read other tokens; fit a reward model on that model (model=...), or use "
             "algorithm.baseline.kind=value"
         )
     return critic
