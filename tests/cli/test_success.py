@@ -17,9 +17,11 @@ from typing import Any
 
 import pytest
 import typer
+from judge_server import judge_server
 from PIL import Image
 from provenances import provenance
 from submissions import judge, on_screen
+from texts import add_texts
 from typer.main import get_command
 
 from imgalign import demo
@@ -273,6 +275,16 @@ def test_ratings(succeed, folder):
             store.submit(judge(item, ranking=on_screen(store, item, ((0,), (1,)))))
     out = succeed("ratings", "--ridge", "0.1", "--database", "sqlite:///rated.db")
     assert "demo/run" in out.splitlines()[1]
+
+
+def test_feedback(succeed, folder):
+    (folder / "mine.yaml").write_text("name: mine\nprinciples: [{text: It is short.}]\n")
+    with Store.open(folder / "judged.db") as store:
+        add_texts(store, ["a cat", "a red cat in the snow"], prompt="cat")
+    by = ("--constitution", "mine.yaml", "--judge", "tiny")
+    with judge_server() as server:
+        out = succeed("feedback", *by, "--url", server.url, "--database", "sqlite:///judged.db")
+    assert "1 rankings" in out
 
 
 def test_data_export(succeed, folder):
