@@ -82,7 +82,7 @@ def test_a_run_whose_held_out_loss_only_rose_says_so_with_the_cure(tmp_path):
     expected = (
         f"finished at iteration 6; the held-out loss was never below its {losses[0]:.4g} at the "
         "start, so no checkpoint is marked as best and the last one is used; lower "
-        "optimizer.learning_rate, or rank more images"
+        "optimizer.learning_rate, or judge more samples"
     )
     status = read_status(result.folder)
     assert status is not None
