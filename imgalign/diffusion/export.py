@@ -34,22 +34,14 @@ from imgalign.diffusion.merging import merge
 from imgalign.diffusion.saving import save_network, save_pipeline
 from imgalign.environment import dtype_named
 from imgalign.errors import InputError
-from imgalign.files import (
-    check_folder,
-)
 from imgalign.runs.exporting import (
-    CARD,
-    FOLDER,
     Export,
     ExportDType,
     Layout,
     choice_of,
+    exporting,
     name_of,
-    place_of,
-    refuse_foreign,
-    reserved,
-    whole_folder,
-    write_record,
+    target_of,
 )
 from imgalign.runs.folder import model_under
 from imgalign.runs.model_names import hub_name, public_name
@@ -83,9 +75,7 @@ def export_weights(
     whole = full_weights(found)
     refuse_layout(found, layout, whole=whole is not None)
     name = name_of(found)
-    target = out or place_of(found) / FOLDER / f"{name}-{layout}"
-    check_folder(target)
-    refuse_foreign(target)
+    target = target_of(found, layout, out)
     on_progress(0.0)
     base = model or model_under(asked)
     family = family_of(load_pipeline(base, device=torch.device("cpu")))
@@ -106,13 +96,11 @@ def export_weights(
         alphas=tuple(sorted({layer.alpha for layer in layers})),
     )
     number = None if dtype is None else dtype_named(dtype)
-    with reserved(target), whole_folder(target) as folder:
+    with exporting(made, card) as folder:
         if whole is None:
             write_adapter(made, folder, layers, family, number, on_progress)
         else:
             write_full(made, folder, whole, family, number or torch.float32)
-        (folder / CARD).write_text(card(made), encoding="utf-8")
-        write_record(made, folder, model=public_name(base))
     on_progress(1.0)
     return made
 

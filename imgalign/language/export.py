@@ -16,25 +16,20 @@ from safetensors.torch import save_file
 
 from imgalign.environment import dtype_named
 from imgalign.errors import InputError
-from imgalign.files import check_folder, read_json
+from imgalign.files import read_json
 from imgalign.language.loading import LanguageModel, load_language_model, quiet
 from imgalign.language.weights import read_adapter, read_tensors, switch_on
 from imgalign.runs.exporting import (
-    CARD,
-    FOLDER,
     Export,
     ExportDType,
     Layout,
     choice_of,
+    exporting,
     name_of,
-    place_of,
-    refuse_foreign,
-    reserved,
-    whole_folder,
-    write_record,
+    target_of,
 )
 from imgalign.runs.folder import model_under
-from imgalign.runs.model_names import hub_name, public_name
+from imgalign.runs.model_names import hub_name
 from imgalign.runs.trained import ADAPTER_SETTINGS, LANGUAGE_ADAPTER, find_weights
 
 FORMATS: tuple[Layout, ...] = ("peft", "transformers", "merged")
@@ -63,10 +58,7 @@ def export_language(
     found = find_weights(asked)
     is_lora = (found / LANGUAGE_ADAPTER).is_file()
     refuse_layout(found, layout, is_lora=is_lora)
-    name = name_of(found)
-    target = out or place_of(found) / FOLDER / f"{name}-{layout}"
-    check_folder(target)
-    refuse_foreign(target)
+    target = target_of(found, layout, out)
     on_progress(0.0)
     base = model or model_under(asked)
     number = torch.float32 if dtype is None else dtype_named(dtype)
@@ -74,7 +66,7 @@ def export_language(
     made = Export(
         layout=layout,
         folder=target,
-        name=name,
+        name=name_of(found),
         weights=LANGUAGE_ADAPTER if layout == "peft" else "",
         source=found,
         choice=choice_of(asked, found),
@@ -83,7 +75,7 @@ def export_language(
         samples="texts",
         **(facts_of(found) if is_lora else {"layers": (), "ranks": (), "alphas": ()}),
     )
-    with reserved(target), whole_folder(target) as folder:
+    with exporting(made, card) as folder:
         if layout == "peft":
             write_adapter(found, folder, dtype=number, base=hub_name(base))
         else:
@@ -91,8 +83,6 @@ def export_language(
             with quiet():
                 model_of(loaded).save_pretrained(folder)
                 loaded.tokenizer.save_pretrained(folder)
-        (folder / CARD).write_text(card(made), encoding="utf-8")
-        write_record(made, folder, model=public_name(base))
     on_progress(1.0)
     return made
 

@@ -327,10 +327,10 @@ def to_rankings(connection: Connection, rows: Sequence[AnyRow]) -> list[Ranking]
     ]
 
 
-def to_answers(rows: object) -> tuple[Answer, ...]:
+def to_answers(rows: Any) -> tuple[Answer, ...]:
     """Records of what `answer_row` makes; InputError for rows of another shape."""
     try:
-        return tuple(Answer(*row) for row in rows)  # type: ignore[attr-defined]
+        return tuple(Answer(*row) for row in rows)
     except TypeError:
         raise InputError(f"answers: expected rows of four, got {rows!r:.80}") from None
 

@@ -9,7 +9,7 @@ Left out: what is written there (diffusion/export.py, language/export.py), and w
 import json
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Literal, TypeAlias
 from imgalign import __version__
 from imgalign.errors import InputError
 from imgalign.files import (
+    check_folder,
     lock_name,
     read_json,
     recover_folder,
@@ -31,6 +32,7 @@ from imgalign.preferences.records import Samples
 from imgalign.runs.checkpoint import checkpoints, read_marker, step_of
 from imgalign.runs.folder import run_of
 from imgalign.runs.metric_table import METRICS
+from imgalign.runs.model_names import public_name
 from imgalign.runs.trained import ADAPTER_SETTINGS, weights_hash
 
 Layout: TypeAlias = Literal["diffusers", "peft", "kohya", "merged", "transformers"]
@@ -127,6 +129,27 @@ def choice_of(asked: Path, found: Path) -> str:
 # --- the folder, whole or not there
 
 
+def target_of(found: Path, layout: Layout, out: Path | None) -> Path:
+    """Where an export goes; InputError where something else would be lost there."""
+    target = out or place_of(found) / FOLDER / f"{name_of(found)}-{layout}"
+    check_folder(target)
+    refuse_foreign(target)
+    return target
+
+
+@contextmanager
+def exporting(made: Export, card: Callable[[Export], str]) -> Iterator[Path]:
+    """An empty folder to fill with what is exported.
+
+    It then gets its card and its record, and takes the place that `made` names, as a whole or not
+    at all. InputError where something else would be lost there.
+    """
+    with reserved(made.folder), whole_folder(made.folder) as folder:
+        yield folder
+        (folder / CARD).write_text(card(made), encoding="utf-8")
+        write_record(made, folder)
+
+
 @contextmanager
 def reserved(target: Path) -> Iterator[None]:
     """Hold `target` for this export; InputError where something else would be lost there."""
@@ -168,8 +191,8 @@ def recorded(folder: Path) -> dict[str, str] | None:
         return None
 
 
-def write_record(made: Export, folder: Path, *, model: str) -> None:
-    """Write export.json; `model` is the base model's name without folders of this machine.
+def write_record(made: Export, folder: Path) -> None:
+    """Write export.json, without folders of this machine.
 
     Example of its files: `{"README.md": "5e.."}`, names and SHA-256.
     """
@@ -183,7 +206,7 @@ def write_record(made: Export, folder: Path, *, model: str) -> None:
         "imgalign": __version__,
         "adapter": made.name,
         "adapter_sha256": weights_hash(made.source),
-        "model": model,
+        "model": public_name(made.model),
         "files": files,
     }
     (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

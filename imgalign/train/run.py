@@ -202,10 +202,13 @@ def no_gain_of(session: Session) -> str:
     if best.step != 0 or not session.step:
         return ""
     loss = best.criterion == "held_out_preference_loss"
+    better = f"{'below' if loss else 'above'} its {best.measured:.4g} at the start"
+    reached = f"was never {better}"
+    if best.refused:
+        reached = f"was {better} only beyond a limit of the run"
     return (
-        f"; the held-out {'loss' if loss else 'reward'} was never {'below' if loss else 'above'} "
-        f"its {best.measured:.4g} at the start, so no checkpoint is marked as best and the last "
-        "one is used; lower optimizer.learning_rate, or "
+        f"; the held-out {'loss' if loss else 'reward'} {reached}, so no checkpoint is marked as "
+        "best and the last one is used; lower optimizer.learning_rate, or "
         f"{'judge more samples' if loss else 'train for longer'}"
     )
 

@@ -116,6 +116,8 @@ class BestSoFar:
     than `algorithm.max_chosen_drop` in the last measurement."""
     drops: int = 0
     """Measurements in a row in which it was."""
+    refused: bool = False
+    """Whether weights had a better score, and did not count since they were not allowed."""
 
     @property
     def fell_for_good(self) -> bool:
@@ -137,6 +139,7 @@ class BestSoFar:
         if allowed and (self.score is None or score > self.score):
             self.step, self.score, self.since = step, score, 0
             return True
+        self.refused |= not allowed and self.score is not None and score > self.score
         self.since += 1
         return False
 

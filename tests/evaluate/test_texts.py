@@ -132,9 +132,8 @@ def test_a_new_evaluation_replaces_the_texts_of_the_last(run, tmp_path):
     assert [each.name for each in out.iterdir() if each.is_dir()] == [second.images]
 
 
+@pytest.mark.parametrize("run", ["lora"], indirect=True)
 def test_a_loras_start_is_its_base(run, model, tmp_path):
-    if run.name == "full":
-        pytest.skip("all weights have no adapter to start from")
     later = tmp_path / "later"
     settings = language_settings(model, policy={"adapter": str(run)}, iterations=1)
     start_language(later, settings)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_language import LETTERS, TEMPLATE, build_tokenizer, write_language_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from tiny_language import LETTERS, TEMPLATE, Kind, build_tokenizer, write_language_model
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from imgalign.errors import InputError, NumericsError
 from imgalign.feedback.judge import Judge
@@ -31,14 +31,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Models whose next token depends on what comes before, with and without a chat template."""
     folder = tmp_path_factory.mktemp("judges")
     found = {}
-    for name, kind, settings in [
-        ("chat", "qwen2", {"template": TEMPLATE}),
-        ("plain", "llama", {}),
-        ("begin", "gpt2", {"begin": True, "pad": "own"}),
-    ]:
-        tokenizer = build_tokenizer(**settings)  # type: ignore[arg-type]
+    kinds: list[tuple[str, Kind, PreTrainedTokenizerFast]] = [
+        ("chat", "qwen2", build_tokenizer(template=TEMPLATE)),
+        ("plain", "llama", build_tokenizer()),
+        ("begin", "gpt2", build_tokenizer(begin=True, pad="own")),
+    ]
+    for name, kind, tokenizer in kinds:
         path = folder / name
-        write_language_model(path, kind, tokenizer, spread=SPREAD, context_length=LONG)  # type: ignore[arg-type]
+        write_language_model(path, kind, tokenizer, spread=SPREAD, context_length=LONG)
         found[name] = path
     return found
 

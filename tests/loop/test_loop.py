@@ -185,7 +185,7 @@ def test_nothing_is_asked_twice_however_often_a_loop_is_killed(whole, killed):
     assert set(answers(whole[1]).values()) == {1}
 
 
-def test_a_loop_that_is_killed_inside_a_stage_loses_nothing(whole, settings, tmp_path):
+def test_a_loop_that_is_killed_inside_a_stage_loses_nothing(whole, settings, tmp_path, monkeypatch):
     """While it generates, and between training's last checkpoint and the journal."""
 
     class Dying(Counting):
@@ -199,7 +199,7 @@ def test_a_loop_that_is_killed_inside_a_stage_loses_nothing(whole, settings, tmp
                         raise Killed
                     yield each
 
-            generator.generate = dies  # type: ignore[method-assign]
+            monkeypatch.setattr(generator, "generate", dies)
             return generator
 
     one = "stop={max_rounds: 1}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from tiny_language import LETTERS, TEMPLATE, build_tokenizer, write_language_model
@@ -27,7 +28,7 @@ def write_talker(folder: Path) -> Path:
     return write_language_model(folder, "llama", tokenizer, spread=0.3)
 
 
-def language_settings(model: Path, **changes: object) -> TrainConfig:
+def language_settings(model: Path, **changes: Any) -> TrainConfig:
     """A run of few iterations on its own samples; settings of `run` may be given by name alone."""
     prompts = model.parent / "prompts.txt"
     if not prompts.exists():
@@ -54,7 +55,7 @@ def language_settings(model: Path, **changes: object) -> TrainConfig:
     }
     run |= {name: value for name, value in changes.items() if name in RunConfig.model_fields}
     sections: dict[str, object] = {
-        "policy": policy | dict(changes.pop("policy", {})),  # type: ignore[call-overload]
+        "policy": policy | dict(changes.pop("policy", {})),
         "algorithm": {"name": "grpo"},
         "data": data,
         "optimizer": {"learning_rate": 0.02},

@@ -175,6 +175,15 @@ def test_no_number_of_other_signals_insists(tmp_path, monkeypatch):
     assert start(tmp_path / "run", on_step=on_step).step == 3
 
 
+def test_a_better_score_that_is_not_allowed_is_known_and_does_not_count():
+    best = BestSoFar()
+    best.add(0, 1.0, allowed=True)
+    best.add(2, 0.5, allowed=False)
+    assert not best.refused
+    best.add(4, 2.0, allowed=False)
+    assert (best.step, best.refused) == (0, True)
+
+
 def test_one_low_measurement_of_the_best_images_is_no_fall_for_good():
     best = BestSoFar()
     fell = []

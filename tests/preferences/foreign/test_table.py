@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from image_folders import put
+from json_lines import lines
 from PIL import Image
 
 from imgalign.errors import InputError
@@ -16,11 +17,6 @@ from imgalign.preferences.foreign.parquet import ROWS, ParquetRows
 from imgalign.preferences.foreign.records import RankedFiles
 from imgalign.preferences.foreign.table import read_table
 from imgalign.preferences.foreign.table_layouts import dense
-
-
-def lines(path: Path, *rows: object) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
 
 
 @pytest.fixture

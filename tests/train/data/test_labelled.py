@@ -1,22 +1,18 @@
 """Claims: texts that were liked or disliked one by one are what KTO learns from, in TRL's columns;
 what compares texts refuses them and names KTO; rare likes or dislikes are warned of."""
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from json_lines import lines
 from language_runs import PROMPTS, language_settings, start_language, write_talker
-from tiny_language import write_language_model
 
 from imgalign.algorithms.interface import RankingCounts
 from imgalign.algorithms.objectives import KTOConfig
 from imgalign.config import load_config
 from imgalign.errors import ConfigError, InputError
-from imgalign.language.config import LoraLanguageConfig
-from imgalign.language.loading import load_language_model
 from imgalign.language.policy import LanguagePolicy
 from imgalign.prompts import Prompts
 from imgalign.runs.metrics import read_metrics
@@ -35,18 +31,6 @@ ROWS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.fixture(scope="module")
-def policy(tmp_path_factory) -> LanguagePolicy:
-    folder = write_language_model(tmp_path_factory.mktemp("language") / "llama", "llama")
-    loaded = load_language_model(str(folder), device=torch.device("cpu"))
-    return LanguagePolicy(loaded, LoraLanguageConfig(max_new_tokens=24))
-
-
-def lines(path: Path, rows: list[dict[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
-
-
 def source(
     config: LabelledConfig, policy: LanguagePolicy, run: Path, *, held_out: tuple[str, ...] = ()
 ) -> GivenRankings:
@@ -63,7 +47,7 @@ def source(
 
 
 def test_each_text_is_liked_or_disliked_for_itself_with_its_own_prompt_and_weight(policy, tmp_path):
-    batch = source(LabelledConfig(file=lines(tmp_path / "a.jsonl", ROWS)), policy, tmp_path).batch(
+    batch = source(LabelledConfig(file=lines(tmp_path / "a.jsonl", *ROWS)), policy, tmp_path).batch(
         0
     )
     assert batch.index.shape == (4, 1)
@@ -84,7 +68,7 @@ def test_each_text_is_liked_or_disliked_for_itself_with_its_own_prompt_and_weigh
 def test_a_run_keeps_them_when_the_file_goes_and_measures_those_of_held_out_prompts(
     policy, tmp_path
 ):
-    file = lines(tmp_path / "a.jsonl", ROWS)
+    file = lines(tmp_path / "a.jsonl", *ROWS)
     given = source(LabelledConfig(file=file), policy, tmp_path, held_out=("A  cat",))
     file.unlink()
     assert "file" in given.config.moved(tmp_path)
@@ -103,7 +87,7 @@ def test_conversations_are_read_and_rows_without_a_label_are_left_out_by_name(po
         ]
     }
     rows = [{**talk, "label": False}, {**talk, "label": "yes"}, talk]
-    config = LabelledConfig(file=lines(tmp_path / "a.jsonl", rows))
+    config = LabelledConfig(file=lines(tmp_path / "a.jsonl", *rows))
     (kept,) = config.given.rankings
     assert (kept.prompt, kept.all_bad, kept.ranks) == ("a cat", True, (-1,))
     config.keep(tmp_path)
@@ -113,7 +97,7 @@ def test_conversations_are_read_and_rows_without_a_label_are_left_out_by_name(po
 
 
 def test_a_file_without_labels_is_refused_by_its_columns(tmp_path):
-    file = lines(tmp_path / "a.jsonl", [{"prompt": "a cat", "completion": "a red cat"}])
+    file = lines(tmp_path / "a.jsonl", {"prompt": "a cat", "completion": "a red cat"})
     with pytest.raises(InputError, match=r"missing: label; there are: completion, prompt"):
         _ = LabelledConfig(file=file).given
 
@@ -191,7 +175,7 @@ def test_a_run_on_labelled_texts_learns_what_is_liked_and_goes_on_without_its_fi
         for prompt in PROMPTS
         for text in ("trees", "aha ", "nun")
     ]
-    file = lines(tmp_path / "a.jsonl", rows)
+    file = lines(tmp_path / "a.jsonl", *rows)
     data = {"from": "labelled", "file": str(file), "held_out": {"num_prompts": 2}}
     algorithm = {"name": "kto", "beta": {"kind": "per_nat", "value": 0.1}, "desirable_weight": 2.0}
     settings = language_settings(model, data=data, algorithm=algorithm, iterations=3)
@@ -211,5 +195,5 @@ def test_a_run_on_labelled_texts_learns_what_is_liked_and_goes_on_without_its_fi
 
 
 def test_likes_and_dislikes_are_counted_for_the_algorithm(tmp_path):
-    config = LabelledConfig(file=lines(tmp_path / "a.jsonl", ROWS))
+    config = LabelledConfig(file=lines(tmp_path / "a.jsonl", *ROWS))
     assert counts_of(config.given.rankings) == (0, 0, 2, 2)

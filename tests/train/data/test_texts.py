@@ -1,20 +1,15 @@
 """Claims: texts of files and of the storybook are learned from as they are, a run keeps them, and
 what cannot be learned from is one clear line."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from json_lines import lines
 from pydantic import ValidationError
-from tiny_language import write_language_model
 
 from imgalign.config import load_config
 from imgalign.errors import CheckpointError, ConfigError, InputError
-from imgalign.language.config import LoraLanguageConfig
-from imgalign.language.loading import load_language_model
-from imgalign.language.policy import LanguagePolicy
 from imgalign.policy import LikelihoodPolicy
 from imgalign.preferences.records import Submission, TextProvenance, as_positions
 from imgalign.preferences.store import Store
@@ -39,18 +34,6 @@ ROWS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def policy(tmp_path_factory) -> LanguagePolicy:
-    folder = write_language_model(tmp_path_factory.mktemp("language") / "llama", "llama")
-    loaded = load_language_model(str(folder), device=torch.device("cpu"))
-    return LanguagePolicy(loaded, LoraLanguageConfig(max_new_tokens=24))
-
-
-def lines(path: Path, rows: list[dict[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
-
-
 def parts(policy: LikelihoodPolicy, run: Path, *, held_out: tuple[str, ...] = ()) -> Parts:
     prompts = Prompts((), held_out)
     return Parts(policy=policy, reward=None, prompts=prompts, run=run, seed=0, world=Alone())
@@ -59,7 +42,7 @@ def parts(policy: LikelihoodPolicy, run: Path, *, held_out: tuple[str, ...] = ()
 def test_rankings_of_texts_are_batches_of_their_tokens_in_the_order_of_their_ranks(
     policy, tmp_path
 ):
-    config = TextRankingsConfig(file=lines(tmp_path / "pairs.jsonl", PAIRS))
+    config = TextRankingsConfig(file=lines(tmp_path / "pairs.jsonl", *PAIRS))
     config.keep(tmp_path)
     batch = config.build(parts(policy, tmp_path)).batch(0)
     assert batch.ranks.tolist() == [[0, 1], [0, 1]]
@@ -71,7 +54,7 @@ def test_rankings_of_texts_are_batches_of_their_tokens_in_the_order_of_their_ran
 
 
 def test_a_run_keeps_its_texts_when_the_file_goes(policy, tmp_path):
-    file = lines(tmp_path / "pairs.jsonl", PAIRS)
+    file = lines(tmp_path / "pairs.jsonl", *PAIRS)
     config = TextRankingsConfig(file=file)
     config.keep(tmp_path)
     file.unlink()
@@ -85,7 +68,7 @@ def test_a_run_keeps_its_texts_when_the_file_goes(policy, tmp_path):
 
 
 def test_completions_come_once_each_before_any_comes_again_and_not_those_held_out(policy, tmp_path):
-    file = lines(tmp_path / "rows.jsonl", ROWS)
+    file = lines(tmp_path / "rows.jsonl", *ROWS)
     config = CompletionsConfig(file=file, completions_per_iteration=1)
     config.keep(tmp_path)
     file.unlink()
@@ -96,10 +79,10 @@ def test_completions_come_once_each_before_any_comes_again_and_not_those_held_ou
 
 def test_disliked_completions_are_not_examples(tmp_path):
     rows = [{**row, "label": number > 0} for number, row in enumerate(ROWS)]
-    config = CompletionsConfig(file=lines(tmp_path / "rows.jsonl", rows))
+    config = CompletionsConfig(file=lines(tmp_path / "rows.jsonl", *rows))
     assert [each.prompt for each in config.read()[0]] == ["a dog", "a bird"]
     disliked = CompletionsConfig(
-        file=lines(tmp_path / "all.jsonl", [{**row, "label": False} for row in ROWS])
+        file=lines(tmp_path / "all.jsonl", *[{**row, "label": False} for row in ROWS])
     )
     with pytest.raises(InputError, match="all completions are disliked"):
         disliked.read()
@@ -115,7 +98,7 @@ def test_without_a_file_they_are_the_storybooks_and_the_same_each_time():
 
 def test_a_text_that_is_too_long_is_named_and_leaves_its_ranking_out(policy, tmp_path, caplog):
     long = {"prompt": "a cat", "chosen": "a red cat " * 20, "rejected": "a dog"}
-    config = TextRankingsConfig(file=lines(tmp_path / "pairs.jsonl", [*PAIRS, long]))
+    config = TextRankingsConfig(file=lines(tmp_path / "pairs.jsonl", *PAIRS, long))
     config.keep(tmp_path)
     source = config.build(parts(policy, tmp_path))
     source.batch(0)
@@ -125,7 +108,7 @@ def test_a_text_that_is_too_long_is_named_and_leaves_its_ranking_out(policy, tmp
 
 def test_completions_that_are_too_long_are_left_out_and_one_is_named(policy, tmp_path, caplog):
     long = {"prompt": "a fish", "completion": "a blue fish " * 20}
-    config = CompletionsConfig(file=lines(tmp_path / "rows.jsonl", [long, *ROWS]))
+    config = CompletionsConfig(file=lines(tmp_path / "rows.jsonl", long, *ROWS))
     config.keep(tmp_path)
     caplog.clear()
     source = CompletionsConfig(file=config.file, completions_per_iteration=3).build(
@@ -139,7 +122,7 @@ def test_completions_that_are_too_long_are_left_out_and_one_is_named(policy, tmp
 
 
 def test_examples_are_a_folder_of_images_or_a_file_of_texts(tmp_path):
-    file = lines(tmp_path / "rows.jsonl", ROWS)
+    file = lines(tmp_path / "rows.jsonl", *ROWS)
     examples = read_examples(file)
     assert [each.prompt for each in examples] == ["a cat", "a dog", "a bird"]
     assert examples[0].load() == ["a red cat"]
@@ -226,12 +209,12 @@ def test_images_are_not_given_to_a_language_model_nor_texts_to_a_diffusion_model
 
 def test_every_row_that_is_left_out_is_in_a_file_of_the_run(tmp_path):
     broken = [{"prompt": "a cat", "chosen": "a cat", "rejected": "a cat"}] * 5
-    config = TextRankingsConfig(file=lines(tmp_path / "pairs.jsonl", [*PAIRS, *broken]))
+    config = TextRankingsConfig(file=lines(tmp_path / "pairs.jsonl", *PAIRS, *broken))
     config.keep(tmp_path)
     written = (tmp_path / LEFT_OUT).read_text().splitlines()
     assert len(written) == 5
     assert written == [f"line {number}: equal texts" for number in range(3, 8)]
-    whole = TextRankingsConfig(file=lines(tmp_path / "whole.jsonl", PAIRS))
+    whole = TextRankingsConfig(file=lines(tmp_path / "whole.jsonl", *PAIRS))
     (tmp_path / "whole").mkdir()
     whole.keep(tmp_path / "whole")
     assert not (tmp_path / "whole" / LEFT_OUT).exists()
