@@ -109,9 +109,9 @@ def requested(
     steps: float | None,
     guidance: float | None,
     rewriter: str = NO_REWRITER,
-    lock: str = "",
+    lock: str | None = None,
 ) -> Request:
-    """The form as a Request; InputError says what to change."""
+    """The form as a Request; InputError says what to change. A hidden field gives None."""
     lines = tuple(dict.fromkeys(line.strip() for line in prompts.split("\n") if line.strip()))
     if not lines:
         raise InputError("prompts: write at least one, or pick an example")
@@ -133,7 +133,7 @@ def requested(
             guidance_scale=guidance,
         ),
         rewriter=rewriter,
-        lock=lock.strip(),
+        lock=(lock or "").strip(),
     )
 
 

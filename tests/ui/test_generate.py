@@ -111,6 +111,11 @@ def test_the_base_model_alone_makes_one_row(run_folder, tiny_pipeline_folder):
     assert value["groups"][0]["seeds"][0]["aligned"] is None
 
 
+def test_words_to_keep_may_come_as_nothing_from_a_field_that_is_hidden():
+    form = ("", "a fox", 1, 2, 20, 1.0, generation.NO_REWRITER)
+    assert generation.requested(*form, None) == generation.requested(*form, " ")
+
+
 def test_every_checkpoint_on_disk_is_offered(run_folder):
     offered = generation.checkpoints(Runs(run_folder), "storybook")
     assert offered == [
