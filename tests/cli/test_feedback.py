@@ -152,6 +152,11 @@ def test_nonsense_is_said_with_an_example_and_the_queue_stays_as_it_was(
     assert run("--url", server.url) == 0
 
 
+def hears_interrupts() -> None:
+    """What a shell runs in the background ignores Ctrl-C, and so would what it starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_command_ends_at_once_and_the_next_goes_on(
     store: Store, server: JudgeServer, how: signal.Signals
@@ -163,14 +168,24 @@ def test_a_stopped_command_ends_at_once_and_the_next_goes_on(
     server.rule = ever_slower
     command = [sys.executable, "-m", "imgalign", "feedback", "--constitution", "mine.yaml"]
     command += ["--judge", "tiny", "--url", server.url]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ)
-    deadline = time.monotonic() + 100
-    while not list(store.rankings(judged_by="ai")) or len(server.asked) <= 8:
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(how)
-    _, said = process.communicate(timeout=20)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ,
+        preexec_fn=hears_interrupts,
+    )
+    try:
+        deadline = time.monotonic() + 100
+        while not list(store.rankings(judged_by="ai")) or len(server.asked) <= 8:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(how)
+        _, said = process.communicate(timeout=20)
+    finally:
+        process.kill()
+        process.communicate()
     assert process.returncode in ({signal.SIGINT: 130, signal.SIGTERM: -signal.SIGTERM}[how],)
     assert "Traceback" not in said
     assert ("stopped; what is judged is kept" in said) == (how == signal.SIGINT)
