@@ -162,7 +162,7 @@ def test_a_stopped_command_ends_at_once_and_the_next_goes_on(
     store: Store, server: JudgeServer, how: signal.Signals
 ):
     def ever_slower(body: dict[str, Any]) -> Answered:
-        time.sleep(0.01 if len(server.asked) <= 8 else 30)
+        time.sleep(0.01 if len(server.asked) <= 10 else 30)
         return prefers_shorter(body)
 
     server.rule = ever_slower
@@ -177,7 +177,7 @@ def test_a_stopped_command_ends_at_once_and_the_next_goes_on(
     )
     try:
         deadline = time.monotonic() + 100
-        while not list(store.rankings(judged_by="ai")) or len(server.asked) <= 8:
+        while not list(store.rankings(judged_by="ai")) or len(server.asked) <= 10:
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.05)
