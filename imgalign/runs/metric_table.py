@@ -235,6 +235,16 @@ TABLE = (
         "cost",
     ),
     Metric(
+        "images_drawn",
+        "Images drawn",
+        "images",
+        "Images that `reward.drawn` drew to score texts by, without the held-out measurement. Each "
+        "takes a forward pass of the image model for every step of its sampler, or two with "
+        "guidance.",
+        "Falls as rewrites repeat, since no image is drawn twice.",
+        "cost",
+    ),
+    Metric(
         "images_per_second",
         "Speed",
         "samples/s",

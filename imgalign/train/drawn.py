@@ -80,6 +80,8 @@ class DrawnReward:
         self.draw = draw
         self.config = config
         self.seed = seed
+        self.num_drawn = 0
+        """Images drawn so far, with those that fill up a batch."""
         self._known: OrderedDict[tuple[str, str, int], float] = OrderedDict()
 
     def score(self, *, prompts: Sequence[str], samples: Texts) -> Float[Tensor, " b"]:
@@ -125,6 +127,7 @@ class DrawnReward:
         filled = [*keys, *([keys[-1]] * (self.config.batch_size - len(keys)))]
         prompts, texts, seeds = zip(*filled, strict=True)
         scores = self.images.score(prompts=prompts, samples=self.draw(texts, seeds))
+        self.num_drawn += len(filled)
         return dict(zip(keys, scores.float().cpu().tolist(), strict=False))
 
 

@@ -212,7 +212,7 @@ class Session:
 
     def _iterate(self) -> dict[str, float]:
         """One iteration: a batch, an update, and a measurement where one is due."""
-        cost = Cost(self.policy)
+        cost = Cost(self.policy, self.rewards.training)
         before = rng_state()
         try:
             batch = self.source.batch(

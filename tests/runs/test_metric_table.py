@@ -3,21 +3,29 @@
 import ast
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 from image_folders import pair_folder
 from language_runs import language_settings, start_language, write_talker
 from PIL import Image
-from random_walk import walk_data, walk_settings
+from random_walk import Brightness, walk_data, walk_settings
+from torch import Tensor
 from walk_runs import start
 
 from imgalign.runs.metric_table import CHARTS, METRICS, TABLE, document
 from imgalign.runs.metrics import read_metrics
+from imgalign.train.drawn import DrawnConfig, DrawnReward
 
 ROOT = Path(__file__).parents[2]
 TABLES = {"metric_table.py", "algorithm_metrics.py"}
 COMMAND = "python -m imgalign.runs.metric_table > docs/metrics.md"
+
+
+def blank_images(texts: Sequence[str], _: Sequence[int]) -> Tensor:
+    return torch.zeros(len(texts), 3, 4, 4)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +55,8 @@ def written(tmp_path_factory) -> set[str]:
     texts = tmp_path_factory.mktemp("run") / "texts"
     rewriting = language_settings(model, iterations=1, policy={"max_new_tokens": 16})
     data = rewriting.data.model_copy(update={"original_share": 0.25})
-    start_language(texts, rewriting.model_copy(update={"data": data}))
+    drawn = DrawnReward(Brightness(), blank_images, DrawnConfig(), seed=0)
+    start_language(texts, rewriting.model_copy(update={"data": data}), reward=drawn)
     keys |= {key for record in read_metrics(texts / "metrics.jsonl") for key in record}
     for number, settings in enumerate(runs):
         out = tmp_path_factory.mktemp("run") / str(number)

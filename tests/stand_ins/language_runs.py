@@ -8,6 +8,7 @@ import torch
 from tiny_language import LETTERS, TEMPLATE, build_tokenizer, write_language_model
 from torch import Tensor
 
+from imgalign.policy import RewardModel
 from imgalign.train import run as train
 from imgalign.train.config import RunConfig, TrainConfig
 from imgalign.unions import with_tags
@@ -64,6 +65,13 @@ def language_settings(model: Path, **changes: Any) -> TrainConfig:
     return TrainConfig.model_validate(with_tags(TrainConfig, sections | {"run": run}))
 
 
-def start_language(out: Path, settings: TrainConfig, *, resume: bool = False) -> train.RunResult:
-    reward = LettersE() if settings.data.gives == "rollouts" else None
+def start_language(
+    out: Path,
+    settings: TrainConfig,
+    *,
+    resume: bool = False,
+    reward: RewardModel | None = None,
+) -> train.RunResult:
+    if settings.data.gives == "rollouts":
+        reward = reward or LettersE()
     return train.run(settings, reward=reward, out=out, resume=resume)

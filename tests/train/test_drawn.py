@@ -13,6 +13,7 @@ from imgalign.errors import ConfigError
 from imgalign.preferences.records import SamplerSettings
 from imgalign.prompts import EVALUATION_SEEDS
 from imgalign.train.config import TrainConfig
+from imgalign.train.cost import DrawsImages
 from imgalign.train.drawn import DrawnConfig, DrawnReward, drawing
 
 
@@ -70,6 +71,14 @@ def test_all_texts_of_a_prompt_are_drawn_from_the_same_training_seeds():
     assert all(seed not in EVALUATION_SEEDS for seed in drawn.seeds("a cat"))
     other, _, _ = built(images_per_text=3)
     assert other.seeds("a cat")[:2] == drawn.seeds("a cat")
+
+
+def test_images_that_are_drawn_are_counted_once_each_with_what_fills_a_batch():
+    drawn, _, painter = built(batch_size=4)
+    drawn.score(prompts=["a cat"] * 3, samples=["a cat", "a red cat", "a blue cat"])
+    drawn.score(prompts=["a cat"], samples=["a red cat"])
+    assert drawn.num_drawn == len(painter.painted) == 8
+    assert isinstance(drawn, DrawsImages)
 
 
 def test_less_the_plain_prompt_zero_is_no_better_than_without_rewriting():
