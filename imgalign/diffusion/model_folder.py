@@ -182,6 +182,10 @@ def _load(
     return network
 
 
+SAYS_TOO_LONG = "sequence-length-is-longer-than-the-specified-maximum"
+"""What transformers notes when it has said so once."""
+
+
 def load_clip_tokenizer(folder: Path, encoder: CLIPTextConfig) -> CLIPTokenizer:
     """CLIP's tokenizer; one that names no longest prompt gets the encoder's number of positions.
 
@@ -212,6 +216,8 @@ def load_clip_tokenizer(folder: Path, encoder: CLIPTextConfig) -> CLIPTokenizer:
             f"model: {path}: model_max_length: expected 2 tokens or more, got {written!r}"
         )
     tokenizer.model_max_length = int(min(written, encoder.max_position_embeddings))
+    # It would say that longer prompts lead to errors; here they are cut, and that is said.
+    tokenizer.deprecation_warnings[SAYS_TOO_LONG] = True
     return tokenizer
 
 
