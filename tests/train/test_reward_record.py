@@ -10,7 +10,9 @@ from random_walk import walk_settings
 from walk_runs import start, weights
 
 from imgalign.errors import CheckpointError, ConfigError
-from imgalign.train.reward_record import find_rewards
+from imgalign.train.config import RewardConfig
+from imgalign.train.drawn import DrawnConfig
+from imgalign.train.reward_record import find_rewards, recorded_rewards, same_rewards
 
 
 def make_reward(path, *, bias: float = 0.0):
@@ -83,3 +85,39 @@ def test_a_reward_without_a_record_is_told_by_its_path(tmp_path):
     start(tmp_path / "run", settings=walk_settings(reward={"path": "a"}, iterations=2))
     with pytest.raises(ConfigError, match=r"reward.path: the run began with 'a', got 'b'"):
         start(tmp_path / "run", settings=walk_settings(reward={"path": "b"}), resume=True)
+
+
+def drawn_by(adapter) -> RewardConfig:
+    return RewardConfig(path="reward of images", drawn=DrawnConfig(adapter=str(adapter)))
+
+
+def make_adapter(path, weights: bytes):
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "pytorch_lora_weights.safetensors").write_bytes(weights)
+    return path
+
+
+def record(run, reward: RewardConfig) -> None:
+    run.mkdir(parents=True)
+    (run / "rewards.json").write_text(json.dumps(recorded_rewards(reward, run)))
+
+
+def test_other_weights_that_draw_what_is_scored_are_refused(tmp_path):
+    adapter = make_adapter(tmp_path / "adapter", b"first")
+    record(tmp_path / "run", drawn_by(adapter))
+    assert same_rewards(tmp_path / "run", drawn_by(adapter)) == {"drawn.adapter"}
+    make_adapter(adapter, b"second")
+    with pytest.raises(ConfigError, match=r"reward.drawn.adapter: .*holds other weights than"):
+        same_rewards(tmp_path / "run", drawn_by(adapter))
+
+
+def test_weights_that_draw_are_found_again_after_a_move(tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    adapter = make_adapter(old / "adapter", b"weights")
+    record(old / "run", drawn_by(adapter))
+    old.rename(new)
+    settings = walk_settings().model_copy(update={"reward": drawn_by(adapter)})
+    drawn = find_rewards(settings, new / "run").reward.drawn
+    assert drawn is not None
+    assert drawn.adapter is not None
+    assert (new / "adapter").samefile(drawn.adapter)
