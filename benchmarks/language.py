@@ -59,14 +59,14 @@ VARIANTS = Path(__file__).with_suffix(".yaml")
 class Sizes:
     """How much is trained on and judged."""
 
-    ideas: int = 960
+    ideas: int = 1920
     """Of which candidates are ranked."""
     held_out_ideas: int = 96
     """By which is judged."""
     texts_of_each: int = 4
     settings: Sequence[str] = ()
     """For every algorithm beside supervised fine-tuning, after those of a variant."""
-    reward_settings: Sequence[str] = ()
+    reward_settings: Sequence[str] = ("learning_rate=5.0e-4", "epochs=10")
 
 
 SMALL = Sizes(
