@@ -265,6 +265,10 @@ class TextContract(SharedFacts):
     vocabulary: Sha256
     """Fingerprint of the tokenizer: which token has which number."""
 
+    likelihood: bool = False
+    """Whether the weighted log-likelihood of a response is part of its score; contracts of older
+    versions do not say, and have none."""
+
     golden: Annotated[tuple[GoldenText, ...], Field(min_length=1, max_length=64)]
     """Scores to reproduce at each load."""
 

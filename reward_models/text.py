@@ -1,9 +1,10 @@
 """A language model as a reward of texts: prompts and responses to standardised scores.
 
 The score is read at the end token after the response, which is appended whenever a text is scored,
-in the fit and later alike. Prompt and response become tokens as in a language policy
-(imgalign/language/chat.py), and nothing is truncated. The folder of a fitted reward has a contract
-with golden scores (contract.py). Left out: fitting (text_fit.py).
+in the fit and later alike; the log-likelihood of the response may be part of it. Prompt and
+response become tokens as in a language policy (imgalign/language/chat.py), and nothing is
+truncated. The folder of a fitted reward has a contract with golden scores (contract.py). Left out:
+fitting (text_fit.py).
 
 Shapes: b = texts, L = tokens of the longest one, t = tokens of the longest response. A score is in
 standard deviations of the scores of the training texts, 0 their mean.
@@ -19,7 +20,15 @@ from torch import Tensor, nn
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from imgalign.errors import InputError
-from imgalign.language.chat import Tokens, joined, last_position, padded, padding_token, vocabulary
+from imgalign.language.chat import (
+    Answered,
+    AnsweredTokens,
+    joined,
+    last_position,
+    padded_answers,
+    padding_token,
+    vocabulary,
+)
 from imgalign.preferences.records import Samples
 from reward_models.contract import (
     GoldenText,
@@ -88,13 +97,13 @@ class TextReward(nn.Module):
         ]
         return (torch.cat(parts) - self.scale.mean) / self.scale.std
 
-    def rows(self, prompts: Sequence[str], samples: Sequence[str]) -> list[list[int]]:
+    def rows(self, prompts: Sequence[str], samples: Sequence[str]) -> list[Answered]:
         """Tokens of each prompt with its text and the end token; InputError as of `score`."""
         return joined(self.tokenizer, prompts, samples, context_length=self.context_length)
 
-    def padded(self, rows: Sequence[Sequence[int]]) -> Tokens:
+    def padded(self, rows: Sequence[Answered]) -> AnsweredTokens:
         """Rows of tokens as a batch."""
-        return padded(rows, side="right", fill=padding_token(self.tokenizer))
+        return padded_answers(rows, side="right", fill=padding_token(self.tokenizer))
 
     @property
     def samples(self) -> Samples:
@@ -167,6 +176,7 @@ class TextReward(nn.Module):
                 backbone=self.model.settings,
                 context_length=self.context_length,
                 vocabulary=vocabulary(self.tokenizer),
+                likelihood=self.model.likelihood is not None,
                 scale=self.scale,
                 log_tie=self.log_tie,
                 held_out=self.held_out,
@@ -217,7 +227,9 @@ class TextCritic(nn.Module):
         """
         first = int(features["first_state"])
         # The last column holds actions only.
-        values = self.model(features["input_ids"][:, :-1], features["attention_mask"][:, :-1])
+        tokens, there = (features[name][:, :-1] for name in ("input_ids", "attention_mask"))
+        columns = torch.arange(tokens.shape[1], device=there.device)
+        values = self.model(tokens, there, there & (columns > first))
         standardised: Tensor = (values[:, first:] - self.scale.mean) / self.scale.std
         return standardised
 
@@ -230,12 +242,12 @@ class LengthReward:
         return torch.tensor([float(len(sample)) for sample in samples])
 
 
-def utilities(model: ScalarModel, tokens: Tokens) -> Float[Tensor, " b"]:
+def utilities(model: ScalarModel, tokens: AnsweredTokens) -> Float[Tensor, " b"]:
     """The number at the last token of each text, before standardisation.
 
     Differences are the fit's log-odds. The last token is the end token, found by the mask: padding
     may be on either side, and may be the end token itself.
     """
-    values: Tensor = model(tokens.input_ids, tokens.attention_mask)
+    values: Tensor = model(tokens.input_ids, tokens.attention_mask, tokens.responses)
     last = last_position(tokens.attention_mask).to(values.device)
     return values.gather(1, last[:, None]).squeeze(1)

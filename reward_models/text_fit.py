@@ -35,7 +35,12 @@ from reward_models.outcome import (
 )
 from reward_models.report import save_report
 from reward_models.text import LONGER_TEXT, LengthReward, TextReward
-from reward_models.text_models import ScalarModel, body_of, check_tokenizer
+from reward_models.text_models import (
+    ScalarModel,
+    check_tokenizer,
+    refuse_other_logits,
+    scalar_model,
+)
 from reward_models.text_training import (
     RANKINGS_AT_ONCE,
     TextAttempt,
@@ -115,7 +120,9 @@ class Learned:
 
 def _unfitted(found: LanguageModel, config: TextFitConfig) -> TextReward:
     """The language model with a head of zeros."""
-    model = ScalarModel(body_of(found.model))
+    model = scalar_model(found.model, likelihood=config.likelihood)
+    if config.likelihood:
+        refuse_other_logits(model, found.model)
     return TextReward(
         model,
         found.tokenizer,

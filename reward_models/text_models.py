@@ -1,6 +1,8 @@
 """The body of a causal language model with a linear head: one number at every token.
 
-Left out: which of the numbers is a score or a value (text.py), and fitting (text_training.py).
+To what the head reads from the state of a token, a weight times the log-likelihood of the response
+up to that token may be added (docs/adr/0014). Left out: which of the numbers is a score or a value
+(text.py), and fitting (text_training.py).
 
 Shapes: b = texts, L = tokens of the longest one.
 """
@@ -15,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import JsonValue
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, linear
 from transformers import PreTrainedTokenizerFast
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel
@@ -33,10 +36,18 @@ NOT_KEPT = ("auto_map", "attn_implementation", "_attn_implementation", "quantiza
 class ScalarModel(nn.Module):
     """A causal body and a linear head; always in evaluation mode, so without dropout.
 
-    A new head is zero: before any training all texts are equal.
+    With `likelihood` the weighted log-likelihood of the response is added, under the body's own
+    language head: `language_head`, or where there is none, its embeddings. A new head and a new
+    weight are zero: before any training all texts are equal.
     """
 
-    def __init__(self, body: PreTrainedModel) -> None:
+    def __init__(
+        self,
+        body: PreTrainedModel,
+        *,
+        likelihood: bool = False,
+        language_head: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.body: Any = cast(Any, body).to(torch.float32).eval()
         width = body.config.get_text_config().hidden_size
@@ -44,6 +55,11 @@ class ScalarModel(nn.Module):
         head = nn.Linear(width, 1, bias=False, device="meta")
         self.head = head.to_empty(device=next(body.parameters()).device)
         nn.init.zeros_(self.head.weight)
+        self.language_head = None if language_head is None else language_head.to(torch.float32)
+        self.likelihood: nn.Parameter | None = None
+        """Weight of the log-likelihood, per nat."""
+        if likelihood:
+            self.likelihood = nn.Parameter(torch.zeros((), device=self.head.weight.device))
         # Models without position embeddings, such as Bloom, take none.
         self.takes_positions = "position_ids" in inspect.signature(body.forward).parameters
 
@@ -52,11 +68,15 @@ class ScalarModel(nn.Module):
         return super().train(False)
 
     def forward(
-        self, input_ids: Int[Tensor, "b L"], attention_mask: Bool[Tensor, "b L"]
+        self,
+        input_ids: Int[Tensor, "b L"],
+        attention_mask: Bool[Tensor, "b L"],
+        responses: Bool[Tensor, "b L"],
     ) -> Float[Tensor, "b L"]:
         """The number at each token, which depends on that token and on those before; float32.
 
-        Padding may be on either side or on both; what stands there is arbitrary.
+        `responses` is where the tokens of the responses are, each after one of its text. Padding
+        may be on either side or on both; what stands there is arbitrary.
         """
         device = self.head.weight.device
         there = attention_mask.to(device)
@@ -69,8 +89,33 @@ class ScalarModel(nn.Module):
                 use_cache=False,
                 **where,
             )
-            values: Tensor = self.head(found.last_hidden_state).squeeze(-1)
+            states: Tensor = found.last_hidden_state
+            values: Tensor = self.head(states).squeeze(-1)
+            if self.likelihood is not None:
+                said = self._log_probs(states, input_ids.to(device), responses.to(device))
+                values = values + self.likelihood * said.cumsum(dim=1)
         return values
+
+    def _log_probs(
+        self,
+        states: Float[Tensor, "b L d"],
+        input_ids: Int[Tensor, "b L"],
+        responses: Bool[Tensor, "b L"],
+    ) -> Float[Tensor, "b L"]:
+        """Of each token of the responses, after what stands before it; 0 elsewhere."""
+        said = responses.clone()
+        said[:, 0] = False
+        asked = said[:, 1:]
+        logits = self.logits(states[:, :-1][asked])  # of these tokens only: vocabularies are large
+        found = -cross_entropy(logits, input_ids[:, 1:][asked], reduction="none")
+        return torch.zeros_like(said, dtype=found.dtype).masked_scatter(said, found)
+
+    def logits(self, states: Float[Tensor, "n d"]) -> Float[Tensor, "n v"]:
+        """Of the next token after each state."""
+        if self.language_head is not None:
+            found: Tensor = self.language_head(states)
+            return found
+        return linear(states, self.body.get_input_embeddings().weight)
 
     @property
     def settings(self) -> dict[str, JsonValue]:
@@ -97,20 +142,55 @@ def rebuilt(contract: TextContract, folder: Path) -> ScalarModel:
         weights = folder / WEIGHTS_FILE
         build: Any = kind
         with torch.device("meta"):
-            size = sum(each.numel() for each in body_of(build(config)).parameters())
+            size = sum(
+                each.numel()
+                for each in scalar_model(build(config), likelihood=contract.likelihood).parameters()
+            )
         if weights.is_file() and size > weights.stat().st_size:
             raise CheckpointError(
                 f"{where}: has {size} weights, which {weights.name} of {weights.stat().st_size} "
                 "bytes cannot hold; they come from different models"
             )
         with torch.random.fork_rng(devices=[]), quiet():
-            return ScalarModel(body_of(build(config)))
+            return scalar_model(build(config), likelihood=contract.likelihood)
     except CheckpointError:
         raise
     except Exception as error:  # settings are anybody's: whatever their class makes of them
         raise CheckpointError(
             f"{where}: no language model can be built from it ({first_line(error)}); fit it again"
         ) from None
+
+
+def scalar_model(model: PreTrainedModel, *, likelihood: bool) -> ScalarModel:
+    """A causal language model with a new head in the place of its language head, or beside it."""
+    untyped: Any = model
+    head, shared = untyped.get_output_embeddings(), untyped.get_input_embeddings()
+    own = None if head is None or not likelihood or is_tied(head, shared) else head
+    return ScalarModel(body_of(model), likelihood=likelihood, language_head=own)
+
+
+def is_tied(head: nn.Module, embeddings: nn.Module) -> bool:
+    """Whether a language head is nothing but the embeddings."""
+    biased = getattr(head, "bias", None) is not None
+    return getattr(head, "weight", None) is getattr(embeddings, "weight", None) and not biased
+
+
+@torch.no_grad()
+def refuse_other_logits(scalar: ScalarModel, model: PreTrainedModel) -> None:
+    """InputError where a model does more than its language head to make logits of its states.
+
+    Some scale or cap them; their likelihood would not be what `ScalarModel` makes of it.
+    """
+    network: Any = model
+    tokens = torch.arange(8, device=scalar.head.weight.device)[None] % model.config.vocab_size
+    states = scalar.body(input_ids=tokens, use_cache=False).last_hidden_state[0]
+    expected = network(input_ids=tokens, use_cache=False).logits[0].float()
+    found = scalar.logits(states)
+    if found.shape != expected.shape or not torch.allclose(found, expected, atol=1e-3, rtol=1e-3):
+        raise InputError(
+            "reward fit: this model changes the logits of its language head, so the likelihood of "
+            "a text is not known from its states; add likelihood=false"
+        )
 
 
 def body_of(model: PreTrainedModel) -> PreTrainedModel:

@@ -20,7 +20,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Generator, Tensor, nn
 
 from imgalign.config import PathText, refuse_ineffective
-from imgalign.language.chat import Tokens
+from imgalign.language.chat import Answered, AnsweredTokens
 from imgalign.losses import plackett_luce_loss
 from reward_models.data import RankingData
 from reward_models.descent import SCALAR_LR_FACTOR, Descent, new_log_tie, one_pass, weighted_mean
@@ -37,7 +37,7 @@ LARGEST_NORM = 1.0
 RANKINGS_AT_ONCE = 32
 """In one forward pass without gradients."""
 
-Pad: TypeAlias = Callable[[Sequence[Sequence[int]]], Tokens]
+Pad: TypeAlias = Callable[[Sequence[Answered]], AnsweredTokens]
 """Makes a batch of rows of tokens."""
 
 
@@ -71,6 +71,11 @@ class TextFitConfig(SplitConfig):
     head_learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     """Of the head, which starts at zero."""
 
+    likelihood: bool = True
+    """Whether the score is the head's number plus a learned weight times the log-likelihood of the
+    text under the same model, in nats. A language model knows much of what is wrong with a text
+    before any ranking is seen; from the head alone it has to learn that anew."""
+
     @model_validator(mode="after")
     def _a_rank_needs_a_lora(self) -> "TextFitConfig":
         if self.train == "full":
@@ -88,7 +93,7 @@ class TextData:
     """Rankings as indices, and the tokens of each text of each prompt."""
 
     rankings: RankingData
-    tokens: Mapping[tuple[int, int], list[int]]
+    tokens: Mapping[tuple[int, int], Answered]
     """Of prompt and text, by their places in `rankings`."""
     pad: Pad
 
@@ -129,10 +134,11 @@ def train_text_attempt(
 
     with _trainable(model, config, seed) as live:
         head = list(model.head.parameters())
+        scalars = [attempt.log_tie, *([] if model.likelihood is None else [model.likelihood])]
         groups: list[dict[str, Any]] = [
             {"params": live, "lr": config.chosen_learning_rate},
             {"params": head, "lr": config.head_learning_rate},
-            {"params": [attempt.log_tie], "lr": SCALAR_LR_FACTOR * config.head_learning_rate},
+            {"params": scalars, "lr": SCALAR_LR_FACTOR * config.head_learning_rate},
         ]
         optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
 
@@ -149,7 +155,7 @@ def train_text_attempt(
             )
 
         attempt.descend(
-            [*live, *head, attempt.log_tie],
+            [*live, *head, *scalars],
             epoch=epoch,
             measure=measure,
             epochs=config.epochs,
@@ -181,9 +187,12 @@ def _trainable(
     """The parameters of the body to train; a LoRA is merged into it at the end."""
     model.requires_grad_(False)
     model.head.requires_grad_(True)
+    if model.likelihood is not None:
+        model.likelihood.requires_grad_(True)
     body = model.body
     if config.train == "full":
-        yield [each.requires_grad_(True) for each in body.parameters()]
+        own = [] if model.language_head is None else list(model.language_head.parameters())
+        yield [each.requires_grad_(True) for each in (*body.parameters(), *own)]
         model.requires_grad_(False)
         return
     settings = peft.LoraConfig(

@@ -15,7 +15,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Int
@@ -44,6 +44,22 @@ class Tokens:
     input_ids: Int[Tensor, "b L"]
     attention_mask: Bool[Tensor, "b L"]
     """False where there is padding."""
+
+
+class Answered(NamedTuple):
+    """A prompt with its response, as tokens."""
+
+    prompt: list[int]
+    response: list[int]
+    """With the end token."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class AnsweredTokens(Tokens):
+    """Prompts with their responses, padded to one length."""
+
+    responses: Bool[Tensor, "b L"]
+    """True where a token belongs to a response."""
 
 
 def end_token(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -123,7 +139,7 @@ def joined(
     responses: Sequence[str],
     *,
     context_length: int,
-) -> list[list[int]]:
+) -> list[Answered]:
     """Tokens of each prompt with its response.
 
     InputError where their numbers differ, where a prompt is empty, and where the two are longer
@@ -139,7 +155,7 @@ def joined(
     refuse_long(
         [len(row) for row in first], [len(row) for row in second], context_length=context_length
     )
-    return [[*prompt, *response] for prompt, response in zip(first, second, strict=True)]
+    return [Answered(*each) for each in zip(first, second, strict=True)]
 
 
 def refuse_long(
@@ -167,6 +183,18 @@ def padded(rows: Sequence[Sequence[int]], *, side: Side, fill: int) -> Tokens:
         input_ids[number, place] = torch.tensor(row, dtype=torch.long)
         mask[number, place] = True
     return Tokens(input_ids=input_ids, attention_mask=mask)
+
+
+def padded_answers(rows: Sequence[Answered], *, side: Side, fill: int) -> AnsweredTokens:
+    """Prompts with their responses, filled up on one side to the length of the longest."""
+    tokens = padded([[*row.prompt, *row.response] for row in rows], side=side, fill=fill)
+    there = tokens.attention_mask
+    lengths = torch.tensor([len(row.prompt) for row in rows])
+    return AnsweredTokens(
+        input_ids=tokens.input_ids,
+        attention_mask=there,
+        responses=there & (positions(there) >= lengths[:, None]),
+    )
 
 
 def positions(attention_mask: Bool[Tensor, "b L"]) -> Int[Tensor, "b L"]:

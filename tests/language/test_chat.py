@@ -8,10 +8,12 @@ from torch.testing import assert_close
 
 from imgalign.errors import InputError
 from imgalign.language.chat import (
+    Answered,
     end_token,
     joined,
     last_position,
     padded,
+    padded_answers,
     padding_token,
     positions,
     prompt_tokens,
@@ -25,6 +27,11 @@ def spelled(tokenizer, row):
     return "".join(tokenizer.convert_ids_to_tokens(row)).replace("Ġ", " ")
 
 
+def tokens_of(tokenizer, prompt: str, response: str) -> list[int]:
+    (row,) = joined(tokenizer, [prompt], [response], context_length=64)
+    return [*row.prompt, *row.response]
+
+
 def test_without_a_template_a_prompt_stands_as_it_is():
     tokenizer = build_tokenizer()
     (row,) = prompt_tokens(tokenizer, ["a red cat"])
@@ -33,13 +40,13 @@ def test_without_a_template_a_prompt_stands_as_it_is():
 
 def test_a_begin_token_comes_first_where_the_tokenizer_has_one_and_before_no_response():
     tokenizer = build_tokenizer(begin=True)
-    (row,) = joined(tokenizer, ["a cat"], [" here"], context_length=64)
+    row = tokens_of(tokenizer, "a cat", " here")
     assert spelled(tokenizer, row) == f"{BEGIN}a cat here{END}"
 
 
 def test_a_template_makes_the_prompt_the_message_of_the_user():
     tokenizer = build_tokenizer(begin=True, template=TEMPLATE)
-    (row,) = joined(tokenizer, ["a cat"], ["a red cat"], context_length=64)
+    row = tokens_of(tokenizer, "a cat", "a red cat")
     assert spelled(tokenizer, row) == f"{USER}a cat{ANSWER}a red cat{END}"
 
 
@@ -49,7 +56,7 @@ def test_a_tokenizer_that_ends_every_text_does_not_end_a_prompt():
         single=f"$A {END}", special_tokens=[(END, tokenizer.eos_token_id)]
     )
     assert tokenizer("a")["input_ids"][-1] == tokenizer.eos_token_id
-    (row,) = joined(tokenizer, ["a cat"], [" here"], context_length=64)
+    row = tokens_of(tokenizer, "a cat", " here")
     assert spelled(tokenizer, row) == f"a cat here{END}"
 
 
@@ -110,7 +117,8 @@ def test_padding_is_the_tokenizers_own_token_else_the_end_token():
 def test_a_text_of_just_the_context_fits_and_one_token_more_is_refused():
     tokenizer = build_tokenizer(begin=True)
     # A begin token, five bytes, two bytes, an end token.
-    assert len(joined(tokenizer, ["a cat"], ["hi"], context_length=9)[0]) == 9
+    (row,) = joined(tokenizer, ["a cat"], ["hi"], context_length=9)
+    assert (len(row.prompt), len(row.response)) == (6, 3)
     with pytest.raises(InputError) as error:
         joined(tokenizer, ["a", "a cat"], ["hi", "hi"], context_length=8)
     expected = "prompt 1: its 6 tokens and 3 of the response are more than the 8 that the model"
@@ -148,3 +156,12 @@ def test_vocabularies_are_equal_if_every_token_has_the_same_number():
     other = build_tokenizer()
     other.add_tokens(["cat"])
     assert vocabulary(other) != vocabulary(one)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_the_tokens_of_responses_are_found_whichever_side_the_padding_is_on(side):
+    rows = [Answered([5, 6, 7], [8, 1]), Answered([5], [9, 9, 9, 1]), Answered([5], [1])]
+    tokens = padded_answers(rows, side=side, fill=1)
+    for number, row in enumerate(rows):
+        assert tokens.input_ids[number][tokens.responses[number]].tolist() == row.response
+        assert (tokens.attention_mask & ~tokens.responses)[number].sum() == len(row.prompt)

@@ -13,27 +13,33 @@ from transformers import AutoModel, BloomConfig, BloomForCausalLM
 
 import reward_models
 from imgalign.errors import CheckpointError, InputError
-from imgalign.language.chat import Tokens, padded
+from imgalign.language.chat import AnsweredTokens, padded_answers
 from imgalign.language.loading import load_language_model
 from imgalign.policy import RewardModel
 from reward_models.clip import ClipReward
 from reward_models.contract import Scale
 from reward_models.text import TextReward, utilities
-from reward_models.text_models import ScalarModel, body_of
+from reward_models.text_models import scalar_model
 
 CPU = torch.device("cpu")
+WEIGHT = 0.3
+"""Of the log-likelihood."""
 PROMPTS = ["a cat", "a long prompt about dogs", "x", "a cat"]
 TEXTS = ["a red cat in the snow", "dogs", "", "a cat"]
 
 
-def make_reward(folder: Path, kind="llama", tokenizer=None, **options) -> TextReward:
+def make_reward(
+    folder: Path, kind="llama", tokenizer=None, *, likelihood=True, **options
+) -> TextReward:
     """A reward with a random head, its scale far from 0 and 1."""
     write_language_model(folder, kind, tokenizer or build_tokenizer(), **options)
     found = load_language_model(str(folder), device=CPU)
-    model = ScalarModel(body_of(found.model))
+    model = scalar_model(found.model, likelihood=likelihood)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         model.head.weight.normal_(generator=generator)
+        if model.likelihood is not None:
+            model.likelihood.fill_(WEIGHT)
     reward = TextReward(
         model,
         found.tokenizer,
@@ -44,9 +50,15 @@ def make_reward(folder: Path, kind="llama", tokenizer=None, **options) -> TextRe
     return reward.requires_grad_(False)
 
 
+@pytest.fixture(scope="module", params=[True, False], ids=["likelihood", "head alone"])
+def likelihood(request) -> bool:
+    return bool(request.param)
+
+
 @pytest.fixture(scope="module", params=KINDS)
-def reward(request, tmp_path_factory) -> TextReward:
-    return make_reward(tmp_path_factory.mktemp("model"), request.param)
+def reward(request, likelihood, tmp_path_factory) -> TextReward:
+    folder = tmp_path_factory.mktemp("model")
+    return make_reward(folder, request.param, likelihood=likelihood)
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +94,18 @@ def test_the_score_is_read_at_the_end_token_after_the_response(reward):
     with torch.no_grad():
         hidden = reward.model.body(input_ids=torch.tensor([ids])).last_hidden_state[0, -1]
     utility = (hidden * reward.model.head.weight[0]).sum()
+    if reward.model.likelihood is not None:
+        utility = utility + WEIGHT * said(reward, ids, first=len("a cat"))
     score = reward.score(prompts=["a cat"], samples=["a red one"])
     assert isinstance(reward, RewardModel)
     assert_close(score, ((utility - 0.5) / 2.0)[None])
+
+
+def said(reward: TextReward, ids: list[int], *, first: int) -> float:
+    """Log-likelihood of the tokens from `first` on, by the network of transformers alone."""
+    states = reward.model.body(input_ids=torch.tensor([ids])).last_hidden_state[0]
+    chances = reward.model.logits(states).log_softmax(dim=1)
+    return sum(chances[place - 1, ids[place]].item() for place in range(first, len(ids)))
 
 
 def test_a_score_does_not_depend_on_the_other_texts_or_their_order(reward):
@@ -109,10 +130,13 @@ def test_padding_on_either_side_and_of_any_token_changes_nothing(reward, fill):
     end = reward.tokenizer.eos_token_id
     rows = reward.rows(PROMPTS, TEXTS)
     number = end if fill == "end" else fill
-    sides = [padded(rows, side=side, fill=number) for side in ("left", "right")]
+    sides = [padded_answers(rows, side=side, fill=number) for side in ("left", "right")]
     wide = [[*[number] * 3, *row, *[number] * 2] for row in sides[0].input_ids.tolist()]
-    mask = torch.nn.functional.pad(sides[0].attention_mask, (3, 2))
-    both = Tokens(input_ids=torch.tensor(wide), attention_mask=mask)
+    mask, responses = (
+        torch.nn.functional.pad(each, (3, 2))
+        for each in (sides[0].attention_mask, sides[0].responses)
+    )
+    both = AnsweredTokens(input_ids=torch.tensor(wide), attention_mask=mask, responses=responses)
     expected = [utilities(reward.model, reward.padded([row])) for row in rows]
     for tokens in (*sides, both):
         assert_close(utilities(reward.model, tokens), torch.cat(expected))
@@ -123,7 +147,7 @@ def test_an_end_token_inside_a_prompt_is_not_taken_for_the_last_token(reward):
     tokens = reward.padded(reward.rows([f"a{END}b"], ["c"]))
     ids = tokens.input_ids[0].tolist()
     assert ids.count(reward.tokenizer.eos_token_id) == 2
-    alone = reward.model(tokens.input_ids, tokens.attention_mask)
+    alone = reward.model(tokens.input_ids, tokens.attention_mask, tokens.responses)
     assert_close(utilities(reward.model, tokens), alone[:, len(ids) - 1])
 
 
@@ -133,7 +157,7 @@ def test_a_begin_token_or_another_padding_token_changes_no_reading(tmp_path, opt
     other = make_reward(tmp_path / "b", "llama", build_tokenizer(**options))
     rows = other.rows(PROMPTS, TEXTS)
     first = [[other.tokenizer.bos_token_id]] if options.get("begin") else [[]]
-    assert rows == [[*first[0], *row] for row in plain.rows(PROMPTS, TEXTS)]
+    assert rows == [([*first[0], *p], r) for p, r in plain.rows(PROMPTS, TEXTS)]
     if "pad" in options:
         expected = plain.score(prompts=PROMPTS, samples=TEXTS)
         assert_close(other.score(prompts=PROMPTS, samples=TEXTS), expected)
@@ -145,11 +169,11 @@ def test_a_model_without_position_ids_is_a_reward_too(tmp_path):
     BloomForCausalLM(config).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     found = load_language_model(str(tmp_path), device=CPU)
-    model = ScalarModel(body_of(found.model))
+    model = scalar_model(found.model, likelihood=True)
     torch.nn.init.ones_(model.head.weight)
     reward = TextReward(model, found.tokenizer, context_length=CONTEXT).requires_grad_(False)
     rows = reward.rows(PROMPTS, TEXTS)
-    left = utilities(model, padded(rows, side="left", fill=0))
+    left = utilities(model, padded_answers(rows, side="left", fill=0))
     assert_close(left, reward.score(prompts=PROMPTS, samples=TEXTS))
 
 
@@ -182,21 +206,22 @@ def test_what_cannot_be_scored_whole_is_refused(reward, prompts, samples, messag
     assert message in str(error.value)
 
 
-def test_a_new_head_is_zero_so_that_all_texts_are_equal(tmp_path):
+def test_a_new_head_and_weight_are_zero_so_that_all_texts_are_equal(tmp_path, likelihood):
     found = load_language_model(str(write_language_model(tmp_path)), device=CPU)
-    reward = TextReward(
-        ScalarModel(body_of(found.model)), found.tokenizer, context_length=found.context_length
-    )
+    model = scalar_model(found.model, likelihood=likelihood)
+    reward = TextReward(model, found.tokenizer, context_length=found.context_length)
     assert torch.equal(reward.score(prompts=PROMPTS, samples=TEXTS), torch.zeros(4))
 
 
 # --- the folder
 
 
+@pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_saved_reward_scores_the_same_after_loading(tmp_path, kind):
+def test_a_saved_reward_scores_the_same_after_loading(tmp_path, kind, tied, likelihood):
     tokenizer = build_tokenizer(begin=True, pad="end", template=TEMPLATE)
-    made = make_reward(tmp_path / "model", kind, tokenizer)
+    made = make_reward(tmp_path / "model", kind, tokenizer, tied=tied, likelihood=likelihood)
+    assert (made.model.language_head is not None) == (likelihood and not tied)
     made.save(tmp_path / "reward", golden=[("a cat", "a red cat")], metrics={"chance": 0.5})
     before = torch.get_rng_state()
     loaded = reward_models.load(tmp_path / "reward")

@@ -10,21 +10,29 @@ from imgalign.language.loading import load_language_model
 from imgalign.policy import Critic, CriticSource
 from reward_models.contract import Scale
 from reward_models.text import TextReward
-from reward_models.text_models import ScalarModel, body_of
+from reward_models.text_models import ScalarModel, scalar_model
 
 PROMPTS = ["a cat", "x", "a long prompt about dogs"]
 RESPONSES = ["a red cat", "blue dogs, and more of them", ""]
 SCALE = Scale(mean=0.5, std=2.0)
 
 
+@pytest.fixture(scope="module", params=[0.3, None], ids=["likelihood", "head alone"])
+def weight(request) -> float | None:
+    """Of the log-likelihood."""
+    return request.param
+
+
 @pytest.fixture(scope="module", params=KINDS)
-def reward(request, tmp_path_factory) -> TextReward:
+def reward(request, weight, tmp_path_factory) -> TextReward:
     tokenizer = build_tokenizer(begin=True, template=TEMPLATE)
     folder = write_language_model(tmp_path_factory.mktemp("model"), request.param, tokenizer)
     found = load_language_model(str(folder), device=torch.device("cpu"))
-    model = ScalarModel(body_of(found.model))
+    model = scalar_model(found.model, likelihood=weight is not None)
     with torch.no_grad():
         model.head.weight.normal_(generator=torch.Generator().manual_seed(1))
+        if model.likelihood is not None:
+            model.likelihood.fill_(weight)
     reward = TextReward(model, found.tokenizer, context_length=found.context_length, scale=SCALE)
     return reward.requires_grad_(False)
 
@@ -49,10 +57,16 @@ def features_of(rows, *, fill: int = 0) -> dict[str, torch.Tensor]:
 
 
 @torch.no_grad()
-def value(model: ScalarModel, prefix: list[int]) -> float:
-    """The head at the last token of a prefix that is read alone, by the body of transformers."""
-    hidden = model.body(input_ids=torch.tensor([prefix])).last_hidden_state[0, -1]
-    return ((hidden * model.head.weight[0]).sum().item() - SCALE.mean) / SCALE.std
+def value(model: ScalarModel, prompt: list[int], response: list[int]) -> float:
+    """What stands at the last token of both, read alone, by the body of transformers."""
+    ids = [*prompt, *response]
+    states = model.body(input_ids=torch.tensor([ids])).last_hidden_state[0]
+    found = (states[-1] * model.head.weight[0]).sum()
+    if model.likelihood is not None:
+        chances = model.logits(states).log_softmax(dim=1)
+        for place in range(len(prompt), len(ids)):
+            found = found + model.likelihood * chances[place - 1, ids[place]]
+    return (found.item() - SCALE.mean) / SCALE.std
 
 
 def test_the_value_of_a_step_is_that_of_the_prompt_and_the_tokens_before_it(reward, rows):
@@ -61,7 +75,7 @@ def test_the_value_of_a_step_is_that_of_the_prompt_and_the_tokens_before_it(rewa
     longest = max(len(row) for row in rows[1])
     assert values.shape == (len(PROMPTS), longest)
     for number, (prompt, response) in enumerate(zip(*rows, strict=True)):
-        expected = [value(critic.model, prompt + response[:step]) for step in range(len(response))]
+        expected = [value(critic.model, prompt, response[:step]) for step in range(len(response))]
         assert_close(values[number, : len(response)], torch.tensor(expected))
 
 

@@ -24,7 +24,7 @@ from reward_models.descent import LOG_TIE_START
 from reward_models.evaluate import Fitted, evaluate
 from reward_models.text import LengthReward, TextReward
 from reward_models.text_fit import TextFitConfig, fit_texts
-from reward_models.text_models import ScalarModel, body_of
+from reward_models.text_models import scalar_model
 from reward_models.text_training import TextData, ranking_scores
 
 FAST = {"epochs": 6, "batch_size": 8, "learning_rate": 3e-3}
@@ -202,7 +202,7 @@ def test_utilities_of_rankings_are_those_of_their_texts_one_by_one(model):
 def untrained(model) -> TextReward:
     """The language model with a random head."""
     found = load_language_model(str(model), device=torch.device("cpu"))
-    scalar = ScalarModel(body_of(found.model))
+    scalar = scalar_model(found.model, likelihood=True)
     with torch.no_grad():
         scalar.head.weight.normal_(generator=torch.Generator().manual_seed(0))
     reward = TextReward(scalar, found.tokenizer, context_length=found.context_length)
