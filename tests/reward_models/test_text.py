@@ -329,3 +329,13 @@ def test_the_body_of_a_saved_reward_is_that_of_transformers(saved):
     weights = load_file(saved / "model.safetensors")
     own = {k.removeprefix("model.body."): v for k, v in weights.items() if "body" in k}
     theirs.load_state_dict(own)
+
+
+def test_a_contract_of_an_older_version_has_a_head_alone(tmp_path):
+    made = make_reward(tmp_path / "model", likelihood=False)
+    made.save(tmp_path / "reward", golden=[("a cat", "a red cat")])
+    path = tmp_path / "reward" / "contract.json"
+    fields = json.loads(path.read_text())
+    assert fields.pop("likelihood") is False
+    path.write_text(json.dumps(fields))
+    assert TextReward.from_pretrained(tmp_path / "reward").model.likelihood is None

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import random
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from red_texts import ANIMALS, COLOURS, judgement, make_text_rankings
 from tiny_language import CONTEXT, TEMPLATE, build_tokenizer, write_language_model
 from torch.testing import assert_close
+from transformers import GraniteConfig, GraniteForCausalLM
 
 import reward_models
 from imgalign.errors import InputError
@@ -289,3 +291,49 @@ def test_the_settings_are_in_the_report(fitted_texts):
     out, _ = fitted_texts
     settings = json.loads((out / "report.json").read_text())["settings"]
     assert (settings["train"], settings["epochs"], settings["seeds"]) == ("full", 12, [0, 1, 2])
+
+
+def test_what_the_language_model_knows_of_a_text_is_used_from_the_first_rankings(tmp_path):
+    """Whoever ranked preferred what the model itself finds likelier, of meaningless texts."""
+    folder = write_language_model(tmp_path / "model", "llama", build_tokenizer(), spread=0.2)
+    found = load_language_model(str(folder), device=torch.device("cpu"))
+    likely = scalar_model(found.model, likelihood=True)
+    assert likely.likelihood is not None
+    likely.likelihood.data.fill_(1.0)
+    judge = TextReward(likely, found.tokenizer, context_length=found.context_length)
+    rng, rankings, texts = random.Random(0), [], {}
+    for number in range(60):
+        own = ["".join(rng.sample("abcdefghijklmnop", 8)) for _ in range(3)]
+        texts |= {text_id(text): text for text in own}
+        prompt = f"prompt {number}"
+        scores = judge.score(prompts=[prompt] * 3, samples=own).tolist()
+        rankings.append(judgement(prompt, {text_id(text): text for text in own}, scores))
+
+    def accuracy(*, likelihood: bool) -> float:
+        config = TextFitConfig(model=str(folder), epochs=6, likelihood=likelihood)
+        report = fit_texts(rankings, texts.__getitem__, config, tmp_path / f"fit {likelihood}")
+        return report.test.accuracy.micro
+
+    assert accuracy(likelihood=True) > 0.9
+    assert accuracy(likelihood=False) < 0.8
+
+
+def test_a_model_that_scales_its_logits_is_refused_unless_likelihoods_are_left_out(tmp_path):
+    tokenizer = build_tokenizer(context_length=CONTEXT)
+    config = GraniteConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        logits_scaling=8.0,
+    )
+    GraniteForCausalLM(config).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    rankings, texts = make_text_rankings(30)
+    config_of_fit = TextFitConfig(model=str(tmp_path / "model"), **FAST)
+    with pytest.raises(InputError, match=r"changes the logits .* add likelihood=false"):
+        fit_texts(rankings, texts.__getitem__, config_of_fit, tmp_path / "reward")
+    plain = config_of_fit.model_copy(update={"likelihood": False})
+    fit_texts(rankings, texts.__getitem__, plain, tmp_path / "reward")
