@@ -66,7 +66,7 @@ class Sizes:
     texts_of_each: int = 4
     settings: Sequence[str] = ()
     """For every algorithm beside supervised fine-tuning, after those of a variant."""
-    reward_settings: Sequence[str] = ("learning_rate=5.0e-4", "epochs=10")
+    reward_settings: Sequence[str] = ()
 
 
 SMALL = Sizes(
@@ -356,11 +356,16 @@ def main() -> None:
     sizes = SMALL if given.small else Sizes()
     stages = [Stage(given.out / f"seed-{seed}", seed, sizes) for seed in given.seeds]
     train(stages, chosen, jobs=given.jobs)
-    rows: list[dict[str, Any]] = []
-    for stage in stages:
+
+    def collected(stage: Stage) -> list[dict[str, Any]]:
+        rows = []
         for row in rows_of(stage, chosen):
             rows.append({"seed": stage.seed} | row)
             print(line(rows[-1]), flush=True)
+        return rows
+
+    with ThreadPoolExecutor(given.jobs) as pool:
+        rows = [row for own in pool.map(collected, stages) for row in own]
     record(
         given.results / "language.json",
         "python benchmarks/language.py",
