@@ -146,7 +146,7 @@ def images(folder: Path, ideas: Sequence[str], file: Path) -> None:
         row[0].set_ylabel(name, fontsize=9)
     for panel, idea in zip(panels[0], ideas, strict=True):
         panel.set_title(idea, fontsize=8, wrap=True)
-    figure.savefig(file, dpi=110)
+    figure.savefig(file, dpi=72)
 
 
 def main() -> None:
