@@ -13,6 +13,7 @@ from imgalign.algorithms.choice import DEFAULT, AlgorithmConfig
 from imgalign.algorithms.interface import JUDGED
 from imgalign.algorithms.objectives import CardinalConfig, DirectConfig
 from imgalign.algorithms.policy_gradient import PolicyGradientConfig
+from imgalign.algorithms.supervised import SupervisedConfig
 from imgalign.config import Config, Device, PathText, Seed, refuse_ineffective
 from imgalign.diffusion.config import AnyDiffusionConfig, LoraDiffusionConfig
 from imgalign.language.config import AnyLanguageConfig
@@ -306,6 +307,16 @@ class TrainConfig(Config):
             why = f"with policy.kind: {self.policy.kind}, whose log-probabilities are exact"
             refuse_within("algorithm", self.algorithm, names, why)
         return self
+
+    @property
+    def scoring_algorithm(self) -> AlgorithmConfig:
+        """The algorithm, without draws that cannot differ.
+
+        Where log-probabilities are exact, one for each optimizer step is all that there is.
+        """
+        if self.policy.exact_likelihood and isinstance(self.algorithm, SupervisedConfig):
+            return self.algorithm.model_copy(update={"draws": self.algorithm.minibatches})
+        return self.algorithm
 
     @model_validator(mode="after")
     def _given_samples_are_scored_only_by_some(self) -> "TrainConfig":

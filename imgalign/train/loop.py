@@ -91,7 +91,7 @@ class Session:
         settings = self.settings
         return build_learner(
             self.policy,
-            algorithm=settings.algorithm,
+            algorithm=settings.scoring_algorithm,
             optimizer=settings.optimizer,
             seed=settings.seed,
             world=self.world,

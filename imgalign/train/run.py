@@ -141,7 +141,7 @@ def run(
 def diagnose(settings: TrainConfig, *, policy: StepPolicy | None = None) -> list[Check]:
     """Run all checks on a fresh policy with these settings, without training."""
     prompts = settings.data.load_prompts()
-    algorithm = build_algorithm(settings.algorithm, seed=settings.seed)
+    algorithm = build_algorithm(settings.scoring_algorithm, seed=settings.seed)
     with rng_apart():
         return examine(policy or load_policy(settings), algorithm, prompts, fresh=True)
 

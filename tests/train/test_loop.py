@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 from algorithms import ALGORITHMS
+from language_runs import language_settings, start_language, write_talker
 from random_walk import Brightness, RandomWalk, walk_data_for, walk_settings
+from tiny_language import CONTEXT
 from walk_runs import measured, start, trainer_files, weights
 
+from imgalign.algorithms.supervised import SupervisedConfig
 from imgalign.config import load_config
 from imgalign.errors import (
     InputError,
@@ -218,3 +221,14 @@ def test_passes_are_those_of_sampling_and_learning_and_not_those_of_measuring(tm
     for record in read_metrics(tmp_path / "run" / "metrics.jsonl")[1:]:
         assert record["forward_passes"] == 24 + 2 * 2 * 24
         assert record["backward_passes"] == 2 * 24
+
+
+def test_exact_scores_are_computed_once_whatever_the_number_of_draws(tmp_path):
+    model = write_talker(tmp_path / "model")
+    settings = language_settings(model, iterations=1, algorithm={"name": "supervised"})
+    assert isinstance(settings.algorithm, SupervisedConfig)
+    assert settings.algorithm.draws == 8  # noise levels, of images
+    start_language(tmp_path / "run", settings)
+    record = read_metrics(tmp_path / "run" / "metrics.jsonl")[1]
+    learned, passes = (float(record[key] or 0) for key in ("samples_used", "backward_passes"))
+    assert learned * 8 < passes <= learned * CONTEXT  # a prompt of eight tokens or more
