@@ -115,8 +115,8 @@ def table(variants: Variants, rows: Rows) -> str:
     """Markdown, a line for each variant; what is several numbers goes by seed."""
     lines = [
         "| | oracle utility, of 7 | against the start | win rate, % | reward | KL, nats "
-        "| pretraining, nats per token | processor minutes |",
-        "|---|---|---|---|---|---|---|---|",
+        "| pretraining texts, nats per token | demonstrations, nats per token | processor minutes |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, runs in rows.items():
         cells = [
@@ -127,6 +127,7 @@ def table(variants: Variants, rows: Rows) -> str:
             ", ".join(f"{value(run, 'reward'):+.2f}" for run in runs),
             ", ".join(f"{value(run, 'kl_nats'):.1f}" for run in runs),
             ", ".join(f"{run['pretraining_log_prob']:.2f}" for run in runs if "words" in run),
+            ", ".join(f"{run['demonstrations_log_prob']:.3f}" for run in runs if "words" in run),
             ", ".join(f"{run['minutes']:.1f}" for run in runs),
         ]
         lines.append("| " + " | ".join(cells) + " |")
