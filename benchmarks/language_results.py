@@ -115,7 +115,7 @@ def table(variants: Variants, rows: Rows) -> str:
     """Markdown, a line for each variant; what is several numbers goes by seed."""
     lines = [
         "| | oracle utility, of 7 | against the start | win rate, % | reward | KL, nats "
-        "| pretraining texts, nats per token | demonstrations, nats per token | processor minutes |",
+        "| pretraining texts, nats per token | demonstrations, likewise | processor minutes |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, runs in rows.items():
