@@ -250,6 +250,10 @@ class Contract(SharedFacts):
         return [WEIGHTS_FILE, *(each.image for each in self.golden), *own]
 
 
+Likelihood: TypeAlias = Literal["embeddings", "own head"]
+"""A language head that is nothing but the embeddings, or one with weights of its own."""
+
+
 class TextContract(SharedFacts):
     """Everything that a reward of texts needs beside its weights and its tokenizer."""
 
@@ -265,9 +269,9 @@ class TextContract(SharedFacts):
     vocabulary: Sha256
     """Fingerprint of the tokenizer: which token has which number."""
 
-    likelihood: bool = False
-    """Whether the weighted log-likelihood of a response is part of its score; contracts of older
-    versions do not say, and have none."""
+    likelihood: Likelihood | None = None
+    """The language head under which the weighted log-likelihood of a response is part of its score;
+    None where it is not, as in contracts of older versions."""
 
     golden: Annotated[tuple[GoldenText, ...], Field(min_length=1, max_length=64)]
     """Scores to reproduce at each load."""

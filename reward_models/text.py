@@ -176,7 +176,7 @@ class TextReward(nn.Module):
                 backbone=self.model.settings,
                 context_length=self.context_length,
                 vocabulary=vocabulary(self.tokenizer),
-                likelihood=self.model.likelihood is not None,
+                likelihood=self.model.with_likelihood,
                 scale=self.scale,
                 log_tie=self.log_tie,
                 held_out=self.held_out,

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from pydantic import JsonValue
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedTokenizerFast
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel
@@ -27,7 +28,13 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from imgalign.errors import CheckpointError, InputError, first_line
 from imgalign.language.chat import end_token, positions, vocabulary
 from imgalign.language.loading import causal_class, quiet, usable_attention
-from reward_models.contract import TOKENIZER_FOLDER, WEIGHTS_FILE, TextContract
+from reward_models.contract import TOKENIZER_FOLDER, WEIGHTS_FILE, Likelihood, TextContract
+
+LOGITS_AT_ONCE = 2**26
+"""Numbers in memory at once; 256 MiB."""
+
+OTHER_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+"""Settings of models that change the logits of their language head."""
 
 NOT_KEPT = ("auto_map", "attn_implementation", "_attn_implementation", "quantization_config")
 """Settings of a model that name code, or that say how it was stored and not what it is."""
@@ -37,7 +44,8 @@ class ScalarModel(nn.Module):
     """A causal body and a linear head; always in evaluation mode, so without dropout.
 
     With `likelihood` the weighted log-likelihood of the response is added, under the body's own
-    language head: `language_head`, or where there is none, its embeddings. A new head and a new
+    language head: `language_head`, or where there is none, its embeddings. `width` is that of the
+    body's states. A new head and a new
     weight are zero: before any training all texts are equal.
     """
 
@@ -45,12 +53,12 @@ class ScalarModel(nn.Module):
         self,
         body: PreTrainedModel,
         *,
+        width: int,
         likelihood: bool = False,
         language_head: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.body: Any = cast(Any, body).to(torch.float32).eval()
-        width = body.config.get_text_config().hidden_size
         # Made without numbers first: the usual constructor draws from the global generator.
         head = nn.Linear(width, 1, bias=False, device="meta")
         self.head = head.to_empty(device=next(body.parameters()).device)
@@ -106,9 +114,22 @@ class ScalarModel(nn.Module):
         said = responses.clone()
         said[:, 0] = False
         asked = said[:, 1:]
-        logits = self.logits(states[:, :-1][asked])  # of these tokens only: vocabularies are large
-        found = -cross_entropy(logits, input_ids[:, 1:][asked], reduction="none")
+        # Of these tokens only, and some at a time: vocabularies are large.
+        before, tokens = states[:, :-1][asked], input_ids[:, 1:][asked]
+        size = max(1, LOGITS_AT_ONCE // self.body.get_input_embeddings().weight.shape[0])
+        parts = list(zip(torch.split(before, size), torch.split(tokens, size), strict=True))
+        if len(parts) == 1 or not torch.is_grad_enabled():
+            scored = [self._chosen(*part) for part in parts]
+        else:  # the logits of a part are computed again when its gradient is asked for
+            scored = [checkpoint(self._chosen, *part, use_reentrant=False) for part in parts]
+        found = torch.cat(scored)
         return torch.zeros_like(said, dtype=found.dtype).masked_scatter(said, found)
+
+    def _chosen(
+        self, states: Float[Tensor, "n d"], tokens: Int[Tensor, " n"]
+    ) -> Float[Tensor, " n"]:
+        """Log-probability of each token after its state."""
+        return -cross_entropy(self.logits(states), tokens, reduction="none")
 
     def logits(self, states: Float[Tensor, "n d"]) -> Float[Tensor, "n v"]:
         """Of the next token after each state."""
@@ -116,6 +137,13 @@ class ScalarModel(nn.Module):
             found: Tensor = self.language_head(states)
             return found
         return linear(states, self.body.get_input_embeddings().weight)
+
+    @property
+    def with_likelihood(self) -> Likelihood | None:
+        """Which language head gives the log-likelihood that is part of the numbers; None: none."""
+        if self.likelihood is None:
+            return None
+        return "embeddings" if self.language_head is None else "own head"
 
     @property
     def settings(self) -> dict[str, JsonValue]:
@@ -143,8 +171,7 @@ def rebuilt(contract: TextContract, folder: Path) -> ScalarModel:
         build: Any = kind
         with torch.device("meta"):
             size = sum(
-                each.numel()
-                for each in scalar_model(build(config), likelihood=contract.likelihood).parameters()
+                each.numel() for each in again(build(config), contract.likelihood).parameters()
             )
         if weights.is_file() and size > weights.stat().st_size:
             raise CheckpointError(
@@ -152,7 +179,7 @@ def rebuilt(contract: TextContract, folder: Path) -> ScalarModel:
                 "bytes cannot hold; they come from different models"
             )
         with torch.random.fork_rng(devices=[]), quiet():
-            return scalar_model(build(config), likelihood=contract.likelihood)
+            return again(build(config), contract.likelihood)
     except CheckpointError:
         raise
     except Exception as error:  # settings are anybody's: whatever their class makes of them
@@ -162,17 +189,31 @@ def rebuilt(contract: TextContract, folder: Path) -> ScalarModel:
 
 
 def scalar_model(model: PreTrainedModel, *, likelihood: bool) -> ScalarModel:
-    """A causal language model with a new head in the place of its language head, or beside it."""
+    """A causal language model with a new head in the place of its language head, or beside it.
+
+    What the language head has of its own is kept: whether it shares the embeddings is a fact of the
+    weights that were loaded, which settings may tell otherwise.
+    """
     untyped: Any = model
     head, shared = untyped.get_output_embeddings(), untyped.get_input_embeddings()
-    own = None if head is None or not likelihood or is_tied(head, shared) else head
-    return ScalarModel(body_of(model), likelihood=likelihood, language_head=own)
+    same = head.weight is shared.weight
+    if not likelihood or (same and getattr(head, "bias", None) is None):
+        return _scalar(model, head.weight, likelihood=likelihood)
+    own = copy.deepcopy(head) if same else head
+    return _scalar(model, head.weight, likelihood=True, language_head=own)
 
 
-def is_tied(head: nn.Module, embeddings: nn.Module) -> bool:
-    """Whether a language head is nothing but the embeddings."""
-    biased = getattr(head, "bias", None) is not None
-    return getattr(head, "weight", None) is getattr(embeddings, "weight", None) and not biased
+def again(model: PreTrainedModel, likelihood: Likelihood | None) -> ScalarModel:
+    """Of the same kind as one that was saved, whether or not a new model shares the embeddings."""
+    untyped: Any = model
+    head = untyped.get_output_embeddings()
+    own = copy.deepcopy(head) if likelihood == "own head" else None
+    return _scalar(model, head.weight, likelihood=likelihood is not None, language_head=own)
+
+
+def _scalar(model: PreTrainedModel, weight: Tensor, **options: Any) -> ScalarModel:
+    # Some models make their states narrower before the language head reads them.
+    return ScalarModel(body_of(model), width=weight.shape[1], **options)
 
 
 @torch.no_grad()
@@ -182,11 +223,17 @@ def refuse_other_logits(scalar: ScalarModel, model: PreTrainedModel) -> None:
     Some scale or cap them; their likelihood would not be what `ScalarModel` makes of it.
     """
     network: Any = model
+    text = model.config.get_text_config()
+    said = [name for name in OTHER_LOGITS if getattr(text, name, None) not in (None, 1)]
     tokens = torch.arange(8, device=scalar.head.weight.device)[None] % model.config.vocab_size
     states = scalar.body(input_ids=tokens, use_cache=False).last_hidden_state[0]
     expected = network(input_ids=tokens, use_cache=False).logits[0].float()
     found = scalar.logits(states)
-    if found.shape != expected.shape or not torch.allclose(found, expected, atol=1e-3, rtol=1e-3):
+    if (
+        said
+        or found.shape != expected.shape
+        or not torch.allclose(found, expected, atol=1e-3, rtol=1e-3)
+    ):
         raise InputError(
             "reward fit: this model changes the logits of its language head, so the likelihood of "
             "a text is not known from its states; add likelihood=false"

@@ -2,6 +2,7 @@
 goes on exactly; a reward that pays for the KL by steps gives the advantages that it should."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -75,6 +76,33 @@ def test_advantages_are_by_the_values_before_the_batch_and_white():
         raw.advantages(rewarded(rewards), world=Alone())[0],
         torch.tensor([1.0, 3.0] * 4)[:, None].expand(-1, 3),
     )
+
+
+def ragged(garbage: float) -> Rewarded:
+    """Samples of which every other one ends after a step; what stands behind is `garbage`."""
+    rewards = final([1.0, 4.0] * 4)
+    rewards[1::2] = torch.tensor([2.0, garbage, garbage])
+    mask = torch.ones(8, 3, dtype=torch.bool)
+    mask[1::2, 1:] = False
+    return replace(rewarded(rewards), mask=mask)
+
+
+def test_nothing_behind_the_end_of_a_text_is_learned_or_counts_in_the_whitening():
+    found = []
+    for garbage in (0.0, 1e3):
+        critic = Counter()
+        config = CriticConfig(learning_rate=0.05, epochs=200, value_clip=None, smoothing=1.0)
+        baseline = CriticBaseline(config, critic, seed=0)
+        advantages, _ = baseline.advantages(ragged(garbage), world=Alone())
+        found.append((advantages, critic.values.weight.detach().clone()))
+    mask = ragged(0.0).mask
+    own = found[0][0][mask]
+    assert_close(found[1][0][mask], own)
+    assert_close(found[1][1], found[0][1])
+    assert own.mean().item() == pytest.approx(0, abs=1e-6)
+    assert own.std(correction=0).item() == pytest.approx(1, abs=1e-4)
+    # Before step 0 the mean of 1 and 2 is to come; before the others 1, since half have ended.
+    assert_close(found[0][1][1:4, 0], torch.tensor([1.5, 1.0, 1.0]), atol=0.02, rtol=0)
 
 
 def test_a_value_is_not_pulled_further_than_the_clip():

@@ -9,7 +9,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_language import CONTEXT, END, KINDS, TEMPLATE, build_tokenizer, write_language_model
 from torch.testing import assert_close
-from transformers import AutoModel, BloomConfig, BloomForCausalLM
+from transformers import (
+    AutoModel,
+    BloomConfig,
+    BloomForCausalLM,
+    GPTJConfig,
+    GPTJForCausalLM,
+    LlamaForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+)
 
 import reward_models
 from imgalign.errors import CheckpointError, InputError
@@ -336,6 +345,101 @@ def test_a_contract_of_an_older_version_has_a_head_alone(tmp_path):
     made.save(tmp_path / "reward", golden=[("a cat", "a red cat")])
     path = tmp_path / "reward" / "contract.json"
     fields = json.loads(path.read_text())
-    assert fields.pop("likelihood") is False
+    assert fields.pop("likelihood") is None
     path.write_text(json.dumps(fields))
     assert TextReward.from_pretrained(tmp_path / "reward").model.likelihood is None
+
+
+def gptj_with_a_bias_beside_shared_weights(vocabulary: int) -> GPTJForCausalLM:
+    config = GPTJConfig(
+        vocab_size=vocabulary,
+        n_embd=16,
+        n_layer=1,
+        n_head=2,
+        rotary_dim=4,
+        tie_word_embeddings=True,
+    )
+    return GPTJForCausalLM(config)
+
+
+def opt_whose_states_are_made_narrower(vocabulary: int) -> OPTForCausalLM:
+    config = OPTConfig(
+        vocab_size=vocabulary,
+        hidden_size=32,
+        word_embed_proj_dim=16,
+        ffn_dim=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=CONTEXT,
+    )
+    return OPTForCausalLM(config)
+
+
+@pytest.mark.parametrize(
+    "build", [gptj_with_a_bias_beside_shared_weights, opt_whose_states_are_made_narrower]
+)
+def test_a_language_head_of_an_unusual_shape_is_saved_and_found_again(tmp_path, build, likelihood):
+    tokenizer = build_tokenizer(context_length=CONTEXT)
+    build(len(tokenizer)).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    saved_and_found_again(tmp_path, likelihood=likelihood)
+
+
+def test_a_head_of_its_own_is_saved_also_where_the_settings_say_that_it_is_shared(tmp_path):
+    folder = write_language_model(tmp_path / "model", "llama", build_tokenizer(), tied=False)
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"tie_word_embeddings": True}))
+    reward = saved_and_found_again(tmp_path, likelihood=True)
+    assert reward.model.with_likelihood == "own head"
+
+
+def saved_and_found_again(folder: Path, *, likelihood: bool) -> TextReward:
+    found = load_language_model(str(folder / "model"), device=CPU)
+    model = scalar_model(found.model, likelihood=likelihood)
+    with torch.no_grad():
+        model.head.weight.normal_(generator=torch.Generator().manual_seed(1))
+        if model.likelihood is not None:
+            model.likelihood.fill_(WEIGHT)
+    made = TextReward(model, found.tokenizer, context_length=found.context_length)
+    made.requires_grad_(False).save(folder / "reward", golden=[("a cat", "a red cat")])
+    loaded = TextReward.from_pretrained(folder / "reward")
+    scores = [each.score(prompts=PROMPTS, samples=TEXTS) for each in (made, loaded)]
+    assert torch.equal(*scores)
+    assert len(set(scores[0].tolist())) == 4
+    return loaded
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("at_once", [1, 10**9])
+def test_all_weights_learn_from_the_likelihood_however_many_logits_fit(
+    tmp_path, monkeypatch, tied, at_once
+):
+    """Gradients of the whole network by the logits of transformers' own model."""
+    monkeypatch.setattr("reward_models.text_models.LOGITS_AT_ONCE", at_once)
+    reward = make_reward(tmp_path, "llama", tied=tied)
+    reward.model.requires_grad_(True)
+    rows = reward.rows(PROMPTS, TEXTS)
+    tokens = reward.padded(rows)
+    utilities(reward.model, tokens).sum().backward()
+    found = {name: each.grad for name, each in reward.model.named_parameters()}
+
+    whole = LlamaForCausalLM.from_pretrained(tmp_path).eval()
+    weight = torch.tensor(WEIGHT, requires_grad=True)
+    head = reward.model.head.weight.detach().clone().requires_grad_(True)
+    total = torch.zeros(())
+    for prompt, response in rows:
+        ids = torch.tensor([[*prompt, *response]])
+        output = whole(input_ids=ids, output_hidden_states=True)
+        chances = output.logits[0].log_softmax(dim=1)
+        places = torch.arange(len(prompt), ids.shape[1])
+        total = total + (output.hidden_states[-1][0, -1] * head[0]).sum()
+        total = total + weight * chances[places - 1, ids[0, places]].sum()
+    total.backward()
+    expected = {"head.weight": head.grad, "likelihood": weight.grad}
+    for name, each in whole.named_parameters():
+        own = name.replace("model.", "body.", 1).replace("lm_head", "language_head")
+        expected[own] = each.grad
+    assert found.keys() == expected.keys()
+    for name, each in expected.items():
+        assert each is not None
+        assert_close(found[name], each, atol=1e-5, rtol=1e-4)

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 from red_texts import ANIMALS, COLOURS, judgement, make_text_rankings
+from safetensors.torch import load_file
 from tiny_language import CONTEXT, TEMPLATE, build_tokenizer, write_language_model
 from torch.testing import assert_close
 from transformers import GraniteConfig, GraniteForCausalLM
@@ -337,3 +338,32 @@ def test_a_model_that_scales_its_logits_is_refused_unless_likelihoods_are_left_o
         fit_texts(rankings, texts.__getitem__, config_of_fit, tmp_path / "reward")
     plain = config_of_fit.model_copy(update={"likelihood": False})
     fit_texts(rankings, texts.__getitem__, plain, tmp_path / "reward")
+
+
+@pytest.mark.parametrize("train", ["full", "lora"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_fit_ends_at_its_best_pass_with_everything_that_was_trained(world, tmp_path, train, tied):
+    """As a fit that makes no pass more; the head of tokens is trained with all other weights."""
+    tokenizer = build_tokenizer(template=TEMPLATE)
+    folder = write_language_model(tmp_path / "model", "llama", tokenizer, tied=tied)
+    before = load_language_model(str(folder), device=torch.device("cpu")).model
+    # A third of the rankings are turned around: it is at its best soon, and learns them by heart.
+    rankings, texts = world
+    turned = [
+        replace(r, ranking=r.ranking[::-1]) if number % 3 == 0 else r
+        for number, r in enumerate(rankings)
+    ]
+    settings = {"model": str(folder), "train": train, "learning_rate": 1e-2, "patience": 100}
+    fits = []
+    for epochs in (10, None):
+        config = TextFitConfig(**settings, epochs=epochs or fits[0].seeds[0].best_epoch)
+        fits.append(fit_texts(turned, texts.__getitem__, config, tmp_path / f"{epochs}"))
+    assert 0 < fits[0].seeds[0].best_epoch < 10
+    states = [load_file(tmp_path / f"{each}" / "model.safetensors") for each in (10, None)]
+    assert states[0].keys() == states[1].keys()
+    for name, each in states[0].items():
+        assert torch.equal(each, states[1][name]), name
+    assert states[0]["model.likelihood"] != 0
+    if not tied:
+        own = before.get_output_embeddings().weight
+        assert torch.equal(states[0]["model.language_head.weight"], own) == (train == "lora")
