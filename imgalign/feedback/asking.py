@@ -82,7 +82,11 @@ def ask_about_queue(
                 queue.leave_open(asked.item, reason)
                 failures += 1
                 if failures == MOST_FAILURES:
-                    raise JudgeError(f"judge {judge.model!r}: {failures} items in a row: {reason}")
+                    raise JudgeError(
+                        f"judge {judge.model!r}: {failures} items in a row: {reason}; use a judge "
+                        "that follows instructions and reads the whole question; what was judged "
+                        "is kept"
+                    )
             else:
                 _submit(store, asked, constitution, name)
                 failures = 0

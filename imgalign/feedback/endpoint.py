@@ -147,7 +147,8 @@ class EndpointJudge:
             if attempts > self.config.retries:
                 raise JudgeError(
                     f"{self.url}: no reply in {attempts} attempts ({failure}); what was judged is "
-                    "kept, so try again later"
+                    "kept, so try again later; a slow server may need a longer timeout, or fewer "
+                    "questions in parallel"
                 )
             wait = asked_to_wait or self.config.first_wait * 2 ** (attempts - 1)
             await asyncio.sleep(min(wait, LONGEST_WAIT))

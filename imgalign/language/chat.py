@@ -221,9 +221,10 @@ def vocabulary(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def _plain(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
-    tokens: list[int] = tokenizer(prompt)["input_ids"]
+    # Not verbose: of a long prompt it would say that it leads to errors; here it is refused.
+    tokens: list[int] = tokenizer(prompt, verbose=False)["input_ids"]
     # Some tokenizers end every text: a response would follow after the end.
-    own: list[int] = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    own: list[int] = tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"]
     if tokens[-1:] == [tokenizer.eos_token_id] and own[-1:] != tokens[-1:]:
         tokens = tokens[:-1]
     return tokens

@@ -40,6 +40,10 @@ Attention = Literal["sdpa", "eager"]
 ones do not), or plain matrix products."""
 
 
+TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "*.tiktoken")
+"""Names of files that a tokenizer may be in."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LanguageModel:
     """A causal language model, its tokenizer, and how many tokens it reads."""
@@ -123,6 +127,12 @@ def load_tokenizer(source: str, name: str) -> PreTrainedTokenizerBase:
 
     `name` is what messages call the model.
     """
+    folder = Path(source)
+    if folder.is_dir() and not any(any(folder.glob(files)) for files in TOKENIZER_FILES):
+        raise InputError(
+            f"model: expected tokenizer.json in {name!r}, {describe_folder(folder)}; copy the "
+            "files of the model's tokenizer there"
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # tokenizers raises no class of its own

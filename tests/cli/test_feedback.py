@@ -138,7 +138,10 @@ def test_a_local_model_that_reads_too_little_says_how_much(
     assert run("--judge", "storybook") == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("error: judge 'storybook': 3 items in a row: the question has ")
-    assert line.endswith("tokens, and the judge reads 128 with its reply")
+    assert line.endswith(
+        "tokens, and the judge reads 128 with its reply; use a judge that follows instructions and "
+        "reads the whole question; what was judged is kept"
+    )
     assert list(store.rankings(judged_by="all")) == []
 
 

@@ -1,5 +1,7 @@
 """Prompts and responses as tokens, whatever the tokenizer has or lacks."""
 
+import logging
+
 import pytest
 import torch
 from tiny_language import ANSWER, BEGIN, END, PAD, TEMPLATE, USER, build_tokenizer
@@ -165,3 +167,10 @@ def test_the_tokens_of_responses_are_found_whichever_side_the_padding_is_on(side
     for number, row in enumerate(rows):
         assert tokens.input_ids[number][tokens.responses[number]].tolist() == row.response
         assert (tokens.attention_mask & ~tokens.responses)[number].sum() == len(row.prompt)
+
+
+def test_of_a_long_prompt_the_tokenizer_says_nothing_of_its_own(caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    tokenizer = build_tokenizer(context_length=4)
+    assert len(prompt_tokens(tokenizer, ["a long prompt"])[0]) > 4
+    assert not caplog.records

@@ -158,6 +158,14 @@ def test_a_model_whose_tokens_see_later_ones_is_refused(tmp_path):
     assert "its tokens see those after them; expected a causal language model" in refused(tmp_path)
 
 
+def test_a_folder_without_a_tokenizer_says_which_files_to_copy(tmp_path):
+    folder = write_language_model(tmp_path)
+    for path in folder.glob("*token*"):
+        path.unlink()
+    assert "expected tokenizer.json in " in refused(folder)
+    assert "copy the files of the model's tokenizer there" in refused(folder)
+
+
 def test_damaged_files_are_one_line(tmp_path):
     folder = write_language_model(tmp_path)
     whole = (folder / "model.safetensors").read_bytes()

@@ -32,7 +32,7 @@ def rows(tmp_path_factory) -> Mapping[str, Mapping[str, Any]]:
 def test_supervised_fine_tuning_learns_what_demonstrations_say(rows):
     # Nats per token, of 1,600 examples seen once, on others of the same kind: 0.015 here.
     gained = rows["sft"]["demonstrations_log_prob"] - rows["start"]["demonstrations_log_prob"]
-    assert gained > 0.005
+    assert gained > 0.01
 
 
 @pytest.mark.parametrize("name", VARIANTS)
