@@ -102,19 +102,24 @@ def rewriters(runs: Runs) -> list[tuple[str, str]]:
 
 
 def requested(
-    adapter: str,
+    adapter: str | None,
     prompts: str,
     first_seed: float | None,
     count: float | None,
     steps: float | None,
     guidance: float | None,
-    rewriter: str = NO_REWRITER,
+    rewriter: str | None = NO_REWRITER,
     lock: str | None = None,
 ) -> Request:
-    """The form as a Request; InputError says what to change. A hidden field gives None."""
+    """The form as a Request; InputError says what to change.
+
+    A hidden field gives None, and so does a list of a page that is still loading.
+    """
     lines = tuple(dict.fromkeys(line.strip() for line in prompts.split("\n") if line.strip()))
     if not lines:
         raise InputError("prompts: write at least one, or pick an example")
+    if adapter is None or rewriter is None:
+        raise InputError("the page was still loading; press Generate again")
     if first_seed is None or count is None or steps is None or guidance is None:
         raise InputError("numbers: fill in images each, first seed, steps and guidance")
     number = _whole("images each", count, least=1, below=MOST_IMAGES + 1)

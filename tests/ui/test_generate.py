@@ -134,6 +134,9 @@ def test_a_checkpoint_that_is_gone_or_outside_is_refused(run_folder, tiny_pipeli
     ("form", "message"),
     [
         (("", " \n ", 0, 4, 20, 1.0), "write at least one"),
+        ((None, " ", 0, 4, 20, 1.0), "write at least one"),
+        ((None, "a fox", 0, 4, 20, 1.0), "still loading; press Generate again"),
+        (("", "a fox", 0, 4, 20, 1.0, None), "still loading; press Generate again"),
         (("", "a fox", -1, 4, 20, 1.0), "first seed"),
         (("", "a fox", 0, 0, 20, 1.0), "images each"),
         (("", "a fox", 0, None, 20, 1.0), "fill in"),
