@@ -6,7 +6,8 @@ Of each seed: supervised fine-tuning on examples, candidates for ideas by that m
 them by simulated annotators of one group, a reward model of these, and from the same start every
 algorithm, with the same texts to learn from. Each is judged by the oracle of texts, which training
 never sees, on ideas that nobody trained on; the KL is to the supervised model. Finished runs are
-not repeated; `--jobs` trains so many side by side. Writes language.json and prints a table.
+not repeated; `--jobs` trains and judges so many side by side, each best with one thread
+(`OMP_NUM_THREADS=1`). Writes language.json and prints a table.
 """
 
 import argparse
@@ -16,8 +17,10 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean
 from typing import Any, TypeAlias
@@ -86,6 +89,7 @@ class Stage:
         self.folder = folder
         self.seed = seed
         self.sizes = sizes
+        self.utilities: dict[str, Tensor] = {}
         self.places = {
             "reward": str(self.reward),
             "rankings": str(folder / "rankings.jsonl"),
@@ -164,6 +168,16 @@ class Stage:
             )
             (out / FINISHED).touch()
 
+    def utilities_of(self, start: Path | str, policy: LanguagePolicy) -> Tensor:
+        """What the oracle says of the texts of a start, which is the policy's reference."""
+        key = str(start)
+        if key not in self.utilities:
+            ideas = held_out_ideas(self.sizes)
+            with policy.using("reference"):
+                texts = texts_of(policy, ideas, evaluation_seeds(len(ideas)))
+            self.utilities[key] = text_utility(ideas, texts, group=GROUP)
+        return self.utilities[key]
+
     def minutes(self, name: str) -> float:
         """Processor time of all iterations, with measuring."""
         records = read_metrics(self.folder / name / METRICS)
@@ -234,24 +248,32 @@ def likelihood(policy: LanguagePolicy, rows: Sequence[Mapping[str, str]]) -> flo
     return total / tokens
 
 
-def judged(run: Path | str, start: Path | str, *, stage: Stage) -> dict[str, Any]:
-    """Oracle utility and its change from the start, KL, what is left of pretraining, and reward."""
-    policy = loaded(run, start)
-    ideas = held_out_ideas(stage.sizes)
-    seeds = list(EVALUATION_SEEDS[20_000 : 20_000 + len(ideas)])
+def judged(
+    run: Path | str, start: Path | str, *, stage: Stage, kept: bool = True
+) -> dict[str, Any]:
+    """Oracle utility, its change from the start, KL, reward, and what is `kept` of given texts."""
+    policy, ideas = loaded(run, start), held_out_ideas(stage.sizes)
+    seeds = evaluation_seeds(len(ideas))
     texts = texts_of(policy, ideas, seeds)
-    with policy.using("reference"):
-        before = text_utility(ideas, texts_of(policy, ideas, seeds), group=GROUP)
-    found = compared(ideas, text_utility(ideas, texts, group=GROUP), before)
+    before = stage.utilities_of(start, policy)
     sampled = [policy.sample(ideas[:128], seeds=seeds[:128])]
-    kept = examples_of(400, rates=WILD, seed=4242)
-    return found | {
+    found = compared(ideas, text_utility(ideas, texts, group=GROUP), before) | {
         "words": mean(len(text.split()) for text in texts),
         "kl_nats": measure_kl(policy, sampled),
-        "pretraining_log_prob": likelihood(policy, kept),
-        "demonstrations_log_prob": likelihood(policy, examples_of(400, rates=CASUAL, seed=4343)),
         "reward": scores_of(stage.reward, ideas, texts).mean().item(),
     }
+    if kept:
+        of_pretraining = examples_of(400, rates=WILD, seed=4242)
+        of_sft = examples_of(400, rates=CASUAL, seed=4343)
+        found["pretraining_log_prob"] = likelihood(policy, of_pretraining)
+        found["demonstrations_log_prob"] = likelihood(policy, of_sft)
+    return found
+
+
+def evaluation_seeds(count: int, *, skip: int = 0) -> Sequence[int]:
+    """That no training uses."""
+    first = 20_000 + skip
+    return EVALUATION_SEEDS[first : first + count]
 
 
 def held_out_ideas(sizes: Sizes) -> list[str]:
@@ -285,25 +307,24 @@ def scores_of(reward: Path, ideas: Sequence[str], texts: Sequence[str]) -> Tenso
 def best_of(count: int, start: Path, *, stage: Stage) -> dict[str, Any]:
     """Of so many texts of the start for each idea the one that the reward prefers: no training."""
     policy, ideas, reward = loaded(start), held_out_ideas(stage.sizes), stage.reward
-    first = 20_000 + len(ideas)
-    before = texts_of(policy, ideas, EVALUATION_SEEDS[20_000:first])
+    before = stage.utilities_of(start, policy)
     many = [idea for idea in ideas for _ in range(count)]
-    texts = texts_of(policy, many, EVALUATION_SEEDS[first : first + len(many)])
+    texts = texts_of(policy, many, evaluation_seeds(len(many), skip=len(ideas)))
     best = scores_of(reward, many, texts).view(-1, count).argmax(dim=1).tolist()
     chosen = [texts[count * row + place] for row, place in enumerate(best)]
-    utilities = [text_utility(ideas, each, group=GROUP) for each in (chosen, before)]
+    after = text_utility(ideas, chosen, group=GROUP)
     reward_of = scores_of(reward, ideas, chosen).mean().item()
     # Of n samples, the KL of the best is at most log n - (n - 1) / n (arXiv:2401.01879).
     kl = math.log(count) - (count - 1) / count
-    return compared(ideas, *utilities) | {"kl_nats": kl, "reward": reward_of}
+    return compared(ideas, after, before) | {"kl_nats": kl, "reward": reward_of}
 
 
 def curve(run: Path, start: Path, *, stage: Stage) -> list[dict[str, Any]]:
     """What the reward and the oracle say of each kept checkpoint, by KL."""
     rows = []
     for folder in checkpoints(run):
-        found = judged(folder, start, stage=stage)
-        row = {key: found[key] for key in ("utility", "kl_nats", "reward", "pretraining_log_prob")}
+        found = judged(folder, start, stage=stage, kept=False)
+        row = {key: found[key] for key in ("utility", "kl_nats", "reward")}
         rows.append({"step": step_of(folder)} | row)
     return rows
 
@@ -357,15 +378,10 @@ def main() -> None:
     stages = [Stage(given.out / f"seed-{seed}", seed, sizes) for seed in given.seeds]
     train(stages, chosen, jobs=given.jobs)
 
-    def collected(stage: Stage) -> list[dict[str, Any]]:
-        rows = []
-        for row in rows_of(stage, chosen):
-            rows.append({"seed": stage.seed} | row)
-            print(line(rows[-1]), flush=True)
-        return rows
-
-    with ThreadPoolExecutor(given.jobs) as pool:
-        rows = [row for own in pool.map(collected, stages) for row in own]
+    # Threads would take turns: texts are written token by token.
+    with ProcessPoolExecutor(given.jobs, mp_context=get_context("spawn")) as processes:
+        found = processes.map(partial(collected, variants=chosen), stages)
+        rows = [row for own in found for row in own]
     record(
         given.results / "language.json",
         "python benchmarks/language.py",
@@ -373,6 +389,15 @@ def main() -> None:
         sizes=asdict(sizes),
         runs=rows,
     )
+
+
+def collected(stage: Stage, variants: Variants) -> list[dict[str, Any]]:
+    """What each of a seed came to, shown as soon as it is known."""
+    rows = []
+    for row in rows_of(stage, variants):
+        rows.append({"seed": stage.seed} | row)
+        print(line(rows[-1]), flush=True)
+    return rows
 
 
 def line(row: Mapping[str, Any]) -> str:

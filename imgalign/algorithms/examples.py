@@ -69,8 +69,8 @@ class Examples:
 
 
 def shared_out(data: Data | None, count: int, *, generator: torch.Generator) -> list[Data | None]:
-    """Examples dealt out to `count` optimizer steps, in random order."""
-    if data is None:
+    """Examples dealt out to `count` optimizer steps, if there are any, in random order."""
+    if data is None or count == 0:
         return [None] * count
     order = torch.randperm(len(data), generator=generator)
     return [data.select(part.tolist()) for part in order.tensor_split(count)]

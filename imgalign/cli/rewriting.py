@@ -59,7 +59,7 @@ def rewrite(
     texts = chosen_prompts(prompt or (), prompts)
     words = parse_lock(lock)
     check_lock(words, texts)
-    refuse_folder(out)
+    refuse_other_file(out)
     config = checked(
         RewritingConfig,
         tries=n,
@@ -83,14 +83,28 @@ def rewrite(
         typer.echo("\n".join(explained(each)), err=True)
 
 
-def refuse_folder(out: Path | None) -> None:
-    """InputError for a folder, or a file in a folder that there is not."""
+def refuse_other_file(out: Path | None) -> None:
+    """InputError for a folder, a file in a folder that there is not, and one of another kind."""
     from imgalign.errors import InputError
 
-    if out is not None and out.is_dir():
+    if out is None:
+        return
+    if out.is_dir():
         raise InputError(f"{out}: expected a file to write rewrites to, got a folder")
-    if out is not None and not out.absolute().parent.is_dir():
+    if not out.absolute().parent.is_dir():
         raise InputError(f"{out}: there is no folder {out.parent}; make it first")
+    if out.exists() and not holds_rewrites(out):
+        raise InputError(f"{out}: exists and holds no rewrites; choose another name")
+
+
+def holds_rewrites(file: Path) -> bool:
+    """Whether it is empty or begins as `rewrite` writes it."""
+    try:
+        with file.open(encoding="utf-8") as lines:
+            first = json.loads(lines.readline(2**20) or "null")
+    except (OSError, ValueError):
+        return False
+    return first is None or (isinstance(first, dict) and {"completions", "locked"} <= first.keys())
 
 
 def load_text_reward(name: str, *, device: str) -> Any:

@@ -5,7 +5,7 @@ known by their annotator. Nothing reads them unless it asks for them.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 
 from sqlalchemy import insert, select
@@ -84,17 +84,34 @@ def chosen_rankings(
     group: str | None = None,
     annotator: str | None = None,
     project: str | None = None,
-    where: str = "rankings",
+    where: str | None = None,
     option: str = "--judged-by ",
 ) -> list[Ranking]:
     """Rankings of one kind of samples, by people, by AI judges or by both; no filter takes all.
 
-    The log says how many others are left out. InputError where all are of another kind, or by
-    others: it begins with `where` and names the `option` that asks for these.
+    The log says how many others are left out. InputError where all are of another kind, by others,
+    or of other names than the filters: it begins with `where`, and says what there is or which
+    `option` asks for it.
     """
-    found = store.rankings(group=group, annotator=annotator, project=project, judged_by="all")
+    filters = {"project": project, "group": group, "annotator": annotator}
+    asked = " and ".join(f"{name} {value!r}" for name, value in filters.items() if value)
+    where = where or f"rankings{f' of {asked}' if asked else ''}"
+    found = list(store.rankings(project=project, group=group, annotator=annotator, judged_by="all"))
+    if not found and (others := names_of(store.rankings(judged_by="all"), filters)):
+        raise InputError(f"{where}: expected rankings, got none; there are: {others}")
     kept = rankings_of(samples, found, where=where)
     return rankings_by(judged_by, kept, where=where, option=option)
+
+
+def names_of(rankings: Iterable[Ranking], filters: Mapping[str, str | None]) -> str:
+    """What rankings have under the names of filters that are given: "group cosy, group warm"."""
+    found = {
+        f"{name} {getattr(ranking, name)}"
+        for ranking in rankings
+        for name, value in filters.items()
+        if value
+    }
+    return ", ".join(sorted(found))
 
 
 def rankings_by(

@@ -61,6 +61,9 @@ def test_a_difference_is_marked_with_plus_and_minus(capsys: pytest.CaptureFixtur
         (["--prompt", "a cat " * 40], "tokens, and the rewriter reads 128"),
         (["--prompt", "  "], "expected text, got"),
         (["--prompt", "a cat", "--out", "."], "expected a file to write rewrites to"),
+        (["--prompt", "a cat", "--out", "ideas.txt"], "exists and holds no rewrites; choose"),
+        (["--prompts", "ideas.txt", "--out", "ideas.txt"], "exists and holds no rewrites"),
+        (["--prompt", "a cat", "--out", "rows.jsonl"], "exists and holds no rewrites; choose"),
         (["--prompt", "a cat", "--out", "no/x.jsonl"], "there is no folder no; make it first"),
         (["--prompt", "a cat", "--image-model", "nowhere"], "'nowhere', which is no folder here"),
     ],
@@ -74,7 +77,11 @@ def test_what_cannot_be_rewritten_is_said_in_one_line(
     message: str,
 ):
     monkeypatch.chdir(tmp_path)
+    mine = {"ideas.txt": "a cat\n", "rows.jsonl": '{"prompt": "a cat"}\n'}
+    for name, text in mine.items():
+        Path(name).write_text(text, encoding="utf-8")
     assert main(["rewrite", *options]) == 2
+    assert {name: Path(name).read_text(encoding="utf-8") for name in mine} == mine
     printed = capsys.readouterr()
     (line,) = [line for line in printed.err.splitlines() if not line.startswith("rewriting")]
     assert message in line

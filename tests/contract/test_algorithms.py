@@ -190,6 +190,14 @@ def test_a_reward_that_is_not_finite_drops_its_image_and_nothing_else(name):
     assert_close(gradient(name, moved_walk(), broken), expected)
 
 
+@pytest.mark.parametrize("name", OF_POLICY_GRADIENT)
+def test_where_no_reward_is_finite_nothing_is_learned(name):
+    whole = batch_of(moved_walk())
+    broken = replace(whole, rewards=torch.full_like(whole.rewards, math.nan))
+    algorithm = build_algorithm(algorithm_config(name), seed=0)
+    assert losses(algorithm, moved_walk(), broken) == []
+
+
 # --- what it says, and remembers
 
 

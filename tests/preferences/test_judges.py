@@ -145,6 +145,25 @@ def test_where_only_the_others_have_ranked_it_says_how_to_ask_for_them(mixed: St
     assert rankings_by("people", []) == []
 
 
+@pytest.mark.parametrize(
+    ("filters", "message"),
+    [
+        ({"project": "cats"}, "rankings of project 'cats': expected rankings, got none; there are"),
+        ({"project": "cats"}, "there are: project default$"),
+        ({"group": "warm", "annotator": "Bea"}, "of group 'warm' and annotator 'Bea': expected"),
+    ],
+)
+def test_a_name_that_has_no_rankings_is_answered_with_those_that_have(
+    mixed: Store, filters: dict[str, Any], message: str
+):
+    with pytest.raises(InputError, match=message):
+        chosen_rankings(mixed, "images", **filters)
+
+
+def test_an_empty_store_has_no_rankings_of_any_name(store: Store):
+    assert chosen_rankings(store, "images", project="cats") == []
+
+
 def test_ratings_leave_ai_judges_out_unless_asked(mixed: Store):
     with pytest.raises(InputError, match="got 1 rankings of images by storybook"):
         rate_makers(mixed)

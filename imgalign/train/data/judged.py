@@ -86,24 +86,6 @@ def present(judged: Sequence[GivenRanking], images: ImageFolder) -> list[GivenRa
     return kept
 
 
-def choices(rankings: Iterable[Ranking], asked: Mapping[str, str | None]) -> str:
-    """What a store has under the names that were asked for; empty for an empty store.
-
-    Example: "there are: group cosy, group dreamy".
-    """
-    found = {
-        (name, value)
-        for each in rankings
-        for name, value in (
-            ("project", each.project),
-            ("group", each.group),
-            ("annotator", each.annotator),
-        )
-        if asked[name]
-    }
-    return f"there are: {', '.join(map(' '.join, sorted(found)))}" if found else ""
-
-
 def counts_of(judged: Iterable[GivenRanking]) -> RankingCounts:
     """How many rankings prefer a sample, tie all of them, are all bad, or all good."""
     kinds = Counter(map(kind_of, judged))

@@ -18,7 +18,7 @@ from imgalign.preferences.judges import chosen_rankings
 from imgalign.preferences.records import JudgedBy, Samples
 from imgalign.preferences.store import Store
 from imgalign.train.data.given_rankings import GivenRankingsConfig
-from imgalign.train.data.judged import Given, SampleLoader, choices, from_store, of_files, present
+from imgalign.train.data.judged import Given, SampleLoader, from_store, of_files, present
 from imgalign.train.data.kept_texts import loader_of
 from imgalign.train.data.noise import provenance_of, refuse_other_model, refuse_other_size
 
@@ -80,10 +80,9 @@ class RankingsConfig(GivenRankingsConfig):
             judged = from_store(found, seeds={image: own.seed for image, own in made.items()})
             if not judged:
                 skipped = f"{len(found)} skipped ones and no other" if found else "none"
-                cure = choices(store.rankings(judged_by=self.judged_by), asked) if filters else ""
                 raise InputError(
                     f"{where}: expected rankings, got {skipped}; "
-                    f"{cure or f'rank {self.samples} with imgalign ui first'}"
+                    f"rank {self.samples} with imgalign ui first"
                 )
             if self.samples == "texts":
                 keys = dict.fromkeys(key for each in judged for key in each.images)
