@@ -28,7 +28,6 @@ from imgalign.policy import (
     TokenPolicy,
 )
 from imgalign.prompts import Prompts
-from imgalign.runs.folder import SHIPPED
 from imgalign.runs.trained import REFERENCE
 from imgalign.train.config import OptimizerConfig, PolicyConfig, TrainConfig
 from imgalign.train.learner import Learner
@@ -40,6 +39,9 @@ FULL = (FullDiffusionConfig, FullLanguageConfig)
 
 HIGHEST_FULL_RATE = 1e-4
 """Learning rates above it have been published for LoRA, and not for all weights."""
+
+SMALL_MODEL = 5_000_000
+"""Parameters below which a model, such as the storybook's of language, takes higher rates."""
 
 
 def build_learner(
@@ -131,9 +133,9 @@ def load_policy(settings: TrainConfig, *, resumed: Path | None = None) -> StepPo
             )
             policy = LanguagePolicy(model, config, seed=settings.seed, dtype=dtype)
     say_dtype(dtype, device)
-    rate = settings.optimizer.learning_rate
-    shipped = isinstance(config, FullLanguageConfig) and config.model == SHIPPED  # a small one
-    if isinstance(config, FULL) and not shipped and rate > HIGHEST_FULL_RATE:
+    rate, trained = settings.optimizer.learning_rate, policy.trainable_parameters()
+    small = sum(each.numel() for each in trained) < SMALL_MODEL
+    if isinstance(config, FULL) and not small and rate > HIGHEST_FULL_RATE:
         log.warning(
             "optimizer.learning_rate: %g is the rate of a LoRA; all weights are usually trained at"
             " 1e-6 to %g",

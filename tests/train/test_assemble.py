@@ -9,6 +9,7 @@ from walk_batches import sample
 
 from imgalign.diffusion.policy import DiffusionPolicy
 from imgalign.policy import LikelihoodPolicy, StepPolicy
+from imgalign.train import assemble
 from imgalign.train.assemble import build_learner, load_policy
 from imgalign.train.config import OptimizerConfig, TrainConfig
 from imgalign.train.learner import Learner
@@ -47,7 +48,7 @@ def test_a_learner_that_is_built_anew_remembers_nothing():
 
 
 def test_the_learning_rate_of_a_lora_is_pointed_out_where_all_weights_are_trained(
-    tiny_pipeline_folder, caplog
+    tiny_pipeline_folder, caplog, monkeypatch
 ):
     def said(train: str, rate: float) -> str:
         caplog.clear()
@@ -64,6 +65,8 @@ def test_the_learning_rate_of_a_lora_is_pointed_out_where_all_weights_are_traine
         load_policy(TrainConfig.model_validate(settings))
         return caplog.text
 
+    assert "learning_rate" not in said("full", 2e-3)  # of a model as small as this
+    monkeypatch.setattr(assemble, "SMALL_MODEL", 0)
     assert "learning_rate: 0.002 is the rate of a LoRA" in said("full", 2e-3)
     assert "learning_rate" not in said("full", 1e-4)
     assert "learning_rate" not in said("lora", 2e-3)
