@@ -64,9 +64,13 @@ class Sizes:
 
     ideas: int = 1920
     """Of which candidates are ranked."""
+    weak_rankings: int = 512
+    """From which the weak reward model learns."""
     held_out_ideas: int = 96
     """By which is judged."""
     texts_of_each: int = 4
+    given_texts: int = 400
+    """Of each kind of example, whose likelihood is measured."""
     settings: Sequence[str] = ()
     """For every algorithm beside supervised fine-tuning, after those of a variant."""
     reward_settings: Sequence[str] = ()
@@ -76,6 +80,7 @@ SMALL = Sizes(
     ideas=64,
     held_out_ideas=16,
     texts_of_each=2,
+    given_texts=100,
     settings=("run.iterations=2", "run.checkpoint_every=1"),
     reward_settings=("epochs=1",),
 )
@@ -92,6 +97,7 @@ class Stage:
         self.utilities: dict[str, Tensor] = {}
         self.places = {
             "reward": str(self.reward),
+            "weak reward": str(folder / "weak-reward"),
             "rankings": str(folder / "rankings.jsonl"),
             "shuffled": str(folder / "shuffled.jsonl"),
             "examples": str(folder / "examples.jsonl"),
@@ -116,16 +122,26 @@ class Stage:
         shuffled = Path(self.places["shuffled"])
         if not shuffled.exists():
             write_lines(shuffled, list(permuted(read_lines(rankings), seed=self.seed)))
-        if not (self.folder / "reward" / "contract.json").exists():
+        self.fit("reward", rankings)
+        some = self.folder / "some_rankings.jsonl"
+        if not some.exists():
+            write_lines(some, read_lines(rankings)[: self.sizes.weak_rankings])
+        # A head alone learns little from so few: what follows it goes astray (ADR 14).
+        self.fit("weak reward", some, "likelihood=false")
+
+    def fit(self, name: str, rankings: Path, *settings: str) -> None:
+        """Fit a reward model, unless that is done."""
+        if not (Path(self.places[name]) / "contract.json").exists():
             imgalign(
                 "reward",
                 "train",
                 "--file",
                 str(rankings),
                 f"model={self.folder / 'sft'}",
+                *settings,
                 *self.sizes.reward_settings,
                 "--out",
-                self.places["reward"],
+                self.places[name],
             )
 
     def ranked(self, policy: LanguagePolicy) -> list[dict[str, Any]]:
@@ -249,9 +265,17 @@ def likelihood(policy: LanguagePolicy, rows: Sequence[Mapping[str, str]]) -> flo
 
 
 def judged(
-    run: Path | str, start: Path | str, *, stage: Stage, kept: bool = True
+    run: Path | str,
+    start: Path | str,
+    *,
+    stage: Stage,
+    reward: str = "reward",
+    kept: bool = True,
 ) -> dict[str, Any]:
-    """Oracle utility, its change from the start, KL, reward, and what is `kept` of given texts."""
+    """Oracle utility, its change from the start, KL, reward, and what is `kept` of given texts.
+
+    `reward` names the reward model that is asked.
+    """
     policy, ideas = loaded(run, start), held_out_ideas(stage.sizes)
     seeds = evaluation_seeds(len(ideas))
     texts = texts_of(policy, ideas, seeds)
@@ -260,11 +284,11 @@ def judged(
     found = compared(ideas, text_utility(ideas, texts, group=GROUP), before) | {
         "words": mean(len(text.split()) for text in texts),
         "kl_nats": measure_kl(policy, sampled),
-        "reward": scores_of(stage.reward, ideas, texts).mean().item(),
+        "reward": scores_of(Path(stage.places[reward]), ideas, texts).mean().item(),
     }
     if kept:
-        of_pretraining = examples_of(400, rates=WILD, seed=4242)
-        of_sft = examples_of(400, rates=CASUAL, seed=4343)
+        of_pretraining = examples_of(stage.sizes.given_texts, rates=WILD, seed=4242)
+        of_sft = examples_of(stage.sizes.given_texts, rates=CASUAL, seed=4343)
         found["pretraining_log_prob"] = likelihood(policy, of_pretraining)
         found["demonstrations_log_prob"] = likelihood(policy, of_sft)
     return found
@@ -319,11 +343,11 @@ def best_of(count: int, start: Path, *, stage: Stage) -> dict[str, Any]:
     return compared(ideas, after, before) | {"kl_nats": kl, "reward": reward_of}
 
 
-def curve(run: Path, start: Path, *, stage: Stage) -> list[dict[str, Any]]:
+def curve(run: Path, start: Path, *, stage: Stage, reward: str) -> list[dict[str, Any]]:
     """What the reward and the oracle say of each kept checkpoint, by KL."""
     rows = []
     for folder in checkpoints(run):
-        found = judged(folder, start, stage=stage, kept=False)
+        found = judged(folder, start, stage=stage, reward=reward, kept=False)
         row = {key: found[key] for key in ("utility", "kl_nats", "reward")}
         rows.append({"step": step_of(folder)} | row)
     return rows
@@ -356,9 +380,10 @@ def rows_of(stage: Stage, variants: Variants) -> Iterator[dict[str, Any]]:
         folder = stage.folder / name
         start = "storybook" if name.startswith("sft") else sft
         row = {"variant": name, "minutes": stage.minutes(name)}
-        row |= judged(folder, start, stage=stage)
+        reward = str(variants[name].get("reward", "reward"))
+        row |= judged(folder, start, stage=stage, reward=reward)
         if "curve" in variants[name]:
-            row["curve"] = curve(folder, sft, stage=stage)
+            row["curve"] = curve(folder, sft, stage=stage, reward=reward)
         yield row
 
 

@@ -94,20 +94,19 @@ def value(run: Row, key: str) -> float:
 
 
 def over_optimisation(panel: Axes, variants: Variants, rows: Rows) -> None:
-    """Oracle utility by KL, at each checkpoint of all seeds."""
+    """Oracle utility by KL at each checkpoint of all seeds, and dashed what the reward says."""
     curves = {name: each["curve"] for name, each in variants.items() if "curve" in each}
+    other = panel.twinx()
     for name, colour in curves.items():
         for nth, run in enumerate(rows.get(name, ())):
-            points = [(0.0, value(run, "utility") - value(run, "change"))]
-            points += [(each["kl_nats"], value(each, "utility")) for each in run["curve"]]
-            panel.plot(
-                *zip(*points, strict=True),
-                color=colour,
-                lw=1,
-                marker=".",
-                label=None if nth else variants[name]["label"],
-            )
+            start = (0.0, value(run, "utility") - value(run, "change"))
+            points = [start, *((each["kl_nats"], value(each, "utility")) for each in run["curve"])]
+            said = [(each["kl_nats"], each["reward"]) for each in run["curve"]]
+            label = None if nth else variants[name]["label"]
+            panel.plot(*zip(*points, strict=True), color=colour, lw=1, marker=".", label=label)
+            other.plot(*zip(*said, strict=True), color=colour, lw=0.8, ls="--")
     panel.set(xscale="symlog", xlabel="KL, nats per text", ylabel="oracle utility")
+    other.set_ylabel("the reward it was trained on (dashed)")
     panel.legend(frameon=False, fontsize=8)
 
 

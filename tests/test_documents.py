@@ -36,3 +36,26 @@ def test_the_guide_says_how_to_add_each_kind_of_part_in_five_steps():
     assert [title for title, _ in sections] == [f"Add {kind}" for kind in kinds]
     for title, body in sections:
         assert re.findall(r"^(\d)\. ", body, re.M) == ["1", "2", "3", "4", "5"], title
+
+
+def files_of(name: str) -> set[Path]:
+    """Python files of a folder, or of a name with * and {a,b}."""
+    if name.endswith("/"):
+        return set((ROOT / name).rglob("*.py"))
+    inner = re.search(r"\{(.*)\}", name)
+    options = inner[1].split(",") if inner else [""]
+    names = [name.replace(inner[0], each) if inner else name for each in options]
+    return {path for each in names for path in ROOT.glob(each)}
+
+
+def test_lines_of_what_is_shared_and_what_is_not_are_counted_within_five_percent():
+    text = (ROOT / "docs" / "modalities.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.*) \| (both|images|texts) \| ([\d,]+) \|$", text, re.M)
+    assert {kind for _, kind, _ in rows} == {"both", "images", "texts"}
+    for what, _, written in rows:
+        counted, _, without = what.partition(" without ")
+        files = {path for name in re.findall(r"`(.*?)`", counted) for path in files_of(name)}
+        left_out = [name.rstrip("/") for name in re.findall(r"`(.*?)`", without)]
+        kept = [path for path in files if not set(left_out) & set(path.parts)]
+        lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in kept)
+        assert lines == pytest.approx(int(written.replace(",", "")), rel=0.05), what

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
+from torch.nn.functional import pad
 
 from imgalign.advantages import generalized_advantages, whitened
 from imgalign.algorithms.interface import World, first_position
@@ -90,7 +91,14 @@ class CriticBaseline:
         everybody = batch.of_all(world)
         features, mask = everybody.features(), everybody.mask
         with torch.no_grad():
-            values = torch.cat([self.critic(each).float().cpu() for each in features])
+            values = torch.cat(
+                [
+                    values_of(self.critic, each, there).cpu()
+                    for each, there in zip(
+                        features, torch.split(mask, sizes_of(features)), strict=True
+                    )
+                ]
+            )
         advantages, returns = generalized_advantages(
             everybody.rewards, values, mask, smoothing=self.config.smoothing
         )
@@ -114,7 +122,7 @@ class CriticBaseline:
         clip = math.inf if self.config.value_clip is None else self.config.value_clip
         generator = seeded_generator(f"critic/{self.seed}/{self.batches}")
         self.batches += 1
-        sizes = [len(each["input_ids"]) for each in features]
+        sizes = sizes_of(features)
         # Samples stay with those that they were made with, whose padding they share.
         parts = [
             (rows_of(each, part), part + start)
@@ -128,7 +136,7 @@ class CriticBaseline:
                 there = mask[places]
                 if not there.any():
                     continue
-                value = critic(each).float()
+                value = values_of(critic, each, there)
                 old, target = (given[places].to(value) for given in (values, returns))
                 error = clipped_value_loss(value, old, target, clip=clip)
                 losses = error[there.to(error.device)]
@@ -167,6 +175,26 @@ class CriticBaseline:
             ) from None
         self.optimizer.load_state_dict(state["optimizer"])
         self.batches = int(state["batches"])
+
+
+def values_of(
+    critic: Critic, features: Features, mask: Bool[Tensor, "n t"]
+) -> Float[Tensor, "n t"]:
+    """What the critic says at each step; after the last one of these samples it says 0.
+
+    It reads no further than that: a step's value depends on nothing after the step.
+    """
+    steps = mask.shape[1]
+    ends = int(mask.any(dim=0).nonzero().max()) + 1 if mask.any() else 1
+    width = features["input_ids"].shape[1] - (steps - ends)
+    read = {"input_ids", "attention_mask"}
+    cut = {name: own[:, :width] if name in read else own for name, own in features.items()}
+    return pad(critic(cut).float(), (0, steps - ends))
+
+
+def sizes_of(features: Sequence[Features]) -> list[int]:
+    """Samples in each."""
+    return [len(each["input_ids"]) for each in features]
 
 
 def rows_of(features: Features, rows: Int[Tensor, " n"]) -> Features:

@@ -105,6 +105,26 @@ def test_nothing_behind_the_end_of_a_text_is_learned_or_counts_in_the_whitening(
     assert_close(found[0][1][1:4, 0], torch.tensor([1.5, 1.0, 1.0]), atol=0.02, rtol=0)
 
 
+def test_it_reads_no_further_than_the_last_step_of_the_samples_it_reads_together():
+    widths = []
+
+    class Watched(Counter):
+        def forward(self, features: dict[str, Tensor]) -> Tensor:
+            assert features["attention_mask"].shape == features["input_ids"].shape
+            widths.append(features["input_ids"].shape[1])
+            return super().forward(features)
+
+    ends = torch.tensor([1, 2, 1, 1, 4, 3, 2, 4])
+    whole = rewarded(final([1.0] * 8, steps=5), steps=5)
+    batch = replace(whole, mask=torch.arange(5) < ends[:, None])
+    baseline = CriticBaseline(CriticConfig(batch_size=2, epochs=1), Watched(), seed=0)
+    advantages, _ = baseline.advantages(batch, world=Alone())
+    # The prompt's two columns, and a column for each step but the last, whose state comes before.
+    assert widths[:2] == [2 + 2, 2 + 4]
+    assert sorted(widths[2:]) == [2 + 1, 2 + 2, 2 + 4, 2 + 4]
+    assert not advantages[~batch.mask].any()
+
+
 def test_a_value_is_not_pulled_further_than_the_clip():
     moved = {}
     for clip in (0.1, None):

@@ -2,6 +2,7 @@
 seed and a given text mean what they mean on the CPU; runs of texts train, stop and go on."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.gpu
 
 PROMPTS = ["a red house", "two birds and a boat", "the green tree", "a boat"]
 SEEDS = [11, 12, 13, 14]
-CONFIGS = {"lora": LoraLanguageConfig, "full": FullLanguageConfig}
+CONFIGS: Mapping[str, Any] = {"lora": LoraLanguageConfig, "full": FullLanguageConfig}
 
 
 def make_policy(
