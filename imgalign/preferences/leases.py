@@ -210,6 +210,13 @@ def num_left(connection: Connection, annotator_id: str, project: str, now: datet
     return connection.execute(statement).scalar_one()
 
 
+def num_open(connection: Connection, annotator_id: str, project: str) -> int:
+    """Items that this annotator could judge if nobody else held any."""
+    wanted = [_unjudged(annotator_id), _num_given() < items.c.overlap]
+    statement = select(func.count()).where(items.c.project == project, *wanted)
+    return connection.execute(statement).scalar_one()
+
+
 def issued(connection: Connection, item_id: str, annotator_id: str) -> Shown:
     """Candidates and tokens in display order; empty if the annotator was never shown the item."""
     statement = (

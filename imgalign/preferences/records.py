@@ -244,10 +244,13 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Numbers of items that an annotator has judged and that are left for them."""
+    """Numbers of items that an annotator has judged, that are left for them, and that others hold
+    at the moment.
+    """
 
     done: int
     left: int
+    waiting: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

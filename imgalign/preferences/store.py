@@ -429,12 +429,16 @@ class Store:
             return queries.to_rankings(connection, connection.execute(statement).all())
 
     def counts(self, annotator: str, *, project: str = "default") -> Counts:
-        """Numbers of items judged by this annotator, skipped ones included, and of items left."""
-        annotator = person(annotator)
+        """Numbers of items judged by this annotator, skipped ones included, left, and held by
+        others.
+        """
+        annotator, now = person(annotator), utc_now()
         with self.database.read() as connection:
+            left = leases.num_left(connection, annotator, project, now)
             return Counts(
                 done=queries.num_done(connection, annotator, project),
-                left=leases.num_left(connection, annotator, project, utc_now()),
+                left=left,
+                waiting=max(0, leases.num_open(connection, annotator, project) - left),
             )
 
 

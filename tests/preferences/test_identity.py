@@ -43,7 +43,7 @@ def test_one_person_under_two_spellings_ranks_an_item_once(store: Store, add_ite
     item = store.next_item("Ada Lovelace")
     store.submit(judge(item, "ADA LOVELACE", key="1"))
     assert store.next_item("ada lovelace") is None
-    assert store.counts("Ada Lovelace") == Counts(done=1, left=0)
+    assert store.counts("Ada Lovelace") == Counts(done=1, left=0, waiting=0)
     (ranking,) = store.rankings(annotator="Ada Lovelace")
     assert ranking.annotator == "ada lovelace"
     assert store.history("ADA LOVELACE") == [ranking]

@@ -74,29 +74,42 @@ def test_a_skipped_item_goes_to_somebody_else(store: Store, add_items: Add):
 def test_adding_an_item_again_changes_nothing_but_a_raised_overlap(store: Store, add_items: Add):
     assert add_items(2) == add_items(2)
     store.submit(judge(store.next_item("ann")))
-    assert store.counts("bob") == Counts(done=0, left=1)
+    assert store.counts("bob") == Counts(done=0, left=1, waiting=0)
     add_items(2, overlap=2)
     add_items(2)
-    assert store.counts("bob") == Counts(done=0, left=2)
+    assert store.counts("bob") == Counts(done=0, left=2, waiting=0)
+
+
+def test_items_that_others_hold_are_counted_as_waiting_and_come_back(store: Store, add_items: Add):
+    add_items(2, overlap=1)
+    held = store.next_item("ann")
+    assert store.counts("bob") == Counts(done=0, left=1, waiting=1)
+    store.submit(judge(store.next_item("bob"), annotator="bob"))
+    assert store.next_item("bob") is None
+    assert store.counts("bob") == Counts(done=1, left=0, waiting=1)
+    store.submit(judge(held))
+    assert store.counts("bob") == Counts(done=1, left=0, waiting=0)
+    assert store.counts("ann") == Counts(done=1, left=0, waiting=0)
 
 
 def test_items_of_other_projects_are_not_shown(store: Store, add_items: Add):
     add_items(1)
     assert store.next_item("ann", project="other") is None
-    assert store.counts("ann", project="other") == Counts(done=0, left=0)
+    assert store.counts("ann", project="other") == Counts(done=0, left=0, waiting=0)
 
 
 def test_counts_follow_judging_and_undoing(store: Store, add_items: Add):
     add_items(3)
-    assert store.counts("ann") == Counts(done=0, left=3)
+    assert store.counts("ann") == Counts(done=0, left=3, waiting=0)
     submission = judge(store.next_item("ann"))
     store.submit(submission)
-    assert store.counts("ann") == Counts(done=1, left=2)
-    assert store.counts("bob") == Counts(done=0, left=2)
+    assert store.counts("ann") == Counts(done=1, left=2, waiting=0)
+    assert store.counts("bob") == Counts(done=0, left=2, waiting=0)
     store.undo("ann", submission.key)
-    assert store.counts("ann") == Counts(done=0, left=3)
+    assert store.counts("ann") == Counts(done=0, left=3, waiting=0)
     store.next_item("bob")
-    assert store.counts("bob") == Counts(done=0, left=2)  # one is back on ann's screen
+    # One is back on ann's screen.
+    assert store.counts("bob") == Counts(done=0, left=2, waiting=1)
 
 
 def test_history_is_newest_first_and_holds_the_key_to_undo(store: Store, add_items: Add):
@@ -230,7 +243,7 @@ def test_an_item_needs_different_images_that_are_in_the_store(
         store.add_item("a fox", [image, image], source="test")
     with pytest.raises(InputError, match="add the image or text before the item"):
         store.add_item("a fox", [image, "f" * 64], source="test")
-    assert store.counts("ann") == Counts(done=0, left=0)
+    assert store.counts("ann") == Counts(done=0, left=0, waiting=0)
 
 
 def test_an_annotator_is_registered_once_and_stays_in_the_group(store: Store):

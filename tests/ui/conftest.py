@@ -81,6 +81,7 @@ def add_items(store: Store) -> Callable[..., list[str]]:
         num_images: int = 4,
         overlap: int = 3,
         project: str = "default",
+        size: int = 64,
         **text: Any,
     ) -> list[str]:
         item_ids = []
@@ -88,7 +89,8 @@ def add_items(store: Store) -> Callable[..., list[str]]:
             prompt = f"a house, number {index}"
             image_ids = [
                 store.add_image(
-                    draw_png(index * num_images + k, **text), secret_provenance(k, prompt)
+                    draw_png(index * num_images + k, size=size, **text),
+                    secret_provenance(k, prompt),
                 )
                 for k in range(num_images)
             ]

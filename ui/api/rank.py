@@ -77,7 +77,8 @@ class Shown(BaseModel):
 class Screen(BaseModel):
     """What is on the screen; `item` is None when nothing is left.
 
-    `samples` says what the candidates are. `next` are addresses to prefetch, `undo` is the key of
+    `samples` says what the candidates are; `waiting` counts items that other annotators hold, which
+    are part of `total`. `next` are addresses to prefetch, `undo` is the key of
     the latest judgement that stands.
     """
 
@@ -87,6 +88,7 @@ class Screen(BaseModel):
     candidates: list[Shown] = []
     done: int
     total: int
+    waiting: int
     next: list[str] = []
     undo: str | None = None
 
@@ -149,11 +151,11 @@ def next_item(
         store.add_annotator(annotator, client=client)
     item = store.next_item(annotator, project=project)
     counts = store.counts(annotator, project=project)
-    total = counts.done + counts.left
+    total = counts.done + counts.left + counts.waiting
     # An item that is taken back must come up on this page again: only of this project.
     last_key = next((judged.key for judged in store.history(annotator, 1, project=project)), None)
     if item is None:
-        return Screen(done=counts.done, total=total, undo=last_key)
+        return Screen(done=counts.done, total=total, waiting=counts.waiting, undo=last_key)
     after = store.next_item(annotator, project=project, holding=(item.item_id,), prefetch=True)
     return Screen(
         item=item.item_id,
@@ -162,6 +164,7 @@ def next_item(
         candidates=_shown(item, annotator),
         done=counts.done,
         total=total,
+        waiting=counts.waiting,
         next=[] if after is None else [each.url for each in _shown(after, annotator)],
         undo=last_key,
     )

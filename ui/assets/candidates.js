@@ -16,7 +16,7 @@ const Candidates = (() => {
     made.alt = "";
     made.draggable = false;
     made.addEventListener("error", () => {
-      made.replaceWith(node("span", "rk-broken", "This image could not be loaded"));
+      made.replaceWith(node("span", "rk-broken", "This image could not be loaded. Click to try again"));
     });
     return made;
   };
@@ -38,7 +38,7 @@ const Candidates = (() => {
     made.dir = "auto";
     read(url).then(
       (text) => made.replaceChildren(document.createTextNode(text)),
-      () => made.replaceChildren(node("span", "rk-broken", "This text could not be loaded")),
+      () => made.replaceChildren(node("span", "rk-broken", "This text could not be loaded. Try again")),
     );
     return made;
   };
@@ -61,8 +61,21 @@ const Candidates = (() => {
     height: (count) => ["46vh", "46vh", "27vh"][Math.ceil(count / 2)] ?? "22vh",
     panes: (count) => (count === 4 ? 2 : Math.min(count, 3)),
   };
+  // The columns that make `count` equal rectangles of an aspect largest in a place, and how wide
+  // they are then. Around each there is `across` by `down` of its own, between them a gap.
+  const grid = (count, { width, height, gap, aspect, across = 0, down = 0 }) => {
+    let best = { columns: 1, width: 0 };
+    for (let columns = 1; columns <= count; columns += 1) {
+      const rows = Math.ceil(count / columns);
+      const most = (width - gap * (columns - 1)) / columns - across;
+      const high = (height - gap * (rows - 1)) / rows - down;
+      const found = Math.min(most, high * aspect);
+      if (found > best.width) best = { columns, width: found };
+    }
+    return best;
+  };
   const forget = () => texts.clear();
   const prefetch = (urls) =>
     urls.forEach((url) => fetch(url).then((response) => response.blob(), () => null));
-  return { images, texts: ofTexts, forget, prefetch };
+  return { images, texts: ofTexts, grid, forget, prefetch };
 })();

@@ -1,11 +1,14 @@
-// The ranking widget: draws one item, turns keys, clicks and drags into Session transitions, and
-// talks to the server. Nothing is shown as saved before the server's receipt has arrived; what is
-// not submitted yet lives in the browser's storage and survives a reload and a server restart.
+// The ranking widget: draws one item, keeps its draft and talks to the server. Looking closely is in
+// zoom.js, what keys, mouse and fingers do in hands.js.
+// Nothing is shown as saved before the server's receipt has arrived; what is not submitted yet lives
+// in the browser's storage and survives a reload and a server restart.
 const root = element.querySelector(".rk");
 const q = (selector) => root.querySelector(selector);
 const REASONS = props.reasons;
 const STORE = "imgalign.rank";
 const TIMEOUT_MS = 15000;
+const LOOK_AGAIN_MS = 10000;
+const PHONE = 720; // pixels, as in ranker.css
 
 let annotator = null; // who ranks
 let item = null; // what the server gave: {item, prompt, samples: "images" or "texts",
@@ -20,15 +23,36 @@ let looked = 0; // milliseconds this item was in view before `since`
 let since = null;
 
 /* ---------- browser storage ---------- */
+const kept = new Map(); // what storage refuses, where a browser blocks it
 const load = (name, fallback) => {
   try {
-    return JSON.parse(localStorage.getItem(`${STORE}.${name}`)) ?? fallback;
+    return JSON.parse(localStorage.getItem(`${STORE}.${name}`)) ?? kept.get(name) ?? fallback;
   } catch {
-    return fallback;
+    return kept.get(name) ?? fallback;
   }
 };
-const save = (name, value) => localStorage.setItem(`${STORE}.${name}`, JSON.stringify(value));
+const save = (name, value) => {
+  try {
+    localStorage.setItem(`${STORE}.${name}`, JSON.stringify(value));
+  } catch {
+    kept.set(name, value);
+  }
+};
 const slot = (name) => `${name}.${annotator}`;
+
+// One draft for each item, so that going back to an older one loses none in between.
+const MOST_DRAFTS = 40;
+const drafts = () => {
+  const found = load(slot("drafts"), {});
+  const one = load(slot("draft"), null); // as pages before this one kept it
+  return one?.item ? { [one.item]: one, ...found } : found;
+};
+const saveDraft = (id, draft) => {
+  const { [id]: _, ...others } = drafts();
+  const entries = [...Object.entries(others), ...(draft ? [[id, draft]] : [])];
+  save(slot("drafts"), Object.fromEntries(entries.slice(-MOST_DRAFTS)));
+  save(slot("draft"), null);
+};
 
 const newKey = () => {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
@@ -40,8 +64,9 @@ const clock = (running) => {
   if (since !== null) looked += performance.now() - since;
   since = running ? performance.now() : null;
 };
-const persist = () =>
-  save(slot("draft"), { item: item.item, key, session, looked: viewed() });
+const persist = () => saveDraft(item.item, { item: item.item, key, session, looked: viewed() });
+const paired = () => item?.candidates?.length === 2;
+const byTouch = () => matchMedia("(pointer: coarse)").matches;
 
 /* ---------- server ---------- */
 const call = async (path, body) => {
@@ -83,7 +108,7 @@ const show = (state) => {
   root.dataset.state = state;
 };
 const say = (text) => {
-  q(".rk-sr").textContent = text;
+  q(".rk-sr[aria-live]").textContent = text;
 };
 const toast = (text) => {
   const node = q(".rk-toast");
@@ -127,8 +152,19 @@ const tileOf = (candidate, position) => {
   tile.draggable = true;
   tile.dataset.position = position;
   foot.append(make("span", "rk-key", position + 1), make("span", "rk-rank"));
-  tile.append(kind.inTile(candidate), foot);
+  const shown = kind.inTile(candidate);
+  shown.addEventListener("load", arrange);
+  tile.append(shown, foot);
   return tile;
+};
+
+// What could not be loaded cannot be judged; a click on it tries once more.
+const unloaded = (position) => q(`.rk-tile[data-position="${position}"] .rk-broken`);
+const reload = (position) => {
+  const old = q(`.rk-tile[data-position="${position}"]`);
+  old.replaceWith(tileOf(item.candidates[position], position));
+  calm();
+  draw();
 };
 
 const drawItem = () => {
@@ -139,14 +175,50 @@ const drawItem = () => {
     node.textContent = kind.noun + node.dataset.noun;
   }
   drawReasons();
-  q(".rk-prompt").textContent = item.prompt;
-  q(".rk-prompt").toggleAttribute("data-long", item.prompt.length > 160);
+  root.toggleAttribute("data-pair", paired());
+  q(".rk-question").textContent = paired() ? `Which ${kind.noun} fits this better?` : `Which ${kind.noun} fits this best?`;
+  q('.rk-actions [data-do="tie"]').firstChild.data = paired() ? "Equal " : "Tie ";
+  q('.rk-actions [data-do="bad"]').firstChild.data = paired() ? "Both bad " : "All bad ";
+  const prompt = q(".rk-prompt");
+  prompt.textContent = item.prompt;
+  prompt.toggleAttribute("data-long", item.prompt.length > 160);
+  openPrompt(false);
   const tiles = q(".rk-tiles");
+  tiles.style.removeProperty("--tile-width");
   tiles.style.setProperty("--columns", kind.columns(count));
   tiles.style.setProperty("--tile-height", kind.height(count));
-  tiles.toggleAttribute("data-two", count === 2);
   tiles.replaceChildren(...item.candidates.map(tileOf));
   q(".rk-last-key").textContent = count;
+};
+
+// A prompt longer than its place is cut, and says so.
+const openPrompt = (open) => {
+  const prompt = q(".rk-prompt");
+  prompt.toggleAttribute("data-open", open);
+  prompt.toggleAttribute("data-cut", !open && prompt.scrollHeight > prompt.clientHeight + 2);
+  const more = q(".rk-more");
+  more.hidden = !open && !prompt.matches("[data-cut]");
+  more.setAttribute("aria-expanded", String(open));
+  more.textContent = open ? "Show less" : "Show the whole prompt";
+};
+
+// Images as large as the screen allows, in the columns that make them largest.
+const arrange = () => {
+  if (!session || item.samples === "texts") return;
+  const tiles = q(".rk-tiles");
+  const first = tiles.querySelector("img");
+  const aspect = first?.naturalWidth ? first.naturalWidth / first.naturalHeight : 1;
+  tiles.style.setProperty("--aspect", aspect);
+  if (innerWidth <= PHONE) return;
+  const above = tiles.getBoundingClientRect().top + scrollY;
+  const below = q(".rk-tray").offsetHeight + q(".rk-actions").offsetHeight + 44;
+  const [across, down] = [16, 60]; // a tile beside its image: padding, and the foot below it
+  const found = Candidates.grid(item.candidates.length, {
+    width: q(".rk-work").clientWidth, height: Math.max(innerHeight - above - below, 220), gap: 14, aspect, across, down,
+  });
+  tiles.style.setProperty("--columns", found.columns);
+  tiles.style.setProperty("--tile-width", `${Math.floor(found.width) + across}px`);
+  tiles.style.setProperty("--tile-height", "none");
 };
 
 const thumb = (position) => {
@@ -186,25 +258,33 @@ const drawTray = () => {
     place.append(make("b", "", ordinal(index + 1)), row);
     nodes.push(gap, place);
   });
-  Session.missing(session).forEach((_, index) => {
-    const gap = make("span", "rk-gap", groups.length + index ? "›" : "");
+  // One place for all that are left: whatever is dropped there takes the next rank.
+  const left = Session.missing(session);
+  const end = make("span", "rk-gap", groups.length && left.length ? "›" : "");
+  end.dataset.last = "";
+  nodes.push(end);
+  if (left.length) {
     const place = make("div", "rk-slot rk-free");
     place.dataset.last = "";
     const row = make("div");
-    row.append(make("span", "rk-place"));
-    place.append(make("b", "", ordinal(groups.length + index + 1)), row);
-    nodes.push(gap, place);
-  });
+    row.append(...left.map(() => make("span", "rk-place")));
+    place.append(make("b", "", ordinal(groups.length + 1)), row);
+    nodes.push(place);
+  }
   tray.replaceChildren(...nodes);
 };
 
 const hint = () => {
+  const touch = byTouch();
   if (busy) return "Saving…";
-  if (session.verdict !== "ranked") return "Enter submits";
   const left = Session.missing(session).length;
-  if (left === 0) return "Enter submits";
-  if (left === 1) return "Enter places the last one";
-  return left === item.candidates.length ? "Press a number: best first" : `${left} still to place`;
+  if (paired() && session.verdict === "ranked" && left) {
+    return touch ? "Tap the better one" : "Press 1 or 2: the better one";
+  }
+  if (session.verdict !== "ranked" || left === 0) return touch ? "Ready to submit" : "Enter submits";
+  if (left === 1) return touch ? "Submit places the last one" : "Enter places the last one";
+  if (left < item.candidates.length) return `${left} still to place`;
+  return touch ? "Tap the best first" : "Press a number: best first";
 };
 
 const draw = () => {
@@ -226,7 +306,7 @@ const draw = () => {
   drawTray();
   q('[data-do="bad"]').setAttribute("aria-pressed", String(session.verdict === "all_bad"));
   q('[data-do="skip"]').setAttribute("aria-pressed", String(session.verdict === "skipped"));
-  q('.rk-actions [data-do="tie"]').disabled = session.placed.length < 2;
+  q('.rk-actions [data-do="tie"]').disabled = session.placed.length < 2 && !paired();
   q('.rk-actions [data-do="undo"]').disabled = !session.past.length && !item.undo;
   q(".rk-submit").disabled = busy;
   q(".rk-submit").toggleAttribute("data-unready", !Session.ready(session));
@@ -235,6 +315,7 @@ const draw = () => {
 
 const drawProgress = () => {
   const { done, total } = item;
+  document.title = total ? `${done} of ${total} - Rank - imgalign` : "Rank - imgalign";
   q(".rk-bar i").style.width = total ? `${(100 * done) / total}%` : "0";
   q(".rk-bar").setAttribute("aria-valuemax", total);
   q(".rk-bar").setAttribute("aria-valuenow", done);
@@ -272,23 +353,38 @@ const next = async () => {
   }
 };
 
+// New items come to an empty page by themselves, while somebody looks at it.
+const lookAgain = () => {
+  if (!root.isConnected || root.dataset.state !== "empty") return;
+  if (document.hidden) next.timer = setTimeout(lookAgain, LOOK_AGAIN_MS);
+  else next();
+};
+
 const receive = (given) => {
   item = given;
   drawProgress();
+  const zoomed = zoomDialog.open;
   closeDialogs();
   if (!item.item) {
-    q(".rk-empty-title").textContent = item.done ? "All done, thank you" : "Nothing to rank yet";
-    q(".rk-empty-text").textContent = item.done
-      ? `You have judged all ${item.done} items. New ones appear here as soon as they are made.`
-      : "Make images on the Generate page and send them here.";
+    const waiting = `${item.waiting} more ${item.waiting === 1 ? "is" : "are"} with other annotators now`;
+    if (item.waiting) {
+      q(".rk-empty-title").textContent = "Nothing free right now";
+      q(".rk-empty-text").textContent = `${waiting}; what they leave comes to this page by itself.`;
+    } else {
+      q(".rk-empty-title").textContent = item.done ? "All done, thank you" : "Nothing to rank yet";
+      q(".rk-empty-text").textContent = item.done
+        ? `You have judged all ${item.done} items. New ones appear here as soon as they are made.`
+        : "Make images on the Generate page and send them here; they appear by themselves.";
+    }
+    next.timer = setTimeout(lookAgain, LOOK_AGAIN_MS);
     q('.rk-empty [data-do="undo"]').hidden = !item.undo;
     session = null;
     clock(false);
     show("empty");
     return;
   }
-  const draft = load(slot("draft"), null);
-  const mine = draft && draft.item === item.item && draft.session?.count === item.candidates.length;
+  const draft = drafts()[item.item];
+  const mine = draft && draft.session?.count === item.candidates.length;
   session = mine ? draft.session : Session.fresh(item.candidates.length);
   key = mine ? draft.key : newKey();
   looked = mine ? draft.looked : 0;
@@ -299,12 +395,20 @@ const receive = (given) => {
   drawItem();
   persist();
   draw();
+  arrange();
+  if (zoomed) openZoom();
+  else if (document.activeElement === document.body) q(".rk-prompt").focus({ preventScroll: true });
   say(`${item.prompt}. ${item.candidates.length} ${kind.noun}s.`);
   Candidates.prefetch(item.next);
 };
 
 const submit = async () => {
   if (!session || busy) return;
+  const lost = item.candidates.findIndex((_, position) => unloaded(position));
+  if (lost >= 0 && session.verdict === "ranked") {
+    complain(`${capital(kind.noun)} ${lost + 1} could not be loaded, so it cannot be ranked. Skip this set, or`, () => reload(lost));
+    return;
+  }
   if (!Session.ready(session)) {
     const filled = Session.complete(session);
     if (filled === session) say(hint());
@@ -328,13 +432,19 @@ const submit = async () => {
   } catch (error) {
     busy = false;
     draw();
-    // A conflict may be final (judged in another tab): asking for the item again settles it, and
-    // gives back the same draft where the item is still open.
-    complain(`Not saved yet: ${error.message} Your ranking is kept here.`, error.gone ? next : submit);
+    if (error.gone) {
+      // It may be final. Asking for the next set settles that, and gives back the same draft
+      // where the set is still open, to be sent as a judgement of its own.
+      key = newKey();
+      persist();
+      complain("Not saved: this set was judged already, perhaps in another tab. Go on to the next one.", next);
+    } else {
+      complain(`Not saved yet: ${error.message} Your ranking is kept here.`, submit);
+    }
     return;
   }
   busy = false;
-  save(slot("draft"), null);
+  saveDraft(item.item, null);
   const times = load(slot("times"), []);
   save(slot("times"), [...times, Math.min(milliseconds, 120000)].slice(-20));
   toast("Saved");
@@ -362,7 +472,7 @@ const undo = async () => {
   }
   busy = false;
   const again = Session.restored(back.num_candidates, back);
-  save(slot("draft"), { item: back.item, key: newKey(), session: again, looked: 0 });
+  saveDraft(back.item, { item: back.item, key: newKey(), session: again, looked: 0 });
   toast("Taken back");
   await next();
 };
@@ -388,293 +498,3 @@ const drawReasons = () => {
   });
   q(".rk-reasons").replaceChildren(...buttons);
 };
-const chooseReason = (reason) => {
-  closeDialogs();
-  apply(Session.skip(session, reason), `Skip: ${reason}. Enter submits`);
-};
-
-/* ---------- zoom: one scale and offset for all images, one size of type for all texts ---------- */
-const view = { scale: 1, x: 0, y: 0, open: false };
-const zoomDialog = q(".rk-zoom");
-const panes = q(".rk-panes");
-const paneImages = () => Array.from(panes.querySelectorAll("img"));
-const label = (scale) => (scale >= 1 ? `${+scale.toFixed(2)}:1` : `${Math.round(scale * 100)} %`);
-
-const drawZoom = () => {
-  if (item.samples === "texts") {
-    panes.style.setProperty("--zoom", view.scale);
-    q(".rk-scale").textContent = `${Math.round(view.scale * 100)} %`;
-    return;
-  }
-  for (const image of paneImages()) {
-    const { naturalWidth: w, naturalHeight: h } = image;
-    image.style.transform =
-      `translate(${view.x - (w * view.scale) / 2}px, ${view.y - (h * view.scale) / 2}px) ` +
-      `scale(${view.scale})`;
-  }
-  q(".rk-scale").textContent = label(view.scale);
-};
-const fit = () => {
-  if (item.samples === "texts") {
-    Object.assign(view, { scale: 1, x: 0, y: 0 });
-    drawZoom();
-    return;
-  }
-  const image = paneImages()[0];
-  const pane = panes.firstElementChild;
-  if (!image || !image.naturalWidth) return;
-  const most = Math.min(
-    pane.clientWidth / image.naturalWidth,
-    pane.clientHeight / image.naturalHeight,
-  );
-  Object.assign(view, { scale: most >= 1 ? Math.floor(most) : most, x: 0, y: 0 });
-  drawZoom();
-};
-const scaleBy = (direction, x = 0, y = 0) => {
-  if (item.samples === "texts") {
-    view.scale = Math.min(2.2, Math.max(0.7, view.scale + 0.15 * direction));
-    drawZoom();
-    return;
-  }
-  const before = view.scale;
-  const whole = direction > 0 ? Math.floor(before) + 1 : Math.ceil(before) - 1;
-  const scaled = before >= 1 && whole >= 1 ? whole : before * (direction > 0 ? 1.25 : 0.8);
-  view.scale = Math.min(32, Math.max(0.1, scaled));
-  view.x = x - ((x - view.x) * view.scale) / before;
-  view.y = y - ((y - view.y) * view.scale) / before;
-  drawZoom();
-};
-const openZoom = () => {
-  panes.style.setProperty("--zoom-columns", kind.panes(item.candidates.length));
-  panes.replaceChildren();
-  item.candidates.forEach((candidate, position) => {
-    const pane = make("div", "rk-pane");
-    pane.dataset.position = position;
-    const shown = kind.inPane(candidate);
-    shown.addEventListener("load", () => (position ? drawZoom() : fit()));
-    pane.append(shown, make("span", "rk-key", position + 1), make("span", "rk-rank"));
-    panes.append(pane);
-  });
-  zoomDialog.toggleAttribute("data-pixels", q('[data-zoom="pixels"]').ariaPressed === "true");
-  q(".rk-zoom-prompt").textContent = item.prompt;
-  zoomDialog.showModal();
-  draw();
-  fit();
-};
-const zoomActions = {
-  in: () => scaleBy(1),
-  out: () => scaleBy(-1),
-  one: () => (Object.assign(view, { scale: 1, x: 0, y: 0 }), drawZoom()),
-  fit,
-  pixels: () => {
-    const button = q('[data-zoom="pixels"]');
-    const on = button.ariaPressed !== "true";
-    button.ariaPressed = String(on);
-    zoomDialog.toggleAttribute("data-pixels", on);
-  },
-  close: () => zoomDialog.close(),
-};
-panes.addEventListener("wheel", (event) => {
-  if (item.samples === "texts") return; // it scrolls the text under it
-  event.preventDefault();
-  const box = event.target.closest(".rk-pane").getBoundingClientRect();
-  const x = event.clientX - box.left - box.width / 2;
-  const y = event.clientY - box.top - box.height / 2;
-  scaleBy(event.deltaY < 0 ? 1 : -1, x, y);
-}, { passive: false });
-panes.addEventListener("pointerdown", (event) => {
-  if (item.samples === "images") panes.setPointerCapture(event.pointerId); // texts are selected
-});
-panes.addEventListener("pointermove", (event) => {
-  if (!panes.hasPointerCapture(event.pointerId)) return;
-  moveBy(event.movementX, event.movementY);
-});
-
-/* ---------- keys, clicks, drags ---------- */
-const actions = {
-  bad: () => apply(Session.judgeAllBad(session), "All bad. Enter submits"),
-  skip: () => q(".rk-skip").showModal(),
-  tie: () => apply(Session.toggleTie(session), "Tie changed"),
-  undo,
-  zoom: openZoom,
-  submit,
-  help: () => q(".rk-help").showModal(),
-  retry: () => retry?.(),
-  refresh: next,
-};
-const put = (position) => {
-  if (position >= session.count) return;
-  apply(Session.place(session, position));
-  say(describe(position));
-};
-const digitOf = (event) => {
-  const digit = /^(?:Digit|Numpad)([1-9])$/.exec(event.code);
-  if (/^[1-9]$/.test(event.key)) return Number(event.key);
-  return digit && !event.shiftKey ? Number(digit[1]) : null;
-};
-const isTyping = (target) =>
-  target instanceof Element &&
-  target.closest("input, textarea, select, [contenteditable]:not([contenteditable=false])");
-
-const zoomKeys = { " ": "close", "+": "in", "-": "out", 0: "fit", p: "pixels" };
-const pan = { ArrowLeft: [40, 0], ArrowRight: [-40, 0], ArrowUp: [0, 40], ArrowDown: [0, -40] };
-
-const moveBy = (x, y) => {
-  if (item.samples === "texts") {
-    for (const text of panes.querySelectorAll(".rk-words")) text.scrollBy(-x, -y);
-    return;
-  }
-  view.x += x;
-  view.y += y;
-  drawZoom();
-};
-
-const onKey = (event) => {
-  if (!root.isConnected) {
-    document.removeEventListener("keydown", onKey);
-    return;
-  }
-  if (!session || isTyping(event.target) || event.isComposing || !root.offsetParent) return;
-  const name = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-  if (event.ctrlKey || event.metaKey) {
-    if (name !== "z" || event.shiftKey || event.altKey) return;
-    event.preventDefault();
-    if (!event.repeat) undo();
-    return;
-  }
-  if (event.altKey) return;
-  const digit = digitOf(event);
-  const handled = () => event.preventDefault();
-  if (q(".rk-skip").open) {
-    const reason = REASONS[item.samples][digit - 1];
-    if (reason) {
-      handled();
-      chooseReason(reason);
-    }
-    return;
-  }
-  if (q(".rk-help").open) {
-    if (name === "?") q(".rk-help").close();
-    return;
-  }
-  if (zoomDialog.open) {
-    if (pan[name]) {
-      handled();
-      moveBy(...pan[name]);
-    } else if (digit) {
-      handled();
-      if (!event.repeat) put(digit - 1);
-    } else if (name === "=" || name === "t") {
-      handled();
-      if (!event.repeat) actions.tie();
-    } else if (zoomKeys[name]) {
-      handled();
-      zoomActions[zoomKeys[name]]();
-    }
-    return;
-  }
-  // A button reached with the Tab key keeps its own Enter and Space; candidates do not need theirs.
-  const active = document.activeElement;
-  const own =
-    active?.matches("button:focus-visible, a:focus-visible, summary") &&
-    active.checkVisibility() &&
-    !active.matches(".rk-put");
-  if (own && (name === "Enter" || name === " ")) return;
-  const keys = {
-    "=": "tie", t: "tie", b: "bad", s: "skip", u: "undo", Enter: "submit", " ": "zoom", "?": "help",
-  };
-  if (digit) {
-    handled();
-    if (!event.repeat) put(digit - 1);
-  } else if (keys[name]) {
-    handled();
-    if (!event.repeat) (retry && name === "Enter" ? actions.retry : actions[keys[name]])();
-  }
-};
-document.addEventListener("keydown", onKey);
-
-root.addEventListener("click", (event) => {
-  const button = event.target.closest("button, .rk-tile");
-  if (!button) return;
-  if (event.detail > 0 && !button.matches(".rk-tile")) button.blur();
-  if (button.dataset.do && (session || !["bad", "skip", "tie", "zoom", "submit"].includes(button.dataset.do))) {
-    actions[button.dataset.do]();
-  } else if (button.dataset.zoom) {
-    zoomActions[button.dataset.zoom]();
-  } else if (button.dataset.reason) {
-    chooseReason(button.dataset.reason);
-  } else if (button.matches(".rk-tile, .rk-put")) {
-    put(Number(button.closest(".rk-tile").dataset.position));
-  } else if (button.matches(".rk-thumb")) {
-    apply(Session.unplace(session, Number(button.dataset.position)));
-  } else if (button.matches(".rk-who")) {
-    clock(false);
-    session = null;
-    show("welcome");
-    q("#rk-name-input").focus();
-  }
-});
-
-let dragged = null;
-const dropTarget = (event) =>
-  dragged === null ? null : event.target.closest(".rk-slot, .rk-gap[data-before], .rk-tiles");
-root.addEventListener("dragstart", (event) => {
-  const source = event.target.closest?.("[data-position]");
-  if (!source || !session || session.verdict !== "ranked") return;
-  dragged = Number(source.dataset.position);
-  event.dataTransfer.effectAllowed = "move";
-  event.dataTransfer.setData("text/plain", String(dragged + 1));
-  const handle = source.querySelector("img, .rk-foot .rk-key");
-  const middle = Math.min(30, (handle?.clientWidth ?? 0) / 2);
-  if (handle) event.dataTransfer.setDragImage(handle, middle, middle);
-});
-const unmark = () =>
-  root.querySelectorAll(".rk-over").forEach((node) => node.classList.remove("rk-over"));
-root.addEventListener("dragover", (event) => {
-  const target = dropTarget(event);
-  unmark();
-  if (!target) return;
-  event.preventDefault();
-  if (!target.matches(".rk-tiles")) target.classList.add("rk-over");
-});
-root.addEventListener("drop", (event) => {
-  const target = dropTarget(event);
-  if (!target) return;
-  event.preventDefault();
-  const { with: mate, before } = target.dataset;
-  if (target.matches(".rk-tiles")) apply(Session.unplace(session, dragged));
-  else if (mate !== undefined) apply(Session.tieWith(session, dragged, Number(mate)));
-  else if (before !== undefined) apply(Session.insertBefore(session, dragged, Number(before)));
-  else apply(Session.moveLast(session, dragged));
-  say(describe(dragged));
-});
-root.addEventListener("dragend", () => {
-  dragged = null;
-  unmark();
-});
-
-document.addEventListener("visibilitychange", () => {
-  if (!session) return;
-  clock(!document.hidden);
-  persist();
-});
-window.addEventListener("pagehide", () => session && persist());
-
-q(".rk-welcome form").addEventListener("submit", (event) => {
-  event.preventDefault();
-  const name = q("#rk-name-input").value.trim();
-  if (!name) return;
-  annotator = name;
-  save("annotator", annotator);
-  q("#rk-name-input").blur();
-  item = null;
-  next();
-});
-
-annotator = load("annotator", null);
-if (annotator) {
-  q("#rk-name-input").value = annotator;
-  next();
-} else {
-  show("welcome");
-}

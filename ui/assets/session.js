@@ -2,6 +2,8 @@
 // States are plain objects, so that they can go to browser storage. What is sent (`judgement`) names
 // positions on the screen; the store checks it and knows which candidate stood at each.
 const Session = (() => {
+  const all = (s) => Array.from({ length: s.count }, (_, p) => p);
+
   const fresh = (count) => ({
     count, placed: [], tied: [], verdict: "ranked", reason: null, past: [],
   });
@@ -35,8 +37,7 @@ const Session = (() => {
     ranking: s.verdict === "ranked" ? groups(s) : null, verdict: s.verdict, reason: s.reason,
   });
 
-  const missing = (s) =>
-    Array.from({ length: s.count }, (_, p) => p).filter((p) => !s.placed.includes(p));
+  const missing = (s) => all(s).filter((p) => !s.placed.includes(p));
 
   const ready = (s) => s.verdict !== "ranked" || missing(s).length === 0;
 
@@ -70,6 +71,11 @@ const Session = (() => {
 
   const complete = (s) => (missing(s).length === 1 ? place(s, missing(s)[0]) : s);
 
+  const prefer = (s, position) =>
+    regrouped(s, [[position], all(s).filter((p) => p !== position)]);
+
+  const level = (s) => regrouped(s, [all(s)]);
+
   const judgeAllBad = (s) =>
     next(s, s.placed, s.tied, s.verdict === "all_bad" ? "ranked" : "all_bad");
 
@@ -87,6 +93,6 @@ const Session = (() => {
 
   return {
     fresh, restored, judgement, groups, missing, ready, place, unplace, toggleTie, tieWith, insertBefore, moveLast,
-    complete, judgeAllBad, skip, clear, undo,
+    complete, prefer, level, judgeAllBad, skip, clear, undo,
   };
 })();

@@ -10,6 +10,9 @@ import gradio as gr
 from ui.api.rank import SKIP_REASONS
 from ui.theme import asset
 
+SCRIPTS = ("session", "candidates", "ranker", "zoom", "hands")
+"""In the order in which they need each other."""
+
 
 def build() -> None:
     """Draw the page inside the current Blocks."""
@@ -18,7 +21,7 @@ def build() -> None:
         gr.HTML(
             html_template=asset("ranker.html"),
             css_template=asset("ranker.css"),
-            js_on_load=asset("session.js") + asset("candidates.js") + asset("ranker.js"),
+            js_on_load="".join(asset(f"{name}.js") for name in SCRIPTS),
             apply_default_css=False,
             elem_id="ranker",
             reasons={samples: list(offered) for samples, offered in SKIP_REASONS.items()},

@@ -1,0 +1,255 @@
+// What keys, clicks, drags and fingers do. Of two candidates one key is a whole judgement: better,
+// equal and both bad are sent at once, and undo takes them back.
+const decide = (after) => {
+  if (busy) return;
+  apply(after);
+  submit();
+};
+const actions = {
+  bad: () =>
+    paired()
+      ? decide(session.verdict === "all_bad" ? session : Session.judgeAllBad(session))
+      : apply(Session.judgeAllBad(session), "All bad. Enter submits"),
+  skip: () => q(".rk-skip").showModal(),
+  tie: () =>
+    paired() ? decide(Session.level(session)) : apply(Session.toggleTie(session), "Tie changed"),
+  undo,
+  zoom: openZoom,
+  submit,
+  more: () => openPrompt(!q(".rk-prompt").matches("[data-open]")),
+  help: () => q(".rk-help").showModal(),
+  retry: () => retry?.(),
+  refresh: next,
+};
+const put = (position) => {
+  if (position >= session.count) return;
+  if (unloaded(position)) {
+    reload(position);
+  } else if (paired()) {
+    decide(Session.prefer(session, position));
+  } else {
+    apply(Session.place(session, position));
+    say(describe(position));
+  }
+};
+const chooseReason = (reason) => {
+  q(".rk-skip").close();
+  if (paired()) decide(Session.skip(Session.fresh(session.count), reason));
+  else apply(Session.skip(session, reason), `Skip: ${reason}. Enter submits`);
+};
+const digitOf = (event) => {
+  const digit = /^(?:Digit|Numpad)([1-9])$/.exec(event.code);
+  if (/^[1-9]$/.test(event.key)) return Number(event.key);
+  return digit && !event.shiftKey ? Number(digit[1]) : null;
+};
+const isTyping = (target) =>
+  target instanceof Element &&
+  target.closest("input, textarea, select, [contenteditable]:not([contenteditable=false])");
+
+// A letter by its key where the layout writes another script.
+const nameOf = ({ key, code }) => {
+  const letter = /^Key([A-Z])$/.exec(code);
+  if (letter && key.length === 1 && !/^[ -~]$/.test(key)) return letter[1].toLowerCase();
+  return key.length === 1 ? key.toLowerCase() : key;
+};
+
+const zoomKeys = { " ": "close", "+": "in", "-": "out", 0: "fit", p: "pixels" };
+const keys = {
+  "=": "tie", t: "tie", b: "bad", s: "skip", u: "undo", Enter: "submit", " ": "zoom", "?": "help",
+};
+const pan = { ArrowLeft: [40, 0], ArrowRight: [-40, 0], ArrowUp: [0, 40], ArrowDown: [0, -40] };
+
+const onKey = (event) => {
+  if (!root.isConnected) {
+    document.removeEventListener("keydown", onKey);
+    return;
+  }
+  if (!session || isTyping(event.target) || event.isComposing || !root.offsetParent) return;
+  const name = nameOf(event);
+  if (event.ctrlKey || event.metaKey) {
+    if (name !== "z" || event.shiftKey || event.altKey) return;
+    event.preventDefault();
+    if (!event.repeat) undo();
+    return;
+  }
+  if (event.altKey) return;
+  const digit = digitOf(event);
+  const handled = () => event.preventDefault();
+  if (q(".rk-skip").open) {
+    const reason = REASONS[item.samples][digit - 1];
+    if (reason) {
+      handled();
+      chooseReason(reason);
+    }
+    return;
+  }
+  if (q(".rk-help").open) {
+    if (name === "?") q(".rk-help").close();
+    return;
+  }
+  if (event.repeat && !pan[name] && !"+-".includes(name)) {
+    if (digit || keys[name]) handled();
+    return;
+  }
+  // A button reached with the Tab key keeps its own Enter and Space.
+  const active = document.activeElement;
+  const own = active?.matches("button:focus-visible, a:focus-visible, summary") && active.checkVisibility();
+  if (own && (name === "Enter" || name === " ")) return;
+  if (digit) {
+    handled();
+    put(digit - 1);
+  } else if (zoomDialog.open && pan[name]) {
+    handled();
+    moveBy(...pan[name]);
+  } else if (zoomDialog.open && zoomKeys[name]) {
+    handled();
+    zoomActions[zoomKeys[name]]();
+  } else if (keys[name]) {
+    handled();
+    (retry && name === "Enter" ? actions.retry : actions[keys[name]])();
+  }
+};
+document.addEventListener("keydown", onKey);
+
+root.addEventListener("click", (event) => {
+  const button = event.target.closest("button, .rk-tile");
+  if (!button) return;
+  if (event.detail > 0) button.blur(); // what has the focus was reached by keyboard
+  if (button.dataset.do && (session || !["bad", "skip", "tie", "zoom", "submit"].includes(button.dataset.do))) {
+    actions[button.dataset.do]();
+  } else if (button.dataset.zoom) {
+    zoomActions[button.dataset.zoom]();
+  } else if (button.dataset.reason) {
+    chooseReason(button.dataset.reason);
+  } else if (button.matches(".rk-tile, .rk-put")) {
+    put(Number(button.closest(".rk-tile").dataset.position));
+  } else if (button.matches(".rk-thumb")) {
+    apply(Session.unplace(session, Number(button.dataset.position)));
+  } else if (button.matches(".rk-who")) {
+    clock(false);
+    session = null;
+    show("welcome");
+    q("#rk-name-input").focus();
+  }
+});
+
+/* ---------- dragging: by mouse as browsers do it, by a finger on our own ---------- */
+let dragged = null;
+const TARGETS = ".rk-slot, .rk-gap[data-before], .rk-gap[data-last], .rk-tiles";
+const dropTarget = (node) => (dragged === null ? null : node?.closest(TARGETS));
+const canDrag = (node) => {
+  const source = node.closest?.("[data-position]");
+  return source && session && session.verdict === "ranked" && !paired() ? source : null;
+};
+const unmark = () =>
+  root.querySelectorAll(".rk-over").forEach((node) => node.classList.remove("rk-over"));
+const markOver = (target) => {
+  unmark();
+  if (target && !target.matches(".rk-tiles")) target.classList.add("rk-over");
+};
+const dropOn = (target) => {
+  const { with: mate, before } = target.dataset;
+  if (target.matches(".rk-tiles")) apply(Session.unplace(session, dragged));
+  else if (mate !== undefined) apply(Session.tieWith(session, dragged, Number(mate)));
+  else if (before !== undefined) apply(Session.insertBefore(session, dragged, Number(before)));
+  else apply(Session.moveLast(session, dragged));
+  say(describe(dragged));
+};
+root.addEventListener("dragstart", (event) => {
+  const source = canDrag(event.target);
+  if (!source) {
+    if (event.target.closest?.("[data-position]")) event.preventDefault();
+    return;
+  }
+  dragged = Number(source.dataset.position);
+  event.dataTransfer.effectAllowed = "move";
+  event.dataTransfer.setData("text/plain", String(dragged + 1));
+  const handle = source.querySelector("img, .rk-foot .rk-key");
+  const middle = Math.min(30, (handle?.clientWidth ?? 0) / 2);
+  if (handle) event.dataTransfer.setDragImage(handle, middle, middle);
+});
+root.addEventListener("dragover", (event) => {
+  const target = dropTarget(event.target);
+  markOver(target);
+  if (target) event.preventDefault();
+});
+root.addEventListener("drop", (event) => {
+  const target = dropTarget(event.target);
+  if (!target) return;
+  event.preventDefault();
+  dropOn(target);
+});
+root.addEventListener("dragend", () => {
+  dragged = null;
+  unmark();
+});
+
+// A finger scrolls the page from a tile, and drags what is in the ranking.
+let finger = null; // {id, x, y, ghost}
+const under = (event) => dropTarget(document.elementFromPoint(event.clientX, event.clientY));
+q(".rk-tray").addEventListener("pointerdown", (event) => {
+  const source = event.target.closest(".rk-thumb");
+  if (event.pointerType === "mouse" || finger || !source || !canDrag(source)) return;
+  finger = { id: event.pointerId, x: event.clientX, y: event.clientY, source, ghost: null };
+});
+document.addEventListener("pointermove", (event) => {
+  if (event.pointerId !== finger?.id) return;
+  const [x, y] = [event.clientX - finger.x, event.clientY - finger.y];
+  if (!finger.ghost && Math.hypot(x, y) < 8) return;
+  if (!finger.ghost) {
+    const box = finger.source.getBoundingClientRect();
+    finger.ghost = finger.source.cloneNode(true);
+    finger.ghost.classList.add("rk-ghost");
+    Object.assign(finger.ghost.style, { left: `${box.left}px`, top: `${box.top}px` });
+    root.append(finger.ghost);
+    dragged = Number(finger.source.dataset.position);
+  }
+  finger.ghost.style.transform = `translate(${x}px, ${y}px)`;
+  markOver(under(event));
+});
+const drop = (event) => {
+  if (event.pointerId !== finger?.id) return;
+  const target = finger.ghost && event.type === "pointerup" && under(event);
+  if (finger.ghost) {
+    finger.ghost.remove();
+    // The click that follows would take the image out.
+    root.addEventListener("click", (click) => click.stopPropagation(), { capture: true, once: true });
+    setTimeout(() => root.dispatchEvent(new Event("click")), 0);
+  }
+  if (target) dropOn(target);
+  finger = dragged = null;
+  unmark();
+};
+document.addEventListener("pointerup", drop);
+document.addEventListener("pointercancel", drop);
+
+addEventListener("resize", () => {
+  arrange();
+  if (session && !q(".rk-prompt").matches("[data-open]")) openPrompt(false);
+});
+
+document.addEventListener("visibilitychange", () => {
+  if (!session) return;
+  clock(!document.hidden);
+  persist();
+});
+window.addEventListener("pagehide", () => session && persist());
+
+q(".rk-welcome form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const name = q("#rk-name-input").value.trim();
+  if (!name) return;
+  annotator = name;
+  save("annotator", annotator);
+  q("#rk-name-input").blur();
+  item = null;
+  next();
+});
+
+annotator = load("annotator", null);
+if (annotator) {
+  q("#rk-name-input").value = annotator;
+  next();
+} else {
+  show("welcome");
+}
