@@ -8,6 +8,7 @@ import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,7 @@ PAIRS, REWRITES, TOGETHER = (
     *("base against aligned", "plain against rewritten", "all images of a prompt"),
 )
 GROUP = 4
-"""Candidates per ranking when all images of a prompt are ranked together."""
+"""The fewest candidates per ranking when all images of a prompt are ranked together."""
 MAX_IMAGES = 9
 """Candidates that the keys 1 to 9 can rank."""
 REWRITTEN: Mapping[str, str] = {"base": "base_rewritten", "aligned": "aligned_rewritten"}
@@ -180,6 +181,7 @@ def generate(
             "share": done / total,
             "doing": doing,
             "failed": "",
+            "stopped": "",
         }
 
     with loaded.lock:
@@ -303,7 +305,7 @@ def _steps(runs: Runs, *, language: bool) -> Iterator[tuple[str, str]]:
 
 
 def _candidates(seeds: Sequence[Mapping[str, Any]], how: str) -> list[list[str]]:
-    """Image ids of each item: pairs, or groups of GROUP with a last one of up to MAX_IMAGES."""
+    """Image ids of each item: pairs, or about equal groups of GROUP and more, of whole seeds."""
     rows = {
         PAIRS: (tuple(REWRITTEN), tuple(REWRITTEN.values())),
         REWRITES: tuple(REWRITTEN.items()),
@@ -311,11 +313,11 @@ def _candidates(seeds: Sequence[Mapping[str, Any]], how: str) -> list[list[str]]
     if how in rows:
         pairs = [[cell.get(row) for row in pair] for cell in seeds for pair in rows[how]]
         return [[each for each in pair if each] for pair in pairs if all(pair)]
-    flat = [cell[row] for cell in seeds for row in ROWS if cell.get(row)]
-    groups = [flat[i : i + GROUP] for i in range(0, len(flat), GROUP)]
-    if len(groups) > 1 and len(groups[-1]) == 1:
-        alone = groups.pop()
-        groups[-1] += alone
+    units = [[cell[row] for row in ROWS if cell.get(row)] for cell in seeds]
+    units = [unit for unit in units if unit]
+    number = min(max(sum(map(len, units)) // GROUP, 1), len(units))
+    bounds = [len(units) * part // number for part in range(number + 1)] if units else [0]
+    groups = [list(chain.from_iterable(units[i:j])) for i, j in pairwise(bounds)]
     assert all(len(group) <= MAX_IMAGES for group in groups)
     return groups
 

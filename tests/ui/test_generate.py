@@ -203,11 +203,23 @@ def test_together_base_and_aligned_of_a_seed_stay_in_one_group(store):
     assert queued(store) == [[0, 0, 1, 1], [2, 2, 3, 3]]
 
 
-def test_a_single_image_that_is_left_over_joins_the_last_group(store):
+@pytest.mark.parametrize(
+    ("seeds", "aligned", "expected"),
+    [
+        (5, False, [[0, 1, 2, 3, 4]]),
+        (6, False, [[0, 1, 2, 3, 4, 5]]),
+        (10, False, [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]),
+        (3, True, [[0, 0, 1, 1, 2, 2]]),
+        (5, True, [[0, 0, 1, 1], [2, 2, 3, 3, 4, 4]]),
+    ],
+)
+def test_images_that_are_left_over_are_shared_out_and_seeds_stay_whole(
+    store, seeds, aligned, expected
+):
     shelf = Shelf()
-    value = shown_value(shelf, [(n, None) for n in range(5)])
-    assert generation.send(store, shelf, value, how=generation.TOGETHER, overlap=1) == 1
-    assert queued(store) == [[0, 1, 2, 3, 4]]
+    value = shown_value(shelf, [(2 * n, 2 * n + 1 if aligned else None) for n in range(seeds)])
+    assert generation.send(store, shelf, value, how=generation.TOGETHER, overlap=1) == len(expected)
+    assert queued(store) == expected
 
 
 def test_equal_images_are_shown_once_and_nothing_to_choose_is_not_queued(store):

@@ -38,7 +38,7 @@ const rewriteOf = (rewrite) => {
 const cell = (value, group, column, { key, name }) => {
   const id = value.groups[group].seeds[column][key];
   const seed = value.groups[group].seeds[column].seed;
-  if (!id) return make("div", value.failed ? "co-cell co-never" : "co-cell co-waiting");
+  if (!id) return make("div", value.failed || value.stopped ? "co-cell co-never" : "co-cell co-waiting");
   const button = make("button", "co-cell");
   button.type = "button";
   button.dataset.group = group;
@@ -54,7 +54,10 @@ const cell = (value, group, column, { key, name }) => {
 const refresh = () => {
   const value = props.value;
   root.toggleAttribute("data-empty", !value?.groups?.length);
-  q(".co-progress").hidden = !value || value.done >= value.total || Boolean(value.failed);
+  q(".co-progress").hidden =
+    !value || value.done >= value.total || Boolean(value.failed || value.stopped);
+  q(".co-stopped").hidden = !value?.stopped;
+  q(".co-stopped").textContent = value?.stopped ?? "";
   q(".co-failed").hidden = !value?.failed;
   q(".co-failed").textContent = value?.failed ?? "";
   if (!value) {

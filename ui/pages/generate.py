@@ -148,7 +148,8 @@ def build(
         return gr.Button(visible=True), gr.Button(visible=False)
 
     def halt(value: Any) -> tuple[Any, ...]:
-        stopped = {**value, "failed": "Stopped."} if value else None
+        said = f"Stopped at {value['done']} of {value['total']} images" if value else ""
+        stopped = {**value, "stopped": said} if value else None
         return stopped, gr.Button(visible=True), gr.Button(visible=False)
 
     def send_all(value: Any, how: str, times: float | None) -> None:
