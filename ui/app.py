@@ -243,7 +243,7 @@ def _listen(host: str, port: int) -> socket:
 
 
 def _head(settings: Settings, studio: Studio) -> str:
-    head = asset("head.html")
+    head = asset("head.html") + f"<script>{asset('title.js')}</script>\n"
     if settings.has_studio:
         head += f'<meta name="imgalign-server" content="{studio.server}">\n'
         head += f"<script>{asset('alive.js')}</script>\n"
@@ -285,4 +285,6 @@ def _header(current: str, pages: tuple[str, ...]) -> str:
         f"{' aria-current=page' if name == current else ''}>{PAGES[name]}</a>"
         for name in pages
     )
-    return f'<header class="top">{asset("logo.svg")}<nav aria-label="Pages">{links}</nav></header>'
+    title = f'<h1 class="unseen">{PAGES[current]}</h1>'
+    nav = f'<nav aria-label="Pages">{links}</nav>'
+    return f'<header class="top">{asset("logo.svg")}{title}{nav}</header>'

@@ -177,4 +177,7 @@ def test_a_text_that_cannot_be_loaded_says_so(page, address, store):
     start(page, address)
     page.locator(".rk-tile .rk-broken").nth(3).wait_for()
     said = page.locator(".rk-tile .rk-words").all_text_contents()
-    assert said == ["This text could not be loaded"] * 4
+    assert said == ["This text could not be loaded. Press its number to try again"] * 4
+    page.unroute("**/api/rank/texts/**")
+    press(page, "2")
+    page.wait_for_function("() => document.querySelectorAll('.rk-tile .rk-broken').length === 3")

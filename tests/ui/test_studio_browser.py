@@ -88,6 +88,13 @@ def wait_for_state(page, state):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["Train", "Generate"])
+def test_a_page_has_a_heading_and_a_title_of_its_own(page, address, name):
+    page.goto(f"{address}/{name.lower()}")
+    page.wait_for_function(f"() => document.title === '{name} - imgalign'")
+    assert page.get_by_role("heading", name=name, level=1).count() == 1
+
+
 def test_a_run_is_started_watched_stopped_and_compared(page, studio, address, store):
     page.goto(f"{address}/train")
     page.wait_for_function("() => document.querySelector('#recipe input')?.value === 'aaa-tiny'")

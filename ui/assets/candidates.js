@@ -16,7 +16,7 @@ const Candidates = (() => {
     made.alt = "";
     made.draggable = false;
     made.addEventListener("error", () => {
-      made.replaceWith(node("span", "rk-broken", "This image could not be loaded. Click to try again"));
+      made.replaceWith(node("span", "rk-broken", "This image could not be loaded. Press it to try again"));
     });
     return made;
   };
@@ -38,7 +38,7 @@ const Candidates = (() => {
     made.dir = "auto";
     read(url).then(
       (text) => made.replaceChildren(document.createTextNode(text)),
-      () => made.replaceChildren(node("span", "rk-broken", "This text could not be loaded. Try again")),
+      () => made.replaceChildren(node("span", "rk-broken", "This text could not be loaded. Press its number to try again")),
     );
     return made;
   };
