@@ -12,6 +12,10 @@ permutes the candidates of each ranking, so that nothing may improve; `flipped` 
 rankings around. `-60` and `-240` have that many rankings; `single-pairs` has one random pair of
 each ranking, `single-pairs-480` half of these, so that as many images are looked at as for 240
 rankings. `--jobs` trains so many runs side by side. Writes direct.json and prints a table.
+
+All of it takes about seven hours of one core, so it may be done in parts: a row that an earlier
+part wrote into direct.json is kept if its demo and its settings are the same, and only what is
+missing runs (`--hours` begins no run after that many). `--again` keeps none.
 """
 
 import argparse
@@ -19,6 +23,7 @@ import json
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,6 +34,7 @@ from algorithms import asked, estimate, measured, run, save
 
 from imgalign.demo import DemoConfig
 from imgalign.evaluate.evaluation import FILE, FOLDER, load_evaluation
+from imgalign.files import sha256_of
 from imgalign.runs.checkpoint import step_of
 from imgalign.runs.folder import METRICS
 from imgalign.runs.metrics import Value, read_metrics
@@ -302,19 +308,46 @@ def refuse_unequal(rows: Sequence[Mapping[str, Any]]) -> None:
             raise SystemExit(f"{name}: expected about {PASSES} passes, got {row['passes']:.0f}")
 
 
-def train(names: Sequence[str], demos: Sequence[Path], out: Path, *, jobs: int) -> None:
-    """Run what is missing, `jobs` at a time; raises at the end if one failed."""
-    places = {demo: Places(demo) for demo in demos}
+def train(
+    missing: Sequence[tuple[str, Path]], out: Path, *, jobs: int, until: float
+) -> list[tuple[str, Path]]:
+    """Run these, `jobs` at a time, and return them; raises at the end if one failed.
 
-    def run_one(name: str, demo: Path) -> None:
+    None begins after `until`, of `time.monotonic`.
+    """
+    places = {demo: Places(demo) for _, demo in missing}
+
+    def run_one(name: str, demo: Path) -> bool:
+        if time.monotonic() > until:
+            return False
         recipe, *settings = VARIANTS[name]
         filled = [setting.format_map(places[demo]) for setting in settings]
         run(recipe, demo, out / f"{name}-{demo.name}", settings=filled)
+        return True
 
     with ThreadPoolExecutor(jobs) as pool:
-        tasks = [pool.submit(run_one, name, demo) for name in names for demo in demos]
-    for task in tasks:
-        task.result()
+        tasks = [pool.submit(run_one, *each) for each in missing]
+    return [each for each, task in zip(missing, tasks, strict=True) if task.result()]
+
+
+def fingerprint(demo: Path) -> str:
+    """Of the reward model of a demo: it follows from all that the demo made before."""
+    weights = sorted((demo / "reward").rglob("*.safetensors"))
+    return sha256_of((file.name, memoryview(file.read_bytes())) for file in weights)[:16]
+
+
+def kept(file: Path, prints: Mapping[str, str]) -> dict[tuple[str, str], dict[str, Any]]:
+    """Rows of an earlier part by variant and demo, whose settings and demo are the same."""
+    if not file.exists():
+        return {}
+    found = json.loads(file.read_text(encoding="utf-8"))
+    names = {value: name for name, value in prints.items()}
+    same = {name for name in VARIANTS if found["variants"].get(name) == list(VARIANTS[name])}
+    return {
+        (row["recipe"], names[row["demo"]]): row
+        for row in found["runs"]
+        if row["recipe"] in same and row.get("demo") in names
+    }
 
 
 def main() -> None:
@@ -325,25 +358,33 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/direct"))
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--hours", type=float, default=float("inf"))
+    parser.add_argument("--again", action="store_true", help="keep no row of an earlier part")
     given = parser.parse_args()
-    train(given.variants, given.demos, given.out, jobs=given.jobs)
-    rows, bases = [], {}
-    for name in given.variants:
-        for demo in given.demos:
-            folder = given.out / f"{name}-{demo.name}"
-            seed = asked(demo)["seed"]
-            row = measured(name, seed, folder) | evaluations(folder)
-            if name in GUIDED:
-                # The base is the same for all runs of a seed.
-                base = bases[seed] = bases.get(seed) or guided_base(folder, demo)
-                guided = load_evaluation(against_guided(folder, demo, base["best"])).summary
-                assert guided.win_rate is not None
-                row |= {"win_rate_against_guided_base": estimate(guided.win_rate.rate)}
-            rows.append(row)
-    refuse_unequal(rows)
-    variants = {name: VARIANTS[name] for name in given.variants}
-    facts = {"variants": variants, "passes": PASSES, "guided_base": bases}
-    save(given.results / "direct.json", rows, **facts)
+    prints = {demo.name: fingerprint(demo) for demo in given.demos}
+    file = given.results / "direct.json"
+    rows = {} if given.again else kept(file, prints)
+    wanted = [(name, demo) for name in given.variants for demo in given.demos]
+    missing = [(name, demo) for name, demo in wanted if (name, demo.name) not in rows]
+    until = time.monotonic() + 3600 * given.hours
+    bases: dict[str, Any] = {}
+    for name, demo in train(missing, given.out, jobs=given.jobs, until=until):
+        folder, seed = given.out / f"{name}-{demo.name}", asked(demo)["seed"]
+        row = measured(name, seed, folder) | evaluations(folder) | {"demo": prints[demo.name]}
+        if name in GUIDED:
+            # The base is the same for all runs of a seed.
+            base = bases[seed] = bases.get(seed) or guided_base(folder, demo)
+            guided = load_evaluation(against_guided(folder, demo, base["best"])).summary
+            assert guided.win_rate is not None
+            row |= {"win_rate_against_guided_base": estimate(guided.win_rate.rate)}
+            row |= {"guided_base": base}
+        rows[name, demo.name] = row
+    refuse_unequal(list(rows.values()))
+    facts = {"variants": VARIANTS, "passes": PASSES}
+    done = [rows[name, demo.name] for name, demo in wanted if (name, demo.name) in rows]
+    save(file, done, **facts)
+    if left := len(wanted) - len(done):
+        print(f"{left} of {len(wanted)} runs are missing; the same command goes on")
 
 
 if __name__ == "__main__":
