@@ -98,7 +98,7 @@ class Runs:
         self.folder = folder
         self.command = tuple(command)
         self.database = database
-        # Held so that they can be reaped; what they do is read from disk like everything else.
+        # What they do is read from disk like everything else.
         self._children: list[subprocess.Popen[bytes]] = []
         # The page's two "Stop" events come at once, in two threads.
         self._stopping = threading.Lock()
@@ -295,6 +295,8 @@ class Runs:
                 start_new_session=True,  # Ctrl-C in the app's terminal is not meant for it
             )
         self._children.append(child)
+        # Reaped as soon as it ends, also where nobody asks for its run any more.
+        threading.Thread(target=child.wait, name=f"run {name}", daemon=True).start()
         launch = Launch(pid=child.pid, birth=process_birth(child.pid) or "", command=tuple(command))
         path = launches / f"{name}.json"
         unfinished = path.with_suffix(".tmp")

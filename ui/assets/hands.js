@@ -210,12 +210,7 @@ document.addEventListener("pointermove", (event) => {
 const drop = (event) => {
   if (event.pointerId !== finger?.id) return;
   const target = finger.ghost && event.type === "pointerup" && under(event);
-  if (finger.ghost) {
-    finger.ghost.remove();
-    // The click that follows would take the image out.
-    root.addEventListener("click", (click) => click.stopPropagation(), { capture: true, once: true });
-    setTimeout(() => root.dispatchEvent(new Event("click")), 0);
-  }
+  finger.ghost?.remove();
   if (target) dropOn(target);
   finger = dragged = null;
   unmark();
