@@ -107,7 +107,7 @@ def over_optimisation(panel: Axes, variants: Variants, rows: Rows) -> None:
             other.plot(*zip(*said, strict=True), color=colour, lw=0.8, ls="--")
     panel.set(xscale="symlog", xlabel="KL, nats per text", ylabel="oracle utility")
     other.set_ylabel("the reward it was trained on (dashed)")
-    panel.legend(frameon=False, fontsize=8)
+    panel.legend(frameon=False, fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 
 
 def table(variants: Variants, rows: Rows) -> str:
