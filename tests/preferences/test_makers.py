@@ -120,5 +120,5 @@ def test_ratings_can_be_of_one_group_or_project(store: Store, battle: Any):
     battle(FIRST, BASE, ">")
     battle(FIRST, BASE, "<")
     assert rate_makers(store, group="warm").ratings.num_annotators == 1
-    with pytest.raises(InputError, match="got 0 rankings of images by nobody"):
+    with pytest.raises(InputError, match="got none; there are: project default"):
         rate_makers(store, project="other")
