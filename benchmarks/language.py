@@ -108,8 +108,11 @@ class Stage:
         """The reward model of texts."""
         return self.folder / "reward"
 
-    def prepare(self) -> None:
-        """Supervised model, rankings of its texts, reward model, and examples to keep."""
+    def prepare(self, *, weak: bool = True) -> None:
+        """Supervised model, rankings of its texts, reward model, and examples to keep.
+
+        `weak`: a second reward model, too.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         self.train("sft", ("rewriter_sft", "policy.model=storybook"))
         examples = Path(self.places["examples"])
@@ -123,6 +126,8 @@ class Stage:
         if not shuffled.exists():
             write_lines(shuffled, list(permuted(read_lines(rankings), seed=self.seed)))
         self.fit("reward", rankings)
+        if not weak:
+            return
         some = self.folder / "some_rankings.jsonl"
         if not some.exists():
             write_lines(some, read_lines(rankings)[: self.sizes.weak_rankings])
@@ -355,8 +360,11 @@ def curve(run: Path, start: Path, *, stage: Stage, reward: str) -> list[dict[str
 
 def train(stages: Sequence[Stage], variants: Variants, *, jobs: int) -> None:
     """Run what is missing, `jobs` at a time; raises at the end if one failed."""
+    weak = any(
+        "{weak reward}" in setting for each in variants.values() for setting in each["settings"]
+    )
     with ThreadPoolExecutor(jobs) as pool:
-        for task in [pool.submit(stage.prepare) for stage in stages]:
+        for task in [pool.submit(stage.prepare, weak=weak) for stage in stages]:
             task.result()
         tasks = [
             pool.submit(stage.train, name, variants[name]["settings"])

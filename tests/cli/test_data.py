@@ -58,7 +58,7 @@ def test_rankings_go_from_one_store_to_another_and_are_rated_there(
     assert table[1].split()[0] == "+0.35"  # half of log 2: won twice of three times
     assert "3 prompts and 1 annotators" in table[3]
     assert main(["ratings", "--project", "none", *there]) == 2
-    assert "expected rankings of images by different models" in capsys.readouterr().err
+    assert "got none; there are: project default" in capsys.readouterr().err
 
 
 def test_commands_about_data_make_no_database(
