@@ -64,7 +64,7 @@ def test_pairs_of_the_store_become_a_folder_that_can_be_read(
 
 def test_an_export_of_pairs_that_cannot_be_made_is_one_line(folder: Path, one_line):
     line = one_line(*PAIRS, "out", "--project", "dogs")
-    assert line.startswith("out: no pair to write: 0 rankings in which all images tie")
+    assert line.endswith("'dogs': expected rankings, got none; there are: project cats")
     (folder / "mine").mkdir()
     (folder / "mine" / "thesis.tex").touch()
     assert "expected a new folder or an earlier export" in one_line(*PAIRS, "mine")
