@@ -254,7 +254,8 @@ class PolicyGradient:
             self.kl.update(tally.kl_nats)
         self._metrics = tally.metrics() | assessment.metrics | {"kl_coefficient": coefficient}
         if given is not None:
-            sums = [world.total(each.loss) for each in shares]
+            # Of the steps that had any: where there are few, some have none.
+            sums = [world.total(each.loss) for each in shares if each.elements]
             self._metrics["ptx_loss"] = sum(sums) / max(len(sums), 1)
 
     def _learned(self, policy: StepPolicy, micro: MicroBatch, tally: Tally) -> Float[Tensor, ""]:

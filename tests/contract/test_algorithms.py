@@ -198,6 +198,37 @@ def test_where_no_reward_is_finite_nothing_is_learned(name):
     assert losses(algorithm, moved_walk(), broken) == []
 
 
+@pytest.mark.parametrize("weight", [0.5, 3.0])
+def test_examples_add_their_weight_times_minus_their_mean_log_probability(models, weight):
+    def of(ptx):
+        policy = KINDS["language"](models)
+        config = algorithm_config("grpo, kl in the reward, examples", ptx=ptx, minibatches=1)
+        batch = batch_of(policy)
+        losses(build_algorithm(config, seed=0), policy, batch)
+        return policy, batch.examples, [each.grad for each in policy.trainable_parameters()]
+
+    policy, examples, without = of(0.0)
+    for each in policy.trainable_parameters():
+        each.grad = None
+    scored = policy.log_prob(examples, policy.draw(examples, seeds=[0, 1]))
+    torch.autograd.backward(-weight * scored.values.sum() / policy.elements(examples).sum())
+    added = [each.grad for each in policy.trainable_parameters()]
+    assert max(each.abs().max() for each in added) > 1e-3
+    for whole, first, second in zip(of(weight)[2], without, added, strict=True):
+        assert_close(whole, first + second, rtol=1e-4, atol=1e-6)
+
+
+def test_the_loss_of_examples_is_that_of_the_steps_that_have_some(models):
+    policy = KINDS["language"](models)
+    batch = batch_of(policy)
+    one = batch.examples.select([1])
+    scored = policy.log_prob(one, policy.draw(one, seeds=[0]))
+    expected = -scored.values.sum().item() / policy.elements(one).sum().item()
+    algorithm = build_algorithm(algorithm_config("grpo, kl in the reward, examples"), seed=0)
+    losses(algorithm, policy, replace(batch, examples=one))
+    assert algorithm.metrics()["ptx_loss"] == pytest.approx(expected, rel=1e-5)
+
+
 # --- what it says, and remembers
 
 

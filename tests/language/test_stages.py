@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "language.py"
-VARIANTS = ("best-of-n", "dpo", "ppo-ptx-1")
+VARIANTS = ("best-of-n", "dpo", "kto", "ppo", "ppo-ptx-1")
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 

@@ -122,3 +122,8 @@ def test_ratings_can_be_of_one_group_or_project(store: Store, battle: Any):
     assert rate_makers(store, group="warm").ratings.num_annotators == 1
     with pytest.raises(InputError, match="got none; there are: project default"):
         rate_makers(store, project="other")
+
+
+def test_a_store_without_rankings_has_no_ratings(store: Store):
+    with pytest.raises(InputError, match="got 0 rankings of images by nobody"):
+        rate_makers(store)

@@ -344,7 +344,7 @@ def test_a_prompt_that_does_not_fit_says_so_and_submit_stays_in_view(
     assert prompt.evaluate("p => p.scrollHeight > p.clientHeight + 2")
 
 
-@pytest.mark.parametrize("width", [320, 768, 1024])
+@pytest.mark.parametrize("width", [320, 360, 768, 1024])
 def test_every_button_is_whole_and_large_enough_to_press(page, address, add_items, width):
     add_items(1)
     page.set_viewport_size({"width": width, "height": 700})

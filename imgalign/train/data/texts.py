@@ -1,5 +1,6 @@
 """Texts that somebody gave in files: completions to learn from, and rankings of texts."""
 
+import logging
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -9,7 +10,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from imgalign.algorithms.interface import BatchKind
 from imgalign.config import refuse_ineffective
 from imgalign.errors import InputError
-from imgalign.preferences.foreign.records import Completion, GivenRanking
+from imgalign.preferences.foreign.records import Completion, Completions, GivenRanking
 from imgalign.preferences.foreign.texts import read_completions, read_labelled, read_text_rankings
 from imgalign.preferences.records import Samples
 from imgalign.preferences.splits import prompt_key
@@ -17,7 +18,7 @@ from imgalign.prompts import Prompts
 from imgalign.storybook.demonstrations import demonstrations
 from imgalign.train.data.demonstrations import USUAL_SAMPLES, Example, GivenSamples
 from imgalign.train.data.given_rankings import GivenRankingsConfig, JudgedConfig
-from imgalign.train.data.judged import Given
+from imgalign.train.data.judged import LEFT_OUT, Given, write_left_out
 from imgalign.train.data.kept_texts import (
     kept_completions,
     loader_of,
@@ -25,6 +26,8 @@ from imgalign.train.data.kept_texts import (
     write_completions,
 )
 from imgalign.train.data.source import Amount, DataSection, Known, Parts, some_of
+
+log = logging.getLogger(__name__)
 
 
 class TextRankingsConfig(GivenRankingsConfig):
@@ -165,10 +168,7 @@ class CompletionsConfig(DataSection):
             found = [Completion(prompt=each.prompt, text=each.completion) for each in made]
             return found, "the storybook's examples"
         given = read_completions(self.file)
-        kept = [row for row in given.rows if row.liked is not False]
-        if not kept:
-            raise InputError(f"{given.name}: all completions are disliked; there is none to learn")
-        return kept, given.name
+        return liked(given), given.name
 
     def known_prompts(self) -> Known:
         """Those of the completions."""
@@ -206,12 +206,33 @@ class CompletionsConfig(DataSection):
         )
 
     def keep(self, run: Path) -> None:
-        """Prompts and texts."""
+        """Prompts and texts, and what is left out."""
+        if self.file is not None:
+            say_left_out(run, read_completions(self.file))
         write_completions(run, [(each.prompt, each.text) for each in self.read()[0]])
 
     def moved(self, run: Path) -> frozenset[str]:
         """The file may: the texts are recorded."""
         return frozenset({"file"})
+
+
+def liked(given: Completions) -> list[Completion]:
+    """Those that are not disliked; InputError where there are none."""
+    kept = [row for row in given.rows if row.liked is not False]
+    if not kept:
+        raise InputError(f"{given.name}: all completions are disliked; there is none to learn")
+    return kept
+
+
+def say_left_out(run: Path, given: Completions) -> None:
+    """Name the rows that cannot be used in the run's folder, and how many they are in the log."""
+    write_left_out(run / LEFT_OUT, given.left_out)
+    if given.left_out:
+        first = given.left_out[0]
+        log.warning(
+            "%s: %d rows are left out (%s: %s), see %s",
+            *(given.name, len(given.left_out), first.name, first.reason, run / LEFT_OUT),
+        )
 
 
 def examples_of(completions: list[Completion]) -> list[Example]:

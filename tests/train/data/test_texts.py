@@ -88,6 +88,20 @@ def test_disliked_completions_are_not_examples(tmp_path):
         disliked.read()
 
 
+def test_disliked_completions_are_not_examples_whose_likelihood_is_kept_either(tmp_path):
+    rows = [{**row, "label": number > 0} for number, row in enumerate(ROWS)]
+    examples = read_examples(lines(tmp_path / "rows.jsonl", *rows))
+    assert [each.prompt for each in examples] == ["a dog", "a bird"]
+
+
+def test_rows_that_cannot_be_used_are_named_in_the_run_and_counted(tmp_path, caplog):
+    broken = {"prompt": "a fish", "completion": "a blue", "finish_reason": "length"}
+    CompletionsConfig(file=lines(tmp_path / "rows.jsonl", *ROWS, broken)).keep(tmp_path)
+    (line,) = (tmp_path / "left_out.txt").read_text(encoding="utf-8").splitlines()
+    assert line.startswith("line 4: ")
+    assert "1 rows are left out (line 4: " in caplog.text
+
+
 def test_without_a_file_they_are_the_storybooks_and_the_same_each_time():
     config = CompletionsConfig(num_storybook=20)
     found, where = config.read()
