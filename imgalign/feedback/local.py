@@ -16,9 +16,9 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from imgalign.environment import TrainingDType, choose_device, choose_dtype, say_dtype
 from imgalign.errors import InputError, NumericsError
 from imgalign.feedback.question import Question, Reply
-from imgalign.language.chat import end_token, padding_token, prompt_tokens, response_tokens
+from imgalign.language.chat import prompt_tokens, response_tokens
 from imgalign.language.loading import find_language_model, load_language_model, quiet
-from imgalign.language.scoring import Network
+from imgalign.language.scoring import network_of
 from imgalign.runs.trained import weights_hash
 
 AS_LIKELY = "both letters are as likely"
@@ -62,12 +62,7 @@ class LocalJudge:
         self.tokenizer = loaded.tokenizer
         self.context_length = loaded.context_length
         self.letters = letters_of(loaded.tokenizer, name)
-        self.network = Network(
-            model=loaded.model,
-            fill=padding_token(loaded.tokenizer),
-            end=end_token(loaded.tokenizer),
-            dtype=computing,
-        )
+        self.network = network_of(loaded, dtype=computing)
 
     def replies(self, questions: Iterable[Question]) -> Generator[Reply, None, None]:
         """A reply to each question, in order; a batch of questions is taken at a time."""

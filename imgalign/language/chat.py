@@ -1,7 +1,8 @@
 """Prompts and responses as the tokens of a causal language model.
 
 A prompt goes through the tokenizer's chat template where it has one, as the only message of the
-user, else it stands as it is. A response is its text and the end token. Policies, reward models and
+user, else it stands as it is. A response is its text and the end token: what the chat template
+writes after an answer, else the tokenizer's. Policies, reward models and
 critics all take their tokens from here, so that a text is the same tokens to each of them. Nothing
 is truncated. Padding and last token are found by the mask and never by an id, because many
 tokenizers have no padding token, or use the end token for it.
@@ -12,7 +13,7 @@ Shapes: b = texts, L = tokens of the longest one.
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
@@ -32,6 +33,9 @@ would else be other tokens tomorrow. This one is the default of Llama 3's templa
 
 TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 """A template's question for the date; the second group is its format."""
+
+SOME_ANSWER = "Qwxyz"
+"""Stands for an answer where a template is asked what comes after one."""
 
 SHOWN = 40
 """Characters of a text in a message."""
@@ -63,14 +67,28 @@ class AnsweredTokens(Tokens):
 
 
 def end_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The token that ends a response; InputError for a tokenizer without one."""
-    token = tokenizer.eos_token_id
+    """The token that ends a response; InputError for a tokenizer without one.
+
+    With a chat template it is the first control token after an answer, since templates may end a
+    turn with another one than a text; without one, or where it writes none there, `eos_token`.
+    """
+    token = _end_of_turn(tokenizer) if tokenizer.chat_template else None
+    token = tokenizer.eos_token_id if token is None else token
     if not isinstance(token, int):
         raise InputError(
             f"tokenizer: expected an end token (eos_token), {tokenizer.name_or_path or 'it'} has "
             "none; set it in tokenizer_config.json, or no response can end"
         )
     return token
+
+
+def control_tokens(tokenizer: PreTrainedTokenizerBase) -> Mapping[int, str]:
+    """The tokens that are no text, such as begin and end, by their numbers."""
+    return {
+        number: token.content
+        for number, token in tokenizer.added_tokens_decoder.items()
+        if token.special
+    }
 
 
 def padding_token(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -102,35 +120,39 @@ def response_tokens(
 ) -> list[list[int]]:
     """Tokens of each response, which may be empty, and the end token.
 
-    Where a response spells out the end token at its end, as in data for other trainers, that is its
+    Where a response spells out an end token at its end, as in data for other trainers, that is its
     end; other control tokens in it are read as plain text.
     """
     end = end_token(tokenizer)
     if not responses:
         return []
-    texts = [text.removesuffix(str(tokenizer.eos_token)) for text in responses]
+    spelled = {str(tokenizer.convert_ids_to_tokens(end)), str(tokenizer.eos_token)}
+    texts = [_without_end(text, spelled) for text in responses]
     found = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)
     return [[*row, end] for row in found["input_ids"]]
 
 
 def response_texts(
-    tokenizer: PreTrainedTokenizerBase, tokens: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"]
+    tokenizer: PreTrainedTokenizerBase,
+    tokens: Int[Tensor, "b t"],
+    mask: Bool[Tensor, "b t"],
+    *,
+    ends: Collection[int],
 ) -> tuple[list[str], list[bool]]:
     """The texts of responses without their end, and which of them ended.
 
-    `mask` is where there are tokens.
+    `mask` is where there are tokens, `ends` those of which each is an end.
     """
-    end = end_token(tokenizer)
     kept = [
         [token for token, there in zip(*row, strict=True) if there]
         for row in zip(tokens.tolist(), mask.tolist(), strict=True)
     ]
     texts: Any = tokenizer.batch_decode(
-        [[token for token in row if token != end] for row in kept],
+        [[token for token in row if token not in ends] for row in kept],
         skip_special_tokens=True,
         clean_up_tokenization_spaces=False,
     )
-    return [text.strip() for text in texts], [row[-1:] == [end] for row in kept]
+    return [text.strip() for text in texts], [bool(row) and row[-1] in ends for row in kept]
 
 
 def joined(
@@ -232,8 +254,7 @@ def _plain(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
 
 def _refuse_controls(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> None:
     # One would be a single token to the model, and could end the user's message.
-    added = tokenizer.added_tokens_decoder.values()
-    controls = [token.content for token in added if token.special]
+    controls = list(control_tokens(tokenizer).values())
     for number, prompt in enumerate(prompts):
         found = next((control for control in controls if control in prompt), None)
         if found is not None:
@@ -241,6 +262,31 @@ def _refuse_controls(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str])
                 f"prompt {number}: contains {found!r}, a control token of the chat template; "
                 "remove it"
             )
+
+
+def _end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    # The first control token that the chat template writes after an answer.
+    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": SOME_ANSWER}]
+    try:
+        text = str(
+            tokenizer.apply_chat_template(
+                messages,
+                chat_template=_undated(tokenizer.get_chat_template()),
+                tokenize=False,
+                enable_thinking=False,
+            )
+        )
+    except Exception:  # a template may take no answers: it is only asked for prompts otherwise
+        return None
+    _, answer, after = text.rpartition(SOME_ANSWER)
+    controls = control_tokens(tokenizer)
+    tokens: list[int] = tokenizer(after, add_special_tokens=False)["input_ids"] if answer else []
+    return next((token for token in tokens if token in controls), None)
+
+
+def _without_end(text: str, spelled: Collection[str]) -> str:
+    bare = text.rstrip()
+    return next((bare.removesuffix(end) for end in spelled if bare.endswith(end)), text)
 
 
 def _templated(

@@ -11,14 +11,12 @@ from pathlib import Path
 
 from imgalign.environment import DType, choose_device, choose_dtype
 from imgalign.language.chat import (
-    end_token,
-    padding_token,
     prompt_tokens,
     refuse_long,
     response_texts,
 )
 from imgalign.language.loading import LanguageModel, load_language_model
-from imgalign.language.scoring import Network
+from imgalign.language.scoring import network_of
 from imgalign.language.weights import switch_on
 from imgalign.preferences.records import TextProvenance
 from imgalign.runs.trained import LANGUAGE_ADAPTER, find_weights, weights_hash
@@ -86,12 +84,8 @@ class TextGenerator:
             self.use(None)
         assert self._loaded is not None
         tokenizer = self._loaded.tokenizer
-        network = Network(
-            model=self._loaded.model.requires_grad_(False),
-            fill=padding_token(tokenizer),
-            end=end_token(tokenizer),
-            dtype=self._loaded.model.dtype,
-        )
+        self._loaded.model.requires_grad_(False)
+        network = network_of(self._loaded)
         rows = prompt_tokens(tokenizer, prompts)
         refuse_long(
             [len(row) for row in rows],
@@ -104,7 +98,7 @@ class TextGenerator:
             tokens, mask = network.sample(
                 rows[part], seeds=seeds[part], length=max_new_tokens, temperature=temperature
             )
-            texts, ended = response_texts(tokenizer, tokens, mask)
+            texts, ended = response_texts(tokenizer, tokens, mask, ends=network.ends)
             for prompt, seed, text, end in zip(
                 prompts[part], seeds[part], texts, ended, strict=True
             ):

@@ -7,8 +7,8 @@ model, a model whose tokens see later ones. Left out: what is done with the mode
 
 import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils._validators import validate_repo_id
 from torch import nn
 from transformers.configuration_utils import PreTrainedConfig
+from transformers.generation.configuration_utils import GenerationConfig
 from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.configuration_auto import AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
@@ -27,11 +28,12 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from imgalign.errors import CheckpointError, InputError, first_line
 from imgalign.files import describe_folder
-from imgalign.language.chat import end_token
+from imgalign.language.chat import control_tokens, end_token
 from imgalign.runs.trained import LANGUAGE_ADAPTER, find_weights
 
 STORYBOOK = Path(__file__).parents[1] / "storybook" / "assets" / "language"
 CONFIG_FILE = "config.json"
+GENERATION_FILE = "generation_config.json"
 NO_LIMIT = 10**9
 """Tokenizers that state no length have a number above this one."""
 
@@ -53,6 +55,9 @@ class LanguageModel:
     tokenizer: PreTrainedTokenizerBase
     context_length: int
     """Tokens of prompt and response together."""
+    ends: frozenset[int]
+    """Tokens of which each ends a sampled response: the one that given responses are learned with
+    (chat.py), that of the tokenizer, and those that the model's settings name."""
 
 
 def load_language_model(
@@ -72,12 +77,13 @@ def load_language_model(
     with quiet():
         tokenizer = load_tokenizer(source, name)
         model = _load_weights(source, name, dtype=dtype, attention=attention)
+        ends = end_tokens(source, tokenizer, name)
     check_vocabulary(tokenizer, model, name)
     check_causal(model, name)
     module: nn.Module = model  # whose `to` has types
     module.to(device)
     length = context_length(model.config, tokenizer, name)
-    return LanguageModel(model=model, tokenizer=tokenizer, context_length=length)
+    return LanguageModel(model=model, tokenizer=tokenizer, context_length=length, ends=ends)
 
 
 def find_language_model(name: str) -> str:
@@ -152,6 +158,50 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel,
             f"model: {name!r}: its tokenizer has token number {highest}, the model knows {known} "
             "tokens from 0; they belong to different models"
         )
+
+
+def end_tokens(source: str, tokenizer: PreTrainedTokenizerBase, name: str) -> frozenset[int]:
+    """The tokens that end a response, by tokenizer, chat template and the model's settings.
+
+    InputError where the settings name one that is text to the tokenizer, or nothing: it would be
+    that of another model with the same number of tokens, or fewer.
+    """
+    controls = control_tokens(tokenizer)
+    for file, number in _stated_ends(source):
+        if number not in controls:
+            words = tokenizer.get_vocab()
+            meant = next(
+                (repr(word) for word, place in words.items() if place == number), "nothing"
+            )
+            raise InputError(
+                f"model: {name!r}: by {file} token number {number} ends a text, and that is "
+                f"{meant} to its tokenizer, no control token; they belong to different models, or "
+                "eos_token_id there is wrong"
+            )
+    usual = {end_token(tokenizer), tokenizer.eos_token_id}
+    return frozenset(usual | {number for _, number in _stated_ends(source)})
+
+
+def _stated_ends(source: str) -> list[tuple[str, int]]:
+    """What the files of a model say of end tokens; not the defaults of its class."""
+    config, _ = PreTrainedConfig.get_config_dict(source)
+    stated = [(CONFIG_FILE, each.get("eos_token_id")) for each in (config, _inner(config))]
+    with suppress(OSError):  # it may have none
+        generation = GenerationConfig.from_pretrained(source)
+        # The library may have made it, then from defaults, too.
+        if not getattr(generation, "_from_model_config", False):
+            stated.append((GENERATION_FILE, getattr(generation, "eos_token_id", None)))
+    return [
+        (file, number)
+        for file, value in stated
+        for number in (value if isinstance(value, list) else [value])
+        if isinstance(number, int)
+    ]
+
+
+def _inner(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    inner = config.get("text_config")  # of models that also see
+    return inner if isinstance(inner, dict) else {}
 
 
 def embedding(model: PreTrainedModel) -> torch.nn.Embedding:

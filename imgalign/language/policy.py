@@ -18,8 +18,6 @@ from torch.distributions import Categorical, Distribution
 
 from imgalign.errors import InputError
 from imgalign.language.chat import (
-    end_token,
-    padding_token,
     prompt_tokens,
     refuse_long,
     response_texts,
@@ -29,7 +27,7 @@ from imgalign.language.chat import (
 from imgalign.language.config import FullLanguageConfig, LoraLanguageConfig
 from imgalign.language.loading import LanguageModel
 from imgalign.language.planned import refuse_long_prompts
-from imgalign.language.scoring import Network, token_log_probs
+from imgalign.language.scoring import network_of, token_log_probs
 from imgalign.language.weights import LanguageWeights, adapter_from, fresh_adapter
 from imgalign.policy import (
     Check,
@@ -75,12 +73,7 @@ class LanguagePolicy(HoldsWeights):
         self.tokenizer = loaded.tokenizer
         self.context_length = loaded.context_length
         model: Any = loaded.model.requires_grad_(False)
-        self.network = Network(
-            model=model,
-            fill=padding_token(loaded.tokenizer),
-            end=end_token(loaded.tokenizer),
-            dtype=model.dtype if dtype is None else dtype,
-        )
+        self.network = network_of(loaded, dtype=dtype)
         self.weights = self._initial_weights(seed)
         # Dropout would make sampling and re-scoring disagree; nothing else depends on this.
         model.eval()
@@ -308,7 +301,8 @@ class LanguagePolicy(HoldsWeights):
         self.weights.save(folder)
 
     def _read(self, trajectory: Trajectory) -> tuple[list[str], list[bool]]:
-        return response_texts(self.tokenizer, trajectory.replay["tokens"], trajectory.mask)
+        tokens, ends = trajectory.replay["tokens"], self.network.ends
+        return response_texts(self.tokenizer, tokens, trajectory.mask, ends=ends)
 
     def _prompt_tokens(self, prompts: Sequence[str]) -> list[list[int]]:
         return prompt_tokens(self.tokenizer, prompts)

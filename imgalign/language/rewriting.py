@@ -19,11 +19,11 @@ from pydantic import Field, PositiveInt, field_validator
 from imgalign.config import Config
 from imgalign.environment import DType, choose_device, choose_dtype
 from imgalign.errors import CheckpointError, InputError, NumericsError
-from imgalign.language.chat import end_token, padding_token, prompt_tokens
+from imgalign.language.chat import prompt_tokens
 from imgalign.language.differences import Part, word_difference
 from imgalign.language.loading import LanguageModel, load_language_model
 from imgalign.language.locking import Lock, folded, locked_words, lost_words
-from imgalign.language.scoring import Network
+from imgalign.language.scoring import network_of
 from imgalign.language.weights import switch_on
 from imgalign.policy import RewardModel, Texts
 from imgalign.prompts import is_control
@@ -173,12 +173,8 @@ class Rewriter:
     def __init__(self, loaded: LanguageModel, config: RewritingConfig | None = None) -> None:
         self.loaded = loaded
         self.config = config or RewritingConfig()
-        self.network = Network(
-            model=loaded.model.requires_grad_(False),
-            fill=padding_token(loaded.tokenizer),
-            end=end_token(loaded.tokenizer),
-            dtype=loaded.model.dtype,
-        )
+        loaded.model.requires_grad_(False)
+        self.network = network_of(loaded)
 
     def rewrite(
         self,
@@ -241,7 +237,7 @@ class Rewriter:
         texts: list[str | None] = []
         for (prompt, _), row, there in zip(asked, tokens.tolist(), mask.tolist(), strict=True):
             said = [token for token, is_there in zip(row, there, strict=True) if is_there]
-            if not said or said[-1] != self.network.end:
+            if not said or said[-1] not in self.network.ends:
                 texts.append(None)
                 continue
             answer = self.loaded.tokenizer.decode(

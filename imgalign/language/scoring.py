@@ -20,7 +20,8 @@ from transformers import DynamicCache
 
 from imgalign.environment import computing_in
 from imgalign.errors import NumericsError
-from imgalign.language.chat import padded, positions
+from imgalign.language.chat import padded, padding_token, positions
+from imgalign.language.loading import LanguageModel
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,8 +32,8 @@ class Network:
     """Of transformers, with its language head."""
     fill: int
     """The token that stands where there is none."""
-    end: int
-    """The token that ends a response."""
+    ends: frozenset[int]
+    """The tokens of which each ends a response."""
     dtype: torch.dtype
     """In which it computes."""
 
@@ -101,12 +102,13 @@ class Network:
         luck = torch.stack(drawn).to(self.device)
         tokens = torch.full((len(prompts), length), self.fill, device=self.device)
         mask = torch.zeros(len(prompts), length, dtype=torch.bool, device=self.device)
+        ends = torch.tensor(sorted(self.ends), device=self.device)
         going = torch.ones(len(prompts), dtype=torch.bool, device=self.device)
         for step, logits in enumerate(self.responding(prompts, tokens, mask)):
             chosen = pick(logits / temperature, luck[:, step])
             tokens[:, step] = torch.where(going, chosen, self.fill)
             mask[:, step] = going
-            going = going & (chosen != self.end)
+            going = going & ~torch.isin(chosen, ends)
             if not going.any():
                 break
         return tokens, mask
@@ -154,6 +156,17 @@ class Network:
         without = self.logits(prompts, tokens, mask, torch.arange(length))
         first, second = torch.stack(with_cache, dim=1).log_softmax(2), without.log_softmax(2)
         return (first - second).abs().max().item()
+
+
+def network_of(loaded: LanguageModel, *, dtype: torch.dtype | None = None) -> Network:
+    """Of a loaded model; `dtype` is by default what its weights are in."""
+    model: Any = loaded.model
+    return Network(
+        model=model,
+        fill=padding_token(loaded.tokenizer),
+        ends=loaded.ends,
+        dtype=model.dtype if dtype is None else dtype,
+    )
 
 
 def pick(logits: Float[Tensor, "b v"], luck: Float[Tensor, " b"]) -> Int[Tensor, " b"]:

@@ -72,6 +72,30 @@ def test_a_response_may_be_empty_and_spells_no_control_token():
     assert prompt_tokens(tokenizer, [END]) == [[tokenizer.eos_token_id]]
 
 
+def test_a_response_ends_as_the_template_ends_a_turn():
+    # As of Gemma and Phi 3: turns have an end of their own, and texts another.
+    turns = (
+        "{% for message in messages %}{% if message['role'] == 'user' %}<user>{% else %}<answer>"
+        "{% endif %}{{ message['content'] }}<begin>\n{% endfor %}"
+        "{% if add_generation_prompt %}<answer>{% endif %}"
+    )
+    tokenizer = build_tokenizer(template=turns)
+    row = tokens_of(tokenizer, "a cat", "a red cat")
+    assert spelled(tokenizer, row[:-1]) == f"{USER}a cat{BEGIN}Ċ{ANSWER}a red cat"
+    assert row[-1] == end_token(tokenizer) == tokenizer.convert_tokens_to_ids(BEGIN)
+    # No control token after an answer, and a template that takes no answers.
+    nobody = "{{ raise_exception('a user') if messages | length > 1 }}<user>"
+    for template in (TEMPLATE, nobody):
+        assert end_token(build_tokenizer(template=template)) == tokenizer.eos_token_id
+
+
+@pytest.mark.parametrize("after", ["", "\n", " "])
+def test_an_end_that_a_response_spells_out_is_its_end(after):
+    tokenizer = build_tokenizer()
+    plain, spelled_out = response_tokens(tokenizer, ["a red cat\n", f"a red cat\n{END}{after}"])
+    assert spelled_out == plain
+
+
 def test_a_template_that_writes_the_date_gives_the_same_tokens_every_day():
     dated = """{{ strftime_now('%d %b') }}{{ strftime_now( "-%Y" ) }}""" + TEMPLATE
     tokenizer = build_tokenizer(template=dated)

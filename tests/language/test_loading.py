@@ -6,7 +6,15 @@ import huggingface_hub.constants
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_language import CONTEXT, KINDS, build_tokenizer, write_language_model
+from tiny_language import (
+    CONTEXT,
+    END,
+    KINDS,
+    PAD,
+    USER,
+    build_tokenizer,
+    write_language_model,
+)
 from transformers import (
     AutoModelForCausalLM,
     BertConfig,
@@ -54,7 +62,9 @@ def test_the_context_is_the_smaller_of_what_model_and_tokenizer_state(tmp_path):
 
 def test_a_model_without_a_stated_context_is_refused_unless_its_tokenizer_states_one(tmp_path):
     tokenizer = build_tokenizer()
-    config = BloomConfig(vocab_size=len(tokenizer), hidden_size=16, n_layer=1, n_head=2)
+    config = BloomConfig(
+        vocab_size=len(tokenizer), hidden_size=16, n_layer=1, n_head=2, eos_token_id=None
+    )
     BloomForCausalLM(config).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     assert "does not state its context length; set model_max_length" in refused(tmp_path)
@@ -82,6 +92,12 @@ def test_a_folder_without_a_model_says_what_is_in_it(tmp_path):
         load_language_model(str(tmp_path), device=CPU)
 
 
+def state(file, **values):
+    before = json.loads(file.read_text())
+    before.pop("_from_model_config", None)  # as of a file that somebody wrote
+    file.write_text(json.dumps(before | values))
+
+
 def refused(folder):
     with pytest.raises(InputError) as error:
         load_language_model(str(folder), device=CPU)
@@ -95,6 +111,28 @@ def test_a_tokenizer_of_another_model_is_refused(folders, tmp_path):
     larger.add_tokens([f"word{n}" for n in range(3)])
     larger.save_pretrained(folder)
     assert "has token number 263, the model knows 261 tokens from 0" in refused(folder)
+
+
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
+@pytest.mark.parametrize(("number", "meant"), [(40, "'I'"), (5000, "nothing")])
+def test_a_tokenizer_to_which_the_models_end_is_text_is_refused(file, number, meant, tmp_path):
+    folder = write_language_model(tmp_path)
+    state(folder / file, eos_token_id=number)
+    message = refused(folder)
+    assert f"by {file} token number {number} ends a text, and that is {meant} to its" in message
+
+
+def test_every_end_that_the_model_states_is_one(tmp_path):
+    tokenizer = build_tokenizer()
+    folder = write_language_model(tmp_path, tokenizer=tokenizer)
+    end, user, pad = (tokenizer.convert_tokens_to_ids(each) for each in (END, USER, PAD))
+    assert load_language_model(str(folder), device=CPU).ends == {end}
+    state(folder / "config.json", eos_token_id=pad)
+    state(folder / "generation_config.json", eos_token_id=[end, user])
+    assert load_language_model(str(folder), device=CPU).ends == {end, user, pad}
+    # What the library wrote itself says nothing: it is from the defaults of a class.
+    state(folder / "generation_config.json", eos_token_id=40, _from_model_config=True)
+    assert load_language_model(str(folder), device=CPU).ends == {end, pad}
 
 
 def test_a_tokenizer_without_an_end_token_is_refused(tmp_path):

@@ -191,7 +191,7 @@ def test_a_run_rewrites_as_its_policy_samples(tmp_path: Path, train: str):
     (found,) = rewriter.rewrite(["a boat"], seed=5, lock="none")
     parts: list[Candidate | LeftOut] = [*found.candidates, *found.left_out]
     written = {seed: each.text for each in parts for seed in each.seeds}
-    ends = trajectory.replay["tokens"].eq(policy.network.end) & trajectory.mask
+    ends = trajectory.replay["tokens"].eq(policy.tokenizer.eos_token_id) & trajectory.mask
     expected = [
         tidied(text) if has_end else ""
         for text, has_end in zip(policy.decode(trajectory), ends.any(dim=1).tolist(), strict=True)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from policies import language
 from scipy.stats import chisquare
-from tiny_language import END, USER, build_tokenizer, write_language_model
+from tiny_language import END, LETTERS, USER, build_tokenizer, write_language_model
 from torch import Tensor
 from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -29,7 +29,7 @@ def biased(policy: LanguagePolicy, by: float) -> LanguagePolicy:
     """The same with the logit of its end token raised or lowered."""
 
     def changed(_: object, __: object, logits: Tensor) -> Tensor:
-        end: Tensor = torch.arange(logits.shape[-1]) == policy.network.end
+        end: Tensor = torch.arange(logits.shape[-1]) == policy.tokenizer.eos_token_id
         return logits + by * end
 
     policy.network.model.get_output_embeddings().register_forward_hook(changed)
@@ -118,7 +118,7 @@ def test_the_first_two_tokens_of_many_seeds_come_as_often_as_the_model_says(talk
     found = policy.sample(["a red house"] * count, seeds=range(count)).replay["tokens"]
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
     before = AutoTokenizer.from_pretrained(folder)("a red house")["input_ids"]
-    size, end = model.config.vocab_size, policy.network.end
+    size, end = model.config.vocab_size, policy.tokenizer.eos_token_id
 
     def chances(rows: list[list[int]]) -> Tensor:
         with torch.no_grad():
@@ -147,7 +147,7 @@ def test_a_text_that_never_ends_has_no_end_token(talkers):
     policy = biased(language(talkers["llama"], max_new_tokens=STEPS, batch_size=4), -1e4)
     trajectory = policy.sample(PROMPTS, seeds=[1, 2, 3])
     assert trajectory.mask.all()
-    assert not (trajectory.replay["tokens"] == policy.network.end).any()
+    assert not (trajectory.replay["tokens"] == policy.tokenizer.eos_token_id).any()
     data = policy.given(trajectory)
     assert policy.elements(data).tolist() == [STEPS] * 3
     whole = policy.log_prob(data, policy.draw(data, seeds=[1, 2, 3])).values
@@ -172,7 +172,7 @@ def test_the_end_of_a_text_is_its_last_step_and_nothing_follows(talkers, kind):
     lengths = mask.sum(dim=1)
     assert len(lengths.unique()) > 2
     assert torch.equal(mask, torch.arange(STEPS) < lengths[:, None])
-    ends = (tokens == policy.network.end) & mask
+    ends = (tokens == policy.tokenizer.eos_token_id) & mask
     assert ends.sum(dim=1).max() == 1
     assert ends[torch.arange(30), lengths - 1][lengths < STEPS].all()
     assert not ends[:, :-1][mask[:, 1:]].any()
@@ -192,12 +192,29 @@ def test_decoding_keeps_what_is_inside_a_text(tmp_path, text):
     file.write_text(json.dumps(json.loads(file.read_text()) | asked))
     policy = language(folder, max_new_tokens=24)
     tokens = tokenizer(text)["input_ids"]
-    end = policy.network.end
+    end = policy.tokenizer.eos_token_id
     user = tokenizer.convert_tokens_to_ids(USER)
     rows = [tokens, [*tokens, end], [user, *tokens[:1], user, *tokens[1:], end]]
     assert policy.decode(written(policy, rows)) == [text] * 3
     space = tokenizer(" ")["input_ids"]
     assert policy.decode(written(policy, [[*space, *tokens, *space, end]])) == [text]
+
+
+def test_sampling_stops_at_each_of_the_ends_that_the_model_states(tmp_path):
+    tokenizer = build_tokenizer(letters=LETTERS)
+    folder = write_language_model(tmp_path, tokenizer=tokenizer)
+    end, user = (tokenizer.convert_tokens_to_ids(each) for each in (END, USER))
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [end, user]}))
+    policy = language(folder, max_new_tokens=24, batch_size=48)
+    trajectory = policy.sample(["a boat"] * 48, seeds=range(48))
+    rows = [row[there].tolist() for row, there in zip(*tokens_and_mask(trajectory), strict=True)]
+    assert {row[-1] for row in rows} > {end, user}
+    assert not any({end, user} & set(row[:-1]) for row in rows)
+    assert policy.finished(trajectory).tolist() == [row[-1] in (end, user) for row in rows]
+
+
+def tokens_and_mask(trajectory: Trajectory) -> tuple[Tensor, Tensor]:
+    return trajectory.replay["tokens"], trajectory.mask
 
 
 def test_a_text_that_ended_is_encoded_to_the_tokens_that_were_sampled(tmp_path):
@@ -208,7 +225,7 @@ def test_a_text_that_ended_is_encoded_to_the_tokens_that_were_sampled(tmp_path):
         row[:length].tolist()
         for row, length in zip(data.content["tokens"], data.content["length"], strict=True)
     ]
-    assert all(row[-1] == policy.network.end for row in rows)
+    assert all(row[-1] == policy.tokenizer.eos_token_id for row in rows)
     trajectory = written(policy, rows)
     assert policy.decode(trajectory) == texts
     given = policy.given(trajectory)

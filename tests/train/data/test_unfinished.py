@@ -40,7 +40,7 @@ def test_a_sample_is_finished_where_its_last_token_is_the_end(model):
     trajectory = policy.sample(PROMPTS, seeds=range(12))
     rows = zip(trajectory.replay["tokens"].tolist(), trajectory.mask.tolist(), strict=True)
     ended = [
-        policy.network.end in [token for token, there in zip(*row, strict=True) if there]
+        policy.tokenizer.eos_token_id in [token for token, there in zip(*row, strict=True) if there]
         for row in rows
     ]
     assert policy.finished(trajectory).tolist() == ended
