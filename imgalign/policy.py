@@ -193,8 +193,7 @@ class LogProb:
     """Elements of one sample, over which it is summed. The same for all samples of a policy, since
     losses are divided by it: where lengths differ, those of the longest one that there can be."""
     counts: Float[Tensor, " b"] | None = None
-    """Elements of each sample, such as the tokens of a text, where they differ; at least 1. None:
-    each has `num_elements`."""
+    """Elements of each sample, such as tokens, where they differ. None: `num_elements`."""
     slopes: Float[Tensor, " b *event"] | None = None
     """Gradient of each value with respect to what the network said, without a graph; None for a
     policy that has no such thing of one size."""
@@ -375,13 +374,18 @@ class RewardModel(Protocol[S_contra]):
 
 
 @runtime_checkable
-class Critic(Protocol):
-    """Predicts the reward of a sample at each of its steps; a torch module, to be trained."""
+class ReadsTokens(Protocol):
+    """A policy, or what judges its samples, to which samples are tokens."""
 
     @property
-    def vocabulary(self) -> str:
-        """Fingerprint of the tokenizer whose tokens it reads; no other policy can use it."""
+    def reading(self) -> str:
+        """Fingerprint of its tokenizer and chat template."""
         ...
+
+
+@runtime_checkable
+class Critic(ReadsTokens, Protocol):
+    """Predicts the reward of a sample at each of its steps; a torch module, to be trained."""
 
     def __call__(self, features: Mapping[str, Tensor]) -> Float[Tensor, "b t"]:
         """The value of the state in which each step is taken, in the unit of the reward.
@@ -423,12 +427,11 @@ class FeatureModel(Protocol):
 
 
 @runtime_checkable
-class TokenPolicy(Protocol):
-    """A policy whose steps are tokens."""
+class TokenReward(ReadsTokens, Protocol):
+    """A reward model that reads samples as tokens, of which it takes so many."""
 
-    @property
-    def vocabulary(self) -> str:
-        """Fingerprint of its tokenizer."""
+    def refuse_long(self, prompts: Sequence[str], *, length: int) -> None:
+        """InputError for a prompt after which there is no room for a sample of `length` tokens."""
         ...
 
 
@@ -436,8 +439,7 @@ class TokenPolicy(Protocol):
 class Check:
     """One rule, measured.
 
-    Example: name "noise floor", measured "0.0002 nats", expected "under a third of the clip,
-    1.6 nats", passed True, cure "".
+    Example: name "noise floor", measured "0.0002 nats", expected "under 1.6 nats", passed True.
     """
 
     name: str

@@ -21,12 +21,15 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from imgalign.errors import InputError
 from imgalign.language.chat import (
+    SHOWN,
     Answered,
     AnsweredTokens,
     joined,
     last_position,
     padded_answers,
     padding_token,
+    prompt_tokens,
+    reading,
     vocabulary,
 )
 from imgalign.preferences.records import Samples
@@ -123,9 +126,23 @@ class TextReward(nn.Module):
         """A value estimator that starts as this reward; it shares no weights with it."""
         return TextCritic(
             copy.deepcopy(self.model).requires_grad_(True),
-            vocabulary=vocabulary(self.tokenizer),
+            reading=reading(self.tokenizer),
             scale=self.scale,
         )
+
+    @property
+    def reading(self) -> str:
+        """Fingerprint of its tokenizer and chat template."""
+        return reading(self.tokenizer)
+
+    def refuse_long(self, prompts: Sequence[str], *, length: int) -> None:
+        """InputError for the first prompt that leaves no room for a text of `length` tokens."""
+        for prompt, row in zip(prompts, prompt_tokens(self.tokenizer, prompts), strict=True):
+            if len(row) + length > self.context_length:
+                raise InputError(
+                    f"prompt {prompt[:SHOWN]!r} has {len(row)} tokens, and it reads "
+                    f"{self.context_length}, of which a text may take {length}"
+                )
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> "TextReward":
@@ -208,11 +225,11 @@ class TextReward(nn.Module):
 class TextCritic(nn.Module):
     """Predicts the score of a response at each of its tokens; starts as a reward of texts."""
 
-    def __init__(self, model: ScalarModel, *, vocabulary: str, scale: Scale) -> None:
+    def __init__(self, model: ScalarModel, *, reading: str, scale: Scale) -> None:
         super().__init__()
         self.model = model
-        self.vocabulary = vocabulary
-        """Fingerprint of the tokenizer whose tokens it reads; those of another mean nothing."""
+        self.reading = reading
+        """Fingerprint of tokenizer and chat template whose tokens it reads; others mean nothing."""
         self.scale = scale
 
     def forward(self, features: Mapping[str, Tensor]) -> Float[Tensor, "b t"]:

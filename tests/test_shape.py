@@ -218,7 +218,7 @@ def parts(name: str) -> set[str]:
         "class TextLoss: pass",
         "run(pixels=1)",
         "from imgalign.language.policy import X",
-        "from imgalign.policy import TokenPolicy as P",
+        "from imgalign.policy import ReadsTokens as P",
     ],
 )
 def test_a_modality_is_seen_in_any_name(code):

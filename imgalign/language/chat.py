@@ -37,6 +37,9 @@ TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 SOME_ANSWER = "Qwxyz"
 """Stands for an answer where a template is asked what comes after one."""
 
+SOME_TEXT = " Two cats,  and 16 Dogs!"
+"""Shows how a tokenizer treats spaces, capitals and digits, and what it adds at the ends."""
+
 SHOWN = 40
 """Characters of a text in a message."""
 
@@ -240,6 +243,18 @@ def vocabulary(tokenizer: PreTrainedTokenizerBase) -> str:
     """
     entries = sorted(tokenizer.get_vocab().items(), key=lambda entry: (entry[1], entry[0]))
     return hashlib.sha256(json.dumps(entries).encode()).hexdigest()
+
+
+def reading(tokenizer: PreTrainedTokenizerBase) -> str:
+    """SHA-256 of what decides which tokens a prompt and its response become.
+
+    That is the vocabulary and the chat template, and how an example is cut into tokens.
+    """
+    template = tokenizer.get_chat_template() if tokenizer.chat_template else ""
+    example = prompt_tokens(tokenizer, [SOME_TEXT]) + response_tokens(tokenizer, [SOME_TEXT])
+    return hashlib.sha256(
+        json.dumps([vocabulary(tokenizer), template, example]).encode()
+    ).hexdigest()
 
 
 def _plain(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:

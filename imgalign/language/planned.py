@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from imgalign.errors import InputError
-from imgalign.language.chat import prompt_tokens
+from imgalign.language.chat import prompt_tokens, reading
 from imgalign.language.config import LanguageConfig
 from imgalign.language.loading import plan_language_model
 
@@ -19,6 +19,11 @@ class PlannedLanguagePolicy:
     def __init__(self, config: LanguageConfig) -> None:
         self.config = config
         self.tokenizer, self.context_length = plan_language_model(config.model)
+
+    @property
+    def reading(self) -> str:
+        """A hash of what decides which tokens a text becomes."""
+        return reading(self.tokenizer)
 
     def refuse_prompts(self, prompts: Sequence[str]) -> None:
         """InputError for prompts after which the context has no room for a response."""

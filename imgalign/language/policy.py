@@ -19,10 +19,10 @@ from torch.distributions import Categorical, Distribution
 from imgalign.errors import InputError
 from imgalign.language.chat import (
     prompt_tokens,
+    reading,
     refuse_long,
     response_texts,
     response_tokens,
-    vocabulary,
 )
 from imgalign.language.config import FullLanguageConfig, LoraLanguageConfig
 from imgalign.language.loading import LanguageModel
@@ -105,9 +105,9 @@ class LanguagePolicy(HoldsWeights):
     """Texts differ in length, and their losses are usual by token."""
 
     @cached_property
-    def vocabulary(self) -> str:
-        """A hash of which token has which number."""
-        return vocabulary(self.tokenizer)
+    def reading(self) -> str:
+        """A hash of what decides which tokens a text becomes."""
+        return reading(self.tokenizer)
 
     @property
     def batch_size(self) -> int:

@@ -1,6 +1,7 @@
 """Builds the parts of a training run from its settings: the table from settings to classes."""
 
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from imgalign.diffusion.loading import load_pipeline
 from imgalign.diffusion.planned import PlannedPolicy
 from imgalign.diffusion.policy import DiffusionPolicy
 from imgalign.environment import choose_device, choose_dtype, say_dtype
-from imgalign.errors import ConfigError
+from imgalign.errors import ConfigError, InputError
 from imgalign.language.config import FullLanguageConfig, LoraLanguageConfig
 from imgalign.language.loading import load_language_model
 from imgalign.language.planned import PlannedLanguagePolicy
@@ -23,9 +24,10 @@ from imgalign.policy import (
     CriticSource,
     Policy,
     PromptReader,
+    ReadsTokens,
     RewardModel,
     StepPolicy,
-    TokenPolicy,
+    TokenReward,
 )
 from imgalign.prompts import Prompts
 from imgalign.runs.trained import REFERENCE
@@ -75,27 +77,55 @@ def critic_of(reward: RewardModel | None, policy: Policy) -> Critic:
     if not isinstance(reward, CriticSource):
         raise ConfigError(NO_CRITIC)
     critic = reward.critic()
-    if isinstance(policy, TokenPolicy) and critic.vocabulary != policy.vocabulary:
+    if isinstance(policy, ReadsTokens) and critic.reading != policy.reading:
         raise ConfigError(
-            "reward.path: its tokenizer is not that of policy.model, so a critic that starts from "
-            "it would read other tokens; fit a reward model on that model (model=...), or use "
-            "algorithm.baseline.kind=value"
+            "reward.path: its tokenizer or chat template is not that of policy.model, so a critic "
+            "that starts from it would read other tokens; fit a reward model on that model "
+            "(model=...), or use algorithm.baseline.kind=value"
         )
     return critic
 
 
-def refuse_by_model(settings: TrainConfig, prompts: Prompts, policy: StepPolicy | None) -> None:
+def refuse_by_model(
+    settings: TrainConfig,
+    prompts: Prompts,
+    policy: StepPolicy | None,
+    *,
+    rewards: Mapping[str, RewardModel | None],
+) -> None:
     """InputError or ConfigError where the model of a new run cannot learn from its data.
 
-    Its weights are not loaded for that. `policy` is what takes the place of that model, if any.
+    Its weights are not loaded for that. `policy` is what takes the place of that model, if any;
+    `rewards` are those that score its samples, by the settings that name them.
     """
     if policy is None:
         settings.data.refuse_model(settings.policy.model)
     reader = policy or plan_policy(settings.policy)
     if isinstance(reader, PlannedPolicy):
         settings.data.refuse_size(*reader.image_size)
+    sampled = [*(prompts.training if settings.data.gives == "rollouts" else ()), *prompts.held_out]
     if isinstance(reader, PromptReader):
         reader.refuse_prompts([*prompts.training, *prompts.held_out])
+    for setting, reward in rewards.items():
+        if isinstance(reward, TokenReward):
+            # Tokens of another tokenizer may be more or fewer.
+            same = isinstance(reader, ReadsTokens) and reader.reading == reward.reading
+            refuse_short_reward(
+                setting, reward, sampled, length=settings.policy.num_steps if same else 2
+            )
+
+
+def refuse_short_reward(
+    setting: str, reward: TokenReward, prompts: Sequence[str], *, length: int
+) -> None:
+    """InputError, that names the setting, where a sample may be longer than a reward reads."""
+    try:
+        reward.refuse_long(prompts, length=length)
+    except InputError as error:
+        raise InputError(
+            f"{setting}: {error} by policy.max_new_tokens; lower that, leave out such prompts, or "
+            "fit the reward on a model that reads more"
+        ) from None
 
 
 def plan_policy(config: PolicyConfig) -> PromptReader:

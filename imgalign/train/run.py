@@ -26,8 +26,9 @@ from imgalign.runs.progress import working
 from imgalign.runs.status import RunState
 from imgalign.train.assemble import load_policy, refuse_by_model
 from imgalign.train.config import TrainConfig
+from imgalign.train.data.demonstrations import GivenSamples
 from imgalign.train.data.rollouts import NO_REWARD
-from imgalign.train.data.source import Parts
+from imgalign.train.data.source import Parts, Source
 from imgalign.train.loop import Rewards, Session, examine, rng_apart
 from imgalign.train.recorder import OnStep, Recorder
 from imgalign.train.starting import begin, claim, prompts_to_use, refuse_data
@@ -86,7 +87,8 @@ def run(
     prompts = prompts_to_use(out, settings, resume=resume)
     refuse_data(settings, prompts, resume=resume, num_processes=world.size)
     if not resume:
-        refuse_by_model(settings, prompts, policy)
+        rewards = {"reward.path": reward, "reward.held_out": held_out_reward}
+        refuse_by_model(settings, prompts, policy, rewards=rewards)
     if recorder.writes:
         with reporting_full_disk(out, "making the run folder"):
             out.mkdir(parents=True, exist_ok=True)
@@ -98,21 +100,22 @@ def run(
             recorder.say("running", 0)
             with working("loading the model"):
                 policy = policy or load_policy(settings, resumed=checkpoint)
+            parts = Parts(
+                policy=policy,
+                reward=reward,
+                prompts=prompts,
+                run=out,
+                seed=settings.seed,
+                world=world,
+            )
+            source = settings.data.build(parts)
+            say_passes(source, settings.run.iterations)
             session = Session(
                 settings,
                 policy=policy,
                 rewards=Rewards(training=reward, held_out=held_out_reward or reward),
                 prompts=prompts,
-                source=settings.data.build(
-                    Parts(
-                        policy=policy,
-                        reward=reward,
-                        prompts=prompts,
-                        run=out,
-                        seed=settings.seed,
-                        world=world,
-                    )
-                ),
+                source=source,
                 recorder=recorder,
                 stop=stop,
                 world=world,
@@ -179,6 +182,15 @@ def settled_dtype(settings: TrainConfig, begun: Path | None) -> str:
     if name == "auto" and begun is not None:
         name = load_config(TrainConfig, begun / CONFIG).policy.dtype
     return str(choose_dtype(name, choose_device(settings.run.device))).removeprefix("torch.")
+
+
+def say_passes(source: Source, iterations: int) -> None:
+    """Say of given examples how many epochs the iterations are."""
+    if isinstance(source, GivenSamples):
+        log.info(
+            "%d iterations of %d examples: each of %d is learned from %.3g times",
+            *(iterations, source.count, len(source.examples), source.passes(iterations)),
+        )
 
 
 def warn_of_free_beta(settings: TrainConfig) -> None:

@@ -23,7 +23,7 @@ from imgalign.train.world import Alone
 class Counter(nn.Module):
     """Reads which token stands at each place: a value of its own for each of them."""
 
-    vocabulary = "numbers"
+    reading = "numbers"
 
     def __init__(self) -> None:
         super().__init__()

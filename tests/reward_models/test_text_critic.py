@@ -5,7 +5,7 @@ import torch
 from tiny_language import KINDS, TEMPLATE, build_tokenizer, write_language_model
 from torch.testing import assert_close
 
-from imgalign.language.chat import padded, prompt_tokens, response_tokens, vocabulary
+from imgalign.language.chat import padded, prompt_tokens, reading, response_tokens
 from imgalign.language.loading import load_language_model
 from imgalign.policy import Critic, CriticSource
 from reward_models.contract import Scale
@@ -119,6 +119,6 @@ def test_a_critic_is_trained_without_changing_the_reward(reward, rows):
 
 def test_a_critic_names_the_tokenizer_that_it_reads(reward):
     critic = reward.critic()
-    assert critic.vocabulary == vocabulary(reward.tokenizer)
+    assert critic.reading == reading(reward.tokenizer)
     assert isinstance(critic, Critic)
     assert isinstance(reward, CriticSource)

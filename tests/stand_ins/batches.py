@@ -70,7 +70,9 @@ def demonstrations_of(policy: Any, folder: Path, *, images: int, first: int) -> 
         examples = [
             Example(PROMPTS[number % 2], partial(load, str(number))) for number in range(len(TEXTS))
         ]
-        source = GivenSamples(examples, count=images, policy=policy, seed=0, world=Alone())
+        source = GivenSamples(
+            examples, asked=images, usual=images, policy=policy, run=folder, seed=0, world=Alone()
+        )
     else:
         parts = Parts(
             policy=policy, reward=None, prompts=Prompts((), ()), run=folder, seed=0, world=Alone()
@@ -94,6 +96,7 @@ def rankings_of(policy: Any, folder: Path, *, images: int) -> RankedBatch:
         reward=None,
         encoded=EncodedSamples(None),
         held_out=(),
+        run=folder,
         seed=0,
         world=Alone(),
     )

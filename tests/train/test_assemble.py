@@ -1,19 +1,32 @@
 """Claims: what is built has the settings that it was built from, and nothing of what was before."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from algorithms import ALGORITHMS, algorithm_config
 from random_walk import RandomWalk
 from safetensors.torch import load_file
+from tiny_language import CONTEXT, LETTERS, TEMPLATE, build_tokenizer, write_language_model
+from torch.testing import assert_close
+from transformers import PreTrainedTokenizerFast
 from walk_batches import sample
 
 from imgalign.diffusion.policy import DiffusionPolicy
-from imgalign.policy import LikelihoodPolicy, StepPolicy
+from imgalign.errors import ConfigError, InputError
+from imgalign.language.config import LoraLanguageConfig
+from imgalign.language.loading import load_language_model
+from imgalign.language.policy import LanguagePolicy
+from imgalign.policy import Critic, LikelihoodPolicy, StepPolicy
+from imgalign.prompts import Prompts
 from imgalign.train import assemble
-from imgalign.train.assemble import build_learner, load_policy
+from imgalign.train.assemble import build_learner, critic_of, load_policy, refuse_by_model
 from imgalign.train.config import OptimizerConfig, TrainConfig
+from imgalign.train.data.rollouts import finite_scores
 from imgalign.train.learner import Learner
 from imgalign.train.world import Alone
+from reward_models.text import TextReward
+from reward_models.text_models import scalar_model
 
 
 def learner_of(policy: RandomWalk, name: str = "grpo") -> Learner:
@@ -117,3 +130,71 @@ def test_a_policy_is_the_model_of_the_settings_with_an_adapter_of_their_seed(tin
     assert any(not torch.equal(one, same) for one, same in zip(first, other, strict=True))
     # The second matrix of each pair starts at zero: the adapter changes nothing yet.
     assert not any(matrix.any() for matrix in first[1::2])
+
+
+# --- rewards of texts
+
+
+def text_reward(folder: Path, *, context_length: int = CONTEXT) -> TextReward:
+    found = load_language_model(str(folder), device=torch.device("cpu"))
+    model = scalar_model(found.model, likelihood=False)
+    return TextReward(model, found.tokenizer, context_length=context_length)
+
+
+def test_a_reward_that_reads_less_than_the_policy_writes_is_refused_before_the_first_text(tmp_path):
+    own = write_language_model(tmp_path / "own")
+    other = write_language_model(tmp_path / "other", tokenizer=build_tokenizer(begin=True))
+    policy = {"kind": "language", "train": "lora", "model": str(own), "max_new_tokens": 24}
+    data = {"from": "rollouts", "held_out": {"num_prompts": 1}}
+    settings = TrainConfig.model_validate({"policy": policy, "data": data})
+    prompts = Prompts(("a cat", "a red house"), ("a boat",))
+
+    def refuse(folder: Path, *, reads: int) -> None:
+        reward = text_reward(folder, context_length=reads)
+        rewards = {"reward.path": None, "reward.held_out": reward}
+        refuse_by_model(settings, prompts, None, rewards=rewards)
+
+    refuse(own, reads=11 + 24)
+    with pytest.raises(InputError) as error:
+        refuse(own, reads=11 + 23)
+    assert str(error.value) == (
+        "reward.held_out: prompt 'a red house' has 11 tokens, and it reads 34, of which a text may "
+        "take 24 by policy.max_new_tokens; lower that, leave out such prompts, or fit the reward "
+        "on a model that reads more"
+    )
+    # Nobody knows how many tokens of another tokenizer a text will be.
+    refuse(other, reads=12 + 2)
+    with pytest.raises(InputError, match="has 12 tokens, and it reads 13"):
+        refuse(other, reads=12 + 1)
+
+
+def test_a_critic_that_would_read_other_tokens_is_refused(tmp_path):
+    def policy(tokenizer: PreTrainedTokenizerFast) -> LanguagePolicy:
+        folder = write_language_model(tmp_path / "model", tokenizer=tokenizer)
+        found = load_language_model(str(folder), device=torch.device("cpu"))
+        return LanguagePolicy(found, LoraLanguageConfig())
+
+    plain = policy(build_tokenizer())
+    reward = text_reward(tmp_path / "model")
+    assert isinstance(critic_of(reward, plain), Critic)
+    for other in (
+        build_tokenizer(template=TEMPLATE),
+        build_tokenizer(begin=True),
+        build_tokenizer(letters=LETTERS),
+    ):
+        with pytest.raises(ConfigError, match="its tokenizer or chat template is not that of"):
+            critic_of(reward, policy(other))
+
+
+def test_a_sample_that_the_reward_has_no_room_for_is_left_out_and_named(tmp_path, caplog):
+    reward = text_reward(write_language_model(tmp_path), context_length=20)
+    prompts, texts = ["a cat"] * 3, ["red", "red " * 9, "blue"]
+    named = ["seed 1", "seed 2", "seed 3"]
+    found = finite_scores(reward, prompts, texts, named=named)
+    assert found.isfinite().tolist() == [True, False, True]
+    kept = reward.score(prompts=prompts[:1], samples=texts[:1])
+    assert_close(found[:1], kept)
+    assert "its 5 tokens and 37 of the response are more than the 20" in caplog.text
+    assert "reward is nan for seed 2, prompt 'a cat': sample left out" in caplog.text
+    with pytest.raises(InputError, match="more than the 20 that the model reads"):
+        finite_scores(reward, prompts, [texts[1]] * 3, named=named)

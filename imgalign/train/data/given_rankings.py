@@ -12,7 +12,7 @@ Shapes: r = judgements of a batch, k = candidates of the longest one.
 import logging
 import time
 from abc import abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
@@ -21,7 +21,7 @@ import torch
 from pydantic import PositiveInt
 
 from imgalign.algorithms.choice import AlgorithmConfig
-from imgalign.algorithms.interface import BatchKind, World
+from imgalign.algorithms.interface import BatchKind, World, writes_files
 from imgalign.algorithms.rankings import RankedBatch
 from imgalign.errors import ConfigError, ImgalignError, InputError
 from imgalign.policy import Data, LikelihoodPolicy, RewardModel, join_data
@@ -36,6 +36,7 @@ from imgalign.train.data.judged import (
     RECORD,
     Given,
     SampleLoader,
+    add_left_out,
     counts_of,
     read_record,
     write_left_out,
@@ -141,6 +142,7 @@ class JudgedConfig(DataSection):
             reward=parts.reward,
             encoded=EncodedSamples(folder_of(policy.encoding)),
             held_out=parts.prompts.held_out,
+            run=parts.run,
             seed=parts.seed,
             world=parts.world,
         )
@@ -210,6 +212,7 @@ class GivenRankings:
         reward: RewardModel | None,
         encoded: EncodedSamples,
         held_out: Collection[str],
+        run: Path,
         seed: int,
         world: World,
     ) -> None:
@@ -219,6 +222,7 @@ class GivenRankings:
         self.policy = policy
         self.reward = reward
         self.encoded = encoded
+        self.run = run
         self.seed = seed
         self.world = world
         self.training = [each for each in rankings if prompt_key(each.prompt) not in apart]
@@ -278,24 +282,31 @@ class GivenRankings:
         """Encode and score what is not yet; leave out judgements of what cannot be read."""
         if self._prepared:
             return
-        lost = self._encode(watcher)
-        if lost:
-            shown = "; ".join(list(lost.values())[:NAMES_SHOWN])
-            kind, what = self.config.given_samples, self.config.what
-            log.warning(
-                "%s that cannot be used, whose %s are left out: %d (%s)",
-                *(kind, what, len(lost), shown),
-            )
-        self.training, self.measured = (
-            [each for each in judged if not lost.keys() & set(each.images)]
-            for judged in (self.training, self.measured)
-        )
+        if lost := self._encode(watcher):
+            self._leave_out(lost)
         if not self.training:
             raise InputError(f"data.from: none of the {self.config.what} is left to learn from")
         self.config.refuse_number(len(self.training), at_least=self.world.size)
         if self.reward is not None:
             self._score(self.reward, watcher)
         self._prepared = True
+
+    def _leave_out(self, lost: Mapping[str, str]) -> None:
+        """Leave out the judgements of samples that cannot be used, for the reasons in `lost`."""
+        before = len(self.training) + len(self.measured)
+        self.training, self.measured = (
+            [each for each in judged if not lost.keys() & set(each.images)]
+            for judged in (self.training, self.measured)
+        )
+        kind, what = self.config.given_samples, self.config.what
+        gone = before - len(self.training) - len(self.measured)
+        log.warning(
+            "%s that cannot be used: %d, with which %d of %d %s are left out, see %s (%s)",
+            *(kind, len(lost), gone, before, what, self.run / LEFT_OUT),
+            "; ".join(list(lost.values())[:NAMES_SHOWN]),
+        )
+        if writes_files(self.world):
+            add_left_out(self.run, {f"{kind[:-1]} {key[:12]}": why for key, why in lost.items()})
 
     def _encode(self, watcher: Watcher) -> dict[str, str]:
         """Encode all samples; returns why those that cannot be used cannot.
@@ -334,8 +345,12 @@ class GivenRankings:
         pairs = list(dict.fromkeys(pairs))
         for part in cut(len(pairs), self.policy.batch_size, world=self.world, watcher=watcher):
             for prompt, image in pairs[part]:
-                with torch.no_grad():
-                    score = reward.score(prompts=[prompt], samples=self.load(image))
+                try:
+                    with torch.no_grad():
+                        score = reward.score(prompts=[prompt], samples=self.load(image))
+                except InputError as error:  # such as of a text that it has no room for
+                    log.warning("reward: %s", error)
+                    continue
                 self.scores[prompt, image] = score.item()
 
     def _prompts(self) -> dict[str, str]:

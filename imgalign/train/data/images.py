@@ -73,41 +73,54 @@ class ImagesConfig(DataSection):
         pairs = training_images(self, parts.prompts.held_out)
         return GivenSamples(
             [image_example(path, prompt) for path, prompt in pairs],
-            count=self.images_taken(len(pairs)),
+            asked=self.images_per_iteration,
+            usual=USUAL_SAMPLES,
             policy=parts.scoring_policy(),
+            run=parts.run,
             seed=parts.seed,
             world=parts.world,
         )
 
     def keep(self, run: Path) -> None:
-        """A hash of the images and captions; says where a caption has lines that are not used."""
-        noted = [
-            Remark(reason=FIRST_LINE_ONLY, name=path.relative_to(self.folder).as_posix())
-            for path, caption in captioned_images(self.folder)
-            if caption.has_more
-        ]
-        for line in summarised(noted):
-            log.info("%s: %s", self.folder, line)
-        kept = {"sha256": images_hash(self.folder)}
-        write_atomically(run / RECORD, json.dumps(kept) + "\n")
+        """A hash of the images and captions."""
+        keep_images(self.folder, run)
 
     def moved(self, run: Path) -> frozenset[str]:
         """The folder may, as long as it holds the same images and captions."""
-        path = run / RECORD
-        try:
-            before = str(read_json(path)["sha256"])
-        except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(
-                f"{path}: missing or damaged ({error}), so nobody knows which images this run "
-                "learned from; start a new run"
-            ) from None
-        now = images_hash(self.folder)
-        if now != before:
-            raise ConfigError(
-                f"data.folder: {self.folder} holds other images or captions than the run began "
-                f"with (SHA-256 {before[:8]}, now {now[:8]}); put those back, or start a new run"
-            )
+        refuse_other_images(self.folder, run, setting="data.folder")
         return frozenset({"folder"})
+
+
+def keep_images(folder: Path, run: Path) -> None:
+    """Write down what a folder holds; says where a caption has lines that are not used."""
+    noted = [
+        Remark(reason=FIRST_LINE_ONLY, name=path.relative_to(folder).as_posix())
+        for path, caption in captioned_images(folder)
+        if caption.has_more
+    ]
+    for line in summarised(noted):
+        log.info("%s: %s", folder, line)
+    write_atomically(run / RECORD, json.dumps({"sha256": images_hash(folder)}) + "\n")
+
+
+def refuse_other_images(folder: Path, run: Path, *, setting: str) -> None:
+    """ConfigError for other images or captions than those that the run kept, CheckpointError where
+    nobody knows them.
+    """
+    path = run / RECORD
+    try:
+        before = str(read_json(path)["sha256"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path}: missing or damaged ({error}), so nobody knows which images this run "
+            "learned from; start a new run"
+        ) from None
+    now = images_hash(folder)
+    if now != before:
+        raise ConfigError(
+            f"{setting}: {folder} holds other images or captions than the run began "
+            f"with (SHA-256 {before[:8]}, now {now[:8]}); put those back, or start a new run"
+        )
 
 
 def training_images(config: ImagesConfig, held_out: Sequence[str]) -> list[tuple[Path, str]]:

@@ -126,6 +126,15 @@ def write_left_out(path: Path, remarks: Sequence[Remark]) -> None:
         write_atomically(path, "".join(lines))
 
 
+def add_left_out(run: Path, lines: Mapping[str, str]) -> None:
+    """Name further samples that cannot be used, with the reason of each, in the run's folder."""
+    path = run / LEFT_OUT
+    before = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    after = list(dict.fromkeys([*before, *(f"{name}: {why}" for name, why in lines.items())]))
+    if after != before:
+        write_atomically(path, "".join(f"{line}\n" for line in after))
+
+
 def write_record(path: Path, rankings: Sequence[GivenRanking]) -> None:
     """One JSON object for each ranking."""
     lines = [json.dumps(asdict(each), ensure_ascii=False) + "\n" for each in rankings]

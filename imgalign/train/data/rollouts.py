@@ -33,7 +33,7 @@ from imgalign.prompts import Prompts, iteration_prompts, read_prompts, training_
 from imgalign.storybook import scenes
 from imgalign.storybook.ideas import sample_ideas
 from imgalign.train.data.demonstrations import GivenSamples
-from imgalign.train.data.examples import read_examples
+from imgalign.train.data.examples import keep_examples, kept_examples, refuse_other_examples
 from imgalign.train.data.source import USUAL_PROMPTS, Amount, DataSection, Known, Parts, some_of
 from imgalign.train.watcher import SILENT, Watcher, cut
 
@@ -184,15 +184,27 @@ class RolloutsConfig(DataSection):
             examples=self._examples(parts),
         )
 
+    def keep(self, run: Path) -> None:
+        """What the examples are."""
+        if self.examples is not None:
+            keep_examples(self.examples, run)
+
+    def moved(self, run: Path) -> frozenset[str]:
+        """The examples may, as long as they are the same."""
+        if self.examples is None:
+            return frozenset()
+        refuse_other_examples(self.examples, run, setting="data.examples")
+        return frozenset({"examples"})
+
     def _examples(self, parts: Parts) -> GivenSamples | None:
         if self.examples is None:
             return None
-        found = read_examples(self.examples)
-        usual = min(self.images_per_iteration, len(found))
         return GivenSamples(
-            found,
-            count=self.examples_per_iteration or usual,
+            kept_examples(self.examples, parts.run),
+            asked=self.examples_per_iteration,
+            usual=self.images_per_iteration,
             policy=parts.scoring_policy(),
+            run=parts.run,
             seed=parts.seed,
             world=parts.world,
         )
@@ -333,7 +345,10 @@ def finite_scores(
 ) -> Float[Tensor, " b"]:
     """As `score`; `named` is what a warning calls the samples."""
     with torch.no_grad():
-        scores = reward.score(prompts=prompts, samples=samples)
+        try:
+            scores = reward.score(prompts=prompts, samples=samples)
+        except InputError as error:
+            scores = _each_score(reward, prompts, samples, error)
     if scores.shape != (len(prompts),):
         raise NumericsError(
             f"reward: expected one score for each of {len(prompts)} samples, "
@@ -348,3 +363,25 @@ def finite_scores(
             prompts[index],
         )
     return torch.where(scores.isfinite(), scores, math.nan)
+
+
+def _each_score(
+    reward: RewardModel, prompts: Sequence[str], samples: Images | Texts, error: InputError
+) -> Float[Tensor, " b"]:
+    """Scores one by one, NaN where the reward cannot read a sample; `error` where of several it
+    reads none.
+
+    Example: a text that the reward's tokenizer makes longer than the context.
+    """
+    found: list[Tensor] = []
+    for number, prompt in enumerate(prompts):
+        try:
+            scores = reward.score(prompts=[prompt], samples=samples[number : number + 1])
+            found.append(scores.detach().float().cpu())
+        except InputError as each:
+            log.warning("reward: %s", each)
+            found.append(torch.tensor([math.nan]))
+    together = torch.cat(found)
+    if len(found) > 1 and together.isnan().all():
+        raise error
+    return together

@@ -48,6 +48,8 @@ class TextRankingsConfig(GivenRankingsConfig):
     def read(self) -> Given:
         """The rows; what is left out is said."""
         found = read_text_rankings(self.file)
+        for line in found.lines():
+            log.info("%s", line)
         texts = {text_key(text): text for each in found.rankings for text in each.texts}
         rankings = [
             GivenRanking(
@@ -110,6 +112,8 @@ class LabelledConfig(JudgedConfig):
     def read(self) -> Given:
         """The rows; what is left out is said."""
         found = read_labelled(self.file)
+        for line in found.lines():
+            log.info("%s", line)
         return Given(
             rankings=[
                 GivenRanking(
@@ -199,8 +203,10 @@ class CompletionsConfig(DataSection):
         )
         return GivenSamples(
             examples,
-            count=self.taken(len(examples)),
+            asked=self.completions_per_iteration,
+            usual=USUAL_SAMPLES,
             policy=parts.scoring_policy(),
+            run=parts.run,
             seed=parts.seed,
             world=parts.world,
         )
@@ -208,7 +214,7 @@ class CompletionsConfig(DataSection):
     def keep(self, run: Path) -> None:
         """Prompts and texts, and what is left out."""
         if self.file is not None:
-            say_left_out(run, read_completions(self.file))
+            say_read(run, read_completions(self.file))
         write_completions(run, [(each.prompt, each.text) for each in self.read()[0]])
 
     def moved(self, run: Path) -> frozenset[str]:
@@ -224,15 +230,13 @@ def liked(given: Completions) -> list[Completion]:
     return kept
 
 
-def say_left_out(run: Path, given: Completions) -> None:
-    """Name the rows that cannot be used in the run's folder, and how many they are in the log."""
+def say_read(run: Path, given: Completions) -> None:
+    """Say how many examples a table has, and what of it is not used; the run's folder names it."""
+    for line in given.lines():
+        log.info("%s", line)
     write_left_out(run / LEFT_OUT, given.left_out)
-    if given.left_out:
-        first = given.left_out[0]
-        log.warning(
-            "%s: %d rows are left out (%s: %s), see %s",
-            *(given.name, len(given.left_out), first.name, first.reason, run / LEFT_OUT),
-        )
+    if any(row.weight != 1 for row in given.rows):
+        log.warning("%s: the column weight is not used; every example counts alike", given.name)
 
 
 def examples_of(completions: list[Completion]) -> list[Example]:

@@ -5,6 +5,7 @@ import json
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -42,6 +43,9 @@ def judged(count: int = 6) -> list[GivenRanking]:
     ]
 
 
+NOWHERE = Path("no folder of a run")
+
+
 def pixels(image: str) -> Tensor:
     if image.startswith("lost"):
         raise InputError(f"{image}: no such file")
@@ -55,6 +59,7 @@ def source(
     world: World | None = None,
     held_out: Sequence[str] = (),
     encoded: EncodedSamples | None = None,
+    run: Path = NOWHERE,
     **settings: object,
 ) -> GivenRankings:
     return GivenRankings(
@@ -65,6 +70,7 @@ def source(
         reward=None,
         encoded=encoded or EncodedSamples(None),
         held_out=held_out,
+        run=run,
         seed=0,
         world=world or Alone(),
     )
@@ -139,14 +145,19 @@ def test_two_processes_share_the_encoding_and_have_the_rankings_of_one(tmp_path)
     assert torch.equal(torch.cat(in_two(work)), expected.data.content["latents"])
 
 
-def test_rankings_with_an_image_that_cannot_be_read_are_left_out_and_it_is_named(caplog):
+def test_rankings_with_an_image_that_cannot_be_read_are_left_out_and_it_is_named(tmp_path, caplog):
     broken = GivenRanking(prompt="a red fox", images=("0a", "lost1"), ranks=(0, 1))
-    given = source([broken, *judged()])
-    assert given.batch(0).num_rankings == 6
-    said = "images that cannot be used, whose rankings are left out: 1 (lost1: no such file)"
+    for again in range(2):  # the second as of a resumed run
+        (tmp_path / "left_out.txt").write_text("row 7: no label\n") if not again else None
+        given = source([broken, broken, *judged()], run=tmp_path)
+        assert given.batch(0).num_rankings == 6
+    said = "images that cannot be used: 1, with which 2 of 8 rankings are left out, see "
     assert said in caplog.text
+    assert "(lost1: no such file)" in caplog.text
+    expected = "row 7: no label\nimage lost1: lost1: no such file\n"
+    assert (tmp_path / "left_out.txt").read_text() == expected
     with pytest.raises(InputError, match="none of the rankings is left to learn from"):
-        source([broken]).batch(0)
+        source([broken], run=tmp_path).batch(0)
 
 
 def test_more_rankings_than_there_are_is_an_error_with_the_number():

@@ -1,11 +1,13 @@
 """Claims: texts of files and of the storybook are learned from as they are, a run keeps them, and
 what cannot be learned from is one clear line."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from json_lines import lines
+from PIL import Image
 from pydantic import ValidationError
 
 from imgalign.config import load_config
@@ -15,7 +17,7 @@ from imgalign.preferences.records import Submission, TextProvenance, as_position
 from imgalign.preferences.store import Store
 from imgalign.prompts import Prompts
 from imgalign.train.config import TrainConfig
-from imgalign.train.data.examples import read_examples
+from imgalign.train.data.examples import keep_examples, kept_examples, refuse_other_examples
 from imgalign.train.data.judged import LEFT_OUT
 from imgalign.train.data.kept_texts import TEXTS, text_key
 from imgalign.train.data.rankings import RankingsConfig
@@ -90,16 +92,30 @@ def test_disliked_completions_are_not_examples(tmp_path):
 
 def test_disliked_completions_are_not_examples_whose_likelihood_is_kept_either(tmp_path):
     rows = [{**row, "label": number > 0} for number, row in enumerate(ROWS)]
-    examples = read_examples(lines(tmp_path / "rows.jsonl", *rows))
-    assert [each.prompt for each in examples] == ["a dog", "a bird"]
+    file = lines(tmp_path / "rows.jsonl", *rows)
+    keep_examples(file, tmp_path)
+    assert [each.prompt for each in kept_examples(file, tmp_path)] == ["a dog", "a bird"]
 
 
 def test_rows_that_cannot_be_used_are_named_in_the_run_and_counted(tmp_path, caplog):
     broken = {"prompt": "a fish", "completion": "a blue", "finish_reason": "length"}
-    CompletionsConfig(file=lines(tmp_path / "rows.jsonl", *ROWS, broken)).keep(tmp_path)
-    (line,) = (tmp_path / "left_out.txt").read_text(encoding="utf-8").splitlines()
-    assert line.startswith("line 4: ")
-    assert "1 rows are left out (line 4: " in caplog.text
+    caplog.set_level("INFO")
+    file = lines(tmp_path / "rows.jsonl", *ROWS, broken)
+    for kept in (CompletionsConfig(file=file).keep, partial(keep_examples, file)):
+        caplog.clear()
+        kept(tmp_path)
+        (line,) = (tmp_path / "left_out.txt").read_text(encoding="utf-8").splitlines()
+        (tmp_path / "left_out.txt").unlink()
+        assert line.startswith("line 4: ")
+        assert "rows.jsonl: 3 completions" in caplog.text
+        assert "left out, cut: 1 (line 4: " in caplog.text
+        assert "weight" not in caplog.text
+
+
+def test_a_weight_of_an_example_is_said_to_have_no_effect(tmp_path, caplog):
+    file = lines(tmp_path / "rows.jsonl", {**ROWS[0], "weight": 2.0}, *ROWS[1:])
+    CompletionsConfig(file=file).keep(tmp_path)
+    assert "the column weight is not used; every example counts alike" in caplog.text
 
 
 def test_without_a_file_they_are_the_storybooks_and_the_same_each_time():
@@ -125,23 +141,49 @@ def test_completions_that_are_too_long_are_left_out_and_one_is_named(policy, tmp
     config = CompletionsConfig(file=lines(tmp_path / "rows.jsonl", long, *ROWS))
     config.keep(tmp_path)
     caplog.clear()
-    source = CompletionsConfig(file=config.file, completions_per_iteration=3).build(
-        parts(policy, tmp_path)
-    )
+    source = config.build(parts(policy, tmp_path))  # not asked for: all there are
     assert {each.prompt for each in source.examples} == {row["prompt"] for row in ROWS}
-    assert "left out: 1" in caplog.text
+    assert (source.count, source.passes(6)) == (3, 6.0)
+    assert "left out: 1 of 4 (" in caplog.text
     assert "policy.max_new_tokens is 24" in caplog.text
+    assert "example 1: text 'a blue fish" in (tmp_path / LEFT_OUT).read_text(encoding="utf-8")
+    asked = CompletionsConfig(file=config.file, completions_per_iteration=4)
     with pytest.raises(InputError, match="expected at least 4 examples that can be used, got 3"):
+        asked.build(parts(policy, tmp_path))
+    lines(tmp_path / "rows.jsonl", long)
+    config.keep(tmp_path)
+    with pytest.raises(InputError, match="expected at least 1 examples that can be used, got 0"):
         config.build(parts(policy, tmp_path))
 
 
 def test_examples_are_a_folder_of_images_or_a_file_of_texts(tmp_path):
     file = lines(tmp_path / "rows.jsonl", *ROWS)
-    examples = read_examples(file)
+    keep_examples(file, tmp_path)
+    file.unlink()  # a run keeps them
+    refuse_other_examples(file, tmp_path, setting="data.examples")
+    examples = kept_examples(file, tmp_path)
     assert [each.prompt for each in examples] == ["a cat", "a dog", "a bird"]
     assert examples[0].load() == ["a red cat"]
     with pytest.raises(InputError, match="expected a folder of images or a file of completions"):
-        read_examples(tmp_path / "none")
+        keep_examples(tmp_path / "none", tmp_path)
+
+
+def test_images_whose_likelihood_is_kept_are_those_that_the_run_began_with(tmp_path):
+    folder, run = tmp_path / "images", tmp_path / "run"
+    folder.mkdir()
+    run.mkdir()
+    for number in range(2):
+        Image.new("RGB", (8, 8), (number * 90, 0, 0)).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text(f"a cat {number}")
+    keep_examples(folder, run)
+    refuse_other_examples(folder, run, setting="data.examples")
+    assert [each.prompt for each in kept_examples(folder, run)] == ["a cat 0", "a cat 1"]
+    (folder / "1.txt").write_text("a dog")
+    with pytest.raises(ConfigError, match=r"data\.examples: .* holds other images or captions"):
+        refuse_other_examples(folder, run, setting="data.examples")
+    (run / "images.json").unlink()
+    with pytest.raises(CheckpointError, match="nobody knows which images"):
+        refuse_other_examples(folder, run, setting="data.examples")
 
 
 @pytest.mark.parametrize(
