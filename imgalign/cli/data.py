@@ -35,8 +35,12 @@ def export(
         typer.Argument(help="JSON lines, or a folder of pairs; an earlier export is replaced."),
     ],
     kind: Annotated[
-        Literal["rankings", "pairs"],
-        typer.Option("--format", help="All rankings in a file, or chosen/ and rejected/ images."),
+        Literal["rankings", "pairs", "text_pairs"],
+        typer.Option(
+            "--format",
+            help="All rankings in a file; chosen/ and rejected/ images; or texts in JSON lines "
+            "with the columns prompt, chosen, rejected.",
+        ),
     ] = "rankings",
     pairs: Annotated[
         Literal["all", "best_worst"] | None,
@@ -48,22 +52,31 @@ def export(
     database: Database = None,
     images: Images = None,
 ) -> None:
-    """Write all rankings, items and annotators to a file, or pairs of images to a folder."""
+    """Write all rankings, items and annotators to a file, or pairs of images or of texts."""
     from imgalign.preferences.exchange import export_rankings
     from imgalign.preferences.foreign.pair_export import export_pairs
+    from imgalign.preferences.foreign.text_export import export_text_pairs
     from imgalign.preferences.judges import chosen_rankings
     from imgalign.preferences.store import Store
 
-    if kind == "pairs":
+    if kind != "rankings":
         with Store.open(database, images=images, create=False) as store:
             rankings = chosen_rankings(
-                store, "images", judged_by=judged_by, group=group, project=project
+                store,
+                "images" if kind == "pairs" else "texts",
+                judged_by=judged_by,
+                group=group,
+                project=project,
             )
-            exported = export_pairs(rankings, store.image_path, file, choice=pairs or "all")
+            choice = pairs or "all"
+            if kind == "pairs":
+                exported = export_pairs(rankings, store.image_path, file, choice=choice)
+            else:
+                exported = export_text_pairs(rankings, store.text, file, choice=choice)
         typer.echo("\n".join(exported.lines()))
         return
     pairs_only = {"pairs": pairs, "group": group, "project": project, "judged_by": judged_by}
-    refuse_given(changed(export, pairs_only), "without --format pairs")
+    refuse_given(changed(export, pairs_only), "without --format pairs or text_pairs")
     with Store.open(database, images=images, create=False) as store:
         num_rankings = export_rankings(store, file)
         typer.echo(f"{file}: {num_rankings} rankings; copy {store.images.root} along with it")

@@ -69,7 +69,10 @@ def test_an_export_of_pairs_that_cannot_be_made_is_one_line(folder: Path, one_li
     (folder / "mine" / "thesis.tex").touch()
     assert "expected a new folder or an earlier export" in one_line(*PAIRS, "mine")
     line = one_line("data", "export", "all.jsonl", "--pairs", "all", "--project", "cats")
-    assert line == "--pairs, --project: without effect without --format pairs; leave them out"
+    assert (
+        line
+        == "--pairs, --project: without effect without --format pairs or text_pairs; leave them out"
+    )
     assert "nowhere.db: no such database" in one_line(
         *PAIRS, "out", "--database", "sqlite:///nowhere.db"
     )

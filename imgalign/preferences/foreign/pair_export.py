@@ -43,24 +43,36 @@ Choice = Literal["all", "best_worst"]
 class Exported:
     """What was written, and which judgements gave no pair."""
 
-    folder: Path
+    place: Path
+    """A folder, or a file."""
     num_pairs: int
     num_rankings: int
     """Judgements that gave at least one pair."""
     num_ties: int
-    """Rankings in which all images tie."""
+    """Rankings in which all candidates tie."""
     num_unranked: int
     """Judgements without a ranking: all bad, or skipped."""
 
     def lines(self) -> list[str]:
         """For a terminal. Example: "out: 12 pairs of 4 rankings"."""
-        found = [f"{self.folder}: {self.num_pairs} pairs of {self.num_rankings} rankings"]
+        found = [f"{self.place}: {self.num_pairs} pairs of {self.num_rankings} rankings"]
         if self.num_ties or self.num_unranked:
-            found.append(
-                f"without a pair: {self.num_ties} rankings in which all images tie, "
-                f"{self.num_unranked} judgements all bad or skipped"
-            )
+            found.append(f"without a pair: {self.without()}")
         return found
+
+    def without(self) -> str:
+        """Which judgements gave no pair."""
+        return (
+            f"{self.num_ties} rankings in which all tie, {self.num_unranked} judgements all bad or "
+            "skipped"
+        )
+
+    def refuse_none(self) -> None:
+        """InputError where there is no pair."""
+        if not self.num_pairs:
+            raise InputError(
+                f"{self.place}: no pair to write: {self.without()}; rank some candidates first"
+            )
 
 
 def export_pairs(
@@ -118,34 +130,46 @@ def _write(
     folder: Path,
     choice: Choice,
 ) -> Exported:
+    def write_pair(ranking: Ranking, chosen: str, rejected: str) -> None:
+        name = pair_name(ranking, chosen, rejected)
+        for side, image in (("chosen", chosen), ("rejected", rejected)):
+            shutil.copyfile(image_path(image), made / side / f"{name}.png")
+            caption = one_line(ranking.prompt)
+            (made / side / f"{name}.txt").write_text(f"{caption}\n", encoding="utf-8")
+
+    exported = write_each(rankings, write_pair, folder, choice)
+    facts = {"kind": KIND, "version": 1, "pairs": choice, "num_pairs": exported.num_pairs}
+    (made / RECORD).write_text(json.dumps(facts) + "\n", encoding="utf-8")
+    return exported
+
+
+def write_each(
+    rankings: Iterable[Ranking],
+    write_pair: Callable[[Ranking, str, str], None],
+    place: Path,
+    choice: Choice,
+) -> Exported:
+    """Call `write_pair` with each pair, the SHA-256 of the better sample and of the worse.
+
+    InputError where there is none; `place` is where they go.
+    """
     num_pairs = num_rankings = num_ties = num_unranked = 0
     for ranking in rankings:
         found = chosen_pairs(ranking, choice)
+        num_pairs += len(found)
         num_rankings += bool(found)
         num_unranked += ranking.verdict != "ranked"
         num_ties += ranking.verdict == "ranked" and not found
         for better, worse in found:
-            images = (ranking.sample_ids[better], ranking.sample_ids[worse])
-            name = pair_name(ranking, *images)
-            for side, image in zip(("chosen", "rejected"), images, strict=True):
-                shutil.copyfile(image_path(image), made / side / f"{name}.png")
-                caption = one_line(ranking.prompt)
-                (made / side / f"{name}.txt").write_text(f"{caption}\n", encoding="utf-8")
-        num_pairs += len(found)
+            write_pair(ranking, ranking.sample_ids[better], ranking.sample_ids[worse])
     exported = Exported(
-        folder=folder,
+        place=place,
         num_pairs=num_pairs,
         num_rankings=num_rankings,
         num_ties=num_ties,
         num_unranked=num_unranked,
     )
-    if not num_pairs:
-        raise InputError(
-            f"{folder}: no pair to write: {num_ties} rankings in which all images tie, "
-            f"{num_unranked} judgements all bad or skipped; rank some images first"
-        )
-    facts = {"kind": KIND, "version": 1, "pairs": choice, "num_pairs": num_pairs}
-    (made / RECORD).write_text(json.dumps(facts) + "\n", encoding="utf-8")
+    exported.refuse_none()
     return exported
 
 

@@ -89,7 +89,7 @@ def test_judgements_without_a_strict_preference_give_no_pair_and_are_counted(
     rank("fifteen", ((0,), (1, 2)))
     exported = export_pairs(store.rankings(), store.image_path, tmp_path / "out")
     assert exported.lines()[1:] == [
-        "without a pair: 1 rankings in which all images tie, 1 judgements all bad or skipped"
+        "without a pair: 1 rankings in which all tie, 1 judgements all bad or skipped"
     ]
 
 

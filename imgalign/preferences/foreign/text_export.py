@@ -1,0 +1,56 @@
+"""Pairs of texts from the store as JSON lines, in the columns of TRL's preference datasets.
+
+    {"prompt": "a cat", "chosen": "a red cat in the snow", "rejected": "a cat, a cat"}
+
+Two judgements that agree are two lines. `read_text_rankings` reads what is written here.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from imgalign.errors import InputError
+from imgalign.files import lock_name, reporting_full_disk, write_atomically
+from imgalign.preferences.foreign.pair_export import Choice, Exported, write_each
+from imgalign.preferences.records import Ranking
+
+COLUMNS = ("prompt", "chosen", "rejected")
+
+
+def export_text_pairs(
+    rankings: Iterable[Ranking],
+    text: Callable[[str], str],
+    file: Path,
+    *,
+    choice: Choice = "all",
+) -> Exported:
+    """Write a file of pairs, whole or not at all; an earlier export there is replaced.
+
+    `text` gives the text of a name, as `Store.text` does; `choice` is as of `export_pairs`.
+    InputError for a file of another kind, and where there is no pair.
+    """
+    if not file.parent.is_dir():
+        raise InputError(f"{file.parent}: no such folder; create it or choose another file")
+    if file.exists() and not _is_export(file):
+        raise InputError(f"{file}: exists and is no export of pairs; choose another name")
+    lines: list[str] = []
+
+    def write_pair(ranking: Ranking, chosen: str, rejected: str) -> None:
+        values = (ranking.prompt, text(chosen), text(rejected))
+        row = dict(zip(COLUMNS, values, strict=True))
+        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+
+    with lock_name(file, doing="exporting pairs to"):
+        exported = write_each(rankings, write_pair, file, choice)
+        with reporting_full_disk(file, "exporting pairs"):
+            write_atomically(file, "".join(lines))
+    return exported
+
+
+def _is_export(file: Path) -> bool:
+    try:
+        with file.open(encoding="utf-8") as rows:
+            first = json.loads(rows.readline())
+    except (OSError, ValueError):
+        return False
+    return isinstance(first, dict) and tuple(first) == COLUMNS
