@@ -85,7 +85,7 @@ class EndpointJudge:
         self.image_size: int | None = self.config.image_size
         self._key = checked_key(key)
         self._options: Mapping[str, int] = {"temperature": 0, "max_tokens": self.config.max_tokens}
-        self._has_answered = False
+        self._has_answered = self._has_replied = False
         if self._key and self.url.scheme == "http" and not _is_here(self.url):
             log.warning("%s: the key is sent unencrypted; use https where you can", self.url)
 
@@ -173,15 +173,20 @@ class EndpointJudge:
         return httpx.Response(response.status_code, headers=_plain(response), content=bytes(read))
 
     def _read(self, response: httpx.Response) -> Reply:
+        """The reply; one that is no chat completion is a JudgeError where there was none before."""
         try:
             choice = parse_json(response.content)["choices"][0]
-            text, ended = choice["message"].get("content") or "", choice.get("finish_reason")
+            text, ended = text_of(choice["message"].get("content")), choice.get("finish_reason")
             reply = read_reply(text)
         except (ValueError, LookupError, TypeError, AttributeError):
+            said = self._said(response)
+            if self._has_replied:
+                return Reply(problem=f"the server's reply is no chat completion: {said!r}")
             raise JudgeError(
-                f"{self.url}: expected a chat completion, got {self._said(response)!r}; is it the "
+                f"{self.url}: expected a chat completion, got {said!r}; is it the "
                 "base URL of an OpenAI-compatible server, such as http://127.0.0.1:8080/v1?"
             ) from None
+        self._has_replied = True
         if reply.choice is None and ended == "length":
             return Reply(said=f"{reply.said} (cut off after {self.config.max_tokens} tokens)")
         return reply
@@ -273,6 +278,13 @@ def content_of(question: Question, *, image_size: int) -> Content:
         else {"type": "image_url", "image_url": {"url": data_url(part, image_size)}}
         for part in parts
     ]
+
+
+def text_of(content: str | list[dict[str, Any]] | None) -> str:
+    """The text of a message; some servers cut it into parts, of which others are thoughts."""
+    if isinstance(content, list):
+        return "".join(part["text"] for part in content if part.get("type") == "text")
+    return content or ""
 
 
 @lru_cache(maxsize=32)  # the images of an item come in many questions

@@ -208,6 +208,27 @@ def test_a_question_that_is_too_long_is_a_problem_of_this_question(server: Judge
     assert two.problem == f"the server answers 400: {message}"
 
 
+@pytest.mark.parametrize("content", [b"<html>busy</html>", b'{"choices": []}', b"\xff"])
+def test_a_bad_reply_after_good_ones_is_a_problem_of_its_question(
+    server: JudgeServer, content: bytes
+):
+    def sometimes(body: dict[str, Any]) -> Answered:
+        return (200, {}, content) if "bad" in texts_in(body)[0] else prefers_shorter(body)
+
+    server.rule = sometimes
+    asked = [question(), question("bad"), question("ccc")]
+    one, two, three = judge_of(server, parallel=1).replies(asked)
+    assert (one.choice, two.choice, three.choice) == ("first", None, "second")
+    assert two.problem.startswith("the server's reply is no chat completion: ")
+
+
+def test_a_reply_in_parts_is_the_text_of_them(server: JudgeServer):
+    parts = [{"type": "thinking", "thinking": "B"}, {"type": "text", "text": "A"}]
+    server.rule = lambda body: completion(parts)
+    (reply,) = judge_of(server).replies([question()])
+    assert reply.choice == "first"
+
+
 @pytest.mark.parametrize(
     ("text", "finish", "said"),
     [

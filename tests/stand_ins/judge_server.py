@@ -25,8 +25,8 @@ class JudgeServer:
     most_at_once: int = 0
 
 
-def completion(text: str | None, *, finish_reason: str = "stop") -> Answered:
-    """A chat completion."""
+def completion(text: str | list[dict[str, str]] | None, *, finish_reason: str = "stop") -> Answered:
+    """A chat completion; of a list, its parts."""
     choice = {
         "index": 0,
         "message": {"role": "assistant", "content": text},
