@@ -189,7 +189,7 @@ def process(tmp_path: Path, url: str) -> Iterator[AppProcess]:
         process.end()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its driver has an event loop in this thread, where others begin
 def chromium() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if not Path(CHROMIUM).exists():
