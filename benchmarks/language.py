@@ -48,7 +48,6 @@ from reward_models.loading import load as load_reward
 
 GROUP = "cosy"
 CANDIDATES = 4
-BEST_OF = (4, 16)
 FINISHED = "finished"
 """A file in the folder of a finished run."""
 
@@ -71,20 +70,22 @@ class Sizes:
     texts_of_each: int = 4
     given_texts: int = 400
     """Of each kind of example, whose likelihood is measured."""
+    best_of: Sequence[int] = (4, 16)
+    """Texts of which the best is taken, without training."""
     settings: Sequence[str] = ()
     """For every algorithm beside supervised fine-tuning, after those of a variant."""
     reward_settings: Sequence[str] = ()
 
 
 SMALL = Sizes(
-    ideas=64,
-    held_out_ideas=16,
-    texts_of_each=2,
+    ideas=256,
+    held_out_ideas=48,
     given_texts=100,
-    settings=("run.iterations=2", "run.checkpoint_every=1"),
-    reward_settings=("epochs=1",),
+    best_of=(4,),
+    settings=("run.iterations=10", "run.checkpoint_every=10"),
+    reward_settings=("epochs=2",),
 )
-"""To see in a few minutes that every stage runs; it learns next to nothing."""
+"""To see in a few minutes that every stage runs and raises the oracle's utility."""
 
 
 class Stage:
@@ -382,7 +383,7 @@ def rows_of(stage: Stage, variants: Variants) -> Iterator[dict[str, Any]]:
     yield {"variant": "sft", "minutes": stage.minutes("sft")} | judged(
         sft, "storybook", stage=stage
     )
-    for count in BEST_OF:
+    for count in stage.sizes.best_of:
         yield {"variant": f"best-of-{count}", "minutes": 0.0} | best_of(count, sft, stage=stage)
     for name in variants:
         folder = stage.folder / name
@@ -402,7 +403,7 @@ def main() -> None:
     variants = read_mapping(VARIANTS)
     parser.add_argument("--variants", nargs="+", default=list(variants), choices=variants)
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--small", action="store_true", help="only see that every stage runs")
+    parser.add_argument("--small", action="store_true", help="few texts and iterations")
     parser.add_argument("--out", type=Path, default=Path("runs/language"))
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
     given = parser.parse_args()

@@ -1,7 +1,5 @@
-"""Every stage of aligning a language model runs, as in the benchmark but small.
-
-Whether they raise the oracle's utility is what the whole benchmark measures.
-"""
+"""Every stage of aligning a language model raises the oracle's utility, as in the benchmark but
+with few texts and iterations; how far each goes is what the whole benchmark measures."""
 
 import json
 import math
@@ -35,11 +33,26 @@ def test_supervised_fine_tuning_learns_what_demonstrations_say(rows):
     assert gained > 0.01
 
 
+@pytest.mark.parametrize("name", ["sft", *VARIANTS])
+def test_each_stage_raises_what_the_oracle_says_of_texts_for_unseen_ideas(rows, name):
+    # Of 7, against its own start; 0.34 to 0.77 here, where rounding decides by about 0.1.
+    assert rows[name]["change"]["value"] > 0.15
+    assert rows[name]["win_rate"]["value"] > 0.5
+
+
+@pytest.mark.parametrize("name", ["best-of-n", "ppo"])
+def test_the_interval_of_the_strongest_does_not_touch_the_start(rows, name):
+    assert rows[name]["change"]["low"] > 0
+
+
 @pytest.mark.parametrize("name", VARIANTS)
-def test_two_iterations_of_each_algorithm_move_the_model_a_little(rows, name):
+def test_ten_iterations_of_each_algorithm_move_the_model_a_little(rows, name):
     assert 0 < rows[name]["kl_nats"] < 2
     assert math.isfinite(rows[name]["reward"])
     assert rows[name]["pretraining_log_prob"] == pytest.approx(
         rows["sft"]["pretraining_log_prob"], abs=0.2
     )
-    assert 0 <= rows[name]["utility"]["value"] <= 7
+
+
+def test_ppo_keeps_more_of_the_pretraining_likelihood_with_ptx(rows):
+    assert rows["ppo-ptx-1"]["pretraining_log_prob"] > rows["ppo"]["pretraining_log_prob"]
