@@ -312,3 +312,14 @@ def test_importing_the_entry_points_loads_neither_torch_nor_gradio(module):
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert result.stdout == "[]\n"
+
+
+def test_a_run_imports_libraries_of_models_only_where_it_loads_one():
+    program = (
+        "import sys, imgalign.train.run;"
+        "print(sorted({'diffusers', 'transformers', 'peft', 'open_clip'} & set(sys.modules)))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert result.stdout == "[]\n"

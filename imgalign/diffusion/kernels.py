@@ -11,14 +11,16 @@ alpha_bar is the share of signal variance left. Everything is computed in float3
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, get_args, runtime_checkable
 
 import torch
-from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
 from imgalign.errors import InputError
+
+if TYPE_CHECKING:  # settings are read with this module, and diffusers takes seconds
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
 PredictionType = Literal["epsilon", "v_prediction", "sample"]
 
@@ -209,7 +211,7 @@ class DDIMKernel:
 
 
 def ddim_kernel(
-    scheduler: DDIMScheduler, num_inference_steps: int, *, eta: float, device: torch.device
+    scheduler: "DDIMScheduler", num_inference_steps: int, *, eta: float, device: torch.device
 ) -> DDIMKernel:
     """The steps that the library's sampler would take, for any of its spacings.
 

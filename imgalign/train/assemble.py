@@ -1,8 +1,13 @@
-"""Builds the parts of a training run from its settings: the table from settings to classes."""
+"""Builds the parts of a training run from its settings: the table from settings to classes.
+
+Only what the settings name is imported: a library of diffusion models takes seconds, of which
+language models need none.
+"""
 
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import torch
 
@@ -10,15 +15,9 @@ from imgalign.algorithms.choice import AlgorithmConfig, build_algorithm
 from imgalign.algorithms.critic import NO_CRITIC, CriticConfig
 from imgalign.algorithms.interface import World
 from imgalign.diffusion.config import FullDiffusionConfig, LoraDiffusionConfig
-from imgalign.diffusion.loading import load_pipeline
-from imgalign.diffusion.planned import PlannedPolicy
-from imgalign.diffusion.policy import DiffusionPolicy
 from imgalign.environment import choose_device, choose_dtype, say_dtype
 from imgalign.errors import ConfigError, InputError
 from imgalign.language.config import FullLanguageConfig, LoraLanguageConfig
-from imgalign.language.loading import load_language_model
-from imgalign.language.planned import PlannedLanguagePolicy
-from imgalign.language.policy import LanguagePolicy
 from imgalign.policy import (
     Critic,
     CriticSource,
@@ -36,6 +35,8 @@ from imgalign.train.learner import Learner
 
 log = logging.getLogger(__name__)
 
+AnyDiffusion: TypeAlias = LoraDiffusionConfig | FullDiffusionConfig
+AnyLanguage: TypeAlias = LoraLanguageConfig | FullLanguageConfig
 LORA = (LoraDiffusionConfig, LoraLanguageConfig)
 FULL = (FullDiffusionConfig, FullLanguageConfig)
 
@@ -44,6 +45,16 @@ HIGHEST_FULL_RATE = 1e-4
 
 SMALL_MODEL = 5_000_000
 """Parameters below which a model, such as the storybook's of language, takes higher rates."""
+
+
+@runtime_checkable
+class OfOneSize(Protocol):
+    """The plan of a policy that makes images of one size."""
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        ...
 
 
 def build_learner(
@@ -101,7 +112,7 @@ def refuse_by_model(
     if policy is None:
         settings.data.refuse_model(settings.policy.model)
     reader = policy or plan_policy(settings.policy)
-    if isinstance(reader, PlannedPolicy):
+    if isinstance(reader, OfOneSize):
         settings.data.refuse_size(*reader.image_size)
     sampled = [*(prompts.training if settings.data.gives == "rollouts" else ()), *prompts.held_out]
     if isinstance(reader, PromptReader):
@@ -132,8 +143,12 @@ def plan_policy(config: PolicyConfig) -> PromptReader:
     """What is known of a policy before its weights are loaded."""
     match config:
         case LoraDiffusionConfig() | FullDiffusionConfig():
+            from imgalign.diffusion.planned import PlannedPolicy
+
             return PlannedPolicy(config)
         case LoraLanguageConfig() | FullLanguageConfig():
+            from imgalign.language.planned import PlannedLanguagePolicy
+
             return PlannedLanguagePolicy(config)
 
 
@@ -150,18 +165,13 @@ def load_policy(settings: TrainConfig, *, resumed: Path | None = None) -> StepPo
         config = config.model_copy(update={"adapter": str(resumed / REFERENCE)})
     # Trained weights are not rounded on the way.
     loaded = torch.float32 if isinstance(config, FULL) else dtype
+    place = Place(device=device, dtype=dtype, loaded=loaded, seed=settings.seed)
     policy: StepPolicy
     match config:
         case LoraDiffusionConfig() | FullDiffusionConfig():
-            pipeline = load_pipeline(
-                config.model, device=device, dtype=loaded, attention=config.attention
-            )
-            policy = DiffusionPolicy(pipeline, config, seed=settings.seed, dtype=dtype)
+            policy = _diffusion(config, place)
         case LoraLanguageConfig() | FullLanguageConfig():
-            model = load_language_model(
-                config.model, device=device, dtype=loaded, attention=config.attention
-            )
-            policy = LanguagePolicy(model, config, seed=settings.seed, dtype=dtype)
+            policy = _language(config, place)
     say_dtype(dtype, device)
     rate, trained = settings.optimizer.learning_rate, policy.trainable_parameters()
     small = sum(each.numel() for each in trained) < SMALL_MODEL
@@ -172,3 +182,34 @@ def load_policy(settings: TrainConfig, *, resumed: Path | None = None) -> StepPo
             *(rate, HIGHEST_FULL_RATE),
         )
     return policy
+
+
+class Place(NamedTuple):
+    """Where and how a model is computed."""
+
+    device: torch.device
+    dtype: torch.dtype
+    loaded: torch.dtype
+    """Of the weights as they are read."""
+    seed: int
+    """Of a fresh adapter."""
+
+
+def _diffusion(config: AnyDiffusion, place: Place) -> StepPolicy:
+    from imgalign.diffusion.loading import load_pipeline
+    from imgalign.diffusion.policy import DiffusionPolicy
+
+    pipeline = load_pipeline(
+        config.model, device=place.device, dtype=place.loaded, attention=config.attention
+    )
+    return DiffusionPolicy(pipeline, config, seed=place.seed, dtype=place.dtype)
+
+
+def _language(config: AnyLanguage, place: Place) -> StepPolicy:
+    from imgalign.language.loading import load_language_model
+    from imgalign.language.policy import LanguagePolicy
+
+    model = load_language_model(
+        config.model, device=place.device, dtype=place.loaded, attention=config.attention
+    )
+    return LanguagePolicy(model, config, seed=place.seed, dtype=place.dtype)
