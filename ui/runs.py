@@ -9,39 +9,29 @@ Neither gradio nor torch here: the Rank page must not wait for them.
 import json
 import os
 import re
-import shlex
-import signal
-import subprocess
-import sys
-import threading
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
 from imgalign.errors import ImgalignError, InputError
 from imgalign.files import read_json
-from imgalign.preferences.address import URL_VARIABLE
 from imgalign.runs.checkpoint import STEP
 from imgalign.runs.folder import CONFIG, METRICS, SAMPLES
 from imgalign.runs.metrics import read_metrics
-from imgalign.runs.status import STATUS, RunStatus, process_alive, process_birth, read_status
+from imgalign.runs.status import STATUS, RunStatus, read_status
 from imgalign.runs.trained import holds_weights
+from ui.processes import IMGALIGN, Processes, check_name, check_overrides, last_line
 
-NEW_NAME = re.compile(r"[^\W_][\w. -]{0,63}")
-"""Letters and digits of any script; what a file system, a shell and a URL all take."""
 NO_PATH = re.compile(r"[^/\\\x00-\x1f\x7f]+")
 LONGEST_NAME = 200
 """Bytes: with what is appended to it, a name must still be one of a file."""
-OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*=.*")
 LAUNCHES = ".launches"
-LOG_BYTES = 40_000
 LARGEST_PID = 2**31
 LARGEST_COUNT = 2**53
 """Whole numbers below it are the same in Python and in a browser."""
-# Safe-path mode: nothing in the folder that the app was started in becomes a module.
-TRAIN = (sys.executable, "-P", "-m", "imgalign", "train")
+TRAIN = (*IMGALIGN, "train")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,18 +63,6 @@ class Run:
     """Sample grids, oldest first."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Launch:
-    """A process started by the app. `birth` tells it from a later one with the same number."""
-
-    pid: int
-    birth: str
-    command: tuple[str, ...]
-
-
-LAUNCH = TypeAdapter(Launch)
-
-
 class Runs:
     """A folder of runs, and the only place where the app starts or stops processes.
 
@@ -96,17 +74,14 @@ class Runs:
         self, folder: Path, *, command: Sequence[str] = TRAIN, database: str | None = None
     ) -> None:
         self.folder = folder
-        self.command = tuple(command)
-        self.database = database
-        # What they do is read from disk like everything else.
-        self._children: list[subprocess.Popen[bytes]] = []
-        # The page's two "Stop" events come at once, in two threads.
-        self._stopping = threading.Lock()
+        self.processes = Processes(
+            folder / LAUNCHES, command=command, said="imgalign train", database=database
+        )
 
     def names(self) -> list[str]:
         """Every run, the one that changed last first."""
         found = {path.name for path in _entries(self.folder) if _is_run(path)}
-        found |= {path.stem for path in _entries(self.folder / LAUNCHES) if path.suffix == ".json"}
+        found |= self.processes.names()
         return sorted(found, key=lambda name: (-self._changed(name), name))
 
     def all(self) -> list[Run]:
@@ -116,13 +91,12 @@ class Runs:
     def run(self, name: str) -> Run:
         """One run; InputError if there is none of that name, or if it is damaged."""
         folder = self.path(name)
-        self._children = [child for child in self._children if child.poll() is None]
-        launch = self._launch(name)
+        launch = self.processes.launched(name)
         if launch is None and not folder.is_dir():
             raise InputError(f"{folder}: no such run")
         status = _status(folder)
-        ours = launch is not None and _alive(launch)
-        stopping = ours and self._stop_path(name).exists()
+        ours = launch is not None and launch.alive
+        stopping = ours and self.processes.stopping(name)
         message = (status.message if status else None) or ""
         state: str = status.state if status else "starting" if ours else "failed"
         if ours and launch is not None and (status is None or status.pid != launch.pid):
@@ -130,7 +104,7 @@ class Runs:
         if stopping and state in ("starting", "running"):
             state, message = "stopping", "Stopping; everything is saved first"
         if state == "failed" and not message:
-            message = _last_line(self.log(name)) or "it ended before it began"
+            message = last_line(self.log(name)) or "it ended before it began"
         adapters = [path.name for path in folder.glob("step-*") if holds_weights(path)]
         samples = [path.name for path in folder.glob(f"{SAMPLES}/step-*.png")]
         return Run(
@@ -209,16 +183,7 @@ class Runs:
 
     def log(self, name: str) -> str:
         """The end of what the process printed; empty for a run started elsewhere."""
-        path = self._log_path(name)
-        try:
-            with path.open("rb") as file:
-                file.seek(max(0, path.stat().st_size - LOG_BYTES))
-                text = file.read().decode("utf-8", errors="replace")
-        except OSError:
-            return ""
-        # A progress bar repeats its line with carriage returns: what counts is the last one.
-        lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]
-        return "\n".join(lines).strip()
+        return self.processes.log(self.path(name).name)
 
     def sample(self, name: str, file: str) -> Path:
         """The path of a sample grid; InputError if the run has none of that name."""
@@ -238,98 +203,36 @@ class Runs:
 
     def launch(self, recipe: Path, *, name: str, overrides: Sequence[str] = ()) -> None:
         """Start `imgalign train` on a recipe as a process that outlives the app."""
-        if not NEW_NAME.fullmatch(name) or name != name.strip():
-            raise InputError(
-                f"run name {name!r}: expected letters, digits, spaces, '.', '_' and '-', at most "
-                "64, a letter or digit first"
-            )
+        check_name(name, what="run name")
         self._refuse_taken(name)
-        for override in overrides:
-            if not OVERRIDE.fullmatch(override):
-                raise InputError(f"override {override!r}: expected section.key=value")
-        self._start(name, [str(recipe), *overrides, "--out", str(self.path(name))])
+        check_overrides(overrides)
+        self.processes.start(name, [str(recipe), *overrides, "--out", str(self.path(name))])
 
     def resume(self, name: str) -> None:
         """Go on with a run that was stopped, from its last checkpoint."""
         folder = self.path(name)
         if not self.run(name).resumable:
             raise InputError(f"{folder}: nothing to resume, it is {self.run(name).state}")
-        self._start(name, [str(folder / CONFIG), "--out", str(folder), "--resume"])
+        self.processes.start(name, [str(folder / CONFIG), "--out", str(folder), "--resume"])
 
     def stop(self, name: str) -> None:
         """Ask the process to save and end (SIGTERM), once however often this is called.
 
         Refuses a process that is not ours.
         """
-        with self._stopping:
-            launch = self._launch(name)
-            if launch is None or not _alive(launch):
-                raise InputError(
-                    f"{self.path(name)}: not running as a process of this app; "
-                    "stop it with Ctrl-C where it was started"
-                )
-            try:
-                self._stop_path(name).touch(exist_ok=False)
-            except FileExistsError:
-                return
-            os.kill(launch.pid, signal.SIGTERM)
-
-    def _start(self, name: str, arguments: Sequence[str]) -> None:
-        launches = self.folder / LAUNCHES
-        launches.mkdir(parents=True, exist_ok=True)
-        command = [*self.command, *arguments]
-        # By the environment, because a URL may hold a password, which a command would show.
-        named = {} if self.database is None else {URL_VARIABLE: self.database}
-        self._stop_path(name).unlink(missing_ok=True)
-        with self._log_path(name).open("ab") as log:
-            log.write(f"$ imgalign train {shlex.join(arguments)}\n".encode())
-            log.flush()
-            child = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=os.environ
-                | {"PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1", "COLUMNS": "100"}
-                | named,
-                start_new_session=True,  # Ctrl-C in the app's terminal is not meant for it
-            )
-        self._children.append(child)
-        # Reaped as soon as it ends, also where nobody asks for its run any more.
-        threading.Thread(target=child.wait, name=f"run {name}", daemon=True).start()
-        launch = Launch(pid=child.pid, birth=process_birth(child.pid) or "", command=tuple(command))
-        path = launches / f"{name}.json"
-        unfinished = path.with_suffix(".tmp")
-        unfinished.write_text(json.dumps(asdict(launch)), encoding="utf-8")
-        unfinished.replace(path)
+        self.processes.stop(name, what=self.path(name))
 
     def _refuse_taken(self, name: str) -> None:
         folder = self.path(name)
-        launch = self._launch(name)
-        busy = launch is not None and _alive(launch)
-        if busy or any(folder.glob("*")):
+        if self.processes.alive(name) or any(folder.glob("*")):
             raise InputError(f"{folder}: there is a run of that name; choose another")
-
-    def _launch(self, name: str) -> Launch | None:
-        """What the app knows of the process; None if it knows nothing that it can read."""
-        try:
-            values = read_json(self.folder / LAUNCHES / f"{name}.json")
-            return LAUNCH.validate_python(values)
-        except (OSError, ValueError):
-            return None
-
-    def _log_path(self, name: str) -> Path:
-        return self.folder / LAUNCHES / f"{self.path(name).name}.log"
-
-    def _stop_path(self, name: str) -> Path:
-        return self._log_path(name).with_suffix(".stop")
 
     def _changed(self, name: str) -> float:
         paths = [
             self.folder / name / STATUS,
             self.folder / name / METRICS,
             self.folder / name,
-            self.folder / LAUNCHES / f"{name}.json",
+            self.processes.file(name),
         ]
         return max(map(_mtime, paths))
 
@@ -382,20 +285,9 @@ def _mtime(path: Path) -> float:
         return 0.0
 
 
-def _alive(launch: Launch) -> bool:
-    """Whether the process still runs; its number may long belong to another one."""
-    return bool(launch.birth) and process_alive(launch.pid, birth=launch.birth)
-
-
 def _best(folder: Path) -> str | None:
     try:
         name = read_json(folder / "best.json")["checkpoint"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return name if isinstance(name, str) else None
-
-
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("error:")]
-    return (errors or [line for line in lines if not line.startswith("$")] or [""])[-1][:400]

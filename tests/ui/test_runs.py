@@ -90,8 +90,7 @@ def runs(tmp_path, command):
 
 def ended(runs):
     """Wait for the processes of runs whose records say that they have ended."""
-    for child in runs._children:
-        child.wait(30)
+    wait_for(lambda: not any(map(runs.processes.alive, runs.processes.names())))
 
 
 def started(runs, name, recipe, **options):
