@@ -20,7 +20,7 @@ from torch import Tensor
 from imgalign.config import Config, Device, Seed
 from imgalign.errors import InputError
 from imgalign.preferences.accuracy import calibration, fit_log_odds, outcomes
-from imgalign.preferences.fit_report import Ceiling, Counts, FitReport, SeedResult
+from imgalign.preferences.fit_report import Ceiling, Counts, FitReport, Judged, SeedResult
 from imgalign.preferences.records import Ranking, pairs
 from imgalign.preferences.splits import three_way_split
 from reward_models.contract import HeldOut, Scale, data_hash
@@ -36,6 +36,8 @@ from reward_models.evaluate import (
 
 NUM_GOLDEN = 4
 SPLIT_SEEDS_TRIED = 100
+SHOWN = 12
+"""Pairs of a report that are to be looked at, of each kind."""
 
 Scores = list[list[float]]
 """Of the candidates of each ranking, in their order."""
@@ -273,7 +275,39 @@ def report_of(
         data_hash=data_hash(_line(ranking) for ranking in ordered),
         settings=config.model_dump(mode="json"),
         seconds=time.monotonic() - started,
+        samples=ordered[0].samples,
+        **to_look_at(parts["test"], outcome.scores("test"), log_odds=scale.log_odds),
     )
+
+
+def to_look_at(
+    rankings: Sequence[Ranking], scores: Scores, *, log_odds: float
+) -> dict[str, tuple[Judged, ...]]:
+    """`disagreements` and `agreements` of a report: at most SHOWN, one of a prompt.
+
+    `scores` are standardised, and times `log_odds` they are log-odds.
+    """
+    found = [
+        Judged(
+            prompt=ranking.prompt,
+            better=ranking.sample_ids[i],
+            worse=ranking.sample_ids[j],
+            probability=(1 + math.tanh(log_odds * (own[i] - own[j]) / 2)) / 2,
+        )
+        for ranking, own in zip(rankings, scores, strict=True)
+        for i, j in pairs(ranking)
+    ]
+    found.sort(key=lambda each: each.probability)
+    least = {each.prompt: each for each in reversed(found) if each.probability < 0.5}
+    most = {each.prompt: each for each in found if each.probability > 0.5}
+    return {
+        "disagreements": tuple(sorted(least.values(), key=_probability)[:SHOWN]),
+        "agreements": tuple(sorted(most.values(), key=_probability, reverse=True)[:SHOWN]),
+    }
+
+
+def _probability(judged: Judged) -> float:
+    return judged.probability
 
 
 def _line(ranking: Ranking) -> str:

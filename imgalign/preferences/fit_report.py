@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from imgalign.errors import InputError
 from imgalign.files import read_json
 from imgalign.preferences.accuracy import Accuracy, Calibration, Gain
+from imgalign.preferences.records import Samples
 
 REPORT_FILE = "report.json"
 ZERO_SHOT = "zero-shot CLIP"
@@ -139,6 +140,18 @@ class SeedResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """A held-out pair, to be looked at. Example: probability 0.04: the reward prefers `worse`."""
+
+    prompt: str
+    better: str
+    """SHA-256 of the sample that a person preferred."""
+    worse: str
+    probability: float
+    """What the reward gives to that preference, without ties."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FitReport:
     """Settings, losses and test accuracy of a fit; saved as report.json."""
 
@@ -165,6 +178,13 @@ class FitReport:
     data_hash: str
     settings: dict[str, Any]
     seconds: float
+    samples: Samples = "images"
+    """What it scores."""
+    disagreements: tuple[Judged, ...] = ()
+    """The held-out pairs, one of a prompt, of which the reward is surest and people were of another
+    mind; the surest first."""
+    agreements: tuple[Judged, ...] = ()
+    """Those of which it is surest with people."""
 
     def lines(self) -> list[str]:
         """The report as text, one fact per line."""
