@@ -74,6 +74,10 @@ UI_MAY_IMPORT = (
     "imgalign.images",
     "imgalign.prompts",
     "imgalign.train.config",
+    # Settings of a fit, and whether its rankings can be split: what is refused before it starts.
+    "reward_models.outcome",
+    "reward_models.text_training",
+    "reward_models.training",
 )
 
 

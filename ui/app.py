@@ -1,4 +1,4 @@
-"""The app: settings, the three pages, and the server. Wiring only.
+"""The app: settings, the four pages, and the server. Wiring only.
 
     imgalign ui                      # http://127.0.0.1:7860
 
@@ -31,18 +31,20 @@ from fastapi.responses import RedirectResponse
 from imgalign.errors import InputError
 from imgalign.preferences.opening import open_or_make
 from imgalign.preferences.store import Store
+from ui.api import learn as learn_routes
 from ui.api import rank as rank_routes
 from ui.api import security
 from ui.api import studio as studio_routes
 from ui.api.responses import add_error_handlers
+from ui.fits import Fits
 from ui.libraries import load_libraries
-from ui.pages import generate, rank, train
+from ui.pages import generate, learn, rank, train
 from ui.runs import Runs
 from ui.shelf import Shelf
 from ui.theme import asset, theme
 
 GRACE_SECONDS = 2
-PAGES = {"rank": "Rank", "train": "Train", "generate": "Generate"}
+PAGES = {"rank": "Rank", "learn": "Learn", "train": "Train", "generate": "Generate"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +118,7 @@ class Studio:
 
     store: Store
     runs: Runs
+    fits: Fits
     shelf: Shelf
     server: str
     """Unique name of this process."""
@@ -133,10 +136,16 @@ def build_app(settings: Settings, store: Store) -> fastapi.FastAPI:
     )
     add_error_handlers(app)
     app.include_router(rank_routes.router(store, project=settings.project))
+    runs = Runs(settings.runs, database=settings.database)
     studio = Studio(
-        store, Runs(settings.runs, database=settings.database), Shelf(), secrets.token_urlsafe(9)
+        store,
+        runs,
+        Fits(runs, database=settings.database),
+        Shelf(),
+        secrets.token_urlsafe(9),
     )
     if settings.has_studio:
+        app.include_router(learn_routes.router(studio.fits, store))
         app.include_router(studio_routes.router(studio.runs, studio.shelf, server=studio.server))
     for name in settings.served[1:]:
         app.add_api_route(f"/{name}/", _to_page(name), include_in_schema=False)
@@ -266,6 +275,8 @@ def _page(blocks: gr.Blocks, name: str, settings: Settings, studio: Studio) -> N
     match name:
         case "rank":
             rank.build()
+        case "learn":
+            learn.build(blocks, studio.fits, studio.store)
         case "train":
             train.build(blocks, studio.runs)
         case "generate":

@@ -9,9 +9,11 @@ _LOADING = threading.Lock()
 
 
 def load_libraries() -> None:
-    """Return once everything that the Train and Generate pages need can be imported at once."""
+    """Return once all that the pages but Rank need can be imported at once."""
     with _LOADING:
         import imgalign.diffusion.generate
         import imgalign.language.rewriting
         import imgalign.runs.metrics
         import imgalign.train.config  # noqa: F401
+        import reward_models.text_training
+        import reward_models.training  # noqa: F401

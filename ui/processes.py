@@ -131,6 +131,13 @@ class Processes:
                 return
             os.kill(launch.pid, signal.SIGTERM)
 
+    def forget(self, name: str) -> None:
+        """Remove what is known of a process that has ended, and what it printed."""
+        if self.alive(name):
+            raise InputError(f"{name}: its process still runs; stop it first")
+        for path in (self.file(name), self._log_path(name), self._stop_path(name)):
+            path.unlink(missing_ok=True)
+
     def log(self, name: str) -> str:
         """The end of what a process printed; empty for one that was started elsewhere."""
         path = self._log_path(name)

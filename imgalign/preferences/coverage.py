@@ -2,10 +2,12 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import groupby
 
 from sqlalchemy import func, select
 
 from imgalign.preferences.queries import standing
+from imgalign.preferences.records import Samples
 from imgalign.preferences.schema import annotators, items, rankings
 from imgalign.preferences.store import Store
 
@@ -55,6 +57,52 @@ def coverage(store: Store, *, project: str, source: str, simulated: bool) -> Cov
         wanted=sum(row.overlap for row in rows),
         given=sum(min(given[row.item_id], row.overlap) for row in rows),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectRankings:
+    """What people have judged in a project, of one kind of samples."""
+
+    project: str
+    samples: Samples
+    rankings: int
+    """Standing judgements, simulated annotators' too, those of AI judges and skips left out."""
+    prompts: int
+    groups: tuple[str, ...]
+    """The groups of those who judged, by name."""
+
+
+def judged_projects(store: Store) -> list[ProjectRankings]:
+    """Every project with judgements, by name; one with images and texts is in it twice."""
+    found = (
+        select(
+            items.c.project,
+            items.c.samples,
+            annotators.c.group_name,
+            items.c.prompt,
+            func.count().label("number"),
+        )
+        .select_from(rankings)
+        .join(items, items.c.item_id == rankings.c.item_id)
+        .join(annotators, annotators.c.annotator_id == rankings.c.annotator_id)
+        .where(annotators.c.judge_id.is_(None), rankings.c.verdict != "skipped", standing())
+        .group_by(items.c.project, items.c.samples, annotators.c.group_name, items.c.prompt)
+        .order_by(items.c.project, items.c.samples)
+    )
+    with store.database.read() as connection:
+        rows = connection.execute(found).all()
+    return [
+        ProjectRankings(
+            project=project,
+            samples=samples,
+            rankings=sum(row.number for row in own),
+            prompts=len({row.prompt for row in own}),
+            groups=tuple(sorted({row.group_name for row in own})),
+        )
+        for (project, samples), own in (
+            (key, list(group)) for key, group in groupby(rows, key=lambda row: (row[0], row[1]))
+        )
+    ]
 
 
 def queued_projects(store: Store) -> list[str]:

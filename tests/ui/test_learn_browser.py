@@ -1,0 +1,79 @@
+"""The Learn page in a real browser, with a real fit on a few rankings."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from submissions import judge, on_screen
+
+pytestmark = [
+    pytest.mark.browser,
+    # gradio counts its own calls with options of pandas that pandas is about to drop
+    pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting' is deprecated"),
+    pytest.mark.filterwarnings("ignore:The copy keyword is deprecated"),
+]
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, in which processes of the app find the rankings."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("here")
+def test_rankings_become_a_reward_model_that_the_train_page_offers(
+    page: Any, address: str, store: Any, add_items: Any
+) -> None:
+    page.goto(f"{address}/learn")
+    page.wait_for_function("() => document.title === 'Learn - imgalign'")
+    link = page.get_by_role("link", name="Rank some images first.")
+    link.wait_for()
+    assert link.get_attribute("href") == f"{address}/"
+    page.get_by_role("button", name="Fit", exact=True).click()
+    page.get_by_text("rankings: there are none yet").wait_for()
+
+    store.add_annotator("ann", group="warm")
+    add_items(24, num_images=3)
+    for _ in range(24):
+        item = store.next_item("ann")
+        order = on_screen(store, item, ((2,), (0,), (1,)))
+        store.submit(judge(item, ranking=order))
+    page.reload()
+    page.get_by_text("Choose on the left which rankings to learn from").wait_for()
+    page.wait_for_function(
+        "() => document.querySelector('#learn-from input')?.value"
+        " === 'default: 24 rankings of images'"
+    )
+    page.get_by_label("Name").fill("my taste")
+    page.get_by_role("button", name="Fit", exact=True).click()
+    page.locator(".le-fit[data-state=fitting]").wait_for(timeout=120_000)
+
+    page.reload()  # it goes on without the page
+    page.locator(".le-fit[data-state=fitted]").wait_for(timeout=300_000)
+    assert "rankings of project default" in page.locator(".le-said").text_content()
+    assert "It agrees with people on" in page.locator(".le-verdict").text_content()
+    assert page.locator(".le-row[data-own] span").last.text_content().endswith("%")
+    images = page.locator(".le-pairs[data-kind=disagreements] img")
+    agreed = page.locator(".le-pairs[data-kind=agreements]")
+    assert images.count() + agreed.locator("img").count() > 0
+    if agreed.is_visible():
+        agreed.locator("summary").click()
+    shown = page.locator(".le-pairs img:visible").first
+    shown.scroll_into_view_if_needed()
+    assert shown.evaluate("i => i.decode().then(() => i.naturalWidth)") == 64
+    page.get_by_text("Calibration", exact=True).click()
+    picture = page.locator(".le-picture")
+    picture.scroll_into_view_if_needed()
+    assert picture.evaluate("i => i.decode().then(() => i.naturalWidth)") > 64
+
+    page.get_by_role("link", name="Align with it").click()
+    page.wait_for_function("() => document.querySelector('#recipe input')?.value")
+    page.get_by_label("Reward model").click()
+    assert page.get_by_role("option", name="my taste").count() == 1

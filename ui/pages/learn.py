@@ -1,0 +1,289 @@
+"""The Learn page: fit a reward model to rankings, watch it, and see how good it is."""
+
+from typing import Any
+
+import gradio as gr
+
+from imgalign.errors import InputError
+from imgalign.preferences.accuracy import Accuracy
+from imgalign.preferences.coverage import ProjectRankings, judged_projects
+from imgalign.preferences.fit_report import Evaluation, FitReport, Judged
+from imgalign.preferences.store import Store
+from ui.fits import Fit, Fits, check_fit
+from ui.messages import PRIVATE, shown
+from ui.theme import asset
+
+REFRESH_SECONDS = 2.0
+EVERYBODY = ""
+LOG_LINES = 80
+PER_CENT = 100
+
+
+def view(fits: Fits, store: Store, chosen: str | None) -> dict[str, Any]:
+    """Everything that the page draws: all reward models in short, the chosen or first in full."""
+    found = fits.all()
+    if not found:
+        return {
+            "fits": [],
+            "detail": None,
+            "judged": sum(p.rankings for p in judged_projects(store)),
+        }
+    names = [fit.name for fit in found]
+    fit = found[names.index(chosen)] if chosen in names else found[0]
+    return {"fits": [_short(each) for each in found], "detail": _detail(fits, store, fit)}
+
+
+def projects_of(store: Store) -> list[tuple[str, str]]:
+    """(label, value) of what can be learned from; see `chosen_project`."""
+    return [(_label(each), _value(each)) for each in judged_projects(store)]
+
+
+def chosen_project(store: Store, value: str | None) -> ProjectRankings:
+    """What a value of `projects_of` names; InputError for nothing, or what is gone."""
+    found = {_value(each): each for each in judged_projects(store)}
+    if not found:
+        raise InputError("rankings: there are none yet; rank some images or texts first")
+    if value not in found:
+        raise InputError("learn from: choose a project")
+    return found[value]
+
+
+def groups_of(learned_from: ProjectRankings | None) -> list[tuple[str, str]]:
+    """(label, value) of whose rankings can be learned from."""
+    named = [] if learned_from is None else [(name, name) for name in learned_from.groups if name]
+    return [("everybody", EVERYBODY), *named]
+
+
+def launch(
+    fits: Fits,
+    store: Store,
+    project: str | None,
+    group: str | None,
+    name: str | None,
+    overrides: str | None,
+) -> str:
+    """Start a fit with the form's choices, unless it could not work, and return its name.
+
+    A folded field gives None.
+    """
+    learned_from = chosen_project(store, project)
+    changes = [line.strip() for line in (overrides or "").splitlines() if line.strip()]
+    chosen = (name or "").strip() or fits.free_name(learned_from)
+    check_fit(store, learned_from, group=group or EVERYBODY, overrides=changes)
+    fits.launch(learned_from, group=group or EVERYBODY, name=chosen, overrides=changes)
+    return chosen
+
+
+def build(page: gr.Blocks, fits: Fits, store: Store) -> None:
+    """Draw the page inside the current Blocks."""
+    chosen = gr.State(None)
+    latest = gr.State("")
+    with gr.Row(elem_classes="page", equal_height=False):
+        with gr.Column(scale=0, min_width=320, elem_classes="side"):
+            gr.HTML("<h2>New reward model</h2>", padding=False)
+            gr.HTML(
+                '<div class="recipe"><p>It learns from rankings which images or texts people like, '
+                "and then judges what a model makes while it trains. Recipes that learn from "
+                "rankings directly, such as storybook_dpo, need none.</p></div>",
+                padding=False,
+            )
+            project = gr.Dropdown(label="Learn from", choices=[], elem_id="learn-from")
+            group = gr.Dropdown(
+                label="Rankings of",
+                info="A group of annotators, to learn their taste alone",
+                choices=groups_of(None),
+                value=EVERYBODY,
+                elem_id="learn-group",
+            )
+            name = gr.Textbox(label="Name", max_lines=1, elem_id="reward-name")
+            with gr.Accordion("Settings", open=False):
+                overrides = gr.Textbox(
+                    label="Overrides",
+                    info="One key=value per line, as of `imgalign reward train`",
+                    placeholder="seeds=[0,1,2]\nunfreeze_image_blocks=1",
+                    lines=3,
+                    elem_id="reward-overrides",
+                )
+            start = gr.Button("Fit", variant="primary", elem_id="start-fit")
+        with gr.Column(scale=1, min_width=320):
+            shelf = _shelf()
+    timer = gr.Timer(REFRESH_SECONDS)
+
+    def refresh(which: str | None, before: str) -> tuple[Any, str]:
+        value = shown(lambda: view(fits, store, which))
+        now = repr(value)
+        return (gr.skip() if now == before else value), now
+
+    def open_page() -> tuple[Any, ...]:
+        choices = projects_of(store)
+        first = choices[0][1] if choices else None
+        return gr.Dropdown(choices=choices, value=first), *choose(first)
+
+    def choose(which: str | None) -> tuple[Any, str]:
+        known = {_value(each): each for each in judged_projects(store)}
+        learned_from = known.get(which or "")
+        return (
+            gr.Dropdown(choices=groups_of(learned_from), value=EVERYBODY),
+            fits.free_name(learned_from),
+        )
+
+    def start_fit(
+        which: str | None, who: str | None, called: str | None, changes: str | None
+    ) -> tuple[str, str]:
+        begun = shown(lambda: launch(fits, store, which, who, called, changes))
+        gr.Info(f"{begun} is being fitted")
+        return begun, choose(which)[1]
+
+    def select(event: gr.EventData) -> str:
+        return str(event.fit)
+
+    def stop(event: gr.EventData) -> None:
+        shown(lambda: fits.stop(str(event.fit)))
+
+    def forget(event: gr.EventData) -> None:
+        shown(lambda: fits.forget(str(event.fit)))
+
+    again = {"fn": refresh, "inputs": [chosen, latest], "outputs": [shelf, latest], **PRIVATE}
+    page.load(open_page, outputs=[project, group, name], **PRIVATE)
+    page.load(**again)
+    timer.tick(**again)
+    project.input(choose, project, [group, name], **PRIVATE)
+    start.click(start_fit, [project, group, name, overrides], [chosen, name], **PRIVATE).success(
+        **again
+    )
+    shelf.fit_select(select, None, chosen, **PRIVATE).then(**again)
+    shelf.fit_stop(stop, None, None, **PRIVATE).then(**again)
+    shelf.fit_forget(forget, None, None, **PRIVATE).then(**again)
+
+
+def _shelf() -> gr.HTML:
+    return gr.HTML(
+        value=None,
+        html_template=asset("learn.html"),
+        css_template=asset("learn.css"),
+        js_on_load=asset("learn.js"),
+        apply_default_css=False,
+        elem_id="learn",
+    )
+
+
+def _short(fit: Fit) -> dict[str, Any]:
+    accuracy = None if fit.report is None else fit.report.test.accuracy.micro
+    return {"name": fit.name, "state": fit.state, "accuracy": accuracy, "message": fit.message}
+
+
+def _detail(fits: Fits, store: Store, fit: Fit) -> dict[str, Any]:
+    log = "\n".join(fits.processes.log(fit.name).splitlines()[-LOG_LINES:])
+    detail = _short(fit) | {
+        "share": fit.share,
+        "learned_from": fit.learned_from,
+        "stoppable": fit.stoppable,
+        "folder": str(fit.folder),
+        "log": log,
+        "bars": [],
+        "verdict": "",
+        "facts": [],
+        "samples": "images",
+        "disagreements": [],
+        "agreements": [],
+    }
+    if fit.report is None:
+        return detail
+    report = fit.report
+    texts = report.samples == "texts"
+    return detail | {
+        "bars": bars(report.test),
+        "verdict": verdict(report),
+        "facts": facts(report),
+        "samples": report.samples,
+        "disagreements": [_pair(each, store if texts else None) for each in report.disagreements],
+        "agreements": [_pair(each, store if texts else None) for each in report.agreements],
+    }
+
+
+def _pair(judged: Judged, store: Store | None) -> dict[str, Any]:
+    """A pair as the page shows it; of texts, from the store, their content."""
+    read = (lambda sample: sample) if store is None else store.text
+    return {
+        "prompt": judged.prompt,
+        "better": read(judged.better),
+        "worse": read(judged.worse),
+        "probability": judged.probability,
+    }
+
+
+def bars(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Pair accuracy beside what bounds it, from the lowest on."""
+    own = evaluation.accuracy
+    found = [_bar("chance", evaluation.chance)]
+    if evaluation.baseline:
+        found.append(_bar(evaluation.baseline_name, evaluation.baseline.micro, evaluation.baseline))
+    found.append(_bar("this reward", own.micro, own, own=True))
+    if evaluation.ceiling:
+        found.append(_bar("annotators with each other", evaluation.ceiling.value))
+    if evaluation.truth:
+        found.append(_bar("best possible (Bayes-optimal)", evaluation.truth.value))
+    return found
+
+
+def _bar(
+    name: str, value: float, accuracy: Accuracy | None = None, *, own: bool = False
+) -> dict[str, Any]:
+    interval = None if accuracy is None else accuracy.by_prompt
+    return {"name": name, "value": value, "interval": interval, "own": own}
+
+
+def verdict(report: FitReport) -> str:
+    """What the numbers mean for somebody who has never seen any.
+
+    Better than chance, or than its start, is only said where the interval says so.
+    """
+    test = report.test
+    own, interval = test.accuracy, test.accuracy.by_prompt
+    share = f"{PER_CENT * own.micro:.0f} of {PER_CENT}"
+    said = f"It agrees with people on {share} pairs of prompts that it has never seen"
+    if interval is None:
+        return f"{said}; there are too few of them for an interval. Rank more prompts."
+    low, high = (round(PER_CENT * bound) for bound in interval)
+    said += f" ({low} to {high} with 95 % confidence)."
+    if interval[0] <= test.chance:
+        return f"{said} That is not surely better than chance: rank more prompts, then fit again."
+    if test.gain and test.gain.by_prompt and test.gain.by_prompt[0] <= 0:
+        return f"{said} It is not surely better than {test.baseline_name}: more rankings will tell."
+    return f"{said} It is good enough to align with."
+
+
+def facts(report: FitReport) -> list[str]:
+    """Where the numbers are from."""
+    counts, sizes = report.counts, report.num_rankings
+    left_out = [
+        f"{count} {what}"
+        for count, what in (
+            (counts.all_bad, "all bad"),
+            (counts.skipped, "skipped"),
+            (counts.unreadable, "with a sample that cannot be read"),
+        )
+        if count
+    ]
+    lines = [
+        f"{sizes['train']} rankings to learn from, {sizes['validation']} to choose by, "
+        f"{sizes['test']} of {report.num_prompts['test']} other prompts to measure with"
+        + (f"; left out: {', '.join(left_out)}" if left_out else ""),
+        f"On what it learned from it agrees with {PER_CENT * report.train_accuracy:.0f} of "
+        f"{PER_CENT} pairs; the further that is above the number on other prompts, the more "
+        "rankings it lacks",
+    ]
+    if report.test.calibration:
+        lines.append(
+            f"Calibration error {PER_CENT * report.test.calibration.ece:.1f} points: how far its "
+            "probabilities are from what people do"
+        )
+    return [*lines, f"Fitted in {report.seconds / 60:.1f} minutes"]
+
+
+def _label(each: ProjectRankings) -> str:
+    return f"{each.project}: {each.rankings} rankings of {each.samples}"
+
+
+def _value(each: ProjectRankings) -> str:
+    return f"{each.samples}/{each.project}"
