@@ -220,8 +220,8 @@ def ui(
         str, typer.Option(help='Path prefix of a reverse proxy, such as "/studio".')
     ] = "",
 ) -> None:
-    """Serve the app: the Rank, Train and Generate pages."""
-    from imgalign.preferences import validation
+    """Serve the app: the Rank, Learn, Train and Generate pages."""
+    from imgalign.preferences import address, validation
     from ui.app import Settings, launch
 
     validation.name("project", project)
@@ -236,9 +236,23 @@ def ui(
         allow_hosts=tuple(allow_host or ()),
         root_path=root_path,
     )
+    if not address.named(database):
+        for line in offered_demos(Path()):
+            typer.echo(line)
     launch(
         settings,
         create=create,
         on_made=typer.echo,
         on_listening=lambda url: typer.echo(f"imgalign is at {url} (Ctrl-C stops it)"),
     )
+
+
+def offered_demos(folder: Path) -> list[str]:
+    """How the app is opened on each demo below a folder: its rankings lie in it, and not here."""
+    found = sorted(path.parent for path in folder.glob("*/demo.json"))
+    return [
+        f"{demo} has the rankings, the reward model and the run of a demo: "
+        f"imgalign ui --database sqlite:///{demo}/imgalign.db --runs {demo}"
+        for demo in found
+        if (demo / "imgalign.db").is_file()
+    ]

@@ -184,3 +184,18 @@ def test_tastes_on_the_command_line_are_those_of_the_storybook():
     from imgalign.storybook.annotators import GROUPS
 
     assert get_args(options.Taste) == GROUPS
+
+
+def test_the_app_offers_the_stores_of_demos_beside_it(tmp_path):
+    assert offered_demos(tmp_path) == []
+    for name in ("second", "first", "unfinished"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "demo.json").write_text("{}")
+    for name in ("first", "second", "other"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "imgalign.db").touch()
+    first, second = offered_demos(tmp_path)
+    place = tmp_path / "first"
+    assert first.startswith(f"{place} has the rankings, the reward model and the run of a demo: ")
+    assert first.endswith(f"imgalign ui --database sqlite:///{place}/imgalign.db --runs {place}")
+    assert second.startswith(f"{tmp_path / 'second'} has")
