@@ -9,6 +9,7 @@ import typer
 from imgalign import __version__
 from imgalign.cli import main as cli
 from imgalign.cli import options
+from imgalign.cli.ranking import offered_demos
 from imgalign.errors import (
     CheckpointError,
     ConfigError,
