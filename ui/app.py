@@ -1,4 +1,4 @@
-"""The app: settings, the four pages, and the server. Wiring only.
+"""The app: settings, the five pages, and the server. Wiring only.
 
     imgalign ui                      # http://127.0.0.1:7860
 
@@ -38,13 +38,19 @@ from ui.api import studio as studio_routes
 from ui.api.responses import add_error_handlers
 from ui.fits import Fits
 from ui.libraries import load_libraries
-from ui.pages import generate, learn, rank, train
+from ui.pages import generate, learn, rank, results, train
 from ui.runs import Runs
 from ui.shelf import Shelf
 from ui.theme import asset, theme
 
 GRACE_SECONDS = 2
-PAGES = {"rank": "Rank", "learn": "Learn", "train": "Train", "generate": "Generate"}
+PAGES = {
+    "rank": "Rank",
+    "learn": "Learn",
+    "train": "Train",
+    "generate": "Generate",
+    "results": "Results",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,6 +283,8 @@ def _page(blocks: gr.Blocks, name: str, settings: Settings, studio: Studio) -> N
             rank.build()
         case "learn":
             learn.build(blocks, studio.fits, studio.store)
+        case "results":
+            results.build(blocks, studio.store)
         case "train":
             train.build(blocks, studio.runs)
         case "generate":

@@ -15,7 +15,15 @@ from sqlalchemy import select
 
 from imgalign.errors import InputError
 from imgalign.preferences.judges import chosen_rankings
-from imgalign.preferences.ratings import Ratings, bradley_terry, elo, orderings, plackett_luce
+from imgalign.preferences.ratings import (
+    Ratings,
+    Wins,
+    bradley_terry,
+    elo,
+    orderings,
+    plackett_luce,
+    wins_of,
+)
 from imgalign.preferences.records import JudgedBy
 from imgalign.preferences.schema import candidates, items, provenances
 from imgalign.preferences.store import Store
@@ -43,6 +51,7 @@ class MakerRatings:
 
     method: Method
     ratings: Ratings
+    wins: Wins
     num_shared: int
     """Images left out because several makers generated them identically."""
 
@@ -105,7 +114,12 @@ def rate_makers(
         rate = bradley_terry if method == "bradley-terry" else plackett_luce
         found = rate(judged, ridge=ridge)
     ranked = {image for ranking in rankings for image in ranking.sample_ids}
-    return MakerRatings(method=method, ratings=found, num_shared=len(ranked & makers.shared))
+    return MakerRatings(
+        method=method,
+        ratings=found,
+        wins=wins_of(judged),
+        num_shared=len(ranked & makers.shared),
+    )
 
 
 def read_makers(store: Store) -> Makers:

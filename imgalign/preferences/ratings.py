@@ -56,6 +56,39 @@ class Ratings:
     log_tie: dict[int, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wins:
+    """How often each of `items` was preferred to each other, without a model.
+
+    `won[i][j]` of `pairs[i][j]` pairs went to item i against item j; a tie is half a win each.
+    """
+
+    items: tuple[str, ...]
+    won: tuple[tuple[float, ...], ...]
+    pairs: tuple[tuple[int, ...], ...]
+
+
+def wins_of(judgements: Iterable[Ordering]) -> Wins:
+    """Wins over every pair of different items within every judgement, items by name."""
+    won: Counter[tuple[str, str]] = Counter()
+    pairs: Counter[tuple[str, str]] = Counter()
+    for judged in judgements:
+        ranked = [(who, rank) for rank, group in enumerate(judged.groups) for who in group]
+        for (one, its), (other, theirs) in combinations(ranked, 2):
+            if one == other:
+                continue
+            halves = 1 if its == theirs else 2 * (its < theirs)
+            for row, gained in (((one, other), halves), ((other, one), 2 - halves)):
+                won[row] += gained
+                pairs[row] += 1
+    names = tuple(sorted({name for pair in pairs for name in pair}))
+    return Wins(
+        items=names,
+        won=tuple(tuple(won[i, j] / 2 for j in names) for i in names),
+        pairs=tuple(tuple(pairs[i, j] for j in names) for i in names),
+    )
+
+
 def orderings(
     rankings: Iterable[Ranking], *, name: Callable[[str], str | None] = str
 ) -> list[Ordering]:

@@ -20,6 +20,7 @@ from imgalign.preferences.ratings import (
     bradley_terry,
     elo,
     plackett_luce,
+    wins_of,
 )
 
 Rate = Callable[..., Ratings]
@@ -344,3 +345,16 @@ def test_elo_keeps_the_mean_and_its_interval_repeats_with_the_seed():
     assert_allclose(np.mean(ratings.score), 1000, rtol=1e-12)
     assert ratings == again
     assert all(low < high for low, high in zip(ratings.low, ratings.high, strict=True))
+
+
+def test_wins_count_each_pair_once_and_ties_half():
+    found = wins_of(
+        [
+            Ordering((("a",), ("b", "c")), "p", "ann"),
+            Ordering((("b",), ("a",)), "q", "ann"),
+            Ordering((("a", "a"), ("c",)), "r", "bob"),
+        ]
+    )
+    assert found.items == ("a", "b", "c")
+    assert found.won == ((0, 1, 3), (1, 0, 0.5), (0, 0.5, 0))
+    assert found.pairs == ((0, 2, 3), (2, 0, 1), (3, 1, 0))

@@ -69,7 +69,7 @@ def test_requests_of_other_origins_are_refused_whatever_they_ask(open_app):
         assert ask(client, Origin=origin).status_code == 200, origin
 
 
-@pytest.mark.parametrize("pages", [("rank",), ("rank", "learn", "train", "generate")])
+@pytest.mark.parametrize("pages", [("rank",), ("rank", "learn", "train", "generate", "results")])
 def test_what_no_page_needs_of_gradio_is_not_there(open_app, pages):
     client = open_app(pages=pages)
     files = {"files": ("a.bin", b"x" * 1000)}
