@@ -1,8 +1,9 @@
 """Assignment of items to annotators: availability, display order and leases.
 
 An item is available to an annotator who has no standing judgement of it, while judgements given
-plus live leases of others are fewer than its overlap. A skip is no judgement: it frees the place
-for somebody else, but does not come back by itself. The display order is drawn once per annotator
+plus live leases of others are fewer than its overlap, or while they hold it because they took
+their judgement back. A skip is no judgement: it frees the place for somebody else, but does not
+come back by itself. The display order is drawn once per annotator
 and item and kept, with one opaque token per candidate.
 
 A lease reserves an item for a limited time: long for the item on screen, short for one that a page
@@ -23,7 +24,7 @@ from collections import Counter
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, FromClause, Select, func, insert, select, update
 
 from imgalign.preferences.queries import standing
 from imgalign.preferences.schema import (
@@ -45,9 +46,9 @@ SKEW = timedelta(minutes=5)
 """Largest difference between the clocks of two servers."""
 
 
-def live(now: datetime) -> ColumnElement[bool]:
-    """Condition on `assignments`: the item is reserved."""
-    return (assignments.c.leased_until > now) & (assignments.c.issued_at <= now + SKEW)
+def live(now: datetime, leases: FromClause = assignments) -> ColumnElement[bool]:
+    """Condition on `assignments`, or an alias of it: the item is reserved."""
+    return (leases.c.leased_until > now) & (leases.c.issued_at <= now + SKEW)
 
 
 def _unanswered() -> ColumnElement[bool]:
@@ -102,7 +103,24 @@ def _available(annotator_id: str, now: datetime) -> list[ColumnElement[bool]]:
     is_judge = select(asker.c.annotator_id).where(
         asker.c.annotator_id == annotator_id, asker.c.judge_id.is_not(None)
     )
-    return [_unjudged(annotator_id), is_judge.exists() | (taken < items.c.overlap)]
+    open_to_them = (taken < items.c.overlap) | is_judge.exists() | _taken_back(annotator_id, now)
+    return [_unjudged(annotator_id), open_to_them]
+
+
+def _taken_back(annotator_id: str, now: datetime) -> ColumnElement[bool]:
+    """Condition on `items`: this annotator took their judgement back and still holds the item.
+
+    It is theirs to judge again, even where others have filled its overlap since: a skip, for one,
+    had freed the place.
+    """
+    own = assignments.alias()
+    mine = select(own.c.item_id).where(
+        own.c.item_id == items.c.item_id,
+        own.c.annotator_id == annotator_id,
+        own.c.requeued_at.is_not(None),
+        live(now, own),
+    )
+    return mine.correlate(items).exists()
 
 
 def _wanted(annotator_id: str, project: str, holding: set[str], now: datetime) -> Select[Any]:

@@ -8,13 +8,16 @@ Addresses stay the same when the server restarts or is upgraded, and the HTTP st
 refusal from an outage.
 """
 
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Annotated, Literal, get_args
 from urllib.parse import quote, urlencode
 
 import fastapi
-from fastapi.responses import Response
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
+from imgalign.preferences.own_votes import own_votes
 from imgalign.preferences.records import (
     Item,
     Samples,
@@ -24,7 +27,9 @@ from imgalign.preferences.records import (
     as_positions,
 )
 from imgalign.preferences.store import Store
+from ui.api.pace import Pace
 from ui.api.responses import png_response, text_response
+from ui.api.small import small_png, small_text
 
 PREFIX = "api/rank"
 
@@ -37,6 +42,9 @@ SKIP_REASONS: dict[Samples, tuple[SkipReason, ...]] = {
 """What the page offers, by what the candidates are."""
 MAX_NAME = 60
 """Characters of an annotator's name."""
+VOTES_PER_PAGE = 10
+VOTES_AT_ONCE, VOTES_PER_SECOND = 30, 2.0
+"""Pages of one's own votes: as many at once, and as many a second in the long run."""
 
 
 class Request(BaseModel):
@@ -100,6 +108,35 @@ class Saved(BaseModel):
     created: bool
 
 
+class Earlier(Request):
+    """Ask for one's own votes: the newest, or those older than the one under the key `before`."""
+
+    before: str | None = Field(default=None, min_length=8, max_length=64)
+
+
+class Vote(BaseModel):
+    """One's own judgement: `candidates` are small, in the order of the screen.
+
+    `key` is what undo takes, `ranking` holds positions, `at` is UTC.
+    """
+
+    key: str
+    prompt: str
+    samples: Samples
+    candidates: list[Shown]
+    ranking: TieGroups | None
+    verdict: Verdict
+    reason: str | None
+    at: datetime
+
+
+class Votes(BaseModel):
+    """A page of one's own votes, newest first; `more` says whether there are older ones."""
+
+    votes: list[Vote]
+    more: bool
+
+
 class TakenBack(BaseModel):
     """A judgement that was undone, to continue from."""
 
@@ -126,6 +163,30 @@ def router(store: Store, *, project: str) -> fastapi.APIRouter:
     @routes.post("/undo")
     def taken_back(request: Undo) -> TakenBack:
         return undo(store, request)
+
+    pace = Pace(burst=VOTES_AT_ONCE, per_second=VOTES_PER_SECOND)
+
+    @routes.post("/votes", response_model=Votes)
+    def voted(request: Earlier) -> Votes | JSONResponse:
+        known = store.annotator(request.annotator)
+        if known is None:  # who has not begun has no votes, and no bucket of their own either
+            return Votes(votes=[], more=False)
+        if not pace.allows(known.annotator_id):
+            error = f"votes: more than {VOTES_AT_ONCE} pages at once; wait a few seconds"
+            return JSONResponse({"error": error}, status_code=429)
+        return own_votes_page(store, request, project=project)
+
+    @routes.get("/images/small/{token}")
+    def glimpsed(
+        token: str, annotator: Annotated[str, fastapi.Query(max_length=MAX_NAME)]
+    ) -> Response:
+        return png_response(small_png(image(store, token, annotator)))
+
+    @routes.get("/texts/small/{token}")
+    def skimmed(
+        token: str, annotator: Annotated[str, fastapi.Query(max_length=MAX_NAME)]
+    ) -> Response:
+        return text_response(small_text(text(store, token, annotator)))
 
     @routes.get("/images/{token}")
     def shown(
@@ -204,6 +265,29 @@ def undo(store: Store, request: Undo) -> TakenBack:
     )
 
 
+def own_votes_page(store: Store, request: Earlier, *, project: str = "default") -> Votes:
+    """One page of this annotator's own votes on a project, newest first.
+
+    StoreError for a `before` that is not a key of theirs.
+    """
+    who = request.annotator
+    found = own_votes(store, who, project=project, limit=VOTES_PER_PAGE + 1, before=request.before)
+    votes = [
+        Vote(
+            key=each.key,
+            prompt=each.prompt,
+            samples=each.samples,
+            candidates=_addressed(each.tokens, f"{each.samples}/small", who),
+            ranking=each.ranking,
+            verdict=each.verdict,
+            reason=each.reason,
+            at=each.created_at,
+        )
+        for each in found[:VOTES_PER_PAGE]
+    ]
+    return Votes(votes=votes, more=len(found) > VOTES_PER_PAGE)
+
+
 def image(store: Store, token: str, annotator: str) -> bytes:
     """The PNG behind a token, pixel for pixel, without text that could name its model."""
     return store.image_bytes_for_token(token, annotator)
@@ -215,8 +299,12 @@ def text(store: Store, token: str, annotator: str) -> str:
 
 
 def _shown(item: Item, annotator: str) -> list[Shown]:
+    return _addressed(item.tokens, item.samples, annotator)
+
+
+def _addressed(tokens: Sequence[str], folder: str, annotator: str) -> list[Shown]:
     who = urlencode({"annotator": annotator})
     return [
-        Shown(token=token, url=f"{PREFIX}/{item.samples}/{quote(token, safe='')}?{who}")
-        for token in item.tokens
+        Shown(token=token, url=f"{PREFIX}/{folder}/{quote(token, safe='')}?{who}")
+        for token in tokens
     ]

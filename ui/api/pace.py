@@ -1,0 +1,44 @@
+"""How often each name may ask for something: a burst at once, then so many a second.
+
+A token bucket for each name, in memory; no gradio and no database here.
+"""
+
+import time
+from collections.abc import Callable
+from threading import Lock
+
+MOST_NAMES = 10_000
+"""Beyond these, names whose buckets are full are forgotten: they lose nothing by it."""
+
+
+class Pace:
+    """At most `burst` requests of one name at once, and `per_second` in the long run."""
+
+    def __init__(
+        self, *, burst: int, per_second: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.burst = burst
+        self.per_second = per_second
+        self._clock = clock
+        self._left: dict[str, tuple[float, float]] = {}  # requests left, and when that was
+        self._lock = Lock()
+
+    def allows(self, name: str) -> bool:
+        """Whether this name may ask now; if so, the request is counted."""
+        now = self._clock()
+        with self._lock:
+            left = self._now(name, now)
+            if left < 1:
+                return False
+            self._left[name] = (left - 1, now)
+            if len(self._left) > MOST_NAMES:
+                self._left = {
+                    each: kept
+                    for each, kept in self._left.items()
+                    if self._now(each, now) < self.burst
+                }
+            return True
+
+    def _now(self, name: str, now: float) -> float:
+        left, then = self._left.get(name, (float(self.burst), now))
+        return min(float(self.burst), left + (now - then) * self.per_second)
