@@ -21,6 +21,15 @@ const Candidates = (() => {
     return made;
   };
 
+  const small = ({ url }) => {
+    const made = document.createElement("img");
+    made.loading = "lazy";
+    made.src = url;
+    made.alt = "";
+    made.addEventListener("error", () => made.replaceWith(node("span", "rk-broken", "?")));
+    return made;
+  };
+
   const texts = new Map(); // address -> promise of the text, of the item on screen
   const read = (url) => {
     if (!texts.has(url)) {
@@ -48,6 +57,7 @@ const Candidates = (() => {
     inTile: image,
     inTray: image,
     inPane: image,
+    inList: small,
     columns: (count) => (count === 2 ? 2 : Math.max(columnsFor(count), 3)),
     height: (count) => (count > 5 ? "22vh" : "46vh"),
     panes: columnsFor,
@@ -57,6 +67,7 @@ const Candidates = (() => {
     inTile: words("rk-words"),
     inTray: words("rk-snippet"),
     inPane: words("rk-words"),
+    inList: words("rk-snippet"),
     columns: (count) => (count <= 4 ? 2 : 3), // lines of about 45 to 75 characters
     height: (count) => ["46vh", "46vh", "27vh"][Math.ceil(count / 2)] ?? "22vh",
     panes: (count) => (count === 4 ? 2 : Math.min(count, 3)),

@@ -18,6 +18,7 @@ const actions = {
   submit,
   more: () => openPrompt(!q(".rk-prompt").matches("[data-open]")),
   help: () => q(".rk-help").showModal(),
+  votes: openVotes,
   retry: () => retry?.(),
   refresh: next,
 };
@@ -56,7 +57,9 @@ const nameOf = ({ key, code }) => {
 const zoomKeys = { " ": "close", "+": "in", "-": "out", 0: "fit", p: "pixels" };
 const keys = {
   "=": "tie", t: "tie", b: "bad", s: "skip", u: "undo", Enter: "submit", " ": "zoom", "?": "help",
+  h: "votes",
 };
+const WITHOUT_A_SET = ["undo", "votes", "help"]; // what can be done where nothing is left to rank
 const pan = { ArrowLeft: [40, 0], ArrowRight: [-40, 0], ArrowUp: [0, 40], ArrowDown: [0, -40] };
 
 const onKey = (event) => {
@@ -64,9 +67,11 @@ const onKey = (event) => {
     document.removeEventListener("keydown", onKey);
     return;
   }
-  if (!session || isTyping(event.target) || event.isComposing || !root.offsetParent) return;
+  if (!["ranking", "empty"].includes(root.dataset.state) || !root.offsetParent) return;
+  if (isTyping(event.target) || event.isComposing) return;
   const name = nameOf(event);
   if (event.ctrlKey || event.metaKey) {
+    if (votesDialog.open) return;
     if (name !== "z" || event.shiftKey || event.altKey) return;
     event.preventDefault();
     if (!event.repeat) undo();
@@ -75,6 +80,10 @@ const onKey = (event) => {
   if (event.altKey) return;
   const digit = digitOf(event);
   const handled = () => event.preventDefault();
+  if (votesDialog.open) {
+    if ((!event.repeat || name.startsWith("Arrow")) && onVotesKey(name)) handled();
+    return;
+  }
   if (q(".rk-skip").open) {
     const reason = REASONS[item.samples][digit - 1];
     if (reason) {
@@ -95,7 +104,12 @@ const onKey = (event) => {
   const active = document.activeElement;
   const own = active?.matches("button:focus-visible, a:focus-visible, summary") && active.checkVisibility();
   if (own && (name === "Enter" || name === " ")) return;
-  if (digit) {
+  if (!session) {
+    if (WITHOUT_A_SET.includes(keys[name])) {
+      handled();
+      actions[keys[name]]();
+    }
+  } else if (digit) {
     handled();
     put(digit - 1);
   } else if (zoomDialog.open && pan[name]) {
@@ -117,6 +131,10 @@ root.addEventListener("click", (event) => {
   if (event.detail > 0) button.blur(); // what has the focus was reached by keyboard
   if (button.dataset.do && (session || !["bad", "skip", "tie", "zoom", "submit"].includes(button.dataset.do))) {
     actions[button.dataset.do]();
+  } else if (button.dataset.vote) {
+    correct(button.dataset.vote);
+  } else if (button.dataset.votes) {
+    turnVotes[button.dataset.votes]();
   } else if (button.dataset.zoom) {
     zoomActions[button.dataset.zoom]();
   } else if (button.dataset.reason) {

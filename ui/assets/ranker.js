@@ -1,5 +1,5 @@
 // The ranking widget: draws one item, keeps its draft and talks to the server. Looking closely is in
-// zoom.js, what keys, mouse and fingers do in hands.js.
+// zoom.js, the list of one's own votes in votes.js, what keys, mouse and fingers do in hands.js.
 // Nothing is shown as saved before the server's receipt has arrived; what is not submitted yet lives
 // in the browser's storage and survives a reload and a server restart.
 const root = element.querySelector(".rk");
@@ -339,6 +339,7 @@ const apply = (after, announce) => {
   if (announce !== undefined) say(announce);
 };
 
+// Whether the server answered.
 const next = async () => {
   clearTimeout(next.timer);
   q(".rk-who").textContent = annotator;
@@ -346,10 +347,12 @@ const next = async () => {
     const given = await call("next", { annotator });
     calm();
     receive(given);
+    return true;
   } catch (error) {
     if (!item) show("loading");
     complain(`${error.message} Nothing you submitted is lost.`, next);
     next.timer = setTimeout(() => retry === next && next(), 4000);
+    return false;
   }
 };
 
@@ -449,6 +452,22 @@ const submit = async () => {
   save(slot("times"), [...times, Math.min(milliseconds, 120000)].slice(-20));
   toast("Saved");
   await next();
+  if (votesDialog.open) openVotes();
+};
+
+// Takes a judgement back; its set is the next one, with what was judged as its draft.
+const takeBack = async (judged) => {
+  busy = true;
+  if (session) persist();
+  try {
+    const back = await call("undo", { annotator, key: judged });
+    const again = Session.restored(back.num_candidates, back);
+    saveDraft(back.item, { item: back.item, key: newKey(), session: again, looked: 0 });
+    toast("Taken back. Submit it to count again");
+    return back;
+  } finally {
+    busy = false;
+  }
 };
 
 const undo = async () => {
@@ -461,25 +480,19 @@ const undo = async () => {
     say("Nothing to undo");
     return;
   }
-  busy = true;
-  let back;
   try {
-    back = await call("undo", { annotator, key: item.undo });
+    await takeBack(item.undo);
   } catch (error) {
-    busy = false;
     complain(error.message, error.gone ? next : undo);
     return;
   }
-  busy = false;
-  const again = Session.restored(back.num_candidates, back);
-  saveDraft(back.item, { item: back.item, key: newKey(), session: again, looked: 0 });
-  toast("Taken back");
   await next();
 };
 
 /* ---------- dialogs ---------- */
+// Those about the set on screen; the list of votes stays open when another set comes.
 const closeDialogs = () => {
-  for (const dialog of root.querySelectorAll("dialog[open]")) dialog.close();
+  for (const dialog of root.querySelectorAll("dialog[open]:not(.rk-votes)")) dialog.close();
 };
 for (const dialog of root.querySelectorAll("dialog")) {
   // A closed dialog keeps its focused button for a moment, and Enter would press it again.
