@@ -3,13 +3,18 @@
 No gradio here. The table of settings is the one behind `imgalign train RECIPE --explain`.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from imgalign.config import Setting, find_config, load_config, read_mapping, recipes, settings_of
 from imgalign.errors import ConfigError
 from ui.libraries import load_libraries
+
+if TYPE_CHECKING:
+    from imgalign.train.config import TrainConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +26,20 @@ class Recipe:
     header: str
     source: str
     """What it learns from: `data.from`."""
+    label: str
+    """What it is good for, in a few plain words; empty for one's own recipes."""
+    settings: Mapping[str, Any]
+    """What is in the file."""
+
+    def section(self, name: str) -> Mapping[str, Any]:
+        """A section of the file; empty where it has none."""
+        found = self.settings.get(name)
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def makes_texts(self) -> bool:
+        """Whether it trains a model of texts."""
+        return self.section("policy").get("kind") == "language"
 
     @property
     def needs_reward(self) -> bool:
@@ -30,6 +49,20 @@ class Recipe:
 
 FIRST = "storybook_dpo"
 """The recipe that a visitor gets: it needs rankings, which the app collects, and nothing else."""
+
+LABELS: Mapping[str, str] = {
+    "storybook_dpo": "Quick taste: straight from rankings, no reward model",
+    "storybook_grpo": "Careful: a reward model judges, and it stays close to the base",
+    "storybook_online_dpo": "Far: a reward model ranks what it makes",
+    "storybook_sft": "Baseline: imitate the best image of each ranking",
+    "storybook_supervised": "Baseline: imitate the best samples, by a reward model",
+    "sd15_dpo": "My pairs of images, on Stable Diffusion 1.5",
+    "rewriter_sft": "Prompt rewriter, first stage: from examples",
+    "rewriter_dpo": "Prompt rewriter: from rankings of texts",
+    "rewriter_grpo": "Prompt rewriter: a reward model of texts judges",
+    "rewriter_drawn": "Prompt rewriter: judged by the images it leads to",
+}
+"""What a shipped recipe is good for; of others the header says it."""
 
 
 def names() -> list[str]:
@@ -54,10 +87,18 @@ def is_loop(path: Path) -> bool:
 def read(name: str) -> Recipe:
     """One recipe; InputError if it is missing, ConfigError if it is no settings."""
     path = find_config(Path("configs") / f"{name}.yaml")
-    data = read_mapping(path).get("data")
+    settings = read_mapping(path)
+    data = settings.get("data")
     source = data.get("from", "rollouts") if isinstance(data, dict) else "rollouts"
-    text = path.read_text(encoding="utf-8")
-    return Recipe(name, path, header_of(text), str(source))
+    header = header_of(path.read_text(encoding="utf-8"))
+    label = LABELS.get(name) or first_words(header)
+    shipped = name in {each.stem for each in recipes()}
+    return Recipe(name, path, header, str(source), label if shipped else "", settings)
+
+
+def first_words(header: str) -> str:
+    """The first line of a header, up to its first comma, full stop or colon."""
+    return re.split(r"[,.:;(]", header.partition("\n")[0])[0].strip()
 
 
 def header_of(text: str) -> str:
@@ -83,14 +124,24 @@ class Explained:
     """What the overrides took out of the recipe, a line each."""
 
 
+def settings_with(
+    recipe: Recipe,
+    overrides: Sequence[str] = (),
+    *,
+    say: Callable[[str], object] = lambda line: None,
+) -> "TrainConfig":
+    """The settings of a recipe with these overrides; ConfigError names each wrong one."""
+    load_libraries()
+    from imgalign.train.config import TrainConfig
+
+    return load_config(TrainConfig, recipe.path, overrides, say=say)
+
+
 def explain(name: str, overrides: Sequence[str] = ()) -> Explained:
     """The settings of a recipe with these overrides; ConfigError names each wrong one.
 
     The first call waits for torch and diffusers, which the app loads at its start.
     """
-    load_libraries()
-    from imgalign.train.config import TrainConfig
-
     notes: list[str] = []
-    config = load_config(TrainConfig, read(name).path, overrides, say=notes.append)
-    return Explained(list(settings_of(TrainConfig, config)), notes)
+    config = settings_with(read(name), overrides, say=notes.append)
+    return Explained(list(settings_of(type(config), config)), notes)

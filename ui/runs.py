@@ -6,6 +6,7 @@ survive a reload of the page and a restart of the app, and one started elsewhere
 Neither gradio nor torch here: the Rank page must not wait for them.
 """
 
+import glob
 import json
 import os
 import re
@@ -18,11 +19,12 @@ from pydantic import TypeAdapter, ValidationError
 from imgalign.errors import ImgalignError, InputError
 from imgalign.files import read_json
 from imgalign.runs.checkpoint import STEP
-from imgalign.runs.folder import CONFIG, METRICS, SAMPLES
+from imgalign.runs.folder import CONFIG, METRICS, PROMPTS, SAMPLES
 from imgalign.runs.metrics import read_metrics
 from imgalign.runs.status import STATUS, RunStatus, read_status
 from imgalign.runs.trained import holds_weights
 from ui.processes import IMGALIGN, Processes, check_name, check_overrides, last_line
+from ui.removal import holdings, remove_run
 
 NO_PATH = re.compile(r"[^/\\\x00-\x1f\x7f]+")
 LONGEST_NAME = 200
@@ -226,6 +228,32 @@ class Runs:
         folder = self.path(name)
         if self.processes.alive(name) or any(folder.glob("*")):
             raise InputError(f"{folder}: there is a run of that name; choose another")
+
+    def form_path(self, name: str) -> Path:
+        """Where the form that a run was started from is kept: once, and never written again."""
+        return self.folder / LAUNCHES / f"{self.path(name).name}.form"
+
+    def begun(self, name: str) -> float:
+        """When a run began, in seconds since 1970: stopping and resuming it changes nothing."""
+        once = (self.form_path(name), self.folder / name / PROMPTS)
+        return next((at for path in once if (at := _mtime(path))), self._changed(name))
+
+    def delete(self, name: str, *, typed: str = "") -> None:
+        """Delete a run that has ended; one that holds work only if its name is `typed` as well."""
+        folder = self.path(name)
+        if name not in self.names():
+            raise InputError(f"{folder}: no such run; nothing was deleted")
+        if self.processes.alive(name):
+            raise InputError(f"{folder}: still running; stop it before it is deleted")
+        if typed != name and (work := holdings(folder)):
+            raise InputError(
+                f"{folder}: holds {work}; type the name of the run, {name!r}, to delete it, "
+                f"got {typed!r}"
+            )
+        remove_run(folder)
+        for path in (self.folder / LAUNCHES).glob(f"{glob.escape(name)}.*"):
+            if path.stem == name:
+                path.unlink(missing_ok=True)
 
     def _changed(self, name: str) -> float:
         paths = [

@@ -4,6 +4,11 @@ const root = element.querySelector(".mo");
 const q = (selector) => root.querySelector(selector);
 const SVG = "http://www.w3.org/2000/svg";
 const CHOSEN = "imgalign.train.run";
+// Browsers may refuse storage: then the newest run is shown after a reload.
+const stored = {
+  get: () => { try { return localStorage.getItem(CHOSEN); } catch { return null; } },
+  set: (run) => { try { localStorage.setItem(CHOSEN, run); } catch { /* as above */ } },
+};
 
 const make = (tag, className, text) => {
   const node = document.createElement(tag);
@@ -137,12 +142,14 @@ const brief = (run) => {
 };
 const where = (run) => {
   if (run.charts_failed) return run.charts_failed;
-  if (run.state === "starting") return run.message || "Loading the model and checking the rules…";
+  if (run.state === "starting") return run.doing;
   if (run.state !== "running") return run.message;
-  if (run.eta_seconds) return `Iteration ${run.step} of ${run.total}, about ${duration(run.eta_seconds)} left`;
-  return `Iteration ${run.step} of ${run.total}`;
+  const left = run.eta_seconds ? `, about ${duration(run.eta_seconds)} left` : "";
+  const done = `${run.step} of ${run.total} iterations done${left}`;
+  return run.doing ? `${run.doing} (${done})` : done;
 };
 
+let heard = new Date();
 let seen = {};
 const changed = (name, value) => {
   const text = JSON.stringify(value);
@@ -155,6 +162,9 @@ const drawSamples = (run) => {
   const figure = q(".mo-samples");
   figure.hidden = !run.samples.length;
   if (figure.hidden) return;
+  if (changed("prompts", run.prompts)) {
+    q(".mo-samples ol").replaceChildren(...run.prompts.map((prompt) => make("li", "", prompt)));
+  }
   const slider = q(".mo-samples input");
   const newest = run.samples.length - 1;
   const following = Number(slider.value) >= Number(slider.max) || seen.run !== run.name;
@@ -173,9 +183,66 @@ const drawSamples = (run) => {
   );
 };
 
+/* ---------- what a run came to, and its end ---------- */
+const copyable = (why, text) => {
+  const box = make("div", "mo-take");
+  const button = make("button", "btn", "Copy");
+  button.type = "button";
+  button.setAttribute("aria-label", `Copy: ${text}`);
+  button.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(text);
+      button.textContent = "Copied";
+    } catch { // where a page may not write it: select it, so that Ctrl+C does
+      getSelection().selectAllChildren(box.querySelector("code"));
+      button.textContent = "Press Ctrl+C";
+    }
+    setTimeout(() => { button.textContent = "Copy"; }, 3000);
+  });
+  box.append(make("span", "", why), make("code", "", text), button);
+  return box;
+};
+const drawVerdict = ({ verdict }) => {
+  const box = q(".mo-verdict");
+  box.hidden = !verdict;
+  if (!verdict) return;
+  const next = make("div", "mo-next");
+  if (verdict.compare) {
+    const link = make("a", "btn btn-primary", "Compare it on Generate");
+    link.href = "generate";
+    next.append(link);
+  }
+  next.append(copyable("Its files", verdict.path));
+  for (const [why, text] of verdict.commands) next.append(copyable(why, text));
+  box.replaceChildren(
+    make("h4", "", verdict.headline),
+    ...verdict.facts.map((fact) => make("p", "", fact)),
+    next,
+  );
+};
+const OVER = ["failed", "stopped", "finished", "damaged"];
+const askDelete = (open) => {
+  const { name, work } = props.value.detail;
+  const form = q(".mo-delete");
+  form.hidden = !open;
+  if (!open) return;
+  form.dataset.of = name;
+  const input = form.querySelector("input");
+  input.hidden = !work;
+  input.value = "";
+  input.setAttribute("aria-label", `Type ${name} to delete it`);
+  form.querySelector("p").textContent = work
+    ? `${name} holds ${work}. To delete all of it for good, type ${name}:`
+    : `Delete ${name}? It failed before it made anything; its log goes with it.`;
+  form.querySelector(".mo-danger").disabled = Boolean(work);
+  (work ? input : form.querySelector("[data-do=spare]")).focus();
+};
+
 const refresh = () => {
   const value = props.value;
-  root.toggleAttribute("data-empty", !value?.runs?.length);
+  root.toggleAttribute("data-wait", !value?.runs);
+  root.toggleAttribute("data-empty", value?.runs?.length === 0);
+  heard = new Date();
   if (!value?.runs?.length) return;
   const { runs, detail } = value;
   if (changed("runs", [runs, detail?.name])) {
@@ -199,6 +266,11 @@ const refresh = () => {
   q('[data-do="stop"]').hidden = !detail.ours;
   q('[data-do="stop"]').disabled = detail.stopping;
   q('[data-do="resume"]').hidden = !detail.resumable;
+  q('[data-do="copy"]').hidden = detail.state === "damaged";
+  q('[data-do="ask-delete"]').hidden = detail.ours || !OVER.includes(detail.state);
+  const asked = q(".mo-delete");
+  if (asked.dataset.of !== detail.name || q('[data-do="ask-delete"]').hidden) asked.hidden = true;
+  if (changed("verdict", [detail.name, detail.verdict])) drawVerdict(detail);
   const share = detail.total ? (100 * detail.step) / detail.total : 0;
   q(".mo-bar i").style.width = `${share}%`;
   q(".mo-bar").setAttribute("aria-valuemax", detail.total);
@@ -221,13 +293,24 @@ root.addEventListener("click", (event) => {
   const chip = event.target.closest("[data-run]");
   const button = event.target.closest("[data-do]");
   if (chip) {
-    localStorage.setItem(CHOSEN, chip.dataset.run);
+    stored.set(chip.dataset.run);
     trigger("run_select", { run: chip.dataset.run });
   } else if (button) {
     const run = props.value.detail.name;
     if (button.dataset.do === "stop") button.disabled = true; // until the next look at the run
-    trigger(button.dataset.do === "stop" ? "run_stop" : "run_resume", { run });
+    if (button.dataset.do === "ask-delete") askDelete(true);
+    else if (button.dataset.do === "spare") askDelete(false);
+    else trigger(`run_${button.dataset.do}`, { run });
+    if (button.dataset.do === "copy") document.querySelector("#recipe").scrollIntoView({ block: "center" });
   }
+});
+q(".mo-delete").addEventListener("input", (event) => {
+  q(".mo-danger").disabled = event.target.value !== q(".mo-delete").dataset.of;
+});
+q(".mo-delete").addEventListener("submit", (event) => {
+  event.preventDefault();
+  trigger("run_delete", { run: q(".mo-delete").dataset.of, typed: q(".mo-delete input").value });
+  q(".mo-delete").hidden = true;
 });
 q(".mo-samples input").addEventListener("input", () => drawSamples(props.value.detail));
 q("details").addEventListener("toggle", () => {
@@ -236,4 +319,15 @@ q("details").addEventListener("toggle", () => {
 
 watch("value", refresh);
 refresh();
-if (localStorage.getItem(CHOSEN)) trigger("run_select", { run: localStorage.getItem(CHOSEN) });
+if (stored.get()) trigger("run_select", { run: stored.get() });
+
+// alive.js puts #alive into the page while the app does not answer.
+new MutationObserver(() => {
+  const gone = Boolean(document.querySelector("#alive"));
+  root.toggleAttribute("data-gone", gone);
+  q(".mo-gone").hidden = !gone;
+  if (!gone) return;
+  const since = props.value?.runs ? ` What is shown is of ${heard.toLocaleTimeString()}.` : "";
+  const text = `The app is gone or was restarted.${since} Runs go on without it.`;
+  if (q(".mo-gone").textContent !== text) q(".mo-gone").textContent = text;
+}).observe(document.body, { childList: true });

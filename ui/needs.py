@@ -1,0 +1,100 @@
+"""What a recipe still needs before it can be started: a reward model, rankings, a folder.
+
+Looked up without torch, so that the page has its list of recipes at once; checks.py makes the exact
+checks when a run is started.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from imgalign.errors import ImgalignError, InputError
+from imgalign.preferences.store import Store
+from ui import checks, recipes
+from ui.recipes import Recipe
+from ui.runs import Runs
+
+MOST_READ = 2000
+"""Rankings that are looked at for one of each kind."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offered:
+    """A recipe as the page offers it."""
+
+    name: str
+    title: str
+    """What it is good for, its name, and what it still needs."""
+    needs: str
+    """Example: "a reward model"; empty where it can be started."""
+    makes_texts: bool = False
+
+
+def offered(runs: Runs) -> list[Offered]:
+    """All recipes, those that can be started now first."""
+    there = Present(runs)
+    found = [_offer(name, there) for name in recipes.names()]
+    return sorted(found, key=lambda each: bool(each.needs))
+
+
+def first_choice(found: Sequence[Offered]) -> str | None:
+    """The recipe to begin with: one of images that can be started, else the one for visitors."""
+    names = {each.name for each in found}
+    ready = [each.name for each in found if not each.needs and not each.makes_texts]
+    usual = recipes.FIRST if recipes.FIRST in names else next(iter(names), None)
+    return ready[0] if ready else usual
+
+
+def _offer(name: str, there: "Present") -> Offered:
+    try:
+        recipe = recipes.read(name)
+    except ImgalignError:
+        return Offered(name=name, title=name, needs="")  # the page says what is wrong with it
+    needs = " and ".join(there.lacking(recipe))
+    title = f"{recipe.label} ({name})" if recipe.label else name
+    return Offered(
+        name=name,
+        title=f"{title} - needs {needs}" if needs else title,
+        needs=needs,
+        makes_texts=recipe.makes_texts,
+    )
+
+
+class Present:
+    """What there is to learn from: kinds of reward models, kinds of rankings, folders."""
+
+    def __init__(self, runs: Runs) -> None:
+        self.runs = runs
+        self.rewards = {checks.scores_of(path) for path in runs.rewards()}
+        self.rankings = _kinds_of_rankings(runs.database)
+
+    def lacking(self, recipe: Recipe) -> list[str]:
+        """What a recipe still needs, each as a noun."""
+        found = []
+        reward, data, policy = (recipe.section(each) for each in ("reward", "data", "policy"))
+        scores = "images" if "drawn" in reward or not recipe.makes_texts else "texts"
+        if recipe.needs_reward and reward.get("path") is None and scores not in self.rewards:
+            found.append(f"a reward model{' of texts' if scores == 'texts' else ''}")
+        samples = str(data.get("samples", "images"))
+        elsewhere = data.get("database") is not None
+        if recipe.source == "rankings" and samples not in self.rankings and not elsewhere:
+            found.append(f"rankings{' of texts' if samples == 'texts' else ''}")
+        for key in ("folder", "file"):
+            if data.get(key) is not None and not Path(str(data[key])).expanduser().exists():
+                found.append(f"the {key} {data[key]}")
+        try:
+            model = str(policy.get("model", "storybook"))
+            checks.refuse_missing_model("policy.model", model, runs=self.runs)
+        except InputError:
+            found.append(f"the model {model}")
+        return found
+
+
+def _kinds_of_rankings(database: str | None) -> set[str]:
+    """Of which kinds there are rankings by people; none without a database."""
+    try:
+        with Store.open(database, create=False) as store:
+            return {ranking.samples for ranking in islice(store.rankings(), MOST_READ)}
+    except (ImgalignError, OSError):
+        return set()

@@ -1,0 +1,174 @@
+"""What a run came to: its best iteration and why, its files, and what to do with them next.
+
+Read from the run's folder, so that it is the same after a restart and for runs of a terminal. Left
+out: drawing it (assets/monitor.js), and comparing on new prompts (`imgalign evaluate`).
+"""
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from imgalign.config import read_mapping
+from imgalign.errors import ImgalignError
+from imgalign.runs.folder import CONFIG, SHIPPED, run_prompts
+from imgalign.runs.metric_table import METRICS
+from ui.runs import Run
+
+Curve = Sequence[tuple[int, float]]
+"""(iteration, value), in the order it was measured."""
+
+HIGHER_IS_BETTER: Mapping[str, bool] = {"held_out_reward": True, "held_out_preference_loss": False}
+"""The metrics that decide which iteration is best; the first that was measured does."""
+KL = ("held_out_kl", "kl")
+KEYS = (*HIGHER_IS_BETTER, *KL)
+"""What `verdict` reads of metrics.jsonl."""
+
+NUMBER = re.compile(r"\d+")
+TERMINAL = re.compile(r"(?:resume|go on) with --resume\b|resume to continue\b")
+"""How a message tells a person at a terminal to go on."""
+OUT_OF_MEMORY = re.compile(r"out of memory|cannot allocate memory|MemoryError", re.IGNORECASE)
+FAULT = re.compile(r"[A-Z]\w*(?:Error|Exception)(?::|$)")
+"""The last line of a traceback: nobody wrote it for a person."""
+
+
+class Command(NamedTuple):
+    """What to type next. Example: ("Compare with the base", "imgalign evaluate runs/a")."""
+
+    why: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What the page says of a run that is over."""
+
+    headline: str
+    facts: Sequence[str]
+    """Sentences with the numbers."""
+    path: str
+    """The folder to take along: the best checkpoint, or the run where it has none."""
+    compare: bool
+    """Whether the Generate page can show it beside its base."""
+    commands: Sequence[Command]
+
+
+def verdict(run: Run, folder: Path, series: Mapping[str, Curve]) -> Verdict | None:
+    """What a run that has ended came to; None while it goes on, and before its first checkpoint."""
+    if run.state not in ("finished", "stopped", "failed") or not run.adapters:
+        return None
+    measured = [key for key in HIGHER_IS_BETTER if series[key]]
+    marked = run.best is not None and run.best in run.adapters
+    checkpoint = run.best if marked and run.best else run.adapters[-1]
+    chosen = _number(checkpoint)
+    facts = [_of_curve(measured[0], series[measured[0]], chosen)] if measured else []
+    if (kl := _kl_at(series, chosen)) is not None:
+        facts.append(f"KL at iteration {chosen}: {kl:.3g} nats per sample.")
+    settings = _settings(folder)
+    return Verdict(
+        headline=_headline(measured, series, chosen, is_best=marked),
+        facts=facts,
+        path=str((folder / checkpoint).resolve()),
+        compare=settings.get("kind", "diffusion") != "language",
+        commands=_commands(folder, settings),
+    )
+
+
+def _headline(
+    measured: Sequence[str], series: Mapping[str, Curve], chosen: int, *, is_best: bool
+) -> str:
+    if not measured:
+        return (
+            f"Use iteration {chosen}, the last one: nothing was measured on held-out prompts, so "
+            "none is known to be better"
+        )
+    key, curve = measured[0], series[measured[0]]
+    name = METRICS[key].title.lower()
+    if not is_best:
+        return f"Use iteration {chosen}, the last one, with care: no iteration has a better {name}"
+    extreme = "highest" if HIGHER_IS_BETTER[key] else "lowest"
+    value, start = dict(curve).get(chosen), curve[0]
+    reason = f"of those within the limits its {name} is the {extreme}"
+    if value is not None and start[0] == 0 and (value > start[1]) != HIGHER_IS_BETTER[key]:
+        return f"Iteration {chosen} is the best, and no better than the start: {reason}"
+    return f"Use iteration {chosen}: {reason}"
+
+
+def _of_curve(key: str, curve: Curve, chosen: int) -> str:
+    start, last, at = curve[0], curve[-1], dict(curve).get(chosen)
+    began = "at the start" if start[0] == 0 else f"at iteration {start[0]}"
+    parts = [f"{start[1]:.4g} {began}"]
+    if at is not None and chosen not in (start[0], last[0]):
+        parts.append(f"{at:.4g} at iteration {chosen}")
+    if last[0] != start[0]:
+        parts.append(f"{last[1]:.4g} at iteration {last[0]}, the last measured")
+    return f"{METRICS[key].title}: {', '.join(parts)}."
+
+
+def _kl_at(series: Mapping[str, Curve], step: int) -> float | None:
+    return next((value for key in KL if (value := dict(series[key]).get(step)) is not None), None)
+
+
+def _number(checkpoint: str) -> int:
+    found = NUMBER.search(checkpoint)
+    return int(found[0]) if found else 0
+
+
+def _settings(folder: Path) -> Mapping[str, Any]:
+    """The section `policy` of a run; empty where it cannot be read."""
+    try:
+        policy = read_mapping(folder / CONFIG).get("policy")
+    except (ImgalignError, OSError):
+        return {}
+    return policy if isinstance(policy, dict) else {}
+
+
+def _commands(folder: Path, policy: Mapping[str, Any]) -> list[Command]:
+    run = shlex.quote(str(folder))
+    prompts = "" if policy.get("model", SHIPPED) == SHIPPED else " prompts=my_prompts.txt"
+    evaluate = Command(
+        "Measure it against its base on new prompts", f"imgalign evaluate {run}{prompts}"
+    )
+    full = policy.get("train") == "full"
+    if policy.get("kind") == "language":
+        layout, where = ("transformers" if full else "peft"), "other tools"
+    else:
+        layout = "diffusers" if full else "kohya"
+        where = "diffusers" if full else "ComfyUI, AUTOMATIC1111 and Forge"
+    take = Command(f"Take it to {where}", f"imgalign export {run} --format {layout}")
+    return [evaluate, take]
+
+
+def sample_prompts(run: Run, folder: Path) -> list[str]:
+    """The prompts of the rows of a sample grid, the first row first; empty where unknown."""
+    if not run.samples:
+        return []
+    try:
+        settings = read_mapping(folder / CONFIG)
+        prompts = run_prompts(folder)
+    except (ImgalignError, OSError):
+        return []
+    section = settings.get("run")
+    samples = section.get("samples") if isinstance(section, dict) else None
+    rows = samples.get("num_prompts") if isinstance(samples, dict) else None
+    rows = rows if isinstance(rows, int) else 6
+    return list((prompts.held_out + prompts.training)[:rows])
+
+
+def message_for_page(run: Run) -> str:
+    """Why a run ended and how to go on, for a person who sees a button and no terminal."""
+    message = run.message.removeprefix("error: ")
+    if run.resumable:
+        message = TERMINAL.sub("go on with Resume", message)
+        if run.state == "stopped" and "Resume" not in message:
+            message = f"{message or 'stopped'}; go on with Resume"
+    if run.state != "failed":
+        return message
+    if OUT_OF_MEMORY.search(message):
+        cure = "lower policy.batch_size, or set policy.gradient_checkpointing=true"
+        return f"{message}; the memory was not enough: {cure}"
+    if FAULT.match(message):
+        return f"{message}; this is a fault of the program: the log below says where it happened"
+    return message
