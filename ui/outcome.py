@@ -68,7 +68,8 @@ def verdict(run: Run, folder: Path, series: Mapping[str, Curve]) -> Verdict | No
         facts.append(f"KL at iteration {chosen}: {kl:.3g} nats per sample.")
     settings = _settings(folder)
     return Verdict(
-        headline=_headline(measured, series, chosen, is_best=marked),
+        headline=("" if run.state == "finished" else "So far: ")
+        + _headline(measured, series, chosen, is_best=marked),
         facts=facts,
         path=str((folder / checkpoint).resolve()),
         compare=settings.get("kind", "diffusion") != "language",
@@ -88,10 +89,12 @@ def _headline(
     name = METRICS[key].title.lower()
     if not is_best:
         return f"Use iteration {chosen}, the last one, with care: no iteration has a better {name}"
-    extreme = "highest" if HIGHER_IS_BETTER[key] else "lowest"
+    higher = HIGHER_IS_BETTER[key]
     value, start = dict(curve).get(chosen), curve[0]
-    reason = f"of those within the limits its {name} is the {extreme}"
-    if value is not None and start[0] == 0 and (value > start[1]) != HIGHER_IS_BETTER[key]:
+    extreme = (max if higher else min)(each for _, each in curve)
+    where = "measured" if value == extreme else "within the limits of the run"
+    reason = f"its {name} is the {'highest' if higher else 'lowest'} {where}"
+    if value is not None and start[0] == 0 and (value > start[1]) != higher:
         return f"Iteration {chosen} is the best, and no better than the start: {reason}"
     return f"Use iteration {chosen}: {reason}"
 

@@ -51,9 +51,9 @@ FIRST = "storybook_dpo"
 """The recipe that a visitor gets: it needs rankings, which the app collects, and nothing else."""
 
 LABELS: Mapping[str, str] = {
-    "storybook_dpo": "Quick taste: straight from rankings, no reward model",
-    "storybook_grpo": "Careful: a reward model judges, and it stays close to the base",
-    "storybook_online_dpo": "Far: a reward model ranks what it makes",
+    "storybook_dpo": "Quick taste: from rankings, no reward model",
+    "storybook_grpo": "Careful: by a reward model, close to the base",
+    "storybook_online_dpo": "Strong: a reward model ranks what it makes",
     "storybook_sft": "Baseline: imitate the best image of each ranking",
     "storybook_supervised": "Baseline: imitate the best samples, by a reward model",
     "sd15_dpo": "My pairs of images, on Stable Diffusion 1.5",

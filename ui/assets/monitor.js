@@ -298,9 +298,10 @@ root.addEventListener("click", (event) => {
   } else if (button) {
     const run = props.value.detail.name;
     if (button.dataset.do === "stop") button.disabled = true; // until the next look at the run
+    const events = { stop: "run_stop", resume: "run_resume", copy: "run_copy" };
     if (button.dataset.do === "ask-delete") askDelete(true);
     else if (button.dataset.do === "spare") askDelete(false);
-    else trigger(`run_${button.dataset.do}`, { run });
+    else if (events[button.dataset.do]) trigger(events[button.dataset.do], { run });
     if (button.dataset.do === "copy") document.querySelector("#recipe").scrollIntoView({ block: "center" });
   }
 });

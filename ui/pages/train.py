@@ -132,6 +132,12 @@ def _failed_empty(runs: Runs, name: str) -> bool:
         return False
 
 
+def _for_page(error: ImgalignError) -> str:
+    """As HTML, with a link to the page that a message for a terminal names by its command."""
+    rank = '<a href="./">on Rank</a>'
+    return escape(str(error)).replace("with imgalign ui first", f"{rank} first")
+
+
 def prospects(runs: Runs, recipe: str | None, reward: str, overrides: str) -> tuple[str, str]:
     """As HTML: what a run would still lack, and what it would cost; empty for wrong settings."""
     if not recipe:
@@ -146,7 +152,7 @@ def prospects(runs: Runs, recipe: str | None, reward: str, overrides: str) -> tu
     try:
         checks.check(runs, found.path, changes)
     except ImgalignError as error:
-        lacks = f'<p role="status"><b>Cannot be started yet.</b> {escape(str(error))}</p>'
+        lacks = f'<p role="status"><b>Cannot be started yet.</b> {_for_page(error)}</p>'
     return lacks, outlook.table(outlook.outlook(settings, found, runs))
 
 
@@ -199,7 +205,7 @@ def build(page: gr.Blocks, runs: Runs) -> None:
         try:
             begun = begin(runs, which, judge, called, changes)
         except ImgalignError as error:
-            return gr.skip(), gr.skip(), f'<p role="alert">{escape(str(error))}</p>'
+            return gr.skip(), gr.skip(), f'<p role="alert">{_for_page(error)}</p>'
         gr.Info(f"{begun} is starting")
         return begun, runs.free_name(which or "run"), ""
 
