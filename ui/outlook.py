@@ -64,7 +64,8 @@ def outlook(settings: "TrainConfig", recipe: Recipe, runs: Runs) -> list[Line]:
         time = duration(past.seconds * scale * iterations)
         lines.append(Line("Time", f"about {time}, by the run {past.name} on this machine"))
     elif "Time" in said:
-        usual = recipe.section("run").get("iterations", iterations)
+        default = type(settings.run)().iterations
+        usual = recipe.section("run").get("iterations", default)
         of = f", for its {usual} iterations" if usual != iterations else ""
         lines.append(Line("Time", f"{said['Time']}, says the recipe{of}; elsewhere it differs"))
     else:
@@ -72,7 +73,7 @@ def outlook(settings: "TrainConfig", recipe: Recipe, runs: Runs) -> list[Line]:
     if past is not None and past.memory_gb is not None:
         lines.append(Line("Memory", f"about {past.memory_gb:.2g} GB, by the same run"))
     elif "Hardware" in said:
-        lines.append(Line("Memory", f"{said['Hardware']}, says the recipe"))
+        lines.append(Line("Machine", f"{said['Hardware']}, says the recipe"))
     lines.append(Line("Disk", _disk(settings, past, runs.folder)))
     return lines
 

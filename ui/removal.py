@@ -15,7 +15,7 @@ from imgalign.runs.status import STATUS
 
 LEFT_BY_A_FAILURE = {
     *(CONFIG, PROMPTS, METRICS, STATUS, "rewards.json", "images.json", "texts.json"),
-    *("left_out.txt", ".lock"),
+    *("best.json", "latest.json", "left_out.txt", ".lock"),
 }
 """What a run writes before it has done anything that is worth keeping."""
 

@@ -113,7 +113,7 @@ def test_a_run_is_started_watched_stopped_and_compared(page, studio, address, st
     assert page.locator(".mo-run h3").text_content() == "first"
     page.get_by_role("button", name="Stop and save").click()
     wait_for_state(page, "stopped")
-    assert "resume with --resume" in page.locator(".mo-where").text_content()
+    assert "; go on with Resume" in page.locator(".mo-where").text_content()
     assert page.get_by_role("button", name="Resume").is_visible()
     status = json.loads((studio / "runs" / "first" / "status.json").read_text())
     assert status["state"] == "stopped"
