@@ -28,6 +28,7 @@ CLIP = "open_clip_config.json"
 
 def check(runs: Runs, recipe: Path, changes: Sequence[str]) -> "TrainConfig":
     """The settings of a run that can be started; ConfigError or InputError for any other."""
+    recipes.refuse_options(changes)
     load_libraries()
     from imgalign.train.config import TrainConfig
 

@@ -8,12 +8,14 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from imgalign.config import read_mapping
 from imgalign.errors import ImgalignError
-from imgalign.runs.folder import CONFIG, SHIPPED, run_prompts
+from imgalign.prompts import Prompts
+from imgalign.runs.folder import CONFIG, PROMPTS, SHIPPED, run_prompts
 from imgalign.runs.metric_table import METRICS
 from ui.runs import Run
 
@@ -66,14 +68,14 @@ def verdict(run: Run, folder: Path, series: Mapping[str, Curve]) -> Verdict | No
     facts = [_of_curve(measured[0], series[measured[0]], chosen)] if measured else []
     if (kl := _kl_at(series, chosen)) is not None:
         facts.append(f"KL at iteration {chosen}: {kl:.3g} nats per sample.")
-    settings = _settings(folder)
+    policy = _section(folder, "policy")
     return Verdict(
         headline=("" if run.state == "finished" else "So far: ")
         + _headline(measured, series, chosen, is_best=marked),
         facts=facts,
         path=str((folder / checkpoint).resolve()),
-        compare=settings.get("kind", "diffusion") != "language",
-        commands=_commands(folder, settings),
+        compare=policy.get("kind", "diffusion") != "language",
+        commands=_commands(folder, policy),
     )
 
 
@@ -119,13 +121,28 @@ def _number(checkpoint: str) -> int:
     return int(found[0]) if found else 0
 
 
-def _settings(folder: Path) -> Mapping[str, Any]:
-    """The section `policy` of a run; empty where it cannot be read."""
+def _section(folder: Path, name: str) -> Mapping[str, Any]:
+    """A section of a run's settings; empty where it cannot be read."""
     try:
-        policy = read_mapping(folder / CONFIG).get("policy")
+        section = _read_settings(folder / CONFIG, _changed(folder / CONFIG)).get(name)
     except (ImgalignError, OSError):
         return {}
-    return policy if isinstance(policy, dict) else {}
+    return section if isinstance(section, dict) else {}
+
+
+# The page looks every few seconds, and these files hardly ever change.
+@lru_cache(maxsize=32)
+def _read_settings(path: Path, changed: int) -> Mapping[str, Any]:
+    return read_mapping(path)
+
+
+@lru_cache(maxsize=4)
+def _read_prompts(folder: Path, changed: int) -> Prompts:
+    return run_prompts(folder)
+
+
+def _changed(path: Path) -> int:
+    return path.stat().st_mtime_ns
 
 
 def _commands(folder: Path, policy: Mapping[str, Any]) -> list[Command]:
@@ -149,12 +166,10 @@ def sample_prompts(run: Run, folder: Path) -> list[str]:
     if not run.samples:
         return []
     try:
-        settings = read_mapping(folder / CONFIG)
-        prompts = run_prompts(folder)
+        prompts = _read_prompts(folder, _changed(folder / PROMPTS))
     except (ImgalignError, OSError):
         return []
-    section = settings.get("run")
-    samples = section.get("samples") if isinstance(section, dict) else None
+    samples = _section(folder, "run").get("samples")
     rows = samples.get("num_prompts") if isinstance(samples, dict) else None
     rows = rows if isinstance(rows, int) else 6
     return list((prompts.held_out + prompts.training)[:rows])

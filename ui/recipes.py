@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imgalign.config import Setting, find_config, load_config, read_mapping, recipes, settings_of
-from imgalign.errors import ConfigError
+from imgalign.errors import ConfigError, InputError
 from ui.libraries import load_libraries
 
 if TYPE_CHECKING:
     from imgalign.train.config import TrainConfig
+
+
+ASSIGNMENT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*=.*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +134,18 @@ def settings_with(
     say: Callable[[str], object] = lambda line: None,
 ) -> "TrainConfig":
     """The settings of a recipe with these overrides; ConfigError names each wrong one."""
+    refuse_options(overrides)
     load_libraries()
     from imgalign.train.config import TrainConfig
 
     return load_config(TrainConfig, recipe.path, overrides, say=say)
+
+
+def refuse_options(overrides: Sequence[str]) -> None:
+    """InputError for a line that is no setting, such as an option of the command line."""
+    for override in overrides:
+        if not ASSIGNMENT.fullmatch(override):
+            raise InputError(f"override {override!r}: expected section.key=value")
 
 
 def explain(name: str, overrides: Sequence[str] = ()) -> Explained:

@@ -74,6 +74,7 @@ def write_finished(runs, name, *, seconds, overrides=(), checkpoint=b""):
     [
         ("mine", "", "reward.path: expected a reward model"),
         ("mine", "reward.path=runs/gone", "reward.path: runs/gone: expected the folder of a"),
+        ("mine", "--out=/tmp", "override '--out=/tmp': expected section.key=value"),
         ("mine", "run.iteratons=3\nreward.path=storybook", "did you mean 'iterations'"),
         ("mine", "policy.model=./gone\nreward.path=storybook", "policy.model: ./gone: no such"),
         ("mine", "policy.adapter=gone\nreward.path=storybook", "policy.adapter: gone: no such"),

@@ -276,7 +276,7 @@ def _connect_form(
         judge = judges(which, runs.rewards())
         if form and (form.reward in [value for _, value in judge["choices"]]):
             judge["value"] = form.reward
-        name = runs.free_name(called or which or "run")
+        name = _name_to_offer(runs, called or which or "run")
         return box, describe(which), gr.Dropdown(**judge), name, form.overrides if form else ""
 
     def open_page(kept: str) -> tuple[Any, ...]:
@@ -314,6 +314,15 @@ def _connect_form(
     ).then(**keep)
     monitor.run_copy(copy, None, fields.filled, **PRIVATE).success(**explain_form).then(**keep)
     return keep
+
+
+def _name_to_offer(runs: Runs, called: str) -> str:
+    """A name as somebody typed it; another one like it where it is taken."""
+    try:
+        taken = called in runs.names() or runs.path(called).exists()
+    except InputError:  # no name of a run, as is said when it is used
+        taken = False
+    return runs.free_name(called) if taken else called
 
 
 def _form_in(kept: str) -> tuple[Form | None, str]:
