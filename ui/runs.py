@@ -76,6 +76,7 @@ class Runs:
         self, folder: Path, *, command: Sequence[str] = TRAIN, database: str | None = None
     ) -> None:
         self.folder = folder
+        self.database = database
         self.processes = Processes(
             folder / LAUNCHES, command=command, said="imgalign train", database=database
         )

@@ -30,6 +30,8 @@ def runs(tmp_path, monkeypatch):
 class Recorded(Runs):
     """Runs that remember what they would have launched."""
 
+    launched: list[tuple[str, str, list[str]]]
+
     def launch(self, recipe, *, name, overrides=()):
         self.launched.append((recipe.stem, name, list(overrides)))
 
