@@ -153,7 +153,9 @@ def test_a_failed_run_is_deleted_once_confirmed_and_one_with_work_by_its_name(pa
 def test_a_typing_error_is_offered_its_cure_and_the_form_survives_a_reload(page, here, address):
     open_train(page, address)
     choose_recipe(page, "mine")
-    page.wait_for_function("() => document.querySelector('#run-name input').value === 'mine'")
+    page.wait_for_function(
+        "() => document.querySelector('#run-name :is(input, textarea)').value === 'mine'"
+    )
     page.get_by_label("Name").fill("my run")
     overrides = page.get_by_label("Overrides")
     overrides.fill("# a try\niterations = 20")

@@ -299,14 +299,15 @@ def _connect_form(
         "fn": explain_now,
         "inputs": [fields.recipe, fields.reward, fields.overrides],
         "outputs": [folded, table, fields.notes, fields.cost, fields.fix, fields.fixed],
-        **PRIVATE,
+        # One after another: what is said of an earlier form never replaces that of a later one.
+        **PRIVATE | {"concurrency_limit": 1, "concurrency_id": "explain"},
     }
     keep: dict[str, Any] = {"fn": None, "inputs": fields.typed, "js": KEEP, **PRIVATE}
     page.load(open_page, fields.kept, fields.filled, js=KEPT, **PRIVATE).then(**explain_form)
     filled = [fields.about, fields.reward, fields.name]
     fields.recipe.input(choose, fields.recipe, filled, **PRIVATE).then(**explain_form).then(**keep)
     fields.reward.input(**explain_form).then(**keep)
-    fields.overrides.blur(**explain_form)
+    fields.overrides.blur(**explain_form, trigger_mode="always_last")
     fields.overrides.input(**keep)
     fields.name.input(**keep)
     fields.fix.click(lambda text: text, fields.fixed, fields.overrides, **PRIVATE).then(
