@@ -22,15 +22,15 @@ def runs(tmp_path, monkeypatch):
     (tmp_path / "configs" / "mine.yaml").write_text(
         "# Mine. Time: an hour.\npolicy: {num_inference_steps: 4}\nrun: {iterations: 12}\n"
     )
-    runs = Recorded(tmp_path / "runs")
-    runs.launched = []
-    return runs
+    return Recorded(tmp_path / "runs")
 
 
 class Recorded(Runs):
     """Runs that remember what they would have launched."""
 
-    launched: list[tuple[str, str, list[str]]]
+    def __init__(self, folder, **options):
+        super().__init__(folder, **options)
+        self.launched = []
 
     def launch(self, recipe, *, name, overrides=()):
         self.launched.append((recipe.stem, name, list(overrides)))
