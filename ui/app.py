@@ -35,6 +35,7 @@ from ui.api import learn as learn_routes
 from ui.api import rank as rank_routes
 from ui.api import security
 from ui.api import studio as studio_routes
+from ui.api.guidelines import Guidelines
 from ui.api.responses import add_error_handlers
 from ui.fits import Fits
 from ui.libraries import load_libraries
@@ -72,6 +73,8 @@ class Settings:
     runs: Path = Path("runs")
     project: str = "default"
     """Queue within the database that the Rank page works on."""
+    guidelines: Path | None = None
+    """A text file that the Rank page shows to annotators of the project."""
     model: str = "storybook"
     """The base model offered on the Generate page."""
     pages: tuple[str, ...] | None = None
@@ -83,6 +86,7 @@ class Settings:
             raise InputError(f"pages: expected some of {', '.join(PAGES)}, got {self.pages}")
         if not re.fullmatch(r"(/[\w.~-]+)*", self.root_path):
             raise InputError(f"root path: expected one like /studio, got {self.root_path!r}")
+        Guidelines(self.guidelines)  # or InputError, before anything is made
         for name in self.allow_hosts:
             if not re.fullmatch(r"[\w.-]+|\[[0-9A-Fa-f:.]+\]", name):
                 raise InputError(
@@ -141,7 +145,9 @@ def build_app(settings: Settings, store: Store) -> fastapi.FastAPI:
         prefix=settings.root_path,
     )
     add_error_handlers(app)
-    app.include_router(rank_routes.router(store, project=settings.project))
+    app.include_router(
+        rank_routes.router(store, project=settings.project, guidelines=settings.guidelines)
+    )
     runs = Runs(settings.runs, database=settings.database)
     studio = Studio(
         store,

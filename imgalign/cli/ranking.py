@@ -212,6 +212,10 @@ def ui(
     images: Images = None,
     create: Create = False,
     project: Project = "default",
+    guidelines: Annotated[
+        Path | None,
+        typer.Option(help="A text file for the annotators of the project: the Rank page shows it."),
+    ] = None,
     allow_host: Annotated[
         list[str] | None,
         typer.Option(help="Name under which browsers reach the app; may be repeated."),
@@ -234,6 +238,7 @@ def ui(
         runs=runs,
         model=model,
         allow_hosts=tuple(allow_host or ()),
+        guidelines=guidelines,
         root_path=root_path,
     )
     if not address.named(database):

@@ -10,6 +10,7 @@ refusal from an outage.
 
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Literal, get_args
 from urllib.parse import quote, urlencode
 
@@ -17,6 +18,7 @@ import fastapi
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
+from imgalign.preferences.leases import PREFETCH_LEASE
 from imgalign.preferences.own_votes import own_votes
 from imgalign.preferences.records import (
     Item,
@@ -27,6 +29,7 @@ from imgalign.preferences.records import (
     as_positions,
 )
 from imgalign.preferences.store import Store
+from ui.api.guidelines import Guidelines
 from ui.api.pace import Pace
 from ui.api.responses import png_response, text_response
 from ui.api.small import small_png, small_text
@@ -82,12 +85,22 @@ class Shown(BaseModel):
     url: str
 
 
+class Coming(BaseModel):
+    """The item after the one on the screen, reserved for a short time: `seconds`."""
+
+    item: str
+    prompt: str
+    samples: Samples
+    candidates: list[Shown]
+    seconds: float
+
+
 class Screen(BaseModel):
     """What is on the screen; `item` is None when nothing is left.
 
     `samples` says what the candidates are; `waiting` counts items that other annotators hold, which
-    are part of `total`. `next` are addresses to prefetch, `undo` is the key of
-    the latest judgement that stands.
+    are part of `total`. `next` are addresses to prefetch, those of `after`, which may be shown as
+    soon as this item is judged. `undo` is the key of the latest judgement that stands.
     """
 
     item: str | None = None
@@ -98,6 +111,7 @@ class Screen(BaseModel):
     total: int
     waiting: int
     next: list[str] = []
+    after: Coming | None = None
     undo: str | None = None
 
 
@@ -112,6 +126,12 @@ class Earlier(Request):
     """Ask for one's own votes: the newest, or those older than the one under the key `before`."""
 
     before: str | None = Field(default=None, min_length=8, max_length=64)
+
+
+class Guide(BaseModel):
+    """What the lead of the project asks of its annotators, as plain text; "" for nothing."""
+
+    text: str
 
 
 class Vote(BaseModel):
@@ -147,8 +167,12 @@ class TakenBack(BaseModel):
     reason: str | None
 
 
-def router(store: Store, *, project: str) -> fastapi.APIRouter:
-    """What the ranking widget calls, on one project's queue."""
+def router(store: Store, *, project: str, guidelines: Path | None = None) -> fastapi.APIRouter:
+    """What the ranking widget calls, on one project's queue.
+
+    `guidelines` is a text file for its annotators; InputError where it cannot be read.
+    """
+    guide = Guidelines(guidelines)
     routes = fastapi.APIRouter(prefix=f"/{PREFIX}")
 
     @routes.post("/next")
@@ -175,6 +199,10 @@ def router(store: Store, *, project: str) -> fastapi.APIRouter:
             error = f"votes: more than {VOTES_AT_ONCE} pages at once; wait a few seconds"
             return JSONResponse({"error": error}, status_code=429)
         return own_votes_page(store, request, project=project)
+
+    @routes.get("/guidelines")
+    def asked() -> Guide:
+        return Guide(text=guide.text())
 
     @routes.get("/images/small/{token}")
     def glimpsed(
@@ -217,7 +245,7 @@ def next_item(
     last_key = next((judged.key for judged in store.history(annotator, 1, project=project)), None)
     if item is None:
         return Screen(done=counts.done, total=total, waiting=counts.waiting, undo=last_key)
-    after = store.next_item(annotator, project=project, holding=(item.item_id,), prefetch=True)
+    after = _coming(store, annotator, project=project, shown=item.item_id)
     return Screen(
         item=item.item_id,
         prompt=item.prompt,
@@ -226,8 +254,22 @@ def next_item(
         done=counts.done,
         total=total,
         waiting=counts.waiting,
-        next=[] if after is None else [each.url for each in _shown(after, annotator)],
+        next=[] if after is None else [each.url for each in after.candidates],
+        after=after,
         undo=last_key,
+    )
+
+
+def _coming(store: Store, annotator: str, *, project: str, shown: str) -> Coming | None:
+    item = store.next_item(annotator, project=project, holding=(shown,), prefetch=True)
+    if item is None:
+        return None
+    return Coming(
+        item=item.item_id,
+        prompt=item.prompt,
+        samples=item.samples,
+        candidates=_shown(item, annotator),
+        seconds=PREFETCH_LEASE.total_seconds(),
     )
 
 

@@ -10,6 +10,8 @@ const Candidates = (() => {
     return made;
   };
 
+  // Images of the coming set, loaded and decoded already; each is shown as it is.
+  const ahead = new Map();
   const image = ({ url }) => {
     const made = document.createElement("img");
     made.src = url;
@@ -52,9 +54,15 @@ const Candidates = (() => {
     return made;
   };
 
+  const inTile = (candidate) => {
+    const loaded = ahead.get(candidate.url);
+    ahead.delete(candidate.url);
+    return loaded?.naturalWidth ? loaded : image(candidate);
+  };
+
   const images = {
     noun: "image",
-    inTile: image,
+    inTile,
     inTray: image,
     inPane: image,
     inList: small,
@@ -86,7 +94,17 @@ const Candidates = (() => {
     return best;
   };
   const forget = () => texts.clear();
-  const prefetch = (urls) =>
-    urls.forEach((url) => fetch(url).then((response) => response.blob(), () => null));
+  const prefetch = ({ samples, candidates }) => {
+    ahead.clear();
+    for (const candidate of candidates) {
+      if (samples === "images") {
+        const made = image(candidate);
+        made.decode().catch(() => null); // one that fails is asked for again when it is shown
+        ahead.set(candidate.url, made);
+      } else {
+        fetch(candidate.url).then((response) => response.text(), () => null);
+      }
+    }
+  };
   return { images, texts: ofTexts, grid, forget, prefetch };
 })();

@@ -19,6 +19,8 @@ const actions = {
   more: () => openPrompt(!q(".rk-prompt").matches("[data-open]")),
   help: () => q(".rk-help").showModal(),
   votes: openVotes,
+  guide: openGuidelines,
+  rest: goOn,
   retry: () => retry?.(),
   refresh: next,
 };
@@ -57,9 +59,9 @@ const nameOf = ({ key, code }) => {
 const zoomKeys = { " ": "close", "+": "in", "-": "out", 0: "fit", p: "pixels" };
 const keys = {
   "=": "tie", t: "tie", b: "bad", s: "skip", u: "undo", Enter: "submit", " ": "zoom", "?": "help",
-  h: "votes",
+  h: "votes", g: "guide",
 };
-const WITHOUT_A_SET = ["undo", "votes", "help"]; // what can be done where nothing is left to rank
+const WITHOUT_A_SET = ["undo", "votes", "guide", "help"]; // what can be done where nothing is left to rank
 const pan = { ArrowLeft: [40, 0], ArrowRight: [-40, 0], ArrowUp: [0, 40], ArrowDown: [0, -40] };
 
 const onKey = (event) => {
@@ -71,7 +73,7 @@ const onKey = (event) => {
   if (isTyping(event.target) || event.isComposing) return;
   const name = nameOf(event);
   if (event.ctrlKey || event.metaKey) {
-    if (votesDialog.open) return;
+    if (votesDialog.open || q(".rk-guide").open) return;
     if (name !== "z" || event.shiftKey || event.altKey) return;
     event.preventDefault();
     if (!event.repeat) undo();
@@ -94,6 +96,10 @@ const onKey = (event) => {
   }
   if (q(".rk-help").open) {
     if (name === "?") q(".rk-help").close();
+    return;
+  }
+  if (q(".rk-guide").open) {
+    if (name === "g") q(".rk-guide").close();
     return;
   }
   if (event.repeat && !pan[name] && !"+-".includes(name)) {
@@ -259,6 +265,7 @@ q(".rk-welcome form").addEventListener("submit", (event) => {
   next();
 });
 
+loadGuidelines();
 annotator = load("annotator", null);
 if (annotator) {
   q("#rk-name-input").value = annotator;

@@ -1,5 +1,6 @@
 // The ranking widget: draws one item, keeps its draft and talks to the server. Looking closely is in
-// zoom.js, the list of one's own votes in votes.js, what keys, mouse and fingers do in hands.js.
+// zoom.js, the list of one's own votes in votes.js, guidelines and breaks in rest.js, what keys,
+// mouse and fingers do in hands.js.
 // Nothing is shown as saved before the server's receipt has arrived; what is not submitted yet lives
 // in the browser's storage and survives a reload and a server restart.
 const root = element.querySelector(".rk");
@@ -8,11 +9,12 @@ const REASONS = props.reasons;
 const STORE = "imgalign.rank";
 const TIMEOUT_MS = 15000;
 const LOOK_AGAIN_MS = 10000;
+const AHEAD_MS = 20000; // a set that is held for less than this is asked for anew
 const PHONE = 720; // pixels, as in ranker.css
 
 let annotator = null; // who ranks
 let item = null; // what the server gave: {item, prompt, samples: "images" or "texts",
-// candidates: [{token, url}], done, total, next,
+// candidates: [{token, url}], done, total, after: the coming set, until: when it is given away,
 // undo: the key of the latest judgement that can be taken back}
 let kind = Candidates.images; // how candidates of this item are drawn
 let session = null; // the ranking in the making
@@ -211,7 +213,7 @@ const arrange = () => {
   tiles.style.setProperty("--aspect", aspect);
   if (innerWidth <= PHONE) return;
   const above = tiles.getBoundingClientRect().top + scrollY;
-  const below = q(".rk-tray").offsetHeight + q(".rk-actions").offsetHeight + 44;
+  const below = q(".rk-tray").offsetHeight + q(".rk-actions").offsetHeight + q(".rk-rest").offsetHeight + 44;
   const [across, down] = [16, 60]; // a tile beside its image: padding, and the foot below it
   const found = Candidates.grid(item.candidates.length, {
     width: q(".rk-work").clientWidth, height: Math.max(innerHeight - above - below, 220), gap: 14, aspect, across, down,
@@ -347,6 +349,7 @@ const next = async () => {
     const given = await call("next", { annotator });
     calm();
     receive(given);
+    showGuidelines();
     return true;
   } catch (error) {
     if (!item) show("loading");
@@ -361,6 +364,41 @@ const lookAgain = () => {
   if (!root.isConnected || root.dataset.state !== "empty") return;
   if (document.hidden) next.timer = setTimeout(lookAgain, LOOK_AGAIN_MS);
   else next();
+};
+
+// The coming set of an answer, with the time until which it is held for this annotator.
+const expect = (coming) => {
+  item.after = coming;
+  item.until = coming ? performance.now() + (coming.seconds ?? 0) * 1000 : 0;
+  if (coming) Candidates.prefetch(coming);
+};
+
+// After a judgement is on disk the coming set, which is here already, needs no further answer to be
+// shown. What comes after it is asked for meanwhile. A set that is shown is never exchanged for
+// another by itself, since a key may be on its way to it: the store takes a judgement of any set that
+// it gave out.
+const goOnAhead = () => {
+  const { after, until, done, total, waiting } = item;
+  if (!after || performance.now() + AHEAD_MS > until) return false;
+  receive({ ...after, done: done + 1, total, waiting, after: null, undo: key });
+  refresh();
+  return true;
+};
+const refresh = async () => {
+  const shown = item;
+  let given;
+  try {
+    given = await call("next", { annotator });
+  } catch {
+    return; // the next judgement asks again, and says so where that fails
+  }
+  if (item !== shown || given.item !== item.item) return;
+  item.done = given.done;
+  item.total = given.total;
+  item.waiting = given.waiting;
+  item.undo = given.undo;
+  drawProgress();
+  expect(given.after);
 };
 
 const receive = (given) => {
@@ -402,7 +440,7 @@ const receive = (given) => {
   if (zoomed) openZoom();
   else if (document.activeElement === document.body) q(".rk-prompt").focus({ preventScroll: true });
   say(`${item.prompt}. ${item.candidates.length} ${kind.noun}s.`);
-  Candidates.prefetch(item.next);
+  expect(item.after);
 };
 
 const submit = async () => {
@@ -451,7 +489,9 @@ const submit = async () => {
   const times = load(slot("times"), []);
   save(slot("times"), [...times, Math.min(milliseconds, 120000)].slice(-20));
   toast("Saved");
-  await next();
+  noteWork(Math.min(milliseconds, 120000));
+  suggestRest();
+  if (!goOnAhead()) await next();
   if (votesDialog.open) openVotes();
 };
 

@@ -10,7 +10,7 @@ import gradio as gr
 from ui.api.rank import SKIP_REASONS
 from ui.theme import asset
 
-SCRIPTS = ("session", "candidates", "ranker", "votes", "zoom", "hands")
+SCRIPTS = ("session", "candidates", "ranker", "votes", "rest", "zoom", "hands")
 """In the order in which they need each other."""
 
 

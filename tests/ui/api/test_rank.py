@@ -63,6 +63,17 @@ def test_the_images_to_prefetch_are_those_of_the_next_item(store, add_items):
     assert [p.url for p in rank.next_item(store, "Ada").candidates] == first.next
 
 
+def test_the_coming_item_is_given_as_it_will_be_shown(store, add_items):
+    add_items(2)
+    first = rank.next_item(store, "Ada")
+    assert first.after.seconds == 120
+    rank.submit(store, answer(first))
+    second = rank.next_item(store, "Ada")
+    for name in ("item", "prompt", "samples", "candidates"):
+        assert getattr(first.after, name) == getattr(second, name), name
+    assert second.after is None
+
+
 def test_progress_counts_judged_items_and_those_that_wait(store, add_items):
     add_items(3)
     counts = []

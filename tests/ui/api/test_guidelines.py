@@ -1,0 +1,55 @@
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from starlette.testclient import TestClient
+
+from imgalign.errors import InputError
+from ui.api.guidelines import MOST_BYTES, Guidelines
+from ui.app import Settings, build_app
+
+
+def test_the_text_is_as_the_file_is_now_and_the_last_one_where_it_is_gone(tmp_path):
+    file = tmp_path / "guidelines.txt"
+    file.write_text("\ufeffHands first.\n", encoding="utf-8")
+    guidelines = Guidelines(file)
+    assert guidelines.text() == "Hands first."
+    file.write_text("Faces first.", encoding="utf-8")
+    assert guidelines.text() == "Faces first."
+    file.write_bytes(b"\xff\xfe\xff")
+    assert guidelines.text() == "Faces first."
+    file.unlink()
+    assert guidelines.text() == "Faces first."
+
+
+def test_without_a_file_there_are_none():
+    assert Guidelines(None).text() == ""
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, r"guidelines: .*: no such file"),
+        (b"\xff\xfe", r"guidelines: .*: expected text in UTF-8; save it as such"),
+        (b"x" * (MOST_BYTES + 1), rf"guidelines: .*: expected at most {MOST_BYTES} bytes"),
+    ],
+)
+def test_a_file_that_is_no_short_text_is_refused_before_anything_is_made(tmp_path, content, said):
+    file = tmp_path / "guidelines.txt"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(InputError, match=said):
+        Settings(guidelines=file, runs=tmp_path / "runs")
+
+
+def test_annotators_get_the_text_and_not_where_it_lies(store, tmp_path):
+    file = tmp_path / "guidelines.txt"
+    file.write_text("Hands first.")
+    settings = Settings(images=tmp_path / "images", runs=tmp_path / "runs", guidelines=file)
+    # In a thread of its own: playwright keeps an event loop running in the main one.
+    with ThreadPoolExecutor(1) as thread:
+        app = thread.submit(build_app, settings, store).result()
+    file.unlink()
+    with TestClient(app, base_url="http://127.0.0.1:7860") as client:
+        answer = client.get("/api/rank/guidelines")
+    assert answer.json() == {"text": "Hands first."}
+    assert str(tmp_path) not in f"{answer.headers}"

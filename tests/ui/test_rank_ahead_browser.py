@@ -1,0 +1,116 @@
+"""The next set on the Rank page is there as soon as the last judgement is on disk."""
+
+import pytest
+from rank_page import press, ranks_on_screen, start, stored, wait_for_progress
+
+pytestmark = [
+    pytest.mark.browser,
+    # gradio counts its own calls with options of pandas that pandas is about to drop
+    pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting' is deprecated"),
+    pytest.mark.filterwarnings("ignore:The copy keyword is deprecated"),
+]
+
+
+class Held:
+    """Requests of a path that wait until they are let go."""
+
+    def __init__(self, page, path):
+        self.page, self.path, self.routes = page, path, []
+        page.route(path, lambda route: self.routes.append(route))
+
+    def let_go(self):
+        for route in self.routes:
+            route.continue_()
+        self.page.unroute(self.path)
+
+
+def wait_until_ahead(page, sets):
+    """Wait until the images of so many sets of four have been loaded."""
+    page.wait_for_function(
+        "(num) => performance.getEntriesByType('resource')"
+        ".filter((e) => e.name.includes('/images/')).length >= num",
+        arg=4 * sets,
+    )
+
+
+def test_the_next_set_is_shown_without_waiting_for_the_one_after_it(
+    page, address, store, add_items
+):
+    add_items(4)
+    start(page, address)
+    wait_until_ahead(page, 2)
+    held = Held(page, "**/api/rank/next")
+    press(page, "b Enter")
+    page.locator(".rk-prompt", has_text="number 1").wait_for()
+    wait_for_progress(page, "1 of 4")
+    assert len(held.routes) == 1
+    assert page.locator(".rk-tile img").evaluate_all("all => all.every((i) => i.naturalWidth)")
+    press(page, "2 1")  # and it can be worked on
+    assert ranks_on_screen(page) == ["2nd", "1st", "", ""]
+    held.let_go()
+    wait_until_ahead(page, 3)
+    assert ranks_on_screen(page) == ["2nd", "1st", "", ""]
+    press(page, "3 4 Enter")
+    page.locator(".rk-prompt", has_text="number 2").wait_for()
+    press(page, "u u")  # the key of the last judgement is known without an answer
+    page.locator(".rk-prompt", has_text="number 1").wait_for()
+    assert ranks_on_screen(page) == ["2nd", "1st", "3rd", "4th"]
+    assert stored(store) == [("all_bad", None, [])]
+
+
+def test_a_judgement_that_overtakes_the_answer_is_neither_lost_nor_doubled(
+    page, address, store, add_items
+):
+    add_items(5, num_images=2)
+    start(page, address)
+    page.wait_for_timeout(500)
+    held = Held(page, "**/api/rank/next")
+    press(page, "1")
+    page.locator(".rk-prompt", has_text="number 1").wait_for()
+    press(page, "2")
+    page.wait_for_timeout(300)
+    assert len(stored(store)) == 2
+    held.let_go()
+    page.locator(".rk-prompt", has_text="number 2").wait_for()
+    press(page, "=")
+    wait_for_progress(page, "3 of 5")
+    assert stored(store) == [
+        ("ranked", None, [[1], [2]]),
+        ("ranked", None, [[2], [1]]),
+        ("ranked", None, [[1, 2]]),
+    ]
+    judged = [each.prompt for each in store.rankings(include_undone=True)]
+    assert judged == [f"a house, number {number}" for number in range(3)]
+
+
+def test_nothing_is_shown_as_saved_before_the_receipt(page, address, store, add_items):
+    add_items(2)
+    start(page, address)
+    wait_until_ahead(page, 2)
+    page.route("**/api/rank/submit", lambda route: route.abort())
+    press(page, "4 3 2 1 Enter")
+    page.locator(".rk-alert", has_text="Not saved yet").wait_for()
+    assert page.locator(".rk-prompt").text_content() == "a house, number 0"
+    assert ranks_on_screen(page) == ["4th", "3rd", "2nd", "1st"]
+    page.unroute("**/api/rank/submit")
+    press(page, "Enter")
+    page.locator(".rk-prompt", has_text="number 1").wait_for()
+    assert stored(store) == [("ranked", None, [[4], [3], [2], [1]])]
+
+
+def test_a_set_that_another_tab_took_back_waits_until_this_one_is_judged(
+    page, address, store, add_items
+):
+    add_items(4)
+    start(page, address)
+    press(page, "b Enter")
+    wait_for_progress(page, "1 of 4")
+    wait_until_ahead(page, 3)
+    store.undo("ada", next(iter(store.rankings())).key)
+    press(page, "b Enter")
+    page.locator(".rk-prompt", has_text="number 2").wait_for()
+    page.wait_for_timeout(1500)
+    assert page.locator(".rk-prompt").text_content() == "a house, number 2"
+    press(page, "b Enter")
+    page.locator(".rk-prompt", has_text="number 0").wait_for()
+    assert len(stored(store)) == 2
