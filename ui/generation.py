@@ -1,63 +1,37 @@
-"""What the Generate page does: images of a checkpoint and its base, of prompts and their rewrites.
+"""What the Generate page does: images of checkpoints and their base, of prompts and their rewrites.
 
-All images of a prompt and seed start from the same noise. Left out: the page (pages/generate.py),
-and the process that trains.
+All images of a prompt and seed start from the same noise. Left out: the form (image_request.py),
+sending to ranking (sending.py), the page (pages/generate.py), and the process that trains.
 """
 
+import copy
 import json
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain, pairwise
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from imgalign.errors import InputError
-from imgalign.preferences.records import SamplerSettings
-from imgalign.preferences.store import Store
-from imgalign.runs.checkpoint import step_of
-from imgalign.runs.trained import of_language
+from ui.image_request import NO_REWRITER, SHIPPED, Request, checkpoint_folder
 from ui.libraries import load_libraries
 from ui.runs import Runs
 from ui.shelf import Shelf
+from ui.turns import Turns
 
 if TYPE_CHECKING:
     from imgalign.diffusion.generate import ImageGenerator
     from imgalign.language.rewriting import Rewrite, Rewriter
 
-BASE_ONLY = ""
-NO_REWRITER = ""
-SHIPPED = "storybook"
-MOST_IMAGES = 128
-MOST_STEPS = 200
-MOST_GUIDANCE = 20.0
-MOST_ANNOTATORS = 50
-LARGEST_SEED = 2**53
-"""From there on a browser's numbers are no longer exact."""
-PAIRS, REWRITES, TOGETHER = (
-    *("base against aligned", "plain against rewritten", "all images of a prompt"),
-)
-GROUP = 4
-"""The fewest candidates per ranking when all images of a prompt are ranked together."""
-MAX_IMAGES = 9
-"""Candidates that the keys 1 to 9 can rank."""
-REWRITTEN: Mapping[str, str] = {"base": "base_rewritten", "aligned": "aligned_rewritten"}
-"""The row of rewritten prompts below each row of plain ones."""
-ROWS = tuple(row for plain, rewritten in REWRITTEN.items() for row in (plain, rewritten))
+SECONDS_BETWEEN_VIEWS = 0.3
+"""Of steps; each image is shown as it comes."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """Images to generate. `adapter` is "run/step-000040", or empty for the base model alone."""
-
-    adapter: str
-    prompts: tuple[str, ...]
-    seeds: tuple[int, ...]
-    sampler: SamplerSettings
-    rewriter: str = NO_REWRITER
-    """What rewrites the prompts: SHIPPED, or "run/step-000040" of a language model."""
-    lock: str = ""
-    """Words to keep, separated by commas; empty is every word that says something."""
+class Stopped(Exception):  # noqa: N818  # no error: nobody looks at the images any more
+    """The page that asked for the images has pressed Stop, or was closed."""
 
 
 class LoadedModels:
@@ -66,8 +40,8 @@ class LoadedModels:
     def __init__(self) -> None:
         self._generator: ImageGenerator | None = None
         self._rewriter: tuple[str, Rewriter] | None = None
-        self.lock = threading.Lock()
-        """Held while images are generated, so that no other request switches model or adapter."""
+        self.turns = Turns()
+        """Taken while images are generated, so that no other request switches model or weights."""
 
     def get(self, model: str, adapter: Path | None) -> "ImageGenerator":
         """The model with this adapter, or alone; another model is dropped before it is loaded."""
@@ -91,130 +65,215 @@ class LoadedModels:
         return self._rewriter[1]
 
 
-def checkpoints(runs: Runs, model: str) -> list[tuple[str, str]]:
-    """(label, value) of everything that can be compared with the base, the newest run first."""
-    return [(f"Base model only ({model})", BASE_ONLY), *_steps(runs, language=False)]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """The base model, or a checkpoint of it: a row of images, or two where prompts are rewritten.
 
-
-def rewriters(runs: Runs) -> list[tuple[str, str]]:
-    """(label, value) of everything that can rewrite prompts, the newest run first."""
-    shipped = ("With the storybook's model", SHIPPED)
-    return [("No", NO_REWRITER), shipped, *_steps(runs, language=True)]
-
-
-def requested(
-    adapter: str | None,
-    prompts: str,
-    first_seed: float | None,
-    count: float | None,
-    steps: float | None,
-    guidance: float | None,
-    rewriter: str | None = NO_REWRITER,
-    lock: str | None = None,
-) -> Request:
-    """The form as a Request; InputError says what to change.
-
-    A hidden field gives None, and so does a list of a page that is still loading.
+    `key` names its images in a view, `name` is shown; `checkpoint` is empty for the base model.
     """
-    lines = tuple(dict.fromkeys(line.strip() for line in prompts.split("\n") if line.strip()))
-    if not lines:
-        raise InputError("prompts: write at least one, or pick an example")
-    if adapter is None or rewriter is None:
-        raise InputError("the page was still loading; press Generate again")
-    if first_seed is None or count is None or steps is None or guidance is None:
-        raise InputError("numbers: fill in images each, first seed, steps and guidance")
-    number = _whole("images each", count, least=1, below=MOST_IMAGES + 1)
-    start = _whole("first seed", first_seed, least=0, below=LARGEST_SEED - number)
-    if not 1 <= guidance <= MOST_GUIDANCE:
-        raise InputError(f"guidance: expected 1 (off) to {MOST_GUIDANCE:g}, got {guidance:g}")
-    images = len(lines) * number * (2 if adapter else 1) * (2 if rewriter else 1)
-    if images > MOST_IMAGES:
-        raise InputError(f"{images} images: expected at most {MOST_IMAGES} at a time")
-    return Request(
-        adapter=adapter,
-        prompts=lines,
-        seeds=tuple(range(start, start + number)),
-        sampler=SamplerSettings(
-            num_inference_steps=_whole("steps", steps, least=1, below=MOST_STEPS + 1),
-            guidance_scale=guidance,
-        ),
-        rewriter=rewriter,
-        lock=(lock or "").strip(),
-    )
+
+    key: str
+    name: str
+    checkpoint: str = ""
+    weights: Path | None = None
+
+    @property
+    def rewritten(self) -> str:
+        """The key of its images of rewritten prompts."""
+        return f"{self.key}_rewritten"
+
+    def rows(self, *, rewriting: bool) -> list[dict[str, Any]]:
+        """What a view says of its rows, the plain one first."""
+        plain = {
+            "key": self.key,
+            "name": self.name,
+            "checkpoint": self.checkpoint,
+            "rewritten": False,
+        }
+        again = {**plain, "key": self.rewritten, "rewritten": True}
+        return [plain, {**again, "name": f"{self.name}, rewritten"}] if rewriting else [plain]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Where everything that a request names is."""
+
+    request: Request
+    model: str
+    sides: tuple[Side, ...]
+    rewriter: str | None
+    """What `load_rewriter` takes; None where nothing is rewritten."""
+
+
+def plan(request: Request, *, model: str, runs: Runs) -> Plan:
+    """Find what is asked for; InputError where some is gone, or checkpoints have several bases."""
+    from imgalign.runs.folder import model_under
+
+    sides = [Side(key="base", name="Base")]
+    base = model
+    for number, each in enumerate(request.compared, start=1):
+        weights = checkpoint_folder(runs, each.checkpoint)
+        key = "aligned" if number == 1 else f"aligned_{number}"
+        sides.append(Side(key=key, name=each.name, checkpoint=each.checkpoint, weights=weights))
+        under = model_under(weights)
+        if number > 1 and under != base:
+            raise InputError(
+                f"compare with: {each.name} was trained from {under}, and"
+                f" {request.compared[0].name} from {base}; choose checkpoints of one model"
+            )
+        base = under
+    rewriter: str | None = request.rewriter or None
+    if request.rewriter not in (NO_REWRITER, SHIPPED):
+        rewriter = str(checkpoint_folder(runs, request.rewriter))
+    return Plan(request=request, model=base, sides=tuple(sides), rewriter=rewriter)
 
 
 def generate(
     request: Request, *, model: str, runs: Runs, shelf: Shelf, loaded: LoadedModels
-) -> Iterator[dict[str, Any]]:
-    """Generate the images, base first, yielding the page's view after each image.
+) -> Generator[dict[str, Any], None, None]:
+    """Generate the images, base first, yielding the page's view as steps and images are done.
 
     All rows use the same seeds, so they start from the same noise. A prompt that its rewriter left
-    as it is has the same images in both rows.
+    as it is has the same images in both rows. Requests take turns; one that waits says so. The work
+    goes on in a thread until it is done or this iterator is closed.
     """
-    base, adapter = model, None
-    if request.adapter:
-        base, adapter = _resolve(runs, request.adapter)
-    rewriter = _resolve_rewriter(runs, request.rewriter)
-    groups: list[dict[str, Any]] = [
-        {
-            "prompt": prompt,
-            "unread": "",
-            "rewrite": None,
-            "seeds": [{"seed": seed, **dict.fromkeys(ROWS)} for seed in request.seeds],
-        }
-        for prompt in request.prompts
-    ]
-    cells = [(group, cell) for group in groups for cell in group["seeds"]]
-    sides: list[tuple[str, Path | None]] = [("base", None)]
-    sides += [("aligned", adapter)] if adapter else []
-    total, done = len(sides) * len(cells) * (2 if rewriter else 1), 0
+    drawing = Drawing(plan(request, model=model, runs=runs), shelf=shelf, loaded=loaded)
+    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="generate")
+    work = pool.submit(drawing.run)
+    work.add_done_callback(lambda _: drawing.views.put(None))
+    try:
+        while (view := drawing.views.get()) is not None:
+            yield view
+        work.result()
+    finally:
+        drawing.stop.set()
+        pool.shutdown(wait=False)
 
-    def view(doing: str) -> dict[str, Any]:
-        return {
-            "groups": groups,
-            "has_aligned": adapter is not None,
-            "has_rewritten": rewriter is not None,
-            "checkpoint": request.adapter,
-            "rewriter": request.rewriter,
-            "done": done,
-            "total": total,
-            "share": done / total,
-            "doing": doing,
-            "failed": "",
-            "stopped": "",
-        }
 
-    with loaded.lock:
-        for side, its_adapter in sides:
-            yield view(f"Loading the {side} model")
-            generator = loaded.get(base, its_adapter)
-            if rewriter is not None and groups[0]["rewrite"] is None:
-                yield view("Rewriting the prompts")
-                found = _rewrites(request, loaded.rewriter(rewriter), generator)
-                for group, rewrite in zip(groups, found, strict=True):
-                    group["rewrite"] = shown_rewrite(rewrite)
-            wanted = [(side, group, cell, group["prompt"]) for group, cell in cells]
-            if rewriter is not None:
-                wanted += [
-                    (REWRITTEN[side], group, cell, group["rewrite"]["text"])
-                    for group, cell in cells
-                    if group["rewrite"]["changed"]
-                ]
-            images = generator.generate(
-                [text for *_, text in wanted],
-                seeds=[cell["seed"] for _, _, cell, _ in wanted],
-                settings=request.sampler,
+class Drawing:
+    """A plan that is carried out in one thread, while another takes the views of how it stands."""
+
+    def __init__(self, plan: Plan, *, shelf: Shelf, loaded: LoadedModels) -> None:
+        self.views: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
+        self.stop = Event()
+        self._plan, self._shelf, self._loaded = plan, shelf, loaded
+        self._rows = [
+            row for side in plan.sides for row in side.rows(rewriting=plan.rewriter is not None)
+        ]
+        empty: dict[str, str | None] = {row["key"]: None for row in self._rows}
+        self._groups: list[dict[str, Any]] = [
+            {
+                "prompt": prompt,
+                "unread": "",
+                "rewrite": None,
+                "seeds": [{"seed": seed, **empty} for seed in plan.request.seeds],
+            }
+            for prompt in plan.request.prompts
+        ]
+        self._done = 0
+        self._total = len(self._rows) * len(self._cells())
+        self._share = 0.0
+        self._began: float | None = None
+        self._shown = 0.0
+
+    def run(self) -> None:
+        """Draw everything, or as much as there is until it is stopped."""
+        try:
+            with self._loaded.turns.turn(self._wait):
+                for side in self._plan.sides:
+                    self._draw(side)
+        except Stopped:
+            return
+
+    def _wait(self, ahead: int) -> None:
+        before = "Another page is" if ahead == 1 else f"{ahead} other pages are"
+        self._show(f"{before} drawing; yours comes next")
+
+    def _draw(self, side: Side) -> None:
+        name = side.name if side.checkpoint else "the base model"
+        self._show(f"Loading {name}")
+        generator = self._loaded.get(self._plan.model, side.weights)
+        if self._plan.rewriter is not None and self._groups[0]["rewrite"] is None:
+            self._show("Rewriting the prompts")
+            found = _rewrites(
+                self._plan.request, self._loaded.rewriter(self._plan.rewriter), generator
             )
-            for (row, group, cell, _), made in zip(wanted, images, strict=True):
-                kept = made.asked_as(group["prompt"], rewriter=str(rewriter))
-                cell[row] = shelf.put(kept.image, kept.provenance)
-                done += 1
-                if row == side:
-                    group["unread"] = made.unread
-                    if rewriter is not None and not group["rewrite"]["changed"]:
-                        cell[REWRITTEN[side]] = cell[side]
-                        done += 1
-                yield view(f"Generating with the {side} model")
+            for group, rewrite in zip(self._groups, found, strict=True):
+                group["rewrite"] = shown_rewrite(rewrite)
+        doing = f"Drawing with {name}"
+        self._show(doing)
+        self._began = self._began or time.monotonic()
+        wanted = self._wanted(side)
+        taken = 0
+
+        def on_progress(share: float) -> None:
+            part = share * len(wanted) - taken  # of this batch, in images
+            if time.monotonic() < self._shown + SECONDS_BETWEEN_VIEWS:
+                self._go_on()
+                return
+            size = min(generator.largest_batch, len(wanted) - taken)
+            steps = self._plan.request.sampler.num_inference_steps
+            of = f"{size} images" if size > 1 else "1 image"
+            self._show(f"{doing}, step {round(part * steps / size)} of {steps} of {of}", part)
+
+        images = generator.generate(
+            [text for *_, text in wanted],
+            seeds=[cell["seed"] for _, _, cell, _ in wanted],
+            settings=self._plan.request.sampler,
+            on_progress=on_progress,
+        )
+        for (row, group, cell, _), made in zip(wanted, images, strict=True):
+            kept = made.asked_as(group["prompt"], rewriter=str(self._plan.rewriter))
+            cell[row] = self._shelf.put(kept.image, kept.provenance)
+            self._done, taken = self._done + 1, taken + 1
+            if row == side.key:
+                group["unread"] = made.unread
+                if group["rewrite"] is not None and not group["rewrite"]["changed"]:
+                    cell[side.rewritten] = cell[row]
+                    self._done += 1
+            self._show(doing)
+
+    def _wanted(self, side: Side) -> list[tuple[str, dict[str, Any], dict[str, Any], str]]:
+        """Row, group, cell and text of each image of a side that has to be drawn."""
+        plain = [(side.key, group, cell, group["prompt"]) for group, cell in self._cells()]
+        return plain + [
+            (side.rewritten, group, cell, group["rewrite"]["text"])
+            for group, cell in self._cells()
+            if group["rewrite"] is not None and group["rewrite"]["changed"]
+        ]
+
+    def _cells(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        return [(group, cell) for group in self._groups for cell in group["seeds"]]
+
+    def _show(self, doing: str, part: float = 0.0) -> None:
+        """Hand on a view; `part` is what is done of the images in work."""
+        self._go_on()
+        self._shown = time.monotonic()
+        # Those of a batch are drawn together and come one by one.
+        self._share = max(self._share, min(self._done + part, self._total) / self._total)
+        left = None
+        if self._began is not None and self._done:
+            left = (self._shown - self._began) / self._share * (1 - self._share)
+        request = self._plan.request
+        self.views.put(
+            {
+                "rows": self._rows,
+                # A copy: this thread goes on while the other sends it.
+                "groups": copy.deepcopy(self._groups),
+                "rewriter": request.rewriter,
+                "done": self._done,
+                "total": self._total,
+                "share": self._share,
+                "seconds_left": left,
+                "doing": doing,
+                "failed": "",
+                "stopped": "",
+            }
+        )
+
+    def _go_on(self) -> None:
+        if self.stop.is_set():
+            raise Stopped
 
 
 def shown_rewrite(rewrite: "Rewrite") -> dict[str, Any]:
@@ -227,55 +286,17 @@ def shown_rewrite(rewrite: "Rewrite") -> dict[str, Any]:
     }
 
 
-def send(
-    store: Store,
-    shelf: Shelf,
-    value: dict[str, Any] | None,
-    *,
-    how: str,
-    overlap: float | None,
-    project: str = "default",
-) -> int:
-    """Store the images with their provenance, queue items to rank, and return their number.
-
-    `how` is PAIRS or REWRITES (items of two images of one seed) or TOGETHER (items of about GROUP
-    candidates). The prompt of an item is what was asked, also where an image is of its rewrite.
-    Equal images of an item are one candidate; an item with fewer than two is left out.
-    """
-    annotators = _whole("annotators per item", overlap, least=1, below=MOST_ANNOTATORS + 1)
-    if not value or not value["groups"]:
-        raise InputError("nothing to send: generate images first")
-    if how == PAIRS and not value["has_aligned"]:
-        raise InputError(f"{PAIRS}: choose a checkpoint and generate first, or send them together")
-    if how == REWRITES and not value.get("has_rewritten"):
-        raise InputError(f"{REWRITES}: switch rewriting on and generate first")
-    # Everything is looked up before anything is stored: all of it is sent, or nothing.
-    items = [
-        (group["prompt"], [shelf.get(image_id) for image_id in chosen])
-        for group in value["groups"]
-        for chosen in _candidates(group["seeds"], how)
-    ]
-    source = f"generate: {value['checkpoint'] or 'base'}"
-    source += f", rewritten by {value['rewriter']}" if value.get("has_rewritten") else ""
-    queued = 0
-    for prompt, kept in items:
-        image_ids = list(dict.fromkeys(store.add_image(k.png, k.provenance) for k in kept))
-        if len(image_ids) >= 2:
-            store.add_item(prompt, image_ids, source=source, project=project, overlap=annotators)
-            queued += 1
-    return queued
-
-
 def restore(shelf: Shelf, last: str) -> dict[str, Any] | None:
     """The view before a reload, if all of its images are still in memory."""
     try:
         value = json.loads(last)
+        keys = [row["key"] for row in value["rows"]]
         ids = [
-            cell[row]
+            cell[key]
             for group in value["groups"]
             for cell in group["seeds"]
-            for row in ROWS
-            if cell.get(row) is not None
+            for key in keys
+            if cell.get(key) is not None
         ]
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -284,7 +305,7 @@ def restore(shelf: Shelf, last: str) -> dict[str, Any] | None:
 
 def _rewrites(
     request: Request, rewriter: "Rewriter", generator: "ImageGenerator"
-) -> list["Rewrite"]:
+) -> Sequence["Rewrite"]:
     """The rewrite of each prompt, as seeds of its images begin, that the image model can read."""
     from imgalign.language.locking import check_lock, parse_lock
 
@@ -293,62 +314,3 @@ def _rewrites(
     return rewriter.rewrite(
         request.prompts, seed=request.seeds[0], lock=lock, unread=generator.family.cut_text
     )
-
-
-def _steps(runs: Runs, *, language: bool) -> Iterator[tuple[str, str]]:
-    """(label, value) of the checkpoints of runs of one kind of model."""
-    for run in runs.all():
-        for step in reversed(run.adapters):
-            if of_language(runs.path(run.name) / step) == language:
-                mark = " (best)" if step == run.best else ""
-                yield f"{run.name}, iteration {step_of(Path(step))}{mark}", f"{run.name}/{step}"
-
-
-def _candidates(seeds: Sequence[Mapping[str, Any]], how: str) -> list[list[str]]:
-    """Image ids of each item: pairs, or about equal groups of GROUP and more, of whole seeds."""
-    rows = {
-        PAIRS: (tuple(REWRITTEN), tuple(REWRITTEN.values())),
-        REWRITES: tuple(REWRITTEN.items()),
-    }
-    if how in rows:
-        pairs = [[cell.get(row) for row in pair] for cell in seeds for pair in rows[how]]
-        return [[each for each in pair if each] for pair in pairs if all(pair)]
-    units = [[cell[row] for row in ROWS if cell.get(row)] for cell in seeds]
-    units = [unit for unit in units if unit]
-    number = min(max(sum(map(len, units)) // GROUP, 1), len(units))
-    bounds = [len(units) * part // number for part in range(number + 1)] if units else [0]
-    groups = [list(chain.from_iterable(units[i:j])) for i, j in pairwise(bounds)]
-    assert all(len(group) <= MAX_IMAGES for group in groups)
-    return groups
-
-
-def _whole(name: str, value: float | None, *, least: int, below: int) -> int:
-    """A number of the form; InputError unless it is a whole one in the range."""
-    if value is None or not (least <= value < below and value == int(value)):
-        raise InputError(
-            f"{name}: expected a whole number from {least} to {below - 1}, got {value}"
-        )
-    return int(value)
-
-
-def _resolve(runs: Runs, value: str) -> tuple[str, Path]:
-    """The base model and the adapter folder of "run/step-000040"."""
-    from imgalign.runs.folder import model_under
-
-    adapter = _checkpoint(runs, value)
-    return model_under(adapter), adapter
-
-
-def _resolve_rewriter(runs: Runs, value: str) -> str | None:
-    """What `load_rewriter` takes; None where nothing is rewritten."""
-    if value in (NO_REWRITER, SHIPPED):
-        return value or None
-    return str(_checkpoint(runs, value))
-
-
-def _checkpoint(runs: Runs, value: str) -> Path:
-    """The folder of "run/step-000040"."""
-    name, _, step = value.partition("/")
-    if step not in runs.run(name).adapters:
-        raise InputError(f"{value}: no such checkpoint any more; choose another")
-    return runs.path(name) / step

@@ -17,7 +17,7 @@ from imgalign.environment import choose_device
 from imgalign.errors import ImgalignError, InputError
 from imgalign.evaluate.votes import count_votes
 from imgalign.preferences.records import SamplerSettings
-from ui import generation
+from ui import generation, image_request, sending
 from ui.runs import Runs
 from ui.shelf import Shelf
 
@@ -49,7 +49,7 @@ def run_folder(tiny_pipeline_folder, tmp_path_factory):
 
 
 def make(run_folder, model, shelf, *, adapter="tiny/step-000010", prompts=PROMPTS, count=2):
-    request = generation.requested(adapter, prompts, 5, count, 3, 1.0)
+    request = image_request.requested(adapter, prompts, 5, count, 3, 1.0)
     views = list(
         generation.generate(
             request,
@@ -59,7 +59,7 @@ def make(run_folder, model, shelf, *, adapter="tiny/step-000010", prompts=PROMPT
             loaded=generation.LoadedModels(),
         )
     )
-    return json.loads(json.dumps(views[-1])), len(views)
+    return json.loads(json.dumps(views[-1])), views
 
 
 def pixels(shelf, image_id):
@@ -74,9 +74,10 @@ def test_base_and_aligned_come_from_the_same_seeds_and_are_kept_lossless(
     run_folder, tiny_pipeline_folder
 ):
     shelf = Shelf()
-    value, num_views = make(run_folder, str(tiny_pipeline_folder), shelf)
-    assert (value["done"], value["total"], value["has_aligned"]) == (8, 8, True)
-    assert num_views == 8 + 2
+    value, views = make(run_folder, str(tiny_pipeline_folder), shelf)
+    assert (value["done"], value["total"]) == (8, 8)
+    assert [row["name"] for row in value["rows"]] == ["Base", "tiny, iteration 10"]
+    assert list(dict.fromkeys(view["done"] for view in views)) == list(range(9))
     adapters = {"base": None, "aligned": run_folder / "tiny" / "step-000010"}
     for row, adapter in adapters.items():
         expected = ImageGenerator(str(tiny_pipeline_folder), adapter).generate(
@@ -107,17 +108,17 @@ def test_base_and_aligned_are_one_model_in_memory(run_folder, tiny_pipeline_fold
 def test_the_base_model_alone_makes_one_row(run_folder, tiny_pipeline_folder):
     shelf = Shelf()
     value, _ = make(run_folder, str(tiny_pipeline_folder), shelf, adapter="", prompts="a tree")
-    assert (value["done"], value["has_aligned"]) == (2, False)
-    assert value["groups"][0]["seeds"][0]["aligned"] is None
+    assert (value["done"], [row["name"] for row in value["rows"]]) == (2, ["Base"])
+    assert value["groups"][0]["seeds"][0].keys() == {"seed", "base"}
 
 
 def test_words_to_keep_may_come_as_nothing_from_a_field_that_is_hidden():
-    form = ("", "a fox", 1, 2, 20, 1.0, generation.NO_REWRITER)
-    assert generation.requested(*form, None) == generation.requested(*form, " ")
+    form = ("", "a fox", 1, 2, 20, 1.0, image_request.NO_REWRITER)
+    assert image_request.requested(*form, None) == image_request.requested(*form, " ")
 
 
 def test_every_checkpoint_on_disk_is_offered(run_folder):
-    offered = generation.checkpoints(Runs(run_folder), "storybook")
+    offered = image_request.checkpoints(Runs(run_folder), "storybook")
     assert offered == [
         ("Base model only (storybook)", ""),
         ("tiny, iteration 10 (best)", "tiny/step-000010"),
@@ -139,7 +140,8 @@ def test_a_checkpoint_that_is_gone_or_outside_is_refused(run_folder, tiny_pipeli
         (("", "a fox", 0, 4, 20, 1.0, None), "still loading; press Generate again"),
         (("", "a fox", -1, 4, 20, 1.0), "first seed"),
         (("", "a fox", 0, 0, 20, 1.0), "images each"),
-        (("", "a fox", 0, None, 20, 1.0), "fill in"),
+        (("", "a fox", 0, None, 20, 1.0), "images each: fill in a number"),
+        (("", "a fox", " ", 4, None, None), "first seed, steps, guidance: fill in a number"),
         (("x", "a fox", 0, 100, 20, 1.0), "at most 128"),
         (("x", "a fox", 0, 200, 20, 1.0), "images each"),
         (("", "a fox", 2.0**64, 1, 20, 1.0), "first seed"),
@@ -147,6 +149,12 @@ def test_a_checkpoint_that_is_gone_or_outside_is_refused(run_folder, tiny_pipeli
         (("", "a fox", math.inf, 4, 20, 1.0), "first seed"),
         (("", "a fox", math.nan, 4, 20, 1.0), "first seed"),
         (("", "a fox", 0.5, 4, 20, 1.0), "first seed"),
+        (("", "a fox", str(2**64), 4, 20, 1.0), "got 18446744073709551616"),
+        (("", "a fox", str(2**53 + 1), 4, 20, 1.0), "got 9007199254740993"),
+        (("", "a fox", "0.5", 4, 20, 1.0), "whole number from 0 to 9007199254740987, got 0.5"),
+        (("", "a fox", "seven", 4, 20, 1.0), "first seed: .* got seven"),
+        (("", "a fox", "9" * 5000, 4, 20, 1.0), "got 9{40} …$"),
+        (("", "a fox", 0, 4.5, 20, 1.0), "images each: .* got 4.5"),
         (("", "a fox", 0, 4, 0, 1.0), "steps"),
         (("", "a fox", 0, 4, 10**9, 1.0), "steps"),
         (("", "a fox", 0, 4, 20, math.nan), "guidance"),
@@ -155,7 +163,7 @@ def test_a_checkpoint_that_is_gone_or_outside_is_refused(run_folder, tiny_pipeli
 )
 def test_a_form_that_cannot_be_made_says_what_to_change(form, message):
     with pytest.raises(InputError, match=message):
-        generation.requested(*form)
+        image_request.requested(*form)
 
 
 def shelved(shelf, number, *, seed):
@@ -169,13 +177,16 @@ def shown_value(shelf, numbers, *, prompt="a red house"):
         {
             "seed": seed,
             "base": shelved(shelf, base, seed=seed),
-            "aligned": None if aligned is None else shelved(shelf, aligned, seed=seed),
+            **({} if aligned is None else {"aligned": shelved(shelf, aligned, seed=seed)}),
         }
         for seed, (base, aligned) in enumerate(numbers)
     ]
-    has_aligned = numbers[0][1] is not None
-    group = {"prompt": prompt, "unread": "", "seeds": seeds}
-    return {"groups": [group], "has_aligned": has_aligned, "checkpoint": "tiny/step-000010"}
+    rows = [{"key": "base", "name": "Base", "checkpoint": "", "rewritten": False}]
+    if numbers[0][1] is not None:
+        aligned = {"name": "tiny, iteration 10", "checkpoint": "tiny/step-000010"}
+        rows.append({"key": "aligned", "rewritten": False, **aligned})
+    group = {"prompt": prompt, "unread": "", "rewrite": None, "seeds": seeds}
+    return {"rows": rows, "groups": [group], "rewriter": ""}
 
 
 def queued(store, annotator="Ada"):
@@ -192,14 +203,14 @@ def queued(store, annotator="Ada"):
 def test_pairs_are_queued_seed_by_seed(store):
     shelf = Shelf()
     value = shown_value(shelf, [(1, 2), (3, 4), (5, 6)])
-    assert generation.send(store, shelf, value, how=generation.PAIRS, overlap=1) == 3
+    assert sending.send(store, shelf, value, how=sending.PAIRS, overlap=1).new == 3
     assert queued(store) == [[0, 0], [1, 1], [2, 2]]
 
 
 def test_together_base_and_aligned_of_a_seed_stay_in_one_group(store):
     shelf = Shelf()
     value = shown_value(shelf, [(1, 2), (3, 4), (5, 6), (7, 8)])
-    assert generation.send(store, shelf, value, how=generation.TOGETHER, overlap=1) == 2
+    assert sending.send(store, shelf, value, how=sending.TOGETHER, overlap=1).new == 2
     assert queued(store) == [[0, 0, 1, 1], [2, 2, 3, 3]]
 
 
@@ -218,21 +229,22 @@ def test_images_that_are_left_over_are_shared_out_and_seeds_stay_whole(
 ):
     shelf = Shelf()
     value = shown_value(shelf, [(2 * n, 2 * n + 1 if aligned else None) for n in range(seeds)])
-    assert generation.send(store, shelf, value, how=generation.TOGETHER, overlap=1) == len(expected)
+    sent = sending.send(store, shelf, value, how=sending.TOGETHER, overlap=1)
+    assert sent == sending.Sent(new=len(expected), known=0, project="default")
     assert queued(store) == expected
 
 
 def test_equal_images_are_shown_once_and_nothing_to_choose_is_not_queued(store):
     shelf = Shelf()
     value = shown_value(shelf, [(1, 1), (2, 3)])
-    assert generation.send(store, shelf, value, how=generation.PAIRS, overlap=1) == 1
+    assert sending.send(store, shelf, value, how=sending.PAIRS, overlap=1).new == 1
     assert queued(store) == [[1, 1]]
 
 
 def test_what_is_sent_keeps_how_it_was_made(store):
     shelf = Shelf()
     value = shown_value(shelf, [(1, 2)])
-    generation.send(store, shelf, value, how=generation.PAIRS, overlap=1)
+    sending.send(store, shelf, value, how=sending.PAIRS, overlap=1)
     store.add_annotator("Ada")
     item = store.next_item("Ada")
     path = store.image_for_token(item.tokens[0], "Ada")
@@ -246,7 +258,7 @@ def test_when_an_image_is_gone_nothing_is_stored(store):
     value = shown_value(shelf, [(1, 2), (3, 4)])
     value["groups"][0]["seeds"][1]["aligned"] = "gone"
     with pytest.raises(InputError, match="not kept any more"):
-        generation.send(store, shelf, value, how=generation.PAIRS, overlap=1)
+        sending.send(store, shelf, value, how=sending.PAIRS, overlap=1)
     assert queued(store) == []
 
 
@@ -254,9 +266,9 @@ def test_pairs_need_a_checkpoint_and_anything_needs_images(store):
     shelf = Shelf()
     value = shown_value(shelf, [(1, None)])
     with pytest.raises(InputError, match="choose a checkpoint"):
-        generation.send(store, shelf, value, how=generation.PAIRS, overlap=1)
+        sending.send(store, shelf, value, how=sending.PAIRS, overlap=1)
     with pytest.raises(InputError, match="generate images first"):
-        generation.send(store, shelf, None, how=generation.PAIRS, overlap=1)
+        sending.send(store, shelf, None, how=sending.PAIRS, overlap=1)
 
 
 def test_a_reload_shows_the_images_again_while_the_server_has_them():
@@ -280,7 +292,7 @@ def test_a_number_of_annotators_that_cannot_be_is_refused(store, annotators):
     shelf = Shelf()
     value = shown_value(shelf, [(1, 2)])
     with pytest.raises(InputError, match="annotators per item"):
-        generation.send(store, shelf, value, how=generation.PAIRS, overlap=annotators)
+        sending.send(store, shelf, value, how=sending.PAIRS, overlap=annotators)
     assert queued(store) == []
 
 
@@ -289,7 +301,9 @@ def test_a_damaged_run_leaves_the_checkpoints_of_others(run_folder, tmp_path):
     shutil.copytree(run_folder / "tiny", tmp_path / "runs" / "my run")
     shutil.copytree(run_folder / "tiny", tmp_path / "runs" / "bad")
     (tmp_path / "runs" / "bad" / "status.json").write_text("{")
-    offered = [value for _, value in generation.checkpoints(Runs(tmp_path / "runs"), "storybook")]
+    offered = [
+        value for _, value in image_request.checkpoints(Runs(tmp_path / "runs"), "storybook")
+    ]
     assert sorted(offered) == ["", "my run/step-000010", "tiny/step-000010"]
 
 
@@ -305,7 +319,7 @@ def test_pairs_that_were_sent_and_ranked_are_votes_on_the_checkpoint(
 ):
     shelf, step = Shelf(), run_folder / "tiny" / "step-000010"
     value, _ = make(run_folder, str(tiny_pipeline_folder), shelf)
-    assert generation.send(store, shelf, value, how=generation.PAIRS, overlap=1) == 4
+    assert sending.send(store, shelf, value, how=sending.PAIRS, overlap=1).new == 4
     store.add_annotator("Ada")
     aligned_first = 0
     while item := store.next_item("Ada"):

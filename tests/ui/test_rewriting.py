@@ -14,7 +14,7 @@ from imgalign.errors import InputError
 from imgalign.language.locking import lost_words
 from imgalign.preferences.records import SamplerSettings
 from imgalign.preferences.store import Store
-from ui import generation
+from ui import generation, image_request, sending
 from ui.runs import Runs
 from ui.shelf import Shelf
 
@@ -26,8 +26,8 @@ PROMPTS = "a red house\nthat boat"
 def drawn(tiny_pipeline_folder: Path, tmp_path_factory: pytest.TempPathFactory):
     """A shelf with the images of PROMPTS and their rewrites, and the page's view of them."""
     shelf, runs = Shelf(), Runs(tmp_path_factory.mktemp("runs"))
-    request = generation.requested(
-        "", PROMPTS, 5, 2, 3, 1.0, rewriter=generation.SHIPPED, lock=" house, that "
+    request = image_request.requested(
+        "", PROMPTS, 5, 2, 3, 1.0, rewriter=image_request.SHIPPED, lock=" house, that "
     )
     views = list(
         generation.generate(
@@ -47,7 +47,8 @@ def drawn(tiny_pipeline_folder: Path, tmp_path_factory: pytest.TempPathFactory):
 
 def test_a_prompt_and_its_rewrite_have_the_same_seeds(drawn: Any, tiny_pipeline_folder: Path):
     shelf, value = drawn
-    assert (value["done"], value["total"], value["has_rewritten"]) == (8, 8, True)
+    assert (value["done"], value["total"]) == (8, 8)
+    assert [row["name"] for row in value["rows"]] == ["Base", "Base, rewritten"]
     first, second = value["groups"]
     text = first["rewrite"]["text"]
     assert first["rewrite"]["changed"]
@@ -72,7 +73,7 @@ def test_a_prompt_and_its_rewrite_have_the_same_seeds(drawn: Any, tiny_pipeline_
 
 def test_plain_and_rewritten_are_ranked_for_what_was_asked(drawn: Any, store: Store):
     shelf, value = drawn
-    assert generation.send(store, shelf, value, how=generation.REWRITES, overlap=1) == 2
+    assert sending.send(store, shelf, value, how=sending.REWRITES, overlap=1).new == 2
     store.add_annotator("Ada")
     prompts = []
     while item := store.next_item("Ada"):
@@ -87,20 +88,23 @@ def test_plain_and_rewritten_are_ranked_for_what_was_asked(drawn: Any, store: St
 
 def test_all_of_a_prompt_may_be_ranked_together_and_pairs_need_both_sides(drawn: Any, store: Store):
     shelf, value = drawn
-    assert generation.send(store, shelf, value, how=generation.TOGETHER, overlap=1) == 2
+    assert sending.send(store, shelf, value, how=sending.TOGETHER, overlap=1).new == 2
     with pytest.raises(InputError, match="choose a checkpoint and generate first"):
-        generation.send(store, shelf, value, how=generation.PAIRS, overlap=1)
-    plain = {**value, "has_rewritten": False}
+        sending.send(store, shelf, value, how=sending.PAIRS, overlap=1)
+    plain = {**value, "rows": value["rows"][:1]}
     with pytest.raises(InputError, match="switch rewriting on and generate first"):
-        generation.send(store, shelf, plain, how=generation.REWRITES, overlap=1)
+        sending.send(store, shelf, plain, how=sending.REWRITES, overlap=1)
 
 
 def test_pairs_of_base_and_aligned_are_of_one_text():
+    sides = [generation.Side(key="base", name="Base")]
+    sides.append(generation.Side(key="aligned", name="Aligned", checkpoint="a/step-000010"))
+    rows = [row for side in sides for row in side.rows(rewriting=True)]
     cell = {"seed": 0, "base": "b", "base_rewritten": "br", "aligned": "a"}
     cell["aligned_rewritten"] = "ar"
-    assert generation._candidates([cell], generation.PAIRS) == [["b", "a"], ["br", "ar"]]
-    assert generation._candidates([cell], generation.REWRITES) == [["b", "br"], ["a", "ar"]]
-    assert generation._candidates([cell], generation.TOGETHER) == [["b", "br", "a", "ar"]]
+    assert sending._candidates(rows, [cell], sending.PAIRS) == [["b", "a"], ["br", "ar"]]
+    assert sending._candidates(rows, [cell], sending.REWRITES) == [["b", "br"], ["a", "ar"]]
+    assert sending._candidates(rows, [cell], sending.TOGETHER) == [["b", "br", "a", "ar"]]
 
 
 def test_language_runs_rewrite_and_are_not_compared_with_an_image_model(tmp_path: Path):
@@ -115,8 +119,8 @@ def test_language_runs_rewrite_and_are_not_compared_with_an_image_model(tmp_path
     status = {"state": "finished", "pid": 1, "step": 20, "total": 20}
     (run / "status.json").write_text(json.dumps(status))
     runs = Runs(tmp_path / "runs")
-    assert generation.checkpoints(runs, "storybook") == [("Base model only (storybook)", "")]
-    assert generation.rewriters(runs) == [
+    assert image_request.checkpoints(runs, "storybook") == [("Base model only (storybook)", "")]
+    assert image_request.rewriters(runs) == [
         ("No", ""),
         ("With the storybook's model", "storybook"),
         ("writer, iteration 20", "writer/step-000020"),
@@ -135,7 +139,7 @@ def test_language_runs_rewrite_and_are_not_compared_with_an_image_model(tmp_path
 def test_a_rewriter_or_a_word_that_is_not_there_is_said(
     tiny_pipeline_folder: Path, tmp_path: Path, form: dict[str, str], message: str
 ):
-    request = generation.requested("", "a house", 5, 1, 3, 1.0, **form)
+    request = image_request.requested("", "a house", 5, 1, 3, 1.0, **form)
     with pytest.raises(InputError, match=message):
         list(
             generation.generate(
@@ -149,6 +153,6 @@ def test_a_rewriter_or_a_word_that_is_not_there_is_said(
 
 
 def test_rewritten_images_count_among_the_most_at_a_time():
-    assert generation.requested("", "a house", 0, 128, 20, 1.0)
+    assert image_request.requested("", "a house", 0, 128, 20, 1.0)
     with pytest.raises(InputError, match="256 images: expected at most 128"):
-        generation.requested("", "a house", 0, 128, 20, 1.0, rewriter="storybook")
+        image_request.requested("", "a house", 0, 128, 20, 1.0, rewriter="storybook")

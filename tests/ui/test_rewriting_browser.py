@@ -1,5 +1,7 @@
 """The Generate page in a real browser: prompts and their rewrites, as text and never as markup."""
 
+import re
+
 import pytest
 
 from imgalign.preferences.store import Store
@@ -47,6 +49,6 @@ def test_a_prompt_and_its_rewrite_are_shown_side_by_side(model, page, address, s
     page.get_by_role("button", name="Close").click()
     page.get_by_text("Plain against rewritten").click()
     page.get_by_role("button", name="Send to ranking").click()
-    page.get_by_text("queued on the Rank page").wait_for()
+    page.get_by_text(re.compile(r"Stored \d items? in the project default")).wait_for()
     store.add_annotator("Ada")
     assert store.next_item("Ada").prompt == "a red house"

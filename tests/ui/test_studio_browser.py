@@ -130,10 +130,15 @@ def test_a_run_is_started_watched_stopped_and_compared(page, studio, address, st
     images.nth(7).wait_for(timeout=120_000)
     assert images.nth(0).evaluate("i => i.decode().then(() => i.naturalWidth)") == 16
     page.get_by_text("Base against aligned").click()
+    page.get_by_text("a project of their own, default-compare").wait_for()
     page.get_by_role("button", name="Send to ranking").click()
-    page.get_by_text("items queued on the Rank page").wait_for()
+    page.get_by_text(re.compile("Stored [34] items in the project default-compare")).wait_for()
     store.add_annotator("Ada")
-    assert store.counts("Ada").left in (3, 4)  # equal images leave nothing to choose from
+    assert store.counts("Ada").left == 0
+    assert store.counts("Ada", project="default-compare").left in (
+        3,
+        4,
+    )  # equal images leave nothing to choose from
 
     page.reload()
     images.nth(7).wait_for()

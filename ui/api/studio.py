@@ -3,10 +3,13 @@
 No file is opened by a path from a request.
 """
 
+from urllib.parse import quote
+
 import fastapi
 from fastapi.responses import Response
 
 from ui.api.responses import png_response
+from ui.download import file_name, zipped
 from ui.runs import Runs
 from ui.shelf import Shelf
 
@@ -30,4 +33,24 @@ def router(runs: Runs, shelf: Shelf, *, server: str) -> fastapi.APIRouter:
     def generated(image_id: str) -> Response:
         return png_response(shelf.get(image_id).png)
 
+    @routes.get("/generated/{image_id}/file")
+    def generated_file(image_id: str) -> Response:
+        kept = shelf.get(image_id)
+        return _attachment(kept.png, "image/png", file_name(kept))
+
+    @routes.get("/generated-files")
+    def generated_files(ids: str) -> Response:
+        images = [shelf.get(image_id) for image_id in dict.fromkeys(ids.split(","))]
+        return _attachment(zipped(images), "application/zip", "images.zip")
+
     return routes
+
+
+def _attachment(content: bytes, media_type: str, name: str) -> Response:
+    headers = {
+        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name)}",
+        "Cache-Control": "no-store",
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+    }
+    return Response(content, media_type=media_type, headers=headers)

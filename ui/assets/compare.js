@@ -1,15 +1,9 @@
-// Draws base and aligned images of each prompt and its rewrite, one column per seed. The value holds
-// ids and texts; it is kept in the browser, so that a reload shows the same images while the server
-// has them. Texts go into the page as text and never as markup.
+// Draws the images of each prompt: a row for the base and for each checkpoint, one column per seed.
+// The value holds ids and texts; it is kept in the browser, so that a reload shows the same images
+// while the server has them. Texts go into the page as text and never as markup.
 const root = element.querySelector(".co");
 const q = (selector) => root.querySelector(selector);
 const LAST = "imgalign.generate.last";
-const ROWS = [
-  { key: "base", name: "Base", aligned: false, rewritten: false },
-  { key: "base_rewritten", name: "Base, rewritten", aligned: false, rewritten: true },
-  { key: "aligned", name: "Aligned", aligned: true, rewritten: false },
-  { key: "aligned_rewritten", name: "Aligned, rewritten", aligned: true, rewritten: true },
-];
 const PART = { kept: "span", added: "ins", removed: "del" };
 
 const make = (tag, className, text) => {
@@ -19,9 +13,6 @@ const make = (tag, className, text) => {
   return node;
 };
 const url = (id) => `api/generated/${encodeURIComponent(id)}`;
-const rowsOf = (value) => ROWS.filter((row) =>
-  (!row.aligned || value.has_aligned) && (!row.rewritten || value.has_rewritten));
-
 // The prompt with the words that its rewrite adds and removes, and what became of the tries.
 const rewriteOf = (rewrite) => {
   const box = make("div", "co-rewrite");
@@ -35,57 +26,102 @@ const rewriteOf = (rewrite) => {
   return box;
 };
 
+const imageOf = (id) => {
+  const image = make("img");
+  image.src = url(id);
+  image.alt = "";
+  return image;
+};
+
 const cell = (value, group, column, { key, name }) => {
-  const id = value.groups[group].seeds[column][key];
-  const seed = value.groups[group].seeds[column].seed;
+  const { seed, [key]: id } = value.groups[group].seeds[column];
   if (!id) return make("div", value.failed || value.stopped ? "co-cell co-never" : "co-cell co-waiting");
   const button = make("button", "co-cell");
   button.type = "button";
   button.dataset.group = group;
   button.dataset.column = column;
   button.setAttribute("aria-label", `${name}, seed ${seed}, show large`);
-  const image = make("img");
-  image.src = url(id);
-  image.alt = "";
-  button.append(image);
+  button.append(imageOf(id));
   return button;
 };
+
+const tableOf = (value, group, index) => {
+  const table = make("div", "co-table");
+  table.style.setProperty("--seeds", group.seeds.length);
+  table.append(make("span", "", "seed"), ...group.seeds.map((s) => make("span", "", s.seed)));
+  for (const row of value.rows) {
+    table.append(make("b", row.checkpoint ? "co-aligned" : "", row.name));
+    table.append(...group.seeds.map((_, column) => cell(value, index, column, row)));
+  }
+  return table;
+};
+
+// A prompt is drawn anew only when something of it has changed: an image that is there stays as it
+// is, with its focus, while others are drawn.
+const boxOf = (value, group, index, before) => {
+  const state = JSON.stringify([value.rows, group, value.failed || value.stopped]);
+  if (before?.dataset.state === state) return before;
+  const box = make("section", "co-prompt");
+  box.dataset.state = state;
+  box.append(make("h3", "", group.prompt));
+  if (group.unread) {
+    box.append(make("p", "co-unread", `Too long: the text encoder truncates “${group.unread}”`));
+  }
+  if (group.rewrite) box.append(rewriteOf(group.rewrite));
+  box.append(tableOf(value, group, index));
+  const old = before ? [...before.querySelectorAll("button.co-cell img")] : [];
+  for (const image of box.querySelectorAll("button.co-cell img")) {
+    const same = old.find((each) => each.src === image.src);
+    if (same && !same.contains(document.activeElement)) image.replaceWith(same);
+  }
+  return box;
+};
+
+const timeLeft = (seconds) => {
+  if (seconds === null || seconds === undefined) return "";
+  if (seconds < 90) return `, about ${Math.max(1, Math.round(seconds))} s left`;
+  return `, about ${Math.round(seconds / 60)} min left`;
+};
+
+// All images that there are, those that stand in two rows once.
+const idsOf = (value) => [...new Set(value.groups.flatMap((group) =>
+  group.seeds.flatMap((seed) => value.rows.map(({ key }) => seed[key]))))].filter(Boolean);
 
 const refresh = () => {
   const value = props.value;
   root.toggleAttribute("data-empty", !value?.groups?.length);
-  q(".co-progress").hidden =
-    !value || value.done >= value.total || Boolean(value.failed || value.stopped);
+  const busy = Boolean(value) && value.done < value.total && !value.failed && !value.stopped;
+  q(".co-progress").hidden = !busy;
   q(".co-stopped").hidden = !value?.stopped;
   q(".co-stopped").textContent = value?.stopped ?? "";
   q(".co-failed").hidden = !value?.failed;
   q(".co-failed").textContent = value?.failed ?? "";
   if (!value) {
     q(".co-list").replaceChildren();
+    q(".co-files").hidden = true;
     return;
   }
   q(".co-bar i").style.width = `${(100 * value.share).toFixed(1)}%`;
-  q(".co-progress p").textContent = value.total
-    ? `${value.doing}: ${value.done} of ${value.total} images`
-    : value.doing;
-  const boxes = value.groups.map((group, index) => {
-    const box = make("section", "co-prompt");
-    box.append(make("h3", "", group.prompt));
-    if (group.unread) {
-      box.append(make("p", "co-unread", `Too long: the text encoder truncates “${group.unread}”`));
+  q(".co-doing").textContent = value.doing ?? "";
+  q(".co-count").textContent = value.total
+    ? `${value.done} of ${value.total} images${timeLeft(value.seconds_left)}`
+    : "";
+  const ids = busy ? [] : idsOf(value);
+  q(".co-files").hidden = !ids.length;
+  q(".co-files a").href = `api/generated-files?ids=${ids.map(encodeURIComponent).join()}`;
+  const before = [...q(".co-list").children];
+  const focused = document.activeElement?.getAttribute("aria-label");
+  const inside = document.activeElement?.closest(".co-prompt");
+  const boxes = value.groups.map((group, index) => boxOf(value, group, index, before[index]));
+  boxes.forEach((box, index) => {
+    if (box === before[index]) return;
+    if (before[index]) before[index].replaceWith(box);
+    else q(".co-list").append(box);
+    if (inside && before[index] === inside) {
+      [...box.querySelectorAll("button")].find((b) => b.getAttribute("aria-label") === focused)?.focus();
     }
-    if (group.rewrite) box.append(rewriteOf(group.rewrite));
-    const table = make("div", "co-table");
-    table.style.setProperty("--seeds", group.seeds.length);
-    table.append(make("span", "", "seed"), ...group.seeds.map((s) => make("span", "", s.seed)));
-    for (const row of rowsOf(value)) {
-      table.append(make("b", row.aligned ? "co-aligned" : "", row.name));
-      table.append(...group.seeds.map((_, column) => cell(value, index, column, row)));
-    }
-    box.append(table);
-    return box;
   });
-  q(".co-list").replaceChildren(...boxes);
+  before.slice(boxes.length).forEach((box) => box.remove());
   if (value.done === value.total) localStorage.setItem(LAST, JSON.stringify(value));
 };
 
@@ -96,13 +132,18 @@ const drawLarge = () => {
   const group = value.groups[at.group];
   const seed = group.seeds[at.column];
   q(".co-large header p").textContent = `${group.prompt}, seed ${seed.seed}`;
-  q(".co-pair").replaceChildren(...rowsOf(value).map(({ key, name, rewritten }) => {
+  q(".co-pair").replaceChildren(...value.rows.map(({ key, name, rewritten }) => {
     const figure = make("figure");
-    const image = make("img");
-    if (seed[key]) image.src = url(seed[key]);
-    image.alt = "";
     const said = rewritten && group.rewrite ? `${name}: ${group.rewrite.text}` : name;
-    figure.append(image, make("figcaption", "", said));
+    if (seed[key]) figure.append(imageOf(seed[key]));
+    figure.append(make("figcaption", "", said));
+    if (seed[key]) {
+      const file = make("a", "btn", "Download");
+      file.href = `${url(seed[key])}/file`;
+      file.download = "";
+      file.setAttribute("aria-label", `Download ${name}, seed ${group.seeds[at.column].seed}`);
+      figure.append(file);
+    }
     return figure;
   }));
 };

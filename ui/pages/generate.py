@@ -1,6 +1,7 @@
-"""The Generate page: a checkpoint beside its base, prompts beside their rewrites, and sending."""
+"""The Generate page: checkpoints beside their base, prompts beside their rewrites, and sending."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from html import escape
 from typing import Any, no_type_check
 
 import gradio as gr
@@ -8,25 +9,28 @@ from gradio.components import Component
 
 from imgalign.errors import ImgalignError
 from imgalign.preferences.store import Store
-from ui.generation import (
+from ui.generation import LoadedModels, generate, restore
+from ui.image_request import (
     BASE_ONLY,
-    MOST_ANNOTATORS,
-    MOST_GUIDANCE,
-    MOST_STEPS,
+    MOST_COMPARED,
     NO_REWRITER,
+    Request,
+    checkpoints,
+    requested,
+    rewriters,
+)
+from ui.messages import PRIVATE
+from ui.runs import Runs
+from ui.sending import (
+    CHECKPOINTS,
+    COMPARISONS,
     PAIRS,
     REWRITES,
     TOGETHER,
-    LoadedModels,
-    checkpoints,
-    generate,
-    requested,
-    restore,
-    rewriters,
+    projects,
+    proposed_project,
     send,
 )
-from ui.messages import PRIVATE, shown
-from ui.runs import Runs
 from ui.shelf import Shelf
 from ui.theme import asset
 
@@ -39,9 +43,27 @@ EXAMPLES = (
 )
 
 
-def _form() -> list[Component]:
-    """The form, in the order of the parameters of `requested`."""
-    adapter = gr.Dropdown(label="Compare with", choices=[], elem_id="checkpoint")
+def _compared() -> list[gr.Dropdown]:
+    """Lists of checkpoints; each but the first is shown once the one before it is chosen."""
+    first = gr.Dropdown(label="Compare with", choices=[], elem_id="checkpoint")
+    return [
+        first,
+        *(
+            gr.Dropdown(
+                label=f"and with ({number} of {MOST_COMPARED})",
+                choices=[("No other", BASE_ONLY)],
+                value=BASE_ONLY,
+                visible=False,
+                elem_id=f"checkpoint-{number}",
+            )
+            for number in range(2, MOST_COMPARED + 1)
+        ),
+    ]
+
+
+def _form() -> dict[str, Component]:
+    """The form by the parameters of `requested`; `more-N` are checkpoints beside the first."""
+    first, *more = _compared()
     prompts = gr.Textbox(
         label="Prompts",
         info="One per line",
@@ -51,13 +73,14 @@ def _form() -> list[Component]:
         elem_id="prompts",
     )
     with gr.Row(elem_classes="numbers"):
-        count = _number("Images each", 4, 1, 12, "count")
-        first_seed = _number("First seed", 1, 0, None, "first-seed")
-    with gr.Row(elem_classes="numbers"):
-        steps = _number("Steps", 20, 1, MOST_STEPS, "steps")
-        guidance = gr.Number(
-            1.0, label="Guidance", minimum=1, maximum=MOST_GUIDANCE, step=0.5, min_width=80
+        count = _number("Images each", 4, "count")
+        # As text, because a browser rounds large numbers.
+        first_seed = gr.Textbox(
+            "1", label="First seed", max_lines=1, min_width=80, elem_id="first-seed"
         )
+    with gr.Row(elem_classes="numbers"):
+        steps = _number("Steps", 20, "steps")
+        guidance = gr.Number(1.0, label="Guidance", step=0.5, min_width=80)
     rewriter = gr.Dropdown(
         label="Rewrite the prompt",
         info="Both are drawn, from the same seeds",
@@ -72,31 +95,85 @@ def _form() -> list[Component]:
         elem_id="lock",
     )
     rewriter.change(_ask_for_words, rewriter, lock, **PRIVATE)
-    return [adapter, prompts, first_seed, count, steps, guidance, rewriter, lock]
+    lists = [first, *more]
+    for each in lists[:-1]:
+        each.change(_ask_for_more, lists, more, **PRIVATE)
+    return {
+        "adapter": first,
+        "prompts": prompts,
+        "first_seed": first_seed,
+        "count": count,
+        "steps": steps,
+        "guidance": guidance,
+        "rewriter": rewriter,
+        "lock": lock,
+        **{f"more-{number}": each for number, each in enumerate(more)},
+    }
 
 
 def _ask_for_words(rewriter: str) -> gr.Textbox:
     return gr.Textbox(visible=rewriter != NO_REWRITER)
 
 
-def _sending() -> tuple[gr.Radio, gr.Number, gr.Button]:
-    """How items are built from the images, annotators per item, and the button."""
-    how = gr.Radio(
-        [(name[0].upper() + name[1:], name) for name in (PAIRS, REWRITES, TOGETHER)],
-        value=TOGETHER,
-        label="What to rank",
-        scale=3,
-        elem_id="how",
+def _ask_for_more(*chosen: str | None) -> tuple[Any, ...]:
+    """Show each list whose predecessors are all chosen; what is hidden is chosen no more."""
+    last = next((n for n, value in enumerate(chosen) if not value), len(chosen))
+    return tuple(
+        gr.Dropdown(visible=True) if n <= last else gr.Dropdown(visible=False, value=BASE_ONLY)
+        for n in range(1, len(chosen))
     )
-    overlap = gr.Number(
-        value=1,
-        precision=0,
-        minimum=1,
-        maximum=MOST_ANNOTATORS,
-        label="Annotators each",
-        scale=1,
+
+
+def _request(values: Mapping[str, Any]) -> Request:
+    more = [value for name, value in values.items() if name.startswith("more-")]
+    return requested(
+        **{name: value for name, value in values.items() if not name.startswith("more-")},
+        more=more,
     )
-    return how, overlap, gr.Button("Send to ranking", elem_id="send-button", scale=1)
+
+
+def _sending(project: str) -> tuple[gr.Radio, gr.Number, gr.Dropdown, gr.Button, gr.HTML]:
+    """How items are built, annotators per item, the project, the button, and what was said."""
+    with gr.Row(elem_classes="sending", equal_height=True):
+        how = gr.Radio(
+            [(name[0].upper() + name[1:], name) for name in HOW],
+            value=TOGETHER,
+            label="What to rank",
+            scale=3,
+            elem_id="how",
+        )
+    with gr.Row(elem_classes="sending", equal_height=True):
+        place = gr.Dropdown(
+            choices=[project],
+            value=project,
+            allow_custom_value=True,
+            label="Project",
+            scale=2,
+            min_width=200,
+            elem_id="project",
+        )
+        overlap = gr.Number(1, label="Annotators each", scale=1, min_width=120)
+        go = gr.Button("Send to ranking", elem_id="send-button", scale=1, min_width=160)
+    return how, overlap, place, go, gr.HTML(_why(TOGETHER, project), padding=False, elem_id="sent")
+
+
+HOW = (PAIRS, CHECKPOINTS, REWRITES, TOGETHER)
+
+
+def _why(how: str, project: str) -> str:
+    """Why a project is proposed, as HTML."""
+    if how not in COMPARISONS:
+        return "<p>Choose a project of the list, or write the name of a new one.</p>"
+    place = escape(proposed_project(how, project))
+    return (
+        f"<p>Comparisons go to a project of their own, {place}: a reward must not learn from its"
+        f" own test. To rank them: <code>imgalign ui --project {place}</code></p>"
+    )
+
+
+def _said(message: str) -> gr.HTML:
+    """What is wrong in the form, as one line below it."""
+    return gr.HTML(f'<p role="alert">{escape(message)}</p>', visible=True)
 
 
 def build(
@@ -107,6 +184,7 @@ def build(
     with gr.Row(elem_classes="page", equal_height=False):
         with gr.Column(scale=0, min_width=320, elem_classes="side"):
             form = _form()
+            wrong = gr.HTML(visible=False, padding=False, elem_id="notes")
             start = gr.Button("Generate", variant="primary", elem_id="generate-button")
             cancel = gr.Button("Stop", visible=False)
         with gr.Column(scale=1, min_width=320):
@@ -119,21 +197,28 @@ def build(
                 elem_id="compare",
                 ideas=list(EXAMPLES),
             )
-            with gr.Row(visible=False, elem_classes="sending", equal_height=True) as sending:
-                how, overlap, go = _sending()
-    adapter, prompts, *_, rewriter, _ = form
+            with gr.Column(visible=False) as sending:
+                how, overlap, place, go, sent = _sending(project)
+    lists = [form["adapter"], form["rewriter"], *_more(form), place]
 
-    def open_page() -> tuple[Any, Any]:
-        choices = checkpoints(runs, model)
-        newest = choices[1][1] if len(choices) > 1 else BASE_ONLY
+    def open_page() -> tuple[Any, ...]:
+        base, *steps = checkpoints(runs, model)
+        newest = steps[0][1] if steps else BASE_ONLY
+        others = [("No other", BASE_ONLY), *steps]
         return (
-            gr.Dropdown(choices=choices, value=newest),
+            gr.Dropdown(choices=[base, *steps], value=newest),
             gr.Dropdown(choices=rewriters(runs), value=NO_REWRITER),
+            *(gr.Dropdown(choices=others, value=BASE_ONLY) for _ in _more(form)),
+            gr.Dropdown(choices=projects(store, project)),
         )
 
     @no_type_check  # a checker's wrapper would hide from gradio that this is a generator
-    def begin(*form: Any) -> Iterator[tuple[Any, ...]]:
-        request = shown(lambda: requested(*form))
+    def begin(*values: Any) -> Iterator[tuple[Any, ...]]:
+        try:
+            request = _request(dict(zip(form, values, strict=True)))
+        except ImgalignError as error:
+            yield *(gr.skip() for _ in range(4)), _said(str(error))
+            return
         views = generate(request, model=model, runs=runs, shelf=shelf, loaded=loaded)
         for value in _until_error(views):
             busy = value["done"] < value["total"] and not value["failed"]
@@ -141,7 +226,8 @@ def build(
                 value,
                 gr.Button(visible=not busy),
                 gr.Button(visible=busy),
-                gr.Row(visible=not busy),
+                gr.Column(visible=not busy and value["done"] > 0),
+                gr.HTML("", visible=False),
             )
 
     def rest() -> tuple[Any, Any]:
@@ -152,9 +238,16 @@ def build(
         stopped = {**value, "stopped": said} if value else None
         return stopped, gr.Button(visible=True), gr.Button(visible=False)
 
-    def send_all(value: Any, how: str, times: float | None) -> None:
-        count = shown(lambda: send(store, shelf, value, how=how, overlap=times, project=project))
-        gr.Info(f"{count} item{'s' * (count != 1)} queued on the Rank page")
+    def send_all(value: Any, how: str, times: float | None, place: str | None) -> tuple[Any, Any]:
+        try:
+            stored = send(store, shelf, value, how=how, overlap=times, project=place)
+        except ImgalignError as error:
+            return _said(str(error)), gr.skip()
+        line = f'<p role="status">{escape(stored.line())}</p>'
+        return gr.HTML(line), gr.Dropdown(choices=projects(store, project), value=stored.project)
+
+    def choose(how: str) -> tuple[str, str]:
+        return proposed_project(how, project), _why(how, project)
 
     def add_idea(written: str, event: gr.EventData) -> str:
         lines = [line for line in written.split("\n") if line.strip()]
@@ -162,22 +255,27 @@ def build(
 
     def reload(event: gr.EventData) -> tuple[Any, Any]:
         value = restore(shelf, str(event.last))
-        return (value, gr.Row(visible=True)) if value else (gr.skip(), gr.skip())
+        return (value, gr.Column(visible=True)) if value else (gr.skip(), gr.skip())
 
-    page.load(open_page, outputs=[adapter, rewriter], **PRIVATE)
-    # One at a time: two may not fit into the memory of one device.
-    serial = PRIVATE | {"concurrency_limit": 1}
-    running = start.click(begin, form, [compare, start, cancel, sending], **serial)
+    page.load(open_page, outputs=lists, **PRIVATE)
+    # Not queued by gradio: requests take turns themselves, and those that wait say so.
+    answers = [compare, start, cancel, sending, wrong]
+    running = start.click(begin, list(form.values()), answers, **PRIVATE)
     running.then(rest, None, [start, cancel], **PRIVATE)
     cancel.click(halt, compare, [compare, start, cancel], cancels=[running], **PRIVATE)
-    go.click(send_all, [compare, how, overlap], None, **PRIVATE)
-    compare.idea(add_idea, prompts, prompts, **PRIVATE)
+    how.input(choose, how, [place, sent], **PRIVATE)
+    go.click(send_all, [compare, how, overlap, place], [sent, place], **PRIVATE)
+    compare.idea(add_idea, form["prompts"], form["prompts"], **PRIVATE)
     compare.restore(reload, None, [compare, sending], **PRIVATE)
+
+
+def _more(form: Mapping[str, Component]) -> list[Component]:
+    return [each for name, each in form.items() if name.startswith("more-")]
 
 
 def _until_error(views: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """The same views; an error of the project ends them with one that says why."""
-    value: dict[str, Any] = {"groups": [], "has_aligned": False, "done": 0, "total": 0, "share": 0}
+    value: dict[str, Any] = {"rows": [], "groups": [], "done": 0, "total": 0, "share": 0}
     try:
         for value in views:
             yield value
@@ -185,7 +283,6 @@ def _until_error(views: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         yield {**value, "failed": str(error)}
 
 
-def _number(label: str, value: int, least: int, most: int | None, elem_id: str) -> gr.Number:
-    return gr.Number(
-        value, label=label, precision=0, minimum=least, maximum=most, min_width=80, elem_id=elem_id
-    )
+def _number(label: str, value: int, elem_id: str) -> gr.Number:
+    """Without limits of its own: what is out of them is said at the form, all in one way."""
+    return gr.Number(value, label=label, min_width=80, elem_id=elem_id)

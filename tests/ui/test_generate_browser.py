@@ -1,0 +1,183 @@
+"""The Generate page in a real browser: wrong numbers, waiting, several checkpoints, sending."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from adapter_runs import make_full_run, make_run
+
+from imgalign.preferences.store import Store
+
+pytestmark = [
+    pytest.mark.browser,
+    # gradio counts its own calls with options of pandas that pandas is about to drop
+    pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting' is deprecated"),
+    pytest.mark.filterwarnings("ignore:The copy keyword is deprecated"),
+]
+
+
+@pytest.fixture
+def model(tmp_path: Path, tiny_pipeline_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder whose image model is the tiny one; before the app is started."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").symlink_to(tiny_pipeline_folder)
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def runs(tmp_path: Path, model: Path) -> Path:
+    folder = tmp_path / "runs"
+    make_full_run(folder / "full", model, steps=(10,))
+    make_run(folder / "lora", model, steps=(10, 20))
+    for name, step in (("full", 10), ("lora", 20)):
+        status = {"state": "finished", "pid": 1, "step": step, "total": step}
+        (folder / name / "status.json").write_text(json.dumps(status))
+        (folder / name / "prompts.json").write_text('{"training": [], "held_out": []}')
+    return folder
+
+
+def open_page(page: Any, address: str) -> None:
+    page.goto(f"{address}/generate")
+    page.wait_for_function("() => document.querySelector('#checkpoint input')?.value")
+
+
+def choose(page: Any, place: str, option: str) -> None:
+    page.locator(f"#{place} input").click()
+    page.get_by_role("option", name=option).click()
+    page.get_by_role("option").first.wait_for(state="detached")
+
+
+def generate(page: Any, **numbers: Any) -> None:
+    for label, value in numbers.items():
+        page.get_by_label(label.replace("_", " ").capitalize()).fill(str(value))
+    page.get_by_role("button", name="Generate", exact=True).click()
+
+
+def test_a_number_that_cannot_be_is_one_line_at_the_form_and_the_page_goes_on(
+    model: Path, page: Any, address: str
+):
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    open_page(page, address)
+    alert = page.locator("#notes [role=alert]")
+    for numbers, line in (
+        ({"first_seed": 2**64}, "to 9007199254740987, got 18446744073709551616"),
+        ({"first_seed": 2**53 + 1}, "to 9007199254740987, got 9007199254740993"),
+        ({"first_seed": -1}, "first seed: expected a whole number from 0 to"),
+        ({"first_seed": "seven"}, "got seven"),
+        ({"first_seed": ""}, "first seed: fill in a number"),
+        ({"first_seed": 1, "images_each": 4.5}, "images each: expected .* got 4.5"),
+        ({"images_each": 0}, "images each: expected a whole number from 1 to 128, got 0"),
+        ({"images_each": 100, "steps": 10**9}, "steps: expected .* 1 to 200, got 1000000000"),
+        ({"steps": 2, "guidance": 0.5}, r"guidance: expected 1 \(off\) to 20, got 0.5"),
+        ({"guidance": ""}, "guidance: fill in a number"),
+        ({"guidance": 1, "images_each": 128, "prompts": "a\nb"}, "256 images: expected at most"),
+    ):
+        generate(page, **numbers)
+        alert.filter(has_text=re.compile(line)).wait_for()
+        assert alert.count() == 1
+        assert page.locator(".toast-wrap .toast-body").count() == 0
+        place = alert.bounding_box()
+        assert place["width"] < 340, "beside the form, and not over the images"
+    generate(page, images_each=2, prompts="a red house", first_seed=2**53 - 3)
+    page.locator(".co-cell img").nth(1).wait_for()
+    assert alert.count() == 0
+    seeds = page.locator(".co-table > span").all_text_contents()
+    assert seeds == ["seed", "9007199254740989", "9007199254740990"]
+    assert errors == []
+
+
+def test_a_second_tab_says_that_it_waits_and_comes_next(model: Path, page: Any, address: str):
+    open_page(page, address)
+    generate(page, prompts="a red house", images_each=128, steps=200)
+    doing = page.locator(".co-doing")
+    doing.filter(
+        has_text=re.compile(r"with the base model, step \d+ of 200 of \d+ images")
+    ).wait_for()
+    assert page.locator(".co-count").inner_text() == "0 of 128 images"
+
+    other = page.context.new_page()
+    other.set_default_timeout(60_000)
+    open_page(other, address)
+    generate(other, prompts="a red house", images_each=1, steps=2)
+    other.get_by_text("Another page is drawing; yours comes next").wait_for(timeout=10_000)
+    assert other.locator(".co-cell img").count() == 0
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_text(re.compile(r"Stopped at \d+ of 128 images")).wait_for()
+    other.locator(".co-cell img").wait_for()
+
+
+def test_images_that_are_there_stay_the_same_elements_while_others_are_drawn(
+    model: Path, page: Any, address: str
+):
+    open_page(page, address)
+    generate(page, prompts="a red house", images_each=64, steps=40)
+    first = page.locator(".co-cell img").first
+    first.wait_for()
+    page.locator(".co-count").filter(has_text=re.compile(r"about \d+ (s|min) left")).wait_for()
+    first.evaluate("image => { image.dataset.seen = 'yes'; image.closest('button').focus(); }")
+    page.locator(".co-cell img").nth(63).wait_for(timeout=120_000)
+    assert page.locator(".co-cell img[data-seen=yes]").count() == 1
+    label = page.evaluate("document.activeElement.getAttribute('aria-label')")
+    assert label == "Base, seed 1, show large"
+
+
+def test_three_checkpoints_and_the_base_are_compared_and_sent_once(
+    runs: Path, page: Any, address: str, store: Store
+):
+    open_page(page, address)
+    assert page.locator("#checkpoint-3").is_hidden()
+    choose(page, "checkpoint", "lora, iteration 20")
+    choose(page, "checkpoint-2", "full, iteration 10")
+    choose(page, "checkpoint-3", "lora, iteration 10")
+    generate(page, prompts="a red house", images_each=2, steps=3)
+    page.locator(".co-cell img").nth(7).wait_for()
+    names = ["Base", "lora, iteration 20", "full, iteration 10", "lora, iteration 10"]
+    assert page.locator(".co-table b").all_text_contents() == names
+    page.locator(".co-cell").nth(2).click()
+    assert page.locator(".co-pair figcaption").all_text_contents() == names
+    sources = page.locator(".co-pair img").evaluate_all("all => all.map((each) => each.src)")
+    assert len(set(sources)) == 4
+    page.get_by_role("button", name="Close").click()
+
+    page.locator("#project input").wait_for()
+    assert page.locator("#project input").input_value() == "default"
+    page.get_by_text("Base against aligned").click()
+    page.get_by_text("a reward must not learn from its own test").wait_for()
+    page.wait_for_function(
+        "() => document.querySelector('#project input').value === 'default-compare'"
+    )
+    send = page.get_by_role("button", name="Send to ranking")
+    send.dblclick()
+    page.get_by_text(re.compile("6 items .*in the project default-compare")).wait_for()
+    send.click()
+    again = "Nothing was sent again: 6 items are in the project default-compare"
+    page.get_by_text(again).wait_for()
+    page.get_by_text("Checkpoints against each other").click()
+    page.locator("#project input").fill("my own")
+    page.locator("#project input").press("Enter")
+    send.click()
+    page.get_by_text("Stored 6 items in the project my own").wait_for()
+    store.add_annotator("Ada")
+    left = [store.counts("Ada", project=name).left for name in ("default-compare", "my own")]
+    assert [*left, store.counts("Ada").left] == [6, 6, 0]
+
+    page.reload()
+    page.locator(".co-cell img").nth(7).wait_for()
+    assert page.locator(".co-table b").all_text_contents() == names
+
+
+def test_a_checkpoint_that_is_taken_back_takes_those_after_it_along(
+    runs: Path, page: Any, address: str
+):
+    open_page(page, address)
+    choose(page, "checkpoint", "lora, iteration 20")
+    choose(page, "checkpoint-2", "full, iteration 10")
+    page.locator("#checkpoint-3 input").wait_for()
+    choose(page, "checkpoint", "Base model only")
+    page.locator("#checkpoint-2 input").wait_for(state="hidden")
+    generate(page, prompts="a red house", images_each=1, steps=2)
+    page.locator(".co-cell img").wait_for()
+    assert page.locator(".co-table b").all_text_contents() == ["Base"]
