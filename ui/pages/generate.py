@@ -230,14 +230,6 @@ def build(
                 gr.HTML("", visible=False),
             )
 
-    def rest() -> tuple[Any, Any]:
-        return gr.Button(visible=True), gr.Button(visible=False)
-
-    def halt(value: Any) -> tuple[Any, ...]:
-        said = f"Stopped at {value['done']} of {value['total']} images" if value else ""
-        stopped = {**value, "stopped": said} if value else None
-        return stopped, gr.Button(visible=True), gr.Button(visible=False)
-
     def send_all(value: Any, how: str, times: float | None, place: str | None) -> tuple[Any, Any]:
         try:
             stored = send(store, shelf, value, how=how, overlap=times, project=place)
@@ -249,10 +241,6 @@ def build(
     def choose(how: str) -> tuple[str, str]:
         return proposed_project(how, project), _why(how, project)
 
-    def add_idea(written: str, event: gr.EventData) -> str:
-        lines = [line for line in written.split("\n") if line.strip()]
-        return "\n".join(dict.fromkeys([*lines, str(event.prompt)]))
-
     def reload(event: gr.EventData) -> tuple[Any, Any]:
         value = restore(shelf, str(event.last))
         return (value, gr.Column(visible=True)) if value else (gr.skip(), gr.skip())
@@ -261,12 +249,27 @@ def build(
     # Not queued by gradio: requests take turns themselves, and those that wait say so.
     answers = [compare, start, cancel, sending, wrong]
     running = start.click(begin, list(form.values()), answers, **PRIVATE)
-    running.then(rest, None, [start, cancel], **PRIVATE)
-    cancel.click(halt, compare, [compare, start, cancel], cancels=[running], **PRIVATE)
+    running.then(_rest, None, [start, cancel], **PRIVATE)
+    cancel.click(_halt, compare, [compare, start, cancel], cancels=[running], **PRIVATE)
     how.input(choose, how, [place, sent], **PRIVATE)
     go.click(send_all, [compare, how, overlap, place], [sent, place], **PRIVATE)
-    compare.idea(add_idea, form["prompts"], form["prompts"], **PRIVATE)
+    compare.idea(_add_idea, form["prompts"], form["prompts"], **PRIVATE)
     compare.restore(reload, None, [compare, sending], **PRIVATE)
+
+
+def _rest() -> tuple[Any, Any]:
+    return gr.Button(visible=True), gr.Button(visible=False)
+
+
+def _halt(value: Any) -> tuple[Any, ...]:
+    said = f"Stopped at {value['done']} of {value['total']} images" if value else ""
+    stopped = {**value, "stopped": said} if value else None
+    return stopped, gr.Button(visible=True), gr.Button(visible=False)
+
+
+def _add_idea(written: str, event: gr.EventData) -> str:
+    lines = [line for line in written.split("\n") if line.strip()]
+    return "\n".join(dict.fromkeys([*lines, str(event.prompt)]))
 
 
 def _more(form: Mapping[str, Component]) -> list[Component]:
