@@ -173,7 +173,9 @@ class EndpointJudge:
         return httpx.Response(response.status_code, headers=_plain(response), content=bytes(read))
 
     def _read(self, response: httpx.Response) -> Reply:
-        """The reply; one that is no chat completion is a JudgeError where there was none before."""
+        """The reply; one that is no chat completion is a JudgeError where there was none before,
+        and no choice after that.
+        """
         try:
             choice = parse_json(response.content)["choices"][0]
             text, ended = text_of(choice["message"].get("content")), choice.get("finish_reason")
@@ -181,7 +183,7 @@ class EndpointJudge:
         except (ValueError, LookupError, TypeError, AttributeError):
             said = self._said(response)
             if self._has_replied:
-                return Reply(problem=f"the server's reply is no chat completion: {said!r}")
+                return Reply(said=f"no chat completion: {said}")
             raise JudgeError(
                 f"{self.url}: expected a chat completion, got {said!r}; is it the "
                 "base URL of an OpenAI-compatible server, such as http://127.0.0.1:8080/v1?"

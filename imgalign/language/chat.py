@@ -129,7 +129,8 @@ def response_tokens(
     end = end_token(tokenizer)
     if not responses:
         return []
-    spelled = {str(tokenizer.convert_ids_to_tokens(end)), str(tokenizer.eos_token)}
+    ends = [tokenizer.convert_ids_to_tokens(end), tokenizer.eos_token]
+    spelled = {each for each in ends if isinstance(each, str) and each}
     texts = [_without_end(text, spelled) for text in responses]
     found = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)
     return [[*row, end] for row in found["input_ids"]]
@@ -300,8 +301,10 @@ def _end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
 
 
 def _without_end(text: str, spelled: Collection[str]) -> str:
-    bare = text.rstrip()
-    return next((bare.removesuffix(end) for end in spelled if bare.endswith(end)), text)
+    # Some data ends with that of a turn and that of a text.
+    while end := next((each for each in spelled if text.rstrip().endswith(each)), ""):
+        text = text.rstrip().removesuffix(end)
+    return text
 
 
 def _templated(

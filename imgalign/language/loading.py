@@ -34,6 +34,8 @@ from imgalign.runs.trained import LANGUAGE_ADAPTER, find_weights
 STORYBOOK = Path(__file__).parents[1] / "storybook" / "assets" / "language"
 CONFIG_FILE = "config.json"
 GENERATION_FILE = "generation_config.json"
+RUNS = "runs"
+"""Where commands write by default."""
 NO_LIMIT = 10**9
 """Tokenizers that state no length have a number above this one."""
 
@@ -102,9 +104,10 @@ def find_language_model(name: str) -> str:
             "name a folder or hub id"
         )
     if not _is_hub_id(name):
+        cure = "; train it first, or name another" if name.startswith(f"{RUNS}/") else ""
         raise InputError(
             "model: expected 'storybook', a folder or a hub id like 'owner/name', "
-            f"got {name!r}, which is no folder here"
+            f"got {name!r}, which is no folder here{cure}"
         )
     return name
 
@@ -178,14 +181,22 @@ def end_tokens(source: str, tokenizer: PreTrainedTokenizerBase, name: str) -> fr
                 f"{meant} to its tokenizer, no control token; they belong to different models, or "
                 "eos_token_id there is wrong"
             )
-    usual = {end_token(tokenizer), tokenizer.eos_token_id}
+    own = tokenizer.eos_token_id
+    usual = {end_token(tokenizer), *([own] if isinstance(own, int) else [])}
     return frozenset(usual | {number for _, number in _stated_ends(source)})
 
 
 def _stated_ends(source: str) -> list[tuple[str, int]]:
-    """What the files of a model say of end tokens; not the defaults of its class."""
+    """What the files of a model say of end tokens; not the defaults of its class.
+
+    transformers writes these into config.json as well, so there they say nothing.
+    """
     config, _ = PreTrainedConfig.get_config_dict(source)
-    stated = [(CONFIG_FILE, each.get("eos_token_id")) for each in (config, _inner(config))]
+    stated = [
+        (CONFIG_FILE, each.get("eos_token_id"))
+        for each in (config, _inner(config))
+        if each.get("eos_token_id") != _default_end(each)
+    ]
     with suppress(OSError):  # it may have none
         generation = GenerationConfig.from_pretrained(source)
         # The library may have made it, then from defaults, too.
@@ -197,6 +208,13 @@ def _stated_ends(source: str) -> list[tuple[str, int]]:
         for number in (value if isinstance(value, list) else [value])
         if isinstance(number, int)
     ]
+
+
+def _default_end(config: Mapping[str, Any]) -> Any:
+    try:
+        return AutoConfig.for_model(config["model_type"]).eos_token_id
+    except (KeyError, ValueError, AttributeError):  # of no class that is known
+        return None
 
 
 def _inner(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -336,4 +354,5 @@ def _is_hub_id(name: str) -> bool:
         validate_repo_id(name)
     except HFValidationError:
         return False
-    return name.count("/") == 1 and not Path(name).expanduser().exists()
+    # A folder of runs is no owner on the hub, and what lies there is made here.
+    return name.count("/") == 1 and not Path(name).exists() and not name.startswith(f"{RUNS}/")

@@ -111,6 +111,7 @@ def refuse_by_model(
     """
     if policy is None:
         settings.data.refuse_model(settings.policy.model)
+        settings.data.refuse_samples(settings.policy.samples)
     reader = policy or plan_policy(settings.policy)
     if isinstance(reader, OfOneSize):
         settings.data.refuse_size(*reader.image_size)

@@ -209,7 +209,7 @@ def test_a_question_that_is_too_long_is_a_problem_of_this_question(server: Judge
 
 
 @pytest.mark.parametrize("content", [b"<html>busy</html>", b'{"choices": []}', b"\xff"])
-def test_a_bad_reply_after_good_ones_is_a_problem_of_its_question(
+def test_a_bad_reply_after_good_ones_is_no_choice_and_nothing_more(
     server: JudgeServer, content: bytes
 ):
     def sometimes(body: dict[str, Any]) -> Answered:
@@ -219,7 +219,8 @@ def test_a_bad_reply_after_good_ones_is_a_problem_of_its_question(
     asked = [question(), question("bad"), question("ccc")]
     one, two, three = judge_of(server, parallel=1).replies(asked)
     assert (one.choice, two.choice, three.choice) == ("first", None, "second")
-    assert two.problem.startswith("the server's reply is no chat completion: ")
+    assert two.said.startswith("no chat completion: ")
+    assert not two.problem  # so the other questions of its item count
 
 
 def test_a_reply_in_parts_is_the_text_of_them(server: JudgeServer):

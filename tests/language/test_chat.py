@@ -94,6 +94,8 @@ def test_an_end_that_a_response_spells_out_is_its_end(after):
     tokenizer = build_tokenizer()
     plain, spelled_out = response_tokens(tokenizer, ["a red cat\n", f"a red cat\n{END}{after}"])
     assert spelled_out == plain
+    twice, _ = response_tokens(tokenizer, [f"a red cat\n{END}{END}{after}", "x"])
+    assert twice == plain
 
 
 def test_a_template_that_writes_the_date_gives_the_same_tokens_every_day():

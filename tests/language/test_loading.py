@@ -13,6 +13,7 @@ from tiny_language import (
     PAD,
     USER,
     build_tokenizer,
+    config_of,
     write_language_model,
 )
 from transformers import (
@@ -25,6 +26,7 @@ from transformers import (
 )
 
 from imgalign.errors import InputError
+from imgalign.language.chat import response_tokens
 from imgalign.language.loading import find_language_model, load_language_model
 
 CPU = torch.device("cpu")
@@ -72,7 +74,9 @@ def test_a_model_without_a_stated_context_is_refused_unless_its_tokenizer_states
     assert load_language_model(str(tmp_path), device=CPU).context_length == 20
 
 
-@pytest.mark.parametrize("name", ["no-such-folder", "a/b/c", "../up", "owner/na me"])
+@pytest.mark.parametrize(
+    "name", ["no-such-folder", "runs/rewriter_sft", "a/b/c", "../up", "owner/na me"]
+)
 def test_a_name_that_is_nothing_says_what_is_expected(name):
     with pytest.raises(InputError, match="expected 'storybook', a folder or a hub id") as error:
         find_language_model(name)
@@ -120,6 +124,27 @@ def test_a_tokenizer_to_which_the_models_end_is_text_is_refused(file, number, me
     state(folder / file, eos_token_id=number)
     message = refused(folder)
     assert f"by {file} token number {number} ends a text, and that is {meant} to its" in message
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_an_end_that_is_the_default_of_a_class_says_nothing(kind, tmp_path):
+    tokenizer = build_tokenizer()
+    config = config_of(kind, vocab_size=len(tokenizer))
+    config.eos_token_id = type(config)().eos_token_id  # 2 or 50256, as transformers saves it
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    assert load_language_model(str(tmp_path), device=CPU).ends == {tokenizer.eos_token_id}
+
+
+def test_without_an_end_of_texts_that_of_a_turn_is_the_end(tmp_path):
+    turns = "{% for message in messages %}<user>{{ message['content'] }}<pad>{% endfor %}<answer>"
+    tokenizer = build_tokenizer(end=False, template=turns)
+    folder = write_language_model(tmp_path, tokenizer=tokenizer)
+    pad = tokenizer.convert_tokens_to_ids(PAD)
+    assert load_language_model(str(folder), device=CPU).ends == {pad}
+    (row,) = response_tokens(tokenizer, ["There are None"])
+    assert tokenizer.decode(row[:-1]) == "There are None"
+    assert row[-1] == pad
 
 
 def test_every_end_that_the_model_states_is_one(tmp_path):

@@ -61,7 +61,7 @@ def trajectory(policy) -> Trajectory:
     mask = torch.arange(STEPS) < torch.tensor(LENGTHS)[:, None]
     tokens = torch.where(mask, letters, policy.network.fill)
     for row in range(3):
-        tokens[row, LENGTHS[row] - 1] = policy.network.end
+        tokens[row, LENGTHS[row] - 1] = policy.tokenizer.eos_token_id
     unscored = Trajectory(
         prompts=PROMPTS,
         prompt_ids=PROMPTS,

@@ -24,15 +24,16 @@ def export_text_pairs(
     *,
     choice: Choice = "all",
 ) -> Exported:
-    """Write a file of pairs, whole or not at all; an earlier export there is replaced.
+    """Write a new file of pairs, whole or not at all.
 
     `text` gives the text of a name, as `Store.text` does; `choice` is as of `export_pairs`.
-    InputError for a file of another kind, and where there is no pair.
+    InputError for a file that exists, since nothing tells an export from data of one's own, and
+    where there is no pair.
     """
     if not file.parent.is_dir():
         raise InputError(f"{file.parent}: no such folder; create it or choose another file")
-    if file.exists() and not _is_export(file):
-        raise InputError(f"{file}: exists and is no export of pairs; choose another name")
+    if file.exists():
+        raise InputError(f"{file}: exists and is not replaced; remove it or choose another name")
     lines: list[str] = []
 
     def write_pair(ranking: Ranking, chosen: str, rejected: str) -> None:
@@ -45,12 +46,3 @@ def export_text_pairs(
         with reporting_full_disk(file, "exporting pairs"):
             write_atomically(file, "".join(lines))
     return exported
-
-
-def _is_export(file: Path) -> bool:
-    try:
-        with file.open(encoding="utf-8") as rows:
-            first = json.loads(rows.readline())
-    except (OSError, ValueError):
-        return False
-    return isinstance(first, dict) and tuple(first) == COLUMNS

@@ -5,9 +5,11 @@ A run keeps completions, and of images what they are, so that a resumed run has 
 
 from pathlib import Path
 
-from imgalign.errors import InputError
+from imgalign.errors import ConfigError, InputError
+from imgalign.preferences.foreign.image_files import image_files
 from imgalign.preferences.foreign.records import Completion
 from imgalign.preferences.foreign.texts import read_completions
+from imgalign.preferences.records import Samples
 from imgalign.train.data.demonstrations import Example
 from imgalign.train.data.images import (
     captioned_images,
@@ -25,14 +27,30 @@ def keep_examples(path: Path, run: Path) -> None:
     InputError where the path is neither a folder of images with captions nor a file of prompts and
     completions.
     """
-    if path.is_dir():
+    if not path.exists():
+        raise InputError(f"{path}: expected a folder of images or a file of completions, got none")
+    if holds_images(path):
         keep_images(path, run)
         return
-    if not path.is_file():
-        raise InputError(f"{path}: expected a folder of images or a file of completions, got none")
     given = read_completions(path)
     say_read(run, given)
     write_completions(run, [(each.prompt, each.text) for each in liked(given)])
+
+
+def holds_images(path: Path) -> bool:
+    """Whether examples are a folder of images, and not completions."""
+    return path.is_dir() and bool(image_files(path))
+
+
+def refuse_other_kind(path: Path, samples: Samples) -> None:
+    """ConfigError for examples of another kind than a policy makes."""
+    if path.exists() and holds_images(path) != (samples == "images"):
+        expected, found = "a folder of images with captions", "prompts and completions"
+        if samples == "texts":
+            expected, found = found, "images"
+        raise ConfigError(
+            f"data.examples: expected {expected}, as policy.kind asks for, got {found} in {path}"
+        )
 
 
 def kept_examples(path: Path, run: Path) -> list[Example]:

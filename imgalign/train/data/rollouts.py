@@ -29,11 +29,17 @@ from imgalign.policy import (
     Trajectory,
     join_data,
 )
+from imgalign.preferences.records import Samples
 from imgalign.prompts import Prompts, iteration_prompts, read_prompts, training_seed
 from imgalign.storybook import scenes
 from imgalign.storybook.ideas import sample_ideas
 from imgalign.train.data.demonstrations import GivenSamples
-from imgalign.train.data.examples import keep_examples, kept_examples, refuse_other_examples
+from imgalign.train.data.examples import (
+    keep_examples,
+    kept_examples,
+    refuse_other_examples,
+    refuse_other_kind,
+)
 from imgalign.train.data.source import USUAL_PROMPTS, Amount, DataSection, Known, Parts, some_of
 from imgalign.train.watcher import SILENT, Watcher, cut
 
@@ -183,6 +189,11 @@ class RolloutsConfig(DataSection):
             world=parts.world,
             examples=self._examples(parts),
         )
+
+    def refuse_samples(self, samples: Samples) -> None:
+        """Examples of the other kind."""
+        if self.examples is not None:
+            refuse_other_kind(self.examples, samples)
 
     def keep(self, run: Path) -> None:
         """What the examples are."""

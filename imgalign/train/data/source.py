@@ -193,6 +193,9 @@ class DataSection(Config):
         Nothing for a source that says nothing of models.
         """
 
+    def refuse_samples(self, samples: Samples) -> None:
+        """ConfigError for data beside the batches that is of another kind than the policy makes."""
+
     def refuse_size(self, width: int, height: int) -> None:
         """Likewise for what is true of another size than that of the model, in pixels."""
 

@@ -42,16 +42,17 @@ def test_every_strict_preference_is_a_line_and_ties_are_none(store: Store, tmp_p
     read = read_text_rankings(file)
     assert [each.texts for each in read.rankings] == written(file)
     assert {each.ranks for each in read.rankings} == {(0, 1)}
-    # An earlier export is replaced.
-    export_text_pairs(store.rankings(), store.text, file, choice="best_worst")
-    assert written(file) == [(TEXTS[2], TEXTS[0])]
+    short = tmp_path / "short.jsonl"
+    export_text_pairs(store.rankings(), store.text, short, choice="best_worst")
+    assert written(short) == [(TEXTS[2], TEXTS[0])]
 
 
-def test_a_file_of_another_kind_is_not_replaced(store: Store, tmp_path: Path):
+def test_a_file_that_is_there_is_not_replaced(store: Store, tmp_path: Path):
     ranked(store, ((0,), (1,), (2,)))
-    for content in ("my thesis\n", '{"prompt": "mine"}\n', ""):
+    own = '{"prompt": "a", "chosen": "mine", "rejected": "b"}\n'
+    for content in ("my thesis\n", own, ""):
         (tmp_path / "mine").write_text(content)
-        with pytest.raises(InputError, match="exists and is no export of pairs"):
+        with pytest.raises(InputError, match="exists and is not replaced"):
             export_text_pairs(store.rankings(), store.text, tmp_path / "mine")
         assert (tmp_path / "mine").read_text() == content
     with pytest.raises(InputError, match="no such folder"):

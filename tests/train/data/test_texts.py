@@ -17,7 +17,12 @@ from imgalign.preferences.records import Submission, TextProvenance, as_position
 from imgalign.preferences.store import Store
 from imgalign.prompts import Prompts
 from imgalign.train.config import TrainConfig
-from imgalign.train.data.examples import keep_examples, kept_examples, refuse_other_examples
+from imgalign.train.data.examples import (
+    keep_examples,
+    kept_examples,
+    refuse_other_examples,
+    refuse_other_kind,
+)
 from imgalign.train.data.judged import LEFT_OUT
 from imgalign.train.data.kept_texts import TEXTS, text_key
 from imgalign.train.data.rankings import RankingsConfig
@@ -166,6 +171,17 @@ def test_examples_are_a_folder_of_images_or_a_file_of_texts(tmp_path):
     assert examples[0].load() == ["a red cat"]
     with pytest.raises(InputError, match="expected a folder of images or a file of completions"):
         keep_examples(tmp_path / "none", tmp_path)
+
+
+def test_examples_of_another_kind_than_the_policy_makes_are_refused(tmp_path):
+    file = lines(tmp_path / "rows.jsonl", *ROWS)
+    Image.new("RGB", (8, 8)).save(tmp_path / "0.png")
+    refuse_other_kind(file, "texts")
+    refuse_other_kind(tmp_path, "images")
+    with pytest.raises(ConfigError, match=r"a folder of images with captions, .* got pro"):
+        refuse_other_kind(file, "images")
+    with pytest.raises(ConfigError, match=r"expected prompts and completions, .* got images in"):
+        refuse_other_kind(tmp_path, "texts")
 
 
 def test_images_whose_likelihood_is_kept_are_those_that_the_run_began_with(tmp_path):
