@@ -206,7 +206,10 @@ def test_the_noise_of_images_of_this_very_model_is_learned_from(
     ("damage", "says"),
     [
         (Path.unlink, "1 of 8 rankings are left out"),
-        (lambda path: path.write_bytes(path.read_bytes()[:40]), "rankings are left out: 1 ("),
+        (
+            lambda path: path.write_bytes(path.read_bytes()[:40]),
+            "images that cannot be used: 1, with which 1 of 8 rankings are left out",
+        ),
     ],
 )
 def test_a_ranking_with_a_bad_image_is_left_out_and_the_others_are_learned_from(

@@ -137,7 +137,7 @@ def test_a_seed_that_no_generator_takes_is_said_on_the_page(page, address):
     page.get_by_text("first seed: expected a whole number").wait_for()
     page.get_by_label("First seed").fill("")
     page.get_by_role("button", name="Generate", exact=True).click()
-    page.get_by_text("numbers: fill in").wait_for()
+    page.get_by_text("first seed: fill in a number").wait_for()
 
 
 def test_an_image_that_cannot_be_read_is_shown_as_such_and_can_be_skipped(
