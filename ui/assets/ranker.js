@@ -392,7 +392,8 @@ const refresh = async () => {
   } catch {
     return; // the next judgement asks again, and says so where that fails
   }
-  if (item !== shown || given.item !== item.item) return;
+  // While a judgement is under way these numbers may count it already.
+  if (busy || item !== shown || given.item !== item.item) return;
   item.done = given.done;
   item.total = given.total;
   item.waiting = given.waiting;
