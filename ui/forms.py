@@ -134,13 +134,16 @@ def form_of(runs: Runs, name: str) -> Form:
             f"{path.parent}: its settings are not known, expected its form or {CONFIG}, found "
             "neither; choose a recipe"
         )
-    return worked_out(_flat(read_mapping(path)))
+    load_libraries()
+    from imgalign.train.config import flat
+
+    return worked_out(flat(read_mapping(path)))
 
 
 def worked_out(settings: Mapping[str, Any]) -> Form:
     """The recipe that differs least from these settings, and the differences as overrides."""
     load_libraries()
-    from imgalign.train.config import TrainConfig
+    from imgalign.train.config import TrainConfig, flat
 
     found: list[tuple[int, str, list[str]]] = []
     for name in recipes.names():
@@ -148,7 +151,7 @@ def worked_out(settings: Mapping[str, Any]) -> Form:
             config = load_config(TrainConfig, recipes.read(name).path)
         except ImgalignError:
             continue
-        usual = _flat(config.model_dump(mode="json", by_alias=True))
+        usual = flat(config.model_dump(mode="json", by_alias=True))
         # A number type that was chosen for the machine is no wish.
         lines = [
             f"{path}={plain(value)}"
@@ -165,13 +168,3 @@ def worked_out(settings: Mapping[str, Any]) -> Form:
         reward=str(settings["reward.path"]) if reward and settings["reward.path"] else "",
         overrides="\n".join(line for line in lines if line not in reward),
     )
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            found |= _flat(value, f"{prefix}{key}.")
-        else:
-            found[prefix + key] = value
-    return found

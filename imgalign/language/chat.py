@@ -284,15 +284,8 @@ def _end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
     # The first control token that the chat template writes after an answer.
     messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": SOME_ANSWER}]
     try:
-        text = str(
-            tokenizer.apply_chat_template(
-                messages,
-                chat_template=_undated(tokenizer.get_chat_template()),
-                tokenize=False,
-                enable_thinking=False,
-            )
-        )
-    except Exception:  # a template may take no answers: it is only asked for prompts otherwise
+        text = _rendered(tokenizer, messages, _undated(tokenizer.get_chat_template()))
+    except InputError:  # it takes no answers, and so ends none; prompts it is asked for as ever
         return None
     _, answer, after = text.rpartition(SOME_ANSWER)
     controls = control_tokens(tokenizer)
@@ -310,21 +303,36 @@ def _without_end(text: str, spelled: Collection[str]) -> str:
 def _templated(
     tokenizer: PreTrainedTokenizerBase, prompt: str, template: str, number: int
 ) -> list[int]:
+    messages = [{"role": "user", "content": prompt}]
+    try:
+        text = _rendered(tokenizer, messages, template, add_generation_prompt=True)
+    except InputError as error:
+        raise InputError(
+            f"prompt {number}: the chat template cannot take {prompt[:SHOWN]!r}: {error}"
+        ) from None
+    tokens: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return tokens
+
+
+def _rendered(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: list[dict[str, str]],
+    template: str,
+    *,
+    add_generation_prompt: bool = False,
+) -> str:
+    """Messages as the template writes them; InputError, with its own words, where it cannot."""
     try:
         text: Any = tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}],
+            messages,
             chat_template=template,
-            add_generation_prompt=True,
+            add_generation_prompt=add_generation_prompt,
             tokenize=False,
             enable_thinking=False,
         )
     except Exception as error:  # a template is a program of the model's makers: anything may fail
-        raise InputError(
-            f"prompt {number}: the chat template cannot take {prompt[:SHOWN]!r}: "
-            f"{first_line(error)}"
-        ) from None
-    tokens: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return tokens
+        raise InputError(first_line(error)) from None
+    return str(text)
 
 
 def _undated(template: str) -> str:

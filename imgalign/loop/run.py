@@ -39,7 +39,8 @@ from imgalign.loop.rounds import Round, Weights, rounds_of, weights_of
 from imgalign.loop.stages import Workshop
 from imgalign.preferences.store import Store
 from imgalign.runs.folder import CONFIG
-from imgalign.train.starting import flat, settings_dump
+from imgalign.train.config import flat
+from imgalign.train.starting import settings_dump
 
 FREE = ("stop.", "align.")
 """Settings below these may be changed when a loop is continued: when to stop, and where the recipe

@@ -43,7 +43,7 @@ from imgalign.runs.metrics import Value, read_metrics
 from imgalign.runs.old_format import refuse_old
 from imgalign.runs.state import load_state
 from imgalign.runs.status import RunStatus, written_status
-from imgalign.train.config import TrainConfig
+from imgalign.train.config import TrainConfig, flat
 from imgalign.train.reward_record import REWARDS, recorded_rewards, same_rewards
 from imgalign.train.stopping import BestSoFar
 
@@ -246,17 +246,6 @@ def proven_equal(
 def settings_dump(settings: TrainConfig) -> dict[str, Any]:
     """All settings under their names in files."""
     return settings.model_dump(mode="json", by_alias=True)
-
-
-def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as `section.key`."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[prefix + key] = value
-    return found
 
 
 def load_trainer_state(checkpoint: Path) -> dict[str, Any]:

@@ -52,6 +52,9 @@ def test_texts_are_ranked_by_keyboard_only(page, address, store):
         ("ranked", None, [[4], [3], [2], [1]]),
     ]
     assert all(ranking.client_ms > 0 for ranking in store.rankings())
+    page.get_by_role("button", name="Change my last ranking").click()  # as the key above
+    page.locator(".rk[data-state=ranking]").wait_for()
+    assert len(stored(store)) == 2
 
 
 def test_the_mouse_places_texts_and_moves_them_in_the_ranking(page, address, store):
