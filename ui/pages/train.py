@@ -166,6 +166,8 @@ class Fields:
     name: gr.Textbox
     overrides: gr.Textbox
     notes: gr.HTML
+    refusal: gr.HTML
+    """Why it was not started; of its own, so that no explanation on its way takes its place."""
     fix: gr.Button
     cost: gr.HTML
     start: gr.Button
@@ -227,7 +229,7 @@ def build(page: gr.Blocks, runs: Runs) -> None:
     page.load(**again)
     gr.Timer(REFRESH_SECONDS).tick(**again)
     keep = _connect_form(page, runs, fields, folded, table, monitor)
-    outputs = [chosen, fields.name, fields.notes]
+    outputs = [chosen, fields.name, fields.refusal]
     fields.start.click(start_run, fields.typed, outputs, **PRIVATE).then(**again).then(**keep)
     monitor.run_select(select, None, chosen, **PRIVATE).then(**again)
     monitor.run_stop(stop, None, None, **PRIVATE).then(**again)
@@ -252,6 +254,7 @@ def _fields() -> Fields:
         notes=gr.HTML(padding=False, elem_id="notes"),
         fix=gr.Button(visible=False, size="sm", elem_id="fix"),
         cost=gr.HTML(padding=False, elem_id="cost"),
+        refusal=gr.HTML(padding=False, elem_id="refusal"),
         start=gr.Button("Start training", variant="primary", elem_id="start-training"),
         fixed=gr.State(""),
         kept=gr.Textbox(visible=False),
@@ -310,6 +313,8 @@ def _connect_form(
     fields.overrides.blur(**explain_form, trigger_mode="always_last")
     fields.overrides.input(**keep)
     fields.name.input(**keep)
+    for field in fields.typed:
+        field.input(None, None, fields.refusal, js="() => ''", **PRIVATE)
     fields.fix.click(lambda text: text, fields.fixed, fields.overrides, **PRIVATE).then(
         **explain_form
     ).then(**keep)
