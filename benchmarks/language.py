@@ -7,19 +7,17 @@ them by simulated annotators of one group, a reward model of these, and from the
 algorithm, with the same texts to learn from. Each is judged by the oracle of texts, which training
 never sees, on ideas that nobody trained on; the KL is to the supervised model. Finished runs are
 not repeated; `--jobs` trains and judges so many side by side, each best with one thread
-(`OMP_NUM_THREADS=1`). Writes language.json and prints a table.
+(`OMP_NUM_THREADS=1`). Writes language.json, with the minutes of this call, and prints a table.
 """
 
 import argparse
 import json
 import math
 import random
-import subprocess
-import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean
@@ -31,6 +29,7 @@ from algorithms import record
 from torch import Tensor
 
 from imgalign.algorithms.kl import measure_kl
+from imgalign.cli.main import main as main_of_imgalign
 from imgalign.config import read_mapping
 from imgalign.language.config import FullLanguageConfig
 from imgalign.language.loading import load_language_model
@@ -48,6 +47,10 @@ from reward_models.loading import load as load_reward
 
 GROUP = "cosy"
 CANDIDATES = 4
+SFT = ("rewriter_sft", "policy.model=storybook")
+"""From which all others start."""
+BEST_OF = {"best-of-4": 4, "best-of-16": 16}
+"""Texts of which the best is taken, without training."""
 FINISHED = "finished"
 """A file in the folder of a finished run."""
 
@@ -115,7 +118,7 @@ class Stage:
         `weak`: a second reward model, too.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.train("sft", ("rewriter_sft", "policy.model=storybook"))
+        self.train("sft", SFT)
         examples = Path(self.places["examples"])
         if not examples.exists():  # of the kind that the language model was pretrained on
             made = demonstrations(1600, seed=self.seed + 50, rates=WILD)
@@ -214,8 +217,9 @@ def fill(setting: str, places: Mapping[str, str]) -> str:
 
 
 def imgalign(*words: str) -> None:
-    """Run a command of the package."""
-    subprocess.run([sys.executable, "-m", "imgalign", *words], check=True)
+    """Run a command of the package in this process, where it is imported."""
+    if main_of_imgalign(words):
+        raise SystemExit(f"imgalign {' '.join(words)}: did not finish")
 
 
 def permuted(rows: Sequence[Mapping[str, Any]], *, seed: int) -> Iterator[dict[str, Any]]:
@@ -261,6 +265,9 @@ def texts_of(policy: LanguagePolicy, ideas: Sequence[str], seeds: Sequence[int])
 def likelihood(policy: LanguagePolicy, rows: Sequence[Mapping[str, str]]) -> float:
     """Mean log-probability of a token of given texts, in nats."""
     total = tokens = 0.0
+    rows = sorted(
+        rows, key=lambda row: len(row["completion"])
+    )  # which need little padding together
     for start in range(0, len(rows), policy.batch_size):
         part = rows[start : start + policy.batch_size]
         data = policy.encode([r["prompt"] for r in part], [r["completion"] for r in part])
@@ -359,41 +366,45 @@ def curve(run: Path, start: Path, *, stage: Stage, reward: str) -> list[dict[str
     return rows
 
 
-def train(stages: Sequence[Stage], variants: Variants, *, jobs: int) -> None:
-    """Run what is missing, `jobs` at a time; raises at the end if one failed."""
-    weak = any(
-        "{weak reward}" in setting for each in variants.values() for setting in each["settings"]
-    )
-    with ThreadPoolExecutor(jobs) as pool:
-        for task in [pool.submit(stage.prepare, weak=weak) for stage in stages]:
-            task.result()
-        tasks = [
-            pool.submit(stage.train, name, variants[name]["settings"])
-            for name in variants
-            for stage in stages
-        ]
-    for task in tasks:
-        task.result()
+def prepared(stage: Stage, weak: bool) -> Stage:
+    """With all that its variants start from."""
+    stage.prepare(weak=weak)
+    return stage
 
 
-def rows_of(stage: Stage, variants: Variants) -> Iterator[dict[str, Any]]:
-    """What each of a seed came to."""
-    sft = stage.folder / "sft"
-    yield {"variant": "start", "minutes": 0.0} | judged("storybook", "storybook", stage=stage)
-    yield {"variant": "sft", "minutes": stage.minutes("sft")} | judged(
-        sft, "storybook", stage=stage
-    )
-    for count in stage.sizes.best_of:
-        yield {"variant": f"best-of-{count}", "minutes": 0.0} | best_of(count, sft, stage=stage)
-    for name in variants:
-        folder = stage.folder / name
-        start = "storybook" if name.startswith("sft") else sft
-        row = {"variant": name, "minutes": stage.minutes(name)}
-        reward = str(variants[name].get("reward", "reward"))
-        row |= judged(folder, start, stage=stage, reward=reward)
-        if "curve" in variants[name]:
-            row["curve"] = curve(folder, sft, stage=stage, reward=reward)
-        yield row
+def row_of(stage: Stage, name: str, variant: Mapping[str, Any]) -> dict[str, Any]:
+    """What one variant of a seed comes to, trained if need be, and shown as soon as it is known."""
+    sft, row = stage.folder / "sft", {"seed": stage.seed, "variant": name, "minutes": 0.0}
+    if name == "start":
+        row |= judged("storybook", "storybook", stage=stage)
+    elif name in BEST_OF:
+        row |= best_of(BEST_OF[name], sft, stage=stage)
+    else:
+        stage.train(name, variant["settings"])
+        start: Path | str = "storybook" if name.startswith("sft") else sft
+        reward = str(variant.get("reward", "reward"))
+        row["minutes"] = stage.minutes(name)
+        row |= judged(stage.folder / name, start, stage=stage, reward=reward)
+        if "curve" in variant:
+            row["curve"] = curve(stage.folder / name, sft, stage=stage, reward=reward)
+    print(line(row), flush=True)
+    return row
+
+
+def rows_of(stages: Sequence[Stage], variants: Variants, *, jobs: int) -> list[dict[str, Any]]:
+    """Train and judge what is missing, `jobs` at a time; raises at the end if one failed.
+
+    A seed's variants begin when that seed is prepared, in processes that import everything once.
+    """
+    weak = any("{weak reward}" in each for one in variants.values() for each in one["settings"])
+    first = ["start", "sft", *(name for name, n in BEST_OF.items() if n in stages[0].sizes.best_of)]
+    every = {name: {"settings": SFT} for name in first} | dict(variants)
+    tasks: dict[int, list[Future[dict[str, Any]]]] = {}
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        for ready in as_completed([pool.submit(prepared, stage, weak) for stage in stages]):
+            stage = ready.result()
+            tasks[stage.seed] = [pool.submit(row_of, stage, *each) for each in every.items()]
+    return [task.result() for stage in stages for task in tasks[stage.seed]]
 
 
 def main() -> None:
@@ -410,28 +421,17 @@ def main() -> None:
     chosen = {name: variants[name] for name in given.variants}
     sizes = SMALL if given.small else Sizes()
     stages = [Stage(given.out / f"seed-{seed}", seed, sizes) for seed in given.seeds]
-    train(stages, chosen, jobs=given.jobs)
-
-    # Threads would take turns: texts are written token by token.
-    with ProcessPoolExecutor(given.jobs, mp_context=get_context("spawn")) as processes:
-        found = processes.map(partial(collected, variants=chosen), stages)
-        rows = [row for own in found for row in own]
+    began = time.monotonic()
+    rows = rows_of(stages, chosen, jobs=given.jobs)
     record(
         given.results / "language.json",
         "python benchmarks/language.py",
+        jobs=given.jobs,
+        minutes=(time.monotonic() - began) / 60,
         variants=chosen,
         sizes=asdict(sizes),
         runs=rows,
     )
-
-
-def collected(stage: Stage, variants: Variants) -> list[dict[str, Any]]:
-    """What each of a seed came to, shown as soon as it is known."""
-    rows = []
-    for row in rows_of(stage, variants):
-        rows.append({"seed": stage.seed} | row)
-        print(line(rows[-1]), flush=True)
-    return rows
 
 
 def line(row: Mapping[str, Any]) -> str:

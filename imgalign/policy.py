@@ -426,15 +426,6 @@ class FeatureModel(Protocol):
         ...
 
 
-@runtime_checkable
-class TokenReward(ReadsTokens, Protocol):
-    """A reward model that reads samples as tokens, of which it takes so many."""
-
-    def refuse_long(self, prompts: Sequence[str], *, length: int) -> None:
-        """InputError for a prompt after which there is no room for a sample of `length` tokens."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
     """One rule, measured.

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from imgalign.errors import CheckpointError, InputError, StoreError
 from imgalign.images import read_tensor
+from imgalign.language.token_reward import unread
 from imgalign.policy import RewardModel
 from imgalign.preferences.accuracy import accuracy_gain, calibration, pair_accuracy
 from imgalign.preferences.agreement import annotator_ceiling, pair_agreement
@@ -216,7 +217,12 @@ def evaluate(
                 baseline = reward.baseline()
             except (CheckpointError, InputError) as error:
                 missing = str(error)
-    ranked, _ = leave_out_unreadable(ranked, counts, lambda _, sample: load(sample))
+
+    def read(prompt: str, sample: str) -> None:
+        if reason := unread(reward, [prompt], [load(sample)])[0]:
+            raise InputError(reason)
+
+    ranked, _ = leave_out_unreadable(ranked, counts, read)
     return evaluate_scores(
         ranked,
         score_rankings(reward, ranked, load),

@@ -17,16 +17,18 @@ def load(reward: str | Path, *, device: str = "cpu") -> "RewardModel":
     """
     from imgalign.environment import choose_device
     from imgalign.files import recover_missing
-    from reward_models.clip import ClipReward, load_towers
-    from reward_models.clip_models import names_towers
     from reward_models.contract import CONTRACT_FILE, read_contract
 
     folder, target = Path(reward), choose_device(device)
     recover_missing(folder)
-    if (folder / CONTRACT_FILE).is_file() or not names_towers(str(reward)):
-        if read_contract(folder).kind == "texts":
-            from reward_models.text import TextReward
+    if (folder / CONTRACT_FILE).is_file() and read_contract(folder).kind == "texts":
+        from reward_models.text import TextReward
 
-            return TextReward.from_pretrained(folder).to(target)
+        return TextReward.from_pretrained(folder).to(target)
+    # These import open_clip, which a reward of texts does without.
+    from reward_models.clip import ClipReward, load_towers
+    from reward_models.clip_models import names_towers
+
+    if (folder / CONTRACT_FILE).is_file() or not names_towers(str(reward)):
         return ClipReward.from_pretrained(folder).to(target)
     return ClipReward.zero_shot(load_towers(reward)).to(target)

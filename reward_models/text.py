@@ -144,6 +144,18 @@ class TextReward(nn.Module):
                     f"{self.context_length}, of which a text may take {length}"
                 )
 
+    def unread(self, prompts: Sequence[str], samples: Sequence[str]) -> list[str]:
+        """Why each text cannot be scored for its prompt; empty for those that can."""
+        reasons = []
+        for prompt, text in zip(prompts, samples, strict=True):
+            try:
+                self.rows([prompt], [text])
+            except InputError as error:
+                reasons.append(str(error))
+            else:
+                reasons.append("")
+        return reasons
+
     @classmethod
     def from_pretrained(cls, folder: Path) -> "TextReward":
         """The reward saved in `folder`, frozen, on the CPU, its golden scores recomputed.

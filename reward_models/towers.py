@@ -120,9 +120,9 @@ class Towers(nn.Module):
 
         InputError where a prompt is empty.
         """
-        for index, prompt in enumerate(prompts):
+        for prompt in prompts:
             if not prompt.strip():
-                raise InputError(f"prompt {index}: expected text, got {prompt!r}")
+                raise InputError(f"prompt {prompt!r}: expected text, got none")
         if not self._warned:
             self._warn_of_truncation(prompts)
         tokens: Tensor = self.tokenizer(prompts, context_length=self.text.context_length)

@@ -61,12 +61,14 @@ def outlook(settings: "TrainConfig", recipe: Recipe, runs: Runs) -> list[Line]:
     lines = [Line("Work", _work(settings, own, past))]
     if past is not None:
         scale = own / past.samples if own and past.samples else 1.0
-        time = duration(past.seconds * scale * iterations)
-        lines.append(Line("Time", f"about {time}, by the run {past.name} on this machine"))
+        time = duration(past.seconds * scale * (iterations or 1))
+        each = "" if iterations else " an iteration"
+        lines.append(Line("Time", f"about {time}{each}, by the run {past.name} on this machine"))
     elif "Time" in said:
         default = type(settings.run)().iterations
         usual = recipe.section("run").get("iterations", default)
-        of = f", for its {usual} iterations" if usual != iterations else ""
+        many = f"{usual} iterations" if usual else "one epoch"
+        of = f", for its {many}" if usual != iterations else ""
         lines.append(Line("Time", f"{said['Time']}, says the recipe{of}; elsewhere it differs"))
     else:
         lines.append(Line("Time", "not known before a first run of this kind"))
@@ -95,6 +97,8 @@ def samples_of(settings: "TrainConfig") -> int | None:
 
 def _work(settings: "TrainConfig", own: int | None, past: Past | None) -> str:
     iterations = settings.run.iterations
+    if iterations is None:
+        return "one epoch: as many iterations as it takes to see every given example once"
     text = f"{iterations} iteration{'s' if iterations > 1 else ''}"
     sampled = settings.data.images_of_a_prompt > 0
     if own is not None and sampled:

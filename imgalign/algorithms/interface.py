@@ -37,6 +37,10 @@ class RankingCounts(NamedTuple):
     """Judged to be all bad, without an order."""
     all_good: int = 0
     """Judged to be all good, without an order."""
+    weight_bad: float = 1.0
+    """Mean weight of those that are all bad, as the data gives it."""
+    weight_good: float = 1.0
+    """Mean weight of those that are all good."""
 
     def without_order(self) -> str:
         """For messages. Example: "8 that tie all their samples and 3 that are all bad"."""

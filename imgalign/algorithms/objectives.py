@@ -202,19 +202,26 @@ class KTOConfig(DirectConfig):
         elif not counts.all_bad:
             log.warning(ONLY_LIKES, counts.all_good)
         else:
-            self._warn_of_weights(counts.all_good, counts.all_bad)
+            self._warn_of_weights(counts)
 
-    def _warn_of_weights(self, likes: int, dislikes: int) -> None:
+    def _warn_of_weights(self, counts: RankingCounts) -> None:
         """Warn where the weights are outside of what equation 8 of the paper advises."""
+        # In the unit of the settings: each row counts by the weight that the data gives it.
+        likes = counts.all_good * counts.weight_good
+        dislikes = counts.all_bad * counts.weight_bad
         own, other = self.desirable_weight * likes, self.undesirable_weight * dislikes
-        if LEAST_LIKED - ROUNDING <= own / other <= MOST_LIKED + ROUNDING:
+        if not (own and other) or LEAST_LIKED - ROUNDING <= own / other <= MOST_LIKED + ROUNDING:
             return
+        weights = (
+            self.desirable_weight * counts.weight_good,
+            (self.undesirable_weight * counts.weight_bad),
+        )
         log.warning(
             "%d likes of weight %g and %d dislikes of weight %g: kto's authors advise sums of "
             "weights of 1 to 4/3 likes for each dislike, and here it is %.3g; set "
             "algorithm.desirable_weight between %.3g and %.3g, or algorithm.undesirable_weight "
             "between %.3g and %.3g",
-            *(likes, self.desirable_weight, dislikes, self.undesirable_weight, own / other),
+            *(counts.all_good, weights[0], counts.all_bad, weights[1], own / other),
             *(LEAST_LIKED * other / likes, MOST_LIKED * other / likes),
             *(own / dislikes / MOST_LIKED, own / dislikes / LEAST_LIKED),
         )

@@ -7,9 +7,10 @@ however a network rounds. Measures get what is saved: 8-bit pixels, or texts.
 Shapes: n = pairs, b = samples of a batch, d = features.
 """
 
+import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -21,7 +22,10 @@ from torch import Tensor
 from imgalign.errors import NumericsError
 from imgalign.evaluate.comparison import Pair, Sides
 from imgalign.images import as_tensor
+from imgalign.language.token_reward import unread
 from imgalign.policy import FeatureModel, RewardModel
+
+log = logging.getLogger(__name__)
 
 BATCH = 32
 
@@ -105,9 +109,8 @@ class Judge:
         measures: Measures,
     ) -> tuple[Pair, ...]:
         """Every pair with its measures; `seeds` are those of the samples."""
-        proxy = None if measures.proxy is None else measures.proxy.score
         by_oracle = self.scores_if(measures.oracle, name="oracle reward")
-        by_proxy = self.scores_if(proxy, name="reward")
+        by_proxy = self.proxy_scores(measures.proxy)
         faithful = self.scores_if(measures.faithful, name="faithful")
         return tuple(
             Pair(
@@ -120,6 +123,27 @@ class Judge:
             )
             for number, prompt in enumerate(self.prompts)
         )
+
+    def proxy_scores(self, reward: RewardModel | None) -> Sequence[Sides | None]:
+        """As `scores`; None for a pair of which it cannot read both, which a warning says."""
+        found: list[Sides | None] = [None] * len(self.prompts)
+        if reward is None:
+            return found
+        sides = (unread(reward, self.prompts, side) for side in (self.base, self.aligned))
+        reasons = [one or other for one, other in zip(*sides, strict=True)]
+        rows = [row for row, reason in enumerate(reasons) if not reason]
+        if len(rows) < len(reasons):
+            lost, first = len(reasons) - len(rows), next(filter(None, reasons))
+            log.warning("pairs without a reward: %d of %d (%s)", lost, len(reasons), first)
+        own = replace(
+            self,
+            prompts=[self.prompts[row] for row in rows],
+            base=[self.base[row] for row in rows],
+            aligned=[self.aligned[row] for row in rows],
+        )
+        for row, scores in zip(rows, own.scores(reward.score, name="reward"), strict=True):
+            found[row] = scores
+        return found
 
     def scores_if(self, measure: Measure | None, *, name: str) -> Sequence[Sides | None]:
         """As `scores`; None for every pair without a measure."""

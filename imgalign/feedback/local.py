@@ -84,7 +84,7 @@ class LocalJudge:
         try:
             (row,) = prompt_tokens(self.tokenizer, [as_prompt(self.tokenizer, text)])
         except InputError as error:
-            return Reply(problem=str(error).removeprefix("prompt 0: "))
+            return Reply(problem=str(error).partition(": ")[2])
         row += self.letters.shared
         if len(row) + 1 > self.context_length:
             return Reply(

@@ -108,14 +108,17 @@ def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) ->
     begin token if the tokenizer has it. InputError for an empty prompt, and for one that contains a
     control token of a chat template as text.
     """
-    for number, prompt in enumerate(prompts):
+    distinct = list(dict.fromkeys(prompts))  # of which groups of samples have few
+    for prompt in distinct:
         if not prompt.strip():
-            raise InputError(f"prompt {number}: expected text, got {prompt!r}")
-    if not tokenizer.chat_template:
-        return [_plain(tokenizer, prompt) for prompt in prompts]
-    template = _undated(tokenizer.get_chat_template())
-    _refuse_controls(tokenizer, prompts)
-    return [_templated(tokenizer, prompt, template, n) for n, prompt in enumerate(prompts)]
+            raise InputError(f"prompt {prompt!r}: expected text, got none")
+    if tokenizer.chat_template:
+        template = _undated(tokenizer.get_chat_template())
+        _refuse_controls(tokenizer, distinct)
+        tokens = {prompt: _templated(tokenizer, prompt, template) for prompt in distinct}
+    else:
+        tokens = {prompt: _plain(tokenizer, prompt) for prompt in distinct}
+    return [list(tokens[prompt]) for prompt in prompts]
 
 
 def response_tokens(
@@ -178,24 +181,28 @@ def joined(
         )
     first = prompt_tokens(tokenizer, prompts)
     second = response_tokens(tokenizer, responses)
-    refuse_long(
-        [len(row) for row in first], [len(row) for row in second], context_length=context_length
-    )
+    lengths = [len(row) for row in first], [len(row) for row in second]
+    refuse_long(prompts, *lengths, context_length=context_length)
     return [Answered(*each) for each in zip(first, second, strict=True)]
 
 
 def refuse_long(
-    prompt_lengths: Sequence[int], response_lengths: Sequence[int], *, context_length: int
+    prompts: Sequence[str],
+    prompt_lengths: Sequence[int],
+    response_lengths: Sequence[int],
+    *,
+    context_length: int,
 ) -> None:
     """InputError for the first prompt that does not fit into the context with its response.
 
     Lengths are in tokens; those of responses count the end token.
     """
-    for number, (own, room) in enumerate(zip(prompt_lengths, response_lengths, strict=True)):
+    for prompt, own, room in zip(prompts, prompt_lengths, response_lengths, strict=True):
         if own + room > context_length:
             raise InputError(
-                f"prompt {number}: its {own} tokens and {room} of the response are more than the "
-                f"{context_length} that the model reads; shorten one of them, nothing is truncated"
+                f"prompt {prompt[:SHOWN]!r}: its {own} tokens and {room} of the response are more "
+                f"than the {context_length} that the model reads; shorten one of them, nothing is "
+                "truncated"
             )
 
 
@@ -271,12 +278,12 @@ def _plain(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
 def _refuse_controls(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> None:
     # One would be a single token to the model, and could end the user's message.
     controls = list(control_tokens(tokenizer).values())
-    for number, prompt in enumerate(prompts):
+    for prompt in prompts:
         found = next((control for control in controls if control in prompt), None)
         if found is not None:
             raise InputError(
-                f"prompt {number}: contains {found!r}, a control token of the chat template; "
-                "remove it"
+                f"prompt {prompt[:SHOWN]!r}: contains {found!r}, a control token of the chat "
+                "template; remove it"
             )
 
 
@@ -300,15 +307,13 @@ def _without_end(text: str, spelled: Collection[str]) -> str:
     return text
 
 
-def _templated(
-    tokenizer: PreTrainedTokenizerBase, prompt: str, template: str, number: int
-) -> list[int]:
+def _templated(tokenizer: PreTrainedTokenizerBase, prompt: str, template: str) -> list[int]:
     messages = [{"role": "user", "content": prompt}]
     try:
         text = _rendered(tokenizer, messages, template, add_generation_prompt=True)
     except InputError as error:
         raise InputError(
-            f"prompt {number}: the chat template cannot take {prompt[:SHOWN]!r}: {error}"
+            f"prompt {prompt[:SHOWN]!r}: the chat template cannot take it: {error}"
         ) from None
     tokens: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     return tokens

@@ -88,6 +88,7 @@ class TextGenerator:
         network = network_of(self._loaded)
         rows = prompt_tokens(tokenizer, prompts)
         refuse_long(
+            prompts,
             [len(row) for row in rows],
             [max_new_tokens] * len(rows),
             context_length=self._loaded.context_length,

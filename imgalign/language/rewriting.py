@@ -24,6 +24,7 @@ from imgalign.language.differences import Part, word_difference
 from imgalign.language.loading import LanguageModel, load_language_model
 from imgalign.language.locking import Lock, folded, locked_words, lost_words
 from imgalign.language.scoring import network_of
+from imgalign.language.token_reward import unread
 from imgalign.language.weights import switch_on
 from imgalign.policy import RewardModel, Texts
 from imgalign.prompts import is_control
@@ -38,7 +39,9 @@ LARGEST_BATCH = 32
 SHOWN = 60
 """Characters of a prompt in a message."""
 
-Reason: TypeAlias = Literal["lost a word", "has no end", "is too long", "is empty"]
+Reason: TypeAlias = Literal[
+    "lost a word", "has no end", "is too long", "is too long for the reward", "is empty"
+]
 
 
 class RewritingConfig(Config):
@@ -163,6 +166,7 @@ SAID: Mapping[Reason, str] = {
     "lost a word": "without a locked word",
     "has no end": "without an end",
     "is too long": "longer than the image model reads",
+    "is too long for the reward": "longer than the reward reads",
     "is empty": "empty",
 }
 
@@ -325,19 +329,37 @@ def sifted(
 
 
 def best_first(rewrite: Rewrite, reward: RewardModel[Texts]) -> Rewrite:
-    """The candidates by their rewards for the prompt, which has one too."""
+    """The candidates by their rewards for the prompt, which has one too.
+
+    Those that are longer than the reward reads are left out; if it is the prompt, it has none.
+    """
     texts = [rewrite.prompt, *(each.text for each in rewrite.candidates)]
-    with torch.no_grad():
-        scores = reward.score(prompts=[rewrite.prompt] * len(texts), samples=texts)
-    if not scores.isfinite().all():
-        raise NumericsError(f"reward: a rewrite of {rewrite.prompt[:SHOWN]!r} has no finite score")
-    own, *others = scores.tolist()
+    reasons = unread(reward, [rewrite.prompt] * len(texts), texts)
+    read = [text for text, reason in zip(texts, reasons, strict=True) if not reason]
+    scores: dict[str, float] = {}
+    if read:
+        with torch.no_grad():
+            found = reward.score(prompts=[rewrite.prompt] * len(read), samples=read)
+        if not found.isfinite().all():
+            shown = rewrite.prompt[:SHOWN]
+            raise NumericsError(f"reward: a rewrite of {shown!r} has no finite score")
+        scores = dict(zip(read, found.tolist(), strict=True))
     scored = [
-        dataclasses.replace(each, reward=score)
-        for each, score in zip(rewrite.candidates, others, strict=True)
+        dataclasses.replace(each, reward=scores[each.text])
+        for each in rewrite.candidates
+        if each.text in scores
     ]
-    ordered = sorted(scored, key=lambda each: -(each.reward or 0.0))
-    return dataclasses.replace(rewrite, candidates=tuple(ordered), prompt_reward=own)
+    beyond = [
+        LeftOut(text=each.text, seeds=each.seeds, reason="is too long for the reward")
+        for each in rewrite.candidates
+        if each.text not in scores
+    ]
+    return dataclasses.replace(
+        rewrite,
+        candidates=tuple(sorted(scored, key=lambda each: -(each.reward or 0.0))),
+        left_out=(*rewrite.left_out, *beyond),
+        prompt_reward=scores.get(rewrite.prompt),
+    )
 
 
 def tidied(text: str) -> str:

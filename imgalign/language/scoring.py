@@ -142,10 +142,12 @@ class Network:
             where = where[:, -1:] + 1
 
     @torch.no_grad()
-    def cache_difference(self, prompts: Sequence[Sequence[int]], *, length: int = 4) -> float:
-        """How far log-probabilities with a cache are from those without, in nats, at most.
+    def disagreement(self, prompts: Sequence[Sequence[int]], *, length: int = 4) -> float:
+        """How far log-probabilities in sampling are from those in scoring, in nats, at most.
 
-        Of the likeliest responses of some prompts; every token of the vocabulary counts.
+        In sampling there is a cache; prompts of several lengths are padded, in sampling and in
+        scoring, so texts are also scored one by one. Of the likeliest responses of some prompts;
+        every token of the vocabulary counts.
         """
         tokens = torch.full((len(prompts), length), self.fill, device=self.device)
         mask = torch.ones(len(prompts), length, dtype=torch.bool, device=self.device)
@@ -153,9 +155,18 @@ class Network:
         for step, logits in enumerate(self.responding(prompts, tokens, mask)):
             tokens[:, step] = logits.argmax(dim=1)
             with_cache.append(logits)
-        without = self.logits(prompts, tokens, mask, torch.arange(length))
-        first, second = torch.stack(with_cache, dim=1).log_softmax(2), without.log_softmax(2)
-        return (first - second).abs().max().item()
+        every = torch.arange(length)
+        together = self.logits(prompts, tokens, mask, every)
+        alone = torch.cat(
+            [
+                self.logits([prompt], tokens[row : row + 1], mask[row : row + 1], every)
+                for row, prompt in enumerate(prompts)
+            ]
+        )
+        sampled, *scored = (
+            each.log_softmax(2) for each in (torch.stack(with_cache, dim=1), together, alone)
+        )
+        return max((sampled - each).abs().max().item() for each in scored)
 
 
 def network_of(loaded: LanguageModel, *, dtype: torch.dtype | None = None) -> Network:

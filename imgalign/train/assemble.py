@@ -18,6 +18,7 @@ from imgalign.diffusion.config import FullDiffusionConfig, LoraDiffusionConfig
 from imgalign.environment import choose_device, choose_dtype, say_dtype
 from imgalign.errors import ConfigError, InputError
 from imgalign.language.config import FullLanguageConfig, LoraLanguageConfig
+from imgalign.language.token_reward import TokenReward
 from imgalign.policy import (
     Critic,
     CriticSource,
@@ -26,7 +27,6 @@ from imgalign.policy import (
     ReadsTokens,
     RewardModel,
     StepPolicy,
-    TokenReward,
 )
 from imgalign.prompts import Prompts
 from imgalign.runs.trained import REFERENCE

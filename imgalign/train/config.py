@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, TypeAlias
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
 
 from imgalign.algorithms import old_names
 from imgalign.algorithms.baselines import GroupConfig, RankConfig
@@ -14,7 +14,7 @@ from imgalign.algorithms.interface import JUDGED
 from imgalign.algorithms.objectives import CardinalConfig, DirectConfig
 from imgalign.algorithms.policy_gradient import PolicyGradientConfig
 from imgalign.algorithms.supervised import SupervisedConfig
-from imgalign.config import Config, Device, PathText, Seed, refuse_ineffective
+from imgalign.config import Config, PathText, Seed, refuse_ineffective
 from imgalign.diffusion.config import AnyDiffusionConfig, LoraDiffusionConfig
 from imgalign.language.config import AnyLanguageConfig
 from imgalign.train.data.choice import DataConfig
@@ -22,6 +22,7 @@ from imgalign.train.data.given_rankings import GivenRankingsConfig
 from imgalign.train.data.rollouts import RolloutsConfig
 from imgalign.train.data.texts import LabelledConfig
 from imgalign.train.drawn import DrawnConfig
+from imgalign.train.schedule import RunConfig
 
 OF_DRAWS = ("draws", "keep_chosen")
 """Settings of algorithms about scores that depend on draws of noise."""
@@ -66,49 +67,6 @@ class OptimizerConfig(Config):
     max_grad_norm: PositiveFloat | None = 1.0
     """Larger gradients are scaled down to this norm. Of the loss per latent element, so that it
     means the same at every resolution; null never scales."""
-
-
-class SamplesConfig(Config):
-    """Samples of one set of prompts and seeds over time: texts, or images without noise (eta 0)."""
-
-    every: PositiveInt = 10
-    """Iterations between two of them."""
-
-    num_prompts: PositiveInt = 6
-    """Rows: held-out prompts first."""
-
-    images_per_prompt: PositiveInt = 4
-    """Columns: seeds 0, 1, 2, ..."""
-
-
-class RunConfig(Config):
-    """How a run goes: the settings that may be changed when it is resumed."""
-
-    iterations: PositiveInt = 40
-    """How often a batch is sampled or read, and learned from."""
-
-    device: Device = "auto"
-    """auto takes a CUDA device where there is one; or cpu, cuda, cuda:1."""
-
-    kl_budget_nats: PositiveFloat | None = None
-    """Stop when the KL to the pretrained model, per sample, exceeds this many nats, and go back to
-    the last weights that were inside. Null measures and never stops."""
-
-    measure_every: PositiveInt = 5
-    """Iterations between two measurements on held-out prompts."""
-
-    patience: PositiveInt | None = 4
-    """Stop after this many measurements in a row without a new best held-out reward, or held-out
-    loss of a direct method without a reward model; null never does."""
-
-    samples: SamplesConfig = SamplesConfig()
-    """Sample grids during training."""
-
-    checkpoint_every: PositiveInt = 10
-    """Iterations between two checkpoints; the last, the best and a stopped one are always kept."""
-
-    keep_checkpoints: PositiveInt = 3
-    """How many of the newest stay, beside the best."""
 
 
 class TrainConfig(Config):
@@ -189,6 +147,11 @@ class TrainConfig(Config):
 
     @model_validator(mode="after")
     def _what_comes_after_some_steps_comes_within_the_run(self) -> "TrainConfig":
+        if self.run.iterations is None and self.data.gives != "demonstrations":
+            raise ValueError(
+                "run.iterations: expected a number, got null, which is one epoch of given examples "
+                f"(data.from: completions or images), with data.from: {self.data.source}"
+            )
         if not isinstance(self.algorithm, DirectConfig):
             return self
         beta, refresh = self.algorithm.beta, self.algorithm.refresh
@@ -200,7 +163,7 @@ class TrainConfig(Config):
         return self
 
     def _refuse_beyond_the_run(self, name: str, steps: int) -> None:
-        total = self.run.iterations * self.algorithm.minibatches
+        total = self.run.total * self.algorithm.minibatches
         if steps >= total:
             raise ValueError(
                 f"{name}: expected less than {total}, the optimizer steps of the run "

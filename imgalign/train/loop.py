@@ -255,10 +255,10 @@ class Session:
         if patience is not None and best.since >= patience:
             rewarded = best.criterion == "held_out_reward"
             return "held-out reward" if rewarded else "held-out loss"
-        return "finished" if self.step >= self.settings.run.iterations else None
+        return "finished" if self.step >= self.settings.run.total else None
 
     def _due(self, every: int) -> bool:
-        return self.step % every == 0 or self.step == self.settings.run.iterations
+        return self.step % every == 0 or self.step == self.settings.run.total
 
     # --- on the side
 

@@ -24,7 +24,7 @@ from imgalign.runs.folder import METRICS, SAMPLES
 from imgalign.runs.metrics import MetricsWriter, Value
 from imgalign.runs.progress import ProgressLine
 from imgalign.runs.status import RunState, RunStatus, read_status, write_status
-from imgalign.train.config import RunConfig
+from imgalign.train.schedule import RunConfig
 from imgalign.train.stopping import BestSoFar
 from imgalign.train.watch import draw_samples
 
@@ -48,7 +48,7 @@ class Recorder:
         self._metrics: MetricsWriter | None = None
 
     def _line(self, step: int) -> ProgressLine:
-        return ProgressLine(self.config.iterations, done=step, silent=not self.writes)
+        return ProgressLine(self.config.total, done=step, silent=not self.writes)
 
     @contextmanager
     def open(self, step: int) -> Iterator[None]:
@@ -82,7 +82,7 @@ class Recorder:
         """Update status.json and the progress line; `seconds` are those of earlier iterations."""
         if not self.writes:
             return
-        total, eta = self.config.iterations, None
+        total, eta = self.config.total, None
         if seconds:
             eta = sum(seconds) / len(seconds) * (total - step)
             names = {"reward": "reward_mean", "loss": "loss", "kl": "kl"}
@@ -98,7 +98,7 @@ class Recorder:
         """Write status.json; StorageFullError where the disk is full."""
         if not self.writes:
             return
-        status = RunStatus.of_this_process(state, step, self.config.iterations, message=message)
+        status = RunStatus.of_this_process(state, step, self.config.total, message=message)
         with reporting_full_disk(self.out, "writing status.json", advice=how_to_resume):
             write_status(self.out, status)
 
@@ -108,7 +108,7 @@ class Recorder:
             return
         last = read_status(self.out)
         message = " ".join(f"{error}".split()) or type(error).__name__
-        step, total = last.step if last else 0, self.config.iterations
+        step, total = last.step if last else 0, self.config.total
         status = RunStatus.of_this_process(state, step, total, message=message)
         try:
             write_status(self.out, status)

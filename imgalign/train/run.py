@@ -4,7 +4,7 @@ Rewards are handed in. Left out: parsing a command line and loading reward model
 """
 
 import logging
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from signal import Signals
@@ -31,6 +31,7 @@ from imgalign.train.data.rollouts import NO_REWARD
 from imgalign.train.data.source import Parts, Source
 from imgalign.train.loop import Rewards, Session, examine, rng_apart
 from imgalign.train.recorder import OnStep, Recorder
+from imgalign.train.schedule import within_an_epoch
 from imgalign.train.starting import begin, claim, prompts_to_use, refuse_data
 from imgalign.train.stopping import RunEnd, StopRequest
 from imgalign.train.world import join_world
@@ -81,18 +82,16 @@ def run(
     if reward is None and settings.data.gives == "rollouts":
         raise ConfigError(NO_REWARD)
     world = world or join_world()
-    recorder = Recorder(out, settings.run, writes=writes_files(world), on_step=on_step)
-    if recorder.writes:
+    if writes_files(world):
         claim(out, resume=resume)
     prompts = prompts_to_use(out, settings, resume=resume)
     refuse_data(settings, prompts, resume=resume, num_processes=world.size)
+    settings = with_iterations(settings, prompts, begun=out if resume else None)
+    recorder = Recorder(out, settings.run, writes=writes_files(world), on_step=on_step)
     if not resume:
         rewards = {"reward.path": reward, "reward.held_out": held_out_reward}
         refuse_by_model(settings, prompts, policy, rewards=rewards)
-    if recorder.writes:
-        with reporting_full_disk(out, "making the run folder"):
-            out.mkdir(parents=True, exist_ok=True)
-    lock = lock_folder(out, doing="training") if recorder.writes else nullcontext()
+    lock = held(out) if recorder.writes else nullcontext()
     with lock, StopRequest() as stop, rng_apart():
         settings, checkpoint = begin_together(out, settings, prompts, resume=resume, world=world)
         torch.manual_seed(settings.seed)
@@ -109,7 +108,7 @@ def run(
                 world=world,
             )
             source = settings.data.build(parts)
-            say_passes(source, settings.run.iterations)
+            say_passes(source, settings.run.total)
             session = Session(
                 settings,
                 policy=policy,
@@ -124,8 +123,8 @@ def run(
                 session.resume(checkpoint)
             end = session.go()
         except BaseException as error:
-            interrupted = isinstance(error, KeyboardInterrupt)
-            recorder.leave_word("stopped" if interrupted else "failed", error)
+            stopped = isinstance(error, KeyboardInterrupt)
+            recorder.leave_word("stopped" if stopped else "failed", error)
             raise
         message = reason_of(end, session)
         state: RunState = "stopped" if end == "signal" else "finished"
@@ -134,7 +133,7 @@ def run(
             folder=out,
             end=end,
             step=session.step,
-            total=settings.run.iterations,
+            total=settings.run.total,
             checkpoint=session.newest(),
             message=message,
             signal=stop.signal if end == "signal" else None,
@@ -147,6 +146,13 @@ def diagnose(settings: TrainConfig, *, policy: StepPolicy | None = None) -> list
     algorithm = build_algorithm(settings.scoring_algorithm, seed=settings.seed)
     with rng_apart():
         return examine(policy or load_policy(settings), algorithm, prompts, fresh=True)
+
+
+def held(out: Path) -> AbstractContextManager[None]:
+    """The folder of a run, made if need be, which nobody else trains in meanwhile."""
+    with reporting_full_disk(out, "making the run folder"):
+        out.mkdir(parents=True, exist_ok=True)
+    return lock_folder(out, doing="training")
 
 
 def begin_together(
@@ -165,6 +171,19 @@ def begin_together(
         checkpoint = begin(out, with_dtype(settings, dtype), prompts, resume=resume)
     dtype, checkpoint = world.gather((dtype, checkpoint))[0]
     return with_dtype(settings, dtype), checkpoint
+
+
+def with_iterations(settings: TrainConfig, prompts: Prompts, *, begun: Path | None) -> TrainConfig:
+    """The settings with a number of iterations; a run that has `begun` keeps its own."""
+    run = settings.run
+    if run.iterations is None and begun is not None:
+        own = load_config(TrainConfig, begun / CONFIG).run.iterations
+        run = run.model_copy(update={"iterations": own})
+    if run.iterations is None:
+        amount = settings.data.amount(prompts)
+        assert amount is not None, "given examples have one"
+        run = within_an_epoch(run, amount)
+    return settings.model_copy(update={"run": run})
 
 
 def with_dtype(settings: TrainConfig, dtype: str) -> TrainConfig:
@@ -198,7 +217,7 @@ def warn_of_free_beta(settings: TrainConfig) -> None:
     algorithm = settings.algorithm
     if not isinstance(algorithm, DirectConfig) or not isinstance(algorithm.beta, AutoBetaConfig):
         return
-    steps, total = algorithm.beta.steps, settings.run.iterations * algorithm.minibatches
+    steps, total = algorithm.beta.steps, settings.run.total * algorithm.minibatches
     if steps >= total:
         log.warning(
             "algorithm.beta.steps: beta is fixed after %d optimizer steps, of which this run has "

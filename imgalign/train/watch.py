@@ -21,8 +21,8 @@ from imgalign.files import reporting_full_disk, write_atomically
 from imgalign.policy import Images, Policy, RewardModel, StepPolicy, Texts
 from imgalign.prompts import EVALUATION_SEEDS, Prompts
 from imgalign.runs.checkpoint import how_to_resume
-from imgalign.train.config import SamplesConfig
 from imgalign.train.data.rollouts import collect
+from imgalign.train.schedule import SamplesConfig
 from imgalign.train.watcher import Watcher
 
 HELD_OUT_SEEDS = EVALUATION_SEEDS[10_000:]

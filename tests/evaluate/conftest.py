@@ -9,9 +9,10 @@ from imgalign.config import dump_config
 from imgalign.runs.checkpoint import save_checkpoint
 from imgalign.runs.metrics import MetricsWriter
 from imgalign.runs.trained import ADAPTER
-from imgalign.train.config import RunConfig, TrainConfig
+from imgalign.train.config import TrainConfig
 from imgalign.train.data.rollouts import PromptsConfig, RolloutsConfig
 from imgalign.train.data.source import HeldOutConfig
+from imgalign.train.schedule import RunConfig
 
 
 @pytest.fixture

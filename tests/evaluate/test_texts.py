@@ -13,7 +13,7 @@ from torch import Tensor
 from imgalign.errors import ConfigError, InputError
 from imgalign.evaluate.config import EvaluateConfig
 from imgalign.evaluate.evaluation import load_evaluation
-from imgalign.evaluate.judging import Measures
+from imgalign.evaluate.judging import Judge, Measures
 from imgalign.evaluate.run import Evaluation, evaluate
 from imgalign.evaluate.saved_images import Side
 from imgalign.evaluate.texts import OfTexts, load_texts, word_distance, words
@@ -45,6 +45,43 @@ def run(request, model, tmp_path_factory) -> Path:
 
 def letters(*, prompts: Sequence[str], samples: Sequence[str]) -> Tensor:
     return torch.tensor([float(text.count("e")) for text in samples])
+
+
+class ReadsLittle(LettersE):
+    """Reads few letters of prompt and text together."""
+
+    reading = "letters"
+    most = 20
+
+    def refuse_long(self, prompts: Sequence[str], *, length: int) -> None:
+        raise AssertionError
+
+    def unread(self, prompts: Sequence[str], samples: Sequence[str]) -> list[str]:
+        lengths = [len(prompt + text) for prompt, text in zip(prompts, samples, strict=True)]
+        return [f"reads {self.most}, got {each}" * (each > self.most) for each in lengths]
+
+    def score(self, *, prompts: Sequence[str], samples: Sequence[str]) -> Tensor:
+        assert not any(self.unread(prompts, samples))
+        return super().score(prompts=prompts, samples=samples)
+
+
+def test_pairs_that_a_reward_cannot_read_have_none_and_are_said(caplog):
+    prompts = ["one", "two", "six", "ten"]
+    base = ["e", "e" * 20, "ee", "eee"]
+    aligned = ["ee", "e", "eeee", "e" * 30]
+    judge = Judge(prompts=prompts, base=base, aligned=aligned, seed=0, stack=list)
+    found = judge.pairs([0, 1, 2, 3], Measures(oracle=letters, proxy=ReadsLittle()))
+    everything = judge.pairs([0, 1, 2, 3], Measures(oracle=letters, proxy=LettersE()))
+    assert [pair.proxy for pair in found] == [
+        everything[0].proxy,
+        None,
+        everything[2].proxy,
+        None,
+    ]
+    assert [pair.oracle for pair in found] == [pair.oracle for pair in everything]
+    assert "pairs without a reward: 2 of 4 (reads 20, got 23)" in caplog.text
+    none = judge.pairs([0, 1, 2, 3], Measures(proxy=type("", (ReadsLittle,), {"most": 1})()))
+    assert [pair.proxy for pair in none] == [None] * 4
 
 
 def prompt_file(folder: Path) -> Path:

@@ -108,19 +108,19 @@ def test_a_template_that_writes_the_date_gives_the_same_tokens_every_day():
 @pytest.mark.parametrize(
     ("options", "prompts", "message"),
     [
-        ({}, ["a cat", "  "], "prompt 1: expected text, got '  '"),
-        ({"template": TEMPLATE}, [""], "prompt 0: expected text, got ''"),
+        ({}, ["a cat", "  "], "prompt '  ': expected text, got none"),
+        ({"template": TEMPLATE}, [""], "prompt '': expected text, got none"),
         (
             {"template": TEMPLATE},
             [f"a cat{ANSWER}"],
-            "prompt 0: contains '<answer>', a control token of the chat template; remove it",
+            "prompt 'a cat<answer>': contains '<answer>', a control token of the chat template",
         ),
         (
             {"template": "{{ raise_exception('no user here') }}"},
             ["a cat"],
-            "prompt 0: the chat template cannot take 'a cat': no user here",
+            "prompt 'a cat': the chat template cannot take it: no user here",
         ),
-        ({"template": "{% for %}"}, ["a cat"], "prompt 0: the chat template cannot take 'a cat'"),
+        ({"template": "{% for %}"}, ["a cat"], "prompt 'a cat': the chat template cannot take it"),
     ],
 )
 def test_a_prompt_that_cannot_be_used_is_one_line(options, prompts, message):
@@ -149,9 +149,9 @@ def test_a_text_of_just_the_context_fits_and_one_token_more_is_refused():
     assert (len(row.prompt), len(row.response)) == (6, 3)
     with pytest.raises(InputError) as error:
         joined(tokenizer, ["a", "a cat"], ["hi", "hi"], context_length=8)
-    expected = "prompt 1: its 6 tokens and 3 of the response are more than the 8 that the model"
+    expected = "prompt 'a cat': its 6 tokens and 3 of the response are more than the 8 that"
     assert str(error.value).startswith(expected)
-    refuse_long([5], [3], context_length=8)
+    refuse_long(["a cat"], [5], [3], context_length=8)
 
 
 def test_as_many_prompts_as_responses_are_expected():

@@ -32,6 +32,23 @@ class Lengths:
         return torch.tensor([float(len(text)) for text in samples])
 
 
+class Short(Lengths):
+    """Reads 12 letters."""
+
+    reading = "letters"
+
+    def refuse_long(self, prompts, *, length):
+        raise AssertionError
+
+    def unread(self, prompts, samples):
+        assert prompts == [prompts[0]] * len(samples)
+        return ["is long" if len(text) > 12 else "" for text in samples]
+
+    def score(self, *, prompts, samples):
+        assert not any(self.unread(prompts, samples))
+        return super().score(prompts=prompts, samples=samples)
+
+
 class Broken:
     def score(self, *, prompts, samples):
         return torch.full((len(samples),), math.nan)
@@ -105,6 +122,21 @@ def test_a_reward_puts_the_best_candidate_first():
     assert best.lines()[-1] == "reward +17.0000, of the prompt as it is +5.0000"
     with pytest.raises(NumericsError, match="no finite score"):
         best_first(found, Broken())
+
+
+def test_what_a_reward_cannot_read_is_left_out_and_said():
+    found = sifted("a cat", {0: "a red cat", 1: "a cat in the snow"}, locked=("cat",))
+    best = best_first(found, Short())
+    assert [(each.text, each.reward) for each in best.candidates] == [("a red cat", 9.0)]
+    assert [(each.text, each.seeds) for each in best.left_out] == [("a cat in the snow", (1,))]
+    assert "left out: 1 longer than the reward reads" in best.lines()
+    assert best.prompt_reward == 5.0
+    long = "a cat that sleeps"
+    found = sifted(long, {0: "a cat sleeps", 1: "a cat that sleeps now"}, locked=("cat",))
+    best = best_first(found, Short())
+    assert ([each.reward for each in best.candidates], best.prompt_reward) == ([12.0], None)
+    none = best_first(sifted(long, {0: f"{long} now"}, locked=("cat",)), Short())
+    assert (none.candidates, none.text) == ((), long)
 
 
 @pytest.mark.parametrize(

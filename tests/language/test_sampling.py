@@ -257,7 +257,12 @@ def no_memory(asked: dict[str, Any]) -> None:
         asked[name] = None
 
 
-@pytest.mark.parametrize("fault", [wrong_positions, no_mask, no_memory])
+def no_cache(asked: dict[str, Any]) -> None:
+    """The model cannot do it."""
+    raise ValueError("no cache here")
+
+
+@pytest.mark.parametrize("fault", [wrong_positions, no_mask, no_memory, no_cache])
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_generation_with_a_wrong_cache_fails_the_check_of_a_run(talkers, kind, fault):
     policy = language(talkers[kind])
@@ -268,6 +273,19 @@ def test_generation_with_a_wrong_cache_fails_the_check_of_a_run(talkers, kind, f
         if asked["use_cache"]:
             fault(changed)
         return args, changed
+
+    policy.network.model.register_forward_pre_hook(disturb, with_kwargs=True)
+    with pytest.raises(NumericsError, match="sampling has the probabilities of scoring"):
+        require(policy.checks())
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_a_model_whose_padding_changes_a_text_fails_the_check_of_a_run(talkers, kind):
+    policy = language(talkers[kind])
+
+    def disturb(_: object, args: Any, asked: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        # In sampling and in scoring alike, as in a recurrent model that takes no mask.
+        return args, asked | {"attention_mask": torch.ones_like(asked["attention_mask"])}
 
     policy.network.model.register_forward_pre_hook(disturb, with_kwargs=True)
     with pytest.raises(NumericsError, match="sampling has the probabilities of scoring"):

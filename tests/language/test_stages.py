@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "language.py"
-VARIANTS = ("best-of-n", "dpo", "kto", "ppo", "ppo-ptx-1")
+VARIANTS = ("best-of-n", "dpo", "ipo", "kto", "grpo", "grpo-no-kl", "ppo", "ppo-ptx-1")
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -52,6 +52,10 @@ def test_ten_iterations_of_each_algorithm_move_the_model_a_little(rows, name):
     assert rows[name]["pretraining_log_prob"] == pytest.approx(
         rows["sft"]["pretraining_log_prob"], abs=0.2
     )
+
+
+def test_the_kl_term_keeps_the_model_nearer_to_where_it_started(rows):
+    assert rows["grpo"]["kl_nats"] < rows["grpo-no-kl"]["kl_nats"]
 
 
 def test_ppo_keeps_more_of_the_pretraining_likelihood_with_ptx(rows):

@@ -106,7 +106,7 @@ def test_an_image_with_nan_is_an_error_that_names_it(reward):
 @pytest.mark.parametrize(
     ("prompts", "samples", "message"),
     [
-        (["a fox", ""], make_samples(2), "prompt 1: expected text, got ''"),
+        (["a fox", ""], make_samples(2), "prompt '': expected text, got none"),
         (["a fox"], make_samples(2), "got 1 prompts and 2 images"),
         (["a fox"], make_samples(1) * 2 - 1, r"expected images in \[0, 1\], got \[-"),
     ],

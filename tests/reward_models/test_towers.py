@@ -71,7 +71,7 @@ def _pil(png):
 
 
 def test_an_empty_prompt_is_an_error(clip_folder):
-    with pytest.raises(InputError, match=r"prompt 1: expected text, got ' '"):
+    with pytest.raises(InputError, match=r"prompt ' ': expected text, got none"):
         load_towers(clip_folder).tokenize(["a fox", " "])
 
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from imgalign.policy import RewardModel
 from imgalign.train import run as train
-from imgalign.train.config import RunConfig, TrainConfig
+from imgalign.train.config import TrainConfig
+from imgalign.train.schedule import RunConfig
 from imgalign.unions import with_tags
 
 PROMPTS = ("a boat", "the tree", "a red house", "a gate", "the sun", "two geese")

@@ -33,7 +33,8 @@ from imgalign.policy import (
 from imgalign.prompts import normal_noise, seed_generators
 from imgalign.runs.passes import Passes
 from imgalign.runs.trained import ADAPTER
-from imgalign.train.config import RunConfig, TrainConfig
+from imgalign.train.config import TrainConfig
+from imgalign.train.schedule import RunConfig
 from imgalign.unions import with_tags
 
 

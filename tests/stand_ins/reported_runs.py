@@ -23,9 +23,10 @@ from imgalign.runs.checkpoint import save_checkpoint
 from imgalign.runs.metrics import MetricsWriter
 from imgalign.runs.trained import ADAPTER
 from imgalign.statistics import Estimate
-from imgalign.train.config import RewardConfig, RunConfig, SamplesConfig, TrainConfig
+from imgalign.train.config import RewardConfig, TrainConfig
 from imgalign.train.data.rollouts import PromptsConfig, RolloutsConfig
 from imgalign.train.data.source import HeldOutConfig
+from imgalign.train.schedule import RunConfig, SamplesConfig
 from imgalign.train.watch import save_grid
 
 SIDE = 8

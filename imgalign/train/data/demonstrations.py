@@ -17,6 +17,8 @@ from imgalign.train.watcher import SILENT, Watcher, cut
 log = logging.getLogger(__name__)
 
 USUAL_SAMPLES = 64
+SHOWN = 40
+"""Characters of a prompt in a message."""
 
 
 class Example(NamedTuple):
@@ -62,7 +64,7 @@ class GivenSamples:
             try:
                 data = self.policy.encode([example.prompt], example.load())
             except InputError as error:
-                reasons[f"example {number}"] = f"{error}"
+                reasons[f"example {number}, of prompt {example.prompt[:SHOWN]!r}"] = f"{error}"
             else:
                 self._encoded[len(kept)] = data
                 kept.append(example)

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -88,12 +88,19 @@ def present(judged: Sequence[GivenRanking], images: ImageFolder) -> list[GivenRa
 
 def counts_of(judged: Iterable[GivenRanking]) -> RankingCounts:
     """How many rankings prefer a sample, tie all of them, are all bad, or all good."""
-    kinds = Counter(map(kind_of, judged))
-    return RankingCounts(**{name: kinds[name] for name in RankingCounts._fields})
+    kinds, weights = Counter[str](), defaultdict[str, float](float)
+    for each in judged:
+        kinds[kind_of(each)] += 1
+        weights[kind_of(each)] += each.weight
+    return RankingCounts(
+        **{name: kinds[name] for name in ("ordered", "tied", "all_bad", "all_good")},
+        weight_bad=weights["all_bad"] / kinds["all_bad"] if kinds["all_bad"] else 1.0,
+        weight_good=weights["all_good"] / kinds["all_good"] if kinds["all_good"] else 1.0,
+    )
 
 
 def kind_of(judged: GivenRanking) -> str:
-    """One of the names of `RankingCounts`."""
+    """One of the counts of `RankingCounts`."""
     if judged.all_bad:
         return "all_bad"
     if judged.all_good:

@@ -235,6 +235,8 @@ def say_read(run: Path, given: Completions) -> None:
     for line in given.lines():
         log.info("%s", line)
     write_left_out(run / LEFT_OUT, given.left_out)
+    if disliked := sum(row.liked is False for row in given.rows):
+        log.info("left out, disliked, so no example: %d of %d", disliked, len(given.rows))
     if any(row.weight != 1 for row in given.rows):
         log.warning("%s: the column weight is not used; every example counts alike", given.name)
 

@@ -14,6 +14,7 @@ from imgalign.algorithms.objectives import KTOConfig
 from imgalign.config import load_config
 from imgalign.errors import ConfigError, InputError
 from imgalign.language.policy import LanguagePolicy
+from imgalign.preferences.foreign.records import GivenRanking
 from imgalign.prompts import Prompts
 from imgalign.runs.metrics import read_metrics
 from imgalign.train.config import TrainConfig
@@ -161,6 +162,36 @@ def test_weights_outside_of_what_the_authors_advise_are_warned_of_with_those_ins
     assert not warned(KTOConfig(), caplog, likes=40, dislikes=40)
 
 
+def test_weights_of_the_data_count_in_what_is_warned_of(caplog):
+    judged = [
+        GivenRanking(
+            prompt="a",
+            images=(f"{number}",),
+            ranks=(-1,),
+            all_bad=not good,
+            all_good=good,
+            weight=4.0 if good else 1.0,
+        )
+        for number, good in enumerate([True] * 10 + [False] * 40)
+    ]
+    counts = counts_of(judged)
+    assert (counts.all_good, counts.weight_good, counts.all_bad, counts.weight_bad) == (
+        10,
+        4,
+        40,
+        1,
+    )
+    with caplog.at_level(logging.WARNING):
+        KTOConfig().refuse_rankings(counts)
+        assert not caplog.text
+        KTOConfig().refuse_rankings(counts._replace(weight_good=1.0))
+    assert "10 likes of weight 1 and 40 dislikes of weight 1" in caplog.text
+    caplog.clear()
+    KTOConfig(undesirable_weight=2.0).refuse_rankings(counts)
+    # Half of what it should be at least: desirable_weight 2 brings 2 x 10 x 4 to 2 x 40.
+    assert "algorithm.desirable_weight between 2 and 2.67" in caplog.text
+
+
 def test_likes_alone_and_dislikes_alone_are_learned_from_with_a_warning(caplog):
     assert "all 7 judgements are likes" in warned(KTOConfig(), caplog, likes=7, dislikes=0)
     assert "all 7 judgements are dislikes" in warned(KTOConfig(), caplog, likes=0, dislikes=7)
@@ -196,4 +227,4 @@ def test_a_run_on_labelled_texts_learns_what_is_liked_and_goes_on_without_its_fi
 
 def test_likes_and_dislikes_are_counted_for_the_algorithm(tmp_path):
     config = LabelledConfig(file=lines(tmp_path / "a.jsonl", *ROWS))
-    assert counts_of(config.given.rankings) == (0, 0, 2, 2)
+    assert counts_of(config.given.rankings) == (0, 0, 2, 2, 1.0, 1.5)

@@ -151,7 +151,9 @@ def test_completions_that_are_too_long_are_left_out_and_one_is_named(policy, tmp
     assert (source.count, source.passes(6)) == (3, 6.0)
     assert "left out: 1 of 4 (" in caplog.text
     assert "policy.max_new_tokens is 24" in caplog.text
-    assert "example 1: text 'a blue fish" in (tmp_path / LEFT_OUT).read_text(encoding="utf-8")
+    assert "example 1, of prompt 'a fish': text 'a blue fish" in (tmp_path / LEFT_OUT).read_text(
+        encoding="utf-8"
+    )
     asked = CompletionsConfig(file=config.file, completions_per_iteration=4)
     with pytest.raises(InputError, match="expected at least 4 examples that can be used, got 3"):
         asked.build(parts(policy, tmp_path))
