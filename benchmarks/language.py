@@ -407,6 +407,19 @@ def rows_of(stages: Sequence[Stage], variants: Variants, *, jobs: int) -> list[d
     return [task.result() for stage in stages for task in tasks[stage.seed]]
 
 
+def accuracies(stage: Stage) -> dict[str, dict[str, Any]]:
+    """How many held-out pairs each reward model of a seed puts in the annotator's order."""
+    found = {}
+    for name in ("reward", "weak reward"):
+        report = Path(stage.places[name]) / "report.json"
+        if report.exists():
+            accuracy = json.loads(report.read_text(encoding="utf-8"))["test"]["accuracy"]
+            low, high = accuracy["by_prompt"]
+            pairs = accuracy["num_pairs"]
+            found[name] = {"value": accuracy["micro"], "low": low, "high": high, "pairs": pairs}
+    return found
+
+
 def main() -> None:
     """Train, judge, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -430,6 +443,7 @@ def main() -> None:
         minutes=(time.monotonic() - began) / 60,
         variants=chosen,
         sizes=asdict(sizes),
+        reward_accuracy={stage.seed: accuracies(stage) for stage in stages},
         runs=rows,
     )
 
