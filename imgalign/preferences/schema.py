@@ -1,14 +1,15 @@
 """Tables of the preference store, portable across SQL databases.
 
 The schema is normalised. `rankings`, `undos`, `judges` and `judge_answers` are append-only: the
-migrations add triggers that refuse every UPDATE and DELETE. Leases (`assignments`) are the only
-rows that change.
+migrations add triggers that refuse every UPDATE and DELETE. Leases (`assignments`), accounts and
+their sessions are the only rows that change.
 
     judges <- annotators <- assignments -> items <- candidates -> images <- provenances
                                  |           ^          |
                                views      rankings      +-> texts <- text_provenances
                                              ^
                                     undos, judge_answers
+    annotators <- accounts <- sessions, invitations
 """
 
 from datetime import UTC, datetime
@@ -263,4 +264,40 @@ undos = Table(
     metadata,
     Column("ranking_id", ForeignKey("rankings.ranking_id"), primary_key=True),
     Column("created_at", UtcDateTime, nullable=False),
+)
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("account_id", ForeignKey("annotators.annotator_id"), primary_key=True),
+    Column("role", String(16), nullable=False),
+    # Argon2id.
+    Column("password", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("disabled_at", UtcDateTime),
+)
+
+# Of invitations and sessions only the SHA-256 of their tokens is known.
+invitations = Table(
+    "invitations",
+    metadata,
+    Column("digest", Hash, primary_key=True),
+    Column("role", String(16), nullable=False),
+    Column("group_name", Name, nullable=False),
+    # Null for one that was made on the command line.
+    Column("invited_by", ForeignKey("accounts.account_id")),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+    Column("account_id", ForeignKey("accounts.account_id")),
+    Column("used_at", UtcDateTime),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("digest", Hash, primary_key=True),
+    Column("account_id", ForeignKey("accounts.account_id"), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+    Index(None, "account_id"),
 )

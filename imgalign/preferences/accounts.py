@@ -1,0 +1,341 @@
+"""Accounts: who may use an app on a network, as what, and as which annotator.
+
+Without accounts everybody who reaches the app may use it, so it listens on loopback only. With
+accounts a browser logs in with a name and a password and holds a session; both are kept as digests
+(argon2id for passwords, SHA-256 for tokens of 256 random bits), so that a stolen database opens
+nothing. People join by an invitation, which works once and until a time. An account's judgements
+are those of the annotator of the same name.
+"""
+
+import hashlib
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cache
+from typing import Any, Literal, TypeAlias, get_args
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from imgalign.errors import InputError, StoreError
+from imgalign.preferences import identity, queries, validation
+from imgalign.preferences.database import Database
+from imgalign.preferences.identity import person
+from imgalign.preferences.records import utc_now
+from imgalign.preferences.schema import accounts, annotators, invitations, sessions
+
+Role: TypeAlias = Literal["annotator", "lead", "admin"]
+"""What an account may do: judge; see and steer a project as well; and invite, disable, promote."""
+ROLES: tuple[Role, ...] = get_args(Role)
+
+SESSION = timedelta(days=30)
+INVITATION = timedelta(days=7)
+SHORTEST_PASSWORD, LONGEST_PASSWORD = 10, 200
+WRONG = "name or password: not those of an account; check both, or ask a lead for an invitation"
+"""For an unknown name, a wrong password and a disabled account alike."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """Somebody who may log in. `account_id` is also the id of the annotator."""
+
+    account_id: str
+    name: str
+    role: Role
+    group: str
+    created_at: datetime
+    disabled_at: datetime | None = None
+
+    def may(self, role: Role) -> bool:
+        """Whether it has at least the rights of a role. Example: an admin may what a lead may."""
+        return ROLES.index(self.role) >= ROLES.index(role)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invitation:
+    """An invitation that was not used yet; its token is known to whoever was given it."""
+
+    role: Role
+    group: str
+    expires_at: datetime
+    by: str | None
+
+
+class Accounts:
+    """The accounts of a store. Safe to share between threads and processes, as the store is."""
+
+    def __init__(self, database: Database, *, now: Callable[[], datetime] = utc_now) -> None:
+        self.database = database
+        self._now = now
+
+    def exist(self) -> bool:
+        """Whether there is any, so that the app asks who somebody is."""
+        with self.database.read() as connection:
+            return connection.execute(select(accounts.c.account_id).limit(1)).first() is not None
+
+    def all(self) -> list[Account]:
+        """By name."""
+        with self.database.read() as connection:
+            rows = connection.execute(_joined().order_by(accounts.c.account_id)).all()
+        return [_account(row) for row in rows]
+
+    def add(self, name: str, password: str, *, role: Role, group: str) -> Account:
+        """A new account, and its annotator.
+
+        An annotator of that name who judged before there were accounts becomes its annotator. Only
+        who can write the database may ask for that: `join` refuses such a name. InputError for a
+        password that is too short, StoreError where there is such an account, and where the first
+        one is no admin.
+        """
+        refuse_role(role)
+        refuse_password(password, name)
+        digest = _hasher().hash(password)  # slow, so before other writers wait
+        with self.database.write() as connection:
+            return self._insert(connection, name, digest, role=role, group=group)
+
+    def invite(
+        self, *, role: Role, group: str, by: Account | None, lasts: timedelta = INVITATION
+    ) -> str:
+        """The token of a new invitation, which is shown this once; `by` must be of that role.
+
+        StoreError where an account invites to more than it may itself.
+        """
+        refuse_role(role)
+        validation.name("group", group)
+        if by is not None and not (by.may("lead") and by.may(role)):
+            raise StoreError(f"invitation: {by.name} ({by.role}) may not invite as {role}")
+        token, now = secrets.token_urlsafe(32), self._now()
+        with self.database.write() as connection:
+            connection.execute(
+                insert(invitations).values(
+                    digest=_digest(token),
+                    role=role,
+                    group_name=group,
+                    invited_by=None if by is None else by.account_id,
+                    created_at=now,
+                    expires_at=now + lasts,
+                )
+            )
+        return token
+
+    def invitation(self, token: str) -> Invitation | None:
+        """What a token invites to; None for one that is used, too old or not an invitation."""
+        with self.database.read() as connection:
+            row = self._open_invitation(connection, token)
+        if row is None:
+            return None
+        return Invitation(
+            role=row.role, group=row.group_name, expires_at=row.expires_at, by=row.invited_by
+        )
+
+    def join(self, token: str, name: str, password: str) -> Account:
+        """The account that an invitation opens, once.
+
+        StoreError for an invitation that does not work, and for a name that is somebody else's.
+        """
+        refuse_password(password, name)
+        digest = _hasher().hash(password)
+        with self.database.write() as connection:
+            row = self._open_invitation(connection, token)
+            if row is None:
+                raise StoreError("invitation: used, too old or not whole; ask for another link")
+            if queries.annotator(connection, person(name)) is not None:
+                raise StoreError(f"name {name!r}: somebody else's; choose another")
+            account = self._insert(connection, name, digest, role=row.role, group=row.group_name)
+            connection.execute(
+                update(invitations)
+                .where(invitations.c.digest == row.digest)
+                .values(account_id=account.account_id, used_at=self._now())
+            )
+        return account
+
+    def login(self, name: str, password: str) -> str:
+        """The token of a new session. StoreError, always the same, where it may not be.
+
+        The caller limits how often it is asked: each answer costs a tenth of a second on purpose.
+        """
+        with self.database.read() as connection:
+            row = connection.execute(
+                select(accounts).where(accounts.c.account_id == person(name))
+            ).first()
+        if len(password) > LONGEST_PASSWORD:
+            raise StoreError(WRONG)
+        # Somebody unknown takes as long as a wrong password, or names could be found out.
+        digest = _nobody() if row is None else row.password
+        try:
+            _hasher().verify(digest, password)
+        except (VerificationError, InvalidHashError, UnicodeEncodeError):
+            raise StoreError(WRONG) from None
+        if row is None or row.disabled_at is not None:
+            raise StoreError(WRONG)
+        token, now = secrets.token_urlsafe(32), self._now()
+        newer = _hasher().hash(password) if _hasher().check_needs_rehash(digest) else digest
+        with self.database.write() as connection:
+            mine = accounts.c.account_id == row.account_id
+            standing = select(accounts.c.password).where(mine, accounts.c.disabled_at.is_(None))
+            if connection.execute(standing).scalar() != digest:  # changed since it was read
+                raise StoreError(WRONG)
+            if newer != digest:
+                connection.execute(update(accounts).where(mine).values(password=newer))
+            old = sessions.c.account_id == row.account_id, sessions.c.expires_at <= now
+            connection.execute(delete(sessions).where(*old))
+            connection.execute(
+                insert(sessions).values(
+                    digest=_digest(token),
+                    account_id=row.account_id,
+                    created_at=now,
+                    expires_at=now + SESSION,
+                )
+            )
+        return token
+
+    def of_session(self, token: str) -> Account | None:
+        """The account of a session; None for one that ended, or of an account that is disabled."""
+        condition = (
+            sessions.c.digest == _digest(token),
+            sessions.c.expires_at > self._now(),
+            accounts.c.disabled_at.is_(None),
+        )
+        with self.database.read() as connection:
+            row = connection.execute(_joined(by_session=True).where(*condition)).first()
+        return None if row is None else _account(row)
+
+    def logout(self, token: str) -> None:
+        """End a session; nothing for one that there is not."""
+        with self.database.write() as connection:
+            connection.execute(delete(sessions).where(sessions.c.digest == _digest(token)))
+
+    def disable(self, name: str) -> Account:
+        """End all sessions of an account and refuse new ones; what it judged stays.
+
+        StoreError for the last admin.
+        """
+        return self._change(name, disabled_at=self._now())
+
+    def enable(self, name: str) -> Account:
+        """Let an account log in again."""
+        return self._change(name, disabled_at=None)
+
+    def set_role(self, name: str, role: Role) -> Account:
+        """Give an account another role; StoreError where the last admin would be none."""
+        refuse_role(role)
+        return self._change(name, role=role)
+
+    def set_password(self, name: str, password: str) -> Account:
+        """Give an account another password, and end its sessions."""
+        refuse_password(password, name)
+        return self._change(name, password=_hasher().hash(password))
+
+    def _insert(
+        self, connection: Connection, name: str, digest: str, *, role: Role, group: str
+    ) -> Account:
+        now = self._now()
+        if role != "admin" and connection.execute(select(accounts.c.account_id)).first() is None:
+            raise StoreError(f"account {name!r}: the first account must be an admin")
+        if connection.execute(_joined().where(accounts.c.account_id == person(name))).first():
+            raise StoreError(f"account {name!r}: there is one already; choose another name")
+        annotator = identity.register(
+            connection, name, display=name, group=group, client=None, now=now
+        )
+        if annotator.kind != "a person":
+            raise StoreError(f"account {name!r}: the name of {annotator.kind}; choose another")
+        connection.execute(
+            insert(accounts).values(
+                account_id=annotator.annotator_id, role=role, password=digest, created_at=now
+            )
+        )
+        return Account(
+            account_id=annotator.annotator_id,
+            name=annotator.name,
+            role=role,
+            group=annotator.group,
+            created_at=now,
+        )
+
+    def _change(self, name: str, **values: object) -> Account:
+        account_id = person(name)
+        with self.database.write() as connection:
+            mine = accounts.c.account_id == account_id
+            if connection.execute(update(accounts).where(mine).values(**values)).rowcount != 1:
+                raise StoreError(f"account {name!r}: there is none; see `imgalign accounts list`")
+            admins = select(func.count()).where(
+                accounts.c.role == "admin", accounts.c.disabled_at.is_(None)
+            )
+            if not connection.execute(admins).scalar_one():
+                raise StoreError(
+                    f"account {name!r}: the last admin, without whom nobody could invite; make "
+                    "another one first"
+                )
+            if "password" in values or values.get("disabled_at") is not None:
+                connection.execute(delete(sessions).where(sessions.c.account_id == account_id))
+            return _account(connection.execute(_joined().where(mine)).one())
+
+    def _open_invitation(self, connection: Connection, token: str) -> Any:
+        return connection.execute(
+            select(invitations).where(
+                invitations.c.digest == _digest(token),
+                invitations.c.used_at.is_(None),
+                invitations.c.expires_at > self._now(),
+            )
+        ).first()
+
+
+def refuse_role(role: str) -> None:
+    """InputError for a role that there is not."""
+    if role not in ROLES:
+        raise InputError(f"role: expected one of {', '.join(ROLES)}, got {role!r}")
+
+
+def refuse_password(password: str, name: str) -> None:
+    """InputError for a password that is easily guessed or cannot be one."""
+    validation.name("annotator", name)
+    validation.name("annotator", person(name))
+    if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
+        raise InputError(
+            f"password: expected {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters, "
+            f"got {len(password)}"
+        )
+    if person(name) in person(password) or len(set(password)) < 4:
+        raise InputError("password: too easily guessed; take several words that you make up")
+    with suppress(UnicodeEncodeError):
+        password.encode()
+        return
+    raise InputError("password: contains characters that cannot be stored")
+
+
+@cache
+def _hasher() -> PasswordHasher:
+    """Argon2id by the second recommendation of RFC 9106: 64 MiB, three passes."""
+    return PasswordHasher()
+
+
+@cache
+def _nobody() -> str:
+    """The digest of a password that nobody has."""
+    return _hasher().hash(secrets.token_urlsafe(32))
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _joined(*, by_session: bool = False) -> Any:
+    """Accounts with the name and group of their annotators."""
+    table = accounts.join(annotators, accounts.c.account_id == annotators.c.annotator_id)
+    if by_session:
+        table = table.join(sessions, sessions.c.account_id == accounts.c.account_id)
+    return select(accounts, annotators.c.name, annotators.c.group_name).select_from(table)
+
+
+def _account(row: Any) -> Account:
+    return Account(
+        account_id=row.account_id,
+        name=row.name,
+        role=row.role,
+        group=row.group_name,
+        created_at=row.created_at,
+        disabled_at=row.disabled_at,
+    )
