@@ -13,9 +13,8 @@ not repeated; `--jobs` trains and judges so many side by side, each best with on
 import argparse
 import json
 import math
-import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
@@ -26,6 +25,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from algorithms import record
+from rows import permuted, read_lines, write_lines
 from torch import Tensor
 
 from imgalign.algorithms.kl import measure_kl
@@ -220,23 +220,6 @@ def imgalign(*words: str) -> None:
     """Run a command of the package in this process, where it is imported."""
     if main_of_imgalign(words):
         raise SystemExit(f"imgalign {' '.join(words)}: did not finish")
-
-
-def permuted(rows: Sequence[Mapping[str, Any]], *, seed: int) -> Iterator[dict[str, Any]]:
-    """The same ranks, each of another text: nothing can be learned from them."""
-    luck = random.Random(f"shuffled/{seed}")
-    for row in rows:
-        yield {**row, "ranks": luck.sample(row["ranks"], len(row["ranks"]))}
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """JSON lines."""
-    return [json.loads(each) for each in path.read_text(encoding="utf-8").splitlines()]
-
-
-def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """JSON lines."""
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def loaded(run: Path | str, reference: Path | str | None = None) -> LanguagePolicy:

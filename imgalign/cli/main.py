@@ -11,6 +11,7 @@ import typer
 
 from imgalign import __version__
 from imgalign.cli import (
+    accounts,
     data,
     exporting,
     feedback,
@@ -101,6 +102,16 @@ exchange = typer.Typer(rich_markup_mode=None, help="Rankings to and from other s
 exchange.command("import")(data.import_)
 exchange.command("export")(data.export)
 app.add_typer(exchange, name="data")
+
+people = typer.Typer(rich_markup_mode=None, help="Who may use the app on a network.")
+people.command("add")(accounts.add)
+people.command("invite")(accounts.invite)
+people.command("list")(accounts.list_)
+people.command("role")(accounts.role)
+people.command("password")(accounts.password)
+people.command("disable")(accounts.disable)
+people.command("enable")(accounts.enable)
+app.add_typer(people, name="accounts")
 
 store = typer.Typer(rich_markup_mode=None, help="The database and its images.")
 store.command("check")(data.check)

@@ -76,6 +76,14 @@ class Accounts:
         with self.database.read() as connection:
             return connection.execute(select(accounts.c.account_id).limit(1)).first() is not None
 
+    def require(self) -> None:
+        """StoreError where there is none."""
+        if not self.exist():
+            raise StoreError(
+                f"{self.database.name}: has no accounts; make the first by "
+                "`imgalign accounts add NAME --role admin`"
+            )
+
     def all(self) -> list[Account]:
         """By name."""
         with self.database.read() as connection:
