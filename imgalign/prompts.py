@@ -44,7 +44,7 @@ def read_prompts(path: Path) -> tuple[str, ...]:
     try:
         with path.open("rb") as file:
             content = file.read(LARGEST_FILE + 1)
-        text = content.decode("utf-8")
+        written = content.decode("utf-8")
     except FileNotFoundError:
         raise InputError(f"{path}: no such prompt file") from None
     except IsADirectoryError:
@@ -53,24 +53,34 @@ def read_prompts(path: Path) -> tuple[str, ...]:
         raise InputError(f"{path}: expected a text file in utf-8") from None
     if len(content) > LARGEST_FILE:
         raise InputError(f"{path}: expected prompts, got more than {LARGEST_FILE} bytes")
+    return prompts_in(written, str(path))
+
+
+def prompts_in(written: str, where: str) -> tuple[str, ...]:
+    """The prompts of a text, as of a file with this text; `where` names it in messages."""
     # Not `splitlines`, which would split a prompt at control characters as well.
-    written = text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n")
-    for number, line in enumerate(written, start=1):
+    rows = written.removeprefix("\ufeff").replace("\r\n", "\n").split("\n")
+    for number, line in enumerate(rows, start=1):
         control = next(filter(is_control, line), None)
         if control is not None:
             raise InputError(
-                f"{path}, line {number}: expected text, got the control character {control!r}"
+                f"{where}, line {number}: expected text, got the control character {control!r}"
             )
-    lines = [line.strip() for line in written]
+    lines = [line.strip() for line in rows]
     comments = sum(line.startswith("#") for line in lines)
     asked = (line.removeprefix("\\") if line.startswith("\\#") else line for line in lines)
     kept = zip(lines, asked, strict=True)
     prompts = tuple(dict.fromkeys(each for line, each in kept if line and line[0] != "#"))
     if not prompts:
-        raise InputError(f"{path}: expected at least one prompt, one per line, got none")
+        raise InputError(f"{where}: expected at least one prompt, one per line, got none")
     if comments:
-        log.info("%s: %s left out; a prompt may begin with \\#", path, counted(comments))
+        log.info("%s: %s left out; a prompt may begin with \\#", where, counted(comments))
     return prompts
+
+
+def as_file(prompts: Sequence[str]) -> str:
+    """The text of a file that `read_prompts` reads these prompts from."""
+    return "".join(f"\\{each}\n" if each.startswith("#") else f"{each}\n" for each in prompts)
 
 
 def is_control(character: str) -> bool:

@@ -86,6 +86,10 @@ class Processes:
         """Whether its process has been asked to stop."""
         return self._stop_path(name).exists() and self.alive(name)
 
+    def was_stopped(self, name: str) -> bool:
+        """Whether its process has ended because it was asked to."""
+        return self._stop_path(name).exists() and not self.alive(name)
+
     def start(self, name: str, arguments: Sequence[str]) -> None:
         """Start a process that outlives the app; the log of an earlier one of that name goes on."""
         self.folder.mkdir(parents=True, exist_ok=True)

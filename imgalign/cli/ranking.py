@@ -1,5 +1,8 @@
 """Commands that queue images for ranking and serve the app."""
 
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -28,6 +31,7 @@ from imgalign.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from imgalign.preferences.records import SamplerSettings
     from imgalign.preferences.store import Store
 
 ImageFolder = Annotated[
@@ -47,6 +51,12 @@ TextFile = Annotated[
         "them, where they do not say.",
     ),
 ]
+ItemList = Annotated[
+    Path | None,
+    typer.Option(
+        help="Write the ids of the items to this file, one a line, each as soon as it is queued."
+    ),
+]
 PromptSource = Literal["any", "captions", "metadata"]
 PromptsFrom = Annotated[
     PromptSource | None,
@@ -64,6 +74,7 @@ class Queue:
     database: str | None
     images: Path | None
     create: bool
+    item_list: Path | None
 
     def check(self) -> None:
         """Refuse a queue that cannot be opened or made, before slow work; makes nothing."""
@@ -80,6 +91,20 @@ class Queue:
         return open_or_make(
             self.database, images=self.images, create=self.create, on_made=typer.echo
         )
+
+    @contextmanager
+    def listing(self) -> Iterator[Callable[[str], None]]:
+        """What is to be called with the id of each item: writes the list, if one is wanted."""
+        if self.item_list is None:
+            yield lambda item_id: None
+            return
+        with self.item_list.open("w", encoding="ascii") as file:
+
+            def write(item_id: str) -> None:
+                file.write(f"{item_id}\n")
+                file.flush()
+
+            yield write
 
     def tell(self, lines: list[str], *, anything: bool = True) -> None:
         """Print what was queued, and what opens the app on it where there is `anything`."""
@@ -113,13 +138,19 @@ def candidates(
     images: Images = None,
     create: Create = False,
     device: Device = "auto",
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on: images in the store are not made a second time."),
+    ] = False,
+    item_list: ItemList = None,
 ) -> None:
     """Generate images, or take images or texts made elsewhere, and queue them for ranking."""
-    queue = Queue(per_prompt, overlap, project, database, images, create)
+    queue = Queue(per_prompt, overlap, project, database, images, create, item_list)
     if texts is not None or folder is not None:
         generated: dict[str, object] = {"device": device, "adapter": adapter, "seed": seed}
         generated |= {"prompt": prompt, "prompts": prompts, "storybook_prompts": storybook_prompts}
         generated |= {"steps": steps, "guidance": guidance, "eta": eta, "scheduler": scheduler}
+        generated |= {"resume": resume}
         without_effect = changed(candidates, generated)
         if texts is not None:
             without_effect |= {"--from": folder, "--prompts-from": prompts_from}
@@ -132,11 +163,7 @@ def candidates(
     refuse_given({"--prompts-from": prompts_from}, "without --from")
     if prompt or prompts:
         refuse_given(changed(candidates, {"storybook_prompts": storybook_prompts}), "with prompts")
-    from imgalign.diffusion.generate import ImageGenerator
-    from imgalign.preferences.queue import queue_candidates
     from imgalign.prompts import chosen_prompts
-    from imgalign.runs.folder import model_under
-    from imgalign.runs.progress import progress
     from imgalign.storybook.scenes import candidate_prompts
 
     settings = sampler_of(steps=steps, guidance=guidance, eta=eta, scheduler=scheduler)
@@ -145,23 +172,68 @@ def candidates(
     else:
         wanted = candidate_prompts(storybook_prompts)
     queue.check()
+    queue_generated(
+        wanted,
+        queue,
+        seed=seed,
+        model=model,
+        adapter=adapter,
+        settings=settings,
+        device=device,
+        resume=resume,
+    )
+
+
+def queue_generated(
+    prompts: Sequence[str],
+    queue: Queue,
+    *,
+    seed: int,
+    model: str | None,
+    adapter: Path | None,
+    settings: "SamplerSettings",
+    device: str,
+    resume: bool,
+) -> None:
+    """Generate images and queue them, and print what came of it and what to do next."""
+    from imgalign.diffusion.generate import ImageGenerator
+    from imgalign.preferences.queue import known_candidates, queue_candidates
+    from imgalign.runs.folder import model_under
+    from imgalign.runs.progress import progress
+
     generator = ImageGenerator(model or model_under(adapter), adapter, device=device)
     # No image is made by this: settings and seeds are checked before a database is.
-    last = seed + len(wanted) * per_prompt - 1
-    generator.generate(wanted, seeds=[last] * len(wanted), settings=settings)
-    with queue.opened() as store, progress("generating") as on_progress:
-        queued = queue_candidates(
-            store,
-            generator,
-            wanted,
-            per_prompt=per_prompt,
-            first_seed=seed,
-            settings=settings,
-            project=project,
-            overlap=overlap,
-            on_progress=on_progress,
-        )
-    queue.tell(queued.lines(), anything=bool(queued.item_ids))
+    last = seed + len(prompts) * queue.per_prompt - 1
+    generator.generate(prompts, seeds=[last] * len(prompts), settings=settings)
+    with queue.opened() as store, queue.listing() as on_item:
+        known = None
+        if resume:
+            known = known_candidates(
+                store,
+                generator,
+                prompts,
+                per_prompt=queue.per_prompt,
+                first_seed=seed,
+                settings=settings,
+            )
+            typer.echo(f"{sum(each is not None for each in known)} images are there already")
+        begun = time.monotonic()
+        with progress("generating") as on_progress:
+            queued = queue_candidates(
+                store,
+                generator,
+                prompts,
+                per_prompt=queue.per_prompt,
+                first_seed=seed,
+                settings=settings,
+                project=queue.project,
+                overlap=queue.overlap,
+                known=known,
+                on_progress=on_progress,
+                on_item=on_item,
+            )
+    made = f"{queued.num_made} images made in {time.monotonic() - begun:.1f} s"
+    queue.tell([made, *queued.lines()], anything=bool(queued.item_ids))
 
 
 def queue_folder(
@@ -180,9 +252,18 @@ def queue_folder(
             model=model,
             on_progress=on_progress,
         )
-    with queue.opened() as store, progress("storing images") as on_progress:
+    with (
+        queue.opened() as store,
+        queue.listing() as on_item,
+        progress("storing images") as on_progress,
+    ):
         queued = queue_groups(
-            store, found, project=queue.project, overlap=queue.overlap, on_progress=on_progress
+            store,
+            found,
+            project=queue.project,
+            overlap=queue.overlap,
+            on_progress=on_progress,
+            on_item=on_item,
         )
     queue.tell(queued.lines())
 
@@ -194,9 +275,18 @@ def queue_table(table: Path, queue: Queue, *, model: str | None) -> None:
 
     queue.check()
     found = group_texts(table, per_prompt=queue.per_prompt, model=model)
-    with queue.opened() as store, progress("storing texts") as on_progress:
+    with (
+        queue.opened() as store,
+        queue.listing() as on_item,
+        progress("storing texts") as on_progress,
+    ):
         queued = queue_texts(
-            store, found, project=queue.project, overlap=queue.overlap, on_progress=on_progress
+            store,
+            found,
+            project=queue.project,
+            overlap=queue.overlap,
+            on_progress=on_progress,
+            on_item=on_item,
         )
     queue.tell(queued.lines())
 

@@ -10,14 +10,16 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 
 import torch
 
 from imgalign.diffusion.attention import Attention
 from imgalign.diffusion.denoising import check_prompts
+from imgalign.diffusion.families.backbone import Family
 from imgalign.diffusion.families.table import family_of
-from imgalign.diffusion.loading import load_pipeline
+from imgalign.diffusion.loading import load_pipeline, plan_family
 from imgalign.diffusion.samplers import Sampler, build_sampler
 from imgalign.diffusion.switching import WeightSwitch
 from imgalign.environment import DType, choose_device, choose_dtype, say_dtype
@@ -92,17 +94,24 @@ class ImageGenerator:
         InputError for settings that this model cannot be sampled with, now and not when the first
         image is taken.
         """
+        provenances = self.provenances(prompts, seeds=seeds, settings=settings)
+        width, height = self._size(settings)
+        sampler = build_sampler(self.family, settings)
+        shape = self.family.latent_shape(width, height)
+        return self._images(sampler, provenances, shape, on_progress)
+
+    def provenances(
+        self, prompts: Sequence[str], *, seeds: Sequence[int], settings: SamplerSettings
+    ) -> list[Provenance]:
+        """What `generate` would write of each image, but for the time; InputError as there."""
         check_prompts(prompts)
         if len(prompts) != len(seeds):
             raise InputError(f"seeds: expected one per prompt, got {len(seeds)} for {len(prompts)}")
         for seed in seeds:
             if not 0 <= seed < 2**63:
                 raise InputError(f"seeds: expected 0 to 2**63 - 1, got {seed}")
-        width, height = self.family.image_size()
-        width = width if settings.width is None else settings.width
-        height = height if settings.height is None else settings.height
-        sampler = build_sampler(self.family, settings)
-        provenances = [
+        width, height = self._size(settings)
+        return [
             Provenance(
                 model=self.model,
                 adapter=self.adapter,
@@ -120,8 +129,13 @@ class ImageGenerator:
             )
             for prompt, seed in zip(prompts, seeds, strict=True)
         ]
-        shape = self.family.latent_shape(width, height)
-        return self._images(sampler, provenances, shape, on_progress)
+
+    def _size(self, settings: SamplerSettings) -> tuple[int, int]:
+        width, height = self.family.image_size()
+        return (
+            width if settings.width is None else settings.width,
+            height if settings.height is None else settings.height,
+        )
 
     def _images(
         self,
@@ -168,6 +182,26 @@ class ImageGenerator:
                 unread = self.family.cut_text(provenance.prompt)
                 yield Generated(image=to_image(sample), provenance=provenance, unread=unread)
             done += len(batch)
+
+
+def unread_ends(model: str, prompts: Sequence[str]) -> dict[str, str]:
+    """Of each prompt that is longer than a model reads, the end that has no effect.
+
+    `model` is "storybook", a folder or a file: its settings and tokenizer are read, no weights.
+    """
+    family = _planned(model)
+    ends = {prompt: family.cut_text(prompt) for prompt in prompts}
+    return {prompt: end for prompt, end in ends.items() if end}
+
+
+def planned_size(model: str) -> tuple[int, int]:
+    """Width and height of the images of a model that `unread_ends` takes, in pixels."""
+    return _planned(model).image_size()
+
+
+@lru_cache(maxsize=2)
+def _planned(model: str) -> Family:
+    return plan_family(model)
 
 
 def generate_pairs(

@@ -6,9 +6,9 @@ from itertools import groupby
 
 from sqlalchemy import func, select
 
-from imgalign.preferences.queries import standing
+from imgalign.preferences.queries import sample_id, standing
 from imgalign.preferences.records import Samples
-from imgalign.preferences.schema import annotators, items, rankings
+from imgalign.preferences.schema import annotators, candidates, items, rankings
 from imgalign.preferences.store import Store
 
 
@@ -110,3 +110,67 @@ def queued_projects(store: Store) -> list[str]:
     found = select(items.c.project).distinct().order_by(items.c.project)
     with store.database.read() as connection:
         return list(connection.execute(found).scalars())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectStanding:
+    """Where a project stands. Example: 12 prompts, 48 images, 7 of 12 items ranked."""
+
+    project: str
+    kinds: frozenset[Samples]
+    prompts: int
+    samples: int
+    """Different images and texts."""
+    items: int
+    judged: int
+    """Items that somebody has judged, simulated annotators too, AI judges and skips left out."""
+
+
+def project_standings(store: Store) -> list[ProjectStanding]:
+    """Every project with items, by name."""
+    queued = (
+        select(
+            items.c.project,
+            items.c.samples,
+            func.count().label("items"),
+            func.count(items.c.prompt.distinct()).label("prompts"),
+        )
+        .group_by(items.c.project, items.c.samples)
+        .order_by(items.c.project)
+    )
+    shown = (
+        select(items.c.project, func.count(sample_id().element.distinct()))
+        .join(candidates, candidates.c.item_id == items.c.item_id)
+        .group_by(items.c.project)
+    )
+    answered = (
+        select(items.c.project, func.count(items.c.item_id.distinct()))
+        .join(rankings, rankings.c.item_id == items.c.item_id)
+        .join(annotators, annotators.c.annotator_id == rankings.c.annotator_id)
+        .where(annotators.c.judge_id.is_(None), rankings.c.verdict != "skipped", standing())
+        .group_by(items.c.project)
+    )
+    with store.database.read() as connection:
+        rows = connection.execute(queued).all()
+        samples = {project: count for project, count in connection.execute(shown)}
+        judged = {project: count for project, count in connection.execute(answered)}
+    return [
+        ProjectStanding(
+            project=project,
+            kinds=frozenset(row.samples for row in own),
+            prompts=sum(row.prompts for row in own),
+            samples=samples.get(project, 0),
+            items=sum(row.items for row in own),
+            judged=judged.get(project, 0),
+        )
+        for project, own in (
+            (key, list(group)) for key, group in groupby(rows, key=lambda row: row.project)
+        )
+    ]
+
+
+def has_items(store: Store, project: str) -> bool:
+    """Whether there is anything to rank in a project, judged or not."""
+    found = select(items.c.item_id).where(items.c.project == project).limit(1)
+    with store.database.read() as connection:
+        return connection.execute(found).first() is not None

@@ -9,6 +9,7 @@ of Gradio's other routes. No gradio here.
 import re
 from collections.abc import Collection
 from ipaddress import ip_address
+from math import inf
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
@@ -36,7 +37,9 @@ class Guard:
     `host` is where the app listens; `allow_hosts` are other names of it, those of a proxy included,
     whose pages may send requests whatever name the proxy passes on. `routes` are regular
     expressions of paths, `prefix` a path that a proxy puts before all of them; it is removed here
-    unless the proxy has removed it.
+    unless the proxy has removed it. Bodies are read whole before they are passed on, but for
+    `uploads`, a regular expression of paths that read theirs in pieces, of up to `largest_upload`
+    bytes.
     """
 
     def __init__(
@@ -47,12 +50,16 @@ class Guard:
         allow_hosts: Collection[str],
         routes: Collection[str],
         prefix: str = "",
+        uploads: str | None = None,
+        largest_upload: int = 0,
     ) -> None:
         self.app = app
         self.host = host.lower()
         self.allow_hosts = {name.lower() for name in allow_hosts}
         self.routes = re.compile("|".join(f"(?:{route})" for route in routes))
         self.prefix = prefix
+        self.uploads = None if uploads is None else re.compile(uploads)
+        self.largest_upload = largest_upload
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, passed on or answered with one line of JSON."""
@@ -70,11 +77,15 @@ class Guard:
         if not self.routes.fullmatch(scope["path"]):
             await JSONResponse({"error": "not found"}, status_code=404)(scope, receive, send)
             return
-        if scope["method"] not in SAFE_METHODS:
+        if self.uploads is not None and self.uploads.fullmatch(scope["path"]):
+            # Counted again as it comes in: a length may be wrong, or missing.
+            if _length(headers) > self.largest_upload:
+                await _refuse_size(self.largest_upload)(scope, receive, send)
+                return
+        elif scope["method"] not in SAFE_METHODS:
             body = await _body(headers, receive)
             if body is None:
-                reason = f"more than {LARGEST_BODY} bytes: no page of the app sends that much"
-                await JSONResponse({"error": reason}, status_code=413)(scope, receive, send)
+                await _refuse_size(LARGEST_BODY)(scope, receive, send)
                 return
             receive = _replay(body, receive)
         await self.app(scope, receive, send)
@@ -131,10 +142,20 @@ def _is_address(name: str) -> bool:
     return True
 
 
+def _length(headers: Headers) -> float:
+    """How long a body says that it is; infinite for what is no length."""
+    length = headers.get("content-length", "0")
+    return int(length) if re.fullmatch(r"[0-9]{1,12}", length) else inf
+
+
+def _refuse_size(most: int) -> JSONResponse:
+    reason = f"more than {most} bytes: no page of the app sends that much"
+    return JSONResponse({"error": reason}, status_code=413)
+
+
 async def _body(headers: Headers, receive: Receive) -> bytes | None:
     """The body of a request, or None as soon as it is too large."""
-    length = headers.get("content-length", "0")
-    if not re.fullmatch(r"[0-9]{1,12}", length) or int(length) > LARGEST_BODY:
+    if _length(headers) > LARGEST_BODY:
         return None
     body = bytearray()
     while True:

@@ -137,10 +137,12 @@ def queue_groups(
     project: str = "default",
     overlap: int = 1,
     on_progress: Callable[[float], None] = lambda _: None,
+    on_item: Callable[[str], None] = lambda _: None,
 ) -> QueuedImages:
     """Store images and queue an item of each group.
 
     What is stored is kept when the call is interrupted; the same call again adds nothing twice.
+    `on_item` gets the id of each item once it is queued.
     """
     groups, folder = found.groups, found.folder
     item_ids: list[str] = []
@@ -150,6 +152,7 @@ def queue_groups(
         ids = [_store(store, image, folder, notes) for image in group]
         item = store.add_item(group[0].prompt, ids, source=SOURCE, project=project, overlap=overlap)
         item_ids.append(item)
+        on_item(item)
     on_progress(1.0)
     return QueuedImages(
         item_ids=item_ids,

@@ -84,10 +84,12 @@ def queue_texts(
     project: str = "default",
     overlap: int = 1,
     on_progress: Callable[[float], None] = lambda _: None,
+    on_item: Callable[[str], None] = lambda _: None,
 ) -> QueuedTexts:
     """Store texts and queue an item of each group.
 
     What is stored is kept when the call is interrupted; the same call again adds nothing twice.
+    `on_item` gets the id of each item once it is queued.
     """
     item_ids: list[str] = []
     for number, group in enumerate(found.groups):
@@ -96,6 +98,7 @@ def queue_texts(
         item_ids.append(
             store.add_item(group[0].prompt, ids, source=SOURCE, project=project, overlap=overlap)
         )
+        on_item(item_ids[-1])
     on_progress(1.0)
     return QueuedTexts(
         item_ids=item_ids,
