@@ -1,4 +1,4 @@
-"""The app: settings, the five pages, and the server. Wiring only.
+"""The app: settings, the six pages, and the server. Wiring only.
 
     imgalign ui                      # http://127.0.0.1:7860
 
@@ -31,21 +31,24 @@ from fastapi.responses import RedirectResponse
 from imgalign.errors import InputError
 from imgalign.preferences.opening import open_or_make
 from imgalign.preferences.store import Store
+from ui.api import candidates as candidates_routes
 from ui.api import learn as learn_routes
 from ui.api import rank as rank_routes
 from ui.api import security
 from ui.api import studio as studio_routes
 from ui.api.guidelines import Guidelines
 from ui.api.responses import add_error_handlers
+from ui.batches import Batches
 from ui.fits import Fits
 from ui.libraries import load_libraries
-from ui.pages import generate, learn, rank, results, train
+from ui.pages import candidates, generate, learn, rank, results, train
 from ui.runs import Runs
 from ui.shelf import Shelf
 from ui.theme import asset, theme
 
 GRACE_SECONDS = 2
 PAGES = {
+    "candidates": "Candidates",
     "rank": "Rank",
     "learn": "Learn",
     "train": "Train",
@@ -71,12 +74,16 @@ class Settings:
     images: Path | None = None
     """Folder of original images; None: the one recorded in the database, or `images` beside it."""
     runs: Path = Path("runs")
-    project: str = "default"
-    """Queue within the database that the Rank page works on."""
+    project: str | None = None
+    """Queue within the database: the one that the Rank page works on, and that others begin with.
+    None: who ranks chooses among all, beginning with "default"; on a network it is that alone,
+    because names of projects are for those who made them."""
     guidelines: Path | None = None
     """A text file that the Rank page shows to annotators of the project."""
     model: str = "storybook"
-    """The base model offered on the Generate page."""
+    """The base model offered on the Candidates and Generate pages."""
+    examples: tuple[str, ...] = ()
+    """Prompts that the Candidates page offers to those who have none yet."""
     pages: tuple[str, ...] | None = None
     """Pages to serve. None: all on loopback, and only Rank elsewhere, because the Train page can
     start processes."""
@@ -117,6 +124,28 @@ class Settings:
         return self.pages or (tuple(PAGES) if security.on_loopback(self.host) else ("rank",))
 
     @property
+    def root(self) -> str:
+        """The page at "/": Rank, whose address annotators keep, wherever it is served."""
+        return "rank" if "rank" in self.served else self.served[0]
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The pages that are at an address of their own."""
+        return tuple(name for name in self.served if name != self.root)
+
+    @property
+    def only_project(self) -> str | None:
+        """The project that the Rank page works on; None where it can be chosen."""
+        if self.project is None and not security.on_loopback(self.host):
+            return rank_routes.FIRST
+        return self.project
+
+    @property
+    def first_project(self) -> str:
+        """The project that other pages begin with."""
+        return self.project or rank_routes.FIRST
+
+    @property
     def has_studio(self) -> bool:
         """Whether any page but Rank is served."""
         return self.served != ("rank",)
@@ -129,6 +158,7 @@ class Studio:
     store: Store
     runs: Runs
     fits: Fits
+    batches: Batches
     shelf: Shelf
     server: str
     """Unique name of this process."""
@@ -143,23 +173,28 @@ def build_app(settings: Settings, store: Store) -> fastapi.FastAPI:
         allow_hosts=settings.allow_hosts,
         routes=_reachable(settings),
         prefix=settings.root_path,
+        uploads=candidates_routes.UPLOADS if "candidates" in settings.served else None,
+        largest_upload=candidates_routes.LARGEST_UPLOAD,
     )
     add_error_handlers(app)
     app.include_router(
-        rank_routes.router(store, project=settings.project, guidelines=settings.guidelines)
+        rank_routes.router(store, project=settings.only_project, guidelines=settings.guidelines)
     )
     runs = Runs(settings.runs, database=settings.database)
     studio = Studio(
         store,
         runs,
         Fits(runs, database=settings.database),
+        Batches(runs, database=settings.database),
         Shelf(),
         secrets.token_urlsafe(9),
     )
     if settings.has_studio:
         app.include_router(learn_routes.router(studio.fits, store))
         app.include_router(studio_routes.router(studio.runs, studio.shelf, server=studio.server))
-    for name in settings.served[1:]:
+    if "candidates" in settings.served:
+        app.include_router(candidates_routes.router(studio.batches, store))
+    for name in settings.others:
         app.add_api_route(f"/{name}/", _to_page(name), include_in_schema=False)
     # Outside a running event loop gradio makes loops of its own and never closes them.
     asyncio.run(_mount(app, settings, studio))
@@ -173,7 +208,7 @@ def _to_page(name: str) -> Callable[[], RedirectResponse]:
 
 def _reachable(settings: Settings) -> list[str]:
     """Paths, as regular expressions, that the pages request."""
-    pages = [f"/{name}/?" for name in settings.served[1:]]
+    pages = [f"/{name}/?" for name in settings.others]
     queue = security.QUEUE if settings.has_studio else ()
     return ["/", *pages, "/api/.+", *security.FILES, *queue]
 
@@ -272,21 +307,28 @@ def _head(settings: Settings, studio: Studio) -> str:
 
 
 def _blocks(settings: Settings, studio: Studio) -> gr.Blocks:
-    first, *others = settings.served
     blocks = gr.Blocks(title="imgalign", analytics_enabled=False)
     with blocks:
-        _page(blocks, first, settings, studio)
-    for name in others:
+        _page(blocks, settings.root, settings, studio)
+    for name in settings.others:
         with blocks.route(PAGES[name], f"/{name}"):
             _page(blocks, name, settings, studio)
     return blocks
 
 
 def _page(blocks: gr.Blocks, name: str, settings: Settings, studio: Studio) -> None:
-    gr.HTML(_header(name, settings.served), elem_id="header", padding=False)
+    gr.HTML(_header(name, settings), elem_id="header", padding=False)
     match name:
+        case "candidates":
+            work = candidates.Work(
+                *(studio.store, studio.runs, studio.fits, studio.batches),
+                *(settings.model, settings.first_project),
+            )
+            candidates.build(blocks, work, examples=settings.examples)
         case "rank":
-            rank.build()
+            rank.build(
+                choosing=settings.only_project is None, making="candidates" in settings.served
+            )
         case "learn":
             learn.build(blocks, studio.fits, studio.store)
         case "results":
@@ -300,15 +342,15 @@ def _page(blocks: gr.Blocks, name: str, settings: Settings, studio: Studio) -> N
                 studio.runs,
                 studio.shelf,
                 model=settings.model,
-                project=settings.project,
+                project=settings.first_project,
             )
 
 
-def _header(current: str, pages: tuple[str, ...]) -> str:
+def _header(current: str, settings: Settings) -> str:
     links = "".join(
-        f'<a href="{"./" if name == pages[0] else name}"'
+        f'<a href="{"./" if name == settings.root else name}"'
         f"{' aria-current=page' if name == current else ''}>{PAGES[name]}</a>"
-        for name in pages
+        for name in settings.served
     )
     title = f'<h1 class="unseen">{PAGES[current]}</h1>'
     nav = f'<nav aria-label="Pages">{links}</nav>'

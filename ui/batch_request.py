@@ -170,8 +170,8 @@ def _maker(chosen: str | None, runs: Runs) -> tuple[str, str, str]:
     here = Path(name).expanduser()
     if name != SHIPPED and here.is_dir() and not (here / "model_index.json").is_file():
         raise InputError(
-            f"made by: {name}: expected a folder in diffusers' layout, with model_index.json, found "
-            "none in it; name the folder of a model"
+            f"made by: {name}: expected a folder in diffusers' layout, with model_index.json, "
+            "found none in it; name the folder of a model"
         )
     return (str(here) if here.exists() else name), "", name
 
@@ -211,8 +211,11 @@ def _table(typed: str | None) -> Path:
 # --- before the start
 
 
-def outlook(wanted: Asked, store: Store, batches: Batches) -> list[Line]:
-    """What there is to say of a batch before it is made: work, time, disk."""
+def outlook(wanted: Asked, store: Store, batches: Batches, *, at_once: bool = False) -> list[Line]:
+    """What there is to say of a batch before it is made: work, time, disk.
+
+    `at_once` leaves out what waits for libraries.
+    """
     if wanted.source == "texts":
         return [
             Line(
@@ -236,7 +239,7 @@ def outlook(wanted: Asked, store: Store, batches: Batches) -> list[Line]:
     return [
         Line("Work", work),
         Line("Time", _time(wanted, batches)),
-        Line("Disk", _disk(wanted, store)),
+        Line("Disk", _free(store) if at_once else _disk(wanted, store)),
         Line("To rank", f"{len(wanted.prompts) * wanted.overlap} sets of {wanted.per_prompt}"),
     ]
 

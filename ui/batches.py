@@ -89,7 +89,7 @@ class Batch:
     asked: Asked
     state: State
     message: str
-    """What it is doing, what it came to, or why it ended."""
+    """What it is doing, what was left out of it, or why it ended."""
     share: float | None
     """How far the present part has come, in [0, 1], where it says so."""
     item_ids: tuple[str, ...]
@@ -238,7 +238,7 @@ class Batches:
     def _ended(self, name: str, lines: Sequence[str]) -> tuple[State, str]:
         told = [place for place, line in enumerate(lines) if QUEUED.fullmatch(line)]
         if told:
-            said = [line for line in lines[told[-1] :] if not line.startswith("rank them")]
+            said = [line for line in lines[told[-1] + 1 :] if not line.startswith("rank them")]
             return "made", "; ".join(said)
         if self.processes.was_stopped(name):
             return "stopped", "Stopped; what is made stays, and it can go on from there"

@@ -57,6 +57,8 @@ ItemList = Annotated[
         help="Write the ids of the items to this file, one a line, each as soon as it is queued."
     ),
 ]
+EXAMPLES = 12
+"""Prompts that the app offers: those that `imgalign candidates` begins with."""
 PromptSource = Literal["any", "captions", "metadata"]
 PromptsFrom = Annotated[
     PromptSource | None,
@@ -301,7 +303,10 @@ def ui(
     database: Database = None,
     images: Images = None,
     create: Create = False,
-    project: Project = "default",
+    project: Annotated[
+        str | None,
+        typer.Option(help="The queue to rank; if not given, whoever ranks chooses in the app."),
+    ] = None,
     guidelines: Annotated[
         Path | None,
         typer.Option(help="A text file for the annotators of the project: the Rank page shows it."),
@@ -314,11 +319,13 @@ def ui(
         str, typer.Option(help='Path prefix of a reverse proxy, such as "/studio".')
     ] = "",
 ) -> None:
-    """Serve the app: the Rank, Learn, Train and Generate pages."""
+    """Serve the app: make candidates, rank them, fit a reward, align a model, compare."""
     from imgalign.preferences import address, validation
+    from imgalign.storybook.scenes import candidate_prompts
     from ui.app import Settings, launch
 
-    validation.name("project", project)
+    if project is not None:
+        validation.name("project", project)
     settings = Settings(
         host=host,
         port=port,
@@ -327,6 +334,7 @@ def ui(
         images=images,
         runs=runs,
         model=model,
+        examples=candidate_prompts(EXAMPLES) if model == "storybook" else (),
         allow_hosts=tuple(allow_host or ()),
         guidelines=guidelines,
         root_path=root_path,

@@ -18,6 +18,8 @@ import fastapi
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
+from imgalign.errors import InputError
+from imgalign.preferences.coverage import has_items, queued_projects
 from imgalign.preferences.leases import PREFETCH_LEASE
 from imgalign.preferences.own_votes import own_votes
 from imgalign.preferences.records import (
@@ -45,9 +47,13 @@ SKIP_REASONS: dict[Samples, tuple[SkipReason, ...]] = {
 """What the page offers, by what the candidates are."""
 MAX_NAME = 60
 """Characters of an annotator's name."""
+MAX_PROJECT = 200
+FIRST = "default"
+"""The project that the page begins with where none is named."""
 VOTES_PER_PAGE = 10
 VOTES_AT_ONCE, VOTES_PER_SECOND = 30, 2.0
-"""Pages of one's own votes: as many at once, and as many a second in the long run."""
+"""Pages of one's own votes, and lists of projects: as many at once, and as many a second in the
+long run."""
 
 
 class Request(BaseModel):
@@ -56,6 +62,12 @@ class Request(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     annotator: str = Field(min_length=1, max_length=MAX_NAME)
+
+
+class Next(Request):
+    """Ask for what to rank now, in a project: None is the one that the app begins with."""
+
+    project: str | None = Field(default=None, min_length=1, max_length=MAX_PROJECT)
 
 
 class Undo(Request):
@@ -113,6 +125,21 @@ class Screen(BaseModel):
     next: list[str] = []
     after: Coming | None = None
     undo: str | None = None
+    project: str = FIRST
+
+
+class Project(BaseModel):
+    """A project, and how many items of it this annotator has judged and could judge now."""
+
+    name: str
+    done: int
+    left: int
+
+
+class Projects(BaseModel):
+    """Where an annotator can go on; one alone where the app was started for it."""
+
+    projects: list[Project]
 
 
 class Saved(BaseModel):
@@ -122,7 +149,7 @@ class Saved(BaseModel):
     created: bool
 
 
-class Earlier(Request):
+class Earlier(Next):
     """Ask for one's own votes: the newest, or those older than the one under the key `before`."""
 
     before: str | None = Field(default=None, min_length=8, max_length=64)
@@ -167,18 +194,31 @@ class TakenBack(BaseModel):
     reason: str | None
 
 
-def router(store: Store, *, project: str, guidelines: Path | None = None) -> fastapi.APIRouter:
-    """What the ranking widget calls, on one project's queue.
+def router(
+    store: Store, *, project: str | None, guidelines: Path | None = None
+) -> fastapi.APIRouter:
+    """What the ranking widget calls, on one project's queue, or with None on any that it names.
 
     `guidelines` is a text file for its annotators; InputError where it cannot be read.
     """
     guide = Guidelines(guidelines)
+    pace = Pace(burst=VOTES_AT_ONCE, per_second=VOTES_PER_SECOND)
     routes = fastapi.APIRouter(prefix=f"/{PREFIX}")
 
     @routes.post("/next")
-    def to_rank(request: Request, sender: fastapi.Request) -> Screen:
+    def to_rank(request: Next, sender: fastapi.Request) -> Screen:
         client = sender.client.host if sender.client else None
-        return next_item(store, request.annotator, project=project, client=client)
+        chosen = chosen_project(store, request.project, only=project)
+        return next_item(store, request.annotator, project=chosen, client=client)
+
+    @routes.post("/projects", response_model=Projects)
+    def offered(request: Request) -> Projects | JSONResponse:
+        known = store.annotator(request.annotator)
+        if known is None:
+            return Projects(projects=[])
+        if not pace.allows(known.annotator_id):
+            return _too_often("projects")
+        return own_projects(store, request.annotator, only=project)
 
     @routes.post("/submit")
     def judged(answer: Answer) -> Saved:
@@ -188,17 +228,15 @@ def router(store: Store, *, project: str, guidelines: Path | None = None) -> fas
     def taken_back(request: Undo) -> TakenBack:
         return undo(store, request)
 
-    pace = Pace(burst=VOTES_AT_ONCE, per_second=VOTES_PER_SECOND)
-
     @routes.post("/votes", response_model=Votes)
     def voted(request: Earlier) -> Votes | JSONResponse:
         known = store.annotator(request.annotator)
         if known is None:  # who has not begun has no votes, and no bucket of their own either
             return Votes(votes=[], more=False)
         if not pace.allows(known.annotator_id):
-            error = f"votes: more than {VOTES_AT_ONCE} pages at once; wait a few seconds"
-            return JSONResponse({"error": error}, status_code=429)
-        return own_votes_page(store, request, project=project)
+            return _too_often("votes")
+        chosen = chosen_project(store, request.project, only=project)
+        return own_votes_page(store, request, project=chosen)
 
     @routes.get("/guidelines")
     def asked() -> Guide:
@@ -229,6 +267,42 @@ def router(store: Store, *, project: str, guidelines: Path | None = None) -> fas
     return routes
 
 
+def _too_often(what: str) -> JSONResponse:
+    error = f"{what}: more than {VOTES_AT_ONCE} pages at once; wait a few seconds"
+    return JSONResponse({"error": error}, status_code=429)
+
+
+def chosen_project(store: Store, asked: str | None, *, only: str | None) -> str:
+    """The project of a request; InputError for one that may not be ranked here.
+
+    `only` is the one that the app was started for; None for any that has items. A request that
+    names none gets that, or FIRST, or the first that has items where FIRST has none.
+    """
+    if only is not None:
+        if asked not in (None, only):
+            raise InputError(
+                f"project {asked!r}: expected {only!r}, for which this app was started; reload the "
+                "page"
+            )
+        return only
+    if asked is None:
+        return FIRST if has_items(store, FIRST) else next(iter(queued_projects(store)), FIRST)
+    if asked != FIRST and not has_items(store, asked):
+        raise InputError(f"project {asked!r}: nothing to rank of that name; choose another")
+    return asked
+
+
+def own_projects(store: Store, annotator: str, *, only: str | None) -> Projects:
+    """The projects that have items, by name, with what this annotator has done and has left."""
+    names = queued_projects(store) if only is None else [only]
+    counted = [(name, store.counts(annotator, project=name)) for name in names]
+    return Projects(
+        projects=[
+            Project(name=name, done=counts.done, left=counts.left) for name, counts in counted
+        ]
+    )
+
+
 def next_item(
     store: Store, annotator: str, *, project: str = "default", client: str | None = None
 ) -> Screen:
@@ -244,7 +318,13 @@ def next_item(
     # An item that is taken back must come up on this page again: only of this project.
     last_key = next((judged.key for judged in store.history(annotator, 1, project=project)), None)
     if item is None:
-        return Screen(done=counts.done, total=total, waiting=counts.waiting, undo=last_key)
+        return Screen(
+            done=counts.done,
+            total=total,
+            waiting=counts.waiting,
+            undo=last_key,
+            project=project,
+        )
     after = _coming(store, annotator, project=project, shown=item.item_id)
     return Screen(
         item=item.item_id,
@@ -257,6 +337,7 @@ def next_item(
         next=[] if after is None else [each.url for each in after.candidates],
         after=after,
         undo=last_key,
+        project=project,
     )
 
 

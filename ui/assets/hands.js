@@ -137,6 +137,8 @@ root.addEventListener("click", (event) => {
   if (event.detail > 0) button.blur(); // what has the focus was reached by keyboard
   if (button.dataset.do && (session || !["bad", "skip", "tie", "zoom", "submit"].includes(button.dataset.do))) {
     actions[button.dataset.do]();
+  } else if (button.dataset.project) {
+    goTo(button.dataset.project);
   } else if (button.dataset.vote) {
     correct(button.dataset.vote);
   } else if (button.dataset.votes) {
@@ -266,6 +268,7 @@ q(".rk-welcome form").addEventListener("submit", (event) => {
 });
 
 loadGuidelines();
+project = firstProject();
 annotator = load("annotator", null);
 if (annotator) {
   q("#rk-name-input").value = annotator;

@@ -13,6 +13,7 @@ const AHEAD_MS = 20000; // a set that is held for less than this is asked for an
 const PHONE = 720; // pixels, as in ranker.css
 
 let annotator = null; // who ranks
+let project = null; // where; null is what the app begins with
 let item = null; // what the server gave: {item, prompt, samples: "images" or "texts",
 // candidates: [{token, url}], done, total, after: the coming set, until: when it is given away,
 // undo: the key of the latest judgement that can be taken back}
@@ -92,6 +93,7 @@ const call = async (path, body) => {
   if (!response.ok) {
     const error = new Error(answer.error ?? `The server answered ${response.status}.`);
     error.gone = response.status === 409;
+    error.refused = response.status === 422;
     throw error;
   }
   return answer;
@@ -346,12 +348,14 @@ const next = async () => {
   clearTimeout(next.timer);
   q(".rk-who").textContent = annotator;
   try {
-    const given = await call("next", { annotator });
+    const given = await call("next", { annotator, project });
     calm();
     receive(given);
     showGuidelines();
+    showProjects(given.project);
     return true;
   } catch (error) {
+    if (error.refused && forgetProject()) return next();
     if (!item) show("loading");
     complain(`${error.message} Nothing you submitted is lost.`, next);
     next.timer = setTimeout(() => retry === next && next(), 4000);
@@ -388,7 +392,7 @@ const refresh = async () => {
   const shown = item;
   let given;
   try {
-    given = await call("next", { annotator });
+    given = await call("next", { annotator, project });
   } catch {
     return; // the next judgement asks again, and says so where that fails
   }
@@ -416,9 +420,11 @@ const receive = (given) => {
       q(".rk-empty-title").textContent = item.done ? "All done, thank you" : "Nothing to rank yet";
       q(".rk-empty-text").textContent = item.done
         ? `You have judged all ${item.done} items. New ones appear here as soon as they are made.`
-        : "Make images on the Generate page and send them here; they appear by themselves.";
+        : "What is made to be ranked appears here by itself.";
     }
+    q(".rk-make").hidden = !props.making || item.waiting > 0;
     next.timer = setTimeout(lookAgain, LOOK_AGAIN_MS);
+    offerProjects();
     q('.rk-empty [data-do="undo"]').hidden = !item.undo;
     session = null;
     clock(false);

@@ -82,7 +82,7 @@ const loadVotes = async () => {
   const mine = (asking += 1);
   votesList.setAttribute("aria-busy", "true");
   try {
-    const given = await call("votes", { annotator, before: begins.at(-1).before });
+    const given = await call("votes", { annotator, project, before: begins.at(-1).before });
     if (mine !== asking) return;
     voted = given;
     drawVotes();

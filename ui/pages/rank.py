@@ -10,12 +10,16 @@ import gradio as gr
 from ui.api.rank import SKIP_REASONS
 from ui.theme import asset
 
-SCRIPTS = ("session", "candidates", "ranker", "votes", "rest", "zoom", "hands")
+SCRIPTS = ("session", "candidates", "ranker", "votes", "rest", "projects", "zoom", "hands")
 """In the order in which they need each other."""
 
 
-def build() -> None:
-    """Draw the page inside the current Blocks."""
+def build(*, choosing: bool, making: bool) -> None:
+    """Draw the page inside the current Blocks.
+
+    `choosing` says whether projects can be chosen, `making` whether there is a page that makes
+    candidates.
+    """
     with gr.Column(elem_classes="page"):
         # Not a subclass: for those, gradio writes a .pyi file beside the source at every import.
         gr.HTML(
@@ -25,4 +29,6 @@ def build() -> None:
             apply_default_css=False,
             elem_id="ranker",
             reasons={samples: list(offered) for samples, offered in SKIP_REASONS.items()},
+            choosing=choosing,
+            making=making,
         )

@@ -7,7 +7,7 @@ from starlette.testclient import TestClient
 
 from imgalign.errors import InputError
 from ui.api.security import LARGEST_BODY
-from ui.app import Settings, build_app
+from ui.app import PAGES, Settings, build_app
 
 HERE = "http://127.0.0.1:7860"
 
@@ -69,7 +69,7 @@ def test_requests_of_other_origins_are_refused_whatever_they_ask(open_app):
         assert ask(client, Origin=origin).status_code == 200, origin
 
 
-@pytest.mark.parametrize("pages", [("rank",), ("rank", "learn", "train", "generate", "results")])
+@pytest.mark.parametrize("pages", [("rank",), tuple(PAGES)])
 def test_what_no_page_needs_of_gradio_is_not_there(open_app, pages):
     client = open_app(pages=pages)
     files = {"files": ("a.bin", b"x" * 1000)}

@@ -1,0 +1,127 @@
+// Draws what the timer brings: batches of candidates, and of the chosen one how far it is and what
+// it has queued. The value is replaced every few seconds; what the person opened stays open.
+const root = element.querySelector(".ba");
+const q = (selector) => root.querySelector(selector);
+const STATES = { making: "Being made", made: "Made", stopped: "Stopped", failed: "Failed" };
+
+const make = (tag, className, text) => {
+  const node = document.createElement(tag);
+  if (className) node.className = className;
+  if (text !== undefined) node.textContent = text;
+  return node;
+};
+const at = (path) => new URL(path, document.baseURI).href;
+
+const seen = {};
+const changed = (key, value) => {
+  const now = JSON.stringify(value);
+  if (seen[key] === now) return false;
+  seen[key] = now;
+  return true;
+};
+
+const chip = (batch, current) => {
+  const node = make("button", "ba-chip");
+  node.type = "button";
+  node.dataset.batch = batch.name;
+  node.setAttribute("role", "option");
+  node.setAttribute("aria-selected", batch.name === current);
+  node.append(make("b", "", batch.title), make("small", "", `${batch.project}: ${STATES[batch.state].toLowerCase()}`));
+  return node;
+};
+
+const sample = (name, samples, id, number) => {
+  if (samples === "texts") return make("blockquote", "", id);
+  const image = make("img");
+  image.loading = "lazy";
+  image.alt = `Candidate ${number + 1}`;
+  image.src = at(`api/candidates/${encodeURIComponent(name)}/images/${id}`);
+  return image;
+};
+
+const set = (name, { id, prompt, samples, shown }) => {
+  const node = make("article", "ba-set");
+  node.dataset.item = id;
+  node.dataset.samples = samples;
+  const text = make("p", "", prompt);
+  text.dir = "auto";
+  text.title = prompt;
+  const all = make("div");
+  all.append(...shown.map((each, number) => sample(name, samples, each, number)));
+  node.append(text, all);
+  return node;
+};
+
+// Sets that are there stay as they are: only new ones are drawn.
+const drawSets = (detail) => {
+  const box = q(".ba-sets");
+  if (seen.batch !== detail.name) box.replaceChildren();
+  const there = new Set([...box.children].map((node) => node.dataset.item));
+  const wanted = new Set(detail.sets.map(({ id }) => id));
+  for (const node of [...box.children]) if (!wanted.has(node.dataset.item)) node.remove();
+  box.append(...detail.sets.filter(({ id }) => !there.has(id)).map((each) => set(detail.name, each)));
+  q(".ba-more").textContent = detail.more ? `and ${detail.more} more` : "";
+};
+
+const drawStanding = (standing) => {
+  const box = q(".ba-standing");
+  box.hidden = !standing;
+  if (!standing || !changed("standing", standing)) return;
+  box.replaceChildren(make("b", "", standing.project), `: ${standing.line}. `);
+  if (standing.page) {
+    const link = make("a", "", standing.next);
+    link.href = at(standing.page);
+    box.append(link);
+  } else {
+    box.append(standing.next);
+  }
+};
+
+const refresh = () => {
+  const value = props.value;
+  if (!value) return;
+  drawStanding(value.standing);
+  root.toggleAttribute("data-empty", !value.detail);
+  if (!value.detail) return;
+  const detail = value.detail;
+  if (changed("list", [value.batches, detail.name])) {
+    q(".ba-list").replaceChildren(...value.batches.map((batch) => chip(batch, detail.name)));
+  }
+  if (seen.batch !== detail.name || changed("state", detail.state)) {
+    q(".ba-log").open = detail.state === "failed";
+  }
+  drawSets(detail);
+  seen.batch = detail.name;
+  q(".ba-batch").dataset.state = detail.state;
+  q(".ba-batch h3").textContent = detail.title;
+  q(".ba-state").textContent = STATES[detail.state];
+  q('[data-do="stop"]').hidden = detail.state !== "making";
+  q('[data-do="resume"]').hidden = !["stopped", "failed"].includes(detail.state);
+  q('[data-do="forget"]').hidden = detail.state === "making";
+  const rank = q(".ba-buttons a");
+  rank.hidden = !detail.sets.length;
+  rank.href = at(detail.rank);
+  q(".ba-bar").hidden = detail.state !== "making";
+  q(".ba-bar i").style.width = `${100 * (detail.share ?? 0)}%`;
+  q(".ba-bar").setAttribute("aria-valuenow", Math.round(100 * (detail.share ?? 0)));
+  q(".ba-said").textContent = detail.said;
+  if (changed("log", detail.log)) {
+    q("pre").textContent = detail.log || "Nothing printed yet.";
+    q("pre").scrollTop = q("pre").scrollHeight;
+  }
+};
+
+root.addEventListener("click", (event) => {
+  const chosen = event.target.closest("[data-batch]");
+  const button = event.target.closest("[data-do]");
+  if (chosen) {
+    trigger("batch_select", { batch: chosen.dataset.batch });
+  } else if (button) {
+    // Named in full: gradio looks for the names of events in this text.
+    const event = { stop: "batch_stop", resume: "batch_resume", forget: "batch_forget" }[button.dataset.do];
+    trigger(event, { batch: props.value.detail.name });
+  }
+});
+
+watch("value", refresh);
+refresh();

@@ -1,0 +1,421 @@
+"""The Candidates page: make images of prompts, or bring some, and queue them for ranking."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from html import escape
+from typing import Any, no_type_check
+from urllib.parse import urlencode
+
+import gradio as gr
+
+from imgalign.errors import ImgalignError, InputError
+from imgalign.preferences.store import Store
+from imgalign.preferences.stored import ItemSamples, item_samples
+from ui.api.small import small_text
+from ui.batch_request import IMAGES, PROMPTS, TEXTS, Form, asked, makers, outlook, projects, remarks
+from ui.batches import Batch, Batches
+from ui.fits import Fits
+from ui.image_request import SHIPPED
+from ui.messages import PRIVATE, shown
+from ui.outlook import Line
+from ui.runs import Runs
+from ui.standing import counted, standing
+from ui.theme import asset
+
+REFRESH_SECONDS = 2.0
+MOST_SETS = 24
+"""Sets of a batch that are drawn, the first."""
+LOG_LINES = 80
+SOURCES = (
+    ("Prompts", PROMPTS),
+    ("Images", IMAGES),
+    ("Texts", TEXTS),
+)
+# What was typed stays over a reload; browsers may refuse storage.
+KEEP = """(prompts) => {
+  try { localStorage.setItem("imgalign.candidates.prompts", prompts ?? ""); } catch {}
+}"""
+KEPT = """() => {
+  try { return [localStorage.getItem("imgalign.candidates.prompts") ?? ""]; } catch { return [""]; }
+}"""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What the page works on."""
+
+    store: Store
+    runs: Runs
+    fits: Fits
+    batches: Batches
+    model: str
+    project: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fields:
+    """The form on the page."""
+
+    source: gr.Radio
+    prompts: gr.Textbox
+    place: gr.Textbox
+    model: gr.Dropdown
+    per_prompt: gr.Number
+    project: gr.Dropdown
+    first_seed: gr.Textbox
+    steps: gr.Number
+    guidance: gr.Number
+    overlap: gr.Number
+    upload: gr.State
+    """Name of an upload; empty where a folder is named."""
+
+    @property
+    def all(self) -> list[Any]:
+        """Everything, in the order of `_form`."""
+        return [
+            *(self.source, self.prompts, self.place, self.upload, self.model, self.per_prompt),
+            *(self.project, self.first_seed, self.steps, self.guidance, self.overlap),
+        ]
+
+
+NAMES = (
+    *("source", "prompts", "place", "upload", "model", "per_prompt"),
+    *("project", "first_seed", "steps", "guidance", "overlap"),
+)
+
+
+def form_of(values: tuple[Any, ...]) -> Form:
+    """The values of `Fields.all` as a form."""
+    return Form(**dict(zip(NAMES, values, strict=True)))
+
+
+def view(work: Work, chosen: str | None) -> dict[str, Any]:
+    """Everything that is drawn: all batches in short, the chosen or newest in full."""
+    found = work.batches.all()
+    names = [batch.name for batch in found]
+    batch = found[names.index(chosen)] if chosen in names else next(iter(found), None)
+    project = work.project if batch is None else batch.asked.project
+    told = standing(work.store, work.runs, work.fits, work.batches, project)
+    if told is not None and told.page == "./":
+        told_page = rank_link(project)
+    else:
+        told_page = told.page if told else ""
+    return {
+        "standing": told and asdict(told) | {"page": told_page},
+        "batches": [_short(each) for each in found],
+        "detail": batch and _detail(work, batch),
+    }
+
+
+def rank_link(project: str) -> str:
+    """The Rank page on a project, relative to the app."""
+    return f"./?{urlencode({'project': project})}"
+
+
+def explain(work: Work, form: Form, *, at_once: bool = False) -> tuple[str, str]:
+    """As HTML: what there is to say of the form as it is, and what it would cost.
+
+    `at_once` leaves out what waits for libraries.
+    """
+    if form.source == PROMPTS and not (form.prompts or "").strip():
+        return "", ""
+    if form.source != PROMPTS and not ((form.place or "").strip() or form.upload):
+        return "", ""
+    try:
+        wanted = asked(form, store=work.store, runs=work.runs, batches=work.batches)
+        said = [] if at_once else remarks(wanted)
+        lines = outlook(wanted, work.store, work.batches, at_once=at_once)
+    except ImgalignError as error:
+        return f'<p role="status"><b>Cannot be made yet.</b> {escape(str(error))}</p>', ""
+    return "".join(f'<p role="status">{escape(each)}</p>' for each in said), table(lines)
+
+
+def table(lines: list[Line]) -> str:
+    """The lines as HTML."""
+    rows = "".join(f"<dt>{escape(each.term)}</dt><dd>{escape(each.text)}</dd>" for each in lines)
+    return f'<div class="cost"><h3>What it will cost</h3><dl>{rows}</dl></div>'
+
+
+def launch(work: Work, form: Form) -> str:
+    """Start a batch with the form's choices, unless it could not work, and return its name."""
+    wanted = asked(form, store=work.store, runs=work.runs, batches=work.batches)
+    if wanted.model != SHIPPED:
+        remarks(wanted)  # or InputError: a model that cannot be used
+    return work.batches.launch(wanted)
+
+
+def build(page: gr.Blocks, work: Work, *, examples: tuple[str, ...] = ()) -> None:
+    """Draw the page inside the current Blocks."""
+    chosen, latest, kept = gr.State(None), gr.State(""), gr.Textbox(visible=False)
+    with gr.Row(elem_classes="page", equal_height=False):
+        with gr.Column(scale=0, min_width=320, elem_classes="side"):
+            fields, tools, sending, folds = _fields(work, examples)
+            notes = gr.HTML(padding=False, elem_id="notes")
+            cost = gr.HTML(padding=False, elem_id="cost")
+            # Of its own, so that no explanation on its way takes its place.
+            refusal = gr.HTML(padding=False, elem_id="refusal")
+            start = gr.Button("Make them", variant="primary", elem_id="make-candidates")
+        with gr.Column(scale=1, min_width=320):
+            shelf = _shelf()
+
+    def refresh(which: str | None, before: str) -> tuple[Any, str]:
+        value = shown(lambda: view(work, which))
+        now = repr(value)
+        return (gr.skip() if now == before else value), now
+
+    def open_page(prompts: str) -> tuple[Any, ...]:
+        return (
+            prompts,
+            gr.Dropdown(choices=makers(work.runs, work.model), value=work.model),
+            gr.Dropdown(choices=projects(work.store, work.project), value=work.project),
+        )
+
+    @no_type_check  # a checker's wrapper would hide from gradio that this is a generator
+    def explain_now(*values: Any) -> Iterator[tuple[str, str]]:
+        form = form_of(values)
+        yield explain(work, form, at_once=True)
+        yield explain(work, form)
+
+    def begin(*values: Any) -> tuple[Any, ...]:
+        form = form_of(values)
+        try:
+            name = launch(work, form)
+        except ImgalignError as error:
+            alert = f'<p role="alert">{escape(str(error))}</p>'
+            return gr.skip(), alert, gr.skip(), gr.skip(), gr.skip(), gr.skip()
+        made = work.batches.batch(name).asked
+        places = projects(work.store, work.project)
+        places = list(dict.fromkeys([*places, made.project]))
+        return (
+            name,
+            "",
+            # So that the same prompts again give other images.
+            str(made.first_seed + made.num_images),
+            gr.Dropdown(choices=places, value=made.project),
+            "",
+            {"used": form.upload},
+        )
+
+    again = {"fn": refresh, "inputs": [chosen, latest], "outputs": [shelf, latest], **PRIVATE}
+    explain_form: dict[str, Any] = {
+        "fn": explain_now,
+        "inputs": fields.all,
+        "outputs": [notes, cost],
+        # One after another: what is said of an earlier form never replaces that of a later one.
+        **PRIVATE | {"concurrency_limit": 1, "concurrency_id": "explain candidates"},
+    }
+    opened = [fields.prompts, fields.model, fields.project]
+    page.load(open_page, kept, opened, js=KEPT, **PRIVATE).then(**explain_form)
+    page.load(**again)
+    gr.Timer(REFRESH_SECONDS).tick(**again)
+    _connect_form(fields, tools, sending, folds, refusal, explain_form)
+    outputs = [chosen, refusal, fields.first_seed, fields.project, fields.upload, sending]
+    start.click(begin, fields.all, outputs, **PRIVATE).then(**again).then(**explain_form)
+    _connect_shelf(work, shelf, chosen, again)
+
+
+def _fields(
+    work: Work, examples: tuple[str, ...]
+) -> tuple[Fields, gr.HTML, gr.HTML, dict[str, gr.Column]]:
+    """The form, its buttons for prompts and for files, and what is shown for each source."""
+    gr.HTML("<h2>New candidates</h2>", padding=False)
+    source = gr.Radio(
+        [*SOURCES], value=PROMPTS, show_label=False, container=False, elem_id="source"
+    )
+    with gr.Column(elem_classes="fold") as typed:
+        prompts = gr.Textbox(
+            label="Prompts",
+            info="One per line",
+            lines=5,
+            max_lines=9,
+            elem_id="candidate-prompts",
+        )
+        tools = gr.HTML(
+            html_template=asset("prompt_tools.html"),
+            js_on_load=asset("prompt_tools.js"),
+            apply_default_css=False,
+            padding=False,
+            examples=list(examples),
+        )
+        model = gr.Dropdown(
+            label="Made by",
+            choices=[work.model],
+            value=work.model,
+            allow_custom_value=True,
+            elem_id="maker",
+        )
+    with gr.Column(visible=False, elem_classes="fold") as found:
+        place = gr.Textbox(
+            label="Folder of images on this machine",
+            info="Prompts are read from text files beside the images, or from inside of them",
+            max_lines=1,
+            elem_id="place",
+        )
+        sending = gr.HTML(
+            value=None,
+            html_template=asset("upload.html"),
+            js_on_load=asset("upload.js"),
+            apply_default_css=False,
+            padding=False,
+        )
+    with gr.Row(elem_classes="numbers"):
+        per_prompt = gr.Number(4, label="Of each prompt", min_width=80, elem_id="per-prompt")
+        project = gr.Dropdown(
+            label="Project",
+            choices=[work.project],
+            value=work.project,
+            allow_custom_value=True,
+            min_width=80,
+            elem_id="candidate-project",
+        )
+    with gr.Accordion("More", open=False) as more:
+        with gr.Row(elem_classes="numbers"):
+            # As text, because a browser rounds large numbers.
+            first_seed = gr.Textbox(
+                "0", label="First seed", max_lines=1, min_width=80, elem_id="candidate-seed"
+            )
+            steps = gr.Number(20, label="Steps", min_width=80, elem_id="candidate-steps")
+        with gr.Row(elem_classes="numbers"):
+            guidance = gr.Number(1.0, label="Guidance", step=0.5, min_width=80)
+            overlap = gr.Number(1, label="Annotators", min_width=80, elem_id="overlap")
+    fields = Fields(
+        source=source,
+        prompts=prompts,
+        place=place,
+        model=model,
+        per_prompt=per_prompt,
+        project=project,
+        first_seed=first_seed,
+        steps=steps,
+        guidance=guidance,
+        overlap=overlap,
+        upload=gr.State(""),
+    )
+    return fields, tools, sending, {"typed": typed, "found": found, "more": more}
+
+
+def _connect_form(
+    fields: Fields,
+    tools: gr.HTML,
+    sending: gr.HTML,
+    folds: dict[str, Any],
+    refusal: gr.HTML,
+    explain_form: dict[str, Any],
+) -> None:
+    """Let the form explain itself, keep its prompts, and take those of files."""
+
+    def choose(source: str) -> tuple[Any, ...]:
+        texts = source == TEXTS
+        label = "Table of texts on this machine" if texts else "Folder of images on this machine"
+        info = (
+            "JSON lines or parquet, with the columns prompt and completion"
+            if texts
+            else "Prompts are read from text files beside the images, or from inside of them"
+        )
+        return (
+            gr.Column(visible=source == PROMPTS),
+            gr.Column(visible=source != PROMPTS),
+            gr.Textbox(label=label, info=info),
+            gr.HTML(visible=not texts),
+        )
+
+    def add_prompts(written: str | None, event: gr.EventData) -> str:
+        lines = [line for line in (written or "").split("\n") if line.strip()]
+        read = [line.strip() for line in str(event.text).replace("\r\n", "\n").split("\n")]
+        return "\n".join(dict.fromkeys([*lines, *filter(None, read)]))
+
+    def send(event: gr.EventData) -> str:
+        return str(event.upload)
+
+    keep: dict[str, Any] = {"fn": None, "inputs": fields.prompts, "js": KEEP, **PRIVATE}
+    shown_for = [folds["typed"], folds["found"], fields.place, sending]
+    fields.source.input(choose, fields.source, shown_for, **PRIVATE).then(**explain_form)
+    for text in (fields.prompts, fields.place, fields.first_seed):
+        text.blur(**explain_form, trigger_mode="always_last")
+    for field in (
+        *(fields.model, fields.per_prompt, fields.project),
+        *(fields.steps, fields.guidance, fields.overlap),
+    ):
+        field.input(**explain_form, trigger_mode="always_last")
+    fields.prompts.input(**keep)
+    tools.prompts_opened(add_prompts, fields.prompts, fields.prompts, **PRIVATE).then(
+        **explain_form
+    ).then(**keep)
+    sending.files_sent(send, None, fields.upload, **PRIVATE).then(**explain_form)
+    for field in fields.all[:-1]:
+        if not isinstance(field, gr.State):
+            field.input(None, None, refusal, js="() => ''", **PRIVATE)
+
+
+def _connect_shelf(work: Work, shelf: gr.HTML, chosen: gr.State, again: dict[str, Any]) -> None:
+    """Let the buttons of a batch work."""
+
+    def select(event: gr.EventData) -> str:
+        return str(event.batch)
+
+    def stop(event: gr.EventData) -> None:
+        shown(lambda: work.batches.stop(str(event.batch)))
+
+    def resume(event: gr.EventData) -> None:
+        shown(lambda: work.batches.resume(str(event.batch)))
+
+    def forget(event: gr.EventData) -> None:
+        shown(lambda: work.batches.forget(str(event.batch)))
+
+    shelf.batch_select(select, None, chosen, **PRIVATE).then(**again)
+    shelf.batch_stop(stop, None, None, **PRIVATE).then(**again)
+    shelf.batch_resume(resume, None, None, **PRIVATE).then(**again)
+    shelf.batch_forget(forget, None, None, **PRIVATE).then(**again)
+
+
+def _shelf() -> gr.HTML:
+    return gr.HTML(
+        value=None,
+        html_template=asset("batches.html"),
+        css_template=asset("batches.css"),
+        js_on_load=asset("batches.js"),
+        apply_default_css=False,
+        elem_id="batches",
+    )
+
+
+def _short(batch: Batch) -> dict[str, Any]:
+    return {
+        "name": batch.name,
+        "title": batch.asked.title,
+        "project": batch.asked.project,
+        "state": batch.state,
+    }
+
+
+def _detail(work: Work, batch: Batch) -> dict[str, Any]:
+    queued = item_samples(work.store, batch.item_ids[:MOST_SETS])
+    sets = len(batch.item_ids)
+    so_far = f"{counted(sets, 'set')} to rank so far. " if sets else ""
+    message = batch.message[:1].upper() + batch.message[1:]
+    if batch.state == "made":
+        so_far = f"{counted(sets, 'set')} to rank. "
+    try:
+        log = work.batches.log(batch.name)
+    except InputError:  # removed meanwhile by another page
+        log = ""
+    return _short(batch) | {
+        "share": batch.share,
+        "said": f"{so_far}{message}",
+        "sets": [_set(work.store, each) for each in queued],
+        "more": sets - len(queued),
+        "rank": rank_link(batch.asked.project),
+        "log": "\n".join(log.splitlines()[-LOG_LINES:]),
+    }
+
+
+def _set(store: Store, item: ItemSamples) -> dict[str, Any]:
+    shown_samples = list(item.sample_ids)
+    if item.samples == "texts":
+        shown_samples = [small_text(store.text(each)) for each in item.sample_ids]
+    return {
+        "id": item.item_id,
+        "prompt": item.prompt,
+        "samples": item.samples,
+        "shown": shown_samples,
+    }

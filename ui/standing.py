@@ -1,0 +1,72 @@
+"""Where a project stands, in one line, and the one thing to do next.
+
+Example: "12 prompts, 48 images, 12 of 12 sets ranked, reward 68 %", then "Align a model with it".
+"""
+
+from dataclasses import dataclass
+
+from imgalign.preferences.coverage import ProjectStanding, project_standings
+from imgalign.preferences.store import Store
+from ui.batches import Batches
+from ui.fits import Fit, Fits
+from ui.runs import Runs
+
+FEW = 20
+"""Ranked sets below which a reward model has too little to learn from."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """A line about a project, what to do next, and the page to do it on; empty for this one."""
+
+    project: str
+    line: str
+    next: str
+    page: str
+
+
+def standing(
+    store: Store, runs: Runs, fits: Fits, batches: Batches, project: str
+) -> Standing | None:
+    """Where a project stands; None where nothing was ever made for it."""
+    found = next((each for each in project_standings(store) if each.project == project), None)
+    if found is None:
+        return None
+    rewards = [fit for fit in fits.all() if fit.learned_from == f"project {project}" and fit.report]
+    parts = [
+        counted(found.prompts, "prompt"),
+        counted(found.samples, "text" if found.kinds == {"texts"} else "image"),
+        f"{found.judged} of {counted(found.items, 'set')} ranked",
+    ]
+    if rewards:
+        parts.append(f"reward {_accuracy(rewards[0])}")
+    busy = any(each.state == "making" and each.asked.project == project for each in batches.all())
+    what, page = _next(found, runs, rewarded=bool(rewards), busy=busy)
+    return Standing(project=project, line=", ".join(parts), next=what, page=page)
+
+
+def counted(number: int, what: str) -> str:
+    """Example: "1 image", "48 images"."""
+    return f"{number} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def _accuracy(fit: Fit) -> str:
+    assert fit.report is not None
+    return f"{100 * fit.report.test.accuracy.micro:.0f} %"
+
+
+def _next(found: ProjectStanding, runs: Runs, *, rewarded: bool, busy: bool) -> tuple[str, str]:
+    """What to do, and on which page."""
+    left = found.items - found.judged
+    if left:
+        return f"Rank {'the first' if not found.judged else 'the other'} {left}", "./"
+    if busy:
+        return "More is being made: it can be ranked as it comes", ""
+    if found.judged < FEW:
+        return f"All is ranked. Make more: a reward model wants {FEW} sets and more", ""
+    if not rewarded:
+        return "Fit a reward model to the rankings", "learn"
+    finished = [run for run in runs.all() if run.state == "finished" and run.adapters]
+    if not finished:
+        return "Align a model with it", "train"
+    return f"Compare {finished[0].name} with its base", "generate"
