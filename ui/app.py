@@ -327,7 +327,9 @@ def _page(blocks: gr.Blocks, name: str, settings: Settings, studio: Studio) -> N
             candidates.build(blocks, work, examples=settings.examples)
         case "rank":
             rank.build(
-                choosing=settings.only_project is None, making="candidates" in settings.served
+                choosing=settings.only_project is None,
+                making="candidates" in settings.served,
+                learning="learn" in settings.served,
             )
         case "learn":
             learn.build(blocks, studio.fits, studio.store)

@@ -72,8 +72,10 @@ class Asked:
     @property
     def title(self) -> str:
         """Example: "12 prompts, 48 images by storybook"."""
+        if self.uploaded:
+            return "Images from a browser"
         if self.source != "prompts":
-            return f"{self.source} {'sent here' if self.uploaded else f'of {self.place}'}"
+            return f"{self.source.capitalize()} from {Path(self.place).name}"
         prompts = "1 prompt" if len(self.prompts) == 1 else f"{len(self.prompts)} prompts"
         return f"{prompts}, {self.num_images} images by {self.maker}"
 

@@ -59,11 +59,11 @@ def _next(found: ProjectStanding, runs: Runs, *, rewarded: bool, busy: bool) -> 
     """What to do, and on which page."""
     left = found.items - found.judged
     if left:
-        return f"Rank {'the first' if not found.judged else 'the other'} {left}", "./"
+        return f"Rank {f'the other {left}' if found.judged else counted(left, 'set')}", "./"
     if busy:
-        return "More is being made: it can be ranked as it comes", ""
+        return "More is being made, and can be ranked as it comes.", ""
     if found.judged < FEW:
-        return f"All is ranked. Make more: a reward model wants {FEW} sets and more", ""
+        return f"All is ranked; make more, for a reward model wants {FEW} sets or more.", ""
     if not rewarded:
         return "Fit a reward model to the rankings", "learn"
     finished = [run for run in runs.all() if run.state == "finished" and run.adapters]

@@ -15,7 +15,6 @@ import zipfile
 import zlib
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 from imgalign.errors import InputError
 from imgalign.files import reporting_full_disk
@@ -70,13 +69,13 @@ class Uploads:
             target = folder / self._free_name(folder, name)
             self._refuse_too_much(folder, part.stat().st_size, files=1)
             part.replace(target)
-            return int(target.suffix.lower() in IMAGES)
+            return int(_is_image(target.name))
         finally:
             part.unlink(missing_ok=True)
 
     def count(self, upload: str) -> int:
         """How many images an upload holds."""
-        return sum(path.suffix.lower() in IMAGES for path in self.path(upload).iterdir())
+        return sum(_is_image(path.name) for path in self.path(upload).iterdir())
 
     def remove(self, upload: str) -> None:
         """Remove an upload; that it is gone already is fine."""
@@ -93,6 +92,11 @@ class Uploads:
         try:
             with zipfile.ZipFile(archive) as content:
                 members = [each for each in content.infolist() if _wanted(each)]
+                images = sum(_is_image(each.filename) for each in members)
+                if not images:
+                    raise InputError(
+                        f"{shown_name(name)}: expected PNG, JPEG or WebP images in it, found none"
+                    )
                 self._refuse_too_much(
                     folder, sum(each.file_size for each in members), files=len(members)
                 )
@@ -100,8 +104,7 @@ class Uploads:
                 try:
                     for each in members:
                         written.append(folder / self._free_name(folder, each.filename))
-                        with content.open(each) as source:
-                            _copy(source, written[-1], each.filename)
+                        _copy(content, each, written[-1])
                 except BaseException:
                     for path in written:
                         path.unlink(missing_ok=True)
@@ -117,11 +120,6 @@ class Uploads:
                 f"{shown_name(name)}: expected a zip archive that can be read, got {error}; "
                 "pack the images anew, without a password"
             ) from None
-        images = sum(path.suffix.lower() in IMAGES for path in written)
-        if not images:
-            raise InputError(
-                f"{shown_name(name)}: expected PNG, JPEG or WebP images in it, found none"
-            )
         return images
 
     def _free_name(self, folder: Path, name: str) -> str:
@@ -178,15 +176,24 @@ def _wanted(member: zipfile.ZipInfo) -> bool:
     return not (member.is_dir() or hidden or link) and path.suffix.lower() in IMAGES | BESIDE
 
 
-def _copy(source: IO[bytes], target: Path, name: str) -> None:
+def _is_image(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in IMAGES
+
+
+def _copy(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
     """Write a member of an archive, however much it unpacks to, within the limit of a file."""
     left = LARGEST_FILE
-    with reporting_full_disk(target, "saving the upload"), target.open("xb") as file:
+    with (
+        reporting_full_disk(target, "saving the upload"),
+        archive.open(member) as source,
+        target.open("xb") as file,
+    ):
         while block := source.read(2**16):
             left -= len(block)
             if left < 0:
                 raise InputError(
-                    f"{shown_name(name)}: expected at most {LARGEST_FILE >> 20} MB, got more; "
+                    f"{shown_name(member.filename)}: expected at most {LARGEST_FILE >> 20} MB, "
+                    "got more; "
                     "scale the image down"
                 )
             file.write(block)

@@ -9,7 +9,14 @@ import pytest
 import torch
 
 from imgalign.errors import InputError
-from imgalign.prompts import EVALUATION_SEEDS, iteration_prompts, read_prompts, training_seed
+from imgalign.prompts import (
+    EVALUATION_SEEDS,
+    as_file,
+    iteration_prompts,
+    prompts_in,
+    read_prompts,
+    training_seed,
+)
 from imgalign.train.data.rollouts import PromptsConfig, RolloutsConfig
 from imgalign.train.data.source import HeldOutConfig
 
@@ -144,3 +151,13 @@ def test_holding_everything_out_is_an_error(tmp_path):
     path.write_text("one\ntwo\n")
     with pytest.raises(InputError, match="no prompt is left"):
         rollouts(path, num_prompts=2).load_prompts()
+
+
+def test_prompts_written_to_a_file_are_read_back(tmp_path):
+    prompts = ("#1 in the charts", "a fox", "a \\# b", "café 🦊")
+    path = tmp_path / "prompts.txt"
+    path.write_text(as_file(prompts), encoding="utf-8")
+    assert read_prompts(path) == prompts
+    assert prompts_in(as_file(prompts), "form") == prompts
+    with pytest.raises(InputError, match="form, line 2: expected text, got the control"):
+        prompts_in("a\nb\x07\n", "form")

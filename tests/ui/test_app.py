@@ -47,6 +47,7 @@ def everything_served_while_ranking(client):
         post(client, "next"),
         post(client, "undo", key="key-0001"),
         post(client, "undo", key="key-0009"),
+        post(client, "projects"),
         client.get("/api/rank/images/none?annotator=Ada"),
     ]
     return [
@@ -197,6 +198,30 @@ def test_the_rank_page_works_on_the_project_of_the_settings(store, add_items, tm
     settings = Settings(images=tmp_path / "images", runs=tmp_path / "runs", project="cats")
     with TestClient(build_app(settings, store), base_url=HERE) as client:
         assert post(client, "next").json()["item"] == only
+
+
+def test_on_this_machine_any_project_can_be_ranked_unless_one_is_named(store, add_items, tmp_path):
+    add_items(1)
+    (other,) = add_items(1, project="cats", num_images=2)
+    folders = {"images": tmp_path / "images", "runs": tmp_path / "runs"}
+    with TestClient(build_app(Settings(**folders), store), base_url=HERE) as client:
+        assert post(client, "next", project="cats").json()["item"] == other
+        assert post(client, "next").json()["project"] == "default"
+        assert post(client, "next", project="birds").status_code == 422
+        names = [each["name"] for each in post(client, "projects").json()["projects"]]
+        assert names == ["cats", "default"]
+        assert post(client, "votes", project="cats").json()["votes"] == []
+        unknown = client.post("/api/rank/projects", json={"annotator": "nobody yet"})
+        assert unknown.json() == {"projects": []}
+    only = Settings(**folders, project="default")
+    with TestClient(build_app(only, store), base_url=HERE) as client:
+        for path in ("next", "votes"):
+            assert post(client, path, project="cats").status_code == 422, path
+        names = [each["name"] for each in post(client, "projects").json()["projects"]]
+        assert names == ["default"]
+    network = Settings(**folders, host="0.0.0.0")
+    assert (network.only_project, Settings().only_project) == ("default", None)
+    assert Settings(host="0.0.0.0", project="cats").only_project == "cats"
 
 
 def test_ctrl_c_ends_the_app_while_a_page_is_open(process):

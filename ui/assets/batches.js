@@ -2,7 +2,7 @@
 // it has queued. The value is replaced every few seconds; what the person opened stays open.
 const root = element.querySelector(".ba");
 const q = (selector) => root.querySelector(selector);
-const STATES = { making: "Being made", made: "Made", stopped: "Stopped", failed: "Failed" };
+const STATES = { making: "Being made", made: "Ready", stopped: "Stopped", failed: "Failed" };
 
 const make = (tag, className, text) => {
   const node = document.createElement(tag);

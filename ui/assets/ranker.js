@@ -419,10 +419,12 @@ const receive = (given) => {
     } else {
       q(".rk-empty-title").textContent = item.done ? "All done, thank you" : "Nothing to rank yet";
       q(".rk-empty-text").textContent = item.done
-        ? `You have judged all ${item.done} items. New ones appear here as soon as they are made.`
+        ? `You have judged all ${item.done}. New ones appear here as soon as they are made.`
         : "What is made to be ranked appears here by itself.";
     }
     q(".rk-make").hidden = !props.making || item.waiting > 0;
+    q(".rk-make").textContent = item.done ? "Make more candidates" : "Make candidates";
+    q(".rk-learn").hidden = !props.learning || item.waiting > 0 || !item.done;
     next.timer = setTimeout(lookAgain, LOOK_AGAIN_MS);
     offerProjects();
     q('.rk-empty [data-do="undo"]').hidden = !item.undo;

@@ -5,7 +5,7 @@ const input = root.querySelector("input");
 const said = root.querySelector(".drop-said");
 const wrong = root.querySelector(".drop-wrong");
 const clear = root.querySelector("button");
-let upload = "";
+let name = ""; // what the app calls this upload
 let total = 0; // images sent so far
 let busy = false;
 
@@ -33,10 +33,10 @@ const send = async (files) => {
   busy = true;
   complain("");
   try {
-    if (!upload) upload = (await post("", null)).upload;
+    if (!name) name = (await post("", null)).upload;
     for (const [number, file] of files.entries()) {
       said.textContent = `Sending ${number + 1} of ${files.length}: ${file.name}`;
-      total = (await post(`/${upload}?name=${encodeURIComponent(file.webkitRelativePath || file.name)}`, file)).total;
+      total = (await post(`/${name}?name=${encodeURIComponent(file.webkitRelativePath || file.name)}`, file)).total;
     }
   } catch (error) {
     complain(error.message);
@@ -44,7 +44,7 @@ const send = async (files) => {
   busy = false;
   said.textContent = total ? `${images(total)} sent.` : "";
   clear.hidden = !total;
-  if (total) trigger("files_sent", { upload });
+  if (total) trigger("files_sent", { upload: name });
 };
 
 input.addEventListener("change", async () => {
@@ -65,7 +65,7 @@ root.addEventListener("drop", (event) => {
   send([...event.dataTransfer.files]);
 });
 const forget = () => {
-  upload = "";
+  name = "";
   total = 0;
   said.textContent = "";
   clear.hidden = true;
@@ -76,4 +76,4 @@ clear.addEventListener("click", () => {
   trigger("files_sent", { upload: "" });
 });
 // Once its candidates are being made, the next files are another upload.
-watch("value", () => props.value?.used && props.value.used === upload && forget());
+watch("value", () => props.value?.used && props.value.used === name && forget());

@@ -1,3 +1,4 @@
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -237,3 +238,48 @@ def test_each_kind_of_item_offers_reasons_of_its_own_and_takes_either(store):
     shown = rank.next_item(store, "Ada")
     rank.submit(store, answer(shown, ranking=None, verdict="skipped", reason="broken text"))
     assert [each.reason for each in store.rankings()] == ["broken text"]
+
+
+# --- projects
+
+
+def test_without_a_project_ranking_begins_where_there_is_something(store, add_items):
+    assert rank.chosen_project(store, None, only=None) == "default"
+    add_items(1, project="cats")
+    add_items(1, project="dogs")
+    assert rank.chosen_project(store, None, only=None) == "cats"
+    add_items(1)
+    assert rank.chosen_project(store, None, only=None) == "default"
+    assert rank.chosen_project(store, "dogs", only=None) == "dogs"
+    assert rank.chosen_project(store, "default", only=None) == "default"
+
+
+@pytest.mark.parametrize(
+    ("asked", "only", "said"),
+    [
+        ("birds", None, "project 'birds': nothing to rank of that name; choose another"),
+        ("cats' OR 1=1 --", None, "nothing to rank of that name"),
+        ("dogs", "cats", "project 'dogs': expected 'cats', for which this app was started"),
+        ("default", "cats", "reload the page"),
+    ],
+)
+def test_a_project_is_authorised_by_name(store, add_items, asked, only, said):
+    add_items(1, project="cats")
+    with pytest.raises(InputError, match=re.escape(said)):
+        rank.chosen_project(store, asked, only=only)
+    assert rank.chosen_project(store, "cats", only=only) == "cats"
+
+
+def test_projects_are_counted_for_whoever_asks(store, add_items):
+    add_items(2, project="cats", overlap=1)
+    add_items(1, project="cats-compare", num_images=2)
+    screen = rank.next_item(store, "Ada", project="cats")
+    rank.submit(store, answer(screen))
+    found = rank.own_projects(store, "Ada", only=None).projects
+    assert [(each.name, each.done, each.left) for each in found] == [
+        ("cats", 1, 1),
+        ("cats-compare", 0, 1),
+    ]
+    only = rank.own_projects(store, "Ada", only="cats").projects
+    assert [each.name for each in only] == ["cats"]
+    assert screen.project == "cats"

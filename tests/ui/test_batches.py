@@ -1,0 +1,156 @@
+"""Batches of candidates: the processes of the Candidates page, what they say, and going on."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imgalign.errors import InputError
+from ui.batches import Asked, Batches
+from ui.runs import Runs
+
+COMMAND = """
+import sys, time
+from pathlib import Path
+given = dict(each.lstrip("-").partition("=")[::2] for each in sys.argv[1:])
+if given.get("model") == "broken":
+    print("error: model: broken: no such folder; name one that is there")
+    sys.exit(2)
+prompts = Path(given["prompts"]).read_text().splitlines() if "prompts" in given else ["a", "b"]
+listed = open(given["item-list"], "w")
+for number, prompt in enumerate(prompts):
+    print(f"generating: {100 * number // len(prompts)} %, 0.5 min left", flush=True)
+    print(f"{number:064x}", file=listed, flush=True)
+    while given.get("model") == "slow" and "resume" not in given:
+        time.sleep(0.02)
+if given.get("model") == "dies":
+    sys.exit(9)
+print("generating: 100 %")
+print(f"{len(prompts) * int(given['per-prompt'])} images made in 4.0 s")
+print(f"{len(prompts)} items are queued")
+print("1 images are equal to another of their prompt: left out")
+print("rank them with `imgalign ui`")
+"""
+
+
+@pytest.fixture
+def batches(tmp_path: Path) -> Iterator[Batches]:
+    program = tmp_path / "candidates.py"
+    program.write_text(COMMAND)
+    found = Batches(Runs(tmp_path / "runs"), command=(sys.executable, str(program)))
+    yield found
+    for batch in found.all():
+        if batch.state == "making":
+            found.stop(batch.name)
+
+
+def wanted(*prompts: str, model: str = "fast", **changes: Any) -> Asked:
+    facts: dict[str, Any] = {"source": "prompts", "project": "cats", "per_prompt": 2, "steps": 5}
+    made = {"prompts": prompts or ("a fox",), "model": model, "maker": model}
+    return Asked(**(facts | made | changes))
+
+
+def wait_for(condition: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + 60
+    while not (value := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return value
+
+
+def ended(batches: Batches, name: str) -> Any:
+    return wait_for(lambda: (b := batches.batch(name)).state != "making" and b)
+
+
+def test_a_batch_is_made_by_a_process_and_says_what_it_queued(batches: Batches):
+    name = batches.launch(wanted("#1 fox", "a café"))
+    batch = ended(batches, name)
+    assert (batch.state, batch.item_ids) == ("made", (f"{0:064x}", f"{1:064x}"))
+    assert batch.message == "1 images are equal to another of their prompt: left out"
+    assert (batches.folder / f"{name}.prompts").read_text() == "\\#1 fox\na café\n"
+    assert batch.asked.title == "2 prompts, 4 images by fast"
+    assert batches.pace("fast") == pytest.approx(4.0 / (4 * 5))
+    assert batches.pace("another") is None
+
+
+def test_nothing_that_was_typed_becomes_an_option(batches: Batches):
+    name = batches.launch(wanted(model="--help", project="--database=x"))
+    launch = batches.processes.launched(ended(batches, name).name)
+    assert launch is not None
+    assert {"--model=--help", "--project=--database=x"} <= set(launch.command)
+    assert not {"--help", "--database=x"} & set(launch.command)
+    batches.launch(wanted(source="images", prompts=(), place="--texts=/etc"))
+    newest = batches.processes.launched("batch-2")
+    assert newest is not None
+    assert "--from=--texts=/etc" in newest.command
+
+
+def test_a_stopped_batch_goes_on_and_is_found_after_a_restart(batches: Batches, tmp_path: Path):
+    name = batches.launch(wanted("a", "b", model="slow"))
+    wait_for(lambda: batches.batch(name).item_ids)
+    going = batches.batch(name)
+    assert (going.state, going.message) == ("making", "Making images, 0.5 min left")
+    with pytest.raises(InputError, match="being made already"):
+        batches.launch(wanted("a", "b", model="slow"))
+    with pytest.raises(InputError, match="still runs"):
+        batches.forget(name)
+    restarted = Batches(Runs(tmp_path / "runs"), command=batches.processes.command)
+    restarted.stop(name)
+    stopped = ended(restarted, name)
+    assert stopped.state == "stopped"
+    assert len(stopped.item_ids) == 1
+    restarted.resume(name)
+    assert ended(restarted, name).state == "made"
+    launch = restarted.processes.launched(name)
+    assert launch is not None
+    assert launch.command[-1] == "--resume"
+    with pytest.raises(InputError, match="nothing to go on with, it is made"):
+        restarted.resume(name)
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("broken", "model: broken: no such folder; name one that is there"),
+        ("dies", "it ended before it was done (generating: 0 %, 0.5 min left)"),
+    ],
+)
+def test_a_failed_batch_says_why_and_can_be_removed(batches: Batches, model: str, said: str):
+    name = batches.launch(wanted(model=model))
+    batch = ended(batches, name)
+    assert (batch.state, batch.message) == ("failed", said)
+    batches.forget(name)
+    assert batches.all() == []
+    assert list(batches.folder.glob(f"{name}.*")) == []
+    with pytest.raises(InputError, match="no such batch"):
+        batches.batch(name)
+
+
+def test_names_from_outside_reach_no_other_file(batches: Batches, tmp_path: Path):
+    batches.launch(wanted())
+    (tmp_path / "runs" / "x.asked").write_text((batches.folder / "batch-1.asked").read_text())
+    for name in ("../x", "batch-01", "batch-1/../batch-1", "", "batch-2"):
+        with pytest.raises(InputError, match="no such batch"):
+            batches.batch(name)
+
+
+def test_a_batch_that_cannot_be_read_is_left_out_and_its_number_not_used_again(batches: Batches):
+    ended(batches, batches.launch(wanted()))
+    (batches.folder / "batch-1.asked").write_text("{}")
+    assert batches.all() == []
+    assert batches.launch(wanted()) == "batch-2"
+
+
+def test_what_was_sent_is_kept_until_it_is_queued(batches: Batches):
+    upload = batches.uploads.begin()
+    place = batches.uploads.path(upload)
+    asked = wanted(source="images", prompts=(), place=str(place), uploaded=True)
+    assert asked.title == "Images from a browser"
+    name = batches.launch(asked)
+    ended(batches, name)
+    assert batches.uploads_in_use() == set()
+    batches.forget(name)
+    assert not place.exists()
