@@ -1,0 +1,194 @@
+"""The Candidates page in a real browser: from an empty folder to ranked images of the storybook."""
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+pytestmark = [
+    pytest.mark.browser,
+    # gradio counts its own calls with options of pandas that pandas is about to drop
+    pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting' is deprecated"),
+    pytest.mark.filterwarnings("ignore:The copy keyword is deprecated"),
+]
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, in which processes of the app find the store."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return tmp_path
+
+
+def open_form(page: Any, address: str) -> None:
+    page.goto(f"{address}/candidates")
+    page.wait_for_function("() => document.title === 'Candidates - imgalign'")
+    page.wait_for_function("() => document.querySelector('#maker input')?.value === 'storybook'")
+
+
+def write(page: Any, prompts: str) -> None:
+    box = page.get_by_label("Prompts").last
+    box.fill("")
+    box.press_sequentially(prompts)
+    box.blur()
+
+
+def set_steps(page: Any, steps: int) -> None:
+    page.get_by_role("button", name="More").click()
+    page.get_by_label("Steps").fill(str(steps))
+    page.get_by_label("Steps").blur()
+
+
+def begin(page: Any) -> None:
+    page.get_by_role("button", name="Make them").click()
+
+
+def wait_until(page: Any, state: str) -> None:
+    page.locator(f".ba-batch[data-state={state}]").wait_for(timeout=120_000)
+
+
+def small_png(number: int) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (24, 24), (80 * number, 90, 120)).save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("here")
+def test_an_empty_folder_becomes_ranked_candidates(page: Any, address: str, store: Any) -> None:
+    page.goto(address)
+    page.get_by_label("Your name or initials").fill("Ada")
+    page.get_by_role("button", name="Start ranking").click()
+    page.get_by_role("heading", name="Nothing to rank yet").wait_for()
+    page.get_by_role("link", name="Make candidates").click()
+    page.get_by_role("heading", name="Here it begins").wait_for()
+    page.wait_for_function("() => document.querySelector('#maker input')?.value === 'storybook'")
+
+    begin(page)
+    refusal = page.locator("#refusal [role=alert]")
+    refusal.get_by_text("prompts: write at least one, one per line").wait_for()
+    write(page, "a red house\na blue boat")
+    page.locator("#refusal [role=alert]").wait_for(state="hidden")
+    page.get_by_text("2 prompts, 8 images, 160 sampling steps").wait_for()
+    set_steps(page, 2)
+    page.get_by_text("2 prompts, 8 images, 16 sampling steps").wait_for()
+    page.get_by_label("Of each prompt").fill("12")
+    begin(page)
+    page.get_by_text("candidates of a prompt: expected a whole number from 2 to 9").last.wait_for()
+    assert not Path("runs").exists()
+    page.get_by_label("Of each prompt").fill("3")
+    begin(page)
+    wait_until(page, "making")
+    page.reload()  # it goes on without the page
+    wait_until(page, "made")
+    assert page.locator(".ba-said").text_content().startswith("2 sets to rank.")
+    page.locator(".ba-set").nth(1).wait_for()
+    assert page.locator(".ba-set > p").all_text_contents() == ["a red house", "a blue boat"]
+    assert page.locator(".ba-set img").count() == 6
+    image = page.locator(".ba-set img").first
+    assert image.evaluate("i => i.decode().then(() => i.naturalWidth)") == 64
+    standing = page.locator(".ba-standing")
+    assert (
+        standing.text_content() == "default: 2 prompts, 6 images, 0 of 2 sets ranked. Rank 2 sets"
+    )
+
+    page.get_by_role("link", name="Rank them").click()
+    for prompt in ("a red house", "a blue boat"):
+        page.locator(".rk-prompt", has_text=prompt).wait_for()
+        for key in ("2", "1", "3", "Enter"):
+            page.keyboard.press(key)
+    page.get_by_role("heading", name="All done, thank you").wait_for()
+    assert [each.prompt for each in store.rankings()] == ["a red house", "a blue boat"]
+    assert page.get_by_role("link", name="Learn from them").get_attribute("href") == "learn"
+    made = [store.provenance(i) for r in store.rankings() for i in r.sample_ids]
+    assert {each.seed for each in made} == set(range(6))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_stopped_batch_goes_on_without_making_its_images_again(
+    page: Any, address: str, here: Path, store: Any
+) -> None:
+    open_form(page, address)
+    prompts = here / "prompts.txt"
+    prompts.write_text("".join(f"a red house and {n} birds\n" for n in range(20)))
+    page.locator(".tools input").set_input_files(str(prompts))
+    page.get_by_text("20 prompts, 80 images, 1,600 sampling steps").wait_for()
+    set_steps(page, 8)
+    page.get_by_text("20 prompts, 80 images, 640 sampling steps").wait_for()
+    begin(page)
+    page.locator(".ba-set").first.wait_for(timeout=120_000)  # as they come, not only at the end
+    page.get_by_role("button", name="Stop").click()
+    wait_until(page, "stopped")
+    sets = page.locator(".ba-set").count()
+    assert 0 < sets < 20
+    assert "Stopped; what is made stays" in page.locator(".ba-said").text_content()
+    assert page.get_by_role("link", name="Rank them").is_visible()
+
+    page.get_by_role("button", name="Go on").click()
+    wait_until(page, "made")
+    page.locator(".ba-set").nth(19).wait_for()
+    log = (here / "runs" / ".candidates" / "batch-1.log").read_text()
+    there = int(re.search(r"(\d+) images are there already", log)[1])
+    assert there >= 4 * sets
+    assert f"{80 - there} images made in" in log
+    store.add_annotator("Ada")
+    assert store.counts("Ada").left == 20
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("here")
+def test_images_are_sent_from_the_browser_to_a_project_of_their_own(
+    page: Any, address: str, store: Any
+) -> None:
+    open_form(page, address)
+    page.get_by_label("Images", exact=True).click()
+    files = [
+        {"name": f"{n}.png", "mimeType": "image/png", "buffer": small_png(n)} for n in range(3)
+    ]
+    captions = [
+        {"name": f"{n}.txt", "mimeType": "text/plain", "buffer": b"a plain <b>colour</b>"}
+        for n in range(3)
+    ]
+    chooser = page.locator(".drop input")
+    chooser.set_input_files([*files, *captions])
+    page.get_by_text("3 images sent.").wait_for()
+    chooser.set_input_files({"name": "0.png", "mimeType": "image/png", "buffer": small_png(0)})
+    page.get_by_text("0.png: there is a file of that name already; rename it").wait_for()
+    project = page.get_by_label("Project")
+    project.fill("colours")
+    project.press("Enter")
+    page.get_by_text("3 images, up to 4 of a prompt together").wait_for()
+    begin(page)
+    wait_until(page, "made")
+    assert page.locator(".ba-set > p").all_text_contents() == ["a plain <b>colour</b>"]
+    page.get_by_role("link", name="Rank them").click()
+    page.get_by_label("Your name or initials").fill("Ada")
+    page.get_by_role("button", name="Start ranking").click()
+    page.locator(".rk-tile").nth(2).wait_for()
+    assert store.counts("Ada", project="colours").left == 1
+
+
+def test_the_page_fits_on_a_phone(page: Any, address: str) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    open_form(page, address)
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    last = page.get_by_role("link", name="Results").bounding_box()
+    assert last["x"] + last["width"] <= 390
+    box = page.get_by_role("button", name="Make them").bounding_box()
+    assert box["width"] > 300
+
+
+def test_examples_are_offered_only_where_there_are_some(page: Any, address: str) -> None:
+    open_form(page, address)
+    assert page.get_by_role("button", name="Add examples").count() == 0
+    assert page.get_by_text("Open a text file").is_visible()
