@@ -322,7 +322,7 @@ def _page(blocks: gr.Blocks, name: str, settings: Settings, studio: Studio) -> N
         case "candidates":
             work = candidates.Work(
                 *(studio.store, studio.runs, studio.fits, studio.batches),
-                *(settings.model, settings.first_project),
+                *(settings.model, settings.first_project, settings.only_project),
             )
             candidates.build(blocks, work, examples=settings.examples)
         case "rank":
@@ -345,6 +345,7 @@ def _page(blocks: gr.Blocks, name: str, settings: Settings, studio: Studio) -> N
                 studio.shelf,
                 model=settings.model,
                 project=settings.first_project,
+                only=settings.only_project,
             )
 
 

@@ -99,7 +99,7 @@ const refresh = () => {
   q('[data-do="resume"]').hidden = !["stopped", "failed"].includes(detail.state);
   q('[data-do="forget"]').hidden = detail.state === "making";
   const rank = q(".ba-buttons a");
-  rank.hidden = !detail.sets.length;
+  rank.hidden = !detail.sets.length || !detail.rank;
   rank.href = at(detail.rank);
   q(".ba-bar").hidden = detail.state !== "making";
   q(".ba-bar i").style.width = `${100 * (detail.share ?? 0)}%`;

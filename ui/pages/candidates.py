@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any, no_type_check
-from urllib.parse import urlencode
 
 import gradio as gr
 
@@ -16,6 +15,7 @@ from ui.batch_request import IMAGES, PROMPTS, TEXTS, Form, asked, makers, outloo
 from ui.batches import Batch, Batches
 from ui.fits import Fits
 from ui.image_request import SHIPPED
+from ui.links import rank_link
 from ui.messages import PRIVATE, shown
 from ui.outlook import Line
 from ui.runs import Runs
@@ -50,6 +50,8 @@ class Work:
     batches: Batches
     model: str
     project: str
+    only: str | None = None
+    """The project that alone can be ranked in this app, if there is one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,20 +98,14 @@ def view(work: Work, chosen: str | None) -> dict[str, Any]:
     batch = found[names.index(chosen)] if chosen in names else next(iter(found), None)
     project = work.project if batch is None else batch.asked.project
     told = standing(work.store, work.runs, work.fits, work.batches, project)
-    if told is not None and told.page == "./":
-        told_page = rank_link(project)
-    else:
-        told_page = told.page if told else ""
+    place = told.page if told else ""
+    if place == "./":
+        place = rank_link(project, only=work.only)
     return {
-        "standing": told and asdict(told) | {"page": told_page},
+        "standing": told and asdict(told) | {"page": place},
         "batches": [_short(each) for each in found],
         "detail": batch and _detail(work, batch),
     }
-
-
-def rank_link(project: str) -> str:
-    """The Rank page on a project, relative to the app."""
-    return f"./?{urlencode({'project': project})}"
 
 
 def explain(work: Work, form: Form, *, at_once: bool = False) -> tuple[str, str]:
@@ -404,7 +400,7 @@ def _detail(work: Work, batch: Batch) -> dict[str, Any]:
         "said": f"{so_far}{message}",
         "sets": [_set(work.store, each) for each in queued],
         "more": sets - len(queued),
-        "rank": rank_link(batch.asked.project),
+        "rank": rank_link(batch.asked.project, only=work.only),
         "log": "\n".join(log.splitlines()[-LOG_LINES:]),
     }
 

@@ -19,6 +19,7 @@ from ui.image_request import (
     requested,
     rewriters,
 )
+from ui.links import rank_link
 from ui.messages import PRIVATE
 from ui.runs import Runs
 from ui.sending import (
@@ -27,6 +28,7 @@ from ui.sending import (
     PAIRS,
     REWRITES,
     TOGETHER,
+    Sent,
     projects,
     proposed_project,
     send,
@@ -167,8 +169,18 @@ def _why(how: str, project: str) -> str:
     place = escape(proposed_project(how, project))
     return (
         f"<p>Comparisons go to a project of their own, {place}: a reward must not learn from its"
-        f" own test. To rank them: <code>imgalign ui --project {place}</code></p>"
+        " own test.</p>"
     )
+
+
+def _stored(sent: Sent, only: str | None) -> str:
+    """What was sent, and how it is ranked, as HTML."""
+    link = rank_link(sent.project, only=only)
+    how = f'<a href="{escape(link)}">Rank them</a>'
+    if not link:
+        how = f"To rank them: <code>imgalign ui --project {escape(sent.project)}</code>"
+    there = sent.new or sent.known
+    return f'<p role="status">{escape(sent.line())}.{f" {how}" if there else ""}</p>'
 
 
 def _said(message: str) -> gr.HTML:
@@ -177,9 +189,16 @@ def _said(message: str) -> gr.HTML:
 
 
 def build(
-    page: gr.Blocks, store: Store, runs: Runs, shelf: Shelf, *, model: str, project: str
+    page: gr.Blocks,
+    store: Store,
+    runs: Runs,
+    shelf: Shelf,
+    *,
+    model: str,
+    project: str,
+    only: str | None = None,
 ) -> None:
-    """Draw the page inside the current Blocks."""
+    """Draw the page inside the current Blocks; `only` is what alone can be ranked in this app."""
     loaded = LoadedModels()
     with gr.Row(elem_classes="page", equal_height=False):
         with gr.Column(scale=0, min_width=320, elem_classes="side"):
@@ -235,8 +254,9 @@ def build(
             stored = send(store, shelf, value, how=how, overlap=times, project=place)
         except ImgalignError as error:
             return _said(str(error)), gr.skip()
-        line = f'<p role="status">{escape(stored.line())}</p>'
-        return gr.HTML(line), gr.Dropdown(choices=projects(store, project), value=stored.project)
+        return gr.HTML(_stored(stored, only)), gr.Dropdown(
+            choices=projects(store, project), value=stored.project
+        )
 
     def choose(how: str) -> tuple[str, str]:
         return proposed_project(how, project), _why(how, project)
