@@ -44,6 +44,7 @@ from ui.libraries import load_libraries
 from ui.pages import candidates, generate, learn, rank, results, train
 from ui.runs import Runs
 from ui.shelf import Shelf
+from ui.standing import Standings
 from ui.theme import asset, theme
 
 GRACE_SECONDS = 2
@@ -321,7 +322,8 @@ def _page(blocks: gr.Blocks, name: str, settings: Settings, studio: Studio) -> N
     match name:
         case "candidates":
             work = candidates.Work(
-                *(studio.store, studio.runs, studio.fits, studio.batches),
+                *(studio.store, studio.runs, studio.batches),
+                Standings(studio.store, studio.runs, studio.fits, studio.batches),
                 *(settings.model, settings.first_project, settings.only_project),
             )
             candidates.build(blocks, work, examples=settings.examples)

@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from imgalign.errors import InputError
 from imgalign.files import read_json, write_atomically
 from imgalign.prompts import as_file
+from ui.outlook import duration
 from ui.processes import IMGALIGN, Processes, last_line
 from ui.runs import Runs
 from ui.uploads import Uploads
@@ -25,7 +26,7 @@ from ui.uploads import Uploads
 FOLDER = ".candidates"
 CANDIDATES = (*IMGALIGN, "candidates")
 NAME = re.compile(r"batch-[1-9][0-9]{0,8}")
-SHARE = re.compile(r"(.+): (\d+) %(?:, (.+) left)?")
+SHARE = re.compile(r"(.+): (\d+) %(?:, (\d+\.\d+) min left)?")
 QUEUED = re.compile(r"\d+ items are queued.*")
 MADE = re.compile(r"(\d+) images made in (\d+\.\d+) s")
 STARTED = re.compile(r"^\$ imgalign candidates ", re.MULTILINE)
@@ -271,10 +272,11 @@ def _number(name: str) -> int:
 
 
 def _doing(lines: Sequence[str]) -> tuple[float | None, str]:
-    """Share and words of what a process is doing. Example: "Making images, 0.4 min left"."""
+    """Share and words of what a process is doing. Example: "Making images, about 24 s left"."""
     for line in reversed(lines):
         if match := SHARE.fullmatch(line):
             what, per_cent, left = match.groups()
             said = DOING.get(what, what)
-            return int(per_cent) / 100, f"{said}, {left} left" if left else said
+            rest = f", about {duration(60 * float(left))} left" if left else ""
+            return int(per_cent) / 100, f"{said}{rest}"
     return None, "Starting: loading the libraries and the model"

@@ -1,4 +1,4 @@
-"""Addresses of the app's pages, as other pages link to them: relative, for the prefix of a proxy."""
+"""Addresses of the app's pages as others link to them: relative, for the prefix of a proxy."""
 
 from urllib.parse import urlencode
 

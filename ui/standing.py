@@ -3,7 +3,10 @@
 Example: "12 prompts, 48 images, 12 of 12 sets ranked, reward 68 %", then "Align a model with it".
 """
 
+import time
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from math import inf
 
 from imgalign.preferences.coverage import ProjectStanding, project_standings
 from imgalign.preferences.store import Store
@@ -11,6 +14,9 @@ from ui.batches import Batches
 from ui.fits import Fit, Fits
 from ui.runs import Runs
 
+KEPT_SECONDS = 8.0
+MOST_KEPT = 100
+"""Projects."""
 FEW = 20
 """Ranked sets below which a reward model has too little to learn from."""
 
@@ -43,6 +49,36 @@ def standing(
     busy = any(each.state == "making" and each.asked.project == project for each in batches.all())
     what, page = _next(found, runs, rewarded=bool(rewards), busy=busy)
     return Standing(project=project, line=", ".join(parts), next=what, page=page)
+
+
+class Standings:
+    """Standings as pages ask for them, every few seconds: counted anew when they may have changed.
+
+    That is when a batch has moved, or after some time, for others rank meanwhile.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        runs: Runs,
+        fits: Fits,
+        batches: Batches,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._of = (store, runs, fits, batches)
+        self._clock = clock
+        self._kept: dict[str, tuple[object, float, Standing | None]] = {}
+
+    def at(self, project: str, moved: Hashable) -> Standing | None:
+        """As `standing`; `moved` differs when a batch has moved."""
+        before, counted_at, found = self._kept.get(project, (None, -inf, None))
+        if before != moved or self._clock() - counted_at > KEPT_SECONDS:
+            found = standing(*self._of, project)
+            if len(self._kept) > MOST_KEPT:
+                self._kept.clear()
+            self._kept[project] = (moved, self._clock(), found)
+        return found
 
 
 def counted(number: int, what: str) -> str:

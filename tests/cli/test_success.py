@@ -137,10 +137,20 @@ def test_candidates(succeed, folder):
     out = succeed(
         *("candidates", "--prompts", "prompts.txt", "--per-prompt", "2", "--steps", "2"),
         *("--adapter", "demo/run", "--scheduler", "euler_a", "--guidance", "2"),
-        *(*new, "--create"),
+        *(*new, "--create", "--item-list", "items.txt"),
     )
+    assert "4 images made in" in out
     assert "2 items" in out
     assert "imgalign ui" in out
+    listed = (folder / "items.txt").read_text().split()
+    again = succeed(
+        *("candidates", "--prompts", "prompts.txt", "--per-prompt", "2", "--steps", "2"),
+        *("--adapter", "demo/run", "--scheduler", "euler_a", "--guidance", "2"),
+        *(*new, "--resume", "--item-list", "items.txt"),
+    )
+    assert "4 images are there already\n0 images made in" in again
+    assert (folder / "items.txt").read_text().split() == listed
+    assert len(listed) == 2
     ids = [path.stem for path in (folder / "images").rglob("*.png")]
     assert len(ids) == 4
     with Store.open(folder / "mine.db") as store:

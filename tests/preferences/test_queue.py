@@ -72,7 +72,7 @@ class Stopped(Exception):  # noqa: N818  # stands for a kill
 
 def test_going_on_makes_only_what_is_missing_and_queues_the_same_items(store: Store):
     prompts = ["abcd", "efgh", "ijkl"]
-    wanted = {"per_prompt": 2, "first_seed": 5, "settings": ONE_STEP}
+    wanted: dict[str, Any] = {"per_prompt": 2, "first_seed": 5, "settings": ONE_STEP}
     first = Painter()
 
     def stop(item_id: str) -> None:

@@ -92,7 +92,7 @@ def test_a_stopped_batch_goes_on_and_is_found_after_a_restart(batches: Batches, 
     name = batches.launch(wanted("a", "b", model="slow"))
     wait_for(lambda: batches.batch(name).item_ids)
     going = batches.batch(name)
-    assert (going.state, going.message) == ("making", "Making images, 0.5 min left")
+    assert (going.state, going.message) == ("making", "Making images, about 30 s left")
     with pytest.raises(InputError, match="being made already"):
         batches.launch(wanted("a", "b", model="slow"))
     with pytest.raises(InputError, match="still runs"):

@@ -8,7 +8,7 @@ from submissions import judge
 from ui.batches import Batches
 from ui.fits import Fits
 from ui.runs import Runs
-from ui.standing import standing
+from ui.standing import Standings, standing
 
 
 @pytest.fixture
@@ -44,3 +44,18 @@ def test_the_next_step_follows_the_work(look, store, add_items):
     rank_all(store)
     assert look()[1:] == ("Fit a reward model to the rankings", "learn")
     assert look("cats") is None
+
+
+def test_what_pages_ask_for_every_few_seconds_is_counted_when_something_moved(
+    store, add_items, tmp_path
+):
+    runs, now = Runs(tmp_path / "runs"), [0.0]
+    found = Standings(store, runs, Fits(runs), Batches(runs), clock=lambda: now[0])
+    assert found.at("default", 1) is None
+    add_items(1, num_images=2)
+    assert found.at("default", 1) is None
+    assert found.at("default", 2).line == "1 prompt, 2 images, 0 of 1 set ranked"
+    add_items(2, num_images=2)
+    assert found.at("default", 2).line.startswith("1 prompt")
+    now[0] += 60
+    assert found.at("default", 2).line.startswith("2 prompts")

@@ -13,13 +13,12 @@ from imgalign.preferences.stored import ItemSamples, item_samples
 from ui.api.small import small_text
 from ui.batch_request import IMAGES, PROMPTS, TEXTS, Form, asked, makers, outlook, projects, remarks
 from ui.batches import Batch, Batches
-from ui.fits import Fits
 from ui.image_request import SHIPPED
 from ui.links import rank_link
 from ui.messages import PRIVATE, shown
 from ui.outlook import Line
 from ui.runs import Runs
-from ui.standing import counted, standing
+from ui.standing import Standings, counted
 from ui.theme import asset
 
 REFRESH_SECONDS = 2.0
@@ -46,8 +45,8 @@ class Work:
 
     store: Store
     runs: Runs
-    fits: Fits
     batches: Batches
+    standings: Standings
     model: str
     project: str
     only: str | None = None
@@ -97,7 +96,8 @@ def view(work: Work, chosen: str | None) -> dict[str, Any]:
     names = [batch.name for batch in found]
     batch = found[names.index(chosen)] if chosen in names else next(iter(found), None)
     project = work.project if batch is None else batch.asked.project
-    told = standing(work.store, work.runs, work.fits, work.batches, project)
+    moved = tuple((each.name, each.state, len(each.item_ids)) for each in found)
+    told = work.standings.at(project, moved)
     place = told.page if told else ""
     if place == "./":
         place = rank_link(project, only=work.only)
@@ -122,7 +122,10 @@ def explain(work: Work, form: Form, *, at_once: bool = False) -> tuple[str, str]
         said = [] if at_once else remarks(wanted)
         lines = outlook(wanted, work.store, work.batches, at_once=at_once)
     except ImgalignError as error:
-        return f'<p role="status"><b>Cannot be made yet.</b> {escape(str(error))}</p>', ""
+        return (
+            f'<p role="status" data-cannot><b>Cannot be made yet.</b> {escape(str(error))}</p>',
+            "",
+        )
     return "".join(f'<p role="status">{escape(each)}</p>' for each in said), table(lines)
 
 

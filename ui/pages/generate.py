@@ -221,15 +221,8 @@ def build(
     lists = [form["adapter"], form["rewriter"], *_more(form), place]
 
     def open_page() -> tuple[Any, ...]:
-        base, *steps = checkpoints(runs, model)
-        newest = steps[0][1] if steps else BASE_ONLY
-        others = [("No other", BASE_ONLY), *steps]
-        return (
-            gr.Dropdown(choices=[base, *steps], value=newest),
-            gr.Dropdown(choices=rewriters(runs), value=NO_REWRITER),
-            *(gr.Dropdown(choices=others, value=BASE_ONLY) for _ in _more(form)),
-            gr.Dropdown(choices=projects(store, project)),
-        )
+        others = len(_more(form))
+        return *_choices(runs, model, others), gr.Dropdown(choices=projects(store, project))
 
     @no_type_check  # a checker's wrapper would hide from gradio that this is a generator
     def begin(*values: Any) -> Iterator[tuple[Any, ...]]:
@@ -275,6 +268,18 @@ def build(
     go.click(send_all, [compare, how, overlap, place], [sent, place], **PRIVATE)
     compare.idea(_add_idea, form["prompts"], form["prompts"], **PRIVATE)
     compare.restore(reload, None, [compare, sending], **PRIVATE)
+
+
+def _choices(runs: Runs, model: str, others: int) -> tuple[gr.Dropdown, ...]:
+    """The lists of checkpoints and rewriters; `others` beside the first checkpoint."""
+    base, *steps = checkpoints(runs, model)
+    newest = steps[0][1] if steps else BASE_ONLY
+    more = [("No other", BASE_ONLY), *steps]
+    return (
+        gr.Dropdown(choices=[base, *steps], value=newest),
+        gr.Dropdown(choices=rewriters(runs), value=NO_REWRITER),
+        *(gr.Dropdown(choices=more, value=BASE_ONLY) for _ in range(others)),
+    )
 
 
 def _rest() -> tuple[Any, Any]:
