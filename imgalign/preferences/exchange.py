@@ -19,9 +19,10 @@ from sqlalchemy.exc import IntegrityError
 
 from imgalign.errors import InputError, StoreError
 from imgalign.files import UNFINISHED, lock_name, parse_json
-from imgalign.preferences import judges, queries, schema, texts, validation
+from imgalign.preferences import judges, outcomes, queries, schema, tallies, texts, validation
 from imgalign.preferences.identity import person, was_simulated
 from imgalign.preferences.originals import ImageFolder, described
+from imgalign.preferences.records import utc_now
 from imgalign.preferences.store import Store
 
 FORMAT = {"kind": "imgalign-rankings", "version": 1}
@@ -41,7 +42,7 @@ TABLES: dict[str, tuple[Table, tuple[str, ...]]] = {
 }
 # Columns that may differ between two stores, such as times and the spelling of a name.
 LOCAL = frozenset({"sequence", "added_at", "overlap", "created_at", "name"})
-UNSENT = frozenset({"sequence", "client"})
+UNSENT = frozenset({"sequence", "client", "given"})
 MAX_LINE = 2**20
 """Longest line, in bytes; the longest that is written holds a prompt or a text."""
 
@@ -94,6 +95,8 @@ def import_rankings(store: Store, path: Path, *, images: Path | None = None) -> 
     with store.database.write() as connection:
         for where, kind, row in _read(path):
             new = _add(connection, kind, row, where)
+            if new:
+                _count(connection, kind, row)
             num_new += new and kind == "ranking"
             if kind == "image":
                 needed[where] = row
@@ -256,6 +259,19 @@ def _add(connection: Connection, kind: str, row: dict[str, Any], where: str) -> 
         if name not in LOCAL and known[name] != value:
             raise StoreError(f"{where}: {kind} is here already with another {name}")
     return False
+
+
+def _count(connection: Connection, kind: str, row: dict[str, Any]) -> None:
+    """Count what was just added, as if it had been given here."""
+    match kind:
+        case "provenance":
+            outcomes.image_made(connection, row["image_id"])
+        case "item":
+            tallies.item_added(connection, row["item_id"])
+        case "ranking":
+            tallies.judged(connection, row["ranking_id"], now=utc_now())
+        case "undo":
+            tallies.taken_back(connection, row["ranking_id"])
 
 
 def _check(connection: Connection, row: dict[str, Any], where: str) -> None:

@@ -21,18 +21,23 @@ import json
 import random
 import secrets
 from collections import Counter
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, FromClause, Select, func, insert, select, update
 
-from imgalign.preferences.queries import standing
+from imgalign.preferences import queries
+from imgalign.preferences.queries import is_open, standing, unjudged
+from imgalign.preferences.records import Annotator, Counts
 from imgalign.preferences.schema import (
     annotators,
     assignments,
     candidates,
     items,
+    projects,
     rankings,
+    tallies,
     views,
 )
 
@@ -61,32 +66,8 @@ def _unanswered() -> ColumnElement[bool]:
     return ~answered.correlate(assignments).exists()
 
 
-def _unjudged(annotator_id: str) -> ColumnElement[bool]:
-    """Condition on `items`: this annotator has no standing judgement of the item."""
-    mine = select(rankings.c.sequence).where(
-        rankings.c.item_id == items.c.item_id,
-        rankings.c.annotator_id == annotator_id,
-        standing(),
-    )
-    return ~mine.correlate(items).exists()
-
-
-def _num_given() -> ColumnElement[int]:
-    """Number of judgements of an item of `items`, without those of AI judges."""
-    given = (
-        select(func.count())
-        .select_from(rankings.join(annotators))
-        .where(
-            rankings.c.item_id == items.c.item_id,
-            rankings.c.verdict != "skipped",
-            annotators.c.judge_id.is_(None),
-            standing(),
-        )
-    )
-    return given.correlate(items).scalar_subquery()
-
-
-def _available(annotator_id: str, now: datetime) -> list[ColumnElement[bool]]:
+def _expected(annotator_id: str, now: datetime) -> ColumnElement[int]:
+    """Number of people beside this annotator who hold an item of `items` and may judge it."""
     expected = (
         select(func.count())
         .select_from(assignments.join(annotators))
@@ -98,57 +79,75 @@ def _available(annotator_id: str, now: datetime) -> list[ColumnElement[bool]]:
             _unanswered(),
         )
     )
-    taken = _num_given() + expected.correlate(items).scalar_subquery()
-    asker = annotators.alias()
-    is_judge = select(asker.c.annotator_id).where(
-        asker.c.annotator_id == annotator_id, asker.c.judge_id.is_not(None)
-    )
-    open_to_them = (taken < items.c.overlap) | is_judge.exists() | _taken_back(annotator_id, now)
-    return [_unjudged(annotator_id), open_to_them]
+    return expected.correlate(items).scalar_subquery()
 
 
-def _taken_back(annotator_id: str, now: datetime) -> ColumnElement[bool]:
-    """Condition on `items`: this annotator took their judgement back and still holds the item.
+def _of_project(project: str) -> ColumnElement[bool]:
+    """Condition on `items` that no index serves: few items are looked up, by their ids."""
+    return items.c.project.concat("") == project
 
-    It is theirs to judge again, even where others have filled its overlap since: a skip, for one,
-    had freed the place.
+
+def _on_screen(
+    who: Annotator, project: str, holding: Collection[str], now: datetime
+) -> Select[Any]:
+    """Items that this annotator holds and may judge, taken back ones first.
+
+    What they took back is theirs to judge again, even where others have filled its overlap since:
+    a skip, for one, had freed the place.
     """
-    own = assignments.alias()
-    mine = select(own.c.item_id).where(
-        own.c.item_id == items.c.item_id,
-        own.c.annotator_id == annotator_id,
-        own.c.requeued_at.is_not(None),
-        live(now, own),
+    requeued = assignments.c.requeued_at
+    free = items.c.given + _expected(who.annotator_id, now) < items.c.overlap
+    return (
+        select(items.c.item_id, items.c.sequence)
+        .join(assignments, assignments.c.item_id == items.c.item_id)
+        .where(
+            assignments.c.annotator_id == who.annotator_id,
+            live(now),
+            _of_project(project),
+            items.c.item_id.not_in(holding),
+            unjudged(who.annotator_id),
+            free | requeued.is_not(None) | (who.judge_id is not None),
+        )
+        .order_by(requeued.is_(None), requeued.desc(), items.c.sequence)
     )
-    return mine.correlate(items).exists()
 
 
-def _wanted(annotator_id: str, project: str, holding: set[str], now: datetime) -> Select[Any]:
-    return select(items.c.item_id, items.c.sequence).where(
+def _oldest(
+    who: Annotator, project: str, holding: Collection[str], now: datetime, *, start: int
+) -> Select[Any]:
+    """Items from number `start` on that this annotator may judge, the oldest first."""
+    wanted = select(items.c.item_id, items.c.sequence).where(
         items.c.project == project,
+        items.c.sequence >= start,
         items.c.item_id.not_in(holding),
-        *_available(annotator_id, now),
+        unjudged(who.annotator_id),
     )
+    if who.judge_id is None:
+        free = items.c.given + _expected(who.annotator_id, now) < items.c.overlap
+        wanted = wanted.where(is_open(), free)
+    return wanted.order_by(items.c.sequence)
 
 
 def first_available(
-    connection: Connection, annotator_id: str, project: str, holding: set[str], now: datetime
+    connection: Connection, who: Annotator, project: str, holding: Collection[str], now: datetime
 ) -> int | None:
-    """Sequence number of the oldest available item; None if there is none.
+    """Sequence number of an item from which on `next_item` finds one; None if there is none.
 
-    Scans all finished items, which takes time in a long queue, and is therefore done before the
-    write transaction.
+    Passes over items that others hold, which may be many, and is therefore done before the write
+    transaction.
     """
-    oldest = _wanted(annotator_id, project, holding, now).order_by(items.c.sequence).limit(1)
-    row = connection.execute(oldest).first()
+    held = connection.execute(_on_screen(who, project, holding, now).limit(1)).first()
+    start = _tally(connection, who.annotator_id, project).first
+    oldest = _oldest(who, project, holding, now, start=start).limit(1)
+    row = held or connection.execute(oldest).first()
     return None if row is None else int(row.sequence)
 
 
 def next_item(
     connection: Connection,
-    annotator_id: str,
+    who: Annotator,
     project: str,
-    holding: set[str],
+    holding: Collection[str],
     now: datetime,
     *,
     start: int,
@@ -157,16 +156,10 @@ def next_item(
 
     `start` is from `first_available`; that item may have been taken since.
     """
-    wanted = _wanted(annotator_id, project, holding, now)
-    on_screen = (
-        wanted.join(assignments, assignments.c.item_id == items.c.item_id)
-        .where(assignments.c.annotator_id == annotator_id, live(now))
-        .order_by(
-            assignments.c.requeued_at.is_(None), assignments.c.requeued_at.desc(), items.c.sequence
-        )
-    )
-    oldest = wanted.where(items.c.sequence >= start).order_by(items.c.sequence)
-    for statement in (on_screen, oldest):
+    for statement in (
+        _on_screen(who, project, holding, now),
+        _oldest(who, project, holding, now, start=start),
+    ):
         row = connection.execute(statement.limit(1)).first()
         if row is not None:
             return str(row.item_id)
@@ -174,7 +167,7 @@ def next_item(
 
 
 def surplus(
-    connection: Connection, annotator_id: str, project: str, holding: set[str], now: datetime
+    connection: Connection, who: Annotator, project: str, holding: Collection[str], now: datetime
 ) -> tuple[str, str] | None:
     """(item_id, holder) of a lease that another client has beyond its share, if any.
 
@@ -186,19 +179,19 @@ def surplus(
         .join(assignments, assignments.c.item_id == items.c.item_id)
         .join(annotators, annotators.c.annotator_id == assignments.c.annotator_id)
         .where(
-            items.c.project == project,
+            _of_project(project),
             items.c.item_id.not_in(holding),
-            assignments.c.annotator_id != annotator_id,
+            assignments.c.annotator_id != who.annotator_id,
             annotators.c.judge_id.is_(None),
             live(now),
             _unanswered(),
-            _unjudged(annotator_id),
-            _num_given() < items.c.overlap,
+            unjudged(who.annotator_id),
+            is_open(),
         )
         .order_by(assignments.c.leased_until, assignments.c.issued_at)
     )
     leases = connection.execute(statement).all()
-    of_asker = select(annotators.c.client).where(annotators.c.annotator_id == annotator_id)
+    of_asker = select(annotators.c.client).where(annotators.c.annotator_id == who.annotator_id)
     own = connection.execute(of_asker).scalar()
     held = Counter(lease.client for lease in leases)
     for item_id, holder, client in leases:
@@ -208,10 +201,10 @@ def surplus(
 
 
 def take_over(
-    connection: Connection, annotator_id: str, project: str, holding: set[str], now: datetime
+    connection: Connection, who: Annotator, project: str, holding: Collection[str], now: datetime
 ) -> str | None:
     """End a lease that a client has beyond its share; the id of the item, if any."""
-    found = surplus(connection, annotator_id, project, holding, now)
+    found = surplus(connection, who, project, holding, now)
     if found is None:
         return None
     item_id, holder = found
@@ -220,19 +213,66 @@ def take_over(
     return item_id
 
 
-def num_left(connection: Connection, annotator_id: str, project: str, now: datetime) -> int:
-    """Items available to this annotator, the one on screen included."""
-    statement = select(func.count()).where(
-        items.c.project == project, *_available(annotator_id, now)
+def counts(connection: Connection, annotator_id: str, project: str, now: datetime) -> Counts:
+    """Items judged by this annotator, left for them, and held by others; from the tallies."""
+    of_project = select(projects).where(projects.c.project == project)
+    whole = connection.execute(of_project).first()
+    asker = queries.annotator(connection, annotator_id)
+    if whole is None:
+        return Counts(done=0, left=0, waiting=0)
+    own = _tally(connection, annotator_id, project)
+    unjudged_open = whole.open - own.open
+    if asker is not None and asker.judge_id is not None:
+        left = whole.items - own.done
+    else:
+        left = unjudged_open + _num_held(connection, annotator_id, project, now)
+    return Counts(done=own.done, left=left, waiting=max(0, unjudged_open - left))
+
+
+def _num_held(connection: Connection, annotator_id: str, project: str, now: datetime) -> int:
+    """How many more than the open items are left because of leases: others' take, own give."""
+    held = (
+        select(assignments.c.item_id, func.count().label("times"))
+        .select_from(assignments.join(annotators))
+        .where(
+            assignments.c.annotator_id != annotator_id,
+            annotators.c.judge_id.is_(None),
+            live(now),
+            _unanswered(),
+        )
+        .group_by(assignments.c.item_id)
+        .subquery()
     )
-    return connection.execute(statement).scalar_one()
+    covered = select(items.c.item_id).where(
+        items.c.item_id == held.c.item_id,
+        items.c.project == project,
+        is_open(),
+        items.c.given + held.c.times >= items.c.overlap,
+        unjudged(annotator_id),
+    )
+    taken = select(func.count()).select_from(held).where(covered.correlate(held).exists())
+    back = (
+        select(func.count())
+        .select_from(assignments.join(items, items.c.item_id == assignments.c.item_id))
+        .where(
+            assignments.c.annotator_id == annotator_id,
+            assignments.c.requeued_at.is_not(None),
+            live(now),
+            _of_project(project),
+            unjudged(annotator_id),
+            items.c.given + _expected(annotator_id, now) >= items.c.overlap,
+        )
+    )
+    given_back = connection.execute(back).scalar_one()
+    return int(given_back) - int(connection.execute(taken).scalar_one())
 
 
-def num_open(connection: Connection, annotator_id: str, project: str) -> int:
-    """Items that this annotator could judge if nobody else held any."""
-    wanted = [_unjudged(annotator_id), _num_given() < items.c.overlap]
-    statement = select(func.count()).where(items.c.project == project, *wanted)
-    return connection.execute(statement).scalar_one()
+def _tally(connection: Connection, annotator_id: str, project: str) -> queries.AnyRow:
+    """The annotator's row of `tallies`, or zeros."""
+    own = (tallies.c.annotator_id == annotator_id) & (tallies.c.project == project)
+    columns = (func.coalesce(func.max(tallies.c[name]), 0) for name in ("done", "open", "first"))
+    named = (each.label(name) for each, name in zip(columns, ("done", "open", "first"), strict=True))
+    return connection.execute(select(*named).where(own)).one()
 
 
 def issued(connection: Connection, item_id: str, annotator_id: str) -> Shown:

@@ -1,8 +1,7 @@
 """An annotator's own judgements, newest first, in pages, as they stood on their screen.
 
 Blind as the ranking itself: a vote names its samples by the tokens that this annotator was given,
-and its ranking by positions. A page is found by numbers from an index before anything wide is read,
-so that it takes about as long after ten thousand votes as after ten.
+and its ranking by positions.
 """
 
 from collections.abc import Sequence
@@ -14,13 +13,10 @@ from sqlalchemy import Connection, select
 from imgalign.errors import StoreError
 from imgalign.preferences import queries
 from imgalign.preferences.identity import person
+from imgalign.preferences.latest import latest
 from imgalign.preferences.records import Samples, TieGroups, Verdict, as_positions
-from imgalign.preferences.schema import assignments, items, rankings, views
+from imgalign.preferences.schema import rankings, views
 from imgalign.preferences.store import Store
-
-MOST_AT_ONCE = 10_000
-"""Numbers in one statement; databases take about 32,000."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnVote:
@@ -59,7 +55,9 @@ def own_votes(
                     f"key {before!r}: nothing by annotator {annotator!r}; begin with the newest"
                 )
             end = last.sequence
-        chosen = _latest(connection, who, project=project, limit=limit, before=end)
+        chosen = latest(
+            connection, who, limit=limit, project=project, before=end, shown_only=True
+        )
         wide = queries.judgements(include_undone=False)
         wide = wide.where(rankings.c.sequence.in_(chosen)).order_by(rankings.c.sequence.desc())
         judged = queries.to_rankings(connection, connection.execute(wide).all())
@@ -78,36 +76,6 @@ def own_votes(
         )
         for each in judged
     ]
-
-
-def _latest(
-    connection: Connection, annotator_id: str, *, project: str, limit: int, before: int | None
-) -> list[int]:
-    """Sequence numbers of standing judgements of items that this annotator was shown."""
-    shown = select(assignments.c.item_id).where(
-        assignments.c.item_id == rankings.c.item_id, assignments.c.annotator_id == annotator_id
-    )
-    # No join: SQLite would begin with all items of the project.
-    there = select(items.c.item_id).where(
-        items.c.item_id == rankings.c.item_id, items.c.project == project
-    )
-    conditions = [each.correlate(rankings).exists() for each in (shown, there)]
-    wanted = select(rankings.c.sequence).where(queries.standing(), *conditions)
-    # The unique index on annotator and key has the sequence of each row, so this reads no row.
-    own = select(rankings.c.sequence).where(rankings.c.annotator_id == annotator_id)
-    found: list[int] = []
-    portion = 2 * limit
-    while len(found) < limit:
-        part = own if before is None else own.where(rankings.c.sequence < before)
-        part = part.order_by(rankings.c.sequence.desc()).limit(portion)
-        numbers = list(connection.execute(part).scalars())
-        if not numbers:
-            break
-        statement = wanted.where(rankings.c.sequence.in_(numbers))
-        found += sorted(connection.execute(statement).scalars(), reverse=True)
-        before = numbers[-1]
-        portion = min(4 * portion, MOST_AT_ONCE)
-    return found[:limit]
 
 
 def _tokens(

@@ -11,10 +11,9 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Connection, Select, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Select, func, insert, select
 
 from imgalign.errors import InputError, StoreError
-from imgalign.preferences.originals import StoredImage
 from imgalign.preferences.records import (
     Annotator,
     Answer,
@@ -31,12 +30,10 @@ from imgalign.preferences.records import (
 from imgalign.preferences.schema import (
     annotators,
     candidates,
-    images,
     items,
     judge_answers,
     provenances,
     rankings,
-    texts,
     undos,
     views,
 )
@@ -52,80 +49,6 @@ LATER = ("original_prompt", "rewriter")
 def item_id(project: str, prompt: str, source: str, sample_ids: Sequence[str]) -> str:
     """Identity of an item: a hash of its project, prompt, source and images or texts."""
     return _digest([project, prompt, source, *sample_ids])
-
-
-def add_image(
-    connection: Connection, stored: StoredImage, provenance: Provenance, *, now: datetime
-) -> None:
-    """Insert the missing rows of an image that is on disk."""
-    row = provenance_row(provenance)
-    known = select(images.c.image_id).where(images.c.image_id == stored.image_id)
-    if connection.execute(known).first() is None:
-        connection.execute(insert(images).values(**asdict(stored), added_at=now))
-    known = select(provenances.c.sequence).where(
-        provenances.c.image_id == stored.image_id, provenances.c.digest == row["digest"]
-    )
-    if connection.execute(known).first() is None:
-        connection.execute(insert(provenances).values(image_id=stored.image_id, **row))
-
-
-def add_item(
-    connection: Connection,
-    prompt: str,
-    sample_ids: Sequence[str],
-    *,
-    source: str,
-    project: str,
-    overlap: int,
-    now: datetime,
-) -> str:
-    """Insert an item, or raise its overlap if it exists; InputError for an unknown sample."""
-    added = item_id(project, prompt, source, sample_ids)
-    before = connection.execute(select(items.c.overlap).where(items.c.item_id == added)).scalar()
-    if before is not None:
-        if before < overlap:
-            raised = update(items).where(items.c.item_id == added)
-            connection.execute(raised.values(overlap=overlap))
-        return added
-    samples = _kind(connection, sample_ids)
-    connection.execute(
-        insert(items).values(
-            item_id=added,
-            project=project,
-            prompt=prompt,
-            source=source,
-            samples=samples,
-            overlap=overlap,
-            created_at=now,
-        )
-    )
-    column = candidates.c.image_id if samples == "images" else candidates.c.text_id
-    connection.execute(
-        insert(candidates),
-        [
-            {"item_id": added, "candidate": index, column.name: sample_id}
-            for index, sample_id in enumerate(sample_ids)
-        ],
-    )
-    return added
-
-
-def _kind(connection: Connection, sample_ids: Sequence[str]) -> Samples:
-    """What the samples are; InputError where one is not in the store, or they are of two kinds."""
-    kinds: list[tuple[Samples, Column[str]]] = [
-        ("images", images.c.image_id),
-        ("texts", texts.c.text_id),
-    ]
-    missing, found = set(sample_ids), []
-    for kind, column in kinds:
-        known = set(connection.execute(select(column).where(column.in_(sample_ids))).scalars())
-        missing -= known
-        found += [kind] if known else []
-    if missing:
-        raise InputError(f"sample {min(missing)[:12]}: add the image or text before the item")
-    if len(found) > 1:
-        raise InputError("item: expected either images or texts, got both; queue them apart")
-    return found[0]
 
 
 def sample_id() -> ColumnElement[str]:
@@ -198,15 +121,19 @@ def standing() -> ColumnElement[bool]:
     return ~undone.correlate(rankings).exists()
 
 
-def num_done(connection: Connection, annotator_id: str, project: str) -> int:
-    """Standing judgements of this annotator, skips included."""
-    statement = (
-        select(func.count())
-        .select_from(rankings)
-        .join(items, items.c.item_id == rankings.c.item_id)
-        .where(rankings.c.annotator_id == annotator_id, items.c.project == project, standing())
+def unjudged(annotator_id: str | ColumnElement[str]) -> ColumnElement[bool]:
+    """Condition on `items`: this annotator has no standing judgement of the item."""
+    mine = select(rankings.c.sequence).where(
+        rankings.c.item_id == items.c.item_id,
+        rankings.c.annotator_id == annotator_id,
+        standing(),
     )
-    return connection.execute(statement).scalar_one()
+    return ~mine.correlate(items).exists()
+
+
+def is_open() -> ColumnElement[bool]:
+    """Condition on `items`: people shall judge it more often, as the index of open items has it."""
+    return items.c.given < items.c.overlap
 
 
 def by_key(connection: Connection, annotator_id: str, key: str) -> AnyRow | None:

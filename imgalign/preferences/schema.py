@@ -1,8 +1,10 @@
 """Tables of the preference store, portable across SQL databases.
 
 The schema is normalised. `rankings`, `undos`, `judges` and `judge_answers` are append-only: the
-migrations add triggers that refuse every UPDATE and DELETE. Leases (`assignments`), accounts and
-their sessions are the only rows that change.
+migrations add triggers that refuse every UPDATE and DELETE. Leases (`assignments`) change, and so
+do the tallies (`tallies.py`, `outcomes.py`), which follow from the judgements and are written in
+the same transactions: `items.given`, `tallies`, `projects`, `judged_prompts`, `outcomes`. Accounts
+and their sessions change as well.
 
     judges <- annotators <- assignments -> items <- candidates -> images <- provenances
                                  |           ^          |
@@ -26,12 +28,14 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
     Text,
     UniqueConstraint,
     false,
+    text,
 )
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
@@ -186,7 +190,16 @@ items = Table(
     Column("samples", String(16), nullable=False, server_default="images"),
     Column("overlap", Integer, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
+    # Standing judgements of people, skips left out; below the overlap the item is open.
+    Column("given", Integer, nullable=False, server_default="0"),
     Index(None, "project", "sequence"),
+    Index(
+        "ix_items_open",
+        "project",
+        "sequence",
+        sqlite_where=text("given < overlap"),
+        postgresql_where=text("given < overlap"),
+    ),
 )
 
 candidates = Table(
@@ -200,6 +213,7 @@ candidates = Table(
     UniqueConstraint("item_id", "image_id"),
     UniqueConstraint("item_id", "text_id"),
     CheckConstraint("(image_id IS NULL) <> (text_id IS NULL)", name="ck_candidates_one_sample"),
+    Index(None, "image_id"),
 )
 
 assignments = Table(
@@ -210,7 +224,9 @@ assignments = Table(
     Column("issued_at", UtcDateTime, nullable=False),
     Column("leased_until", UtcDateTime, nullable=False),
     Column("requeued_at", UtcDateTime),
-    Index(None, "annotator_id"),
+    # A lease ends when its item is judged, so that few are live.
+    Index(None, "annotator_id", "leased_until"),
+    Index(None, "leased_until"),
 )
 
 views = Table(
@@ -248,6 +264,7 @@ rankings = Table(
     Column("created_at", UtcDateTime, nullable=False),
     UniqueConstraint("annotator_id", "key"),
     UniqueConstraint("item_id", "annotator_id", "attempt"),
+    Index("ix_rankings_annotator_id_sequence", "annotator_id", "sequence"),
 )
 
 # What an AI judge answered to each question behind a ranking: principle, first candidate, second
@@ -264,6 +281,59 @@ undos = Table(
     metadata,
     Column("ranking_id", ForeignKey("rankings.ranking_id"), primary_key=True),
     Column("created_at", UtcDateTime, nullable=False),
+)
+
+projects = Table(
+    "projects",
+    metadata,
+    Column("project", Name, primary_key=True),
+    Column("items", Integer, nullable=False),
+    Column("open", Integer, nullable=False),
+)
+
+# Standing judgements of an annotator in a project: `done` are all, skips included, `images` and
+# `texts` those that are no skips, `open` the items among them that are open. No item below
+# `first`, a sequence number, is left for them; for AI judges, whether it is open or not.
+tallies = Table(
+    "tallies",
+    metadata,
+    Column("annotator_id", ForeignKey("annotators.annotator_id"), primary_key=True),
+    Column("project", Name, primary_key=True),
+    Column("done", Integer, nullable=False),
+    Column("open", Integer, nullable=False),
+    Column("images", Integer, nullable=False),
+    Column("texts", Integer, nullable=False),
+    Column("first", Sequence, nullable=False),
+    Index(None, "project", "first"),
+)
+
+# Standing judgements of people by prompt, skips left out; prompts are those of `numbers`.
+judged_prompts = Table(
+    "judged_prompts",
+    metadata,
+    Column("project", Name, primary_key=True),
+    Column("samples", String(16), primary_key=True),
+    Column("prompt", Integer, primary_key=True, autoincrement=False),
+    Column("given", Integer, nullable=False),
+)
+
+# Numbers for what `outcomes` names: "prompt", "project", "annotator", "maker" and "order". The key
+# is a digest of what it stands for.
+numbers = Table(
+    "numbers",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("key", Hash, nullable=False),
+    Column("value", Text, nullable=False),
+    UniqueConstraint("kind", "key"),
+)
+
+outcomes = Table(
+    "outcomes",
+    metadata,
+    Column("page", Sequence, primary_key=True, autoincrement=False),
+    Column("records", LargeBinary, nullable=False),
 )
 
 accounts = Table(

@@ -14,9 +14,19 @@ from pathlib import Path
 from sqlalchemy import Connection, func, insert, select
 
 from imgalign.errors import ImgalignError, StoreError
-from imgalign.preferences import address, identity, leases, queries, texts, validation
+from imgalign.preferences import (
+    address,
+    adding,
+    identity,
+    leases,
+    queries,
+    tallies,
+    texts,
+    validation,
+)
 from imgalign.preferences.database import Database
 from imgalign.preferences.identity import person
+from imgalign.preferences.latest import latest
 from imgalign.preferences.originals import ImageFolder, without_metadata
 from imgalign.preferences.places import OPTION, image_folder
 from imgalign.preferences.records import (
@@ -113,7 +123,7 @@ class Store:
         validation.provenance(provenance)
         stored = self.images.add(image)  # on disk before its row
         with self.database.write() as connection:
-            queries.add_image(connection, stored, provenance, now=utc_now())
+            adding.add_image(connection, stored, provenance, now=utc_now())
         return stored.image_id
 
     def image_path(self, image_id: str) -> Path:
@@ -221,7 +231,7 @@ class Store:
         """
         validation.item(prompt, sample_ids, project=project, overlap=overlap)
         with self.database.write() as connection:
-            return queries.add_item(
+            return adding.add_item(
                 connection,
                 prompt,
                 sample_ids,
@@ -249,9 +259,9 @@ class Store:
         leases is taken over; its former holder may still submit the item.
         """
         annotator, now = person(annotator), utc_now()
-        asked = (annotator, project, set(holding), now)
         with self.database.read() as connection:
-            queries.require_annotator(connection, annotator)
+            who = queries.require_annotator(connection, annotator)
+            asked = (who, project, set(holding), now)
             start = leases.first_available(connection, *asked)
             if start is None and (prefetch or leases.surplus(connection, *asked) is None):
                 return None
@@ -338,7 +348,9 @@ class Store:
                 raise StoreError(
                     f"item {sent.item_id[:12]}: already judged by {sent.annotator!r}; undo it first"
                 )
-            ranking_id = queries.add_ranking(connection, sent, order=order, now=utc_now())
+            now = utc_now()
+            ranking_id = queries.add_ranking(connection, sent, order=order, now=now)
+            tallies.judged(connection, ranking_id, now=now)
         return Receipt(ranking_id, created=True)
 
     def undo(self, annotator: str, key: str) -> Receipt:
@@ -357,6 +369,7 @@ class Store:
             if connection.execute(undone).first() is not None:
                 return Receipt(row.ranking_id, created=False)
             connection.execute(insert(undos).values(ranking_id=row.ranking_id, created_at=now))
+            tallies.taken_back(connection, row.ranking_id)
             until = now + self._lease
             leases.renew(connection, row.item_id, annotator, now=now, until=until, requeued_at=now)
         return Receipt(row.ranking_id, created=True)
@@ -419,27 +432,22 @@ class Store:
 
         Of all projects unless one is given.
         """
-        statement = queries.judgements(include_undone=include_undone).where(
-            rankings.c.annotator_id == person(annotator)
-        )
-        if project is not None:
-            statement = statement.where(items.c.project == project)
-        statement = statement.order_by(rankings.c.sequence.desc()).limit(limit)
+        who = person(annotator)
         with self.database.read() as connection:
+            chosen = latest(
+                connection, who, limit=limit, project=project, include_undone=include_undone
+            )
+            statement = queries.judgements(include_undone=True)
+            statement = statement.where(rankings.c.sequence.in_(chosen))
+            statement = statement.order_by(rankings.c.sequence.desc())
             return queries.to_rankings(connection, connection.execute(statement).all())
 
     def counts(self, annotator: str, *, project: str = "default") -> Counts:
         """Numbers of items judged by this annotator, skipped ones included, left, and held by
         others.
         """
-        annotator, now = person(annotator), utc_now()
         with self.database.read() as connection:
-            left = leases.num_left(connection, annotator, project, now)
-            return Counts(
-                done=queries.num_done(connection, annotator, project),
-                left=left,
-                waiting=max(0, leases.num_open(connection, annotator, project) - left),
-            )
+            return leases.counts(connection, person(annotator), project, utc_now())
 
 
 def _issued(connection: Connection, item_id: str, annotator_id: str) -> leases.Shown:

@@ -1,0 +1,198 @@
+"""What people and AI judges made of images by different makers, in a form that is read at once.
+
+A million rankings are 16 MB here, which ratings read in milliseconds. `outcomes` has a record of
+four numbers for each standing ranking of images: prompt, project, annotator and order. Records lie
+in pages of `PAGE`, at the place that the ranking's own number says; zeros say that no such ranking
+stands there. `numbers` has what the numbers mean. An order is tie groups of makers, best first;
+images that several makers generated identically are left out of it, and so it is written anew
+when an image gets another maker.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int32
+from sqlalchemy import Connection, insert, select, update
+
+from imgalign.preferences.queries import AnyRow, standing
+from imgalign.preferences.schema import (
+    annotators,
+    candidates,
+    items,
+    numbers,
+    outcomes,
+    provenances,
+    rankings,
+)
+
+PAGE = 256
+"""Records of a page: 4 KiB, which is written with each judgement."""
+FIELDS = ("prompt", "project", "annotator", "order")
+RECORD = 4 * len(FIELDS)
+"""Bytes of a record."""
+
+Maker = tuple[str, str | None]
+"""Model, and the hash of the adapter or its path if it has none."""
+Groups = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcomes:
+    """All standing rankings of images, in the order they were given; columns are `FIELDS`."""
+
+    records: Int32[np.ndarray, "n 4"]
+    makers: Mapping[int, Maker]
+    """Makers in the order in which they first came."""
+    path_of: Mapping[Maker, str | None]
+    """The path of the adapter as it was first told."""
+    orders: Mapping[int, Groups]
+    """Tie groups of makers by number, best first."""
+    projects: Mapping[str, int]
+    annotators: Mapping[int, AnyRow]
+    """Rows of `annotators` by number."""
+    num_sharing: int
+    """Images that several makers generated identically, ranked or not."""
+
+
+def number(connection: Connection, kind: str, key: str, value: str = "") -> int:
+    """The number that stands for `key`, which is made if it is not there; `value` is kept then."""
+    name = {"kind": kind, "key": digest(key)}
+    known = select(numbers.c.number).where(
+        numbers.c.kind == kind, numbers.c.key == name["key"]
+    )
+    found = connection.execute(known).scalar()
+    if found is None:
+        made = connection.execute(insert(numbers).values(**name, value=value))
+        assert made.inserted_primary_key is not None
+        found = made.inserted_primary_key[0]
+    return int(found)
+
+
+def digest(key: str) -> str:
+    """What stands for a key in `numbers`."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def maker_of(row: AnyRow) -> Maker:
+    """The maker that a row of `provenances` names; rewritten prompts make it another one."""
+    model = row.model if row.rewriter is None else f"{row.rewriter} > {row.model}"
+    return model, row.adapter_hash or row.adapter
+
+
+def maker_key(row: AnyRow) -> str:
+    """What `number` knows the maker of a row of `provenances` by."""
+    return json.dumps(maker_of(row))
+
+
+def maker_number(connection: Connection, row: AnyRow) -> int:
+    """The number of the maker of a row of `provenances`."""
+    value = json.dumps([*maker_of(row), row.adapter])
+    return number(connection, "maker", maker_key(row), value)
+
+
+def image_made(connection: Connection, image_id: str) -> None:
+    """Note the maker of an image that got a provenance; another one changes its orders."""
+    made = _makers(connection, [image_id])[image_id]
+    if len(made) < 2:
+        return
+    number(connection, "shared", image_id, image_id)
+    of_image = (
+        select(rankings.c.ranking_id)
+        .join(candidates, candidates.c.item_id == rankings.c.item_id)
+        .where(candidates.c.image_id == image_id, standing())
+    )
+    for ranking_id in list(connection.execute(of_image).scalars()):
+        statement = (
+            select(rankings, items.c.prompt, items.c.project, items.c.samples)
+            .join(items, items.c.item_id == rankings.c.item_id)
+            .where(rankings.c.ranking_id == ranking_id)
+        )
+        put(connection, connection.execute(statement).one(), stands=True)
+
+
+def put(connection: Connection, row: AnyRow, *, stands: bool) -> None:
+    """Write or remove the record of a ranking; texts, and what is no ranking, have none.
+
+    `row` has its columns, and project, prompt and samples of its item.
+    """
+    if row.samples != "images" or row.verdict != "ranked":
+        return
+    record = np.zeros(len(FIELDS), dtype="<i4")
+    if stands:
+        groups = _order(connection, row.item_id, row.tie_groups)
+        text = json.dumps(groups)
+        record[:] = (
+            number(connection, "prompt", row.prompt),
+            number(connection, "project", row.project, row.project),
+            number(connection, "annotator", row.annotator_id, row.annotator_id),
+            number(connection, "order", text, text),
+        )
+    page, place = divmod(row.sequence, PAGE)
+    this = outcomes.c.page == page
+    before = connection.execute(select(outcomes.c.records).where(this)).scalar()
+    records = bytearray(PAGE * RECORD if before is None else before)
+    records[place * RECORD : (place + 1) * RECORD] = record.tobytes()
+    if before is None:
+        connection.execute(insert(outcomes).values(page=page, records=bytes(records)))
+    else:
+        connection.execute(update(outcomes).where(this).values(records=bytes(records)))
+
+
+def read(connection: Connection) -> Outcomes:
+    """All records and what they mean."""
+    pages = connection.execute(select(outcomes.c.records).order_by(outcomes.c.page)).scalars()
+    records = np.frombuffer(b"".join(pages), dtype="<i4").reshape(-1, len(FIELDS))
+    named = {
+        kind: list(connection.execute(_named(kind)).all())
+        for kind in ("maker", "order", "project", "annotator", "shared")
+    }
+    people = {row.annotator_id: row for row in connection.execute(select(annotators))}
+    told = {row.number: json.loads(row.value) for row in named["maker"]}
+    return Outcomes(
+        records=records[records[:, FIELDS.index("order")] > 0],
+        makers={n: (model, weights) for n, (model, weights, _) in told.items()},
+        path_of={(model, weights): path for model, weights, path in told.values()},
+        orders={
+            row.number: tuple(tuple(group) for group in json.loads(row.value))
+            for row in named["order"]
+        },
+        projects={row.value: row.number for row in named["project"]},
+        annotators={row.number: people[row.value] for row in named["annotator"]},
+        num_sharing=len(named["shared"]),
+    )
+
+
+def _named(kind: str) -> AnyRow:
+    statement = select(numbers.c.number, numbers.c.value).where(numbers.c.kind == kind)
+    return statement.order_by(numbers.c.number)
+
+
+def _order(connection: Connection, item_id: str, tie_groups: Sequence[Sequence[int]]) -> Groups:
+    """Tie groups of makers, best first, without images that several made or nobody knows."""
+    statement = select(candidates.c.image_id).where(candidates.c.item_id == item_id)
+    images = list(connection.execute(statement.order_by(candidates.c.candidate)).scalars())
+    makers = _makers(connection, images)
+    found = (
+        tuple(
+            next(iter(makers[images[candidate]]))
+            for candidate in group
+            if len(makers[images[candidate]]) == 1
+        )
+        for group in tie_groups
+    )
+    return tuple(group for group in found if group)
+
+
+def _makers(connection: Connection, image_ids: Sequence[str]) -> dict[str, set[int]]:
+    """Numbers of the makers of images."""
+    columns = (provenances.c[name] for name in ("image_id", "model", "adapter", "adapter_hash"))
+    statement = select(*columns, provenances.c.rewriter).where(
+        provenances.c.image_id.in_(image_ids)
+    )
+    found: dict[str, set[int]] = {image_id: set() for image_id in image_ids}
+    for row in connection.execute(statement.order_by(provenances.c.sequence)).all():
+        found[row.image_id].add(maker_number(connection, row))
+    return found

@@ -1,0 +1,282 @@
+"""What `tallies.py` and `outcomes.py` keep, counted anew from the judgements alone.
+
+Fills the tables of stores that are older than these, and finds what is wrong in a store that another
+program has changed. Columns are read by name, because a migration runs this.
+"""
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Connection, Select, case, distinct, func, insert, select, update
+
+from imgalign.preferences.outcomes import (
+    FIELDS,
+    PAGE,
+    RECORD,
+    digest,
+    maker_key,
+    maker_number,
+    number,
+)
+from imgalign.preferences.queries import is_open, standing, unjudged
+from imgalign.preferences.schema import (
+    annotators,
+    candidates,
+    items,
+    judged_prompts,
+    numbers,
+    outcomes,
+    projects,
+    provenances,
+    rankings,
+    tallies,
+)
+
+PORTION = 1000
+"""Rankings read at once."""
+MADE = tuple(provenances.c[name] for name in ("image_id", "model", "adapter", "adapter_hash"))
+
+Known = dict[tuple[str, str], int]
+"""Numbers by kind and digest."""
+Record = tuple[int | None, ...]
+
+
+def fill(connection: Connection) -> None:
+    """Fill the empty tables of a store that has judgements already."""
+    connection.execute(update(items).values(given=_given()))
+    for table, counted in ((projects, _projects()), (tallies, _tallies())):
+        rows = [dict(row) for row in connection.execute(counted).mappings()]
+        zeros = {"first": 0} if table is tallies else {}
+        for row in rows:
+            connection.execute(insert(table).values(row | zeros))
+    for project, samples, prompt, given in connection.execute(_prompts()).all():
+        key = {"project": project, "samples": samples, "prompt": number(connection, "prompt", prompt)}
+        connection.execute(insert(judged_prompts).values(**key, given=given))
+    for row in connection.execute(_provenances()).all():
+        maker_number(connection, row)
+    for image_id in _shared(connection):
+        number(connection, "shared", image_id, image_id)
+    for name in connection.execute(_judges_of_images("project")).scalars().all():
+        number(connection, "project", name, name)
+    for name in connection.execute(_judges_of_images("annotator_id")).scalars().all():
+        number(connection, "annotator", name, name)
+    pages: dict[int, bytearray] = {}
+    for sequence, record in _records(connection, make=True):
+        page, place = divmod(sequence, PAGE)
+        records = pages.setdefault(page, bytearray(PAGE * RECORD))
+        records[place * RECORD : (place + 1) * RECORD] = np.array(record, "<i4").tobytes()
+    for page, records in pages.items():
+        connection.execute(insert(outcomes).values(page=page, records=bytes(records)))
+
+
+def differences(connection: Connection) -> list[str]:
+    """What the store counts otherwise than a recount does. Example: "judgements of items"."""
+    wrong = select(func.count()).select_from(items).where(items.c.given != _given())
+    prompts = select(
+        *(judged_prompts.c.project, judged_prompts.c.samples, numbers.c.key, judged_prompts.c.given)
+    ).join(numbers, numbers.c.number == judged_prompts.c.prompt)
+    own = (tallies.c[name] for name in ("annotator_id", "project", *COUNTED))
+    shared = select(numbers.c.value).where(numbers.c.kind == "shared")
+    checks = {
+        "judgements of items": connection.execute(wrong).scalar_one() == 0,
+        "items of projects": _rows(connection, _projects())
+        == _rows(connection, select(projects.c.project, projects.c.items, projects.c.open)),
+        "judgements of annotators": _rows(connection, _tallies())
+        == _rows(connection, select(*own).where(tallies.c.done > 0)),
+        "where annotators go on": connection.execute(_passed_over()).first() is None,
+        "judged prompts": {
+            (project, samples, digest(prompt), given)
+            for project, samples, prompt, given in connection.execute(_prompts())
+        }
+        == _rows(connection, prompts.where(judged_prompts.c.given > 0)),
+        "images that several made": set(_shared(connection))
+        == set(connection.execute(shared).scalars()),
+        "outcomes of rankings": dict(_records(connection)) == dict(_stored(connection)),
+    }
+    return [what for what, is_right in checks.items() if not is_right]
+
+
+COUNTED = ("done", "open", "images", "texts")
+
+
+def _rows(connection: Connection, statement: Select[Any]) -> set[tuple[Any, ...]]:
+    return {tuple(row) for row in connection.execute(statement)}
+
+
+def _given() -> Any:
+    """Standing judgements of an item of `items` by people, without skips."""
+    given = (
+        select(func.count())
+        .select_from(rankings.join(annotators))
+        .where(
+            rankings.c.item_id == items.c.item_id,
+            rankings.c.verdict != "skipped",
+            annotators.c.judge_id.is_(None),
+            standing(),
+        )
+    )
+    return given.correlate(items).scalar_subquery()
+
+
+def _projects() -> Select[Any]:
+    num_open = func.sum(case((is_open(), 1), else_=0))
+    counted = select(
+        items.c.project, func.count().label("items"), func.coalesce(num_open, 0).label("open")
+    )
+    return counted.group_by(items.c.project)
+
+
+def _tallies() -> Select[Any]:
+    def given(samples: str) -> Any:
+        this = (rankings.c.verdict != "skipped") & (items.c.samples == samples)
+        return func.sum(case((this, 1), else_=0)).label(samples)
+
+    own_open = func.count(distinct(case((is_open(), items.c.item_id), else_=None)))
+    return (
+        select(
+            rankings.c.annotator_id,
+            items.c.project,
+            func.count().label("done"),
+            own_open.label("open"),
+            given("images"),
+            given("texts"),
+        )
+        .select_from(rankings.join(items, items.c.item_id == rankings.c.item_id))
+        .where(standing())
+        .group_by(rankings.c.annotator_id, items.c.project)
+    )
+
+
+def _passed_over() -> Select[Any]:
+    """Items below the `first` of an annotator that are left for them."""
+    return (
+        select(tallies.c.annotator_id)
+        .join(items, items.c.project == tallies.c.project)
+        .join(annotators, annotators.c.annotator_id == tallies.c.annotator_id)
+        .where(
+            items.c.sequence < tallies.c.first,
+            is_open() | annotators.c.judge_id.is_not(None),
+            unjudged(tallies.c.annotator_id),
+        )
+        .limit(1)
+    )
+
+
+def _prompts() -> Select[Any]:
+    columns = (items.c.project, items.c.samples, items.c.prompt)
+    return (
+        select(*columns, func.count().label("given"))
+        .select_from(rankings)
+        .join(items, items.c.item_id == rankings.c.item_id)
+        .join(annotators, annotators.c.annotator_id == rankings.c.annotator_id)
+        .where(rankings.c.verdict != "skipped", annotators.c.judge_id.is_(None), standing())
+        .group_by(*columns)
+    )
+
+
+def _provenances() -> Select[Any]:
+    """The makers of all images, one row for each that differs, in the order they first came."""
+    columns = (*MADE[1:], provenances.c.rewriter)
+    first = func.min(provenances.c.sequence)
+    return select(*columns).group_by(*columns).order_by(first)
+
+
+def _shared(connection: Connection) -> list[str]:
+    """Images that several makers generated identically."""
+    doubled = (
+        select(provenances.c.image_id)
+        .group_by(provenances.c.image_id)
+        .having(func.count() > 1)
+        .order_by(provenances.c.image_id)
+    )
+    makers: dict[str, set[str]] = defaultdict(set)
+    rows = select(*MADE, provenances.c.rewriter).where(provenances.c.image_id.in_(doubled))
+    for row in connection.execute(rows.order_by(provenances.c.image_id)):
+        makers[row.image_id].add(maker_key(row))
+    return [image_id for image_id, made in makers.items() if len(made) > 1]
+
+
+def _judges_of_images(column: str) -> Select[Any]:
+    named = items.c.project if column == "project" else rankings.c.annotator_id
+    return (
+        select(named)
+        .distinct()
+        .select_from(rankings.join(items, items.c.item_id == rankings.c.item_id))
+        .where(items.c.samples == "images", rankings.c.verdict == "ranked", standing())
+        .order_by(named)
+    )
+
+
+def _records(connection: Connection, *, make: bool = False) -> Iterator[tuple[int, Record]]:
+    """(sequence, record) of each standing ranking of images; numbers are made only if asked."""
+    known = {
+        (row.kind, row.key): row.number
+        for row in connection.execute(select(numbers.c.kind, numbers.c.key, numbers.c.number))
+    }
+
+    def numbered(kind: str, key: str, value: str = "") -> int | None:
+        name = (kind, digest(key))
+        if name not in known and make:
+            known[name] = number(connection, kind, key, value)
+        return known.get(name)
+
+    last = -1
+    while rows := connection.execute(_ranked(last)).all():
+        last = rows[-1].sequence
+        images, makers = _makers(connection, {row.item_id for row in rows}, known)
+        for row in rows:
+            of = [makers[image_id] for image_id in images[row.item_id]]
+            groups = [[min(of[k]) for k in group if len(of[k]) == 1] for group in row.tie_groups]
+            order = json.dumps([group for group in groups if group])
+            yield row.sequence, (
+                numbered("prompt", row.prompt),
+                numbered("project", row.project, row.project),
+                numbered("annotator", row.annotator_id, row.annotator_id),
+                numbered("order", order, order),
+            )
+
+
+def _ranked(last: int) -> Select[Any]:
+    columns = (rankings.c[name] for name in ("sequence", "item_id", "annotator_id", "tie_groups"))
+    return (
+        select(*columns, items.c.prompt, items.c.project)
+        .join(items, items.c.item_id == rankings.c.item_id)
+        .where(
+            rankings.c.sequence > last,
+            rankings.c.verdict == "ranked",
+            items.c.samples == "images",
+            standing(),
+        )
+        .order_by(rankings.c.sequence)
+        .limit(PORTION)
+    )
+
+
+def _makers(
+    connection: Connection, item_ids: set[str], known: Known
+) -> tuple[dict[str, list[str]], dict[str, set[int]]]:
+    """The images of items, and the numbers of the makers of each image."""
+    images: dict[str, list[str]] = {item_id: [] for item_id in item_ids}
+    makers: dict[str, set[int]] = defaultdict(set)
+    shown = select(candidates.c.item_id, candidates.c.candidate, candidates.c.image_id)
+    shown = shown.where(candidates.c.item_id.in_(item_ids))
+    for row in connection.execute(shown.order_by(candidates.c.item_id, candidates.c.candidate)):
+        images[row.item_id].append(row.image_id)
+    made = select(*MADE, provenances.c.rewriter).distinct().join(
+        candidates, candidates.c.image_id == provenances.c.image_id
+    )
+    for row in connection.execute(made.where(candidates.c.item_id.in_(item_ids))):
+        makers[row.image_id].add(known["maker", digest(maker_key(row))])
+    return images, makers
+
+
+def _stored(connection: Connection) -> Iterator[tuple[int, Record]]:
+    rows = connection.execute(select(outcomes.c.page, outcomes.c.records))
+    for page, records in rows:
+        for place, record in enumerate(np.frombuffer(records, "<i4").reshape(-1, len(FIELDS))):
+            if record.any():
+                yield page * PAGE + place, tuple(int(each) for each in record)

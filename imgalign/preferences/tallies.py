@@ -1,0 +1,170 @@
+"""Counts that follow from the judgements, kept with them in the same transaction.
+
+Without these, every next item and every progress bar would count all rankings. Each change of what
+is counted comes through one function here: an item was added, its overlap was raised, a judgement
+was given or taken back. `recount` has the same numbers from the judgements alone; `store check`
+and a property test compare the two. The writer's lock makes each change see the one before.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from sqlalchemy import Connection, Table, func, insert, select, update
+
+from imgalign.preferences import outcomes
+from imgalign.preferences.queries import AnyRow, is_open, standing, unjudged
+from imgalign.preferences.schema import (
+    annotators,
+    assignments,
+    items,
+    judged_prompts,
+    projects,
+    rankings,
+    tallies,
+)
+
+
+def item_added(connection: Connection, item_id: str) -> None:
+    """Count a new item, which nobody has judged."""
+    item = _item(connection, item_id)
+    _add(connection, projects, {"project": item.project}, items=1, open=int(_open(item)))
+
+
+def overlap_raised(connection: Connection, item_id: str, overlap: int) -> None:
+    """Set a larger overlap, which may open the item again."""
+    before = _item(connection, item_id)
+    connection.execute(update(items).where(items.c.item_id == item_id).values(overlap=overlap))
+    judged = _judged_by(connection, item_id)
+    _opened(connection, before, _item(connection, item_id), before_by=judged, after_by=judged)
+
+
+def judged(connection: Connection, ranking_id: str, *, now: datetime) -> None:
+    """Count a judgement that was just added, and end the lease that it answers."""
+    row = _judgement(connection, ranking_id)
+    _count(connection, row, by=1)
+    of = (assignments.c.item_id == row.item_id) & (
+        assignments.c.annotator_id == row.annotator_id
+    )
+    ended = update(assignments).where(of, assignments.c.leased_until > now)
+    connection.execute(ended.values(leased_until=now))
+    _advance(connection, row)
+
+
+def taken_back(connection: Connection, ranking_id: str) -> None:
+    """Count a judgement no more that was just undone."""
+    row = _judgement(connection, ranking_id)
+    _count(connection, row, by=-1)
+    own = tallies.c.annotator_id == row.annotator_id
+    _lower(connection, row.project, row.place, own)
+
+
+def _count(connection: Connection, row: AnyRow, *, by: int) -> None:
+    others = _judged_by(connection, row.item_id, but=row.ranking_id)
+    everybody = others | {row.annotator_id}
+    is_given = row.verdict != "skipped"
+    if is_given and row.judge_id is None:
+        changed = update(items).where(items.c.item_id == row.item_id)
+        connection.execute(changed.values(given=items.c.given + by))
+        prompt = outcomes.number(connection, "prompt", row.prompt)
+        key = {"project": row.project, "samples": row.samples, "prompt": prompt}
+        _add(connection, judged_prompts, key, given=by)
+    of = {"annotator_id": row.annotator_id, "project": row.project}
+    _add(connection, tallies, of, done=by, **{row.samples: by * is_given})
+    _opened(
+        connection,
+        row,
+        _item(connection, row.item_id),
+        before_by=others if by > 0 else everybody,
+        after_by=everybody if by > 0 else others,
+    )
+    outcomes.put(connection, row, stands=by > 0)
+
+
+def _opened(
+    connection: Connection,
+    before: AnyRow,
+    after: AnyRow,
+    *,
+    before_by: set[str],
+    after_by: set[str],
+) -> None:
+    """Count an item as open or not, for its project and for those who have judged it."""
+    was, now = _open(before), _open(after)
+    for annotator_id in sorted(before_by | after_by):
+        by = (annotator_id in after_by and now) - (annotator_id in before_by and was)
+        if by:
+            of = {"annotator_id": annotator_id, "project": after.project}
+            _add(connection, tallies, of, open=by)
+    if was != now:
+        _add(connection, projects, {"project": after.project}, open=now - was)
+    if now and not was:
+        _lower(connection, after.project, after.place)
+
+
+def _lower(connection: Connection, project: str, place: int, *whose: object) -> None:
+    """Let annotators find an item again that is left for them once more."""
+    lowered = update(tallies).where(tallies.c.project == project, tallies.c.first > place, *whose)
+    connection.execute(lowered.values(first=place))
+
+
+def _advance(connection: Connection, row: AnyRow) -> None:
+    """Raise `first` to the first item that the annotator has not judged and that is open."""
+    own = (tallies.c.annotator_id == row.annotator_id) & (tallies.c.project == row.project)
+    first = connection.execute(select(tallies.c.first).where(own)).scalar_one()
+    if row.place < first:
+        return
+    left = select(items.c.sequence).where(
+        items.c.project == row.project, items.c.sequence >= first, unjudged(row.annotator_id)
+    )
+    if row.judge_id is None:
+        left = left.where(is_open())
+    found = connection.execute(left.order_by(items.c.sequence).limit(1)).scalar()
+    if found is None:
+        last = select(func.max(items.c.sequence)).where(items.c.project == row.project)
+        found = connection.execute(last).scalar_one() + 1
+    if found > first:
+        connection.execute(update(tallies).where(own).values(first=found))
+
+
+def _judgement(connection: Connection, ranking_id: str) -> AnyRow:
+    statement = (
+        select(
+            *(rankings.c[name] for name in ("ranking_id", "item_id", "annotator_id", "verdict")),
+            *(rankings.c.sequence, rankings.c.tie_groups),
+            *(items.c[name] for name in ("project", "prompt", "samples", "given", "overlap")),
+            items.c.sequence.label("place"),
+            annotators.c.judge_id,
+        )
+        .join(items, items.c.item_id == rankings.c.item_id)
+        .join(annotators, annotators.c.annotator_id == rankings.c.annotator_id)
+        .where(rankings.c.ranking_id == ranking_id)
+    )
+    return connection.execute(statement).one()
+
+
+def _item(connection: Connection, item_id: str) -> AnyRow:
+    statement = select(
+        items.c.project, items.c.given, items.c.overlap, items.c.sequence.label("place")
+    )
+    return connection.execute(statement.where(items.c.item_id == item_id)).one()
+
+
+def _open(item: AnyRow) -> bool:
+    return bool(item.given < item.overlap)
+
+
+def _judged_by(connection: Connection, item_id: str, *, but: str = "") -> set[str]:
+    """Annotators with a standing judgement of an item, one judgement left out."""
+    statement = select(rankings.c.annotator_id).where(
+        rankings.c.item_id == item_id, rankings.c.ranking_id != but, standing()
+    )
+    return set(connection.execute(statement).scalars())
+
+
+def _add(connection: Connection, table: Table, key: Mapping[str, object], **by: int) -> None:
+    """Add to numbers of a row, which is made with zeros if it is not there."""
+    this = [table.c[name] == value for name, value in key.items()]
+    values = {name: table.c[name] + number for name, number in by.items()}
+    if connection.execute(update(table).where(*this).values(values)).rowcount == 0:
+        zeros = {column.name: 0 for column in table.c if column.name not in key}
+        connection.execute(insert(table).values({**zeros, **key, **by}))
