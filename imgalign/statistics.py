@@ -121,8 +121,12 @@ def two_way_variance(
     if num_one < 2 or num_other < 2:
         return spread, num_one - 1
     by_other, by_both = variance(other), variance(list(zip(one, other, strict=True)))
-    largest = np.maximum.reduce([spread, by_other, spread + by_other - by_both])
-    return np.asarray(largest), min(num_one, num_other) - 1
+    return combined_variance(spread, by_other, by_both), min(num_one, num_other) - 1
+
+
+def combined_variance(by_one: Floats, by_other: Floats, by_both: Floats) -> Floats:
+    """The largest of both one-way variances and the two-way one, as `two_way_variance` has it."""
+    return np.asarray(np.maximum.reduce([by_one, by_other, by_one + by_other - by_both]))
 
 
 @lru_cache(maxsize=8)

@@ -1,7 +1,8 @@
 """Check the integrity of a store: image files against their hashes, rows against their references.
 
 Faults are missing or damaged images, changed texts, dangling references, items whose id is not the
-hash of their content, rankings that do not fit their item, and damage that SQLite reports. Files
+hash of their content, rankings that do not fit their item, counts that are not those of the
+rankings, and damage that SQLite reports. Files
 without a row are counted but are no fault: a kill between file and row leaves one, and two
 databases may share a folder.
 """
@@ -15,6 +16,7 @@ from imgalign.errors import InputError
 from imgalign.files import sha256
 from imgalign.preferences import queries, validation
 from imgalign.preferences.judges import to_judge
+from imgalign.preferences.recount import differences
 from imgalign.preferences.schema import (
     candidates,
     images,
@@ -81,6 +83,9 @@ def check_store(
             check.add(f"rows of {table} that refer to nothing in {parent}", f"{count} rows")
         _check_texts(connection, check)
         _check_items(connection, check)
+        if check.passed:  # otherwise there is nothing whole to count
+            for what in differences(connection):
+                check.add("counts that are not those of the rankings", what)
         known = list(
             connection.execute(select(images.c.image_id).order_by(images.c.image_id)).scalars()
         )

@@ -117,18 +117,18 @@ def sandwich(
     theta: Float[np.ndarray, " p"],
     choices: Sequence[Choices],
     *,
+    scores: Float[np.ndarray, "c p"],
     num_centred: int,
-    num_clusters: int,
     ridge: float = 0.0,
 ) -> Float[np.ndarray, "p p"]:
-    """Covariance of the estimates, clustered as the choices say (Liang and Zeger 1986), times
+    """Covariance of the estimates, clustered as the `scores` are (Liang and Zeger 1986), times
     c / (c - 1). Infinite with one cluster, from which no variance can be estimated.
     """
     centre = _centre(len(theta), num_centred)
+    num_clusters = len(scores)
     if num_clusters < 2:
         return np.full_like(centre, np.inf)
     bread = np.linalg.inv(information(theta, choices, ridge=ridge) + centre)
-    scores = cluster_scores(theta, choices, num_clusters)
     meat = scores.T @ scores * (num_clusters / (num_clusters - 1))
     return np.asarray(bread @ meat @ bread)
 

@@ -2,13 +2,21 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from itertools import groupby
+from typing import get_args
 
 from sqlalchemy import func, select
 
 from imgalign.preferences.queries import sample_id, standing
 from imgalign.preferences.records import Samples
-from imgalign.preferences.schema import annotators, candidates, items, rankings
+from imgalign.preferences.schema import (
+    annotators,
+    candidates,
+    items,
+    judged_prompts,
+    projects,
+    rankings,
+    tallies,
+)
 from imgalign.preferences.store import Store
 
 
@@ -74,40 +82,41 @@ class ProjectRankings:
 
 def judged_projects(store: Store) -> list[ProjectRankings]:
     """Every project with judgements, by name; one with images and texts is in it twice."""
-    found = (
-        select(
-            items.c.project,
-            items.c.samples,
-            annotators.c.group_name,
-            items.c.prompt,
-            func.count().label("number"),
-        )
-        .select_from(rankings)
-        .join(items, items.c.item_id == rankings.c.item_id)
-        .join(annotators, annotators.c.annotator_id == rankings.c.annotator_id)
-        .where(annotators.c.judge_id.is_(None), rankings.c.verdict != "skipped", standing())
-        .group_by(items.c.project, items.c.samples, annotators.c.group_name, items.c.prompt)
-        .order_by(items.c.project, items.c.samples)
+    kinds: tuple[Samples, ...] = get_args(Samples)
+    given = {kind: func.sum(tallies.c[kind]).label(kind) for kind in kinds}
+    of_groups = (
+        select(tallies.c.project, annotators.c.group_name, *given.values())
+        .join(annotators, annotators.c.annotator_id == tallies.c.annotator_id)
+        .where(annotators.c.judge_id.is_(None))
+        .group_by(tallies.c.project, annotators.c.group_name)
+        .order_by(tallies.c.project, annotators.c.group_name)
+    )
+    of_prompts = (
+        select(judged_prompts.c.project, judged_prompts.c.samples, func.count().label("prompts"))
+        .where(judged_prompts.c.given > 0)
+        .group_by(judged_prompts.c.project, judged_prompts.c.samples)
     )
     with store.database.read() as connection:
-        rows = connection.execute(found).all()
-    return [
-        ProjectRankings(
-            project=project,
-            samples=samples,
-            rankings=sum(row.number for row in own),
-            prompts=len({row.prompt for row in own}),
-            groups=tuple(sorted({row.group_name for row in own})),
+        rows = connection.execute(of_groups).mappings().all()
+        prompts = {(row[0], row[1]): row.prompts for row in connection.execute(of_prompts)}
+    found = []
+    for project, samples in sorted(prompts):
+        own = [row for row in rows if row["project"] == project and row[samples]]
+        found.append(
+            ProjectRankings(
+                project=project,
+                samples=samples,
+                rankings=sum(row[samples] for row in own),
+                prompts=prompts[project, samples],
+                groups=tuple(row["group_name"] for row in own),
+            )
         )
-        for (project, samples), own in (
-            (key, list(group)) for key, group in groupby(rows, key=lambda row: (row[0], row[1]))
-        )
-    ]
+    return found
 
 
 def queued_projects(store: Store) -> list[str]:
     """The projects that have items, judged or not, by name."""
-    found = select(items.c.project).distinct().order_by(items.c.project)
+    found = select(projects.c.project).order_by(projects.c.project)
     with store.database.read() as connection:
         return list(connection.execute(found).scalars())
 

@@ -27,6 +27,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, FromClause, Select, func, insert, select, update
 
+from imgalign.errors import StoreError
 from imgalign.preferences import queries
 from imgalign.preferences.queries import is_open, standing, unjudged
 from imgalign.preferences.records import Annotator, Counts
@@ -271,7 +272,9 @@ def _tally(connection: Connection, annotator_id: str, project: str) -> queries.A
     """The annotator's row of `tallies`, or zeros."""
     own = (tallies.c.annotator_id == annotator_id) & (tallies.c.project == project)
     columns = (func.coalesce(func.max(tallies.c[name]), 0) for name in ("done", "open", "first"))
-    named = (each.label(name) for each, name in zip(columns, ("done", "open", "first"), strict=True))
+    named = (
+        each.label(name) for each, name in zip(columns, ("done", "open", "first"), strict=True)
+    )
     return connection.execute(select(*named).where(own)).one()
 
 
@@ -284,6 +287,14 @@ def issued(connection: Connection, item_id: str, annotator_id: str) -> Shown:
     )
     rows = connection.execute(statement).all()
     return tuple(row.candidate for row in rows), tuple(row.token for row in rows)
+
+
+def shown_to(connection: Connection, item_id: str, annotator_id: str) -> Shown:
+    """As `issued`; StoreError if the annotator was never shown the item."""
+    order, tokens = issued(connection, item_id, annotator_id)
+    if not order:
+        raise StoreError(f"item {item_id[:12]}: not issued to annotator {annotator_id!r}")
+    return order, tokens
 
 
 def renew(

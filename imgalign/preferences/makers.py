@@ -6,31 +6,42 @@ had several. A model that draws rewritten prompts is another maker than the mode
 several makers generated identically are left out.
 """
 
+import logging
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import select
+import numpy as np
+from jaxtyping import Bool
+from sqlalchemy import Connection, func, select
 
 from imgalign.errors import InputError
+from imgalign.preferences import outcomes, queries
+from imgalign.preferences.judged import Judged
 from imgalign.preferences.judges import chosen_rankings
+from imgalign.preferences.outcomes import FIELDS, Maker, Outcomes, maker_of
 from imgalign.preferences.ratings import (
     Ratings,
     Wins,
     bradley_terry,
     elo,
-    orderings,
     plackett_luce,
     wins_of,
 )
 from imgalign.preferences.records import JudgedBy
-from imgalign.preferences.schema import candidates, items, provenances
+from imgalign.preferences.schema import (
+    annotators,
+    candidates,
+    items,
+    numbers,
+    provenances,
+    rankings,
+)
 from imgalign.preferences.store import Store
 
 Method = Literal["bradley-terry", "plackett-luce", "elo"]
-Maker = tuple[str, str | None]
-"""Model, and the hash of the adapter or its path if it has none."""
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,37 +100,113 @@ def rate_makers(
     project: str | None = None,
     judged_by: JudgedBy = "people",
     ridge: float = 0.0,
+    latest: int | None = None,
 ) -> MakerRatings:
     """Ratings of the makers of ranked images, from the judgements in the store.
 
-    By people, by AI judges or by both.
+    By people, by AI judges or by both; of so many of the `latest` if it is given.
 
     InputError with fewer than two makers, or where no judgements connect them.
     """
-    makers = read_makers(store)
-    names = {image: makers.names[maker] for image, maker in makers.of_image.items()}
-    rankings = chosen_rankings(store, "images", judged_by=judged_by, group=group, project=project)
-    judged = orderings(rankings, name=names.get)
-    judged = [one for one in judged if len({name for group in one.groups for name in group}) > 1]
-    if not judged:
-        made = sorted({names[i] for r in rankings for i in r.sample_ids if i in names})
-        raise InputError(
-            f"ratings: expected rankings of images by different models, got {len(rankings)} "
-            f"rankings of images by {', '.join(made[:3]) or 'nobody'}; rank images of two models "
-            "together, as the app's Generate page queues them"
+    with store.database.read() as connection:
+        found = outcomes.read(connection)
+        num_shared = 0
+        if found.num_sharing:
+            num_shared = _num_shared(connection, group, project, judged_by)
+    asked = _of(found, group=group, project=project, judged_by=judged_by)
+    if not asked.any():  # and say why
+        rankings = chosen_rankings(
+            store, "images", judged_by=judged_by, group=group, project=project
         )
+        raise _too_few(len(rankings), ())
+    judged = _judged(found, asked)
+    if latest is not None:
+        judged = judged.latest(latest)
+    if not len(judged.kind):
+        chosen = found.records[asked, FIELDS.index("order")]
+        names = _names(found.path_of)
+        orders = (found.orders[number] for number in np.unique(chosen).tolist())
+        made = {names[found.makers[maker]] for order in orders for each in order for maker in each}
+        raise _too_few(len(chosen), sorted(made))
     if method == "elo":
-        found = elo(judged)
+        rated = elo(judged)
     else:
         rate = bradley_terry if method == "bradley-terry" else plackett_luce
-        found = rate(judged, ridge=ridge)
-    ranked = {image for ranking in rankings for image in ranking.sample_ids}
-    return MakerRatings(
-        method=method,
-        ratings=found,
-        wins=wins_of(judged),
-        num_shared=len(ranked & makers.shared),
+        rated = rate(judged, ridge=ridge)
+    return MakerRatings(method=method, ratings=rated, wins=wins_of(judged), num_shared=num_shared)
+
+
+def _too_few(num_rankings: int, made: Sequence[str]) -> InputError:
+    return InputError(
+        f"ratings: expected rankings of images by different models, got {num_rankings} "
+        f"rankings of images by {', '.join(made[:3]) or 'nobody'}; rank images of two models "
+        "together, as the app's Generate page queues them"
     )
+
+
+def _of(
+    found: Outcomes, *, group: str | None, project: str | None, judged_by: JudgedBy
+) -> Bool[np.ndarray, " n"]:
+    """Which records are asked for; the log says how many are left out for who judged them."""
+    columns = dict(zip(FIELDS, found.records.T, strict=True))
+    asked = np.ones(len(found.records), dtype=bool)
+    if project is not None:
+        asked &= columns["project"] == found.projects.get(project, 0)
+    if group is not None:
+        own = [number for number, who in found.annotators.items() if who.group_name == group]
+        asked &= np.isin(columns["annotator"], own)
+    judges = [number for number, who in found.annotators.items() if who.judge_id is not None]
+    by_ai = np.isin(columns["annotator"], judges)
+    if judged_by == "all":
+        return asked
+    others = asked & (by_ai if judged_by == "people" else ~by_ai)
+    kept = asked & ~others
+    if kept.any() and others.any():
+        name = "AI judges" if judged_by == "people" else "people"
+        log.warning(
+            "ratings: %d by %s are left out; --judged-by all takes them too", others.sum(), name
+        )
+    return np.asarray(kept)
+
+
+def _judged(found: Outcomes, asked: Bool[np.ndarray, " n"]) -> Judged:
+    """Those of several makers among the records that are asked for."""
+    names = _names(found.path_of)
+    prompt, _, annotator, order = found.records[asked].T
+    numbers, kind = np.unique(order, return_inverse=True)
+    groups = [
+        tuple(tuple(names[found.makers[maker]] for maker in group) for group in found.orders[each])
+        for each in numbers.tolist()
+    ]
+    several = np.array([len({who for group in each for who in group}) > 1 for each in groups])
+    rated = several[kind]
+    renumbered = np.cumsum(several) - 1
+    return Judged(
+        groups=[each for each, kept in zip(groups, several, strict=True) if kept],
+        kind=renumbered[kind[rated]],
+        clusters=prompt[rated].astype(np.int64),
+        annotators=annotator[rated].astype(np.int64),
+    )
+
+
+def _num_shared(
+    connection: Connection, group: str | None, project: str | None, judged_by: JudgedBy
+) -> int:
+    """Ranked images that several makers generated identically."""
+    shared = select(numbers.c.value).where(numbers.c.kind == "shared")
+    statement = (
+        select(func.count(candidates.c.image_id.distinct()))
+        .select_from(candidates.join(rankings, rankings.c.item_id == candidates.c.item_id))
+        .join(items, items.c.item_id == rankings.c.item_id)
+        .join(annotators, annotators.c.annotator_id == rankings.c.annotator_id)
+        .where(candidates.c.image_id.in_(shared), queries.standing())
+        .where(*queries.judged_by(judged_by))
+    )
+    if group is not None:
+        statement = statement.where(annotators.c.group_name == group)
+    if project is not None:
+        statement = statement.where(items.c.project.concat("") == project)
+    return int(connection.execute(statement).scalar_one())
 
 
 def read_makers(store: Store) -> Makers:
@@ -132,15 +219,14 @@ def read_makers(store: Store) -> Makers:
     path_of: dict[Maker, str | None] = {}
     with store.database.read() as connection:
         for row in connection.execute(statement.order_by(columns.sequence)):
-            model = row.model if row.rewriter is None else f"{row.rewriter} > {row.model}"
-            maker = (model, row.adapter_hash or row.adapter)
+            maker = maker_of(row)
             makers[row.image_id].add(maker)
             path_of.setdefault(maker, row.adapter)
     alone = {image: next(iter(who)) for image, who in makers.items() if len(who) == 1}
     return Makers(
         of_image=alone,
         shared=frozenset(makers.keys() - alone.keys()),
-        names={maker: _name(maker, path_of) for maker in path_of},
+        names=_names(path_of),
     )
 
 
@@ -160,7 +246,11 @@ def item_makers(
     return dict(found)
 
 
-def _name(maker: Maker, path_of: dict[Maker, str | None]) -> str:
+def _names(path_of: Mapping[Maker, str | None]) -> dict[Maker, str]:
+    return {maker: _name(maker, path_of) for maker in path_of}
+
+
+def _name(maker: Maker, path_of: Mapping[Maker, str | None]) -> str:
     """The model and its adapter's path, with the hash if the path had other weights too."""
     model, weights = maker
     path = path_of[maker] or weights

@@ -60,9 +60,7 @@ class Outcomes:
 def number(connection: Connection, kind: str, key: str, value: str = "") -> int:
     """The number that stands for `key`, which is made if it is not there; `value` is kept then."""
     name = {"kind": kind, "key": digest(key)}
-    known = select(numbers.c.number).where(
-        numbers.c.kind == kind, numbers.c.key == name["key"]
-    )
+    known = select(numbers.c.number).where(numbers.c.kind == kind, numbers.c.key == name["key"])
     found = connection.execute(known).scalar()
     if found is None:
         made = connection.execute(insert(numbers).values(**name, value=value))

@@ -18,6 +18,7 @@ from imgalign.preferences.records import Samples, TieGroups, Verdict, as_positio
 from imgalign.preferences.schema import rankings, views
 from imgalign.preferences.store import Store
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnVote:
     """One judgement as its annotator saw it. Example: ranking ((2,), (0, 1)) put the third
@@ -55,9 +56,7 @@ def own_votes(
                     f"key {before!r}: nothing by annotator {annotator!r}; begin with the newest"
                 )
             end = last.sequence
-        chosen = latest(
-            connection, who, limit=limit, project=project, before=end, shown_only=True
-        )
+        chosen = latest(connection, who, limit=limit, project=project, before=end, shown_only=True)
         wide = queries.judgements(include_undone=False)
         wide = wide.where(rankings.c.sequence.in_(chosen)).order_by(rankings.c.sequence.desc())
         judged = queries.to_rankings(connection, connection.execute(wide).all())

@@ -7,34 +7,21 @@ clustered by both (Cameron, Gelbach and Miller 2011), Elo the bootstrap over pro
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from math import comb
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from imgalign.errors import InputError
-from imgalign.preferences.choice import Choices, estimate, sandwich
-from imgalign.preferences.records import Ranking
-from imgalign.statistics import t_quantile, two_way_variance
+from imgalign.preferences.choice import Choices, cluster_scores, estimate, sandwich
+from imgalign.preferences.judged import Judged, Judgements
+from imgalign.statistics import combined_variance, t_quantile
 
 # One stage with more alternatives than this would not fit in memory.
 MAX_ALTERNATIVES = 100_000
-
-
-@dataclass(frozen=True, slots=True)
-class Ordering:
-    """One judgement of rated items: tie groups of names, best first.
-
-    Standard errors are clustered by `cluster`, usually the prompt, and by `annotator`. A name may
-    occur twice, when two candidates came from one model.
-    """
-
-    groups: tuple[tuple[str, ...], ...]
-    cluster: str
-    annotator: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,19 +55,20 @@ class Wins:
     pairs: tuple[tuple[int, ...], ...]
 
 
-def wins_of(judgements: Iterable[Ordering]) -> Wins:
+def wins_of(judgements: Judgements) -> Wins:
     """Wins over every pair of different items within every judgement, items by name."""
+    judged = Judged.of(judgements)
     won: Counter[tuple[str, str]] = Counter()
     pairs: Counter[tuple[str, str]] = Counter()
-    for judged in judgements:
-        ranked = [(who, rank) for rank, group in enumerate(judged.groups) for who in group]
+    for groups, times in zip(judged.groups, judged.times(), strict=True):
+        ranked = [(who, rank) for rank, group in enumerate(groups) for who in group]
         for (one, its), (other, theirs) in combinations(ranked, 2):
             if one == other:
                 continue
             halves = 1 if its == theirs else 2 * (its < theirs)
             for row, gained in (((one, other), halves), ((other, one), 2 - halves)):
-                won[row] += gained
-                pairs[row] += 1
+                won[row] += times * gained
+                pairs[row] += times
     names = tuple(sorted({name for pair in pairs for name in pair}))
     return Wins(
         items=names,
@@ -89,46 +77,28 @@ def wins_of(judgements: Iterable[Ordering]) -> Wins:
     )
 
 
-def orderings(
-    rankings: Iterable[Ranking], *, name: Callable[[str], str | None] = str
-) -> list[Ordering]:
-    """Orderings from the rankings with the verdict "ranked".
-
-    `name` maps an image id to the rated item; images with None are left out.
-    """
-    found = []
-    for ranking in rankings:
-        named = [
-            [name(ranking.sample_ids[index]) for index in group] for group in ranking.ranking or ()
-        ]
-        groups = [tuple(who for who in group if who is not None) for group in named]
-        kept = tuple(group for group in groups if group)
-        if kept:
-            found.append(Ordering(kept, ranking.prompt, ranking.annotator))
-    return found
-
-
-def bradley_terry(judgements: Sequence[Ordering], *, ridge: float = 0.0) -> Ratings:
+def bradley_terry(judgements: Judgements, *, ridge: float = 0.0) -> Ratings:
     """Bradley-Terry scores (1952) of every pair within every judgement; a tie is half a win each.
 
     `ridge` is the precision of a normal prior on the scores, in 1/nats^2; 0 is maximum likelihood.
     Raises InputError if the comparisons are not connected, or if some scores would be infinite.
     """
-    names, counts = _check_connected(judgements, ridge=ridge)
+    judged = Judged.of(judgements)
+    names, counts = _check_connected(judged, ridge=ridge)
     rows: dict[tuple[int, int], list[tuple[int, float, int]]] = defaultdict(list)
-    for number, judgement in enumerate(judgements):
-        for better, worse, tied in _pairs(judgement):
+    for kind, groups in enumerate(judged.groups):
+        for better, worse, tied in _pairs(groups):
             i, j = sorted((names[better], names[worse]))
             won = 0 if names[better] == i else 1
             if tied:
-                rows[i, j] += [(0, 0.5, number), (1, 0.5, number)]
+                rows[i, j] += [(0, 0.5, kind), (1, 0.5, kind)]
             else:
-                rows[i, j].append((won, 1.0, number))
+                rows[i, j].append((won, 1.0, kind))
     blocks = [_block(np.eye(2), pair, found) for pair, found in sorted(rows.items())]
-    return _fitted(blocks, names, counts, judgements, tie_orders=(), ridge=ridge)
+    return _fitted(blocks, names, counts, judged, tie_orders=(), ridge=ridge)
 
 
-def plackett_luce(judgements: Sequence[Ordering], *, ridge: float = 0.0) -> Ratings:
+def plackett_luce(judgements: Judgements, *, ridge: float = 0.0) -> Ratings:
     """Davidson-Luce scores: Plackett-Luce with ties (Firth, Kosmidis and Turner 2019).
 
     From the items that remain, a tie group C is picked next with probability proportional to
@@ -136,15 +106,14 @@ def plackett_luce(judgements: Sequence[Ordering], *, ridge: float = 0.0) -> Rati
     without ties this is Plackett-Luce, and with two items Bradley-Terry. `ridge` as in
     `bradley_terry`, on the tie parameters too. Raises InputError as `bradley_terry` does.
     """
-    names, counts = _check_connected(judgements, ridge=ridge)
-    tie_orders = tuple(
-        sorted({len(group) for judgement in judgements for group in judgement.groups} - {1})
-    )
+    judged = Judged.of(judgements)
+    names, counts = _check_connected(judged, ridge=ridge)
+    tie_orders = tuple(sorted({len(group) for groups in judged.groups for group in groups} - {1}))
     shapes: dict[int, tuple[list[tuple[int, ...]], Float[np.ndarray, "a l"]]] = {}
     rows: dict[tuple[int, ...], list[tuple[int, float, int]]] = defaultdict(list)
-    for number, judgement in enumerate(judgements):
-        remaining = [names[name] for group in judgement.groups for name in group]
-        for group in judgement.groups:
+    for kind, groups in enumerate(judged.groups):
+        remaining = [names[name] for group in groups for name in group]
+        for group in groups:
             if len(remaining) == 1:
                 break  # no choice is left
             order = sorted(range(len(remaining)), key=lambda i: (remaining[i], i))
@@ -154,17 +123,17 @@ def plackett_luce(judgements: Sequence[Ordering], *, ridge: float = 0.0) -> Rati
                 shapes[len(key)] = subsets, _features(subsets, len(key), tie_orders)
             # The group stands first in `remaining`; find its places in the sorted key.
             members = tuple(sorted(order.index(i) for i in range(len(group))))
-            rows[key].append((shapes[len(key)][0].index(members), 1.0, number))
+            rows[key].append((shapes[len(key)][0].index(members), 1.0, kind))
             remaining = remaining[len(group) :]
     tie_index = tuple(len(names) + d for d in range(len(tie_orders)))
     blocks = [
         _block(shapes[len(key)][1], key + tie_index, found) for key, found in sorted(rows.items())
     ]
-    return _fitted(blocks, names, counts, judgements, tie_orders=tie_orders, ridge=ridge)
+    return _fitted(blocks, names, counts, judged, tie_orders=tie_orders, ridge=ridge)
 
 
 def elo(
-    judgements: Sequence[Ordering],
+    judgements: Judgements,
     *,
     k: float = 32.0,
     initial: float = 1000.0,
@@ -177,19 +146,18 @@ def elo(
     and weigh recent judgements more: prefer Bradley-Terry to compare models. Intervals are
     percentiles over resampled prompts. Raises InputError if the comparisons are not connected.
     """
-    names, counts = _check_connected(judgements, ridge=1.0)
-    clusters = _Numbering()
-    of_cluster = [clusters[judgement.cluster] for judgement in judgements]
-    size = len(clusters)
+    judged = Judged.of(judgements)
+    names, counts = _check_connected(judged, ridge=1.0)
+    first, of_cluster = np.unique(judged.clusters, return_index=True, return_inverse=True)[1:]
+    of_cluster = np.argsort(np.argsort(first))[of_cluster]  # in order of first appearance
+    size = len(first)
+    games = [_games(groups, names) for groups in judged.groups]
     draws = np.random.default_rng(seed).multinomial(size, np.full(size, 1 / size), num_resamples)
     # Row 0 is the data itself; the others play a judgement as often as its prompt was drawn.
     times = np.vstack([np.ones(size, dtype=np.int64), draws])
     rating = np.full((len(times), len(names)), initial)
-    for judgement, cluster in zip(judgements, of_cluster, strict=True):
-        found = _pairs(judgement)
-        i = np.array([names[better] for better, _, _ in found], dtype=np.int64)
-        j = np.array([names[worse] for _, worse, _ in found], dtype=np.int64)
-        result = np.array([0.5 if tied else 1.0 for _, _, tied in found])
+    for kind, cluster in zip(judged.kind.tolist(), of_cluster.tolist(), strict=True):
+        i, j, result = games[kind]
         for turn in range(int(times[:, cluster].max())):
             plays = np.flatnonzero(times[:, cluster] > turn)
             now = rating[plays]
@@ -210,58 +178,87 @@ def elo(
     )
 
 
+def _games(
+    groups: Sequence[tuple[str, ...]], names: dict[str, int]
+) -> tuple[Int[np.ndarray, " g"], Int[np.ndarray, " g"], Float[np.ndarray, " g"]]:
+    """Of every pair, the better one, the worse one, and the result: a tie is half a win."""
+    found = _pairs(groups)
+    return (
+        np.array([names[better] for better, _, _ in found], dtype=np.int64),
+        np.array([names[worse] for _, worse, _ in found], dtype=np.int64),
+        np.array([0.5 if tied else 1.0 for _, _, tied in found]),
+    )
+
+
 def _fitted(
     blocks: list[Choices],
     names: dict[str, int],
     counts: Counter[str],
-    judgements: Sequence[Ordering],
+    judged: Judged,
     *,
     tie_orders: tuple[int, ...],
     ridge: float,
 ) -> Ratings:
-    """Estimates with their intervals; clusters in `blocks` are the numbers of judgements."""
+    """Estimates with their intervals; clusters in `blocks` are the places in `judged.groups`."""
+    times = np.array(judged.times(), dtype=np.float64)
+    all_of_them = [replace(each, weights=each.weights * times[each.clusters]) for each in blocks]
+    size = len(names)
     theta = estimate(
-        blocks, num_parameters=len(names) + len(tie_orders), num_centred=len(names), ridge=ridge
+        all_of_them, num_parameters=size + len(tie_orders), num_centred=size, ridge=ridge
     )
+    scores = cluster_scores(theta, blocks, len(times))
 
-    def variance(clusters: Sequence[Hashable]) -> Float[np.ndarray, " p"]:
-        numbers = _Numbering()
-        of = np.array([numbers[cluster] for cluster in clusters], dtype=np.int64)
-        relabelled = [replace(block, clusters=of[block.clusters]) for block in blocks]
-        found = sandwich(
-            theta, relabelled, num_centred=len(names), num_clusters=len(numbers), ridge=ridge
-        )
+    def variance(clusters: Int[np.ndarray, " n"]) -> Float[np.ndarray, " p"]:
+        of = np.unique(clusters, return_inverse=True)[1]
+        summed = np.stack([np.bincount(of, column[judged.kind]) for column in scores.T], axis=1)
+        found = sandwich(theta, all_of_them, scores=summed, num_centred=size, ridge=ridge)
         return np.diag(found)
 
-    prompts = [judgement.cluster for judgement in judgements]
-    annotators = [judgement.annotator for judgement in judgements]
-    spread, degrees = two_way_variance(variance, prompts, annotators)
-    half = (t_quantile(0.975, degrees=degrees) * np.sqrt(spread))[: len(names)]
-    score = theta[: len(names)]
+    spread, num_prompts, num_annotators = _two_way(variance, judged)
+    degrees = (min(num_prompts, num_annotators) if num_annotators > 1 else num_prompts) - 1
+    half = (t_quantile(0.975, degrees=degrees) * np.sqrt(spread))[:size]
+    score = theta[:size]
     return Ratings(
         items=tuple(names),
         score=tuple(score.tolist()),
         low=tuple((score - half).tolist()),
         high=tuple((score + half).tolist()),
         num_comparisons=tuple(counts[name] for name in names),
-        num_clusters=len(set(prompts)),
-        num_annotators=len(set(annotators)),
-        log_tie=dict(zip(tie_orders, theta[len(names) :].tolist(), strict=True)),
+        num_clusters=num_prompts,
+        num_annotators=num_annotators,
+        log_tie=dict(zip(tie_orders, theta[size:].tolist(), strict=True)),
     )
 
 
-def _check_connected(
-    judgements: Sequence[Ordering], *, ridge: float
-) -> tuple[dict[str, int], Counter[str]]:
+def _two_way(
+    variance: Callable[[Int[np.ndarray, " n"]], Float[np.ndarray, " p"]], judged: Judged
+) -> tuple[Float[np.ndarray, " p"], int, int]:
+    """Variance clustered by prompt and annotator, and how many there are of each.
+
+    As `statistics.two_way_variance`, for numbered clusters.
+    """
+    by_prompt = variance(judged.clusters)
+    num_prompts = len(np.unique(judged.clusters))
+    num_annotators = len(np.unique(judged.annotators))
+    if num_prompts < 2 or num_annotators < 2:
+        return by_prompt, num_prompts, num_annotators
+    both = judged.clusters.astype(np.int64) * (int(judged.annotators.max()) + 1)
+    by_both = variance(both + judged.annotators)
+    spread = combined_variance(by_prompt, variance(judged.annotators), by_both)
+    return spread, num_prompts, num_annotators
+
+
+def _check_connected(judged: Judged, *, ridge: float) -> tuple[dict[str, int], Counter[str]]:
     """Parameter index and number of pairs of every name, once all can be compared."""
     counts: Counter[str] = Counter()
     beaten_by: dict[str, set[str]] = defaultdict(set)
     beats: dict[str, set[str]] = defaultdict(set)
-    for judgement in judgements:
-        for name in (name for group in judgement.groups for name in group):
+    for groups, times in zip(judged.groups, judged.times(), strict=True):
+        for name in (name for group in groups for name in group):
             beats[name]  # access adds the name to the defaultdict
-        for better, worse, tied in _pairs(judgement):
-            counts.update((better, worse))
+        for better, worse, tied in _pairs(groups):
+            counts[better] += times
+            counts[worse] += times
             beats[better].add(worse)
             beaten_by[worse].add(better)
             if tied:
@@ -318,16 +315,16 @@ def _shown(names: set[str]) -> str:
     return f"{{{first}}}" if len(names) <= 5 else f"{{{first}, ... {len(names) - 5} more}}"
 
 
-def _pairs(judgement: Ordering) -> list[tuple[str, str, bool]]:
+def _pairs(groups: Sequence[tuple[str, ...]]) -> list[tuple[str, str, bool]]:
     """(better, worse, whether they tie) of different names."""
     found = [
         (better, worse, False)
-        for above, below in combinations(judgement.groups, 2)
+        for above, below in combinations(groups, 2)
         for better in above
         for worse in below
         if better != worse
     ]
-    for group in judgement.groups:
+    for group in groups:
         found += [(one, other, True) for one, other in combinations(group, 2) if one != other]
     return found
 
@@ -367,11 +364,3 @@ def _features(
         if len(subset) > 1:
             features[row, size + tie_orders.index(len(subset))] = 1.0
     return features
-
-
-class _Numbering(dict[Hashable, int]):
-    """Numbers keys 0, 1, 2, ... in order of first access."""
-
-    def __missing__(self, key: Hashable) -> int:
-        self[key] = len(self)
-        return self[key]

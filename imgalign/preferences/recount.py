@@ -1,10 +1,9 @@
 """What `tallies.py` and `outcomes.py` keep, counted anew from the judgements alone.
 
-Fills the tables of stores that are older than these, and finds what is wrong in a store that another
-program has changed. Columns are read by name, because a migration runs this.
+Fills the tables of stores that are older than these, and finds what is wrong in a store that
+another program has changed. Columns are read by name, because a migration runs this.
 """
 
-import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterator
@@ -54,10 +53,14 @@ def fill(connection: Connection) -> None:
         for row in rows:
             connection.execute(insert(table).values(row | zeros))
     for project, samples, prompt, given in connection.execute(_prompts()).all():
-        key = {"project": project, "samples": samples, "prompt": number(connection, "prompt", prompt)}
+        key = {
+            "project": project,
+            "samples": samples,
+            "prompt": number(connection, "prompt", prompt),
+        }
         connection.execute(insert(judged_prompts).values(**key, given=given))
-    for row in connection.execute(_provenances()).all():
-        maker_number(connection, row)
+    for made in connection.execute(_provenances()).all():
+        maker_number(connection, made)
     for image_id in _shared(connection):
         number(connection, "shared", image_id, image_id)
     for name in connection.execute(_judges_of_images("project")).scalars().all():
@@ -84,7 +87,7 @@ def differences(connection: Connection) -> list[str]:
     checks = {
         "judgements of items": connection.execute(wrong).scalar_one() == 0,
         "items of projects": _rows(connection, _projects())
-        == _rows(connection, select(projects.c.project, projects.c.items, projects.c.open)),
+        == _rows(connection, select(*(projects.c[name] for name in ("project", "items", "open")))),
         "judgements of annotators": _rows(connection, _tallies())
         == _rows(connection, select(*own).where(tallies.c.done > 0)),
         "where annotators go on": connection.execute(_passed_over()).first() is None,
@@ -232,11 +235,14 @@ def _records(connection: Connection, *, make: bool = False) -> Iterator[tuple[in
             of = [makers[image_id] for image_id in images[row.item_id]]
             groups = [[min(of[k]) for k in group if len(of[k]) == 1] for group in row.tie_groups]
             order = json.dumps([group for group in groups if group])
-            yield row.sequence, (
-                numbered("prompt", row.prompt),
-                numbered("project", row.project, row.project),
-                numbered("annotator", row.annotator_id, row.annotator_id),
-                numbered("order", order, order),
+            yield (
+                row.sequence,
+                (
+                    numbered("prompt", row.prompt),
+                    numbered("project", row.project, row.project),
+                    numbered("annotator", row.annotator_id, row.annotator_id),
+                    numbered("order", order, order),
+                ),
             )
 
 
@@ -266,8 +272,10 @@ def _makers(
     shown = shown.where(candidates.c.item_id.in_(item_ids))
     for row in connection.execute(shown.order_by(candidates.c.item_id, candidates.c.candidate)):
         images[row.item_id].append(row.image_id)
-    made = select(*MADE, provenances.c.rewriter).distinct().join(
-        candidates, candidates.c.image_id == provenances.c.image_id
+    made = (
+        select(*MADE, provenances.c.rewriter)
+        .distinct()
+        .join(candidates, candidates.c.image_id == provenances.c.image_id)
     )
     for row in connection.execute(made.where(candidates.c.item_id.in_(item_ids))):
         makers[row.image_id].add(known["maker", digest(maker_key(row))])
@@ -275,8 +283,7 @@ def _makers(
 
 
 def _stored(connection: Connection) -> Iterator[tuple[int, Record]]:
-    rows = connection.execute(select(outcomes.c.page, outcomes.c.records))
-    for page, records in rows:
-        for place, record in enumerate(np.frombuffer(records, "<i4").reshape(-1, len(FIELDS))):
-            if record.any():
-                yield page * PAGE + place, tuple(int(each) for each in record)
+    for page, content in connection.execute(select(outcomes.c.page, outcomes.c.records)).all():
+        records = np.frombuffer(content, "<i4").reshape(-1, len(FIELDS))
+        for place in np.flatnonzero(records.any(axis=1)).tolist():
+            yield page * PAGE + place, tuple(records[place].tolist())

@@ -11,12 +11,12 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import func, insert, select
 
 from imgalign.errors import ImgalignError, StoreError
 from imgalign.preferences import (
-    address,
     adding,
+    address,
     identity,
     leases,
     queries,
@@ -283,7 +283,7 @@ class Store:
     def issued_item(self, item_id: str, annotator: str) -> Item:
         """The item as this annotator was shown it; StoreError if they never were."""
         with self.database.read() as connection:
-            _, tokens = _issued(connection, item_id, person(annotator))
+            _, tokens = leases.shown_to(connection, item_id, person(annotator))
             shown = queries.shown_item(connection, item_id)
         return Item(item_id=item_id, prompt=shown.prompt, samples=shown.samples, tokens=tokens)
 
@@ -293,7 +293,7 @@ class Store:
         For simulated annotators. It does not belong in a page.
         """
         with self.database.read() as connection:
-            return _issued(connection, item_id, person(annotator))[0]
+            return leases.shown_to(connection, item_id, person(annotator))[0]
 
     def image_for_token(self, token: str, annotator: str) -> Path:
         """The file behind an image token; StoreError unless it was issued to this annotator.
@@ -341,7 +341,7 @@ class Store:
                         "make a new key for each one"
                     )
                 return Receipt(row.ranking_id, created=False)
-            order, _ = _issued(connection, sent.item_id, sent.annotator)
+            order, _ = leases.shown_to(connection, sent.item_id, sent.annotator)
             validation.fits_screen(sent.ranking, len(order))
             validation.answers(sent.answers, num=len(order), by_judge=who.judge_id is not None)
             if queries.has_judged(connection, sent.item_id, sent.annotator):
@@ -448,10 +448,3 @@ class Store:
         """
         with self.database.read() as connection:
             return leases.counts(connection, person(annotator), project, utc_now())
-
-
-def _issued(connection: Connection, item_id: str, annotator_id: str) -> leases.Shown:
-    order, tokens = leases.issued(connection, item_id, annotator_id)
-    if not order:
-        raise StoreError(f"item {item_id[:12]}: not issued to annotator {annotator_id!r}")
-    return order, tokens

@@ -9,7 +9,7 @@ and a property test compare the two. The writer's lock makes each change see the
 from collections.abc import Mapping
 from datetime import datetime
 
-from sqlalchemy import Connection, Table, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Table, func, insert, select, update
 
 from imgalign.preferences import outcomes
 from imgalign.preferences.queries import AnyRow, is_open, standing, unjudged
@@ -42,9 +42,7 @@ def judged(connection: Connection, ranking_id: str, *, now: datetime) -> None:
     """Count a judgement that was just added, and end the lease that it answers."""
     row = _judgement(connection, ranking_id)
     _count(connection, row, by=1)
-    of = (assignments.c.item_id == row.item_id) & (
-        assignments.c.annotator_id == row.annotator_id
-    )
+    of = (assignments.c.item_id == row.item_id) & (assignments.c.annotator_id == row.annotator_id)
     ended = update(assignments).where(of, assignments.c.leased_until > now)
     connection.execute(ended.values(leased_until=now))
     _advance(connection, row)
@@ -101,7 +99,7 @@ def _opened(
         _lower(connection, after.project, after.place)
 
 
-def _lower(connection: Connection, project: str, place: int, *whose: object) -> None:
+def _lower(connection: Connection, project: str, place: int, *whose: ColumnElement[bool]) -> None:
     """Let annotators find an item again that is left for them once more."""
     lowered = update(tallies).where(tallies.c.project == project, tallies.c.first > place, *whose)
     connection.execute(lowered.values(first=place))

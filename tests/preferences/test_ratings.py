@@ -12,8 +12,8 @@ from scipy.optimize import approx_fprime
 from imgalign.errors import InputError
 from imgalign.preferences import choice
 from imgalign.preferences.choice import Choices
+from imgalign.preferences.judged import Ordering
 from imgalign.preferences.ratings import (
-    Ordering,
     Ratings,
     _features,
     _subsets,

@@ -22,8 +22,10 @@ MEANING = {
     "bradley-terry": "Difference of two ratings: the log-odds that people prefer the one; a tie is "
     "half a win each. Mean 0.",
     "plackett-luce": "The same, with ties as a result of their own. Mean 0.",
-    "elo": "Points as in chess: 400 more are won 10 times out of 11.",
+    "elo": "Points as in chess: 400 more are won 10 times out of 11. It goes through the "
+    "judgements one by one, at most the latest 20,000.",
 }
+LATEST_BY_ELO = 20_000
 
 
 def choices(store: Store) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
@@ -43,6 +45,7 @@ def table(store: Store, project: str | None, group: str | None, method: Method) 
             project=project or None,
             group=group or None,
             ridge=0.0 if method == "elo" else RIDGE,
+            latest=LATEST_BY_ELO if method == "elo" else None,
         )
     except ImgalignError as error:
         return (

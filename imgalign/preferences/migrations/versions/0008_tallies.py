@@ -1,4 +1,4 @@
-"""Counts that follow from the judgements, filled for what is there, and indexes for what is next."""
+"""Counts that follow from the judgements, filled for those that are there, and indexes."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,0 +1,171 @@
+"""A store with very many rankings, for measurements, and what the parts of the app take on it.
+
+    python benchmarks/many_rankings.py --rankings 1000000 --folder many
+
+Items of four images by six makers, judged by a hundred simulated annotators, five times each, and
+some items that are open. Rows are inserted in bulk and counted by `recount.fill`, as the migration
+does it. Prints the seconds of what a page waits for.
+"""
+
+import argparse
+import hashlib
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from sqlalchemy import insert, text
+
+from imgalign.images import png
+from imgalign.preferences import recount, schema
+from imgalign.preferences.coverage import judged_projects
+from imgalign.preferences.makers import rate_makers
+from imgalign.preferences.records import Provenance, utc_now
+from imgalign.preferences.store import Store
+
+MAKERS, IMAGES_EACH, ANNOTATORS, OVERLAP, OPEN = 6, 60, 100, 5, 20_000
+PROMPTS = 20_000
+PORTION = 20_000
+
+
+def fill(store: Store, num_rankings: int, *, size: int = 256, num_open: int = OPEN) -> None:
+    """Put rankings and open items into a new store."""
+    images = _images(store, size)
+    for index in range(ANNOTATORS):
+        store.add_annotator(f"annotator {index}", group=f"group {index % 4}")
+    rng = np.random.default_rng(0)
+    now = utc_now()
+    num_closed = num_rankings // OVERLAP
+    with store.database.write() as connection:
+        for first in range(0, num_closed + num_open, PORTION):
+            chosen = range(first, min(first + PORTION, num_closed + num_open))
+            ids = [hashlib.sha256(f"item {n}".encode()).hexdigest() for n in chosen]
+            rows = [
+                {
+                    "item_id": item_id,
+                    "project": "default",
+                    "prompt": f"a red house, number {n % PROMPTS}",
+                    "source": "benchmark",
+                    "samples": "images",
+                    "overlap": OVERLAP,
+                    "created_at": now,
+                }
+                for n, item_id in zip(chosen, ids, strict=True)
+            ]
+            connection.execute(insert(schema.items), rows)
+            lineups = [_lineup(rng, images) for _ in chosen]
+            rows = [
+                {"item_id": item_id, "candidate": k, "image_id": image_id}
+                for item_id, lineup in zip(ids, lineups, strict=True)
+                for k, image_id in enumerate(lineup)
+            ]
+            connection.execute(insert(schema.candidates), rows)
+            closed = [(n, i) for n, i in zip(chosen, ids, strict=True) if n < num_closed]
+            rows = [
+                _judgement(rng, item_id, (OVERLAP * n + turn) % ANNOTATORS, now)
+                for n, item_id in closed
+                for turn in range(OVERLAP)
+            ]
+            if rows:
+                connection.execute(insert(schema.rankings), rows)
+        for table in ("tallies", "projects", "judged_prompts", "outcomes", "numbers"):
+            connection.execute(text(f"DELETE FROM {table}"))
+        recount.fill(connection)
+
+
+def _images(store: Store, size: int) -> list[list[str]]:
+    """Images of each maker."""
+    made = []
+    for maker in range(MAKERS):
+        own = []
+        for n in range(IMAGES_EACH):
+            noise = np.random.default_rng(100 * maker + n).integers(0, 256, (16, 16, 3))
+            picture = Image.fromarray(noise.astype(np.uint8)).resize((size, size))
+            provenance = Provenance(
+                model="storybook",
+                adapter=f"runs/{maker}" if maker else None,
+                adapter_hash=f"{maker:064d}" if maker else None,
+                prompt="a red house",
+                seed=n,
+                steps=10,
+                guidance_scale=1.0,
+                scheduler="ddim",
+                eta=0.0,
+                width=size,
+                height=size,
+            )
+            own.append(store.add_image(png(picture), provenance))
+        made.append(own)
+    return made
+
+
+def _lineup(rng: np.random.Generator, images: list[list[str]]) -> list[str]:
+    return [
+        images[maker][int(rng.integers(IMAGES_EACH))]
+        for maker in rng.choice(MAKERS, 4, replace=False).tolist()
+    ]
+
+
+def _judgement(
+    rng: np.random.Generator, item_id: str, annotator: int, now: object
+) -> dict[str, object]:
+    order = rng.permutation(4).tolist()
+    ranked = [[each] for each in np.argsort(rng.gumbel(size=4)).tolist()]
+    name = hashlib.sha256(f"{item_id} {annotator}".encode()).hexdigest()
+    return {
+        "ranking_id": name,
+        "item_id": item_id,
+        "annotator_id": f"annotator {annotator}",
+        "key": name[:32],
+        "attempt": 0,
+        "verdict": "ranked",
+        "display_order": order,
+        "tie_groups": ranked,
+        "created_at": now,
+    }
+
+
+def timed(do: Callable[[], object], *, times: int = 5) -> str:
+    """Milliseconds: the median and the largest."""
+    took = []
+    for _ in range(times):
+        start = time.perf_counter()
+        do()
+        took.append(1000 * (time.perf_counter() - start))
+    return f"{statistics.median(took):8.1f} ms, at most {max(took):8.1f}"
+
+
+def main() -> None:
+    """Make the store if it is not there, and print what each part takes."""
+    options = argparse.ArgumentParser()
+    options.add_argument("--rankings", type=int, default=1_000_000)
+    options.add_argument("--folder", type=Path, required=True)
+    options.add_argument("--database", help="an URL instead of a file in the folder")
+    given = options.parse_args()
+    given.folder.mkdir(exist_ok=True)
+    url = given.database or f"sqlite:///{given.folder / 'imgalign.db'}"
+    with Store.open(url, images=given.folder / "images") as store:
+        if store.is_new:
+            start = time.perf_counter()
+            fill(store, given.rankings)
+            print(json.dumps({"seconds to fill": round(time.perf_counter() - start)}))
+        who = "annotator 7"
+        parts: dict[str, Callable[[], object]] = {
+            "next item": lambda: store.next_item(who),
+            "counts": lambda: store.counts(who),
+            "history": lambda: store.history(who, 1, project="default"),
+            "projects": lambda: judged_projects(store),
+            "bradley-terry": lambda: rate_makers(store, ridge=0.1),
+            "bradley-terry of a group": lambda: rate_makers(store, ridge=0.1, group="group 1"),
+            "plackett-luce": lambda: rate_makers(store, method="plackett-luce", ridge=0.1),
+            "elo": lambda: rate_makers(store, method="elo", latest=20_000),
+        }
+        for name, do in parts.items():
+            print(f"{name:26} {timed(do)}")
+
+
+if __name__ == "__main__":
+    main()
