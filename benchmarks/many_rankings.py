@@ -161,7 +161,7 @@ def main() -> None:
             "bradley-terry": lambda: rate_makers(store, ridge=0.1),
             "bradley-terry of a group": lambda: rate_makers(store, ridge=0.1, group="group 1"),
             "plackett-luce": lambda: rate_makers(store, method="plackett-luce", ridge=0.1),
-            "elo": lambda: rate_makers(store, method="elo", latest=20_000),
+            "elo of the latest 4,000": lambda: rate_makers(store, method="elo", latest=4_000),
         }
         for name, do in parts.items():
             print(f"{name:26} {timed(do)}")

@@ -232,8 +232,10 @@ def counts(connection: Connection, annotator_id: str, project: str, now: datetim
 
 def _num_held(connection: Connection, annotator_id: str, project: str, now: datetime) -> int:
     """How many more than the open items are left because of leases: others' take, own give."""
+    # Not the column itself, whose order SQLite would read all leases for.
+    item_id = assignments.c.item_id.concat("")
     held = (
-        select(assignments.c.item_id, func.count().label("times"))
+        select(item_id.label("item_id"), func.count().label("times"))
         .select_from(assignments.join(annotators))
         .where(
             assignments.c.annotator_id != annotator_id,
@@ -241,8 +243,8 @@ def _num_held(connection: Connection, annotator_id: str, project: str, now: date
             live(now),
             _unanswered(),
         )
-        .group_by(assignments.c.item_id)
-        .subquery()
+        .group_by(item_id)
+        .subquery("held")
     )
     covered = select(items.c.item_id).where(
         items.c.item_id == held.c.item_id,

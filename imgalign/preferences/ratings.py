@@ -157,14 +157,12 @@ def elo(
     times = np.vstack([np.ones(size, dtype=np.int64), draws])
     rating = np.full((len(times), len(names)), initial)
     for kind, cluster in zip(judged.kind.tolist(), of_cluster.tolist(), strict=True):
-        i, j, result = games[kind]
+        difference, result = games[kind]
         for turn in range(int(times[:, cluster].max())):
             plays = np.flatnonzero(times[:, cluster] > turn)
             now = rating[plays]
-            expected = 1 / (1 + 10 ** ((now[:, j] - now[:, i]) / 400))
-            won = k * (result - expected)
-            np.add.at(rating, (plays[:, None], i[None, :]), won)
-            np.add.at(rating, (plays[:, None], j[None, :]), -won)
+            expected = 1 / (1 + 10 ** (-(now @ difference) / 400))
+            rating[plays] = now + k * (result - expected) @ difference.T
     low, high = np.full(len(names), -np.inf), np.full(len(names), np.inf)
     if size > 1:
         low, high = np.quantile(rating[1:], (0.025, 0.975), axis=0)
@@ -180,14 +178,14 @@ def elo(
 
 def _games(
     groups: Sequence[tuple[str, ...]], names: dict[str, int]
-) -> tuple[Int[np.ndarray, " g"], Int[np.ndarray, " g"], Float[np.ndarray, " g"]]:
-    """Of every pair, the better one, the worse one, and the result: a tie is half a win."""
+) -> tuple[Float[np.ndarray, "p g"], Float[np.ndarray, " g"]]:
+    """Of every pair, 1 at the better one and -1 at the worse one, and the result: 1, or 1/2."""
     found = _pairs(groups)
-    return (
-        np.array([names[better] for better, _, _ in found], dtype=np.int64),
-        np.array([names[worse] for _, worse, _ in found], dtype=np.int64),
-        np.array([0.5 if tied else 1.0 for _, _, tied in found]),
-    )
+    difference = np.zeros((len(names), len(found)))
+    for game, (better, worse, _) in enumerate(found):
+        difference[names[better], game] = 1.0
+        difference[names[worse], game] = -1.0
+    return difference, np.array([0.5 if tied else 1.0 for _, _, tied in found])
 
 
 def _fitted(

@@ -23,9 +23,9 @@ MEANING = {
     "half a win each. Mean 0.",
     "plackett-luce": "The same, with ties as a result of their own. Mean 0.",
     "elo": "Points as in chess: 400 more are won 10 times out of 11. It goes through the "
-    "judgements one by one, at most the latest 20,000.",
+    "judgements one by one, at most the latest 4,000.",
 }
-LATEST_BY_ELO = 20_000
+LATEST_BY_ELO = 4_000
 
 
 def choices(store: Store) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
