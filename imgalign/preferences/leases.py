@@ -22,16 +22,28 @@ import random
 import secrets
 from collections import Counter
 from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, FromClause, Select, func, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    bindparam,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from imgalign.errors import StoreError
 from imgalign.preferences import queries
 from imgalign.preferences.queries import is_open, standing, unjudged
 from imgalign.preferences.records import Annotator, Counts
 from imgalign.preferences.schema import (
+    UtcDateTime,
     annotators,
     assignments,
     candidates,
@@ -52,9 +64,21 @@ SKEW = timedelta(minutes=5)
 """Largest difference between the clocks of two servers."""
 
 
-def live(now: datetime, leases: FromClause = assignments) -> ColumnElement[bool]:
-    """Condition on `assignments`, or an alias of it: the item is reserved."""
-    return (leases.c.leased_until > now) & (leases.c.issued_at <= now + SKEW)
+# Statements are built once, with these in place of values: building one takes longer than the
+# database does.
+WHO, PROJECT, ITEM = bindparam("who"), bindparam("project"), bindparam("item")
+START, HOLDING = bindparam("start"), bindparam("holding", expanding=True)
+NOW, SOON = bindparam("now", type_=UtcDateTime()), bindparam("soon", type_=UtcDateTime())
+
+
+def _at(now: datetime) -> dict[str, object]:
+    """Values for `live`."""
+    return {"now": now, "soon": now + SKEW}
+
+
+def live() -> ColumnElement[bool]:
+    """Condition on `assignments`: the item is reserved; its values are those of `_at`."""
+    return (assignments.c.leased_until > NOW) & (assignments.c.issued_at <= SOON)
 
 
 def _unanswered() -> ColumnElement[bool]:
@@ -67,109 +91,112 @@ def _unanswered() -> ColumnElement[bool]:
     return ~answered.correlate(assignments).exists()
 
 
-def _expected(annotator_id: str, now: datetime) -> ColumnElement[int]:
-    """Number of people beside this annotator who hold an item of `items` and may judge it."""
+def _expected() -> ColumnElement[int]:
+    """Number of people beside an annotator who hold an item of `items` and may judge it."""
     expected = (
         select(func.count())
         .select_from(assignments.join(annotators))
         .where(
             assignments.c.item_id == items.c.item_id,
-            assignments.c.annotator_id != annotator_id,
+            assignments.c.annotator_id != WHO,
             annotators.c.judge_id.is_(None),
-            live(now),
+            live(),
             _unanswered(),
         )
     )
     return expected.correlate(items).scalar_subquery()
 
 
-def _of_project(project: str) -> ColumnElement[bool]:
+def _of_project() -> ColumnElement[bool]:
     """Condition on `items` that no index serves: few items are looked up, by their ids."""
-    return items.c.project.concat("") == project
+    return items.c.project.concat("") == PROJECT
 
 
-def _on_screen(
-    who: Annotator, project: str, holding: Collection[str], now: datetime
-) -> Select[Any]:
-    """Items that this annotator holds and may judge, taken back ones first.
+@cache
+def _on_screen(*, by_ai: bool) -> Select[Any]:
+    """Items that an annotator holds and may judge, taken back ones first.
 
     What they took back is theirs to judge again, even where others have filled its overlap since:
     a skip, for one, had freed the place.
     """
     requeued = assignments.c.requeued_at
-    free = items.c.given + _expected(who.annotator_id, now) < items.c.overlap
-    return (
+    held = (
         select(items.c.item_id, items.c.sequence)
         .join(assignments, assignments.c.item_id == items.c.item_id)
         .where(
-            assignments.c.annotator_id == who.annotator_id,
-            live(now),
-            _of_project(project),
-            items.c.item_id.not_in(holding),
-            unjudged(who.annotator_id),
-            free | requeued.is_not(None) | (who.judge_id is not None),
+            assignments.c.annotator_id == WHO,
+            live(),
+            _of_project(),
+            items.c.item_id.not_in(HOLDING),
+            unjudged(WHO),
         )
-        .order_by(requeued.is_(None), requeued.desc(), items.c.sequence)
     )
+    if not by_ai:
+        free = items.c.given + _expected() < items.c.overlap
+        held = held.where(free | requeued.is_not(None))
+    return held.order_by(requeued.is_(None), requeued.desc(), items.c.sequence).limit(1)
 
 
-def _oldest(
-    who: Annotator, project: str, holding: Collection[str], now: datetime, *, start: int
-) -> Select[Any]:
-    """Items from number `start` on that this annotator may judge, the oldest first."""
+@cache
+def _oldest(*, by_ai: bool) -> Select[Any]:
+    """Items from a number on that an annotator may judge, the oldest first."""
     wanted = select(items.c.item_id, items.c.sequence).where(
-        items.c.project == project,
-        items.c.sequence >= start,
-        items.c.item_id.not_in(holding),
-        unjudged(who.annotator_id),
+        items.c.project == PROJECT,
+        items.c.sequence >= START,
+        items.c.item_id.not_in(HOLDING),
+        unjudged(WHO),
     )
-    if who.judge_id is None:
-        free = items.c.given + _expected(who.annotator_id, now) < items.c.overlap
-        wanted = wanted.where(is_open(), free)
-    return wanted.order_by(items.c.sequence)
+    if not by_ai:
+        wanted = wanted.where(is_open(), items.c.given + _expected() < items.c.overlap)
+    return wanted.order_by(items.c.sequence).limit(1)
 
 
-def first_available(
-    connection: Connection, who: Annotator, project: str, holding: Collection[str], now: datetime
-) -> int | None:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Who asks for an item of a project, which items they have, and when."""
+
+    who: Annotator
+    project: str
+    holding: Collection[str]
+    now: datetime
+
+    @property
+    def by_ai(self) -> bool:
+        """Whether an AI judge asks."""
+        return self.who.judge_id is not None
+
+    def values(self, **more: object) -> dict[str, object]:
+        """Values for the statements above."""
+        names = {"who": self.who.annotator_id, "project": self.project}
+        return {**names, "holding": sorted(self.holding), **_at(self.now), **more}
+
+
+def first_available(connection: Connection, asked: Asked) -> int | None:
     """Sequence number of an item from which on `next_item` finds one; None if there is none.
 
     Passes over items that others hold, which may be many, and is therefore done before the write
     transaction.
     """
-    held = connection.execute(_on_screen(who, project, holding, now).limit(1)).first()
-    start = _tally(connection, who.annotator_id, project).first
-    oldest = _oldest(who, project, holding, now, start=start).limit(1)
-    row = held or connection.execute(oldest).first()
-    return None if row is None else int(row.sequence)
+    held = connection.execute(_on_screen(by_ai=asked.by_ai), asked.values()).first()
+    if held is None:
+        start = _tally(connection, asked.who.annotator_id, asked.project).first
+        oldest = _oldest(by_ai=asked.by_ai)
+        held = connection.execute(oldest, asked.values(start=start)).first()
+    return None if held is None else int(held.sequence)
 
 
-def next_item(
-    connection: Connection,
-    who: Annotator,
-    project: str,
-    holding: Collection[str],
-    now: datetime,
-    *,
-    start: int,
-) -> str | None:
+def next_item(connection: Connection, asked: Asked, *, start: int) -> str | None:
     """The id of the item to show: undone first, then on screen, then the oldest.
 
     `start` is from `first_available`; that item may have been taken since.
     """
-    for statement in (
-        _on_screen(who, project, holding, now),
-        _oldest(who, project, holding, now, start=start),
-    ):
-        row = connection.execute(statement.limit(1)).first()
-        if row is not None:
-            return str(row.item_id)
-    return None
+    row = connection.execute(_on_screen(by_ai=asked.by_ai), asked.values()).first()
+    if row is None:
+        row = connection.execute(_oldest(by_ai=asked.by_ai), asked.values(start=start)).first()
+    return None if row is None else str(row.item_id)
 
 
-def surplus(
-    connection: Connection, who: Annotator, project: str, holding: Collection[str], now: datetime
-) -> tuple[str, str] | None:
+def surplus(connection: Connection, asked: Asked) -> tuple[str, str] | None:
     """(item_id, holder) of a lease that another client has beyond its share, if any.
 
     A client may have half of the leases on items that this annotator could judge, and always one.
@@ -180,19 +207,21 @@ def surplus(
         .join(assignments, assignments.c.item_id == items.c.item_id)
         .join(annotators, annotators.c.annotator_id == assignments.c.annotator_id)
         .where(
-            _of_project(project),
-            items.c.item_id.not_in(holding),
-            assignments.c.annotator_id != who.annotator_id,
+            _of_project(),
+            items.c.item_id.not_in(HOLDING),
+            assignments.c.annotator_id != WHO,
             annotators.c.judge_id.is_(None),
-            live(now),
+            live(),
             _unanswered(),
-            unjudged(who.annotator_id),
+            unjudged(WHO),
             is_open(),
         )
         .order_by(assignments.c.leased_until, assignments.c.issued_at)
     )
-    leases = connection.execute(statement).all()
-    of_asker = select(annotators.c.client).where(annotators.c.annotator_id == who.annotator_id)
+    leases = connection.execute(statement, asked.values()).all()
+    of_asker = select(annotators.c.client).where(
+        annotators.c.annotator_id == asked.who.annotator_id
+    )
     own = connection.execute(of_asker).scalar()
     held = Counter(lease.client for lease in leases)
     for item_id, holder, client in leases:
@@ -201,23 +230,21 @@ def surplus(
     return None
 
 
-def take_over(
-    connection: Connection, who: Annotator, project: str, holding: Collection[str], now: datetime
-) -> str | None:
+def take_over(connection: Connection, asked: Asked) -> str | None:
     """End a lease that a client has beyond its share; the id of the item, if any."""
-    found = surplus(connection, who, project, holding, now)
+    found = surplus(connection, asked)
     if found is None:
         return None
     item_id, holder = found
     this = (assignments.c.item_id == item_id) & (assignments.c.annotator_id == holder)
-    connection.execute(update(assignments).where(this).values(leased_until=now))
+    connection.execute(update(assignments).where(this).values(leased_until=asked.now))
     return item_id
 
 
 def counts(connection: Connection, annotator_id: str, project: str, now: datetime) -> Counts:
     """Items judged by this annotator, left for them, and held by others; from the tallies."""
-    of_project = select(projects).where(projects.c.project == project)
-    whole = connection.execute(of_project).first()
+    values = {"who": annotator_id, "project": project}
+    whole = connection.execute(OF_PROJECT, values).first()
     asker = queries.annotator(connection, annotator_id)
     if whole is None:
         return Counts(done=0, left=0, waiting=0)
@@ -226,21 +253,30 @@ def counts(connection: Connection, annotator_id: str, project: str, now: datetim
     if asker is not None and asker.judge_id is not None:
         left = whole.items - own.done
     else:
-        left = unjudged_open + _num_held(connection, annotator_id, project, now)
+        covered, given_back = _covered_and_given_back()
+        values |= _at(now)
+        left = unjudged_open - connection.execute(covered, values).scalar_one()
+        left += connection.execute(given_back, values).scalar_one()
     return Counts(done=own.done, left=left, waiting=max(0, unjudged_open - left))
 
 
-def _num_held(connection: Connection, annotator_id: str, project: str, now: datetime) -> int:
-    """How many more than the open items are left because of leases: others' take, own give."""
+OF_PROJECT = select(projects).where(projects.c.project == PROJECT)
+
+
+@cache
+def _covered_and_given_back() -> tuple[Select[Any], Select[Any]]:
+    """Counts of open items that the leases of others cover, and of items that an annotator has
+    back although they are not open for others.
+    """
     # Not the column itself, whose order SQLite would read all leases for.
     item_id = assignments.c.item_id.concat("")
     held = (
         select(item_id.label("item_id"), func.count().label("times"))
         .select_from(assignments.join(annotators))
         .where(
-            assignments.c.annotator_id != annotator_id,
+            assignments.c.annotator_id != WHO,
             annotators.c.judge_id.is_(None),
-            live(now),
+            live(),
             _unanswered(),
         )
         .group_by(item_id)
@@ -248,46 +284,48 @@ def _num_held(connection: Connection, annotator_id: str, project: str, now: date
     )
     covered = select(items.c.item_id).where(
         items.c.item_id == held.c.item_id,
-        items.c.project == project,
+        items.c.project == PROJECT,
         is_open(),
         items.c.given + held.c.times >= items.c.overlap,
-        unjudged(annotator_id),
+        unjudged(WHO),
     )
     taken = select(func.count()).select_from(held).where(covered.correlate(held).exists())
     back = (
         select(func.count())
         .select_from(assignments.join(items, items.c.item_id == assignments.c.item_id))
         .where(
-            assignments.c.annotator_id == annotator_id,
+            assignments.c.annotator_id == WHO,
             assignments.c.requeued_at.is_not(None),
-            live(now),
-            _of_project(project),
-            unjudged(annotator_id),
-            items.c.given + _expected(annotator_id, now) >= items.c.overlap,
+            live(),
+            _of_project(),
+            unjudged(WHO),
+            items.c.given + _expected() >= items.c.overlap,
         )
     )
-    given_back = connection.execute(back).scalar_one()
-    return int(given_back) - int(connection.execute(taken).scalar_one())
+    return taken, back
+
+
+COUNTED = ("done", "open", "first")
+TALLY = select(
+    *(func.coalesce(func.max(tallies.c[name]), 0).label(name) for name in COUNTED)
+).where(tallies.c.annotator_id == WHO, tallies.c.project == PROJECT)
 
 
 def _tally(connection: Connection, annotator_id: str, project: str) -> queries.AnyRow:
     """The annotator's row of `tallies`, or zeros."""
-    own = (tallies.c.annotator_id == annotator_id) & (tallies.c.project == project)
-    columns = (func.coalesce(func.max(tallies.c[name]), 0) for name in ("done", "open", "first"))
-    named = (
-        each.label(name) for each, name in zip(columns, ("done", "open", "first"), strict=True)
-    )
-    return connection.execute(select(*named).where(own)).one()
+    return connection.execute(TALLY, {"who": annotator_id, "project": project}).one()
+
+
+ISSUED = (
+    select(views.c.token, views.c.candidate)
+    .where(views.c.item_id == ITEM, views.c.annotator_id == WHO)
+    .order_by(views.c.position)
+)
 
 
 def issued(connection: Connection, item_id: str, annotator_id: str) -> Shown:
     """Candidates and tokens in display order; empty if the annotator was never shown the item."""
-    statement = (
-        select(views.c.token, views.c.candidate)
-        .where(views.c.item_id == item_id, views.c.annotator_id == annotator_id)
-        .order_by(views.c.position)
-    )
-    rows = connection.execute(statement).all()
+    rows = connection.execute(ISSUED, {"item": item_id, "who": annotator_id}).all()
     return tuple(row.candidate for row in rows), tuple(row.token for row in rows)
 
 
@@ -314,7 +352,8 @@ def renew(
     by another.
     """
     this = (assignments.c.item_id == item_id) & (assignments.c.annotator_id == annotator_id)
-    held = connection.execute(select(assignments.c.leased_until).where(this, live(now))).scalar()
+    until_then = select(assignments.c.leased_until).where(this, live())
+    held = connection.execute(until_then, _at(now)).scalar()
     values = {"issued_at": now, "leased_until": max(until, held or until)}
     if requeued_at is not None:
         values["requeued_at"] = requeued_at
@@ -323,21 +362,19 @@ def renew(
 
 def release_oldest(connection: Connection, annotator_id: str, now: datetime) -> None:
     """End the oldest leases beyond MAX_HELD; the annotator may still submit their items."""
-    held = (
-        select(assignments.c.item_id)
-        .where(
-            assignments.c.annotator_id == annotator_id,
-            live(now),
-            _unanswered(),
-        )
-        .order_by(assignments.c.issued_at.desc())
-    )
-    surplus = list(connection.execute(held).scalars())[MAX_HELD:]
-    connection.execute(
-        update(assignments)
-        .where(assignments.c.annotator_id == annotator_id, assignments.c.item_id.in_(surplus))
-        .values(leased_until=now)
-    )
+    values = {"who": annotator_id, **_at(now)}
+    surplus = list(connection.execute(_held_by_age(), values).scalars())[MAX_HELD:]
+    if surplus:
+        own = assignments.c.annotator_id == annotator_id
+        ended = update(assignments).where(own, assignments.c.item_id.in_(surplus))
+        connection.execute(ended.values(leased_until=now))
+
+
+@cache
+def _held_by_age() -> Select[Any]:
+    """Items that an annotator holds and has not judged, the latest first."""
+    held = select(assignments.c.item_id).where(assignments.c.annotator_id == WHO, live())
+    return held.where(_unanswered()).order_by(assignments.c.issued_at.desc())
 
 
 def issue(

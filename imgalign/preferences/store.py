@@ -261,15 +261,15 @@ class Store:
         annotator, now = person(annotator), utc_now()
         with self.database.read() as connection:
             who = queries.require_annotator(connection, annotator)
-            asked = (who, project, set(holding), now)
-            start = leases.first_available(connection, *asked)
-            if start is None and (prefetch or leases.surplus(connection, *asked) is None):
+            asked = leases.Asked(who, project, holding, now)
+            start = leases.first_available(connection, asked)
+            if start is None and (prefetch or leases.surplus(connection, asked) is None):
                 return None
         with self.database.write() as connection:
             if start is None:
-                item_id = leases.take_over(connection, *asked)
+                item_id = leases.take_over(connection, asked)
             else:
-                item_id = leases.next_item(connection, *asked, start=start)
+                item_id = leases.next_item(connection, asked, start=start)
             if item_id is None:
                 return None
             shown = queries.shown_item(connection, item_id)

@@ -9,7 +9,7 @@ and a property test compare the two. The writer's lock makes each change see the
 from collections.abc import Mapping
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, Table, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Table, bindparam, func, insert, select, update
 
 from imgalign.preferences import outcomes
 from imgalign.preferences.queries import AnyRow, is_open, standing, unjudged
@@ -124,27 +124,34 @@ def _advance(connection: Connection, row: AnyRow) -> None:
         connection.execute(update(tallies).where(own).values(first=found))
 
 
-def _judgement(connection: Connection, ranking_id: str) -> AnyRow:
-    statement = (
-        select(
-            *(rankings.c[name] for name in ("ranking_id", "item_id", "annotator_id", "verdict")),
-            *(rankings.c.sequence, rankings.c.tie_groups),
-            *(items.c[name] for name in ("project", "prompt", "samples", "given", "overlap")),
-            items.c.sequence.label("place"),
-            annotators.c.judge_id,
-        )
-        .join(items, items.c.item_id == rankings.c.item_id)
-        .join(annotators, annotators.c.annotator_id == rankings.c.annotator_id)
-        .where(rankings.c.ranking_id == ranking_id)
+# Built once: building a statement takes longer than the database does.
+RANKING, ITEM = bindparam("ranking"), bindparam("item")
+JUDGEMENT = (
+    select(
+        *(rankings.c[name] for name in ("ranking_id", "item_id", "annotator_id", "verdict")),
+        *(rankings.c.sequence, rankings.c.tie_groups),
+        *(items.c[name] for name in ("project", "prompt", "samples", "given", "overlap")),
+        items.c.sequence.label("place"),
+        annotators.c.judge_id,
     )
-    return connection.execute(statement).one()
+    .join(items, items.c.item_id == rankings.c.item_id)
+    .join(annotators, annotators.c.annotator_id == rankings.c.annotator_id)
+    .where(rankings.c.ranking_id == RANKING)
+)
+ITEM_COUNTED = select(
+    items.c.project, items.c.given, items.c.overlap, items.c.sequence.label("place")
+).where(items.c.item_id == ITEM)
+JUDGED_BY = select(rankings.c.annotator_id).where(
+    rankings.c.item_id == ITEM, rankings.c.ranking_id != RANKING, standing()
+)
+
+
+def _judgement(connection: Connection, ranking_id: str) -> AnyRow:
+    return connection.execute(JUDGEMENT, {"ranking": ranking_id}).one()
 
 
 def _item(connection: Connection, item_id: str) -> AnyRow:
-    statement = select(
-        items.c.project, items.c.given, items.c.overlap, items.c.sequence.label("place")
-    )
-    return connection.execute(statement.where(items.c.item_id == item_id)).one()
+    return connection.execute(ITEM_COUNTED, {"item": item_id}).one()
 
 
 def _open(item: AnyRow) -> bool:
@@ -153,10 +160,8 @@ def _open(item: AnyRow) -> bool:
 
 def _judged_by(connection: Connection, item_id: str, *, but: str = "") -> set[str]:
     """Annotators with a standing judgement of an item, one judgement left out."""
-    statement = select(rankings.c.annotator_id).where(
-        rankings.c.item_id == item_id, rankings.c.ranking_id != but, standing()
-    )
-    return set(connection.execute(statement).scalars())
+    values = {"item": item_id, "ranking": but}
+    return set(connection.execute(JUDGED_BY, values).scalars())
 
 
 def _add(connection: Connection, table: Table, key: Mapping[str, object], **by: int) -> None:

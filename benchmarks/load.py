@@ -1,0 +1,335 @@
+"""Many annotators at once through the real HTTP interface of a real `imgalign ui`.
+
+    python benchmarks/load.py --annotators 100 --seconds 300
+    python benchmarks/load.py --annotators 100 --seconds 300 --rankings 1000000
+
+Each simulated annotator fetches a set and its images, looks at it for a while, and judges it; the
+next set is fetched ahead, as the page does. Some take a judgement back and judge again, reload,
+send one twice at the same time, or drop the connection and send it again. In the end the store must
+have each judgement that was acknowledged exactly once, and none that was not sent. With --rankings
+the store has so many before anybody begins. Times are those of the annotators, so they include
+their own process, which takes part of the same cores.
+"""
+
+import argparse
+import http.client
+import json
+import os
+import random
+import re
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from many_rankings import fill
+
+from imgalign.evaluate.origin import hardware
+from imgalign.preferences.recount import differences
+from imgalign.preferences.store import Store
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "load.json"
+TWICE, DROPPED, UNDONE, RELOADED = 0.05, 0.05, 0.05, 0.1
+"""Shares of judgements that are sent twice, cut off, taken back, and of sets that are reloaded."""
+PATIENCE = 60.0
+"""Seconds until a request counts as failed."""
+
+
+@dataclass
+class Ledger:
+    """What the annotators did and how long the server took, in milliseconds."""
+
+    took: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    receipts: dict[tuple[str, str], str] = field(default_factory=dict)
+    """The receipt by annotator and key."""
+    undone: set[tuple[str, str]] = field(default_factory=set)
+    events: Counter[str] = field(default_factory=Counter)
+    faults: list[str] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class Annotator(threading.Thread):
+    """One person with one page."""
+
+    def __init__(
+        self, name: str, port: int, ledger: Ledger, *, seconds_per_set: float, until: float
+    ) -> None:
+        super().__init__(name=name)
+        self.port, self.ledger, self.until = port, ledger, until
+        self.seconds_per_set = seconds_per_set
+        self.random = random.Random(name)
+        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+
+    def run(self) -> None:
+        """Judge until the time is over; what goes wrong is a fault in the ledger."""
+        try:
+            self._work()
+        except Exception as error:  # a thread has nobody else to tell
+            with self.ledger.lock:
+                self.ledger.faults.append(f"{self.name}: {type(error).__name__}: {error}")
+        finally:
+            self.connection.close()
+
+    def _work(self) -> None:
+        time.sleep(self.random.uniform(0, self.seconds_per_set))
+        screen = self._next()
+        while time.monotonic() < self.until:
+            if screen["item"] is None:
+                self.ledger.events["waits"] += 1
+                time.sleep(self.seconds_per_set)
+                screen = self._next()
+                continue
+            if self.random.random() < RELOADED:
+                self.ledger.events["reloads"] += 1
+                again = self._next()
+                if again["item"] != screen["item"]:
+                    self.ledger.faults.append(f"{self.name}: another set after a reload")
+                screen = again
+            time.sleep(self.random.uniform(0.5, 1.5) * self.seconds_per_set)
+            key = self._judge(screen)
+            if self.random.random() < UNDONE:
+                self._take_back(key, screen)
+            screen = self._next()
+
+    def _take_back(self, key: str, screen: dict[str, Any]) -> None:
+        self.ledger.events["taken back"] += 1
+        self._post("undo", {"annotator": self.name, "key": key})
+        self.ledger.undone.add((self.name, key))
+        back = self._next()
+        if back["item"] != screen["item"]:
+            self.ledger.faults.append(f"{self.name}: what was taken back is not on the screen")
+        self._judge(back)
+
+    def _next(self) -> dict[str, Any]:
+        start = time.perf_counter()
+        screen: dict[str, Any] = self._post("next", {"annotator": self.name})
+        self.ledger.took["next"].append(1000 * (time.perf_counter() - start))
+        begun = time.perf_counter()
+        ahead = (screen["after"] or screen)["candidates"]
+        for shown in ahead:
+            self._get(shown["url"])
+        self.ledger.took["images of a set"].append(1000 * (time.perf_counter() - begun))
+        return screen
+
+    def _judge(self, screen: dict[str, Any]) -> str:
+        order = list(range(len(screen["candidates"])))
+        self.random.shuffle(order)
+        body = {
+            "annotator": self.name,
+            "key": uuid.UUID(int=self.random.getrandbits(128)).hex,
+            "item": screen["item"],
+            "ranking": [[place] for place in order],
+            "verdict": "ranked",
+            "client_ms": 1000,
+        }
+        kind = self.random.random()
+        if kind < TWICE:
+            self.ledger.events["sent twice"] += 1
+            other = threading.Thread(target=self._send_apart, args=(body,))
+            other.start()
+            saved = self._timed_submit(body)
+            other.join()
+        elif kind < TWICE + DROPPED:
+            self.ledger.events["cut off"] += 1
+            self._cut_off(body)
+            saved = self._timed_submit(body)
+        else:
+            saved = self._timed_submit(body)
+        self.ledger.receipts[self.name, body["key"]] = saved["receipt"]
+        return str(body["key"])
+
+    def _timed_submit(self, body: dict[str, Any]) -> dict[str, Any]:
+        start = time.perf_counter()
+        saved: dict[str, Any] = self._post("submit", body)
+        self.ledger.took["vote"].append(1000 * (time.perf_counter() - start))
+        return saved
+
+    def _send_apart(self, body: dict[str, Any]) -> None:
+        apart = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        apart.request("POST", "/api/rank/submit", json.dumps(body), HEADERS)
+        if apart.getresponse().status != 200:
+            self.ledger.faults.append(f"{self.name}: the second of two was refused")
+        apart.close()
+
+    def _cut_off(self, body: dict[str, Any]) -> None:
+        """Send a judgement, all of it or half, and hang up without an answer."""
+        content = json.dumps(body).encode()
+        head = (
+            f"POST /api/rank/submit HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+        ).encode()
+        whole = self.random.random() < 0.5
+        with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE) as line:
+            line.sendall(head + (content if whole else content[: len(content) // 2]))
+
+    def _post(self, route: str, body: dict[str, Any]) -> Any:
+        return json.loads(self.ask("POST", f"/api/rank/{route}", json.dumps(body)))
+
+    def _get(self, url: str) -> bytes:
+        return self.ask("GET", f"/{url}")
+
+    def ask(self, method: str, path: str, body: str | None = None) -> bytes:
+        """The answer; RuntimeError for one that is an error."""
+        self.connection.request(method, path, body, HEADERS)
+        answer = self.connection.getresponse()
+        content = answer.read()
+        if answer.status != 200:
+            raise RuntimeError(f"{method} {path}: {answer.status} {content[:200]!r}")
+        return content
+
+
+HEADERS = {"Content-Type": "application/json"}
+
+
+@contextmanager
+def server(folder: Path, url: str) -> Iterator[int]:
+    """The port of the app on a store, in a process of its own."""
+    command = [sys.executable, "-m", "imgalign", "ui", "--port", "0", "--database", url]
+    with (folder / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        )
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if found := re.search(r"http://[\d.]+:(\d+)", line):
+                    port = int(found[1])
+                    break
+            else:
+                raise RuntimeError(f"the app did not start: {folder / 'server.log'} says why")
+            Annotator("ready", port, Ledger(), seconds_per_set=0, until=0)._get(
+                "api/rank/guidelines"
+            )
+            yield port
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+
+
+def run(
+    folder: Path, url: str, *, annotators: int, seconds: float, seconds_per_set: float
+) -> dict[str, Any]:
+    """Let annotators work, and compare the store with what they were told."""
+    images = folder / "images"
+    names = [f"person {number}" for number in range(annotators)]
+    with Store.open(url, images=images) as store:
+        for name in names:
+            store.add_annotator(name)
+        before = {r for name in names for r in _kept(store, name)}
+    ledger = Ledger()
+    with server(folder, url) as port:
+        until = time.monotonic() + seconds
+        people = [
+            Annotator(name, port, ledger, seconds_per_set=seconds_per_set, until=until)
+            for name in names
+        ]
+        for person in people:
+            person.start()
+        for person in people:
+            person.join()
+    with Store.open(url, images=images) as store:
+        return summary(store, ledger, names, before)
+
+
+def _kept(store: Store, name: str) -> list[tuple[str, str, str, bool]]:
+    """(annotator, key, receipt, whether it was taken back) of all that is stored of somebody."""
+    return [
+        (name, each.key, each.ranking_id, each.undone_at is not None)
+        for each in store.history(name, 10**6, include_undone=True)
+    ]
+
+
+def summary(
+    store: Store, ledger: Ledger, names: list[str], before: set[tuple[str, str, str, bool]]
+) -> dict[str, Any]:
+    """What was lost or doubled, and how long things took."""
+    with store.database.read() as connection:
+        wrong = differences(connection)
+    kept = [r for name in names for r in _kept(store, name) if r not in before]
+    by_key = Counter((name, key) for name, key, _, _ in kept)
+    stored = {(name, key): receipt for name, key, receipt, _ in kept}
+    standing = Counter(
+        (name, each.item_id) for name in names for each in store.history(name, 10**6)
+    )
+    return {
+        "votes": len(ledger.receipts),
+        "lost": sum(stored.get(key) != receipt for key, receipt in ledger.receipts.items()),
+        "doubled": sum(count - 1 for count in by_key.values())
+        + sum(count - 1 for count in standing.values()),
+        "never acknowledged": len(set(stored) - set(ledger.receipts)),
+        "wrongly taken back": len(
+            {(name, key) for name, key, _, undone in kept if undone} ^ ledger.undone
+        ),
+        "counts that are wrong": wrong,
+        "faults": ledger.faults,
+        **dict(ledger.events),
+        "milliseconds": {
+            name: {
+                "median": round(statistics.median(took), 1),
+                "p95": round(sorted(took)[int(0.95 * len(took))], 1),
+                "largest": round(max(took), 1),
+            }
+            for name, took in sorted(ledger.took.items())
+        },
+    }
+
+
+def main() -> None:
+    """Run once and add the result to the file."""
+    options = argparse.ArgumentParser()
+    options.add_argument("--annotators", type=int, default=100)
+    options.add_argument("--seconds", type=float, default=300)
+    options.add_argument("--seconds-per-set", type=float, default=8.0)
+    options.add_argument("--rankings", type=int, default=0, help="stored before anybody begins")
+    options.add_argument("--folder", type=Path, help="of a store that is there, or will be kept")
+    options.add_argument("--out", type=Path, default=RESULTS)
+    options.add_argument("--beside", default="", help="what else the machine was doing")
+    given = options.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = given.folder or Path(temporary)
+        folder.mkdir(exist_ok=True)
+        url = f"sqlite:///{folder.resolve() / 'imgalign.db'}"
+        with Store.open(url, images=folder / "images") as store:
+            if store.is_new:
+                fill(store, given.rankings)
+        found = run(
+            folder,
+            url,
+            annotators=given.annotators,
+            seconds=given.seconds,
+            seconds_per_set=given.seconds_per_set,
+        )
+    told = {
+        "command": "python benchmarks/load.py "
+        + " ".join(
+            f"--{name.replace('_', '-')} {getattr(given, name):g}"
+            for name in ("annotators", "seconds", "seconds_per_set", "rankings")
+        ),
+        "hardware": hardware(),
+        "beside": given.beside,
+        **found,
+    }
+    results = json.loads(given.out.read_text("utf-8")) if given.out.exists() else {}
+    results[f"{given.annotators} annotators, {given.rankings} rankings stored before"] = told
+    given.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(told, indent=1))
+
+
+if __name__ == "__main__":
+    main()
