@@ -42,6 +42,8 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "load.json"
 TWICE, DROPPED, UNDONE, RELOADED = 0.05, 0.05, 0.05, 0.1
 """Shares of judgements that are sent twice, cut off, taken back, and of sets that are reloaded."""
+ARRIVAL = 4
+"""Everybody comes within the time of so many sets."""
 PATIENCE = 60.0
 """Seconds until a request counts as failed."""
 
@@ -82,7 +84,7 @@ class Annotator(threading.Thread):
             self.connection.close()
 
     def _work(self) -> None:
-        time.sleep(self.random.uniform(0, self.seconds_per_set))
+        time.sleep(self.random.uniform(0, ARRIVAL * self.seconds_per_set))
         screen = self._next()
         while time.monotonic() < self.until:
             if screen["item"] is None:
@@ -181,9 +183,18 @@ class Annotator(threading.Thread):
 
     def ask(self, method: str, path: str, body: str | None = None) -> bytes:
         """The answer; RuntimeError for one that is an error."""
-        self.connection.request(method, path, body, HEADERS)
-        answer = self.connection.getresponse()
-        content = answer.read()
+        for turn in range(3):
+            try:
+                self.connection.request(method, path, body, HEADERS)
+                answer = self.connection.getresponse()
+                content = answer.read()
+                break
+            except (ConnectionError, http.client.RemoteDisconnected):
+                # The server closes idle connections; as a browser, send it again on a new one.
+                self.connection.close()
+                self.ledger.events["sent again"] += 1
+                if turn == 2:
+                    raise
         if answer.status != 200:
             raise RuntimeError(f"{method} {path}: {answer.status} {content[:200]!r}")
         return content
@@ -322,7 +333,7 @@ def main() -> None:
             for name in ("annotators", "seconds", "seconds_per_set", "rankings")
         ),
         "hardware": hardware(),
-        "beside": given.beside,
+        "beside": given.beside or "nothing that is known",
         **found,
     }
     results = json.loads(given.out.read_text("utf-8")) if given.out.exists() else {}
