@@ -2,9 +2,10 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import groupby
 from typing import get_args
 
-from sqlalchemy import func, select
+from sqlalchemy import case, func, select
 
 from imgalign.preferences.queries import sample_id, standing
 from imgalign.preferences.records import Samples
@@ -143,6 +144,7 @@ def project_standings(store: Store) -> list[ProjectStanding]:
             items.c.samples,
             func.count().label("items"),
             func.count(items.c.prompt.distinct()).label("prompts"),
+            func.sum(case((items.c.given > 0, 1), else_=0)).label("judged"),
         )
         .group_by(items.c.project, items.c.samples)
         .order_by(items.c.project)
@@ -152,17 +154,9 @@ def project_standings(store: Store) -> list[ProjectStanding]:
         .join(candidates, candidates.c.item_id == items.c.item_id)
         .group_by(items.c.project)
     )
-    answered = (
-        select(items.c.project, func.count(items.c.item_id.distinct()))
-        .join(rankings, rankings.c.item_id == items.c.item_id)
-        .join(annotators, annotators.c.annotator_id == rankings.c.annotator_id)
-        .where(annotators.c.judge_id.is_(None), rankings.c.verdict != "skipped", standing())
-        .group_by(items.c.project)
-    )
     with store.database.read() as connection:
         rows = connection.execute(queued).all()
         samples = {project: count for project, count in connection.execute(shown)}
-        judged = {project: count for project, count in connection.execute(answered)}
     return [
         ProjectStanding(
             project=project,
@@ -170,7 +164,7 @@ def project_standings(store: Store) -> list[ProjectStanding]:
             prompts=sum(row.prompts for row in own),
             samples=samples.get(project, 0),
             items=sum(row.items for row in own),
-            judged=judged.get(project, 0),
+            judged=sum(row.judged for row in own),
         )
         for project, own in (
             (key, list(group)) for key, group in groupby(rows, key=lambda row: row.project)
