@@ -29,10 +29,12 @@ import uvicorn
 from fastapi.responses import RedirectResponse
 
 from imgalign.errors import InputError
+from imgalign.preferences.accounts import Accounts
 from imgalign.preferences.opening import open_or_make
 from imgalign.preferences.store import Store
 from ui.api import candidates as candidates_routes
 from ui.api import learn as learn_routes
+from ui.api import login as login_routes
 from ui.api import rank as rank_routes
 from ui.api import security
 from ui.api import studio as studio_routes
@@ -63,7 +65,7 @@ class Settings:
     """Where the app listens and what it works on."""
 
     host: str = "127.0.0.1"
-    """Address to listen on. There is no login: other than on loopback, anybody can use the app."""
+    """Address to listen on. Other than on loopback the store must have accounts."""
     port: int = 7860
     allow_hosts: tuple[str, ...] = ()
     """Names, without a port, under which browsers may address the app. Loopback names always may,
@@ -168,7 +170,11 @@ class Studio:
 def build_app(settings: Settings, store: Store) -> fastapi.FastAPI:
     """The whole app as an ASGI application; the caller closes the store. Not for coroutines."""
     app = fastapi.FastAPI(title="imgalign", docs_url=None, redoc_url=None, openapi_url=None)
+    people = Accounts(store.database)
     app.add_middleware(
+        login_routes.Login, people=people, files=security.FILES, prefix=settings.root_path
+    )
+    app.add_middleware(  # last, so that it sees requests first
         security.Guard,
         host=settings.host,
         allow_hosts=settings.allow_hosts,
@@ -178,6 +184,7 @@ def build_app(settings: Settings, store: Store) -> fastapi.FastAPI:
         largest_upload=candidates_routes.LARGEST_UPLOAD,
     )
     add_error_handlers(app)
+    app.include_router(login_routes.router(people, page=asset("login.html")))
     app.include_router(
         rank_routes.router(store, project=settings.only_project, guidelines=settings.guidelines)
     )
@@ -211,7 +218,7 @@ def _reachable(settings: Settings) -> list[str]:
     """Paths, as regular expressions, that the pages request."""
     pages = [f"/{name}/?" for name in settings.others]
     queue = security.QUEUE if settings.has_studio else ()
-    return ["/", *pages, "/api/.+", *security.FILES, *queue]
+    return ["/", *pages, *login_routes.PAGES, "/api/.+", *security.FILES, *queue]
 
 
 async def _mount(app: fastapi.FastAPI, settings: Settings, studio: Studio) -> None:
@@ -272,6 +279,7 @@ def launch(
             settings.database, images=settings.images, create=create, on_made=on_made
         ) as store,
     ):
+        refuse_network_without_accounts(settings.host, store)
         settings = replace(settings, port=listening.getsockname()[1])
         app = build_app(settings, store)
         if settings.has_studio:
@@ -286,6 +294,16 @@ def launch(
         # The socket takes connections already; they are answered as soon as the server runs.
         on_listening(settings.address)
         Server(config).run(sockets=[listening])
+
+
+def refuse_network_without_accounts(host: str, store: Store) -> None:
+    """InputError where anybody who reaches the address could use the app."""
+    if not (security.on_loopback(host) or Accounts(store.database).exist()):
+        raise InputError(
+            f"--host {host}: without accounts the app listens on this machine only; make the first "
+            "by `imgalign accounts add NAME --role admin`, and invite others by "
+            "`imgalign accounts invite`"
+        )
 
 
 def _listen(host: str, port: int) -> socket:

@@ -294,9 +294,9 @@ def queue_table(table: Path, queue: Queue, *, model: str | None) -> None:
 
 
 def ui(
-    host: Annotated[str, typer.Option(help="Address to listen on; there is no login.")] = (
-        "127.0.0.1"
-    ),
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; on a network, accounts are needed.")
+    ] = ("127.0.0.1"),
     port: Annotated[int, typer.Option(min=0, max=65535)] = 7860,
     model: Model = "storybook",
     runs: Annotated[Path, typer.Option(help="Folder of training runs.")] = Path("runs"),

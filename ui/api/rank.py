@@ -32,6 +32,7 @@ from imgalign.preferences.records import (
 )
 from imgalign.preferences.store import Store
 from ui.api.guidelines import Guidelines
+from ui.api.login import same_annotator
 from ui.api.pace import Pace
 from ui.api.responses import png_response, text_response
 from ui.api.small import small_png, small_text
@@ -203,7 +204,7 @@ def router(
     """
     guide = Guidelines(guidelines)
     pace = Pace(burst=VOTES_AT_ONCE, per_second=VOTES_PER_SECOND)
-    routes = fastapi.APIRouter(prefix=f"/{PREFIX}")
+    routes = fastapi.APIRouter(prefix=f"/{PREFIX}", dependencies=[fastapi.Depends(same_annotator)])
 
     @routes.post("/next")
     def to_rank(request: Next, sender: fastapi.Request) -> Screen:

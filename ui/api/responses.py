@@ -46,6 +46,11 @@ def add_error_handlers(app: fastapi.FastAPI) -> None:
         status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 503)
         return JSONResponse({"error": str(error)}, status_code=status)
 
+    @app.exception_handler(fastapi.HTTPException)
+    async def refused(_: fastapi.Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, fastapi.HTTPException)
+        return JSONResponse({"error": error.detail}, status_code=error.status_code)
+
     @app.exception_handler(RequestValidationError)
     async def malformed(_: fastapi.Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)

@@ -1,9 +1,9 @@
 """Access control: hosts, origins, routes and the size of request bodies.
 
-There is no login. On loopback the threat is another website that makes this machine's browser send
-requests, by posting across origins or under a name of its own that resolves to 127.0.0.1 (DNS
-rebinding). On a network it is also anybody who can reach the port: they may use the app, and none
-of Gradio's other routes. No gradio here.
+On loopback the threat is another website that makes this machine's browser send requests, by
+posting across origins or under a name of its own that resolves to 127.0.0.1 (DNS rebinding). On a
+network it is also anybody who can reach the port: they must log in (`login.py`), and may use the
+app, and none of Gradio's other routes. No gradio here.
 """
 
 import re

@@ -152,6 +152,10 @@ root.addEventListener("click", (event) => {
   } else if (button.matches(".rk-thumb")) {
     apply(Session.unplace(session, Number(button.dataset.position)));
   } else if (button.matches(".rk-who")) {
+    if (root.dataset.account) {
+      logOut();
+      return;
+    }
     clock(false);
     session = null;
     show("welcome");
@@ -267,12 +271,34 @@ q(".rk-welcome form").addEventListener("submit", (event) => {
   next();
 });
 
+const logOut = async () => {
+  if (!confirm(`Log out ${annotator}? What is half done stays in this browser.`)) return;
+  await fetch(new URL("api/logout", document.baseURI), { method: "POST" });
+  location.assign(new URL("login", document.baseURI));
+};
+
+// With accounts the session says who ranks, and nobody types a name.
+const whoRanks = async () => {
+  try {
+    const response = await fetch(new URL("api/account", document.baseURI));
+    const { name } = await response.json();
+    if (!name) return load("annotator", null);
+    root.dataset.account = name;
+    q(".rk-who").title = "Log out";
+    return name;
+  } catch {
+    return load("annotator", null);
+  }
+};
+
 loadGuidelines();
 project = firstProject();
-annotator = load("annotator", null);
-if (annotator) {
-  q("#rk-name-input").value = annotator;
-  next();
-} else {
-  show("welcome");
-}
+whoRanks().then((name) => {
+  annotator = name;
+  if (annotator) {
+    q("#rk-name-input").value = annotator;
+    next();
+  } else {
+    show("welcome");
+  }
+});

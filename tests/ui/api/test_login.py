@@ -1,0 +1,191 @@
+"""Claims: with accounts nobody gets past the login without a session, nobody acts as somebody else,
+annotators reach what they need to rank, and passwords cannot be tried in masses."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from starlette.testclient import TestClient
+
+from imgalign.errors import InputError
+from imgalign.preferences.accounts import Accounts
+from ui.api.login import COOKIE, TRIES
+from ui.app import PAGES, Settings, build_app, refuse_network_without_accounts
+
+HERE = "http://127.0.0.1:7860"
+PASSWORD = "four odd green words"
+WEB_PAGE = {"Accept": "text/html"}
+
+
+@pytest.fixture
+def people(store) -> Accounts:
+    people = Accounts(store.database)
+    people.add("Lea", PASSWORD, role="admin", group="default")
+    people.add("Ann", PASSWORD, role="annotator", group="default")
+    return people
+
+
+@pytest.fixture
+def app(store, tmp_path):
+    settings = Settings(images=tmp_path / "images", runs=tmp_path / "runs")
+    # In a thread of its own: playwright keeps an event loop running in the main one.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(build_app, settings, store).result()
+
+
+@pytest.fixture
+def browser(app):
+    """A browser of its own, logged in by a name."""
+
+    def opened(name: str | None = None, **options: object) -> TestClient:
+        client = TestClient(app, base_url=HERE, follow_redirects=False, **options)
+        if name is not None:
+            answer = client.post("/api/login", json={"name": name, "password": PASSWORD})
+            assert answer.status_code == 200, answer.text
+        return client
+
+    return opened
+
+
+def ask(client: TestClient, path: str, **body: object):
+    return client.post(f"/api/{path}", json=body)
+
+
+def test_without_accounts_nobody_is_asked_and_a_network_is_refused(browser, store):
+    client = browser()
+    assert ask(client, "rank/next", annotator="Zoe").status_code == 200
+    assert client.get("/api/account").json() == {"name": None, "role": None}
+    refuse_network_without_accounts("127.0.0.1", store)
+    with pytest.raises(InputError, match="imgalign accounts add NAME --role admin"):
+        refuse_network_without_accounts("0.0.0.0", store)
+
+
+def test_without_a_session_only_the_login_is_there(browser, people, app, store):
+    refuse_network_without_accounts("0.0.0.0", store)
+    client = browser()
+    for path in ("/", *(f"/{name}" for name in PAGES if name != "rank")):
+        answer = client.get(path, headers=WEB_PAGE)
+        assert (answer.status_code, answer.headers["location"]) == (303, "/login"), path
+    for page in ("/login", "/join"):
+        answer = client.get(page)
+        assert answer.status_code == 200
+        assert answer.headers["cache-control"] == "no-store"
+    for path in ("/config", "/api/rank/guidelines", "/api/rank/images/abc?annotator=Ann"):
+        assert client.get(path).status_code == 401, path
+    for path in ("rank/next", "rank/submit", "rank/undo", "rank/votes", "rank/projects"):
+        assert ask(client, path, annotator="Ann").status_code == 401, path
+    assert client.post("/gradio_api/queue/join", json={}).status_code == 401
+    assert client.get("/", headers={"Cookie": f"{COOKIE}=forged"}).status_code == 401
+
+
+def test_every_route_of_the_app_asks_for_a_session(browser, people, app):
+    client = browser()
+    open_paths = {"/login", "/join", "/favicon.ico", "/robots.txt"}
+    open_paths |= {f"/api/{n}" for n in ("login", "join", "invitation", "logout", "account")}
+    routes = app.openapi()["paths"]
+    assert {"/api/rank/submit", "/api/rank/images/{token}", "/login"} <= set(routes)
+    for path, methods in routes.items():
+        for method in methods:
+            if path not in open_paths:
+                answer = client.request(method, path.replace("{", "").replace("}", ""))
+                assert answer.status_code in (401, 404), (method, path)
+
+
+def test_a_session_is_a_cookie_that_scripts_cannot_read(browser, people):
+    client = browser()
+    answer = ask(client, "login", name="ann", password=PASSWORD)
+    assert answer.json() == {"name": "Ann", "role": "annotator"}
+    cookie = answer.headers["set-cookie"].lower()
+    for part in ("httponly", "samesite=lax", "path=/", "max-age=2592000"):
+        assert part in cookie
+    assert "secure" not in cookie
+    assert client.get("/api/account").json()["name"] == "Ann"
+    assert ask(client, "logout").status_code == 200
+    assert client.get("/api/account").json()["name"] is None
+    assert ask(client, "rank/next", annotator="Ann").status_code == 401
+
+
+def test_a_session_that_was_left_is_worth_nothing_to_who_kept_it(browser, people):
+    client = browser("Ann")
+    kept = client.cookies[COOKIE]
+    ask(client, "logout")
+    client.cookies.set(COOKIE, kept)
+    assert ask(client, "rank/next", annotator="Ann").status_code == 401
+
+
+def test_over_https_the_cookie_is_sent_over_https_alone(app, people):
+    client = TestClient(app, base_url="https://127.0.0.1")
+    answer = ask(client, "login", name="Ann", password=PASSWORD)
+    assert "; secure" in answer.headers["set-cookie"].lower()
+
+
+def test_nobody_acts_as_somebody_else(browser, people):
+    client = browser("Ann")
+    assert ask(client, "rank/next", annotator=" ANN ").status_code == 200
+    for path, body in (
+        ("rank/next", {}),
+        ("rank/projects", {}),
+        ("rank/votes", {}),
+        ("rank/undo", {"key": "somebody's"}),
+        ("rank/submit", {"key": "k" * 8, "item": "i", "ranking": None, "verdict": "all_bad"}),
+    ):
+        answer = ask(client, path, annotator="Lea", **body)
+        assert answer.status_code == 403, path
+        assert answer.json() == {"error": "you are logged in as Ann: reload the page"}
+    for kind in ("images", "texts", "images/small", "texts/small"):
+        answer = client.get(f"/api/rank/{kind}/token", params={"annotator": "Lea"})
+        assert answer.status_code == 403, kind
+        twice = client.get(f"/api/rank/{kind}/token?annotator=Ann&annotator=Lea")
+        assert twice.status_code == 403, kind
+    assert ask(client, "rank/next", annotator=["Ann"]).status_code in (403, 422)
+    for content in (b"[" * 100_000, b"{", b"\xff", b'{"annotator": "Ann"'):
+        headers = {"Content-Type": "application/json"}
+        answer = client.post("/api/rank/next", content=content, headers=headers)
+        assert 400 <= answer.status_code < 500, content[:9]
+
+
+def test_an_annotator_ranks_and_a_lead_does_the_rest(browser, people):
+    annotator, lead = browser("Ann"), browser("Lea")
+    assert annotator.get("/", headers=WEB_PAGE).status_code == 200
+    for path in ("/train", "/learn", "/results", "/generate", "/candidates"):
+        answer = annotator.get(path, headers=WEB_PAGE)
+        assert answer.status_code == 403, path
+        assert answer.json()["error"] == "Ann (annotator): for leads; ask one of them"
+        assert lead.get(path, headers=WEB_PAGE).status_code == 200, path
+    assert annotator.post("/gradio_api/queue/join", json={}).status_code == 403
+    assert lead.post("/gradio_api/queue/join", json={}).status_code not in (401, 403)
+
+
+def test_a_role_that_is_taken_away_and_an_account_that_is_disabled_end_at_once(browser, people):
+    people.set_role("Ann", "lead")
+    client = browser("Ann")
+    assert client.get("/train", headers=WEB_PAGE).status_code == 200
+    people.set_role("Ann", "annotator")
+    assert client.get("/train", headers=WEB_PAGE).status_code == 403
+    people.disable("Ann")
+    assert ask(client, "rank/next", annotator="Ann").status_code == 401
+
+
+def test_an_invitation_makes_an_account_and_opens_its_session(browser, people):
+    token = people.invite(role="annotator", group="cosy", by=None)
+    client = browser()
+    assert ask(client, "invitation", token=token).json() == {"role": "annotator", "group": "cosy"}
+    taken = ask(client, "join", token=token, name="LEA", password=PASSWORD)
+    assert taken.status_code == 409
+    short = ask(client, "join", token=token, name="Zoe", password="short")
+    assert (short.status_code, "10 to 200" in short.json()["error"]) == (422, True)
+    assert ask(client, "join", token=token, name="Zoe", password=PASSWORD).status_code == 200
+    assert client.get("/api/account").json()["name"] == "Zoe"
+    again = ask(browser(), "join", token=token, name="Zed", password=PASSWORD)
+    assert (again.status_code, "used, too old" in again.json()["error"]) == (409, True)
+    assert ask(browser(), "invitation", token=token).status_code == 404
+
+
+def test_passwords_cannot_be_tried_in_masses(browser, people):
+    client = browser()
+    wrong = [ask(client, "login", name="Ann", password=f"wrong {n}") for n in range(TRIES)]
+    assert {each.status_code for each in wrong} == {401}
+    assert len({each.text for each in wrong}) == 1
+    assert ask(client, "login", name="nobody", password="wrong").status_code == 429
+    stopped = ask(client, "login", name="Ann", password=PASSWORD)
+    assert (stopped.status_code, "too many tries" in stopped.json()["error"]) == (429, True)
+    assert "set-cookie" not in stopped.headers
