@@ -14,6 +14,7 @@ from imgalign.preferences.foreign.image_files import image_files
 from imgalign.preferences.records import Samples
 from imgalign.preferences.store import Store
 from imgalign.prompts import prompts_in
+from imgalign.runs.checkpoint import STEP
 from ui import checks
 from ui.batches import Asked, Batches
 from ui.image_request import (
@@ -163,9 +164,11 @@ def _maker(chosen: str | None, runs: Runs) -> tuple[str, str, str]:
     name = (chosen or "").strip()
     if not name:
         raise InputError("made by: choose a model or a checkpoint")
-    steps = {value: label for label, value in checkpoints(runs, name)[1:]}
-    if name in steps:
-        return "", str(checkpoint_folder(runs, name).absolute()), steps[name]
+    run, _, step = name.partition("/")
+    if STEP.fullmatch(step):
+        folder = checkpoint_folder(runs, name)  # or InputError: gone meanwhile
+        labels = {value: label for label, value in checkpoints(runs, run)}
+        return "", str(folder.absolute()), labels.get(name, name)
     checks.refuse_missing_model("made by", name, runs=runs)
     here = Path(name).expanduser()
     if name != SHIPPED and here.is_dir() and not (here / "model_index.json").is_file():

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from adapter_runs import make_run
 from PIL import Image
 from texts import add_texts
 
@@ -139,3 +140,24 @@ def test_prompts_that_are_longer_than_the_model_reads_are_said_before(ask: Calla
     assert "has no effect; shorten it" in said
     assert batch_request.remarks(ask()) == []
     assert batch_request.unread({"a": "b", "c": "d"})[0].endswith("shorten them")
+
+
+def test_a_checkpoint_of_a_run_makes_them_with_the_model_of_its_run(
+    ask: Callable[..., Asked], tiny_pipeline_folder: Path, tmp_path: Path
+):
+    run = make_run(tmp_path / "runs" / "first", tiny_pipeline_folder, steps=(1, 2))
+    status = {"state": "finished", "pid": 1, "step": 2, "total": 2}
+    (run / "status.json").write_text(json.dumps(status))
+    makers = batch_request.makers(Runs(tmp_path / "runs"), "storybook")
+    assert makers == [
+        ("storybook", "storybook"),
+        ("first, iteration 2", "first/step-000002"),
+        ("first, iteration 1", "first/step-000001"),
+    ]
+    found = ask(model="first/step-000002")
+    assert (found.model, found.maker) == ("", "first, iteration 2")
+    assert found.adapter == str(run / "step-000002")
+    long = "house " * 100
+    assert len(batch_request.remarks(ask(model="first/step-000002", prompts=long))) == 1
+    with pytest.raises(InputError, match="first/step-000009: no such checkpoint any more"):
+        ask(model="first/step-000009")
