@@ -1,6 +1,6 @@
 """Who somebody is: log in, join by an invitation, log out; and what each role may reach.
 
-Where the store has accounts, a browser without a session reaches the pages `/login` and `/join` and
+Where the store has accounts, a browser without a session reaches the pages `/enter` and `/join` and
 nothing else, an annotator the Rank page and its routes, a lead everything. Requests to rank must
 name the account whose session they come with. The session is a cookie that scripts cannot read and
 other sites do not send. Without accounts everybody may do everything, and the app listens on
@@ -28,10 +28,10 @@ _UNCACHED = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
 ACCOUNT = "imgalign.account"
 """Key of a request's scope."""
 OPEN = re.compile(
-    r"/(login|join|api/(login|join|invitation|logout|account)|favicon\.ico|robots\.txt)"
+    r"/(enter|join|api/(login|join|invitation|logout|account)|favicon\.ico|robots\.txt)"
 )
 """What anybody may reach."""
-PAGES = (r"/login", r"/join")
+PAGES = ("/enter", "/join")
 FOR_ANNOTATORS = (r"/", r"/api/rank/.+")
 """What an annotator may reach, beside Gradio's files."""
 MAX_NAME = 60
@@ -79,7 +79,7 @@ class Login:
             return None
         if account is None:
             if scope["method"] == "GET" and "text/html" in Headers(scope=scope).get("accept", ""):
-                return RedirectResponse(f"{self.prefix}/login", status_code=303)
+                return RedirectResponse(f"{self.prefix}/enter", status_code=303)
             return _error("log in first: reload the page", 401)
         if account.may("lead") or self._annotators.fullmatch(path):
             return None
@@ -114,7 +114,7 @@ def router(people: Accounts, *, page: str) -> fastapi.APIRouter:
     routes = fastapi.APIRouter()
     pace = Pace(burst=TRIES, per_second=TRIES_PER_SECOND)
 
-    @routes.get("/login")
+    @routes.get("/enter")
     @routes.get("/join")
     def shown() -> HTMLResponse:
         return HTMLResponse(page, headers=_UNCACHED)

@@ -274,7 +274,7 @@ q(".rk-welcome form").addEventListener("submit", (event) => {
 const logOut = async () => {
   if (!confirm(`Log out ${annotator}? What is half done stays in this browser.`)) return;
   await fetch(new URL("api/logout", document.baseURI), { method: "POST" });
-  location.assign(new URL("login", document.baseURI));
+  location.assign(new URL("enter", document.baseURI));
 };
 
 // With accounts the session says who ranks, and nobody types a name.

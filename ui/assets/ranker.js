@@ -94,7 +94,7 @@ const call = async (path, body) => {
     const error = new Error(answer.error ?? `The server answered ${response.status}.`);
     error.gone = response.status === 409;
     error.refused = response.status === 422;
-    if (response.status === 401) location.assign(new URL("login", document.baseURI));
+    if (response.status === 401) location.assign(new URL("enter", document.baseURI));
     throw error;
   }
   return answer;

@@ -36,8 +36,8 @@ def app(store, tmp_path):
 def browser(app):
     """A browser of its own, logged in by a name."""
 
-    def opened(name: str | None = None, **options: object) -> TestClient:
-        client = TestClient(app, base_url=HERE, follow_redirects=False, **options)
+    def opened(name: str | None = None) -> TestClient:
+        client = TestClient(app, base_url=HERE, follow_redirects=False)
         if name is not None:
             answer = client.post("/api/login", json={"name": name, "password": PASSWORD})
             assert answer.status_code == 200, answer.text
@@ -64,8 +64,8 @@ def test_without_a_session_only_the_login_is_there(browser, people, app, store):
     client = browser()
     for path in ("/", *(f"/{name}" for name in PAGES if name != "rank")):
         answer = client.get(path, headers=WEB_PAGE)
-        assert (answer.status_code, answer.headers["location"]) == (303, "/login"), path
-    for page in ("/login", "/join"):
+        assert (answer.status_code, answer.headers["location"]) == (303, "/enter"), path
+    for page in ("/enter", "/join"):
         answer = client.get(page)
         assert answer.status_code == 200
         assert answer.headers["cache-control"] == "no-store"
@@ -79,10 +79,10 @@ def test_without_a_session_only_the_login_is_there(browser, people, app, store):
 
 def test_every_route_of_the_app_asks_for_a_session(browser, people, app):
     client = browser()
-    open_paths = {"/login", "/join", "/favicon.ico", "/robots.txt"}
+    open_paths = {"/enter", "/join", "/favicon.ico", "/robots.txt"}
     open_paths |= {f"/api/{n}" for n in ("login", "join", "invitation", "logout", "account")}
     routes = app.openapi()["paths"]
-    assert {"/api/rank/submit", "/api/rank/images/{token}", "/login"} <= set(routes)
+    assert {"/api/rank/submit", "/api/rank/images/{token}", "/enter"} <= set(routes)
     for path, methods in routes.items():
         for method in methods:
             if path not in open_paths:

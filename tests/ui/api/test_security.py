@@ -83,6 +83,7 @@ def test_what_no_page_needs_of_gradio_is_not_there(open_app, pages):
         "/gradio_api/upload_progress?upload_id=1",
         "/gradio_api/deep_link?session_hash=1",
         "/monitoring",
+        "/login",
     ):
         assert client.get(path).status_code == 404, path
     for path in ("/gradio_api/run/predict", "/gradio_api/component_server"):

@@ -1,0 +1,78 @@
+"""Claims: in a browser an invitation leads to ranking without a typed name, a session survives a
+reload and ends when it is left, and what is wrong is said on the page."""
+
+from typing import Any
+
+import pytest
+
+from imgalign.preferences.accounts import Accounts
+
+PASSWORD = "four odd green words"
+
+
+@pytest.fixture
+def people(store: Any, add_items: Any) -> Accounts:
+    add_items(2)
+    people = Accounts(store.database)
+    people.add("Lea", PASSWORD, role="admin", group="default")
+    return people
+
+
+def fill(page: Any, name: str, password: str, button: str) -> None:
+    page.get_by_label("Name").fill(name)
+    page.get_by_label("Password").fill(password)
+    page.get_by_role("button", name=button).click()
+
+
+def test_from_an_invitation_to_a_judgement_and_out_again(page: Any, address: str, people: Accounts):
+    token = people.invite(role="annotator", group="default", by=None)
+    page.goto(f"{address}/join#{token}")
+    page.get_by_role("heading", name="Join").wait_for()
+    fill(page, "lea", PASSWORD, "Make my account")
+    page.get_by_role("alert").get_by_text("somebody else's; choose another").wait_for()
+    fill(page, "Zoe", PASSWORD, "Make my account")
+    page.locator(".rk-tile").first.wait_for()  # nobody typed a name
+    assert page.locator(".rk-who").inner_text() == "Zoe"
+    assert page.get_by_role("heading", name="Before you start").is_hidden()
+    page.keyboard.press("b")
+    page.keyboard.press("Enter")
+    page.locator(".rk-count", has_text="1 of 2").wait_for()
+    page.reload()
+    page.locator(".rk-count", has_text="1 of 2").wait_for()
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.locator(".rk-who").click()
+    page.get_by_role("heading", name="Log in").wait_for()
+    page.goto(address)
+    page.get_by_role("heading", name="Log in").wait_for()
+
+
+def test_what_is_wrong_is_said_and_the_right_password_goes_on(
+    page: Any, address: str, people: Accounts
+):
+    page.goto(f"{address}/train")
+    page.get_by_role("heading", name="Log in").wait_for()
+    fill(page, "Lea", "wrong", "Log in")
+    page.get_by_role("alert").get_by_text("not those of an account").wait_for()
+    fill(page, "lea", PASSWORD, "Log in")
+    page.locator(".rk-tile").first.wait_for()
+    page.goto(f"{address}/train")
+    page.get_by_role("heading", name="New run").wait_for()
+
+
+def test_a_link_that_is_used_says_so_at_once(page: Any, address: str, people: Accounts):
+    page.goto(f"{address}/join#nothing")
+    page.get_by_role("alert").get_by_text("used, too old or not whole").wait_for()
+    assert page.get_by_role("button", name="Make my account").is_disabled()
+
+
+def test_an_account_that_is_disabled_while_it_ranks_comes_to_the_login(
+    page: Any, address: str, people: Accounts
+):
+    people.add("Zoe", PASSWORD, role="annotator", group="default")
+    page.goto(address)
+    fill(page, "Zoe", PASSWORD, "Log in")
+    page.locator(".rk-tile").first.wait_for()
+    people.disable("Zoe")
+    page.keyboard.press("b")
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="Log in").wait_for()
