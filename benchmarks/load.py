@@ -129,7 +129,7 @@ class Annotator(threading.Thread):
         self.random.shuffle(order)
         body = {
             "annotator": self.name,
-            "key": uuid.UUID(int=self.random.getrandbits(128)).hex,
+            "key": uuid.uuid4().hex,
             "item": screen["item"],
             "ranking": [[place] for place in order],
             "verdict": "ranked",
@@ -238,7 +238,7 @@ def run(
 ) -> dict[str, Any]:
     """Let annotators work, and compare the store with what they were told."""
     images = folder / "images"
-    names = [f"person {number}" for number in range(annotators)]
+    names = [f"person {number} of {uuid.uuid4().hex[:8]}" for number in range(annotators)]
     with Store.open(url, images=images) as store:
         for name in names:
             store.add_annotator(name)
@@ -329,7 +329,7 @@ def main() -> None:
     told = {
         "command": "python benchmarks/load.py "
         + " ".join(
-            f"--{name.replace('_', '-')} {getattr(given, name):g}"
+            f"--{name.replace('_', '-')} {getattr(given, name):.9g}"
             for name in ("annotators", "seconds", "seconds_per_set", "rankings")
         ),
         "hardware": hardware(),

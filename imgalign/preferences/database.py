@@ -8,6 +8,7 @@ neither `kill -9` nor a power cut loses it. A database without write permission 
 
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,6 +53,9 @@ class Database:
         self.read_only = False
         self.is_new = False
         self._busy_seconds = busy_seconds
+        # Threads of this process take turns here: SQLite lets those that wait sleep, and whoever
+        # comes then is first.
+        self._turn = threading.Lock()
         self._password = parsed.password
         with self._readable_errors():
             if self.path is not None:
@@ -89,12 +93,24 @@ class Database:
             raise StoreError(
                 f"{self.name}: cannot be written here, only read; copy its folder to where it can"
             )
-        with self._readable_errors(), self._engine.connect() as plain:
+        with self._in_turn(), self._readable_errors(), self._engine.connect() as plain:
             connection = plain.execution_options(imgalign_begin="BEGIN IMMEDIATE")
             with connection.begin():
                 if connection.dialect.name != "sqlite":
                     connection.execute(select(schema.writer).with_for_update())
                 yield connection
+
+    @contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        if not self._turn.acquire(timeout=self._busy_seconds):
+            raise StoreError(
+                f"{self.name}: locked by another thread for more than {self._busy_seconds:g} s; "
+                "nothing was saved, try again"
+            )
+        try:
+            yield
+        finally:
+            self._turn.release()
 
     def _migrate(self, *, create: bool) -> None:
         with self._engine.connect() as plain:

@@ -71,7 +71,7 @@ class Guard:
             return
         scope = self._without_prefix(scope)
         headers = Headers(scope=scope)
-        if reason := self.objection(headers):
+        if reason := self.objection(headers) or _from_elsewhere(headers):
             await JSONResponse({"error": reason}, status_code=403)(scope, receive, send)
             return
         if not self.routes.fullmatch(scope["path"]):
@@ -121,6 +121,21 @@ class Guard:
             path = path.removeprefix(self.prefix) or "/"
             return {**scope, "path": path, "raw_path": path.encode()}
         return scope
+
+
+def _from_elsewhere(headers: Headers) -> str | None:
+    """Why a request that a page of another site makes is refused, or None.
+
+    Browsers name no origin where a page only embeds what it asks for, but say that they come from
+    elsewhere. A link to the app in a page of its own is let through.
+    """
+    site = headers.get("sec-fetch-site", "same-origin")
+    is_link = headers.get("sec-fetch-mode") == "navigate" and (
+        headers.get("sec-fetch-dest", "document") == "document"
+    )
+    if site in ("same-origin", "none") or is_link or "origin" in headers:
+        return None  # an origin was checked already
+    return f"sec-fetch-site {site!r}: requests must come from the app itself; open it in a tab"
 
 
 def on_loopback(host: str) -> bool:
