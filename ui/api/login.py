@@ -34,6 +34,8 @@ OPEN = re.compile(
 PAGES = ("/enter", "/join")
 FOR_ANNOTATORS = (r"/", r"/api/rank/.+")
 """What an annotator may reach, beside Gradio's files."""
+ALL_PAGES = "/config"
+"""Gradio's description of all pages, with what their forms offer; a page brings its own part."""
 MAX_NAME = 60
 TRIES, TRIES_PER_SECOND = 8, 1 / 20
 """Passwords that an address, and those that a name, may try at once, and in the long run."""
@@ -81,7 +83,7 @@ class Login:
             if scope["method"] == "GET" and "text/html" in Headers(scope=scope).get("accept", ""):
                 return RedirectResponse(f"{self.prefix}/enter", status_code=303)
             return _error("log in first: reload the page", 401)
-        if account.may("lead") or self._annotators.fullmatch(path):
+        if account.may("lead") or (self._annotators.fullmatch(path) and path != ALL_PAGES):
             return None
         return _error(f"{account.name} ({account.role}): for leads; ask one of them", 403)
 

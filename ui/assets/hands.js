@@ -281,8 +281,9 @@ const logOut = async () => {
 const whoRanks = async () => {
   try {
     const response = await fetch(new URL("api/account", document.baseURI));
-    const { name } = await response.json();
+    const { name, role } = await response.json();
     if (!name) return load("annotator", null);
+    if (role === "annotator") document.querySelector("header.top nav")?.remove(); // they are for leads
     root.dataset.account = name;
     q(".rk-who").title = "Log out";
     return name;

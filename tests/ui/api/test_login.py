@@ -151,6 +151,10 @@ def test_an_annotator_ranks_and_a_lead_does_the_rest(browser, people):
         assert answer.status_code == 403, path
         assert answer.json()["error"] == "Ann (annotator): for leads; ask one of them"
         assert lead.get(path, headers=WEB_PAGE).status_code == 200, path
+    # It describes all pages, with the models and recipes that their forms offer.
+    assert annotator.get("/config").status_code == 403
+    assert "storybook_dpo" in lead.get("/config").text
+    assert "storybook_dpo" not in annotator.get("/", headers=WEB_PAGE).text
     assert annotator.post("/gradio_api/queue/join", json={}).status_code == 403
     assert lead.post("/gradio_api/queue/join", json={}).status_code not in (401, 403)
 
