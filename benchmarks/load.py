@@ -32,7 +32,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from many_rankings import fill
+from many_rankings import OPEN, fill
 
 from imgalign.evaluate.origin import hardware
 from imgalign.preferences.recount import differences
@@ -308,6 +308,7 @@ def main() -> None:
     options.add_argument("--seconds", type=float, default=300)
     options.add_argument("--seconds-per-set", type=float, default=8.0)
     options.add_argument("--rankings", type=int, default=0, help="stored before anybody begins")
+    options.add_argument("--open", type=int, default=OPEN, help="items to judge, five times each")
     options.add_argument("--folder", type=Path, help="of a store that is there, or will be kept")
     options.add_argument("--out", type=Path, default=RESULTS)
     options.add_argument("--beside", default="", help="what else the machine was doing")
@@ -318,7 +319,7 @@ def main() -> None:
         url = f"sqlite:///{folder.resolve() / 'imgalign.db'}"
         with Store.open(url, images=folder / "images") as store:
             if store.is_new:
-                fill(store, given.rankings)
+                fill(store, given.rankings, num_open=given.open)
         found = run(
             folder,
             url,
