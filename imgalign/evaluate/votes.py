@@ -29,7 +29,8 @@ from imgalign.files import (
     reporting_full_disk,
     write_atomically,
 )
-from imgalign.preferences.makers import Maker, Makers, item_makers, read_makers
+from imgalign.preferences.makers import Makers, item_makers, read_makers
+from imgalign.preferences.outcomes import Maker
 from imgalign.preferences.records import Ranking, Verdict, ranks, utc_now
 from imgalign.preferences.splits import prompt_key
 from imgalign.preferences.store import Store

@@ -28,6 +28,7 @@ from functools import cache
 from typing import Any
 
 from sqlalchemy import (
+    BindParameter,
     ColumnElement,
     Connection,
     Select,
@@ -66,8 +67,11 @@ SKEW = timedelta(minutes=5)
 
 # Statements are built once, with these in place of values: building one takes longer than the
 # database does.
-WHO, PROJECT, ITEM = bindparam("who"), bindparam("project"), bindparam("item")
-START, HOLDING = bindparam("start"), bindparam("holding", expanding=True)
+WHO: BindParameter[str] = bindparam("who")
+PROJECT: BindParameter[str] = bindparam("project")
+ITEM: BindParameter[str] = bindparam("item")
+START: BindParameter[int] = bindparam("start")
+HOLDING: BindParameter[str] = bindparam("holding", expanding=True)
 NOW, SOON = bindparam("now", type_=UtcDateTime()), bindparam("soon", type_=UtcDateTime())
 
 
@@ -243,7 +247,7 @@ def take_over(connection: Connection, asked: Asked) -> str | None:
 
 def counts(connection: Connection, annotator_id: str, project: str, now: datetime) -> Counts:
     """Items judged by this annotator, left for them, and held by others; from the tallies."""
-    values = {"who": annotator_id, "project": project}
+    values: dict[str, object] = {"who": annotator_id, "project": project}
     whole = connection.execute(OF_PROJECT, values).first()
     asker = queries.annotator(connection, annotator_id)
     if whole is None:

@@ -277,13 +277,15 @@ def _makers(
         .distinct()
         .join(candidates, candidates.c.image_id == provenances.c.image_id)
     )
-    for row in connection.execute(made.where(candidates.c.item_id.in_(item_ids))):
-        makers[row.image_id].add(known["maker", digest(maker_key(row))])
+    for each in connection.execute(made.where(candidates.c.item_id.in_(item_ids))):
+        makers[each.image_id].add(known["maker", digest(maker_key(each))])
     return images, makers
 
 
 def _stored(connection: Connection) -> Iterator[tuple[int, Record]]:
-    for page, content in connection.execute(select(outcomes.c.page, outcomes.c.records)).all():
+    pages = connection.execute(select(outcomes.c.page, outcomes.c.records)).all()
+    for number_of_page, content in pages:
         records = np.frombuffer(content, "<i4").reshape(-1, len(FIELDS))
         for place in np.flatnonzero(records.any(axis=1)).tolist():
-            yield page * PAGE + place, tuple(records[place].tolist())
+            record: list[int] = records[place].tolist()
+            yield number_of_page * PAGE + place, tuple(record)

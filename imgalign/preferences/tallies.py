@@ -9,7 +9,17 @@ and a property test compare the two. The writer's lock makes each change see the
 from collections.abc import Mapping
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, Table, bindparam, func, insert, select, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Connection,
+    Table,
+    bindparam,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from imgalign.preferences import outcomes
 from imgalign.preferences.queries import AnyRow, is_open, standing, unjudged
@@ -125,7 +135,8 @@ def _advance(connection: Connection, row: AnyRow) -> None:
 
 
 # Built once: building a statement takes longer than the database does.
-RANKING, ITEM = bindparam("ranking"), bindparam("item")
+RANKING: BindParameter[str] = bindparam("ranking")
+ITEM: BindParameter[str] = bindparam("item")
 JUDGEMENT = (
     select(
         *(rankings.c[name] for name in ("ranking_id", "item_id", "annotator_id", "verdict")),
