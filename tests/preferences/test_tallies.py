@@ -171,7 +171,7 @@ STEPS = st.one_of(
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(steps=st.lists(STEPS, min_size=5, max_size=25))
+@given(steps=st.lists(STEPS, min_size=10, max_size=40))
 def test_counts_equal_a_recount_after_anything(
     store: Store,
     png: Callable[..., bytes],
@@ -195,6 +195,24 @@ def test_counts_equal_a_recount_after_anything(
         assert store.counts(who, project=world.project) == plain.counts(who, world.now)
     with store.database.read() as connection:
         assert recount.differences(connection) == []
+
+
+def test_an_item_that_opens_again_is_found_by_those_who_had_passed_it(
+    store: Store, add_items: Add, monkeypatch: pytest.MonkeyPatch
+):
+    first, second, _ = add_items(3)
+    sent = judge(store.next_item("ann"))
+    store.submit(sent)
+    theirs = store.next_item("bob")
+    assert theirs is not None
+    assert theirs.item_id == second
+    store.submit(judge(theirs, "bob"))
+    store.undo("ann", sent.key)
+    later = utc_now() + timedelta(hours=1)
+    monkeypatch.setattr("imgalign.preferences.store.utc_now", lambda: later)
+    again = store.next_item("bob")
+    assert again is not None
+    assert again.item_id == first
 
 
 def work(store: Store, add_items: Add) -> None:
