@@ -34,6 +34,8 @@ ROLES: tuple[Role, ...] = get_args(Role)
 SESSION = timedelta(days=30)
 INVITATION = timedelta(days=7)
 SHORTEST_PASSWORD, LONGEST_PASSWORD = 10, 200
+LEAST_BESIDE_THE_NAME = 6
+"""Characters of a password, spaces left out, that are not the name of its account."""
 WRONG = "name or password: not those of an account; check both, or ask a lead for an invitation"
 """For an unknown name, a wrong password and a disabled account alike."""
 
@@ -306,7 +308,8 @@ def refuse_password(password: str, name: str) -> None:
             f"password: expected {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters, "
             f"got {len(password)}"
         )
-    if person(name) in person(password) or len(set(password)) < 4:
+    rest = person(password).replace(person(name), "").replace(" ", "")
+    if len(rest) < LEAST_BESIDE_THE_NAME or len(set(password)) < 4:
         raise InputError("password: too easily guessed; take several words that you make up")
     with suppress(UnicodeEncodeError):
         password.encode()

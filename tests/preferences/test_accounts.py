@@ -138,10 +138,12 @@ def test_a_password_that_is_easily_guessed_is_refused(people):
         ("x" * 201, "got 201"),
         ("aaaaaaaaaaaaaa", "too easily guessed"),
         ("bea bea bea", "too easily guessed"),
+        ("BEA 12345 bea", "too easily guessed"),
         ("four odd \ud800 words", "cannot be stored"),
     ):
         with pytest.raises(InputError, match=said):
             people.add("Bea", password, role="annotator", group="warm")
+    module.refuse_password("several odd words", "o")  # a short name is in many passwords
     with pytest.raises(InputError, match="expected a name"):
         people.add(" ", PASSWORD, role="annotator", group="warm")
     with pytest.raises(InputError, match="role: expected one of annotator, lead, admin"):

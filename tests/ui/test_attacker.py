@@ -119,6 +119,8 @@ FILES = [
         "generated image": "/api/generated/{}",
         "file of a generated image": "/api/generated/{}/file",
         "files": "/api/generated-files?ids={}",
+        "candidates of a batch": "/api/candidates/{}/images/" + "0" * 64,
+        "candidate": "/api/candidates/batch-1/images/{}",
         "token": "/api/rank/images/{}?annotator=Mallory",
         "small token": "/api/rank/images/small/{}?annotator=Mallory",
         "text": "/api/rank/texts/{}?annotator=Mallory",
@@ -276,7 +278,25 @@ GRADIO = [
         ("TRACE", "/api/rank/next"),
     )
 ]
-ATTEMPTS = [*FILES, *TOKENS, *NAMES, *BODIES, *SITES, *GRADIO]
+UPLOADS = [
+    Attempt(f"upload into {upload!r}", "POST", f"/api/candidates/uploads/{upload}?name=a.png")
+    for upload in ("A" * 20, "A" * 19, "..%2F..%2Fimages", "x%00" + "A" * 17)
+]
+SESSIONS = [
+    Attempt(what, "POST", f"/api/{path}", body, status=status)
+    for what, path, body, status in (
+        ("login by SQL", "login", {"name": "' OR 1=1 --", "password": "' OR 1=1 --"}, (401,)),
+        ("login of an annotator", "login", {"name": "Ada", "password": ""}, (401,)),
+        ("login as several", "login", {"name": ["Ada"], "password": "x"}, (422,)),
+        ("login with more", "login", {"name": "Ada", "password": "x", "role": "admin"}, (422,)),
+        ("login with a book", "login", {"name": "Ada", "password": "x" * 201}, (422,)),
+        ("guessed invitation", "invitation", {"token": "x"}, (404,)),
+        ("no invitation", "join", {"token": "", "name": "M", "password": "of my own 42"}, (409,)),
+        ("projects of several", "rank/projects", {"annotator": ["Ada", "Mallory"]}, (422,)),
+        ("somebody's session", "logout", {"account": "Ada"}, (200,)),
+    )
+]
+ATTEMPTS = [*FILES, *TOKENS, *NAMES, *BODIES, *SITES, *GRADIO, *UPLOADS, *SESSIONS]
 
 
 def fill(value: Any, words: dict[str, str]) -> Any:
@@ -332,7 +352,7 @@ def test_nothing_that_people_typed_becomes_a_tag_on_a_page(world: World):
     image = [each["token"] for each in world.own["candidates"]]
     assert image
     world.store.add_annotator("eve", name=SCRIPT, group=SCRIPT)
-    for page in ("/", "/learn", "/train", "/generate", "/results"):
+    for page in PAGES:
         assert SCRIPT not in world.ask("GET", page).text
     for method in ("bradley-terry", "elo"):
         assert "<img" not in results.table(world.store, SCRIPT, SCRIPT, method)
@@ -370,8 +390,10 @@ def test_without_more_being_asked_the_app_listens_on_loopback_only():
     assert Settings(host="0.0.0.0").served == ("rank",)
 
 
-PAGES = ("/", "/learn", "/train", "/generate", "/results")
+PAGES = ("/", "/candidates", "/learn", "/train", "/generate", "/results", "/enter", "/join")
 COVERED = [
+    r"/api/candidates/uploads",  # an empty folder under a name of the app's own
+    r"/api/account",  # who asks, by their own session
     *(re.escape(each) for page in PAGES for each in (page, f"{page.rstrip('/')}/")),
     r"/(static|assets|svelte)/\{path:path\}",
     r"/(config|theme\.css|favicon\.ico|robots\.txt|manifest\.json)",  # the same for everybody
