@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,8 @@ def batches(tmp_path: Path) -> Iterator[Batches]:
     yield found
     for batch in found.all():
         if batch.state == "making":
-            found.stop(batch.name)
+            with suppress(InputError):  # it has ended meanwhile
+                found.stop(batch.name)
 
 
 def wanted(*prompts: str, model: str = "fast", **changes: Any) -> Asked:
