@@ -77,7 +77,7 @@ class Annotator(threading.Thread):
         """Judge until the time is over; what goes wrong is a fault in the ledger."""
         try:
             self._work()
-        except Exception as error:  # a thread has nobody else to tell
+        except Exception as error:  # of any kind: it is a fault that the results show
             with self.ledger.lock:
                 self.ledger.faults.append(f"{self.name}: {type(error).__name__}: {error}")
         finally:

@@ -109,13 +109,8 @@ class Uploads:
                     for path in written:
                         path.unlink(missing_ok=True)
                     raise
-        except (
-            zipfile.BadZipFile,
-            zlib.error,
-            RuntimeError,
-            NotImplementedError,
-            EOFError,
-        ) as error:
+        # RuntimeError is what zipfile raises for a password and for a compression it lacks.
+        except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:
             raise InputError(
                 f"{shown_name(name)}: expected a zip archive that can be read, got {error}; "
                 "pack the images anew, without a password"

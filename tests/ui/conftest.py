@@ -135,6 +135,15 @@ def address(store: Store, settings: Settings) -> Iterator[str]:
         yield address
 
 
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, in which processes of the app find the store."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return tmp_path
+
+
 class AppProcess:
     """The app in a process of its own, to be killed."""
 

@@ -1,6 +1,5 @@
 """The Learn page in a real browser, with a real fit on a few rankings."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,17 +11,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting' is deprecated"),
     pytest.mark.filterwarnings("ignore:The copy keyword is deprecated"),
 ]
-
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working folder, in which processes of the app find the rankings."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    return tmp_path
 
 
 @pytest.mark.slow
