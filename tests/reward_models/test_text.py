@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -25,12 +24,9 @@ import reward_models
 from imgalign.errors import CheckpointError, InputError
 from imgalign.language.chat import AnsweredTokens, padded_answers
 from imgalign.language.loading import load_language_model
-from imgalign.language.token_reward import TokenReward, unread
 from imgalign.policy import RewardModel
-from imgalign.preferences.records import Ranking
 from reward_models.clip import ClipReward
 from reward_models.contract import Scale
-from reward_models.evaluate import evaluate
 from reward_models.text import TextReward, utilities
 from reward_models.text_models import scalar_model
 
@@ -225,38 +221,6 @@ def test_what_cannot_be_scored_whole_is_refused(reward, prompts, samples, messag
     with pytest.raises(InputError) as error:
         reward.score(prompts=prompts, samples=samples)
     assert message in str(error.value)
-
-
-def test_what_cannot_be_read_is_said_for_each_text(reward):
-    reasons = reward.unread(["a cat", "a cat", " "], ["a", "x" * CONTEXT, "a"])
-    assert reasons[0] == ""
-    assert reasons[1].startswith("prompt 'a cat': its 5 tokens and 65 of the response")
-    assert reasons[2] == "prompt ' ': expected text, got none"
-    assert unread(reward, ["a cat"], ["a"]) == [""]
-    assert isinstance(reward, TokenReward)
-
-
-def test_rankings_that_a_reward_cannot_read_are_left_out_of_its_evaluation(reward, caplog):
-    texts = {"short": "a", "other": "a cat", "long": "x" * CONTEXT}
-    rankings = [
-        Ranking(
-            ranking_id=f"{number}",
-            prompt="a cat",
-            sample_ids=pair,
-            order=(0, 1),
-            ranking=((0,), (1,)),
-            verdict="ranked",
-            reason=None,
-            annotator="ann",
-            group="any",
-            created_at=datetime.now(UTC),
-            samples="texts",
-        )
-        for number, pair in enumerate([("other", "short"), ("long", "short")])
-    ]
-    found = evaluate(reward, rankings, texts.__getitem__)
-    assert found.accuracy.num_pairs == 1
-    assert "1 texts cannot be read, so 1 of 2 rankings are left out" in caplog.text
 
 
 def test_a_new_head_and_weight_are_zero_so_that_all_texts_are_equal(tmp_path, likelihood):
