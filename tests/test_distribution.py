@@ -20,7 +20,12 @@ from imgalign.evaluate.origin import library_versions
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 OURS = {"imgalign", "reward_models", "ui"}
-DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml", "open_clip": "open-clip-torch"}
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "argon2": "argon2-cffi",
+    "open_clip": "open-clip-torch",
+    "yaml": "pyyaml",
+}
 """Where a package is not called as the distribution that brings it."""
 
 

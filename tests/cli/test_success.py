@@ -4,6 +4,7 @@ A command without a function here fails `test_every_command_has_a_test`; test_wo
 those of `imgalign storybook train`.
 """
 
+import io
 import json
 import os
 import re
@@ -308,6 +309,54 @@ def test_data_import(succeed):
     new = ("--database", "sqlite:///there.db", "--create")
     out = succeed("data", "import", "moved.jsonl", "--source-images", "demo/images", *new)
     assert "rankings are new" in out
+
+
+ACCOUNTS = ("--database", "sqlite:///accounts.db")
+
+
+@pytest.fixture
+def typed(monkeypatch):
+    """A password on standard input."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO("four odd green words\n"))
+
+
+@pytest.fixture
+def admin(succeed, folder, typed) -> str:
+    """The name of the first account of a store."""
+    if not (folder / "accounts.db").exists():
+        succeed("accounts", "add", "Ada", "--role", "admin", "--create", *ACCOUNTS)
+        sys.stdin.seek(0)
+    return "Ada"
+
+
+def test_accounts_add(succeed, admin):
+    assert "Bea may log in: lead" in succeed("accounts", "add", "Bea", "--role", "lead", *ACCOUNTS)
+
+
+def test_accounts_invite(succeed, admin):
+    assert "http://127.0.0.1:7860/join#" in succeed("accounts", "invite", *ACCOUNTS)
+
+
+def test_accounts_list(succeed, admin):
+    assert "Ada: admin, group default, since 20" in succeed("accounts", "list", *ACCOUNTS)
+
+
+def test_accounts_role(succeed, admin):
+    assert "Ada is admin" in succeed("accounts", "role", admin, "admin", *ACCOUNTS)
+
+
+def test_accounts_password(succeed, admin):
+    assert "its sessions ended" in succeed("accounts", "password", admin, *ACCOUNTS)
+
+
+def test_accounts_disable(succeed, admin):
+    succeed("accounts", "add", "Cid", *ACCOUNTS)
+    assert "Cid is disabled" in succeed("accounts", "disable", "cid", *ACCOUNTS)
+
+
+def test_accounts_enable(succeed, admin):
+    succeed("accounts", "add", "Dan", *ACCOUNTS)
+    assert "Dan may log in again" in succeed("accounts", "enable", "Dan", *ACCOUNTS)
 
 
 def test_store_check(succeed):

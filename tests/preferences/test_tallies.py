@@ -244,7 +244,8 @@ def test_a_store_from_before_is_counted_when_it_is_opened(
         index = "ix_assignments_annotator_id"
         connection.execute(text(f"CREATE INDEX {index} ON assignments (annotator_id)"))
         connection.execute(text("ALTER TABLE items DROP COLUMN given"))
-        for name in ("projects", "tallies", "judged_prompts", "numbers", "outcomes"):
+        kept = ("projects", "tallies", "judged_prompts", "numbers", "outcomes")
+        for name in (*kept, "sessions", "invitations", "accounts"):
             connection.execute(text(f"DROP TABLE {name}"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0007'"))
     store.close()
