@@ -71,8 +71,9 @@ const boxOf = (value, group, index, before) => {
   box.append(tableOf(value, group, index));
   const old = before ? [...before.querySelectorAll("button.co-cell img")] : [];
   for (const image of box.querySelectorAll("button.co-cell img")) {
-    const same = old.find((each) => each.src === image.src);
-    if (same && !same.contains(document.activeElement)) image.replaceWith(same);
+    // Each serves once: a prompt that its rewriter left as it is has the same image in two rows.
+    const at = old.findIndex((each) => each.src === image.src);
+    if (at >= 0) image.replaceWith(...old.splice(at, 1));
   }
   return box;
 };
