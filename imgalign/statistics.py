@@ -4,8 +4,9 @@ Images of one prompt resemble each other, so 48 prompts with 4 seeds each are no
 observations. Intervals here are from a bootstrap over whole clusters, with percentiles widened as a
 t interval is wider than a normal one (Hesterberg 2015, section 3.3, the "expanded percentile"
 interval): plain percentiles are too narrow with few prompts. Votes are clustered by prompt and by
-annotator: their intervals use the two-way variance. Left out: tests of
-significance, and anything that reads a file.
+annotator: their intervals use the two-way variance. `confidence_sequence` may be looked at after
+every observation, and work may stop when it says enough; the others hold for a number that was
+fixed before. Left out: other tests of significance, and anything that reads a file.
 
 Shapes: n = observations, c = clusters.
 """
@@ -25,6 +26,10 @@ RESAMPLES = 4000
 Z95 = 1.959963984540054
 """Standard deviations of a normal distribution that hold 95 %, on both sides."""
 LEVEL = 0.95
+GRID = np.linspace(0.0, 1.0, 201)[1:-1]
+"""Means that `confidence_sequence` tells apart."""
+BETS = np.linspace(0.0, 1.0, 22)[1:-1]
+"""Shares of the wealth that `betting_wealth` puts on each observation, side by side."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +132,46 @@ def two_way_variance(
 def combined_variance(by_one: Floats, by_other: Floats, by_both: Floats) -> Floats:
     """The largest of both one-way variances and the two-way one, as `two_way_variance` has it."""
     return np.asarray(np.maximum.reduce([by_one, by_other, by_one + by_other - by_both]))
+
+
+def confidence_sequence(values: Floats | Sequence[float]) -> Estimate:
+    """Mean of values in [0, 1], with an interval that holds however often one looks.
+
+    Under the mean m no bet gains: whoever bets on each value in turn, before seeing it, has 20
+    times the stake at any time with a probability of at most 1/20 (Ville's inequality). So the
+    interval holds the means against which that never happened, at no number of values so far
+    (Waudby-Smith and Ramdas 2024, "Estimating means of bounded random variables by betting",
+    doi:10.1093/jrsssb/qkad009, the hedged capital process with a grid of bets). That asks of the
+    values only that each has the mean m given those before: independent prompts, for instance.
+
+    Values are in the order in which they were observed. With `GRID` steps, rounded outwards.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if not len(values) or values.min() < 0 or values.max() > 1:
+        raise ValueError(f"expected one value in [0, 1] or more, got {values}")
+    possible = GRID[betting_wealth(values, GRID).max(axis=0) < 1 / (1 - LEVEL)]
+    step = GRID[1] - GRID[0]
+    low, high = 0.0, 1.0
+    if len(possible):
+        low, high = float(possible.min() - step), float(possible.max() + step)
+    # No mean is left where values drift, against the assumption: then nothing is known.
+    return Estimate(value=float(values.mean()), low=max(0.0, low), high=min(1.0, high))
+
+
+def betting_wealth(values: Floats, means: Floats) -> Floats:
+    """Wealth after each value, from a stake of 1, of who bets against each mean.
+
+    Half the stake bets on values above the mean and half on values below, each in equal parts by
+    every share in `BETS`. (n values, k means in (0, 1)) to n x k.
+    """
+    found = np.empty((len(values), len(means)))
+    for column, mean in enumerate(means):
+        gain = (values - mean)[:, None]
+        above = np.cumsum(np.log1p(BETS * gain / mean), axis=0)
+        below = np.cumsum(np.log1p(-BETS * gain / (1 - mean)), axis=0)
+        # Larger than what a float holds is as good as the largest that it holds.
+        found[:, column] = np.exp(np.minimum(np.hstack([above, below]), 600.0)).mean(axis=1)
+    return found
 
 
 @lru_cache(maxsize=8)

@@ -354,7 +354,7 @@ def _page(blocks: gr.Blocks, name: str, settings: Settings, studio: Studio) -> N
         case "learn":
             learn.build(blocks, studio.fits, studio.store)
         case "results":
-            results.build(blocks, studio.store)
+            results.build(blocks, studio.store, studio.runs)
         case "train":
             train.build(blocks, studio.runs)
         case "generate":

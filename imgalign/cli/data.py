@@ -117,9 +117,10 @@ def ratings(
     database: Database = None,
     images: Images = None,
 ) -> None:
-    """Rate models and checkpoints by the rankings of their images."""
+    """Rate models and checkpoints by the rankings of their images, all together and two by two."""
     if method == "elo":
         refuse_given({"--ridge": ridge or None}, "with --method elo")
+    from imgalign.preferences.comparisons import compare_makers
     from imgalign.preferences.makers import rate_makers
     from imgalign.preferences.store import Store
 
@@ -127,4 +128,10 @@ def ratings(
         found = rate_makers(
             store, method=method, group=group, project=project, judged_by=judged_by, ridge=ridge
         )
-    typer.echo("\n".join(found.lines()))
+        compared = compare_makers(store, project=project, group=group, judged_by=judged_by)
+    lines = [
+        f"  {line}" if at else f"\n{line}"
+        for two in compared
+        for at, line in enumerate(two.lines())
+    ]
+    typer.echo("\n".join([*found.lines(), *lines]))

@@ -29,6 +29,7 @@ from imgalign.files import (
     reporting_full_disk,
     write_atomically,
 )
+from imgalign.preferences.comparisons import compare_makers
 from imgalign.preferences.makers import Makers, item_makers, read_makers
 from imgalign.preferences.outcomes import Maker
 from imgalign.preferences.records import Ranking, Verdict, ranks, utc_now
@@ -116,6 +117,8 @@ class VoteResult:
     """None: of all projects."""
     command: str
     counted_at: datetime
+    decision: str | None = None
+    """Whether the votes decide, however often one looks; None where nothing was compared."""
 
     def verdict(self) -> str:
         """The result in one sentence, with its interval."""
@@ -133,6 +136,8 @@ class VoteResult:
             if rate is not None and (rate.low or 0.0) <= 0.5 <= (rate.high or 1.0):
                 lines.append("  the interval includes an even 50 %: this may be chance")
             lines += self.people.lines()
+        if self.decision is not None:
+            lines.append(f"  {self.decision}")
         if self.num_on_known_prompts:
             lines.append(
                 f"  {self.num_on_known_prompts} of the votes are on prompts that the run was "
@@ -229,6 +234,14 @@ def count_votes(
         project=project,
         command=command,
         counted_at=utc_now(),
+        decision=next(
+            (
+                each.decision(one="the aligned checkpoint", other="its base")
+                for each in compare_makers(store, project=project, most=None)
+                if (each.one, each.other) == (side(judged), side(base))
+            ),
+            None,
+        ),
     )
     with lock_folder(out, doing="evaluating"), reporting_full_disk(out, "saving the votes"):
         refuse_foreign(out / FILE, keys={"people", "simulated", "counted_at"})

@@ -113,7 +113,7 @@ def rate_makers(
         num_shared = 0
         if found.num_sharing:
             num_shared = _num_shared(connection, group, project, judged_by)
-    asked = _of(found, group=group, project=project, judged_by=judged_by)
+    asked = asked_for(found, group=group, project=project, judged_by=judged_by)
     if not asked.any():  # and say why
         rankings = chosen_rankings(
             store, "images", judged_by=judged_by, group=group, project=project
@@ -124,7 +124,7 @@ def rate_makers(
         judged = judged.latest(latest)
     if not len(judged.kind):
         chosen = found.records[asked, FIELDS.index("order")]
-        names = _names(found.path_of)
+        names = names_of(found.path_of)
         orders = (found.orders[number] for number in np.unique(chosen).tolist())
         made = {names[found.makers[maker]] for order in orders for each in order for maker in each}
         raise _too_few(len(chosen), sorted(made))
@@ -144,7 +144,7 @@ def _too_few(num_rankings: int, made: Sequence[str]) -> InputError:
     )
 
 
-def _of(
+def asked_for(
     found: Outcomes, *, group: str | None, project: str | None, judged_by: JudgedBy
 ) -> Bool[np.ndarray, " n"]:
     """Which records are asked for; the log says how many are left out for who judged them."""
@@ -171,7 +171,7 @@ def _of(
 
 def _judged(found: Outcomes, asked: Bool[np.ndarray, " n"]) -> Judged:
     """Those of several makers among the records that are asked for."""
-    names = _names(found.path_of)
+    names = names_of(found.path_of)
     prompt, _, annotator, order = found.records[asked].T
     numbers, kind = np.unique(order, return_inverse=True)
     groups = [
@@ -226,7 +226,7 @@ def read_makers(store: Store) -> Makers:
     return Makers(
         of_image=alone,
         shared=frozenset(makers.keys() - alone.keys()),
-        names=_names(path_of),
+        names=names_of(path_of),
     )
 
 
@@ -246,7 +246,8 @@ def item_makers(
     return dict(found)
 
 
-def _names(path_of: Mapping[Maker, str | None]) -> dict[Maker, str]:
+def names_of(path_of: Mapping[Maker, str | None]) -> dict[Maker, str]:
+    """What makers are called, by the paths of their adapters."""
     return {maker: _name(maker, path_of) for maker in path_of}
 
 

@@ -23,6 +23,8 @@ def votes(run: RunRecord) -> str:
             f"{command_of('evaluate', run)} --votes",
         )
     parts = [page.tiles(numbers(found.people))] if found.people else []
+    if found.decision:
+        parts.append(f"<p>{escape(typeset(found.decision))}.</p>\n")
     if found.simulated:
         apart = (
             f"<p>Simulated annotators, counted apart: {escape(in_words(found.simulated))}.</p>\n"

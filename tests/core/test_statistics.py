@@ -7,8 +7,11 @@ import pytest
 from scipy import stats
 
 from imgalign.statistics import (
+    GRID,
+    betting_wealth,
     clustered_mean,
     clustered_rate,
+    confidence_sequence,
     expanded_tail,
     t_quantile,
     two_way_rate,
@@ -170,3 +173,57 @@ def test_a_rate_of_one_prompt_has_no_interval():
     found = two_way_rate([1, 0, 1], ["a"] * 3, ["x", "y", "z"])
     assert (found.low, found.high) == (None, None)
     assert found.value == pytest.approx(2 / 3)
+
+
+def test_the_wealth_of_a_bet_is_what_it_is_by_hand():
+    # One win at the mean 1/2: shares f of the stake become 1 + f or 1 - f, which is 1 on average.
+    assert betting_wealth(np.array([1.0]), np.array([0.5]))[0, 0] == pytest.approx(1.0)
+    shares = np.arange(1, 21) / 21
+    by_hand = (np.prod(1 + shares * np.array([[1], [0], [1]]), axis=0).mean() + 0) / 2
+    by_hand += np.prod(1 - shares * np.array([[1], [0], [1]]), axis=0).mean() / 2
+    found = betting_wealth(np.array([1.0, 0.5, 1.0]), np.array([0.5]))
+    assert found[-1, 0] == pytest.approx(by_hand)
+    # At another mean the stakes are scaled, so that nobody can lose more than there is.
+    above = np.prod([1 + shares * (x - 0.25) / 0.25 for x in (0.0, 1.0)], axis=0).mean()
+    below = np.prod([1 - shares * (x - 0.25) / 0.75 for x in (0.0, 1.0)], axis=0).mean()
+    found = betting_wealth(np.array([0.0, 1.0]), np.array([0.25]))
+    assert found[-1, 0] == pytest.approx((above + below) / 2)
+
+
+def test_looking_after_every_vote_is_wrong_as_seldom_as_promised():
+    rng = np.random.default_rng(0)
+    wrong = careless = 0
+    for _ in range(400):
+        votes = rng.choice([0.0, 0.5, 1.0], p=[0.4, 0.2, 0.4], size=200)
+        wrong += int(betting_wealth(votes, np.array([0.5])).max() >= 20)
+        n = np.arange(1, 201)
+        spread = np.sqrt(np.cumsum((votes - 0.5) ** 2) / n)
+        careless += int((np.abs(np.cumsum(votes) / n - 0.5) * np.sqrt(n) > 1.96 * spread)[9:].any())
+    assert wrong <= 0.05 * 400
+    assert careless > 0.25 * 400  # the control: an interval for a fixed number, looked at each time
+
+
+def test_a_clear_winner_is_known_after_few_votes_and_the_interval_holds_its_rate():
+    rng = np.random.default_rng(0)
+    when, held = [], 0
+    for _ in range(60):
+        votes = (rng.random(100) < 0.85).astype(float)
+        when.append(int((betting_wealth(votes, np.array([0.5])) >= 20).argmax()) + 1)
+        found = confidence_sequence(votes)
+        held += found.low <= 0.85 <= found.high
+    assert np.median(when) <= 20
+    assert held >= 56
+
+
+def test_an_interval_of_few_values_is_wide_and_never_beyond_a_rate():
+    assert confidence_sequence([1.0]).low < 0.1
+    assert confidence_sequence([1.0]).high == 1.0
+    assert confidence_sequence([0.0] * 8).high <= 0.5
+    assert confidence_sequence([0.0] * 7).high > 0.5
+    found = confidence_sequence([0.5] * 400)
+    assert 0.4 < found.low < 0.5 < found.high < 0.6
+    assert found.low in {0.0, *(GRID - (GRID[1] - GRID[0]))}
+    with pytest.raises(ValueError, match="in \\[0, 1\\]"):
+        confidence_sequence([1.5])
+    with pytest.raises(ValueError, match="one value"):
+        confidence_sequence([])

@@ -149,6 +149,8 @@ def test_votes_of_few_annotators_say_little_about_others_and_more_about_themselv
     assert everybody.value == these.value == pytest.approx((9 + 8) / 24)
     assert everybody.low < these.low < these.high < everybody.high
     assert "for these annotators alone" in "\n".join(result.lines())
+    undecided = "No prompt is judged completely yet; 12 prompts still have items to judge"
+    assert f"  {undecided}" in result.lines()  # nine annotators were asked for
 
 
 def test_the_votes_of_one_annotator_are_said_to_be_of_one(store, queue, vote, adapter, aligned):

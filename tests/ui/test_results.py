@@ -9,7 +9,9 @@ from submissions import judge, on_screen
 
 from imgalign.images import png
 from imgalign.preferences.store import Store
+from ui.app import Settings
 from ui.pages import results
+from ui.runs import Runs
 
 
 @pytest.fixture
@@ -65,3 +67,16 @@ def test_projects_and_groups_are_told_apart(store: Store, battles: Any) -> None:
     assert groups == [("everybody", ""), ("warm", "warm")]
     assert "100 % <small>4</small>" in results.table(store, "cats", "", "bradley-terry")
     assert "25 % <small>4</small>" in results.table(store, "a dog", "warm", "bradley-terry")
+
+
+def test_who_won_is_said_first_and_what_it_is_called_is_text(
+    store: Store, battles: Any, settings: Settings
+) -> None:
+    runs = Runs(settings.runs)
+    assert 'class="duel' not in results.shown(store, runs, "", "", "bradley-terry")
+    battles(8, 8)
+    shown = results.shown(store, runs, "", "", "bradley-terry")
+    assert shown.index("was preferred to m in 100% of 8 blind votes") < shown.index("All together")
+    assert "Decided: m + runs/&lt;b&gt;mine&lt;/b&gt; is preferred" in shown
+    assert "<b>mine" not in shown
+    assert "Take it home" not in shown  # no run of this folder

@@ -1,4 +1,4 @@
-"""Routes of the Train and Generate pages: images, and whether the server is still the same one.
+"""Routes of several pages: images, exports, and whether the server is still the same one.
 
 No file is opened by a path from a request.
 """
@@ -6,16 +6,18 @@ No file is opened by a path from a request.
 from urllib.parse import quote
 
 import fastapi
-from fastapi.responses import Response
+from fastapi.responses import FileResponse, Response
+from starlette.background import BackgroundTask
 
 from ui.api.responses import png_response
 from ui.download import file_name, zipped
+from ui.exports import zipped_export
 from ui.runs import Runs
 from ui.shelf import Shelf
 
 
 def router(runs: Runs, shelf: Shelf, *, server: str) -> fastapi.APIRouter:
-    """What the scripts of both pages call.
+    """What pages and their scripts ask for.
 
     `server` names this process: a page of an earlier one must be reloaded.
     """
@@ -28,6 +30,16 @@ def router(runs: Runs, shelf: Shelf, *, server: str) -> fastapi.APIRouter:
     @routes.get("/runs/{name}/samples/{file}")
     def sample(name: str, file: str) -> Response:
         return png_response(runs.sample(name, file).read_bytes(), cache="no-cache")
+
+    @routes.get("/exports/{name}/{step}/{layout}")
+    def export(name: str, step: str, layout: str) -> Response:
+        file, path = zipped_export(runs, f"{name}/{step}", layout)
+        return FileResponse(
+            path,
+            media_type="application/zip",
+            headers=_as_attachment(file),
+            background=BackgroundTask(path.unlink),
+        )
 
     @routes.get("/generated/{image_id}")
     def generated(image_id: str) -> Response:
@@ -47,10 +59,13 @@ def router(runs: Runs, shelf: Shelf, *, server: str) -> fastapi.APIRouter:
 
 
 def _attachment(content: bytes, media_type: str, name: str) -> Response:
-    headers = {
+    return Response(content, media_type=media_type, headers=_as_attachment(name))
+
+
+def _as_attachment(name: str) -> dict[str, str]:
+    return {
         "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name)}",
         "Cache-Control": "no-store",
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
     }
-    return Response(content, media_type=media_type, headers=headers)

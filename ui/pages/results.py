@@ -1,4 +1,4 @@
-"""The Results page: which model or checkpoint people prefer, from blind rankings of images."""
+"""The Results page: who won each blind comparison, and which maker people prefer over all."""
 
 from collections.abc import Sequence
 from html import escape
@@ -7,11 +7,14 @@ from typing import get_args
 import gradio as gr
 
 from imgalign.errors import ImgalignError
+from imgalign.preferences.comparisons import compare_makers
 from imgalign.preferences.coverage import judged_projects
 from imgalign.preferences.makers import MakerRatings, Method, rate_makers
 from imgalign.preferences.ratings import Wins
 from imgalign.preferences.store import Store
+from ui.comparing import cards, downloads
 from ui.messages import PRIVATE
+from ui.runs import Runs
 
 ALL = ""
 MOST_IN_MATRIX = 12
@@ -54,13 +57,21 @@ def table(store: Store, project: str | None, group: str | None, method: Method) 
             '<a href="./">Rank</a> page nobody sees which is which.</p>'
         )
     return (
-        f'<div class="results">{_ratings(found)}<p>{escape(MEANING[method])} 95 % intervals over '
-        f"{found.ratings.num_clusters} prompts"
+        f'<div class="results"><h3>All together</h3>{_ratings(found)}'
+        f"<p>{escape(MEANING[method])} 95 % intervals over {found.ratings.num_clusters} prompts"
         f"{_annotators(found)}.{_shared(found)}</p>{_matrix(found.wins)}</div>"
     )
 
 
-def build(page: gr.Blocks, store: Store) -> None:
+def shown(store: Store, runs: Runs, project: str | None, group: str | None, method: Method) -> str:
+    """Comparisons two by two, and the ratings of all, as HTML."""
+    found = compare_makers(store, project=project or None, group=group or None)
+    return cards(found, offered=lambda each: downloads(runs, each)) + table(
+        store, project, group, method
+    )
+
+
+def build(page: gr.Blocks, store: Store, runs: Runs) -> None:
     """Draw the page inside the current Blocks."""
     with gr.Row(elem_classes="page", equal_height=False):
         with gr.Column(scale=0, min_width=320, elem_classes="side"):
@@ -73,22 +84,22 @@ def build(page: gr.Blocks, store: Store) -> None:
                 value="bradley-terry",
             )
         with gr.Column(scale=1, min_width=320):
-            shown = gr.HTML("<p>Reading the rankings …</p>", padding=False, elem_id="results")
+            told = gr.HTML("<p>Reading the rankings …</p>", padding=False, elem_id="results")
 
     def open_page() -> tuple[gr.Dropdown, gr.Dropdown, str]:
         projects, groups = choices(store)
         return (
             gr.Dropdown(choices=projects, value=ALL),
             gr.Dropdown(choices=groups, value=ALL),
-            table(store, ALL, ALL, "bradley-terry"),
+            shown(store, runs, ALL, ALL, "bradley-terry"),
         )
 
     def look(which: str | None, who: str | None, how: Method) -> str:
-        return table(store, which, who, how)
+        return shown(store, runs, which, who, how)
 
-    page.load(open_page, outputs=[project, group, shown], **PRIVATE)
+    page.load(open_page, outputs=[project, group, told], **PRIVATE)
     for each in (project, group, method):
-        each.input(look, [project, group, method], shown, **PRIVATE)
+        each.input(look, [project, group, method], told, **PRIVATE)
 
 
 def _ratings(found: MakerRatings) -> str:

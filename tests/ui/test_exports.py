@@ -1,0 +1,127 @@
+"""A checkpoint is taken home from the app: a zip in the layout of another tool, with its card."""
+
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+from adapter_runs import make_full_run, make_run
+from lora_loaders import comfyui_patches
+from safetensors.torch import load_file
+from starlette.testclient import TestClient
+
+from imgalign.errors import InputError
+from imgalign.preferences.comparisons import Comparison
+from imgalign.preferences.store import Store
+from imgalign.runs.trained import weights_hash
+from imgalign.statistics import Estimate
+from ui.app import Settings, build_app
+from ui.comparing import cards, downloads
+from ui.exports import layouts, zipped_export
+from ui.runs import Runs
+
+HERE = "http://127.0.0.1:7860"
+
+
+@pytest.fixture
+def runs(tmp_path: Path, tiny_pipeline_folder: Path) -> Runs:
+    make_run(tmp_path / "runs" / "first", tiny_pipeline_folder)
+    return Runs(tmp_path / "runs")
+
+
+def checkpoint_of(runs: Runs, name: str = "first") -> str:
+    return f"{name}/{runs.run(name).adapters[-1]}"
+
+
+def contents(path: Path) -> dict[str, int]:
+    with zipfile.ZipFile(path) as file:
+        return {each.filename: each.CRC for each in file.infolist()}
+
+
+@pytest.mark.parametrize("layout", ["kohya", "diffusers", "peft"])
+def test_it_is_the_export_of_the_command_with_its_card(runs: Runs, layout: str) -> None:
+    name, path = zipped_export(runs, checkpoint_of(runs), layout)
+    again, second = zipped_export(runs, checkpoint_of(runs), layout)
+    with zipfile.ZipFile(path) as file:
+        names = file.namelist()
+        assert file.testzip() is None
+        card = file.read("README.md").decode()
+    folder = runs.path("first") / "export" / name.removesuffix(".zip")
+    assert names == sorted(each.relative_to(folder).as_posix() for each in folder.rglob("*"))
+    assert any(each.endswith(".safetensors") for each in names)
+    assert "## Training" in card
+    assert str(runs.folder) not in card
+    assert (again, contents(second)) == (name, contents(path))
+    path.unlink()
+    second.unlink()
+
+
+def test_a_download_is_a_file_that_comfyui_reads_and_leaves_nothing_behind(
+    runs: Runs,
+    store: Store,
+    settings: Settings,
+    tiny_pipeline_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    app = build_app(settings, store)
+    with TestClient(app, base_url=HERE) as client:
+        given = client.get(f"/api/exports/{checkpoint_of(runs)}/kohya")
+        assert given.status_code == 200
+        assert ".zip" in given.headers["content-disposition"]
+        wrong = client.get(f"/api/exports/{checkpoint_of(runs)}/merged")
+        assert wrong.status_code == 422
+        assert "export merged: expected kohya, diffusers, peft" in wrong.json()["error"]
+    assert not any(temporary.iterdir())
+    with zipfile.ZipFile(io.BytesIO(given.content)) as file:
+        (weights,) = (name for name in file.namelist() if name.endswith(".safetensors"))
+        file.extract(weights, tmp_path)
+    config = json.loads((tiny_pipeline_folder / "unet" / "config.json").read_text())
+    patches, left = comfyui_patches(load_file(tmp_path / weights), config)
+    assert patches
+    assert not left
+
+
+def test_all_weights_are_no_download(tmp_path: Path, tiny_pipeline_folder: Path) -> None:
+    make_full_run(tmp_path / "runs" / "whole", tiny_pipeline_folder)
+    runs = Runs(tmp_path / "runs")
+    assert layouts(runs, checkpoint_of(runs, "whole")) == ()
+    with pytest.raises(InputError, match="others are written by `imgalign export`"):
+        zipped_export(runs, checkpoint_of(runs, "whole"), "kohya")
+
+
+def compared(runs: Runs, checkpoint: str, weights: str) -> Comparison:
+    half = Estimate(value=0.9, low=0.6, high=1.0)
+    return Comparison(
+        one=("m", weights),
+        other=("m", None),
+        name="m + <b>first</b>",
+        other_name="m",
+        path=str(runs.folder / checkpoint),
+        wins=9,
+        ties=0,
+        losses=1,
+        simulated=False,
+        prompts=10,
+        annotators=1,
+        rate=half,
+        counted=10,
+        sequence=half,
+    )
+
+
+def test_a_winner_can_be_taken_home_while_its_weights_are_the_ones_that_won(runs: Runs) -> None:
+    checkpoint = checkpoint_of(runs)
+    weights = weights_hash(runs.folder / checkpoint)
+    found = compared(runs, checkpoint, weights)
+    assert f'href="api/exports/{checkpoint}/kohya" download' in downloads(runs, found)
+    assert downloads(runs, compared(runs, checkpoint, "0" * 64)) == ""
+    assert downloads(runs, compared(runs, "../elsewhere/step-000001", weights)) == ""
+    shown = cards([found], offered=lambda each: downloads(runs, each))
+    assert 'data-state="won"' in shown
+    assert "<b>first" not in shown
+    assert "Decided: m + &lt;b&gt;first&lt;/b&gt; is preferred, by 10 prompts" in shown
