@@ -7,12 +7,14 @@ them by simulated annotators of one group, a reward model of these, and from the
 algorithm, with the same texts to learn from. Each is judged by the oracle of texts, which training
 never sees, on ideas that nobody trained on; the KL is to the supervised model. Finished runs are
 not repeated; `--jobs` trains and judges so many side by side, each best with one thread
-(`OMP_NUM_THREADS=1`). Writes language.json, with the minutes of this call, and prints a table.
+(`OMP_NUM_THREADS=1`). Writes language.json, with the minutes of this call on the clock and those
+of processors, and prints a table.
 """
 
 import argparse
 import json
 import math
+import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -424,11 +426,18 @@ def main() -> None:
         "python benchmarks/language.py",
         jobs=given.jobs,
         minutes=(time.monotonic() - began) / 60,
+        processor_minutes=processor_minutes(),
         variants=chosen,
         sizes=asdict(sizes),
         reward_accuracy={stage.seed: accuracies(stage) for stage in stages},
         runs=rows,
     )
+
+
+def processor_minutes() -> float:
+    """Of this process and all that it started and waited for: the same beside other work."""
+    spent = os.times()
+    return (spent.user + spent.system + spent.children_user + spent.children_system) / 60
 
 
 def line(row: Mapping[str, Any]) -> str:
