@@ -32,8 +32,8 @@ from playwright.sync_api import sync_playwright
 
 from imgalign.evaluate.origin import hardware
 from imgalign.images import as_tensor
-from imgalign.storybook.annotators import Annotator, impressions
-from imgalign.storybook.prompts import sample_prompts
+from imgalign.storybook.annotators import impressions
+from imgalign.storybook.scenes import evaluation_prompts
 from imgalign.storybook.simulate import annotators_of
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
@@ -43,7 +43,7 @@ SETS, COMPARED = 60, 24
 GROUP = "cosy"
 RECIPE = "storybook_dpo"
 OVERRIDES = "run.iterations=80"
-PATIENCE = 900_000
+PATIENCE = 30_000
 """Milliseconds until a step has failed."""
 
 
@@ -103,9 +103,9 @@ class Walk:
         judged = 0
         while True:
             self.page.wait_for_function(
-                "() => ['ranking', 'done'].includes(document.querySelector('.rk')?.dataset.state)"
+                "() => ['ranking', 'empty'].includes(document.querySelector('.rk')?.dataset.state)"
             )
-            if self.page.locator(".rk[data-state=done]").count():
+            if self.page.locator(".rk[data-state=empty]").count():
                 return judged
             self.judge(shots[judged] if judged < len(shots) else None)
             judged += 1
@@ -123,7 +123,7 @@ class Walk:
                 self.shot(shot)
             self.page.keyboard.press(key)
         self.page.wait_for_function(
-            "(src) => document.querySelector('.rk').dataset.state === 'done'"
+            "(src) => document.querySelector('.rk').dataset.state === 'empty'"
             " || ![...document.querySelectorAll('.rk-tile img')].some((i) => i.src.endsWith(src))",
             arg=before,
         )
@@ -163,9 +163,10 @@ def keys_of(ranking: Any, count: int) -> list[str]:
 def bring_prompts(walk: Walk) -> None:
     """Candidates of prompts that are typed in."""
     page = walk.page
-    prompts = sample_prompts(SETS, seed=41)
-    page.get_by_label("Prompts").last.fill("")
-    page.get_by_label("Prompts").last.press_sequentially("\n".join(prompts))
+    prompts = evaluation_prompts(SETS, seed=41, held_out=False)
+    page.get_by_label("Prompts").last.click()
+    page.keyboard.press("Control+A")
+    page.keyboard.insert_text("\n".join(prompts))  # as pasted
     page.get_by_text(f"{SETS} prompts, {4 * SETS} images").wait_for()
     walk.shot("candidates")
     page.get_by_role("button", name="Make them").click()
@@ -209,7 +210,7 @@ def compare(walk: Walk) -> None:
     """The LoRA beside its base, from the same noise, sent to blind ranking."""
     page = walk.page
     page.wait_for_function("() => document.querySelector('#checkpoint input')?.value")
-    page.get_by_label("Prompts").fill("\n".join(sample_prompts(COMPARED, seed=42, held_out=True)))
+    page.get_by_label("Prompts").fill("\n".join(evaluation_prompts(COMPARED, seed=42)))
     page.get_by_label("Images each").fill("1")
     page.get_by_role("button", name="Generate", exact=True).click()
     page.locator(".co-cell img").nth(2 * COMPARED - 1).wait_for()
@@ -273,13 +274,17 @@ def walked(walk: Walk, folder: Path | None) -> dict[str, Any]:
 
 
 def images_of_elsewhere(folder: Path) -> Path:
-    """Images with a caption beside each, as another program leaves them; made by the command."""
-    prompts = folder / "prompts.txt"
-    prompts.write_text("\n".join(sample_prompts(SETS, seed=43)) + "\n", encoding="utf-8")
-    made = folder / "made"
-    generate = imgalign("generate", "--prompts", str(prompts), "--per-prompt", "4")
-    subprocess.run([*generate, "--out", str(made)], cwd=folder, check=True)
-    return made
+    """Images with a caption beside each, as another program leaves them; drawn by the command."""
+    prompts = evaluation_prompts(SETS, seed=43, held_out=False)
+    (folder / "prompts.txt").write_text("\n".join(prompts) + "\n", encoding="utf-8")
+    draw = imgalign("generate", "--prompts", "prompts.txt", "--images-per-prompt", "4")
+    subprocess.run([*draw, "--out", "drawn"], cwd=folder, check=True)
+    (folder / "brought").mkdir()
+    for number, path in enumerate(sorted((folder / "drawn").glob("*.png"))):
+        shutil.copy(path, folder / "brought" / f"picture-{number:03d}.png")
+        caption = folder / "brought" / f"picture-{number:03d}.txt"
+        caption.write_text(prompts[number // 4], encoding="utf-8")
+    return folder / "brought"
 
 
 def main() -> None:
@@ -301,7 +306,11 @@ def main() -> None:
         page.set_default_timeout(PATIENCE)
         with served(there / "studio") as address:
             walk = Walk(page, address, given.out)
-            found = walked(walk, folder)
+            try:
+                found = walked(walk, folder)
+            except Exception:
+                walk.shot("failed")
+                raise
         browser.close()
     kind = "from a folder" if given.from_folder else "from prompts"
     seconds = {step: round(value, 1) for step, value in walk.seconds.items()}

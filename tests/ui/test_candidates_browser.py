@@ -2,11 +2,15 @@
 
 import io
 import re
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
+
+from ui.batch_request import makers
+from ui.pages import candidates
 
 pytestmark = [
     pytest.mark.browser,
@@ -165,6 +169,27 @@ def test_images_are_sent_from_the_browser_to_a_project_of_their_own(
     page.get_by_role("button", name="Start ranking").click()
     page.locator(".rk-tile").nth(2).wait_for()
     assert store.counts("Ada", project="colours").left == 1
+
+
+def test_what_is_typed_while_the_page_is_still_loading_stays(
+    page: Any, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(*given: Any) -> Any:
+        time.sleep(2)
+        return makers(*given)
+
+    monkeypatch.setattr(candidates, "makers", slow)
+    with page.expect_response(re.compile("queue/join")):
+        page.goto(f"{address}/candidates")
+    box = page.get_by_label("Prompts").last
+    box.click()
+    page.keyboard.insert_text("a red house\na blue boat")
+    page.get_by_text("2 prompts, 8 images, 160 sampling steps").wait_for()  # after the lists came
+    assert box.input_value() == "a red house\na blue boat"
+    page.reload()
+    page.wait_for_function(
+        "() => document.querySelector('#candidate-prompts textarea')?.value.includes('blue boat')"
+    )
 
 
 def test_the_page_fits_on_a_phone(page: Any, address: str) -> None:

@@ -35,7 +35,7 @@ KEEP = """(prompts) => {
   try { localStorage.setItem("imgalign.candidates.prompts", prompts ?? ""); } catch {}
 }"""
 KEPT = """() => {
-  try { return [localStorage.getItem("imgalign.candidates.prompts") ?? ""]; } catch { return [""]; }
+  try { return localStorage.getItem("imgalign.candidates.prompts") ?? ""; } catch { return ""; }
 }"""
 
 
@@ -145,7 +145,7 @@ def launch(work: Work, form: Form) -> str:
 
 def build(page: gr.Blocks, work: Work, *, examples: tuple[str, ...] = ()) -> None:
     """Draw the page inside the current Blocks."""
-    chosen, latest, kept = gr.State(None), gr.State(""), gr.Textbox(visible=False)
+    chosen, latest = gr.State(None), gr.State("")
     with gr.Row(elem_classes="page", equal_height=False):
         with gr.Column(scale=0, min_width=320, elem_classes="side"):
             fields, tools, sending, folds = _fields(work, examples)
@@ -162,11 +162,11 @@ def build(page: gr.Blocks, work: Work, *, examples: tuple[str, ...] = ()) -> Non
         now = repr(value)
         return (gr.skip() if now == before else value), now
 
-    def open_page(prompts: str) -> tuple[Any, ...]:
+    def open_page() -> tuple[Any, ...]:
+        # Without values: what somebody has chosen meanwhile stays.
         return (
-            prompts,
-            gr.Dropdown(choices=makers(work.runs, work.model), value=work.model),
-            gr.Dropdown(choices=projects(work.store, work.project), value=work.project),
+            gr.Dropdown(choices=makers(work.runs, work.model)),
+            gr.Dropdown(choices=projects(work.store, work.project)),
         )
 
     @no_type_check  # a checker's wrapper would hide from gradio that this is a generator
@@ -203,8 +203,9 @@ def build(page: gr.Blocks, work: Work, *, examples: tuple[str, ...] = ()) -> Non
         # One after another: what is said of an earlier form never replaces that of a later one.
         **PRIVATE | {"concurrency_limit": 1, "concurrency_id": "explain candidates"},
     }
-    opened = [fields.prompts, fields.model, fields.project]
-    page.load(open_page, kept, opened, js=KEPT, **PRIVATE).then(**explain_form)
+    # In the browser, at once: an answer of the server would come after what was typed meanwhile.
+    page.load(None, None, fields.prompts, js=KEPT, **PRIVATE)
+    page.load(open_page, None, [fields.model, fields.project], **PRIVATE).then(**explain_form)
     page.load(**again)
     gr.Timer(REFRESH_SECONDS).tick(**again)
     _connect_form(fields, tools, sending, folds, refusal, explain_form)
@@ -336,14 +337,17 @@ def _connect_form(
         *(fields.steps, fields.guidance, fields.overlap),
     ):
         field.input(**explain_form, trigger_mode="always_last")
-    fields.prompts.input(**keep)
+    fields.prompts.change(**keep)
     tools.prompts_opened(add_prompts, fields.prompts, fields.prompts, **PRIVATE).then(
         **explain_form
     ).then(**keep)
     sending.files_sent(send, None, fields.upload, **PRIVATE).then(**explain_form)
     for field in fields.all[:-1]:
-        if not isinstance(field, gr.State):
-            field.input(None, None, refusal, js="() => ''", **PRIVATE)
+        if isinstance(field, gr.State):
+            continue
+        # What is pasted into a text box is no `input` to gradio.
+        edited = field.change if isinstance(field, gr.Textbox) else field.input
+        edited(None, None, refusal, js="() => ''", **PRIVATE)
 
 
 def _connect_shelf(work: Work, shelf: gr.HTML, chosen: gr.State, again: dict[str, Any]) -> None:
