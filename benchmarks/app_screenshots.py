@@ -1,103 +1,150 @@
-"""Screenshots of the app and the report on a finished demo, for the README.
+"""Screenshots of every page of the app, for the README and the docs.
 
-    imgalign demo --out demo
-    python benchmarks/app_screenshots.py demo --out docs/images
+    python benchmarks/app_walk.py --keep studio
+    python benchmarks/app_screenshots.py studio --out docs/images
 
-Serves the app from a temporary folder, queues new images of the shipped model for ranking there,
-and takes screenshots of Rank, Train, Generate and the report with Chromium, which must be
-installed.
+`studio` is a folder in which somebody has worked. Each page is shown as it is there and as it is in
+an empty folder, on a laptop, a phone and a 4K screen, light and dark: one sheet of all twelve per
+page (`pages/NAME.jpg`), to be looked at, and the laptop's light one alone for the README
+(`NAME.png`). Needs Chromium.
 """
 
 import argparse
-import re
+import io
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from app_walk import CHROMIUM, keys_of, served
+from PIL import Image, ImageDraw
 from playwright.sync_api import sync_playwright
 
-CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
-PROMPTS = ("a red fish beside a yellow boat by the sea", "two blue cats in a room")
-COMPARED = "a purple mushroom\ntwo yellow cars"
+from imgalign.storybook.scenes import evaluation_prompts
+
+PAGES = ("candidates", "rank", "learn", "train", "generate", "results")
+HEIGHT = 620
+"""Of one picture in a sheet."""
+GAP = 24
+MARGIN = 40
 
 
-def command(*arguments: str) -> list[str]:
-    """A command of imgalign."""
-    return [sys.executable, "-m", "imgalign", *arguments]
+@dataclass(frozen=True)
+class Screen:
+    """What a browser is as large as."""
+
+    name: str
+    width: int
+    height: int
+    touch: bool = False
+
+
+SCREENS = (
+    Screen("laptop", 1280, 800),
+    Screen("phone", 390, 844, touch=True),
+    Screen("4K", 3840, 2160),
+)
 
 
 @contextmanager
-def served(demo: Path) -> Iterator[str]:
-    """Address of the app, with new images to rank and the demo's run."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "runs").mkdir()
-        shutil.copytree(demo / "run", folder / "runs" / "cosy")
-        (folder / "prompts.txt").write_text("\n".join(PROMPTS) + "\n", encoding="utf-8")
-        queue = command("candidates", "--prompts", "prompts.txt", "--per-prompt", "4")
-        subprocess.run(queue, cwd=folder, check=True)
-        server = subprocess.Popen(
-            command("ui", "--port", "0"), cwd=folder, stdout=subprocess.PIPE, text=True
-        )
-        assert server.stdout is not None
-        try:
-            for line in server.stdout:
-                if found := re.search(r"http://\S+", line):
-                    yield found.group()
-                    break
-        finally:
-            server.terminate()
-            server.wait()
+def opened(browser: Any, screen: Screen, scheme: str) -> Iterator[Any]:
+    """A page of a browser of this size."""
+    context = browser.new_context(
+        viewport={"width": screen.width, "height": screen.height},
+        color_scheme=scheme,
+        has_touch=screen.touch,
+        is_mobile=screen.touch,
+    )
+    page = context.new_page()
+    page.set_default_timeout(120_000)
+    yield page
+    context.close()
 
 
-def take_screenshots(page: Any, address: str, report: Path, out: Path) -> None:
-    """Save the four pages as PNG files in `out`."""
-    page.goto(address)
-    page.get_by_label("Your name or initials").fill("Ada")
-    page.keyboard.press("Enter")
-    page.locator(".rk[data-state=ranking]").wait_for()
-    for key in ("3", "1"):
-        page.keyboard.press(key)
-    page.wait_for_timeout(1500)
-    page.screenshot(path=out / "rank.png")
+def show(page: Any, address: str, name: str, *, full: bool) -> None:
+    """Bring a page into the state that is worth a picture."""
+    page.goto(f"{address}/{'' if name == 'rank' else name}")
+    page.wait_for_function(f"() => document.title === '{name.title()} - imgalign'")
+    if name == "rank":
+        page.get_by_label("Your name or initials").fill("Bea")
+        page.keyboard.press("Enter")
+        page.locator(".rk[data-state=ranking], .rk[data-state=empty]").first.wait_for()
+        if full:
+            for key in keys_of(((2,), (0,)), 4)[:-1]:
+                page.keyboard.press(key)
+    if name == "generate" and full:
+        page.wait_for_function("() => document.querySelector('#checkpoint input')?.value")
+        page.get_by_label("Prompts").fill("\n".join(evaluation_prompts(2, seed=5)))
+        page.get_by_role("button", name="Generate", exact=True).click()
+        page.locator(".co-cell img").nth(15).wait_for()
+    waits = {"train": ".mo-samples img", "results": ".duel", "candidates": ".ba-set img"}
+    if full and name in waits:
+        page.locator(waits[name]).first.wait_for()
+    page.wait_for_timeout(2500)
 
-    page.goto(f"{address}/train")
-    page.locator(".mo-samples img").wait_for()
-    page.locator(".mo-run").scroll_into_view_if_needed()
-    page.wait_for_timeout(1500)
-    page.screenshot(path=out / "train.png", full_page=True)
 
-    page.goto(f"{address}/generate")
-    page.wait_for_function("() => document.querySelector('#checkpoint input')?.value")
-    page.get_by_label("Prompts").fill(COMPARED)
-    page.get_by_role("button", name="Generate", exact=True).click()
-    page.locator(".co-cell img").nth(15).wait_for()
-    page.wait_for_timeout(1500)
-    page.screenshot(path=out / "generate.png", full_page=True)
+def taken(
+    browser: Any, address: str, name: str, *, full: bool
+) -> dict[tuple[str, str], Image.Image]:
+    """The page on every screen, light and dark."""
+    found = {}
+    for screen in SCREENS:
+        for scheme in ("light", "dark"):
+            with opened(browser, screen, scheme) as page:
+                show(page, address, name, full=full)
+                found[screen.name, scheme] = Image.open(io.BytesIO(page.screenshot()))
+    return found
 
-    page.goto(report.resolve().as_uri())
-    page.wait_for_timeout(1500)
-    page.screenshot(path=out / "report.png")
+
+def sheet(rows: dict[str, dict[tuple[str, str], Image.Image]]) -> Image.Image:
+    """All pictures of a page, one row each for the empty and the full one."""
+    scaled = {
+        name: {
+            key: image.convert("RGB").resize((image.width * HEIGHT // image.height, HEIGHT))
+            for key, image in row.items()
+        }
+        for name, row in rows.items()
+    }
+    widths = [image.width for image in next(iter(scaled.values())).values()]
+    width = 2 * MARGIN + sum(widths) + GAP * (len(widths) - 1)
+    made = Image.new("RGB", (width, len(rows) * (HEIGHT + MARGIN) + MARGIN), (128, 128, 128))
+    draw = ImageDraw.Draw(made)
+    for line, (name, row) in enumerate(scaled.items()):
+        x, y = MARGIN, MARGIN + line * (HEIGHT + MARGIN)
+        for (screen, scheme), image in row.items():
+            draw.text((x, y - 22), f"{name}, {screen}, {scheme}", fill="white", font_size=18)
+            made.paste(image, (x, y))
+            x += image.width + GAP
+    return made
 
 
 def main() -> None:
-    """Serve the app, take the screenshots, and stop it."""
+    """Serve both folders, take the pictures, and stop."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("demo", type=Path, help="folder of a finished demo")
+    parser.add_argument("studio", type=Path, help="folder in which somebody has worked")
+    parser.add_argument("--pages", nargs="+", default=list(PAGES), choices=PAGES)
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     given = parser.parse_args()
-    with served(given.demo) as address, sync_playwright() as driver:
+    (given.out / "pages").mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as name, sync_playwright() as driver:
+        worked, empty = Path(name) / "worked", Path(name) / "empty"
+        shutil.copytree(given.studio, worked)
+        empty.mkdir()
         browser = driver.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking"]
         )
-        page = browser.new_page(viewport={"width": 1280, "height": 800})
-        page.set_default_timeout(120_000)
-        take_screenshots(page, address, given.demo / "run" / "report.html", given.out)
+        with served(worked) as full, served(empty) as blank:
+            for page in given.pages:
+                rows = {
+                    "empty": taken(browser, blank, page, full=False),
+                    "full": taken(browser, full, page, full=True),
+                }
+                sheet(rows).save(given.out / "pages" / f"{page}.jpg", quality=82)
+                rows["full"]["laptop", "light"].convert("RGB").save(given.out / f"{page}.png")
+                print(page, flush=True)
         browser.close()
 
 

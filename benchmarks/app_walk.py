@@ -43,7 +43,7 @@ SETS, COMPARED = 60, 24
 GROUP = "cosy"
 RECIPE = "storybook_dpo"
 OVERRIDES = "run.iterations=80"
-PATIENCE = 30_000
+PATIENCE = 900_000
 """Milliseconds until a step has failed."""
 
 
@@ -291,6 +291,7 @@ def main() -> None:
     """Walk, and write what it took."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, help="folder for screenshots")
+    parser.add_argument("--keep", type=Path, help="where the folder is copied to in the end")
     parser.add_argument("--from-folder", action="store_true", help="bring images of a folder in")
     given = parser.parse_args()
     if given.out is not None:
@@ -312,6 +313,8 @@ def main() -> None:
                 walk.shot("failed")
                 raise
         browser.close()
+        if given.keep is not None:
+            shutil.copytree(there / "studio", given.keep)
     kind = "from a folder" if given.from_folder else "from prompts"
     seconds = {step: round(value, 1) for step, value in walk.seconds.items()}
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}

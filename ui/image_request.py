@@ -70,11 +70,12 @@ def requested(
     lock: str | None = None,
     *,
     more: Sequence[str | None] = (),
+    negative: str | None = None,
 ) -> Request:
     """The form as a Request; InputError says what to change.
 
-    `more` are checkpoints to compare beside `adapter`. A hidden field gives None, and so does a
-    list of a page that is still loading.
+    `more` are checkpoints to compare beside `adapter`, `negative` is what guidance leads away from.
+    A hidden field gives None, and so does a list of a page that is still loading.
     """
     lines = tuple(dict.fromkeys(line.strip() for line in prompts.split("\n") if line.strip()))
     if not lines:
@@ -89,6 +90,11 @@ def requested(
     start = whole("first seed", first_seed, least=0, below=LARGEST_SEED - number)
     if guidance is None or not 1 <= guidance <= MOST_GUIDANCE:
         raise InputError(f"guidance: expected 1 (off) to {MOST_GUIDANCE:g}, got {guidance:g}")
+    away = " ".join((negative or "").split())
+    if away and guidance == 1:
+        raise InputError(
+            "negative prompt: without effect while guidance is 1 (off); raise guidance, or empty it"
+        )
     compared = _compared([adapter, *more])
     images = len(lines) * number * (1 + len(compared)) * (2 if rewriter else 1)
     if images > MOST_IMAGES:
@@ -103,6 +109,7 @@ def requested(
         sampler=SamplerSettings(
             num_inference_steps=whole("steps", steps, least=1, below=MOST_STEPS + 1),
             guidance_scale=guidance,
+            negative_prompt=away,
         ),
         rewriter=rewriter,
         lock=(lock or "").strip(),

@@ -117,14 +117,15 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    """An app on this test's folder, at a port that is free."""
+def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+    """An app on this test's folder, at a free port, with the PAGES of its module or else all."""
     model = tmp_path / "model"
     return Settings(
         port=free_port(),
         images=tmp_path / "images",
         runs=tmp_path / "runs",
         model=str(model) if model.exists() else "storybook",
+        pages=getattr(request.module, "PAGES", None),
     )
 
 

@@ -117,6 +117,17 @@ def test_words_to_keep_may_come_as_nothing_from_a_field_that_is_hidden():
     assert image_request.requested(*form, None) == image_request.requested(*form, " ")
 
 
+def test_a_negative_prompt_is_drawn_with_and_needs_guidance():
+    found = image_request.requested("", "a fox", 1, 2, 20, 3.0, negative="  blurred\n dark ")
+    assert found.sampler.negative_prompt == "blurred dark"
+    with pytest.raises(InputError, match=r"negative prompt: without effect while guidance is 1"):
+        image_request.requested("", "a fox", 1, 2, 20, 1.0, negative="blurred")
+    for empty in (None, "", " \n"):
+        assert image_request.requested(
+            "", "a fox", 1, 2, 20, 1.0, negative=empty
+        ) == image_request.requested("", "a fox", 1, 2, 20, 1.0)
+
+
 def test_every_checkpoint_on_disk_is_offered(run_folder):
     offered = image_request.checkpoints(Runs(run_folder), "storybook")
     assert offered == [

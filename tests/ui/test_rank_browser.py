@@ -7,6 +7,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting' is deprecated"),
     pytest.mark.filterwarnings("ignore:The copy keyword is deprecated"),
 ]
+PAGES = ("rank",)  # others take their time to build
 
 
 def test_items_are_ranked_by_keyboard_only(page, address, store, add_items):

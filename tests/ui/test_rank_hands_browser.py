@@ -9,6 +9,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting' is deprecated"),
     pytest.mark.filterwarnings("ignore:The copy keyword is deprecated"),
 ]
+PAGES = ("rank",)  # others take their time to build
 
 TYPE = """([key, code, ctrlKey]) => document.dispatchEvent(
     new KeyboardEvent("keydown", {key, code, ctrlKey, bubbles: true, cancelable: true}))"""

@@ -7,6 +7,7 @@ import pytest
 from served_app import served
 
 pytestmark = pytest.mark.browser
+PAGES = ("rank",)  # others take their time to build
 
 
 def enter(page: Any, address: str) -> None:

@@ -10,6 +10,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting' is deprecated"),
     pytest.mark.filterwarnings("ignore:The copy keyword is deprecated"),
 ]
+PAGES = ("rank",)  # others take their time to build
 
 FOUR = ("a red cat in the snow", "a red cat", "cat, cat, cat", "a cat")
 

@@ -11,6 +11,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting' is deprecated"),
     pytest.mark.filterwarnings("ignore:The copy keyword is deprecated"),
 ]
+PAGES = ("rank",)  # others take their time to build
 
 
 def vote_straight(store, num, annotator="ada"):

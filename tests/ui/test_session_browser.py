@@ -13,6 +13,7 @@ from ui.api.rank import SKIP_REASONS, Answer
 from ui.theme import asset
 
 pytestmark = pytest.mark.browser
+PAGES = ("rank",)  # others take their time to build
 
 ONE = ("place", "unplace", "moveLast")
 TWO = ("tieWith", "insertBefore")

@@ -83,6 +83,12 @@ def _form() -> dict[str, Component]:
     with gr.Row(elem_classes="numbers"):
         steps = _number("Steps", 20, "steps")
         guidance = gr.Number(1.0, label="Guidance", step=0.5, min_width=80)
+    negative = gr.Textbox(
+        label="Negative prompt",
+        info="What guidance above 1 leads away from",
+        max_lines=3,
+        elem_id="negative",
+    )
     rewriter = gr.Dropdown(
         label="Rewrite the prompt",
         info="Both are drawn, from the same seeds",
@@ -107,6 +113,7 @@ def _form() -> dict[str, Component]:
         "count": count,
         "steps": steps,
         "guidance": guidance,
+        "negative": negative,
         "rewriter": rewriter,
         "lock": lock,
         **{f"more-{number}": each for number, each in enumerate(more)},
