@@ -26,6 +26,13 @@ torch.set_num_threads(1)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with files whose tests take long: at the end no worker waits for another's last one."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    browser = {item.path for item in items if item.get_closest_marker("browser")}
+    items.sort(key=lambda item: (item.path not in slow, item.path not in browser))
+
+
 def pytest_unconfigure() -> None:
     """Remove the encoded images."""
     shutil.rmtree(os.environ["IMGALIGN_CACHE"], ignore_errors=True)

@@ -25,6 +25,8 @@ from imgalign.preferences.store import Store
 from imgalign.runs.trained import find_weights, weights_hash
 from imgalign.train.config import TrainConfig
 
+pytestmark = pytest.mark.slow
+
 PREFERS = (True, False, True)
 """In which rounds the trained model is voted better: so the third begins where the first ended."""
 ROUNDS = "stop={max_rounds: 3, patience: 2}"
