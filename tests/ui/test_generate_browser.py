@@ -181,3 +181,37 @@ def test_a_checkpoint_that_is_taken_back_takes_those_after_it_along(
     generate(page, prompts="a red house", images_each=1, steps=2)
     page.locator(".co-cell img").wait_for()
     assert page.locator(".co-table b").all_text_contents() == ["Base"]
+
+
+def test_what_was_drawn_before_comes_back_until_the_server_has_forgotten_it(
+    model: Path, page: Any, address: str
+):
+    open_page(page, address)
+    assert page.locator(".co-history").is_hidden()
+    for prompt in ("a red house", "a tree"):
+        page.get_by_label("Prompts").fill(prompt)
+        generate(page, images_each=1, steps=2)
+        page.locator(".co-prompt h3", has_text=prompt).wait_for()
+        page.locator("button.co-cell").wait_for()
+    page.reload()
+    page.locator(".co-prompt h3", has_text="a tree").wait_for()
+    page.locator(".co-history summary").click()
+    earlier = page.locator(".co-history li")
+    assert earlier.locator("b").all_text_contents() == ["a tree", "a red house"]
+    earlier.nth(1).click()
+    page.locator(".co-prompt h3", has_text="a red house").wait_for()
+    assert page.locator("button.co-cell img").evaluate("i => i.decode().then(() => i.naturalWidth)")
+    assert earlier.count() == 2  # looking at one makes no other
+
+    page.evaluate(
+        """() => {
+          const name = "imgalign.generate.history";
+          const kept = localStorage.getItem(name);
+          localStorage.setItem(name, kept.replace(/"base":"[^"]+"/g, '"base":"x"'));
+        }"""
+    )
+    earlier.nth(0).click()
+    page.get_by_text("These images are not kept any more").wait_for()
+    page.evaluate("localStorage.setItem('imgalign.generate.history', '[{}, 3, null]')")
+    page.reload()
+    page.locator(".co-none").wait_for()

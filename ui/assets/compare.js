@@ -1,9 +1,11 @@
 // Draws the images of each prompt: a row for the base and for each checkpoint, one column per seed.
-// The value holds ids and texts; it is kept in the browser, so that a reload shows the same images
-// while the server has them. Texts go into the page as text and never as markup.
+// The value holds ids and texts; the latest ones are kept in the browser, so that a reload shows the
+// same images, and a list the earlier ones, while the server has them. Texts go into the page as
+// text and never as markup.
 const root = element.querySelector(".co");
 const q = (selector) => root.querySelector(selector);
-const LAST = "imgalign.generate.last";
+const HISTORY = "imgalign.generate.history";
+const MOST = 12;
 const PART = { kept: "span", added: "ins", removed: "del" };
 
 const make = (tag, className, text) => {
@@ -88,6 +90,50 @@ const timeLeft = (seconds) => {
 const idsOf = (value) => [...new Set(value.groups.flatMap((group) =>
   group.seeds.flatMap((seed) => value.rows.map(({ key }) => seed[key]))))].filter(Boolean);
 
+// What was drawn before, the latest first; nothing where the browser keeps nothing.
+const history = () => {
+  try {
+    const kept = JSON.parse(localStorage.getItem(HISTORY));
+    return Array.isArray(kept) ? kept.filter((each) => each?.value?.groups?.length) : [];
+  } catch {
+    return [];
+  }
+};
+
+const keep = (value) => {
+  const ids = idsOf(value).join();
+  const others = history().filter((each) => idsOf(each.value).join() !== ids);
+  const again = history().length > others.length;
+  if (!ids || again) return;
+  try {
+    localStorage.setItem(HISTORY, JSON.stringify([{ at: Date.now(), value }, ...others].slice(0, MOST)));
+  } catch {
+    return;
+  }
+  drawHistory();
+};
+
+const drawHistory = () => {
+  const earlier = history();
+  q(".co-history").hidden = !earlier.length;
+  q(".co-history ul").replaceChildren(...earlier.map(({ at, value }, index) => {
+    const button = make("button", "");
+    const when = new Date(at).toLocaleString([], { dateStyle: "short", timeStyle: "short" });
+    const names = value.rows.filter((row) => row.checkpoint && !row.rewritten).map((row) => row.name);
+    const count = idsOf(value).length;
+    button.append(
+      make("span", "", when),
+      make("b", "", value.groups.map((group) => group.prompt).join(", ")),
+      make("span", "", [`${count} ${count === 1 ? "image" : "images"}`, ...names].join(", ")),
+    );
+    button.type = "button";
+    button.dataset.earlier = index;
+    const item = make("li", "");
+    item.append(button);
+    return item;
+  }));
+};
+
 const refresh = () => {
   const value = props.value;
   root.toggleAttribute("data-empty", !value?.groups?.length);
@@ -123,7 +169,7 @@ const refresh = () => {
     }
   });
   before.slice(boxes.length).forEach((box) => box.remove());
-  if (value.done === value.total) localStorage.setItem(LAST, JSON.stringify(value));
+  if (value.done === value.total) keep(value);
 };
 
 /* ---------- one seed, large ---------- */
@@ -158,6 +204,9 @@ root.addEventListener("click", (event) => {
   if (!button) return;
   if (button.dataset.idea) {
     trigger("idea", { prompt: button.dataset.idea });
+  } else if (button.dataset.earlier !== undefined) {
+    const { value } = history()[Number(button.dataset.earlier)];
+    trigger("restore", { last: JSON.stringify(value), asked: true });
   } else if (button.dataset.group !== undefined) {
     at = { group: Number(button.dataset.group), column: Number(button.dataset.column) };
     drawLarge();
@@ -184,6 +233,7 @@ for (const idea of props.ideas) {
 
 watch("value", refresh);
 refresh();
-if (!props.value && localStorage.getItem(LAST)) {
-  trigger("restore", { last: localStorage.getItem(LAST) });
+drawHistory();
+if (!props.value && history().length) {
+  trigger("restore", { last: JSON.stringify(history()[0].value), asked: false });
 }

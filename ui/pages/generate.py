@@ -263,6 +263,8 @@ def build(
 
     def reload(event: gr.EventData) -> tuple[Any, Any]:
         value = restore(shelf, str(event.last))
+        if value is None and event.asked:
+            gr.Warning("These images are not kept any more; the same form draws them again")
         return (value, gr.Column(visible=True)) if value else (gr.skip(), gr.skip())
 
     page.load(open_page, outputs=lists, **PRIVATE)
