@@ -9,6 +9,7 @@ Writes algorithms.json and prints a table.
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -120,6 +121,12 @@ def table(rows: list[dict[str, object]]) -> str:
         for row in rows
     ]
     return "\n".join(lines)
+
+
+def processor_minutes() -> float:
+    """Of this process and all that it started and waited for: the same beside other work."""
+    spent = os.times()
+    return (spent.user + spent.system + spent.children_user + spent.children_system) / 60
 
 
 def record(file: Path, command: str, **facts: object) -> None:

@@ -14,7 +14,6 @@ of processors, and prints a table.
 import argparse
 import json
 import math
-import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -26,7 +25,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from algorithms import record
+from algorithms import processor_minutes, record
 from rows import permuted, read_lines, write_lines
 from torch import Tensor
 
@@ -432,12 +431,6 @@ def main() -> None:
         reward_accuracy={stage.seed: accuracies(stage) for stage in stages},
         runs=rows,
     )
-
-
-def processor_minutes() -> float:
-    """Of this process and all that it started and waited for: the same beside other work."""
-    spent = os.times()
-    return (spent.user + spent.system + spent.children_user + spent.children_system) / 60
 
 
 def line(row: Mapping[str, Any]) -> str:

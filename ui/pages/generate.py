@@ -262,10 +262,7 @@ def build(
         return proposed_project(how, project), _why(how, project)
 
     def reload(event: gr.EventData) -> tuple[Any, Any]:
-        value = restore(shelf, str(event.last))
-        if value is None and event.asked:
-            gr.Warning("These images are not kept any more; the same form draws them again")
-        return (value, gr.Column(visible=True)) if value else (gr.skip(), gr.skip())
+        return _drawn_before(shelf, event)
 
     page.load(open_page, outputs=lists, **PRIVATE)
     # Not queued by gradio: requests take turns themselves, and those that wait say so.
@@ -289,6 +286,13 @@ def _choices(runs: Runs, model: str, others: int) -> tuple[gr.Dropdown, ...]:
         gr.Dropdown(choices=rewriters(runs), value=NO_REWRITER),
         *(gr.Dropdown(choices=more, value=BASE_ONLY) for _ in range(others)),
     )
+
+
+def _drawn_before(shelf: Shelf, event: gr.EventData) -> tuple[Any, Any]:
+    value = restore(shelf, str(event.last))
+    if value is None and event.asked:
+        gr.Warning("These images are not kept any more; the same form draws them again")
+    return (value, gr.Column(visible=True)) if value else (gr.skip(), gr.skip())
 
 
 def _rest() -> tuple[Any, Any]:
