@@ -5,46 +5,52 @@
 Of each seed: supervised fine-tuning on examples, candidates for ideas by that model, rankings of
 them by simulated annotators of one group, a reward model of these, and from the same start every
 algorithm, with the same texts to learn from. Each is judged by the oracle of texts, which training
-never sees, on ideas that nobody trained on; the KL is to the supervised model. Finished runs are
+never sees, on ideas that nobody trained on; the KL is to the supervised model. What is finished is
 not repeated; `--jobs` trains and judges so many side by side, each best with one thread
-(`OMP_NUM_THREADS=1`). Writes language.json, with the minutes of this call on the clock and those
-of processors, and prints a table.
+(`OMP_NUM_THREADS=1`). Writes language.json, with the minutes of this call on the clock and the
+processor minutes of all, and prints a table.
 """
 
 import argparse
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean
 from typing import Any, TypeAlias
 
-import numpy as np
-import torch
 from algorithms import processor_minutes, record
+from language_judging import (
+    Sizes,
+    compared,
+    evaluation_seeds,
+    examples_of,
+    held_out_ideas,
+    likelihood,
+    loaded,
+    scores_of,
+    texts_of,
+)
 from rows import permuted, read_lines, write_lines
 from torch import Tensor
 
 from imgalign.algorithms.kl import measure_kl
 from imgalign.cli.main import main as main_of_imgalign
 from imgalign.config import read_mapping
-from imgalign.language.config import FullLanguageConfig
-from imgalign.language.loading import load_language_model
+from imgalign.files import read_json, write_atomically
 from imgalign.language.policy import LanguagePolicy
-from imgalign.prompts import EVALUATION_SEEDS
 from imgalign.runs.checkpoint import checkpoints, step_of
 from imgalign.runs.folder import METRICS
 from imgalign.runs.metrics import read_metrics
-from imgalign.statistics import clustered_mean
-from imgalign.storybook.demonstrations import CASUAL, WILD, FlawRates, demonstrations
+from imgalign.storybook.demonstrations import CASUAL, WILD, demonstrations
 from imgalign.storybook.ideas import sample_ideas
 from imgalign.storybook.simulate import annotators_of
 from imgalign.storybook.text_oracle import rank_texts, text_utility
-from reward_models.loading import load as load_reward
 
 GROUP = "cosy"
 CANDIDATES = 4
@@ -59,26 +65,6 @@ Variants: TypeAlias = Mapping[str, Mapping[str, Any]]
 
 VARIANTS = Path(__file__).with_suffix(".yaml")
 """Variants by name; its header says what stands there."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sizes:
-    """How much is trained on and judged."""
-
-    ideas: int = 1920
-    """Of which candidates are ranked."""
-    weak_rankings: int = 512
-    """From which the weak reward model learns."""
-    held_out_ideas: int = 96
-    """By which is judged."""
-    texts_of_each: int = 4
-    given_texts: int = 400
-    """Of each kind of example, whose likelihood is measured."""
-    best_of: Sequence[int] = (4, 16)
-    """Texts of which the best is taken, without training."""
-    settings: Sequence[str] = ()
-    """For every algorithm beside supervised fine-tuning, after those of a variant."""
-    reward_settings: Sequence[str] = ()
 
 
 SMALL = Sizes(
@@ -223,44 +209,6 @@ def imgalign(*words: str) -> None:
         raise SystemExit(f"imgalign {' '.join(words)}: did not finish")
 
 
-def loaded(run: Path | str, reference: Path | str | None = None) -> LanguagePolicy:
-    """The model of a run; with a `reference`, that of another run as what it is compared with."""
-    config = FullLanguageConfig(batch_size=128, dtype="float32")
-    policy = LanguagePolicy(
-        load_language_model(str(reference or run), device=torch.device("cpu")), config
-    )
-    if reference is not None:
-        own = load_language_model(str(run), device=torch.device("cpu")).model
-        policy.network.model.load_state_dict(own.state_dict())
-    return policy
-
-
-@torch.no_grad()
-def texts_of(policy: LanguagePolicy, ideas: Sequence[str], seeds: Sequence[int]) -> list[str]:
-    """One text for each idea and seed."""
-    found: list[str] = []
-    for start in range(0, len(ideas), policy.batch_size):
-        part = slice(start, start + policy.batch_size)
-        found += policy.decode(policy.sample(ideas[part], seeds=seeds[part]))
-    return found
-
-
-@torch.no_grad()
-def likelihood(policy: LanguagePolicy, rows: Sequence[Mapping[str, str]]) -> float:
-    """Mean log-probability of a token of given texts, in nats."""
-    total = tokens = 0.0
-    rows = sorted(
-        rows, key=lambda row: len(row["completion"])
-    )  # which need little padding together
-    for start in range(0, len(rows), policy.batch_size):
-        part = rows[start : start + policy.batch_size]
-        data = policy.encode([r["prompt"] for r in part], [r["completion"] for r in part])
-        scored = policy.log_prob(data, policy.draw(data, seeds=[0] * len(part)))
-        total += scored.values.sum().item()
-        tokens += policy.elements(data).sum().item()
-    return total / tokens
-
-
 def judged(
     run: Path | str,
     start: Path | str,
@@ -291,40 +239,6 @@ def judged(
     return found
 
 
-def evaluation_seeds(count: int, *, skip: int = 0) -> Sequence[int]:
-    """That no training uses."""
-    first = 20_000 + skip
-    return EVALUATION_SEEDS[first : first + count]
-
-
-def held_out_ideas(sizes: Sizes) -> list[str]:
-    """Each as often as texts are judged for it."""
-    ideas = sample_ideas(sizes.held_out_ideas, seed=77, held_out=True)
-    return [idea for idea in ideas for _ in range(sizes.texts_of_each)]
-
-
-def examples_of(count: int, *, rates: FlawRates, seed: int) -> list[dict[str, str]]:
-    """Texts that nobody trained on."""
-    made = demonstrations(count, seed=seed, rates=rates, held_out=True)
-    return [{"prompt": each.prompt, "completion": each.completion[:200]} for each in made]
-
-
-def compared(ideas: Sequence[str], after: Tensor, before: Tensor) -> dict[str, Any]:
-    """With 95 % intervals by idea; equal texts are half a win."""
-    change = (after - before).numpy()
-    wins = np.where(change > 0, 1.0, np.where(change < 0, 0.0, 0.5))
-    values = {"utility": after.numpy(), "change": change, "win_rate": wins}
-    return {
-        name: asdict(clustered_mean(value, clusters=ideas, seed=0))
-        for name, value in values.items()
-    }
-
-
-def scores_of(reward: Path, ideas: Sequence[str], texts: Sequence[str]) -> Tensor:
-    """Of a reward model; one for each text."""
-    return load_reward(reward).score(prompts=list(ideas), samples=list(texts))
-
-
 def best_of(count: int, start: Path, *, stage: Stage) -> dict[str, Any]:
     """Of so many texts of the start for each idea the one that the reward prefers: no training."""
     policy, ideas, reward = loaded(start), held_out_ideas(stage.sizes), stage.reward
@@ -352,13 +266,43 @@ def curve(run: Path, start: Path, *, stage: Stage, reward: str) -> list[dict[str
 
 def prepared(stage: Stage, weak: bool) -> Stage:
     """With all that its variants start from."""
-    stage.prepare(weak=weak)
+    with spending(stage.folder / f"prepared{'-with-weak' if weak else ''}.json") as found:
+        if found is not None:
+            stage.prepare(weak=weak)
     return stage
+
+
+@contextmanager
+def spending(file: Path) -> Iterator[dict[str, Any] | None]:
+    """What is to be filled in and kept in `file` with the processor time that it took.
+
+    None where it is there already: it is not repeated, and what it took is known.
+    """
+    if file.exists():
+        yield None
+        return
+    before, found = processor_minutes(), dict[str, Any]()
+    yield found
+    found["processor_minutes"] = processor_minutes() - before
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, json.dumps(found) + "\n")
 
 
 def row_of(stage: Stage, name: str, variant: Mapping[str, Any]) -> dict[str, Any]:
     """What one variant of a seed comes to, trained if need be, and shown as soon as it is known."""
-    sft, row = stage.folder / "sft", {"seed": stage.seed, "variant": name, "minutes": 0.0}
+    file = stage.folder / "rows" / f"{name}.json"
+    with spending(file) as row:
+        if row is not None:
+            fill_in(row, stage, name, variant)
+    row = read_json(file)
+    print(line(row), flush=True)
+    return row
+
+
+def fill_in(row: dict[str, Any], stage: Stage, name: str, variant: Mapping[str, Any]) -> None:
+    """Train and judge."""
+    sft = stage.folder / "sft"
+    row |= {"seed": stage.seed, "variant": name, "minutes": 0.0}
     if name == "start":
         row |= judged("storybook", "storybook", stage=stage)
     elif name in BEST_OF:
@@ -371,8 +315,6 @@ def row_of(stage: Stage, name: str, variant: Mapping[str, Any]) -> dict[str, Any
         row |= judged(stage.folder / name, start, stage=stage, reward=reward)
         if "curve" in variant:
             row["curve"] = curve(stage.folder / name, sft, stage=stage, reward=reward)
-    print(line(row), flush=True)
-    return row
 
 
 def rows_of(stages: Sequence[Stage], variants: Variants, *, jobs: int) -> list[dict[str, Any]]:
@@ -404,6 +346,12 @@ def accuracies(stage: Stage) -> dict[str, dict[str, Any]]:
     return found
 
 
+def spent(stage: Stage) -> float:
+    """Processor minutes of a seed, also those of earlier calls, which no other work changes."""
+    files = [*stage.folder.glob("prepared*.json"), *stage.folder.glob("rows/*.json")]
+    return sum(float(read_json(file)["processor_minutes"]) for file in files)
+
+
 def main() -> None:
     """Train, judge, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -425,7 +373,7 @@ def main() -> None:
         "python benchmarks/language.py",
         jobs=given.jobs,
         minutes=(time.monotonic() - began) / 60,
-        processor_minutes=processor_minutes(),
+        processor_minutes=sum(spent(stage) for stage in stages),
         variants=chosen,
         sizes=asdict(sizes),
         reward_accuracy={stage.seed: accuracies(stage) for stage in stages},
