@@ -5,8 +5,7 @@ import pytest
 
 from imgalign.config import dump_config, find_config, load_config
 from imgalign.train.config import TrainConfig
-from ui import stages
-from ui.pages import train
+from ui import monitor, stages
 from ui.runs import Runs
 
 REWARDS = {0: 0.5, 6: 0.7, 12: 0.9, 18: 0.6}
@@ -41,7 +40,7 @@ def write_run(runs, name="a", *, state="finished", message=None, values=REWARDS,
 
 
 def detail(runs, name="a"):
-    return train.view(runs, name)["detail"]
+    return monitor.view(runs, name)["detail"]
 
 
 def test_a_finished_run_says_which_iteration_is_best_why_and_where_it_is(runs, tmp_path):

@@ -8,9 +8,9 @@ from submissions import judge
 from imgalign.config import dump_config, load_config
 from imgalign.errors import ConfigError, ImgalignError, InputError
 from imgalign.train.config import TrainConfig
-from ui import checks, forms, needs, outlook, recipes
+from ui import checks, form_notes, forms, monitor, needs, outlook, recipes, starting
 from ui.forms import Form
-from ui.pages import train
+from ui.pages import train_form
 from ui.runs import Runs
 
 
@@ -88,7 +88,7 @@ def write_finished(runs, name, *, seconds, overrides=(), checkpoint=b""):
 )
 def test_what_cannot_work_is_found_before_a_process_starts(runs, store, recipe, overrides, said):
     with pytest.raises(ImgalignError) as caught:
-        train.begin(runs, recipe, "", "new", overrides)
+        starting.begin(runs, recipe, "", "new", overrides)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
     assert runs.launched == []
@@ -98,12 +98,12 @@ def test_what_cannot_work_is_found_before_a_process_starts(runs, store, recipe, 
 def test_a_reward_of_texts_does_not_judge_images(runs):
     reward = write_reward(runs.folder / "of texts", kind="texts")
     with pytest.raises(InputError, match="got one of texts"):
-        train.begin(runs, "mine", reward, "", "")
+        starting.begin(runs, "mine", reward, "", "")
 
 
 @pytest.mark.parametrize("name", ["storybook", "annotators:cosy", "hf-hub:owner/model"])
 def test_a_reward_that_is_no_folder_is_left_to_the_process(runs, name):
-    train.begin(runs, "mine", "", "new", f"reward.path={name}")
+    starting.begin(runs, "mine", "", "new", f"reward.path={name}")
     assert [called for _, called, _ in runs.launched] == ["new"]
 
 
@@ -124,14 +124,16 @@ def test_rankings_are_looked_for_where_the_process_finds_them(runs, store, add_i
 
 def test_the_name_of_a_failed_run_without_work_can_be_used_again(runs):
     write_failed(runs, "a", config__yaml="run: {}", prompts__json="{}")
-    assert train.begin(runs, "mine", "storybook", "a", "") == "a"
+    assert starting.begin(runs, "mine", "storybook", "a", "") == "a"
     assert not (runs.folder / "a").exists()
 
 
 def test_the_name_of_a_run_with_work_cannot(runs):
     folder = write_failed(runs, "a")
     (folder / "step-000001").mkdir()
-    train.begin(runs, "mine", "storybook", "a", "")  # `launch`, which is recorded here, refuses it
+    starting.begin(
+        runs, "mine", "storybook", "a", ""
+    )  # `launch`, which is recorded here, refuses it
     assert (folder / "step-000001").exists()
 
 
@@ -149,7 +151,7 @@ def test_a_run_with_work_is_deleted_only_when_its_name_is_typed(runs, work, hold
         with pytest.raises(InputError, match=holds):
             runs.delete("a", typed=typed)
     assert (folder / work).exists()
-    assert train.view(runs, "a")["detail"]["work"]
+    assert monitor.view(runs, "a")["detail"]["work"]
     runs.delete("a", typed="a")
     assert not folder.exists()
     assert runs.names() == []
@@ -234,7 +236,7 @@ def test_nothing_is_offered_for_what_is_right_and_for_what_may_mean_several(runs
 
 def test_a_run_keeps_the_form_it_was_started_from(runs):
     form = Form(recipe="mine", reward="", overrides="# why\nreward.path=storybook\nseed = 3")
-    name = train.begin(runs, form.recipe, form.reward, "", form.overrides)
+    name = starting.begin(runs, form.recipe, form.reward, "", form.overrides)
     assert runs.launched == [("mine", "mine", ["reward.path=storybook", "seed=3"])]
     assert forms.form_of(runs, name) == form
 
@@ -253,13 +255,13 @@ def test_of_a_run_whose_settings_are_gone_there_is_no_form(runs):
 
 @pytest.mark.parametrize("kept", ["", "{", "[1]", '["a", "b", "c", 4]', "null", "7", '{"a": 1}'])
 def test_a_form_that_a_browser_kept_may_be_anything(kept):
-    assert train._form_in(kept) == (None, "")
+    assert train_form.form_in(kept) == (None, "")
 
 
 def test_a_form_comes_back_from_a_browser():
     form = Form(recipe="mine", reward="r", overrides="seed=3")
     kept = json.dumps([form.recipe, form.reward, "first", form.overrides])
-    assert train._form_in(kept) == (form, "first")
+    assert train_form.form_in(kept) == (form, "first")
     assert set(asdict(form)) == {"recipe", "reward", "overrides"}
 
 
@@ -297,10 +299,10 @@ def test_runs_keep_their_places_whatever_they_do(runs):
         folder = write_failed(runs, name, prompts__json="{}")
         touch(folder / "prompts.json", 1e9 - age)
         touch(folder / "status.json", 1e9 + age)
-    names = [run["name"] for run in train.view(runs, None)["runs"]]
+    names = [run["name"] for run in monitor.view(runs, None)["runs"]]
     assert names == ["newest", "middle", "oldest"]
     touch(runs.folder / "oldest" / "status.json", 2e9)
-    assert [run["name"] for run in train.view(runs, None)["runs"]] == names
+    assert [run["name"] for run in monitor.view(runs, None)["runs"]] == names
 
 
 def touch(path, at):
@@ -342,8 +344,8 @@ def test_a_run_of_another_kind_says_nothing(runs):
 
 
 def test_wrong_settings_cost_nothing(runs):
-    assert train.prospects(runs, "mine", "", "run.iterations=x") == ("", "")
-    lacks, cost = train.prospects(runs, "mine", "", "")
+    assert form_notes.prospects(runs, "mine", "", "run.iterations=x") == ("", "")
+    lacks, cost = form_notes.prospects(runs, "mine", "", "")
     assert "Cannot be started yet" in lacks
     assert "12 iterations" in cost
     with pytest.raises(ConfigError):

@@ -7,8 +7,7 @@ import pytest
 from imgalign.cli.main import main
 from imgalign.errors import ConfigError, InputError
 from imgalign.runs.metric_table import METRICS
-from ui import recipes
-from ui.pages import train
+from ui import form_notes, monitor, recipes, starting
 from ui.runs import Runs
 
 
@@ -44,7 +43,7 @@ def write_run(folder, *, steps, state="finished"):
 def test_a_recipe_shows_its_header_as_text(here):
     recipe = recipes.read("mine")
     assert recipe.header == "Mine & <b>bold</b>. imgalign train mine\nNot yet run."
-    assert "Mine &amp; &lt;b&gt;bold&lt;/b&gt;" in train.describe("mine")
+    assert "Mine &amp; &lt;b&gt;bold&lt;/b&gt;" in form_notes.describe("mine")
 
 
 def test_ones_own_recipes_come_first_and_then_one_that_needs_no_reward(here):
@@ -105,7 +104,7 @@ def cells(page):
 
 
 def test_every_setting_is_shown_as_train_explain_prints_it(here, capsys):
-    title, table, notes = train.explain("mine", "", "")
+    title, table, notes = form_notes.explain("mine", "", "")
     rows = cells(table)
     assert (title, notes) == (f"Settings: 4 of {len(rows)} differ from their default", "")
     assert main(["train", "configs/mine.yaml", "--explain"]) == 0
@@ -119,7 +118,7 @@ def test_every_setting_is_shown_as_train_explain_prints_it(here, capsys):
 
 
 def test_what_a_recipe_changes_comes_first_and_in_the_groups_of_a_recipe(here):
-    table = train.explain("mine", "", "seed=3\n# a remark\n")[1]
+    table = form_notes.explain("mine", "", "seed=3\n# a remark\n")[1]
     rows, first = cells(table), table.partition("<details>")[0]
     assert list(cells(first)) == [
         "policy.model",
@@ -137,14 +136,14 @@ def test_what_a_recipe_changes_comes_first_and_in_the_groups_of_a_recipe(here):
 
 
 def test_the_reward_and_the_overrides_of_the_form_are_in_the_table(here):
-    table = train.explain("mine", "runs/my reward", "run.iterations=7")[1]
+    table = form_notes.explain("mine", "runs/my reward", "run.iterations=7")[1]
     rows = cells(table.partition("<details>")[0])
     assert rows["reward.path"][1:3] == ("runs/my reward", "null")
     assert rows["run.iterations"][1:3] == ("7", "40")
 
 
 def test_what_an_override_takes_out_of_a_recipe_is_said_on_the_page(here):
-    _, table, notes = train.explain("mine", "", "algorithm.name=supervised")
+    _, table, notes = form_notes.explain("mine", "", "algorithm.name=supervised")
     assert "algorithm.name=supervised: replaces the algorithm section; dropped: clip_nats" in notes
     assert "algorithm.weighting.kind" in cells(table)
     assert "algorithm.clip_nats" not in cells(table)
@@ -162,7 +161,7 @@ def test_what_an_override_takes_out_of_a_recipe_is_said_on_the_page(here):
     ],
 )
 def test_what_is_wrong_with_the_settings_is_said_before_a_run_is_started(here, override, said):
-    title, table, notes = train.explain("mine", "", override)
+    title, table, notes = form_notes.explain("mine", "", override)
     assert said in notes
     assert 'role="alert"' in notes
     assert (title, cells(table)) == ("Settings", {})
@@ -179,56 +178,56 @@ def test_a_recipe_that_is_not_there_or_not_yaml_is_one_line(here):
 
 def test_the_form_becomes_a_launch(here):
     runs = Recorded(here / "runs")
-    name = train.launch(runs, "mine", "runs/reward", " first ", "a=1\n\n# a remark\n b.c=2 \n")
+    name = starting.launch(runs, "mine", "runs/reward", " first ", "a=1\n\n# a remark\n b.c=2 \n")
     assert name == "first"
     changes = ['reward.path="runs/reward"', "a=1", "b.c=2"]
     assert runs.launched == ("mine.yaml", "first", changes)
-    assert train.launch(runs, "mine", "", "", "") == "mine"
+    assert starting.launch(runs, "mine", "", "", "") == "mine"
     assert runs.launched == ("mine.yaml", "mine", [])
 
 
 def test_a_reward_model_is_chosen_for_a_recipe_that_samples_and_for_no_other(here):
     fitted = [here / "runs" / "reward"]
     named = ("reward", str(fitted[0]))
-    sampling = train.judges("mine", fitted)
+    sampling = form_notes.judges("mine", fitted)
     assert (sampling["choices"], sampling["value"]) == (
         [("as the recipe says", ""), named],
         named[1],
     )
-    assert train.judges("mine", [])["value"] == ""
-    given = train.judges("storybook_dpo", fitted)
+    assert form_notes.judges("mine", [])["value"] == ""
+    given = form_notes.judges("storybook_dpo", fitted)
     assert (given["choices"], given["value"]) == ([("none", ""), named], "")
     assert given["info"].startswith("Not needed: ")
     (here / "configs" / "bad.yaml").write_text("a: [1")
-    assert train.judges("bad", fitted)["value"] == named[1]
+    assert form_notes.judges("bad", fitted)["value"] == named[1]
 
 
 def test_without_a_recipe_nothing_is_launched(here):
     with pytest.raises(InputError, match="choose one"):
-        train.launch(Recorded(here / "runs"), None, "", "x", "")
-    assert "No recipe" in train.describe(None)
-    assert train.explain(None, "", "") == ("Settings", "", "")
+        starting.launch(Recorded(here / "runs"), None, "", "x", "")
+    assert "No recipe" in form_notes.describe(None)
+    assert form_notes.explain(None, "", "") == ("Settings", "", "")
 
 
 def test_the_monitor_gets_the_curves_of_the_chosen_run(tmp_path):
     runs = Runs(tmp_path / "runs")
-    assert train.view(runs, None) == {"runs": [], "detail": None}
+    assert monitor.view(runs, None) == {"runs": [], "detail": None}
     write_run(runs.folder / "a", steps=3)
     write_run(runs.folder / "b", steps=2)
-    value = train.view(runs, "a")
+    value = monitor.view(runs, "a")
     assert {run["name"] for run in value["runs"]} == {"a", "b"}
     reward, kl = value["detail"]["charts"]
     assert reward["lines"][0]["points"] == [(1, 0.1), (2, 0.2), (3, 0.3)]
     assert reward["lines"][1]["points"] == [(1, 0.5)]
     assert kl["lines"][0]["points"] == [(1, 2.0), (2, 4.0), (3, 6.0)]
     assert json.loads(json.dumps(value))["detail"]["name"] == "a"
-    assert train.view(runs, "gone")["detail"]["name"] in {"a", "b"}
+    assert monitor.view(runs, "gone")["detail"]["name"] in {"a", "b"}
 
 
 def test_charts_are_titled_and_explained_by_the_table_of_metrics(tmp_path):
     runs = Runs(tmp_path / "runs")
     write_run(runs.folder / "a", steps=2)
-    reward, kl = train.view(runs, "a")["detail"]["charts"]
+    reward, kl = monitor.view(runs, "a")["detail"]["charts"]
     assert (reward["title"], kl["title"]) == (METRICS["reward_mean"].title, METRICS["kl"].title)
     assert [line["name"] for line in kl["lines"]] == ["KL to the reference", "Held-out KL"]
     assert METRICS["kl"].watch.replace("`", "") in kl["about"]
@@ -239,11 +238,11 @@ def test_a_chart_is_shown_once_its_metric_was_measured(tmp_path):
     runs = Runs(tmp_path / "runs")
     write_run(runs.folder / "a", steps=1)
     (runs.folder / "a" / "metrics.jsonl").write_text('{"step": 0, "held_out_reward": 0.1}\n')
-    (first,) = train.view(runs, "a")["detail"]["charts"]  # one to wait at
+    (first,) = monitor.view(runs, "a")["detail"]["charts"]  # one to wait at
     assert [line["points"] for line in first["lines"]] == [[], [(0, 0.1)]]
     with (runs.folder / "a" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 1, "reward_mean": 0.2, "clip_fraction": 0.0}\n')
-    titles = [chart["title"] for chart in train.view(runs, "a")["detail"]["charts"]]
+    titles = [chart["title"] for chart in monitor.view(runs, "a")["detail"]["charts"]]
     assert titles == [METRICS["reward_mean"].title, METRICS["clip_fraction"].title]
 
 
@@ -255,7 +254,7 @@ def test_what_a_direct_method_measures_is_drawn_and_so_is_a_kl_that_is_only_held
     held_out = [f"held_out_{key}" for key in (*keys, "kl")]
     values = dict.fromkeys([*keys, *held_out, "gradient_factor", "negative_margins"], 0.5)
     (runs.folder / "a" / "metrics.jsonl").write_text(json.dumps({"step": 1, **values}) + "\n")
-    charts = train.view(runs, "a")["detail"]["charts"]
+    charts = monitor.view(runs, "a")["detail"]["charts"]
     drawn = [line["name"] for chart in charts for line in chart["lines"] if line["points"]]
     assert sorted(drawn) == sorted(METRICS[key].title for key in values)
     together = [[line["name"] for line in chart["lines"]] for chart in charts]
@@ -266,11 +265,11 @@ def test_what_a_direct_method_measures_is_drawn_and_so_is_a_kl_that_is_only_held
 
 def test_long_curves_are_thinned_and_keep_their_ends():
     points = [(step, float(step)) for step in range(10_000)]
-    thin = train.thinned(points)
-    assert len(thin) == train.MOST_POINTS
+    thin = monitor.thinned(points)
+    assert len(thin) == monitor.MOST_POINTS
     assert (thin[0], thin[-1]) == (points[0], points[-1])
     assert thin == sorted(set(thin))
-    assert train.thinned(points[:5]) == points[:5]
+    assert monitor.thinned(points[:5]) == points[:5]
 
 
 def test_the_page_stands_with_a_damaged_run_a_damaged_curve_and_a_damaged_recipe(here):
@@ -282,21 +281,21 @@ def test_the_page_stands_with_a_damaged_run_a_damaged_curve_and_a_damaged_recipe
     )
     write_run(runs.folder / "bad", steps=3)
     (runs.folder / "bad" / "status.json").write_text("{")
-    good = train.view(runs, "good")
+    good = monitor.view(runs, "good")
     assert {run["name"]: run["state"] for run in good["runs"]} == {
         "good": "finished",
         "curve": "finished",
         "bad": "damaged",
     }
     assert len(good["detail"]["charts"][0]["lines"][0]["points"]) == 3
-    assert "status.json" in train.view(runs, "bad")["detail"]["message"]
-    curve = train.view(runs, "curve")["detail"]
+    assert "status.json" in monitor.view(runs, "bad")["detail"]["message"]
+    curve = monitor.view(runs, "curve")["detail"]
     assert curve["charts"][0]["lines"][0]["points"] == [(1, 0.1)]  # what can be read is drawn
     (runs.folder / "curve" / "metrics.jsonl").unlink()
     (runs.folder / "curve" / "metrics.jsonl").mkdir()
-    assert "metrics.jsonl" in train.view(runs, "curve")["detail"]["charts_failed"]
+    assert "metrics.jsonl" in monitor.view(runs, "curve")["detail"]["charts_failed"]
     (here / "configs" / "aaa.yaml").write_bytes(b"\xff")
     (here / "configs" / "bbb.yaml").write_text("[" * 10_000)
     for name in ("aaa", "bbb", "gone"):
-        assert 'role="alert"' in train.describe(name)
-        assert 'role="alert"' in train.explain(name, "", "")[2]
+        assert 'role="alert"' in form_notes.describe(name)
+        assert 'role="alert"' in form_notes.explain(name, "", "")[2]

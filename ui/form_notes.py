@@ -1,0 +1,82 @@
+"""What the Train page says of its form, as HTML: the recipe, its settings, what it lacks and costs.
+
+No gradio here.
+"""
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from imgalign.errors import ImgalignError
+from ui import checks, outlook, recipes, settings_table
+from ui.runs import Runs
+from ui.starting import changes_in
+
+
+def describe(name: str | None) -> str:
+    """A recipe's header as HTML, or why it cannot be read."""
+    if not name:
+        return "<p>No recipe found: put one into <code>configs/</code>.</p>"
+    try:
+        recipe = recipes.read(name)
+    except ImgalignError as error:
+        return f'<p role="alert">{escape(str(error))}</p>'
+    header = "<br>".join(escape(line) for line in recipe.header.splitlines())
+    return f'<div class="recipe"><p>{header}</p></div>'
+
+
+def judges(name: str | None, fitted: Sequence[Path]) -> dict[str, Any]:
+    """What there is to choose as the reward model of a recipe; "" for that of the recipe itself.
+
+    Only a recipe that samples images needs one: there the newest of those that were fitted is
+    chosen.
+    """
+    named = [(path.name, str(path)) for path in fitted]
+    try:
+        needed = name is None or recipes.read(name).needs_reward
+    except ImgalignError:  # `describe` says why
+        needed = True
+    if needed:
+        value = named[0][1] if named else ""
+        info = "Judges the images that the model makes."
+        return {"choices": [("as the recipe says", ""), *named], "value": value, "info": info}
+    info = "Not needed: it learns from images that are given. One would only measure."
+    return {"choices": [("none", ""), *named], "value": "", "info": info}
+
+
+def explain(name: str | None, reward: str, overrides: str) -> tuple[str, str, str]:
+    """What a run would have: a title, the table of settings, and what there is to say of them."""
+    if not name:
+        return "Settings", "", ""
+    try:
+        found = recipes.explain(name, changes_in(reward, overrides))
+    except ImgalignError as error:
+        wait = "<p>They are shown here once they are right.</p>"
+        return "Settings", wait, f'<p role="alert">{escape(str(error))}</p>'
+    notes = "".join(f"<p>{escape(note)}</p>" for note in found.notes)
+    return settings_table.title(found.settings), settings_table.table(found.settings), notes
+
+
+def for_page(error: ImgalignError) -> str:
+    """As HTML, with a link to the page that a message for a terminal names by its command."""
+    rank = '<a href="./">on Rank</a>'
+    return escape(str(error)).replace("with imgalign ui first", f"{rank} first")
+
+
+def prospects(runs: Runs, recipe: str | None, reward: str, overrides: str) -> tuple[str, str]:
+    """As HTML: what a run would still lack, and what it would cost; empty for wrong settings."""
+    if not recipe:
+        return "", ""
+    try:
+        found = recipes.read(recipe)
+        changes = changes_in(reward, overrides)
+        settings = recipes.settings_with(found, changes)
+    except ImgalignError:  # `explain` says why
+        return "", ""
+    lacks = ""
+    try:
+        checks.check(runs, found.path, changes)
+    except ImgalignError as error:
+        lacks = f'<p role="status"><b>Cannot be started yet.</b> {for_page(error)}</p>'
+    return lacks, outlook.table(outlook.outlook(settings, found, runs))

@@ -1,0 +1,171 @@
+"""The form of the Train page: what a run is started from, and what is said of it meanwhile."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from imgalign.errors import ImgalignError, InputError
+from ui import forms, needs
+from ui.form_notes import describe, explain, judges, prospects
+from ui.forms import Form
+from ui.messages import PRIVATE, shown
+from ui.runs import Runs
+
+# Browsers may refuse storage: then the form is as it was before anybody typed.
+KEEP = """(...form) => {
+  try { localStorage.setItem("imgalign.train.form", JSON.stringify(form)); } catch {}
+}"""
+KEPT = """() => {
+  try { return [localStorage.getItem("imgalign.train.form") ?? ""]; } catch { return [""]; }
+}"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fields:
+    """The form on the page."""
+
+    recipe: gr.Dropdown
+    about: gr.HTML
+    reward: gr.Dropdown
+    name: gr.Textbox
+    overrides: gr.Textbox
+    notes: gr.HTML
+    refusal: gr.HTML
+    """Why it was not started; of its own, so that no explanation on its way takes its place."""
+    fix: gr.Button
+    cost: gr.HTML
+    start: gr.Button
+    fixed: gr.State
+    kept: gr.Textbox
+    """What the browser kept of the form, as JSON; only ever read when the page opens."""
+
+    @property
+    def typed(self) -> list[Any]:
+        """What a person chooses and types, in the order of storage."""
+        return [self.recipe, self.reward, self.name, self.overrides]
+
+    @property
+    def filled(self) -> list[Any]:
+        """What changes when the form is filled."""
+        return [self.recipe, self.about, self.reward, self.name, self.overrides]
+
+
+def draw_fields() -> Fields:
+    """Draw the form inside the current column."""
+    gr.HTML("<h2>New run</h2>", padding=False)
+    return Fields(
+        recipe=gr.Dropdown(label="Recipe", choices=[], elem_id="recipe"),
+        about=gr.HTML(padding=False),
+        reward=gr.Dropdown(label="Reward model", choices=[], elem_id="reward"),
+        name=gr.Textbox(label="Name", max_lines=1, elem_id="run-name"),
+        overrides=gr.Textbox(
+            label="Overrides",
+            info="One section.key=value per line",
+            placeholder="run.iterations=20\npolicy.lora_rank=4",
+            lines=3,
+            elem_id="overrides",
+        ),
+        notes=gr.HTML(padding=False, elem_id="notes"),
+        fix=gr.Button(visible=False, size="sm", elem_id="fix"),
+        cost=gr.HTML(padding=False, elem_id="cost"),
+        refusal=gr.HTML(padding=False, elem_id="refusal"),
+        start=gr.Button("Start training", variant="primary", elem_id="start-training"),
+        fixed=gr.State(""),
+        kept=gr.Textbox(visible=False),
+    )
+
+
+def connect_form(
+    page: gr.Blocks,
+    runs: Runs,
+    fields: Fields,
+    folded: gr.Accordion,
+    table: gr.HTML,
+    monitor: gr.HTML,
+) -> dict[str, Any]:
+    """Let the form explain itself and keep itself; returns the event that keeps it."""
+
+    def fill(form: Form | None, called: str = "") -> tuple[Any, ...]:
+        offers = needs.offered(runs)
+        names = [each.name for each in offers]
+        which = form.recipe if form and form.recipe in names else needs.first_choice(offers)
+        box = gr.Dropdown(choices=[(each.title, each.name) for each in offers], value=which)
+        judge = judges(which, runs.rewards())
+        if form and (form.reward in [value for _, value in judge["choices"]]):
+            judge["value"] = form.reward
+        name = _name_to_offer(runs, called or which or "run")
+        return box, describe(which), gr.Dropdown(**judge), name, form.overrides if form else ""
+
+    def open_page(kept: str) -> tuple[Any, ...]:
+        return fill(*form_in(kept))
+
+    def choose(which: str | None) -> tuple[str, gr.Dropdown, str]:
+        judge = gr.Dropdown(**judges(which, runs.rewards()))
+        return describe(which), judge, runs.free_name(which or "run")
+
+    def copy(event: gr.EventData) -> tuple[Any, ...]:
+        name = str(event.run)
+        form = shown(lambda: forms.form_of(runs, name))
+        gr.Info(f"The form is that of {name}: change it and start")
+        return fill(form, form.recipe)
+
+    def explain_now(which: str | None, judge: str, changes: str) -> tuple[Any, ...]:
+        return _explain_form(runs, which, judge, changes)
+
+    explain_form: dict[str, Any] = {
+        "fn": explain_now,
+        "inputs": [fields.recipe, fields.reward, fields.overrides],
+        "outputs": [folded, table, fields.notes, fields.cost, fields.fix, fields.fixed],
+        # One after another: what is said of an earlier form never replaces that of a later one.
+        **PRIVATE | {"concurrency_limit": 1, "concurrency_id": "explain"},
+    }
+    keep: dict[str, Any] = {"fn": None, "inputs": fields.typed, "js": KEEP, **PRIVATE}
+    page.load(open_page, fields.kept, fields.filled, js=KEPT, **PRIVATE).then(**explain_form)
+    filled = [fields.about, fields.reward, fields.name]
+    fields.recipe.input(choose, fields.recipe, filled, **PRIVATE).then(**explain_form).then(**keep)
+    fields.reward.input(**explain_form).then(**keep)
+    fields.overrides.blur(**explain_form, trigger_mode="always_last")
+    fields.overrides.input(**keep)
+    fields.name.input(**keep)
+    for field in fields.typed:
+        field.input(None, None, fields.refusal, js="() => ''", **PRIVATE)
+    fields.fix.click(lambda text: text, fields.fixed, fields.overrides, **PRIVATE).then(
+        **explain_form
+    ).then(**keep)
+    monitor.run_copy(copy, None, fields.filled, **PRIVATE).success(**explain_form).then(**keep)
+    return keep
+
+
+def _name_to_offer(runs: Runs, called: str) -> str:
+    """A name as somebody typed it; another one like it where it is taken."""
+    try:
+        taken = called in runs.names() or runs.path(called).exists()
+    except InputError:  # no name of a run, as is said when it is used
+        taken = False
+    return runs.free_name(called) if taken else called
+
+
+def form_in(kept: str) -> tuple[Form | None, str]:
+    """The form that a browser kept, and the name in it; anybody may have changed it since."""
+    try:
+        recipe, reward, name, overrides = json.loads(kept)
+    except (ValueError, TypeError):
+        return None, ""
+    if not all(isinstance(each, str) for each in (recipe, reward, name, overrides)):
+        return None, ""
+    return Form(recipe=recipe, reward=reward, overrides=overrides), name
+
+
+def _explain_form(runs: Runs, recipe: str | None, reward: str, overrides: str) -> tuple[Any, ...]:
+    title, rows, notes = explain(recipe, reward, overrides)
+    lacks, cost = prospects(runs, recipe, reward, overrides)
+    fix = None
+    if recipe:
+        try:
+            fix = forms.fix_of(recipe, overrides)
+        except ImgalignError:  # the recipe itself is wrong, which `explain` says
+            fix = None
+    button = gr.Button(f"Use {fix.meant}" if fix else "", visible=fix is not None)
+    return gr.Accordion(label=title), rows, notes + lacks, cost, button, fix.text if fix else ""
