@@ -15,7 +15,7 @@ from ui.starting import changes_in
 
 
 def describe(name: str | None) -> str:
-    """A recipe's header as HTML, or why it cannot be read."""
+    """A recipe's header as HTML, folded below its name, or why it cannot be read."""
     if not name:
         return "<p>No recipe found: put one into <code>configs/</code>.</p>"
     try:
@@ -23,25 +23,27 @@ def describe(name: str | None) -> str:
     except ImgalignError as error:
         return f'<p role="alert">{escape(str(error))}</p>'
     header = "<br>".join(escape(line) for line in recipe.header.splitlines())
-    return f'<div class="recipe"><p>{header}</p></div>'
+    title = f"<summary>The recipe <b>{escape(name)}</b></summary>"
+    return f'<details class="recipe">{title}<p>{header}</p></details>'
 
 
 def judges(name: str | None, fitted: Sequence[Path]) -> dict[str, Any]:
     """What there is to choose as the reward model of a recipe; "" for that of the recipe itself.
 
-    Only a recipe that samples images needs one: there the newest of those that were fitted is
-    chosen.
+    Only those are offered that score what the recipe samples. A recipe that samples needs one:
+    there the newest of them is chosen.
     """
-    named = [(path.name, str(path)) for path in fitted]
     try:
-        needed = name is None or recipes.read(name).needs_reward
+        recipe = None if name is None else recipes.read(name)
     except ImgalignError:  # `describe` says why
-        needed = True
-    if needed:
+        recipe = None
+    scored = None if recipe is None else recipe.scored
+    named = [(path.name, str(path)) for path in fitted if scored in (None, checks.scores_of(path))]
+    if recipe is None or recipe.needs_reward:
         value = named[0][1] if named else ""
-        info = "Judges the images that the model makes."
+        info = f"Judges the {scored or 'samples'} that the model makes."
         return {"choices": [("as the recipe says", ""), *named], "value": value, "info": info}
-    info = "Not needed: it learns from images that are given. One would only measure."
+    info = f"Not needed: it learns from {scored} that are given. One would only measure."
     return {"choices": [("none", ""), *named], "value": "", "info": info}
 
 

@@ -9,12 +9,23 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from imgalign.config import recipes as shipped_recipes
 from imgalign.errors import ImgalignError, InputError
 from imgalign.preferences.store import Store
 from ui import checks, recipes
 from ui.recipes import Recipe
 from ui.runs import Runs
 
+LEARNS_FROM = {
+    "rankings": "rankings",
+    "text_rankings": "a file of rankings",
+    "folder": "a folder of pairs",
+    "table": "a table of pairs",
+    "images": "images",
+    "labelled": "texts that were liked or not",
+    "completions": "its own examples",
+}
+"""What `data.from` means to somebody who chooses; other kinds have their own name."""
 MOST_READ = 2000
 """Rankings that are looked at for one of each kind."""
 
@@ -24,18 +35,27 @@ class Offered:
     """A recipe as the page offers it."""
 
     name: str
-    title: str
-    """What it is good for, its name, and what it still needs."""
+    goal: str
+    """What somebody wants who takes it. Example: "Quick taste"."""
+    line: str
+    """What it needs, what it gives, and what is still missing, in a sentence each."""
     needs: str
     """Example: "a reward model"; empty where it can be started."""
     makes_texts: bool = False
 
 
 def offered(runs: Runs) -> list[Offered]:
-    """All recipes, those that can be started now first."""
+    """All recipes: those that can be started now first, one's own before the shipped ones."""
     there = Present(runs)
     found = [_offer(name, there) for name in recipes.names()]
-    return sorted(found, key=lambda each: bool(each.needs))
+    order = list(recipes.GOALS)
+    shipped = {path.stem for path in shipped_recipes()}
+
+    def place(each: Offered) -> tuple[bool, bool, int]:
+        known = order.index(each.name) if each.name in order else len(order)
+        return bool(each.needs), each.name in shipped, known
+
+    return sorted(found, key=place)
 
 
 def first_choice(found: Sequence[Offered]) -> str | None:
@@ -50,15 +70,30 @@ def _offer(name: str, there: "Present") -> Offered:
     try:
         recipe = recipes.read(name)
     except ImgalignError:
-        return Offered(name=name, title=name, needs="")  # the page says what is wrong with it
+        # The page says what is wrong with it.
+        return Offered(name=name, goal=name, line="It cannot be read.", needs="")
     needs = " and ".join(there.lacking(recipe))
-    title = f"{recipe.label} ({name})" if recipe.label else name
+    gives = f"Gives {recipe.gives}." if name in recipes.GOALS else f"{recipe.gives}."
+    said = [
+        f"Needs {wanted(recipe)}.",
+        gives if recipe.gives else "",
+        needs and f"Missing: {needs}.",
+    ]
     return Offered(
         name=name,
-        title=f"{title} - needs {needs}" if needs else title,
+        goal=recipe.goal,
+        line=" ".join(each for each in said if each),
         needs=needs,
         makes_texts=recipe.makes_texts,
     )
+
+
+def wanted(recipe: Recipe) -> str:
+    """What a recipe learns from, as a noun. Example: "rankings, no reward model"."""
+    if recipe.needs_reward:
+        return f"a reward model of {recipe.scored}"
+    of = " of texts" if recipe.makes_texts and recipe.source == "rankings" else ""
+    return f"{LEARNS_FROM.get(recipe.source, recipe.source)}{of}, no reward model"
 
 
 class Present:
@@ -73,9 +108,9 @@ class Present:
         """What a recipe still needs, each as a noun."""
         found = []
         reward, data, policy = (recipe.section(each) for each in ("reward", "data", "policy"))
-        scores = "images" if "drawn" in reward or not recipe.makes_texts else "texts"
-        if recipe.needs_reward and reward.get("path") is None and scores not in self.rewards:
-            found.append(f"a reward model{' of texts' if scores == 'texts' else ''}")
+        missing = reward.get("path") is None and recipe.scored not in self.rewards
+        if recipe.needs_reward and missing:
+            found.append(f"a reward model{' of texts' if recipe.scored == 'texts' else ''}")
         samples = str(data.get("samples", "images"))
         elsewhere = data.get("database") is not None
         if recipe.source == "rankings" and samples not in self.rankings and not elsewhere:

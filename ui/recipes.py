@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from imgalign.config import Setting, find_config, load_config, read_mapping, recipes, settings_of
 from imgalign.errors import ConfigError, InputError
@@ -29,8 +29,10 @@ class Recipe:
     header: str
     source: str
     """What it learns from: `data.from`."""
-    label: str
-    """What it is good for, in a few plain words; empty for one's own recipes."""
+    goal: str
+    """What somebody wants who takes it, in a few plain words; of one's own recipes the name."""
+    gives: str
+    """What one gets for it; of one's own recipes how the header begins."""
     settings: Mapping[str, Any]
     """What is in the file."""
 
@@ -46,26 +48,47 @@ class Recipe:
 
     @property
     def needs_reward(self) -> bool:
-        """Whether it samples images, which only a reward model can judge."""
+        """Whether it samples, which only a reward model can judge."""
         return self.source == "rollouts"
+
+    @property
+    def scored(self) -> str:
+        """What its reward model scores: "images" or "texts"."""
+        return "texts" if self.makes_texts and "drawn" not in self.section("reward") else "images"
 
 
 FIRST = "storybook_dpo"
 """The recipe that a visitor gets: it needs rankings, which the app collects, and nothing else."""
 
-LABELS: Mapping[str, str] = {
-    "storybook_dpo": "Quick taste: from rankings, no reward model",
-    "storybook_grpo": "Careful: by a reward model, close to the base",
-    "storybook_online_dpo": "Strong: a reward model ranks what it makes",
-    "storybook_sft": "Baseline: imitate the best image of each ranking",
-    "storybook_supervised": "Baseline: imitate the best samples, by a reward model",
-    "sd15_dpo": "My pairs of images, on Stable Diffusion 1.5",
-    "rewriter_sft": "Prompt rewriter, first stage: from examples",
-    "rewriter_dpo": "Prompt rewriter: from rankings of texts",
-    "rewriter_grpo": "Prompt rewriter: a reward model of texts judges",
-    "rewriter_drawn": "Prompt rewriter: judged by the images it leads to",
+
+class Goal(NamedTuple):
+    """What somebody wants, and what the recipe gives for it."""
+
+    name: str
+    gives: str
+
+
+GOALS: Mapping[str, Goal] = {
+    "storybook_dpo": Goal("Quick taste", "a first aligned model in minutes"),
+    "storybook_grpo": Goal(
+        "Strong and close to the base", "a high win rate with the least drift from the base"
+    ),
+    "storybook_online_dpo": Goal(
+        "Strongest, over a few seeds", "the highest win rate measured; seeds differ more"
+    ),
+    "sd15_dpo": Goal("My pairs", "a LoRA for Stable Diffusion 1.5"),
+    "storybook_supervised": Goal(
+        "Baseline: imitate the best samples", "what other recipes with a reward have to beat"
+    ),
+    "storybook_sft": Goal(
+        "Baseline: imitate the best ranked", "what other recipes with rankings have to beat"
+    ),
+    "rewriter_sft": Goal("Prompt rewriter, first stage", "a model that writes picture prompts"),
+    "rewriter_dpo": Goal("Prompt rewriter to my taste", "picture prompts as people ranked them"),
+    "rewriter_grpo": Goal("Prompt rewriter by a reward", "picture prompts that a reward prefers"),
+    "rewriter_drawn": Goal("Prompt rewriter by its images", "prompts whose images are preferred"),
 }
-"""What a shipped recipe is good for; of others the header says it."""
+"""The shipped recipes in the order of the page; of one that is not here its header says it."""
 
 
 def names() -> list[str]:
@@ -94,9 +117,10 @@ def read(name: str) -> Recipe:
     data = settings.get("data")
     source = data.get("from", "rollouts") if isinstance(data, dict) else "rollouts"
     header = header_of(path.read_text(encoding="utf-8"))
-    label = LABELS.get(name) or first_words(header)
+    said = first_words(header)
     shipped = name in {each.stem for each in recipes()}
-    return Recipe(name, path, header, str(source), label if shipped else "", settings)
+    goal = GOALS.get(name, Goal(said, "")) if shipped else Goal(name, said if said != name else "")
+    return Recipe(name, path, header, str(source), goal.name, goal.gives, settings)
 
 
 def first_words(header: str) -> str:

@@ -62,6 +62,6 @@ def test_rankings_become_a_reward_model_that_the_train_page_offers(
     assert picture.evaluate("i => i.decode().then(() => i.naturalWidth)") > 64
 
     page.get_by_role("link", name="Align with it").click()
-    page.wait_for_function("() => document.querySelector('#recipe input')?.value")
+    page.wait_for_function("() => document.querySelector('#recipe input:checked')?.value")
     page.get_by_label("Reward model").click()
     assert page.get_by_role("option", name="my taste").count() == 1

@@ -125,7 +125,7 @@ def test_a_page_of_an_earlier_server_says_so_and_offers_to_reload(page, process,
     page.get_by_role("link", name="Rank").wait_for()
     page.wait_for_timeout(4000)
     assert page.locator("#alive").count() == 0
-    control = "#recipe input" if name == "train" else "#checkpoint input"
+    control = "#recipe input:checked" if name == "train" else "#checkpoint input"
     page.wait_for_function(f"() => document.querySelector('{control}')?.value")
 
 

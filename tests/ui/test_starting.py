@@ -275,23 +275,46 @@ def test_recipes_that_can_be_started_come_first_and_others_say_what_they_need(ru
     assert (
         offered["rewriter_grpo"].needs == "a reward model of texts and the model runs/rewriter_sft"
     )
-    assert offered["sd15_dpo"].title == (
-        "My pairs of images, on Stable Diffusion 1.5 (sd15_dpo) - needs the folder pairs"
+    assert (offered["sd15_dpo"].goal, offered["sd15_dpo"].line) == (
+        "My pairs",
+        "Needs a folder of pairs, no reward model. Gives a LoRA for Stable Diffusion 1.5. "
+        "Missing: the folder pairs.",
     )
+    assert offered["storybook_dpo"].line.startswith("Needs rankings, no reward model. Gives ")
+    assert offered["rewriter_dpo"].line.startswith("Needs rankings of texts, no reward model. ")
     assert needs.first_choice(list(offered.values())) == "storybook_dpo"
     write_reward(runs.folder / "reward")
     offered = {each.name: each for each in needs.offered(runs)}
     assert offered["storybook_grpo"].needs == offered["mine"].needs == ""
-    assert offered["mine"].title == "mine"
+    assert (offered["mine"].goal, offered["mine"].line) == (
+        "mine",
+        "Needs a reward model of images. Mine.",
+    )
     assert next(iter(offered)) == "mine" == needs.first_choice(list(offered.values()))
     ready = [not each.needs for each in offered.values()]
     assert ready == sorted(ready, reverse=True)
 
 
-def test_every_shipped_recipe_has_a_plain_label(runs):
-    labels = {name: recipes.read(name).label for name in recipes.names() if name != "mine"}
-    assert all(label and len(label) < 60 for label in labels.values()), labels
-    assert set(recipes.LABELS) <= set(labels)
+def test_every_shipped_recipe_says_what_it_is_for_in_a_short_line_of_its_own(runs, store):
+    found = [each for each in needs.offered(runs) if each.name != "mine"]
+    goals = [each.goal for each in found]
+    assert sorted(set(goals)) == sorted(goals)
+    assert all(goal and len(goal) < 45 for goal in goals), goals
+    assert all(each.line.startswith("Needs ") and len(each.line) < 150 for each in found)
+    assert set(recipes.GOALS) <= {each.name for each in found}
+
+
+def test_only_rewards_that_score_what_a_recipe_samples_are_offered(runs):
+    images, texts = (write_reward(runs.folder / kind, kind=kind) for kind in ("images", "texts"))
+
+    def offered(recipe):
+        found = form_notes.judges(recipe, runs.rewards())
+        return [value for _, value in found["choices"] if value], found["value"]
+
+    assert offered("mine") == offered("storybook_grpo") == ([images], images)
+    assert offered("rewriter_grpo") == ([texts], texts)
+    assert offered("rewriter_drawn") == ([images], images)  # it scores what its texts lead to
+    assert offered("storybook_dpo") == ([images], "")
 
 
 def test_runs_keep_their_places_whatever_they_do(runs):

@@ -98,7 +98,9 @@ def test_a_page_has_a_heading_and_a_title_of_its_own(page, address, name):
 @pytest.mark.slow
 def test_a_run_is_started_watched_stopped_and_compared(page, studio, address, store):
     page.goto(f"{address}/train")
-    page.wait_for_function("() => document.querySelector('#recipe input')?.value === 'aaa-tiny'")
+    page.wait_for_function(
+        "() => document.querySelector('#recipe input:checked')?.value === 'aaa-tiny'"
+    )
     assert "A tiny run." in page.locator(".recipe").text_content()
     page.get_by_label("Name").fill("first")
     page.get_by_label("Overrides").fill("run.samples.every=2")
@@ -185,7 +187,7 @@ def test_the_settings_fit_on_a_phone(page, studio, address):
 
 def test_a_wrong_setting_is_said_on_the_page_and_an_idea_becomes_a_prompt(page, studio, address):
     page.goto(f"{address}/train")
-    page.wait_for_function("() => document.querySelector('#recipe input')?.value")
+    page.wait_for_function("() => document.querySelector('#recipe input:checked')?.value")
     page.get_by_label("Overrides").fill("--out=/tmp/elsewhere")
     page.get_by_role("button", name="Start training").click()
     page.get_by_text("expected section.key=value").wait_for()
@@ -216,7 +218,9 @@ def test_rankings_train_a_model_without_a_reward_model(page, studio, address, st
     }
     (studio / "configs" / "aa-dpo.yaml").write_text(json.dumps(settings))
     page.goto(f"{address}/train")
-    page.wait_for_function("() => document.querySelector('#recipe input')?.value === 'aa-dpo'")
+    page.wait_for_function(
+        "() => document.querySelector('#recipe input:checked')?.value === 'aa-dpo'"
+    )
     page.get_by_text("Not needed: it learns from images that are given.").wait_for()
     assert page.locator("#reward input").input_value() == "none"
     page.get_by_role("button", name="Start training").click()

@@ -188,6 +188,8 @@ def test_the_form_becomes_a_launch(here):
 
 def test_a_reward_model_is_chosen_for_a_recipe_that_samples_and_for_no_other(here):
     fitted = [here / "runs" / "reward"]
+    fitted[0].mkdir(parents=True)
+    (fitted[0] / "contract.json").write_text("{}")
     named = ("reward", str(fitted[0]))
     sampling = form_notes.judges("mine", fitted)
     assert (sampling["choices"], sampling["value"]) == (
@@ -197,7 +199,7 @@ def test_a_reward_model_is_chosen_for_a_recipe_that_samples_and_for_no_other(her
     assert form_notes.judges("mine", [])["value"] == ""
     given = form_notes.judges("storybook_dpo", fitted)
     assert (given["choices"], given["value"]) == ([("none", ""), named], "")
-    assert given["info"].startswith("Not needed: ")
+    assert given["info"].startswith("Not needed: it learns from images")
     (here / "configs" / "bad.yaml").write_text("a: [1")
     assert form_notes.judges("bad", fitted)["value"] == named[1]
 

@@ -26,7 +26,7 @@ KEPT = """() => {
 class Fields:
     """The form on the page."""
 
-    recipe: gr.Dropdown
+    recipe: gr.Radio
     about: gr.HTML
     reward: gr.Dropdown
     name: gr.Textbox
@@ -56,7 +56,7 @@ def draw_fields() -> Fields:
     """Draw the form inside the current column."""
     gr.HTML("<h2>New run</h2>", padding=False)
     return Fields(
-        recipe=gr.Dropdown(label="Recipe", choices=[], elem_id="recipe"),
+        recipe=gr.Radio(label="What do you want?", choices=[], elem_id="recipe"),
         about=gr.HTML(padding=False),
         reward=gr.Dropdown(label="Reward model", choices=[], elem_id="reward"),
         name=gr.Textbox(label="Name", max_lines=1, elem_id="run-name"),
@@ -91,7 +91,7 @@ def connect_form(
         offers = needs.offered(runs)
         names = [each.name for each in offers]
         which = form.recipe if form and form.recipe in names else needs.first_choice(offers)
-        box = gr.Dropdown(choices=[(each.title, each.name) for each in offers], value=which)
+        box = gr.Radio([(f"{each.goal}\n{each.line}", each.name) for each in offers], value=which)
         judge = judges(which, runs.rewards())
         if form and (form.reward in [value for _, value in judge["choices"]]):
             judge["value"] = form.reward
