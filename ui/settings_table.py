@@ -1,6 +1,6 @@
 """The settings of a recipe as HTML: those that differ from their defaults first.
 
-Left out: where they come from (recipes.py), and the look (assets/app.css).
+Left out: where they come from (recipes.py), the search (assets/controls.js), and the look.
 """
 
 import re
@@ -10,6 +10,13 @@ from itertools import groupby
 
 from imgalign.config import REQUIRED, Setting, plain
 
+SEARCH = (
+    '<div class="find"><label for="find-setting">Find a setting</label>'
+    '<input type="search" id="find-setting" autocomplete="off" spellcheck="false" '
+    'placeholder="a word of its name or meaning"><span id="found-settings" role="status"></span>'
+    "<small>A click on a name adds it to the overrides.</small></div>"
+)
+"""Above the table; assets/controls.js searches."""
 HEADINGS = ("Setting", "Value", "Default", "Meaning")
 
 
@@ -50,8 +57,10 @@ def _row(each: Setting) -> str:
     default = each.default if each.default == REQUIRED else plain(each.default)
     # The back-ticks of docstrings are code.
     meaning = re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(each.meaning))
+    add = 'type="button" data-add title="Add it to the overrides"'
     return (
-        f'<tr data-setting="{escape(each.path)}"><th scope="row">{escape(name)}</th>'
+        f'<tr data-setting="{escape(each.path)}" data-value="{escape(plain(each.value))}">'
+        f'<th scope="row"><button {add}>{escape(name)}</button></th>'
         f'<td class="value">{escape(plain(each.value))}</td>'
         f'<td class="default"><span>default </span>{escape(default)}</td>'
         f'<td class="meaning">{meaning}</td></tr>'

@@ -5,6 +5,7 @@ from typing import Any
 import gradio as gr
 
 from imgalign.errors import ImgalignError
+from ui import settings_table
 from ui.form_notes import for_page
 from ui.messages import PRIVATE, shown
 from ui.monitor import view
@@ -25,6 +26,7 @@ def build(page: gr.Blocks, runs: Runs) -> None:
             fields = draw_fields()
         with gr.Column(scale=1, min_width=320):
             with gr.Accordion("Settings", open=False, elem_id="settings") as folded:
+                gr.HTML(settings_table.SEARCH, padding=False)
                 table = gr.HTML("<p>Reading the settings …</p>", padding=False)
             monitor = _monitor()
 

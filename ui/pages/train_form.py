@@ -1,17 +1,19 @@
 """The form of the Train page: what a run is started from, and what is said of it meanwhile."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import gradio as gr
 
 from imgalign.errors import ImgalignError, InputError
 from ui import forms, needs
+from ui.controls import controls
 from ui.form_notes import describe, explain, judges, prospects
 from ui.forms import Form
 from ui.messages import PRIVATE, shown
 from ui.runs import Runs
+from ui.theme import asset
 
 # Browsers may refuse storage: then the form is as it was before anybody typed.
 KEEP = """(...form) => {
@@ -29,6 +31,8 @@ class Fields:
     recipe: gr.Radio
     about: gr.HTML
     reward: gr.Dropdown
+    controls: gr.HTML
+    """The settings that matter; they write lines of the overrides."""
     name: gr.Textbox
     overrides: gr.Textbox
     notes: gr.HTML
@@ -47,6 +51,11 @@ class Fields:
         return [self.recipe, self.reward, self.name, self.overrides]
 
     @property
+    def explained(self) -> list[Any]:
+        """What follows from what a person typed."""
+        return [self.controls, self.notes, self.cost, self.fix, self.fixed]
+
+    @property
     def filled(self) -> list[Any]:
         """What changes when the form is filled."""
         return [self.recipe, self.about, self.reward, self.name, self.overrides]
@@ -59,12 +68,21 @@ def draw_fields() -> Fields:
         recipe=gr.Radio(label="What do you want?", choices=[], elem_id="recipe"),
         about=gr.HTML(padding=False),
         reward=gr.Dropdown(label="Reward model", choices=[], elem_id="reward"),
+        controls=gr.HTML(
+            value=None,
+            html_template=asset("controls.html"),
+            css_template=asset("controls.css"),
+            js_on_load=asset("controls.js"),
+            apply_default_css=False,
+            elem_id="controls",
+        ),
         name=gr.Textbox(label="Name", max_lines=1, elem_id="run-name"),
         overrides=gr.Textbox(
             label="Overrides",
             info="One section.key=value per line",
             placeholder="run.iterations=20\npolicy.lora_rank=4",
-            lines=3,
+            lines=4,
+            max_lines=4,
             elem_id="overrides",
         ),
         notes=gr.HTML(padding=False, elem_id="notes"),
@@ -117,7 +135,7 @@ def connect_form(
     explain_form: dict[str, Any] = {
         "fn": explain_now,
         "inputs": [fields.recipe, fields.reward, fields.overrides],
-        "outputs": [folded, table, fields.notes, fields.cost, fields.fix, fields.fixed],
+        "outputs": [folded, table, *fields.explained],
         # One after another: what is said of an earlier form never replaces that of a later one.
         **PRIVATE | {"concurrency_limit": 1, "concurrency_id": "explain"},
     }
@@ -126,6 +144,9 @@ def connect_form(
     filled = [fields.about, fields.reward, fields.name]
     fields.recipe.input(choose, fields.recipe, filled, **PRIVATE).then(**explain_form).then(**keep)
     fields.reward.input(**explain_form).then(**keep)
+    fields.controls.setting_written(
+        lambda: "", None, fields.refusal, **PRIVATE, trigger_mode="multiple"
+    ).then(**explain_form).then(**keep)
     fields.overrides.blur(**explain_form, trigger_mode="always_last")
     fields.overrides.input(**keep)
     fields.name.input(**keep)
@@ -160,6 +181,7 @@ def form_in(kept: str) -> tuple[Form | None, str]:
 
 def _explain_form(runs: Runs, recipe: str | None, reward: str, overrides: str) -> tuple[Any, ...]:
     title, rows, notes = explain(recipe, reward, overrides)
+    matter = {"controls": [asdict(each) for each in controls(recipe, reward, overrides)]}
     lacks, cost = prospects(runs, recipe, reward, overrides)
     fix = None
     if recipe:
@@ -168,4 +190,5 @@ def _explain_form(runs: Runs, recipe: str | None, reward: str, overrides: str) -
         except ImgalignError:  # the recipe itself is wrong, which `explain` says
             fix = None
     button = gr.Button(f"Use {fix.meant}" if fix else "", visible=fix is not None)
-    return gr.Accordion(label=title), rows, notes + lacks, cost, button, fix.text if fix else ""
+    said = (notes + lacks, cost, button, fix.text if fix else "")
+    return gr.Accordion(label=title), rows, matter, *said

@@ -1,0 +1,82 @@
+"""The controls of the Train page and the table of all settings, in a real browser."""
+
+import pytest
+
+pytestmark = [
+    pytest.mark.browser,
+    # gradio counts its own calls with options of pandas that pandas is about to drop
+    pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting' is deprecated"),
+    pytest.mark.filterwarnings("ignore:The copy keyword is deprecated"),
+]
+
+
+@pytest.fixture
+def train(page, address, tmp_path, monkeypatch):
+    """The page, on a recipe of its own."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "mine.yaml").write_text("# Mine.\nreward: {path: storybook}\n")
+    page.goto(f"{address}/train")
+    page.wait_for_function("() => document.querySelector('#recipe input:checked')?.value")
+    page.locator("#recipe input[value='mine']").check()
+    page.locator("#cost", has_text="40 iterations of 64 images").wait_for()
+    return page
+
+
+def overrides(page):
+    return page.locator("#overrides textarea").input_value()
+
+
+def test_a_control_writes_an_override_and_takes_it_back(train):
+    train.get_by_label("Overrides").press_sequentially("# a try\n")
+    iterations = train.get_by_label("Iterations", exact=True)
+    assert iterations.input_value() == "40"
+    iterations.focus()
+    assert "run.iterations: How often a batch" in train.locator(".ct-about").text_content()
+    iterations.fill("20")
+    iterations.press("Enter")
+    train.locator("#cost", has_text="20 iterations of 64 images").wait_for()
+    assert overrides(train) == "# a try\nrun.iterations=20"
+
+    iterations.fill("many")
+    iterations.press("Tab")
+    train.get_by_text("run.iterations: expected a whole number, got 'many'").wait_for()
+    assert iterations.input_value() == "many"  # to be mended where it was typed
+    train.get_by_role("button", name="Iterations: back to 40").press("Enter")
+    train.locator("#cost", has_text="40 iterations of 64 images").wait_for()
+    assert overrides(train) == "# a try"
+    assert iterations.input_value() == "40"
+
+
+def test_what_stands_in_a_control_is_started_with(train, tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr("ui.runs.Runs.launch", lambda *_, **run: started.append(run))
+    train.get_by_label("Seed", exact=True).fill("7")  # and pressed at once, from within the control
+    train.get_by_role("button", name="Start training").click()
+    train.get_by_text("mine is starting").wait_for()
+    assert [(run["name"], run["overrides"]) for run in started] == [("mine", ["seed=7"])]
+
+
+def test_any_setting_is_found_by_a_word_and_added_to_the_overrides(train):
+    train.get_by_role("button", name="Settings: ").click()
+    train.get_by_label("Find a setting").press_sequentially("LARGER gradients")
+    train.locator("#found-settings", has_text="1 found").wait_for()
+    rows = train.locator("#settings tr[data-setting]:visible")
+    assert rows.evaluate_all("all => all.map((row) => row.dataset.setting)") == [
+        "optimizer.max_grad_norm"
+    ]
+    train.get_by_role("button", name="max_grad_norm").press("Enter")
+    assert overrides(train) == "optimizer.max_grad_norm=1.0"
+    train.keyboard.type("0.5")  # the value is selected
+    assert overrides(train) == "optimizer.max_grad_norm=0.5"
+    train.get_by_label("Find a setting").focus()
+    row = train.locator("#settings [data-setting='optimizer.max_grad_norm'] .value")
+    row.get_by_text("0.5").wait_for()
+    assert rows.count() == 1  # the table came anew, and is searched still
+
+
+def test_the_controls_fit_on_a_phone(train):
+    train.set_viewport_size({"width": 390, "height": 844})
+    assert train.evaluate("document.documentElement.scrollWidth") == 390
+    for one in train.locator(".ct-one").all():
+        assert one.bounding_box()["width"] > 150
