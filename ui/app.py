@@ -13,7 +13,8 @@ import re
 import secrets
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from socket import create_server, getaddrinfo, socket
@@ -44,6 +45,7 @@ from ui.batches import Batches
 from ui.fits import Fits
 from ui.libraries import load_libraries
 from ui.pages import candidates, generate, learn, rank, results, train
+from ui.run_queue import RunQueue, attended
 from ui.runs import Runs
 from ui.shelf import Shelf
 from ui.standing import Standings
@@ -160,6 +162,7 @@ class Studio:
 
     store: Store
     runs: Runs
+    queue: RunQueue
     fits: Fits
     batches: Batches
     shelf: Shelf
@@ -169,7 +172,17 @@ class Studio:
 
 def build_app(settings: Settings, store: Store) -> fastapi.FastAPI:
     """The whole app as an ASGI application; the caller closes the store. Not for coroutines."""
-    app = fastapi.FastAPI(title="imgalign", docs_url=None, redoc_url=None, openapi_url=None)
+    runs = Runs(settings.runs, database=settings.database)
+    queue = RunQueue(runs)
+
+    @asynccontextmanager
+    async def lifespan(app: fastapi.FastAPI) -> AsyncIterator[None]:
+        with attended(queue) if "train" in settings.served else nullcontext():
+            yield
+
+    app = fastapi.FastAPI(
+        title="imgalign", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan
+    )
     people = Accounts(store.database)
     app.add_middleware(
         login_routes.Login, people=people, files=security.FILES, prefix=settings.root_path
@@ -188,10 +201,10 @@ def build_app(settings: Settings, store: Store) -> fastapi.FastAPI:
     app.include_router(
         rank_routes.router(store, project=settings.only_project, guidelines=settings.guidelines)
     )
-    runs = Runs(settings.runs, database=settings.database)
     studio = Studio(
         store,
         runs,
+        queue,
         Fits(runs, database=settings.database),
         Batches(runs, database=settings.database),
         Shelf(),
@@ -356,7 +369,7 @@ def _page(blocks: gr.Blocks, name: str, settings: Settings, studio: Studio) -> N
         case "results":
             results.build(blocks, studio.store, studio.runs)
         case "train":
-            train.build(blocks, studio.runs)
+            train.build(blocks, studio.queue)
         case "generate":
             generate.build(
                 blocks,

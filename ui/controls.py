@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from imgalign.config import Setting, plain
 from imgalign.errors import ImgalignError
 from ui import forms, recipes
-from ui.starting import changes_in
+from ui.forms import Form
 
 MATTER: Mapping[str, str] = {
     "run.iterations": "Iterations",
@@ -71,5 +71,6 @@ def controls(recipe: str | None, reward: str, overrides: str) -> list[Control]:
 def _settings(recipe: str | None, reward: str, overrides: str) -> dict[str, Setting]:
     if not recipe:
         return {}
-    found = recipes.explain(recipe, changes_in(reward, overrides)).settings
+    form = Form(recipe=recipe, reward=reward, overrides=overrides)
+    found = recipes.explain(recipe, form.changes).settings
     return {setting.path: setting for setting in found}

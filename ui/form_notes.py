@@ -10,8 +10,8 @@ from typing import Any
 
 from imgalign.errors import ImgalignError
 from ui import checks, outlook, recipes, settings_table
+from ui.forms import Form
 from ui.runs import Runs
-from ui.starting import changes_in
 
 
 def describe(name: str | None) -> str:
@@ -52,7 +52,7 @@ def explain(name: str | None, reward: str, overrides: str) -> tuple[str, str, st
     if not name:
         return "Settings", "", ""
     try:
-        found = recipes.explain(name, changes_in(reward, overrides))
+        found = recipes.explain(name, Form(recipe=name, reward=reward, overrides=overrides).changes)
     except ImgalignError as error:
         wait = "<p>They are shown here once they are right.</p>"
         return "Settings", wait, f'<p role="alert">{escape(str(error))}</p>'
@@ -72,7 +72,7 @@ def prospects(runs: Runs, recipe: str | None, reward: str, overrides: str) -> tu
         return "", ""
     try:
         found = recipes.read(recipe)
-        changes = changes_in(reward, overrides)
+        changes = Form(recipe=recipe, reward=reward, overrides=overrides).changes
         settings = recipes.settings_with(found, changes)
     except ImgalignError:  # `explain` says why
         return "", ""

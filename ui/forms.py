@@ -37,6 +37,13 @@ class Form:
     """Folder of a reward model; empty for what the recipe says."""
     overrides: str = ""
 
+    @property
+    def changes(self) -> list[str]:
+        """The overrides, the reward model's among them; empty lines and comments are left out."""
+        # Values of overrides are YAML, and any JSON text is.
+        reward = [f"reward.path={json.dumps(self.reward)}"] if self.reward else []
+        return reward + lines_of(self.overrides)
+
 
 FORM = TypeAdapter(Form)
 

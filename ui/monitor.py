@@ -4,7 +4,7 @@ Left out: how it is drawn (assets/monitor.js), and what a run came to in words (
 gradio here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -13,6 +13,7 @@ from imgalign.runs.metric import Metric
 from imgalign.runs.metric_table import CHARTS, Chart
 from ui import outcome, stages
 from ui.removal import holdings
+from ui.run_queue import RunQueue, Waiting
 from ui.runs import Run, Runs
 
 MOST_POINTS = 300
@@ -20,16 +21,63 @@ LOG_LINES = 80
 DRAWN = tuple(metric.key for chart in CHARTS for metric in chart.metrics)
 
 
-def view(runs: Runs, chosen: str | None) -> dict[str, Any]:
-    """Everything that the monitor draws: all runs in short, the chosen or newest one in full."""
+def view(runs: Runs, chosen: str | None, queue: RunQueue | None = None) -> dict[str, Any]:
+    """Everything that the monitor draws: all runs in short, the chosen or newest one in full.
+
+    Those that wait come first, the next one last of them, beside the run that it waits for.
+    """
     # By their beginning: a run keeps its place among the others, whatever it does.
     found = sorted(runs.all(), key=lambda run: (-_begun(runs, run), run.name))
-    names = [run.name for run in found]
-    short = [_short(run) for run in found]
-    if not found:
-        return {"runs": [], "detail": None}
-    name = chosen if chosen in names else names[0]
-    return {"runs": short, "detail": _detail(runs, found[names.index(name)])}
+    line, failed = _line(queue)
+    places = {waiting.name: _place(queue, line, waiting) for waiting in line}
+    by_name = {run.name: run for run in found}
+    new = [waiting.name for waiting in reversed(line) if waiting.name not in by_name]
+    short = [*map(_short_waiting, new), *map(_short, found)]
+    for each in short:
+        each["waits"] = places.get(each["name"])
+    name = chosen if chosen in [*new, *by_name] else next(iter([*by_name, *new]), None)
+    detail = None
+    if name is not None:
+        detail = _detail(runs, by_name[name]) if name in by_name else _waiting_detail(name)
+        detail["waits"] = places.get(name)
+    return {"runs": short, "detail": detail, "queue_failed": failed}
+
+
+def _line(queue: RunQueue | None) -> tuple[list[Waiting], str]:
+    """What waits, and why it cannot be read."""
+    try:
+        return ([] if queue is None else queue.all()), ""
+    except InputError as error:
+        return [], str(error)
+
+
+def _place(queue: RunQueue | None, line: Sequence[Waiting], waiting: Waiting) -> dict[str, Any]:
+    """Where a run stands in the line, and with which settings."""
+    assert queue is not None
+    form, elsewhere = waiting.form, queue.elsewhere(waiting)
+    changes = [] if form is None else form.changes
+    what = "its last checkpoint" if form is None else form.recipe
+    return {
+        "place": line.index(waiting) + 1,
+        "of": len(line),
+        "held": waiting.held or (elsewhere and f"only the app in {elsewhere} starts it"),
+        "what": f"from {what}" + (f" with {', '.join(changes)}" if changes else ""),
+    }
+
+
+NOTHING: Mapping[str, Any] = {"charts": [], "prompts": [], "verdict": None} | dict.fromkeys(
+    ("charts_failed", "log", "doing", "message", "work"), ""
+)
+"""Of a run of which nothing else can be shown."""
+
+
+def _short_waiting(name: str) -> dict[str, Any]:
+    return {"name": name, "state": "waiting", "step": 0, "total": 0, "eta_seconds": None}
+
+
+def _waiting_detail(name: str) -> dict[str, Any]:
+    no = dict.fromkeys(("ours", "stopping", "resumable"), False)
+    return {**NOTHING, **_short_waiting(name), **no, "samples": [], "blank": True}
 
 
 def _short(run: Run) -> dict[str, Any]:
@@ -51,9 +99,7 @@ def _begun(runs: Runs, run: Run) -> float:
 
 def _detail(runs: Runs, run: Run) -> dict[str, Any]:
     if run.state == "damaged":  # nothing else of it can be relied upon
-        nothing: dict[str, Any] = {"charts": [], "prompts": [], "verdict": None}
-        texts = {"charts_failed": "", "log": "", "doing": "", "work": "what cannot be read"}
-        return {**asdict(run), **nothing, **texts}
+        return {**NOTHING, **asdict(run), "work": "what cannot be read", "blank": True}
     keys = tuple({*DRAWN, *outcome.KEYS})
     series: dict[str, list[tuple[int, float]]] = {key: [] for key in keys}
     failed = ""
@@ -68,6 +114,7 @@ def _detail(runs: Runs, run: Run) -> dict[str, Any]:
     verdict = outcome.verdict(run, folder, series)
     return {
         **asdict(run),
+        "blank": False,
         "message": outcome.message_for_page(run),
         "doing": stages.doing(run, printed),
         "verdict": verdict and asdict(verdict),

@@ -10,7 +10,7 @@ import glob
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -195,10 +195,10 @@ class Runs:
             raise InputError(f"{name}: no sample grid {file!r}")
         return path
 
-    def free_name(self, recipe: str) -> str:
+    def free_name(self, recipe: str, *, besides: Collection[str] = ()) -> str:
         """A name for the next run of a recipe: "storybook_grpo", then "storybook_grpo-2", ..."""
         stem = re.sub(r"[^\w.-]+", "-", recipe).strip("-._") or "run"
-        taken, number, name = set(self.names()), 1, stem[:56]
+        taken, number, name = {*self.names(), *besides}, 1, stem[:56]
         while name in taken or self.path(name).exists():
             number += 1
             name = f"{stem[:56]}-{number}"
@@ -207,7 +207,7 @@ class Runs:
     def launch(self, recipe: Path, *, name: str, overrides: Sequence[str] = ()) -> None:
         """Start `imgalign train` on a recipe as a process that outlives the app."""
         check_name(name, what="run name")
-        self._refuse_taken(name)
+        self.refuse_taken(name)
         check_overrides(overrides)
         self.processes.start(name, [str(recipe), *overrides, "--out", str(self.path(name))])
 
@@ -225,7 +225,8 @@ class Runs:
         """
         self.processes.stop(name, what=self.path(name))
 
-    def _refuse_taken(self, name: str) -> None:
+    def refuse_taken(self, name: str) -> None:
+        """InputError for the name of a run that there is already."""
         folder = self.path(name)
         if self.processes.alive(name) or any(folder.glob("*")):
             raise InputError(f"{folder}: there is a run of that name; choose another")

@@ -24,8 +24,10 @@ from imgalign.preferences import schema
 from imgalign.preferences.store import Store
 from ui.api.security import LARGEST_BODY
 from ui.app import Settings, build_app
+from ui.forms import Form
 from ui.pages import results
 from ui.recipes import refuse_options
+from ui.run_queue import RunQueue
 from ui.runs import Runs
 
 HERE = "http://127.0.0.1:7860"
@@ -385,6 +387,12 @@ def test_a_run_is_started_under_a_plain_name_only(world: World, name: str):
     runs = Runs(world.runs)
     with pytest.raises(InputError, match="run name"):
         runs.launch(Path("storybook_dpo.yaml"), name=name)
+    line = RunQueue(runs)
+    with pytest.raises(InputError, match="run name"):
+        line.add(name, Form(recipe="storybook_dpo"))
+    for act in (line.remove, line.start_now, lambda name: line.move(name, -1)):
+        with pytest.raises(InputError, match="does not wait"):
+            act(name)
     assert sorted(path.name for path in world.runs.iterdir()) == ["one"]
 
 

@@ -3,11 +3,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
+from waiting import wait_for
 
 from imgalign.errors import InputError
 from ui.runs import LAUNCHES, Runs
@@ -43,14 +43,6 @@ for step in range(first, 1000):
         sys.exit(143)
     time.sleep(0.02)
 """
-
-
-def wait_for(condition, *, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return value
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from imgalign.train.config import TrainConfig
 from ui import checks, form_notes, forms, monitor, needs, outlook, recipes, starting
 from ui.forms import Form
 from ui.pages import train_form
+from ui.run_queue import RunQueue
 from ui.runs import Runs
 
 
@@ -34,6 +35,12 @@ class Recorded(Runs):
 
     def launch(self, recipe, *, name, overrides=()):
         self.launched.append((recipe.stem, name, list(overrides)))
+
+
+def begin(runs, recipe, *, reward="", name="", overrides=""):
+    return starting.begin(
+        RunQueue(runs), Form(recipe=recipe, reward=reward, overrides=overrides), name
+    )
 
 
 def write_reward(folder, kind="images"):
@@ -88,7 +95,7 @@ def write_finished(runs, name, *, seconds, overrides=(), checkpoint=b""):
 )
 def test_what_cannot_work_is_found_before_a_process_starts(runs, store, recipe, overrides, said):
     with pytest.raises(ImgalignError) as caught:
-        starting.begin(runs, recipe, "", "new", overrides)
+        begin(runs, recipe, name="new", overrides=overrides)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
     assert runs.launched == []
@@ -98,12 +105,12 @@ def test_what_cannot_work_is_found_before_a_process_starts(runs, store, recipe, 
 def test_a_reward_of_texts_does_not_judge_images(runs):
     reward = write_reward(runs.folder / "of texts", kind="texts")
     with pytest.raises(InputError, match="got one of texts"):
-        starting.begin(runs, "mine", reward, "", "")
+        begin(runs, "mine", reward=reward)
 
 
 @pytest.mark.parametrize("name", ["storybook", "annotators:cosy", "hf-hub:owner/model"])
 def test_a_reward_that_is_no_folder_is_left_to_the_process(runs, name):
-    starting.begin(runs, "mine", "", "new", f"reward.path={name}")
+    begin(runs, "mine", name="new", overrides=f"reward.path={name}")
     assert [called for _, called, _ in runs.launched] == ["new"]
 
 
@@ -124,16 +131,15 @@ def test_rankings_are_looked_for_where_the_process_finds_them(runs, store, add_i
 
 def test_the_name_of_a_failed_run_without_work_can_be_used_again(runs):
     write_failed(runs, "a", config__yaml="run: {}", prompts__json="{}")
-    assert starting.begin(runs, "mine", "storybook", "a", "") == "a"
+    assert begin(runs, "mine", reward="storybook", name="a") == "a"
     assert not (runs.folder / "a").exists()
 
 
 def test_the_name_of_a_run_with_work_cannot(runs):
     folder = write_failed(runs, "a")
     (folder / "step-000001").mkdir()
-    starting.begin(
-        runs, "mine", "storybook", "a", ""
-    )  # `launch`, which is recorded here, refuses it
+    with pytest.raises(InputError, match="there is a run of that name"):
+        begin(runs, "mine", reward="storybook", name="a")
     assert (folder / "step-000001").exists()
 
 
@@ -236,7 +242,7 @@ def test_nothing_is_offered_for_what_is_right_and_for_what_may_mean_several(runs
 
 def test_a_run_keeps_the_form_it_was_started_from(runs):
     form = Form(recipe="mine", reward="", overrides="# why\nreward.path=storybook\nseed = 3")
-    name = starting.begin(runs, form.recipe, form.reward, "", form.overrides)
+    name = starting.begin(RunQueue(runs), form)
     assert runs.launched == [("mine", "mine", ["reward.path=storybook", "seed=3"])]
     assert forms.form_of(runs, name) == form
 

@@ -8,6 +8,8 @@ from imgalign.cli.main import main
 from imgalign.errors import ConfigError, InputError
 from imgalign.runs.metric_table import METRICS
 from ui import form_notes, monitor, recipes, starting
+from ui.forms import Form
+from ui.run_queue import RunQueue
 from ui.runs import Runs
 
 
@@ -178,12 +180,15 @@ def test_a_recipe_that_is_not_there_or_not_yaml_is_one_line(here):
 
 def test_the_form_becomes_a_launch(here):
     runs = Recorded(here / "runs")
-    name = starting.launch(runs, "mine", "runs/reward", " first ", "a=1\n\n# a remark\n b.c=2 \n")
-    assert name == "first"
-    changes = ['reward.path="runs/reward"', "a=1", "b.c=2"]
+    overrides = "reward.path=storybook\n\n# a remark\n seed =2 \n"
+    form = Form(recipe="mine", reward="", overrides=f"policy.model=storybook\n{overrides}")
+    assert starting.begin(RunQueue(runs), form, " first ") == "first"
+    changes = ["policy.model=storybook", "reward.path=storybook", "seed=2"]
     assert runs.launched == ("mine.yaml", "first", changes)
-    assert starting.launch(runs, "mine", "", "", "") == "mine"
-    assert runs.launched == ("mine.yaml", "mine", [])
+    assert starting.begin(RunQueue(runs), form) == "mine"
+    assert runs.launched == ("mine.yaml", "mine", changes)
+    judged = Form(recipe="mine", reward="runs/my reward", overrides="seed=2")
+    assert judged.changes == ['reward.path="runs/my reward"', "seed=2"]
 
 
 def test_a_reward_model_is_chosen_for_a_recipe_that_samples_and_for_no_other(here):
@@ -206,14 +211,14 @@ def test_a_reward_model_is_chosen_for_a_recipe_that_samples_and_for_no_other(her
 
 def test_without_a_recipe_nothing_is_launched(here):
     with pytest.raises(InputError, match="choose one"):
-        starting.launch(Recorded(here / "runs"), None, "", "x", "")
+        starting.begin(RunQueue(Recorded(here / "runs")), Form(recipe=""))
     assert "No recipe" in form_notes.describe(None)
     assert form_notes.explain(None, "", "") == ("Settings", "", "")
 
 
 def test_the_monitor_gets_the_curves_of_the_chosen_run(tmp_path):
     runs = Runs(tmp_path / "runs")
-    assert monitor.view(runs, None) == {"runs": [], "detail": None}
+    assert monitor.view(runs, None) == {"runs": [], "detail": None, "queue_failed": ""}
     write_run(runs.folder / "a", steps=3)
     write_run(runs.folder / "b", steps=2)
     value = monitor.view(runs, "a")

@@ -134,6 +134,8 @@ const chart = ({ title, about, lines }) => {
 
 /* ---------- runs and the chosen one ---------- */
 const brief = (run) => {
+  if (run.waits?.held) return "cannot start";
+  if (run.waits) return run.waits.place === 1 ? "next in line" : `waiting, number ${run.waits.place}`;
   if (run.state === "running" && run.total) {
     const left = run.eta_seconds ? `, ${duration(run.eta_seconds)} left` : "";
     return `${run.step} of ${run.total}${left}`;
@@ -141,6 +143,11 @@ const brief = (run) => {
   return run.state === "starting" ? "starting…" : `${run.state}${run.step ? `, iteration ${run.step}` : ""}`;
 };
 const where = (run) => {
+  if (run.waits?.held) return `It was its turn, but: ${run.waits.held}`;
+  if (run.waits) {
+    const { place, of, what } = run.waits;
+    return `Number ${place} of ${of} in line, ${what}. It starts by itself when those before it have ended.`;
+  }
   if (run.charts_failed) return run.charts_failed;
   if (run.state === "starting") return run.doing;
   if (run.state !== "running") return run.message;
@@ -243,6 +250,8 @@ const refresh = () => {
   root.toggleAttribute("data-wait", !value?.runs);
   root.toggleAttribute("data-empty", value?.runs?.length === 0);
   heard = new Date();
+  q(".mo-line").hidden = !value?.queue_failed;
+  q(".mo-line").textContent = value?.queue_failed ?? "";
   if (!value?.runs?.length) return;
   const { runs, detail } = value;
   if (changed("runs", [runs, detail?.name])) {
@@ -251,6 +260,8 @@ const refresh = () => {
       chip.type = "button";
       chip.dataset.state = run.state;
       chip.dataset.run = run.name;
+      chip.toggleAttribute("data-waits", Boolean(run.waits));
+      chip.toggleAttribute("data-held", Boolean(run.waits?.held));
       chip.setAttribute("role", "option");
       chip.setAttribute("aria-selected", String(run.name === detail?.name));
       chip.append(make("span", "mo-dot"), make("b", "", run.name), make("small", "", brief(run)));
@@ -260,14 +271,20 @@ const refresh = () => {
   if (!detail) return;
   const panel = q(".mo-run");
   panel.dataset.state = detail.state;
+  panel.toggleAttribute("data-blank", detail.blank);
+  panel.toggleAttribute("data-held", Boolean(detail.waits?.held));
+  const line = detail.waits;
+  for (const each of ["earlier", "later", "now", "leave"]) q(`[data-do="${each}"]`).hidden = !line;
+  q('[data-do="earlier"]').disabled = line?.place === 1;
+  q('[data-do="later"]').disabled = line?.place === line?.of;
   q(".mo-run h3").textContent = detail.name;
-  q(".mo-state").textContent = detail.state;
+  q(".mo-state").textContent = line && !detail.blank ? `${detail.state}, waiting` : detail.state;
   q(".mo-where").textContent = where(detail);
   q('[data-do="stop"]').hidden = !detail.ours;
   q('[data-do="stop"]').disabled = detail.stopping;
-  q('[data-do="resume"]').hidden = !detail.resumable;
+  q('[data-do="resume"]').hidden = !detail.resumable || Boolean(line);
   q('[data-do="copy"]').hidden = detail.state === "damaged";
-  q('[data-do="ask-delete"]').hidden = detail.ours || !OVER.includes(detail.state);
+  q('[data-do="ask-delete"]').hidden = detail.ours || Boolean(line) || !OVER.includes(detail.state);
   const asked = q(".mo-delete");
   if (asked.dataset.of !== detail.name || q('[data-do="ask-delete"]').hidden) asked.hidden = true;
   if (changed("verdict", [detail.name, detail.verdict])) drawVerdict(detail);
@@ -298,10 +315,13 @@ root.addEventListener("click", (event) => {
   } else if (button) {
     const run = props.value.detail.name;
     if (button.dataset.do === "stop") button.disabled = true; // until the next look at the run
-    const events = { stop: "run_stop", resume: "run_resume", copy: "run_copy" };
+    const events = {
+      stop: "run_stop", resume: "run_resume", copy: "run_copy",
+      earlier: "line_move", later: "line_move", now: "line_start", leave: "line_remove",
+    };
     if (button.dataset.do === "ask-delete") askDelete(true);
     else if (button.dataset.do === "spare") askDelete(false);
-    else if (events[button.dataset.do]) trigger(events[button.dataset.do], { run });
+    else if (events[button.dataset.do]) trigger(events[button.dataset.do], { run, later: button.dataset.do === "later" });
     if (button.dataset.do === "copy") document.querySelector("#recipe").scrollIntoView({ block: "center" });
   }
 });

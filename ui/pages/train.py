@@ -7,18 +7,20 @@ import gradio as gr
 from imgalign.errors import ImgalignError
 from ui import settings_table
 from ui.form_notes import for_page
+from ui.forms import Form
 from ui.messages import PRIVATE, shown
 from ui.monitor import view
 from ui.pages.train_form import connect_form, draw_fields
-from ui.runs import Runs
+from ui.run_queue import RunQueue
 from ui.starting import begin
 from ui.theme import asset
 
 REFRESH_SECONDS = 2.0
 
 
-def build(page: gr.Blocks, runs: Runs) -> None:
+def build(page: gr.Blocks, queue: RunQueue) -> None:
     """Draw the page inside the current Blocks."""
+    runs = queue.runs
     chosen = gr.State(None)
     latest = gr.State("")
     with gr.Row(elem_classes="page", equal_height=False):
@@ -31,27 +33,33 @@ def build(page: gr.Blocks, runs: Runs) -> None:
             monitor = _monitor()
 
     def refresh(which: str | None, before: str) -> tuple[Any, str]:
-        value = shown(lambda: view(runs, which))
+        value = shown(lambda: view(runs, which, queue))
         now = repr(value)
         return (gr.skip() if now == before else value), now
 
     def start_run(which: str | None, judge: str, called: str, changes: str) -> tuple[Any, ...]:
         try:
-            begun = begin(runs, which, judge, called, changes)
+            form = Form(recipe=which or "", reward=judge, overrides=changes)
+            begun = begin(queue, form, called)
         except ImgalignError as error:
             return gr.skip(), gr.skip(), f'<p role="alert">{for_page(error)}</p>'
-        gr.Info(f"{begun} is starting")
-        return begun, runs.free_name(which or "run"), ""
+        _say_begun(queue, begun)
+        return begun, queue.free_name(which or "run"), ""
 
     def select(event: gr.EventData) -> str:
         return str(event.run)
 
     def stop(event: gr.EventData) -> None:
         shown(lambda: runs.stop(str(event.run)))
-        gr.Info("Stopping; everything is saved first")
+        after = [each.name for each in shown(queue.all) if not each.held]
+        then = f"; then {after[0]} starts" if after else ""
+        gr.Info(f"Stopping; everything is saved first{then}")
 
     def resume(event: gr.EventData) -> None:
-        shown(lambda: runs.resume(str(event.run)))
+        name = str(event.run)
+        shown(lambda: queue.add(name, None))
+        shown(queue.advance)
+        _say_begun(queue, name)
 
     def delete(event: gr.EventData) -> None:
         shown(lambda: runs.delete(str(event.run), typed=str(event.typed)))
@@ -60,13 +68,42 @@ def build(page: gr.Blocks, runs: Runs) -> None:
     again = {"fn": refresh, "inputs": [chosen, latest], "outputs": [monitor, latest], **PRIVATE}
     page.load(**again)
     gr.Timer(REFRESH_SECONDS).tick(**again)
-    keep = connect_form(page, runs, fields, folded, table, monitor)
+    keep = connect_form(page, queue, fields, folded, table, monitor)
     outputs = [chosen, fields.name, fields.refusal]
     fields.start.click(start_run, fields.typed, outputs, **PRIVATE).then(**again).then(**keep)
     monitor.run_select(select, None, chosen, **PRIVATE).then(**again)
     monitor.run_stop(stop, None, None, **PRIVATE).then(**again)
     monitor.run_resume(resume, None, None, **PRIVATE).then(**again)
     monitor.run_delete(delete, None, None, **PRIVATE).then(**again)
+    _connect_line(queue, monitor, again)
+
+
+def _say_begun(queue: RunQueue, name: str) -> None:
+    """Whether a run starts or waits."""
+    line = [each.name for each in shown(queue.all)]
+    if name in line:
+        gr.Info(f"{name} waits, number {line.index(name) + 1} in line; it starts by itself")
+    else:
+        gr.Info(f"{name} is starting")
+
+
+def _connect_line(queue: RunQueue, monitor: gr.HTML, again: dict[str, Any]) -> None:
+    """What can be done with a run that waits."""
+
+    def move(event: gr.EventData) -> None:
+        shown(lambda: queue.move(str(event.run), 1 if event.later else -1))
+
+    def remove(event: gr.EventData) -> None:
+        shown(lambda: queue.remove(str(event.run)))
+        gr.Info(f"{event.run} does not wait any more")
+
+    def start_now(event: gr.EventData) -> None:
+        shown(lambda: queue.start_now(str(event.run)))
+        gr.Info(f"{event.run} is starting")
+
+    monitor.line_move(move, None, None, **PRIVATE).then(**again)
+    monitor.line_remove(remove, None, None, **PRIVATE).then(**again)
+    monitor.line_start(start_now, None, None, **PRIVATE).then(**again)
 
 
 def _monitor() -> gr.HTML:

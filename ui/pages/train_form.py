@@ -12,6 +12,7 @@ from ui.controls import controls
 from ui.form_notes import describe, explain, judges, prospects
 from ui.forms import Form
 from ui.messages import PRIVATE, shown
+from ui.run_queue import RunQueue
 from ui.runs import Runs
 from ui.theme import asset
 
@@ -97,13 +98,14 @@ def draw_fields() -> Fields:
 
 def connect_form(
     page: gr.Blocks,
-    runs: Runs,
+    queue: RunQueue,
     fields: Fields,
     folded: gr.Accordion,
     table: gr.HTML,
     monitor: gr.HTML,
 ) -> dict[str, Any]:
     """Let the form explain itself and keep itself; returns the event that keeps it."""
+    runs = queue.runs
 
     def fill(form: Form | None, called: str = "") -> tuple[Any, ...]:
         offers = needs.offered(runs)
@@ -113,7 +115,7 @@ def connect_form(
         judge = judges(which, runs.rewards())
         if form and (form.reward in [value for _, value in judge["choices"]]):
             judge["value"] = form.reward
-        name = _name_to_offer(runs, called or which or "run")
+        name = _name_to_offer(queue, called or which or "run")
         return box, describe(which), gr.Dropdown(**judge), name, form.overrides if form else ""
 
     def open_page(kept: str) -> tuple[Any, ...]:
@@ -121,11 +123,11 @@ def connect_form(
 
     def choose(which: str | None) -> tuple[str, gr.Dropdown, str]:
         judge = gr.Dropdown(**judges(which, runs.rewards()))
-        return describe(which), judge, runs.free_name(which or "run")
+        return describe(which), judge, queue.free_name(which or "run")
 
     def copy(event: gr.EventData) -> tuple[Any, ...]:
         name = str(event.run)
-        form = shown(lambda: forms.form_of(runs, name))
+        form = shown(lambda: queue.form_of(name))
         gr.Info(f"The form is that of {name}: change it and start")
         return fill(form, form.recipe)
 
@@ -159,13 +161,14 @@ def connect_form(
     return keep
 
 
-def _name_to_offer(runs: Runs, called: str) -> str:
+def _name_to_offer(queue: RunQueue, called: str) -> str:
     """A name as somebody typed it; another one like it where it is taken."""
     try:
-        taken = called in runs.names() or runs.path(called).exists()
+        names = {*queue.runs.names(), *(each.name for each in queue.all())}
+        taken = called in names or queue.runs.path(called).exists()
     except InputError:  # no name of a run, as is said when it is used
         taken = False
-    return runs.free_name(called) if taken else called
+    return queue.free_name(called) if taken else called
 
 
 def form_in(kept: str) -> tuple[Form | None, str]:
