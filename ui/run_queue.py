@@ -102,7 +102,7 @@ class RunQueue:
 
     def advance(self) -> str | None:
         """Start the next run if nothing trains; its name. What cannot be started is held."""
-        while not self.trains() and (first := self._next()) is not None:
+        while (first := self._next()) is not None and not self.trains():
             try:
                 self._check(first)
                 return first.name if self._start(first, beside=False) else None
