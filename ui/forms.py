@@ -7,8 +7,9 @@ a terminal the form is worked out: the recipe that differs least, and the differ
 import difflib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
@@ -113,6 +114,20 @@ def nearest(key: str, paths: Sequence[str]) -> str | None:
 
 
 # --- the form of a run
+
+
+def fitted_into(form: Form, offered: Iterable[str]) -> tuple[str, str]:
+    """The reward and the overrides of a form where only some rewards are offered.
+
+    One that is not is written among the overrides: another one is never taken in its place.
+    """
+    same = [
+        each for each in offered if each and Path(each).resolve() == Path(form.reward).resolve()
+    ]
+    if not form.reward or same:
+        return (same[0] if form.reward else ""), form.overrides
+    line = f"reward.path={json.dumps(form.reward, ensure_ascii=False)}"
+    return "", f"{form.overrides.rstrip()}\n{line}".lstrip()
 
 
 def keep(runs: Runs, name: str, form: Form) -> None:

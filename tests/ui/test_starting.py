@@ -259,6 +259,22 @@ def test_of_a_run_whose_settings_are_gone_there_is_no_form(runs):
         forms.form_of(runs, "a")
 
 
+def test_a_copied_form_keeps_its_reward_however_its_folder_is_written(runs, tmp_path):
+    offered = ["", str(tmp_path / "runs" / "a"), "runs/b"]
+    form = Form(recipe="mine", reward="runs/a", overrides="seed=3")
+    assert forms.fitted_into(form, offered) == (offered[1], "seed=3")
+    form = Form(recipe="mine", reward=str(tmp_path / "runs" / "b"))
+    assert forms.fitted_into(form, offered) == ("runs/b", "")
+    assert forms.fitted_into(Form(recipe="mine"), offered) == ("", "")
+
+
+def test_a_reward_that_is_not_offered_any_more_is_not_changed_for_another(runs):
+    form = Form(recipe="mine", reward="runs/gone", overrides="seed=3\n")
+    assert forms.fitted_into(form, ["", "runs/b"]) == ("", 'seed=3\nreward.path="runs/gone"')
+    again = Form(recipe="mine", reward="", overrides='seed=3\nreward.path="runs/gone"')
+    assert sorted(again.changes) == sorted(form.changes)
+
+
 @pytest.mark.parametrize("kept", ["", "{", "[1]", '["a", "b", "c", 4]', "null", "7", '{"a": 1}'])
 def test_a_form_that_a_browser_kept_may_be_anything(kept):
     assert train_form.form_in(kept) == (None, "")

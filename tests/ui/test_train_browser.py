@@ -184,7 +184,10 @@ def test_a_run_is_copied_into_the_form_with_its_changes(page, here, address):
     page.wait_for_function(
         "() => document.querySelector('#overrides textarea').value.includes('seed=3')"
     )
-    assert "another" not in page.get_by_label("Overrides").input_value()
+    typed = page.get_by_label("Overrides").input_value()
+    assert "another" not in typed
+    assert 'reward.path="runs/gone"' in typed  # it is not there, and none is taken in its place
+    page.get_by_text("reward.path: runs/gone: expected the folder of a reward model").wait_for()
     assert page.locator("#recipe input[value='mine']").is_checked()
     assert page.get_by_label("Name").input_value() == "mine"
 

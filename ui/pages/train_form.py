@@ -112,11 +112,11 @@ def connect_form(
         names = [each.name for each in offers]
         which = form.recipe if form and form.recipe in names else needs.first_choice(offers)
         box = gr.Radio([(f"{each.goal}\n{each.line}", each.name) for each in offers], value=which)
-        judge = judges(which, runs.rewards())
-        if form and (form.reward in [value for _, value in judge["choices"]]):
-            judge["value"] = form.reward
+        judge, changes = judges(which, runs.rewards()), ""
+        if form is not None:
+            judge["value"], changes = forms.fitted_into(form, dict(judge["choices"]).values())
         name = _name_to_offer(queue, called or which or "run")
-        return box, describe(which), gr.Dropdown(**judge), name, form.overrides if form else ""
+        return box, describe(which), gr.Dropdown(**judge), name, changes
 
     def open_page(kept: str) -> tuple[Any, ...]:
         return fill(*form_in(kept))
