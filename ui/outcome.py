@@ -7,14 +7,18 @@ out: drawing it (assets/monitor.js), and comparing on new prompts (`imgalign eva
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import TypeAdapter
+
 from imgalign.config import read_mapping
 from imgalign.errors import ImgalignError
+from imgalign.files import read_json
 from imgalign.prompts import Prompts
+from imgalign.runs.checkpoint import STEP
 from imgalign.runs.folder import CONFIG, PROMPTS, SHIPPED, run_prompts
 from imgalign.runs.metric_table import METRICS
 from ui.runs import Run
@@ -28,12 +32,60 @@ KL = ("held_out_kl", "kl")
 KEYS = (*HIGHER_IS_BETTER, *KL)
 """What `verdict` reads of metrics.jsonl."""
 
+EVALUATION = Path("evaluation", "evaluation.json")
+"""In a run: what `imgalign evaluate` found."""
+
 NUMBER = re.compile(r"\d+")
 TERMINAL = re.compile(r"(?:resume|go on) with --resume\b|resume to continue\b")
 """How a message tells a person at a terminal to go on."""
 OUT_OF_MEMORY = re.compile(r"out of memory|cannot allocate memory|MemoryError", re.IGNORECASE)
 FAULT = re.compile(r"[A-Z]\w*(?:Error|Exception)(?::|$)")
 """The last line of a traceback: nobody wrote it for a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A share with its 95 % interval."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Won:
+    """How often the aligned sample was better; a tie counts half."""
+
+    rate: Rate
+    wins: int
+    ties: int
+    losses: int
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """By the judge, and by the reward model that training maximised."""
+
+    win_rate: Won | None = None
+    proxy_win_rate: Won | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Aligned:
+    """What was measured."""
+
+    adapter: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What the page says of evaluation.json; all else in it is left out."""
+
+    summary: Judged
+    aligned: Aligned
+
+
+MEASURED = TypeAdapter(Measured)
 
 
 class Command(NamedTuple):
@@ -65,7 +117,8 @@ def verdict(run: Run, folder: Path, series: Mapping[str, Curve]) -> Verdict | No
     marked = run.best is not None and run.best in run.adapters
     checkpoint = run.best if marked and run.best else run.adapters[-1]
     chosen = _number(checkpoint)
-    facts = [_of_curve(measured[0], series[measured[0]], chosen)] if measured else []
+    facts = [*_compared(folder)]
+    facts += [_of_curve(measured[0], series[measured[0]], chosen)] if measured else []
     if (kl := _kl_at(series, chosen)) is not None:
         facts.append(f"KL at iteration {chosen}: {kl:.3g} nats per sample.")
     policy = _section(folder, "policy")
@@ -76,6 +129,36 @@ def verdict(run: Run, folder: Path, series: Mapping[str, Curve]) -> Verdict | No
         path=str((folder / checkpoint).resolve()),
         compare=policy.get("kind", "diffusion") != "language",
         commands=_commands(folder, policy),
+    )
+
+
+def _compared(folder: Path) -> Sequence[str]:
+    """How often a checkpoint beat its base on new prompts, where that was measured."""
+    file = folder / EVALUATION
+    try:
+        return _read_comparison(file, _changed(file))
+    except OSError:
+        return ()
+
+
+@lru_cache(maxsize=32)
+def _read_comparison(file: Path, changed: int) -> Sequence[str]:
+    try:
+        found = MEASURED.validate_python(read_json(file))
+    except ValueError:
+        return (f"{file}: no evaluation of this version; evaluate again.",)
+    won, by = found.summary.win_rate, ""
+    if won is None:
+        won, by = found.summary.proxy_win_rate, ", by the reward model it was trained on"
+    if won is None:
+        return ()
+    name = Path(found.aligned.adapter or "").name
+    what = f"Iteration {_number(name)}" if STEP.fullmatch(name) else "It"
+    value, low, high = (None if each is None else f"{100 * each:.0f}" for each in astuple(won.rate))
+    interval = "" if low is None or high is None else f" ({low} to {high} %)"
+    return (
+        f"{what} beats its base in {value} % of {won.wins + won.ties + won.losses} blind "
+        f"comparisons on new prompts{interval}{by}.",
     )
 
 

@@ -2,8 +2,10 @@ import json
 from pathlib import Path
 
 import pytest
+from evaluations import brightness, compare
 
 from imgalign.config import dump_config, find_config, load_config
+from imgalign.evaluate.evaluation import FILE, FOLDER
 from imgalign.train.config import TrainConfig
 from ui import monitor, stages
 from ui.runs import Runs
@@ -59,6 +61,17 @@ def test_a_finished_run_says_which_iteration_is_best_why_and_where_it_is(runs, t
         f"imgalign export {runs.folder / 'a'} --format kohya",
     ]
     assert verdict["compare"]
+
+
+def test_a_run_that_was_measured_says_how_often_it_beats_its_base(runs):
+    folder = write_run(runs)
+    (folder / "prompts.json").write_text('{"training": [], "held_out": ["a red house"]}')
+    found = compare(folder / "step-000012", folder / FOLDER, oracle=brightness)
+    fact = detail(runs)["verdict"]["facts"][0]
+    assert fact.startswith("Iteration 12 beats its base in 100 % of 12 blind comparisons on new ")
+    assert found.summary.win_rate.rate.value == 1.0
+    (folder / FOLDER / FILE).write_text("{}")
+    assert "no evaluation of this version" in detail(runs)["verdict"]["facts"][0]
 
 
 def test_of_a_loss_the_lowest_is_best(runs):
