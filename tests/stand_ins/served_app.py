@@ -20,7 +20,7 @@ def served(settings: Settings, store: Store) -> Iterator[str]:
         # Built here: playwright keeps an event loop running in the main thread.
         app = build_app(settings, store)
         config = uvicorn.Config(app, host="127.0.0.1", port=settings.port, log_level="error")
-        config.timeout_graceful_shutdown = 0  # open pages would wait for ever
+        config.timeout_graceful_shutdown = 1
         servers.append(uvicorn.Server(config))
         servers[0].run()
 

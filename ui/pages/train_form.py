@@ -20,9 +20,13 @@ from ui.theme import asset
 KEEP = """(...form) => {
   try { localStorage.setItem("imgalign.train.form", JSON.stringify(form)); } catch {}
 }"""
+# Until the server has filled it in, nobody writes into the form what that would take away again.
 KEPT = """() => {
+  document.querySelector(".side").inert = true;
   try { return [localStorage.getItem("imgalign.train.form") ?? ""]; } catch { return [""]; }
 }"""
+
+READY = """() => { document.querySelector(".side").inert = false; }"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +146,9 @@ def connect_form(
         **PRIVATE | {"concurrency_limit": 1, "concurrency_id": "explain"},
     }
     keep: dict[str, Any] = {"fn": None, "inputs": fields.typed, "js": KEEP, **PRIVATE}
-    page.load(open_page, fields.kept, fields.filled, js=KEPT, **PRIVATE).then(**explain_form)
+    opened = page.load(open_page, fields.kept, fields.filled, js=KEPT, **PRIVATE)
+    opened.then(None, js=READY, **PRIVATE)
+    opened.then(**explain_form)
     filled = [fields.about, fields.reward, fields.name]
     fields.recipe.input(choose, fields.recipe, filled, **PRIVATE).then(**explain_form).then(**keep)
     fields.reward.input(**explain_form).then(**keep)
@@ -150,10 +156,12 @@ def connect_form(
         lambda: "", None, fields.refusal, **PRIVATE, trigger_mode="multiple"
     ).then(**explain_form).then(**keep)
     fields.overrides.blur(**explain_form, trigger_mode="always_last")
-    fields.overrides.input(**keep)
-    fields.name.input(**keep)
+    # What is pasted into a text box is no `input` to gradio.
+    fields.overrides.change(**keep)
+    fields.name.change(**keep)
     for field in fields.typed:
-        field.input(None, None, fields.refusal, js="() => ''", **PRIVATE)
+        edited = field.change if isinstance(field, gr.Textbox) else field.input
+        edited(None, None, fields.refusal, js="() => ''", **PRIVATE)
     fields.fix.click(lambda text: text, fields.fixed, fields.overrides, **PRIVATE).then(
         **explain_form
     ).then(**keep)
