@@ -7,7 +7,7 @@ independent; pairs of one ranking are not, so the intervals are somewhat narrow.
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -39,8 +39,8 @@ def pair_agreement(rankings: Iterable[Ranking]) -> Agreement:
     times is the most frequent one.
     """
     tally = _Tally()
-    for opinions in _opinions(rankings).values():
-        for one, other in combinations(opinions.values(), 2):
+    for of_pair in opinions(rankings).values():
+        for one, other in combinations(of_pair.values(), 2):
             tally.add(one, other)
     return tally.result()
 
@@ -51,12 +51,29 @@ def agreement_between(some: Iterable[Ranking], others: Iterable[Ranking]) -> Agr
     Every two of them who have judged a pair count once; such as an AI judge and a person.
     """
     tally = _Tally()
-    of_others = _opinions(others)
-    for pair, opinions in _opinions(some).items():
+    of_others = opinions(others)
+    for pair, of_pair in opinions(some).items():
         for other in of_others.get(pair, {}).values():
-            for one in opinions.values():
+            for one in of_pair.values():
                 tally.add(one, other)
     return tally.result()
+
+
+def agreement_with_others(
+    rankings: Iterable[Ranking], *, without: Collection[str] = ()
+) -> dict[str, Agreement]:
+    """How often each annotator prefers the same of a pair as each other one who judged it.
+
+    By annotator who ranked anything; those in `without` are nobody's others.
+    """
+    tallies: dict[str, _Tally] = defaultdict(_Tally)
+    for of_pair in opinions(rankings).values():
+        for annotator, own in of_pair.items():
+            tally = tallies[annotator]
+            for other, opinion in of_pair.items():
+                if other != annotator and other not in without:
+                    tally.add(own, opinion)
+    return {annotator: tally.result() for annotator, tally in tallies.items()}
 
 
 def annotator_ceiling(rankings: Iterable[Ranking], *, min_others: int = 2) -> Agreement:
@@ -67,11 +84,11 @@ def annotator_ceiling(rankings: Iterable[Ranking], *, min_others: int = 2) -> Ag
     other annotators are left out; a split majority counts as tied.
     """
     tally = _Tally()
-    for opinions in _opinions(rankings).values():
-        if len(opinions) - 1 < min_others:
+    for of_pair in opinions(rankings).values():
+        if len(of_pair) - 1 < min_others:
             continue
-        total = sum(opinions.values())
-        for own in opinions.values():
+        total = sum(of_pair.values())
+        for own in of_pair.values():
             tally.add(own, _sign(total - own))
     return tally.result()
 
@@ -95,8 +112,8 @@ class _Tally:
         return Agreement(rate, low, high, self.count, self.num_tied)
 
 
-def _votes(ranking: Ranking) -> dict[Pair, int]:
-    """+1 where the first image of the pair is preferred, -1 the second, 0 for a tie."""
+def pair_orders(ranking: Ranking) -> dict[Pair, int]:
+    """Order of each pair: +1 where its first image is preferred, -1 the second, 0 for a tie."""
     votes: dict[Pair, int] = {}
     images = ranking.sample_ids
     for better, worse in pairs(ranking):
@@ -108,11 +125,11 @@ def _votes(ranking: Ranking) -> dict[Pair, int]:
     return votes
 
 
-def _opinions(rankings: Iterable[Ranking]) -> Mapping[Pair, dict[str, int]]:
-    """Opinion of each annotator about each pair."""
+def opinions(rankings: Iterable[Ranking]) -> Mapping[Pair, dict[str, int]]:
+    """Order that each annotator gives to each pair, as `pair_orders` has it."""
     sums: dict[Pair, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for ranking in rankings:
-        for pair, vote in _votes(ranking).items():
+        for pair, vote in pair_orders(ranking).items():
             sums[pair][ranking.annotator] += vote
     return {
         pair: {annotator: _sign(total) for annotator, total in by_annotator.items()}

@@ -1,34 +1,16 @@
 import math
-from datetime import UTC, datetime
 
 import pytest
 from numpy.testing import assert_allclose
 from scipy.stats import binomtest
+from written_rankings import ranking
 
 from imgalign.preferences.agreement import (
+    agreement_with_others,
     annotator_ceiling,
     pair_agreement,
 )
-from imgalign.preferences.records import Ranking
 from imgalign.statistics import wilson_interval
-
-
-def ranking(annotator: str, text: str, *, prompt: str = "p", images: str | None = None) -> Ranking:
-    """ "a>bc" is a best, then b and c tied; `images` fixes how candidates are numbered."""
-    groups = text.split(">")
-    names = images or "".join(sorted(text.replace(">", "")))
-    return Ranking(
-        ranking_id=f"{annotator} {text}",
-        prompt=prompt,
-        sample_ids=tuple(names),
-        order=tuple(range(len(names))),
-        ranking=tuple(tuple(names.index(name) for name in group) for group in groups),
-        verdict="ranked",
-        reason=None,
-        annotator=annotator,
-        group="default",
-        created_at=datetime(2026, 11, 22, tzinfo=UTC),
-    )
 
 
 @pytest.mark.parametrize(("successes", "count"), [(0, 10), (7, 10), (10, 10), (523, 1000)])
@@ -97,3 +79,23 @@ def test_the_ceiling_needs_enough_others():
 def test_an_annotator_who_wavers_has_the_opinion_given_more_often():
     wavering = [ranking("ann", text) for text in ("a>b", "b>a", "a>b")]
     assert pair_agreement([*wavering, ranking("bob", "a>b")]).rate == 1.0
+
+
+def test_agreement_with_others_counts_each_other_annotator_once_per_pair():
+    judged = [ranking("ann", "a>b>c"), ranking("bob", "a>b>c"), ranking("eve", "c>ab")]
+    found = agreement_with_others(judged)
+    # ann: with bob 3 of 3, with eve 0 of 2, where one of three pairs is eve's tie.
+    assert (found["ann"].count, found["ann"].num_tied) == (5, 1)
+    assert_allclose(found["ann"].rate, 3 / 5)
+    assert found["bob"] == found["ann"]
+    assert (found["eve"].rate, found["eve"].count, found["eve"].num_tied) == (0.0, 4, 2)
+
+
+def test_agreement_with_others_is_not_with_those_who_are_left_out():
+    judged = [ranking("ann", "a>b"), ranking("bob", "a>b"), ranking("eve", "b>a")]
+    found = agreement_with_others(judged, without={"eve"})
+    assert [(who, found[who].rate, found[who].count) for who in ("ann", "bob", "eve")] == [
+        ("ann", 1.0, 1),
+        ("bob", 1.0, 1),
+        ("eve", 0.0, 2),
+    ]

@@ -1,0 +1,174 @@
+"""How well each annotator of a project judges, from their stored judgements.
+
+Speed, answers to gold items, self-consistency, position bias and agreement with the others.
+Each share has Wilson's 95 % interval, which takes its observations as independent; pairs of one
+ranking are not, so those of agreement and self-consistency are somewhat narrow.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+
+from imgalign.preferences.agreement import Agreement, agreement_with_others, pair_orders
+from imgalign.preferences.records import Ranking, TieGroups, ranks
+from imgalign.preferences.reliability import Alpha, ranking_alpha
+from imgalign.statistics import wilson_interval
+
+NOTHING = Agreement(float("nan"), 0.0, 1.0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """A share of `count` observations with its 95 % interval. Example: 0.9 [0.6, 0.98] of 10.
+
+    `value` is None where nothing was observed.
+    """
+
+    value: float | None
+    low: float
+    high: float
+    count: int
+
+    @classmethod
+    def of(cls, successes: float, count: int) -> "Share":
+        """Successes in `count` observations; one that is shared by a tie counts in part."""
+        low, high = wilson_interval(successes, count)
+        return cls(value=successes / count if count else None, low=low, high=high, count=count)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnnotatorQuality:
+    """What the judgements of one annotator say of them."""
+
+    annotator: str
+    num_votes: int
+    """Judgements that are no skips."""
+    num_skipped: int
+    median_seconds: float | None
+    """Of a vote; None where no page measured it."""
+    gold: Share
+    """Gold items that were answered as expected, skips left out."""
+    self_consistency: Share
+    """Pairs that were judged again in another item and got the same order, ties included."""
+    first_place: Share
+    """Rankings whose best candidate stood in the first place of the screen; a tie of n for the
+    best counts 1/n."""
+    chance: float | None
+    """What `first_place` is without a position bias: the mean of 1/K; None without rankings."""
+    agreement: Share
+    """Pairs ordered as by another annotator, counted for each of them; ties left out."""
+
+    @property
+    def position_bias(self) -> bool:
+        """Whether the interval of `first_place` leaves out what chance would give."""
+        return self.chance is not None and not (
+            self.first_place.low <= self.chance <= self.first_place.high
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectQuality:
+    """The annotators of a project, those with the most votes first, and their reliability."""
+
+    annotators: tuple[AnnotatorQuality, ...]
+    alpha: Alpha
+
+
+def project_quality(
+    rankings: Iterable[Ranking],
+    *,
+    gold: Mapping[str, TieGroups],
+    excluded: Collection[str] = (),
+    seed: int = 0,
+) -> ProjectQuality:
+    """Quality of all annotators of some standing judgements.
+
+    `gold` has the expected order of gold items, in candidates. Those who are excluded are compared
+    with the others, but nobody is with them, and alpha is without them.
+    """
+    by_annotator: dict[str, list[Ranking]] = defaultdict(list)
+    for ranking in rankings:
+        by_annotator[ranking.annotator].append(ranking)
+    everything = [each for own in by_annotator.values() for each in own]
+    agreement = agreement_with_others(everything, without=excluded)
+    found = [
+        _quality(annotator, own, gold=gold, agreement=agreement.get(annotator, NOTHING))
+        for annotator, own in by_annotator.items()
+    ]
+    counted = (each for each in everything if each.annotator not in excluded)
+    return ProjectQuality(
+        annotators=tuple(sorted(found, key=lambda each: (-each.num_votes, each.annotator))),
+        alpha=ranking_alpha(counted, seed=seed),
+    )
+
+
+def as_expected(ranking: Ranking, expected: TieGroups) -> bool:
+    """Whether a judgement has every strict preference of an expected order.
+
+    What the expected order ties may be in any order. Example: ((2,), (0, 1)) only asks that
+    candidate 2 is the best. All bad is not as expected.
+    """
+    given = ranks(ranking)
+    return ranking.verdict == "ranked" and all(
+        given[better] < given[worse]
+        for place, above in enumerate(expected)
+        for below in expected[place + 1 :]
+        for better in above
+        for worse in below
+    )
+
+
+def _quality(
+    annotator: str,
+    rankings: Sequence[Ranking],
+    *,
+    gold: Mapping[str, TieGroups],
+    agreement: Agreement,
+) -> AnnotatorQuality:
+    given = [each for each in rankings if each.verdict != "skipped"]
+    timed = [each.client_ms / 1000 for each in given if each.client_ms is not None]
+    expected = [as_expected(each, gold[each.item_id]) for each in given if each.item_id in gold]
+    first_place, chance = _first_place(given)
+    return AnnotatorQuality(
+        annotator=annotator,
+        num_votes=len(given),
+        num_skipped=len(rankings) - len(given),
+        median_seconds=median(timed) if timed else None,
+        gold=Share.of(sum(expected), len(expected)),
+        self_consistency=_self_consistency(given),
+        first_place=first_place,
+        chance=chance,
+        agreement=Share(
+            value=agreement.rate if agreement.count else None,
+            low=agreement.low,
+            high=agreement.high,
+            count=agreement.count,
+        ),
+    )
+
+
+def _self_consistency(rankings: Sequence[Ranking]) -> Share:
+    """Each later order of a pair against the first; `rankings` are in the order of their time."""
+    first: dict[tuple[str, str, str], int] = {}
+    same = []
+    for ranking in rankings:
+        for pair, order in pair_orders(ranking).items():
+            if pair in first:
+                same.append(order == first[pair])
+            else:
+                first[pair] = order
+    return Share.of(sum(same), len(same))
+
+
+def _first_place(rankings: Sequence[Ranking]) -> tuple[Share, float | None]:
+    """How often the first place wins, and by chance; rankings of one tie group say nothing."""
+    wins, chances = [], []
+    for ranking in rankings:
+        groups = ranking.ranking or ()
+        if len(groups) < 2:
+            continue
+        best = groups[0]
+        wins.append((ranking.order[0] in best) / len(best))
+        chances.append(1 / len(ranking.order))
+    return Share.of(sum(wins), len(wins)), fmean(chances) if chances else None
