@@ -1,10 +1,9 @@
 """Check the integrity of a store: image files against their hashes, rows against their references.
 
 Faults are missing or damaged images, changed texts, dangling references, items whose id is not the
-hash of their content, rankings that do not fit their item, counts that are not those of the
-rankings, and damage that SQLite reports. Files
-without a row are counted but are no fault: a kill between file and row leaves one, and two
-databases may share a folder.
+hash of their content, rankings and expected orders that do not fit their item, counts that are not
+those of the rankings, and damage that SQLite reports. Files without a row are counted but are no
+fault: a kill between file and row leaves one, and two databases may share a folder.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from imgalign.preferences.judges import to_judge
 from imgalign.preferences.recount import differences
 from imgalign.preferences.schema import (
     candidates,
+    gold,
     images,
     items,
     judges,
@@ -152,6 +152,12 @@ def _check_items(connection: Connection, check: StoreCheck) -> None:
             )
         except InputError as error:
             check.add("rankings that do not fit their item", f"{row.ranking_id[:12]}: {error}")
+    for row in connection.execute(select(gold)):
+        try:
+            shown = of_item.get(row.item_id, [])
+            validation.expected_order(row.expected, num_candidates=len(shown))
+        except InputError as error:
+            check.add("gold items that do not fit their item", f"{row.item_id[:12]}: {error}")
 
 
 def _database_problems(connection: Connection) -> list[str]:

@@ -1,9 +1,9 @@
 """Export and import of rankings as JSON lines, without loss.
 
 The first line names the format; then come images and texts with their provenances, AI judges,
-annotators, items and rankings, each line with its `kind`, so that a reader needs one pass. Undone
-judgements are part of the record and travel too; leases do not. Image files travel as files: give
-the folder that holds them.
+annotators, items, gold items and rankings, each line with its `kind`, so that a reader needs one
+pass. Undone judgements are part of the record and travel too; leases do not. Image files travel as
+files: give the folder that holds them.
 """
 
 import json
@@ -36,6 +36,7 @@ TABLES: dict[str, tuple[Table, tuple[str, ...]]] = {
     "annotator": (schema.annotators, ("annotator_id",)),
     "item": (schema.items, ("item_id",)),
     "candidate": (schema.candidates, ("item_id", "candidate")),
+    "gold": (schema.gold, ("item_id",)),
     "ranking": (schema.rankings, ("ranking_id",)),
     "judge_answers": (schema.judge_answers, ("ranking_id",)),
     "undo": (schema.undos, ("ranking_id",)),
@@ -249,6 +250,8 @@ def _add(connection: Connection, kind: str, row: dict[str, Any], where: str) -> 
             _refuse_taken(connection, row, where)
         if kind == "judge_answers":
             _check_answers(connection, row, where)
+        if kind == "gold":
+            _check_gold(connection, row, where)
         try:
             connection.execute(insert(table).values(**row))
         except IntegrityError as error:
@@ -285,6 +288,14 @@ def _check(connection: Connection, row: dict[str, Any], where: str) -> None:
             ranking=row["tie_groups"],
             num_candidates=len(queries.candidates_of(connection, row["item_id"])),
         )
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def _check_gold(connection: Connection, row: dict[str, Any], where: str) -> None:
+    try:
+        shown = queries.candidates_of(connection, row["item_id"])
+        validation.expected_order(row["expected"], num_candidates=len(shown))
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
 

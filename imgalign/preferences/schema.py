@@ -3,8 +3,8 @@
 The schema is normalised. `rankings`, `undos`, `judges` and `judge_answers` are append-only: the
 migrations add triggers that refuse every UPDATE and DELETE. Leases (`assignments`) change, and so
 do the tallies (`tallies.py`, `outcomes.py`), which follow from the judgements and are written in
-the same transactions: `items.given`, `tallies`, `projects`, `judged_prompts`, `outcomes`. Accounts
-and their sessions change as well.
+the same transactions: `items.given`, `tallies`, `projects`, `judged_prompts`, `outcomes`. Accounts,
+their sessions and what leads decide (`gold`) change as well.
 
     judges <- annotators <- assignments -> items <- candidates -> images <- provenances
                                  |           ^          |
@@ -12,6 +12,7 @@ and their sessions change as well.
                                              ^
                                     undos, judge_answers
     annotators <- accounts <- sessions, invitations
+    items <- gold
 """
 
 from datetime import UTC, datetime
@@ -214,6 +215,15 @@ candidates = Table(
     UniqueConstraint("item_id", "text_id"),
     CheckConstraint("(image_id IS NULL) <> (text_id IS NULL)", name="ck_candidates_one_sample"),
     Index(None, "image_id"),
+)
+
+# Items whose answer is known: tie groups of candidates, best first. Annotators are never told.
+gold = Table(
+    "gold",
+    metadata,
+    Column("item_id", ForeignKey("items.item_id"), primary_key=True),
+    Column("expected", JSON, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
 )
 
 assignments = Table(

@@ -28,6 +28,8 @@ VERDICTS: tuple[str, ...] = get_args(Verdict)
 CHOICES = ("first", "second", None)
 MAX_NAME = 200
 MAX_INTEGER = 2**63 - 1
+MAX_OVERLAP = 10_000
+"""Annotators that a lead may ask to judge one gold item."""
 MAY_BE_UNKNOWN = frozenset({"seed", "steps", "max_new_tokens"})
 """Whole numbers in the provenance of a sample that was made elsewhere."""
 SAMPLE_ID = re.compile("[0-9a-f]{64}")
@@ -158,6 +160,16 @@ def fits(*, order: object, ranking: object, num_candidates: int) -> None:
         groups = _tie_groups(ranking)
         found = [index for group in groups for index in group]
         _each_once("ranking", "candidate", found, num_candidates)
+
+
+def expected_order(value: object, *, num_candidates: int) -> TieGroups:
+    """Check the order that a gold item expects; returns it in canonical form."""
+    groups = _tie_groups(value)
+    found = [index for group in groups for index in group]
+    _each_once("expected order", "candidate", found, num_candidates)
+    if len(groups) < 2:
+        raise InputError("expected order: all are tied, so that every answer would be right")
+    return groups
 
 
 def fits_screen(ranking: TieGroups | None, num_positions: int) -> None:
