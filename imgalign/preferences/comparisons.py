@@ -112,6 +112,7 @@ def compare_makers(
     with store.database.read() as connection:
         found = outcomes.read(connection)
         asked = asked_for(found, group=group, project=project, judged_by=judged_by)
+        asked &= ~found.excluded
         open_prompts = _open(connection, project) if asked.any() else np.zeros(0, dtype=np.int64)
     records = found.records[asked].astype(np.int64)
     shares = _shares(found.orders, np.unique(records[:, FIELDS.index("order")]))

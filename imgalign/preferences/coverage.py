@@ -7,7 +7,7 @@ from typing import get_args
 
 from sqlalchemy import case, func, select
 
-from imgalign.preferences.queries import sample_id, standing
+from imgalign.preferences.queries import counted, excluded, sample_id
 from imgalign.preferences.records import Samples
 from imgalign.preferences.schema import (
     annotators,
@@ -33,7 +33,7 @@ class Coverage:
     wanted: int
     """The sum of their overlaps."""
     given: int
-    """Standing answers, skips included, no more of an item than its overlap."""
+    """Answers that count, skips included, no more of an item than its overlap."""
 
 
 def coverage(store: Store, *, project: str, source: str, simulated: bool) -> Coverage:
@@ -52,7 +52,7 @@ def coverage(store: Store, *, project: str, source: str, simulated: bool) -> Cov
             items.c.source == source,
             annotators.c.simulated == simulated,
             annotators.c.judge_id.is_(None),
-            standing(),
+            counted(),
         )
         .group_by(rankings.c.item_id)
     )
@@ -75,7 +75,7 @@ class ProjectRankings:
     project: str
     samples: Samples
     rankings: int
-    """Standing judgements, simulated annotators' too, those of AI judges and skips left out."""
+    """Judgements that count, simulated annotators' too, those of AI judges and skips left out."""
     prompts: int
     groups: tuple[str, ...]
     """The groups of those who judged, by name."""
@@ -88,7 +88,10 @@ def judged_projects(store: Store) -> list[ProjectRankings]:
     of_groups = (
         select(tallies.c.project, annotators.c.group_name, *given.values())
         .join(annotators, annotators.c.annotator_id == tallies.c.annotator_id)
-        .where(annotators.c.judge_id.is_(None))
+        .where(
+            annotators.c.judge_id.is_(None),
+            ~excluded(tallies.c.annotator_id, tallies.c.project),
+        )
         .group_by(tallies.c.project, annotators.c.group_name)
         .order_by(tallies.c.project, annotators.c.group_name)
     )

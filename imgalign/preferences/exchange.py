@@ -2,7 +2,8 @@
 
 The first line names the format; then come images and texts with their provenances, AI judges,
 annotators, items, gold items and rankings, each line with its `kind`, so that a reader needs one
-pass. Undone judgements are part of the record and travel too; leases do not. Image files travel as
+pass. Undone judgements are part of the record and travel too, and so do those of excluded
+annotators, with who is excluded; leases do not. Image files travel as
 files: give the folder that holds them.
 """
 
@@ -40,6 +41,7 @@ TABLES: dict[str, tuple[Table, tuple[str, ...]]] = {
     "ranking": (schema.rankings, ("ranking_id",)),
     "judge_answers": (schema.judge_answers, ("ranking_id",)),
     "undo": (schema.undos, ("ranking_id",)),
+    "exclusion": (schema.exclusions, ("project", "annotator_id")),
 }
 # Columns that may differ between two stores, such as times and the spelling of a name.
 LOCAL = frozenset({"sequence", "added_at", "overlap", "created_at", "name"})
@@ -275,6 +277,8 @@ def _count(connection: Connection, kind: str, row: dict[str, Any]) -> None:
             tallies.judged(connection, row["ranking_id"], now=utc_now())
         case "undo":
             tallies.taken_back(connection, row["ranking_id"])
+        case "exclusion":
+            tallies.annotator_excluded(connection, row["annotator_id"], row["project"])
 
 
 def _check(connection: Connection, row: dict[str, Any], where: str) -> None:
@@ -302,7 +306,7 @@ def _check_gold(connection: Connection, row: dict[str, Any], where: str) -> None
 
 def _check_answers(connection: Connection, row: dict[str, Any], where: str) -> None:
     """Apply the rules for the answers of AI judges to those from a file."""
-    asked = queries.judgements(include_undone=True).where(
+    asked = queries.judgements(include_undone=True, include_excluded=True).where(
         schema.rankings.c.ranking_id == row["ranking_id"]
     )
     of = connection.execute(asked).first()

@@ -12,6 +12,7 @@ from sqlalchemy import insert, select
 
 from imgalign.errors import InputError
 from imgalign.preferences import identity, schema, validation
+from imgalign.preferences.exclusions import num_left_out
 from imgalign.preferences.queries import AnyRow
 from imgalign.preferences.records import (
     Annotator,
@@ -89,14 +90,17 @@ def chosen_rankings(
 ) -> list[Ranking]:
     """Rankings of one kind of samples, by people, by AI judges or by both; no filter takes all.
 
-    The log says how many others are left out. InputError where all are of another kind, by others,
-    or of other names than the filters: it begins with `where`, and says what there is or which
-    `option` asks for it.
+    Those of excluded annotators are left out. The log says how many are, and how many others.
+    InputError where all are of another kind, by others, or of other names than the filters: it
+    begins with `where`, and says what there is or which `option` asks for it.
     """
     filters = {"project": project, "group": group, "annotator": annotator}
     asked = " and ".join(f"{name} {value!r}" for name, value in filters.items() if value)
     where = where or f"rankings{f' of {asked}' if asked else ''}"
     found = list(store.rankings(project=project, group=group, annotator=annotator, judged_by="all"))
+    left_out = num_left_out(store.database, project=project, group=group, annotator=annotator)
+    if left_out:
+        log.warning("%s: %d by excluded annotators are left out", where, left_out)
     if not found and (others := names_of(store.rankings(judged_by="all"), filters)):
         raise InputError(f"{where}: expected rankings, got none; there are: {others}")
     kept = rankings_of(samples, found, where=where)

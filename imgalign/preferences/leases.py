@@ -13,7 +13,8 @@ items takes over a lease of a client that holds more than half. Leases with a ti
 come from a wrong clock and are ignored.
 
 AI judges stand outside of this: an item is available to one until it has judged it, however many
-people have, and neither its judgements nor its leases keep an item from people.
+people have, and neither its judgements nor its leases keep an item from people. Nor do those of
+annotators who are excluded from the project.
 """
 
 import hashlib
@@ -41,7 +42,7 @@ from sqlalchemy import (
 
 from imgalign.errors import StoreError
 from imgalign.preferences import queries
-from imgalign.preferences.queries import is_open, standing, unjudged
+from imgalign.preferences.queries import excluded, is_open, standing, unjudged
 from imgalign.preferences.records import Annotator, Counts
 from imgalign.preferences.schema import (
     UtcDateTime,
@@ -96,7 +97,9 @@ def _unanswered() -> ColumnElement[bool]:
 
 
 def _expected() -> ColumnElement[int]:
-    """Number of people beside an annotator who hold an item of `items` and may judge it."""
+    """Number of people beside an annotator who hold an item of `items` and whose judgement of it
+    would count.
+    """
     expected = (
         select(func.count())
         .select_from(assignments.join(annotators))
@@ -104,6 +107,7 @@ def _expected() -> ColumnElement[int]:
             assignments.c.item_id == items.c.item_id,
             assignments.c.annotator_id != WHO,
             annotators.c.judge_id.is_(None),
+            ~excluded(assignments.c.annotator_id, items.c.project),
             live(),
             _unanswered(),
         )
@@ -280,6 +284,7 @@ def _covered_and_given_back() -> tuple[Select[Any], Select[Any]]:
         .where(
             assignments.c.annotator_id != WHO,
             annotators.c.judge_id.is_(None),
+            ~excluded(assignments.c.annotator_id, PROJECT),
             live(),
             _unanswered(),
         )

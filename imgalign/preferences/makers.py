@@ -65,6 +65,8 @@ class MakerRatings:
     wins: Wins
     num_shared: int
     """Images left out because several makers generated them identically."""
+    num_excluded: int = 0
+    """Rankings left out because their annotators are excluded from the project."""
 
     def lines(self) -> list[str]:
         """A table for a terminal, best first."""
@@ -89,6 +91,8 @@ class MakerRatings:
             )
         if self.num_shared:
             table.append(f"{self.num_shared} images are identical for several of these: left out")
+        if self.num_excluded:
+            table.append(f"{self.num_excluded} rankings are of excluded annotators: left out")
         return table
 
 
@@ -114,6 +118,8 @@ def rate_makers(
         if found.num_sharing:
             num_shared = _num_shared(connection, group, project, judged_by)
     asked = asked_for(found, group=group, project=project, judged_by=judged_by)
+    num_excluded = int((asked & found.excluded).sum())
+    asked &= ~found.excluded
     if not asked.any():  # and say why
         rankings = chosen_rankings(
             store, "images", judged_by=judged_by, group=group, project=project
@@ -133,7 +139,13 @@ def rate_makers(
     else:
         rate = bradley_terry if method == "bradley-terry" else plackett_luce
         rated = rate(judged, ridge=ridge)
-    return MakerRatings(method=method, ratings=rated, wins=wins_of(judged), num_shared=num_shared)
+    return MakerRatings(
+        method=method,
+        ratings=rated,
+        wins=wins_of(judged),
+        num_shared=num_shared,
+        num_excluded=num_excluded,
+    )
 
 
 def _too_few(num_rankings: int, made: Sequence[str]) -> InputError:
@@ -199,7 +211,7 @@ def _num_shared(
         .select_from(candidates.join(rankings, rankings.c.item_id == candidates.c.item_id))
         .join(items, items.c.item_id == rankings.c.item_id)
         .join(annotators, annotators.c.annotator_id == rankings.c.annotator_id)
-        .where(candidates.c.image_id.in_(shared), queries.standing())
+        .where(candidates.c.image_id.in_(shared), queries.counted())
         .where(*queries.judged_by(judged_by))
     )
     if group is not None:

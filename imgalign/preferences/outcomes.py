@@ -14,13 +14,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Bool, Int32
 from sqlalchemy import Connection, insert, select, update
 
 from imgalign.preferences.queries import AnyRow, standing
 from imgalign.preferences.schema import (
     annotators,
     candidates,
+    exclusions,
     items,
     numbers,
     outcomes,
@@ -44,6 +45,8 @@ class Outcomes:
     """All standing rankings of images, in the order they were given; columns are `FIELDS`."""
 
     records: Int32[np.ndarray, "n 4"]
+    excluded: Bool[np.ndarray, " n"]
+    """Which of them do not count, because their annotator is excluded from the project."""
     makers: Mapping[int, Maker]
     """Makers in the order in which they first came."""
     path_of: Mapping[Maker, str | None]
@@ -149,8 +152,16 @@ def read(connection: Connection) -> Outcomes:
     }
     people = {row.annotator_id: row for row in connection.execute(select(annotators))}
     told = {row.number: json.loads(row.value) for row in named["maker"]}
+    records = records[records[:, FIELDS.index("order")] > 0]
+    number_of = {(kind, row.value): row.number for kind, rows in named.items() for row in rows}
+    excluded = np.zeros(len(records), dtype=bool)
+    for out in connection.execute(select(exclusions)).all():
+        project = number_of.get(("project", out.project), 0)
+        annotator = number_of.get(("annotator", out.annotator_id), 0)
+        excluded |= (records[:, 1] == project) & (records[:, 2] == annotator)
     return Outcomes(
-        records=records[records[:, FIELDS.index("order")] > 0],
+        records=records,
+        excluded=excluded,
         makers={n: (model, weights) for n, (model, weights, _) in told.items()},
         path_of={(model, weights): path for model, weights, path in told.values()},
         orders={

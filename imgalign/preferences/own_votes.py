@@ -57,7 +57,7 @@ def own_votes(
                 )
             end = last.sequence
         chosen = latest(connection, who, limit=limit, project=project, before=end, shown_only=True)
-        wide = queries.judgements(include_undone=False)
+        wide = queries.judgements(include_undone=False, include_excluded=True)
         wide = wide.where(rankings.c.sequence.in_(chosen)).order_by(rankings.c.sequence.desc())
         judged = queries.to_rankings(connection, connection.execute(wide).all())
         tokens = _tokens(connection, who, [each.item_id for each in judged])

@@ -1,6 +1,7 @@
 """SQL queries of the preference store, and conversion between rows and records.
 
-A judgement is called standing until it is undone.
+A judgement is called standing until it is undone. It counts while it stands, unless its annotator
+is excluded from the project.
 """
 
 import hashlib
@@ -30,6 +31,7 @@ from imgalign.preferences.records import (
 from imgalign.preferences.schema import (
     annotators,
     candidates,
+    exclusions,
     items,
     judge_answers,
     provenances,
@@ -121,6 +123,19 @@ def standing() -> ColumnElement[bool]:
     return ~undone.correlate(rankings).exists()
 
 
+def excluded(annotator_id: ColumnElement[str], project: ColumnElement[str]) -> ColumnElement[bool]:
+    """Condition: this annotator is excluded from this project."""
+    found = select(exclusions.c.project).where(
+        exclusions.c.project == project, exclusions.c.annotator_id == annotator_id
+    )
+    return found.correlate_except(exclusions).exists()
+
+
+def counted() -> ColumnElement[bool]:
+    """Condition on `rankings` and `items`: the judgement counts, in whatever is made of them."""
+    return standing() & ~excluded(rankings.c.annotator_id, items.c.project)
+
+
 def unjudged(annotator_id: str | ColumnElement[str]) -> ColumnElement[bool]:
     """Condition on `items`: this annotator has no standing judgement of the item."""
     mine = select(rankings.c.sequence).where(
@@ -194,8 +209,10 @@ def answer_row(answer: Answer, order: Sequence[int]) -> list[int | str | None]:
     return [answer.principle, order[answer.first], order[answer.second], answer.choice]
 
 
-def judgements(*, include_undone: bool) -> Select[Any]:
-    """Select rankings with their items and annotators, for `to_rankings`."""
+def judgements(*, include_undone: bool, include_excluded: bool) -> Select[Any]:
+    """Select rankings with their items and annotators, for `to_rankings`; without either of the
+    two those that count.
+    """
     statement = (
         select(
             rankings,
@@ -214,6 +231,8 @@ def judgements(*, include_undone: bool) -> Select[Any]:
         .outerjoin(undos, undos.c.ranking_id == rankings.c.ranking_id)
         .outerjoin(judge_answers, judge_answers.c.ranking_id == rankings.c.ranking_id)
     )
+    if not include_excluded:
+        statement = statement.where(~excluded(rankings.c.annotator_id, items.c.project))
     return statement if include_undone else statement.where(undos.c.ranking_id.is_(None))
 
 

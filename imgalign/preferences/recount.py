@@ -10,7 +10,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, Select, case, distinct, func, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    case,
+    distinct,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from imgalign.preferences.outcomes import (
     FIELDS,
@@ -21,7 +31,7 @@ from imgalign.preferences.outcomes import (
     maker_number,
     number,
 )
-from imgalign.preferences.queries import is_open, standing, unjudged
+from imgalign.preferences.queries import counted, is_open, standing, unjudged
 from imgalign.preferences.schema import (
     annotators,
     candidates,
@@ -45,14 +55,14 @@ Record = tuple[int | None, ...]
 
 
 def fill(connection: Connection) -> None:
-    """Fill the empty tables of a store that has judgements already."""
-    connection.execute(update(items).values(given=_given()))
-    for table, counted in ((projects, _projects()), (tallies, _tallies())):
-        rows = [dict(row) for row in connection.execute(counted).mappings()]
+    """Fill the empty tables of a store that has judgements already, and no exclusions."""
+    connection.execute(update(items).values(given=_given(standing())))
+    for table, counts in ((projects, _projects()), (tallies, _tallies())):
+        rows = [dict(row) for row in connection.execute(counts).mappings()]
         zeros = {"first": 0} if table is tallies else {}
         for row in rows:
             connection.execute(insert(table).values(row | zeros))
-    for project, samples, prompt, given in connection.execute(_prompts()).all():
+    for project, samples, prompt, given in connection.execute(_prompts(standing())).all():
         key = {
             "project": project,
             "samples": samples,
@@ -78,7 +88,7 @@ def fill(connection: Connection) -> None:
 
 def differences(connection: Connection) -> list[str]:
     """What the store counts otherwise than a recount does. Example: "judgements of items"."""
-    wrong = select(func.count()).select_from(items).where(items.c.given != _given())
+    wrong = select(func.count()).select_from(items).where(items.c.given != _given(counted()))
     prompts = select(
         *(judged_prompts.c.project, judged_prompts.c.samples, numbers.c.key, judged_prompts.c.given)
     ).join(numbers, numbers.c.number == judged_prompts.c.prompt)
@@ -93,7 +103,7 @@ def differences(connection: Connection) -> list[str]:
         "where annotators go on": connection.execute(_passed_over()).first() is None,
         "judged prompts": {
             (project, samples, digest(prompt), given)
-            for project, samples, prompt, given in connection.execute(_prompts())
+            for project, samples, prompt, given in connection.execute(_prompts(counted()))
         }
         == _rows(connection, prompts.where(judged_prompts.c.given > 0)),
         "images that several made": set(_shared(connection))
@@ -110,8 +120,8 @@ def _rows(connection: Connection, statement: Select[Any]) -> set[tuple[Any, ...]
     return {tuple(row) for row in connection.execute(statement)}
 
 
-def _given() -> Any:
-    """Standing judgements of an item of `items` by people, without skips."""
+def _given(which: ColumnElement[bool]) -> Any:
+    """Judgements of an item of `items` by people, without skips."""
     given = (
         select(func.count())
         .select_from(rankings.join(annotators))
@@ -119,7 +129,7 @@ def _given() -> Any:
             rankings.c.item_id == items.c.item_id,
             rankings.c.verdict != "skipped",
             annotators.c.judge_id.is_(None),
-            standing(),
+            which,
         )
     )
     return given.correlate(items).scalar_subquery()
@@ -169,14 +179,14 @@ def _passed_over() -> Select[Any]:
     )
 
 
-def _prompts() -> Select[Any]:
+def _prompts(which: ColumnElement[bool]) -> Select[Any]:
     columns = (items.c.project, items.c.samples, items.c.prompt)
     return (
         select(*columns, func.count().label("given"))
         .select_from(rankings)
         .join(items, items.c.item_id == rankings.c.item_id)
         .join(annotators, annotators.c.annotator_id == rankings.c.annotator_id)
-        .where(rankings.c.verdict != "skipped", annotators.c.judge_id.is_(None), standing())
+        .where(rankings.c.verdict != "skipped", annotators.c.judge_id.is_(None), which)
         .group_by(*columns)
     )
 

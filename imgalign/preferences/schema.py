@@ -4,14 +4,15 @@ The schema is normalised. `rankings`, `undos`, `judges` and `judge_answers` are 
 migrations add triggers that refuse every UPDATE and DELETE. Leases (`assignments`) change, and so
 do the tallies (`tallies.py`, `outcomes.py`), which follow from the judgements and are written in
 the same transactions: `items.given`, `tallies`, `projects`, `judged_prompts`, `outcomes`. Accounts,
-their sessions and what leads decide (`gold`) change as well.
+their sessions and what leads decide (`gold`, `exclusions`)
+change as well.
 
     judges <- annotators <- assignments -> items <- candidates -> images <- provenances
                                  |           ^          |
                                views      rankings      +-> texts <- text_provenances
                                              ^
                                     undos, judge_answers
-    annotators <- accounts <- sessions, invitations
+    annotators <- exclusions, accounts <- sessions, invitations
     items <- gold
 """
 
@@ -191,7 +192,7 @@ items = Table(
     Column("samples", String(16), nullable=False, server_default="images"),
     Column("overlap", Integer, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
-    # Standing judgements of people, skips left out; below the overlap the item is open.
+    # Judgements of people that count, skips left out; below the overlap the item is open.
     Column("given", Integer, nullable=False, server_default="0"),
     Index(None, "project", "sequence"),
     Index(
@@ -293,6 +294,15 @@ undos = Table(
     Column("created_at", UtcDateTime, nullable=False),
 )
 
+# Annotators whose judgements in a project count nowhere.
+exclusions = Table(
+    "exclusions",
+    metadata,
+    Column("project", Name, primary_key=True),
+    Column("annotator_id", ForeignKey("annotators.annotator_id"), primary_key=True),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
 projects = Table(
     "projects",
     metadata,
@@ -317,7 +327,7 @@ tallies = Table(
     Index(None, "project", "first"),
 )
 
-# Standing judgements of people by prompt, skips left out; prompts are those of `numbers`.
+# Judgements of people that count by prompt, skips left out; prompts are those of `numbers`.
 judged_prompts = Table(
     "judged_prompts",
     metadata,

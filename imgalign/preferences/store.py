@@ -376,9 +376,8 @@ class Store:
 
     def judgement(self, annotator: str, key: str) -> Ranking:
         """The judgement submitted under `key`, undone or not; StoreError without one."""
-        statement = queries.judgements(include_undone=True).where(
-            rankings.c.annotator_id == person(annotator), rankings.c.key == key
-        )
+        every = queries.judgements(include_undone=True, include_excluded=True)
+        statement = every.where(rankings.c.annotator_id == person(annotator), rankings.c.key == key)
         with self.database.read() as connection:
             found = queries.to_rankings(connection, connection.execute(statement).all())
         if not found:
@@ -395,11 +394,12 @@ class Store:
         include_undone: bool = False,
     ) -> Iterator[Ranking]:
         """Judgements in the order they were made, those made before this call; all if no filter,
-        but those of AI judges only where `judged_by` asks for them.
+        but those of AI judges only where `judged_by` asks for them, and none of annotators who are
+        excluded from the project.
 
         Reads in pages, without an open transaction while the caller works.
         """
-        statement = queries.judgements(include_undone=include_undone)
+        statement = queries.judgements(include_undone=include_undone, include_excluded=False)
         statement = statement.where(*queries.judged_by(judged_by))
         if group is not None:
             statement = statement.where(annotators.c.group_name == group)
@@ -437,7 +437,7 @@ class Store:
             chosen = latest(
                 connection, who, limit=limit, project=project, include_undone=include_undone
             )
-            statement = queries.judgements(include_undone=True)
+            statement = queries.judgements(include_undone=True, include_excluded=True)
             statement = statement.where(rankings.c.sequence.in_(chosen))
             statement = statement.order_by(rankings.c.sequence.desc())
             return queries.to_rankings(connection, connection.execute(statement).all())

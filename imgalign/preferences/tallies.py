@@ -2,10 +2,12 @@
 
 Without these, every next item and every progress bar would count all rankings. Each change of what
 is counted comes through one function here: an item was added, its overlap was raised, a judgement
-was given or taken back. `recount` has the same numbers from the judgements alone; `store check`
-and a property test compare the two. The writer's lock makes each change see the one before.
+was given or taken back, an annotator was excluded or included again. `recount` has the same numbers
+from the judgements alone; `store check` and a property test compare the two. The writer's lock
+makes each change see the one before.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
 
@@ -22,7 +24,13 @@ from sqlalchemy import (
 )
 
 from imgalign.preferences import outcomes
-from imgalign.preferences.queries import AnyRow, is_open, standing, unjudged
+from imgalign.preferences.queries import (
+    AnyRow,
+    excluded,
+    is_open,
+    standing,
+    unjudged,
+)
 from imgalign.preferences.schema import (
     annotators,
     assignments,
@@ -66,11 +74,62 @@ def taken_back(connection: Connection, ranking_id: str) -> None:
     _lower(connection, row.project, row.place, own)
 
 
+def annotator_excluded(connection: Connection, annotator_id: str, project: str) -> None:
+    """Count the judgements of an annotator no more who was just excluded from a project."""
+    _count_all(connection, annotator_id, project, by=-1)
+
+
+def annotator_included(connection: Connection, annotator_id: str, project: str) -> None:
+    """Count the judgements of an annotator again who was excluded until now."""
+    _count_all(connection, annotator_id, project, by=1)
+
+
+def _count_all(connection: Connection, annotator_id: str, project: str, *, by: int) -> None:
+    """Count an annotator's judgements in a project, or no more; what is their own stays.
+
+    Their own progress in `tallies`, and their records in `outcomes`, are of what stands.
+    """
+    judged = (
+        select(items.c.item_id, items.c.sequence, items.c.prompt, items.c.samples)
+        .select_from(items)
+        .join(rankings, rankings.c.item_id == items.c.item_id)
+        .join(annotators, annotators.c.annotator_id == rankings.c.annotator_id)
+        .where(
+            rankings.c.annotator_id == annotator_id,
+            items.c.project == project,
+            rankings.c.verdict != "skipped",
+            annotators.c.judge_id.is_(None),
+            standing(),
+        )
+    )
+    rows = connection.execute(judged).all()
+    if not rows:
+        return
+    of_them = items.c.item_id.in_(judged.with_only_columns(rankings.c.item_id))
+    connection.execute(update(items).where(of_them).values(given=items.c.given + by))
+    for (samples, prompt), number in Counter((row.samples, row.prompt) for row in rows).items():
+        numbered = outcomes.number(connection, "prompt", prompt)
+        key = {"project": project, "samples": samples, "prompt": numbered}
+        _add(connection, judged_prompts, key, given=by * number)
+    of_project = (items.c.project == project, is_open())
+    num_open = select(func.count()).where(*of_project).scalar_subquery()
+    connection.execute(update(projects).where(projects.c.project == project).values(open=num_open))
+    own_open = (
+        select(func.count(items.c.item_id.distinct()))
+        .join(rankings, rankings.c.item_id == items.c.item_id)
+        .where(*of_project, rankings.c.annotator_id == tallies.c.annotator_id, standing())
+        .correlate(tallies)
+        .scalar_subquery()
+    )
+    connection.execute(update(tallies).where(tallies.c.project == project).values(open=own_open))
+    _lower(connection, project, min(row.sequence for row in rows))
+
+
 def _count(connection: Connection, row: AnyRow, *, by: int) -> None:
     others = _judged_by(connection, row.item_id, but=row.ranking_id)
     everybody = others | {row.annotator_id}
     is_given = row.verdict != "skipped"
-    if is_given and row.judge_id is None:
+    if is_given and row.judge_id is None and not row.excluded:
         changed = update(items).where(items.c.item_id == row.item_id)
         connection.execute(changed.values(given=items.c.given + by))
         prompt = outcomes.number(connection, "prompt", row.prompt)
@@ -144,6 +203,7 @@ JUDGEMENT = (
         *(items.c[name] for name in ("project", "prompt", "samples", "given", "overlap")),
         items.c.sequence.label("place"),
         annotators.c.judge_id,
+        excluded(rankings.c.annotator_id, items.c.project).label("excluded"),
     )
     .join(items, items.c.item_id == rankings.c.item_id)
     .join(annotators, annotators.c.annotator_id == rankings.c.annotator_id)

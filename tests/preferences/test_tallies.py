@@ -18,6 +18,7 @@ from imgalign.preferences import leases, recount, schema
 from imgalign.preferences.checking import check_store
 from imgalign.preferences.coverage import judged_projects
 from imgalign.preferences.exchange import export_rankings, import_rankings
+from imgalign.preferences.exclusions import exclude, include
 from imgalign.preferences.judges import add_judge
 from imgalign.preferences.makers import rate_makers
 from imgalign.preferences.records import Answer, Counts, Provenance, utc_now
@@ -30,7 +31,7 @@ VERDICTS: dict[str, dict[str, Any]] = {
     "all_bad": {"verdict": "all_bad", "ranking": None},
     "skipped": {"verdict": "skipped", "ranking": None, "reason": "unsafe"},
 }
-SINCE = ("sessions", "invitations", "accounts", "gold")
+SINCE = ("sessions", "invitations", "accounts", "gold", "exclusions")
 """Tables that came after the counts, those that refer to others first."""
 number = itertools.count()
 
@@ -52,13 +53,17 @@ class Plain:
             self.items.sort(key=lambda row: row.sequence)
             self.standing = [row for row in rows(schema.rankings) if row.ranking_id not in undone]
             self.leases = rows(schema.assignments)
+            self.excluded = {
+                row.annotator_id for row in rows(schema.exclusions) if row.project == project
+            }
+            self.uncounted = self.judges | self.excluded
 
     def judged(self, who: str, item_id: str) -> bool:
         return any((r.annotator_id, r.item_id) == (who, item_id) for r in self.standing)
 
     def given(self, item_id: str) -> int:
         return sum(
-            r.item_id == item_id and r.verdict != "skipped" and r.annotator_id not in self.judges
+            r.item_id == item_id and r.verdict != "skipped" and r.annotator_id not in self.uncounted
             for r in self.standing
         )
 
@@ -81,7 +86,7 @@ class Plain:
         others = [
             each
             for each in held
-            if each != who and each not in self.judges and not self.judged(each, item.item_id)
+            if each != who and each not in self.uncounted and not self.judged(each, item.item_id)
         ]
         return self.given(item.item_id) + len(others) < item.overlap
 
@@ -145,6 +150,12 @@ class World:
         if keys := self.keys.get(who):
             self.store.undo(who, keys[which % len(keys)])
 
+    def exclude(self, who: str) -> None:
+        exclude(self.store.database, who, project=self.project)
+
+    def include(self, who: str) -> None:
+        include(self.store.database, who, project=self.project)
+
     def wait(self, minutes: int) -> None:
         self.now += timedelta(minutes=minutes)
 
@@ -163,6 +174,7 @@ STEPS = st.one_of(
     st.tuples(st.just("judge"), WHO, st.just("ranked")),
     st.tuples(st.just("hold"), WHO),
     st.tuples(st.just("undo"), WHO, WHICH),
+    st.tuples(st.sampled_from(("exclude", "include")), WHO),
     st.tuples(st.just("wait"), st.sampled_from((1, 10, 40))),
     st.tuples(st.just("make_alike"), WHICH),
 )
