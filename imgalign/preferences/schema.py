@@ -4,8 +4,8 @@ The schema is normalised. `rankings`, `undos`, `judges` and `judge_answers` are 
 migrations add triggers that refuse every UPDATE and DELETE. Leases (`assignments`) change, and so
 do the tallies (`tallies.py`, `outcomes.py`), which follow from the judgements and are written in
 the same transactions: `items.given`, `tallies`, `projects`, `judged_prompts`, `outcomes`. Accounts,
-their sessions and what leads decide (`gold`, `exclusions`)
-change as well.
+their sessions and what leads decide (`gold`, `exclusions`,
+`guidelines`) change as well.
 
     judges <- annotators <- assignments -> items <- candidates -> images <- provenances
                                  |           ^          |
@@ -301,6 +301,14 @@ exclusions = Table(
     Column("project", Name, primary_key=True),
     Column("annotator_id", ForeignKey("annotators.annotator_id"), primary_key=True),
     Column("created_at", UtcDateTime, nullable=False),
+)
+
+guidelines = Table(
+    "guidelines",
+    metadata,
+    Column("project", Name, primary_key=True),
+    Column("text", Text, nullable=False),
+    Column("changed_at", UtcDateTime, nullable=False),
 )
 
 projects = Table(

@@ -202,7 +202,7 @@ def router(
 
     `guidelines` is a text file for its annotators; InputError where it cannot be read.
     """
-    guide = Guidelines(guidelines)
+    guide = Guidelines(guidelines, store.database)
     pace = Pace(burst=VOTES_AT_ONCE, per_second=VOTES_PER_SECOND)
     routes = fastapi.APIRouter(prefix=f"/{PREFIX}", dependencies=[fastapi.Depends(same_annotator)])
 
@@ -240,8 +240,12 @@ def router(
         return own_votes_page(store, request, project=chosen)
 
     @routes.get("/guidelines")
-    def asked() -> Guide:
-        return Guide(text=guide.text())
+    def asked(
+        of: Annotated[
+            str | None, fastapi.Query(alias="project", min_length=1, max_length=MAX_PROJECT)
+        ] = None,
+    ) -> Guide:
+        return Guide(text=guide.text(chosen_project(store, of, only=project)))
 
     @routes.get("/images/small/{token}")
     def glimpsed(

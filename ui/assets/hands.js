@@ -292,8 +292,8 @@ const whoRanks = async () => {
   }
 };
 
-loadGuidelines();
 project = firstProject();
+loadGuidelines();
 whoRanks().then((name) => {
   annotator = name;
   if (annotator) {

@@ -15,6 +15,7 @@ const forgetProject = () => {
   if (project === null) return false;
   project = null;
   save("project", null);
+  loadGuidelines();
   return true;
 };
 
@@ -74,6 +75,7 @@ const goTo = async (name) => {
   session = null;
   clock(false);
   show("loading");
+  loadGuidelines();
   await next();
   say(`Project ${name}`);
 };

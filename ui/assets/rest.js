@@ -25,20 +25,25 @@ const goOn = () => {
 };
 
 let guidelines = "";
+const read = () => (project ? `guidelines.${project}` : "guidelines"); // what was read, and where
 const openGuidelines = () => {
   if (!guidelines) return;
-  save("guidelines", guidelines);
+  save(read(), guidelines);
   q(".rk-guide").showModal();
 };
 // They open by themselves once, and once more whenever a lead has changed them.
 const showGuidelines = () => {
-  const unseen = guidelines && load("guidelines", "") !== guidelines;
+  const unseen = guidelines && load(read(), "") !== guidelines;
   if (unseen && root.dataset.state === "ranking" && !root.querySelector("dialog[open]")) openGuidelines();
 };
+// Each project may have its own.
 const loadGuidelines = async () => {
+  const of = project;
+  const address = new URL("api/rank/guidelines", document.baseURI);
+  if (of) address.searchParams.set("project", of);
   try {
-    const response = await fetch(new URL("api/rank/guidelines", document.baseURI));
-    if (!response.ok) return;
+    const response = await fetch(address);
+    if (!response.ok || of !== project) return;
     guidelines = (await response.json()).text;
   } catch {
     return; // the page is as good without; it asks again when it is opened again

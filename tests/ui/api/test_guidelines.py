@@ -4,7 +4,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from imgalign.errors import InputError
-from ui.api.guidelines import MOST_BYTES, Guidelines
+from imgalign.preferences.guidelines import MOST_BYTES
+from ui.api.guidelines import Guidelines
 from ui.app import Settings, build_app
 
 
