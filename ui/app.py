@@ -1,4 +1,4 @@
-"""The app: settings, the six pages, and the server. Wiring only.
+"""The app: settings, the seven pages, and the server. Wiring only.
 
     imgalign ui                      # http://127.0.0.1:7860
 
@@ -36,6 +36,7 @@ from imgalign.preferences.store import Store
 from ui.api import candidates as candidates_routes
 from ui.api import learn as learn_routes
 from ui.api import login as login_routes
+from ui.api import people as people_routes
 from ui.api import rank as rank_routes
 from ui.api import security
 from ui.api import studio as studio_routes
@@ -44,7 +45,7 @@ from ui.api.responses import add_error_handlers
 from ui.batches import Batches
 from ui.fits import Fits
 from ui.libraries import load_libraries
-from ui.pages import candidates, generate, learn, rank, results, train
+from ui.pages import candidates, generate, learn, people, rank, results, train
 from ui.run_queue import RunQueue, attended
 from ui.runs import Runs
 from ui.shelf import Shelf
@@ -55,6 +56,7 @@ GRACE_SECONDS = 2
 PAGES = {
     "candidates": "Candidates",
     "rank": "Rank",
+    "people": "People",
     "learn": "Learn",
     "train": "Train",
     "generate": "Generate",
@@ -183,9 +185,9 @@ def build_app(settings: Settings, store: Store) -> fastapi.FastAPI:
     app = fastapi.FastAPI(
         title="imgalign", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan
     )
-    people = Accounts(store.database)
+    accounts = Accounts(store.database)
     app.add_middleware(
-        login_routes.Login, people=people, files=security.FILES, prefix=settings.root_path
+        login_routes.Login, people=accounts, files=security.FILES, prefix=settings.root_path
     )
     app.add_middleware(  # last, so that it sees requests first
         security.Guard,
@@ -197,7 +199,7 @@ def build_app(settings: Settings, store: Store) -> fastapi.FastAPI:
         largest_upload=candidates_routes.LARGEST_UPLOAD,
     )
     add_error_handlers(app)
-    app.include_router(login_routes.router(people, page=asset("login.html")))
+    app.include_router(login_routes.router(accounts, page=asset("login.html")))
     app.include_router(
         rank_routes.router(store, project=settings.only_project, guidelines=settings.guidelines)
     )
@@ -213,6 +215,8 @@ def build_app(settings: Settings, store: Store) -> fastapi.FastAPI:
     if settings.has_studio:
         app.include_router(learn_routes.router(studio.fits, store))
         app.include_router(studio_routes.router(studio.runs, studio.shelf, server=studio.server))
+    if "people" in settings.served:
+        app.include_router(people_routes.router(store, accounts))
     if "candidates" in settings.served:
         app.include_router(candidates_routes.router(studio.batches, store))
     for name in settings.others:
@@ -366,6 +370,14 @@ def _page(blocks: gr.Blocks, name: str, settings: Settings, studio: Studio) -> N
             )
         case "learn":
             learn.build(blocks, studio.fits, studio.store)
+        case "people":
+            people.build(
+                blocks,
+                studio.store,
+                Accounts(studio.store.database),
+                project=settings.first_project,
+                from_file=settings.guidelines is not None,
+            )
         case "results":
             results.build(blocks, studio.store, studio.runs)
         case "train":

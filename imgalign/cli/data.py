@@ -11,6 +11,7 @@ from imgalign.cli.options import (
     Group,
     Images,
     JudgedBy,
+    Project,
     changed,
     refuse_given,
 )
@@ -54,6 +55,7 @@ def export(
 ) -> None:
     """Write all rankings, items and annotators to a file, or pairs of images or of texts."""
     from imgalign.preferences.exchange import export_rankings
+    from imgalign.preferences.exclusions import all_exclusions
     from imgalign.preferences.foreign.pair_export import export_pairs
     from imgalign.preferences.foreign.text_export import export_text_pairs
     from imgalign.preferences.judges import chosen_rankings
@@ -80,6 +82,17 @@ def export(
     with Store.open(database, images=images, create=False) as store:
         num_rankings = export_rankings(store, file)
         typer.echo(f"{file}: {num_rankings} rankings; copy {store.images.root} along with it")
+        if excluded := all_exclusions(store.database):
+            typer.echo(f"{len(excluded)} exclusions of annotators are in it: their rankings too")
+
+
+def people(project: Project = "default", database: Database = None, images: Images = None) -> None:
+    """Print how well each annotator of a project judges, and how reliable they are together."""
+    from imgalign.preferences.people import people_of
+    from imgalign.preferences.store import Store
+
+    with Store.open(database, images=images, create=False) as store:
+        typer.echo("\n".join(people_of(store, project).lines()))
 
 
 def import_(

@@ -98,9 +98,12 @@ models.command("language")(world_models.language)
 models.command("tokenizer")(world_models.tokenizer)
 storybook.add_typer(models, name="train")
 
-exchange = typer.Typer(rich_markup_mode=None, help="Rankings to and from other stores.")
+exchange = typer.Typer(
+    rich_markup_mode=None, help="Rankings to and from other stores, and who gave them."
+)
 exchange.command("import")(data.import_)
 exchange.command("export")(data.export)
+exchange.command("people")(data.people)
 app.add_typer(exchange, name="data")
 
 people = typer.Typer(rich_markup_mode=None, help="Who may use the app on a network.")

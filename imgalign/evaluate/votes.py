@@ -30,6 +30,7 @@ from imgalign.files import (
     write_atomically,
 )
 from imgalign.preferences.comparisons import compare_makers
+from imgalign.preferences.exclusions import num_left_out
 from imgalign.preferences.makers import Makers, item_makers, read_makers
 from imgalign.preferences.outcomes import Maker
 from imgalign.preferences.records import Ranking, Verdict, ranks, utc_now
@@ -218,6 +219,8 @@ def count_votes(
     num_ai = sum(ranking.judge_id is not None for ranking in on_these)
     if num_ai:
         log.warning("votes: %d by AI judges are left out", num_ai)
+    if left_out := num_left_out(store.database, project=project):
+        log.warning("votes: %d rankings by excluded annotators are left out", left_out)
     if not people and not simulated:
         raise InputError(
             f"{adapter}: {len(asked)} comparisons with {base.model} are queued in "

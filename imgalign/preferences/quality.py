@@ -5,7 +5,6 @@ Each share has Wilson's 95 % interval, which takes its observations as independe
 ranking are not, so those of agreement and self-consistency are somewhat narrow.
 """
 
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
@@ -84,12 +83,12 @@ def project_quality(
 ) -> ProjectQuality:
     """Quality of all annotators of some standing judgements.
 
-    `gold` has the expected order of gold items, in candidates. Those who are excluded are compared
-    with the others, but nobody is with them, and alpha is without them.
+    `gold` has the expected order of gold items, in candidates. Those who are excluded are among
+    them, and compared with the others, but nobody is with them, and alpha is without them.
     """
-    by_annotator: dict[str, list[Ranking]] = defaultdict(list)
+    by_annotator: dict[str, list[Ranking]] = {annotator: [] for annotator in excluded}
     for ranking in rankings:
-        by_annotator[ranking.annotator].append(ranking)
+        by_annotator.setdefault(ranking.annotator, []).append(ranking)
     everything = [each for own in by_annotator.values() for each in own]
     agreement = agreement_with_others(everything, without=excluded)
     found = [

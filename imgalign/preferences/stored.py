@@ -73,3 +73,15 @@ def item_samples(store: Store, item_ids: Sequence[str]) -> list[ItemSamples]:
         for each in item_ids
         if each in shown
     ]
+
+
+def latest_items(store: Store, project: str, *, limit: int) -> list[tuple[str, str]]:
+    """(item id, prompt) of the items of a project that were queued last, the newest first."""
+    newest = (
+        select(items.c.item_id, items.c.prompt)
+        .where(items.c.project == project)
+        .order_by(items.c.sequence.desc())
+        .limit(limit)
+    )
+    with store.database.read() as connection:
+        return [(row.item_id, row.prompt) for row in connection.execute(newest)]

@@ -9,6 +9,7 @@ from submissions import judge, on_screen
 
 from imgalign.cli.main import main
 from imgalign.images import png
+from imgalign.preferences.exclusions import exclude
 from imgalign.preferences.store import Store
 
 
@@ -32,6 +33,27 @@ def ranked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
         item = store.next_item("ann")
         store.submit(judge(item, ranking=on_screen(store, item, ranking)))
     return store
+
+
+def test_people_are_listed_with_their_quality_and_who_is_excluded(
+    ranked: Store, capsys: pytest.CaptureFixture[str]
+):
+    exclude(ranked.database, "ann", project="default")
+    here = ["--database", "sqlite:///here/imgalign.db"]
+    assert main(["data", "people", *here]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split()[:2] == ["3", "0"]
+    assert lines[1].endswith("Ann, excluded")
+    assert lines[2].endswith("unknown, no two annotators judged the same pair")
+    assert main(["data", "people", "--project", "none", *here]) == 2
+    assert "project 'none': nothing is queued there" in capsys.readouterr().err
+    # What was judged is exported, with who is excluded; pairs to learn from leave it out.
+    assert main(["data", "export", "all.jsonl", *here]) == 0
+    said = capsys.readouterr().out
+    assert "all.jsonl: 3 rankings" in said
+    assert "1 exclusions of annotators are in it" in said
+    assert main(["data", "export", "pairs", "--format", "pairs", *here]) == 2
+    assert "3 by excluded annotators are left out" in capsys.readouterr().err
 
 
 def test_rankings_go_from_one_store_to_another_and_are_rated_there(

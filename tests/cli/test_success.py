@@ -306,6 +306,12 @@ def test_data_export(succeed, folder):
     assert sum('"ranking_id"' in line for line in lines) > 0
 
 
+def test_data_people(succeed):
+    lines = succeed("data", "people", *STORE).splitlines()
+    assert lines[0].split()[-1] == "annotator"
+    assert lines[-1].startswith("Krippendorff's alpha (ordinal): ")
+
+
 def test_data_import(succeed):
     succeed("data", "export", "moved.jsonl", *STORE)
     new = ("--database", "sqlite:///there.db", "--create")

@@ -155,7 +155,9 @@ def test_other_machines_are_served_the_rank_page_only(store, tmp_path):
         assert [page[0] for page in config["pages"]] == [""]
         assert config["dependencies"] == []
         assert client.get("/api/generated/any").status_code == 404
-    assert Settings().served == ("candidates", "rank", "learn", "train", "generate", "results")
+    assert Settings().served == (
+        *("candidates", "rank", "people", "learn", "train", "generate", "results"),
+    )
     assert (Settings().root, Settings(pages=("learn", "train")).root) == ("rank", "learn")
     assert Settings(host="0.0.0.0", pages=("rank", "train")).served == ("rank", "train")
 

@@ -18,6 +18,7 @@ import fastapi
 import pytest
 from sqlalchemy import func, select
 from starlette.testclient import TestClient
+from submissions import judge
 
 from imgalign.errors import InputError
 from imgalign.preferences import schema
@@ -25,7 +26,7 @@ from imgalign.preferences.store import Store
 from ui.api.security import LARGEST_BODY
 from ui.app import Settings, build_app
 from ui.forms import Form
-from ui.pages import results
+from ui.pages import people, results
 from ui.recipes import refuse_options
 from ui.run_queue import RunQueue
 from ui.runs import Runs
@@ -124,6 +125,8 @@ FILES = [
         "generated image": "/api/generated/{}",
         "file of a generated image": "/api/generated/{}/file",
         "files": "/api/generated-files?ids={}",
+        "item of a lead": "/api/people/items/{}/0",
+        "candidate of a lead": "/api/people/items/" + "0" * 64 + "/{}",
         "candidates of a batch": "/api/candidates/{}/images/" + "0" * 64,
         "candidate": "/api/candidates/batch-1/images/{}",
         "token": "/api/rank/images/{}?annotator=Mallory",
@@ -225,6 +228,7 @@ SITES = [
         ("POST", "/api/rank/next", {"annotator": "Eve"}),
         ("POST", "/gradio_api/queue/join", {"data": []}),
         ("GET", "/api/rank/guidelines", None),
+        ("GET", "/api/people/items/0/0", None),
         ("GET", "/config", None),
         ("GET", "/train", None),
         ("GET", "/api/alive", None),
@@ -283,6 +287,18 @@ GRADIO = [
         ("TRACE", "/api/rank/next"),
     )
 ]
+LEADS = [
+    Attempt(what, "GET", path, status=(404, 409, 422))
+    for what, path in {
+        "a candidate before the first": "/api/people/items/{item}/-1",
+        "a candidate after the last": "/api/people/items/{item}/4",
+        "a candidate that is no number": "/api/people/items/{item}/0%20OR%201",
+        "an item by SQL": "/api/people/items/x'%20OR%20'1'='1/0",
+        "guidelines of a project that there is not": "/api/rank/guidelines?project=x'%20OR%201=1",
+        "guidelines without a name": "/api/rank/guidelines?project=",
+        "guidelines of a null byte": "/api/rank/guidelines?project=%00",
+    }.items()
+]
 UPLOADS = [
     Attempt(f"upload into {upload!r}", "POST", f"/api/candidates/uploads/{upload}?name=a.png")
     for upload in ("A" * 20, "A" * 19, "..%2F..%2Fimages", "x%00" + "A" * 17)
@@ -301,7 +317,7 @@ SESSIONS = [
         ("somebody's session", "logout", {"account": "Ada"}, (200,)),
     )
 ]
-ATTEMPTS = [*FILES, *TOKENS, *NAMES, *BODIES, *SITES, *GRADIO, *UPLOADS, *SESSIONS]
+ATTEMPTS = [*FILES, *TOKENS, *NAMES, *BODIES, *SITES, *GRADIO, *LEADS, *UPLOADS, *SESSIONS]
 
 
 def fill(value: Any, words: dict[str, str]) -> Any:
@@ -361,6 +377,8 @@ def test_nothing_that_people_typed_becomes_a_tag_on_a_page(world: World):
         assert SCRIPT not in world.ask("GET", page).text
     for method in ("bradley-terry", "elo"):
         assert "<img" not in results.table(world.store, SCRIPT, SCRIPT, method)
+    world.store.submit(judge(world.store.next_item("eve"), "eve"))
+    assert "<img" not in "".join(people.tables(world.store, "default"))
     assets = Path(results.__file__).parents[1] / "assets"
     writing = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(")
     scripts = [*assets.glob("*.js"), *assets.glob("*.html")]
@@ -401,7 +419,10 @@ def test_without_more_being_asked_the_app_listens_on_loopback_only():
     assert Settings(host="0.0.0.0").served == ("rank",)
 
 
-PAGES = ("/", "/candidates", "/learn", "/train", "/generate", "/results", "/enter", "/join")
+PAGES = (
+    *("/", "/candidates", "/people", "/learn", "/train", "/generate", "/results"),
+    *("/enter", "/join"),
+)
 COVERED = [
     r"/api/candidates/uploads",  # an empty folder under a name of the app's own
     r"/api/account",  # who asks, by their own session

@@ -8,6 +8,7 @@ from provenances import provenance
 from submissions import judge, on_screen
 
 from imgalign.images import png
+from imgalign.preferences.exclusions import exclude
 from imgalign.preferences.store import Store
 from ui.app import Settings
 from ui.pages import results
@@ -57,6 +58,19 @@ def test_the_preferred_checkpoint_is_above_its_base_with_an_interval(
     assert "25 % <small>8</small>" in shown
     for method in ("plackett-luce", "elo"):
         assert "Against each other" in results.table(store, "", "", method)
+
+
+def test_rankings_of_excluded_annotators_are_left_out_and_counted(
+    store: Store, battles: Any
+) -> None:
+    battles(4, 4)
+    alone = results.table(store, "", "", "bradley-terry")
+    battles(4, 0, project="dogs", who="bob")
+    assert results.table(store, "", "", "bradley-terry") != alone
+    exclude(store.database, "bob", project="dogs")
+    said = " 4 rankings are of excluded annotators: left out."
+    assert results.table(store, "", "", "bradley-terry").replace(said, "") == alone
+    assert said in results.table(store, "", "", "elo")
 
 
 def test_projects_and_groups_are_told_apart(store: Store, battles: Any) -> None:

@@ -159,6 +159,15 @@ def router(people: Accounts, *, page: str) -> fastapi.APIRouter:
     return routes
 
 
+def may_lead(people: Accounts, scope: Scope) -> bool:
+    """Whether a request may steer a project: anybody's without accounts, else one of a lead.
+
+    `Login` lets no other request reach what is for leads; handlers ask again.
+    """
+    account: Account | None = scope.get(ACCOUNT)
+    return not people.exist() if account is None else account.may("lead")
+
+
 async def same_annotator(request: fastapi.Request) -> None:
     """For routes that name an annotator: with accounts only the one of the session.
 

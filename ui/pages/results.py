@@ -59,7 +59,7 @@ def table(store: Store, project: str | None, group: str | None, method: Method) 
     return (
         f'<div class="results"><h3>All together</h3>{_ratings(found)}'
         f"<p>{escape(MEANING[method])} 95 % intervals over {found.ratings.num_clusters} prompts"
-        f"{_annotators(found)}.{_shared(found)}</p>{_matrix(found.wins)}</div>"
+        f"{_annotators(found)}.{_shared(found)}{_excluded(found)}</p>{_matrix(found.wins)}</div>"
     )
 
 
@@ -175,3 +175,8 @@ def _annotators(found: MakerRatings) -> str:
 def _shared(found: MakerRatings) -> str:
     number = found.num_shared
     return f" {number} images are identical for several of these: left out." if number else ""
+
+
+def _excluded(found: MakerRatings) -> str:
+    number = found.num_excluded
+    return f" {number} rankings are of excluded annotators: left out." if number else ""

@@ -1,0 +1,180 @@
+"""The People page without a browser: what is shown, and who may ask for it."""
+
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+import pytest
+from starlette.testclient import TestClient
+from submissions import judge
+from texts import add_texts
+
+from imgalign.errors import InputError, StoreError
+from imgalign.preferences.accounts import Accounts
+from imgalign.preferences.exclusions import exclude
+from imgalign.preferences.gold import gold_items, mark_gold
+from imgalign.preferences.guidelines import set_guidelines
+from imgalign.preferences.store import Store
+from ui.api.login import ACCOUNT, may_lead
+from ui.app import Settings, build_app
+from ui.pages import people
+
+HERE = "http://127.0.0.1:7860"
+PASSWORD = "four odd green words"
+SCRIPT = "<img src=x onerror=alert(1)>"
+
+
+def rank_all(store: Store, who: str, **options: Any) -> None:
+    store.add_annotator(who, **options)
+    while (item := store.next_item(who)) is not None:
+        store.submit(judge(item, who))
+
+
+def test_without_anything_it_says_what_is_missing_and_where(store: Store, add_items: Any) -> None:
+    nothing, _ = people.tables(store, None)
+    assert 'href="candidates"' in nothing
+    add_items(1)
+    unranked, gold = people.tables(store, "default")
+    assert "Nobody has judged anything in this project yet" in unranked
+    assert 'href="./"' in unranked
+    assert "No gold items yet" in gold
+    assert "nothing is queued there" in people.tables(store, SCRIPT)[0]
+    assert "<img" not in people.tables(store, SCRIPT)[0]
+
+
+def test_annotators_have_a_row_with_a_button_and_names_are_text(
+    store: Store, add_items: Any
+) -> None:
+    item, _ = add_items(2)
+    rank_all(store, "eve", name=SCRIPT)
+    alone, _ = people.tables(store, "default")
+    assert SCRIPT not in alone
+    assert "&lt;img src=x" in alone
+    assert "No two annotators have ordered the same pair" in alone
+    assert ">Gold<" not in alone
+    rank_all(store, "bob")
+    mark_gold(store, item, ((0,), (1, 2, 3)))
+    exclude(store.database, "bob", project="default")
+    shown, gold = people.tables(store, "default")
+    assert 'data-do="person_exclude" data-of="eve"' in shown
+    assert 'data-do="person_include" data-of="bob"' in shown
+    assert "excluded since" in shown
+    assert ">Gold<" in shown
+    assert "A &gt; B = C = D" in gold
+    assert f'data-do="gold_remove" data-of="{item}"' in gold
+
+
+def test_alpha_is_shown_with_its_interval_and_how_to_read_it(store: Store, add_items: Any) -> None:
+    add_items(6)
+    for who in ("ann", "bob"):  # in the random order of their own screens
+        rank_all(store, who)
+    shown, _ = people.tables(store, "default")
+    assert "Krippendorff's alpha" in shown
+    assert "1 is perfect agreement and 0 is chance" in shown
+    assert "Of 36 pairs of 6 prompts" in shown
+
+
+def test_a_gold_item_is_made_from_letters_and_removed_in_its_project(
+    store: Store, add_items: Any
+) -> None:
+    (item,) = add_items(1)
+    people.add_gold(store, item, "B > A", 5)
+    (found,) = gold_items(store, "default")
+    assert (found.expected, found.overlap) == (((1,), (0,), (2, 3)), 5)
+    with pytest.raises(StoreError, match="no gold item of 'cats'"):
+        people.remove_gold(store, item, project="cats")
+    people.remove_gold(store, item, project="default")
+    assert gold_items(store, "default") == []
+    for chosen, order, number, message in (
+        (None, "A", 1, "set: choose one first"),
+        ("0" * 64, "A", 1, "set: choose one first"),
+        (item, None, 1, "expected the letters A to D"),
+        (item, "A", None, "expected a whole number"),
+        (item, "A", 1.5, "expected a whole number"),
+    ):
+        with pytest.raises(InputError, match=message):
+            people.add_gold(store, chosen, order, number)
+
+
+def test_candidates_have_letters_and_texts_are_text(store: Store, add_items: Any) -> None:
+    (item,) = add_items(1)
+    shown = people.candidates_of(store, item)
+    assert shown.count(f'src="api/people/items/{item}/') == 4
+    shown = people.candidates_of(store, add_texts(store, [SCRIPT, "a fox"]))
+    assert "&lt;img src=x" in shown
+    assert "<figcaption>B</figcaption>" in shown
+    assert people.candidates_of(store, None) == people.candidates_of(store, "0" * 64)
+
+
+@pytest.fixture
+def accounts(store: Store) -> Accounts:
+    accounts = Accounts(store.database)
+    accounts.add("Lea", PASSWORD, role="admin", group="default")
+    accounts.add("Lu", PASSWORD, role="lead", group="default")
+    accounts.add("Ann", PASSWORD, role="annotator", group="default")
+    return accounts
+
+
+def test_every_handler_asks_whether_the_request_may_lead(store: Store, accounts: Accounts) -> None:
+    led = people.Led(store, accounts)
+    by_name = {each.name: each for each in accounts.all()}
+
+    def asked(account: Any) -> gr.Request:
+        scope = {} if account is None else {ACCOUNT: account}
+        return gr.Request(SimpleNamespace(scope=scope))  # type: ignore[arg-type]
+
+    assert led.by(asked(by_name["Lu"]), lambda: 3) == 3
+    done: list[int] = []
+    for request in (asked(by_name["Ann"]), asked(None), gr.Request()):
+        with pytest.raises(gr.Error, match="for leads; ask one of them"):
+            led.by(request, lambda: done.append(1))
+    assert done == []
+
+
+def test_without_accounts_anybody_on_this_machine_leads(store: Store) -> None:
+    accounts = Accounts(store.database)
+    assert may_lead(accounts, {})
+    accounts.add("Lea", PASSWORD, role="admin", group="default")
+    assert not may_lead(accounts, {})
+
+
+def test_an_annotator_reaches_nothing_of_it_and_is_told_nothing(
+    store: Store, accounts: Accounts, add_items: Any, tmp_path: Any
+) -> None:
+    (item,) = add_items(1)
+    mark_gold(store, item, ((0,), (1, 2, 3)))
+    exclude(store.database, "ann", project="default")
+    set_guidelines(store.database, "default", "Hands first.")
+    settings = Settings(images=tmp_path / "images", runs=tmp_path / "runs")
+    # In a thread of its own: playwright keeps an event loop running in the main one.
+    with ThreadPoolExecutor(1) as thread:
+        app = thread.submit(build_app, settings, store).result()
+    client, lead = (TestClient(app, base_url=HERE, follow_redirects=False) for _ in range(2))
+    for browser, name in ((client, "Ann"), (lead, "Lu")):
+        sent = {"name": name, "password": PASSWORD}
+        assert browser.post("/api/login", json=sent).status_code == 200
+    image = f"/api/people/items/{item}/0"
+    assert lead.get(image).headers["content-type"] == "image/png"
+    for path in ("/people", "/people/", "/config", image):
+        assert client.get(path).status_code == 403, path
+    assert client.post("/gradio_api/queue/join", json={"data": []}).status_code == 403
+    for label in ("gold_remove", "Expected order", "Exclude", "people-guidelines"):
+        assert label not in client.get("/").text  # no part of the page that is for leads
+    answers = [client.get("/api/rank/guidelines?project=default")]
+    assert answers[0].json() == {"text": "Hands first."}
+    asked = {"annotator": "Ann"}
+    for _ in range(2):
+        answers.append(client.post("/api/rank/next", json=asked))
+    screen = answers[-1].json()
+    ranking = [[place] for place in range(4)]
+    key = {**asked, "key": "a key of hers", "item": screen["item"]}
+    answers.append(
+        client.post("/api/rank/submit", json={**key, "ranking": ranking, "verdict": "ranked"})
+    )
+    for path in ("votes", "projects", "next"):
+        answers.append(client.post(f"/api/rank/{path}", json=asked))
+    for answer in answers:
+        assert answer.status_code == 200
+        for word in ("gold", "exclu", "expected", "alpha"):
+            assert word not in answer.text.lower(), (word, answer.url)

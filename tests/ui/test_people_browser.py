@@ -1,0 +1,115 @@
+"""The People page in a browser: a lead sees who judges how, excludes and includes them, marks gold
+items, and writes guidelines that annotators then see."""
+
+from typing import Any
+
+import pytest
+from rank_page import start
+from submissions import judge
+
+from imgalign.preferences.accounts import Accounts
+from imgalign.preferences.exclusions import all_exclusions
+from imgalign.preferences.gold import gold_items
+from imgalign.preferences.store import Store
+
+PASSWORD = "four odd green words"
+
+pytestmark = [
+    pytest.mark.browser,
+    # gradio counts its own calls with options of pandas that pandas is about to drop
+    pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting' is deprecated"),
+    pytest.mark.filterwarnings("ignore:The copy keyword is deprecated"),
+]
+
+
+@pytest.fixture
+def judged(store: Store, add_items: Any) -> list[str]:
+    item_ids: list[str] = add_items(3)
+    for who in ("Ann", "Bob"):
+        store.add_annotator(who)
+        while (item := store.next_item(who)) is not None:
+            store.submit(judge(item, who, client_ms=2000))
+    return item_ids
+
+
+def test_a_lead_excludes_and_includes_and_the_page_follows(
+    page: Any, address: str, store: Store, judged: list[str]
+):
+    Accounts(store.database).add("Lea", PASSWORD, role="admin", group="default")
+    page.goto(f"{address}/people")
+    page.get_by_label("Name").fill("Lea")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Log in").click()
+    page.locator("header.top").get_by_role("link", name="People").click()
+    people = page.locator("#people")
+    people.get_by_text("Of 18 pairs of 3 prompts").wait_for()
+    page.get_by_role("button", name="Exclude Bob").click()
+    page.get_by_role("button", name="Include Bob").wait_for()
+    people.get_by_text("No two annotators have ordered the same pair").wait_for()
+    assert [each.annotator_id for each in all_exclusions(store.database)] == ["bob"]
+    page.get_by_role("button", name="Include Bob").click()
+    people.get_by_text("Of 18 pairs of 3 prompts").wait_for()
+    assert all_exclusions(store.database) == []
+
+
+def test_a_set_becomes_gold_and_is_none_again(
+    page: Any, address: str, store: Store, judged: list[str]
+):
+    page.goto(f"{address}/people")
+    page.locator("#gold").get_by_text("No gold items yet").wait_for()
+    page.get_by_role("button", name="Add a gold item").click()
+    page.get_by_role("button", name="Make it gold").click()
+    page.get_by_text("set: choose one first").wait_for()
+    page.locator("#gold-set input").click()
+    page.get_by_role("option", name="a house, number 1").click()
+    image = page.get_by_alt_text("Candidate D")
+    image.wait_for()
+    page.wait_for_function("image => image.naturalWidth > 0", arg=image.element_handle())
+    page.locator("#gold-order input").fill("c > a = b")
+    page.get_by_role("button", name="Make it gold").click()
+    page.locator("#gold").get_by_text("C > A = B > D").wait_for()
+    assert [each.item_id for each in gold_items(store, "default")] == [judged[1]]
+    page.locator("#people").get_by_text("Gold", exact=True).wait_for()
+    page.get_by_role("button", name="Gold no more: a house, number 1").click()
+    page.locator("#gold").get_by_text("No gold items yet").wait_for()
+    assert gold_items(store, "default") == []
+
+
+def test_guidelines_reach_the_rank_page_of_their_project(
+    page: Any, address: str, store: Store, judged: list[str]
+):
+    store.add_item("more", next(store.rankings()).sample_ids, source="test", project="cats")
+    page.goto(f"{address}/people")
+    page.locator("#people table").wait_for()
+    page.get_by_role("button", name="Guidelines").click()
+    page.locator("#people-guidelines textarea").fill("Hands first.\n<b>Then</b> faces.")
+    page.get_by_role("button", name="Save").click()
+    page.get_by_text("Annotators see them").wait_for()
+    start(page, f"{address}/?project=default")
+    page.locator(".rk-guide[open]").wait_for()
+    text = page.locator(".rk-guide-text")
+    assert text.text_content() == "Hands first.\n<b>Then</b> faces."
+    page.keyboard.press("Escape")
+    page.locator(".rk-project select").select_option("cats")
+    page.locator(".rk-who", has_text="Ada").wait_for()
+    page.wait_for_function("() => !document.querySelector('.rk-guide-text').textContent")
+    assert page.get_by_role("button", name="Guidelines").is_hidden()
+
+
+def test_without_judgements_the_page_says_what_is_missing(page: Any, address: str, add_items: Any):
+    page.goto(f"{address}/people")
+    page.locator("#people").get_by_role("link", name="Candidates").wait_for()
+    add_items(1)
+    page.reload()
+    page.get_by_text("Nobody has judged anything in this project yet").wait_for()
+
+
+def test_on_a_phone_nothing_is_wider_than_the_screen(
+    page: Any, address: str, judged: list[str], store: Store
+):
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(f"{address}/people")
+    page.locator("#people table").wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    nav = page.locator("header nav")
+    assert nav.evaluate("node => node.scrollWidth - node.clientWidth") == 0

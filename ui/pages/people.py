@@ -1,0 +1,211 @@
+"""The People page: how well the annotators of a project judge, for those who lead it.
+
+They are excluded and included here, sets are made gold items, and the guidelines are written.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from html import escape
+from typing import Any, TypeVar
+
+import gradio as gr
+
+from imgalign.errors import ImgalignError, InputError, StoreError
+from imgalign.preferences.accounts import Accounts
+from imgalign.preferences.coverage import queued_projects
+from imgalign.preferences.exclusions import exclude, include
+from imgalign.preferences.gold import gold_items, mark_gold, read_order, unmark_gold
+from imgalign.preferences.guidelines import guidelines_of, set_guidelines
+from imgalign.preferences.people import people_of
+from imgalign.preferences.store import Store
+from imgalign.preferences.stored import item_samples, latest_items
+from ui.api.login import may_lead
+from ui.api.small import small_text
+from ui.messages import PRIVATE, shown
+from ui.people_table import candidates_shown, gold_table, people_table
+from ui.theme import asset
+
+T = TypeVar("T")
+NOTHING_QUEUED = (
+    '<div class="results people"><p role="status">Nothing is queued for ranking yet. Make '
+    'candidates on the <a href="candidates">Candidates</a> page.</p></div>'
+)
+MOST_SETS = 300
+"""Sets that are offered as gold items: the newest."""
+USUAL_OVERLAP = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Led:
+    """A store in the hands of whoever may lead: every call asks whether the request may."""
+
+    store: Store
+    accounts: Accounts
+
+    def by(self, request: gr.Request, do: Callable[[], T]) -> T:
+        """Do it; StoreError, as a message on the page, for whoever may not lead."""
+
+        def asked() -> T:
+            if not may_lead(self.accounts, request.request.scope if request.request else {}):
+                raise StoreError("for leads; ask one of them")
+            return do()
+
+        return shown(asked)
+
+
+def tables(store: Store, project: str | None) -> tuple[str, str]:
+    """Annotators and gold items of a project as HTML; the reason in place of what cannot be."""
+    if not project:
+        return NOTHING_QUEUED, ""
+    try:
+        found = people_of(store, project)
+    except ImgalignError as error:
+        return f'<div class="results people"><p role="alert">{escape(str(error))}</p></div>', ""
+    return people_table(found), gold_table(found.gold)
+
+
+def candidates_of(store: Store, item_id: str | None) -> str:
+    """The candidates of a set as HTML, each with its letter."""
+    found = item_samples(store, [item_id]) if item_id else []
+    if not found:
+        return candidates_shown(None, [])
+    texts = found[0].sample_ids if found[0].samples == "texts" else ()
+    return candidates_shown(found[0], [small_text(store.text(each)) for each in texts])
+
+
+def add_gold(store: Store, item_id: str | None, order: str | None, overlap: float | None) -> None:
+    """Make a set a gold item, from the form."""
+    found = item_samples(store, [item_id]) if item_id else []
+    if not found:
+        raise InputError("set: choose one first")
+    if overlap is None or overlap != int(overlap):
+        raise InputError(f"annotators: expected a whole number, got {overlap}")
+    expected = read_order(order or "", num_candidates=len(found[0].sample_ids))
+    mark_gold(store, found[0].item_id, expected, overlap=int(overlap))
+
+
+def remove_gold(store: Store, item_id: str, *, project: str | None) -> None:
+    """Let a set be as any other; StoreError for one of another project."""
+    if item_id not in {each.item_id for each in gold_items(store, project or "")}:
+        raise StoreError(f"set {item_id[:12]}: no gold item of {project!r}; reload the page")
+    unmark_gold(store, item_id)
+
+
+def build(
+    page: gr.Blocks, store: Store, accounts: Accounts, *, project: str, from_file: bool
+) -> None:
+    """Draw the page inside the current Blocks; it begins with `project`.
+
+    `from_file` says that the guidelines are a file's, which is for all projects.
+    """
+    led = Led(store, accounts)
+    with gr.Row(elem_classes="page", equal_height=False):
+        with gr.Column(scale=0, min_width=320, elem_classes="side"):
+            gr.HTML("<h2>Who judges, and how well</h2>", padding=False)
+            chosen = gr.Dropdown(label="Project", choices=[], elem_id="people-project")
+            text, save = _guidelines(from_file=from_file)
+            which, letters, order, overlap, add = _gold_form()
+        with gr.Column(scale=1, min_width=320):
+            people = _table("people")
+            gr.HTML("<h2>Gold items</h2>", padding=False)
+            gold = _table("gold")
+
+    def open_page(request: gr.Request) -> tuple[Any, ...]:
+        names = led.by(request, lambda: queued_projects(store))
+        first = project if project in names else next(iter(names), None)
+        return gr.Dropdown(choices=names, value=first), *look(first, request)
+
+    def look(name: str | None, request: gr.Request) -> tuple[Any, ...]:
+        def all_of_it() -> tuple[Any, ...]:
+            sets = latest_items(store, name, limit=MOST_SETS) if name else []
+            return (
+                *tables(store, name),
+                guidelines_of(store.database, name) if name and not from_file else "",
+                gr.Dropdown(choices=[(prompt, item_id) for item_id, prompt in sets], value=None),
+                candidates_shown(None, []),
+            )
+
+        return led.by(request, all_of_it)
+
+    def redraw(name: str | None, request: gr.Request) -> tuple[str, str]:
+        return led.by(request, lambda: tables(store, name))
+
+    def put_out(name: str | None, event: gr.EventData, request: gr.Request) -> None:
+        led.by(request, lambda: exclude(store.database, str(event.of), project=name or ""))
+
+    def take_in(name: str | None, event: gr.EventData, request: gr.Request) -> None:
+        led.by(request, lambda: include(store.database, str(event.of), project=name or ""))
+
+    def drop_gold(name: str | None, event: gr.EventData, request: gr.Request) -> None:
+        led.by(request, lambda: remove_gold(store, str(event.of), project=name))
+
+    def make_gold(
+        item_id: str | None, expected: str | None, number: float | None, request: gr.Request
+    ) -> str:
+        led.by(request, lambda: add_gold(store, item_id, expected, number))
+        gr.Info("It is a gold item now")
+        return ""
+
+    def show_set(item_id: str | None, request: gr.Request) -> str:
+        return led.by(request, lambda: candidates_of(store, item_id))
+
+    def keep(name: str | None, written: str | None, request: gr.Request) -> None:
+        led.by(request, lambda: set_guidelines(store.database, name or "", written or ""))
+        gr.Info("Annotators see them when they open the Rank page")
+
+    everything = [people, gold, text, which, letters]
+    again = {"fn": redraw, "inputs": chosen, "outputs": [people, gold], **PRIVATE}
+    page.load(open_page, outputs=[chosen, *everything], **PRIVATE)
+    chosen.input(look, chosen, everything, **PRIVATE)
+    people.person_exclude(put_out, chosen, None, **PRIVATE).then(**again)
+    people.person_include(take_in, chosen, None, **PRIVATE).then(**again)
+    gold.gold_remove(drop_gold, chosen, None, **PRIVATE).then(**again)
+    which.input(show_set, which, letters, **PRIVATE)
+    add.click(make_gold, [which, order, overlap], order, **PRIVATE).success(**again)
+    save.click(keep, [chosen, text], None, **PRIVATE)
+
+
+def _table(name: str) -> gr.HTML:
+    return gr.HTML("", js_on_load=asset("people.js"), padding=False, elem_id=name)
+
+
+def _guidelines(*, from_file: bool) -> tuple[gr.Textbox, gr.Button]:
+    with gr.Accordion("Guidelines", open=False, elem_classes="fold"):
+        if from_file:
+            gr.HTML(
+                '<div class="recipe"><p>They come from the file that the app was started with '
+                "(<code>--guidelines</code>), for all projects: edit that.</p></div>",
+                padding=False,
+            )
+        text = gr.Textbox(
+            label="What you ask of the annotators of this project",
+            info="Plain text; the Rank page shows it before the first set, and by the key g",
+            lines=8,
+            max_lines=16,
+            visible=not from_file,
+            elem_id="people-guidelines",
+        )
+        save = gr.Button("Save", visible=not from_file, elem_id="save-guidelines")
+    return text, save
+
+
+def _gold_form() -> tuple[gr.Dropdown, gr.HTML, gr.Textbox, gr.Number, gr.Button]:
+    with gr.Accordion("Add a gold item", open=False, elem_classes="fold"):
+        which = gr.Dropdown(label="Set", choices=[], elem_id="gold-set")
+        letters = gr.HTML(candidates_shown(None, []), padding=False)
+        order = gr.Textbox(
+            label="Expected order",
+            info="Letters, best first: B > A = C. Those left out are behind, in any order",
+            placeholder="B > A = C",
+            max_lines=1,
+            elem_id="gold-order",
+        )
+        overlap = gr.Number(
+            label="Annotators who shall judge it",
+            value=USUAL_OVERLAP,
+            precision=0,
+            minimum=1,
+            elem_id="gold-overlap",
+        )
+        add = gr.Button("Make it gold", elem_id="add-gold")
+    return which, letters, order, overlap, add

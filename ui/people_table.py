@@ -1,0 +1,192 @@
+"""The People page as HTML: the table of annotators, alpha in words, gold items.
+
+What people typed is escaped here; the page puts it in as it is.
+"""
+
+from collections.abc import Sequence
+from html import escape
+
+from imgalign.preferences.gold import LETTERS, GoldItem, written_order
+from imgalign.preferences.people import People, Person
+from imgalign.preferences.quality import Share
+from imgalign.preferences.reliability import Alpha
+from imgalign.preferences.stored import ItemSamples
+
+FEW = 10
+"""Observations below which nobody is warned of a share."""
+MEANING = {
+    "Annotator": "",
+    "Votes": "Judgements that are no skips",
+    "Seconds": "Median time of a vote",
+    "Gold": "Gold items answered as expected",
+    "Consistency": "Pairs judged twice, in two sets, that got the same order",
+    "First place": "How often the first on the screen is ranked best; the mark is chance",
+    "Agreement": "Pairs ordered as by another annotator, ties left out; the mark is chance",
+    "": "",
+}
+"""Columns of the table, and what each shows."""
+
+
+def people_table(found: People) -> str:
+    """Everybody who judged in a project, with intervals and a button each; or what is missing."""
+    if not found.people:
+        return (
+            '<div class="results people"><p role="status">Nobody has judged anything in this '
+            'project yet. Rank some sets on the <a href="./">Rank</a> page, or invite annotators '
+            "with <code>imgalign accounts invite</code>.</p></div>"
+        )
+    columns = [name for name in MEANING if name not in _unseen(found)]
+    head = "".join(
+        f'<th scope="col" title="{escape(MEANING[name])}">{name}</th>' for name in columns
+    )
+    rows = "".join(_row(each, columns) for each in found.people)
+    older = (
+        f"<p>Of the latest {found.num_read:,} judgements; {found.num_older:,} are older.</p>"
+        if found.num_older
+        else ""
+    )
+    return (
+        f'<div class="results people">{_alpha(found.alpha)}<div class="wide"><table><thead><tr>'
+        f"{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+        "<p>Lines are 95 % intervals. Those who are excluded keep their judgements on record; "
+        f"nothing counts them until they are included again, and they are not told.</p>{older}"
+        "</div>"
+    )
+
+
+def gold_table(gold: tuple[GoldItem, ...]) -> str:
+    """The gold items of a project, with a button each."""
+    if not gold:
+        return (
+            '<div class="results people"><p role="status">No gold items yet. Take sets whose '
+            "answer is plain, and see who gives it; annotators are never told which they are."
+            "</p></div>"
+        )
+    rows = "".join(
+        f'<tr><th scope="row">{escape(each.prompt)}</th>'
+        f"<td>{escape(written_order(each.expected))}</td><td>{each.overlap}</td>"
+        f'<td><button type="button" class="btn" data-do="gold_remove" data-of="{each.item_id}" '
+        f'aria-label="Gold no more: {escape(each.prompt)}">Remove</button></td></tr>'
+        for each in gold
+    )
+    head = "".join(
+        f'<th scope="col">{name}</th>' for name in ("Prompt", "Expected order", "Annotators", "")
+    )
+    return (
+        '<div class="results people"><div class="wide"><table class="gold"><thead><tr>'
+        f"{head}</tr></thead><tbody>{rows}</tbody></table></div></div>"
+    )
+
+
+def candidates_shown(item: ItemSamples | None, texts: list[str]) -> str:
+    """The candidates of a set with their letters; `texts` are those of a set of texts."""
+    if item is None:
+        return '<div class="lettered"></div>'
+    cards = []
+    for place in range(len(item.sample_ids)):
+        letter = LETTERS[place]
+        shown = (
+            f'<img src="api/people/items/{item.item_id}/{place}" alt="Candidate {letter}">'
+            if item.samples == "images"
+            else f"<p>{escape(texts[place])}</p>"
+        )
+        cards.append(f"<figure>{shown}<figcaption>{letter}</figcaption></figure>")
+    return f'<div class="lettered">{"".join(cards)}</div>'
+
+
+def _alpha(alpha: Alpha) -> str:
+    if alpha.value is None:
+        said = (
+            "No two annotators have ordered the same pair, so that nothing is known of their "
+            "agreement. Ask for two or more annotators per set where sets are made, on the "
+            '<a href="candidates">Candidates</a> page.'
+        )
+        return f"<p>{said}</p>"
+    interval = "" if alpha.low is None else f" <small>{alpha.low:.2f} to {alpha.high:.2f}</small>"
+    return (
+        f'<p class="alpha"><b>{alpha.value:.2f}</b>{interval} Krippendorff\'s alpha</p>'
+        f"<p>{_reading(alpha)} Of {alpha.num_pairs:,} pairs of {alpha.num_prompts:,} prompts that "
+        "two or more annotators ordered; the interval is over prompts.</p>"
+    )
+
+
+def _reading(alpha: Alpha) -> str:
+    """What an alpha means, by its interval where there is one."""
+    assert alpha.value is not None
+    low = alpha.value if alpha.low is None else alpha.low
+    high = alpha.value if alpha.high is None else alpha.high
+    scale = "1 is perfect agreement and 0 is chance."
+    if high < 0:
+        return f"{scale} Annotators contradict each other: do they read the guidelines alike?"
+    if low <= 0:
+        return f"{scale} This cannot be told from chance: more sets that several judge would help."
+    if high < 0.2:
+        return f"{scale} Annotators agree little: a reward model has little in common to learn."
+    return (
+        f"{scale} In published sets of image preferences two people agree on 65 to 78 % of pairs, "
+        "which is an alpha of 0.3 to 0.55: look for who is far below the others rather than for a "
+        "fixed mark."
+    )
+
+
+def _unseen(found: People) -> set[str]:
+    """Columns in which nobody has anything."""
+    shares = {
+        "Gold": [each.quality.gold for each in found.people],
+        "Consistency": [each.quality.self_consistency for each in found.people],
+    }
+    return {name for name, own in shares.items() if not any(share.count for share in own)}
+
+
+def _row(person: Person, columns: Sequence[str]) -> str:
+    own, name = person.quality, escape(person.annotator.name)
+    excluded = person.excluded_since is not None
+    state = f"<small>excluded since {person.excluded_since:%Y-%m-%d}</small>" if excluded else ""
+    kind = "<small>simulated</small>" if person.annotator.simulated else ""
+    seconds = "" if own.median_seconds is None else f"{own.median_seconds:.1f}"
+    skipped = f" <small>{own.num_skipped} skipped</small>" if own.num_skipped else ""
+    do, word = ("person_include", "Include") if excluded else ("person_exclude", "Exclude")
+    button = (
+        f'<button type="button" class="btn" data-do="{do}" '
+        f'data-of="{escape(person.annotator.annotator_id)}" aria-label="{word} {name}">'
+        f"{word}</button>"
+    )
+    biased = "position bias" if own.position_bias else ""
+    contrary = "below chance" if own.agreement.high < 0.5 else ""
+    cells = {
+        "Votes": f"{own.num_votes:,}{skipped}",
+        "Seconds": seconds,
+        "Gold": _share(own.gold),
+        "Consistency": _share(own.self_consistency),
+        "First place": _share(own.first_place, chance=own.chance, warning=biased),
+        "Agreement": _share(own.agreement, chance=0.5, warning=contrary),
+        "": button,
+    }
+    row = ' data-excluded=""' if excluded else ""
+    return (
+        f'<tr{row}><th scope="row">{name}{kind}{state}</th>'
+        + "".join(
+            f'<td data-label="{name}">{cell}</td>'
+            for name, cell in cells.items()
+            if name in columns
+        )
+        + "</tr>"
+    )
+
+
+def _share(share: Share, *, chance: float | None = None, warning: str = "") -> str:
+    """A share with its interval as a line, and of how many; `warning` is shown if of enough."""
+    if share.value is None:
+        return '<span class="none">none yet</span>'
+    value, low, high = (100 * each for each in (share.value, share.low, share.high))
+    said = f"95 % interval {low:.0f} % to {high:.0f} %"
+    mark = "" if chance is None else f'<u style="left:{100 * chance:.1f}%"></u>'
+    if chance is not None:
+        said += f", {100 * chance:.0f} % by chance"
+    warned = f"<em>{warning}</em>" if warning and share.count >= FEW else ""
+    return (
+        f"{value:.0f} % <small>of {share.count:,}</small>"
+        f'<span class="range" role="img" aria-label="{said}" title="{said}">{mark}'
+        f'<i style="left:{low:.1f}%;width:{max(high - low, 0.5):.1f}%"></i>'
+        f'<b style="left:{value:.1f}%"></b></span>{warned}'
+    )
