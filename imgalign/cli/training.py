@@ -122,15 +122,18 @@ def load_rewards(settings: "TrainConfig") -> list["RewardModel | None"]:
     names, device = (settings.reward.path, settings.reward.held_out), settings.run.device
     loaded = [None if name is None else load_reward(name, device=device) for name in names]
     drawn = settings.reward.drawn
+    from imgalign.storybook.opinions import PREFIX
+    from reward_models.evaluate import check_samples
+
+    for name, reward in zip(names, loaded, strict=True):
+        if reward is not None and not str(name).startswith(PREFIX):  # annotators judge both
+            scored = settings.policy.samples if drawn is None else "images"
+            check_samples(reward, scored, name=str(name))
     if drawn is None:
         return loaded
     from imgalign.diffusion.generate import ImageGenerator
     from imgalign.train.drawn import DrawnReward, drawing
-    from reward_models.evaluate import check_samples
 
-    for name, reward in zip(names, loaded, strict=True):
-        if reward is not None:
-            check_samples(reward, "images", name=str(name))
     adapter = None if drawn.adapter is None else Path(drawn.adapter)
     draw = drawing(ImageGenerator(drawn.model, adapter, device=device), drawn.sampler)
     return [

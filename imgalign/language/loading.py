@@ -31,11 +31,14 @@ from imgalign.files import describe_folder
 from imgalign.language.chat import control_tokens, end_token
 from imgalign.runs.trained import LANGUAGE_ADAPTER, find_weights
 
+log = logging.getLogger(__name__)
 STORYBOOK = Path(__file__).parents[1] / "storybook" / "assets" / "language"
 CONFIG_FILE = "config.json"
 GENERATION_FILE = "generation_config.json"
 RUNS = "runs"
 """Where commands write by default."""
+FULL = 0.9
+"""Share of a model's embeddings that its own tokenizer uses at least."""
 NO_LIMIT = 10**9
 """Tokenizers that state no length have a number above this one."""
 
@@ -153,13 +156,22 @@ def load_tokenizer(source: str, name: str) -> PreTrainedTokenizerBase:
 
 
 def check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, name: str) -> None:
-    """InputError where the tokenizer has tokens that the model has no embedding of."""
+    """InputError where the tokenizer has tokens that the model has no embedding of.
+
+    One with far fewer is warned of: embeddings are padded to a round number, but not by so much.
+    """
     highest = max(tokenizer.get_vocab().values())
     known = embedding(model).num_embeddings
     if highest >= known:
         raise InputError(
             f"model: {name!r}: its tokenizer has token number {highest}, the model knows {known} "
             "tokens from 0; they belong to different models"
+        )
+    if highest + 1 < FULL * known:
+        log.warning(
+            "model: %r: its tokenizer has %d tokens and the model %d; if they belong to different "
+            "models, what is learned is nonsense",
+            *(name, highest + 1, known),
         )
 
 

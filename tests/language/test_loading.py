@@ -117,6 +117,20 @@ def test_a_tokenizer_of_another_model_is_refused(folders, tmp_path):
     assert "has token number 263, the model knows 261 tokens from 0" in refused(folder)
 
 
+@pytest.mark.parametrize(("more", "warned"), [(3, False), (40, True)])
+def test_a_tokenizer_with_far_fewer_tokens_than_the_model_is_warned_of(
+    more, warned, tmp_path, caplog
+):
+    larger = build_tokenizer()
+    larger.add_tokens([f"word{n}" for n in range(more)])
+    folder = write_language_model(tmp_path, tokenizer=larger)
+    build_tokenizer().save_pretrained(folder)
+    load_language_model(str(folder), device=CPU)
+    said = "its tokenizer has 261 tokens and the model 301; if they belong to different models"
+    assert (said in caplog.text) == warned
+    assert ("different models" in caplog.text) == warned
+
+
 @pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
 @pytest.mark.parametrize(("number", "meant"), [(40, "'I'"), (5000, "nothing")])
 def test_a_tokenizer_to_which_the_models_end_is_text_is_refused(file, number, meant, tmp_path):

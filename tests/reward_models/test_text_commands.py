@@ -145,3 +145,24 @@ def test_a_tokenizer_without_an_end_token_is_one_line_and_writes_nothing(tmp_pat
     assert main(command) == 2
     assert "expected an end token" in capsys.readouterr().err.splitlines()[-1]
     assert not out.exists()
+
+
+def test_a_reward_of_the_other_kind_of_samples_starts_no_run(
+    table, model, tiny_pipeline_folder, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    fit = ["--file", str(table), f"model={model}", *FAST, "--out", "of_texts"]
+    assert main(["reward", "train", *fit]) == 0
+    images, texts = f"policy.model={tiny_pipeline_folder}", f"policy.model={model}"
+    for recipe, policy, rewards, message in (
+        ("storybook_grpo", images, ["path=of_texts"], "of_texts scores texts, got images"),
+        ("rewriter_grpo", texts, ["path=storybook"], "storybook scores images, got texts"),
+        (
+            *("rewriter_grpo", texts, ["path=of_texts", "held_out=storybook"]),
+            "storybook scores images, got texts",
+        ),
+    ):
+        capsys.readouterr()
+        assert main(["train", recipe, policy, *(f"reward.{each}" for each in rewards)]) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()

@@ -63,5 +63,5 @@ def test_rankings_become_a_reward_model_that_the_train_page_offers(
 
     page.get_by_role("link", name="Align with it").click()
     page.wait_for_function("() => document.querySelector('#recipe input:checked')?.value")
-    page.get_by_label("Reward model").click()
+    page.locator("#reward input").click()
     assert page.get_by_role("option", name="my taste").count() == 1
