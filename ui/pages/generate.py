@@ -85,7 +85,7 @@ def _form() -> dict[str, Component]:
         guidance = gr.Number(1.0, label="Guidance", step=0.5, min_width=80)
     negative = gr.Textbox(
         label="Negative prompt",
-        info="What guidance above 1 leads away from",
+        info="What the images are led away from",
         max_lines=3,
         elem_id="negative",
     )
