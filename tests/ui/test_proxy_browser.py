@@ -96,7 +96,7 @@ def test_behind_a_proxy_with_a_path_every_page_works(page, settings, store, add_
         assert page.locator(".mo-samples img").evaluate(shown) == 64
 
         page.get_by_role("link", name="Generate").click()
-        page.get_by_label("Prompts").wait_for()
+        page.wait_for_function("() => document.querySelector('#checkpoint input')?.value")
         page.get_by_label("Prompts").fill("  ")
         page.get_by_role("button", name="Generate", exact=True).click()
         page.get_by_text("write at least one, or pick an example").wait_for()

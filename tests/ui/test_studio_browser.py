@@ -190,7 +190,7 @@ def test_a_wrong_setting_is_said_on_the_page_and_an_idea_becomes_a_prompt(page, 
     page.wait_for_function("() => document.querySelector('#recipe input:checked')?.value")
     page.get_by_label("Overrides").fill("--out=/tmp/elsewhere")
     page.get_by_role("button", name="Start training").click()
-    page.get_by_text("expected section.key=value").wait_for()
+    page.locator("#refusal").get_by_text("expected section.key=value").wait_for()
     assert not (studio / "runs").exists()
 
     page.goto(f"{address}/generate")
