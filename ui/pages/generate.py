@@ -258,9 +258,6 @@ def build(
             choices=projects(store, project), value=stored.project
         )
 
-    def choose(how: str) -> tuple[str, str]:
-        return proposed_project(how, project), _why(how, project)
-
     def reload(event: gr.EventData) -> tuple[Any, Any]:
         return _drawn_before(shelf, event)
 
@@ -269,8 +266,16 @@ def build(
     answers = [compare, start, cancel, sending, wrong]
     running = start.click(begin, list(form.values()), answers, **PRIVATE)
     running.then(_rest, None, [start, cancel], **PRIVATE)
-    cancel.click(_halt, compare, [compare, start, cancel], cancels=[running], **PRIVATE)
-    how.input(choose, how, [place, sent], **PRIVATE)
+    # One after the other: a view that was on its way would take the place of the last word.
+    cancel.click(None, None, None, cancels=[running], **PRIVATE).then(
+        _halt, compare, [compare, start, cancel], **PRIVATE
+    )
+    how.input(
+        lambda way: (proposed_project(way, project), _why(way, project)),
+        how,
+        [place, sent],
+        **PRIVATE,
+    )
     go.click(send_all, [compare, how, overlap, place], [sent, place], **PRIVATE)
     compare.idea(_add_idea, form["prompts"], form["prompts"], **PRIVATE)
     compare.restore(reload, None, [compare, sending], **PRIVATE)
