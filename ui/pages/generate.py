@@ -270,12 +270,7 @@ def build(
     cancel.click(None, None, None, cancels=[running], **PRIVATE).then(
         _halt, compare, [compare, start, cancel], **PRIVATE
     )
-    how.input(
-        lambda way: (proposed_project(way, project), _why(way, project)),
-        how,
-        [place, sent],
-        **PRIVATE,
-    )
+    how.input(lambda way: _proposal(way, project), how, [place, sent], **PRIVATE)
     go.click(send_all, [compare, how, overlap, place], [sent, place], **PRIVATE)
     compare.idea(_add_idea, form["prompts"], form["prompts"], **PRIVATE)
     compare.restore(reload, None, [compare, sending], **PRIVATE)
@@ -291,6 +286,10 @@ def _choices(runs: Runs, model: str, others: int) -> tuple[gr.Dropdown, ...]:
         gr.Dropdown(choices=rewriters(runs), value=NO_REWRITER),
         *(gr.Dropdown(choices=more, value=BASE_ONLY) for _ in range(others)),
     )
+
+
+def _proposal(how: str, project: str) -> tuple[str, str]:
+    return proposed_project(how, project), _why(how, project)
 
 
 def _drawn_before(shelf: Shelf, event: gr.EventData) -> tuple[Any, Any]:
