@@ -79,14 +79,18 @@ class RunQueue:
     def add(self, name: str, form: Form | None) -> None:
         """Put a run at the end of the line; one without a form is resumed."""
         with self._changing() as waiting:
-            if any(each.name == name for each in waiting):
-                raise InputError(f"{name}: waits already; choose another name")
+            self.refuse_waiting(name)
             if form is None:
                 self._refuse_resume(name)
             else:
                 check_name(name, what="run name")
                 self.runs.refuse_taken(name)
             waiting.append(Waiting(name=name, form=form, app=self._app))
+
+    def refuse_waiting(self, name: str) -> None:
+        """InputError where a run of that name is in line."""
+        if any(each.name == name for each in self.all()):
+            raise InputError(f"{name}: waits already; choose another name")
 
     def remove(self, name: str) -> None:
         """Take a run out of the line."""

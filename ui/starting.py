@@ -18,6 +18,7 @@ def begin(queue: RunQueue, form: Form, name: str = "") -> str:
         raise InputError("recipe: choose one first")
     checks.check(queue.runs, recipes.read(form.recipe).path, form.changes)
     chosen = name.strip() or queue.free_name(form.recipe)
+    queue.refuse_waiting(chosen)  # before it could give way
     if _failed_empty(queue.runs, chosen):
         queue.runs.delete(chosen)
     queue.add(chosen, form)

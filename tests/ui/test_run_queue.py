@@ -269,3 +269,16 @@ def test_those_that_wait_stand_before_the_run_they_wait_for(queue):
     } <= set(waiting)
     assert queue.form_of("c") == FORM
     json.dumps(shown)
+
+
+def test_a_failed_run_that_waits_to_be_resumed_does_not_give_way_to_a_new_one(queue):
+    begin(queue, "a")
+    folder = queue.runs.path("b")
+    folder.mkdir()
+    (folder / "config.yaml").write_text("seed: 1")
+    failed = {"state": "failed", "pid": 1, "step": 0, "total": 9, "message": "it failed"}
+    (folder / "status.json").write_text(json.dumps(failed))
+    queue.add("b", None)
+    with pytest.raises(InputError, match="b: waits already; choose another name"):
+        begin(queue, "b")
+    assert (folder / "config.yaml").exists()
