@@ -7,6 +7,7 @@ import pytest
 from submissions import judge, on_screen
 
 from imgalign.preferences.comparisons import compare_makers
+from imgalign.preferences.exclusions import exclude, include
 from imgalign.preferences.records import Provenance
 from imgalign.preferences.store import Store
 from imgalign.statistics import confidence_sequence
@@ -155,3 +156,15 @@ def test_a_vote_that_is_taken_back_does_not_count(store: Store, queue: Any) -> N
     assert len(compare_makers(store)) == 1
     store.undo("ann", given.key)
     assert compare_makers(store) == []
+
+
+def test_votes_of_an_annotator_who_is_excluded_do_not_count(store: Store, queue: Any) -> None:
+    queue("a", overlap=2)
+    vote(store, ">")
+    vote(store, "<", who="bob")
+    assert compare_makers(store)[0].rate.value == 0.5
+    exclude(store.database, "bob", project="default")
+    (found,) = compare_makers(store)
+    assert (found.rate.value, found.votes) == (1.0, 1)
+    include(store.database, "bob", project="default")
+    assert compare_makers(store)[0].rate.value == 0.5
