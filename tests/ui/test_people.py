@@ -1,9 +1,9 @@
 """The People page without a browser: what is shown, and who may ask for it."""
 
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 from typing import Any
 
+import fastapi
 import gradio as gr
 import pytest
 from starlette.testclient import TestClient
@@ -121,8 +121,8 @@ def test_every_handler_asks_whether_the_request_may_lead(store: Store, accounts:
     by_name = {each.name: each for each in accounts.all()}
 
     def asked(account: Any) -> gr.Request:
-        scope = {} if account is None else {ACCOUNT: account}
-        return gr.Request(SimpleNamespace(scope=scope))  # type: ignore[arg-type]
+        who = {} if account is None else {ACCOUNT: account}
+        return gr.Request(fastapi.Request({"type": "http", "headers": [], **who}))
 
     assert led.by(asked(by_name["Lu"]), lambda: 3) == 3
     done: list[int] = []
