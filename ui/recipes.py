@@ -74,7 +74,7 @@ GOALS: Mapping[str, Goal] = {
         "Strong and close to the base", "a high win rate with the least drift from the base"
     ),
     "storybook_online_dpo": Goal(
-        "Strongest, over a few seeds", "the highest win rate measured; seeds differ more"
+        "Learn while it draws", "its own samples are ranked as it goes; seeds differ more"
     ),
     "sd15_dpo": Goal("My pairs", "a LoRA for Stable Diffusion 1.5"),
     "storybook_supervised": Goal(
