@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from playwright.sync_api import Error as PlaywrightError
 from playwright.sync_api import sync_playwright
 
 from imgalign.evaluate.origin import hardware
@@ -190,9 +191,7 @@ def bring_folder(walk: Walk, folder: Path) -> None:
 def train(walk: Walk) -> None:
     """A LoRA from the rankings, without a reward model."""
     page = walk.page
-    page.wait_for_function("() => document.querySelector('#recipe input')?.value")
-    page.locator("#recipe input").click()
-    page.get_by_role("option", name=re.compile(RECIPE)).first.click()
+    page.locator(f"#recipe input[value={RECIPE}]").check()
     page.get_by_text("Not needed: it learns from images that are given.").wait_for()
     page.get_by_label("Overrides").fill(OVERRIDES)
     page.get_by_label("Overrides").blur()
@@ -309,7 +308,7 @@ def main() -> None:
             walk = Walk(page, address, given.out)
             try:
                 found = walked(walk, folder)
-            except Exception:
+            except PlaywrightError:  # what did not come is best seen on the page
                 walk.shot("failed")
                 raise
         browser.close()
