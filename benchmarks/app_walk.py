@@ -119,7 +119,7 @@ class Walk:
             impressions([prompt] * len(images), images, group=GROUP), order=order, item_id=prompt
         )
         before = self.page.locator(".rk-tile img").first.get_attribute("src")
-        for key in keys_of(said.ranking, len(images)) if said.ranking else ["b"]:
+        for key in keys_of(said.ranking, len(images)):
             if key == "Enter" and shot:
                 self.shot(shot)
             self.page.keyboard.press(key)
@@ -151,11 +151,11 @@ class Walk:
 
 
 def keys_of(ranking: Any, count: int) -> list[str]:
-    """The keys that say a ranking of so many; of two one key is all."""
+    """The keys that say a ranking of so many, or without one that all are bad; of two one key."""
     if count == 2:
-        return ["="] if len(ranking) == 1 else [str(ranking[0][0] + 1)]
-    keys = []
-    for group in ranking:
+        return ["b" if not ranking else "=" if len(ranking) == 1 else str(ranking[0][0] + 1)]
+    keys = [] if ranking else ["b"]
+    for group in ranking or ():
         for place, candidate in enumerate(group):
             keys += [*(["="] if place else []), str(candidate + 1)]
     return [*keys, "Enter"]
