@@ -6,12 +6,13 @@
 `studio` is a folder in which somebody has worked. Each page is shown as it is there and as it is in
 an empty folder, on a laptop, a phone and a 4K screen, light and dark: one sheet of all twelve per
 page (`pages/NAME.jpg`), to be looked at, and the laptop's light one alone for the README
-(`NAME.png`). Needs Chromium.
+(`NAME.png`), with that of a run's report (`report.png`). Needs Chromium.
 """
 
 import argparse
 import io
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,13 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app_walk import CHROMIUM, keys_of, served
+from app_walk import CHROMIUM, imgalign, keys_of, served
 from PIL import Image, ImageDraw
 from playwright.sync_api import sync_playwright
 
 from imgalign.storybook.scenes import evaluation_prompts
 
-PAGES = ("candidates", "rank", "learn", "train", "generate", "results")
+PAGES = ("candidates", "rank", "people", "learn", "train", "generate", "results")
 HEIGHT = 620
 """Of one picture in a sheet."""
 GAP = 24
@@ -99,6 +100,16 @@ def taken(
     return found
 
 
+def take_report(browser: Any, folder: Path, out: Path) -> None:
+    """The report of a run of the folder, on a laptop."""
+    run = next(path.parent for path in sorted((folder / "runs").glob("*/config.yaml")))
+    subprocess.run(imgalign("report", str(run.relative_to(folder))), cwd=folder, check=True)
+    with opened(browser, SCREENS[0], "light") as page:
+        page.goto((run / "report.html").resolve().as_uri())
+        page.wait_for_timeout(1500)
+        page.screenshot(path=out)
+
+
 def sheet(rows: dict[str, dict[tuple[str, str], Image.Image]]) -> Image.Image:
     """All pictures of a page, one row each for the empty and the full one."""
     scaled = {
@@ -145,6 +156,7 @@ def main() -> None:
                 sheet(rows).save(given.out / "pages" / f"{page}.jpg", quality=82)
                 rows["full"]["laptop", "light"].convert("RGB").save(given.out / f"{page}.png")
                 print(page, flush=True)
+        take_report(browser, worked, given.out / "report.png")
         browser.close()
 
 
