@@ -23,7 +23,7 @@ def downloads(runs: Runs, comparison: Comparison) -> str:
     offered = layouts(runs, checkpoint) if checkpoint is not None else ()
     if not (checkpoint and offered and _is_unchanged(runs, checkpoint, comparison)):
         return ""
-    links = ", ".join(
+    links = " · ".join(
         f'<a href="api/exports/{escape(checkpoint)}/{layout}" download>{TOOLS[layout]}</a>'
         for layout in offered
     )
@@ -49,7 +49,7 @@ def _card(found: Comparison) -> str:
     state = {"one": "won", "other": "lost", None: "open"}[found.preferred]
     said, *rest = found.lines()
     lines = "".join(f"<p>{escape(line)}.</p>" for line in rest)
-    head = f"<h3>{found.rate.value:.0%} <small>{escape(said)}.</small></h3>"
+    head = f"<h3>{100 * found.rate.value:.0f} % <small>{escape(said)}.</small></h3>"
     return f'<div class="duel" data-state="{state}">{head}{_bar(found)}{lines}</div>'
 
 

@@ -78,7 +78,7 @@ class Comparison:
     def lines(self) -> list[str]:
         """What came out, and whether to go on."""
         said = (
-            f"{self.name} was preferred to {self.other_name} in {self.rate.value:.0%} of"
+            f"{self.name} was preferred to {self.other_name} in {_percent(self.rate.value)} of"
             f" {_votes(self.votes)} (ties half{_interval(self.rate)})"
         )
         judges = ["All votes are by simulated annotators"] if self.simulated else []
@@ -93,7 +93,8 @@ class Comparison:
         if self.sequence is None:
             return f"No prompt is judged completely yet{rest}"
         _, low, high = self.whenever
-        on = f"{_prompts(self.counted)} judged completely ({low:.0%} to {high:.0%}, whenever asked)"
+        between = f"{100 * low:.0f} to {_percent(high)}, whenever asked"
+        on = f"{_prompts(self.counted)} judged completely ({between})"
         if self.preferred is None:
             return f"Not decided by {on}: this may still be chance; rank more prompts{rest}"
         winner = (one or self.name) if self.preferred == "one" else (other or self.other_name)
@@ -216,7 +217,12 @@ def _open(connection: Connection, project: str | None) -> Int[np.ndarray, " m"]:
 def _interval(rate: Estimate) -> str:
     if rate.low is None or rate.high is None:
         return ""
-    return f"; 95 % interval {rate.low:.0%} to {rate.high:.0%} for a number settled beforehand"
+    between = f"{100 * rate.low:.0f} to {_percent(rate.high)}"
+    return f"; 95 % interval {between} for a number settled beforehand"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _votes(number: int) -> str:

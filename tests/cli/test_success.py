@@ -286,7 +286,7 @@ def test_ratings(succeed, folder):
             store.submit(judge(item, ranking=on_screen(store, item, ((0,), (1,)))))
     out = succeed("ratings", "--ridge", "0.1", "--database", "sqlite:///rated.db")
     assert "demo/run" in out.splitlines()[1]
-    assert "m + demo/run was preferred to m in 100% of 2 blind votes" in out
+    assert "m + demo/run was preferred to m in 100 % of 2 blind votes" in out
     assert "Not decided by 2 prompts" in out
 
 

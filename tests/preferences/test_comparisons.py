@@ -59,7 +59,7 @@ def test_the_checkpoint_is_told_about_whichever_image_came_first(store: Store, q
     assert found.rate.value == 0.625
     assert found.path == "runs/a/step-10"
     assert found.preferred is None
-    assert "in 62% of 4 blind votes" in found.lines()[0]
+    assert "in 62 % of 4 blind votes" in found.lines()[0]
     assert found.lines()[1].startswith("Not decided by 4 prompts judged completely")
 
 
