@@ -300,7 +300,10 @@ class StepPolicy(Policy[S_co], Protocol[S_co]):
         ...
 
     def features(self, trajectory: Trajectory, steps: Steps) -> Mapping[str, Tensor]:
-        """What a value estimator may see: `prompt` [b d] and `timestep` [s], without gradients."""
+        """What a value estimator may see: `prompt` [b d] and `timestep` [s], without gradients.
+
+        What a critic reads may stand beside them. Tensors of several axes have a row per sample.
+        """
         ...
 
 
@@ -387,11 +390,10 @@ class ReadsTokens(Protocol):
 class Critic(ReadsTokens, Protocol):
     """Predicts the reward of a sample at each of its steps; a torch module, to be trained."""
 
-    def __call__(self, features: Mapping[str, Tensor]) -> Float[Tensor, "b t"]:
-        """The value of the state in which each step is taken, in the unit of the reward.
+    def __call__(self, features: Mapping[str, Tensor], *, steps: int) -> Float[Tensor, "b {steps}"]:
+        """The value of the state in which each of the first steps is taken, in the reward's unit.
 
-        `features` are those of a policy for all steps: `input_ids`, `attention_mask` and
-        `first_state`, the column whose next token is that of step 0.
+        `features` are those of a policy for all steps; nothing after these steps is read.
         """
         ...
 

@@ -244,19 +244,19 @@ class TextCritic(nn.Module):
         """Fingerprint of tokenizer and chat template whose tokens it reads; others mean nothing."""
         self.scale = scale
 
-    def forward(self, features: Mapping[str, Tensor]) -> Float[Tensor, "b t"]:
-        """The value before each token of the responses, in the unit of the reward's scores.
+    def forward(self, features: Mapping[str, Tensor], *, steps: int) -> Float[Tensor, "b {steps}"]:
+        """The value before each of so many tokens of the responses, in the unit of the scores.
 
         `features`: `input_ids` and `attention_mask` [b L], prompts padded on the left and responses
         on the right, and `first_state`, the column of the last token of the prompts. The value of
         step n is that of the state in which token n is chosen, so it is read one column earlier, in
-        column first_state + n, and depends on the prompt and on tokens 0 .. n-1 alone. There are
-        t = L - first_state - 1 steps; the last token of a response, its end, is the action of the
+        column first_state + n, and depends on the prompt and on tokens 0 .. n-1 alone. There are at
+        most L - first_state - 1 steps; the last token of a response, its end, is the action of the
         last step, and the state after it has a score and no value.
         """
         first = int(features["first_state"])
-        # The last column holds actions only.
-        tokens, there = (features[name][:, :-1] for name in ("input_ids", "attention_mask"))
+        read = slice(first + steps)  # the next column holds the action of the last step
+        tokens, there = (features[name][:, read] for name in ("input_ids", "attention_mask"))
         columns = torch.arange(tokens.shape[1], device=there.device)
         values = self.model(tokens, there, there & (columns > first))
         standardised: Tensor = (values[:, first:] - self.scale.mean) / self.scale.std

@@ -184,24 +184,19 @@ def values_of(
 
     It reads no further than that: a step's value depends on nothing after the step.
     """
-    steps = mask.shape[1]
     ends = int(mask.any(dim=0).nonzero().max()) + 1 if mask.any() else 1
-    width = features["input_ids"].shape[1] - (steps - ends)
-    read = {"input_ids", "attention_mask"}
-    cut = {name: own[:, :width] if name in read else own for name, own in features.items()}
-    return pad(critic(cut).float(), (0, steps - ends))
+    return pad(critic(features, steps=ends).float(), (0, mask.shape[1] - ends))
 
 
 def sizes_of(features: Sequence[Features]) -> list[int]:
     """Samples in each."""
-    return [len(each["input_ids"]) for each in features]
+    return [next(len(value) for value in each.values() if value.ndim > 1) for each in features]
 
 
 def rows_of(features: Features, rows: Int[Tensor, " n"]) -> Features:
-    """What a critic sees of some samples only."""
-    own = {"prompt", "input_ids", "attention_mask"}
+    """Those of some samples only."""
     return {
-        name: value[rows.to(value.device)] if name in own else value
+        name: value[rows.to(value.device)] if value.ndim > 1 else value
         for name, value in features.items()
     }
 

@@ -30,9 +30,9 @@ class Counter(nn.Module):
         self.values = nn.Embedding(8, 1)
         nn.init.zeros_(self.values.weight)
 
-    def forward(self, features: dict[str, Tensor]) -> Tensor:
+    def forward(self, features: dict[str, Tensor], *, steps: int) -> Tensor:
         first = int(features["first_state"])
-        values: Tensor = self.values(features["input_ids"])[:, first:-1, 0]
+        values: Tensor = self.values(features["input_ids"])[:, first : first + steps, 0]
         return values
 
 
@@ -109,19 +109,17 @@ def test_it_reads_no_further_than_the_last_step_of_the_samples_it_reads_together
     widths = []
 
     class Watched(Counter):
-        def forward(self, features: dict[str, Tensor]) -> Tensor:
-            assert features["attention_mask"].shape == features["input_ids"].shape
-            widths.append(features["input_ids"].shape[1])
-            return super().forward(features)
+        def forward(self, features: dict[str, Tensor], *, steps: int) -> Tensor:
+            widths.append(steps)
+            return super().forward(features, steps=steps)
 
     ends = torch.tensor([1, 2, 1, 1, 4, 3, 2, 4])
     whole = rewarded(final([1.0] * 8, steps=5), steps=5)
     batch = replace(whole, mask=torch.arange(5) < ends[:, None])
     baseline = CriticBaseline(CriticConfig(batch_size=2, epochs=1), Watched(), seed=0)
     advantages, _ = baseline.advantages(batch, world=Alone())
-    # The prompt's two columns, and a column for each step but the last, whose state comes before.
-    assert widths[:2] == [2 + 2, 2 + 4]
-    assert sorted(widths[2:]) == [2 + 1, 2 + 2, 2 + 4, 2 + 4]
+    assert widths[:2] == [2, 4]
+    assert sorted(widths[2:]) == [1, 2, 4, 4]
     assert not advantages[~batch.mask].any()
 
 

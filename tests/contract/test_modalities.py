@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -22,10 +23,10 @@ from algorithms import algorithm_config
 from contract_rows import losses
 from policies import KINDS, STEPS
 from ranked_batches import FIXED, RANKS, ranked
-from torch import Tensor
+from torch import Tensor, nn
 from torch.testing import assert_close
 
-from imgalign.algorithms.batches import Rollout
+from imgalign.algorithms.batches import Demonstrations, Rollout
 from imgalign.algorithms.choice import build_algorithm
 from imgalign.algorithms.direct import Direct
 from imgalign.algorithms.objectives import (
@@ -35,7 +36,15 @@ from imgalign.algorithms.objectives import (
     IPOConfig,
     KTOConfig,
 )
+from imgalign.algorithms.supervised import (
+    BestConfig,
+    EqualConfig,
+    Supervised,
+    SupervisedConfig,
+    Weighting,
+)
 from imgalign.policy import Data, Draws, LogProb, Steps, Trajectory, Weights
+from imgalign.train.world import Alone
 
 MODALITIES = ("diffusion", "language")
 
@@ -106,14 +115,19 @@ class GivenScript:
         return replace(found, values=values, slopes=None)
 
 
+def numbered(policy: Any) -> Data:
+    """Given samples, each with its number as the prompt's id."""
+    own = policy.given(policy.sample(["a red house"] * NUMBER, seeds=range(NUMBER)))
+    return replace(own, prompt_ids=[str(place) for place in range(NUMBER)])
+
+
 def learned_directly(
     kind: str, models: Any, config: AnyDirectConfig, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[dict[str, float], Tensor, int]:
     """Metrics and gradients of two iterations; the second starts from what the first has learned
     of ties and baselines."""
     policy = KINDS[kind](models)
-    own = policy.given(policy.sample(["a red house"] * NUMBER, seeds=range(NUMBER)))
-    data = replace(own, prompt_ids=[str(place) for place in range(NUMBER)])
+    data = numbered(policy)
     average = config.averages(default=False)
     counts = policy.elements(data) if average else torch.ones(NUMBER)
     scripted = GivenScript(policy, script(NUMBER) * counts, monkeypatch)
@@ -140,27 +154,71 @@ def test_a_direct_method_learns_the_same_of_images_as_of_texts(models, name, mon
     assert_close(image, text, rtol=1e-5, atol=1e-6)
 
 
+# --- supervised fine-tuning
+
+SUPERVISED: Mapping[str, Weighting] = {
+    "best": BestConfig(),
+    "two best": BestConfig(keep=2),
+    "equal": EqualConfig(),
+    "given": EqualConfig(),
+}
+
+
+@pytest.mark.parametrize("name", SUPERVISED)
+def test_supervised_learning_is_the_same_of_images_as_of_texts(models, name, monkeypatch):
+    """Its loss is by element, and texts have each their own number of these."""
+    found = {}
+    for kind in MODALITIES:
+        policy = KINDS[kind](models)
+        data = numbered(policy)
+        scripted = GivenScript(policy, script(NUMBER), monkeypatch)
+        ranking = replace(ranked(ALL_RANKS, all_bad=[3]), data=data)
+        batch = Demonstrations([data]) if name == "given" else ranking
+        algorithm = Supervised(SupervisedConfig(weighting=SUPERVISED[name], draws=2))
+        losses(algorithm, policy, batch)
+        counted, weights = algorithm.weighted(policy, batch, Alone())
+        unit = (weights * policy.elements(counted)).sum().item()
+        metrics = algorithm.metrics()
+        found[kind] = metrics["loss"] * unit, metrics["samples_used"], scripted.gradients * unit
+    (loss, used, image), (other, as_many, text) = (found[kind] for kind in MODALITIES)
+    assert loss == pytest.approx(other, rel=1e-5)
+    assert used == as_many
+    assert image.count_nonzero() == used
+    assert_close(image, text, rtol=1e-5, atol=1e-6)
+
+
 # --- policy gradients
 
 
 class StepScript:
-    """What a policy says of its steps, and the gradients that reach it."""
+    """What a policy and its reference say of its steps, and the gradients that reach it."""
 
     def __init__(self, policy: Any, log_ratios: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
         self.log_ratios = log_ratios
         self.gradients = torch.zeros_like(log_ratios)
         self.passes = 0
-        self._step_distributions = policy.step_distributions
+        self._step_distributions, self._using = policy.step_distributions, policy.using
+        self._others: list[Weights] = []
         monkeypatch.setattr(policy, "step_distributions", self.step_distributions)
+        monkeypatch.setattr(policy, "using", self.using)
+
+    @contextmanager
+    def using(self, weights: Weights) -> Iterator[None]:
+        with self._using(weights):
+            self._others.append(weights)
+            yield
+            self._others.pop()
 
     def step_distributions(self, trajectory: Trajectory, steps: Steps) -> Any:
         found = self._step_distributions(trajectory, steps)
         rows = torch.tensor([int(name) for name in trajectory.seeds])
         own, every = found.log_prob, torch.arange(STEPS)[steps]
+        # The reference says otherwise of each step than the policy, which sampled at 0.
+        wanted = self.log_ratios.flip(0) if self._others else self.log_ratios
 
         def log_prob(actions: Tensor) -> Tensor:
             place = (rows[:, None], every[None, :])
-            values = said(own(actions), self.log_ratios[place])
+            values = said(own(actions), wanted[place])
             if values.requires_grad:
                 self.passes += 1
                 values.register_hook(partial(record, self.gradients, place))
@@ -174,8 +232,31 @@ STEPWISE: Mapping[str, dict[str, object]] = {
     "grpo": {},
     "grpo, ranks": {},
     "grpo, some steps credited": {"credited_steps": 2, "kl": {"kind": "fixed", "coefficient": 0.1}},
+    "grpo, kl in the reward": {"kl": {"kind": "fixed", "coefficient": 0.1, "place": "reward"}},
     "ppo, running": {"kl": {"kind": "fixed", "coefficient": 0.1}},
+    "ppo, critic": {
+        "baseline": {"kind": "critic", "learning_rate": 0.1, "batch_size": 3},
+        "kl": {"kind": "fixed", "coefficient": 0.1, "place": "reward"},
+    },
 }
+
+
+class Table(nn.Module):
+    """A critic with a number for each step of each sample, to which features give its row."""
+
+    reading = "rows"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values = nn.Parameter(script(4, STEPS).flip(1))
+
+    def forward(self, features: Mapping[str, Tensor], *, steps: int) -> Tensor:
+        return self.values[features["row"].squeeze(1), :steps]
+
+
+def with_rows(trajectory: Trajectory, steps: Steps) -> dict[str, Tensor]:
+    """Features of either policy for that critic."""
+    return {"row": torch.tensor([[int(name)] for name in trajectory.seeds])}
 
 
 def learned_by_steps(
@@ -188,12 +269,20 @@ def learned_by_steps(
     mask[0, 2:] = mask[:, -1] = False
     trajectory = replace(sampled, log_probs=torch.zeros(4, STEPS), mask=mask & sampled.mask.any())
     rollout = Rollout(batch=[trajectory], rewards=torch.tensor([0.1, 0.9, 0.7, -0.4]))
-    row = name if name in ("grpo", "grpo, ranks", "ppo, running") else "grpo"
+    if name == "ppo, critic":
+        monkeypatch.setattr(policy, "features", with_rows)
+    row = {"ppo, running": name, "ppo, critic": "ppo", "grpo, ranks": name}.get(name, "grpo")
     config = algorithm_config(row, minibatches=1, clip_nats=0.3, **STEPWISE[name])
-    algorithm = build_algorithm(config, seed=0)
+    critic = Table()
+    algorithm = build_algorithm(config, seed=0, critic=critic)
     losses(algorithm, policy, rollout)
     unit = sampled.replay["latents"][0, 0].numel() if "latents" in sampled.replay else 1
     found = {key: value for key, value in algorithm.metrics().items() if "entropy" not in key}
+    if name == "ppo, critic":
+        assert not torch.equal(critic.values, Table().values)
+        found |= {
+            f"value {place}": each.item() for place, each in enumerate(critic.values.flatten())
+        }
     return found, scripted.gradients * unit, scripted.passes
 
 
@@ -208,3 +297,10 @@ def test_a_clipped_policy_gradient_learns_the_same_of_images_as_of_texts(models,
     assert first == pytest.approx(second, rel=1e-5, abs=1e-7)
     assert image.count_nonzero() > 3
     assert_close(image, text, rtol=1e-5, atol=1e-6)
+
+
+def test_a_price_of_the_kl_in_the_reward_and_a_critic_change_what_is_learned(models, monkeypatch):
+    """So the rows above are of different things."""
+    names = ("grpo", "grpo, kl in the reward", "ppo, critic")
+    found = [learned_by_steps("language", models, name, monkeypatch)[1] for name in names]
+    assert not any(torch.allclose(one, other) for one, other in combinations(found, 2))

@@ -56,6 +56,11 @@ def features_of(rows, *, fill: int = 0) -> dict[str, torch.Tensor]:
     }
 
 
+def longest(rows) -> int:
+    """Steps of the longest response."""
+    return max(map(len, rows[1]))
+
+
 @torch.no_grad()
 def value(model: ScalarModel, prompt: list[int], response: list[int]) -> float:
     """What stands at the last token of both, read alone, by the body of transformers."""
@@ -71,9 +76,8 @@ def value(model: ScalarModel, prompt: list[int], response: list[int]) -> float:
 
 def test_the_value_of_a_step_is_that_of_the_prompt_and_the_tokens_before_it(reward, rows):
     critic = reward.critic()
-    values = critic(features_of(rows))
-    longest = max(len(row) for row in rows[1])
-    assert values.shape == (len(PROMPTS), longest)
+    values = critic(features_of(rows), steps=longest(rows))
+    assert values.shape == (len(PROMPTS), longest(rows))
     for number, (prompt, response) in enumerate(zip(*rows, strict=True)):
         expected = [value(critic.model, prompt, response[:step]) for step in range(len(response))]
         assert_close(values[number, : len(response)], torch.tensor(expected))
@@ -81,18 +85,32 @@ def test_the_value_of_a_step_is_that_of_the_prompt_and_the_tokens_before_it(rewa
 
 def test_what_comes_at_and_after_a_step_cannot_change_its_value(reward, rows):
     critic, features = reward.critic(), features_of(rows)
-    before = critic(features)
+    before = critic(features, steps=longest(rows))
     first = int(features["first_state"])
     step = 3
     changed = features["input_ids"].clone()
     changed[:, first + 1 + step :] = 7
-    after = critic(features | {"input_ids": changed})
+    after = critic(features | {"input_ids": changed}, steps=longest(rows))
     assert_close(after[:, : step + 1], before[:, : step + 1])
     assert not torch.allclose(after[0, step + 1], before[0, step + 1])
 
 
+def test_of_some_steps_only_what_they_need_is_read(reward, rows, monkeypatch):
+    critic, features = reward.critic(), features_of(rows)
+    whole = critic(features, steps=longest(rows))
+    read, forward = [], critic.model.forward
+    monkeypatch.setattr(
+        critic.model,
+        "forward",
+        lambda ids, *rest: (read.append(ids.shape[1]), forward(ids, *rest))[1],
+    )
+    assert_close(critic(features, steps=2), whole[:, :2])
+    # The prompt, and the token of step 0; that of step 1 comes after its state.
+    assert read == [int(features["first_state"]) + 2]
+
+
 def test_what_stands_in_padding_changes_no_value(reward, rows):
-    values = [reward.critic()(features_of(rows, fill=fill)) for fill in (0, 9)]
+    values = [reward.critic()(features_of(rows, fill=fill), steps=longest(rows)) for fill in (0, 9)]
     there = padded(rows[1], side="right", fill=0).attention_mask
     assert_close(values[0][there], values[1][there])
 
@@ -101,14 +119,14 @@ def test_the_score_of_a_text_is_the_value_that_would_follow_its_end(reward, rows
     """So critic and reward are one function, in one unit; the score itself is no step's value."""
     prompt, response = rows[0][:1], rows[1][:1]
     longer = features_of((prompt, [[*response[0], 0]]))
-    last = reward.critic()(longer)[0, -1]
+    last = reward.critic()(longer, steps=len(response[0]) + 1)[0, -1]
     assert_close(last[None], reward.score(prompts=PROMPTS[:1], samples=RESPONSES[:1]))
 
 
 def test_a_critic_is_trained_without_changing_the_reward(reward, rows):
     before = reward.score(prompts=PROMPTS, samples=RESPONSES)
     critic = reward.critic()
-    critic(features_of(rows)).square().mean().backward()
+    critic(features_of(rows), steps=longest(rows)).square().mean().backward()
     assert all(each.grad is not None for each in critic.parameters())
     with torch.no_grad():
         for parameter in critic.parameters():
