@@ -52,7 +52,7 @@ from imgalign.preferences.records import SamplerSettings
 from imgalign.prompts import EVALUATION_SEEDS
 from imgalign.runs.checkpoint import checkpoints, step_of
 from imgalign.runs.folder import METRICS, run_prompts
-from imgalign.runs.metrics import read_metrics
+from imgalign.runs.metrics import Value, read_metrics
 from imgalign.statistics import clustered_mean
 from imgalign.storybook.demonstrations import ENVELOPES
 from imgalign.storybook.ideas import sample_ideas
@@ -105,12 +105,12 @@ class Trial:
         self.group = str(asked(demo)["group"])
         self.reward = load_reward(demo / "reward")
 
-    def train(self, name: str) -> None:
-        """One of RUNS, unless it is finished."""
+    def train(self, name: str, given: Sequence[str]) -> None:
+        """A recipe and its overrides, unless that is finished."""
         out, done = self.folder / name, self.folder / f"{name}.finished"
         if done.exists():
             return
-        recipe, *settings = RUNS[name]
+        recipe, *settings = given
         places = {
             "{untrained}": str(self.folder / "untrained"),
             "{reward}": str(self.demo / "reward"),
@@ -129,13 +129,16 @@ class Trial:
         if name == "untrained":
             return 0.0
         if name == "rewriter":
-            settings = read_mapping(self.folder / name / "config.yaml")
-            steps = settings["reward"]["drawn"]["sampler"]["num_inference_steps"]
-            return sum(float(each.get("images_drawn") or 0) for each in records) * int(steps)
+            return self.steps_drawn(name) * images_drawn(records)
         return sum(
             float(each.get("forward_passes") or 0) + 2 * float(each.get("backward_passes") or 0)
             for each in records
         )
+
+    def steps_drawn(self, name: str) -> int:
+        """Of each image that a rewriter's reward draws."""
+        settings = read_mapping(self.folder / name / "config.yaml")
+        return int(settings["reward"]["drawn"]["sampler"]["num_inference_steps"])
 
     def halfway(self, name: str) -> Path:
         """The last checkpoint of the first half of a run."""
@@ -145,10 +148,14 @@ class Trial:
 
     @cached_property
     def sets(self) -> Sequence[Asked]:
-        """Held-out ideas, those trained on, and held-out ones in other words."""
-        known = known_prompts(self.folder / "dpo") | known_prompts(self.folder / "rewriter")
+        """Of rewriter and weights."""
+        return self.sets_of("rewriter", "dpo")
+
+    def sets_of(self, rewriter: str, *others: str) -> Sequence[Asked]:
+        """Ideas held out of these runs, those the first trained on, the first in other words."""
+        known = {each for run in (rewriter, *others) for each in known_prompts(self.folder / run)}
         new = [idea for idea in sample_ideas(600, seed=78, held_out=True) if idea not in known]
-        trained = run_prompts(self.folder / "rewriter").training
+        trained = run_prompts(self.folder / rewriter).training
         luck = random.Random(f"paraphrased/{self.seed}")
         ideas = picture_prompts(new)
         envelopes = [luck.choice(ENVELOPES) for _ in ideas]
@@ -158,6 +165,11 @@ class Trial:
             put("trained on", seen := picture_prompts(trained), seen),
             put("in other words", ideas, others),
         )
+
+
+def images_drawn(records: Sequence[Mapping[str, Value]]) -> float:
+    """By the reward of a rewriter, in these iterations."""
+    return sum(float(each.get("images_drawn") or 0) for each in records)
 
 
 def picture_prompts(ideas: Sequence[str]) -> list[str]:
@@ -330,7 +342,7 @@ def train(trials: Sequence[Trial], *, jobs: int) -> None:
     """Run what is missing, `jobs` at a time; the rewriter needs the untrained one."""
     for names in (["untrained"], [name for name in RUNS if name != "untrained"]):
         with ThreadPoolExecutor(jobs) as pool:
-            tasks = [pool.submit(trial.train, name) for name in names for trial in trials]
+            tasks = [pool.submit(trial.train, n, RUNS[n]) for n in names for trial in trials]
         for task in tasks:
             task.result()
 
