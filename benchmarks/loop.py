@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--name", default="loop")
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
     given = parser.parse_intermixed_args()
-    rows = []
+    rows: list[dict[str, Any]] = []
     for seed in given.seeds:
         folder = given.out / f"{given.name}-{seed}"
         run(folder, seed=seed, settings=given.settings)

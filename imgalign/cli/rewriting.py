@@ -33,7 +33,10 @@ def rewrite(
     n: Annotated[int, typer.Option("--n", min=1, help="Rewrites to try of each prompt.")] = 8,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first try; counts up.")] = 0,
     temperature: Annotated[float, typer.Option(help="Of sampling; lower is more alike.")] = 0.7,
-    max_new_tokens: Annotated[int, typer.Option(help="Tokens of a rewrite.")] = 64,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(help="Tokens of a rewrite; else as the run samples, 64 without a run."),
+    ] = None,
     template: Annotated[
         str, typer.Option(help="What the model is asked, with {prompt} in it.")
     ] = "{prompt}",
@@ -76,7 +79,8 @@ def rewrite(
             texts, seed=seed, lock=words, unread=unread, reward=scored, on_progress=on_progress
         )
     if out is not None:
-        rows = [json.dumps(row_of(each, config, model=model), ensure_ascii=False) for each in found]
+        used = rewriter.config
+        rows = [json.dumps(row_of(each, used, model=model), ensure_ascii=False) for each in found]
         write_atomically(out, "".join(f"{row}\n" for row in rows))
     for each in found:
         typer.echo(each.text)

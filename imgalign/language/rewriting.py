@@ -16,7 +16,7 @@ from typing import Annotated, Literal, TypeAlias
 import torch
 from pydantic import Field, PositiveInt, field_validator
 
-from imgalign.config import Config
+from imgalign.config import Config, read_mapping
 from imgalign.environment import DType, choose_device, choose_dtype
 from imgalign.errors import CheckpointError, InputError, NumericsError
 from imgalign.language.chat import prompt_tokens
@@ -28,12 +28,14 @@ from imgalign.language.token_reward import unread
 from imgalign.language.weights import switch_on
 from imgalign.policy import RewardModel, Texts
 from imgalign.prompts import is_control
-from imgalign.runs.folder import model_under, run_of
+from imgalign.runs.folder import CONFIG, model_under, run_of
 from imgalign.runs.trained import LANGUAGE_ADAPTER, find_weights
 
 PLACE = "{prompt}"
 """Where the prompt stands in a template."""
 QUOTES = ('""', "''", "\u201c\u201d", "\u00ab\u00bb", "``")
+LENGTH = 64
+"""Tokens of a rewrite where nothing says otherwise."""
 LARGEST_BATCH = 32
 """Texts that are written at once."""
 SHOWN = 60
@@ -54,8 +56,9 @@ class RewritingConfig(Config):
     """Logits are divided by it; lower is more alike. At 1, as in training, rarer words are tried,
     and more of the tries lose a word."""
 
-    max_new_tokens: Annotated[int, Field(ge=2)] = 64
-    """Tokens of a rewrite, its end included; one that has not ended by then is left out."""
+    max_new_tokens: Annotated[int, Field(ge=2)] | None = None
+    """Tokens of a rewrite, its end included; one that has not ended by then is left out. Null is
+    what the run samples with, 64 for a model from elsewhere."""
 
     template: str = PLACE
     """What the model is asked, with {prompt} in the place of the prompt. A model that was trained
@@ -176,7 +179,9 @@ class Rewriter:
 
     def __init__(self, loaded: LanguageModel, config: RewritingConfig | None = None) -> None:
         self.loaded = loaded
-        self.config = config or RewritingConfig()
+        asked = config or RewritingConfig()
+        length = asked.max_new_tokens or LENGTH
+        self.config = asked.model_copy(update={"max_new_tokens": length})
         loaded.model.requires_grad_(False)
         self.network = network_of(loaded)
 
@@ -216,14 +221,20 @@ class Rewriter:
         ]
         return rewrites if reward is None else [best_first(each, reward) for each in rewrites]
 
+    @property
+    def length(self) -> int:
+        """Tokens that a rewrite may take."""
+        assert self.config.max_new_tokens is not None
+        return self.config.max_new_tokens
+
     def _refuse_long(self, prompts: Sequence[str]) -> None:
-        context, length = self.loaded.context_length, self.config.max_new_tokens
+        context, length = self.loaded.context_length, self.length
         for prompt, row in zip(prompts, self._tokens(prompts), strict=True):
             if len(row) + length > context:
                 raise InputError(
                     f"prompt {prompt[:SHOWN]!r}: has {len(row)} tokens, and the rewriter reads "
                     f"{context}, of which a rewrite may take {length}; shorten the prompt, or "
-                    "lower max_new_tokens"
+                    "the rewrites by --max-new-tokens"
                 )
 
     def _tokens(self, prompts: Sequence[str]) -> list[list[int]]:
@@ -235,7 +246,7 @@ class Rewriter:
         tokens, mask = self.network.sample(
             self._tokens([prompt for prompt, _ in asked]),
             seeds=[seed for _, seed in asked],
-            length=self.config.max_new_tokens,
+            length=self.length,
             temperature=self.config.temperature,
         )
         texts: list[str | None] = []
@@ -269,16 +280,20 @@ def load_rewriter(
         found = find_weights(path) if path.is_dir() else path
     except CheckpointError:
         found = path
+    run, asked = run_of(found) if path.is_dir() else None, config or RewritingConfig()
+    if asked.max_new_tokens is None and run is not None:
+        length = read_mapping(run / CONFIG)["policy"].get("max_new_tokens")
+        asked = asked.model_copy(update={"max_new_tokens": length})
     if not (found / LANGUAGE_ADAPTER).is_file():
-        return Rewriter(load_language_model(name, device=place, dtype=number_type), config)
-    if run_of(found) is None:
+        return Rewriter(load_language_model(name, device=place, dtype=number_type), asked)
+    if run is None:
         raise InputError(
             f"model: {name!r} has a LoRA that belongs to no run, so its model is unknown; merge it "
             "into its model, and name that folder"
         )
     loaded = load_language_model(model_under(found), device=place, dtype=number_type)
     switch_on(loaded.model, found)
-    return Rewriter(loaded, config)
+    return Rewriter(loaded, asked)
 
 
 def sifted(

@@ -215,10 +215,13 @@ def test_a_run_rewrites_as_its_policy_samples(tmp_path: Path, train: str):
     step = run / "step-000010"
     step.mkdir(parents=True)
     policy.save(step)
-    (run / "config.yaml").write_text(f"policy: {{kind: language, model: {folder}}}\n")
+    settings = f"policy: {{kind: language, model: {folder}, max_new_tokens: 8}}\n"
+    (run / "config.yaml").write_text(settings)
     (run / "metrics.jsonl").write_text('{"step": 10}\n')
     trajectory = policy.sample(["a boat"] * 4, seeds=[5, 6, 7, 8])
-    config = RewritingConfig(tries=4, temperature=1.0, max_new_tokens=8)
+    config = RewritingConfig(tries=4, temperature=1.0)
+    for asked, length in ((config, 8), (RewritingConfig(max_new_tokens=5), 5)):
+        assert load_rewriter(str(step), asked, device="cpu").length == length
     rewriter = load_rewriter(str(step), config, device="cpu", dtype="float32")
     (found,) = rewriter.rewrite(["a boat"], seed=5, lock="none")
     parts: list[Candidate | LeftOut] = [*found.candidates, *found.left_out]
