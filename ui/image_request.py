@@ -61,7 +61,7 @@ class Request:
 
 def requested(
     adapter: str | None,
-    prompts: str,
+    prompts: str | None,
     first_seed: Typed,
     count: Typed,
     steps: Typed,
@@ -77,7 +77,9 @@ def requested(
     `more` are checkpoints to compare beside `adapter`, `negative` is what guidance leads away from.
     A hidden field gives None, and so does a list of a page that is still loading.
     """
-    lines = tuple(dict.fromkeys(line.strip() for line in prompts.split("\n") if line.strip()))
+    lines = tuple(
+        dict.fromkeys(line.strip() for line in (prompts or "").split("\n") if line.strip())
+    )
     if not lines:
         raise InputError("prompts: write at least one, or pick an example")
     if adapter is None or rewriter is None:

@@ -6,6 +6,7 @@ network it is also anybody who can reach the port: they must log in (`login.py`)
 app, and none of Gradio's other routes. No gradio here.
 """
 
+import json
 import re
 from collections.abc import Collection
 from ipaddress import ip_address
@@ -18,6 +19,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 LARGEST_BODY = 256 * 1024
 """Bytes. The largest that a page sends is the form of Generate, some 20 kB."""
+
+FILE = "gradio.FileData"
+"""Marks the name of a file, or an address, among what is sent to Gradio."""
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 FILES = (
@@ -87,6 +91,10 @@ class Guard:
             if body is None:
                 await _refuse_size(LARGEST_BODY)(scope, receive, send)
                 return
+            if scope["path"].startswith("/gradio_api/") and _names_a_file(body):
+                reason = "expected values of the page, got the name of a file"
+                await JSONResponse({"error": reason}, status_code=422)(scope, receive, send)
+                return
             receive = _replay(body, receive)
         await self.app(scope, receive, send)
 
@@ -155,6 +163,17 @@ def _is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _names_a_file(body: bytes) -> bool:
+    """Whether there is something in it of which Gradio would make a copy, or that it would fetch.
+
+    No page of the app has a part that takes files from Gradio.
+    """
+    try:
+        return FILE in json.dumps(json.loads(body))  # whatever escapes it was written with
+    except (ValueError, RecursionError):
+        return False  # the app finds out by itself
 
 
 def _length(headers: Headers) -> float:
