@@ -47,7 +47,6 @@ class World:
     app: fastapi.FastAPI
     own: dict[str, Any]
     theirs: dict[str, Any]
-    runs: Path
 
     def ask(self, method: str, path: str, **options: Any) -> Any:
         return self.client.request(method, path, follow_redirects=False, **options)
@@ -79,7 +78,7 @@ def world(store: Store, add_items: Add, tmp_path: Path) -> Iterator[World]:
         key = {"annotator": "Ada", "key": "adas-own-key", "item": theirs["item"]}
         sent = {**key, "ranking": [[0], [1], [2], [3]], "verdict": "ranked"}
         assert client.post("/api/rank/submit", json=sent).status_code == 200
-        yield World(client, store, app, own, theirs, runs)
+        yield World(client, store, app, own, theirs)
 
 
 @dataclass(frozen=True)
@@ -389,20 +388,20 @@ def test_nothing_that_people_typed_becomes_a_tag_on_a_page(world: World):
     "line",
     ["--out=/tmp/x", "--out", "-c", "a.b", "a.b=1\n--out=x", "a-b=1", "=1", "a b=1", "!!python=1;"],
 )
-def test_an_override_that_is_none_starts_nothing(world: World, line: str):
-    runs = Runs(world.runs)
+def test_an_override_that_is_none_starts_nothing(tmp_path: Path, line: str):
+    runs = Runs(tmp_path)
     with pytest.raises(InputError, match=r"expected section\.key=value"):
         refuse_options([line])
     with pytest.raises(InputError, match=r"expected section\.key=value"):
         runs.launch(Path("storybook_dpo.yaml"), name="mine", overrides=[line])
-    assert sorted(path.name for path in world.runs.iterdir()) == ["one"]
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     "name", ["../x", "--out", "-x", ".x", "a/b", "a\nb", "a\x00b", "x" * 65, " x", "$(id)", "a;b"]
 )
-def test_a_run_is_started_under_a_plain_name_only(world: World, name: str):
-    runs = Runs(world.runs)
+def test_a_run_is_started_under_a_plain_name_only(tmp_path: Path, name: str):
+    runs = Runs(tmp_path)
     with pytest.raises(InputError, match="run name"):
         runs.launch(Path("storybook_dpo.yaml"), name=name)
     line = RunQueue(runs)
@@ -411,7 +410,7 @@ def test_a_run_is_started_under_a_plain_name_only(world: World, name: str):
     for act in (line.remove, line.start_now, lambda name: line.move(name, -1)):
         with pytest.raises(InputError, match="does not wait"):
             act(name)
-    assert sorted(path.name for path in world.runs.iterdir()) == ["one"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_more_being_asked_the_app_listens_on_loopback_only():

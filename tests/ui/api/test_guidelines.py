@@ -45,7 +45,8 @@ def test_a_file_that_is_no_short_text_is_refused_before_anything_is_made(tmp_pat
 def test_annotators_get_the_text_and_not_where_it_lies(store, tmp_path):
     file = tmp_path / "guidelines.txt"
     file.write_text("Hands first.")
-    settings = Settings(images=tmp_path / "images", runs=tmp_path / "runs", guidelines=file)
+    folders = {"images": tmp_path / "images", "runs": tmp_path / "runs"}
+    settings = Settings(**folders, guidelines=file, pages=("rank",))
     # In a thread of its own: playwright keeps an event loop running in the main one.
     with ThreadPoolExecutor(1) as thread:
         app = thread.submit(build_app, settings, store).result()

@@ -18,7 +18,7 @@ from ui.app import Settings, build_app
 
 @pytest.fixture
 def client(store, tmp_path):
-    settings = Settings(images=tmp_path / "images", runs=tmp_path / "runs")
+    settings = Settings(images=tmp_path / "images", runs=tmp_path / "runs", pages=("rank",))
     # In a thread of its own: playwright keeps an event loop running in the main one.
     with ThreadPoolExecutor(1) as thread:
         app = thread.submit(build_app, settings, store).result()
