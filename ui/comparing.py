@@ -27,7 +27,9 @@ def downloads(runs: Runs, comparison: Comparison) -> str:
         f'<a href="api/exports/{escape(checkpoint)}/{layout}" download>{TOOLS[layout]}</a>'
         for layout in offered
     )
-    return f"<p>Take it home as a LoRA for {links}</p>"
+    strength = comparison.one.strength
+    how = "" if strength == 1 else f"; use it at strength {strength:g}"
+    return f"<p>Take it home as a LoRA for {links}{how}</p>"
 
 
 def _checkpoint_of(runs: Runs, comparison: Comparison) -> str | None:
@@ -42,7 +44,7 @@ def _checkpoint_of(runs: Runs, comparison: Comparison) -> str | None:
 
 def _is_unchanged(runs: Runs, checkpoint: str, comparison: Comparison) -> bool:
     """Whether its weights are those that made the images: another run may have had the name."""
-    return weights_hash(runs.folder / checkpoint) == comparison.one[1]
+    return weights_hash(runs.folder / checkpoint) == comparison.one.weights
 
 
 def _card(found: Comparison) -> str:

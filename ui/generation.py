@@ -16,6 +16,8 @@ from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from imgalign.errors import InputError
+from imgalign.preferences.records import at_strength
+from imgalign.runs.trained import check_strength
 from ui.image_request import NO_REWRITER, SHIPPED, Request, checkpoint_folder
 from ui.libraries import load_libraries
 from ui.runs import Runs
@@ -43,7 +45,7 @@ class LoadedModels:
         self.turns = Turns()
         """Taken while images are generated, so that no other request switches model or weights."""
 
-    def get(self, model: str, adapter: Path | None) -> "ImageGenerator":
+    def get(self, model: str, adapter: Path | None, *, strength: float = 1.0) -> "ImageGenerator":
         """The model with this adapter, or alone; another model is dropped before it is loaded."""
         load_libraries()
         from imgalign.diffusion.generate import ImageGenerator
@@ -51,7 +53,7 @@ class LoadedModels:
         if self._generator is None or self._generator.model != model:
             self._generator = None
             self._generator = ImageGenerator(model)
-        self._generator.use(adapter)
+        self._generator.use(adapter, strength=strength)
         return self._generator
 
     def rewriter(self, name: str) -> "Rewriter":
@@ -75,7 +77,9 @@ class Side:
     key: str
     name: str
     checkpoint: str = ""
+    """With its strength, if that is not 1."""
     weights: Path | None = None
+    strength: float = 1.0
 
     @property
     def rewritten(self) -> str:
@@ -114,7 +118,20 @@ def plan(request: Request, *, model: str, runs: Runs) -> Plan:
     for number, each in enumerate(request.compared, start=1):
         weights = checkpoint_folder(runs, each.checkpoint)
         key = "aligned" if number == 1 else f"aligned_{number}"
-        sides.append(Side(key=key, name=each.name, checkpoint=each.checkpoint, weights=weights))
+        try:
+            check_strength(each.strength, weights)
+        except InputError as error:
+            raise InputError(f"{each.name}: {error}") from None
+        told = at_strength(each.checkpoint, each.strength)
+        sides.append(
+            Side(
+                key=key,
+                name=each.name,
+                checkpoint=told,
+                weights=weights,
+                strength=each.strength,
+            )
+        )
         under = model_under(weights)
         if number > 1 and under != base:
             raise InputError(
@@ -192,7 +209,7 @@ class Drawing:
     def _draw(self, side: Side) -> None:
         name = side.name if side.checkpoint else "the base model"
         self._show(f"Loading {name}")
-        generator = self._loaded.get(self._plan.model, side.weights)
+        generator = self._loaded.get(self._plan.model, side.weights, strength=side.strength)
         if self._plan.rewriter is not None and self._groups[0]["rewrite"] is None:
             self._show("Rewriting the prompts")
             found = _rewrites(

@@ -6,10 +6,11 @@ Left out: making the images (generation.py) and the page (pages/generate.py).
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 from imgalign.errors import InputError
-from imgalign.preferences.records import SamplerSettings
+from imgalign.preferences.records import SamplerSettings, at_strength
 from imgalign.runs.checkpoint import step_of
 from imgalign.runs.trained import of_language
 from ui.runs import Runs
@@ -33,16 +34,17 @@ Typed = float | str | None
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """A checkpoint to compare with the base model, "run/step-000040"."""
+    """A checkpoint to compare with the base model, "run/step-000040", and how strongly."""
 
     checkpoint: str
+    strength: float = 1.0
 
     @property
     def name(self) -> str:
-        """Example: "first, iteration 40"."""
+        """Example: "first, iteration 40 at 0.6"."""
         run, _, step = self.checkpoint.partition("/")
         number = step_of(Path(step)) if re.fullmatch(r"step-\d+", step) else step
-        return f"{run}, iteration {number}"
+        return at_strength(f"{run}, iteration {number}", self.strength)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,12 +72,14 @@ def requested(
     lock: str | None = None,
     *,
     more: Sequence[str | None] = (),
+    strengths: Sequence[float | None] = (),
     negative: str | None = None,
 ) -> Request:
     """The form as a Request; InputError says what to change.
 
-    `more` are checkpoints to compare beside `adapter`, `negative` is what guidance leads away from.
-    A hidden field gives None, and so does a list of a page that is still loading.
+    `more` are checkpoints to compare beside `adapter`, `strengths` those of all of them, 1 where
+    none is given; `negative` is what guidance leads away from. A hidden field gives None, and so
+    does a list of a page that is still loading.
     """
     lines = tuple(
         dict.fromkeys(line.strip() for line in (prompts or "").split("\n") if line.strip())
@@ -97,7 +101,7 @@ def requested(
         raise InputError(
             "negative prompt: without effect while guidance is 1 (off); raise guidance, or empty it"
         )
-    compared = _compared([adapter, *more])
+    compared = _compared([adapter, *more], strengths)
     images = len(lines) * number * (1 + len(compared)) * (2 if rewriter else 1)
     if images > MOST_IMAGES:
         raise InputError(
@@ -137,8 +141,14 @@ def checkpoint_folder(runs: Runs, value: str) -> Path:
     return runs.path(name) / step
 
 
-def _compared(chosen: Sequence[str | None]) -> tuple[Compared, ...]:
-    found = [Compared(value) for value in chosen if value]
+def _compared(
+    chosen: Sequence[str | None], strengths: Sequence[float | None]
+) -> tuple[Compared, ...]:
+    found = [
+        Compared(value, 1.0 if strength is None else strength)
+        for value, strength in zip_longest(chosen, strengths)
+        if value
+    ]
     if len(found) > MOST_COMPARED:
         raise InputError(
             f"compare with: expected at most {MOST_COMPARED} checkpoints, got {len(found)}"

@@ -22,6 +22,7 @@ from imgalign.cli.options import (
     PromptTexts,
     Scheduler,
     Steps,
+    Strength,
     Taste,
     changed,
     refuse_given,
@@ -42,6 +43,7 @@ def generate(
     out: Annotated[Path, typer.Option(help="Folder for the images.")] = Path("generated"),
     model: ModelUnder = None,
     adapter: Adapter = None,
+    strength: Strength = 1.0,
     images_per_prompt: Annotated[int, typer.Option(min=1)] = 1,
     seed: FirstSeed = 0,
     steps: Steps = 20,
@@ -72,7 +74,9 @@ def generate(
     each = [text for text in texts for _ in range(images_per_prompt)]
     seeds = range(seed, seed + len(each))
     with progress("generating") as on_progress:
-        generator = ImageGenerator(model or model_under(adapter), adapter, device=device)
+        generator = ImageGenerator(
+            model or model_under(adapter), adapter, strength=strength, device=device
+        )
         if rewrite:
             found = rewritten(texts, rewriter, lock=lock, seed=seed, generator=generator)
             pairs = generate_pairs(
@@ -159,7 +163,7 @@ def evaluate(
     path = f"aligned={json.dumps(str(aligned))}"
     settings = load_config(EvaluateConfig, config, [path, *(overrides or ())])
     if votes:
-        others = settings.model_fields_set - {"aligned", "model"}
+        others = settings.model_fields_set - {"aligned", "model", "strength"}
         unused = {"--reward": reward, "--group": group, **dict.fromkeys(others, "given")}
         refuse_given(unused, "with --votes, which makes no samples")
         count_votes(settings, out=out, database=database, images=images, project=project)
@@ -198,6 +202,7 @@ def count_votes(
             store,
             command=command_line(),
             model=settings.model,
+            strength=settings.strength,
             project=project,
             app=ranking_command(project or "default", database),
             out=out,

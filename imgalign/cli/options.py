@@ -26,6 +26,12 @@ Taste = Literal["cosy", "dreamy", "graphic"]
 Adapter = Annotated[
     Path | None, typer.Option(help="A run, one of its checkpoints, or a LoRA file or folder.")
 ]
+Strength = Annotated[
+    float,
+    typer.Option(
+        help="How strongly the adapter, a LoRA, is applied, 0 to 2: 1 is as it was trained."
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")]
 Steps = Annotated[int, typer.Option(min=1, help="Denoising steps per image.")]
 Guidance = Annotated[float, typer.Option(help="Classifier-free guidance; 1 is off.")]

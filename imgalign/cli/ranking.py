@@ -25,6 +25,7 @@ from imgalign.cli.options import (
     PromptTexts,
     Scheduler,
     Steps,
+    Strength,
     changed,
     refuse_given,
     sampler_of,
@@ -130,6 +131,7 @@ def candidates(
     seed: FirstSeed = 0,
     model: ModelUnder = None,
     adapter: Adapter = None,
+    strength: Strength = 1.0,
     steps: Steps = 20,
     guidance: Guidance = 1.0,
     eta: Eta = 0.0,
@@ -150,6 +152,7 @@ def candidates(
     queue = Queue(per_prompt, overlap, project, database, images, create, item_list)
     if texts is not None or folder is not None:
         generated: dict[str, object] = {"device": device, "adapter": adapter, "seed": seed}
+        generated |= {"strength": strength}
         generated |= {"prompt": prompt, "prompts": prompts, "storybook_prompts": storybook_prompts}
         generated |= {"steps": steps, "guidance": guidance, "eta": eta, "scheduler": scheduler}
         generated |= {"resume": resume}
@@ -180,6 +183,7 @@ def candidates(
         seed=seed,
         model=model,
         adapter=adapter,
+        strength=strength,
         settings=settings,
         device=device,
         resume=resume,
@@ -193,6 +197,7 @@ def queue_generated(
     seed: int,
     model: str | None,
     adapter: Path | None,
+    strength: float,
     settings: "SamplerSettings",
     device: str,
     resume: bool,
@@ -203,7 +208,9 @@ def queue_generated(
     from imgalign.runs.folder import model_under
     from imgalign.runs.progress import progress
 
-    generator = ImageGenerator(model or model_under(adapter), adapter, device=device)
+    generator = ImageGenerator(
+        model or model_under(adapter), adapter, strength=strength, device=device
+    )
     # No image is made by this: settings and seeds are checked before a database is.
     last = seed + len(prompts) * queue.per_prompt - 1
     generator.generate(prompts, seeds=[last] * len(prompts), settings=settings)

@@ -27,7 +27,7 @@ from imgalign.errors import InputError
 from imgalign.files import UNFINISHED, lock_folder, reporting_full_disk, write_atomically
 from imgalign.images import to_image, write_png
 from imgalign.preferences.records import Generated, Provenance, SamplerSettings
-from imgalign.runs.trained import find_weights, weights_hash
+from imgalign.runs.trained import check_strength, find_weights, weights_hash
 
 LARGEST_BATCH = 32
 LATENT_ELEMENTS = {"cpu": 8 * 4 * 64 * 64, "cuda": 16 * 4 * 64 * 64}
@@ -39,7 +39,8 @@ class ImageGenerator:
 
     `model` is "storybook", a folder or a hub id. `adapter` is what `find_weights` takes: a run, a
     checkpoint of a run, a LoRA file, or a folder that holds one; `use` switches to another. What is
-    switched on costs its own memory, and the model is in memory once.
+    switched on costs its own memory, and the model is in memory once. A LoRA is applied at
+    `strength`: 1 as it was trained, and 0 is the model alone, in the provenance of images too.
     """
 
     def __init__(
@@ -47,11 +48,12 @@ class ImageGenerator:
         model: str,
         adapter: Path | None = None,
         *,
+        strength: float = 1.0,
         device: str = "auto",
         dtype: DType = "auto",
         attention: Attention = "sdpa",
     ) -> None:
-        found = None if adapter is None else find_weights(adapter)  # before a slow download
+        found = _checked(adapter, strength)  # before a slow download
         self.model = model
         place = choose_device(device)
         pipeline = load_pipeline(
@@ -59,22 +61,24 @@ class ImageGenerator:
         )
         self.adapter: str | None = None
         self.adapter_hash: str | None = None
+        self.strength = 1.0
         self.family = family_of(pipeline)
         self._switch = WeightSwitch(pipeline)
         self.largest_batch = LARGEST_BATCH
         if found is not None:
-            self.use(found)
+            self.use(found, strength=strength)
         say_dtype(self.family.dtype, place)
 
-    def use(self, adapter: Path | None) -> None:
+    def use(self, adapter: Path | None, *, strength: float = 1.0) -> None:
         """Switch to other trained weights, or with None to the model alone.
 
         Images are then those of a generator that was loaded with it. Take the images of an earlier
         call of `generate` first. CheckpointError, and nothing changes, where there are none
-        or they do not fit the model.
+        or they do not fit the model; InputError for a strength that they cannot have.
         """
-        found = None if adapter is None else find_weights(adapter)
-        self._switch.use(found)
+        found = _checked(adapter, strength)
+        self._switch.use(found, strength=strength)
+        self.strength = 1.0 if found is None else strength
         self.adapter = None if found is None else str(found)
         self.adapter_hash = None if found is None else weights_hash(found)
         # An adapter may reach into the text encoder, so embeddings that are kept go with it.
@@ -116,6 +120,7 @@ class ImageGenerator:
                 model=self.model,
                 adapter=self.adapter,
                 adapter_hash=self.adapter_hash,
+                strength=self.strength,
                 prompt=prompt,
                 negative_prompt=settings.negative_prompt,
                 seed=seed,
@@ -149,7 +154,8 @@ class ImageGenerator:
         self.largest_batch = max(1, min(self.largest_batch, fitting))
         done = 0
         while done < len(provenances):
-            if provenances[done].adapter_hash != self.adapter_hash:
+            asked = provenances[done]
+            if (asked.adapter_hash, asked.strength) != (self.adapter_hash, self.strength):
                 raise InputError(
                     "generate: the weights were switched before all images of an earlier call were"
                     " made; take those first"
@@ -182,6 +188,13 @@ class ImageGenerator:
                 unread = self.family.cut_text(provenance.prompt)
                 yield Generated(image=to_image(sample), provenance=provenance, unread=unread)
             done += len(batch)
+
+
+def _checked(adapter: Path | None, strength: float) -> Path | None:
+    """The trained weights that are to be switched on; at a strength of 0 there are none."""
+    found = None if adapter is None else find_weights(adapter)
+    check_strength(strength, found)
+    return found if strength else None
 
 
 def unread_ends(model: str, prompts: Sequence[str]) -> dict[str, str]:

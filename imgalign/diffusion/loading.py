@@ -7,6 +7,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -119,15 +120,18 @@ def find_model(model: str) -> tuple[str, str]:
     return source, name
 
 
-def use_adapter(pipeline: DiffusionPipeline, adapter: Path | None) -> None:
+def use_adapter(
+    pipeline: DiffusionPipeline, adapter: Path | None, *, strength: float = 1.0
+) -> None:
     """Switch the LoRA weights of a file, or of a folder that holds one, on; None is no adapter.
 
-    Those that were on before are removed, which leaves the model as it was loaded. CheckpointError,
-    and nothing changes, unless the new ones fit the model; layers that are not complete are left
-    out with a warning.
+    What they add is multiplied by `strength`. Those that were on before are removed, which leaves
+    the model as it was loaded. CheckpointError, and nothing changes, unless the new ones fit the
+    model; layers that are not complete are left out with a warning.
     """
     components = family_of(pipeline).adaptable
-    layers = [] if adapter is None else read_layers(adapter_file(adapter), components)
+    found = [] if adapter is None else read_layers(adapter_file(adapter), components)
+    layers = [replace(layer, alpha=strength * layer.alpha) for layer in found]
     with quiet():
         pipeline.unload_lora_weights()
         switch_on(layers, components, ADAPTER)

@@ -32,15 +32,15 @@ class WeightSwitch:
         self._pretrained: dict[str, Tensor] = {}
         """Empty while the network has them."""
 
-    def use(self, found: Path | None) -> None:
+    def use(self, found: Path | None, *, strength: float = 1.0) -> None:
         """Switch to what `find_weights` found, or with None to the pretrained weights alone.
 
-        What was on before is removed first, and leaves nothing behind. CheckpointError, and nothing
-        changes, where the new weights do not fit the model.
+        A LoRA is applied at this strength. What was on before is removed first, and leaves nothing
+        behind. CheckpointError, and nothing changes, where the new weights do not fit the model.
         """
         folder = None if found is None else full_weights(found)
         if folder is None:
-            use_adapter(self.pipeline, found)
+            use_adapter(self.pipeline, found, strength=strength)
             self._restore()
             return
         values = read_network(folder, self._parameters, network_name=self._network_name)

@@ -12,6 +12,7 @@ from imgalign.language.config import WritingConfig
 from imgalign.preferences.records import SamplerSettings
 from imgalign.prompts import EVALUATION_SEEDS
 from imgalign.runs import old_format
+from imgalign.runs.trained import STRONGEST
 
 
 class EvaluateConfig(Config):
@@ -21,6 +22,10 @@ class EvaluateConfig(Config):
 
     aligned: Path
     """The checkpoint to judge: a run, a checkpoint of a run, or any folder with trained weights."""
+
+    strength: Annotated[float, Field(gt=0, le=STRONGEST)] = 1.0
+    """How strongly its LoRA is applied; 1 is as it was trained. Another strength is another
+    comparison, in a folder of its own."""
 
     baseline: Path | None = None
     """What it is compared with: other trained weights, as those of an earlier run. Null is what its

@@ -15,7 +15,7 @@ from imgalign.evaluate.comparison import Change, Pair, Summary, interval, percen
 from imgalign.evaluate.drift import Drift
 from imgalign.evaluate.origin import Origin
 from imgalign.files import read_json, write_atomically
-from imgalign.preferences.records import Samples
+from imgalign.preferences.records import Samples, at_strength
 from imgalign.runs.folder import run_of
 from imgalign.statistics import Estimate
 
@@ -40,6 +40,8 @@ class Checkpoint:
     model: str
     adapter: str | None
     adapter_hash: str | None
+    strength: float = 1.0
+    """How strongly the adapter was applied."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,8 +92,9 @@ class Evaluation:
         base = "the base" if self.base.adapter is None else "what it started from"
         base += "" if scale is None else f" at guidance {scale:g}"
         return (
-            f"Aligned {verb} {base} in {percent(judged.rate.value)} of {judged.num_pairs} blind "
-            f"comparisons{by} ({interval(judged.rate)})"
+            f"{at_strength('Aligned', self.aligned.strength)} {verb} {base} in "
+            f"{percent(judged.rate.value)} of {judged.num_pairs} blind comparisons{by}"
+            f" ({interval(judged.rate)})"
         )
 
     def lines(self) -> list[str]:
@@ -170,9 +173,13 @@ def load_evaluation(path: Path) -> Evaluation:
         raise InputError(f"{file}: damaged ({error}); evaluate again") from None
 
 
-def evaluation_folder(adapter: Path) -> Path:
-    """Folder of the evaluation of trained weights: in their run, or beside those from elsewhere."""
-    return (run_of(adapter) or (adapter if adapter.is_dir() else adapter.parent)) / FOLDER
+def evaluation_folder(adapter: Path, *, strength: float = 1.0) -> Path:
+    """Folder of the evaluation of trained weights: in their run, or beside those from elsewhere.
+
+    That at another strength than 1 has a name of its own, such as "evaluation-0.6".
+    """
+    name = FOLDER if strength == 1 else f"{FOLDER}-{strength:g}"
+    return (run_of(adapter) or (adapter if adapter.is_dir() else adapter.parent)) / name
 
 
 def refuse_foreign(

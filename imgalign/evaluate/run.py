@@ -52,7 +52,7 @@ from imgalign.files import (
     sync_tree,
 )
 from imgalign.runs.folder import model_under, run_of, samples_under
-from imgalign.runs.trained import find_weights, reference_of
+from imgalign.runs.trained import check_strength, find_weights, reference_of
 from imgalign.statistics import clustered_mean
 
 __all__ = [
@@ -86,7 +86,8 @@ def evaluate(
     started, clock = datetime.now(UTC), monotonic()
     adapter = find_weights(settings.aligned)
     run = run_of(adapter)
-    out = out or evaluation_folder(adapter)
+    check_strength(settings.strength, adapter)
+    out = out or evaluation_folder(adapter, strength=settings.strength)
     check_folder(out)
     kind: Kind = OfTexts() if samples_under(adapter) == "texts" else OfImages(load)
     settings = kind.settled(settings, run)
@@ -98,6 +99,8 @@ def evaluate(
     )
     check_oracle(measures.oracle, selection.prompts, blank=kind.blank, stack=kind.stack)
     drift = drift_of(run, adapter) if run else None  # settings that cannot be read fail now
+    if settings.strength != 1:
+        drift = None  # what the run has noted is that of its weights in full
     with lock_folder(out, doing="evaluating"):
         refuse_foreign(out / FILE)
         base, aligned = kind.both_sides(settings, adapter, selection)
@@ -112,7 +115,7 @@ def evaluate(
         evaluation = Evaluation(
             samples=kind.samples,
             base=checkpoint_of(base),
-            aligned=checkpoint_of(aligned),
+            aligned=checkpoint_of(aligned, strength=settings.strength),
             oracle_meaning=measures.oracle_meaning if measures.oracle else None,
             oracle_tie=measures.oracle_tie if measures.oracle else 0.0,
             num_prompts=len(set(selection.prompts)),

@@ -18,7 +18,7 @@ from imgalign.runs.progress import progress
 class SwitchingGenerator(Generator, Protocol):
     """A loaded model whose weights can be switched, as `imgalign.diffusion.generate` has it."""
 
-    def use(self, adapter: Path | None) -> None:
+    def use(self, adapter: Path | None, *, strength: float = 1.0) -> None:
         """Generate the next images with these weights, or with the model alone."""
         ...
 
@@ -39,10 +39,10 @@ def both_sides(
     assert settings.model is not None
     with progress("generating pairs of images") as on_progress:
         generator = load(settings.model, device=settings.device, dtype=settings.dtype)
-        generator.use(adapter)  # one that does not fit is refused before any image is generated
+        # Weights that do not fit are refused before any image is generated.
+        generator.use(adapter, strength=settings.strength)
 
-        def made(weights: Path | None, sampler: SamplerSettings, before: float) -> list[Generated]:
-            generator.use(weights)
+        def made(sampler: SamplerSettings, before: float) -> list[Generated]:
             images = generator.generate(
                 selection.prompts,
                 seeds=selection.seeds,
@@ -51,11 +51,20 @@ def both_sides(
             )
             return list(images)
 
-        base = made(settings.baseline, settings.baseline_sampler, 0.0)
-        return base, made(adapter, settings.sampler, 0.5)
+        generator.use(settings.baseline)
+        base = made(settings.baseline_sampler, 0.0)
+        generator.use(adapter, strength=settings.strength)
+        return base, made(settings.sampler, 0.5)
 
 
-def checkpoint_of(made: Sequence[Generated] | Sequence[Written]) -> Checkpoint:
-    """The model and the trained weights that made them."""
+def checkpoint_of(
+    made: Sequence[Generated] | Sequence[Written], *, strength: float = 1.0
+) -> Checkpoint:
+    """The model and the trained weights that made them; `strength` is that of the weights."""
     first = made[0].provenance
-    return Checkpoint(model=first.model, adapter=first.adapter, adapter_hash=first.adapter_hash)
+    return Checkpoint(
+        model=first.model,
+        adapter=first.adapter,
+        adapter_hash=first.adapter_hash,
+        strength=strength,
+    )

@@ -47,7 +47,7 @@ class OfTexts:
 
     def settled(self, settings: EvaluateConfig, run: Path | None) -> EvaluateConfig:
         """Temperature and length are those of the run, where the settings leave them open."""
-        refused(settings, ["sampler", "baseline_guidance_scale", "images"], "on texts")
+        refused(settings, ["sampler", "baseline_guidance_scale", "images", "strength"], "on texts")
         policy = USUAL if run is None else load_config(TrainConfig, run / CONFIG).policy
         assert isinstance(policy, LanguageConfig)
         asked = settings.writing

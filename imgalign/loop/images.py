@@ -8,8 +8,8 @@ from imgalign.evaluate.sides import LoadGenerator, SwitchingGenerator
 from imgalign.preferences.records import Generated, SamplerSettings
 from imgalign.runs.trained import find_weights, weights_hash
 
-Key = tuple[str | None, str, int, str]
-"""Hash of the weights, prompt, seed, sampler."""
+Key = tuple[str | None, float, str, int, str]
+"""Hash of the weights, their strength, prompt, seed, sampler."""
 
 
 class KeepingGenerator:
@@ -27,13 +27,15 @@ class KeepingGenerator:
         self._loaded: SwitchingGenerator | None = None
         self._weights: Path | None = None
         self._hash: str | None = None
+        self._strength = 1.0
         self._kept: dict[Key, Generated] = {}
 
-    def use(self, adapter: Path | None) -> None:
+    def use(self, adapter: Path | None, *, strength: float = 1.0) -> None:
         """Generate the next images with these weights, or with the model alone."""
         found = None if adapter is None else find_weights(adapter)
         self._hash = None if found is None else weights_hash(found)
         self._weights = found
+        self._strength = strength
 
     def generate(
         self,
@@ -46,16 +48,17 @@ class KeepingGenerator:
         """One image per prompt and seed, in order."""
         sampler = settings.model_dump_json()
         keys = [
-            (self._hash, prompt, seed, sampler) for prompt, seed in zip(prompts, seeds, strict=True)
+            (self._hash, self._strength, prompt, seed, sampler)
+            for prompt, seed in zip(prompts, seeds, strict=True)
         ]
         missing = [key for key in dict.fromkeys(keys) if key not in self._kept]
         if missing:
             if self._loaded is None:
                 self._loaded = self.load(self.model, device=self.device, dtype=self.dtype)
-            self._loaded.use(self._weights)
+            self._loaded.use(self._weights, strength=self._strength)
             made = self._loaded.generate(
-                [prompt for _, prompt, _, _ in missing],
-                seeds=[seed for _, _, seed, _ in missing],
+                [prompt for _, _, prompt, _, _ in missing],
+                seeds=[seed for _, _, _, seed, _ in missing],
                 settings=settings,
                 on_progress=on_progress,
             )

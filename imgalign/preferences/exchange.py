@@ -201,7 +201,7 @@ def _check_text(row: dict[str, Any]) -> None:
 def _added_later(table: Table, values: dict[str, Any]) -> dict[str, Any]:
     """Columns that older exports lack, with the values that the migrations give them."""
     if table is schema.provenances:
-        return {"dtype": "float32", "original_prompt": None, "rewriter": None}
+        return {"dtype": "float32", **queries.LATER}
     if table is schema.annotators:
         named = str(values.get("annotator_id")), str(values.get("group_name"))
         return {"simulated": was_simulated(*named), "judge_id": None}

@@ -1,9 +1,9 @@
 """Ratings of models and adapters, from rankings of their images; those of texts are left out.
 
 A maker is a model with an adapter or without one, as the provenance of an image has them. Adapters
-are told apart by the hash of their weights and named by their path, with the hash where one path
-had several. A model that draws rewritten prompts is another maker than the model alone. Images that
-several makers generated identically are left out.
+are told apart by the hash of their weights and their strength, and named by their path, with the
+hash where one path had several. A model that draws rewritten prompts is another maker than the
+model alone. Images that several makers generated identically are left out.
 """
 
 import logging
@@ -20,7 +20,7 @@ from imgalign.errors import InputError
 from imgalign.preferences import outcomes, queries
 from imgalign.preferences.judged import Judged
 from imgalign.preferences.judges import chosen_rankings
-from imgalign.preferences.outcomes import FIELDS, Maker, Outcomes, maker_of
+from imgalign.preferences.outcomes import FIELDS, MADE, Maker, Outcomes, maker_of
 from imgalign.preferences.ratings import (
     Ratings,
     Wins,
@@ -29,7 +29,7 @@ from imgalign.preferences.ratings import (
     plackett_luce,
     wins_of,
 )
-from imgalign.preferences.records import JudgedBy
+from imgalign.preferences.records import JudgedBy, at_strength
 from imgalign.preferences.schema import (
     annotators,
     candidates,
@@ -223,14 +223,11 @@ def _num_shared(
 
 def read_makers(store: Store) -> Makers:
     """The makers of the images in a store, from their provenance."""
-    columns = provenances.c
-    statement = select(
-        *(columns.image_id, columns.model, columns.adapter, columns.adapter_hash, columns.rewriter)
-    )
+    statement = select(provenances.c.image_id, *MADE)
     makers: dict[str, set[Maker]] = defaultdict(set)
     path_of: dict[Maker, str | None] = {}
     with store.database.read() as connection:
-        for row in connection.execute(statement.order_by(columns.sequence)):
+        for row in connection.execute(statement.order_by(provenances.c.sequence)):
             maker = maker_of(row)
             makers[row.image_id].add(maker)
             path_of.setdefault(maker, row.adapter)
@@ -265,9 +262,13 @@ def names_of(path_of: Mapping[Maker, str | None]) -> dict[Maker, str]:
 
 def _name(maker: Maker, path_of: Mapping[Maker, str | None]) -> str:
     """The model and its adapter's path, with the hash if the path had other weights too."""
-    model, weights = maker
-    path = path_of[maker] or weights
+    path = path_of[maker] or maker.weights
     if path is None:
-        return model
-    others = sum(other[0] == model and found == path for other, found in path_of.items())
-    return f"{model} + {path}" + (f" ({str(weights)[:8]})" if others > 1 else "")
+        return maker.model
+    there = {
+        other.weights
+        for other, found in path_of.items()
+        if other.model == maker.model and found == path
+    }
+    which = f" ({str(maker.weights)[:8]})" if len(there) > 1 else ""
+    return f"{maker.model} + {at_strength(f'{path}{which}', maker.strength)}"

@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int32
@@ -35,8 +36,21 @@ FIELDS = ("prompt", "project", "annotator", "order")
 RECORD = 4 * len(FIELDS)
 """Bytes of a record."""
 
-Maker = tuple[str, str | None]
-"""Model, and the hash of the adapter or its path if it has none."""
+MADE = tuple(
+    provenances.c[name] for name in ("model", "adapter", "adapter_hash", "rewriter", "strength")
+)
+"""What `maker_of` and `maker_number` read."""
+
+
+class Maker(NamedTuple):
+    """A model, and an adapter at a strength where it has one."""
+
+    model: str
+    weights: str | None
+    """The hash of the adapter, or its path if it has none."""
+    strength: float = 1.0
+
+
 Groups = tuple[tuple[int, ...], ...]
 
 
@@ -80,17 +94,19 @@ def digest(key: str) -> str:
 def maker_of(row: AnyRow) -> Maker:
     """The maker that a row of `provenances` names; rewritten prompts make it another one."""
     model = row.model if row.rewriter is None else f"{row.rewriter} > {row.model}"
-    return model, row.adapter_hash or row.adapter
+    return Maker(model, row.adapter_hash or row.adapter, row.strength)
 
 
 def maker_key(row: AnyRow) -> str:
-    """What `number` knows the maker of a row of `provenances` by."""
-    return json.dumps(maker_of(row))
+    """What `number` knows the maker of a row of `provenances` by; a strength of 1 is not in it."""
+    model, weights, strength = maker_of(row)
+    return json.dumps([model, weights] if strength == 1 else [model, weights, strength])
 
 
 def maker_number(connection: Connection, row: AnyRow) -> int:
     """The number of the maker of a row of `provenances`."""
-    value = json.dumps([*maker_of(row), row.adapter])
+    model, weights, strength = maker_of(row)
+    value = json.dumps([model, weights, row.adapter, strength])
     return number(connection, "maker", maker_key(row), value)
 
 
@@ -151,7 +167,7 @@ def read(connection: Connection) -> Outcomes:
         for kind in ("maker", "order", "project", "annotator", "shared")
     }
     people = {row.annotator_id: row for row in connection.execute(select(annotators))}
-    told = {row.number: json.loads(row.value) for row in named["maker"]}
+    told = {row.number: _told(*json.loads(row.value)) for row in named["maker"]}
     records = records[records[:, FIELDS.index("order")] > 0]
     number_of = {(kind, row.value): row.number for kind, rows in named.items() for row in rows}
     excluded = np.zeros(len(records), dtype=bool)
@@ -162,8 +178,8 @@ def read(connection: Connection) -> Outcomes:
     return Outcomes(
         records=records,
         excluded=excluded,
-        makers={n: (model, weights) for n, (model, weights, _) in told.items()},
-        path_of={(model, weights): path for model, weights, path in told.values()},
+        makers={number: maker for number, (maker, _) in told.items()},
+        path_of=dict(told.values()),
         orders={
             row.number: tuple(tuple(group) for group in json.loads(row.value))
             for row in named["order"]
@@ -172,6 +188,13 @@ def read(connection: Connection) -> Outcomes:
         annotators={row.number: people[row.value] for row in named["annotator"]},
         num_sharing=len(named["shared"]),
     )
+
+
+def _told(
+    model: str, weights: str | None, path: str | None, strength: float = 1.0
+) -> tuple[Maker, str | None]:
+    """A maker and the path of its adapter; those from before strengths came have none."""
+    return Maker(model, weights, strength), path
 
 
 def _named(kind: str) -> AnyRow:
@@ -197,10 +220,7 @@ def _order(connection: Connection, item_id: str, tie_groups: Sequence[Sequence[i
 
 def _makers(connection: Connection, image_ids: Sequence[str]) -> dict[str, set[int]]:
     """Numbers of the makers of images."""
-    columns = (provenances.c[name] for name in ("image_id", "model", "adapter", "adapter_hash"))
-    statement = select(*columns, provenances.c.rewriter).where(
-        provenances.c.image_id.in_(image_ids)
-    )
+    statement = select(provenances.c.image_id, *MADE).where(provenances.c.image_id.in_(image_ids))
     found: dict[str, set[int]] = {image_id: set() for image_id in image_ids}
     for row in connection.execute(statement.order_by(provenances.c.sequence)).all():
         found[row.image_id].add(maker_number(connection, row))

@@ -44,8 +44,8 @@ from imgalign.preferences.schema import (
 AnyRow = Any
 
 PROVENANCE_FIELDS = tuple(Provenance.__dataclass_fields__)
-LATER = ("original_prompt", "rewriter")
-"""Columns of a provenance that the first stores did not have."""
+LATER = {"original_prompt": None, "rewriter": None, "strength": 1.0}
+"""Columns of a provenance that the first stores did not have, and what all of theirs would say."""
 
 
 def item_id(project: str, prompt: str, source: str, sample_ids: Sequence[str]) -> str:
@@ -311,10 +311,11 @@ def provenances_of(connection: Connection, image_id: str) -> list[Provenance]:
 def provenance_row(provenance: Provenance | TextProvenance) -> dict[str, Any]:
     """Columns of a provenance; its digest leaves out when and by which version it was made.
 
-    It also leaves out columns of LATER without a value, and so is what it was before these came.
+    It also leaves out columns of LATER that say what they would of the first stores, and so is what
+    it was before these came.
     """
     row = asdict(provenance)
-    absent = {key for key in LATER if row.get(key) is None}
+    absent = {key for key, before in LATER.items() if row.get(key) == before}
     same = {
         key: row[key] for key in sorted(row.keys() - {"created_at", "imgalign_version", *absent})
     }

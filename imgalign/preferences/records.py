@@ -93,6 +93,8 @@ class Provenance:
     adapter: str | None = None
     """The trained weights on top of the model: a LoRA, or a checkpoint of either kind."""
     adapter_hash: str | None = None
+    strength: float = 1.0
+    """How strongly a LoRA was applied: 1 is as it was trained."""
     negative_prompt: str = ""
     dtype: str = "float32"
     """The dtype of the network's computation."""
@@ -102,6 +104,11 @@ class Provenance:
     """The language model that rewrote it."""
     imgalign_version: str = __version__
     created_at: datetime = field(default_factory=utc_now)
+
+
+def at_strength(name: str, strength: float) -> str:
+    """What trained weights are called at a strength. Example: "runs/a at 0.6"; at 1, "runs/a"."""
+    return name if strength == 1 else f"{name} at {strength:g}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ from sqlalchemy import (
 
 from imgalign.preferences.outcomes import (
     FIELDS,
+    MADE,
     PAGE,
     RECORD,
     digest,
@@ -47,7 +48,6 @@ from imgalign.preferences.schema import (
 
 PORTION = 1000
 """Rankings read at once."""
-MADE = tuple(provenances.c[name] for name in ("image_id", "model", "adapter", "adapter_hash"))
 
 Known = dict[tuple[str, str], int]
 """Numbers by kind and digest."""
@@ -193,9 +193,8 @@ def _prompts(which: ColumnElement[bool]) -> Select[Any]:
 
 def _provenances() -> Select[Any]:
     """The makers of all images, one row for each that differs, in the order they first came."""
-    columns = (*MADE[1:], provenances.c.rewriter)
     first = func.min(provenances.c.sequence)
-    return select(*columns).group_by(*columns).order_by(first)
+    return select(*MADE).group_by(*MADE).order_by(first)
 
 
 def _shared(connection: Connection) -> list[str]:
@@ -207,7 +206,7 @@ def _shared(connection: Connection) -> list[str]:
         .order_by(provenances.c.image_id)
     )
     makers: dict[str, set[str]] = defaultdict(set)
-    rows = select(*MADE, provenances.c.rewriter).where(provenances.c.image_id.in_(doubled))
+    rows = select(provenances.c.image_id, *MADE).where(provenances.c.image_id.in_(doubled))
     for row in connection.execute(rows.order_by(provenances.c.image_id)):
         makers[row.image_id].add(maker_key(row))
     return [image_id for image_id, made in makers.items() if len(made) > 1]
@@ -283,7 +282,7 @@ def _makers(
     for row in connection.execute(shown.order_by(candidates.c.item_id, candidates.c.candidate)):
         images[row.item_id].append(row.image_id)
     made = (
-        select(*MADE, provenances.c.rewriter)
+        select(provenances.c.image_id, *MADE)
         .distinct()
         .join(candidates, candidates.c.image_id == provenances.c.image_id)
     )

@@ -99,6 +99,7 @@ provenances = Table(
     Column("model", Text, nullable=False),
     Column("adapter", Text),
     Column("adapter_hash", Text),
+    Column("strength", Float(53), nullable=False, server_default="1"),
     Column("prompt", Text, nullable=False),
     Column("negative_prompt", Text, nullable=False),
     Column("seed", BigInteger, nullable=False),

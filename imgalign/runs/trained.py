@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from imgalign.errors import CheckpointError
+from imgalign.errors import CheckpointError, InputError
 from imgalign.files import describe_folder, sha256
 from imgalign.runs.checkpoint import (
     MANIFEST,
@@ -40,6 +40,9 @@ LANGUAGE_FULL = re.compile(r"model(?:-\d{5}-of-\d{5})?\.safetensors")
 """A file of all weights of a language model."""
 MODEL_INDEX = "model_index.json"
 """Only a whole model has it."""
+
+STRONGEST: Final = 2.0
+"""Of a LoRA's strength; from far above 1 on there is only noise."""
 
 REFERENCE: Final = "reference"
 """Folder in a checkpoint with the adapter that its run started from, where there was one."""
@@ -136,6 +139,22 @@ def full_weights(found: Path) -> Path | None:
     """The folder of a network with all its weights; None where `find_weights` gave an adapter."""
     file = next(iter(weight_files(found)), found)
     return file.parent if FULL.fullmatch(f"{file.parent.name}/{file.name}") else None
+
+
+def check_strength(strength: float, found: Path | None) -> None:
+    """Refuse a strength at which what `find_weights` gives is not applied; 1 is in full.
+
+    InputError where it is out of range, and at another than 1 where there is no LoRA.
+    """
+    if not 0 <= strength <= STRONGEST:
+        raise InputError(f"strength: expected 0 to {STRONGEST:g}, got {strength:g}")
+    if strength != 1 and found is None:
+        raise InputError("strength: without effect without an adapter; name one, or leave it out")
+    if strength != 1 and found is not None and full_weights(found) is not None:
+        raise InputError(
+            f"strength: expected 1, got {strength:g}: {found} has all weights of the network, and"
+            " only a LoRA has a strength; leave it out, or choose a LoRA"
+        )
 
 
 def weights_hash(found: Path) -> str:

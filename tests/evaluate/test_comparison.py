@@ -42,7 +42,7 @@ def judged(
 
 def test_equal_images_win_exactly_half(adapter, tmp_path):
     class Same(NoisyImages):
-        def use(self, adapter):
+        def use(self, adapter, *, strength=1.0):
             pass
 
     def rounding(*, prompts, samples):

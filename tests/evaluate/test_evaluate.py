@@ -134,9 +134,21 @@ def test_the_model_is_loaded_once_for_both_sides(adapter, tmp_path):
     assert (found.base.adapter, found.aligned.adapter) == (None, str(adapter))
 
 
+def test_at_another_strength_it_is_another_comparison_without_the_kl_of_the_run(run):
+    part = compare(run, None, oracle=brightness, settings={"strength": 0.5})
+    full = compare(run, None, oracle=brightness)
+    assert (part.aligned.strength, full.aligned.strength) == (0.5, 1.0)
+    gain = [each.summary.oracle.difference.value for each in (part, full)]
+    assert gain[0] == pytest.approx(gain[1] / 2, rel=0.01)  # pixels are whole numbers
+    assert (part.drift is None, full.drift is None) == (True, False)
+    assert part.verdict().startswith("Aligned at 0.5 beats the base")
+    assert load_evaluation(run / "evaluation-0.5") == part
+    assert load_evaluation(run) == full
+
+
 def test_an_adapter_that_does_not_fit_is_refused_before_an_image_is_made(adapter, tmp_path):
     class Unfit(NoisyImages):
-        def use(self, adapter):
+        def use(self, adapter, *, strength=1.0):
             if adapter is not None:
                 raise CheckpointError(f"{adapter}: cannot use this adapter")
 

@@ -180,8 +180,9 @@ def test_a_loras_start_is_its_base(run, model, tmp_path):
 
 
 def test_settings_of_images_have_no_effect_on_texts_and_say_so(run, tmp_path):
-    with pytest.raises(ConfigError, match="baseline_guidance_scale: has no effect on texts"):
-        compare(run, tmp_path / "out", baseline_guidance_scale=2.0)
+    for name in ("baseline_guidance_scale", "strength"):
+        with pytest.raises(ConfigError, match=f"{name}: has no effect on texts"):
+            compare(run, tmp_path / "out", **{name: 2.0})
 
 
 def test_prompts_that_leave_no_room_are_refused_in_one_line(run, tmp_path):

@@ -207,6 +207,21 @@ def test_only_votes_on_these_very_weights_and_their_own_base_count(
     assert (found.num_wins, found.num_losses) == (0, 1)
 
 
+def test_votes_are_on_one_strength_of_the_weights(store, queue, vote, adapter, aligned):
+    weak = aligned | {"strength": 0.6}
+    for makers, said in (((aligned, BASE), ">"), ((weak, BASE), "<"), ((weak, aligned), ">")):
+        queue("a cat", *makers)
+        vote("ann", said)
+    full, part = counted(adapter, store), counted(adapter, store, strength=0.6)
+    assert (full.people.num_wins, full.people.num_losses) == (1, 0)
+    assert (part.people.num_wins, part.people.num_losses) == (0, 1)
+    assert part.aligned.strength == 0.6
+    assert load_votes(adapter / "evaluation") == full
+    assert load_votes(adapter / "evaluation-0.6") == part
+    with pytest.raises(InputError, match=r"at 0\.7: no item .* at 0\.6"):
+        counted(adapter, store, strength=0.7)
+
+
 def test_images_of_rewritten_prompts_are_no_votes_on_weights(store, queue, vote, adapter, aligned):
     rewriter = {"original_prompt": "a cat", "rewriter": "storybook"}
     queue("a cat", aligned | rewriter, BASE, aligned)

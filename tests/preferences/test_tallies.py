@@ -258,6 +258,7 @@ def test_a_store_from_before_is_counted_when_it_is_opened(
         index = "ix_assignments_annotator_id"
         connection.execute(text(f"CREATE INDEX {index} ON assignments (annotator_id)"))
         connection.execute(text("ALTER TABLE items DROP COLUMN given"))
+        connection.execute(text("ALTER TABLE provenances DROP COLUMN strength"))
         kept = ("projects", "tallies", "judged_prompts", "numbers", "outcomes")
         for name in (*kept, *SINCE):
             connection.execute(text(f"DROP TABLE {name}"))

@@ -35,15 +35,16 @@ class NoisyImages:
     def __init__(self, model: str, *, device: str = "cpu", dtype: str = "float32") -> None:
         self.model = model
         self.adapter: Path | None = None
+        self.strength = 1.0
 
-    def use(self, adapter: Path | None) -> None:
-        self.adapter = adapter
+    def use(self, adapter: Path | None, *, strength: float = 1.0) -> None:
+        self.adapter, self.strength = adapter, strength
 
     def pixels(self, prompt: str, seed: int) -> np.ndarray:
         noise = np.random.default_rng([seed, len(prompt)]).integers(
             100, size=(self.side, self.side, 3)
         )
-        return noise + (40 if self.adapter else 0)
+        return noise + (int(40 * self.strength) if self.adapter else 0)
 
     def generate(
         self,

@@ -11,6 +11,7 @@ from adapter_runs import make_full_run, make_run
 from imgalign.diffusion.generate import ImageGenerator
 from imgalign.errors import InputError
 from imgalign.images import png
+from imgalign.preferences.makers import read_makers
 from imgalign.preferences.records import SamplerSettings
 from imgalign.preferences.store import Store
 from ui import generation, image_request, sending
@@ -167,6 +168,47 @@ def test_a_page_that_stops_ends_the_work_within_a_step_and_lets_the_next_draw(
         pass
     found.close()
     assert views_of(runs, tiny_pipeline_folder, shelf, loaded=loaded)[-1]["done"] == 4
+
+
+def test_one_checkpoint_is_compared_at_several_strengths_which_are_told_apart(
+    runs: Path, tiny_pipeline_folder: Path, store: Store
+):
+    shelf = Shelf()
+    strengths = [1.0, 0.6, 0.0]
+    value = views_of(
+        runs, tiny_pipeline_folder, shelf, LORA, LORA, LORA, strengths=strengths, count=1
+    )[-1]
+    names = ["Base", *(f"lora, iteration 10{at}" for at in ("", " at 0.6", " at 0"))]
+    assert [row["name"] for row in value["rows"]] == names
+    keys = [row["key"] for row in value["rows"]]
+    cell = value["groups"][0]["seeds"][0]
+    kept = [shelf.get(cell[key]) for key in keys]
+    assert kept[0].png == kept[3].png  # at 0 it is the base
+    assert len({each.png for each in kept}) == 3
+    assert [each.provenance.strength for each in kept] == [1.0, 1.0, 0.6, 1.0]
+    sent = sending.send(store, shelf, value, how=sending.PAIRS, overlap=1, project="tests")
+    assert sent.new == 4  # two prompts, of each the base and two that are not the base
+    found = {str(name).rpartition("/")[2] for name in read_makers(store).names.values()}
+    assert found == {tiny_pipeline_folder.name, "step-000010", "step-000010 at 0.6"}
+
+
+@pytest.mark.parametrize(
+    ("chosen", "strengths", "message"),
+    [
+        ((LORA, LORA), (0.5, 0.5), "lora, iteration 10 at 0.5 is chosen twice"),
+        ((FULL,), (0.5,), "full, iteration 10 at 0.5: strength: expected 1, got 0.5: .* has all"),
+        ((LORA,), (2.5,), "lora, iteration 10 at 2.5: strength: expected 0 to 2, got 2.5"),
+    ],
+)
+def test_a_strength_that_cannot_be_is_said(
+    runs: Path,
+    tiny_pipeline_folder: Path,
+    chosen: tuple[str, ...],
+    strengths: tuple[float, ...],
+    message: str,
+):
+    with pytest.raises(InputError, match=message):
+        views_of(runs, tiny_pipeline_folder, Shelf(), *chosen, strengths=strengths)
 
 
 @pytest.mark.parametrize(

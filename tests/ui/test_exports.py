@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 
 from imgalign.errors import InputError
 from imgalign.preferences.comparisons import Comparison
+from imgalign.preferences.outcomes import Maker
 from imgalign.preferences.store import Store
 from imgalign.runs.trained import weights_hash
 from imgalign.statistics import Estimate
@@ -94,11 +95,11 @@ def test_all_weights_are_no_download(tmp_path: Path, tiny_pipeline_folder: Path)
         zipped_export(runs, checkpoint_of(runs, "whole"), "kohya")
 
 
-def compared(runs: Runs, checkpoint: str, weights: str) -> Comparison:
+def compared(runs: Runs, checkpoint: str, weights: str, *, strength: float = 1.0) -> Comparison:
     half = Estimate(value=0.9, low=0.6, high=1.0)
     return Comparison(
-        one=("m", weights),
-        other=("m", None),
+        one=Maker("m", weights, strength),
+        other=Maker("m", None),
         name="m + <b>first</b>",
         other_name="m",
         path=str(runs.folder / checkpoint),
@@ -119,6 +120,9 @@ def test_a_winner_can_be_taken_home_while_its_weights_are_the_ones_that_won(runs
     weights = weights_hash(runs.folder / checkpoint)
     found = compared(runs, checkpoint, weights)
     assert f'href="api/exports/{checkpoint}/kohya" download' in downloads(runs, found)
+    assert "strength" not in downloads(runs, found)
+    weak = compared(runs, checkpoint, weights, strength=0.6)
+    assert downloads(runs, weak).endswith("; use it at strength 0.6</p>")
     assert downloads(runs, compared(runs, checkpoint, "0" * 64)) == ""
     assert downloads(runs, compared(runs, "../elsewhere/step-000001", weights)) == ""
     shown = cards([found], offered=lambda each: downloads(runs, each))

@@ -169,6 +169,30 @@ def test_three_checkpoints_and_the_base_are_compared_and_sent_once(
     assert page.locator(".co-table b").all_text_contents() == names
 
 
+def test_a_checkpoint_has_a_strength_while_it_is_chosen(
+    runs: Path, page: Any, address: str, store: Store
+):
+    open_page(page, address)
+    choose(page, "checkpoint", "lora, iteration 20")
+    choose(page, "checkpoint-2", "lora, iteration 20")
+    page.locator("#strength-2 input[type=number]").fill("0.6")
+    page.locator("#strength-2 input[type=number]").press("Tab")
+    assert page.locator("#strength-3").is_hidden()
+    generate(page, prompts="a red house", images_each=1, steps=2)
+    page.locator(".co-cell img").nth(2).wait_for()
+    names = ["Base", "lora, iteration 20", "lora, iteration 20 at 0.6"]
+    assert page.locator(".co-table b").all_text_contents() == names
+    choose(page, "checkpoint-2", "No other")
+    page.locator("#strength-2").wait_for(state="hidden")
+    choose(page, "checkpoint-2", "full, iteration 10")
+    page.locator("#strength-2").wait_for()
+    assert page.locator("#strength-2 input[type=number]").input_value() == "1"
+    page.locator("#strength-2 input[type=number]").fill("0.5")
+    page.locator("#strength-2 input[type=number]").press("Tab")
+    page.get_by_role("button", name="Generate", exact=True).click()
+    page.get_by_text("has all weights of the network").wait_for()
+
+
 def test_a_checkpoint_that_is_taken_back_takes_those_after_it_along(
     runs: Path, page: Any, address: str
 ):

@@ -9,6 +9,7 @@ from gradio.components import Component
 
 from imgalign.errors import ImgalignError
 from imgalign.preferences.store import Store
+from imgalign.runs.trained import STRONGEST
 from ui.generation import LoadedModels, generate, restore
 from ui.image_request import (
     BASE_ONLY,
@@ -45,27 +46,43 @@ EXAMPLES = (
 )
 
 
-def _compared() -> list[gr.Dropdown]:
-    """Lists of checkpoints; each but the first is shown once the one before it is chosen."""
-    first = gr.Dropdown(label="Compare with", choices=[], elem_id="checkpoint")
-    return [
-        first,
-        *(
+def _compared() -> tuple[list[gr.Dropdown], list[gr.Slider]]:
+    """Lists of checkpoints, and how strongly each is applied.
+
+    Each list but the first is shown once the one before it is chosen, a strength once its own is.
+    """
+    lists, strengths = [], []
+    for number in range(1, MOST_COMPARED + 1):
+        first = number == 1
+        lists.append(
             gr.Dropdown(
-                label=f"and with ({number} of {MOST_COMPARED})",
-                choices=[("No other", BASE_ONLY)],
-                value=BASE_ONLY,
-                visible=False,
-                elem_id=f"checkpoint-{number}",
+                label="Compare with" if first else f"and with ({number} of {MOST_COMPARED})",
+                choices=[] if first else [("No other", BASE_ONLY)],
+                value=None if first else BASE_ONLY,
+                visible=first,
+                elem_id="checkpoint" if first else f"checkpoint-{number}",
             )
-            for number in range(2, MOST_COMPARED + 1)
-        ),
-    ]
+        )
+        strengths.append(
+            gr.Slider(
+                minimum=0.0,
+                maximum=STRONGEST,
+                value=1.0,
+                step=0.05,
+                label="at strength",
+                visible=False,
+                elem_id=f"strength-{number}",
+            )
+        )
+    return lists, strengths
 
 
 def _form() -> dict[str, Component]:
-    """The form by the parameters of `requested`; `more-N` are checkpoints beside the first."""
-    first, *more = _compared()
+    """The form by the parameters of `requested`; `more-N` are checkpoints beside the first, and
+    `strengths-N` those of all.
+    """
+    lists, strengths = _compared()
+    first, *more = lists
     prompts = gr.Textbox(
         label="Prompts",
         info="One per line",
@@ -103,9 +120,8 @@ def _form() -> dict[str, Component]:
         elem_id="lock",
     )
     rewriter.change(_ask_for_words, rewriter, lock, **PRIVATE)
-    lists = [first, *more]
-    for each in lists[:-1]:
-        each.change(_ask_for_more, lists, more, **PRIVATE)
+    for each in lists:
+        each.change(_ask_for_more, lists, [*more, *strengths], **PRIVATE)
     return {
         "adapter": first,
         "prompts": prompts,
@@ -117,6 +133,7 @@ def _form() -> dict[str, Component]:
         "rewriter": rewriter,
         "lock": lock,
         **{f"more-{number}": each for number, each in enumerate(more)},
+        **{f"strengths-{number}": each for number, each in enumerate(strengths)},
     }
 
 
@@ -125,19 +142,30 @@ def _ask_for_words(rewriter: str) -> gr.Textbox:
 
 
 def _ask_for_more(*chosen: str | None) -> tuple[Any, ...]:
-    """Show each list whose predecessors are all chosen; what is hidden is chosen no more."""
+    """Show each list whose predecessors are all chosen, and the strengths of what is chosen.
+
+    What is hidden is chosen no more, and a strength is 1 again.
+    """
     last = next((n for n, value in enumerate(chosen) if not value), len(chosen))
-    return tuple(
+    lists = (
         gr.Dropdown(visible=True) if n <= last else gr.Dropdown(visible=False, value=BASE_ONLY)
         for n in range(1, len(chosen))
     )
+    strengths = (
+        gr.Slider(visible=True) if n < last else gr.Slider(visible=False, value=1.0)
+        for n in range(len(chosen))
+    )
+    return *lists, *strengths
 
 
 def _request(values: Mapping[str, Any]) -> Request:
-    more = [value for name, value in values.items() if name.startswith("more-")]
+    def several(kind: str) -> list[Any]:
+        return [value for name, value in values.items() if name.startswith(f"{kind}-")]
+
     return requested(
-        **{name: value for name, value in values.items() if not name.startswith("more-")},
-        more=more,
+        **{name: value for name, value in values.items() if "-" not in name},
+        more=several("more"),
+        strengths=several("strengths"),
     )
 
 

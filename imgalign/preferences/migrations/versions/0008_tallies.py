@@ -68,6 +68,10 @@ def upgrade() -> None:
         sa.Column("records", sa.LargeBinary, nullable=False),
         sa.PrimaryKeyConstraint("page", name="pk_outcomes"),
     )
+    # Of 0013, but what fills these tables tells makers apart by it.
+    op.add_column(
+        "provenances", sa.Column("strength", sa.Float(53), nullable=False, server_default="1")
+    )
     fill(op.get_bind())
     op.create_index(
         "ix_items_open",
