@@ -34,7 +34,7 @@ def test_rankings_become_a_reward_model_that_the_train_page_offers(
         order = on_screen(store, item, ((2,), (0,), (1,)))
         store.submit(judge(item, ranking=order))
     page.reload()
-    page.get_by_text("Choose on the left which rankings to learn from").wait_for()
+    page.get_by_text("Choose which rankings to learn from").wait_for()
     page.wait_for_function(
         "() => document.querySelector('#learn-from input')?.value"
         " === 'default: 24 rankings of images'"

@@ -91,7 +91,7 @@ const refresh = () => {
   if (!value.detail) {
     const hint = q(".le-hint");
     hint.textContent = value.judged
-      ? "Choose on the left which rankings to learn from, then press Fit. It takes a few minutes."
+      ? "Choose which rankings to learn from, then press Fit. It takes a few minutes."
       : "There are no rankings to learn from yet. ";
     if (!value.judged) {
       const link = make("a", "", "Rank some images first.");

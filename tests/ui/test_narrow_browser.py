@@ -1,0 +1,73 @@
+"""On a phone of 320 pixels every page can be reached, read and worked with."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from ui.app import PAGES as ALL
+
+pytestmark = [
+    pytest.mark.browser,
+    # gradio counts its own calls with options of pandas that pandas is about to drop
+    pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting' is deprecated"),
+    pytest.mark.filterwarnings("ignore:The copy keyword is deprecated"),
+]
+LINKS = """() => [...document.querySelectorAll("header.top nav a")].map((link) => {
+  const box = link.getBoundingClientRect();
+  const at = document.elementFromPoint(box.left + box.width / 2, box.top + box.height / 2);
+  const seen = box.left >= 0 && box.right <= innerWidth;
+  return [link.textContent, seen, box.height >= 36, at === link];
+})"""
+SIDEWAYS = "() => document.documentElement.scrollWidth > innerWidth"
+
+
+@pytest.fixture
+def phone(chromium: Any) -> Iterator[Any]:
+    context = chromium.new_context(
+        viewport={"width": 320, "height": 640}, has_touch=True, is_mobile=True
+    )
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    yield page
+    context.close()
+
+
+def test_every_page_is_one_tap_away_from_every_other(phone: Any, address: str):
+    for name in ALL:
+        phone.goto(f"{address}/{'' if name == 'rank' else name}")
+        phone.get_by_role("link", name="Results").wait_for()
+        for width in (320, 375, 414, 480):
+            phone.set_viewport_size({"width": width, "height": 640})
+            found = phone.evaluate(LINKS)
+            assert found == [[label, True, True, True] for label in ALL.values()], (name, width)
+            assert not phone.evaluate(SIDEWAYS), (name, width)
+
+
+def test_a_set_is_ranked_by_taps_and_what_is_opened_begins_at_its_beginning(
+    phone: Any, address: str, add_items: Callable[..., list[str]], store: Any
+):
+    add_items(1)
+    phone.goto(address)
+    phone.get_by_label("Your name or initials").fill("Ada")
+    phone.get_by_role("button", name="Start ranking").tap()
+    phone.locator(".rk-tile img").nth(3).wait_for()
+    phone.get_by_role("button", name="Keys").tap()
+    phone.locator(".rk-help h3").wait_for()
+    assert phone.locator(".rk-help").evaluate("(dialog) => dialog.scrollTop") == 0
+    phone.locator(".rk-help").get_by_role("button").tap()
+    shadow = "(tile) => getComputedStyle(tile).boxShadow"
+    before = {phone.locator(".rk-tile").nth(k).evaluate(shadow) for k in range(4)}
+    assert len(before) == 1
+    for position in (2, 0, 3, 1):
+        phone.locator(".rk-tile").nth(position).tap()
+    phone.locator(".rk-tile").nth(1).tap()  # taken out again
+    phone.wait_for_timeout(300)  # a shadow fades in
+    assert phone.locator(".rk-tile").nth(1).evaluate(shadow) in before
+    phone.locator(".rk-tile").nth(1).tap()
+    box = phone.locator(".rk-submit").bounding_box()
+    assert box["width"] >= 100
+    assert box["y"] + box["height"] <= 640
+    phone.locator(".rk-submit").tap()
+    phone.locator(".rk[data-state=empty]").wait_for()
+    assert [len(each.ranking) for each in store.rankings()] == [4]
