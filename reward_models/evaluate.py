@@ -24,7 +24,7 @@ from imgalign.policy import RewardModel
 from imgalign.preferences.accuracy import accuracy_gain, calibration, pair_accuracy
 from imgalign.preferences.agreement import annotator_ceiling, pair_agreement
 from imgalign.preferences.fit_report import ZERO_SHOT, Ceiling, Counts, Evaluation, Spread
-from imgalign.preferences.records import Ranking, Samples, tied_pairs
+from imgalign.preferences.records import Ranking, Samples, compares, tied_pairs
 from imgalign.preferences.splits import three_way_split
 from reward_models.contract import HeldOut, Scale
 from reward_models.data import pair_margins
@@ -60,9 +60,19 @@ class ScoredFile:
 
 
 def judged(rankings: Iterable[Ranking]) -> tuple[list[Ranking], Counts]:
-    """The rankings with the verdict "ranked", and counts of all verdicts."""
-    seen = list(rankings)
-    ranked = [ranking for ranking in seen if ranking.verdict == "ranked"]
+    """The rankings with the verdict "ranked", and counts of all verdicts.
+
+    Likes and dislikes of single samples are neither; the log says how many.
+    """
+    everything = list(rankings)
+    seen = [ranking for ranking in everything if len(ranking.sample_ids) > 1]
+    if alone := len(everything) - len(seen):
+        log.warning(
+            "%d judgements of single samples are left out: a like prefers nothing to anything;"
+            " algorithm.name=kto learns from them",
+            alone,
+        )
+    ranked = [ranking for ranking in seen if compares(ranking)]
     return ranked, Counts(
         ranked=len(ranked),
         all_bad=sum(ranking.verdict == "all_bad" for ranking in seen),

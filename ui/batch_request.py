@@ -33,7 +33,7 @@ from ui.processes import check_name
 from ui.runs import Runs
 
 PROMPTS, IMAGES, TEXTS = "prompts", "images", "texts"
-FEWEST, MOST = 2, 9
+FEWEST, MOST = 1, 9
 """Candidates of a prompt: the keys 1 to 9 rank them."""
 MOST_MADE = 20_000
 MOST_ANNOTATORS = 50
@@ -86,7 +86,7 @@ def asked(form: Form, *, store: Store, runs: Runs, batches: Batches) -> Asked:
     overlap = whole("annotators per set", form.overlap or 1, least=1, below=MOST_ANNOTATORS + 1)
     project = _project(store, form.project, "texts" if form.source == TEXTS else "images")
     if form.source == IMAGES:
-        place = _folder(form.place, form.upload, batches)
+        place = _folder(form.place, form.upload, batches, least=min(per_prompt, 2))
         return Asked(
             source="images",
             project=project,
@@ -179,15 +179,16 @@ def _maker(chosen: str | None, runs: Runs) -> tuple[str, str, str]:
     return (str(here) if here.exists() else name), "", name
 
 
-def _folder(typed: str | None, upload: str, batches: Batches) -> Path:
+def _folder(typed: str | None, upload: str, batches: Batches, *, least: int) -> Path:
     if upload:
         folder = batches.uploads.path(upload)
     else:
         if not (typed or "").strip():
             raise InputError("images: name a folder of this machine, or send images from yours")
         folder = Path((typed or "").strip()).expanduser().absolute()
-    if len(_images_in(folder)) < FEWEST:
-        raise InputError(f"{folder}: expected two or more images of a prompt, got fewer images")
+    if len(_images_in(folder)) < least:
+        expected = "two or more images of a prompt" if least > 1 else "an image"
+        raise InputError(f"{folder}: expected {expected}, got fewer images")
     return folder.absolute()
 
 
@@ -223,15 +224,14 @@ def outlook(wanted: Asked, store: Store, batches: Batches, *, at_once: bool = Fa
         return [
             Line(
                 "Work",
-                f"the texts of {Path(wanted.place).name}, up to "
-                f"{wanted.per_prompt} of a prompt together",
+                f"the texts of {Path(wanted.place).name}, {_together(wanted)}",
             )
         ]
     if wanted.source == "images":
         images = _images_in(Path(wanted.place))
         bytes_there = sum(path.stat().st_size for path in images)
         return [
-            Line("Work", f"{len(images)} images, up to {wanted.per_prompt} of a prompt together"),
+            Line("Work", f"{len(images)} images, {_together(wanted)}"),
             Line("Disk", f"about {size(bytes_there)} for copies in the store; {_free(store)}"),
         ]
     images_made = wanted.num_images
@@ -243,8 +243,20 @@ def outlook(wanted: Asked, store: Store, batches: Batches, *, at_once: bool = Fa
         Line("Work", work),
         Line("Time", _time(wanted, batches)),
         Line("Disk", _free(store) if at_once else _disk(wanted, store)),
-        Line("To rank", f"{len(wanted.prompts) * wanted.overlap} sets of {wanted.per_prompt}"),
+        Line("To rank", _sets(wanted)),
     ]
+
+
+ALONE = "one by one, to like or dislike"
+
+
+def _sets(wanted: Asked) -> str:
+    number = len(wanted.prompts) * wanted.overlap
+    return f"{number} {ALONE if wanted.per_prompt == 1 else f'sets of {wanted.per_prompt}'}"
+
+
+def _together(wanted: Asked) -> str:
+    return ALONE if wanted.per_prompt == 1 else f"up to {wanted.per_prompt} of a prompt together"
 
 
 def _time(wanted: Asked, batches: Batches) -> str:

@@ -15,6 +15,7 @@ from imgalign.errors import InputError
 from imgalign.preferences.coverage import ProjectRankings
 from imgalign.preferences.fit_report import FitReport, read_fit_report
 from imgalign.preferences.judges import chosen_rankings
+from imgalign.preferences.records import compares
 from imgalign.preferences.store import Store
 from ui.libraries import load_libraries
 from ui.processes import IMGALIGN, Processes, check_name, check_overrides, last_line
@@ -167,7 +168,7 @@ def check_fit(
     found = chosen_rankings(
         store, learned_from.samples, project=learned_from.project, group=group or None
     )
-    split([ranking for ranking in found if ranking.verdict == "ranked"], config)
+    split([ranking for ranking in found if compares(ranking)], config)
 
 
 def _share(message: str) -> float | None:

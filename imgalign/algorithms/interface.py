@@ -44,9 +44,13 @@ class RankingCounts(NamedTuple):
 
     def without_order(self) -> str:
         """For messages. Example: "8 that tie all their samples and 3 that are all bad"."""
-        tied, bad = f"{self.tied} that tie all their samples", f"{self.all_bad} that are all bad"
-        counted = [said for said, count in ((tied, self.tied), (bad, self.all_bad)) if count]
-        return " and ".join(counted) or "none"
+        counted = {
+            "that tie all their samples": self.tied,
+            "that are all bad": self.all_bad,
+            "that are likes": self.all_good,
+        }
+        said = [f"{count} {which}" for which, count in counted.items() if count]
+        return " and ".join(said) or "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -43,6 +43,10 @@ ONLY_DISLIKES = (
     "towards, which no weights make up for; as in TRL they are learned from all the same; add "
     "likes, or stay near the start with a larger algorithm.beta"
 )
+ONLY_FOR_KTO = (
+    "%d likes of single samples teach nothing here, where nothing is preferred to them;"
+    " algorithm.name=kto learns from them"
+)
 ONLY_LIKES = (
     "all %d judgements are likes: kto can only move towards them, with nothing to move away from, "
     "which no weights make up for; as in TRL they are learned from all the same; add dislikes, or "
@@ -106,12 +110,14 @@ class DirectConfig(Config):
     def refuse_rankings(self, counts: RankingCounts) -> None:
         """ValueError where no given ranking prefers a sample to another."""
         if not counts.ordered:
-            kto = ", or use algorithm.name=kto, which learns from all-bad verdicts too"
+            kto = ", or use algorithm.name=kto, which learns from likes and all-bad verdicts too"
             raise ValueError(
                 "expected rankings that prefer a sample to another, got "
                 f"{counts.without_order()}; rank some samples above others"
-                f"{kto if counts.all_bad else ''}"
+                f"{kto if counts.all_bad or counts.all_good else ''}"
             )
+        if counts.all_good:
+            log.warning(ONLY_FOR_KTO, counts.all_good)
 
     def refuse_steps(self, num_steps: int, *, named: str) -> None:
         """Nothing: it scores finished samples and not steps."""

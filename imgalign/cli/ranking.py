@@ -127,7 +127,12 @@ def candidates(
     storybook_prompts: Annotated[
         int, typer.Option(min=1, help="Without prompts: how many of the storybook's.")
     ] = 40,
-    per_prompt: Annotated[int, typer.Option(min=2, max=9, help="Candidates per prompt.")] = 4,
+    per_prompt: Annotated[
+        int,
+        typer.Option(
+            min=1, max=9, help="Candidates per prompt; 1 are liked or disliked, one by one."
+        ),
+    ] = 4,
     seed: FirstSeed = 0,
     model: ModelUnder = None,
     adapter: Adapter = None,

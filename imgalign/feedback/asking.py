@@ -122,6 +122,9 @@ class _Queue:
 
     def questions(self) -> Iterator[Question]:
         while (item := self._next()) is not None:
+            if len(item.tokens) == 1:
+                self.leave_open(item, "a single candidate, and the judge compares two")
+                continue
             if reason := unreadable(self.judge, self.constitution, item.samples):
                 self.leave_open(item, reason)
                 continue

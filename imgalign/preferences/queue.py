@@ -82,6 +82,7 @@ def queue_candidates(
 ) -> Queued:
     """Generate `per_prompt` images of each prompt, store them, and queue one item per prompt.
 
+    With one image of each they are liked or disliked, and not ranked.
     Image i of the whole call has seed `first_seed` + i. Equal images of a prompt are one candidate.
     What is stored is kept when the call is interrupted; the same call again makes the same images
     and adds nothing twice, and those that `known` gives the ids of (`known_candidates`) are not
@@ -104,7 +105,7 @@ def queue_candidates(
         stored = [_stored(store, next(images)) if image is None else image for image in own]
         different = list(dict.fromkeys(stored))
         num_equal += len(stored) - len(different)
-        if len(different) < 2:
+        if len(different) < min(per_prompt, 2):
             without.append(prompt)
             continue
         item_ids.append(
@@ -136,8 +137,8 @@ def _each(
     prompts: Sequence[str], *, per_prompt: int, first_seed: int
 ) -> tuple[list[str], Sequence[int]]:
     """Prompt and seed of each image."""
-    if per_prompt < 2:
-        raise InputError(f"per_prompt: expected at least 2 images to choose from, got {per_prompt}")
+    if per_prompt < 1:
+        raise InputError(f"per_prompt: expected at least 1 image, got {per_prompt}")
     each = [prompt for prompt in prompts for _ in range(per_prompt)]
     return each, range(first_seed, first_seed + len(each))
 

@@ -263,7 +263,7 @@ class Counts:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranking:
     """One judgement. Example: prompt "a red fox", ranking ((2,), (0, 1), (3,)) means candidate 2
-    is best, 0 and 1 tie, 3 is worst.
+    is best, 0 and 1 tie, 3 is worst. Of a single candidate ((0,),) is a like.
 
     `sample_ids` are the candidates 0 .. K-1, and `samples` says what they are: images, each named
     by the SHA-256 of its file, or texts, each by that of its UTF-8 bytes. `order` is the display
@@ -315,6 +315,11 @@ def pairs(ranking: Ranking) -> list[tuple[int, int]]:
     """
     groups = ranking.ranking or ()
     return [(i, j) for better, worse in combinations(groups, 2) for i in better for j in worse]
+
+
+def compares(ranking: Ranking) -> bool:
+    """Whether it is a ranking of several; of one it is a like, and all bad a dislike."""
+    return ranking.verdict == "ranked" and len(ranking.sample_ids) > 1
 
 
 def tied_pairs(ranking: Ranking) -> list[tuple[int, int]]:

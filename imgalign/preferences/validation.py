@@ -114,13 +114,13 @@ def provenance(value: Provenance | TextProvenance) -> None:
 
 
 def item(prompt: str, sample_ids: Sequence[str], *, project: str, overlap: int) -> None:
-    """Check that an item has a prompt, two or more different samples, an overlap of 1 or more."""
+    """Check that an item has a prompt, one or more different samples, an overlap of 1 or more."""
     name("project", project)
     text("prompt", prompt)
     if not prompt.strip():
         raise InputError("item: expected a prompt, got an empty one")
-    if len(sample_ids) < 2:
-        raise InputError(f"item: expected at least 2 candidates, got {len(sample_ids)}")
+    if not sample_ids:
+        raise InputError("item: expected at least one candidate, got none")
     if len(set(sample_ids)) < len(sample_ids):
         raise InputError("item: two candidates are the same image or text; drop one of them")
     if overlap < 1:

@@ -88,7 +88,7 @@ def judged(path: Path, verdicts: str, **made: object) -> Path:
             (),
             "the rankings, without held-out prompts: expected rankings that prefer a sample to "
             "another, got 3 that are all bad; rank some samples above others, or use "
-            "algorithm.name=kto, which learns from all-bad verdicts too",
+            "algorithm.name=kto, which learns from likes and all-bad verdicts too",
         ),
         (
             "tttt",
@@ -114,7 +114,7 @@ def judged(path: Path, verdicts: str, **made: object) -> Path:
             ("data.held_out.num_prompts=0",),
             "the rankings: expected rankings that prefer a sample to another, got 1 that tie all "
             "their samples and 1 that are all bad; rank some samples above others, or use "
-            "algorithm.name=kto, which learns from all-bad verdicts too",
+            "algorithm.name=kto, which learns from likes and all-bad verdicts too",
         ),
         (
             "ss",

@@ -347,3 +347,13 @@ def test_the_summary_compares_the_judge_with_people(store: Store, server: JudgeS
     # Three pairs of two items: the judge is of bob's opinion in all, and of ann's in two of three.
     assert any(line.startswith("agreement with people: 83 % of 12 pairs") for line in lines)
     assert any(line.startswith("agreement of people among each other: 67 % of 6") for line in lines)
+
+
+def test_a_single_candidate_is_left_open_since_a_judge_compares_two(
+    store: Store, server: JudgeServer
+):
+    queue(store, 2, texts=("a cat",))
+    queue(store, 1)
+    found = ask_about_queue(store, judge_of(server), SHORT)
+    assert (found.num_judged, sum(found.left_open.values())) == (1, 2)
+    assert list(found.left_open) == ["a single candidate, and the judge compares two"]

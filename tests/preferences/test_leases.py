@@ -222,7 +222,7 @@ def test_an_annotator_whose_own_lease_is_from_the_future_gets_a_true_one(
 @pytest.mark.parametrize(
     ("prompt", "count", "options", "message"),
     [
-        ("a fox", 1, {}, "at least 2 candidates"),
+        ("a fox", 0, {}, "at least one candidate"),
         ("  ", 3, {}, "expected a prompt"),
         ("a fox", 3, {"overlap": 0}, "overlap of at least 1"),
         ("a fox", 3, {"project": ""}, "project: expected a name"),

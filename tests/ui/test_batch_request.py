@@ -54,8 +54,8 @@ def test_prompts_are_read_as_those_of_a_file(ask: Callable[..., Asked]):
         ({"prompts": None}, "prompts: write at least one"),
         ({"prompts": "# only a remark"}, "prompts: expected at least one prompt"),
         ({"prompts": "a\x07b"}, "prompts, line 1: expected text, got the control character"),
-        ({"per_prompt": 1}, "candidates of a prompt: expected a whole number from 2 to 9, got 1"),
-        ({"per_prompt": 10}, "from 2 to 9, got 10"),
+        ({"per_prompt": 0}, "candidates of a prompt: expected a whole number from 1 to 9, got 0"),
+        ({"per_prompt": 10}, "from 1 to 9, got 10"),
         ({"per_prompt": None}, "candidates of a prompt: expected a whole number"),
         ({"first_seed": "-1"}, "first seed: expected a whole number from 0"),
         ({"first_seed": str(2**53)}, "first seed: expected a whole number from 0"),
@@ -113,6 +113,9 @@ def test_images_of_a_folder_are_counted(
     (folder / "1.png").write_bytes(small_image(1))
     with pytest.raises(InputError, match="expected two or more images of a prompt"):
         ask(source="images", place=str(folder))
+    alone = ask(source="images", place=str(folder), per_prompt=1)
+    lines = {each.term: each.text for each in batch_request.outlook(alone, store, batches)}
+    assert lines["Work"] == "1 images, one by one, to like or dislike"
     (folder / "2.png").write_bytes(small_image(2))
     found = ask(source="images", place=str(folder))
     lines = {each.term: each.text for each in batch_request.outlook(found, store, batches)}
@@ -127,6 +130,8 @@ def test_what_it_will_cost_is_said_before(
     lines = {each.term: each.text for each in batch_request.outlook(found, store, batches)}
     assert lines["Work"] == "2 prompts, 6 images, 60 sampling steps"
     assert lines["To rank"] == "4 sets of 3"
+    alone = batch_request.outlook(ask(per_prompt=1, overlap=2), store, batches)
+    assert "4 one by one, to like or dislike" in [each.text for each in alone]
     assert "on two cores" in lines["Time"]
     assert lines["Disk"].startswith("about 29 kB; ")  # of 64 x 64 pixels each
     unknown = batch_request.outlook(found, store, batches, at_once=True)

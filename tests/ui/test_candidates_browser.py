@@ -75,7 +75,7 @@ def test_an_empty_folder_becomes_ranked_candidates(page: Any, address: str, stor
     page.get_by_text("2 prompts, 8 images, 16 sampling steps").wait_for()
     page.get_by_label("Of each prompt").fill("12")
     begin(page)
-    page.get_by_text("candidates of a prompt: expected a whole number from 2 to 9").last.wait_for()
+    page.get_by_text("candidates of a prompt: expected a whole number from 1 to 9").last.wait_for()
     assert not Path("runs").exists()
     page.get_by_label("Of each prompt").fill("3")
     begin(page)

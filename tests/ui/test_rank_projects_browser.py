@@ -29,10 +29,10 @@ def test_a_project_is_chosen_and_remembered(page: Any, address: str, add_items: 
     page.locator(".rk-thumb").wait_for()
 
     chooser.select_option("cats-compare")
-    page.locator(".rk[data-pair]").wait_for()
+    page.locator(".rk[data-quick]").wait_for()
     assert page.locator(".rk-count").text_content() == "0 of 1"
     page.reload()
-    page.locator(".rk[data-pair]").wait_for()
+    page.locator(".rk[data-quick]").wait_for()
     page.locator(".rk-tile").first.wait_for()
     page.keyboard.press("1")
     page.get_by_role("heading", name="All done, thank you").wait_for()

@@ -137,7 +137,7 @@ def test_language_runs_rewrite_and_are_not_compared_with_an_image_model(tmp_path
     ],
 )
 def test_a_rewriter_or_a_word_that_is_not_there_is_said(
-    tiny_pipeline_folder: Path, tmp_path: Path, form: dict[str, str], message: str
+    tiny_pipeline_folder: Path, tmp_path: Path, form: dict[str, Any], message: str
 ):
     request = image_request.requested("", "a house", 5, 1, 3, 1.0, **form)
     with pytest.raises(InputError, match=message):

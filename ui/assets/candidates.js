@@ -66,7 +66,7 @@ const Candidates = (() => {
     inTray: image,
     inPane: image,
     inList: small,
-    columns: (count) => (count === 2 ? 2 : Math.max(columnsFor(count), 3)),
+    columns: (count) => (count <= 2 ? count : Math.max(columnsFor(count), 3)),
     height: (count) => (count > 5 ? "22vh" : "46vh"),
     panes: columnsFor,
   };
@@ -76,7 +76,7 @@ const Candidates = (() => {
     inTray: words("rk-snippet"),
     inPane: words("rk-words"),
     inList: words("rk-snippet"),
-    columns: (count) => (count <= 4 ? 2 : 3), // lines of about 45 to 75 characters
+    columns: (count) => (count === 1 ? 1 : count <= 4 ? 2 : 3), // lines of about 45 to 75 characters
     height: (count) => ["46vh", "46vh", "27vh"][Math.ceil(count / 2)] ?? "22vh",
     panes: (count) => (count === 4 ? 2 : Math.min(count, 3)),
   };

@@ -1,5 +1,5 @@
 // What keys, clicks, drags and fingers do. Of two candidates one key is a whole judgement: better,
-// equal and both bad are sent at once, and undo takes them back.
+// equal and both bad are sent at once, and undo takes them back. So it is of one: like, dislike, skip.
 const decide = (after) => {
   if (busy) return;
   apply(after);
@@ -7,12 +7,13 @@ const decide = (after) => {
 };
 const actions = {
   bad: () =>
-    paired()
+    quick()
       ? decide(session.verdict === "all_bad" ? session : Session.judgeAllBad(session))
       : apply(Session.judgeAllBad(session), "All bad. Enter submits"),
-  skip: () => q(".rk-skip").showModal(),
+  like: () => single() && judge(0),
+  skip: () => (single() ? chooseReason("cannot judge") : q(".rk-skip").showModal()),
   tie: () =>
-    paired() ? decide(Session.level(session)) : apply(Session.toggleTie(session), "Tie changed"),
+    quick() ? decide(Session.level(session)) : apply(Session.toggleTie(session), "Tie changed"),
   undo,
   zoom: openZoom,
   submit,
@@ -24,20 +25,25 @@ const actions = {
   retry: () => retry?.(),
   refresh: next,
 };
-const put = (position) => {
+const judge = (position) => {
   if (position >= session.count) return;
   if (unloaded(position)) {
     reload(position);
-  } else if (paired()) {
+  } else if (quick()) {
     decide(Session.prefer(session, position));
   } else {
     apply(Session.place(session, position));
     say(describe(position));
   }
 };
+// A click on a single one is no like: it looks closely.
+const put = (position) => {
+  if (!single() || unloaded(position)) judge(position);
+  else if (!zoomDialog.open) openZoom();
+};
 const chooseReason = (reason) => {
   q(".rk-skip").close();
-  if (paired()) decide(Session.skip(Session.fresh(session.count), reason));
+  if (quick()) decide(Session.skip(Session.fresh(session.count), reason));
   else apply(Session.skip(session, reason), `Skip: ${reason}. Enter submits`);
 };
 const digitOf = (event) => {
@@ -61,6 +67,7 @@ const keys = {
   "=": "tie", t: "tie", b: "bad", s: "skip", u: "undo", Enter: "submit", " ": "zoom", "?": "help",
   h: "votes", g: "guide",
 };
+const ofOne = { ArrowUp: "like", l: "like", ArrowDown: "bad", d: "bad", "=": null, t: null };
 const WITHOUT_A_SET = ["undo", "votes", "guide", "help"]; // what can be done where nothing is left to rank
 const pan = { ArrowLeft: [40, 0], ArrowRight: [-40, 0], ArrowUp: [0, 40], ArrowDown: [0, -40] };
 
@@ -117,13 +124,16 @@ const onKey = (event) => {
     }
   } else if (digit) {
     handled();
-    put(digit - 1);
+    judge(digit - 1);
   } else if (zoomDialog.open && pan[name]) {
     handled();
     moveBy(...pan[name]);
   } else if (zoomDialog.open && zoomKeys[name]) {
     handled();
     zoomActions[zoomKeys[name]]();
+  } else if (single() && name in ofOne) {
+    handled();
+    if (!event.repeat) actions[ofOne[name]]?.();
   } else if (keys[name]) {
     handled();
     (retry && name === "Enter" ? actions.retry : actions[keys[name]])();
@@ -135,7 +145,7 @@ root.addEventListener("click", (event) => {
   const button = event.target.closest("button, .rk-tile");
   if (!button) return;
   if (event.detail > 0) button.blur(); // what has the focus was reached by keyboard
-  if (button.dataset.do && (session || !["bad", "skip", "tie", "zoom", "submit"].includes(button.dataset.do))) {
+  if (button.dataset.do && (session || !["bad", "like", "skip", "tie", "zoom", "submit"].includes(button.dataset.do))) {
     actions[button.dataset.do]();
   } else if (button.dataset.project) {
     goTo(button.dataset.project);
@@ -169,7 +179,7 @@ const TARGETS = ".rk-slot, .rk-gap[data-before], .rk-gap[data-last], .rk-tiles";
 const dropTarget = (node) => (dragged === null ? null : node?.closest(TARGETS));
 const canDrag = (node) => {
   const source = node.closest?.("[data-position]");
-  return source && session && session.verdict === "ranked" && !paired() ? source : null;
+  return source && session && session.verdict === "ranked" && !quick() ? source : null;
 };
 const unmark = () =>
   root.querySelectorAll(".rk-over").forEach((node) => node.classList.remove("rk-over"));

@@ -68,7 +68,9 @@ const clock = (running) => {
   since = running ? performance.now() : null;
 };
 const persist = () => saveDraft(item.item, { item: item.item, key, session, looked: viewed() });
-const paired = () => item?.candidates?.length === 2;
+// Of two, and of one, one key is the whole judgement.
+const quick = () => item?.candidates?.length <= 2;
+const single = () => item?.candidates?.length === 1;
 const byTouch = () => matchMedia("(pointer: coarse)").matches;
 
 /* ---------- server ---------- */
@@ -180,10 +182,14 @@ const drawItem = () => {
     node.textContent = kind.noun + node.dataset.noun;
   }
   drawReasons();
-  root.toggleAttribute("data-pair", paired());
-  q(".rk-question").textContent = paired() ? `Which ${kind.noun} fits this better?` : `Which ${kind.noun} fits this best?`;
-  q('.rk-actions [data-do="tie"]').firstChild.data = paired() ? "Equal " : "Tie ";
-  q('.rk-actions [data-do="bad"]').firstChild.data = paired() ? "Both bad " : "All bad ";
+  root.toggleAttribute("data-quick", quick());
+  root.toggleAttribute("data-single", single());
+  const better = quick() ? "better" : "best";
+  q(".rk-question").textContent = single() ? `Do you like this ${kind.noun}?` : `Which ${kind.noun} fits this ${better}?`;
+  q('.rk-actions [data-do="tie"]').firstChild.data = quick() ? "Equal " : "Tie ";
+  const bad = q('.rk-actions [data-do="bad"]');
+  bad.firstChild.data = single() ? "Dislike " : quick() ? "Both bad " : "All bad ";
+  bad.lastChild.textContent = single() ? "↓" : "B";
   const prompt = q(".rk-prompt");
   prompt.textContent = item.prompt;
   prompt.toggleAttribute("data-long", item.prompt.length > 160);
@@ -283,7 +289,8 @@ const hint = () => {
   const touch = byTouch();
   if (busy) return "Saving…";
   const left = Session.missing(session).length;
-  if (paired() && session.verdict === "ranked" && left) {
+  if (single()) return touch ? "Like or dislike" : "↑ likes, ↓ dislikes, S skips";
+  if (quick() && session.verdict === "ranked" && left) {
     return touch ? "Tap the better one" : "Press 1 or 2: the better one";
   }
   if (session.verdict !== "ranked" || left === 0) return touch ? "Ready to submit" : "Enter submits";
@@ -311,7 +318,7 @@ const draw = () => {
   drawTray();
   q('[data-do="bad"]').setAttribute("aria-pressed", String(session.verdict === "all_bad"));
   q('[data-do="skip"]').setAttribute("aria-pressed", String(session.verdict === "skipped"));
-  q('.rk-actions [data-do="tie"]').disabled = session.placed.length < 2 && !paired();
+  q('.rk-actions [data-do="tie"]').disabled = session.placed.length < 2 && !quick();
   q('.rk-actions [data-do="undo"]').disabled = !session.past.length && !item.undo;
   q(".rk-submit").disabled = busy;
   q(".rk-submit").toggleAttribute("data-unready", !Session.ready(session));
@@ -449,7 +456,7 @@ const receive = (given) => {
   arrange();
   if (zoomed) openZoom();
   else if (document.activeElement === document.body) q(".rk-prompt").focus({ preventScroll: true });
-  say(`${item.prompt}. ${item.candidates.length} ${kind.noun}s.`);
+  say(`${item.prompt}. ${single() ? `One ${kind.noun}` : `${item.candidates.length} ${kind.noun}s`}.`);
   expect(item.after);
 };
 
@@ -458,6 +465,10 @@ const submit = async () => {
   const lost = item.candidates.findIndex((_, position) => unloaded(position));
   if (lost >= 0 && session.verdict === "ranked") {
     complain(`${capital(kind.noun)} ${lost + 1} could not be loaded, so it cannot be ranked. Skip this set, or`, () => reload(lost));
+    return;
+  }
+  if (single() && !Session.ready(session)) {
+    say(hint());
     return;
   }
   if (!Session.ready(session)) {

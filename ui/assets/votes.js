@@ -13,7 +13,8 @@ const when = (at, now = new Date()) => {
   return `${day}, ${clockTime(at)}`;
 };
 
-const verdictOf = ({ verdict, reason, ranking }) => {
+const verdictOf = ({ verdict, reason, ranking, candidates }) => {
+  if (candidates.length === 1 && verdict !== "skipped") return verdict === "ranked" ? "Liked" : "Disliked";
   if (verdict === "all_bad") return "All bad";
   if (verdict === "skipped") return `Skipped: ${reason}`;
   return ranking.length === 1 ? "All equal" : "Ranked";

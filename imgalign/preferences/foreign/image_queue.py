@@ -106,11 +106,11 @@ def group_images(
     """Read the images below a folder, in groups of up to `per_prompt` of each prompt.
 
     A prompt with more images has several groups, as equal in size as can be, of images in the order
-    of their names. `model` is the name of what made the images that do not name it. InputError
-    where no two images have the same prompt.
+    of their names. With `per_prompt` 1 each image is a group. `model` is the name of what made the
+    images that do not name it. InputError where there is no group.
     """
-    if per_prompt < 2:
-        raise InputError(f"per_prompt: expected at least 2 images to choose from, got {per_prompt}")
+    if per_prompt < 1:
+        raise InputError(f"per_prompt: expected at least 1 image, got {per_prompt}")
     validation.text("model", model)
     paths = folder_images(folder)
     images: list[FoundImage] = []
@@ -125,7 +125,8 @@ def group_images(
     groups = grouped(images, folder, per_prompt, left_out)
     if not groups:
         why = "; ".join(summarised(left_out))
-        raise InputError(f"{folder}: expected several images of one prompt; left out, {why}")
+        what = "images with a prompt" if per_prompt == 1 else "several images of one prompt"
+        raise InputError(f"{folder}: expected {what}; left out, {why}")
     on_progress(1.0)
     return GroupedImages(folder=folder, groups=groups, left_out=left_out)
 
@@ -244,7 +245,7 @@ def read_provenance(path: Path) -> Provenance | None:
 def grouped(
     images: Iterable[FoundImage], folder: Path, per_prompt: int, left_out: list[Remark]
 ) -> list[Sequence[FoundImage]]:
-    """Groups of 2 to `per_prompt` images of one prompt, in order; what is in none is named."""
+    """Groups of up to `per_prompt` images of one prompt, in order; what is in none is named."""
     by_prompt: dict[str, dict[str, FoundImage]] = defaultdict(dict)
     for image in images:
         others = by_prompt[prompt_key(image.prompt)]
@@ -256,7 +257,7 @@ def grouped(
     groups: list[Sequence[FoundImage]] = []
     for own in by_prompt.values():
         for group in evenly(list(own.values()), per_prompt):
-            if len(group) > 1:
+            if len(group) >= min(per_prompt, 2):
                 groups.append(group)
                 continue
             name = _name(folder, group[0].path)

@@ -29,7 +29,7 @@ from imgalign.files import (
     unfinished_folder,
 )
 from imgalign.preferences.foreign.image_files import one_line
-from imgalign.preferences.records import Ranking, pairs
+from imgalign.preferences.records import Ranking, compares, pairs
 
 RECORD = "pairs.json"
 KIND = "imgalign-pairs"
@@ -158,8 +158,8 @@ def write_each(
         found = chosen_pairs(ranking, choice)
         num_pairs += len(found)
         num_rankings += bool(found)
-        num_unranked += ranking.verdict != "ranked"
-        num_ties += ranking.verdict == "ranked" and not found
+        num_unranked += not compares(ranking)
+        num_ties += compares(ranking) and not found
         for better, worse in found:
             write_pair(ranking, ranking.sample_ids[better], ranking.sample_ids[worse])
     exported = Exported(

@@ -64,16 +64,17 @@ def group_texts(path: Path, *, per_prompt: int, model: str | None = None) -> Gro
     """Read a table of texts, or a folder of tables, in groups of up to `per_prompt` of each prompt.
 
     A prompt with more texts has several groups, as equal in size as can be, of texts in the order
-    of the table. `model` is the name of what made the texts that do not name it. InputError where
-    columns are missing, and where no two texts have the same prompt.
+    of the table. With `per_prompt` 1 each text is a group. `model` is the name of what made the
+    texts that do not name it. InputError where columns are missing, and where there is no group.
     """
-    if per_prompt < 2:
-        raise InputError(f"per_prompt: expected at least 2 texts to choose from, got {per_prompt}")
+    if per_prompt < 1:
+        raise InputError(f"per_prompt: expected at least 1 text, got {per_prompt}")
     validation.text("model", model)
     rows, left_out = read_rows(path, WRITINGS, WRITING_OPTIONS)
     found = _texts(rows, left_out, model)
     groups = _grouped(found, per_prompt, left_out)
-    refuse_none(str(path), "prompt with two texts", groups, left_out)
+    what = "text" if per_prompt == 1 else "prompt with two texts"
+    refuse_none(str(path), what, groups, left_out)
     return GroupedTexts(groups=groups, left_out=left_out)
 
 
@@ -133,7 +134,7 @@ def _texts(
 def _grouped(
     texts: Iterable[FoundText], per_prompt: int, left_out: list[Remark]
 ) -> list[Sequence[FoundText]]:
-    """Groups of 2 to `per_prompt` texts of one prompt, in order; what is in none is named."""
+    """Groups of up to `per_prompt` texts of one prompt, in order; what is in none is named."""
     by_prompt: dict[str, dict[str, FoundText]] = defaultdict(dict)
     for each in texts:
         same = by_prompt[each.prompt].setdefault(each.text, each)
@@ -142,7 +143,7 @@ def _grouped(
     groups: list[Sequence[FoundText]] = []
     for own in by_prompt.values():
         for group in evenly(list(own.values()), per_prompt):
-            if len(group) > 1:
+            if len(group) >= min(per_prompt, 2):
                 groups.append(group)
             else:
                 left_out.append(Remark(reason="only text of its prompt", name=group[0].row))

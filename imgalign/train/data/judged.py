@@ -17,7 +17,7 @@ from imgalign.files import parse_json, write_atomically
 from imgalign.images import as_tensor
 from imgalign.preferences.foreign.records import GivenRanking, RankedFiles, Remark
 from imgalign.preferences.originals import ImageFolder
-from imgalign.preferences.records import Provenance, Ranking, ranks
+from imgalign.preferences.records import Provenance, Ranking, compares, ranks
 
 log = logging.getLogger(__name__)
 
@@ -47,13 +47,16 @@ class Given:
 def from_store(
     rankings: Iterable[Ranking], *, seeds: Mapping[str, int] | None = None
 ) -> list[GivenRanking]:
-    """Those that say something: ranked, or all bad; with the `seeds` of their images, if given."""
+    """Those that say something: ranked, all bad, or liked; with the `seeds` of their images, if
+    given.
+    """
     return [
         GivenRanking(
             prompt=ranking.prompt,
             images=ranking.sample_ids,
             ranks=ranks(ranking),
             all_bad=ranking.verdict == "all_bad",
+            all_good=ranking.verdict == "ranked" and not compares(ranking),
             seeds=tuple(seeds[image] for image in ranking.sample_ids) if seeds else None,
         )
         for ranking in rankings

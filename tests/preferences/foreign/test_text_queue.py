@@ -154,5 +154,5 @@ def test_a_table_without_two_texts_of_a_prompt_is_refused_with_the_reasons(write
         group_texts(path, per_prompt=4)
     with pytest.raises(InputError, match=r"expected the columns \(prompt, completions\) or "):
         group_texts(write({"prompt": "p", "chosen": "x"}), per_prompt=4)
-    with pytest.raises(InputError, match="expected at least 2 texts"):
-        group_texts(path, per_prompt=1)
+    with pytest.raises(InputError, match="expected at least 1 text, got 0"):
+        group_texts(path, per_prompt=0)
