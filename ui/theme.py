@@ -127,6 +127,12 @@ def theme() -> gr.themes.Base:
     )
 
 
+SHARING = ("batches.js", "compare.js", "controls.js", "learn.js", "monitor.js", "ranker.js")
+"""Scripts that begin with what they share, dom.js; a component's script is one text."""
+
+
 def asset(name: str) -> str:
     """The text of a file that ships beside this module, e.g. "ranker.js"."""
-    return (files("ui") / "assets" / name).read_text(encoding="utf-8")
+    names = ("dom.js", name) if name in SHARING else (name,)
+    folder = files("ui") / "assets"
+    return "".join((folder / each).read_text(encoding="utf-8") for each in names)

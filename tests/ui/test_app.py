@@ -2,13 +2,16 @@ import json
 import signal
 import socket
 import urllib.request
+from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
 from texts import add_texts, text_provenance
 
 from imgalign.errors import InputError
+from ui import theme
 from ui.app import Settings, build_app, launch
+from ui.theme import asset
 
 HERE = "http://127.0.0.1:7860"
 
@@ -250,3 +253,11 @@ def test_endpoints_are_private_and_histories_off(client):
     assert {d["api_visibility"] for d in config["dependencies"]} <= {"private"}
     assert client.get("/monitoring").status_code in (403, 404)
     assert config.get("run_history") in (False, None)
+
+
+def test_what_scripts_of_components_share_has_one_home_and_comes_once():
+    folder = Path(theme.__file__).parent / "assets"
+    for path in folder.glob("*.js"):
+        text = asset(path.name)
+        assert text.count("const make = ") == (path.name in {"dom.js", *theme.SHARING}), path.name
+    assert {path.name for path in folder.glob("*.js")} >= set(theme.SHARING)

@@ -4,21 +4,7 @@ const root = element.querySelector(".ba");
 const q = (selector) => root.querySelector(selector);
 const STATES = { making: "Being made", made: "Ready", stopped: "Stopped", failed: "Failed" };
 
-const make = (tag, className, text) => {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  if (text !== undefined) node.textContent = text;
-  return node;
-};
 const at = (path) => new URL(path, document.baseURI).href;
-
-const seen = {};
-const changed = (key, value) => {
-  const now = JSON.stringify(value);
-  if (seen[key] === now) return false;
-  seen[key] = now;
-  return true;
-};
 
 const chip = (batch, current) => {
   const node = make("button", "ba-chip");

@@ -8,12 +8,6 @@ const HISTORY = "imgalign.generate.history";
 const MOST = 12;
 const PART = { kept: "span", added: "ins", removed: "del" };
 
-const make = (tag, className, text) => {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  if (text !== undefined) node.textContent = text;
-  return node;
-};
 const url = (id) => `api/generated/${encodeURIComponent(id)}`;
 // The prompt with the words that its rewrite adds and removes, and what became of the tries.
 const rewriteOf = (rewrite) => {

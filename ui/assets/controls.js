@@ -5,12 +5,6 @@ const grid = root.querySelector(".ct-grid");
 const about = root.querySelector(".ct-about");
 const ASSIGNED = /^\s*([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)\s*=/;
 
-const make = (tag, className, text) => {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  if (text !== undefined) node.textContent = text;
-  return node;
-};
 const box = () => document.querySelector("#overrides textarea");
 const pathOf = (line) => ASSIGNED.exec(line)?.[1];
 

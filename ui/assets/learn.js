@@ -5,22 +5,8 @@ const q = (selector) => root.querySelector(selector);
 const CHOSEN = "imgalign.learn.fit";
 const STATES = { fitting: "Fitting", fitted: "Fitted", failed: "Failed" };
 
-const make = (tag, className, text) => {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  if (text !== undefined) node.textContent = text;
-  return node;
-};
 const percent = (value) => `${(100 * value).toFixed(1)} %`;
 const at = (path) => new URL(`api/rewards/${path}`, document.baseURI).href;
-
-const seen = {};
-const changed = (key, value) => {
-  const now = JSON.stringify(value);
-  if (seen[key] === now) return false;
-  seen[key] = now;
-  return true;
-};
 
 const chip = (fit, current) => {
   const node = make("button", "le-chip");

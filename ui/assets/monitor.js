@@ -10,12 +10,6 @@ const stored = {
   set: (run) => { try { localStorage.setItem(CHOSEN, run); } catch { /* as above */ } },
 };
 
-const make = (tag, className, text) => {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  if (text !== undefined) node.textContent = text;
-  return node;
-};
 const draw = (tag, attributes, text) => {
   const node = document.createElementNS(SVG, tag);
   for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
@@ -157,13 +151,6 @@ const where = (run) => {
 };
 
 let heard = new Date();
-let seen = {};
-const changed = (name, value) => {
-  const text = JSON.stringify(value);
-  if (seen[name] === text) return false;
-  seen[name] = text;
-  return true;
-};
 
 const drawSamples = (run) => {
   const figure = q(".mo-samples");

@@ -103,12 +103,6 @@ const call = async (path, body) => {
 };
 
 /* ---------- drawing ---------- */
-const make = (tag, className, text) => {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  if (text !== undefined) node.textContent = text;
-  return node;
-};
 const capital = (word) => word[0].toUpperCase() + word.slice(1);
 const ordinal = (n) => ["1st", "2nd", "3rd"][n - 1] ?? `${n}th`;
 const show = (state) => {
