@@ -6,8 +6,8 @@ from pathlib import Path
 
 from imgalign.errors import ImgalignError
 from imgalign.preferences.comparisons import Comparison
-from imgalign.runs.trained import weights_hash
-from ui.exports import TOOLS, layouts
+from imgalign.runs.trained import recorded_hash
+from ui import exports
 from ui.runs import Runs
 
 
@@ -19,32 +19,29 @@ def cards(found: Sequence[Comparison], *, offered: Callable[[Comparison], str]) 
 
 def downloads(runs: Runs, comparison: Comparison) -> str:
     """Links to take the checkpoint of a comparison home, where it is a run's of this folder."""
-    checkpoint = _checkpoint_of(runs, comparison)
-    offered = layouts(runs, checkpoint) if checkpoint is not None else ()
-    if not (checkpoint and offered and _is_unchanged(runs, checkpoint, comparison)):
+    checkpoint = checkpoint_of(runs, comparison)
+    offered = exports.downloads(checkpoint) if checkpoint is not None else []
+    if not offered:
         return ""
     links = " · ".join(
-        f'<a href="api/exports/{escape(checkpoint)}/{layout}" download>{TOOLS[layout]}</a>'
-        for layout in offered
+        f'<a href="{escape(address)}" download>{escape(tool)}</a>' for tool, address in offered
     )
     strength = comparison.one.strength
     how = "" if strength == 1 else f"; use it at strength {strength:g}"
     return f"<p>Take it home as a LoRA for {links}{how}</p>"
 
 
-def _checkpoint_of(runs: Runs, comparison: Comparison) -> str | None:
-    """The checkpoint that is told about by its place in a run, such as "first/step-000024"."""
-    folder = Path(comparison.path or "")
-    name, step = folder.parent.name, folder.name
+def checkpoint_of(runs: Runs, comparison: Comparison) -> Path | None:
+    """The checkpoint of a run of this folder whose images were compared, if it is still there."""
+    told = Path(comparison.path or "")
     try:
-        return f"{name}/{step}" if step in runs.run(name).adapters else None
+        run = runs.run(told.parent.name)
+        folder = runs.path(run.name) / told.name
+        # Another run may have had the name.
+        same = told.name in run.adapters and recorded_hash(folder) == comparison.one.weights
     except (ImgalignError, OSError):  # made elsewhere, or gone
         return None
-
-
-def _is_unchanged(runs: Runs, checkpoint: str, comparison: Comparison) -> bool:
-    """Whether its weights are those that made the images: another run may have had the name."""
-    return weights_hash(runs.folder / checkpoint) == comparison.one.weights
+    return folder if same else None
 
 
 def _card(found: Comparison) -> str:

@@ -9,12 +9,12 @@ import tempfile
 import threading
 import zipfile
 from pathlib import Path
-from typing import get_args
+from typing import NamedTuple, get_args
+from urllib.parse import quote
 
 from imgalign.errors import InputError
 from imgalign.runs.exporting import Layout, target_of
-from imgalign.runs.folder import samples_under
-from imgalign.runs.trained import find_weights, full_weights
+from imgalign.runs.trained import ADAPTER, LANGUAGE_ADAPTER, find_weights, weight_files
 from ui.image_request import checkpoint_folder
 from ui.processes import IMGALIGN
 from ui.runs import Runs
@@ -29,12 +29,28 @@ TOOLS: dict[Layout, str] = {
 _ONE_AT_A_TIME = threading.Lock()  # each loads the base model
 
 
-def layouts(runs: Runs, checkpoint: str) -> tuple[Layout, ...]:
-    """Those of a checkpoint, such as "first/step-000024"; none where all weights were trained."""
-    folder = checkpoint_folder(runs, checkpoint)
-    if full_weights(folder) is not None:
-        return ()
-    return ("peft",) if samples_under(folder) == "texts" else tuple(TOOLS)
+class Download(NamedTuple):
+    """A checkpoint for a tool. Example: ("peft", "api/exports/first/step-000024/peft")."""
+
+    tool: str
+    address: str
+    """From where the app is served."""
+
+
+def downloads(checkpoint: Path) -> list[Download]:
+    """What a checkpoint, such as runs/first/step-000024, can be taken home as."""
+    place = f"{quote(checkpoint.parent.name)}/{quote(checkpoint.name)}"
+    return [
+        Download(TOOLS[layout], f"api/exports/{place}/{layout}") for layout in layouts(checkpoint)
+    ]
+
+
+def layouts(checkpoint: Path) -> tuple[Layout, ...]:
+    """Those of a run's checkpoint; none where all weights were trained."""
+    names = [file.name for file in weight_files(checkpoint)]
+    if ADAPTER in names:
+        return tuple(TOOLS)
+    return ("peft",) if LANGUAGE_ADAPTER in names else ()
 
 
 def zipped_export(runs: Runs, checkpoint: str, layout: str) -> tuple[str, Path]:
@@ -42,14 +58,14 @@ def zipped_export(runs: Runs, checkpoint: str, layout: str) -> tuple[str, Path]:
 
     The zip is a temporary file, for the caller to remove. InputError for a layout that it has not.
     """
-    offered = layouts(runs, checkpoint)
+    source = checkpoint_folder(runs, checkpoint)
+    offered = layouts(source)
     if layout not in offered:
         known = ", ".join(offered or get_args(Layout))
         raise InputError(
             f"export {layout}: expected {known} for {checkpoint}; others are written by"
             " `imgalign export`"
         )
-    source = checkpoint_folder(runs, checkpoint)
     with _ONE_AT_A_TIME:
         _run("export", str(source), "--format", layout)
         folder = target_of(find_weights(source), layout, None)

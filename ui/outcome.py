@@ -21,6 +21,7 @@ from imgalign.prompts import Prompts
 from imgalign.runs.checkpoint import STEP
 from imgalign.runs.folder import CONFIG, PROMPTS, SHIPPED, run_prompts
 from imgalign.runs.metric_table import METRICS
+from ui.exports import Download, downloads
 from ui.runs import Run
 
 Curve = Sequence[tuple[int, float]]
@@ -106,6 +107,8 @@ class Verdict:
     """The folder to take along: the best checkpoint, or the run where it has none."""
     compare: bool
     """Whether the Generate page can show it beside its base."""
+    downloads: Sequence[Download]
+    """What the checkpoint can be taken home as."""
     commands: Sequence[Command]
 
 
@@ -128,6 +131,7 @@ def verdict(run: Run, folder: Path, series: Mapping[str, Curve]) -> Verdict | No
         facts=facts,
         path=str((folder / checkpoint).resolve()),
         compare=policy.get("kind", "diffusion") != "language",
+        downloads=downloads(folder / checkpoint),
         commands=_commands(folder, policy),
     )
 

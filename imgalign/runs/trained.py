@@ -11,7 +11,7 @@ out: what is in the files (diffusion/adapters.py, diffusion/full_weights.py, lan
 import hashlib
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -162,7 +162,16 @@ def weights_hash(found: Path) -> str:
 
     Images that they generated carry it, and so do comparisons.
     """
-    hashes = [sha256(file) for file in weight_files(found)]
+    return _together([sha256(file) for file in weight_files(found)])
+
+
+def recorded_hash(checkpoint: Path) -> str:
+    """As `weights_hash`, by what was written down as the checkpoint was saved; reads no weights."""
+    files = read_manifest(checkpoint)
+    return _together([files[name][1] for name in weights_among(files)])
+
+
+def _together(hashes: Sequence[str]) -> str:
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 

@@ -4,6 +4,7 @@ import io
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from adapter_runs import make_full_run, make_run
@@ -17,6 +18,7 @@ from imgalign.preferences.outcomes import Maker
 from imgalign.preferences.store import Store
 from imgalign.runs.trained import weights_hash
 from imgalign.statistics import Estimate
+from ui import exports
 from ui.app import Settings, build_app
 from ui.comparing import cards, downloads
 from ui.exports import layouts, zipped_export
@@ -90,9 +92,26 @@ def test_a_download_is_a_file_that_comfyui_reads_and_leaves_nothing_behind(
 def test_all_weights_are_no_download(tmp_path: Path, tiny_pipeline_folder: Path) -> None:
     make_full_run(tmp_path / "runs" / "whole", tiny_pipeline_folder)
     runs = Runs(tmp_path / "runs")
-    assert layouts(runs, checkpoint_of(runs, "whole")) == ()
+    assert layouts(runs.folder / checkpoint_of(runs, "whole")) == ()
     with pytest.raises(InputError, match="others are written by `imgalign export`"):
         zipped_export(runs, checkpoint_of(runs, "whole"), "kohya")
+
+
+@pytest.mark.parametrize(
+    ("file", "offered"),
+    [
+        ("pytorch_lora_weights.safetensors", ["kohya", "diffusers", "peft"]),
+        ("adapter_model.safetensors", ["peft"]),
+        ("model.safetensors", []),  # of a language model, all weights
+    ],
+)
+def test_what_is_offered_is_what_can_be_exported(tmp_path: Path, file: str, offered: Any) -> None:
+    checkpoint = tmp_path / "is it 100%?" / "step-000006"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / file).touch()
+    assert [address for _, address in exports.downloads(checkpoint)] == [
+        f"api/exports/is%20it%20100%25%3F/step-000006/{layout}" for layout in offered
+    ]
 
 
 def compared(runs: Runs, checkpoint: str, weights: str, *, strength: float = 1.0) -> Comparison:

@@ -61,6 +61,9 @@ def test_a_finished_run_says_which_iteration_is_best_why_and_where_it_is(runs, t
         f"imgalign export {runs.folder / 'a'} --format kohya",
     ]
     assert verdict["compare"]
+    assert [address for _, address in verdict["downloads"]] == [
+        f"api/exports/a/step-000012/{layout}" for layout in ("kohya", "diffusers", "peft")
+    ]
 
 
 def test_a_run_that_was_measured_says_how_often_it_beats_its_base(runs):

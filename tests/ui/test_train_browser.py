@@ -97,6 +97,27 @@ def test_a_run_says_what_it_came_to_what_its_prompts_are_and_what_to_do_next(pag
     page.wait_for_url("**/generate")
 
 
+def test_its_checkpoint_is_taken_home_for_another_tool(page, here, address, monkeypatch):
+    asked = []
+
+    def exported(runs, checkpoint, layout):
+        asked.append((checkpoint, layout))
+        (here / "made.zip").write_bytes(b"zip")
+        return "half-step-000006-kohya.zip", here / "made.zip"
+
+    monkeypatch.setattr("ui.api.studio.zipped_export", exported)
+    open_train(page, address)
+    choose(page, "half")
+    links = page.locator(".mo-home").get_by_role("link")
+    assert links.all_text_contents() == ["ComfyUI, AUTOMATIC1111, Forge", "diffusers", "peft"]
+    with page.expect_download() as download:
+        links.first.click()
+    assert download.value.suggested_filename == "half-step-000006-kohya.zip"
+    assert asked == [("half/step-000006", "kohya")]
+    choose(page, "broken")
+    page.locator(".mo-verdict").wait_for(state="hidden")  # it saved nothing
+
+
 def test_a_stopped_run_names_the_button_and_a_failed_one_its_reason(page, here, address):
     open_train(page, address)
     choose(page, "half")

@@ -206,6 +206,16 @@ const drawVerdict = ({ verdict }) => {
     link.href = "generate";
     next.append(link);
   }
+  if (verdict.downloads.length) {
+    const home = make("p", "mo-home", "Take it home as a LoRA for ");
+    home.append(...verdict.downloads.map(([tool, address]) => {
+      const link = make("a", "btn", tool);
+      link.href = address;
+      link.download = "";
+      return link;
+    }));
+    next.append(home);
+  }
   next.append(copyable("Its files", verdict.path));
   for (const [why, text] of verdict.commands) next.append(copyable(why, text));
   box.replaceChildren(
