@@ -8,9 +8,9 @@ mean of their votes, in the order in which the last vote on each came in. A prom
 still open is no observation yet: its votes so far would be replaced by others.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, islice
 from typing import Literal
 
 import numpy as np
@@ -110,6 +110,21 @@ def compare_makers(
     most: int | None = MOST,
 ) -> list[Comparison]:
     """Every two makers that were compared blind, the latest first, at most so many."""
+    found = latest_comparisons(store, project=project, group=group, judged_by=judged_by)
+    return list(islice(found, most))
+
+
+def latest_comparisons(
+    store: Store,
+    *,
+    project: str | None = None,
+    group: str | None = None,
+    judged_by: JudgedBy = "people",
+) -> Iterator[Comparison]:
+    """Every two makers that were compared blind, the latest first, each counted as it is asked for.
+
+    Of the votes that are stored when the first is asked for.
+    """
     with store.database.read() as connection:
         found = outcomes.read(connection)
         asked = asked_for(found, group=group, project=project, judged_by=judged_by)
@@ -118,7 +133,8 @@ def compare_makers(
     records = found.records[asked].astype(np.int64)
     shares = _shares(found.orders, np.unique(records[:, FIELDS.index("order")]))
     latest = sorted(shares, key=lambda pair: -_last(records, shares[pair]))
-    return [_comparison(found, records, pair, shares[pair], open_prompts) for pair in latest[:most]]
+    for pair in latest:
+        yield _comparison(found, records, pair, shares[pair], open_prompts)
 
 
 Pair = tuple[int, int]

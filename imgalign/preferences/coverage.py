@@ -1,17 +1,19 @@
 """How far the ranking of some items has come."""
 
 from collections import Counter
+from collections.abc import Hashable
 from dataclasses import dataclass
 from itertools import groupby
 from typing import get_args
 
-from sqlalchemy import case, func, select
+from sqlalchemy import case, func, select, true
 
 from imgalign.preferences.queries import counted, excluded, sample_id
 from imgalign.preferences.records import Samples
 from imgalign.preferences.schema import (
     annotators,
     candidates,
+    exclusions,
     items,
     judged_prompts,
     projects,
@@ -139,8 +141,9 @@ class ProjectStanding:
     """Items that somebody has judged, simulated annotators too, AI judges and skips left out."""
 
 
-def project_standings(store: Store) -> list[ProjectStanding]:
-    """Every project with items, by name."""
+def project_standings(store: Store, project: str | None = None) -> list[ProjectStanding]:
+    """Every project with items, by name; or the one that is named, if it has any."""
+    asked = true() if project is None else items.c.project == project
     queued = (
         select(
             items.c.project,
@@ -149,12 +152,14 @@ def project_standings(store: Store) -> list[ProjectStanding]:
             func.count(items.c.prompt.distinct()).label("prompts"),
             func.sum(case((items.c.given > 0, 1), else_=0)).label("judged"),
         )
+        .where(asked)
         .group_by(items.c.project, items.c.samples)
         .order_by(items.c.project)
     )
     shown = (
         select(items.c.project, func.count(sample_id().element.distinct()))
         .join(candidates, candidates.c.item_id == items.c.item_id)
+        .where(asked)
         .group_by(items.c.project)
     )
     with store.database.read() as connection:
@@ -173,6 +178,29 @@ def project_standings(store: Store) -> list[ProjectStanding]:
             (key, list(group)) for key, group in groupby(rows, key=lambda row: row.project)
         )
     ]
+
+
+def project_mark(store: Store, project: str) -> Hashable:
+    """Another one whenever items, judgements or excluded annotators of a project have changed.
+
+    Takes a millisecond however many judgements there are. Other projects that its annotators judge
+    in may change it too.
+    """
+    last = (
+        select(func.max(rankings.c.sequence))
+        .where(rankings.c.annotator_id == tallies.c.annotator_id)
+        .scalar_subquery()
+    )
+    # A judgement that is taken back and given anew leaves the sums as they were.
+    judged = select(
+        func.sum(tallies.c.done), func.sum(tallies.c.images + tallies.c.texts), func.max(last)
+    ).where(tallies.c.project == project)
+    queued = select(projects.c["items"], projects.c.open).where(projects.c.project == project)
+    out = select(func.count(exclusions.c.annotator_id), func.max(exclusions.c.created_at)).where(
+        exclusions.c.project == project
+    )
+    with store.database.read() as connection:
+        return tuple(tuple(connection.execute(each).all()) for each in (judged, queued, out))
 
 
 def has_items(store: Store, project: str) -> bool:

@@ -16,7 +16,7 @@ from submissions import judge
 from imgalign.errors import InputError
 from imgalign.preferences import leases, recount, schema
 from imgalign.preferences.checking import check_store
-from imgalign.preferences.coverage import judged_projects
+from imgalign.preferences.coverage import judged_projects, project_mark
 from imgalign.preferences.exchange import export_rankings, import_rankings
 from imgalign.preferences.exclusions import exclude, include
 from imgalign.preferences.judges import add_judge
@@ -57,6 +57,12 @@ class Plain:
                 row.annotator_id for row in rows(schema.exclusions) if row.project == project
             }
             self.uncounted = self.judges | self.excluded
+
+    def state(self) -> object:
+        """All that is counted of the project."""
+        own = {row.item_id for row in self.items}
+        given = [row.ranking_id for row in self.standing if row.item_id in own]
+        return own, given, self.excluded
 
     def judged(self, who: str, item_id: str) -> bool:
         return any((r.annotator_id, r.item_id) == (who, item_id) for r in self.standing)
@@ -201,10 +207,14 @@ def test_counts_equal_a_recount_after_anything(
     world.other_model = provenance(model="m9")
     world.add(0, 2)
     world.add(1, 1)
+    marks: dict[Any, Any] = {}
     for name, *arguments in steps:
         named = [ai if each == "the judge" else each for each in arguments]
         getattr(world, name)(*named)
-    plain = Plain(store, world.project)
+        plain = Plain(store, world.project)
+        # A mark never stands for two states of a project.
+        mark = project_mark(store, world.project)
+        assert marks.setdefault(mark, plain.state()) == plain.state()
     for who in (*PEOPLE, ai):
         assert store.counts(who, project=world.project) == plain.counts(who, world.now)
     with store.database.read() as connection:
