@@ -1,6 +1,10 @@
 """The controls of the Train page and the table of all settings, in a real browser."""
 
+import threading
+
 import pytest
+
+from ui.pages import train_form
 
 pytestmark = [
     pytest.mark.browser,
@@ -55,6 +59,29 @@ def test_what_stands_in_a_control_is_started_with(train, tmp_path, monkeypatch):
     train.get_by_role("button", name="Start training").click()
     train.get_by_text("mine is starting").wait_for()
     assert [(run["name"], run["overrides"]) for run in started] == [("mine", ["seed=7"])]
+
+
+def test_after_another_recipe_is_chosen_nothing_that_is_typed_is_lost(train, monkeypatch):
+    answers, allowed = train_form.describe, threading.Event()
+
+    def late(name):
+        allowed.wait(60)
+        return answers(name)
+
+    monkeypatch.setattr("ui.pages.train_form.describe", late)
+    train.locator("#recipe input[value='storybook_dpo']").focus()
+    train.keyboard.press("Space")
+    parts = (".ct-one", "#run-name", "#overrides", "#start-training")
+    held = "(parts) => parts.every((part) => document.querySelector(part).closest('[inert]'))"
+    train.wait_for_function(held, arg=parts)
+    focused = "document.activeElement.value"
+    assert train.evaluate(focused) == "storybook_dpo"  # arrow keys go on to choose
+    # Others are no way around it: what somebody chooses next is what the form waits for.
+    train.locator("#recipe input[value='mine']").check()
+    allowed.set()
+    train.wait_for_function(held.replace(" => parts.every", " => !parts.some"), arg=parts)
+    assert train.get_by_label("Name").input_value() == "mine"
+    assert train.get_by_label("Iterations", exact=True).input_value() == "40"
 
 
 def test_any_setting_is_found_by_a_word_and_added_to_the_overrides(train):

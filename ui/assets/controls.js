@@ -78,6 +78,19 @@ const refresh = () => {
 // `onfocusin` is no property of elements.
 grid.addEventListener("focusin", (event) => event.target.closest(".ct-one")?.onfocusin?.());
 
+/* ---------- another recipe ---------- */
+// Its answer fills the form anew, so until then nobody writes into it what that would take away.
+let awaited = null;
+const hold = (recipe) => {
+  awaited = recipe;
+  for (const part of root.closest(".side").children) {
+    part.inert = recipe !== null && !part.querySelector("#recipe");
+  }
+};
+document.addEventListener("change", (event) => {
+  if (event.target.closest("#recipe")) hold(event.target.value);
+});
+
 /* ---------- the table of all settings ---------- */
 const table = () => document.querySelector("#settings .settings");
 let unfolded = false;
@@ -140,5 +153,6 @@ document.addEventListener("click", (event) => {
 watch("value", () => {
   watchTable();
   refresh();
+  if (awaited !== null && props.value?.chosen === awaited) hold(null);
 });
 refresh();

@@ -125,9 +125,13 @@ def connect_form(
     def open_page(kept: str) -> tuple[Any, ...]:
         return fill(*form_in(kept))
 
-    def choose(which: str | None) -> tuple[str, gr.Dropdown, str]:
-        judge = gr.Dropdown(**judges(which, runs.rewards()))
-        return describe(which), judge, queue.free_name(which or "run")
+    def choose(which: str | None, changes: str) -> tuple[Any, ...]:
+        judge = judges(which, runs.rewards())
+        folded_now, rows, matter, *said = _explain_form(runs, which, judge["value"], changes)
+        # The form waits for it (assets/controls.js): what is typed meanwhile would be replaced.
+        matter["chosen"] = which
+        name = queue.free_name(which or "run")
+        return describe(which), gr.Dropdown(**judge), name, folded_now, rows, matter, *said
 
     def copy(event: gr.EventData) -> tuple[Any, ...]:
         name = str(event.run)
@@ -138,19 +142,26 @@ def connect_form(
     def explain_now(which: str | None, judge: str, changes: str) -> tuple[Any, ...]:
         return _explain_form(runs, which, judge, changes)
 
+    # One after another: what is said of an earlier form never replaces that of a later one.
+    in_turn = PRIVATE | {"concurrency_limit": 1, "concurrency_id": "explain"}
+    explained = [folded, table, *fields.explained]
     explain_form: dict[str, Any] = {
         "fn": explain_now,
         "inputs": [fields.recipe, fields.reward, fields.overrides],
-        "outputs": [folded, table, *fields.explained],
-        # One after another: what is said of an earlier form never replaces that of a later one.
-        **PRIVATE | {"concurrency_limit": 1, "concurrency_id": "explain"},
+        "outputs": explained,
+        **in_turn,
     }
     keep: dict[str, Any] = {"fn": None, "inputs": fields.typed, "js": KEEP, **PRIVATE}
     opened = page.load(open_page, fields.kept, fields.filled, js=KEPT, **PRIVATE)
     opened.then(None, js=READY, **PRIVATE)
     opened.then(**explain_form)
-    filled = [fields.about, fields.reward, fields.name]
-    fields.recipe.input(choose, fields.recipe, filled, **PRIVATE).then(**explain_form).then(**keep)
+    fields.recipe.input(
+        choose,
+        [fields.recipe, fields.overrides],
+        [fields.about, fields.reward, fields.name, *explained],
+        trigger_mode="always_last",
+        **in_turn,
+    ).then(**keep)
     fields.reward.input(**explain_form).then(**keep)
     fields.controls.setting_written(
         lambda: "", None, fields.refusal, **PRIVATE, trigger_mode="multiple"
