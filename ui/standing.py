@@ -10,6 +10,7 @@ from math import inf
 
 from imgalign.preferences.comparisons import Comparison, latest_comparisons
 from imgalign.preferences.coverage import ProjectStanding, project_mark, project_standings
+from imgalign.preferences.outcomes import Maker
 from imgalign.preferences.store import Store
 from ui.batches import Batches
 from ui.comparing import checkpoint_of
@@ -139,7 +140,7 @@ def _accuracy(fit: Fit) -> str:
 def _won(runs: Runs, found: Comparison) -> Won | None:
     """Nothing where a checkpoint was compared with another one, or is not here."""
     checkpoint = checkpoint_of(runs, found)
-    if checkpoint is None or found.other != (found.one[0], None):
+    if checkpoint is None or found.other != Maker(found.one.model, None):
         return None
     run, rate = checkpoint.parent.name, f"{100 * found.rate.value:.0f} %"
     won = {"one": f"won {rate}", "other": f"lost with {rate}", None: f"at {rate}, not decided"}

@@ -173,7 +173,7 @@ def test_supervised_learning_is_the_same_of_images_as_of_texts(models, name, mon
         data = numbered(policy)
         scripted = GivenScript(policy, script(NUMBER), monkeypatch)
         ranking = replace(ranked(ALL_RANKS, all_bad=[3]), data=data)
-        batch = Demonstrations([data]) if name == "given" else ranking
+        batch = Demonstrations(batch=[data]) if name == "given" else ranking
         algorithm = Supervised(SupervisedConfig(weighting=SUPERVISED[name], draws=2))
         losses(algorithm, policy, batch)
         counted, weights = algorithm.weighted(policy, batch, Alone())
@@ -228,11 +228,18 @@ class StepScript:
         return found
 
 
+CENTRED = {"kind": "group", "normalise": "none"}
+"""Of two samples the better one's advantage is always 1, where they are divided by their spread."""
+
 STEPWISE: Mapping[str, dict[str, object]] = {
     "grpo": {},
     "grpo, ranks": {},
     "grpo, some steps credited": {"credited_steps": 2, "kl": {"kind": "fixed", "coefficient": 0.1}},
-    "grpo, kl in the reward": {"kl": {"kind": "fixed", "coefficient": 0.1, "place": "reward"}},
+    "grpo, not divided": {"baseline": CENTRED},
+    "grpo, kl in the reward": {
+        "baseline": CENTRED,
+        "kl": {"kind": "fixed", "coefficient": 0.1, "place": "reward"},
+    },
     "ppo, running": {"kl": {"kind": "fixed", "coefficient": 0.1}},
     "ppo, critic": {
         "baseline": {"kind": "critic", "learning_rate": 0.1, "batch_size": 3},
@@ -301,6 +308,6 @@ def test_a_clipped_policy_gradient_learns_the_same_of_images_as_of_texts(models,
 
 def test_a_price_of_the_kl_in_the_reward_and_a_critic_change_what_is_learned(models, monkeypatch):
     """So the rows above are of different things."""
-    names = ("grpo", "grpo, kl in the reward", "ppo, critic")
+    names = ("grpo, not divided", "grpo, kl in the reward", "ppo, critic")
     found = [learned_by_steps("language", models, name, monkeypatch)[1] for name in names]
     assert not any(torch.allclose(one, other) for one, other in combinations(found, 2))

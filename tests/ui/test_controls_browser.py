@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from ui.pages import train_form
+from ui.form_notes import describe
 
 pytestmark = [
     pytest.mark.browser,
@@ -62,7 +62,7 @@ def test_what_stands_in_a_control_is_started_with(train, tmp_path, monkeypatch):
 
 
 def test_after_another_recipe_is_chosen_nothing_that_is_typed_is_lost(train, monkeypatch):
-    answers, allowed = train_form.describe, threading.Event()
+    answers, allowed = describe, threading.Event()
 
     def late(name):
         allowed.wait(60)
