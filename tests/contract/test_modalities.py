@@ -82,19 +82,15 @@ def record(gradients: Tensor, place: tuple[Tensor, ...], gradient: Tensor) -> No
     gradients.index_put_(place, gradient, accumulate=True)
 
 
-# --- direct methods
-
-
-class GivenScript:
-    """What a policy says of given samples, and the gradients that reach it."""
+class Script:
+    """Knows whose weights a policy computes with: its own, or others, such as the reference's."""
 
     def __init__(self, policy: Any, log_ratios: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
         self.log_ratios = log_ratios
-        self.gradients = torch.zeros(len(log_ratios))
+        self.gradients = torch.zeros_like(log_ratios)
         self.passes = 0
-        self._log_prob, self._using = policy.log_prob, policy.using
+        self._using = policy.using
         self._others: list[Weights] = []
-        monkeypatch.setattr(policy, "log_prob", self.log_prob)
         monkeypatch.setattr(policy, "using", self.using)
 
     @contextmanager
@@ -103,6 +99,18 @@ class GivenScript:
             self._others.append(weights)
             yield
             self._others.pop()
+
+
+# --- direct methods
+
+
+class GivenScript(Script):
+    """What a policy says of given samples, and the gradients that reach it."""
+
+    def __init__(self, policy: Any, log_ratios: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(policy, log_ratios, monkeypatch)
+        self._log_prob = policy.log_prob
+        monkeypatch.setattr(policy, "log_prob", self.log_prob)
 
     def log_prob(self, data: Data, draws: Draws) -> LogProb:
         found: LogProb = self._log_prob(data, draws)
@@ -190,24 +198,13 @@ def test_supervised_learning_is_the_same_of_images_as_of_texts(models, name, mon
 # --- policy gradients
 
 
-class StepScript:
+class StepScript(Script):
     """What a policy and its reference say of its steps, and the gradients that reach it."""
 
     def __init__(self, policy: Any, log_ratios: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.log_ratios = log_ratios
-        self.gradients = torch.zeros_like(log_ratios)
-        self.passes = 0
-        self._step_distributions, self._using = policy.step_distributions, policy.using
-        self._others: list[Weights] = []
+        super().__init__(policy, log_ratios, monkeypatch)
+        self._step_distributions = policy.step_distributions
         monkeypatch.setattr(policy, "step_distributions", self.step_distributions)
-        monkeypatch.setattr(policy, "using", self.using)
-
-    @contextmanager
-    def using(self, weights: Weights) -> Iterator[None]:
-        with self._using(weights):
-            self._others.append(weights)
-            yield
-            self._others.pop()
 
     def step_distributions(self, trajectory: Trajectory, steps: Steps) -> Any:
         found = self._step_distributions(trajectory, steps)
