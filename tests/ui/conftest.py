@@ -228,3 +228,15 @@ def page(chromium: Any) -> Iterator[Any]:
 
 def _is_outside(url: str) -> bool:
     return not url.startswith(("http://127.0.0.1:", "data:", "blob:"))
+
+
+@pytest.fixture
+def phone(chromium: Any) -> Iterator[Any]:
+    """A page of a narrow one, which is touched."""
+    context = chromium.new_context(
+        viewport={"width": 320, "height": 640}, has_touch=True, is_mobile=True
+    )
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    yield page
+    context.close()

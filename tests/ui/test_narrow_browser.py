@@ -1,6 +1,6 @@
 """On a phone of 320 pixels every page can be reached, read and worked with."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,17 +20,6 @@ LINKS = """() => [...document.querySelectorAll("header.top nav a")].map((link) =
   return [link.textContent, seen, box.height >= 36, at === link];
 })"""
 SIDEWAYS = "() => document.documentElement.scrollWidth > innerWidth"
-
-
-@pytest.fixture
-def phone(chromium: Any) -> Iterator[Any]:
-    context = chromium.new_context(
-        viewport={"width": 320, "height": 640}, has_touch=True, is_mobile=True
-    )
-    page = context.new_page()
-    page.set_default_timeout(60_000)
-    yield page
-    context.close()
 
 
 def test_every_page_is_one_tap_away_from_every_other(phone: Any, address: str):

@@ -1,6 +1,6 @@
 """One image or text at a time: one key or tap likes it, another does not, a third skips it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -21,17 +21,6 @@ LIKE, DISLIKE, SKIP = (
     *(("ranked", None, [[1]]), ("all_bad", None, [])),
     ("skipped", "cannot judge", []),
 )
-
-
-@pytest.fixture
-def phone(chromium: Any) -> Iterator[Any]:
-    context = chromium.new_context(
-        viewport={"width": 320, "height": 640}, has_touch=True, is_mobile=True
-    )
-    page = context.new_page()
-    page.set_default_timeout(60_000)
-    yield page
-    context.close()
 
 
 def test_of_one_each_key_is_a_judgement_and_undo_takes_it_back(
