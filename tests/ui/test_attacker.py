@@ -199,6 +199,11 @@ BODIES = [
     raw("nothing", b""),
     raw("too much", b'"' + b"x" * LARGEST_BODY + b'"'),
     raw("too much for gradio", b"x" * (LARGEST_BODY + 1), "/gradio_api/queue/join"),
+    raw(
+        "the name of a file",
+        b'{"data": [{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}], "fn_index": 0}',
+        "/gradio_api/queue/join",
+    ),
     Attempt(
         "a false length",
         "POST",
