@@ -8,6 +8,7 @@ from sqlalchemy import text
 from submissions import judge
 
 from imgalign.errors import InputError, StoreError
+from imgalign.preferences import validation
 from imgalign.preferences.checking import check_store
 from imgalign.preferences.exchange import export_rankings, import_rankings
 from imgalign.preferences.gold import (
@@ -63,7 +64,6 @@ def test_gold_items_are_asked_of_as_many_as_the_lead_wants_and_counts_know(
         (((0, 1, 2),), "all are tied"),
         (((0,), (), (1, 2)), "a tie group is empty"),
         ((), "each candidate"),
-        (((0,), ("1",), (2,)), "expected a whole number"),
     ],
 )
 def test_an_order_that_does_not_fit_its_item_is_refused(
@@ -73,6 +73,15 @@ def test_an_order_that_does_not_fit_its_item_is_refused(
     with pytest.raises(InputError, match=message):
         mark_gold(store, item, expected)
     assert gold_items(store, "default") == []
+
+
+@pytest.mark.parametrize(
+    "value", [[[0], ["1"], [2]], [[0], [1.0], [2]], [[0], [True], [2]], ["012"]]
+)
+def test_an_order_that_is_read_has_whole_numbers(value: object):
+    """A file may hold anything; `mark_gold` itself is given numbers."""
+    with pytest.raises(InputError, match="expected (a|a list of) whole number"):
+        validation.expected_order(value, num_candidates=3)
 
 
 def test_an_unknown_item_and_a_wrong_overlap_are_refused(store: Store, add_items: Add):
