@@ -80,7 +80,7 @@ def test_an_order_that_does_not_fit_its_item_is_refused(
 )
 def test_an_order_that_is_read_has_whole_numbers(value: object):
     """A file may hold anything; `mark_gold` itself is given numbers."""
-    with pytest.raises(InputError, match="expected (a|a list of) whole number"):
+    with pytest.raises(InputError, match=r"expected (a|a list of) whole number"):
         validation.expected_order(value, num_candidates=3)
 
 
