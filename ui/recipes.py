@@ -78,10 +78,10 @@ GOALS: Mapping[str, Goal] = {
     ),
     "sd15_dpo": Goal("My pairs", "a LoRA for Stable Diffusion 1.5"),
     "storybook_supervised": Goal(
-        "Baseline: imitate the best samples", "what other recipes with a reward have to beat"
+        "Baseline: its best samples", "what other recipes with a reward have to beat"
     ),
     "storybook_sft": Goal(
-        "Baseline: imitate the best ranked", "what other recipes with rankings have to beat"
+        "Baseline: the best ranked", "what other recipes with rankings have to beat"
     ),
     "rewriter_sft": Goal("Prompt rewriter, first stage", "a model that writes picture prompts"),
     "rewriter_dpo": Goal("Prompt rewriter to my taste", "picture prompts as people ranked them"),

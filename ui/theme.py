@@ -91,6 +91,8 @@ def theme() -> gr.themes.Base:
         input_border_color_dark="*neutral_700",
         input_border_color_focus="*primary_500",
         input_border_color_focus_dark="*primary_400",
+        checkbox_border_color="*neutral_400",
+        checkbox_border_color_dark="*neutral_500",
         input_radius="10px",
         input_shadow="none",
         input_shadow_focus="0 0 0 3px rgb(199 93 60 / 0.18)",

@@ -231,6 +231,20 @@ def test_chips_keep_their_places_and_no_run_is_never_said_while_there_are_some(p
     assert not page.evaluate("Boolean(window.lied)")
 
 
+def test_the_button_and_the_samples_stay_in_view(page, here, address):
+    open_train(page, address)
+    start = page.get_by_role("button", name="Start training")
+    start.wait_for()
+    top = start.bounding_box()["y"]
+    assert 700 < top < 800 - 40  # at the bottom of the window, above the end of the form
+    choose(page, "done")
+    page.evaluate("document.querySelector('.mo-charts').style.minHeight = '3000px'")
+    page.evaluate("document.querySelector('.mo details').scrollIntoView(false)")
+    page.wait_for_function(
+        "() => document.querySelector('.mo-samples').getBoundingClientRect().bottom > 400"
+    )
+
+
 def test_without_any_run_the_page_says_so(page, tmp_path, monkeypatch, address):
     monkeypatch.chdir(tmp_path)
     open_train(page, address)

@@ -226,6 +226,7 @@ def _fields(
         prompts = gr.Textbox(
             label="Prompts",
             info="One per line",
+            placeholder="a red fox in the snow\ntwo boats at night",
             lines=5,
             max_lines=9,
             elem_id="candidate-prompts",
