@@ -62,11 +62,11 @@ def test_what_stands_in_a_control_is_started_with(train, tmp_path, monkeypatch):
 
 
 def test_after_another_recipe_is_chosen_nothing_that_is_typed_is_lost(train, monkeypatch):
-    answers, allowed = describe, threading.Event()
+    allowed = threading.Event()
 
     def late(name):
         allowed.wait(60)
-        return answers(name)
+        return describe(name)
 
     monkeypatch.setattr("ui.pages.train_form.describe", late)
     train.locator("#recipe input[value='storybook_dpo']").focus()
