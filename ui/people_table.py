@@ -143,13 +143,16 @@ def _row(person: Person, columns: Sequence[str]) -> str:
     excluded = person.excluded_since is not None
     state = f"<small>excluded since {person.excluded_since:%Y-%m-%d}</small>" if excluded else ""
     kind = "<small>simulated</small>" if person.annotator.simulated else ""
+    kind += "<small>not qualified</small>" if person.held else ""
     seconds = "" if own.median_seconds is None else f"{own.median_seconds:.1f}"
     skipped = f" <small>{own.num_skipped} skipped</small>" if own.num_skipped else ""
-    do, word = ("person_include", "Include") if excluded else ("person_exclude", "Exclude")
-    button = (
+    todo = [("person_include", "Include") if excluded else ("person_exclude", "Exclude")]
+    todo += [("person_admit", "Admit")] if person.held else []
+    buttons = " ".join(
         f'<button type="button" class="btn" data-do="{do}" '
         f'data-of="{escape(person.annotator.annotator_id)}" aria-label="{word} {name}">'
         f"{word}</button>"
+        for do, word in todo
     )
     biased = "position bias" if own.position_bias else ""
     contrary = "below chance" if own.agreement.high < 0.5 else ""
@@ -160,7 +163,7 @@ def _row(person: Person, columns: Sequence[str]) -> str:
         "Consistency": _share(own.self_consistency),
         "First place": _share(own.first_place, chance=own.chance, warning=biased),
         "Agreement": _share(own.agreement, chance=0.5, warning=contrary),
-        "": button,
+        "": buttons,
     }
     row = ' data-excluded=""' if excluded else ""
     return (

@@ -15,6 +15,9 @@ come from a wrong clock and are ignored.
 AI judges stand outside of this: an item is available to one until it has judged it, however many
 people have, and neither its judgements nor its leases keep an item from people. Nor do those of
 annotators who are excluded from the project.
+
+Before all of this comes the qualification of the project, if it has one (`qualification.py`): its
+items are available to everybody until they have judged them, whatever their overlap.
 """
 
 import hashlib
@@ -40,8 +43,8 @@ from sqlalchemy import (
     update,
 )
 
-from imgalign.errors import StoreError
 from imgalign.preferences import queries
+from imgalign.preferences.qualification import Entry, entry
 from imgalign.preferences.queries import excluded, is_open, standing, unjudged
 from imgalign.preferences.records import Annotator, Counts
 from imgalign.preferences.schema import (
@@ -55,8 +58,7 @@ from imgalign.preferences.schema import (
     tallies,
     views,
 )
-
-Shown = tuple[tuple[int, ...], tuple[str, ...]]
+from imgalign.preferences.shown import ITEM, WHO, Shown, issued
 
 LEASE = timedelta(minutes=30)
 PREFETCH_LEASE = timedelta(minutes=2)
@@ -68,9 +70,7 @@ SKEW = timedelta(minutes=5)
 
 # Statements are built once, with these in place of values: building one takes longer than the
 # database does.
-WHO: BindParameter[str] = bindparam("who")
 PROJECT: BindParameter[str] = bindparam("project")
-ITEM: BindParameter[str] = bindparam("item")
 START: BindParameter[int] = bindparam("start")
 HOLDING: BindParameter[str] = bindparam("holding", expanding=True)
 NOW, SOON = bindparam("now", type_=UtcDateTime()), bindparam("soon", type_=UtcDateTime())
@@ -129,7 +129,7 @@ def _on_screen(*, by_ai: bool) -> Select[Any]:
     """
     requeued = assignments.c.requeued_at
     held = (
-        select(items.c.item_id, items.c.sequence)
+        select(items.c.item_id, items.c.sequence, requeued)
         .join(assignments, assignments.c.item_id == items.c.item_id)
         .where(
             assignments.c.annotator_id == WHO,
@@ -185,31 +185,48 @@ def first_available(connection: Connection, asked: Asked) -> int | None:
     Passes over items that others hold, which may be many, and is therefore done before the write
     transaction.
     """
-    held = connection.execute(_on_screen(by_ai=asked.by_ai), asked.values()).first()
-    if held is None:
-        start = _tally(connection, asked.who.annotator_id, asked.project).first
-        oldest = _oldest(by_ai=asked.by_ai)
-        held = connection.execute(oldest, asked.values(start=start)).first()
-    return None if held is None else int(held.sequence)
+    start = _tally(connection, asked.who.annotator_id, asked.project).first
+    found = _available(connection, asked, start=start)
+    return None if found is None else int(found.sequence)
 
 
 def next_item(connection: Connection, asked: Asked, *, start: int) -> str | None:
-    """The id of the item to show: undone first, then on screen, then the oldest.
+    """The id of the item to show: undone first, then of the qualification, on screen, the oldest.
 
     `start` is from `first_available`; that item may have been taken since.
     """
-    row = connection.execute(_on_screen(by_ai=asked.by_ai), asked.values()).first()
-    if row is None:
-        row = connection.execute(_oldest(by_ai=asked.by_ai), asked.values(start=start)).first()
-    return None if row is None else str(row.item_id)
+    found = _available(connection, asked, start=start)
+    return None if found is None else str(found.item_id)
+
+
+def _available(connection: Connection, asked: Asked, *, start: int) -> queries.AnyRow | None:
+    """Id and sequence number of an item that the annotator may judge, none of them before `start`
+    unless it is undone, of the qualification, or on screen.
+    """
+    on_screen = connection.execute(_on_screen(by_ai=asked.by_ai), asked.values()).first()
+    at_entry = entry(connection, asked.who, asked.project)
+    if on_screen is not None and (at_entry.open or on_screen.requeued_at is not None):
+        return on_screen
+    if at_entry.open:
+        oldest = _oldest(by_ai=asked.by_ai)
+        return connection.execute(oldest, asked.values(start=start)).first()
+    left = (each for each in at_entry.left if each not in asked.holding)
+    this = {"item": next(left, None)}
+    return connection.execute(ONE, this).first()
+
+
+ONE = select(items.c.item_id, items.c.sequence).where(items.c.item_id == ITEM)
 
 
 def surplus(connection: Connection, asked: Asked) -> tuple[str, str] | None:
     """(item_id, holder) of a lease that another client has beyond its share, if any.
 
     A client may have half of the leases on items that this annotator could judge, and always one.
-    The lease that ends first is chosen, so that prefetched items are released first.
+    The lease that ends first is chosen, so that prefetched items are released first. None for who
+    may not judge them before a qualification, or after it.
     """
+    if not entry(connection, asked.who, asked.project).open:
+        return None
     statement = (
         select(items.c.item_id, annotators.c.annotator_id, annotators.c.client)
         .join(assignments, assignments.c.item_id == items.c.item_id)
@@ -258,6 +275,9 @@ def counts(connection: Connection, annotator_id: str, project: str, now: datetim
         return Counts(done=0, left=0, waiting=0)
     own = _tally(connection, annotator_id, project)
     unjudged_open = whole.open - own.open
+    at_entry = Entry() if asker is None else entry(connection, asker, project)
+    if at_entry.held:
+        return Counts(done=own.done, left=0, waiting=0, held=True)
     if asker is not None and asker.judge_id is not None:
         left = whole.items - own.done
     else:
@@ -265,9 +285,21 @@ def counts(connection: Connection, annotator_id: str, project: str, now: datetim
         values |= _at(now)
         left = unjudged_open - connection.execute(covered, values).scalar_one()
         left += connection.execute(given_back, values).scalar_one()
-    return Counts(done=own.done, left=left, waiting=max(0, unjudged_open - left))
+    closed = connection.execute(CLOSED, {"ids": at_entry.left}).scalar_one()
+    return Counts(
+        done=own.done,
+        left=left + closed,
+        waiting=max(0, unjudged_open - left),
+        qualifying=len(at_entry.left),
+    )
 
 
+CLOSED = (
+    select(func.count())
+    .select_from(items)
+    .where(items.c.item_id.in_(bindparam("ids", expanding=True)), ~is_open())
+)
+"""Items among some that others need not judge more often."""
 OF_PROJECT = select(projects).where(projects.c.project == PROJECT)
 
 
@@ -323,27 +355,6 @@ TALLY = select(
 def _tally(connection: Connection, annotator_id: str, project: str) -> queries.AnyRow:
     """The annotator's row of `tallies`, or zeros."""
     return connection.execute(TALLY, {"who": annotator_id, "project": project}).one()
-
-
-ISSUED = (
-    select(views.c.token, views.c.candidate)
-    .where(views.c.item_id == ITEM, views.c.annotator_id == WHO)
-    .order_by(views.c.position)
-)
-
-
-def issued(connection: Connection, item_id: str, annotator_id: str) -> Shown:
-    """Candidates and tokens in display order; empty if the annotator was never shown the item."""
-    rows = connection.execute(ISSUED, {"item": item_id, "who": annotator_id}).all()
-    return tuple(row.candidate for row in rows), tuple(row.token for row in rows)
-
-
-def shown_to(connection: Connection, item_id: str, annotator_id: str) -> Shown:
-    """As `issued`; StoreError if the annotator was never shown the item."""
-    order, tokens = issued(connection, item_id, annotator_id)
-    if not order:
-        raise StoreError(f"item {item_id[:12]}: not issued to annotator {annotator_id!r}")
-    return order, tokens
 
 
 def renew(

@@ -13,6 +13,7 @@ from imgalign.errors import StoreError
 from imgalign.preferences import queries
 from imgalign.preferences.exclusions import all_exclusions
 from imgalign.preferences.gold import GoldItem, gold_items
+from imgalign.preferences.qualification import entry
 from imgalign.preferences.quality import AnnotatorQuality, Share, project_quality
 from imgalign.preferences.records import Annotator, Ranking
 from imgalign.preferences.reliability import Alpha
@@ -26,11 +27,21 @@ AT_ONCE = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Person:
-    """An annotator of a project, their quality, and since when they are excluded, if they are."""
+    """An annotator of a project, their quality, and since when they are excluded, if they are.
+
+    Who is `held` did not qualify.
+    """
 
     annotator: Annotator
     quality: AnnotatorQuality
     excluded_since: datetime | None
+    held: bool = False
+
+    @property
+    def state(self) -> str:
+        """In words, if there is anything to say. Example: "not qualified"."""
+        said = ["excluded"] if self.excluded_since else []
+        return ", ".join([*said, "not qualified"] if self.held else said)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +69,7 @@ class People:
             seconds = "" if own.median_seconds is None else f"{own.median_seconds:.1f}"
             shares = (own.gold, own.self_consistency, own.first_place, own.agreement)
             numbers = f"{own.num_votes:>6}  {own.num_skipped:>6}  {seconds:>7}"
-            name = each.annotator.name + (", excluded" if each.excluded_since else "")
+            name = ", ".join(filter(None, (each.annotator.name, each.state)))
             found.append("  ".join([numbers, *(f"{_share(one):>23}" for one in shares), name]))
         found.append(f"Krippendorff's alpha (ordinal): {alpha_line(self.alpha)}")
         if self.num_older:
@@ -83,6 +94,9 @@ def people_of(store: Store, project: str, *, latest: int = LATEST) -> People:
         judged, gold={each.item_id: each.expected for each in gold}, excluded=excluded
     )
     names = {each.annotator_id: each for each in store.annotators()}
+    with store.database.read() as connection:
+        asked = (names[each.annotator] for each in found.annotators)
+        held = {each.annotator_id for each in asked if entry(connection, each, project).held}
     return People(
         project=project,
         people=tuple(
@@ -90,6 +104,7 @@ def people_of(store: Store, project: str, *, latest: int = LATEST) -> People:
                 annotator=names[each.annotator],
                 quality=each,
                 excluded_since=excluded.get(each.annotator),
+                held=each.annotator in held,
             )
             for each in found.annotators
             if names[each.annotator].judge_id is None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from statistics import fmean, median
 
 from imgalign.preferences.agreement import Agreement, agreement_with_others, pair_orders
-from imgalign.preferences.records import Ranking, TieGroups, ranks
+from imgalign.preferences.records import Ranking, TieGroups, strict_pairs
 from imgalign.preferences.reliability import Alpha, ranking_alpha
 from imgalign.statistics import wilson_interval
 
@@ -102,20 +102,13 @@ def project_quality(
     )
 
 
-def as_expected(ranking: Ranking, expected: TieGroups) -> bool:
-    """Whether a judgement has every strict preference of an expected order.
+def as_expected(given: TieGroups | None, expected: TieGroups) -> bool:
+    """Whether an answer has every strict preference of an expected order, both in candidates.
 
     What the expected order ties may be in any order. Example: ((2,), (0, 1)) only asks that
-    candidate 2 is the best. All bad is not as expected.
+    candidate 2 is the best. None, as for all bad, is not as expected.
     """
-    given = ranks(ranking)
-    return ranking.verdict == "ranked" and all(
-        given[better] < given[worse]
-        for place, above in enumerate(expected)
-        for below in expected[place + 1 :]
-        for better in above
-        for worse in below
-    )
+    return set(strict_pairs(expected)) <= set(strict_pairs(given or ()))
 
 
 def _quality(
@@ -127,7 +120,9 @@ def _quality(
 ) -> AnnotatorQuality:
     given = [each for each in rankings if each.verdict != "skipped"]
     timed = [each.client_ms / 1000 for each in given if each.client_ms is not None]
-    expected = [as_expected(each, gold[each.item_id]) for each in given if each.item_id in gold]
+    expected = [
+        as_expected(each.ranking, gold[each.item_id]) for each in given if each.item_id in gold
+    ]
     first_place, chance = _first_place(given)
     return AnnotatorQuality(
         annotator=annotator,

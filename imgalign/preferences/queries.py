@@ -252,7 +252,7 @@ def to_rankings(connection: Connection, rows: Sequence[AnyRow]) -> list[Ranking]
             prompt=row.prompt,
             sample_ids=tuple(of_item[row.item_id]),
             order=tuple(row.display_order),
-            ranking=_tie_groups(row.tie_groups),
+            ranking=to_tie_groups(row.tie_groups),
             verdict=row.verdict,
             reason=row.reason,
             annotator=row.annotator_id,
@@ -283,7 +283,7 @@ def to_answers(rows: Any) -> tuple[Answer, ...]:
 
 def content(row: AnyRow) -> tuple[object, ...]:
     """`validation.content` of a stored ranking, to compare with a repeated submission."""
-    ranking = _tie_groups(row.tie_groups)
+    ranking = to_tie_groups(row.tie_groups)
     if ranking is not None:
         ranking = as_positions(ranking, row.display_order)
     return (row.item_id, row.verdict, row.reason, ranking)
@@ -326,5 +326,6 @@ def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, ensure_ascii=True).encode()).hexdigest()
 
 
-def _tie_groups(value: list[list[int]] | None) -> TieGroups | None:
+def to_tie_groups(value: list[list[int]] | None) -> TieGroups | None:
+    """The order that a row of `rankings` or `gold` has."""
     return None if value is None else tuple(tuple(group) for group in value)

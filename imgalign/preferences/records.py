@@ -253,11 +253,16 @@ class Receipt:
 class Counts:
     """Numbers of items that an annotator has judged, that are left for them, and that others hold
     at the moment.
+
+    `qualifying` are left of the project's qualification and come first; who is `held` did not
+    qualify, and nothing is left for them.
     """
 
     done: int
     left: int
     waiting: int
+    qualifying: int = 0
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -313,7 +318,11 @@ def pairs(ranking: Ranking) -> list[tuple[int, int]]:
 
     Example: ((2,), (0, 1)) gives (2, 0) and (2, 1). Empty unless the verdict is "ranked".
     """
-    groups = ranking.ranking or ()
+    return strict_pairs(ranking.ranking or ())
+
+
+def strict_pairs(groups: TieGroups) -> list[tuple[int, int]]:
+    """(better, worse) of every strict preference in an order of tie groups, best first."""
     return [(i, j) for better, worse in combinations(groups, 2) for i in better for j in worse]
 
 

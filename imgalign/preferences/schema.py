@@ -4,15 +4,15 @@ The schema is normalised. `rankings`, `undos`, `judges` and `judge_answers` are 
 migrations add triggers that refuse every UPDATE and DELETE. Leases (`assignments`) change, and so
 do the tallies (`tallies.py`, `outcomes.py`), which follow from the judgements and are written in
 the same transactions: `items.given`, `tallies`, `projects`, `judged_prompts`, `outcomes`. Accounts,
-their sessions and what leads decide (`gold`, `exclusions`,
-`guidelines`) change as well.
+their sessions and what leads decide (`gold`, `exclusions`, `guidelines`, `qualifications`,
+`admissions`) change as well.
 
     judges <- annotators <- assignments -> items <- candidates -> images <- provenances
                                  |           ^          |
                                views      rankings      +-> texts <- text_provenances
                                              ^
                                     undos, judge_answers
-    annotators <- exclusions, accounts <- sessions, invitations
+    annotators <- exclusions, admissions, accounts <- sessions, invitations
     items <- gold
 """
 
@@ -310,6 +310,26 @@ guidelines = Table(
     Column("project", Name, primary_key=True),
     Column("text", Text, nullable=False),
     Column("changed_at", UtcDateTime, nullable=False),
+)
+
+# Gold items, by their ids, that annotators of a project judge before any other, and the share of
+# them that they must answer as expected to go on.
+qualifications = Table(
+    "qualifications",
+    metadata,
+    Column("project", Name, primary_key=True),
+    Column("items", JSON, nullable=False),
+    Column("share", Float(53), nullable=False),
+    Column("changed_at", UtcDateTime, nullable=False),
+)
+
+# Annotators whom a lead lets go on in a project, whatever they answered.
+admissions = Table(
+    "admissions",
+    metadata,
+    Column("project", Name, primary_key=True),
+    Column("annotator_id", ForeignKey("annotators.annotator_id"), primary_key=True),
+    Column("created_at", UtcDateTime, nullable=False),
 )
 
 projects = Table(

@@ -42,6 +42,7 @@ from imgalign.preferences.records import (
     utc_now,
 )
 from imgalign.preferences.schema import annotators, images, items, rankings, undos
+from imgalign.preferences.shown import shown_to
 
 PAGE = 500
 
@@ -251,12 +252,11 @@ class Store:
     ) -> Item | None:
         """The next item for this annotator, or None when none is left.
 
-        First items that they undid, then those already on their screen, then the oldest whose
-        overlap is not covered by judgements and live leases. The item is leased; asking again gives
-        the same one. `holding` are items that the page already has; with `prefetch` the lease is
-        short. An annotator holds few leases at a time, and the oldest are released first. Where
-        others hold all that is left, and one network address more than half of it, one of its
-        leases is taken over; its former holder may still submit the item.
+        First items that they undid, then a qualification, those already on their screen, and the
+        oldest whose overlap is not covered by judgements and live leases. The item is leased; again
+        gives the same one. `holding` are items that the page has; with `prefetch` the lease is
+        short. The oldest of many leases are released. Where others hold all that is left, one
+        network address more than half, one of its leases is taken over; who had it may submit.
         """
         annotator, now = person(annotator), utc_now()
         with self.database.read() as connection:
@@ -283,7 +283,7 @@ class Store:
     def issued_item(self, item_id: str, annotator: str) -> Item:
         """The item as this annotator was shown it; StoreError if they never were."""
         with self.database.read() as connection:
-            _, tokens = leases.shown_to(connection, item_id, person(annotator))
+            _, tokens = shown_to(connection, item_id, person(annotator))
             shown = queries.shown_item(connection, item_id)
         return Item(item_id=item_id, prompt=shown.prompt, samples=shown.samples, tokens=tokens)
 
@@ -293,7 +293,7 @@ class Store:
         For simulated annotators. It does not belong in a page.
         """
         with self.database.read() as connection:
-            return leases.shown_to(connection, item_id, person(annotator))[0]
+            return shown_to(connection, item_id, person(annotator))[0]
 
     def image_for_token(self, token: str, annotator: str) -> Path:
         """The file behind an image token; StoreError unless it was issued to this annotator.
@@ -341,7 +341,7 @@ class Store:
                         "make a new key for each one"
                     )
                 return Receipt(row.ranking_id, created=False)
-            order, _ = leases.shown_to(connection, sent.item_id, sent.annotator)
+            order, _ = shown_to(connection, sent.item_id, sent.annotator)
             validation.fits_screen(sent.ranking, len(order))
             validation.answers(sent.answers, num=len(order), by_judge=who.judge_id is not None)
             if queries.has_judged(connection, sent.item_id, sent.annotator):

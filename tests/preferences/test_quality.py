@@ -53,7 +53,7 @@ def test_those_with_the_most_votes_come_first():
 def test_an_answer_is_as_expected_if_it_has_every_strict_preference(
     text: str, expected: TieGroups, right: bool
 ):
-    assert as_expected(ranking("ann", text), expected) is right
+    assert as_expected(ranking("ann", text).ranking, expected) is right
 
 
 def test_gold_answers_are_a_share_with_wilsons_interval_and_skips_are_none():

@@ -31,7 +31,10 @@ VERDICTS: dict[str, dict[str, Any]] = {
     "all_bad": {"verdict": "all_bad", "ranking": None},
     "skipped": {"verdict": "skipped", "ranking": None, "reason": "unsafe"},
 }
-SINCE = ("sessions", "invitations", "accounts", "gold", "exclusions", "guidelines")
+SINCE = (
+    *("sessions", "invitations", "accounts", "gold", "exclusions", "guidelines"),
+    *("qualifications", "admissions"),
+)
 """Tables that came after the counts, those that refer to others first."""
 number = itertools.count()
 

@@ -97,6 +97,26 @@ def test_a_gold_item_is_made_from_letters_and_removed_in_its_project(
             people.add_gold(store, chosen, order, number)
 
 
+def test_a_qualification_is_asked_for_in_percent(store: Store, add_items: Any) -> None:
+    (item,) = add_items(1)
+    assert people.asked_first(store, None) == people.asked_first(store, "default") == (0, 60)
+    people.add_gold(store, item, "B > A", 5)
+    assert people.ask_first(store, "default", 1, 80) == "Everybody judges 1 gold items first now"
+    assert people.asked_first(store, "default") == (1, 80)
+    for number, percent, message in (
+        (None, 80, "come first: expected a whole number, got None"),
+        (0.5, 80, "come first: expected a whole number, got 0.5"),
+        (1, None, "percent as expected: expected above 0 and at most 100, got None"),
+        (1, 0, "percent as expected: expected above 0 and at most 100, got 0"),
+        (2, 80, "has 1 gold items, asked for 2"),
+    ):
+        with pytest.raises(InputError, match=message):
+            people.ask_first(store, "default", number, percent)
+    assert people.asked_first(store, "default") == (1, 80)
+    assert people.ask_first(store, "default", 0, 80) == "No qualification now"
+    assert people.asked_first(store, "default") == (0, 60)
+
+
 def test_candidates_have_letters_and_texts_are_text(store: Store, add_items: Any) -> None:
     (item,) = add_items(1)
     shown = people.candidates_of(store, item)

@@ -1,15 +1,16 @@
 """The People page in a browser: a lead sees who judges how, excludes and includes them, marks gold
-items, and writes guidelines that annotators then see."""
+items, writes guidelines that annotators then see, and asks for a qualification."""
 
 from typing import Any
 
 import pytest
-from rank_page import start
+from rank_page import press, start, wait_for_progress
 from submissions import judge
 
 from imgalign.preferences.accounts import Accounts
 from imgalign.preferences.exclusions import all_exclusions
-from imgalign.preferences.gold import gold_items
+from imgalign.preferences.gold import gold_items, mark_gold
+from imgalign.preferences.qualification import Qualification, qualification_of
 from imgalign.preferences.store import Store
 
 PASSWORD = "four odd green words"
@@ -94,6 +95,43 @@ def test_guidelines_reach_the_rank_page_of_their_project(
     page.locator(".rk-who", has_text="Ada").wait_for()
     page.wait_for_function("() => !document.querySelector('.rk-guide-text').textContent")
     assert page.get_by_role("button", name="Guidelines").is_hidden()
+
+
+def test_who_does_not_qualify_is_told_and_a_lead_admits_them(
+    page: Any, address: str, store: Store, judged: list[str]
+):
+    add = store.add_item("more", next(store.rankings()).sample_ids, source="test")
+    mark_gold(store, judged[2], ((0,), (1,), (2, 3)))
+    page.goto(f"{address}/people")
+    page.locator("#people table").wait_for()
+    page.get_by_role("button", name="Qualification").click()
+    first = page.get_by_label("Gold items that come first")
+    assert first.input_value() == "0"
+    first.fill("2")
+    page.locator("#save-qualification").click()
+    page.get_by_text("has 1 gold items, asked for 2; add gold items").wait_for()
+    first.fill("1")
+    page.locator("#save-qualification").click()
+    page.get_by_text("Everybody judges 1 gold items first now").wait_for()
+    assert qualification_of(store.database, "default") == Qualification(num_items=1, share=0.6)
+    start(page, address)
+    wait_for_progress(page, "0 of 2, the next 1 to qualify")
+    press(page, "b")
+    page.get_by_text("Thank you, that is all for you here").wait_for()
+    assert page.get_by_role("button", name="Change my last ranking").is_hidden()
+    assert [each.item_id for each in store.history("Ada")] == [judged[2]]
+
+    page.goto(f"{address}/people")
+    page.locator("#people").get_by_text("not qualified").first.wait_for()
+    page.get_by_role("button", name="Qualification").click()
+    assert page.get_by_label("Gold items that come first").input_value() == "1"
+    page.get_by_role("button", name="Admit Ada").click()
+    page.wait_for_function("() => !document.querySelector('#people [aria-label=\"Admit Ada\"]')")
+    page.goto(address)
+    wait_for_progress(page, "1 of 2")
+    press(page, "b")
+    page.get_by_text("All done, thank you").wait_for()
+    assert store.history("Ada")[0].item_id == add
 
 
 def test_without_judgements_the_page_says_what_is_missing(page: Any, address: str, add_items: Any):

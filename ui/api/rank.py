@@ -113,7 +113,8 @@ class Screen(BaseModel):
 
     `samples` says what the candidates are; `waiting` counts items that other annotators hold, which
     are part of `total`. `next` are addresses to prefetch, those of `after`, which may be shown as
-    soon as this item is judged. `undo` is the key of the latest judgement that stands.
+    soon as this item is judged. `undo` is the key of the latest judgement that stands. `qualifying`
+    items are left of the project's qualification; who is `held` did not pass it.
     """
 
     item: str | None = None
@@ -127,6 +128,8 @@ class Screen(BaseModel):
     after: Coming | None = None
     undo: str | None = None
     project: str = FIRST
+    qualifying: int = 0
+    held: bool = False
 
 
 class Project(BaseModel):
@@ -329,6 +332,8 @@ def next_item(
             waiting=counts.waiting,
             undo=last_key,
             project=project,
+            qualifying=counts.qualifying,
+            held=counts.held,
         )
     after = _coming(store, annotator, project=project, shown=item.item_id)
     return Screen(
@@ -343,6 +348,7 @@ def next_item(
         after=after,
         undo=last_key,
         project=project,
+        qualifying=counts.qualifying,
     )
 
 

@@ -1,6 +1,6 @@
 // Buttons in the tables of the People page: what is drawn anew keeps working, because the listener is
 // on what holds it.
-const EVENTS = ["person_exclude", "person_include", "gold_remove"];
+const EVENTS = ["person_exclude", "person_include", "person_admit", "gold_remove"];
 element.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-do]");
   if (!button || button.disabled || !EVENTS.includes(button.dataset.do)) return;

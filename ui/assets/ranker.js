@@ -332,7 +332,8 @@ const drawProgress = () => {
     const minutes = (times[Math.floor(times.length / 2)] * left) / 60000;
     estimate = minutes < 1 ? ", under a minute left" : `, ~${Math.round(minutes)} min left`;
   }
-  q(".rk-count").textContent = total ? `${done} of ${total}${estimate}` : "";
+  const first = item.qualifying ? `, the next ${item.qualifying} to qualify` : "";
+  q(".rk-count").textContent = total ? `${done} of ${total}${first || estimate}` : "";
 };
 
 /* ---------- flow ---------- */
@@ -384,9 +385,10 @@ const expect = (coming) => {
 // another by itself, since a key may be on its way to it: the store takes a judgement of any set that
 // it gave out.
 const goOnAhead = () => {
-  const { after, until, done, total, waiting } = item;
+  const { after, until, done, total, waiting, qualifying } = item;
   if (!after || performance.now() + AHEAD_MS > until) return false;
-  receive({ ...after, done: done + 1, total, waiting, after: null, undo: key });
+  const left = Math.max(0, (qualifying ?? 0) - 1);
+  receive({ ...after, done: done + 1, total, waiting, qualifying: left, after: null, undo: key });
   refresh();
   return true;
 };
@@ -403,6 +405,7 @@ const refresh = async () => {
   item.done = given.done;
   item.total = given.total;
   item.waiting = given.waiting;
+  item.qualifying = given.qualifying;
   item.undo = given.undo;
   drawProgress();
   expect(given.after);
@@ -415,7 +418,10 @@ const receive = (given) => {
   closeDialogs();
   if (!item.item) {
     const waiting = `${item.waiting} more ${item.waiting === 1 ? "is" : "are"} with other annotators now`;
-    if (item.waiting) {
+    if (item.held) {
+      q(".rk-empty-title").textContent = "Thank you, that is all for you here";
+      q(".rk-empty-text").textContent = "Too many of your first judgements differ from what the lead of this project looks for. They are kept. If you think that this is a mistake, ask the lead.";
+    } else if (item.waiting) {
       q(".rk-empty-title").textContent = "Nothing free right now";
       q(".rk-empty-text").textContent = `${waiting}; what they leave comes to this page by itself.`;
     } else {
@@ -424,12 +430,12 @@ const receive = (given) => {
         ? `You have judged all ${item.done}. New ones appear here as soon as they are made.`
         : "What is made to be ranked appears here by itself.";
     }
-    q(".rk-make").hidden = !props.making || item.waiting > 0;
+    q(".rk-make").hidden = !props.making || item.waiting > 0 || item.held;
     q(".rk-make").textContent = item.done ? "Make more candidates" : "Make candidates";
-    q(".rk-learn").hidden = !props.learning || item.waiting > 0 || !item.done;
+    q(".rk-learn").hidden = !props.learning || item.waiting > 0 || item.held || !item.done;
     next.timer = setTimeout(lookAgain, LOOK_AGAIN_MS);
     offerProjects();
-    q('.rk-empty [data-do="undo"]').hidden = !item.undo;
+    q('.rk-empty [data-do="undo"]').hidden = !item.undo || item.held;
     session = null;
     clock(false);
     show("empty");

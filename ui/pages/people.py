@@ -1,6 +1,7 @@
 """The People page: how well the annotators of a project judge, for those who lead it.
 
-They are excluded and included here, sets are made gold items, and the guidelines are written.
+They are excluded, included and admitted here, sets are made gold items, and the guidelines and the
+qualification are set.
 """
 
 from collections.abc import Callable
@@ -17,6 +18,12 @@ from imgalign.preferences.exclusions import exclude, include
 from imgalign.preferences.gold import gold_items, mark_gold, read_order, unmark_gold
 from imgalign.preferences.guidelines import guidelines_of, set_guidelines
 from imgalign.preferences.people import people_of
+from imgalign.preferences.qualification import (
+    MOST_ITEMS,
+    admit,
+    qualification_of,
+    set_qualification,
+)
 from imgalign.preferences.store import Store
 from imgalign.preferences.stored import item_samples, latest_items
 from ui.api.login import may_lead
@@ -33,6 +40,8 @@ NOTHING_QUEUED = (
 MOST_SETS = 300
 """Sets that are offered as gold items: the newest."""
 USUAL_OVERLAP = 20
+USUAL_SHARE = 60
+"""Percent of a qualification that must be answered as expected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +100,28 @@ def remove_gold(store: Store, item_id: str, *, project: str | None) -> None:
     unmark_gold(store, item_id)
 
 
+def ask_first(
+    store: Store, project: str | None, num_items: float | None, percent: float | None
+) -> str:
+    """Set the qualification of a project, from the form; what to say of it."""
+    if num_items is None or num_items != int(num_items):
+        raise InputError(f"gold items that come first: expected a whole number, got {num_items}")
+    if percent is None or not 0 < percent <= 100:
+        raise InputError(f"percent as expected: expected above 0 and at most 100, got {percent}")
+    set_qualification(store.database, project or "", num_items=int(num_items), share=percent / 100)
+    return (
+        f"Everybody judges {int(num_items)} gold items first now"
+        if num_items
+        else "No qualification now"
+    )
+
+
+def asked_first(store: Store, project: str | None) -> tuple[int, float]:
+    """How many gold items come first, and the percent of them to answer as expected."""
+    found = qualification_of(store.database, project) if project else None
+    return (found.num_items, 100 * found.share) if found else (0, USUAL_SHARE)
+
+
 def build(
     page: gr.Blocks, store: Store, accounts: Accounts, *, project: str, from_file: bool
 ) -> None:
@@ -105,6 +136,7 @@ def build(
             chosen = gr.Dropdown(label="Project", choices=[], elem_id="people-project")
             text, save = _guidelines(from_file=from_file)
             which, letters, order, overlap, add = _gold_form()
+            first, percent, ask = _qualification()
         with gr.Column(scale=1, min_width=320):
             people = _table("people")
             gr.HTML("<h2>Gold items</h2>", padding=False)
@@ -123,6 +155,7 @@ def build(
                 guidelines_of(store.database, name) if name and not from_file else "",
                 gr.Dropdown(choices=[(prompt, item_id) for item_id, prompt in sets], value=None),
                 candidates_shown(None, []),
+                *asked_first(store, name),
             )
 
         return led.by(request, all_of_it)
@@ -135,6 +168,14 @@ def build(
 
     def take_in(name: str | None, event: gr.EventData, request: gr.Request) -> None:
         led.by(request, lambda: include(store.database, str(event.of), project=name or ""))
+
+    def let_in(name: str | None, event: gr.EventData, request: gr.Request) -> None:
+        led.by(request, lambda: admit(store.database, str(event.of), project=name or ""))
+
+    def qualify(
+        name: str | None, num_items: float | None, share: float | None, request: gr.Request
+    ) -> None:
+        gr.Info(led.by(request, lambda: ask_first(store, name, num_items, share)))
 
     def drop_gold(name: str | None, event: gr.EventData, request: gr.Request) -> None:
         led.by(request, lambda: remove_gold(store, str(event.of), project=name))
@@ -153,12 +194,14 @@ def build(
         led.by(request, lambda: set_guidelines(store.database, name or "", written or ""))
         gr.Info("Annotators see them when they open the Rank page")
 
-    everything = [people, gold, text, which, letters]
+    everything = [people, gold, text, which, letters, first, percent]
     again = {"fn": redraw, "inputs": chosen, "outputs": [people, gold], **PRIVATE}
     page.load(open_page, outputs=[chosen, *everything], **PRIVATE)
     chosen.input(look, chosen, everything, **PRIVATE)
     people.person_exclude(put_out, chosen, None, **PRIVATE).then(**again)
     people.person_include(take_in, chosen, None, **PRIVATE).then(**again)
+    people.person_admit(let_in, chosen, None, **PRIVATE).then(**again)
+    ask.click(qualify, [chosen, first, percent], None, **PRIVATE).success(**again)
     gold.gold_remove(drop_gold, chosen, None, **PRIVATE).then(**again)
     which.input(show_set, which, letters, **PRIVATE)
     add.click(make_gold, [which, order, overlap], order, **PRIVATE).success(**again)
@@ -209,3 +252,26 @@ def _gold_form() -> tuple[gr.Dropdown, gr.HTML, gr.Textbox, gr.Number, gr.Button
         )
         add = gr.Button("Make it gold", elem_id="add-gold")
     return which, letters, order, overlap, add
+
+
+def _qualification() -> tuple[gr.Number, gr.Number, gr.Button]:
+    with gr.Accordion("Qualification", open=False, elem_classes="fold"):
+        first = gr.Number(
+            label="Gold items that come first",
+            info="Everybody judges them before anything else; 0 asks for nothing",
+            value=0,
+            precision=0,
+            minimum=0,
+            maximum=MOST_ITEMS,
+            elem_id="qualify-items",
+        )
+        percent = gr.Number(
+            label="Percent to answer as expected",
+            info="Who answers fewer gets nothing more to judge; you may admit them",
+            value=USUAL_SHARE,
+            minimum=1,
+            maximum=100,
+            elem_id="qualify-percent",
+        )
+        ask = gr.Button("Save", elem_id="save-qualification")
+    return first, percent, ask
