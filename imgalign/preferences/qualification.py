@@ -78,8 +78,8 @@ def set_qualification(database: Database, project: str, *, num_items: int, share
         first = list(connection.execute(of_project.limit(num_items)).scalars())
         if len(first) < num_items:
             raise InputError(
-                f"qualification: project {project!r} has {len(first)} gold items, asked for "
-                f"{num_items}; add gold items, or ask for fewer"
+                f"qualification: expected at most {len(first)}, the gold items of project "
+                f"{project!r}, got {num_items}; add gold items, or ask for fewer"
             )
         row = {"project": project, "items": first, "share": share, "changed_at": utc_now()}
         connection.execute(insert(qualifications).values(**row))

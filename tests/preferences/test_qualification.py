@@ -174,7 +174,7 @@ def test_no_lease_of_others_is_taken_over_for_who_may_not_go_on(store: Store, ad
 @pytest.mark.parametrize(
     ("num_items", "share", "message"),
     [
-        (4, 0.6, "has 3 gold items, asked for 4; add gold items, or ask for fewer"),
+        (4, 0.6, "expected at most 3, the gold items of project 'default', got 4; add gold items"),
         (21, 0.6, "expected 0 to 20 gold items, got 21"),
         (-1, 0.6, "expected 0 to 20 gold items, got -1"),
         (3, 0.0, "expected a share above 0 and at most 1, got 0"),

@@ -101,19 +101,19 @@ def test_a_qualification_is_asked_for_in_percent(store: Store, add_items: Any) -
     (item,) = add_items(1)
     assert people.asked_first(store, None) == people.asked_first(store, "default") == (0, 60)
     people.add_gold(store, item, "B > A", 5)
-    assert people.ask_first(store, "default", 1, 80) == "Everybody judges 1 gold items first now"
+    assert people.ask_first(store, "default", 1, 80) == "Gold items that come first now: 1"
     assert people.asked_first(store, "default") == (1, 80)
     for number, percent, message in (
         (None, 80, "come first: expected a whole number, got None"),
         (0.5, 80, "come first: expected a whole number, got 0.5"),
         (1, None, "percent as expected: expected above 0 and at most 100, got None"),
         (1, 0, "percent as expected: expected above 0 and at most 100, got 0"),
-        (2, 80, "has 1 gold items, asked for 2"),
+        (2, 80, "expected at most 1, the gold items"),
     ):
         with pytest.raises(InputError, match=message):
             people.ask_first(store, "default", number, percent)
     assert people.asked_first(store, "default") == (1, 80)
-    assert people.ask_first(store, "default", 0, 80) == "No qualification now"
+    assert people.ask_first(store, "default", 0, 80) == "Gold items that come first now: 0"
     assert people.asked_first(store, "default") == (0, 60)
 
 

@@ -109,10 +109,10 @@ def test_who_does_not_qualify_is_told_and_a_lead_admits_them(
     assert first.input_value() == "0"
     first.fill("2")
     page.locator("#save-qualification").click()
-    page.get_by_text("has 1 gold items, asked for 2; add gold items").wait_for()
+    page.get_by_text("expected at most 1, the gold items of project").wait_for()
     first.fill("1")
     page.locator("#save-qualification").click()
-    page.get_by_text("Everybody judges 1 gold items first now").wait_for()
+    page.get_by_text("Gold items that come first now: 1").wait_for()
     assert qualification_of(store.database, "default") == Qualification(num_items=1, share=0.6)
     start(page, address)
     wait_for_progress(page, "0 of 2, the next 1 to qualify")

@@ -109,11 +109,7 @@ def ask_first(
     if percent is None or not 0 < percent <= 100:
         raise InputError(f"percent as expected: expected above 0 and at most 100, got {percent}")
     set_qualification(store.database, project or "", num_items=int(num_items), share=percent / 100)
-    return (
-        f"Everybody judges {int(num_items)} gold items first now"
-        if num_items
-        else "No qualification now"
-    )
+    return f"Gold items that come first now: {int(num_items)}"
 
 
 def asked_first(store: Store, project: str | None) -> tuple[int, float]:
