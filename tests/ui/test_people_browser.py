@@ -134,6 +134,18 @@ def test_who_does_not_qualify_is_told_and_a_lead_admits_them(
     assert store.history("Ada")[0].item_id == add
 
 
+def test_sets_are_asked_again(page: Any, address: str, store: Store, judged: list[str]):
+    page.goto(f"{address}/people")
+    page.locator("#people table").wait_for()
+    page.get_by_role("button", name="Ask sets again").click()
+    page.get_by_role("button", name="Queue them").click()
+    page.get_by_text("expected at most 3, got 5").wait_for()
+    page.get_by_label("Sets to ask again").fill("2")
+    page.get_by_role("button", name="Queue them").click()
+    page.get_by_text("Queued again: 2").wait_for()
+    assert store.counts("ann").left == store.counts("bob").left == 2
+
+
 def test_without_judgements_the_page_says_what_is_missing(page: Any, address: str, add_items: Any):
     page.goto(f"{address}/people")
     page.locator("#people").get_by_role("link", name="Candidates").wait_for()

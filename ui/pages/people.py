@@ -24,6 +24,7 @@ from imgalign.preferences.qualification import (
     qualification_of,
     set_qualification,
 )
+from imgalign.preferences.repeats import MOST_REPEATS, ask_again
 from imgalign.preferences.store import Store
 from imgalign.preferences.stored import item_samples, latest_items
 from ui.api.login import may_lead
@@ -118,6 +119,14 @@ def asked_first(store: Store, project: str | None) -> tuple[int, float]:
     return (found.num_items, 100 * found.share) if found else (0, USUAL_SHARE)
 
 
+def repeat(store: Store, project: str | None, count: float | None) -> str:
+    """Ask some judged sets again, from the form; what to say of it."""
+    if count is None or count != int(count):
+        raise InputError(f"sets: expected a whole number, got {count}")
+    added = ask_again(store, project or "", count=int(count))
+    return f"Queued again: {len(added)}"
+
+
 def build(
     page: gr.Blocks, store: Store, accounts: Accounts, *, project: str, from_file: bool
 ) -> None:
@@ -133,6 +142,7 @@ def build(
             text, save = _guidelines(from_file=from_file)
             which, letters, order, overlap, add = _gold_form()
             first, percent, ask = _qualification()
+            count, again_button = _repeats()
         with gr.Column(scale=1, min_width=320):
             people = _table("people")
             gr.HTML("<h2>Gold items</h2>", padding=False)
@@ -173,6 +183,9 @@ def build(
     ) -> None:
         gr.Info(led.by(request, lambda: ask_first(store, name, num_items, share)))
 
+    def once_more(name: str | None, number: float | None, request: gr.Request) -> None:
+        gr.Info(led.by(request, lambda: repeat(store, name, number)))
+
     def drop_gold(name: str | None, event: gr.EventData, request: gr.Request) -> None:
         led.by(request, lambda: remove_gold(store, str(event.of), project=name))
 
@@ -198,6 +211,7 @@ def build(
     people.person_include(take_in, chosen, None, **PRIVATE).then(**again)
     people.person_admit(let_in, chosen, None, **PRIVATE).then(**again)
     ask.click(qualify, [chosen, first, percent], None, **PRIVATE).success(**again)
+    again_button.click(once_more, [chosen, count], None, **PRIVATE)
     gold.gold_remove(drop_gold, chosen, None, **PRIVATE).then(**again)
     which.input(show_set, which, letters, **PRIVATE)
     add.click(make_gold, [which, order, overlap], order, **PRIVATE).success(**again)
@@ -271,3 +285,19 @@ def _qualification() -> tuple[gr.Number, gr.Number, gr.Button]:
         )
         ask = gr.Button("Save", elem_id="save-qualification")
     return first, percent, ask
+
+
+def _repeats() -> tuple[gr.Number, gr.Button]:
+    with gr.Accordion("Ask sets again", open=False, elem_classes="fold"):
+        count = gr.Number(
+            label="Sets to ask again",
+            info="Judged ones, chosen at random, for everybody who has judged: what they answer "
+            "then is their consistency",
+            value=5,
+            precision=0,
+            minimum=1,
+            maximum=MOST_REPEATS,
+            elem_id="repeat-count",
+        )
+        button = gr.Button("Queue them", elem_id="repeat-sets")
+    return count, button
