@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -58,6 +59,16 @@ def secret_provenance(number: int, prompt: str = "a house") -> Provenance:
         width=64,
         height=64,
     )
+
+
+@pytest.fixture(autouse=True)
+def served_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradio makes an application at the end of each page of the app, and another one where it is
+    mounted, which alone is served: only that one is made here, in half of the time. Apps in
+    processes of their own, and of `imgalign ui`, are as gradio makes them.
+    """
+    none = SimpleNamespace(create_app=lambda *args, **kwargs: None)
+    monkeypatch.setattr("gradio.blocks.App", none)
 
 
 @pytest.fixture
