@@ -43,8 +43,9 @@ const loadGuidelines = async () => {
   if (of) address.searchParams.set("project", of);
   try {
     const response = await fetch(address);
-    if (!response.ok || of !== project) return;
-    guidelines = (await response.json()).text;
+    const given = response.ok && (await response.json());
+    if (!given || of !== project) return; // another project was chosen meanwhile
+    guidelines = given.text;
   } catch {
     return; // the page is as good without; it asks again when it is opened again
   }
