@@ -86,12 +86,36 @@ def export(
             typer.echo(f"{len(excluded)} exclusions of annotators are in it: their rankings too")
 
 
-def people(project: Project = "default", database: Database = None, images: Images = None) -> None:
-    """Print how well each annotator of a project judges, and how reliable they are together."""
+def people(
+    project: Project = "default",
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Their judgements count nowhere, and stay on record."),
+    ] = None,
+    include: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Their judgements count again.")
+    ] = None,
+    admit: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="They go on without qualification.")
+    ] = None,
+    database: Database = None,
+    images: Images = None,
+) -> None:
+    """Print how well each annotator of a project judges, and how reliable they are together.
+
+    --exclude, --include and --admit may be given several times, and are done before.
+    """
+    from imgalign.preferences import exclusions, qualification
     from imgalign.preferences.people import people_of
     from imgalign.preferences.store import Store
 
     with Store.open(database, images=images, create=False) as store:
+        for name in exclude or ():
+            exclusions.exclude(store.database, name, project=project)
+        for name in include or ():
+            exclusions.include(store.database, name, project=project)
+        for name in admit or ():
+            qualification.admit(store.database, name, project=project)
         typer.echo("\n".join(people_of(store, project).lines()))
 
 

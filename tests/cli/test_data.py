@@ -10,6 +10,8 @@ from submissions import judge, on_screen
 from imgalign.cli.main import main
 from imgalign.images import png
 from imgalign.preferences.exclusions import exclude
+from imgalign.preferences.gold import mark_gold
+from imgalign.preferences.qualification import set_qualification
 from imgalign.preferences.store import Store
 
 
@@ -54,6 +56,22 @@ def test_people_are_listed_with_their_quality_and_who_is_excluded(
     assert "1 exclusions of annotators are in it" in said
     assert main(["data", "export", "pairs", "--format", "pairs", *here]) == 2
     assert "3 by excluded annotators are left out" in capsys.readouterr().err
+
+
+def test_people_are_excluded_included_and_admitted_by_name(
+    ranked: Store, capsys: pytest.CaptureFixture[str]
+):
+    here = ["data", "people", "--database", "sqlite:///here/imgalign.db"]
+    gold = next(ranked.rankings()).item_id
+    mark_gold(ranked, gold, ((1,), (0,)))
+    set_qualification(ranked.database, "default", num_items=1, share=1)
+    assert main([*here, "--exclude", "Ann"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].endswith("Ann, excluded, not qualified")
+    assert main([*here, "--include", "ann", "--admit", "ann"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].endswith("  Ann")
+    for option in ("--exclude", "--include", "--admit"):
+        assert main([*here, option, "zoe"]) == 2
+        assert "annotator 'zoe': not registered" in capsys.readouterr().err
 
 
 def test_rankings_go_from_one_store_to_another_and_are_rated_there(
