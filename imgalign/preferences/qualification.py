@@ -10,7 +10,7 @@ judges have no qualification.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, bindparam, delete, insert, select
+from sqlalchemy import BindParameter, Connection, bindparam, delete, insert, select
 
 from imgalign.errors import InputError
 from imgalign.preferences import queries
@@ -94,8 +94,9 @@ def admit(database: Database, annotator: str, *, project: str) -> None:
             connection.execute(insert(admissions).values(**row))
 
 
-WHO, PROJECT = bindparam("who"), bindparam("project")
-IDS = bindparam("ids", expanding=True)
+WHO: BindParameter[str] = bindparam("who")
+PROJECT: BindParameter[str] = bindparam("project")
+IDS: BindParameter[str] = bindparam("ids", expanding=True)
 RULE = select(qualifications).where(qualifications.c.project == PROJECT)
 ADMITTED = select(admissions.c.project).where(
     admissions.c.project == PROJECT, admissions.c.annotator_id == WHO

@@ -6,6 +6,7 @@ qualification are set.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from typing import Any, TypeVar
 
@@ -62,6 +63,22 @@ class Led:
 
         return shown(asked)
 
+    def shown(self, of: Callable[[str | None], str]) -> Callable[..., str]:
+        """A handler that shows it of what is chosen."""
+
+        def show(chosen: str | None, request: gr.Request) -> str:
+            return self.by(request, lambda: of(chosen))
+
+        return show
+
+    def to_one(self, do: Callable[..., None]) -> Callable[..., None]:
+        """A handler that does it to what the button in a table is of, in the chosen project."""
+
+        def done(project: str | None, event: gr.EventData, request: gr.Request) -> None:
+            self.by(request, lambda: do(str(event.of), project=project or ""))
+
+        return done
+
 
 def tables(store: Store, project: str | None) -> tuple[str, str]:
     """Annotators and gold items of a project as HTML; the reason in place of what cannot be."""
@@ -94,9 +111,9 @@ def add_gold(store: Store, item_id: str | None, order: str | None, overlap: floa
     mark_gold(store, found[0].item_id, expected, overlap=int(overlap))
 
 
-def remove_gold(store: Store, item_id: str, *, project: str | None) -> None:
+def remove_gold(store: Store, item_id: str, *, project: str) -> None:
     """Let a set be as any other; StoreError for one of another project."""
-    if item_id not in {each.item_id for each in gold_items(store, project or "")}:
+    if item_id not in {each.item_id for each in gold_items(store, project)}:
         raise StoreError(f"set {item_id[:12]}: no gold item of {project!r}; reload the page")
     unmark_gold(store, item_id)
 
@@ -144,9 +161,7 @@ def build(
             first, percent, ask = _qualification()
             count, again_button = _repeats()
         with gr.Column(scale=1, min_width=320):
-            people = _table("people")
-            gr.HTML("<h2>Gold items</h2>", padding=False)
-            gold = _table("gold")
+            people, gold = _tables()
 
     def open_page(request: gr.Request) -> tuple[Any, ...]:
         names = led.by(request, lambda: queued_projects(store))
@@ -169,15 +184,6 @@ def build(
     def redraw(name: str | None, request: gr.Request) -> tuple[str, str]:
         return led.by(request, lambda: tables(store, name))
 
-    def put_out(name: str | None, event: gr.EventData, request: gr.Request) -> None:
-        led.by(request, lambda: exclude(store.database, str(event.of), project=name or ""))
-
-    def take_in(name: str | None, event: gr.EventData, request: gr.Request) -> None:
-        led.by(request, lambda: include(store.database, str(event.of), project=name or ""))
-
-    def let_in(name: str | None, event: gr.EventData, request: gr.Request) -> None:
-        led.by(request, lambda: admit(store.database, str(event.of), project=name or ""))
-
     def qualify(
         name: str | None, num_items: float | None, share: float | None, request: gr.Request
     ) -> None:
@@ -186,18 +192,12 @@ def build(
     def once_more(name: str | None, number: float | None, request: gr.Request) -> None:
         gr.Info(led.by(request, lambda: repeat(store, name, number)))
 
-    def drop_gold(name: str | None, event: gr.EventData, request: gr.Request) -> None:
-        led.by(request, lambda: remove_gold(store, str(event.of), project=name))
-
     def make_gold(
         item_id: str | None, expected: str | None, number: float | None, request: gr.Request
     ) -> str:
         led.by(request, lambda: add_gold(store, item_id, expected, number))
         gr.Info("It is a gold item now")
         return ""
-
-    def show_set(item_id: str | None, request: gr.Request) -> str:
-        return led.by(request, lambda: candidates_of(store, item_id))
 
     def keep(name: str | None, written: str | None, request: gr.Request) -> None:
         led.by(request, lambda: set_guidelines(store.database, name or "", written or ""))
@@ -207,19 +207,28 @@ def build(
     again = {"fn": redraw, "inputs": chosen, "outputs": [people, gold], **PRIVATE}
     page.load(open_page, outputs=[chosen, *everything], **PRIVATE)
     chosen.input(look, chosen, everything, **PRIVATE)
-    people.person_exclude(put_out, chosen, None, **PRIVATE).then(**again)
-    people.person_include(take_in, chosen, None, **PRIVATE).then(**again)
-    people.person_admit(let_in, chosen, None, **PRIVATE).then(**again)
+    people.person_exclude(
+        led.to_one(partial(exclude, store.database)), chosen, None, **PRIVATE
+    ).then(**again)
+    people.person_include(
+        led.to_one(partial(include, store.database)), chosen, None, **PRIVATE
+    ).then(**again)
+    people.person_admit(led.to_one(partial(admit, store.database)), chosen, None, **PRIVATE).then(
+        **again
+    )
     ask.click(qualify, [chosen, first, percent], None, **PRIVATE).success(**again)
     again_button.click(once_more, [chosen, count], None, **PRIVATE)
-    gold.gold_remove(drop_gold, chosen, None, **PRIVATE).then(**again)
-    which.input(show_set, which, letters, **PRIVATE)
+    gold.gold_remove(led.to_one(partial(remove_gold, store)), chosen, None, **PRIVATE).then(**again)
+    which.input(led.shown(partial(candidates_of, store)), which, letters, **PRIVATE)
     add.click(make_gold, [which, order, overlap], order, **PRIVATE).success(**again)
     save.click(keep, [chosen, text], None, **PRIVATE)
 
 
-def _table(name: str) -> gr.HTML:
-    return gr.HTML("", js_on_load=asset("people.js"), padding=False, elem_id=name)
+def _tables() -> tuple[gr.HTML, gr.HTML]:
+    script = asset("people.js")
+    people = gr.HTML("", js_on_load=script, padding=False, elem_id="people")
+    gr.HTML("<h2>Gold items</h2>", padding=False)
+    return people, gr.HTML("", js_on_load=script, padding=False, elem_id="gold")
 
 
 def _guidelines(*, from_file: bool) -> tuple[gr.Textbox, gr.Button]:
