@@ -75,6 +75,12 @@ TIE_START, TIE_RATE = -1.0, 0.5
 """Initial log-weight of ties, and the step size of the gradient descent on it."""
 
 
+def ties_at_start(batch: RankedBatch, world: World) -> list[float]:
+    """Log-weights of groups of 2, 3, ... that tie, at the start; none where no ranking ties."""
+    k = int(world.largest(batch.index.shape[1]))
+    return [TIE_START] * (k - 1) if world.agree(batch.may_tie) else []
+
+
 class Direct:
     """DPO, IPO, KTO or the regression on scores.
 
@@ -85,7 +91,8 @@ class Direct:
         self.config = config
         self.beta = build_beta(config.beta)
         self.log_tie: list[float] = []
-        """Of groups of 2, 3, ... that tie: log delta of `plackett_luce_loss`, fitted along."""
+        """Of groups of 2, 3, ... that tie: log delta of `plackett_luce_loss`, fitted along. Empty
+        as long as no ranking ties, so that two samples are compared as DPO compares them."""
         self.refresh = None if config.refresh is None else Refresh(config.refresh)
         self.reference: Weights = "reference" if config.refresh is None else "remembered"
         self.baseline = 0.0
@@ -115,7 +122,7 @@ class Direct:
             log.warning(NOTHING_PREFERRED)
             self._metrics = {}
             return
-        self._make_room_for_ties(int(world.largest(ranked.index.shape[1])))
+        self.log_tie += ties_at_start(ranked, world)[len(self.log_tie) :]
         first = first_position(world, ranked.num_rankings)
         base = int(torch.randint(2**62, (), generator=generator))
         order = torch.randperm(ranked.num_rankings, generator=generator)
@@ -154,19 +161,20 @@ class Direct:
     ) -> Compared | None:
         """The same metrics on rankings that are never learned from, always with the same draws.
 
-        None where none of them prefers anything.
+        Their ties are always as likely as at the start of a run: a loss that falls tells of the
+        policy alone. None where none of them prefers anything.
         """
         if not world.total(float(has_contrast(self.config, batch).sum())):
             return None
         ranked = batch.select(has_preference(self.config, batch).nonzero().squeeze(1))
-        self._make_room_for_ties(int(world.largest(ranked.index.shape[1])))
-        seen = Seen(ties=torch.zeros(len(self.log_tie)))
+        ties = torch.tensor(ties_at_start(ranked, world))
+        seen = Seen(ties=torch.zeros(len(ties)))
         first = first_position(world, ranked.num_rankings)
         everything, limit = torch.arange(ranked.num_rankings), policy.batch_size
         for piece in pieces_of(ranked, everything, draws=HELD_OUT_DRAWS, limit=limit):
             rows = rows_of(piece.batch, piece.keys(HELD_OUT_SEED, first))
             scored = score_in_parts(policy, rows, torch.split(torch.arange(len(rows)), limit))
-            self._assess(policy, piece.batch, scored, rows, seen)
+            self._assess(policy, piece.batch, scored, rows, seen, ties=ties)
         sums = {name: world.total(value) for name, value in seen.sums.items()}
         found = metrics_of(sums)
         drop, most = -found.get("chosen_log_ratio", 0.0), self.config.max_chosen_drop
@@ -191,7 +199,8 @@ class Direct:
             if whole
             else score_in_parts(policy, rows, parts, reference=self.reference)
         )
-        coefficients = self._assess(policy, batch, scored, rows, seen)
+        ties = torch.tensor(self.log_tie)
+        coefficients = self._assess(policy, batch, scored, rows, seen, ties=ties)
         unit = self._unit(policy, scored)
         own = coefficients[rows.ranking, rows.candidate] / rows.num_draws
         for part in parts:
@@ -212,6 +221,8 @@ class Direct:
         scored: Scored,
         rows: Rows,
         seen: Seen,
+        *,
+        ties: Float[Tensor, " order"],
     ) -> Float[Tensor, "r k"]:
         """The gradient of the loss with respect to each log-probability, divided by beta."""
         beta = self.beta.value(self._unit(policy, scored))
@@ -219,7 +230,7 @@ class Direct:
         counts: Tensor | float = 1.0
         if self._averages(policy):
             counts = elements_of(scored.log_prob, rows, batch.index.shape)
-        ties = torch.tensor(self.log_tie, requires_grad=True)
+        ties = ties.clone().requires_grad_()
         with torch.enable_grad():
             leaf = log_ratio.clone().requires_grad_()
             compared = leaf / counts
@@ -272,9 +283,6 @@ class Direct:
         if sums["candidates"]:
             self.baseline = max(0.0, sums["log_ratio"] / sums["candidates"])
         return sums
-
-    def _make_room_for_ties(self, k: int) -> None:
-        self.log_tie += [TIE_START] * (k - 1 - len(self.log_tie))
 
     def checks(
         self, policy: LikelihoodPolicy, trajectory: Trajectory, *, fresh: bool

@@ -138,9 +138,9 @@ class DPOConfig(DirectConfig):
     """The algorithm."""
 
     compare: Literal["ranking", "all_pairs", "best_worst"] = "ranking"
-    """Compare whole rankings with ties (Plackett-Luce; the same as DPO for two images), all pairs
-    of a ranking, or only the best with the worst. However many pairs it has, a ranking counts
-    once."""
+    """Compare whole rankings with ties (Plackett-Luce; the same as DPO for rankings of two samples
+    of which none ties), all pairs of a ranking, or only the best with the worst. However many pairs
+    it has, a ranking counts once."""
 
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     """Assumed share of pairs whose label is wrong (conservative DPO). Not with whole rankings."""

@@ -44,6 +44,8 @@ class RankedBatch:
     """Under the keys of docs/metrics.md."""
     rewards: Float[Tensor, " _n"] | None = None
     """Of all samples of a policy, those without a finite one too."""
+    ties: bool | None = None
+    """Whether any ranking of the data that these come from has a tie; None for only these."""
 
     def __len__(self) -> int:
         """Samples."""
@@ -58,6 +60,11 @@ class RankedBatch:
     def present(self) -> Bool[Tensor, "r k"]:
         """Where there is a candidate."""
         return self.index >= 0
+
+    @property
+    def may_tie(self) -> bool:
+        """Whether ties are to be reckoned with."""
+        return has_tie(self.ranks) if self.ties is None else self.ties
 
     def select(self, rankings: Int[Tensor, " s"]) -> "RankedBatch":
         """The rankings at these positions, of the same samples."""
@@ -133,6 +140,12 @@ def worst(ranks: Int[Tensor, "r k"]) -> Bool[Tensor, "r k"]:
         return ranks == 0
     last = ranks.amax(dim=1, keepdim=True)
     return (ranks == last) & (ranks >= 0) & ordered(ranks)[:, None]
+
+
+def has_tie(ranks: Int[Tensor, "r k"]) -> bool:
+    """Whether two candidates of any ranking share a place."""
+    placed = ranks.sort(dim=1).values
+    return bool(((placed[:, 1:] == placed[:, :-1]) & (placed[:, 1:] >= 0)).any())
 
 
 def ordered(ranks: Int[Tensor, "r k"]) -> Bool[Tensor, " r"]:

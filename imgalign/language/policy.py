@@ -28,6 +28,7 @@ from imgalign.language.chat import (
 from imgalign.language.config import FullLanguageConfig, LoraLanguageConfig
 from imgalign.language.loading import LanguageModel
 from imgalign.language.planned import refuse_long_prompts
+from imgalign.language.recomputing import recompute_layers
 from imgalign.language.scoring import network_of, token_log_probs
 from imgalign.language.weights import LanguageWeights, adapter_from, fresh_adapter
 from imgalign.policy import (
@@ -81,7 +82,7 @@ class LanguagePolicy(HoldsWeights):
         # Dropout would make sampling and re-scoring disagree; nothing else depends on this.
         model.eval()
         if config.gradient_checkpointing:
-            model.activation_checkpointing_enable()
+            recompute_layers(model, setting="policy.gradient_checkpointing")
 
     def _initial_weights(self, seed: int) -> TrainedWeights:
         config, model = self.config, self.network.model

@@ -3,6 +3,7 @@ is the published one at the start and in its gradient; a batch can be cut in any
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -30,6 +31,7 @@ from imgalign.algorithms.rankings import (
     RankedBatch,
     best,
     better_pairs,
+    has_tie,
     ranked_rollout,
     worst,
 )
@@ -54,7 +56,6 @@ from imgalign.train.world import Alone
 )
 def test_the_loss_of_a_policy_that_is_the_pretrained_model_is_known(name, expected):
     algorithm = Direct(CONFIGS[name])
-    algorithm.log_tie = [-80.0] * 3  # no ties, so that all orders are equally likely
     run(algorithm, moved_walk(by=0.0), ranked(RANKS[:1]))
     assert algorithm.metrics()["preference_loss"] == pytest.approx(expected, abs=1e-6)
     assert algorithm.metrics()["implicit_accuracy"] == 0.5
@@ -169,7 +170,6 @@ def slopes(function: Callable[[Tensor], Tensor], place: Tensor) -> Tensor:
 def test_a_ranking_of_two_is_dpo():
     policy, batch = moved_walk(), ranked(torch.tensor([[0, 1], [1, 0]]))
     listwise, pairwise = Direct(CONFIGS["ranking"]), Direct(CONFIGS["all pairs"])
-    listwise.log_tie = [-80.0]
     assert_close(run(listwise, policy, batch), run(pairwise, policy, batch))
     assert listwise.metrics()["preference_loss"] == pytest.approx(
         pairwise.metrics()["preference_loss"]
@@ -292,6 +292,40 @@ def test_ties_become_as_likely_as_they_are():
     for _ in range(100):
         run(algorithm, policy, batch)
     assert algorithm.log_tie == pytest.approx([math.log(4)], abs=0.01)
+
+
+def test_a_held_out_loss_moves_with_the_policy_alone():
+    """What ties weigh is learned from the first step on, and would let any loss fall."""
+    algorithm, policy, measured = Direct(CONFIGS["ranking"]), moved_walk(), ranked(RANKS)
+    before = algorithm.held_out(policy, measured, world=Alone())
+    for _ in range(5):
+        run(algorithm, policy, ranked(RANKS[1:]))
+    assert max(algorithm.log_tie) > TIE_START + 0.5
+    after = algorithm.held_out(policy, measured, world=Alone())
+    assert before.loss == after.loss
+    with torch.no_grad():
+        policy.shift.mul_(1.5)
+    assert algorithm.held_out(policy, measured, world=Alone()).loss != before.loss
+
+
+def test_ties_are_reckoned_with_where_any_ranking_of_the_data_has_one():
+    batch = replace(ranked(torch.tensor([[0, 1, 2]])), ties=True)
+    algorithm, policy = Direct(CONFIGS["ranking"]), moved_walk(by=0.0)
+    run(algorithm, policy, batch)
+    assert len(algorithm.log_tie) == 2
+    assert algorithm.metrics()["preference_loss"] > math.log(6)
+    alone = Direct(CONFIGS["ranking"])
+    run(alone, policy, replace(batch, ties=None))
+    assert alone.log_tie == []
+    assert alone.metrics()["preference_loss"] == pytest.approx(math.log(6))
+
+
+@pytest.mark.parametrize(
+    ("ranks", "tied"),
+    [([[0, 1, 2]], False), ([[0, 1, 1]], True), ([[0, -1, -1]], False), ([[-1, 2, 0, 2]], True)],
+)
+def test_a_tie_is_of_two_that_were_ranked(ranks, tied):
+    assert has_tie(torch.tensor(ranks)) is tied
 
 
 def test_the_best_and_worst_of_a_ranking_share_their_places():

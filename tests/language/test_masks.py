@@ -224,12 +224,29 @@ def test_room_for_longer_texts_changes_nothing(folder, trajectory, expected):
 
 
 def test_attention_by_matrix_products_gives_the_same(folder, trajectory, expected):
-    assert_same(measured(learned(folder, attention="eager"), [(trajectory, range(4))]), expected)
+    policy = learned(folder, attention="eager")
+    assert policy.network.model.config._attn_implementation == "eager"
+    assert_same(measured(policy, [(trajectory, range(4))]), expected)
 
 
 def test_activations_computed_twice_give_the_same(folder, trajectory, expected):
-    policy = learned(folder, gradient_checkpointing=True)
-    assert_same(measured(policy, [(trajectory, range(4))]), expected)
+    plain, twice = learned(folder), learned(folder, gradient_checkpointing=True)
+    calls = [count_layers(policy, trajectory) for policy in (plain, twice)]
+    assert calls[1] == 2 * calls[0] > 0
+    assert_same(measured(twice, [(trajectory, range(4))]), expected)
+
+
+def count_layers(policy: LanguagePolicy, trajectory: Trajectory) -> int:
+    """How often the feed-forward part of any layer is computed for the gradients of a text."""
+    calls: list[Any] = []
+    parts = [each for name, each in policy.network.model.named_modules() if name.endswith("mlp")]
+    hooks = [each.register_forward_pre_hook(lambda *_: calls.append(1)) for each in parts]
+    data = policy.given(trajectory)
+    scored = policy.log_prob(data, policy.draw(data, seeds=trajectory.seeds))
+    scored.values.sum().backward()
+    for hook in hooks:
+        hook.remove()
+    return len(calls)
 
 
 def test_given_texts_are_scored_as_they_are_whatever_they_are_given_with(policy):

@@ -67,7 +67,8 @@ def from_adapter(folder: Path, **settings: Any) -> DiffusionPolicy:
 def language(folder: Path, **settings: Any) -> LanguagePolicy:
     """`computing_in` is the dtype of its network's computation, and no setting."""
     dtype = settings.pop("computing_in", None)
-    loaded = load_language_model(str(folder), device=torch.device("cpu"))
+    attention = settings.get("attention", "sdpa")
+    loaded = load_language_model(str(folder), device=torch.device("cpu"), attention=attention)
     # Two texts in a pass, so that four images or texts are more than one pass of every policy.
     fields = {"max_new_tokens": STEPS, "batch_size": 2, **settings}
     kind = FullLanguageConfig if fields.get("train") == "full" else LoraLanguageConfig

@@ -231,7 +231,7 @@ class GivenRankings:
         others.sort(key=lambda each: stable_hash(f"{each.prompt}\n{each.images}\n{each.ranks}"))
         self.measured = others[: config.most_measured]
         self.scores: dict[tuple[str, str], float] = {}
-        self._prepared = False
+        self._prepared, self._ties = False, False
 
     def batch(self, iteration: int, *, watcher: Watcher = SILENT) -> RankedBatch:
         """The next judgements, in an order that is new each time all have come once."""
@@ -272,6 +272,7 @@ class GivenRankings:
             weights=torch.tensor([each.weight for each in chosen]),
             scores=None if self.reward is None else scores,
             seconds={"seconds_loading": seconds},
+            ties=self._ties,
         )
 
     def _data(self, prompt: str, image: str, *, seed: int | None) -> Data:
@@ -289,6 +290,7 @@ class GivenRankings:
         self.config.refuse_number(len(self.training), at_least=self.world.size)
         if self.reward is not None:
             self._score(self.reward, watcher)
+        self._ties = any(has_ties(each.ranks) for each in (*self.training, *self.measured))
         self._prepared = True
 
     def _leave_out(self, lost: Mapping[str, str]) -> None:
@@ -358,3 +360,9 @@ class GivenRankings:
         return {
             image: each.prompt for each in (*self.training, *self.measured) for image in each.images
         }
+
+
+def has_ties(ranks: Sequence[int]) -> bool:
+    """Whether two that were ranked share a place."""
+    placed = [rank for rank in ranks if rank >= 0]
+    return len(set(placed)) < len(placed)

@@ -108,6 +108,16 @@ def test_a_ranking_keeps_its_images_together_in_the_order_of_its_ranks():
     assert_close(latents, expected[:, :, :2, :2])
 
 
+def test_a_batch_says_whether_any_ranking_ties_be_it_held_out_or_of_another_batch():
+    for place in (0, 5):
+        some = judged()
+        some[place] = replace(some[place], ranks=(0, 0))
+        given = source(some, rankings_per_iteration=1, held_out=[PROMPTS[2]])
+        batches = [*(given.batch(number) for number in range(4)), given.held_out()]
+        assert all(each is not None and each.ties for each in batches)
+    assert source(judged(), rankings_per_iteration=1).batch(0).ties is False
+
+
 def test_rankings_of_held_out_prompts_are_measured_and_not_learned_from():
     given = source(judged(12), held_out=["A  red fox"], held_out_rankings=3)
     assert set(given.batch(0).data.prompts) == set(PROMPTS[1:])
