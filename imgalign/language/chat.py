@@ -148,7 +148,9 @@ def response_texts(
 ) -> tuple[list[str], list[bool]]:
     """The texts of responses without their end, and which of them ended.
 
-    `mask` is where there are tokens, `ends` those of which each is an end.
+    `mask` is where there are tokens, `ends` those of which each is an end. Other control tokens are
+    no text and are left out. Answers of a chat are trimmed; where a response goes on with a prompt,
+    the space that it begins with is a part of its tokens, and stays.
     """
     kept = [
         [token for token, there in zip(*row, strict=True) if there]
@@ -159,7 +161,9 @@ def response_texts(
         skip_special_tokens=True,
         clean_up_tokenization_spaces=False,
     )
-    return [text.strip() for text in texts], [bool(row) and row[-1] in ends for row in kept]
+    if tokenizer.chat_template:
+        texts = [text.strip() for text in texts]
+    return list(texts), [bool(row) and row[-1] in ends for row in kept]
 
 
 def joined(

@@ -125,8 +125,8 @@ def _trained(folder: Path, name: str) -> Path:
         return found
     if (found / LANGUAGE_ADAPTER).is_file():
         raise InputError(
-            f"model: {name!r} has a LoRA and no whole model; name the model that it was trained "
-            "on, and the LoRA as policy.adapter"
+            f"model: {name!r} has a LoRA and no whole model; make one of the two by imgalign "
+            "export RUN --format merged, or train on from the model with the LoRA as policy.adapter"
         )
     raise InputError(
         f"model: expected {CONFIG_FILE} in {name!r}, a language model's folder, "

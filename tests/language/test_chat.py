@@ -20,6 +20,7 @@ from imgalign.language.chat import (
     positions,
     prompt_tokens,
     refuse_long,
+    response_texts,
     response_tokens,
     vocabulary,
 )
@@ -96,6 +97,20 @@ def test_an_end_that_a_response_spells_out_is_its_end(after):
     assert spelled_out == plain
     twice, _ = response_tokens(tokenizer, [f"a red cat\n{END}{END}{after}", "x"])
     assert twice == plain
+
+
+@pytest.mark.parametrize(("template", "said"), [(None, " here"), (TEMPLATE, "here")])
+def test_a_text_that_goes_on_with_a_prompt_keeps_the_space_that_it_was_sampled_with(template, said):
+    """Without it a reward model would read other tokens than the policy wrote."""
+    tokenizer = build_tokenizer(template=template)
+    (sampled,) = response_tokens(tokenizer, [" here"])
+    tokens = torch.tensor([sampled])
+    (text,), (ended,) = response_texts(
+        tokenizer, tokens, torch.ones_like(tokens, dtype=torch.bool), ends={end_token(tokenizer)}
+    )
+    assert (text, ended) == (said, True)
+    if template is None:
+        assert response_tokens(tokenizer, [text]) == [sampled]
 
 
 def test_a_template_that_writes_the_date_gives_the_same_tokens_every_day():

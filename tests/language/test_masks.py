@@ -37,7 +37,7 @@ Parts = Sequence[tuple[Trajectory, Sequence[int]]]
 batch; -1 for a row that is only there to disturb."""
 
 
-@pytest.fixture(params=["llama", "qwen2", "gpt2"])
+@pytest.fixture(params=["llama", "qwen2", "qwen3", "gpt2"])
 def folder(request, talkers):
     return talkers[request.param]
 

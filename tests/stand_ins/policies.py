@@ -113,6 +113,7 @@ def write_language_models(folder: Path) -> Models:
     return {
         "llama": write_language_model(folder / "llama", "llama", plain, spread=SPREAD),
         "qwen2": write_language_model(folder / "qwen2", "qwen2", chat, spread=SPREAD),
+        "qwen3": write_language_model(folder / "qwen3", "qwen3", plain, spread=SPREAD),
         "gpt2": write_language_model(folder / "gpt2", "gpt2", padding, tied=True, spread=SPREAD),
     }
 
@@ -143,6 +144,7 @@ OF_IMAGES: Mapping[str, Build] = {
 OF_TEXTS: Mapping[str, Build] = {
     "language, llama": of("llama", language),
     "language, qwen2": of("qwen2", language),
+    "language, qwen3": of("qwen3", language),
     "language, gpt2": of("gpt2", language),
     "language, temperature 0.7": of("qwen2", language, temperature=0.7),
     "language, bfloat16": of("qwen2", language, computing_in=torch.bfloat16),
