@@ -22,7 +22,7 @@ def recompute_layers(model: torch.nn.Module, *, setting: str) -> None:
             "its layers could be computed again"
         )
     for layer in layers:
-        layer.forward = Recomputed(layer.forward)  # type: ignore[method-assign]
+        layer.forward = Recomputed(layer.forward)
 
 
 class Recomputed:

@@ -308,3 +308,26 @@ def test_a_price_of_the_kl_in_the_reward_and_a_critic_change_what_is_learned(mod
     names = ("grpo, not divided", "grpo, kl in the reward", "ppo, critic")
     found = [learned_by_steps("language", models, name, monkeypatch)[1] for name in names]
     assert not any(torch.allclose(one, other) for one, other in combinations(found, 2))
+
+
+def test_examples_whose_likelihood_is_kept_pull_the_same_at_images_as_at_texts(models, monkeypatch):
+    """Their loss is by element, as in supervised learning."""
+    found = {}
+    for kind in MODALITIES:
+        policy = KINDS[kind](models, batch_size=4)
+        sampled = policy.sample(GROUPS, seeds=range(4))
+        data = numbered(policy).select(range(3))
+        scripted = GivenScript(policy, script(NUMBER), monkeypatch)
+        rollout = Rollout(
+            batch=[sampled],
+            rewards=torch.tensor([0.1, 0.9, 0.7, -0.4]),
+            examples=data,
+        )
+        algorithm = build_algorithm(algorithm_config("grpo", minibatches=1, ptx=0.5), seed=0)
+        losses(algorithm, policy, rollout)
+        unit = policy.elements(data).sum().item()
+        found[kind] = scripted.gradients * unit, algorithm.metrics()["ptx_loss"] * unit
+    (image, one), (text, other) = (found[kind] for kind in MODALITIES)
+    assert one == pytest.approx(other, rel=1e-5)
+    assert_close(image[:3], torch.full((3,), -0.5), rtol=1e-5, atol=1e-6)
+    assert_close(image, text, rtol=1e-5, atol=1e-6)
