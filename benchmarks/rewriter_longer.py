@@ -60,7 +60,8 @@ def main() -> None:
         for row in rows_of(trial):
             rows.append(row)
             print(f"{line(row)} {row['passes']:.0f}", flush=True)
-    command = "python benchmarks/rewriter_longer.py runs/demo-seeds/seed-*"
+    demos = " ".join(f"runs/demo-seeds/{demo.name}" for demo in given.demos)
+    command = f"python benchmarks/rewriter_longer.py {demos}"
     record(given.results / "rewriter_longer.json", command, passes=PASSES, runs=rows)
 
 
