@@ -105,7 +105,9 @@ def main() -> None:
         folder = given.out / f"{given.name}-{seed}"
         run(folder, seed=seed, settings=given.settings)
         rows += rows_of(folder, seed=seed)
-    command = " ".join(["python benchmarks/loop.py", *sys.argv[1:]])
+    command = " ".join(
+        ["python benchmarks/loop.py --seeds", *map(str, given.seeds), *given.settings]
+    )
     record(given.results / f"{given.name}.json", command, settings=given.settings, runs=rows)
     print(table(rows))
 
