@@ -188,8 +188,9 @@ def check_step_gradients(policy: StepPolicy, trajectory: Trajectory) -> list[Che
         Check(
             name="gradient of the kl once weights have moved",
             measured=f"norm {pull:.3g} at a kl of {kl.item():.3g} nats",
-            expected="above 0",
-            passed=pull > 0 and kl.item() > 0,
+            expected="a norm above 0",
+            # Not the KL itself: of so small a change float32 may leave nothing.
+            passed=pull > 0,
             cure="the kl must not be computed under no_grad, and using('reference') must put the "
             "trained weights back",
         ),

@@ -77,6 +77,13 @@ class ReferenceForgotten(RandomWalk):
         yield
 
 
+class HardlyMoved(RandomWalk):
+    """So little that float32 rounds the KL to 0, whose gradient it still knows."""
+
+    def step_means(self, latents, steps):
+        return latents + 1e-3 * (super().step_means(latents, steps) - latents)
+
+
 class FrozenTrainable(RandomWalk):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -124,6 +131,12 @@ class Nameless(RandomWalk):
 def test_each_defect_fails_the_checks_that_are_about_it(broken, rules):
     policy = broken(last_step_deterministic=broken is UnmaskedDeterministicStep)
     assert failed(policy) == rules
+
+
+def test_a_kl_that_rounding_leaves_nothing_of_still_pulls():
+    found = examine(HardlyMoved())[PULL]
+    assert found.measured.endswith("at a kl of 0 nats")
+    assert found.passed
 
 
 def test_a_clip_under_three_times_the_noise_floor_is_refused_with_both_numbers():

@@ -372,6 +372,7 @@ def test_no_step_of_ranking_reads_a_table_from_end_to_end(
     assert not {plan for plan in plans if plan.endswith(("(project=?)", "(annotator_id=?)"))} - {
         "SEARCH annotators USING INDEX sqlite_autoindex_annotators_1 (annotator_id=?)",
         "SEARCH projects USING INDEX sqlite_autoindex_projects_1 (project=?)",
+        "SEARCH qualifications USING INDEX sqlite_autoindex_qualifications_1 (project=?)",
         # Its order is that of the sequence: the latest come first, a few of them.
         "SEARCH rankings USING COVERING INDEX ix_rankings_annotator_id_sequence (annotator_id=?)",
     }
