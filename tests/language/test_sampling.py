@@ -182,7 +182,7 @@ def test_the_end_of_a_text_is_its_last_step_and_nothing_follows(talkers, kind):
 
 
 @pytest.mark.parametrize("text", ["a  b", "a\n\tb", "a , b . c 's !", "it 's  n't", "é→ü"])
-def test_decoding_keeps_what_is_inside_a_text(tmp_path, text):
+def test_decoding_keeps_a_text_as_it_is(tmp_path, text):
     tokenizer = build_tokenizer()
     folder = write_language_model(tmp_path / "bytes", "llama", tokenizer)
     # As in the files of some models: text is to be tidied up.
@@ -197,7 +197,8 @@ def test_decoding_keeps_what_is_inside_a_text(tmp_path, text):
     rows = [tokens, [*tokens, end], [user, *tokens[:1], user, *tokens[1:], end]]
     assert policy.decode(written(policy, rows)) == [text] * 3
     space = tokenizer(" ")["input_ids"]
-    assert policy.decode(written(policy, [[*space, *tokens, *space, end]])) == [text]
+    # Without a chat template it goes on with the prompt, and what stands between them is its own.
+    assert policy.decode(written(policy, [[*space, *tokens, *space, end]])) == [f" {text} "]
 
 
 def test_sampling_stops_at_each_of_the_ends_that_the_model_states(tmp_path):
