@@ -108,13 +108,16 @@ def curve(
             axes.fill_between(iterations, low, high, color=ALIGNED, alpha=0.13, linewidth=0)
         first, *others = chart.metrics
         marker = "o" if len(points) < 2 else ""
+        # At 0 the axis would hide half of a line.
+        whole: dict[str, Any] = {"clip_on": False, "zorder": 3}
         if points:
-            axes.plot(iterations, values, color=ALIGNED, marker=marker, label=first.title)
+            axes.plot(iterations, values, color=ALIGNED, marker=marker, label=first.title, **whole)
         if beside:
             at, beside_values = zip(*beside, strict=True)
             name = others[0].title
             dots = "o" if len(beside) <= MARKED else ""
-            axes.plot(at, beside_values, color=HELD_OUT, marker=dots, markersize=4, label=name)
+            whole |= {"marker": dots, "markersize": 4}
+            axes.plot(at, beside_values, color=HELD_OUT, label=name, **whole)
             name_lines(axes)
         if limit is not None:
             limit_line(axes, limit, limit_label)

@@ -1,5 +1,7 @@
 """Plots take their looks from the page around them and their words from the table of metrics."""
 
+import re
+
 from imgalign.report import plots
 from imgalign.runs.metric_table import METRICS, Chart
 
@@ -25,3 +27,12 @@ def test_a_curve_is_named_after_its_metric():
 
 def test_a_plot_of_a_single_iteration_can_be_drawn():
     assert "<svg" in plots.curve(REWARD, [(1, 0.5)], spread=[0.1], beside=[(0, 0.2)])
+
+
+def test_a_line_at_zero_is_drawn_whole_and_not_cut_by_the_axis():
+    chart = Chart("kl", beside="held_out_kl")
+    drawing = plots.curve(chart, [(1, 0.0), (2, 0.0)], beside=[(0, 0.0), (2, 0.0)])
+    for colour in ("aligned", "held-out"):
+        lines = re.findall(rf"<path [^>]*var\(--{colour}\)[^>]*>", drawing)
+        assert lines
+        assert not [line for line in lines if "clip-path" in line]
