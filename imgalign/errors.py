@@ -8,6 +8,7 @@
     +- JudgeError               an AI judge: unreachable, refuses, or says what nobody can read
     +- StorageFullError         no space left while saving                         (an OSError)
     +- NumericsError            a correctness rule failed while running
+    +- ProcessError             another process of the run has ended
 
 Impossible states are `assert`, not errors; everything else is a bug and keeps its traceback.
 """
@@ -58,6 +59,10 @@ class StorageFullError(ImgalignError, OSError):
 
 class NumericsError(ImgalignError):
     """A correctness rule failed at run time, e.g. a ratio that is not 1 before the first update."""
+
+
+class ProcessError(ImgalignError):
+    """A process that trains together with this one has ended, or cannot be reached."""
 
 
 def first_line(error: BaseException) -> str:

@@ -3,7 +3,7 @@
 Shapes: b = examples in one forward pass.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,23 +32,22 @@ class Examples:
 
     @classmethod
     def of(
-        cls, policy: Policy, data: Data | None, *, world: World, generator: torch.Generator
+        cls, policy: Policy, data: Data | None, *, places: Sequence[int], key: int, world: World
     ) -> "Examples":
-        """Examples with draws that follow from their places among those of all processes."""
-        key = int(torch.randint(2**63 - 1, (), generator=generator))
+        """Some of this process's, with draws that follow from their places among those of all."""
         if data is None:
             return cls(data=None, seeds=[], parts=[], elements=1.0)
         if not isinstance(policy, LikelihoodPolicy):
             raise ConfigError("algorithm.ptx: this kind of policy cannot score given examples")
-        first = first_position(world, len(data))
-        places = torch.arange(len(data))
+        first, own = first_position(world, len(data)), data.select(places)
+        parts = torch.split(torch.arange(len(places)), policy.batch_size)
         # Some processes, or steps, may get none: then there is nothing to measure them by.
-        own = policy.elements(data).sum().item() if len(data) else 0.0
+        elements = policy.elements(own).sum().item() if len(own) else 0.0
         return cls(
-            data=data,
-            seeds=[training_seed(key, first + place) for place in places.tolist()],
-            parts=[part.tolist() for part in torch.split(places, policy.batch_size) if len(part)],
-            elements=world.total(own),
+            data=own,
+            seeds=[training_seed(key, first + place) for place in places],
+            parts=[part.tolist() for part in parts if len(part)],
+            elements=world.total(elements),
         )
 
     def __len__(self) -> int:
@@ -68,9 +67,13 @@ class Examples:
             yield value
 
 
-def shared_out(data: Data | None, count: int, *, generator: torch.Generator) -> list[Data | None]:
+def shared_out(
+    policy: Policy, data: Data | None, count: int, *, world: World, generator: torch.Generator
+) -> list[Examples]:
     """Examples dealt out to `count` optimizer steps, if there are any, in random order."""
-    if data is None or count == 0:
-        return [None] * count
-    order = torch.randperm(len(data), generator=generator)
-    return [data.select(part.tolist()) for part in order.tensor_split(count)]
+    key = generator.initial_seed()  # the same in processes that have another number of examples
+    order = torch.randperm(0 if data is None else len(data), generator=generator)
+    return [
+        Examples.of(policy, data, places=part.tolist(), key=key, world=world)
+        for part in order.tensor_split(max(count, 1))[:count]
+    ]

@@ -311,8 +311,8 @@ class Seen:
 
 
 def added(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
-    """Sums by name."""
-    return {name: one.get(name, 0.0) + other.get(name, 0.0) for name in one.keys() | other.keys()}
+    """Sums by name, in an order that is the same in every process: each asks the others for one."""
+    return {name: one.get(name, 0.0) + other.get(name, 0.0) for name in {**one, **other}}
 
 
 def metrics_of(sums: Mapping[str, float]) -> dict[str, float]:

@@ -47,7 +47,7 @@ from imgalign.algorithms.batches import (
     usable,
 )
 from imgalign.algorithms.checks import check_steps
-from imgalign.algorithms.examples import Examples, shared_out
+from imgalign.algorithms.examples import shared_out
 from imgalign.algorithms.interface import BatchKind, Loss, RankingCounts, World
 from imgalign.algorithms.kl import FixedKLConfig, KLConfig, coefficient_of, reference_log_ratios
 from imgalign.algorithms.rewarded import Features, Rewarded
@@ -229,10 +229,7 @@ class PolicyGradient:
         assessment = self.assess(policy, batch, world=world)
         tally = assessment.tally()
         minibatches = list(self.minibatches(policy, assessment, world=world, generator=generator))
-        shares = [
-            Examples.of(policy, data, world=world, generator=own)
-            for data in shared_out(given, len(minibatches), generator=own)
-        ]
+        shares = shared_out(policy, given, len(minibatches), world=world, generator=own)
         done, total = 0, sum(map(len, minibatches)) + sum(map(len, shares))
         coefficient = self.kl.coefficient
         for minibatch, examples in zip(minibatches, shares, strict=True):

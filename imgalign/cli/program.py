@@ -18,6 +18,7 @@ import typer
 from imgalign.environment import calm_threads
 from imgalign.errors import ImgalignError, InputError
 
+PACKAGES = ("imgalign", "reward_models", "ui")
 HOME = re.compile(r"(--[a-z-]+=)(~(?:/.*)?)")
 
 
@@ -81,11 +82,17 @@ class _Stderr(logging.StreamHandler[TextIO]):
 
 def show_log() -> None:
     """Print the log records of the three packages from INFO upwards, one plain line each."""
-    for name in ("imgalign", "reward_models", "ui"):
+    for name in PACKAGES:
         logger = logging.getLogger(name)
         if not logger.handlers:
             logger.addHandler(_Stderr())
             logger.setLevel(logging.INFO)
+
+
+def show_warnings_only() -> None:
+    """Print no mere information: another process of the same command says it."""
+    for name in PACKAGES:
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _one_line(error: ImgalignError | typer.TyperException, program: str) -> str:

@@ -10,6 +10,7 @@ from imgalign.cli.options import (
     Taste,
     refuse_given,
 )
+from imgalign.cli.program import show_warnings_only
 
 if TYPE_CHECKING:
     from imgalign.policy import RewardModel
@@ -90,27 +91,36 @@ def train(
         refuse_given(
             {"--out": out, "--resume": resume or None}, "with --explain, which runs nothing"
         )
+    from imgalign.algorithms.interface import writes_files
     from imgalign.config import explained, find_config, load_config
     from imgalign.runs.folder import CONFIG
     from imgalign.runs.old_format import refuse_old
     from imgalign.train.config import TrainConfig
     from imgalign.train.reward_record import find_rewards
     from imgalign.train.run import run
+    from imgalign.train.world import join_world
 
-    recipe = find_config(config)
-    if recipe.name == CONFIG:
-        refuse_old(recipe.parent)
-    settings = load_config(TrainConfig, recipe, overrides or ())
-    if explain:
-        typer.echo("\n".join(explained(settings)))
-        return
-    own = recipe.parent if resume and recipe.name == "config.yaml" else None
-    out = out or own or Path("runs") / recipe.stem
-    if resume:
-        settings = find_rewards(settings, out)
-    loaded = load_rewards(settings)
-    result = run(settings, reward=loaded[0], held_out_reward=loaded[1], out=out, resume=resume)
-    typer.echo(f"{result.folder}: {result.message}")
+    world = join_world()
+    if not writes_files(world):
+        show_warnings_only()
+    with world.one_voice():
+        recipe = find_config(config)
+        if recipe.name == CONFIG:
+            refuse_old(recipe.parent)
+        settings = load_config(TrainConfig, recipe, overrides or ())
+        if explain:
+            typer.echo("\n".join(explained(settings)))
+            return
+        own = recipe.parent if resume and recipe.name == CONFIG else None
+        out = out or own or Path("runs") / recipe.stem
+        if resume:
+            settings = find_rewards(settings, out)
+        reward, held_out = load_rewards(settings)
+        result = run(
+            settings, reward=reward, held_out_reward=held_out, out=out, resume=resume, world=world
+        )
+    if writes_files(world):
+        typer.echo(f"{result.folder}: {result.message}")
     raise typer.Exit(result.exit_code)
 
 

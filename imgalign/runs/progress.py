@@ -30,10 +30,10 @@ QUIET_SECONDS = 10.0
 
 
 @contextmanager
-def working(doing: str) -> Iterator[None]:
+def working(doing: str, *, shown: bool = True) -> Iterator[None]:
     """Show a spinner with the elapsed time in a terminal."""
     console = _stderr()
-    if not console.is_terminal:
+    if not (shown and console.is_terminal):
         yield
         return
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())

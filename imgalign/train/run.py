@@ -82,6 +82,7 @@ def run(
     if reward is None and settings.data.gives == "rollouts":
         raise ConfigError(NO_REWARD)
     world = world or join_world()
+    refuse_one_gpu_for_all(settings, world)
     if writes_files(world):
         claim(out, resume=resume)
     prompts = prompts_to_use(out, settings, resume=resume)
@@ -97,7 +98,7 @@ def run(
         torch.manual_seed(settings.seed)
         try:
             recorder.say("running", 0)
-            with working("loading the model"):
+            with working("loading the model", shown=recorder.writes):
                 policy = policy or load_policy(settings, resumed=checkpoint)
             parts = Parts(
                 policy=policy,
@@ -137,6 +138,15 @@ def run(
             checkpoint=session.newest(),
             message=message,
             signal=stop.signal if end == "signal" else None,
+        )
+
+
+def refuse_one_gpu_for_all(settings: TrainConfig, world: World) -> None:
+    """ConfigError where several processes were to share one GPU."""
+    if world.size > 1 and ":" in settings.run.device:
+        raise ConfigError(
+            f"run.device: expected auto, cuda or cpu with {world.size} processes, each of which "
+            f"takes a GPU of its own, got {settings.run.device}"
         )
 
 

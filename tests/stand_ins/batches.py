@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
+from algorithms import GIVEN
+from PIL import Image
 from random_walk import Brightness
 from torch import Tensor
 
@@ -54,6 +56,25 @@ def batch_of(policy: Any, *, images: int = 8, first: int = 0) -> Rollout:
     # Examples count only where an algorithm has a weight for them.
     examples = policy.given(policy.sample(PROMPTS, seeds=[900, 901]))
     return replace(rollout, examples=examples)
+
+
+def write_given_images(out: Path) -> Path:
+    """A folder of eight images of the two prompts."""
+    generator = torch.Generator().manual_seed(0)
+    for number in range(8):
+        pixels = torch.randint(256, (16, 16, 3), generator=generator, dtype=torch.uint8)
+        Image.fromarray(pixels.numpy()).save(out / f"{number}.png")
+        (out / f"{number}.txt").write_text(PROMPTS[number % 2])
+    return out
+
+
+def batch_for(name: str, folder: Path, policy: Any, *, images: int = 8, first: int = 0) -> Batch:
+    """A batch for a row of the table of algorithms, from its source; `folder` has images."""
+    if name not in GIVEN:
+        return batch_of(policy, images=images, first=first)
+    if name == "dpo, given rankings":
+        return rankings_of(policy, folder, images=images)
+    return demonstrations_of(policy, folder, images=images, first=first)
 
 
 def given_to(policy: Any, folder: Path) -> Callable[[str], Any]:
@@ -133,7 +154,8 @@ def cut(batch: Batch, parts: Sequence[Sequence[int]]) -> Batch:
         return cut_rankings(batch, [place for part in parts for place in part])
     whole, places = concatenate(batch.batch), [place for part in parts for place in part]
     parted = [whole.select(part) for part in parts]
-    return replace(batch, batch=parted, rewards=batch.rewards[places])
+    finished = None if batch.finished is None else batch.finished[places]
+    return replace(batch, batch=parted, rewards=batch.rewards[places], finished=finished)
 
 
 def regroup(batch: Batch, sizes: Sequence[int]) -> Batch:

@@ -1,0 +1,143 @@
+"""Several processes of one run, as accelerate's launcher or torchrun starts them.
+
+One store, where the processes find each other, serves one attempt only: a launcher that starts them
+again leaves the addresses of the dead in it. Left out: who starts them, and on which device each
+computes (accelerate's `PartialState`).
+"""
+
+import atexit
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import groupby
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
+from torch.distributed.rendezvous import rendezvous
+from torch.nn import Parameter
+
+from imgalign.errors import ImgalignError, ProcessError
+
+Given = TypeVar("Given")
+Result = TypeVar("Result")
+
+ATTEMPT = "TORCHELASTIC_RESTART_COUNT"
+"""How often the launcher has started these processes again."""
+BUCKET = 2**24
+"""Gradients that are summed at once, in elements: 64 MiB of float32."""
+
+
+def join() -> "Together":
+    """Meet the other processes, whose number and place the launcher has put in the environment."""
+    address = os.environ.get("MASTER_ADDR", "localhost")
+    if address in ("localhost", "127.0.0.1", "::1"):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    attempt = os.environ.get(ATTEMPT, "0")
+    store, index, size = next(rendezvous("env://"))
+    store = PrefixStore(f"imgalign/{attempt}", store)
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, store=store, rank=index, world_size=size)
+    atexit.register(dist.destroy_process_group)
+    return Together(store, index=index, size=size)
+
+
+class Together:
+    """One of several processes that train together; sums have the same bits in all of them."""
+
+    def __init__(self, store: Store, *, index: int, size: int) -> None:
+        self.index = index
+        self.size = size
+        self._store = store
+
+    def deal(self, count: int) -> range:
+        """A share in order; shares differ by one at most."""
+        return range(count * self.index // self.size, count * (self.index + 1) // self.size)
+
+    def total(self, value: float) -> float:
+        """The sum in the order of the processes."""
+        return math.fsum(self._each(value))
+
+    def largest(self, value: float) -> float:
+        """The largest; NaN where one is."""
+        return torch.tensor(self._each(value), dtype=torch.float64).max().item()
+
+    def _each(self, value: float) -> list[float]:
+        mine = torch.tensor([value], dtype=torch.float64)
+        found = [torch.empty_like(mine) for _ in range(self.size)]
+        self._meet(lambda: dist.all_gather(found, mine))
+        return [one.item() for one in found]
+
+    def gather(self, value: Given) -> list[Given]:
+        """What each gave, in their order; tensors are on the CPU."""
+        found: list[Given] = [value] * self.size
+        self._meet(lambda: dist.all_gather_object(found, value))
+        return found
+
+    def agree(self, flag: bool) -> bool:
+        """Whether any process has it set."""
+        return self.largest(float(flag)) > 0
+
+    def wait(self) -> None:
+        """Return when every process has come here."""
+        self.largest(0.0)
+
+    def reduce(self, parameters: Sequence[Parameter]) -> None:
+        """Sum gradients; a parameter to which none of the processes has one stays without."""
+        learned = torch.tensor([each.grad is not None for each in parameters], dtype=torch.int32)
+        self._meet(lambda: dist.all_reduce(learned, op=dist.ReduceOp.MAX))
+        chosen = [each for each, some in zip(parameters, learned.tolist(), strict=True) if some]
+        for bucket in buckets_of(chosen):
+            own = [
+                torch.zeros_like(each) if each.grad is None else each.grad.contiguous()
+                for each in bucket
+            ]
+            flat = torch.cat([gradient.flatten() for gradient in own])
+            self._meet(lambda summed=flat: dist.all_reduce(summed))  # type: ignore[misc]
+            parts = torch.split(flat, [gradient.numel() for gradient in own])
+            for parameter, part in zip(bucket, parts, strict=True):
+                parameter.grad = part.view_as(parameter)
+
+    def _meet(self, ask: Callable[[], Result]) -> Result:
+        """ProcessError where another process has ended or cannot be reached."""
+        try:
+            return ask()
+        except RuntimeError as error:
+            raise ProcessError(
+                f"process {self.index} of {self.size}: another process of this run has ended or "
+                "cannot be reached; checkpoints are intact, go on with --resume"
+            ) from error
+
+    @contextmanager
+    def one_voice(self) -> Iterator[None]:
+        """Let only the first process that fails say why: what follows in the others is no news."""
+        try:
+            yield
+        except ImgalignError as error:
+            if not self._first_to_fail():
+                raise SystemExit(error.exit_code) from None
+            raise
+        except Exception:
+            self._first_to_fail()
+            raise
+
+    def _first_to_fail(self) -> bool:
+        try:
+            return bool(self._store.add("failed", 1) == 1)
+        except RuntimeError:  # the store has gone with the process that held it
+            return True
+
+
+def buckets_of(parameters: Sequence[Parameter]) -> Iterator[list[Parameter]]:
+    """In their order, of one type and device each, and no more than `BUCKET` elements if many."""
+    for _, alike in groupby(parameters, key=lambda each: (each.dtype, each.device)):
+        bucket: list[Parameter] = []
+        for parameter in alike:
+            if bucket and sum(map(Tensor.numel, bucket)) + parameter.numel() > BUCKET:
+                yield bucket
+                bucket = []
+            bucket.append(parameter)
+        yield bucket

@@ -1,0 +1,156 @@
+"""Claims: `imgalign train` in two real processes makes the run of one, writes and says each thing
+once, and after a worker was killed ends with one line and resumes with the same weights."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from image_folders import put
+from processes import ONE_THREAD, Processes, free_port
+from safetensors.torch import load_file
+from source_tree import ROOT
+from torch.testing import assert_close
+from waiting import wait_for
+
+from imgalign.runs.checkpoint import checkpoints, latest_checkpoint
+from imgalign.runs.metrics import read_metrics
+from imgalign.runs.status import read_status
+from imgalign.runs.trained import ADAPTER
+
+PROMPTS = ("a red house", "a blue boat", "a green tree", "two boat", "the house", "a red boat")
+ITERATIONS = 6
+CONFIG = ROOT / "configs" / "accelerate" / "ddp.yaml"
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def train(tiny_pipeline_folder, tmp_path_factory) -> list[str]:
+    """A command that trains on six pairs."""
+    pairs = tmp_path_factory.mktemp("pairs")
+    for number, prompt in enumerate(PROMPTS):
+        put(pairs / "chosen" / f"{number}.png", 40 * number, caption=prompt)
+        put(pairs / "rejected" / f"{number}.png", 40 * number + 20)
+    settings = {
+        "policy": {
+            "model": str(tiny_pipeline_folder),
+            "dtype": "float32",
+            "batch_size": 2,
+            "num_inference_steps": 3,
+        },
+        "algorithm": {"name": "dpo", "beta": {"kind": "per_nat", "value": 1.0}},
+        "data": {"from": "folder", "folder": str(pairs), "held_out": {"num_prompts": 2}},
+        "optimizer": {"learning_rate": 0.01},
+        "run": {
+            "device": "cpu",
+            "iterations": ITERATIONS,
+            "checkpoint_every": 1,
+            "measure_every": 3,
+            "samples": {"every": 3, "num_prompts": 2},
+        },
+    }
+    config = pairs / "config.yaml"
+    config.write_text(json.dumps(settings))
+    return ["-m", "imgalign", "train", str(config)]
+
+
+@pytest.fixture(scope="module")
+def run(train, tmp_path_factory) -> Path:
+    """Of two processes, from its start to its end."""
+    out = tmp_path_factory.mktemp("two") / "run"
+    ends = Processes([*train, "--out", out], folder=ROOT).ends()
+    assert [code for code, _, _ in ends] == [0, 0], ends
+    (_, said, told), (_, other, others) = ends
+    assert said.startswith(f"{out}: finished at iteration {ITERATIONS}")
+    assert said.count("\n") == 1
+    assert told.count(f"iteration {ITERATIONS}/{ITERATIONS}") == 1
+    assert other == others == ""
+    return out
+
+
+def weights(out: Path) -> dict:
+    newest = latest_checkpoint(out)
+    assert newest is not None
+    assert newest.name == f"step-{ITERATIONS:06d}"
+    return load_file(newest / ADAPTER)
+
+
+def test_two_processes_make_the_run_of_one(run, train, tmp_path):
+    out = tmp_path / "run"
+    subprocess.run(
+        [sys.executable, *train, "--out", out], cwd=ROOT, env={**os.environ, **ONE_THREAD}
+    ).check_returncode()
+    assert {path.name for path in run.iterdir()} == {path.name for path in out.iterdir()}
+    expected, found = weights(out), weights(run)
+    for name, weight in expected.items():
+        assert_close(found[name], weight, rtol=0, atol=1e-3)
+    records = [read_metrics(folder / "metrics.jsonl") for folder in (out, run)]
+    for one, both in zip(*records, strict=True):
+        assert both.keys() == one.keys()
+        for key in one.keys() & {"preference_loss", "held_out_preference_loss", "held_out_kl"}:
+            assert both[key] == pytest.approx(one[key], rel=1e-2, abs=1e-4)
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_killed_worker_ends_the_run_in_one_line_and_it_resumes_with_the_same_weights(
+    run, train, tmp_path, index
+):
+    out = tmp_path / "run"
+    processes = Processes([*train, "--out", out], folder=ROOT)
+    wait_for(lambda: len(checkpoints(out)) >= 2, seconds=120)
+    processes.each[index].kill()
+    ends = processes.ends()
+    assert ends[index][0] == -signal.SIGKILL
+    code, said, told = ends[1 - index]
+    assert (code, said) == (2, "")
+    assert told.splitlines()[-1] == (
+        f"error: process {1 - index} of 2: another process of this run has ended or cannot be "
+        "reached; checkpoints are intact, go on with --resume"
+    )
+    assert "Traceback" not in told
+    if index == 1:
+        assert (status := read_status(out)) is not None
+        assert status.state == "failed"
+    ends = Processes([*train, "--out", out, "--resume"], folder=ROOT).ends()
+    assert [code for code, _, _ in ends] == [0, 0], ends
+    expected, found = weights(run), weights(out)
+    assert all((found[name] == weight).all() for name, weight in expected.items())
+
+
+@pytest.mark.parametrize(
+    ("more", "line"),
+    [
+        (["--out", "{run}"], "{run}: already holds a run"),
+        (["run.iteration=3"], "iteration"),
+        (["data.rankings_per_iteration=1"], "expected 2 to 4, the number of rankings"),
+        (["run.device=cuda:0"], "run.device: expected auto, cuda or cpu with 2 processes"),
+    ],
+)
+def test_what_no_process_can_do_is_said_by_one_of_them(run, train, tmp_path, more, line):
+    own = [each.format(run=run) for each in more]
+    own += [] if "--out" in own else ["--out", str(tmp_path / "run")]
+    ends = Processes([*train, *own], folder=tmp_path).ends()
+    assert [code for code, _, _ in ends] == [2, 2], ends
+    said = "".join(told for _, _, told in ends)
+    assert said.count("error:") == 1, said
+    assert line.format(run=run) in said
+
+
+def test_accelerate_launches_the_processes(train, run, tmp_path):
+    launch, out = "accelerate.commands.launch", tmp_path / "run"
+    how = ["--config_file", str(CONFIG), "--main_process_port", str(free_port())]
+    done = subprocess.run(
+        [sys.executable, "-m", launch, *how, "--num_processes", "2", *train, "--out", str(out)],
+        cwd=tmp_path,
+        env={**os.environ, **ONE_THREAD},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(f"finished at iteration {ITERATIONS}") == 1
+    expected, found = weights(run), weights(out)
+    assert all((found[name] == weight).all() for name, weight in expected.items())
