@@ -4,12 +4,9 @@ Pure functions of tensors: no model, no config, no randomness, no device moves. 
 one value per example; the caller averages. Left out: advantages (advantages.py), and the KL term,
 which is `torch.distributions.kl_divergence` of a policy's step distributions.
 
-Shapes: b = examples, t = denoising steps or tokens, k = candidates of one ranking, n = subsets of
-them. Log-probabilities are in nats.
+Shapes: b = examples, t = denoising steps or tokens, k = candidates of one ranking, c = items of the
+largest tie. Log-probabilities are in nats.
 """
-
-from functools import lru_cache
-from itertools import combinations
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,6 +14,9 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from imgalign.errors import InputError
+
+NEVER = -1e30
+"""A logarithm of zero that can be subtracted from itself."""
 
 
 def clipped_surrogate_loss(
@@ -150,7 +150,6 @@ def plackett_luce_loss(
     are no ties, and this is Plackett-Luce, for k = 2 Bradley-Terry.
 
     A ranking of fewer than two items has loss 0. Adding a constant to all scores changes nothing.
-    Needs memory for b * k * n numbers, n being the possible groups: 511 for 9 items and any tie.
     InputError where the data hold a tie that `log_tie` does not model.
     """
     k = scores.shape[1]
@@ -170,17 +169,11 @@ def plackett_luce_loss(
     log_delta = scores.new_zeros(1)
     if log_tie is not None:
         log_delta = torch.cat([log_delta, log_tie.to(scores)])
-    subsets = _subsets(k, largest).to(scores.device)
-    sizes = subsets.sum(1)
-    # A product and a sum, not a matrix product, which autocast would round to half precision.
-    means = (scores[:, None, :] * subsets).sum(2) / sizes
-    log_weight = log_delta[sizes - 1] + means
-
-    # When i's group was chosen, what ranks above it was gone: a subset competed if its best member
-    # ranks no higher than i. Absent items, at -1, are gone from the start.
-    best_member = torch.where(subsets, ranks[:, None, :], ranks.max() + 1).amin(2)
-    competed = best_member[:, :, None] >= ranks[:, None, :]
-    log_total = log_weight[:, :, None].masked_fill(~competed, -torch.inf).logsumexp(1)
+    # When a group was chosen, what ranks above it was gone. Absent items, at -1, come last here.
+    worst_first = ranks.argsort(dim=1, descending=True)
+    totals = _log_totals(scores.gather(1, worst_first), log_delta[:largest])
+    num_left = (ranks[:, None, :] >= ranks[:, :, None]).sum(2)
+    log_total = totals.gather(1, num_left - 1)
 
     # Summed over items, with 1 / size each, so that every group counts once.
     group_size = group_size.clamp(min=1)
@@ -188,11 +181,22 @@ def plackett_luce_loss(
     return -torch.where(present, terms, 0.0).sum(1)
 
 
-@lru_cache(maxsize=64)
-def _subsets(k: int, largest: int) -> Bool[Tensor, "n {k}"]:
-    """Which of k items are in each of their non-empty subsets of at most `largest`."""
-    chosen = [members for size in range(1, largest + 1) for members in combinations(range(k), size)]
-    subsets = torch.zeros(len(chosen), k, dtype=torch.bool)
-    for row, members in enumerate(chosen):
-        subsets[row, list(members)] = True
-    return subsets
+def _log_totals(
+    scores: Float[Tensor, "b k"], log_delta: Float[Tensor, " c"]
+) -> Float[Tensor, "b k"]:
+    """The log-weight of all groups of up to c items that the first 1, 2, ... k items can form.
+
+    The groups of one size weigh together delta times the elementary symmetric polynomial of
+    exp(s / size), which grows item by item: k * c^2 steps, where there are up to 2^k groups.
+    """
+    (largest,) = log_delta.shape
+    shares = scores[:, :, None] / torch.arange(1, largest + 1, device=scores.device)
+    # By size and members so far: the empty group. With -inf for the others gradients would be nan.
+    members = torch.arange(largest + 1, device=scores.device)
+    grown = torch.where(members == 0, scores.new_zeros(()), NEVER).expand(len(scores), largest, -1)
+    totals = []
+    for share in shares.unbind(dim=1):
+        joined = torch.logaddexp(grown[..., 1:], grown[..., :-1] + share[:, :, None])
+        grown = torch.cat([grown[..., :1], joined], dim=2)
+        totals.append((log_delta + joined.diagonal(dim1=1, dim2=2)).logsumexp(1))
+    return torch.stack(totals, dim=1)

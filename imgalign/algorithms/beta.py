@@ -86,6 +86,11 @@ BetaConfig: TypeAlias = AutoBetaConfig | FixedBetaConfig
 class Beta(Protocol):
     """What log-ratios are multiplied by."""
 
+    @property
+    def fixed(self) -> bool:
+        """Whether it is the same from now on."""
+        ...
+
     def value(self, num_elements: int) -> float:
         """Per nat, for samples of so many elements."""
         ...
@@ -105,6 +110,8 @@ class Beta(Protocol):
 
 class FixedBeta:
     """The same beta for the whole run."""
+
+    fixed = True
 
     def __init__(self, config: FixedBetaConfig) -> None:
         self.config = config
@@ -145,9 +152,14 @@ class AutoBeta:
         self.steps = 0
         self.mean = 0.0
 
+    @property
+    def fixed(self) -> bool:
+        """After its first steps."""
+        return self.steps >= self.config.steps
+
     def value(self, num_elements: int) -> float:
         """Per nat, whatever the number of elements."""
-        if self.steps < self.config.steps:
+        if not self.fixed:
             return self.FREE
         seen = self.mean / (1 - self.DECAY**self.steps)
         return math.log(1 / self.config.gradient_factor - 1) / seen
@@ -155,7 +167,7 @@ class AutoBeta:
     def update(self, margin: float) -> None:
         """Take in the margins of one optimizer step, unless beta is fixed already."""
         # Before the first step that moves the weights all margins are 0.
-        if self.steps < self.config.steps and margin > 0:
+        if not self.fixed and margin > 0:
             self.mean = self.DECAY * self.mean + (1 - self.DECAY) * margin
             self.steps += 1
 

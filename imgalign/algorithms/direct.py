@@ -17,6 +17,7 @@ compares the mean of an element instead, margins and beta are of that mean.
 
 import logging
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from imgalign.algorithms.batches import Rollout
 from imgalign.algorithms.beta import build_beta
 from imgalign.algorithms.checks import check_likelihood
 from imgalign.algorithms.implicit import (
+    Ratios,
     Rows,
     Scored,
     Seen,
@@ -81,6 +83,11 @@ def ties_at_start(batch: RankedBatch, world: World) -> list[float]:
     return [TIE_START] * (k - 1) if world.agree(batch.may_tie) else []
 
 
+def baseline_of(log_ratios: float, count: float) -> float:
+    """What KTO compares with: the mean log-ratio, at least 0 (arXiv:2402.01306)."""
+    return max(0.0, log_ratios / count) if count else 0.0
+
+
 class Direct:
     """DPO, IPO, KTO or the regression on scores.
 
@@ -96,7 +103,7 @@ class Direct:
         self.refresh = None if config.refresh is None else Refresh(config.refresh)
         self.reference: Weights = "reference" if config.refresh is None else "remembered"
         self.baseline = 0.0
-        """Mean log-ratio of the last optimizer step, at least 0: what KTO compares with."""
+        """Of the last optimizer step."""
         self._metrics: dict[str, float] = {}
 
     def losses(
@@ -161,25 +168,37 @@ class Direct:
     ) -> Compared | None:
         """The same metrics on rankings that are never learned from, always with the same draws.
 
-        Their ties are always as likely as at the start of a run: a loss that falls tells of the
-        policy alone. None where none of them prefers anything.
+        Their ties are always as likely as at the start of a run, and KTO's baseline is their own: a
+        loss that falls tells of the policy alone. There is none to compare with others while beta
+        is not fixed yet, unless the policy is the pretrained model still. None where none of them
+        prefers anything.
         """
         if not world.total(float(has_contrast(self.config, batch).sum())):
             return None
         ranked = batch.select(has_preference(self.config, batch).nonzero().squeeze(1))
         ties = torch.tensor(ties_at_start(ranked, world))
-        seen = Seen(ties=torch.zeros(len(ties)))
         first = first_position(world, ranked.num_rankings)
         everything, limit = torch.arange(ranked.num_rankings), policy.batch_size
+        parts: list[tuple[RankedBatch, Ratios]] = []
         for piece in pieces_of(ranked, everything, draws=HELD_OUT_DRAWS, limit=limit):
             rows = rows_of(piece.batch, piece.keys(HELD_OUT_SEED, first))
             scored = score_in_parts(policy, rows, torch.split(torch.arange(len(rows)), limit))
-            self._assess(policy, piece.batch, scored, rows, seen, ties=ties)
+            parts.append((piece.batch, self._ratios(policy, piece.batch, scored, rows)))
+        ratios = [each.nats[batch.present] for batch, each in parts]
+        own = torch.cat([*ratios, torch.zeros(0)])
+        baseline = baseline_of(world.total(own.sum().item()), world.total(float(len(own))))
+        seen = Seen(ties=torch.zeros(len(ties)))
+        for batch, each in parts:
+            losses = self._losses(batch, each, log_tie=ties, baseline=baseline)
+            limits = torch.ones(batch.num_rankings)
+            seen.add(batch, each, losses, limits=limits, ties=None)
         sums = {name: world.total(value) for name, value in seen.sums.items()}
         found = metrics_of(sums)
         drop, most = -found.get("chosen_log_ratio", 0.0), self.config.max_chosen_drop
+        if not self.beta.fixed and world.agree(bool(own.any())):
+            del found["preference_loss"]
         return Compared(
-            loss=found["preference_loss"],
+            loss=found.get("preference_loss"),
             chosen_drop=None if most is None or drop <= most else drop,
             metrics={f"held_out_{name}": found[name] for name in HELD_OUT if name in found},
         )
@@ -225,41 +244,55 @@ class Direct:
         ties: Float[Tensor, " order"],
     ) -> Float[Tensor, "r k"]:
         """The gradient of the loss with respect to each log-probability, divided by beta."""
-        beta = self.beta.value(self._unit(policy, scored))
-        log_ratio = over_draws(scored.log_ratio, rows, batch.index.shape)
-        counts: Tensor | float = 1.0
-        if self._averages(policy):
-            counts = elements_of(scored.log_prob, rows, batch.index.shape)
-        ties = ties.clone().requires_grad_()
+        ratios, ties = self._ratios(policy, batch, scored, rows), ties.clone().requires_grad_()
         with torch.enable_grad():
-            leaf = log_ratio.clone().requires_grad_()
-            compared = leaf / counts
-            losses = objective(
-                self.config, compared, batch, beta=beta, log_tie=ties, baseline=self.baseline
-            )
-            if self.config.sft:
-                losses = losses - self.config.sft * beta * mean_where(compared, liked(batch))
+            leaf = ratios.nats.clone().requires_grad_()
+            learned = replace(ratios, nats=leaf)
+            losses = self._losses(batch, learned, log_tie=ties, baseline=self.baseline)
             found = torch.autograd.grad(
                 (losses * batch.weights).sum(), [leaf, ties], allow_unused=True
             )
-        coefficients, of_ties = found[0] / beta, found[1]
+        coefficients, of_ties = found[0] / ratios.beta, found[1]
         limits = torch.ones(batch.num_rankings)
         if self.config.keep_chosen is not None:
             limits = push_limits(coefficients, scored, rows, keep=self.config.keep_chosen)
             limited = coefficients * limits[:, None]
             coefficients = torch.where(coefficients > 0, limited, coefficients)
-        compared = compared.detach()
-        seen.add(
-            *(batch, log_ratio, losses.detach()),
-            compared=compared,
-            beta=beta,
-            limits=limits,
-            ties=of_ties,
-        )
+        seen.add(batch, ratios, losses.detach(), limits=limits, ties=of_ties)
         seen.unordered.append(
-            margins_without_order(self.config, compared, batch, baseline=self.baseline)
+            margins_without_order(self.config, ratios.compared, batch, baseline=self.baseline)
         )
         return coefficients
+
+    def _ratios(
+        self, policy: LikelihoodPolicy, batch: RankedBatch, scored: Scored, rows: Rows
+    ) -> Ratios:
+        """Log-ratios of candidates, as the objective compares them."""
+        counts = None
+        if self._averages(policy):
+            counts = elements_of(scored.log_prob, rows, batch.index.shape)
+        return Ratios(
+            nats=over_draws(scored.log_ratio, rows, batch.index.shape),
+            counts=counts,
+            beta=self.beta.value(self._unit(policy, scored)),
+        )
+
+    def _losses(
+        self,
+        batch: RankedBatch,
+        ratios: Ratios,
+        *,
+        log_tie: Float[Tensor, " order"],
+        baseline: float,
+    ) -> Float[Tensor, " r"]:
+        """Of each ranking, with its share of supervised fine-tuning."""
+        beta, compared = ratios.beta, ratios.compared
+        losses = objective(
+            self.config, compared, batch, beta=beta, log_tie=log_tie, baseline=baseline
+        )
+        if not self.config.sft:
+            return losses
+        return losses - self.config.sft * beta * mean_where(compared, liked(batch))
 
     def _refresh(self, policy: LikelihoodPolicy, seen: Seen, world: World) -> None:
         """All of an optimizer step is scored, and the weights are still those of the scores."""
@@ -281,7 +314,7 @@ class Direct:
         for place, gradient in enumerate(seen.ties.tolist()):
             self.log_tie[place] -= TIE_RATE * world.total(gradient) / weight
         if sums["candidates"]:
-            self.baseline = max(0.0, sums["log_ratio"] / sums["candidates"])
+            self.baseline = baseline_of(sums["log_ratio"], sums["candidates"])
         return sums
 
     def checks(

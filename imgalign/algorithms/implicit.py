@@ -257,6 +257,23 @@ SUMS = (
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Ratios:
+    """Log-ratios of the candidates of some rankings."""
+
+    nats: Float[Tensor, "r k"]
+    """Summed over the elements of a sample."""
+    counts: Float[Tensor, "r k"] | None
+    """Elements of each sample, where an objective compares means over them."""
+    beta: float
+    """Per nat of what is compared."""
+
+    @property
+    def compared(self) -> Float[Tensor, "r k"]:
+        """What the objective sees."""
+        return self.nats if self.counts is None else self.nats / self.counts
+
+
 @dataclass(slots=True, kw_only=True)
 class Seen:
     """What was seen of the rankings of one optimizer step; sums are weighted by the rankings."""
@@ -273,15 +290,14 @@ class Seen:
     def add(
         self,
         batch: RankedBatch,
-        log_ratio: Float[Tensor, "r k"],
+        ratios: Ratios,
         losses: Float[Tensor, " r"],
         *,
-        compared: Float[Tensor, "r k"],
-        beta: float,
         limits: Float[Tensor, " r"],
         ties: Float[Tensor, " t"] | None,
     ) -> None:
-        """Add some rankings; `compared` is what the objective saw of their log-ratios in nats."""
+        """Add some rankings."""
+        log_ratio, compared, beta = ratios.nats, ratios.compared, ratios.beta
         pairs = better_pairs(batch.ranks)
         margins = (compared[:, :, None] - compared[:, None, :])[pairs]
         chosen, rejected = liked(batch), disliked(batch)

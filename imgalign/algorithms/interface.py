@@ -140,8 +140,9 @@ def writes_files(world: World) -> bool:
 class Compared:
     """What an algorithm measured on a batch that it never learns from."""
 
-    loss: float
-    """Lower is better; decides which weights are best where no reward model does."""
+    loss: float | None
+    """Lower is better; decides which weights are best where no reward model does. None where it
+    does not compare with that of other weights yet."""
     chosen_drop: float | None
     """How much less likely the best of the rankings have become, in nats, where that is more than
     the settings allow. Such weights do not count as best, and end a run."""

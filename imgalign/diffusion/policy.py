@@ -42,6 +42,10 @@ from imgalign.runs.weights import HoldsWeights, TrainedWeights
 
 DEFAULT_RANK = 8
 
+FITTED = "covered"
+"""How `fit_images` brings images to a size, for the name of what is kept of it: another way needs
+another name."""
+
 
 class DiffusionPolicy(HoldsWeights):
     """A pipeline whose trained weights start as its reference; implements `Policy`.
@@ -181,11 +185,11 @@ class DiffusionPolicy(HoldsWeights):
 
     @cached_property
     def encoding(self) -> str:
-        """By the autoencoder's weights, the size of images, and what it computes in and on."""
+        """By the encoder's weights and scale, the images' size, and what it computes in and on."""
         width, height = self.family.image_size()
-        weights = self.family.autoencoder_hash()
+        weights = self.family.encoder_hash()
         where = f"{self.family.dtype}-{self.family.device.type}".removeprefix("torch.")
-        return f"{weights[:16]}-{width}x{height}-{where}"
+        return f"{weights[:16]}-{width}x{height}-{FITTED}-{where}"
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str], samples: Images) -> Data:

@@ -184,7 +184,8 @@ OF_ALGORITHMS = (
         "The preference loss of held-out rankings, always with the same noise. Without a reward "
         "model it decides which checkpoint is best, and `run.patience` and `best.json` follow it.",
         "Rising, the policy learns its rankings by heart. Metrics of held-out rankings are missing "
-        "where none of these prefers a sample to another.",
+        "where none of these prefers a sample to another, and this one while a beta that sets "
+        "itself is not fixed yet.",
         "reward",
         DIRECT,
     ),

@@ -287,7 +287,7 @@ class Session:
         inside = budget is None or measured.kl <= budget
         drop = None if compared is None else compared.chosen_drop
         score = measured.reward
-        if score is None and compared is not None:
+        if score is None and compared is not None and compared.loss is not None:
             score = -compared.loss
         if score is not None:
             self.best.add(self.step, score, allowed=inside and drop is None)

@@ -308,6 +308,34 @@ def test_a_held_out_loss_moves_with_the_policy_alone():
     assert algorithm.held_out(policy, measured, world=Alone()).loss != before.loss
 
 
+def test_a_held_out_loss_of_likes_and_dislikes_moves_with_the_policy_alone():
+    """Its baseline is the mean log-ratio of what is held out, and not that of the last step."""
+    measured = ranked(torch.tensor([[0, 1, 2], [-1, -1, -1]]), all_bad=[1])
+    algorithm, policy = Direct(CONFIGS["kto"]), moved_walk()
+    with torch.no_grad():  # towards all samples, so that the baseline is above its least, 0
+        policy.shift.add_(0.1 * measured.data.content["latents"].mean(dim=0))
+    before = algorithm.held_out(policy, measured, world=Alone())
+    run(algorithm, policy, ranked(RANKS))
+    assert algorithm.baseline > 0
+    assert algorithm.held_out(policy, measured, world=Alone()).loss == before.loss
+
+
+def test_there_is_no_held_out_loss_to_compare_until_beta_is_fixed_but_at_the_start():
+    beta = {"kind": "auto", "steps": 2}
+    algorithm = Direct(DPOConfig.model_validate({"compare": "all_pairs", "beta": beta}))
+    start = algorithm.held_out(moved_walk(by=0.0), ranked(), world=Alone())
+    assert start.loss == pytest.approx(math.log(2))
+    policy, losses = moved_walk(), []
+    for _ in range(3):
+        found = algorithm.held_out(policy, ranked(), world=Alone())
+        assert found.metrics.get("held_out_preference_loss") == found.loss
+        assert "held_out_implicit_accuracy" in found.metrics
+        losses.append(found.loss)
+        run(algorithm, policy, ranked())
+    assert losses[:2] == [None, None]
+    assert abs(losses[2] - math.log(2)) > 1e-3
+
+
 def test_ties_are_reckoned_with_where_any_ranking_of_the_data_has_one():
     batch = replace(ranked(torch.tensor([[0, 1, 2]])), ties=True)
     algorithm, policy = Direct(CONFIGS["ranking"]), moved_walk(by=0.0)

@@ -212,6 +212,23 @@ def test_nine_candidates_with_any_tie_stay_finite_for_absurd_scores():
     assert scores.grad.isfinite().all()
 
 
+def test_a_hundred_candidates_with_ties_need_no_list_of_all_groups():
+    # For groups of up to two there is a closed form: the sum over pairs is half of a square.
+    k, delta = 100, 0.3
+    scores, ranks = normal(k)[None], torch.arange(k)
+    ranks[41] = ranks[40]
+    weights, expected = scores[0].exp(), 0.0
+    for rank in ranks.unique().tolist():
+        left, group = weights[ranks >= rank], weights[ranks == rank]
+        pairs = delta * (left.sqrt().sum() ** 2 - left.sum()) / 2
+        chosen = group.prod().sqrt() * delta if len(group) == 2 else group.prod()
+        expected -= (chosen / (left.sum() + pairs)).log()
+    two = torch.tensor([delta], dtype=torch.float64).log()
+    assert_close(plackett_luce_loss(scores, ranks[None], log_tie=two), expected[None])
+    any_size = torch.cat([two, torch.full((k - 2,), -150.0, dtype=torch.float64)])
+    assert_close(plackett_luce_loss(scores, ranks[None], log_tie=any_size), expected[None])
+
+
 def test_a_ranking_that_the_scores_make_certain_has_no_loss():
     scores = torch.tensor([[300.0, 200.0, 100.0, 0.0]])
     loss = plackett_luce_loss(scores, torch.tensor([[0, 1, 2, 3]]), log_tie=torch.zeros(3))

@@ -57,6 +57,34 @@ def test_dropout_of_the_pretrained_network_stays_off(tiny_pipeline):
     assert torch.equal(scored(policy, trajectory, torch.tensor([1])), trajectory.log_probs[:, 1:2])
 
 
+@torch.no_grad()
+def test_latents_are_kept_under_a_name_that_changes_with_them_and_with_nothing_else(
+    tiny_pipeline_folder,
+):
+    image, policy = torch.rand(1, 3, 20, 18), make_policy(tiny_pipeline_folder)
+    latents = policy.encode(["a"], image).content["latents"]
+
+    def changed(change) -> tuple[bool, bool]:
+        """Whether the latents are others, and the name."""
+        other = make_policy(tiny_pipeline_folder)
+        change(other.family.pipeline)
+        found = other.encode(["a"], image).content["latents"]
+        return not torch.equal(found, latents), other.encoding != policy.encoding
+
+    def rescale(pipeline):
+        pipeline.vae.register_to_config(scaling_factor=0.5)
+
+    def move(part):
+        return lambda pipeline: next(part(pipeline).parameters()).add_(0.1)
+
+    assert changed(rescale) == (True, True)
+    assert changed(move(lambda pipeline: pipeline.vae.encoder)) == (True, True)
+    assert changed(move(lambda pipeline: pipeline.vae.quant_conv)) == (True, True)
+    assert changed(move(lambda pipeline: pipeline.vae.decoder)) == (False, False)
+    assert changed(move(lambda pipeline: pipeline.vae.post_quant_conv)) == (False, False)
+    assert changed(move(lambda pipeline: pipeline.unet)) == (False, False)
+
+
 def test_log_prob_is_the_gaussian_density_summed_over_the_latent(policy):
     trajectory = policy.sample(PROMPTS, seeds=SEEDS)
     distributions = policy.step_distributions(trajectory, EVERY_STEP)

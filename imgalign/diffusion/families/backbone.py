@@ -41,6 +41,8 @@ Conditions: TypeAlias = Mapping[str, Tensor]
 # The library gives this no types.
 _to_diffusers: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = convert_state_dict_to_diffusers
 
+DECODING = ("decoder.", "post_quant_conv.")
+"""Weights of an autoencoder that make no latents."""
 ENCODED_PROMPTS = 1024
 """How many prompts' conditions are kept; Stable Diffusion's take 0.2 MB each."""
 
@@ -153,9 +155,15 @@ class Family(ABC):
     def pixel_unit(self) -> int:
         """Widths and heights of images are multiples of this many pixels."""
 
-    def autoencoder_hash(self) -> str:
-        """SHA-256 of names and values of the weights that make latents of images."""
-        return hash_of(self.parts["vae"].state_dict().items())
+    def encoder_hash(self) -> str:
+        """SHA-256 of all that makes latents of images: weights by name, and what scales them."""
+        weights = {
+            name: weight
+            for name, weight in self.parts["vae"].state_dict().items()
+            if not name.startswith(DECODING)
+        }
+        scale = torch.tensor(self.pipeline.vae.config["scaling_factor"], dtype=torch.float64)
+        return hash_of([*weights.items(), ("scaling_factor", scale)])
 
     @abstractmethod
     def encode_prompt(self, prompt: str) -> Conditions:

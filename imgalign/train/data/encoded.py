@@ -1,7 +1,7 @@
 """Samples as a policy encoded them, kept on disk and shared between runs.
 
-One folder for each way of encoding (`LikelihoodPolicy.encoding`: the autoencoder's hash, the size,
-the crop), with shards of safetensors in it. A shard holds a few hundred samples; the name of a
+One folder for each way of encoding (`LikelihoodPolicy.encoding`: the encoder's hash, the size, the
+way to it), with shards of safetensors in it. A shard holds a few hundred samples; the name of a
 tensor is "SHA-256 of the file/name of the tensor". Shards are written whole or not at all, under a
 name that no other process uses, so that runs may share a folder. The oldest are removed when a
 folder grows beyond its limit.
