@@ -11,7 +11,7 @@ from imgalign.errors import ImgalignError, InputError
 from imgalign.preferences import validation
 from imgalign.preferences.coverage import project_standings
 from imgalign.preferences.foreign.image_files import image_files
-from imgalign.preferences.records import Samples
+from imgalign.preferences.records import COMPARISONS, Samples, holds_comparisons
 from imgalign.preferences.store import Store
 from imgalign.prompts import prompts_in
 from imgalign.runs.checkpoint import STEP
@@ -37,8 +37,6 @@ FEWEST, MOST = 1, 9
 """Candidates of a prompt: the keys 1 to 9 rank them."""
 MOST_MADE = 20_000
 MOST_ANNOTATORS = 50
-COMPARE = "-compare"
-"""Ends the names of projects of comparisons, from which no reward may learn."""
 SHIPPED_PACE = 0.015
 """Seconds of an image and step of the storybook's model, on two cores of a laptop."""
 BYTES_OF_A_PIXEL = 1.2
@@ -74,7 +72,7 @@ def makers(runs: Runs, model: str) -> list[tuple[str, str]]:
 def projects(store: Store, project: str) -> list[str]:
     """All projects that candidates can go to, the app's own first."""
     found = [each.project for each in project_standings(store)]
-    return [each for each in dict.fromkeys([project, *found]) if not each.endswith(COMPARE)]
+    return [each for each in dict.fromkeys([project, *found]) if not holds_comparisons(each)]
 
 
 def asked(form: Form, *, store: Store, runs: Runs, batches: Batches) -> Asked:
@@ -142,10 +140,10 @@ def _project(store: Store, typed: str | None, samples: Samples) -> str:
     name = (typed or "").strip()
     if not name:
         raise InputError("project: choose one, or write the name of a new one")
-    if name.endswith(COMPARE):
+    if holds_comparisons(name):
         raise InputError(
             f"project {name}: comparisons of models belong there, which no reward may learn from; "
-            f"choose another, such as {name.removesuffix(COMPARE) or 'default'}"
+            f"choose another, such as {name.removesuffix(COMPARISONS) or 'default'}"
         )
     there = {each.project: each.kinds for each in project_standings(store)}
     if name not in there:

@@ -4,14 +4,21 @@ A control writes a line of the overrides (assets/controls.js), so these stay the
 run differs from its recipe. No gradio here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from imgalign.config import Setting, plain
 from imgalign.errors import ImgalignError
+from imgalign.preferences.coverage import ProjectRankings
+from imgalign.preferences.records import holds_comparisons
 from ui import forms, recipes
 from ui.forms import Form
 
+Choices: TypeAlias = tuple[tuple[str, str], ...]
+
+CHOSEN: Mapping[str, str] = {"data.project": "Learn from", "data.group": "Rankings of"}
+"""Names on the page of what is chosen from what there is, before all others."""
 MATTER: Mapping[str, str] = {
     "run.iterations": "Iterations",
     "optimizer.learning_rate": "Learning rate",
@@ -28,6 +35,7 @@ MATTER: Mapping[str, str] = {
 }
 """Names on the page, the most important first; a recipe shows the first MOST of those it has."""
 MOST = 8
+"""Of those that are typed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,10 +48,17 @@ class Control:
     usual: str
     """What the recipe says itself."""
     meaning: str
+    choices: Choices = ()
+    """(label, value) of all that there is; empty for what is typed."""
 
 
-def controls(recipe: str | None, reward: str, overrides: str) -> list[Control]:
-    """The controls of a recipe, at what the overrides make of it; none where it cannot be read."""
+def controls(
+    recipe: str | None, reward: str, overrides: str, judged: Sequence[ProjectRankings] = ()
+) -> list[Control]:
+    """The controls of a recipe, at what the overrides make of it; none where it cannot be read.
+
+    `judged` is what there is to learn from for recipes that learn from rankings.
+    """
     try:
         usual = _settings(recipe, reward, "")
     except ImgalignError:  # the page says why
@@ -55,17 +70,47 @@ def controls(recipe: str | None, reward: str, overrides: str) -> list[Control]:
         now = usual
         lines = (line.partition("=") for line in forms.lines_of(overrides))
         typed = {path: value for path, _, value in lines}
-    return [
-        Control(
+
+    def control(path: str, name: str, choices: Choices = ()) -> Control:
+        value = typed.get(path, plain(now[path].value))
+        known = {each for _, each in choices}
+        return Control(
             path=path,
             name=name,
-            value=typed.get(path, plain(now[path].value)),
+            value=value,
             usual=plain(usual[path].value if path in usual else now[path].default),
             meaning=now[path].meaning.replace("`", ""),
+            choices=(*choices, (value, value)) if choices and value not in known else choices,
         )
-        for path, name in MATTER.items()
-        if path in now
-    ][:MOST]
+
+    if "data.samples" in now:
+        judged = [each for each in judged if each.samples == now["data.samples"].value]
+    project = now["data.project"].value if "data.project" in now else None
+    there = {"data.project": projects(judged), "data.group": groups(judged, project)}
+    chosen = [control(path, name, there[path]) for path, name in CHOSEN.items() if path in now]
+    typed_in = [control(path, name) for path, name in MATTER.items() if path in now]
+    return chosen + typed_in[:MOST]
+
+
+def projects(judged: Sequence[ProjectRankings]) -> Choices:
+    """What a run can learn from; blind comparisons, which test earlier ones, come last."""
+    ordered = sorted(judged, key=lambda each: holds_comparisons(each.project))
+    named = tuple(
+        (
+            f"{each.project}: {each.rankings} "
+            + ("blind comparisons" if holds_comparisons(each.project) else "rankings"),
+            plain(each.project),
+        )
+        for each in ordered
+    )
+    return (("all projects, without blind comparisons", plain(None)), *named)
+
+
+def groups(judged: Sequence[ProjectRankings], project: object) -> Choices:
+    """Whose rankings a run can learn from."""
+    own = [each for each in judged if project is None or each.project == project]
+    names = sorted({name for each in own for name in each.groups if name})
+    return (("everybody", plain(None)), *((name, plain(name)) for name in names))
 
 
 def _settings(recipe: str | None, reward: str, overrides: str) -> dict[str, Setting]:

@@ -6,11 +6,12 @@ checks when a run is started.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 from imgalign.config import recipes as shipped_recipes
 from imgalign.errors import ImgalignError, InputError
+from imgalign.preferences.coverage import ProjectRankings, judged_projects
+from imgalign.preferences.records import holds_comparisons
 from imgalign.preferences.store import Store
 from ui import checks, recipes
 from ui.recipes import Recipe
@@ -26,8 +27,6 @@ LEARNS_FROM = {
     "completions": "its own examples",
 }
 """What `data.from` means to somebody who chooses; other kinds have their own name."""
-MOST_READ = 2000
-"""Rankings that are looked at for one of each kind."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +101,9 @@ class Present:
     def __init__(self, runs: Runs) -> None:
         self.runs = runs
         self.rewards = {checks.scores_of(path) for path in runs.rewards()}
-        self.rankings = _kinds_of_rankings(runs.database)
+        self.rankings = {
+            each.samples for each in learnable(runs.database) if not holds_comparisons(each.project)
+        }
 
     def lacking(self, recipe: Recipe) -> list[str]:
         """What a recipe still needs, each as a noun."""
@@ -126,10 +127,10 @@ class Present:
         return found
 
 
-def _kinds_of_rankings(database: str | None) -> set[str]:
-    """Of which kinds there are rankings by people; none without a database."""
+def learnable(database: str | None) -> list[ProjectRankings]:
+    """What people have judged; nothing without a database."""
     try:
         with Store.open(database, create=False) as store:
-            return {ranking.samples for ranking in islice(store.rankings(), MOST_READ)}
+            return judged_projects(store)
     except (ImgalignError, OSError):
-        return set()
+        return []

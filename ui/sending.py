@@ -12,6 +12,7 @@ from typing import Any
 from imgalign.errors import InputError
 from imgalign.preferences import validation
 from imgalign.preferences.coverage import coverage, queued_projects
+from imgalign.preferences.records import comparisons_of
 from imgalign.preferences.store import Store
 from ui.image_request import Typed, whole
 from ui.shelf import Shelf
@@ -99,14 +100,29 @@ def send(
 
 def proposed_project(how: str, project: str) -> str:
     """Where these items belong by default: comparisons apart from what rewards are trained on."""
-    apart = how in COMPARISONS and not project.endswith("-compare")
-    return f"{project}-compare" if apart else project
+    return comparisons_of(project) if how in COMPARISONS else project
 
 
 def projects(store: Store, project: str) -> list[str]:
     """All that can be chosen: the app's own, that of its comparisons, and those that have items."""
     own = [project, proposed_project(PAIRS, project)]
     return list(dict.fromkeys([*own, *queued_projects(store)]))
+
+
+def way_for(rows: Sequence[Mapping[str, Any]], how: str) -> str:
+    """How rows that were just drawn are proposed to be ranked: what was chosen, where they fit.
+
+    Images of base and checkpoint are not mixed unasked: the run would be tested by rankings that
+    others learn from.
+    """
+    compares = any(row["checkpoint"] for row in rows)
+    if how == TOGETHER and compares:
+        return PAIRS
+    try:
+        _refuse_missing_rows(rows, how)
+    except InputError:
+        return PAIRS if compares else TOGETHER
+    return how
 
 
 def _refuse_missing_rows(rows: Sequence[Mapping[str, Any]], how: str) -> None:

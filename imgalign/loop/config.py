@@ -7,7 +7,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from imgalign.config import Config, PathText, refuse_ineffective
 from imgalign.preferences import address
-from imgalign.preferences.records import SamplerSettings
+from imgalign.preferences.records import SamplerSettings, comparisons_of
 
 MOST_ROUNDS = 20
 SEEDS_PER_ROUND = 50_000
@@ -152,7 +152,7 @@ class LoopConfig(Config):
     @property
     def votes_project(self) -> str:
         """Project of the pairs that are compared, apart from what is learned from."""
-        return f"{self.project}-compare"
+        return comparisons_of(self.project)
 
     @model_validator(mode="after")
     def _each_round_has_seeds_enough(self) -> "LoopConfig":

@@ -20,6 +20,7 @@ from imgalign.preferences.records import (
     JudgeProvenance,
     Ranking,
     Samples,
+    holds_comparisons,
     utc_now,
 )
 from imgalign.preferences.samples import rankings_of
@@ -90,7 +91,8 @@ def chosen_rankings(
 ) -> list[Ranking]:
     """Rankings of one kind of samples, by people, by AI judges or by both; no filter takes all.
 
-    Those of excluded annotators are left out. The log says how many are, and how many others.
+    Those of excluded annotators are left out, and those of blind comparisons unless their project
+    is named: they test what was learned. The log says how many are, and how many others.
     InputError where all are of another kind, by others, or of other names than the filters: it
     begins with `where`, and says what there is or which `option` asks for it.
     """
@@ -104,7 +106,29 @@ def chosen_rankings(
     if not found and (others := names_of(store.rankings(judged_by="all"), filters)):
         raise InputError(f"{where}: expected rankings, got none; there are: {others}")
     kept = rankings_of(samples, found, where=where)
-    return rankings_by(judged_by, kept, where=where, option=option)
+    chosen = rankings_by(judged_by, kept, where=where, option=option)
+    return chosen if project else without_comparisons(chosen, where=where)
+
+
+def without_comparisons(rankings: Iterable[Ranking], *, where: str) -> list[Ranking]:
+    """Those that something may learn from unasked; InputError where there are only others."""
+    found = list(rankings)
+    tests = {each.project for each in found if holds_comparisons(each.project)}
+    kept = [each for each in found if each.project not in tests]
+    if not tests:
+        return kept
+    number, named = len(found) - len(kept), ", ".join(sorted(tests))
+    if not kept:
+        raise InputError(
+            f"{where}: expected some to learn from, got {number} of blind comparisons alone, "
+            f"which test what was learned ({named}); rank candidates, or name that project"
+        )
+    log.warning(
+        "%s: %d of blind comparisons are left out, which test what was learned (%s); name their "
+        "project to take them",
+        *(where, number, named),
+    )
+    return kept
 
 
 def names_of(rankings: Iterable[Ranking], filters: Mapping[str, str | None]) -> str:

@@ -27,6 +27,8 @@ JudgedBy = Literal["people", "ai", "all"]
 """Whose rankings are read: those of people, with simulated annotators in their place; those of AI
 judges; or all of them, mixed."""
 TieGroups = tuple[tuple[int, ...], ...]
+COMPARISONS = "-compare"
+"""Ends the names of projects of blind comparisons."""
 
 
 def utc_now() -> datetime:
@@ -324,6 +326,16 @@ def pairs(ranking: Ranking) -> list[tuple[int, int]]:
 def strict_pairs(groups: TieGroups) -> list[tuple[int, int]]:
     """(better, worse) of every strict preference in an order of tie groups, best first."""
     return [(i, j) for better, worse in combinations(groups, 2) for i in better for j in worse]
+
+
+def comparisons_of(project: str) -> str:
+    """The project of blind comparisons of what was learned in a project; of such a one itself."""
+    return project if holds_comparisons(project) else project + COMPARISONS
+
+
+def holds_comparisons(project: str) -> bool:
+    """Whether a project tests what was learned, so that nothing may learn from it unasked."""
+    return project.endswith(COMPARISONS)
 
 
 def compares(ranking: Ranking) -> bool:

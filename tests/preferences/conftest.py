@@ -80,14 +80,23 @@ def add_items(
 ) -> Callable[..., list[str]]:
     """Queue items of three images each, with prompts "prompt 0", "prompt 1", ..."""
 
-    def add(num: int, *, overlap: int = 1, num_images: int = 3) -> list[str]:
+    def add(
+        num: int,
+        *,
+        overlap: int = 1,
+        num_images: int = 3,
+        project: str = "default",
+        first: int = 0,
+    ) -> list[str]:
         item_ids = []
-        for index in range(num):
+        for index in range(first, first + num):
             image_ids = [
                 store.add_image(png(100 * index + k), provenance(seed=k)) for k in range(num_images)
             ]
             item_ids.append(
-                store.add_item(f"prompt {index}", image_ids, source="test", overlap=overlap)
+                store.add_item(
+                    f"prompt {index}", image_ids, source="test", overlap=overlap, project=project
+                )
             )
         return item_ids
 

@@ -312,6 +312,18 @@ def test_comparisons_are_proposed_a_project_of_their_own(store: Store):
     assert sending.projects(store, "cats") == ["cats", "cats-compare"]
 
 
+def test_images_of_base_and_checkpoint_are_only_mixed_where_somebody_asks_for_it():
+    base, run = {"key": "a", "checkpoint": None, "rewritten": False}, {"key": "b"}
+    run |= {"checkpoint": "runs/first/step-000010", "rewritten": False}
+    other = run | {"key": "c", "checkpoint": "runs/second/step-000010"}
+    pairs, together = sending.PAIRS, sending.TOGETHER
+    assert sending.way_for([base, run], together) == pairs
+    assert sending.way_for([base], together) == sending.way_for([base], pairs) == together
+    assert sending.way_for([base, run, other], sending.CHECKPOINTS) == sending.CHECKPOINTS
+    assert sending.way_for([base, run], sending.CHECKPOINTS) == pairs
+    assert sending.way_for([base, run], sending.REWRITES) == pairs
+
+
 def test_a_project_needs_a_name_and_its_own_length(compared: Any, store: Store):
     shelf, views = compared
     for project, message in ((" ", "project: choose one"), ("x" * 300, "project: .* 200")):

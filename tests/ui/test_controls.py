@@ -1,8 +1,9 @@
 import pytest
 
 from imgalign.config import plain
+from imgalign.preferences.coverage import ProjectRankings
 from ui import recipes
-from ui.controls import MATTER, MOST, controls
+from ui.controls import CHOSEN, MATTER, MOST, controls
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +20,7 @@ def test_every_recipe_has_four_to_eight_controls_at_its_own_values(recipe):
     found = controls(recipe, "runs/reward", "")
     settings = recipes.explain(recipe, ["reward.path=runs/reward"]).settings
     explained = {each.path: each for each in settings}
-    assert 4 <= len(found) <= MOST
+    assert 4 <= sum(not each.choices for each in found) <= MOST
     assert len({each.name for each in found}) == len(found)
     for each in found:
         assert each.value == each.usual == plain(explained[each.path].value)
@@ -40,7 +41,7 @@ def test_a_setting_that_no_recipe_has_is_no_control():
         for recipe in recipes.names()
         for each in recipes.explain(recipe, ["reward.path=runs/reward"]).settings
     }
-    assert set(MATTER) <= known
+    assert {*CHOSEN, *MATTER} <= known
 
 
 def test_a_control_shows_what_the_overrides_make_of_it_beside_what_the_recipe_says():
@@ -53,6 +54,33 @@ def test_what_was_typed_wrongly_stays_in_its_control():
     found = values("storybook_dpo", "run.iterations=many")
     assert found["run.iterations"] == "many"
     assert found["seed"] == "0"
+
+
+def test_what_rankings_to_learn_from_is_chosen_among_what_there_is_and_comparisons_come_last():
+    judged = [
+        ProjectRankings(
+            project=project, samples=samples, rankings=number, prompts=1, groups=("", *groups)
+        )
+        for project, samples, number, groups in (
+            ("cats-compare", "images", 7, ["warm"]),
+            ("cats", "images", 3, ["cosy"]),
+            ("tales", "texts", 9, ["loud"]),
+        )
+    ]
+    project, group, *_ = controls("storybook_dpo", "", "", judged)
+    assert (project.path, project.value) == ("data.project", "null")
+    assert project.choices == (
+        ("all projects, without blind comparisons", "null"),
+        ("cats: 3 rankings", "cats"),
+        ("cats-compare: 7 blind comparisons", "cats-compare"),
+    )
+    assert [value for _, value in group.choices] == ["null", "cosy", "warm"]
+    project, group, *_ = controls("storybook_dpo", "", "data.project=cats", judged)
+    assert project.value == "cats"
+    assert [value for _, value in group.choices] == ["null", "cosy"]
+    gone, _, *_ = controls("storybook_dpo", "", "data.project=gone", judged)
+    assert gone.choices[-1] == ("gone", "gone")
+    assert not {"data.project", "data.group"} & set(values("storybook_grpo"))
 
 
 def test_a_setting_that_an_override_takes_out_has_no_control():

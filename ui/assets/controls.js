@@ -39,24 +39,28 @@ const draw = (control, index) => {
   const one = make("div", "ct-one");
   one.dataset.path = control.path;
   const label = make("label", "", control.name);
-  const input = make("input");
+  const input = make(control.choices.length ? "select" : "input");
   input.id = label.htmlFor = `control-${index}`;
-  input.autocomplete = "off";
-  input.spellcheck = false;
-  input.inputMode = "decimal";
+  if (control.choices.length) one.dataset.wide = "";
+  else Object.assign(input, { autocomplete: "off", spellcheck: false, inputMode: "decimal" });
   const back = make("button");
   back.type = "button";
   one.append(label, input, back);
   return one;
 };
 const show = (one, control) => {
-  const [input, back] = [one.querySelector("input"), one.querySelector("button")];
+  const [input, back] = [one.querySelector("input, select"), one.querySelector("button")];
+  const choices = JSON.stringify(control.choices);
+  if (control.choices.length && one.dataset.choices !== choices) {
+    one.dataset.choices = choices;
+    input.replaceChildren(...control.choices.map(([said, value]) => new Option(said, value)));
+  }
   one.toggleAttribute("data-changed", control.value !== control.usual);
   if (document.activeElement !== input || one.dataset.shown === input.value) input.value = control.value;
   one.dataset.shown = control.value;
   input.placeholder = control.usual;
   input.title = control.meaning;
-  back.textContent = `↺ ${control.usual}`;
+  back.textContent = control.choices.length ? "↺" : `↺ ${control.usual}`;
   back.title = `Back to ${control.usual}, as the recipe says`;
   back.setAttribute("aria-label", `${control.name}: back to ${control.usual}`);
   input.onchange = () => set(control, input.value.trim().replace(/\s+/g, " "));

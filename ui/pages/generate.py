@@ -1,6 +1,7 @@
 """The Generate page: checkpoints beside their base, prompts beside their rewrites, and sending."""
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from html import escape
 from typing import Any, no_type_check
 
@@ -33,6 +34,7 @@ from ui.sending import (
     projects,
     proposed_project,
     send,
+    way_for,
 )
 from ui.shelf import Shelf
 from ui.theme import asset
@@ -294,6 +296,7 @@ def build(
     answers = [compare, start, cancel, sending, wrong]
     running = start.click(begin, list(form.values()), answers, **PRIVATE)
     running.then(_rest, None, [start, cancel], **PRIVATE)
+    running.success(partial(_fitting, project), [compare, how], [how, place, sent], **PRIVATE)
     # One after the other: a view that was on its way would take the place of the last word.
     cancel.click(None, None, None, cancels=[running], **PRIVATE).then(
         _halt, compare, [compare, start, cancel], **PRIVATE
@@ -318,6 +321,14 @@ def _choices(runs: Runs, model: str, others: int) -> tuple[gr.Dropdown, ...]:
 
 def _proposal(how: str, project: str) -> tuple[str, str]:
     return proposed_project(how, project), _why(how, project)
+
+
+def _fitting(project: str, value: Any, how: str) -> tuple[Any, Any, Any]:
+    """How what was just drawn is proposed to be ranked, where that is another way than before."""
+    fitting = way_for(value["rows"], how) if value else how
+    if fitting == how:
+        return gr.skip(), gr.skip(), gr.skip()
+    return fitting, *_proposal(fitting, project)
 
 
 def _drawn_before(shelf: Shelf, event: gr.EventData) -> tuple[Any, Any]:

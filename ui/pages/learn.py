@@ -8,6 +8,7 @@ from imgalign.errors import InputError
 from imgalign.preferences.accuracy import Accuracy
 from imgalign.preferences.coverage import ProjectRankings, judged_projects
 from imgalign.preferences.fit_report import Evaluation, FitReport, Judged
+from imgalign.preferences.records import holds_comparisons
 from imgalign.preferences.store import Store
 from ui.fits import Fit, Fits, check_fit
 from ui.messages import PRIVATE, shown
@@ -35,7 +36,8 @@ def view(fits: Fits, store: Store, chosen: str | None) -> dict[str, Any]:
 
 def projects_of(store: Store) -> list[tuple[str, str]]:
     """(label, value) of what can be learned from; see `chosen_project`."""
-    return [(_label(each), _value(each)) for each in judged_projects(store)]
+    found = sorted(judged_projects(store), key=lambda each: holds_comparisons(each.project))
+    return [(_label(each), _value(each)) for each in found]
 
 
 def chosen_project(store: Store, value: str | None) -> ProjectRankings:
@@ -282,6 +284,8 @@ def facts(report: FitReport) -> list[str]:
 
 
 def _label(each: ProjectRankings) -> str:
+    if holds_comparisons(each.project):
+        return f"{each.project}: {each.rankings} blind comparisons, which test what was learned"
     return f"{each.project}: {each.rankings} rankings of {each.samples}"
 
 

@@ -203,7 +203,8 @@ def form_in(kept: str) -> tuple[Form | None, str]:
 
 def _explain_form(runs: Runs, recipe: str | None, reward: str, overrides: str) -> tuple[Any, ...]:
     title, rows, notes = explain(recipe, reward, overrides)
-    matter = {"controls": [asdict(each) for each in controls(recipe, reward, overrides)]}
+    judged = needs.learnable(runs.database)
+    matter = {"controls": [asdict(each) for each in controls(recipe, reward, overrides, judged)]}
     lacks, cost = prospects(runs, recipe, reward, overrides)
     fix = None
     if recipe:

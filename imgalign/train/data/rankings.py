@@ -37,7 +37,8 @@ class RankingsConfig(GivenRankingsConfig):
     """Folder of the ranked images, where the database does not know it."""
 
     project: str | None = None
-    """Only rankings of this project."""
+    """Only rankings of this project. Null takes all but blind comparisons of models (projects whose
+    names end in -compare), which test what was learned."""
 
     group: str | None = None
     """Only rankings of annotators of this group."""
