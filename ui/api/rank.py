@@ -111,10 +111,10 @@ class Screen(BaseModel):
     """What is on the screen; `item` is None when nothing is left.
 
     `samples` says what the candidates are; `waiting` counts items that other annotators hold, which
-    are part of `total`. `after` are the next items, at most AHEAD, which may be shown in their order
-    as soon as this one is judged, and `next` the addresses to prefetch of them. `undo` is the key of
-    the latest judgement that stands. `qualifying` items are left of the project's qualification;
-    who is `held` did not pass it.
+    are part of `total`. `after` are the next items, at most AHEAD, which may be shown in this order
+    as soon as this one is judged; `next` are their addresses, to prefetch. `undo` is the key of the
+    latest judgement that stands. `qualifying` items are left of the project's qualification; who is
+    `held` did not pass it.
     """
 
     item: str | None = None
