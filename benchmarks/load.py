@@ -119,7 +119,8 @@ class Annotator(threading.Thread):
         screen: dict[str, Any] = self._post("next", {"annotator": self.name})
         self.ledger.took["next"].append(1000 * (time.perf_counter() - start))
         begun = time.perf_counter()
-        ahead = (screen["after"] or screen)["candidates"]
+        # Those of the last set that is fetched ahead: a browser has the others already.
+        ahead = (screen["after"] or [screen])[-1]["candidates"]
         for shown in ahead:
             self._get(shown["url"])
         self.ledger.took["images of a set"].append(1000 * (time.perf_counter() - begun))

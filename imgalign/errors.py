@@ -4,7 +4,8 @@
     +- ConfigError              a setting: unknown key, wrong type, out of range   (a ValueError)
     +- InputError               a file, prompt or image that was handed in         (a ValueError)
     +- CheckpointError          a run or model folder: damaged, empty, incompatible
-    +- StoreError               the database: newer schema, locked, conflicting submission
+    +- StoreError               the store: newer schema, conflicting submission
+    |  +- DatabaseError         it cannot be read or written now: locked, damaged, read only
     +- JudgeError               an AI judge: unreachable, refuses, or says what nobody can read
     +- StorageFullError         no space left while saving                         (an OSError)
     +- NumericsError            a correctness rule failed while running
@@ -37,6 +38,10 @@ class CheckpointError(ImgalignError):
 
 class StoreError(ImgalignError):
     """The preference database cannot be used as asked."""
+
+
+class DatabaseError(StoreError):
+    """The database cannot be read or written now; what was asked for may be right."""
 
 
 class JudgeError(ImgalignError):

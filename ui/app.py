@@ -41,6 +41,7 @@ from ui.api import rank as rank_routes
 from ui.api import security
 from ui.api import studio as studio_routes
 from ui.api.guidelines import Guidelines
+from ui.api.projects import FIRST
 from ui.api.responses import add_error_handlers
 from ui.batches import Batches
 from ui.fits import Fits
@@ -91,6 +92,9 @@ class Settings:
     """The base model offered on the Candidates and Generate pages."""
     examples: tuple[str, ...] = ()
     """Prompts that the Candidates page offers to those who have none yet."""
+    demos: tuple[tuple[str, str], ...] = ()
+    """Finished demos beside this store, which the Candidates page offers to those who have nothing
+    yet: the folder of each, and the command that opens the app on it."""
     pages: tuple[str, ...] | None = None
     """Pages to serve. None: all on loopback, and only Rank elsewhere, because the Train page can
     start processes."""
@@ -144,13 +148,13 @@ class Settings:
     def only_project(self) -> str | None:
         """The project that the Rank page works on; None where it can be chosen."""
         if self.project is None and not security.on_loopback(self.host):
-            return rank_routes.FIRST
+            return FIRST
         return self.project
 
     @property
     def first_project(self) -> str:
         """The project that other pages begin with."""
-        return self.project or rank_routes.FIRST
+        return self.project or FIRST
 
     @property
     def has_studio(self) -> bool:
@@ -361,12 +365,13 @@ def _page(blocks: gr.Blocks, name: str, settings: Settings, studio: Studio) -> N
                 Standings(studio.store, studio.runs, studio.fits, studio.batches),
                 *(settings.model, settings.first_project, settings.only_project),
             )
-            candidates.build(blocks, work, examples=settings.examples)
+            candidates.build(blocks, work, examples=settings.examples, demos=settings.demos)
         case "rank":
             rank.build(
                 choosing=settings.only_project is None,
                 making="candidates" in settings.served,
                 learning="learn" in settings.served,
+                demo=bool(settings.demos) and "candidates" in settings.served,
             )
         case "learn":
             learn.build(blocks, studio.fits, studio.store)

@@ -51,8 +51,7 @@ def refuse_rewards(settings: "TrainConfig") -> None:
     if reward.path is None and settings.data.gives == "rollouts":
         raise ConfigError(
             "reward.path: expected a reward model, which judges what this recipe samples, got "
-            "none; choose one above, fit one with 'imgalign reward train', or take a recipe that "
-            "learns from rankings"
+            "none; choose one above, fit one on Learn, or take a recipe that learns from rankings"
         )
     scored = "images" if reward.drawn is not None else settings.policy.samples
     for setting, name in (("reward.path", reward.path), ("reward.held_out", reward.held_out)):
@@ -62,8 +61,7 @@ def refuse_rewards(settings: "TrainConfig") -> None:
         if found is None:
             raise InputError(
                 f"{setting}: {name}: expected the folder of a reward model, with {CONTRACT} or "
-                f"{CLIP} in it, found none; choose one that is there, or fit it with 'imgalign "
-                "reward train'"
+                f"{CLIP} in it, found none; choose one that is there, or fit one on Learn"
             )
         if found != scored:
             raise InputError(

@@ -11,6 +11,7 @@ from typing import Any
 from imgalign.errors import ImgalignError
 from ui import checks, outlook, recipes, settings_table
 from ui.forms import Form
+from ui.links import linked
 from ui.runs import Runs
 
 
@@ -61,9 +62,8 @@ def explain(name: str | None, reward: str, overrides: str) -> tuple[str, str, st
 
 
 def for_page(error: ImgalignError) -> str:
-    """As HTML, with a link to the page that a message for a terminal names by its command."""
-    rank = '<a href="./">on Rank</a>'
-    return escape(str(error)).replace("with imgalign ui first", f"{rank} first")
+    """As HTML, with links to the pages on which to do what it says."""
+    return linked(str(error))
 
 
 def prospects(runs: Runs, recipe: str | None, reward: str, overrides: str) -> tuple[str, str]:

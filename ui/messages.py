@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import gradio as gr
 
 from imgalign.errors import ImgalignError
+from ui.links import in_the_app
 
 T = TypeVar("T")
 
@@ -22,4 +23,4 @@ def shown(do: Callable[[], T]) -> T:
     try:
         return do()
     except ImgalignError as error:
-        raise gr.Error(str(error), duration=None, print_exception=False) from error
+        raise gr.Error(in_the_app(str(error)), duration=None, print_exception=False) from error

@@ -12,6 +12,7 @@ from imgalign.errors import InputError
 from imgalign.runs.metric import Metric
 from imgalign.runs.metric_table import CHARTS, Chart
 from ui import outcome, stages
+from ui.links import in_the_app
 from ui.removal import holdings
 from ui.run_queue import RunQueue, Waiting
 from ui.runs import Run, Runs
@@ -60,7 +61,8 @@ def _place(queue: RunQueue | None, line: Sequence[Waiting], waiting: Waiting) ->
     return {
         "place": line.index(waiting) + 1,
         "of": len(line),
-        "held": waiting.held or (elsewhere and f"only the app in {elsewhere} starts it"),
+        "held": in_the_app(waiting.held)
+        or (elsewhere and f"only the app in {elsewhere} starts it"),
         "what": f"from {what}" + (f" with {', '.join(changes)}" if changes else ""),
     }
 

@@ -22,6 +22,7 @@ from imgalign.runs.checkpoint import STEP
 from imgalign.runs.folder import CONFIG, PROMPTS, SHIPPED, run_prompts
 from imgalign.runs.metric_table import METRICS
 from ui.exports import Download, downloads
+from ui.links import in_the_app
 from ui.runs import Run
 
 Curve = Sequence[tuple[int, float]]
@@ -90,7 +91,7 @@ MEASURED = TypeAdapter(Measured)
 
 
 class Command(NamedTuple):
-    """What to type next. Example: ("Compare with the base", "imgalign evaluate runs/a")."""
+    """For a terminal. Example: ("Compare with the base", "imgalign evaluate runs/a")."""
 
     why: str
     text: str
@@ -264,7 +265,7 @@ def sample_prompts(run: Run, folder: Path) -> list[str]:
 
 def message_for_page(run: Run) -> str:
     """Why a run ended and how to go on, for a person who sees a button and no terminal."""
-    message = run.message.removeprefix("error: ")
+    message = in_the_app(run.message.removeprefix("error: "))
     if run.resumable:
         message = TERMINAL.sub("go on with Resume", message)
         if run.state == "stopped" and "Resume" not in message:

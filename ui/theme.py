@@ -131,10 +131,16 @@ def theme() -> gr.themes.Base:
 
 SHARING = ("batches.js", "compare.js", "controls.js", "learn.js", "monitor.js", "ranker.js")
 """Scripts that begin with what they share, dom.js; a component's script is one text."""
+CHOOSING = ("batches.js", "learn.js", "monitor.js")
+"""Those of them in which one of a row is chosen, by listbox.js."""
 
 
 def asset(name: str) -> str:
     """The text of a file that ships beside this module, e.g. "ranker.js"."""
-    names = ("dom.js", name) if name in SHARING else (name,)
+    names = (
+        *(("dom.js",) if name in SHARING else ()),
+        *(("listbox.js",) if name in CHOOSING else ()),
+        name,
+    )
     folder = files("ui") / "assets"
     return "".join((folder / each).read_text(encoding="utf-8") for each in names)

@@ -1,5 +1,6 @@
 """Commands that queue images for ranking and serve the app."""
 
+import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -338,6 +339,7 @@ def ui(
 
     if project is not None:
         validation.name("project", project)
+    demos = [] if address.named(database) else offered_demos(Path())
     settings = Settings(
         host=host,
         port=port,
@@ -350,10 +352,11 @@ def ui(
         allow_hosts=tuple(allow_host or ()),
         guidelines=guidelines,
         root_path=root_path,
+        demos=tuple(demos),
     )
-    if not address.named(database):
-        for line in offered_demos(Path()):
-            typer.echo(line)
+    for folder, command in demos:
+        has = "has the rankings, the reward model and the run of a demo"
+        typer.echo(f"{folder} {has}: {command}")
     launch(
         settings,
         create=create,
@@ -362,12 +365,24 @@ def ui(
     )
 
 
-def offered_demos(folder: Path) -> list[str]:
-    """How the app is opened on each demo below a folder: its rankings lie in it, and not here."""
-    found = sorted(path.parent for path in folder.glob("*/demo.json"))
+def offered_demos(folder: Path) -> list[tuple[str, str]]:
+    """Each demo below a folder, and the command that opens the app on it: its rankings lie in it,
+    and not here.
+    """
+    from imgalign.preferences.address import of_file
+
+    found = [
+        path.parent
+        for path in sorted(folder.glob("*/demo.json"))
+        # a name that no terminal shows as it is cannot be copied from there either
+        if str(path.parent).isprintable() and (path.parent / "imgalign.db").is_file()
+    ]
     return [
-        f"{demo} has the rankings, the reward model and the run of a demo: "
-        f"imgalign ui --database sqlite:///{demo}/imgalign.db --runs {demo}"
+        (
+            str(demo),
+            shlex.join(
+                ["imgalign", "ui", "--database", of_file(demo / "imgalign.db"), "--runs", str(demo)]
+            ),
+        )
         for demo in found
-        if (demo / "imgalign.db").is_file()
     ]

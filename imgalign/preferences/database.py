@@ -24,7 +24,13 @@ from sqlalchemy.exc import DataError, DBAPIError, OperationalError
 from sqlalchemy.pool import NullPool
 
 from imgalign import __version__
-from imgalign.errors import ImgalignError, InputError, StorageFullError, StoreError
+from imgalign.errors import (
+    DatabaseError,
+    ImgalignError,
+    InputError,
+    StorageFullError,
+    StoreError,
+)
 from imgalign.files import check_folder
 from imgalign.preferences import address, schema
 
@@ -90,7 +96,7 @@ class Database:
     def write(self) -> Iterator[Connection]:
         """One transaction that excludes every other writer; on disk when the block ends."""
         if self.read_only:
-            raise StoreError(
+            raise DatabaseError(
                 f"{self.name}: cannot be written here, only read; copy its folder to where it can"
             )
         with self._in_turn(), self._readable_errors(), self._engine.connect() as plain:
@@ -103,7 +109,7 @@ class Database:
     @contextmanager
     def _in_turn(self) -> Iterator[None]:
         if not self._turn.acquire(timeout=self._busy_seconds):
-            raise StoreError(
+            raise DatabaseError(
                 f"{self.name}: locked by another thread for more than {self._busy_seconds:g} s; "
                 "nothing was saved, try again"
             )
@@ -291,24 +297,24 @@ def _translate(
             f"{name}: disk full, this change was not saved; everything acknowledged before is safe"
         )
     if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return StoreError(
+        return DatabaseError(
             f"{name}: locked by another process for more than {busy_seconds:g} s; "
             "nothing was saved, try again"
         )
     if primary == sqlite3.SQLITE_NOTADB:
-        return StoreError(f"{name}: not a database; choose another name")
+        return DatabaseError(f"{name}: not a database; choose another name")
     if primary == sqlite3.SQLITE_CORRUPT:
-        return StoreError(f"{name}: damaged ({said}); restore it from a backup")
+        return DatabaseError(f"{name}: damaged ({said}); restore it from a backup")
     log = Path(f"{name}-wal")
     if primary == sqlite3.SQLITE_CANTOPEN and log.exists():
-        return StoreError(
+        return DatabaseError(
             f"{name}: its latest changes are in {log.name}, which cannot be read where nothing can "
             "be written; copy the folder to where it can"
         )
     if primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
-        return StoreError(f"{name}: cannot be written ({said}); check the folder's permissions")
+        return DatabaseError(f"{name}: cannot be written ({said}); check the folder's permissions")
     if state in NOT_ALLOWED:
-        return StoreError(f"{name}: {said}; use another user or server, or ask for the right")
+        return DatabaseError(f"{name}: {said}; use another user or server, or ask for the right")
     if isinstance(error, (OperationalError, DataError)):
-        return StoreError(f"{name}: {said}")
+        return DatabaseError(f"{name}: {said}")
     return None

@@ -62,8 +62,8 @@ from imgalign.preferences.shown import ITEM, WHO, Shown, issued
 
 LEASE = timedelta(minutes=30)
 PREFETCH_LEASE = timedelta(minutes=2)
-MAX_HELD = 4
-"""Leases per annotator: the item on screen and the prefetched one, in two windows."""
+MAX_HELD = 6
+"""Leases per annotator: the item on screen and two prefetched ones, in two windows."""
 SKEW = timedelta(minutes=5)
 """Largest difference between the clocks of two servers."""
 

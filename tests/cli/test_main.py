@@ -1,6 +1,8 @@
 import resource
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -17,9 +19,11 @@ from imgalign.errors import (
     InputError,
     JudgeError,
     NumericsError,
+    ProcessError,
     StorageFullError,
     StoreError,
 )
+from imgalign.preferences import address
 
 FAMILY = [
     ConfigError,
@@ -29,6 +33,7 @@ FAMILY = [
     JudgeError,
     StorageFullError,
     NumericsError,
+    ProcessError,
 ]
 
 
@@ -197,6 +202,17 @@ def test_the_app_offers_the_stores_of_demos_beside_it(tmp_path):
         (tmp_path / name / "imgalign.db").touch()
     first, second = offered_demos(tmp_path)
     place = tmp_path / "first"
-    assert first.startswith(f"{place} has the rankings, the reward model and the run of a demo: ")
-    assert first.endswith(f"imgalign ui --database sqlite:///{place}/imgalign.db --runs {place}")
-    assert second.startswith(f"{tmp_path / 'second'} has")
+    command = f"imgalign ui --database sqlite:///{place}/imgalign.db --runs {place}"
+    assert first == (str(place), command)
+    assert second[0] == str(tmp_path / "second")
+
+
+def test_the_command_for_a_demo_can_be_pasted_whatever_its_folder_is_called(tmp_path):
+    for name in ("a b; c", "two\nlines"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "demo.json").write_text("{}")
+        (tmp_path / name / "imgalign.db").touch()
+    ((folder, command),) = offered_demos(tmp_path)
+    words = shlex.split(command)
+    assert words[-1] == folder == str(tmp_path / "a b; c")
+    assert Path(address.parse(words[3]).database) == tmp_path / "a b; c" / "imgalign.db"

@@ -18,8 +18,6 @@ import fastapi
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
-from imgalign.errors import InputError
-from imgalign.preferences.coverage import has_items, queued_projects
 from imgalign.preferences.leases import PREFETCH_LEASE
 from imgalign.preferences.own_votes import own_votes
 from imgalign.preferences.records import (
@@ -34,6 +32,7 @@ from imgalign.preferences.store import Store
 from ui.api.guidelines import Guidelines
 from ui.api.login import same_annotator
 from ui.api.pace import Pace
+from ui.api.projects import FIRST, Projects, chosen_project, has_any, own_projects
 from ui.api.responses import png_response, text_response
 from ui.api.small import small_png, small_text
 
@@ -49,8 +48,8 @@ SKIP_REASONS: dict[Samples, tuple[SkipReason, ...]] = {
 MAX_NAME = 60
 """Characters of an annotator's name."""
 MAX_PROJECT = 200
-FIRST = "default"
-"""The project that the page begins with where none is named."""
+AHEAD = 2
+"""Items that a page gets before it needs them, so that a fast annotator does not wait."""
 VOTES_PER_PAGE = 10
 VOTES_AT_ONCE, VOTES_PER_SECOND = 30, 2.0
 """Pages of one's own votes, and lists of projects: as many at once, and as many a second in the
@@ -99,7 +98,7 @@ class Shown(BaseModel):
 
 
 class Coming(BaseModel):
-    """The item after the one on the screen, reserved for a short time: `seconds`."""
+    """An item after the one on the screen, reserved for a short time: `seconds`."""
 
     item: str
     prompt: str
@@ -112,9 +111,10 @@ class Screen(BaseModel):
     """What is on the screen; `item` is None when nothing is left.
 
     `samples` says what the candidates are; `waiting` counts items that other annotators hold, which
-    are part of `total`. `next` are addresses to prefetch, those of `after`, which may be shown as
-    soon as this item is judged. `undo` is the key of the latest judgement that stands. `qualifying`
-    items are left of the project's qualification; who is `held` did not pass it.
+    are part of `total`. `after` are the next items, at most AHEAD, which may be shown in this order
+    as soon as this one is judged; `next` are their addresses, to prefetch. `undo` is the key of the
+    latest judgement that stands. `qualifying` items are left of the project's qualification; who is
+    `held` did not pass it.
     """
 
     item: str | None = None
@@ -125,25 +125,17 @@ class Screen(BaseModel):
     total: int
     waiting: int
     next: list[str] = []
-    after: Coming | None = None
+    after: list[Coming] = []
     undo: str | None = None
     project: str = FIRST
     qualifying: int = 0
     held: bool = False
 
 
-class Project(BaseModel):
-    """A project, and how many items of it this annotator has judged and could judge now."""
+class Queued(BaseModel):
+    """Whether there is or was anything to rank; asked before anybody has given a name."""
 
-    name: str
-    done: int
-    left: int
-
-
-class Projects(BaseModel):
-    """Where an annotator can go on; one alone where the app was started for it."""
-
-    projects: list[Project]
+    queued: bool
 
 
 class Saved(BaseModel):
@@ -224,6 +216,10 @@ def router(
             return _too_often("projects")
         return own_projects(store, request.annotator, only=project)
 
+    @routes.get("/queued")
+    def queued() -> Queued:
+        return Queued(queued=has_any(store, only=project))
+
     @routes.post("/submit")
     def judged(answer: Answer) -> Saved:
         return submit(store, answer)
@@ -280,37 +276,6 @@ def _too_often(what: str) -> JSONResponse:
     return JSONResponse({"error": error}, status_code=429)
 
 
-def chosen_project(store: Store, asked: str | None, *, only: str | None) -> str:
-    """The project of a request; InputError for one that may not be ranked here.
-
-    `only` is the one that the app was started for; None for any that has items. A request that
-    names none gets that, or FIRST, or the first that has items where FIRST has none.
-    """
-    if only is not None:
-        if asked not in (None, only):
-            raise InputError(
-                f"project {asked!r}: expected {only!r}, for which this app was started; reload the "
-                "page"
-            )
-        return only
-    if asked is None:
-        return FIRST if has_items(store, FIRST) else next(iter(queued_projects(store)), FIRST)
-    if asked != FIRST and not has_items(store, asked):
-        raise InputError(f"project {asked!r}: nothing to rank of that name; choose another")
-    return asked
-
-
-def own_projects(store: Store, annotator: str, *, only: str | None) -> Projects:
-    """The projects that have items, by name, with what this annotator has done and has left."""
-    names = queued_projects(store) if only is None else [only]
-    counted = [(name, store.counts(annotator, project=name)) for name in names]
-    return Projects(
-        projects=[
-            Project(name=name, done=counts.done, left=counts.left) for name, counts in counted
-        ]
-    )
-
-
 def next_item(
     store: Store, annotator: str, *, project: str = "default", client: str | None = None
 ) -> Screen:
@@ -344,7 +309,7 @@ def next_item(
         done=counts.done,
         total=total,
         waiting=counts.waiting,
-        next=[] if after is None else [each.url for each in after.candidates],
+        next=[shown.url for each in after for shown in each.candidates],
         after=after,
         undo=last_key,
         project=project,
@@ -352,17 +317,24 @@ def next_item(
     )
 
 
-def _coming(store: Store, annotator: str, *, project: str, shown: str) -> Coming | None:
-    item = store.next_item(annotator, project=project, holding=(shown,), prefetch=True)
-    if item is None:
-        return None
-    return Coming(
-        item=item.item_id,
-        prompt=item.prompt,
-        samples=item.samples,
-        candidates=_shown(item, annotator),
-        seconds=PREFETCH_LEASE.total_seconds(),
-    )
+def _coming(store: Store, annotator: str, *, project: str, shown: str) -> list[Coming]:
+    found: list[Item] = []
+    while len(found) < AHEAD:
+        held = (shown, *(each.item_id for each in found))
+        item = store.next_item(annotator, project=project, holding=held, prefetch=True)
+        if item is None:
+            break
+        found.append(item)
+    return [
+        Coming(
+            item=item.item_id,
+            prompt=item.prompt,
+            samples=item.samples,
+            candidates=_shown(item, annotator),
+            seconds=PREFETCH_LEASE.total_seconds(),
+        )
+        for item in found
+    ]
 
 
 def submit(store: Store, answer: Answer) -> Saved:

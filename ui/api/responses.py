@@ -1,18 +1,19 @@
 """Responses of routes: images as PNG files, texts as they are, errors as one line of JSON.
 
 `{"error": ...}` has status 409 for a conflict in the store, 413 and 422 for an invalid request, 507
-for a full disk, 503 for anything else that may pass.
+for a full disk, 503 for a database that cannot be used and anything else that may pass.
 """
 
 import fastapi
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 
-from imgalign.errors import ImgalignError, InputError, StorageFullError, StoreError
+from imgalign.errors import DatabaseError, ImgalignError, InputError, StorageFullError, StoreError
 
 STATUS: dict[type[ImgalignError], int] = {
     StorageFullError: 507,
     InputError: 422,
+    DatabaseError: 503,
     StoreError: 409,
 }
 DAY = "private, max-age=86400, immutable"

@@ -4,6 +4,7 @@ const root = element.querySelector(".ba");
 const q = (selector) => root.querySelector(selector);
 const STATES = { making: "Being made", made: "Ready", stopped: "Stopped", failed: "Failed" };
 
+const drawBatches = listbox(q(".ba-list"), "batch");
 const at = (path) => new URL(path, document.baseURI).href;
 
 const chip = (batch, current) => {
@@ -71,7 +72,7 @@ const refresh = () => {
   if (!value.detail) return;
   const detail = value.detail;
   if (changed("list", [value.batches, detail.name])) {
-    q(".ba-list").replaceChildren(...value.batches.map((batch) => chip(batch, detail.name)));
+    drawBatches(value.batches.map((batch) => chip(batch, detail.name)));
   }
   if (seen.batch !== detail.name || changed("state", detail.state)) {
     q(".ba-log").open = detail.state === "failed";
@@ -108,6 +109,10 @@ root.addEventListener("click", (event) => {
     trigger(event, { batch: props.value.detail.name });
   }
 });
+
+// The store of an app is the one that it was started on, so another one takes another start.
+q(".ba-demos").hidden = !props.demos.length;
+q(".ba-demos").append(...props.demos.map(({ folder, command }) => copyable(`A finished demo is in ${folder}:`, command)));
 
 watch("value", refresh);
 refresh();

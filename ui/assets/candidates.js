@@ -10,7 +10,7 @@ const Candidates = (() => {
     return made;
   };
 
-  // Images of the coming set, loaded and decoded already; each is shown as it is.
+  // Images of the coming sets, loaded and decoded already, by their addresses; each is shown as it is.
   const ahead = new Map();
   const image = ({ url }) => {
     const made = document.createElement("img");
@@ -94,15 +94,21 @@ const Candidates = (() => {
     return best;
   };
   const forget = () => texts.clear();
-  const prefetch = ({ samples, candidates }) => {
-    ahead.clear();
-    for (const candidate of candidates) {
-      if (samples === "images") {
-        const made = image(candidate);
-        made.decode().catch(() => null); // one that fails is asked for again when it is shown
-        ahead.set(candidate.url, made);
-      } else {
-        fetch(candidate.url).then((response) => response.text(), () => null);
+  const load = ({ samples }, candidate) => {
+    if (samples === "images") {
+      const made = image(candidate);
+      made.decode().catch(() => null); // one that fails is asked for again when it is shown
+      return made;
+    }
+    fetch(candidate.url).then((response) => response.text()).catch(() => null); // the browser keeps it
+    return null;
+  };
+  const prefetch = (sets) => {
+    const coming = new Set(sets.flatMap(({ candidates }) => candidates.map(({ url }) => url)));
+    for (const url of ahead.keys()) if (!coming.has(url)) ahead.delete(url);
+    for (const set of sets) {
+      for (const candidate of set.candidates) {
+        if (!ahead.has(candidate.url)) ahead.set(candidate.url, load(set, candidate));
       }
     }
   };

@@ -13,3 +13,27 @@ const changed = (key, value) => {
   seen[key] = now;
   return true;
 };
+// One text that the browser remembers over a reload, where it does not refuse storage.
+const remembered = (key) => ({
+  get: () => { try { return localStorage.getItem(key); } catch { return null; } },
+  set: (value) => { try { localStorage.setItem(key, value); } catch { /* as above */ } },
+});
+// A text to take along, such as a command, and a button that copies it.
+const copyable = (why, text) => {
+  const box = make("div", "take");
+  const button = make("button", "btn", "Copy");
+  button.type = "button";
+  button.setAttribute("aria-label", `Copy: ${text}`);
+  button.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(text);
+      button.textContent = "Copied";
+    } catch { // where a page may not write it: select it, so that Ctrl+C does
+      getSelection().selectAllChildren(box.querySelector("code"));
+      button.textContent = "Press Ctrl+C";
+    }
+    setTimeout(() => { button.textContent = "Copy"; }, 3000);
+  });
+  box.append(make("span", "", why), make("code", "", text), button);
+  return box;
+};

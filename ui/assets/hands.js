@@ -1,7 +1,7 @@
 // What keys, clicks, drags and fingers do. Of two candidates one key is a whole judgement: better,
 // equal and both bad are sent at once, and undo takes them back. So it is of one: like, dislike, skip.
 const decide = (after) => {
-  if (busy) return;
+  if (closed()) return;
   apply(after);
   submit();
 };
@@ -162,13 +162,14 @@ root.addEventListener("click", (event) => {
   } else if (button.matches(".rk-thumb")) {
     apply(Session.unplace(session, Number(button.dataset.position)));
   } else if (button.matches(".rk-who")) {
+    if (busy) return; // the answer is for who ranks now
     if (root.dataset.account) {
       logOut();
       return;
     }
     clock(false);
     session = null;
-    show("welcome");
+    welcome();
     q("#rk-name-input").focus();
   }
 });
@@ -281,6 +282,24 @@ q(".rk-welcome form").addEventListener("submit", (event) => {
   next();
 });
 
+// Who comes before there is anything to rank is told so before being asked for a name.
+const tellNothing = async () => {
+  clearTimeout(tellNothing.timer);
+  if (!root.isConnected || root.dataset.state !== "welcome") return;
+  try {
+    const response = await fetch(new URL("api/rank/queued", document.baseURI));
+    const { queued } = await response.json();
+    q(".rk-nothing").hidden = queued !== false;
+  } catch {
+    // the first set is asked for with the name, which says what is wrong
+  }
+  if (!q(".rk-nothing").hidden) tellNothing.timer = setTimeout(tellNothing, LOOK_AGAIN_MS);
+};
+const welcome = () => {
+  show("welcome");
+  tellNothing();
+};
+
 const logOut = async () => {
   if (!confirm(`Log out ${annotator}? What is half done stays in this browser.`)) return;
   await fetch(new URL("api/logout", document.baseURI), { method: "POST" });
@@ -302,6 +321,8 @@ const whoRanks = async () => {
   }
 };
 
+q(".rk-begin").hidden = !props.making;
+q(".rk-nothing .rk-demo").hidden = !props.demo;
 project = firstProject();
 loadGuidelines();
 whoRanks().then((name) => {
@@ -310,6 +331,6 @@ whoRanks().then((name) => {
     q("#rk-name-input").value = annotator;
     next();
   } else {
-    show("welcome");
+    welcome();
   }
 });

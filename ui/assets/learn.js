@@ -2,7 +2,8 @@
 // which it is surest. The value is replaced every few seconds; what the person opened stays open.
 const root = element.querySelector(".le");
 const q = (selector) => root.querySelector(selector);
-const CHOSEN = "imgalign.learn.fit";
+const stored = remembered("imgalign.learn.fit");
+const drawFits = listbox(q(".le-list"), "fit");
 const STATES = { fitting: "Fitting", fitted: "Fitted", failed: "Failed" };
 
 const percent = (value) => `${(100 * value).toFixed(1)} %`;
@@ -88,7 +89,7 @@ const refresh = () => {
   }
   const detail = value.detail;
   if (changed("list", [value.fits, detail.name])) {
-    q(".le-list").replaceChildren(...value.fits.map((fit) => chip(fit, detail.name)));
+    drawFits(value.fits.map((fit) => chip(fit, detail.name)));
   }
   if (seen.fit !== detail.name) root.querySelectorAll("details").forEach((d) => (d.open = false));
   if (seen.fit !== detail.name || changed("state", detail.state)) {
@@ -131,7 +132,7 @@ root.addEventListener("click", (event) => {
   const chosen = event.target.closest("[data-fit]");
   const button = event.target.closest("[data-do]");
   if (chosen) {
-    localStorage.setItem(CHOSEN, chosen.dataset.fit);
+    stored.set(chosen.dataset.fit);
     trigger("fit_select", { fit: chosen.dataset.fit });
   } else if (button) {
     // Named in full: gradio looks for the names of events in this text.
@@ -142,4 +143,4 @@ root.addEventListener("click", (event) => {
 
 watch("value", refresh);
 refresh();
-if (localStorage.getItem(CHOSEN)) trigger("fit_select", { fit: localStorage.getItem(CHOSEN) });
+if (stored.get()) trigger("fit_select", { fit: stored.get() });

@@ -3,12 +3,8 @@
 const root = element.querySelector(".mo");
 const q = (selector) => root.querySelector(selector);
 const SVG = "http://www.w3.org/2000/svg";
-const CHOSEN = "imgalign.train.run";
-// Browsers may refuse storage: then the newest run is shown after a reload.
-const stored = {
-  get: () => { try { return localStorage.getItem(CHOSEN); } catch { return null; } },
-  set: (run) => { try { localStorage.setItem(CHOSEN, run); } catch { /* as above */ } },
-};
+const stored = remembered("imgalign.train.run"); // without it the newest run is shown after a reload
+const drawRuns = listbox(q(".mo-runs"), "run");
 
 const draw = (tag, attributes, text) => {
   const node = document.createElementNS(SVG, tag);
@@ -178,23 +174,10 @@ const drawSamples = (run) => {
 };
 
 /* ---------- what a run came to, and its end ---------- */
-const copyable = (why, text) => {
-  const box = make("div", "mo-take");
-  const button = make("button", "btn", "Copy");
-  button.type = "button";
-  button.setAttribute("aria-label", `Copy: ${text}`);
-  button.addEventListener("click", async () => {
-    try {
-      await navigator.clipboard.writeText(text);
-      button.textContent = "Copied";
-    } catch { // where a page may not write it: select it, so that Ctrl+C does
-      getSelection().selectAllChildren(box.querySelector("code"));
-      button.textContent = "Press Ctrl+C";
-    }
-    setTimeout(() => { button.textContent = "Copy"; }, 3000);
-  });
-  box.append(make("span", "", why), make("code", "", text), button);
-  return box;
+const to = (page, text) => {
+  const link = make("a", "", text);
+  link.href = page;
+  return link;
 };
 const drawVerdict = ({ verdict }) => {
   const box = q(".mo-verdict");
@@ -202,9 +185,11 @@ const drawVerdict = ({ verdict }) => {
   if (!verdict) return;
   const next = make("div", "mo-next");
   if (verdict.compare) {
-    const link = make("a", "btn btn-primary", "Compare it on Generate");
-    link.href = "generate";
-    next.append(link);
+    const link = to("generate", "Compare it on Generate");
+    link.className = "btn btn-primary";
+    const how = make("p", "", "Is it better than its base? Draw new prompts with both there, and send them to ranking as a blind comparison: ");
+    how.append(to("results", "Results"), " says who won.");
+    next.append(link, how);
   }
   if (verdict.downloads.length) {
     const home = make("p", "mo-home", "Take it home as a LoRA for ");
@@ -217,7 +202,12 @@ const drawVerdict = ({ verdict }) => {
     next.append(home);
   }
   next.append(copyable("Its files", verdict.path));
-  for (const [why, text] of verdict.commands) next.append(copyable(why, text));
+  const terminal = make("details", "mo-terminal");
+  terminal.append(
+    make("summary", "", "On a terminal"),
+    ...verdict.commands.map(([why, text]) => copyable(why, text)),
+  );
+  next.append(terminal);
   box.replaceChildren(
     make("h4", "", verdict.headline),
     ...verdict.facts.map((fact) => make("p", "", fact)),
@@ -252,7 +242,7 @@ const refresh = () => {
   if (!value?.runs?.length) return;
   const { runs, detail } = value;
   if (changed("runs", [runs, detail?.name])) {
-    q(".mo-runs").replaceChildren(...runs.map((run) => {
+    drawRuns(runs.map((run) => {
       const chip = make("button", "mo-chip");
       chip.type = "button";
       chip.dataset.state = run.state;
@@ -299,7 +289,7 @@ const refresh = () => {
     log.textContent = detail.log || "Nothing printed by a process of this app.";
     if (atEnd) log.scrollTop = log.scrollHeight;
   }
-  if (seen.run !== detail.name) q("details").open = detail.state === "failed";
+  if (seen.run !== detail.name) q(".mo-log").open = detail.state === "failed";
   seen.run = detail.name;
 };
 
@@ -331,7 +321,7 @@ q(".mo-delete").addEventListener("submit", (event) => {
   q(".mo-delete").hidden = true;
 });
 q(".mo-samples input").addEventListener("input", () => drawSamples(props.value.detail));
-q("details").addEventListener("toggle", () => {
+q(".mo-log").addEventListener("toggle", () => {
   q("pre").scrollTop = q("pre").scrollHeight;
 });
 

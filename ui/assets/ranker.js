@@ -15,12 +15,12 @@ const PHONE = 720; // pixels, as in ranker.css
 let annotator = null; // who ranks
 let project = null; // where; null is what the app begins with
 let item = null; // what the server gave: {item, prompt, samples: "images" or "texts",
-// candidates: [{token, url}], done, total, after: the coming set, until: when it is given away,
-// undo: the key of the latest judgement that can be taken back}
+// candidates: [{token, url}], done, total, after: the coming sets, each with `until`, when it is given
+// away, undo: the key of the latest judgement that can be taken back, judged: its receipt is here}
 let kind = Candidates.images; // how candidates of this item are drawn
 let session = null; // the ranking in the making
 let key = null; // idempotency key of this judgement, made once per item shown
-let busy = false;
+let busy = ""; // what is waited for, as the page says it; keys do nothing meanwhile
 let retry = null; // what "Try again" repeats
 let looked = 0; // milliseconds this item was in view before `since`
 let since = null;
@@ -67,13 +67,39 @@ const clock = (running) => {
   if (since !== null) looked += performance.now() - since;
   since = running ? performance.now() : null;
 };
-const persist = () => saveDraft(item.item, { item: item.item, key, session, looked: viewed() });
+const persist = () => {
+  if (!item.judged) saveDraft(item.item, { item: item.item, key, session, looked: viewed() });
+};
+// Whether the set on the screen takes no judgement now: an answer is waited for, or it is judged and
+// the next one could not be had yet. What is pressed then is meant for no other set either.
+const closed = () => Boolean(busy || item?.judged);
 // Of two, and of one, one key is the whole judgement.
 const quick = () => item?.candidates?.length <= 2;
 const single = () => item?.candidates?.length === 1;
 const byTouch = () => matchMedia("(pointer: coarse)").matches;
 
 /* ---------- server ---------- */
+// What a refusal means to whoever ranks. The words of the store are for those who run the app, and
+// go to the console of the browser.
+const REFUSALS = {
+  next: {
+    409: "Many new names came from here within an hour. Take one of them, or try again later.",
+    422: "This name cannot be used. Choose another one.",
+  },
+  undo: { 409: "That vote cannot be taken back: it is not among yours." },
+  votes: { 409: "Your votes have changed meanwhile." },
+};
+const ANY_REFUSAL = {
+  401: "You are not logged in any more.",
+  403: "Another account is logged in in this browser. Reload the page.",
+  409: "That has changed meanwhile, perhaps in another tab.",
+  422: "The server does not take what this page sent. Reload the page.",
+  429: "That was too often at once. Wait a few seconds.",
+  503: "The server cannot read or save anything right now.",
+  507: "The disk of the server is full. Tell whoever runs it.",
+};
+const refusal = (path, status) =>
+  REFUSALS[path]?.[status] ?? ANY_REFUSAL[status] ?? `The server has a fault (${status}). Tell whoever runs it.`;
 const call = async (path, body) => {
   const abort = new AbortController();
   const timer = setTimeout(() => abort.abort(), TIMEOUT_MS);
@@ -93,7 +119,8 @@ const call = async (path, body) => {
     clearTimeout(timer);
   }
   if (!response.ok) {
-    const error = new Error(answer.error ?? `The server answered ${response.status}.`);
+    console.warn(`${path}: ${answer.error}`);
+    const error = new Error(refusal(path, response.status));
     error.gone = response.status === 409;
     error.refused = response.status === 422;
     if (response.status === 401) location.assign(new URL("enter", document.baseURI));
@@ -159,9 +186,11 @@ const tileOf = (candidate, position) => {
   return tile;
 };
 
-// What could not be loaded cannot be judged; a click on it tries once more.
+// What could not be loaded cannot be judged; a click on it tries once more, which says nothing about
+// what is waited for.
 const unloaded = (position) => q(`.rk-tile[data-position="${position}"] .rk-broken`);
 const reload = (position) => {
+  if (closed()) return;
   const old = q(`.rk-tile[data-position="${position}"]`);
   old.replaceWith(tileOf(item.candidates[position], position));
   calm();
@@ -281,7 +310,8 @@ const drawTray = () => {
 
 const hint = () => {
   const touch = byTouch();
-  if (busy) return "Saving…";
+  if (item.judged) return busy ? "Saved. The next one is coming…" : "Saved";
+  if (busy) return busy;
   const left = Session.missing(session).length;
   if (single()) return touch ? "Like or dislike" : "↑ likes, ↓ dislikes, S skips";
   if (quick() && session.verdict === "ranked" && left) {
@@ -295,6 +325,7 @@ const hint = () => {
 
 const draw = () => {
   root.dataset.verdict = session.verdict;
+  root.toggleAttribute("data-judged", Boolean(item.judged));
   for (const node of root.querySelectorAll(".rk-tile, .rk-pane")) {
     const position = Number(node.dataset.position);
     const placed = rankOf(position);
@@ -314,7 +345,7 @@ const draw = () => {
   q('[data-do="skip"]').setAttribute("aria-pressed", String(session.verdict === "skipped"));
   q('.rk-actions [data-do="tie"]').disabled = session.placed.length < 2 && !quick();
   q('.rk-actions [data-do="undo"]').disabled = !session.past.length && !item.undo;
-  q(".rk-submit").disabled = busy;
+  q(".rk-submit").disabled = Boolean(busy);
   q(".rk-submit").toggleAttribute("data-unready", !Session.ready(session));
   q(".rk-hint").textContent = hint();
 };
@@ -338,7 +369,7 @@ const drawProgress = () => {
 
 /* ---------- flow ---------- */
 const apply = (after, announce) => {
-  if (busy || after === session) return;
+  if (closed() || after === session) return;
   session = after;
   persist();
   calm();
@@ -346,24 +377,36 @@ const apply = (after, announce) => {
   if (announce !== undefined) say(announce);
 };
 
-// Whether the server answered.
+// Whether the server answered. Until then the set on the screen is closed: what is pressed would be
+// for one that goes away. Where it is asked again meanwhile, the older answer comes too late.
 const next = async () => {
   clearTimeout(next.timer);
+  const mine = (next.number = (next.number ?? 0) + 1);
+  busy = "Loading…";
+  if (session) draw();
   q(".rk-who").textContent = annotator;
+  let given;
   try {
-    const given = await call("next", { annotator, project });
-    calm();
-    receive(given);
-    showGuidelines();
-    showProjects(given.project);
-    return true;
+    given = await call("next", { annotator, project });
   } catch (error) {
+    if (mine !== next.number) return false;
+    busy = "";
     if (error.refused && forgetProject()) return next();
-    if (!item) show("loading");
-    complain(`${error.message} Nothing you submitted is lost.`, next);
-    next.timer = setTimeout(() => retry === next && next(), 4000);
+    if (session) draw();
+    const named = (error.refused || error.gone) && !root.dataset.account;
+    if (!item && named) welcome();
+    else if (!item) show("loading");
+    complain(named ? error.message : `${error.message} Nothing you submitted is lost.`, next);
+    if (!named) next.timer = setTimeout(() => retry === next && next(), 4000);
     return false;
   }
+  if (mine !== next.number) return false;
+  busy = "";
+  calm();
+  receive(given);
+  showGuidelines();
+  showProjects(given.project);
+  return true;
 };
 
 // New items come to an empty page by themselves, while somebody looks at it.
@@ -373,22 +416,23 @@ const lookAgain = () => {
   else next();
 };
 
-// The coming set of an answer, with the time until which it is held for this annotator.
+// The coming sets of an answer, with the time until which each is held for this annotator: after that
+// the server gives it to whoever asks. Nobody needs to give one back.
 const expect = (coming) => {
-  item.after = coming;
-  item.until = coming ? performance.now() + (coming.seconds ?? 0) * 1000 : 0;
-  if (coming) Candidates.prefetch(coming);
+  const now = performance.now();
+  item.after = coming.map((each) => ({ until: now + each.seconds * 1000, ...each }));
+  Candidates.prefetch(item.after);
 };
 
 // After a judgement is on disk the coming set, which is here already, needs no further answer to be
 // shown. What comes after it is asked for meanwhile. A set that is shown is never exchanged for
 // another by itself, since a key may be on its way to it: the store takes a judgement of any set that
-// it gave out.
-const goOnAhead = () => {
-  const { after, until, done, total, waiting, qualifying } = item;
-  if (!after || performance.now() + AHEAD_MS > until) return false;
+// it gave out. `sent` is the key of that judgement.
+const goOnAhead = (sent) => {
+  const { after: [coming, ...after], done, total, waiting, qualifying } = item;
+  if (!coming || performance.now() + AHEAD_MS > coming.until) return false;
   const left = Math.max(0, (qualifying ?? 0) - 1);
-  receive({ ...after, done: done + 1, total, waiting, qualifying: left, after: null, undo: key });
+  receive({ ...coming, done: done + 1, total, waiting, qualifying: left, after, undo: sent });
   refresh();
   return true;
 };
@@ -401,7 +445,11 @@ const refresh = async () => {
     return; // the next judgement asks again, and says so where that fails
   }
   // While a judgement is under way these numbers may count it already.
-  if (busy || item !== shown || given.item !== item.item) return;
+  if (busy || item !== shown) return;
+  if (given.item !== item.item) {
+    item.after = []; // another set comes first, such as one that was taken back in another tab
+    return;
+  }
   item.done = given.done;
   item.total = given.total;
   item.waiting = given.waiting;
@@ -432,6 +480,7 @@ const receive = (given) => {
     }
     q(".rk-make").hidden = !props.making || item.waiting > 0 || item.held;
     q(".rk-make").textContent = item.done ? "Make more candidates" : "Make candidates";
+    q(".rk-empty .rk-demo").hidden = !props.demo || q(".rk-make").hidden || item.done > 0;
     q(".rk-learn").hidden = !props.learning || item.waiting > 0 || item.held || !item.done;
     next.timer = setTimeout(lookAgain, LOOK_AGAIN_MS);
     offerProjects();
@@ -462,6 +511,10 @@ const receive = (given) => {
 
 const submit = async () => {
   if (!session || busy) return;
+  if (item.judged) {
+    await next();
+    return;
+  }
   const lost = item.candidates.findIndex((_, position) => unloaded(position));
   if (lost >= 0 && session.verdict === "ranked") {
     complain(`${capital(kind.noun)} ${lost + 1} could not be loaded, so it cannot be ranked. Skip this set, or`, () => reload(lost));
@@ -478,7 +531,9 @@ const submit = async () => {
     q(".rk-hint").textContent = hint();
     return;
   }
-  busy = true;
+  // What is sent is of this set, whatever is on the screen when the receipt comes.
+  const [sent, judged] = [key, item];
+  busy = "Saving…";
   calm();
   persist();
   draw();
@@ -486,13 +541,13 @@ const submit = async () => {
   try {
     await call("submit", {
       annotator,
-      key,
-      item: item.item,
+      key: sent,
+      item: judged.item,
       ...Session.judgement(session),
       client_ms: milliseconds,
     });
   } catch (error) {
-    busy = false;
+    busy = "";
     draw();
     if (error.gone) {
       // It may be final. Asking for the next set settles that, and gives back the same draft
@@ -505,21 +560,25 @@ const submit = async () => {
     }
     return;
   }
-  busy = false;
-  saveDraft(item.item, null);
+  judged.judged = true;
+  busy = "";
+  saveDraft(judged.item, null);
   const times = load(slot("times"), []);
   save(slot("times"), [...times, Math.min(milliseconds, 120000)].slice(-20));
   toast("Saved");
   noteWork(Math.min(milliseconds, 120000));
   suggestRest();
-  if (!goOnAhead()) await next();
+  if (!goOnAhead(sent)) await next();
   if (votesDialog.open) openVotes();
 };
 
 // Takes a judgement back; its set is the next one, with what was judged as its draft.
 const takeBack = async (judged) => {
-  busy = true;
-  if (session) persist();
+  busy = "Taking it back…";
+  if (session) {
+    persist();
+    draw();
+  }
   try {
     const back = await call("undo", { annotator, key: judged });
     const again = Session.restored(back.num_candidates, back);
@@ -527,12 +586,13 @@ const takeBack = async (judged) => {
     toast("Taken back. Submit it to count again");
     return back;
   } finally {
-    busy = false;
+    busy = "";
+    if (session) draw();
   }
 };
 
 const undo = async () => {
-  if (busy) return;
+  if (closed()) return;
   if (session && session.past.length) {
     apply(Session.undo(session), "Undone");
     return;

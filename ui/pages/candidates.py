@@ -143,8 +143,14 @@ def launch(work: Work, form: Form) -> str:
     return work.batches.launch(wanted)
 
 
-def build(page: gr.Blocks, work: Work, *, examples: tuple[str, ...] = ()) -> None:
-    """Draw the page inside the current Blocks."""
+def build(
+    page: gr.Blocks,
+    work: Work,
+    *,
+    examples: tuple[str, ...] = (),
+    demos: tuple[tuple[str, str], ...] = (),
+) -> None:
+    """Draw the page inside the current Blocks; `demos` are folders, and how each is opened."""
     chosen, latest = gr.State(None), gr.State("")
     with gr.Row(elem_classes="page", equal_height=False):
         with gr.Column(scale=0, min_width=320, elem_classes="side"):
@@ -155,7 +161,7 @@ def build(page: gr.Blocks, work: Work, *, examples: tuple[str, ...] = ()) -> Non
             refusal = gr.HTML(padding=False, elem_id="refusal")
             start = gr.Button("Make them", variant="primary", elem_id="make-candidates")
         with gr.Column(scale=1, min_width=320):
-            shelf = _shelf()
+            shelf = _shelf(demos)
 
     def refresh(which: str | None, before: str) -> tuple[Any, str]:
         value = shown(lambda: view(work, which))
@@ -372,7 +378,7 @@ def _connect_shelf(work: Work, shelf: gr.HTML, chosen: gr.State, again: dict[str
     shelf.batch_forget(forget, None, None, **PRIVATE).then(**again)
 
 
-def _shelf() -> gr.HTML:
+def _shelf(demos: tuple[tuple[str, str], ...]) -> gr.HTML:
     return gr.HTML(
         value=None,
         html_template=asset("batches.html"),
@@ -380,6 +386,7 @@ def _shelf() -> gr.HTML:
         js_on_load=asset("batches.js"),
         apply_default_css=False,
         elem_id="batches",
+        demos=[{"folder": folder, "command": command} for folder, command in demos],
     )
 
 

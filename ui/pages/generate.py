@@ -215,7 +215,11 @@ def _stored(sent: Sent, only: str | None) -> str:
     link = rank_link(sent.project, only=only)
     how = f'<a href="{escape(link)}">Rank them</a>'
     if not link:
-        how = f"To rank them: <code>imgalign ui --project {escape(sent.project)}</code>"
+        how = (
+            f"This app ranks the project {escape(only or '')} alone: whoever runs it starts it "
+            "without <code>--project</code>, and these are ranked here too. "
+            '<a href="results">Results</a> says what came of them.'
+        )
     there = sent.new or sent.known
     return f'<p role="status">{escape(sent.line())}.{f" {how}" if there else ""}</p>'
 

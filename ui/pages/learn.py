@@ -101,7 +101,7 @@ def build(page: gr.Blocks, fits: Fits, store: Store) -> None:
             with gr.Accordion("Settings", open=False):
                 overrides = gr.Textbox(
                     label="Overrides",
-                    info="One key=value per line, as of `imgalign reward train`",
+                    info="One key=value per line",
                     placeholder="seeds=[0,1,2]\nunfreeze_image_blocks=1",
                     lines=3,
                     elem_id="reward-overrides",

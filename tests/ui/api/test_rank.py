@@ -1,12 +1,14 @@
 import re
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
 from pydantic import ValidationError
 from texts import add_texts
 
 from imgalign.errors import InputError, StoreError
-from ui.api import rank
+from imgalign.preferences.records import utc_now
+from ui.api import projects, rank
 
 
 def answer(shown, *, key="key-0001", annotator="Ada", **changes):
@@ -57,22 +59,47 @@ def test_the_same_item_stays_on_screen_until_it_is_judged(store, add_items):
     assert rank.next_item(store, "Ada").item != first.item
 
 
-def test_the_images_to_prefetch_are_those_of_the_next_item(store, add_items):
-    add_items(2)
+def test_the_images_to_prefetch_are_those_of_the_next_two_items(store, add_items):
+    add_items(4)
     first = rank.next_item(store, "Ada")
-    rank.submit(store, answer(first))
-    assert [p.url for p in rank.next_item(store, "Ada").candidates] == first.next
+    urls = []
+    for key in ("key-0001", "key-0002"):
+        rank.submit(store, answer(rank.next_item(store, "Ada"), key=key))
+        urls += [shown.url for shown in rank.next_item(store, "Ada").candidates]
+    assert urls == first.next
 
 
-def test_the_coming_item_is_given_as_it_will_be_shown(store, add_items):
-    add_items(2)
+def test_the_coming_items_are_given_as_they_will_be_shown(store, add_items):
+    add_items(3)
     first = rank.next_item(store, "Ada")
-    assert first.after.seconds == 120
-    rank.submit(store, answer(first))
-    second = rank.next_item(store, "Ada")
-    for name in ("item", "prompt", "samples", "candidates"):
-        assert getattr(first.after, name) == getattr(second, name), name
-    assert second.after is None
+    assert [coming.seconds for coming in first.after] == [120, 120]
+    shown = [first]
+    for number, coming in enumerate(first.after):
+        rank.submit(store, answer(shown[-1], key=f"key-000{number}"))
+        shown.append(rank.next_item(store, "Ada"))
+        for name in ("item", "prompt", "samples", "candidates"):
+            assert getattr(coming, name) == getattr(shown[-1], name), name
+    assert [len(each.after) for each in shown] == [2, 1, 0]
+
+
+def test_what_was_fetched_ahead_is_free_for_others_once_its_time_is_over(
+    store, add_items, monkeypatch
+):
+    add_items(3, overlap=1)
+    shown = rank.next_item(store, "Ada")
+    start = utc_now()
+    assert rank.next_item(store, "Eve").item is None
+    late = timedelta(seconds=shown.after[0].seconds + 1)
+    monkeypatch.setattr("imgalign.preferences.store.utc_now", lambda: start + late)
+    eve = rank.next_item(store, "Eve")
+    assert [eve.item, *(each.item for each in eve.after)] == [each.item for each in shown.after]
+
+
+def test_whether_anything_is_queued_is_told_without_a_name(store, add_items):
+    assert not projects.has_any(store, only=None)
+    add_items(1, project="cats")
+    assert projects.has_any(store, only=None)
+    assert not projects.has_any(store, only="dogs")
 
 
 def test_progress_counts_judged_items_and_those_that_wait(store, add_items):
@@ -244,14 +271,14 @@ def test_each_kind_of_item_offers_reasons_of_its_own_and_takes_either(store):
 
 
 def test_without_a_project_ranking_begins_where_there_is_something(store, add_items):
-    assert rank.chosen_project(store, None, only=None) == "default"
+    assert projects.chosen_project(store, None, only=None) == "default"
     add_items(1, project="cats")
     add_items(1, project="dogs")
-    assert rank.chosen_project(store, None, only=None) == "cats"
+    assert projects.chosen_project(store, None, only=None) == "cats"
     add_items(1)
-    assert rank.chosen_project(store, None, only=None) == "default"
-    assert rank.chosen_project(store, "dogs", only=None) == "dogs"
-    assert rank.chosen_project(store, "default", only=None) == "default"
+    assert projects.chosen_project(store, None, only=None) == "default"
+    assert projects.chosen_project(store, "dogs", only=None) == "dogs"
+    assert projects.chosen_project(store, "default", only=None) == "default"
 
 
 @pytest.mark.parametrize(
@@ -266,8 +293,8 @@ def test_without_a_project_ranking_begins_where_there_is_something(store, add_it
 def test_a_project_is_authorised_by_name(store, add_items, asked, only, said):
     add_items(1, project="cats")
     with pytest.raises(InputError, match=re.escape(said)):
-        rank.chosen_project(store, asked, only=only)
-    assert rank.chosen_project(store, "cats", only=only) == "cats"
+        projects.chosen_project(store, asked, only=only)
+    assert projects.chosen_project(store, "cats", only=only) == "cats"
 
 
 def test_projects_are_counted_for_whoever_asks(store, add_items):
@@ -275,11 +302,11 @@ def test_projects_are_counted_for_whoever_asks(store, add_items):
     add_items(1, project="cats-compare", num_images=2)
     screen = rank.next_item(store, "Ada", project="cats")
     rank.submit(store, answer(screen))
-    found = rank.own_projects(store, "Ada", only=None).projects
+    found = projects.own_projects(store, "Ada", only=None).projects
     assert [(each.name, each.done, each.left) for each in found] == [
         ("cats", 1, 1),
         ("cats-compare", 0, 1),
     ]
-    only = rank.own_projects(store, "Ada", only="cats").projects
+    only = projects.own_projects(store, "Ada", only="cats").projects
     assert [each.name for each in only] == ["cats"]
     assert screen.project == "cats"
