@@ -166,6 +166,60 @@ const refresh = () => {
   if (value.done === value.total) keep(value);
 };
 
+/* ---------- two images of a seed, one over the other ---------- */
+// Which two rows, by their keys, and how much of the left one is seen, in percent: they stay as one
+// goes from seed to seed.
+const slide = { on: false, rows: [null, null], share: 50 };
+const chooserOf = (rows, side) => {
+  const select = make("select");
+  select.setAttribute("aria-label", ["Left image", "Right image"][side]);
+  select.append(...rows.map(({ key, name }) => new Option(name, key)));
+  select.value = slide.rows[side];
+  select.onchange = () => {
+    slide.rows[side] = select.value;
+    drawLarge();
+    q(`.co-slide select[aria-label="${select.getAttribute("aria-label")}"]`).focus();
+  };
+  return select;
+};
+const slideOf = (rows, seed) => {
+  const keys = rows.map(({ key }) => key);
+  slide.rows = slide.rows.map((key, side) => (keys.includes(key) ? key : keys[side]));
+  const box = make("div", "co-slide");
+  const stack = make("div", "co-stack");
+  const [left, right] = slide.rows.map((key) => imageOf(seed[key]));
+  left.className = "co-over";
+  left.draggable = right.draggable = false;
+  right.onload = () => { stack.style.aspectRatio = `${right.naturalWidth} / ${right.naturalHeight}`; };
+  const range = make("input");
+  Object.assign(range, { type: "range", min: 0, max: 100, step: 1, value: slide.share });
+  const [before, after] = slide.rows.map((key) => rows.find((row) => row.key === key).name);
+  range.setAttribute("aria-label", `Divider: ${before} left, ${after} right`);
+  const move = (share) => {
+    slide.share = Math.min(100, Math.max(0, share));
+    range.value = slide.share;
+    stack.style.setProperty("--share", `${slide.share}%`);
+  };
+  range.oninput = () => move(Number(range.value));
+  const follow = (event) => {
+    const { left: start, width } = stack.getBoundingClientRect();
+    move((100 * (event.clientX - start)) / width);
+  };
+  stack.onpointerdown = (event) => {
+    stack.setPointerCapture(event.pointerId);
+    follow(event);
+  };
+  stack.onpointermove = (event) => {
+    if (stack.hasPointerCapture(event.pointerId)) follow(event);
+  };
+  stack.append(right, left, make("i"));
+  const names = make("div", "co-sides");
+  names.append(chooserOf(rows, 0), range, chooserOf(rows, 1));
+  box.append(stack, names);
+  move(slide.share);
+  return box;
+};
+
 /* ---------- one seed, large ---------- */
 let at = null;
 const drawLarge = () => {
@@ -173,6 +227,15 @@ const drawLarge = () => {
   const group = value.groups[at.group];
   const seed = group.seeds[at.column];
   q(".co-large header p").textContent = `${group.prompt}, seed ${seed.seed}`;
+  const there = value.rows.filter(({ key }) => seed[key]);
+  const [toggle, over] = [q("[data-slider]"), slide.on && there.length > 1];
+  toggle.hidden = there.length < 2;
+  toggle.setAttribute("aria-pressed", String(over));
+  q(".co-pair").toggleAttribute("data-over", over);
+  if (over) {
+    q(".co-pair").replaceChildren(slideOf(there, seed));
+    return;
+  }
   q(".co-pair").replaceChildren(...value.rows.map(({ key, name, rewritten }) => {
     const figure = make("figure");
     const said = rewritten && group.rewrite ? `${name}: ${group.rewrite.text}` : name;
@@ -205,6 +268,10 @@ root.addEventListener("click", (event) => {
     at = { group: Number(button.dataset.group), column: Number(button.dataset.column) };
     drawLarge();
     q(".co-large").showModal();
+  } else if (button.dataset.slider !== undefined) {
+    slide.on = !slide.on;
+    drawLarge();
+    if (slide.on) q(".co-slide input")?.focus();
   } else if (button.dataset.step) {
     step(Number(button.dataset.step));
   } else if (button.dataset.close !== undefined) {
@@ -212,7 +279,8 @@ root.addEventListener("click", (event) => {
   }
 });
 q(".co-large").addEventListener("keydown", (event) => {
-  if (event.key === "ArrowLeft" || event.key === "ArrowRight") {
+  const held = event.target.closest("input, select"); // there the arrows move the divider
+  if (!held && (event.key === "ArrowLeft" || event.key === "ArrowRight")) {
     event.preventDefault();
     step(event.key === "ArrowLeft" ? -1 : 1);
   }
