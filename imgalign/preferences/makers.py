@@ -199,7 +199,7 @@ def rate_makers(
 
 def _one_maker(found: Outcomes, counted: Bool[np.ndarray, " n"]) -> NothingToRateError:
     names = names_of(found.path_of)
-    kinds = distinct(found.records[counted, FIELDS.index("order")])[0].tolist()
+    kinds = np.unique(found.records[counted, FIELDS.index("order")]).tolist()
     groups = [group for kind in kinds for group in found.orders[kind]]
     made = sorted({names[found.makers[maker]] for group in groups for maker in group})
     num = int(counted.sum())
