@@ -196,7 +196,7 @@ def _ruled_out(portions: Sequence[tuple[Floats, Ints]], mean: float) -> int:
             rich = np.exp(np.minimum(rich, LARGEST_LOG))
             won = rich[rich.mean(axis=1) >= enough]
             if len(won):
-                above, below = np.split(won[0], 2)
+                above, below = won[0, : len(BETS)], won[0, len(BETS) :]
                 return 1 if above.sum() > below.sum() else -1
         reached = wealth[-1]
     return 0
