@@ -2,12 +2,16 @@
 
     python benchmarks/load.py --annotators 100 --seconds 300
     python benchmarks/load.py --annotators 100 --seconds 300 --rankings 1000000
+    python benchmarks/load.py --annotators 1 --viewers 1 --seconds 120 --rankings 1000000
 
 Each simulated annotator fetches a set and its images, looks at it for a while, and judges it; the
 next set is fetched ahead, as the page does. Some take a judgement back and judge again, reload,
 send one twice at the same time, or drop the connection and send it again. In the end the store must
 have each judgement that was acknowledged exactly once, and none that was not sent. With --rankings
-the store has so many before anybody begins. Times are those of the annotators, so they include
+the store has so many before anybody begins, and with --viewers so many people open the Results page
+again and again, by the event that the page itself sends, until its ratings are there: "results
+page" where votes have come in, "results page, unchanged" where it says what it said before. Times
+are those of the annotators, so they include
 their own process, which takes part of the same cores.
 """
 
@@ -205,6 +209,72 @@ class Annotator(threading.Thread):
 HEADERS = {"Content-Type": "application/json"}
 
 
+class Viewer(threading.Thread):
+    """One person who opens the Results page, waits, and opens it again."""
+
+    def __init__(self, port: int, ledger: Ledger, *, every: float, until: float) -> None:
+        super().__init__(name=f"viewer {uuid.uuid4().hex[:8]}")
+        self.port, self.ledger, self.every, self.until = port, ledger, every, until
+
+    def run(self) -> None:
+        """Look until the time is over; what goes wrong is a fault in the ledger."""
+        try:
+            event, before = self._event(), ""
+            while time.monotonic() < self.until:
+                for _ in range(2):
+                    start = time.perf_counter()
+                    shown = self._shown(event)
+                    took = 1000 * (time.perf_counter() - start)
+                    if "All together" not in shown:
+                        raise RuntimeError(f"the Results page shows {shown[:200]}")
+                    name = "results page" + (", unchanged" if shown == before else "")
+                    self.ledger.took[name].append(took)
+                    before = shown
+                time.sleep(self.every)
+        except Exception as error:  # of any kind: it is a fault that the results show
+            with self.ledger.lock:
+                self.ledger.faults.append(f"{self.name}: {type(error).__name__}: {error}")
+
+    def _event(self) -> int:
+        """The event of the page that is sent when it is opened."""
+        config = json.loads(self._ask("GET", "/config"))
+        (results,) = (
+            each["id"] for each in config["components"] if each["props"].get("elem_id") == "results"
+        )
+        (found,) = (
+            each["id"]
+            for each in config["dependencies"]
+            if results in each["outputs"] and each["targets"][0][1] == "load"
+        )
+        return int(found)
+
+    def _shown(self, event: int) -> str:
+        session = uuid.uuid4().hex
+        body = {"data": [], "fn_index": event, "session_hash": session}
+        self._ask("POST", "/gradio_api/queue/join", json.dumps(body))
+        said = self._ask("GET", f"/gradio_api/queue/data?session_hash={session}")
+        (last,) = (
+            found
+            for line in said.splitlines()
+            if line.startswith("data:")
+            and (found := json.loads(line.removeprefix("data:")))["msg"] == "process_completed"
+        )
+        if not last["success"]:
+            raise RuntimeError(f"the Results page: {last}")
+        return str(last["output"]["data"][-1])
+
+    def _ask(self, method: str, path: str, body: str | None = None) -> str:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        try:
+            connection.request(method, path, body, HEADERS)
+            answer = connection.getresponse()
+            if answer.status != 200:
+                raise RuntimeError(f"{method} {path}: {answer.status}")
+            return answer.read().decode()
+        finally:
+            connection.close()
+
+
 @contextmanager
 def server(folder: Path, url: str) -> Iterator[int]:
     """The port of the app on a store, in a process of its own."""
@@ -236,7 +306,13 @@ def server(folder: Path, url: str) -> Iterator[int]:
 
 
 def run(
-    folder: Path, url: str, *, annotators: int, seconds: float, seconds_per_set: float
+    folder: Path,
+    url: str,
+    *,
+    annotators: int,
+    seconds: float,
+    seconds_per_set: float,
+    viewers: int,
 ) -> dict[str, Any]:
     """Let annotators work, and compare the store with what they were told."""
     images = folder / "images"
@@ -252,9 +328,10 @@ def run(
             Annotator(name, port, ledger, seconds_per_set=seconds_per_set, until=until)
             for name in names
         ]
-        for person in people:
+        looking = [Viewer(port, ledger, every=seconds_per_set, until=until) for _ in range(viewers)]
+        for person in (*people, *looking):
             person.start()
-        for person in people:
+        for person in (*people, *looking):
             person.join()
     with Store.open(url, images=images) as store:
         return summary(store, ledger, names, before)
@@ -309,6 +386,7 @@ def main() -> None:
     options.add_argument("--annotators", type=int, default=100)
     options.add_argument("--seconds", type=float, default=300)
     options.add_argument("--seconds-per-set", type=float, default=8.0)
+    options.add_argument("--viewers", type=int, default=0, help="people on the Results page")
     options.add_argument("--rankings", type=int, default=0, help="stored before anybody begins")
     options.add_argument("--open", type=int, default=OPEN, help="items to judge, five times each")
     options.add_argument("--folder", type=Path, help="of a store that is there, or will be kept")
@@ -328,19 +406,24 @@ def main() -> None:
             annotators=given.annotators,
             seconds=given.seconds,
             seconds_per_set=given.seconds_per_set,
+            viewers=given.viewers,
         )
     told = {
         "command": "python benchmarks/load.py "
         + " ".join(
             f"--{name.replace('_', '-')} {getattr(given, name):.9g}"
             for name in ("annotators", "seconds", "seconds_per_set", "rankings")
-        ),
+        )
+        + (f" --viewers {given.viewers}" if given.viewers else ""),
         "hardware": hardware(),
         "beside": given.beside or "nothing that is known",
         **found,
     }
     results = json.loads(given.out.read_text("utf-8")) if given.out.exists() else {}
-    results[f"{given.annotators} annotators, {given.rankings} rankings stored before"] = told
+    who = f"{given.annotators} annotators, {given.rankings} rankings stored before"
+    if given.viewers:
+        who += f", {given.viewers} on the Results page"
+    results[who] = told
     given.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(told, indent=1))
 

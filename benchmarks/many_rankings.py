@@ -21,10 +21,14 @@ from sqlalchemy import insert, text
 
 from imgalign.images import png
 from imgalign.preferences import recount, schema
+from imgalign.preferences.comparisons import compare_makers
 from imgalign.preferences.coverage import judged_projects
 from imgalign.preferences.makers import rate_makers
 from imgalign.preferences.records import Provenance, utc_now
 from imgalign.preferences.store import Store
+from ui.leaderboard import POINTS, RIDGE, Asked, Leaderboard
+from ui.pages.results import shown
+from ui.runs import Runs
 
 MAKERS, IMAGES_EACH, ANNOTATORS, OVERLAP, OPEN = 6, 60, 100, 5, 20_000
 PROMPTS = 20_000
@@ -153,14 +157,20 @@ def main() -> None:
             fill(store, given.rankings)
             print(json.dumps({"seconds to fill": round(time.perf_counter() - start)}))
         who = "annotator 7"
+        runs = Runs(given.folder / "runs")
+        open_page = Leaderboard(store, runs)
         parts: dict[str, Callable[[], object]] = {
             "next item": lambda: store.next_item(who),
             "counts": lambda: store.counts(who),
             "history": lambda: store.history(who, 1, project="default"),
             "projects": lambda: judged_projects(store),
-            "bradley-terry": lambda: rate_makers(store, ridge=0.1),
-            "bradley-terry of a group": lambda: rate_makers(store, ridge=0.1, group="group 1"),
-            "plackett-luce": lambda: rate_makers(store, method="plackett-luce", ridge=0.1),
+            "results page": lambda: shown(Leaderboard(store, runs), Asked()),
+            "results page, unchanged": lambda: shown(open_page, Asked()),
+            "comparisons": lambda: compare_makers(store),
+            "bradley-terry": lambda: rate_makers(store, ridge=RIDGE),
+            "bradley-terry over time": lambda: rate_makers(store, ridge=RIDGE, points=POINTS),
+            "bradley-terry of a group": lambda: rate_makers(store, ridge=RIDGE, group="group 1"),
+            "plackett-luce": lambda: rate_makers(store, method="plackett-luce", ridge=RIDGE),
             "elo of the latest 4,000": lambda: rate_makers(store, method="elo", latest=4_000),
         }
         for name, do in parts.items():

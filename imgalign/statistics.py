@@ -21,6 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Clusters = Sequence[Hashable] | Ints
+"""The cluster of each observation, by any name; whole numbers from 0 in an array are quickest."""
 
 RESAMPLES = 4000
 Z95 = 1.959963984540054
@@ -30,6 +33,12 @@ GRID = np.linspace(0.0, 1.0, 201)[1:-1]
 """Means that `confidence_sequence` tells apart."""
 BETS = np.linspace(0.0, 1.0, 22)[1:-1]
 """Shares of the wealth that `betting_wealth` puts on each observation, side by side."""
+LARGEST_LOG = 600.0
+"""Larger wealth than exp of this is as good as the largest that a float holds."""
+TABLE = 8
+"""Numbers for each observation up to which a table of all numbers is quicker than sorting."""
+FIRST_PORTION, LARGEST_PORTION = 64, 8192
+"""Values that are bet on between two looks at the wealth: twice as many each time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,9 +89,7 @@ def clustered_rate(
     return clustered_mean(outcomes, clusters, seed=seed)
 
 
-def two_way_rate(
-    outcomes: Floats | Sequence[float], one: Sequence[Hashable], other: Sequence[Hashable]
-) -> Estimate:
+def two_way_rate(outcomes: Floats | Sequence[float], one: Clusters, other: Clusters) -> Estimate:
     """Mean of outcomes in [0, 1] clustered two ways, such as by prompt and by annotator.
 
     `one` and `other` name the clusters of each observation; with a single cluster of `other` the
@@ -93,11 +100,11 @@ def two_way_rate(
     """
     outcomes = np.asarray(outcomes, dtype=np.float64)
     mean = float(outcomes.mean())
-    if len(set(one)) < 2:
+    if (one == one[0]).all() if isinstance(one, np.ndarray) else len(set(one)) < 2:
         return Estimate(value=mean)
 
-    def variance(clusters: Sequence[Hashable]) -> Floats:
-        sums, _ = _totals(outcomes - mean, clusters)
+    def variance(clusters: Ints) -> Floats:
+        sums = np.bincount(clusters, weights=outcomes - mean)
         return np.asarray((sums**2).sum() / len(outcomes) ** 2 * len(sums) / (len(sums) - 1))
 
     found, degrees = two_way_variance(variance, one, other)
@@ -111,21 +118,20 @@ def two_way_rate(
 
 
 def two_way_variance(
-    variance: Callable[[Sequence[Hashable]], Floats],
-    one: Sequence[Hashable],
-    other: Sequence[Hashable],
+    variance: Callable[[Ints], Floats], one: Clusters, other: Clusters
 ) -> tuple[Floats, int]:
     """Variance of estimates clustered two ways, and its degrees of freedom.
 
-    `variance(clusters)` is the variance clustered one way, and the two-way one the sum of both less
-    that of their intersection, which the sum counts twice (Cameron, Gelbach and Miller 2011). With
-    few clusters that may be below either of the two: the largest is kept. With a single cluster on
-    one side only `one` is used.
+    `variance(clusters)` is the variance clustered one way, of clusters that are numbered from 0 as
+    they come, and the two-way one the sum of both less that of their intersection, which the sum
+    counts twice (Cameron, Gelbach and Miller 2011). With few clusters that may be below either of
+    the two: the largest is kept. With a single cluster on one side only `one` is used.
     """
-    spread, num_one, num_other = variance(one), len(set(one)), len(set(other))
+    one, other = _numbered(one), _numbered(other)
+    spread, num_one, num_other = variance(one), int(one.max()) + 1, int(other.max()) + 1
     if num_one < 2 or num_other < 2:
         return spread, num_one - 1
-    by_other, by_both = variance(other), variance(list(zip(one, other, strict=True)))
+    by_other, by_both = variance(other), variance(_numbered(one * num_other + other))
     return combined_variance(spread, by_other, by_both), min(num_one, num_other) - 1
 
 
@@ -144,18 +150,69 @@ def confidence_sequence(values: Floats | Sequence[float]) -> Estimate:
     doi:10.1093/jrsssb/qkad009, the hedged capital process with a grid of bets). That asks of the
     values only that each has the mean m given those before: independent prompts, for instance.
 
-    Values are in the order in which they were observed. With `GRID` steps, rounded outwards.
+    Values are in the order in which they were observed. With `GRID` steps, rounded outwards. The
+    same as from `betting_wealth` of all means, which takes long for many values: here the search
+    goes from both ends to the first mean that is left, and leaves a mean once it is ruled out.
     """
     values = np.asarray(values, dtype=np.float64)
     if not len(values) or values.min() < 0 or values.max() > 1:
         raise ValueError(f"expected one value in [0, 1] or more, got {values}")
-    possible = GRID[betting_wealth(values, GRID).max(axis=0) < 1 / (1 - LEVEL)]
+    portions = _portions(values)
     step = GRID[1] - GRID[0]
-    low, high = 0.0, 1.0
-    if len(possible):
-        low, high = float(possible.min() - step), float(possible.max() + step)
-    # No mean is left where values drift, against the assumption: then nothing is known.
-    return Estimate(value=float(values.mean()), low=max(0.0, low), high=min(1.0, high))
+    below: list[int] = []
+    for mean in GRID:
+        if not (side := _ruled_out(portions, mean)):
+            low = mean - step
+            high = next(m for m in GRID[::-1] if not _ruled_out(portions, m)) + step
+            break
+        below.append(side)
+    else:
+        low, high = _between(float(values.mean()), np.array(below))
+    return Estimate(
+        value=float(values.mean()), low=max(0.0, float(low)), high=min(1.0, float(high))
+    )
+
+
+def _portions(values: Floats) -> list[tuple[Floats, Ints]]:
+    """Distinct values of each portion, and which of them comes when."""
+    found, start, size = [], 0, FIRST_PORTION
+    while start < len(values):
+        found.append(np.unique(values[start : start + size], return_inverse=True))
+        start, size = start + size, min(2 * size, LARGEST_PORTION)
+    return found
+
+
+def _ruled_out(portions: Sequence[tuple[Floats, Ints]], mean: float) -> int:
+    """1 if values are higher than under this mean, -1 if they are lower, 0 if that is not known."""
+    enough = 1 / (1 - LEVEL)
+    reached = np.zeros(2 * len(BETS))
+    for distinct, places in portions:
+        wealth = _log_gains(distinct, mean)[places]
+        wealth[0] += reached
+        np.cumsum(wealth, axis=0, out=wealth)
+        # The mean of all bets is never more than the best of them.
+        rich = wealth[wealth.max(axis=1) > math.log(enough) - 1e-6]
+        if len(rich):
+            rich = np.exp(np.minimum(rich, LARGEST_LOG))
+            won = rich[rich.mean(axis=1) >= enough]
+            if len(won):
+                above, below = won[0, : len(BETS)], won[0, len(BETS) :]
+                return 1 if above.sum() > below.sum() else -1
+        reached = wealth[-1]
+    return 0
+
+
+def _between(mean: float, sides: Ints) -> tuple[float, float]:
+    """Bounds where every mean of `GRID` is ruled out.
+
+    Many values rule out even the two means of the grid that the true one lies between. Otherwise
+    values drift, against the assumption: then nothing is known.
+    """
+    place = int(np.searchsorted(GRID, mean))
+    if (sides[:place] > 0).all() and (sides[place:] < 0).all():
+        around = np.concatenate([[0.0], GRID, [1.0]])
+        return float(around[place]), float(around[place + 1])
+    return 0.0, 1.0
 
 
 def betting_wealth(values: Floats, means: Floats) -> Floats:
@@ -166,12 +223,15 @@ def betting_wealth(values: Floats, means: Floats) -> Floats:
     """
     found = np.empty((len(values), len(means)))
     for column, mean in enumerate(means):
-        gain = (values - mean)[:, None]
-        above = np.cumsum(np.log1p(BETS * gain / mean), axis=0)
-        below = np.cumsum(np.log1p(-BETS * gain / (1 - mean)), axis=0)
-        # Larger than what a float holds is as good as the largest that it holds.
-        found[:, column] = np.exp(np.minimum(np.hstack([above, below]), 600.0)).mean(axis=1)
+        wealth = np.cumsum(_log_gains(values, mean), axis=0)
+        found[:, column] = np.exp(np.minimum(wealth, LARGEST_LOG)).mean(axis=1)
     return found
+
+
+def _log_gains(values: Floats, mean: float) -> Floats:
+    """The logarithm of what each value does to each bet: those above the mean, then those below."""
+    gain = (values - mean)[:, None]
+    return np.hstack([np.log1p(BETS * gain / mean), np.log1p(-BETS * gain / (1 - mean))])
 
 
 @lru_cache(maxsize=8)
@@ -213,14 +273,38 @@ def t_quantile(probability: float, *, degrees: int) -> float:
     return z + math.fsum(term / degrees**power for power, term in enumerate(terms, start=1))
 
 
-def _totals(values: Floats, clusters: Sequence[Hashable]) -> tuple[Floats, Floats]:
+def _totals(values: Floats, clusters: Clusters) -> tuple[Floats, Floats]:
     """Sum and size of each cluster, in order of first appearance."""
-    index = {name: place for place, name in enumerate(dict.fromkeys(clusters))}
-    rows = np.array([index[name] for name in clusters], dtype=np.int64)
+    rows = _numbered(clusters)
     if not len(values) or len(rows) != len(values):
         raise ValueError(f"expected a cluster for each value, got {len(rows)} for {len(values)}")
     sizes = np.asarray(np.bincount(rows), dtype=np.float64)
     return np.asarray(np.bincount(rows, weights=values), dtype=np.float64), sizes
+
+
+def distinct(numbers: Ints) -> tuple[Ints, Ints]:
+    """As `np.unique` with `return_inverse`, of whole numbers from 0, mostly without sorting."""
+    if not len(numbers) or numbers.max() > TABLE * len(numbers):
+        found, places = np.unique(numbers, return_inverse=True)
+        return found, places
+    there = np.bincount(numbers) > 0
+    return np.flatnonzero(there), np.asarray((np.cumsum(there) - 1)[numbers])
+
+
+def _numbered(clusters: Clusters) -> Ints:
+    """The cluster of each observation as a number from 0, in order of first appearance."""
+    if not isinstance(clusters, np.ndarray):
+        index = {name: place for place, name in enumerate(dict.fromkeys(clusters))}
+        return np.array([index[name] for name in clusters], dtype=np.int64)
+    if not len(clusters):
+        return clusters
+    if clusters.max() > TABLE * len(clusters):
+        clusters = np.unique(clusters, return_inverse=True)[1]
+    places = np.arange(len(clusters))
+    first = np.empty(int(clusters.max()) + 1, dtype=np.int64)
+    first[clusters[::-1]] = places[::-1]  # of several for one cluster, the last one stays
+    of_first = first[clusters]
+    return np.asarray((np.cumsum(of_first == places) - 1)[of_first])
 
 
 def wilson_interval(successes: float, count: float, *, z: float = Z95) -> tuple[float, float]:

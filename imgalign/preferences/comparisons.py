@@ -4,31 +4,31 @@ A vote is one ranking that holds images of both; with several of each it is the 
 one wins, and a tie is half a win. Two things are told. The rate has an interval over prompts and
 annotators, as in `evaluate --votes`; it holds for a number of votes that was settled beforehand.
 The sequence (`confidence_sequence`) holds whenever one looks. Its observations are prompts, by the
-mean of their votes, in the order in which the last vote on each came in. A prompt whose items are
-still open is no observation yet: its votes so far would be replaced by others.
+mean of their votes, in the order in which the last vote on each came in. A prompt is no observation
+yet while an item of it is open that holds images of both, in a project whose votes are counted: the
+mean of its votes so far would be replaced by another.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import combinations, islice
+from itertools import islice
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
-from sqlalchemy import Connection, select
+from jaxtyping import Float, Int
 
 from imgalign.preferences import outcomes
 from imgalign.preferences.makers import asked_for, names_of
-from imgalign.preferences.outcomes import FIELDS, Groups, Maker, Outcomes
+from imgalign.preferences.open_items import OpenItems, open_items
+from imgalign.preferences.outcomes import Maker, Outcomes
+from imgalign.preferences.prompt_sets import PromptSet, numbers_in
 from imgalign.preferences.records import JudgedBy
-from imgalign.preferences.schema import items, numbers
 from imgalign.preferences.store import Store
+from imgalign.preferences.votes import Pair, Votes
 from imgalign.statistics import Estimate, confidence_sequence, two_way_rate
 
 MOST = 12
 """Comparisons that are told, those with the latest votes."""
-CHUNK = 500
-"""Prompts that are looked up at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,10 +107,13 @@ def compare_makers(
     project: str | None = None,
     group: str | None = None,
     judged_by: JudgedBy = "people",
+    prompts: PromptSet | None = None,
     most: int | None = MOST,
 ) -> list[Comparison]:
     """Every two makers that were compared blind, the latest first, at most so many."""
-    found = latest_comparisons(store, project=project, group=group, judged_by=judged_by)
+    found = latest_comparisons(
+        store, project=project, group=group, judged_by=judged_by, prompts=prompts
+    )
     return list(islice(found, most))
 
 
@@ -120,6 +123,7 @@ def latest_comparisons(
     project: str | None = None,
     group: str | None = None,
     judged_by: JudgedBy = "people",
+    prompts: PromptSet | None = None,
 ) -> Iterator[Comparison]:
     """Every two makers that were compared blind, the latest first, each counted as it is asked for.
 
@@ -127,65 +131,32 @@ def latest_comparisons(
     """
     with store.database.read() as connection:
         found = outcomes.read(connection)
-        asked = asked_for(found, group=group, project=project, judged_by=judged_by)
-        asked &= ~found.excluded
-        open_prompts = _open(connection, project) if asked.any() else np.zeros(0, dtype=np.int64)
-    records = found.records[asked].astype(np.int64)
-    shares = _shares(found.orders, np.unique(records[:, FIELDS.index("order")]))
-    latest = sorted(shares, key=lambda pair: -_last(records, shares[pair]))
-    for pair in latest:
-        yield _comparison(found, records, pair, shares[pair], open_prompts)
+        asked = asked_for(
+            found,
+            group=group,
+            project=project,
+            judged_by=judged_by,
+            prompts=None if prompts is None else numbers_in(connection, prompts),
+        )
+        votes = Votes.of(found, asked & ~found.excluded)
+        if not len(votes.order):
+            return
+        left = open_items(connection, found, votes)
+    for pair in votes.pairs():
+        yield _comparison(found, votes, pair, left)
 
 
-Pair = tuple[int, int]
-
-
-def _shares(
-    orders: Mapping[int, Groups], kinds: Int[np.ndarray, " k"]
-) -> dict[Pair, dict[int, float]]:
-    """By two makers, and by orders that hold both: the share of pairs that the first one wins."""
-    found: dict[Pair, dict[int, float]] = {}
-    for kind in kinds.tolist():
-        place = [(maker, rank) for rank, group in enumerate(orders[kind]) for maker in group]
-        for one, other in combinations(sorted({maker for maker, _ in place}), 2):
-            won = [
-                (1.0 if mine < theirs else 0.5 if mine == theirs else 0.0)
-                for first, mine in place
-                for second, theirs in place
-                if first == one and second == other
-            ]
-            found.setdefault((one, other), {})[kind] = sum(won) / len(won)
-    return found
-
-
-def _last(records: Int[np.ndarray, "n 4"], shares: Mapping[int, float]) -> int:
-    """The place of the latest vote."""
-    return int(np.flatnonzero(_holding(records, shares))[-1])
-
-
-def _holding(
-    records: Int[np.ndarray, "n 4"], shares: Mapping[int, float]
-) -> Bool[np.ndarray, " n"]:
-    return np.isin(records[:, FIELDS.index("order")], list(shares))
-
-
-def _comparison(
-    found: Outcomes,
-    records: Int[np.ndarray, "n 4"],
-    pair: Pair,
-    shares: Mapping[int, float],
-    open_prompts: Int[np.ndarray, " m"],
-) -> Comparison:
-    own = records[_holding(records, shares)]
-    simulated = np.isin(own[:, FIELDS.index("annotator")], _simulated(found))
-    votes = dict(zip(FIELDS, (own if simulated.all() else own[~simulated]).T, strict=True))
-    won = np.array([shares[order] for order in votes["order"].tolist()])
+def _comparison(found: Outcomes, votes: Votes, pair: Pair, left: OpenItems) -> Comparison:
+    own, simulated = votes.people_first(pair)
+    won = votes.shares(pair)[own.order]
     one, other = (found.makers[number] for number in pair)
-    if other[1] is not None:  # alone it has an adapter, or it is the newer one
+    if other.weights is not None:  # alone it has an adapter, or it is the newer one
         one, other, won = other, one, 1 - won
     names = names_of(found.path_of)
-    prompts = votes["prompt"]
-    counted = ~np.isin(prompts, open_prompts)
+    still_open = left.prompts(pair, projects=np.flatnonzero(np.bincount(own.project)))
+    complete = np.ones(max([int(own.prompt.max()), *still_open.tolist()]) + 1, dtype=bool)
+    complete[still_open] = False
+    counted = complete[own.prompt]
     return Comparison(
         one=one,
         other=other,
@@ -195,39 +166,26 @@ def _comparison(
         wins=int((won > 0.5).sum()),
         ties=int((won == 0.5).sum()),
         losses=int((won < 0.5).sum()),
-        simulated=bool(simulated.all()),
-        prompts=len(np.unique(prompts)),
-        annotators=len(np.unique(votes["annotator"])),
-        rate=two_way_rate(won, prompts.tolist(), votes["annotator"].tolist()),
-        counted=len(np.unique(prompts[counted])),
-        sequence=_sequence(won[counted], prompts[counted]) if counted.any() else None,
+        simulated=simulated,
+        prompts=_num_different(own.prompt),
+        annotators=_num_different(own.annotator),
+        rate=two_way_rate(won, own.prompt, own.annotator),
+        counted=_num_different(own.prompt[counted]),
+        sequence=_sequence(won[counted], own.prompt[counted]) if counted.any() else None,
     )
 
 
-def _simulated(found: Outcomes) -> list[int]:
-    return [number for number, who in found.annotators.items() if who.simulated]
+def _num_different(numbers: Int[np.ndarray, " n"]) -> int:
+    return int(np.count_nonzero(np.bincount(numbers)))
 
 
 def _sequence(won: Float[np.ndarray, " n"], prompts: Int[np.ndarray, " n"]) -> Estimate:
     """Over the means of prompts, in the order of the last vote on each."""
-    _, backwards, places = np.unique(prompts[::-1], return_index=True, return_inverse=True)
-    means = np.bincount(places, weights=won[::-1]) / np.bincount(places)
-    return confidence_sequence(means[np.argsort(-backwards)])
-
-
-def _open(connection: Connection, project: str | None) -> Int[np.ndarray, " m"]:
-    """Numbers of the prompts with items of images that fewer have judged than were asked for."""
-    wanted = items.c.given < items.c.overlap
-    statement = select(items.c.prompt).distinct().where(wanted, items.c.samples == "images")
-    if project is not None:
-        statement = statement.where(items.c.project == project)
-    keys = [outcomes.digest(prompt) for prompt in connection.execute(statement).scalars()]
-    found: list[int] = []
-    for start in range(0, len(keys), CHUNK):
-        part: Sequence[str] = keys[start : start + CHUNK]
-        known = select(numbers.c.number).where(numbers.c.kind == "prompt", numbers.c.key.in_(part))
-        found += connection.execute(known).scalars()
-    return np.array(found, dtype=np.int64)
+    last = np.full(int(prompts.max()) + 1, -1)
+    last[prompts] = np.arange(len(prompts))
+    there = np.flatnonzero(last >= 0)
+    sums, sizes = np.bincount(prompts[::-1], weights=won[::-1]), np.bincount(prompts)
+    return confidence_sequence((sums[there] / sizes[there])[np.argsort(last[there])])
 
 
 def _interval(rate: Estimate) -> str:

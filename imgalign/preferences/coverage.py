@@ -17,6 +17,7 @@ from imgalign.preferences.schema import (
     items,
     judged_prompts,
     projects,
+    provenances,
     rankings,
     tallies,
 )
@@ -178,6 +179,24 @@ def project_standings(store: Store, project: str | None = None) -> list[ProjectS
             (key, list(group)) for key, group in groupby(rows, key=lambda row: row.project)
         )
     ]
+
+
+def store_mark(store: Store) -> Hashable:
+    """Another one whenever items, judgements, makers or excluded annotators have changed.
+
+    Takes a millisecond however many judgements there are, and is read from the database: another
+    server's judgements change it too.
+    """
+    parts = (
+        # A judgement that is taken back is in none of the other numbers.
+        select(func.sum(tallies.c.done), func.sum(tallies.c.images + tallies.c.texts)),
+        select(func.max(rankings.c.sequence)),
+        select(func.sum(projects.c["items"]), func.sum(projects.c.open)),
+        select(func.count(exclusions.c.annotator_id), func.max(exclusions.c.created_at)),
+        select(func.max(provenances.c.sequence)),
+    )
+    with store.database.read() as connection:
+        return tuple(tuple(connection.execute(each).one()) for each in parts)
 
 
 def project_mark(store: Store, project: str) -> Hashable:

@@ -57,6 +57,35 @@ class Judged:
             annotators=self.annotators[-number:],
         )
 
+    def parts(self) -> list[tuple[Int[np.ndarray, " m"], "Judged"]]:
+        """The parts whose items were never compared with each other, largest first.
+
+        Each with the places of its judgements among all.
+        """
+        part_of: dict[str, int] = {}
+        members: dict[int, set[str]] = {}
+        for number, groups in enumerate(self.groups):
+            own = {who for group in groups for who in group}
+            for joined in {part_of[who] for who in own if who in part_of}:
+                own |= members.pop(joined)
+            members[number] = own
+            part_of.update(dict.fromkeys(own, number))
+        of_kind = np.array([part_of[groups[0][0]] for groups in self.groups], dtype=np.int64)
+        found = []
+        for part in members:
+            kinds = np.flatnonzero(of_kind == part)
+            number_of = np.full(len(self.groups), -1)
+            number_of[kinds] = np.arange(len(kinds))
+            places = np.flatnonzero(number_of[self.kind] >= 0)
+            judged = Judged(
+                groups=[self.groups[each] for each in kinds.tolist()],
+                kind=number_of[self.kind[places]],
+                clusters=self.clusters[places],
+                annotators=self.annotators[places],
+            )
+            found.append((places, judged))
+        return sorted(found, key=lambda each: (-len(each[0]), each[1].groups[0]))
+
     def times(self) -> list[int]:
         """How many judgements had each of `groups`."""
         return [int(n) for n in np.bincount(self.kind, minlength=len(self.groups))]

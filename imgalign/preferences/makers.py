@@ -8,19 +8,22 @@ model alone. Images that several makers generated identically are left out.
 
 import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool
-from sqlalchemy import Connection, func, select
+from jaxtyping import Bool, Int
+from sqlalchemy import Connection, select
 
 from imgalign.errors import InputError
 from imgalign.preferences import outcomes, queries
+from imgalign.preferences.history import History, over_time
 from imgalign.preferences.judged import Judged
 from imgalign.preferences.judges import chosen_rankings
 from imgalign.preferences.outcomes import FIELDS, MADE, Maker, Outcomes, maker_of
+from imgalign.preferences.prompt_sets import PromptSet, numbers_in
 from imgalign.preferences.ratings import (
     Ratings,
     Wins,
@@ -39,6 +42,7 @@ from imgalign.preferences.schema import (
     rankings,
 )
 from imgalign.preferences.store import Store
+from imgalign.statistics import distinct
 
 Method = Literal["bradley-terry", "plackett-luce", "elo"]
 log = logging.getLogger(__name__)
@@ -56,21 +60,59 @@ class Makers:
     """Example: "storybook + runs/a/step-000010"; "runs/rewriter > storybook" draws rewrites."""
 
 
+class NothingToRateError(InputError):
+    """Fewer than two makers among the rankings that are asked for."""
+
+    def __init__(
+        self, message: str, *, because: "Lack", num_rankings: int, makers: Sequence[str] = ()
+    ) -> None:
+        super().__init__(message)
+        self.because = because
+        self.num_rankings = num_rankings
+        """Rankings of images that there are, but for this."""
+        self.makers = makers
+        """Who made the images of these."""
+
+
+Lack = Literal["no rankings", "other filters", "other judges", "excluded", "one maker"]
+"""What leaves nothing to rate. "other filters": rankings are of other projects, groups or prompts;
+"other judges": of AI judges, or people; "one maker": of images by one maker, or by nobody who can
+be told apart."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MakerRatings:
     """Ratings of makers by name."""
 
     method: Method
-    ratings: Ratings
+    parts: tuple[Ratings, ...]
+    """Ratings of makers that were compared with each other, directly or through others; the part
+    with the most rankings first. Ratings of two parts cannot be compared."""
     wins: Wins
+    history: tuple[History, ...] = ()
+    """Of each part, where it is asked for."""
     num_shared: int
     """Images left out because several makers generated them identically."""
     num_excluded: int = 0
     """Rankings left out because their annotators are excluded from the project."""
 
+    @property
+    def ratings(self) -> Ratings:
+        """Those of the largest part, which mostly is the only one."""
+        return self.parts[0]
+
     def lines(self) -> list[str]:
         """A table for a terminal, best first."""
-        found = self.ratings
+        table = [line for found in self.parts for line in self._table(found)]
+        if len(self.parts) > 1:
+            table.append(f"{APART.format(number=len(self.parts))}; rank images of both together")
+        if self.num_shared:
+            table.append(f"{self.num_shared} images are identical for several of these: left out")
+        if self.num_excluded:
+            table.append(f"{self.num_excluded} rankings are of excluded annotators: left out")
+        return table
+
+    def _table(self, found: Ratings) -> list[str]:
         rows = sorted(
             zip(
                 found.score, found.low, found.high, found.num_comparisons, found.items, strict=True
@@ -89,11 +131,13 @@ class MakerRatings:
                 f"{self.method} (nats, mean 0), intervals over {found.num_clusters} prompts and "
                 f"{found.num_annotators} annotators"
             )
-        if self.num_shared:
-            table.append(f"{self.num_shared} images are identical for several of these: left out")
-        if self.num_excluded:
-            table.append(f"{self.num_excluded} rankings are of excluded annotators: left out")
         return table
+
+
+APART = (
+    "images of these {number} groups were never ranked together, so ratings of different groups "
+    "cannot be compared"
+)
 
 
 def rate_makers(
@@ -103,61 +147,107 @@ def rate_makers(
     group: str | None = None,
     project: str | None = None,
     judged_by: JudgedBy = "people",
+    prompts: PromptSet | None = None,
     ridge: float = 0.0,
     latest: int | None = None,
+    points: int = 0,
 ) -> MakerRatings:
     """Ratings of the makers of ranked images, from the judgements in the store.
 
-    By people, by AI judges or by both; of so many of the `latest` if it is given.
+    By people, by AI judges or by both; of so many of the `latest` if it is given; with the history
+    at so many `points` in time. Each connected part of the makers has ratings of its own.
 
-    InputError with fewer than two makers, or where no judgements connect them.
+    NothingToRateError with fewer than two makers.
     """
     with store.database.read() as connection:
         found = outcomes.read(connection)
         num_shared = 0
         if found.num_sharing:
-            num_shared = _num_shared(connection, group, project, judged_by)
-    asked = asked_for(found, group=group, project=project, judged_by=judged_by)
+            num_shared = _num_shared(connection, group, project, judged_by, prompts)
+        chosen = None if prompts is None else numbers_in(connection, prompts)
+    asked = asked_for(found, group=group, project=project, judged_by=judged_by, prompts=chosen)
     num_excluded = int((asked & found.excluded).sum())
-    asked &= ~found.excluded
-    if not asked.any():  # and say why
-        rankings = chosen_rankings(
-            store, "images", judged_by=judged_by, group=group, project=project
-        )
-        raise _too_few(len(rankings), ())
-    judged = _judged(found, asked)
-    if latest is not None:
-        judged = judged.latest(latest)
+    counted = asked & ~found.excluded
+    sequences, judged = _judged(found, counted)
     if not len(judged.kind):
-        chosen = found.records[asked, FIELDS.index("order")]
-        names = names_of(found.path_of)
-        orders = (found.orders[number] for number in np.unique(chosen).tolist())
-        made = {names[found.makers[maker]] for order in orders for each in order for maker in each}
-        raise _too_few(len(chosen), sorted(made))
-    if method == "elo":
-        rated = elo(judged)
-    else:
-        rate = bradley_terry if method == "bradley-terry" else plackett_luce
-        rated = rate(judged, ridge=ridge)
+        if (asked & ~found.excluded).any():
+            raise _one_maker(found, asked & ~found.excluded)
+        by_anybody = asked_for(found, group=group, project=project, judged_by="all", prompts=chosen)
+        raise _none(
+            store, found, by_anybody, asked, group=group, project=project, judged_by=judged_by
+        )
+    used = judged.latest(latest) if latest is not None else judged
+    rate: Callable[[Judged], Ratings] = elo
+    if method != "elo":
+        by_model = bradley_terry if method == "bradley-terry" else plackett_luce
+        rate = partial(by_model, ridge=ridge)
+    parts = used.parts()
     return MakerRatings(
         method=method,
-        ratings=rated,
-        wins=wins_of(judged),
+        parts=tuple(rate(part) for _, part in parts),
+        wins=wins_of(used),
+        history=tuple(
+            over_time(store, sequences[places], part, points=points)
+            for places, part in judged.parts()
+        )
+        if points
+        else (),
         num_shared=num_shared,
         num_excluded=num_excluded,
     )
 
 
-def _too_few(num_rankings: int, made: Sequence[str]) -> InputError:
-    return InputError(
-        f"ratings: expected rankings of images by different models, got {num_rankings} "
-        f"rankings of images by {', '.join(made[:3]) or 'nobody'}; rank images of two models "
-        "together, as the app's Generate page queues them"
+def _one_maker(found: Outcomes, counted: Bool[np.ndarray, " n"]) -> NothingToRateError:
+    names = names_of(found.path_of)
+    kinds = np.unique(found.records[counted, FIELDS.index("order")]).tolist()
+    groups = [group for kind in kinds for group in found.orders[kind]]
+    made = sorted({names[found.makers[maker]] for group in groups for maker in group})
+    num = int(counted.sum())
+    return NothingToRateError(
+        f"ratings: expected rankings of images by different models, got {num} rankings of images "
+        f"by {', '.join(made[:3]) or 'models that made them alike'}; rank images of two models "
+        "together, as the app's Generate page queues them",
+        because="one maker",
+        num_rankings=num,
+        makers=made,
     )
 
 
+def _none(
+    store: Store,
+    found: Outcomes,
+    by_anybody: Bool[np.ndarray, " n"],
+    asked: Bool[np.ndarray, " n"],
+    *,
+    group: str | None,
+    project: str | None,
+    judged_by: JudgedBy,
+) -> NothingToRateError:
+    """Why no record that is asked for counts; `by_anybody` are those that others judged, too."""
+    because: Lack = "no rankings"
+    num = len(found.records)
+    if asked.any():
+        because, num = "excluded", int(asked.sum())
+    elif by_anybody.any():
+        because, num = "other judges", int(by_anybody.sum())
+    elif num:
+        because = "other filters"
+    message = "ratings: expected rankings of images by different models, got none"
+    try:  # an error says which others there are
+        chosen_rankings(store, "images", judged_by=judged_by, group=group, project=project)
+        message += "; queue some on the Generate page of the app, and rank them"
+    except InputError as error:
+        message = str(error)
+    return NothingToRateError(message, because=because, num_rankings=num)
+
+
 def asked_for(
-    found: Outcomes, *, group: str | None, project: str | None, judged_by: JudgedBy
+    found: Outcomes,
+    *,
+    group: str | None,
+    project: str | None,
+    judged_by: JudgedBy,
+    prompts: Int[np.ndarray, " p"] | None = None,
 ) -> Bool[np.ndarray, " n"]:
     """Which records are asked for; the log says how many are left out for who judged them."""
     columns = dict(zip(FIELDS, found.records.T, strict=True))
@@ -167,6 +257,8 @@ def asked_for(
     if group is not None:
         own = [number for number, who in found.annotators.items() if who.group_name == group]
         asked &= np.isin(columns["annotator"], own)
+    if prompts is not None:
+        asked &= np.isin(columns["prompt"], prompts)
     judges = [number for number, who in found.annotators.items() if who.judge_id is not None]
     by_ai = np.isin(columns["annotator"], judges)
     if judged_by == "all":
@@ -181,33 +273,41 @@ def asked_for(
     return np.asarray(kept)
 
 
-def _judged(found: Outcomes, asked: Bool[np.ndarray, " n"]) -> Judged:
-    """Those of several makers among the records that are asked for."""
+def _judged(found: Outcomes, asked: Bool[np.ndarray, " n"]) -> tuple[Int[np.ndarray, " m"], Judged]:
+    """Those of several makers among the records that are asked for, and their sequences."""
     names = names_of(found.path_of)
-    prompt, _, annotator, order = found.records[asked].T
-    numbers, kind = np.unique(order, return_inverse=True)
+    prompt, _, annotator, order = found.records[asked].astype(np.int64).T
+    numbers, kind = distinct(order)
     groups = [
         tuple(tuple(names[found.makers[maker]] for maker in group) for group in found.orders[each])
         for each in numbers.tolist()
     ]
-    several = np.array([len({who for group in each for who in group}) > 1 for each in groups])
+    several = np.array(
+        [len({who for group in each for who in group}) > 1 for each in groups], dtype=bool
+    )
     rated = several[kind]
     renumbered = np.cumsum(several) - 1
-    return Judged(
+    judged = Judged(
         groups=[each for each, kept in zip(groups, several, strict=True) if kept],
         kind=renumbered[kind[rated]],
-        clusters=prompt[rated].astype(np.int64),
-        annotators=annotator[rated].astype(np.int64),
+        clusters=prompt[rated],
+        annotators=annotator[rated],
     )
+    return found.sequences[asked][rated], judged
 
 
 def _num_shared(
-    connection: Connection, group: str | None, project: str | None, judged_by: JudgedBy
+    connection: Connection,
+    group: str | None,
+    project: str | None,
+    judged_by: JudgedBy,
+    prompts: PromptSet | None,
 ) -> int:
     """Ranked images that several makers generated identically."""
     shared = select(numbers.c.value).where(numbers.c.kind == "shared")
     statement = (
-        select(func.count(candidates.c.image_id.distinct()))
+        select(candidates.c.image_id, items.c.prompt)
+        .distinct()
         .select_from(candidates.join(rankings, rankings.c.item_id == candidates.c.item_id))
         .join(items, items.c.item_id == rankings.c.item_id)
         .join(annotators, annotators.c.annotator_id == rankings.c.annotator_id)
@@ -218,7 +318,8 @@ def _num_shared(
         statement = statement.where(annotators.c.group_name == group)
     if project is not None:
         statement = statement.where(items.c.project.concat("") == project)
-    return int(connection.execute(statement).scalar_one())
+    rows = connection.execute(statement).all()
+    return len({row.image_id for row in rows if prompts is None or row.prompt in prompts})
 
 
 def read_makers(store: Store) -> Makers:

@@ -10,12 +10,12 @@ when an image gets another maker.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int32
+from jaxtyping import Bool, Int, Int32
 from sqlalchemy import Connection, insert, select, update
 
 from imgalign.preferences.queries import AnyRow, standing
@@ -30,6 +30,8 @@ from imgalign.preferences.schema import (
     rankings,
 )
 
+CHUNK = 5_000
+"""Prompts that are looked up at once."""
 PAGE = 256
 """Records of a page: 4 KiB, which is written with each judgement."""
 FIELDS = ("prompt", "project", "annotator", "order")
@@ -59,6 +61,8 @@ class Outcomes:
     """All standing rankings of images, in the order they were given; columns are `FIELDS`."""
 
     records: Int32[np.ndarray, "n 4"]
+    sequences: Int[np.ndarray, " n"]
+    """The `rankings.sequence` of each."""
     excluded: Bool[np.ndarray, " n"]
     """Which of them do not count, because their annotator is excluded from the project."""
     makers: Mapping[int, Maker]
@@ -160,15 +164,19 @@ def put(connection: Connection, row: AnyRow, *, stands: bool) -> None:
 
 def read(connection: Connection) -> Outcomes:
     """All records and what they mean."""
-    pages = connection.execute(select(outcomes.c.records).order_by(outcomes.c.page)).scalars()
-    records = np.frombuffer(b"".join(pages), dtype="<i4").reshape(-1, len(FIELDS))
+    pages = connection.execute(select(outcomes).order_by(outcomes.c.page)).all()
+    content = b"".join(page.records for page in pages)
+    records = np.frombuffer(content, dtype="<i4").reshape(-1, len(FIELDS))
+    first = np.array([page.page for page in pages], dtype=np.int64) * PAGE
+    sequences = np.add.outer(first, np.arange(PAGE)).ravel()
     named = {
         kind: list(connection.execute(_named(kind)).all())
         for kind in ("maker", "order", "project", "annotator", "shared")
     }
     people = {row.annotator_id: row for row in connection.execute(select(annotators))}
     told = {row.number: _told(*json.loads(row.value)) for row in named["maker"]}
-    records = records[records[:, FIELDS.index("order")] > 0]
+    stands = records[:, FIELDS.index("order")] > 0
+    records, sequences = records[stands], sequences[stands]
     number_of = {(kind, row.value): row.number for kind, rows in named.items() for row in rows}
     excluded = np.zeros(len(records), dtype=bool)
     for out in connection.execute(select(exclusions)).all():
@@ -177,6 +185,7 @@ def read(connection: Connection) -> Outcomes:
         excluded |= (records[:, 1] == project) & (records[:, 2] == annotator)
     return Outcomes(
         records=records,
+        sequences=sequences,
         excluded=excluded,
         makers={number: maker for number, (maker, _) in told.items()},
         path_of=dict(told.values()),
@@ -188,6 +197,19 @@ def read(connection: Connection) -> Outcomes:
         annotators={row.number: people[row.value] for row in named["annotator"]},
         num_sharing=len(named["shared"]),
     )
+
+
+def prompt_numbers(connection: Connection, prompts: Collection[str]) -> dict[str, int]:
+    """The numbers of prompts by their text, of those that have one."""
+    prompt_of = {digest(prompt): prompt for prompt in prompts}
+    found: dict[str, int] = {}
+    keys = list(prompt_of)
+    for start in range(0, len(keys), CHUNK):
+        known = select(numbers.c.key, numbers.c.number).where(
+            numbers.c.kind == "prompt", numbers.c.key.in_(keys[start : start + CHUNK])
+        )
+        found |= {prompt_of[key]: number for key, number in connection.execute(known).all()}
+    return found
 
 
 def _told(

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from imgalign.errors import InputError
 from imgalign.preferences.choice import Choices, cluster_scores, estimate, sandwich
 from imgalign.preferences.judged import Judged, Judgements
-from imgalign.statistics import combined_variance, t_quantile
+from imgalign.statistics import combined_variance, distinct, t_quantile
 
 # One stage with more alternatives than this would not fit in memory.
 MAX_ALTERNATIVES = 100_000
@@ -87,7 +87,7 @@ def bradley_terry(judgements: Judgements, *, ridge: float = 0.0) -> Ratings:
     names, counts = _check_connected(judged, ridge=ridge)
     rows: dict[tuple[int, int], list[tuple[int, float, int]]] = defaultdict(list)
     for kind, groups in enumerate(judged.groups):
-        for better, worse, tied in _pairs(groups):
+        for better, worse, tied in pairs_of(groups):
             i, j = sorted((names[better], names[worse]))
             won = 0 if names[better] == i else 1
             if tied:
@@ -180,7 +180,7 @@ def _games(
     groups: Sequence[tuple[str, ...]], names: dict[str, int]
 ) -> tuple[Float[np.ndarray, "p g"], Float[np.ndarray, " g"]]:
     """Of every pair, 1 at the better one and -1 at the worse one, and the result: 1, or 1/2."""
-    found = _pairs(groups)
+    found = pairs_of(groups)
     difference = np.zeros((len(names), len(found)))
     for game, (better, worse, _) in enumerate(found):
         difference[names[better], game] = 1.0
@@ -207,7 +207,7 @@ def _fitted(
     scores = cluster_scores(theta, blocks, len(times))
 
     def variance(clusters: Int[np.ndarray, " n"]) -> Float[np.ndarray, " p"]:
-        of = np.unique(clusters, return_inverse=True)[1]
+        of = distinct(clusters)[1]
         summed = np.stack([np.bincount(of, column[judged.kind]) for column in scores.T], axis=1)
         found = sandwich(theta, all_of_them, scores=summed, num_centred=size, ridge=ridge)
         return np.diag(found)
@@ -236,8 +236,8 @@ def _two_way(
     As `statistics.two_way_variance`, for numbered clusters.
     """
     by_prompt = variance(judged.clusters)
-    num_prompts = len(np.unique(judged.clusters))
-    num_annotators = len(np.unique(judged.annotators))
+    num_prompts = len(distinct(judged.clusters)[0])
+    num_annotators = len(distinct(judged.annotators)[0])
     if num_prompts < 2 or num_annotators < 2:
         return by_prompt, num_prompts, num_annotators
     both = judged.clusters.astype(np.int64) * (int(judged.annotators.max()) + 1)
@@ -254,7 +254,7 @@ def _check_connected(judged: Judged, *, ridge: float) -> tuple[dict[str, int], C
     for groups, times in zip(judged.groups, judged.times(), strict=True):
         for name in (name for group in groups for name in group):
             beats[name]  # access adds the name to the defaultdict
-        for better, worse, tied in _pairs(groups):
+        for better, worse, tied in pairs_of(groups):
             counts[better] += times
             counts[worse] += times
             beats[better].add(worse)
@@ -313,7 +313,7 @@ def _shown(names: set[str]) -> str:
     return f"{{{first}}}" if len(names) <= 5 else f"{{{first}, ... {len(names) - 5} more}}"
 
 
-def _pairs(groups: Sequence[tuple[str, ...]]) -> list[tuple[str, str, bool]]:
+def pairs_of(groups: Sequence[tuple[str, ...]]) -> list[tuple[str, str, bool]]:
     """(better, worse, whether they tie) of different names."""
     found = [
         (better, worse, False)

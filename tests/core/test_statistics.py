@@ -8,10 +8,12 @@ from scipy import stats
 
 from imgalign.statistics import (
     GRID,
+    LEVEL,
     betting_wealth,
     clustered_mean,
     clustered_rate,
     confidence_sequence,
+    distinct,
     expanded_tail,
     t_quantile,
     two_way_rate,
@@ -227,3 +229,47 @@ def test_an_interval_of_few_values_is_wide_and_never_beyond_a_rate():
         confidence_sequence([1.5])
     with pytest.raises(ValueError, match="one value"):
         confidence_sequence([])
+
+
+def sequence_by_all_wealth(values: np.ndarray) -> tuple[float, float]:
+    """The bounds from the wealth against every mean after every value."""
+    left = GRID[betting_wealth(values, GRID).max(axis=0) < 1 / (1 - LEVEL)]
+    step = GRID[1] - GRID[0]
+    return max(0.0, left.min() - step), min(1.0, left.max() + step)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_search_from_both_ends_finds_the_interval_of_all_wealth_exactly(seed: int):
+    rng = np.random.default_rng(seed)
+    num, rate = int(rng.integers(1, 700)), rng.random()
+    if seed % 2:
+        values = rng.binomial(3, rate, num) / 3
+    else:
+        values = rng.beta(2 * rate + 0.1, 2 - 2 * rate + 0.1, num)
+    found = confidence_sequence(values)
+    assert (found.low, found.high) == sequence_by_all_wealth(values)
+
+
+def test_so_many_values_that_no_mean_of_the_grid_is_left_leave_its_two_neighbours():
+    values = np.tile([0.4, 0.605], 20_000)  # the mean 0.5025 is between two of the grid
+    found = confidence_sequence(values)
+    assert (found.low, found.high) == pytest.approx((0.5, 0.505))
+    edge = confidence_sequence(np.full(30_000, 0.001))
+    assert (edge.low, edge.high) == pytest.approx((0.0, 0.005))
+
+
+def test_values_that_drift_past_every_mean_tell_nothing():
+    found = confidence_sequence(np.repeat([0.95, 0.05], 2_000))
+    assert (found.low, found.high) == (0.0, 1.0)
+
+
+def test_numbers_in_an_array_cluster_as_names_do_exactly():
+    rng = np.random.default_rng(0)
+    for most in (3, 40, 10**6):  # with a table of all numbers, and without
+        votes = rng.choice([0.0, 1 / 3, 0.5, 1.0], 500)
+        one, other = rng.integers(0, most, 500), rng.integers(0, 7, 500)
+        names = [f"p{n}" for n in one], [f"a{n}" for n in other]
+        assert two_way_rate(votes, one, other) == two_way_rate(votes, *names)
+        found, places = distinct(one)
+        assert np.array_equal(found, np.unique(one))
+        assert np.array_equal(found[places], one)

@@ -1,16 +1,22 @@
 """Blind comparisons of two makers: the rate, and whether one may stop asking."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
+import numpy as np
 import pytest
 from submissions import judge, on_screen
 
+from imgalign.preferences import outcomes
 from imgalign.preferences.comparisons import compare_makers
 from imgalign.preferences.exclusions import exclude, include
+from imgalign.preferences.outcomes import Maker, Outcomes
+from imgalign.preferences.prompt_sets import PromptSet, prompts_of_project
 from imgalign.preferences.records import Provenance
 from imgalign.preferences.store import Store
-from imgalign.statistics import confidence_sequence
+from imgalign.statistics import confidence_sequence, two_way_rate
 
 BASE: dict[str, Any] = {"model": "storybook"}
 FIRST = BASE | {"adapter": "runs/a/step-10", "adapter_hash": "a" * 64}
@@ -168,3 +174,136 @@ def test_votes_of_an_annotator_who_is_excluded_do_not_count(store: Store, queue:
     assert (found.rate.value, found.votes) == (1.0, 1)
     include(store.database, "bob", project="default")
     assert compare_makers(store)[0].rate.value == 0.5
+
+
+def test_a_pair_that_is_judged_stays_decided_while_the_prompts_are_open_elsewhere(
+    store: Store, queue: Any
+) -> None:
+    for number in range(10):
+        queue(f"prompt {number}", project="default-compare")
+        vote(store, ">", project="default-compare")
+    (before,) = compare_makers(store)
+    assert (before.counted, before.preferred) == (10, "one")
+    for number in range(10):  # the same two makers, in a project without a vote
+        queue(f"prompt {number}", seed=1)
+    assert compare_makers(store) == [before]
+    for number in range(10):  # another checkpoint, over the same prompts
+        queue(f"prompt {number}", (SECOND, BASE), seed=2, project="default-compare")
+    assert compare_makers(store) == [before]
+    assert compare_makers(store, project="default-compare") == [before]
+
+
+def test_an_item_of_both_makers_that_opens_later_makes_its_prompt_wait_again(
+    store: Store, queue: Any
+) -> None:
+    for number in range(3):
+        queue(f"prompt {number}")
+        vote(store, ">")
+    queue("prompt 1", seed=1)
+    queue("prompt 7")  # without a vote: no prompt of this comparison
+    (found,) = compare_makers(store)
+    assert (found.prompts, found.counted) == (3, 2)
+
+
+def test_an_open_item_whose_image_two_made_alike_is_of_neither(
+    store: Store, queue: Any, png: Any, provenance: Any
+) -> None:
+    queue("a")
+    vote(store, ">")
+    alike, other = png(1000), png(1001)
+    ids = [store.add_image(alike, provenance(**FIRST)), store.add_image(other, provenance(**BASE))]
+    store.add_image(alike, provenance(**SECOND))
+    store.add_item("a", ids, source="test")
+    (found,) = compare_makers(store)
+    assert found.counted == 1
+
+
+def test_only_rankings_on_the_prompts_asked_for_are_compared(store: Store, queue: Any) -> None:
+    for prompt, result in {"a  Cat": ">", "a dog": "<", "a fox": ">"}.items():
+        queue(prompt)
+        vote(store, result)
+    queue("a dog", project="dogs")
+    listed = PromptSet.of(["A cat", "a bird"])
+    assert [each.wins for each in compare_makers(store, prompts=listed)] == [1]
+    (others,) = compare_makers(store, prompts=PromptSet.of(listed.keys, others=True))
+    assert (others.wins, others.losses) == (1, 1)
+    (dogs,) = compare_makers(store, prompts=prompts_of_project(store, "dogs"))
+    assert (dogs.wins, dogs.losses) == (0, 1)
+    assert compare_makers(store, prompts=PromptSet.of(["a bird"])) == []
+
+
+def plainly(found: Outcomes) -> dict[tuple[Maker, Maker], Any]:
+    """By two makers: each vote, the rate, and the sequence, from one ranking after the other."""
+    votes: dict[tuple[int, int], list[tuple[float, int, int]]] = {}
+    for prompt, _, annotator, order in found.records.tolist():
+        place = [(m, rank) for rank, group in enumerate(found.orders[order]) for m in group]
+        for one, other in combinations(sorted({maker for maker, _ in place}), 2):
+            won = [
+                1.0 if mine < theirs else 0.5 if mine == theirs else 0.0
+                for first, mine in place
+                for second, theirs in place
+                if (first, second) == (one, other)
+            ]
+            votes.setdefault((one, other), []).append((sum(won) / len(won), prompt, annotator))
+    by_pair = {}
+    for pair, own in votes.items():
+        one, other = (found.makers[number] for number in pair)
+        turned = other.weights is not None
+        won = [1 - each[0] if turned else each[0] for each in own]
+        prompts = [each[1] for each in own]
+        last = sorted(set(prompts), key=lambda p: len(prompts) - prompts[::-1].index(p))
+        means = []
+        for prompt in last:
+            own_votes = [w for w, p in zip(won, prompts, strict=True) if p == prompt]
+            means.append(sum(own_votes[::-1]) / len(own_votes))
+        by_pair[(other, one) if turned else (one, other)] = (
+            two_way_rate(won, prompts, [each[2] for each in own]),
+            confidence_sequence(means),
+            len(set(prompts)),
+            (sum(w > 0.5 for w in won), sum(w == 0.5 for w in won), sum(w < 0.5 for w in won)),
+        )
+    return by_pair
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_arrays_give_exactly_what_one_vote_after_the_other_gives(
+    store: Store, queue: Any, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    queue("a")
+    vote(store, ">")
+    with store.database.read() as connection:
+        real = outcomes.read(connection)
+    rng = np.random.default_rng(seed)
+    makers = {n: Maker("m", f"{n:02d}" if n > 1 else None) for n in range(1, 6)}
+    orders: dict[int, Any] = {}
+    for number in range(900, 1000):
+        shown = rng.choice(5, 4) + 1  # some of them twice
+        groups: list[tuple[int, ...]] = []
+        for maker in shown.tolist():
+            if groups and rng.random() < 0.3:
+                groups[-1] = (*groups[-1], maker)
+            else:
+                groups.append((maker,))
+        orders[number] = tuple(groups)
+    columns = [rng.integers(10, 10 + most, 400) for most in (60, 1, 9)]
+    records = np.stack([*columns, rng.integers(900, 1000, 400)], axis=1).astype(np.int32)
+    made_up = replace(
+        real,
+        records=records,
+        sequences=np.arange(400),
+        excluded=np.zeros(400, dtype=bool),
+        makers=makers,
+        path_of={maker: maker.weights for maker in makers.values()},
+        orders=orders,
+        projects={"default": 10},
+        annotators={n: next(iter(real.annotators.values())) for n in range(10, 19)},
+    )
+    monkeypatch.setattr(outcomes, "read", lambda connection: made_up)
+    found = compare_makers(store, most=None)
+    assert {
+        (each.one, each.other): (
+            *(each.rate, each.sequence, each.counted),
+            (each.wins, each.ties, each.losses),
+        )
+        for each in found
+    } == plainly(made_up)

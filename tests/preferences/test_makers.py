@@ -8,7 +8,9 @@ from numpy.testing import assert_allclose
 from submissions import judge, on_screen
 
 from imgalign.errors import InputError
-from imgalign.preferences.makers import rate_makers, read_makers
+from imgalign.preferences.exclusions import exclude
+from imgalign.preferences.makers import NothingToRateError, rate_makers, read_makers
+from imgalign.preferences.prompt_sets import PromptSet
 from imgalign.preferences.records import Provenance
 from imgalign.preferences.store import Store
 
@@ -125,5 +127,83 @@ def test_ratings_can_be_of_one_group_or_project(store: Store, battle: Any):
 
 
 def test_a_store_without_rankings_has_no_ratings(store: Store):
-    with pytest.raises(InputError, match="got 0 rankings of images by nobody"):
+    with pytest.raises(InputError, match="got none; queue some on the Generate page"):
         rate_makers(store)
+
+
+def test_makers_that_were_never_compared_are_rated_apart_each_as_if_alone(
+    store: Store, battle: Any
+):
+    for result in ">>><":
+        battle(FIRST, BASE, result)
+    alone = rate_makers(store).ratings
+    other, better = {"model": "other"}, {"model": "better"}
+    for result in "><":
+        battle(better, other, result)
+    found = rate_makers(store)
+    assert found.parts[0] == found.ratings == alone
+    assert found.parts[1].items == ("better", "other")
+    assert_allclose(found.parts[1].score, 0, atol=1e-9)
+    assert found.wins.items == ("better", "other", *alone.items)
+    said = "\n".join(found.lines())
+    assert "these 2 groups were never ranked together" in said
+    battle(better, BASE, ">")
+    battle(better, BASE, "<")
+    (joined,) = rate_makers(store).parts
+    assert len(joined.items) == 4
+
+
+def test_the_last_point_in_time_is_what_the_table_says(store: Store, battle: Any):
+    for result in ">>=><>":
+        battle(FIRST, BASE, result)
+        battle(SECOND, FIRST, result)
+    found = rate_makers(store, ridge=0.1, points=4)
+    (history,) = found.history
+    base, first, second = found.ratings.score
+    assert history.reference == "storybook + runs/a/step-10"  # it is in every pair
+    assert history.num_rankings == (6, 12, 18, 24)
+    assert list(history.at) == sorted(history.at)
+    last = {name: heights[-1] for name, heights in history.above.items()}
+    assert_allclose(
+        [last[name] for name in found.ratings.items], [base - first, 0, second - first], atol=1e-6
+    )
+    # Half of the votes, rated alone, say what was said then.
+    assert history.above["storybook"][1] != pytest.approx(base - first)
+
+
+def test_a_maker_has_no_point_before_it_was_compared(store: Store, battle: Any):
+    for result in "><>":
+        battle(FIRST, BASE, result)
+    battle(SECOND, BASE, "<")
+    (history,) = rate_makers(store, ridge=0.1, points=4).history
+    assert [each is None for each in history.above["storybook + runs/b/step-20"]] == [
+        *(True, True, True),
+        False,
+    ]
+    assert rate_makers(store, ridge=0.1).history == ()
+
+
+def test_why_there_is_nothing_to_rate_is_told_apart(store: Store, battle: Any):
+    def lack(**asked: Any) -> tuple[str, int]:
+        with pytest.raises(NothingToRateError) as caught:
+            rate_makers(store, **asked)
+        return caught.value.because, caught.value.num_rankings
+
+    assert lack() == ("no rankings", 0)
+    battle(BASE, BASE, ">")
+    assert lack() == ("one maker", 2)
+    battle(FIRST, BASE, ">")
+    assert lack(group="nobody") == ("other filters", 4)
+    assert lack(prompts=PromptSet.of(["a bird"])) == ("other filters", 4)
+    assert lack(judged_by="ai") == ("other judges", 4)
+    for who in ("ann", "bob"):
+        exclude(store.database, who, project="default")
+    assert lack() == ("excluded", 4)
+
+
+def test_ratings_are_of_the_prompts_asked_for(store: Store, battle: Any):
+    for result in "><>>":
+        battle(FIRST, BASE, result)
+    found = rate_makers(store, prompts=PromptSet.of(["prompt 2", "Prompt  4"]), ridge=0.1)
+    assert found.ratings.num_comparisons == (4, 4)
+    assert_allclose(found.ratings.score, 0, atol=1e-9)

@@ -14,14 +14,15 @@ from sqlalchemy import Engine, event, select, text
 from submissions import judge
 
 from imgalign.errors import InputError
-from imgalign.preferences import leases, recount, schema
+from imgalign.preferences import leases, outcomes, recount, schema
 from imgalign.preferences.checking import check_store
-from imgalign.preferences.coverage import judged_projects, project_mark
+from imgalign.preferences.coverage import judged_projects, project_mark, store_mark
 from imgalign.preferences.exchange import export_rankings, import_rankings
 from imgalign.preferences.exclusions import exclude, include
 from imgalign.preferences.judges import add_judge
 from imgalign.preferences.makers import rate_makers
 from imgalign.preferences.records import Answer, Counts, Provenance, utc_now
+from imgalign.preferences.schema import items
 from imgalign.preferences.store import Store
 
 Add = Callable[..., list[str]]
@@ -211,6 +212,7 @@ def test_counts_equal_a_recount_after_anything(
     world.add(0, 2)
     world.add(1, 1)
     marks: dict[Any, Any] = {}
+    read: dict[Any, Any] = {}
     for name, *arguments in steps:
         named = [ai if each == "the judge" else each for each in arguments]
         getattr(world, name)(*named)
@@ -218,6 +220,8 @@ def test_counts_equal_a_recount_after_anything(
         # A mark never stands for two states of a project.
         mark = project_mark(store, world.project)
         assert marks.setdefault(mark, plain.state()) == plain.state()
+        state = results_read(store)
+        assert read.setdefault(store_mark(store), state) == state
     for who in (*PEOPLE, ai):
         assert store.counts(who, project=world.project) == plain.counts(who, world.now)
     with store.database.read() as connection:
@@ -251,6 +255,15 @@ def work(store: Store, add_items: Add) -> None:
     store.undo("ann", store.history("ann", 1)[0].key)
     store.undo("bob", store.history("bob", 3)[2].key)
     judge_next(store)
+
+
+def results_read(store: Store) -> Any:
+    """All that results are made of: records, makers, and what is open."""
+    with store.database.read() as connection:
+        found = outcomes.read(connection)
+        given = connection.execute(select(items.c.item_id, items.c.given, items.c.overlap)).all()
+    closed = {row.item_id: row.given < row.overlap for row in given}
+    return found.records.tolist(), found.excluded.tolist(), found.orders, found.makers, closed
 
 
 def differences(store: Store) -> list[str]:

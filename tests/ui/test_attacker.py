@@ -26,6 +26,7 @@ from imgalign.preferences.store import Store
 from ui.api.security import LARGEST_BODY
 from ui.app import Settings, build_app
 from ui.forms import Form
+from ui.leaderboard import Asked, Leaderboard
 from ui.pages import people, results
 from ui.recipes import refuse_options
 from ui.run_queue import RunQueue
@@ -373,14 +374,15 @@ def test_a_name_with_a_meaning_elsewhere_is_a_name(world: World, name: str):
     assert world.rows()["rankings"] == 1
 
 
-def test_nothing_that_people_typed_becomes_a_tag_on_a_page(world: World):
+def test_nothing_that_people_typed_becomes_a_tag_on_a_page(world: World, tmp_path: Path):
     image = [each["token"] for each in world.own["candidates"]]
     assert image
     world.store.add_annotator("eve", name=SCRIPT, group=SCRIPT)
     for page in PAGES:
         assert SCRIPT not in world.ask("GET", page).text
     for method in ("bradley-terry", "elo"):
-        assert "<img" not in results.table(world.store, SCRIPT, SCRIPT, method)
+        asked = Asked(project=SCRIPT, group=SCRIPT, method=method, prompts=f"project {SCRIPT}")
+        assert "<img" not in results.shown(Leaderboard(world.store, Runs(tmp_path)), asked)
     world.store.submit(judge(world.store.next_item("eve"), "eve"))
     assert "<img" not in "".join(people.tables(world.store, "default"))
     assets = Path(results.__file__).parents[1] / "assets"

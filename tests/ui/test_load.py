@@ -17,6 +17,7 @@ def test_annotators_at_once_lose_and_double_nothing(tmp_path: Path):
         "--seconds-per-set": "0.3",
         "--open": "200",
         "--rankings": "50",
+        "--viewers": "1",
         "--folder": str(tmp_path / "store"),
         "--out": str(out),
     }
@@ -32,6 +33,7 @@ def test_annotators_at_once_lose_and_double_nothing(tmp_path: Path):
     (found,) = json.loads(out.read_text("utf-8")).values()
     assert found["faults"] == []
     assert found["votes"] >= 10
+    assert found["milliseconds"]["results page"]["median"] > 0
     wrong = ("lost", "doubled", "never acknowledged", "wrongly taken back")
     assert {name: found[name] for name in wrong} == dict.fromkeys(wrong, 0)
     assert found["counts that are wrong"] == []

@@ -1,5 +1,7 @@
 """The Results page: blind votes become ratings and wins, and nothing where there are none."""
 
+import json
+import math
 from typing import Any
 
 import pytest
@@ -8,9 +10,11 @@ from provenances import provenance
 from submissions import judge, on_screen
 
 from imgalign.images import png
+from imgalign.preferences import outcomes
 from imgalign.preferences.exclusions import exclude
 from imgalign.preferences.store import Store
 from ui.app import Settings
+from ui.leaderboard import HELD_OUT, LISTED, Asked, Leaderboard
 from ui.pages import results
 from ui.runs import Runs
 
@@ -32,23 +36,52 @@ def battles(store: Store) -> Any:
             ]
             store.add_item(prompt, ids, source="test", project=project)
             item = store.next_item(who, project=project)
+            if item is None:  # as before
+                continue
             order = ((1,), (0,)) if number < won else ((0,), (1,))
             store.submit(judge(item, who, ranking=on_screen(store, item, order, who)))
 
     return fight
 
 
-def test_without_rankings_of_two_makers_it_says_how_to_get_some(store: Store, battles: Any) -> None:
-    said = results.table(store, "", "", "bradley-terry")
-    assert "expected rankings of images by different models" in said
+@pytest.fixture
+def board(store: Store, settings: Settings) -> Leaderboard:
+    return Leaderboard(store, Runs(settings.runs))
+
+
+def table(board: Leaderboard, project: str = "", group: str = "", **asked: Any) -> str:
+    """The ratings alone, read anew."""
+    found = Leaderboard(board.store, board.runs)
+    return results.table(found.found(Asked(project=project, group=group, **asked)).rated)
+
+
+def test_without_rankings_of_two_makers_it_says_how_to_get_some(board: Leaderboard) -> None:
+    said = results.shown(board, Asked())
+    assert "Nobody has ranked images of two models beside each other yet." in said
     assert 'href="generate"' in said
+    assert 'href="./"' in said
+    assert "expected" not in said
+
+
+def test_a_choice_that_leaves_nothing_says_what_there_is(
+    store: Store, battles: Any, board: Leaderboard
+) -> None:
+    battles(3, 2)
+    assert "There are 3 rankings of images, but none of what is chosen" in table(board, "", "cold")
+    listed = {"prompts": LISTED, "listed": "a bird"}
+    assert "There are 3 rankings of images, but none of what is chosen" in table(board, **listed)
+    assert "expected at least one prompt" in results.shown(board, Asked(prompts=LISTED))
+    exclude(store.database, "ann", project="default")
+    said = table(board)
+    assert "all of them by annotators who are excluded" in said
+    assert 'href="people"' in said
 
 
 def test_the_preferred_checkpoint_is_above_its_base_with_an_interval(
-    store: Store, battles: Any
+    battles: Any, board: Leaderboard
 ) -> None:
     battles(8, 6)
-    shown = results.table(store, "", "", "bradley-terry")
+    shown = table(board)
     # What an adapter is called is text, whatever is in it.
     assert "runs/&lt;b&gt;mine&lt;/b&gt;" in shown
     assert "<b>mine" not in shown
@@ -57,39 +90,120 @@ def test_the_preferred_checkpoint_is_above_its_base_with_an_interval(
     assert "75 % <small>8</small>" in shown
     assert "25 % <small>8</small>" in shown
     for method in ("plackett-luce", "elo"):
-        assert "Against each other" in results.table(store, "", "", method)
+        assert "Against each other" in table(board, method=method)
 
 
 def test_rankings_of_excluded_annotators_are_left_out_and_counted(
-    store: Store, battles: Any
+    store: Store, battles: Any, board: Leaderboard
 ) -> None:
     battles(4, 4)
-    alone = results.table(store, "", "", "bradley-terry")
+    alone = table(board)
     battles(4, 0, project="dogs", who="bob")
-    assert results.table(store, "", "", "bradley-terry") != alone
+    assert table(board) != alone
     exclude(store.database, "bob", project="dogs")
     said = " 4 rankings are of excluded annotators: left out."
-    assert results.table(store, "", "", "bradley-terry").replace(said, "") == alone
-    assert said in results.table(store, "", "", "elo")
+    assert table(board).replace(said, "") == alone
+    assert said in table(board, method="elo")
 
 
-def test_projects_and_groups_are_told_apart(store: Store, battles: Any) -> None:
+def test_projects_groups_and_prompts_are_told_apart(
+    store: Store, battles: Any, board: Leaderboard
+) -> None:
     battles(4, 4, project="cats")
     battles(4, 1, project="a dog", who="bob")
-    projects, groups = results.choices(store)
+    projects, groups, prompts = results.choices(store)
     assert projects == [("all", ""), ("a dog: 4 rankings", "a dog"), ("cats: 4 rankings", "cats")]
     assert groups == [("everybody", ""), ("warm", "warm")]
-    assert "100 % <small>4</small>" in results.table(store, "cats", "", "bradley-terry")
-    assert "25 % <small>4</small>" in results.table(store, "a dog", "warm", "bradley-terry")
+    assert ("those of cats", "project cats") in prompts
+    assert "100 % <small>4</small>" in table(board, "cats")
+    assert "25 % <small>4</small>" in table(board, "a dog", "warm")
+    assert "100 % <small>4</small>" in table(board, prompts="project cats")
+    listed = {"prompts": LISTED, "listed": "Cats  0\n cats 1\na dog 3\n"}
+    assert "67 % <small>3</small>" in table(board, **listed)
+
+
+def test_held_out_prompts_are_those_that_no_run_here_has_seen(
+    battles: Any, board: Leaderboard
+) -> None:
+    battles(4, 2)
+    assert "50 % <small>4</small>" in table(board, prompts=HELD_OUT)
+    run = board.runs.folder / "mine"
+    run.mkdir(parents=True)
+    (run / "status.json").write_text("{}")
+    assert "50 % <small>4</small>" in results.shown(board, Asked(prompts=HELD_OUT))
+    known = {"training": ["default 0", "other"], "held_out": ["Default  1"]}
+    (run / "prompts.json").write_text(json.dumps(known))
+    # Both prompts on which the checkpoint was preferred were known; the page asks the run anew.
+    assert "100 % <small>2</small>" in results.shown(board, Asked(prompts=HELD_OUT))
+    assert "0 % <small>2</small>" in results.shown(board, Asked(prompts=HELD_OUT))
+
+
+def test_makers_that_were_never_compared_stand_apart_with_a_warning(
+    store: Store, battles: Any, board: Leaderboard
+) -> None:
+    battles(4, 3)
+    assert "never ranked together" not in table(board)
+    for number in range(4):
+        ids = [
+            store.add_image(
+                png(Image.new("RGB", (8, 8), (200 + k, number, 0))),
+                provenance(model=f"other {k}", prompt=f"p {number}"),
+            )
+            for k in range(2)
+        ]
+        store.add_item(f"p {number}", ids, source="test")
+        item = store.next_item("ann")
+        store.submit(judge(item, "ann", ranking=((0,), (1,))))
+    for method in ("bradley-terry", "plackett-luce", "elo"):
+        shown = table(board, method=method)
+        assert "Images of these 2 groups were never ranked together" in shown
+        assert shown.count("<h4>Group") == 2
+        assert shown.count("95 % intervals over 4 prompts") == 2
+        for name in ("other 0", "other 1", "m"):
+            assert f'<th scope="row">{name}</th>' in shown
+
+
+def test_ratings_over_time_end_where_the_table_stands(battles: Any, board: Leaderboard) -> None:
+    battles(8, 6)
+    shown = table(board)
+    assert 'aria-label="Ratings above that of' in shown
+    assert "<b>mine" not in shown
+    (found,) = board.found(Asked()).rated.ratings.history
+    ratings = board.found(Asked()).rated.ratings.ratings
+    own = next(name for name in found.above if name != found.reference)
+    difference = dict(zip(ratings.items, ratings.score, strict=True))
+    expected = difference[own] - difference[found.reference]
+    assert found.above[own][-1] == pytest.approx(expected, abs=1e-6)
+    assert f"<td>{expected:+.2f}</td></tr>" in shown
+    in_points = expected * 400 / math.log(10)
+    assert f"<td>{in_points:+.0f}</td></tr>" in table(board, method="elo")
+
+
+def test_an_unchanged_store_is_not_counted_again_and_a_vote_is_seen_at_once(
+    store: Store, battles: Any, board: Leaderboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    battles(3, 3)
+    read: list[Any] = []
+    real = outcomes.read
+    monkeypatch.setattr(outcomes, "read", lambda c: read.append(c) or real(c))
+    first = results.shown(board, Asked())
+    assert len(read) == 2
+    assert results.shown(board, Asked()) == first
+    assert len(read) == 2
+    results.shown(board, Asked(method="elo"))
+    assert len(read) == 3  # comparisons are the same by any method
+    battles(4, 3)
+    assert "of 4 blind votes" in results.shown(board, Asked())
+    store.undo("ann", store.history("ann", 1)[0].key)
+    assert results.shown(board, Asked()) == first
 
 
 def test_who_won_is_said_first_and_what_it_is_called_is_text(
-    store: Store, battles: Any, settings: Settings
+    battles: Any, board: Leaderboard
 ) -> None:
-    runs = Runs(settings.runs)
-    assert 'class="duel' not in results.shown(store, runs, "", "", "bradley-terry")
+    assert 'class="duel' not in results.shown(board, Asked())
     battles(8, 8)
-    shown = results.shown(store, runs, "", "", "bradley-terry")
+    shown = results.shown(board, Asked())
     assert shown.index("was preferred to m in 100 % of 8 blind votes") < shown.index("All together")
     assert "Decided: m + runs/&lt;b&gt;mine&lt;/b&gt; is preferred" in shown
     assert "<b>mine" not in shown

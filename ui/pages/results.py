@@ -2,25 +2,24 @@
 
 from collections.abc import Sequence
 from html import escape
+from math import log
 from typing import get_args
 
 import gradio as gr
 
 from imgalign.errors import ImgalignError
-from imgalign.preferences.comparisons import compare_makers
-from imgalign.preferences.coverage import judged_projects
-from imgalign.preferences.makers import MakerRatings, Method, rate_makers
-from imgalign.preferences.ratings import Wins
+from imgalign.preferences.coverage import judged_projects, queued_projects
+from imgalign.preferences.makers import APART, MakerRatings, Method
+from imgalign.preferences.ratings import Ratings, Wins
 from imgalign.preferences.store import Store
 from ui.comparing import cards, downloads
+from ui.leaderboard import ALL, HELD_OUT, LISTED, OF_PROJECT, Asked, Leaderboard, Rated
 from ui.messages import PRIVATE
+from ui.rating_chart import chart
 from ui.runs import Runs
 
-ALL = ""
 MOST_IN_MATRIX = 12
 """Makers whose wins against each other are shown; a table of more is not read."""
-RIDGE = 0.1
-"""Also rates what has never lost, or never won."""
 MEANING = {
     "bradley-terry": "Difference of two ratings: the log-odds that people prefer the one; a tie is "
     "half a win each. Mean 0.",
@@ -28,56 +27,68 @@ MEANING = {
     "elo": "Points as in chess: 400 more are won 10 times out of 11. It goes through the "
     "judgements one by one, at most the latest 4,000.",
 }
-LATEST_BY_ELO = 4_000
+POINTS_PER_NAT = 400 / log(10)
+"""The scale of Elo."""
+Choices = list[tuple[str, str]]
 
 
-def choices(store: Store) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """(label, value) of projects and of groups of annotators with rankings of images."""
+def choices(store: Store) -> tuple[Choices, Choices, Choices]:
+    """(label, value) of projects, of groups of annotators, and of sets of prompts.
+
+    Projects and groups are those with rankings of images.
+    """
     found = [each for each in judged_projects(store) if each.samples == "images"]
     projects = [(f"{each.project}: {each.rankings} rankings", each.project) for each in found]
     groups = sorted({group for each in found for group in each.groups if group})
-    return [("all", ALL), *projects], [("everybody", ALL), *((name, name) for name in groups)]
+    prompts = [
+        ("all", ALL),
+        ("held out: no run here has seen them", HELD_OUT),
+        ("those of a list", LISTED),
+        *((f"those of {name}", f"{OF_PROJECT}{name}") for name in queued_projects(store)),
+    ]
+    return [("all", ALL), *projects], [("everybody", ALL), *((g, g) for g in groups)], prompts
 
 
-def table(store: Store, project: str | None, group: str | None, method: Method) -> str:
-    """The ratings as HTML, or why there are none."""
-    try:
-        found = rate_makers(
-            store,
-            method=method,
-            project=project or None,
-            group=group or None,
-            ridge=0.0 if method == "elo" else RIDGE,
-            latest=LATEST_BY_ELO if method == "elo" else None,
-        )
-    except ImgalignError as error:
-        return (
-            f'<p role="status">{escape(str(error))}.</p><p>On the <a href="generate">Generate</a> '
-            "page draw a checkpoint beside its base and send the pairs to ranking; on the "
-            '<a href="./">Rank</a> page nobody sees which is which.</p>'
-        )
-    return (
-        f'<div class="results"><h3>All together</h3>{_ratings(found)}'
-        f"<p>{escape(MEANING[method])} 95 % intervals over {found.ratings.num_clusters} prompts"
-        f"{_annotators(found)}.{_shared(found)}{_excluded(found)}</p>{_matrix(found.wins)}</div>"
-    )
-
-
-def shown(store: Store, runs: Runs, project: str | None, group: str | None, method: Method) -> str:
+def shown(board: Leaderboard, asked: Asked) -> str:
     """Comparisons two by two, and the ratings of all, as HTML."""
-    found = compare_makers(store, project=project or None, group=group or None)
-    return cards(found, offered=lambda each: downloads(runs, each)) + table(
-        store, project, group, method
+    try:
+        found = board.found(asked)
+    except ImgalignError as error:
+        return f'<div class="results"><p role="alert">{escape(str(error))}.</p></div>'
+    compared = cards(found.comparisons, offered=lambda each: downloads(board.runs, each))
+    return compared + table(found.rated)
+
+
+def table(rated: Rated) -> str:
+    """The ratings as HTML, or why there are none."""
+    if (found := rated.ratings) is None:
+        return f'<div class="results"><p role="status">{rated.reason}</p></div>'
+    several = len(found.parts) > 1
+    ratings = "".join(
+        (f"<h4>Group {number}</h4>" if several else "")
+        + f"{_ratings(part, found.method)}<p>{_clusters(part)}</p>"
+        for number, part in enumerate(found.parts, start=1)
+    )
+    return (
+        f'<div class="results"><h3>All together</h3>{_apart(found)}{ratings}'
+        f"<p>{escape(MEANING[found.method])}{_shared(found)}{_excluded(found)}</p>"
+        f"{_history(found)}{_matrix(found.wins)}</div>"
     )
 
 
 def build(page: gr.Blocks, store: Store, runs: Runs) -> None:
     """Draw the page inside the current Blocks."""
+    board = Leaderboard(store, runs)
     with gr.Row(elem_classes="page", equal_height=False):
         with gr.Column(scale=0, min_width=320, elem_classes="side"):
             gr.HTML("<h2>Who is preferred</h2>", padding=False)
             project = gr.Dropdown(label="Project", choices=[("all", ALL)], value=ALL)
             group = gr.Dropdown(label="Rankings of", choices=[("everybody", ALL)], value=ALL)
+            prompts = gr.Dropdown(label="Prompts", choices=[("all", ALL)], value=ALL)
+            listed = gr.Textbox(
+                label="List of prompts", info="One per line.", lines=5, max_lines=9, visible=False
+            )
+            ask = gr.Button("Show the results on these", visible=False)
             method = gr.Dropdown(
                 label="Rating",
                 choices=[(name.title(), name) for name in get_args(Method)],
@@ -86,36 +97,74 @@ def build(page: gr.Blocks, store: Store, runs: Runs) -> None:
         with gr.Column(scale=1, min_width=320):
             told = gr.HTML("<p>Reading the rankings …</p>", padding=False, elem_id="results")
 
-    def open_page() -> tuple[gr.Dropdown, gr.Dropdown, str]:
-        projects, groups = choices(store)
-        return (
-            gr.Dropdown(choices=projects, value=ALL),
-            gr.Dropdown(choices=groups, value=ALL),
-            shown(store, runs, ALL, ALL, "bradley-terry"),
+    def open_page() -> tuple[gr.Dropdown, gr.Dropdown, gr.Dropdown, str]:
+        offered, groups, sets = (gr.Dropdown(choices=each, value=ALL) for each in choices(store))
+        return offered, groups, sets, shown(board, Asked())
+
+    def look(
+        which: str | None, who: str | None, on: str | None, lines: str | None, how: Method | None
+    ) -> str:
+        asked = Asked(
+            project=which or ALL,
+            group=who or ALL,
+            prompts=on or ALL,
+            listed=(lines or "") if on == LISTED else "",
+            method=how or "bradley-terry",
         )
+        return shown(board, asked)
 
-    def look(which: str | None, who: str | None, how: Method) -> str:
-        return shown(store, runs, which, who, how)
+    def list_or_not(on: str | None) -> tuple[gr.Textbox, gr.Button]:
+        return gr.Textbox(visible=on == LISTED), gr.Button(visible=on == LISTED)
 
-    page.load(open_page, outputs=[project, group, told], **PRIVATE)
-    for each in (project, group, method):
-        each.input(look, [project, group, method], told, **PRIVATE)
+    page.load(open_page, outputs=[project, group, prompts, told], **PRIVATE)
+    prompts.input(list_or_not, prompts, [listed, ask], **PRIVATE)
+    asked_by = [project, group, prompts, listed, method]
+    for each in (project, group, prompts, method):
+        each.input(look, asked_by, told, **PRIVATE)
+    ask.click(look, asked_by, told, **PRIVATE)
 
 
-def _ratings(found: MakerRatings) -> str:
-    ratings = found.ratings
+def _ratings(ratings: Ratings, method: Method) -> str:
     order = sorted(range(len(ratings.items)), key=lambda place: -ratings.score[place])
     finite = [v for v in (*ratings.low, *ratings.high) if abs(v) < float("inf")]
     low, high = min(finite, default=0.0), max(finite, default=1.0)
     head = "".join(f'<th scope="col">{each}</th>' for each in ("Made by", "Rating", "", "Pairs"))
     rows = "".join(
         f'<tr><th scope="row">{escape(ratings.items[place])}</th>'
-        f"<td>{_number(ratings.score[place], found.method)}</td>"
+        f"<td>{_number(ratings.score[place], method)}</td>"
         f"<td>{_range(ratings.low[place], ratings.score[place], ratings.high[place], low, high)}"
         f"</td><td>{ratings.num_comparisons[place]}</td></tr>"
         for place in order
     )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def _clusters(ratings: Ratings) -> str:
+    number = ratings.num_annotators
+    annotators = f" and {number} annotators" if number > 1 else ""
+    return f"95 % intervals over {ratings.num_clusters} prompts{annotators}."
+
+
+def _apart(found: MakerRatings) -> str:
+    number = len(found.parts)
+    if number < 2:
+        return ""
+    said = APART.format(number=number)
+    return (
+        f'<p role="alert" class="apart">{said[0].upper()}{said[1:]}. To join them, rank images of '
+        'both side by side: the <a href="generate">Generate</a> page queues such pairs.</p>'
+    )
+
+
+def _history(found: MakerRatings) -> str:
+    """Charts of the ratings over time, in points where the ratings are."""
+    by_elo = found.method == "elo"
+
+    def number(nats: float) -> str:
+        return f"{POINTS_PER_NAT * nats:+.0f}" if by_elo else f"{nats:+.2f}"
+
+    drawn = "".join(chart(each, number) for each in found.history)
+    return f"<h3>Over time</h3>{drawn}" if drawn else ""
 
 
 def _range(low: float, score: float, high: float, lowest: float, highest: float) -> str:
@@ -165,11 +214,6 @@ def _letters(names: Sequence[str]) -> list[str]:
 
 def _number(value: float, method: Method) -> str:
     return f"{value:.0f}" if method == "elo" else f"{value:+.2f}"
-
-
-def _annotators(found: MakerRatings) -> str:
-    number = found.ratings.num_annotators
-    return f" and {number} annotators" if number > 1 else ""
 
 
 def _shared(found: MakerRatings) -> str:
