@@ -75,10 +75,14 @@ def test_the_first_step_raises_the_best_against_the_worst(name):
 # --- its gradient
 
 
+TEMPERATURE, LARGEST = 0.7, 2.0
+"""Of the regression on scores."""
+
+
 def expected_loss(name: str, ratio: Tensor, batch: RankedBatch, *, beta: float) -> Tensor:
     """The published loss of each ranking, written out for one ranking at a time."""
     losses = []
-    for row, ranks in zip(ratio, batch.ranks.tolist(), strict=True):
+    for number, (row, ranks) in enumerate(zip(ratio, batch.ranks.tolist(), strict=True)):
         groups = [[i for i, rank in enumerate(ranks) if rank == place] for place in range(4)]
         groups = [group for group in groups if group]
         pairs = [
@@ -96,21 +100,43 @@ def expected_loss(name: str, ratio: Tensor, batch: RankedBatch, *, beta: float) 
             liked = 1 - torch.sigmoid(beta * row[groups[0]])
             disliked = 1 - torch.sigmoid(-beta * row[groups[-1]])
             losses.append(torch.cat([liked, disliked]).mean())
+        elif name == "cardinal":
+            k = sum(rank >= 0 for rank in ranks)
+            wanted = [math.exp(score / TEMPERATURE) for score in batch.scores[number, :k].tolist()]
+            advantages = [each / sum(wanted) - 1 / k for each in wanted]
+            reward = beta * row[:k]
+            gained = sum(own * each for own, each in zip(advantages, reward, strict=True))
+            losses.append((k - 1) / (2 * LARGEST) * reward.square().mean() - gained)
         else:
             losses.append(-torch.sigmoid(beta * margins).log().mean())
     return torch.stack(losses)
 
 
-@pytest.mark.parametrize("name", ["all pairs", "best and worst", "ipo", "kto"])
-def test_loss_and_gradient_are_those_of_the_paper(name):
+@pytest.mark.parametrize("draws", [1, 2])
+@pytest.mark.parametrize("name", ["all pairs", "best and worst", "ipo", "kto", "cardinal"])
+def test_loss_and_gradient_are_those_of_the_paper(name, draws):
     policy, batch = moved_walk(), ranked()
-    algorithm = Direct(CONFIGS[name])
+    changes: dict[str, object] = {"draws": draws}
+    if name == "cardinal":
+        changes |= {"temperature": TEMPERATURE, "largest": LARGEST}
+    algorithm = Direct(CONFIGS[name].model_copy(update=changes))
     gradient = run(algorithm, policy, batch)
     loss = expected_loss(name, log_ratios(policy, batch), batch, beta=0.5).mean()
     assert algorithm.metrics()["preference_loss"] == pytest.approx(loss.item(), rel=1e-5)
     (expected,) = torch.autograd.grad(loss, policy.shift)
     # Divided by beta and by the 12 elements of a sample.
     assert_close(gradient, expected / (0.5 * 12), rtol=1e-4, atol=1e-7)
+
+
+def test_a_like_and_a_dislike_cost_their_weights_times_the_chance_of_the_other():
+    third = 2 * math.log(3)  # times beta, the log-odds of 3 to 1
+    log_ratio = torch.tensor([[1 + third, 1 - third], [1 + third, 1.0], [1 + third, 1.0]])
+    batch = ranked(torch.tensor([[0, 1], [-1, -1], [-1, -1]]), all_good=[1], all_bad=[2])
+    weights = {"desirable_weight": 3.0, "undesirable_weight": 0.5}
+    config = CONFIGS["kto"].model_copy(update=weights)
+    losses = objective(config, log_ratio, batch, beta=0.5, log_tie=torch.zeros(0), baseline=1.0)
+    expected = [(3 / 4 + 0.5 / 4) / 2, (3 / 4 + 3 / 2) / 2, (0.5 * 3 / 4 + 0.5 / 2) / 2]
+    assert_close(losses, torch.tensor(expected))
 
 
 WITH_ALL_BAD = torch.cat([RANKS, torch.full((1, 4), -1)])

@@ -1,15 +1,19 @@
-"""Claims: everything that is compared has the same draws; the push away is limited as asked."""
+"""Claims: everything that is compared has the same draws; the push away is limited as asked; what
+is measured follows from the log-ratios."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
 from random_walk import RandomWalk
-from ranked_batches import CONFIGS, each_config, moved_walk, ranked, run, samples
+from ranked_batches import CONFIGS, each_config, log_ratios, moved_walk, ranked, run, samples
 from torch import Tensor
+from torch.testing import assert_close
 
 from imgalign.algorithms.direct import Direct
 from imgalign.algorithms.implicit import DrawKey, Rows, Scored, push_limits, spread
+from imgalign.algorithms.rankings import RankedBatch
 from imgalign.errors import ConfigError
 from imgalign.policy import LogProb
 from imgalign.train.world import Alone
@@ -158,3 +162,98 @@ def test_a_policy_without_slopes_cannot_have_the_safeguard():
     config = CONFIGS["ranking"].model_copy(update={"keep_chosen": 0.5})
     with pytest.raises(ConfigError, match=r"algorithm\.keep_chosen"):
         run(Direct(config), moved_walk(), ranked())
+
+
+class Sloped(RandomWalk):
+    """Its output is the mean of where it ends, which all samples share."""
+
+    def log_prob(self, data, draws):
+        away = data.content["latents"] - self.moves.sum(dim=0).detach()
+        return replace(super().log_prob(data, draws), slopes=away / self.variance)
+
+    @property
+    def variance(self) -> Tensor:
+        return 1 + self.sigma.square().sum()
+
+
+ASIDE, ACROSS = torch.zeros(2, 3, 2, 2)
+ASIDE[0], ACROSS[1] = 0.5, 0.5
+"""Places of samples, at right angles, away from the mean of a walk that has not moved."""
+
+
+def placed(*places: Tensor) -> RankedBatch:
+    """Rankings of two samples at these places, the better one first."""
+    batch = ranked(torch.tensor([[0, 1]] * (len(places) // 2)))
+    return replace(batch, data=replace(batch.data, content={"latents": torch.stack(places)}))
+
+
+def with_safeguard(keep: float | None) -> Direct:
+    return Direct(CONFIGS["all pairs"].model_copy(update={"keep_chosen": keep}))
+
+
+@pytest.mark.parametrize("batch_size", [64, 1])
+@pytest.mark.parametrize(("keep", "limit"), [(None, 1.0), (0.25, 0.25), (0.7, 0.1), (0.0, 1 / 3)])
+def test_a_gradient_is_the_pull_and_as_much_of_the_push_as_the_limit_of_its_ranking(
+    keep, limit, batch_size
+):
+    policy = moved_walk(by=0.0, kind=Sloped, batch_size=batch_size)
+    # The push of the first ranking is three times its pull, and a part at right angles; that of the
+    # second one helps its pull.
+    batch = placed(ASIDE, 3 * ASIDE + ACROSS, ACROSS, -ACROSS)
+    algorithm = with_safeguard(keep)
+    gradient = run(algorithm, policy, batch)
+    pull, push = -ASIDE - ACROSS, limit * (3 * ASIDE + ACROSS) - ACROSS
+    # At a margin of 0 each sample has half of its slope; divided by its 12 elements and the number
+    # of rankings.
+    expected = (pull + push) / policy.variance / 2 / 12 / 2
+    assert_close(gradient, expected.expand_as(gradient), rtol=1e-4, atol=1e-7)
+    assert algorithm.metrics()["push_limit"] == pytest.approx((limit + 1) / 2)
+
+
+@pytest.mark.parametrize(("keep", "sign"), [(None, 1), (0.25, -1)])
+def test_a_small_step_raises_the_error_of_the_better_one_only_without_the_safeguard(keep, sign):
+    policy = moved_walk(by=0.0, kind=Sloped)
+    gradient = run(with_safeguard(keep), policy, placed(ASIDE, 3 * ASIDE + ACROSS))
+    before, after = (
+        (ASIDE - policy.moves.sum(dim=0) + step * gradient.sum(dim=0)).square().sum().item()
+        for step in (0.0, 0.1)
+    )
+    assert sign * (after - before) > 1e-4
+
+
+# --- what is measured
+
+
+def test_metrics_of_training_and_of_held_out_rankings_follow_from_the_log_ratios():
+    policy, batch, algorithm = moved_walk(), ranked(), Direct(CONFIGS["all pairs"])
+    batch.weights.copy_(torch.tensor([1.0, 0.5, 2.0]))
+    first, second, third = log_ratios(policy, batch).detach().tolist()
+    pairs = [
+        [(first[better], first[worse]) for better in range(4) for worse in range(better + 1, 4)],
+        [(second[better], second[worse]) for better in (0, 1) for worse in (2, 3)],
+        [(third[better], third[worse]) for better, worse in ((1, 2), (1, 0), (2, 0))],
+    ]
+    each = [0.5 * torch.tensor([better - worse for better, worse in own]) for own in pairs]
+    margins = torch.cat(each)
+    losses = [-own.sigmoid().log().mean().item() for own in each]
+    measured = {
+        "preference_loss": (losses[0] + 0.5 * losses[1] + 2 * losses[2]) / 3.5,
+        "implicit_accuracy": sum(margin > 0 for margin in margins.tolist()) / 13,
+        "implicit_margin": margins.mean().item(),
+        "chosen_log_ratio": (first[0] + second[0] + second[1] + third[1]) / 4,
+        "rejected_log_ratio": (first[3] + second[2] + second[3] + third[0]) / 4,
+    }
+    only_training = {
+        "negative_margins": sum(margin < 0 for margin in margins.tolist()) / 13,
+        "gradient_factor": (1 / (1 + margins.exp())).mean().item(),
+        "push_limit": 1.0,
+        "beta": 0.5,
+    }
+    held_out = algorithm.held_out(policy, batch, world=Alone())
+    assert held_out is not None
+    run(algorithm, policy, batch)
+    # Log-ratios are small differences of large float32 numbers.
+    assert algorithm.metrics() == pytest.approx(measured | only_training, rel=1e-3)
+    expected = {f"held_out_{name}": value for name, value in measured.items()}
+    assert held_out.metrics == pytest.approx(expected, rel=1e-3)
+    assert held_out.loss == pytest.approx(measured["preference_loss"], rel=1e-3)

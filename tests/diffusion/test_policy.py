@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -277,6 +278,58 @@ def test_the_log_prob_of_given_images_is_minus_half_the_error_of_the_prediction(
     assert_close(scored.values, expected, rtol=1e-4, atol=1e-4)
     assert scored.num_elements == latents[0].numel()
     assert scored.values.requires_grad
+
+
+@pytest.mark.parametrize("of", ["target", "noise", "velocity"])
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+def test_the_error_is_of_what_is_asked_for_and_slopes_are_its_gradient_in_the_networks_output(
+    tiny_pipeline_folder, prediction, of
+):
+    scheduler = DDIMScheduler.from_pretrained(
+        tiny_pipeline_folder, subfolder="scheduler", prediction_type=prediction
+    )
+    config = LoraDiffusionConfig(num_inference_steps=4, likelihood_error=of)
+    policy = make_policy(tiny_pipeline_folder, config, scheduler=scheduler)
+    move_weights(policy)
+    outputs: list[Tensor] = []
+    policy.family.network.register_forward_hook(lambda *given: outputs.append(given[-1].sample))
+    latents = torch.randn(3, *policy.latent_shape, generator=torch.Generator().manual_seed(0))
+    data = Data(prompts=PROMPTS[:3], prompt_ids=PROMPTS[:3], content={"latents": latents})
+    draws = policy.draw(data, seeds=[1, 2, 3], levels=[0.1, 0.4, 0.9])
+    scored = policy.log_prob(data, draws)
+
+    (output,) = outputs
+    clean, noise = latents.double(), draws.noise.double()
+    alpha_bar = scheduler.alphas_cumprod[[100, 400, 900]].double().view(-1, 1, 1, 1)
+    signal, scale = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+    noisy = signal * clean + scale * noise
+    said = {
+        "epsilon": output,
+        "v_prediction": signal * output + scale * noisy,
+        "sample": (noisy - signal * output) / scale,
+    }[prediction]
+    velocity = signal * noise - scale * clean
+    target = {"epsilon": noise, "v_prediction": velocity, "sample": clean}[prediction]
+    error = {
+        "target": output - target,
+        "noise": said - noise,
+        "velocity": signal * said - scale * (noisy - scale * said) / signal - velocity,
+    }[of]
+    values = -error.square().flatten(1).sum(dim=1) / 2
+    assert_close(scored.values, values.float(), rtol=1e-4, atol=1e-4)
+    (slopes,) = torch.autograd.grad(values.sum(), output)
+    assert_close(scored.slopes, slopes, rtol=1e-4, atol=1e-4)
+
+
+def test_an_image_is_scored_with_the_noise_that_its_seed_begins_with_where_that_is_known(policy):
+    trajectory = policy.sample(PROMPTS, seeds=SEEDS)
+    first = trajectory.replay["latents"][:, 0]
+    assert torch.equal(policy.starting_noise(SEEDS)["noise"], first)
+    assert torch.equal(policy.starting_noise(SEEDS[2:3])["noise"], first[2:3])
+    data = policy.given(trajectory)
+    known = replace(data, content={**data.content, **policy.starting_noise(SEEDS)})
+    assert torch.equal(policy.draw(known, seeds=SEEDS).noise, first)
+    assert not torch.isclose(policy.draw(data, seeds=SEEDS).noise, first).all(dim=(1, 2, 3)).any()
 
 
 def test_given_images_are_scored_at_noise_levels_of_the_range_that_is_set(tiny_pipeline_folder):
