@@ -317,7 +317,10 @@ def ui(
     create: Create = False,
     project: Annotated[
         str | None,
-        typer.Option(help="The queue to rank; if not given, whoever ranks chooses in the app."),
+        typer.Option(
+            help="The project to begin with; without accounts the only one that is ranked, with "
+            "accounts the one that annotators may rank before a lead opens others."
+        ),
     ] = None,
     guidelines: Annotated[
         Path | None,
@@ -326,6 +329,10 @@ def ui(
     allow_host: Annotated[
         list[str] | None,
         typer.Option(help="Name under which browsers reach the app; may be repeated."),
+    ] = None,
+    page: Annotated[
+        list[str] | None,
+        typer.Option(help="A page to serve, such as rank; may be repeated. All if not given."),
     ] = None,
     root_path: Annotated[
         str, typer.Option(help='Path prefix of a reverse proxy, such as "/studio".')
@@ -349,6 +356,7 @@ def ui(
         examples=candidate_prompts(EXAMPLES) if model == "storybook" else (),
         allow_hosts=tuple(allow_host or ()),
         guidelines=guidelines,
+        pages=tuple(page) if page else None,
         root_path=root_path,
     )
     if not address.named(database):

@@ -18,8 +18,7 @@ import fastapi
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
-from imgalign.errors import InputError
-from imgalign.preferences.coverage import has_items, queued_projects
+from imgalign.preferences.accounts import Accounts
 from imgalign.preferences.leases import PREFETCH_LEASE
 from imgalign.preferences.own_votes import own_votes
 from imgalign.preferences.records import (
@@ -32,8 +31,9 @@ from imgalign.preferences.records import (
 )
 from imgalign.preferences.store import Store
 from ui.api.guidelines import Guidelines
-from ui.api.login import same_annotator
+from ui.api.login import only, same_annotator
 from ui.api.pace import Pace
+from ui.api.projects import FIRST, Projects, Rankable, own_projects
 from ui.api.responses import png_response, text_response
 from ui.api.small import small_png, small_text
 
@@ -49,8 +49,6 @@ SKIP_REASONS: dict[Samples, tuple[SkipReason, ...]] = {
 MAX_NAME = 60
 """Characters of an annotator's name."""
 MAX_PROJECT = 200
-FIRST = "default"
-"""The project that the page begins with where none is named."""
 VOTES_PER_PAGE = 10
 VOTES_AT_ONCE, VOTES_PER_SECOND = 30, 2.0
 """Pages of one's own votes, and lists of projects: as many at once, and as many a second in the
@@ -132,20 +130,6 @@ class Screen(BaseModel):
     held: bool = False
 
 
-class Project(BaseModel):
-    """A project, and how many items of it this annotator has judged and could judge now."""
-
-    name: str
-    done: int
-    left: int
-
-
-class Projects(BaseModel):
-    """Where an annotator can go on; one alone where the app was started for it."""
-
-    projects: list[Project]
-
-
 class Saved(BaseModel):
     """The store's receipt; `created` is False when the same judgement was already stored."""
 
@@ -199,30 +183,35 @@ class TakenBack(BaseModel):
 
 
 def router(
-    store: Store, *, project: str | None, guidelines: Path | None = None
+    store: Store, people: Accounts, *, project: str | None, guidelines: Path | None = None
 ) -> fastapi.APIRouter:
-    """What the ranking widget calls, on one project's queue, or with None on any that it names.
+    """What the ranking widget calls, on the projects that the sender may rank.
 
-    `guidelines` is a text file for its annotators; InputError where it cannot be read.
+    `project` is that of `Rankable`; `guidelines` is a text file for annotators, InputError where
+    it cannot be read.
     """
     guide = Guidelines(guidelines, store.database)
     pace = Pace(burst=VOTES_AT_ONCE, per_second=VOTES_PER_SECOND)
-    routes = fastapi.APIRouter(prefix=f"/{PREFIX}", dependencies=[fastapi.Depends(same_annotator)])
+    routes = fastapi.APIRouter(
+        prefix=f"/{PREFIX}",
+        dependencies=[only(people, "annotator"), fastapi.Depends(same_annotator)],
+    )
+    rankable = Rankable(store, project)
 
     @routes.post("/next")
     def to_rank(request: Next, sender: fastapi.Request) -> Screen:
         client = sender.client.host if sender.client else None
-        chosen = chosen_project(store, request.project, only=project)
-        return next_item(store, request.annotator, project=chosen, client=client)
+        where = rankable.chosen(request.project, sender)
+        return next_item(store, request.annotator, project=where, client=client)
 
     @routes.post("/projects", response_model=Projects)
-    def offered(request: Request) -> Projects | JSONResponse:
+    def offered(request: Request, sender: fastapi.Request) -> Projects | JSONResponse:
         known = store.annotator(request.annotator)
         if known is None:
             return Projects(projects=[])
         if not pace.allows(known.annotator_id):
             return _too_often("projects")
-        return own_projects(store, request.annotator, only=project)
+        return own_projects(store, request.annotator, among=rankable.among(sender))
 
     @routes.post("/submit")
     def judged(answer: Answer) -> Saved:
@@ -233,22 +222,22 @@ def router(
         return undo(store, request)
 
     @routes.post("/votes", response_model=Votes)
-    def voted(request: Earlier) -> Votes | JSONResponse:
+    def voted(request: Earlier, sender: fastapi.Request) -> Votes | JSONResponse:
         known = store.annotator(request.annotator)
         if known is None:  # who has not begun has no votes, and no bucket of their own either
             return Votes(votes=[], more=False)
         if not pace.allows(known.annotator_id):
             return _too_often("votes")
-        chosen = chosen_project(store, request.project, only=project)
-        return own_votes_page(store, request, project=chosen)
+        return own_votes_page(store, request, project=rankable.chosen(request.project, sender))
 
     @routes.get("/guidelines")
     def asked(
+        sender: fastapi.Request,
         of: Annotated[
             str | None, fastapi.Query(alias="project", min_length=1, max_length=MAX_PROJECT)
         ] = None,
     ) -> Guide:
-        return Guide(text=guide.text(chosen_project(store, of, only=project)))
+        return Guide(text=guide.text(rankable.chosen(of, sender)))
 
     @routes.get("/images/small/{token}")
     def glimpsed(
@@ -278,37 +267,6 @@ def router(
 def _too_often(what: str) -> JSONResponse:
     error = f"{what}: more than {VOTES_AT_ONCE} pages at once; wait a few seconds"
     return JSONResponse({"error": error}, status_code=429)
-
-
-def chosen_project(store: Store, asked: str | None, *, only: str | None) -> str:
-    """The project of a request; InputError for one that may not be ranked here.
-
-    `only` is the one that the app was started for; None for any that has items. A request that
-    names none gets that, or FIRST, or the first that has items where FIRST has none.
-    """
-    if only is not None:
-        if asked not in (None, only):
-            raise InputError(
-                f"project {asked!r}: expected {only!r}, for which this app was started; reload the "
-                "page"
-            )
-        return only
-    if asked is None:
-        return FIRST if has_items(store, FIRST) else next(iter(queued_projects(store)), FIRST)
-    if asked != FIRST and not has_items(store, asked):
-        raise InputError(f"project {asked!r}: nothing to rank of that name; choose another")
-    return asked
-
-
-def own_projects(store: Store, annotator: str, *, only: str | None) -> Projects:
-    """The projects that have items, by name, with what this annotator has done and has left."""
-    names = queued_projects(store) if only is None else [only]
-    counted = [(name, store.counts(annotator, project=name)) for name in names]
-    return Projects(
-        projects=[
-            Project(name=name, done=counts.done, left=counts.left) for name, counts in counted
-        ]
-    )
 
 
 def next_item(
