@@ -1,20 +1,21 @@
 """Claims: annotators may rank the project that the app begins with and those that a lead opens."""
 
-from collections.abc import Callable
-
 import pytest
+from texts import add_texts
 
 from imgalign.errors import InputError, StoreError
 from imgalign.preferences.accounts import Accounts
 from imgalign.preferences.openings import open_projects, set_open
 from imgalign.preferences.store import Store
 
-Add = Callable[..., list[str]]
+
+def queue(store: Store, project: str) -> None:
+    add_texts(store, ["a fox", "a red fox"], project=project)
 
 
-def test_only_the_first_project_is_open_until_a_lead_opens_others(store: Store, add_items: Add):
-    add_items(1)
-    add_items(1, project="cats-compare")
+def test_only_the_first_project_is_open_until_a_lead_opens_others(store: Store):
+    queue(store, "default")
+    queue(store, "cats-compare")
     lea = Accounts(store.database).add("Lea", "four odd words", role="admin", group="warm")
     assert open_projects(store.database, first="default") == {"default"}
     assert open_projects(store.database, first="cats") == {"cats"}
