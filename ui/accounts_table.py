@@ -1,6 +1,6 @@
 """The accounts of the People page as HTML. What people typed is escaped here."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 from secrets import token_hex
 
@@ -15,7 +15,7 @@ NONE_YET = (
 
 
 def accounts_table(found: Sequence[Account], by: Account | None) -> str:
-    """Accounts with what `by` may do to each, as buttons and lists of roles."""
+    """Accounts with what `by` may do to each, as buttons."""
     if not found:
         return NONE_YET
     governed = by.governed if by else ()
@@ -33,37 +33,36 @@ def accounts_table(found: Sequence[Account], by: Account | None) -> str:
 
 
 def _row(account: Account, governed: Sequence[str]) -> str:
-    name, of = escape(account.name), escape(account.account_id)
     out = account.disabled_at is not None
     state = f"<small>disabled since {account.disabled_at:%Y-%m-%d}</small>" if out else ""
-    do, word = ("account_enable", "Enable") if out else ("account_disable", "Disable")
-    button = (
-        f'<button type="button" class="btn" data-do="{do}" data-of="{of}" '
-        f'aria-label="{word} {name}">{word}</button>'
-        if account.role in governed
-        else ""
-    )
     cells = {
-        "Role": _role(account, governed),
+        "Role": account.role,
         "Group": escape(account.group),
         "Since": f"{account.created_at:%Y-%m-%d}",
-        "": button,
+        "": " ".join(_buttons(account, governed)),
     }
     return (
-        f'<tr{" data-excluded" if out else ""}><th scope="row">{name}{state}</th>'
+        f'<tr{" data-excluded" if out else ""}><th scope="row">{escape(account.name)}{state}</th>'
         + "".join(f'<td data-label="{label}">{cell}</td>' for label, cell in cells.items())
         + "</tr>"
     )
 
 
-def _role(account: Account, governed: Sequence[str]) -> str:
-    """The role, or a list to choose another where there is a choice."""
-    if account.role not in governed or len(governed) < 2:
-        return account.role
-    options = "".join(
-        f"<option{' selected' if role == account.role else ''}>{role}</option>" for role in governed
-    )
+def _buttons(account: Account, governed: Sequence[str]) -> Iterator[str]:
+    if account.role not in governed:
+        return
+    if account.disabled_at is None:
+        for role in governed:
+            if role != account.role:
+                yield _button("account_role", f"Make {role}", account, f' data-role="{role}"')
+        yield _button("account_disable", "Disable", account)
+    else:
+        yield _button("account_enable", "Enable", account)
+
+
+def _button(do: str, word: str, account: Account, more: str = "") -> str:
     return (
-        f'<select data-do="account_role" data-of="{escape(account.account_id)}" '
-        f'aria-label="Role of {escape(account.name)}">{options}</select>'
+        f'<button type="button" class="btn" data-do="{do}" '
+        f'data-of="{escape(account.account_id)}"{more} '
+        f'aria-label="{word}: {escape(account.name)}">{word}</button>'
     )

@@ -347,6 +347,7 @@ def _head(settings: Settings, studio: Studio) -> str:
     if settings.has_studio:
         head += f'<meta name="imgalign-server" content="{studio.server}">\n'
         head += f"<script>{asset('alive.js')}</script>\n<script>{asset('role.js')}</script>\n"
+        head += f"<style>{asset('role.css')}</style>\n"
     return head
 
 

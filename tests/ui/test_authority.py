@@ -4,6 +4,7 @@ anything of it runs; what starts processes of free settings or reads paths is fo
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -187,14 +188,20 @@ def test_sessions_decide_what_the_events_of_a_browser_do(
 ) -> None:
     with served(settings, store) as address:
 
-        def browser(name: str | None) -> httpx.Client:
-            client = httpx.Client(base_url=address, timeout=60)
-            if name is not None:
-                sent = {"name": name, "password": PASSWORD}
-                assert client.post("/api/login", json=sent).status_code == 200
-            return client
+        @contextmanager
+        def browser(name: str | None) -> Iterator[httpx.Client]:
+            with httpx.Client(base_url=address, timeout=60) as client:
+                if name is not None:
+                    sent = {"name": name, "password": PASSWORD}
+                    assert client.post("/api/login", json=sent).status_code == 200
+                yield client
 
-        with browser("Ida") as ida, browser("Lu") as lu, browser("Ann") as ann, browser(None) as no:
+        with (
+            browser("Ida") as ida,
+            browser("Lu") as lu,
+            browser("Ann") as ann,
+            browser(None) as no,
+        ):
             found = ida.get("/config").json()["dependencies"]
             by_name = {each["api_name"]: each for each in found if each["backend_fn"]}
             start = by_name["start_fit"]

@@ -1,4 +1,4 @@
-// Which role looks at the page, so that app.css leaves out what is not for it. Nothing depends on it:
+// Which role looks at the page, so that role.css leaves out what is not for it. Nothing depends on it:
 // the server asks at every request and event.
 (async () => {
   try {
