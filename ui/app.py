@@ -33,6 +33,7 @@ from imgalign.errors import InputError
 from imgalign.preferences.accounts import Accounts
 from imgalign.preferences.opening import open_or_make
 from imgalign.preferences.store import Store
+from ui import authority
 from ui.api import candidates as candidates_routes
 from ui.api import learn as learn_routes
 from ui.api import login as login_routes
@@ -83,9 +84,9 @@ class Settings:
     """Folder of original images; None: the one recorded in the database, or `images` beside it."""
     runs: Path = Path("runs")
     project: str | None = None
-    """Queue within the database: the one that the Rank page works on, and that others begin with.
-    None: who ranks chooses among all, beginning with "default"; on a network it is that alone,
-    because names of projects are for those who made them."""
+    """Queue within the database that all pages begin with; None is "default". Without accounts it
+    is the only one that can be ranked, and with None any; with accounts it is open to annotators
+    as long as no lead closes it."""
     guidelines: Path | None = None
     """A text file that the Rank page shows to annotators of the project."""
     model: str = "storybook"
@@ -96,12 +97,13 @@ class Settings:
     """Finished demos beside this store, which the Candidates page offers to those who have nothing
     yet: the folder of each, and the command that opens the app on it."""
     pages: tuple[str, ...] | None = None
-    """Pages to serve. None: all on loopback, and only Rank elsewhere, because the Train page can
-    start processes."""
+    """Pages to serve; None: all. With accounts annotators reach Rank alone, and what starts
+    processes of free settings or reads paths of this machine is for admins."""
 
     def __post_init__(self) -> None:
         if self.pages is not None and not (self.pages and set(self.pages) <= set(PAGES)):
-            raise InputError(f"pages: expected some of {', '.join(PAGES)}, got {self.pages}")
+            given = ", ".join(self.pages) or "none"
+            raise InputError(f"pages: expected some of {', '.join(PAGES)}, got {given}")
         if not re.fullmatch(r"(/[\w.~-]+)*", self.root_path):
             raise InputError(f"root path: expected one like /studio, got {self.root_path!r}")
         Guidelines(self.guidelines)  # or InputError, before anything is made
@@ -132,7 +134,7 @@ class Settings:
     @property
     def served(self) -> tuple[str, ...]:
         """The pages that are served."""
-        return self.pages or (tuple(PAGES) if security.on_loopback(self.host) else ("rank",))
+        return tuple(PAGES) if self.pages is None else self.pages
 
     @property
     def root(self) -> str:
@@ -145,15 +147,8 @@ class Settings:
         return tuple(name for name in self.served if name != self.root)
 
     @property
-    def only_project(self) -> str | None:
-        """The project that the Rank page works on; None where it can be chosen."""
-        if self.project is None and not security.on_loopback(self.host):
-            return FIRST
-        return self.project
-
-    @property
     def first_project(self) -> str:
-        """The project that other pages begin with."""
+        """The project that all pages begin with."""
         return self.project or FIRST
 
     @property
@@ -172,12 +167,19 @@ class Studio:
     fits: Fits
     batches: Batches
     shelf: Shelf
+    accounts: Accounts
+    only: str | None
+    """The project that alone can be ranked, if there is one."""
     server: str
     """Unique name of this process."""
 
 
 def build_app(settings: Settings, store: Store) -> fastapi.FastAPI:
-    """The whole app as an ASGI application; the caller closes the store. Not for coroutines."""
+    """The whole app as an ASGI application; the caller closes the store. Not for coroutines.
+
+    InputError on a network where the store has no accounts.
+    """
+    refuse_network_without_accounts(settings.host, store)
     runs = Runs(settings.runs, database=settings.database)
     queue = RunQueue(runs)
 
@@ -205,7 +207,9 @@ def build_app(settings: Settings, store: Store) -> fastapi.FastAPI:
     add_error_handlers(app)
     app.include_router(login_routes.router(accounts, page=asset("login.html")))
     app.include_router(
-        rank_routes.router(store, project=settings.only_project, guidelines=settings.guidelines)
+        rank_routes.router(
+            store, accounts, project=settings.project, guidelines=settings.guidelines
+        )
     )
     studio = Studio(
         store,
@@ -214,15 +218,19 @@ def build_app(settings: Settings, store: Store) -> fastapi.FastAPI:
         Fits(runs, database=settings.database),
         Batches(runs, database=settings.database),
         Shelf(),
+        accounts,
+        None if accounts.exist() else settings.project,
         secrets.token_urlsafe(9),
     )
     if settings.has_studio:
-        app.include_router(learn_routes.router(studio.fits, store))
-        app.include_router(studio_routes.router(studio.runs, studio.shelf, server=studio.server))
+        app.include_router(learn_routes.router(studio.fits, store, accounts))
+        app.include_router(
+            studio_routes.router(studio.runs, studio.shelf, accounts, server=studio.server)
+        )
     if "people" in settings.served:
         app.include_router(people_routes.router(store, accounts))
     if "candidates" in settings.served:
-        app.include_router(candidates_routes.router(studio.batches, store))
+        app.include_router(candidates_routes.router(studio.batches, store, accounts))
     for name in settings.others:
         app.add_api_route(f"/{name}/", _to_page(name), include_in_schema=False)
     # Outside a running event loop gradio makes loops of its own and never closes them.
@@ -300,7 +308,6 @@ def launch(
             settings.database, images=settings.images, create=create, on_made=on_made
         ) as store,
     ):
-        refuse_network_without_accounts(settings.host, store)
         settings = replace(settings, port=listening.getsockname()[1])
         app = build_app(settings, store)
         if settings.has_studio:
@@ -322,8 +329,8 @@ def refuse_network_without_accounts(host: str, store: Store) -> None:
     if not (security.on_loopback(host) or Accounts(store.database).exist()):
         raise InputError(
             f"--host {host}: without accounts the app listens on this machine only; make the first "
-            "by `imgalign accounts add NAME --role admin`, and invite others by "
-            "`imgalign accounts invite`"
+            "by `imgalign accounts add NAME --role admin`, and invite others on the People page or "
+            "by `imgalign accounts invite`"
         )
 
 
@@ -342,7 +349,8 @@ def _head(settings: Settings, studio: Studio) -> str:
     head = asset("head.html") + f"<script>{asset('title.js')}</script>\n"
     if settings.has_studio:
         head += f'<meta name="imgalign-server" content="{studio.server}">\n'
-        head += f"<script>{asset('alive.js')}</script>\n"
+        head += f"<script>{asset('alive.js')}</script>\n<script>{asset('role.js')}</script>\n"
+        head += f"<style>{asset('role.css')}</style>\n"
     return head
 
 
@@ -353,6 +361,7 @@ def _blocks(settings: Settings, studio: Studio) -> gr.Blocks:
     for name in settings.others:
         with blocks.route(PAGES[name], f"/{name}"):
             _page(blocks, name, settings, studio)
+    authority.guard(blocks, studio.accounts)
     return blocks
 
 
@@ -361,14 +370,18 @@ def _page(blocks: gr.Blocks, name: str, settings: Settings, studio: Studio) -> N
     match name:
         case "candidates":
             work = candidates.Work(
-                *(studio.store, studio.runs, studio.batches),
+                studio.store,
+                studio.runs,
+                studio.batches,
                 Standings(studio.store, studio.runs, studio.fits, studio.batches),
-                *(settings.model, settings.first_project, settings.only_project),
+                settings.model,
+                settings.first_project,
+                studio.accounts,
+                studio.only,
             )
             candidates.build(blocks, work, examples=settings.examples, demos=settings.demos)
         case "rank":
             rank.build(
-                choosing=settings.only_project is None,
                 making="candidates" in settings.served,
                 learning="learn" in settings.served,
                 demo=bool(settings.demos) and "candidates" in settings.served,
@@ -379,7 +392,7 @@ def _page(blocks: gr.Blocks, name: str, settings: Settings, studio: Studio) -> N
             people.build(
                 blocks,
                 studio.store,
-                Accounts(studio.store.database),
+                studio.accounts,
                 project=settings.first_project,
                 from_file=settings.guidelines is not None,
             )
@@ -395,7 +408,7 @@ def _page(blocks: gr.Blocks, name: str, settings: Settings, studio: Studio) -> N
                 studio.shelf,
                 model=settings.model,
                 project=settings.first_project,
-                only=settings.only_project,
+                only=studio.only,
             )
 
 

@@ -127,6 +127,18 @@ def asked(form: Form, *, store: Store, runs: Runs, batches: Batches) -> Asked:
     )
 
 
+def refuse_what_is_not_offered(form: Form, *, runs: Runs, model: str) -> None:
+    """InputError for a form that names a path of this machine, or a model beyond the list."""
+    if form.source == TEXTS:
+        raise InputError("texts: tables of this machine are for admins; ask one of them")
+    if form.source == IMAGES and not form.upload:
+        raise InputError(
+            "images: folders of this machine are for admins; send the images from yours"
+        )
+    if form.source == PROMPTS and form.model not in {value for _, value in makers(runs, model)}:
+        raise InputError("made by: models that are not in the list are for admins; choose one")
+
+
 def _prompts(written: str | None) -> tuple[str, ...]:
     if not (written or "").strip():
         raise InputError("prompts: write at least one, one per line, or open a text file of them")

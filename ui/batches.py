@@ -128,9 +128,14 @@ class Batches:
             raise InputError(f"{name!r:.80}: no such batch of candidates; reload the page")
         return found
 
-    def launch(self, asked: Asked) -> str:
-        """Start to make a batch as a process that outlives the app, and return its name."""
+    def launch(self, asked: Asked, *, alone: bool = False) -> str:
+        """Start to make a batch as a process that outlives the app, and return its name.
+
+        With `alone` InputError while any other is being made.
+        """
         with self._starting:
+            if alone:
+                self._refuse_others()
             for other in self.all():
                 if other.state == "making" and other.asked == asked:
                     raise InputError(
@@ -144,9 +149,14 @@ class Batches:
             self.processes.start(name, self._arguments(name, asked))
         return name
 
-    def resume(self, name: str) -> None:
-        """Go on with a batch that has ended before its end; what is stored is not made again."""
+    def resume(self, name: str, *, alone: bool = False) -> None:
+        """Go on with a batch that has ended before its end; what is stored is not made again.
+
+        `alone` is as in `launch`.
+        """
         with self._starting:
+            if alone:
+                self._refuse_others()
             batch = self.batch(name)
             if batch.state not in ("stopped", "failed"):
                 raise InputError(f"{name}: nothing to go on with, it is {batch.state}")
@@ -192,6 +202,14 @@ class Batches:
             for batch in self.all()
             if batch.asked.uploaded and batch.state != "made"
         }
+
+    def _refuse_others(self) -> None:
+        for other in self.all():
+            if other.state == "making":
+                raise InputError(
+                    f"{other.name} is being made: expected one batch at a time of whoever is no "
+                    "admin; wait for it, or stop it first"
+                )
 
     def _arguments(self, name: str, asked: Asked) -> list[str]:
         # With '=', so that nothing that was typed can become an option.

@@ -1,6 +1,7 @@
 """Errors as messages on the page, and options of private events."""
 
 from collections.abc import Callable
+from html import escape
 from typing import Any, TypeVar
 
 import gradio as gr
@@ -23,4 +24,19 @@ def shown(do: Callable[[], T]) -> T:
     try:
         return do()
     except ImgalignError as error:
-        raise gr.Error(in_the_app(str(error)), duration=None, print_exception=False) from error
+        raise gr.Error(_text(error), duration=None, print_exception=False) from error
+
+
+def done(do: Callable[[], object]) -> bool:
+    """Call `do`; an ImgalignError becomes a warning, and the event goes on. Whether it was done."""
+    try:
+        do()
+    except ImgalignError as error:
+        gr.Warning(_text(error), duration=None)
+        return False
+    return True
+
+
+def _text(error: ImgalignError) -> str:
+    """A message, which gradio takes for HTML; it may repeat what somebody typed."""
+    return escape(in_the_app(str(error)), quote=False)

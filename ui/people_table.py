@@ -32,8 +32,8 @@ def people_table(found: People) -> str:
     if not found.people:
         return (
             '<div class="results people"><p role="status">Nobody has judged anything in this '
-            'project yet. Rank some sets on the <a href="./">Rank</a> page. Others rank there too, '
-            "each under a name of their own.</p></div>"
+            'project yet. Rank some sets on the <a href="./">Rank</a> page, or invite annotators. '
+            "Others rank there too, each under a name of their own.</p></div>"
         )
     columns = [name for name in MEANING if name not in _unseen(found)]
     head = "".join(

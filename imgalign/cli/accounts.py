@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 Name = Annotated[str, typer.Argument(help="Name to log in with; upper and lower case are one.")]
 Role = Annotated[
     Literal["annotator", "lead", "admin"],
-    typer.Option(help="Judges; steers the project as well; or invites and promotes everybody."),
+    typer.Option(help="Judges; runs projects as well; or everything, training and accounts too."),
 ]
 Group = Annotated[str, typer.Option(help="Shared taste that the judgements count to.")]
 NAMED = {
     "annotator": "judges",
-    "lead": "judges, sees everybody's judgements, and uses all pages",
-    "admin": "as a lead, and makes accounts",
+    "lead": "judges, runs projects, and invites annotators",
+    "admin": "as a lead, starts training, and changes all accounts",
 }
 
 

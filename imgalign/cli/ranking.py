@@ -318,7 +318,10 @@ def ui(
     create: Create = False,
     project: Annotated[
         str | None,
-        typer.Option(help="The queue to rank; if not given, whoever ranks chooses in the app."),
+        typer.Option(
+            help="The project to begin with; without accounts the only one that is ranked, with "
+            "accounts the one that annotators may rank before a lead opens others."
+        ),
     ] = None,
     guidelines: Annotated[
         Path | None,
@@ -327,6 +330,10 @@ def ui(
     allow_host: Annotated[
         list[str] | None,
         typer.Option(help="Name under which browsers reach the app; may be repeated."),
+    ] = None,
+    page: Annotated[
+        list[str] | None,
+        typer.Option(help="A page to serve, such as rank; may be repeated. All if not given."),
     ] = None,
     root_path: Annotated[
         str, typer.Option(help='Path prefix of a reverse proxy, such as "/studio".')
@@ -351,6 +358,7 @@ def ui(
         examples=candidate_prompts(EXAMPLES) if model == "storybook" else (),
         allow_hosts=tuple(allow_host or ()),
         guidelines=guidelines,
+        pages=tuple(page) if page else None,
         root_path=root_path,
         demos=tuple(demos),
     )

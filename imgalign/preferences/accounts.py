@@ -28,8 +28,10 @@ from imgalign.preferences.records import utc_now
 from imgalign.preferences.schema import accounts, annotators, invitations, sessions
 
 Role: TypeAlias = Literal["annotator", "lead", "admin"]
-"""What an account may do: judge; see and steer a project as well; and invite, disable, promote."""
+"""What an account may do: judge; run projects as well, and invite annotators; and everything."""
 ROLES: tuple[Role, ...] = get_args(Role)
+
+GOVERNED: dict[Role, tuple[Role, ...]] = {"annotator": (), "lead": ("annotator",), "admin": ROLES}
 
 SESSION = timedelta(days=30)
 INVITATION = timedelta(days=7)
@@ -54,6 +56,11 @@ class Account:
     def may(self, role: Role) -> bool:
         """Whether it has at least the rights of a role. Example: an admin may what a lead may."""
         return ROLES.index(self.role) >= ROLES.index(role)
+
+    @property
+    def governed(self) -> tuple[Role, ...]:
+        """Roles whose accounts it may invite, disable and enable; who has two may change them."""
+        return GOVERNED[self.role]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,13 +116,14 @@ class Accounts:
     def invite(
         self, *, role: Role, group: str, by: Account | None, lasts: timedelta = INVITATION
     ) -> str:
-        """The token of a new invitation, which is shown this once; `by` must be of that role.
+        """The token of a new invitation, which is shown this once.
 
-        StoreError where an account invites to more than it may itself.
+        `by` is whose it is, None on the command line: StoreError for an account that may not
+        invite to that role. The invitation ends when they may no more.
         """
         refuse_role(role)
         validation.name("group", group)
-        if by is not None and not (by.may("lead") and by.may(role)):
+        if by is not None and role not in by.governed:
             raise StoreError(f"invitation: {by.name} ({by.role}) may not invite as {role}")
         token, now = secrets.token_urlsafe(32), self._now()
         with self.database.write() as connection:
@@ -218,26 +226,27 @@ class Accounts:
         with self.database.write() as connection:
             connection.execute(delete(sessions).where(sessions.c.digest == _digest(token)))
 
-    def disable(self, name: str) -> Account:
+    def disable(self, name: str, *, by: Account | None = None) -> Account:
         """End all sessions of an account and refuse new ones; what it judged stays.
 
-        StoreError for the last admin.
+        `by` is who does it, here and below; None on the command line. StoreError where they may
+        not, and for the last admin.
         """
-        return self._change(name, disabled_at=self._now())
+        return self._change(name, by, disabled_at=self._now())
 
-    def enable(self, name: str) -> Account:
+    def enable(self, name: str, *, by: Account | None = None) -> Account:
         """Let an account log in again."""
-        return self._change(name, disabled_at=None)
+        return self._change(name, by, disabled_at=None)
 
-    def set_role(self, name: str, role: Role) -> Account:
+    def set_role(self, name: str, role: Role, *, by: Account | None = None) -> Account:
         """Give an account another role; StoreError where the last admin would be none."""
         refuse_role(role)
-        return self._change(name, role=role)
+        return self._change(name, by, role=role)
 
     def set_password(self, name: str, password: str) -> Account:
         """Give an account another password, and end its sessions."""
         refuse_password(password, name)
-        return self._change(name, password=_hasher().hash(password))
+        return self._change(name, None, password=_hasher().hash(password))
 
     def _insert(
         self, connection: Connection, name: str, digest: str, *, role: Role, group: str
@@ -265,12 +274,19 @@ class Accounts:
             created_at=now,
         )
 
-    def _change(self, name: str, **values: object) -> Account:
+    def _change(self, name: str, by: Account | None, **values: object) -> Account:
         account_id = person(name)
         with self.database.write() as connection:
             mine = accounts.c.account_id == account_id
-            if connection.execute(update(accounts).where(mine).values(**values)).rowcount != 1:
+            role = connection.execute(select(accounts.c.role).where(mine)).scalar()
+            if role is None:
                 raise StoreError(f"account {name!r}: there is none; see `imgalign accounts list`")
+            if by is not None and not {role, values.get("role", role)} <= {*by.governed}:
+                raise StoreError(
+                    f"account {name!r}: {by.name} ({by.role}) may not do that to an account of "
+                    f"role {role}; ask an admin"
+                )
+            connection.execute(update(accounts).where(mine).values(**values))
             admins = select(func.count()).where(
                 accounts.c.role == "admin", accounts.c.disabled_at.is_(None)
             )
@@ -284,13 +300,20 @@ class Accounts:
             return _account(connection.execute(_joined().where(mine)).one())
 
     def _open_invitation(self, connection: Connection, token: str) -> Any:
-        return connection.execute(
-            select(invitations).where(
+        inviter = accounts.c.role.label("role_of_inviter"), accounts.c.disabled_at
+        row = connection.execute(
+            select(invitations, *inviter)
+            .outerjoin(accounts, accounts.c.account_id == invitations.c.invited_by)
+            .where(
                 invitations.c.digest == _digest(token),
                 invitations.c.used_at.is_(None),
                 invitations.c.expires_at > self._now(),
             )
         ).first()
+        if row is None or row.invited_by is None:
+            return row
+        stands = row.disabled_at is None and row.role in GOVERNED[row.role_of_inviter]
+        return row if stands else None
 
 
 def refuse_role(role: str) -> None:

@@ -5,14 +5,14 @@ migrations add triggers that refuse every UPDATE and DELETE. Leases (`assignment
 do the tallies (`tallies.py`, `outcomes.py`), which follow from the judgements and are written in
 the same transactions: `items.given`, `tallies`, `projects`, `judged_prompts`, `outcomes`. Accounts,
 their sessions and what leads decide (`gold`, `exclusions`, `guidelines`, `qualifications`,
-`admissions`) change as well.
+`admissions`, `openings`) change as well.
 
     judges <- annotators <- assignments -> items <- candidates -> images <- provenances
                                  |           ^          |
                                views      rankings      +-> texts <- text_provenances
                                              ^
                                     undos, judge_answers
-    annotators <- exclusions, admissions, accounts <- sessions, invitations
+    annotators <- exclusions, admissions, accounts <- sessions, invitations, openings
     items <- gold
 """
 
@@ -419,4 +419,15 @@ sessions = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("expires_at", UtcDateTime, nullable=False),
     Index(None, "account_id"),
+)
+
+# Whether annotators with accounts may rank a project; without a row only the one that the app
+# begins with.
+openings = Table(
+    "openings",
+    metadata,
+    Column("project", Name, primary_key=True),
+    Column("is_open", Boolean, nullable=False),
+    Column("changed_by", ForeignKey("accounts.account_id")),
+    Column("changed_at", UtcDateTime, nullable=False),
 )

@@ -36,7 +36,7 @@ def ask(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
 def test_an_admin_a_link_and_what_becomes_of_those_who_take_it(ask):
     assert "no such database" in ask("add", "Ada", "--role", "admin", code=2)
     made = ask("add", "Ada", "--role", "admin", "--create")
-    assert "Ada may log in: admin: as a lead, and makes accounts" in made
+    assert "Ada may log in: admin: as a lead, starts training" in made
     link = ask("invite", "--group", "cosy", "--address", "https://studio.example/").strip()
     assert link.startswith("https://studio.example/join#")
     with Store.open(create=False) as store:
@@ -48,7 +48,7 @@ def test_an_admin_a_link_and_what_becomes_of_those_who_take_it(ask):
             "Ada: admin, group default",
             "Bea: annotator, group cosy",
         ]
-        assert "Bea is lead: judges, sees" in ask("role", "bea", "lead")
+        assert "Bea is lead: judges, runs projects" in ask("role", "bea", "lead")
         assert people.of_session(session).role == "lead"
         ask("password", "Bea", typed="another few blue words\r\n")
         assert people.of_session(session) is None

@@ -181,10 +181,48 @@ def test_nobody_invites_to_more_than_they_may(people):
         return people.add(f"the {role}", PASSWORD, role=role, group="warm")
 
     lead, annotator = account("lead"), account("annotator")
-    people.invite(role="lead", group="warm", by=lead)
-    for by, role in ((lead, "admin"), (annotator, "annotator"), (annotator, "lead")):
+    people.invite(role="annotator", group="warm", by=lead)
+    refusals = ((lead, "lead"), (lead, "admin"), (annotator, "annotator"), (annotator, "lead"))
+    for by, role in refusals:
         assert "may not invite" in refused(partial(people.invite, role=role, group="warm", by=by))
+    for role in ROLES:
+        people.invite(role=role, group="warm", by=people.all()[0])
     assert [lead.may(role) for role in ROLES] == [True, True, False]
+
+
+def test_a_lead_ends_and_lets_in_annotators_and_changes_nobody_else(people):
+    lead, other, bea, ada = (
+        people.add(name, OTHER, role=role, group="warm")
+        for name, role in (("Lu", "lead"), ("Lo", "lead"), ("Bea", "annotator"), ("Ida", "admin"))
+    )
+    assert people.disable("Bea", by=lead).disabled_at is not None
+    assert people.enable("Bea", by=lead).disabled_at is None
+    for change in (
+        partial(people.set_role, "Bea", "lead", by=lead),
+        partial(people.set_role, "Lu", "admin", by=lead),
+        partial(people.set_role, "Lo", "annotator", by=lead),
+        partial(people.disable, "Lo", by=lead),
+        partial(people.disable, "Ida", by=lead),
+        partial(people.disable, "Lu", by=bea),
+        partial(people.set_role, "Bea", "annotator", by=bea),
+    ):
+        assert "may not do that to an account of role" in refused(change)
+    assert [each.role for each in people.all()] == ["admin", "annotator", "admin", "lead", "lead"]
+    assert people.set_role("Bea", "admin", by=ada).role == "admin"
+    assert people.disable("Lo", by=ada).disabled_at is not None
+    assert other.name == "Lo"
+
+
+def test_an_invitation_ends_with_the_right_to_invite(people):
+    lead = people.add("Lu", OTHER, role="lead", group="warm")
+    token = people.invite(role="annotator", group="warm", by=lead)
+    people.disable("Lu")
+    assert people.invitation(token) is None
+    assert "used, too old" in refused(lambda: people.join(token, "Cid", OTHER))
+    people.enable("Lu")
+    assert people.invitation(token) is not None
+    people.set_role("Lu", "annotator")
+    assert people.invitation(token) is None
 
 
 def test_an_account_of_an_annotator_from_before_goes_on_with_their_judgements(people, store):

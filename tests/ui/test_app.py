@@ -151,18 +151,22 @@ def test_a_refused_ranking_answers_with_one_line_and_stores_nothing(client, stor
     assert list(store.rankings()) == []
 
 
-def test_other_machines_are_served_the_rank_page_only(store, tmp_path):
-    settings = Settings(host="0.0.0.0", images=tmp_path, runs=tmp_path)
-    with TestClient(build_app(settings, store), base_url="http://192.168.0.9") as client:
+def test_only_the_pages_that_are_asked_for_are_served(store, tmp_path):
+    settings = Settings(pages=("rank",), images=tmp_path, runs=tmp_path)
+    with TestClient(build_app(settings, store), base_url=HERE) as client:
         config = client.get("/config").json()
         assert [page[0] for page in config["pages"]] == [""]
         assert config["dependencies"] == []
         assert client.get("/api/generated/any").status_code == 404
-    assert Settings().served == (
-        *("candidates", "rank", "people", "learn", "train", "generate", "results"),
-    )
+    everything = ("candidates", "rank", "people", "learn", "train", "generate", "results")
+    assert Settings().served == Settings(host="0.0.0.0").served == everything
     assert (Settings().root, Settings(pages=("learn", "train")).root) == ("rank", "learn")
-    assert Settings(host="0.0.0.0", pages=("rank", "train")).served == ("rank", "train")
+
+
+def test_nothing_is_built_for_a_network_without_accounts(store, tmp_path):
+    settings = Settings(host="0.0.0.0", pages=("rank",), images=tmp_path, runs=tmp_path)
+    with pytest.raises(InputError, match="without accounts the app listens on this machine only"):
+        build_app(settings, store)
 
 
 @pytest.mark.parametrize("pages", [(), ("rank", "admin")])
@@ -224,9 +228,6 @@ def test_on_this_machine_any_project_can_be_ranked_unless_one_is_named(store, ad
             assert post(client, path, project="cats").status_code == 422, path
         names = [each["name"] for each in post(client, "projects").json()["projects"]]
         assert names == ["default"]
-    network = Settings(**folders, host="0.0.0.0")
-    assert (network.only_project, Settings().only_project) == ("default", None)
-    assert Settings(host="0.0.0.0", project="cats").only_project == "cats"
 
 
 def test_ctrl_c_ends_the_app_while_a_page_is_open(process):

@@ -1,41 +1,48 @@
 """Every attempt of a scripted attacker on the app, each by name; none gets anything.
 
-The app serves all pages on loopback. An attempt is a request. It must be refused in one line that
-tells nothing of this machine, or, where it says so, be answered without effect. Whoever adds a
-route finds it here: one that no attempt covers fails the last test.
+The app serves all pages, on loopback to anybody and on a network to who has an account. An attempt
+(attempts.py) is a request. It must be refused in one line that tells nothing of this machine, or,
+where it says so, be answered without effect. Whoever adds a route finds it here: one that no
+attempt covers fails the last test.
 """
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from html import escape
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import fastapi
+import gradio as gr
 import pytest
+from attempts import AS_ANNOTATOR, ATTEMPTS, FORMULA, JSON, SCRIPT, Attempt, fill
 from sqlalchemy import func, select
 from starlette.testclient import TestClient
 from submissions import judge
+from texts import add_texts
 
 from imgalign.errors import InputError
 from imgalign.preferences import schema
+from imgalign.preferences.accounts import Accounts
+from imgalign.preferences.gold import mark_gold
 from imgalign.preferences.store import Store
-from ui.api.security import LARGEST_BODY
 from ui.app import Settings, build_app
 from ui.forms import Form
 from ui.leaderboard import Asked, Leaderboard
-from ui.pages import people, results
+from ui.messages import shown
+from ui.pages import accounts, people, results
 from ui.recipes import refuse_options
 from ui.run_queue import RunQueue
 from ui.runs import Runs
 
 HERE = "http://127.0.0.1:7860"
-JSON = {"Content-Type": "application/json"}
-SCRIPT = "<img src=x onerror=alert(1)><script>alert(1)</script>"
+PASSWORD = "four odd green words"
 ROWS = ("annotators", "assignments", "images", "items", "rankings", "undos")
+ACCOUNTS = ("accounts", "invitations", "openings")
 Add = Callable[..., list[str]]
 
 
@@ -58,293 +65,75 @@ class World:
                 name: connection.execute(
                     select(func.count()).select_from(schema.metadata.tables[name])
                 ).scalar_one()
-                for name in ROWS
+                for name in (*ROWS, *ACCOUNTS)
             }
 
 
-@pytest.fixture
-def world(store: Store, add_items: Add, tmp_path: Path) -> Iterator[World]:
-    add_items(4, overlap=2)
-    runs = tmp_path / "runs"
-    (runs / "one" / "samples").mkdir(parents=True)
-    settings = Settings(images=tmp_path / "images", runs=runs)
+def built(store: Store, settings: Settings) -> fastapi.FastAPI:
     # In a thread of its own: playwright keeps an event loop running in the main one.
     with ThreadPoolExecutor(1) as thread:
-        app = thread.submit(build_app, settings, store).result()
+        return thread.submit(build_app, settings, store).result()
+
+
+def judged(client: TestClient, who: str) -> dict[str, Any]:
+    """What somebody is shown and judges."""
+    given: dict[str, Any] = client.post("/api/rank/next", json={"annotator": who}).json()
+    key = {"annotator": who, "key": f"{who.lower()}s-own-key", "item": given["item"]}
+    sent = {**key, "ranking": [[0], [1], [2], [3]], "verdict": "ranked"}
+    assert client.post("/api/rank/submit", json=sent).status_code == 200
+    return given
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    runs = tmp_path / "runs"
+    (runs / "one" / "samples").mkdir(parents=True)
+    return Settings(images=tmp_path / "images", runs=runs)
+
+
+@pytest.fixture
+def world(store: Store, add_items: Add, settings: Settings) -> Iterator[World]:
+    """The app on loopback, where nobody needs an account."""
+    add_items(4, overlap=2)
+    app = built(store, settings)
     with TestClient(app, base_url=HERE, raise_server_exceptions=False) as client:
-        own, theirs = (
-            client.post("/api/rank/next", json={"annotator": who}).json()
-            for who in ("Mallory", "Ada")
-        )
-        key = {"annotator": "Ada", "key": "adas-own-key", "item": theirs["item"]}
-        sent = {**key, "ranking": [[0], [1], [2], [3]], "verdict": "ranked"}
-        assert client.post("/api/rank/submit", json=sent).status_code == 200
+        own = client.post("/api/rank/next", json={"annotator": "Mallory"}).json()
+        yield World(client, store, app, own, judged(client, "Ada"))
+
+
+@pytest.fixture
+def with_accounts(store: Store, add_items: Add, settings: Settings) -> Iterator[World]:
+    """The app on a network, where Mallory and Ada are annotators, and Mallory has logged in."""
+    add_items(4, overlap=2)
+    add_items(1, project="closed")
+    people = Accounts(store.database)
+    people.add("Lea", PASSWORD, role="admin", group="default")
+    for name in ("Mallory", "Ada"):
+        people.add(name, PASSWORD, role="annotator", group="default")
+    app = built(store, replace(settings, host="0.0.0.0"))
+    with TestClient(app, base_url=HERE, raise_server_exceptions=False) as client:
+        client.post("/api/login", json={"name": "Ada", "password": PASSWORD})
+        theirs = judged(client, "Ada")
+        client.post("/api/login", json={"name": "Mallory", "password": PASSWORD})
+        own = client.post("/api/rank/next", json={"annotator": "Mallory"}).json()
         yield World(client, store, app, own, theirs)
 
 
-@dataclass(frozen=True)
-class Attempt:
-    """One request; `{own}` and `{theirs}` are tokens, `{item}` and `{their_item}` items."""
-
-    name: str
-    method: str
-    path: str
-    body: Any = None
-    content: bytes | None = None
-    headers: dict[str, str] = field(default_factory=dict)
-    status: tuple[int, ...] = (400, 403, 404, 405, 409, 413, 415, 422)
-
-
-def submit(name: str, **changes: Any) -> Attempt:
-    body = {
-        "annotator": "Mallory",
-        "key": "mallorys-key",
-        "item": "{item}",
-        "ranking": [[0], [1], [2], [3]],
-        "verdict": "ranked",
-    }
-    return Attempt(name, "POST", "/api/rank/submit", body | changes)
-
-
-def raw(name: str, content: bytes, path: str = "/api/rank/next") -> Attempt:
-    return Attempt(name, "POST", path, content=content, headers=JSON)
-
-
-OUT = ("../", "../imgalign.db", "../../etc/passwd", "/etc/passwd", ".hidden", "a\\b", "one\x00.png")
-FILES = [
-    Attempt(f"{what} {out!r}{' twice' if twice else ''}", "GET", path.format(quote(quoted, "")))
-    for what, path in {
-        "run": "/api/runs/{}/samples/step-1.png",
-        "sample": "/api/runs/one/samples/{}",
-        "picture of a reward": "/api/rewards/{}/picture",
-        "image of a reward": "/api/rewards/one/images/{}",
-        "image of another reward": "/api/rewards/{}/images/0",
-        "run of an export": "/api/exports/{}/step-000001/kohya",
-        "checkpoint of an export": "/api/exports/one/{}/kohya",
-        "layout of an export": "/api/exports/one/step-000001/{}",
-        "generated image": "/api/generated/{}",
-        "file of a generated image": "/api/generated/{}/file",
-        "files": "/api/generated-files?ids={}",
-        "item of a lead": "/api/people/items/{}/0",
-        "candidate of a lead": "/api/people/items/" + "0" * 64 + "/{}",
-        "candidates of a batch": "/api/candidates/{}/images/" + "0" * 64,
-        "candidate": "/api/candidates/batch-1/images/{}",
-        "token": "/api/rank/images/{}?annotator=Mallory",
-        "small token": "/api/rank/images/small/{}?annotator=Mallory",
-        "text": "/api/rank/texts/{}?annotator=Mallory",
-        "small text": "/api/rank/texts/small/{}?annotator=Mallory",
-        "page": "/{}",
-        "file of gradio": "/static/{}",
-        "asset of gradio": "/assets/{}",
-        "svelte file of gradio": "/svelte/{}",
-    }.items()
-    for out in OUT
-    for twice in (False, True)
-    for quoted in ([quote(out, "")] if twice else [out])
-]
-TOKENS = [
-    Attempt(
-        "Ada's token under one's own name", "GET", "/api/rank/images/{theirs}?annotator=Mallory"
-    ),
-    Attempt("Ada's token, small", "GET", "/api/rank/images/small/{theirs}?annotator=Mallory"),
-    Attempt("one's own token, altered", "GET", "/api/rank/images/{own}A?annotator=Mallory"),
-    Attempt("a token of an image as a text", "GET", "/api/rank/texts/{own}?annotator=Mallory"),
-    Attempt("a token without a name", "GET", "/api/rank/images/{own}"),
-    Attempt(
-        "a token and two names", "GET", "/api/rank/images/{theirs}?annotator=Ada&annotator=Mallory"
-    ),
-    Attempt("Ada's key", "POST", "/api/rank/undo", {"annotator": "Mallory", "key": "adas-own-key"}),
-    Attempt("a key of nobody", "POST", "/api/rank/undo", {"annotator": "Mallory", "key": "x" * 20}),
-    Attempt(
-        "a page of votes from Ada's key",
-        "POST",
-        "/api/rank/votes",
-        {"annotator": "Mallory", "before": "adas-own-key"},
-    ),
-    submit("an item never issued", item="{never}"),
-    submit("an item that is none", item="0" * 64),
-    submit("too many candidates", ranking=[[0], [1], [2], [3], [4]]),
-    submit("a candidate twice", ranking=[[0], [0], [1], [2]]),
-    submit("negative places", ranking=[[-1], [0], [1], [2]]),
-    submit("places as text", ranking=[["0"], [1], [2], [3]]),
-    submit("another display order", display_order=[3, 2, 1, 0]),
-    submit("another time", created_at="1970-01-01"),
-    submit("another verdict", verdict="gold"),
-    submit("a reason of one's own", verdict="skipped", ranking=None, reason=SCRIPT),
-    submit("a formula as a reason", verdict="skipped", ranking=None, reason="=cmd|'/c calc'!A0"),
-    submit("a number beyond all", client_ms=10**400),
-    submit("a short key", key="k"),
-    submit("a long key", key="k" * 65),
-    submit("a null byte in a key", key="mallorys\x00key"),
-]
-NAMES = [
-    Attempt(f"a name with {what}", "POST", "/api/rank/next", {"annotator": name})
-    for what, name in {
-        "nothing": "",
-        "61 characters": "x" * 61,
-        "a null byte": "A\x00da",
-        "only invisible characters": "\u200b\u200d",
-        "a list": ["Ada"],
-        "an operator": {"$ne": ""},
-        "a number": 7,
-    }.items()
-]
-BODIES = [
-    raw("depth", b"[" * 100_000),
-    raw("depth of objects", b'{"a":' * 40_000 + b"1" + b"}" * 40_000),
-    raw("a long number", b'{"annotator": ' + b"9" * 5000 + b"}"),
-    raw("a large exponent", b'{"annotator": 1e999999}'),
-    raw("not a number", b'{"annotator": NaN}'),
-    raw("half a surrogate", b'{"annotator": "\\ud800"}'),
-    raw("bytes that are no UTF-8", b"\xff\xfe"),
-    raw("nothing", b""),
-    raw("too much", b'"' + b"x" * LARGEST_BODY + b'"'),
-    raw("too much for gradio", b"x" * (LARGEST_BODY + 1), "/gradio_api/queue/join"),
-    raw(
-        "the name of a file",
-        b'{"data": [{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}], "fn_index": 0}',
-        "/gradio_api/queue/join",
-    ),
-    Attempt(
-        "a false length",
-        "POST",
-        "/api/rank/next",
-        content=b"{}",
-        headers=JSON | {"Content-Length": "9" * 40},
-    ),
-    Attempt(
-        "a form",
-        "POST",
-        "/api/rank/next",
-        content=b"annotator=Eve",
-        headers={"Content-Type": "application/x-www-form-urlencoded"},
-    ),
-    Attempt(
-        "plain text",
-        "POST",
-        "/api/rank/next",
-        content=b'{"annotator": "Eve"}',
-        headers={"Content-Type": "text/plain"},
-    ),
-]
-SITES = [
-    Attempt(f"{name}: {path}", method, path, body, headers=headers)
-    for method, path, body in (
-        ("POST", "/api/rank/next", {"annotator": "Eve"}),
-        ("POST", "/gradio_api/queue/join", {"data": []}),
-        ("GET", "/api/rank/guidelines", None),
-        ("GET", "/api/people/items/0/0", None),
-        ("GET", "/config", None),
-        ("GET", "/train", None),
-        ("GET", "/api/alive", None),
-    )
-    for name, headers in {
-        "another origin": {"Origin": "https://evil.example"},
-        "an origin of a file": {"Origin": "null"},
-        "another port": {"Origin": "http://127.0.0.1:3000"},
-        "embedded elsewhere": {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"},
-        "embedded at another port": {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "cors"},
-        "framed elsewhere": {
-            "Sec-Fetch-Site": "cross-site",
-            "Sec-Fetch-Mode": "navigate",
-            "Sec-Fetch-Dest": "iframe",
-        },
-        "a rebound name": {"Host": "rebound.example:7860"},
-        "a name that ends as ours": {"Host": "127.0.0.1.rebound.example"},
-        "no name": {"Host": ""},
-        "a forwarded name": {"X-Forwarded-Host": "rebound.example"},
-    }.items()
-]
-GRADIO = [
-    Attempt(f"{method} {path}", method, path, {} if method == "POST" else None)
-    for method, path in (
-        ("GET", "/gradio_api/file=/etc/passwd"),
-        ("GET", "/gradio_api/file/imgalign.db"),
-        ("GET", "/gradio_api/proxy=https://example.com"),
-        ("GET", "/gradio_api/stream/a/b/c/playlist.m3u8"),
-        ("GET", "/gradio_api/info"),
-        ("GET", "/gradio_api/openapi.json"),
-        ("GET", "/openapi.json"),
-        ("GET", "/docs"),
-        ("GET", "/gradio_api/deep_link?session_hash=1"),
-        ("GET", "/gradio_api/upload_progress?upload_id=1"),
-        ("GET", "/gradio_api/runs"),
-        ("GET", "/monitoring"),
-        ("GET", "/monitoring/summary"),
-        ("GET", "/monitoring/a-key"),
-        ("GET", "/pwa_icon"),
-        ("GET", "/pwa_icon/512"),
-        ("GET", "/logout"),
-        ("GET", "/config/"),
-        ("POST", "/login"),
-        ("POST", "/login/"),
-        ("POST", "/gradio_api/upload"),
-        ("POST", "/gradio_api/run/predict"),
-        ("POST", "/gradio_api/api/predict"),
-        ("POST", "/gradio_api/call/look"),
-        ("GET", "/gradio_api/call/look/event"),
-        ("POST", "/gradio_api/component_server"),
-        ("POST", "/gradio_api/stream/event"),
-        ("POST", "/gradio_api/stream/event/close"),
-        ("POST", "/gradio_api/mcp/"),
-        ("DELETE", "/api/rank/next"),
-        ("PUT", "/api/rank/submit"),
-        ("TRACE", "/api/rank/next"),
-    )
-]
-LEADS = [
-    Attempt(what, "GET", path, status=(404, 409, 422))
-    for what, path in {
-        "a candidate before the first": "/api/people/items/{item}/-1",
-        "a candidate after the last": "/api/people/items/{item}/4",
-        "a candidate that is no number": "/api/people/items/{item}/0%20OR%201",
-        "an item by SQL": "/api/people/items/x'%20OR%20'1'='1/0",
-        "guidelines of a project that there is not": "/api/rank/guidelines?project=x'%20OR%201=1",
-        "guidelines without a name": "/api/rank/guidelines?project=",
-        "guidelines of a null byte": "/api/rank/guidelines?project=%00",
-    }.items()
-]
-UPLOADS = [
-    Attempt(f"upload into {upload!r}", "POST", f"/api/candidates/uploads/{upload}?name=a.png")
-    for upload in ("A" * 20, "A" * 19, "..%2F..%2Fimages", "x%00" + "A" * 17)
-]
-SESSIONS = [
-    Attempt(what, "POST", f"/api/{path}", body, status=status)
-    for what, path, body, status in (
-        ("login by SQL", "login", {"name": "' OR 1=1 --", "password": "' OR 1=1 --"}, (401,)),
-        ("login of an annotator", "login", {"name": "Ada", "password": ""}, (401,)),
-        ("login as several", "login", {"name": ["Ada"], "password": "x"}, (422,)),
-        ("login with more", "login", {"name": "Ada", "password": "x", "role": "admin"}, (422,)),
-        ("login with a book", "login", {"name": "Ada", "password": "x" * 201}, (422,)),
-        ("guessed invitation", "invitation", {"token": "x"}, (404,)),
-        ("no invitation", "join", {"token": "", "name": "M", "password": "of my own 42"}, (409,)),
-        ("projects of several", "rank/projects", {"annotator": ["Ada", "Mallory"]}, (422,)),
-        ("somebody's session", "logout", {"account": "Ada"}, (200,)),
-    )
-]
-ATTEMPTS = [*FILES, *TOKENS, *NAMES, *BODIES, *SITES, *GRADIO, *LEADS, *UPLOADS, *SESSIONS]
-
-
-def fill(value: Any, words: dict[str, str]) -> Any:
-    if isinstance(value, str):
-        return re.sub(r"\{(\w+)\}", lambda found: words.get(found[1], found[0]), value)
-    if isinstance(value, dict):
-        return {key: fill(each, words) for key, each in value.items()}
-    return value
-
-
-def test_no_attempt_gets_anything(world: World, tmp_path: Path):
-    before = world.rows()
+def got_through(
+    world: World, attempts: Sequence[Attempt], tmp_path: Path, *, or_status: tuple[int, ...] = ()
+) -> list[str]:
+    """The attempts that were not refused, or told something; `or_status` are refusals as well."""
     words = {
         "own": world.own["candidates"][0]["token"],
         "theirs": world.theirs["candidates"][0]["token"],
         "item": world.own["item"],
+        "their_item": world.theirs["item"],
     }
     with world.store.database.read() as connection:
         last = select(schema.items.c.item_id).order_by(schema.items.c.sequence.desc()).limit(1)
         words["never"] = connection.execute(last).scalar_one()
-    through = {}
-    for each in ATTEMPTS:
+    through = []
+    for each in attempts:
         options: dict[str, Any] = {"headers": each.headers}
         if each.content is not None:
             options["content"] = each.content
@@ -354,23 +143,42 @@ def test_no_attempt_gets_anything(world: World, tmp_path: Path):
         answer = world.ask(each.method, fill(each.path, words), **options)
         said = answer.text
         tells = str(tmp_path) in said or "Traceback" in said or "root:" in said
-        if answer.status_code not in each.status or tells or "SECRET" in said:
-            through[each.name] = (each.path, answer.status_code, said[:120])
-    assert not through, "\n".join(f"{name}: {how}" for name, how in through.items())
+        if answer.status_code not in (*each.status, *or_status) or tells or "SECRET" in said:
+            through.append(f"{each.name}: {each.path}: {answer.status_code} {said[:120]}")
+    return through
+
+
+def test_no_attempt_gets_anything(world: World, tmp_path: Path):
+    before = world.rows()
+    assert got_through(world, ATTEMPTS, tmp_path) == []
     assert world.rows() == before
-    names = [each.name for each in ATTEMPTS]
+    names = [each.name for each in (*ATTEMPTS, *AS_ANNOTATOR)]
     assert [name for name in names if names.count(name) > 1] == []
 
 
+def test_no_attempt_gets_anything_by_an_annotators_session(with_accounts: World, tmp_path: Path):
+    before = with_accounts.rows()
+    # Their session ends with the last of ATTEMPTS.
+    every = (*AS_ANNOTATOR, *ATTEMPTS)
+    assert got_through(with_accounts, every, tmp_path, or_status=(403,)) == []
+    assert with_accounts.rows() == before
+    ended = with_accounts.ask("POST", "/api/rank/next", json={"annotator": "Mallory"})
+    assert ended.status_code == 401
+
+
 @pytest.mark.parametrize(
-    "name", ["Robert'); DROP TABLE rankings;--", "' OR '1'='1", '"; SELECT 1', "%", "_", SCRIPT]
+    "name",
+    [
+        *("Robert'); DROP TABLE rankings;--", "' OR '1'='1", '"; SELECT 1', "%", "_", SCRIPT),
+        *(FORMULA, "@SUM(A1)", "+1", "-1+1", "{{7*7}}", "${7*7}"),
+    ],
 )
 def test_a_name_with_a_meaning_elsewhere_is_a_name(world: World, name: str):
     screen = world.ask("POST", "/api/rank/next", json={"annotator": name}).json()
     assert screen["done"] == 0  # nobody else's
     assert world.ask("POST", "/api/rank/votes", json={"annotator": name}).json()["votes"] == []
-    for shown in screen["candidates"]:
-        assert world.ask("GET", f"/{shown['url']}").headers["content-type"] == "image/png"
+    for each in screen["candidates"]:
+        assert world.ask("GET", f"/{each['url']}").headers["content-type"] == "image/png"
     assert world.rows()["rankings"] == 1
 
 
@@ -385,10 +193,38 @@ def test_nothing_that_people_typed_becomes_a_tag_on_a_page(world: World, tmp_pat
         assert "<img" not in results.shown(Leaderboard(world.store, Runs(tmp_path)), asked)
     world.store.submit(judge(world.store.next_item("eve"), "eve"))
     assert "<img" not in "".join(people.tables(world.store, "default"))
+    found = Accounts(world.store.database)
+    found.add(SCRIPT, PASSWORD, role="admin", group=SCRIPT)
+    assert "<img" not in accounts.table(found, found.all()[0])
+    with pytest.raises(gr.Error) as told:  # gradio shows what it is told as HTML
+        shown(lambda: found.disable(f"{SCRIPT} of nobody"))
+    assert "<" not in told.value.message
     assets = Path(results.__file__).parents[1] / "assets"
     writing = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(")
     scripts = [*assets.glob("*.js"), *assets.glob("*.html")]
     assert [path.name for path in scripts if writing.search(path.read_text("utf-8"))] == []
+
+
+@pytest.mark.parametrize("prompt", [SCRIPT, FORMULA, "@SUM(A1)", "{{7*7}}", "a\u202efox", "%s %n"])
+def test_a_prompt_with_a_meaning_elsewhere_is_text_wherever_it_is_shown(
+    store: Store, settings: Settings, prompt: str
+):
+    item = add_texts(store, [prompt, f"not {prompt}"], prompt=prompt)
+    mark_gold(store, item, ((0,), (1,)))
+    with TestClient(built(store, replace(settings, pages=("rank",))), base_url=HERE) as client:
+        answer = client.post("/api/rank/next", json={"annotator": "Ada"})
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.json()["prompt"] == prompt
+        for each in answer.json()["candidates"]:
+            text = client.get(f"/{each['url']}")
+            assert text.headers["content-type"] == "text/plain; charset=utf-8"
+            assert text.headers["x-content-type-options"] == "nosniff"
+            assert prompt in text.text
+    store.submit(judge(store.next_item("Ada"), "Ada"))
+    for html in (*people.tables(store, "default"), people.candidates_of(store, item)):
+        assert SCRIPT not in html
+        assert "<script" not in html
+    assert escape(prompt) in people.tables(store, "default")[1]
 
 
 @pytest.mark.parametrize(
@@ -420,9 +256,10 @@ def test_a_run_is_started_under_a_plain_name_only(tmp_path: Path, name: str):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_more_being_asked_the_app_listens_on_loopback_only():
+def test_without_more_being_asked_the_app_listens_on_loopback_only(store: Store):
     assert Settings().host == "127.0.0.1"
-    assert Settings(host="0.0.0.0").served == ("rank",)
+    with pytest.raises(InputError, match="without accounts"):
+        build_app(Settings(host="0.0.0.0"), store)
 
 
 PAGES = (

@@ -3,21 +3,20 @@
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import fastapi
-import gradio as gr
 import pytest
 from starlette.testclient import TestClient
 from submissions import judge
 from texts import add_texts
 
 from imgalign.errors import InputError, StoreError
-from imgalign.preferences.accounts import Accounts
+from imgalign.preferences.accounts import Account, Accounts
 from imgalign.preferences.exclusions import exclude
 from imgalign.preferences.gold import gold_items, mark_gold
 from imgalign.preferences.guidelines import set_guidelines
 from imgalign.preferences.store import Store
-from ui.api.login import ACCOUNT, may_lead
+from ui.api.login import may
 from ui.app import Settings, build_app
+from ui.pages import accounts as account_page
 from ui.pages import people
 
 HERE = "http://127.0.0.1:7860"
@@ -136,27 +135,63 @@ def accounts(store: Store) -> Accounts:
     return accounts
 
 
-def test_every_handler_asks_whether_the_request_may_lead(store: Store, accounts: Accounts) -> None:
-    led = people.Led(store, accounts)
-    by_name = {each.name: each for each in accounts.all()}
+def account_of(accounts: Accounts, name: str) -> Account:
+    return next(each for each in accounts.all() if each.name == name)
 
-    def asked(account: Any) -> gr.Request:
-        who = {} if account is None else {ACCOUNT: account}
-        return gr.Request(fastapi.Request({"type": "http", "headers": [], **who}))
 
-    assert led.by(asked(by_name["Lu"]), lambda: 3) == 3
-    done: list[int] = []
-    for request in (asked(by_name["Ann"]), asked(None), gr.Request()):
-        with pytest.raises(gr.Error, match="for leads; ask one of them"):
-            led.by(request, lambda: done.append(1))
-    assert done == []
+def test_a_lead_invites_annotators_and_an_admin_anybody(accounts: Accounts) -> None:
+    lead, admin = account_of(accounts, "Lu"), account_of(accounts, "Lea")
+    link = account_page.invited(accounts, lead, "annotator", " cosy ")
+    found = accounts.invitation(link.removeprefix("join#"))
+    assert found is not None
+    assert (found.role, found.group, found.by) == ("annotator", "cosy", "lu")
+    assert account_page.invited(accounts, admin, "admin", "default").startswith("join#")
+    for by, role, message in (
+        (lead, "lead", "Lu \\(lead\\) may not invite as lead"),
+        (lead, "king", "role: expected one of annotator, lead, admin, got 'king'"),
+        (account_of(accounts, "Ann"), "annotator", "Ann \\(annotator\\) may not invite"),
+        (None, "annotator", "for leads; ask one of them"),
+    ):
+        with pytest.raises((InputError, StoreError), match=message):
+            account_page.invited(accounts, by, role, "default")
+
+
+def test_accounts_offer_what_the_viewer_may_do_and_names_are_text(accounts: Accounts) -> None:
+    accounts.add(SCRIPT, PASSWORD, role="annotator", group=SCRIPT)
+    as_lead, as_admin, as_annotator = (
+        account_page.table(accounts, account_of(accounts, name)) for name in ("Lu", "Lea", "Ann")
+    )
+    for shown in (as_lead, as_admin, as_annotator):
+        assert SCRIPT not in shown
+        assert "&lt;img src=x" in shown
+        assert "$argon2" not in shown
+    assert 'data-do="account_disable" data-of="ann"' in as_lead
+    assert 'data-do="account_disable" data-of="lea"' not in as_lead
+    assert "account_role" not in as_lead
+    assert 'data-do="account_role" data-of="lu" data-role="annotator"' in as_admin
+    assert "data-do" not in as_annotator
+    account_page.change(accounts, account_of(accounts, "Lu"), "disable", "ann", None)
+    assert "Enable: Ann" in account_page.table(accounts, account_of(accounts, "Lu"))
+    account_page.change(accounts, account_of(accounts, "Lea"), "role", "lu", "annotator")
+    assert account_of(accounts, "Lu").role == "annotator"
+    for what, role in (("enable", None), ("role", "lead")):
+        with pytest.raises(StoreError, match="may not do that"):
+            account_page.change(accounts, account_of(accounts, "Lu"), what, "ann", role)
+
+
+def test_without_accounts_it_says_how_the_first_is_made(store: Store) -> None:
+    assert "imgalign accounts add NAME --role admin" in account_page.table(
+        Accounts(store.database), None
+    )
+    with pytest.raises(StoreError, match="make the first by"):
+        account_page.invited(Accounts(store.database), None, "annotator", "default")
 
 
 def test_without_accounts_anybody_on_this_machine_leads(store: Store) -> None:
     accounts = Accounts(store.database)
-    assert may_lead(accounts, {})
+    assert may(accounts, {}, "admin")
     accounts.add("Lea", PASSWORD, role="admin", group="default")
-    assert not may_lead(accounts, {})
+    assert not may(accounts, {}, "annotator")
 
 
 def test_an_annotator_reaches_nothing_of_it_and_is_told_nothing(

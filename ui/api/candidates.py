@@ -14,8 +14,10 @@ from pydantic import BaseModel
 
 from imgalign.errors import InputError
 from imgalign.files import reporting_full_disk
+from imgalign.preferences.accounts import Accounts
 from imgalign.preferences.store import Store
 from imgalign.preferences.stored import item_samples
+from ui.api.login import only
 from ui.api.responses import png_response
 from ui.api.small import small_png
 from ui.batches import Batches
@@ -39,9 +41,9 @@ class Taken(BaseModel):
     total: int
 
 
-def router(batches: Batches, store: Store) -> fastapi.APIRouter:
-    """What the scripts of the page call."""
-    routes = fastapi.APIRouter(prefix="/api/candidates")
+def router(batches: Batches, store: Store, people: Accounts) -> fastapi.APIRouter:
+    """What the scripts of the page call; 403 for whoever may not lead."""
+    routes = fastapi.APIRouter(prefix="/api/candidates", dependencies=[only(people, "lead")])
 
     @routes.post("/uploads")
     def begin() -> Begun:

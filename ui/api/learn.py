@@ -8,14 +8,16 @@ import fastapi
 from fastapi.responses import Response
 
 from imgalign.errors import InputError
+from imgalign.preferences.accounts import Accounts
 from imgalign.preferences.store import Store
+from ui.api.login import only
 from ui.api.responses import png_response
 from ui.fits import Fits
 
 
-def router(fits: Fits, store: Store) -> fastapi.APIRouter:
-    """What the script of the page calls."""
-    routes = fastapi.APIRouter(prefix="/api/rewards")
+def router(fits: Fits, store: Store, people: Accounts) -> fastapi.APIRouter:
+    """What the script of the page calls; 403 for whoever may not lead."""
+    routes = fastapi.APIRouter(prefix="/api/rewards", dependencies=[only(people, "lead")])
 
     @routes.get("/{name}/picture")
     def picture(name: str) -> Response:

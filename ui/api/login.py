@@ -1,14 +1,18 @@
 """Who somebody is: log in, join by an invitation, log out; and what each role may reach.
 
 Where the store has accounts, a browser without a session reaches the pages `/enter` and `/join` and
-nothing else, an annotator the Rank page and its routes, a lead everything. Requests to rank must
-name the account whose session they come with. The session is a cookie that scripts cannot read and
-other sites do not send. Without accounts everybody may do everything, and the app listens on
-loopback only. No gradio here.
+nothing else, an annotator the Rank page and its routes, a lead all pages. What a lead may not do
+there is asked by the routes (`only`) and by the events of the pages (ui/authority.py). Requests to
+rank must name the account whose session they come with. The session is a cookie that scripts cannot
+read and other sites do not send. Without accounts everybody may do everything, and the app listens
+on loopback only. No gradio here.
 """
 
 import json
 import re
+from collections.abc import Callable
+from ipaddress import IPv6Address, ip_address
+from typing import Any
 
 import fastapi
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
@@ -19,7 +23,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imgalign.errors import InputError, StoreError
-from imgalign.preferences.accounts import LONGEST_PASSWORD, SESSION, Account, Accounts
+from imgalign.preferences.accounts import LONGEST_PASSWORD, SESSION, Account, Accounts, Role
 from imgalign.preferences.identity import person
 from ui.api.pace import Pace
 
@@ -38,8 +42,10 @@ ALL_PAGES = "/config"
 """Gradio's description of all pages, with what their forms offer; a page brings its own part."""
 MAX_NAME = 60
 TRIES, TRIES_PER_SECOND = 8, 1 / 20
-"""Passwords that an address, and those that a name, may try at once, and in the long run."""
+"""Wrong passwords of an address, and of a name, at once and in the long run."""
 SECONDS_TO_WAIT = round(1 / TRIES_PER_SECOND)
+PER_HOUSEHOLD = 64
+"""Leading bits of an IPv6 address that its owner cannot choose."""
 
 
 class Login:
@@ -131,9 +137,10 @@ def router(people: Accounts, *, page: str) -> fastapi.APIRouter:
 
     @routes.post("/api/login")
     def login(given: Credentials, request: fastapi.Request) -> Response:
-        if not _may_try(pace, request, given.name):
+        counted = _counted(pace, request, given.name)
+        if not counted:
             return _too_often()
-        return _opened(people, given, request)
+        return _opened(people, given, request, forget=lambda: _forget(pace, counted))
 
     @routes.post("/api/invitation")
     def invitation(given: Invited) -> Response:
@@ -144,10 +151,11 @@ def router(people: Accounts, *, page: str) -> fastapi.APIRouter:
 
     @routes.post("/api/join")
     def join(given: Joining, request: fastapi.Request) -> Response:
-        if not _may_try(pace, request, given.name):
+        counted = _counted(pace, request, given.name)
+        if not counted:
             return _too_often()
         people.join(given.token, given.name, given.password)
-        return _opened(people, given, request)
+        return _opened(people, given, request, forget=lambda: _forget(pace, counted))
 
     @routes.post("/api/logout")
     def logout(request: fastapi.Request) -> Response:
@@ -159,13 +167,28 @@ def router(people: Accounts, *, page: str) -> fastapi.APIRouter:
     return routes
 
 
-def may_lead(people: Accounts, scope: Scope) -> bool:
-    """Whether a request may steer a project: anybody's without accounts, else one of a lead.
+def may(people: Accounts, scope: Scope, role: Role) -> bool:
+    """Whether a request has the rights of a role: anybody's without accounts, else by its session.
 
-    `Login` lets no other request reach what is for leads; handlers ask again.
+    `Login` lets no annotator reach what is for leads; whatever handles a request asks again.
     """
     account: Account | None = scope.get(ACCOUNT)
-    return not people.exist() if account is None else account.may("lead")
+    return not people.exist() if account is None else account.may(role)
+
+
+def only(people: Accounts, role: Role) -> Any:
+    """A dependency of routes: 403 for whoever has not the rights of a role."""
+
+    def refuse_others(request: fastapi.Request) -> None:
+        if not may(people, request.scope, role):
+            raise fastapi.HTTPException(403, refusal(role))
+
+    return fastapi.Depends(refuse_others)
+
+
+def refusal(role: Role) -> str:
+    """What is said to whoever has not the rights of a role."""
+    return f"for {role}s; ask one of them"
 
 
 async def same_annotator(request: fastapi.Request) -> None:
@@ -187,17 +210,55 @@ async def same_annotator(request: fastapi.Request) -> None:
         raise fastapi.HTTPException(403, f"you are logged in as {account.name}: reload the page")
 
 
-def _may_try(pace: Pace, request: fastapi.Request, name: str) -> bool:
+def _counted(pace: Pace, request: fastapi.Request, name: str) -> list[str]:
+    """Count a try; the buckets that it was taken from, none where it may not be made.
+
+    Tries are limited by address, and for addresses that have been wrong lately by name as well: so
+    many addresses together cannot guess fast, and nobody keeps the owner of a name out, whose own
+    address has been wrong about nothing.
+    """
+    address, named = f"address {_origin(request)}", f"name {person(name)}"
+    left = pace.take(address)
+    if left < 1:
+        return []
+    if pace.allows(named):
+        return [address, named]
+    if left >= pace.burst:
+        return [address]
+    pace.give_back(address)
+    return []
+
+
+def _forget(pace: Pace, counted: list[str]) -> None:
+    """The try was right: many people behind one address all get in."""
+    for each in counted:
+        pace.give_back(each)
+
+
+def _origin(request: fastapi.Request) -> str:
+    """The address of a request; of IPv6 the part that one household has in common."""
     client = request.client.host if request.client else ""
-    # Both are counted: many names from one address, and one name from many.
-    return all([pace.allows(f"address {client}"), pace.allows(f"name {person(name)}")])
+    try:
+        address = ip_address(client.partition("%")[0])
+    except ValueError:
+        return client
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is None:
+        return f"{int(address) >> (128 - PER_HOUSEHOLD):x}"
+    return client
 
 
-def _opened(people: Accounts, given: Credentials, request: fastapi.Request) -> Response:
+def _opened(
+    people: Accounts,
+    given: Credentials,
+    request: fastapi.Request,
+    *,
+    forget: Callable[[], None],
+) -> Response:
     try:
         token = people.login(given.name, given.password)
     except StoreError as error:
         return _error(str(error), 401)
+    forget()
     account = people.of_session(token)
     assert account is not None
     answer = JSONResponse({"name": account.name, "role": account.role})

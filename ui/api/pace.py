@@ -25,11 +25,15 @@ class Pace:
 
     def allows(self, name: str) -> bool:
         """Whether this name may ask now; if so, the request is counted."""
+        return self.take(name) >= 1
+
+    def take(self, name: str) -> float:
+        """How many requests this name had left, `burst` after a rest; from 1 on one is counted."""
         now = self._clock()
         with self._lock:
             left = self._now(name, now)
             if left < 1:
-                return False
+                return left
             self._left[name] = (left - 1, now)
             if len(self._left) > MOST_NAMES:
                 self._left = {
@@ -37,7 +41,13 @@ class Pace:
                     for each, kept in self._left.items()
                     if self._now(each, now) < self.burst
                 }
-            return True
+            return left
+
+    def give_back(self, name: str) -> None:
+        """Let a request that was counted be none."""
+        now = self._clock()
+        with self._lock:
+            self._left[name] = (self._now(name, now) + 1, now)
 
     def _now(self, name: str, now: float) -> float:
         left, then = self._left.get(name, (float(self.burst), now))

@@ -10,19 +10,14 @@ from imgalign.errors import InputError
 from imgalign.preferences.accounts import Accounts
 from imgalign.preferences.store import Store
 from imgalign.preferences.stored import item_samples
-from ui.api.login import may_lead
+from ui.api.login import only
 from ui.api.responses import png_response
 from ui.api.small import small_png
 
 
 def router(store: Store, people: Accounts) -> fastapi.APIRouter:
     """What the page calls; 403 for whoever may not lead."""
-
-    def refuse_others(request: fastapi.Request) -> None:
-        if not may_lead(people, request.scope):
-            raise fastapi.HTTPException(403, "for leads; ask one of them")
-
-    routes = fastapi.APIRouter(prefix="/api/people", dependencies=[fastapi.Depends(refuse_others)])
+    routes = fastapi.APIRouter(prefix="/api/people", dependencies=[only(people, "lead")])
 
     @routes.get("/items/{item_id}/{candidate}")
     def candidate(item_id: str, candidate: int) -> Response:

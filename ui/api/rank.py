@@ -18,6 +18,7 @@ import fastapi
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
+from imgalign.preferences.accounts import Accounts
 from imgalign.preferences.leases import PREFETCH_LEASE
 from imgalign.preferences.own_votes import own_votes
 from imgalign.preferences.records import (
@@ -30,9 +31,9 @@ from imgalign.preferences.records import (
 )
 from imgalign.preferences.store import Store
 from ui.api.guidelines import Guidelines
-from ui.api.login import same_annotator
+from ui.api.login import only, same_annotator
 from ui.api.pace import Pace
-from ui.api.projects import FIRST, Projects, chosen_project, has_any, own_projects
+from ui.api.projects import FIRST, Projects, Rankable, own_projects
 from ui.api.responses import png_response, text_response
 from ui.api.small import small_png, small_text
 
@@ -191,34 +192,39 @@ class TakenBack(BaseModel):
 
 
 def router(
-    store: Store, *, project: str | None, guidelines: Path | None = None
+    store: Store, people: Accounts, *, project: str | None, guidelines: Path | None = None
 ) -> fastapi.APIRouter:
-    """What the ranking widget calls, on one project's queue, or with None on any that it names.
+    """What the ranking widget calls, on the projects that the sender may rank.
 
-    `guidelines` is a text file for its annotators; InputError where it cannot be read.
+    `project` is that of `Rankable`; `guidelines` is a text file for annotators, InputError where
+    it cannot be read.
     """
     guide = Guidelines(guidelines, store.database)
     pace = Pace(burst=VOTES_AT_ONCE, per_second=VOTES_PER_SECOND)
-    routes = fastapi.APIRouter(prefix=f"/{PREFIX}", dependencies=[fastapi.Depends(same_annotator)])
+    routes = fastapi.APIRouter(
+        prefix=f"/{PREFIX}",
+        dependencies=[only(people, "annotator"), fastapi.Depends(same_annotator)],
+    )
+    rankable = Rankable(store, project)
 
     @routes.post("/next")
     def to_rank(request: Next, sender: fastapi.Request) -> Screen:
         client = sender.client.host if sender.client else None
-        chosen = chosen_project(store, request.project, only=project)
-        return next_item(store, request.annotator, project=chosen, client=client)
+        where = rankable.chosen(request.project, sender)
+        return next_item(store, request.annotator, project=where, client=client)
 
     @routes.post("/projects", response_model=Projects)
-    def offered(request: Request) -> Projects | JSONResponse:
+    def offered(request: Request, sender: fastapi.Request) -> Projects | JSONResponse:
         known = store.annotator(request.annotator)
         if known is None:
             return Projects(projects=[])
         if not pace.allows(known.annotator_id):
             return _too_often("projects")
-        return own_projects(store, request.annotator, only=project)
+        return own_projects(store, request.annotator, among=rankable.among(sender))
 
     @routes.get("/queued")
-    def queued() -> Queued:
-        return Queued(queued=has_any(store, only=project))
+    def queued(sender: fastapi.Request) -> Queued:
+        return Queued(queued=rankable.holds_any(sender))
 
     @routes.post("/submit")
     def judged(answer: Answer) -> Saved:
@@ -229,22 +235,22 @@ def router(
         return undo(store, request)
 
     @routes.post("/votes", response_model=Votes)
-    def voted(request: Earlier) -> Votes | JSONResponse:
+    def voted(request: Earlier, sender: fastapi.Request) -> Votes | JSONResponse:
         known = store.annotator(request.annotator)
         if known is None:  # who has not begun has no votes, and no bucket of their own either
             return Votes(votes=[], more=False)
         if not pace.allows(known.annotator_id):
             return _too_often("votes")
-        chosen = chosen_project(store, request.project, only=project)
-        return own_votes_page(store, request, project=chosen)
+        return own_votes_page(store, request, project=rankable.chosen(request.project, sender))
 
     @routes.get("/guidelines")
     def asked(
+        sender: fastapi.Request,
         of: Annotated[
             str | None, fastapi.Query(alias="project", min_length=1, max_length=MAX_PROJECT)
         ] = None,
     ) -> Guide:
-        return Guide(text=guide.text(chosen_project(store, of, only=project)))
+        return Guide(text=guide.text(rankable.chosen(of, sender)))
 
     @routes.get("/images/small/{token}")
     def glimpsed(

@@ -9,6 +9,8 @@ import fastapi
 from fastapi.responses import FileResponse, Response
 from starlette.background import BackgroundTask
 
+from imgalign.preferences.accounts import Accounts
+from ui.api.login import only
 from ui.api.responses import png_response
 from ui.download import file_name, zipped
 from ui.exports import zipped_export
@@ -16,12 +18,12 @@ from ui.runs import Runs
 from ui.shelf import Shelf
 
 
-def router(runs: Runs, shelf: Shelf, *, server: str) -> fastapi.APIRouter:
-    """What pages and their scripts ask for.
+def router(runs: Runs, shelf: Shelf, people: Accounts, *, server: str) -> fastapi.APIRouter:
+    """What pages and their scripts ask for; 403 for whoever may not lead.
 
     `server` names this process: a page of an earlier one must be reloaded.
     """
-    routes = fastapi.APIRouter(prefix="/api")
+    routes = fastapi.APIRouter(prefix="/api", dependencies=[only(people, "lead")])
 
     @routes.get("/alive")
     def alive() -> dict[str, str]:

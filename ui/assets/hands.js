@@ -314,6 +314,7 @@ const whoRanks = async () => {
     if (!name) return load("annotator", null);
     if (role === "annotator") document.querySelector("header.top nav")?.remove(); // they are for leads
     root.dataset.account = name;
+    root.dataset.role = role;
     q(".rk-who").title = "Log out";
     return name;
   } catch {

@@ -5,7 +5,6 @@ const projectList = q(".rk-project select");
 let offered = []; // {name, done, left} of each project
 
 const firstProject = () => {
-  if (!props.choosing) return null;
   const linked = new URLSearchParams(location.search).get("project");
   if (linked) save("project", linked);
   return linked || load("project", null);
@@ -33,7 +32,6 @@ const drawProjects = (current) => {
 };
 // Counting takes a while in a large store, and nobody waits for it.
 const askProjects = async () => {
-  if (!props.choosing) return false;
   try {
     offered = (await call("projects", { annotator })).projects;
     return true;

@@ -478,10 +478,11 @@ const receive = (given) => {
         ? `You have judged all ${item.done}. New ones appear here as soon as they are made.`
         : "What is made to be ranked appears here by itself.";
     }
-    q(".rk-make").hidden = !props.making || item.waiting > 0 || item.held;
+    const elsewhere = item.waiting > 0 || item.held || root.dataset.role === "annotator";
+    q(".rk-make").hidden = !props.making || elsewhere;
     q(".rk-make").textContent = item.done ? "Make more candidates" : "Make candidates";
     q(".rk-empty .rk-demo").hidden = !props.demo || q(".rk-make").hidden || item.done > 0;
-    q(".rk-learn").hidden = !props.learning || item.waiting > 0 || item.held || !item.done;
+    q(".rk-learn").hidden = !props.learning || elsewhere || !item.done;
     next.timer = setTimeout(lookAgain, LOOK_AGAIN_MS);
     offerProjects();
     q('.rk-empty [data-do="undo"]').hidden = !item.undo || item.held;

@@ -8,11 +8,24 @@ from typing import Any, no_type_check
 import gradio as gr
 
 from imgalign.errors import ImgalignError, InputError
+from imgalign.preferences.accounts import Accounts
 from imgalign.preferences.store import Store
 from imgalign.preferences.stored import ItemSamples, item_samples
 from ui.api.small import small_text
-from ui.batch_request import IMAGES, PROMPTS, TEXTS, Form, asked, makers, outlook, projects, remarks
-from ui.batches import Batch, Batches
+from ui.authority import may_now
+from ui.batch_request import (
+    IMAGES,
+    PROMPTS,
+    TEXTS,
+    Form,
+    asked,
+    makers,
+    outlook,
+    projects,
+    refuse_what_is_not_offered,
+    remarks,
+)
+from ui.batches import Asked, Batch, Batches
 from ui.image_request import SHIPPED
 from ui.links import rank_link
 from ui.messages import PRIVATE, shown
@@ -49,8 +62,14 @@ class Work:
     standings: Standings
     model: str
     project: str
+    people: Accounts
     only: str | None = None
     """The project that alone can be ranked in this app, if there is one."""
+
+    @property
+    def freely(self) -> bool:
+        """Whether the event that is being handled may name paths, and start several batches."""
+        return may_now(self.people, "admin")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +137,7 @@ def explain(work: Work, form: Form, *, at_once: bool = False) -> tuple[str, str]
     if form.source != PROMPTS and not ((form.place or "").strip() or form.upload):
         return "", ""
     try:
-        wanted = asked(form, store=work.store, runs=work.runs, batches=work.batches)
+        wanted = _asked(work, form)
         said = [] if at_once else remarks(wanted)
         lines = outlook(wanted, work.store, work.batches, at_once=at_once)
     except ImgalignError as error:
@@ -137,10 +156,16 @@ def table(lines: list[Line]) -> str:
 
 def launch(work: Work, form: Form) -> str:
     """Start a batch with the form's choices, unless it could not work, and return its name."""
-    wanted = asked(form, store=work.store, runs=work.runs, batches=work.batches)
+    wanted = _asked(work, form)
     if wanted.model != SHIPPED:
         remarks(wanted)  # or InputError: a model that cannot be used
-    return work.batches.launch(wanted)
+    return work.batches.launch(wanted, alone=not work.freely)
+
+
+def _asked(work: Work, form: Form) -> Asked:
+    if not work.freely:
+        refuse_what_is_not_offered(form, runs=work.runs, model=work.model)
+    return asked(form, store=work.store, runs=work.runs, batches=work.batches)
 
 
 def build(
@@ -257,6 +282,7 @@ def _fields(
             info="Prompts are read from text files beside the images, or from inside of them",
             max_lines=1,
             elem_id="place",
+            elem_classes="for-admins",
         )
         sending = gr.HTML(
             value=None,
@@ -367,7 +393,7 @@ def _connect_shelf(work: Work, shelf: gr.HTML, chosen: gr.State, again: dict[str
         shown(lambda: work.batches.stop(str(event.batch)))
 
     def resume(event: gr.EventData) -> None:
-        shown(lambda: work.batches.resume(str(event.batch)))
+        shown(lambda: work.batches.resume(str(event.batch), alone=not work.freely))
 
     def forget(event: gr.EventData) -> None:
         shown(lambda: work.batches.forget(str(event.batch)))

@@ -10,11 +10,15 @@ from imgalign.preferences.coverage import ProjectRankings, judged_projects
 from imgalign.preferences.fit_report import Evaluation, FitReport, Judged
 from imgalign.preferences.records import holds_comparisons
 from imgalign.preferences.store import Store
+from ui.authority import needs_role
 from ui.fits import Fit, Fits, check_fit
 from ui.messages import PRIVATE, shown
 from ui.theme import asset
 
 REFRESH_SECONDS = 2.0
+FOR_LEADS = (
+    '<div class="recipe"><p>Admins fit reward models; here you see what they are worth.</p></div>'
+)
 EVERYBODY = ""
 LOG_LINES = 80
 PER_CENT = 100
@@ -81,7 +85,7 @@ def build(page: gr.Blocks, fits: Fits, store: Store) -> None:
     chosen = gr.State(None)
     latest = gr.State("")
     with gr.Row(elem_classes="page", equal_height=False):
-        with gr.Column(scale=0, min_width=320, elem_classes="side"):
+        with gr.Column(scale=0, min_width=320, elem_classes="side for-admins"):
             gr.HTML("<h2>New reward model</h2>", padding=False)
             gr.HTML(
                 '<div class="recipe"><p>It learns from rankings which images or texts people like, '
@@ -108,6 +112,7 @@ def build(page: gr.Blocks, fits: Fits, store: Store) -> None:
                 )
             start = gr.Button("Fit", variant="primary", elem_id="start-fit")
         with gr.Column(scale=1, min_width=320):
+            gr.HTML(FOR_LEADS, padding=False, elem_classes="for-leads")
             shelf = _shelf()
     timer = gr.Timer(REFRESH_SECONDS)
 
@@ -129,6 +134,7 @@ def build(page: gr.Blocks, fits: Fits, store: Store) -> None:
             fits.free_name(learned_from),
         )
 
+    @needs_role("admin")
     def start_fit(
         which: str | None, who: str | None, called: str | None, changes: str | None
     ) -> tuple[str, str]:
@@ -139,9 +145,11 @@ def build(page: gr.Blocks, fits: Fits, store: Store) -> None:
     def select(event: gr.EventData) -> str:
         return str(event.fit)
 
+    @needs_role("admin")
     def stop(event: gr.EventData) -> None:
         shown(lambda: fits.stop(str(event.fit)))
 
+    @needs_role("admin")
     def forget(event: gr.EventData) -> None:
         shown(lambda: fits.forget(str(event.fit)))
 

@@ -1,14 +1,14 @@
 """The People page: how well the annotators of a project judge, for those who lead it.
 
-They are excluded, included and admitted here, sets are made gold items, and the guidelines and the
-qualification are set.
+They are excluded, included and admitted here, sets are made gold items, the guidelines and the
+qualification are set, and the project is opened to those with accounts, who are invited here
+(pages/accounts.py).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from html import escape
-from typing import Any, TypeVar
+from typing import Any
 
 import gradio as gr
 
@@ -18,6 +18,7 @@ from imgalign.preferences.coverage import queued_projects
 from imgalign.preferences.exclusions import exclude, include
 from imgalign.preferences.gold import gold_items, mark_gold, read_order, unmark_gold
 from imgalign.preferences.guidelines import guidelines_of, set_guidelines
+from imgalign.preferences.openings import open_projects, set_open
 from imgalign.preferences.people import people_of
 from imgalign.preferences.qualification import (
     MOST_ITEMS,
@@ -28,13 +29,13 @@ from imgalign.preferences.qualification import (
 from imgalign.preferences.repeats import MOST_REPEATS, ask_again
 from imgalign.preferences.store import Store
 from imgalign.preferences.stored import item_samples, latest_items
-from ui.api.login import may_lead
 from ui.api.small import small_text
-from ui.messages import PRIVATE, shown
+from ui.authority import account
+from ui.messages import PRIVATE, done, shown
+from ui.pages import accounts
 from ui.people_table import candidates_shown, gold_table, people_table
 from ui.theme import asset
 
-T = TypeVar("T")
 NOTHING_QUEUED = (
     '<div class="results people"><p role="status">Nothing is queued for ranking yet. Make '
     'candidates on the <a href="candidates">Candidates</a> page.</p></div>'
@@ -44,40 +45,6 @@ MOST_SETS = 300
 USUAL_OVERLAP = 20
 USUAL_SHARE = 60
 """Percent of a qualification that must be answered as expected."""
-
-
-@dataclass(frozen=True, slots=True)
-class Led:
-    """A store in the hands of whoever may lead: every call asks whether the request may."""
-
-    store: Store
-    accounts: Accounts
-
-    def by(self, request: gr.Request, do: Callable[[], T]) -> T:
-        """Do it; StoreError, as a message on the page, for whoever may not lead."""
-
-        def asked() -> T:
-            if not may_lead(self.accounts, request.request.scope if request.request else {}):
-                raise StoreError("for leads; ask one of them")
-            return do()
-
-        return shown(asked)
-
-    def shown(self, of: Callable[[str | None], str]) -> Callable[..., str]:
-        """A handler that shows it of what is chosen."""
-
-        def show(chosen: str | None, request: gr.Request) -> str:
-            return self.by(request, lambda: of(chosen))
-
-        return show
-
-    def to_one(self, do: Callable[..., None]) -> Callable[..., None]:
-        """A handler that does it to what the button in a table is of, in the chosen project."""
-
-        def done(project: str | None, event: gr.EventData, request: gr.Request) -> None:
-            self.by(request, lambda: do(str(event.of), project=project or ""))
-
-        return done
 
 
 def tables(store: Store, project: str | None) -> tuple[str, str]:
@@ -145,33 +112,36 @@ def repeat(store: Store, project: str | None, count: float | None) -> str:
 
 
 def build(
-    page: gr.Blocks, store: Store, accounts: Accounts, *, project: str, from_file: bool
+    page: gr.Blocks, store: Store, people: Accounts, *, project: str, from_file: bool
 ) -> None:
     """Draw the page inside the current Blocks; it begins with `project`.
 
     `from_file` says that the guidelines are a file's, which is for all projects.
     """
-    led = Led(store, accounts)
     with gr.Row(elem_classes="page", equal_height=False):
         with gr.Column(scale=0, min_width=320, elem_classes="side"):
             gr.HTML("<h2>Who judges, and how well</h2>", padding=False)
             chosen = gr.Dropdown(label="Project", choices=[], elem_id="people-project")
+            opened = _opening()
+            inviting = accounts.draw_form()
             text, save = _guidelines(from_file=from_file)
             which, letters, order, overlap, add = _gold_form()
             first, percent, ask = _qualification()
             count, again_button = _repeats()
         with gr.Column(scale=1, min_width=320):
-            people, gold = _tables()
+            table, gold = _tables()
+            rows = accounts.draw_table()
 
-    def open_page(request: gr.Request) -> tuple[Any, ...]:
-        names = led.by(request, lambda: queued_projects(store))
-        first = project if project in names else next(iter(names), None)
-        return gr.Dropdown(choices=names, value=first), *look(first, request)
+    def open_page() -> tuple[Any, ...]:
+        names = shown(lambda: queued_projects(store))
+        begin = project if project in names else next(iter(names), None)
+        return gr.Dropdown(choices=names, value=begin), *look(begin)
 
-    def look(name: str | None, request: gr.Request) -> tuple[Any, ...]:
+    def look(name: str | None) -> tuple[Any, ...]:
         def all_of_it() -> tuple[Any, ...]:
             sets = latest_items(store, name, limit=MOST_SETS) if name else []
             return (
+                name in open_projects(store.database, first=project),
                 *tables(store, name),
                 guidelines_of(store.database, name) if name and not from_file else "",
                 gr.Dropdown(choices=[(prompt, item_id) for item_id, prompt in sets], value=None),
@@ -179,49 +149,78 @@ def build(
                 *asked_first(store, name),
             )
 
-        return led.by(request, all_of_it)
+        return shown(all_of_it)
 
-    def redraw(name: str | None, request: gr.Request) -> tuple[str, str]:
-        return led.by(request, lambda: tables(store, name))
-
-    def qualify(
-        name: str | None, num_items: float | None, share: float | None, request: gr.Request
-    ) -> None:
-        gr.Info(led.by(request, lambda: ask_first(store, name, num_items, share)))
-
-    def once_more(name: str | None, number: float | None, request: gr.Request) -> None:
-        gr.Info(led.by(request, lambda: repeat(store, name, number)))
-
-    def make_gold(
-        item_id: str | None, expected: str | None, number: float | None, request: gr.Request
-    ) -> str:
-        led.by(request, lambda: add_gold(store, item_id, expected, number))
-        gr.Info("It is a gold item now")
-        return ""
-
-    def keep(name: str | None, written: str | None, request: gr.Request) -> None:
-        led.by(request, lambda: set_guidelines(store.database, name or "", written or ""))
-        gr.Info("Annotators see them when they open the Rank page")
-
-    everything = [people, gold, text, which, letters, first, percent]
-    again = {"fn": redraw, "inputs": chosen, "outputs": [people, gold], **PRIVATE}
+    everything = [opened, table, gold, text, which, letters, first, percent]
+    again = {
+        "fn": lambda name: shown(lambda: tables(store, name)),
+        "inputs": chosen,
+        "outputs": [table, gold],
+        **PRIVATE,
+    }
     page.load(open_page, outputs=[chosen, *everything], **PRIVATE)
     chosen.input(look, chosen, everything, **PRIVATE)
-    people.person_exclude(
-        led.to_one(partial(exclude, store.database)), chosen, None, **PRIVATE
-    ).then(**again)
-    people.person_include(
-        led.to_one(partial(include, store.database)), chosen, None, **PRIVATE
-    ).then(**again)
-    people.person_admit(led.to_one(partial(admit, store.database)), chosen, None, **PRIVATE).then(
+    opened.input(partial(_open, store, project), [chosen, opened], opened, **PRIVATE)
+    for event, do in (
+        (table.person_exclude, partial(exclude, store.database)),
+        (table.person_include, partial(include, store.database)),
+        (table.person_admit, partial(admit, store.database)),
+        (gold.gold_remove, partial(remove_gold, store)),
+    ):
+        event(_to_one(do), chosen, None, **PRIVATE).then(**again)
+    ask.click(partial(_qualify, store), [chosen, first, percent], None, **PRIVATE).success(**again)
+    again_button.click(partial(_once_more, store), [chosen, count], None, **PRIVATE)
+    which.input(lambda item: shown(lambda: candidates_of(store, item)), which, letters, **PRIVATE)
+    add.click(partial(_make_gold, store), [which, order, overlap], order, **PRIVATE).success(
         **again
     )
-    ask.click(qualify, [chosen, first, percent], None, **PRIVATE).success(**again)
-    again_button.click(once_more, [chosen, count], None, **PRIVATE)
-    gold.gold_remove(led.to_one(partial(remove_gold, store)), chosen, None, **PRIVATE).then(**again)
-    which.input(led.shown(partial(candidates_of, store)), which, letters, **PRIVATE)
-    add.click(make_gold, [which, order, overlap], order, **PRIVATE).success(**again)
-    save.click(keep, [chosen, text], None, **PRIVATE)
+    save.click(partial(_keep, store), [chosen, text], None, **PRIVATE)
+    accounts.connect(page, people, inviting, rows)
+
+
+def _to_one(do: Callable[..., None]) -> Callable[..., None]:
+    """A handler that does it to what the button in a table is of, in the chosen project."""
+
+    def handler(project: str | None, event: gr.EventData) -> None:
+        shown(lambda: do(str(event.of), project=project or ""))
+
+    return handler
+
+
+def _open(store: Store, first: str, name: str | None, is_open: bool | None) -> bool:
+    """Open a project to annotators or close it; whether it is open, which the box then says."""
+    if done(lambda: set_open(store.database, name or "", bool(is_open), by=account())):
+        gr.Info("Annotators may rank it now" if is_open else "Annotators do not see it any more")
+    return name in open_projects(store.database, first=first)
+
+
+def _qualify(store: Store, name: str | None, num_items: float | None, share: float | None) -> None:
+    gr.Info(shown(lambda: ask_first(store, name, num_items, share)))
+
+
+def _once_more(store: Store, name: str | None, number: float | None) -> None:
+    gr.Info(shown(lambda: repeat(store, name, number)))
+
+
+def _make_gold(
+    store: Store, item_id: str | None, expected: str | None, number: float | None
+) -> str:
+    shown(lambda: add_gold(store, item_id, expected, number))
+    gr.Info("It is a gold item now")
+    return ""
+
+
+def _keep(store: Store, name: str | None, written: str | None) -> None:
+    shown(lambda: set_guidelines(store.database, name or "", written or ""))
+    gr.Info("Annotators see them when they open the Rank page")
+
+
+def _opening() -> gr.Checkbox:
+    return gr.Checkbox(
+        label="Open to annotators",
+        info="Those with accounts may rank this project; leads rank all",
+        elem_id="project-open",
+    )
 
 
 def _tables() -> tuple[gr.HTML, gr.HTML]:

@@ -14,11 +14,11 @@ SCRIPTS = ("session", "candidates", "ranker", "votes", "rest", "projects", "zoom
 """In the order in which they need each other."""
 
 
-def build(*, choosing: bool, making: bool, learning: bool, demo: bool = False) -> None:
+def build(*, making: bool, learning: bool, demo: bool = False) -> None:
     """Draw the page inside the current Blocks.
 
-    `choosing` says whether projects can be chosen, `making` and `learning` whether there are pages
-    that make candidates and fit rewards, `demo` whether the former offers a finished demo.
+    `making` and `learning` say whether there are pages that make candidates and fit rewards, `demo`
+    whether the former offers a finished demo.
     """
     with gr.Column(elem_classes="page"):
         # Not a subclass: for those, gradio writes a .pyi file beside the source at every import.
@@ -29,7 +29,6 @@ def build(*, choosing: bool, making: bool, learning: bool, demo: bool = False) -
             apply_default_css=False,
             elem_id="ranker",
             reasons={samples: list(offered) for samples, offered in SKIP_REASONS.items()},
-            choosing=choosing,
             making=making,
             learning=learning,
             demo=demo,

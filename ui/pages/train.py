@@ -6,6 +6,7 @@ import gradio as gr
 
 from imgalign.errors import ImgalignError
 from ui import settings_table
+from ui.authority import needs_role
 from ui.form_notes import for_page
 from ui.forms import Form
 from ui.messages import PRIVATE, shown
@@ -16,6 +17,9 @@ from ui.starting import begin
 from ui.theme import asset
 
 REFRESH_SECONDS = 2.0
+FOR_LEADS = (
+    '<div class="recipe"><p>Admins start, stop and delete runs; here you see how they go.</p></div>'
+)
 
 
 def build(page: gr.Blocks, queue: RunQueue) -> None:
@@ -24,10 +28,13 @@ def build(page: gr.Blocks, queue: RunQueue) -> None:
     chosen = gr.State(None)
     latest = gr.State("")
     with gr.Row(elem_classes="page", equal_height=False):
-        with gr.Column(scale=0, min_width=320, elem_classes="side"):
+        with gr.Column(scale=0, min_width=320, elem_classes="side for-admins"):
             fields = draw_fields()
         with gr.Column(scale=1, min_width=320):
-            with gr.Accordion("Settings", open=False, elem_id="settings") as folded:
+            gr.HTML(FOR_LEADS, padding=False, elem_classes="for-leads")
+            with gr.Accordion(
+                "Settings", open=False, elem_id="settings", elem_classes="for-admins"
+            ) as folded:
                 gr.HTML(settings_table.SEARCH, padding=False)
                 table = gr.HTML("<p>Reading the settings …</p>", padding=False)
             monitor = _monitor()
@@ -37,6 +44,7 @@ def build(page: gr.Blocks, queue: RunQueue) -> None:
         now = repr(value)
         return (gr.skip() if now == before else value), now
 
+    @needs_role("admin")
     def start_run(which: str | None, judge: str, called: str, changes: str) -> tuple[Any, ...]:
         try:
             form = Form(recipe=which or "", reward=judge, overrides=changes)
@@ -49,18 +57,21 @@ def build(page: gr.Blocks, queue: RunQueue) -> None:
     def select(event: gr.EventData) -> str:
         return str(event.run)
 
+    @needs_role("admin")
     def stop(event: gr.EventData) -> None:
         shown(lambda: runs.stop(str(event.run)))
         after = [each.name for each in shown(queue.all) if not each.held]
         then = f"; then {after[0]} starts" if after else ""
         gr.Info(f"Stopping; everything is saved first{then}")
 
+    @needs_role("admin")
     def resume(event: gr.EventData) -> None:
         name = str(event.run)
         shown(lambda: queue.add(name, None))
         shown(queue.advance)
         _say_begun(queue, name)
 
+    @needs_role("admin")
     def delete(event: gr.EventData) -> None:
         shown(lambda: runs.delete(str(event.run), typed=str(event.typed)))
         gr.Info(f"{event.run} is deleted")
@@ -90,13 +101,16 @@ def _say_begun(queue: RunQueue, name: str) -> None:
 def _connect_line(queue: RunQueue, monitor: gr.HTML, again: dict[str, Any]) -> None:
     """What can be done with a run that waits."""
 
+    @needs_role("admin")
     def move(event: gr.EventData) -> None:
         shown(lambda: queue.move(str(event.run), 1 if event.later else -1))
 
+    @needs_role("admin")
     def remove(event: gr.EventData) -> None:
         shown(lambda: queue.remove(str(event.run)))
         gr.Info(f"{event.run} does not wait any more")
 
+    @needs_role("admin")
     def start_now(event: gr.EventData) -> None:
         shown(lambda: queue.start_now(str(event.run)))
         gr.Info(f"{event.run} is starting")

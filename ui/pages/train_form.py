@@ -8,6 +8,7 @@ import gradio as gr
 
 from imgalign.errors import ImgalignError, InputError
 from ui import forms, needs
+from ui.authority import needs_role
 from ui.controls import controls
 from ui.form_notes import describe, explain, judges, prospects
 from ui.forms import Form
@@ -122,9 +123,11 @@ def connect_form(
         name = _name_to_offer(queue, called or which or "run")
         return box, describe(which), gr.Dropdown(**judge), name, changes
 
+    @needs_role("admin", quiet=True)
     def open_page(kept: str) -> tuple[Any, ...]:
         return fill(*form_in(kept))
 
+    @needs_role("admin")
     def choose(which: str | None, changes: str) -> tuple[Any, ...]:
         judge = judges(which, runs.rewards())
         folded_now, rows, matter, *said = _explain_form(runs, which, judge["value"], changes)
@@ -133,12 +136,15 @@ def connect_form(
         name = queue.free_name(which or "run")
         return describe(which), gr.Dropdown(**judge), name, folded_now, rows, matter, *said
 
+    @needs_role("admin")
     def copy(event: gr.EventData) -> tuple[Any, ...]:
         name = str(event.run)
         form = shown(lambda: queue.form_of(name))
         gr.Info(f"The form is that of {name}: change it and start")
         return fill(form, form.recipe)
 
+    # What is wrong with an override tells what lies at the path that it names.
+    @needs_role("admin", quiet=True)
     def explain_now(which: str | None, judge: str, changes: str) -> tuple[Any, ...]:
         return _explain_form(runs, which, judge, changes)
 

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from imgalign.preferences.accounts import Accounts
 from ui.api import candidates
 from ui.app import Settings, build_app
 from ui.batches import Asked
@@ -100,8 +101,14 @@ def test_other_origins_and_machines_send_nothing(client, store, tmp_path):
         assert answer.status_code == 403, origin
         upload = f"/api/candidates/uploads/{'A' * 20}?name=1.png"
         assert client.post(upload, content=b"x", headers=headers).status_code == 403, origin
+    people = Accounts(store.database)
+    for name, role in (("Lea", "admin"), ("Ann", "annotator")):
+        people.add(name, "four odd green words", role=role, group="default")
     network = Settings(host="0.0.0.0", images=tmp_path / "images", runs=tmp_path / "runs")
     with TestClient(build_app(network, store), base_url="http://192.168.0.9") as other:
-        assert other.post("/api/candidates/uploads").status_code == 404
-        big = other.post(f"/api/candidates/uploads/{'A' * 20}?name=1.png", content=b"x" * 300_000)
-        assert big.status_code == 413
+        for status in (401, 403):  # without a session, and with an annotator's
+            begun = other.post("/api/candidates/uploads")
+            assert begun.status_code == status
+            upload = f"/api/candidates/uploads/{'A' * 20}?name=1.png"
+            assert other.post(upload, content=b"x" * 300_000).status_code == status
+            other.post("/api/login", json={"name": "Ann", "password": "four odd green words"})

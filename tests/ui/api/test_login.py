@@ -8,6 +8,7 @@ from starlette.testclient import TestClient
 
 from imgalign.errors import InputError
 from imgalign.preferences.accounts import Accounts
+from imgalign.preferences.openings import set_open
 from ui.api.login import COOKIE, TRIES
 from ui.app import PAGES, Settings, build_app, refuse_network_without_accounts
 
@@ -25,8 +26,12 @@ def people(store) -> Accounts:
 
 
 @pytest.fixture
-def app(store, tmp_path):
-    settings = Settings(images=tmp_path / "images", runs=tmp_path / "runs")
+def app(request, store, tmp_path):
+    if "people" in request.fixturenames:
+        request.getfixturevalue("people")
+    # Where it listens makes no difference once there are accounts.
+    host = "0.0.0.0" if Accounts(store.database).exist() else "127.0.0.1"
+    settings = Settings(host=host, images=tmp_path / "images", runs=tmp_path / "runs")
     # In a thread of its own: playwright keeps an event loop running in the main one.
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(build_app, settings, store).result()
@@ -36,8 +41,8 @@ def app(store, tmp_path):
 def browser(app):
     """A browser of its own, logged in by a name."""
 
-    def opened(name: str | None = None) -> TestClient:
-        client = TestClient(app, base_url=HERE, follow_redirects=False)
+    def opened(name: str | None = None, *, at: str = "192.0.2.1") -> TestClient:
+        client = TestClient(app, base_url=HERE, follow_redirects=False, client=(at, 50000))
         if name is not None:
             answer = client.post("/api/login", json={"name": name, "password": PASSWORD})
             assert answer.status_code == 200, answer.text
@@ -182,6 +187,78 @@ def test_an_invitation_makes_an_account_and_opens_its_session(browser, people):
     again = ask(browser(), "join", token=token, name="Zed", password=PASSWORD)
     assert (again.status_code, "used, too old" in again.json()["error"]) == (409, True)
     assert ask(browser(), "invitation", token=token).status_code == 404
+
+
+def test_annotators_rank_what_leads_have_opened_and_leads_rank_all(
+    browser, people, store, add_items
+):
+    add_items(1)
+    add_items(2, project="default-compare", num_images=2)
+    add_items(1, project="secret plans", num_images=3)
+    people.add("Lu", PASSWORD, role="lead", group="default")
+    ann, lu = browser("Ann"), browser("Lu")
+
+    def projects(client: TestClient, name: str) -> list[str]:
+        found = ask(client, "rank/projects", annotator=name).json()["projects"]
+        return [each["name"] for each in found]
+
+    assert ask(ann, "rank/next", annotator="Ann").json()["project"] == "default"
+    for path in ("next", "votes"):
+        for project in ("default-compare", "secret plans", "nothing"):
+            refused = ask(ann, f"rank/{path}", annotator="Ann", project=project)
+            assert refused.status_code == 422, (path, project)
+            assert "nothing to rank of that name" in refused.json()["error"]
+    assert ann.get("/api/rank/guidelines?project=secret%20plans").status_code == 422
+    assert projects(ann, "Ann") == ["default"]
+    assert projects(lu, "Lu") == ["default", "default-compare", "secret plans"]
+    assert ask(lu, "rank/next", annotator="Lu", project="secret plans").status_code == 200
+
+    set_open(store.database, "default-compare", True, by=None)
+    assert projects(ann, "Ann") == ["default", "default-compare"]
+    screen = ask(ann, "rank/next", annotator="Ann", project="default-compare").json()
+    assert len(screen["candidates"]) == 2
+    set_open(store.database, "default-compare", False, by=None)
+    vote = {"annotator": "Ann", "key": "a key of hers", "item": screen["item"]}
+    kept = ask(ann, "rank/submit", **vote, ranking=[[1], [0]], verdict="ranked")
+    assert kept.json()["created"]  # shown before it was closed
+    assert ask(ann, "rank/next", annotator="Ann", project="default-compare").status_code == 422
+    set_open(store.database, "default", False, by=None)
+    closed = ask(ann, "rank/next", annotator="Ann")
+    assert (closed.status_code, "no project is open" in closed.json()["error"]) == (422, True)
+
+
+def test_the_owner_of_a_name_gets_in_while_others_guess_at_it(browser, people):
+    guesser = browser(at="198.51.100.7")
+    for n in range(TRIES + 2):
+        ask(guesser, "login", name="Lea", password=f"wrong {n}")
+    assert ask(guesser, "login", name="Lea", password=PASSWORD).status_code == 429
+    assert ask(browser(), "login", name="Lea", password=PASSWORD).status_code == 200
+
+
+def test_many_addresses_together_do_not_guess_at_one_name_fast(browser, people):
+    answers = []
+    for number in range(2 * TRIES):
+        client = browser(at=f"198.51.100.{number}")
+        answers += [
+            ask(client, "login", name="Lea", password=f"wrong {n}").status_code for n in range(4)
+        ]
+    # Each address once, and all of them as often as one alone.
+    assert answers.count(401) <= 2 * TRIES + TRIES
+
+
+def test_an_address_of_ipv6_is_what_one_household_has(browser, people):
+    for number in range(TRIES):
+        client = browser(at=f"2001:db8:1:2::{number:x}")
+        assert ask(client, "login", name="Lea", password="wrong").status_code == 401
+    neighbour = browser(at="2001:db8:1:2:ffff::1")
+    assert ask(neighbour, "login", name="Ann", password=PASSWORD).status_code == 429
+    assert ask(browser(at="2001:db8:1:3::1"), "login", name="Lea", password=PASSWORD).is_success
+
+
+def test_any_number_of_people_log_in_from_behind_one_address(browser, people):
+    for number in range(TRIES + 2):
+        people.add(f"Ann {number}", PASSWORD, role="annotator", group="default")
+        assert browser(f"Ann {number}").get("/api/account").json()["role"] == "annotator"
 
 
 def test_passwords_cannot_be_tried_in_masses(browser, people):

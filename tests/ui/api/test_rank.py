@@ -3,12 +3,14 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
+from fastapi import Request
 from pydantic import ValidationError
 from texts import add_texts
 
 from imgalign.errors import InputError, StoreError
 from imgalign.preferences.records import utc_now
-from ui.api import projects, rank
+from ui.api import rank
+from ui.api.projects import Rankable, chosen_project, own_projects
 
 
 def answer(shown, *, key="key-0001", annotator="Ada", **changes):
@@ -96,10 +98,11 @@ def test_what_was_fetched_ahead_is_free_for_others_once_its_time_is_over(
 
 
 def test_whether_anything_is_queued_is_told_without_a_name(store, add_items):
-    assert not projects.has_any(store, only=None)
+    sender = Request({"type": "http"})
+    assert not Rankable(store, None).holds_any(sender)
     add_items(1, project="cats")
-    assert projects.has_any(store, only=None)
-    assert not projects.has_any(store, only="dogs")
+    assert Rankable(store, None).holds_any(sender)
+    assert not Rankable(store, "dogs").holds_any(sender)
 
 
 def test_progress_counts_judged_items_and_those_that_wait(store, add_items):
@@ -271,30 +274,49 @@ def test_each_kind_of_item_offers_reasons_of_its_own_and_takes_either(store):
 
 
 def test_without_a_project_ranking_begins_where_there_is_something(store, add_items):
-    assert projects.chosen_project(store, None, only=None) == "default"
+    assert chosen_project(store, None) == "default"
     add_items(1, project="cats")
     add_items(1, project="dogs")
-    assert projects.chosen_project(store, None, only=None) == "cats"
+    assert chosen_project(store, None) == "cats"
     add_items(1)
-    assert projects.chosen_project(store, None, only=None) == "default"
-    assert projects.chosen_project(store, "dogs", only=None) == "dogs"
-    assert projects.chosen_project(store, "default", only=None) == "default"
+    assert chosen_project(store, None) == "default"
+    assert chosen_project(store, "dogs") == "dogs"
+    assert chosen_project(store, "default") == "default"
 
 
 @pytest.mark.parametrize(
-    ("asked", "only", "said"),
+    ("asked", "among"),
     [
-        ("birds", None, "project 'birds': nothing to rank of that name; choose another"),
-        ("cats' OR 1=1 --", None, "nothing to rank of that name"),
-        ("dogs", "cats", "project 'dogs': expected 'cats', for which this app was started"),
-        ("default", "cats", "reload the page"),
+        ("birds", None),
+        ("cats' OR 1=1 --", None),
+        ("dogs", {"cats"}),
+        ("default", {"cats", "birds"}),
+        ("birds", {"cats"}),
     ],
 )
-def test_a_project_is_authorised_by_name(store, add_items, asked, only, said):
-    add_items(1, project="cats")
+def test_a_project_is_authorised_by_name(store, add_items, asked, among):
+    for project in ("default", "cats", "dogs"):
+        add_items(1, project=project)
+    said = f"project {asked!r}: nothing to rank of that name; reload the page and choose another"
     with pytest.raises(InputError, match=re.escape(said)):
-        projects.chosen_project(store, asked, only=only)
-    assert projects.chosen_project(store, "cats", only=only) == "cats"
+        chosen_project(store, asked, among=among)
+    assert chosen_project(store, "cats", among=among) == "cats"
+
+
+def test_without_a_project_ranking_begins_among_those_that_are_open(store, add_items):
+    add_items(1)
+    add_items(1, project="cats")
+    add_items(1, project="dogs")
+    assert chosen_project(store, None, among={"dogs", "cats"}) == "cats"
+    assert chosen_project(store, None, first="dogs", among={"dogs", "cats"}) == "dogs"
+    assert chosen_project(store, None, first="dogs") == "dogs"
+    assert chosen_project(store, None, first="birds", among={"birds"}) == "birds"
+    assert chosen_project(store, None, among={"birds"}) == "birds"
+    with pytest.raises(InputError, match="no project is open to annotators"):
+        chosen_project(store, None, among=frozenset())
+    store.add_annotator("Ada")
+    names = [each.name for each in own_projects(store, "Ada", among={"dogs", "birds"}).projects]
+    assert names == ["dogs"]
 
 
 def test_projects_are_counted_for_whoever_asks(store, add_items):
@@ -302,11 +324,11 @@ def test_projects_are_counted_for_whoever_asks(store, add_items):
     add_items(1, project="cats-compare", num_images=2)
     screen = rank.next_item(store, "Ada", project="cats")
     rank.submit(store, answer(screen))
-    found = projects.own_projects(store, "Ada", only=None).projects
+    found = own_projects(store, "Ada").projects
     assert [(each.name, each.done, each.left) for each in found] == [
         ("cats", 1, 1),
         ("cats-compare", 0, 1),
     ]
-    only = projects.own_projects(store, "Ada", only="cats").projects
+    only = own_projects(store, "Ada", among={"cats"}).projects
     assert [each.name for each in only] == ["cats"]
     assert screen.project == "cats"

@@ -6,6 +6,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from imgalign.errors import InputError
+from imgalign.preferences.accounts import Accounts
 from ui.api.security import LARGEST_BODY
 from ui.app import PAGES, Settings, build_app
 
@@ -45,12 +46,13 @@ def test_on_loopback_only_its_own_names_are_answered(open_app):
         assert "--allow-host" in refused.json()["error"]
 
 
-def test_on_a_network_a_name_must_be_allowed_and_an_address_always_is(open_app):
-    client = open_app(host="0.0.0.0", allow_hosts=("studio.local",))
+def test_on_a_network_a_name_must_be_allowed_and_an_address_always_is(open_app, store):
+    Accounts(store.database).add("Lea", "four odd green words", role="admin", group="default")
+    client = open_app(host="0.0.0.0", allow_hosts=("studio.local",), pages=("rank",))
     for name in ("studio.local:7860", "Studio.Local", "192.168.0.9:7860", "[fe80::1]:7860"):
-        assert client.get("/config", headers={"Host": name}).status_code == 200, name
+        assert client.get("/enter", headers={"Host": name}).status_code == 200, name
     for name in ("rebound.example", "studio.local.rebound.example", "local"):
-        assert client.get("/config", headers={"Host": name}).status_code == 403, name
+        assert client.get("/enter", headers={"Host": name}).status_code == 403, name
 
 
 def test_a_name_that_a_proxy_forwards_is_checked_as_well(open_app):

@@ -1,0 +1,108 @@
+"""A lead runs a project in a browser, and an annotator whom they invite judges in another: a link,
+a second project that is opened, a judgement of it, and the end of the account."""
+
+from typing import Any
+
+import pytest
+from rank_page import press
+
+from imgalign.preferences.accounts import Accounts
+from imgalign.preferences.store import Store
+
+PASSWORD = "four odd green words"
+
+pytestmark = [
+    pytest.mark.browser,
+    # gradio counts its own calls with options of pandas that pandas is about to drop
+    pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting' is deprecated"),
+    pytest.mark.filterwarnings("ignore:The copy keyword is deprecated"),
+]
+
+
+def log_in(page: Any, address: str, name: str) -> None:
+    page.goto(f"{address}/enter")
+    page.get_by_label("Name").fill(name)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Log in").click()
+    page.locator(".rk-tile").first.wait_for()
+
+
+def test_a_lead_invites_an_annotator_opens_a_comparison_and_ends_the_account(
+    page: Any, chromium: Any, address: str, store: Store, add_items: Any
+):
+    add_items(1)
+    add_items(2, project="default-compare", num_images=2)
+    people = Accounts(store.database)
+    people.add("Ida", PASSWORD, role="admin", group="default")
+    people.add("Lu", PASSWORD, role="lead", group="default")
+    log_in(page, address, "Lu")
+    page.goto(f"{address}/people")
+    page.locator("#accounts").get_by_text("Ida").wait_for()
+    assert page.get_by_role("button", name="Disable: Ida").count() == 0
+    page.get_by_role("button", name="Invite somebody").click()
+    page.get_by_role("button", name="Make a link").click()
+    link = page.locator("#invite-link textarea")
+    page.wait_for_function("field => field.value.startsWith('http')", arg=link.element_handle())
+    assert link.input_value().startswith(f"{address}/join#")
+
+    context = chromium.new_context()
+    other = context.new_page()
+    other.set_default_timeout(60_000)
+    other.goto(link.input_value())
+    other.get_by_label("Name").fill("Zoe")
+    other.get_by_label("Password").fill(PASSWORD)
+    other.get_by_role("button", name="Make my account").click()
+    other.locator(".rk-tile").nth(3).wait_for()
+    assert other.get_by_label("Project").is_hidden()  # the comparison is not open yet
+    assert other.locator("header.top nav").count() == 0
+    assert other.request.get(f"{address}/people").status == 403
+
+    page.locator("#people-project input").click()
+    page.get_by_role("option", name="default-compare").click()
+    box = page.get_by_label("Open to annotators")
+    page.wait_for_function("box => !box.checked", arg=box.element_handle())
+    box.check()
+    page.get_by_text("Annotators may rank it now").wait_for()
+    other.reload()
+    other.get_by_label("Project").select_option("default-compare")
+    other.locator(".rk[data-quick]").wait_for()
+    press(other, "1")
+    other.locator(".rk-count", has_text="1 of 2").wait_for()
+    (vote,) = store.rankings()
+    assert (vote.annotator, vote.project) == ("zoe", "default-compare")
+
+    page.reload()
+    page.get_by_role("button", name="Disable: Zoe").click()
+    page.get_by_role("button", name="Enable: Zoe").wait_for()
+    press(other, "1")
+    other.get_by_role("heading", name="Log in").wait_for()
+    assert len(list(store.rankings())) == 1
+    context.close()
+
+
+def test_a_lead_sees_runs_and_an_admin_changes_roles(
+    page: Any, address: str, store: Store, add_items: Any
+):
+    add_items(1)
+    people = Accounts(store.database)
+    people.add("Ida", PASSWORD, role="admin", group="default")
+    people.add("Lu", PASSWORD, role="lead", group="default")
+    log_in(page, address, "Lu")
+    page.goto(f"{address}/train")
+    page.get_by_text("Admins start, stop and delete runs").wait_for()
+    assert page.get_by_role("heading", name="New run").is_hidden()
+    assert page.get_by_text("for admins; ask one of them").count() == 0
+    page.context.clear_cookies()
+    log_in(page, address, "Ida")
+    page.goto(f"{address}/people")
+    page.get_by_role("button", name="Make annotator: Lu").click()
+    page.get_by_role("button", name="Make lead: Lu").wait_for()
+    page.get_by_role("button", name="Make lead: Ida").click()
+    page.get_by_text("the last admin, without whom nobody could invite").wait_for()
+    assert [(each.name, each.role) for each in people.all()] == [
+        ("Ida", "admin"),
+        ("Lu", "annotator"),
+    ]
+    button = page.get_by_role("button", name="Make lead: Ida").element_handle()
+    page.wait_for_function("button => !button.disabled || !button.isConnected", arg=button)
+    assert page.get_by_role("button", name="Make lead: Ida").is_enabled()

@@ -1,0 +1,215 @@
+"""Claims: every event of every page asks on the server for the role of whose session it is, before
+anything of it runs; what starts processes of free settings or reads paths is for admins alone."""
+
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import fastapi
+import gradio as gr
+import httpx
+import pytest
+from gradio.context import LocalContext
+from served_app import served
+
+from imgalign.errors import InputError
+from imgalign.preferences.accounts import Account, Accounts
+from imgalign.preferences.store import Store
+from ui import authority
+from ui.api.login import ACCOUNT
+from ui.app import PAGES as ALL_PAGES
+from ui.app import Settings, build_app
+from ui.batch_request import IMAGES, TEXTS, Form, refuse_what_is_not_offered
+from ui.batches import Asked, Batch, Batches
+from ui.runs import Runs
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting' is deprecated"),
+    pytest.mark.filterwarnings("ignore:The copy keyword is deprecated"),
+]
+
+PASSWORD = "four odd green words"
+FOR_ADMINS = {
+    "learn": {"start_fit", "stop", "forget"},
+    "train": {
+        *("start_run", "stop", "resume", "delete", "move", "remove", "start_now"),
+        *("open_page", "choose", "copy", "explain_now"),
+    },
+}
+"""Functions of events that leads may not use, by page."""
+QUIET = {"open_page", "explain_now"}
+"""Those that a page calls by itself, so that they do nothing instead of refusing."""
+
+
+@pytest.fixture
+def people(store: Store) -> Accounts:
+    people = Accounts(store.database)
+    for name, role in (("Ida", "admin"), ("Lu", "lead"), ("Ann", "annotator")):
+        people.add(name, PASSWORD, role=role, group="default")  # type: ignore[arg-type]
+    return people
+
+
+def events_of(app: fastapi.FastAPI) -> list[Any]:
+    """What happens on the server by the events of all pages."""
+    (mounted,) = (each.app for each in app.routes if hasattr(getattr(each, "app", None), "blocks"))
+    return [each for each in mounted.blocks.fns.values() if each.fn is not None]
+
+
+def named(event: Any) -> str:
+    return f"{event.page or 'rank'}: {event.fn.__name__}"
+
+
+@pytest.fixture
+def events(store: Store, people: Accounts, tmp_path: Path) -> list[Any]:
+    settings = Settings(host="0.0.0.0", images=tmp_path / "images", runs=tmp_path / "runs")
+    # In a thread of its own: playwright keeps an event loop running in the main one.
+    with ThreadPoolExecutor(1) as thread:
+        return events_of(thread.submit(build_app, settings, store).result())
+
+
+@pytest.fixture
+def as_account() -> Iterator[Callable[[Account | None], None]]:
+    """Let events be those of an account, as gradio tells them."""
+
+    def chosen(account: Account | None) -> None:
+        scope = {"type": "http", "headers": [], ACCOUNT: account}
+        LocalContext.request.set(gr.Request(fastapi.Request(scope)))
+
+    yield chosen
+    LocalContext.request.set(None)
+
+
+def outcome(event: Any) -> str:
+    """What becomes of an event with values of nothing: refused, quiet, or whatever it does."""
+    try:
+        answer = event.fn(*(None for _ in event.inputs))
+        if hasattr(answer, "__next__"):
+            answer = next(answer)
+    except gr.Error as error:
+        return "refused" if "ask one of them" in error.message else "done"
+    except Exception:  # it did something with values that no page sends
+        return "done"
+    told = answer if isinstance(answer, tuple) else (answer,)
+    nothing = all(isinstance(each, dict) and set(each) == {"__type__"} for each in told)
+    return "quiet" if nothing else "done"
+
+
+def test_without_a_session_or_as_an_annotator_no_event_happens(
+    events: list[Any], people: Accounts, as_account: Any
+) -> None:
+    assert len(events) > 60
+    assert {each.page for each in events} == {*ALL_PAGES} - {"rank"}
+    annotator = next(each for each in people.all() if each.role == "annotator")
+    got: dict[str, str] = {}
+    for who in (annotator, None, "no request"):
+        if who == "no request":
+            LocalContext.request.set(None)
+        else:
+            as_account(who)
+        for each in events:
+            expected = "quiet" if each.page == "train" and each.fn.__name__ in QUIET else "refused"
+            if (what := outcome(each)) != expected:
+                got[named(each)] = what
+    assert got == {}
+
+
+def test_leads_may_all_but_what_is_for_admins(
+    events: list[Any], people: Accounts, as_account: Any
+) -> None:
+    by_page: dict[str, set[str]] = {}
+    for each in events:
+        if authority.needed(each.fn) == "admin":
+            by_page.setdefault(each.page, set()).add(each.fn.__name__)
+        else:
+            assert authority.needed(each.fn) == "lead", named(each)
+    assert by_page == FOR_ADMINS
+    as_account(next(each for each in people.all() if each.role == "lead"))
+    refused = {
+        (each.page, each.fn.__name__) for each in events if outcome(each) in ("refused", "quiet")
+    }
+    expected = {(page, name) for page, names in FOR_ADMINS.items() for name in names}
+    assert expected <= refused
+    # others leave the page as it is where nothing was chosen
+    assert {page for page, _ in refused - expected} <= {"candidates", "generate"}
+
+
+def test_a_lead_names_no_path_and_no_other_model(tmp_path: Path) -> None:
+    runs = Runs(tmp_path)
+    for form, said in (
+        (Form(source=TEXTS, place="/etc/passwd"), "tables of this machine are for admins"),
+        (Form(source=IMAGES, place="/etc"), "folders of this machine are for admins"),
+        (Form(model="/etc"), "not in the list are for admins"),
+        (Form(model="somebody/model"), "not in the list are for admins"),
+        (Form(model="storybook\n/etc"), "not in the list are for admins"),
+        (Form(model=None), "not in the list are for admins"),
+    ):
+        with pytest.raises(InputError, match=said):
+            refuse_what_is_not_offered(form, runs=runs, model="storybook")
+    for form in (Form(), Form(source=IMAGES, place="/etc", upload="A" * 20)):
+        refuse_what_is_not_offered(form, runs=runs, model="storybook")
+    refuse_what_is_not_offered(Form(model="of/admins"), runs=runs, model="of/admins")
+
+
+def test_a_lead_makes_one_batch_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = Batches(Runs(tmp_path), database=None)
+    asked = Asked(source="prompts", project="default", per_prompt=4, prompts=("a fox",))
+    made = Batch(name="batch-1", asked=asked, state="making", message="", share=None, item_ids=())
+    monkeypatch.setattr(Batches, "all", lambda self: [made])
+    for act in (
+        lambda: batches.launch(asked, alone=True),
+        lambda: batches.resume("batch-1", alone=True),
+    ):
+        with pytest.raises(InputError, match="batch-1 is being made: expected one batch at a time"):
+            act()
+
+
+def said_of(client: httpx.Client, event: dict[str, Any]) -> str:
+    """All that an event of a page says, by gradio's own routes."""
+    session = f"session-{event['id']}"
+    values = [None] * len(event["inputs"])
+    body = {"data": values, "fn_index": event["id"], "session_hash": session, "event_data": {}}
+    asked = client.post("/gradio_api/queue/join", json=body)
+    if asked.status_code != 200:
+        return f"{asked.status_code}"
+    said = ""
+    with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": session}) as lines:
+        for line in lines.iter_lines():
+            said += line
+            if '"process_completed"' in line or '"close_stream"' in line:
+                break
+    return said
+
+
+def test_sessions_decide_what_the_events_of_a_browser_do(
+    store: Store, people: Accounts, settings: Settings
+) -> None:
+    with served(settings, store) as address:
+
+        @contextmanager
+        def browser(name: str | None) -> Iterator[httpx.Client]:
+            with httpx.Client(base_url=address, timeout=60) as client:
+                if name is not None:
+                    sent = {"name": name, "password": PASSWORD}
+                    assert client.post("/api/login", json=sent).status_code == 200
+                yield client
+
+        with (
+            browser("Ida") as ida,
+            browser("Lu") as lu,
+            browser("Ann") as ann,
+            browser(None) as no,
+        ):
+            found = ida.get("/config").json()["dependencies"]
+            by_name = {each["api_name"]: each for each in found if each["backend_fn"]}
+            start = by_name["start_fit"]
+            assert said_of(no, start) == "401"
+            assert said_of(ann, start) == "403"
+            assert "for admins; ask one of them" in said_of(lu, start)
+            assert "rankings: there are none yet" in said_of(ida, start)
+            explain = json.dumps(said_of(lu, by_name["explain_now"]))
+            assert "for admins" not in explain
+            invite = by_name["invite"]
+            assert "role: expected one of" in said_of(lu, invite)
