@@ -35,8 +35,9 @@ log = logging.getLogger(__name__)
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 LEAST_LIKED, MOST_LIKED, ROUNDING = 1.0, 4 / 3, 0.005
-"""Sum of the weights of likes over that of dislikes, as KTO's authors advise (arXiv:2402.01306, eq.
-8), and how far weights of three digits may be off."""
+"""Sum of the weights of likes over that of dislikes, as KTO's authors advise and TRL does
+(arXiv:2402.01306v1, eq. 8; later versions allow 3/2, in eq. 9), and how far weights of three digits
+may be off."""
 
 ONLY_DISLIKES = (
     "all %d judgements are dislikes: kto can only move away from them, with nothing to move "
@@ -211,7 +212,7 @@ class KTOConfig(DirectConfig):
             self._warn_of_weights(counts)
 
     def _warn_of_weights(self, counts: RankingCounts) -> None:
-        """Warn where the weights are outside of what equation 8 of the paper advises."""
+        """Warn where the weights are outside of `LEAST_LIKED` to `MOST_LIKED`."""
         # In the unit of the settings: each row counts by the weight that the data gives it.
         likes = counts.all_good * counts.weight_good
         dislikes = counts.all_bad * counts.weight_bad

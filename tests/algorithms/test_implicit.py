@@ -169,11 +169,12 @@ class Sloped(RandomWalk):
 
     def log_prob(self, data, draws):
         away = data.content["latents"] - self.moves.sum(dim=0).detach()
-        return replace(super().log_prob(data, draws), slopes=away / self.variance)
+        return replace(super().log_prob(data, draws), slopes=away / variance_of(self))
 
-    @property
-    def variance(self) -> Tensor:
-        return 1 + self.sigma.square().sum()
+
+def variance_of(policy: RandomWalk) -> Tensor:
+    """Of where it ends, in each element."""
+    return 1 + policy.sigma.square().sum()
 
 
 ASIDE, ACROSS = torch.zeros(2, 3, 2, 2)
@@ -205,7 +206,7 @@ def test_a_gradient_is_the_pull_and_as_much_of_the_push_as_the_limit_of_its_rank
     pull, push = -ASIDE - ACROSS, limit * (3 * ASIDE + ACROSS) - ACROSS
     # At a margin of 0 each sample has half of its slope; divided by its 12 elements and the number
     # of rankings.
-    expected = (pull + push) / policy.variance / 2 / 12 / 2
+    expected = (pull + push) / variance_of(policy) / 2 / 12 / 2
     assert_close(gradient, expected.expand_as(gradient), rtol=1e-4, atol=1e-7)
     assert algorithm.metrics()["push_limit"] == pytest.approx((limit + 1) / 2)
 

@@ -146,7 +146,7 @@ def warned(
 
 
 def test_weights_outside_of_what_the_authors_advise_are_warned_of_with_those_inside(caplog):
-    # Equation 8 of arXiv:2402.01306: (lambda_D n_D) / (lambda_U n_U) between 1 and 4/3.
+    # Equation 8 of arXiv:2402.01306v1: (lambda_D n_D) / (lambda_U n_U) between 1 and 4/3.
     said = warned(KTOConfig(), caplog, likes=10, dislikes=40)
     assert "algorithm.desirable_weight between 4 and 5.33" in said
     assert "algorithm.undesirable_weight between 0.188 and 0.25" in said
