@@ -247,8 +247,8 @@ def plainly(found: Outcomes) -> dict[tuple[Maker, Maker], Any]:
             votes.setdefault((one, other), []).append((sum(won) / len(won), prompt, annotator))
     by_pair = {}
     for pair, own in votes.items():
-        one, other = (found.makers[number] for number in pair)
-        turned = other.weights is not None
+        first, second = (found.makers[number] for number in pair)
+        turned = second.weights is not None
         won = [1 - each[0] if turned else each[0] for each in own]
         prompts = [each[1] for each in own]
         last = sorted(set(prompts), key=lambda p: len(prompts) - prompts[::-1].index(p))
@@ -256,7 +256,7 @@ def plainly(found: Outcomes) -> dict[tuple[Maker, Maker], Any]:
         for prompt in last:
             own_votes = [w for w, p in zip(won, prompts, strict=True) if p == prompt]
             means.append(sum(own_votes[::-1]) / len(own_votes))
-        by_pair[(other, one) if turned else (one, other)] = (
+        by_pair[(second, first) if turned else (first, second)] = (
             two_way_rate(won, prompts, [each[2] for each in own]),
             confidence_sequence(means),
             len(set(prompts)),

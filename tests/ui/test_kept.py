@@ -3,6 +3,7 @@
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
@@ -25,7 +26,7 @@ def test_the_keys_that_were_asked_for_last_are_kept():
     kept: Kept[int] = Kept(2)
     made: list[str] = []
     for key in ("a", "b", "a", "c", "a", "b"):
-        kept.get(key, lambda: 0, lambda key=key: made.append(key) or len(made))
+        kept.get(key, lambda: 0, partial(lambda key: made.append(key) or len(made), key))
     assert made == ["a", "b", "c", "b"]
 
 
