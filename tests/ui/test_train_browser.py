@@ -89,6 +89,7 @@ def test_a_run_says_what_it_came_to_what_its_prompts_are_and_what_to_do_next(pag
     prompts = page.get_by_role("list", name="Prompts of the rows").get_by_role("listitem")
     assert prompts.all_text_contents() == ["a blue boat", "a green tree", "a red house"]
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    verdict.get_by_text("On a terminal").click()
     verdict.get_by_role("button", name="Copy: imgalign evaluate").click()
     verdict.get_by_text("Copied").wait_for()
     copied = page.evaluate("navigator.clipboard.readText()")
@@ -124,8 +125,10 @@ def test_a_stopped_run_names_the_button_and_a_failed_one_its_reason(page, here, 
     page.locator(".mo-where", has_text="stopped at iteration 6; go on with Resume").wait_for()
     assert "--resume" not in page.locator("#monitor").inner_text()
     choose(page, "broken")
-    page.locator(".mo-where", has_text="runs/gone: no contract.json here; fit it").wait_for()
-    assert page.locator(".mo-run details").get_attribute("open") is not None
+    page.locator(
+        ".mo-where", has_text="runs/gone: no contract.json here; fit it on Learn"
+    ).wait_for()
+    assert page.locator(".mo-log").get_attribute("open") is not None
 
 
 def test_nothing_is_started_without_the_reward_that_it_needs(page, here, address):
@@ -239,7 +242,7 @@ def test_the_button_and_the_samples_stay_in_view(page, here, address):
     assert 700 < top < 800 - 40  # at the bottom of the window, above the end of the form
     choose(page, "done")
     page.evaluate("document.querySelector('.mo-charts').style.minHeight = '3000px'")
-    page.evaluate("document.querySelector('.mo details').scrollIntoView(false)")
+    page.evaluate("document.querySelector('.mo-log').scrollIntoView(false)")
     page.wait_for_function(
         "() => document.querySelector('.mo-samples').getBoundingClientRect().bottom > 400"
     )
