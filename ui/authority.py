@@ -2,7 +2,7 @@
 
 Events are for leads unless their function says that it `needs_role` another role; `guard` puts the
 question before all of them, so that none can be forgotten. Without accounts everybody may do
-everything (`ui.api.login.may`). Who asks is told by the session that a request comes with, never by
+everything (`ui.roles.may`). Who asks is told by the session that a request comes with, never by
 what it says.
 """
 
@@ -17,8 +17,8 @@ from starlette.types import Scope
 
 from imgalign.errors import StoreError
 from imgalign.preferences.accounts import Account, Accounts, Role
-from ui.api.login import ACCOUNT, may, refusal
 from ui.messages import shown
+from ui.roles import ACCOUNT, may, refusal
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 ROLE, QUIET = "needed_role", "refused_quietly"

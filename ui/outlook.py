@@ -80,13 +80,13 @@ def outlook(settings: "TrainConfig", recipe: Recipe, runs: Runs) -> list[Line]:
     return lines
 
 
-def table(lines: Sequence[Line]) -> str:
-    """The lines as HTML."""
+ESTIMATED = "<p>Counts are exact unless the run ends early; the rest is an estimate.</p>"
+
+
+def table(lines: Sequence[Line], *, note: str = ESTIMATED) -> str:
+    """The lines as HTML, with a note below them, HTML as well."""
     rows = "".join(f"<dt>{escape(each.term)}</dt><dd>{escape(each.text)}</dd>" for each in lines)
-    return (
-        f'<div class="cost"><h3>What it will cost</h3><dl>{rows}</dl>'
-        "<p>Counts are exact unless the run ends early; the rest is an estimate.</p></div>"
-    )
+    return f'<div class="cost"><h3>What it will cost</h3><dl>{rows}</dl>{note}</div>'
 
 
 def samples_of(settings: "TrainConfig") -> int | None:

@@ -19,11 +19,11 @@ from imgalign.errors import InputError
 from imgalign.preferences.accounts import Account, Accounts
 from imgalign.preferences.store import Store
 from ui import authority
-from ui.api.login import ACCOUNT
 from ui.app import PAGES as ALL_PAGES
 from ui.app import Settings, build_app
 from ui.batch_request import IMAGES, TEXTS, Form, refuse_what_is_not_offered
 from ui.batches import Asked, Batch, Batches
+from ui.roles import ACCOUNT
 from ui.runs import Runs
 
 pytestmark = [
@@ -54,7 +54,8 @@ def people(store: Store) -> Accounts:
 
 def events_of(app: fastapi.FastAPI) -> list[Any]:
     """What happens on the server by the events of all pages."""
-    (mounted,) = (each.app for each in app.routes if hasattr(getattr(each, "app", None), "blocks"))
+    apps: list[Any] = [getattr(each, "app", None) for each in app.routes]
+    (mounted,) = (each for each in apps if hasattr(each, "blocks"))
     return [each for each in mounted.blocks.fns.values() if each.fn is not None]
 
 

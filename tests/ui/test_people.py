@@ -14,10 +14,10 @@ from imgalign.preferences.exclusions import exclude
 from imgalign.preferences.gold import gold_items, mark_gold
 from imgalign.preferences.guidelines import set_guidelines
 from imgalign.preferences.store import Store
-from ui.api.login import may
 from ui.app import Settings, build_app
 from ui.pages import accounts as account_page
 from ui.pages import people
+from ui.roles import may
 
 HERE = "http://127.0.0.1:7860"
 PASSWORD = "four odd green words"

@@ -26,11 +26,10 @@ from imgalign.errors import InputError, StoreError
 from imgalign.preferences.accounts import LONGEST_PASSWORD, SESSION, Account, Accounts, Role
 from imgalign.preferences.identity import person
 from ui.api.pace import Pace
+from ui.roles import ACCOUNT, may, refusal
 
 COOKIE = "imgalign_session"
 _UNCACHED = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
-ACCOUNT = "imgalign.account"
-"""Key of a request's scope."""
 OPEN = re.compile(
     r"/(enter|join|api/(login|join|invitation|logout|account)|favicon\.ico|robots\.txt)"
 )
@@ -167,15 +166,6 @@ def router(people: Accounts, *, page: str) -> fastapi.APIRouter:
     return routes
 
 
-def may(people: Accounts, scope: Scope, role: Role) -> bool:
-    """Whether a request has the rights of a role: anybody's without accounts, else by its session.
-
-    `Login` lets no annotator reach what is for leads; whatever handles a request asks again.
-    """
-    account: Account | None = scope.get(ACCOUNT)
-    return not people.exist() if account is None else account.may(role)
-
-
 def only(people: Accounts, role: Role) -> Any:
     """A dependency of routes: 403 for whoever has not the rights of a role."""
 
@@ -184,11 +174,6 @@ def only(people: Accounts, role: Role) -> Any:
             raise fastapi.HTTPException(403, refusal(role))
 
     return fastapi.Depends(refuse_others)
-
-
-def refusal(role: Role) -> str:
-    """What is said to whoever has not the rights of a role."""
-    return f"for {role}s; ask one of them"
 
 
 async def same_annotator(request: fastapi.Request) -> None:

@@ -15,7 +15,7 @@ from imgalign.preferences.accounts import Account
 from imgalign.preferences.coverage import has_items, queued_projects
 from imgalign.preferences.openings import open_projects
 from imgalign.preferences.store import Store
-from ui.api.login import ACCOUNT
+from ui.roles import ACCOUNT
 
 FIRST = "default"
 """The project that the app begins with where none is named."""

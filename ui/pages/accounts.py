@@ -13,9 +13,9 @@ import gradio as gr
 from imgalign.errors import InputError, StoreError
 from imgalign.preferences.accounts import INVITATION, ROLES, Account, Accounts, Role
 from ui.accounts_table import accounts_table
-from ui.api.login import refusal
 from ui.authority import account
 from ui.messages import PRIVATE, done, shown
+from ui.roles import refusal
 from ui.theme import asset
 
 # A link is of the address under which this browser sees the app, and of its path behind a proxy.

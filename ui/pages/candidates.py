@@ -29,7 +29,7 @@ from ui.batches import Asked, Batch, Batches
 from ui.image_request import SHIPPED
 from ui.links import rank_link
 from ui.messages import PRIVATE, shown
-from ui.outlook import Line
+from ui.outlook import table
 from ui.runs import Runs
 from ui.standing import Standings, counted
 from ui.theme import asset
@@ -145,13 +145,7 @@ def explain(work: Work, form: Form, *, at_once: bool = False) -> tuple[str, str]
             f'<p role="status" data-cannot><b>Cannot be made yet.</b> {escape(str(error))}</p>',
             "",
         )
-    return "".join(f'<p role="status">{escape(each)}</p>' for each in said), table(lines)
-
-
-def table(lines: list[Line]) -> str:
-    """The lines as HTML."""
-    rows = "".join(f"<dt>{escape(each.term)}</dt><dd>{escape(each.text)}</dd>" for each in lines)
-    return f'<div class="cost"><h3>What it will cost</h3><dl>{rows}</dl></div>'
+    return "".join(f'<p role="status">{escape(each)}</p>' for each in said), table(lines, note="")
 
 
 def launch(work: Work, form: Form) -> str:

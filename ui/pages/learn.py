@@ -142,6 +142,20 @@ def build(page: gr.Blocks, fits: Fits, store: Store) -> None:
         gr.Info(f"{begun} is being fitted")
         return begun, choose(which)[1]
 
+    again = {"fn": refresh, "inputs": [chosen, latest], "outputs": [shelf, latest], **PRIVATE}
+    page.load(open_page, outputs=[project, group, name], **PRIVATE)
+    page.load(**again)
+    timer.tick(**again)
+    project.input(choose, project, [group, name], **PRIVATE)
+    start.click(start_fit, [project, group, name, overrides], [chosen, name], **PRIVATE).success(
+        **again
+    )
+    _connect_shelf(fits, shelf, chosen, again)
+
+
+def _connect_shelf(fits: Fits, shelf: gr.HTML, chosen: gr.State, again: dict[str, Any]) -> None:
+    """Let the buttons of a reward model work."""
+
     def select(event: gr.EventData) -> str:
         return str(event.fit)
 
@@ -153,14 +167,6 @@ def build(page: gr.Blocks, fits: Fits, store: Store) -> None:
     def forget(event: gr.EventData) -> None:
         shown(lambda: fits.forget(str(event.fit)))
 
-    again = {"fn": refresh, "inputs": [chosen, latest], "outputs": [shelf, latest], **PRIVATE}
-    page.load(open_page, outputs=[project, group, name], **PRIVATE)
-    page.load(**again)
-    timer.tick(**again)
-    project.input(choose, project, [group, name], **PRIVATE)
-    start.click(start_fit, [project, group, name, overrides], [chosen, name], **PRIVATE).success(
-        **again
-    )
     shelf.fit_select(select, None, chosen, **PRIVATE).then(**again)
     shelf.fit_stop(stop, None, None, **PRIVATE).then(**again)
     shelf.fit_forget(forget, None, None, **PRIVATE).then(**again)

@@ -1,6 +1,7 @@
 """The form of the Train page: what a run is started from, and what is said of it meanwhile."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -143,16 +144,11 @@ def connect_form(
         gr.Info(f"The form is that of {name}: change it and start")
         return fill(form, form.recipe)
 
-    # What is wrong with an override tells what lies at the path that it names.
-    @needs_role("admin", quiet=True)
-    def explain_now(which: str | None, judge: str, changes: str) -> tuple[Any, ...]:
-        return _explain_form(runs, which, judge, changes)
-
     # One after another: what is said of an earlier form never replaces that of a later one.
     in_turn = PRIVATE | {"concurrency_limit": 1, "concurrency_id": "explain"}
     explained = [folded, table, *fields.explained]
     explain_form: dict[str, Any] = {
-        "fn": explain_now,
+        "fn": _explaining(runs),
         "inputs": [fields.recipe, fields.reward, fields.overrides],
         "outputs": explained,
         **in_turn,
@@ -184,6 +180,15 @@ def connect_form(
     ).then(**keep)
     monitor.run_copy(copy, None, fields.filled, **PRIVATE).success(**explain_form).then(**keep)
     return keep
+
+
+def _explaining(runs: Runs) -> Callable[[str | None, str, str], tuple[Any, ...]]:
+    # What is said of an override tells what lies at the path that it names.
+    @needs_role("admin", quiet=True)
+    def explain_now(which: str | None, judge: str, changes: str) -> tuple[Any, ...]:
+        return _explain_form(runs, which, judge, changes)
+
+    return explain_now
 
 
 def _name_to_offer(queue: RunQueue, called: str) -> str:

@@ -1,0 +1,26 @@
+"""What the session of a request may do; no gradio here.
+
+`ui.api.login` writes the account of the session into the scope of each request; routes and events
+ask here, and never what a request says of itself.
+"""
+
+from starlette.types import Scope
+
+from imgalign.preferences.accounts import Account, Accounts, Role
+
+ACCOUNT = "imgalign.account"
+"""Key of a request's scope."""
+
+
+def may(people: Accounts, scope: Scope, role: Role) -> bool:
+    """Whether a request has the rights of a role: anybody's without accounts, else by its session.
+
+    `Login` lets no annotator reach what is for leads; whatever handles a request asks again.
+    """
+    account: Account | None = scope.get(ACCOUNT)
+    return not people.exist() if account is None else account.may(role)
+
+
+def refusal(role: Role) -> str:
+    """What is said to whoever has not the rights of a role."""
+    return f"for {role}s; ask one of them"
