@@ -217,12 +217,12 @@ def test_a_hundred_candidates_with_ties_need_no_list_of_all_groups():
     k, delta = 100, 0.3
     scores, ranks = normal(k)[None], torch.arange(k)
     ranks[41] = ranks[40]
-    weights, expected = scores[0].exp(), 0.0
+    weights, expected = scores[0].exp(), torch.zeros((), dtype=torch.float64)
     for rank in ranks.unique().tolist():
         left, group = weights[ranks >= rank], weights[ranks == rank]
         pairs = delta * (left.sqrt().sum() ** 2 - left.sum()) / 2
         chosen = group.prod().sqrt() * delta if len(group) == 2 else group.prod()
-        expected -= (chosen / (left.sum() + pairs)).log()
+        expected = expected - (chosen / (left.sum() + pairs)).log()
     two = torch.tensor([delta], dtype=torch.float64).log()
     assert_close(plackett_luce_loss(scores, ranks[None], log_tie=two), expected[None])
     any_size = torch.cat([two, torch.full((k - 2,), -150.0, dtype=torch.float64)])

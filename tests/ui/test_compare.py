@@ -313,8 +313,8 @@ def test_comparisons_are_proposed_a_project_of_their_own(store: Store):
 
 
 def test_images_of_base_and_checkpoint_are_only_mixed_where_somebody_asks_for_it():
-    base, run = {"key": "a", "checkpoint": None, "rewritten": False}, {"key": "b"}
-    run |= {"checkpoint": "runs/first/step-000010", "rewritten": False}
+    base = {"key": "a", "checkpoint": None, "rewritten": False}
+    run = {"key": "b", "checkpoint": "runs/first/step-000010", "rewritten": False}
     other = run | {"key": "c", "checkpoint": "runs/second/step-000010"}
     pairs, together = sending.PAIRS, sending.TOGETHER
     assert sending.way_for([base, run], together) == pairs

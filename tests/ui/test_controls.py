@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from imgalign.config import plain
@@ -57,16 +59,12 @@ def test_what_was_typed_wrongly_stays_in_its_control():
 
 
 def test_what_rankings_to_learn_from_is_chosen_among_what_there_is_and_comparisons_come_last():
-    judged = [
-        ProjectRankings(
-            project=project, samples=samples, rankings=number, prompts=1, groups=("", *groups)
-        )
-        for project, samples, number, groups in (
-            ("cats-compare", "images", 7, ["warm"]),
-            ("cats", "images", 3, ["cosy"]),
-            ("tales", "texts", 9, ["loud"]),
-        )
-    ]
+    cats = ProjectRankings(
+        project="cats", samples="images", rankings=3, prompts=1, groups=("", "cosy")
+    )
+    votes = replace(cats, project="cats-compare", rankings=7, groups=("", "warm"))
+    tales = replace(cats, project="tales", samples="texts", groups=("", "loud"))
+    judged = [votes, cats, tales]
     project, group, *_ = controls("storybook_dpo", "", "", judged)
     assert (project.path, project.value) == ("data.project", "null")
     assert project.choices == (

@@ -12,7 +12,9 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from provenances import provenance
 
+from imgalign.preferences.accounts import Accounts
 from imgalign.preferences.records import Provenance
+from imgalign.preferences.store import Store
 from ui.api import studio
 from ui.api.responses import add_error_handlers
 from ui.download import file_name
@@ -24,10 +26,10 @@ def put(shelf: Shelf, shade: int, made: Provenance) -> str:
     return shelf.put(Image.new("RGB", (8, 8), (shade, 0, 0)), made)
 
 
-def client(shelf: Shelf, folder: Path) -> TestClient:
+def client(store: Store, shelf: Shelf, folder: Path) -> TestClient:
     app = fastapi.FastAPI()
     add_error_handlers(app)
-    app.include_router(studio.router(Runs(folder), shelf, server="x"))
+    app.include_router(studio.router(Runs(folder), shelf, Accounts(store.database), server="x"))
     return TestClient(app)
 
 
@@ -56,10 +58,10 @@ def test_an_image_of_a_rewrite_is_named_by_what_was_asked():
     assert file_name(shelf.get(put(shelf, 1, made))).startswith("a-house-seed3-")
 
 
-def test_one_image_comes_as_a_file_of_its_name(tmp_path: Path):
+def test_one_image_comes_as_a_file_of_its_name(store: Store, tmp_path: Path):
     shelf = Shelf()
     image_id = put(shelf, 1, provenance(prompt="ein Fuß", seed=7, **SECRET))
-    found = client(shelf, tmp_path).get(f"/api/generated/{image_id}/file")
+    found = client(store, shelf, tmp_path).get(f"/api/generated/{image_id}/file")
     assert found.content == shelf.get(image_id).png
     assert found.headers["content-disposition"].startswith(
         "attachment; filename*=UTF-8''ein-Fu%C3%9F-seed7-"
@@ -67,12 +69,14 @@ def test_one_image_comes_as_a_file_of_its_name(tmp_path: Path):
     assert "SECRET" not in str(found.headers)
 
 
-def test_a_view_comes_as_a_zip_with_how_each_image_was_made(tmp_path: Path):
+def test_a_view_comes_as_a_zip_with_how_each_image_was_made(store: Store, tmp_path: Path):
     shelf = Shelf()
     first = provenance(prompt="a red house", seed=1, model="m")
     second = provenance(prompt="a red house", seed=1, **SECRET)
     ids = [put(shelf, 1, first), put(shelf, 2, second), put(shelf, 2, second)]
-    found = client(shelf, tmp_path).get("/api/generated-files", params={"ids": ",".join(ids)})
+    found = client(store, shelf, tmp_path).get(
+        "/api/generated-files", params={"ids": ",".join(ids)}
+    )
     with zipfile.ZipFile(io.BytesIO(found.content)) as file:
         names = file.namelist()
         facts = json.loads(file.read("provenance.json"))
@@ -88,7 +92,7 @@ def test_a_view_comes_as_a_zip_with_how_each_image_was_made(tmp_path: Path):
     assert all(each["seed"] == 1 and each["steps"] == first.steps for each in facts)
 
 
-def test_an_image_that_is_not_kept_any_more_is_said(tmp_path: Path):
+def test_an_image_that_is_not_kept_any_more_is_said(store: Store, tmp_path: Path):
     for path in ("/api/generated/gone/file", "/api/generated-files?ids=gone"):
-        found = client(Shelf(), tmp_path).get(path)
+        found = client(store, Shelf(), tmp_path).get(path)
         assert (found.status_code, "generate it again" in found.json()["error"]) == (422, True)

@@ -252,6 +252,13 @@ def router(
     ) -> Guide:
         return Guide(text=guide.text(rankable.chosen(of, sender)))
 
+    _add_samples(routes, store)
+    return routes
+
+
+def _add_samples(routes: fastapi.APIRouter, store: Store) -> None:
+    """What a token stands for, whole or small."""
+
     @routes.get("/images/small/{token}")
     def glimpsed(
         token: str, annotator: Annotated[str, fastapi.Query(max_length=MAX_NAME)]
@@ -273,8 +280,6 @@ def router(
     @routes.get("/texts/{token}")
     def read(token: str, annotator: Annotated[str, fastapi.Query(max_length=MAX_NAME)]) -> Response:
         return text_response(text(store, token, annotator))
-
-    return routes
 
 
 def _too_often(what: str) -> JSONResponse:

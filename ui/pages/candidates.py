@@ -411,12 +411,8 @@ def _shelf(demos: tuple[tuple[str, str], ...]) -> gr.HTML:
 
 
 def _short(batch: Batch) -> dict[str, Any]:
-    return {
-        "name": batch.name,
-        "title": batch.asked.title,
-        "project": batch.asked.project,
-        "state": batch.state,
-    }
+    title, project = batch.asked.title, batch.asked.project
+    return {"name": batch.name, "title": title, "project": project, "state": batch.state}
 
 
 def _detail(work: Work, batch: Batch) -> dict[str, Any]:

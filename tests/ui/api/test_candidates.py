@@ -102,8 +102,8 @@ def test_other_origins_and_machines_send_nothing(client, store, tmp_path):
         upload = f"/api/candidates/uploads/{'A' * 20}?name=1.png"
         assert client.post(upload, content=b"x", headers=headers).status_code == 403, origin
     people = Accounts(store.database)
-    for name, role in (("Lea", "admin"), ("Ann", "annotator")):
-        people.add(name, "four odd green words", role=role, group="default")
+    people.add("Lea", "four odd green words", role="admin", group="default")
+    people.add("Ann", "four odd green words", role="annotator", group="default")
     network = Settings(host="0.0.0.0", images=tmp_path / "images", runs=tmp_path / "runs")
     with TestClient(build_app(network, store), base_url="http://192.168.0.9") as other:
         for status in (401, 403):  # without a session, and with an annotator's
