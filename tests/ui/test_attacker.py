@@ -232,6 +232,7 @@ SITES = [
         ("POST", "/api/rank/next", {"annotator": "Eve"}),
         ("POST", "/gradio_api/queue/join", {"data": []}),
         ("GET", "/api/rank/guidelines", None),
+        ("GET", "/api/rank/queued", None),
         ("GET", "/api/people/items/0/0", None),
         ("GET", "/config", None),
         ("GET", "/train", None),
