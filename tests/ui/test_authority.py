@@ -1,6 +1,7 @@
 """Claims: every event of every page asks on the server for the role of whose session it is, before
 anything of it runs; what starts processes of free settings or reads paths is for admins alone."""
 
+import inspect
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -214,3 +215,9 @@ def test_sessions_decide_what_the_events_of_a_browser_do(
             assert "for admins" not in explain
             invite = by_name["invite"]
             assert "role: expected one of" in said_of(lu, invite)
+
+
+def test_an_event_that_goes_on_asks_and_is_still_one(events: list[Any]) -> None:
+    several = {each.fn.__name__ for each in events if inspect.isgeneratorfunction(each.fn)}
+    assert several == {each.fn.__name__ for each in events if each.types_generator}
+    assert {"explain_now", "begin"} <= several
