@@ -101,7 +101,7 @@ def test_a_run_is_started_watched_stopped_and_compared(page, studio, address, st
     page.wait_for_function(
         "() => document.querySelector('#recipe input:checked')?.value === 'aaa-tiny'"
     )
-    assert "A tiny run." in page.locator(".recipe").text_content()
+    assert "A tiny run." in page.locator("details.recipe").text_content()
     page.get_by_label("Name").fill("first")
     page.get_by_label("Overrides").fill("run.samples.every=2")
     page.get_by_role("button", name="Start training").click()
