@@ -8,6 +8,7 @@ import pytest
 from starlette.testclient import TestClient
 from texts import add_texts, text_provenance
 
+from imgalign.cli.main import main
 from imgalign.errors import InputError
 from ui import theme
 from ui.app import Settings, build_app, launch
@@ -262,3 +263,14 @@ def test_what_scripts_of_components_share_has_one_home_and_comes_once():
         text = asset(path.name)
         assert text.count("const make = ") == (path.name in {"dom.js", *theme.SHARING}), path.name
     assert {path.name for path in folder.glob("*.js")} >= set(theme.SHARING)
+
+
+def test_the_command_serves_the_pages_that_it_names(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    given = []
+    monkeypatch.setattr("ui.app.launch", lambda settings, **options: given.append(settings.served))
+    assert main(["ui", "--page", "rank", "--page", "people"]) == 0
+    assert main(["ui"]) == 0
+    assert given == [("rank", "people"), Settings().served]
+    assert main(["ui", "--page", "admin"]) == 2
+    assert "pages: expected some of candidates, rank" in capsys.readouterr().err
