@@ -8,9 +8,9 @@ from imgalign.preferences.accounts import Account
 
 NONE_YET = (
     '<div class="results people"><p role="status">There are no accounts: everybody who reaches the '
-    "app on this machine may do everything. The first is made by <code>imgalign accounts add NAME "
-    "--role admin</code>; then others are invited here, and the app may listen on a network."
-    "</p></div>"
+    "app on this machine may do everything. Whoever runs the machine makes the first; then others "
+    "are invited here, and the app may listen on a network.</p><details><summary>On a terminal"
+    "</summary><code>imgalign accounts add NAME --role admin</code></details></div>"
 )
 
 
