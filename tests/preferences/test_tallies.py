@@ -34,7 +34,7 @@ VERDICTS: dict[str, dict[str, Any]] = {
 }
 SINCE = (
     *("sessions", "invitations", "accounts", "gold", "exclusions", "guidelines"),
-    *("qualifications", "admissions"),
+    *("openings", "qualifications", "admissions"),
 )
 """Tables that came after the counts, those that refer to others first."""
 number = itertools.count()
