@@ -1,8 +1,8 @@
 """What every algorithm must do in two real processes, on networks of both kinds: what one does.
 
 Both hold the same bits. One process rounds its sums in another order, so it is compared within a
-bound: the mean of the gradients within 1e-4 of its largest element, and the weights within 2e-5, a
-hundredth of what two steps can move them.
+bound: the mean of the gradients within 1e-4 of its largest element, and the weights within 1e-4, a
+twentieth of what two steps can move them.
 """
 
 import json
@@ -56,7 +56,7 @@ def test_two_processes_learn_what_one_learns(kind, name, models, images, togethe
         assert_close(both, mean, rtol=0, atol=1e-4 * largest)
         moved = mean.abs() > 1e-2 * largest  # Adam makes steps of nothing but rounding, too
         assert moved.any()
-        assert_close(found[place][moved], weight[moved], rtol=0, atol=2e-5)
+        assert_close(found[place][moved], weight[moved], rtol=0, atol=1e-4)
     said = [json.loads((folder / "metrics.json").read_text()) for folder in (alone, first)]
     for one, other in zip(*said, strict=True):
         assert other == pytest.approx(one, rel=1e-3, abs=1e-6)
