@@ -5,8 +5,11 @@ one value per example; the caller averages. Left out: advantages (advantages.py)
 which is `torch.distributions.kl_divergence` of a policy's step distributions.
 
 Shapes: b = examples, t = denoising steps or tokens, k = candidates of one ranking, c = items of the
-largest tie. Log-probabilities are in nats.
+largest tie, n = groups of them. Log-probabilities are in nats.
 """
+
+from functools import lru_cache
+from itertools import combinations
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -15,6 +18,9 @@ from torch.nn.functional import logsigmoid
 
 from imgalign.errors import InputError
 
+LISTED = 4
+"""Rankings of up to so many have their groups listed, which is the faster way there: half the time
+for four, four times the time for nine."""
 NEVER = -1e30
 """A logarithm of zero that can be subtracted from itself."""
 
@@ -169,11 +175,8 @@ def plackett_luce_loss(
     log_delta = scores.new_zeros(1)
     if log_tie is not None:
         log_delta = torch.cat([log_delta, log_tie.to(scores)])
-    # When a group was chosen, what ranks above it was gone. Absent items, at -1, come last here.
-    worst_first = ranks.argsort(dim=1, descending=True)
-    totals = _log_totals(scores.gather(1, worst_first), log_delta[:largest])
-    num_left = (ranks[:, None, :] >= ranks[:, :, None]).sum(2)
-    log_total = totals.gather(1, num_left - 1)
+    totals = _listed_totals if k <= LISTED else _grown_totals
+    log_total = totals(scores, ranks, log_delta[:largest])
 
     # Summed over items, with 1 / size each, so that every group counts once.
     group_size = group_size.clamp(min=1)
@@ -181,16 +184,45 @@ def plackett_luce_loss(
     return -torch.where(present, terms, 0.0).sum(1)
 
 
-def _log_totals(
-    scores: Float[Tensor, "b k"], log_delta: Float[Tensor, " c"]
+def _listed_totals(
+    scores: Float[Tensor, "b k"], ranks: Int[Tensor, "b k"], log_delta: Float[Tensor, " c"]
 ) -> Float[Tensor, "b k"]:
-    """The log-weight of all groups of up to c items that the first 1, 2, ... k items can form.
+    """The log-weight of all groups among which the group of each item was chosen, from a list."""
+    subsets = _subsets(scores.shape[1], len(log_delta)).to(scores.device)
+    sizes = subsets.sum(1)
+    # A product and a sum, not a matrix product, which autocast would round to half precision.
+    means = (scores[:, None, :] * subsets).sum(2) / sizes
+    log_weight = log_delta[sizes - 1] + means
+    # When i's group was chosen, what ranks above it was gone: a subset competed if its best member
+    # ranks no higher than i. Absent items, at -1, are gone from the start.
+    best_member = torch.where(subsets, ranks[:, None, :], ranks.max() + 1).amin(2)
+    competed = best_member[:, :, None] >= ranks[:, None, :]
+    return log_weight[:, :, None].masked_fill(~competed, -torch.inf).logsumexp(1)
+
+
+@lru_cache(maxsize=64)
+def _subsets(k: int, largest: int) -> Bool[Tensor, "n {k}"]:
+    """Which of k items are in each of their non-empty subsets of at most `largest`."""
+    chosen = [members for size in range(1, largest + 1) for members in combinations(range(k), size)]
+    subsets = torch.zeros(len(chosen), k, dtype=torch.bool)
+    for row, members in enumerate(chosen):
+        subsets[row, list(members)] = True
+    return subsets
+
+
+def _grown_totals(
+    scores: Float[Tensor, "b k"], ranks: Int[Tensor, "b k"], log_delta: Float[Tensor, " c"]
+) -> Float[Tensor, "b k"]:
+    """The same without a list of the groups, of which there are up to 2^k: in k * c^2 steps.
 
     The groups of one size weigh together delta times the elementary symmetric polynomial of
-    exp(s / size), which grows item by item: k * c^2 steps, where there are up to 2^k groups.
+    exp(s / size), which grows item by item.
     """
+    # What is left when a group is chosen are the worst. Absent items, at -1, come last here.
+    worst_first = ranks.argsort(dim=1, descending=True)
     (largest,) = log_delta.shape
-    shares = scores[:, :, None] / torch.arange(1, largest + 1, device=scores.device)
+    sizes = torch.arange(1, largest + 1, device=scores.device)
+    shares = scores.gather(1, worst_first)[:, :, None] / sizes
     # By size and members so far: the empty group. With -inf for the others gradients would be nan.
     members = torch.arange(largest + 1, device=scores.device)
     grown = torch.where(members == 0, scores.new_zeros(()), NEVER).expand(len(scores), largest, -1)
@@ -199,4 +231,5 @@ def _log_totals(
         joined = torch.logaddexp(grown[..., 1:], grown[..., :-1] + share[:, :, None])
         grown = torch.cat([grown[..., :1], joined], dim=2)
         totals.append((log_delta + joined.diagonal(dim1=1, dim2=2)).logsumexp(1))
-    return torch.stack(totals, dim=1)
+    num_left = (ranks[:, None, :] >= ranks[:, :, None]).sum(2)
+    return torch.stack(totals, dim=1).gather(1, num_left - 1)
