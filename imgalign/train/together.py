@@ -11,19 +11,18 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 from torch.nn import Parameter
 
 from imgalign.errors import ImgalignError, ProcessError
 
 Given = TypeVar("Given")
-Result = TypeVar("Result")
 
 ATTEMPT = "TORCHELASTIC_RESTART_COUNT"
 """How often the launcher has started these processes again."""
@@ -68,13 +67,13 @@ class Together:
     def _each(self, value: float) -> list[float]:
         mine = torch.tensor([value], dtype=torch.float64)
         found = [torch.empty_like(mine) for _ in range(self.size)]
-        self._meet(lambda: dist.all_gather(found, mine))
+        self._meet(dist.all_gather, found, mine)
         return [one.item() for one in found]
 
     def gather(self, value: Given) -> list[Given]:
         """What each gave, in their order; tensors are on the CPU."""
         found: list[Given] = [value] * self.size
-        self._meet(lambda: dist.all_gather_object(found, value))
+        self._meet(dist.all_gather_object, found, value)
         return found
 
     def agree(self, flag: bool) -> bool:
@@ -88,7 +87,7 @@ class Together:
     def reduce(self, parameters: Sequence[Parameter]) -> None:
         """Sum gradients; a parameter to which none of the processes has one stays without."""
         learned = torch.tensor([each.grad is not None for each in parameters], dtype=torch.int32)
-        self._meet(lambda: dist.all_reduce(learned, op=dist.ReduceOp.MAX))
+        self._meet(dist.all_reduce, learned, dist.ReduceOp.MAX)
         chosen = [each for each, some in zip(parameters, learned.tolist(), strict=True) if some]
         for bucket in buckets_of(chosen):
             own = [
@@ -96,15 +95,15 @@ class Together:
                 for each in bucket
             ]
             flat = torch.cat([gradient.flatten() for gradient in own])
-            self._meet(lambda summed=flat: dist.all_reduce(summed))  # type: ignore[misc]
+            self._meet(dist.all_reduce, flat)
             parts = torch.split(flat, [gradient.numel() for gradient in own])
             for parameter, part in zip(bucket, parts, strict=True):
                 parameter.grad = part.view_as(parameter)
 
-    def _meet(self, ask: Callable[[], Result]) -> Result:
-        """ProcessError where another process has ended or cannot be reached."""
+    def _meet(self, ask: Callable[..., object], *given: Any) -> None:
+        """Call a collective; ProcessError where a process has ended or cannot be reached."""
         try:
-            return ask()
+            ask(*given)
         except RuntimeError as error:
             raise ProcessError(
                 f"process {self.index} of {self.size}: another process of this run has ended or "
@@ -120,7 +119,7 @@ class Together:
             if not self._first_to_fail():
                 raise SystemExit(error.exit_code) from None
             raise
-        except Exception:
+        except Exception:  # a fault of ours, which keeps its traceback: no other speaks after it
             self._first_to_fail()
             raise
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from torch.distributed.rendezvous import rendezvous
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
@@ -16,10 +16,11 @@ class Processes:
     """`size` of one Python command, and the store of their launcher, where they find each other."""
 
     def __init__(self, arguments: Sequence[str | Path], *, size: int = 2, folder: Path) -> None:
-        self._store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        port = free_port()
+        self._store = next(rendezvous(f"tcp://127.0.0.1:{port}?rank=0&world_size=1"))[0]
         meeting = {
             "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(self._store.port),
+            "MASTER_PORT": str(port),
             "TORCHELASTIC_USE_AGENT_STORE": "True",
             "WORLD_SIZE": str(size),
         }

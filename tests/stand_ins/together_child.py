@@ -1,13 +1,14 @@
 """One of two processes that learn together: together_child.py MODELS IMAGES OUT.
 
-Each algorithm takes two iterations on each of `KINDS`, and its weights and state are written to
-OUT/KIND/ALGORITHM/PROCESS. What `learned` makes in one process is what they should come to.
+Each algorithm takes two iterations on each of `KINDS`, and what they come to is written where
+`place_of` says. What `learned` makes in one process is what it should be.
 """
 
 import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,6 +36,11 @@ class Share(NamedTuple):
     examples: Sequence[int]
     """Places of the examples whose likelihood is kept."""
 
+    @property
+    def singly(self) -> "Share":
+        """With each sample in a part of its own."""
+        return Share([[place] for part in self.parts for place in part], self.examples)
+
 
 SHARES = (Share([[0, 2], [4], [6]], [0]), Share([[1, 3, 5]], [1]))
 """Of two processes: one prompt each, and not as many samples."""
@@ -43,11 +49,20 @@ CLOCK = ("seconds_learning", "peak_memory_gb")
 
 
 def learned(
-    kind: str, name: str, models: Models, images: Path, out: Path, *, world: World, share: Share
+    kind: str,
+    name: str,
+    models: Models,
+    images: Path,
+    out: Path,
+    *,
+    world: World,
+    share: Share,
+    singly: bool,
 ) -> None:
-    """Write what two iterations come to."""
-    policy = POLICIES[kind](models)
+    """Write what two iterations come to; `singly`, one sample goes through in a pass."""
+    policy = POLICIES[kind](models, **({"batch_size": 1} if singly else {}))
     move_weights(policy, by=0.02)
+    share = share.singly if singly else share
     batch = cut(batch_for(name, images, policy), share.parts)
     if isinstance(batch, Rollout) and batch.examples is not None:
         batch = replace(batch, examples=batch.examples.select(share.examples))
@@ -68,19 +83,25 @@ def learned(
     (out / "metrics.json").write_text(json.dumps(said))
 
 
+def place_of(out: Path, kind: str, name: str, index: int, *, singly: bool) -> Path:
+    """Where a process writes it."""
+    return out / kind / name / ("singly" if singly else "in passes") / str(index)
+
+
 def main() -> None:
     models: Models = {name: Path(path) for name, path in json.loads(sys.argv[1]).items()}
     images, out, world = Path(sys.argv[2]), Path(sys.argv[3]), join_world()
     for kind in KINDS:
-        for name in ALGORITHMS:
+        for name, singly in product(ALGORITHMS, (False, True)):
             learned(
                 kind,
                 name,
                 models,
                 images,
-                out / kind / name / str(world.index),
+                place_of(out, kind, name, world.index, singly=singly),
                 world=world,
                 share=SHARES[world.index],
+                singly=singly,
             )
 
 
