@@ -35,3 +35,8 @@ def fitted(world, config, tmp_path_factory):
     out = tmp_path_factory.mktemp("fits") / "reward"
     ceiling = Ceiling(value=1.0, meaning="noiseless labels")
     return out, fit(rankings, images.__getitem__, config, out, ceiling=ceiling)
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["likelihood", "head alone"])
+def likelihood(request) -> bool:
+    return bool(request.param)
