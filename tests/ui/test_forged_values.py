@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from gradio_events import sent, told
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting' is deprecated"),
@@ -42,22 +43,8 @@ def client(kept: Path, address: str) -> Iterator[httpx.Client]:
 
 def outcome(client: httpx.Client, event: dict[str, Any], values: list[Any], session: str) -> str:
     """What an event says of such values, in all its messages."""
-    body = {
-        "data": values,
-        "fn_index": event["id"],
-        "session_hash": session,
-        "event_data": STRANGE[0],
-    }
-    asked = client.post("/gradio_api/queue/join", json=body)
-    if asked.status_code != 200:
-        return asked.text
-    said = ""
-    with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": session}) as lines:
-        for line in lines.iter_lines():
-            said += line
-            if '"process_completed"' in line or '"close_stream"' in line:
-                break
-    return said
+    asked = sent(client, event, values, session=session, data=STRANGE[0])
+    return told(client, session=session) if asked.status_code == 200 else asked.text
 
 
 def everything(folder: Path) -> dict[str, int]:
@@ -76,8 +63,8 @@ def test_no_event_takes_what_a_page_would_not_send(client: httpx.Client, tmp_pat
     before = everything(tmp_path)
     for number, event in enumerate(events):
         for what, values in FORGED.items():
-            sent = values(len(event["inputs"]))
-            said = outcome(client, event, sent, f"session-{number}-{what}")
+            given = values(len(event["inputs"]))
+            said = outcome(client, event, given, f"session-{number}-{what}")
             name = f"{event['id']} {event['api_name']}, {what}"
             assert "Traceback" not in said, name
             assert str(tmp_path) not in said, name
