@@ -43,8 +43,9 @@ FOR_ADMINS = {
     },
 }
 """Functions of events that leads may not use, by page."""
-OF_NOTHING = (AttributeError, TypeError, KeyError, ValueError)
-"""What comes of values that no page sends, where an event was let through to its function."""
+OF_NOTHING = (AttributeError, TypeError, KeyError, ValueError, UserWarning)
+"""What comes of values that no page sends, where an event was let through to its function; gradio's
+warnings to people are errors in tests."""
 QUIET = {"open_page", "explain_now"}
 """Those that a page calls by itself, so that they do nothing instead of refusing."""
 
