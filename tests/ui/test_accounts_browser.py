@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from rank_page import press
+from stand_ins.shown import expect
 
 from imgalign.preferences.accounts import Accounts
 from imgalign.preferences.store import Store
@@ -105,4 +106,4 @@ def test_a_lead_sees_runs_and_an_admin_changes_roles(
     ]
     button = page.get_by_role("button", name="Make lead: Ida").element_handle()
     page.wait_for_function("button => !button.disabled || !button.isConnected", arg=button)
-    assert page.get_by_role("button", name="Make lead: Ida").is_enabled()
+    expect(page.get_by_role("button", name="Make lead: Ida")).to_be_enabled()

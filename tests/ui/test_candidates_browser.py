@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from stand_ins.shown import expect
 
 from ui.batch_request import makers
 from ui.pages import candidates
@@ -84,8 +85,8 @@ def test_an_empty_folder_becomes_ranked_candidates(page: Any, address: str, stor
     wait_until(page, "made")
     assert page.locator(".ba-said").text_content().startswith("2 sets to rank.")
     page.locator(".ba-set").nth(1).wait_for()
-    assert page.locator(".ba-set > p").all_text_contents() == ["a red house", "a blue boat"]
-    assert page.locator(".ba-set img").count() == 6
+    expect(page.locator(".ba-set > p")).to_have_text(["a red house", "a blue boat"])
+    expect(page.locator(".ba-set img")).to_have_count(6)
     image = page.locator(".ba-set img").first
     assert image.evaluate("i => i.decode().then(() => i.naturalWidth)") == 64
     standing = page.locator(".ba-standing")
@@ -100,7 +101,7 @@ def test_an_empty_folder_becomes_ranked_candidates(page: Any, address: str, stor
             page.keyboard.press(key)
     page.get_by_role("heading", name="All done, thank you").wait_for()
     assert [each.prompt for each in store.rankings()] == ["a red house", "a blue boat"]
-    assert page.get_by_role("link", name="Learn from them").get_attribute("href") == "learn"
+    expect(page.get_by_role("link", name="Learn from them")).to_have_attribute("href", "learn")
     made = [store.provenance(i) for r in store.rankings() for i in r.sample_ids]
     assert {each.seed for each in made} == set(range(6))
 
@@ -123,8 +124,8 @@ def test_a_stopped_batch_goes_on_without_making_its_images_again(
     wait_until(page, "stopped")
     sets = page.locator(".ba-set").count()
     assert 0 < sets < 20
-    assert "Stopped; what is made stays" in page.locator(".ba-said").text_content()
-    assert page.get_by_role("link", name="Rank them").is_visible()
+    expect(page.locator(".ba-said")).to_contain_text("Stopped; what is made stays")
+    expect(page.get_by_role("link", name="Rank them")).to_be_visible()
 
     page.get_by_role("button", name="Go on").click()
     wait_until(page, "made")
@@ -163,7 +164,7 @@ def test_images_are_sent_from_the_browser_to_a_project_of_their_own(
     page.get_by_text("3 images, up to 4 of a prompt together").wait_for()
     begin(page)
     wait_until(page, "made")
-    assert page.locator(".ba-set > p").all_text_contents() == ["a plain <b>colour</b>"]
+    expect(page.locator(".ba-set > p")).to_have_text(["a plain <b>colour</b>"])
     page.get_by_role("link", name="Rank them").click()
     page.get_by_label("Your name or initials").fill("Ada")
     page.get_by_role("button", name="Start ranking").click()
@@ -205,4 +206,4 @@ def test_the_page_fits_on_a_phone(page: Any, address: str) -> None:
 def test_examples_are_offered_only_where_there_are_some(page: Any, address: str) -> None:
     open_form(page, address)
     assert page.get_by_role("button", name="Add examples").count() == 0
-    assert page.get_by_text("Open a text file").is_visible()
+    expect(page.get_by_text("Open a text file")).to_be_visible()

@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+from stand_ins.shown import expect
 
 from ui.form_notes import describe
 
@@ -34,9 +35,9 @@ def overrides(page):
 def test_a_control_writes_an_override_and_takes_it_back(train):
     train.get_by_label("Overrides").press_sequentially("# a try\n")
     iterations = train.get_by_label("Iterations", exact=True)
-    assert iterations.input_value() == "40"
+    expect(iterations).to_have_value("40")
     iterations.focus()
-    assert "run.iterations: How often a batch" in train.locator(".ct-about").text_content()
+    expect(train.locator(".ct-about")).to_contain_text("run.iterations: How often a batch")
     iterations.fill("20")
     iterations.press("Enter")
     train.locator("#cost", has_text="20 iterations of 64 images").wait_for()
@@ -45,11 +46,11 @@ def test_a_control_writes_an_override_and_takes_it_back(train):
     iterations.fill("many")
     iterations.press("Tab")
     train.get_by_text("run.iterations: expected a whole number, got 'many'").wait_for()
-    assert iterations.input_value() == "many"  # to be mended where it was typed
+    expect(iterations).to_have_value("many")  # to be mended where it was typed
     train.get_by_role("button", name="Iterations: back to 40").press("Enter")
     train.locator("#cost", has_text="40 iterations of 64 images").wait_for()
     assert overrides(train) == "# a try"
-    assert iterations.input_value() == "40"
+    expect(iterations).to_have_value("40")
 
 
 def test_what_stands_in_a_control_is_started_with(train, tmp_path, monkeypatch):
@@ -80,8 +81,8 @@ def test_after_another_recipe_is_chosen_nothing_that_is_typed_is_lost(train, mon
     train.locator("#recipe input[value='mine']").check()
     allowed.set()
     train.wait_for_function(held.replace(" => parts.every", " => !parts.some"), arg=parts)
-    assert train.get_by_label("Name").input_value() == "mine"
-    assert train.get_by_label("Iterations", exact=True).input_value() == "40"
+    expect(train.get_by_label("Name")).to_have_value("mine")
+    expect(train.get_by_label("Iterations", exact=True)).to_have_value("40")
 
 
 def test_any_setting_is_found_by_a_word_and_added_to_the_overrides(train):
@@ -99,7 +100,7 @@ def test_any_setting_is_found_by_a_word_and_added_to_the_overrides(train):
     train.get_by_label("Find a setting").focus()
     row = train.locator("#settings [data-setting='optimizer.max_grad_norm'] .value")
     row.get_by_text("0.5").wait_for()
-    assert rows.count() == 1  # the table came anew, and is searched still
+    expect(rows).to_have_count(1)  # the table came anew, and is searched still
 
 
 def test_the_controls_fit_on_a_phone(train):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from adapter_runs import make_full_run, make_run
+from stand_ins.shown import expect
 
 from imgalign.preferences.store import Store
 
@@ -77,7 +78,7 @@ def test_a_number_that_cannot_be_is_one_line_at_the_form_and_the_page_goes_on(
     ):
         generate(page, **numbers)
         alert.filter(has_text=re.compile(line)).wait_for()
-        assert alert.count() == 1
+        expect(alert).to_have_count(1)
         assert page.locator(".toast-wrap .toast-body").count() == 0
         place = alert.bounding_box()
         assert place["width"] < 340, "beside the form, and not over the images"
@@ -96,7 +97,7 @@ def test_a_second_tab_says_that_it_waits_and_comes_next(model: Path, page: Any, 
     doing.filter(
         has_text=re.compile(r"with the base model, step \d+ of 200 of \d+ images")
     ).wait_for()
-    assert page.locator(".co-count").inner_text() == "0 of 128 images"
+    expect(page.locator(".co-count")).to_have_text("0 of 128 images", use_inner_text=True)
 
     other = page.context.new_page()
     other.set_default_timeout(60_000)
@@ -119,7 +120,7 @@ def test_images_that_are_there_stay_the_same_elements_while_others_are_drawn(
     page.locator(".co-count").filter(has_text=re.compile(r"about \d+ (s|min) left")).wait_for()
     first.evaluate("image => { image.dataset.seen = 'yes'; image.closest('button').focus(); }")
     page.locator(".co-cell img").nth(63).wait_for(timeout=120_000)
-    assert page.locator(".co-cell img[data-seen=yes]").count() == 1
+    expect(page.locator(".co-cell img[data-seen=yes]")).to_have_count(1)
     label = page.evaluate("document.activeElement.getAttribute('aria-label')")
     assert label == "Base, seed 1, show large"
 
@@ -135,9 +136,9 @@ def test_three_checkpoints_and_the_base_are_compared_and_sent_once(
     generate(page, prompts="a red house", images_each=2, steps=3)
     page.locator(".co-cell img").nth(7).wait_for()
     names = ["Base", "lora, iteration 20", "full, iteration 10", "lora, iteration 10"]
-    assert page.locator(".co-table b").all_text_contents() == names
+    expect(page.locator(".co-table b")).to_have_text(names)
     page.locator(".co-cell").nth(2).click()
-    assert page.locator(".co-pair figcaption").all_text_contents() == names
+    expect(page.locator(".co-pair figcaption")).to_have_text(names)
     sources = page.locator(".co-pair img").evaluate_all("all => all.map((each) => each.src)")
     assert len(set(sources)) == 4
     page.get_by_role("button", name="Close").click()
@@ -164,7 +165,7 @@ def test_three_checkpoints_and_the_base_are_compared_and_sent_once(
 
     page.reload()
     page.locator(".co-cell img").nth(7).wait_for()
-    assert page.locator(".co-table b").all_text_contents() == names
+    expect(page.locator(".co-table b")).to_have_text(names)
 
 
 def test_a_divider_moves_between_two_images_of_a_seed(runs: Path, page: Any, address: str):
@@ -176,9 +177,9 @@ def test_a_divider_moves_between_two_images_of_a_seed(runs: Path, page: Any, add
     page.get_by_role("button", name="Slider").click()
     over = page.locator(".co-over")
     divider = page.get_by_label(re.compile("^Divider: "))
-    assert divider.input_value() == "50"
+    expect(divider).to_have_value("50")
     page.keyboard.press("ArrowRight")
-    assert divider.input_value() == "51"
+    expect(divider).to_have_value("51")
     box = page.locator(".co-stack").bounding_box()
     page.mouse.move(box["x"] + 0.25 * box["width"], box["y"] + 10)
     page.mouse.down()
@@ -195,7 +196,7 @@ def test_a_divider_moves_between_two_images_of_a_seed(runs: Path, page: Any, add
     assert over.get_attribute("src") != seed
     assert divider.input_value() in ("74", "75", "76")
     page.get_by_role("button", name="Slider").click()
-    assert page.locator(".co-pair figure").count() == 2
+    expect(page.locator(".co-pair figure")).to_have_count(2)
     page.get_by_role("button", name="Slider").click()
 
 
@@ -211,12 +212,12 @@ def test_a_checkpoint_has_a_strength_while_it_is_chosen(
     generate(page, prompts="a red house", images_each=1, steps=2)
     page.locator(".co-cell img").nth(2).wait_for()
     names = ["Base", "lora, iteration 20", "lora, iteration 20 at 0.6"]
-    assert page.locator(".co-table b").all_text_contents() == names
+    expect(page.locator(".co-table b")).to_have_text(names)
     choose(page, "checkpoint-2", "No other")
     page.locator("#strength-2").wait_for(state="hidden")
     choose(page, "checkpoint-2", "full, iteration 10")
     page.locator("#strength-2").wait_for()
-    assert page.locator("#strength-2 input[type=number]").input_value() == "1"
+    expect(page.locator("#strength-2 input[type=number]")).to_have_value("1")
     page.locator("#strength-2 input[type=number]").fill("0.5")
     page.locator("#strength-2 input[type=number]").press("Tab")
     page.get_by_role("button", name="Generate", exact=True).click()
@@ -234,7 +235,7 @@ def test_a_checkpoint_that_is_taken_back_takes_those_after_it_along(
     page.locator("#checkpoint-2 input").wait_for(state="hidden")
     generate(page, prompts="a red house", images_each=1, steps=2)
     page.locator(".co-cell img").wait_for()
-    assert page.locator(".co-table b").all_text_contents() == ["Base"]
+    expect(page.locator(".co-table b")).to_have_text(["Base"])
 
 
 def test_what_was_drawn_before_comes_back_until_the_server_has_forgotten_it(
@@ -251,11 +252,11 @@ def test_what_was_drawn_before_comes_back_until_the_server_has_forgotten_it(
     page.locator(".co-prompt h3", has_text="a tree").wait_for()
     page.locator(".co-history summary").click()
     earlier = page.locator(".co-history li")
-    assert earlier.locator("b").all_text_contents() == ["a tree", "a red house"]
+    expect(earlier.locator("b")).to_have_text(["a tree", "a red house"])
     earlier.nth(1).click()
     page.locator(".co-prompt h3", has_text="a red house").wait_for()
     assert page.locator("button.co-cell img").evaluate("i => i.decode().then(() => i.naturalWidth)")
-    assert earlier.count() == 2  # looking at one makes no other
+    expect(earlier).to_have_count(2)  # looking at one makes no other
 
     page.evaluate(
         """() => {

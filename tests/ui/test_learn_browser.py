@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from stand_ins.shown import expect
 from submissions import judge, on_screen
 
 pytestmark = [
@@ -23,7 +24,7 @@ def test_rankings_become_a_reward_model_that_the_train_page_offers(
     page.wait_for_function("() => document.title === 'Learn - imgalign'")
     link = page.get_by_role("link", name="Rank some images first.")
     link.wait_for()
-    assert link.get_attribute("href") == f"{address}/"
+    expect(link).to_have_attribute("href", f"{address}/")
     page.get_by_role("button", name="Fit", exact=True).click()
     page.get_by_text("rankings: there are none yet").wait_for()
 
@@ -45,8 +46,8 @@ def test_rankings_become_a_reward_model_that_the_train_page_offers(
 
     page.reload()  # it goes on without the page
     page.locator(".le-fit[data-state=fitted]").wait_for(timeout=300_000)
-    assert "rankings of project default" in page.locator(".le-said").text_content()
-    assert "It agrees with people on" in page.locator(".le-verdict").text_content()
+    expect(page.locator(".le-said")).to_contain_text("rankings of project default")
+    expect(page.locator(".le-verdict")).to_contain_text("It agrees with people on")
     assert page.locator(".le-row[data-own] span").last.text_content().endswith("%")
     images = page.locator(".le-pairs[data-kind=disagreements] img")
     agreed = page.locator(".le-pairs[data-kind=agreements]")
@@ -64,4 +65,4 @@ def test_rankings_become_a_reward_model_that_the_train_page_offers(
     page.get_by_role("link", name="Align with it").click()
     page.wait_for_function("() => document.querySelector('#recipe input:checked')?.value")
     page.locator("#reward input").click()
-    assert page.get_by_role("option", name="my taste").count() == 1
+    expect(page.get_by_role("option", name="my taste")).to_have_count(1)

@@ -4,6 +4,7 @@ reload and ends when it is left, and what is wrong is said on the page."""
 from typing import Any
 
 import pytest
+from stand_ins.shown import expect
 
 from imgalign.preferences.accounts import Accounts
 
@@ -32,7 +33,7 @@ def test_from_an_invitation_to_a_judgement_and_out_again(page: Any, address: str
     page.get_by_role("alert").get_by_text("somebody else's; choose another").wait_for()
     fill(page, "Zoe", PASSWORD, "Make my account")
     page.locator(".rk-tile").first.wait_for()  # nobody typed a name
-    assert page.locator(".rk-who").inner_text() == "Zoe"
+    expect(page.locator(".rk-who")).to_have_text("Zoe", use_inner_text=True)
     assert page.get_by_role("heading", name="Before you start").is_hidden()
     page.keyboard.press("b")
     page.keyboard.press("Enter")
@@ -62,7 +63,7 @@ def test_what_is_wrong_is_said_and_the_right_password_goes_on(
 def test_a_link_that_is_used_says_so_at_once(page: Any, address: str, people: Accounts):
     page.goto(f"{address}/join#nothing")
     page.get_by_role("alert").get_by_text("used, too old or not whole").wait_for()
-    assert page.get_by_role("button", name="Make my account").is_disabled()
+    expect(page.get_by_role("button", name="Make my account")).to_be_disabled()
 
 
 def test_an_account_that_is_disabled_while_it_ranks_comes_to_the_login(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from served_app import served
+from stand_ins.shown import expect
 
 from imgalign.config import dump_config, find_config, load_config
 from imgalign.train.config import TrainConfig
@@ -53,17 +54,17 @@ def test_no_page_sends_anybody_to_a_terminal(
     page.goto(f"{address}/train")
     verdict = page.locator(".mo-verdict")
     verdict.get_by_role("link", name="Compare it on Generate").wait_for()
-    assert verdict.get_by_role("link", name="Results").get_attribute("href") == "results"
+    expect(verdict.get_by_role("link", name="Results")).to_have_attribute("href", "results")
     assert verdict.locator(".take code").all_text_contents()[0].endswith("step-000006")
     page.wait_for_function("() => document.querySelector('#recipe input:checked')?.value")
     page.locator("#recipe input[value=storybook_grpo]").check()
     missing = page.locator("#notes", has_text="reward.path: expected a reward model")
     missing.wait_for()
-    assert missing.get_by_role("link", name="on Learn").get_attribute("href") == "learn"
+    expect(missing.get_by_role("link", name="on Learn")).to_have_attribute("href", "learn")
     look("a recipe that lacks a reward model")
     assert {name: text for name, text in shown.items() if "imgalign " in text} == {}
     verdict.get_by_text("On a terminal").click()
-    assert "imgalign evaluate" in verdict.inner_text()
+    expect(verdict).to_contain_text("imgalign evaluate", use_inner_text=True)
 
 
 def test_messages_of_commands_name_pages_of_the_app() -> None:
@@ -88,12 +89,12 @@ def test_a_newcomer_is_told_before_the_name_that_nothing_is_there_and_is_offered
         page.goto(address)
         page.get_by_text("Nothing is there to rank yet.").wait_for()
         welcome = page.locator(".rk-welcome")
-        assert welcome.get_by_role("link", name="Make candidates").is_visible()
+        expect(welcome.get_by_role("link", name="Make candidates")).to_be_visible()
         welcome.get_by_role("link", name="Open a finished demo").click()
         demo = page.locator(".ba-demos .take", has_text="A finished demo is in demo")
         demo.wait_for()
-        assert demo.locator("code").text_content() == COMMAND
-        assert "stays on the store" in page.locator(".ba-demos").inner_text()
+        expect(demo.locator("code")).to_have_text(COMMAND)
+        expect(page.locator(".ba-demos")).to_contain_text("stays on the store", use_inner_text=True)
         add_items(1)
         with page.expect_response("**/api/rank/queued"):
             page.goto(address)

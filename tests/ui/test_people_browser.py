@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from rank_page import press, start, wait_for_progress
+from stand_ins.shown import expect
 from submissions import judge
 
 from imgalign.preferences.accounts import Accounts
@@ -105,7 +106,7 @@ def test_who_does_not_qualify_is_told_and_a_lead_admits_them(
     page.locator("#people table").wait_for()
     page.get_by_role("button", name="Qualification").click()
     first = page.get_by_label("Gold items that come first")
-    assert first.input_value() == "0"
+    expect(first).to_have_value("0")
     first.fill("2")
     page.locator("#save-qualification").click()
     page.get_by_text("expected at most 1, the gold items of project").wait_for()
@@ -123,7 +124,7 @@ def test_who_does_not_qualify_is_told_and_a_lead_admits_them(
     page.goto(f"{address}/people")
     page.locator("#people").get_by_text("not qualified").first.wait_for()
     page.get_by_role("button", name="Qualification").click()
-    assert page.get_by_label("Gold items that come first").input_value() == "1"
+    expect(page.get_by_label("Gold items that come first")).to_have_value("1")
     page.get_by_role("button", name="Admit Ada").click()
     page.wait_for_function("() => !document.querySelector('#people [aria-label=\"Admit Ada\"]')")
     page.goto(address)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from served_app import served
+from stand_ins.shown import expect
 
 pytestmark = [
     pytest.mark.browser,
@@ -91,7 +92,7 @@ def test_behind_a_proxy_with_a_path_every_page_works(page, settings, store, add_
 
         page.get_by_role("link", name="Train").click()
         page.locator(".mo-run[data-state=finished]").wait_for()
-        assert page.locator(".mo-run h3").text_content() == "моя 1"
+        expect(page.locator(".mo-run h3")).to_have_text("моя 1")
         page.locator(".mo-samples img").wait_for()
         assert page.locator(".mo-samples img").evaluate(shown) == 64
 

@@ -2,6 +2,7 @@
 
 import pytest
 from rank_page import press, ranks_on_screen, start, stored, wait_for_progress
+from stand_ins.shown import expect
 
 pytestmark = [
     pytest.mark.browser,
@@ -92,7 +93,7 @@ def test_nothing_is_shown_as_saved_before_the_receipt(page, address, store, add_
     page.route("**/api/rank/submit", lambda route: route.abort())
     press(page, "4 3 2 1 Enter")
     page.locator(".rk-alert", has_text="Not saved yet").wait_for()
-    assert page.locator(".rk-prompt").text_content() == "a house, number 0"
+    expect(page.locator(".rk-prompt")).to_have_text("a house, number 0")
     assert ranks_on_screen(page) == ["4th", "3rd", "2nd", "1st"]
     page.unroute("**/api/rank/submit")
     press(page, "Enter")
@@ -112,7 +113,7 @@ def test_a_set_that_another_tab_took_back_waits_until_this_one_is_judged(
     press(page, "b Enter")
     page.locator(".rk-prompt", has_text="number 2").wait_for()
     page.wait_for_timeout(1500)
-    assert page.locator(".rk-prompt").text_content() == "a house, number 2"
+    expect(page.locator(".rk-prompt")).to_have_text("a house, number 2")
     press(page, "b Enter")
     page.locator(".rk-prompt", has_text="number 0").wait_for()
     assert len(stored(store)) == 2

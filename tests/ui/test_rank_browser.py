@@ -1,5 +1,6 @@
 import pytest
 from rank_page import press, ranks_on_screen, start, stored, wait_for_progress
+from stand_ins.shown import expect
 
 pytestmark = [
     pytest.mark.browser,
@@ -13,7 +14,7 @@ PAGES = ("rank",)  # others take their time to build
 def test_items_are_ranked_by_keyboard_only(page, address, store, add_items):
     add_items(4)
     start(page, address)
-    assert page.locator(".rk-prompt").text_content() == "a house, number 0"
+    expect(page.locator(".rk-prompt")).to_have_text("a house, number 0")
 
     press(page, "3 1 2 = 4")
     assert ranks_on_screen(page) == ["=2nd", "=2nd", "1st", "3rd"]
@@ -31,7 +32,7 @@ def test_items_are_ranked_by_keyboard_only(page, address, store, add_items):
     assert ranks_on_screen(page) == ["", "", "", ""]
     press(page, "Control+z Control+z Control+z")
     wait_for_progress(page, "2 of 4")
-    assert "prompt unclear" in page.locator(".rk-verdict").text_content()
+    expect(page.locator(".rk-verdict")).to_contain_text("prompt unclear")
     press(page, "4 3 2 Enter")
     assert ranks_on_screen(page) == ["4th", "3rd", "2nd", "1st"]
     press(page, "Enter")
@@ -58,7 +59,7 @@ def test_a_started_ranking_survives_a_reload_and_a_killed_server(page, process, 
     press(page, "1 3 Enter")
     alert = page.locator(".rk-alert")
     alert.wait_for()
-    assert "Not saved yet" in alert.text_content()
+    expect(alert).to_contain_text("Not saved yet")
     assert ranks_on_screen(page) == ["2nd", "=1st", "3rd", "=1st"]
     assert stored(store) == []
 
@@ -143,16 +144,16 @@ def test_keys_are_left_alone_while_typing_and_in_dialogs(page, address, add_item
     page.locator(".rk-who").click()
     page.get_by_label("Your name or initials").fill("")
     page.keyboard.type("b 1 Ada")
-    assert page.get_by_label("Your name or initials").input_value() == "b 1 Ada"
+    expect(page.get_by_label("Your name or initials")).to_have_value("b 1 Ada")
     page.keyboard.press("Enter")
     page.locator(".rk[data-state=ranking]").wait_for()
     assert ranks_on_screen(page) == ["", "", "", ""]
     press(page, "? 1 b")
-    assert page.locator(".rk-help[open]").count() == 1
+    expect(page.locator(".rk-help[open]")).to_have_count(1)
     press(page, "Escape")
     assert ranks_on_screen(page) == ["", "", "", ""]
     press(page, "Space 2")
-    assert page.locator(".rk-zoom[open]").count() == 1
+    expect(page.locator(".rk-zoom[open]")).to_have_count(1)
     press(page, "Space")
     assert page.locator(".rk-zoom[open]").count() == 0
     assert ranks_on_screen(page) == ["", "1st", "", ""]
@@ -166,7 +167,7 @@ def test_zoom_moves_all_images_together(page, address, add_items):
     assert len(moved) == 4
     assert len(set(moved)) == 1
     page.get_by_role("button", name="1:1").click()
-    assert page.locator(".rk-scale").text_content() == "1:1"
+    expect(page.locator(".rk-scale")).to_have_text("1:1")
 
 
 def test_every_image_and_button_has_a_name_for_a_screen_reader(page, address, add_items):
@@ -174,8 +175,8 @@ def test_every_image_and_button_has_a_name_for_a_screen_reader(page, address, ad
     start(page, address)
     press(page, "2 3 =")
     tile = page.locator(".rk-tiles").get_by_role("button", name="Image 2, 1st, tied with 3")
-    assert tile.count() == 1
-    assert page.get_by_role("button", name="Image 1, not placed").count() == 1
+    expect(tile).to_have_count(1)
+    expect(page.get_by_role("button", name="Image 1, not placed")).to_have_count(1)
     page.keyboard.press("Tab")
     names = page.locator(".rk button:visible").evaluate_all(
         "all => all.map((b) => b.getAttribute('aria-label') || b.textContent.trim())"
@@ -191,5 +192,5 @@ def test_a_prompt_is_text_and_never_markup(page, address, store, add_items):
     start(page, address)
     press(page, "b Enter")
     page.locator(".rk-prompt", has_text="onerror").wait_for()
-    assert page.locator(".rk-prompt").text_content() == prompt
+    expect(page.locator(".rk-prompt")).to_have_text(prompt)
     assert page.evaluate("window.hacked") is None

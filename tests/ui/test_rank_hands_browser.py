@@ -2,6 +2,7 @@
 
 import pytest
 from rank_page import press, ranks_on_screen, start, stored, wait_for_progress
+from stand_ins.shown import expect
 
 pytestmark = [
     pytest.mark.browser,
@@ -44,7 +45,7 @@ def phone(chromium):
 def test_of_two_one_key_is_a_judgement_and_undo_takes_it_back(page, address, store, add_items):
     add_items(5, num_images=2)
     start(page, address)
-    assert "better" in page.locator(".rk-hint").text_content()
+    expect(page.locator(".rk-hint")).to_contain_text("better")
     for number, keys in enumerate(("2", "=", "b", "s 4"), start=1):
         press(page, keys)
         wait_for_progress(page, f"{number} of 5")
@@ -93,7 +94,7 @@ def test_every_judgement_that_is_taken_back_keeps_a_draft_of_its_own(
     page.locator(".rk-prompt", has_text="number 0").wait_for()
     press(page, "Enter")
     page.locator(".rk-prompt", has_text="number 1").wait_for()
-    assert "All bad" in page.locator(".rk-verdict").text_content()
+    expect(page.locator(".rk-verdict")).to_contain_text("All bad")
     press(page, "Enter")
     page.locator(".rk-prompt", has_text="number 2").wait_for()
     assert [verdict for verdict, *_ in stored(store)] == ["ranked", "all_bad"]
@@ -112,7 +113,7 @@ def test_a_set_that_was_judged_in_another_tab_is_said_in_words_for_people(
     press(page, "1 2 3 4 Enter")
     alert = page.locator(".rk-alert")
     alert.wait_for()
-    assert "was judged already, perhaps in another tab" in alert.text_content()
+    expect(alert).to_contain_text("was judged already, perhaps in another tab")
     press(page, "Enter")
     page.locator(".rk-prompt", has_text="number 1").wait_for()
     assert len(stored(store)) == 1
@@ -151,7 +152,7 @@ def test_an_image_that_could_not_be_loaded_cannot_be_ranked_and_is_tried_again(
     press(page, f"{' '.join(others)} Enter")
     alert = page.locator(".rk-alert")
     alert.wait_for()
-    assert f"Image {int(position) + 1} could not be loaded" in alert.text_content()
+    expect(alert).to_contain_text(f"Image {int(position) + 1} could not be loaded")
     assert stored(store) == []
     page.unroute("**/api/rank/images/**")
     page.get_by_role("button", name="Try again").click()
@@ -217,7 +218,7 @@ def test_after_submitting_the_focus_is_at_the_next_prompt(page, address, add_ite
     wait_for_progress(page, "1 of 2")
     assert page.evaluate("document.activeElement.className") == "rk-prompt"
     assert page.title() == "1 of 2 - Rank - imgalign"
-    assert page.locator("h1").text_content() == "Rank"
+    expect(page.locator("h1")).to_have_text("Rank")
 
 
 # --- mouse and fingers
@@ -229,10 +230,10 @@ def test_whatever_is_dropped_on_the_empty_place_or_behind_the_last_takes_the_nex
     add_items(1)
     start(page, address)
     tiles, free = page.locator(".rk-tile"), page.locator(".rk-free")
-    assert free.locator("b").text_content() == "1st"
+    expect(free.locator("b")).to_have_text("1st")
     tiles.nth(2).drag_to(free)
     assert ranks_on_screen(page) == ["", "", "1st", ""]
-    assert free.locator("b").text_content() == "2nd"
+    expect(free.locator("b")).to_have_text("2nd")
     press(page, "1 2 4")
     assert free.count() == 0
     page.locator(".rk-thumb").nth(0).drag_to(page.locator(".rk-gap[data-last]"))
@@ -296,10 +297,10 @@ def test_in_zoom_keys_and_clicks_judge_and_the_next_set_opens_there_too(
     press(page, "Space")
     page.locator(".rk-pane").nth(2).click()
     press(page, "1 u 2 4 1")
-    assert page.locator(".rk-pane .rk-rank").all_text_contents() == ["4th", "2nd", "1st", "3rd"]
+    expect(page.locator(".rk-pane .rk-rank")).to_have_text(["4th", "2nd", "1st", "3rd"])
     press(page, "Enter")
     page.locator(".rk-zoom-prompt", has_text="number 1").wait_for()
-    assert page.locator(".rk-zoom[open]").count() == 1
+    expect(page.locator(".rk-zoom[open]")).to_have_count(1)
     press(page, "b Enter")
     page.locator(".rk[data-state=empty]").wait_for()
     assert stored(store) == [("ranked", None, [[3], [2], [4], [1]]), ("all_bad", None, [])]

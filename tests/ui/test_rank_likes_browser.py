@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from rank_page import press, start, stored, wait_for_progress
+from stand_ins.shown import expect
 from texts import add_texts
 
 from imgalign.preferences.store import Store
@@ -28,7 +29,7 @@ def test_of_one_each_key_is_a_judgement_and_undo_takes_it_back(
 ):
     add_items(7, num_images=1)
     start(page, address)
-    assert page.locator(".rk-question").text_content() == "Do you like this image?"
+    expect(page.locator(".rk-question")).to_have_text("Do you like this image?")
     press(page, "Enter = t 2")  # which judge nothing here
     for number, key in enumerate(("ArrowUp", "ArrowDown", "s", "1", "d", "l"), start=1):
         press(page, key)
@@ -42,7 +43,7 @@ def test_of_one_each_key_is_a_judgement_and_undo_takes_it_back(
     verdicts = page.locator(".rk-vote-about b")
     verdicts.nth(5).wait_for()
     said = ["Disliked", "Disliked", "Liked", "Skipped: cannot judge", "Disliked", "Liked"]
-    assert verdicts.all_text_contents() == said
+    expect(verdicts).to_have_text(said)
     press(page, "Escape")
     page.locator(".rk-tile").click()  # looks closely, and judges nothing
     page.locator(".rk-zoom[open]").wait_for()
@@ -58,7 +59,7 @@ def test_texts_and_sets_of_several_come_in_the_same_queue(page: Any, address: st
     add_texts(store, ["a red cat", "a cat"], prompt="two")
     add_texts(store, ["a red cat", "a cat", "cats"], prompt="three")
     start(page, address)
-    assert page.locator(".rk-question").text_content() == "Do you like this text?"
+    expect(page.locator(".rk-question")).to_have_text("Do you like this text?")
     assert page.locator(".rk-submit").is_hidden()
     page.get_by_role("button", name="Like", exact=False).first.click()
     wait_for_progress(page, "1 of 3")
@@ -66,7 +67,7 @@ def test_texts_and_sets_of_several_come_in_the_same_queue(page: Any, address: st
     press(page, "ArrowUp l d")  # mean nothing of two
     press(page, "1")
     wait_for_progress(page, "2 of 3")
-    assert page.locator(".rk-submit").is_visible()
+    expect(page.locator(".rk-submit")).to_be_visible()
     press(page, "1 2 3 Enter")
     page.locator(".rk[data-state=empty]").wait_for()
     assert [len(each.ranking or ()) for each in store.rankings()] == [1, 2, 3]

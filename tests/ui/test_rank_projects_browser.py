@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from served_app import served
+from stand_ins.shown import expect
 
 pytestmark = pytest.mark.browser
 PAGES = ("rank",)  # others take their time to build
@@ -30,7 +31,7 @@ def test_a_project_is_chosen_and_remembered(page: Any, address: str, add_items: 
 
     chooser.select_option("cats-compare")
     page.locator(".rk[data-quick]").wait_for()
-    assert page.locator(".rk-count").text_content() == "0 of 1"
+    expect(page.locator(".rk-count")).to_have_text("0 of 1")
     page.reload()
     page.locator(".rk[data-quick]").wait_for()
     page.locator(".rk-tile").first.wait_for()
@@ -50,7 +51,7 @@ def test_a_link_names_a_project_and_one_that_is_gone_is_forgotten(
     add_items(1, project="cats & dogs", num_images=3)
     enter(page, f"{address}/?project=cats+%26+dogs")
     page.locator(".rk-tile").nth(2).wait_for()
-    assert page.locator(".rk-tile").count() == 3
+    expect(page.locator(".rk-tile")).to_have_count(3)
     page.goto(f"{address}/?project=birds")
     page.locator(".rk-tile").nth(3).wait_for()
     assert page.locator(".rk-alert").is_hidden()
@@ -65,7 +66,7 @@ def test_the_project_of_the_command_line_is_the_only_one(
     add_items(1, project="cats", num_images=2)
     with served(replace(settings, project="default"), store) as address:
         enter(page, f"{address}/?project=cats")
-        assert page.locator(".rk-tile").count() == 4
+        expect(page.locator(".rk-tile")).to_have_count(4)
         assert page.get_by_label("Project").is_hidden()
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 from rank_page import press, ranks_on_screen, start, wait_for_progress
+from stand_ins.shown import expect
 
 pytestmark = [
     pytest.mark.browser,
@@ -30,7 +31,7 @@ def test_guidelines_open_once_and_again_when_a_lead_has_changed_them(
     start(page, address)
     open_guide = page.locator(".rk-guide[open]")
     open_guide.wait_for()
-    assert page.locator(".rk-guide-text").text_content() == TYPED
+    expect(page.locator(".rk-guide-text")).to_have_text(TYPED)
     assert page.locator(".rk-guide-text b").count() == 0
     press(page, "1 Escape 2")
     assert open_guide.count() == 0
@@ -45,7 +46,7 @@ def test_guidelines_open_once_and_again_when_a_lead_has_changed_them(
     settings.guidelines.write_text("Faces first.")
     page.reload()
     open_guide.wait_for()
-    assert page.locator(".rk-guide-text").text_content() == "Faces first."
+    expect(page.locator(".rk-guide-text")).to_have_text("Faces first.")
 
 
 def test_after_long_work_a_break_is_suggested_once_between_two_sets(page, address, add_items):
@@ -63,8 +64,8 @@ def test_after_long_work_a_break_is_suggested_once_between_two_sets(page, addres
     page.evaluate(worked % ("1500000", "Date.now()"))
     press(page, "b Enter")
     wait_for_progress(page, "3 of 4")
-    assert "You have ranked for 25 minutes" in rest.text_content()
-    assert rest.is_visible()
+    expect(rest).to_contain_text("You have ranked for 25 minutes")
+    expect(rest).to_be_visible()
     press(page, "2 3")  # nothing waits for an answer
     assert ranks_on_screen(page) == ["", "1st", "2nd", ""]
     page.get_by_role("button", name="Go on").click()

@@ -2,6 +2,7 @@
 
 import pytest
 from rank_page import press, ranks_on_screen, start, stored, wait_for_progress
+from stand_ins.shown import expect
 from texts import add_texts
 
 pytestmark = [
@@ -27,7 +28,7 @@ def test_texts_are_ranked_by_keyboard_only(page, address, store):
     for number in range(3):
         add_texts(store, FOUR, prompt=f"a cat, number {number}")
     start(page, address)
-    assert page.locator(".rk-eyebrow").text_content() == "Which text fits this best?"
+    expect(page.locator(".rk-eyebrow")).to_have_text("Which text fits this best?")
     shown = texts_on_screen(page)
     assert sorted(shown) == sorted(FOUR)
 
@@ -167,10 +168,10 @@ def test_a_screen_reader_finds_every_text_and_its_rank(page, address, store):
     texts_on_screen(page)
     press(page, "2 3 =")
     placed = page.locator(".rk-tiles").get_by_role("button", name="Text 2, 1st, tied with 3")
-    assert placed.get_attribute("aria-pressed") == "true"
-    assert page.get_by_role("button", name="Text 1, not placed").count() == 1
+    expect(placed).to_have_attribute("aria-pressed", "true")
+    expect(page.get_by_role("button", name="Text 1, not placed")).to_have_count(1)
     texts = page.locator(".rk-tiles").get_by_role("article")
-    assert texts.count() == 4
+    expect(texts).to_have_count(4)
     assert page.locator(".rk-tile").nth(0).get_attribute("aria-pressed") is None
 
 

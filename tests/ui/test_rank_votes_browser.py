@@ -2,6 +2,7 @@
 
 import pytest
 from rank_page import press, ranks_on_screen, start, stored, wait_for_progress
+from stand_ins.shown import expect
 from submissions import judge
 from texts import add_texts
 
@@ -100,18 +101,18 @@ def test_many_votes_are_read_in_pages(page, address, store, add_items):
     numbers = [int(prompt.split()[-1]) for prompt in open_list(page)]
     assert numbers == list(range(22, 12, -1))
     status = page.locator(".rk-votes-status")
-    assert status.text_content() == "Votes 1 to 10, newest first"
-    assert page.get_by_role("button", name="Newer").is_disabled()
+    expect(status).to_have_text("Votes 1 to 10, newest first")
+    expect(page.get_by_role("button", name="Newer")).to_be_disabled()
     press(page, "ArrowRight")
     page.locator(".rk-vote-prompt", has_text="number 12").wait_for()
     assert focused(page) == "a house, number 12"
     page.get_by_role("button", name="Older").click()
     page.locator(".rk-vote-prompt", has_text="number 0").wait_for()
-    assert status.text_content() == "Votes 21 to 23, newest first"
-    assert page.get_by_role("button", name="Older").is_disabled()
+    expect(status).to_have_text("Votes 21 to 23, newest first")
+    expect(page.get_by_role("button", name="Older")).to_be_disabled()
     press(page, "ArrowRight ArrowLeft")
     page.locator(".rk-vote-prompt", has_text="number 3").wait_for()
-    assert status.text_content() == "Votes 11 to 20, newest first"
+    expect(status).to_have_text("Votes 11 to 20, newest first")
     assert asked
 
 
@@ -161,7 +162,7 @@ def test_texts_are_listed_as_typed_and_corrected_on_a_phone(chromium, address, s
         "() => [...document.querySelectorAll('.rk-snippet')].every((e) => e.textContent)"
     )
     assert sorted(page.locator(".rk-vote .rk-snippet").all_text_contents()) == sorted(typed)
-    assert page.locator(".rk-vote-prompt").text_content() == "<i>cats</i>"
+    expect(page.locator(".rk-vote-prompt")).to_have_text("<i>cats</i>")
     box = page.locator(".rk-votes").bounding_box()
     assert (box["width"], box["height"]) == (360, 740)
     assert page.locator(".rk-votes").evaluate("e => e.scrollWidth <= e.clientWidth")
@@ -188,7 +189,7 @@ def test_a_vote_that_another_tab_has_changed_is_said_and_stays_as_it_is(
     press(page, "Enter")
     alert = page.locator(".rk-alert")
     alert.wait_for()
-    assert "changed in another tab" in alert.text_content()
+    expect(alert).to_contain_text("changed in another tab")
     assert stored(store) == [("ranked", None, [[4], [1, 2, 3]])]
     press(page, "Enter")
     page.locator(".rk-vote-order", has_text="4›1=2=3").wait_for()
@@ -226,4 +227,4 @@ def test_the_list_stays_open_while_the_page_looks_for_new_sets(page, address, st
     page.on("response", lambda r: looked.append(r) if r.url.endswith("/next") else None)
     page.wait_for_timeout(11_000)
     assert looked
-    assert page.locator(".rk-votes[open]").count() == 1
+    expect(page.locator(".rk-votes[open]")).to_have_count(1)

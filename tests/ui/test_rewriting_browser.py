@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from stand_ins.shown import expect
 
 from imgalign.preferences.store import Store
 
@@ -41,7 +42,7 @@ def test_a_prompt_and_its_rewrite_are_shown_side_by_side(model, page, address, s
     assert (first, second) == ("a red house", MARKUP)
     assert page.title() != "bad"
     assert page.locator(".co-prompt img[src=x]").count() == 0
-    assert page.locator(".co-table b").all_text_contents() == ["Base", "Base, rewritten"] * 2
+    expect(page.locator(".co-table b")).to_have_text(["Base", "Base, rewritten"] * 2)
     page.locator(".co-cell").nth(2).click()
     captions = page.locator(".co-pair figcaption").all_text_contents()
     assert captions[0] == "Base"

@@ -4,6 +4,7 @@ import json
 import os
 
 import pytest
+from stand_ins.shown import expect
 
 from imgalign.runs.status import process_birth
 from ui.run_queue import RunQueue
@@ -59,7 +60,7 @@ def test_what_is_started_meanwhile_waits_can_change_places_and_starts_by_itself(
         page.locator(".mo-chip[data-waits]", has_text=name).wait_for()
     names_become(page, "fourth", "third", "second", "first")
     page.locator(".mo-where", has_text="Number 3 of 3 in line, from mine").wait_for()
-    assert page.get_by_role("button", name="Later").is_disabled()
+    expect(page.get_by_role("button", name="Later")).to_be_disabled()
 
     page.get_by_role("button", name="Earlier").press("Enter")
     names_become(page, "third", "fourth", "second", "first")

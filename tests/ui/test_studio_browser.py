@@ -9,6 +9,7 @@ import open_clip
 import pytest
 import torch
 from safetensors.torch import save_file
+from stand_ins.shown import expect
 from submissions import judge
 
 from imgalign.config import load_config
@@ -92,7 +93,7 @@ def wait_for_state(page, state):
 def test_a_page_has_a_heading_and_a_title_of_its_own(page, address, name):
     page.goto(f"{address}/{name.lower()}")
     page.wait_for_function(f"() => document.title === '{name} - imgalign'")
-    assert page.get_by_role("heading", name=name, level=1).count() == 1
+    expect(page.get_by_role("heading", name=name, level=1)).to_have_count(1)
 
 
 @pytest.mark.slow
@@ -101,7 +102,7 @@ def test_a_run_is_started_watched_stopped_and_compared(page, studio, address, st
     page.wait_for_function(
         "() => document.querySelector('#recipe input:checked')?.value === 'aaa-tiny'"
     )
-    assert "A tiny run." in page.locator("details.recipe").text_content()
+    expect(page.locator("details.recipe")).to_contain_text("A tiny run.")
     page.get_by_label("Name").fill("first")
     page.get_by_label("Overrides").fill("run.samples.every=2")
     page.get_by_role("button", name="Start training").click()
@@ -112,11 +113,11 @@ def test_a_run_is_started_watched_stopped_and_compared(page, studio, address, st
 
     page.reload()
     wait_for_state(page, "running")
-    assert page.locator(".mo-run h3").text_content() == "first"
+    expect(page.locator(".mo-run h3")).to_have_text("first")
     page.get_by_role("button", name="Stop and save").click()
     wait_for_state(page, "stopped")
-    assert "; go on with Resume" in page.locator(".mo-where").text_content()
-    assert page.get_by_role("button", name="Resume").is_visible()
+    expect(page.locator(".mo-where")).to_contain_text("; go on with Resume")
+    expect(page.get_by_role("button", name="Resume")).to_be_visible()
     status = json.loads((studio / "runs" / "first" / "status.json").read_text())
     assert status["state"] == "stopped"
     assert "run.samples.every=2" in (studio / "runs" / ".launches" / "first.log").read_text()
@@ -153,12 +154,12 @@ def test_every_setting_is_explained_and_follows_the_overrides(page, studio, addr
     fold.click()
     row = page.locator("[data-setting='policy.lora_rank']")
     row.wait_for()
-    assert row.locator(".value").text_content() == "2"
-    assert row.locator(".default").inner_text() == "null"
-    assert "Rank of the trained matrices" in row.locator(".meaning").text_content()
+    expect(row.locator(".value")).to_have_text("2")
+    expect(row.locator(".default")).to_have_text("null", use_inner_text=True)
+    expect(row.locator(".meaning")).to_contain_text("Rank of the trained matrices")
     assert page.locator("[data-setting='policy.eta']").is_hidden()
     page.get_by_text("settings with their default").click()
-    assert page.locator("[data-setting='policy.eta']").is_visible()
+    expect(page.locator("[data-setting='policy.eta']")).to_be_visible()
 
     page.get_by_label("Overrides").fill("policy.lora_rank=many")
     page.get_by_label("Overrides").blur()
@@ -181,7 +182,7 @@ def test_the_settings_fit_on_a_phone(page, studio, address):
     assert name["y"] == value["y"]
     assert name["y"] < default["y"] < meaning["y"]  # below one another, each as wide as the page
     assert meaning["width"] > 300
-    assert row.locator(".default").inner_text() == "default null"
+    expect(row.locator(".default")).to_have_text("default null", use_inner_text=True)
     assert page.evaluate("document.documentElement.scrollWidth") == 390
 
 
@@ -222,7 +223,7 @@ def test_rankings_train_a_model_without_a_reward_model(page, studio, address, st
         "() => document.querySelector('#recipe input:checked')?.value === 'aa-dpo'"
     )
     page.get_by_text("Not needed: it learns from images that are given.").wait_for()
-    assert page.locator("#reward input").input_value() == "none"
+    expect(page.locator("#reward input")).to_have_value("none")
     page.get_by_role("button", name="Start training").click()
     wait_for_state(page, "finished")
     assert load_config(TrainConfig, studio / "runs" / "aa-dpo" / "config.yaml").reward.path is None
@@ -239,6 +240,6 @@ def test_rankings_train_a_model_without_a_reward_model(page, studio, address, st
         "Gradient factor and negative margins",
     ]
     apart = charts.nth(4).locator(".mo-key span")
-    assert apart.all_text_contents() == ["Log-ratio of the best", "Log-ratio of the worst"]
+    expect(apart).to_have_text(["Log-ratio of the best", "Log-ratio of the worst"])
     only = charts.nth(0).locator(".mo-key span")
-    assert only.all_text_contents() == ["Held-out KL"]
+    expect(only).to_have_text(["Held-out KL"])

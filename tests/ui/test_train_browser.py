@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from stand_ins.shown import expect
 
 from imgalign.config import dump_config, load_config
 from imgalign.train.config import TrainConfig
@@ -81,13 +82,13 @@ def test_a_run_says_what_it_came_to_what_its_prompts_are_and_what_to_do_next(pag
     choose(page, "done")
     verdict = page.locator(".mo-verdict")
     verdict.get_by_role("heading", name="Use iteration 6: its held-out reward is the").wait_for()
-    assert "0 at the start, 0.6 at iteration 6" in verdict.text_content()
+    expect(verdict).to_contain_text("0 at the start, 0.6 at iteration 6")
     assert str(here / "runs" / "done" / "step-000006") in verdict.text_content()
     assert "imgalign export runs/done --format kohya" in verdict.text_content().replace(
         str(here) + "/", ""
     )
     prompts = page.get_by_role("list", name="Prompts of the rows").get_by_role("listitem")
-    assert prompts.all_text_contents() == ["a blue boat", "a green tree", "a red house"]
+    expect(prompts).to_have_text(["a blue boat", "a green tree", "a red house"])
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     verdict.get_by_text("On a terminal").click()
     verdict.get_by_role("button", name="Copy: imgalign evaluate").click()
@@ -110,7 +111,7 @@ def test_its_checkpoint_is_taken_home_for_another_tool(page, here, address, monk
     open_train(page, address)
     choose(page, "half")
     links = page.locator(".mo-home").get_by_role("link")
-    assert links.all_text_contents() == ["ComfyUI, AUTOMATIC1111, Forge", "diffusers", "peft"]
+    expect(links).to_have_text(["ComfyUI, AUTOMATIC1111, Forge", "diffusers", "peft"])
     with page.expect_download() as download:
         links.first.click()
     assert download.value.suggested_filename == "half-step-000006-kohya.zip"
@@ -168,7 +169,7 @@ def test_a_failed_run_is_deleted_once_confirmed_and_one_with_work_by_its_name(pa
     forever = page.get_by_role("button", name="Delete for good")
     box = page.get_by_label("Type done to delete it")
     box.fill("don")
-    assert forever.is_disabled()
+    expect(forever).to_be_disabled()
     box.fill("done")
     forever.click()
     page.wait_for_function("() => document.querySelectorAll('.mo-chip').length === 1")
@@ -190,14 +191,15 @@ def test_a_typing_error_is_offered_its_cure_and_the_form_survives_a_reload(page,
         "() => document.querySelector('#overrides textarea').value.endsWith('run.iterations=20')"
     )
     page.locator("#cost", has_text="20 iterations of 64 images, 1,280 in all").wait_for()
-    assert "an hour, says the recipe, for its 40 iterations" in page.locator("#cost").inner_text()
+    said = "an hour, says the recipe, for its 40 iterations"
+    expect(page.locator("#cost")).to_contain_text(said, use_inner_text=True)
     page.get_by_role("button", name="Use run.iterations=20").wait_for(state="hidden")
 
     page.reload()
     page.wait_for_function("() => document.querySelector('#overrides textarea')?.value")
     assert overrides.input_value() == "# a try\nrun.iterations=20"
-    assert page.get_by_label("Name").input_value() == "my run"
-    assert page.locator("#recipe input[value='mine']").is_checked()
+    expect(page.get_by_label("Name")).to_have_value("my run")
+    expect(page.locator("#recipe input[value='mine']")).to_be_checked()
 
 
 def test_a_run_is_copied_into_the_form_with_its_changes(page, here, address):
@@ -212,8 +214,8 @@ def test_a_run_is_copied_into_the_form_with_its_changes(page, here, address):
     assert "another" not in typed
     assert 'reward.path="runs/gone"' in typed  # it is not there, and none is taken in its place
     page.get_by_text("reward.path: runs/gone: expected the folder of a reward model").wait_for()
-    assert page.locator("#recipe input[value='mine']").is_checked()
-    assert page.get_by_label("Name").input_value() == "mine"
+    expect(page.locator("#recipe input[value='mine']")).to_be_checked()
+    expect(page.get_by_label("Name")).to_have_value("mine")
 
 
 def test_chips_keep_their_places_and_no_run_is_never_said_while_there_are_some(page, here, address):
