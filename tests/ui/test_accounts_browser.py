@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from rank_page import press
-from stand_ins.shown import expect
+from waited import expect
 
 from imgalign.preferences.accounts import Accounts
 from imgalign.preferences.store import Store

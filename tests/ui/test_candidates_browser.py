@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from stand_ins.shown import expect
+from waited import expect
 
 from ui.batch_request import makers
 from ui.pages import candidates

@@ -3,7 +3,7 @@
 import threading
 
 import pytest
-from stand_ins.shown import expect
+from waited import expect
 
 from ui.form_notes import describe
 

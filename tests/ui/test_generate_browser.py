@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from adapter_runs import make_full_run, make_run
-from stand_ins.shown import expect
+from waited import expect
 
 from imgalign.preferences.store import Store
 

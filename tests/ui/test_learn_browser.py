@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
-from stand_ins.shown import expect
 from submissions import judge, on_screen
+from waited import expect
 
 pytestmark = [
     pytest.mark.browser,

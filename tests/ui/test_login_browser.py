@@ -4,7 +4,7 @@ reload and ends when it is left, and what is wrong is said on the page."""
 from typing import Any
 
 import pytest
-from stand_ins.shown import expect
+from waited import expect
 
 from imgalign.preferences.accounts import Accounts
 

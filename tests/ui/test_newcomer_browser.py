@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from served_app import served
-from stand_ins.shown import expect
+from waited import expect
 
 from imgalign.config import dump_config, find_config, load_config
 from imgalign.train.config import TrainConfig

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 from rank_page import press, start, wait_for_progress
-from stand_ins.shown import expect
 from submissions import judge
+from waited import expect
 
 from imgalign.preferences.accounts import Accounts
 from imgalign.preferences.exclusions import all_exclusions

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from served_app import served
-from stand_ins.shown import expect
+from waited import expect
 
 pytestmark = [
     pytest.mark.browser,

@@ -1,6 +1,6 @@
 import pytest
 from rank_page import press, ranks_on_screen, start, stored, wait_for_progress
-from stand_ins.shown import expect
+from waited import expect
 
 pytestmark = [
     pytest.mark.browser,

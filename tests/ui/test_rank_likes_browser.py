@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 from rank_page import press, start, stored, wait_for_progress
-from stand_ins.shown import expect
 from texts import add_texts
+from waited import expect
 
 from imgalign.preferences.store import Store
 

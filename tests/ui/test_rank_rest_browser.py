@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from rank_page import press, ranks_on_screen, start, wait_for_progress
-from stand_ins.shown import expect
+from waited import expect
 
 pytestmark = [
     pytest.mark.browser,

@@ -2,9 +2,9 @@
 
 import pytest
 from rank_page import press, ranks_on_screen, start, stored, wait_for_progress
-from stand_ins.shown import expect
 from submissions import judge
 from texts import add_texts
+from waited import expect
 
 pytestmark = [
     pytest.mark.browser,

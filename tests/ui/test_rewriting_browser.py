@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from stand_ins.shown import expect
+from waited import expect
 
 from imgalign.preferences.store import Store
 

@@ -4,7 +4,7 @@ import json
 import os
 
 import pytest
-from stand_ins.shown import expect
+from waited import expect
 
 from imgalign.runs.status import process_birth
 from ui.run_queue import RunQueue

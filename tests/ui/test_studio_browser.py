@@ -9,8 +9,8 @@ import open_clip
 import pytest
 import torch
 from safetensors.torch import save_file
-from stand_ins.shown import expect
 from submissions import judge
+from waited import expect
 
 from imgalign.config import load_config
 from imgalign.storybook.tokenizer import build_tokenizer

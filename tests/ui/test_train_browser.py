@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from stand_ins.shown import expect
+from waited import expect
 
 from imgalign.config import dump_config, load_config
 from imgalign.train.config import TrainConfig
