@@ -57,6 +57,7 @@ IPO = ("storybook_dpo", "algorithm.name=ipo", "algorithm.beta.value=0.3")
 SCORES = ("algorithm.temperature=0.1", "algorithm.beta.value=0.2")
 VARIANTS: Mapping[str, tuple[str, ...]] = {
     "grpo": GRPO,
+    "ppo": (*GRPO, "algorithm.name=ppo", "algorithm.baseline={{kind: value}}"),
     "sft": SFT,
     "dpo": ("storybook_dpo",),
     "dpo-pairs": ("storybook_dpo", *PAIRS),
@@ -93,7 +94,7 @@ VARIANTS: Mapping[str, tuple[str, ...]] = {
 
 GUIDED = (
     *("dpo", "dpo-pairs", "dpo-best-worst", "ipo", "kto", "cardinal", "online-dpo", "sft"),
-    "grpo",
+    *("grpo", "ppo"),
 )
 """What is compared with the base at its best guidance, too."""
 
@@ -284,6 +285,23 @@ def evaluations(folder: Path) -> dict[str, Any]:
     }
 
 
+def outcomes(folder: Path) -> str:
+    """Each pair of a comparison won (W), tied (T) or lost (L), a word for each prompt.
+
+    Runs of one seed are compared with the same samples of the base on the same prompts, so that
+    they can be compared with each other pair by pair.
+    """
+    found = load_evaluation(folder)
+    words: dict[str, str] = {}
+    for pair in found.pairs:
+        assert pair.oracle is not None
+        before, after = pair.oracle
+        tied = abs(after - before) <= found.oracle_tie
+        sign = "T" if tied else "W" if after > before else "L"
+        words[pair.prompt] = words.get(pair.prompt, "") + sign
+    return " ".join(words.values())
+
+
 def number(record: Mapping[str, Value], key: str) -> float:
     """Of a line of metrics; 0 where it has none."""
     return float(record.get(key) or 0)
@@ -370,7 +388,8 @@ def main() -> None:
     bases: dict[str, Any] = {}
     for name, demo in train(missing, given.out, jobs=given.jobs, until=until):
         folder, seed = given.out / f"{name}-{demo.name}", asked(demo)["seed"]
-        row = measured(name, seed, folder) | evaluations(folder) | {"demo": prints[demo.name]}
+        row = measured(name, seed, folder) | evaluations(folder)
+        row |= {"demo": prints[demo.name], "outcomes": outcomes(folder)}
         if name in GUIDED:
             # The base is the same for all runs of a seed.
             base = bases[seed] = bases.get(seed) or guided_base(folder, demo)

@@ -14,6 +14,8 @@ from typing import Any, TypeAlias
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
+from imgalign.statistics import Estimate, clustered_mean
+
 RESULTS = Path(__file__).parent / "results"
 LABELS: Mapping[str, str] = {
     "dpo": "DPO, whole rankings",
@@ -24,6 +26,7 @@ LABELS: Mapping[str, str] = {
     "cardinal": "cardinal, fitted reward",
     "online-dpo": "online DPO, fitted reward",
     "grpo": "GRPO, fitted reward",
+    "ppo": "PPO, fitted reward",
     "sft": "supervised, best of each",
     "dpo-auto": "DPO, beta set by itself",
     "dpo-safeguard": "DPO, keep_chosen 0.5",
@@ -45,6 +48,17 @@ LABELS: Mapping[str, str] = {
 }
 BUDGETS = {60: "-60", 240: "-240", 960: ""}
 """Rankings, and how the names of their variants end."""
+AGAINST = (
+    ("dpo", "dpo-pairs"),
+    ("dpo", "dpo-best-worst"),
+    ("dpo", "single-pairs"),
+    ("dpo-240", "single-pairs-480"),
+    ("dpo", "grpo"),
+    ("dpo-240", "grpo-240"),
+    ("dpo-60", "grpo-60"),
+    ("dpo", "ppo"),
+)
+"""Whose win rates are subtracted, pair by pair: `outcomes` of direct.json."""
 COLOURS = {"dpo": "#b4532a", "grpo": "#2a6fb4"}
 KL_TICKS = (2, 3, 5, 10, 20)
 OTHER, GUIDED = "#555555", "#b0a090"
@@ -181,6 +195,43 @@ def table(rows: Rows) -> str:
     return "\n".join(lines)
 
 
+def points(run: Row) -> list[list[float]]:
+    """Of each pair of each prompt: 1 won, 1/2 a tie, 0 lost."""
+    return [["LTW".index(sign) / 2 for sign in word] for word in run["outcomes"].split()]
+
+
+def difference(ones: Sequence[Row], others: Sequence[Row]) -> Estimate:
+    """Win rate of the one minus that of the other; the interval is by prompt and seed, paired."""
+    found: list[tuple[float, tuple[int, int]]] = []
+    for one, other in zip(ones, others, strict=True):
+        assert one["seed"] == other["seed"]
+        for prompt, (mine, theirs) in enumerate(zip(points(one), points(other), strict=True)):
+            cluster = (one["seed"], prompt)
+            found += [(a - b, cluster) for a, b in zip(mine, theirs, strict=True)]
+    values, clusters = zip(*found, strict=True)
+    return clustered_mean(values, clusters, seed=0)
+
+
+def differences(rows: Rows) -> str:
+    """Markdown, a line for each pair of variants that have the same seeds."""
+    lines = ["| | by seed, points | all seeds |", "|---|---|---|"]
+    for one, other in AGAINST:
+        mine, theirs = rows.get(one, ()), rows.get(other, ())
+        if not mine or [run["seed"] for run in mine] != [run["seed"] for run in theirs]:
+            continue
+        by_seed = [difference([a], [b]) for a, b in zip(mine, theirs, strict=True)]
+        cells = (", ".join(map(in_points, by_seed)), in_points(difference(mine, theirs)))
+        lines.append(f"| {LABELS[one]}, minus {LABELS[other]} | {cells[0]} | {cells[1]} |")
+    return "\n".join(lines)
+
+
+def in_points(estimate: Estimate) -> str:
+    """Example: "+4 (-1 to +9)"."""
+    bounds = (estimate.value, estimate.low, estimate.high)
+    value, low, high = (f"{100 * (each or 0.0):+.0f}" for each in bounds)
+    return f"{value} ({low} to {high})"
+
+
 def passes(run: Row) -> str:
     """Of the whole run, and until the chosen weights; a star where the KL budget ended it."""
     whole, chosen = (f"{run[key] / 1000:.0f}" for key in ("passes", "passes_until_chosen"))
@@ -200,6 +251,7 @@ def main() -> None:
         panel.spines[["top", "right"]].set_visible(False)
     figure.savefig(RESULTS / "direct.png", dpi=110)
     print(table(rows))
+    print(differences(rows))
     for name in COLOURS:
         print(f"{name}, mean win rate by rankings: {means_by_rankings(rows, name)}")
 
