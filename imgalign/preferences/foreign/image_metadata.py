@@ -1,9 +1,13 @@
 """How an image file was made, as far as the file itself tells."""
 
+import re
+from collections.abc import Mapping
+
 from imgalign.preferences.foreign.comfyui import parse_prompt, parse_workflow
 from imgalign.preferences.foreign.embedded_text import embedded_texts
 from imgalign.preferences.foreign.generation_facts import (
     GenerationFacts,
+    facts_of,
     parse_invokeai,
     parse_json_parameters,
     parse_parameters,
@@ -34,4 +38,11 @@ def generation_of(content: bytes) -> GenerationFacts:
         if facts.prompt is not None:
             return facts
         found = found | facts
-    return found
+    return plain_facts(texts) | found
+
+
+def plain_facts(texts: Mapping[str, str]) -> GenerationFacts:
+    """Facts that a script around diffusers wrote one by one: a text each for prompt, seed, ..."""
+    if re.match(r"\s*\{\s*[\"}]", texts.get("prompt", "")):  # ComfyUI's graph, whole or damaged
+        return GenerationFacts()
+    return facts_of({keyword.lower(): text for keyword, text in texts.items()})

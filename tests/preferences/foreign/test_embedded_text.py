@@ -11,6 +11,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from imgalign.preferences.foreign.embedded_text import LARGEST_TEXT, embedded_texts
+from imgalign.preferences.foreign.generation_facts import GenerationFacts
+from imgalign.preferences.foreign.image_metadata import generation_of
 
 USER_COMMENT = 0x9286
 
@@ -97,3 +99,26 @@ def test_text_that_is_too_long_or_damaged_is_as_if_it_were_not_there():
 )
 def test_what_is_no_image_or_has_damaged_exif_has_no_text(content: bytes, tmp_path: Path):
     assert embedded_texts(content) == {}
+
+
+def test_a_script_around_diffusers_may_write_a_text_for_each_fact():
+    info = PngInfo()
+    info.add_text("prompt", "a red fox")
+    info.add_text("Seed", "7")
+    info.add_text("num_inference_steps", "20")
+    info.add_text("guidance_scale", "5.5")
+    expected = GenerationFacts(prompt="a red fox", seed=7, steps=20, guidance_scale=5.5)
+    assert generation_of(png_with(info)) == expected
+
+
+@pytest.mark.parametrize("graph", ['{"3": {"inputs": {"text": "a fox"}', "{}"])
+def test_a_damaged_or_empty_graph_is_no_prompt(graph: str):
+    info = PngInfo()
+    info.add_text("prompt", graph)
+    assert generation_of(png_with(info)).prompt is None
+
+
+def test_a_plain_prompt_may_begin_with_a_brace():
+    info = PngInfo()
+    info.add_text("prompt", "{red|blue} fox")
+    assert generation_of(png_with(info)).prompt == "{red|blue} fox"
