@@ -16,7 +16,7 @@ from imgalign.algorithms.critic import NO_CRITIC, CriticConfig
 from imgalign.algorithms.interface import World
 from imgalign.diffusion.config import FullDiffusionConfig, LoraDiffusionConfig
 from imgalign.environment import choose_device, choose_dtype, say_dtype
-from imgalign.errors import ConfigError, InputError
+from imgalign.errors import CheckpointError, ConfigError, InputError
 from imgalign.language.config import FullLanguageConfig, LoraLanguageConfig
 from imgalign.language.token_reward import TokenReward
 from imgalign.policy import (
@@ -29,7 +29,7 @@ from imgalign.policy import (
     StepPolicy,
 )
 from imgalign.prompts import Prompts
-from imgalign.runs.trained import REFERENCE
+from imgalign.runs.trained import REFERENCE, find_weights
 from imgalign.train.config import OptimizerConfig, PolicyConfig, TrainConfig
 from imgalign.train.learner import Learner
 
@@ -112,6 +112,7 @@ def refuse_by_model(
     if policy is None:
         settings.data.refuse_model(settings.policy.model)
         settings.data.refuse_samples(settings.policy.samples)
+        refuse_missing_adapter(settings.policy)
     reader = policy or plan_policy(settings.policy)
     if isinstance(reader, OfOneSize):
         settings.data.refuse_size(*reader.image_size)
@@ -125,6 +126,15 @@ def refuse_by_model(
             refuse_short_reward(
                 setting, reward, sampled, length=settings.policy.num_steps if same else 2
             )
+
+
+def refuse_missing_adapter(config: PolicyConfig) -> None:
+    """ConfigError where the LoRA that a run is to start from is not there."""
+    if isinstance(config, LORA) and config.adapter is not None:
+        try:
+            find_weights(Path(config.adapter))
+        except CheckpointError as error:
+            raise ConfigError(f"policy.adapter: {error}") from None
 
 
 def refuse_short_reward(

@@ -180,6 +180,9 @@ def test_all_weights_of_a_model_with_a_lora_are_trained_after_merging_as_the_ref
 
 def test_mistakes_are_one_line(refused, folder):
     train = ("train", "recipe.yaml", "--out", "other")
+    line = refused(*train, "policy.adapter=nope")
+    assert "policy.adapter: nope: no such folder" in line
+    assert not (folder / "other").exists()
     line = refused(*train, "policy.train=full", "policy.lora_rank=4")
     only = "has no effect with policy.train=full, only with policy.train=lora"
     assert f"policy.lora_rank: {only}" in line
