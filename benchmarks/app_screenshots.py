@@ -3,10 +3,12 @@
     python benchmarks/app_walk.py --keep studio
     python benchmarks/app_screenshots.py studio --out docs/images
 
-`studio` is a folder in which somebody has worked. Each page is shown as it is there and as it is in
-an empty folder, on a laptop, a phone and a 4K screen, light and dark: one sheet of all twelve per
-page (`pages/NAME.jpg`), to be looked at, and the laptop's light one alone for the README
-(`NAME.png`), with that of a run's report (`report.png`). Needs Chromium.
+`studio` is a folder in which somebody has worked; in a copy of it three simulated annotators judge
+more sets, some of which are gold items, a reward model is fitted, and sets are left to be judged.
+Each page is shown as it is there and as it is in an empty folder, on a laptop, a phone and a 4K
+screen, light and dark: one sheet of all twelve per page (`pages/NAME.jpg`), to be looked at, and
+the laptop's light one alone for the README (`NAME.png`), with that of a run's report
+(`report.png`). Needs Chromium.
 """
 
 import argparse
@@ -14,7 +16,7 @@ import io
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +26,17 @@ from app_walk import CHROMIUM, imgalign, keys_of, served
 from PIL import Image, ImageDraw
 from playwright.sync_api import sync_playwright
 
+from imgalign.preferences.gold import mark_gold
+from imgalign.preferences.guidelines import set_guidelines
+from imgalign.preferences.store import Store
 from imgalign.storybook.scenes import evaluation_prompts
 
 PAGES = ("candidates", "rank", "people", "learn", "train", "generate", "results")
+JUDGED, OPEN, GOLD = 24, 8, 4
+"""Sets that others judge, sets left for the pictures, and gold items among the former."""
+GUIDELINES = (
+    "First the prompt: what it names must be there.\nThen light and mood, as you like them."
+)
 HEIGHT = 620
 """Of one picture in a sheet."""
 GAP = 24
@@ -63,6 +73,33 @@ def opened(browser: Any, screen: Screen, scheme: str) -> Iterator[Any]:
     page.set_default_timeout(120_000)
     yield page
     context.close()
+
+
+def enrich(folder: Path) -> None:
+    """What one person's walk leaves empty: other annotators, gold items, a reward, open sets."""
+
+    def run(*arguments: str) -> None:
+        subprocess.run(imgalign(*arguments), cwd=folder, check=True)
+
+    def candidates(name: str, prompts: Sequence[str], *more: str) -> None:
+        (folder / name).write_text("\n".join(prompts) + "\n", encoding="utf-8")
+        run("candidates", "--prompts", name, "--steps", "10", *more)
+
+    prompts = evaluation_prompts(JUDGED + OPEN, seed=77, held_out=False)
+    candidates("judged.txt", prompts[:JUDGED], "--overlap", "3", "--seed", "50000")
+    run("storybook", "rank", "--group", "cosy", "--annotators", "3", "--seed", "1")
+    with Store.open(f"sqlite:///{folder / 'imgalign.db'}") as store:
+        answers = {
+            each.item_id: each.ranking
+            for each in store.rankings()
+            if each.prompt in prompts and len(each.ranking or ()) > 1
+        }
+        for item, answer in list(answers.items())[:GOLD]:
+            assert answer is not None
+            mark_gold(store, item, answer)
+        set_guidelines(store.database, "default", GUIDELINES)
+    candidates("open.txt", prompts[JUDGED:], "--seed", "60000")
+    run("reward", "train", "--out", "runs/taste")
 
 
 def show(page: Any, address: str, name: str, *, full: bool) -> None:
@@ -143,6 +180,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, sync_playwright() as driver:
         worked, empty = Path(name) / "worked", Path(name) / "empty"
         shutil.copytree(given.studio, worked)
+        enrich(worked)
         empty.mkdir()
         browser = driver.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking"]
