@@ -1,6 +1,7 @@
 import json
 import signal
 import socket
+import time
 import urllib.request
 from pathlib import Path
 
@@ -274,3 +275,22 @@ def test_the_command_serves_the_pages_that_it_names(tmp_path, monkeypatch, capsy
     assert given == [("rank", "people"), Settings().served]
     assert main(["ui", "--page", "admin"]) == 2
     assert "pages: expected some of candidates, rank" in capsys.readouterr().err
+
+
+def test_at_rest_the_server_looks_for_events_fifty_times_a_second_and_not_a_thousand(client):
+    (blocks,) = [
+        route.app.get_blocks()
+        for route in client.app.routes
+        if hasattr(getattr(route, "app", None), "get_blocks")
+    ]
+    looks = []
+    empty = type(blocks._queue).__len__
+
+    class Counted(type(blocks._queue)):
+        def __len__(self) -> int:
+            looks.append(time.monotonic())
+            return empty(self)
+
+    blocks._queue.__class__ = Counted
+    time.sleep(1.0)
+    assert 5 <= len(looks) <= 60
