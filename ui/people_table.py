@@ -19,6 +19,7 @@ MEANING = {
     "Votes": "Judgements that are no skips",
     "Seconds": "Median time of a vote",
     "Gold": "Gold items answered as expected",
+    "Attention": "Attention items whose one image that belongs was ranked best",
     "Consistency": "Pairs judged twice, in two sets, that got the same order",
     "First place": "How often the first on the screen is ranked best; the mark is chance",
     "Agreement": "Pairs ordered as by another annotator, ties left out; the mark is chance",
@@ -133,6 +134,7 @@ def _unseen(found: People) -> set[str]:
     """Columns in which nobody has anything."""
     shares = {
         "Gold": [each.quality.gold for each in found.people],
+        "Attention": [each.quality.attention for each in found.people],
         "Consistency": [each.quality.self_consistency for each in found.people],
     }
     return {name for name, own in shares.items() if not any(share.count for share in own)}
@@ -160,6 +162,7 @@ def _row(person: Person, columns: Sequence[str]) -> str:
         "Votes": f"{own.num_votes:,}{skipped}",
         "Seconds": seconds,
         "Gold": _share(own.gold),
+        "Attention": _share(own.attention),
         "Consistency": _share(own.self_consistency),
         "First place": _share(own.first_place, chance=own.chance, warning=biased),
         "Agreement": _share(own.agreement, chance=0.5, warning=contrary),

@@ -10,6 +10,7 @@ from texts import add_texts
 
 from imgalign.errors import InputError, StoreError
 from imgalign.preferences.accounts import Account, Accounts
+from imgalign.preferences.attention import add_attention
 from imgalign.preferences.exclusions import exclude
 from imgalign.preferences.gold import gold_items, mark_gold
 from imgalign.preferences.guidelines import set_guidelines
@@ -233,3 +234,50 @@ def test_an_annotator_reaches_nothing_of_it_and_is_told_nothing(
         assert answer.status_code == 200
         for word in ("gold", "exclu", "expected", "alpha"):
             assert word not in answer.text.lower(), (word, answer.url)
+
+
+def test_nothing_that_an_annotator_gets_tells_an_attention_item_from_others(
+    store: Store, add_items: Any, tmp_path: Any, secrets: tuple[str, ...]
+) -> None:
+    prompts = ("a red fox", "an old castle", "two cups of coffee")
+    add_items(3, prompts=prompts)
+    added = add_attention(store, "default", count=2, overlap=1, seed=0)
+    settings = Settings(images=tmp_path / "images", runs=tmp_path / "runs", pages=("rank",))
+    with ThreadPoolExecutor(1) as thread:
+        app = thread.submit(build_app, settings, store).result()
+    asked = {"annotator": "Ann"}
+    shapes: dict[bool, set[str]] = {True: set(), False: set()}
+    with TestClient(app, base_url=HERE) as client:
+        while (screen := client.post("/api/rank/next", json=asked).json())["item"]:
+            is_attention = screen["item"] in added
+            sent = {"key": f"key-{screen['done']:08d}", "item": screen["item"]}
+            said = {"ranking": [[place] for place in range(4)], "verdict": "ranked"}
+            saved = client.post("/api/rank/submit", json={**asked, **sent, **said}).json()
+            vote = client.post("/api/rank/votes", json=asked).json()["votes"][0]
+            heads = [
+                sorted(set(client.get(f"/{each['url']}").headers) - {"date"})
+                for each in screen["candidates"]
+            ]
+            shapes[is_attention].add(str([*map(sorted, (screen, saved, vote)), heads]))
+            assert (screen["prompt"] in prompts, len(screen["candidates"])) == (True, 4)
+            for word in ("attention", "expected", *secrets):
+                assert word not in str([screen, saved, vote]), word
+    assert shapes[True] == shapes[False]
+    assert len(shapes[True]) == 1
+
+
+@pytest.mark.parametrize(
+    ("count", "overlap", "message"),
+    [
+        (None, 1, "attention items: expected a whole number, got None"),
+        (1.5, 1, "attention items: expected a whole number, got 1.5"),
+        (1, 0.5, "annotators: expected a whole number, got 0.5"),
+        (1, 1, "expected at most 0, got 1; each needs a prompt of project ''"),
+    ],
+)
+def test_a_wrong_number_of_attention_items_is_refused(
+    store: Store, add_items: Any, count: Any, overlap: Any, message: str
+) -> None:
+    add_items(2)
+    with pytest.raises(InputError, match=message):
+        people.check_attention(store, None, count, overlap)
