@@ -154,7 +154,8 @@ def is_open() -> ColumnElement[bool]:
 
 def is_attention() -> ColumnElement[bool]:
     """Condition on `items`: an attention item, some of whose images do not belong to its prompt."""
-    return items.c.source.startswith(ATTENTION)
+    # No LIKE, which on SQLite takes "Attention: " for the same.
+    return func.substr(items.c.source, 1, len(ATTENTION)) == ATTENTION
 
 
 def by_key(connection: Connection, annotator_id: str, key: str) -> AnyRow | None:

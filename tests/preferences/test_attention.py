@@ -182,6 +182,15 @@ def test_prompts_without_attention_items_come_first_and_a_second_time_makes_new_
     assert len({*first, *second, *add_attention(store, "default", count=4, overlap=1)}) == 8
 
 
+def test_a_source_that_only_looks_alike_is_of_an_ordinary_item(store, queue):
+    queue("a red fox")
+    images = item_samples(store, [store.next_item("ann").item_id])[0].sample_ids
+    store.add_item("an old castle", images, source="Attention: 1")
+    judge_all(store, "ann", BEST_FIRST)
+    assert [each.prompt for each in store.rankings()] == ["a red fox", "an old castle"]
+    assert check_store(store).passed
+
+
 @pytest.mark.parametrize(
     ("count", "overlap", "message"),
     [
