@@ -14,10 +14,12 @@ from imgalign.preferences.attention import add_attention
 from imgalign.preferences.exclusions import exclude
 from imgalign.preferences.gold import gold_items, mark_gold
 from imgalign.preferences.guidelines import set_guidelines
+from imgalign.preferences.progress import ProjectProgress
 from imgalign.preferences.store import Store
 from ui.app import Settings, build_app
 from ui.pages import accounts as account_page
 from ui.pages import people
+from ui.people_table import progress_shown
 from ui.roles import may
 
 HERE = "http://127.0.0.1:7860"
@@ -73,6 +75,51 @@ def test_alpha_is_shown_with_its_interval_and_how_to_read_it(store: Store, add_i
     assert "Krippendorff's alpha" in shown
     assert "1 is perfect agreement and 0 is chance" in shown
     assert "Of 36 pairs of 6 prompts" in shown
+
+
+def test_the_progress_of_the_team_stands_above_the_annotators(store: Store, add_items: Any) -> None:
+    item, _ = add_items(2)
+    begun, _ = people.tables(store, "default")
+    assert "<b>0 of 2 sets</b> with all their rankings" in begun
+    assert "None in the last 3 hours, so that the time left is unknown." in begun
+    mark_gold(store, item, ((0,), (1, 2, 3)), overlap=9)
+    rank_all(store, "ann")
+    shown, _ = people.tables(store, "default")
+    assert shown.index("with all their rankings") < shown.index("Votes")
+    assert "12 an hour in the last 3 hours." in shown
+
+
+@pytest.mark.parametrize(
+    ("left", "beyond", "recent", "per_hour", "said"),
+    [
+        (0, 0, 9, 3.0, ""),
+        (41, 0, 33, 11.0, "41 rankings to come. 11 an hour in the last 3 hours: about 3.7 h left."),
+        (1, 0, 5, 2.5, "1 ranking to come. 2.5 an hour in the last 3 hours: about 24 min left."),
+        (
+            1_200,
+            1_200,
+            3,
+            3.0,
+            "1,200 rankings to come. 1,200 of them need more annotators than have judged here: "
+            "invite some. 3 an hour in the last 3 hours.",
+        ),
+        (
+            3,
+            1,
+            0,
+            0.0,
+            "3 rankings to come. 1 of them needs more annotators than have judged here: invite "
+            "some. None in the last 3 hours, so that the time left is unknown.",
+        ),
+    ],
+)
+def test_progress_in_words(left: int, beyond: int, recent: int, per_hour: float, said: str) -> None:
+    found = ProjectProgress(
+        items=60, complete=34, left=left, out_of_reach=beyond, recent=recent, per_hour=per_hour
+    )
+    whole = f"<p>{said}</p>" if said else ""
+    shown = '<p class="team"><b>34 of 60 sets</b> with all their rankings</p>'
+    assert progress_shown(found) == f'<div class="results people">{shown}{whole}</div>'
 
 
 def test_a_gold_item_is_made_from_letters_and_removed_in_its_project(

@@ -1,4 +1,4 @@
-"""The People page: how well the annotators of a project judge, for those who lead it.
+"""The People page: how far a project is and how well its annotators judge, for those who lead it.
 
 They are excluded, included and admitted here, sets are made gold items, attention items are added,
 the guidelines and the qualification are set, and the project is opened to those with accounts, who
@@ -22,6 +22,7 @@ from imgalign.preferences.gold import gold_items, mark_gold, read_order, unmark_
 from imgalign.preferences.guidelines import guidelines_of, set_guidelines
 from imgalign.preferences.openings import open_projects, set_open
 from imgalign.preferences.people import people_of
+from imgalign.preferences.progress import project_progress
 from imgalign.preferences.qualification import (
     MOST_ITEMS,
     admit,
@@ -35,7 +36,7 @@ from ui.api.small import small_text
 from ui.authority import account
 from ui.messages import PRIVATE, done, shown
 from ui.pages import accounts
-from ui.people_table import candidates_shown, gold_table, people_table
+from ui.people_table import candidates_shown, gold_table, people_table, progress_shown
 from ui.theme import asset
 
 NOTHING_QUEUED = (
@@ -50,14 +51,17 @@ USUAL_SHARE = 60
 
 
 def tables(store: Store, project: str | None) -> tuple[str, str]:
-    """Annotators and gold items of a project as HTML; the reason in place of what cannot be."""
+    """Progress and annotators, and gold items, of a project as HTML; the reason in place of what
+    cannot be.
+    """
     if not project:
         return NOTHING_QUEUED, ""
     try:
         found = people_of(store, project)
     except ImgalignError as error:
         return f'<div class="results people"><p role="alert">{escape(str(error))}</p></div>', ""
-    return people_table(found), gold_table(found.gold)
+    progress = progress_shown(project_progress(store, project))
+    return progress + people_table(found), gold_table(found.gold)
 
 
 def candidates_of(store: Store, item_id: str | None) -> str:
