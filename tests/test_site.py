@@ -110,10 +110,14 @@ def build(root, out):
 
 
 @pytest.fixture
-def copied(tmp_path, hooks):
+def material():
+    """What builds the site; not of the [test] extra, as it tests nothing else. CI installs it."""
+    return pytest.importorskip("material", reason="mkdocs-material is of the [docs] extra")
+
+
+@pytest.fixture
+def copied(tmp_path, hooks, material):
     """What the site is made from, in a folder of its own."""
-    if importlib.util.find_spec("material") is None:
-        pytest.skip("mkdocs-material is not installed; the [docs] extra has it")
     shutil.copytree(ROOT / "docs", tmp_path / "docs", ignore=shutil.ignore_patterns("__pycache__"))
     for source in ("mkdocs.yml", *hooks.JOINED):
         (tmp_path / source).parent.mkdir(parents=True, exist_ok=True)
@@ -121,9 +125,9 @@ def copied(tmp_path, hooks):
     return tmp_path
 
 
-def test_the_site_builds_strictly_and_its_pages_load_nothing_from_elsewhere(tmp_path, hooks):
-    if importlib.util.find_spec("material") is None:
-        pytest.skip("mkdocs-material is not installed; the [docs] extra has it")
+def test_the_site_builds_strictly_and_its_pages_load_nothing_from_elsewhere(
+    tmp_path, hooks, material
+):
     built = build(ROOT, tmp_path)
     assert built.returncode == 0, built.stderr
     for page in pages(SETTINGS["nav"]):

@@ -31,6 +31,9 @@ WANDB_SETTINGS = {"mode": "offline", "console": "off", "silent": True}
 """Of Weights & Biases, where the user's own WANDB_MODE, WANDB_CONSOLE or WANDB_SILENT says nothing:
 no network, no copy of the output, and none of its own."""
 
+IMPORT_FAULTS = (ImportError, AttributeError, TypeError, ValueError, RuntimeError, OSError)
+"""What a library that does not fit another, or lacks a file, raises when it is imported."""
+
 log = logging.getLogger(__name__)
 
 
@@ -164,7 +167,7 @@ def refuse_missing(names: Collection[TrackerName]) -> None:
         except ModuleNotFoundError as error:
             missing = f" (it lacks {error.name})" if error.name != name else ""
             raise ConfigError(f"run.trackers: {name} is not installed{missing}; {cure}") from None
-        except Exception as error:  # a library of another's, at its worst
+        except IMPORT_FAULTS as error:
             raise ConfigError(
                 f"run.trackers: {name} cannot be imported ({first_line(error)}); {cure}"
             ) from error
@@ -210,7 +213,9 @@ class Trackers:
     def _apart(self, name: TrackerName, when: str) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # whatever it is, it is not worth a run
+        # Of any kind: trackers raise errors of their network, queues and codecs, which have no
+        # common class, and none of them may end a run. The first is said, with its text.
+        except Exception as error:
             if name not in self._failed:
                 log.warning(
                     "%s: failed %s (%s), so nothing more is logged there; the run goes on, and %s "

@@ -275,6 +275,27 @@ def _guidelines(*, from_file: bool) -> tuple[gr.Textbox, gr.Button]:
     return text, save
 
 
+def _count(
+    label: str,
+    value: int,
+    *,
+    elem_id: str,
+    info: str | None = None,
+    least: int = 1,
+    most: int | None = None,
+) -> gr.Number:
+    """A field for a whole number of things."""
+    return gr.Number(
+        label=label,
+        info=info,
+        value=value,
+        precision=0,
+        minimum=least,
+        maximum=most,
+        elem_id=elem_id,
+    )
+
+
 def _gold_form() -> tuple[gr.Dropdown, gr.HTML, gr.Textbox, gr.Number, gr.Button]:
     with gr.Accordion("Add a gold item", open=False, elem_classes="fold"):
         which = gr.Dropdown(label="Set", choices=[], elem_id="gold-set")
@@ -286,35 +307,23 @@ def _gold_form() -> tuple[gr.Dropdown, gr.HTML, gr.Textbox, gr.Number, gr.Button
             max_lines=1,
             elem_id="gold-order",
         )
-        overlap = gr.Number(
-            label="Annotators who shall judge it",
-            value=USUAL_OVERLAP,
-            precision=0,
-            minimum=1,
-            elem_id="gold-overlap",
-        )
+        overlap = _count("Annotators who shall judge it", USUAL_OVERLAP, elem_id="gold-overlap")
         add = gr.Button("Make it gold", elem_id="add-gold")
     return which, letters, order, overlap, add
 
 
 def _attention_form() -> tuple[gr.Number, gr.Number, gr.Button]:
     with gr.Accordion("Add attention items", open=False, elem_classes="fold"):
-        count = gr.Number(
-            label="Attention items to add",
+        count = _count(
+            "Attention items to add",
+            5,
             info="Sets in which one image belongs to the prompt and the others were made for quite "
             "different ones; nothing is learned from them",
-            value=5,
-            precision=0,
-            minimum=1,
-            maximum=MOST_ATTENTION,
+            most=MOST_ATTENTION,
             elem_id="attention-count",
         )
-        overlap = gr.Number(
-            label="Annotators who shall judge each",
-            value=USUAL_OVERLAP,
-            precision=0,
-            minimum=1,
-            elem_id="attention-overlap",
+        overlap = _count(
+            "Annotators who shall judge each", USUAL_OVERLAP, elem_id="attention-overlap"
         )
         button = gr.Button("Add them", elem_id="add-attention")
     return count, overlap, button
@@ -322,13 +331,12 @@ def _attention_form() -> tuple[gr.Number, gr.Number, gr.Button]:
 
 def _qualification() -> tuple[gr.Number, gr.Number, gr.Button]:
     with gr.Accordion("Qualification", open=False, elem_classes="fold"):
-        first = gr.Number(
-            label="Gold items that come first",
+        first = _count(
+            "Gold items that come first",
+            0,
             info="Everybody judges them before anything else; 0 asks for nothing",
-            value=0,
-            precision=0,
-            minimum=0,
-            maximum=MOST_ITEMS,
+            least=0,
+            most=MOST_ITEMS,
             elem_id="qualify-items",
         )
         percent = gr.Number(
@@ -345,14 +353,12 @@ def _qualification() -> tuple[gr.Number, gr.Number, gr.Button]:
 
 def _repeats() -> tuple[gr.Number, gr.Button]:
     with gr.Accordion("Ask sets again", open=False, elem_classes="fold"):
-        count = gr.Number(
-            label="Sets to ask again",
+        count = _count(
+            "Sets to ask again",
+            5,
             info="Judged ones, chosen at random, for everybody who has judged: what they answer "
             "then is their consistency",
-            value=5,
-            precision=0,
-            minimum=1,
-            maximum=MOST_REPEATS,
+            most=MOST_REPEATS,
             elem_id="repeat-count",
         )
         button = gr.Button("Queue them", elem_id="repeat-sets")
