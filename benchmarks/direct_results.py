@@ -59,6 +59,8 @@ AGAINST = (
 """Whose win rates are subtracted, pair by pair: `outcomes` of direct.json."""
 COLOURS = {"dpo": "#b4532a", "grpo": "#2a6fb4"}
 KL_TICKS = (2, 3, 5, 10, 20)
+LABELLED_BELOW, BELOW = ("cardinal", "sft"), -11
+"""Variants whose names would lie on others, and by how many points theirs lie lower."""
 OTHER, GUIDED = "#555555", "#b0a090"
 
 Row: TypeAlias = Mapping[str, Any]
@@ -153,8 +155,9 @@ def by_kl(panel: Axes, rows: Rows) -> None:
         panel.scatter(kl, wins, s=14, color=colour)
         if name in ("dpo", "kto", "ipo", "grpo", "sft", "online-dpo", "cardinal"):
             middle = sorted(range(len(kl)), key=kl.__getitem__)[len(kl) // 2]
+            beside = (3, BELOW) if name in LABELLED_BELOW else (3, 3)
             panel.annotate(
-                name, (kl[middle], wins[middle]), (3, 3), textcoords="offset points", fontsize=8
+                name, (kl[middle], wins[middle]), beside, textcoords="offset points", fontsize=8
             )
     panel.set(xscale="log", xlabel="KL, nats per image", ylabel="win rate, %")
     panel.set_xticks(KL_TICKS, [str(nats) for nats in KL_TICKS])

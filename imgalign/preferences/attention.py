@@ -50,7 +50,8 @@ class _Known:
     shown: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
     """(prompt, images) of each item with two images or more, in the order of the queue."""
     prompts: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    """Every prompt that an image was made or shown for, by the image."""
+    """Every prompt that an image was made or shown for, by the image; the images in the order of
+    the queue, which is the same in any database."""
     used: Counter[str] = field(default_factory=Counter)
     """How many attention items each prompt has."""
 
@@ -109,12 +110,14 @@ def _known(connection: Connection, project: str) -> _Known:
             found.used[row.prompt] += 1
         else:
             prompt_of[row.item_id] = row.prompt
-    images: dict[str, list[str]] = defaultdict(list)
+    images: dict[str, list[str]] = {item_id: [] for item_id in prompt_of}
     for some in _portions(prompt_of):
         of_them = select(candidates.c.item_id, candidates.c.image_id)
         of_them = of_them.where(candidates.c.item_id.in_(some)).order_by(candidates.c.candidate)
         for item_id, image_id in connection.execute(of_them):
             images[item_id].append(image_id)
+    for item_id, its in images.items():
+        for image_id in its:
             found.prompts[image_id].add(prompt_of[item_id])
     for some in _portions(list(found.prompts)):
         made = select(
