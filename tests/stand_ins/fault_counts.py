@@ -1,0 +1,47 @@
+"""How many faults are injected, and the counts of those that were, by kind."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from hypothesis import HealthCheck, settings
+
+SOAK = int(os.environ.get("IMGALIGN_SOAK", "1"))
+"""How many times as long as in the short form, whose 1 it is."""
+
+
+def repetitions(short: float) -> range:
+    """So many times in the short form; of a fraction none there, and its part in the long one."""
+    return range(int(short * SOAK))
+
+
+def examples(short: int) -> Callable[..., settings]:
+    """Settings of hypothesis; the short form tries the same examples each time."""
+    return settings(
+        max_examples=short * SOAK,
+        deadline=None,
+        derandomize=SOAK == 1,
+        # A test's folder and store are the same in all of its examples, each of which names its own
+        # files; and building one may be slow on a busy machine.
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
+
+
+class Faults:
+    """The counts of one test. A fault that is not survived fails it."""
+
+    def __init__(self) -> None:
+        self.injected: Counter[str] = Counter()
+        self.survived: Counter[str] = Counter()
+
+    @contextmanager
+    def inject(self, kind: str) -> Iterator[None]:
+        """A fault, survived when the block ends without an exception."""
+        self.injected[kind] += 1
+        yield
+        self.survived[kind] += 1
+
+    def as_json(self) -> Mapping[str, Mapping[str, int]]:
+        """Both counts by kind."""
+        return {"injected": dict(self.injected), "survived": dict(self.survived)}
