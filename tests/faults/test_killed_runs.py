@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from algorithms import ALGORITHMS
-from fault_counts import Faults, repetitions
+from fault_counts import LONG, Faults, repetitions
 from forked_runs import RunServer
 from language_runs import language_settings, write_talker
 from random_walk import walk_data, walk_data_for, walk_settings
@@ -26,7 +26,7 @@ MOST_KILLS = 4
 """Of one run, before it is left in peace."""
 ALIKE = ("best.json", "latest.json", "prompts.json", "rewards.json", CONFIG)
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(0)]
+pytestmark = LONG
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from hypothesis import HealthCheck, settings
+import pytest
+from hypothesis import HealthCheck, Phase, settings
 
 SOAK = int(os.environ.get("IMGALIGN_SOAK", "1"))
 """How many times as long as in the short form, whose 1 it is."""
+
+LONG = [pytest.mark.slow, pytest.mark.timeout(300 * SOAK)]
+"""Marks of the test modules."""
 
 
 def repetitions(short: float) -> range:
@@ -22,6 +26,8 @@ def examples(short: int) -> Callable[..., settings]:
         max_examples=short * SOAK,
         deadline=None,
         derandomize=SOAK == 1,
+        # Without telling what in an example matters, which traces every line and takes minutes.
+        phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
         # A test's folder and store are the same in all of its examples, each of which names its own
         # files; and building one may be slow on a busy machine.
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

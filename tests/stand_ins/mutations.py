@@ -11,30 +11,14 @@ WORDS: Sequence[str] = ("", " ", "a", "null", "~", "\n", "a\nb", "\u2028", "\x00
 NUMBERS: Sequence[float] = (0, 1, -1, 2**31, 2**53, 2**63, -(2**63) - 1, 10**400, 0.5, 1e308)
 
 
-def texts() -> st.SearchStrategy[str]:
-    """Any text in Unicode, and some that is often forgotten."""
-    return st.sampled_from(WORDS) | st.text(st.characters(codec="utf-8"), max_size=20)
+TEXTS = st.sampled_from(WORDS) | st.text(st.characters(codec="utf-8"), max_size=20)
+"""Any text in Unicode, and some that is often forgotten."""
 
-
-def scalars() -> st.SearchStrategy[Any]:
-    """What JSON and YAML have for values."""
-    return (
-        st.none()
-        | st.booleans()
-        | st.sampled_from(NUMBERS)
-        | st.integers(-100, 100)
-        | st.floats()
-        | texts()
-    )
-
-
-def values() -> st.SearchStrategy[Any]:
-    """Scalars, and lists and objects of them."""
-    return st.recursive(
-        scalars(),
-        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts(), inner, max_size=3),
-        max_leaves=5,
-    )
+SCALARS: st.SearchStrategy[Any] = st.one_of(
+    st.none(), st.booleans(), st.sampled_from(NUMBERS), st.integers(-100, 100), st.floats(), TEXTS
+)
+VALUES = SCALARS | st.lists(SCALARS, max_size=3) | st.dictionaries(TEXTS, SCALARS, max_size=3)
+"""Of JSON and YAML."""
 
 
 @st.composite
@@ -96,10 +80,10 @@ def changed(draw: st.DrawFn, value: Any, *, most: int = 3) -> tuple[Any, list[Ke
             case "copy":
                 holder[key] = copy.deepcopy(inside(found, draw(st.sampled_from(places))))
             case "add" if isinstance(holder, dict):
-                place = (*place[:-1], draw(texts()))
-                holder[place[-1]] = draw(values())
+                place = (*place[:-1], draw(TEXTS))
+                holder[place[-1]] = draw(VALUES)
             case _:
-                holder[key] = draw(values())
+                holder[key] = draw(VALUES)
         where.append(place)
     return found, where
 
