@@ -112,7 +112,7 @@ def imported(exported: Path, content: bytes, folder: Path) -> None:
 def test_an_export_that_is_damaged_is_imported_whole_or_not_at_all(
     exported, tmp_path, faults, data
 ):
-    lines = [json.loads(line) for line in (exported / "rankings.jsonl").open()]
+    lines = [json.loads(each) for each in (exported / "rankings.jsonl").read_bytes().splitlines()]
     content = data.draw(lines_of(lines))
     with faults.inject("exports of rankings"):
         imported(exported, content, tmp_path)
