@@ -5,10 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := imgalign reward_models ui
 
+SOAK ?= 50
+FAULTS ?= faults.json
+
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test ui clean
+.PHONY: help demo test soak ui clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +27,9 @@ test: $(VENV)/installed-test ## Install what tests need, then lint, check types 
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+soak: $(VENV)/installed-test ## Inject faults for hours and print how many were survived; SOAK=50 FAULTS=faults.json
+	IMGALIGN_SOAK=$(SOAK) IMGALIGN_SOAK_RESULTS=$(FAULTS) $(BIN)/python -m pytest tests/faults
 
 clean: ## Remove the environment, caches and builds; demos, runs and rankings stay
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

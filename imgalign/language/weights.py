@@ -232,10 +232,13 @@ def lora_settings(
         if ".lora_A." in name and value.ndim
     }
     ranks = sorted({value.shape[0] for value in down.values()})
-    rank, alpha, targets = (values.get(name) for name in ("r", "lora_alpha", "target_modules"))
+    rank, targets = values.get("r"), values.get("target_modules")
+    alpha: Any = values.get("lora_alpha")
     if type(rank) is not int or ranks != [rank]:
         found = " and ".join(map(str, ranks)) or "no"
-        raise CheckpointError(f"{path}: r: expected the rank of the matrices, {found}, got {rank!r:.60}")
+        raise CheckpointError(
+            f"{path}: r: expected the rank of the matrices, {found}, got {rank!r:.60}"
+        )
     if type(alpha) not in (int, float) or not abs(alpha) <= LARGEST_ALPHA:
         raise CheckpointError(f"{path}: lora_alpha: expected a number, got {alpha!r:.60}")
     if isinstance(targets, str):

@@ -54,9 +54,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         return
     terminalreporter.section(f"faults, {SOAK} times the short form")
     for kind in sorted(injected):
-        terminalreporter.write_line(
-            f"{kind}: {injected[kind]} injected, {survived[kind]} survived"
-        )
+        terminalreporter.write_line(f"{kind}: {injected[kind]} injected, {survived[kind]} survived")
     total = f"in all: {injected.total()} injected, {survived.total()} survived"
     terminalreporter.write_line(total)
     if path := os.environ.get(RESULTS):

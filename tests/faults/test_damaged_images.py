@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-from fault_counts import LONG, examples
+from fault_counts import LONG, check_line, examples
 from hypothesis import given
 from hypothesis import strategies as st
 from mutations import TEXTS, VALUES, as_json, changed, damaged
@@ -23,7 +23,7 @@ from imgalign.preferences.foreign.image_metadata import PARSERS, generation_of
 pytestmark = LONG
 
 PARAMETERS = (
-    "a red fox, <lora:cosy:0.8>\nNegative prompt: blurry, \"text\"\n"
+    'a red fox, <lora:cosy:0.8>\nNegative prompt: blurry, "text"\n'
     'Steps: 20, Sampler: DPM++ 2M, CFG scale: 7.5, Seed: 42, Size: 512x768, Model: "a, b", '
     'Lora hashes: "cosy: 1234", Version: v1.10'
 )
@@ -31,8 +31,14 @@ GRAPH: dict[str, Any] = {
     "3": {
         "class_type": "KSampler",
         "inputs": {
-            **{"seed": 42, "steps": 20, "cfg": 7.5, "sampler_name": "euler", "denoise": 1.0},
-            **{"model": ["4", 0], "positive": ["6", 0], "negative": ["7", 0]},
+            "seed": 42,
+            "steps": 20,
+            "cfg": 7.5,
+            "sampler_name": "euler",
+            "denoise": 1.0,
+            "model": ["4", 0],
+            "positive": ["6", 0],
+            "negative": ["7", 0],
         },
     },
     "4": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "sd15.safetensors"}},
@@ -48,8 +54,14 @@ WORKFLOW: dict[str, Any] = {
     "links": [[1, 6, 0, 3, 1, "CONDITIONING"]],
 }
 INVOKE: dict[str, Any] = {
-    **{"positive_prompt": "a red fox", "negative_prompt": "", "seed": 42, "steps": 20},
-    **{"cfg_scale": 7.5, "model": {"name": "sd15"}, "width": 512, "height": 512},
+    "positive_prompt": "a red fox",
+    "negative_prompt": "",
+    "seed": 42,
+    "steps": 20,
+    "cfg_scale": 7.5,
+    "model": {"name": "sd15"},
+    "width": 512,
+    "height": 512,
 }
 NOVEL: dict[str, Any] = {"prompt": "a red fox", "seed": 42, "steps": 28, "scale": 5.0, "uc": "bad"}
 DESCRIPTIONS: dict[str, Any] = {
@@ -110,8 +122,7 @@ def read_or_refuse(content: bytes) -> None:
         try:
             image = decode(content)
         except InputError as error:
-            assert str(error).isprintable()
-            assert 0 < len(str(error)) < 500
+            check_line(error)
         else:
             assert image.mode == "RGB"
             assert len(image.tobytes()) == 3 * image.width * image.height
@@ -119,7 +130,7 @@ def read_or_refuse(content: bytes) -> None:
         read_texts(embedded_texts(content))
         generation_of(content)
     except InputError as error:
-        assert str(error).isprintable()
+        check_line(error)
 
 
 def read_texts(texts: Mapping[str, str]) -> None:
@@ -142,7 +153,9 @@ JSON_TEXTS = st.sampled_from(sorted(DESCRIPTIONS)).flatmap(
 )
 OTHER_TEXTS = st.tuples(
     st.sampled_from([keyword for keyword, _ in PARSERS]),
-    TEXTS | VALUES.map(as_json) | damaged(PARAMETERS.encode()).map(lambda each: each.decode("utf-8", "replace")),
+    TEXTS
+    | VALUES.map(as_json)
+    | damaged(PARAMETERS.encode()).map(lambda each: each.decode("utf-8", "replace")),
 )
 
 

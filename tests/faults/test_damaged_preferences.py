@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fault_counts import LONG, examples
+from fault_counts import LONG, check_line, examples
 from hypothesis import given
 from hypothesis import strategies as st
 from image_folders import image, pair_folder, put
@@ -98,8 +98,7 @@ def imported(exported: Path, content: bytes, folder: Path) -> None:
         try:
             import_rankings(store, path, images=exported / "images")
         except (InputError, StoreError) as error:
-            assert str(error).startswith(str(path))
-            assert str(error).isprintable()
+            check_line(error, begin=str(path))
             assert not store.annotators()
             assert not list(store.rankings(include_undone=True, judged_by="all"))
         found = check_store(store)
@@ -122,8 +121,12 @@ def test_an_export_that_is_damaged_is_imported_whole_or_not_at_all(
 
 PAIR: Any = {"prompt": "a red fox", "chosen": "images/0.png", "rejected": "images/1.png"}
 LABELLED: Any = {
-    **{"caption": "a cat", "jpg_0": "images/0.png", "jpg_1": "images/2.png"},
-    **{"label_0": 1, "label_1": 0, "has_label": True},
+    "caption": "a cat",
+    "jpg_0": "images/0.png",
+    "jpg_1": "images/2.png",
+    "label_0": 1,
+    "label_1": 0,
+    "has_label": True,
 }
 RANKED: Any = {
     "prompt": "a dog",
@@ -188,8 +191,7 @@ def refused_or_read(read: Callable[[Path], object], path: Path) -> None:
     try:
         read(path)
     except InputError as error:
-        assert str(error).isprintable()
-        assert str(error).startswith(str(path)), error
+        check_line(error, begin=str(path))
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from pathlib import Path
 from fault_counts import LONG, examples
 from hypothesis import given
 from hypothesis import strategies as st
-from mutations import TEXTS, VALUES, changed, damaged, Keys, places_in
+from mutations import TEXTS, VALUES, Keys, changed, damaged, places_in
 from source_tree import ROOT
 
 from imgalign.config import Config, as_yaml, dump_config, load_config, read_mapping

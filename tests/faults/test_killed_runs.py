@@ -109,12 +109,12 @@ def assert_same(whole: Path, out: Path) -> None:
 
 
 def survives(
-    server: RunServer, whole: Undisturbed, faults: Faults, *, kind: str, times: range
+    server: RunServer, whole: Undisturbed, faults: Faults, *, kind: str, name: str
 ) -> None:
     """Kill and resume so many runs, and compare each with the undisturbed one."""
     folder = whole.out.parent
-    for number in times:
-        chance = random.Random(f"{kind}, {number}")
+    for number in repetitions(1):
+        chance = random.Random(f"{name}, {number}")
         out = folder / f"run-{number}"
         kills = killed_until_it_ends(server, whole, out, chance)
         faults.injected[kind] += kills
@@ -127,11 +127,11 @@ def survives(
 def test_a_run_of_any_algorithm_that_is_killed_at_random_moments_ends_as_it_would_have(
     warm, tmp_path, faults, name
 ):
-    settings = ALGORITHMS[name]
-    data = walk_data_for(settings, tmp_path / "images")
-    settings = walk_settings(algorithm=settings, data=data, iterations=4, keep_checkpoints=2)
+    algorithm = ALGORITHMS[name]
+    data = walk_data_for(algorithm, tmp_path / "images")
+    settings = walk_settings(algorithm=algorithm, data=data, iterations=4, keep_checkpoints=2)
     whole = undisturbed(warm, tmp_path, settings, walk=True)
-    survives(warm, whole, faults, kind=f"kill -9, {name}", times=repetitions(1))
+    survives(warm, whole, faults, kind="kill -9, random walk", name=name)
 
 
 @pytest.mark.parametrize("name", ["grpo", "dpo"])
@@ -139,13 +139,11 @@ def test_a_run_of_a_language_model_does_too(warm, tmp_path, faults, name):
     model = write_talker(tmp_path / "model")
     settings = language_settings(model, algorithm={"name": name, "minibatches": 2})
     whole = undisturbed(warm, tmp_path, settings, walk=False)
-    survives(warm, whole, faults, kind=f"kill -9, language model, {name}", times=repetitions(1))
+    survives(warm, whole, faults, kind="kill -9, language model", name=name)
 
 
 @pytest.mark.parametrize("name", ["grpo", "supervised, reward"])
-def test_a_run_of_a_diffusion_model_does_too(
-    warm, tiny_pipeline_folder, tmp_path, faults, name
-):
+def test_a_run_of_a_diffusion_model_does_too(warm, tiny_pipeline_folder, tmp_path, faults, name):
     policy = {
         "model": str(tiny_pipeline_folder),
         "dtype": "float32",
@@ -159,4 +157,4 @@ def test_a_run_of_a_diffusion_model_does_too(
         policy=policy, algorithm=ALGORITHMS[name], data=data, iterations=2, checkpoint_every=1
     )
     whole = undisturbed(warm, tmp_path, settings, walk=False)
-    survives(warm, whole, faults, kind=f"kill -9, diffusion model, {name}", times=repetitions(1))
+    survives(warm, whole, faults, kind="kill -9, diffusion model", name=name)

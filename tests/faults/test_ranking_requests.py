@@ -1,4 +1,4 @@
-"""Claims: whatever is sent to the ranking API is answered: with what it asks for, or by a refusal of
+"""Claims: whatever is sent to the ranking API is answered, with what it asks for or by a refusal of
 one line that leaves the store as it was; a judgement that is stored is a valid one."""
 
 import json
@@ -56,20 +56,28 @@ def client(store: Store) -> Iterator[TestClient]:
 REQUESTS: dict[str, dict[str, Any]] = {
     "next": {"annotator": "Ada", "project": "default"},
     "submit": {
-        **{"annotator": "Ada", "key": KEYS[0], "item": "", "ranking": [[0], [1, 2]]},
-        **{"verdict": "ranked", "reason": None, "client_ms": 12},
+        "annotator": "Ada",
+        "key": KEYS[0],
+        "item": "",
+        "ranking": [[0], [1, 2]],
+        "verdict": "ranked",
+        "reason": None,
+        "client_ms": 12,
     },
     "undo": {"annotator": "Ada", "key": KEYS[0]},
     "votes": {"annotator": "Ada", "project": None, "before": KEYS[0]},
     "projects": {"annotator": "Ada"},
 }
+PATHS = ("images", "images/small", "texts", "texts/small", "guidelines")
 RANKINGS = st.lists(st.lists(st.integers(-1, 4), max_size=3), max_size=4) | st.none()
 
 
 @st.composite
 def bodies(draw: st.DrawFn, items: tuple[str, ...]) -> tuple[str, bytes]:
     """A route and a body: as a page sends it, with other values, or with damaged bytes."""
-    route = draw(st.sampled_from(["next", "submit", "submit", "submit", "undo", "votes", "projects"]))
+    route = draw(
+        st.sampled_from(["next", "submit", "submit", "submit", "undo", "votes", "projects"])
+    )
     body = dict(REQUESTS[route])
     body["annotator"] = draw(st.sampled_from(NAMES[:2]))
     if "key" in body:
@@ -89,7 +97,9 @@ def bodies(draw: st.DrawFn, items: tuple[str, ...]) -> tuple[str, bytes]:
         case "anything":
             return route, as_ascii(draw(VALUES))
         case "surrogate":
-            return route, as_ascii({**body, draw(st.sampled_from([*body, "x"])): "\ud800", "\udfff": 1})
+            return route, as_ascii(
+                {**body, draw(st.sampled_from([*body, "x"])): "\ud800", "\udfff": 1}
+            )
     return route, as_ascii(body)
 
 
@@ -148,7 +158,10 @@ def test_any_sequence_of_requests_is_answered_and_the_store_stays_whole(
 
 
 @examples(40)
-@given(path=st.sampled_from(["images", "images/small", "texts", "texts/small", "guidelines"]), data=st.data())
+@given(
+    path=st.sampled_from(["images", "images/small", "texts", "texts/small", "guidelines"]),
+    data=st.data(),
+)
 def test_any_address_of_a_sample_is_answered(client, faults, path, data):
     name = data.draw(TEXTS)
     query = data.draw(st.dictionaries(st.sampled_from(["annotator", "project", "x"]), TEXTS))

@@ -11,6 +11,8 @@ from hypothesis import HealthCheck, Phase, settings
 SOAK = int(os.environ.get("IMGALIGN_SOAK", "1"))
 """How many times as long as in the short form, whose 1 it is."""
 
+LONGEST_LINE = 1000
+"""Characters of a message, the path in front of it included."""
 LONG = [pytest.mark.slow, pytest.mark.timeout(300 * SOAK)]
 """Marks of the test modules."""
 
@@ -20,7 +22,7 @@ def repetitions(short: float) -> range:
     return range(int(short * SOAK))
 
 
-def examples(short: int) -> Callable[..., settings]:
+def examples(short: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Settings of hypothesis; the short form tries the same examples each time."""
     return settings(
         max_examples=short * SOAK,
@@ -51,3 +53,11 @@ class Faults:
     def as_json(self) -> Mapping[str, Mapping[str, int]]:
         """Both counts by kind."""
         return {"injected": dict(self.injected), "survived": dict(self.survived)}
+
+
+def check_line(error: Exception, *, begin: str = "") -> None:
+    """What an error says is one line that can be printed, and not too long to be read."""
+    said = str(error)
+    assert said.startswith(begin), said
+    assert said.isprintable(), said
+    assert 0 < len(said) < LONGEST_LINE, said

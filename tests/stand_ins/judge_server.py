@@ -25,7 +25,7 @@ class JudgeServer:
     most_at_once: int = 0
 
 
-class HangUp(Exception):
+class HangUpError(Exception):
     """Raised by a rule: the connection ends without a response."""
 
 
@@ -73,7 +73,7 @@ def judge_server(rule: Rule = prefers_shorter) -> Iterator[JudgeServer]:
                 )
             try:
                 status, headers, content = running.rule(body)
-            except HangUp:
+            except HangUpError:
                 self.close_connection = True
                 return
             finally:

@@ -1,14 +1,26 @@
-"""Strategies of hypothesis that damage bytes and JSON values, as disks, editors and strangers do."""
+"""Strategies of hypothesis: bytes and JSON values as disks, editors and strangers damage them."""
 
 import copy
 import json
-from collections.abc import Sequence
 from typing import Any
 
 from hypothesis import strategies as st
 
-WORDS: Sequence[str] = ("", " ", "a", "null", "~", "\n", "a\nb", "\u2028", "\x00", "é", "🦊", "\ufeff")
-NUMBERS: Sequence[float] = (0, 1, -1, 2**31, 2**53, 2**63, -(2**63) - 1, 10**400, 0.5, 1e308)
+WORDS = (
+    "",
+    " ",
+    "a",
+    "null",
+    "~",
+    "\n",
+    "a\nb",
+    "\u2028",
+    "\x00",
+    "é",
+    "🦊",
+    "\ufeff",
+)
+NUMBERS = (0, 1, -1, 2**31, 2**53, 2**63, -(2**63) - 1, 10**400, 0.5, 1e308)
 
 
 TEXTS = st.sampled_from(WORDS) | st.text(st.characters(codec="utf-8"), max_size=20)
@@ -52,9 +64,7 @@ def places_in(value: Any, above: Keys = ()) -> list[Keys]:
     inner = list(value.items()) if isinstance(value, dict) else []
     inner = list(enumerate(value)) if isinstance(value, list) else inner
     return [
-        place
-        for key, each in inner
-        for place in [(*above, key), *places_in(each, (*above, key))]
+        place for key, each in inner for place in [(*above, key), *places_in(each, (*above, key))]
     ]
 
 

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from language_runs import LettersE
@@ -29,6 +29,8 @@ from imgalign.train.config import TrainConfig
 CHANGES = {"os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.link", "os.truncate"}
 """Audit events of what changes a folder, beside opening a file to write."""
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+LONGEST = 240.0
+"""Seconds after which a fork is killed: it hangs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,18 +142,14 @@ def made(request: Request) -> int:
 
 
 def ended(pid: int, request: Request, *, begun: float) -> Reply:
-    """Wait for a fork, and kill it when its time has come."""
-    status = 0
-    if request.seconds is not None:
-        while not (over := os.waitpid(pid, os.WNOHANG))[0]:
-            if time.monotonic() - begun >= request.seconds:
-                os.kill(pid, signal.SIGKILL)
-                break
-            time.sleep(0.001)
-        else:
-            status = over[1]
-    if request.seconds is None or not over[0]:
-        status = os.waitpid(pid, 0)[1]
+    """Wait for a fork, and kill it when its time has come: its own, or that of any."""
+    seconds, killed = LONGEST if request.seconds is None else request.seconds, False
+    while not (over := os.waitpid(pid, os.WNOHANG))[0]:
+        if not killed and time.monotonic() - begun >= seconds:
+            os.kill(pid, signal.SIGKILL)
+            killed = True
+        time.sleep(0.001)
+    status = over[1]
     said, count = files_of(request.out)
     return Reply(
         code=os.waitstatus_to_exitcode(status),
@@ -164,24 +162,26 @@ def ended(pid: int, request: Request, *, begun: float) -> Reply:
 def main() -> None:
     """Serve until stdin ends; a line holds the requests that run at the same time."""
     torch.set_num_threads(1)
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # a command that runs here prints, too
     for line in sys.stdin:
         requests = [Request(**each) for each in json.loads(line)]
         begun = time.monotonic()
         if requests[0].warm:
             code = made(requests[0])
             reply = Reply(code=code, seconds=time.monotonic() - begun, operations=0, said="")
-            say([reply])
+            say(answers, [reply])
             continue
         pids = [begin(each) for each in requests]
         # Those that are killed first, so that nobody's moment passes while another is waited for.
         order = sorted(range(len(requests)), key=lambda each: requests[each].seconds is None)
         replies = {each: ended(pids[each], requests[each], begun=begun) for each in order}
-        say([replies[each] for each in range(len(requests))])
+        say(answers, [replies[each] for each in range(len(requests))])
 
 
-def say(replies: Sequence[Reply]) -> None:
-    sys.stdout.write(json.dumps([asdict(each) for each in replies]) + "\n")
-    sys.stdout.flush()
+def say(answers: TextIO, replies: Sequence[Reply]) -> None:
+    answers.write(json.dumps([asdict(each) for each in replies]) + "\n")
+    answers.flush()
 
 
 if __name__ == "__main__":
