@@ -5,10 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := imgalign reward_models ui
 
+SOAK ?= 50
+FAULTS ?= faults.json
+
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test ui docs hooks clean
+.PHONY: help demo test soak ui docs hooks clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +34,9 @@ docs: $(VENV)/installed-docs ## Build the documentation as a site into site/; a 
 
 hooks: $(VENV)/installed-hooks ## Check each commit before it is made: ruff and mypy on what it changes
 	$(BIN)/pre-commit install
+
+soak: $(VENV)/installed-test ## Inject faults for hours and print how many were survived; SOAK=50 FAULTS=faults.json
+	IMGALIGN_SOAK=$(SOAK) IMGALIGN_SOAK_RESULTS=$(FAULTS) $(BIN)/python -m pytest tests/faults
 
 clean: ## Remove the environment, caches and builds; demos, runs and rankings stay
 	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -23,6 +23,9 @@ class ImgalignError(Exception):
 
     exit_code = 2
 
+    def __str__(self) -> str:
+        return in_one_line(super().__str__())
+
 
 class ConfigError(ImgalignError, ValueError):
     """A setting is unknown, of the wrong type or out of range."""
@@ -59,7 +62,7 @@ class StorageFullError(ImgalignError, OSError):
         self.message = message
 
     def __str__(self) -> str:
-        return self.message
+        return in_one_line(self.message)
 
 
 class NumericsError(ImgalignError):
@@ -68,6 +71,20 @@ class NumericsError(ImgalignError):
 
 class ProcessError(ImgalignError):
     """A process that trains together with this one has ended, or cannot be reached."""
+
+
+def in_one_line(text: str) -> str:
+    r"""Text as one line that a terminal, a page and a file can show.
+
+    A message may quote names of settings, files and servers that hold anything: of text that cannot
+    be printed, white space becomes one space and the rest an escape such as `\x1b`.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode("ascii")
+        for each in " ".join(text.split())
+    )
 
 
 def first_line(error: BaseException) -> str:

@@ -142,8 +142,9 @@ class CriticBaseline:
                 losses = error[there.to(error.device)]
                 self.optimizer.zero_grad()
                 torch.autograd.backward(losses.mean())
-                torch.nn.utils.clip_grad_norm_(list(critic.parameters()), 1.0)
-                self.optimizer.step()
+                norm = torch.nn.utils.clip_grad_norm_(list(critic.parameters()), 1.0)
+                if norm.isfinite():  # else it would spoil the network for good
+                    self.optimizer.step()
                 if epoch == 0:
                     first += losses.sum().item()
         return first / max(count, 1)

@@ -16,6 +16,7 @@ compares the mean of an element instead, margins and beta are of that mean.
 """
 
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -302,18 +303,23 @@ class Direct:
         self.refresh.after_scoring(policy, sizes / count if count else None)
 
     def _learn_from(self, seen: Seen, weight: float, world: World) -> dict[str, float]:
-        """Move beta, ties and baseline after an optimizer step; its sums over all processes."""
+        """Move beta, ties and baseline after an optimizer step; its sums over all processes.
+
+        What is not finite moves nothing: that step is left out.
+        """
         sums = {name: world.total(value) for name, value in seen.sums.items()}
         ordered, others = (
             torch.cat(world.gather(torch.cat(each))) for each in (seen.margins, seen.unordered)
         )
         margins = ordered if len(ordered) else others
         sums |= {"steps": 1.0, "beta": seen.beta}
-        if len(margins):
+        if len(margins) and margins.isfinite().all():
             self.beta.update(margins.square().mean().sqrt().item())
-        for place, gradient in enumerate(seen.ties.tolist()):
-            self.log_tie[place] -= TIE_RATE * world.total(gradient) / weight
-        if sums["candidates"]:
+        for place, own in enumerate(seen.ties.tolist()):
+            gradient = world.total(own)
+            if math.isfinite(gradient):
+                self.log_tie[place] -= TIE_RATE * gradient / weight
+        if sums["candidates"] and math.isfinite(sums["log_ratio"]):
             self.baseline = baseline_of(sums["log_ratio"], sums["candidates"])
         return sums
 

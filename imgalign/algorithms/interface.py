@@ -131,6 +131,13 @@ def first_position(world: World, count: int) -> int:
     return sum(world.gather(count)[: world.index])
 
 
+NEW_RUN = (
+    "checkpoints are intact, and resuming would do the same again: start a new run with a lower "
+    "optimizer.learning_rate"
+)
+"""The cure where numbers stay not finite: a run goes on with its own settings only."""
+
+
 def writes_files(world: World) -> bool:
     """Whether this is the one process that writes what a run leaves."""
     return world.index == 0

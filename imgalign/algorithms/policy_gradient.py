@@ -48,7 +48,7 @@ from imgalign.algorithms.batches import (
 )
 from imgalign.algorithms.checks import check_steps
 from imgalign.algorithms.examples import shared_out
-from imgalign.algorithms.interface import BatchKind, Loss, RankingCounts, World
+from imgalign.algorithms.interface import NEW_RUN, BatchKind, Loss, RankingCounts, World
 from imgalign.algorithms.kl import FixedKLConfig, KLConfig, coefficient_of, reference_log_ratios
 from imgalign.algorithms.rewarded import Features, Rewarded
 from imgalign.algorithms.surrogate import policy_gradient_loss
@@ -59,6 +59,7 @@ from imgalign.policy import Check, Critic, StepPolicy, Trajectory
 log = logging.getLogger(__name__)
 
 Positive = Annotated[float, Field(gt=0)]
+MOST_UNMEASURED = 3
 
 ONLY_ROLLOUTS = (
     "data.from: {} learns from samples that it makes itself; expected 'rollouts', got {!r} (or "
@@ -218,6 +219,7 @@ class PolicyGradient:
         self.baseline = build_baseline(config.baseline, seed=seed, critic=critic)
         self._metrics: dict[str, float] = {}
         self._said = False
+        self._unmeasured = 0
 
     def losses(
         self, policy: StepPolicy, batch: Rollout, *, world: World, generator: torch.Generator
@@ -243,17 +245,23 @@ class PolicyGradient:
                 yield Loss(value=value, ends_step=not left, done=done, total=total)
         tally = tally.over(world)
         if tally.first_count:
-            if not math.isfinite(tally.kl_nats):
-                raise NumericsError(
-                    f"learning: the kl to the pretrained model is {tally.kl_nats}; "
-                    "the last checkpoint is still good, lower optimizer.learning_rate"
-                )
-            self.kl.update(tally.kl_nats)
+            self._follow(tally.kl_nats)
         self._metrics = tally.metrics() | assessment.metrics | {"kl_coefficient": coefficient}
         if given is not None:
             # Of the steps that had any: where there are few, some have none.
             sums = [world.total(each.loss) for each in shares if each.elements]
             self._metrics["ptx_loss"] = sum(sums) / max(len(sums), 1)
+
+    def _follow(self, kl_nats: float) -> None:
+        """Move the coefficient by a measured KL; NumericsError where several in a row are none."""
+        self._unmeasured = 0 if math.isfinite(kl_nats) else self._unmeasured + 1
+        if self._unmeasured == MOST_UNMEASURED:
+            raise NumericsError(
+                f"learning: the kl to the pretrained model is {kl_nats} in {MOST_UNMEASURED} "
+                f"iterations in a row; {NEW_RUN}"
+            )
+        if not self._unmeasured:
+            self.kl.update(kl_nats)
 
     def _learned(self, policy: StepPolicy, micro: MicroBatch, tally: Tally) -> Float[Tensor, ""]:
         value, stats = self.loss(policy, micro)

@@ -73,11 +73,13 @@ class ValueEstimator:
         for epoch in range(self.epochs):
             error = value_loss(self.net(inputs).squeeze(-1), target, clip=self.error_clip)
             loss = error[mask].mean()
+            if epoch == 0:
+                first = loss.item()
+            if not loss.isfinite():  # which would spoil the network for good
+                break
             self.optimizer.zero_grad()
             torch.autograd.backward(loss)
             self.optimizer.step()
-            if epoch == 0:
-                first = loss.item()
         return first
 
     def state_dict(self) -> dict[str, Any]:

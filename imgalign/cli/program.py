@@ -16,7 +16,7 @@ from typing import TextIO
 import typer
 
 from imgalign.environment import calm_threads
-from imgalign.errors import ImgalignError, InputError
+from imgalign.errors import ImgalignError, InputError, in_one_line
 
 PACKAGES = ("imgalign", "reward_models", "ui")
 HOME = re.compile(r"(--[a-z-]+=)(~(?:/.*)?)")
@@ -97,8 +97,8 @@ def show_warnings_only() -> None:
 
 def _one_line(error: ImgalignError | typer.TyperException, program: str) -> str:
     if isinstance(error, ImgalignError):
-        return " ".join(str(error).split())
-    message = " ".join(error.format_message().split()).removesuffix(".")
+        return str(error)
+    message = in_one_line(error.format_message()).removesuffix(".")
     context = getattr(error, "ctx", None)
     command = context.command_path if context else program
     return f"{message[:1].lower()}{message[1:]}; see '{command} --help'"
@@ -107,7 +107,7 @@ def _one_line(error: ImgalignError | typer.TyperException, program: str) -> str:
 def _of_the_system(error: OSError) -> str:
     """Message of an OSError; one that a library raised itself has text and no errno."""
     if error.strerror is None:
-        return " ".join(str(error).split()) or type(error).__name__
-    where = "" if error.filename is None else f"{error.filename}: "
+        return in_one_line(str(error)) or type(error).__name__
+    where = "" if error.filename is None else f"{in_one_line(str(error.filename))}: "
     cure = "; free some space and try again" if error.errno in (ENOSPC, EDQUOT, EFBIG) else ""
     return f"{where}{error.strerror[:1].lower()}{error.strerror[1:]}{cure}"

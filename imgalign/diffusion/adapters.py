@@ -37,6 +37,7 @@ LORA_FILE = "pytorch_lora_weights.safetensors"
 PEFT_CONFIG = ADAPTER_SETTINGS
 TEXT_LEVEL = "text_model."
 LARGEST_RANK = 4096
+LARGEST_WHOLE = 2**53
 MOST_PATTERNS, LONGEST_PATTERN = 4096, 256
 
 NUMBERS = (
@@ -375,7 +376,7 @@ def _scaling(settings: Mapping[str, Any], where: Path) -> Scaling:
     alphas = settings.get("alpha_pattern") or {}
     alpha = settings.get("lora_alpha")
     if not isinstance(alphas, dict) or not all(
-        isinstance(each, int | float) and not isinstance(each, bool)
+        isinstance(each, float) or (type(each) is int and abs(each) < LARGEST_WHOLE)
         for each in (*alphas.values(), 0 if alpha is None else alpha)
     ):
         raise CheckpointError(f"{where}: expected numbers as lora_alpha and alpha_pattern")

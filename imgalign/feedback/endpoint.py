@@ -18,7 +18,7 @@ import httpx
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from imgalign.config import Config
-from imgalign.errors import InputError, JudgeError, first_line
+from imgalign.errors import InputError, JudgeError, first_line, in_one_line
 from imgalign.feedback.question import Question, Reply, read_reply
 from imgalign.files import parse_json
 from imgalign.images import decode_image, png
@@ -218,7 +218,8 @@ class EndpointJudge:
 
     def _said(self, response: httpx.Response) -> str:
         """The server's message in one line, without the key, should it repeat it."""
-        text = response.text
+        # JSON is UTF-8; what else a header names may be no encoding of text at all.
+        text = response.content.decode("utf-8", "replace")
         try:
             found = parse_json(response.content)
             error = found.get("error", found.get("detail", text))
@@ -226,7 +227,7 @@ class EndpointJudge:
         except (ValueError, AttributeError):
             pass  # no JSON, or no object
         text = text if self._key is None else text.replace(self._key, "***")
-        return " ".join(text.split())[:SHOWN] or "nothing"
+        return in_one_line(" ".join(text.split()))[:SHOWN] or "nothing"
 
     def _without_unsupported(self, said: str) -> bool:
         """Whether the options can do without what the server says that it does not support."""
@@ -310,9 +311,8 @@ def _retry_after(response: httpx.Response) -> float | None:
 
 
 def _plain(response: httpx.Response) -> list[tuple[str, str]]:
-    """Headers of a response whose content was decoded."""
-    kept = ("content-type", "retry-after")
-    return [(name, value) for name, value in response.headers.items() if name in kept]
+    """What is kept of the headers of a response, whose content was decompressed."""
+    return [(name, value) for name, value in response.headers.items() if name == "retry-after"]
 
 
 def _is_here(url: httpx.URL) -> bool:

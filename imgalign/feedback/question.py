@@ -9,6 +9,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from imgalign.errors import in_one_line
+
 Candidate: TypeAlias = str | bytes
 """A text, or the PNG file of an image."""
 Choice: TypeAlias = Literal["first", "second"]
@@ -50,9 +52,9 @@ Image A:""",
 
 QUESTION_HASH = hashlib.sha256("\0".join([TEXTS, *IMAGES]).encode()).hexdigest()
 
-FRAME = r"[\s*_`'\"(\[{]*"
+FRAME = r"[\s*_`'\"(\[{]*+"  # taken as a whole: a line of a million asterisks is read at once, too
 REPLY = re.compile(
-    rf"{FRAME}(?:(?i:(?:my |the )?(?:final )?(?:answer|choice|verdict)(?: is)?)[\s:*-]*)?{FRAME}"
+    rf"{FRAME}(?:(?i:(?:my |the )?(?:final )?(?:answer|choice|verdict)(?: is)?)[\s:*-]*+)?{FRAME}"
     rf"(?:(?i:text|image)\s+)?{FRAME}([AB])[\s*_`'\")\]}}.,:;!]*"
 )
 """A line that is a letter and nothing else, or with the usual words before it: "**B**", "Answer:
@@ -99,4 +101,4 @@ def read_reply(text: str) -> Reply:
     found = {match[1] for line in lines[:1] + lines[-1:] if (match := REPLY.fullmatch(line))}
     if len(found) == 1:
         return Reply(choice=LETTERS[found.pop()])
-    return Reply(said=" ".join(text.split())[:SHOWN])
+    return Reply(said=in_one_line(" ".join(text.split()))[:SHOWN])

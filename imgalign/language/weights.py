@@ -32,6 +32,7 @@ from imgalign.runs.weights import ADAPTER, FullWeights, LoraWeights, copy_into
 
 PREFIX = "base_model.model."
 """What the names of tensors begin with in peft's files."""
+LARGEST_ALPHA = 1e9
 PLAIN: Mapping[str, Sequence[Any]] = {
     "use_dora": (False,),
     "use_rslora": (False,),
@@ -212,14 +213,41 @@ def read_adapter(folder: Path) -> tuple[dict[str, Tensor], LoraConfig]:
     if kind != "LORA" or strange:
         what = f"{strange[0]}={values[strange[0]]}" if kind == "LORA" else kind
         raise CheckpointError(f"{path}: expected plain LoRA, got {what}; merge it into its model")
-    settings = LoraConfig(
-        r=values.get("r"),
-        lora_alpha=values.get("lora_alpha"),
-        target_modules=values.get("target_modules"),
-        task_type="CAUSAL_LM",
-    )
     tensors = read_tensors(folder / LANGUAGE_ADAPTER)
-    return {name.removeprefix(PREFIX): value for name, value in tensors.items()}, settings
+    matrices = {name.removeprefix(PREFIX): value for name, value in tensors.items()}
+    return matrices, lora_settings(path, values, matrices)
+
+
+def lora_settings(
+    path: Path, values: Mapping[str, Any], matrices: Mapping[str, Tensor]
+) -> LoraConfig:
+    """The settings of an adapter, as far as its matrices do not say them already.
+
+    Those of a file from elsewhere may be anything: a rank that would fill the memory, or a pattern
+    of layers that would be matched for years, in whose place the layers of the file are taken.
+    """
+    down = {
+        name.partition(".lora_A.")[0]: value
+        for name, value in matrices.items()
+        if ".lora_A." in name and value.ndim
+    }
+    ranks = sorted({value.shape[0] for value in down.values()})
+    rank, targets = values.get("r"), values.get("target_modules")
+    alpha: Any = values.get("lora_alpha")
+    if type(rank) is not int or ranks != [rank]:
+        found = " and ".join(map(str, ranks)) or "no"
+        raise CheckpointError(
+            f"{path}: r: expected the rank of the matrices, {found}, got {rank!r:.60}"
+        )
+    if type(alpha) not in (int, float) or not abs(alpha) <= LARGEST_ALPHA:
+        raise CheckpointError(f"{path}: lora_alpha: expected a number, got {alpha!r:.60}")
+    if isinstance(targets, str):
+        targets = list(down)
+    if not isinstance(targets, list) or not all(isinstance(each, str) for each in targets):
+        raise CheckpointError(
+            f"{path}: target_modules: expected a list of names of layers, got {targets!r:.60}"
+        )
+    return LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, task_type="CAUSAL_LM")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -170,10 +170,10 @@ def read_manifest(folder: Path) -> dict[str, tuple[int, str]]:
     try:
         manifest = read_json(path)
         files = {
-            str(name): (int(facts["bytes"]), str(facts["sha256"]))
+            name: (whole(facts["bytes"]), str(facts["sha256"]))
             for name, facts in manifest["files"].items()
         }
-        step = manifest["step"]
+        step = whole(manifest["step"])
     except FileNotFoundError:
         raise CheckpointError(f"{folder}: no {MANIFEST} here, so nothing can be verified") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -186,6 +186,13 @@ def read_manifest(folder: Path) -> dict[str, tuple[int, str]]:
         own = step_folder(folder.parent, step).name
         raise CheckpointError(f"{folder}: holds iteration {step}; rename it to {own}")
     return files
+
+
+def whole(number: object) -> int:
+    """A whole number from 0 on; ValueError for anything else."""
+    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+        raise ValueError(f"expected a whole number from 0 on, got {number!r:.60}")
+    return number
 
 
 def latest_checkpoint(run: Path, *, needs: Collection[str] = ()) -> Path | None:

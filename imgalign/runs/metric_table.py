@@ -168,6 +168,14 @@ TABLE = (
         "update",
     ),
     Metric(
+        "skipped_steps",
+        "Optimizer steps left out",
+        "optimizer steps",
+        "Updates that were not made in this iteration because their gradient was not finite.",
+        "More than a few in a run: lower the learning rate. Ten in a row end it.",
+        "update",
+    ),
+    Metric(
         "seconds",
         "Time of an iteration",
         "s",

@@ -6,6 +6,7 @@ over processes.
 """
 
 import copy
+import logging
 import math
 import resource
 import time
@@ -15,11 +16,16 @@ from typing import Any
 import torch
 from torch.nn.utils import clip_grad_norm_
 
-from imgalign.algorithms.interface import Algorithm, World
+from imgalign.algorithms.interface import NEW_RUN, Algorithm, World, writes_files
 from imgalign.errors import CheckpointError, NumericsError
 from imgalign.policy import Policy
 from imgalign.prompts import seeded_generator
 from imgalign.train.config import OptimizerConfig
+
+log = logging.getLogger(__name__)
+
+MOST_SKIPPED = 10
+"""Optimizer steps in a row whose gradient is not finite; then it is no single bad batch."""
 
 
 class Learner:
@@ -39,6 +45,7 @@ class Learner:
         self.config = optimizer
         self.seed = seed
         self.world = world
+        self.skipped_in_a_row = 0
         self.parameters = list(policy.trainable_parameters())
         self.optimizer = torch.optim.AdamW(
             self.parameters,
@@ -57,13 +64,13 @@ class Learner:
         """Learn from one batch and return metrics.
 
         `iteration` counts from 0 and decides the order of minibatches and the warm-up.
-        `on_progress` is called with the number of forward passes done and their total.
-        NumericsError when a gradient is not finite; the optimizer step is then not made.
+        `on_progress` is called with the number of forward passes done and their total. An optimizer
+        step whose gradient is not finite is left out; NumericsError after `MOST_SKIPPED` in a row.
         """
         start = time.perf_counter()
         rate = self._set_learning_rate(iteration)
         generator = seeded_generator(f"minibatches/{self.seed}/{iteration}")
-        norms = []
+        norms, skipped = [], 0
         self.optimizer.zero_grad(set_to_none=True)
         for loss in self.algorithm.losses(
             self.policy, batch, world=self.world, generator=generator
@@ -73,14 +80,19 @@ class Learner:
             on_progress(loss.done, loss.total)
             if loss.ends_step:
                 self.world.reduce(self.parameters)
-                norms.append(self._clip_gradients())
-                self.optimizer.step()
+                norm = self._clip_gradients()
+                if self._finite(norm):
+                    norms.append(norm)
+                    self.optimizer.step()
+                else:
+                    skipped += 1
                 self.optimizer.zero_grad(set_to_none=True)
         return {
             **self.algorithm.metrics(),
             "grad_norm": sum(norms) / max(len(norms), 1),
             "grad_norm_max": max(norms, default=0.0),
             "optimizer_steps": float(len(norms)),
+            "skipped_steps": float(skipped),
             "learning_rate": rate,
             "seconds_learning": time.perf_counter() - start,
             "peak_memory_gb": peak_memory_gb(),
@@ -95,13 +107,22 @@ class Learner:
 
     def _clip_gradients(self) -> float:
         limit = math.inf if self.config.max_grad_norm is None else self.config.max_grad_norm
-        norm = clip_grad_norm_(self.parameters, limit).item()
-        if not math.isfinite(norm):
+        return clip_grad_norm_(self.parameters, limit).item()
+
+    def _finite(self, norm: float) -> bool:
+        """Whether a step may be made with a gradient of this norm, the same in all processes."""
+        if math.isfinite(norm):
+            self.skipped_in_a_row = 0
+            return True
+        self.skipped_in_a_row += 1
+        if self.skipped_in_a_row == MOST_SKIPPED:
             raise NumericsError(
-                f"learning: the gradient's norm is {norm}; the last checkpoint is intact, "
-                "resume from it with a lower optimizer.learning_rate"
+                f"learning: the gradients of {MOST_SKIPPED} optimizer steps in a row are not "
+                f"finite, the norm of the last is {norm}; {NEW_RUN}"
             )
-        return norm
+        if writes_files(self.world):
+            log.warning("learning: the gradient's norm is %s: optimizer step left out", norm)
+        return False
 
     def state_dict(self) -> dict[str, Any]:
         """All but the weights: `load_state_dict` goes on exactly. Shares nothing with the learner.
@@ -112,6 +133,7 @@ class Learner:
         state = {
             "optimizer": self.optimizer.state_dict(),
             "algorithm": self.algorithm.state_dict(),
+            "skipped_in_a_row": self.skipped_in_a_row,
         }
         copied: dict[str, Any] = copied_to_cpu(state)
         return copied
@@ -121,6 +143,7 @@ class Learner:
         try:
             self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
             self.algorithm.load_state_dict(copy.deepcopy(state["algorithm"]))
+            self.skipped_in_a_row = int(state.get("skipped_in_a_row", 0))  # older ones have none
         except (KeyError, ValueError) as error:
             raise CheckpointError(
                 f"trainer state: it does not fit these settings ({error}); "

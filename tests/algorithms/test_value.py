@@ -84,3 +84,12 @@ def test_its_weights_come_from_its_seed_and_leave_the_global_generator_alone():
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("odd", [math.inf, math.nan])
+def test_returns_that_are_not_finite_leave_it_as_it_is(odd):
+    estimator, mask = estimator_of(ValueConfig()), torch.ones(16, 3, dtype=torch.bool)
+    estimator.fit(features(), by_step(torch.arange(16.0)), mask)
+    before = estimator.predict(features())
+    estimator.fit(features(), by_step(torch.full((16,), odd)), mask)
+    assert torch.equal(estimator.predict(features()), before)

@@ -182,6 +182,11 @@ def test_a_server_that_goes_away_is_waited_for():
         ((200, {}, b"\xff\xfe"), None, "expected a chat completion"),
         ((200, {}, b"x" * 3_000_000), None, "over 1048576 bytes"),
         ((200, {"Content-Encoding": "gzip"}, b"no gzip"), None, "no reply in 3 attempts"),
+        *(
+            ((code, {"Content-Type": f"text/html; charset={charset}"}, b"garbage\xff"), None, why)
+            for charset in ("base64", "rot13", "undefined", "utf-16", "zip")
+            for code, why in ((200, "got 'garbage"), (404, "404: garbage"))
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -1,5 +1,7 @@
 """What a judge is asked, and which replies are read."""
 
+import time
+
 import pytest
 
 from imgalign.feedback.question import Question, Reply, read_reply
@@ -63,3 +65,11 @@ def test_a_reply_is_a_letter_that_stands_alone(text: str, choice: str | None):
 def test_what_cannot_be_read_is_kept_in_part_for_a_message():
     assert read_reply("I like\nboth") == Reply(said="I like both")
     assert len(read_reply("x " * 1000).said) == 80
+    assert read_reply("\x1b[2J both\x00") == Reply(said=r"\x1b[2J both\x00")
+
+
+@pytest.mark.parametrize("text", ["*" * 10**6, "Answer: " + " *" * 10**6, "[" * 10**5 + "A]?"])
+def test_a_judge_that_repeats_itself_without_end_is_read_at_once(text: str):
+    begun = time.monotonic()
+    assert read_reply(text).choice is None
+    assert time.monotonic() - begun < 5

@@ -5,6 +5,7 @@ embeddings or not, and tokenizers without a padding or begin token.
 """
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +230,47 @@ def test_an_adapter_of_another_kind_or_model_or_other_settings_is_one_line(talke
     assert "cannot be read" in refused(talkers["llama"], path)
     (path / "adapter_model.safetensors").unlink()
     assert "or full weights here" in refused(talkers["llama"], path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"r": 2**40}, "r: expected the rank of the matrices, 3, got 1099511627776"),
+        ({"r": None}, "r: expected the rank of the matrices, 3, got None"),
+        ({"r": 3.0}, "r: expected the rank"),
+        ({"lora_alpha": 10**400}, "lora_alpha: expected a number"),
+        ({"lora_alpha": math.nan}, "lora_alpha: expected a number, got nan"),
+        ({"lora_alpha": "6"}, "lora_alpha: expected a number, got '6'"),
+        ({"target_modules": None}, "target_modules: expected a list of names of layers, got None"),
+        ({"target_modules": [["q_proj"]]}, "target_modules: expected a list"),
+        ({"target_modules": {"q_proj": 1}}, "target_modules: expected a list"),
+    ],
+)
+def test_settings_of_an_adapter_that_nobody_means_are_one_line(
+    talkers, tmp_path, settings, message
+):
+    path = tmp_path / "theirs"
+    write_peft_adapter(talkers["llama"], path)
+    file = path / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | settings))
+    assert message in refused(talkers["llama"], path)
+
+
+@pytest.mark.parametrize("pattern", [r".*\.(q|v)_proj", "(.|.)*(.|.)*!"])
+def test_layers_that_an_adapter_names_by_a_pattern_are_those_of_its_file(
+    talkers, tmp_path, pattern
+):
+    # The second one would be matched for longer than anybody lives.
+    path = tmp_path / "theirs"
+    write_peft_adapter(talkers["llama"], path, target_modules=["q_proj", "v_proj"])
+    expected = [each.clone() for each in from_folder(talkers["llama"], path)]
+    file = path / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"target_modules": pattern}))
+    assert all(map(torch.equal, from_folder(talkers["llama"], path), expected))
+
+
+def from_folder(model, path):
+    return list(language(model, adapter=str(path)).trainable_parameters())
 
 
 def test_all_weights_are_no_adapter_to_start_from(talkers):

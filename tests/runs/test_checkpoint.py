@@ -80,6 +80,27 @@ def test_every_kind_of_damage_is_one_clear_error(tmp_path, damage):
     assert latest_checkpoint(tmp_path) is None
 
 
+@pytest.mark.parametrize(
+    ("facts", "size"),
+    [
+        ({"step": "200"}, 3),
+        ({"step": []}, 3),
+        ({"step": True}, 3),
+        ({}, math.inf),
+        ({}, "3"),
+        ({}, None),
+    ],
+)
+def test_a_manifest_whose_numbers_are_none_is_damaged(tmp_path, facts, size):
+    folder = tmp_path / "step-000001"
+    save_checkpoint(tmp_path, 1, write=lambda to: (to / "a").write_bytes(b"abc"))
+    manifest = json.loads((folder / "manifest.json").read_text()) | facts
+    manifest["files"]["a"]["bytes"] = size
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match=r"manifest.json: damaged"):
+        verify(folder)
+
+
 @pytest.mark.parametrize("files", [{}, {ADAPTER: {}}, {"../a": {"bytes": 0, "sha256": ""}}, []])
 def test_a_manifest_without_files_verifies_nothing(tmp_path, files):
     folder = save_checkpoint(tmp_path, 1, write=write_adapter)

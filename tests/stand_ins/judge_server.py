@@ -25,6 +25,10 @@ class JudgeServer:
     most_at_once: int = 0
 
 
+class HangUpError(Exception):
+    """Raised by a rule: the connection ends without a response."""
+
+
 def completion(text: str | list[dict[str, str]] | None, *, finish_reason: str = "stop") -> Answered:
     """A chat completion; of a list, its parts."""
     choice = {
@@ -69,6 +73,9 @@ def judge_server(rule: Rule = prefers_shorter) -> Iterator[JudgeServer]:
                 )
             try:
                 status, headers, content = running.rule(body)
+            except HangUpError:
+                self.close_connection = True
+                return
             finally:
                 with lock:
                     at_once -= 1

@@ -12,27 +12,38 @@ from torch.distributed.rendezvous import rendezvous
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
+class Meeting:
+    """The store of a launcher, where `size` processes find each other as long as it is held."""
+
+    def __init__(self, size: int) -> None:
+        self.port = free_port()
+        self.size = size
+        self._store = next(rendezvous(f"tcp://127.0.0.1:{self.port}?rank=0&world_size=1"))[0]
+
+    def environment(self, index: int) -> dict[str, str]:
+        """What a launcher tells one of the processes."""
+        return {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(self.port),
+            "TORCHELASTIC_USE_AGENT_STORE": "True",
+            "WORLD_SIZE": str(self.size),
+            "RANK": str(index),
+            "LOCAL_RANK": str(index),
+        }
+
+
 class Processes:
     """`size` of one Python command, and the store of their launcher, where they find each other."""
 
     def __init__(self, arguments: Sequence[str | Path], *, size: int = 2, folder: Path) -> None:
-        port = free_port()
-        self._store = next(rendezvous(f"tcp://127.0.0.1:{port}?rank=0&world_size=1"))[0]
-        meeting = {
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-            "TORCHELASTIC_USE_AGENT_STORE": "True",
-            "WORLD_SIZE": str(size),
-        }
+        self._meeting = Meeting(size)
         self.each = [
             subprocess.Popen(
                 [sys.executable, *map(str, arguments)],
                 env={
                     **os.environ,
                     **ONE_THREAD,
-                    **meeting,
-                    "RANK": str(index),
-                    "LOCAL_RANK": str(index),
+                    **self._meeting.environment(index),
                     "PYTHONHASHSEED": str(index),  # so that sets have another order in each
                 },
                 cwd=folder,

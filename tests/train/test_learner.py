@@ -1,15 +1,21 @@
 """Claims: the learning rate warms up, gradients are cut to their limit, and the price of the KL
 moves by its rule from one update to the next."""
 
+import math
+
 import pytest
 import torch
+from algorithms import algorithm_config
+from broken_numbers import BrokenWalk
 from random_walk import Brightness, RandomWalk
 
+from imgalign.algorithms.choice import build_algorithm
 from imgalign.algorithms.kl import AdaptiveKLConfig
 from imgalign.algorithms.policy_gradient import GRPOConfig, PolicyGradient
+from imgalign.errors import NumericsError
 from imgalign.train.config import OptimizerConfig
 from imgalign.train.data.rollouts import collect
-from imgalign.train.learner import Learner
+from imgalign.train.learner import MOST_SKIPPED, Learner
 from imgalign.train.world import Alone
 
 
@@ -88,3 +94,41 @@ def test_its_state_stays_what_it_was_while_it_learns_on_and_takes_it_back_to_the
     learner.load_state_dict(state)
     learn(learner, policy, 1)
     assert all(map(torch.equal, learner.weights(), expected))
+
+
+@pytest.mark.parametrize("factor", [math.nan, math.inf])
+def test_a_step_whose_gradient_is_not_finite_is_left_out_and_the_others_are_made(factor):
+    def learned(plan) -> tuple[list[dict[str, float]], RandomWalk]:
+        policy = BrokenWalk(plan)
+        policy.armed = True
+        learner = learner_of(policy, algorithm=GRPOConfig(minibatches=2), learning_rate=0.1)
+        return learn(learner, policy, 1), policy
+
+    (whole,), _ = learned({})
+    (values,), policy = learned({0: factor})  # of the first of two steps
+    assert (whole["optimizer_steps"], whole["skipped_steps"]) == (2, 0)
+    assert (values["optimizer_steps"], values["skipped_steps"]) == (1, 1)
+    assert math.isfinite(values["grad_norm_max"])
+    assert policy.shift.isfinite().all()
+    assert policy.shift.any()
+
+
+def test_too_many_such_steps_in_a_row_are_an_error_also_over_a_resumption():
+    policy = BrokenWalk(dict.fromkeys(range(10**4), math.nan))
+    policy.armed = True
+
+    def learner() -> Learner:
+        return Learner(
+            policy,
+            algorithm=build_algorithm(algorithm_config("dpo", minibatches=1), seed=0),
+            optimizer=OptimizerConfig(),
+            seed=0,
+            world=Alone(),
+        )
+
+    first, second = learner(), learner()
+    learn(first, policy, MOST_SKIPPED - 1)
+    second.load_state_dict(first.state_dict())
+    with pytest.raises(NumericsError, match=rf"{MOST_SKIPPED} optimizer steps in a row"):
+        learn(second, policy, 1)
+    assert not policy.shift.any()

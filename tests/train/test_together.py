@@ -1,7 +1,6 @@
 """Claims: `imgalign train` in two real processes makes the run of one, writes and says each thing
 once, and after a worker was killed ends with one line and resumes with the same weights."""
 
-import json
 import os
 import signal
 import subprocess
@@ -9,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from image_folders import put
+from pair_runs import ITERATIONS, train_on_pairs
 from processes import ONE_THREAD, Processes, free_port
 from safetensors.torch import load_file
 from source_tree import ROOT
@@ -21,8 +20,6 @@ from imgalign.runs.metrics import read_metrics
 from imgalign.runs.status import read_status
 from imgalign.runs.trained import ADAPTER
 
-PROMPTS = ("a red house", "a blue boat", "a green tree", "two boat", "the house", "a red boat")
-ITERATIONS = 6
 CONFIG = ROOT / "configs" / "accelerate" / "ddp.yaml"
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -32,30 +29,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 def train(tiny_pipeline_folder, tmp_path_factory) -> list[str]:
     """A command that trains on six pairs."""
     pairs = tmp_path_factory.mktemp("pairs")
-    for number, prompt in enumerate(PROMPTS):
-        put(pairs / "chosen" / f"{number}.png", 40 * number, caption=prompt)
-        put(pairs / "rejected" / f"{number}.png", 40 * number + 20)
-    settings = {
-        "policy": {
-            "model": str(tiny_pipeline_folder),
-            "dtype": "float32",
-            "batch_size": 2,
-            "num_inference_steps": 3,
-        },
-        "algorithm": {"name": "dpo", "beta": {"kind": "per_nat", "value": 1.0}},
-        "data": {"from": "folder", "folder": str(pairs), "held_out": {"num_prompts": 2}},
-        "optimizer": {"learning_rate": 0.01},
-        "run": {
-            "device": "cpu",
-            "iterations": ITERATIONS,
-            "checkpoint_every": 1,
-            "measure_every": 3,
-            "samples": {"every": 3, "num_prompts": 2},
-        },
-    }
-    config = pairs / "config.yaml"
-    config.write_text(json.dumps(settings))
-    return ["-m", "imgalign", "train", str(config)]
+    return ["-m", "imgalign", *train_on_pairs(pairs, tiny_pipeline_folder)]
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,14 @@ import fastapi
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 
-from imgalign.errors import DatabaseError, ImgalignError, InputError, StorageFullError, StoreError
+from imgalign.errors import (
+    DatabaseError,
+    ImgalignError,
+    InputError,
+    StorageFullError,
+    StoreError,
+    in_one_line,
+)
 
 STATUS: dict[type[ImgalignError], int] = {
     StorageFullError: 507,
@@ -17,6 +24,8 @@ STATUS: dict[type[ImgalignError], int] = {
     DatabaseError: 503,
     StoreError: 409,
 }
+LONGEST_NAME = 200
+"""Characters of what a refusal repeats of a request."""
 DAY = "private, max-age=86400, immutable"
 """Cache-Control of what never changes and is private to one annotator."""
 
@@ -59,5 +68,6 @@ def add_error_handlers(app: fastapi.FastAPI) -> None:
     async def malformed(_: fastapi.Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"][1:])
-        return JSONResponse({"error": f"{where}: {first['msg']}"}, status_code=422)
+        where = ".".join(str(part) for part in first["loc"][1:])  # names of keys, which are sent
+        line = in_one_line(f"{where[:LONGEST_NAME]}: {first['msg']}")
+        return JSONResponse({"error": line}, status_code=422)
