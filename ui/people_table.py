@@ -45,9 +45,10 @@ def people_table(found: People) -> str:
         if found.num_older
         else ""
     )
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
     return (
         f'<div class="results people">{_reliability(found.alpha, found.kappa)}'
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+        f'<div class="wide">{table}</div>'
         "<p>Lines are 95 % intervals. Those who are excluded keep their judgements on record; "
         f"nothing counts them until they are included again, and they are not told.</p>{older}"
         "</div>"

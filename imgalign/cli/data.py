@@ -57,7 +57,7 @@ def export(
     from imgalign.preferences.exchange import export_rankings
     from imgalign.preferences.exclusions import all_exclusions
     from imgalign.preferences.foreign.pair_export import export_pairs
-    from imgalign.preferences.foreign.text_export import export_text_pairs
+    from imgalign.preferences.foreign.text_export import export_pair_lines
     from imgalign.preferences.judges import chosen_rankings
     from imgalign.preferences.store import Store
 
@@ -74,7 +74,7 @@ def export(
             if kind == "pairs":
                 exported = export_pairs(rankings, store.image_path, file, choice=choice)
             else:
-                exported = export_text_pairs(rankings, store.text, file, choice=choice)
+                exported = export_pair_lines(rankings, store.text, file, choice=choice)
         typer.echo("\n".join(exported.lines()))
         return
     pairs_only = {"pairs": pairs, "group": group, "project": project, "judged_by": judged_by}
