@@ -57,7 +57,6 @@ IPO = ("storybook_dpo", "algorithm.name=ipo", "algorithm.beta.value=0.3")
 SCORES = ("algorithm.temperature=0.1", "algorithm.beta.value=0.2")
 VARIANTS: Mapping[str, tuple[str, ...]] = {
     "grpo": GRPO,
-    "ppo": (*GRPO, "algorithm.name=ppo", "algorithm.baseline={{kind: value}}"),
     "sft": SFT,
     "dpo": ("storybook_dpo",),
     "dpo-pairs": ("storybook_dpo", *PAIRS),
@@ -94,7 +93,7 @@ VARIANTS: Mapping[str, tuple[str, ...]] = {
 
 GUIDED = (
     *("dpo", "dpo-pairs", "dpo-best-worst", "ipo", "kto", "cardinal", "online-dpo", "sft"),
-    *("grpo", "ppo"),
+    "grpo",
 )
 """What is compared with the base at its best guidance, too."""
 

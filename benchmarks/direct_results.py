@@ -26,7 +26,6 @@ LABELS: Mapping[str, str] = {
     "cardinal": "cardinal, fitted reward",
     "online-dpo": "online DPO, fitted reward",
     "grpo": "GRPO, fitted reward",
-    "ppo": "PPO, fitted reward",
     "sft": "supervised, best of each",
     "dpo-auto": "DPO, beta set by itself",
     "dpo-safeguard": "DPO, keep_chosen 0.5",
@@ -56,7 +55,6 @@ AGAINST = (
     ("dpo", "grpo"),
     ("dpo-240", "grpo-240"),
     ("dpo-60", "grpo-60"),
-    ("dpo", "ppo"),
 )
 """Whose win rates are subtracted, pair by pair: `outcomes` of direct.json."""
 COLOURS = {"dpo": "#b4532a", "grpo": "#2a6fb4"}

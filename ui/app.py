@@ -55,6 +55,8 @@ from ui.standing import Standings
 from ui.theme import asset, theme
 
 GRACE_SECONDS = 2
+QUEUE_SECONDS = 0.02
+"""Between two looks of Gradio at the events that pages have sent."""
 PAGES = {
     "candidates": "Candidates",
     "rank": "Rank",
@@ -257,12 +259,13 @@ def _reachable(settings: Settings) -> list[str]:
 
 
 async def _mount(app: fastapi.FastAPI, settings: Settings, studio: Studio) -> None:
+    blocks = _blocks(settings, studio)
     with warnings.catch_warnings():
         # gradio warns that several pages disable server-side rendering, which is off anyway.
         warnings.filterwarnings("ignore", message="SSR mode")
         gr.mount_gradio_app(
             app,
-            _blocks(settings, studio),
+            blocks,
             path="/",
             server_name=settings.host,
             server_port=settings.port,
@@ -278,6 +281,8 @@ async def _mount(app: fastapi.FastAPI, settings: Settings, studio: Studio) -> No
             css=asset("app.css"),
             head=_head(settings, studio),
         )
+    # Else a thousand times a second, for a twentieth of a core at rest.
+    blocks._queue.sleep_when_free = QUEUE_SECONDS
 
 
 class Server(uvicorn.Server):

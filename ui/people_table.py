@@ -1,4 +1,4 @@
-"""The People page as HTML: the table of annotators, alpha and kappa in words, gold items.
+"""The People page as HTML: progress, the annotators, alpha and kappa in words, gold items.
 
 What people typed is escaped here; the page puts it in as it is.
 """
@@ -8,9 +8,12 @@ from html import escape
 
 from imgalign.preferences.gold import LETTERS, GoldItem, written_order
 from imgalign.preferences.people import People, Person
+from imgalign.preferences.progress import HOURS, ProjectProgress
 from imgalign.preferences.quality import Share
 from imgalign.preferences.reliability import Reliability
 from imgalign.preferences.stored import ItemSamples
+from ui.outlook import duration
+from ui.standing import counted
 
 FEW = 10
 """Observations below which nobody is warned of a share."""
@@ -19,6 +22,7 @@ MEANING = {
     "Votes": "Judgements that are no skips",
     "Seconds": "Median time of a vote",
     "Gold": "Gold items answered as expected",
+    "Attention": "Attention items whose one image that belongs was ranked best",
     "Consistency": "Pairs judged twice, in two sets, that got the same order",
     "First place": "How often the first on the screen is ranked best; the mark is chance",
     "Agreement": "Pairs ordered as by another annotator, ties left out; the mark is chance",
@@ -53,6 +57,32 @@ def people_table(found: People) -> str:
         f"nothing counts them until they are included again, and they are not told.</p>{older}"
         "</div>"
     )
+
+
+def progress_shown(found: ProjectProgress) -> str:
+    """How far all who rank a project are together; what is missing where that cannot be told."""
+    of = f"<b>{found.complete:,} of {counted(found.items, 'set')}</b> with all their rankings"
+    if not found.left:
+        return f'<div class="results people"><p class="team">{of}</p></div>'
+    said = [f"{counted(found.left, 'ranking')} to come."]
+    if found.out_of_reach:
+        need = "needs" if found.out_of_reach == 1 else "need"
+        said.append(
+            f"{found.out_of_reach:,} of them {need} more annotators than have judged here: invite "
+            "some."
+        )
+    if found.recent:
+        said.append(f"{_pace(found.per_hour)} an hour in the last {HOURS} hours")
+        said[-1] += (
+            f": about {duration(3600 * found.hours_left)} left." if found.hours_left else "."
+        )
+    else:
+        said.append(f"None in the last {HOURS} hours, so that the time left is unknown.")
+    return f'<div class="results people"><p class="team">{of}</p><p>{" ".join(said)}</p></div>'
+
+
+def _pace(per_hour: float) -> str:
+    return f"{per_hour:,.0f}" if per_hour >= 10 else f"{per_hour:.1f}".removesuffix(".0")
 
 
 def gold_table(gold: tuple[GoldItem, ...]) -> str:
@@ -142,6 +172,7 @@ def _unseen(found: People) -> set[str]:
     """Columns in which nobody has anything."""
     shares = {
         "Gold": [each.quality.gold for each in found.people],
+        "Attention": [each.quality.attention for each in found.people],
         "Consistency": [each.quality.self_consistency for each in found.people],
     }
     return {name for name, own in shares.items() if not any(share.count for share in own)}
@@ -169,6 +200,7 @@ def _row(person: Person, columns: Sequence[str]) -> str:
         "Votes": f"{own.num_votes:,}{skipped}",
         "Seconds": seconds,
         "Gold": _share(own.gold),
+        "Attention": _share(own.attention),
         "Consistency": _share(own.self_consistency),
         "First place": _share(own.first_place, chance=own.chance, warning=biased),
         "Agreement": _share(own.agreement, chance=0.5, warning=contrary),

@@ -44,7 +44,7 @@ def generate(
     model: ModelUnder = None,
     adapter: Adapter = None,
     strength: Strength = 1.0,
-    images_per_prompt: Annotated[int, typer.Option(min=1)] = 1,
+    images_per_prompt: Annotated[int, typer.Option(min=1, help="Seeds, each an image.")] = 1,
     seed: FirstSeed = 0,
     steps: Steps = 20,
     guidance: Guidance = 1.0,

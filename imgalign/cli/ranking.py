@@ -310,7 +310,9 @@ def ui(
     host: Annotated[
         str, typer.Option(help="Address to listen on; on a network, accounts are needed.")
     ] = ("127.0.0.1"),
-    port: Annotated[int, typer.Option(min=0, max=65535)] = 7860,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 is any that is free.")
+    ] = 7860,
     model: Model = "storybook",
     runs: Annotated[Path, typer.Option(help="Folder of training runs.")] = Path("runs"),
     database: Database = None,

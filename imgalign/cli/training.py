@@ -98,6 +98,7 @@ def train(
     from imgalign.train.config import TrainConfig
     from imgalign.train.reward_record import find_rewards
     from imgalign.train.run import run
+    from imgalign.train.trackers import refuse_missing
     from imgalign.train.world import join_world
 
     world = join_world()
@@ -111,6 +112,7 @@ def train(
         if explain:
             typer.echo("\n".join(explained(settings)))
             return
+        refuse_missing(settings.run.trackers)  # before rewards are loaded, and perhaps downloaded
         own = recipe.parent if resume and recipe.name == CONFIG else None
         out = out or own or Path("runs") / recipe.stem
         if resume:

@@ -21,7 +21,7 @@ def data(
     num_images: Annotated[
         int, typer.Option("--images", "--pictures", help="How many to draw.", min=1)
     ] = 120_000,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the images.")] = 0,
     held_out: Annotated[bool, typer.Option(help="Draw held-out combinations only.")] = False,
 ) -> None:
     """Draw training images."""

@@ -8,7 +8,7 @@ from typing import get_args
 
 from sqlalchemy import case, func, select, true
 
-from imgalign.preferences.queries import counted, excluded, sample_id
+from imgalign.preferences.queries import counted, excluded, is_attention, sample_id
 from imgalign.preferences.records import Samples
 from imgalign.preferences.schema import (
     annotators,
@@ -78,7 +78,8 @@ class ProjectRankings:
     project: str
     samples: Samples
     rankings: int
-    """Judgements that count, simulated annotators' too, those of AI judges and skips left out."""
+    """Judgements that count, simulated annotators' too; those of AI judges, of attention items and
+    skips left out."""
     prompts: int
     groups: tuple[str, ...]
     """The groups of those who judged, by name."""
@@ -143,8 +144,12 @@ class ProjectStanding:
 
 
 def project_standings(store: Store, project: str | None = None) -> list[ProjectStanding]:
-    """Every project with items, by name; or the one that is named, if it has any."""
-    asked = true() if project is None else items.c.project == project
+    """Every project with items, by name; or the one that is named, if it has any.
+
+    Attention items are none of them.
+    """
+    whole = true() if project is None else items.c.project == project
+    asked = whole & ~is_attention()
     queued = (
         select(
             items.c.project,

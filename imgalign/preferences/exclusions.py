@@ -79,6 +79,7 @@ def num_left_out(
         .join(items, items.c.item_id == rankings.c.item_id)
         .join(annotators, annotators.c.annotator_id == exclusions.c.annotator_id)
         .where(items.c.project == exclusions.c.project, queries.standing())
+        .where(~queries.is_attention())
     )
     if project is not None:
         statement = statement.where(exclusions.c.project == project)

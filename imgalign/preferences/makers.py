@@ -311,7 +311,7 @@ def _num_shared(
         .select_from(candidates.join(rankings, rankings.c.item_id == candidates.c.item_id))
         .join(items, items.c.item_id == rankings.c.item_id)
         .join(annotators, annotators.c.annotator_id == rankings.c.annotator_id)
-        .where(candidates.c.image_id.in_(shared), queries.counted())
+        .where(candidates.c.image_id.in_(shared), queries.counted(), ~queries.is_attention())
         .where(*queries.judged_by(judged_by))
     )
     if group is not None:
@@ -343,10 +343,11 @@ def read_makers(store: Store) -> Makers:
 def item_makers(
     store: Store, makers: Makers, *, project: str | None = None
 ) -> dict[str, set[Maker]]:
-    """The makers of each item's candidates, judged or not, by item id."""
+    """The makers of each item's candidates, judged or not, by item id; without attention items."""
     statement = select(candidates.c.item_id, candidates.c.image_id)
+    statement = statement.join(items, items.c.item_id == candidates.c.item_id)
+    statement = statement.where(~queries.is_attention())
     if project is not None:
-        statement = statement.join(items, items.c.item_id == candidates.c.item_id)
         statement = statement.where(items.c.project == project)
     found: dict[str, set[Maker]] = defaultdict(set)
     with store.database.read() as connection:

@@ -12,7 +12,7 @@ from jaxtyping import Int
 from sqlalchemy import Connection, select
 
 from imgalign.preferences.outcomes import CHUNK, MADE, Outcomes, maker_of, prompt_numbers
-from imgalign.preferences.queries import is_open
+from imgalign.preferences.queries import is_attention, is_open
 from imgalign.preferences.schema import candidates, items, provenances
 from imgalign.preferences.votes import Pair, Votes
 from imgalign.statistics import distinct
@@ -46,7 +46,10 @@ def open_items(connection: Connection, found: Outcomes, votes: Votes) -> OpenIte
     projects = [names[number] for number in distinct(votes.project)[0].tolist()]
     rows = connection.execute(
         select(items.c.item_id, items.c.prompt, items.c.project).where(
-            is_open(), items.c.samples == "images", items.c.project.in_(projects)
+            is_open(),
+            ~is_attention(),
+            items.c.samples == "images",
+            items.c.project.in_(projects),
         )
     ).all()
     judged = set(distinct(votes.prompt)[0].tolist())

@@ -1,11 +1,11 @@
 """What people and AI judges made of images by different makers, in a form that is read at once.
 
 A million rankings are 16 MB here, which ratings read in milliseconds. `outcomes` has a record of
-four numbers for each standing ranking of images: prompt, project, annotator and order. Records lie
-in pages of `PAGE`, at the place that the ranking's own number says; zeros say that no such ranking
-stands there. `numbers` has what the numbers mean. An order is tie groups of makers, best first;
-images that several makers generated identically are left out of it, and so it is written anew
-when an image gets another maker.
+four numbers for each standing ranking of images: prompt, project, annotator and order; those of
+attention items have none. Records lie in pages of `PAGE`, at the place that the ranking's own
+number says; zeros say that no such ranking stands there. `numbers` has what the numbers mean. An
+order is tie groups of makers, best first; images that several makers generated identically are left
+out of it, and so it is written anew when an image gets another maker.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Int, Int32
 from sqlalchemy import Connection, insert, select, update
 
-from imgalign.preferences.queries import AnyRow, standing
+from imgalign.preferences.queries import AnyRow, is_attention, standing
 from imgalign.preferences.schema import (
     annotators,
     candidates,
@@ -123,7 +123,8 @@ def image_made(connection: Connection, image_id: str) -> None:
     of_image = (
         select(rankings.c.ranking_id)
         .join(candidates, candidates.c.item_id == rankings.c.item_id)
-        .where(candidates.c.image_id == image_id, standing())
+        .join(items, items.c.item_id == rankings.c.item_id)
+        .where(candidates.c.image_id == image_id, standing(), ~is_attention())
     )
     for ranking_id in list(connection.execute(of_image).scalars()):
         statement = (

@@ -23,6 +23,8 @@ from imgalign.preferences.store import Store
 LATEST = 5_000
 """Judgements that are looked at: the latest of a project, which take some seconds."""
 AT_ONCE = 500
+SHARES = ("gold", "attention", "consistency", "first place", "agreement")
+"""Columns of the table for a terminal, behind the numbers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,12 +65,15 @@ class People:
         if not self.people:
             return [f"project {self.project!r}: nobody has judged anything yet"]
         columns = [("votes", 6), ("skips", 6), ("s/vote", 7)]
-        columns += [(name, 23) for name in ("gold", "consistency", "first place", "agreement")]
+        columns += [(name, 23) for name in SHARES]
         found = ["  ".join(f"{name:>{width}}" for name, width in columns) + "  annotator"]
         for each in self.people:
             own = each.quality
             seconds = "" if own.median_seconds is None else f"{own.median_seconds:.1f}"
-            shares = (own.gold, own.self_consistency, own.first_place, own.agreement)
+            shares = (
+                *(own.gold, own.attention, own.self_consistency),
+                *(own.first_place, own.agreement),
+            )
             numbers = f"{own.num_votes:>6}  {own.num_skipped:>6}  {seconds:>7}"
             name = ", ".join(filter(None, (each.annotator.name, each.state)))
             found.append("  ".join([numbers, *(f"{_share(one):>23}" for one in shares), name]))

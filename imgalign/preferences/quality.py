@@ -1,6 +1,7 @@
 """How well each annotator of a project judges, from their stored judgements.
 
-Speed, answers to gold items, self-consistency, position bias and agreement with the others.
+Speed, answers to gold and attention items, self-consistency, position bias and agreement with the
+others; attention items are in votes, speed and their own share alone.
 Each share has Wilson's 95 % interval, which takes its observations as independent; pairs of one
 ranking are not, so those of agreement and self-consistency are somewhat narrow.
 """
@@ -48,6 +49,8 @@ class AnnotatorQuality:
     """Of a vote; None where no page measured it."""
     gold: Share
     """Gold items that were answered as expected, skips left out."""
+    attention: Share
+    """Attention items whose one image that belongs was ranked best, skips left out."""
     self_consistency: Share
     """Pairs that were judged again in another item and got the same order, ties included."""
     first_place: Share
@@ -90,7 +93,7 @@ def project_quality(
     by_annotator: dict[str, list[Ranking]] = {annotator: [] for annotator in excluded}
     for ranking in rankings:
         by_annotator.setdefault(ranking.annotator, []).append(ranking)
-    everything = [each for own in by_annotator.values() for each in own]
+    everything = [each for own in by_annotator.values() for each in own if not each.is_attention]
     agreement = agreement_with_others(everything, without=excluded)
     found = [
         _quality(annotator, own, gold=gold, agreement=agreement.get(annotator, NOTHING))
@@ -113,6 +116,11 @@ def as_expected(given: TieGroups | None, expected: TieGroups) -> bool:
     return set(strict_pairs(expected)) <= set(strict_pairs(given or ()))
 
 
+def best_first(num_candidates: int) -> TieGroups:
+    """The expected order of an attention item: its first candidate is the best."""
+    return ((0,), tuple(range(1, num_candidates)))
+
+
 def _quality(
     annotator: str,
     rankings: Sequence[Ranking],
@@ -122,17 +130,24 @@ def _quality(
 ) -> AnnotatorQuality:
     given = [each for each in rankings if each.verdict != "skipped"]
     timed = [each.client_ms / 1000 for each in given if each.client_ms is not None]
-    expected = [
-        as_expected(each.ranking, gold[each.item_id]) for each in given if each.item_id in gold
+    attentive = [
+        as_expected(each.ranking, best_first(len(each.order)))
+        for each in given
+        if each.is_attention
     ]
-    first_place, chance = _first_place(given)
+    ordinary = [each for each in given if not each.is_attention]
+    expected = [
+        as_expected(each.ranking, gold[each.item_id]) for each in ordinary if each.item_id in gold
+    ]
+    first_place, chance = _first_place(ordinary)
     return AnnotatorQuality(
         annotator=annotator,
         num_votes=len(given),
         num_skipped=len(rankings) - len(given),
         median_seconds=median(timed) if timed else None,
         gold=Share.of(sum(expected), len(expected)),
-        self_consistency=_self_consistency(given),
+        attention=Share.of(sum(attentive), len(attentive)),
+        self_consistency=_self_consistency(ordinary),
         first_place=first_place,
         chance=chance,
         agreement=Share(

@@ -1,7 +1,7 @@
 """SQL queries of the preference store, and conversion between rows and records.
 
 A judgement is called standing until it is undone. It counts while it stands, unless its annotator
-is excluded from the project.
+is excluded from the project. Nothing is learned from one of an attention item, counted or not.
 """
 
 import hashlib
@@ -16,6 +16,7 @@ from sqlalchemy import ColumnElement, Connection, Select, func, insert, select
 
 from imgalign.errors import InputError, StoreError
 from imgalign.preferences.records import (
+    ATTENTION,
     Annotator,
     Answer,
     JudgedBy,
@@ -149,6 +150,12 @@ def unjudged(annotator_id: str | ColumnElement[str]) -> ColumnElement[bool]:
 def is_open() -> ColumnElement[bool]:
     """Condition on `items`: people shall judge it more often, as the index of open items has it."""
     return items.c.given < items.c.overlap
+
+
+def is_attention() -> ColumnElement[bool]:
+    """Condition on `items`: an attention item, some of whose images do not belong to its prompt."""
+    # No LIKE, which on SQLite takes "Attention: " for the same.
+    return func.substr(items.c.source, 1, len(ATTENTION)) == ATTENTION
 
 
 def by_key(connection: Connection, annotator_id: str, key: str) -> AnyRow | None:

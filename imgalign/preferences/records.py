@@ -20,6 +20,9 @@ from pydantic import Field, PositiveInt, model_validator
 from imgalign import __version__
 from imgalign.config import Config, refuse_ineffective
 
+ATTENTION = "attention: "
+"""The source of an attention item (`attention.py`) begins so."""
+
 Verdict = Literal["ranked", "all_bad", "skipped"]
 Samples = Literal["images", "texts"]
 """What the candidates of an item are; they are all of one kind."""
@@ -299,6 +302,11 @@ class Ranking:
     samples: Samples = "images"
     judge_id: str | None = None
     answers: tuple[Answer, ...] = ()
+
+    @property
+    def is_attention(self) -> bool:
+        """Whether it is of an attention item, of whose images one alone belongs to the prompt."""
+        return self.source.startswith(ATTENTION)
 
 
 def as_candidates(groups: TieGroups, order: Sequence[int]) -> TieGroups:

@@ -32,7 +32,7 @@ from imgalign.preferences.outcomes import (
     maker_number,
     number,
 )
-from imgalign.preferences.queries import counted, is_open, standing, unjudged
+from imgalign.preferences.queries import counted, is_attention, is_open, standing, unjudged
 from imgalign.preferences.schema import (
     annotators,
     candidates,
@@ -145,7 +145,7 @@ def _projects() -> Select[Any]:
 
 def _tallies() -> Select[Any]:
     def given(samples: str) -> Any:
-        this = (rankings.c.verdict != "skipped") & (items.c.samples == samples)
+        this = (rankings.c.verdict != "skipped") & (items.c.samples == samples) & ~is_attention()
         return func.sum(case((this, 1), else_=0)).label(samples)
 
     own_open = func.count(distinct(case((is_open(), items.c.item_id), else_=None)))
@@ -187,6 +187,7 @@ def _prompts(which: ColumnElement[bool]) -> Select[Any]:
         .join(items, items.c.item_id == rankings.c.item_id)
         .join(annotators, annotators.c.annotator_id == rankings.c.annotator_id)
         .where(rankings.c.verdict != "skipped", annotators.c.judge_id.is_(None), which)
+        .where(~is_attention())
         .group_by(*columns)
     )
 
@@ -264,6 +265,7 @@ def _ranked(last: int) -> Select[Any]:
             rankings.c.sequence > last,
             rankings.c.verdict == "ranked",
             items.c.samples == "images",
+            ~is_attention(),
             standing(),
         )
         .order_by(rankings.c.sequence)

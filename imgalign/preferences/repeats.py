@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from sqlalchemy import func, select
 
 from imgalign.errors import InputError
-from imgalign.preferences import validation
+from imgalign.preferences import queries, validation
 from imgalign.preferences.schema import items, tallies
 from imgalign.preferences.store import Store
 from imgalign.preferences.stored import item_samples
@@ -56,10 +56,10 @@ def ask_again(
 
 
 def _judged(store: Store, project: str) -> list[str]:
-    """Items with a judgement that are no repeats and have none."""
+    """Items with a judgement that are no repeats and have none; attention items left out."""
     latest = (
         select(items.c.item_id, items.c.source, items.c.given)
-        .where(items.c.project == project)
+        .where(items.c.project == project, ~queries.is_attention())
         .order_by(items.c.sequence.desc())
         .limit(LATEST)
     )

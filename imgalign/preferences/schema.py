@@ -342,7 +342,8 @@ projects = Table(
 
 # Standing judgements of an annotator in a project: `done` are all, skips included, `images` and
 # `texts` those that are no skips, `open` the items among them that are open. No item below
-# `first`, a sequence number, is left for them; for AI judges, whether it is open or not.
+# `first`, a sequence number, is left for them; for AI judges, whether it is open or not. Attention
+# items are in `done` and `open` alone.
 tallies = Table(
     "tallies",
     metadata,
@@ -356,7 +357,8 @@ tallies = Table(
     Index(None, "project", "first"),
 )
 
-# Judgements of people that count by prompt, skips left out; prompts are those of `numbers`.
+# Judgements of people that count by prompt, skips and attention items left out; prompts are those
+# of `numbers`.
 judged_prompts = Table(
     "judged_prompts",
     metadata,

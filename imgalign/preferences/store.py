@@ -395,12 +395,12 @@ class Store:
     ) -> Iterator[Ranking]:
         """Judgements in the order they were made, those made before this call; all if no filter,
         but those of AI judges only where `judged_by` asks for them, and none of annotators who are
-        excluded from the project.
+        excluded from the project or of attention items.
 
         Reads in pages, without an open transaction while the caller works.
         """
         statement = queries.judgements(include_undone=include_undone, include_excluded=False)
-        statement = statement.where(*queries.judged_by(judged_by))
+        statement = statement.where(~queries.is_attention(), *queries.judged_by(judged_by))
         if group is not None:
             statement = statement.where(annotators.c.group_name == group)
         if annotator is not None:

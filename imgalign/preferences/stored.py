@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import select
 
-from imgalign.preferences.queries import provenance_row, sample_id
+from imgalign.preferences.queries import is_attention, provenance_row, sample_id
 from imgalign.preferences.records import Provenance, Samples
 from imgalign.preferences.schema import candidates, items, provenances
 from imgalign.preferences.store import Store
@@ -76,10 +76,13 @@ def item_samples(store: Store, item_ids: Sequence[str]) -> list[ItemSamples]:
 
 
 def latest_items(store: Store, project: str, *, limit: int) -> list[tuple[str, str]]:
-    """(item id, prompt) of the items of a project that were queued last, the newest first."""
+    """(item id, prompt) of the items of a project that were queued last, the newest first.
+
+    Without attention items, whose answer is known already.
+    """
     newest = (
         select(items.c.item_id, items.c.prompt)
-        .where(items.c.project == project)
+        .where(items.c.project == project, ~is_attention())
         .order_by(items.c.sequence.desc())
         .limit(limit)
     )

@@ -27,6 +27,7 @@ from imgalign.preferences import outcomes
 from imgalign.preferences.queries import (
     AnyRow,
     excluded,
+    is_attention,
     is_open,
     standing,
     unjudged,
@@ -54,6 +55,17 @@ def overlap_raised(connection: Connection, item_id: str, overlap: int) -> None:
     connection.execute(update(items).where(items.c.item_id == item_id).values(overlap=overlap))
     judged = _judged_by(connection, item_id)
     _opened(connection, before, _item(connection, item_id), before_by=judged, after_by=judged)
+
+
+def places_swapped(connection: Connection, item_id: str, other: str) -> None:
+    """Let two items of a project change places in its queue."""
+    one, two = _item(connection, item_id), _item(connection, other)
+    # Places are unique: one waits at a place that none has.
+    moves = ((other, -1 - one.place), (item_id, two.place), (other, one.place))
+    for moved, place in moves:
+        this = update(items).where(items.c.item_id == moved)
+        connection.execute(this.values(sequence=place))
+    _lower(connection, one.project, min(one.place, two.place))
 
 
 def judged(connection: Connection, ranking_id: str, *, now: datetime) -> None:
@@ -90,7 +102,10 @@ def _count_all(connection: Connection, annotator_id: str, project: str, *, by: i
     Their own progress in `tallies`, and their records in `outcomes`, are of what stands.
     """
     judged = (
-        select(items.c.item_id, items.c.sequence, items.c.prompt, items.c.samples)
+        select(
+            *(items.c[name] for name in ("item_id", "sequence", "prompt", "samples")),
+            is_attention().label("attention"),
+        )
         .select_from(items)
         .join(rankings, rankings.c.item_id == items.c.item_id)
         .join(annotators, annotators.c.annotator_id == rankings.c.annotator_id)
@@ -107,7 +122,8 @@ def _count_all(connection: Connection, annotator_id: str, project: str, *, by: i
         return
     of_them = items.c.item_id.in_(judged.with_only_columns(rankings.c.item_id))
     connection.execute(update(items).where(of_them).values(given=items.c.given + by))
-    for (samples, prompt), number in Counter((row.samples, row.prompt) for row in rows).items():
+    learned = Counter((row.samples, row.prompt) for row in rows if not row.attention)
+    for (samples, prompt), number in learned.items():
         numbered = outcomes.number(connection, "prompt", prompt)
         key = {"project": project, "samples": samples, "prompt": numbered}
         _add(connection, judged_prompts, key, given=by * number)
@@ -132,11 +148,13 @@ def _count(connection: Connection, row: AnyRow, *, by: int) -> None:
     if is_given and row.judge_id is None and not row.excluded:
         changed = update(items).where(items.c.item_id == row.item_id)
         connection.execute(changed.values(given=items.c.given + by))
+    is_learned = is_given and not row.attention
+    if is_learned and row.judge_id is None and not row.excluded:
         prompt = outcomes.number(connection, "prompt", row.prompt)
         key = {"project": row.project, "samples": row.samples, "prompt": prompt}
         _add(connection, judged_prompts, key, given=by)
     of = {"annotator_id": row.annotator_id, "project": row.project}
-    _add(connection, tallies, of, done=by, **{row.samples: by * is_given})
+    _add(connection, tallies, of, done=by, **{row.samples: by * is_learned})
     _opened(
         connection,
         row,
@@ -144,7 +162,8 @@ def _count(connection: Connection, row: AnyRow, *, by: int) -> None:
         before_by=others if by > 0 else everybody,
         after_by=everybody if by > 0 else others,
     )
-    outcomes.put(connection, row, stands=by > 0)
+    if not row.attention:
+        outcomes.put(connection, row, stands=by > 0)
 
 
 def _opened(
@@ -204,6 +223,7 @@ JUDGEMENT = (
         items.c.sequence.label("place"),
         annotators.c.judge_id,
         excluded(rankings.c.annotator_id, items.c.project).label("excluded"),
+        is_attention().label("attention"),
     )
     .join(items, items.c.item_id == rankings.c.item_id)
     .join(annotators, annotators.c.annotator_id == rankings.c.annotator_id)

@@ -1,8 +1,8 @@
 """Writes and reads the metrics.jsonl of a run.
 
 `metrics.jsonl` has one JSON object per iteration, appended and flushed as it happens, so that a
-plot can follow it; its key `step` counts iterations. Every key is in metric_table.py. Left out: any
-logging service.
+plot can follow it; its key `step` counts iterations. Every key is in metric_table.py. Left out:
+logging services (train/trackers.py).
 """
 
 import json

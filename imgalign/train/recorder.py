@@ -1,7 +1,8 @@
 """Writes what a run leaves in its folder, and shows how far it is.
 
-That is checkpoints, metrics.jsonl, status.json, sample grids and the progress line. Of several
-processes one writes; in the others every method does nothing, so that the loop is the same in all.
+That is checkpoints, metrics.jsonl, status.json, sample grids and the progress line, and trackers if
+the settings name some. Of several processes one writes; in the others every method does nothing, so
+that the loop is the same in all.
 Left out: beginning a folder and reading it again (starting.py).
 """
 
@@ -26,6 +27,7 @@ from imgalign.runs.progress import ProgressLine
 from imgalign.runs.status import RunState, RunStatus, read_status, write_status
 from imgalign.train.schedule import RunConfig
 from imgalign.train.stopping import BestSoFar
+from imgalign.train.trackers import Trackers, tracking
 from imgalign.train.watch import draw_samples
 
 OnStep: TypeAlias = Callable[[int, Mapping[str, Value]], None]
@@ -46,6 +48,7 @@ class Recorder:
         self.on_step = on_step
         self.line = self._line(0)
         self._metrics: MetricsWriter | None = None
+        self._trackers = Trackers()
 
     def _line(self, step: int) -> ProgressLine:
         return ProgressLine(self.config.total, done=step, silent=not self.writes)
@@ -57,9 +60,11 @@ class Recorder:
         Metrics of later iterations are dropped: their work was lost and is done again.
         """
         self.line = self._line(step)
+        trackers = self.config.trackers if self.writes else ()
         with (
             reporting_full_disk(self.out, "training", advice=how_to_resume),
             self._metrics_up_to(step) as self._metrics,
+            tracking(trackers, self.out, step) as self._trackers,
             self.line,
         ):
             yield
@@ -75,6 +80,7 @@ class Recorder:
         if self._metrics is None or not values:
             return
         self._metrics.write(step, values)
+        self._trackers.log(step, values)
         if self.on_step is not None:
             self.on_step(step, values)
 
@@ -146,4 +152,4 @@ class Recorder:
             return
         self.line.part("drawing samples", 0, 1, "grid")
         path = self.out / SAMPLES / step_folder(self.out, step).name
-        draw_samples(policy, prompts, self.config.samples, path)
+        self._trackers.show(step, draw_samples(policy, prompts, self.config.samples, path))

@@ -34,6 +34,7 @@ from imgalign.train.recorder import OnStep, Recorder
 from imgalign.train.schedule import within_an_epoch
 from imgalign.train.starting import begin, claim, prompts_to_use, refuse_data
 from imgalign.train.stopping import RunEnd, StopRequest
+from imgalign.train.trackers import refuse_missing
 from imgalign.train.world import join_world
 
 log = logging.getLogger(__name__)
@@ -81,6 +82,7 @@ def run(
     """
     if reward is None and settings.data.gives == "rollouts":
         raise ConfigError(NO_REWARD)
+    refuse_missing(settings.run.trackers)
     world = world or join_world()
     refuse_one_gpu_for_all(settings, world)
     if writes_files(world):

@@ -1,11 +1,14 @@
 """Settings of how a run goes: how long, and how often it measures, saves and draws samples."""
 
 import math
+from typing import Literal, TypeAlias
 
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import PositiveFloat, PositiveInt, field_validator
 
 from imgalign.config import Config, Device
 from imgalign.train.data.source import Amount
+
+TrackerName: TypeAlias = Literal["tensorboard", "wandb"]
 
 
 class SamplesConfig(Config):
@@ -50,6 +53,18 @@ class RunConfig(Config):
 
     keep_checkpoints: PositiveInt = 3
     """How many of the newest stay, beside the best."""
+
+    trackers: tuple[TrackerName, ...] = ()
+    """Where metrics and sample grids are logged as well, beside metrics.jsonl and samples/:
+    `tensorboard`, event files in the run folder; `wandb`, Weights & Biases, offline unless
+    WANDB_MODE says otherwise. Both need `imgalign-studio[trackers]`."""
+
+    @field_validator("trackers")
+    @classmethod
+    def _each_tracker_once(cls, value: tuple[TrackerName, ...]) -> tuple[TrackerName, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError(f"expected each of them once, got {', '.join(value)}")
+        return value
 
     @property
     def total(self) -> int:

@@ -93,8 +93,8 @@ def measure(
     )
 
 
-def draw_samples(policy: Policy, prompts: Prompts, config: SamplesConfig, path: Path) -> None:
-    """Write previews: held-out prompts first, one row each, seeds 0, 1, 2, ...
+def draw_samples(policy: Policy, prompts: Prompts, config: SamplesConfig, path: Path) -> Path:
+    """Write previews, held-out prompts first, one row each, seeds 0, 1, 2, ...; returns the file.
 
     `path` has no ending: images are a grid in one PNG, texts a JSON object of lists by prompt.
     """
@@ -105,9 +105,12 @@ def draw_samples(policy: Policy, prompts: Prompts, config: SamplesConfig, path: 
     )
     with reporting_full_disk(path.parent.parent, f"writing {path.name}", advice=how_to_resume):
         if isinstance(samples, Tensor):
-            save_grid(samples, path.with_suffix(".png"), columns=columns)
+            path = path.with_suffix(".png")
+            save_grid(samples, path, columns=columns)
         else:
-            save_texts(rows, samples, path.with_suffix(".json"))
+            path = path.with_suffix(".json")
+            save_texts(rows, samples, path)
+    return path
 
 
 @torch.no_grad()

@@ -82,7 +82,7 @@ def test_the_table_of_a_terminal_has_shares_with_intervals(store: Store, add_ite
     rank_all(store, "bob", BEST_LAST)
     lines = people_of(store, "default").lines()
     assert lines[0].split() == [
-        *("votes", "skips", "s/vote", "gold", "consistency", "first", "place"),
+        *("votes", "skips", "s/vote", "gold", "attention", "consistency", "first", "place"),
         *("agreement", "annotator"),
     ]
     assert "100 % [61, 100] of 6  ann" in lines[1]  # Wilson's interval of 6 of 6

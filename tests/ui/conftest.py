@@ -8,7 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -84,7 +84,9 @@ def store(url: str, tmp_path: Path) -> Iterator[Store]:
 
 @pytest.fixture
 def add_items(store: Store) -> Callable[..., list[str]]:
-    """Queue items with prompts "a house, number 0", "... 1"; `text` becomes PNG text chunks."""
+    """Queue items with prompts "a house, number 0", "... 1", unless they are given; `text` becomes
+    PNG text chunks.
+    """
 
     def add(
         count: int,
@@ -93,11 +95,12 @@ def add_items(store: Store) -> Callable[..., list[str]]:
         overlap: int = 3,
         project: str = "default",
         size: int = 64,
+        prompts: Sequence[str] = (),
         **text: Any,
     ) -> list[str]:
         item_ids = []
         for index in range(count):
-            prompt = f"a house, number {index}"
+            prompt = prompts[index] if prompts else f"a house, number {index}"
             image_ids = [
                 store.add_image(
                     draw_png(index * num_images + k, size=size, **text),

@@ -1,10 +1,12 @@
 import json
 import signal
 import socket
+import time
 import urllib.request
 from pathlib import Path
 
 import pytest
+from gradio.queueing import Queue
 from starlette.testclient import TestClient
 from texts import add_texts, text_provenance
 
@@ -274,3 +276,21 @@ def test_the_command_serves_the_pages_that_it_names(tmp_path, monkeypatch, capsy
     assert given == [("rank", "people"), Settings().served]
     assert main(["ui", "--page", "admin"]) == 2
     assert "pages: expected some of candidates, rank" in capsys.readouterr().err
+
+
+def test_at_rest_the_server_looks_for_events_fifty_times_a_second_and_not_a_thousand(client):
+    (blocks,) = [
+        route.app.get_blocks()
+        for route in client.app.routes
+        if hasattr(getattr(route, "app", None), "get_blocks")
+    ]
+    looks = []
+
+    class Counted(Queue):
+        def __len__(self) -> int:
+            looks.append(time.monotonic())
+            return super().__len__()
+
+    blocks._queue.__class__ = Counted
+    time.sleep(1.0)
+    assert 5 <= len(looks) <= 60

@@ -11,13 +11,16 @@ from texts import add_texts
 
 from imgalign.errors import InputError, StoreError
 from imgalign.preferences.accounts import Account, Accounts
+from imgalign.preferences.attention import add_attention
 from imgalign.preferences.exclusions import exclude
 from imgalign.preferences.gold import gold_items, mark_gold
 from imgalign.preferences.guidelines import set_guidelines
+from imgalign.preferences.progress import ProjectProgress
 from imgalign.preferences.store import Store
 from ui.app import Settings, build_app
 from ui.pages import accounts as account_page
 from ui.pages import people
+from ui.people_table import progress_shown
 from ui.roles import may
 
 HERE = "http://127.0.0.1:7860"
@@ -76,6 +79,51 @@ def test_alpha_and_kappa_are_shown_with_intervals_and_how_to_read_them(
         assert re.search(rf"<b>-?0\.\d\d</b> <small>-?\d\.\d\d to -?\d\.\d\d</small> {name}", shown)
     assert "1 is perfect agreement and 0 is chance" in shown
     assert "Of 36 pairs of 6 prompts" in shown
+
+
+def test_the_progress_of_the_team_stands_above_the_annotators(store: Store, add_items: Any) -> None:
+    item, _ = add_items(2)
+    begun, _ = people.tables(store, "default")
+    assert "<b>0 of 2 sets</b> with all their rankings" in begun
+    assert "None in the last 3 hours, so that the time left is unknown." in begun
+    mark_gold(store, item, ((0,), (1, 2, 3)), overlap=9)
+    rank_all(store, "ann")
+    shown, _ = people.tables(store, "default")
+    assert shown.index("with all their rankings") < shown.index("Votes")
+    assert "12 an hour in the last 3 hours." in shown
+
+
+@pytest.mark.parametrize(
+    ("left", "beyond", "recent", "per_hour", "said"),
+    [
+        (0, 0, 9, 3.0, ""),
+        (41, 0, 33, 11.0, "41 rankings to come. 11 an hour in the last 3 hours: about 3.7 h left."),
+        (1, 0, 5, 2.5, "1 ranking to come. 2.5 an hour in the last 3 hours: about 24 min left."),
+        (
+            1_200,
+            1_200,
+            3,
+            3.0,
+            "1,200 rankings to come. 1,200 of them need more annotators than have judged here: "
+            "invite some. 3 an hour in the last 3 hours.",
+        ),
+        (
+            3,
+            1,
+            0,
+            0.0,
+            "3 rankings to come. 1 of them needs more annotators than have judged here: invite "
+            "some. None in the last 3 hours, so that the time left is unknown.",
+        ),
+    ],
+)
+def test_progress_in_words(left: int, beyond: int, recent: int, per_hour: float, said: str) -> None:
+    found = ProjectProgress(
+        items=60, complete=34, left=left, out_of_reach=beyond, recent=recent, per_hour=per_hour
+    )
+    whole = f"<p>{said}</p>" if said else ""
+    shown = '<p class="team"><b>34 of 60 sets</b> with all their rankings</p>'
+    assert progress_shown(found) == f'<div class="results people">{shown}{whole}</div>'
 
 
 def test_a_gold_item_is_made_from_letters_and_removed_in_its_project(
@@ -237,3 +285,50 @@ def test_an_annotator_reaches_nothing_of_it_and_is_told_nothing(
         assert answer.status_code == 200
         for word in ("gold", "exclu", "expected", "alpha"):
             assert word not in answer.text.lower(), (word, answer.url)
+
+
+def test_nothing_that_an_annotator_gets_tells_an_attention_item_from_others(
+    store: Store, add_items: Any, tmp_path: Any, secrets: tuple[str, ...]
+) -> None:
+    prompts = ("a red fox", "an old castle", "two cups of coffee")
+    add_items(3, prompts=prompts)
+    added = add_attention(store, "default", count=2, overlap=1, seed=0)
+    settings = Settings(images=tmp_path / "images", runs=tmp_path / "runs", pages=("rank",))
+    with ThreadPoolExecutor(1) as thread:
+        app = thread.submit(build_app, settings, store).result()
+    asked = {"annotator": "Ann"}
+    shapes: dict[bool, set[str]] = {True: set(), False: set()}
+    with TestClient(app, base_url=HERE) as client:
+        while (screen := client.post("/api/rank/next", json=asked).json())["item"]:
+            is_attention = screen["item"] in added
+            sent = {"key": f"key-{screen['done']:08d}", "item": screen["item"]}
+            said = {"ranking": [[place] for place in range(4)], "verdict": "ranked"}
+            saved = client.post("/api/rank/submit", json={**asked, **sent, **said}).json()
+            vote = client.post("/api/rank/votes", json=asked).json()["votes"][0]
+            heads = [
+                sorted(set(client.get(f"/{each['url']}").headers) - {"date"})
+                for each in screen["candidates"]
+            ]
+            shapes[is_attention].add(str([*map(sorted, (screen, saved, vote)), heads]))
+            assert (screen["prompt"] in prompts, len(screen["candidates"])) == (True, 4)
+            for word in ("attention", "expected", *secrets):
+                assert word not in str([screen, saved, vote]), word
+    assert shapes[True] == shapes[False]
+    assert len(shapes[True]) == 1
+
+
+@pytest.mark.parametrize(
+    ("count", "overlap", "message"),
+    [
+        (None, 1, "attention items: expected a whole number, got None"),
+        (1.5, 1, "attention items: expected a whole number, got 1.5"),
+        (1, 0.5, "annotators: expected a whole number, got 0.5"),
+        (1, 1, "expected at most 0, got 1; each needs a prompt of project ''"),
+    ],
+)
+def test_a_wrong_number_of_attention_items_is_refused(
+    store: Store, add_items: Any, count: Any, overlap: Any, message: str
+) -> None:
+    add_items(2)
+    with pytest.raises(InputError, match=message):
+        people.check_attention(store, None, count, overlap)

@@ -1,5 +1,6 @@
 """The People page in a browser: a lead sees who judges how, excludes and includes them, marks gold
-items, writes guidelines that annotators then see, and asks for a qualification."""
+items, adds attention items, writes guidelines that annotators then see, and asks for a
+qualification."""
 
 from typing import Any
 
@@ -132,6 +133,28 @@ def test_who_does_not_qualify_is_told_and_a_lead_admits_them(
     press(page, "b Enter")
     wait_for_progress(page, "2 of 3")
     assert [each.item_id for each in store.history("Ada")] == [judged[0], judged[2]]
+
+
+def test_attention_items_are_added_and_who_fails_them_is_seen(
+    page: Any, address: str, store: Store, add_items: Any
+):
+    add_items(3, prompts=("a red fox", "an old castle", "two cups of coffee"))
+    page.goto(f"{address}/people")
+    page.locator("#gold").get_by_text("No gold items yet").wait_for()
+    page.get_by_role("button", name="Add attention items").click()
+    page.get_by_role("button", name="Add them").click()
+    page.get_by_text("expected at most 3, got 5").wait_for()
+    page.get_by_label("Attention items to add").fill("2")
+    page.get_by_label("Annotators who shall judge each").fill("1")
+    page.get_by_role("button", name="Add them").click()
+    page.get_by_text("Attention items added: 2").wait_for()
+    store.add_annotator("Ann")
+    while (item := store.next_item("ann")) is not None:
+        store.submit(judge(item, "ann", verdict="all_bad", ranking=None))
+    page.reload()
+    row = page.locator("#people tbody tr")
+    expect(row.locator('[data-label="Attention"]')).to_contain_text("0 % of 2")
+    expect(row.locator('[data-label="Votes"]')).to_have_text("5")
 
 
 def test_sets_are_asked_again(page: Any, address: str, store: Store, judged: list[str]):

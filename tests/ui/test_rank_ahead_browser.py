@@ -35,6 +35,32 @@ def wait_until_ahead(page, sets):
     )
 
 
+def test_a_page_that_is_too_fast_waits_and_goes_on_by_itself_with_every_vote(
+    page, address, store, add_items
+):
+    add_items(3)
+    refused = []
+
+    def refuse_once(route):
+        path, key = route.request.url.rpartition("/")[2], route.request.post_data_json.get("key")
+        if path in [each for each, _ in refused]:
+            route.continue_()
+            return
+        refused.append((path, key))
+        route.fulfill(status=429, headers={"Retry-After": "1"}, json={"error": "too fast"})
+
+    page.route("**/api/rank/next", refuse_once)
+    start(page, address)
+    wait_for_progress(page, "0 of 3")
+    page.route("**/api/rank/submit", refuse_once)
+    press(page, "b Enter")
+    page.locator(".rk-hint", has_text="very fast").wait_for()
+    assert page.locator(".rk-alert").is_hidden()
+    wait_for_progress(page, "1 of 3")
+    assert [path for path, _ in refused] == ["next", "submit"]
+    assert [each.key for each in store.history("Ada")] == [refused[1][1]]
+
+
 def test_the_next_set_is_shown_without_waiting_for_the_one_after_it(
     page, address, store, add_items
 ):

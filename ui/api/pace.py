@@ -7,6 +7,10 @@ import time
 from collections.abc import Callable
 from threading import Lock
 
+import fastapi
+
+SECONDS_TO_WAIT = 1
+"""What who is too fast is told."""
 MOST_NAMES = 10_000
 """Beyond these, names whose buckets are full are forgotten: they lose nothing by it."""
 
@@ -26,6 +30,16 @@ class Pace:
     def allows(self, name: str) -> bool:
         """Whether this name may ask now; if so, the request is counted."""
         return self.take(name) >= 1
+
+    def require(self, name: str, what: str) -> None:
+        """Count a request, or raise 429 with the seconds after which to send it again."""
+        if not self.allows(name):
+            raise fastapi.HTTPException(
+                429,
+                f"{what}: more than {self.per_second:.0f} a second of {name!r}; send it again in "
+                f"{SECONDS_TO_WAIT} second",
+                headers={"Retry-After": str(SECONDS_TO_WAIT)},
+            )
 
     def take(self, name: str) -> float:
         """How many requests this name had left, `burst` after a rest; from 1 on one is counted."""

@@ -19,6 +19,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
 from imgalign.preferences.accounts import Accounts
+from imgalign.preferences.identity import person
 from imgalign.preferences.leases import PREFETCH_LEASE
 from imgalign.preferences.own_votes import own_votes
 from imgalign.preferences.records import (
@@ -55,6 +56,9 @@ VOTES_PER_PAGE = 10
 VOTES_AT_ONCE, VOTES_PER_SECOND = 30, 2.0
 """Pages of one's own votes, and lists of projects: as many at once, and as many a second in the
 long run."""
+REQUESTS_AT_ONCE, REQUESTS_PER_SECOND = 200, 20.0
+"""Requests of one annotator for what is next, and judgements of theirs: as many at once, and as
+many a second in the long run. A key that is held down repeats itself 30 times a second."""
 
 
 class Request(BaseModel):
@@ -201,6 +205,9 @@ def router(
     """
     guide = Guidelines(guidelines, store.database)
     pace = Pace(burst=VOTES_AT_ONCE, per_second=VOTES_PER_SECOND)
+    asking, judging = (
+        Pace(burst=REQUESTS_AT_ONCE, per_second=REQUESTS_PER_SECOND) for _ in range(2)
+    )
     routes = fastapi.APIRouter(
         prefix=f"/{PREFIX}",
         dependencies=[only(people, "annotator"), fastapi.Depends(same_annotator)],
@@ -209,6 +216,7 @@ def router(
 
     @routes.post("/next")
     def to_rank(request: Next, sender: fastapi.Request) -> Screen:
+        asking.require(person(request.annotator), "next")
         client = sender.client.host if sender.client else None
         where = rankable.chosen(request.project, sender)
         return next_item(store, request.annotator, project=where, client=client)
@@ -228,6 +236,7 @@ def router(
 
     @routes.post("/submit")
     def judged(answer: Answer) -> Saved:
+        judging.require(person(answer.annotator), "submit")
         return submit(store, answer)
 
     @routes.post("/undo")

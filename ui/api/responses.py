@@ -1,7 +1,8 @@
 """Responses of routes: images as PNG files, texts as they are, errors as one line of JSON.
 
-`{"error": ...}` has status 409 for a conflict in the store, 413 and 422 for an invalid request, 507
-for a full disk, 503 for a database that cannot be used and anything else that may pass.
+`{"error": ...}` has status 409 for a conflict in the store, 413 and 422 for an invalid request, 429
+for one too many at once, 507 for a full disk, 503 for a database that cannot be used and anything
+else that may pass.
 """
 
 from urllib.parse import quote
@@ -62,7 +63,9 @@ def add_error_handlers(app: fastapi.FastAPI) -> None:
     @app.exception_handler(fastapi.HTTPException)
     async def refused(_: fastapi.Request, error: Exception) -> JSONResponse:
         assert isinstance(error, fastapi.HTTPException)
-        return JSONResponse({"error": error.detail}, status_code=error.status_code)
+        return JSONResponse(
+            {"error": error.detail}, status_code=error.status_code, headers=error.headers
+        )
 
     @app.exception_handler(RequestValidationError)
     async def malformed(_: fastapi.Request, error: Exception) -> JSONResponse:

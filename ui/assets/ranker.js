@@ -10,6 +10,7 @@ const STORE = "imgalign.rank";
 const TIMEOUT_MS = 15000;
 const LOOK_AGAIN_MS = 10000;
 const AHEAD_MS = 20000; // a set that is held for less than this is asked for anew
+const MOST_WAITS = 10; // times that one request is sent again to a server that says when
 const PHONE = 720; // pixels, as in ranker.css
 
 let annotator = null; // who ranks
@@ -100,23 +101,35 @@ const ANY_REFUSAL = {
 };
 const refusal = (path, status) =>
   REFUSALS[path]?.[status] ?? ANY_REFUSAL[status] ?? `The server has a fault (${status}). Tell whoever runs it.`;
-const call = async (path, body) => {
+const post = async (path, body) => {
   const abort = new AbortController();
   const timer = setTimeout(() => abort.abort(), TIMEOUT_MS);
-  let response;
-  let answer;
   try {
-    response = await fetch(new URL(`api/rank/${path}`, document.baseURI), {
+    const response = await fetch(new URL(`api/rank/${path}`, document.baseURI), {
       method: "POST",
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify(body),
       signal: abort.signal,
     });
-    answer = await response.json();
+    return [response, await response.json()];
   } catch {
     throw new Error("The server cannot be reached.");
   } finally {
     clearTimeout(timer);
+  }
+};
+// Who is faster than the server allows waits as long as it says; what was sent is sent again as it was.
+const waitFor = (seconds) => {
+  if (busy) busy = "That was very fast. Going on in a moment…";
+  if (busy && session) draw();
+  return new Promise((go) => setTimeout(go, 1000 * seconds));
+};
+const call = async (path, body, waits = MOST_WAITS) => {
+  const [response, answer] = await post(path, body);
+  const seconds = Number(response.headers.get("Retry-After"));
+  if (response.status === 429 && seconds && waits) {
+    await waitFor(seconds);
+    return call(path, body, waits - 1);
   }
   if (!response.ok) {
     console.warn(`${path}: ${answer.error}`);

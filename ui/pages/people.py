@@ -1,8 +1,9 @@
-"""The People page: how well the annotators of a project judge, for those who lead it.
+"""The People page: how far a project is and how well its annotators judge, for those who lead it.
 
-They are excluded, included and admitted here, sets are made gold items, the guidelines and the
-qualification are set, rankings go out and come in as files (ui/ranking_files.py), and the project
-is opened to those with accounts, who are invited here (pages/accounts.py).
+They are excluded, included and admitted here, sets are made gold items, attention items are added,
+the guidelines and the qualification are set, rankings go out and come in as files
+(ui/ranking_files.py), and the project is opened to those with accounts, who are invited here
+(pages/accounts.py).
 """
 
 from collections.abc import Callable
@@ -14,12 +15,15 @@ import gradio as gr
 
 from imgalign.errors import ImgalignError, InputError, StoreError
 from imgalign.preferences.accounts import Accounts
+from imgalign.preferences.attention import MOST_ITEMS as MOST_ATTENTION
+from imgalign.preferences.attention import add_attention
 from imgalign.preferences.coverage import queued_projects
 from imgalign.preferences.exclusions import exclude, include
 from imgalign.preferences.gold import gold_items, mark_gold, read_order, unmark_gold
 from imgalign.preferences.guidelines import guidelines_of, set_guidelines
 from imgalign.preferences.openings import open_projects, set_open
 from imgalign.preferences.people import people_of
+from imgalign.preferences.progress import project_progress
 from imgalign.preferences.qualification import (
     MOST_ITEMS,
     admit,
@@ -33,7 +37,7 @@ from ui.api.small import small_text
 from ui.authority import account
 from ui.messages import PRIVATE, done, shown
 from ui.pages import accounts
-from ui.people_table import candidates_shown, gold_table, people_table
+from ui.people_table import candidates_shown, gold_table, people_table, progress_shown
 from ui.ranking_files import links
 from ui.theme import asset
 
@@ -49,14 +53,17 @@ USUAL_SHARE = 60
 
 
 def tables(store: Store, project: str | None) -> tuple[str, str]:
-    """Annotators and gold items of a project as HTML; the reason in place of what cannot be."""
+    """Progress and annotators, and gold items, of a project as HTML; the reason in place of what
+    cannot be.
+    """
     if not project:
         return NOTHING_QUEUED, ""
     try:
         found = people_of(store, project)
     except ImgalignError as error:
         return f'<div class="results people"><p role="alert">{escape(str(error))}</p></div>', ""
-    return people_table(found), gold_table(found.gold)
+    progress = progress_shown(project_progress(store, project))
+    return progress + people_table(found), gold_table(found.gold)
 
 
 def candidates_of(store: Store, item_id: str | None) -> str:
@@ -112,6 +119,19 @@ def repeat(store: Store, project: str | None, count: float | None) -> str:
     return f"Queued again: {len(added)}"
 
 
+def check_attention(
+    store: Store, project: str | None, count: float | None, overlap: float | None
+) -> str:
+    """Add attention items, from the form; what to say of it."""
+    for what, given in (("attention items", count), ("annotators", overlap)):
+        if given is None or given != int(given):
+            raise InputError(f"{what}: expected a whole number, got {given}")
+    assert count is not None
+    assert overlap is not None
+    added = add_attention(store, project or "", count=int(count), overlap=int(overlap))
+    return f"Attention items added: {len(added)}"
+
+
 def build(
     page: gr.Blocks, store: Store, people: Accounts, *, project: str, from_file: bool
 ) -> None:
@@ -127,6 +147,7 @@ def build(
             inviting = accounts.draw_form()
             text, save = _guidelines(from_file=from_file)
             which, letters, order, overlap, add = _gold_form()
+            attention = _attention_form()
             first, percent, ask = _qualification()
             count, again_button = _repeats()
             files, sending = _files()
@@ -177,6 +198,7 @@ def build(
         event(_to_one(do), chosen, None, **PRIVATE).then(**again)
     ask.click(partial(_qualify, store), [chosen, first, percent], None, **PRIVATE).success(**again)
     again_button.click(partial(_once_more, store), [chosen, count], None, **PRIVATE)
+    attention[-1].click(partial(_attention, store), [chosen, *attention[:2]], None, **PRIVATE)
     which.input(lambda item: shown(lambda: candidates_of(store, item)), which, letters, **PRIVATE)
     add.click(partial(_make_gold, store), [which, order, overlap], order, **PRIVATE).success(
         **again
@@ -207,6 +229,10 @@ def _qualify(store: Store, name: str | None, num_items: float | None, share: flo
 
 def _once_more(store: Store, name: str | None, number: float | None) -> None:
     gr.Info(shown(lambda: repeat(store, name, number)))
+
+
+def _attention(store: Store, name: str | None, number: float | None, overlap: float | None) -> None:
+    gr.Info(shown(lambda: check_attention(store, name, number, overlap)))
 
 
 def _make_gold(
@@ -277,6 +303,29 @@ def _gold_form() -> tuple[gr.Dropdown, gr.HTML, gr.Textbox, gr.Number, gr.Button
         )
         add = gr.Button("Make it gold", elem_id="add-gold")
     return which, letters, order, overlap, add
+
+
+def _attention_form() -> tuple[gr.Number, gr.Number, gr.Button]:
+    with gr.Accordion("Add attention items", open=False, elem_classes="fold"):
+        count = gr.Number(
+            label="Attention items to add",
+            info="Sets in which one image belongs to the prompt and the others were made for quite "
+            "different ones; nothing is learned from them",
+            value=5,
+            precision=0,
+            minimum=1,
+            maximum=MOST_ATTENTION,
+            elem_id="attention-count",
+        )
+        overlap = gr.Number(
+            label="Annotators who shall judge each",
+            value=USUAL_OVERLAP,
+            precision=0,
+            minimum=1,
+            elem_id="attention-overlap",
+        )
+        button = gr.Button("Add them", elem_id="add-attention")
+    return count, overlap, button
 
 
 def _qualification() -> tuple[gr.Number, gr.Number, gr.Button]:
