@@ -46,4 +46,4 @@ def named_rows(
             yield f"row {number + 1}", values
     else:
         for number, _, found in table.lines():
-            yield f"line {number}", found
+            yield f"{table.unit} {number}", found
