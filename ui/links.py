@@ -13,7 +13,7 @@ ON_PAGES = (
     (re.compile(r"'imgalign reward train' writes one"), "fit one on Learn"),
     (
         re.compile(r"name the images folder of the export"),
-        "import it with its images, by 'imgalign data import --source-images' on this machine",
+        "send a zip with the images, as 'All rankings, with images' writes it",
     ),
 )
 """What messages for a terminal tell to do, and how that is done from the app."""

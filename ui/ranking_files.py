@@ -1,101 +1,121 @@
-"""Rankings as files: what a browser takes home of a project, and what it sends to the store.
-
-Both are files on disk, for the caller to remove: nothing here holds one in memory.
-"""
+"""Rankings of a project as files to take home, each written to disk and not held in memory."""
 
 import shutil
-import tempfile
-import threading
-from functools import partial
+import zipfile
 from html import escape
 from pathlib import Path
-from typing import Literal
-from urllib.parse import urlencode
+from typing import Literal, get_args
 
-from imgalign.errors import InputError
-from imgalign.preferences.exchange import export_rankings, import_rankings
-from imgalign.preferences.foreign.text_export import export_pair_lines
+from imgalign.errors import ImgalignError
+from imgalign.files import reporting_full_disk
+from imgalign.preferences.exchange import export_rankings, values_in
+from imgalign.preferences.foreign.field_export import FieldFormat, export_field
+from imgalign.preferences.foreign.pair_export import export_pairs
+from imgalign.preferences.foreign.text_export import export_text_pairs
 from imgalign.preferences.judges import chosen_rankings
 from imgalign.preferences.records import Samples
 from imgalign.preferences.store import Store
 from imgalign.preferences.stored import queued_samples
-from ui.uploads import shown_name
+from ui.download import zip_folder
 
-Kind = Literal["rankings", "image_pairs", "text_pairs"]
+Kind = Literal[
+    "rankings",
+    "rankings_and_images",
+    "pairs",
+    "text_pairs",
+    "pick_a_pic",
+    "image_reward_db",
+    "hpd_v2",
+    "hpd_v2_pairs",
+    "hpd_v3",
+]
 NAMES: dict[Kind, str] = {
     "rankings": "All rankings",
-    "image_pairs": "Pairs of images",
+    "rankings_and_images": "All rankings, with images",
+    "pairs": "Pairs of images",
     "text_pairs": "Pairs of texts",
+    "pick_a_pic": "Pick-a-Pic",
+    "image_reward_db": "ImageRewardDB",
+    "hpd_v2": "HPDv2, ranks",
+    "hpd_v2_pairs": "HPDv2, pairs",
+    "hpd_v3": "HPDv3",
 }
-OF: dict[Kind, Samples] = {"image_pairs": "images", "text_pairs": "texts"}
-LARGEST = 512 * 2**20
-"""Bytes of a file of rankings; a judgement has about half a kilobyte."""
-CURE = "import it by 'imgalign data import' on this machine"
-
-_ONE_AT_A_TIME = threading.Lock()  # each is one transaction, which all others wait for
+FILES: dict[Kind, str] = {
+    "rankings": "rankings.jsonl",
+    "text_pairs": "text_pairs.jsonl",
+    "pick_a_pic": "pick_a_pic.parquet",
+}
+"""Those that are no zip."""
 
 
 def offered(store: Store, project: str | None) -> list[Kind]:
     """What can be taken home of a project; nothing where nothing is queued."""
     found = queued_samples(store, project) if project else set()
-    return [kind for kind in NAMES if found and OF.get(kind) in (None, *found)]
+    return [kind for kind in NAMES if found and _of(kind) in (None, *found)]
 
 
-def links(store: Store, project: str | None) -> str:
-    """The same as HTML."""
-    found = "".join(
-        f'<li><a href="api/people/rankings/{kind}?{escape(urlencode({"project": project}))}">'
-        f"{NAMES[kind]}</a></li>"
+def choices(store: Store, project: str | None) -> str:
+    """The same as HTML, for the script of the page."""
+    buttons = "".join(
+        f'<button type="button" class="btn" data-kind="{kind}">{NAMES[kind]}</button>'
         for kind in offered(store, project)
     )
-    return f'<ul class="files">{found}</ul>' if found else ""
+    if not buttons:
+        return ""
+    return (
+        f'<div class="tools" data-project="{escape(project or "")}">{buttons}'
+        '<p role="status"></p><p role="alert" hidden></p></div>'
+    )
 
 
-def written(store: Store, project: str, kind: Kind) -> tuple[str, Path]:
-    """The name of a file of a project's rankings, and the file, in a folder of its own.
+def written(store: Store, project: str, kind: Kind, folder: Path) -> Path:
+    """A new file of a project's rankings in an empty folder.
 
-    `remove` takes both away. InputError or StoreError where there is nothing to write.
+    InputError or StoreError where there is nothing to write.
     """
-    place = Path(tempfile.mkdtemp(prefix="imgalign-"))
-    file = place / f"{kind}.jsonl"
+    made = folder / FILES.get(kind, f"{kind}.zip")
+    place = made.with_suffix("") if made.suffix == ".zip" else made
     try:
-        if kind == "rankings":
-            export_rankings(store, file, project=project)
-        else:
-            rankings = chosen_rankings(store, OF[kind], project=project)
-            export_pair_lines(rankings, partial(_shown, store, OF[kind]), file)
-    except InputError as error:
-        remove(file)
-        raise InputError(str(error).replace(str(file), f"project {project!r}")) from None
-    except BaseException:
-        remove(file)
-        raise
-    return f"{project}-{file.name}", file
+        with reporting_full_disk(made, "writing the rankings"):
+            if kind == "rankings":
+                export_rankings(store, made, project=project)
+            elif kind == "rankings_and_images":
+                _write_archive(store, project, made)
+            else:
+                _write(store, project, kind, place)
+                if place != made:
+                    zip_folder(made, place)
+                    shutil.rmtree(place)
+    except ImgalignError as error:
+        told = str(error).replace(str(made), f"project {project!r}")
+        raise type(error)(told.replace(str(place), f"project {project!r}")) from None
+    return made
 
 
-def remove(file: Path) -> None:
-    """Remove a file and its folder."""
-    shutil.rmtree(file.parent, ignore_errors=True)
+def _of(kind: Kind) -> Samples | None:
+    if kind in ("rankings", "rankings_and_images"):
+        return None
+    return "texts" if kind == "text_pairs" else "images"
 
 
-def _shown(store: Store, samples: Samples, name: str) -> str:
-    """A text, or the path of an image from the images folder."""
-    if samples == "texts":
-        return store.text(name)
-    return store.images.path(name).relative_to(store.images.root).as_posix()
+def _write(store: Store, project: str, kind: Kind, place: Path) -> None:
+    rankings = chosen_rankings(store, _of(kind) or "images", project=project)
+    if kind == "text_pairs":
+        export_text_pairs(rankings, store.text, place)
+    elif kind == "pairs":
+        export_pairs(rankings, store.image_path, place)
+    else:
+        layout = next(each for each in get_args(FieldFormat) if each == kind)
+        export_field(rankings, store, place, layout=layout)
 
 
-def brought_in(store: Store, file: Path, name: str) -> str:
-    """Import a file that was sent under a name; what came in, in words.
-
-    All of it or nothing: InputError or StoreError says which line is the reason.
-    """
-    if not _ONE_AT_A_TIME.acquire(blocking=False):
-        raise InputError("another import is going on; send the file when it is done")
-    try:
-        num_new = import_rankings(store, file, name=shown_name(name))
-    finally:
-        _ONE_AT_A_TIME.release()
-    if not num_new:
-        return f"{shown_name(name)}: nothing is new; its rankings are here already"
-    return f"{shown_name(name)}: {num_new:,} rankings are new"
+def _write_archive(store: Store, project: str, file: Path) -> None:
+    """All rankings and, as in the images folder, their images."""
+    lines = file.with_name("rankings.jsonl")
+    export_rankings(store, lines, project=project)
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.write(lines, lines.name, zipfile.ZIP_DEFLATED)
+        for image in values_in(lines, "image", "image_id"):
+            path = store.image_path(image)
+            archive.write(path, f"images/{path.relative_to(store.images.root).as_posix()}")
+    lines.unlink()

@@ -76,7 +76,7 @@ def export(
     from imgalign.preferences.exclusions import all_exclusions
     from imgalign.preferences.foreign.field_export import FieldExport, export_field
     from imgalign.preferences.foreign.pair_export import Exported, export_pairs
-    from imgalign.preferences.foreign.text_export import export_pair_lines
+    from imgalign.preferences.foreign.text_export import export_text_pairs
     from imgalign.preferences.judges import chosen_rankings
     from imgalign.preferences.store import Store
 
@@ -106,7 +106,7 @@ def export(
         if kind == "pairs":
             exported = export_pairs(rankings, store.image_path, file, choice=choice)
         elif kind == "text_pairs":
-            exported = export_pair_lines(rankings, store.text, file, choice=choice)
+            exported = export_text_pairs(rankings, store.text, file, choice=choice)
         else:
             exported = export_field(rankings, store, file, layout=kind)
     typer.echo("\n".join(exported.lines()))

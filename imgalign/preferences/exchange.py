@@ -116,6 +116,13 @@ def import_rankings(
     return num_new
 
 
+def values_in(path: Path, kind: str, column: str) -> Iterator[Any]:
+    """A column of each line of a kind in an export. Example: "item", "project"."""
+    for _, values in _lines(path):
+        if values.get("kind") == kind:
+            yield values[column]
+
+
 def _write(connection: Connection, file: TextIO, project: str | None) -> int:
     of_project = {} if project is None else _of_project(connection, project)
     file.write(json.dumps(FORMAT) + "\n")

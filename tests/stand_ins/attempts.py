@@ -246,15 +246,14 @@ UPLOADS = [
 ]
 RANKINGS = [
     *(
-        Attempt(f"rankings {what}", "GET", f"/api/people/rankings/{path}", status=(404, 409, 422))
-        for what, path in {
-            "of a project that there is not": "rankings?project=x'%20OR%201=1",
-            "of a project of a null byte": "rankings?project=%00",
-            "of no project": "rankings",
-            "of another kind": "x?project=default",
-            "in a folder": "..%2Frankings?project=default",
-            "as pairs of texts, of images": "text_pairs?project=default",
-        }.items()
+        Attempt(f"rankings {what}", method, f"/api/people/files{path}")
+        for what, method, path in (
+            ("of no project", "POST", "?kind=rankings"),
+            ("of another kind", "POST", "?kind=..%2F..%2Frankings&project=default"),
+            ("under a name of one's own", "GET", "/..%2F..%2Fimgalign.db/content"),
+            ("that nobody asked for", "GET", "/" + "A" * 20 + "/content"),
+            ("that nobody asked for, done", "GET", "/" + "A" * 20),
+        )
     ),
     *(
         Attempt(f"{what} as rankings", "POST", f"/api/people/rankings{name}", content=content)
@@ -265,6 +264,7 @@ RANKINGS = [
             ("a line of an unknown kind", "?name=a", IMPORT + b'{"kind": "accounts"}\n'),
             ("an image of this machine", "?name=a", IMPORT + IMAGE),
             ("a deep file", "?name=a", b"[" * 100_000),
+            ("no archive", "?name=../../a.zip", b"PK" + SCRIPT.encode()),
         )
     ),
 ]
@@ -321,9 +321,10 @@ AS_ANNOTATOR = [
     Attempt("a candidate of a lead", "GET", "/api/people/items/{item}/0"),
     Attempt("an upload", "POST", "/api/candidates/uploads"),
     *(
-        Attempt(f"{kind} of a project", "GET", f"/api/people/rankings/{kind}?project=default")
-        for kind in ("rankings", "image_pairs", "text_pairs")
+        Attempt(f"{kind} of a project", "POST", f"/api/people/files?kind={kind}&project=default")
+        for kind in ("rankings", "rankings_and_images", "pairs", "hpd_v3")
     ),
+    Attempt("a file of rankings", "GET", "/api/people/files/" + "A" * 20 + "/content"),
     Attempt("rankings of their own", "POST", "/api/people/rankings?name=a.jsonl", content=IMPORT),
     Attempt("the name of the server", "GET", "/api/alive"),
 ]

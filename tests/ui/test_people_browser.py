@@ -194,7 +194,7 @@ def test_a_lead_takes_rankings_home_and_is_told_what_comes_in(
     page.goto(f"{address}/people")
     page.get_by_role("button", name="Rankings as files").click()
     with page.expect_download() as taking:
-        page.get_by_role("link", name="All rankings").click()
+        page.get_by_role("button", name="All rankings", exact=True).click()
     file = tmp_path / "mine.jsonl"
     taking.value.save_as(file)
     assert taking.value.suggested_filename == "default-rankings.jsonl"
@@ -206,4 +206,4 @@ def test_a_lead_takes_rankings_home_and_is_told_what_comes_in(
     (tmp_path / "wrong.jsonl").write_text("[]\n")
     sending.locator("input").set_input_files(tmp_path / "wrong.jsonl")
     expect(sending.get_by_role("alert")).to_contain_text("wrong.jsonl:1: expected")
-    assert page.get_by_role("link", name="All rankings").is_visible()
+    assert page.get_by_role("button", name="HPDv3").is_visible()

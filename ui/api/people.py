@@ -1,7 +1,7 @@
 """Routes of the People page: small copies of candidates, and rankings as files, for leads.
 
-No file is opened by a path from a request: candidates are named by their place in an item, and
-files of rankings lie in folders that are made for one request.
+No file is opened by a path from a request: candidates are named by their place in an item, files
+that are written by a name that the app gave out, and what is sent lies in a folder of its own.
 """
 
 import tempfile
@@ -12,22 +12,35 @@ import fastapi
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, Response
 from pydantic import BaseModel
-from starlette.background import BackgroundTask
 
 from imgalign.errors import ImgalignError, InputError
 from imgalign.preferences.accounts import Accounts
 from imgalign.preferences.store import Store
 from imgalign.preferences.stored import item_samples
-from ui import ranking_files
+from ui import ranking_import
 from ui.api.login import only
 from ui.api.receiving import receive
 from ui.api.responses import as_attachment, png_response
 from ui.api.small import small_png
 from ui.links import in_the_app
+from ui.ranking_builds import Builds
+from ui.ranking_files import Kind
 
 UPLOADS = r"/api/people/rankings"
 """Where a browser sends a file of rankings."""
-LARGEST_UPLOAD = ranking_files.LARGEST
+LARGEST_UPLOAD = ranking_import.LARGEST
+
+
+class Begun(BaseModel):
+    """A file that is being written, by name."""
+
+    file: str
+
+
+class Asked(BaseModel):
+    """Whether a file is written."""
+
+    ready: bool
 
 
 class BroughtIn(BaseModel):
@@ -39,6 +52,7 @@ class BroughtIn(BaseModel):
 def router(store: Store, people: Accounts) -> fastapi.APIRouter:
     """What the page calls; 403 for whoever may not lead."""
     routes = fastapi.APIRouter(prefix="/api/people", dependencies=[only(people, "lead")])
+    builds = Builds(store)
 
     @routes.get("/items/{item_id}/{candidate}")
     def candidate(item_id: str, candidate: int) -> Response:
@@ -48,16 +62,19 @@ def router(store: Store, people: Accounts) -> fastapi.APIRouter:
             raise InputError("there is no such image; reload the page")
         return png_response(small_png(store.image_path(images[0][candidate]).read_bytes()))
 
-    @routes.get("/rankings/{kind}")
-    def take(
-        kind: ranking_files.Kind, project: Annotated[str, fastapi.Query(max_length=200)]
-    ) -> Response:
-        name, file = ranking_files.written(store, project, kind)
+    @routes.post("/files")
+    def begin(kind: Kind, project: Annotated[str, fastapi.Query(max_length=200)]) -> Begun:
+        return Begun(file=builds.begin(project, kind))
+
+    @routes.get("/files/{file}")
+    def ask(file: str) -> Asked:
+        return Asked(ready=builds.is_there(file))
+
+    @routes.get("/files/{file}/content")
+    def take(file: str) -> Response:
+        name, path = builds.take(file)
         return FileResponse(
-            file,
-            media_type="application/jsonl",
-            headers=as_attachment(name),
-            background=BackgroundTask(ranking_files.remove, file),
+            path, media_type="application/octet-stream", headers=as_attachment(name)
         )
 
     @routes.post("/rankings")
@@ -65,10 +82,10 @@ def router(store: Store, people: Accounts) -> fastapi.APIRouter:
         name: Annotated[str, fastapi.Query(max_length=1000)], sent: fastapi.Request
     ) -> BroughtIn:
         with tempfile.TemporaryDirectory(prefix="imgalign-") as folder:
-            part = Path(folder) / "sent.jsonl"
-            await receive(sent, part, name, most=LARGEST_UPLOAD, cure=ranking_files.CURE)
+            part = Path(folder) / "sent"
+            await receive(sent, part, name, most=LARGEST_UPLOAD, cure=ranking_import.CURE)
             try:
-                said = await run_in_threadpool(ranking_files.brought_in, store, part, name)
+                said = await run_in_threadpool(ranking_import.brought_in, store, part, name)
             except ImgalignError as error:
                 raise type(error)(in_the_app(str(error))) from error
         return BroughtIn(said=said)

@@ -38,7 +38,7 @@ from ui.authority import account
 from ui.messages import PRIVATE, done, shown
 from ui.pages import accounts
 from ui.people_table import candidates_shown, gold_table, people_table, progress_shown
-from ui.ranking_files import links
+from ui.ranking_files import choices
 from ui.theme import asset
 
 NOTHING_QUEUED = (
@@ -173,7 +173,7 @@ def build(
                 gr.Dropdown(choices=[(prompt, item_id) for item_id, prompt in sets], value=None),
                 candidates_shown(None, []),
                 *asked_first(store, name),
-                links(store, name),
+                choices(store, name),
             )
 
         return shown(all_of_it)
@@ -369,7 +369,7 @@ def _repeats() -> tuple[gr.Number, gr.Button]:
 
 def _files() -> tuple[gr.HTML, gr.HTML]:
     with gr.Accordion("Rankings as files", open=False, elem_classes="fold"):
-        taking = gr.HTML("", padding=False, elem_id="take-rankings")
+        taking = gr.HTML("", js_on_load=asset("taking.js"), padding=False, elem_id="take-rankings")
         sending = gr.HTML(
             asset("rankings.html"),
             js_on_load=asset("rankings.js"),

@@ -1,9 +1,8 @@
-"""Pairs from the store as JSON lines, in the columns of TRL's preference datasets.
+"""Pairs of texts from the store as JSON lines, in the columns of TRL's preference datasets.
 
     {"prompt": "a cat", "chosen": "a red cat in the snow", "rejected": "a cat, a cat"}
 
-Two judgements that agree are two lines. What is written of texts `read_text_rankings` reads, and
-what names files of images, from the folder of the table, `read_table`.
+Two judgements that agree are two lines. `read_text_rankings` reads what is written here.
 """
 
 import json
@@ -19,18 +18,18 @@ from imgalign.preferences.records import Ranking
 COLUMNS = ("prompt", "chosen", "rejected")
 
 
-def export_pair_lines(
+def export_text_pairs(
     rankings: Iterable[Ranking],
-    shown: Callable[[str], str],
+    text: Callable[[str], str],
     file: Path,
     *,
     choice: Choice = "all",
 ) -> Exported:
     """Write a new file of pairs, whole or not at all.
 
-    `shown` gives what stands for a sample: its text, as `Store.text` does, or a path; `choice` is
-    as of `export_pairs`. InputError for a file that exists, since nothing tells an export from data
-    of one's own, and where there is no pair.
+    `text` gives the text of a name, as `Store.text` does; `choice` is as of `export_pairs`.
+    InputError for a file that exists, since nothing tells an export from data of one's own, and
+    where there is no pair.
     """
     if not file.parent.is_dir():
         raise InputError(f"{file.parent}: no such folder; create it or choose another file")
@@ -45,7 +44,7 @@ def export_pair_lines(
             with made.open("w", encoding="utf-8") as lines:
 
                 def write_pair(ranking: Ranking, chosen: str, rejected: str) -> None:
-                    values = (ranking.prompt, shown(chosen), shown(rejected))
+                    values = (ranking.prompt, text(chosen), text(rejected))
                     row = dict(zip(COLUMNS, values, strict=True))
                     lines.write(json.dumps(row, ensure_ascii=False) + "\n")
 

@@ -9,7 +9,7 @@ from texts import add_texts
 
 from imgalign.cli.main import main
 from imgalign.errors import InputError
-from imgalign.preferences.foreign.text_export import export_pair_lines
+from imgalign.preferences.foreign.text_export import export_text_pairs
 from imgalign.preferences.foreign.texts import read_text_rankings
 from imgalign.preferences.records import TieGroups
 from imgalign.preferences.store import Store
@@ -36,14 +36,14 @@ def written(file: Path) -> list[tuple[str, str]]:
 def test_every_strict_preference_is_a_line_and_ties_are_none(store: Store, tmp_path: Path):
     ranked(store, ((2,), (0, 1)))
     file = tmp_path / "pairs.jsonl"
-    exported = export_pair_lines(store.rankings(), store.text, file)
+    exported = export_text_pairs(store.rankings(), store.text, file)
     assert exported.lines() == [f"{file}: 2 pairs of 1 rankings"]
     assert written(file) == [(TEXTS[2], TEXTS[0]), (TEXTS[2], TEXTS[1])]
     read = read_text_rankings(file)
     assert [each.texts for each in read.rankings] == written(file)
     assert {each.ranks for each in read.rankings} == {(0, 1)}
     short = tmp_path / "short.jsonl"
-    export_pair_lines(store.rankings(), store.text, short, choice="best_worst")
+    export_text_pairs(store.rankings(), store.text, short, choice="best_worst")
     assert written(short) == [(TEXTS[2], TEXTS[0])]
 
 
@@ -53,16 +53,16 @@ def test_a_file_that_is_there_is_not_replaced(store: Store, tmp_path: Path):
     for content in ("my thesis\n", own, ""):
         (tmp_path / "mine").write_text(content)
         with pytest.raises(InputError, match="exists and is not replaced"):
-            export_pair_lines(store.rankings(), store.text, tmp_path / "mine")
+            export_text_pairs(store.rankings(), store.text, tmp_path / "mine")
         assert (tmp_path / "mine").read_text() == content
     with pytest.raises(InputError, match="no such folder"):
-        export_pair_lines(store.rankings(), store.text, tmp_path / "none" / "pairs.jsonl")
+        export_text_pairs(store.rankings(), store.text, tmp_path / "none" / "pairs.jsonl")
 
 
 def test_without_a_strict_preference_nothing_is_written(store: Store, tmp_path: Path):
     ranked(store, ((0, 1, 2),))
     with pytest.raises(InputError, match="no pair to write: 1 rankings in which all tie"):
-        export_pair_lines(store.rankings(), store.text, tmp_path / "pairs.jsonl")
+        export_text_pairs(store.rankings(), store.text, tmp_path / "pairs.jsonl")
     assert not (tmp_path / "pairs.jsonl").exists()
 
 
