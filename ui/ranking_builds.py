@@ -26,6 +26,8 @@ class Build:
     name: str
     folder: "TemporaryDirectory[str]"
     file: Path | None = None
+    said: str = ""
+    """What the file holds."""
     error: str | None = None
 
     @property
@@ -55,26 +57,27 @@ class Builds:
         threading.Thread(target=self._write, args=(build, project, kind), daemon=True).start()
         return key
 
-    def is_there(self, key: str) -> bool:
-        """Whether a file is written; InputError where it cannot be, or is not there any more."""
+    def build(self, key: str) -> Build:
+        """A file that can be asked for; InputError where it cannot be written, or is gone."""
         build = self._builds.get(key)
         if build is None:
             raise InputError("the file is not there any more; ask for it again")
         if build.error is not None:
             raise InputError(build.error)
-        return build.file is not None
+        return build
 
     def take(self, key: str) -> tuple[str, Path]:
         """What a browser saves a file as, and the file; InputError where it is not there."""
-        if not self.is_there(key):
+        build = self.build(key)
+        if build.file is None:
             raise InputError("the file is still being written; take it when it is done")
-        build = self._builds[key]
-        assert build.file is not None
         return f"{build.name}-{build.file.name}", build.file
 
     def _write(self, build: Build, project: str, kind: Kind) -> None:
         try:
-            build.file = written(self._store, project, kind, Path(build.folder.name))
+            folder = Path(build.folder.name)
+            file, build.said = written(self._store, project, kind, folder)
+            build.file = file
         except ImgalignError as error:
             build.error = in_the_app(str(error))
         finally:

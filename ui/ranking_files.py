@@ -68,8 +68,8 @@ def choices(store: Store, project: str | None) -> str:
     )
 
 
-def written(store: Store, project: str, kind: Kind, folder: Path) -> Path:
-    """A new file of a project's rankings in an empty folder.
+def written(store: Store, project: str, kind: Kind, folder: Path) -> tuple[Path, str]:
+    """A new file of a project's rankings in an empty folder, and in words what it holds.
 
     InputError or StoreError where there is nothing to write.
     """
@@ -78,18 +78,18 @@ def written(store: Store, project: str, kind: Kind, folder: Path) -> Path:
     try:
         with reporting_full_disk(made, "writing the rankings"):
             if kind == "rankings":
-                export_rankings(store, made, project=project)
+                lines = [f"{export_rankings(store, made, project=project)} rankings"]
             elif kind == "rankings_and_images":
-                _write_archive(store, project, made)
+                lines = [f"{_write_archive(store, project, made)} rankings"]
             else:
-                _write(store, project, kind, place)
+                lines = _write(store, project, kind, place)
                 if place != made:
                     zip_folder(made, place)
                     shutil.rmtree(place)
     except ImgalignError as error:
         told = str(error).replace(str(made), f"project {project!r}")
         raise type(error)(told.replace(str(place), f"project {project!r}")) from None
-    return made
+    return made, "; ".join(lines).removeprefix(f"{place}: ")
 
 
 def _of(kind: Kind) -> Samples | None:
@@ -98,24 +98,24 @@ def _of(kind: Kind) -> Samples | None:
     return "texts" if kind == "text_pairs" else "images"
 
 
-def _write(store: Store, project: str, kind: Kind, place: Path) -> None:
+def _write(store: Store, project: str, kind: Kind, place: Path) -> list[str]:
     rankings = chosen_rankings(store, _of(kind) or "images", project=project)
     if kind == "text_pairs":
-        export_text_pairs(rankings, store.text, place)
-    elif kind == "pairs":
-        export_pairs(rankings, store.image_path, place)
-    else:
-        layout = next(each for each in get_args(FieldFormat) if each == kind)
-        export_field(rankings, store, place, layout=layout)
+        return export_text_pairs(rankings, store.text, place).lines()
+    if kind == "pairs":
+        return export_pairs(rankings, store.image_path, place).lines()
+    layout = next(each for each in get_args(FieldFormat) if each == kind)
+    return export_field(rankings, store, place, layout=layout).lines()
 
 
-def _write_archive(store: Store, project: str, file: Path) -> None:
-    """All rankings and, as in the images folder, their images."""
+def _write_archive(store: Store, project: str, file: Path) -> int:
+    """All rankings and, as in the images folder, their images; how many rankings."""
     lines = file.with_name("rankings.jsonl")
-    export_rankings(store, lines, project=project)
+    num_rankings = export_rankings(store, lines, project=project)
     with zipfile.ZipFile(file, "w") as archive:
         archive.write(lines, lines.name, zipfile.ZIP_DEFLATED)
         for image in values_in(lines, "image", "image_id"):
             path = store.image_path(image)
             archive.write(path, f"images/{path.relative_to(store.images.root).as_posix()}")
     lines.unlink()
+    return num_rankings

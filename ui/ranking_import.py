@@ -13,7 +13,14 @@ from imgalign.errors import InputError
 from imgalign.preferences.exchange import import_rankings, values_in
 from imgalign.preferences.originals import ImageFolder
 from imgalign.preferences.store import Store
-from ui.uploads import LARGEST_ARCHIVE, MOST_BYTES, copy_member, opened_zip, shown_name
+from ui.uploads import (
+    LARGEST_ARCHIVE,
+    LARGEST_FILE,
+    MOST_BYTES,
+    copy_member,
+    opened_zip,
+    shown_name,
+)
 
 LARGEST = LARGEST_ARCHIVE
 """Bytes of what is sent; a judgement has about half a kilobyte."""
@@ -74,7 +81,7 @@ def _unpacked(archive: Path, folder: Path, name: str) -> tuple[Path, Path]:
         for image_id, member in by_id.items():
             path = images.path(image_id)
             path.parent.mkdir(exist_ok=True)
-            copy_member(content, member, path)
+            copy_member(content, member, path, most=LARGEST_FILE)
     return lines, images.root
 
 

@@ -105,7 +105,7 @@ class Uploads:
             try:
                 for each in members:
                     written.append(folder / self._free_name(folder, each.filename))
-                    copy_member(content, each, written[-1])
+                    copy_member(content, each, written[-1], most=LARGEST_FILE)
             except BaseException:
                 for path in written:
                     path.unlink(missing_ok=True)
@@ -185,7 +185,7 @@ def opened_zip(archive: Path, name: str) -> Iterator[zipfile.ZipFile]:
 
 
 def copy_member(
-    archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, *, most: int = LARGEST_FILE
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, *, most: int
 ) -> None:
     """Write a member of an archive to a new file; InputError where it unpacks to over `most`."""
     left = most

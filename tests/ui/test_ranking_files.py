@@ -7,6 +7,7 @@ import threading
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -18,7 +19,7 @@ from texts import add_texts
 from waiting import wait_for
 
 from imgalign.errors import InputError, StoreError
-from imgalign.preferences.accounts import Accounts
+from imgalign.preferences.accounts import Accounts, Role
 from imgalign.preferences.exchange import export_rankings, import_rankings
 from imgalign.preferences.foreign.pair_folder import read_pair_folder
 from imgalign.preferences.foreign.table import read_table
@@ -30,6 +31,7 @@ HERE = "http://127.0.0.1:7860"
 PASSWORD = "four odd green words"
 RANKINGS = "/api/people/rankings"
 FILES = "/api/people/files"
+NOT_YET = {"ready": False, "said": ""}
 
 
 @pytest.fixture
@@ -49,7 +51,7 @@ def client(app: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> TestCli
 
 @pytest.fixture
 def judged(store: Store, add_items: Any) -> Store:
-    add_items(2)
+    add_items(2, overlap=2)
     store.add_annotator("ann")
     while (item := store.next_item("ann")) is not None:
         store.submit(judge(item, "ann"))
@@ -148,6 +150,19 @@ def test_every_kind_that_is_offered_is_written_and_its_pairs_are_read(
     assert found.left_out == ()
 
 
+def test_what_a_format_has_no_place_for_is_said(judged: Store, client: TestClient):
+    judged.add_annotator("bob")
+    tie = judge(judged.next_item("bob"), "bob", ranking=((0, 1), (2,), (3,)))
+    judged.submit(tie)
+    judged.submit(judge(judged.next_item("bob"), "bob", ranking=None, verdict="all_bad"))
+    said = client.get(asked(client, "hpd_v3")).json()["said"]
+    assert said == (
+        "17 rows of 3 rankings; left out, ties of two images, the format wants a better one: 1; "
+        "left out, all bad, for which the format has no place: 1"
+    )
+    assert client.get(asked(client, "rankings")).json()["said"] == "4 rankings"
+
+
 def test_what_cannot_be_written_is_said_by_the_project_and_not_by_a_path(
     judged: Store, client: TestClient
 ):
@@ -173,7 +188,7 @@ def test_only_the_latest_files_are_kept_and_one_is_written_at_a_time(
     assert len(list((tmp_path / "temporary").iterdir())) == 3
     going, go_on = threading.Event(), threading.Event()
 
-    def slow(*_: Any) -> Path:
+    def slow(*_: Any) -> tuple[Path, str]:
         going.set()
         go_on.wait(30)
         raise RuntimeError("a bug")
@@ -182,7 +197,7 @@ def test_only_the_latest_files_are_kept_and_one_is_written_at_a_time(
     monkeypatch.setattr("threading.excepthook", lambda _: None)
     path = f"{FILES}/{client.post(FILES + '?kind=rankings&project=default').json()['file']}"
     assert going.wait(30)
-    assert client.get(path).json() == {"ready": False}
+    assert client.get(path).json() == NOT_YET
     assert "still being written" in client.get(path + "/content").json()["error"]
     second = client.post(FILES + "?kind=pairs&project=default")
     assert second.status_code == 422
@@ -316,14 +331,16 @@ def test_a_file_that_is_too_large_and_a_second_import_are_refused(
         ranking_import.brought_in(store, tmp_path / "a.jsonl", "a.jsonl")
 
 
-NOT_YET = {"ready": False}
+def is_settled(browser: TestClient, file: str) -> bool:
+    return browser.get(f"{FILES}/{file}").json() != NOT_YET
 
 
 def test_with_accounts_leads_alone_take_and_bring_rankings(
     judged: Store, client: TestClient, app: Any
 ):
     people = Accounts(judged.database)
-    for name, role in (("Ida", "admin"), ("Lu", "lead"), ("Ann", "annotator")):
+    roles: dict[str, Role] = {"Ida": "admin", "Lu": "lead", "Ann": "annotator"}
+    for name, role in roles.items():
         people.add(name, PASSWORD, role=role, group="default")
     for name, status in ((None, 401), ("Ann", 403), ("Lu", 200), ("Ida", 200)):
         browser = TestClient(app, base_url=HERE)
@@ -332,9 +349,7 @@ def test_with_accounts_leads_alone_take_and_bring_rankings(
             assert browser.post("/api/login", json=known).status_code == 200
         begun = browser.post(FILES + "?kind=rankings&project=default")
         file = begun.json().get("file", "x")
-        wait_for(
-            lambda browser=browser, file=file: browser.get(f"{FILES}/{file}").json() != NOT_YET
-        )
+        wait_for(partial(is_settled, browser, file))
         taken = browser.get(f"{FILES}/{file}/content")
         first = b'{"kind": "imgalign-rankings", "version": 1}\n'
         sent = browser.post(RANKINGS + "?name=a.jsonl", content=first)

@@ -38,9 +38,10 @@ class Begun(BaseModel):
 
 
 class Asked(BaseModel):
-    """Whether a file is written."""
+    """Whether a file is written, and then what it holds."""
 
     ready: bool
+    said: str
 
 
 class BroughtIn(BaseModel):
@@ -68,7 +69,8 @@ def router(store: Store, people: Accounts) -> fastapi.APIRouter:
 
     @routes.get("/files/{file}")
     def ask(file: str) -> Asked:
-        return Asked(ready=builds.is_there(file))
+        build = builds.build(file)
+        return Asked(ready=build.file is not None, said=build.said)
 
     @routes.get("/files/{file}/content")
     def take(file: str) -> Response:

@@ -24,12 +24,16 @@ element.addEventListener("click", async (event) => {
   said.textContent = `Writing ${button.textContent}`;
   try {
     const { file } = await get(`?${new URLSearchParams({ kind: button.dataset.kind, project: tools.dataset.project })}`, "POST");
-    for (let seconds = 0.2; !(await get(`/${file}`, "GET")).ready; seconds = Math.min(2 * seconds, 5)) await wait(seconds);
+    let answer = await get(`/${file}`, "GET");
+    for (let seconds = 0.2; !answer.ready; seconds = Math.min(2 * seconds, 5)) {
+      await wait(seconds);
+      answer = await get(`/${file}`, "GET");
+    }
     const link = document.createElement("a");
     link.href = new URL(`api/people/files/${file}/content`, document.baseURI);
     link.download = "";
     link.click();
-    said.textContent = `${button.textContent}: written`;
+    said.textContent = `${button.textContent}: ${answer.said}`;
   } catch (error) {
     said.textContent = "";
     wrong.textContent = error.message;

@@ -1,4 +1,4 @@
-"""Files of tables, parquet or JSON lines, and their rows one at a time."""
+"""Files of tables, parquet, JSON lines or JSON, and their rows one at a time."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
