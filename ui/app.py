@@ -203,8 +203,8 @@ def build_app(settings: Settings, store: Store) -> fastapi.FastAPI:
         allow_hosts=settings.allow_hosts,
         routes=_reachable(settings),
         prefix=settings.root_path,
-        uploads=candidates_routes.UPLOADS if "candidates" in settings.served else None,
-        largest_upload=candidates_routes.LARGEST_UPLOAD,
+        uploads=_uploads(settings),
+        largest_upload=max(candidates_routes.LARGEST_UPLOAD, people_routes.LARGEST_UPLOAD),
     )
     add_error_handlers(app)
     app.include_router(login_routes.router(accounts, page=asset("login.html")))
@@ -243,6 +243,12 @@ def build_app(settings: Settings, store: Store) -> fastapi.FastAPI:
 def _to_page(name: str) -> Callable[[], RedirectResponse]:
     # Relative, because the prefix of a proxy is not known here.
     return lambda: RedirectResponse(f"../{name}")
+
+
+def _uploads(settings: Settings) -> str | None:
+    """Paths, as a regular expression, to which browsers send files."""
+    paths = {"candidates": candidates_routes.UPLOADS, "people": people_routes.UPLOADS}
+    return "|".join(path for page, path in paths.items() if page in settings.served) or None
 
 
 def _reachable(settings: Settings) -> list[str]:

@@ -1,7 +1,7 @@
-"""Images of the Generate page as files: names that tell prompt and seed but no model, and a zip.
+"""Files to take home: images of the Generate page, by names that tell no model, and zips.
 
-The zip has a `provenance.json` that says of each file how to make it again; the PNG files say
-nothing.
+A zip of images has a `provenance.json` that says of each file how to make it again; the PNG files
+say nothing.
 """
 
 import hashlib
@@ -11,6 +11,7 @@ import re
 import zipfile
 from collections.abc import Iterable
 from dataclasses import asdict
+from pathlib import Path
 
 from ui.shelf import Kept
 
@@ -37,3 +38,11 @@ def zipped(images: Iterable[Kept]) -> bytes:
             file.writestr(name, kept.png)
         file.writestr("provenance.json", f"{json.dumps(facts, default=str, indent=2)}\n")
     return buffer.getvalue()
+
+
+def zip_folder(path: Path, folder: Path) -> None:
+    """Write a zip of a folder. Weights and images hardly become smaller: they are stored as is."""
+    with zipfile.ZipFile(path, "w") as file:
+        for each in sorted(folder.rglob("*")):
+            if each.is_file():
+                file.write(each, each.relative_to(folder))

@@ -7,7 +7,6 @@ here it becomes a zip. Whole models are left out: they are large, and the comman
 import subprocess
 import tempfile
 import threading
-import zipfile
 from pathlib import Path
 from typing import NamedTuple, get_args
 from urllib.parse import quote
@@ -15,6 +14,7 @@ from urllib.parse import quote
 from imgalign.errors import InputError
 from imgalign.runs.exporting import Layout, target_of
 from imgalign.runs.trained import ADAPTER, LANGUAGE_ADAPTER, find_weights, weight_files
+from ui.download import zip_folder
 from ui.image_request import checkpoint_folder
 from ui.processes import IMGALIGN
 from ui.runs import Runs
@@ -70,7 +70,7 @@ def zipped_export(runs: Runs, checkpoint: str, layout: str) -> tuple[str, Path]:
         _run("export", str(source), "--format", layout)
         folder = target_of(find_weights(source), layout, None)
         with tempfile.NamedTemporaryFile(suffix=".zip", delete=False) as file:
-            _write(Path(file.name), folder)
+            zip_folder(Path(file.name), folder)
     return f"{folder.name}.zip", Path(file.name)
 
 
@@ -80,11 +80,3 @@ def _run(*arguments: str) -> None:
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise InputError(lines[-1].removeprefix("error: "))
-
-
-def _write(path: Path, folder: Path) -> None:
-    """Weights hardly become smaller, so they are stored as they are."""
-    with zipfile.ZipFile(path, "w") as file:
-        for each in sorted(folder.rglob("*")):
-            if each.is_file():
-                file.write(each, each.relative_to(folder))

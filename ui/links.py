@@ -11,8 +11,12 @@ ON_PAGES = (
     (re.compile(r"with imgalign ui first"), "on Rank first"),
     (re.compile(r"with 'imgalign reward train'"), "on Learn"),
     (re.compile(r"'imgalign reward train' writes one"), "fit one on Learn"),
+    (
+        re.compile(r"name the images folder of the export"),
+        "send a zip with the images, as 'All rankings, with images' writes it",
+    ),
 )
-"""What messages for a terminal tell to do by a command, and where that is done in the app."""
+"""What messages for a terminal tell to do, and how that is done from the app."""
 PAGES = {"Rank": "./", "Learn": "learn"}
 """Those that messages send to."""
 

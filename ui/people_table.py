@@ -1,4 +1,4 @@
-"""The People page as HTML: progress, the table of annotators, alpha in words, gold items.
+"""The People page as HTML: progress, the annotators, alpha and kappa in words, gold items.
 
 What people typed is escaped here; the page puts it in as it is.
 """
@@ -10,7 +10,7 @@ from imgalign.preferences.gold import LETTERS, GoldItem, written_order
 from imgalign.preferences.people import People, Person
 from imgalign.preferences.progress import HOURS, ProjectProgress
 from imgalign.preferences.quality import Share
-from imgalign.preferences.reliability import Alpha
+from imgalign.preferences.reliability import Reliability
 from imgalign.preferences.stored import ItemSamples
 from ui.outlook import duration
 from ui.standing import counted
@@ -49,9 +49,10 @@ def people_table(found: People) -> str:
         if found.num_older
         else ""
     )
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
     return (
-        f'<div class="results people">{_alpha(found.alpha)}<div class="wide"><table><thead><tr>'
-        f"{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+        f'<div class="results people">{_reliability(found.alpha, found.kappa)}'
+        f'<div class="wide">{table}</div>'
         "<p>Lines are 95 % intervals. Those who are excluded keep their judgements on record; "
         f"nothing counts them until they are included again, and they are not told.</p>{older}"
         "</div>"
@@ -124,7 +125,9 @@ def candidates_shown(item: ItemSamples | None, texts: list[str]) -> str:
     return f'<div class="lettered">{"".join(cards)}</div>'
 
 
-def _alpha(alpha: Alpha) -> str:
+def _reliability(alpha: Reliability, kappa: Reliability) -> str:
+    if alpha.value is None and alpha.num_pairs:
+        return "<p>All pairs that two annotators have judged are ties: agreement is unknown.</p>"
     if alpha.value is None:
         said = (
             "No two annotators have ordered the same pair, so that nothing is known of their "
@@ -132,15 +135,21 @@ def _alpha(alpha: Alpha) -> str:
             '<a href="candidates">Candidates</a> page.'
         )
         return f"<p>{said}</p>"
-    interval = "" if alpha.low is None else f" <small>{alpha.low:.2f} to {alpha.high:.2f}</small>"
     return (
-        f'<p class="alpha"><b>{alpha.value:.2f}</b>{interval} Krippendorff\'s alpha</p>'
+        f'<p class="alpha">{_number(alpha)} Krippendorff\'s alpha</p>'
+        f'<p class="alpha">{_number(kappa)} Fleiss\' kappa of better, worse and tie</p>'
         f"<p>{_reading(alpha)} Of {alpha.num_pairs:,} pairs of {alpha.num_prompts:,} prompts that "
-        "two or more annotators ordered; the interval is over prompts.</p>"
+        "two or more annotators ordered; the intervals are over prompts.</p>"
     )
 
 
-def _reading(alpha: Alpha) -> str:
+def _number(found: Reliability) -> str:
+    assert found.value is not None
+    interval = "" if found.low is None else f" <small>{found.low:.2f} to {found.high:.2f}</small>"
+    return f"<b>{found.value:.2f}</b>{interval}"
+
+
+def _reading(alpha: Reliability) -> str:
     """What an alpha means, by its interval where there is one."""
     assert alpha.value is not None
     low = alpha.value if alpha.low is None else alpha.low

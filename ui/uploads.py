@@ -5,6 +5,7 @@ and '-', in one flat folder. Sizes and counts are bounded, those inside of archi
 an image is checked where it is read (`imgalign candidates --from`).
 """
 
+import lzma
 import re
 import secrets
 import shutil
@@ -13,7 +14,8 @@ import time
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from imgalign.errors import InputError
@@ -89,32 +91,25 @@ class Uploads:
                 self.remove(path.name)
 
     def _unpack(self, folder: Path, name: str, archive: Path) -> int:
-        try:
-            with zipfile.ZipFile(archive) as content:
-                members = [each for each in content.infolist() if _wanted(each)]
-                images = sum(_is_image(each.filename) for each in members)
-                if not images:
-                    raise InputError(
-                        f"{shown_name(name)}: expected PNG, JPEG or WebP images in it, found none"
-                    )
-                self._refuse_too_much(
-                    folder, sum(each.file_size for each in members), files=len(members)
+        with opened_zip(archive, name) as content:
+            members = [each for each in content.infolist() if _wanted(each)]
+            images = sum(_is_image(each.filename) for each in members)
+            if not images:
+                raise InputError(
+                    f"{shown_name(name)}: expected PNG, JPEG or WebP images in it, found none"
                 )
-                written: list[Path] = []
-                try:
-                    for each in members:
-                        written.append(folder / self._free_name(folder, each.filename))
-                        _copy(content, each, written[-1])
-                except BaseException:
-                    for path in written:
-                        path.unlink(missing_ok=True)
-                    raise
-        # RuntimeError is what zipfile raises for a password and for a compression it lacks.
-        except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:
-            raise InputError(
-                f"{shown_name(name)}: expected a zip archive that can be read, got {error}; "
-                "pack the images anew, without a password"
-            ) from None
+            self._refuse_too_much(
+                folder, sum(each.file_size for each in members), files=len(members)
+            )
+            written: list[Path] = []
+            try:
+                for each in members:
+                    written.append(folder / self._free_name(folder, each.filename))
+                    copy_member(content, each, written[-1], most=LARGEST_FILE)
+            except BaseException:
+                for path in written:
+                    path.unlink(missing_ok=True)
+                raise
         return images
 
     def _free_name(self, folder: Path, name: str) -> str:
@@ -175,9 +170,25 @@ def _is_image(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in IMAGES
 
 
-def _copy(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
-    """Write a member of an archive, however much it unpacks to, within the limit of a file."""
-    left = LARGEST_FILE
+@contextmanager
+def opened_zip(archive: Path, name: str) -> Iterator[zipfile.ZipFile]:
+    """An archive to read; InputError for one that cannot be, whenever that turns out."""
+    try:
+        with zipfile.ZipFile(archive) as content:
+            yield content
+    # RuntimeError is what zipfile raises for a password and for a compression it lacks.
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, EOFError) as error:
+        raise InputError(
+            f"{shown_name(name)}: expected a zip archive that can be read, got {error}; "
+            "pack its files anew, without a password"
+        ) from None
+
+
+def copy_member(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, *, most: int
+) -> None:
+    """Write a member of an archive to a new file; InputError where it unpacks to over `most`."""
+    left = most
     with (
         reporting_full_disk(target, "saving the upload"),
         archive.open(member) as source,
@@ -187,8 +198,7 @@ def _copy(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> No
             left -= len(block)
             if left < 0:
                 raise InputError(
-                    f"{shown_name(member.filename)}: expected at most {LARGEST_FILE >> 20} MB, "
-                    "got more; "
+                    f"{shown_name(member.filename)}: expected at most {most >> 20} MB, got more; "
                     "scale the image down"
                 )
             file.write(block)

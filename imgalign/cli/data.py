@@ -30,22 +30,40 @@ def check(database: Database = None, images: Images = None) -> None:
     raise typer.Exit(0 if found.passed else 2)
 
 
+Format = Literal[
+    "rankings",
+    "pairs",
+    "text_pairs",
+    "pick_a_pic",
+    "image_reward_db",
+    "hpd_v2",
+    "hpd_v2_pairs",
+    "hpd_v3",
+]
+
+
 def export(
     file: Annotated[
         Path,
-        typer.Argument(help="JSON lines, or a folder of pairs; an earlier export is replaced."),
+        typer.Argument(
+            help="JSON lines, parquet (pick_a_pic), or a folder; an earlier export of rankings or "
+            "in a folder is replaced."
+        ),
     ],
     kind: Annotated[
-        Literal["rankings", "pairs", "text_pairs"],
+        Format,
         typer.Option(
             "--format",
-            help="All rankings in a file; chosen/ and rejected/ images; or texts in JSON lines "
-            "with the columns prompt, chosen, rejected.",
+            help="All rankings in a file; chosen/ and rejected/ images; texts in JSON lines with "
+            "the columns prompt, chosen, rejected; or images in the format of a public data set.",
         ),
     ] = "rankings",
     pairs: Annotated[
         Literal["all", "best_worst"] | None,
-        typer.Option(help="Of each ranking: all pairs (the default), or the best with the worst."),
+        typer.Option(
+            help="Of each ranking, with --format pairs or text_pairs: all pairs (the default), or "
+            "the best with the worst."
+        ),
     ] = None,
     group: Group = None,
     project: Annotated[str | None, typer.Option(help="Only rankings of this project.")] = None,
@@ -53,37 +71,45 @@ def export(
     database: Database = None,
     images: Images = None,
 ) -> None:
-    """Write all rankings, items and annotators to a file, or pairs of images or of texts."""
+    """Write all rankings, items and annotators to a file, or images or texts for other trainers."""
     from imgalign.preferences.exchange import export_rankings
     from imgalign.preferences.exclusions import all_exclusions
-    from imgalign.preferences.foreign.pair_export import export_pairs
+    from imgalign.preferences.foreign.field_export import FieldExport, export_field
+    from imgalign.preferences.foreign.pair_export import Exported, export_pairs
     from imgalign.preferences.foreign.text_export import export_text_pairs
     from imgalign.preferences.judges import chosen_rankings
     from imgalign.preferences.store import Store
 
-    if kind != "rankings":
+    if kind == "rankings":
+        ineffective = {"pairs": pairs, "group": group, "judged_by": judged_by}
+        refuse_given(changed(export, ineffective), "without --format pairs or text_pairs")
         with Store.open(database, images=images, create=False) as store:
-            rankings = chosen_rankings(
-                store,
-                "images" if kind == "pairs" else "texts",
-                judged_by=judged_by,
-                group=group,
-                project=project,
-            )
-            choice = pairs or "all"
-            if kind == "pairs":
-                exported = export_pairs(rankings, store.image_path, file, choice=choice)
-            else:
-                exported = export_text_pairs(rankings, store.text, file, choice=choice)
-        typer.echo("\n".join(exported.lines()))
+            num_rankings = export_rankings(store, file, project=project)
+            typer.echo(f"{file}: {num_rankings} rankings; copy {store.images.root} along with it")
+            if excluded := all_exclusions(store.database, project=project):
+                typer.echo(
+                    f"{len(excluded)} exclusions of annotators are in it: their rankings too"
+                )
         return
-    pairs_only = {"pairs": pairs, "group": group, "project": project, "judged_by": judged_by}
-    refuse_given(changed(export, pairs_only), "without --format pairs or text_pairs")
+    if kind not in ("pairs", "text_pairs"):
+        refuse_given({"--pairs": pairs}, "without --format pairs or text_pairs")
+    choice = pairs or "all"
     with Store.open(database, images=images, create=False) as store:
-        num_rankings = export_rankings(store, file)
-        typer.echo(f"{file}: {num_rankings} rankings; copy {store.images.root} along with it")
-        if excluded := all_exclusions(store.database):
-            typer.echo(f"{len(excluded)} exclusions of annotators are in it: their rankings too")
+        rankings = chosen_rankings(
+            store,
+            "texts" if kind == "text_pairs" else "images",
+            judged_by=judged_by,
+            group=group,
+            project=project,
+        )
+        exported: Exported | FieldExport
+        if kind == "pairs":
+            exported = export_pairs(rankings, store.image_path, file, choice=choice)
+        elif kind == "text_pairs":
+            exported = export_text_pairs(rankings, store.text, file, choice=choice)
+        else:
+            exported = export_field(rankings, store, file, layout=kind)
+    typer.echo("\n".join(exported.lines()))
 
 
 def people(

@@ -2,9 +2,9 @@
 
 The first line names the format; then come images and texts with their provenances, AI judges,
 annotators, items, gold items and rankings, each line with its `kind`, so that a reader needs one
-pass. Undone judgements are part of the record and travel too, and so do those of excluded
-annotators, with who is excluded; leases do not. Image files travel as
-files: give the folder that holds them.
+pass; those of one project have what belongs to it alone. Undone judgements are part of the record
+and travel too, and so do those of excluded annotators, with who is excluded; leases do not. Image
+files travel as files: give the folder that holds them.
 """
 
 import json
@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from sqlalchemy import Connection, Table, insert, select
+from sqlalchemy import ColumnElement, Connection, Table, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from imgalign.errors import InputError, StoreError
@@ -50,10 +50,11 @@ MAX_LINE = 2**20
 """Longest line, in bytes; the longest that is written holds a prompt or a text."""
 
 
-def export_rankings(store: Store, path: Path) -> int:
+def export_rankings(store: Store, path: Path, *, project: str | None = None) -> int:
     """Write everything but leases to `path`, atomically; returns the number of rankings.
 
-    Only an earlier export is replaced: InputError for a file of another kind.
+    With `project` everything of that one: StoreError where there is none of the name. Only an
+    earlier export is replaced: InputError for a file of another kind.
     """
     if not path.parent.is_dir():
         raise InputError(f"{path.parent}: no such folder; create it or choose another file")
@@ -63,7 +64,7 @@ def export_rankings(store: Store, path: Path) -> int:
         temporary = path.with_name(f"{UNFINISHED}{path.name}")
         try:
             with temporary.open("w", encoding="utf-8") as file, store.database.read() as connection:
-                num_rankings = _write(connection, file)
+                num_rankings = _write(connection, file, project)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
@@ -84,19 +85,21 @@ def check_export(path: Path, *, images: Path | None = None, into_new: bool = Fal
             _refuse_absent(folder, row["image_id"], where)
 
 
-def import_rankings(store: Store, path: Path, *, images: Path | None = None) -> int:
+def import_rankings(
+    store: Store, path: Path, *, images: Path | None = None, name: str | None = None
+) -> int:
     """Import an export in one transaction; returns the number of new rankings.
 
-    `images` is the images folder of the store that was exported, if not this one's own. Importing
-    again changes nothing. Raises InputError for a file or image that cannot be used, StoreError
-    if a row contradicts one in the store.
+    `images` is the images folder of the store that was exported, if not this one's own; `name` is
+    what messages call the file, if not its path. Importing again changes nothing. Raises InputError
+    for a file or image that cannot be used, StoreError if a row contradicts one in the store.
     """
     folder = None if images is None else ImageFolder(images, create=False)
     needed: dict[str, dict[str, Any]] = {}
     changed_items: dict[str, str] = {}
     num_new = 0
     with store.database.write() as connection:
-        for where, kind, row in _read(path):
+        for where, kind, row in _read(path, name):
             new = _add(connection, kind, row, where)
             if new:
                 _count(connection, kind, row)
@@ -113,13 +116,22 @@ def import_rankings(store: Store, path: Path, *, images: Path | None = None) -> 
     return num_new
 
 
-def _write(connection: Connection, file: TextIO) -> int:
+def values_in(path: Path, kind: str, column: str) -> Iterator[Any]:
+    """A column of each line of a kind in an export. Example: "item", "project"."""
+    for _, values in _lines(path):
+        if values.get("kind") == kind:
+            yield values[column]
+
+
+def _write(connection: Connection, file: TextIO, project: str | None) -> int:
+    of_project = {} if project is None else _of_project(connection, project)
     file.write(json.dumps(FORMAT) + "\n")
     num_rankings = 0
     for kind, (table, identity) in TABLES.items():
         order = [table.c.sequence] if "sequence" in table.c else [table.c[c] for c in identity]
         columns = [column for column in table.c if column.name not in UNSENT]
-        for row in connection.execute(select(*columns).order_by(*order)).mappings():
+        rows = select(*columns).where(*of_project.get(kind, ())).order_by(*order)
+        for row in connection.execute(rows).mappings():
             values = {
                 name: value.isoformat() if isinstance(value, datetime) else value
                 for name, value in row.items()
@@ -127,6 +139,40 @@ def _write(connection: Connection, file: TextIO) -> int:
             file.write(json.dumps({"kind": kind, **values}, ensure_ascii=False) + "\n")
             num_rankings += kind == "ranking"
     return num_rankings
+
+
+def _of_project(connection: Connection, project: str) -> dict[str, tuple[ColumnElement[bool]]]:
+    """Which rows of each table an export of a project has; StoreError for an unknown one."""
+    known = select(schema.projects.c.project).where(schema.projects.c.project == project)
+    if connection.execute(known).first() is None:
+        raise StoreError(f"project {project!r}: nothing is queued there; check its name")
+    items = select(schema.items.c.item_id).where(schema.items.c.project == project)
+    shown = schema.candidates.c.item_id.in_(items)
+    images = select(schema.candidates.c.image_id).where(shown)
+    texts = select(schema.candidates.c.text_id).where(shown)
+    judged = schema.rankings.c.item_id.in_(items)
+    rankings = select(schema.rankings.c.ranking_id).where(judged)
+    people = schema.annotators.c.annotator_id.in_(
+        select(schema.rankings.c.annotator_id).where(judged)
+    ) | schema.annotators.c.annotator_id.in_(
+        select(schema.exclusions.c.annotator_id).where(schema.exclusions.c.project == project)
+    )
+    judges = select(schema.annotators.c.judge_id).where(people)
+    return {
+        "image": (schema.images.c.image_id.in_(images),),
+        "provenance": (schema.provenances.c.image_id.in_(images),),
+        "text": (schema.texts.c.text_id.in_(texts),),
+        "text_provenance": (schema.text_provenances.c.text_id.in_(texts),),
+        "judge": (schema.judges.c.judge_id.in_(judges),),
+        "annotator": (people,),
+        "item": (schema.items.c.project == project,),
+        "candidate": (shown,),
+        "gold": (schema.gold.c.item_id.in_(items),),
+        "ranking": (judged,),
+        "judge_answers": (schema.judge_answers.c.ranking_id.in_(rankings),),
+        "undo": (schema.undos.c.ranking_id.in_(rankings),),
+        "exclusion": (schema.exclusions.c.project == project,),
+    }
 
 
 def _is_export(path: Path) -> bool:
@@ -137,27 +183,28 @@ def _is_export(path: Path) -> bool:
     return True
 
 
-def _read(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """(where, kind, columns) of each line after the first."""
-    for where, values in _lines(path):
+def _read(path: Path, name: str | None = None) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """(where, kind, columns) of each line after the first; `name` is said in place of the path."""
+    for where, values in _lines(path, name):
         kind = values.pop("kind", None) if isinstance(values, dict) else None
         if not isinstance(kind, str) or kind not in TABLES:
             raise InputError(f"{where}: expected a line of a kind that is known here")
         yield where, kind, _typed(TABLES[kind][0], values, where)
 
 
-def _lines(path: Path) -> Iterator[tuple[str, Any]]:
+def _lines(path: Path, name: str | None = None) -> Iterator[tuple[str, Any]]:
     """(where, value) of each line after the first, which has to name the format."""
+    name = name or str(path)
     try:
         with path.open("rb") as file:
             first = file.readline(MAX_LINE + 1)
-            if _value(first, f"{path}:1") != FORMAT:
+            if _value(first, f"{name}:1") != FORMAT:
                 shown = first[:60].decode("utf-8", "replace").strip()
-                raise InputError(f"{path}:1: expected {json.dumps(FORMAT)}, got {shown!r}")
+                raise InputError(f"{name}:1: expected {json.dumps(FORMAT)}, got {shown!r}")
             for number, line in enumerate(iter(lambda: file.readline(MAX_LINE + 1), b""), start=2):
-                yield f"{path}:{number}", _value(line, f"{path}:{number}")
+                yield f"{name}:{number}", _value(line, f"{name}:{number}")
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+        raise InputError(f"{name}: cannot be read ({error.strerror})") from error
 
 
 def _value(line: bytes, where: str) -> Any:

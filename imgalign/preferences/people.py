@@ -16,7 +16,7 @@ from imgalign.preferences.gold import GoldItem, gold_items
 from imgalign.preferences.qualification import entry
 from imgalign.preferences.quality import AnnotatorQuality, Share, project_quality
 from imgalign.preferences.records import Annotator, Ranking
-from imgalign.preferences.reliability import Alpha
+from imgalign.preferences.reliability import Reliability
 from imgalign.preferences.schema import annotators, items, projects, rankings
 from imgalign.preferences.store import Store
 
@@ -52,8 +52,9 @@ class People:
 
     project: str
     people: tuple[Person, ...]
-    alpha: Alpha
-    """Of those who are not excluded."""
+    alpha: Reliability
+    """Of those who are not excluded, as is kappa."""
+    kappa: Reliability
     gold: tuple[GoldItem, ...]
     num_read: int
     num_older: int
@@ -76,7 +77,8 @@ class People:
             numbers = f"{own.num_votes:>6}  {own.num_skipped:>6}  {seconds:>7}"
             name = ", ".join(filter(None, (each.annotator.name, each.state)))
             found.append("  ".join([numbers, *(f"{_share(one):>23}" for one in shares), name]))
-        found.append(f"Krippendorff's alpha (ordinal): {alpha_line(self.alpha)}")
+        found.append(f"Krippendorff's alpha (ordinal): {reliability_line(self.alpha)}")
+        found.append(f"Fleiss' kappa (better, worse, tie): {reliability_line(self.kappa)}")
         if self.num_older:
             found.append(
                 f"of the latest {self.num_read:,} judgements; {self.num_older:,} are older"
@@ -115,18 +117,20 @@ def people_of(store: Store, project: str, *, latest: int = LATEST) -> People:
             if names[each.annotator].judge_id is None
         ),
         alpha=found.alpha,
+        kappa=found.kappa,
         gold=tuple(gold),
         num_read=len(judged),
         num_older=num_older,
     )
 
 
-def alpha_line(alpha: Alpha) -> str:
-    """Alpha in words. Example: "0.41 [0.33, 0.48], 620 pairs of 40 prompts"."""
-    if alpha.value is None:
-        return "unknown, no two annotators judged the same pair"
-    interval = "" if alpha.low is None else f" [{alpha.low:.2f}, {alpha.high:.2f}]"
-    return f"{alpha.value:.2f}{interval}, {alpha.num_pairs} pairs of {alpha.num_prompts} prompts"
+def reliability_line(found: Reliability) -> str:
+    """Alpha or kappa in words. Example: "0.41 [0.33, 0.48], 620 pairs of 40 prompts"."""
+    if found.value is None:
+        same = "all pairs are ties" if found.num_pairs else "no two annotators judged the same pair"
+        return f"unknown, {same}"
+    interval = "" if found.low is None else f" [{found.low:.2f}, {found.high:.2f}]"
+    return f"{found.value:.2f}{interval}, {found.num_pairs} pairs of {found.num_prompts} prompts"
 
 
 def _share(share: Share) -> str:

@@ -12,7 +12,7 @@ from statistics import fmean, median
 
 from imgalign.preferences.agreement import Agreement, agreement_with_others, pair_orders
 from imgalign.preferences.records import Ranking, TieGroups, strict_pairs
-from imgalign.preferences.reliability import Alpha, ranking_alpha
+from imgalign.preferences.reliability import Reliability, ranking_alpha, ranking_kappa
 from imgalign.statistics import wilson_interval
 
 NOTHING = Agreement(float("nan"), 0.0, 1.0, 0, 0)
@@ -74,7 +74,8 @@ class ProjectQuality:
     """The annotators of a project, those with the most votes first, and their reliability."""
 
     annotators: tuple[AnnotatorQuality, ...]
-    alpha: Alpha
+    alpha: Reliability
+    kappa: Reliability
 
 
 def project_quality(
@@ -87,7 +88,7 @@ def project_quality(
     """Quality of all annotators of some standing judgements.
 
     `gold` has the expected order of gold items, in candidates. Those who are excluded are among
-    them, and compared with the others, but nobody is with them, and alpha is without them.
+    them, and compared with the others, but nobody is with them; alpha and kappa are without them.
     """
     by_annotator: dict[str, list[Ranking]] = {annotator: [] for annotator in excluded}
     for ranking in rankings:
@@ -98,10 +99,11 @@ def project_quality(
         _quality(annotator, own, gold=gold, agreement=agreement.get(annotator, NOTHING))
         for annotator, own in by_annotator.items()
     ]
-    counted = (each for each in everything if each.annotator not in excluded)
+    counted = [each for each in everything if each.annotator not in excluded]
     return ProjectQuality(
         annotators=tuple(sorted(found, key=lambda each: (-each.num_votes, each.annotator))),
         alpha=ranking_alpha(counted, seed=seed),
+        kappa=ranking_kappa(counted, seed=seed),
     )
 
 

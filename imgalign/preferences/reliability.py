@@ -1,17 +1,19 @@
-"""Krippendorff's alpha: how reliable the judgements of several annotators are.
+"""Krippendorff's alpha and Fleiss' kappa: how reliable the judgements of several annotators are.
 
-By its definition (Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability"): from the matrix
-of coincidences within units, with ordinal, interval or nominal differences, for any number of
-annotators and with missing values. Of rankings the units are ordered pairs of samples of one
-prompt, and the value that an annotator gives to one is worse, equal or better: an ordinal scale of
-three, on which rankings of two and of nine candidates are alike. Each pair is a unit in both
-orders, so that the result does not depend on which sample is called the first.
+Alpha by its definition (Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability"): from the
+matrix of coincidences within units, with ordinal, interval or nominal differences, for any number
+of annotators and with missing values. Kappa (Fleiss 1971, "Measuring nominal scale agreement among
+many raters") takes all differences as equal; units that not all have judged count as in Gwet 2014,
+"Handbook of Inter-Rater Reliability": each as one, in what was observed and in what is expected.
+
+Of rankings the units are ordered pairs of samples of one prompt, and the value that an annotator
+gives to one is worse, equal or better, in which rankings of two and of nine candidates are alike.
+Each pair is a unit in both orders, so that no result depends on which sample is called the first.
 
 Shapes: v = values in ascending order, r = resamples.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -30,8 +32,8 @@ ORDERS = (-1.0, 0.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Alpha:
-    """Krippendorff's alpha with its 95 % interval. Example: 0.41 [0.33, 0.48] of 620 pairs.
+class Reliability:
+    """Alpha or kappa with its 95 % interval. Example: 0.41 [0.33, 0.48] of 620 pairs.
 
     1 is perfect agreement, 0 that of chance, below 0 is systematic disagreement. `value` is None
     without pairs that two have judged, and where all are equal; the bounds are None with a single
@@ -59,25 +61,67 @@ def krippendorff_alpha(
     return _defined(_alpha(counted, scale, metric=metric))
 
 
-def ranking_alpha(rankings: Iterable[Ranking], *, seed: int = 0) -> Alpha:
+def fleiss_kappa(units: Iterable[Sequence[float]]) -> float | None:
+    """Kappa of units, each with the values that it was given; None where it is undefined.
+
+    A unit with fewer than two values counts nothing. Example: [[1, 1], [2, 2], [1, 2]].
+    """
+    given = [list(unit) for unit in units if len(unit) > 1]
+    scale = sorted({value for unit in given for value in unit})
+    counted = (_agreed_and_shares(unit, scale) for unit in given)
+    return _defined(_kappa(sum(counted, np.zeros(len(scale) + 2))))
+
+
+def ranking_alpha(rankings: Iterable[Ranking], *, seed: int = 0) -> Reliability:
     """Ordinal alpha of the order of pairs, with a bootstrap interval over prompts.
 
     An annotator who judged a pair several times counts once, with the most frequent opinion.
     """
-    by_prompt: dict[str, Floats] = defaultdict(lambda: np.zeros((3, 3)))
+
+    def of_pair(values: list[int]) -> Floats:
+        one_way = coincidences(values, ORDERS)
+        return one_way + one_way[::-1, ::-1]
+
+    return _reliability(
+        rankings, of_pair, lambda counted: _alpha(counted, ORDERS, metric="ordinal"), seed=seed
+    )
+
+
+def ranking_kappa(rankings: Iterable[Ranking], *, seed: int = 0) -> Reliability:
+    """Fleiss' kappa of verdicts on pairs, better, worse or tie, as `ranking_alpha` counts them."""
+
+    def of_pair(values: list[int]) -> Floats:
+        turned = [-value for value in values]
+        return _agreed_and_shares(values, ORDERS) + _agreed_and_shares(turned, ORDERS)
+
+    return _reliability(rankings, of_pair, _kappa, seed=seed)
+
+
+def _reliability(
+    rankings: Iterable[Ranking],
+    of_pair: Callable[[list[int]], Floats],
+    coefficient: Callable[[Floats], Floats],
+    *,
+    seed: int,
+) -> Reliability:
+    """A coefficient of the sum of what `of_pair` says of the values of each pair."""
+    by_prompt: dict[str, Floats] = {}
     num_pairs = 0
-    for (prompt, *_), of_pair in opinions(rankings).items():
-        if len(of_pair) < 2:
-            continue
-        num_pairs += 1
-        one_way = coincidences(list(of_pair.values()), ORDERS)
-        by_prompt[prompt] += one_way + one_way[::-1, ::-1]
+    for (prompt, *_), given in opinions(rankings).items():
+        if len(given) > 1:
+            num_pairs += 1
+            by_prompt[prompt] = by_prompt.get(prompt, 0.0) + of_pair(list(given.values()))
     if not by_prompt:
-        return Alpha(value=None, low=None, high=None, num_pairs=0, num_prompts=0)
+        return Reliability(value=None, low=None, high=None, num_pairs=0, num_prompts=0)
     stacked = np.stack(list(by_prompt.values()))
-    value = _defined(_alpha(stacked.sum(axis=0), ORDERS, metric="ordinal"))
-    low, high = _interval(stacked, seed=seed)
-    return Alpha(value=value, low=low, high=high, num_pairs=num_pairs, num_prompts=len(by_prompt))
+    low, high = _interval(stacked, coefficient, seed=seed)
+    return Reliability(
+        value=_defined(coefficient(stacked.sum(axis=0))),
+        low=low,
+        high=high,
+        num_pairs=num_pairs,
+        num_prompts=len(by_prompt),
+    )
 
 
 def coincidences(values: Sequence[float], scale: Sequence[float]) -> Floats:
@@ -86,6 +130,23 @@ def coincidences(values: Sequence[float], scale: Sequence[float]) -> Floats:
     if len(values) < 2:
         return np.zeros((len(scale),) * 2)
     return np.asarray((np.outer(counts, counts) - np.diag(counts)) / (len(values) - 1))
+
+
+def _agreed_and_shares(values: Sequence[float], scale: Sequence[float]) -> Floats:
+    """Of one unit: the share of its pairs of values that are equal, of each value, and a one."""
+    counts = np.array([values.count(each) for each in scale], dtype=np.float64)
+    agreed = (counts * (counts - 1)).sum() / (len(values) * (len(values) - 1))
+    return np.array([agreed, *(counts / len(values)), 1.0])
+
+
+def _kappa(counted: Floats) -> Floats:
+    """Kappa of sums over units `[... v + 2]`; nan where agreement is certain by chance."""
+    number = np.maximum(counted[..., -1], 1.0)
+    observed = counted[..., 0] / number
+    expected = ((counted[..., 1:-1] / number[..., None]) ** 2).sum(axis=-1)
+    possible = (counted[..., -1] > 0) & (expected < 1 - 1e-12)
+    ratio = (observed - expected) / np.where(possible, 1 - expected, 1.0)
+    return np.asarray(np.where(possible, ratio, np.nan))
 
 
 def _alpha(counted: Floats, scale: Sequence[float], *, metric: Metric) -> Floats:
@@ -109,11 +170,13 @@ def _differences(totals: Floats, scale: Floats, metric: Metric) -> Floats:
     return np.asarray((places[..., :, None] - places[..., None, :]) ** 2)
 
 
-def _interval(by_prompt: Floats, *, seed: int) -> tuple[float | None, float | None]:
+def _interval(
+    by_prompt: Floats, coefficient: Callable[[Floats], Floats], *, seed: int
+) -> tuple[float | None, float | None]:
     if len(by_prompt) < 2:
         return None, None
     draws = resamples(len(by_prompt), seed)
-    drawn = _alpha(np.tensordot(draws, by_prompt, axes=1), ORDERS, metric="ordinal")
+    drawn = coefficient(np.tensordot(draws, by_prompt, axes=1))
     drawn = drawn[np.isfinite(drawn)]
     if not len(drawn) or np.ptp(drawn) < 1e-12:
         return None, None
@@ -122,5 +185,5 @@ def _interval(by_prompt: Floats, *, seed: int) -> tuple[float | None, float | No
     return float(low), float(high)
 
 
-def _defined(alpha: Floats) -> float | None:
-    return float(alpha) if np.isfinite(alpha) else None
+def _defined(found: Floats) -> float | None:
+    return float(found) if np.isfinite(found) else None

@@ -88,3 +88,10 @@ def latest_items(store: Store, project: str, *, limit: int) -> list[tuple[str, s
     )
     with store.database.read() as connection:
         return [(row.item_id, row.prompt) for row in connection.execute(newest)]
+
+
+def queued_samples(store: Store, project: str) -> set[Samples]:
+    """The kinds of samples that the items of a project hold."""
+    kinds = select(items.c.samples).where(items.c.project == project).distinct()
+    with store.database.read() as connection:
+        return set(connection.execute(kinds).scalars())

@@ -11,6 +11,7 @@ from submissions import judge, on_screen
 from imgalign.cli.main import main
 from imgalign.images import png
 from imgalign.preferences.foreign.pair_folder import read_pair_folder
+from imgalign.preferences.foreign.table import read_table
 from imgalign.preferences.store import Store
 
 
@@ -49,6 +50,19 @@ def one_line(capsys: pytest.CaptureFixture[str]):
 PAIRS = ("data", "export", "--format", "pairs")
 
 
+def test_all_rankings_of_a_project_become_a_file(folder: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["data", "export", "cats.jsonl", "--project", "cats"]) == 0
+    assert capsys.readouterr().out.startswith("cats.jsonl: 1 rankings; copy ")
+
+
+def test_rankings_in_the_format_of_a_public_data_set_say_what_they_are(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert main(["data", "export", "out", "--format", "image_reward_db"]) == 0
+    assert capsys.readouterr().out == "out: 1 rows of 1 rankings\n"
+    assert len(read_table(folder / "out").rankings) == 1
+
+
 def test_pairs_of_the_store_become_a_folder_that_can_be_read(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -68,11 +82,11 @@ def test_an_export_of_pairs_that_cannot_be_made_is_one_line(folder: Path, one_li
     (folder / "mine").mkdir()
     (folder / "mine" / "thesis.tex").touch()
     assert "expected a new folder or an earlier export" in one_line(*PAIRS, "mine")
-    line = one_line("data", "export", "all.jsonl", "--pairs", "all", "--project", "cats")
-    assert (
-        line
-        == "--pairs, --project: without effect without --format pairs or text_pairs; leave them out"
-    )
+    ends = "without effect without --format pairs or text_pairs; leave them out"
+    line = one_line("data", "export", "all.jsonl", "--pairs", "all", "--group", "warm")
+    assert line == f"--group, --pairs: {ends}"
+    line = one_line("data", "export", "out", "--format", "hpd_v2", "--pairs", "all")
+    assert line == f"--pairs: {ends.removesuffix('them out')}it out"
     assert "nowhere.db: no such database" in one_line(
         *PAIRS, "out", "--database", "sqlite:///nowhere.db"
     )

@@ -309,7 +309,8 @@ def test_data_export(succeed, folder):
 def test_data_people(succeed):
     lines = succeed("data", "people", *STORE).splitlines()
     assert lines[0].split()[-1] == "annotator"
-    assert lines[-1].startswith("Krippendorff's alpha (ordinal): ")
+    assert lines[-2].startswith("Krippendorff's alpha (ordinal): ")
+    assert lines[-1].startswith("Fleiss' kappa (better, worse, tie): ")
 
 
 def test_data_import(succeed):

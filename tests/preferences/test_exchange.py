@@ -60,6 +60,30 @@ def test_what_is_exported_is_imported_again_whole(full: Store, empty: Store, tmp
     assert (tmp_path / "again.jsonl").read_bytes() == path.read_bytes()
 
 
+def test_an_export_of_a_project_is_whole_and_has_nothing_of_others(
+    store: Store, add_items: Add, empty: Store, tmp_path: Path
+):
+    add_items(3, overlap=2)
+    add_items(1, project="other")
+    rank_everything(store, "ann")
+    store.undo("ann", "ann 1")
+    store.add_annotator("eve")
+    other = store.next_item("eve", project="other")
+    store.submit(judge(other, "eve"))
+    path = tmp_path / "rankings.jsonl"
+    assert export_rankings(store, path, project="default") == 3
+    for word in ("eve", "other"):
+        assert f'"{word}"' not in path.read_text()
+    assert import_rankings(empty, path, images=store.images.root) == 3
+    of_project = list(store.rankings(project="default", include_undone=True))
+    assert list(empty.rankings(include_undone=True)) == of_project
+    for image in of_project[0].sample_ids:
+        assert empty.provenances(image) == store.provenances(image)
+    with pytest.raises(StoreError, match="project 'x': nothing is queued there"):
+        export_rankings(store, tmp_path / "none.jsonl", project="x")
+    assert not (tmp_path / "none.jsonl").exists()
+
+
 def test_an_export_of_an_older_version_is_read_as_its_database_would_be(
     store: Store, add_items: Add, empty: Store, tmp_path: Path
 ):

@@ -58,7 +58,7 @@ def test_who_is_excluded_is_still_there_and_alpha_is_without_them(store: Store, 
     eve = next(each for each in found.people if each.annotator.name == "Eve")
     assert eve.excluded_since is not None
     assert (eve.quality.num_votes, eve.quality.agreement.value) == (3, 0.0)
-    assert found.alpha.value is None  # bob alone counts
+    assert (found.alpha.value, found.kappa.value) == (None, None)  # bob alone counts
     assert "Eve, excluded" in "\n".join(found.lines())
 
 
@@ -87,6 +87,7 @@ def test_the_table_of_a_terminal_has_shares_with_intervals(store: Store, add_ite
     ]
     assert "100 % [61, 100] of 6  ann" in lines[1]  # Wilson's interval of 6 of 6
     assert lines[3].startswith("Krippendorff's alpha (ordinal): 1.00, 6 pairs of 2 prompts")
+    assert lines[4] == "Fleiss' kappa (better, worse, tie): 1.00, 6 pairs of 2 prompts"
 
 
 def test_an_unknown_project_is_refused(store: Store):

@@ -1,4 +1,4 @@
-"""Krippendorff's alpha against published values, its definition by brute force, and by hand."""
+"""Krippendorff's alpha and Fleiss' kappa against published values, brute force, and by hand."""
 
 import math
 from itertools import permutations
@@ -9,7 +9,13 @@ import pytest
 from numpy.testing import assert_allclose
 from written_rankings import ranking
 
-from imgalign.preferences.reliability import Metric, krippendorff_alpha, ranking_alpha
+from imgalign.preferences.reliability import (
+    Metric,
+    fleiss_kappa,
+    krippendorff_alpha,
+    ranking_alpha,
+    ranking_kappa,
+)
 
 NONE = math.nan
 # Krippendorff 2011, section C: four observers, twelve units, missing values.
@@ -132,3 +138,65 @@ def test_alpha_of_rankings_by_chance_is_near_zero_whatever_the_number_of_candida
 def test_alpha_without_two_who_judged_the_same_is_nothing():
     found = ranking_alpha([ranking("ann", "a>b"), ranking("bob", "a>b", prompt="q")])
     assert (found.value, found.low, found.high, found.num_pairs) == (None, None, None, 0)
+
+
+# Fleiss 1971, table 1: how many of six psychiatrists gave 30 patients each of five diagnoses.
+DIAGNOSES = """
+00060 03003 01401 00006 03030 20400 00402 20310 20040 00006 10050 11040 03300 10050 02031
+00501 30012 51000 02040 10203 00006 01050 02013 20040 10041 05010 40002 02040 10500 00006
+"""
+
+
+def test_the_example_of_the_paper_of_kappa_has_its_published_value():
+    counts = [[int(digit) for digit in row] for row in DIAGNOSES.split()]
+    units = [[value for value, n in enumerate(row) for _ in range(n)] for row in counts]
+    assert {len(unit) for unit in units} == {6}
+    assert fleiss_kappa(units) == pytest.approx(0.430, abs=5e-4)
+
+
+@pytest.mark.parametrize("units", [[], [[1]], [[1], [2]], [[3, 3], [3, 3, 3]]])
+def test_kappa_is_undefined_where_agreement_is_certain(units: list[list[float]]):
+    assert fleiss_kappa(units) is None
+
+
+def test_kappa_of_rankings_equals_that_of_ordered_pairs_with_missing_annotators_and_ties():
+    random = np.random.default_rng(2)
+    written, units = [], []
+    for number in range(15):
+        of_prompt = random.integers(2, 5)  # annotators, of which the first are the same
+        places = random.integers(0, 3, size=(of_prompt, 3))
+        for who, own in enumerate(places):
+            groups = ["".join(np.array(list("abc"))[own == at]) for at in range(3) if at in own]
+            written.append(ranking(f"a{who}", ">".join(groups), prompt=f"p{number}", images="abc"))
+        for i, j in permutations(range(3), 2):
+            units.append([float(np.sign(own[j] - own[i])) for own in places])
+    found = ranking_kappa(written)
+    # By hand, from shares of values in each unit.
+    agreed = np.mean([np.mean([a == b for a, b in permutations(unit, 2)]) for unit in units])
+    shares = np.array([[np.mean(np.array(u) == v) for v in (-1, 0, 1)] for u in units]).mean(axis=0)
+    chance = (shares**2).sum()
+    assert_allclose(found.value, (agreed - chance) / (1 - chance), rtol=1e-12)
+    assert_allclose(found.value, fleiss_kappa(units), rtol=1e-12)
+    assert (found.num_pairs, found.num_prompts) == (15 * 3, 15)
+    assert found.value is not None
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low < found.value < found.high
+    assert ranking_kappa(written) == found  # of the same seed
+
+
+def test_kappa_of_rankings_does_not_depend_on_the_names_of_the_images():
+    random = np.random.default_rng(3)
+    orders = [(who, f"p{n}", random.permutation(["a", "b"])) for n in range(9) for who in "xyz"]
+    one = ranking_kappa([ranking(who, ">".join(own), prompt=p) for who, p, own in orders])
+    renamed = {"a": "d", "b": "c"}
+    other = ranking_kappa(
+        [ranking(who, ">".join(renamed[i] for i in own), prompt=p) for who, p, own in orders]
+    )
+    assert one == other
+
+
+def test_where_all_pairs_are_ties_neither_alpha_nor_kappa_is_known():
+    tied = [ranking(who, "ab") for who in ("ann", "bob")]
+    for found in (ranking_alpha(tied), ranking_kappa(tied)):
+        assert (found.value, found.low, found.high, found.num_pairs) == (None, None, None, 1)

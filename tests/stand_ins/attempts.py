@@ -10,6 +10,11 @@ from ui.api.security import LARGEST_BODY
 JSON = {"Content-Type": "application/json"}
 SCRIPT = "<img src=x onerror=alert(1)><script>alert(1)</script>"
 FORMULA = "=cmd|'/c calc'!A0"
+IMPORT = b'{"kind": "imgalign-rankings", "version": 1}\n'
+IMAGE = (
+    b'{"kind": "image", "image_id": "../../../etc/passwd", "width": 1, "height": 1, '
+    b'"num_bytes": 1, "added_at": "2026-11-22T00:00:00+00:00"}\n'
+)
 
 
 @dataclass(frozen=True)
@@ -239,6 +244,30 @@ UPLOADS = [
     Attempt(f"upload into {upload!r}", "POST", f"/api/candidates/uploads/{upload}?name=a.png")
     for upload in ("A" * 20, "A" * 19, "..%2F..%2Fimages", "x%00" + "A" * 17)
 ]
+RANKINGS = [
+    *(
+        Attempt(f"rankings {what}", method, f"/api/people/files{path}")
+        for what, method, path in (
+            ("of no project", "POST", "?kind=rankings"),
+            ("of another kind", "POST", "?kind=..%2F..%2Frankings&project=default"),
+            ("under a name of one's own", "GET", "/..%2F..%2Fimgalign.db/content"),
+            ("that nobody asked for", "GET", "/" + "A" * 20 + "/content"),
+            ("that nobody asked for, done", "GET", "/" + "A" * 20),
+        )
+    ),
+    *(
+        Attempt(f"{what} as rankings", "POST", f"/api/people/rankings{name}", content=content)
+        for what, name, content in (
+            ("a script", "?name=a.jsonl", SCRIPT.encode()),
+            ("nothing", "?name=../../etc/passwd", b""),
+            ("a file without a name", "", b"{}"),
+            ("a line of an unknown kind", "?name=a", IMPORT + b'{"kind": "accounts"}\n'),
+            ("an image of this machine", "?name=a", IMPORT + IMAGE),
+            ("a deep file", "?name=a", b"[" * 100_000),
+            ("no archive", "?name=../../a.zip", b"PK" + SCRIPT.encode()),
+        )
+    ),
+]
 SESSIONS = [
     Attempt(what, "POST", f"/api/{path}", body, status=status)
     for what, path, body, status in (
@@ -253,7 +282,10 @@ SESSIONS = [
         ("somebody's session", "logout", {"account": "Ada"}, (200,)),
     )
 ]
-ATTEMPTS = [*FILES, *TOKENS, *NAMES, *BODIES, *SITES, *GRADIO, *LEADS, *UPLOADS, *SESSIONS]
+ATTEMPTS = [
+    *(*FILES, *TOKENS, *NAMES, *BODIES, *SITES, *GRADIO, *LEADS, *UPLOADS, *RANKINGS),
+    *SESSIONS,
+]
 AS_ANNOTATOR = [
     *(
         Attempt(f"rank/{path} as Ada", "POST", f"/api/rank/{path}", {"annotator": "Ada", **more})
@@ -288,6 +320,12 @@ AS_ANNOTATOR = [
     Attempt("an end of events", "POST", "/gradio_api/cancel", {"session_hash": "mine"}),
     Attempt("a candidate of a lead", "GET", "/api/people/items/{item}/0"),
     Attempt("an upload", "POST", "/api/candidates/uploads"),
+    *(
+        Attempt(f"{kind} of a project", "POST", f"/api/people/files?kind={kind}&project=default")
+        for kind in ("rankings", "rankings_and_images", "pairs", "hpd_v3")
+    ),
+    Attempt("a file of rankings", "GET", "/api/people/files/" + "A" * 20 + "/content"),
+    Attempt("rankings of their own", "POST", "/api/people/rankings?name=a.jsonl", content=IMPORT),
     Attempt("the name of the server", "GET", "/api/alive"),
 ]
 """More that is for leads, or for Ada, where Mallory has an account."""

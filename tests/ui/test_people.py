@@ -1,5 +1,6 @@
 """The People page without a browser: what is shown, and who may ask for it."""
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -67,12 +68,15 @@ def test_annotators_have_a_row_with_a_button_and_names_are_text(
     assert f'data-do="gold_remove" data-of="{item}"' in gold
 
 
-def test_alpha_is_shown_with_its_interval_and_how_to_read_it(store: Store, add_items: Any) -> None:
+def test_alpha_and_kappa_are_shown_with_intervals_and_how_to_read_them(
+    store: Store, add_items: Any
+) -> None:
     add_items(6)
     for who in ("ann", "bob"):  # in the random order of their own screens
         rank_all(store, who)
     shown, _ = people.tables(store, "default")
-    assert "Krippendorff's alpha" in shown
+    for name in ("Krippendorff's alpha", "Fleiss' kappa of better, worse and tie"):
+        assert re.search(rf"<b>-?0\.\d\d</b> <small>-?\d\.\d\d to -?\d\.\d\d</small> {name}", shown)
     assert "1 is perfect agreement and 0 is chance" in shown
     assert "Of 36 pairs of 6 prompts" in shown
 

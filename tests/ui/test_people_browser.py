@@ -186,3 +186,24 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     nav = page.locator("header nav")
     assert nav.evaluate("node => node.scrollWidth - node.clientWidth") == 0
+
+
+def test_a_lead_takes_rankings_home_and_is_told_what_comes_in(
+    page: Any, address: str, judged: list[str], tmp_path: Any
+):
+    page.goto(f"{address}/people")
+    page.get_by_role("button", name="Rankings as files").click()
+    with page.expect_download() as taking:
+        page.get_by_role("button", name="All rankings", exact=True).click()
+    file = tmp_path / "mine.jsonl"
+    taking.value.save_as(file)
+    assert taking.value.suggested_filename == "default-rankings.jsonl"
+    sending = page.locator("#bring-rankings")
+    sending.locator("input").set_input_files(file)
+    expect(sending.get_by_role("status")).to_have_text(
+        "mine.jsonl: nothing is new; its rankings are here already"
+    )
+    (tmp_path / "wrong.jsonl").write_text("[]\n")
+    sending.locator("input").set_input_files(tmp_path / "wrong.jsonl")
+    expect(sending.get_by_role("alert")).to_contain_text("wrong.jsonl:1: expected")
+    assert page.get_by_role("button", name="HPDv3").is_visible()

@@ -4,7 +4,6 @@ No file is opened by a path from a request: an image is shown where a batch has 
 is sent lies under a name that the app gave out.
 """
 
-from pathlib import Path
 from typing import Annotated
 
 import fastapi
@@ -13,15 +12,15 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 
 from imgalign.errors import InputError
-from imgalign.files import reporting_full_disk
 from imgalign.preferences.accounts import Accounts
 from imgalign.preferences.store import Store
 from imgalign.preferences.stored import item_samples
 from ui.api.login import only
+from ui.api.receiving import receive
 from ui.api.responses import png_response
 from ui.api.small import small_png
 from ui.batches import Batches
-from ui.uploads import LARGEST_ARCHIVE, limit_of, shown_name
+from ui.uploads import LARGEST_ARCHIVE, limit_of
 
 UPLOADS = r"/api/candidates/uploads/[A-Za-z0-9_-]{20}"
 """Where a browser sends files, one in each request."""
@@ -56,7 +55,8 @@ def router(batches: Batches, store: Store, people: Accounts) -> fastapi.APIRoute
     ) -> Taken:
         part = await run_in_threadpool(batches.uploads.part, upload)
         try:
-            await _receive(sent, part, name)
+            cure = "name its folder on this machine instead"
+            await receive(sent, part, name, most=limit_of(name), cure=cure)
             images = await run_in_threadpool(batches.uploads.take, upload, name, part)
         finally:
             part.unlink(missing_ok=True)
@@ -70,17 +70,3 @@ def router(batches: Batches, store: Store, people: Accounts) -> fastapi.APIRoute
         return png_response(small_png(store.image_path(image_id).read_bytes()))
 
     return routes
-
-
-async def _receive(sent: fastapi.Request, part: Path, name: str) -> None:
-    """Write the body of a request as it comes in; InputError for one that is too large."""
-    left = most = limit_of(name)
-    with reporting_full_disk(part, "saving the upload"), part.open("xb") as file:
-        async for block in sent.stream():
-            left -= len(block)
-            if left < 0:
-                raise InputError(
-                    f"{shown_name(name)}: expected at most {most >> 20} MB, got more; name its "
-                    "folder on this machine instead"
-                )
-            file.write(block)

@@ -1,23 +1,59 @@
-"""Routes of the People page: small copies of the candidates of an item, for leads.
+"""Routes of the People page: small copies of candidates, and rankings as files, for leads.
 
-No file is opened by a path from a request: candidates are named by their place in an item.
+No file is opened by a path from a request: candidates are named by their place in an item, files
+that are written by a name that the app gave out, and what is sent lies in a folder of its own.
 """
 
-import fastapi
-from fastapi.responses import Response
+import tempfile
+from pathlib import Path
+from typing import Annotated
 
-from imgalign.errors import InputError
+import fastapi
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import FileResponse, Response
+from pydantic import BaseModel
+
+from imgalign.errors import ImgalignError, InputError
 from imgalign.preferences.accounts import Accounts
 from imgalign.preferences.store import Store
 from imgalign.preferences.stored import item_samples
+from ui import ranking_import
 from ui.api.login import only
-from ui.api.responses import png_response
+from ui.api.receiving import receive
+from ui.api.responses import as_attachment, png_response
 from ui.api.small import small_png
+from ui.links import in_the_app
+from ui.ranking_builds import Builds
+from ui.ranking_files import Kind
+
+UPLOADS = r"/api/people/rankings"
+"""Where a browser sends a file of rankings."""
+LARGEST_UPLOAD = ranking_import.LARGEST
+
+
+class Begun(BaseModel):
+    """A file that is being written, by name."""
+
+    file: str
+
+
+class Asked(BaseModel):
+    """Whether a file is written, and then what it holds."""
+
+    ready: bool
+    said: str
+
+
+class BroughtIn(BaseModel):
+    """What came in, in words."""
+
+    said: str
 
 
 def router(store: Store, people: Accounts) -> fastapi.APIRouter:
     """What the page calls; 403 for whoever may not lead."""
     routes = fastapi.APIRouter(prefix="/api/people", dependencies=[only(people, "lead")])
+    builds = Builds(store)
 
     @routes.get("/items/{item_id}/{candidate}")
     def candidate(item_id: str, candidate: int) -> Response:
@@ -26,5 +62,34 @@ def router(store: Store, people: Accounts) -> fastapi.APIRouter:
         if not images or not 0 <= candidate < len(images[0]):
             raise InputError("there is no such image; reload the page")
         return png_response(small_png(store.image_path(images[0][candidate]).read_bytes()))
+
+    @routes.post("/files")
+    def begin(kind: Kind, project: Annotated[str, fastapi.Query(max_length=200)]) -> Begun:
+        return Begun(file=builds.begin(project, kind))
+
+    @routes.get("/files/{file}")
+    def ask(file: str) -> Asked:
+        build = builds.build(file)
+        return Asked(ready=build.file is not None, said=build.said)
+
+    @routes.get("/files/{file}/content")
+    def take(file: str) -> Response:
+        name, path = builds.take(file)
+        return FileResponse(
+            path, media_type="application/octet-stream", headers=as_attachment(name)
+        )
+
+    @routes.post("/rankings")
+    async def bring(
+        name: Annotated[str, fastapi.Query(max_length=1000)], sent: fastapi.Request
+    ) -> BroughtIn:
+        with tempfile.TemporaryDirectory(prefix="imgalign-") as folder:
+            part = Path(folder) / "sent"
+            await receive(sent, part, name, most=LARGEST_UPLOAD, cure=ranking_import.CURE)
+            try:
+                said = await run_in_threadpool(ranking_import.brought_in, store, part, name)
+            except ImgalignError as error:
+                raise type(error)(in_the_app(str(error))) from error
+        return BroughtIn(said=said)
 
     return routes

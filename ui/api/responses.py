@@ -5,6 +5,8 @@ for one too many at once, 507 for a full disk, 503 for a database that cannot be
 else that may pass.
 """
 
+from urllib.parse import quote
+
 import fastapi
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
@@ -38,6 +40,16 @@ def png_response(content: bytes, *, cache: str = DAY) -> Response:
 def text_response(content: str) -> Response:
     """Plain text, byte for byte, that browsers show as such and never as a page."""
     return _private(content.encode(), "text/plain; charset=utf-8", DAY)
+
+
+def as_attachment(name: str) -> dict[str, str]:
+    """Headers of a file that browsers save under this name, whatever is in it."""
+    return {
+        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name)}",
+        "Cache-Control": "no-store",
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+    }
 
 
 def _private(content: bytes, media_type: str, cache: str) -> Response:

@@ -3,15 +3,13 @@
 No file is opened by a path from a request.
 """
 
-from urllib.parse import quote
-
 import fastapi
 from fastapi.responses import FileResponse, Response
 from starlette.background import BackgroundTask
 
 from imgalign.preferences.accounts import Accounts
 from ui.api.login import only
-from ui.api.responses import png_response
+from ui.api.responses import as_attachment, png_response
 from ui.download import file_name, zipped
 from ui.exports import zipped_export
 from ui.runs import Runs
@@ -39,7 +37,7 @@ def router(runs: Runs, shelf: Shelf, people: Accounts, *, server: str) -> fastap
         return FileResponse(
             path,
             media_type="application/zip",
-            headers=_as_attachment(file),
+            headers=as_attachment(file),
             background=BackgroundTask(path.unlink),
         )
 
@@ -61,13 +59,4 @@ def router(runs: Runs, shelf: Shelf, people: Accounts, *, server: str) -> fastap
 
 
 def _attachment(content: bytes, media_type: str, name: str) -> Response:
-    return Response(content, media_type=media_type, headers=_as_attachment(name))
-
-
-def _as_attachment(name: str) -> dict[str, str]:
-    return {
-        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name)}",
-        "Cache-Control": "no-store",
-        "X-Content-Type-Options": "nosniff",
-        "Referrer-Policy": "no-referrer",
-    }
+    return Response(content, media_type=media_type, headers=as_attachment(name))

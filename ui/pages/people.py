@@ -1,8 +1,9 @@
 """The People page: how far a project is and how well its annotators judge, for those who lead it.
 
 They are excluded, included and admitted here, sets are made gold items, attention items are added,
-the guidelines and the qualification are set, and the project is opened to those with accounts, who
-are invited here (pages/accounts.py).
+the guidelines and the qualification are set, rankings go out and come in as files
+(ui/ranking_files.py), and the project is opened to those with accounts, who are invited here
+(pages/accounts.py).
 """
 
 from collections.abc import Callable
@@ -37,6 +38,7 @@ from ui.authority import account
 from ui.messages import PRIVATE, done, shown
 from ui.pages import accounts
 from ui.people_table import candidates_shown, gold_table, people_table, progress_shown
+from ui.ranking_files import choices
 from ui.theme import asset
 
 NOTHING_QUEUED = (
@@ -148,13 +150,17 @@ def build(
             attention = _attention_form()
             first, percent, ask = _qualification()
             count, again_button = _repeats()
+            files, sending = _files()
         with gr.Column(scale=1, min_width=320):
             table, gold = _tables()
             rows = accounts.draw_table()
 
     def open_page() -> tuple[Any, ...]:
+        return open_at(project)
+
+    def open_at(name: str | None) -> tuple[Any, ...]:
         names = shown(lambda: queued_projects(store))
-        begin = project if project in names else next(iter(names), None)
+        begin = name if name in names else next(iter(names), None)
         return gr.Dropdown(choices=names, value=begin), *look(begin)
 
     def look(name: str | None) -> tuple[Any, ...]:
@@ -167,11 +173,12 @@ def build(
                 gr.Dropdown(choices=[(prompt, item_id) for item_id, prompt in sets], value=None),
                 candidates_shown(None, []),
                 *asked_first(store, name),
+                choices(store, name),
             )
 
         return shown(all_of_it)
 
-    everything = [opened, table, gold, text, which, letters, first, percent]
+    everything = [opened, table, gold, text, which, letters, first, percent, files]
     again = {
         "fn": lambda name: shown(lambda: tables(store, name)),
         "inputs": chosen,
@@ -180,6 +187,7 @@ def build(
     }
     page.load(open_page, outputs=[chosen, *everything], **PRIVATE)
     chosen.input(look, chosen, everything, **PRIVATE)
+    sending.rankings_in(open_at, chosen, [chosen, *everything], **PRIVATE)
     opened.input(partial(_open, store, project), [chosen, opened], opened, **PRIVATE)
     for event, do in (
         (table.person_exclude, partial(exclude, store.database)),
@@ -363,3 +371,15 @@ def _repeats() -> tuple[gr.Number, gr.Button]:
         )
         button = gr.Button("Queue them", elem_id="repeat-sets")
     return count, button
+
+
+def _files() -> tuple[gr.HTML, gr.HTML]:
+    with gr.Accordion("Rankings as files", open=False, elem_classes="fold"):
+        taking = gr.HTML("", js_on_load=asset("taking.js"), padding=False, elem_id="take-rankings")
+        sending = gr.HTML(
+            asset("rankings.html"),
+            js_on_load=asset("rankings.js"),
+            padding=False,
+            elem_id="bring-rankings",
+        )
+    return taking, sending

@@ -18,16 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from imgalign.errors import InputError
-from imgalign.files import (
-    describe_folder,
-    lock_name,
-    read_json,
-    recover_folder,
-    replace_folder,
-    reporting_full_disk,
-    sync_tree,
-    unfinished_folder,
-)
+from imgalign.preferences.foreign.export_folder import new_export
 from imgalign.preferences.foreign.image_files import one_line
 from imgalign.preferences.records import Ranking, compares, pairs
 
@@ -89,22 +80,10 @@ def export_pairs(
     or worst it is the first candidate. InputError for a folder that holds anything else, and where
     there is no pair.
     """
-    _check_target(folder)
-    with (
-        lock_name(folder, doing="exporting pairs to"),
-        reporting_full_disk(folder, "exporting pairs"),
-    ):
-        recover_folder(folder)
-        made = unfinished_folder(folder)
-        try:
-            for side in ("chosen", "rejected"):
-                (made / side).mkdir(parents=True)
-            exported = _write(rankings, image_path, made, folder, choice)
-            sync_tree(made)
-            replace_folder(made, folder)
-        finally:
-            shutil.rmtree(made, ignore_errors=True)
-    return exported
+    with new_export(folder, record=RECORD, kind=KIND, what="pairs") as made:
+        for side in ("chosen", "rejected"):
+            (made / side).mkdir()
+        return _write(rankings, image_path, made, folder, choice)
 
 
 def chosen_pairs(ranking: Ranking, choice: Choice) -> list[tuple[int, int]]:
@@ -171,24 +150,3 @@ def write_each(
     )
     exported.refuse_none()
     return exported
-
-
-def _check_target(folder: Path) -> None:
-    """InputError where something lies there that is no earlier export."""
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise InputError(f"{folder}: expected a folder, got a file; choose another name")
-    if any(folder.iterdir()) and not _is_export(folder):
-        raise InputError(
-            f"{folder}: expected a new folder or an earlier export of pairs, "
-            f"{describe_folder(folder)}; choose another name"
-        )
-
-
-def _is_export(folder: Path) -> bool:
-    try:
-        record = read_json(folder / RECORD)
-    except (OSError, ValueError):
-        return False
-    return isinstance(record, dict) and record.get("kind") == KIND

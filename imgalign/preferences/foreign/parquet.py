@@ -1,17 +1,20 @@
-"""Rows of a parquet file, a few at a time, and single cells of it later.
+"""Rows of a parquet file, a few at a time, and single cells of it later; and tables to write.
 
 pyarrow is an optional part of the installation; it is imported here, when a file is opened.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from imgalign.errors import InputError
 
 ROWS = 16
 """Rows in memory at once; each may hold several images."""
-CURE = "pip install 'imgalign-studio[parquet]', or save the table as JSON lines"
+INSTALL = "pip install 'imgalign-studio[parquet]'"
+CURE = f"{INSTALL}, or save the table as JSON lines"
+Kind = Literal["text", "bytes", "number", "whole", "flag", "time"]
+"""Of a column that is written. Numbers have 64 bits; times are in UTC, in nanoseconds."""
 
 
 class ParquetRows:
@@ -94,6 +97,54 @@ class ParquetRows:
 
     def _unreadable(self, error: Exception) -> InputError:
         return InputError(f"{self.path}: damaged, or no parquet file ({_one_line(error)})")
+
+
+class ParquetWriter:
+    """Writes a new parquet file, a few rows at a time."""
+
+    def __init__(self, path: Path, columns: Mapping[str, Kind]) -> None:
+        try:
+            import pyarrow
+            from pyarrow import parquet
+        except ImportError:
+            raise InputError(f"{path}: parquet tables need pyarrow; {INSTALL}") from None
+        types = {
+            "text": pyarrow.string(),
+            "bytes": pyarrow.binary(),
+            "number": pyarrow.float64(),
+            "whole": pyarrow.int64(),
+            "flag": pyarrow.bool_(),
+            "time": pyarrow.timestamp("ns"),
+        }
+        self._schema = pyarrow.schema([(name, types[kind]) for name, kind in columns.items()])
+        self._table = pyarrow.Table
+        embedded = [name for name, kind in columns.items() if kind == "bytes"]
+        self._file = parquet.ParquetWriter(
+            path,
+            self._schema,
+            use_dictionary=[name for name in columns if name not in embedded],
+            write_statistics=[name for name in columns if name not in embedded],
+        )
+        self._rows: list[dict[str, Any]] = []
+
+    def __enter__(self) -> "ParquetWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._flush()
+        self._file.close()
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Add a row; times have no time zone."""
+        self._rows.append(row)
+        if len(self._rows) == ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._rows:
+            self._file.write_table(self._table.from_pylist(self._rows, self._schema))
+            self._rows = []
 
 
 def _one_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Files of tables, parquet or JSON lines, and their rows one at a time."""
+"""Files of tables, parquet, JSON lines or JSON, and their rows one at a time."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -46,4 +46,4 @@ def named_rows(
             yield f"row {number + 1}", values
     else:
         for number, _, found in table.lines():
-            yield f"line {number}", found
+            yield f"{table.unit} {number}", found

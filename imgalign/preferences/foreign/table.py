@@ -1,4 +1,4 @@
-"""Tables of ranked images: parquet or JSON lines, one ranking in each row.
+"""Tables of ranked images: parquet, JSON lines or JSON, one ranking in each row.
 
 What the columns mean is in table_layouts.py. An image is a path, from the folder of the table, or
 the bytes themselves, as `datasets` embeds them: {"bytes": ..., "path": ...}. A row at a time is in
@@ -86,7 +86,7 @@ class TableReader:
     def _read_json(self, table: JsonRows) -> Iterator[float]:
         layout, prompts = layout_of(table.columns, str(self.path))
         for number, share, values in table.lines():
-            name = f"{self.name}line {number}"
+            name = f"{self.name}{table.unit} {number}"
             if isinstance(values, str):
                 self.collector.left_out.append(
                     Remark(reason="unusable row", name=name, detail=values)
@@ -112,7 +112,8 @@ class TableReader:
             )
             return
         images = [self._image(cell, name, load) for cell in row.cells]
-        self._keep(row, images, name)
+        for ranks in row.rankings:
+            self._keep(row, ranks, images, name)
 
     def _image(
         self, cell: Cell, name: str, load: Callable[[Cell], bytes] | None
@@ -143,11 +144,13 @@ class TableReader:
         self.collector.left_out.append(found)
         return None
 
-    def _keep(self, row: Row, images: list[GivenImage | None], name: str) -> None:
+    def _keep(
+        self, row: Row, ranks: tuple[int, ...], images: list[GivenImage | None], name: str
+    ) -> None:
         """Keep the ranking of the images that can be read, if two are left."""
         left_out = self.collector.left_out
         kept: dict[str, tuple[GivenImage, int]] = {}
-        for image, rank in zip(images, row.ranks, strict=True):
+        for image, rank in zip(images, ranks, strict=True):
             if image is not None and image.sha256 in kept:
                 left_out.append(Remark(reason="equal images", name=name))
                 return

@@ -3,6 +3,10 @@
     prompt, chosen, rejected            one pair
     caption, jpg_0, jpg_1, label_0      one pair or tie: label_0 is 1, 0, or 0.5 (Pick-a-Pic)
     prompt, images, ranks               any number of images; the lowest rank is best
+    prompt, generations, ranking        the same (ImageRewardDB)
+    prompt, image_path, rank            the same, the mean of raw_annotations (HPDv2, test)
+    prompt, file_path, human_preference one pair; 1 is better, 0 worse (HPDv2, train)
+    prompt, path1, path2                one pair; the first is better (HPDv3)
 
 `prompt` and `caption` are one column under two names. Pure functions of values; left out: files.
 What tables of texts (text_layouts.py) have in common with these is here.
@@ -11,6 +15,7 @@ What tables of texts (text_layouts.py) have in common with these is here.
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -45,11 +50,14 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """What a row says. The ranks are 0 for the best, and -1 for images that are not ranked."""
+    """What a row says: one ranking of its images, or several by different people.
+
+    The ranks are 0 for the best, and -1 for images that are not ranked.
+    """
 
     prompt: str
     cells: tuple[Cell, ...]
-    ranks: tuple[int, ...]
+    rankings: tuple[tuple[int, ...], ...]
     all_bad: bool
     weight: float
 
@@ -61,6 +69,8 @@ class Layout:
     columns: tuple[str, ...]
     optional: tuple[str, ...]
     read: Callable[[Mapping[str, Any]], tuple[tuple[Cell, ...], tuple[int, ...]]]
+    others: Callable[[Mapping[str, Any], tuple[int, ...]], list[tuple[int, ...]]] = lambda *_: []
+    """The rankings of which the ranks of a row are the mean, if it has them and they fit."""
 
 
 def layout_of(columns: Collection[str], name: str) -> tuple[Layout, str]:
@@ -105,7 +115,9 @@ def read_row(layout: Layout, prompts: str, values: Mapping[str, Any]) -> Row:
         raise UnusableError("no caption", f"{prompts} is {text!r:.40}")
     cells, ranks = layout.read(values)
     ranks, all_bad = judged(ranks, values)
-    return Row(prompt=prompt, cells=cells, ranks=ranks, all_bad=all_bad, weight=weight_of(values))
+    rankings = tuple(layout.others(values, ranks)) or (ranks,)
+    weight = weight_of(values)
+    return Row(prompt=prompt, cells=cells, rankings=rankings, all_bad=all_bad, weight=weight)
 
 
 def judged(ranks: tuple[int, ...], values: Mapping[str, Any]) -> tuple[tuple[int, ...], bool]:
@@ -138,8 +150,10 @@ def dense(ranks: Collection[float | None]) -> tuple[int, ...]:
     return tuple(-1 if rank is None else places[rank] for rank in ranks)
 
 
-def _pair(values: Mapping[str, Any]) -> tuple[tuple[Cell, ...], tuple[int, ...]]:
-    return _cells(values, "chosen", "rejected"), (0, 1)
+def _pair(
+    values: Mapping[str, Any], *, better: str = "chosen", worse: str = "rejected"
+) -> tuple[tuple[Cell, ...], tuple[int, ...]]:
+    return _cells(values, better, worse), (0, 1)
 
 
 def _labelled(values: Mapping[str, Any]) -> tuple[tuple[Cell, ...], tuple[int, ...]]:
@@ -156,27 +170,54 @@ def _labelled(values: Mapping[str, Any]) -> tuple[tuple[Cell, ...], tuple[int, .
     return cells, dense((1 - first, first))
 
 
-def _ranked(values: Mapping[str, Any]) -> tuple[tuple[Cell, ...], tuple[int, ...]]:
-    images, ranks = ranked_list("images", values)
+def _preferred(values: Mapping[str, Any]) -> tuple[tuple[Cell, ...], tuple[int, ...]]:
+    cells, ranks = _ranked(values, column="file_path", ranked="human_preference")
+    if sorted(ranks) != [0, 1]:
+        shown = f"{values['human_preference']!r:.40}"
+        raise UnusableError("no label", f"human_preference is {shown}, expected [1, 0] or [0, 1]")
+    return cells, (ranks[1], ranks[0])
+
+
+def _raw_annotations(values: Mapping[str, Any], ranks: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """The rankings of each annotator; none where `ranks` are not in the order of their mean.
+
+    Then it is not known whether they are ranks of images or images by rank.
+    """
+    given = values.get("raw_annotations")
+    numbers = []
+    for each in given if isinstance(given, list) else []:
+        own = each.get("rank") if isinstance(each, dict) else None
+        if not isinstance(own, list) or len(own) != len(ranks):
+            return []
+        numbers.append([_number("raw_annotations", rank) for rank in own])
+    mean = [round(sum(column) / len(numbers), 6) for column in zip(*numbers, strict=True)]
+    return [dense(own) for own in numbers] if dense(mean) == ranks else []
+
+
+def _ranked(
+    values: Mapping[str, Any], *, column: str = "images", ranked: str = "ranks"
+) -> tuple[tuple[Cell, ...], tuple[int, ...]]:
+    images, ranks = ranked_list(column, values, ranked=ranked)
     cells = tuple(
-        Cell(column="images", position=position, value=image)
-        for position, image in enumerate(images)
+        Cell(column=column, position=position, value=image) for position, image in enumerate(images)
     )
     return cells, ranks
 
 
-def ranked_list(column: str, values: Mapping[str, Any]) -> tuple[list[Any], tuple[int, ...]]:
-    """A list of candidates, and their ranks from the column `ranks`."""
-    found, ranks = values[column], values["ranks"]
+def ranked_list(
+    column: str, values: Mapping[str, Any], *, ranked: str = "ranks"
+) -> tuple[list[Any], tuple[int, ...]]:
+    """A list of candidates, and their ranks from the column `ranked`."""
+    found, ranks = values[column], values[ranked]
     if not isinstance(found, list) or not isinstance(ranks, list) or len(found) != len(ranks):
         shown = [len(each) if isinstance(each, list) else "no list" for each in (found, ranks)]
-        differ = f"{column} and ranks differ: {shown[0]} and {shown[1]}"
+        differ = f"{column} and {ranked} differ: {shown[0]} and {shown[1]}"
         raise UnusableError("unusable row", differ)
     if len(found) > LARGEST_RANKING:
         raise UnusableError("unusable row", f"{len(found)} {column}, at most {LARGEST_RANKING}")
-    numbers = [None if rank in (None, -1) else _number("ranks", rank) for rank in ranks]
+    numbers = [None if rank in (None, -1) else _number(ranked, rank) for rank in ranks]
     if any(number is not None and number < 0 for number in numbers):
-        raise UnusableError("unusable row", "ranks: expected 0 or more, or -1 for no rank")
+        raise UnusableError("unusable row", f"{ranked}: expected 0 or more, or -1 for no rank")
     return found, dense(numbers)
 
 
@@ -196,4 +237,21 @@ LAYOUTS = (
         columns=("jpg_0", "jpg_1", "label_0"), optional=("label_1", "has_label"), read=_labelled
     ),
     Layout(columns=("images", "ranks"), optional=("all_bad",), read=_ranked),
+    Layout(
+        columns=("generations", "ranking"),
+        optional=(),
+        read=partial(_ranked, column="generations", ranked="ranking"),
+    ),
+    Layout(
+        columns=("image_path", "rank"),
+        optional=("raw_annotations",),
+        read=partial(_ranked, column="image_path", ranked="rank"),
+        others=_raw_annotations,
+    ),
+    Layout(columns=("file_path", "human_preference"), optional=(), read=_preferred),
+    Layout(
+        columns=("path1", "path2"),
+        optional=(),
+        read=partial(_pair, better="path1", worse="path2"),
+    ),
 )

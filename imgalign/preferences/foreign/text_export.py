@@ -6,11 +6,12 @@ Two judgements that agree are two lines. `read_text_rankings` reads what is writ
 """
 
 import json
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from imgalign.errors import InputError
-from imgalign.files import lock_name, reporting_full_disk, write_atomically
+from imgalign.files import UNFINISHED, lock_name, reporting_full_disk
 from imgalign.preferences.foreign.pair_export import Choice, Exported, write_each
 from imgalign.preferences.records import Ranking
 
@@ -34,15 +35,23 @@ def export_text_pairs(
         raise InputError(f"{file.parent}: no such folder; create it or choose another file")
     if file.exists():
         raise InputError(f"{file}: exists and is not replaced; remove it or choose another name")
-    lines: list[str] = []
+    made = file.with_name(f"{UNFINISHED}{file.name}")
+    with (
+        lock_name(file, doing="exporting pairs to"),
+        reporting_full_disk(file, "exporting pairs"),
+    ):
+        try:
+            with made.open("w", encoding="utf-8") as lines:
 
-    def write_pair(ranking: Ranking, chosen: str, rejected: str) -> None:
-        values = (ranking.prompt, text(chosen), text(rejected))
-        row = dict(zip(COLUMNS, values, strict=True))
-        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+                def write_pair(ranking: Ranking, chosen: str, rejected: str) -> None:
+                    values = (ranking.prompt, text(chosen), text(rejected))
+                    row = dict(zip(COLUMNS, values, strict=True))
+                    lines.write(json.dumps(row, ensure_ascii=False) + "\n")
 
-    with lock_name(file, doing="exporting pairs to"):
-        exported = write_each(rankings, write_pair, file, choice)
-        with reporting_full_disk(file, "exporting pairs"):
-            write_atomically(file, "".join(lines))
+                exported = write_each(rankings, write_pair, file, choice)
+                lines.flush()
+                os.fsync(lines.fileno())
+            made.replace(file)
+        finally:
+            made.unlink(missing_ok=True)
     return exported

@@ -217,7 +217,19 @@ def test_missing_columns_are_one_line_with_what_is_missing_and_what_is_there(
     [
         ("x.jsonl", b"", "expected JSON lines, got an empty file"),
         ("x.jsonl", b"PAR1\0\0", "line 1: expected a JSON object"),
-        ("x.jsonl", b"[1]\n", "line 1: expected a JSON object"),
+        ("x.jsonl", b"[1]\n", "expected an array of JSON objects, got '1'"),
+        (
+            "x.json",
+            f'[{json.dumps(PAIR)}, "b"]'.encode(),
+            "expected an array of JSON objects, got '\"b\"'",
+        ),
+        (
+            "x.json",
+            f"[{json.dumps(PAIR)}".encode(),
+            "the JSON array does not end; is the file complete?",
+        ),
+        ("x.json", b'[{"prompt": "' + b"x" * 2**21 + b'"}]', "longer than 1048576 bytes"),
+        ("x.json", b" [ ] ", "expected JSON lines, got an empty file"),
         ("x.jsonl", b'{"prompt": "' + b"x" * 2**20 + b'"}', "longer than 1048576 bytes"),
         ("x.csv", b"prompt,chosen", "expected a table in .parquet or .jsonl"),
         ("x.jsonl", json.dumps(PAIR).encode(), "no ranking can be used; unreadable: 2"),
