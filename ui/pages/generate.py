@@ -252,7 +252,7 @@ def build(
                 value=None,
                 html_template=asset("compare.html"),
                 css_template=asset("compare.css"),
-                js_on_load=asset("compare.js"),
+                js_on_load=asset("compare.js") + asset("large.js"),
                 apply_default_css=False,
                 elem_id="compare",
                 ideas=list(EXAMPLES),
