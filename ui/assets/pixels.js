@@ -4,12 +4,12 @@
 // in CSS pixels from the middle of their pane.
 const ZOOM_KEYS = { "+": "in", "-": "out", 0: "fit", p: "pixels" };
 const PAN_KEYS = { ArrowLeft: [40, 0], ArrowRight: [-40, 0], ArrowUp: [0, 40], ArrowDown: [0, -40] };
-const [LEAST, MOST] = [0.1, 32]; // scales; small images fill their panes at more
 
 // `dialog` has an `area` with panes, whose images lie at their middles, and [data-scale], which names
 // the scale. Where `off` says so there are no images. `grab` may take a press of one pointer, to
 // follow it in place of panning; `press` gets the pane of a press that stays where it is.
 const pixelView = (dialog, { area, pane, off = () => false, grab = () => null, press = () => {} }) => {
+  const [LEAST, MOST] = [0.1, 32]; // scales; small images fill their panes at more
   const view = { scale: 1, x: 0, y: 0 };
   let least = 0; // the whole image fills its pane, at no less than this scale; null: as somebody has chosen
   const images = () => Array.from(area.querySelectorAll(`${pane} img`));
