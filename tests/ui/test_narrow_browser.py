@@ -26,7 +26,7 @@ SIDEWAYS = "() => document.documentElement.scrollWidth > innerWidth"
 def test_every_page_is_one_tap_away_from_every_other(phone: Any, address: str):
     for name in ALL:
         phone.goto(f"{address}/{'' if name == 'rank' else name}")
-        phone.get_by_role("link", name="Results").wait_for()
+        phone.get_by_role("link", name="Results").click(trial=True)  # nothing covers it any more
         for width in (320, 375, 414, 480):
             phone.set_viewport_size({"width": width, "height": 640})
             found = phone.evaluate(LINKS)
@@ -45,8 +45,9 @@ def test_with_accounts_the_pages_and_the_way_out_are_one_tap_away(
     phone.get_by_role("button", name="Log in").tap()
     phone.locator(".rk").wait_for()
     for name in ("", "results"):
+        phone.set_viewport_size({"width": 320, "height": 640})
         phone.goto(f"{address}/{name}")
-        phone.get_by_role("button", name="Log out").wait_for()
+        phone.get_by_role("button", name="Log out").click(trial=True)
         for width in (320, 375, 414, 480, 800, 1000, 1280):
             phone.set_viewport_size({"width": width, "height": 640})
             found = phone.evaluate(LINKS)
