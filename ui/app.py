@@ -357,11 +357,11 @@ def _listen(host: str, port: int) -> socket:
 
 
 def _head(settings: Settings, studio: Studio) -> str:
-    head = asset("head.html") + f"<script>{asset('title.js')}</script>\n"
+    head = asset("head.html") + f"<style>{asset('role.css')}</style>\n"
+    head += "".join(f"<script>{asset(name)}</script>\n" for name in ("title.js", "role.js"))
     if settings.has_studio:
         head += f'<meta name="imgalign-server" content="{studio.server}">\n'
-        head += f"<script>{asset('alive.js')}</script>\n<script>{asset('role.js')}</script>\n"
-        head += f"<style>{asset('role.css')}</style>\n"
+        head += f"<script>{asset('alive.js')}</script>\n"
     return head
 
 
@@ -431,4 +431,6 @@ def _header(current: str, settings: Settings) -> str:
     )
     title = f'<h1 class="unseen">{PAGES[current]}</h1>'
     nav = f'<nav aria-label="Pages">{links}</nav>'
-    return f'<header class="top">{asset("logo.svg")}{title}{nav}</header>'
+    # role.js fills it in where there are accounts.
+    who = '<div class="who" hidden><b></b><button type="button" class="btn">Log out</button></div>'
+    return f'<header class="top">{asset("logo.svg")}{title}{nav}{who}</header>'

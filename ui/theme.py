@@ -133,6 +133,8 @@ SHARING = ("batches.js", "compare.js", "controls.js", "learn.js", "monitor.js", 
 """Scripts that begin with what they share, dom.js; a component's script is one text."""
 CHOOSING = ("batches.js", "learn.js", "monitor.js")
 """Those of them in which one of a row is chosen, by listbox.js."""
+LOOKING = ("large.js", "ranker.js")
+"""Scripts in which images are looked at closely, by pixels.js."""
 
 
 def asset(name: str) -> str:
@@ -140,6 +142,7 @@ def asset(name: str) -> str:
     names = (
         *(("dom.js",) if name in SHARING else ()),
         *(("listbox.js",) if name in CHOOSING else ()),
+        *(("pixels.js",) if name in LOOKING else ()),
         name,
     )
     folder = files("ui") / "assets"

@@ -124,6 +124,14 @@ def secrets(tmp_path: Path) -> tuple[str, ...]:
     return (*SECRETS, str(SECRET_SEED)[:7], str(tmp_path), "imgalign.db")
 
 
+@pytest.fixture
+def model(tmp_path: Path, tiny_pipeline_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder whose image model is the tiny one; before the app is started."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").symlink_to(tiny_pipeline_folder)
+    return tmp_path / "model"
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -1,8 +1,10 @@
 import json
+import re
 import signal
 import socket
 import time
 import urllib.request
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from imgalign.cli.main import main
 from imgalign.errors import InputError
 from ui import theme
 from ui.app import Settings, build_app, launch
+from ui.pages import generate, rank
 from ui.theme import asset
 
 HERE = "http://127.0.0.1:7860"
@@ -265,6 +268,18 @@ def test_what_scripts_of_components_share_has_one_home_and_comes_once():
         text = asset(path.name)
         assert text.count("const make = ") == (path.name in {"dom.js", *theme.SHARING}), path.name
     assert {path.name for path in folder.glob("*.js")} >= set(theme.SHARING)
+
+
+def test_no_two_scripts_of_a_component_give_one_name_to_two_things():
+    folder = Path(theme.__file__).parent / "assets"
+    of_several = {*(f"{name}.js" for page in (rank, generate) for name in page.SCRIPTS)}
+    components = [page.SCRIPTS for page in (rank, generate)]
+    components += [(each.stem,) for each in folder.glob("*.js") if each.name not in of_several]
+    for names in components:
+        text = "".join(asset(f"{name}.js") for name in names)
+        made = re.findall(r"^(?:const|let|class|function) ([^=(;]+)", text, re.MULTILINE)
+        found = Counter(name for each in made for name in re.findall(r"\w+", each))
+        assert [name for name, times in found.items() if times > 1] == [], names
 
 
 def test_the_command_serves_the_pages_that_it_names(tmp_path, monkeypatch, capsys):

@@ -1,12 +1,11 @@
 """The Generate page in a real browser: wrong numbers, waiting, several checkpoints, sending."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from adapter_runs import make_full_run, make_run
+from generate_page import choose, generate, open_page, write_runs
 from waited import expect
 
 from imgalign.preferences.store import Store
@@ -20,40 +19,8 @@ pytestmark = [
 
 
 @pytest.fixture
-def model(tmp_path: Path, tiny_pipeline_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder whose image model is the tiny one; before the app is started."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "model").symlink_to(tiny_pipeline_folder)
-    return tmp_path / "model"
-
-
-@pytest.fixture
 def runs(tmp_path: Path, model: Path) -> Path:
-    folder = tmp_path / "runs"
-    make_full_run(folder / "full", model, steps=(10,))
-    make_run(folder / "lora", model, steps=(10, 20))
-    for name, step in (("full", 10), ("lora", 20)):
-        status = {"state": "finished", "pid": 1, "step": step, "total": step}
-        (folder / name / "status.json").write_text(json.dumps(status))
-        (folder / name / "prompts.json").write_text('{"training": [], "held_out": []}')
-    return folder
-
-
-def open_page(page: Any, address: str) -> None:
-    page.goto(f"{address}/generate")
-    page.wait_for_function("() => document.querySelector('#checkpoint input')?.value")
-
-
-def choose(page: Any, place: str, option: str) -> None:
-    page.locator(f"#{place} input").click()
-    page.get_by_role("option", name=option).click()
-    page.get_by_role("option").first.wait_for(state="detached")
-
-
-def generate(page: Any, **numbers: Any) -> None:
-    for label, value in numbers.items():
-        page.get_by_label(label.replace("_", " ").capitalize()).fill(str(value))
-    page.get_by_role("button", name="Generate", exact=True).click()
+    return write_runs(tmp_path / "runs", model)
 
 
 def test_a_number_that_cannot_be_is_one_line_at_the_form_and_the_page_goes_on(
@@ -188,12 +155,13 @@ def test_a_divider_moves_between_two_images_of_a_seed(runs: Path, page: Any, add
     assert divider.input_value() in ("74", "75", "76")
     shown = over.evaluate("image => getComputedStyle(image).clipPath")
     assert re.fullmatch(r"inset\(0(px)? 2[4-6](\.\d+)?% 0(px)? 0(px)?\)", shown)
-    before = over.get_attribute("src")
+    image = over.locator("img")
+    before = image.get_attribute("src")
     page.get_by_label("Left image").select_option(index=1)
-    assert over.get_attribute("src") != before
-    seed = over.get_attribute("src")
+    assert image.get_attribute("src") != before
+    seed = image.get_attribute("src")
     page.get_by_role("button", name="Next seed").click()
-    assert over.get_attribute("src") != seed
+    assert image.get_attribute("src") != seed
     assert divider.input_value() in ("74", "75", "76")
     page.get_by_role("button", name="Slider").click()
     expect(page.locator(".co-pair figure")).to_have_count(2)

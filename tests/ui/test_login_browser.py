@@ -7,6 +7,7 @@ import pytest
 from waited import expect
 
 from imgalign.preferences.accounts import Accounts
+from ui.app import PAGES as ALL
 
 PASSWORD = "four odd green words"
 
@@ -33,7 +34,8 @@ def test_from_an_invitation_to_a_judgement_and_out_again(page: Any, address: str
     page.get_by_role("alert").get_by_text("somebody else's; choose another").wait_for()
     fill(page, "Zoe", PASSWORD, "Make my account")
     page.locator(".rk-tile").first.wait_for()  # nobody typed a name
-    expect(page.locator(".rk-who")).to_have_text("Zoe", use_inner_text=True)
+    expect(page.locator(".who b")).to_have_text("Zoe", use_inner_text=True)
+    expect(page.locator(".rk-who")).to_be_hidden()
     assert page.get_by_role("heading", name="Before you start").is_hidden()
     page.keyboard.press("b")
     page.keyboard.press("Enter")
@@ -41,7 +43,7 @@ def test_from_an_invitation_to_a_judgement_and_out_again(page: Any, address: str
     page.reload()
     page.locator(".rk-count", has_text="1 of 2").wait_for()
     page.on("dialog", lambda dialog: dialog.accept())
-    page.locator(".rk-who").click()
+    page.get_by_role("button", name="Log out").click()
     page.get_by_role("heading", name="Log in").wait_for()
     page.goto(address)
     page.get_by_role("heading", name="Log in").wait_for()
@@ -58,6 +60,25 @@ def test_what_is_wrong_is_said_and_the_right_password_goes_on(
     page.locator(".rk-tile").first.wait_for()
     page.goto(f"{address}/train")
     page.get_by_role("heading", name="New run").wait_for()
+
+
+def test_every_page_names_whoever_is_logged_in_and_logs_them_out(
+    page: Any, address: str, people: Accounts
+):
+    page.goto(f"{address}/enter")
+    fill(page, "Lea", PASSWORD, "Log in")
+    page.locator(".rk-tile").first.wait_for()
+    for name in ALL:
+        page.goto(f"{address}/{'' if name == 'rank' else name}")
+        expect(page.locator("header.top .who b")).to_have_text("Lea", use_inner_text=True)
+        expect(page.get_by_role("button", name="Log out")).to_be_visible()
+    page.once("dialog", lambda dialog: dialog.dismiss())
+    page.get_by_role("button", name="Log out").click()
+    assert page.request.get(f"{address}/api/account").json()["name"] == "Lea"
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Log out").click()
+    page.get_by_role("heading", name="Log in").wait_for()
+    assert page.request.get(f"{address}/api/account").json()["name"] is None
 
 
 def test_a_link_that_is_used_says_so_at_once(page: Any, address: str, people: Accounts):

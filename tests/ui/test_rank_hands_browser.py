@@ -2,6 +2,7 @@
 
 import pytest
 from rank_page import press, ranks_on_screen, start, stored, wait_for_progress
+from touches import finger, middle
 from waited import expect
 
 pytestmark = [
@@ -14,19 +15,6 @@ PAGES = ("rank",)  # others take their time to build
 
 TYPE = """([key, code, ctrlKey]) => document.dispatchEvent(
     new KeyboardEvent("keydown", {key, code, ctrlKey, bubbles: true, cancelable: true}))"""
-
-
-def finger(page, *steps):
-    """Touches one after the other: (what, x, y) or (what, x, y, x, y) of two fingers."""
-    session = page.context.new_cdp_session(page)
-    for what, *at in steps:
-        points = [{"x": at[i], "y": at[i + 1], "id": i // 2} for i in range(0, len(at), 2)]
-        session.send("Input.dispatchTouchEvent", {"type": what, "touchPoints": points})
-
-
-def middle(locator):
-    box = locator.bounding_box()
-    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
 
 
 @pytest.fixture

@@ -147,6 +147,39 @@ def test_a_run_is_started_watched_stopped_and_compared(page, studio, address, st
     images.nth(7).wait_for()
 
 
+@pytest.mark.slow
+def test_a_stopped_run_goes_on_to_its_end_with_resume(page, studio, address):
+    page.goto(f"{address}/train")
+    page.wait_for_function(
+        "() => document.querySelector('#recipe input:checked')?.value === 'aaa-tiny'"
+    )
+    page.get_by_label("Name").fill("second")
+    overrides = ["iterations=60", "samples.every=60", "measure_every=60", "checkpoint_every=1"]
+    page.get_by_label("Overrides").fill("\n".join(f"run.{each}" for each in overrides))
+    page.get_by_role("button", name="Start training").click()
+    begun = page.locator(".mo-where", has_text=re.compile(r"\b[1-9]\d* of 60 iterations done"))
+    begun.wait_for(timeout=120_000)
+    page.get_by_role("button", name="Stop and save").click()
+    wait_for_state(page, "stopped")
+    folder = studio / "runs" / "second"
+    status = json.loads((folder / "status.json").read_text())
+    assert status["state"] == "stopped"
+    assert 0 < status["step"] < 60
+    before = (folder / "metrics.jsonl").read_text()
+
+    page.get_by_role("button", name="Resume").click()
+    wait_for_state(page, "finished")
+    page.locator(".mo-where", has_text="finished at iteration 60").wait_for()
+    expect(page.locator(".mo-bar")).to_have_attribute("aria-valuenow", "60")
+    expect(page.get_by_role("button", name="Resume")).to_be_hidden()
+    assert json.loads((folder / "status.json").read_text())["step"] == 60
+    after = (folder / "metrics.jsonl").read_text()
+    assert after.startswith(before)
+    steps = [json.loads(line)["step"] for line in after.splitlines()]
+    assert steps == sorted(set(steps))  # no iteration is done twice
+    assert steps[-1] == 60
+
+
 def test_every_setting_is_explained_and_follows_the_overrides(page, studio, address):
     page.goto(f"{address}/train")
     fold = page.get_by_role("button", name=re.compile(r"Settings: \d+ of \d+ differ"))

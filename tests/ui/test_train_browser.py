@@ -250,10 +250,36 @@ def test_the_button_and_the_samples_stay_in_view(page, here, address):
     )
 
 
+def test_on_a_phone_the_watched_run_comes_before_the_form(page, here, address):
+    page.set_viewport_size({"width": 390, "height": 844})
+    open_train(page, address)
+    choose(page, "done")
+    tops = [
+        page.locator(each).bounding_box()["y"]
+        for each in (".mo-run h3", ".mo-samples", "#recipe", "#settings")
+    ]
+    assert tops == sorted(tops)
+    assert tops[0] < 400
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    page.get_by_role("button", name="New run").click()
+    page.wait_for_function(
+        "() => document.querySelector('#recipe').getBoundingClientRect().top < 200"
+    )
+    page.set_viewport_size({"width": 1280, "height": 800})
+    assert page.get_by_role("button", name="New run").is_hidden()  # the form is beside it
+    left, right = (
+        page.locator(each).bounding_box()["x"] for each in ("#recipe", ".mo-run h3")
+    )
+    assert left < right
+
+
 def test_without_any_run_the_page_says_so(page, tmp_path, monkeypatch, address):
     monkeypatch.chdir(tmp_path)
     open_train(page, address)
     page.get_by_role("heading", name="No runs yet").wait_for()
+    page.set_viewport_size({"width": 390, "height": 844})
+    form, none = (page.locator(each).bounding_box()["y"] for each in ("#recipe", ".mo-none"))
+    assert form < none
 
 
 def test_without_browser_storage_the_page_works(page, here, address):

@@ -1,7 +1,7 @@
 // Draws the images of each prompt: a row for the base and for each checkpoint, one column per seed.
 // The value holds ids and texts; the latest ones are kept in the browser, so that a reload shows the
 // same images, and a list the earlier ones, while the server has them. Texts go into the page as
-// text and never as markup.
+// text and never as markup. One seed, large, is in large.js.
 const root = element.querySelector(".co");
 const q = (selector) => root.querySelector(selector);
 const HISTORY = "imgalign.generate.history";
@@ -166,96 +166,6 @@ const refresh = () => {
   if (value.done === value.total) keep(value);
 };
 
-/* ---------- two images of a seed, one over the other ---------- */
-// Which two rows, by their keys, and how much of the left one is seen, in percent: they stay as one
-// goes from seed to seed.
-const slide = { on: false, rows: [null, null], share: 50 };
-const chooserOf = (rows, side) => {
-  const select = make("select");
-  select.setAttribute("aria-label", ["Left image", "Right image"][side]);
-  select.append(...rows.map(({ key, name }) => new Option(name, key)));
-  select.value = slide.rows[side];
-  select.onchange = () => {
-    slide.rows[side] = select.value;
-    drawLarge();
-    q(`.co-slide select[aria-label="${select.getAttribute("aria-label")}"]`).focus();
-  };
-  return select;
-};
-const slideOf = (rows, seed) => {
-  const keys = rows.map(({ key }) => key);
-  slide.rows = slide.rows.map((key, side) => (keys.includes(key) ? key : keys[side]));
-  const box = make("div", "co-slide");
-  const stack = make("div", "co-stack");
-  const [left, right] = slide.rows.map((key) => imageOf(seed[key]));
-  left.className = "co-over";
-  left.draggable = right.draggable = false;
-  right.onload = () => { stack.style.aspectRatio = `${right.naturalWidth} / ${right.naturalHeight}`; };
-  const range = make("input");
-  Object.assign(range, { type: "range", min: 0, max: 100, step: 1, value: slide.share });
-  const [before, after] = slide.rows.map((key) => rows.find((row) => row.key === key).name);
-  range.setAttribute("aria-label", `Divider: ${before} left, ${after} right`);
-  const move = (share) => {
-    slide.share = Math.min(100, Math.max(0, share));
-    range.value = slide.share;
-    stack.style.setProperty("--share", `${slide.share}%`);
-  };
-  range.oninput = () => move(Number(range.value));
-  const follow = (event) => {
-    const { left: start, width } = stack.getBoundingClientRect();
-    move((100 * (event.clientX - start)) / width);
-  };
-  stack.onpointerdown = (event) => {
-    stack.setPointerCapture(event.pointerId);
-    follow(event);
-  };
-  stack.onpointermove = (event) => {
-    if (stack.hasPointerCapture(event.pointerId)) follow(event);
-  };
-  stack.append(right, left, make("i"));
-  const names = make("div", "co-sides");
-  names.append(chooserOf(rows, 0), range, chooserOf(rows, 1));
-  box.append(stack, names);
-  move(slide.share);
-  return box;
-};
-
-/* ---------- one seed, large ---------- */
-let at = null;
-const drawLarge = () => {
-  const value = props.value;
-  const group = value.groups[at.group];
-  const seed = group.seeds[at.column];
-  q(".co-large header p").textContent = `${group.prompt}, seed ${seed.seed}`;
-  const there = value.rows.filter(({ key }) => seed[key]);
-  const [toggle, over] = [q("[data-slider]"), slide.on && there.length > 1];
-  toggle.hidden = there.length < 2;
-  toggle.setAttribute("aria-pressed", String(over));
-  q(".co-pair").toggleAttribute("data-over", over);
-  if (over) {
-    q(".co-pair").replaceChildren(slideOf(there, seed));
-    return;
-  }
-  q(".co-pair").replaceChildren(...value.rows.map(({ key, name, rewritten }) => {
-    const figure = make("figure");
-    const said = rewritten && group.rewrite ? `${name}: ${group.rewrite.text}` : name;
-    if (seed[key]) figure.append(imageOf(seed[key]));
-    figure.append(make("figcaption", "", said));
-    if (seed[key]) {
-      const file = make("a", "btn", "Download");
-      file.href = `${url(seed[key])}/file`;
-      file.download = "";
-      file.setAttribute("aria-label", `Download ${name}, seed ${group.seeds[at.column].seed}`);
-      figure.append(file);
-    }
-    return figure;
-  }));
-};
-const step = (by) => {
-  const count = props.value.groups[at.group].seeds.length;
-  at.column = (at.column + by + count) % count;
-  drawLarge();
-};
 root.addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (!button) return;
@@ -265,24 +175,7 @@ root.addEventListener("click", (event) => {
     const { value } = history()[Number(button.dataset.earlier)];
     trigger("restore", { last: JSON.stringify(value), asked: true });
   } else if (button.dataset.group !== undefined) {
-    at = { group: Number(button.dataset.group), column: Number(button.dataset.column) };
-    drawLarge();
-    q(".co-large").showModal();
-  } else if (button.dataset.slider !== undefined) {
-    slide.on = !slide.on;
-    drawLarge();
-    if (slide.on) q(".co-slide input")?.focus();
-  } else if (button.dataset.step) {
-    step(Number(button.dataset.step));
-  } else if (button.dataset.close !== undefined) {
-    q(".co-large").close();
-  }
-});
-q(".co-large").addEventListener("keydown", (event) => {
-  const held = event.target.closest("input, select"); // there the arrows move the divider
-  if (!held && (event.key === "ArrowLeft" || event.key === "ArrowRight")) {
-    event.preventDefault();
-    step(event.key === "ArrowLeft" ? -1 : 1);
+    openLarge({ group: Number(button.dataset.group), column: Number(button.dataset.column) });
   }
 });
 

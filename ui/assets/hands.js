@@ -62,14 +62,13 @@ const nameOf = ({ key, code }) => {
   return key.length === 1 ? key.toLowerCase() : key;
 };
 
-const zoomKeys = { " ": "close", "+": "in", "-": "out", 0: "fit", p: "pixels" };
+const zoomKeys = { " ": "close", ...ZOOM_KEYS };
 const keys = {
   "=": "tie", t: "tie", b: "bad", s: "skip", u: "undo", Enter: "submit", " ": "zoom", "?": "help",
   h: "votes", g: "guide",
 };
 const ofOne = { ArrowUp: "like", l: "like", ArrowDown: "bad", d: "bad", "=": null, t: null };
 const WITHOUT_A_SET = ["undo", "votes", "guide", "help"]; // what can be done where nothing is left to rank
-const pan = { ArrowLeft: [40, 0], ArrowRight: [-40, 0], ArrowUp: [0, 40], ArrowDown: [0, -40] };
 
 const onKey = (event) => {
   if (!root.isConnected) {
@@ -109,7 +108,7 @@ const onKey = (event) => {
     if (name === "g") q(".rk-guide").close();
     return;
   }
-  if (event.repeat && !pan[name] && !"+-".includes(name)) {
+  if (event.repeat && !PAN_KEYS[name] && !"+-".includes(name)) {
     if (digit || keys[name]) handled();
     return;
   }
@@ -125,9 +124,9 @@ const onKey = (event) => {
   } else if (digit) {
     handled();
     judge(digit - 1);
-  } else if (zoomDialog.open && pan[name]) {
+  } else if (zoomDialog.open && PAN_KEYS[name]) {
     handled();
-    moveBy(...pan[name]);
+    moveBy(...PAN_KEYS[name]);
   } else if (zoomDialog.open && zoomKeys[name]) {
     handled();
     zoomActions[zoomKeys[name]]();
@@ -163,10 +162,6 @@ root.addEventListener("click", (event) => {
     apply(Session.unplace(session, Number(button.dataset.position)));
   } else if (button.matches(".rk-who")) {
     if (busy) return; // the answer is for who ranks now
-    if (root.dataset.account) {
-      logOut();
-      return;
-    }
     clock(false);
     session = null;
     welcome();
@@ -300,12 +295,6 @@ const welcome = () => {
   tellNothing();
 };
 
-const logOut = async () => {
-  if (!confirm(`Log out ${annotator}? What is half done stays in this browser.`)) return;
-  await fetch(new URL("api/logout", document.baseURI), { method: "POST" });
-  location.assign(new URL("enter", document.baseURI));
-};
-
 // With accounts the session says who ranks, and nobody types a name.
 const whoRanks = async () => {
   try {
@@ -315,7 +304,6 @@ const whoRanks = async () => {
     if (role === "annotator") document.querySelector("header.top nav")?.remove(); // they are for leads
     root.dataset.account = name;
     root.dataset.role = role;
-    q(".rk-who").title = "Log out";
     return name;
   } catch {
     return load("annotator", null);

@@ -299,6 +299,8 @@ root.addEventListener("click", (event) => {
   if (chip) {
     stored.set(chip.dataset.run);
     trigger("run_select", { run: chip.dataset.run });
+  } else if (button?.dataset.do === "form") {
+    document.querySelector(".side").scrollIntoView();
   } else if (button) {
     const run = props.value.detail.name;
     if (button.dataset.do === "stop") button.disabled = true; // until the next look at the run

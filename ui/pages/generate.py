@@ -39,6 +39,8 @@ from ui.sending import (
 from ui.shelf import Shelf
 from ui.theme import asset
 
+SCRIPTS = ("compare", "large")
+"""In the order in which they need each other."""
 EXAMPLES = (
     "a brown rabbit beside a red mushroom in the snow",
     "a pink butterfly above a yellow flower by day",
@@ -252,7 +254,7 @@ def build(
                 value=None,
                 html_template=asset("compare.html"),
                 css_template=asset("compare.css"),
-                js_on_load=asset("compare.js"),
+                js_on_load="".join(asset(f"{name}.js") for name in SCRIPTS),
                 apply_default_css=False,
                 elem_id="compare",
                 ideas=list(EXAMPLES),

@@ -1,0 +1,17 @@
+"""Fingers on a page, as a touch screen sends them."""
+
+from typing import Any
+
+
+def finger(page: Any, *steps: tuple[Any, ...]) -> None:
+    """Touches one after the other: (what, x, y) or (what, x, y, x, y) of two fingers."""
+    session = page.context.new_cdp_session(page)
+    for what, *at in steps:
+        points = [{"x": at[i], "y": at[i + 1], "id": i // 2} for i in range(0, len(at), 2)]
+        session.send("Input.dispatchTouchEvent", {"type": what, "touchPoints": points})
+
+
+def middle(locator: Any) -> tuple[float, float]:
+    """The place to touch, or to press with a mouse."""
+    box = locator.bounding_box()
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
