@@ -93,7 +93,7 @@ def test_every_kind_of_damage_is_one_clear_error(tmp_path, damage):
 )
 def test_a_manifest_whose_numbers_are_none_is_damaged(tmp_path, facts, size):
     folder = tmp_path / "step-000001"
-    save_checkpoint(tmp_path, 1, write=lambda to: (to / "a").write_bytes(b"abc"))
+    save_checkpoint(tmp_path, 1, write=write_note)
     manifest = json.loads((folder / "manifest.json").read_text()) | facts
     manifest["files"]["a"]["bytes"] = size
     (folder / "manifest.json").write_text(json.dumps(manifest))

@@ -1,4 +1,4 @@
-"""The large view of the Generate page in a real browser: pixels of the screen for those of images."""
+"""The large view of the Generate page in a browser: how many pixels an image gets, and where."""
 
 import re
 from collections.abc import Iterator
@@ -23,7 +23,8 @@ PAGES = ("rank", "generate")  # others take their time to build
 SIZE = 512
 """Pixels of an image that is shown, both ways."""
 WHERE = """all => all.map((image) => {
-  const [box, pane] = [image, image.closest(".co-pane")].map((each) => each.getBoundingClientRect());
+  const of = [image, image.closest(".co-pane")];
+  const [box, pane] = of.map((each) => each.getBoundingClientRect());
   return [box.left - pane.left, box.top - pane.top, box.width].map((each) => Math.round(each));
 })"""
 """Where each image lies in its pane, and how wide it is, in CSS pixels."""
@@ -72,9 +73,7 @@ def where(page: Any) -> list[int]:
     return list(found[0])
 
 
-def test_all_images_of_a_seed_are_seen_at_one_scale_and_place(
-    runs: Path, page: Any, address: str
-):
+def test_all_images_of_a_seed_are_seen_at_one_scale_and_place(runs: Path, page: Any, address: str):
     open_large(page, address)
     scale = page.locator(".co-scale")
     pane = page.locator(".co-pane").nth(1)

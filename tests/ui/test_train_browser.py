@@ -267,9 +267,7 @@ def test_on_a_phone_the_watched_run_comes_before_the_form(page, here, address):
     )
     page.set_viewport_size({"width": 1280, "height": 800})
     assert page.get_by_role("button", name="New run").is_hidden()  # the form is beside it
-    left, right = (
-        page.locator(each).bounding_box()["x"] for each in ("#recipe", ".mo-run h3")
-    )
+    left, right = (page.locator(each).bounding_box()["x"] for each in ("#recipe", ".mo-run h3"))
     assert left < right
 
 
