@@ -80,6 +80,29 @@ def test_rewards_that_differ_by_rounding_only_count_as_equal():
     assert torch.equal(group_advantages(rewards, torch.zeros(3, dtype=torch.long)), torch.zeros(3))
 
 
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4, -1e4])
+def test_rewards_are_equal_within_a_millionth_of_the_largest_at_any_scale_and_sign(scale):
+    group = torch.zeros(2, dtype=torch.long)
+    for difference, equal in ((0.99e-6, True), (1.01e-6, False)):
+        rewards = scale * torch.tensor([1.0, 1.0 + difference], dtype=torch.float64)
+        running = RunningPromptStatistics(window=2, min_count=2)
+        assert (group_wins(rewards, group) == 0.5).all() == equal
+        for found in (
+            group_advantages(rewards, group),
+            centred_group_advantages(rewards, group),
+            running.advantages(rewards, ["a", "a"]),
+        ):
+            assert (found == 0).all() == equal
+
+
+def test_rewards_that_are_all_zero_are_equal():
+    rewards, group = torch.zeros(3), torch.zeros(3, dtype=torch.long)
+    running = RunningPromptStatistics(window=3, min_count=1)
+    assert torch.equal(group_wins(rewards, group), torch.full((3,), 0.5))
+    assert torch.equal(group_advantages(rewards, group), torch.zeros(3))
+    assert torch.equal(running.advantages(rewards, ["a"] * 3), torch.zeros(3))
+
+
 @BOTH
 def test_an_image_alone_in_its_group_gets_zero(advantages):
     assert torch.equal(advantages(torch.tensor([5.0, -2.0]), torch.tensor([0, 1])), torch.zeros(2))
@@ -122,11 +145,12 @@ def test_rewards_that_differ_by_rounding_are_ties():
     assert wins.tolist() == [1 / 3, 1 / 3, 2.5 / 3]
 
 
-@BOTH
+@pytest.mark.parametrize("advantages", [group_advantages, centred_group_advantages, group_wins])
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_reward_that_is_not_finite_is_an_error_and_not_a_zero(advantages, bad):
-    with pytest.raises(NumericsError, match=r"for sample 1 \(1 of 3 are not finite\)"):
-        advantages(torch.tensor([0.0, bad, 1.0]), torch.zeros(3, dtype=torch.long))
+    message = rf"got {bad} for sample 1 \(2 of 4 are not finite\)"
+    with pytest.raises(NumericsError, match=message):
+        advantages(torch.tensor([0.0, bad, 1.0, -math.inf]), torch.zeros(4, dtype=torch.long))
 
 
 @BOTH
@@ -233,12 +257,20 @@ def test_long_trajectories_with_rewards_far_from_zero_lose_no_precision():
         assert_close(ours, own.float(), rtol=1e-7, atol=0)
 
 
-def test_advantages_of_steps_carry_no_gradient():
-    rewards = torch.ones(1, 2, requires_grad=True)
+def test_advantages_and_rewards_of_steps_carry_no_gradient():
+    rewards = torch.tensor([[1.0, 2.0]], requires_grad=True)
     mask = torch.ones(1, 2, dtype=torch.bool)
     advantages, returns = generalized_advantages(rewards, rewards, mask)
     penalised = kl_penalised_rewards(rewards[:, 0], rewards, mask, coefficient=1.0)
-    assert not any(each.requires_grad for each in (advantages, returns, penalised))
+    scaled, white = scaled_about_mean(rewards, mask), whitened(rewards, mask)
+    found = (advantages, returns, penalised, scaled, white)
+    assert not any(each.requires_grad for each in found)
+
+
+def test_advantages_of_steps_smooth_by_095_and_do_not_discount_unless_told_otherwise():
+    rewards, values = normal(5, 6), normal(5, 6, seed=1)
+    expected = by_loop(rewards, values, GAPS, discount=1.0, smoothing=0.95)
+    assert_close(generalized_advantages(rewards, values, GAPS), expected)
 
 
 # --- the KL as a part of the reward
@@ -314,6 +346,18 @@ def test_scaling_leaves_rewards_that_are_all_equal_and_no_rewards_as_they_are():
     assert torch.equal(scaled_about_mean(rewards, torch.zeros_like(mask)), torch.zeros(1, 3))
 
 
+def test_scaling_leaves_one_reward_alone_as_it_is():
+    mask, rewards = torch.tensor([[False, True, False]]), torch.tensor([[1.0, 3.0, 5.0]])
+    assert torch.equal(scaled_about_mean(rewards, mask), torch.tensor([[0.0, 3.0, 0.0]]))
+
+
+def test_scaled_rewards_far_from_zero_lose_no_precision():
+    rewards = (1e4 + normal(9, 111)).float()
+    mask = torch.ones(9, 111, dtype=torch.bool)
+    found = scaled_about_mean(rewards, mask)
+    assert torch.equal(found, scaled_about_mean(rewards.double(), mask).float())
+
+
 # --- recent rewards of a prompt
 
 
@@ -339,6 +383,25 @@ def test_running_statistics_give_zero_for_equal_rewards():
     assert torch.equal(result, torch.zeros(3))
 
 
+def test_running_statistics_keep_32_rewards_and_count_from_16_on_as_the_authors_code_does():
+    running = RunningPromptStatistics()
+    past = normal(40)
+    for number, reward in enumerate(past, start=1):
+        batch = torch.stack([reward, reward + 7])  # the other prompt is new each time
+        (found, _) = running.advantages(batch, ["a", f"b{number}"])
+        own = past[max(0, number - 32) : number] if number >= 16 else batch
+        assert_close(found, (reward - own.mean()) / own.std(correction=0))
+
+
+def test_running_statistics_of_rewards_far_from_zero_lose_no_precision_and_carry_no_gradient():
+    rewards = (1e4 + normal(16)).float().requires_grad_()
+    found = RunningPromptStatistics(window=16).advantages(rewards, ["a"] * 16)
+    exact = rewards.detach().double()
+    expected = (exact - exact.mean()) / exact.std(correction=0)
+    assert_close(found, expected.float(), rtol=1e-6, atol=1e-7)
+    assert not found.requires_grad
+
+
 def test_running_statistics_tell_prompts_of_equal_text_apart_by_id():
     running = RunningPromptStatistics(window=8, min_count=2)
     result = running.advantages(
@@ -361,6 +424,14 @@ def test_running_statistics_of_another_window_are_refused():
     state = RunningPromptStatistics(window=4, min_count=2).state_dict()
     with pytest.raises(CheckpointError, match="expected a window of 8, got 4"):
         RunningPromptStatistics(window=8, min_count=2).load_state_dict(state)
+
+
+def test_a_count_can_be_from_one_to_the_whole_window():
+    for window, min_count in ((1, 1), (4, 1), (4, 4)):
+        running = RunningPromptStatistics(window=window, min_count=min_count)
+        assert running.state_dict()["window"] == window
+    with pytest.raises(ValueError, match="got 0 and 4"):
+        RunningPromptStatistics(window=4, min_count=0)
 
 
 def test_a_count_that_no_window_can_reach_is_refused():

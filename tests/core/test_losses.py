@@ -1,3 +1,4 @@
+import inspect
 import math
 
 import choix
@@ -7,6 +8,7 @@ from drawn import normal
 from torch.autograd import gradcheck
 from torch.testing import assert_close
 
+from imgalign import advantages, losses
 from imgalign.losses import (
     bradley_terry_loss,
     cardinal_loss,
@@ -16,6 +18,26 @@ from imgalign.losses import (
     kto_loss,
     value_loss,
 )
+
+# --- all of them
+
+
+def test_settings_of_losses_and_advantages_are_passed_by_name_only():
+    functions = [
+        each
+        for module in (losses, advantages)
+        for each in vars(module).values()
+        if inspect.isfunction(each) and each.__module__ == module.__name__
+    ]
+    wrong = [
+        f"{function.__name__}: {parameter.name}"
+        for function in [*functions, advantages.RunningPromptStatistics]
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.default is not parameter.empty or parameter.annotation in (int, float)
+        if parameter.kind is not parameter.KEYWORD_ONLY
+    ]
+    assert [each for each in wrong if not each.startswith("_")] == []
+
 
 # --- PPO
 
@@ -75,6 +97,12 @@ def test_ppo_gradient_is_zero_and_not_nan_where_a_good_step_went_absurdly_far():
         log_prob, torch.zeros(1, 1), torch.ones(1, 1), clip_nats=0.2
     ).sum().backward()
     assert torch.equal(log_prob.grad, torch.zeros(1, 1))
+
+
+def test_ppo_loss_is_zero_and_not_nan_without_an_advantage_however_far_the_step_went():
+    log_prob = torch.tensor([[1000.0, -1000.0]])
+    loss = clipped_surrogate_loss(log_prob, torch.zeros(1, 2), torch.zeros(1, 1), clip_nats=0.2)
+    assert_close(loss, torch.zeros(1, 2))
 
 
 def test_ppo_loss_ignores_a_constant_added_to_both_log_probs():
@@ -257,6 +285,14 @@ def test_kto_pulls_towards_likes_and_away_from_dislikes_and_no_harder_than_its_s
     assert log_ratio.grad.abs().max() <= 0.5 / 4 + 1e-12
 
 
+def test_kto_loss_has_the_type_of_the_log_ratio_and_loses_no_digits_of_its_weights():
+    liked = torch.tensor([True, False])
+    weights = {"desirable_weight": 0.1, "undesirable_weight": 0.3}
+    for dtype in (torch.bfloat16, torch.float32, torch.float64):
+        loss = kto_loss(torch.zeros(2, dtype=dtype), liked, beta=1.0, baseline=0.0, **weights)
+        assert_close(loss, torch.tensor([0.05, 0.15], dtype=dtype))
+
+
 def test_kto_gradient_matches_finite_differences():
     log_ratio, liked = normal(4).requires_grad_(), torch.tensor([True, False, False, True])
     assert gradcheck(lambda x: kto_loss(x, liked, beta=0.4, baseline=0.2), log_ratio)
@@ -280,6 +316,26 @@ def test_the_best_scores_of_the_cardinal_loss_are_proportional_to_the_advantages
 
     optimizer.step(closure)
     assert_close(scores.detach(), advantage * 2 / 0.75, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("k", [2, 3, 4, 9])
+def test_the_best_score_of_the_largest_advantage_there_can_be_is_the_largest(k):
+    # One candidate has the weight 1 and the others 0, of which 1 / k is the mean.
+    advantage = torch.full((1, k), -1 / k, dtype=torch.float64)
+    advantage[0, 0] += 1
+    scores = (2.0 * advantage / (1 - 1 / k)).requires_grad_()
+    loss = cardinal_loss(scores, advantage, torch.ones(1, k, dtype=torch.bool), largest=2.0)
+    assert_close(scores[0, 0].item(), 2.0)
+    assert_close(torch.autograd.grad(loss.sum(), scores)[0], torch.zeros_like(advantage))
+
+
+def test_the_cardinal_loss_pulls_one_candidate_alone_to_zero_and_says_nothing_of_none():
+    scores = torch.tensor([[3.0, 1.0], [-3.0, 1.0], [5.0, 5.0]], requires_grad=True)
+    present = torch.tensor([[True, False], [True, False], [False, False]])
+    loss = cardinal_loss(scores, torch.zeros(3, 2), present, largest=1.0)
+    assert loss[2] == 0
+    (gradient,) = torch.autograd.grad(loss.sum(), scores)
+    assert gradient.sign().tolist() == [[1, 0], [-1, 0], [0, 0]]
 
 
 def test_the_cardinal_loss_starts_at_zero_with_the_advantages_as_its_gradient():

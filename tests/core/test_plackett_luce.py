@@ -189,6 +189,14 @@ def test_padding_changes_neither_loss_nor_gradient_whatever_it_holds(padding):
     assert_close(gradient, expected)
 
 
+def test_plackett_luce_has_the_type_of_the_scores_whatever_the_type_of_the_ties():
+    scores = normal(5, 4)
+    expected = plackett_luce_loss(scores, RANKS, log_tie=LOG_TIE)
+    for own, ties in ((torch.float32, torch.float64), (torch.float64, torch.float32)):
+        loss = plackett_luce_loss(scores.to(own), RANKS, log_tie=LOG_TIE.to(ties))
+        assert_close(loss, expected.to(own))
+
+
 def test_only_the_order_of_ranks_counts_and_not_their_values():
     gaps = torch.where(RANKS > 0, RANKS * 10 + 5, RANKS)
     loss = plackett_luce_loss(normal(5, 4), RANKS, log_tie=LOG_TIE)

@@ -12,6 +12,7 @@ from imgalign.statistics import (
     betting_wealth,
     clustered_mean,
     clustered_rate,
+    combined_variance,
     confidence_sequence,
     distinct,
     expanded_tail,
@@ -28,6 +29,29 @@ def test_t_quantile_agrees_with_scipy(degrees):
     assert t_quantile(0.975, degrees=degrees) == pytest.approx(
         stats.t.ppf(0.975, degrees), rel=2e-3
     )
+
+
+def test_t_quantile_is_wrong_by_a_fifth_power_of_the_degrees_and_infinite_without_any():
+    # An expansion to the fourth power of 1 / degrees with all its terms right has such an error.
+    scaled = [
+        abs(t_quantile(0.975, degrees=n) - stats.t.ppf(0.975, n)) * n**5 for n in (20, 40, 80)
+    ]
+    assert max(scaled) < 1.25 * min(scaled)
+    assert t_quantile(0.975, degrees=0) == math.inf
+
+
+@pytest.mark.parametrize(("successes", "count"), [(0, 7), (3, 7), (7, 7), (1, 1), (40, 100)])
+def test_wilsons_interval_is_scipys_and_all_rates_where_nothing_was_counted(successes, count):
+    expected = stats.binomtest(successes, count).proportion_ci(method="wilson")
+    assert wilson_interval(successes, count) == pytest.approx((expected.low, expected.high))
+    assert wilson_interval(0.0, 0.0) == (0.0, 1.0)
+
+
+def test_wilsons_interval_of_any_rate_lies_between_0_and_1_exactly():
+    for count in range(1, 200):
+        low, high = wilson_interval(0, count)[0], wilson_interval(count, count)[1]
+        assert low >= 0
+        assert high <= 1
 
 
 def test_tail_of_many_clusters_is_two_and_a_half_percent():
@@ -75,6 +99,16 @@ def test_one_cluster_gives_no_interval():
     assert (found.value, found.low, found.high) == (1.5, None, None)
 
 
+def test_two_clusters_give_an_interval():
+    found = clustered_mean([0.0, 1.0], ["a", "b"], seed=0)
+    assert (found.low, found.value, found.high) == (0.0, 0.5, 1.0)
+
+
+def test_one_cluster_of_outcomes_that_agree_gives_no_interval():
+    found = clustered_rate([1.0, 1.0], ["a", "a"], seed=0)
+    assert (found.value, found.low, found.high) == (1.0, None, None)
+
+
 def test_no_failure_in_ten_clusters_is_not_a_certainty():
     found = clustered_rate([1.0] * 40, [i // 4 for i in range(40)], seed=0)
     z = stats.norm.ppf(0.975)
@@ -96,6 +130,9 @@ def test_equal_seeds_give_equal_bounds():
 def test_as_many_clusters_as_values_are_expected():
     with pytest.raises(ValueError, match="got 1 for 2"):
         clustered_mean([1.0, 2.0], ["a"], seed=0)
+    for nothing in ([], np.array([], dtype=np.int64)):
+        with pytest.raises(ValueError, match="got 0 for 0"):
+            clustered_mean([], nothing, seed=0)
 
 
 # --- two ways
@@ -138,6 +175,30 @@ def test_two_way_variance_is_the_sum_of_both_ways_less_their_intersection():
     assert found > variance(one)
 
 
+def test_the_largest_of_both_one_way_variances_and_the_two_way_one_is_kept():
+    one, other, both = np.array([1.0, 4.0, 1.0]), np.array([2.0, 1.0, 4.0]), np.array([0.5, 5.0, 5])
+    assert combined_variance(one, other, both).tolist() == [2.5, 4.0, 4.0]
+
+
+@pytest.mark.parametrize("as_array", [True, False])
+def test_two_clusters_on_each_side_give_the_interval_of_one_degree_of_freedom(as_array):
+    # The margins are 3/8 and 5/8 one way and 1/2 the other, of 16 votes: p is 1/2. Clustered the
+    # first way the variance of p is (2 / 1) (1^2 + 1^2) / 16^2, the other way and in cells less.
+    votes = [1.0] * 2 + [0.0] * 2 + [1.0] + [0.0] * 3 + [1.0] * 2 + [0.0] * 2 + [1.0] * 3 + [0.0]
+    one, other = [9] * 8 + [3] * 8, ([1] * 4 + [0] * 4) * 2
+    if as_array:
+        one, other = np.array(one), np.array(other)
+    found, degrees = two_way_variance(
+        lambda clusters: np.array(float(len(set(clusters)))), one, other
+    )
+    assert (float(found), degrees) == (2.0, 1)  # 2 + 2 - 4 cells is less than either
+    rate = two_way_rate(votes, one, other)
+    z = math.tan(math.pi * 0.475)  # Student's t of one degree is Cauchy's distribution
+    effective = min(0.25 / (2 * (1 + 1) / 256), 16)
+    expected = wilson_interval(0.5 * effective, effective, z=z)
+    assert (rate.low, rate.high) == pytest.approx(expected)
+
+
 def test_a_two_way_rate_is_the_same_whichever_way_is_named_first_and_mirrors_with_its_votes():
     votes, one, other = judged_twice(
         np.random.default_rng(1), 12, 5, spread_one=1.0, spread_other=0.5
@@ -172,9 +233,17 @@ def test_a_rate_without_a_doubt_counts_each_cluster_once():
 
 
 def test_a_rate_of_one_prompt_has_no_interval():
-    found = two_way_rate([1, 0, 1], ["a"] * 3, ["x", "y", "z"])
-    assert (found.low, found.high) == (None, None)
-    assert found.value == pytest.approx(2 / 3)
+    for prompts in (["a"] * 3, np.array([4, 4, 4])):
+        found = two_way_rate([1, 0, 1], prompts, ["x", "y", "z"])
+        assert (found.low, found.high) == (None, None)
+        assert found.value == pytest.approx(2 / 3)
+
+
+def test_a_rate_of_two_prompts_has_an_interval_whichever_number_comes_first():
+    expected = two_way_rate([1, 0, 1], ["b", "a", "b"], ["x"] * 3)
+    assert expected.low is not None
+    assert two_way_rate([1, 0, 1], np.array([1, 0, 1]), ["x"] * 3) == expected
+    assert two_way_rate([1, 0, 1], np.array([0, 1, 0]), ["x"] * 3) == expected
 
 
 def test_the_wealth_of_a_bet_is_what_it_is_by_hand():
@@ -250,6 +319,13 @@ def test_the_search_from_both_ends_finds_the_interval_of_all_wealth_exactly(seed
     assert (found.low, found.high) == sequence_by_all_wealth(values)
 
 
+@pytest.mark.parametrize("num", [1, 63, 64, 65, 192, 193])
+def test_the_interval_is_that_of_all_wealth_where_a_portion_of_values_ends(num: int):
+    values = np.arange(num) % 4 / 4 + 0.125
+    found = confidence_sequence(values)
+    assert (found.low, found.high) == sequence_by_all_wealth(values)
+
+
 def test_so_many_values_that_no_mean_of_the_grid_is_left_leave_its_two_neighbours():
     values = np.tile([0.4, 0.605], 20_000)  # the mean 0.5025 is between two of the grid
     found = confidence_sequence(values)
@@ -273,3 +349,5 @@ def test_numbers_in_an_array_cluster_as_names_do_exactly():
         found, places = distinct(one)
         assert np.array_equal(found, np.unique(one))
         assert np.array_equal(found[places], one)
+    for each in distinct(np.array([], dtype=np.int64)):
+        assert len(each) == 0
