@@ -246,6 +246,7 @@ def walked(walk: Walk, folder: Path | None) -> dict[str, Any]:
         page.goto(walk.address)
         page.get_by_label("Your name or initials").fill("Ada")
         page.get_by_role("button", name="Start ranking").click()
+        page.locator(".rk[data-state=empty]").wait_for()
         page.get_by_role("link", name="Make candidates").click()
         page.wait_for_function("() => document.querySelector('#maker input')?.value")
         walk.shot("empty")
