@@ -39,11 +39,11 @@ from imgalign.storybook.simulate import annotators_of
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 RESULTS = Path(__file__).parent / "results" / "app_walk.json"
-SETS, COMPARED = 60, 24
+SETS, COMPARED = 120, 40
 """Prompts of which candidates are ranked, and prompts of the blind comparison."""
 GROUP = "cosy"
 RECIPE = "storybook_dpo"
-OVERRIDES = "run.iterations=80"
+OVERRIDES = "run.iterations=120"
 PATIENCE = 900_000
 """Milliseconds until a step has failed."""
 
