@@ -7,7 +7,7 @@ Prompts become candidates (or, with --from-folder, a folder of images with capti
 they are ranked with the keyboard, the rankings train a LoRA without a reward model, the LoRA is
 drawn beside its base, the pairs are ranked blind until it is decided who wins, and the LoRA is
 downloaded. Nothing is done but what a browser can do. The person has the taste of one simulated
-annotator and looks at the pixels that the page shows. Writes the seconds of each step to
+annotator, without most of the noise, and looks at the pixels that the page shows. Writes the seconds of each step to
 results/app_walk.json, and screenshots.
 """
 
@@ -33,7 +33,7 @@ from playwright.sync_api import sync_playwright
 
 from imgalign.evaluate.origin import hardware
 from imgalign.images import as_tensor
-from imgalign.storybook.annotators import impressions
+from imgalign.storybook.annotators import Habits, impressions
 from imgalign.storybook.scenes import evaluation_prompts
 from imgalign.storybook.simulate import annotators_of
 
@@ -42,6 +42,8 @@ RESULTS = Path(__file__).parent / "results" / "app_walk.json"
 SETS, COMPARED = 120, 40
 """Prompts of which candidates are ranked, and prompts of the blind comparison."""
 GROUP = "cosy"
+DECIDED = Habits(temperature=0.04, position_bias=0.0, lapse=0.0, tie_threshold=0.02)
+"""Of a person with a decided taste, who looks closely."""
 RECIPE = "storybook_dpo"
 OVERRIDES = "run.iterations=120"
 PATIENCE = 900_000
@@ -76,7 +78,7 @@ class Walk:
         self.page, self.address, self.out = page, address, out
         self.seconds: dict[str, float] = {}
         self.shots = 0
-        (self.annotator,) = annotators_of(GROUP, 1, seed=0)
+        (self.annotator,) = annotators_of(GROUP, 1, seed=0, habits=DECIDED)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
