@@ -7,8 +7,8 @@ Prompts become candidates (or, with --from-folder, a folder of images with capti
 they are ranked with the keyboard, the rankings train a LoRA without a reward model, the LoRA is
 drawn beside its base, the pairs are ranked blind until it is decided who wins, and the LoRA is
 downloaded. Nothing is done but what a browser can do. The person has the taste of one simulated
-annotator, without most of the noise, and looks at the pixels that the page shows. Writes the seconds of each step to
-results/app_walk.json, and screenshots.
+annotator, without most of the noise, and looks at the pixels that the page shows. Writes the
+seconds of each step to results/app_walk.json, and screenshots.
 """
 
 import argparse
