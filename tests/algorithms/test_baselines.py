@@ -91,7 +91,8 @@ def test_a_reference_that_is_asked_in_some_passes_gives_the_kl_of_all_on_average
             policy.shift.copy_(
                 0.1 * torch.arange(1.0, 7.0).view(6, *[1] * (policy.shift.dim() - 1))
             )
-        algorithm = PolicyGradient(GRPOConfig(reference_passes=reference_passes), seed=0)
+        config = GRPOConfig(reference_passes=reference_passes)
+        algorithm = PolicyGradient(config, seed=0)
         assessment = algorithm.assess(policy, sample(policy), world=Alone())
         tally = assessment.tally()
         generator = torch.Generator().manual_seed(seed)
@@ -99,7 +100,7 @@ def test_a_reference_that_is_asked_in_some_passes_gives_the_kl_of_all_on_average
         policy.num_forwards = 0
         for micro in minibatch:
             loss, stats = policy_gradient_loss(
-                policy, micro, clip=clip_of(algorithm.config), kl_coefficient=1.0
+                policy, micro, clip=clip_of(config), kl_coefficient=1.0
             )
             loss.backward()
             tally.add(stats, micro)

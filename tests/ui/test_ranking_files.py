@@ -215,8 +215,8 @@ def test_files_go_with_the_app_that_wrote_them(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "files"))
     (tmp_path / "files").mkdir()
     builds = Builds(judged)
-    key = builds.begin("default", "rankings")
-    wait_for(lambda: builds.build(key).file is not None)
+    build = builds.build(builds.begin("default", "rankings"))
+    wait_for(lambda: build.file is not None)
     assert list((tmp_path / "files").iterdir())
     del builds  # ResourceWarning, an error here, if that were left to the interpreter
     gc.collect()
