@@ -19,7 +19,7 @@ from imgalign.preferences.gold import gold_items, mark_gold
 from imgalign.preferences.judges import add_judge
 from imgalign.preferences.makers import item_makers, rate_makers, read_makers
 from imgalign.preferences.people import people_of
-from imgalign.preferences.records import TieGroups
+from imgalign.preferences.records import Answer, TieGroups
 from imgalign.preferences.repeats import ask_again
 from imgalign.preferences.store import Store
 from imgalign.preferences.stored import item_samples, latest_items
@@ -288,6 +288,20 @@ def test_a_withdrawn_item_is_asked_of_nobody_until_it_is_brought_back(store, que
     assert {who: store.counts(who) for who in before} == before
     assert store.next_item("bob") == held
     assert store.next_item("ann").item_id == added
+    assert check_store(store).passed
+
+
+def test_an_ai_judge_that_has_passed_a_withdrawn_item_is_asked_it_once_it_is_back(store, queue):
+    queue(*DIFFERENT, overlap=1)
+    ai = add_judge(store, JUDGE).annotator_id
+    (added,) = add_attention(store, "default", count=1, overlap=1)
+    judge_all(store, "ann", BEST_FIRST)  # nothing is open for people
+    withdraw(store, added, project="default")
+    while (item := store.next_item(ai)) is not None:
+        assert item.item_id != added
+        store.submit(judge(item, ai, answers=(Answer(0, 0, 1, None),)))
+    bring_back(store, added, project="default")
+    assert store.next_item(ai).item_id == added
     assert check_store(store).passed
 
 
