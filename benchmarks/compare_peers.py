@@ -13,6 +13,7 @@ out: what a side does (peers/).
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -163,6 +164,11 @@ def check_rows(sides: Sequence[Side], found: Sequence[Facts]) -> None:
             )
 
 
+def named(argument: str) -> str:
+    """An argument with the names of files alone; the folders are of one machine or temporary."""
+    return re.sub(r"(^|=)/(?:[^/]+/)*", r"\1", argument)
+
+
 def spread(values: Sequence[float]) -> Facts:
     """Example: {"median": 1.02, "low": 1.01, "high": 1.1, "times": 5}."""
     ends = {"low": min(values), "high": max(values), "times": len(values)}
@@ -180,7 +186,7 @@ def summary(sides: Sequence[Side], turns: Sequence[Sequence[Facts]]) -> list[Fac
         rows.append(
             {
                 "side": side.name,
-                "command": " ".join([f"peers/{side.script}", *side.arguments]),
+                "command": " ".join([f"peers/{side.script}", *map(named, side.arguments)]),
                 "versions": own[0]["versions"],
                 "threads": own[0]["threads"],
                 "instructions": own[0]["instructions"],
@@ -198,7 +204,7 @@ def table(rows: Sequence[Facts]) -> str:
     """Markdown, one line a side."""
     phases = [name for name in rows[0]["cpu_seconds"] if name != "total"]
     head = ["", "CPU seconds", *phases, "times as fast as the peer", "peak memory, GB"]
-    head += ["of it after imports"]
+    head += ["of it imports"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for row in rows:
         seconds = [range_of(row["cpu_seconds"][name]) for name in ("total", *phases)]
