@@ -1,7 +1,7 @@
 """The algorithms: the union of their settings, and the class that each of them builds.
 
-To add one, write its file and name it here twice; a loss of rankings or likes is a `DirectConfig` of
-`objectives.py` and needs no name here.
+To add one, write its file and name it here twice; a loss of rankings or likes is a `DirectConfig`
+of `objectives.py` and needs no name here.
 """
 
 from typing import Any, TypeAlias
