@@ -111,6 +111,8 @@ def show(page: Any, address: str, name: str, *, full: bool) -> None:
         page.keyboard.press("Enter")
         page.locator(".rk[data-state=ranking], .rk[data-state=empty]").first.wait_for()
         if full:
+            page.locator(".rk-guide[open]").wait_for()
+            page.keyboard.press("Escape")
             for key in keys_of(((2,), (0,)), 4)[:-1]:
                 page.keyboard.press(key)
     if name == "generate" and full:

@@ -70,7 +70,8 @@ def tables(store: Store, project: str | None) -> tuple[str, str, str]:
         return f'<div class="results people"><p role="alert">{escape(str(error))}</p></div>', "", ""
     progress = progress_shown(project_progress(store, project))
     people = progress + people_table(found)
-    return people, gold_table(found.gold), attention_table(found.attention)
+    gold = f"<h2>Gold items</h2>{gold_table(found.gold)}"
+    return people, gold, f"<h2>Attention items</h2>{attention_table(found.attention)}"
 
 
 def candidates_of(store: Store, item_id: str | None) -> str:
@@ -270,9 +271,7 @@ def _opening() -> gr.Checkbox:
 def _tables() -> tuple[gr.HTML, gr.HTML, gr.HTML]:
     script = asset("people.js")
     people = gr.HTML("", js_on_load=script, padding=False, elem_id="people")
-    gr.HTML("<h2>Gold items</h2>", padding=False)
     gold = gr.HTML("", js_on_load=script, padding=False, elem_id="gold")
-    gr.HTML("<h2>Attention items</h2>", padding=False)
     return people, gold, gr.HTML("", js_on_load=script, padding=False, elem_id="attention")
 
 
