@@ -11,6 +11,18 @@ def finger(page: Any, *steps: tuple[Any, ...]) -> None:
         session.send("Input.dispatchTouchEvent", {"type": what, "touchPoints": points})
 
 
+def spread(page: Any, x: float, y: float, *, apart: float) -> None:
+    """Two fingers, `apart` from each other, move to twice as far around a place."""
+    half = apart / 2
+    finger(
+        page,
+        ("touchStart", x - half, y, x + half, y),
+        ("touchMove", x - 1.5 * half, y, x + 1.5 * half, y),
+        ("touchMove", x - 2 * half, y, x + 2 * half, y),
+        ("touchEnd",),
+    )
+
+
 def middle(locator: Any) -> tuple[float, float]:
     """The place to touch, or to press with a mouse."""
     box = locator.bounding_box()

@@ -2,7 +2,7 @@
 
 import pytest
 from rank_page import press, ranks_on_screen, start, stored, wait_for_progress
-from touches import finger, middle
+from touches import finger, middle, spread
 from waited import expect
 
 pytestmark = [
@@ -260,13 +260,7 @@ def test_two_fingers_zoom_and_one_moves_all_images(phone, address, add_items):
     scale = phone.locator(".rk-scale")
     phone.get_by_role("button", name="1:1").tap()
     x, y = middle(phone.locator(".rk-pane").nth(0))
-    finger(
-        phone,
-        ("touchStart", x - 20, y, x + 20, y),
-        ("touchMove", x - 30, y, x + 30, y),
-        ("touchMove", x - 40, y, x + 40, y),
-        ("touchEnd",),
-    )
+    spread(phone, x, y, apart=40)
     assert float(scale.text_content().removesuffix(":1")) == pytest.approx(2, rel=0.1)
     images = phone.locator(".rk-pane img")
     before = images.evaluate_all("all => all.map((i) => i.style.transform)")
