@@ -132,9 +132,9 @@ class LoraDiffusionConfig(DiffusionConfig):
     tools assume that do not read it from the file; or what policy.adapter has."""
 
     channels_last: bool = False
-    """Keep the network's convolutions with their channels last in memory. A pass through that of
-    the storybook took 8 to 15 % less time in float32 on a CPU with AVX-512. Rounding differs, and
-    elsewhere it may be slower, so measure it."""
+    """Keep the network's convolutions with their channels last in memory, which some hardware
+    prefers. Rounding differs. On the storybook in float32 on a CPU with AVX-512 it gained nothing
+    that could be told from noise, so measure it."""
 
     target_modules: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """Ends of the names of the layers to train; null is the attention projections, or the layers of
