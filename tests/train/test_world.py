@@ -16,7 +16,7 @@ from walk_runs import measured, start
 from worlds import OneOfTwo, in_two
 
 from imgalign.algorithms.interface import World, first_position, writes_files
-from imgalign.errors import ConfigError, NumericsError
+from imgalign.errors import ConfigError
 from imgalign.policy import Trajectory
 from imgalign.prompts import EVALUATION_SEEDS
 from imgalign.runs.checkpoint import checkpoints
@@ -43,7 +43,7 @@ def test_alone_is_a_world_that_gives_back_what_it_is_given():
     assert writes_files(world)
 
 
-def test_a_gradient_that_is_not_finite_in_one_process_ends_both():
+def test_a_step_whose_gradient_is_not_finite_in_one_process_is_left_out_by_both():
     def work(world: World) -> Tensor:
         policy = RandomWalk(num_steps=2)
         learner = build_learner(
@@ -55,8 +55,8 @@ def test_a_gradient_that_is_not_finite_in_one_process_ends_both():
         )
         if world.index == 1:
             policy.shift.register_hook(lambda gradient: gradient * torch.nan)
-        with pytest.raises(NumericsError, match="the gradient's norm is nan"):
-            learner.update(sample(policy), iteration=0)
+        metrics = learner.update(sample(policy), iteration=0)
+        assert metrics["skipped_steps"] > 0 == metrics["optimizer_steps"]
         return policy.shift.detach()
 
     for shift in in_two(work):
