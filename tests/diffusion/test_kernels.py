@@ -1,4 +1,6 @@
+import inspect
 import itertools
+from dataclasses import FrozenInstanceError, replace
 
 import pytest
 import torch
@@ -57,13 +59,16 @@ def test_mean_and_std_equal_the_step_of_the_library(spacing, prediction, eta, to
 
 @pytest.mark.parametrize("prediction", ["v_prediction", "sample"])
 @pytest.mark.parametrize("eta", [0.0, 1.0])
-def test_a_step_from_pure_noise_equals_the_library_and_is_finite(prediction, eta):
+@pytest.mark.parametrize("num_inference_steps", [3, 10])  # 3 round what is left to below 0 at eta 1
+def test_a_step_from_pure_noise_equals_the_library_and_is_finite(
+    prediction, eta, num_inference_steps
+):
     library = scheduler(
         timestep_spacing="trailing", prediction_type=prediction, rescale_betas_zero_snr=True
     )
-    kernel = kernel_of(library, 10, eta=eta)
+    kernel = kernel_of(library, num_inference_steps, eta=eta)
     assert kernel.alpha_bar[0] == 0
-    output, sample, noise, expected = next(library_steps(library, 10, eta=eta))
+    output, sample, noise, expected = next(library_steps(library, num_inference_steps, eta=eta))
     mean, std = kernel.step(output, sample, torch.tensor([0, 0]))
     assert mean.isfinite().all()
     # The library may take the root of a negative rounding error there; ours is 0 instead.
@@ -95,15 +100,40 @@ def test_steps_without_noise_are_masked():
     assert kernel_of(trailing, 5, eta=0.0).mask.tolist() == [False] * 5
 
 
-def test_half_precision_inputs_are_widened_before_the_arithmetic():
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_everything_is_computed_in_float32_whatever_comes_in(prediction, dtype):
     generator = torch.Generator().manual_seed(0)
-    first, second = torch.randn(2, 1, 4, 8, 8, generator=generator).bfloat16()
-    kernel = kernel_of(scheduler(prediction_type="v_prediction"), 5, eta=1.0)
+    first, second = torch.randn(2, 1, 4, 8, 8, generator=generator).to(dtype)
+    kernel = kernel_of(scheduler(prediction_type=prediction), 5, eta=1.0)
     index = torch.tensor([3])
     for method in (kernel.step, kernel.corrupt, kernel.target):
-        low = method(first, second, index)
-        wide = method(first.float(), second.float(), index)
-        assert_close(low, wide, rtol=0, atol=0)  # types too
+        own = method(first, second, index)
+        expected = method(first.float(), second.float(), index)
+        assert_close(own, expected, rtol=0, atol=0)  # types too
+
+
+def test_a_kernel_lies_on_the_device_it_was_made_for_and_so_does_what_it_makes_of_numbers():
+    meta = torch.device("meta")
+    kernel = ddim_kernel(scheduler(), 7, eta=1.0, device=meta)
+    timesteps = kernel.training_timesteps(torch.rand(4))
+    for each in (kernel.timesteps, kernel.alpha_bar, kernel.alpha_bar_prev, timesteps):
+        assert each.device == meta
+    assert kernel.train_alpha_bar.device == meta
+
+
+def test_a_kernel_cannot_be_changed_and_equals_itself_alone():
+    kernel = kernel_of(scheduler(), 7)
+    with pytest.raises(FrozenInstanceError):
+        kernel.eta = 1.0
+    assert len({kernel, replace(kernel)}) == 2
+
+
+def test_settings_of_kernels_are_passed_by_name_only():
+    for function in (DDIMKernel, ddim_kernel, transition_std, DDIMKernel.error_scale):
+        parameters = inspect.signature(function).parameters
+        for name in {"eta", "device", "of", "prediction_type"} & set(parameters):
+            assert parameters[name].kind is inspect.Parameter.KEYWORD_ONLY, (function, name)
 
 
 def drawn_at(timesteps: Tensor) -> tuple[Tensor, Tensor]:
@@ -173,7 +203,7 @@ def test_ddim_is_a_kernel():
 @pytest.mark.parametrize(
     ("changes", "num_inference_steps", "message"),
     [
-        ({"prediction_type": "flow"}, 5, "'flow'"),
+        ({"prediction_type": "flow"}, 5, "one of epsilon, v_prediction, sample, got 'flow'"),
         ({}, 0, "got 0"),
         ({}, 1001, "got 1001"),
         ({}, 1000, "use fewer"),
@@ -183,6 +213,17 @@ def test_ddim_is_a_kernel():
 def test_schedules_without_a_gaussian_step_are_refused(changes, num_inference_steps, message):
     with pytest.raises(InputError, match=message):
         kernel_of(scheduler(**changes), num_inference_steps)
+
+
+def test_one_step_can_be_taken_and_goes_to_the_end():
+    kernel = kernel_of(scheduler(set_alpha_to_one=True), 1)
+    assert kernel.alpha_bar_prev.tolist() == [1.0]
+
+
+@pytest.mark.parametrize("setting", ["clip_sample", "thresholding"])
+def test_a_scheduler_that_would_change_what_the_network_predicts_is_not_taken(setting):
+    with pytest.raises(AssertionError, match="steps here do not"):
+        kernel_of(scheduler(**{setting: True}), 5)
 
 
 @pytest.mark.parametrize("of", ["target", "noise", "velocity"])
