@@ -1,5 +1,6 @@
 import inspect
 import math
+from collections.abc import Callable
 
 import choix
 import pytest
@@ -23,15 +24,16 @@ from imgalign.losses import (
 
 
 def test_settings_of_losses_and_advantages_are_passed_by_name_only():
-    functions = [
-        each
+    functions: list[tuple[str, Callable[..., object]]] = [
+        (name, each)
         for module in (losses, advantages)
-        for each in vars(module).values()
+        for name, each in vars(module).items()
         if inspect.isfunction(each) and each.__module__ == module.__name__
     ]
+    functions += [("RunningPromptStatistics", advantages.RunningPromptStatistics.__init__)]
     wrong = [
-        f"{function.__name__}: {parameter.name}"
-        for function in [*functions, advantages.RunningPromptStatistics]
+        f"{name}: {parameter.name}"
+        for name, function in functions
         for parameter in inspect.signature(function).parameters.values()
         if parameter.default is not parameter.empty or parameter.annotation in (int, float)
         if parameter.kind is not parameter.KEYWORD_ONLY

@@ -9,6 +9,7 @@ from scipy import stats
 from imgalign.statistics import (
     GRID,
     LEVEL,
+    Clusters,
     betting_wealth,
     clustered_mean,
     clustered_rate,
@@ -184,7 +185,8 @@ def test_two_clusters_on_each_side_give_the_interval_of_one_degree_of_freedom(as
     # The margins are 3/8 and 5/8 one way and 1/2 the other, of 16 votes: p is 1/2. Clustered the
     # first way the variance of p is (2 / 1) (1^2 + 1^2) / 16^2, the other way and in cells less.
     votes = [1.0] * 2 + [0.0] * 2 + [1.0] + [0.0] * 3 + [1.0] * 2 + [0.0] * 2 + [1.0] * 3 + [0.0]
-    one, other = [9] * 8 + [3] * 8, ([1] * 4 + [0] * 4) * 2
+    one: Clusters = [9] * 8 + [3] * 8
+    other: Clusters = ([1] * 4 + [0] * 4) * 2
     if as_array:
         one, other = np.array(one), np.array(other)
     found, degrees = two_way_variance(
