@@ -1,6 +1,8 @@
 """Intervals over clusters, against closed forms, an independent library and simulation."""
 
+import inspect
 import math
+from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from imgalign.statistics import (
     GRID,
     LEVEL,
     Clusters,
+    Estimate,
     betting_wealth,
     clustered_mean,
     clustered_rate,
@@ -22,6 +25,15 @@ from imgalign.statistics import (
     two_way_variance,
     wilson_interval,
 )
+
+
+def test_settings_are_passed_by_name_only_and_an_estimate_cannot_be_changed():
+    for function in (clustered_mean, clustered_rate, t_quantile, wilson_interval, Estimate):
+        parameters = inspect.signature(function).parameters
+        for name in {"seed", "degrees", "z", "low", "high"} & set(parameters):
+            assert parameters[name].kind is inspect.Parameter.KEYWORD_ONLY, (function, name)
+    with pytest.raises(FrozenInstanceError):
+        Estimate(value=0.5).low = 0.4  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("degrees", [1, 2, 3, 5, 11, 47, 400])
@@ -117,6 +129,12 @@ def test_no_failure_in_ten_clusters_is_not_a_certainty():
     assert found.low == pytest.approx(10 / (10 + z**2))  # Wilson's lower bound of 10 out of 10
 
 
+def test_two_clusters_that_agree_are_two_observations():
+    found = clustered_rate([1.0, 0.0, 0.0, 1.0], ["a", "a", "b", "b"], seed=0)
+    assert found.value == 0.5
+    assert (found.low, found.high) == wilson_interval(1, 2)
+
+
 def test_rate_with_spread_between_clusters_is_the_mean():
     outcomes, clusters = [1, 0.5, 0, 1], ["a", "a", "b", "b"]
     assert clustered_rate(outcomes, clusters, seed=1) == clustered_mean(outcomes, clusters, seed=1)
@@ -182,9 +200,9 @@ def test_the_largest_of_both_one_way_variances_and_the_two_way_one_is_kept():
 
 @pytest.mark.parametrize("as_array", [True, False])
 def test_two_clusters_on_each_side_give_the_interval_of_one_degree_of_freedom(as_array):
-    # The margins are 3/8 and 5/8 one way and 1/2 the other, of 16 votes: p is 1/2. Clustered the
-    # first way the variance of p is (2 / 1) (1^2 + 1^2) / 16^2, the other way and in cells less.
-    votes = [1.0] * 2 + [0.0] * 2 + [1.0] + [0.0] * 3 + [1.0] * 2 + [0.0] * 2 + [1.0] * 3 + [0.0]
+    # The margins are 3/4 and 1/4 one way and 1/2 the other, of 16 votes: p is 1/2. Clustered the
+    # first way the variance of p is (2 / 1) (2^2 + 2^2) / 16^2, the other way 0, in cells less.
+    votes = ([1.0] * 3 + [0.0]) * 2 + ([1.0] + [0.0] * 3) * 2
     one: Clusters = [9] * 8 + [3] * 8
     other: Clusters = ([1] * 4 + [0] * 4) * 2
     if as_array:
@@ -195,9 +213,19 @@ def test_two_clusters_on_each_side_give_the_interval_of_one_degree_of_freedom(as
     assert (float(found), degrees) == (2.0, 1)  # 2 + 2 - 4 cells is less than either
     rate = two_way_rate(votes, one, other)
     z = math.tan(math.pi * 0.475)  # Student's t of one degree is Cauchy's distribution
-    effective = min(0.25 / (2 * (1 + 1) / 256), 16)
+    effective = 0.25 / (2 * (4 + 4) / 256)
     expected = wilson_interval(0.5 * effective, effective, z=z)
     assert (rate.low, rate.high) == pytest.approx(expected)
+
+
+def test_the_variance_of_the_other_way_counts_with_two_clusters_and_with_one_does_not():
+    def variance(clusters):
+        return np.array(float(len(set(clusters.tolist()))))
+
+    found, degrees = two_way_variance(variance, [0, 1, 0], ["x", "y", "z"])
+    assert (float(found), degrees) == (3.0, 1)
+    found, degrees = two_way_variance(variance, [0, 1, 2], ["x"] * 3)
+    assert (float(found), degrees) == (3.0, 2)
 
 
 def test_a_two_way_rate_is_the_same_whichever_way_is_named_first_and_mirrors_with_its_votes():
@@ -238,6 +266,7 @@ def test_a_rate_of_one_prompt_has_no_interval():
         found = two_way_rate([1, 0, 1], prompts, ["x", "y", "z"])
         assert (found.low, found.high) == (None, None)
         assert found.value == pytest.approx(2 / 3)
+    assert two_way_rate([1], np.array([4]), ["x"]) == Estimate(value=1.0)
 
 
 def test_a_rate_of_two_prompts_has_an_interval_whichever_number_comes_first():
@@ -350,5 +379,7 @@ def test_numbers_in_an_array_cluster_as_names_do_exactly():
         found, places = distinct(one)
         assert np.array_equal(found, np.unique(one))
         assert np.array_equal(found[places], one)
+    found, places = distinct(np.array([5, 2, 5, 0]))
+    assert (found.tolist(), places.tolist()) == ([0, 2, 5], [2, 1, 2, 0])
     for each in distinct(np.array([], dtype=np.int64)):
         assert len(each) == 0
