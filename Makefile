@@ -11,10 +11,10 @@ FAULTS ?= faults.json
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak bench ui docs hooks clean
+.PHONY: help demo test coverage soak bench ui docs hooks clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/installed ## Install, then run the demo: rank, fit, align, compare; ARGS="--out demo2 --seed 1"
 	$(BIN)/imgalign demo $(ARGS)
@@ -27,6 +27,9 @@ test: $(VENV)/installed-test ## Install what tests need, then lint, check types 
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+coverage: $(VENV)/installed-test ## Run the tests and print the lines and branches that none of them reached; ARGS="tests/core"
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term-missing $(ARGS)
 
 docs: $(VENV)/installed-docs ## Build the documentation as a site into site/; a link that leads nowhere fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
@@ -42,7 +45,7 @@ bench: $(VENV)/installed ## Compare with TRL: the same work in turns, half an ho
 	$(BIN)/python benchmarks/compare_peers.py ddpo language-dpo --environments runs/peers $(ARGS)
 
 clean: ## Remove the environment, caches and builds; demos, runs and rankings stay
-	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 	find $(PACKAGES) tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:
