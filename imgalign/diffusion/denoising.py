@@ -59,7 +59,7 @@ class Denoiser:
         latents: Float[Tensor, "b s c h w"],
         prompts: Sequence[str],
         steps: Int[Tensor, " s"],
-    ) -> Independent[Normal]:
+    ) -> Distribution:
         """What latents become in these steps: batch shape [b s], event shape [c h w].
 
         All b x s rows go through the network at once. A masked step has its true mean and, since
@@ -118,8 +118,7 @@ class Denoiser:
         log_probs = []
         noisy = self.mask.tolist()
         for step in torch.arange(len(self.kernel)).view(-1, 1):
-            # The base class, because `Independent` gives its methods no types.
-            where: Distribution = self.distributions(latents[-1].unsqueeze(1), prompts, step)
+            where = self.distributions(latents[-1].unsqueeze(1), prompts, step)
             mean = where.mean.squeeze(1)
             if noisy[step]:
                 # A sum, not `sample`: torch would draw from its global generator.

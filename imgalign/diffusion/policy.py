@@ -16,7 +16,7 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.distributions import Independent, Normal
+from torch.distributions import Distribution
 from torch.nn.functional import interpolate
 
 from imgalign.diffusion.config import AnyDiffusionConfig, FullDiffusionConfig
@@ -159,7 +159,7 @@ class DiffusionPolicy(HoldsWeights):
         steps = torch.arange(self.config.num_inference_steps)
         return list(torch.split(steps, self.config.steps_per_pass))
 
-    def step_distributions(self, trajectory: Trajectory, steps: Steps) -> Independent[Normal]:
+    def step_distributions(self, trajectory: Trajectory, steps: Steps) -> Distribution:
         """What each chosen step could have become, in float32: [b s] Normals over latents.
 
         All b x s rows go through the network at once; choose few images and steps to save memory.

@@ -226,6 +226,8 @@ def test_the_variance_of_the_other_way_counts_with_two_clusters_and_with_one_doe
     assert (float(found), degrees) == (3.0, 1)
     found, degrees = two_way_variance(variance, [0, 1, 2], ["x"] * 3)
     assert (float(found), degrees) == (3.0, 2)
+    found, degrees = two_way_variance(variance, ["x"] * 3, [0, 1, 2])
+    assert (float(found), degrees) == (1.0, 0)
 
 
 def test_a_two_way_rate_is_the_same_whichever_way_is_named_first_and_mirrors_with_its_votes():
@@ -324,8 +326,9 @@ def test_an_interval_of_few_values_is_wide_and_never_beyond_a_rate():
     found = confidence_sequence([0.5] * 400)
     assert 0.4 < found.low < 0.5 < found.high < 0.6
     assert found.low in {0.0, *(GRID - (GRID[1] - GRID[0]))}
-    with pytest.raises(ValueError, match="in \\[0, 1\\]"):
-        confidence_sequence([1.5])
+    for outside in ([0.2, 1.5], [-0.5, 0.2]):
+        with pytest.raises(ValueError, match="in \\[0, 1\\]"):
+            confidence_sequence(outside)
     with pytest.raises(ValueError, match="one value"):
         confidence_sequence([])
 
@@ -362,16 +365,22 @@ def test_so_many_values_that_no_mean_of_the_grid_is_left_leave_its_two_neighbour
     assert (found.low, found.high) == pytest.approx((0.5, 0.505))
     edge = confidence_sequence(np.full(30_000, 0.001))
     assert (edge.low, edge.high) == pytest.approx((0.0, 0.005))
+    edge = confidence_sequence(np.full(30_000, 0.999))
+    assert (edge.low, edge.high) == pytest.approx((0.995, 1.0))
 
 
 def test_values_that_drift_past_every_mean_tell_nothing():
     found = confidence_sequence(np.repeat([0.95, 0.05], 2_000))
     assert (found.low, found.high) == (0.0, 1.0)
+    # Up to 3/4 ruled out by the first values, and again, the other way, before the first look.
+    there_and_back = np.repeat([1.0, 0.0], [20, 44])
+    found = confidence_sequence(np.concatenate([there_and_back, np.tile([0.4, 0.605], 20_000)]))
+    assert (found.low, found.high) == (0.0, 1.0)
 
 
 def test_numbers_in_an_array_cluster_as_names_do_exactly():
     rng = np.random.default_rng(0)
-    for most in (3, 40, 10**6):  # with a table of all numbers, and without
+    for most in (3, 40, 10**4):  # with a table of all numbers, and without
         votes = rng.choice([0.0, 1 / 3, 0.5, 1.0], 500)
         one, other = rng.integers(0, most, 500), rng.integers(0, 7, 500)
         names = [f"p{n}" for n in one], [f"a{n}" for n in other]
