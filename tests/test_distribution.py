@@ -70,9 +70,24 @@ def test_what_the_packages_import_is_declared():
 
 
 def test_what_tests_and_benchmarks_import_is_declared():
-    known = declared([*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["test"]])
+    optional = PROJECT["optional-dependencies"]
+    known = declared([*PROJECT["dependencies"], *optional["test"], *optional["mutants"]])
     for name, path in imported("tests", "benchmarks").items():
         assert name in known, f"{path} imports {name}: declare it for the tests in pyproject.toml"
+
+
+def test_the_lowest_versions_that_are_tested_are_the_lower_bounds_of_what_is_declared():
+    def parts(version: str) -> list[int]:
+        numbers = [int(each) for each in version.split(".")]
+        return numbers + [0] * (3 - len(numbers))
+
+    bounds = {}
+    for each in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["test"]]:
+        name, lowest = re.match(r"([A-Za-z0-9._-]+)(?:\[\w+\])?>=([\d.]+)", each).groups()
+        bounds[normal(name)] = parts(lowest)
+    lines = (ROOT / "constraints-lowest.txt").read_text(encoding="utf-8").splitlines()
+    pinned = dict(line.split("==") for line in lines if not line.startswith("#"))
+    assert {name: parts(version) for name, version in pinned.items()} == bounds
 
 
 def test_a_report_of_a_bug_or_a_result_names_the_version_that_runs():

@@ -20,6 +20,7 @@ from imgalign.statistics import (
     confidence_sequence,
     distinct,
     expanded_tail,
+    resamples,
     t_quantile,
     two_way_rate,
     two_way_variance,
@@ -34,6 +35,22 @@ def test_settings_are_passed_by_name_only_and_an_estimate_cannot_be_changed():
             assert parameters[name].kind is inspect.Parameter.KEYWORD_ONLY, (function, name)
     with pytest.raises(FrozenInstanceError):
         Estimate(value=0.5).low = 0.4  # type: ignore[misc]
+
+
+def test_estimates_are_plain_floats_that_any_format_writes():
+    values = np.random.default_rng(0).random(40)
+    clusters = [i // 4 for i in range(40)]
+    for found in (
+        clustered_mean(values, clusters, seed=0),
+        clustered_mean(values, [0] * 40, seed=0),
+        clustered_rate(values, clusters, seed=0),
+        clustered_rate([0.25] * 40, clusters, seed=0),
+        two_way_rate(values, clusters, [i % 5 for i in range(40)]),
+        two_way_rate(values, [0] * 40, clusters),
+        confidence_sequence(values),
+        confidence_sequence(np.tile([0.4, 0.605], 20_000)),
+    ):
+        assert {type(each) for each in (found.value, found.low, found.high)} <= {float, type(None)}
 
 
 @pytest.mark.parametrize("degrees", [1, 2, 3, 5, 11, 47, 400])
@@ -142,8 +159,10 @@ def test_rate_with_spread_between_clusters_is_the_mean():
 
 def test_equal_seeds_give_equal_bounds():
     values = np.linspace(0, 1, 12) ** 2
-    assert clustered_mean(values, range(12), seed=5) == clustered_mean(values, range(12), seed=5)
-    assert clustered_mean(values, range(12), seed=5) != clustered_mean(values, range(12), seed=6)
+    found = clustered_mean(values, range(12), seed=5)
+    assert found != clustered_mean(values, range(12), seed=6)
+    resamples.cache_clear()  # as in another process
+    assert found == clustered_mean(values, range(12), seed=5)
 
 
 def test_as_many_clusters_as_values_are_expected():
@@ -216,6 +235,17 @@ def test_two_clusters_on_each_side_give_the_interval_of_one_degree_of_freedom(as
     effective = 0.25 / (2 * (4 + 4) / 256)
     expected = wilson_interval(0.5 * effective, effective, z=z)
     assert (rate.low, rate.high) == pytest.approx(expected)
+
+
+def test_clusters_of_both_ways_are_pairs_of_names_numbered_from_0_as_they_come():
+    def variance(clusters):
+        assert list(dict.fromkeys(clusters.tolist())) == list(range(len(set(clusters.tolist()))))
+        return np.array(-float(len(set(clusters.tolist()))))
+
+    one, other = [7, 7, 7, 8, 8, 9, 9], [5, 4, 6, 6, 5, 5, 6]
+    for as_they_are in (list, np.array):
+        found, degrees = two_way_variance(variance, as_they_are(one), as_they_are(other))
+        assert (float(found), degrees) == (1.0, 2)  # -3 - 3 + 7 pairs
 
 
 def test_the_variance_of_the_other_way_counts_with_two_clusters_and_with_one_does_not():
@@ -371,6 +401,8 @@ def test_so_many_values_that_no_mean_of_the_grid_is_left_leave_its_two_neighbour
 
 def test_values_that_drift_past_every_mean_tell_nothing():
     found = confidence_sequence(np.repeat([0.95, 0.05], 2_000))
+    assert (found.low, found.high) == (0.0, 1.0)
+    found = confidence_sequence(np.repeat([0.05, 0.95], 2_000))
     assert (found.low, found.high) == (0.0, 1.0)
     # Up to 3/4 ruled out by the first values, and again, the other way, before the first look.
     there_and_back = np.repeat([1.0, 0.0], [20, 44])
