@@ -406,7 +406,7 @@ def test_values_that_drift_past_every_mean_tell_nothing():
     assert (found.low, found.high) == (0.0, 1.0)
     # Up to 3/4 ruled out by the first values, and again, the other way, before the first look.
     there_and_back = np.repeat([1.0, 0.0], [20, 44])
-    found = confidence_sequence(np.concatenate([there_and_back, np.tile([0.4, 0.605], 20_000)]))
+    found = confidence_sequence(np.concatenate([there_and_back, np.tile([0.4, 0.615], 20_000)]))
     assert (found.low, found.high) == (0.0, 1.0)
 
 

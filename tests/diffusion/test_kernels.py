@@ -198,6 +198,7 @@ def test_ddim_is_a_kernel():
     assert kernel.num_train_timesteps == 1000
     assert kernel.mask.all()
     assert not kernel.deterministic().mask.any()
+    assert kernel.deterministic().eta == 0
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def full(model, tmp_path_factory) -> Path:
 
 def ours(model: Path, weights: Path | None) -> list[list[int]]:
     """The likeliest tokens after each prompt, by the model that imgalign itself loads."""
-    generator = TextGenerator(str(model))
+    generator = TextGenerator(str(model), dtype="float32")  # that of what is exported
     generator.use(weights)
     assert generator._loaded is not None
     return greedy(generator._loaded.model, generator._loaded.tokenizer)
