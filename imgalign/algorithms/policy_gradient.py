@@ -48,13 +48,14 @@ from imgalign.algorithms.batches import (
 )
 from imgalign.algorithms.checks import check_steps
 from imgalign.algorithms.examples import shared_out
-from imgalign.algorithms.interface import NEW_RUN, BatchKind, Loss, RankingCounts, World
+from imgalign.algorithms.interface import NEW_RUN, BatchKind, Loss, RankingCounts
 from imgalign.algorithms.kl import FixedKLConfig, KLConfig, coefficient_of, reference_log_ratios
 from imgalign.algorithms.rewarded import Features, Rewarded
 from imgalign.algorithms.surrogate import policy_gradient_loss
 from imgalign.config import Config
 from imgalign.errors import CheckpointError, NumericsError
 from imgalign.policy import Check, Critic, StepPolicy, Trajectory
+from imgalign.runs.world import World
 
 log = logging.getLogger(__name__)
 
