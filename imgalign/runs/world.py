@@ -5,16 +5,18 @@
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Protocol, TypeVar, cast, runtime_checkable
 
 import torch
+from torch import Tensor
 from torch.nn import Parameter
 
 from imgalign.errors import ConfigError
 
 Given = TypeVar("Given")
+Made = TypeVar("Made")
 
 PROCESSES = "WORLD_SIZE"
 """Where launchers say how many processes they started."""
@@ -135,6 +137,51 @@ def first_position(world: World, count: int) -> int:
 def writes_files(world: World) -> bool:
     """Whether this is the one process that writes what all of them leave."""
     return world.index == 0
+
+
+def in_turn(world: World, make: Callable[[], Made]) -> Made:
+    """What `make` gives, in one process after the other: it may write files that the next finds."""
+    for _ in range(world.index):
+        world.wait()
+    made = make()
+    for _ in range(world.index, world.size):
+        world.wait()
+    return made
+
+
+def from_first(world: World, make: Callable[[], Made]) -> Made:
+    """What `make` gives in the process that writes files, in all of them."""
+    made = world.gather(make() if writes_files(world) else None)[0]
+    return cast(Made, made)
+
+
+def shared_rows(
+    world: World,
+    count: int,
+    make: Callable[[slice], Tensor],
+    *,
+    at_once: int,
+    device: torch.device,
+) -> Tensor:
+    """A tensor of `count` rows, each made by one process, with the same bits in all of them.
+
+    `make` gives at most `at_once` rows, without gradients; the result is on `device`.
+    """
+    own = world.deal(count)
+    starts = range(own.start, own.stop, at_once)
+    made = [make(slice(start, min(start + at_once, own.stop))) for start in starts]
+    # From the CPU: another process has another GPU.
+    found = world.gather(torch.cat(made).cpu() if made else None)
+    return torch.cat([each for each in found if each is not None]).to(device)
+
+
+def refuse_one_gpu_for_all(world: World, device: str, *, setting: str) -> None:
+    """ConfigError where several processes were to share the GPU that `device` names."""
+    if world.size > 1 and ":" in device:
+        raise ConfigError(
+            f"{setting}: expected auto, cuda or cpu with {world.size} processes, each of which "
+            f"takes a GPU of its own, got {device}"
+        )
 
 
 def join_world(*, cure: str) -> Joined:

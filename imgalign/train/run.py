@@ -23,7 +23,7 @@ from imgalign.prompts import Prompts
 from imgalign.runs.folder import CONFIG
 from imgalign.runs.progress import working
 from imgalign.runs.status import RunState
-from imgalign.runs.world import World, join_world, writes_files
+from imgalign.runs.world import World, join_world, refuse_one_gpu_for_all, writes_files
 from imgalign.train.assemble import load_policy, refuse_by_model
 from imgalign.train.config import TrainConfig
 from imgalign.train.data.demonstrations import GivenSamples
@@ -86,7 +86,7 @@ def run(
         raise ConfigError(NO_REWARD)
     refuse_missing(settings.run.trackers)
     world = world or join_world(cure=GO_ON)
-    refuse_one_gpu_for_all(settings, world)
+    refuse_one_gpu_for_all(world, settings.run.device, setting="run.device")
     if writes_files(world):
         claim(out, resume=resume)
     prompts = prompts_to_use(out, settings, resume=resume)
@@ -142,15 +142,6 @@ def run(
             checkpoint=session.newest(),
             message=message,
             signal=stop.signal if end == "signal" else None,
-        )
-
-
-def refuse_one_gpu_for_all(settings: TrainConfig, world: World) -> None:
-    """ConfigError where several processes were to share one GPU."""
-    if world.size > 1 and ":" in settings.run.device:
-        raise ConfigError(
-            f"run.device: expected auto, cuda or cpu with {world.size} processes, each of which "
-            f"takes a GPU of its own, got {settings.run.device}"
         )
 
 

@@ -27,6 +27,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, cross_entropy, mse_loss, softplus
 
+from imgalign.runs.world import Alone, World, in_turn
 from imgalign.storybook.drawing import draw
 from imgalign.storybook.layout import sample_scene
 from imgalign.storybook.scenes import (
@@ -44,7 +45,7 @@ from imgalign.storybook.scenes import (
 from imgalign.storybook.tokenizer import build_tokenizer
 from imgalign.storybook.train.corruption import HARD_CORRUPTIONS, augment
 from imgalign.storybook.train.data import TrainingImages, load_images
-from imgalign.storybook.train.loop import Indices, Schedule, native_precision, say, train
+from imgalign.storybook.train.loop import Indices, Schedule, native_precision, part_of, say, train
 from imgalign.storybook.train.pipeline import CONTEXT
 
 BATCH = 128
@@ -81,26 +82,26 @@ def train_clip(
     num_samples: int,
     learning_rate: float,
     reconstructions: Path | None = None,
+    world: World | None = None,
 ) -> None:
-    """Train on `data`, resume if `out` has state, write `out/clip` as open_clip's `local-dir:`."""
+    """Train on `data`, resume if `out` has state, write `out/clip` as open_clip's `local-dir:`.
+
+    Of several processes each contrasts the images of its own part of a batch only.
+    """
+    world = world or Alone()
     torch.manual_seed(0)
     dataset = load_images(data)
     alternative = None if reconstructions is None else np.load(reconstructions, mmap_mode="r")
     folder = out / "clip"
-    folder.mkdir(parents=True, exist_ok=True)
-    config = model_config(
-        vocabulary_size=len(build_tokenizer(vocabulary(), folder, max_length=CONTEXT))
-    )
-    (folder / "open_clip_config.json").write_text(
-        json.dumps({"model_cfg": config, "preprocess_cfg": PREPROCESS}, indent=2) + "\n"
-    )
+    config = in_turn(world, lambda: prepared(folder))
     model = open_clip.CLIP(**deepcopy(config)).train()
     model.visual.to(memory_format=torch.channels_last)
     appearance = nn.Linear(EMBED_DIM, APPEARANCE)
     tokenize = open_clip.get_tokenizer(f"local-dir:{folder}")
 
     def loss(indices: Indices) -> tuple[Tensor, dict[str, float]]:
-        chosen = distinct(indices, dataset.captions)
+        own_images, share = part_of(world, len(indices))
+        chosen = distinct(indices[own_images], dataset.captions)
         # Drawn from torch's generator, which the loop seeds with the step.
         rng = default_rng(int(torch.randint(2**62, ())))
         captions = [dataset.captions[i] for i in chosen]
@@ -123,7 +124,7 @@ def train_clip(
         with torch.no_grad():
             model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
             nearest = logits[:, : len(whole)].amax(1)
-        return contrastive + ordered + APPEARANCE_WEIGHT * lost, {
+        return share * (contrastive + ordered + APPEARANCE_WEIGHT * lost), {
             "loss": contrastive.item(),
             "order": ordered.item(),
             "appearance_lost": lost.item(),
@@ -150,7 +151,20 @@ def train_clip(
         decay=0.999,
         betas=(0.9, 0.98),
         on_save=save,
+        world=world,
     )
+
+
+def prepared(folder: Path) -> dict[str, object]:
+    """The architecture, written to a new folder of a CLIP together with its tokenizer."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = model_config(
+        vocabulary_size=len(build_tokenizer(vocabulary(), folder, max_length=CONTEXT))
+    )
+    (folder / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": config, "preprocess_cfg": PREPROCESS}, indent=2) + "\n"
+    )
+    return config
 
 
 def model_config(*, vocabulary_size: int) -> dict[str, object]:
