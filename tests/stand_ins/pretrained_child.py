@@ -71,7 +71,7 @@ def distil(inputs: Path, out: Path, *, world: World | None = None) -> None:
 
 
 def language(inputs: Path, out: Path, *, world: World | None = None) -> None:
-    train_language(out, num_texts=400, learning_rate=RATE, world=world)
+    train_language(out, num_texts=700, learning_rate=RATE, world=world)
 
 
 def clip(inputs: Path, out: Path, *, world: World | None = None) -> None:
