@@ -11,7 +11,7 @@ FAULTS ?= faults.json
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak ui docs hooks clean
+.PHONY: help demo test soak bench ui docs hooks clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ hooks: $(VENV)/installed-hooks ## Check each commit before it is made: ruff and 
 
 soak: $(VENV)/installed-test ## Inject faults for hours and print how many were survived; SOAK=50 FAULTS=faults.json
 	IMGALIGN_SOAK=$(SOAK) IMGALIGN_SOAK_RESULTS=$(FAULTS) $(BIN)/python -m pytest tests/faults
+
+bench: $(VENV)/installed ## Compare with TRL: the same work in turns, half an hour on a quiet machine; ARGS="--batches 1"
+	$(BIN)/python benchmarks/compare_peers.py ddpo language-dpo --environments runs/peers $(ARGS)
 
 clean: ## Remove the environment, caches and builds; demos, runs and rankings stay
 	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -39,6 +39,14 @@ GUIDELINES = (
 )
 HEIGHT = 620
 """Of one picture in a sheet."""
+SHORTER = """(folder) => {
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    const node = texts.currentNode;
+    if (node.data.includes(folder)) node.data = node.data.replaceAll(folder, "~/studio");
+  }
+}"""
+"""The folder is one of a moment, whose name nobody needs to read."""
 GAP = 24
 MARGIN = 40
 
@@ -111,6 +119,8 @@ def show(page: Any, address: str, name: str, *, full: bool) -> None:
         page.keyboard.press("Enter")
         page.locator(".rk[data-state=ranking], .rk[data-state=empty]").first.wait_for()
         if full:
+            page.locator(".rk-guide[open]").wait_for()
+            page.keyboard.press("Escape")
             for key in keys_of(((2,), (0,)), 4)[:-1]:
                 page.keyboard.press(key)
     if name == "generate" and full:
@@ -125,7 +135,7 @@ def show(page: Any, address: str, name: str, *, full: bool) -> None:
 
 
 def taken(
-    browser: Any, address: str, name: str, *, full: bool
+    browser: Any, address: str, name: str, *, folder: Path, full: bool
 ) -> dict[tuple[str, str], Image.Image]:
     """The page on every screen, light and dark."""
     found = {}
@@ -133,6 +143,7 @@ def taken(
         for scheme in ("light", "dark"):
             with opened(browser, screen, scheme) as page:
                 show(page, address, name, full=full)
+                page.evaluate(SHORTER, str(folder))
                 found[screen.name, scheme] = Image.open(io.BytesIO(page.screenshot()))
     return found
 
@@ -188,8 +199,8 @@ def main() -> None:
         with served(worked) as full, served(empty) as blank:
             for page in given.pages:
                 rows = {
-                    "empty": taken(browser, blank, page, full=False),
-                    "full": taken(browser, full, page, full=True),
+                    "empty": taken(browser, blank, page, folder=empty, full=False),
+                    "full": taken(browser, full, page, folder=worked, full=True),
                 }
                 sheet(rows).save(given.out / "pages" / f"{page}.jpg", quality=82)
                 rows["full"]["laptop", "light"].convert("RGB").save(given.out / f"{page}.png")

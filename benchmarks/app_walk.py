@@ -7,8 +7,8 @@ Prompts become candidates (or, with --from-folder, a folder of images with capti
 they are ranked with the keyboard, the rankings train a LoRA without a reward model, the LoRA is
 drawn beside its base, the pairs are ranked blind until it is decided who wins, and the LoRA is
 downloaded. Nothing is done but what a browser can do. The person has the taste of one simulated
-annotator and looks at the pixels that the page shows. Writes the seconds of each step to
-results/app_walk.json, and screenshots.
+annotator, without most of the noise, and looks at the pixels that the page shows. Writes the
+seconds of each step to results/app_walk.json, and screenshots.
 """
 
 import argparse
@@ -33,17 +33,19 @@ from playwright.sync_api import sync_playwright
 
 from imgalign.evaluate.origin import hardware
 from imgalign.images import as_tensor
-from imgalign.storybook.annotators import impressions
+from imgalign.storybook.annotators import Habits, impressions
 from imgalign.storybook.scenes import evaluation_prompts
 from imgalign.storybook.simulate import annotators_of
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 RESULTS = Path(__file__).parent / "results" / "app_walk.json"
-SETS, COMPARED = 60, 24
+SETS, COMPARED = 120, 40
 """Prompts of which candidates are ranked, and prompts of the blind comparison."""
 GROUP = "cosy"
+DECIDED = Habits(temperature=0.04, position_bias=0.0, lapse=0.0, tie_threshold=0.02)
+"""Of a person with a decided taste, who looks closely."""
 RECIPE = "storybook_dpo"
-OVERRIDES = "run.iterations=80"
+OVERRIDES = "run.iterations=120"
 PATIENCE = 900_000
 """Milliseconds until a step has failed."""
 
@@ -76,7 +78,7 @@ class Walk:
         self.page, self.address, self.out = page, address, out
         self.seconds: dict[str, float] = {}
         self.shots = 0
-        (self.annotator,) = annotators_of(GROUP, 1, seed=0)
+        (self.annotator,) = annotators_of(GROUP, 1, seed=0, habits=DECIDED)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -246,6 +248,7 @@ def walked(walk: Walk, folder: Path | None) -> dict[str, Any]:
         page.goto(walk.address)
         page.get_by_label("Your name or initials").fill("Ada")
         page.get_by_role("button", name="Start ranking").click()
+        page.locator(".rk[data-state=empty]").wait_for()
         page.get_by_role("link", name="Make candidates").click()
         page.wait_for_function("() => document.querySelector('#maker input')?.value")
         walk.shot("empty")

@@ -3,6 +3,7 @@
     python benchmarks/load.py --annotators 100 --seconds 300
     python benchmarks/load.py --annotators 100 --seconds 300 --rankings 1000000
     python benchmarks/load.py --annotators 1 --viewers 1 --seconds 120 --rankings 1000000
+    python benchmarks/load.py --database postgresql+psycopg://imgalign@/load?host=/run/postgresql
 
 Each simulated annotator fetches a set and its images, looks at it for a while, and judges it; the
 next set is fetched ahead, as the page does. Some take a judgement back and judge again, reload,
@@ -37,6 +38,7 @@ from pathlib import Path
 from typing import Any
 
 from many_rankings import OPEN, fill
+from sqlalchemy import make_url
 
 from imgalign.evaluate.origin import hardware
 from imgalign.preferences.recount import differences
@@ -396,13 +398,14 @@ def main() -> None:
     options.add_argument("--rankings", type=int, default=0, help="stored before anybody begins")
     options.add_argument("--open", type=int, default=OPEN, help="items to judge, five times each")
     options.add_argument("--folder", type=Path, help="of a store that is there, or will be kept")
+    options.add_argument("--database", help="URL of the store; without it a file in the folder")
     options.add_argument("--out", type=Path, default=RESULTS)
     options.add_argument("--beside", default="", help="what else the machine was doing")
     given = options.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.folder or Path(temporary)
         folder.mkdir(exist_ok=True)
-        url = f"sqlite:///{folder.resolve() / 'imgalign.db'}"
+        url = given.database or f"sqlite:///{folder.resolve() / 'imgalign.db'}"
         with Store.open(url, images=folder / "images") as store:
             if store.is_new:
                 fill(store, given.rankings, num_open=given.open)
@@ -425,10 +428,14 @@ def main() -> None:
         "beside": given.beside or "nothing that is known",
         **found,
     }
+    if given.database:
+        told["database"] = make_url(given.database).get_backend_name()
     results = json.loads(given.out.read_text("utf-8")) if given.out.exists() else {}
     who = f"{given.annotators} annotators, {given.rankings} rankings stored before"
     if given.viewers:
         who += f", {given.viewers} on the Results page"
+    if given.database:
+        who += f", {told['database']}"
     results[who] = told
     given.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(told, indent=1))

@@ -214,6 +214,22 @@ def usable_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     return max(1, int(min(len(siblings), _quota(cgroup))))
 
 
+def most_memory(status: Path = Path("/proc/self/status")) -> int:
+    """Bytes that this process held at most.
+
+    Linux begins ru_maxrss with what the process held that started this one, so that training from a
+    large program would seem to need as much.
+    """
+    import resource  # not on Windows
+
+    try:
+        found = re.search(r"^VmHWM:\s*(\d+) kB$", status.read_text(encoding="ascii"), re.MULTILINE)
+    except OSError:  # not on Linux
+        found = None
+    own = found[1] if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(own) * 1024
+
+
 def _siblings(cpu: int) -> str:
     """Identifier of a logical core's physical core; its own number where that is unknown."""
     try:

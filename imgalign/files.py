@@ -160,6 +160,25 @@ def unfinished_folder(target: Path) -> Path:
     return target.with_name(f"{UNFINISHED}{target.name}")
 
 
+@contextmanager
+def whole_folder(target: Path, *, doing: str) -> Iterator[Path]:
+    """An empty folder that becomes `target` once it is filled and on the disk, or else is gone.
+
+    What is at `target` stays until then. The caller sees to it that nobody else writes there. A
+    full disk is a `StorageFullError` that says it was met while `doing`.
+    """
+    unfinished = unfinished_folder(target)
+    with reporting_full_disk(target, doing):
+        try:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir(parents=True)
+            yield unfinished
+            sync_tree(unfinished)
+            replace_folder(unfinished, target)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+
 def aside_of(target: Path) -> Path:
     """Path of the earlier folder while it is being replaced."""
     return target.with_name(f"{UNFINISHED}old-{target.name}")

@@ -3,7 +3,6 @@
 Left out: what is in a contract (contract.py), and what it describes (clip.py, text.py).
 """
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -18,11 +17,8 @@ from imgalign.errors import CheckpointError, InputError
 from imgalign.files import (
     lock_name,
     recover_folder,
-    replace_folder,
-    reporting_full_disk,
     sha256_of,
-    sync_tree,
-    unfinished_folder,
+    whole_folder,
 )
 from imgalign.preferences.fit_report import REPORT_FILE
 from reward_models.contract import (
@@ -62,19 +58,11 @@ def save_folder(
     Returns the contract as it was written.
     """
     check_target(folder)
-    unfinished = unfinished_folder(folder)
-    with reporting_full_disk(folder.parent, f"saving the reward model {folder.name}"):
-        try:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            unfinished.mkdir(parents=True)
-            contract = write(unfinished)
-            contract = contract.model_copy(update={"files": hash_files(unfinished)})
-            write_contract(contract, unfinished)
-            beside(unfinished)
-            sync_tree(unfinished)
-            replace_folder(unfinished, folder)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+    with whole_folder(folder, doing=f"saving the reward model {folder.name}") as unfinished:
+        contract = write(unfinished)
+        contract = contract.model_copy(update={"files": hash_files(unfinished)})
+        write_contract(contract, unfinished)
+        beside(unfinished)
     return contract
 
 

@@ -32,7 +32,8 @@ def test_every_path_that_the_guide_names_exists():
 def test_the_guide_says_how_to_add_each_kind_of_part_in_five_steps():
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     sections = re.findall(r"^## (Add .*?)$(.*?)(?=^## |\Z)", text, re.M | re.S)
-    kinds = ["a loss", "an algorithm", "a model family", "a reward", "a page to the app"]
+    kinds = ["a loss", "a loss of rankings or likes", "an algorithm", "a model family"]
+    kinds += ["a reward", "a page to the app"]
     assert [title for title, _ in sections] == [f"Add {kind}" for kind in kinds]
     for title, body in sections:
         assert re.findall(r"^(\d)\. ", body, re.M) == ["1", "2", "3", "4", "5"], title

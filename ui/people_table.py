@@ -1,4 +1,5 @@
-"""The People page as HTML: progress, the annotators, alpha and kappa in words, gold items.
+"""The People page as HTML: progress, the annotators, alpha and kappa in words, gold and attention
+items.
 
 What people typed is escaped here; the page puts it in as it is.
 """
@@ -6,6 +7,7 @@ What people typed is escaped here; the page puts it in as it is.
 from collections.abc import Sequence
 from html import escape
 
+from imgalign.preferences.attention import AttentionItem
 from imgalign.preferences.gold import LETTERS, GoldItem, written_order
 from imgalign.preferences.people import People, Person
 from imgalign.preferences.progress import HOURS, ProjectProgress
@@ -29,6 +31,9 @@ MEANING = {
     "": "",
 }
 """Columns of the table, and what each shows."""
+BELONGS = (' class="own"', "Belongs to the prompt", "belongs")
+OTHER = ("", "Of another prompt", "")
+"""How an image of an attention item is marked, described and labelled."""
 
 
 def people_table(found: People) -> str:
@@ -106,6 +111,58 @@ def gold_table(gold: tuple[GoldItem, ...]) -> str:
     return (
         '<div class="results people"><div class="wide"><table class="gold"><thead><tr>'
         f"{head}</tr></thead><tbody>{rows}</tbody></table></div></div>"
+    )
+
+
+def attention_table(items: tuple[AttentionItem, ...]) -> str:
+    """The attention items of a project with their images, the first of which belongs to the prompt,
+    how they were answered, and a button each.
+    """
+    if not items:
+        return (
+            '<div class="results people"><p role="status">No attention items yet. They are sets '
+            "that anybody who looks gets right; annotators are never told which they are.</p></div>"
+        )
+    columns = ("Prompt", "Images", "Judged", "Right", "")
+    head = "".join(f'<th scope="col">{name}</th>' for name in columns)
+    rows = "".join(_attention_row(each) for each in items)
+    return (
+        '<div class="results people"><div class="wide"><table class="gold"><thead><tr>'
+        f"{head}</tr></thead><tbody>{rows}</tbody></table></div><p>Of those who are not excluded. "
+        "Withdraw an item that few get right: it may be unfair. Its judgements stay on record and "
+        "tell nothing of who gave them until it is brought back.</p></div>"
+    )
+
+
+def _attention_row(item: AttentionItem) -> str:
+    prompt, withdrawn = escape(item.prompt), item.withdrawn_since is not None
+    images = "".join(
+        f'<figure{mark}><img src="api/people/items/{item.item_id}/{place}" loading="lazy" '
+        f'alt="{said}"><figcaption>{below}</figcaption></figure>'
+        for place in range(item.num_images)
+        for mark, said, below in [OTHER if place else BELONGS]
+    )
+    since = f"<small>withdrawn since {item.withdrawn_since:%Y-%m-%d}</small>" if withdrawn else ""
+    of = f'data-of="{item.item_id}"'
+    if withdrawn:
+        todo = (
+            f'<button type="button" class="btn" data-do="attention_back" {of} '
+            f'aria-label="Bring back: {prompt}">Bring back</button>'
+        )
+    else:
+        todo = (
+            f'<button type="button" class="btn" data-ask="" aria-label="Withdraw: {prompt}">'
+            "Withdraw …</button><span hidden>Nobody is asked it any more. "
+            f'<button type="button" class="btn" data-do="attention_withdraw" {of}>Withdraw it'
+            '</button> <button type="button" class="btn" data-keep="">Keep it</button></span>'
+        )
+    row = ' data-excluded=""' if withdrawn else ""
+    right = f"{item.right} <small>{item.right / item.judged:.0%}</small>" if item.judged else ""
+    return (
+        f'<tr{row}><th scope="row">{prompt}{since}</th>'
+        f'<td data-label="Images"><div class="lettered small">{images}</div></td>'
+        f'<td data-label="Judged">{item.judged}</td><td data-label="Right">{right}</td>'
+        f'<td data-label="">{todo}</td></tr>'
     )
 
 

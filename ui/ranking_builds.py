@@ -4,11 +4,12 @@ A big store takes minutes: the browser asks for a file, then whether it is there
 """
 
 import secrets
+import shutil
 import tempfile
 import threading
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from imgalign.errors import ImgalignError, InputError
 from imgalign.preferences.store import Store
@@ -24,7 +25,7 @@ class Build:
     """A file that is being written, is there, or could not be."""
 
     name: str
-    folder: "TemporaryDirectory[str]"
+    folder: Path
     file: Path | None = None
     said: str = ""
     """What the file holds."""
@@ -50,9 +51,10 @@ class Builds:
             if not all(each.is_done for each in self._builds.values()):
                 raise InputError("another file is being written; ask again when it is done")
             while len(self._builds) >= KEPT:
-                self._builds.pop(next(iter(self._builds))).folder.cleanup()
+                shutil.rmtree(self._builds.pop(next(iter(self._builds))).folder)
             key = secrets.token_urlsafe(15)
-            build = Build(name=project, folder=tempfile.TemporaryDirectory(prefix="imgalign-"))
+            build = Build(name=project, folder=Path(tempfile.mkdtemp(prefix="imgalign-")))
+            weakref.finalize(self, shutil.rmtree, build.folder, ignore_errors=True)
             self._builds[key] = build
         threading.Thread(target=self._write, args=(build, project, kind), daemon=True).start()
         return key
@@ -75,8 +77,7 @@ class Builds:
 
     def _write(self, build: Build, project: str, kind: Kind) -> None:
         try:
-            folder = Path(build.folder.name)
-            file, build.said = written(self._store, project, kind, folder)
+            file, build.said = written(self._store, project, kind, build.folder)
             build.file = file
         except ImgalignError as error:
             build.error = in_the_app(str(error))

@@ -4,12 +4,13 @@ import shutil
 import zipfile
 from html import escape
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, TypeAlias, get_args
 
 from imgalign.errors import ImgalignError
 from imgalign.files import reporting_full_disk
 from imgalign.preferences.exchange import export_rankings, values_in
-from imgalign.preferences.foreign.field_export import FieldFormat, export_field
+from imgalign.preferences.foreign.field_export import export_field
+from imgalign.preferences.foreign.formats import ExportFormat, FieldFormat
 from imgalign.preferences.foreign.pair_export import export_pairs
 from imgalign.preferences.foreign.text_export import export_text_pairs
 from imgalign.preferences.judges import chosen_rankings
@@ -18,17 +19,7 @@ from imgalign.preferences.store import Store
 from imgalign.preferences.stored import queued_samples
 from ui.download import zip_folder
 
-Kind = Literal[
-    "rankings",
-    "rankings_and_images",
-    "pairs",
-    "text_pairs",
-    "pick_a_pic",
-    "image_reward_db",
-    "hpd_v2",
-    "hpd_v2_pairs",
-    "hpd_v3",
-]
+Kind: TypeAlias = Literal[ExportFormat, "rankings_and_images"]
 NAMES: dict[Kind, str] = {
     "rankings": "All rankings",
     "rankings_and_images": "All rankings, with images",

@@ -4,8 +4,8 @@
 
 It runs in an environment of its own: trl 0.23.1, the last release with this trainer, needs
 transformers 4.56.2 and diffusers 0.35.2, and does not go with the project's own. PIPELINE is a
-folder that `sd15.save` wrote. `benchmarks/gpu.py --peer` calls it beside the same work of imgalign.
-The LoRA has the rank of imgalign's; the reward is the brightness of an image on both sides.
+folder that `sd15.save` wrote. `benchmarks/gpu.py --peer` and `compare.py` call it beside the same
+work of imgalign. The LoRA has the rank of imgalign's; the reward is the brightness of an image.
 """
 
 import argparse
@@ -15,59 +15,17 @@ import json
 import logging
 import random
 import sys
-import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
+from measuring import Meter, peak_memory_gb, write
 from peft import LoraConfig
 
 PROMPTS = ("a red fox on a hill", "a blue boat at sea", "a green house", "two yellow birds")
 TARGETS = ["to_k", "to_q", "to_v", "to_out.0"]
-
-
-def synchronize() -> None:
-    """Wait for the GPU, where there is one."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-class Watched:
-    """Calls of a function, with the seconds, the rows through a network and the memory of each."""
-
-    def __init__(self, function: Callable[..., Any], counter: "Counter") -> None:
-        self.function = function
-        self.counter = counter
-        self.seconds: list[float] = []
-        self.rows: list[int] = []
-        self.memory: list[float] = []
-
-    def __call__(self, *arguments: Any, **named: Any) -> Any:
-        """The function's result."""
-        synchronize()
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
-        self.counter.rows, start = 0, time.perf_counter()
-        result = self.function(*arguments, **named)
-        synchronize()
-        self.seconds.append(time.perf_counter() - start)
-        self.rows.append(self.counter.rows)
-        if torch.cuda.is_available():
-            self.memory.append(torch.cuda.max_memory_allocated() / 1e9)
-        return result
-
-
-class Counter:
-    """Rows that went through a network, as a hook before its forward pass."""
-
-    rows = 0
-
-    def __call__(self, module: Any, arguments: tuple[Any, ...]) -> None:
-        """Add what comes in."""
-        self.rows += len(arguments[0])
 
 
 def pipeline_class(trl: Any, rank: int) -> Any:
@@ -100,7 +58,7 @@ def trainer(trl: Any, given: argparse.Namespace, guidance: float) -> Any:
         sample_guidance_scale=guidance,
         train_cfg=guidance > 1,
         sample_batch_size=given.batch,
-        sample_num_batches_per_epoch=1,
+        sample_num_batches_per_epoch=given.batches,
         train_batch_size=given.batch,
         train_timestep_fraction=given.learned / given.steps,
     )
@@ -118,22 +76,23 @@ def trainer(trl: Any, given: argparse.Namespace, guidance: float) -> Any:
 
 def measured(trl: Any, given: argparse.Namespace, guidance: float) -> dict[str, Any]:
     """All epochs but the first, which warms up."""
-    made = trainer(trl, given, guidance)
-    counter = Counter()
-    made.sd_pipeline.unet.register_forward_pre_hook(counter)
-    sampling = made._generate_samples = Watched(made._generate_samples, counter)
-    learning = made._train_batched_samples = Watched(made._train_batched_samples, counter)
+    made, meter = trainer(trl, given, guidance), Meter()
+    meter.watch(made.sd_pipeline.unet)
+    made._generate_samples = meter.watched("sampling", made._generate_samples)
+    made._train_batched_samples = meter.watched("learning", made._train_batched_samples)
+    made.step = meter.watched("total", made.step)
     made.train()
     return {
         "guidance": guidance,
         "precision": given.precision,
         "trained_parameters": sum(each.numel() for each in made.trainable_layers),
-        "seconds_sampling": sampling.seconds[1:],
-        "seconds_learning": learning.seconds[1:],
-        "rows_sampling": sampling.rows[-1],
-        "rows_learning": learning.rows[-1],
-        "peak_memory_gb_sampling": max(sampling.memory, default=None),
-        "peak_memory_gb_learning": max(learning.memory, default=None),
+        "seconds_sampling": meter.wall["sampling"][1:],
+        "seconds_learning": meter.wall["learning"][1:],
+        "rows_sampling": meter.rows["sampling"][-1],
+        "rows_learning": meter.rows["learning"][-1],
+        "peak_memory_gb_sampling": max(meter.memory["sampling"], default=None),
+        "peak_memory_gb_learning": max(meter.memory["learning"], default=None),
+        **meter.found(),
     }
 
 
@@ -143,6 +102,7 @@ def main() -> None:
     parser.add_argument("pipeline", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--batches", type=int, default=1, help="Batches of an epoch.")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--learned", type=int, default=10, help="Steps that are learned from.")
     parser.add_argument("--epochs", type=int, default=4)
@@ -155,12 +115,13 @@ def main() -> None:
     PartialState()  # without which its messages are errors
     # By name: it is no dependency of the project.
     trl = importlib.import_module("trl")
-    found = []
+    assert trl.DDPOTrainer  # which loads what it needs
+    found, imported = [], peak_memory_gb()
     for guidance in given.guidance:
-        found.append(measured(trl, given, guidance))
+        found.append(measured(trl, given, guidance) | {"imported_gb": imported})
         gc.collect()
         torch.cuda.empty_cache()
-        given.out.write_text(json.dumps({"trl": trl.__version__, "rows": found}), encoding="utf-8")
+        write(given.out, trl=trl.__version__, rows=found)
     json.dump(found, sys.stdout)
 
 

@@ -117,6 +117,21 @@ class MicroBatch:
     """Sum of the weights of all transitions of the minibatch, over which the loss is a mean."""
     epoch: int
     """Inner epoch; the reported KL is that of epoch 0."""
+    kl_weight: float = 1.0
+    """By what the KL of these steps is multiplied: more than 1 where it stands for that of other
+    passes too, 0 where the pretrained model is not asked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChosenSteps:
+    """Some steps of one trajectory of a batch, as they are scored in one pass."""
+
+    number: int
+    """Of the trajectory."""
+    steps: Int[Tensor, " s"]
+    weights: Float[Tensor, " s"]
+    kl_weight: float = 1.0
+    """The last two as in `MicroBatch`."""
 
 
 SUMS = ("surrogate", "clip_fraction", "approx_kl", "entropy")
@@ -265,6 +280,22 @@ def deal_steps(
     return dealt
 
 
+def reference_weights(
+    num_passes: int, num_asked: int | None, *, generator: torch.Generator
+) -> list[float]:
+    """`MicroBatch.kl_weight` of each pass over a trajectory, where the reference makes some.
+
+    `num_asked` of them, drawn without replacement, count as num_passes / num_asked and the others
+    as 0, so that a weighted sum is an unbiased estimate of the sum over all. None is all; then
+    nothing is drawn.
+    """
+    if num_asked is None or num_asked >= num_passes:
+        return [1.0] * num_passes
+    weights = torch.zeros(num_passes)
+    weights[torch.randperm(num_passes, generator=generator)[:num_asked]] = num_passes / num_asked
+    return weights.tolist()
+
+
 def in_units(
     steps: Int[Tensor, " n"], weights: Float[Tensor, " n"], units: Sequence[Int[Tensor, " _s"]]
 ) -> list[tuple[Int[Tensor, " _m"], Float[Tensor, " _m"]]]:
@@ -277,27 +308,42 @@ def in_units(
     return cut
 
 
-def micro_batch(
-    assessment: Assessment,
-    number: int,
-    steps: Int[Tensor, " s"],
-    weights: Float[Tensor, " s"],
+def passes_over(
+    weighted: Sequence[tuple[Int[Tensor, " _n"], Float[Tensor, " _n"]]],
+    units: Sequence[Sequence[Int[Tensor, " _s"]]],
     *,
-    total_weight: float,
-    epoch: int,
+    num_asked: int | None,
+    generator: torch.Generator,
+) -> list[ChosenSteps]:
+    """All passes over chosen steps of each trajectory, `num_asked` of them by the reference too."""
+    passes = []
+    for number, (each, own) in enumerate(zip(weighted, units, strict=True)):
+        cut = in_units(*each, own)
+        kl_weights = reference_weights(len(cut), num_asked, generator=generator)
+        passes += [
+            ChosenSteps(number=number, steps=steps, weights=weights, kl_weight=kl_weight)
+            for (steps, weights), kl_weight in zip(cut, kl_weights, strict=True)
+        ]
+    return passes
+
+
+def micro_batch(
+    assessment: Assessment, chosen: ChosenSteps, *, total_weight: float, epoch: int
 ) -> MicroBatch:
     """Some steps of one trajectory of the batch, on the trajectory's device."""
+    number = chosen.number
     trajectory = assessment.batch[number]
     device = trajectory.log_probs.device
-    steps = steps.to(device)
+    steps = chosen.steps.to(device)
     return MicroBatch(
         trajectory=trajectory,
         steps=steps,
         advantages=assessment.advantages[number].to(device)[:, steps],
         mask=trajectory.mask[:, steps],
-        weights=weights.to(device),
+        weights=chosen.weights.to(device),
         total_weight=total_weight,
         epoch=epoch,
+        kl_weight=chosen.kl_weight,
     )
 
 

@@ -1,19 +1,14 @@
 """The algorithms: the union of their settings, and the class that each of them builds.
 
-To add one, write its file and name it here twice.
+To add one, write its file and name it here twice; a loss of rankings or likes is a `DirectConfig`
+of `objectives.py` and needs no name here.
 """
 
 from typing import Any, TypeAlias
 
 from imgalign.algorithms.direct import Direct
 from imgalign.algorithms.interface import Algorithm
-from imgalign.algorithms.objectives import (
-    AnyDirectConfig,
-    CardinalConfig,
-    DPOConfig,
-    IPOConfig,
-    KTOConfig,
-)
+from imgalign.algorithms.objectives import AnyDirectConfig, DirectConfig
 from imgalign.algorithms.policy_gradient import GRPOConfig, PolicyGradient, PPOConfig
 from imgalign.algorithms.supervised import Supervised, SupervisedConfig
 from imgalign.policy import Critic
@@ -36,5 +31,5 @@ def build_algorithm(
             return PolicyGradient(config, seed=seed, critic=critic)
         case SupervisedConfig():
             return Supervised(config)
-        case DPOConfig() | IPOConfig() | KTOConfig() | CardinalConfig():
+        case DirectConfig():
             return Direct(config)

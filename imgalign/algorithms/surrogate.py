@@ -30,9 +30,11 @@ def policy_gradient_loss(
     same, and gradient norms compare across resolutions and with the field's per-element habit.
     """
     trajectory, steps, mask = micro.trajectory, micro.steps, micro.mask
-    # Reference first: it switches adapters off and on, which must not happen inside a live graph.
-    with torch.no_grad(), policy.using("reference"):
-        pretrained = policy.step_distributions(trajectory, steps)
+    pretrained = None
+    if micro.kl_weight:
+        # Reference first: it switches adapters off and on, which must not happen in a live graph.
+        with torch.no_grad(), policy.using("reference"):
+            pretrained = policy.step_distributions(trajectory, steps)
     current = policy.step_distributions(trajectory, steps)
     num_elements = current.event_shape.numel()
     clip_nats = clip(num_elements)
@@ -41,7 +43,9 @@ def policy_gradient_loss(
     surrogate = masked(
         clipped_surrogate_loss(log_prob, old_log_prob, micro.advantages, clip_nats=clip_nats), mask
     )
-    kl = masked(kl_divergence(current, pretrained), mask)
+    kl = torch.zeros_like(surrogate)
+    if pretrained is not None:
+        kl = micro.kl_weight * masked(kl_divergence(current, pretrained), mask)
     weights = micro.weights
     loss = ((surrogate + kl_coefficient * kl) * weights).sum() / (micro.total_weight * num_elements)
     with torch.no_grad():

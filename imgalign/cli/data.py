@@ -15,6 +15,7 @@ from imgalign.cli.options import (
     changed,
     refuse_given,
 )
+from imgalign.preferences.foreign.formats import ExportFormat
 
 
 def check(database: Database = None, images: Images = None) -> None:
@@ -30,18 +31,6 @@ def check(database: Database = None, images: Images = None) -> None:
     raise typer.Exit(0 if found.passed else 2)
 
 
-Format = Literal[
-    "rankings",
-    "pairs",
-    "text_pairs",
-    "pick_a_pic",
-    "image_reward_db",
-    "hpd_v2",
-    "hpd_v2_pairs",
-    "hpd_v3",
-]
-
-
 def export(
     file: Annotated[
         Path,
@@ -51,7 +40,7 @@ def export(
         ),
     ],
     kind: Annotated[
-        Format,
+        ExportFormat,
         typer.Option(
             "--format",
             help="All rankings in a file; chosen/ and rejected/ images; texts in JSON lines with "

@@ -131,6 +131,11 @@ class LoraDiffusionConfig(DiffusionConfig):
     """The adapter is scaled by alpha / rank. Null is the rank itself, a scale of 1, which is what
     tools assume that do not read it from the file; or what policy.adapter has."""
 
+    channels_last: bool = False
+    """Keep the network's convolutions with their channels last in memory, which some hardware
+    prefers. Rounding differs. On the storybook in float32 on a CPU with AVX-512 it gained nothing
+    that could be told from noise, so measure it."""
+
     target_modules: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """Ends of the names of the layers to train; null is the attention projections, or the layers of
     policy.adapter."""

@@ -86,6 +86,8 @@ class DiffusionPolicy(HoldsWeights):
         config = self.config
         if isinstance(config, FullDiffusionConfig):
             return NetworkWeights(self.family)
+        if config.channels_last:
+            self.family.network.to(memory_format=torch.channels_last)
         if config.adapter is not None:
             return adapter_from(
                 self.family,

@@ -32,7 +32,11 @@ class Origin:
 
 def command_line() -> str:
     """The command that this process was started with, with stars for a password."""
-    return shlex.join([Path(sys.argv[0]).name, *map(without_password, sys.argv[1:])])
+    program = Path(sys.argv[0])
+    started = (
+        ["python", "-m", program.parent.name] if program.stem == "__main__" else [program.name]
+    )
+    return shlex.join([*started, *map(without_password, sys.argv[1:])])
 
 
 def without_password(argument: str) -> str:

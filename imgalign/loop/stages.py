@@ -23,7 +23,7 @@ from imgalign.evaluate.judging import Measures, features_of
 from imgalign.evaluate.run import evaluate
 from imgalign.evaluate.sides import LoadGenerator, SwitchingGenerator
 from imgalign.evaluate.votes import Vote, VoteCounts, counted
-from imgalign.files import replace_folder, sha256, sync_tree, unfinished_folder
+from imgalign.files import sha256, whole_folder
 from imgalign.images import png, read_tensor, write_png
 from imgalign.loop.asking import Asker, Say
 from imgalign.loop.images import KeepingGenerator
@@ -207,13 +207,9 @@ def keep_adapter(checkpoint: Path, out: Path) -> None:
     """A copy of a checkpoint's adapter alone: what it started from is not beside it, so everything
     takes it as an adapter of the pretrained model.
     """
-    unfinished = unfinished_folder(out)
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    for file in (*weight_files(checkpoint), *checkpoint.glob("adapter_config.json")):
-        shutil.copyfile(file, unfinished / file.name)
-    sync_tree(unfinished)
-    replace_folder(unfinished, out)
+    with whole_folder(out, doing="keeping the adapter of a round") as folder:
+        for file in (*weight_files(checkpoint), *checkpoint.glob("adapter_config.json")):
+            shutil.copyfile(file, folder / file.name)
 
 
 def compare(shop: Workshop, number: int, start: Weights, trained: Weights) -> Mapping[str, Any]:
@@ -308,14 +304,10 @@ def draw_samples(plan: Plan, generator: KeepingGenerator, weights: Path | None, 
     prompts = plan.compared[:NUM_SAMPLES]
     generator.use(weights)
     seeds = range(FIRST_SAMPLE_SEED, FIRST_SAMPLE_SEED + len(prompts))
-    unfinished = unfinished_folder(out)
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    made = generator.generate(prompts, seeds=seeds, settings=plan.settings.compare.sampler)
-    for number, each in enumerate(made):
-        write_png(each.image, unfinished / f"{number:02d}.png")
-    sync_tree(unfinished)
-    replace_folder(unfinished, out)
+    with whole_folder(out, doing="drawing the samples of a round") as folder:
+        made = generator.generate(prompts, seeds=seeds, settings=plan.settings.compare.sampler)
+        for number, each in enumerate(made):
+            write_png(each.image, folder / f"{number:02d}.png")
 
 
 def kl_from_base(plan: Plan, weights: Path) -> float:

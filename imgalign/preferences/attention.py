@@ -5,6 +5,9 @@ different from it, and from any that the first was made for.
 An annotator gets such an item as any other, among those that are open, and nothing that an
 annotator can reach tells it apart. Its other images do not belong to its prompt, so that its
 judgements are counted as progress and read by `quality.py`, and by nothing that learns or rates.
+
+An item that turns out to be unfair is withdrawn: nobody is asked it any more, and `quality.py` does
+not read its judgements either. They stay on record, and it can be brought back.
 """
 
 import random
@@ -12,13 +15,15 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from sqlalchemy import Connection, func, select
 
-from imgalign.errors import InputError
+from imgalign.errors import InputError, StoreError
 from imgalign.preferences import adding, queries, tallies, validation
+from imgalign.preferences.quality import as_expected, best_first
 from imgalign.preferences.records import ATTENTION, utc_now
-from imgalign.preferences.schema import annotators, candidates, items, provenances
+from imgalign.preferences.schema import annotators, candidates, items, provenances, rankings
 from imgalign.preferences.schema import tallies as progress
 from imgalign.preferences.store import Store
 
@@ -41,6 +46,97 @@ _SAYS_NOTHING = frozenset(
     )
 )
 """Words that any two prompts may have in common."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionItem:
+    """An attention item, and how it was answered. Example: 7 of 9 ranked its first image best.
+
+    Answers are judgements of people that count, skips left out.
+    """
+
+    item_id: str
+    prompt: str
+    num_images: int
+    judged: int
+    right: int
+    withdrawn_since: datetime | None
+
+
+def attention_items(store: Store, project: str) -> list[AttentionItem]:
+    """The attention items of a project, withdrawn ones too, in the order of the queue."""
+    of_project = (items.c.project == project, queries.is_attention())
+    columns = (items.c.item_id, items.c.prompt, items.c.withdrawn_at)
+    shown = (
+        select(*columns, func.count().label("images"))
+        .join(candidates, candidates.c.item_id == items.c.item_id)
+        .where(*of_project)
+        .group_by(items.c.sequence, *columns)
+        .order_by(items.c.sequence)
+    )
+    given = (
+        select(rankings.c.item_id, rankings.c.tie_groups)
+        .join(items, items.c.item_id == rankings.c.item_id)
+        .join(annotators, annotators.c.annotator_id == rankings.c.annotator_id)
+        .where(
+            *of_project,
+            rankings.c.verdict != "skipped",
+            annotators.c.judge_id.is_(None),
+            queries.counted(),
+        )
+    )
+    with store.database.read() as connection:
+        rows = connection.execute(shown).all()
+        answers = connection.execute(given).all()
+    num_images = {row.item_id: row.images for row in rows}
+    judged = Counter(row.item_id for row in answers)
+    right = Counter(
+        row.item_id
+        for row in answers
+        if as_expected(queries.to_tie_groups(row.tie_groups), best_first(num_images[row.item_id]))
+    )
+    return [
+        AttentionItem(
+            item_id=row.item_id,
+            prompt=row.prompt,
+            num_images=row.images,
+            judged=judged[row.item_id],
+            right=right[row.item_id],
+            withdrawn_since=row.withdrawn_at,
+        )
+        for row in rows
+    ]
+
+
+def withdraw(store: Store, item_id: str, *, project: str) -> None:
+    """Ask nobody an attention item any more, and let its judgements tell nothing of who gave them;
+    doing it again changes nothing.
+
+    Who has it on the screen may still submit. StoreError for what is no attention item of the
+    project.
+    """
+    with store.database.write() as connection:
+        if not _is_withdrawn(connection, item_id, project):
+            tallies.item_withdrawn(connection, item_id, since=utc_now())
+
+
+def bring_back(store: Store, item_id: str, *, project: str) -> None:
+    """Let a withdrawn attention item be as before; StoreError as `withdraw`."""
+    with store.database.write() as connection:
+        if _is_withdrawn(connection, item_id, project):
+            tallies.item_brought_back(connection, item_id)
+
+
+def _is_withdrawn(connection: Connection, item_id: str, project: str) -> bool:
+    this = select(items.c.withdrawn_at).where(
+        items.c.item_id == item_id, items.c.project == project, queries.is_attention()
+    )
+    found = connection.execute(this).first()
+    if found is None:
+        raise StoreError(
+            f"item {item_id[:12]}: no attention item of project {project!r}; reload the list"
+        )
+    return found.withdrawn_at is not None
 
 
 @dataclass(slots=True)

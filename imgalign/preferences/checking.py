@@ -1,9 +1,10 @@
 """Check the integrity of a store: image files against their hashes, rows against their references.
 
 Faults are missing or damaged images, changed texts, dangling references, items whose id is not the
-hash of their content, rankings and expected orders that do not fit their item, counts that are not
-those of the rankings, and damage that SQLite reports. Files without a row are counted but are no
-fault: a kill between file and row leaves one, and two databases may share a folder.
+hash of their content, withdrawn items that are no attention items, rankings and expected orders
+that do not fit their item, counts that are not those of the rankings, and damage that SQLite
+reports. Files without a row are counted but are no fault: a kill between file and row leaves one,
+and two databases may share a folder.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from imgalign.errors import InputError
 from imgalign.files import sha256
 from imgalign.preferences import queries, validation
 from imgalign.preferences.judges import to_judge
+from imgalign.preferences.records import ATTENTION
 from imgalign.preferences.recount import differences
 from imgalign.preferences.schema import (
     candidates,
@@ -139,6 +141,8 @@ def _check_items(connection: Connection, check: StoreCheck) -> None:
         whole = queries.item_id(item.project, item.prompt, item.source, shown) == item.item_id
         if not whole or kinds.get(item.item_id, set()) - {item.samples}:
             check.add("items that are not what their id says", item.item_id[:12])
+        if item.withdrawn_at is not None and not item.source.startswith(ATTENTION):
+            check.add("withdrawn items that are no attention items", item.item_id[:12])
     for judge in connection.execute(select(judges)).mappings():
         if to_judge(judge).judge_id != judge["judge_id"]:
             check.add("AI judges that are not what their id says", judge["judge_id"][:12])

@@ -113,6 +113,22 @@ def estimate(
     return theta
 
 
+def covariance(
+    theta: Float[np.ndarray, " p"],
+    choices: Sequence[Choices],
+    *,
+    num_centred: int,
+    ridge: float = 0.0,
+) -> Float[np.ndarray, "p p"]:
+    """Covariance of the estimates if all choices are independent: the inverse of the information.
+
+    The mean of the first `num_centred`, which the choices say nothing of, has variance 1 /
+    `num_centred` in it; their differences are right.
+    """
+    centre = _centre(len(theta), num_centred)
+    return np.asarray(np.linalg.inv(information(theta, choices, ridge=ridge) + centre))
+
+
 def sandwich(
     theta: Float[np.ndarray, " p"],
     choices: Sequence[Choices],
@@ -124,11 +140,10 @@ def sandwich(
     """Covariance of the estimates, clustered as the `scores` are (Liang and Zeger 1986), times
     c / (c - 1). Infinite with one cluster, from which no variance can be estimated.
     """
-    centre = _centre(len(theta), num_centred)
     num_clusters = len(scores)
     if num_clusters < 2:
-        return np.full_like(centre, np.inf)
-    bread = np.linalg.inv(information(theta, choices, ridge=ridge) + centre)
+        return np.full((len(theta), len(theta)), np.inf)
+    bread = covariance(theta, choices, num_centred=num_centred, ridge=ridge)
     meat = scores.T @ scores * (num_clusters / (num_clusters - 1))
     return np.asarray(bread @ meat @ bread)
 

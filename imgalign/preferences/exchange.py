@@ -23,7 +23,7 @@ from imgalign.files import UNFINISHED, lock_name, parse_json
 from imgalign.preferences import judges, outcomes, queries, schema, tallies, texts, validation
 from imgalign.preferences.identity import person, was_simulated
 from imgalign.preferences.originals import ImageFolder, described
-from imgalign.preferences.records import utc_now
+from imgalign.preferences.records import ATTENTION, utc_now
 from imgalign.preferences.store import Store
 
 FORMAT = {"kind": "imgalign-rankings", "version": 1}
@@ -43,8 +43,9 @@ TABLES: dict[str, tuple[Table, tuple[str, ...]]] = {
     "undo": (schema.undos, ("ranking_id",)),
     "exclusion": (schema.exclusions, ("project", "annotator_id")),
 }
-# Columns that may differ between two stores, such as times and the spelling of a name.
-LOCAL = frozenset({"sequence", "added_at", "overlap", "created_at", "name"})
+# Columns that may differ between two stores, such as times and the spelling of a name; what is here
+# already keeps its own.
+LOCAL = frozenset({"sequence", "added_at", "overlap", "withdrawn_at", "created_at", "name"})
 UNSENT = frozenset({"sequence", "client", "given"})
 MAX_LINE = 2**20
 """Longest line, in bytes; the longest that is written holds a prompt or a text."""
@@ -253,7 +254,7 @@ def _added_later(table: Table, values: dict[str, Any]) -> dict[str, Any]:
         named = str(values.get("annotator_id")), str(values.get("group_name"))
         return {"simulated": was_simulated(*named), "judge_id": None}
     if table is schema.items:
-        return {"samples": "images"}
+        return {"samples": "images", "withdrawn_at": None}
     if table is schema.candidates:
         return {"text_id": None}
     return {}
@@ -287,6 +288,11 @@ def _check_item(connection: Connection, item_id: str, where: str) -> None:
     whole = queries.item_id(item.project, item.prompt, item.source, shown) == item_id
     if not whole or queries.kinds_of(connection, item_id) - {item.samples}:
         raise InputError(f"{where}: item {item_id[:12]} is not what its id says; was it changed?")
+    if item.withdrawn_at is not None and not item.source.startswith(ATTENTION):
+        raise InputError(
+            f"{where}: item {item_id[:12]}: expected no withdrawn_at, which only "
+            "attention items have"
+        )
 
 
 def _add(connection: Connection, kind: str, row: dict[str, Any], where: str) -> bool:

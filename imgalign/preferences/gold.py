@@ -13,7 +13,7 @@ from sqlalchemy import delete, insert, select
 
 from imgalign.errors import InputError, StoreError
 from imgalign.preferences import queries, tallies, validation
-from imgalign.preferences.records import Samples, TieGroups, utc_now
+from imgalign.preferences.records import ATTENTION, Samples, TieGroups, utc_now
 from imgalign.preferences.schema import gold, items
 from imgalign.preferences.store import Store
 
@@ -40,7 +40,8 @@ def mark_gold(
 
     `expected` has every candidate in two tie groups or more; what it ties may be in any order.
     `overlap` raises the number of annotators who shall judge the item, so that more of them are
-    seen on it. StoreError for an unknown item, InputError for an order that does not fit it.
+    seen on it. StoreError for an unknown item, InputError for an attention item and for an order
+    that does not fit.
     """
     if overlap is not None and not 1 <= overlap <= validation.MAX_OVERLAP:
         raise InputError(
@@ -50,6 +51,12 @@ def mark_gold(
         num_candidates = len(queries.candidates_of(connection, item_id))
         if not num_candidates:
             raise StoreError(f"item {item_id[:12]}: not in {store.database.name}")
+        source = select(items.c.source).where(items.c.item_id == item_id)
+        if connection.execute(source).scalar_one().startswith(ATTENTION):
+            raise InputError(
+                f"gold item: expected an ordinary item, got attention item {item_id[:12]}, whose "
+                "answer is known already; choose another"
+            )
         order = validation.expected_order(expected, num_candidates=num_candidates)
         connection.execute(delete(gold).where(gold.c.item_id == item_id))
         connection.execute(

@@ -3,8 +3,8 @@
 An item is available to an annotator who has no standing judgement of it, while judgements given
 plus live leases of others are fewer than its overlap, or while they hold it because they took
 their judgement back. A skip is no judgement: it frees the place for somebody else, but does not
-come back by itself. The display order is drawn once per annotator
-and item and kept, with one opaque token per candidate.
+come back by itself. One that is withdrawn is available to nobody. The display order is drawn once
+per annotator and item and kept, with one opaque token per candidate.
 
 A lease reserves an item for a limited time: long for the item on screen, short for one that a page
 has prefetched. An annotator holds few leases at a time, and the oldest are released first. No
@@ -45,7 +45,7 @@ from sqlalchemy import (
 
 from imgalign.preferences import queries
 from imgalign.preferences.qualification import Entry, entry
-from imgalign.preferences.queries import excluded, is_open, standing, unjudged
+from imgalign.preferences.queries import excluded, is_open, is_withdrawn, standing, unjudged
 from imgalign.preferences.records import Annotator, Counts
 from imgalign.preferences.schema import (
     UtcDateTime,
@@ -137,6 +137,7 @@ def _on_screen(*, by_ai: bool) -> Select[Any]:
             _of_project(),
             items.c.item_id.not_in(HOLDING),
             unjudged(WHO),
+            ~is_withdrawn(),
         )
     )
     if not by_ai:
@@ -153,6 +154,7 @@ def _oldest(*, by_ai: bool) -> Select[Any]:
         items.c.sequence >= START,
         items.c.item_id.not_in(HOLDING),
         unjudged(WHO),
+        ~is_withdrawn(),
     )
     if not by_ai:
         wanted = wanted.where(is_open(), items.c.given + _expected() < items.c.overlap)
@@ -279,7 +281,7 @@ def counts(connection: Connection, annotator_id: str, project: str, now: datetim
     if at_entry.held:
         return Counts(done=own.done, left=0, waiting=0, held=True)
     if asker is not None and asker.judge_id is not None:
-        left = whole.items - own.done
+        left = whole.items - own.done - connection.execute(WITHDRAWN, values).scalar_one()
     else:
         covered, given_back = _covered_and_given_back()
         values |= _at(now)
@@ -300,6 +302,9 @@ CLOSED = (
     .where(items.c.item_id.in_(bindparam("ids", expanding=True)), ~is_open())
 )
 """Items among some that others need not judge more often."""
+WITHDRAWN = (
+    select(func.count()).select_from(items).where(_of_project(), is_withdrawn(), unjudged(WHO))
+)
 OF_PROJECT = select(projects).where(projects.c.project == PROJECT)
 
 
@@ -340,6 +345,7 @@ def _covered_and_given_back() -> tuple[Select[Any], Select[Any]]:
             live(),
             _of_project(),
             unjudged(WHO),
+            ~is_withdrawn(),
             items.c.given + _expected() >= items.c.overlap,
         )
     )

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, func, select
 
 from imgalign.errors import StoreError
 from imgalign.preferences import queries
+from imgalign.preferences.attention import AttentionItem, attention_items
 from imgalign.preferences.exclusions import all_exclusions
 from imgalign.preferences.gold import GoldItem, gold_items
 from imgalign.preferences.qualification import entry
@@ -56,6 +57,7 @@ class People:
     """Of those who are not excluded, as is kappa."""
     kappa: Reliability
     gold: tuple[GoldItem, ...]
+    attention: tuple[AttentionItem, ...]
     num_read: int
     num_older: int
     """Judgements that were not looked at, because more are later."""
@@ -88,7 +90,7 @@ class People:
 
 def people_of(store: Store, project: str, *, latest: int = LATEST) -> People:
     """The annotators of a project, from its `latest` judgements; StoreError for an unknown one."""
-    gold = gold_items(store, project)
+    gold, attention = gold_items(store, project), attention_items(store, project)
     excluded = {
         each.annotator_id: each.since for each in all_exclusions(store.database, project=project)
     }
@@ -98,7 +100,10 @@ def people_of(store: Store, project: str, *, latest: int = LATEST) -> People:
             raise StoreError(f"project {project!r}: nothing is queued there; check its name")
         judged, num_older = _latest(connection, project, latest)
     found = project_quality(
-        judged, gold={each.item_id: each.expected for each in gold}, excluded=excluded
+        judged,
+        gold={each.item_id: each.expected for each in gold},
+        excluded=excluded,
+        withdrawn={each.item_id for each in attention if each.withdrawn_since},
     )
     names = {each.annotator_id: each for each in store.annotators()}
     with store.database.read() as connection:
@@ -119,6 +124,7 @@ def people_of(store: Store, project: str, *, latest: int = LATEST) -> People:
         alpha=found.alpha,
         kappa=found.kappa,
         gold=tuple(gold),
+        attention=tuple(attention),
         num_read=len(judged),
         num_older=num_older,
     )

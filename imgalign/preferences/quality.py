@@ -50,7 +50,8 @@ class AnnotatorQuality:
     gold: Share
     """Gold items that were answered as expected, skips left out."""
     attention: Share
-    """Attention items whose one image that belongs was ranked best, skips left out."""
+    """Attention items whose one image that belongs was ranked best; skips, and items that are
+    withdrawn, left out."""
     self_consistency: Share
     """Pairs that were judged again in another item and got the same order, ties included."""
     first_place: Share
@@ -83,11 +84,13 @@ def project_quality(
     *,
     gold: Mapping[str, TieGroups],
     excluded: Collection[str] = (),
+    withdrawn: Collection[str] = (),
     seed: int = 0,
 ) -> ProjectQuality:
     """Quality of all annotators of some standing judgements.
 
-    `gold` has the expected order of gold items, in candidates. Those who are excluded are among
+    `gold` has the expected order of gold items, in candidates; `withdrawn` are attention items that
+    tell nothing of who judged them. Those who are excluded are among
     them, and compared with the others, but nobody is with them; alpha and kappa are without them.
     """
     by_annotator: dict[str, list[Ranking]] = {annotator: [] for annotator in excluded}
@@ -96,7 +99,13 @@ def project_quality(
     everything = [each for own in by_annotator.values() for each in own if not each.is_attention]
     agreement = agreement_with_others(everything, without=excluded)
     found = [
-        _quality(annotator, own, gold=gold, agreement=agreement.get(annotator, NOTHING))
+        _quality(
+            annotator,
+            own,
+            gold=gold,
+            withdrawn=withdrawn,
+            agreement=agreement.get(annotator, NOTHING),
+        )
         for annotator, own in by_annotator.items()
     ]
     counted = [each for each in everything if each.annotator not in excluded]
@@ -126,6 +135,7 @@ def _quality(
     rankings: Sequence[Ranking],
     *,
     gold: Mapping[str, TieGroups],
+    withdrawn: Collection[str],
     agreement: Agreement,
 ) -> AnnotatorQuality:
     given = [each for each in rankings if each.verdict != "skipped"]
@@ -133,7 +143,7 @@ def _quality(
     attentive = [
         as_expected(each.ranking, best_first(len(each.order)))
         for each in given
-        if each.is_attention
+        if each.is_attention and each.item_id not in withdrawn
     ]
     ordinary = [each for each in given if not each.is_attention]
     expected = [

@@ -148,8 +148,13 @@ def unjudged(annotator_id: str | ColumnElement[str]) -> ColumnElement[bool]:
 
 
 def is_open() -> ColumnElement[bool]:
-    """Condition on `items`: people shall judge it more often, as the index of open items has it."""
-    return items.c.given < items.c.overlap
+    """Condition on `items`: people shall judge it more often; the index of open items serves it."""
+    return (items.c.given < items.c.overlap) & ~is_withdrawn()
+
+
+def is_withdrawn() -> ColumnElement[bool]:
+    """Condition on `items`: nobody is asked it any more, AI judges neither."""
+    return items.c.withdrawn_at.is_not(None)
 
 
 def is_attention() -> ColumnElement[bool]:

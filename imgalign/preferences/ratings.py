@@ -16,12 +16,27 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from imgalign.errors import InputError
-from imgalign.preferences.choice import Choices, cluster_scores, estimate, sandwich
+from imgalign.preferences.choice import (
+    Choices,
+    cluster_scores,
+    covariance,
+    estimate,
+    sandwich,
+)
 from imgalign.preferences.judged import Judged, Judgements
 from imgalign.statistics import combined_variance, distinct, t_quantile
 
 # One stage with more alternatives than this would not fit in memory.
 MAX_ALTERNATIVES = 100_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """Two items, and the standard error of the difference of their scores, in nats."""
+
+    one: str
+    other: str
+    error: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +46,7 @@ class Ratings:
     `num_comparisons` counts the pairs of each item. The intervals are from `num_clusters` prompts
     and, if there are several, `num_annotators` annotators; with a single prompt they are infinite.
     `log_tie[d]` is the log-prevalence of ties among d items, where ties are modelled.
+    `least_certain` are the two items whose next comparison tells most; not known of Elo.
     """
 
     items: tuple[str, ...]
@@ -41,6 +57,7 @@ class Ratings:
     num_clusters: int
     num_annotators: int = 1
     log_tie: dict[int, float] = field(default_factory=dict)
+    least_certain: Difference | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,6 +233,7 @@ def _fitted(
     degrees = (min(num_prompts, num_annotators) if num_annotators > 1 else num_prompts) - 1
     half = (t_quantile(0.975, degrees=degrees) * np.sqrt(spread))[:size]
     score = theta[:size]
+    by_model = covariance(theta, all_of_them, num_centred=size, ridge=ridge)
     return Ratings(
         items=tuple(names),
         score=tuple(score.tolist()),
@@ -225,6 +243,21 @@ def _fitted(
         num_clusters=num_prompts,
         num_annotators=num_annotators,
         log_tie=dict(zip(tie_orders, theta[size:].tolist(), strict=True)),
+        least_certain=least_certain(tuple(names), by_model[:size, :size]),
+    )
+
+
+def least_certain(names: Sequence[str], covariance: Float[np.ndarray, "k k"]) -> Difference:
+    """The two of k >= 2 items with the largest variance of the difference of their scores.
+
+    By the model's own covariance, not the sandwich: what was compared once or twice has few
+    residuals, from which no spread can be told, and little information, which the model sees.
+    """
+    own = np.diag(covariance)
+    variance = np.triu(own[:, None] + own[None, :] - 2 * covariance, k=1)
+    one, other = divmod(int(variance.argmax()), len(names))
+    return Difference(
+        one=names[one], other=names[other], error=float(np.sqrt(variance[one, other]))
     )
 
 

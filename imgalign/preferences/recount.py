@@ -32,7 +32,14 @@ from imgalign.preferences.outcomes import (
     maker_number,
     number,
 )
-from imgalign.preferences.queries import counted, is_attention, is_open, standing, unjudged
+from imgalign.preferences.queries import (
+    counted,
+    is_attention,
+    is_open,
+    is_withdrawn,
+    standing,
+    unjudged,
+)
 from imgalign.preferences.schema import (
     annotators,
     candidates,
@@ -172,7 +179,7 @@ def _passed_over() -> Select[Any]:
         .join(annotators, annotators.c.annotator_id == tallies.c.annotator_id)
         .where(
             items.c.sequence < tallies.c.first,
-            is_open() | annotators.c.judge_id.is_not(None),
+            is_open() | (annotators.c.judge_id.is_not(None) & ~is_withdrawn()),
             unjudged(tallies.c.annotator_id),
         )
         .limit(1)

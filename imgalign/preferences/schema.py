@@ -195,6 +195,8 @@ items = Table(
     Column("created_at", UtcDateTime, nullable=False),
     # Judgements of people that count, skips left out; below the overlap the item is open.
     Column("given", Integer, nullable=False, server_default="0"),
+    # Of attention items only: since when nobody is asked it any more.
+    Column("withdrawn_at", UtcDateTime),
     Index(None, "project", "sequence"),
     Index(
         "ix_items_open",

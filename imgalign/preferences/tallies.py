@@ -1,8 +1,9 @@
 """Counts that follow from the judgements, kept with them in the same transaction.
 
 Without these, every next item and every progress bar would count all rankings. Each change of what
-is counted comes through one function here: an item was added, its overlap was raised, a judgement
-was given or taken back, an annotator was excluded or included again. `recount` has the same numbers
+is counted comes through one function here: an item was added, its overlap was raised, it was
+withdrawn or brought back, a judgement was given or taken back, an annotator was excluded or
+included again. `recount` has the same numbers
 from the judgements alone; `store check` and a property test compare the two. The writer's lock
 makes each change see the one before.
 """
@@ -29,6 +30,7 @@ from imgalign.preferences.queries import (
     excluded,
     is_attention,
     is_open,
+    is_withdrawn,
     standing,
     unjudged,
 )
@@ -51,8 +53,25 @@ def item_added(connection: Connection, item_id: str) -> None:
 
 def overlap_raised(connection: Connection, item_id: str, overlap: int) -> None:
     """Set a larger overlap, which may open the item again."""
+    _changed(connection, item_id, overlap=overlap)
+
+
+def item_withdrawn(connection: Connection, item_id: str, *, since: datetime) -> None:
+    """Close an item, however many have judged it."""
+    _changed(connection, item_id, withdrawn_at=since)
+
+
+def item_brought_back(connection: Connection, item_id: str) -> None:
+    """Let an item be as if it had never been withdrawn."""
+    item = _item(connection, item_id)
+    _changed(connection, item_id, withdrawn_at=None)
+    _lower(connection, item.project, item.place)  # open or not: AI judges are asked it again
+
+
+def _changed(connection: Connection, item_id: str, **values: object) -> None:
+    """Set columns of an item that decide whether it is open."""
     before = _item(connection, item_id)
-    connection.execute(update(items).where(items.c.item_id == item_id).values(overlap=overlap))
+    connection.execute(update(items).where(items.c.item_id == item_id).values(values))
     judged = _judged_by(connection, item_id)
     _opened(connection, before, _item(connection, item_id), before_by=judged, after_by=judged)
 
@@ -200,7 +219,10 @@ def _advance(connection: Connection, row: AnyRow) -> None:
     if row.place < first:
         return
     left = select(items.c.sequence).where(
-        items.c.project == row.project, items.c.sequence >= first, unjudged(row.annotator_id)
+        items.c.project == row.project,
+        items.c.sequence >= first,
+        unjudged(row.annotator_id),
+        ~is_withdrawn(),
     )
     if row.judge_id is None:
         left = left.where(is_open())
@@ -219,7 +241,8 @@ JUDGEMENT = (
     select(
         *(rankings.c[name] for name in ("ranking_id", "item_id", "annotator_id", "verdict")),
         *(rankings.c.sequence, rankings.c.tie_groups),
-        *(items.c[name] for name in ("project", "prompt", "samples", "given", "overlap")),
+        *(items.c[name] for name in ("project", "prompt", "samples")),
+        *(items.c[name] for name in ("given", "overlap", "withdrawn_at")),
         items.c.sequence.label("place"),
         annotators.c.judge_id,
         excluded(rankings.c.annotator_id, items.c.project).label("excluded"),
@@ -230,7 +253,8 @@ JUDGEMENT = (
     .where(rankings.c.ranking_id == RANKING)
 )
 ITEM_COUNTED = select(
-    items.c.project, items.c.given, items.c.overlap, items.c.sequence.label("place")
+    *(items.c[name] for name in ("project", "given", "overlap", "withdrawn_at")),
+    items.c.sequence.label("place"),
 ).where(items.c.item_id == ITEM)
 JUDGED_BY = select(rankings.c.annotator_id).where(
     rankings.c.item_id == ITEM, rankings.c.ranking_id != RANKING, standing()
@@ -246,7 +270,7 @@ def _item(connection: Connection, item_id: str) -> AnyRow:
 
 
 def _open(item: AnyRow) -> bool:
-    return bool(item.given < item.overlap)
+    return bool(item.given < item.overlap and item.withdrawn_at is None)
 
 
 def _judged_by(connection: Connection, item_id: str, *, but: str = "") -> set[str]:

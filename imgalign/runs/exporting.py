@@ -8,7 +8,6 @@ Left out: what is written there (diffusion/export.py, language/export.py), and w
 
 import json
 import re
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,11 +21,8 @@ from imgalign.files import (
     lock_name,
     read_json,
     recover_folder,
-    replace_folder,
-    reporting_full_disk,
     sha256,
-    sync_tree,
-    unfinished_folder,
+    whole_folder,
 )
 from imgalign.preferences.records import Samples
 from imgalign.runs.checkpoint import checkpoints, read_marker, step_of
@@ -144,7 +140,7 @@ def exporting(made: Export, card: Callable[[Export], str]) -> Iterator[Path]:
     It then gets its card and its record, and takes the place that `made` names, as a whole or not
     at all. InputError where something else would be lost there.
     """
-    with reserved(made.folder), whole_folder(made.folder) as folder:
+    with reserved(made.folder), whole_folder(made.folder, doing="exporting") as folder:
         yield folder
         (folder / CARD).write_text(card(made), encoding="utf-8")
         write_record(made, folder)
@@ -210,17 +206,3 @@ def write_record(made: Export, folder: Path) -> None:
         "files": files,
     }
     (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def whole_folder(target: Path) -> Iterator[Path]:
-    """An empty folder that becomes `target` once it is filled; the caller holds the target."""
-    unfinished = unfinished_folder(target)
-    with reporting_full_disk(target, "exporting"):
-        try:
-            unfinished.mkdir(parents=True)
-            yield unfinished
-            sync_tree(unfinished)
-            replace_folder(unfinished, target)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)

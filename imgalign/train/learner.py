@@ -8,7 +8,6 @@ over processes.
 import copy
 import logging
 import math
-import resource
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +16,7 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 
 from imgalign.algorithms.interface import NEW_RUN, Algorithm
+from imgalign.environment import most_memory
 from imgalign.errors import CheckpointError, NumericsError
 from imgalign.policy import Policy
 from imgalign.prompts import seeded_generator
@@ -177,5 +177,4 @@ def copied_to_cpu(state: Any) -> Any:
 def peak_memory_gb() -> float:
     """Most memory this process ever held: of the GPU where one is used, else of the machine."""
     on_gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-    # Linux counts in KiB.
-    return (on_gpu or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024) / 1e9
+    return (on_gpu or most_memory()) / 1e9

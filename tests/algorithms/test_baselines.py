@@ -84,6 +84,40 @@ def test_the_kl_of_some_steps_stands_for_that_of_all_on_average():
     assert sum(kl for _, kl in some) / len(some) == pytest.approx(whole_kl, rel=0.1)
 
 
+def test_a_reference_that_is_asked_in_some_passes_gives_the_kl_of_all_on_average():
+    def pull(reference_passes: int | None, seed: int) -> tuple[torch.Tensor, float, int]:
+        policy = RandomWalk(num_steps=6)
+        with torch.no_grad():
+            policy.shift.copy_(
+                0.1 * torch.arange(1.0, 7.0).view(6, *[1] * (policy.shift.dim() - 1))
+            )
+        config = GRPOConfig(reference_passes=reference_passes)
+        algorithm = PolicyGradient(config, seed=0)
+        assessment = algorithm.assess(policy, sample(policy), world=Alone())
+        tally = assessment.tally()
+        generator = torch.Generator().manual_seed(seed)
+        (minibatch,) = algorithm.minibatches(policy, assessment, world=Alone(), generator=generator)
+        policy.num_forwards = 0
+        for micro in minibatch:
+            loss, stats = policy_gradient_loss(
+                policy, micro, clip=clip_of(config), kl_coefficient=1.0
+            )
+            loss.backward()
+            tally.add(stats, micro)
+        assert policy.shift.grad is not None
+        return policy.shift.grad, tally.kl_nats, policy.num_forwards
+
+    whole, whole_kl, forwards = pull(None, 0)
+    assert forwards == 2 * 6 * 2  # two batches of images, six steps, policy and reference
+    assert_close(pull(6, 0)[0], whole, rtol=0, atol=0)
+    some = [pull(2, seed) for seed in range(60)]
+    assert {forwards for _, _, forwards in some} == {2 * 6 + 2 * 2}
+    mean = torch.stack([gradient for gradient, _, _ in some]).mean(dim=0)
+    # The mean of 60 draws, each of which leaves out two steps in three.
+    assert_close(mean, whole, rtol=0.3, atol=3e-3)
+    assert sum(kl for _, kl, _ in some) / len(some) == pytest.approx(whole_kl, rel=0.15)
+
+
 def test_steps_are_dealt_out_such_that_none_comes_twice_before_all_have_come():
     each = [torch.arange(9)] * 4
     dealt = deal_steps(

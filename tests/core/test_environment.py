@@ -11,6 +11,7 @@ from imgalign.environment import (
     choose_device,
     choose_dtype,
     cpu_multiplies_bfloat16,
+    most_memory,
     say_dtype,
     usable_cores,
 )
@@ -160,3 +161,11 @@ def test_a_device_that_is_not_there_is_refused(name):
 def test_auto_is_cuda_only_where_there_is_one():
     expected = "cuda" if torch.cuda.is_available() else "cpu"
     assert choose_device("auto") == choose_device() == torch.device(expected)
+
+
+def test_the_most_memory_is_that_of_the_process_and_not_of_the_one_that_started_it():
+    """Linux hands ru_maxrss down to what a process starts."""
+    large = b"x" * (400 * 2**20)
+    code = "from imgalign.environment import most_memory; print(most_memory())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 0 < int(done.stdout) < len(large) < most_memory()

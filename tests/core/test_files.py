@@ -19,6 +19,7 @@ from imgalign.files import (
     replace_folder,
     reporting_full_disk,
     sha256,
+    whole_folder,
     write_atomically,
 )
 
@@ -218,3 +219,22 @@ def test_a_device_or_a_pipe_in_the_place_of_a_json_file_is_not_read(tmp_path):
             read_json(tmp_path / name)
     with pytest.raises(FileNotFoundError):
         read_json(tmp_path / "missing")
+
+
+def test_a_folder_that_is_filled_takes_a_place_whole_or_leaves_it_as_it_was(tmp_path):
+    place = tmp_path / "deep" / "mine"
+    for content in ("one", "two"):
+        with whole_folder(place, doing="writing") as folder:
+            (folder / "a").write_text(content)
+            assert not place.exists() or (place / "a").read_text() == "one"
+        assert (place / "a").read_text() == content
+
+    def fill_the_disk() -> None:
+        with whole_folder(place, doing="writing") as folder:
+            (folder / "a").write_text("three")
+            raise OSError(errno.ENOSPC, "full")
+
+    with pytest.raises(StorageFullError, match="mine: no space left while writing; free some"):
+        fill_the_disk()
+    assert (place / "a").read_text() == "two"
+    assert [each.name for each in place.parent.iterdir()] == ["mine"]

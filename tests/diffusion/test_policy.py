@@ -58,6 +58,19 @@ def test_dropout_of_the_pretrained_network_stays_off(tiny_pipeline):
     assert torch.equal(scored(policy, trajectory, torch.tensor([1])), trajectory.log_probs[:, 1:2])
 
 
+def test_channels_last_change_the_layout_alone_and_rescoring_stays_exact(tiny_pipeline_folder):
+    config = FEW_STEPS.model_copy(update={"channels_last": True})
+    plain, last = make_policy(tiny_pipeline_folder), make_policy(tiny_pipeline_folder, config)
+    weight = last.family.network.conv_in.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert not weight.is_contiguous()
+    trajectory = last.sample(PROMPTS[:2], seeds=SEEDS[:2])
+    step = torch.tensor([1])
+    assert torch.equal(scored(last, trajectory, step), trajectory.log_probs[:, 1:2])
+    ours, other = (each.step_distributions(trajectory, EVERY_STEP).mean for each in (last, plain))
+    assert_close(ours, other, rtol=1e-4, atol=1e-4)
+
+
 @torch.no_grad()
 def test_latents_are_kept_under_a_name_that_changes_with_them_and_with_nothing_else(
     tiny_pipeline_folder,

@@ -30,3 +30,8 @@ def test_a_command_without_a_password_is_kept_as_it_was(monkeypatch):
     words += ["--database", "postgresql://ann@server/name?sslmode=require"]
     monkeypatch.setattr("sys.argv", ["imgalign", *words])
     assert shlex.split(command_line()) == ["imgalign", *words]
+
+
+def test_a_module_that_python_ran_is_said_as_it_can_be_run_again(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/usr/lib/imgalign/__main__.py", "evaluate", "a run"])
+    assert command_line() == "python -m imgalign evaluate 'a run'"

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import fastapi
 import pytest
+from databases import new_database
 from fault_counts import LONG, examples
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,7 +35,10 @@ KEYS = tuple(f"key-000{number}" for number in range(6))
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     """Many items of three images, and one of two."""
-    with Store.open(tmp_path / "imgalign.db", images=tmp_path / "images") as store:
+    with (
+        new_database(tmp_path) as url,
+        Store.open(url, images=tmp_path / "images") as store,
+    ):
         ids = [store.add_image(png(image(each)), provenance(seed=each)) for each in range(3)]
         for number in range(40):
             some = ids[: 2 if number == 3 else 3]

@@ -1,15 +1,13 @@
 import io
-import os
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from databases import new_database
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from sqlalchemy import create_engine, make_url, text
 
 from imgalign.preferences.records import Provenance
 from imgalign.preferences.store import Store
@@ -53,17 +51,8 @@ def provenance() -> Callable[..., Provenance]:
 @pytest.fixture
 def url(tmp_path: Path) -> Iterator[str]:
     """A new database; on the server that IMGALIGN_TEST_POSTGRES names, if there is one."""
-    server = os.environ.get("IMGALIGN_TEST_POSTGRES")
-    if server is None:
-        yield f"sqlite:///{tmp_path / 'imgalign.db'}"
-        return
-    name = f"test_{uuid.uuid4().hex}"
-    engine = create_engine(server, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-        yield make_url(server).set(database=name).render_as_string(hide_password=False)
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    engine.dispose()
+    with new_database(tmp_path) as url:
+        yield url
 
 
 @pytest.fixture

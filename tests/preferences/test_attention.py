@@ -1,20 +1,25 @@
 """Attention items: built so that anybody gets them right, and out of all that learns or rates."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from judges import JUDGE
+from sqlalchemy import text
 from submissions import judge, on_screen
 
-from imgalign.errors import InputError
-from imgalign.preferences.attention import add_attention
+from imgalign.errors import InputError, StoreError
+from imgalign.preferences.attention import add_attention, attention_items, bring_back, withdraw
 from imgalign.preferences.checking import check_store
 from imgalign.preferences.coverage import judged_projects, project_standings
 from imgalign.preferences.exchange import export_rankings, import_rankings
 from imgalign.preferences.exclusions import exclude, include, num_left_out
+from imgalign.preferences.gold import gold_items, mark_gold
+from imgalign.preferences.judges import add_judge
 from imgalign.preferences.makers import item_makers, rate_makers, read_makers
 from imgalign.preferences.people import people_of
-from imgalign.preferences.records import TieGroups
+from imgalign.preferences.records import Answer, TieGroups
 from imgalign.preferences.repeats import ask_again
 from imgalign.preferences.store import Store
 from imgalign.preferences.stored import item_samples, latest_items
@@ -227,3 +232,182 @@ def test_prompts_that_share_a_word_are_not_clearly_different(store, queue, one, 
     else:
         with pytest.raises(InputError, match="expected at most 0"):
             add_attention(store, "default", count=2, overlap=1)
+
+
+def accuracy(store: Store) -> dict[str, tuple[float | None, int]]:
+    """The attention column."""
+    return {
+        each.annotator.name: (each.quality.attention.value, each.quality.attention.count)
+        for each in people_of(store, "default").people
+    }
+
+
+def answered(store: Store) -> list[tuple[int, int, bool]]:
+    """(judged, right, withdrawn) of each attention item."""
+    found = attention_items(store, "default")
+    return [(each.judged, each.right, each.withdrawn_since is not None) for each in found]
+
+
+def test_who_judged_them_and_who_was_right_is_counted(store, queue):
+    queue(*DIFFERENT)
+    for who in ("ann", "bob"):
+        judge_all(store, who, BEST_FIRST)
+    (added,) = add_attention(store, "default", count=1, overlap=9)
+    assert answered(store) == [(0, 0, False)]
+    judge_all(store, "ann", BEST_FIRST)
+    judge_all(store, "bob", BEST_LAST)
+    store.add_annotator("eve")
+    item = store.next_item("eve")
+    store.submit(judge(item, "eve", verdict="skipped", ranking=None, reason="unsafe"))
+    (found,) = attention_items(store, "default")
+    assert (found.item_id, found.num_images) == (added, 3)
+    assert answered(store) == [(2, 1, False)]
+    exclude(store.database, "bob", project="default")
+    assert answered(store) == [(1, 1, False)]
+    store.undo("ann", store.history("ann", 1)[0].key)
+    assert answered(store) == [(0, 0, False)]
+    assert attention_items(store, "another") == []
+
+
+def test_a_withdrawn_item_is_asked_of_nobody_until_it_is_brought_back(store, queue):
+    queue(*DIFFERENT, overlap=1)
+    ai = add_judge(store, JUDGE).annotator_id
+    judge_all(store, "ann", BEST_FIRST)
+    (added,) = add_attention(store, "default", count=1, overlap=9)
+    before = {who: store.counts(who) for who in ("ann", "bob", ai)}
+    held = store.next_item("bob")
+    assert held.item_id == added
+    withdraw(store, added, project="default")
+    withdraw(store, added, project="default")
+    assert [store.next_item(who) for who in ("ann", "bob")] == [None, None]
+    assert [store.counts(who).left for who in ("ann", "bob", ai)] == [0, 0, 4]
+    assert store.counts("bob").waiting == 0
+    assert check_store(store).passed
+    bring_back(store, added, project="default")
+    bring_back(store, added, project="default")
+    assert {who: store.counts(who) for who in before} == before
+    assert store.next_item("bob") == held
+    assert store.next_item("ann").item_id == added
+    assert check_store(store).passed
+
+
+def test_an_ai_judge_that_has_passed_a_withdrawn_item_is_asked_it_once_it_is_back(store, queue):
+    queue(*DIFFERENT, overlap=1)
+    ai = add_judge(store, JUDGE).annotator_id
+    (added,) = add_attention(store, "default", count=1, overlap=1)
+    judge_all(store, "ann", BEST_FIRST)  # nothing is open for people
+    withdraw(store, added, project="default")
+    while (item := store.next_item(ai)) is not None:
+        assert item.item_id != added
+        store.submit(judge(item, ai, answers=(Answer(0, 0, 1, None),)))
+    bring_back(store, added, project="default")
+    assert store.next_item(ai).item_id == added
+    assert check_store(store).passed
+
+
+def test_what_is_on_the_screen_or_taken_back_of_a_withdrawn_item_is_kept_and_not_asked(
+    store, queue
+):
+    queue(*DIFFERENT)
+    judge_all(store, "ann", BEST_FIRST)
+    (added,) = add_attention(store, "default", count=1, overlap=1)
+    item = store.next_item("ann")
+    withdraw(store, added, project="default")
+    sent = judge(item, ranking=on_screen(store, item, BEST_LAST))
+    assert store.submit(sent).created
+    assert accuracy(store)["ann"] == (None, 0)
+    store.undo("ann", sent.key)
+    assert store.next_item("ann") is None
+    assert store.counts("ann").left == 0
+    assert check_store(store).passed
+    bring_back(store, added, project="default")
+    assert store.next_item("ann").item_id == added
+
+
+def test_judgements_of_a_withdrawn_item_tell_nothing_and_stay_on_record(store, queue):
+    queue(*DIFFERENT)
+    one, two = add_attention(store, "default", count=2, overlap=2, seed=0)
+    judge_all(store, "ann", BEST_FIRST)
+    judge_all(store, "bob", BEST_LAST)
+    votes = {who: store.counts(who).done for who in ("ann", "bob")}
+    before = readings(store)
+    withdraw(store, two, project="default")
+    assert accuracy(store) == {"ann": (1.0, 1), "bob": (0.0, 1)}
+    assert {
+        each.item_id: each.withdrawn_since is None for each in attention_items(store, "default")
+    } == {one: True, two: False}
+    assert {who: store.counts(who).done for who in votes} == votes
+    assert len(store.history("bob")) == 6
+    assert readings(store) == before
+    assert check_store(store).passed
+    bring_back(store, two, project="default")
+    assert accuracy(store) == {"ann": (1.0, 2), "bob": (0.0, 2)}
+
+
+def test_only_an_attention_item_of_the_project_is_withdrawn(store, queue):
+    ordinary, *_ = queue(*DIFFERENT)
+    (added,) = add_attention(store, "default", count=1, overlap=1)
+    for item, project in ((ordinary, "default"), (added, "cats"), ("0" * 64, "default")):
+        for act in (withdraw, bring_back):
+            with pytest.raises(StoreError, match=f"item {item[:12]}: no attention item of project"):
+                act(store, item, project=project)
+    assert answered(store) == [(0, 0, False)]
+
+
+def test_an_attention_item_is_made_no_gold_item(store, queue):
+    queue(*DIFFERENT)
+    (added,) = add_attention(store, "default", count=1, overlap=1)
+    with pytest.raises(InputError, match=f"got attention item {added[:12]}, whose answer is known"):
+        mark_gold(store, added, BEST_FIRST)
+    assert gold_items(store, "default") == []
+
+
+def test_that_an_item_is_withdrawn_travels_and_what_is_here_keeps_its_own(store, queue, tmp_path):
+    queue(*DIFFERENT)
+    one, _ = add_attention(store, "default", count=2, overlap=2, seed=0)
+    judge_all(store, "ann", BEST_FIRST)
+    withdraw(store, one, project="default")
+    path = tmp_path / "export.jsonl"
+    export_rankings(store, path)
+    with Store.open(f"sqlite:///{tmp_path / 'b.db'}", images=tmp_path / "images") as other:
+        import_rankings(other, path, images=tmp_path / "images")
+        assert attention_items(other, "default") == attention_items(store, "default")
+        assert accuracy(other) == accuracy(store)
+        assert other.counts("bob").left == store.counts("bob").left
+        assert check_store(other).passed
+        export_rankings(other, tmp_path / "again.jsonl")
+        assert (tmp_path / "again.jsonl").read_bytes() == path.read_bytes()
+        bring_back(other, one, project="default")
+        assert import_rankings(other, path, images=tmp_path / "images") == 0
+        assert answered(other) == [(1, 1, False), (1, 1, False)]
+
+
+def test_an_export_from_before_items_were_withdrawn_is_read(store, queue, tmp_path):
+    queue(*DIFFERENT)
+    add_attention(store, "default", count=1, overlap=2)
+    path = tmp_path / "export.jsonl"
+    export_rankings(store, path)
+    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    assert sum("withdrawn_at" in line for line in lines) == 5
+    for line in lines:
+        line.pop("withdrawn_at", None)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    with Store.open(f"sqlite:///{tmp_path / 'b.db'}", images=tmp_path / "images") as other:
+        import_rankings(other, path, images=tmp_path / "images")
+        assert attention_items(other, "default") == attention_items(store, "default")
+
+
+def test_another_item_that_is_withdrawn_is_a_fault_and_is_not_imported(store, queue, tmp_path):
+    queue("a red fox")
+    moment = "'2026-11-22 00:00:00+00:00'"
+    with store.database.write() as connection:
+        connection.execute(text(f"UPDATE items SET withdrawn_at = {moment}"))
+        connection.execute(text("UPDATE projects SET open = 0"))
+    check = check_store(store)
+    assert list(check.faults) == ["withdrawn items that are no attention items"]
+    export_rankings(store, tmp_path / "export.jsonl")
+    with (
+        Store.open(f"sqlite:///{tmp_path / 'b.db'}", images=tmp_path / "images") as other,
+        pytest.raises(InputError, match="expected no withdrawn_at, which only attention items"),
+    ):
+        import_rankings(other, tmp_path / "export.jsonl", images=tmp_path / "images")

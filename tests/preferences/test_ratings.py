@@ -1,5 +1,6 @@
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import choix
@@ -306,6 +307,46 @@ def test_nothing_to_compare_is_said_so():
     for rate in (bradley_terry, plackett_luce, elo):
         with pytest.raises(InputError, match="at least 2 items"):
             rate([])
+
+
+@pytest.mark.parametrize("rate", [bradley_terry, plackett_luce])
+@pytest.mark.parametrize("names", ["abcd", "dbca"])
+def test_the_ends_of_a_chain_are_the_least_certain_pair(rate: Rate, names: str):
+    # Variances of differences add up along a chain, like resistances: 4 / n for each of its links
+    # of n comparisons between equals.
+    links = list(pairwise(names))
+    ratings = rate(
+        wins({f"{i}>{j}": 5 for one, other in links for i, j in ((one, other), (other, one))})
+    )
+    found = ratings.least_certain
+    assert found is not None
+    assert {found.one, found.other} == {names[0], names[-1]}
+    assert_allclose(found.error, math.sqrt(3 * 4 / 10), rtol=1e-9)
+
+
+@pytest.mark.parametrize("rate", [bradley_terry, plackett_luce])
+def test_the_pair_that_was_compared_least_is_the_least_certain_one(rate: Rate):
+    # A triangle of links with variances 4/2, 4/10, 4/10: the first in parallel with the others.
+    pairs = {("a", "b"): 1, ("b", "c"): 5, ("c", "a"): 5}
+    ratings = rate(
+        wins({f"{i}>{j}": n for (a, b), n in pairs.items() for i, j in ((a, b), (b, a))})
+    )
+    found = ratings.least_certain
+    assert found is not None
+    assert (found.one, found.other) == ("a", "b")
+    assert_allclose(found.error**2, 1 / (2 / 4 + 1 / (4 / 10 + 4 / 10)), rtol=1e-9)
+
+
+def test_one_comparison_leaves_a_pair_uncertain_although_it_has_no_residual():
+    """Its tie is what equal scores predict, so that the sandwich would call it certain."""
+    judgements = wins({"a>b": 20, "b>a": 20, "bc": 1})
+    found = bradley_terry(judgements).least_certain
+    assert found is not None
+    assert (found.one, found.other) == ("a", "c")
+
+
+def test_elo_tells_no_least_certain_pair():
+    assert elo(wins({"a>b": 2, "b>c": 2})).least_certain is None
 
 
 def test_two_candidates_of_one_model_do_not_play_each_other():

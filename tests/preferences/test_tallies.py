@@ -15,13 +15,14 @@ from submissions import judge
 
 from imgalign.errors import InputError
 from imgalign.preferences import leases, outcomes, recount, schema
+from imgalign.preferences.attention import bring_back, withdraw
 from imgalign.preferences.checking import check_store
 from imgalign.preferences.coverage import judged_projects, project_mark, store_mark
 from imgalign.preferences.exchange import export_rankings, import_rankings
 from imgalign.preferences.exclusions import exclude, include
 from imgalign.preferences.judges import add_judge
 from imgalign.preferences.makers import rate_makers
-from imgalign.preferences.records import Answer, Counts, Provenance, utc_now
+from imgalign.preferences.records import ATTENTION, Answer, Counts, Provenance, utc_now
 from imgalign.preferences.schema import items
 from imgalign.preferences.store import Store
 
@@ -88,7 +89,7 @@ class Plain:
         }
 
     def available(self, who: str, item: Any, now: Any) -> bool:
-        if self.judged(who, item.item_id):
+        if self.judged(who, item.item_id) or item.withdrawn_at is not None:
             return False
         held = self.lives(item.item_id, now)
         if who in self.judges or (who in held and held[who].requeued_at is not None):
@@ -105,6 +106,7 @@ class Plain:
         could = sum(
             not self.judged(who, item.item_id) and self.given(item.item_id) < item.overlap
             for item in self.items
+            if item.withdrawn_at is None
         )
         done = sum(self.judged(who, item.item_id) for item in self.items)
         return Counts(done=done, left=left, waiting=max(0, could - left))
@@ -130,7 +132,7 @@ class World:
         self.project = f"project {next(number)}"
         self.now = utc_now()
         self.keys: dict[str, list[str]] = {}
-        self.num_items = 0
+        self.attention: list[str] = []
         monkeypatch.setattr("imgalign.preferences.store.utc_now", lambda: self.now)
 
     def add(self, which: int, overlap: int) -> None:
@@ -138,6 +140,28 @@ class World:
         self.store.add_item(
             f"prompt {which}", shown, source="test", project=self.project, overlap=overlap
         )
+
+    def watch(self, which: int, overlap: int) -> None:
+        """Queue an attention item; of these alone some are withdrawn."""
+        self.attention.append(
+            self.store.add_item(
+                f"prompt {which}",
+                [self.images[which % 4], self.images[4]],
+                source=f"{ATTENTION}{len(self.attention)}",
+                project=self.project,
+                overlap=overlap,
+            )
+        )
+
+    def withdraw(self, which: int) -> None:
+        if self.attention:
+            item = self.attention[which % len(self.attention)]
+            withdraw(self.store, item, project=self.project)
+
+    def bring_back(self, which: int) -> None:
+        if self.attention:
+            item = self.attention[which % len(self.attention)]
+            bring_back(self.store, item, project=self.project)
 
     def judge(self, who: str, verdict: str) -> None:
         plain = Plain(self.store, self.project).next_item(who, self.now)
@@ -179,7 +203,8 @@ class World:
 WHO = st.sampled_from((*PEOPLE, "the judge"))
 WHICH = st.integers(0, 5)
 STEPS = st.one_of(
-    st.tuples(st.just("add"), WHICH, st.integers(1, 3)),
+    st.tuples(st.sampled_from(("add", "watch")), WHICH, st.integers(1, 3)),
+    st.tuples(st.sampled_from(("withdraw", "withdraw", "bring_back")), WHICH),
     st.tuples(st.just("judge"), WHO, st.sampled_from(("ranked", "ranked", "all_bad", "skipped"))),
     st.tuples(st.just("judge"), WHO, st.just("ranked")),
     st.tuples(st.just("hold"), WHO),
@@ -288,6 +313,7 @@ def test_a_store_from_before_is_counted_when_it_is_opened(
         kept = ("projects", "tallies", "judged_prompts", "numbers", "outcomes")
         for name in (*kept, *SINCE):
             connection.execute(text(f"DROP TABLE {name}"))
+        connection.execute(text("ALTER TABLE items DROP COLUMN withdrawn_at"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0007'"))
     store.close()
     with Store.open(url, images=tmp_path / "images") as again:

@@ -4,11 +4,28 @@ from typing import Any
 
 
 def finger(page: Any, *steps: tuple[Any, ...]) -> None:
-    """Touches one after the other: (what, x, y) or (what, x, y, x, y) of two fingers."""
+    """Touches one after the other: (what, x, y), (what, x, y, x, y) of two fingers, or
+    ("rest", milliseconds).
+    """
     session = page.context.new_cdp_session(page)
     for what, *at in steps:
+        if what == "rest":
+            page.wait_for_timeout(at[0])
+            continue
         points = [{"x": at[i], "y": at[i + 1], "id": i // 2} for i in range(0, len(at), 2)]
         session.send("Input.dispatchTouchEvent", {"type": what, "touchPoints": points})
+
+
+def spread(page: Any, x: float, y: float, *, apart: float) -> None:
+    """Two fingers, `apart` from each other, move to twice as far around a place."""
+    half = apart / 2
+    finger(
+        page,
+        ("touchStart", x - half, y, x + half, y),
+        ("touchMove", x - 1.5 * half, y, x + 1.5 * half, y),
+        ("touchMove", x - 2 * half, y, x + 2 * half, y),
+        ("touchEnd",),
+    )
 
 
 def middle(locator: Any) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from generate_page import choose, generate, open_page, write_runs
 from PIL import Image
-from touches import finger, middle
+from touches import finger, middle, spread
 from waited import expect
 
 from imgalign.images import png
@@ -167,13 +167,7 @@ def test_two_fingers_scale_and_one_moves_and_a_pixel_is_one_of_the_screen(
     phone.get_by_role("button", name="1:1").tap()
     assert where(phone)[2] == SIZE / 2
     x, y = middle(phone.locator(".co-pane").nth(0))
-    finger(
-        phone,
-        ("touchStart", x - 40, y, x + 40, y),
-        ("touchMove", x - 60, y, x + 60, y),
-        ("touchMove", x - 80, y, x + 80, y),
-        ("touchEnd",),
-    )
+    spread(phone, x, y, apart=80)
     scale = phone.locator(".co-scale").text_content()
     assert float(scale.removesuffix(":1")) == pytest.approx(2, rel=0.1)
     before = where(phone)

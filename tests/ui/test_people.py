@@ -11,7 +11,7 @@ from texts import add_texts
 
 from imgalign.errors import InputError, StoreError
 from imgalign.preferences.accounts import Account, Accounts
-from imgalign.preferences.attention import add_attention
+from imgalign.preferences.attention import add_attention, attention_items, withdraw
 from imgalign.preferences.exclusions import exclude
 from imgalign.preferences.gold import gold_items, mark_gold
 from imgalign.preferences.guidelines import set_guidelines
@@ -35,13 +35,14 @@ def rank_all(store: Store, who: str, **options: Any) -> None:
 
 
 def test_without_anything_it_says_what_is_missing_and_where(store: Store, add_items: Any) -> None:
-    nothing, _ = people.tables(store, None)
+    nothing, *_ = people.tables(store, None)
     assert 'href="candidates"' in nothing
     add_items(1)
-    unranked, gold = people.tables(store, "default")
+    unranked, gold, attention = people.tables(store, "default")
     assert "Nobody has judged anything in this project yet" in unranked
     assert 'href="./"' in unranked
     assert "No gold items yet" in gold
+    assert "No attention items yet" in attention
     assert "nothing is queued there" in people.tables(store, SCRIPT)[0]
     assert "<img" not in people.tables(store, SCRIPT)[0]
 
@@ -51,7 +52,7 @@ def test_annotators_have_a_row_with_a_button_and_names_are_text(
 ) -> None:
     item, _ = add_items(2)
     rank_all(store, "eve", name=SCRIPT)
-    alone, _ = people.tables(store, "default")
+    alone, *_ = people.tables(store, "default")
     assert SCRIPT not in alone
     assert "&lt;img src=x" in alone
     assert "No two annotators have ordered the same pair" in alone
@@ -59,7 +60,7 @@ def test_annotators_have_a_row_with_a_button_and_names_are_text(
     rank_all(store, "bob")
     mark_gold(store, item, ((0,), (1, 2, 3)))
     exclude(store.database, "bob", project="default")
-    shown, gold = people.tables(store, "default")
+    shown, gold, _ = people.tables(store, "default")
     assert 'data-do="person_exclude" data-of="eve"' in shown
     assert 'data-do="person_include" data-of="bob"' in shown
     assert "excluded since" in shown
@@ -74,7 +75,7 @@ def test_alpha_and_kappa_are_shown_with_intervals_and_how_to_read_them(
     add_items(6)
     for who in ("ann", "bob"):  # in the random order of their own screens
         rank_all(store, who)
-    shown, _ = people.tables(store, "default")
+    shown, *_ = people.tables(store, "default")
     for name in ("Krippendorff's alpha", "Fleiss' kappa of better, worse and tie"):
         assert re.search(rf"<b>-?0\.\d\d</b> <small>-?\d\.\d\d to -?\d\.\d\d</small> {name}", shown)
     assert "1 is perfect agreement and 0 is chance" in shown
@@ -83,12 +84,12 @@ def test_alpha_and_kappa_are_shown_with_intervals_and_how_to_read_them(
 
 def test_the_progress_of_the_team_stands_above_the_annotators(store: Store, add_items: Any) -> None:
     item, _ = add_items(2)
-    begun, _ = people.tables(store, "default")
+    begun, *_ = people.tables(store, "default")
     assert "<b>0 of 2 sets</b> with all their rankings" in begun
     assert "None in the last 3 hours, so that the time left is unknown." in begun
     mark_gold(store, item, ((0,), (1, 2, 3)), overlap=9)
     rank_all(store, "ann")
-    shown, _ = people.tables(store, "default")
+    shown, *_ = people.tables(store, "default")
     assert shown.index("with all their rankings") < shown.index("Votes")
     assert "12 an hour in the last 3 hours." in shown
 
@@ -266,7 +267,8 @@ def test_an_annotator_reaches_nothing_of_it_and_is_told_nothing(
     for path in ("/people", "/people/", "/config", image):
         assert client.get(path).status_code == 403, path
     assert client.post("/gradio_api/queue/join", json={"data": []}).status_code == 403
-    for label in ("gold_remove", "Expected order", "Exclude", "people-guidelines"):
+    parts = ("gold_remove", "attention_", "Expected order", "Exclude", "people-guidelines")
+    for label in parts:
         assert label not in client.get("/").text  # no part of the page that is for leads
     answers = [client.get("/api/rank/guidelines?project=default")]
     assert answers[0].json() == {"text": "Hands first."}
@@ -315,6 +317,41 @@ def test_nothing_that_an_annotator_gets_tells_an_attention_item_from_others(
                 assert word not in str([screen, saved, vote]), word
     assert shapes[True] == shapes[False]
     assert len(shapes[True]) == 1
+
+
+def test_attention_items_are_listed_with_their_images_and_answers_and_a_button(
+    store: Store, add_items: Any
+) -> None:
+    add_items(2, prompts=(SCRIPT, "an old castle"))
+    add_attention(store, "default", count=2, overlap=3, seed=0)
+    rank_all(store, "ann")
+    first, second = attention_items(store, "default")
+    withdraw(store, second.item_id, project="default")
+    *_, shown = people.tables(store, "default")
+    assert SCRIPT not in shown
+    assert shown.count("&lt;img src=x") >= 1
+    for each in (first, second):
+        (row,) = [row for row in shown.split("<tr") if each.item_id in row]
+        own, *others = re.findall(r"<figure.*?</figure>", row)
+        assert "Belongs to the prompt" in own
+        assert f"api/people/items/{each.item_id}/0" in own
+        assert len(others) == 3
+        assert all("Of another prompt" in other for other in others)
+        withdrawn = each is second
+        assert '<td data-label="Judged">1</td>' in row
+        assert f'<td data-label="Right">{each.right} <small>{each.right:.0%}</small></td>' in row
+        assert ("withdrawn since" in row) == withdrawn
+        assert (f'data-do="attention_back" data-of="{each.item_id}"' in row) == withdrawn
+        assert (f'data-do="attention_withdraw" data-of="{each.item_id}"' in row) != withdrawn
+
+
+def test_a_forged_set_becomes_no_gold_item_where_it_is_an_attention_item(
+    store: Store, add_items: Any
+) -> None:
+    add_items(2, prompts=("a red fox", "an old castle"))
+    (added,) = add_attention(store, "default", count=1, overlap=3)
+    with pytest.raises(InputError, match="expected an ordinary item, got attention item"):
+        people.add_gold(store, added, "A", 5)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from submissions import judge
 from waited import expect
 
 from imgalign.preferences.accounts import Accounts
+from imgalign.preferences.attention import add_attention, attention_items
 from imgalign.preferences.exclusions import all_exclusions
 from imgalign.preferences.gold import gold_items, mark_gold
 from imgalign.preferences.qualification import Qualification, qualification_of
@@ -155,6 +156,42 @@ def test_attention_items_are_added_and_who_fails_them_is_seen(
     row = page.locator("#people tbody tr")
     expect(row.locator('[data-label="Attention"]')).to_contain_text("0 % of 2")
     expect(row.locator('[data-label="Votes"]')).to_have_text("5")
+
+
+def test_an_attention_item_is_withdrawn_once_confirmed_and_brought_back(
+    page: Any, address: str, store: Store, add_items: Any
+):
+    add_items(2, prompts=("a red fox", "an old castle"))
+    add_attention(store, "default", count=1, overlap=1)
+    prompt = attention_items(store, "default")[0].prompt
+    page.goto(f"{address}/people")
+    items = page.locator("#attention")
+    image = items.get_by_alt_text("Belongs to the prompt")
+    image.wait_for()
+    image.scroll_into_view_if_needed()
+    page.wait_for_function("image => image.naturalWidth > 0", arg=image.element_handle())
+    assert items.get_by_alt_text("Of another prompt").count() == 3
+    ask = page.get_by_role("button", name=f"Withdraw: {prompt}")
+    ask.focus()
+    page.keyboard.press("Enter")
+    keep = page.get_by_role("button", name="Keep it")
+    expect(keep).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(ask).to_be_focused()
+    expect(keep).to_be_hidden()
+    assert attention_items(store, "default")[0].withdrawn_since is None
+    ask.click()
+    page.get_by_role("button", name="Withdraw it").click()
+    back = page.get_by_role("button", name=f"Bring back: {prompt}")
+    back.wait_for()
+    items.get_by_text("withdrawn since").wait_for()
+    store.add_annotator("ann")
+    assert store.counts("ann").left == 2
+    back.click()
+    ask.wait_for()
+    assert store.counts("ann").left == 3
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
 
 
 def test_sets_are_asked_again(page: Any, address: str, store: Store, judged: list[str]):

@@ -49,6 +49,20 @@ def test_guidelines_open_once_and_again_when_a_lead_has_changed_them(
     expect(page.locator(".rk-guide-text")).to_have_text("Faces first.")
 
 
+def test_guidelines_that_did_not_come_are_asked_for_with_the_next_set(page, address, add_items):
+    add_items(2)
+    lost = []
+    page.route("**/api/rank/guidelines*", lambda route: (lost.append(route), route.abort()))
+    start(page, address)
+    press(page, "b")
+    assert page.locator(".rk-guide[open]").count() == 0
+    assert lost
+    page.unroute("**/api/rank/guidelines*")
+    press(page, "Enter")
+    page.locator(".rk-guide[open]").wait_for()
+    expect(page.locator(".rk-guide-text")).to_have_text(TYPED)
+
+
 def test_after_long_work_a_break_is_suggested_once_between_two_sets(page, address, add_items):
     add_items(4)
     start(page, address)

@@ -1,6 +1,7 @@
 """Claims: a lead takes a project's rankings home and brings rankings in, whole or not at all, and
 is told what came in or why nothing did; nobody else may."""
 
+import gc
 import io
 import json
 import threading
@@ -26,6 +27,7 @@ from imgalign.preferences.foreign.table import read_table
 from imgalign.preferences.store import Store
 from ui import ranking_files, ranking_import
 from ui.app import Settings, build_app
+from ui.ranking_builds import Builds
 
 HERE = "http://127.0.0.1:7860"
 PASSWORD = "four odd green words"
@@ -205,6 +207,20 @@ def test_only_the_latest_files_are_kept_and_one_is_written_at_a_time(
     go_on.set()
     wait_for(lambda: client.get(path).status_code == 422)
     assert "the log of the app says why" in client.get(path).json()["error"]
+
+
+def test_files_go_with_the_app_that_wrote_them(
+    judged: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "files"))
+    (tmp_path / "files").mkdir()
+    builds = Builds(judged)
+    build = builds.build(builds.begin("default", "rankings"))
+    wait_for(lambda: build.file is not None)
+    assert list((tmp_path / "files").iterdir())
+    del builds  # ResourceWarning, an error here, if that were left to the interpreter
+    gc.collect()
+    assert list((tmp_path / "files").iterdir()) == []
 
 
 def test_pairs_of_texts_hold_the_texts_and_names_are_escaped(store: Store, client: TestClient):

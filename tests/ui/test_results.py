@@ -163,6 +163,32 @@ def test_makers_that_were_never_compared_stand_apart_with_a_warning(
             assert f'<th scope="row">{name}</th>' in shown
 
 
+def test_the_pair_that_is_known_least_is_offered_with_the_reason(
+    store: Store, battles: Any, board: Leaderboard
+) -> None:
+    battles(4, 2)
+    assert "Next, compare" not in table(board)  # of two there is nothing to choose
+    for number in range(3):
+        ids = [
+            store.add_image(
+                png(Image.new("RGB", (8, 8), (200 + k, number, 0))),
+                provenance(**by, prompt=f"p {number}"),
+            )
+            for k, by in enumerate(({}, {"model": "other <i>one</i>"}))
+        ]
+        store.add_item(f"p {number}", ids, source="test")
+        store.submit(judge(store.next_item("ann"), "ann", ranking=((0,), (1,))))
+    for method in ("bradley-terry", "plackett-luce"):
+        shown = table(board, method=method)
+        assert (
+            "Next, compare m + runs/&lt;b&gt;mine&lt;/b&gt; with other &lt;i&gt;one&lt;/i&gt;: "
+            "they were never compared directly, and the difference of their ratings is the least "
+            "certain of all (standard error "
+        ) in shown
+        assert "<i>one" not in shown
+    assert "Next, compare" not in table(board, method="elo")
+
+
 def test_ratings_over_time_end_where_the_table_stands(battles: Any, board: Leaderboard) -> None:
     battles(8, 6)
     shown = table(board)

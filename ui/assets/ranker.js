@@ -446,6 +446,7 @@ const goOnAhead = (sent) => {
   if (!coming || performance.now() + AHEAD_MS > coming.until) return false;
   const left = Math.max(0, (qualifying ?? 0) - 1);
   receive({ ...coming, done: done + 1, total, waiting, qualifying: left, after, undo: sent });
+  showGuidelines();
   refresh();
   return true;
 };

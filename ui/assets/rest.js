@@ -24,7 +24,7 @@ const goOn = () => {
   arrange();
 };
 
-let guidelines = "";
+let guidelines = null; // null until the server has said them, "" where there are none
 const read = () => (project ? `guidelines.${project}` : "guidelines"); // what was read, and where
 const openGuidelines = () => {
   if (!guidelines) return;
@@ -33,12 +33,17 @@ const openGuidelines = () => {
 };
 // They open by themselves once, and once more whenever a lead has changed them.
 const showGuidelines = () => {
+  if (guidelines === null) return loadGuidelines();
   const unseen = guidelines && load(read(), "") !== guidelines;
   if (unseen && root.dataset.state === "ranking" && !root.querySelector("dialog[open]")) openGuidelines();
 };
 // Each project may have its own.
+let guidelinesOf; // the project whose guidelines are on their way
 const loadGuidelines = async () => {
   const of = project;
+  if (guidelinesOf === of) return;
+  guidelinesOf = of;
+  guidelines = null;
   const address = new URL("api/rank/guidelines", document.baseURI);
   if (of) address.searchParams.set("project", of);
   try {
@@ -47,7 +52,9 @@ const loadGuidelines = async () => {
     if (!given || of !== project) return; // another project was chosen meanwhile
     guidelines = given.text;
   } catch {
-    return; // the page is as good without; it asks again when it is opened again
+    return; // asked again with the next set
+  } finally {
+    if (guidelinesOf === of) guidelinesOf = undefined;
   }
   q(".rk-guide-text").textContent = guidelines;
   for (const node of root.querySelectorAll('[data-do="guide"], .rk-guide-row')) node.hidden = !guidelines;

@@ -1,9 +1,9 @@
 """The People page: how far a project is and how well its annotators judge, for those who lead it.
 
 They are excluded, included and admitted here, sets are made gold items, attention items are added,
-the guidelines and the qualification are set, rankings go out and come in as files
-(ui/ranking_files.py), and the project is opened to those with accounts, who are invited here
-(pages/accounts.py).
+withdrawn and brought back, the guidelines and the qualification are set, rankings go out and come
+in as files (ui/ranking_files.py), and the project is opened to those with accounts, who are invited
+here (pages/accounts.py).
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ import gradio as gr
 from imgalign.errors import ImgalignError, InputError, StoreError
 from imgalign.preferences.accounts import Accounts
 from imgalign.preferences.attention import MOST_ITEMS as MOST_ATTENTION
-from imgalign.preferences.attention import add_attention
+from imgalign.preferences.attention import add_attention, bring_back, withdraw
 from imgalign.preferences.coverage import queued_projects
 from imgalign.preferences.exclusions import exclude, include
 from imgalign.preferences.gold import gold_items, mark_gold, read_order, unmark_gold
@@ -37,7 +37,13 @@ from ui.api.small import small_text
 from ui.authority import account
 from ui.messages import PRIVATE, done, shown
 from ui.pages import accounts
-from ui.people_table import candidates_shown, gold_table, people_table, progress_shown
+from ui.people_table import (
+    attention_table,
+    candidates_shown,
+    gold_table,
+    people_table,
+    progress_shown,
+)
 from ui.ranking_files import choices
 from ui.theme import asset
 
@@ -52,18 +58,20 @@ USUAL_SHARE = 60
 """Percent of a qualification that must be answered as expected."""
 
 
-def tables(store: Store, project: str | None) -> tuple[str, str]:
-    """Progress and annotators, and gold items, of a project as HTML; the reason in place of what
-    cannot be.
+def tables(store: Store, project: str | None) -> tuple[str, str, str]:
+    """Progress and annotators, gold items and attention items of a project as HTML; the reason in
+    place of what cannot be.
     """
     if not project:
-        return NOTHING_QUEUED, ""
+        return NOTHING_QUEUED, "", ""
     try:
         found = people_of(store, project)
     except ImgalignError as error:
-        return f'<div class="results people"><p role="alert">{escape(str(error))}</p></div>', ""
+        return f'<div class="results people"><p role="alert">{escape(str(error))}</p></div>', "", ""
     progress = progress_shown(project_progress(store, project))
-    return progress + people_table(found), gold_table(found.gold)
+    people = progress + people_table(found)
+    gold = f"<h2>Gold items</h2>{gold_table(found.gold)}"
+    return people, gold, f"<h2>Attention items</h2>{attention_table(found.attention)}"
 
 
 def candidates_of(store: Store, item_id: str | None) -> str:
@@ -147,12 +155,12 @@ def build(
             inviting = accounts.draw_form()
             text, save = _guidelines(from_file=from_file)
             which, letters, order, overlap, add = _gold_form()
-            attention = _attention_form()
+            adding = _attention_form()
             first, percent, ask = _qualification()
             count, again_button = _repeats()
             files, sending = _files()
         with gr.Column(scale=1, min_width=320):
-            table, gold = _tables()
+            table, gold, attention = _tables()
             rows = accounts.draw_table()
 
     def open_page() -> tuple[Any, ...]:
@@ -178,11 +186,11 @@ def build(
 
         return shown(all_of_it)
 
-    everything = [opened, table, gold, text, which, letters, first, percent, files]
+    everything = [opened, table, gold, attention, text, which, letters, first, percent, files]
     again = {
         "fn": lambda name: shown(lambda: tables(store, name)),
         "inputs": chosen,
-        "outputs": [table, gold],
+        "outputs": [table, gold, attention],
         **PRIVATE,
     }
     page.load(open_page, outputs=[chosen, *everything], **PRIVATE)
@@ -194,11 +202,15 @@ def build(
         (table.person_include, partial(include, store.database)),
         (table.person_admit, partial(admit, store.database)),
         (gold.gold_remove, partial(remove_gold, store)),
+        (attention.attention_withdraw, partial(withdraw, store)),
+        (attention.attention_back, partial(bring_back, store)),
     ):
         event(_to_one(do), chosen, None, **PRIVATE).then(**again)
     ask.click(partial(_qualify, store), [chosen, first, percent], None, **PRIVATE).success(**again)
     again_button.click(partial(_once_more, store), [chosen, count], None, **PRIVATE)
-    attention[-1].click(partial(_attention, store), [chosen, *attention[:2]], None, **PRIVATE)
+    adding[-1].click(partial(_attention, store), [chosen, *adding[:2]], None, **PRIVATE).success(
+        **again
+    )
     which.input(lambda item: shown(lambda: candidates_of(store, item)), which, letters, **PRIVATE)
     add.click(partial(_make_gold, store), [which, order, overlap], order, **PRIVATE).success(
         **again
@@ -256,11 +268,11 @@ def _opening() -> gr.Checkbox:
     )
 
 
-def _tables() -> tuple[gr.HTML, gr.HTML]:
+def _tables() -> tuple[gr.HTML, gr.HTML, gr.HTML]:
     script = asset("people.js")
     people = gr.HTML("", js_on_load=script, padding=False, elem_id="people")
-    gr.HTML("<h2>Gold items</h2>", padding=False)
-    return people, gr.HTML("", js_on_load=script, padding=False, elem_id="gold")
+    gold = gr.HTML("", js_on_load=script, padding=False, elem_id="gold")
+    return people, gold, gr.HTML("", js_on_load=script, padding=False, elem_id="attention")
 
 
 def _guidelines(*, from_file: bool) -> tuple[gr.Textbox, gr.Button]:

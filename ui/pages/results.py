@@ -71,6 +71,7 @@ def table(rated: Rated) -> str:
     )
     return (
         f'<div class="results"><h3>All together</h3>{_apart(found)}{ratings}'
+        f"{_suggestion(found)}"
         f"<p>{escape(MEANING[found.method])}{_shared(found)}{_excluded(found)}</p>"
         f"{_history(found)}{_matrix(found.wins)}</div>"
     )
@@ -154,6 +155,25 @@ def _apart(found: MakerRatings) -> str:
         f'<p role="alert" class="apart">{said[0].upper()}{said[1:]}. To join them, rank images of '
         'both side by side: the <a href="generate">Generate</a> page queues such pairs.</p>'
     )
+
+
+def _suggestion(found: MakerRatings) -> str:
+    """What to compare next, among three makers or more; of two there is nothing to choose."""
+    largest = found.ratings
+    if (least := largest.least_certain) is None or len(largest.items) < 3:
+        return ""
+    one, other = (found.wins.items.index(name) for name in (least.one, least.other))
+    times = found.wins.pairs[one][other]
+    often = "never compared directly" if not times else f"compared {_times(times)}"
+    return (
+        f"<p>Next, compare {escape(least.one)} with {escape(least.other)}: they were {often}, "
+        "and the difference of their ratings is the least certain of all (standard "
+        f'error {least.error:.2f}). The <a href="generate">Generate</a> page queues such pairs.</p>'
+    )
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number:,} times"
 
 
 def _history(found: MakerRatings) -> str:

@@ -1,6 +1,5 @@
 """Folders that an export writes whole or not at all, and knows again by a record in them."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,10 +10,7 @@ from imgalign.files import (
     lock_name,
     read_json,
     recover_folder,
-    replace_folder,
-    reporting_full_disk,
-    sync_tree,
-    unfinished_folder,
+    whole_folder,
 )
 
 
@@ -33,16 +29,10 @@ def new_export(folder: Path, *, record: str, kind: str, what: str) -> Iterator[P
             f"{describe_folder(folder)}; choose another name"
         )
     doing = f"exporting {what}"
-    with lock_name(folder, doing=f"{doing} to"), reporting_full_disk(folder, doing):
+    with lock_name(folder, doing=f"{doing} to"):
         recover_folder(folder)
-        made = unfinished_folder(folder)
-        try:
-            made.mkdir(parents=True)
+        with whole_folder(folder, doing=doing) as made:
             yield made
-            sync_tree(made)
-            replace_folder(made, folder)
-        finally:
-            shutil.rmtree(made, ignore_errors=True)
 
 
 def _is_export(record: Path, kind: str) -> bool:

@@ -22,17 +22,17 @@ from functools import cache, lru_cache
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any
 
 from imgalign.errors import InputError
 from imgalign.files import UNFINISHED, lock_name, reporting_full_disk
 from imgalign.images import jpeg, read_image_file
 from imgalign.preferences.foreign.export_folder import new_export
+from imgalign.preferences.foreign.formats import FieldFormat
 from imgalign.preferences.foreign.parquet import Kind, ParquetWriter
 from imgalign.preferences.records import Ranking, compares, pairs, ranks
 from imgalign.preferences.store import Store
 
-FieldFormat = Literal["pick_a_pic", "image_reward_db", "hpd_v2", "hpd_v2_pairs", "hpd_v3"]
 RECORD = ".imgalign-export"
 KIND = "imgalign-field-export"
 Row = dict[str, Any]

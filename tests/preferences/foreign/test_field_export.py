@@ -18,7 +18,8 @@ from submissions import judge, on_screen
 
 from imgalign.errors import InputError
 from imgalign.images import jpeg, png, read_image_file
-from imgalign.preferences.foreign.field_export import FieldFormat, export_field
+from imgalign.preferences.foreign.field_export import export_field
+from imgalign.preferences.foreign.formats import FieldFormat
 from imgalign.preferences.foreign.table import read_table
 from imgalign.preferences.identity import person
 from imgalign.preferences.records import Ranking, TieGroups, ranks

@@ -72,6 +72,8 @@ def upgrade() -> None:
     op.add_column(
         "provenances", sa.Column("strength", sa.Float(53), nullable=False, server_default="1")
     )
+    # Of 0016, but what is open is told by it.
+    op.add_column("items", sa.Column("withdrawn_at", sa.DateTime(timezone=True)))
     fill(op.get_bind())
     op.create_index(
         "ix_items_open",

@@ -1,0 +1,268 @@
+"""imgalign and its peers in one run: the same work by turns, in CPU seconds of one thread.
+
+    python benchmarks/compare_peers.py ddpo --environments runs/peers
+    python benchmarks/compare_peers.py ddpo --environments runs/peers --batches 1 --repetitions 1
+
+Builds the environment of each peer in a folder of `--environments` where it is not there yet, runs
+the sides one after the other, each in a process of its own, as often as `--repetitions` says, and
+refuses to compare unless they send the same number of rows through the network. Writes medians and
+ranges to `--results`, beside what was measured earlier of other peers, and prints a table. Left
+out: what a side does (peers/).
+"""
+
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import sd15
+import torch
+
+from imgalign.diffusion.loading import load_pipeline
+from imgalign.evaluate.origin import command_line, hardware, library_versions
+from imgalign.language.loading import STORYBOOK as LANGUAGE_MODEL
+from imgalign.storybook.demonstrations import demonstrations
+
+Facts: TypeAlias = dict[str, Any]
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "peers.json"
+COMMON = ("torch==2.13.0", "peft", "datasets", "protobuf")
+ENVIRONMENTS: Mapping[str, Sequence[str]] = {
+    "trl-0.23.1": ("trl==0.23.1", "diffusers==0.35.2", "transformers==4.56.2", *COMMON),
+    "trl-1.16.0": ("trl==1.16.0", "transformers==5.24.0", *COMMON),
+}
+"""The packages of each; 0.23.1 is the last release of TRL with a trainer for diffusion models."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """One of those that do the same work."""
+
+    name: str
+    environment: str | None
+    """None is the project's own."""
+    script: str
+    arguments: Sequence[str]
+    references: float = 0.0
+    """The share of learned rows that go through the network once more, for the KL."""
+
+
+def ddpo(given: argparse.Namespace, folder: Path) -> list[Side]:
+    """Policy gradients on the storybook's pipeline; nothing is learned from the last step."""
+    sd15.save(load_pipeline("storybook", device=torch.device("cpu")), folder / "pipeline")
+    sizes = [f"--{name}={getattr(given, name)}" for name in ("batch", "batches", "steps", "epochs")]
+    sizes += [f"--guidance={given.guidance}", "--rank=8"]
+    peer = [str(folder / "pipeline"), "--precision=no", f"--learned={given.steps - 1}"]
+    every, last = ["ddpo", *sizes], "--channels-last"
+    one = [*every, "--reference-passes=1"]
+    ours: Facts = {"environment": None, "script": "ours.py"}
+    return [
+        Side(
+            name="TRL 0.23.1, DDPOTrainer, which has no KL",
+            environment="trl-0.23.1",
+            script="ddpo.py",
+            arguments=[*peer, *sizes],
+        ),
+        *(
+            Side(name=f"imgalign, {name}", arguments=arguments, references=share, **ours)
+            for name, arguments, share in (
+                ("KL of one step", one, 1 / (given.steps - 1)),
+                ("KL of one step, channels last", [*one, last], 1 / (given.steps - 1)),
+                ("KL of every step", every, 1.0),
+                ("KL of every step, channels last", [*every, last], 1.0),
+            )
+        ),
+    ]
+
+
+def language_dpo(given: argparse.Namespace, folder: Path) -> list[Side]:
+    """DPO on pairs of texts of the storybook, all weights of its language model."""
+    made, data = demonstrations(64, seed=7), folder / "pairs.jsonl"
+    lines = [
+        {"prompt": one.prompt, "chosen": one.completion, "rejected": other.completion}
+        for one, other in zip(made, [*made[1:], made[0]], strict=True)
+    ]
+    text = "".join(f"{json.dumps(line)}\n" for line in lines)
+    data.write_text(text, encoding="utf-8")
+    sizes = [f"--data={data}", "--batch=16", f"--epochs={given.language_steps}"]
+    return [
+        Side(
+            name="TRL 1.16.0, DPOTrainer",
+            environment="trl-1.16.0",
+            script="language.py",
+            arguments=[str(LANGUAGE_MODEL), *sizes],
+        ),
+        Side(
+            name="imgalign",
+            environment=None,
+            script="ours.py",
+            arguments=["language-dpo", *sizes],
+        ),
+    ]
+
+
+COMPARISONS: Mapping[str, Callable[[argparse.Namespace, Path], list[Side]]] = {
+    "ddpo": ddpo,
+    "language-dpo": language_dpo,
+}
+"""The sides of each, the peer first, from the settings asked for and a folder for models."""
+
+
+def python_of(name: str, environments: Path) -> Path:
+    """The interpreter of a peer's environment, which is built where it is not complete."""
+    folder = environments / name
+    python, done = folder / "bin" / "python", folder / "installed"
+    packages = " ".join(ENVIRONMENTS[name])
+    if not done.is_file() or done.read_text(encoding="utf-8") != packages:
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        install = [str(python), "-m", "pip", "install", "--quiet", *ENVIRONMENTS[name]]
+        subprocess.run(install, check=True)
+        done.write_text(packages, encoding="utf-8")
+    return python
+
+
+def run(side: Side, environments: Path, folder: Path) -> Facts:
+    """What a side measured of itself, with one thread."""
+    python = sys.executable
+    if side.environment is not None:
+        python = str(python_of(side.environment, environments))
+    out = folder / "out.json"
+    out.unlink(missing_ok=True)
+    command = [python, str(HERE / "peers" / side.script), *side.arguments, f"--out={out}"]
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    one = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, env=clean | one, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{side.name}: {' '.join(command)} failed\n{done.stderr[-3000:]}")
+    found: Facts = json.loads(out.read_text(encoding="utf-8"))
+    (row,) = found.pop("rows")
+    return found | row
+
+
+def check_rows(sides: Sequence[Side], found: Sequence[Facts]) -> None:
+    """SystemExit unless all sides sent as many rows through the network, but for those of a KL."""
+    peer = found[0]["rows"]
+    for side, each in zip(sides, found, strict=True):
+        more = round(peer.get("learning", 0) * side.references)
+        expected = {
+            name: count + (more if name in ("learning", "total") else 0)
+            for name, count in peer.items()
+        }
+        if each["rows"] != expected:
+            raise SystemExit(
+                f"{side.name}: expected these rows through the network, by what {sides[0].name} "
+                f"does: {expected}, got {each['rows']}; the two would not do the same work"
+            )
+
+
+def named(argument: str) -> str:
+    """An argument with the names of files alone; the folders are of one machine or temporary."""
+    return re.sub(r"(^|=)/(?:[^/]+/)*", r"\1", argument)
+
+
+def spread(values: Sequence[float]) -> Facts:
+    """Example: {"median": 1.02, "low": 1.01, "high": 1.1, "times": 5}."""
+    ends = {"low": min(values), "high": max(values), "times": len(values)}
+    return {"median": statistics.median(values), **ends}
+
+
+def summary(sides: Sequence[Side], turns: Sequence[Sequence[Facts]]) -> list[Facts]:
+    """One row a side, over all turns; `faster` is CPU seconds of the peer over its own, by turn."""
+    rows = []
+    for number, side in enumerate(sides):
+        own = [turn[number] for turn in turns]
+        phases = own[0]["cpu_seconds"]
+        seconds = {name: [s for each in own for s in each["cpu_seconds"][name]] for name in phases}
+        totals = [[statistics.median(each["cpu_seconds"]["total"]) for each in t] for t in turns]
+        rows.append(
+            {
+                "side": side.name,
+                "command": " ".join([f"peers/{side.script}", *map(named, side.arguments)]),
+                "versions": own[0]["versions"],
+                "threads": own[0]["threads"],
+                "instructions": own[0]["instructions"],
+                "rows": own[0]["rows"],
+                "cpu_seconds": {name: spread(values) for name, values in seconds.items()},
+                "faster": spread([total[0] / total[number] for total in totals]),
+                "peak_memory_gb": spread([each["peak_memory_gb"] for each in own]),
+                "imported_gb": spread([each["imported_gb"] for each in own]),
+            }
+        )
+    return rows
+
+
+def table(rows: Sequence[Facts]) -> str:
+    """Markdown, one line a side."""
+    phases = [name for name in rows[0]["cpu_seconds"] if name != "total"]
+    head = ["", "CPU seconds", *phases, "times as fast as the peer", "peak memory, GB"]
+    head += ["of it imports"]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for row in rows:
+        seconds = [range_of(row["cpu_seconds"][name]) for name in ("total", *phases)]
+        peak, imported = (row[f"{name}_gb"]["median"] for name in ("peak_memory", "imported"))
+        memory = [f"{peak:.2f}", f"{imported:.2f}"]
+        cells = [row["side"], *seconds, range_of(row["faster"]), *memory]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def range_of(value: Facts) -> str:
+    """Example: "1.02 (1.01 to 1.10)"."""
+    return f"{value['median']:.2f} ({value['low']:.2f} to {value['high']:.2f})"
+
+
+def record(file: Path, name: str, rows: Sequence[Facts], repetitions: int) -> None:
+    """Write one comparison, and leave the others in the file as they are."""
+    known: Facts = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    known[name] = {
+        "command": f"python benchmarks/{command_line()}",
+        "hardware": hardware(),
+        "versions": library_versions(),
+        "repetitions": repetitions,
+        "sides": list(rows),
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Compare with the peers that are named."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="+", choices=COMPARISONS)
+    parser.add_argument("--environments", type=Path, required=True)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=3, help="The first warms up.")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--batches", type=int, default=4, help="Batches of an iteration.")
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--language-steps", type=int, default=21, help="The first warms up.")
+    parser.add_argument("--guidance", type=float, default=5.0)
+    given = parser.parse_args()
+    for name in given.names:
+        with tempfile.TemporaryDirectory() as place:
+            folder, turns = Path(place), []
+            sides = COMPARISONS[name](given, folder)
+            for turn in range(given.repetitions):
+                # Each is first once: what else the machine does changes slowly.
+                first = turn % len(sides)
+                order = [*range(first, len(sides)), *range(first)]
+                found = {number: run(sides[number], given.environments, folder) for number in order}
+                turns.append([found[number] for number in range(len(sides))])
+                check_rows(sides, turns[-1])
+                rows = summary(sides, turns)
+                record(given.results, name, rows, repetitions=turn + 1)
+            print(table(rows), flush=True)
+
+
+if __name__ == "__main__":
+    main()

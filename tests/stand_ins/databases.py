@@ -1,0 +1,31 @@
+"""A new database for the store of a test.
+
+It is a file, or lies on the PostgreSQL server that IMGALIGN_TEST_POSTGRES names, if there is one: a
+SQLAlchemy URL of a server on which databases may be made.
+"""
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import create_engine, make_url, text
+
+SERVER = "IMGALIGN_TEST_POSTGRES"
+
+
+@contextmanager
+def new_database(folder: Path) -> Iterator[str]:
+    """The URL of a database without anything in it; one of a server goes at the end."""
+    server = os.environ.get(SERVER)
+    if server is None:
+        yield f"sqlite:///{folder / 'imgalign.db'}"
+        return
+    name = f"test_{uuid.uuid4().hex}"
+    engine = create_engine(server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+        yield make_url(server).set(database=name).render_as_string(hide_password=False)
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    engine.dispose()
