@@ -166,21 +166,18 @@ def utilities_of(
     `score` gives those of at most `at_once` rows, [n k], without gradients; each process scores its
     share.
     """
-    found = {}
+
+    def of_part(own: Tensor) -> Scores:
+        values = shared_rows(
+            world, len(own), lambda some: score(own[some]), at_once=at_once, device=own.device
+        )
+        return [
+            scores[: len(data.rankings[row].sample_ids)]
+            for row, scores in zip(own.tolist(), values.tolist(), strict=True)
+        ]
+
     with torch.no_grad():
-        for part, own in rows.items():
-            values = shared_rows(
-                world,
-                len(own),
-                lambda some, own=own: score(own[some]),
-                at_once=at_once,
-                device=own.device,
-            )
-            found[part] = [
-                scores[: len(data.rankings[row].sample_ids)]
-                for row, scores in zip(own.tolist(), values.tolist(), strict=True)
-            ]
-    return found
+        return {part: of_part(own) for part, own in rows.items()}
 
 
 def seed_result(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from imgalign.preferences.records import Ranking, tie_groups
+from imgalign.preferences.records import Ranking, ranks, tie_groups
 from imgalign.preferences.texts import text_id
 
 COLOURS = ("blue", "gray", "pink", "red!")
@@ -54,10 +54,7 @@ def write_text_table(path: Path, rankings: Iterable[Ranking], texts: Mapping[str
         {
             "prompt": each.prompt,
             "completions": [texts[sample] for sample in each.sample_ids],
-            "ranks": [
-                next(r for r, g in enumerate(each.ranking) if i in g)
-                for i in range(len(each.sample_ids))
-            ],
+            "ranks": ranks(each),
         }
         for each in rankings
     ]
