@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import groupby
 from typing import Any, TypeVar
 
@@ -42,9 +43,10 @@ def join(*, cure: str) -> "Together":
     store, index, size = next(rendezvous("env://"))
     store = PrefixStore(f"imgalign/{attempt}", store)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, store=store, rank=index, world_size=size)
+    world = Together(store, index=index, size=size, cure=cure)
+    world.connect(backend)
     atexit.register(dist.destroy_process_group)
-    return Together(store, index=index, size=size, cure=cure)
+    return world
 
 
 class Together:
@@ -55,6 +57,14 @@ class Together:
         self.size = size
         self._store = store
         self._cure = cure
+
+    def connect(self, backend: str) -> None:
+        """Meet the others; ends without a word where one of them has failed before and said why."""
+        begin = partial(
+            dist.init_process_group, store=self._store, rank=self.index, world_size=self.size
+        )
+        with self.one_voice():
+            self._meet(begin, backend)
 
     def deal(self, count: int) -> range:
         """A share in order; shares differ by one at most."""

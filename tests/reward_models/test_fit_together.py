@@ -4,6 +4,7 @@ saves and says each thing once, and ends in one line where a process cannot go o
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -84,9 +85,14 @@ def test_two_processes_make_the_fit_of_one_and_one_of_them_saves_and_speaks(
     expected, found = tensors(one), tensors(two)
     assert expected.keys() == found.keys()
     for name, weight in expected.items():
-        if name.endswith("in_proj_bias"):  # of keys, whose gradient is nothing but rounding
-            continue
-        assert (found[name] - weight).abs().max() <= 2e-5, name
+        difference = (found[name] - weight).abs()
+        if name.endswith("in_proj_bias"):
+            # Of queries, keys and values. A bias that all keys share adds the same to all logits of
+            # a query, which softmax takes out: the gradient of the keys' bias is 0 in exact
+            # arithmetic, and Adam makes full steps of its rounding.
+            queries, _, values = difference.chunk(3)
+            difference = torch.cat([queries, values])
+        assert difference.max() <= 2e-5, name
     reports = [json.loads((out / "report.json").read_text()) for out in (one, two)]
     known, made = map(numbers, reports)
     assert made == pytest.approx(known, rel=1e-3, abs=1e-4)
@@ -108,7 +114,7 @@ def test_what_no_process_can_do_is_said_by_one_of_them(commands, tmp_path, more,
     ends = Processes([*commands["images"], *own], folder=ROOT).ends()
     assert [code for code, _, _ in ends] == [2, 2], ends
     said = "".join(told for _, _, told in ends)
-    assert said.count("error:") == 1, said
+    assert len(re.findall("^error:", said, re.M)) == 1, said
     assert "Traceback" not in said
     assert line in said
     assert not (tmp_path / "reward").exists()

@@ -1,9 +1,15 @@
-"""Claims: one process that is all there is keeps every bit of what it is given."""
+"""Claims: one process that is all there is keeps every bit of what it is given; one that cannot meet
+the others says so unless they have said more."""
 
+import pytest
 import torch
+import torch.distributed as dist
+from torch.distributed.distributed_c10d import HashStore
 from torch.nn import Parameter
 from worlds import in_two
 
+from imgalign.errors import ProcessError
+from imgalign.runs import together
 from imgalign.runs.world import Alone, World, first_position, join_world, writes_files
 
 
@@ -29,3 +35,19 @@ def test_gradients_of_one_process_stay_as_they_are():
 
 def test_each_of_two_processes_knows_where_its_own_begin():
     assert in_two(lambda world: first_position(world, [3, 5][world.index])) == [0, 3]
+
+
+def test_a_process_that_cannot_meet_another_says_so_unless_another_has_said_why(monkeypatch):
+    store = HashStore()
+    monkeypatch.setenv("MASTER_ADDR", "a.node")
+    monkeypatch.setattr(together, "rendezvous", lambda _: iter([(store, 1, 2)]))
+
+    def ended(*_: object, **__: object) -> None:
+        raise RuntimeError("Connection closed by peer")
+
+    monkeypatch.setattr(dist, "init_process_group", ended)
+    with pytest.raises(ProcessError, match=r"process 1 of 2: .* has ended .*; start it again$"):
+        together.join(cure="start it again")
+    with pytest.raises(SystemExit) as silent:
+        together.join(cure="start it again")
+    assert silent.value.code == 2
