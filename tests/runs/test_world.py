@@ -4,7 +4,7 @@ the others says so unless they have said more."""
 import pytest
 import torch
 import torch.distributed as dist
-from torch.distributed.distributed_c10d import HashStore
+from torch._C._distributed_c10d import HashStore
 from torch.nn import Parameter
 from worlds import in_two
 
