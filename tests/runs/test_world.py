@@ -1,5 +1,5 @@
-"""Claims: one process that is all there is keeps every bit of what it is given; one that cannot meet
-the others says so unless they have said more."""
+"""Claims: one process that is all there is keeps every bit of what it is given; one that cannot
+meet the others says so unless they have said more."""
 
 import pytest
 import torch

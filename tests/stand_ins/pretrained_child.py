@@ -87,14 +87,14 @@ def verifier(inputs: Path, out: Path, *, world: World | None = None) -> None:
     train_verifier(inputs / "data", out, num_samples=STEPS * READ, learning_rate=RATE, world=world)
 
 
-MEANS: dict[str, Callable[..., None]] = {
+TRAINERS: dict[str, Callable[..., None]] = {
     "autoencoder": autoencoder,
     "pipeline": pipeline,
     "distil": distil,
     "language": language,
+    "clip": clip,
+    "verifier": verifier,
 }
-"""Those whose loss is a mean over the images or texts of a batch."""
-TRAINERS = {**MEANS, "clip": clip, "verifier": verifier}
 
 
 def main() -> None:

@@ -1,11 +1,11 @@
-"""Claims: two processes that pretrain together make the gradients of one where a loss is a mean
-over a batch, and the others end as well; one process writes and speaks; a loss has a part for each.
+"""Claims: two processes that pretrain together make the gradients, terms and weights of one, for
+each model of the storybook; one process writes and speaks; a loss has a part for each.
 """
 
 from pathlib import Path
 
 import pytest
-from pretrained_child import MEANS, TRAINERS, make_inputs
+from pretrained_child import RATE, TRAINERS, make_inputs
 from processes import Processes
 from source_tree import ROOT
 from torch.testing import assert_close
@@ -18,6 +18,13 @@ from imgalign.runs.world import Alone
 from imgalign.storybook.train.loop import part_of
 
 CHILD = ROOT / "tests" / "stand_ins" / "pretrained_child.py"
+
+LARGEST_DIFFERENCE = {"clip": 1e-2, "verifier": 1e-2}
+"""Of a gradient, relative to its largest element; 1e-4 of the other models.
+
+The two have batch normalisation, on which the rounding of float32 has more effect: in one process,
+convolutions that round otherwise move them as much. test_train_shared.py is in float64.
+"""
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -42,8 +49,8 @@ def pretrained(tmp_path_factory) -> dict[int, Path]:
     return found
 
 
-@pytest.mark.parametrize("name", MEANS)
-def test_two_processes_have_the_gradients_and_terms_of_one(pretrained, name):
+@pytest.mark.parametrize("name", TRAINERS)
+def test_two_processes_have_the_gradients_terms_and_weights_of_one(pretrained, name):
     folders = [next((pretrained[size] / name).glob("**/state.json")).parent for size in (1, 2)]
     one, two = (load_state(folder, "state") for folder in folders)
     assert one["step"] == two["step"] >= 2
@@ -52,7 +59,13 @@ def test_two_processes_have_the_gradients_and_terms_of_one(pretrained, name):
     assert largest > 0
     for place, own in means.items():
         found = two["optimizer"]["state"][place]["exp_avg"]
-        assert_close(found, own["exp_avg"], rtol=0, atol=1e-4 * largest)
+        bound = LARGEST_DIFFERENCE.get(name, 1e-4) * largest
+        assert_close(found, own["exp_avg"], rtol=0, atol=bound)
+    # Adam moves a weight whose gradient is nothing but rounding by as much as the others.
+    bound = RATE if name in LARGEST_DIFFERENCE else 5e-6
+    for key, weight in one["module"].items():
+        atol = 1e-4 if "running" in key else bound
+        assert_close(two["module"][key], weight, rtol=0, atol=atol)
     (expected,), (terms,) = (read_metrics(folder / "log.jsonl") for folder in folders)
     for key in expected.keys() - {"samples_per_second", "machine"}:
         assert terms[key] == pytest.approx(expected[key], rel=1e-3), key

@@ -85,11 +85,11 @@ def train_autoencoder(
             latents = latents + torch.randn_like(whole)[own] * (LATENT_NOISE * whole.std())
             decoded = vae.decode(latents).sample.float()
         pixels, edges = l1_loss(decoded, images), edge_loss(decoded, images)
-        error = mse_loss(decoded.clamp(-1, 1), images) / 4
+        error = world.total(share * mse_loss(decoded.detach().clamp(-1, 1), images).item() / 4)
         return share * (pixels + 0.5 * edges), {
-            "pixels": pixels.item(),
-            "edges": edges.item(),
-            "psnr": -10 * error.log10().item(),
+            "pixels": share * pixels.item(),
+            "edges": share * edges.item(),
+            "psnr": share * -10 * torch.tensor(error).log10().item(),
         }
 
     def save(step: int) -> None:

@@ -47,6 +47,7 @@ from imgalign.storybook.train.corruption import HARD_CORRUPTIONS, augment
 from imgalign.storybook.train.data import TrainingImages, load_images
 from imgalign.storybook.train.loop import Indices, Schedule, native_precision, part_of, say, train
 from imgalign.storybook.train.pipeline import CONTEXT
+from imgalign.storybook.train.shared import counted_once, gathered, share_batch_norm
 
 BATCH = 128
 EMBED_DIM = 128
@@ -84,10 +85,7 @@ def train_clip(
     reconstructions: Path | None = None,
     world: World | None = None,
 ) -> None:
-    """Train on `data`, resume if `out` has state, write `out/clip` as open_clip's `local-dir:`.
-
-    Of several processes each contrasts the images of its own part of a batch only.
-    """
+    """Train on `data`, resume if `out` has state, write `out/clip` as open_clip's `local-dir:`."""
     world = world or Alone()
     torch.manual_seed(0)
     dataset = load_images(data)
@@ -95,13 +93,13 @@ def train_clip(
     folder = out / "clip"
     config = in_turn(world, lambda: prepared(folder))
     model = open_clip.CLIP(**deepcopy(config)).train()
+    share_batch_norm(model, world)
     model.visual.to(memory_format=torch.channels_last)
     appearance = nn.Linear(EMBED_DIM, APPEARANCE)
     tokenize = open_clip.get_tokenizer(f"local-dir:{folder}")
 
     def loss(indices: Indices) -> tuple[Tensor, dict[str, float]]:
-        own_images, share = part_of(world, len(indices))
-        chosen = distinct(indices[own_images], dataset.captions)
+        chosen = distinct(indices, dataset.captions)
         # Drawn from torch's generator, which the loop seeds with the step.
         rng = default_rng(int(torch.randint(2**62, ())))
         captions = [dataset.captions[i] for i in chosen]
@@ -111,10 +109,13 @@ def train_clip(
         whole = shown(first, drawn(counterparts, rng))
         images = torch.cat([whole, corrupted(shown(first[: len(chosen) // CORRUPTED]))])
         tokens = tokenize([*captions, *counterparts, *(c for own in false for c in own[1:])])
+        (own, share), (own_tokens, _) = (part_of(world, len(each)) for each in (images, tokens))
         with native_precision():
-            image, text, scale = model(images, tokens)
+            image, text, scale = model(images[own], tokens[own_tokens])
         image, text = image.float(), text.float()
-        lost = mse_loss(appearance(image * EMBED_DIM**0.5), appearance_targets(images))
+        lost = mse_loss(appearance(image * EMBED_DIM**0.5), appearance_targets(images)[own])
+        image, text = gathered(world, image), gathered(world, text)
+        scale = counted_once(world, scale)
         contrastive, logits = contrast(image[: len(whole)], text, scale.float())
         right = logits.diagonal()
         misread = near_misses(logits, FALSE_CAPTIONS)
@@ -124,7 +125,7 @@ def train_clip(
         with torch.no_grad():
             model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
             nearest = logits[:, : len(whole)].amax(1)
-        return share * (contrastive + ordered + APPEARANCE_WEIGHT * lost), {
+        terms = {
             "loss": contrastive.item(),
             "order": ordered.item(),
             "appearance_lost": lost.item(),
@@ -133,6 +134,8 @@ def train_clip(
             "told_from_counterpart": (right[: len(chosen)] > misread[1]).float().mean().item(),
             "told_from_corrupted": (right[: len(unreadable)] > unreadable).float().mean().item(),
         }
+        value = contrastive + ordered + APPEARANCE_WEIGHT * share * lost
+        return value, {name: share * term for name, term in terms.items()}
 
     def save(step: int) -> None:
         state = {key: value.detach().contiguous() for key, value in model.state_dict().items()}

@@ -65,7 +65,7 @@ def train_language(
         ids = batches[int(indices[0])][own].long()
         with native_precision():
             value: Tensor = model(input_ids=ids, labels=ids, use_cache=False).loss
-        return share * value, {"loss": value.item()}
+        return share * value, {"loss": share * value.item()}
 
     def save(step: int) -> None:
         say(f"{out}: writing the model of step {step}")

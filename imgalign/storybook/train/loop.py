@@ -110,10 +110,10 @@ def train(
     """Minimise `loss(indices)` over the parameters of `module`; leave the averaged weights in it.
 
     `loss` takes indices of the images of a batch, the same in all processes, and returns what its
-    process adds to the scalar to minimise (see `part_of`), and terms to log. Its draws are the same
-    in all processes too. `on_save(step)` is called with the averaged weights in place after each
-    save, by the process that writes files. Weights of fewer than two axes are not decayed.
-    InputError for less than one batch, NumericsError where the gradient is not finite.
+    process adds to the gradient of the scalar to minimise, and to terms to log (see `part_of`). Its
+    draws are the same in all processes too. `on_save(step)` is called with the averaged weights in
+    place after each save, by the process that writes files. Weights of fewer than two axes are not
+    decayed. InputError for less than one batch, NumericsError where the gradient is not finite.
     """
     check_one_batch(folder, num_images, batch, schedule)
     folder.mkdir(parents=True, exist_ok=True)
@@ -171,7 +171,8 @@ def train(
 def part_of(world: World, count: int) -> tuple[slice, float]:
     """Which of `count` images this process takes, and their share of them.
 
-    A loss that is a mean over images, times the share, is what this process adds to that of all.
+    A mean over its images, times the share, is what this process adds to that of all; see shared.py
+    for losses in which images depend on each other.
     InputError where a process would have none.
     """
     if count < world.size:
@@ -206,10 +207,10 @@ class Log:
             self.file.close()
 
     def write(self, step: int, terms: Mapping[str, float], *, norm: float) -> None:
-        """Say it every LOG_EVERY steps and at the end: terms are the mean of the processes'."""
+        """Say it every LOG_EVERY steps and at the end: terms are the sum of the processes'."""
         if step % LOG_EVERY and step != self.schedule.num_steps:
             return
-        terms = {name: self.world.total(term) / self.world.size for name, term in terms.items()}
+        terms = {name: self.world.total(term) for name, term in terms.items()}
         if self.file is None:
             return
         done, seconds = step - self.start, time.monotonic() - self.started

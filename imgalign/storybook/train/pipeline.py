@@ -226,7 +226,7 @@ def optimise(
         with native_precision():
             predicted = model(batch.latents, batch.timesteps, batch.caption)
         error = mse_loss(predicted.float(), wanted)
-        return share * error, {"loss": error.item()}
+        return share * error, {"loss": share * error.item()}
 
     def save(step: int) -> None:
         say(f"{out}: writing the pipeline of step {step}")

@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import combinations, repeat
 from pathlib import Path
 
@@ -40,6 +40,7 @@ from imgalign.storybook.scenes import (
 from imgalign.storybook.train.corruption import CORRUPTIONS, HARD_CORRUPTIONS, augment
 from imgalign.storybook.train.data import CHUNK, TrainingImages, load_images, scene_arrays
 from imgalign.storybook.train.loop import Indices, Schedule, native_precision, part_of, train
+from imgalign.storybook.train.shared import gathered, share_batch_norm
 from imgalign.storybook.verifier import GRID, WEIGHTS, Maps, Verifier, VerifierNetwork
 
 EMPTY_SHARE = 0.12
@@ -218,8 +219,7 @@ def train_verifier(
     Writes what `Verifier.load(out)` reads. `reconstructions` is an array like `images.npy` of the
     first images in `data` after SDEdit or an autoencoder; a share RECONSTRUCTED of each batch comes
     from there. `refused` is another such array, of unreadable images such as early samples of an
-    image model; half of all unreadable images come from there. Of several processes each corrupts
-    and normalises its own part of a batch.
+    image model; half of all unreadable images come from there.
     """
     world = world or Alone()
     torch.manual_seed(0)
@@ -232,13 +232,13 @@ def train_verifier(
     network = VerifierNetwork()
     if (out / WEIGHTS).is_file():
         network = Verifier.load(out).network
+    share_batch_norm(network, world)
     network.requires_grad_(True).train().to(memory_format=torch.channels_last)
     corruptions = list(CORRUPTIONS.values())
     shares = torch.tensor([2.0 if corrupt in HARD_CORRUPTIONS else 1.0 for corrupt in corruptions])
 
     def loss(indices: Indices) -> tuple[Tensor, dict[str, float]]:
-        own, share = part_of(world, len(indices))
-        images, items, settings, coloured = dataset.batch(indices[own])
+        images, items, settings, coloured = dataset.batch(indices)
         num = len(images)
         readable = torch.ones(num)
         for first in range(num - round(CORRUPTED_SHARE * num), num, 4):
@@ -249,11 +249,12 @@ def train_verifier(
                 unreadable[:2] = as_images(refused_images[chosen])
             images[first : first + 4] = unreadable
             readable[first : first + 4] = 0
-        images = augment(images).contiguous(memory_format=torch.channels_last)
+        own, share = part_of(world, num)
+        images = augment(images)[own].contiguous(memory_format=torch.channels_last)
         with native_precision():
-            maps = network(images)
+            maps = of_all(network(images), world)
         value, terms = detection_loss(maps, items, settings, readable, coloured)
-        return share * value, terms
+        return value, {name: share * term for name, term in terms.items()}
 
     def save(step: int) -> None:
         Verifier(network).save(out)
@@ -273,6 +274,11 @@ def train_verifier(
         on_save=save,
         world=world,
     )
+
+
+def of_all(maps: Maps, world: World) -> Maps:
+    """The maps of all processes' images, in their order."""
+    return Maps(*(gathered(world, getattr(maps, each.name)) for each in fields(Maps)))
 
 
 def draw_missing_scenes(folder: Path) -> None:
