@@ -1,7 +1,7 @@
 """What the Results page shows: comparisons two by two, ratings of all, and why there are none.
 
 Both are worked out anew only when the store has changed, and never twice at the same time, because
-a million rankings take a second of a core that votes need as well.
+a million rankings take half a second of a core that votes need as well.
 """
 
 from dataclasses import dataclass
