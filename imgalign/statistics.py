@@ -168,7 +168,9 @@ class TwoWay:
         Miller 2011). With few clusters that may be below either of the two: the largest is kept.
         With a single cluster on one side only the first is used.
         """
-        of_cells = [np.bincount(self.cell, column) for column in scores]
+        of_cells: list[Floats] = [
+            np.asarray(np.bincount(self.cell, column), dtype=np.float64) for column in scores
+        ]
 
         def clustered(numbers: Ints) -> Floats:
             sums = np.stack([np.bincount(numbers, column) for column in of_cells], axis=1)
