@@ -5,10 +5,10 @@
 
 Sets of four images of 512 pixels are brought in. The server is started anew several times, each
 time with the operating system's file cache as it is: seconds until it answers, and until a fresh
-browser profile shows the first set. Then one set after another is judged by the keyboard; from
-Enter until every image of the next set is decoded and a frame later is measured by the page's own
-clock. At the end the app rests with the page open. Run it with nothing beside it. Writes
-results/app_speed.json.
+browser profile shows the first set. Then one set after another is judged by the keyboard, half of
+them with half a second to look at each, half as fast as keys can be sent; from Enter until every
+image of the next set is decoded and a frame later is measured by the page's own clock. At the end
+the app rests with the page open. Run it with nothing beside it. Writes results/app_speed.json.
 """
 
 import argparse
@@ -36,9 +36,10 @@ RESULTS = Path(__file__).parent / "results" / "app_speed.json"
 PIXELS, CANDIDATES = 512, 4
 RESTS = 30
 """Seconds at rest."""
+LOOKS = 0.5
+"""Seconds to look at a set, at the fastest."""
 WATCH = """() => {
   const tiles = () => [...document.querySelectorAll('.rk-tile img')];
-  window.took = [];
   document.addEventListener('keydown', (event) => {
     if (event.key !== 'Enter') return;
     const began = performance.now(), before = tiles().map((image) => image.src).join();
@@ -56,7 +57,7 @@ WATCH = """() => {
     requestAnimationFrame(look);
   }, true);
 }"""
-"""Notes how long each Enter took until the next set was there."""
+"""Notes in `took` how long each Enter took until the next set was there."""
 
 
 def bring(folder: Path, sets: int) -> None:
@@ -111,10 +112,11 @@ def first_set(browser: Any, address: str) -> Iterator[tuple[Any, float]]:
     context.close()
 
 
-def vote(page: Any, count: int) -> list[float]:
-    """Milliseconds from Enter to the next set, for so many of them."""
-    page.evaluate(WATCH)
+def vote(page: Any, count: int, *, looks: float) -> list[float]:
+    """Milliseconds from Enter to the next set, for each of `count`; `looks` are seconds."""
+    page.evaluate("() => { window.took = []; }")
     for number in range(count):
+        time.sleep(looks)
         for key in "2134":
             page.keyboard.press(key)
         page.keyboard.press("Enter")
@@ -158,10 +160,10 @@ def main() -> None:
     parser.add_argument("--votes", type=int, default=100)
     parser.add_argument("--starts", type=int, default=3)
     given = parser.parse_args()
-    answers, pages, votes, rest = [], [], [], {}
+    answers, pages, votes, quick, rest = [], [], [], [], {}
     with tempfile.TemporaryDirectory() as name, sync_playwright() as driver:
         folder = Path(name)
-        bring(folder, given.votes + 2)
+        bring(folder, 2 * given.votes + 2)
         browser = driver.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking"]
         )
@@ -171,7 +173,9 @@ def main() -> None:
                 with first_set(browser, address) as (page, seconds):
                     pages.append(seconds)
                     if nth == given.starts - 1:
-                        votes = vote(page, given.votes)
+                        page.evaluate(WATCH)
+                        votes = vote(page, given.votes, looks=LOOKS)
+                        quick = vote(page, given.votes, looks=0)
                         rest = at_rest(server.pid)
         browser.close()
     found = {
@@ -180,6 +184,7 @@ def main() -> None:
         "seconds_until_the_server_answers": spread(answers, 2),
         "seconds_until_the_first_set": spread(pages, 2),
         "milliseconds_from_enter_to_the_next_set": spread(votes, 1),
+        "milliseconds_without_a_look_at_it": spread(quick, 1),
         "at_rest_with_a_page_open": rest,
     }
     RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

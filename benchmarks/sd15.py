@@ -15,6 +15,7 @@ from diffusers import (
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
+from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from imgalign.diffusion.model_names import STORYBOOK
@@ -106,9 +107,15 @@ def build(device: torch.device, dtype: torch.dtype, *, tiny: bool = False) -> An
 def save(pipeline: Any, folder: Path) -> None:
     """Write a pipeline such that older releases of transformers read it too.
 
-    They know the tokenizer's file but not the way its class is named since release 5.
+    They know the tokenizer's file but not the way its class is named since release 5, and the text
+    encoder's weights by longer names: without these they draw weights at random.
     """
     pipeline.save_pretrained(folder)
+    file = folder / "text_encoder" / "model.safetensors"
+    weights = {
+        f"text_model.{name.removeprefix('text_model.')}": w for name, w in load_file(file).items()
+    }
+    save_file(weights, file, metadata={"format": "pt"})
     for name, change in (
         ("model_index.json", {"tokenizer": ["transformers", "PreTrainedTokenizerFast"]}),
         ("tokenizer/tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"}),

@@ -112,6 +112,39 @@ def test_a_judgement_that_overtakes_the_answer_is_neither_lost_nor_doubled(
     assert judged == [f"a house, number {number}" for number in range(3)]
 
 
+def test_an_answer_that_a_judgement_overtook_still_brings_the_sets_that_it_names(
+    page, address, store, add_items
+):
+    add_items(6, num_images=2)
+    start(page, address)
+    wait_until_ahead(page, 1.5)
+    held = []  # the first answer is of before the next judgement, the second never comes
+
+    def hold(route):
+        held.append((route, None if held else route.fetch()))
+
+    page.route("**/api/rank/next", hold)
+    press(page, "1")
+    page.locator(".rk-prompt", has_text="number 1").wait_for()
+    page.wait_for_timeout(300)
+    press(page, "1")
+    page.locator(".rk-prompt", has_text="number 2").wait_for()
+    wait_for_progress(page, "2 of 6")
+    page.wait_for_timeout(300)
+    [(route, answer), (unanswered, _)] = held
+    assert [each["prompt"] for each in answer.json()["after"]] == [
+        "a house, number 2",
+        "a house, number 3",
+    ]
+    route.fulfill(response=answer)
+    wait_until_ahead(page, 2)
+    wait_for_progress(page, "2 of 6")  # the numbers of an older answer are not taken
+    press(page, "1")
+    page.locator(".rk-prompt", has_text="number 3").wait_for()
+    assert len(stored(store)) == 3
+    unanswered.abort()
+
+
 def test_nothing_is_shown_as_saved_before_the_receipt(page, address, store, add_items):
     add_items(2)
     start(page, address)

@@ -452,25 +452,32 @@ const goOnAhead = (sent) => {
 };
 const refresh = async () => {
   const shown = item;
+  const mine = (refresh.asked = (refresh.asked ?? 0) + 1);
   let given;
   try {
     given = await call("next", { annotator, project });
   } catch {
     return; // the next judgement asks again, and says so where that fails
   }
-  // While a judgement is under way these numbers may count it already.
-  if (busy || item !== shown) return;
-  if (given.item !== item.item) {
-    item.after = []; // another set comes first, such as one that was taken back in another tab
+  if (mine < (refresh.answered ?? 0)) return; // a newer answer was faster
+  refresh.answered = mine;
+  // Whoever is faster than this answer has gone on to one of the sets that it names, and those behind
+  // it are still to come. Where it begins with another, that was taken back in another tab.
+  const begins = [shown, item].some((each) => each.item === given.item);
+  const at = [given, ...given.after].findIndex((each) => each.item === item.item);
+  if (!begins || at < 0) {
+    if (item === shown && !busy) item.after = [];
     return;
   }
+  expect(given.after.slice(at));
+  // The numbers are of an earlier set, or may count the judgement that is under way.
+  if (at > 0 || busy) return;
   item.done = given.done;
   item.total = given.total;
   item.waiting = given.waiting;
   item.qualifying = given.qualifying;
   item.undo = given.undo;
   drawProgress();
-  expect(given.after);
 };
 
 const receive = (given) => {
