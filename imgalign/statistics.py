@@ -12,7 +12,7 @@ Shapes: n = observations, c = clusters.
 """
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
@@ -168,20 +168,19 @@ class TwoWay:
         Miller 2011). With few clusters that may be below either of the two: the largest is kept.
         With a single cluster on one side only the first is used.
         """
-        of_cells: list[Floats] = [
-            np.asarray(np.bincount(self.cell, column), dtype=np.float64) for column in scores
-        ]
-
-        def clustered(numbers: Ints) -> Floats:
-            sums = np.stack([np.bincount(numbers, column) for column in of_cells], axis=1)
-            return variance(sums)
-
-        by_one = clustered(self.one)
+        of_cells = _sums(self.cell, scores)
+        by_one = variance(_sums(self.one, of_cells.T))
         if self.num_one < 2 or self.num_other < 2:
             return by_one, self.num_one - 1
-        by_other, by_cell = clustered(self.other), variance(np.stack(of_cells, axis=1))
+        by_other, by_cell = variance(_sums(self.other, of_cells.T)), variance(of_cells)
         spread = np.maximum.reduce([by_one, by_other, by_one + by_other - by_cell])
         return np.asarray(spread), min(self.num_one, self.num_other) - 1
+
+
+def _sums(numbers: Ints, columns: Iterable[Floats]) -> Floats:
+    """Of each column the sums by number."""
+    found = [np.bincount(numbers, column) for column in columns]
+    return np.stack(found, axis=1, dtype=np.float64)
 
 
 def confidence_sequence(values: Floats | Sequence[float]) -> Estimate:
