@@ -17,7 +17,10 @@ const actions = {
   undo,
   zoom: openZoom,
   submit,
-  more: () => openPrompt(!q(".rk-prompt").matches("[data-open]")),
+  more: () => {
+    const prompt = q(zoomDialog.open ? ".rk-zoom-prompt" : ".rk-prompt");
+    openPrompt(prompt, !prompt.matches("[data-open]"));
+  },
   help: () => q(".rk-help").showModal(),
   votes: openVotes,
   guide: openGuidelines,
@@ -256,7 +259,8 @@ document.addEventListener("pointercancel", drop);
 
 addEventListener("resize", () => {
   arrange();
-  if (session && !q(".rk-prompt").matches("[data-open]")) openPrompt(false);
+  if (!session) return;
+  for (const prompt of promptPlaces()) if (!prompt.matches("[data-open]")) openPrompt(prompt, false);
 });
 
 document.addEventListener("visibilitychange", () => {

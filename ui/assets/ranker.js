@@ -226,10 +226,11 @@ const drawItem = () => {
   const bad = q('.rk-actions [data-do="bad"]');
   bad.firstChild.data = single() ? "Dislike " : quick() ? "Both bad " : "All bad ";
   bad.lastChild.textContent = single() ? "↓" : "B";
-  const prompt = q(".rk-prompt");
-  prompt.textContent = item.prompt;
-  prompt.toggleAttribute("data-long", item.prompt.length > 160);
-  openPrompt(false);
+  for (const prompt of promptPlaces()) {
+    prompt.textContent = item.prompt;
+    prompt.toggleAttribute("data-long", item.prompt.length > 160);
+    openPrompt(prompt, false);
+  }
   const tiles = q(".rk-tiles");
   tiles.style.removeProperty("--tile-width");
   tiles.style.setProperty("--columns", kind.columns(count));
@@ -238,12 +239,13 @@ const drawItem = () => {
   q(".rk-last-key").textContent = count;
 };
 
-// A prompt longer than its place is cut, and says so.
-const openPrompt = (open) => {
-  const prompt = q(".rk-prompt");
+// A prompt longer than its place is cut, and says so: on the page and in the zoom.
+const promptPlaces = () => [".rk-prompt", ".rk-zoom-prompt"].map(q);
+const isCut = (prompt) => prompt.scrollHeight > prompt.clientHeight + 2;
+const openPrompt = (prompt, open) => {
+  const more = q(`[aria-controls="${prompt.id}"]`);
   prompt.toggleAttribute("data-open", open);
-  prompt.toggleAttribute("data-cut", !open && prompt.scrollHeight > prompt.clientHeight + 2);
-  const more = q(".rk-more");
+  prompt.toggleAttribute("data-cut", !open && isCut(prompt));
   more.hidden = !open && !prompt.matches("[data-cut]");
   more.setAttribute("aria-expanded", String(open));
   more.textContent = open ? "Show less" : "Show the whole prompt";
@@ -282,12 +284,7 @@ const thumb = (position) => {
 const drawTray = () => {
   const tray = q(".rk-tray");
   if (session.verdict !== "ranked") {
-    const what =
-      session.verdict === "all_bad"
-        ? "All bad. Enter submits, B takes it back"
-        : `Skip, ${session.reason}. Enter submits, S changes the reason`;
-    const node = make("p", "rk-verdict", what);
-    tray.replaceChildren(node);
+    tray.replaceChildren();
     return;
   }
   const nodes = [];
@@ -319,6 +316,17 @@ const drawTray = () => {
     nodes.push(place);
   }
   tray.replaceChildren(...nodes);
+};
+
+// What is said instead of a ranking, above the buttons, wherever these are.
+const drawVerdict = () => {
+  const said = {
+    all_bad: byTouch() ? "All bad" : "All bad. Enter submits, B takes it back",
+    skipped: `Skip, ${session.reason}${byTouch() ? "" : ". Enter submits, S changes the reason"}`,
+  }[session.verdict];
+  const verdict = q(".rk-verdict");
+  verdict.hidden = !said || closed();
+  verdict.textContent = said ?? "";
 };
 
 const hint = () => {
@@ -354,6 +362,7 @@ const draw = () => {
     }
   }
   drawTray();
+  drawVerdict();
   q('[data-do="bad"]').setAttribute("aria-pressed", String(session.verdict === "all_bad"));
   q('[data-do="skip"]').setAttribute("aria-pressed", String(session.verdict === "skipped"));
   q('.rk-actions [data-do="tie"]').disabled = session.placed.length < 2 && !quick();
@@ -483,7 +492,6 @@ const refresh = async () => {
 const receive = (given) => {
   item = given;
   drawProgress();
-  const zoomed = zoomDialog.open;
   closeDialogs();
   if (!item.item) {
     const waiting = `${item.waiting} more ${item.waiting === 1 ? "is" : "are"} with other annotators now`;
@@ -509,6 +517,7 @@ const receive = (given) => {
     q('.rk-empty [data-do="undo"]').hidden = !item.undo || item.held;
     session = null;
     clock(false);
+    closeZoom();
     show("empty");
     return;
   }
@@ -525,7 +534,7 @@ const receive = (given) => {
   persist();
   draw();
   arrange();
-  if (zoomed) openZoom();
+  if (zoomDialog.open) openZoom();
   else if (document.activeElement === document.body) q(".rk-prompt").focus({ preventScroll: true });
   say(`${item.prompt}. ${single() ? `One ${kind.noun}` : `${item.candidates.length} ${kind.noun}s`}.`);
   expect(item.after);
@@ -633,9 +642,9 @@ const undo = async () => {
 };
 
 /* ---------- dialogs ---------- */
-// Those about the set on screen; the list of votes stays open when another set comes.
+// Those about the set on screen; the list of votes and the zoom stay open when another set comes.
 const closeDialogs = () => {
-  for (const dialog of root.querySelectorAll("dialog[open]:not(.rk-votes)")) dialog.close();
+  for (const dialog of root.querySelectorAll("dialog[open]:not(.rk-votes, .rk-zoom)")) dialog.close();
 };
 for (const dialog of root.querySelectorAll("dialog")) {
   // A closed dialog keeps its focused button for a moment, and Enter would press it again.
