@@ -18,10 +18,10 @@ LONG = " ".join(f"word{number}" for number in range(64))
 SEEN = """node => {
   const box = node.getBoundingClientRect();
   const at = document.elementFromPoint(box.left + box.width / 2, box.top + box.height / 2);
-  return node.contains(at) || (getComputedStyle(node).pointerEvents === "none" && node.checkVisibility()
-    && document.querySelector(".rk-zoom").contains(node));
+  const unmet = getComputedStyle(node).pointerEvents === "none" && node.checkVisibility();
+  return node.contains(at) || (unmet && document.querySelector(".rk-zoom").contains(node));
 }"""
-"""Nothing covers it; a dialog covers all of the page, and what no pointer meets lies in the dialog."""
+"""Nothing covers it; what no pointer meets lies in the dialog, which covers the page."""
 
 
 def seen(page: Any, selector: str) -> bool:

@@ -233,6 +233,8 @@ const drawItem = () => {
   }
   const tiles = q(".rk-tiles");
   tiles.style.removeProperty("--tile-width");
+  q(".rk-board").removeAttribute("data-tray");
+  q(".rk-board").removeAttribute("data-foot");
   tiles.style.setProperty("--columns", kind.columns(count));
   tiles.style.setProperty("--tile-height", kind.height(count));
   tiles.replaceChildren(...item.candidates.map(tileOf));
@@ -258,15 +260,20 @@ const arrange = () => {
   const first = tiles.querySelector("img");
   const aspect = first?.naturalWidth ? first.naturalWidth / first.naturalHeight : 1;
   tiles.style.setProperty("--aspect", aspect);
-  if (innerWidth <= PHONE) return;
-  const above = tiles.getBoundingClientRect().top + scrollY;
-  const below = q(".rk-tray").offsetHeight + q(".rk-actions").offsetHeight + q(".rk-rest").offsetHeight + 44;
-  const [across, down] = [16, 60]; // a tile beside its image: padding, and the foot below it
-  const found = Candidates.grid(item.candidates.length, {
-    width: q(".rk-work").clientWidth, height: Math.max(innerHeight - above - below, 220), gap: 14, aspect, across, down,
+  const phone = innerWidth <= PHONE;
+  const board = q(".rk-board");
+  const above = board.getBoundingClientRect().top + scrollY;
+  const below = q(".rk-actions").offsetHeight + q(".rk-rest").offsetHeight + (phone ? 8 : 28);
+  const screen = innerHeight - q(".rk-actions").offsetHeight - 16;
+  const found = Candidates.layout(item.candidates.length, {
+    width: board.clientWidth, height: innerHeight - above - below, screen, aspect,
+    ...(phone ? { padding: 5, gap: 8 } : { padding: 8, gap: 12 }),
   });
+  board.dataset.tray = found.tray;
+  board.dataset.foot = found.foot;
+  board.style.setProperty("--thumb", found.thumb ? `${found.thumb}px` : "");
   tiles.style.setProperty("--columns", found.columns);
-  tiles.style.setProperty("--tile-width", `${Math.floor(found.width) + across}px`);
+  tiles.style.setProperty("--tile-width", `${Math.floor(found.width) + found.across}px`);
   tiles.style.setProperty("--tile-height", "none");
 };
 
