@@ -24,6 +24,7 @@ import json
 import os
 import resource
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -280,11 +281,18 @@ def page(results: dict[str, Any]) -> str:
     for module in results["modules"]:
         lines.append(f"| {' | '.join(map(str, counts_of(module)))} |")
     for module in results["modules"]:
-        lines += ["", f"### `{module['path']}`", "", "| was | survived as | why |", "|---|---|---|"]
+        title = f"### `{module['path']}`, commit {module['commit']}"
+        lines += ["", title, "", "| was | survived as | why |", "|---|---|---|"]
         for each in module["survivors"]:
             why = each["why"] if each["equivalent"] else f"Left: {each['why']}"
             lines.append(f"| {cell(each['was'])} | {cell(each['now'])} | {why} |")
     return "\n".join(lines)
+
+
+def commit() -> str:
+    """What the modules were when they were changed."""
+    command = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def counts_of(module: dict[str, Any]) -> tuple[str, int, int, int, int]:
@@ -330,7 +338,8 @@ def main() -> None:
             for each in survivors:
                 row = {"was": each.was, "now": each.now, "equivalent": False, "why": ""}
                 rows.append(reasons.get((each.was, each.now), row))
-            known[module] = {"path": module, "mutants": len(mutants), "survivors": rows}
+            counted = {"path": module, "commit": commit(), "mutants": len(mutants)}
+            known[module] = {**counted, "survivors": rows}
             ordered = [known[path] for path, _ in MODULES.values() if path in known]
             text = json.dumps({"modules": ordered}, indent=1, ensure_ascii=False)
             RESULTS.write_text(text + "\n", encoding="utf-8")

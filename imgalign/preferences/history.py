@@ -10,6 +10,7 @@ maker, because the mean, which the table sets to 0, moves whenever another maker
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -47,8 +48,9 @@ def over_time(
     names, pair, kind_of, amount = _pairs(judged)
     size = len(names)
     found: list[Float[np.ndarray, "m m"]] = []
-    for end in ends:
-        times = np.bincount(judged.kind[:end], minlength=len(judged.groups))
+    times = np.zeros(len(judged.groups), dtype=np.int64)
+    for start, end in pairwise([0, *ends]):
+        times += np.bincount(judged.kind[start:end], minlength=len(judged.groups))
         won = np.bincount(pair, weights=amount * times[kind_of], minlength=size * size)
         found.append(won.reshape(size, size))
     reference = int((found[-1] + found[-1].T).sum(axis=1).argmax())

@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, astuple
 
 import numpy as np
 import pytest
@@ -11,19 +11,17 @@ from scipy import stats
 from imgalign.statistics import (
     GRID,
     LEVEL,
-    Clusters,
     Estimate,
+    TwoWay,
     betting_wealth,
     clustered_mean,
     clustered_rate,
-    combined_variance,
     confidence_sequence,
     distinct,
     expanded_tail,
     resamples,
     t_quantile,
     two_way_rate,
-    two_way_variance,
     wilson_interval,
 )
 
@@ -45,8 +43,8 @@ def test_estimates_are_plain_floats_that_any_format_writes():
         clustered_mean(values, [0] * 40, seed=0),
         clustered_rate(values, clusters, seed=0),
         clustered_rate([0.25] * 40, clusters, seed=0),
-        two_way_rate(values, clusters, [i % 5 for i in range(40)]),
-        two_way_rate(values, [0] * 40, clusters),
+        two_way_rate(values, TwoWay.of(clusters, [i % 5 for i in range(40)])),
+        two_way_rate(values, TwoWay.of([0] * 40, clusters)),
         confidence_sequence(values),
         confidence_sequence(np.tile([0.4, 0.605], 20_000)),
     ):
@@ -186,7 +184,7 @@ def judged_twice(rng, num_one, num_other, *, spread_one, spread_other, chance=0.
 
 def test_a_rate_of_independent_votes_of_one_annotator_has_wilsons_interval_with_students_t():
     votes = [1.0] * 14 + [0.0] * 7
-    found = two_way_rate(votes, range(21), ["ann"] * 21)
+    found = two_way_rate(votes, TwoWay.of(range(21), ["ann"] * 21))
     # The unbiased variance of a mean of n zeros and ones is p (1 - p) / (n - 1).
     expected = wilson_interval(2 / 3 * 20, 20, z=stats.t.ppf(0.975, 20))
     assert found.value == pytest.approx(2 / 3)
@@ -203,7 +201,9 @@ def test_two_way_variance_is_the_sum_of_both_ways_less_their_intersection():
             sums[key] += value
         return np.array(sum(each**2 for each in sums.values()))
 
-    found, degrees = two_way_variance(variance, one, other)
+    found, degrees = TwoWay.of(one, other).variance(
+        [values - values.mean()], lambda sums: np.asarray((sums**2).sum())
+    )
     both = variance(list(zip(one, other, strict=True)))
     assert degrees == 1
     assert found == pytest.approx(
@@ -212,61 +212,48 @@ def test_two_way_variance_is_the_sum_of_both_ways_less_their_intersection():
     assert found > variance(one)
 
 
-def test_the_largest_of_both_one_way_variances_and_the_two_way_one_is_kept():
-    one, other, both = np.array([1.0, 4.0, 1.0]), np.array([2.0, 1.0, 4.0]), np.array([0.5, 5.0, 5])
-    assert combined_variance(one, other, both).tolist() == [2.5, 4.0, 4.0]
-
-
-@pytest.mark.parametrize("as_array", [True, False])
-def test_two_clusters_on_each_side_give_the_interval_of_one_degree_of_freedom(as_array):
+@pytest.mark.parametrize("as_they_are", [list, np.array])
+def test_two_clusters_on_each_side_give_the_interval_of_one_degree_of_freedom(as_they_are):
     # The margins are 3/4 and 1/4 one way and 1/2 the other, of 16 votes: p is 1/2. Clustered the
     # first way the variance of p is (2 / 1) (2^2 + 2^2) / 16^2, the other way 0, in cells less.
     votes = ([1.0] * 3 + [0.0]) * 2 + ([1.0] + [0.0] * 3) * 2
-    one: Clusters = [9] * 8 + [3] * 8
-    other: Clusters = ([1] * 4 + [0] * 4) * 2
-    if as_array:
-        one, other = np.array(one), np.array(other)
-    found, degrees = two_way_variance(
-        lambda clusters: np.array(float(len(set(clusters)))), one, other
-    )
-    assert (float(found), degrees) == (2.0, 1)  # 2 + 2 - 4 cells is less than either
-    rate = two_way_rate(votes, one, other)
+    one, other = as_they_are([9] * 8 + [3] * 8), as_they_are(([1] * 4 + [0] * 4) * 2)
+    rate = two_way_rate(votes, TwoWay.of(one, other))
     z = math.tan(math.pi * 0.475)  # Student's t of one degree is Cauchy's distribution
     effective = 0.25 / (2 * (4 + 4) / 256)
     expected = wilson_interval(0.5 * effective, effective, z=z)
     assert (rate.low, rate.high) == pytest.approx(expected)
 
 
-def test_clusters_of_both_ways_are_pairs_of_names_numbered_from_0_as_they_come():
-    def variance(clusters):
-        assert list(dict.fromkeys(clusters.tolist())) == list(range(len(set(clusters.tolist()))))
-        return np.array(-float(len(set(clusters.tolist()))))
-
-    one, other = [7, 7, 7, 8, 8, 9, 9], [5, 4, 6, 6, 5, 5, 6]
-    for as_they_are in (list, np.array):
-        found, degrees = two_way_variance(variance, as_they_are(one), as_they_are(other))
-        assert (float(found), degrees) == (1.0, 2)  # -3 - 3 + 7 pairs
-
-
-def test_the_variance_of_the_other_way_counts_with_two_clusters_and_with_one_does_not():
-    def variance(clusters):
-        return np.array(float(len(set(clusters.tolist()))))
-
-    found, degrees = two_way_variance(variance, [0, 1, 0], ["x", "y", "z"])
-    assert (float(found), degrees) == (3.0, 1)
-    found, degrees = two_way_variance(variance, [0, 1, 2], ["x"] * 3)
-    assert (float(found), degrees) == (3.0, 2)
-    found, degrees = two_way_variance(variance, ["x"] * 3, [0, 1, 2])
-    assert (float(found), degrees) == (1.0, 0)
+@pytest.mark.parametrize(
+    ("one", "other", "sign", "expected"),
+    [
+        ([7, 7, 7, 8, 8, 9, 9], [5, 4, 6, 6, 5, 5, 6], -1, (1.0, 2)),  # -3 - 3 + 7 cells
+        ([0, 1, 0, 1], [5, 5, 6, 6], 1, (2.0, 1)),  # 2 + 2 - 4 cells is less than either
+        ([0, 1, 0], [5, 6, 7], 1, (3.0, 1)),
+        ([0, 1, 2], [5, 5, 5], 1, (3.0, 2)),  # the first side alone
+        ([5, 5, 5], [0, 1, 2], 1, (1.0, 0)),
+    ],
+)
+@pytest.mark.parametrize("as_they_are", [list, np.array])
+def test_the_largest_of_both_one_way_variances_and_the_two_way_one_is_kept(
+    one, other, sign, expected, as_they_are
+):
+    """Of a variance that is the number of clusters, or less than 0 by it."""
+    found, degrees = TwoWay.of(as_they_are(one), as_they_are(other)).variance(
+        [np.ones(len(one))], lambda sums: np.array(sign * float(len(sums)))
+    )
+    assert (float(found), degrees) == expected
 
 
 def test_a_two_way_rate_is_the_same_whichever_way_is_named_first_and_mirrors_with_its_votes():
     votes, one, other = judged_twice(
         np.random.default_rng(1), 12, 5, spread_one=1.0, spread_other=0.5
     )
-    found, turned = two_way_rate(votes, one, other), two_way_rate(votes, other, one)
+    found = two_way_rate(votes, TwoWay.of(one, other))
+    turned = two_way_rate(votes, TwoWay.of(other, one))
     assert (found.low, found.high) == pytest.approx((turned.low, turned.high))
-    mirrored = two_way_rate(1 - votes, one, other)
+    mirrored = two_way_rate(1 - votes, TwoWay.of(one, other))
     assert (mirrored.low, mirrored.high) == pytest.approx((1 - found.high, 1 - found.low))
 
 
@@ -276,7 +263,7 @@ def test_a_two_way_rate_covers_the_truth_where_prompts_and_annotators_differ():
     for _ in range(300):
         # With log-odds of 0 on average and symmetric shifts, the truth is one half.
         votes, one, other = judged_twice(rng, 30, 6, spread_one=0.7, spread_other=0.7, chance=0.5)
-        found = two_way_rate(votes, one, other)
+        found = two_way_rate(votes, TwoWay.of(one, other))
         covered += found.low <= 0.5 <= found.high
         alone = clustered_rate(votes, one, seed=0)
         prompts_alone += alone.low <= 0.5 <= alone.high
@@ -287,7 +274,7 @@ def test_a_two_way_rate_covers_the_truth_where_prompts_and_annotators_differ():
 def test_a_rate_without_a_doubt_counts_each_cluster_once():
     votes = np.ones(40)
     one, other = [i // 4 for i in range(40)], [i % 4 for i in range(40)]
-    found = two_way_rate(votes, one, other)
+    found = two_way_rate(votes, TwoWay.of(one, other))
     # Four annotators agree: Wilson's bound of 4 of 4, with Student's t of 3 degrees.
     t = stats.t.ppf(0.975, 3)
     assert (found.low, found.high) == pytest.approx((4 / (4 + t**2), 1), rel=3e-3)
@@ -295,17 +282,17 @@ def test_a_rate_without_a_doubt_counts_each_cluster_once():
 
 def test_a_rate_of_one_prompt_has_no_interval():
     for prompts in (["a"] * 3, np.array([4, 4, 4])):
-        found = two_way_rate([1, 0, 1], prompts, ["x", "y", "z"])
+        found = two_way_rate([1, 0, 1], TwoWay.of(prompts, ["x", "y", "z"]))
         assert (found.low, found.high) == (None, None)
         assert found.value == pytest.approx(2 / 3)
-    assert two_way_rate([1], np.array([4]), ["x"]) == Estimate(value=1.0)
+    assert two_way_rate([1], TwoWay.of(np.array([4]), ["x"])) == Estimate(value=1.0)
 
 
 def test_a_rate_of_two_prompts_has_an_interval_whichever_number_comes_first():
-    expected = two_way_rate([1, 0, 1], ["b", "a", "b"], ["x"] * 3)
+    expected = two_way_rate([1, 0, 1], TwoWay.of(["b", "a", "b"], ["x"] * 3))
     assert expected.low is not None
-    assert two_way_rate([1, 0, 1], np.array([1, 0, 1]), ["x"] * 3) == expected
-    assert two_way_rate([1, 0, 1], np.array([0, 1, 0]), ["x"] * 3) == expected
+    for numbers in ([1, 0, 1], [0, 1, 0]):
+        assert two_way_rate([1, 0, 1], TwoWay.of(np.array(numbers), ["x"] * 3)) == expected
 
 
 def test_the_wealth_of_a_bet_is_what_it_is_by_hand():
@@ -410,17 +397,22 @@ def test_values_that_drift_past_every_mean_tell_nothing():
     assert (found.low, found.high) == (0.0, 1.0)
 
 
-def test_numbers_in_an_array_cluster_as_names_do_exactly():
+def test_numbers_in_an_array_cluster_as_names_do():
     rng = np.random.default_rng(0)
     for most in (3, 40, 10**4):  # with a table of all numbers, and without
         votes = rng.choice([0.0, 1 / 3, 0.5, 1.0], 500)
         one, other = rng.integers(0, most, 500), rng.integers(0, 7, 500)
         names = [f"p{n}" for n in one], [f"a{n}" for n in other]
-        assert two_way_rate(votes, one, other) == two_way_rate(votes, *names)
-        found, places = distinct(one)
-        assert np.array_equal(found, np.unique(one))
-        assert np.array_equal(found[places], one)
-    found, places = distinct(np.array([5, 2, 5, 0]))
-    assert (found.tolist(), places.tolist()) == ([0, 2, 5], [2, 1, 2, 0])
+        found, named = (two_way_rate(votes, TwoWay.of(*each)) for each in ((one, other), names))
+        assert astuple(found) == pytest.approx(astuple(named), rel=1e-12)
+        chosen = np.flatnonzero(rng.random(500) < 0.1)
+        some = two_way_rate(votes[chosen], TwoWay.of(one, other).at(chosen))
+        alone = two_way_rate(votes[chosen], TwoWay.of(one[chosen], other[chosen]))
+        assert some == alone
+        numbers, places = distinct(one)
+        assert np.array_equal(numbers, np.unique(one))
+        assert np.array_equal(numbers[places], one)
+    numbers, places = distinct(np.array([5, 2, 5, 0]))
+    assert (numbers.tolist(), places.tolist()) == ([0, 2, 5], [2, 1, 2, 0])
     for each in distinct(np.array([], dtype=np.int64)):
         assert len(each) == 0

@@ -288,7 +288,8 @@ def results_read(store: Store) -> Any:
         found = outcomes.read(connection)
         given = connection.execute(select(items.c.item_id, items.c.given, items.c.overlap)).all()
     closed = {row.item_id: row.given < row.overlap for row in given}
-    return found.records.tolist(), found.excluded.tolist(), found.orders, found.makers, closed
+    columns = [getattr(found, name).tolist() for name in (*outcomes.FIELDS, "excluded")]
+    return columns, found.orders, found.makers, closed
 
 
 def differences(store: Store) -> list[str]:
