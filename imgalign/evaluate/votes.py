@@ -329,9 +329,11 @@ def votes_on(
         project=project,
         command=command,
         counted_at=utc_now(),
-        decision=decided and decided.decision(one="the aligned checkpoint", other="its base"),
-        preferred=decided and preferred_of(decided),
-        whenever=decided and decided.sequence,
+        decision=decided.decision(one="the aligned checkpoint", other="its base")
+        if decided
+        else None,
+        preferred=preferred_of(decided) if decided else None,
+        whenever=decided.sequence if decided else None,
         projects=tuple(sorted({each.project for each in on_these if each.judge_id is None})),
     )
 

@@ -18,7 +18,7 @@ from submissions import judge, on_screen
 
 from imgalign.errors import InputError
 from imgalign.images import png
-from imgalign.preferences.accounts import Accounts
+from imgalign.preferences.accounts import Accounts, Role
 from imgalign.preferences.comparisons import Comparison, compare_makers
 from imgalign.preferences.outcomes import Maker
 from imgalign.preferences.store import Store
@@ -118,7 +118,8 @@ def test_the_verdict_of_blind_votes_goes_home_with_the_winner_and_stays_in_its_r
 ) -> None:
     voted(store, runs, tiny_pipeline_folder)
     people = Accounts(store.database)
-    for name, role in (("Root", "admin"), ("Lea", "lead"), ("Ada", "annotator")):
+    roles: dict[str, Role] = {"Root": "admin", "Lea": "lead", "Ada": "annotator"}
+    for name, role in roles.items():
         people.add(name, PASSWORD, role=role, group="default")
     address = f"/api/exports/{checkpoint_of(runs)}/peft"
     kept = runs.path("first") / "evaluation" / "votes.json"
