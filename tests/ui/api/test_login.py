@@ -9,8 +9,8 @@ from starlette.testclient import TestClient
 from imgalign.errors import InputError
 from imgalign.preferences.accounts import Accounts
 from imgalign.preferences.openings import set_open
-from ui.api.login import COOKIE, TRIES
-from ui.app import PAGES, Settings, build_app, refuse_network_without_accounts
+from ui.api.login import COOKIE, TRIES, refuse_network_without_accounts
+from ui.app import PAGES, Settings, build_app
 
 HERE = "http://127.0.0.1:7860"
 PASSWORD = "four odd green words"
@@ -59,13 +59,13 @@ def test_without_accounts_nobody_is_asked_and_a_network_is_refused(browser, stor
     client = browser()
     assert ask(client, "rank/next", annotator="Zoe").status_code == 200
     assert client.get("/api/account").json() == {"name": None, "role": None}
-    refuse_network_without_accounts("127.0.0.1", store)
-    with pytest.raises(InputError, match="imgalign accounts add NAME --role admin"):
-        refuse_network_without_accounts("0.0.0.0", store)
+    refuse_network_without_accounts("127.0.0.1", Accounts(store.database))
+    with pytest.raises(InputError, match=r"open the link .* accounts add NAME --role admin"):
+        refuse_network_without_accounts("0.0.0.0", Accounts(store.database))
 
 
 def test_without_a_session_only_the_login_is_there(browser, people, app, store):
-    refuse_network_without_accounts("0.0.0.0", store)
+    refuse_network_without_accounts("0.0.0.0", Accounts(store.database))
     client = browser()
     for path in ("/", *(f"/{name}" for name in PAGES if name != "rank")):
         answer = client.get(path, headers=WEB_PAGE)
@@ -84,8 +84,9 @@ def test_without_a_session_only_the_login_is_there(browser, people, app, store):
 
 def test_every_route_of_the_app_asks_for_a_session(browser, people, app):
     client = browser()
-    open_paths = {"/enter", "/join", "/favicon.ico", "/robots.txt"}
+    open_paths = {"/enter", "/join", "/reset", "/favicon.ico", "/robots.txt"}
     open_paths |= {f"/api/{n}" for n in ("login", "join", "invitation", "logout", "account")}
+    open_paths |= {"/api/reset", "/api/reset-link"}
     routes = app.openapi()["paths"]
     assert {"/api/rank/submit", "/api/rank/images/{token}", "/enter"} <= set(routes)
     for path, methods in routes.items():
