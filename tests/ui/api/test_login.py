@@ -149,6 +149,54 @@ def test_nobody_acts_as_somebody_else(browser, people):
         assert 400 <= answer.status_code < 500, content[:9]
 
 
+def test_with_accounts_the_session_alone_says_who_ranks(browser, people, store, add_items):
+    add_items(3)
+    client = browser("Ann")
+    screen = ask(client, "rank/next").json()
+    later = [each for coming in screen["after"] for each in coming["candidates"]]
+    shown = [each["url"] for each in (*screen["candidates"], *later)]
+    assert len(shown) == 12
+    vote = {"key": "a key of hers", "item": screen["item"], "verdict": "all_bad", "ranking": None}
+    assert ask(client, "rank/submit", **vote).json()["created"]
+    assert [each.annotator for each in store.rankings()] == ["ann"]
+    (voted,) = ask(client, "rank/votes").json()["votes"]
+    shown += [each["url"] for each in voted["candidates"]]
+    assert [url for url in (*shown, *screen["next"]) if "?" in url] == []
+    lead = browser("Lea")
+    for url in shown:
+        answer = client.get(f"/{url}")
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png"), url
+        assert answer.headers["cache-control"].startswith("private")
+        assert answer.headers["vary"] == "Cookie"
+        assert lead.get(f"/{url}").status_code == 409
+    (project,) = ask(client, "rank/projects").json()["projects"]
+    assert (project["name"], project["done"]) == ("default", 1)
+    assert ask(client, "rank/undo", key="a key of hers").json()["item"] == screen["item"]
+    assert ask(lead, "rank/undo", key="a key of hers").status_code == 409
+
+
+def test_without_accounts_a_name_is_asked_for_and_stands_in_addresses(browser, add_items):
+    add_items(1)
+    client = browser()
+    for body in ({}, {"annotator": ""}, {"annotator": None}):
+        for path, more in (
+            ("next", {}),
+            ("projects", {}),
+            ("votes", {}),
+            ("undo", {"key": "k" * 8}),
+        ):
+            refused = ask(client, f"rank/{path}", **body, **more)
+            assert (refused.status_code, "annotator" in refused.json()["error"]) == (422, True), (
+                path
+            )
+    (url, *_) = (
+        each["url"] for each in ask(client, "rank/next", annotator="Zoe").json()["candidates"]
+    )
+    assert url.endswith("?annotator=Zoe")
+    assert client.get(f"/{url}").status_code == 200
+    assert client.get(f"/{url.partition('?')[0]}").status_code == 422
+
+
 def test_an_annotator_ranks_and_a_lead_does_the_rest(browser, people):
     annotator, lead = browser("Ann"), browser("Lea")
     assert annotator.get("/", headers=WEB_PAGE).status_code == 200
