@@ -45,6 +45,9 @@ from imgalign.preferences.store import Store
 from imgalign.statistics import distinct
 
 Method = Literal["bradley-terry", "plackett-luce", "elo"]
+EARLY_RIDGE = 0.1
+"""Of ratings over time, where there is none: after few rankings some makers have won or lost every
+pair."""
 log = logging.getLogger(__name__)
 
 
@@ -176,21 +179,21 @@ def rate_makers(
         raise _none(
             store, found, by_anybody, asked, group=group, project=project, judged_by=judged_by
         )
-    whole = judged.parts()
-    used, parts = judged, whole
-    if latest is not None:
-        used = judged.latest(latest)
-        parts = used.parts()
+    used = judged if latest is None else judged.latest(latest)
     rate: Callable[[Judged], Ratings] = elo
+    early: Callable[[Judged], Ratings] = partial(elo, num_resamples=0)
     if method != "elo":
         by_model = bradley_terry if method == "bradley-terry" else plackett_luce
         rate = partial(by_model, ridge=ridge)
+        early = partial(by_model, ridge=ridge or EARLY_RIDGE, intervals=False)
+    parts, of_used = used.parts(), sequences[len(sequences) - len(used.kind) :]
     return MakerRatings(
         method=method,
         parts=tuple(rate(part) for _, part in parts),
         wins=wins_of(used),
         history=tuple(
-            over_time(store, sequences[places], part, points=points) for places, part in whole
+            over_time(store, of_used[places], part, rate=early, points=points)
+            for places, part in parts
         )
         if points
         else (),

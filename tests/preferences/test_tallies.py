@@ -34,8 +34,8 @@ VERDICTS: dict[str, dict[str, Any]] = {
     "skipped": {"verdict": "skipped", "ranking": None, "reason": "unsafe"},
 }
 SINCE = (
-    *("openings", "sessions", "invitations", "accounts", "gold", "exclusions", "guidelines"),
-    *("qualifications", "admissions"),
+    *("openings", "sessions", "invitations", "password_resets", "accounts"),
+    *("gold", "exclusions", "guidelines", "qualifications", "admissions"),
 )
 """Tables that came after the counts, those that refer to others first."""
 number = itertools.count()

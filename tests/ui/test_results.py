@@ -1,8 +1,7 @@
 """The Results page: blind votes become ratings and wins, and nothing where there are none."""
 
 import json
-import math
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from PIL import Image
@@ -12,9 +11,10 @@ from submissions import judge, on_screen
 from imgalign.images import png
 from imgalign.preferences import outcomes
 from imgalign.preferences.exclusions import exclude, include
+from imgalign.preferences.makers import Method
 from imgalign.preferences.store import Store
 from ui.app import Settings
-from ui.leaderboard import HELD_OUT, LISTED, Asked, Leaderboard
+from ui.leaderboard import HELD_OUT, LISTED, Asked, Leaderboard, Rated
 from ui.pages import results
 from ui.runs import Runs
 
@@ -201,8 +201,32 @@ def test_ratings_over_time_end_where_the_table_stands(battles: Any, board: Leade
     expected = difference[own] - difference[found.reference]
     assert found.above[own][-1] == pytest.approx(expected, abs=1e-6)
     assert f"<td>{expected:+.2f}</td></tr>" in shown
-    in_points = expected * 400 / math.log(10)
-    assert f"<td>{in_points:+.0f}</td></tr>" in table(board, method="elo")
+
+
+@pytest.mark.parametrize("method", get_args(Method))
+def test_the_chart_ends_where_the_table_stands_for_each_kind_of_rating(
+    battles: Any, board: Leaderboard, store: Store, method: Method
+) -> None:
+    battles(9, 6)
+    sides = ({}, {"adapter": "runs/<b>mine</b>", "adapter_hash": "runs/<b>mine</b>"})
+    ids = [
+        store.add_image(png(Image.new("RGB", (8, 8), (99, k, 0))), provenance(prompt="tie", **by))
+        for k, by in enumerate(sides)
+    ]
+    store.add_item("tie", ids, source="test")
+    store.submit(judge(store.next_item("ann"), "ann", ranking=((0, 1),)))
+    found = board.found(Asked(method=method)).rated.ratings
+    stands = dict(zip(found.ratings.items, found.ratings.score, strict=True))
+    (history,) = found.history
+    own = next(name for name in history.above if name != history.reference)
+    expected = stands[own] - stands[history.reference]
+    assert history.num_rankings[-1] == 10
+    assert history.above[own][-1] == pytest.approx(expected, abs=1e-6)
+    assert abs(expected) > 0.1
+    drawn = results.table(Rated(found))
+    sign = "+.0f" if method == "elo" else "+.2f"
+    assert f"<td>{expected:{sign}}</td></tr>" in drawn
+    assert results.OVER_TIME[method] in drawn
 
 
 def test_an_unchanged_store_is_not_counted_again_and_a_vote_is_seen_at_once(
