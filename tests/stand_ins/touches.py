@@ -17,7 +17,7 @@ def finger(page: Any, *steps: tuple[Any, ...]) -> None:
             page.wait_for_function(at[0])
             continue
         if what == "at":
-            what, at = at[0], middle(at[1])
+            what, at = at[0], list(middle(at[1]))
         points = [{"x": at[i], "y": at[i + 1], "id": i // 2} for i in range(0, len(at), 2)]
         session.send("Input.dispatchTouchEvent", {"type": what, "touchPoints": points})
 

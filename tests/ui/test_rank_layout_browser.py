@@ -1,4 +1,4 @@
-"""Images on the Rank page are as large as the screen allows, and nothing moves as they are ranked."""
+"""Images on the Rank page are as large as the screen allows, and do not move meanwhile."""
 
 import io
 from typing import Any
