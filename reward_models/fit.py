@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from imgalign.environment import choose_device
-from imgalign.preferences.fit_report import ZERO_SHOT, Ceiling, FitReport
+from imgalign.preferences.fit_report import ZERO_SHOT, Ceiling, FitReport, LearnedFrom
 from imgalign.preferences.records import Ranking
 from reward_models.clip import ClipReward
 from reward_models.clip_models import load_towers
@@ -53,15 +53,17 @@ def fit(
     ceiling: Ceiling | None = None,
     oracle: OracleReward | None = None,
     weights: Mapping[str, float] | None = None,
+    learned_from: LearnedFrom | None = None,
 ) -> FitReport:
     """Fit a reward to `rankings`, save it in `out` with its report, and return the report.
 
     `images` loads the pixels of an image id. `ceiling`: the annotators' agreement, measured on
     overlapping rankings by default. `oracle`: noiseless utilities of simulated annotators, from
     which the report has the Bayes-optimal accuracy. `weights`: importance of a ranking by its id, 1
-    by default. Equal rankings, settings and seeds give equal weights on one machine. Rankings with
-    an unreadable image are left out, counted and named in the log. InputError where a part of the
-    split holds no preference, `out` cannot be written, or another process is writing it.
+    by default. `learned_from` is what the report says of where they are from. Equal rankings,
+    settings and seeds give equal weights on one machine. Rankings with an unreadable image are left
+    out, counted and named in the log. InputError where a part of the split holds no preference,
+    `out` cannot be written, or another process is writing it.
     """
     started = time.monotonic()
     # Locked, and known to be writable, before hours of work.
@@ -71,7 +73,14 @@ def fit(
         learned = _learn(ranked, images, config, weights or {})
         outcome = learned.outcome
         report = report_of(
-            outcome, ranked, counts, config, ceiling=ceiling, oracle=oracle, started=started
+            outcome,
+            ranked,
+            counts,
+            config,
+            ceiling=ceiling,
+            oracle=oracle,
+            started=started,
+            learned_from=learned_from,
         )
         reward = ClipReward(
             learned.towers,

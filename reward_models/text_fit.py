@@ -15,7 +15,7 @@ from typing import TypeAlias
 from imgalign.environment import choose_device
 from imgalign.errors import InputError
 from imgalign.language.loading import LanguageModel, load_language_model
-from imgalign.preferences.fit_report import Ceiling, FitReport
+from imgalign.preferences.fit_report import Ceiling, FitReport, LearnedFrom
 from imgalign.preferences.records import Ranking
 from reward_models.contract import TextOrigin
 from reward_models.data import index_rankings
@@ -65,6 +65,7 @@ def fit_texts(
     ceiling: Ceiling | None = None,
     oracle: OracleReward | None = None,
     weights: Mapping[str, float] | None = None,
+    learned_from: LearnedFrom | None = None,
 ) -> FitReport:
     """Fit a reward to `rankings`, save it in `out` with its report, and return the report.
 
@@ -89,7 +90,14 @@ def fit_texts(
         learned = _learn(reward, ranked, texts, config, weights or {})
         outcome = learned.outcome
         report = report_of(
-            outcome, ranked, counts, config, ceiling=ceiling, oracle=oracle, started=started
+            outcome,
+            ranked,
+            counts,
+            config,
+            ceiling=ceiling,
+            oracle=oracle,
+            started=started,
+            learned_from=learned_from,
         )
         fitted = TextReward(
             learned.model,

@@ -49,11 +49,13 @@ def train(
     """Fit a reward model to the rankings in the store, or to those of texts in a file."""
     from imgalign.config import load_config
     from imgalign.images import read_tensor
+    from imgalign.preferences.fit_report import LearnedFrom
     from imgalign.preferences.judges import chosen_rankings
     from imgalign.preferences.store import Store
     from reward_models.fit import FitConfig, fit
     from reward_models.text_fit import TextFitConfig, fit_texts
 
+    learned_from = LearnedFrom(project=project, group=group)
     if file is not None:
         store_only: dict[str, object] = {"group": group, "project": project}
         store_only |= {"judged_by": judged_by, "database": database, "images": images}
@@ -69,7 +71,7 @@ def train(
             ranked = chosen_rankings(
                 store, "texts", judged_by=judged_by, group=group, project=project
             )
-            report = fit_texts(ranked, store.text, text_settings, out)
+            report = fit_texts(ranked, store.text, text_settings, out, learned_from=learned_from)
     else:
         settings = load_config(FitConfig, config, overrides or ())
         with Store.open(database, images=images, create=False) as store:
@@ -78,6 +80,7 @@ def train(
                 lambda image_id: read_tensor(store.image_path(image_id)),
                 settings,
                 out,
+                learned_from=learned_from,
             )
     typer.echo("\n".join(report.lines()))
     typer.echo(f"written to {out}")

@@ -31,7 +31,7 @@ from ui.links import rank_link
 from ui.messages import PRIVATE, shown
 from ui.outlook import table
 from ui.runs import Runs
-from ui.standing import Standings, counted
+from ui.standing import RANK, Standings, counted
 from ui.theme import asset
 
 REFRESH_SECONDS = 2.0
@@ -116,10 +116,10 @@ def view(work: Work, chosen: str | None) -> dict[str, Any]:
     batch = found[names.index(chosen)] if chosen in names else next(iter(found), None)
     project = work.project if batch is None else batch.asked.project
     moved = tuple((each.name, each.state, len(each.item_ids)) for each in found)
-    told = work.standings.at(project, moved)
+    told = work.standings.at(project, moved, admin=work.freely)
     place = told.page if told else ""
-    if place == "./":
-        place = rank_link(project, only=work.only)
+    if told and told.page == RANK:
+        place = rank_link(told.ranks, only=work.only)
     return {
         "standing": told and asdict(told) | {"page": place},
         "batches": [_short(each) for each in found],

@@ -192,7 +192,7 @@ def _detail(fits: Fits, store: Store, fit: Fit) -> dict[str, Any]:
     log = "\n".join(fits.processes.log(fit.name).splitlines()[-LOG_LINES:])
     detail = _short(fit) | {
         "share": fit.share,
-        "learned_from": fit.learned_from,
+        "learned_from": str(fit.learned_from or ""),
         "stoppable": fit.stoppable,
         "folder": str(fit.folder),
         "log": log,

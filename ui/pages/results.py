@@ -77,9 +77,9 @@ def table(rated: Rated) -> str:
     )
 
 
-def build(page: gr.Blocks, store: Store, runs: Runs) -> None:
-    """Draw the page inside the current Blocks."""
-    board = Leaderboard(store, runs)
+def build(page: gr.Blocks, store: Store, runs: Runs, *, only: str | None = None) -> None:
+    """Draw the page inside the current Blocks; `only` is what alone can be ranked in this app."""
+    board = Leaderboard(store, runs, only=only)
     with gr.Row(elem_classes="page", equal_height=False):
         with gr.Column(scale=0, min_width=320, elem_classes="side"):
             gr.HTML("<h2>Who is preferred</h2>", padding=False)
