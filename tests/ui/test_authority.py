@@ -3,6 +3,7 @@ anything of it runs; what starts processes of free settings or reads paths is fo
 
 import inspect
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from ui.batch_request import IMAGES, TEXTS, Form, refuse_what_is_not_offered
 from ui.batches import Asked, Batch, Batches
 from ui.roles import ACCOUNT
 from ui.runs import Runs
+from ui.theme import asset
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting' is deprecated"),
@@ -141,6 +143,17 @@ def test_leads_may_all_but_what_is_for_admins(
     assert expected <= refused
     # others leave the page as it is where nothing was chosen
     assert {page for page, _ in refused - expected} <= {"candidates", "generate"}
+
+
+def test_buttons_of_admins_are_marked_so_that_nobody_else_sees_them() -> None:
+    unmarked = [
+        button
+        for name in ("monitor.html", "learn.html")
+        for button in re.findall(r"<button[^>]*>", asset(name))
+        if "for-admins" not in button
+    ]
+    assert unmarked == []
+    assert ':not([data-role="admin"])' in asset("role.css")
 
 
 def test_a_lead_names_no_path_and_no_other_model(tmp_path: Path) -> None:

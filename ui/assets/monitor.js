@@ -202,7 +202,7 @@ const drawVerdict = ({ verdict }) => {
     next.append(home);
   }
   next.append(copyable("Its files", verdict.path));
-  const terminal = make("details", "mo-terminal");
+  const terminal = make("details", "mo-terminal for-admins");
   terminal.append(
     make("summary", "", "On a terminal"),
     ...verdict.commands.map(([why, text]) => copyable(why, text)),
