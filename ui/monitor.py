@@ -11,7 +11,7 @@ from typing import Any
 from imgalign.errors import InputError
 from imgalign.runs.metric import Metric
 from imgalign.runs.metric_table import CHARTS, Chart
-from ui import outcome, stages
+from ui import needs, outcome, stages
 from ui.links import in_the_app
 from ui.removal import holdings
 from ui.run_queue import RunQueue, Waiting
@@ -46,7 +46,8 @@ def view(
             _detail(runs, by_name[name], admin=admin) if name in by_name else _waiting_detail(name)
         )
         detail["waits"] = places.get(name)
-    return {"runs": short, "detail": detail, "queue_failed": failed}
+    missing = "" if short else needs.missing_at_first(runs)
+    return {"runs": short, "detail": detail, "queue_failed": failed, "missing": missing}
 
 
 def _line(queue: RunQueue | None) -> tuple[list[Waiting], str]:

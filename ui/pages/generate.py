@@ -23,6 +23,7 @@ from ui.image_request import (
 )
 from ui.links import rank_link
 from ui.messages import PRIVATE
+from ui.run_queue import TRAINS
 from ui.runs import Runs
 from ui.sending import (
     CHECKPOINTS,
@@ -259,13 +260,15 @@ def build(
                 elem_id="compare",
                 ideas=list(EXAMPLES),
             )
+            nothing = gr.HTML("", padding=False, elem_id="nothing-to-compare")
             with gr.Column(visible=False) as sending:
                 how, overlap, place, go, sent = _sending(project)
     lists = [form["adapter"], form["rewriter"], *_more(form), place]
 
     def open_page() -> tuple[Any, ...]:
         others = len(_more(form))
-        return *_choices(runs, model, others), gr.Dropdown(choices=projects(store, project))
+        there = gr.Dropdown(choices=projects(store, project))
+        return *_choices(runs, model, others), there, nothing_to_compare(runs, model)
 
     @no_type_check  # a checker's wrapper would hide from gradio that this is a generator
     def begin(*values: Any) -> Iterator[tuple[Any, ...]]:
@@ -297,7 +300,7 @@ def build(
     def reload(event: gr.EventData) -> tuple[Any, Any]:
         return _drawn_before(shelf, event)
 
-    page.load(open_page, outputs=lists, **PRIVATE)
+    page.load(open_page, outputs=[*lists, nothing], **PRIVATE)
     # Not queued by gradio: requests take turns themselves, and those that wait say so.
     answers = [compare, start, cancel, sending, wrong]
     running = start.click(begin, list(form.values()), answers, **PRIVATE)
@@ -311,6 +314,30 @@ def build(
     go.click(send_all, [compare, how, overlap, place], [sent, place], **PRIVATE)
     compare.idea(_add_idea, form["prompts"], form["prompts"], **PRIVATE)
     compare.restore(reload, None, [compare, sending], **PRIVATE)
+
+
+def nothing_to_compare(runs: Runs, model: str) -> str:
+    """Where no run can be shown beside its base, as HTML what is missing and where it comes from.
+
+    Else empty.
+    """
+    if len(checkpoints(runs, model)) > 1:  # the first is the base alone
+        return ""
+    found = runs.all()
+    going = any(run.state in TRAINS for run in found)
+    what = "No run has a checkpoint to show yet" if found else "There is no run yet"
+    link = '<a href="train">Watch it on Train</a>.' if going else NO_RUN
+    return (
+        f'<div class="none-yet" role="status"><h3>{what}</h3><p>Here a checkpoint of a run stands '
+        f"beside its base, seed by seed, and is sent to be compared. {link} Until then images are "
+        "drawn by the base model alone.</p></div>"
+    )
+
+
+NO_RUN = (
+    '<span class="for-admins"><a href="train">Start one on Train</a>.</span>'
+    '<span class="for-leads">An admin starts one on <a href="train">Train</a>.</span>'
+)
 
 
 def _choices(runs: Runs, model: str, others: int) -> tuple[gr.Dropdown, ...]:
