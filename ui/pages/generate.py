@@ -23,6 +23,7 @@ from ui.image_request import (
 )
 from ui.links import rank_link
 from ui.messages import PRIVATE
+from ui.pages.folding import form_heading
 from ui.run_queue import TRAINS
 from ui.runs import Runs
 from ui.sending import (
@@ -246,20 +247,13 @@ def build(
     loaded = LoadedModels()
     with gr.Row(elem_classes="page", equal_height=False):
         with gr.Column(scale=0, min_width=320, elem_classes="side"):
+            form_heading("Draw images", only_narrow=True)
             form = _form()
             wrong = gr.HTML(visible=False, padding=False, elem_id="notes")
             start = gr.Button("Generate", variant="primary", elem_id="generate-button")
             cancel = gr.Button("Stop", visible=False)
         with gr.Column(scale=1, min_width=320):
-            compare = gr.HTML(
-                value=None,
-                html_template=asset("compare.html"),
-                css_template=asset("compare.css"),
-                js_on_load="".join(asset(f"{name}.js") for name in SCRIPTS),
-                apply_default_css=False,
-                elem_id="compare",
-                ideas=list(EXAMPLES),
-            )
+            compare = _compare()
             nothing = gr.HTML("", padding=False, elem_id="nothing-to-compare")
             with gr.Column(visible=False) as sending:
                 how, overlap, place, go, sent = _sending(project)
@@ -314,6 +308,18 @@ def build(
     go.click(send_all, [compare, how, overlap, place], [sent, place], **PRIVATE)
     compare.idea(_add_idea, form["prompts"], form["prompts"], **PRIVATE)
     compare.restore(reload, None, [compare, sending], **PRIVATE)
+
+
+def _compare() -> gr.HTML:
+    return gr.HTML(
+        value=None,
+        html_template=asset("compare.html"),
+        css_template=asset("compare.css"),
+        js_on_load="".join(asset(f"{name}.js") for name in SCRIPTS),
+        apply_default_css=False,
+        elem_id="compare",
+        ideas=list(EXAMPLES),
+    )
 
 
 def nothing_to_compare(runs: Runs, model: str) -> str:

@@ -16,6 +16,7 @@ from ui.authority import needs_role
 from ui.fits import Fit, Fits, check_fit
 from ui.forms import lines_of
 from ui.messages import PRIVATE, shown
+from ui.pages.folding import FOLD, form_heading
 from ui.theme import asset
 
 REFRESH_SECONDS = 2.0
@@ -89,7 +90,7 @@ def build(page: gr.Blocks, fits: Fits, store: Store) -> None:
     latest = gr.State("")
     with gr.Row(elem_classes="page", equal_height=False):
         with gr.Column(scale=0, min_width=320, elem_classes="side for-admins"):
-            gr.HTML("<h2>New reward model</h2>", padding=False)
+            form_heading("New reward model")
             gr.HTML(
                 '<div class="recipe"><p>It learns from rankings which images or texts people like, '
                 "and then judges what a model makes while it trains. Recipes that learn from "
@@ -153,7 +154,8 @@ def build(page: gr.Blocks, fits: Fits, store: Store) -> None:
     timer.tick(**again)
     project.input(choose, project, [group, name], **PRIVATE).then(**explain_form)
     inputs, outputs = [project, group, name, settings.overrides], [chosen, name, settings.refusal]
-    start.click(start_fit, inputs, outputs, **PRIVATE).then(**again)
+    begun = start.click(start_fit, inputs, outputs, **PRIVATE).then(None, js=FOLD, **PRIVATE)
+    begun.then(**again)
     for field in (project, group, name, settings.overrides):
         edited = field.change if isinstance(field, gr.Textbox) else field.input
         edited(None, None, settings.refusal, js="() => ''", **PRIVATE)
