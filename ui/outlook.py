@@ -1,10 +1,11 @@
 """What a run will cost, before it starts: iterations, samples, time, memory and disk.
 
 Figures that were measured are those of the newest finished run here that trained the same model in
-the same way; without one, those of the recipe's header. Everything but counts is an estimate, and
-says so.
+the same way; without one, those of a shipped recipe (`ui.measured`), else of the recipe's header.
+Everything but counts is an estimate, and says so; so does what is not known.
 """
 
+import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from imgalign.config import read_mapping
 from imgalign.errors import ImgalignError
 from imgalign.runs.folder import CONFIG
-from ui.recipes import Recipe
+from ui.measured import Measured, checkpoint_bytes, measured
+from ui.recipes import Recipe, settings_with
 from ui.runs import Runs
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ SAYS = re.compile(r"\b(Time|Hardware)(?: and result)?: ([^.]*(?:\.\d[^.]*)*)\.")
 COSTS = ("seconds", "peak_memory_gb", "forward_passes")
 DECIDES = (
     *("policy.kind", "policy.model", "policy.num_inference_steps", "policy.max_new_tokens"),
-    *("policy.batch_size", "algorithm.name", "data.from"),
+    *("policy.train", "policy.batch_size", "algorithm.name", "data.from"),
 )
 """Settings that must be the same for the cost of an iteration to be alike."""
 
@@ -57,24 +59,33 @@ def outlook(settings: "TrainConfig", recipe: Recipe, runs: Runs) -> list[Line]:
     """What there is to say of a run with these settings."""
     iterations, own = settings.run.iterations, samples_of(settings)
     past = like(settings, runs)
+    usual = measured_like(settings, recipe) if past is None else None
     said = dict(SAYS.findall(recipe.header))
+    unknown = f"not known before a first run of this kind with {settings.policy.model}"
     lines = [Line("Work", _work(settings, own, past))]
     if past is not None:
         scale = own / past.samples if own and past.samples else 1.0
         time = duration(past.seconds * scale * (iterations or 1))
         each = "" if iterations else " an iteration"
         lines.append(Line("Time", f"about {time}{each}, by the run {past.name} on this machine"))
-    elif "Time" in said:
+    elif usual is not None and iterations:
+        time = duration(usual.seconds * iterations)
+        lines.append(Line("Time", f"about {time} on one core of an AMD EPYC; elsewhere it differs"))
+    elif "Time" in said and not said["Time"].startswith("not yet run"):
         default = type(settings.run)().iterations
-        usual = recipe.section("run").get("iterations", default)
-        many = f"{usual} iterations" if usual else "one epoch"
-        of = f", for its {many}" if usual != iterations else ""
+        usually = recipe.section("run").get("iterations", default)
+        many = f"{usually} iterations" if usually else "one epoch"
+        of = f", for its {many}" if usually != iterations else ""
         lines.append(Line("Time", f"{said['Time']}, says the recipe{of}; elsewhere it differs"))
     else:
-        lines.append(Line("Time", "not known before a first run of this kind"))
+        lines.append(Line("Time", unknown))
     if past is not None and past.memory_gb is not None:
         lines.append(Line("Memory", f"about {past.memory_gb:.2g} GB, by the same run"))
-    elif "Hardware" in said:
+    elif usual is not None:
+        lines.append(Line("Memory", f"about {usual.memory_gb:.2g} GB, as this recipe was measured"))
+    else:
+        lines.append(Line("Memory", unknown))
+    if past is None and "Hardware" in said:
         lines.append(Line("Machine", f"{said['Hardware']}, says the recipe"))
     lines.append(Line("Disk", _disk(settings, past, runs.folder)))
     return lines
@@ -119,10 +130,32 @@ def _disk(settings: "TrainConfig", past: Past | None, folder: Path) -> str:
     there = next(place for place in places if place.is_dir())
     free = f"{size(shutil.disk_usage(there).free)} are free"
     most = settings.run.keep_checkpoints + 2  # the best and the last stay as well
-    if past is None or not past.checkpoint_bytes:
-        return f"up to {most} checkpoints; {free}"
-    needed = size(most * past.checkpoint_bytes)
-    return f"up to about {needed}: {most} checkpoints like those of {past.name}; {free}"
+    if past is not None and past.checkpoint_bytes:
+        needed = size(most * past.checkpoint_bytes)
+        return f"up to about {needed}: {most} checkpoints like those of {past.name}; {free}"
+    each = checkpoint_bytes(settings)
+    if each is None:
+        return f"up to {most} checkpoints, as large as those of a first run will be; {free}"
+    return (
+        f"up to about {size(most * each)}: {most} checkpoints of {size(each)}, by the number of"
+        f" trained weights; {free}"
+    )
+
+
+def measured_like(settings: "TrainConfig", recipe: Recipe) -> Measured | None:
+    """What was measured of the recipe, for as many samples; None where the settings are others."""
+    found = measured(recipe)
+    if found is None:
+        return None
+    reward = settings.reward.path  # some recipes are not whole without one
+    usual = settings_with(recipe, [] if reward is None else [f"reward.path={json.dumps(reward)}"])
+    values = (each.model_dump(mode="json", by_alias=True) for each in (settings, usual))
+    asked, known = map(_deciding, values)
+    if asked != known:
+        return None
+    own, of_recipe = samples_of(settings), samples_of(usual)
+    scale = own / of_recipe if own and of_recipe else 1.0
+    return found._replace(seconds=found.seconds * scale)
 
 
 # --- earlier runs

@@ -94,8 +94,6 @@ class Processes:
         """Start a process that outlives the app; the log of an earlier one of that name goes on."""
         self.folder.mkdir(parents=True, exist_ok=True)
         command = [*self.command, *arguments]
-        # By the environment, because a URL may hold a password, which a command would show.
-        named = {} if self.database is None else {URL_VARIABLE: self.database}
         self._stop_path(name).unlink(missing_ok=True)
         with self._log_path(name).open("ab") as log:
             log.write(f"$ {self.said} {shlex.join(arguments)}\n".encode())
@@ -107,7 +105,7 @@ class Processes:
                 stderr=subprocess.STDOUT,
                 env=os.environ
                 | {"PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1", "COLUMNS": "100"}
-                | named,
+                | naming(self.database),
                 start_new_session=True,  # Ctrl-C in the app's terminal is not meant for it
             )
         # Reaped as soon as it ends, also where nobody asks for it any more.
@@ -164,6 +162,11 @@ class Processes:
 
     def _stop_path(self, name: str) -> Path:
         return self.folder / f"{name}.stop"
+
+
+def naming(database: str | None) -> dict[str, str]:
+    """What tells a process its database, in its environment: a command would show a password."""
+    return {} if database is None else {URL_VARIABLE: database}
 
 
 def check_name(name: str, *, what: str) -> None:

@@ -11,10 +11,10 @@ MOST_LINES = 8
 """Makers whose lines are told apart, those that are highest at the end; the table has all."""
 
 
-def chart(found: History, number: Callable[[float], str]) -> str:
+def chart(found: History, number: Callable[[float], str], *, how: str) -> str:
     """How far each maker was above the reference, as HTML; empty with a single point.
 
-    `number` writes one of the differences.
+    `number` writes one of the differences, and `how` says what the ratings are.
     """
     if len(found.num_rankings) < 2:
         return ""
@@ -52,7 +52,7 @@ def chart(found: History, number: Callable[[float], str]) -> str:
         f'aria-label="Ratings above that of {reference} after more and more rankings">'
         f'<polyline class="zero" points="{zero}"/>{drawn}{scale}{below}</svg>'
         f"<figcaption><ul>{legend}</ul><p>Rating above that of {reference}, which is the line at "
-        "0: Bradley-Terry fitted anew to the rankings until then.</p></figcaption>"
+        f"0: {escape(how)}.</p></figcaption>"
         f"{_table(found, names, number)}</figure>"
     )
 

@@ -4,8 +4,10 @@ An item that holds images of both is a comparison, however it was queued: the ap
 makes such items, and annotators rank them without knowing which side an image is from. A vote is
 one annotator's judgement of one item. Where an item holds more than two images, the vote is the
 share of its pairs of an aligned and a base image that the aligned one wins. A tie counts half.
-Simulated annotators are counted apart; AI judges and images of rewritten prompts do not count. Left
-out: generating images, and showing items to annotators.
+Simulated annotators are counted apart; AI judges and images of rewritten prompts do not count. The
+verdict, whether the votes decide however often one looks, is kept with the numbers in votes.json
+(`count_votes` for one strength, `keep_votes` for all). Left out: generating images, and showing
+items to annotators.
 """
 
 import json
@@ -18,9 +20,9 @@ from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from imgalign.errors import InputError
+from imgalign.errors import CheckpointError, ImgalignError, InputError
 from imgalign.evaluate.comparison import interval, percent
-from imgalign.evaluate.evaluation import Checkpoint, evaluation_folder, refuse_foreign
+from imgalign.evaluate.evaluation import FOLDER, Checkpoint, evaluation_folder, refuse_foreign
 from imgalign.evaluate.selection import known_prompts
 from imgalign.files import (
     check_folder,
@@ -29,7 +31,7 @@ from imgalign.files import (
     reporting_full_disk,
     write_atomically,
 )
-from imgalign.preferences.comparisons import compare_makers
+from imgalign.preferences.comparisons import Comparison, compare_makers
 from imgalign.preferences.exclusions import num_left_out
 from imgalign.preferences.makers import Makers, item_makers, read_makers
 from imgalign.preferences.outcomes import Maker
@@ -38,7 +40,7 @@ from imgalign.preferences.splits import prompt_key
 from imgalign.preferences.store import Store
 from imgalign.runs.folder import model_under, run_of
 from imgalign.runs.trained import check_strength, find_weights, weights_hash
-from imgalign.statistics import Estimate, clustered_rate, two_way_rate
+from imgalign.statistics import Estimate, TwoWay, clustered_rate, two_way_rate
 
 log = logging.getLogger(__name__)
 
@@ -111,15 +113,23 @@ class VoteResult:
     people: VoteCounts | None
     """None where only simulated annotators voted."""
     simulated: VoteCounts | None
-    num_on_known_prompts: int
-    """Votes of people on prompts that the run was trained or selected on."""
+    num_on_known_prompts: int | None
+    """Votes of people on prompts that the run was trained or selected on; None where its list of
+    prompts cannot be read."""
     database: str
     project: str | None
     """None: of all projects."""
     command: str
     counted_at: datetime
     decision: str | None = None
-    """Whether the votes decide, however often one looks; None where nothing was compared."""
+    """Whether the votes decide, however often one looks; None where nothing was compared. Of
+    simulated annotators where no person has voted."""
+    preferred: Literal["aligned", "base"] | None = None
+    """Which of them it is, once that is decided."""
+    whenever: Estimate | None = None
+    """The rate over prompts that are judged completely; its interval holds whenever one looks."""
+    projects: tuple[str, ...] = ()
+    """Those with a vote that was counted."""
 
     def verdict(self) -> str:
         """The result in one sentence, with its interval."""
@@ -137,9 +147,11 @@ class VoteResult:
             if rate is not None and (rate.low or 0.0) <= 0.5 <= (rate.high or 1.0):
                 lines.append("  the interval includes an even 50 %: this may be chance")
             lines += self.people.lines()
-        if self.decision is not None:
-            lines.append(f"  {self.decision}")
-        if self.num_on_known_prompts:
+        decision = [] if self.decision is None else [f"  {self.decision}"]
+        lines += decision if self.people is not None else []
+        if self.num_on_known_prompts is None:
+            lines.append("  how many are on prompts that the run was trained on is not known")
+        elif self.num_on_known_prompts:
             lines.append(
                 f"  {self.num_on_known_prompts} of the votes are on prompts that the run was "
                 "trained or selected on"
@@ -148,7 +160,15 @@ class VoteResult:
             rate = self.simulated.rate
             said = "no order" if rate is None else preferred(self.simulated, rate)
             lines += [f"simulated annotators, counted apart: {said}", *self.simulated.lines()]
+            lines += decision if self.people is None else []
         return lines
+
+    def keep(self, folder: Path) -> None:
+        """`save` in a folder that others may write to as well; InputError for a foreign file."""
+        check_folder(folder)
+        with lock_folder(folder, doing="evaluating"), reporting_full_disk(folder, "saving votes"):
+            refuse_foreign(folder / FILE, keys={"people", "simulated", "counted_at"})
+            self.save(folder)
 
     def save(self, folder: Path) -> Path:
         """Write votes.json atomically, and return its path."""
@@ -201,9 +221,70 @@ def count_votes(
     """
     adapter = find_weights(aligned)
     check_strength(strength, adapter)
-    run = run_of(adapter)
     out = out or evaluation_folder(adapter, strength=strength)
     check_folder(out)
+    result = votes_on(
+        adapter, store, command=command, model=model, strength=strength, project=project, app=app
+    )
+    result.keep(out)
+    return result
+
+
+def keep_votes(
+    aligned: Path, store: Store, *, command: str, model: str | None = None
+) -> list[VoteResult]:
+    """`count_votes` at every strength at which the weights were compared with their base.
+
+    What was counted of one project alone is counted of that project again, and what the store
+    knows nothing of stays as it was counted. A folder that cannot be written to keeps nothing,
+    which a warning says; the votes are returned all the same.
+    """
+    adapter = find_weights(aligned)
+    weights = weights_hash(adapter)
+    found = {each.aligned.strength: each for each in kept_votes(adapter)}
+    compared = {maker.strength for maker in read_makers(store).names if maker.weights == weights}
+    for strength in sorted(compared):
+        project = found[strength].project if strength in found else None
+        try:
+            found[strength] = votes_on(
+                adapter, store, command=command, model=model, strength=strength, project=project
+            )
+        except InputError as nothing:
+            log.debug("%s", nothing)
+            continue
+        try:
+            found[strength].keep(evaluation_folder(adapter, strength=strength))
+        except (ImgalignError, OSError) as error:
+            log.warning("the verdict of the votes is not kept beside the weights: %s", error)
+    return [found[strength] for strength in sorted(found)]
+
+
+def kept_votes(adapter: Path) -> list[VoteResult]:
+    """What was kept of exactly these weights, the lowest strength first."""
+    weights, found = weights_hash(adapter), []
+    for path in evaluation_folder(adapter).parent.glob(f"{FOLDER}*/{FILE}"):
+        try:
+            kept = load_votes(path.parent)
+        except InputError as error:
+            log.warning("%s", error)
+            continue
+        if kept is not None and kept.aligned.adapter_hash == weights:
+            found.append(kept)
+    return sorted(found, key=lambda each: each.aligned.strength)
+
+
+def votes_on(
+    adapter: Path,
+    store: Store,
+    *,
+    command: str,
+    model: str | None = None,
+    strength: float = 1.0,
+    project: str | None = None,
+    app: str = "imgalign ui",
+) -> VoteResult:
+    """The votes of `count_votes` on these weights, kept nowhere."""
+    run = run_of(adapter)
     base = Checkpoint(model=model or model_under(adapter), adapter=None, adapter_hash=None)
     judged = Checkpoint(
         model=base.model,
@@ -234,30 +315,58 @@ def count_votes(
             f"{adapter}: {len(asked)} comparisons with {base.model} are queued in "
             f"{store.database.name}, and none has a vote; rank them with `{app}`"
         )
-    known = set(map(prompt_key, known_prompts(run))) if run else set()
-    result = VoteResult(
+    known = keys_of_known_prompts(run)
+    decided = verdict_on(store, base, judged, project=project)
+    return VoteResult(
         base=base,
         aligned=judged,
         people=counted(people),
         simulated=counted(simulated),
-        num_on_known_prompts=sum(prompt_key(vote.prompt) in known for vote in people),
+        num_on_known_prompts=None
+        if known is None
+        else sum(prompt_key(vote.prompt) in known for vote in people),
         database=store.database.name,
         project=project,
         command=command,
         counted_at=utc_now(),
-        decision=next(
-            (
-                each.decision(one="the aligned checkpoint", other="its base")
-                for each in compare_makers(store, project=project, most=None)
-                if (each.one, each.other) == (side(judged), side(base))
-            ),
-            None,
-        ),
+        decision=decided.decision(one="the aligned checkpoint", other="its base")
+        if decided
+        else None,
+        preferred=preferred_of(decided) if decided else None,
+        whenever=decided.sequence if decided else None,
+        projects=tuple(sorted({each.project for each in on_these if each.judge_id is None})),
     )
-    with lock_folder(out, doing="evaluating"), reporting_full_disk(out, "saving the votes"):
-        refuse_foreign(out / FILE, keys={"people", "simulated", "counted_at"})
-        result.save(out)
-    return result
+
+
+def keys_of_known_prompts(run: Path | None) -> set[str] | None:
+    """Prompts that a run was trained or selected on; None, with a warning, where it lost them."""
+    if run is None:
+        return set()
+    try:
+        return {prompt_key(prompt) for prompt in known_prompts(run)}
+    except CheckpointError as error:
+        log.warning("%s", error)
+        return None
+
+
+def verdict_on(
+    store: Store, base: Checkpoint, aligned: Checkpoint, *, project: str | None
+) -> Comparison | None:
+    """The comparison of the two that the Results page shows."""
+    for each in compare_makers(store, project=project, most=None):
+        if (each.one, each.other) == (side(aligned), side(base)):
+            return each
+    return None
+
+
+def preferred_of(found: Comparison) -> Literal["aligned", "base"] | None:
+    """Which side is preferred, if that is no chance."""
+    match found.preferred:
+        case "one":
+            return "aligned"
+        case "other":
+            return "base"
+    return None
 
 
 def side(checkpoint: Checkpoint) -> Maker:
@@ -327,7 +436,7 @@ def counted(votes: Sequence[Vote]) -> VoteCounts | None:
         return sum(vote.verdict == verdict for vote in votes)
 
     return VoteCounts(
-        rate=two_way_rate(shares, prompts, annotators) if shares else None,
+        rate=two_way_rate(shares, TwoWay.of(prompts, annotators)) if shares else None,
         rate_of_these_annotators=clustered_rate(shares, prompts, seed=SEED) if shares else None,
         num_wins=sum(share > 0.5 for share in shares),
         num_ties=sum(share == 0.5 for share in shares),

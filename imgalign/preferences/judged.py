@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
+from imgalign.statistics import distinct
+
 
 @dataclass(frozen=True, slots=True)
 class Ordering:
@@ -49,12 +51,19 @@ class Judged:
 
     def latest(self, number: int) -> "Judged":
         """The last `number` of them, with the outcomes that occur there."""
-        kinds, kind = np.unique(self.kind[-number:], return_inverse=True)
+        return self._only(slice(-number, None))
+
+    def first(self, number: int) -> "Judged":
+        """The first `number` of them, with the outcomes that occur there."""
+        return self._only(slice(number))
+
+    def _only(self, which: slice) -> "Judged":
+        kinds, kind = distinct(self.kind[which])
         return Judged(
             groups=[self.groups[each] for each in kinds.tolist()],
             kind=kind,
-            clusters=self.clusters[-number:],
-            annotators=self.annotators[-number:],
+            clusters=self.clusters[which],
+            annotators=self.annotators[which],
         )
 
     def parts(self) -> list[tuple[Int[np.ndarray, " m"], "Judged"]]:
@@ -70,6 +79,8 @@ class Judged:
                 own |= members.pop(joined)
             members[number] = own
             part_of.update(dict.fromkeys(own, number))
+        if len(members) == 1:
+            return [(np.arange(len(self.kind)), self)]
         of_kind = np.array([part_of[groups[0][0]] for groups in self.groups], dtype=np.int64)
         found = []
         for part in members:

@@ -7,13 +7,13 @@ clustered by both (Cameron, Gelbach and Miller 2011), Elo the bootstrap over pro
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from math import comb
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from imgalign.errors import InputError
 from imgalign.preferences.choice import (
@@ -24,7 +24,7 @@ from imgalign.preferences.choice import (
     sandwich,
 )
 from imgalign.preferences.judged import Judged, Judgements
-from imgalign.statistics import combined_variance, distinct, t_quantile
+from imgalign.statistics import TwoWay, t_quantile
 
 # One stage with more alternatives than this would not fit in memory.
 MAX_ALTERNATIVES = 100_000
@@ -94,10 +94,11 @@ def wins_of(judgements: Judgements) -> Wins:
     )
 
 
-def bradley_terry(judgements: Judgements, *, ridge: float = 0.0) -> Ratings:
+def bradley_terry(judgements: Judgements, *, ridge: float = 0.0, intervals: bool = True) -> Ratings:
     """Bradley-Terry scores (1952) of every pair within every judgement; a tie is half a win each.
 
     `ridge` is the precision of a normal prior on the scores, in 1/nats^2; 0 is maximum likelihood.
+    Without `intervals` these are infinite, and the same scores are there sooner.
     Raises InputError if the comparisons are not connected, or if some scores would be infinite.
     """
     judged = Judged.of(judgements)
@@ -112,16 +113,16 @@ def bradley_terry(judgements: Judgements, *, ridge: float = 0.0) -> Ratings:
             else:
                 rows[i, j].append((won, 1.0, kind))
     blocks = [_block(np.eye(2), pair, found) for pair, found in sorted(rows.items())]
-    return _fitted(blocks, names, counts, judged, tie_orders=(), ridge=ridge)
+    return _fitted(blocks, names, counts, judged, tie_orders=(), ridge=ridge, intervals=intervals)
 
 
-def plackett_luce(judgements: Judgements, *, ridge: float = 0.0) -> Ratings:
+def plackett_luce(judgements: Judgements, *, ridge: float = 0.0, intervals: bool = True) -> Ratings:
     """Davidson-Luce scores: Plackett-Luce with ties (Firth, Kosmidis and Turner 2019).
 
     From the items that remain, a tie group C is picked next with probability proportional to
     delta_|C| * (product of the worths in C)^(1/|C|). Only tie orders that occur are modelled, so
-    without ties this is Plackett-Luce, and with two items Bradley-Terry. `ridge` as in
-    `bradley_terry`, on the tie parameters too. Raises InputError as `bradley_terry` does.
+    without ties this is Plackett-Luce, and with two items Bradley-Terry. `ridge` and `intervals` as
+    in `bradley_terry`, the ridge on the tie parameters too. Raises InputError as that does.
     """
     judged = Judged.of(judgements)
     names, counts = _check_connected(judged, ridge=ridge)
@@ -146,7 +147,9 @@ def plackett_luce(judgements: Judgements, *, ridge: float = 0.0) -> Ratings:
     blocks = [
         _block(shapes[len(key)][1], key + tie_index, found) for key, found in sorted(rows.items())
     ]
-    return _fitted(blocks, names, counts, judged, tie_orders=tie_orders, ridge=ridge)
+    return _fitted(
+        blocks, names, counts, judged, tie_orders=tie_orders, ridge=ridge, intervals=intervals
+    )
 
 
 def elo(
@@ -181,7 +184,7 @@ def elo(
             expected = 1 / (1 + 10 ** (-(now @ difference) / 400))
             rating[plays] = now + k * (result - expected) @ difference.T
     low, high = np.full(len(names), -np.inf), np.full(len(names), np.inf)
-    if size > 1:
+    if size > 1 and num_resamples:
         low, high = np.quantile(rating[1:], (0.025, 0.975), axis=0)
     return Ratings(
         items=tuple(names),
@@ -213,37 +216,47 @@ def _fitted(
     *,
     tie_orders: tuple[int, ...],
     ridge: float,
+    intervals: bool,
 ) -> Ratings:
-    """Estimates with their intervals; clusters in `blocks` are the places in `judged.groups`."""
+    """Estimates, and their intervals if asked for.
+
+    Clusters in `blocks` are the places in `judged.groups`.
+    """
     times = np.array(judged.times(), dtype=np.float64)
     all_of_them = [replace(each, weights=each.weights * times[each.clusters]) for each in blocks]
     size = len(names)
     theta = estimate(
         all_of_them, num_parameters=size + len(tie_orders), num_centred=size, ridge=ridge
     )
+    items = tuple(names)
+    scored = Ratings(
+        items=items,
+        score=tuple(theta[:size].tolist()),
+        low=(-float("inf"),) * size,
+        high=(float("inf"),) * size,
+        num_comparisons=tuple(counts[name] for name in names),
+        num_clusters=0,
+        log_tie=dict(zip(tie_orders, theta[size:].tolist(), strict=True)),
+    )
+    if not intervals:
+        return scored
     scores = cluster_scores(theta, blocks, len(times))
 
-    def variance(clusters: Int[np.ndarray, " n"]) -> Float[np.ndarray, " p"]:
-        of = distinct(clusters)[1]
-        summed = np.stack([np.bincount(of, column[judged.kind]) for column in scores.T], axis=1)
+    def variance(summed: Float[np.ndarray, "c p"]) -> Float[np.ndarray, " p"]:
         found = sandwich(theta, all_of_them, scores=summed, num_centred=size, ridge=ridge)
         return np.diag(found)
 
-    spread, num_prompts, num_annotators = _two_way(variance, judged)
-    degrees = (min(num_prompts, num_annotators) if num_annotators > 1 else num_prompts) - 1
+    clusters = TwoWay.of(judged.clusters, judged.annotators)
+    spread, degrees = clusters.variance([each[judged.kind] for each in scores.T], variance)
     half = (t_quantile(0.975, degrees=degrees) * np.sqrt(spread))[:size]
-    score = theta[:size]
     by_model = covariance(theta, all_of_them, num_centred=size, ridge=ridge)
-    return Ratings(
-        items=tuple(names),
-        score=tuple(score.tolist()),
-        low=tuple((score - half).tolist()),
-        high=tuple((score + half).tolist()),
-        num_comparisons=tuple(counts[name] for name in names),
-        num_clusters=num_prompts,
-        num_annotators=num_annotators,
-        log_tie=dict(zip(tie_orders, theta[size:].tolist(), strict=True)),
-        least_certain=least_certain(tuple(names), by_model[:size, :size]),
+    return replace(
+        scored,
+        low=tuple((theta[:size] - half).tolist()),
+        high=tuple((theta[:size] + half).tolist()),
+        num_clusters=clusters.num_one,
+        num_annotators=clusters.num_other,
+        least_certain=least_certain(items, by_model[:size, :size]),
     )
 
 
@@ -259,24 +272,6 @@ def least_certain(names: Sequence[str], covariance: Float[np.ndarray, "k k"]) ->
     return Difference(
         one=names[one], other=names[other], error=float(np.sqrt(variance[one, other]))
     )
-
-
-def _two_way(
-    variance: Callable[[Int[np.ndarray, " n"]], Float[np.ndarray, " p"]], judged: Judged
-) -> tuple[Float[np.ndarray, " p"], int, int]:
-    """Variance clustered by prompt and annotator, and how many there are of each.
-
-    As `statistics.two_way_variance`, for numbered clusters.
-    """
-    by_prompt = variance(judged.clusters)
-    num_prompts = len(distinct(judged.clusters)[0])
-    num_annotators = len(distinct(judged.annotators)[0])
-    if num_prompts < 2 or num_annotators < 2:
-        return by_prompt, num_prompts, num_annotators
-    both = judged.clusters.astype(np.int64) * (int(judged.annotators.max()) + 1)
-    by_both = variance(both + judged.annotators)
-    spread = combined_variance(by_prompt, variance(judged.annotators), by_both)
-    return spread, num_prompts, num_annotators
 
 
 def _check_connected(judged: Judged, *, ridge: float) -> tuple[dict[str, int], Counter[str]]:

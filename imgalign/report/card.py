@@ -6,7 +6,7 @@ its owner to fill in.
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from imgalign.diffusion.config import DiffusionConfig
 from imgalign.diffusion.model_names import STORYBOOK
 from imgalign.errors import ImgalignError
 from imgalign.evaluate.evaluation import Evaluation, evaluation_folder, load_evaluation
+from imgalign.evaluate.votes import VoteResult, kept_votes
 from imgalign.language.config import LanguageConfig
 from imgalign.language.loading import STORYBOOK as LANGUAGE
 from imgalign.report.private import without_folders
@@ -36,15 +37,19 @@ SHIPPED_FOLDER = STORYBOOK.relative_to(STORYBOOK.parents[3]).as_posix()
 SHIPPED_LANGUAGE = LANGUAGE.relative_to(LANGUAGE.parents[3]).as_posix()
 
 
-def model_card(made: Export) -> str:
-    """The card as Markdown, with the header that the Hugging Face hub reads."""
+def model_card(made: Export, *, votes: Sequence[VoteResult] | None = None) -> str:
+    """The card as Markdown, with the header that the Hugging Face hub reads.
+
+    `votes` are people's on these weights and their base; those that are kept if it is not given.
+    """
+    votes = kept_votes(made.source) if votes is None else votes
     run = run_of(made.source)
     settings = None if run is None else settings_of_run(run)
     parts = [
         header(made),
         introduction(made),
         "## Training\n\n" + "\n".join(training(made, settings)),
-        "## Evaluation\n\n" + "\n".join(evaluation(made)),
+        "## Evaluation\n\n" + "\n".join(evaluation(made, votes)),
         "## Use\n\n" + "\n".join(use(made, settings)),
     ]
     return "\n\n".join(parts) + "\n"
@@ -113,12 +118,20 @@ def training(made: Export, settings: TrainConfig | None) -> Iterator[str]:
             yield f"- `{setting.path}`: {code(plain(without_folders(setting.value)))}"
 
 
-def evaluation(made: Export) -> Iterator[str]:
-    """The result of comparing this very checkpoint with its base."""
+def evaluation(made: Export, votes: Sequence[VoteResult]) -> Iterator[str]:
+    """The results of comparing this very checkpoint with its base, measured and voted."""
     found = evaluation_of(made.source)
-    if found is None:
+    if found is None and not votes:
         yield "Not evaluated."
-        return
+    if found is not None:
+        yield from measured(found)
+    if votes:
+        yield from ([] if found is None else [""])
+        yield from voted(votes)
+
+
+def measured(found: Evaluation) -> Iterator[str]:
+    """What a judge that is a program says."""
     if found.oracle_meaning:
         yield f"The judge is {cell(found.oracle_meaning)}."
     yield (
@@ -129,6 +142,25 @@ def evaluation(made: Export) -> Iterator[str]:
     yield "```text"
     yield from found.lines()
     yield "```"
+
+
+def voted(votes: Sequence[VoteResult]) -> Iterator[str]:
+    """The verdict of blind votes, at each strength at which there are any."""
+    yield (
+        "Annotators ranked images of both without knowing which is which."
+        ' The interval that holds "whenever asked" is one of a sequential test, at 95 %.'
+    )
+    for each in votes:
+        strength = each.aligned.strength
+        at = "" if strength == 1 else f" at strength {strength:g}"
+        many = "project" if len(each.projects) == 1 else "projects"
+        where = f" in the {many} {', '.join(map(code, each.projects))}" if each.projects else ""
+        yield ""
+        yield f"Votes{at}{where}, counted on {each.counted_at:%Y-%m-%d}:"
+        yield ""
+        yield "```text"
+        yield from each.lines()
+        yield "```"
 
 
 def use(made: Export, settings: TrainConfig | None) -> Iterator[str]:

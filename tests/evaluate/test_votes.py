@@ -17,8 +17,9 @@ from texts import add_texts
 
 from imgalign.cli.main import main
 from imgalign.errors import InputError
-from imgalign.evaluate.votes import VoteResult, count_votes, load_votes
+from imgalign.evaluate.votes import VoteResult, count_votes, keep_votes, kept_votes, load_votes
 from imgalign.images import png
+from imgalign.preferences.comparisons import compare_makers
 from imgalign.preferences.makers import rate_makers
 from imgalign.preferences.records import Submission
 from imgalign.preferences.store import Store
@@ -51,14 +52,16 @@ def queue(store: Store) -> Queue:
     """Queue an item of one new image by each of the makers."""
     num = 0
 
-    def add(prompt: str, *makers: dict[str, Any], project: str = "default") -> str:
+    def add(
+        prompt: str, *makers: dict[str, Any], project: str = "default", overlap: int = 9
+    ) -> str:
         nonlocal num
         images = []
         for facts in makers:
             num += 1
             image = png(Image.new("RGB", (8, 8), (num // 256, num % 256, 0)))
             images.append(store.add_image(image, provenance(prompt=prompt, **facts)))
-        return store.add_item(prompt, images, source="test", project=project, overlap=9)
+        return store.add_item(prompt, images, source="test", project=project, overlap=overlap)
 
     return add
 
@@ -336,6 +339,73 @@ def test_votes_of_another_project_do_not_count(store, queue, vote, adapter, alig
     assert counted(adapter, store).people.num_wins == 1
     with pytest.raises(InputError, match="in project 'dogs'"):
         counted(adapter, store, project="dogs")
+
+
+# --- the verdict, kept with the numbers
+
+
+def test_the_verdict_is_kept_at_every_strength_and_is_that_of_the_results_page(
+    store, queue, vote, adapter, aligned
+):
+    weak, place = aligned | {"strength": 0.6}, "default-compare"
+    for number in range(12):
+        queue(f"prompt {number}", aligned, BASE, project=place, overlap=1)
+        vote("ann", ">", project=place)
+    for said in "><":
+        queue(f"weak {said}", weak, BASE, project="cats", overlap=1)
+        vote("ann", said, project="cats")
+    part, full = keep_votes(adapter, store, command="imgalign export x")
+    assert kept_votes(adapter) == [part, full]
+    assert load_votes(adapter / "evaluation") == full
+    assert load_votes(adapter / "evaluation-0.6") == part
+    shown = {each.one.strength: each for each in compare_makers(store)}
+    for strength, found in ((1.0, full), (0.6, part)):
+        assert found.whenever == shown[strength].sequence
+    assert (full.people.num_votes, full.preferred, full.projects) == (12, "aligned", (place,))
+    assert full.whenever.low > 0.5
+    assert full.decision.startswith("Decided: the aligned checkpoint is preferred, by 12 prompts")
+    assert (part.people.num_votes, part.preferred, part.projects) == (2, None, ("cats",))
+    assert part.decision.startswith("Not decided by 2 prompts")
+
+
+def test_what_was_counted_earlier_is_counted_as_then_and_kept_where_the_store_has_nothing(
+    store, queue, vote, adapter, aligned, tmp_path
+):
+    for project, said in (("cats", ">"), ("dogs", "<")):
+        queue(f"a prompt of {project}", aligned, BASE, project=project)
+        vote("ann", said, project=project)
+    counted(adapter, store, project="cats")
+    queue("another of cats", aligned, BASE, project="cats")
+    vote("ann", ">", project="cats")
+    (found,) = keep_votes(adapter, store, command="imgalign export x")
+    assert (found.project, found.people.num_wins, found.people.num_losses) == ("cats", 2, 0)
+    with Store.open(tmp_path / "empty.db") as empty:
+        assert keep_votes(adapter, empty, command="imgalign export x") == [found]
+    (adapter / ADAPTER).write_bytes(b"other weights")
+    assert kept_votes(adapter) == []
+
+
+def test_a_verdict_that_cannot_be_kept_is_told_all_the_same(
+    store, queue, vote, adapter, aligned, caplog
+):
+    queue("a cat", aligned, BASE)
+    vote("ann", ">")
+    (adapter / "evaluation").write_text("in its place")
+    (found,) = keep_votes(adapter, store, command="imgalign export x")
+    assert found.people.num_wins == 1
+    assert "the verdict of the votes is not kept beside the weights" in caplog.text
+
+
+def test_a_decision_of_simulated_annotators_stands_below_their_votes(
+    store, queue, vote, adapter, aligned
+):
+    store.add_annotator("cosy-1", group="cosy", simulated=True)
+    queue("a cat", aligned, BASE, overlap=1)
+    vote("cosy-1", ">")
+    first, second, *_, last = counted(adapter, store).lines()
+    assert first == "No human annotator has voted"
+    assert second.startswith("simulated annotators, counted apart: 100 % of 1 blind votes")
+    assert last.startswith("  Not decided by 1 prompt judged completely")
 
 
 # --- through the command line

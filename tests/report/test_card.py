@@ -10,9 +10,11 @@ import pytest
 import yaml
 from adapter_runs import ALPHA, RANK, make_full_run, make_run
 from PIL import Image
+from reported_runs import voted
 
 from imgalign.config import dump_config, load_config
 from imgalign.diffusion.export import export_weights
+from imgalign.evaluate.evaluation import Checkpoint
 from imgalign.files import sha256
 from imgalign.report.card import model_card
 from imgalign.runs.exporting import Export
@@ -93,6 +95,31 @@ def test_an_evaluation_of_these_very_weights_is_shown(made):
     assert re.search(r"Aligned beats the base in \d+ % of \d+ blind comparisons", card)
     assert "The judge is how <bright> it is." in card
     assert "95 % interval" in card
+
+
+def test_the_verdict_of_votes_stands_beside_the_evaluation_or_alone(made, run):
+    weights = Checkpoint(
+        model="storybook",
+        adapter=None,
+        adapter_hash=sha256(made.source / "pytorch_lora_weights.safetensors"),
+    )
+    said = "Decided: the aligned checkpoint is preferred, by 12 prompts judged completely"
+    kept = {"aligned": weights, "decision": said, "projects": ("cats-compare",)}
+    voted(run, **kept)
+    card = model_card(made)
+    assert "Not evaluated." not in card
+    assert "The judge is" not in card
+    assert "Votes in the project `cats-compare`, counted on 2026-11-22:" in card
+    assert "Annotators prefer the aligned image in 75 % of 20 blind votes" in card
+    assert f"\n  {said}\n" in card
+    (run / "evaluation-0.6").mkdir()
+    weak = voted(run, **kept | {"aligned": replace(weights, strength=0.6)})
+    weak.save(run / "evaluation-0.6")
+    evaluated(made)
+    card = model_card(made)
+    assert card.index("The judge is how <bright> it is.") < card.index("Votes at strength 0.6 in")
+    assert model_card(made, votes=()) != card
+    assert "cats.db" not in card
 
 
 def test_the_card_names_no_folder_of_this_machine(made, run, tmp_path):

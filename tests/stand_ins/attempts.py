@@ -1,11 +1,15 @@
 """What a scripted attacker, Mallory, tries on the app, each attempt by name. The victim is Ada."""
 
+import io
 import re
+import zipfile
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
 from ui.api.security import LARGEST_BODY
+from ui.uploads import LARGEST_ARCHIVE, LARGEST_FILE, MOST_FILES
 
 JSON = {"Content-Type": "application/json"}
 SCRIPT = "<img src=x onerror=alert(1)><script>alert(1)</script>"
@@ -19,7 +23,9 @@ IMAGE = (
 
 @dataclass(frozen=True)
 class Attempt:
-    """One request; `{own}` and `{theirs}` are tokens, `{item}` and `{their_item}` items."""
+    """One request; `{own}` and `{theirs}` are tokens, `{item}` and `{their_item}` items, and
+    `{invitation}` and `{reset}` those of links.
+    """
 
     name: str
     method: str
@@ -39,6 +45,28 @@ def submit(name: str, **changes: Any) -> Attempt:
         "verdict": "ranked",
     }
     return Attempt(name, "POST", "/api/rank/submit", body | changes)
+
+
+def archive(
+    member: str, size: int, *, says: int | None = None, times: int = 1, beside: str | None = None
+) -> bytes:
+    """A zip of zeros; it `says` of its file another size than it has.
+
+    The file is in its table so many `times`. `beside` is a second file, of an export without
+    rankings.
+    """
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as content:
+        content.writestr(member, bytes(size))
+        one = content.filelist[0]
+        one.file_size = size if says is None else says
+        for number in range(times - 1):
+            again = copy(one)
+            again.filename = f"{number}-{member}"
+            content.filelist.append(again)
+        if beside is not None:
+            content.writestr(beside, IMPORT)
+    return packed.getvalue()
 
 
 def raw(name: str, content: bytes, path: str = "/api/rank/next") -> Attempt:
@@ -84,7 +112,11 @@ TOKENS = [
     Attempt("Ada's token, small", "GET", "/api/rank/images/small/{theirs}?annotator=Mallory"),
     Attempt("one's own token, altered", "GET", "/api/rank/images/{own}A?annotator=Mallory"),
     Attempt("a token of an image as a text", "GET", "/api/rank/texts/{own}?annotator=Mallory"),
-    Attempt("a token without a name", "GET", "/api/rank/images/{own}"),
+    *(
+        Attempt(f"Ada's token without a name: {folder}", "GET", f"/api/rank/{folder}/{{theirs}}")
+        for folder in ("images", "images/small", "texts", "texts/small")
+    ),
+    Attempt("a vote without a name", "POST", "/api/rank/undo", {"key": "adas-own-key"}),
     Attempt(
         "a token and two names", "GET", "/api/rank/images/{theirs}?annotator=Ada&annotator=Mallory"
     ),
@@ -244,6 +276,56 @@ UPLOADS = [
     Attempt(f"upload into {upload!r}", "POST", f"/api/candidates/uploads/{upload}?name=a.png")
     for upload in ("A" * 20, "A" * 19, "..%2F..%2Fimages", "x%00" + "A" * 17)
 ]
+FULL, LIARS = 65 << 20, 3 << 30
+"""Bytes: more than a file of an archive may have, and more than all of them together."""
+SENT = [
+    *(
+        Attempt(
+            f"{what}: {path}",
+            "POST",
+            path,
+            content=b"",
+            headers={"Content-Length": length},
+            status=(413,),
+        )
+        for path in (
+            "/api/candidates/uploads/{upload}?name=a.zip",
+            "/api/people/rankings?name=a.zip",
+        )
+        for what, length in (
+            ("more than any file may have", f"{LARGEST_ARCHIVE + 1}"),
+            ("a length without end", "9" * 40),
+        )
+    ),
+    Attempt(
+        "an image of more than it may have",
+        "POST",
+        "/api/candidates/uploads/{upload}?name=a.png",
+        content=bytes(LARGEST_FILE + 1),
+        status=(422,),
+    ),
+    *(
+        Attempt(f"{what}, as {kind}", "POST", path, content=content, status=(422,))
+        for kind, path, member, beside in (
+            ("images", "/api/candidates/uploads/{upload}?name=a.zip", "1.png", None),
+            ("rankings", "/api/people/rankings?name=a.zip", f"{'0' * 64}.png", "all.jsonl"),
+        )
+        for what, content in (
+            ("a bomb of one file", archive(member, FULL, beside=beside)),
+            ("a bomb that says it is small", archive(member, FULL, says=10, beside=beside)),
+            ("a bomb that is too large in all", archive(member, 10, says=LIARS, beside=beside)),
+            ("a bomb in a zip", archive("inner.zip", FULL)),
+        )
+    ),
+    Attempt(
+        "a bomb of many files",
+        "POST",
+        "/api/candidates/uploads/{upload}?name=a.zip",
+        content=archive("1.png", 10, times=MOST_FILES + 1),
+        status=(422,),
+    ),
+]
+"""What is larger than it may be, as it comes or once it is unpacked."""
 RANKINGS = [
     *(
         Attempt(f"rankings {what}", method, f"/api/people/files{path}")
@@ -282,8 +364,26 @@ SESSIONS = [
         ("somebody's session", "logout", {"account": "Ada"}, (200,)),
     )
 ]
+OTHER = "of my own 42"
+PASSWORDS = [
+    Attempt(what, "POST", f"/api/{path}", body)
+    for what, path, body in (
+        ("guessed reset link", "reset-link", {"token": "x"}),
+        ("reset link by SQL", "reset-link", {"token": "' OR '1'='1"}),
+        ("reset link of several", "reset-link", {"token": ["x", "y"]}),
+        ("no reset link", "reset", {"token": "", "password": OTHER}),
+        ("invitation as a reset link", "reset", {"token": "{invitation}", "password": OTHER}),
+        ("reset link of Ada", "reset", {"token": "x", "password": OTHER, "name": "Ada"}),
+        ("reset with a book", "reset", {"token": "x", "password": "x" * 201}),
+        ("reset link to join by", "join", {"token": "{reset}", "name": "M", "password": OTHER}),
+        ("password without the old one", "password", {"password": OTHER}),
+        ("password by a wrong old one", "password", {"old": "wrong", "password": OTHER}),
+        ("password of Ada", "password", {"old": "x", "password": OTHER, "name": "Ada"}),
+    )
+]
 ATTEMPTS = [
-    *(*FILES, *TOKENS, *NAMES, *BODIES, *SITES, *GRADIO, *LEADS, *UPLOADS, *RANKINGS),
+    *(*FILES, *TOKENS, *NAMES, *BODIES, *SITES, *GRADIO, *LEADS, *UPLOADS, *SENT, *RANKINGS),
+    *PASSWORDS,
     *SESSIONS,
 ]
 AS_ANNOTATOR = [

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import fastapi
 import gradio as gr
 import pytest
 from attempts import AS_ANNOTATOR, ATTEMPTS, FORMULA, JSON, SCRIPT, Attempt, fill
+from served_routes import pattern, reachable_routes
 from sqlalchemy import func, select
 from starlette.testclient import TestClient
 from submissions import judge
@@ -29,6 +30,7 @@ from imgalign.errors import InputError
 from imgalign.preferences import schema
 from imgalign.preferences.accounts import Accounts
 from imgalign.preferences.gold import mark_gold
+from imgalign.preferences.resets import Resets
 from imgalign.preferences.store import Store
 from ui.app import Settings, build_app
 from ui.forms import Form
@@ -42,7 +44,7 @@ from ui.runs import Runs
 HERE = "http://127.0.0.1:7860"
 PASSWORD = "four odd green words"
 ROWS = ("annotators", "assignments", "images", "items", "rankings", "undos")
-ACCOUNTS = ("accounts", "invitations", "openings")
+ACCOUNTS = ("accounts", "invitations", "openings", "password_resets")
 Add = Callable[..., list[str]]
 
 
@@ -55,6 +57,9 @@ class World:
     app: fastapi.FastAPI
     own: dict[str, Any]
     theirs: dict[str, Any]
+    upload: str
+    """Begun by a lead, and empty."""
+    links: dict[str, str] = field(default_factory=dict)
 
     def ask(self, method: str, path: str, **options: Any) -> Any:
         return self.client.request(method, path, follow_redirects=False, **options)
@@ -84,6 +89,12 @@ def judged(client: TestClient, who: str) -> dict[str, Any]:
     return given
 
 
+def begun(client: TestClient) -> str:
+    """An upload of images."""
+    answer = client.post("/api/candidates/uploads")
+    return str(answer.json()["upload"])
+
+
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     runs = tmp_path / "runs"
@@ -98,7 +109,8 @@ def world(store: Store, add_items: Add, settings: Settings) -> Iterator[World]:
     app = built(store, settings)
     with TestClient(app, base_url=HERE, raise_server_exceptions=False) as client:
         own = client.post("/api/rank/next", json={"annotator": "Mallory"}).json()
-        yield World(client, store, app, own, judged(client, "Ada"))
+        theirs = judged(client, "Ada")
+        yield World(client, store, app, own, theirs, begun(client))
 
 
 @pytest.fixture
@@ -108,15 +120,19 @@ def with_accounts(store: Store, add_items: Add, settings: Settings) -> Iterator[
     add_items(1, project="closed")
     people = Accounts(store.database)
     people.add("Lea", PASSWORD, role="admin", group="default")
+    links = {"invitation": people.invite(role="lead", group="default", by=None)}
     for name in ("Mallory", "Ada"):
         people.add(name, PASSWORD, role="annotator", group="default")
     app = built(store, replace(settings, host="0.0.0.0"))
     with TestClient(app, base_url=HERE, raise_server_exceptions=False) as client:
+        client.post("/api/login", json={"name": "Lea", "password": PASSWORD})
+        upload = begun(client)
         client.post("/api/login", json={"name": "Ada", "password": PASSWORD})
         theirs = judged(client, "Ada")
         client.post("/api/login", json={"name": "Mallory", "password": PASSWORD})
         own = client.post("/api/rank/next", json={"annotator": "Mallory"}).json()
-        yield World(client, store, app, own, theirs)
+        links["reset"] = Resets(store.database).link("Ada", by=None)
+        yield World(client, store, app, own, theirs, upload, links)
 
 
 def got_through(
@@ -128,6 +144,8 @@ def got_through(
         "theirs": world.theirs["candidates"][0]["token"],
         "item": world.own["item"],
         "their_item": world.theirs["item"],
+        "upload": world.upload,
+        **world.links,
     }
     with world.store.database.read() as connection:
         last = select(schema.items.c.item_id).order_by(schema.items.c.sequence.desc()).limit(1)
@@ -148,20 +166,25 @@ def got_through(
     return through
 
 
+def files_in(folder: Path) -> set[Path]:
+    """All but those of the database, which SQLite makes and removes as it likes."""
+    return {path for path in folder.rglob("*") if path.is_file() and "imgalign.db" not in path.name}
+
+
 def test_no_attempt_gets_anything(world: World, tmp_path: Path):
-    before = world.rows()
+    before, files = world.rows(), files_in(tmp_path)
     assert got_through(world, ATTEMPTS, tmp_path) == []
-    assert world.rows() == before
+    assert (world.rows(), files_in(tmp_path)) == (before, files)
     names = [each.name for each in (*ATTEMPTS, *AS_ANNOTATOR)]
     assert [name for name in names if names.count(name) > 1] == []
 
 
 def test_no_attempt_gets_anything_by_an_annotators_session(with_accounts: World, tmp_path: Path):
-    before = with_accounts.rows()
+    before, files = with_accounts.rows(), files_in(tmp_path)
     # Their session ends with the last of ATTEMPTS.
     every = (*AS_ANNOTATOR, *ATTEMPTS)
     assert got_through(with_accounts, every, tmp_path, or_status=(403,)) == []
-    assert with_accounts.rows() == before
+    assert (with_accounts.rows(), files_in(tmp_path)) == (before, files)
     ended = with_accounts.ask("POST", "/api/rank/next", json={"annotator": "Mallory"})
     assert ended.status_code == 401
 
@@ -264,7 +287,7 @@ def test_without_more_being_asked_the_app_listens_on_loopback_only(store: Store)
 
 PAGES = (
     *("/", "/candidates", "/people", "/learn", "/train", "/generate", "/results"),
-    *("/enter", "/join"),
+    *("/enter", "/join", "/reset", "/password"),
 )
 COVERED = [
     r"/api/candidates/uploads",  # an empty folder under a name of the app's own
@@ -278,38 +301,18 @@ COVERED = [
 ]
 
 
-def served_paths(routes: Any, prefix: str = "") -> Iterator[str]:
-    for route in routes:
-        router = getattr(route, "original_router", None)
-        path = prefix + (getattr(route, "path", None) or "")
-        if router is not None:
-            context = getattr(route, "include_context", None)
-            yield from served_paths(router.routes, prefix + (getattr(context, "prefix", "") or ""))
-        elif inner := getattr(route, "routes", None):
-            yield from served_paths(inner, path.rstrip("/"))
-        else:
-            yield path
-
-
 def test_every_route_that_can_be_reached_is_attacked_above(world: World):
-    guard = next(each for each in world.app.user_middleware if "Guard" in str(each.cls))
-    routes: Any = guard.kwargs["routes"]
-    reachable = re.compile("|".join(f"(?:{each})" for each in routes))
-    found = {path for path in served_paths(world.app.routes) if path}
+    reachable = {path for _, path in reachable_routes(world.app)}
     assert {
         "/api/rank/submit",
         "/api/runs/{name}/samples/{file}",
         "/gradio_api/queue/join",
-    } <= found
-    attacked = [
-        re.compile(re.sub(r"\\\{[^/]*?\\\}", "[^/]+", re.escape(path)) + "/?") for path in found
-    ]
+    } <= reachable
     tried = {quote(each.path.partition("?")[0], "/%{}=:") for each in ATTEMPTS}
     missing = {
         path
-        for path, pattern in zip(found, attacked, strict=True)
-        if reachable.fullmatch(re.sub(r"\{[^/]*\}", "x", path))
-        and not any(re.fullmatch(each, path) for each in COVERED)
-        and not any(pattern.fullmatch(each) for each in tried)
+        for path in reachable
+        if not any(re.fullmatch(each, path) for each in COVERED)
+        and not any(pattern(path).fullmatch(each) for each in tried)
     }
     assert missing == set()

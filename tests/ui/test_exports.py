@@ -3,17 +3,23 @@
 import io
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from adapter_runs import make_full_run, make_run
 from lora_loaders import comfyui_patches
+from PIL import Image
+from provenances import provenance
 from safetensors.torch import load_file
 from starlette.testclient import TestClient
+from submissions import judge, on_screen
 
 from imgalign.errors import InputError
-from imgalign.preferences.comparisons import Comparison
+from imgalign.images import png
+from imgalign.preferences.accounts import Accounts, Role
+from imgalign.preferences.comparisons import Comparison, compare_makers
 from imgalign.preferences.outcomes import Maker
 from imgalign.preferences.store import Store
 from imgalign.runs.trained import weights_hash
@@ -25,6 +31,7 @@ from ui.exports import layouts, zipped_export
 from ui.runs import Runs
 
 HERE = "http://127.0.0.1:7860"
+PASSWORD = "four odd green words"
 
 
 @pytest.fixture
@@ -87,6 +94,62 @@ def test_a_download_is_a_file_that_comfyui_reads_and_leaves_nothing_behind(
     patches, left = comfyui_patches(load_file(tmp_path / weights), config)
     assert patches
     assert not left
+
+
+def voted(store: Store, runs: Runs, model: Path) -> None:
+    """Nine blind votes for the checkpoint of the run, and none for its base."""
+    adapter = runs.folder / checkpoint_of(runs)
+    sides = ({"adapter": str(adapter), "adapter_hash": weights_hash(adapter)}, {})
+    store.add_annotator("ann")
+    for number in range(9):
+        ids = [
+            store.add_image(
+                png(Image.new("RGB", (8, 8), (number, k, 0))), provenance(model=str(model), **side)
+            )
+            for k, side in enumerate(sides)
+        ]
+        store.add_item(f"prompt {number}", ids, source="test", project="default-compare")
+        item = store.next_item("ann", project="default-compare")
+        store.submit(judge(item, ranking=on_screen(store, item, ((0,), (1,)))))
+
+
+def test_the_verdict_of_blind_votes_goes_home_with_the_winner_and_stays_in_its_run(
+    runs: Runs, store: Store, settings: Settings, url: str, tiny_pipeline_folder: Path
+) -> None:
+    voted(store, runs, tiny_pipeline_folder)
+    people = Accounts(store.database)
+    roles: dict[str, Role] = {"Root": "admin", "Lea": "lead", "Ada": "annotator"}
+    for name, role in roles.items():
+        people.add(name, PASSWORD, role=role, group="default")
+    address = f"/api/exports/{checkpoint_of(runs)}/peft"
+    kept = runs.path("first") / "evaluation" / "votes.json"
+    with TestClient(build_app(replace(settings, database=url), store), base_url=HERE) as client:
+        assert client.get(address).status_code == 401
+        client.post("/api/login", json={"name": "Ada", "password": PASSWORD})
+        assert client.get(address).status_code == 403
+        assert not kept.exists()
+        client.post("/api/login", json={"name": "Lea", "password": PASSWORD})
+        given = client.get(address)
+    with zipfile.ZipFile(io.BytesIO(given.content)) as file:
+        card = file.read("README.md").decode()
+    (shown,) = compare_makers(store)
+    decision = shown.decision(one="the aligned checkpoint", other="its base")
+    assert decision.startswith("Decided: the aligned checkpoint is preferred, by 9 prompts")
+    assert f"  {decision}\n" in card
+    assert "Annotators prefer the aligned image in 100 % of 9 blind votes" in card
+    assert "Not evaluated." not in card
+    assert json.loads(kept.read_text())["decision"] == decision
+
+
+def test_a_run_that_cannot_be_written_to_is_taken_home_too(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ui.exports.os.access", lambda place, how: place != runs.path("first"))
+    name, path = zipped_export(runs, checkpoint_of(runs), "peft")
+    assert name == "first-step-000001-peft.zip"
+    assert "README.md" in contents(path)
+    assert not (runs.path("first") / "export").exists()
+    path.unlink()
 
 
 def test_all_weights_are_no_download(tmp_path: Path, tiny_pipeline_folder: Path) -> None:

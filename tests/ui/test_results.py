@@ -1,8 +1,7 @@
 """The Results page: blind votes become ratings and wins, and nothing where there are none."""
 
 import json
-import math
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from PIL import Image
@@ -11,10 +10,11 @@ from submissions import judge, on_screen
 
 from imgalign.images import png
 from imgalign.preferences import outcomes
-from imgalign.preferences.exclusions import exclude
+from imgalign.preferences.exclusions import exclude, include
+from imgalign.preferences.makers import Method
 from imgalign.preferences.store import Store
 from ui.app import Settings
-from ui.leaderboard import HELD_OUT, LISTED, Asked, Leaderboard
+from ui.leaderboard import HELD_OUT, LISTED, Asked, Leaderboard, Rated
 from ui.pages import results
 from ui.runs import Runs
 
@@ -217,8 +217,32 @@ def test_ratings_over_time_end_where_the_table_stands(battles: Any, board: Leade
     expected = difference[own] - difference[found.reference]
     assert found.above[own][-1] == pytest.approx(expected, abs=1e-6)
     assert f"<td>{expected:+.2f}</td></tr>" in shown
-    in_points = expected * 400 / math.log(10)
-    assert f"<td>{in_points:+.0f}</td></tr>" in table(board, method="elo")
+
+
+@pytest.mark.parametrize("method", get_args(Method))
+def test_the_chart_ends_where_the_table_stands_for_each_kind_of_rating(
+    battles: Any, board: Leaderboard, store: Store, method: Method
+) -> None:
+    battles(9, 6)
+    sides = ({}, {"adapter": "runs/<b>mine</b>", "adapter_hash": "runs/<b>mine</b>"})
+    ids = [
+        store.add_image(png(Image.new("RGB", (8, 8), (99, k, 0))), provenance(prompt="tie", **by))
+        for k, by in enumerate(sides)
+    ]
+    store.add_item("tie", ids, source="test")
+    store.submit(judge(store.next_item("ann"), "ann", ranking=((0, 1),)))
+    found = board.found(Asked(method=method)).rated.ratings
+    stands = dict(zip(found.ratings.items, found.ratings.score, strict=True))
+    (history,) = found.history
+    own = next(name for name in history.above if name != history.reference)
+    expected = stands[own] - stands[history.reference]
+    assert history.num_rankings[-1] == 10
+    assert history.above[own][-1] == pytest.approx(expected, abs=1e-6)
+    assert abs(expected) > 0.1
+    drawn = results.table(Rated(found))
+    sign = "+.0f" if method == "elo" else "+.2f"
+    assert f"<td>{expected:{sign}}</td></tr>" in drawn
+    assert results.OVER_TIME[method] in drawn
 
 
 def test_an_unchanged_store_is_not_counted_again_and_a_vote_is_seen_at_once(
@@ -238,6 +262,55 @@ def test_an_unchanged_store_is_not_counted_again_and_a_vote_is_seen_at_once(
     assert "of 4 blind votes" in results.shown(board, Asked())
     store.undo("ann", store.history("ann", 1)[0].key)
     assert results.shown(board, Asked()) == first
+
+
+def test_a_page_that_stays_open_shows_what_one_opened_anew_does_whatever_changes(
+    store: Store, battles: Any, board: Leaderboard
+) -> None:
+    asked = (
+        Asked(),
+        Asked(group="warm", method="plackett-luce"),
+        Asked(project="cats"),
+        Asked(prompts=LISTED, listed="cats 0\ncats 2\ncats 3"),
+    )
+
+    def pages() -> list[str]:
+        stays = [results.shown(board, each) for each in asked]
+        opened = Leaderboard(store, board.runs)
+        assert stays == [results.shown(opened, each) for each in asked]
+        return stays
+
+    def more(overlap: int, shades: tuple[int, int]) -> None:
+        ids = [
+            store.add_image(
+                png(Image.new("RGB", (8, 8), (200, shade, 0))),
+                provenance(prompt="cats 0", adapter=adapter, adapter_hash=adapter),
+            )
+            for shade, adapter in zip(shades, (None, "runs/<b>mine</b>"), strict=True)
+        ]
+        store.add_item("cats 0", ids, source="test", project="cats", overlap=overlap)
+
+    def also_made_by(adapter: str) -> None:
+        open_image = png(Image.new("RGB", (8, 8), (200, 11, 0)))
+        store.add_image(open_image, provenance(adapter=adapter, adapter_hash=adapter))
+
+    changes = (
+        lambda: battles(5, 4, project="cats"),
+        lambda: battles(5, 1, project="dogs", who="bob"),
+        lambda: more(2, (10, 11)),  # its prompt waits
+        lambda: also_made_by("runs/other"),  # the open item is of one maker alone
+        lambda: more(1, (12, 13)),
+        lambda: store.undo("ann", store.history("ann", 1)[0].key),
+        lambda: exclude(store.database, "bob", project="dogs"),
+        lambda: include(store.database, "bob", project="dogs"),
+        lambda: battles(1, 1, project="cats", who="eve"),
+    )
+    before: list[str] = []
+    for change in changes:
+        change()
+        now = pages()
+        assert now != before
+        before = now
 
 
 def test_who_won_is_said_first_and_what_it_is_called_is_text(

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from html import escape
-from math import log
 from typing import get_args
 
 import gradio as gr
@@ -28,8 +27,11 @@ MEANING = {
     "elo": "Points as in chess: 400 more are won 10 times out of 11. It goes through the "
     "judgements one by one, at most the latest 4,000.",
 }
-POINTS_PER_NAT = 400 / log(10)
-"""The scale of Elo."""
+OVER_TIME: dict[Method, str] = {
+    "bradley-terry": "Bradley-Terry fitted anew to the rankings until then",
+    "plackett-luce": "Plackett-Luce with ties fitted anew to the rankings until then",
+    "elo": "Elo as it stood after the rankings until then, in points",
+}
 Choices = list[tuple[str, str]]
 
 
@@ -180,13 +182,13 @@ def _times(number: int) -> str:
 
 
 def _history(found: MakerRatings) -> str:
-    """Charts of the ratings over time, in points where the ratings are."""
-    by_elo = found.method == "elo"
+    """Charts of the ratings over time, in the unit of the ratings."""
+    digits = 0 if found.method == "elo" else 2
 
-    def number(nats: float) -> str:
-        return f"{POINTS_PER_NAT * nats:+.0f}" if by_elo else f"{nats:+.2f}"
+    def number(value: float) -> str:
+        return f"{value:+.{digits}f}"
 
-    drawn = "".join(chart(each, number) for each in found.history)
+    drawn = "".join(chart(each, number, how=OVER_TIME[found.method]) for each in found.history)
     return f"<h3>Over time</h3>{drawn}" if drawn else ""
 
 
