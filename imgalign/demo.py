@@ -47,6 +47,7 @@ from imgalign.images import read_tensor
 from imgalign.loop.measures import storybook_measures
 from imgalign.policy import RewardModel
 from imgalign.preferences.address import of_file
+from imgalign.preferences.fit_report import LearnedFrom
 from imgalign.preferences.queue import queue_candidates
 from imgalign.preferences.records import SamplerSettings
 from imgalign.preferences.store import Store
@@ -297,6 +298,7 @@ def learn_reward(store: Store, simulated: Simulated, out: Path, *, seed: int) ->
         lambda image_id: read_tensor(store.image_path(image_id)),
         FitConfig(seeds=(seed,), split_seed=seed),
         out,
+        learned_from=LearnedFrom(),
         oracle=lambda ranking: simulated.utilities[ranking.item_id],
     )
 

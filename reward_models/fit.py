@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from imgalign.environment import choose_device
-from imgalign.preferences.fit_report import ZERO_SHOT, Ceiling, Counts, FitReport
+from imgalign.preferences.fit_report import ZERO_SHOT, Ceiling, Counts, FitReport, LearnedFrom
 from imgalign.preferences.records import Ranking
 from imgalign.runs.world import (
     Alone,
@@ -61,6 +61,7 @@ def fit(
     ceiling: Ceiling | None = None,
     oracle: OracleReward | None = None,
     weights: Mapping[str, float] | None = None,
+    learned_from: LearnedFrom | None = None,
     world: World | None = None,
 ) -> FitReport:
     """Fit a reward to `rankings`, save it in `out` with its report, and return the report.
@@ -68,11 +69,12 @@ def fit(
     `images` loads the pixels of an image id. `ceiling`: the annotators' agreement, measured on
     overlapping rankings by default. `oracle`: noiseless utilities of simulated annotators, from
     which the report has the Bayes-optimal accuracy. `weights`: importance of a ranking by its id, 1
-    by default. Equal rankings, settings and seeds give equal weights on one machine. Rankings with
-    an unreadable image are left out, counted and named in the log. `world` is the processes that
-    fit together, each of which calls this and can read the images; the first reads the rankings,
-    and saves. Without it there is one. InputError where a part of the split holds no preference,
-    `out` cannot be written, or another fit is writing it.
+    by default. `learned_from` is what the report says of where they are from. Equal rankings,
+    settings and seeds give equal weights on one machine. Rankings with an unreadable image are left
+    out, counted and named in the log. `world` is the processes that fit together, each of which
+    calls this and can read the images; the first reads the rankings, and saves. Without it there is
+    one. InputError where a part of the split holds no preference, `out` cannot be written, or
+    another fit is writing it.
     """
     started = time.monotonic()
     world = world or Alone()
@@ -87,7 +89,14 @@ def fit(
         learned = _learn(ranked, images, config, weights or {}, world)
         outcome = learned.outcome
         report = report_of(
-            outcome, ranked, counts, config, ceiling=ceiling, oracle=oracle, started=started
+            outcome,
+            ranked,
+            counts,
+            config,
+            ceiling=ceiling,
+            oracle=oracle,
+            started=started,
+            learned_from=learned_from,
         )
         reward = ClipReward(
             learned.towers,

@@ -20,7 +20,14 @@ from torch import Tensor
 from imgalign.config import Config, Device, Seed
 from imgalign.errors import InputError
 from imgalign.preferences.accuracy import calibration, fit_log_odds, outcomes
-from imgalign.preferences.fit_report import Ceiling, Counts, FitReport, Judged, SeedResult
+from imgalign.preferences.fit_report import (
+    Ceiling,
+    Counts,
+    FitReport,
+    Judged,
+    LearnedFrom,
+    SeedResult,
+)
 from imgalign.preferences.records import Ranking, pairs
 from imgalign.preferences.splits import three_way_split
 from imgalign.runs.world import World, shared_rows
@@ -247,6 +254,7 @@ def report_of(
     ceiling: Ceiling | None,
     oracle: OracleReward | None,
     started: float,
+    learned_from: LearnedFrom | None = None,
 ) -> FitReport:
     """The report of a fit that began at `started`, in seconds of `time.monotonic`."""
     parts, utilities, scale = outcome.parts, outcome.utilities, outcome.scale
@@ -282,6 +290,7 @@ def report_of(
         settings=config.model_dump(mode="json"),
         seconds=time.monotonic() - started,
         samples=ordered[0].samples,
+        learned_from=learned_from,
         **to_look_at(parts["test"], outcome.scores("test"), log_odds=scale.log_odds),
     )
 

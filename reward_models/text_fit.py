@@ -16,7 +16,7 @@ from typing import TypeAlias
 from imgalign.environment import choose_device
 from imgalign.errors import InputError
 from imgalign.language.loading import LanguageModel, load_language_model
-from imgalign.preferences.fit_report import Ceiling, FitReport
+from imgalign.preferences.fit_report import Ceiling, FitReport, LearnedFrom
 from imgalign.preferences.records import Ranking
 from imgalign.runs.world import (
     Alone,
@@ -73,6 +73,7 @@ def fit_texts(
     ceiling: Ceiling | None = None,
     oracle: OracleReward | None = None,
     weights: Mapping[str, float] | None = None,
+    learned_from: LearnedFrom | None = None,
     world: World | None = None,
 ) -> FitReport:
     """Fit a reward to `rankings`, save it in `out` with its report, and return the report.
@@ -99,7 +100,14 @@ def fit_texts(
         learned = _learn(reward, ranked, texts, config, weights or {}, world)
         outcome = learned.outcome
         report = report_of(
-            outcome, ranked, counts, config, ceiling=ceiling, oracle=oracle, started=started
+            outcome,
+            ranked,
+            counts,
+            config,
+            ceiling=ceiling,
+            oracle=oracle,
+            started=started,
+            learned_from=learned_from,
         )
         fitted = TextReward(
             learned.model,

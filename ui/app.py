@@ -416,7 +416,7 @@ def _page(blocks: gr.Blocks, name: str, settings: Settings, studio: Studio) -> N
                 from_file=settings.guidelines is not None,
             )
         case "results":
-            results.build(blocks, studio.store, studio.runs)
+            results.build(blocks, studio.store, studio.runs, only=studio.only)
         case "train":
             train.build(blocks, studio.queue)
         case "generate":

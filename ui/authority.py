@@ -58,6 +58,12 @@ def account() -> Account | None:
     return found
 
 
+def is_admin() -> bool:
+    """Whether the event that is being handled is an admin's, or that of an app without accounts."""
+    found = account()
+    return found is None or found.may("admin")
+
+
 def may_now(people: Accounts, role: Role) -> bool:
     """Whether the event that is being handled has the rights of a role."""
     return may(people, _scope(), role)

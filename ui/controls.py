@@ -4,9 +4,9 @@ A control writes a line of the overrides (assets/controls.js), so these stay the
 run differs from its recipe. No gradio here.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from imgalign.config import Setting, plain
 from imgalign.errors import ImgalignError
@@ -50,6 +50,48 @@ class Control:
     meaning: str
     choices: Choices = ()
     """(label, value) of all that there is; empty for what is typed."""
+    problem: str = ""
+    """What is wrong with what was typed."""
+
+
+class Settings(NamedTuple):
+    """The settings of a form: as they are, as they were before its overrides, what was typed."""
+
+    now: Mapping[str, Setting]
+    usual: Mapping[str, Setting]
+    typed: Mapping[str, str] = {}
+    """Where the overrides are wrong: then the others are as before them."""
+    problems: Mapping[str, str] = {}
+
+    def control(self, path: str, name: str, choices: Choices = ()) -> Control:
+        """One of them as a control."""
+        setting = self.now[path]
+        value = self.typed.get(path, plain(setting.value))
+        known = {each for _, each in choices}
+        return Control(
+            path=path,
+            name=name,
+            value=value,
+            usual=plain(self.usual[path].value if path in self.usual else setting.default),
+            meaning=setting.meaning.replace("`", ""),
+            choices=(*choices, (value, value)) if choices and value not in known else choices,
+            problem=self.problems.get(path, ""),
+        )
+
+
+def settings_in(read: Callable[[str], Mapping[str, Setting]], overrides: str) -> Settings:
+    """The settings that `read` makes of overrides, where they are wrong without them.
+
+    What was typed stays in its control, to be mended there. ImgalignError where they are wrong
+    without overrides too.
+    """
+    usual = read("")
+    try:
+        return Settings(read(overrides), usual)
+    except ImgalignError as error:
+        lines = (line.partition("=") for line in forms.lines_of(overrides))
+        problems = {each.path: each.said for each in forms.wrong_in(error, overrides)[0]}
+        return Settings(usual, usual, {path: value for path, _, value in lines}, problems)
 
 
 def controls(
@@ -60,29 +102,10 @@ def controls(
     `judged` is what there is to learn from for recipes that learn from rankings.
     """
     try:
-        usual = _settings(recipe, reward, "")
+        found = settings_in(lambda changes: _settings(recipe, reward, changes), overrides)
     except ImgalignError:  # the page says why
         return []
-    typed: dict[str, str] = {}
-    try:
-        now = _settings(recipe, reward, overrides)
-    except ImgalignError:  # what was typed stays in its control, to be mended there
-        now = usual
-        lines = (line.partition("=") for line in forms.lines_of(overrides))
-        typed = {path: value for path, _, value in lines}
-
-    def control(path: str, name: str, choices: Choices = ()) -> Control:
-        value = typed.get(path, plain(now[path].value))
-        known = {each for _, each in choices}
-        return Control(
-            path=path,
-            name=name,
-            value=value,
-            usual=plain(usual[path].value if path in usual else now[path].default),
-            meaning=now[path].meaning.replace("`", ""),
-            choices=(*choices, (value, value)) if choices and value not in known else choices,
-        )
-
+    now, control = found.now, found.control
     if "data.samples" in now:
         judged = [each for each in judged if each.samples == now["data.samples"].value]
     project = now["data.project"].value if "data.project" in now else None

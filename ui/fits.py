@@ -13,7 +13,7 @@ from typing import Literal
 
 from imgalign.errors import InputError
 from imgalign.preferences.coverage import ProjectRankings
-from imgalign.preferences.fit_report import FitReport, read_fit_report
+from imgalign.preferences.fit_report import FitReport, LearnedFrom, read_fit_report
 from imgalign.preferences.judges import chosen_rankings
 from imgalign.preferences.records import compares
 from imgalign.preferences.store import Store
@@ -39,8 +39,8 @@ class Fit:
     """What the fit said last, or why there is no report."""
     share: float | None
     """How far the present part of the fit has come, in [0, 1], where it says so."""
-    learned_from: str
-    """Example: "project cats, group warm"; empty for one that was fitted elsewhere."""
+    learned_from: LearnedFrom | None
+    """Which rankings of the store; None where nothing says so."""
     stoppable: bool
     folder: Path
     report: FitReport | None
@@ -86,7 +86,7 @@ class Fits:
             state=state,
             message=message,
             share=_share(message) if alive else None,
-            learned_from=self._learned_from(name),
+            learned_from=self._learned_from(name, report),
             stoppable=alive,
             folder=folder,
             report=report,
@@ -146,10 +146,15 @@ class Fits:
         judged = () if report is None else (*report.disagreements, *report.agreements)
         return frozenset(sample for each in judged for sample in (each.better, each.worse))
 
-    def _learned_from(self, name: str) -> str:
+    def _learned_from(self, name: str, report: FitReport | None) -> LearnedFrom | None:
+        if report is not None and report.learned_from is not None:
+            return report.learned_from
         launch = self.processes.launched(name)
         given = [] if launch is None else [FROM.fullmatch(each) for each in launch.command]
-        return ", ".join(f"{match[1]} {match[2]}" for match in given if match)
+        found = {match[1]: match[2] for match in given if match}
+        if not found:
+            return None
+        return LearnedFrom(project=found.get("project"), group=found.get("group"))
 
 
 def check_fit(

@@ -113,6 +113,36 @@ def nearest(key: str, paths: Sequence[str]) -> str | None:
     return meant[0] if len(meant) == 1 else None
 
 
+class Wrong(NamedTuple):
+    """What is wrong in a line of the overrides. Example: line 2, path "epochz", "unknown key"."""
+
+    line: int
+    path: str
+    said: str
+
+
+def wrong_in(error: ImgalignError, overrides: str) -> tuple[list[Wrong], str]:
+    """What an error says of each line of the overrides, counted from 1, and all else that it says.
+
+    An error of settings names each wrong one, with ';' between them.
+    """
+    paths = {}
+    for number, line in enumerate(overrides.splitlines(), start=1):
+        key, equals, _ = line.partition("=")
+        if equals and not line.strip().startswith("#"):
+            paths[key.strip()] = number
+    parts: list[list[str]] = []
+    for part in str(error).split("; "):
+        where = part.partition(":")[0]
+        path = next((each for each in paths if f"{where}.".startswith(f"{each}.")), None)
+        if path is None and parts and not PATH.fullmatch(where):
+            parts[-1][1] += f"; {part}"  # of the message before
+        else:
+            parts.append([path or "", part])
+    wrong = sorted(Wrong(paths[path], path, said) for path, said in parts if path)
+    return wrong, "; ".join(said for path, said in parts if not path)
+
+
 # --- the form of a run
 
 

@@ -10,14 +10,16 @@ from typing import NamedTuple
 
 from imgalign.errors import CheckpointError, ImgalignError
 from imgalign.preferences.comparisons import Comparison, compare_makers
-from imgalign.preferences.coverage import store_mark
+from imgalign.preferences.coverage import project_standings, store_mark
 from imgalign.preferences.makers import MakerRatings, Method, NothingToRateError, rate_makers
 from imgalign.preferences.open_items import Lineups
 from imgalign.preferences.prompt_sets import PromptSet, prompts_of_project
+from imgalign.preferences.records import comparisons_of, holds_comparisons
 from imgalign.preferences.store import Store
 from imgalign.prompts import prompts_in
 from imgalign.runs.folder import PROMPTS, run_prompts
 from ui.kept import Kept
+from ui.links import rank_link
 from ui.runs import Runs
 
 ALL = ""
@@ -61,8 +63,10 @@ class Found(NamedTuple):
 class Leaderboard:
     """The results of one store, for everybody who has the page open."""
 
-    def __init__(self, store: Store, runs: Runs) -> None:
+    def __init__(self, store: Store, runs: Runs, *, only: str | None = None) -> None:
+        """Of a store, in an app where `only` one project is ranked, if any is named."""
         self.store = store
+        self.only = only
         self.runs = runs
         self._compared: Kept[list[Comparison]] = Kept(MOST_KEPT)
         self._rated: Kept[Rated] = Kept(MOST_KEPT)
@@ -107,10 +111,26 @@ class Leaderboard:
                 points=POINTS,
             )
         except NothingToRateError as reason:
-            return Rated(None, why_nothing(reason))
+            return Rated(None, why_nothing(reason, self._waiting(asked)))
         except ImgalignError as error:
             return Rated(None, f"{escape(str(error))}.")
         return Rated(ratings)
+
+    def _waiting(self, asked: Asked) -> str:
+        """The blind comparisons that wait for somebody to rank them, as HTML; empty without any."""
+        within = comparisons_of(asked.project) if asked.project else None
+        found = [
+            (each.project, each.items - each.judged)
+            for each in project_standings(self.store, within)
+            if holds_comparisons(each.project) and each.items > each.judged
+        ]
+        return " ".join(self._invitation(*each) for each in found)
+
+    def _invitation(self, project: str, pairs: int) -> str:
+        wait = "1 pair waits" if pairs == 1 else f"{pairs:,} pairs wait"
+        link = rank_link(project, only=self.only)
+        how = f'<a href="{escape(link)}">Rank them</a>.' if link else ""
+        return f"{wait} to be ranked in the project {escape(project)}. {how}".strip()
 
     def _prompts(self, asked: Asked) -> PromptSet | None:
         if asked.prompts == HELD_OUT:
@@ -133,8 +153,12 @@ class Leaderboard:
         return known
 
 
-def why_nothing(reason: NothingToRateError) -> str:
-    """Why there are no ratings, and what to do, as HTML for who uses the app."""
+def why_nothing(reason: NothingToRateError, waiting: str = "") -> str:
+    """Why there are no ratings, and what to do, as HTML for who uses the app.
+
+    `waiting` says of comparisons that wait to be ranked, as HTML.
+    """
+    cure = f"{waiting} {AFTER}" if waiting else f"{COMPARE} {AFTER}"
     number = _rankings(reason.num_rankings)
     match reason.because:
         case "other filters":
@@ -157,16 +181,19 @@ def why_nothing(reason: NothingToRateError) -> str:
             by = (
                 f"all of images that {made} made" if made else "none of images whose maker is known"
             )
-            return f"There are {number} of images, {by}. Nothing was compared yet. {COMPARE}"
+            return f"There are {number} of images, {by}. Nothing was compared yet. {cure}"
         case "no rankings":
-            return f"Nobody has ranked images of two models beside each other yet. {COMPARE}"
+            return f"Nobody has ranked images of two models beside each other yet. {cure}"
 
 
 RANK = 'Rank some on the <a href="./">Rank</a> page.'
 COMPARE = (
     'On the <a href="generate">Generate</a> page draw a checkpoint beside its base and send the '
-    f"pairs to ranking. {RANK} There nobody sees which model made which image; who is preferred "
-    "stands here after the first one."
+    f"pairs to ranking. {RANK}"
+)
+AFTER = (
+    "There nobody sees which model made which image; who is preferred stands here after the first "
+    "one."
 )
 
 

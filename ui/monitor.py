@@ -11,7 +11,7 @@ from typing import Any
 from imgalign.errors import InputError
 from imgalign.runs.metric import Metric
 from imgalign.runs.metric_table import CHARTS, Chart
-from ui import outcome, stages
+from ui import needs, outcome, stages
 from ui.links import in_the_app
 from ui.removal import holdings
 from ui.run_queue import RunQueue, Waiting
@@ -22,10 +22,13 @@ LOG_LINES = 80
 DRAWN = tuple(metric.key for chart in CHARTS for metric in chart.metrics)
 
 
-def view(runs: Runs, chosen: str | None, queue: RunQueue | None = None) -> dict[str, Any]:
+def view(
+    runs: Runs, chosen: str | None, queue: RunQueue | None = None, *, admin: bool = True
+) -> dict[str, Any]:
     """Everything that the monitor draws: all runs in short, the chosen or newest one in full.
 
-    Those that wait come first, the next one last of them, beside the run that it waits for.
+    Those that wait come first, the next one last of them, beside the run that it waits for. Who is
+    no `admin` is not told to do what only admins may.
     """
     # By their beginning: a run keeps its place among the others, whatever it does.
     found = sorted(runs.all(), key=lambda run: (-_begun(runs, run), run.name))
@@ -39,9 +42,12 @@ def view(runs: Runs, chosen: str | None, queue: RunQueue | None = None) -> dict[
     name = chosen if chosen in [*new, *by_name] else next(iter([*by_name, *new]), None)
     detail = None
     if name is not None:
-        detail = _detail(runs, by_name[name]) if name in by_name else _waiting_detail(name)
+        detail = (
+            _detail(runs, by_name[name], admin=admin) if name in by_name else _waiting_detail(name)
+        )
         detail["waits"] = places.get(name)
-    return {"runs": short, "detail": detail, "queue_failed": failed}
+    missing = "" if short else needs.missing_at_first(runs)
+    return {"runs": short, "detail": detail, "queue_failed": failed, "missing": missing}
 
 
 def _line(queue: RunQueue | None) -> tuple[list[Waiting], str]:
@@ -99,7 +105,7 @@ def _begun(runs: Runs, run: Run) -> float:
         return run.changed
 
 
-def _detail(runs: Runs, run: Run) -> dict[str, Any]:
+def _detail(runs: Runs, run: Run, *, admin: bool) -> dict[str, Any]:
     if run.state == "damaged":  # nothing else of it can be relied upon
         return {**NOTHING, **asdict(run), "work": "what cannot be read", "blank": True}
     keys = tuple({*DRAWN, *outcome.KEYS})
@@ -117,7 +123,7 @@ def _detail(runs: Runs, run: Run) -> dict[str, Any]:
     return {
         **asdict(run),
         "blank": False,
-        "message": outcome.message_for_page(run),
+        "message": outcome.message_for_page(run, admin=admin),
         "doing": stages.doing(run, printed),
         "verdict": verdict and asdict(verdict),
         "prompts": outcome.sample_prompts(run, folder),

@@ -6,6 +6,7 @@ checks when a run is started.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 
 from imgalign.config import recipes as shipped_recipes
@@ -63,6 +64,17 @@ def first_choice(found: Sequence[Offered]) -> str | None:
     ready = [each.name for each in found if not each.needs and not each.makes_texts]
     usual = recipes.FIRST if recipes.FIRST in names else next(iter(names), None)
     return ready[0] if ready else usual
+
+
+def missing_at_first(runs: Runs) -> str:
+    """What the recipe for visitors still needs, as HTML with a link; empty where it can start."""
+    recipe = recipes.read(recipes.FIRST)
+    lacks = Present(runs).lacking(recipe)
+    if not lacks:
+        return ""
+    cure = ' <a href="./">Rank some images first</a>.' if "rankings" in lacks else ""
+    needs = escape(" and ".join(lacks))
+    return f"The recipe to begin with, {escape(recipe.goal)}, still needs {needs}.{cure}"
 
 
 def _offer(name: str, there: "Present") -> Offered:

@@ -263,17 +263,22 @@ def sample_prompts(run: Run, folder: Path) -> list[str]:
     return list((prompts.held_out + prompts.training)[:rows])
 
 
-def message_for_page(run: Run) -> str:
-    """Why a run ended and how to go on, for a person who sees a button and no terminal."""
+def message_for_page(run: Run, *, admin: bool = True) -> str:
+    """Why a run ended and how to go on, for a person who sees a button and no terminal.
+
+    Others than admins see no button either.
+    """
     message = in_the_app(run.message.removeprefix("error: "))
     if run.resumable:
-        message = TERMINAL.sub("go on with Resume", message)
-        if run.state == "stopped" and "Resume" not in message:
-            message = f"{message or 'stopped'}; go on with Resume"
+        on = "go on with Resume" if admin else "an admin can resume it"
+        message = TERMINAL.sub(on, message)
+        if run.state == "stopped" and on not in message:
+            message = f"{message or 'stopped'}; {on}"
     if run.state != "failed":
         return message
     if OUT_OF_MEMORY.search(message):
         cure = "lower policy.batch_size, or set policy.gradient_checkpointing=true"
+        cure = cure if admin else "an admin can start it again with less"
         return f"{message}; the memory was not enough: {cure}"
     if FAULT.match(message):
         return f"{message}; this is a fault of the program: the log below says where it happened"

@@ -5,19 +5,35 @@ Example: "12 prompts, 48 images, 12 of 12 sets ranked, reward 68 %", then "Align
 
 import time
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
+from typing import NamedTuple
 
+from imgalign.errors import ImgalignError
 from imgalign.preferences.comparisons import Comparison, latest_comparisons
-from imgalign.preferences.coverage import ProjectStanding, project_mark, project_standings
+from imgalign.preferences.coverage import (
+    ProjectStanding,
+    adapters_in,
+    judged_since,
+    project_mark,
+    project_standings,
+    queued_projects,
+)
 from imgalign.preferences.outcomes import Maker
+from imgalign.preferences.records import COMPARISONS, holds_comparisons
 from imgalign.preferences.store import Store
+from imgalign.runs.trained import recorded_hash
 from ui.batches import Batches
 from ui.comparing import checkpoint_of
 from ui.fits import Fit, Fits
-from ui.runs import Runs
+from ui.origins import Origin, makes_texts, of_fit, of_run
+from ui.run_queue import TRAINS
+from ui.runs import Run, Runs
 from ui.sending import PAIRS, proposed_project
 
+RANK = "./"
+"""The Rank page."""
 KEPT_SECONDS = 8.0
 MOST_KEPT = 100
 """Projects."""
@@ -33,6 +49,16 @@ class Standing:
     line: str
     next: str
     page: str
+    ranks: str = ""
+    """The project to rank there, where the page is the Rank page."""
+
+
+class Step(NamedTuple):
+    """What to do next, the page to do it on, and which project is ranked there."""
+
+    what: str
+    page: str = ""
+    ranks: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,39 +72,113 @@ class Won:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What the store says of a project: how far its ranking is, and who won in its comparisons."""
+    """What the store says of a project: how far its ranking is, and what its comparisons say."""
 
     ranked: ProjectStanding | None
+    pairs: ProjectStanding | None
+    """How far its blind comparisons are."""
     won: Won | None
+    compared: frozenset[str]
+    """The weights, by their hashes, whose images are in these."""
+    since: float
+    """When it was first judged; see `judged_since`."""
+    alone: bool
+    """Whether the store has no other project, so that what does not say where it is from is of this
+    one."""
+
+    @property
+    def waiting(self) -> int:
+        """Pairs that nobody has judged."""
+        return 0 if self.pairs is None else self.pairs.items - self.pairs.judged
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """What was made of a project's rankings: what trains, what has ended last, what was fitted."""
+
+    training: Run | None
+    finished: Run | None
+    """The newest that the Generate page can show beside its base."""
+    compared: bool
+    """Whether images of that were queued to be compared."""
+    fitting: Fit | None
+    reward: Fit | None
+    """The newest with a report."""
 
 
 def judged(store: Store, runs: Runs, project: str) -> Judged:
     """Count it."""
-    ranked = next(iter(project_standings(store, project)), None)
-    newest = latest_comparisons(store, project=proposed_project(PAIRS, project))
-    return Judged(ranked, next((won for each in newest if (won := _won(runs, each))), None))
+    apart = proposed_project(PAIRS, project)
+    of = {each: next(iter(project_standings(store, each)), None) for each in {project, apart}}
+    newest = latest_comparisons(store, project=apart)
+    own = apart.removesuffix(COMPARISONS)
+    return Judged(
+        ranked=of[project],
+        pairs=of[apart],
+        won=next((won for each in newest if (won := _won(runs, each))), None),
+        compared=adapters_in(store, apart),
+        since=judged_since(store, own),
+        alone=not {each for each in queued_projects(store) if not holds_comparisons(each)} - {own},
+    )
+
+
+def made(found: Judged, runs: Runs, fits: Fits, project: str) -> Made:
+    """Look it up in the folder of runs."""
+    own = proposed_project(PAIRS, project).removesuffix(COMPARISONS)
+    all_fits = fits.all()
+
+    def is_own(origin: Origin | None, *, unsaid: bool = False) -> bool:
+        return unsaid if origin is None else origin.includes(own, since=found.since)
+
+    def is_run(run: Run) -> bool:
+        return is_own(of_run(runs, all_fits, run), unsaid=found.alone)
+
+    own_fits = [fit for fit in all_fits if is_own(of_fit(runs, fit))]
+    listed = runs.all()
+    done = (run for run in listed if run.state == "finished" and run.adapters)
+    finished = next((run for run in done if is_run(run) and not makes_texts(runs, run)), None)
+    return Made(
+        training=next((run for run in listed if run.state in TRAINS and is_run(run)), None),
+        finished=finished,
+        compared=finished is not None and not found.compared.isdisjoint(_weights(runs, finished)),
+        fitting=next((fit for fit in own_fits if fit.state == "fitting"), None),
+        reward=next((fit for fit in own_fits if fit.report), None),
+    )
 
 
 def standing(
-    found: Judged, runs: Runs, fits: Fits, batches: Batches, project: str
+    found: Judged, runs: Runs, fits: Fits, batches: Batches, project: str, *, admin: bool
 ) -> Standing | None:
-    """Where a project stands; None where nothing was ever made for it."""
+    """Where a project stands; None where nothing was ever made for it.
+
+    The next thing is one that an admin may do, or else a lead.
+    """
     ranked = found.ranked
     if ranked is None:
         return None
-    rewards = [fit for fit in fits.all() if fit.learned_from == f"project {project}" and fit.report]
+    results = made(found, runs, fits, project)
+    apart = proposed_project(PAIRS, project)
     parts = [
         counted(ranked.prompts, "prompt"),
         counted(ranked.samples, "text" if ranked.kinds == {"texts"} else "image"),
         f"{ranked.judged} of {counted(ranked.items, 'set')} ranked",
     ]
-    if rewards:
-        parts.append(f"reward {_accuracy(rewards[0])}")
+    if results.reward:
+        parts.append(f"reward {_accuracy(results.reward)}")
+    if found.waiting and project != apart:
+        waits = "waits" if found.waiting == 1 else "wait"
+        parts.append(f"{counted(found.waiting, 'pair')} to compare {waits} in {apart}")
     if found.won:
         parts.append(found.won.line)
-    busy = any(each.state == "making" and each.asked.project == project for each in batches.all())
-    what, page = _next(found, runs, rewarded=bool(rewards), busy=busy)
-    return Standing(project=project, line=", ".join(parts), next=what, page=page)
+    step = _of_runs(found, results, apart)
+    if step is None:
+        busy = any(
+            each.state == "making" and each.asked.project == project for each in batches.all()
+        )
+        step = _of_sets(found, results, project, busy=busy, admin=admin)
+    return Standing(
+        project=project, line=", ".join(parts), next=step.what, page=step.page, ranks=step.ranks
+    )
 
 
 class Standings:
@@ -100,26 +200,30 @@ class Standings:
         self._store = store
         self._of = (runs, fits, batches)
         self._clock = clock
-        self._kept: dict[str, tuple[object, float, Standing | None]] = {}
+        self._kept: dict[tuple[str, bool], tuple[object, float, Standing | None]] = {}
         self._judged: dict[str, tuple[object, Judged]] = {}
 
-    def at(self, project: str, moved: Hashable) -> Standing | None:
+    def at(self, project: str, moved: Hashable, *, admin: bool = True) -> Standing | None:
         """Where a project stands; None where nothing was ever made for it.
 
-        `moved` differs when a batch has moved.
+        `moved` differs when a batch has moved. `admin` is as in `standing`.
         """
-        before, counted_at, found = self._kept.get(project, (None, -inf, None))
+        which = project, admin
+        before, counted_at, found = self._kept.get(which, (None, -inf, None))
         if before != moved or self._clock() - counted_at > KEPT_SECONDS:
-            found = standing(self._judge(project), *self._of, project)
+            found = standing(self._judge(project), *self._of, project, admin=admin)
             if len(self._kept) > MOST_KEPT:
                 self._kept.clear()
                 self._judged.clear()
-            self._kept[project] = (moved, self._clock(), found)
+            self._kept[which] = (moved, self._clock(), found)
         return found
 
     def _judge(self, project: str) -> Judged:
         apart = proposed_project(PAIRS, project)
-        mark = [project_mark(self._store, each) for each in (project, apart)]
+        mark = [
+            *(project_mark(self._store, each) for each in (project, apart)),
+            queued_projects(self._store),
+        ]
         before, found = self._judged.get(project, (None, None))
         if found is None or before != mark:
             found = judged(self._store, self._of[0], project)
@@ -147,26 +251,52 @@ def _won(runs: Runs, found: Comparison) -> Won | None:
     return Won(run, f"{run} {won[found.preferred]}", found.preferred is not None)
 
 
-def _next(judged: Judged, runs: Runs, *, rewarded: bool, busy: bool) -> tuple[str, str]:
-    """What to do, and on which page."""
-    found = judged.ranked
-    assert found is not None
-    left = found.items - found.judged
+def _weights(runs: Runs, run: Run) -> set[str]:
+    """The hashes of a run's checkpoints, as far as they can be read."""
+    found = set()
+    for name in run.adapters:
+        with suppress(ImgalignError, OSError):
+            found.add(recorded_hash(runs.path(run.name) / name))
+    return found
+
+
+def _of_runs(found: Judged, results: Made, apart: str) -> Step | None:
+    """What is to be done with what was made of the rankings; None where that is nothing."""
+    if results.training:
+        return Step(f"{results.training.name} is training: watch it", "train")
+    if results.fitting:
+        return Step(f"{results.fitting.name} is being fitted: watch it", "learn")
+    if results.finished and not results.compared:
+        return Step(f"Compare {results.finished.name} with its base", "generate")
+    if found.waiting:
+        waits = "waits" if found.waiting == 1 else "wait"
+        return Step(f"Rank the {counted(found.waiting, 'pair')} that {waits}", RANK, apart)
+    if found.won and not found.won.decided:
+        return Step(f"Rank more pairs of {found.won.run} and its base: draw them", "generate")
+    return None
+
+
+def _of_sets(found: Judged, results: Made, project: str, *, busy: bool, admin: bool) -> Step:
+    """What is to be done until something is made of the rankings, and once it is decided."""
+    ranked = found.ranked
+    assert ranked is not None
+    left = ranked.items - ranked.judged
     if left:
-        return f"Rank {f'the other {left}' if found.judged else counted(left, 'set')}", "./"
+        return Step(
+            f"Rank {f'the other {left}' if ranked.judged else counted(left, 'set')}", RANK, project
+        )
     if busy:
-        return "More is being made, and can be ranked as it comes.", ""
-    if found.judged < FEW:
-        return f"All is ranked; make more, for a reward model wants {FEW} sets or more.", ""
-    finished = [run for run in runs.all() if run.state == "finished" and run.adapters]
-    if (
-        judged.won
-        and judged.won.decided
-        and [each.name for each in finished[:1]] == [judged.won.run]
-    ):
-        return "See who won", "results"
-    if not rewarded:
-        return "Fit a reward model to the rankings", "learn"
-    if not finished:
-        return "Align a model with it", "train"
-    return f"Compare {finished[0]} with its base", "generate"
+        return Step("More is being made, and can be ranked as it comes.")
+    if results.finished and found.won and found.won.run == results.finished.name:
+        return Step("See who won", "results")
+    if ranked.judged < FEW:
+        return Step(f"All is ranked; make more, for a reward model wants {FEW} sets or more.")
+    if results.reward is None:
+        if not admin:
+            return Step("All is ranked: an admin can fit a reward model to it.")
+        return Step("Fit a reward model to the rankings", "learn")
+    if results.finished is None:
+        if not admin:
+            return Step("An admin can align a model with it.")
+        return Step("Align a model with it", "train")
+    return Step("See who won", "results")

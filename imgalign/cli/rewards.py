@@ -50,12 +50,14 @@ def train(
     """Fit a reward model to the rankings in the store, or to those of texts in a file."""
     from imgalign.config import load_config
     from imgalign.images import read_tensor
+    from imgalign.preferences.fit_report import LearnedFrom
     from imgalign.preferences.judges import chosen_rankings
     from imgalign.preferences.store import Store
     from imgalign.runs.world import writes_files
     from reward_models.fit import FitConfig, fit
     from reward_models.text_fit import TextFitConfig, fit_texts
 
+    learned_from = LearnedFrom(project=project, group=group)
     with together(cure="nothing is saved, start the fit again") as world:
         if file is not None:
             store_only: dict[str, object] = {"group": group, "project": project}
@@ -77,7 +79,14 @@ def train(
                 ranked = chosen_rankings(
                     store, "texts", judged_by=judged_by, group=group, project=project
                 )
-                report = fit_texts(ranked, store.text, text_settings, out, world=world)
+                report = fit_texts(
+                    ranked,
+                    store.text,
+                    text_settings,
+                    out,
+                    learned_from=learned_from,
+                    world=world,
+                )
         else:
             settings = load_config(FitConfig, config, overrides or ())
             with Store.open(database, images=images, create=False) as store:
@@ -89,6 +98,7 @@ def train(
                     lambda image_id: read_tensor(store.image_path(image_id)),
                     settings,
                     out,
+                    learned_from=learned_from,
                     world=world,
                 )
     if writes_files(world):

@@ -31,6 +31,7 @@ from imgalign.loop.journal import digest
 from imgalign.loop.plan import PROMPTS, TRAINING, Plan, quoted
 from imgalign.loop.rounds import Weights, folder_of, source_of
 from imgalign.preferences.coverage import coverage
+from imgalign.preferences.fit_report import LearnedFrom
 from imgalign.preferences.queue import queue_candidates
 from imgalign.preferences.records import Ranking, ranks
 from imgalign.preferences.samples import rankings_of
@@ -146,6 +147,7 @@ def fit_reward(shop: Workshop, number: int) -> Mapping[str, Any]:
         lambda image_id: read_tensor(store.image_path(image_id)),
         load_config(FitConfig, None, [*seeded, *shop.plan.settings.fit]),
         out,
+        learned_from=LearnedFrom(project=shop.plan.settings.project),
     )
     for line in report.lines():
         shop.say(line)

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
 from itertools import groupby
+from math import inf
 from typing import get_args
 
 from sqlalchemy import case, func, select, true
@@ -184,6 +185,38 @@ def project_standings(store: Store, project: str | None = None) -> list[ProjectS
             (key, list(group)) for key, group in groupby(rows, key=lambda row: row.project)
         )
     ]
+
+
+def adapters_in(store: Store, project: str) -> frozenset[str]:
+    """The weights, by their hashes, whose images are queued in a project."""
+    found = (
+        select(provenances.c.adapter_hash)
+        .distinct()
+        .join(candidates, candidates.c.image_id == provenances.c.image_id)
+        .join(items, items.c.item_id == candidates.c.item_id)
+        .where(items.c.project == project, provenances.c.adapter_hash.is_not(None), ~is_attention())
+    )
+    with store.database.read() as connection:
+        return frozenset(connection.execute(found).scalars())
+
+
+def judged_since(store: Store, project: str) -> float:
+    """When the first of a project's judged items was judged, in seconds since 1970.
+
+    Infinity without one. Takes no longer the more judgements there are.
+    """
+    first_item = (
+        select(items.c.item_id)
+        .where(items.c.project == project, items.c.given > 0)
+        .order_by(items.c.sequence)
+        .limit(1)
+    )
+    found = select(func.min(rankings.c.created_at)).where(
+        rankings.c.item_id == first_item.scalar_subquery()
+    )
+    with store.database.read() as connection:
+        first = connection.execute(found).scalar()
+    return inf if first is None else float(first.timestamp())
 
 
 def store_mark(store: Store) -> Hashable:

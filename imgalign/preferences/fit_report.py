@@ -33,6 +33,22 @@ class Ceiling:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LearnedFrom:
+    """Which rankings of the store something learned from; None for all projects, or all groups.
+
+    Example: those of project "cats", by annotators of the group "warm".
+    """
+
+    project: str | None = None
+    group: str | None = None
+
+    def __str__(self) -> str:
+        """Example: "project cats, group warm"."""
+        project = "all projects" if self.project is None else f"project {self.project}"
+        return project if self.group is None else f"{project}, group {self.group}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
     """Counts of the rankings that were given, by verdict."""
 
@@ -185,6 +201,8 @@ class FitReport:
     mind; the surest first."""
     agreements: tuple[Judged, ...] = ()
     """Those of which it is surest with people."""
+    learned_from: LearnedFrom | None = None
+    """None for rankings of a file, and in reports of earlier versions."""
 
     def lines(self) -> list[str]:
         """The report as text, one fact per line."""

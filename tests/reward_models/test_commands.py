@@ -72,6 +72,16 @@ def test_evaluating_a_reward_prints_zero_shot_clip_beside_it(train, evaluated, t
     assert all(any(line.startswith(name) for line in lines) for name in beside)
 
 
+def test_the_report_says_which_rankings_were_learned_from(train, tmp_path):
+    for options, said in (
+        ((), {"project": None, "group": None}),
+        (("--project", "default"), {"project": "default", "group": None}),
+    ):
+        out = tmp_path / f"reward-{len(options)}"
+        assert train(out, *options) == 0
+        assert json.loads((out / "report.json").read_text())["learned_from"] == said
+
+
 def test_zero_shot_clip_is_the_clip_before_its_blocks_were_trained(train, evaluated, tmp_path):
     unfrozen = *UNFROZEN, "learning_rate=1e-5"
     assert train(tmp_path / "reward", *unfrozen) == 0

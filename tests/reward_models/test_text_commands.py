@@ -77,6 +77,8 @@ def test_a_file_and_a_store_of_the_same_rankings_give_the_same_reward(
     reports = [json.loads((tmp_path / n / "report.json").read_text()) for n in ("file", "store")]
     assert reports[0]["data_hash"] == reports[1]["data_hash"]
     assert reports[0]["num_rankings"] == reports[1]["num_rankings"]
+    said = [report["learned_from"] for report in reports]
+    assert said == [None, {"project": None, "group": None}]  # a file is no project
 
 
 def test_a_reward_is_evaluated_and_scores_texts(train, store, table, tmp_path, capsys):

@@ -1,10 +1,12 @@
 """A lead runs a project in a browser, and an annotator whom they invite judges in another: a link,
 a second project that is opened, a judgement of it, and the end of the account."""
 
+import json
 from typing import Any
 
 import pytest
 from rank_page import press
+from submissions import judge
 from waited import expect
 
 from imgalign.preferences.accounts import Accounts
@@ -128,8 +130,24 @@ def test_who_forgot_a_password_chooses_another_by_a_link_of_a_lead(
     context.close()
 
 
+FOR_ADMINS = (
+    *("Start training", "Fit", "New run", "Stop and save", "Resume", "Copy with changes"),
+    *("Delete …", "Delete for good", "Earlier", "Later", "Start now", "Take out of line"),
+)
+
+
+def refuse_what_is_for_admins(page: Any) -> None:
+    """Neither a button of admins, nor a word that sends somebody to one."""
+    for name in FOR_ADMINS:
+        assert not any(
+            each.is_visible() for each in page.get_by_role("button", name=name, exact=True).all()
+        ), name
+    for said in ("press Fit", "Pick a recipe", "go on with Resume", "Align with it", "Ctrl-C"):
+        assert not any(each.is_visible() for each in page.get_by_text(said).all()), said
+
+
 def test_a_lead_sees_runs_and_an_admin_changes_roles(
-    page: Any, address: str, store: Store, add_items: Any
+    page: Any, address: str, store: Store, add_items: Any, settings: Any
 ):
     add_items(1)
     people = Accounts(store.database)
@@ -139,6 +157,29 @@ def test_a_lead_sees_runs_and_an_admin_changes_roles(
     page.goto(f"{address}/train")
     page.get_by_text("Admins start, stop and delete runs").wait_for()
     assert page.get_by_role("heading", name="New run").is_hidden()
+    page.get_by_text("An admin starts one.").wait_for()
+    refuse_what_is_for_admins(page)
+    page.goto(f"{address}/learn")
+    page.get_by_text("Admins fit reward models").wait_for()
+    page.get_by_text("There are no rankings to learn from yet").wait_for()
+    refuse_what_is_for_admins(page)
+    store.submit(judge(store.next_item("Lu"), "Lu"))
+    page.get_by_text("An admin fits the first one").wait_for()
+    refuse_what_is_for_admins(page)
+    run = settings.runs / "done"
+    (run / "step-000006").mkdir(parents=True)
+    (run / "step-000006" / "pytorch_lora_weights.safetensors").write_bytes(b"weights")
+    (run / "config.yaml").write_text("{}")
+    status = {"state": "stopped", "pid": 1, "step": 6, "total": 9, "message": ""}
+    (run / "status.json").write_text(json.dumps(status))
+    page.goto(f"{address}/train")
+    page.get_by_text("an admin can resume it").wait_for()
+    refuse_what_is_for_admins(page)
+    page.goto(f"{address}/candidates")
+    page.get_by_role("radio", name="Images").wait_for()
+    assert page.get_by_role("radio", name="Texts").is_hidden()
+    refuse_what_is_for_admins(page)
+    page.goto(f"{address}/train")
     assert page.get_by_text("for admins; ask one of them").count() == 0
     page.context.clear_cookies()
     log_in(page, address, "Ida")

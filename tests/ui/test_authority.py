@@ -3,6 +3,7 @@ anything of it runs; what starts processes of free settings or reads paths is fo
 
 import inspect
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from ui.batch_request import IMAGES, TEXTS, Form, refuse_what_is_not_offered
 from ui.batches import Asked, Batch, Batches
 from ui.roles import ACCOUNT
 from ui.runs import Runs
+from ui.theme import asset
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting' is deprecated"),
@@ -36,7 +38,7 @@ pytestmark = [
 PASSWORD = "four odd green words"
 ROLES: Mapping[str, Role] = {"Ida": "admin", "Lu": "lead", "Ann": "annotator"}
 FOR_ADMINS = {
-    "learn": {"start_fit", "stop", "forget"},
+    "learn": {"start_fit", "stop", "forget", "explain_now"},
     "train": {
         *("start_run", "stop", "resume", "delete", "move", "remove", "start_now"),
         *("open_page", "choose", "copy", "explain_now"),
@@ -46,7 +48,7 @@ FOR_ADMINS = {
 OF_NOTHING = (AttributeError, TypeError, KeyError, ValueError, UserWarning)
 """What comes of values that no page sends, where an event was let through to its function; gradio's
 warnings to people are errors in tests."""
-QUIET = {"open_page", "explain_now"}
+QUIET = {("train", "open_page"), ("train", "explain_now"), ("learn", "explain_now")}
 """Those that a page calls by itself, so that they do nothing instead of refusing."""
 
 
@@ -117,7 +119,8 @@ def test_without_a_session_or_as_an_annotator_no_event_happens(
         else:
             as_account(who)
         for each in events:
-            expected = "quiet" if each.page == "train" and each.fn.__name__ in QUIET else "refused"
+            quietly = (each.page, each.fn.__name__) in QUIET
+            expected = "quiet" if quietly else "refused"
             if (what := outcome(each)) != expected:
                 got[named(each)] = what
     assert got == {}
@@ -141,6 +144,17 @@ def test_leads_may_all_but_what_is_for_admins(
     assert expected <= refused
     # others leave the page as it is where nothing was chosen
     assert {page for page, _ in refused - expected} <= {"candidates", "generate"}
+
+
+def test_buttons_of_admins_are_marked_so_that_nobody_else_sees_them() -> None:
+    unmarked = [
+        button
+        for name in ("monitor.html", "learn.html")
+        for button in re.findall(r"<button[^>]*>", asset(name))
+        if "for-admins" not in button
+    ]
+    assert unmarked == []
+    assert ':not([data-role="admin"])' in asset("role.css")
 
 
 def test_a_lead_names_no_path_and_no_other_model(tmp_path: Path) -> None:

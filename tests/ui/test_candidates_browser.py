@@ -196,6 +196,7 @@ def test_what_is_typed_while_the_page_is_still_loading_stays(
 def test_the_page_fits_on_a_phone(page: Any, address: str) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
     open_form(page, address)
+    page.get_by_role("heading", name="New candidates").click()
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     last = page.get_by_role("link", name="Results").bounding_box()
     assert last["x"] + last["width"] <= 390

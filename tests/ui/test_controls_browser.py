@@ -45,7 +45,9 @@ def test_a_control_writes_an_override_and_takes_it_back(train):
 
     iterations.fill("many")
     iterations.press("Tab")
-    train.get_by_text("run.iterations: expected a whole number, got 'many'").wait_for()
+    wrong = "run.iterations: expected a whole number, got 'many'"
+    train.get_by_role("alert").get_by_text(wrong).wait_for()
+    expect(train.locator(".ct-wrong:visible")).to_have_text(wrong)  # and at its control
     expect(iterations).to_have_value("many")  # to be mended where it was typed
     train.get_by_role("button", name="Iterations: back to 40").press("Enter")
     train.locator("#cost", has_text="40 iterations of 64 images").wait_for()

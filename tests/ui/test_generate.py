@@ -18,6 +18,7 @@ from imgalign.errors import ImgalignError, InputError
 from imgalign.evaluate.votes import count_votes
 from imgalign.preferences.records import SamplerSettings
 from ui import generation, image_request, sending
+from ui.pages.generate import nothing_to_compare
 from ui.runs import Runs
 from ui.shelf import Shelf
 
@@ -46,6 +47,18 @@ def run_folder(tiny_pipeline_folder, tmp_path_factory):
     status = {"state": "finished", "pid": 1, "step": 10, "total": 10}
     (runs / "tiny" / "status.json").write_text(json.dumps(status))
     return runs
+
+
+def test_without_a_checkpoint_the_page_says_so_and_where_runs_are_started(run_folder, tmp_path):
+    said = nothing_to_compare(Runs(tmp_path / "runs"), "storybook")
+    assert "There is no run yet" in said
+    assert '<a href="train">Start one on Train</a>' in said
+    (tmp_path / "runs" / "failed").mkdir(parents=True)
+    status = {"state": "failed", "pid": 1, "step": 0, "total": 10}
+    (tmp_path / "runs" / "failed" / "status.json").write_text(json.dumps(status))
+    said = nothing_to_compare(Runs(tmp_path / "runs"), "storybook")
+    assert "No run has a checkpoint to show yet" in said
+    assert nothing_to_compare(Runs(run_folder), "storybook") == ""
 
 
 def make(run_folder, model, shelf, *, adapter="tiny/step-000010", prompts=PROMPTS, count=2):

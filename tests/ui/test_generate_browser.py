@@ -237,4 +237,4 @@ def test_what_was_drawn_before_comes_back_until_the_server_has_forgotten_it(
     page.get_by_text("These images are not kept any more").wait_for()
     page.evaluate("localStorage.setItem('imgalign.generate.history', '[{}, 3, null]')")
     page.reload()
-    page.locator(".co-none").wait_for()
+    page.locator(".none-yet").wait_for()

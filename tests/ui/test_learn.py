@@ -111,7 +111,7 @@ def test_a_fit_is_started_watched_and_found_again(fits: Fits, tmp_path: Path) ->
         lambda: (f := fits.fit("taste")).share is not None and "epoch" in f.message and f
     )
     assert (fit.state, fit.share, fit.stoppable) == ("fitting", 3 / 12, True)
-    assert fit.learned_from == "project cats & dogs, group warm"
+    assert str(fit.learned_from) == "project cats & dogs, group warm"
     with pytest.raises(InputError, match="there is something of that name"):
         fits.launch(PROJECT, group="", name="taste")
     # A new app finds it, and can stop it.

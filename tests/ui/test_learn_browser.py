@@ -66,3 +66,28 @@ def test_rankings_become_a_reward_model_that_the_train_page_offers(
     page.wait_for_function("() => document.querySelector('#recipe input:checked')?.value")
     page.locator("#reward input").click()
     expect(page.get_by_role("option", name="my taste")).to_have_count(1)
+
+
+@pytest.mark.usefixtures("here")
+def test_a_share_is_set_by_its_control_and_a_typing_error_is_said_at_its_line(
+    page: Any, address: str
+) -> None:
+    page.goto(f"{address}/learn")
+    share = page.get_by_role("textbox", name="Held-out share")
+    expect(share).to_have_value("0.2")
+    share.focus()
+    expect(page.locator(".ct-about")).to_contain_text("Share of prompts for the reported numbers")
+    share.fill("7")
+    share.press("Enter")
+    expect(page.locator("#overrides textarea")).to_have_value("test=7")
+    expect(page.locator("#notes")).to_contain_text("Line 1. test: expected", use_inner_text=True)
+    expect(page.locator(".ct-one[data-path=test] .ct-wrong")).to_contain_text("test: expected")
+    expect(share).to_have_attribute("aria-invalid", "true")
+    share.fill("0.3")
+    share.press("Enter")
+    expect(page.locator("#notes")).to_be_empty()
+    expect(share).to_have_attribute("aria-invalid", "false")
+    page.get_by_role("button", name="Settings: 1 of").click()
+    page.get_by_label("Find a setting").fill("calibration")
+    expect(page.locator("#settings tr[data-setting=validation]")).to_be_visible()
+    expect(page.locator("#settings tr[data-setting=epochs]")).to_be_hidden()

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from reported_runs import fitted_reward
 
 from imgalign.preferences.accounts import Accounts
 from ui.app import PAGES as ALL
@@ -85,3 +86,28 @@ def test_a_set_is_ranked_by_taps_and_what_is_opened_begins_at_its_beginning(
     phone.locator(".rk-submit").tap()
     phone.locator(".rk[data-state=empty]").wait_for()
     assert [len(each.ranking) for each in store.rankings()] == [4]
+
+
+@pytest.mark.usefixtures("here")
+def test_what_is_made_comes_before_the_form_that_makes_it_which_opens_by_a_tap(
+    phone: Any, address: str, settings: Any, add_items: Any, tmp_path: Any
+):
+    add_items(3)
+    settings.runs.mkdir()
+    fitted_reward(settings.runs / "taste")
+    (settings.runs / "taste" / "contract.json").write_text("{}")
+    phone.set_viewport_size({"width": 390, "height": 844})
+    for name, first, heading, field in (
+        ("candidates", ".ba-standing", "New candidates", "#candidate-prompts"),
+        ("learn", ".le-verdict", "New reward model", "#reward-name"),
+        ("generate", ".none-yet", "Draw images", "#prompts"),
+        ("results", ".results", "Who is preferred", "#results-project"),
+    ):
+        phone.goto(f"{address}/{name}")
+        phone.locator(first).first.wait_for()
+        assert phone.locator(first).first.bounding_box()["y"] < 500, name
+        assert phone.locator(field).is_hidden(), name
+        phone.get_by_role("heading", name=heading).tap()
+        phone.locator(field).wait_for()
+        assert phone.locator(field).bounding_box()["y"] < 844, name
+        assert not phone.evaluate(SIDEWAYS), name

@@ -126,6 +126,8 @@ def test_a_stopped_run_says_go_on_with_resume(runs, message):
     write_run(runs, state="stopped", message=message)
     found = detail(runs)
     assert found["message"].endswith(" iteration 18; go on with Resume")
+    told = monitor.view(runs, "a", admin=False)["detail"]["message"]  # a lead has no such button
+    assert told.endswith(" iteration 18; an admin can resume it")
     assert found["verdict"]["headline"].startswith("So far: Use iteration 12")
 
 

@@ -63,6 +63,22 @@ def test_without_rankings_of_two_makers_it_says_how_to_get_some(board: Leaderboa
     assert "expected" not in said
 
 
+def test_pairs_that_wait_to_be_ranked_are_said_with_a_link(
+    store: Store, battles: Any, board: Leaderboard
+) -> None:
+    ids = [store.add_image(png(Image.new("RGB", (8, 8), (k, 0, 0))), provenance()) for k in (0, 1)]
+    store.add_item("a fox", ids, source="test", project="default-compare")
+    for project in ("", "default"):
+        said = results.shown(board, Asked(project=project))
+        assert "1 pair waits to be ranked in the project default-compare." in said
+        assert 'href="./?project=default-compare"' in said
+        assert "draw a checkpoint" not in said
+    elsewhere = Leaderboard(board.store, board.runs, only="default")
+    said = results.shown(elsewhere, Asked())
+    assert "1 pair waits" in said
+    assert "Rank them" not in said
+
+
 def test_a_choice_that_leaves_nothing_says_what_there_is(
     store: Store, battles: Any, board: Leaderboard
 ) -> None:

@@ -133,6 +133,7 @@ const refresh = () => {
   root.toggleAttribute("data-empty", !value?.groups?.length);
   const busy = Boolean(value) && value.done < value.total && !value.failed && !value.stopped;
   q(".co-progress").hidden = !busy;
+  if (changed("busy", busy) && busy) foldForm();
   q(".co-stopped").hidden = !value?.stopped;
   q(".co-stopped").textContent = value?.stopped ?? "";
   q(".co-failed").hidden = !value?.failed;

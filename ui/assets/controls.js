@@ -45,7 +45,9 @@ const draw = (control, index) => {
   else Object.assign(input, { autocomplete: "off", spellcheck: false, inputMode: "decimal" });
   const back = make("button");
   back.type = "button";
-  one.append(label, input, back);
+  const wrong = make("p", "ct-wrong");
+  wrong.id = `control-${index}-wrong`;
+  one.append(label, input, back, wrong);
   return one;
 };
 const show = (one, control) => {
@@ -60,6 +62,12 @@ const show = (one, control) => {
   one.dataset.shown = control.value;
   input.placeholder = control.usual;
   input.title = control.meaning;
+  const wrong = one.querySelector(".ct-wrong");
+  wrong.textContent = control.problem;
+  wrong.hidden = !control.problem;
+  input.setAttribute("aria-invalid", String(Boolean(control.problem)));
+  if (control.problem) input.setAttribute("aria-describedby", wrong.id);
+  else input.removeAttribute("aria-describedby");
   back.textContent = control.choices.length ? "↺" : `↺ ${control.usual}`;
   back.title = `Back to ${control.usual}, as the recipe says`;
   back.setAttribute("aria-label", `${control.name}: back to ${control.usual}`);

@@ -18,6 +18,11 @@ const remembered = (key) => ({
   get: () => { try { return localStorage.getItem(key); } catch { return null; } },
   set: (value) => { try { localStorage.setItem(key, value); } catch { /* as above */ } },
 });
+// On a narrow screen a form stands folded above what it makes (ui/pages/folding.py).
+const foldForm = () => {
+  const box = document.querySelector(".unfold input");
+  if (box) box.checked = false;
+};
 // A text to take along, such as a command, and a button that copies it.
 const copyable = (why, text) => {
   const box = make("div", "take");

@@ -77,10 +77,14 @@ const refresh = () => {
   root.toggleAttribute("data-empty", !value.detail);
   if (!value.detail) {
     const hint = q(".le-hint");
-    hint.textContent = value.judged
-      ? "Choose which rankings to learn from, then press Fit. It takes a few minutes."
-      : "There are no rankings to learn from yet. ";
-    if (!value.judged) {
+    hint.replaceChildren();
+    if (value.judged) {
+      hint.append(
+        make("span", "for-admins", "Choose which rankings to learn from, then press Fit. It takes a few minutes."),
+        make("span", "for-leads", "An admin fits the first one; what it is worth is shown here."),
+      );
+    } else {
+      hint.textContent = "There are no rankings to learn from yet. ";
       const link = make("a", "", "Rank some images first.");
       link.href = new URL("./", document.baseURI).href;
       hint.append(link);

@@ -202,7 +202,7 @@ const drawVerdict = ({ verdict }) => {
     next.append(home);
   }
   next.append(copyable("Its files", verdict.path));
-  const terminal = make("details", "mo-terminal");
+  const terminal = make("details", "mo-terminal for-admins");
   terminal.append(
     make("summary", "", "On a terminal"),
     ...verdict.commands.map(([why, text]) => copyable(why, text)),
@@ -239,6 +239,8 @@ const refresh = () => {
   heard = new Date();
   q(".mo-line").hidden = !value?.queue_failed;
   q(".mo-line").textContent = value?.queue_failed ?? "";
+  q(".mo-missing").hidden = !value?.missing;
+  if (changed("missing", value?.missing)) q(".mo-missing").innerHTML = value?.missing ?? ""; // of the app's own words
   if (!value?.runs?.length) return;
   const { runs, detail } = value;
   if (changed("runs", [runs, detail?.name])) {

@@ -30,8 +30,9 @@ from ui.image_request import SHIPPED
 from ui.links import rank_link
 from ui.messages import PRIVATE, shown
 from ui.outlook import table
+from ui.pages.folding import FOLD, form_heading
 from ui.runs import Runs
-from ui.standing import Standings, counted
+from ui.standing import RANK, Standings, counted
 from ui.theme import asset
 
 REFRESH_SECONDS = 2.0
@@ -116,10 +117,10 @@ def view(work: Work, chosen: str | None) -> dict[str, Any]:
     batch = found[names.index(chosen)] if chosen in names else next(iter(found), None)
     project = work.project if batch is None else batch.asked.project
     moved = tuple((each.name, each.state, len(each.item_ids)) for each in found)
-    told = work.standings.at(project, moved)
+    told = work.standings.at(project, moved, admin=work.freely)
     place = told.page if told else ""
-    if place == "./":
-        place = rank_link(project, only=work.only)
+    if told and told.page == RANK:
+        place = rank_link(told.ranks, only=work.only)
     return {
         "standing": told and asdict(told) | {"page": place},
         "batches": [_short(each) for each in found],
@@ -235,7 +236,8 @@ def build(
     gr.Timer(REFRESH_SECONDS).tick(**again)
     _connect_form(fields, tools, sending, folds, refusal, explain_form)
     outputs = [chosen, refusal, fields.first_seed, fields.project, fields.upload, sending]
-    start.click(begin, fields.all, outputs, **PRIVATE).then(**again).then(**explain_form)
+    begun = start.click(begin, fields.all, outputs, **PRIVATE).then(None, js=FOLD, **PRIVATE)
+    begun.then(**again).then(**explain_form)
     _connect_shelf(work, shelf, chosen, again)
 
 
@@ -243,7 +245,7 @@ def _fields(
     work: Work, examples: tuple[str, ...]
 ) -> tuple[Fields, gr.HTML, gr.HTML, dict[str, gr.Column]]:
     """The form, its buttons for prompts and for files, and what is shown for each source."""
-    gr.HTML("<h2>New candidates</h2>", padding=False)
+    form_heading("New candidates")
     source = gr.Radio(
         [*SOURCES], value=PROMPTS, show_label=False, container=False, elem_id="source"
     )

@@ -23,6 +23,8 @@ from ui.image_request import (
 )
 from ui.links import rank_link
 from ui.messages import PRIVATE
+from ui.pages.folding import form_heading
+from ui.run_queue import TRAINS
 from ui.runs import Runs
 from ui.sending import (
     CHECKPOINTS,
@@ -245,27 +247,22 @@ def build(
     loaded = LoadedModels()
     with gr.Row(elem_classes="page", equal_height=False):
         with gr.Column(scale=0, min_width=320, elem_classes="side"):
+            form_heading("Draw images", only_narrow=True)
             form = _form()
             wrong = gr.HTML(visible=False, padding=False, elem_id="notes")
             start = gr.Button("Generate", variant="primary", elem_id="generate-button")
             cancel = gr.Button("Stop", visible=False)
         with gr.Column(scale=1, min_width=320):
-            compare = gr.HTML(
-                value=None,
-                html_template=asset("compare.html"),
-                css_template=asset("compare.css"),
-                js_on_load="".join(asset(f"{name}.js") for name in SCRIPTS),
-                apply_default_css=False,
-                elem_id="compare",
-                ideas=list(EXAMPLES),
-            )
+            compare = _compare()
+            nothing = gr.HTML("", padding=False, elem_id="nothing-to-compare")
             with gr.Column(visible=False) as sending:
                 how, overlap, place, go, sent = _sending(project)
     lists = [form["adapter"], form["rewriter"], *_more(form), place]
 
     def open_page() -> tuple[Any, ...]:
         others = len(_more(form))
-        return *_choices(runs, model, others), gr.Dropdown(choices=projects(store, project))
+        there = gr.Dropdown(choices=projects(store, project))
+        return *_choices(runs, model, others), there, nothing_to_compare(runs, model)
 
     @no_type_check  # a checker's wrapper would hide from gradio that this is a generator
     def begin(*values: Any) -> Iterator[tuple[Any, ...]]:
@@ -297,7 +294,7 @@ def build(
     def reload(event: gr.EventData) -> tuple[Any, Any]:
         return _drawn_before(shelf, event)
 
-    page.load(open_page, outputs=lists, **PRIVATE)
+    page.load(open_page, outputs=[*lists, nothing], **PRIVATE)
     # Not queued by gradio: requests take turns themselves, and those that wait say so.
     answers = [compare, start, cancel, sending, wrong]
     running = start.click(begin, list(form.values()), answers, **PRIVATE)
@@ -311,6 +308,42 @@ def build(
     go.click(send_all, [compare, how, overlap, place], [sent, place], **PRIVATE)
     compare.idea(_add_idea, form["prompts"], form["prompts"], **PRIVATE)
     compare.restore(reload, None, [compare, sending], **PRIVATE)
+
+
+def _compare() -> gr.HTML:
+    return gr.HTML(
+        value=None,
+        html_template=asset("compare.html"),
+        css_template=asset("compare.css"),
+        js_on_load="".join(asset(f"{name}.js") for name in SCRIPTS),
+        apply_default_css=False,
+        elem_id="compare",
+        ideas=list(EXAMPLES),
+    )
+
+
+def nothing_to_compare(runs: Runs, model: str) -> str:
+    """Where no run can be shown beside its base, as HTML what is missing and where it comes from.
+
+    Else empty.
+    """
+    if len(checkpoints(runs, model)) > 1:  # the first is the base alone
+        return ""
+    found = runs.all()
+    going = any(run.state in TRAINS for run in found)
+    what = "No run has a checkpoint to show yet" if found else "There is no run yet"
+    link = '<a href="train">Watch it on Train</a>.' if going else NO_RUN
+    return (
+        f'<div class="none-yet" role="status"><h3>{what}</h3><p>Here a checkpoint of a run stands '
+        f"beside its base, seed by seed, and is sent to be compared. {link} Until then images are "
+        "drawn by the base model alone.</p></div>"
+    )
+
+
+NO_RUN = (
+    '<span class="for-admins"><a href="train">Start one on Train</a>.</span>'
+    '<span class="for-leads">An admin starts one on <a href="train">Train</a>.</span>'
+)
 
 
 def _choices(runs: Runs, model: str, others: int) -> tuple[gr.Dropdown, ...]:

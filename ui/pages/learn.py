@@ -1,18 +1,22 @@
 """The Learn page: fit a reward model to rankings, watch it, and see how good it is."""
 
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import gradio as gr
 
-from imgalign.errors import InputError
+from imgalign.errors import ImgalignError, InputError
 from imgalign.preferences.accuracy import Accuracy
 from imgalign.preferences.coverage import ProjectRankings, judged_projects
 from imgalign.preferences.fit_report import Evaluation, FitReport, Judged
-from imgalign.preferences.records import holds_comparisons
+from imgalign.preferences.records import Samples, holds_comparisons
 from imgalign.preferences.store import Store
+from ui import fit_form, settings_table
 from ui.authority import needs_role
 from ui.fits import Fit, Fits, check_fit
+from ui.forms import lines_of
 from ui.messages import PRIVATE, shown
+from ui.pages.folding import FOLD, form_heading
 from ui.theme import asset
 
 REFRESH_SECONDS = 2.0
@@ -73,7 +77,7 @@ def launch(
     A folded field gives None.
     """
     learned_from = chosen_project(store, project)
-    changes = [line.strip() for line in (overrides or "").splitlines() if line.strip()]
+    changes = lines_of(overrides or "")
     chosen = (name or "").strip() or fits.free_name(learned_from)
     check_fit(store, learned_from, group=group or EVERYBODY, overrides=changes)
     fits.launch(learned_from, group=group or EVERYBODY, name=chosen, overrides=changes)
@@ -86,7 +90,7 @@ def build(page: gr.Blocks, fits: Fits, store: Store) -> None:
     latest = gr.State("")
     with gr.Row(elem_classes="page", equal_height=False):
         with gr.Column(scale=0, min_width=320, elem_classes="side for-admins"):
-            gr.HTML("<h2>New reward model</h2>", padding=False)
+            form_heading("New reward model")
             gr.HTML(
                 '<div class="recipe"><p>It learns from rankings which images or texts people like, '
                 "and then judges what a model makes while it trains. Recipes that learn from "
@@ -102,19 +106,18 @@ def build(page: gr.Blocks, fits: Fits, store: Store) -> None:
                 elem_id="learn-group",
             )
             name = gr.Textbox(label="Name", max_lines=1, elem_id="reward-name")
-            with gr.Accordion("Settings", open=False):
-                overrides = gr.Textbox(
-                    label="Overrides",
-                    info="One key=value per line",
-                    placeholder="seeds=[0,1,2]\nunfreeze_image_blocks=1",
-                    lines=3,
-                    elem_id="reward-overrides",
-                )
+            settings = _settings()
             start = gr.Button("Fit", variant="primary", elem_id="start-fit")
         with gr.Column(scale=1, min_width=320):
             gr.HTML(FOR_LEADS, padding=False, elem_classes="for-leads")
+            with gr.Accordion(
+                "Settings", open=False, elem_id="settings", elem_classes="for-admins"
+            ) as folded:
+                gr.HTML(settings_table.SEARCH, padding=False)
+                table = gr.HTML("<p>Reading the settings …</p>", padding=False)
             shelf = _shelf()
     timer = gr.Timer(REFRESH_SECONDS)
+    explain_form = _connect_settings(settings, project, folded, table)
 
     def refresh(which: str | None, before: str) -> tuple[Any, str]:
         value = shown(lambda: view(fits, store, which))
@@ -137,20 +140,88 @@ def build(page: gr.Blocks, fits: Fits, store: Store) -> None:
     @needs_role("admin")
     def start_fit(
         which: str | None, who: str | None, called: str | None, changes: str | None
-    ) -> tuple[str, str]:
-        begun = shown(lambda: launch(fits, store, which, who, called, changes))
+    ) -> tuple[Any, Any, str]:
+        try:
+            begun = launch(fits, store, which, who, called, changes)
+        except ImgalignError as error:
+            return gr.skip(), gr.skip(), fit_form.problems(error, changes or "")
         gr.Info(f"{begun} is being fitted")
-        return begun, choose(which)[1]
+        return begun, choose(which)[1], ""
 
     again = {"fn": refresh, "inputs": [chosen, latest], "outputs": [shelf, latest], **PRIVATE}
-    page.load(open_page, outputs=[project, group, name], **PRIVATE)
+    page.load(open_page, outputs=[project, group, name], **PRIVATE).then(**explain_form)
     page.load(**again)
     timer.tick(**again)
-    project.input(choose, project, [group, name], **PRIVATE)
-    start.click(start_fit, [project, group, name, overrides], [chosen, name], **PRIVATE).success(
-        **again
-    )
+    project.input(choose, project, [group, name], **PRIVATE).then(**explain_form)
+    inputs, outputs = [project, group, name, settings.overrides], [chosen, name, settings.refusal]
+    begun = start.click(start_fit, inputs, outputs, **PRIVATE).then(None, js=FOLD, **PRIVATE)
+    begun.then(**again)
+    for field in (project, group, name, settings.overrides):
+        edited = field.change if isinstance(field, gr.Textbox) else field.input
+        edited(None, None, settings.refusal, js="() => ''", **PRIVATE)
     _connect_shelf(fits, shelf, chosen, again)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The settings on the page."""
+
+    controls: gr.HTML
+    """Those that matter; they write lines of the overrides."""
+    overrides: gr.Textbox
+    notes: gr.HTML
+    refusal: gr.HTML
+    """Why a fit was not started."""
+
+
+def _settings() -> Settings:
+    """Draw them inside the current column."""
+    return Settings(
+        controls=gr.HTML(
+            value=None,
+            html_template=asset("controls.html"),
+            css_template=asset("controls.css"),
+            js_on_load=asset("controls.js"),
+            apply_default_css=False,
+            elem_id="controls",
+        ),
+        overrides=gr.Textbox(
+            label="Overrides",
+            info="One key=value per line",
+            placeholder="seeds=[0,1,2]\nunfreeze_image_blocks=1",
+            lines=3,
+            max_lines=4,
+            elem_id="overrides",
+        ),
+        notes=gr.HTML(padding=False, elem_id="notes"),
+        refusal=gr.HTML(padding=False, elem_id="refusal"),
+    )
+
+
+def _connect_settings(
+    settings: Settings, project: gr.Dropdown, folded: gr.Accordion, table: gr.HTML
+) -> dict[str, Any]:
+    """Let the settings explain themselves; returns the event that does it."""
+
+    @needs_role("admin", quiet=True)
+    def explain_now(which: str | None, changes: str | None) -> tuple[Any, ...]:
+        samples: Samples = "texts" if (which or "").startswith("texts/") else "images"
+        found = fit_form.explain(samples, changes or "")
+        matter = {"controls": [asdict(each) for each in found.controls]}
+        return gr.Accordion(label=found.title), found.table, matter, found.notes
+
+    explain_form: dict[str, Any] = {
+        "fn": explain_now,
+        "inputs": [project, settings.overrides],
+        "outputs": [folded, table, settings.controls, settings.notes],
+        # One after another: what is said of an earlier form never replaces that of a later one.
+        **PRIVATE | {"concurrency_limit": 1, "concurrency_id": "explain fit"},
+    }
+    settings.controls.setting_written(
+        lambda: "", None, settings.refusal, **PRIVATE, trigger_mode="multiple"
+    ).then(**explain_form)
+    settings.overrides.blur(**explain_form, trigger_mode="always_last")
+    return explain_form
 
 
 def _connect_shelf(fits: Fits, shelf: gr.HTML, chosen: gr.State, again: dict[str, Any]) -> None:
@@ -192,7 +263,7 @@ def _detail(fits: Fits, store: Store, fit: Fit) -> dict[str, Any]:
     log = "\n".join(fits.processes.log(fit.name).splitlines()[-LOG_LINES:])
     detail = _short(fit) | {
         "share": fit.share,
-        "learned_from": fit.learned_from,
+        "learned_from": str(fit.learned_from or ""),
         "stoppable": fit.stoppable,
         "folder": str(fit.folder),
         "log": log,

@@ -14,6 +14,7 @@ from imgalign.preferences.store import Store
 from ui.comparing import cards, downloads
 from ui.leaderboard import ALL, HELD_OUT, LISTED, OF_PROJECT, Asked, Leaderboard, Rated
 from ui.messages import PRIVATE
+from ui.pages.folding import form_heading
 from ui.rating_chart import chart
 from ui.runs import Runs
 
@@ -79,13 +80,15 @@ def table(rated: Rated) -> str:
     )
 
 
-def build(page: gr.Blocks, store: Store, runs: Runs) -> None:
-    """Draw the page inside the current Blocks."""
-    board = Leaderboard(store, runs)
+def build(page: gr.Blocks, store: Store, runs: Runs, *, only: str | None = None) -> None:
+    """Draw the page inside the current Blocks; `only` is what alone can be ranked in this app."""
+    board = Leaderboard(store, runs, only=only)
     with gr.Row(elem_classes="page", equal_height=False):
         with gr.Column(scale=0, min_width=320, elem_classes="side"):
-            gr.HTML("<h2>Who is preferred</h2>", padding=False)
-            project = gr.Dropdown(label="Project", choices=[("all", ALL)], value=ALL)
+            form_heading("Who is preferred")
+            project = gr.Dropdown(
+                label="Project", choices=[("all", ALL)], value=ALL, elem_id="results-project"
+            )
             group = gr.Dropdown(label="Rankings of", choices=[("everybody", ALL)], value=ALL)
             prompts = gr.Dropdown(label="Prompts", choices=[("all", ALL)], value=ALL)
             listed = gr.Textbox(

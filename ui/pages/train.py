@@ -6,7 +6,7 @@ import gradio as gr
 
 from imgalign.errors import ImgalignError
 from ui import settings_table
-from ui.authority import needs_role
+from ui.authority import is_admin, needs_role
 from ui.form_notes import for_page
 from ui.forms import Form
 from ui.messages import PRIVATE, shown
@@ -40,7 +40,7 @@ def build(page: gr.Blocks, queue: RunQueue) -> None:
             monitor = _monitor()
 
     def refresh(which: str | None, before: str) -> tuple[Any, str]:
-        value = shown(lambda: view(runs, which, queue))
+        value = shown(lambda: view(runs, which, queue, admin=is_admin()))
         now = repr(value)
         return (gr.skip() if now == before else value), now
 
