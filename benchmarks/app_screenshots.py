@@ -5,14 +5,16 @@
 
 `studio` is a folder in which somebody has worked; in a copy of it three simulated annotators judge
 more sets, some of which are gold items, a reward model is fitted, and sets are left to be judged.
-Each page is shown as it is there and as it is in an empty folder, on a laptop, a phone and a 4K
-screen, light and dark: one sheet of all twelve per page (`pages/NAME.jpg`), to be looked at, and
-the laptop's light one alone for the README (`NAME.png`), with that of a run's report
-(`report.png`). Needs Chromium.
+Each page is shown as it is there and as it is in an empty folder, on a laptop, a phone (down to its
+third screen) and a 4K screen, light and dark: a sheet of all per page (`pages/NAME.jpg`), to be
+looked at, and the laptop's light one alone for the README (`NAME.png`), with that of a run's report
+(`report.png`). So are what opens over the Rank page, and where one logs in and accepts an
+invitation, for which accounts are made in another copy. Needs Chromium.
 """
 
 import argparse
 import io
+import re
 import shutil
 import subprocess
 import tempfile
@@ -26,19 +28,25 @@ from app_walk import CHROMIUM, imgalign, keys_of, served
 from PIL import Image, ImageDraw
 from playwright.sync_api import sync_playwright
 
+from imgalign.preferences.accounts import Accounts
 from imgalign.preferences.gold import mark_gold
 from imgalign.preferences.guidelines import set_guidelines
 from imgalign.preferences.store import Store
 from imgalign.storybook.scenes import evaluation_prompts
 
 PAGES = ("candidates", "rank", "people", "learn", "train", "generate", "results")
+OVER_RANK = {"zoom": "Space", "votes": "h", "guidelines": "g"}
+"""What is opened over the Rank page, by its key."""
+DOORS = ("enter", "join")
 JUDGED, OPEN, GOLD = 24, 8, 4
 """Sets that others judge, sets left for the pictures, and gold items among the former."""
 GUIDELINES = (
     "First the prompt: what it names must be there.\nThen light and mood, as you like them."
 )
-HEIGHT = 620
+HEIGHT = 844
 """Of one picture in a sheet."""
+SCREENS_DOWN = 3
+"""Of a page on a phone, one below the other."""
 SHORTER = """(folder) => {
   const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (texts.nextNode()) {
@@ -112,17 +120,15 @@ def enrich(folder: Path) -> None:
 
 def show(page: Any, address: str, name: str, *, full: bool) -> None:
     """Bring a page into the state that is worth a picture."""
+    if name.startswith(DOORS):  # with the token of an invitation behind it
+        page.goto(f"{address}/{name}")
+        page.get_by_label("Name").wait_for()
+        return
+    over, name = name, "rank" if name in OVER_RANK else name
     page.goto(f"{address}/{'' if name == 'rank' else name}")
-    page.wait_for_function(f"() => document.title === '{name.title()} - imgalign'")
+    page.wait_for_function(f"() => document.title.endsWith('{name.title()} - imgalign')")
     if name == "rank":
-        page.get_by_label("Your name or initials").fill("Bea")
-        page.keyboard.press("Enter")
-        page.locator(".rk[data-state=ranking], .rk[data-state=empty]").first.wait_for()
-        if full:
-            page.locator(".rk-guide[open]").wait_for()
-            page.keyboard.press("Escape")
-            for key in keys_of(((2,), (0,)), 4)[:-1]:
-                page.keyboard.press(key)
+        show_rank(page, OVER_RANK.get(over), full=full)
     if name == "generate" and full:
         page.wait_for_function("() => document.querySelector('#checkpoint input')?.value")
         page.get_by_label("Prompts").fill("\n".join(evaluation_prompts(2, seed=5)))
@@ -132,6 +138,26 @@ def show(page: Any, address: str, name: str, *, full: bool) -> None:
     if full and name in waits:
         page.locator(waits[name]).first.wait_for()
     page.wait_for_timeout(2500)
+
+
+def show_rank(page: Any, key: str | None, *, full: bool) -> None:
+    """Rank as Bea, with some places given; then what a key opens."""
+    page.get_by_label("Your name or initials").fill("Bea")
+    page.keyboard.press("Enter")
+    page.locator(".rk[data-state=ranking], .rk[data-state=empty]").first.wait_for()
+    if not full:
+        return
+    page.locator(".rk-guide[open]").wait_for()
+    page.keyboard.press("Escape")
+    if key == "h":  # something to be listed
+        for press in keys_of(((2,), (0,), (1,), (3,)), 4):
+            page.keyboard.press(press)
+        page.locator(".rk-count", has_text=re.compile("^[1-9]")).wait_for()
+    for press in keys_of(((2,), (0,)), 4)[:-1]:
+        page.keyboard.press(press)
+    if key is not None:
+        page.keyboard.press(key)
+        page.locator("dialog[open]").wait_for()
 
 
 def taken(
@@ -144,8 +170,22 @@ def taken(
             with opened(browser, screen, scheme) as page:
                 show(page, address, name, full=full)
                 page.evaluate(SHORTER, str(folder))
-                found[screen.name, scheme] = Image.open(io.BytesIO(page.screenshot()))
+                found[screen.name, scheme] = screens_down(page, screen)
     return found
+
+
+def screens_down(page: Any, screen: Screen) -> Image.Image:
+    """The screen; of a phone those below it too, side by side."""
+    image = Image.open(io.BytesIO(page.screenshot(full_page=screen.touch))).convert("RGB")
+    parts = -(-min(image.height, SCREENS_DOWN * screen.height) // screen.height)
+    if parts <= 1:
+        return image
+    across = Image.new("RGB", (parts * image.width + (parts - 1) * GAP, screen.height), "grey")
+    for part in range(parts):
+        top = part * screen.height
+        below = image.crop((0, top, image.width, min(top + screen.height, image.height)))
+        across.paste(below, (part * (image.width + GAP), 0))
+    return across
 
 
 def take_report(browser: Any, folder: Path, out: Path) -> None:
@@ -162,13 +202,15 @@ def sheet(rows: dict[str, dict[tuple[str, str], Image.Image]]) -> Image.Image:
     """All pictures of a page, one row each for the empty and the full one."""
     scaled = {
         name: {
-            key: image.convert("RGB").resize((image.width * HEIGHT // image.height, HEIGHT))
+            key: image.resize((image.width * HEIGHT // image.height, HEIGHT))
             for key, image in row.items()
         }
         for name, row in rows.items()
     }
-    widths = [image.width for image in next(iter(scaled.values())).values()]
-    width = 2 * MARGIN + sum(widths) + GAP * (len(widths) - 1)
+    width = max(
+        2 * MARGIN + sum(image.width for image in row.values()) + GAP * (len(row) - 1)
+        for row in scaled.values()
+    )
     made = Image.new("RGB", (width, len(rows) * (HEIGHT + MARGIN) + MARGIN), (128, 128, 128))
     draw = ImageDraw.Draw(made)
     for line, (name, row) in enumerate(scaled.items()):
@@ -180,31 +222,55 @@ def sheet(rows: dict[str, dict[tuple[str, str], Image.Image]]) -> Image.Image:
     return made
 
 
+def keep(rows: dict[str, dict[tuple[str, str], Image.Image]], name: str, out: Path) -> None:
+    """Write the sheet of a page."""
+    sheet(rows).save(out / "pages" / f"{name}.jpg", quality=80)
+    print(name, flush=True)
+
+
+def invitation(folder: Path) -> str:
+    """The token of one, after the first account was made."""
+    with Store.open(f"sqlite:///{folder / 'imgalign.db'}") as store:
+        people = Accounts(store.database)
+        people.add("Lea", "four odd green words", role="admin", group="default")
+        return people.invite(role="annotator", group="default", by=None)
+
+
 def main() -> None:
     """Serve both folders, take the pictures, and stop."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("studio", type=Path, help="folder in which somebody has worked")
-    parser.add_argument("--pages", nargs="+", default=list(PAGES), choices=PAGES)
+    everything = [*PAGES, *OVER_RANK, *DOORS]
+    parser.add_argument("--pages", nargs="+", default=everything, choices=everything)
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     given = parser.parse_args()
     (given.out / "pages").mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name, sync_playwright() as driver:
-        worked, empty = Path(name) / "worked", Path(name) / "empty"
+        worked, empty, guarded = (Path(name) / each for each in ("worked", "empty", "guarded"))
         shutil.copytree(given.studio, worked)
         enrich(worked)
         empty.mkdir()
+        shutil.copytree(worked, guarded)
+        invited = invitation(guarded)
         browser = driver.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking"]
         )
         with served(worked) as full, served(empty) as blank:
             for page in given.pages:
-                rows = {
-                    "empty": taken(browser, blank, page, folder=empty, full=False),
-                    "full": taken(browser, full, page, folder=worked, full=True),
-                }
-                sheet(rows).save(given.out / "pages" / f"{page}.jpg", quality=82)
-                rows["full"]["laptop", "light"].convert("RGB").save(given.out / f"{page}.png")
-                print(page, flush=True)
+                if page in DOORS:
+                    continue
+                rows = {"full": taken(browser, full, page, folder=worked, full=True)}
+                if page in PAGES:
+                    bare = taken(browser, blank, page, folder=empty, full=False)
+                    rows = {"empty": bare} | rows
+                    rows["full"]["laptop", "light"].save(given.out / f"{page}.png")
+                keep(rows, page, given.out)
+        with served(guarded) as address:
+            for page in given.pages:
+                if page in DOORS:
+                    place = f"join#{invited}" if page == "join" else page
+                    row = taken(browser, address, place, folder=guarded, full=True)
+                    keep({page: row}, page, given.out)
         take_report(browser, worked, given.out / "report.png")
         browser.close()
 

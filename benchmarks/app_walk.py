@@ -74,8 +74,8 @@ def served(folder: Path) -> Iterator[str]:
 class Walk:
     """The page, what it took so far, and the person's taste."""
 
-    def __init__(self, page: Any, address: str, out: Path | None) -> None:
-        self.page, self.address, self.out = page, address, out
+    def __init__(self, page: Any, address: str, out: Path | None, *, kind: str) -> None:
+        self.page, self.address, self.out, self.kind = page, address, out, kind
         self.seconds: dict[str, float] = {}
         self.shots = 0
         (self.annotator,) = annotators_of(GROUP, 1, seed=0, habits=DECIDED)
@@ -93,7 +93,7 @@ class Walk:
         self.shots += 1
         if self.out is not None:
             self.page.wait_for_timeout(700)
-            path = self.out / f"{self.shots:02d}-{name}.jpg"
+            path = self.out / f"{self.kind}-{self.shots:02d}-{name}.jpg"
             self.page.screenshot(path=path, type="jpeg", quality=82)
 
     def go(self, place: str) -> None:
@@ -121,10 +121,12 @@ class Walk:
             impressions([prompt] * len(images), images, group=GROUP), order=order, item_id=prompt
         )
         before = self.page.locator(".rk-tile img").first.get_attribute("src")
-        for key in keys_of(said.ranking, len(images)):
-            if key == "Enter" and shot:
-                self.shot(shot)
+        *first, last = keys_of(said.ranking, len(images))
+        for key in first:
             self.page.keyboard.press(key)
+        if shot:
+            self.shot(shot)
+        self.page.keyboard.press(last)
         self.page.wait_for_function(
             "(src) => document.querySelector('.rk').dataset.state === 'empty'"
             " || ![...document.querySelectorAll('.rk-tile img')].some((i) => i.src.endsWith(src))",
@@ -308,7 +310,8 @@ def main() -> None:
         page = browser.new_page(viewport={"width": 1280, "height": 800})
         page.set_default_timeout(PATIENCE)
         with served(there / "studio") as address:
-            walk = Walk(page, address, given.out)
+            kind = "folder" if given.from_folder else "prompts"
+            walk = Walk(page, address, given.out, kind=kind)
             try:
                 found = walked(walk, folder)
             except PlaywrightError:  # what did not come is best seen on the page
@@ -317,10 +320,10 @@ def main() -> None:
         browser.close()
         if given.keep is not None:
             shutil.copytree(there / "studio", given.keep)
-    kind = "from a folder" if given.from_folder else "from prompts"
+    row = "from a folder" if given.from_folder else "from prompts"
     seconds = {step: round(value, 1) for step, value in walk.seconds.items()}
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    known[kind] = {
+    known[row] = {
         "command": "python benchmarks/app_walk.py" + " --from-folder" * given.from_folder,
         "minutes": sum(walk.seconds.values()) / 60,
         "seconds": seconds,
@@ -328,7 +331,7 @@ def main() -> None:
         "hardware": hardware(),
     }
     RESULTS.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(known[kind], indent=1))
+    print(json.dumps(known[row], indent=1))
 
 
 if __name__ == "__main__":

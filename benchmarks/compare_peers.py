@@ -3,11 +3,11 @@
     python benchmarks/compare_peers.py ddpo --environments runs/peers
     python benchmarks/compare_peers.py ddpo --environments runs/peers --batches 1 --repetitions 1
 
-Builds the environment of each peer in a folder of `--environments` where it is not there yet, runs
-the sides one after the other, each in a process of its own, as often as `--repetitions` says, and
-refuses to compare unless they send the same number of rows through the network. Writes medians and
-ranges to `--results`, beside what was measured earlier of other peers, and prints a table. Left
-out: what a side does (peers/).
+Builds the environment of each side in a folder of `--environments` where it is not there yet, all
+with one release of PyTorch, runs the sides one after the other, each in a process of its own, as
+often as `--repetitions` says, and refuses to compare unless they send the same number of rows
+through the network. Writes medians and ranges to `--results`, beside what was measured earlier of
+other peers, and prints a table. Left out: what a side does (peers/).
 """
 
 import argparse
@@ -18,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,8 +36,24 @@ Facts: TypeAlias = dict[str, Any]
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "peers.json"
-COMMON = ("torch==2.13.0", "peft", "datasets", "protobuf")
+TORCH = "torch==2.13.0"
+"""Of all sides: builds of PyTorch differ in what they hold in memory."""
+ROOT = HERE.parent
+OURS = "imgalign"
+NOT_NEEDED = ("open_clip_torch", "torch", "torchvision")
+"""Dependencies of imgalign's that these sides do without, or take in the release of all sides."""
+
+
+def own_packages() -> Sequence[str]:
+    """What imgalign depends on, from pyproject.toml."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    asked = project["dependencies"]
+    return [each for each in asked if re.split("[<>=]", each)[0] not in NOT_NEEDED]
+
+
+COMMON = (TORCH, "peft", "datasets", "protobuf")
 ENVIRONMENTS: Mapping[str, Sequence[str]] = {
+    OURS: (*own_packages(), TORCH),
     "trl-0.23.1": ("trl==0.23.1", "diffusers==0.35.2", "transformers==4.56.2", *COMMON),
     "trl-1.16.0": ("trl==1.16.0", "transformers==5.24.0", *COMMON),
 }
@@ -48,8 +65,7 @@ class Side:
     """One of those that do the same work."""
 
     name: str
-    environment: str | None
-    """None is the project's own."""
+    environment: str
     script: str
     arguments: Sequence[str]
     references: float = 0.0
@@ -64,7 +80,7 @@ def ddpo(given: argparse.Namespace, folder: Path) -> list[Side]:
     peer = [str(folder / "pipeline"), "--precision=no", f"--learned={given.steps - 1}"]
     every, last = ["ddpo", *sizes], "--channels-last"
     one = [*every, "--reference-passes=1"]
-    ours: Facts = {"environment": None, "script": "ours.py"}
+    ours: Facts = {"environment": OURS, "script": "ours.py"}
     return [
         Side(
             name="TRL 0.23.1, DDPOTrainer, which has no KL",
@@ -103,7 +119,7 @@ def language_dpo(given: argparse.Namespace, folder: Path) -> list[Side]:
         ),
         Side(
             name="imgalign",
-            environment=None,
+            environment=OURS,
             script="ours.py",
             arguments=["language-dpo", *sizes],
         ),
@@ -126,15 +142,16 @@ def python_of(name: str, environments: Path) -> Path:
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
         install = [str(python), "-m", "pip", "install", "--quiet", *ENVIRONMENTS[name]]
         subprocess.run(install, check=True)
+        if name == OURS:  # this checkout, without what it would install
+            (packages_folder,) = (folder / "lib").glob("python*/site-packages")
+            (packages_folder / "imgalign.pth").write_text(f"{ROOT}\n", encoding="utf-8")
         done.write_text(packages, encoding="utf-8")
     return python
 
 
 def run(side: Side, environments: Path, folder: Path) -> Facts:
     """What a side measured of itself, with one thread."""
-    python = sys.executable
-    if side.environment is not None:
-        python = str(python_of(side.environment, environments))
+    python = str(python_of(side.environment, environments))
     out = folder / "out.json"
     out.unlink(missing_ok=True)
     command = [python, str(HERE / "peers" / side.script), *side.arguments, f"--out={out}"]

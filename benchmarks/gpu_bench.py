@@ -31,10 +31,10 @@ from imgalign.algorithms.rankings import RankedBatch
 from imgalign.diffusion.config import LoraDiffusionConfig
 from imgalign.diffusion.policy import DEFAULT_RANK, DiffusionPolicy
 from imgalign.policy import Data, Steps, Trajectory, Weights
+from imgalign.runs.world import Alone
 from imgalign.train.assemble import build_learner
 from imgalign.train.config import OptimizerConfig
 from imgalign.train.data.rollouts import collect
-from imgalign.train.world import Alone
 
 Facts: TypeAlias = dict[str, Any]
 Phases: TypeAlias = Mapping[str, float]

@@ -23,12 +23,12 @@ from imgalign.config import load_config
 from imgalign.policy import LikelihoodPolicy
 from imgalign.runs.folder import CONFIG
 from imgalign.runs.trained import find_weights
+from imgalign.runs.world import Alone
 from imgalign.statistics import clustered_mean
 from imgalign.train.assemble import load_policy
 from imgalign.train.config import TrainConfig
 from imgalign.train.data.source import Parts
 from imgalign.train.starting import prompts_to_use
-from imgalign.train.world import Alone
 
 LEVELS = (0.02, 0.08, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.92, 0.98)
 DRAWS = 4

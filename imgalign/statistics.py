@@ -12,7 +12,7 @@ Shapes: n = observations, c = clusters.
 """
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
@@ -37,6 +37,8 @@ LARGEST_LOG = 600.0
 """Larger wealth than exp of this is as good as the largest that a float holds."""
 TABLE = 8
 """Numbers for each observation up to which a table of all numbers is quicker than sorting."""
+KEPT = 32
+"""Sequences of values whose interval is kept: a vote changes few of those on a page, or none."""
 FIRST_PORTION, LARGEST_PORTION = 64, 8192
 """Values that are bet on between two looks at the wealth: twice as many each time."""
 
@@ -89,25 +91,23 @@ def clustered_rate(
     return clustered_mean(outcomes, clusters, seed=seed)
 
 
-def two_way_rate(outcomes: Floats | Sequence[float], one: Clusters, other: Clusters) -> Estimate:
+def two_way_rate(outcomes: Floats | Sequence[float], clusters: "TwoWay") -> Estimate:
     """Mean of outcomes in [0, 1] clustered two ways, such as by prompt and by annotator.
 
-    `one` and `other` name the clusters of each observation; with a single cluster of `other` the
-    interval is for that cluster alone. Wilson's interval for as many independent observations as
-    have this variance (Dean and Pagano 2015), with the quantile of Student's t; never narrower than
-    if all were independent. Where all clusters agree the variance is 0: each is then one
-    observation, as in `clustered_rate`.
+    With a single cluster on the second side the interval is for that cluster alone. Wilson's
+    interval for as many independent observations as have this variance (Dean and Pagano 2015), with
+    the quantile of Student's t; never narrower than if all were independent. Where all clusters
+    agree the variance is 0: each is then one observation, as in `clustered_rate`.
     """
     outcomes = np.asarray(outcomes, dtype=np.float64)
     mean = float(outcomes.mean())
-    if (one == one[0]).all() if isinstance(one, np.ndarray) else len(set(one)) < 2:
+    if clusters.num_one < 2:
         return Estimate(value=mean)
 
-    def variance(clusters: Ints) -> Floats:
-        sums = np.bincount(clusters, weights=outcomes - mean)
+    def variance(sums: Floats) -> Floats:
         return np.asarray((sums**2).sum() / len(outcomes) ** 2 * len(sums) / (len(sums) - 1))
 
-    found, degrees = two_way_variance(variance, one, other)
+    found, degrees = clusters.variance([outcomes - mean], variance)
     spread = float(found)
     effective = degrees + 1.0
     if spread > 1e-12:
@@ -117,27 +117,70 @@ def two_way_rate(outcomes: Floats | Sequence[float], one: Clusters, other: Clust
     return Estimate(value=mean, low=low, high=high)
 
 
-def two_way_variance(
-    variance: Callable[[Ints], Floats], one: Clusters, other: Clusters
-) -> tuple[Floats, int]:
-    """Variance of estimates clustered two ways, and its degrees of freedom.
+@dataclass(frozen=True, slots=True)
+class TwoWay:
+    """Observations clustered two ways, such as by prompt and by annotator.
 
-    `variance(clusters)` is the variance clustered one way, of clusters that are numbered from 0 as
-    they come, and the two-way one the sum of both less that of their intersection, which the sum
-    counts twice (Cameron, Gelbach and Miller 2011). With few clusters that may be below either of
-    the two: the largest is kept. With a single cluster on one side only `one` is used.
+    A cell is a prompt and an annotator that occur together. Sums over prompts and over annotators
+    are sums over cells, so that observations are gone through once, however many there are.
     """
-    one, other = _numbered(one), _numbered(other)
-    spread, num_one, num_other = variance(one), int(one.max()) + 1, int(other.max()) + 1
-    if num_one < 2 or num_other < 2:
-        return spread, num_one - 1
-    by_other, by_both = variance(other), variance(_numbered(one * num_other + other))
-    return combined_variance(spread, by_other, by_both), min(num_one, num_other) - 1
+
+    cell: Ints
+    """Of each observation, from 0."""
+    one: Ints
+    """Of each cell, from 0."""
+    other: Ints
+
+    @classmethod
+    def of(cls, one: Clusters, other: Clusters) -> "TwoWay":
+        """Observations with these clusters."""
+        firsts, seconds = (
+            distinct(side)[1] if isinstance(side, np.ndarray) else _numbered(side)
+            for side in (one, other)
+        )
+        num_seconds = int(seconds.max(initial=0)) + 1
+        cells, cell = distinct(firsts * num_seconds + seconds)
+        return cls(cell, *np.divmod(cells, num_seconds))
+
+    @property
+    def num_one(self) -> int:
+        """How many clusters there are on the first side."""
+        return int(self.one.max(initial=-1)) + 1
+
+    @property
+    def num_other(self) -> int:
+        """How many clusters there are on the second side."""
+        return int(self.other.max(initial=-1)) + 1
+
+    def at(self, places: Ints) -> "TwoWay":
+        """Those observations alone."""
+        cells, cell = distinct(self.cell[places])
+        return TwoWay(cell, distinct(self.one[cells])[1], distinct(self.other[cells])[1])
+
+    def variance(
+        self, scores: Sequence[Floats], variance: Callable[[Floats], Floats]
+    ) -> tuple[Floats, int]:
+        """Variance of estimates clustered two ways, and its degrees of freedom.
+
+        `scores` has one or more columns with a number of each observation, and `variance(sums)` is
+        the variance clustered one way, from the sums of clusters (clusters x columns). The two-way
+        one is the sum of both less that of cells, which the sum counts twice (Cameron, Gelbach and
+        Miller 2011). With few clusters that may be below either of the two: the largest is kept.
+        With a single cluster on one side only the first is used.
+        """
+        of_cells = _sums(self.cell, scores)
+        by_one = variance(_sums(self.one, of_cells.T))
+        if self.num_one < 2 or self.num_other < 2:
+            return by_one, self.num_one - 1
+        by_other, by_cell = variance(_sums(self.other, of_cells.T)), variance(of_cells)
+        spread = np.maximum.reduce([by_one, by_other, by_one + by_other - by_cell])
+        return np.asarray(spread), min(self.num_one, self.num_other) - 1
 
 
-def combined_variance(by_one: Floats, by_other: Floats, by_both: Floats) -> Floats:
-    """The largest of both one-way variances and the two-way one, as `two_way_variance` has it."""
-    return np.asarray(np.maximum.reduce([by_one, by_other, by_one + by_other - by_both]))
+def _sums(numbers: Ints, columns: Iterable[Floats]) -> Floats:
+    """Of each column the sums by number."""
+    found = [np.bincount(numbers, column) for column in columns]
+    return np.stack(found, axis=1, dtype=np.float64)
 
 
 def confidence_sequence(values: Floats | Sequence[float]) -> Estimate:
@@ -157,6 +200,13 @@ def confidence_sequence(values: Floats | Sequence[float]) -> Estimate:
     values = np.asarray(values, dtype=np.float64)
     if not len(values) or values.min() < 0 or values.max() > 1:
         raise ValueError(f"expected one value in [0, 1] or more, got {values}")
+    return _sequence_of(values.tobytes())
+
+
+@lru_cache(maxsize=KEPT)
+def _sequence_of(content: bytes) -> Estimate:
+    """The interval of values that are given as bytes, so that equal ones are recognised."""
+    values = np.frombuffer(content)
     portions = _portions(values)
     step = GRID[1] - GRID[0]
     below: list[int] = []
@@ -273,7 +323,7 @@ def t_quantile(probability: float, *, degrees: int) -> float:
     return z + math.fsum(term / degrees**power for power, term in enumerate(terms, start=1))
 
 
-def _totals(values: Floats, clusters: Clusters) -> tuple[Floats, Floats]:
+def _totals(values: Floats, clusters: Sequence[Hashable]) -> tuple[Floats, Floats]:
     """Sum and size of each cluster, in order of first appearance."""
     rows = _numbered(clusters)
     if not len(values) or len(rows) != len(values):
@@ -287,24 +337,20 @@ def distinct(numbers: Ints) -> tuple[Ints, Ints]:
     if not len(numbers) or numbers.max() > TABLE * len(numbers):
         found, places = np.unique(numbers, return_inverse=True)
         return found, places
-    there = np.bincount(numbers) > 0
-    return np.flatnonzero(there), np.asarray((np.cumsum(there) - 1)[numbers])
+    there = np.zeros(int(numbers.max()) + 1, dtype=bool)
+    there[numbers] = True
+    found = np.flatnonzero(there)
+    if len(found) == len(there):
+        return found, np.asarray(numbers, dtype=np.int64)
+    place_of = np.empty(len(there), dtype=np.int64)
+    place_of[found] = np.arange(len(found))
+    return found, place_of[numbers]
 
 
-def _numbered(clusters: Clusters) -> Ints:
+def _numbered(clusters: Sequence[Hashable]) -> Ints:
     """The cluster of each observation as a number from 0, in order of first appearance."""
-    if not isinstance(clusters, np.ndarray):
-        index = {name: place for place, name in enumerate(dict.fromkeys(clusters))}
-        return np.array([index[name] for name in clusters], dtype=np.int64)
-    if not len(clusters):
-        return clusters
-    if clusters.max() > TABLE * len(clusters):
-        clusters = np.unique(clusters, return_inverse=True)[1]
-    places = np.arange(len(clusters))
-    first = np.empty(int(clusters.max()) + 1, dtype=np.int64)
-    first[clusters[::-1]] = places[::-1]  # of several for one cluster, the last one stays
-    of_first = first[clusters]
-    return np.asarray((np.cumsum(of_first == places) - 1)[of_first])
+    index = {name: place for place, name in enumerate(dict.fromkeys(clusters))}
+    return np.array([index[name] for name in clusters], dtype=np.int64)
 
 
 def wilson_interval(successes: float, count: float, *, z: float = Z95) -> tuple[float, float]:

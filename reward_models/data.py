@@ -19,6 +19,7 @@ from torch import Tensor
 
 from imgalign.preferences.accuracy import Floats
 from imgalign.preferences.records import Ranking, pairs, ranks
+from imgalign.runs.world import World, shared_rows
 from reward_models.towers import Towers
 
 ImageLoader: TypeAlias = Callable[[str], Tensor]
@@ -107,23 +108,36 @@ def encode(
     style: bool,
     live_image: bool,
     live_text: bool,
+    world: World,
 ) -> Features:
-    """Encode every image and prompt of `data`; cache the inputs of the towers to be trained."""
-    prepared, encoded = [], []
-    for start in range(0, len(data.images), ENCODE_BATCH):
-        names = data.images[start : start + ENCODE_BATCH]
-        batch = torch.cat([towers.prepare(images(name)[None]) for name in names])
-        encoded.append(towers.image_features(batch, style=style))
-        if live_image:
-            prepared.append(batch)
+    """Encode every image and prompt of `data`; cache the inputs of the towers to be trained.
+
+    Each process encodes its share, and has the inputs of all.
+    """
+
+    def prepare(names: Sequence[str]) -> Tensor:
+        return torch.cat([towers.prepare(images(name)[None]) for name in names])
+
+    prepared = prepare(data.images) if live_image else None
+
+    def encode_images(some: slice) -> Tensor:
+        batch = prepare(data.images[some]) if prepared is None else prepared[some]
+        return towers.image_features(batch, style=style)
+
     tokens = towers.tokenize(data.prompts).to(towers.device)
-    text = [towers.encode_tokens(part) for part in torch.split(tokens, ENCODE_BATCH)]
+    image, text = (
+        shared_rows(world, count, make, at_once=ENCODE_BATCH, device=towers.device)
+        for count, make in (
+            (len(data.images), encode_images),
+            (len(tokens), lambda some: towers.encode_tokens(tokens[some])),
+        )
+    )
     return Features(
         towers=towers,
         style=style,
-        image=torch.cat(encoded),
-        text=torch.cat(text),
-        prepared=torch.cat(prepared) if live_image else None,
+        image=image,
+        text=text,
+        prepared=prepared,
         tokens=tokens if live_text else None,
     )
 

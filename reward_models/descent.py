@@ -19,6 +19,7 @@ from torch import Generator, Tensor, nn
 from imgalign.errors import NumericsError
 from imgalign.losses import plackett_luce_loss
 from imgalign.runs.progress import ProgressLine
+from imgalign.runs.world import World, writes_files
 
 LOG_TIE_START = -1.0
 LOG_TIE_STD = 2.0
@@ -54,25 +55,32 @@ class Descent:
         epochs: int,
         patience: int,
         shown: bool,
+        world: World,
     ) -> None:
         """Passes until `patience` of them have not lowered the validation loss.
 
         `epoch` trains for one pass and returns its mean loss, `measure` returns the validation
-        loss. Ends at the values of `trained` where the validation loss was lowest; `shown` shows
-        the progress. NumericsError for a loss that is not finite.
+        loss; the first process's decides for all. Ends at the values of `trained` where the
+        validation loss was lowest; `shown` shows the progress. NumericsError for a loss that is not
+        finite.
         """
+
+        def measured() -> float:
+            return self._finite(world.gather(measure())[0])
+
         first = len(self.losses)
-        lowest = self._finite(measure())
+        lowest = measured()
         self.losses.append((math.nan, lowest))
         if lowest < self.validation_loss:
             self.validation_loss, self.best_epoch = lowest, first
         best = [parameter.detach().clone() for parameter in trained]
         waited = 0
         started = time.monotonic()
-        with ProgressLine(epochs, unit="epoch") if shown else nullcontext() as progress:
+        seen = shown and writes_files(world)
+        with ProgressLine(epochs, unit="epoch") if seen else nullcontext() as progress:
             for number in range(1, epochs + 1):
                 train_loss = epoch()
-                loss = self._finite(measure())
+                loss = measured()
                 self.losses.append((train_loss, loss))
                 if loss < self.validation_loss:
                     self.validation_loss, self.best_epoch = loss, first + number
@@ -136,26 +144,31 @@ def one_pass(
     losses: Callable[[Tensor], Tensor],
     penalty: Callable[[], Tensor],
     largest_norm: float = math.inf,
+    world: World,
 ) -> float:
     """One optimizer step for each batch of rankings in random order; returns the mean loss.
 
     `losses` gives the loss of each of some rows, which are weighted by `weights`; `penalty`, the
     negative log density of a prior, counts once per pass. The norm of a step's gradient is limited
-    to `largest_norm`.
+    to `largest_norm`. Each process takes its share of each batch, and gradients are summed.
     """
     total = 0.0
     share = weights / weights.mean()
     trained = [each for group in optimizer.param_groups for each in group["params"]]
     for batch in torch.split(torch.randperm(len(rows), generator=generator), batch_size):
-        found = losses(rows[batch])
-        loss = (found * share[batch]).mean()
+        dealt = world.deal(len(batch))
+        own = batch[dealt.start : dealt.stop]
         optimizer.zero_grad()
-        torch.autograd.backward(loss + penalty() / len(rows))
+        if len(own):  # the last batch may be smaller than the number of processes
+            loss = (losses(rows[own]) * share[own]).mean()
+            part = len(own) / len(batch)
+            torch.autograd.backward(part * (loss + penalty() / len(rows)))
+            total += float(loss.detach()) * len(own)
+        world.reduce(trained)
         if largest_norm < math.inf:
             nn.utils.clip_grad_norm_(trained, largest_norm)
         optimizer.step()
-        total += float(loss.detach()) * len(batch)
-    return total / len(rows)
+    return world.total(total) / len(rows)
 
 
 def weighted_mean(losses: Float[Tensor, " n"], weights: Float[Tensor, " n"]) -> Float[Tensor, ""]:

@@ -10,13 +10,21 @@ Left out: the optimization (training.py) and the metrics (evaluate.py, preferenc
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from imgalign.environment import choose_device
-from imgalign.preferences.fit_report import ZERO_SHOT, Ceiling, FitReport
+from imgalign.preferences.fit_report import ZERO_SHOT, Ceiling, Counts, FitReport
 from imgalign.preferences.records import Ranking
+from imgalign.runs.world import (
+    Alone,
+    World,
+    from_first,
+    refuse_one_gpu_for_all,
+    writes_files,
+)
 from reward_models.clip import ClipReward
 from reward_models.clip_models import load_towers
 from reward_models.contract import Origin
@@ -53,6 +61,7 @@ def fit(
     ceiling: Ceiling | None = None,
     oracle: OracleReward | None = None,
     weights: Mapping[str, float] | None = None,
+    world: World | None = None,
 ) -> FitReport:
     """Fit a reward to `rankings`, save it in `out` with its report, and return the report.
 
@@ -60,15 +69,22 @@ def fit(
     overlapping rankings by default. `oracle`: noiseless utilities of simulated annotators, from
     which the report has the Bayes-optimal accuracy. `weights`: importance of a ranking by its id, 1
     by default. Equal rankings, settings and seeds give equal weights on one machine. Rankings with
-    an unreadable image are left out, counted and named in the log. InputError where a part of the
-    split holds no preference, `out` cannot be written, or another process is writing it.
+    an unreadable image are left out, counted and named in the log. `world` is the processes that
+    fit together, each of which calls this and can read the images; the first reads the rankings,
+    and saves. Without it there is one. InputError where a part of the split holds no preference,
+    `out` cannot be written, or another fit is writing it.
     """
     started = time.monotonic()
+    world = world or Alone()
+    refuse_one_gpu_for_all(world, config.device, setting="device")
+
+    def readable() -> tuple[list[Ranking], Counts]:
+        return leave_out_unreadable(*judged(rankings), lambda _, image: images(image))
+
     # Locked, and known to be writable, before hours of work.
-    with reserve_target(out):
-        ranked, counts = judged(rankings)
-        ranked, counts = leave_out_unreadable(ranked, counts, lambda _, image: images(image))
-        learned = _learn(ranked, images, config, weights or {})
+    with reserve_target(out) if writes_files(world) else nullcontext():
+        ranked, counts = from_first(world, readable)
+        learned = _learn(ranked, images, config, weights or {}, world)
         outcome = learned.outcome
         report = report_of(
             outcome, ranked, counts, config, ceiling=ceiling, oracle=oracle, started=started
@@ -82,14 +98,15 @@ def fit(
             held_out=config.held_out(),
             origin=learned.origin,
         )
-        reward.requires_grad_(False).save(
-            out,
-            golden=[(prompt, images(image)) for prompt, image in outcome.golden()],
-            data_hash=report.data_hash,
-            metrics=report.metrics(),
-            beside=partial(save_report, report),
-        )
-    return report
+        if writes_files(world):
+            reward.requires_grad_(False).save(
+                out,
+                golden=[(prompt, images(image)) for prompt, image in outcome.golden()],
+                data_hash=report.data_hash,
+                metrics=report.metrics(),
+                beside=partial(save_report, report),
+            )
+        return from_first(world, lambda: report)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +120,11 @@ class Learned:
 
 
 def _learn(
-    ranked: Sequence[Ranking], images: ImageLoader, config: FitConfig, weights: Mapping[str, float]
+    ranked: Sequence[Ranking],
+    images: ImageLoader,
+    config: FitConfig,
+    weights: Mapping[str, float],
+    world: World,
 ) -> Learned:
     parts = split(ranked, config)
     ordered = [ranking for part in parts.values() for ranking in part]
@@ -119,6 +140,7 @@ def _learn(
         style=config.head.style,
         live_image=image_blocks > 0,
         live_text=text_blocks > 0,
+        world=world,
     )
     untouched = zero_shot_head(
         towers.width, style_width=towers.style_width(style=config.head.style)
@@ -130,6 +152,7 @@ def _learn(
             rows,
             lambda own: ranking_scores(head, features, data, own),
             at_once=EVALUATION_BATCH,
+            world=world,
         )
 
     zero_shot = utilities(untouched.to(towers.device))
@@ -147,6 +170,7 @@ def _learn(
             train=rows["train"],
             validation=rows["validation"],
             config=config,
+            world=world,
         )
         attempts.append((attempt, utilities(attempt.head)))
     best, found = min(attempts, key=lambda pair: pair[0].validation_loss)

@@ -23,6 +23,7 @@ from imgalign.preferences.accuracy import calibration, fit_log_odds, outcomes
 from imgalign.preferences.fit_report import Ceiling, Counts, FitReport, Judged, SeedResult
 from imgalign.preferences.records import Ranking, pairs
 from imgalign.preferences.splits import three_way_split
+from imgalign.runs.world import World, shared_rows
 from reward_models.contract import HeldOut, Scale, data_hash
 from reward_models.data import RankingData, pair_margins
 from reward_models.descent import Descent
@@ -158,20 +159,25 @@ def utilities_of(
     score: Callable[[Tensor], Tensor],
     *,
     at_once: int,
+    world: World,
 ) -> dict[str, Scores]:
     """Utilities of each ranking's candidates, by part.
 
-    `score` gives those of at most `at_once` rows, [n k], without gradients.
+    `score` gives those of at most `at_once` rows, [n k], without gradients; each process scores its
+    share.
     """
-    found = {}
+
+    def of_part(own: Tensor) -> Scores:
+        values = shared_rows(
+            world, len(own), lambda some: score(own[some]), at_once=at_once, device=own.device
+        )
+        return [
+            scores[: len(data.rankings[row].sample_ids)]
+            for row, scores in zip(own.tolist(), values.tolist(), strict=True)
+        ]
+
     with torch.no_grad():
-        for part, own in rows.items():
-            values = torch.cat([score(batch) for batch in torch.split(own, at_once)]).tolist()
-            found[part] = [
-                scores[: len(data.rankings[row].sample_ids)]
-                for row, scores in zip(own.tolist(), values, strict=True)
-            ]
-    return found
+        return {part: of_part(own) for part, own in rows.items()}
 
 
 def seed_result(

@@ -7,6 +7,7 @@ Left out: the optimization (text_training.py) and the metrics (evaluate.py).
 import copy
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,13 @@ from imgalign.errors import InputError
 from imgalign.language.loading import LanguageModel, load_language_model
 from imgalign.preferences.fit_report import Ceiling, FitReport
 from imgalign.preferences.records import Ranking
+from imgalign.runs.world import (
+    Alone,
+    World,
+    from_first,
+    refuse_one_gpu_for_all,
+    writes_files,
+)
 from reward_models.contract import TextOrigin
 from reward_models.data import index_rankings
 from reward_models.evaluate import OracleReward, judged, leave_out_unreadable, score_rankings
@@ -65,6 +73,7 @@ def fit_texts(
     ceiling: Ceiling | None = None,
     oracle: OracleReward | None = None,
     weights: Mapping[str, float] | None = None,
+    world: World | None = None,
 ) -> FitReport:
     """Fit a reward to `rankings`, save it in `out` with its report, and return the report.
 
@@ -74,19 +83,20 @@ def fit_texts(
     cannot be used, `out` cannot be written, or another process is writing it.
     """
     started = time.monotonic()
+    world = world or Alone()
+    refuse_one_gpu_for_all(world, config.device, setting="device")
     # Locked, and known to be writable, before hours of work.
-    with reserve_target(out):
+    with reserve_target(out) if writes_files(world) else nullcontext():
         device = choose_device(config.device)
         found = load_language_model(config.model, device=device)
         check_tokenizer(found.tokenizer)
-        ranked, counts = judged(rankings)
         reward = _unfitted(found, config)
 
         def read(prompt: str, text: str) -> None:
             reward.rows([prompt], [texts(text)])
 
-        ranked, counts = leave_out_unreadable(ranked, counts, read)
-        learned = _learn(reward, ranked, texts, config, weights or {})
+        ranked, counts = from_first(world, lambda: leave_out_unreadable(*judged(rankings), read))
+        learned = _learn(reward, ranked, texts, config, weights or {}, world)
         outcome = learned.outcome
         report = report_of(
             outcome, ranked, counts, config, ceiling=ceiling, oracle=oracle, started=started
@@ -100,14 +110,15 @@ def fit_texts(
             held_out=config.held_out(),
             origin=reward.origin,
         )
-        fitted.requires_grad_(False).save(
-            out,
-            golden=[(prompt, texts(text)) for prompt, text in outcome.golden()],
-            data_hash=report.data_hash,
-            metrics=report.metrics(),
-            beside=partial(save_report, report),
-        )
-    return report
+        if writes_files(world):
+            fitted.requires_grad_(False).save(
+                out,
+                golden=[(prompt, texts(text)) for prompt, text in outcome.golden()],
+                data_hash=report.data_hash,
+                metrics=report.metrics(),
+                beside=partial(save_report, report),
+            )
+        return from_first(world, lambda: report)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +148,7 @@ def _learn(
     texts: TextLoader,
     config: TextFitConfig,
     weights: Mapping[str, float],
+    world: World,
 ) -> Learned:
     parts = split(ranked, config)
     ordered = [ranking for part in parts.values() for ranking in part]
@@ -155,12 +167,14 @@ def _learn(
             train=rows["train"],
             validation=rows["validation"],
             config=config,
+            world=world,
         )
         found = utilities_of(
             data.rankings,
             rows,
             partial(ranking_scores, attempt.model, data),
             at_once=RANKINGS_AT_ONCE,
+            world=world,
         )
         results.append(seed_result(attempt, parts["test"], found["test"]))
         if best is None or attempt.validation_loss < best[0].validation_loss:

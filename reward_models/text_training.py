@@ -22,6 +22,7 @@ from torch import Generator, Tensor, nn
 from imgalign.config import PathText, refuse_ineffective
 from imgalign.language.chat import Answered, AnsweredTokens
 from imgalign.losses import plackett_luce_loss
+from imgalign.runs.world import World, shared_rows
 from reward_models.data import RankingData
 from reward_models.descent import SCALAR_LR_FACTOR, Descent, new_log_tie, one_pass, weighted_mean
 from reward_models.outcome import SplitConfig
@@ -113,6 +114,7 @@ def train_text_attempt(
     train: Int[Tensor, " n"],
     validation: Int[Tensor, " m"],
     config: TextFitConfig,
+    world: World,
 ) -> TextAttempt:
     """Fit a model in place, to the rankings in the rows `train`."""
     device = model.head.weight.device
@@ -129,7 +131,13 @@ def train_text_attempt(
 
     @torch.no_grad()
     def measure() -> float:
-        found = torch.cat([losses(rows) for rows in torch.split(validation, RANKINGS_AT_ONCE)])
+        found = shared_rows(
+            world,
+            len(validation),
+            lambda some: losses(validation[some]),
+            at_once=RANKINGS_AT_ONCE,
+            device=device,
+        )
         return float(weighted_mean(found, data.rankings.weights[validation]))
 
     with _trainable(model, config, seed) as live:
@@ -152,6 +160,7 @@ def train_text_attempt(
                 losses=losses,
                 penalty=attempt.tie_penalty,
                 largest_norm=LARGEST_NORM,
+                world=world,
             )
 
         attempt.descend(
@@ -161,6 +170,7 @@ def train_text_attempt(
             epochs=config.epochs,
             patience=config.patience,
             shown=True,
+            world=world,
         )
     return attempt
 

@@ -17,6 +17,7 @@ from torch import Generator, Tensor, nn
 
 from imgalign.config import PathText, refuse_ineffective
 from imgalign.losses import plackett_luce_loss
+from imgalign.runs.world import World, shared_rows
 from reward_models.contract import HeadConfig
 from reward_models.data import Features, RankingData
 from reward_models.descent import (
@@ -108,12 +109,13 @@ def train_attempt(
     train: Int[Tensor, " n"],
     validation: Int[Tensor, " m"],
     config: FitConfig,
+    world: World,
 ) -> Attempt:
     """Fit a head, then the unfrozen parameters `live` of the towers with it, if there are any.
 
     The towers keep the weights of their best epoch; `Attempt.towers` is a copy.
     """
-    plan = _Plan(data=data, train=train, validation=validation, config=config)
+    plan = _Plan(data=data, train=train, validation=validation, config=config, world=world)
     frozen = replace(features, prepared=None, tokens=None)
     heads = [_fit_head(seed, prior_std, frozen, plan) for prior_std in config.prior_stds]
     attempt = _smallest_prior(heads, frozen, plan)
@@ -133,12 +135,15 @@ def _smallest_prior(heads: Sequence[Attempt], features: Features, plan: "_Plan")
 
     def surely_worse(attempt: Attempt, lowest: Attempt) -> bool:
         """Whether the mean difference of the losses is above its own standard error."""
-        own, least = (_losses(each, features, plan.data, rows) for each in (attempt, lowest))
+        own, least = (
+            _shared_losses(each, features, plan, at_once=len(rows)) for each in (attempt, lowest)
+        )
         difference = own - least
         mean = weighted_mean(difference, weights)
         by_prompt = torch.zeros(len(plan.data.prompts), device=rows.device)
         by_prompt.index_add_(0, prompts, weights * (difference - mean))
-        return bool(mean > by_prompt.square().sum().sqrt() / weights.sum())
+        worse = bool(mean > by_prompt.square().sum().sqrt() / weights.sum())
+        return plan.world.agree(worse)
 
     lowest = min(heads, key=lambda each: each.validation_loss)
     by_std = sorted(heads, key=lambda each: each.prior_std)
@@ -182,6 +187,7 @@ class _Plan:
     train: Tensor
     validation: Tensor
     config: FitConfig
+    world: World
 
 
 def _descend(
@@ -217,6 +223,7 @@ def _descend(
             generator=generator,
             losses=losses,
             penalty=lambda: attempt.head.penalty(std=attempt.prior_std) + attempt.tie_penalty(),
+            world=plan.world,
         )
 
     attempt.descend(
@@ -226,18 +233,27 @@ def _descend(
         epochs=config.tower_epochs if live else config.epochs,
         patience=config.tower_patience if live else config.patience,
         shown=bool(live),
+        world=plan.world,
     )
 
 
 @torch.no_grad()
 def _validation_loss(attempt: Attempt, features: Features, plan: _Plan) -> float:
-    losses = torch.cat(
-        [
-            _losses(attempt, features, plan.data, rows)
-            for rows in torch.split(plan.validation, EVALUATION_BATCH)
-        ]
-    )
+    losses = _shared_losses(attempt, features, plan, at_once=EVALUATION_BATCH)
     return float(weighted_mean(losses, plan.data.weights[plan.validation]))
+
+
+def _shared_losses(
+    attempt: Attempt, features: Features, plan: _Plan, *, at_once: int
+) -> Float[Tensor, " m"]:
+    """Of the validation rankings, each scored by one process."""
+    return shared_rows(
+        plan.world,
+        len(plan.validation),
+        lambda some: _losses(attempt, features, plan.data, plan.validation[some]),
+        at_once=at_once,
+        device=plan.validation.device,
+    )
 
 
 def _losses(attempt: Attempt, features: Features, data: RankingData, rows: Tensor) -> Tensor:

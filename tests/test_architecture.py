@@ -50,7 +50,7 @@ LAYERS = {
 ONLY_IN = {
     "gradio": ("ui",),
     "diffusers": ("imgalign.diffusion", "imgalign.storybook"),
-    "accelerate": ("imgalign.train.world", "imgalign.train.trackers"),
+    "accelerate": ("imgalign.runs.world", "imgalign.train.trackers"),
     "httpx": ("imgalign.feedback.endpoint",),
     "sqlalchemy": ("imgalign.preferences",),
     "alembic": ("imgalign.preferences",),

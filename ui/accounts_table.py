@@ -10,7 +10,8 @@ NONE_YET = (
     '<div class="results people"><p role="status">There are no accounts: everybody who reaches the '
     "app on this machine may do everything. Whoever runs the machine makes the first; then others "
     "are invited here, and the app may listen on a network.</p><details><summary>On a terminal"
-    "</summary><code>imgalign accounts add NAME --role admin</code></details></div>"
+    "</summary><code>imgalign ui --accounts</code> prints a link by which the first is made in a "
+    "browser; <code>imgalign accounts add NAME --role admin</code> makes it there.</details></div>"
 )
 
 
@@ -28,7 +29,7 @@ def accounts_table(found: Sequence[Account], by: Account | None) -> str:
         f'<div class="results people" data-drawn="{token_hex(4)}"><div class="wide">'
         f'<table class="accounts"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
         "<p>Who is disabled is out at once; what they judged stays and counts. Passwords are known "
-        "to their owners alone.</p></div>"
+        "to their owners alone: who forgot theirs is given a reset link.</p></div>"
     )
 
 
@@ -55,6 +56,7 @@ def _buttons(account: Account, governed: Sequence[str]) -> Iterator[str]:
         for role in governed:
             if role != account.role:
                 yield _button("account_role", f"Make {role}", account, f' data-role="{role}"')
+        yield _button("account_reset", "Reset password", account)
         yield _button("account_disable", "Disable", account)
     else:
         yield _button("account_enable", "Enable", account)

@@ -73,7 +73,10 @@ class Settings:
     """Where the app listens and what it works on."""
 
     host: str = "127.0.0.1"
-    """Address to listen on. Other than on loopback the store must have accounts."""
+    """Address to listen on. Other than on loopback there must be accounts."""
+    accounts: bool = False
+    """Whether nobody gets in without an account, also as long as there is none: then `launch` tells
+    a link by which the first is made. Once the store has accounts it is so in any case."""
     port: int = 7860
     allow_hosts: tuple[str, ...] = ()
     """Names, without a port, under which browsers may address the app. Loopback names always may,
@@ -134,6 +137,12 @@ class Settings:
         return f"http://{host}:{self.port}"
 
     @property
+    def address_here(self) -> str:
+        """URL of the app in a browser of this machine."""
+        everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+        return replace(self, host=everywhere.get(self.host, self.host)).address
+
+    @property
     def served(self) -> tuple[str, ...]:
         """The pages that are served."""
         return tuple(PAGES) if self.pages is None else self.pages
@@ -179,9 +188,11 @@ class Studio:
 def build_app(settings: Settings, store: Store) -> fastapi.FastAPI:
     """The whole app as an ASGI application; the caller closes the store. Not for coroutines.
 
-    InputError on a network where the store has no accounts.
+    InputError on a network where the store has no accounts, and none are asked for.
     """
-    refuse_network_without_accounts(settings.host, store)
+    accounts = Accounts(store.database)
+    if not settings.accounts:
+        login_routes.refuse_network_without_accounts(settings.host, accounts)
     runs = Runs(settings.runs, database=settings.database)
     queue = RunQueue(runs)
 
@@ -193,9 +204,12 @@ def build_app(settings: Settings, store: Store) -> fastapi.FastAPI:
     app = fastapi.FastAPI(
         title="imgalign", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan
     )
-    accounts = Accounts(store.database)
     app.add_middleware(
-        login_routes.Login, people=accounts, files=security.FILES, prefix=settings.root_path
+        login_routes.Login,
+        people=accounts,
+        files=security.FILES,
+        prefix=settings.root_path,
+        required=settings.accounts,
     )
     app.add_middleware(  # last, so that it sees requests first
         security.Guard,
@@ -221,7 +235,7 @@ def build_app(settings: Settings, store: Store) -> fastapi.FastAPI:
         Batches(runs, database=settings.database),
         Shelf(),
         accounts,
-        None if accounts.exist() else settings.project,
+        None if settings.accounts or accounts.exist() else settings.project,
         secrets.token_urlsafe(9),
     )
     if settings.has_studio:
@@ -307,11 +321,13 @@ def launch(
     create: bool = False,
     on_made: Callable[[str], object] = lambda line: None,
     on_listening: Callable[[str], object] = lambda address: None,
+    on_set_up: Callable[[str], object] = lambda link: None,
 ) -> None:
     """Serve until interrupted. InputError when the address cannot be bound.
 
     `create` and `on_made` are those of `open_or_make`. `on_listening` gets the app's address, with
-    the port that port 0 became, once it answers there.
+    the port that port 0 became, once it answers there; `on_set_up` the link by which the first
+    account is made, where accounts are asked for and there is none.
     """
     with (
         _listen(settings.host, settings.port) as listening,
@@ -332,17 +348,9 @@ def launch(
         )
         # The socket takes connections already; they are answered as soon as the server runs.
         on_listening(settings.address)
+        if settings.accounts and (token := Accounts(store.database).set_up()) is not None:
+            on_set_up(f"{settings.address_here}/join#{token}")
         Server(config).run(sockets=[listening])
-
-
-def refuse_network_without_accounts(host: str, store: Store) -> None:
-    """InputError where anybody who reaches the address could use the app."""
-    if not (security.on_loopback(host) or Accounts(store.database).exist()):
-        raise InputError(
-            f"--host {host}: without accounts the app listens on this machine only; make the first "
-            "by `imgalign accounts add NAME --role admin`, and invite others on the People page or "
-            "by `imgalign accounts invite`"
-        )
 
 
 def _listen(host: str, port: int) -> socket:
@@ -432,5 +440,8 @@ def _header(current: str, settings: Settings) -> str:
     title = f'<h1 class="unseen">{PAGES[current]}</h1>'
     nav = f'<nav aria-label="Pages">{links}</nav>'
     # role.js fills it in where there are accounts.
-    who = '<div class="who" hidden><b></b><button type="button" class="btn">Log out</button></div>'
+    who = (
+        '<div class="who" hidden><a href="password"><b></b></a>'
+        '<button type="button" class="btn">Log out</button></div>'
+    )
     return f'<header class="top">{asset("logo.svg")}{title}{nav}{who}</header>'

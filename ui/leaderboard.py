@@ -1,7 +1,7 @@
 """What the Results page shows: comparisons two by two, ratings of all, and why there are none.
 
 Both are worked out anew only when the store has changed, and never twice at the same time, because
-a million rankings take a second of a core that votes need as well.
+a million rankings take half a second of a core that votes need as well.
 """
 
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from imgalign.errors import CheckpointError, ImgalignError
 from imgalign.preferences.comparisons import Comparison, compare_makers
 from imgalign.preferences.coverage import store_mark
 from imgalign.preferences.makers import MakerRatings, Method, NothingToRateError, rate_makers
+from imgalign.preferences.open_items import Lineups
 from imgalign.preferences.prompt_sets import PromptSet, prompts_of_project
 from imgalign.preferences.store import Store
 from imgalign.prompts import prompts_in
@@ -65,6 +66,7 @@ class Leaderboard:
         self.runs = runs
         self._compared: Kept[list[Comparison]] = Kept(MOST_KEPT)
         self._rated: Kept[Rated] = Kept(MOST_KEPT)
+        self._lineups = Lineups()
 
     def found(self, asked: Asked) -> Found:
         """What is there of what is asked for; InputError for a list that is none."""
@@ -88,6 +90,7 @@ class Leaderboard:
             project=asked.project or None,
             group=asked.group or None,
             prompts=self._prompts(asked),
+            lineups=self._lineups,
         )
 
     def _rate(self, asked: Asked) -> Rated:

@@ -9,7 +9,7 @@ from starlette.types import Scope
 from imgalign.preferences.accounts import Account, Accounts, Role
 
 ACCOUNT = "imgalign.account"
-"""Key of a request's scope."""
+"""Key of a request's scope. Where accounts are needed `Login` writes it, None without a session."""
 
 
 def may(people: Accounts, scope: Scope, role: Role) -> bool:
@@ -18,7 +18,9 @@ def may(people: Accounts, scope: Scope, role: Role) -> bool:
     `Login` lets no annotator reach what is for leads; whatever handles a request asks again.
     """
     account: Account | None = scope.get(ACCOUNT)
-    return not people.exist() if account is None else account.may(role)
+    if account is None:
+        return ACCOUNT not in scope and not people.exist()
+    return account.may(role)
 
 
 def refusal(role: Role) -> str:

@@ -27,10 +27,10 @@ from imgalign.diffusion.policy import DiffusionPolicy
 from imgalign.language.config import FullLanguageConfig
 from imgalign.language.loading import load_language_model
 from imgalign.language.policy import LanguagePolicy
+from imgalign.runs.world import Alone
 from imgalign.train.assemble import build_learner
 from imgalign.train.config import OptimizerConfig
 from imgalign.train.data.rollouts import collect
-from imgalign.train.world import Alone
 
 PROMPTS = ("a red fox on a hill", "a blue boat at sea", "a green house", "two yellow birds")
 CPU = torch.device("cpu")

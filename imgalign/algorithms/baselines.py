@@ -23,12 +23,12 @@ from imgalign.advantages import (
     whitened,
 )
 from imgalign.algorithms.critic import CriticBaseline, CriticConfig
-from imgalign.algorithms.interface import World, first_position
 from imgalign.algorithms.rewarded import Baseline, Normalise, Rewarded, Share, mismatch
 from imgalign.algorithms.value import ValueEstimator, explained_variance
 from imgalign.config import Config
 from imgalign.errors import CheckpointError
 from imgalign.policy import Critic
+from imgalign.runs.world import World, first_position
 
 
 class GroupConfig(Config):

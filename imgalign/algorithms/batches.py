@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from imgalign.algorithms.interface import World
 from imgalign.policy import Data, LikelihoodPolicy, Trajectory, join_data
+from imgalign.runs.world import World
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from imgalign.advantages import generalized_advantages, whitened
-from imgalign.algorithms.interface import World, first_position
 from imgalign.algorithms.rewarded import Features, Normalise, Rewarded, Share, mismatch
 from imgalign.algorithms.value import explained_variance
 from imgalign.config import Config
@@ -26,6 +25,7 @@ from imgalign.errors import CheckpointError, ConfigError
 from imgalign.losses import clipped_value_loss
 from imgalign.policy import Critic
 from imgalign.prompts import seeded_generator
+from imgalign.runs.world import World, first_position
 
 NO_CRITIC = (
     "algorithm.baseline.kind: critic: expected a reward model that can read unfinished samples, "

@@ -44,7 +44,7 @@ from imgalign.algorithms.implicit import (
     score,
     score_in_parts,
 )
-from imgalign.algorithms.interface import Compared, Loss, World, first_position
+from imgalign.algorithms.interface import Compared, Loss
 from imgalign.algorithms.objectives import (
     AnyDirectConfig,
     has_contrast,
@@ -62,6 +62,7 @@ from imgalign.algorithms.rankings import (
 from imgalign.algorithms.refresh import Refresh
 from imgalign.errors import CheckpointError, NumericsError
 from imgalign.policy import Check, LikelihoodPolicy, Trajectory, Weights
+from imgalign.runs.world import World, first_position
 
 log = logging.getLogger(__name__)
 

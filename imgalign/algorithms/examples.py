@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from imgalign.algorithms.interface import World, first_position
 from imgalign.errors import ConfigError
 from imgalign.policy import Data, LikelihoodPolicy, Policy
 from imgalign.prompts import training_seed
+from imgalign.runs.world import World, first_position
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,22 +1,21 @@
-"""The interface of algorithms, and that of the processes they run in.
+"""The interface of algorithms.
 
 An algorithm turns a batch into losses, one at a time. Left out: optimizer steps
 (train/learner.py) and where batches come from (train/data/).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import Parameter
 
 from imgalign.policy import Check, Trajectory
+from imgalign.runs.world import World
 
 Batch = TypeVar("Batch", contravariant=True)
-Given = TypeVar("Given")
 
 BatchKind: TypeAlias = Literal["rollouts", "demonstrations", "rankings", "labels"]
 """What a source gives: samples of the policy with rewards, or given ones: without any judgement,
@@ -68,79 +67,11 @@ class Loss:
     """Passes of the whole batch, for a progress bar."""
 
 
-@runtime_checkable
-class World(Protocol):
-    """The processes of a run; every denominator, gather and branch on data goes through it.
-
-    Everything but `size`, `index` and `deal` is called by all processes alike, and returns the same
-    in all of them. An error that only one process meets, such as a NumericsError, ends that process
-    alone; the others wait until the launcher ends them.
-    """
-
-    @property
-    def size(self) -> int:
-        """How many there are."""
-        ...
-
-    @property
-    def index(self) -> int:
-        """Which of them this is, from 0; see `writes_files`."""
-        ...
-
-    def deal(self, count: int) -> range:
-        """Which of `count` prompts this process takes: shares in order that differ by one at most.
-
-        Prompts and not samples, so that the group of a prompt stays together.
-        """
-        ...
-
-    def total(self, value: float) -> float:
-        """The sum of a number over all processes."""
-        ...
-
-    def largest(self, value: float) -> float:
-        """The largest of a number over all processes."""
-        ...
-
-    def gather(self, value: Given) -> list[Given]:
-        """What each process gave, in their order: tensors of any length, texts, numbers."""
-        ...
-
-    def agree(self, flag: bool) -> bool:
-        """Whether the flag is set in any process, so that all of them take the same branch."""
-        ...
-
-    def wait(self) -> None:
-        """Return when every process has come here."""
-        ...
-
-    def reduce(self, parameters: Sequence[Parameter]) -> None:
-        """Sum the gradients of all processes, once per optimizer step.
-
-        Losses are divided by what all processes count together, so their gradients add up. Each
-        process may have made another number of passes by then, or none.
-        """
-        ...
-
-
-def first_position(world: World, count: int) -> int:
-    """How many there are in the processes before this one, each of which has `count` of its own.
-
-    That is where its own begin when all are numbered in the order of the processes.
-    """
-    return sum(world.gather(count)[: world.index])
-
-
 NEW_RUN = (
     "checkpoints are intact, and resuming would do the same again: start a new run with a lower "
     "optimizer.learning_rate"
 )
 """The cure where numbers stay not finite: a run goes on with its own settings only."""
-
-
-def writes_files(world: World) -> bool:
-    """Whether this is the one process that writes what a run leaves."""
-    return world.index == 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

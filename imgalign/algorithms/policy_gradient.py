@@ -4,10 +4,9 @@ Maximises, per trajectory, the sum over steps of min(r A, clip(r) A), minus kl.c
 sum over steps of KL(policy step || pretrained step). r is the ratio of one step's densities and A
 the advantage, in which alone PPO (arXiv:1707.06347; for diffusion arXiv:2305.13301 and
 arXiv:2305.16381) and GRPO (arXiv:2402.03300; for diffusion arXiv:2505.05470 and arXiv:2505.07818)
-differ. The algorithm sees steps and distributions; what a step is stays inside the policy.
-
-The KL may be paid in the reward of each step instead (arXiv:1909.08593), and the likelihood of
-given examples be kept beside it (PPO-ptx, arXiv:2203.02155). Rewards are not discounted.
+differ. The algorithm sees steps and distributions; what a step is stays inside the policy. The KL
+may be paid in the reward of each step instead (arXiv:1909.08593), and the likelihood of given
+examples be kept beside it (PPO-ptx, arXiv:2203.02155). Rewards are not discounted.
 
 Left out: optimizer steps, sampling and scoring (train/); the loss of one pass (surrogate.py).
 
@@ -48,13 +47,14 @@ from imgalign.algorithms.batches import (
 )
 from imgalign.algorithms.checks import check_steps
 from imgalign.algorithms.examples import shared_out
-from imgalign.algorithms.interface import NEW_RUN, BatchKind, Loss, RankingCounts, World
+from imgalign.algorithms.interface import NEW_RUN, BatchKind, Loss, RankingCounts
 from imgalign.algorithms.kl import FixedKLConfig, KLConfig, coefficient_of, reference_log_ratios
 from imgalign.algorithms.rewarded import Features, Rewarded
 from imgalign.algorithms.surrogate import policy_gradient_loss
 from imgalign.config import Config
 from imgalign.errors import CheckpointError, NumericsError
 from imgalign.policy import Check, Critic, StepPolicy, Trajectory
+from imgalign.runs.world import World
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from imgalign.algorithms.batches import Rollout, reward_metrics
-from imgalign.algorithms.interface import World
 from imgalign.policy import Data, LikelihoodPolicy
+from imgalign.runs.world import World
 
 NOTHING_PREFERRED = (
     "learning: no ranking of this iteration prefers a sample to another, so nothing is learned from"

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
-from imgalign.algorithms.interface import World
+from imgalign.runs.world import World
 
 Normalise = Literal["std", "none"]
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -23,18 +23,13 @@ from torch import Tensor
 from imgalign.advantages import group_advantages
 from imgalign.algorithms.batches import Demonstrations, Rollout
 from imgalign.algorithms.checks import check_likelihood
-from imgalign.algorithms.interface import (
-    BatchKind,
-    Loss,
-    RankingCounts,
-    World,
-    first_position,
-)
+from imgalign.algorithms.interface import BatchKind, Loss, RankingCounts
 from imgalign.algorithms.rankings import NOTHING_PREFERRED, RankedBatch
 from imgalign.config import Config
 from imgalign.errors import CheckpointError, NumericsError
 from imgalign.policy import Check, Data, LikelihoodPolicy, Trajectory, join_data
 from imgalign.prompts import training_seed
+from imgalign.runs.world import World, first_position
 
 log = logging.getLogger(__name__)
 

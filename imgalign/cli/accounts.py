@@ -37,8 +37,9 @@ def add(
     create: Create = False,
 ) -> None:
     """Make an account; its password is asked for, or read from the first line of standard input."""
-    from imgalign.preferences.accounts import Accounts, refuse_password
+    from imgalign.preferences.accounts import Accounts
     from imgalign.preferences.opening import open_or_make
+    from imgalign.preferences.passwords import refuse_password
 
     password = asked_password(name)
     refuse_password(password, name)

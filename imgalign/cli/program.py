@@ -9,14 +9,18 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from errno import EDQUOT, EFBIG, ENOSPC
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import typer
 
 from imgalign.environment import calm_threads
 from imgalign.errors import ImgalignError, InputError, in_one_line
+
+if TYPE_CHECKING:
+    from imgalign.runs.world import World
 
 PACKAGES = ("imgalign", "reward_models", "ui")
 HOME = re.compile(r"(--[a-z-]+=)(~(?:/.*)?)")
@@ -93,6 +97,21 @@ def show_warnings_only() -> None:
     """Print no mere information: another process of the same command says it."""
     for name in PACKAGES:
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+@contextmanager
+def together(*, cure: str) -> Iterator["World"]:
+    """The processes that a launcher has started with this command, or this one alone.
+
+    One of them speaks. An error inside is said once; `cure` is what to do where one has died.
+    """
+    from imgalign.runs.world import join_world, writes_files
+
+    world = join_world(cure=cure)
+    if not writes_files(world):
+        show_warnings_only()
+    with world.one_voice():
+        yield world
 
 
 def _one_line(error: ImgalignError | typer.TyperException, program: str) -> str:

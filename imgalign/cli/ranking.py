@@ -310,6 +310,14 @@ def ui(
     host: Annotated[
         str, typer.Option(help="Address to listen on; on a network, accounts are needed.")
     ] = ("127.0.0.1"),
+    accounts: Annotated[
+        bool,
+        typer.Option(
+            "--accounts",
+            help="Let nobody in without an account; where there is none, print a link by which the "
+            "first, an admin's, is made.",
+        ),
+    ] = False,
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port to listen on; 0 is any that is free.")
     ] = 7860,
@@ -351,6 +359,7 @@ def ui(
     demos = [] if address.named(database) else offered_demos(Path())
     settings = Settings(
         host=host,
+        accounts=accounts,
         port=port,
         project=project,
         database=database,
@@ -372,6 +381,10 @@ def ui(
         create=create,
         on_made=typer.echo,
         on_listening=lambda url: typer.echo(f"imgalign is at {url} (Ctrl-C stops it)"),
+        on_set_up=lambda link: typer.echo(
+            f"make the first account, an admin's, at {link} (works once, within a day; on another "
+            "machine put the name of this one in place of its address)"
+        ),
     )
 
 

@@ -14,6 +14,7 @@ from imgalign.cli.options import (
     changed,
     refuse_given,
 )
+from imgalign.cli.program import together
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,36 +52,48 @@ def train(
     from imgalign.images import read_tensor
     from imgalign.preferences.judges import chosen_rankings
     from imgalign.preferences.store import Store
+    from imgalign.runs.world import writes_files
     from reward_models.fit import FitConfig, fit
     from reward_models.text_fit import TextFitConfig, fit_texts
 
-    if file is not None:
-        store_only: dict[str, object] = {"group": group, "project": project}
-        store_only |= {"judged_by": judged_by, "database": database, "images": images}
-        refuse_given(changed(train, store_only), "with --file")
-        text_settings = load_config(TextFitConfig, config, overrides or ())
-        given = _read(file)
-        report = fit_texts(
-            given.rankings, given.texts.__getitem__, text_settings, out, weights=given.weights
-        )
-    elif samples == "texts":
-        text_settings = load_config(TextFitConfig, config, overrides or ())
-        with Store.open(database, images=images, create=False) as store:
-            ranked = chosen_rankings(
-                store, "texts", judged_by=judged_by, group=group, project=project
-            )
-            report = fit_texts(ranked, store.text, text_settings, out)
-    else:
-        settings = load_config(FitConfig, config, overrides or ())
-        with Store.open(database, images=images, create=False) as store:
-            report = fit(
-                chosen_rankings(store, "images", judged_by=judged_by, group=group, project=project),
-                lambda image_id: read_tensor(store.image_path(image_id)),
-                settings,
+    with together(cure="nothing is saved, start the fit again") as world:
+        if file is not None:
+            store_only: dict[str, object] = {"group": group, "project": project}
+            store_only |= {"judged_by": judged_by, "database": database, "images": images}
+            refuse_given(changed(train, store_only), "with --file")
+            text_settings = load_config(TextFitConfig, config, overrides or ())
+            given = _read(file, said=writes_files(world))
+            report = fit_texts(
+                given.rankings,
+                given.texts.__getitem__,
+                text_settings,
                 out,
+                weights=given.weights,
+                world=world,
             )
-    typer.echo("\n".join(report.lines()))
-    typer.echo(f"written to {out}")
+        elif samples == "texts":
+            text_settings = load_config(TextFitConfig, config, overrides or ())
+            with Store.open(database, images=images, create=False) as store:
+                ranked = chosen_rankings(
+                    store, "texts", judged_by=judged_by, group=group, project=project
+                )
+                report = fit_texts(ranked, store.text, text_settings, out, world=world)
+        else:
+            settings = load_config(FitConfig, config, overrides or ())
+            with Store.open(database, images=images, create=False) as store:
+                ranked = chosen_rankings(
+                    store, "images", judged_by=judged_by, group=group, project=project
+                )
+                report = fit(
+                    ranked,
+                    lambda image_id: read_tensor(store.image_path(image_id)),
+                    settings,
+                    out,
+                    world=world,
+                )
+    if writes_files(world):
+        typer.echo("\n".join(report.lines()))
+        typer.echo(f"written to {out}")
 
 
 def evaluate(
@@ -105,7 +118,7 @@ def evaluate(
         store_only |= {"judged_by": judged_by, "database": database, "images": images}
         refuse_given(changed(evaluate, store_only), "with --file")
         measures.check_samples(model, "texts", name=reward)
-        given = _read(file)
+        given = _read(file, said=True)
         evaluation = measures.evaluate(model, given.rankings, given.texts.__getitem__)
     else:
         kind = measures.samples_of(model)
@@ -153,12 +166,12 @@ def score(
         typer.echo(f"{lost} of {len(found)} images cannot be read", err=True)
 
 
-def _read(file: Path) -> "JudgedTexts":
-    """The rankings in a file as judgements; what was left out is said."""
+def _read(file: Path, *, said: bool) -> "JudgedTexts":
+    """The rankings in a file as judgements; what was left out is printed if `said`."""
     from imgalign.preferences.foreign.judged_texts import as_judgements
     from imgalign.preferences.foreign.texts import read_text_rankings
 
     found = read_text_rankings(file)
-    for line in found.lines():
+    for line in found.lines() if said else ():
         typer.echo(line, err=True)
     return as_judgements(found)

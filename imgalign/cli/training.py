@@ -10,7 +10,7 @@ from imgalign.cli.options import (
     Taste,
     refuse_given,
 )
-from imgalign.cli.program import show_warnings_only
+from imgalign.cli.program import together
 
 if TYPE_CHECKING:
     from imgalign.policy import RewardModel
@@ -91,20 +91,16 @@ def train(
         refuse_given(
             {"--out": out, "--resume": resume or None}, "with --explain, which runs nothing"
         )
-    from imgalign.algorithms.interface import writes_files
     from imgalign.config import explained, find_config, load_config
     from imgalign.runs.folder import CONFIG
     from imgalign.runs.old_format import refuse_old
+    from imgalign.runs.world import writes_files
     from imgalign.train.config import TrainConfig
     from imgalign.train.reward_record import find_rewards
-    from imgalign.train.run import run
+    from imgalign.train.run import GO_ON, run
     from imgalign.train.trackers import refuse_missing
-    from imgalign.train.world import join_world
 
-    world = join_world()
-    if not writes_files(world):
-        show_warnings_only()
-    with world.one_voice():
+    with together(cure=GO_ON) as world:
         recipe = find_config(config)
         if recipe.name == CONFIG:
             refuse_old(recipe.parent)

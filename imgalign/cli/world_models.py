@@ -5,7 +5,11 @@ from typing import Annotated
 
 import typer
 
+from imgalign.cli.program import together
+
 WORK = Path("storybook")
+GO_ON = "start the same command again, which continues from the last save"
+"""What to do after one of several processes has died."""
 
 Data = Annotated[Path, typer.Option(help="Folder of training images.")]
 Out = Annotated[
@@ -42,9 +46,15 @@ def autoencoder(
     """Train the autoencoder."""
     from imgalign.storybook.train.autoencoder import train_autoencoder
 
-    train_autoencoder(
-        data, out, num_samples=samples, learning_rate=learning_rate, decoder_only=decoder_only
-    )
+    with together(cure=GO_ON) as world:
+        train_autoencoder(
+            data,
+            out,
+            num_samples=samples,
+            learning_rate=learning_rate,
+            decoder_only=decoder_only,
+            world=world,
+        )
 
 
 def pipeline(
@@ -59,7 +69,10 @@ def pipeline(
     """Train the UNet and the text encoder."""
     from imgalign.storybook.train.pipeline import train_pipeline
 
-    train_pipeline(data, autoencoder, out, num_samples=samples, learning_rate=learning_rate)
+    with together(cure=GO_ON) as world:
+        train_pipeline(
+            data, autoencoder, out, num_samples=samples, learning_rate=learning_rate, world=world
+        )
 
 
 def tokenizer(
@@ -82,14 +95,16 @@ def distil(
     """Distil classifier-free guidance into the pipeline."""
     from imgalign.storybook.train.distil import distil_pipeline
 
-    distil_pipeline(
-        data,
-        pipeline,
-        out,
-        guidance_scale=guidance_scale,
-        num_samples=samples,
-        learning_rate=learning_rate,
-    )
+    with together(cure=GO_ON) as world:
+        distil_pipeline(
+            data,
+            pipeline,
+            out,
+            guidance_scale=guidance_scale,
+            num_samples=samples,
+            learning_rate=learning_rate,
+            world=world,
+        )
 
 
 def redraw(
@@ -120,13 +135,15 @@ def clip(
     """Train the CLIP."""
     from imgalign.storybook.train.clip import train_clip
 
-    train_clip(
-        data,
-        out,
-        num_samples=samples,
-        learning_rate=learning_rate,
-        reconstructions=reconstructions,
-    )
+    with together(cure=GO_ON) as world:
+        train_clip(
+            data,
+            out,
+            num_samples=samples,
+            learning_rate=learning_rate,
+            reconstructions=reconstructions,
+            world=world,
+        )
 
 
 def verifier(
@@ -142,14 +159,16 @@ def verifier(
     """Train the verifier."""
     from imgalign.storybook.train.verifier import train_verifier
 
-    train_verifier(
-        data,
-        out,
-        num_samples=samples,
-        learning_rate=learning_rate,
-        reconstructions=reconstructions,
-        refused=refused,
-    )
+    with together(cure=GO_ON) as world:
+        train_verifier(
+            data,
+            out,
+            num_samples=samples,
+            learning_rate=learning_rate,
+            reconstructions=reconstructions,
+            refused=refused,
+            world=world,
+        )
 
 
 def language(
@@ -160,4 +179,5 @@ def language(
     """Pretrain the language model."""
     from imgalign.storybook.train.language import train_language
 
-    train_language(out, num_texts=num_texts, learning_rate=learning_rate)
+    with together(cure=GO_ON) as world:
+        train_language(out, num_texts=num_texts, learning_rate=learning_rate, world=world)

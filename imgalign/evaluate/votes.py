@@ -40,7 +40,7 @@ from imgalign.preferences.splits import prompt_key
 from imgalign.preferences.store import Store
 from imgalign.runs.folder import model_under, run_of
 from imgalign.runs.trained import check_strength, find_weights, weights_hash
-from imgalign.statistics import Estimate, clustered_rate, two_way_rate
+from imgalign.statistics import Estimate, TwoWay, clustered_rate, two_way_rate
 
 log = logging.getLogger(__name__)
 
@@ -436,7 +436,7 @@ def counted(votes: Sequence[Vote]) -> VoteCounts | None:
         return sum(vote.verdict == verdict for vote in votes)
 
     return VoteCounts(
-        rate=two_way_rate(shares, prompts, annotators) if shares else None,
+        rate=two_way_rate(shares, TwoWay.of(prompts, annotators)) if shares else None,
         rate_of_these_annotators=clustered_rate(shares, prompts, seed=SEED) if shares else None,
         num_wins=sum(share > 0.5 for share in shares),
         num_ties=sum(share == 0.5 for share in shares),

@@ -40,13 +40,13 @@ from imgalign.report.writing import write_report
 from imgalign.runs.folder import CONFIG
 from imgalign.runs.progress import progress, working
 from imgalign.runs.trained import full_weights, weight_files, weights_hash
+from imgalign.runs.world import Alone
 from imgalign.train.assemble import load_policy
 from imgalign.train.config import TrainConfig
 from imgalign.train.data.judged import RECORD as RANKINGS
 from imgalign.train.run import run
 from imgalign.train.watch import measure
 from imgalign.train.watcher import SILENT
-from imgalign.train.world import Alone
 from reward_models import load
 from reward_models.fit import FitConfig, fit
 

@@ -3,29 +3,33 @@
 Without accounts everybody who reaches the app may use it, so it listens on loopback only. With
 accounts a browser logs in with a name and a password and holds a session; both are kept as digests
 (argon2id for passwords, SHA-256 for tokens of 256 random bits), so that a stolen database opens
-nothing. People join by an invitation, which works once and until a time. An account's judgements
-are those of the annotator of the same name.
+nothing. People join by an invitation, and who forgot a password gives the account another one by a
+reset link; both work once and until a time. An account's judgements are those of the annotator of
+the same name.
 """
 
 import hashlib
 import secrets
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cache
 from typing import Any, Literal, TypeAlias, get_args
 
-from argon2 import PasswordHasher
-from argon2.exceptions import InvalidHashError, VerificationError
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from imgalign.errors import InputError, StoreError
 from imgalign.preferences import identity, queries, validation
 from imgalign.preferences.database import Database
 from imgalign.preferences.identity import person
+from imgalign.preferences.passwords import hashed, matches, refuse_password, renewed
 from imgalign.preferences.records import utc_now
-from imgalign.preferences.schema import accounts, annotators, invitations, sessions
+from imgalign.preferences.schema import (
+    accounts,
+    annotators,
+    invitations,
+    password_resets,
+    sessions,
+)
 
 Role: TypeAlias = Literal["annotator", "lead", "admin"]
 """What an account may do: judge; run projects as well, and invite annotators; and everything."""
@@ -35,11 +39,14 @@ GOVERNED: dict[Role, tuple[Role, ...]] = {"annotator": (), "lead": ("annotator",
 
 SESSION = timedelta(days=30)
 INVITATION = timedelta(days=7)
-SHORTEST_PASSWORD, LONGEST_PASSWORD = 10, 200
-LEAST_BESIDE_THE_NAME = 6
-"""Characters of a password, spaces left out, that are not the name of its account."""
-WRONG = "name or password: not those of an account; check both, or ask a lead for an invitation"
+"""Until when an invitation or a reset link works."""
+SET_UP = timedelta(days=1)
+WRONG = (
+    "name or password: not those of an account; check both, or ask a lead or admin for an "
+    "invitation or a reset link"
+)
 """For an unknown name, a wrong password and a disabled account alike."""
+WRONG_OLD = "old password: not that of the account; try again, or ask for a reset link"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +90,7 @@ class Accounts:
     def exist(self) -> bool:
         """Whether there is any, so that the app asks who somebody is."""
         with self.database.read() as connection:
-            return connection.execute(select(accounts.c.account_id).limit(1)).first() is not None
+            return _any(connection)
 
     def require(self) -> None:
         """StoreError where there is none."""
@@ -96,8 +103,8 @@ class Accounts:
     def all(self) -> list[Account]:
         """By name."""
         with self.database.read() as connection:
-            rows = connection.execute(_joined().order_by(accounts.c.account_id)).all()
-        return [_account(row) for row in rows]
+            rows = connection.execute(joined().order_by(accounts.c.account_id)).all()
+        return [account_of(row) for row in rows]
 
     def add(self, name: str, password: str, *, role: Role, group: str) -> Account:
         """A new account, and its annotator.
@@ -109,7 +116,7 @@ class Accounts:
         """
         refuse_role(role)
         refuse_password(password, name)
-        digest = _hasher().hash(password)  # slow, so before other writers wait
+        digest = hashed(password)  # slow, so before other writers wait
         with self.database.write() as connection:
             return self._insert(connection, name, digest, role=role, group=group)
 
@@ -129,12 +136,33 @@ class Accounts:
         with self.database.write() as connection:
             connection.execute(
                 insert(invitations).values(
-                    digest=_digest(token),
+                    digest=digest_of(token),
                     role=role,
                     group_name=group,
                     invited_by=None if by is None else by.account_id,
                     created_at=now,
                     expires_at=now + lasts,
+                )
+            )
+        return token
+
+    def set_up(self) -> str | None:
+        """The token of an invitation to make the first account, an admin's; None if there is any.
+
+        Of several the newest works, until there is an account.
+        """
+        token, now = secrets.token_urlsafe(32), self._now()
+        with self.database.write() as connection:
+            if _any(connection):
+                return None
+            connection.execute(delete(invitations))
+            connection.execute(
+                insert(invitations).values(
+                    digest=digest_of(token),
+                    role="admin",
+                    group_name="default",
+                    created_at=now,
+                    expires_at=now + SET_UP,
                 )
             )
         return token
@@ -155,12 +183,14 @@ class Accounts:
         StoreError for an invitation that does not work, and for a name that is somebody else's.
         """
         refuse_password(password, name)
-        digest = _hasher().hash(password)
+        digest = hashed(password)
         with self.database.write() as connection:
             row = self._open_invitation(connection, token)
             if row is None:
                 raise StoreError("invitation: used, too old or not whole; ask for another link")
-            if queries.annotator(connection, person(name)) is not None:
+            # Who makes the first account, by a link that the server printed, may be somebody who
+            # judged before there were accounts; anybody else takes no name of others.
+            if _any(connection) and queries.annotator(connection, person(name)) is not None:
                 raise StoreError(f"name {name!r}: somebody else's; choose another")
             account = self._insert(connection, name, digest, role=row.role, group=row.group_name)
             connection.execute(
@@ -179,18 +209,12 @@ class Accounts:
             row = connection.execute(
                 select(accounts).where(accounts.c.account_id == person(name))
             ).first()
-        if len(password) > LONGEST_PASSWORD:
-            raise StoreError(WRONG)
         # Somebody unknown takes as long as a wrong password, or names could be found out.
-        digest = _nobody() if row is None else row.password
-        try:
-            _hasher().verify(digest, password)
-        except (VerificationError, InvalidHashError, UnicodeEncodeError):
-            raise StoreError(WRONG) from None
-        if row is None or row.disabled_at is not None:
+        right = matches(None if row is None else row.password, password)
+        if not right or row is None or row.disabled_at is not None:
             raise StoreError(WRONG)
-        token, now = secrets.token_urlsafe(32), self._now()
-        newer = _hasher().hash(password) if _hasher().check_needs_rehash(digest) else digest
+        token, now, digest = secrets.token_urlsafe(32), self._now(), row.password
+        newer = renewed(digest, password)
         with self.database.write() as connection:
             mine = accounts.c.account_id == row.account_id
             standing = select(accounts.c.password).where(mine, accounts.c.disabled_at.is_(None))
@@ -202,7 +226,7 @@ class Accounts:
             connection.execute(delete(sessions).where(*old))
             connection.execute(
                 insert(sessions).values(
-                    digest=_digest(token),
+                    digest=digest_of(token),
                     account_id=row.account_id,
                     created_at=now,
                     expires_at=now + SESSION,
@@ -213,18 +237,18 @@ class Accounts:
     def of_session(self, token: str) -> Account | None:
         """The account of a session; None for one that ended, or of an account that is disabled."""
         condition = (
-            sessions.c.digest == _digest(token),
+            sessions.c.digest == digest_of(token),
             sessions.c.expires_at > self._now(),
             accounts.c.disabled_at.is_(None),
         )
         with self.database.read() as connection:
-            row = connection.execute(_joined(by_session=True).where(*condition)).first()
-        return None if row is None else _account(row)
+            row = connection.execute(joined(by_session=True).where(*condition)).first()
+        return None if row is None else account_of(row)
 
     def logout(self, token: str) -> None:
         """End a session; nothing for one that there is not."""
         with self.database.write() as connection:
-            connection.execute(delete(sessions).where(sessions.c.digest == _digest(token)))
+            connection.execute(delete(sessions).where(sessions.c.digest == digest_of(token)))
 
     def disable(self, name: str, *, by: Account | None = None) -> Account:
         """End all sessions of an account and refuse new ones; what it judged stays.
@@ -246,15 +270,36 @@ class Accounts:
     def set_password(self, name: str, password: str) -> Account:
         """Give an account another password, and end its sessions."""
         refuse_password(password, name)
-        return self._change(name, None, password=_hasher().hash(password))
+        return self._change(name, None, password=hashed(password))
+
+    def change_password(self, account: Account, old: str, new: str, *, session: str) -> None:
+        """Another password for whoever knows the old one; all sessions but theirs end.
+
+        StoreError for a wrong old password. The caller limits how often it is asked.
+        """
+        mine = accounts.c.account_id == account.account_id
+        standing = select(accounts.c.password).where(mine, accounts.c.disabled_at.is_(None))
+        with self.database.read() as connection:
+            digest = connection.execute(standing).scalar()
+        if not matches(digest, old):
+            raise StoreError(WRONG_OLD)
+        refuse_password(new, account.name)
+        newer = hashed(new)
+        with self.database.write() as connection:
+            if connection.execute(standing).scalar() != digest:  # changed since it was read
+                raise StoreError(WRONG_OLD)
+            connection.execute(update(accounts).where(mine).values(password=newer))
+            shut(connection, account.account_id, but=session)
 
     def _insert(
         self, connection: Connection, name: str, digest: str, *, role: Role, group: str
     ) -> Account:
         now = self._now()
-        if role != "admin" and connection.execute(select(accounts.c.account_id)).first() is None:
-            raise StoreError(f"account {name!r}: the first account must be an admin")
-        if connection.execute(_joined().where(accounts.c.account_id == person(name))).first():
+        if not _any(connection):
+            if role != "admin":
+                raise StoreError(f"account {name!r}: the first account must be an admin")
+            connection.execute(delete(invitations))  # to make the first account: `set_up`
+        if connection.execute(joined().where(accounts.c.account_id == person(name))).first():
             raise StoreError(f"account {name!r}: there is one already; choose another name")
         annotator = identity.register(
             connection, name, display=name, group=group, client=None, now=now
@@ -277,15 +322,8 @@ class Accounts:
     def _change(self, name: str, by: Account | None, **values: object) -> Account:
         account_id = person(name)
         with self.database.write() as connection:
+            governed(connection, name, by, becomes=values.get("role"))
             mine = accounts.c.account_id == account_id
-            role = connection.execute(select(accounts.c.role).where(mine)).scalar()
-            if role is None:
-                raise StoreError(f"account {name!r}: there is none; see `imgalign accounts list`")
-            if by is not None and not {role, values.get("role", role)} <= {*by.governed}:
-                raise StoreError(
-                    f"account {name!r}: {by.name} ({by.role}) may not do that to an account of "
-                    f"role {role}; ask an admin"
-                )
             connection.execute(update(accounts).where(mine).values(**values))
             admins = select(func.count()).where(
                 accounts.c.role == "admin", accounts.c.disabled_at.is_(None)
@@ -296,8 +334,8 @@ class Accounts:
                     "another one first"
                 )
             if "password" in values or values.get("disabled_at") is not None:
-                connection.execute(delete(sessions).where(sessions.c.account_id == account_id))
-            return _account(connection.execute(_joined().where(mine)).one())
+                shut(connection, account_id)
+            return account_of(connection.execute(joined().where(mine)).one())
 
     def _open_invitation(self, connection: Connection, token: str) -> Any:
         inviter = accounts.c.role.label("role_of_inviter"), accounts.c.disabled_at
@@ -305,7 +343,7 @@ class Accounts:
             select(invitations, *inviter)
             .outerjoin(accounts, accounts.c.account_id == invitations.c.invited_by)
             .where(
-                invitations.c.digest == _digest(token),
+                invitations.c.digest == digest_of(token),
                 invitations.c.used_at.is_(None),
                 invitations.c.expires_at > self._now(),
             )
@@ -322,41 +360,38 @@ def refuse_role(role: str) -> None:
         raise InputError(f"role: expected one of {', '.join(ROLES)}, got {role!r}")
 
 
-def refuse_password(password: str, name: str) -> None:
-    """InputError for a password that is easily guessed or cannot be one."""
-    validation.name("annotator", name)
-    validation.name("annotator", person(name))
-    if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
-        raise InputError(
-            f"password: expected {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters, "
-            f"got {len(password)}"
+def governed(
+    connection: Connection, name: str, by: Account | None, *, becomes: object = None
+) -> Account:
+    """The account of a name; StoreError where `by` may not change it, or to the role it becomes."""
+    row = connection.execute(joined().where(accounts.c.account_id == person(name))).first()
+    if row is None:
+        raise StoreError(f"account {name!r}: there is none; see `imgalign accounts list`")
+    if by is not None and not {row.role, becomes or row.role} <= {*by.governed}:
+        raise StoreError(
+            f"account {name!r}: {by.name} ({by.role}) may not do that to an account of "
+            f"role {row.role}; ask an admin"
         )
-    rest = person(password).replace(person(name), "").replace(" ", "")
-    if len(rest) < LEAST_BESIDE_THE_NAME or len(set(password)) < 4:
-        raise InputError("password: too easily guessed; take several words that you make up")
-    with suppress(UnicodeEncodeError):
-        password.encode()
-        return
-    raise InputError("password: contains characters that cannot be stored")
+    return account_of(row)
 
 
-@cache
-def _hasher() -> PasswordHasher:
-    """Argon2id by the second recommendation of RFC 9106: 64 MiB, three passes."""
-    return PasswordHasher()
+def _any(connection: Connection) -> bool:
+    return connection.execute(select(accounts.c.account_id).limit(1)).first() is not None
 
 
-@cache
-def _nobody() -> str:
-    """The digest of a password that nobody has."""
-    return _hasher().hash(secrets.token_urlsafe(32))
-
-
-def _digest(token: str) -> str:
+def digest_of(token: str) -> str:
+    """What is kept of a token."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _joined(*, by_session: bool = False) -> Any:
+def shut(connection: Connection, account_id: str, *, but: str = "") -> None:
+    """End the reset links of an account and its sessions, but that of one token."""
+    connection.execute(delete(password_resets).where(password_resets.c.account_id == account_id))
+    others = sessions.c.account_id == account_id, sessions.c.digest != digest_of(but)
+    connection.execute(delete(sessions).where(*others))
+
+
+def joined(*, by_session: bool = False) -> Any:
     """Accounts with the name and group of their annotators."""
     table = accounts.join(annotators, accounts.c.account_id == annotators.c.annotator_id)
     if by_session:
@@ -364,7 +399,8 @@ def _joined(*, by_session: bool = False) -> Any:
     return select(accounts, annotators.c.name, annotators.c.group_name).select_from(table)
 
 
-def _account(row: Any) -> Account:
+def account_of(row: Any) -> Account:
+    """The account of a row of `joined`."""
     return Account(
         account_id=row.account_id,
         name=row.name,

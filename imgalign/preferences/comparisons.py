@@ -15,11 +15,10 @@ from itertools import islice
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int
 
 from imgalign.preferences import outcomes
 from imgalign.preferences.makers import asked_for, names_of
-from imgalign.preferences.open_items import OpenItems, open_items
+from imgalign.preferences.open_items import Lineups, OpenItems, open_items
 from imgalign.preferences.outcomes import Maker, Outcomes
 from imgalign.preferences.prompt_sets import PromptSet, numbers_in
 from imgalign.preferences.records import JudgedBy
@@ -109,10 +108,16 @@ def compare_makers(
     judged_by: JudgedBy = "people",
     prompts: PromptSet | None = None,
     most: int | None = MOST,
+    lineups: Lineups | None = None,
 ) -> list[Comparison]:
     """Every two makers that were compared blind, the latest first, at most so many."""
     found = latest_comparisons(
-        store, project=project, group=group, judged_by=judged_by, prompts=prompts
+        store,
+        project=project,
+        group=group,
+        judged_by=judged_by,
+        prompts=prompts,
+        lineups=lineups,
     )
     return list(islice(found, most))
 
@@ -124,10 +129,11 @@ def latest_comparisons(
     group: str | None = None,
     judged_by: JudgedBy = "people",
     prompts: PromptSet | None = None,
+    lineups: Lineups | None = None,
 ) -> Iterator[Comparison]:
     """Every two makers that were compared blind, the latest first, each counted as it is asked for.
 
-    Of the votes that are stored when the first is asked for.
+    Of the votes that are stored when the first is asked for. Who asks often keeps `lineups`.
     """
     with store.database.read() as connection:
         found = outcomes.read(connection)
@@ -141,7 +147,7 @@ def latest_comparisons(
         votes = Votes.of(found, asked & ~found.excluded)
         if not len(votes.order):
             return
-        left = open_items(connection, found, votes)
+        left = open_items(connection, found, votes, lineups or Lineups())
     for pair in votes.pairs():
         yield _comparison(found, votes, pair, left)
 
@@ -154,9 +160,15 @@ def _comparison(found: Outcomes, votes: Votes, pair: Pair, left: OpenItems) -> C
         one, other, won = other, one, 1 - won
     names = names_of(found.path_of)
     still_open = left.prompts(pair, projects=np.flatnonzero(np.bincount(own.project)))
-    complete = np.ones(max([int(own.prompt.max()), *still_open.tolist()]) + 1, dtype=bool)
-    complete[still_open] = False
-    counted = complete[own.prompt]
+    size = int(own.prompt.max()) + 1
+    votes_on, won_on = np.bincount(own.prompt), np.bincount(own.prompt, won)
+    last = np.empty(size, dtype=np.int64)
+    last[own.prompt] = np.arange(len(own.prompt))
+    complete = votes_on > 0
+    complete[still_open[still_open < size]] = False
+    counted = np.flatnonzero(complete)
+    counted = counted[np.argsort(last[counted])]
+    means = won_on[counted] / votes_on[counted]
     return Comparison(
         one=one,
         other=other,
@@ -167,25 +179,12 @@ def _comparison(found: Outcomes, votes: Votes, pair: Pair, left: OpenItems) -> C
         ties=int((won == 0.5).sum()),
         losses=int((won < 0.5).sum()),
         simulated=simulated,
-        prompts=_num_different(own.prompt),
-        annotators=_num_different(own.annotator),
-        rate=two_way_rate(won, own.prompt, own.annotator),
-        counted=_num_different(own.prompt[counted]),
-        sequence=_sequence(won[counted], own.prompt[counted]) if counted.any() else None,
+        prompts=own.clusters.num_one,
+        annotators=own.clusters.num_other,
+        rate=two_way_rate(won, own.clusters),
+        counted=len(counted),
+        sequence=confidence_sequence(means) if len(counted) else None,
     )
-
-
-def _num_different(numbers: Int[np.ndarray, " n"]) -> int:
-    return int(np.count_nonzero(np.bincount(numbers)))
-
-
-def _sequence(won: Float[np.ndarray, " n"], prompts: Int[np.ndarray, " n"]) -> Estimate:
-    """Over the means of prompts, in the order of the last vote on each."""
-    last = np.full(int(prompts.max()) + 1, -1)
-    last[prompts] = np.arange(len(prompts))
-    there = np.flatnonzero(last >= 0)
-    sums, sizes = np.bincount(prompts[::-1], weights=won[::-1]), np.bincount(prompts)
-    return confidence_sequence((sums[there] / sizes[there])[np.argsort(last[there])])
 
 
 def _interval(rate: Estimate) -> str:

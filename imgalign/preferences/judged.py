@@ -79,6 +79,8 @@ class Judged:
                 own |= members.pop(joined)
             members[number] = own
             part_of.update(dict.fromkeys(own, number))
+        if len(members) == 1:
+            return [(np.arange(len(self.kind)), self)]
         of_kind = np.array([part_of[groups[0][0]] for groups in self.groups], dtype=np.int64)
         found = []
         for part in members:

@@ -22,7 +22,7 @@ from imgalign.preferences import outcomes, queries
 from imgalign.preferences.history import History, over_time
 from imgalign.preferences.judged import Judged
 from imgalign.preferences.judges import chosen_rankings
-from imgalign.preferences.outcomes import FIELDS, MADE, Maker, Outcomes, maker_of
+from imgalign.preferences.outcomes import MADE, Maker, Outcomes, maker_of
 from imgalign.preferences.prompt_sets import PromptSet, numbers_in
 from imgalign.preferences.ratings import (
     Ratings,
@@ -173,13 +173,13 @@ def rate_makers(
     counted = asked & ~found.excluded
     sequences, judged = _judged(found, counted)
     if not len(judged.kind):
-        if (asked & ~found.excluded).any():
-            raise _one_maker(found, asked & ~found.excluded)
+        if counted.any():
+            raise _one_maker(found, counted)
         by_anybody = asked_for(found, group=group, project=project, judged_by="all", prompts=chosen)
         raise _none(
             store, found, by_anybody, asked, group=group, project=project, judged_by=judged_by
         )
-    used = judged.latest(latest) if latest is not None else judged
+    used = judged if latest is None else judged.latest(latest)
     rate: Callable[[Judged], Ratings] = elo
     early: Callable[[Judged], Ratings] = partial(elo, num_resamples=0)
     if method != "elo":
@@ -204,7 +204,7 @@ def rate_makers(
 
 def _one_maker(found: Outcomes, counted: Bool[np.ndarray, " n"]) -> NothingToRateError:
     names = names_of(found.path_of)
-    kinds = np.unique(found.records[counted, FIELDS.index("order")]).tolist()
+    kinds = np.unique(found.order[counted]).tolist()
     groups = [group for kind in kinds for group in found.orders[kind]]
     made = sorted({names[found.makers[maker]] for group in groups for maker in group})
     num = int(counted.sum())
@@ -230,7 +230,7 @@ def _none(
 ) -> NothingToRateError:
     """Why no record that is asked for counts; `by_anybody` are those that others judged, too."""
     because: Lack = "no rankings"
-    num = len(found.records)
+    num = len(found.order)
     if asked.any():
         because, num = "excluded", int(asked.sum())
     elif by_anybody.any():
@@ -255,17 +255,16 @@ def asked_for(
     prompts: Int[np.ndarray, " p"] | None = None,
 ) -> Bool[np.ndarray, " n"]:
     """Which records are asked for; the log says how many are left out for who judged them."""
-    columns = dict(zip(FIELDS, found.records.T, strict=True))
-    asked = np.ones(len(found.records), dtype=bool)
+    asked = np.ones(len(found.order), dtype=bool)
     if project is not None:
-        asked &= columns["project"] == found.projects.get(project, 0)
+        asked &= found.project == found.projects.get(project, 0)
     if group is not None:
         own = [number for number, who in found.annotators.items() if who.group_name == group]
-        asked &= np.isin(columns["annotator"], own)
+        asked &= np.isin(found.annotator, own)
     if prompts is not None:
-        asked &= np.isin(columns["prompt"], prompts)
+        asked &= np.isin(found.prompt, prompts)
     judges = [number for number, who in found.annotators.items() if who.judge_id is not None]
-    by_ai = np.isin(columns["annotator"], judges)
+    by_ai = np.isin(found.annotator, judges)
     if judged_by == "all":
         return asked
     others = asked & (by_ai if judged_by == "people" else ~by_ai)
@@ -281,8 +280,7 @@ def asked_for(
 def _judged(found: Outcomes, asked: Bool[np.ndarray, " n"]) -> tuple[Int[np.ndarray, " m"], Judged]:
     """Those of several makers among the records that are asked for, and their sequences."""
     names = names_of(found.path_of)
-    prompt, _, annotator, order = found.records[asked].astype(np.int64).T
-    numbers, kind = distinct(order)
+    numbers, kind = distinct(found.order[asked])
     groups = [
         tuple(tuple(names[found.makers[maker]] for maker in group) for group in found.orders[each])
         for each in numbers.tolist()
@@ -290,15 +288,15 @@ def _judged(found: Outcomes, asked: Bool[np.ndarray, " n"]) -> tuple[Int[np.ndar
     several = np.array(
         [len({who for group in each for who in group}) > 1 for each in groups], dtype=bool
     )
-    rated = several[kind]
+    rated = np.flatnonzero(asked)[several[kind]]
     renumbered = np.cumsum(several) - 1
     judged = Judged(
         groups=[each for each, kept in zip(groups, several, strict=True) if kept],
-        kind=renumbered[kind[rated]],
-        clusters=prompt[rated],
-        annotators=annotator[rated],
+        kind=renumbered[kind[several[kind]]],
+        clusters=found.prompt[rated],
+        annotators=found.annotator[rated],
     )
-    return found.sequences[asked][rated], judged
+    return found.sequences[rated], judged
 
 
 def _num_shared(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int, Int32
+from jaxtyping import Bool, Int
 from sqlalchemy import Connection, insert, select, update
 
 from imgalign.preferences.queries import AnyRow, is_attention, standing
@@ -58,9 +58,12 @@ Groups = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcomes:
-    """All standing rankings of images, in the order they were given; columns are `FIELDS`."""
+    """All standing rankings of images, in the order they were given."""
 
-    records: Int32[np.ndarray, "n 4"]
+    prompt: Int[np.ndarray, " n"]
+    project: Int[np.ndarray, " n"]
+    annotator: Int[np.ndarray, " n"]
+    order: Int[np.ndarray, " n"]
     sequences: Int[np.ndarray, " n"]
     """The `rankings.sequence` of each."""
     excluded: Bool[np.ndarray, " n"]
@@ -176,17 +179,21 @@ def read(connection: Connection) -> Outcomes:
     }
     people = {row.annotator_id: row for row in connection.execute(select(annotators))}
     told = {row.number: _told(*json.loads(row.value)) for row in named["maker"]}
-    stands = records[:, FIELDS.index("order")] > 0
-    records, sequences = records[stands], sequences[stands]
+    stands = np.flatnonzero(records[:, FIELDS.index("order")])
+    # Column by column, which is several times as quick as whole records.
+    columns = {
+        name: column[stands].astype(np.int64)
+        for name, column in zip(FIELDS, np.ascontiguousarray(records.T), strict=True)
+    }
     number_of = {(kind, row.value): row.number for kind, rows in named.items() for row in rows}
-    excluded = np.zeros(len(records), dtype=bool)
+    excluded = np.zeros(len(stands), dtype=bool)
     for out in connection.execute(select(exclusions)).all():
         project = number_of.get(("project", out.project), 0)
         annotator = number_of.get(("annotator", out.annotator_id), 0)
-        excluded |= (records[:, 1] == project) & (records[:, 2] == annotator)
+        excluded |= (columns["project"] == project) & (columns["annotator"] == annotator)
     return Outcomes(
-        records=records,
-        sequences=sequences,
+        **columns,
+        sequences=sequences[stands],
         excluded=excluded,
         makers={number: maker for number, (maker, _) in told.items()},
         path_of=dict(told.values()),

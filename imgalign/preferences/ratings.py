@@ -7,13 +7,13 @@ clustered by both (Cameron, Gelbach and Miller 2011), Elo the bootstrap over pro
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from math import comb
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from imgalign.errors import InputError
 from imgalign.preferences.choice import (
@@ -24,7 +24,7 @@ from imgalign.preferences.choice import (
     sandwich,
 )
 from imgalign.preferences.judged import Judged, Judgements
-from imgalign.statistics import combined_variance, distinct, t_quantile
+from imgalign.statistics import TwoWay, t_quantile
 
 # One stage with more alternatives than this would not fit in memory.
 MAX_ALTERNATIVES = 100_000
@@ -242,22 +242,20 @@ def _fitted(
         return scored
     scores = cluster_scores(theta, blocks, len(times))
 
-    def variance(clusters: Int[np.ndarray, " n"]) -> Float[np.ndarray, " p"]:
-        of = distinct(clusters)[1]
-        summed = np.stack([np.bincount(of, column[judged.kind]) for column in scores.T], axis=1)
+    def variance(summed: Float[np.ndarray, "c p"]) -> Float[np.ndarray, " p"]:
         found = sandwich(theta, all_of_them, scores=summed, num_centred=size, ridge=ridge)
         return np.diag(found)
 
-    spread, num_prompts, num_annotators = _two_way(variance, judged)
-    degrees = (min(num_prompts, num_annotators) if num_annotators > 1 else num_prompts) - 1
+    clusters = TwoWay.of(judged.clusters, judged.annotators)
+    spread, degrees = clusters.variance([each[judged.kind] for each in scores.T], variance)
     half = (t_quantile(0.975, degrees=degrees) * np.sqrt(spread))[:size]
     by_model = covariance(theta, all_of_them, num_centred=size, ridge=ridge)
     return replace(
         scored,
         low=tuple((theta[:size] - half).tolist()),
         high=tuple((theta[:size] + half).tolist()),
-        num_clusters=num_prompts,
-        num_annotators=num_annotators,
+        num_clusters=clusters.num_one,
+        num_annotators=clusters.num_other,
         least_certain=least_certain(items, by_model[:size, :size]),
     )
 
@@ -274,24 +272,6 @@ def least_certain(names: Sequence[str], covariance: Float[np.ndarray, "k k"]) ->
     return Difference(
         one=names[one], other=names[other], error=float(np.sqrt(variance[one, other]))
     )
-
-
-def _two_way(
-    variance: Callable[[Int[np.ndarray, " n"]], Float[np.ndarray, " p"]], judged: Judged
-) -> tuple[Float[np.ndarray, " p"], int, int]:
-    """Variance clustered by prompt and annotator, and how many there are of each.
-
-    As `statistics.two_way_variance`, for numbered clusters.
-    """
-    by_prompt = variance(judged.clusters)
-    num_prompts = len(distinct(judged.clusters)[0])
-    num_annotators = len(distinct(judged.annotators)[0])
-    if num_prompts < 2 or num_annotators < 2:
-        return by_prompt, num_prompts, num_annotators
-    both = judged.clusters.astype(np.int64) * (int(judged.annotators.max()) + 1)
-    by_both = variance(both + judged.annotators)
-    spread = combined_variance(by_prompt, variance(judged.annotators), by_both)
-    return spread, num_prompts, num_annotators
 
 
 def _check_connected(judged: Judged, *, ridge: float) -> tuple[dict[str, int], Counter[str]]:

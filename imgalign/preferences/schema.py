@@ -12,8 +12,8 @@ their sessions and what leads decide (`gold`, `exclusions`, `guidelines`, `quali
                                views      rankings      +-> texts <- text_provenances
                                              ^
                                     undos, judge_answers
-    annotators <- exclusions, admissions, accounts <- sessions, invitations, openings
-    items <- gold
+    annotators <- exclusions, admissions, accounts; items <- gold
+    accounts <- sessions, invitations, password_resets, openings
 """
 
 from datetime import UTC, datetime
@@ -400,7 +400,7 @@ accounts = Table(
     Column("disabled_at", UtcDateTime),
 )
 
-# Of invitations and sessions only the SHA-256 of their tokens is known.
+# Of invitations, reset links and sessions only the SHA-256 of their tokens is known.
 invitations = Table(
     "invitations",
     metadata,
@@ -413,6 +413,19 @@ invitations = Table(
     Column("expires_at", UtcDateTime, nullable=False),
     Column("account_id", ForeignKey("accounts.account_id")),
     Column("used_at", UtcDateTime),
+)
+
+# Of links by which an account gets another password: those that were not used.
+password_resets = Table(
+    "password_resets",
+    metadata,
+    Column("digest", Hash, primary_key=True),
+    Column("account_id", ForeignKey("accounts.account_id"), nullable=False),
+    # Null for one that was made on the command line.
+    Column("made_by", ForeignKey("accounts.account_id")),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+    Index(None, "account_id"),
 )
 
 sessions = Table(

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from imgalign.preferences.outcomes import FIELDS, Groups, Outcomes
-from imgalign.statistics import distinct
+from imgalign.statistics import TwoWay, distinct
 
 Pair = tuple[int, int]
 """Numbers of two makers, the smaller one first."""
@@ -32,13 +32,13 @@ class Votes:
     """The place in `orders`."""
     orders: tuple[Groups, ...]
     simulated: Bool[np.ndarray, " n"]
+    clusters: TwoWay
+    """By prompt and by annotator."""
 
     @classmethod
     def of(cls, found: Outcomes, asked: Bool[np.ndarray, " n"]) -> "Votes":
         """Those of the records that are asked for."""
-        prompt, project, annotator, order = (
-            np.asarray(column[asked], dtype=np.int64) for column in found.records.T
-        )
+        prompt, project, annotator, order = (getattr(found, name)[asked] for name in FIELDS)
         known, place = distinct(order)
         by_machine = [number for number, who in found.annotators.items() if who.simulated]
         return cls(
@@ -48,6 +48,7 @@ class Votes:
             order=place,
             orders=tuple(found.orders[number] for number in known.tolist()),
             simulated=np.isin(annotator, by_machine),
+            clusters=TwoWay.of(prompt, annotator),
         )
 
     def pairs(self) -> list[Pair]:
@@ -79,7 +80,7 @@ class Votes:
 
     def _at(self, places: Int[np.ndarray, " m"]) -> "Votes":
         kept = {name: getattr(self, name)[places] for name in (*FIELDS, "simulated")}
-        return replace(self, **kept)
+        return replace(self, clusters=self.clusters.at(places), **kept)
 
     @cached_property
     def _won(self) -> Mapping[Pair, Mapping[int, float]]:

@@ -13,7 +13,6 @@ import torch
 
 from imgalign.algorithms.choice import AlgorithmConfig, build_algorithm
 from imgalign.algorithms.critic import NO_CRITIC, CriticConfig
-from imgalign.algorithms.interface import World
 from imgalign.diffusion.config import FullDiffusionConfig, LoraDiffusionConfig
 from imgalign.environment import choose_device, choose_dtype, say_dtype
 from imgalign.errors import CheckpointError, ConfigError, InputError
@@ -30,6 +29,7 @@ from imgalign.policy import (
 )
 from imgalign.prompts import Prompts
 from imgalign.runs.trained import REFERENCE, find_weights
+from imgalign.runs.world import World
 from imgalign.train.config import OptimizerConfig, PolicyConfig, TrainConfig
 from imgalign.train.learner import Learner
 

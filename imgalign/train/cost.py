@@ -3,9 +3,9 @@
 import time
 from typing import Protocol, runtime_checkable
 
-from imgalign.algorithms.interface import World
 from imgalign.policy import Policy
 from imgalign.runs.passes import CountsPasses, Passes
+from imgalign.runs.world import World
 
 
 @runtime_checkable

@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from torch.nn.utils import clip_grad_norm_
 
-from imgalign.algorithms.interface import NEW_RUN, Algorithm, World, writes_files
+from imgalign.algorithms.interface import NEW_RUN, Algorithm
 from imgalign.environment import most_memory
 from imgalign.errors import CheckpointError, NumericsError
 from imgalign.policy import Policy
 from imgalign.prompts import seeded_generator
+from imgalign.runs.world import World, writes_files
 from imgalign.train.config import OptimizerConfig
 
 log = logging.getLogger(__name__)

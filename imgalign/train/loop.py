@@ -15,12 +15,13 @@ from typing import Any
 import torch
 
 from imgalign.algorithms.checks import require
-from imgalign.algorithms.interface import JUDGED, Algorithm, Compared, HeldOutMeasure, World
+from imgalign.algorithms.interface import JUDGED, Algorithm, Compared, HeldOutMeasure
 from imgalign.errors import ConfigError
 from imgalign.policy import Check, RewardModel, StepPolicy
 from imgalign.prompts import Prompts
 from imgalign.runs.checkpoint import checkpoints, step_folder
 from imgalign.runs.state import save_state
+from imgalign.runs.world import World
 from imgalign.train.assemble import build_learner
 from imgalign.train.budget import Budget, Snapshot
 from imgalign.train.config import TrainConfig

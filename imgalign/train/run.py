@@ -13,7 +13,6 @@ import torch
 
 from imgalign.algorithms.beta import AutoBetaConfig
 from imgalign.algorithms.choice import build_algorithm
-from imgalign.algorithms.interface import World, writes_files
 from imgalign.algorithms.objectives import DirectConfig
 from imgalign.config import load_config
 from imgalign.environment import choose_device, choose_dtype
@@ -24,6 +23,7 @@ from imgalign.prompts import Prompts
 from imgalign.runs.folder import CONFIG
 from imgalign.runs.progress import working
 from imgalign.runs.status import RunState
+from imgalign.runs.world import World, join_world, refuse_one_gpu_for_all, writes_files
 from imgalign.train.assemble import load_policy, refuse_by_model
 from imgalign.train.config import TrainConfig
 from imgalign.train.data.demonstrations import GivenSamples
@@ -35,9 +35,11 @@ from imgalign.train.schedule import within_an_epoch
 from imgalign.train.starting import begin, claim, prompts_to_use, refuse_data
 from imgalign.train.stopping import RunEnd, StopRequest
 from imgalign.train.trackers import refuse_missing
-from imgalign.train.world import join_world
 
 log = logging.getLogger(__name__)
+
+GO_ON = "checkpoints are intact, go on with --resume"
+"""What to do after a process of a run has died."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,8 +85,8 @@ def run(
     if reward is None and settings.data.gives == "rollouts":
         raise ConfigError(NO_REWARD)
     refuse_missing(settings.run.trackers)
-    world = world or join_world()
-    refuse_one_gpu_for_all(settings, world)
+    world = world or join_world(cure=GO_ON)
+    refuse_one_gpu_for_all(world, settings.run.device, setting="run.device")
     if writes_files(world):
         claim(out, resume=resume)
     prompts = prompts_to_use(out, settings, resume=resume)
@@ -140,15 +142,6 @@ def run(
             checkpoint=session.newest(),
             message=message,
             signal=stop.signal if end == "signal" else None,
-        )
-
-
-def refuse_one_gpu_for_all(settings: TrainConfig, world: World) -> None:
-    """ConfigError where several processes were to share one GPU."""
-    if world.size > 1 and ":" in settings.run.device:
-        raise ConfigError(
-            f"run.device: expected auto, cuda or cpu with {world.size} processes, each of which "
-            f"takes a GPU of its own, got {settings.run.device}"
         )
 
 

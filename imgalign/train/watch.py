@@ -15,12 +15,12 @@ from PIL import Image
 from torch import Tensor
 
 from imgalign.algorithms.batches import reward_metrics
-from imgalign.algorithms.interface import World
 from imgalign.algorithms.kl import total_kl
 from imgalign.files import reporting_full_disk, write_atomically
 from imgalign.policy import Images, Policy, RewardModel, StepPolicy, Texts
 from imgalign.prompts import EVALUATION_SEEDS, Prompts
 from imgalign.runs.checkpoint import how_to_resume
+from imgalign.runs.world import World
 from imgalign.train.data.rollouts import collect
 from imgalign.train.schedule import SamplesConfig
 from imgalign.train.watcher import Watcher

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from imgalign.algorithms.interface import World
+from imgalign.runs.world import World
 
 
 class Interrupted(Exception):  # noqa: N818  not an error: someone asked to stop

@@ -23,7 +23,7 @@ from imgalign.algorithms.direct import Direct
 from imgalign.algorithms.implicit import DrawKey, elements_of, rows_of
 from imgalign.algorithms.objectives import DPOConfig, IPOConfig
 from imgalign.algorithms.rankings import RankedBatch
-from imgalign.train.world import Alone
+from imgalign.runs.world import Alone
 
 BETA, ELEMENTS = 0.5, 12
 """Of the settings, and of a sample of the random walk."""

@@ -20,7 +20,7 @@ from imgalign.algorithms.policy_gradient import (
 )
 from imgalign.algorithms.surrogate import policy_gradient_loss
 from imgalign.policy import Trajectory
-from imgalign.train.world import Alone
+from imgalign.runs.world import Alone
 
 
 def clip_of(config: GRPOConfig) -> Callable[[int], float]:

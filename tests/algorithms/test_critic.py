@@ -17,7 +17,7 @@ from imgalign.algorithms.policy_gradient import GRPOConfig, PolicyGradient
 from imgalign.algorithms.rewarded import Rewarded
 from imgalign.errors import CheckpointError, ConfigError
 from imgalign.runs.state import load_state, save_state
-from imgalign.train.world import Alone
+from imgalign.runs.world import Alone
 
 
 class Counter(nn.Module):

@@ -37,7 +37,7 @@ from imgalign.algorithms.rankings import (
 )
 from imgalign.errors import CheckpointError, NumericsError
 from imgalign.policy import LogProb
-from imgalign.train.world import Alone
+from imgalign.runs.world import Alone
 
 # --- at the start
 

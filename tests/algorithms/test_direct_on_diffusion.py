@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from imgalign.algorithms.direct import Direct
 from imgalign.algorithms.rankings import RankedBatch
 from imgalign.diffusion.policy import DiffusionPolicy
-from imgalign.train.world import Alone
+from imgalign.runs.world import Alone
 
 PROMPTS = ["a red house", "a blue boat", "two trees"]
 CANDIDATES, DRAWS = 3, 2

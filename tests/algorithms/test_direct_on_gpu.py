@@ -20,7 +20,7 @@ from imgalign.algorithms.rankings import RankedBatch
 from imgalign.diffusion.config import LoraDiffusionConfig
 from imgalign.diffusion.loading import load_pipeline
 from imgalign.diffusion.policy import DiffusionPolicy
-from imgalign.train.world import Alone
+from imgalign.runs.world import Alone
 
 pytestmark = pytest.mark.gpu
 

@@ -16,7 +16,7 @@ from imgalign.algorithms.implicit import DrawKey, Rows, Scored, push_limits, spr
 from imgalign.algorithms.rankings import RankedBatch
 from imgalign.errors import ConfigError
 from imgalign.policy import LogProb
-from imgalign.train.world import Alone
+from imgalign.runs.world import Alone
 
 # --- draws
 

@@ -21,7 +21,7 @@ from imgalign.algorithms.surrogate import policy_gradient_loss
 from imgalign.config import dump_config, load_config
 from imgalign.errors import CheckpointError, ConfigError
 from imgalign.policy import Trajectory
-from imgalign.train.world import Alone
+from imgalign.runs.world import Alone
 
 
 def clip_of(config: GRPOConfig) -> Callable[[int], float]:

@@ -15,7 +15,7 @@ from imgalign.algorithms.objectives import DPOConfig, KTOConfig
 from imgalign.algorithms.rankings import best
 from imgalign.algorithms.refresh import Refresh, RefreshConfig
 from imgalign.errors import CheckpointError
-from imgalign.train.world import Alone
+from imgalign.runs.world import Alone
 
 
 def refreshed(*, every: int = 1, max_nats: float = 1e6) -> Direct:

@@ -24,7 +24,7 @@ from imgalign.config import load_config
 from imgalign.errors import CheckpointError, ConfigError, NumericsError
 from imgalign.policy import Data, Draws
 from imgalign.prompts import seeded_generator
-from imgalign.train.world import Alone
+from imgalign.runs.world import Alone
 
 GROUPS = ["a", "a", "a", "b", "b"]
 

@@ -32,8 +32,8 @@ from imgalign.errors import CheckpointError
 from imgalign.policy import StepPolicy
 from imgalign.runs.metric_table import METRICS
 from imgalign.runs.state import load_state, save_state
+from imgalign.runs.world import Alone
 from imgalign.train.learner import Learner
-from imgalign.train.world import Alone
 
 # --- at the start
 

@@ -44,7 +44,7 @@ from imgalign.algorithms.supervised import (
     Weighting,
 )
 from imgalign.policy import Data, Draws, LogProb, Steps, Trajectory, Weights
-from imgalign.train.world import Alone
+from imgalign.runs.world import Alone
 
 MODALITIES = ("diffusion", "language")
 

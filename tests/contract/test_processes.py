@@ -21,12 +21,11 @@ from worlds import OneOfTwo, in_two
 
 from imgalign.algorithms.batches import Rollout
 from imgalign.algorithms.choice import build_algorithm
-from imgalign.algorithms.interface import World
 from imgalign.policy import StepPolicy
 from imgalign.runs.state import save_state
+from imgalign.runs.world import Alone, World
 from imgalign.train.assemble import build_learner
 from imgalign.train.config import OptimizerConfig
-from imgalign.train.world import Alone
 
 
 @each_algorithm

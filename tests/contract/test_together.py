@@ -20,7 +20,7 @@ from together_child import ALL, KINDS, learned, place_of
 from torch import Tensor
 from torch.testing import assert_close
 
-from imgalign.train.world import Alone
+from imgalign.runs.world import Alone
 
 CHILD = ROOT / "tests" / "stand_ins" / "together_child.py"
 

@@ -1,6 +1,7 @@
 """Intervals over clusters, against closed forms, an independent library and simulation."""
 
 import math
+from dataclasses import astuple
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from scipy import stats
 from imgalign.statistics import (
     GRID,
     LEVEL,
+    TwoWay,
     betting_wealth,
     clustered_mean,
     clustered_rate,
@@ -17,7 +19,6 @@ from imgalign.statistics import (
     expanded_tail,
     t_quantile,
     two_way_rate,
-    two_way_variance,
     wilson_interval,
 )
 
@@ -112,7 +113,7 @@ def judged_twice(rng, num_one, num_other, *, spread_one, spread_other, chance=0.
 
 def test_a_rate_of_independent_votes_of_one_annotator_has_wilsons_interval_with_students_t():
     votes = [1.0] * 14 + [0.0] * 7
-    found = two_way_rate(votes, range(21), ["ann"] * 21)
+    found = two_way_rate(votes, TwoWay.of(range(21), ["ann"] * 21))
     # The unbiased variance of a mean of n zeros and ones is p (1 - p) / (n - 1).
     expected = wilson_interval(2 / 3 * 20, 20, z=stats.t.ppf(0.975, 20))
     assert found.value == pytest.approx(2 / 3)
@@ -129,7 +130,9 @@ def test_two_way_variance_is_the_sum_of_both_ways_less_their_intersection():
             sums[key] += value
         return np.array(sum(each**2 for each in sums.values()))
 
-    found, degrees = two_way_variance(variance, one, other)
+    found, degrees = TwoWay.of(one, other).variance(
+        [values - values.mean()], lambda sums: np.asarray((sums**2).sum())
+    )
     both = variance(list(zip(one, other, strict=True)))
     assert degrees == 1
     assert found == pytest.approx(
@@ -142,9 +145,10 @@ def test_a_two_way_rate_is_the_same_whichever_way_is_named_first_and_mirrors_wit
     votes, one, other = judged_twice(
         np.random.default_rng(1), 12, 5, spread_one=1.0, spread_other=0.5
     )
-    found, turned = two_way_rate(votes, one, other), two_way_rate(votes, other, one)
+    found = two_way_rate(votes, TwoWay.of(one, other))
+    turned = two_way_rate(votes, TwoWay.of(other, one))
     assert (found.low, found.high) == pytest.approx((turned.low, turned.high))
-    mirrored = two_way_rate(1 - votes, one, other)
+    mirrored = two_way_rate(1 - votes, TwoWay.of(one, other))
     assert (mirrored.low, mirrored.high) == pytest.approx((1 - found.high, 1 - found.low))
 
 
@@ -154,7 +158,7 @@ def test_a_two_way_rate_covers_the_truth_where_prompts_and_annotators_differ():
     for _ in range(300):
         # With log-odds of 0 on average and symmetric shifts, the truth is one half.
         votes, one, other = judged_twice(rng, 30, 6, spread_one=0.7, spread_other=0.7, chance=0.5)
-        found = two_way_rate(votes, one, other)
+        found = two_way_rate(votes, TwoWay.of(one, other))
         covered += found.low <= 0.5 <= found.high
         alone = clustered_rate(votes, one, seed=0)
         prompts_alone += alone.low <= 0.5 <= alone.high
@@ -165,14 +169,14 @@ def test_a_two_way_rate_covers_the_truth_where_prompts_and_annotators_differ():
 def test_a_rate_without_a_doubt_counts_each_cluster_once():
     votes = np.ones(40)
     one, other = [i // 4 for i in range(40)], [i % 4 for i in range(40)]
-    found = two_way_rate(votes, one, other)
+    found = two_way_rate(votes, TwoWay.of(one, other))
     # Four annotators agree: Wilson's bound of 4 of 4, with Student's t of 3 degrees.
     t = stats.t.ppf(0.975, 3)
     assert (found.low, found.high) == pytest.approx((4 / (4 + t**2), 1), rel=3e-3)
 
 
 def test_a_rate_of_one_prompt_has_no_interval():
-    found = two_way_rate([1, 0, 1], ["a"] * 3, ["x", "y", "z"])
+    found = two_way_rate([1, 0, 1], TwoWay.of(["a"] * 3, ["x", "y", "z"]))
     assert (found.low, found.high) == (None, None)
     assert found.value == pytest.approx(2 / 3)
 
@@ -263,13 +267,18 @@ def test_values_that_drift_past_every_mean_tell_nothing():
     assert (found.low, found.high) == (0.0, 1.0)
 
 
-def test_numbers_in_an_array_cluster_as_names_do_exactly():
+def test_numbers_in_an_array_cluster_as_names_do():
     rng = np.random.default_rng(0)
     for most in (3, 40, 10**6):  # with a table of all numbers, and without
         votes = rng.choice([0.0, 1 / 3, 0.5, 1.0], 500)
         one, other = rng.integers(0, most, 500), rng.integers(0, 7, 500)
         names = [f"p{n}" for n in one], [f"a{n}" for n in other]
-        assert two_way_rate(votes, one, other) == two_way_rate(votes, *names)
+        found, named = (two_way_rate(votes, TwoWay.of(*each)) for each in ((one, other), names))
+        assert astuple(found) == pytest.approx(astuple(named), rel=1e-12)
+        chosen = np.flatnonzero(rng.random(500) < 0.1)
+        some = two_way_rate(votes[chosen], TwoWay.of(one, other).at(chosen))
+        alone = two_way_rate(votes[chosen], TwoWay.of(one[chosen], other[chosen]))
+        assert some == alone
         found, places = distinct(one)
         assert np.array_equal(found, np.unique(one))
         assert np.array_equal(found[places], one)

@@ -24,7 +24,7 @@ from imgalign.algorithms.rankings import RankedBatch
 from imgalign.algorithms.surrogate import policy_gradient_loss
 from imgalign.language.policy import LanguagePolicy
 from imgalign.policy import Data, Trajectory, concatenate, join_data
-from imgalign.train.world import Alone
+from imgalign.runs.world import Alone
 
 PROMPTS = ["a boat", "the green tree and a boat", "a red house", "so"]
 GUEST = "two blue boat and a tree and the green house and a boat"

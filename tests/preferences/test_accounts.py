@@ -12,6 +12,7 @@ from sqlalchemy import select
 
 from imgalign.errors import InputError, StoreError
 from imgalign.preferences import accounts as module
+from imgalign.preferences import passwords
 from imgalign.preferences.accounts import INVITATION, ROLES, SESSION, WRONG, Account, Accounts
 from imgalign.preferences.records import Submission, utc_now
 from imgalign.preferences.schema import accounts, invitations, sessions
@@ -108,11 +109,11 @@ def test_a_name_without_an_account_costs_as_much_as_a_wrong_password(people, mon
         def hash(self, password: str) -> str:
             return "of nobody"
 
-    monkeypatch.setattr(module, "_hasher", Hasher)
-    module._nobody.cache_clear()
+    monkeypatch.setattr(passwords, "_hasher", Hasher)
+    passwords._nobody.cache_clear()
     for name in ("nobody", "Ada"):
         refused(partial(people.login, name, OTHER))
-    module._nobody.cache_clear()
+    passwords._nobody.cache_clear()
     assert len(asked) == 2
     assert asked[0] == "of nobody"
 
@@ -143,7 +144,7 @@ def test_a_password_that_is_easily_guessed_is_refused(people):
     ):
         with pytest.raises(InputError, match=said):
             people.add("Bea", password, role="annotator", group="warm")
-    module.refuse_password("several odd words", "o")  # a short name is in many passwords
+    passwords.refuse_password("several odd words", "o")  # a short name is in many passwords
     with pytest.raises(InputError, match="expected a name"):
         people.add(" ", PASSWORD, role="annotator", group="warm")
     with pytest.raises(InputError, match="role: expected one of annotator, lead, admin"):
@@ -276,7 +277,7 @@ def test_there_is_always_an_admin(people):
 
 def test_a_password_that_changes_while_somebody_logs_in_opens_nothing(people, monkeypatch):
     class Slow:
-        own = module._hasher()
+        own = passwords._hasher()
 
         def verify(self, digest: str, password: str) -> None:
             self.own.verify(digest, password)
@@ -286,14 +287,14 @@ def test_a_password_that_changes_while_somebody_logs_in_opens_nothing(people, mo
         def check_needs_rehash(self, digest: str) -> bool:
             return False
 
-    monkeypatch.setattr(module, "_hasher", Slow)
+    monkeypatch.setattr(passwords, "_hasher", Slow)
     assert refused(lambda: people.login("Ada", PASSWORD)) == WRONG
 
 
 def test_an_old_digest_is_made_anew_when_its_owner_logs_in(people, store, monkeypatch):
     weak = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_hasher", lambda: weak)
+        patch.setattr(passwords, "_hasher", lambda: weak)
         people.set_password("Ada", OTHER)
     people.login("Ada", OTHER)
     with store.database.read() as connection:

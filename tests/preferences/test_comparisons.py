@@ -1,7 +1,7 @@
 """Blind comparisons of two makers: the rate, and whether one may stop asking."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import astuple, replace
 from itertools import combinations
 from typing import Any
 
@@ -16,7 +16,7 @@ from imgalign.preferences.outcomes import Maker, Outcomes
 from imgalign.preferences.prompt_sets import PromptSet, prompts_of_project
 from imgalign.preferences.records import Provenance
 from imgalign.preferences.store import Store
-from imgalign.statistics import confidence_sequence, two_way_rate
+from imgalign.statistics import TwoWay, confidence_sequence, two_way_rate
 
 BASE: dict[str, Any] = {"model": "storybook"}
 FIRST = BASE | {"adapter": "runs/a/step-10", "adapter_hash": "a" * 64}
@@ -235,7 +235,8 @@ def test_only_rankings_on_the_prompts_asked_for_are_compared(store: Store, queue
 def plainly(found: Outcomes) -> dict[tuple[Maker, Maker], Any]:
     """By two makers: each vote, the rate, and the sequence, from one ranking after the other."""
     votes: dict[tuple[int, int], list[tuple[float, int, int]]] = {}
-    for prompt, _, annotator, order in found.records.tolist():
+    columns = (found.prompt.tolist(), found.annotator.tolist(), found.order.tolist())
+    for prompt, annotator, order in zip(*columns, strict=True):
         place = [(m, rank) for rank, group in enumerate(found.orders[order]) for m in group]
         for one, other in combinations(sorted({maker for maker, _ in place}), 2):
             won = [
@@ -250,14 +251,14 @@ def plainly(found: Outcomes) -> dict[tuple[Maker, Maker], Any]:
         first, second = (found.makers[number] for number in pair)
         turned = second.weights is not None
         won = [1 - each[0] if turned else each[0] for each in own]
-        prompts = [each[1] for each in own]
+        prompts, annotators = [each[1] for each in own], [each[2] for each in own]
         last = sorted(set(prompts), key=lambda p: len(prompts) - prompts[::-1].index(p))
         means = []
         for prompt in last:
             own_votes = [w for w, p in zip(won, prompts, strict=True) if p == prompt]
-            means.append(sum(own_votes[::-1]) / len(own_votes))
+            means.append(sum(own_votes) / len(own_votes))
         by_pair[(second, first) if turned else (first, second)] = (
-            two_way_rate(won, prompts, [each[2] for each in own]),
+            pytest.approx(astuple(two_way_rate(won, TwoWay.of(prompts, annotators))), rel=1e-12),
             confidence_sequence(means),
             len(set(prompts)),
             (sum(w > 0.5 for w in won), sum(w == 0.5 for w in won), sum(w < 0.5 for w in won)),
@@ -285,11 +286,12 @@ def test_arrays_give_exactly_what_one_vote_after_the_other_gives(
             else:
                 groups.append((maker,))
         orders[number] = tuple(groups)
-    columns = [rng.integers(10, 10 + most, 400) for most in (60, 1, 9)]
-    records = np.stack([*columns, rng.integers(900, 1000, 400)], axis=1).astype(np.int32)
     made_up = replace(
         real,
-        records=records,
+        prompt=rng.integers(10, 70, 400),
+        project=np.full(400, 10),
+        annotator=rng.integers(10, 19, 400),
+        order=rng.integers(900, 1000, 400),
         sequences=np.arange(400),
         excluded=np.zeros(400, dtype=bool),
         makers=makers,
@@ -302,7 +304,7 @@ def test_arrays_give_exactly_what_one_vote_after_the_other_gives(
     found = compare_makers(store, most=None)
     assert {
         (each.one, each.other): (
-            *(each.rate, each.sequence, each.counted),
+            *(astuple(each.rate), each.sequence, each.counted),
             (each.wins, each.ties, each.losses),
         )
         for each in found

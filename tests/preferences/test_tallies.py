@@ -34,8 +34,8 @@ VERDICTS: dict[str, dict[str, Any]] = {
     "skipped": {"verdict": "skipped", "ranking": None, "reason": "unsafe"},
 }
 SINCE = (
-    *("openings", "sessions", "invitations", "accounts", "gold", "exclusions", "guidelines"),
-    *("qualifications", "admissions"),
+    *("openings", "sessions", "invitations", "password_resets", "accounts"),
+    *("gold", "exclusions", "guidelines", "qualifications", "admissions"),
 )
 """Tables that came after the counts, those that refer to others first."""
 number = itertools.count()
@@ -288,7 +288,8 @@ def results_read(store: Store) -> Any:
         found = outcomes.read(connection)
         given = connection.execute(select(items.c.item_id, items.c.given, items.c.overlap)).all()
     closed = {row.item_id: row.given < row.overlap for row in given}
-    return found.records.tolist(), found.excluded.tolist(), found.orders, found.makers, closed
+    columns = [getattr(found, name).tolist() for name in (*outcomes.FIELDS, "excluded")]
+    return columns, found.orders, found.makers, closed
 
 
 def differences(store: Store) -> list[str]:

@@ -5,9 +5,11 @@ import math
 import pytest
 import torch
 from torch import nn
+from worlds import in_two
 
 from imgalign.errors import NumericsError
-from reward_models.descent import LOG_TIE_START, LOG_TIE_STD, Descent, new_log_tie
+from imgalign.runs.world import Alone, World
+from reward_models.descent import LOG_TIE_START, LOG_TIE_STD, Descent, new_log_tie, one_pass
 
 
 def descend(losses: list[float], *, patience: int) -> tuple[Descent, float]:
@@ -27,6 +29,7 @@ def descend(losses: list[float], *, patience: int) -> tuple[Descent, float]:
         epochs=len(losses) - 1,
         patience=patience,
         shown=False,
+        world=Alone(),
     )
     return descent, float(count.detach())
 
@@ -59,3 +62,29 @@ def test_ties_start_as_often_as_they_are_where_nothing_is_told_apart(tied):
     share = weight / (2 + weight)
     pull = (descent.log_tie.detach() - LOG_TIE_START).item() / flat
     assert share == pytest.approx((tied - pull) / 100, abs=1e-3)
+
+
+@pytest.mark.parametrize("batch_size", [7, 3, 1])
+def test_two_processes_take_the_steps_of_one_whatever_their_shares(batch_size):
+    """A step has seven rankings, three, or one, of which the first process has none."""
+    inputs, rows = torch.randn(10, 4, generator=torch.Generator().manual_seed(0)), torch.arange(10)
+
+    def work(world: World) -> tuple[float, torch.Tensor]:
+        weight = nn.Parameter(torch.ones(4))
+        loss = one_pass(
+            torch.optim.SGD([weight], lr=0.1),
+            rows,
+            1.0 + rows,
+            batch_size=batch_size,
+            generator=torch.Generator().manual_seed(1),
+            losses=lambda own: (inputs[own] @ weight - 1).square(),
+            penalty=lambda: weight.square().sum(),
+            largest_norm=2.0,
+            world=world,
+        )
+        return loss, weight.detach()
+
+    loss, weight = work(Alone())
+    for found, moved in in_two(work):
+        assert found == pytest.approx(loss, rel=1e-6)
+        torch.testing.assert_close(moved, weight)

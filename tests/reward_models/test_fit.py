@@ -17,6 +17,7 @@ from imgalign.losses import plackett_luce_loss
 from imgalign.preferences.fit_report import Ceiling, read_fit_report
 from imgalign.preferences.records import ranks
 from imgalign.preferences.splits import three_way_split
+from imgalign.runs.world import Alone
 from reward_models.clip import ClipReward
 from reward_models.clip_models import load_towers
 from reward_models.contract import read_contract
@@ -247,11 +248,19 @@ def test_a_fit_starts_at_zero_shot_clip_and_counts_each_ranking_once(world, clip
     rankings = [make_rankings(redness, k=2)[7], make_rankings(redness, k=4)[0]]
     data = index_rankings(rankings, [1.0, 1.0], device=towers.device)
     features = encode(
-        data, images.__getitem__, towers, style=False, live_image=False, live_text=False
+        data,
+        images.__getitem__,
+        towers,
+        style=False,
+        live_image=False,
+        live_text=False,
+        world=Alone(),
     )
     rows = torch.arange(2)
     settings = FitConfig(clip="unused", epochs=1, batch_size=2)
-    attempt = train_attempt(0, features, [], data, train=rows, validation=rows, config=settings)
+    attempt = train_attempt(
+        0, features, [], data, train=rows, validation=rows, config=settings, world=Alone()
+    )
 
     zero_shot = ClipReward.zero_shot(towers)
     cosines = [
@@ -286,11 +295,19 @@ def test_the_loss_of_a_fit_is_that_of_direct_preference_optimization_for_equal_s
     data = index_rankings(rankings, weights, device=towers.device)
     assert (data.ranks.amax(dim=1) < 2).any()  # some tie
     features = encode(
-        data, images.__getitem__, towers, style=False, live_image=False, live_text=False
+        data,
+        images.__getitem__,
+        towers,
+        style=False,
+        live_image=False,
+        live_text=False,
+        world=Alone(),
     )
     rows = torch.arange(16)
     settings = FitConfig(clip="unused", epochs=3, batch_size=8)
-    attempt = train_attempt(0, features, [], data, train=rows, validation=rows, config=settings)
+    attempt = train_attempt(
+        0, features, [], data, train=rows, validation=rows, config=settings, world=Alone()
+    )
     with torch.no_grad():
         scores = ranking_scores(attempt.head, features, data, rows)
         losses = objective(

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from red_texts import make_text_rankings
+from red_texts import make_text_rankings, write_text_table
 from tiny_language import TEMPLATE, build_tokenizer, write_language_model
 
 from imgalign.cli.main import main
@@ -24,18 +24,7 @@ def model(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def table(tmp_path_factory) -> Path:
     """The rankings as JSON lines, and one row that says nothing."""
-    path = tmp_path_factory.mktemp("tables") / "rankings.jsonl"
-    rows = [
-        {
-            "prompt": each.prompt,
-            "completions": [TEXTS[sample] for sample in each.sample_ids],
-            "ranks": [next(r for r, g in enumerate(each.ranking) if i in g) for i in range(3)],
-        }
-        for each in RANKINGS
-    ]
-    rows.append({"prompt": "p", "completions": ["x", "x"], "ranks": [0, 1]})
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
+    return write_text_table(tmp_path_factory.mktemp("tables") / "rankings.jsonl", RANKINGS, TEXTS)
 
 
 @pytest.fixture(scope="module")

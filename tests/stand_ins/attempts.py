@@ -23,7 +23,9 @@ IMAGE = (
 
 @dataclass(frozen=True)
 class Attempt:
-    """One request; `{own}` and `{theirs}` are tokens, `{item}` and `{their_item}` items."""
+    """One request; `{own}` and `{theirs}` are tokens, `{item}` and `{their_item}` items, and
+    `{invitation}` and `{reset}` those of links.
+    """
 
     name: str
     method: str
@@ -110,7 +112,11 @@ TOKENS = [
     Attempt("Ada's token, small", "GET", "/api/rank/images/small/{theirs}?annotator=Mallory"),
     Attempt("one's own token, altered", "GET", "/api/rank/images/{own}A?annotator=Mallory"),
     Attempt("a token of an image as a text", "GET", "/api/rank/texts/{own}?annotator=Mallory"),
-    Attempt("a token without a name", "GET", "/api/rank/images/{own}"),
+    *(
+        Attempt(f"Ada's token without a name: {folder}", "GET", f"/api/rank/{folder}/{{theirs}}")
+        for folder in ("images", "images/small", "texts", "texts/small")
+    ),
+    Attempt("a vote without a name", "POST", "/api/rank/undo", {"key": "adas-own-key"}),
     Attempt(
         "a token and two names", "GET", "/api/rank/images/{theirs}?annotator=Ada&annotator=Mallory"
     ),
@@ -358,8 +364,26 @@ SESSIONS = [
         ("somebody's session", "logout", {"account": "Ada"}, (200,)),
     )
 ]
+OTHER = "of my own 42"
+PASSWORDS = [
+    Attempt(what, "POST", f"/api/{path}", body)
+    for what, path, body in (
+        ("guessed reset link", "reset-link", {"token": "x"}),
+        ("reset link by SQL", "reset-link", {"token": "' OR '1'='1"}),
+        ("reset link of several", "reset-link", {"token": ["x", "y"]}),
+        ("no reset link", "reset", {"token": "", "password": OTHER}),
+        ("invitation as a reset link", "reset", {"token": "{invitation}", "password": OTHER}),
+        ("reset link of Ada", "reset", {"token": "x", "password": OTHER, "name": "Ada"}),
+        ("reset with a book", "reset", {"token": "x", "password": "x" * 201}),
+        ("reset link to join by", "join", {"token": "{reset}", "name": "M", "password": OTHER}),
+        ("password without the old one", "password", {"password": OTHER}),
+        ("password by a wrong old one", "password", {"old": "wrong", "password": OTHER}),
+        ("password of Ada", "password", {"old": "x", "password": OTHER, "name": "Ada"}),
+    )
+]
 ATTEMPTS = [
     *(*FILES, *TOKENS, *NAMES, *BODIES, *SITES, *GRADIO, *LEADS, *UPLOADS, *SENT, *RANKINGS),
+    *PASSWORDS,
     *SESSIONS,
 ]
 AS_ANNOTATOR = [

@@ -19,6 +19,7 @@ from imgalign.language.policy import LanguagePolicy
 from imgalign.policy import Policy, RewardModel, Texts, concatenate, join_data
 from imgalign.preferences.foreign.records import GivenRanking
 from imgalign.prompts import Prompts
+from imgalign.runs.world import Alone
 from imgalign.train.data.demonstrations import Example, GivenSamples
 from imgalign.train.data.encoded import EncodedSamples
 from imgalign.train.data.given_rankings import GivenRankings
@@ -26,7 +27,6 @@ from imgalign.train.data.images import ImagesConfig
 from imgalign.train.data.rankings import RankingsConfig
 from imgalign.train.data.rollouts import collect
 from imgalign.train.data.source import Parts
-from imgalign.train.world import Alone
 
 PROMPTS = ["a red house", "a blue boat"]
 TEXTS = ["on", "red", "too", "", "tab", "so", "hut", "s o"]

@@ -12,12 +12,12 @@ from random_walk import RandomWalk
 from torch import Tensor
 
 from imgalign.algorithms.choice import build_algorithm
-from imgalign.algorithms.interface import Algorithm, Loss, World
+from imgalign.algorithms.interface import Algorithm, Loss
 from imgalign.policy import StepPolicy
+from imgalign.runs.world import Alone, World
 from imgalign.train.assemble import build_learner
 from imgalign.train.config import OptimizerConfig
 from imgalign.train.learner import Learner
-from imgalign.train.world import Alone
 
 MakeBatch: TypeAlias = Callable[..., Any]
 """From a policy, a number of `images` and that of the `first` the batch of a row of the table."""

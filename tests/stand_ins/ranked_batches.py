@@ -21,7 +21,7 @@ from imgalign.algorithms.rankings import (
     RankedBatch,
 )
 from imgalign.policy import Data, Draws, LogProb
-from imgalign.train.world import Alone
+from imgalign.runs.world import Alone
 
 FIXED = {"kind": "per_nat", "value": 0.5}
 

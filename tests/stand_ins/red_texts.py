@@ -1,10 +1,12 @@
 """Rankings of short texts by somebody who likes the colours that come late in COLOURS."""
 
+import json
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 
-from imgalign.preferences.records import Ranking, tie_groups
+from imgalign.preferences.records import Ranking, ranks, tie_groups
 from imgalign.preferences.texts import text_id
 
 COLOURS = ("blue", "gray", "pink", "red!")
@@ -44,3 +46,18 @@ def judgement(prompt: str, texts: Mapping[str, str], utilities: list[float]) -> 
         group="cosy",
         created_at=datetime(2026, 1, 1, tzinfo=UTC),
     )
+
+
+def write_text_table(path: Path, rankings: Iterable[Ranking], texts: Mapping[str, str]) -> Path:
+    """The rankings as JSON lines, and one row that says nothing."""
+    rows: list[dict[str, object]] = [
+        {
+            "prompt": each.prompt,
+            "completions": [texts[sample] for sample in each.sample_ids],
+            "ranks": ranks(each),
+        }
+        for each in rankings
+    ]
+    rows.append({"prompt": "p", "completions": ["x", "x"], "ranks": [0, 1]})
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path

@@ -19,11 +19,10 @@ from policies import Models, move_weights
 from safetensors.torch import save_file
 
 from imgalign.algorithms.batches import Rollout
-from imgalign.algorithms.interface import World
 from imgalign.runs.state import save_state
+from imgalign.runs.world import World, join_world
 from imgalign.train.assemble import build_learner
 from imgalign.train.config import OptimizerConfig
-from imgalign.train.world import join_world
 
 KINDS = [kind for kind in POLICIES if kind != "random walk"]
 
@@ -90,7 +89,7 @@ def place_of(out: Path, kind: str, name: str, index: int, *, singly: bool) -> Pa
 
 def main() -> None:
     models: Models = {name: Path(path) for name, path in json.loads(sys.argv[1]).items()}
-    images, out, world = Path(sys.argv[2]), Path(sys.argv[3]), join_world()
+    images, out, world = Path(sys.argv[2]), Path(sys.argv[3]), join_world(cure="start it again")
     for kind in KINDS:
         for name, singly in product(ALGORITHMS, (False, True)):
             learned(

@@ -4,14 +4,20 @@ from typing import Any
 
 
 def finger(page: Any, *steps: tuple[Any, ...]) -> None:
-    """Touches one after the other: (what, x, y), (what, x, y, x, y) of two fingers, or
-    ("rest", milliseconds).
+    """Touches one after the other: (what, x, y) or (what, x, y, x, y) of two fingers. Between them
+    ("rest", milliseconds), ("until", a function of the page that is true then), and
+    ("at", what, locator), a touch at where that is by then.
     """
     session = page.context.new_cdp_session(page)
     for what, *at in steps:
         if what == "rest":
             page.wait_for_timeout(at[0])
             continue
+        if what == "until":
+            page.wait_for_function(at[0])
+            continue
+        if what == "at":
+            what, at = at[0], middle(at[1])
         points = [{"x": at[i], "y": at[i + 1], "id": i // 2} for i in range(0, len(at), 2)]
         session.send("Input.dispatchTouchEvent", {"type": what, "touchPoints": points})
 

@@ -6,7 +6,7 @@ from torch.optim import Optimizer
 
 from imgalign.algorithms.batches import MicroBatch, Rollout, Tally
 from imgalign.algorithms.policy_gradient import GRPOConfig, PolicyGradient, PPOConfig
-from imgalign.train.world import Alone
+from imgalign.runs.world import Alone
 
 PROMPTS = ["a red fox", "a blue boat"]
 

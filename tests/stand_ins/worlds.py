@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch.nn import Parameter
 
-from imgalign.algorithms.interface import World
+from imgalign.runs.world import World
 
 Result = TypeVar("Result")
 Given = TypeVar("Given")

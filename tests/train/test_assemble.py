@@ -19,12 +19,12 @@ from imgalign.language.loading import load_language_model
 from imgalign.language.policy import LanguagePolicy
 from imgalign.policy import Critic, LikelihoodPolicy, StepPolicy
 from imgalign.prompts import Prompts
+from imgalign.runs.world import Alone
 from imgalign.train import assemble
 from imgalign.train.assemble import build_learner, critic_of, load_policy, refuse_by_model
 from imgalign.train.config import OptimizerConfig, TrainConfig
 from imgalign.train.data.rollouts import finite_scores
 from imgalign.train.learner import Learner
-from imgalign.train.world import Alone
 from reward_models.text import TextReward
 from reward_models.text_models import scalar_model
 

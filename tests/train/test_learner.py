@@ -13,10 +13,10 @@ from imgalign.algorithms.choice import build_algorithm
 from imgalign.algorithms.kl import AdaptiveKLConfig
 from imgalign.algorithms.policy_gradient import GRPOConfig, PolicyGradient
 from imgalign.errors import NumericsError
+from imgalign.runs.world import Alone
 from imgalign.train.config import OptimizerConfig
 from imgalign.train.data.rollouts import collect
 from imgalign.train.learner import MOST_SKIPPED, Learner
-from imgalign.train.world import Alone
 
 
 def learn(learner: Learner, policy: RandomWalk, iterations: int) -> list[dict[str, float]]:

@@ -7,11 +7,10 @@ from PIL import Image
 from random_walk import Brightness, RandomWalk
 from worlds import in_two
 
-from imgalign.algorithms.interface import World
 from imgalign.prompts import Prompts
+from imgalign.runs.world import Alone, World
 from imgalign.train.watch import Measured, measure, save_grid
 from imgalign.train.watcher import Watcher
-from imgalign.train.world import Alone
 
 
 def held_out(*prompts: str, world: World, reward: bool = True) -> Measured:

@@ -1,5 +1,5 @@
-"""Claims: one process that is all there is keeps every bit of what it is given; two make together
-the run that one makes, stop together, and only the first writes."""
+"""Claims: two processes make together the run that one makes, stop together, and only the first
+writes."""
 
 import signal
 from collections.abc import Sequence
@@ -10,16 +10,15 @@ import torch
 from algorithms import ALGORITHMS, algorithm_config
 from random_walk import Brightness, RandomWalk, walk_data, walk_data_for, walk_settings
 from torch import Tensor
-from torch.nn import Parameter
 from walk_batches import sample
 from walk_runs import measured, start
 from worlds import OneOfTwo, in_two
 
-from imgalign.algorithms.interface import World, first_position, writes_files
 from imgalign.errors import ConfigError
 from imgalign.policy import Trajectory
 from imgalign.prompts import EVALUATION_SEEDS
 from imgalign.runs.checkpoint import checkpoints
+from imgalign.runs.world import World, writes_files
 from imgalign.train import run as train
 from imgalign.train.assemble import build_learner
 from imgalign.train.config import OptimizerConfig
@@ -27,20 +26,6 @@ from imgalign.train.data.source import Parts
 from imgalign.train.loop import Rewards, Session
 from imgalign.train.recorder import Recorder
 from imgalign.train.stopping import StopRequest
-from imgalign.train.world import Alone, join_world
-
-
-def test_alone_is_a_world_that_gives_back_what_it_is_given():
-    world, values = join_world(), torch.tensor([0.1, torch.nan])
-    assert isinstance(world, World)
-    assert (world.size, world.index, list(world.deal(3))) == (1, 0, [0, 1, 2])
-    assert world.total(0.1) == world.largest(0.1) == 0.1
-    (gathered,) = world.gather(values)
-    assert gathered is values
-    assert (world.agree(True), world.agree(False)) == (True, False)
-    world.wait()
-    assert first_position(world, 7) == 0
-    assert writes_files(world)
 
 
 def test_a_step_whose_gradient_is_not_finite_in_one_process_is_left_out_by_both():
@@ -61,17 +46,6 @@ def test_a_step_whose_gradient_is_not_finite_in_one_process_is_left_out_by_both(
 
     for shift in in_two(work):
         assert not shift.any()
-
-
-def test_gradients_of_one_process_stay_as_they_are():
-    weight = Parameter(torch.tensor(3.0))
-    weight.grad = torch.tensor(0.1)
-    Alone().reduce([weight])
-    assert weight.grad == torch.tensor(0.1)
-
-
-def test_each_of_two_processes_knows_where_its_own_begin():
-    assert in_two(lambda world: first_position(world, [3, 5][world.index])) == [0, 3]
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)

@@ -11,6 +11,7 @@ from imgalign.preferences.accounts import Accounts
 from imgalign.preferences.store import Store
 
 PASSWORD = "four odd green words"
+NEWER = "another few blue words"
 
 pytestmark = [
     pytest.mark.browser,
@@ -78,6 +79,52 @@ def test_a_lead_invites_an_annotator_opens_a_comparison_and_ends_the_account(
     press(other, "1")
     other.get_by_role("heading", name="Log in").wait_for()
     assert len(list(store.rankings())) == 1
+    context.close()
+
+
+def test_who_forgot_a_password_chooses_another_by_a_link_of_a_lead(
+    page: Any, chromium: Any, address: str, store: Store, add_items: Any
+):
+    add_items(1)
+    people = Accounts(store.database)
+    people.add("Ida", PASSWORD, role="admin", group="default")
+    people.add("Lu", PASSWORD, role="lead", group="default")
+    people.add("Zoe", PASSWORD, role="annotator", group="default")
+    log_in(page, address, "Lu")
+    page.goto(f"{address}/people")
+    page.get_by_role("button", name="Reset password: Zoe").wait_for()
+    assert page.get_by_role("button", name="Reset password: Ida").count() == 0
+    assert page.get_by_label("Reset link").count() == 0
+    page.get_by_role("button", name="Reset password: Zoe").click()
+    field = page.get_by_label("Reset link for zoe")
+    field.wait_for()
+    page.wait_for_function("field => field.value.startsWith('http')", arg=field.element_handle())
+    link = field.input_value()
+    assert link.startswith(f"{address}/reset#")
+
+    context = chromium.new_context()
+    other = context.new_page()
+    other.set_default_timeout(60_000)
+    other.goto(f"{address}/enter")
+    other.get_by_text("Ask a lead or an admin for a reset link").wait_for()
+    other.goto(link)
+    expect(other.get_by_label("Name")).to_have_value("Zoe")
+    other.get_by_label("Password").fill(NEWER)
+    other.get_by_role("button", name="Change my password").click()
+    other.locator(".rk-tile").first.wait_for()
+    other.locator("header.top .who a").click()  # her name leads to her own password
+    other.get_by_role("heading", name="Change your password").wait_for()
+    expect(other.get_by_label("Name")).to_have_value("Zoe")
+    other.get_by_label("Old password").fill("wrong")
+    other.get_by_label("New password").fill(PASSWORD)
+    other.get_by_role("button", name="Change my password").click()
+    other.get_by_role("alert").get_by_text("old password: not that of the account").wait_for()
+    other.get_by_label("Old password").fill(NEWER)
+    other.get_by_role("button", name="Change my password").click()
+    other.locator(".rk-tile").first.wait_for()
+    other.goto(link)
+    other.get_by_role("alert").get_by_text("used, too old or not whole").wait_for()
+    assert people.login("Zoe", PASSWORD)
     context.close()
 
 

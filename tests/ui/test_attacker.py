@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from imgalign.errors import InputError
 from imgalign.preferences import schema
 from imgalign.preferences.accounts import Accounts
 from imgalign.preferences.gold import mark_gold
+from imgalign.preferences.resets import Resets
 from imgalign.preferences.store import Store
 from ui.app import Settings, build_app
 from ui.forms import Form
@@ -43,7 +44,7 @@ from ui.runs import Runs
 HERE = "http://127.0.0.1:7860"
 PASSWORD = "four odd green words"
 ROWS = ("annotators", "assignments", "images", "items", "rankings", "undos")
-ACCOUNTS = ("accounts", "invitations", "openings")
+ACCOUNTS = ("accounts", "invitations", "openings", "password_resets")
 Add = Callable[..., list[str]]
 
 
@@ -58,6 +59,7 @@ class World:
     theirs: dict[str, Any]
     upload: str
     """Begun by a lead, and empty."""
+    links: dict[str, str] = field(default_factory=dict)
 
     def ask(self, method: str, path: str, **options: Any) -> Any:
         return self.client.request(method, path, follow_redirects=False, **options)
@@ -118,6 +120,7 @@ def with_accounts(store: Store, add_items: Add, settings: Settings) -> Iterator[
     add_items(1, project="closed")
     people = Accounts(store.database)
     people.add("Lea", PASSWORD, role="admin", group="default")
+    links = {"invitation": people.invite(role="lead", group="default", by=None)}
     for name in ("Mallory", "Ada"):
         people.add(name, PASSWORD, role="annotator", group="default")
     app = built(store, replace(settings, host="0.0.0.0"))
@@ -128,7 +131,8 @@ def with_accounts(store: Store, add_items: Add, settings: Settings) -> Iterator[
         theirs = judged(client, "Ada")
         client.post("/api/login", json={"name": "Mallory", "password": PASSWORD})
         own = client.post("/api/rank/next", json={"annotator": "Mallory"}).json()
-        yield World(client, store, app, own, theirs, upload)
+        links["reset"] = Resets(store.database).link("Ada", by=None)
+        yield World(client, store, app, own, theirs, upload, links)
 
 
 def got_through(
@@ -141,6 +145,7 @@ def got_through(
         "item": world.own["item"],
         "their_item": world.theirs["item"],
         "upload": world.upload,
+        **world.links,
     }
     with world.store.database.read() as connection:
         last = select(schema.items.c.item_id).order_by(schema.items.c.sequence.desc()).limit(1)
@@ -282,7 +287,7 @@ def test_without_more_being_asked_the_app_listens_on_loopback_only(store: Store)
 
 PAGES = (
     *("/", "/candidates", "/people", "/learn", "/train", "/generate", "/results"),
-    *("/enter", "/join"),
+    *("/enter", "/join", "/reset", "/password"),
 )
 COVERED = [
     r"/api/candidates/uploads",  # an empty folder under a name of the app's own

@@ -293,7 +293,7 @@ def test_in_zoom_keys_and_clicks_judge_and_the_next_set_opens_there_too(
 # --- what is seen
 
 
-@pytest.mark.parametrize(("count", "least"), [(2, 600), (4, 400), (9, 180)])
+@pytest.mark.parametrize(("count", "least"), [(2, 700), (4, 440), (9, 260)])
 def test_images_use_the_screen_and_zoom_shows_their_pixels(page, address, add_items, count, least):
     add_items(1, num_images=count, size=1024)
     page.set_viewport_size({"width": 1920, "height": 1080})

@@ -10,7 +10,7 @@ from submissions import judge, on_screen
 
 from imgalign.images import png
 from imgalign.preferences import outcomes
-from imgalign.preferences.exclusions import exclude
+from imgalign.preferences.exclusions import exclude, include
 from imgalign.preferences.makers import Method
 from imgalign.preferences.store import Store
 from ui.app import Settings
@@ -246,6 +246,55 @@ def test_an_unchanged_store_is_not_counted_again_and_a_vote_is_seen_at_once(
     assert "of 4 blind votes" in results.shown(board, Asked())
     store.undo("ann", store.history("ann", 1)[0].key)
     assert results.shown(board, Asked()) == first
+
+
+def test_a_page_that_stays_open_shows_what_one_opened_anew_does_whatever_changes(
+    store: Store, battles: Any, board: Leaderboard
+) -> None:
+    asked = (
+        Asked(),
+        Asked(group="warm", method="plackett-luce"),
+        Asked(project="cats"),
+        Asked(prompts=LISTED, listed="cats 0\ncats 2\ncats 3"),
+    )
+
+    def pages() -> list[str]:
+        stays = [results.shown(board, each) for each in asked]
+        opened = Leaderboard(store, board.runs)
+        assert stays == [results.shown(opened, each) for each in asked]
+        return stays
+
+    def more(overlap: int, shades: tuple[int, int]) -> None:
+        ids = [
+            store.add_image(
+                png(Image.new("RGB", (8, 8), (200, shade, 0))),
+                provenance(prompt="cats 0", adapter=adapter, adapter_hash=adapter),
+            )
+            for shade, adapter in zip(shades, (None, "runs/<b>mine</b>"), strict=True)
+        ]
+        store.add_item("cats 0", ids, source="test", project="cats", overlap=overlap)
+
+    def also_made_by(adapter: str) -> None:
+        open_image = png(Image.new("RGB", (8, 8), (200, 11, 0)))
+        store.add_image(open_image, provenance(adapter=adapter, adapter_hash=adapter))
+
+    changes = (
+        lambda: battles(5, 4, project="cats"),
+        lambda: battles(5, 1, project="dogs", who="bob"),
+        lambda: more(2, (10, 11)),  # its prompt waits
+        lambda: also_made_by("runs/other"),  # the open item is of one maker alone
+        lambda: more(1, (12, 13)),
+        lambda: store.undo("ann", store.history("ann", 1)[0].key),
+        lambda: exclude(store.database, "bob", project="dogs"),
+        lambda: include(store.database, "bob", project="dogs"),
+        lambda: battles(1, 1, project="cats", who="eve"),
+    )
+    before: list[str] = []
+    for change in changes:
+        change()
+        now = pages()
+        assert now != before
+        before = now
 
 
 def test_who_won_is_said_first_and_what_it_is_called_is_text(

@@ -1,11 +1,12 @@
-"""Who somebody is: log in, join by an invitation, log out; and what each role may reach.
+"""Who somebody is: log in, join by an invitation, choose another password, log out; and what each
+role may reach.
 
-Where the store has accounts, a browser without a session reaches the pages `/enter` and `/join` and
+With accounts a browser without a session reaches the pages `/enter`, `/join` and `/reset` and
 nothing else, an annotator the Rank page and its routes, a lead all pages. What a lead may not do
-there is asked by the routes (`only`) and by the events of the pages (ui/authority.py). Requests to
-rank must name the account whose session they come with. The session is a cookie that scripts cannot
-read and other sites do not send. Without accounts everybody may do everything, and the app listens
-on loopback only. No gradio here.
+there is asked by the routes (`only`) and by the events of the pages (ui/authority.py). Who ranks is
+whose session a request comes with; one that names somebody else is refused. The session is a cookie
+that scripts cannot read and other sites do not send. Without accounts everybody may do everything,
+and the app listens on loopback only. No gradio here.
 """
 
 import json
@@ -23,23 +24,28 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imgalign.errors import InputError, StoreError
-from imgalign.preferences.accounts import LONGEST_PASSWORD, SESSION, Account, Accounts, Role
+from imgalign.preferences.accounts import SESSION, Account, Accounts, Role
 from imgalign.preferences.identity import person
+from imgalign.preferences.passwords import LONGEST_PASSWORD
+from imgalign.preferences.resets import NO_RESET, Resets
 from ui.api.pace import Pace
+from ui.api.security import on_loopback
 from ui.roles import ACCOUNT, may, refusal
 
 COOKIE = "imgalign_session"
 _UNCACHED = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
 OPEN = re.compile(
-    r"/(enter|join|api/(login|join|invitation|logout|account)|favicon\.ico|robots\.txt)"
+    r"/(enter|join|reset|favicon\.ico|robots\.txt"
+    r"|api/(login|join|invitation|reset|reset-link|logout|account))"
 )
 """What anybody may reach."""
-PAGES = ("/enter", "/join")
-FOR_ANNOTATORS = (r"/", r"/api/rank/.+")
+PAGES = ("/enter", "/join", "/reset", "/password")
+FOR_ANNOTATORS = (r"/", r"/password", r"/api/password", r"/api/rank/.+")
 """What an annotator may reach, beside Gradio's files."""
 ALL_PAGES = "/config"
 """Gradio's description of all pages, with what their forms offer; a page brings its own part."""
 MAX_NAME = 60
+"""Characters of the name of an account or annotator."""
 TRIES, TRIES_PER_SECOND = 8, 1 / 20
 """Wrong passwords of an address, and of a name, at once and in the long run."""
 SECONDS_TO_WAIT = round(1 / TRIES_PER_SECOND)
@@ -51,16 +57,22 @@ class Login:
     """Passes on what an account may reach; else a page to log in, 401 without one, 403 beyond it.
 
     `files` are regular expressions of paths that every account may read, `prefix` the path of a
-    proxy.
+    proxy. With `required` nobody gets in before there are accounts either.
     """
 
     def __init__(
-        self, app: ASGIApp, *, people: Accounts, files: tuple[str, ...], prefix: str = ""
+        self,
+        app: ASGIApp,
+        *,
+        people: Accounts,
+        files: tuple[str, ...],
+        prefix: str = "",
+        required: bool = False,
     ) -> None:
         self.app = app
         self.people = people
         self.prefix = prefix
-        self._exist = False
+        self._exist = required
         reachable = (*FOR_ANNOTATORS, *files)
         self._annotators = re.compile("|".join(f"(?:{route})" for route in reachable))
 
@@ -106,23 +118,38 @@ class Credentials(Body):
     password: str = Field(max_length=LONGEST_PASSWORD)
 
 
-class Invited(Body):
-    """An invitation."""
+class Linked(Body):
+    """An invitation or a reset link."""
 
     token: str = Field(max_length=100)
 
 
-class Joining(Credentials, Invited):
+class Joining(Credentials, Linked):
     """A new account."""
 
 
+class Resetting(Linked):
+    """Another password of the account of a reset link."""
+
+    password: str = Field(max_length=LONGEST_PASSWORD)
+
+
+class Changing(Body):
+    """Another password of one's own account."""
+
+    old: str = Field(max_length=LONGEST_PASSWORD)
+    password: str = Field(max_length=LONGEST_PASSWORD)
+
+
 def router(people: Accounts, *, page: str) -> fastapi.APIRouter:
-    """The two pages and what they call; `page` is the HTML of both."""
+    """The pages and what they call; `page` is the HTML of all."""
     routes = fastapi.APIRouter()
     pace = Pace(burst=TRIES, per_second=TRIES_PER_SECOND)
 
     @routes.get("/enter")
     @routes.get("/join")
+    @routes.get("/reset")
+    @routes.get("/password")
     def shown() -> HTMLResponse:
         return HTMLResponse(page, headers=_UNCACHED)
 
@@ -142,7 +169,7 @@ def router(people: Accounts, *, page: str) -> fastapi.APIRouter:
         return _opened(people, given, request, forget=lambda: _forget(pace, counted))
 
     @routes.post("/api/invitation")
-    def invitation(given: Invited) -> Response:
+    def invitation(given: Linked) -> Response:
         found = people.invitation(given.token)
         if found is None:
             return _error("invitation: used, too old or not whole; ask for another link", 404)
@@ -163,7 +190,54 @@ def router(people: Accounts, *, page: str) -> fastapi.APIRouter:
         left.delete_cookie(COOKIE, path="/", httponly=True, samesite="lax")
         return left
 
+    _add_passwords(routes, people, pace)
     return routes
+
+
+def _add_passwords(routes: fastapi.APIRouter, people: Accounts, pace: Pace) -> None:
+    """Another password: by a reset link, or for whoever is logged in and knows the old one."""
+    resets = Resets(people.database)
+
+    @routes.post("/api/reset-link")
+    def reset_link(given: Linked) -> Response:
+        found = resets.account(given.token)
+        return _error(NO_RESET, 404) if found is None else JSONResponse({"name": found.name})
+
+    @routes.post("/api/reset")
+    def reset(given: Resetting, request: fastapi.Request) -> Response:
+        found = resets.account(given.token)
+        counted = _counted(pace, request, "" if found is None else found.name)
+        if not counted:
+            return _too_often()
+        name = resets.use(given.token, given.password).name
+        known = Credentials(name=name, password=given.password)
+        return _opened(people, known, request, forget=lambda: _forget(pace, counted))
+
+    @routes.post("/api/password")
+    def change(given: Changing, request: fastapi.Request) -> Response:
+        account: Account | None = request.scope.get(ACCOUNT)
+        if account is None:
+            raise StoreError("no account is logged in; reload the page")
+        counted = _counted(pace, request, account.name)
+        if not counted:
+            return _too_often()
+        session = request.cookies.get(COOKIE, "")
+        try:
+            people.change_password(account, given.old, given.password, session=session)
+        except StoreError as error:
+            return _error(str(error), 403)
+        _forget(pace, counted)
+        return JSONResponse({"name": account.name})
+
+
+def refuse_network_without_accounts(host: str, people: Accounts) -> None:
+    """InputError where anybody who reaches the address could use the app."""
+    if not (on_loopback(host) or people.exist()):
+        raise InputError(
+            f"--host {host}: without accounts the app listens on this machine only; add --accounts "
+            "and open the link that it prints, or make the first by `imgalign accounts add NAME "
+            "--role admin`, and invite others on the People page"
+        )
 
 
 def only(people: Accounts, role: Role) -> Any:
@@ -176,8 +250,19 @@ def only(people: Accounts, role: Role) -> Any:
     return fastapi.Depends(refuse_others)
 
 
+def annotator_of(sent: str, request: fastapi.Request) -> str:
+    """Whose request it is: the account of its session, else the name that it was sent with.
+
+    InputError where there is neither.
+    """
+    account: Account | None = request.scope.get(ACCOUNT)
+    if account is None and not sent:
+        raise InputError("annotator: expected the name of whoever ranks; got none")
+    return sent if account is None else account.name
+
+
 async def same_annotator(request: fastapi.Request) -> None:
-    """For routes that name an annotator: with accounts only the one of the session.
+    """For routes that may name an annotator: with accounts only the one of the session.
 
     Raises 403 otherwise, as when somebody else has logged in in another tab.
     """

@@ -8,14 +8,12 @@ Addresses stay the same when the server restarts or is upgraded, and the HTTP st
 refusal from an outage.
 """
 
-from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal, get_args
-from urllib.parse import quote, urlencode
+from typing import Annotated, Literal, TypeVar, get_args
 
 import fastapi
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
 from imgalign.preferences.accounts import Accounts
@@ -32,13 +30,11 @@ from imgalign.preferences.records import (
 )
 from imgalign.preferences.store import Store
 from ui.api.guidelines import Guidelines
-from ui.api.login import only, same_annotator
+from ui.api.login import MAX_NAME, annotator_of, only, same_annotator
 from ui.api.pace import Pace
 from ui.api.projects import FIRST, Projects, Rankable, own_projects
-from ui.api.responses import png_response, text_response
-from ui.api.small import small_png, small_text
-
-PREFIX = "api/rank"
+from ui.api.shown import PREFIX, Shown, add_samples, addressed
+from ui.roles import ACCOUNT
 
 SharedReason = Literal["unsafe", "cannot judge", "prompt unclear", "too similar"]
 SkipReason = Literal["broken image", "broken text"] | SharedReason
@@ -47,8 +43,6 @@ SKIP_REASONS: dict[Samples, tuple[SkipReason, ...]] = {
     "texts": ("broken text", *get_args(SharedReason)),
 }
 """What the page offers, by what the candidates are."""
-MAX_NAME = 60
-"""Characters of an annotator's name."""
 MAX_PROJECT = 200
 AHEAD = 2
 """Items that a page gets before it needs them, so that a fast annotator does not wait."""
@@ -62,11 +56,17 @@ many a second in the long run. A key that is held down repeats itself 30 times a
 
 
 class Request(BaseModel):
-    """A body sent by the widget; anything unexpected in it is refused."""
+    """A body sent by the widget; anything unexpected in it is refused.
+
+    With accounts the session says who is asking, and `annotator` may be left out.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    annotator: str = Field(min_length=1, max_length=MAX_NAME)
+    annotator: str = Field(default="", max_length=MAX_NAME)
+
+
+Asked = TypeVar("Asked", bound=Request)
 
 
 class Next(Request):
@@ -93,13 +93,6 @@ class Answer(Request):
     verdict: Verdict
     reason: SkipReason | None = None
     client_ms: int | None = Field(default=None, ge=0, le=2**53)
-
-
-class Shown(BaseModel):
-    """Token and address of one image or text."""
-
-    token: str
-    url: str
 
 
 class Coming(BaseModel):
@@ -216,13 +209,16 @@ def router(
 
     @routes.post("/next")
     def to_rank(request: Next, sender: fastapi.Request) -> Screen:
+        request = _of(sender, request)
         asking.require(person(request.annotator), "next")
         client = sender.client.host if sender.client else None
         where = rankable.chosen(request.project, sender)
-        return next_item(store, request.annotator, project=where, client=client)
+        who = request.annotator
+        return next_item(store, who, project=where, client=client, named=_is_named(sender))
 
     @routes.post("/projects", response_model=Projects)
     def offered(request: Request, sender: fastapi.Request) -> Projects | JSONResponse:
+        request = _of(sender, request)
         known = store.annotator(request.annotator)
         if known is None:
             return Projects(projects=[])
@@ -235,22 +231,25 @@ def router(
         return Queued(queued=rankable.holds_any(sender))
 
     @routes.post("/submit")
-    def judged(answer: Answer) -> Saved:
+    def judged(answer: Answer, sender: fastapi.Request) -> Saved:
+        answer = _of(sender, answer)
         judging.require(person(answer.annotator), "submit")
         return submit(store, answer)
 
     @routes.post("/undo")
-    def taken_back(request: Undo) -> TakenBack:
-        return undo(store, request)
+    def taken_back(request: Undo, sender: fastapi.Request) -> TakenBack:
+        return undo(store, _of(sender, request))
 
     @routes.post("/votes", response_model=Votes)
     def voted(request: Earlier, sender: fastapi.Request) -> Votes | JSONResponse:
+        request = _of(sender, request)
         known = store.annotator(request.annotator)
         if known is None:  # who has not begun has no votes, and no bucket of their own either
             return Votes(votes=[], more=False)
         if not pace.allows(known.annotator_id):
             return _too_often("votes")
-        return own_votes_page(store, request, project=rankable.chosen(request.project, sender))
+        where = rankable.chosen(request.project, sender)
+        return own_votes_page(store, request, project=where, named=_is_named(sender))
 
     @routes.get("/guidelines")
     def asked(
@@ -261,34 +260,18 @@ def router(
     ) -> Guide:
         return Guide(text=guide.text(rankable.chosen(of, sender)))
 
-    _add_samples(routes, store)
+    add_samples(routes, store)
     return routes
 
 
-def _add_samples(routes: fastapi.APIRouter, store: Store) -> None:
-    """What a token stands for, whole or small."""
+def _of(sender: fastapi.Request, asked: Asked) -> Asked:
+    """A request under the name of whoever sent it."""
+    return asked.model_copy(update={"annotator": annotator_of(asked.annotator, sender)})
 
-    @routes.get("/images/small/{token}")
-    def glimpsed(
-        token: str, annotator: Annotated[str, fastapi.Query(max_length=MAX_NAME)]
-    ) -> Response:
-        return png_response(small_png(image(store, token, annotator)))
 
-    @routes.get("/texts/small/{token}")
-    def skimmed(
-        token: str, annotator: Annotated[str, fastapi.Query(max_length=MAX_NAME)]
-    ) -> Response:
-        return text_response(small_text(text(store, token, annotator)))
-
-    @routes.get("/images/{token}")
-    def shown(
-        token: str, annotator: Annotated[str, fastapi.Query(max_length=MAX_NAME)]
-    ) -> Response:
-        return png_response(image(store, token, annotator))
-
-    @routes.get("/texts/{token}")
-    def read(token: str, annotator: Annotated[str, fastapi.Query(max_length=MAX_NAME)]) -> Response:
-        return text_response(text(store, token, annotator))
+def _is_named(sender: fastapi.Request) -> bool:
+    """Whether addresses for the sender must say whose they are, because no session does."""
+    return sender.scope.get(ACCOUNT) is None
 
 
 def _too_often(what: str) -> JSONResponse:
@@ -297,11 +280,17 @@ def _too_often(what: str) -> JSONResponse:
 
 
 def next_item(
-    store: Store, annotator: str, *, project: str = "default", client: str | None = None
+    store: Store,
+    annotator: str,
+    *,
+    project: str = "default",
+    client: str | None = None,
+    named: bool = True,
 ) -> Screen:
     """The item of a project that this annotator should rank now, and the addresses of the next.
 
     `client` is the network address of the request: the store limits its number of new names.
+    Addresses say whose they are if `named`.
     """
     if store.annotator(annotator) is None:
         store.add_annotator(annotator, client=client)
@@ -320,12 +309,22 @@ def next_item(
             qualifying=counts.qualifying,
             held=counts.held,
         )
-    after = _coming(store, annotator, project=project, shown=item.item_id)
+    whose = annotator if named else None
+    after = [
+        Coming(
+            item=each.item_id,
+            prompt=each.prompt,
+            samples=each.samples,
+            candidates=_shown(each, whose),
+            seconds=PREFETCH_LEASE.total_seconds(),
+        )
+        for each in _coming(store, annotator, project=project, shown=item.item_id)
+    ]
     return Screen(
         item=item.item_id,
         prompt=item.prompt,
         samples=item.samples,
-        candidates=_shown(item, annotator),
+        candidates=_shown(item, whose),
         done=counts.done,
         total=total,
         waiting=counts.waiting,
@@ -337,7 +336,7 @@ def next_item(
     )
 
 
-def _coming(store: Store, annotator: str, *, project: str, shown: str) -> list[Coming]:
+def _coming(store: Store, annotator: str, *, project: str, shown: str) -> list[Item]:
     found: list[Item] = []
     while len(found) < AHEAD:
         held = (shown, *(each.item_id for each in found))
@@ -345,16 +344,7 @@ def _coming(store: Store, annotator: str, *, project: str, shown: str) -> list[C
         if item is None:
             break
         found.append(item)
-    return [
-        Coming(
-            item=item.item_id,
-            prompt=item.prompt,
-            samples=item.samples,
-            candidates=_shown(item, annotator),
-            seconds=PREFETCH_LEASE.total_seconds(),
-        )
-        for item in found
-    ]
+    return found
 
 
 def submit(store: Store, answer: Answer) -> Saved:
@@ -391,10 +381,12 @@ def undo(store: Store, request: Undo) -> TakenBack:
     )
 
 
-def own_votes_page(store: Store, request: Earlier, *, project: str = "default") -> Votes:
+def own_votes_page(
+    store: Store, request: Earlier, *, project: str = "default", named: bool = True
+) -> Votes:
     """One page of this annotator's own votes on a project, newest first.
 
-    StoreError for a `before` that is not a key of theirs.
+    StoreError for a `before` that is not a key of theirs. `named` is that of `next_item`.
     """
     who = request.annotator
     found = own_votes(store, who, project=project, limit=VOTES_PER_PAGE + 1, before=request.before)
@@ -403,7 +395,7 @@ def own_votes_page(store: Store, request: Earlier, *, project: str = "default") 
             key=each.key,
             prompt=each.prompt,
             samples=each.samples,
-            candidates=_addressed(each.tokens, f"{each.samples}/small", who),
+            candidates=addressed(each.tokens, f"{each.samples}/small", who if named else None),
             ranking=each.ranking,
             verdict=each.verdict,
             reason=each.reason,
@@ -414,23 +406,5 @@ def own_votes_page(store: Store, request: Earlier, *, project: str = "default") 
     return Votes(votes=votes, more=len(found) > VOTES_PER_PAGE)
 
 
-def image(store: Store, token: str, annotator: str) -> bytes:
-    """The PNG behind a token, pixel for pixel, without text that could name its model."""
-    return store.image_bytes_for_token(token, annotator)
-
-
-def text(store: Store, token: str, annotator: str) -> str:
-    """The text behind a token, as it was added."""
-    return store.text_for_token(token, annotator)
-
-
-def _shown(item: Item, annotator: str) -> list[Shown]:
-    return _addressed(item.tokens, item.samples, annotator)
-
-
-def _addressed(tokens: Sequence[str], folder: str, annotator: str) -> list[Shown]:
-    who = urlencode({"annotator": annotator})
-    return [
-        Shown(token=token, url=f"{PREFIX}/{folder}/{quote(token, safe='')}?{who}")
-        for token in tokens
-    ]
+def _shown(item: Item, whose: str | None) -> list[Shown]:
+    return addressed(item.tokens, item.samples, whose)

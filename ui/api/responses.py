@@ -55,6 +55,7 @@ def as_attachment(name: str) -> dict[str, str]:
 def _private(content: bytes, media_type: str, cache: str) -> Response:
     headers = {
         "Cache-Control": cache,
+        "Vary": "Cookie",  # who logs in next in the same browser gets nothing from its cache
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
     }

@@ -66,8 +66,8 @@ const Candidates = (() => {
     inTray: image,
     inPane: image,
     inList: small,
-    columns: (count) => (count <= 2 ? count : Math.max(columnsFor(count), 3)),
-    height: (count) => (count > 5 ? "22vh" : "46vh"),
+    columns: columnsFor,
+    height: () => "46vh",
     panes: columnsFor,
   };
   const ofTexts = {
@@ -93,6 +93,36 @@ const Candidates = (() => {
     }
     return best;
   };
+  // How images are as large as the room allows: in which columns, with number and rank below or beside
+  // each image, and with the ranking, which is a row below them or a column beside them. Where they
+  // would be small whatever is done, there are fewer columns than fit, and one scrolls.
+  const LEAST = 130; // side in CSS pixels of a square that is as large as the image
+  const FEET = { below: [0, 32], beside: [42, 0] };
+  const TRAYS = { none: [0, 0], below: [0, 82], beside: [122, 0] };
+  const WORTH = 1.04; // how much larger images are for which something moves beside them
+  const THUMB = { most: 56, least: 30, around: 20 }; // around: of a place in a column of the ranking
+  const layout = (count, { width, height, screen, padding, gap, aspect }) => {
+    const thumb = Math.min(THUMB.most, Math.floor(height / count) - THUMB.around);
+    const column = count > 2 && thumb >= THUMB.least;
+    let best = { width: 0 };
+    for (const tray of count <= 2 ? ["none"] : column ? ["below", "beside"] : ["below"]) {
+      for (const foot of ["below", "beside"]) {
+        const [across, down] = FEET[foot].map((each) => each + 2 * padding);
+        const room = { width: width - TRAYS[tray][0], height: height - TRAYS[tray][1], gap, aspect, across, down };
+        const found = grid(count, room);
+        if (found.width > best.width * WORTH) best = { ...found, tray, foot, across };
+      }
+    }
+    const least = LEAST * Math.sqrt(aspect); // as a width
+    if (best.width < least) {
+      const across = 2 * padding;
+      const columns = Math.max(1, Math.min(count, Math.floor((width + gap) / (least + across + gap))));
+      const most = (width - gap * (columns - 1)) / columns - across;
+      const high = (screen - FEET.below[1] - 2 * padding) * aspect;
+      best = { columns, width: Math.min(most, high), tray: count <= 2 ? "none" : "below", foot: "below", across };
+    }
+    return { ...best, thumb: best.tray === "beside" ? thumb : null };
+  };
   const forget = () => texts.clear();
   const load = ({ samples }, candidate) => {
     if (samples === "images") {
@@ -112,5 +142,5 @@ const Candidates = (() => {
       }
     }
   };
-  return { images, texts: ofTexts, grid, forget, prefetch };
+  return { images, texts: ofTexts, grid, layout, forget, prefetch };
 })();

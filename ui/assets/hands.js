@@ -17,7 +17,10 @@ const actions = {
   undo,
   zoom: openZoom,
   submit,
-  more: () => openPrompt(!q(".rk-prompt").matches("[data-open]")),
+  more: () => {
+    const prompt = q(zoomDialog.open ? ".rk-zoom-prompt" : ".rk-prompt");
+    openPrompt(prompt, !prompt.matches("[data-open]"));
+  },
   help: () => q(".rk-help").showModal(),
   votes: openVotes,
   guide: openGuidelines,
@@ -221,8 +224,26 @@ root.addEventListener("dragend", () => {
 });
 
 // A finger scrolls the page from a tile, and drags what is in the ranking.
-let finger = null; // {id, x, y, ghost}
+let finger = null; // {id, x, y, source, ghost, at: where it was last}
 const under = (event) => dropTarget(document.elementFromPoint(event.clientX, event.clientY));
+const EDGE = 48; // pixels from an end of the tray within which what is dragged scrolls it
+const MOST_STEP = 9; // pixels a frame, as soon as it is at the end
+const pull = (at, from, to) => {
+  const beyond = Math.max(0, at - (to - EDGE)) - Math.max(0, from + EDGE - at);
+  return Math.max(-MOST_STEP, Math.min(MOST_STEP, Math.round((MOST_STEP * beyond) / EDGE)));
+};
+// A finger that is held still sends nothing, so this looks at each frame.
+const scrollTray = () => {
+  if (!finger?.ghost) return;
+  const { clientX: x, clientY: y } = finger.at;
+  const tray = q(".rk-tray");
+  const { left, right, top, bottom } = tray.getBoundingClientRect();
+  if (x > left - EDGE && x < right + EDGE && y > top - EDGE && y < bottom + EDGE) {
+    tray.scrollBy(pull(x, Math.max(left, 0), Math.min(right, innerWidth)), pull(y, top, bottom));
+    markOver(under(finger.at));
+  }
+  requestAnimationFrame(scrollTray);
+};
 q(".rk-tray").addEventListener("pointerdown", (event) => {
   const source = event.target.closest(".rk-thumb");
   if (event.pointerType === "mouse" || finger || !source || !canDrag(source)) return;
@@ -232,6 +253,7 @@ document.addEventListener("pointermove", (event) => {
   if (event.pointerId !== finger?.id) return;
   const [x, y] = [event.clientX - finger.x, event.clientY - finger.y];
   if (!finger.ghost && Math.hypot(x, y) < 8) return;
+  finger.at = event;
   if (!finger.ghost) {
     const box = finger.source.getBoundingClientRect();
     finger.ghost = finger.source.cloneNode(true);
@@ -239,6 +261,7 @@ document.addEventListener("pointermove", (event) => {
     Object.assign(finger.ghost.style, { left: `${box.left}px`, top: `${box.top}px` });
     root.append(finger.ghost);
     dragged = Number(finger.source.dataset.position);
+    requestAnimationFrame(scrollTray);
   }
   finger.ghost.style.transform = `translate(${x}px, ${y}px)`;
   markOver(under(event));
@@ -254,9 +277,16 @@ const drop = (event) => {
 document.addEventListener("pointerup", drop);
 document.addEventListener("pointercancel", drop);
 
+// The bar of addresses of a phone comes and goes as one scrolls: images stay as they are then.
+const BAR = 130; // pixels that it is high at most
+let arranged = { width: innerWidth, height: innerHeight };
 addEventListener("resize", () => {
+  const { width, height } = arranged;
+  if (byTouch() && width === innerWidth && Math.abs(height - innerHeight) < BAR) return;
+  arranged = { width: innerWidth, height: innerHeight };
   arrange();
-  if (session && !q(".rk-prompt").matches("[data-open]")) openPrompt(false);
+  if (!session) return;
+  for (const prompt of promptPlaces()) if (!prompt.matches("[data-open]")) openPrompt(prompt, false);
 });
 
 document.addEventListener("visibilitychange", () => {

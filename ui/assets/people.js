@@ -2,7 +2,7 @@
 // on what holds it.
 const EVENTS = [
   "person_exclude", "person_include", "person_admit", "gold_remove", "attention_withdraw", "attention_back",
-  "account_disable", "account_enable", "account_role",
+  "account_disable", "account_enable", "account_role", "account_reset",
 ];
 element.addEventListener("click", (event) => {
   const asked = event.target.closest("button[data-ask], button[data-keep]"); // what is asked stands behind its button

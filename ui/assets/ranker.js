@@ -226,24 +226,28 @@ const drawItem = () => {
   const bad = q('.rk-actions [data-do="bad"]');
   bad.firstChild.data = single() ? "Dislike " : quick() ? "Both bad " : "All bad ";
   bad.lastChild.textContent = single() ? "↓" : "B";
-  const prompt = q(".rk-prompt");
-  prompt.textContent = item.prompt;
-  prompt.toggleAttribute("data-long", item.prompt.length > 160);
-  openPrompt(false);
+  for (const prompt of promptPlaces()) {
+    prompt.textContent = item.prompt;
+    prompt.toggleAttribute("data-long", item.prompt.length > 160);
+    openPrompt(prompt, false);
+  }
   const tiles = q(".rk-tiles");
   tiles.style.removeProperty("--tile-width");
+  q(".rk-board").removeAttribute("data-tray");
+  q(".rk-board").removeAttribute("data-foot");
   tiles.style.setProperty("--columns", kind.columns(count));
   tiles.style.setProperty("--tile-height", kind.height(count));
   tiles.replaceChildren(...item.candidates.map(tileOf));
   q(".rk-last-key").textContent = count;
 };
 
-// A prompt longer than its place is cut, and says so.
-const openPrompt = (open) => {
-  const prompt = q(".rk-prompt");
+// A prompt longer than its place is cut, and says so: on the page and in the zoom.
+const promptPlaces = () => [".rk-prompt", ".rk-zoom-prompt"].map(q);
+const isCut = (prompt) => prompt.scrollHeight > prompt.clientHeight + 2;
+const openPrompt = (prompt, open) => {
+  const more = q(`[aria-controls="${prompt.id}"]`);
   prompt.toggleAttribute("data-open", open);
-  prompt.toggleAttribute("data-cut", !open && prompt.scrollHeight > prompt.clientHeight + 2);
-  const more = q(".rk-more");
+  prompt.toggleAttribute("data-cut", !open && isCut(prompt));
   more.hidden = !open && !prompt.matches("[data-cut]");
   more.setAttribute("aria-expanded", String(open));
   more.textContent = open ? "Show less" : "Show the whole prompt";
@@ -256,15 +260,20 @@ const arrange = () => {
   const first = tiles.querySelector("img");
   const aspect = first?.naturalWidth ? first.naturalWidth / first.naturalHeight : 1;
   tiles.style.setProperty("--aspect", aspect);
-  if (innerWidth <= PHONE) return;
-  const above = tiles.getBoundingClientRect().top + scrollY;
-  const below = q(".rk-tray").offsetHeight + q(".rk-actions").offsetHeight + q(".rk-rest").offsetHeight + 44;
-  const [across, down] = [16, 60]; // a tile beside its image: padding, and the foot below it
-  const found = Candidates.grid(item.candidates.length, {
-    width: q(".rk-work").clientWidth, height: Math.max(innerHeight - above - below, 220), gap: 14, aspect, across, down,
+  const phone = innerWidth <= PHONE;
+  const board = q(".rk-board");
+  const above = board.getBoundingClientRect().top + scrollY;
+  const below = q(".rk-actions").offsetHeight + q(".rk-rest").offsetHeight + (phone ? 8 : 28);
+  const screen = innerHeight - q(".rk-actions").offsetHeight - 16;
+  const found = Candidates.layout(item.candidates.length, {
+    width: board.clientWidth, height: innerHeight - above - below, screen, aspect,
+    ...(phone ? { padding: 5, gap: 8 } : { padding: 8, gap: 12 }),
   });
+  board.dataset.tray = found.tray;
+  board.dataset.foot = found.foot;
+  board.style.setProperty("--thumb", found.thumb ? `${found.thumb}px` : "");
   tiles.style.setProperty("--columns", found.columns);
-  tiles.style.setProperty("--tile-width", `${Math.floor(found.width) + across}px`);
+  tiles.style.setProperty("--tile-width", `${Math.floor(found.width) + found.across}px`);
   tiles.style.setProperty("--tile-height", "none");
 };
 
@@ -282,12 +291,7 @@ const thumb = (position) => {
 const drawTray = () => {
   const tray = q(".rk-tray");
   if (session.verdict !== "ranked") {
-    const what =
-      session.verdict === "all_bad"
-        ? "All bad. Enter submits, B takes it back"
-        : `Skip, ${session.reason}. Enter submits, S changes the reason`;
-    const node = make("p", "rk-verdict", what);
-    tray.replaceChildren(node);
+    tray.replaceChildren();
     return;
   }
   const nodes = [];
@@ -319,6 +323,17 @@ const drawTray = () => {
     nodes.push(place);
   }
   tray.replaceChildren(...nodes);
+};
+
+// What is said instead of a ranking, above the buttons, wherever these are.
+const drawVerdict = () => {
+  const said = {
+    all_bad: byTouch() ? "All bad" : "All bad. Enter submits, B takes it back",
+    skipped: `Skip, ${session.reason}${byTouch() ? "" : ". Enter submits, S changes the reason"}`,
+  }[session.verdict];
+  const verdict = q(".rk-verdict");
+  verdict.hidden = !said || closed();
+  verdict.textContent = said ?? "";
 };
 
 const hint = () => {
@@ -354,6 +369,7 @@ const draw = () => {
     }
   }
   drawTray();
+  drawVerdict();
   q('[data-do="bad"]').setAttribute("aria-pressed", String(session.verdict === "all_bad"));
   q('[data-do="skip"]').setAttribute("aria-pressed", String(session.verdict === "skipped"));
   q('.rk-actions [data-do="tie"]').disabled = session.placed.length < 2 && !quick();
@@ -483,7 +499,6 @@ const refresh = async () => {
 const receive = (given) => {
   item = given;
   drawProgress();
-  const zoomed = zoomDialog.open;
   closeDialogs();
   if (!item.item) {
     const waiting = `${item.waiting} more ${item.waiting === 1 ? "is" : "are"} with other annotators now`;
@@ -509,6 +524,7 @@ const receive = (given) => {
     q('.rk-empty [data-do="undo"]').hidden = !item.undo || item.held;
     session = null;
     clock(false);
+    closeZoom();
     show("empty");
     return;
   }
@@ -525,7 +541,7 @@ const receive = (given) => {
   persist();
   draw();
   arrange();
-  if (zoomed) openZoom();
+  if (zoomDialog.open) openZoom();
   else if (document.activeElement === document.body) q(".rk-prompt").focus({ preventScroll: true });
   say(`${item.prompt}. ${single() ? `One ${kind.noun}` : `${item.candidates.length} ${kind.noun}s`}.`);
   expect(item.after);
@@ -633,9 +649,9 @@ const undo = async () => {
 };
 
 /* ---------- dialogs ---------- */
-// Those about the set on screen; the list of votes stays open when another set comes.
+// Those about the set on screen; the list of votes and the zoom stay open when another set comes.
 const closeDialogs = () => {
-  for (const dialog of root.querySelectorAll("dialog[open]:not(.rk-votes)")) dialog.close();
+  for (const dialog of root.querySelectorAll("dialog[open]:not(.rk-votes, .rk-zoom)")) dialog.close();
 };
 for (const dialog of root.querySelectorAll("dialog")) {
   // A closed dialog keeps its focused button for a moment, and Enter would press it again.

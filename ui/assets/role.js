@@ -1,4 +1,4 @@
-// Who looks at the page, where there are accounts: the header names them and logs them out, and
+// Who looks at the page, where there are accounts: the header names them, leads to their password and logs them out, and
 // role.css leaves out what is not for their role. Nothing depends on it: the server asks at every
 // request and event.
 (() => {
@@ -15,7 +15,8 @@
     const { name, role } = await known;
     if (!name) return;
     document.documentElement.dataset.role = role;
-    box.querySelector("b").textContent = box.querySelector("b").title = name;
+    box.querySelector("b").textContent = name;
+    box.querySelector("a").title = `${name}: change your password`;
     box.querySelector("button").addEventListener("click", () => leave(name));
     box.hidden = false;
   };

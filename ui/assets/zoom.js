@@ -32,6 +32,21 @@ const arrangePanes = () => {
   }
   panes.style.setProperty("--zoom-columns", columns);
 };
+// What is said and what can be pressed lies below the images, of the page or of this dialog, which
+// makes the rest of the page inert and covers it. It is moved, so that there is one of each.
+const below = q(".rk-below");
+const placeBelow = () => {
+  const place = zoomDialog.open ? zoomDialog : root;
+  if (below.parentNode === place) return;
+  if (zoomDialog.open) zoomDialog.append(below);
+  else q(".rk-work").after(below);
+};
+const closeZoom = () => {
+  zoomDialog.close();
+  placeBelow();
+  if (session) arrange();
+};
+zoomDialog.addEventListener("close", () => zoomDialog.open || closeZoom()); // by Escape
 const openZoom = () => {
   panes.replaceChildren();
   item.candidates.forEach((candidate, position) => {
@@ -45,8 +60,9 @@ const openZoom = () => {
     pane.append(shown, make("span", "rk-key", position + 1), make("span", "rk-rank"));
     panes.append(pane);
   });
-  q(".rk-zoom-prompt").textContent = item.prompt;
   if (!zoomDialog.open) zoomDialog.showModal();
+  placeBelow();
+  openPrompt(q(".rk-zoom-prompt"), false);
   draw();
   arrangePanes();
   enlarge();
@@ -56,5 +72,5 @@ const zoomActions = {
   in: () => (ofTexts() ? sizeType(type + 0.15) : look.actions.in()),
   out: () => (ofTexts() ? sizeType(type - 0.15) : look.actions.out()),
   fit: () => (ofTexts() ? sizeType(1) : look.actions.fit()),
-  close: () => zoomDialog.close(),
+  close: closeZoom,
 };

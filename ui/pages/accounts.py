@@ -1,7 +1,7 @@
 """Accounts on the People page: who may log in, invitations, roles, and who may not any more.
 
 A lead does it to annotators, an admin to everybody; the store asks whose request it is, each time.
-A password is its owner's alone: nobody sees or sets one here.
+A password is its owner's alone: nobody sees or sets one here. Who forgot theirs is given a link.
 """
 
 from collections.abc import Callable
@@ -12,6 +12,7 @@ import gradio as gr
 
 from imgalign.errors import InputError, StoreError
 from imgalign.preferences.accounts import INVITATION, ROLES, Account, Accounts, Role
+from imgalign.preferences.resets import Resets
 from ui.accounts_table import accounts_table
 from ui.authority import account
 from ui.messages import PRIVATE, done, shown
@@ -34,10 +35,23 @@ class Fields:
     link: gr.Textbox
 
 
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The table, and the link that its buttons made last."""
+
+    table: gr.HTML
+    reset_link: gr.Textbox
+
+
 def invited(people: Accounts, by: Account | None, role: str | None, group: str | None) -> str:
     """The address, below that of the app, by which one person makes an account."""
     token = people.invite(role=_role(role), group=(group or "").strip(), by=_acting(people, by))
     return f"join#{token}"
+
+
+def reset_link(people: Accounts, by: Account | None, of: str) -> str:
+    """The address, below that of the app, by which the owner of an account changes its password."""
+    return f"reset#{Resets(people.database).link(of, by=_acting(people, by))}"
 
 
 def change(people: Accounts, by: Account | None, what: str, of: str, role: str | None) -> None:
@@ -86,14 +100,24 @@ def draw_form() -> Fields:
     return Fields(role, group, invite, link)
 
 
-def draw_table() -> gr.HTML:
-    """Draw the table inside the current column."""
+def draw_table() -> Rows:
+    """Draw the table inside the current column, and above it the place of a reset link."""
     gr.HTML("<h2>Accounts</h2>", padding=False)
-    return gr.HTML("", js_on_load=asset("people.js"), padding=False, elem_id="accounts")
+    link = gr.Textbox(
+        label="Reset link",
+        info=f"Shown once; whoever has it chooses the password, within {INVITATION.days} days",
+        interactive=False,
+        max_lines=2,
+        buttons=["copy"],
+        visible=False,
+        elem_id="reset-link",
+    )
+    return Rows(gr.HTML("", js_on_load=asset("people.js"), padding=False, elem_id="accounts"), link)
 
 
-def connect(page: gr.Blocks, people: Accounts, fields: Fields, rows: gr.HTML) -> None:
+def connect(page: gr.Blocks, people: Accounts, fields: Fields, below: Rows) -> None:
     """Let the form and the table work."""
+    rows = below.table
 
     def open_page() -> tuple[Any, str]:
         by = account()
@@ -111,6 +135,13 @@ def connect(page: gr.Blocks, people: Accounts, fields: Fields, rows: gr.HTML) ->
 
         return handler
 
+    def reset(event: gr.EventData) -> tuple[Any, str]:
+        of, by = str(event.of), account()
+        made: list[str] = []
+        done(lambda: made.append(reset_link(people, by, of)))
+        link = [gr.Textbox(each, label=f"Reset link for {of}", visible=True) for each in made]
+        return next(iter(link), gr.skip()), shown(lambda: table(people, by))
+
     page.load(open_page, outputs=[fields.role, rows], **PRIVATE)
     fields.invite.click(invite, [fields.role, fields.group], fields.link, **PRIVATE).success(
         None, fields.link, fields.link, js=AS_LINK, **PRIVATE
@@ -118,6 +149,9 @@ def connect(page: gr.Blocks, people: Accounts, fields: Fields, rows: gr.HTML) ->
     rows.account_disable(doing("disable"), None, rows, **PRIVATE)
     rows.account_enable(doing("enable"), None, rows, **PRIVATE)
     rows.account_role(doing("role"), None, rows, **PRIVATE)
+    rows.account_reset(reset, None, [below.reset_link, rows], **PRIVATE).success(
+        None, below.reset_link, below.reset_link, js=AS_LINK, **PRIVATE
+    )
 
 
 def _acting(people: Accounts, by: Account | None) -> Account:

@@ -17,8 +17,9 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn.functional import l1_loss, mse_loss
 
+from imgalign.runs.world import Alone, World
 from imgalign.storybook.train.data import TrainingImages, load_images
-from imgalign.storybook.train.loop import Indices, Schedule, native_precision, say, train
+from imgalign.storybook.train.loop import Indices, Schedule, native_precision, part_of, say, train
 
 LATENT_CHANNELS = 8
 LATENT_NOISE = 0.05
@@ -51,12 +52,19 @@ def load_autoencoder(folder: Path) -> Any:
 
 
 def train_autoencoder(
-    data: Path, out: Path, *, num_samples: int, learning_rate: float, decoder_only: bool
+    data: Path,
+    out: Path,
+    *,
+    num_samples: int,
+    learning_rate: float,
+    decoder_only: bool,
+    world: World | None = None,
 ) -> None:
     """Train on `data`, resume if `out` has state, write `out/vae` in diffusers' format.
 
     With `decoder_only` the encoder stays frozen and training starts from the weights in `out/vae`.
     """
+    world = world or Alone()
     torch.manual_seed(0)
     dataset = load_images(data)
     vae = build_autoencoder()
@@ -69,17 +77,19 @@ def train_autoencoder(
     vae.train()
 
     def loss(indices: Indices) -> tuple[Tensor, dict[str, float]]:
-        images = batch_images(dataset, indices)
+        own, share = part_of(world, len(indices))
+        images = batch_images(dataset, np.sort(indices)[own])
         with native_precision():
             latents = vae.encode(images).latent_dist.mean
-            latents = latents + torch.randn_like(latents) * (LATENT_NOISE * latents.detach().std())
+            whole = torch.cat(world.gather(latents.detach()))
+            latents = latents + torch.randn_like(whole)[own] * (LATENT_NOISE * whole.std())
             decoded = vae.decode(latents).sample.float()
         pixels, edges = l1_loss(decoded, images), edge_loss(decoded, images)
-        error = mse_loss(decoded.clamp(-1, 1), images) / 4
-        return pixels + 0.5 * edges, {
-            "pixels": pixels.item(),
-            "edges": edges.item(),
-            "psnr": -10 * error.log10().item(),
+        error = world.total(share * mse_loss(decoded.detach().clamp(-1, 1), images).item() / 4)
+        return share * (pixels + 0.5 * edges), {
+            "pixels": share * pixels.item(),
+            "edges": share * edges.item(),
+            "psnr": share * -10 * torch.tensor(error).log10().item(),
         }
 
     def save(step: int) -> None:
@@ -98,6 +108,7 @@ def train_autoencoder(
         batch=BATCH,
         decay=0.999,
         on_save=save,
+        world=world,
     )
 
 

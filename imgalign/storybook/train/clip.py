@@ -27,6 +27,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, cross_entropy, mse_loss, softplus
 
+from imgalign.runs.world import Alone, World, in_turn
 from imgalign.storybook.drawing import draw
 from imgalign.storybook.layout import sample_scene
 from imgalign.storybook.scenes import (
@@ -44,8 +45,9 @@ from imgalign.storybook.scenes import (
 from imgalign.storybook.tokenizer import build_tokenizer
 from imgalign.storybook.train.corruption import HARD_CORRUPTIONS, augment
 from imgalign.storybook.train.data import TrainingImages, load_images
-from imgalign.storybook.train.loop import Indices, Schedule, native_precision, say, train
+from imgalign.storybook.train.loop import Indices, Schedule, native_precision, part_of, say, train
 from imgalign.storybook.train.pipeline import CONTEXT
+from imgalign.storybook.train.shared import counted_once, gathered, share_batch_norm
 
 BATCH = 128
 EMBED_DIM = 128
@@ -81,20 +83,17 @@ def train_clip(
     num_samples: int,
     learning_rate: float,
     reconstructions: Path | None = None,
+    world: World | None = None,
 ) -> None:
     """Train on `data`, resume if `out` has state, write `out/clip` as open_clip's `local-dir:`."""
+    world = world or Alone()
     torch.manual_seed(0)
     dataset = load_images(data)
     alternative = None if reconstructions is None else np.load(reconstructions, mmap_mode="r")
     folder = out / "clip"
-    folder.mkdir(parents=True, exist_ok=True)
-    config = model_config(
-        vocabulary_size=len(build_tokenizer(vocabulary(), folder, max_length=CONTEXT))
-    )
-    (folder / "open_clip_config.json").write_text(
-        json.dumps({"model_cfg": config, "preprocess_cfg": PREPROCESS}, indent=2) + "\n"
-    )
+    config = in_turn(world, lambda: prepared(folder))
     model = open_clip.CLIP(**deepcopy(config)).train()
+    share_batch_norm(model, world)
     model.visual.to(memory_format=torch.channels_last)
     appearance = nn.Linear(EMBED_DIM, APPEARANCE)
     tokenize = open_clip.get_tokenizer(f"local-dir:{folder}")
@@ -110,10 +109,13 @@ def train_clip(
         whole = shown(first, drawn(counterparts, rng))
         images = torch.cat([whole, corrupted(shown(first[: len(chosen) // CORRUPTED]))])
         tokens = tokenize([*captions, *counterparts, *(c for own in false for c in own[1:])])
+        (own, share), (own_tokens, _) = (part_of(world, len(each)) for each in (images, tokens))
         with native_precision():
-            image, text, scale = model(images, tokens)
+            image, text, scale = model(images[own], tokens[own_tokens])
         image, text = image.float(), text.float()
-        lost = mse_loss(appearance(image * EMBED_DIM**0.5), appearance_targets(images))
+        lost = mse_loss(appearance(image * EMBED_DIM**0.5), appearance_targets(images)[own])
+        image, text = gathered(world, image), gathered(world, text)
+        scale = counted_once(world, scale)
         contrastive, logits = contrast(image[: len(whole)], text, scale.float())
         right = logits.diagonal()
         misread = near_misses(logits, FALSE_CAPTIONS)
@@ -123,7 +125,7 @@ def train_clip(
         with torch.no_grad():
             model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
             nearest = logits[:, : len(whole)].amax(1)
-        return contrastive + ordered + APPEARANCE_WEIGHT * lost, {
+        terms = {
             "loss": contrastive.item(),
             "order": ordered.item(),
             "appearance_lost": lost.item(),
@@ -132,6 +134,8 @@ def train_clip(
             "told_from_counterpart": (right[: len(chosen)] > misread[1]).float().mean().item(),
             "told_from_corrupted": (right[: len(unreadable)] > unreadable).float().mean().item(),
         }
+        value = contrastive + ordered + APPEARANCE_WEIGHT * share * lost
+        return value, {name: share * term for name, term in terms.items()}
 
     def save(step: int) -> None:
         state = {key: value.detach().contiguous() for key, value in model.state_dict().items()}
@@ -150,7 +154,20 @@ def train_clip(
         decay=0.999,
         betas=(0.9, 0.98),
         on_save=save,
+        world=world,
     )
+
+
+def prepared(folder: Path) -> dict[str, object]:
+    """The architecture, written to a new folder of a CLIP together with its tokenizer."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = model_config(
+        vocabulary_size=len(build_tokenizer(vocabulary(), folder, max_length=CONTEXT))
+    )
+    (folder / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": config, "preprocess_cfg": PREPROCESS}, indent=2) + "\n"
+    )
+    return config
 
 
 def model_config(*, vocabulary_size: int) -> dict[str, object]:

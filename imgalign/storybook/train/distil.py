@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from imgalign.runs.world import Alone, World, in_turn
 from imgalign.storybook.train.data import load_images
 from imgalign.storybook.train.loop import Schedule, native_precision
 from imgalign.storybook.train.pipeline import (
@@ -32,12 +33,14 @@ def distil_pipeline(
     guidance_scale: float,
     num_samples: int,
     learning_rate: float,
+    world: World | None = None,
 ) -> None:
     """Train on `data`, resume if `out` has state, write `out/pipeline` in diffusers' format."""
+    world = world or Alone()
     torch.manual_seed(0)
     dataset = load_images(data)
     pipe = open_pipeline(pipeline)
-    latents = encoded(dataset, pipe.vae, out / "latents.npy")
+    latents = in_turn(world, lambda: encoded(dataset, pipe.vae, out / "latents.npy"))
     tokens = tokenise(pipe.tokenizer, dataset.captions)
     (empty,) = tokenise(pipe.tokenizer, ("",))
     teacher = model_of(pipe).eval().requires_grad_(False)
@@ -58,6 +61,7 @@ def distil_pipeline(
         empty=empty,
         schedule=Schedule(num_steps=num_samples // BATCH, learning_rate=learning_rate),
         rest=(pipe.vae, pipe.tokenizer, pipe.scheduler),
+        world=world,
     )
 
 

@@ -19,9 +19,10 @@ from torch import Tensor
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from imgalign.errors import InputError
+from imgalign.runs.world import Alone, World, in_turn, writes_files
 from imgalign.storybook.chat_tokenizer import build_chat_tokenizer
 from imgalign.storybook.corpus import pretraining_texts
-from imgalign.storybook.train.loop import Indices, Schedule, native_precision, say, train
+from imgalign.storybook.train.loop import Indices, Schedule, native_precision, part_of, say, train
 
 CONTEXT = 128
 """Tokens that the model reads; the longest text of the corpus has about 60."""
@@ -33,15 +34,21 @@ BATCH = 32
 SEED = 0
 
 
-def train_language(out: Path, *, num_texts: int, learning_rate: float) -> None:
+def train_language(
+    out: Path, *, num_texts: int, learning_rate: float, world: World | None = None
+) -> None:
     """Train for one pass over the texts, resume if `out` has state, write `out/language`.
 
     That folder is one that `AutoModelForCausalLM` and `AutoTokenizer` load.
     """
+    world = world or Alone()
     torch.manual_seed(SEED)
     texts = pretraining_texts(num_texts, seed=SEED)
-    tokenizer = build_chat_tokenizer(
-        texts[:TOKENIZER_TEXTS], out / "language", vocab_size=VOCABULARY, max_length=CONTEXT
+    tokenizer = in_turn(
+        world,
+        lambda: build_chat_tokenizer(
+            texts[:TOKENIZER_TEXTS], out / "language", vocab_size=VOCABULARY, max_length=CONTEXT
+        ),
     )
     batches = batched(tokenizer, texts)
     if not batches:
@@ -50,13 +57,15 @@ def train_language(out: Path, *, num_texts: int, learning_rate: float) -> None:
         )
     model = build_language_model(tokenizer)
     num_tokens = sum(batch.numel() for batch in batches)
-    say(f"{out}: {model.num_parameters():,} parameters, {num_tokens:,} tokens")
+    if writes_files(world):
+        say(f"{out}: {model.num_parameters():,} parameters, {num_tokens:,} tokens")
 
     def loss(indices: Indices) -> tuple[Tensor, dict[str, float]]:
-        ids = batches[int(indices[0])].long()
+        own, share = part_of(world, BATCH)
+        ids = batches[int(indices[0])][own].long()
         with native_precision():
             value: Tensor = model(input_ids=ids, labels=ids, use_cache=False).loss
-        return value, {"loss": value.item()}
+        return share * value, {"loss": share * value.item()}
 
     def save(step: int) -> None:
         say(f"{out}: writing the model of step {step}")
@@ -72,6 +81,7 @@ def train_language(out: Path, *, num_texts: int, learning_rate: float) -> None:
         decay=0.998,
         betas=(0.9, 0.98),
         on_save=save,
+        world=world,
     )
 
 

@@ -3,11 +3,10 @@
 A training folder holds `log.jsonl` (one line every few steps: step, samples, loss terms, learning
 rate, samples per second) and `state.safetensors` / `state.json` (weights, their average, optimizer,
 step). Batches are a function of the step, so a resumed run sees the same batches.
-Several processes started by `torchrun` share each batch.
+Several processes share each batch (docs/processes.md).
 """
 
 import math
-import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,9 +22,10 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from imgalign.environment import choose_dtype, computing_in, say_dtype
-from imgalign.errors import InputError
+from imgalign.errors import InputError, NumericsError
 from imgalign.runs.metrics import MetricsWriter
 from imgalign.runs.state import load_state, save_state
+from imgalign.runs.world import World, writes_files
 from imgalign.storybook.train.data import shuffled_batches
 
 LOG_EVERY = 50
@@ -105,12 +105,15 @@ def train(
     decay: float = 0.9995,
     betas: tuple[float, float] = (0.9, 0.99),
     on_save: Callable[[int], None] | None = None,
+    world: World,
 ) -> None:
     """Minimise `loss(indices)` over the parameters of `module`; leave the averaged weights in it.
 
-    `loss` takes indices of images and returns the scalar to minimise and terms to log.
-    `on_save(step)` is called with the averaged weights in place after each save. Weights of fewer
-    than two axes are not decayed. InputError for less than one batch.
+    `loss` takes indices of the images of a batch, the same in all processes, and returns what its
+    process adds to the gradient of the scalar to minimise, and to terms to log (see `part_of`). Its
+    draws are the same in all processes too. `on_save(step)` is called with the averaged weights in
+    place after each save, by the process that writes files. Weights of fewer than two axes are not
+    decayed. InputError for less than one batch, NumericsError where the gradient is not finite.
     """
     check_one_batch(folder, num_images, batch, schedule)
     folder.mkdir(parents=True, exist_ok=True)
@@ -125,7 +128,8 @@ def train(
         optimizer.load_state_dict(state["optimizer"])
         average.values = state["average"]
         step = int(state["step"])
-        say(f"{folder}: resuming at step {step} of {schedule.num_steps}")
+        if writes_files(world):
+            say(f"{folder}: resuming at step {step} of {schedule.num_steps}")
 
     def save() -> None:
         state = {"module": module.state_dict(), "optimizer": optimizer.state_dict()}
@@ -135,41 +139,88 @@ def train(
                 on_save(step)
 
     batches = shuffled_batches(num_images, batch, seed=1, start=step)
-    rank, world = join()
-    started = saved = time.monotonic()
-    first, seen = step, 0
-    history = folder / ("log.jsonl" if rank == 0 else f"log-{rank}.jsonl")
-    with MetricsWriter(history, resume_step=step or None) as log:
+    log = Log(folder, schedule, batch=batch, start=step, world=world)
+    saved = time.monotonic()
+    with log:
         while step < schedule.num_steps:
             for group in optimizer.param_groups:
                 group["lr"] = schedule.rate(step)
             # A function of the step, so that a resumed run draws the same noise.
-            torch.manual_seed(step * world + rank)
-            value, terms = loss(next(batches)[rank::world])
+            torch.manual_seed(step)
+            value, terms = loss(next(batches))
             optimizer.zero_grad(set_to_none=True)
             value.backward()  # type: ignore[no-untyped-call]
-            share_gradients(trained, world)
-            norm = nn.utils.clip_grad_norm_(trained, 1.0)
-            if not math.isfinite(float(norm)):
-                raise FloatingPointError(f"{folder}: gradient norm {float(norm)} at step {step}")
+            world.reduce(trained)
+            norm = float(nn.utils.clip_grad_norm_(trained, 1.0))
+            if not math.isfinite(norm):
+                raise NumericsError(
+                    f"{folder}: the gradient's norm is {norm} at step {step}; start again in "
+                    "another folder with a lower --learning-rate"
+                )
             optimizer.step()
             average.update(step)
-            step, seen = step + 1, seen + batch
-            now = time.monotonic()
-            if rank > 0:
-                continue
-            if step % LOG_EVERY == 0 or step == schedule.num_steps:
-                values: dict[str, float | str] = {"samples": step * batch, **terms}
-                values |= {"grad_norm": float(norm), "learning_rate": schedule.rate(step - 1)}
-                speed = seen / (now - started)
-                log.write(step, values | {"samples_per_second": speed, "machine": machine()})
-                left = (schedule.num_steps - step) * (now - started) / (step - first) / 60
-                where = f"step {step}/{schedule.num_steps}"
-                say(f"{where}  {shown(terms)}  {speed:.0f}/s  {left:.0f} min left")
-            if now - saved > SAVE_EVERY_SECONDS or step == schedule.num_steps:
+            step += 1
+            log.write(step, terms, norm=norm)
+            due = time.monotonic() - saved > SAVE_EVERY_SECONDS or step == schedule.num_steps
+            if due and writes_files(world):
                 save()
                 saved = time.monotonic()
     module.load_state_dict(average.values)
+
+
+def part_of(world: World, count: int) -> tuple[slice, float]:
+    """Which of `count` images this process takes, and their share of them.
+
+    A mean over its images, times the share, is what this process adds to that of all; see shared.py
+    for losses in which images depend on each other.
+    InputError where a process would have none.
+    """
+    if count < world.size:
+        raise InputError(
+            f"expected at most {count} processes, one for each of the {count} images or texts of a "
+            f"batch, got {world.size}; start fewer"
+        )
+    own = world.deal(count)
+    return slice(own.start, own.stop), len(own) / count
+
+
+class Log:
+    """Writes `log.jsonl` and one line for a person, in the process that writes files."""
+
+    def __init__(
+        self, folder: Path, schedule: Schedule, *, batch: int, start: int, world: World
+    ) -> None:
+        self.schedule = schedule
+        self.batch = batch
+        self.start = start
+        self.world = world
+        self.started = time.monotonic()
+        self.file = None
+        if writes_files(world):
+            self.file = MetricsWriter(folder / "log.jsonl", resume_step=start or None)
+
+    def __enter__(self) -> "Log":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.file is not None:
+            self.file.close()
+
+    def write(self, step: int, terms: Mapping[str, float], *, norm: float) -> None:
+        """Say it every LOG_EVERY steps and at the end: terms are the sum of the processes'."""
+        if step % LOG_EVERY and step != self.schedule.num_steps:
+            return
+        terms = {name: self.world.total(term) for name, term in terms.items()}
+        if self.file is None:
+            return
+        done, seconds = step - self.start, time.monotonic() - self.started
+        values: dict[str, float | str] = {"samples": step * self.batch, **terms}
+        values |= {"grad_norm": norm, "learning_rate": self.schedule.rate(step - 1)}
+        speed = done * self.batch / seconds
+        self.file.write(step, values | {"samples_per_second": speed, "machine": machine()})
+        left = (self.schedule.num_steps - step) * seconds / done / 60
+        where = f"step {step}/{self.schedule.num_steps}"
+        say(f"{where}  {shown(terms)}  {speed:.0f}/s  {left:.0f} min left")
 
 
 def check_one_batch(folder: Path, num_images: int, batch: int, schedule: Schedule) -> None:
@@ -194,27 +245,6 @@ def decayed_and_not(
 def shown(terms: Mapping[str, float]) -> str:
     """Example: "loss 0.1234  kl 0.0100"."""
     return "  ".join(f"{name} {term:.4f}" for name, term in terms.items())
-
-
-def join() -> tuple[int, int]:
-    """Rank of this process among those that `torchrun` started, and their number."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world == 1:
-        return 0, 1
-    torch.distributed.init_process_group("gloo")
-    return torch.distributed.get_rank(), world
-
-
-def share_gradients(parameters: Sequence[nn.Parameter], world: int) -> None:
-    """Replace gradients by their mean over all processes."""
-    if world == 1:
-        return
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    flat = torch.cat([gradient.flatten() for gradient in gradients])
-    torch.distributed.all_reduce(flat)
-    parts = torch.split(flat.div_(world), [gradient.numel() for gradient in gradients])
-    for gradient, part in zip(gradients, parts, strict=True):
-        gradient.copy_(part.view_as(gradient))
 
 
 def machine() -> str:

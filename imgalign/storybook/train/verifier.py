@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import combinations, repeat
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from torch import Tensor, rand
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 from torch.nn.functional import cross_entropy, logsigmoid
 
+from imgalign.runs.world import Alone, World, in_turn
 from imgalign.storybook.layout import sample_scene
 from imgalign.storybook.scenes import (
     COLOURS,
@@ -38,7 +39,8 @@ from imgalign.storybook.scenes import (
 )
 from imgalign.storybook.train.corruption import CORRUPTIONS, HARD_CORRUPTIONS, augment
 from imgalign.storybook.train.data import CHUNK, TrainingImages, load_images, scene_arrays
-from imgalign.storybook.train.loop import Indices, Schedule, native_precision, train
+from imgalign.storybook.train.loop import Indices, Schedule, native_precision, part_of, train
+from imgalign.storybook.train.shared import gathered, share_batch_norm
 from imgalign.storybook.verifier import GRID, WEIGHTS, Maps, Verifier, VerifierNetwork
 
 EMPTY_SHARE = 0.12
@@ -209,6 +211,7 @@ def train_verifier(
     learning_rate: float,
     reconstructions: Path | None = None,
     refused: Path | None = None,
+    world: World | None = None,
 ) -> None:
     """Train on the images in `data` and on free scenes, drawn into `out/free` if missing.
 
@@ -218,17 +221,18 @@ def train_verifier(
     from there. `refused` is another such array, of unreadable images such as early samples of an
     image model; half of all unreadable images come from there.
     """
+    world = world or Alone()
     torch.manual_seed(0)
     # All that is given first: free scenes take minutes to draw.
     given = load_images(data)
     rebuilt = None if reconstructions is None else np.load(reconstructions, mmap_mode="r")
     refused_images = None if refused is None else np.load(refused, mmap_mode="r")
-    if not (out / "free" / "captions.txt").is_file():
-        draw_free_scenes(out / "free", num_images=NUM_FREE, seed=77)
+    in_turn(world, lambda: draw_missing_scenes(out / "free"))
     dataset = _Mixed([given, load_images(out / "free")], rebuilt)
     network = VerifierNetwork()
     if (out / WEIGHTS).is_file():
         network = Verifier.load(out).network
+    share_batch_norm(network, world)
     network.requires_grad_(True).train().to(memory_format=torch.channels_last)
     corruptions = list(CORRUPTIONS.values())
     shares = torch.tensor([2.0 if corrupt in HARD_CORRUPTIONS else 1.0 for corrupt in corruptions])
@@ -245,10 +249,12 @@ def train_verifier(
                 unreadable[:2] = as_images(refused_images[chosen])
             images[first : first + 4] = unreadable
             readable[first : first + 4] = 0
-        images = augment(images).contiguous(memory_format=torch.channels_last)
+        own, share = part_of(world, num)
+        images = augment(images)[own].contiguous(memory_format=torch.channels_last)
         with native_precision():
-            maps = network(images)
-        return detection_loss(maps, items, settings, readable, coloured)
+            maps = of_all(network(images), world)
+        value, terms = detection_loss(maps, items, settings, readable, coloured)
+        return value, {name: share * term for name, term in terms.items()}
 
     def save(step: int) -> None:
         Verifier(network).save(out)
@@ -266,7 +272,19 @@ def train_verifier(
         weight_decay=0.02,
         decay=0.998,
         on_save=save,
+        world=world,
     )
+
+
+def of_all(maps: Maps, world: World) -> Maps:
+    """The maps of all processes' images, in their order."""
+    return Maps(*(gathered(world, getattr(maps, each.name)) for each in fields(Maps)))
+
+
+def draw_missing_scenes(folder: Path) -> None:
+    """Draw the free scenes, unless they are there."""
+    if not (folder / "captions.txt").is_file():
+        draw_free_scenes(folder, num_images=NUM_FREE, seed=77)
 
 
 def as_images(pixels: NDArray[np.uint8]) -> Tensor:

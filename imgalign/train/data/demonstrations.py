@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from imgalign.algorithms.batches import Demonstrations
-from imgalign.algorithms.interface import World, writes_files
 from imgalign.errors import InputError
 from imgalign.policy import Data, LikelihoodPolicy, join_data
 from imgalign.prompts import epoch_positions
+from imgalign.runs.world import World, writes_files
 from imgalign.train.data.judged import LEFT_OUT, add_left_out
 from imgalign.train.watcher import SILENT, Watcher, cut
 

@@ -21,7 +21,7 @@ import torch
 from pydantic import PositiveInt
 
 from imgalign.algorithms.choice import AlgorithmConfig
-from imgalign.algorithms.interface import BatchKind, World, writes_files
+from imgalign.algorithms.interface import BatchKind
 from imgalign.algorithms.rankings import RankedBatch
 from imgalign.errors import ConfigError, ImgalignError, InputError
 from imgalign.policy import Data, LikelihoodPolicy, RewardModel, join_data
@@ -29,6 +29,7 @@ from imgalign.preferences.foreign.records import GivenRanking
 from imgalign.preferences.records import Samples
 from imgalign.preferences.splits import prompt_key
 from imgalign.prompts import Prompts, epoch_positions, stable_hash
+from imgalign.runs.world import World, writes_files
 from imgalign.train.data.encoded import EncodedSamples, folder_of
 from imgalign.train.data.judged import (
     LEFT_OUT,

@@ -17,7 +17,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model
 from torch import Tensor
 
 from imgalign.algorithms.batches import Beside, Rollout
-from imgalign.algorithms.interface import BatchKind, World
+from imgalign.algorithms.interface import BatchKind
 from imgalign.config import Config, refuse_ineffective
 from imgalign.errors import ConfigError, InputError, NumericsError
 from imgalign.policy import (
@@ -31,6 +31,7 @@ from imgalign.policy import (
 )
 from imgalign.preferences.records import Samples
 from imgalign.prompts import Prompts, iteration_prompts, read_prompts, training_seed
+from imgalign.runs.world import World
 from imgalign.storybook import scenes
 from imgalign.storybook.ideas import sample_ideas
 from imgalign.train.data.demonstrations import GivenSamples

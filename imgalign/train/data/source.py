@@ -14,13 +14,14 @@ from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, runtime_check
 from pydantic import Field, PositiveInt, model_validator
 
 from imgalign.algorithms.choice import AlgorithmConfig
-from imgalign.algorithms.interface import BatchKind, World
+from imgalign.algorithms.interface import BatchKind
 from imgalign.config import Config, refuse_ineffective
 from imgalign.errors import ConfigError, InputError
 from imgalign.policy import LikelihoodPolicy, Policy, RewardModel
 from imgalign.preferences.records import Samples
 from imgalign.preferences.splits import prompt_key
 from imgalign.prompts import Prompts, read_prompts, stable_hash
+from imgalign.runs.world import World
 from imgalign.train.watcher import SILENT, Watcher
 
 USUAL_PROMPTS = 16

@@ -17,12 +17,12 @@ from imgalign.language.policy import LanguagePolicy
 from imgalign.preferences.foreign.records import GivenRanking
 from imgalign.prompts import Prompts
 from imgalign.runs.metrics import read_metrics
+from imgalign.runs.world import Alone
 from imgalign.train.config import TrainConfig
 from imgalign.train.data.given_rankings import GivenRankings
 from imgalign.train.data.judged import LEFT_OUT, counts_of
 from imgalign.train.data.source import Parts
 from imgalign.train.data.texts import LabelledConfig
-from imgalign.train.world import Alone
 
 ROWS: list[dict[str, Any]] = [
     {"prompt": "a cat", "completion": "a red cat", "label": True},

@@ -22,10 +22,10 @@ from imgalign.config import load_config
 from imgalign.errors import ConfigError, InputError
 from imgalign.language.policy import LanguagePolicy
 from imgalign.prompts import Prompts, training_seed
+from imgalign.runs.world import Alone
 from imgalign.train.config import TrainConfig
 from imgalign.train.data.rollouts import Rollouts, RolloutsConfig
 from imgalign.train.data.source import Parts
-from imgalign.train.world import Alone
 
 PROMPTS = ("a boat", "the green tree", "a red house")
 LENGTH = 24

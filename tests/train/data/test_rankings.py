@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.testing import assert_close
 from worlds import in_two
 
-from imgalign.algorithms.interface import World
 from imgalign.errors import CheckpointError, ConfigError, InputError, StoreError
 from imgalign.preferences.foreign.records import GivenRanking
 from imgalign.preferences.records import ELSEWHERE
 from imgalign.prompts import Prompts
+from imgalign.runs.world import Alone, World
 from imgalign.train.config import TrainConfig
 from imgalign.train.data.encoded import EncodedSamples
 from imgalign.train.data.given_rankings import GivenRankings
@@ -27,7 +27,6 @@ from imgalign.train.data.judged import RECORD, read_record, write_record
 from imgalign.train.data.rankings import FolderConfig, RankingsConfig, TableConfig
 from imgalign.train.data.source import Parts
 from imgalign.train.watcher import Interrupted, Watcher
-from imgalign.train.world import Alone
 
 PROMPTS = ["a red fox", "a blue boat", "a green tree"]
 

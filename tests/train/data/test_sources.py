@@ -11,10 +11,10 @@ from walk_runs import measured, start, weights
 from worlds import in_two
 
 from imgalign.algorithms.batches import Rollout
-from imgalign.algorithms.interface import World
 from imgalign.errors import ConfigError, NumericsError
 from imgalign.policy import RewardModel
 from imgalign.prompts import Prompts
+from imgalign.runs.world import Alone, World
 from imgalign.train.config import TrainConfig
 from imgalign.train.data.demonstrations import GivenSamples
 from imgalign.train.data.images import ImagesConfig
@@ -22,7 +22,6 @@ from imgalign.train.data.rollouts import Rollouts, RolloutsConfig
 from imgalign.train.data.source import Parts, Source
 from imgalign.train.run import run
 from imgalign.train.watcher import Interrupted, Watcher
-from imgalign.train.world import Alone
 
 TOTALS = {"rollouts": (4, 2), "images": (3, 2)}
 """Images of each of two processes, of those in `rollouts_of` and of five in a folder."""

@@ -16,6 +16,7 @@ from imgalign.policy import LikelihoodPolicy
 from imgalign.preferences.records import Submission, TextProvenance, as_positions
 from imgalign.preferences.store import Store
 from imgalign.prompts import Prompts
+from imgalign.runs.world import Alone
 from imgalign.train.config import TrainConfig
 from imgalign.train.data.examples import (
     keep_examples,
@@ -28,7 +29,6 @@ from imgalign.train.data.kept_texts import TEXTS, text_key
 from imgalign.train.data.rankings import RankingsConfig
 from imgalign.train.data.source import HeldOutConfig, Parts
 from imgalign.train.data.texts import CompletionsConfig, TextRankingsConfig
-from imgalign.train.world import Alone
 
 PAIRS = [
     {"prompt": "a cat", "chosen": "a red cat", "rejected": "a dog"},

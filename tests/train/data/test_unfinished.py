@@ -16,11 +16,11 @@ from imgalign.config import load_config
 from imgalign.errors import ConfigError
 from imgalign.language.chat import response_tokens
 from imgalign.runs.metrics import read_metrics
+from imgalign.runs.world import Alone
 from imgalign.train.config import TrainConfig
 from imgalign.train.data.judged import LEFT_OUT
 from imgalign.train.data.rollouts import collect
 from imgalign.train.data.texts import CompletionsConfig, LabelledConfig
-from imgalign.train.world import Alone
 
 PROMPTS = ["a boat"] * 12
 

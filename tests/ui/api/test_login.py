@@ -9,8 +9,8 @@ from starlette.testclient import TestClient
 from imgalign.errors import InputError
 from imgalign.preferences.accounts import Accounts
 from imgalign.preferences.openings import set_open
-from ui.api.login import COOKIE, TRIES
-from ui.app import PAGES, Settings, build_app, refuse_network_without_accounts
+from ui.api.login import COOKIE, TRIES, refuse_network_without_accounts
+from ui.app import PAGES, Settings, build_app
 
 HERE = "http://127.0.0.1:7860"
 PASSWORD = "four odd green words"
@@ -59,13 +59,13 @@ def test_without_accounts_nobody_is_asked_and_a_network_is_refused(browser, stor
     client = browser()
     assert ask(client, "rank/next", annotator="Zoe").status_code == 200
     assert client.get("/api/account").json() == {"name": None, "role": None}
-    refuse_network_without_accounts("127.0.0.1", store)
-    with pytest.raises(InputError, match="imgalign accounts add NAME --role admin"):
-        refuse_network_without_accounts("0.0.0.0", store)
+    refuse_network_without_accounts("127.0.0.1", Accounts(store.database))
+    with pytest.raises(InputError, match=r"open the link .* accounts add NAME --role admin"):
+        refuse_network_without_accounts("0.0.0.0", Accounts(store.database))
 
 
 def test_without_a_session_only_the_login_is_there(browser, people, app, store):
-    refuse_network_without_accounts("0.0.0.0", store)
+    refuse_network_without_accounts("0.0.0.0", Accounts(store.database))
     client = browser()
     for path in ("/", *(f"/{name}" for name in PAGES if name != "rank")):
         answer = client.get(path, headers=WEB_PAGE)
@@ -84,8 +84,9 @@ def test_without_a_session_only_the_login_is_there(browser, people, app, store):
 
 def test_every_route_of_the_app_asks_for_a_session(browser, people, app):
     client = browser()
-    open_paths = {"/enter", "/join", "/favicon.ico", "/robots.txt"}
+    open_paths = {"/enter", "/join", "/reset", "/favicon.ico", "/robots.txt"}
     open_paths |= {f"/api/{n}" for n in ("login", "join", "invitation", "logout", "account")}
+    open_paths |= {"/api/reset", "/api/reset-link"}
     routes = app.openapi()["paths"]
     assert {"/api/rank/submit", "/api/rank/images/{token}", "/enter"} <= set(routes)
     for path, methods in routes.items():
@@ -146,6 +147,54 @@ def test_nobody_acts_as_somebody_else(browser, people):
         headers = {"Content-Type": "application/json"}
         answer = client.post("/api/rank/next", content=content, headers=headers)
         assert 400 <= answer.status_code < 500, content[:9]
+
+
+def test_with_accounts_the_session_alone_says_who_ranks(browser, people, store, add_items):
+    add_items(3)
+    client = browser("Ann")
+    screen = ask(client, "rank/next").json()
+    later = [each for coming in screen["after"] for each in coming["candidates"]]
+    shown = [each["url"] for each in (*screen["candidates"], *later)]
+    assert len(shown) == 12
+    vote = {"key": "a key of hers", "item": screen["item"], "verdict": "all_bad", "ranking": None}
+    assert ask(client, "rank/submit", **vote).json()["created"]
+    assert [each.annotator for each in store.rankings()] == ["ann"]
+    (voted,) = ask(client, "rank/votes").json()["votes"]
+    shown += [each["url"] for each in voted["candidates"]]
+    assert [url for url in (*shown, *screen["next"]) if "?" in url] == []
+    lead = browser("Lea")
+    for url in shown:
+        answer = client.get(f"/{url}")
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png"), url
+        assert answer.headers["cache-control"].startswith("private")
+        assert answer.headers["vary"] == "Cookie"
+        assert lead.get(f"/{url}").status_code == 409
+    (project,) = ask(client, "rank/projects").json()["projects"]
+    assert (project["name"], project["done"]) == ("default", 1)
+    assert ask(client, "rank/undo", key="a key of hers").json()["item"] == screen["item"]
+    assert ask(lead, "rank/undo", key="a key of hers").status_code == 409
+
+
+def test_without_accounts_a_name_is_asked_for_and_stands_in_addresses(browser, add_items):
+    add_items(1)
+    client = browser()
+    for body in ({}, {"annotator": ""}, {"annotator": None}):
+        for path, more in (
+            ("next", {}),
+            ("projects", {}),
+            ("votes", {}),
+            ("undo", {"key": "k" * 8}),
+        ):
+            refused = ask(client, f"rank/{path}", **body, **more)
+            assert (refused.status_code, "annotator" in refused.json()["error"]) == (422, True), (
+                path
+            )
+    (url, *_) = (
+        each["url"] for each in ask(client, "rank/next", annotator="Zoe").json()["candidates"]
+    )
+    assert url.endswith("?annotator=Zoe")
+    assert client.get(f"/{url}").status_code == 200
+    assert client.get(f"/{url.partition('?')[0]}").status_code == 422
 
 
 def test_an_annotator_ranks_and_a_lead_does_the_rest(browser, people):

@@ -1,4 +1,4 @@
-"""Several processes of one run, as accelerate's launcher or torchrun starts them.
+"""Several processes that learn together, as accelerate's launcher or torchrun starts them.
 
 One store, where the processes find each other, serves one attempt only: a launcher that starts them
 again leaves the addresses of the dead in it. Left out: who starts them, and on which device each
@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import groupby
 from typing import Any, TypeVar
 
@@ -30,8 +31,11 @@ BUCKET = 2**24
 """Gradients that are summed at once, in elements: 64 MiB of float32."""
 
 
-def join() -> "Together":
-    """Meet the other processes, whose number and place the launcher has put in the environment."""
+def join(*, cure: str) -> "Together":
+    """Meet the other processes, whose number and place the launcher has put in the environment.
+
+    `cure` is what to do after one of them has died.
+    """
     address = os.environ.get("MASTER_ADDR", "localhost")
     if address in ("localhost", "127.0.0.1", "::1"):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
@@ -39,18 +43,28 @@ def join() -> "Together":
     store, index, size = next(rendezvous("env://"))
     store = PrefixStore(f"imgalign/{attempt}", store)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, store=store, rank=index, world_size=size)
+    world = Together(store, index=index, size=size, cure=cure)
+    world.connect(backend)
     atexit.register(dist.destroy_process_group)
-    return Together(store, index=index, size=size)
+    return world
 
 
 class Together:
-    """One of several processes that train together; sums have the same bits in all of them."""
+    """One of several processes that learn together; sums have the same bits in all of them."""
 
-    def __init__(self, store: Store, *, index: int, size: int) -> None:
+    def __init__(self, store: Store, *, index: int, size: int, cure: str) -> None:
         self.index = index
         self.size = size
         self._store = store
+        self._cure = cure
+
+    def connect(self, backend: str) -> None:
+        """Meet the others; ends without a word where one of them has failed before and said why."""
+        begin = partial(
+            dist.init_process_group, store=self._store, rank=self.index, world_size=self.size
+        )
+        with self.one_voice():
+            self._meet(begin, backend)
 
     def deal(self, count: int) -> range:
         """A share in order; shares differ by one at most."""
@@ -107,7 +121,7 @@ class Together:
         except RuntimeError as error:
             raise ProcessError(
                 f"process {self.index} of {self.size}: another process of this run has ended or "
-                "cannot be reached; checkpoints are intact, go on with --resume"
+                f"cannot be reached; {self._cure}"
             ) from error
 
     @contextmanager
