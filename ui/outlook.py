@@ -68,7 +68,7 @@ def outlook(settings: "TrainConfig", recipe: Recipe, runs: Runs) -> list[Line]:
         time = duration(past.seconds * scale * (iterations or 1))
         each = "" if iterations else " an iteration"
         lines.append(Line("Time", f"about {time}{each}, by the run {past.name} on this machine"))
-    elif usual is not None and iterations:
+    elif usual is not None and usual.seconds is not None and iterations:
         time = duration(usual.seconds * iterations)
         lines.append(Line("Time", f"about {time} on one core of an AMD EPYC; elsewhere it differs"))
     elif "Time" in said and not said["Time"].startswith("not yet run"):
@@ -155,7 +155,7 @@ def measured_like(settings: "TrainConfig", recipe: Recipe) -> Measured | None:
         return None
     own, of_recipe = samples_of(settings), samples_of(usual)
     scale = own / of_recipe if own and of_recipe else 1.0
-    return found._replace(seconds=found.seconds * scale)
+    return found if found.seconds is None else found._replace(seconds=found.seconds * scale)
 
 
 # --- earlier runs

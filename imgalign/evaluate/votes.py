@@ -261,14 +261,14 @@ def keep_votes(
 
 def kept_votes(adapter: Path) -> list[VoteResult]:
     """What was kept of exactly these weights, the lowest strength first."""
-    weights, found = weights_hash(adapter), []
+    found = []
     for path in evaluation_folder(adapter).parent.glob(f"{FOLDER}*/{FILE}"):
         try:
             kept = load_votes(path.parent)
         except InputError as error:
             log.warning("%s", error)
             continue
-        if kept is not None and kept.aligned.adapter_hash == weights:
+        if kept is not None and kept.aligned.adapter_hash == weights_hash(adapter):
             found.append(kept)
     return sorted(found, key=lambda each: each.aligned.strength)
 
