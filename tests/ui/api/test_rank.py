@@ -11,6 +11,7 @@ from imgalign.errors import InputError, StoreError
 from imgalign.preferences.records import utc_now
 from ui.api import rank
 from ui.api.projects import Rankable, chosen_project, own_projects
+from ui.api.shown import image, text
 
 
 def answer(shown, *, key="key-0001", annotator="Ada", **changes):
@@ -164,7 +165,7 @@ def test_somebody_else_cannot_judge_an_item_they_were_not_shown(store, add_items
     with pytest.raises(StoreError, match="not issued"):
         rank.submit(store, answer(shown, annotator="Eve"))
     with pytest.raises(StoreError):
-        rank.image(store, shown.candidates[0].token, "Eve")
+        image(store, shown.candidates[0].token, "Eve")
 
 
 def test_an_unfinished_ranking_is_refused_and_nothing_is_stored(store, add_items):
@@ -242,7 +243,7 @@ def test_texts_are_shown_and_judged_by_their_places_as_images_are(store):
     shown = rank.next_item(store, "Ada")
     assert shown.samples == "texts"
     assert all(each.url.startswith("api/rank/texts/") for each in shown.candidates)
-    read = [rank.text(store, token, "Ada") for token in tokens_of(shown)]
+    read = [text(store, token, "Ada") for token in tokens_of(shown)]
     rank.submit(store, answer(shown, ranking=[[2], [0, 1]]))
     (stored,) = store.rankings()
     named = [{store.text(stored.sample_ids[i]) for i in group} for group in stored.ranking]
@@ -255,9 +256,9 @@ def test_a_text_is_read_by_the_annotator_it_was_shown_to_only(store, add_items):
     rank.next_item(store, "Eve")
     for who, asked in (("Eve", token), ("Ada", "none"), ("Ada", "../" + token)):
         with pytest.raises(StoreError, match="unknown, or issued to another annotator"):
-            rank.text(store, asked, who)
+            text(store, asked, who)
     with pytest.raises(StoreError, match="of a text, not of an image"):
-        rank.image(store, token, "Ada")
+        image(store, token, "Ada")
 
 
 def test_each_kind_of_item_offers_reasons_of_its_own_and_takes_either(store):
