@@ -23,6 +23,7 @@ from ui.app import Settings, build_app
 
 HERE = "http://127.0.0.1:7860"
 PASSWORD = "four odd green words"
+ENTRANCES = ("enter", "join", "reset", "password")
 LEFT_OUT = {
     "/static/{path:path}": "a file of gradio, the same for everybody",
     "/assets/{path:path}": "a file of gradio, the same for everybody",
@@ -75,12 +76,15 @@ def ranked(world: World) -> list[Any]:
         return post(f"rank/{path}", annotator="Ada", **body)
 
     entered = [
-        *(client.get(path) for path in ("/enter", "/join", "/enter/", "/join/")),
+        *(client.get(f"/{page}{end}") for page in ENTRANCES for end in ("", "/")),
         client.get("/api/account"),
         post("invitation", token="none"),
         post("join", token="none", name="Eve", password=PASSWORD),
+        post("reset-link", token="none"),
+        post("reset", token="none", password=PASSWORD),
         post("login", name="Ada", password="not this one"),
         post("login", name="Ada", password=PASSWORD),
+        post("password", old="not this one", password=PASSWORD),
         client.get("/api/account"),
     ]
     shown = rank("next")
