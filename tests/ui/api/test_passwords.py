@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from imgalign.cli.main import main
 from imgalign.errors import StoreError
-from imgalign.preferences.accounts import Accounts
+from imgalign.preferences.accounts import Accounts, Role
 from imgalign.preferences.resets import Resets
 from imgalign.preferences.store import Store
 from ui.api.login import COOKIE, TRIES
@@ -35,7 +35,8 @@ def built(store, tmp_path, **changes):
 @pytest.fixture
 def people(store) -> Accounts:
     people = Accounts(store.database)
-    for name, role in (("Lea", "admin"), ("Lu", "lead"), ("Ann", "annotator")):
+    roles: dict[str, Role] = {"Lea": "admin", "Lu": "lead", "Ann": "annotator"}
+    for name, role in roles.items():
         people.add(name, PASSWORD, role=role, group="default")
     return people
 
