@@ -196,7 +196,9 @@ def test_every_setting_is_explained_and_follows_the_overrides(page, studio, addr
 
     page.get_by_label("Overrides").fill("policy.lora_rank=many")
     page.get_by_label("Overrides").blur()
-    page.get_by_text("policy.lora_rank: expected a whole number, got 'many'").wait_for()
+    wrong = "policy.lora_rank: expected a whole number, got 'many'"
+    page.get_by_role("alert").get_by_text(wrong).wait_for()
+    expect(page.locator(".ct-wrong:visible")).to_have_text(wrong)  # and at its control
     page.get_by_label("Overrides").fill("policy.lora_rank=6")
     page.get_by_label("Overrides").blur()
     page.locator("[data-setting='policy.lora_rank'] .value", has_text="6").wait_for()
