@@ -46,7 +46,8 @@ def view(
             _detail(runs, by_name[name], admin=admin) if name in by_name else _waiting_detail(name)
         )
         detail["waits"] = places.get(name)
-    missing = "" if short else needs.missing_at_first(runs)
+    lack = None if short else needs.missing_at_first(runs)
+    missing = lack and lack._asdict()
     return {"runs": short, "detail": detail, "queue_failed": failed, "missing": missing}
 
 

@@ -6,8 +6,8 @@ checks when a run is started.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
+from typing import NamedTuple
 
 from imgalign.config import recipes as shipped_recipes
 from imgalign.errors import ImgalignError, InputError
@@ -66,15 +66,21 @@ def first_choice(found: Sequence[Offered]) -> str | None:
     return ready[0] if ready else usual
 
 
-def missing_at_first(runs: Runs) -> str:
-    """What the recipe for visitors still needs, as HTML with a link; empty where it can start."""
+class Lack(NamedTuple):
+    """What the recipe for visitors still needs, and whether it comes from the Rank page."""
+
+    said: str
+    of_rank: bool
+
+
+def missing_at_first(runs: Runs) -> Lack | None:
+    """None where the recipe for visitors can start."""
     recipe = recipes.read(recipes.FIRST)
     lacks = Present(runs).lacking(recipe)
     if not lacks:
-        return ""
-    cure = ' <a href="./">Rank some images first</a>.' if "rankings" in lacks else ""
-    needs = escape(" and ".join(lacks))
-    return f"The recipe to begin with, {escape(recipe.goal)}, still needs {needs}.{cure}"
+        return None
+    said = f"The recipe to begin with, {recipe.goal}, still needs {' and '.join(lacks)}."
+    return Lack(said, "rankings" in lacks)
 
 
 def _offer(name: str, there: "Present") -> Offered:

@@ -105,7 +105,7 @@ def test_a_store_of_version_0012_opens_and_keeps_its_rows(store: Store, url: str
                 {"number": number, "value": json.dumps(json.loads(value)[:3])},
             )
         connection.execute(text("ALTER TABLE provenances DROP COLUMN strength"))
-        for later in ("openings", "qualifications", "admissions"):
+        for later in ("openings", "qualifications", "admissions", "password_resets"):
             connection.execute(text(f"DROP TABLE {later}"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0012'"))
     store.close()

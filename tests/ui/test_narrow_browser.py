@@ -100,7 +100,6 @@ def test_what_is_made_comes_before_the_form_that_makes_it_which_opens_by_a_tap(
     for name, first, heading, field in (
         ("candidates", ".ba-standing", "New candidates", "#candidate-prompts"),
         ("learn", ".le-verdict", "New reward model", "#reward-name"),
-        ("generate", ".none-yet", "Draw images", "#prompts"),
         ("results", ".results", "Who is preferred", "#results-project"),
     ):
         phone.goto(f"{address}/{name}")
@@ -111,3 +110,7 @@ def test_what_is_made_comes_before_the_form_that_makes_it_which_opens_by_a_tap(
         phone.locator(field).wait_for()
         assert phone.locator(field).bounding_box()["y"] < 844, name
         assert not phone.evaluate(SIDEWAYS), name
+    phone.goto(f"{address}/generate")  # nothing was made here yet, so that the form is open
+    phone.locator("#prompts").wait_for()
+    assert phone.locator("#prompts").bounding_box()["y"] < 844
+    assert not phone.evaluate(SIDEWAYS)

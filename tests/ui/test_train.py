@@ -218,9 +218,10 @@ def test_without_a_recipe_nothing_is_launched(here):
 
 def test_the_monitor_gets_the_curves_of_the_chosen_run(tmp_path):
     runs = Runs(tmp_path / "runs")
-    missing = monitor.view(runs, None)["missing"]
-    assert "The recipe to begin with, Quick taste, still needs rankings." in missing
-    assert '<a href="./">Rank some images first</a>' in missing
+    assert monitor.view(runs, None)["missing"] == {
+        "said": "The recipe to begin with, Quick taste, still needs rankings.",
+        "of_rank": True,
+    }
     write_run(runs.folder / "a", steps=3)
     write_run(runs.folder / "b", steps=2)
     value = monitor.view(runs, "a")

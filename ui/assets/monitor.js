@@ -240,7 +240,8 @@ const refresh = () => {
   q(".mo-line").hidden = !value?.queue_failed;
   q(".mo-line").textContent = value?.queue_failed ?? "";
   q(".mo-missing").hidden = !value?.missing;
-  if (changed("missing", value?.missing)) q(".mo-missing").innerHTML = value?.missing ?? ""; // of the app's own words
+  q(".mo-missing span").textContent = value?.missing?.said ?? "";
+  q(".mo-missing a").hidden = !value?.missing?.of_rank;
   if (!value?.runs?.length) return;
   const { runs, detail } = value;
   if (changed("runs", [runs, detail?.name])) {
