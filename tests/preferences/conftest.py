@@ -5,12 +5,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from clocks import Clock
 from databases import new_database
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from imgalign.preferences.records import Provenance
 from imgalign.preferences.store import Store
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
 
 
 @pytest.fixture

@@ -8,31 +8,19 @@ from functools import partial
 import pytest
 from argon2 import PasswordHasher
 from argon2.exceptions import VerificationError
+from clocks import Clock
 from sqlalchemy import select
 
 from imgalign.errors import InputError, StoreError
 from imgalign.preferences import accounts as module
 from imgalign.preferences import passwords
 from imgalign.preferences.accounts import INVITATION, ROLES, SESSION, WRONG, Account, Accounts
-from imgalign.preferences.records import Submission, utc_now
+from imgalign.preferences.records import Submission
 from imgalign.preferences.schema import accounts, invitations, sessions
 from imgalign.preferences.store import Store
 
 PASSWORD = "four odd green words"
 OTHER = "another few blue words"
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = utc_now()
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

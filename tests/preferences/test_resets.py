@@ -6,30 +6,17 @@ from collections.abc import Callable
 from functools import partial
 
 import pytest
+from clocks import Clock
 from sqlalchemy import select
 
 from imgalign.errors import InputError, StoreError
 from imgalign.preferences.accounts import INVITATION, SET_UP, WRONG, WRONG_OLD, Accounts, Role
-from imgalign.preferences.records import utc_now
 from imgalign.preferences.resets import NO_RESET, Resets
 from imgalign.preferences.schema import invitations, password_resets
 from imgalign.preferences.store import Store
 
 PASSWORD = "four odd green words"
 OTHER = "another few blue words"
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = utc_now()
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture
