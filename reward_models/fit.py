@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from imgalign.environment import choose_device
@@ -45,7 +44,7 @@ from reward_models.outcome import (
     weights_of,
     whole_path,
 )
-from reward_models.report import save_report
+from reward_models.report import save_fitted
 from reward_models.towers import Towers
 from reward_models.training import Attempt, FitConfig, ranking_scores, train_attempt
 
@@ -108,12 +107,8 @@ def fit(
             origin=learned.origin,
         )
         if writes_files(world):
-            reward.requires_grad_(False).save(
-                out,
-                golden=[(prompt, images(image)) for prompt, image in outcome.golden()],
-                data_hash=report.data_hash,
-                metrics=report.metrics(),
-                beside=partial(save_report, report),
+            save_fitted(
+                reward.requires_grad_(False), out, report, golden=outcome.golden(), read=images
             )
         return from_first(world, lambda: report)
 

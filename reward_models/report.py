@@ -1,8 +1,11 @@
 """Write the report of a fit: numbers as JSON, and a plot."""
 
 import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -10,6 +13,43 @@ from matplotlib.figure import Figure
 from imgalign.preferences.accuracy import Interval
 from imgalign.preferences.fit_report import REPORT_FILE, Evaluation, FitReport
 from reward_models.contract import PLOT_FILE
+
+Sample = TypeVar("Sample", contravariant=True)
+
+
+@runtime_checkable
+class Fitted(Protocol[Sample]):
+    """A reward model that was fitted: `ClipReward` of images, `TextReward` of texts."""
+
+    def save(
+        self,
+        folder: Path,
+        *,
+        golden: Sequence[tuple[str, Sample]],
+        data_hash: str,
+        metrics: Mapping[str, float] | None,
+        beside: Callable[[Path], None],
+    ) -> Any:
+        """Write weights, contract, golden samples and what `beside` adds."""
+        ...
+
+
+def save_fitted(
+    reward: Fitted[Sample],
+    out: Path,
+    report: FitReport,
+    *,
+    golden: Iterable[tuple[str, str]],
+    read: Callable[[str], Sample],
+) -> None:
+    """Write a reward model with its report beside it; `read` gives a golden sample by its id."""
+    reward.save(
+        out,
+        golden=[(prompt, read(sample)) for prompt, sample in golden],
+        data_hash=report.data_hash,
+        metrics=report.metrics(),
+        beside=partial(save_report, report),
+    )
 
 
 def save_report(report: FitReport, folder: Path) -> None:

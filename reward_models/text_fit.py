@@ -41,7 +41,7 @@ from reward_models.outcome import (
     weights_of,
     whole_path,
 )
-from reward_models.report import save_report
+from reward_models.report import save_fitted
 from reward_models.text import LONGER_TEXT, LengthReward, TextReward
 from reward_models.text_models import (
     ScalarModel,
@@ -119,12 +119,8 @@ def fit_texts(
             origin=reward.origin,
         )
         if writes_files(world):
-            fitted.requires_grad_(False).save(
-                out,
-                golden=[(prompt, texts(text)) for prompt, text in outcome.golden()],
-                data_hash=report.data_hash,
-                metrics=report.metrics(),
-                beside=partial(save_report, report),
+            save_fitted(
+                fitted.requires_grad_(False), out, report, golden=outcome.golden(), read=texts
             )
         return from_first(world, lambda: report)
 

@@ -242,12 +242,9 @@ def test_a_weight_that_is_not_positive_is_refused(world, config, tmp_path, weigh
         fit(rankings, images.__getitem__, config, tmp_path / "r", weights={"0": weight})
 
 
-def test_a_fit_starts_at_zero_shot_clip_and_counts_each_ranking_once(world, clip_folder):
-    images, redness, _ = world
-    towers = load_towers(clip_folder)
-    rankings = [make_rankings(redness, k=2)[7], make_rankings(redness, k=4)[0]]
-    data = index_rankings(rankings, [1.0, 1.0], device=towers.device)
-    features = encode(
+def features_of(data, images, towers):
+    """What a head of frozen towers learns from."""
+    return encode(
         data,
         images.__getitem__,
         towers,
@@ -256,6 +253,14 @@ def test_a_fit_starts_at_zero_shot_clip_and_counts_each_ranking_once(world, clip
         live_text=False,
         world=Alone(),
     )
+
+
+def test_a_fit_starts_at_zero_shot_clip_and_counts_each_ranking_once(world, clip_folder):
+    images, redness, _ = world
+    towers = load_towers(clip_folder)
+    rankings = [make_rankings(redness, k=2)[7], make_rankings(redness, k=4)[0]]
+    data = index_rankings(rankings, [1.0, 1.0], device=towers.device)
+    features = features_of(data, images, towers)
     rows = torch.arange(2)
     settings = FitConfig(clip="unused", epochs=1, batch_size=2)
     attempt = train_attempt(
@@ -294,15 +299,7 @@ def test_the_loss_of_a_fit_is_that_of_direct_preference_optimization_for_equal_s
     weights = [1.0 + number % 3 for number in range(16)]
     data = index_rankings(rankings, weights, device=towers.device)
     assert (data.ranks.amax(dim=1) < 2).any()  # some tie
-    features = encode(
-        data,
-        images.__getitem__,
-        towers,
-        style=False,
-        live_image=False,
-        live_text=False,
-        world=Alone(),
-    )
+    features = features_of(data, images, towers)
     rows = torch.arange(16)
     settings = FitConfig(clip="unused", epochs=3, batch_size=8)
     attempt = train_attempt(
