@@ -17,6 +17,7 @@ from ui.fits import Fit, Fits, check_fit
 from ui.forms import lines_of
 from ui.messages import PRIVATE, shown
 from ui.pages.folding import FOLD, form_heading
+from ui.pages.setting_fields import controls_field
 from ui.theme import asset
 
 REFRESH_SECONDS = 2.0
@@ -177,14 +178,7 @@ class Settings:
 def _settings() -> Settings:
     """Draw them inside the current column."""
     return Settings(
-        controls=gr.HTML(
-            value=None,
-            html_template=asset("controls.html"),
-            css_template=asset("controls.css"),
-            js_on_load=asset("controls.js"),
-            apply_default_css=False,
-            elem_id="controls",
-        ),
+        controls=controls_field(),
         overrides=gr.Textbox(
             label="Overrides",
             info="One key=value per line",

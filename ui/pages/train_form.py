@@ -14,9 +14,9 @@ from ui.controls import controls
 from ui.form_notes import describe, explain, judges, prospects
 from ui.forms import Form
 from ui.messages import PRIVATE, shown
+from ui.pages.setting_fields import controls_field
 from ui.run_queue import RunQueue
 from ui.runs import Runs
-from ui.theme import asset
 
 # Browsers may refuse storage: then the form is as it was before anybody typed.
 KEEP = """(...form) => {
@@ -75,14 +75,7 @@ def draw_fields() -> Fields:
         recipe=gr.Radio(label="What do you want?", choices=[], elem_id="recipe"),
         about=gr.HTML(padding=False),
         reward=gr.Dropdown(label="Reward model", choices=[], elem_id="reward"),
-        controls=gr.HTML(
-            value=None,
-            html_template=asset("controls.html"),
-            css_template=asset("controls.css"),
-            js_on_load=asset("controls.js"),
-            apply_default_css=False,
-            elem_id="controls",
-        ),
+        controls=controls_field(),
         name=gr.Textbox(label="Name", max_lines=1, elem_id="run-name"),
         overrides=gr.Textbox(
             label="Overrides",
