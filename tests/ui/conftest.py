@@ -1,3 +1,4 @@
+import contextlib
 import io
 import os
 import shutil
@@ -235,12 +236,34 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    """Say what stood on the page of a browser test that failed."""
+    report = yield
+    page = getattr(item, "funcargs", {}).get("page")
+    if report.when == "call" and report.failed and page is not None:
+        with contextlib.suppress(Exception):  # of a closed page there is nothing to say
+            report.sections.append(("page", "\n".join([*page.said, page.evaluate(STANDS)])))
+    return report
+
+
+STANDS = """() => [
+  location.href,
+  `state: ${[...document.querySelectorAll("[data-state]")].map((e) => e.dataset.state)}`,
+  `focus: ${document.activeElement?.outerHTML.slice(0, 200)}`,
+  document.body.innerText.slice(0, 4000),
+].join("\\n")"""
+
+
 @pytest.fixture
 def page(chromium: Any) -> Iterator[Any]:
     """A tab with a fresh profile. Any request to another machine fails the test."""
     context = chromium.new_context(viewport={"width": 1280, "height": 800})
     page = context.new_page()
     page.set_default_timeout(60_000)
+    page.said = []
+    page.on("console", lambda message: page.said.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: page.said.append(f"error: {error}"))
     outside: list[str] = []
     page.on("request", lambda r: outside.append(r.url) if _is_outside(r.url) else None)
     yield page
