@@ -55,6 +55,17 @@ SHORTER = """(folder) => {
   }
 }"""
 """The folder is one of a moment, whose name nobody needs to read."""
+LOOK_DOWN = """async ([screens, height]) => {
+  for (let screen = screens; screen >= 0; screen--) {
+    scrollTo(0, screen * height);
+    await new Promise((go) => setTimeout(go, 300));
+    const near = [...document.images].filter((image) => {
+      const { top, bottom } = image.getBoundingClientRect();
+      return bottom > 0 && top < innerHeight && image.checkVisibility();
+    });
+    await Promise.all(near.map((image) => image.decode().catch(() => {})));
+  }
+}"""
 GAP = 24
 MARGIN = 40
 
@@ -176,6 +187,9 @@ def taken(
 
 def screens_down(page: Any, screen: Screen) -> Image.Image:
     """The screen; of a phone those below it too, side by side."""
+    if screen.touch:  # what is far below is loaded when one comes near
+        page.evaluate(LOOK_DOWN, [SCREENS_DOWN, screen.height])
+    page.evaluate("scrollTo(0, 0)")
     image = Image.open(io.BytesIO(page.screenshot(full_page=screen.touch))).convert("RGB")
     parts = -(-min(image.height, SCREENS_DOWN * screen.height) // screen.height)
     if parts <= 1:

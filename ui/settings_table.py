@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from itertools import groupby
 
+import gradio as gr
+
 from imgalign.config import REQUIRED, Setting, plain
 
 SEARCH = (
@@ -18,6 +20,16 @@ SEARCH = (
 )
 """Above the table; assets/controls.js searches."""
 HEADINGS = ("Setting", "Value", "Default", "Meaning")
+
+
+def draw() -> tuple[gr.Accordion, gr.HTML]:
+    """Draw where the settings stand, folded, inside the current column."""
+    with gr.Accordion(
+        "Settings", open=False, elem_id="settings", elem_classes="for-admins"
+    ) as folded:
+        gr.HTML(SEARCH, padding=False)
+        table = gr.HTML("<p>Reading the settings …</p>", padding=False)
+    return folded, table
 
 
 def title(settings: Sequence[Setting]) -> str:

@@ -258,7 +258,7 @@ def reason_of(end: RunEnd, session: Session) -> str:
             return f"finished at iteration {step}{no_gain}"
         case "kl budget":
             return (
-                f"the kl budget of {settings.run.kl_budget_nats} nats is spent; kept iteration "
+                f"the KL budget of {settings.run.kl_budget_nats:g} nats is spent; kept iteration "
                 f"{step}, the last one inside it"
             )
         case "held-out reward" | "held-out loss":

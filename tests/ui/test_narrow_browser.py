@@ -100,7 +100,7 @@ def test_what_is_made_comes_before_the_form_that_makes_it_which_opens_by_a_tap(
     for name, first, heading, field in (
         ("candidates", ".ba-standing", "New candidates", "#candidate-prompts"),
         ("learn", ".le-verdict", "New reward model", "#reward-name"),
-        ("results", ".results", "Who is preferred", "#results-project"),
+        ("results", ".none-yet", "Who is preferred", "#results-project"),
     ):
         phone.goto(f"{address}/{name}")
         phone.locator(first).first.wait_for()
@@ -110,6 +110,12 @@ def test_what_is_made_comes_before_the_form_that_makes_it_which_opens_by_a_tap(
         phone.locator(field).wait_for()
         assert phone.locator(field).bounding_box()["y"] < 844, name
         assert not phone.evaluate(SIDEWAYS), name
+    phone.goto(f"{address}/people")  # what a lead looks up comes before what a lead sets
+    phone.locator("#people h3, #people p").first.wait_for()
+    told = [phone.locator(each).first for each in ("#people", "#gold", ".fold")]
+    heights = [each.bounding_box()["y"] for each in told]
+    assert heights == sorted(heights)
+    assert not phone.evaluate(SIDEWAYS)
     phone.goto(f"{address}/generate")  # nothing was made here yet, so that the form is open
     phone.locator("#prompts").wait_for()
     assert phone.locator("#prompts").bounding_box()["y"] < 844

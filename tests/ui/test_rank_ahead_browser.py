@@ -276,8 +276,8 @@ def test_no_words_of_the_store_reach_an_annotator(
     start(page, address)
     wait_until_ahead(page, 2)
     page.route(f"**/api/rank/{path}", lambda r: r.fulfill(status=status, json={"error": RAW}))
-    for each in keys.split("; "):
+    for done, each in enumerate(keys.split("; ")):
+        wait_for_progress(page, f"{done} of 2")
         press(page, each)
-        page.wait_for_timeout(300)
     page.locator(shown, has_text=said).wait_for()
     assert RAW not in page.locator("body").inner_text()

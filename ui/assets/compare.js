@@ -46,7 +46,10 @@ const tableOf = (value, group, index) => {
   table.style.setProperty("--seeds", group.seeds.length);
   table.append(make("span", "", "seed"), ...group.seeds.map((s) => make("span", "", s.seed)));
   for (const row of value.rows) {
-    table.append(make("b", row.checkpoint ? "co-aligned" : "", row.name));
+    const name = make("b", row.checkpoint ? "co-aligned" : "");
+    // A name of a run may be broken where its words end.
+    for (const word of row.name.split(/(?<=[_/-])/)) name.append(word, make("wbr"));
+    table.append(name);
     table.append(...group.seeds.map((_, column) => cell(value, index, column, row)));
   }
   return table;

@@ -111,12 +111,8 @@ def build(page: gr.Blocks, fits: Fits, store: Store) -> None:
             start = gr.Button("Fit", variant="primary", elem_id="start-fit")
         with gr.Column(scale=1, min_width=320):
             gr.HTML(FOR_LEADS, padding=False, elem_classes="for-leads")
-            with gr.Accordion(
-                "Settings", open=False, elem_id="settings", elem_classes="for-admins"
-            ) as folded:
-                gr.HTML(settings_table.SEARCH, padding=False)
-                table = gr.HTML("<p>Reading the settings …</p>", padding=False)
             shelf = _shelf()
+            folded, table = settings_table.draw()
     timer = gr.Timer(REFRESH_SECONDS)
     explain_form = _connect_settings(settings, project, folded, table)
 
@@ -181,7 +177,7 @@ def _settings() -> Settings:
         controls=controls_field(),
         overrides=gr.Textbox(
             label="Overrides",
-            info="One key=value per line",
+            info="One key=value per line; all are listed under Settings",
             placeholder="seeds=[0,1,2]\nunfreeze_image_blocks=1",
             lines=3,
             max_lines=4,

@@ -48,8 +48,8 @@ from ui.ranking_files import choices
 from ui.theme import asset
 
 NOTHING_QUEUED = (
-    '<div class="results people"><p role="status">Nothing is queued for ranking yet. Make '
-    'candidates on the <a href="candidates">Candidates</a> page.</p></div>'
+    '<div class="none-yet" role="status"><h3>Nothing to judge yet</h3><p>Nothing is queued for '
+    'ranking. Make candidates on the <a href="candidates">Candidates</a> page.</p></div>'
 )
 MOST_SETS = 300
 """Sets that are offered as gold items: the newest."""

@@ -65,7 +65,10 @@ def shown(board: Leaderboard, asked: Asked) -> str:
 def table(rated: Rated) -> str:
     """The ratings as HTML, or why there are none."""
     if (found := rated.ratings) is None:
-        return f'<div class="results"><p role="status">{rated.reason}</p></div>'
+        return (
+            '<div class="none-yet" role="status"><h3>Nobody is preferred yet</h3>'
+            f"<p>{rated.reason}</p></div>"
+        )
     several = len(found.parts) > 1
     ratings = "".join(
         (f"<h4>Group {number}</h4>" if several else "")

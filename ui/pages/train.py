@@ -32,12 +32,8 @@ def build(page: gr.Blocks, queue: RunQueue) -> None:
             fields = draw_fields()
         with gr.Column(scale=1, min_width=320):
             gr.HTML(FOR_LEADS, padding=False, elem_classes="for-leads")
-            with gr.Accordion(
-                "Settings", open=False, elem_id="settings", elem_classes="for-admins"
-            ) as folded:
-                gr.HTML(settings_table.SEARCH, padding=False)
-                table = gr.HTML("<p>Reading the settings …</p>", padding=False)
             monitor = _monitor()
+            folded, table = settings_table.draw()
 
     def refresh(which: str | None, before: str) -> tuple[Any, str]:
         value = shown(lambda: view(runs, which, queue, admin=is_admin()))

@@ -79,7 +79,7 @@ def draw_fields() -> Fields:
         name=gr.Textbox(label="Name", max_lines=1, elem_id="run-name"),
         overrides=gr.Textbox(
             label="Overrides",
-            info="One section.key=value per line",
+            info="One section.key=value per line; all are listed under Settings",
             placeholder="run.iterations=20\npolicy.lora_rank=4",
             lines=4,
             max_lines=4,
