@@ -62,7 +62,7 @@ def ours(demo: Path, folder: Path) -> list[tuple[int, float, Path]]:
     found, spent = [], 0.0
     for each in read_metrics(folder / METRICS):
         spent += float(each.get("cpu_seconds") or 0)
-        step = int(each["iteration"] or 0)
+        step = int(each["step"] or 0)
         checkpoint = folder / f"step-{step:06d}"
         if step and checkpoint.is_dir():
             found.append((step, spent, checkpoint))

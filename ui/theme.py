@@ -49,6 +49,17 @@ SANS = (
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "Liberation Mono", "monospace")
 
 
+LINKS = {
+    "link_text_color": "*primary_700",
+    "link_text_color_dark": "*primary_300",
+    "link_text_color_hover": "*primary_800",
+    "link_text_color_hover_dark": "*primary_200",
+    "link_text_color_visited": "*primary_700",
+    "link_text_color_visited_dark": "*primary_300",
+}
+"""Within sentences."""
+
+
 def theme() -> gr.themes.Base:
     """The theme shared by all pages, light and dark."""
     base = gr.themes.Base(
@@ -63,12 +74,7 @@ def theme() -> gr.themes.Base:
         body_text_color_subdued_dark="*neutral_400",
         background_fill_primary="*neutral_50",
         background_fill_primary_dark="*neutral_900",
-        link_text_color="*primary_700",
-        link_text_color_dark="*primary_300",
-        link_text_color_hover="*primary_800",
-        link_text_color_hover_dark="*primary_200",
-        link_text_color_visited="*primary_700",
-        link_text_color_visited_dark="*primary_300",
+        **LINKS,
         background_fill_secondary="*neutral_100",
         background_fill_secondary_dark="*neutral_800",
         border_color_primary="*neutral_200",
