@@ -1,5 +1,7 @@
 """What tests do on the Rank page in a browser, and what the store has then."""
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 from imgalign.preferences.store import Store
@@ -22,6 +24,14 @@ def press(page: Any, keys: str) -> None:
 def wait_for_progress(page: Any, text: str) -> None:
     """Wait until the page says so. Example: "1 of 4"."""
     page.locator(".rk-count", has_text=text).wait_for()
+
+
+def wait_until(page: Any, true: Callable[[], object], seconds: float = 60) -> None:
+    """Wait until something besides the page is so, while the page goes on."""
+    ends = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < ends, f"not so within {seconds} s"
+        page.wait_for_timeout(50)
 
 
 def ranks_on_screen(page: Any) -> list[str]:

@@ -1,7 +1,7 @@
 """The next set on the Rank page is there as soon as the last judgement is on disk."""
 
 import pytest
-from rank_page import press, ranks_on_screen, start, stored, wait_for_progress
+from rank_page import press, ranks_on_screen, start, stored, wait_for_progress, wait_until
 from waited import expect
 
 pytestmark = [
@@ -92,13 +92,12 @@ def test_a_judgement_that_overtakes_the_answer_is_neither_lost_nor_doubled(
 ):
     add_items(5, num_images=2)
     start(page, address)
-    page.wait_for_timeout(500)
+    wait_until_ahead(page, 1.5)
     held = Held(page, "**/api/rank/next")
     press(page, "1")
     page.locator(".rk-prompt", has_text="number 1").wait_for()
     press(page, "2")
-    page.wait_for_timeout(300)
-    assert len(stored(store)) == 2
+    wait_until(page, lambda: len(stored(store)) == 2)
     held.let_go()
     page.locator(".rk-prompt", has_text="number 2").wait_for()
     press(page, "=")
@@ -126,11 +125,11 @@ def test_an_answer_that_a_judgement_overtook_still_brings_the_sets_that_it_names
     page.route("**/api/rank/next", hold)
     press(page, "1")
     page.locator(".rk-prompt", has_text="number 1").wait_for()
-    page.wait_for_timeout(300)
+    wait_until(page, lambda: held)
     press(page, "1")
     page.locator(".rk-prompt", has_text="number 2").wait_for()
     wait_for_progress(page, "2 of 6")
-    page.wait_for_timeout(300)
+    wait_until(page, lambda: len(held) == 2)
     [(route, answer), (unanswered, _)] = held
     assert [each["prompt"] for each in answer.json()["after"]] == [
         "a house, number 2",
