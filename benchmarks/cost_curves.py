@@ -163,6 +163,15 @@ def draw(axes: Facts, file: Path) -> None:
     figure.savefig(file, dpi=110)
 
 
+def command() -> str:
+    """The command that was given, without the folder, which is one of this machine."""
+    words = sys.argv[1:]
+    if "--folder" in words:
+        place = words.index("--folder")
+        words = words[:place] + words[place + 2 :]
+    return shlex.join(["python", "benchmarks/cost_curves.py", *words])
+
+
 def main() -> None:
     """Measure what is missing, write, draw, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -183,8 +192,7 @@ def main() -> None:
             axis, known = AXES[name], axes.get(name, {})
             if {key: known.get(key) for key in same} != same:
                 known = {"points": {}}
-            words = shlex.join(each for each in sys.argv[1:] if not each.startswith("/"))
-            known = {"command": f"python benchmarks/cost_curves.py {words}".strip(), **same} | known
+            known = {"command": command(), **same} | known
             times = given.repetitions or axis.repetitions
             while measured(known, axis, given.points or axis.points, times, folder):
                 axes[name] = known
