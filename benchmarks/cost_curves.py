@@ -151,13 +151,18 @@ def draw(axes: Facts, file: Path) -> None:
                 if fit:
                     line = [fit["factor"] * point ** fit["exponent"] for point in values]
                     panel.plot(list(values), line, color=marks[0].get_color(), linewidth=1)
-            panel.set(xscale="log", yscale="log", xlabel=AXES[name].label)
-            points = list(series(axes[name], what).popitem()[1])
-            panel.set_xticks(points, [f"{point:,}" for point in points], minor=False)
+            panel.set(xscale="log", xlabel=AXES[name].label)
+            points = list(next(iter(series(axes[name], what).values())))
+            panel.set_xticks(points, [f"{point:,}" for point in points], fontsize=7)
             panel.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
             panel.legend(fontsize=6, loc="upper left", title="exponent", title_fontsize=6)
-            low, high = panel.get_ylim()
-            panel.set_ylim(low / 1.3, high * (8 if name == "rankings" else 2))
+            many = len(AXES[name].expected) > 1  # whose legend is tall
+            if what == "cpu_seconds":
+                panel.set_yscale("log")
+                low, high = panel.get_ylim()
+                panel.set_ylim(low / 1.3, high * (60 if many else 2))
+            else:
+                panel.set_ylim(0, panel.get_ylim()[1] * (2 if many else 1.3))
     rows[0, 0].set_ylabel("CPU seconds")
     rows[1, 0].set_ylabel("peak memory, GB")
     figure.savefig(file, dpi=110)

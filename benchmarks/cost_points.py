@@ -87,7 +87,8 @@ def finished(command: Sequence[str], folder: Path) -> Finished:
 
 def trained(recipe: str, settings: Sequence[str], *, processes: int = 1) -> Curves:
     """An iteration of a short run, measured by the run itself, and the whole command."""
-    launched = ["torch.distributed.run", f"--nproc-per-node={processes}", "-m", "imgalign"]
+    shared = f"--nproc-per-node={processes}"
+    launched = ["torch.distributed.run", "--standalone", shared, "-m", "imgalign"]
     program = [sys.executable, "-m", *(launched if processes > 1 else ["imgalign"])]
     quiet = [f"run.samples.{name}=1" for name in ("num_prompts", "images_per_prompt")]
     quiet += ["run.samples.every=1000", "run.checkpoint_every=1000", "run.measure_every=1000"]
