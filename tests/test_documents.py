@@ -2,10 +2,14 @@
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from imgalign.algorithms.objectives import AnyDirectConfig
+
 ROOT = Path(__file__).parents[1]
+CONFIGS = ROOT / "configs"
 DOCUMENTS = sorted(
     path
     for pattern in ("*.md", "docs/**/*.md", "benchmarks/**/*.md")
@@ -27,6 +31,32 @@ def test_every_path_that_the_guide_names_exists():
     assert len(paths) > 30
     for path in paths:
         assert "NAME" in path or (ROOT / path).exists(), path
+
+
+def test_every_command_of_make_that_the_guide_names_is_a_target():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    named = set(re.findall(r"(?:^    |`)make (\w+)", text, re.M))
+    assert {"install", "test"} <= named
+    assert named - set(re.findall(r"^(\w+):", makefile, re.M)) == set()
+
+
+def test_recipes_are_listed_and_begin_with_the_command_that_runs_them():
+    recipes = {path.name: path.read_text(encoding="utf-8") for path in CONFIGS.glob("*.yaml")}
+    page = (CONFIGS / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `(\w+\.yaml)`", page, re.M)) == recipes.keys()
+    for name, text in recipes.items():
+        head = re.match(r"(#.*\n)+", text)
+        assert head, name
+        assert re.search(rf"^# imgalign (train|loop) configs/{name}", head[0], re.M), name
+        assert "# Result: " in head[0] or "ot yet run" in head[0], name
+
+
+def test_every_direct_method_has_its_row_on_their_page():
+    page = (ROOT / "docs" / "algorithms" / "direct.md").read_text(encoding="utf-8")
+    for kind in get_args(AnyDirectConfig):
+        name = kind.model_fields["name"].default
+        assert f"\n| `{name}` |" in page, name
 
 
 def test_the_guide_says_how_to_add_each_kind_of_part_in_five_steps():
