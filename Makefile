@@ -11,7 +11,7 @@ FAULTS ?= faults.json
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage soak bench ui docs hooks clean
+.PHONY: help install demo test coverage soak bench ui docs hooks clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,8 @@ demo: $(VENV)/installed ## Install, then run the demo: rank, fit, align, compare
 
 ui: $(VENV)/installed ## Install, then serve the app; ARGS="--port 8000"
 	$(BIN)/imgalign ui $(ARGS)
+
+install: $(VENV)/installed-test ## Install what tests need, and run nothing
 
 test: $(VENV)/installed-test ## Install what tests need, then lint, check types and test
 	$(BIN)/ruff check .

@@ -22,10 +22,10 @@ from imgalign.errors import InputError
 from imgalign.preferences.accounts import Account, Accounts, Role
 from imgalign.preferences.store import Store
 from ui import authority
-from ui.app import PAGES as ALL_PAGES
 from ui.app import Settings, build_app
 from ui.batch_request import IMAGES, TEXTS, Form, refuse_what_is_not_offered
 from ui.batches import Asked, Batch, Batches
+from ui.heading import PAGES as ALL_PAGES
 from ui.roles import ACCOUNT
 from ui.runs import Runs
 from ui.theme import asset
