@@ -97,3 +97,12 @@ admissions = Table(
     Column("annotator_id", ForeignKey("annotators.annotator_id"), primary_key=True),
     Column("created_at", UtcDateTime, nullable=False),
 )
+
+# Which item of a project is ranked next; without a row the oldest.
+queue_orders = Table(
+    "queue_orders",
+    metadata,
+    Column("project", Name, primary_key=True),
+    Column("queue_order", String(16), nullable=False),
+    Column("changed_at", UtcDateTime, nullable=False),
+)

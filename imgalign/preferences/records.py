@@ -279,7 +279,9 @@ class Ranking:
     by the SHA-256 of its file, or texts, each by that of its UTF-8 bytes. `order` is the display
     permutation: (2, 0, 1) says that candidate 2 was shown first. `undone_at` is set on judgements
     that their annotator took back, `simulated` on those of a simulated annotator. `judge_id` is set
-    on those of an AI judge, which have its `answers`, in candidates.
+    on those of an AI judge, which have its `answers`, in candidates. `propensity` is with which
+    probability the item was chosen for the annotator; None where nothing was drawn, as when the
+    oldest is ranked first.
     """
 
     ranking_id: str
@@ -302,6 +304,7 @@ class Ranking:
     samples: Samples = "images"
     judge_id: str | None = None
     answers: tuple[Answer, ...] = ()
+    propensity: float | None = None
 
     @property
     def is_attention(self) -> bool:

@@ -197,6 +197,9 @@ items = Table(
     Column("given", Integer, nullable=False, server_default="0"),
     # Of attention items only: since when nobody is asked it any more.
     Column("withdrawn_at", UtcDateTime),
+    # Nats that a ranking of it is expected to tell a reward (queue_order.py); null where none was
+    # fitted since it was queued, and where its prompt is held out. Not those of attention items.
+    Column("priority", Float(53)),
     Index(None, "project", "sequence"),
     Index(
         "ix_items_open",
@@ -204,6 +207,13 @@ items = Table(
         "sequence",
         sqlite_where=text("given < overlap"),
         postgresql_where=text("given < overlap"),
+    ),
+    Index(
+        "ix_items_priority",
+        "project",
+        "priority",
+        sqlite_where=text("given < overlap AND priority IS NOT NULL"),
+        postgresql_where=text("given < overlap AND priority IS NOT NULL"),
     ),
 )
 
@@ -238,6 +248,10 @@ assignments = Table(
     Column("issued_at", UtcDateTime, nullable=False),
     Column("leased_until", UtcDateTime, nullable=False),
     Column("requeued_at", UtcDateTime),
+    # When it was chosen from the queue: those on a screen stay in the order in which they came.
+    Column("chosen_at", UtcDateTime),
+    # Probability with which this item was chosen among those available; null if none was drawn.
+    Column("propensity", Float(53)),
     # A lease ends when its item is judged, so that few are live.
     Index(None, "annotator_id", "leased_until"),
     Index(None, "leased_until"),
@@ -276,6 +290,8 @@ rankings = Table(
     Column("tie_groups", JSON(none_as_null=True)),
     Column("client_ms", BigInteger),
     Column("created_at", UtcDateTime, nullable=False),
+    # That of the lease.
+    Column("propensity", Float(53)),
     UniqueConstraint("annotator_id", "key"),
     UniqueConstraint("item_id", "annotator_id", "attempt"),
     Index("ix_rankings_annotator_id_sequence", "annotator_id", "sequence"),

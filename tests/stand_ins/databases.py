@@ -19,6 +19,22 @@ from imgalign.preferences.database import Database
 SERVER = "IMGALIGN_TEST_POSTGRES"
 
 
+UNDO_0018 = (
+    "DROP INDEX ix_items_priority",
+    *(
+        f"ALTER TABLE {table} DROP COLUMN {column}"
+        for table, column in (
+            ("items", "priority"),
+            ("rankings", "propensity"),
+            ("assignments", "propensity"),
+            ("assignments", "chosen_at"),
+        )
+    ),
+    "DROP TABLE queue_orders",
+)
+"""What makes a store of version 0018 one of 0017, for tests of older ones."""
+
+
 @contextmanager
 def new_database(folder: Path) -> Iterator[str]:
     """The URL of a database without anything in it; one of a server goes at the end."""
