@@ -5,6 +5,7 @@ process of its own. It can be killed after some time by this process, its parent
 own file operations below the run's folder, before which it kills itself.
 """
 
+import gc
 import json
 import os
 import signal
@@ -169,6 +170,7 @@ def main() -> None:
         begun = time.monotonic()
         if requests[0].warm:
             code = made(requests[0])
+            gc.freeze()  # else the collector of each fork would touch, and so copy, all of it
             reply = Reply(code=code, seconds=time.monotonic() - begun, operations=0, said="")
             say(answers, [reply])
             continue
