@@ -23,7 +23,13 @@ from imgalign.prompts import Prompts
 from imgalign.runs.folder import CONFIG
 from imgalign.runs.progress import working
 from imgalign.runs.status import RunState
-from imgalign.runs.world import World, join_world, refuse_one_gpu_for_all, writes_files
+from imgalign.runs.world import (
+    World,
+    join_world,
+    refuse_one_gpu_for_all,
+    share_weights,
+    writes_files,
+)
 from imgalign.train.assemble import load_policy, refuse_by_model
 from imgalign.train.config import TrainConfig
 from imgalign.train.data.demonstrations import GivenSamples
@@ -85,7 +91,7 @@ def run(
     if reward is None and settings.data.gives == "rollouts":
         raise ConfigError(NO_REWARD)
     refuse_missing(settings.run.trackers)
-    world = world or join_world(cure=GO_ON)
+    world = world or join_world(cure=GO_ON, can_share=True)
     refuse_one_gpu_for_all(world, settings.run.device, setting="run.device")
     if writes_files(world):
         claim(out, resume=resume)
@@ -104,6 +110,7 @@ def run(
             recorder.say("running", 0)
             with working("loading the model", shown=recorder.writes):
                 policy = policy or load_policy(settings, resumed=checkpoint)
+            share_weights(policy, world)
             parts = Parts(
                 policy=policy,
                 reward=reward,
