@@ -37,8 +37,7 @@ _gather: Any = (
 class SharedWeights:
     """The frozen weights of a network, of which each process keeps a part from now on.
 
-    `call` calls a collective with its arguments. ConfigError where all weights are trained, and for
-    what FSDP cannot cut.
+    `call` calls a collective with its arguments. ConfigError for what FSDP cannot cut.
     """
 
     def __init__(self, network: nn.Module, *, call: Callable[..., None]) -> None:
@@ -165,16 +164,11 @@ def listed(module: nn.Module) -> list[nn.Module]:
 
 
 def refuse(frozen: Sequence[nn.Parameter]) -> None:
-    """ConfigError where there is nothing to share, or FSDP cannot do it."""
+    """ConfigError for weights, and a torch, with which FSDP cannot do it."""
     if not hasattr(FSDPModule, "set_custom_all_gather"):
         raise ConfigError(
             f"accelerate launch: FSDP is supported with torch 2.9 or later, got {torch.__version__}"
             f"; {WITHOUT_FSDP}"
-        )
-    if not frozen:
-        raise ConfigError(
-            "accelerate launch: FSDP shares weights that are not trained, and this run trains all "
-            f"of them; set policy.train=lora, or {WITHOUT_FSDP}"
         )
     if not all(each.is_contiguous() for each in frozen):
         raise ConfigError(

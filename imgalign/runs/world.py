@@ -32,7 +32,7 @@ LOADS_IN_ONE = "FSDP_CPU_RAM_EFFICIENT_LOADING"
 class World(Protocol):
     """The processes that learn together; every denominator, gather and branch goes through it.
 
-    Everything but `size`, `index` and `deal` is called by all processes alike, and returns the same
+    Everything but properties and `deal` is called by all processes alike, and returns the same
     in all of them. An error that only one process meets, such as a NumericsError, ends that process
     alone; the others wait until the launcher ends them.
     """
@@ -45,6 +45,11 @@ class World(Protocol):
     @property
     def index(self) -> int:
         """Which of them this is, from 0; see `writes_files`."""
+        ...
+
+    @property
+    def shares_weights(self) -> bool:
+        """Whether `share` keeps a part of a network in each process."""
         ...
 
     def deal(self, count: int) -> range:
@@ -104,6 +109,7 @@ class Alone:
 
     size = 1
     index = 0
+    shares_weights = False
 
     def deal(self, count: int) -> range:
         """All of them."""

@@ -93,6 +93,7 @@ def run(
     refuse_missing(settings.run.trackers)
     world = world or join_world(cure=GO_ON, can_share=True)
     refuse_one_gpu_for_all(world, settings.run.device, setting="run.device")
+    refuse_sharing_all(world, settings)
     if writes_files(world):
         claim(out, resume=resume)
     prompts = prompts_to_use(out, settings, resume=resume)
@@ -165,6 +166,15 @@ def held(out: Path) -> AbstractContextManager[None]:
     with reporting_full_disk(out, "making the run folder"):
         out.mkdir(parents=True, exist_ok=True)
     return lock_folder(out, doing="training")
+
+
+def refuse_sharing_all(world: World, settings: TrainConfig) -> None:
+    """ConfigError where processes that share frozen weights would have none to share."""
+    if world.shares_weights and settings.policy.train == "full":
+        raise ConfigError(
+            "policy.train: expected lora with FSDP, which shares the weights that are not trained, "
+            "got full; set policy.train=lora, or launch with configs/accelerate/ddp.yaml"
+        )
 
 
 def begin_together(

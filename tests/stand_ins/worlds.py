@@ -26,6 +26,7 @@ class OneOfTwo:
     """A world as one of its two processes sees it."""
 
     size = 2
+    shares_weights = False
 
     def __init__(self, meeting: Meeting, index: int) -> None:
         self.meeting = meeting
