@@ -102,9 +102,7 @@ class Block:
             parts = [part.view(torch.uint8) for part in parts]
         return torch.cat(parts)
 
-    def allocate(
-        self, size: Sequence[int], *, dtype: torch.dtype, device: torch.device
-    ) -> Tensor:
+    def allocate(self, size: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> Tensor:
         """Memory for all of them."""
         return torch.empty(*size, dtype=dtype, device=device)
 

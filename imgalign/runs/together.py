@@ -32,7 +32,7 @@ BUCKET = 2**24
 """Gradients that are summed at once, in elements: 64 MiB of float32."""
 
 
-def join(*, cure: str, shares_weights: bool) -> "Together":
+def join(*, cure: str, shares_weights: bool = False) -> "Together":
     """Meet the other processes, whose number and place the launcher has put in the environment.
 
     `cure` is what to do after one of them has died.

@@ -56,9 +56,7 @@ def assert_as_good_as(one: Path, other: Path, *, within: float) -> None:
 
 @pytest.mark.parametrize(("kind", "name", "iterations"), CASES)
 def test_shared_weights_make_the_steps_of_whole_ones(kind, name, iterations, found):
-    first, second = (
-        place_of(found / SHARED, kind, name, each, singly=False) for each in range(2)
-    )
+    first, second = (place_of(found / SHARED, kind, name, each, singly=False) for each in range(2))
     for file in FILES:
         assert (first / file).read_bytes() == (second / file).read_bytes(), file
     whole = place_of(found / WHOLE, kind, name, 0, singly=False)
