@@ -41,8 +41,8 @@ from imgalign.policy import (
     Trajectory,
     concatenate,
 )
-from imgalign.runs.sharding import outside_passes
 from imgalign.runs.weights import HoldsWeights, TrainedWeights
+from imgalign.runs.world import outside_passes
 
 DEFAULT_RANK = 16
 

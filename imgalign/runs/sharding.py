@@ -11,7 +11,6 @@ What is trained stays whole: gradients, optimizers and files are those of proces
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -28,7 +27,7 @@ NOTHING = -1
 
 WITHOUT_FSDP = "launch with configs/accelerate/ddp.yaml"
 
-# Its name has changed within torch 2.
+# Torch has renamed it.
 _gather: Any = (
     dist.all_gather_single if hasattr(dist, "all_gather_single") else dist.all_gather_into_tensor
 )
@@ -132,17 +131,6 @@ def padded_part(parameter: DTensor, processes: int) -> Tensor:
     return torch.cat([own, own.new_zeros(missing)]) if missing else own
 
 
-@contextmanager
-def outside_passes(network: nn.Module) -> Iterator[None]:
-    """Inside, what belongs to no block of a network, such as embeddings, can be used by itself."""
-    if not isinstance(network, FSDPModule):
-        yield
-        return
-    network.unshard()
-    yield
-    network.reshard()
-
-
 def blocks_of(network: nn.Module) -> Iterator[Any]:
     """What is gathered at once, inner modules first: what its library does not split, and the rest.
 
@@ -165,8 +153,8 @@ def refuse(frozen: Sequence[nn.Parameter]) -> None:
     """ConfigError for weights, and a torch, with which FSDP cannot do it."""
     if not hasattr(FSDPModule, "set_custom_all_gather"):
         raise ConfigError(
-            f"accelerate launch: FSDP is supported with torch 2.9 or later, got {torch.__version__}"
-            f"; {WITHOUT_FSDP}"
+            "accelerate launch: FSDP needs a torch whose FSDPModule has set_custom_all_gather, "
+            f"got {torch.__version__}; update torch, or {WITHOUT_FSDP}"
         )
     if not all(each.is_contiguous() for each in frozen):
         raise ConfigError(

@@ -5,8 +5,8 @@
 """
 
 import os
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol, TypeVar, cast, runtime_checkable
 
 import torch
@@ -159,6 +159,30 @@ def share_weights(policy: object, world: World) -> None:
     """Keep a part of a policy's frozen weights in each process, if these were launched so."""
     if isinstance(policy, HasNetwork):
         world.share(policy.trained_network)
+
+
+@runtime_checkable
+class Gathers(Protocol):
+    """A network that processes share, as FSDP makes it."""
+
+    def unshard(self) -> object:
+        """Gather what belongs to none of its blocks, such as embeddings."""
+        ...
+
+    def reshard(self) -> None:
+        """Free it again."""
+        ...
+
+
+@contextmanager
+def outside_passes(network: nn.Module) -> Iterator[None]:
+    """Inside, what belongs to none of its blocks can be used by itself; see `World.share`."""
+    if not isinstance(network, Gathers):
+        yield
+        return
+    network.unshard()
+    yield
+    network.reshard()
 
 
 def first_position(world: World, count: int) -> int:

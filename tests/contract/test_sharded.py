@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from batches import write_given_images
+from fsdp import with_fsdp
 from policies import KINDS as POLICIES
 from processes import Processes
 from safetensors.torch import load_file
@@ -22,7 +23,7 @@ from imgalign.runs.world import Alone
 CHILD = ROOT / "tests" / "stand_ins" / "sharded_child.py"
 FILES = ("weights", "learner.json", "learner.safetensors", "metrics.json")
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [with_fsdp, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ import sys
 import torch
 from torch import Tensor, nn
 
-from imgalign.runs.sharding import outside_passes
 from imgalign.runs.together import join
+from imgalign.runs.world import outside_passes
 
 STRETCHES = (("fbfbfb", ""), ("ffff", "fb"), ("", "fb"), ("fbf", "ffb"), ("o", "fb"), ("", ""))
 """Passes of both processes: forward without gradients, forward and then backward, and a use of the

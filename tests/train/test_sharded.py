@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from forked_runs import RunServer, run_server
+from fsdp import with_fsdp
 from pair_runs import ITERATIONS, train_on_pairs
 from processes import ONE_THREAD, Meeting, free_port
 from run_server import Reply, Request
@@ -24,7 +25,7 @@ from imgalign.runs.trained import ADAPTER
 
 CONFIG = ROOT / "configs" / "accelerate" / "fsdp2.yaml"
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [with_fsdp, pytest.mark.slow, pytest.mark.timeout(600)]
 
 Run = Callable[..., list[Reply]]
 
