@@ -155,10 +155,11 @@ class HasNetwork(Protocol):
         ...
 
 
-def share_weights(policy: object, world: World) -> None:
-    """Keep a part of a policy's frozen weights in each process, if these were launched so."""
+def share_weights(policy: Given, world: World) -> Given:
+    """The policy; each process keeps a part of its frozen weights, if these were launched so."""
     if isinstance(policy, HasNetwork):
         world.share(policy.trained_network)
+    return policy
 
 
 @runtime_checkable

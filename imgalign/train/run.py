@@ -92,8 +92,7 @@ def run(
         raise ConfigError(NO_REWARD)
     refuse_missing(settings.run.trackers)
     world = world or join_world(cure=GO_ON, can_share=True)
-    refuse_one_gpu_for_all(world, settings.run.device, setting="run.device")
-    refuse_sharing_all(world, settings)
+    refuse_processes(world, settings)
     if writes_files(world):
         claim(out, resume=resume)
     prompts = prompts_to_use(out, settings, resume=resume)
@@ -110,8 +109,7 @@ def run(
         try:
             recorder.say("running", 0)
             with working("loading the model", shown=recorder.writes):
-                policy = policy or load_policy(settings, resumed=checkpoint)
-            share_weights(policy, world)
+                policy = share_weights(policy or load_policy(settings, resumed=checkpoint), world)
             parts = Parts(
                 policy=policy,
                 reward=reward,
@@ -168,8 +166,9 @@ def held(out: Path) -> AbstractContextManager[None]:
     return lock_folder(out, doing="training")
 
 
-def refuse_sharing_all(world: World, settings: TrainConfig) -> None:
-    """ConfigError where processes that share frozen weights would have none to share."""
+def refuse_processes(world: World, settings: TrainConfig) -> None:
+    """ConfigError where several processes could not learn together with these settings."""
+    refuse_one_gpu_for_all(world, settings.run.device, setting="run.device")
     if world.shares_weights and settings.policy.train == "full":
         raise ConfigError(
             "policy.train: expected lora with FSDP, which shares the weights that are not trained, "
