@@ -119,6 +119,8 @@ def begin(request: Request) -> int:
     except ImgalignError as error:
         os.write(2, f"error: {error}\n".encode())
         code = error.exit_code
+    except SystemExit as end:  # of a process that leaves the word to another
+        code = int(end.code or 0)
     except BaseException:
         traceback.print_exc()
     finally:

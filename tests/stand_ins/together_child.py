@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 from imgalign.algorithms.batches import Rollout
 from imgalign.runs.state import save_state
-from imgalign.runs.world import World, join_world
+from imgalign.runs.world import World, join_world, share_weights
 from imgalign.train.assemble import build_learner
 from imgalign.train.config import OptimizerConfig
 
@@ -61,9 +61,11 @@ def learned(
     world: World,
     share: Share,
     singly: bool,
+    iterations: int = 2,
 ) -> None:
-    """Write what two iterations come to; `singly`, one sample goes through in a pass."""
+    """Write what some iterations come to; `singly`, one sample goes through in a pass."""
     policy = POLICIES[kind](models, **({"batch_size": 1} if singly else {}))
+    share_weights(policy, world)
     move_weights(policy, by=0.02)
     share = share.singly if singly else share
     batch = cut(batch_for(name, images, policy), share.parts)
@@ -76,7 +78,7 @@ def learned(
         seed=0,
         world=world,
     )
-    metrics = [learner.update(batch, iteration=iteration) for iteration in range(2)]
+    metrics = [learner.update(batch, iteration=iteration) for iteration in range(iterations)]
     said = [{key: each[key] for key in each if key not in CLOCK} for each in metrics]
     out.mkdir(parents=True)
     save_state(out, "learner", learner.state_dict())
