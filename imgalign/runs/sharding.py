@@ -75,7 +75,7 @@ class SharedWeights:
     def _round(self, mine: int) -> list[int]:
         said = [torch.empty(1, dtype=torch.int64) for _ in range(self._size)]
         self._call(dist.all_gather, said, torch.tensor([mine]))
-        return sorted({each.item() for each in said} - {NOTHING})
+        return sorted({int(each) for each in said} - {NOTHING})
 
     def _gather(self, number: int, whole: Tensor | None) -> None:
         own = self._blocks[number].part()
