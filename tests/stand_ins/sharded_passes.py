@@ -30,7 +30,8 @@ class Layer(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         inner = self.into(values).tanh().bfloat16()
-        return values + self.scale * self.out(inner).float()
+        scaled: Tensor = self.scale * self.out(inner).float()
+        return values + scaled
 
 
 class Network(nn.Module):
