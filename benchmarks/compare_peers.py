@@ -20,7 +20,7 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -70,9 +70,10 @@ class Side:
     environment: str
     script: str
     arguments: Sequence[str]
-    learned: float = 1.0
-    """Rows through the network in learning, for each of the peer's: more where the pretrained model
-    is asked for a KL that the peer does not measure, less where the peer asks for one more."""
+    rows: Mapping[str, float] = field(default_factory=dict)
+    """Rows through the network in some phases, for each of the peer's, where it is not one: more
+    where the pretrained model is asked for a KL that the peer does not measure, less where the peer
+    asks for one more."""
 
 
 def ddpo(given: argparse.Namespace, folder: Path) -> list[Side]:
@@ -91,7 +92,9 @@ def ddpo(given: argparse.Namespace, folder: Path) -> list[Side]:
             arguments=[*peer, *sizes],
         ),
         *(
-            Side(name=f"imgalign, {name}", arguments=arguments, learned=1 + share, **ours)
+            Side(
+                name=f"imgalign, {name}", arguments=arguments, rows={"learning": 1 + share}, **ours
+            )
             for name, arguments, share in (
                 ("KL of one step", one, 1 / (given.steps - 1)),
                 ("KL of one step, channels last", [*one, last], 1 / (given.steps - 1)),
@@ -149,8 +152,37 @@ def language_kto(given: argparse.Namespace, folder: Path) -> list[Side]:
     without = [*sizes, "--loss=apo_zero_unpaired"]
     return [
         language_peer("KTOTrainer", "kto", sizes),
-        replace(language_peer("KTOTrainer without the KL", "kto", without), learned=1 / 2),
-        replace(own_language("kto", sizes, name=", KL of the step before"), learned=1 / 2),
+        replace(language_peer("KTOTrainer without the KL", "kto", without), rows={"total": 1 / 2}),
+        replace(own_language("kto", sizes, name=", KL of the step before"), rows={"total": 1 / 2}),
+    ]
+
+
+def language_reward(given: argparse.Namespace, folder: Path) -> list[Side]:
+    """Reward models of texts on pairs, all weights; by default ours reads the likelihood, too."""
+    sizes = texts_of(given, folder)
+    both = [*sizes, "--likelihood"]
+    return [
+        language_peer("RewardTrainer", "reward", sizes),
+        own_language("reward", sizes, name=", a head alone, as TRL"),
+        own_language("reward", both, name=", head and likelihood"),
+    ]
+
+
+def language_ppo(given: argparse.Namespace, folder: Path) -> list[Side]:
+    """PPO on texts, all weights, a critic and a reward as large as the policy."""
+    data, *_ = texts_of(given, folder)
+    sizes = [data, "--texts=32", "--tokens=32", "--inner-epochs=4", "--rate=1e-4"]
+    sizes.append(f"--epochs={given.ppo_iterations}")
+    return [
+        Side(
+            name="TRL 1.12.0, PPOTrainer",
+            environment="trl-1.12.0",
+            script="language_ppo.py",
+            arguments=[str(LANGUAGE_MODEL), *sizes],
+        ),
+        # Scores again what it wrote: 1 pass after 32 tokens. Learning is 5 passes of policy or
+        # pretrained model and 5 of the critic, and one more for the exact KL that is reported.
+        replace(own_language("ppo", sizes), rows={"sampling": 33 / 32, "learning": 11 / 10}),
     ]
 
 
@@ -158,6 +190,8 @@ COMPARISONS: Mapping[str, Callable[[argparse.Namespace, Path], list[Side]]] = {
     "ddpo": ddpo,
     "language-dpo": language_dpo,
     "language-kto": language_kto,
+    "language-reward": language_reward,
+    "language-ppo": language_ppo,
 }
 """The sides of each, the peer first, from the settings asked for and a folder for models."""
 
@@ -197,13 +231,10 @@ def run(side: Side, environments: Path, folder: Path) -> Facts:
 def check_rows(sides: Sequence[Side], found: Sequence[Facts]) -> None:
     """SystemExit unless each side sent the rows through the network that it has to, by the peer."""
     peer = found[0]["rows"]
-    learning = peer.get("learning", peer["total"])
     for side, each in zip(sides, found, strict=True):
-        more = round(learning * (side.learned - 1))
-        expected = {
-            name: count + (more if name in ("learning", "total") else 0)
-            for name, count in peer.items()
-        }
+        expected = {name: round(count * side.rows.get(name, 1)) for name, count in peer.items()}
+        if len(peer) > 1:
+            expected["total"] = sum(expected.values()) - expected["total"]
         if each["rows"] != expected:
             raise SystemExit(
                 f"{side.name}: expected these rows through the network, by what {sides[0].name} "
@@ -294,6 +325,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=4, help="Batches of an iteration.")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--language-steps", type=int, default=21, help="The first warms up.")
+    parser.add_argument("--ppo-iterations", type=int, default=8, help="The first warms up.")
     parser.add_argument("--guidance", type=float, default=5.0)
     given = parser.parse_args()
     for name in given.names:

@@ -17,7 +17,12 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from measuring import Meter, peak_memory_gb, write
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    TrainerCallback,
+)
 
 Row: TypeAlias = dict[str, Any]
 
@@ -127,9 +132,23 @@ def kto(trl: Any, given: argparse.Namespace, lines: list[Row], folder: str, mete
     )
 
 
+def reward(trl: Any, given: argparse.Namespace, lines: list[Row], folder: str, meter: Meter) -> Any:
+    """A reward model on pairs: the body of the model with a new head."""
+    settings = common(given, folder, texts=given.batch, meter=meter)
+    model = AutoModelForSequenceClassification.from_pretrained(given.model, num_labels=1)
+    meter.watch(model)
+    return trl.RewardTrainer(
+        model=model,
+        args=trl.RewardConfig(**settings["config"]),
+        train_dataset=dataset(pair_rows(lines)),
+        **settings["trainer"],
+    )
+
+
 WORK: Mapping[str, Callable[[Any, argparse.Namespace, list[Row], str, Meter], Any]] = {
     "dpo": dpo,
     "kto": kto,
+    "reward": reward,
 }
 """Each builds a trainer from TRL, settings, pairs and a folder to write to."""
 

@@ -10,13 +10,18 @@ import argparse
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from measuring import Meter, peak_memory_gb, write
 
 from imgalign.algorithms.beta import PerNatConfig
+from imgalign.algorithms.critic import CriticConfig
+from imgalign.algorithms.kl import FixedKLConfig
 from imgalign.algorithms.objectives import DPOConfig, KTOConfig
+from imgalign.algorithms.policy_gradient import PPOConfig
 from imgalign.algorithms.rankings import RankedBatch
 from imgalign.language.config import FullLanguageConfig
 from imgalign.language.loading import load_language_model
@@ -25,8 +30,14 @@ from imgalign.policy import Data
 from imgalign.runs.world import Alone
 from imgalign.train.assemble import build_learner
 from imgalign.train.config import OptimizerConfig
+from imgalign.train.data.rollouts import collect
+
+if TYPE_CHECKING:
+    from reward_models.text import TextReward
+    from reward_models.text_training import TextData
 
 CPU = torch.device("cpu")
+NO_TOKEN = -1
 
 
 def read_lines(file: Path) -> list[dict[str, str]]:
@@ -100,9 +111,129 @@ def kto(given: argparse.Namespace) -> Meter:
     return direct_steps(given, KTOConfig(beta=PerNatConfig(value=0.1)), label_batch)
 
 
+def reward(given: argparse.Namespace) -> Meter:
+    """A pass of the fit of a reward model over pairs of texts, from one optimizer step to the next.
+
+    The first lap has all that comes before it: indexing and a validation.
+    """
+    from torch.optim.optimizer import register_optimizer_step_post_hook
+
+    from reward_models.text_training import TextFitConfig, train_text_attempt
+
+    config = TextFitConfig(
+        batch_size=given.batch,
+        epochs=1,
+        learning_rate=given.rate,
+        head_learning_rate=given.rate,
+        likelihood=given.likelihood,
+    )
+    unfitted, meter = unfitted_reward(likelihood=given.likelihood), Meter()
+    meter.watch(unfitted.model)
+
+    def lap(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        if type(optimizer) is torch.optim.AdamW:  # another one fits the weights of ties before
+            meter.lap("total")
+
+    hook = register_optimizer_step_post_hook(lap)
+    meter.begin()
+    train_text_attempt(
+        0,
+        unfitted.model,
+        pair_data(unfitted, read_lines(given.data)[: given.batch * given.epochs]),
+        train=torch.arange(given.batch * given.epochs),
+        validation=torch.arange(1),
+        config=config,
+        world=Alone(),
+    )
+    hook.remove()
+    return meter
+
+
+def ppo(given: argparse.Namespace) -> Meter:
+    """Iterations of PPO with a critic and the KL in the reward; no response ends early.
+
+    The pretrained model is asked twice: for the log-ratios in the reward, and for the exact KL that
+    is reported. What was written is scored once more, so that a first ratio is exactly one.
+    """
+    loaded = replace(load_language_model("storybook", device=CPU), ends=frozenset({NO_TOKEN}))
+    config = FullLanguageConfig(batch_size=given.texts, max_new_tokens=given.tokens)
+    policy, reward, meter = (
+        LanguagePolicy(loaded, config),
+        unfitted_reward(likelihood=False),
+        Meter(),
+    )
+    learner = build_learner(
+        policy,
+        algorithm=PPOConfig(
+            kl=FixedKLConfig(coefficient=0.05, place="reward"),
+            inner_epochs=given.inner_epochs,
+            baseline=CriticConfig(
+                epochs=given.inner_epochs, batch_size=given.texts, learning_rate=given.rate
+            ),
+        ),
+        optimizer=OptimizerConfig(learning_rate=given.rate),
+        seed=0,
+        world=Alone(),
+        reward=reward,
+    )
+    for network in (loaded.model, learner.algorithm.baseline.critic.model, reward.model):
+        meter.watch(network)
+    vars(policy)["sample"] = meter.watched("sampling", policy.sample)
+    vars(reward)["score"] = meter.watched("scoring", reward.score)
+    lines, size = read_lines(given.data), given.texts
+    meter.begin()
+    for iteration in range(given.epochs):
+        seeds = range(iteration * size, (iteration + 1) * size)
+        prompts = [lines[number % len(lines)]["prompt"] for number in seeds]
+        rollout = collect(policy, reward, prompts, seeds=seeds, world=Alone())
+        learner.update(rollout, iteration=iteration)
+        meter.lap("total")
+    meter.rest("learning", of="total", without=("sampling", "scoring"))
+    return meter
+
+
+def unfitted_reward(*, likelihood: bool) -> "TextReward":
+    """The language model with a new head."""
+    from reward_models.text import TextReward
+    from reward_models.text_models import scalar_model
+
+    loaded = load_language_model("storybook", device=CPU)
+    return TextReward(
+        scalar_model(loaded.model, likelihood=likelihood),
+        loaded.tokenizer,
+        context_length=loaded.context_length,
+    )
+
+
+def pair_data(reward: "TextReward", lines: Sequence[Mapping[str, str]]) -> "TextData":
+    """Pairs of texts as the fit takes them."""
+    from reward_models.data import RankingData
+    from reward_models.text_training import TextData
+
+    size = len(lines)
+    prompts = [line["prompt"] for line in lines]
+    texts = [line[which] for line in lines for which in ("chosen", "rejected")]
+    rows = reward.rows([prompt for prompt in prompts for _ in range(2)], texts)
+    return TextData(
+        rankings=RankingData(
+            rankings=[],
+            prompts=prompts,
+            images=texts,
+            prompt_index=torch.arange(size),
+            image_index=torch.arange(2 * size).view(size, 2),
+            ranks=torch.tensor([[0, 1]] * size),
+            weights=torch.ones(size),
+        ),
+        tokens={(number // 2, number): row for number, row in enumerate(rows)},
+        pad=reward.padded,
+    )
+
+
 WORK: Mapping[str, Callable[[argparse.Namespace], Meter]] = {
     "dpo": dpo,
     "kto": kto,
+    "reward": reward,
+    "ppo": ppo,
 }
 
 
@@ -115,6 +246,10 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16, help="Pairs of a step.")
     parser.add_argument("--epochs", type=int, default=11, help="Steps; the first warms up.")
     parser.add_argument("--rate", type=float, default=1e-4, help="Learning rate.")
+    parser.add_argument("--texts", type=int, default=32, help="Of an iteration of PPO.")
+    parser.add_argument("--tokens", type=int, default=32, help="Of a response of PPO.")
+    parser.add_argument("--inner-epochs", type=int, default=4, help="Passes of PPO over a batch.")
+    parser.add_argument("--likelihood", action="store_true", help="Of a reward, as by default.")
     given = parser.parse_args()
     logging.disable(logging.WARNING)
     imported = peak_memory_gb()
