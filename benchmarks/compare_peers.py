@@ -303,7 +303,7 @@ def record(file: Path, name: str, rows: Sequence[Facts], repetitions: int) -> No
     """Write one comparison, and leave the others in the file as they are."""
     known: Facts = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     known[name] = {
-        "command": f"python benchmarks/{command_line()}",
+        "command": " ".join(["python", *map(named, f"benchmarks/{command_line()}".split())]),
         "hardware": hardware(),
         "versions": library_versions(),
         "repetitions": repetitions,
