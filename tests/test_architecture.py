@@ -328,3 +328,14 @@ def test_a_run_imports_libraries_of_models_only_where_it_loads_one():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert result.stdout == "[]\n"
+
+
+def test_the_fit_of_a_reward_of_texts_imports_no_library_of_image_models():
+    program = (
+        "import sys, reward_models.text_fit;"
+        "print(sorted({'diffusers', 'open_clip'} & set(sys.modules)))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert result.stdout == "[]\n"

@@ -31,6 +31,12 @@ HIDES_XFORMERS = ("imgalign.diffusion", "hide_broken_xformers()")
 ONE_ALGORITHM = re.compile(r"(?<![a-z])ppo(?![a-z])|PPO|Ppo")
 """A part of a word in snake_case or CamelCase; not `supported`, not `opposite`."""
 
+BESIDE_PEERS = {
+    ROOT / "benchmarks" / "compare_peers.py",
+    *(ROOT / "benchmarks" / "peers").glob("*.py"),
+}
+"""They compare with trainers of other projects, each of one algorithm."""
+
 
 ONE_FAMILY = re.compile(
     r"unet|text_encoder|stablediffusion|(?<![a-z])transformer(?![a-z])", re.IGNORECASE
@@ -112,7 +118,11 @@ def test_one_algorithm_is_named_only_among_the_algorithms():
         for path, text in texts_below(ROOT / place)
         if not path.is_relative_to(ROOT / "imgalign" / "algorithms")
     }
-    texts |= {path: path.read_text("utf-8") for path in (ROOT / "benchmarks").rglob("*.py")}
+    texts |= {
+        path: path.read_text("utf-8")
+        for path in (ROOT / "benchmarks").rglob("*.py")
+        if path not in BESIDE_PEERS
+    }
     assert {path.suffix for path in texts} >= {".py", ".js", ".html", ".css", ".json"}
     named = [
         f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
