@@ -40,7 +40,7 @@ from imgalign.preferences.splits import prompt_position
 from imgalign.preferences.store import Store
 from reward_models.clip import ClipReward
 from reward_models.contract import HeldOut
-from reward_models.data import ENCODE_BATCH, ImageLoader
+from reward_models.features import ENCODE_BATCH, ImageLoader
 from reward_models.head import PreferenceHead
 
 Candidates = tuple[str, tuple[str, ...]]
