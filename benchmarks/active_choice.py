@@ -29,8 +29,9 @@ from imgalign.preferences.records import Ranking
 from imgalign.preferences.store import Store
 from imgalign.runs.world import Alone
 from reward_models.clip_models import load_towers
-from reward_models.data import Features, RankingData, encode, index_rankings
+from reward_models.data import RankingData, index_rankings
 from reward_models.evaluate import judged
+from reward_models.features import Features, encode
 from reward_models.informative import comparisons, information
 from reward_models.outcome import rows_of, share_right, split
 from reward_models.training import Attempt, FitConfig, ranking_scores, train_attempt
