@@ -100,7 +100,7 @@ def test_an_empty_folder_becomes_ranked_candidates(page: Any, address: str, stor
     wait_until(page, "making")
     page.reload()  # it goes on without the page
     wait_until(page, "made")
-    assert page.locator(".ba-said").text_content().startswith("2 sets to rank.")
+    assert page.locator(".ba-said").text_content().startswith("2 sets queued for ranking.")
     page.locator(".ba-set").nth(1).wait_for()
     expect(page.locator(".ba-set > p")).to_have_text(["a red house", "a blue boat"])
     expect(page.locator(".ba-set img")).to_have_count(6)

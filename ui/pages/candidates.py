@@ -423,7 +423,7 @@ def _detail(work: Work, batch: Batch) -> dict[str, Any]:
     so_far = f"{counted(sets, 'set')} to rank so far. " if sets else ""
     message = batch.message[:1].upper() + batch.message[1:]
     if batch.state == "made":
-        so_far = f"{counted(sets, 'set')} to rank. "
+        so_far = f"{counted(sets, 'set')} queued for ranking. "
     try:
         log = work.batches.log(batch.name)
     except InputError:  # removed meanwhile by another page
