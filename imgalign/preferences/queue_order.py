@@ -11,15 +11,15 @@ from itertools import groupby
 from random import SystemRandom
 from typing import Literal, TypeAlias, get_args
 
-from sqlalchemy import BindParameter, Connection, bindparam, delete, insert, select, update
+from sqlalchemy import BindParameter, Connection, bindparam, delete, func, insert, select, update
 
 from imgalign.errors import InputError, StoreError
 from imgalign.preferences import validation
 from imgalign.preferences.accounts_schema import queue_orders
 from imgalign.preferences.database import Database
 from imgalign.preferences.queries import is_attention, is_open, sample_id
-from imgalign.preferences.records import Samples, holds_comparisons, utc_now
-from imgalign.preferences.schema import candidates, items, projects
+from imgalign.preferences.records import AGAIN, Samples, holds_comparisons, utc_now
+from imgalign.preferences.schema import candidates, gold, items, projects
 
 QueueOrder: TypeAlias = Literal["oldest", "informative"]
 ORDERS: tuple[QueueOrder, ...] = get_args(QueueOrder)
@@ -108,17 +108,20 @@ def open_items_of(database: Database, project: str, samples: Samples) -> list[Op
 def set_priorities(database: Database, project: str, nats: Mapping[str, float]) -> None:
     """Replace the priorities of the items of a project; those not named have none.
 
-    Attention items, of which nothing is learned, get those of others at random: they come among
-    them.
+    Attention items, gold items and repeats, which are there to look at the annotators, get those of
+    others at random: they come among them.
     """
     of_project = items.c.project == project
     earlier = select(items.c.item_id).where(of_project, items.c.priority.is_not(None))
-    checks = select(items.c.item_id).where(of_project, is_open(), is_attention())
+    is_gold = items.c.item_id.in_(select(gold.c.item_id))
+    is_repeat = func.substr(items.c.source, 1, len(AGAIN)) == AGAIN
+    of_annotators = is_attention() | is_gold | is_repeat
+    checks = select(items.c.item_id).where(of_project, is_open(), of_annotators)
     with database.read() as connection:  # items that are no longer open are in no index of these
         known = connection.execute(earlier).scalars().all()
-        attention = connection.execute(checks).scalars().all() if nats else ()
+        checked = connection.execute(checks).scalars().all() if nats else ()
     chance, values = SystemRandom(), list(nats.values())
-    new = {**nats, **{each: chance.choice(values) for each in attention}}
+    new = {**nats, **{each: chance.choice(values) for each in checked}}
     rows = [{"item": each, "nats": new.get(each)} for each in {*known, *new}]
     one = update(items).where(of_project, items.c.item_id == bindparam("item"))
     if rows:

@@ -22,6 +22,8 @@ from imgalign.config import Config, refuse_ineffective
 
 ATTENTION = "attention: "
 """The source of an attention item (`attention.py`) begins so."""
+AGAIN = "asked again: "
+"""The source of a repeat begins so, and goes on with the id of the item that it repeats."""
 
 Verdict = Literal["ranked", "all_bad", "skipped"]
 Samples = Literal["images", "texts"]

@@ -17,6 +17,7 @@ from imgalign.errors import InputError, StoreError
 from imgalign.preferences import choosing, leases
 from imgalign.preferences.choosing import EXPLORED, HIGHEST, most_informative
 from imgalign.preferences.exchange import export_rankings, import_rankings
+from imgalign.preferences.gold import mark_gold
 from imgalign.preferences.judges import add_judge
 from imgalign.preferences.queue_order import (
     informative_projects,
@@ -26,6 +27,7 @@ from imgalign.preferences.queue_order import (
     set_queue_order,
 )
 from imgalign.preferences.records import ATTENTION, COMPARISONS, utc_now
+from imgalign.preferences.repeats import ask_again
 from imgalign.preferences.schema import assignments, items
 from imgalign.preferences.store import Store
 from imgalign.preferences.stored import item_samples
@@ -354,6 +356,23 @@ def test_attention_items_come_among_the_others(store: Store, add_items: Add):
     ]
     set_priorities(store.database, "default", {})
     assert set(priorities(store).values()) == {None}
+
+
+def test_gold_items_and_repeats_come_among_the_others(store: Store, add_items: Add):
+    asked, known, other = add_items(3, overlap=2)
+    store.submit(judge(store.next_item("ann")))
+    (again,) = ask_again(store, "default", count=1)
+    mark_gold(store, known, ((0,), (1, 2)))
+    set_priorities(store.database, "default", {asked: 0.5, known: 0.1, other: 2.0})
+    found = priorities(store)
+    assert (found[asked], found[other]) == (0.5, 2.0)
+    assert {found[known], found[again]} <= {0.5, 0.1, 2.0}
+    assert found[again] is not None
+    for _ in range(40):  # of its own it would always have the lowest
+        if priorities(store)[known] != 0.1:
+            return
+        set_priorities(store.database, "default", {asked: 0.5, known: 0.1, other: 2.0})
+    raise AssertionError("a gold item has its own priority")
 
 
 def test_open_items_have_their_candidates_in_order(store: Store, add_items: Add):
