@@ -11,13 +11,13 @@ medians with their range, and what encoding all once takes. Writes results/rewar
 import argparse
 import json
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from ceiling import seconds
 
 from imgalign.evaluate.origin import command_line, hardware, library_versions
 from imgalign.losses import plackett_luce_loss
@@ -73,16 +73,6 @@ def pass_over(features: Features, data: RankingData, config: FitConfig) -> Calla
         penalty=lambda: head.penalty(std=1.0),
         world=Alone(),
     )
-
-
-def seconds(work: Callable[[], object], turns: int) -> list[float]:
-    """CPU seconds of each turn but the first."""
-    taken = []
-    for _ in range(turns + 1):
-        began = time.process_time()
-        work()
-        taken.append(time.process_time() - began)
-    return taken[1:]
 
 
 def spread(values: list[float]) -> dict[str, float]:

@@ -12,16 +12,12 @@ from pathlib import Path
 import pytest
 from forked_runs import RunServer, run_server
 from fsdp import with_fsdp
-from pair_runs import ITERATIONS, train_on_pairs
+from pair_runs import ITERATIONS, assert_run_of_one, train_on_pairs, weights
 from processes import ONE_THREAD, Meeting, free_port
 from run_server import Reply, Request
-from safetensors.torch import load_file
 from source_tree import ROOT
-from torch.testing import assert_close
 
 from imgalign.runs.checkpoint import latest_checkpoint
-from imgalign.runs.metrics import read_metrics
-from imgalign.runs.trained import ADAPTER
 
 CONFIG = ROOT / "configs" / "accelerate" / "fsdp2.yaml"
 
@@ -83,24 +79,9 @@ def whole_run(share, tmp_path_factory) -> tuple[Path, int]:
     return out, first.operations
 
 
-def weights(out: Path) -> dict:
-    newest = latest_checkpoint(out)
-    assert newest is not None
-    assert newest.name == f"step-{ITERATIONS:06d}"
-    return load_file(newest / ADAPTER)
-
-
 def test_two_processes_that_share_weights_make_the_run_of_one(whole_run, alone):
     run, _ = whole_run
-    assert {path.name for path in run.iterdir()} == {path.name for path in alone.iterdir()}
-    expected, found = weights(alone), weights(run)
-    for name, weight in expected.items():
-        assert_close(found[name], weight, rtol=0, atol=1e-3)
-    records = [read_metrics(folder / "metrics.jsonl") for folder in (alone, run)]
-    for one, both in zip(*records, strict=True):
-        assert both.keys() == one.keys()
-        for key in one.keys() & {"preference_loss", "held_out_preference_loss", "held_out_kl"}:
-            assert both[key] == pytest.approx(one[key], rel=1e-2, abs=1e-4)
+    assert_run_of_one(run, alone)
 
 
 def test_a_killed_worker_ends_the_run_in_one_line_and_it_resumes_with_the_same_weights(

@@ -9,18 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pair_runs import ITERATIONS, train_on_pairs
+from pair_runs import ITERATIONS, assert_run_of_one, train_on_pairs, weights
 from processes import ONE_THREAD, Processes, Servers, command_servers, free_port
-from safetensors.torch import load_file
 from source_tree import ROOT
-from torch.testing import assert_close
 from waiting import wait_for
 
 from imgalign.cli.main import main
-from imgalign.runs.checkpoint import checkpoints, latest_checkpoint
-from imgalign.runs.metrics import read_metrics
+from imgalign.runs.checkpoint import checkpoints
 from imgalign.runs.status import read_status
-from imgalign.runs.trained import ADAPTER
 
 CONFIG = ROOT / "configs" / "accelerate" / "ddp.yaml"
 
@@ -54,25 +50,10 @@ def run(train, tmp_path_factory) -> Path:
     return out
 
 
-def weights(out: Path) -> dict:
-    newest = latest_checkpoint(out)
-    assert newest is not None
-    assert newest.name == f"step-{ITERATIONS:06d}"
-    return load_file(newest / ADAPTER)
-
-
 def test_two_processes_make_the_run_of_one(run, train, tmp_path):
     out = tmp_path / "run"
     assert main([*train[1:], "--out", str(out)]) == 0
-    assert {path.name for path in run.iterdir()} == {path.name for path in out.iterdir()}
-    expected, found = weights(out), weights(run)
-    for name, weight in expected.items():
-        assert_close(found[name], weight, rtol=0, atol=1e-3)
-    records = [read_metrics(folder / "metrics.jsonl") for folder in (out, run)]
-    for one, both in zip(*records, strict=True):
-        assert both.keys() == one.keys()
-        for key in one.keys() & {"preference_loss", "held_out_preference_loss", "held_out_kl"}:
-            assert both[key] == pytest.approx(one[key], rel=1e-2, abs=1e-4)
+    assert_run_of_one(run, out)
 
 
 @pytest.mark.parametrize("index", [0, 1])
