@@ -11,7 +11,7 @@ FAULTS ?= faults.json
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage soak bench ui docs hooks clean
+.PHONY: help install demo test coverage soak bench ui docs hooks clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,8 @@ demo: $(VENV)/installed ## Install, then run the demo: rank, fit, align, compare
 
 ui: $(VENV)/installed ## Install, then serve the app; ARGS="--port 8000"
 	$(BIN)/imgalign ui $(ARGS)
+
+install: $(VENV)/installed-test ## Install what tests need, and run nothing
 
 test: $(VENV)/installed-test ## Install what tests need, then lint, check types and test
 	$(BIN)/ruff check .
@@ -41,8 +43,9 @@ hooks: $(VENV)/installed-hooks ## Check each commit before it is made: ruff and 
 soak: $(VENV)/installed-test ## Inject faults for hours and print how many were survived; SOAK=50 FAULTS=faults.json
 	IMGALIGN_SOAK=$(SOAK) IMGALIGN_SOAK_RESULTS=$(FAULTS) $(BIN)/python -m pytest tests/faults
 
-bench: $(VENV)/installed ## Compare with TRL: the same work in turns, half an hour on a quiet machine; ARGS="--batches 1"
-	$(BIN)/python benchmarks/compare_peers.py ddpo language-dpo --environments runs/peers $(ARGS)
+bench: $(VENV)/installed ## Compare with TRL: the same work in turns, forty minutes on a quiet machine; ARGS="--batches 1"
+	$(BIN)/python benchmarks/compare_peers.py ddpo language-dpo language-kto language-reward language-ppo --environments runs/peers $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/reward_cache.py
 
 clean: ## Remove the environment, caches and builds; demos, runs and rankings stay
 	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

@@ -20,7 +20,7 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -55,9 +55,11 @@ COMMON = (TORCH, "peft", "datasets", "protobuf")
 ENVIRONMENTS: Mapping[str, Sequence[str]] = {
     OURS: (*own_packages(), TORCH),
     "trl-0.23.1": ("trl==0.23.1", "diffusers==0.35.2", "transformers==4.56.2", *COMMON),
+    "trl-1.12.0": ("trl==1.12.0", "transformers==5.24.0", *COMMON),
     "trl-1.16.0": ("trl==1.16.0", "transformers==5.24.0", *COMMON),
 }
-"""The packages of each; 0.23.1 is the last release of TRL with a trainer for diffusion models."""
+"""The packages of each; 0.23.1 is the last release of TRL with a trainer for diffusion models, and
+1.12.0 the last with PPOTrainer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,8 +70,10 @@ class Side:
     environment: str
     script: str
     arguments: Sequence[str]
-    references: float = 0.0
-    """The share of learned rows that go through the network once more, for the KL."""
+    rows: Mapping[str, float] = field(default_factory=dict)
+    """Rows through the network in some phases, for each of the peer's, where it is not one: more
+    where the pretrained model is asked for a KL that the peer does not measure, less where the peer
+    asks for one more."""
 
 
 def ddpo(given: argparse.Namespace, folder: Path) -> list[Side]:
@@ -78,9 +82,8 @@ def ddpo(given: argparse.Namespace, folder: Path) -> list[Side]:
     sizes = [f"--{name}={getattr(given, name)}" for name in ("batch", "batches", "steps", "epochs")]
     sizes += [f"--guidance={given.guidance}", "--rank=8"]
     peer = [str(folder / "pipeline"), "--precision=no", f"--learned={given.steps - 1}"]
-    every, last = ["ddpo", *sizes], "--channels-last"
-    one = [*every, "--reference-passes=1"]
-    ours: Facts = {"environment": OURS, "script": "ours.py"}
+    last, one = "--channels-last", [*sizes, "--reference-passes=1"]
+    ours: Facts = {"environment": OURS, "script": "our_ddpo.py"}
     return [
         Side(
             name="TRL 0.23.1, DDPOTrainer, which has no KL",
@@ -89,46 +92,106 @@ def ddpo(given: argparse.Namespace, folder: Path) -> list[Side]:
             arguments=[*peer, *sizes],
         ),
         *(
-            Side(name=f"imgalign, {name}", arguments=arguments, references=share, **ours)
+            Side(
+                name=f"imgalign, {name}", arguments=arguments, rows={"learning": 1 + share}, **ours
+            )
             for name, arguments, share in (
                 ("KL of one step", one, 1 / (given.steps - 1)),
                 ("KL of one step, channels last", [*one, last], 1 / (given.steps - 1)),
-                ("KL of every step", every, 1.0),
-                ("KL of every step, channels last", [*every, last], 1.0),
+                ("KL of every step", sizes, 1.0),
+                ("KL of every step, channels last", [*sizes, last], 1.0),
             )
         ),
     ]
 
 
-def language_dpo(given: argparse.Namespace, folder: Path) -> list[Side]:
-    """DPO on pairs of texts of the storybook, all weights of its language model."""
-    made, data = demonstrations(64, seed=7), folder / "pairs.jsonl"
+def texts_of(given: argparse.Namespace, folder: Path) -> list[str]:
+    """Arguments that name pairs of texts of the storybook, none twice, and the sizes of steps."""
+    count, data = 16 * given.language_steps, folder / "pairs.jsonl"
+    found = {one.prompt: one.completion for one in demonstrations(4 * count, seed=7)}
+    made = list(found.items())[:count]
+    assert len(made) == count
     lines = [
-        {"prompt": one.prompt, "chosen": one.completion, "rejected": other.completion}
-        for one, other in zip(made, [*made[1:], made[0]], strict=True)
+        {"prompt": prompt, "chosen": text, "rejected": other}
+        for (prompt, text), (_, other) in zip(made, [*made[1:], made[0]], strict=True)
     ]
     text = "".join(f"{json.dumps(line)}\n" for line in lines)
     data.write_text(text, encoding="utf-8")
-    sizes = [f"--data={data}", "--batch=16", f"--epochs={given.language_steps}"]
+    return [f"--data={data}", "--batch=16", f"--epochs={given.language_steps}", "--rate=1e-4"]
+
+
+def language_peer(name: str, work: str, sizes: Sequence[str]) -> Side:
+    """A trainer of TRL's on the storybook's language model."""
+    return Side(
+        name=f"TRL 1.16.0, {name}",
+        environment="trl-1.16.0",
+        script="language.py",
+        arguments=[work, str(LANGUAGE_MODEL), *sizes],
+    )
+
+
+def own_language(work: str, sizes: Sequence[str], *, name: str = "") -> Side:
+    """The same work by imgalign, on the same model."""
+    return Side(
+        name=f"imgalign{name}",
+        environment=OURS,
+        script="our_language.py",
+        arguments=[work, *sizes],
+    )
+
+
+def language_dpo(given: argparse.Namespace, folder: Path) -> list[Side]:
+    """DPO on pairs of texts of the storybook, all weights of its language model."""
+    sizes = texts_of(given, folder)
+    return [language_peer("DPOTrainer", "dpo", sizes), own_language("dpo", sizes)]
+
+
+def language_kto(given: argparse.Namespace, folder: Path) -> list[Side]:
+    """KTO on likes and dislikes of texts; only TRL has passes of their own for its KL."""
+    sizes = texts_of(given, folder)
+    without = [*sizes, "--loss=apo_zero_unpaired"]
+    return [
+        language_peer("KTOTrainer", "kto", sizes),
+        replace(language_peer("KTOTrainer without the KL", "kto", without), rows={"total": 1 / 2}),
+        replace(own_language("kto", sizes, name=", KL of the step before"), rows={"total": 1 / 2}),
+    ]
+
+
+def language_reward(given: argparse.Namespace, folder: Path) -> list[Side]:
+    """Reward models of texts on pairs, all weights; by default ours reads the likelihood, too."""
+    sizes = texts_of(given, folder)
+    both = [*sizes, "--likelihood"]
+    return [
+        language_peer("RewardTrainer", "reward", sizes),
+        own_language("reward", sizes, name=", a head alone, as TRL"),
+        own_language("reward", both, name=", head and likelihood"),
+    ]
+
+
+def language_ppo(given: argparse.Namespace, folder: Path) -> list[Side]:
+    """PPO on texts, all weights, a critic and a reward as large as the policy."""
+    data, *_ = texts_of(given, folder)
+    sizes = [data, "--texts=32", "--tokens=32", "--inner-epochs=4", "--rate=1e-4"]
+    sizes.append(f"--epochs={given.ppo_iterations}")
     return [
         Side(
-            name="TRL 1.16.0, DPOTrainer",
-            environment="trl-1.16.0",
-            script="language.py",
+            name="TRL 1.12.0, PPOTrainer",
+            environment="trl-1.12.0",
+            script="language_ppo.py",
             arguments=[str(LANGUAGE_MODEL), *sizes],
         ),
-        Side(
-            name="imgalign",
-            environment=OURS,
-            script="ours.py",
-            arguments=["language-dpo", *sizes],
-        ),
+        # Scores again what it wrote: 1 pass after 32 tokens. Learning is 5 passes of policy or
+        # pretrained model and 5 of the critic, and one more for the exact KL that is reported.
+        replace(own_language("ppo", sizes), rows={"sampling": 33 / 32, "learning": 11 / 10}),
     ]
 
 
 COMPARISONS: Mapping[str, Callable[[argparse.Namespace, Path], list[Side]]] = {
     "ddpo": ddpo,
     "language-dpo": language_dpo,
+    "language-kto": language_kto,
+    "language-reward": language_reward,
+    "language-ppo": language_ppo,
 }
 """The sides of each, the peer first, from the settings asked for and a folder for models."""
 
@@ -166,14 +229,12 @@ def run(side: Side, environments: Path, folder: Path) -> Facts:
 
 
 def check_rows(sides: Sequence[Side], found: Sequence[Facts]) -> None:
-    """SystemExit unless all sides sent as many rows through the network, but for those of a KL."""
+    """SystemExit unless each side sent the rows through the network that it has to, by the peer."""
     peer = found[0]["rows"]
     for side, each in zip(sides, found, strict=True):
-        more = round(peer.get("learning", 0) * side.references)
-        expected = {
-            name: count + (more if name in ("learning", "total") else 0)
-            for name, count in peer.items()
-        }
+        expected = {name: round(count * side.rows.get(name, 1)) for name, count in peer.items()}
+        if len(peer) > 1:
+            expected["total"] = sum(expected.values()) - expected["total"]
         if each["rows"] != expected:
             raise SystemExit(
                 f"{side.name}: expected these rows through the network, by what {sides[0].name} "
@@ -220,14 +281,15 @@ def summary(sides: Sequence[Side], turns: Sequence[Sequence[Facts]]) -> list[Fac
 def table(rows: Sequence[Facts]) -> str:
     """Markdown, one line a side."""
     phases = [name for name in rows[0]["cpu_seconds"] if name != "total"]
-    head = ["", "CPU seconds", *phases, "times as fast as the peer", "peak memory, GB"]
-    head += ["of it imports"]
+    head = ["", "CPU seconds", *phases, "rows through the network", "times as fast as the peer"]
+    head += ["peak memory, GB", "of it imports"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for row in rows:
         seconds = [range_of(row["cpu_seconds"][name]) for name in ("total", *phases)]
         peak, imported = (row[f"{name}_gb"]["median"] for name in ("peak_memory", "imported"))
         memory = [f"{peak:.2f}", f"{imported:.2f}"]
-        cells = [row["side"], *seconds, range_of(row["faster"]), *memory]
+        rows_sent = str(row["rows"]["total"])
+        cells = [row["side"], *seconds, rows_sent, range_of(row["faster"]), *memory]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -241,7 +303,7 @@ def record(file: Path, name: str, rows: Sequence[Facts], repetitions: int) -> No
     """Write one comparison, and leave the others in the file as they are."""
     known: Facts = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     known[name] = {
-        "command": f"python benchmarks/{command_line()}",
+        "command": " ".join(["python", *map(named, f"benchmarks/{command_line()}".split())]),
         "hardware": hardware(),
         "versions": library_versions(),
         "repetitions": repetitions,
@@ -263,6 +325,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=4, help="Batches of an iteration.")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--language-steps", type=int, default=21, help="The first warms up.")
+    parser.add_argument("--ppo-iterations", type=int, default=8, help="The first warms up.")
     parser.add_argument("--guidance", type=float, default=5.0)
     given = parser.parse_args()
     for name in given.names:

@@ -21,10 +21,11 @@ from PIL import Image
 from sqlalchemy import insert, text
 
 from imgalign.images import png
-from imgalign.preferences import recount, schema
+from imgalign.preferences import choosing, recount, schema
 from imgalign.preferences.comparisons import compare_makers
 from imgalign.preferences.coverage import judged_projects
 from imgalign.preferences.makers import rate_makers
+from imgalign.preferences.queue_order import open_items_of, set_priorities, set_queue_order
 from imgalign.preferences.records import Provenance, Submission, utc_now
 from imgalign.preferences.store import Store
 from ui.leaderboard import POINTS, RIDGE, Asked, Leaderboard
@@ -161,6 +162,14 @@ def vote(store: Store, who: str) -> None:
     store.submit(sent)
 
 
+def rank_what_tells_most_first(store: Store) -> None:
+    """Give the open items priorities, as a fit does, and let them decide."""
+    rng = np.random.default_rng(0)
+    asked = open_items_of(store.database, "default", "images")
+    set_priorities(store.database, "default", {each.item_id: rng.random() for each in asked})
+    set_queue_order(store.database, "default", "informative")
+
+
 def main() -> None:
     """Make the store if it is not there, and print what each part takes."""
     options = argparse.ArgumentParser()
@@ -196,6 +205,12 @@ def main() -> None:
         for name, do in parts.items():
             before = (lambda: vote(store, who)) if name == AFTER_A_VOTE else None
             print(f"{name:26} {timed(do, before=before)}")
+        rank_what_tells_most_first(store)
+        for name, share in (("next item, what tells most", 0.0), ("next item, drawn", 1.0)):
+            choosing.EXPLORED = share
+            found = timed(lambda: store.next_item(who), times=25, before=lambda: vote(store, who))
+            print(f"{name:26} {found}")
+        set_queue_order(store.database, "default", "oldest")
 
 
 if __name__ == "__main__":

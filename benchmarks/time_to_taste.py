@@ -155,7 +155,7 @@ def draw(rows: Sequence[Row], file: Path) -> None:
             axes.fill_between(minutes, low, high, color=colour, alpha=0.1, linewidth=0)
     axes.axhline(50, color="#888888", linewidth=0.8)
     axes.set(xlabel="CPU minutes of training", ylabel="oracle win rate against the base, %")
-    axes.legend(frameon=False, loc="lower right")
+    axes.legend(frameon=False, loc="center right")
     figure.savefig(file, dpi=150)
     plt.close(figure)
 

@@ -27,9 +27,10 @@ from imgalign.runs.world import (
 from reward_models.clip import ClipReward
 from reward_models.clip_models import load_towers
 from reward_models.contract import Origin
-from reward_models.data import ImageLoader, encode, index_rankings
+from reward_models.data import index_rankings
 from reward_models.descent import EVALUATION_BATCH, restore
 from reward_models.evaluate import OracleReward, judged, leave_out_unreadable
+from reward_models.features import ImageLoader, encode
 from reward_models.folder import reserve_target
 from reward_models.head import PreferenceHead, zero_shot_head
 from reward_models.outcome import (

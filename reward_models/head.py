@@ -56,12 +56,21 @@ class PreferenceHead(nn.Module):
         self, image: Float[Tensor, "b l"], text: Float[Tensor, "b d"]
     ) -> Float[Tensor, " b"]:
         """Utility of each image for its prompt; each kind of features has unit length."""
-        inputs = (_join(image, text) - self.center) / self.spread
+        inputs = self._standardised(image, text)
         linear = inputs[:, : len(self.linear)] @ self.linear
         network = F.gelu(inputs @ self.hidden.T + self.bias) @ self.out
         cosine = self.cosine * _product(image, text).sum(1) / self.cosine_spread
         utility: Tensor = cosine + linear + network
         return utility
+
+    def linear_inputs(
+        self, image: Float[Tensor, "b l"], text: Float[Tensor, "b d"]
+    ) -> Float[Tensor, "b n_linear"]:
+        """What the weights `linear` are multiplied with."""
+        return self._standardised(image, text)[:, : len(self.linear)]
+
+    def _standardised(self, image: Tensor, text: Tensor) -> Tensor:
+        return (_join(image, text) - self.center) / self.spread
 
     @torch.no_grad()
     def standardise(self, image: Float[Tensor, "b l"], text: Float[Tensor, "b d"]) -> None:
@@ -90,6 +99,15 @@ class PreferenceHead(nn.Module):
         out = len(self.out) * self.out.square().sum()
         hidden = self.hidden.shape[1] * self.hidden.square().sum()
         return (image + (product + out) / PRODUCT_SHARE**2) / (2 * std**2) + hidden / 2
+
+    def prior_precision(self, *, std: float) -> Float[Tensor, " n_linear"]:
+        """Inverse variance of each weight of `linear` under the prior of `penalty`."""
+        width = self.parts[-1]
+        image = len(self.linear) - width
+        scale = torch.tensor(
+            [*[image] * image, *[width / PRODUCT_SHARE**2] * width], device=self.linear.device
+        )
+        return scale / std**2
 
     def scalars(self) -> list[nn.Parameter]:
         """Parameters without a prior: the weight of the cosine, and the biases."""

@@ -19,7 +19,7 @@ from imgalign.config import PathText, refuse_ineffective
 from imgalign.losses import plackett_luce_loss
 from imgalign.runs.world import World, shared_rows
 from reward_models.contract import HeadConfig
-from reward_models.data import Features, RankingData
+from reward_models.data import RankingData
 from reward_models.descent import (
     EVALUATION_BATCH,
     SCALAR_LR_FACTOR,
@@ -28,6 +28,7 @@ from reward_models.descent import (
     one_pass,
     weighted_mean,
 )
+from reward_models.features import Features
 from reward_models.head import PreferenceHead
 from reward_models.outcome import SplitConfig
 

@@ -319,11 +319,15 @@ def test_importing_the_entry_points_loads_neither_torch_nor_gradio(module):
     assert result.stdout == "[]\n"
 
 
-def test_a_run_imports_libraries_of_models_only_where_it_loads_one():
-    program = (
-        "import sys, imgalign.train.run;"
-        "print(sorted({'diffusers', 'transformers', 'peft', 'open_clip'} & set(sys.modules)))"
-    )
+@pytest.mark.parametrize(
+    ("module", "libraries"),
+    [
+        ("imgalign.train.run", {"diffusers", "transformers", "peft", "open_clip"}),
+        ("reward_models.text_fit", {"diffusers", "open_clip"}),
+    ],
+)
+def test_libraries_of_models_are_imported_only_where_one_is_loaded(module, libraries):
+    program = f"import sys, {module}; print(sorted({libraries!r} & set(sys.modules)))"
     result = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
     )

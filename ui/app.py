@@ -46,6 +46,7 @@ from ui.api.projects import FIRST
 from ui.api.responses import add_error_handlers
 from ui.batches import Batches
 from ui.fits import Fits
+from ui.heading import PAGES, header
 from ui.libraries import load_libraries
 from ui.pages import candidates, generate, learn, people, rank, results, train
 from ui.run_queue import RunQueue, attended
@@ -57,15 +58,6 @@ from ui.theme import asset, theme
 GRACE_SECONDS = 2
 QUEUE_SECONDS = 0.02
 """Between two looks of Gradio at the events that pages have sent."""
-PAGES = {
-    "candidates": "Candidates",
-    "rank": "Rank",
-    "people": "People",
-    "learn": "Learn",
-    "train": "Train",
-    "generate": "Generate",
-    "results": "Results",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -385,7 +377,7 @@ def _blocks(settings: Settings, studio: Studio) -> gr.Blocks:
 
 
 def _page(blocks: gr.Blocks, name: str, settings: Settings, studio: Studio) -> None:
-    gr.HTML(_header(name, settings), elem_id="header", padding=False)
+    gr.HTML(header(name, settings.served, root=settings.root), elem_id="header", padding=False)
     match name:
         case "candidates":
             work = candidates.Work(
@@ -429,19 +421,3 @@ def _page(blocks: gr.Blocks, name: str, settings: Settings, studio: Studio) -> N
                 project=settings.first_project,
                 only=studio.only,
             )
-
-
-def _header(current: str, settings: Settings) -> str:
-    links = "".join(
-        f'<a href="{"./" if name == settings.root else name}"'
-        f"{' aria-current=page' if name == current else ''}>{PAGES[name]}</a>"
-        for name in settings.served
-    )
-    title = f'<h1 class="unseen">{PAGES[current]}</h1>'
-    nav = f'<nav aria-label="Pages">{links}</nav>'
-    # role.js fills it in where there are accounts.
-    who = (
-        '<div class="who" hidden><a href="password"><b></b></a>'
-        '<button type="button" class="btn">Log out</button></div>'
-    )
-    return f'<header class="top">{asset("logo.svg")}{title}{nav}{who}</header>'

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from imgalign.errors import ImgalignError, InputError
 from imgalign.preferences import validation
-from imgalign.preferences.coverage import project_standings
+from imgalign.preferences.coverage import has_items, project_standings
 from imgalign.preferences.foreign.image_files import image_files
 from imgalign.preferences.records import COMPARISONS, Samples, holds_comparisons
 from imgalign.preferences.store import Store
@@ -31,6 +31,7 @@ from ui.libraries import load_libraries
 from ui.outlook import Line, duration, size
 from ui.processes import check_name
 from ui.runs import Runs
+from ui.standing import counted
 
 PROMPTS, IMAGES, TEXTS = "prompts", "images", "texts"
 FEWEST, MOST = 1, 9
@@ -157,10 +158,11 @@ def _project(store: Store, typed: str | None, samples: Samples) -> str:
             f"project {name}: comparisons of models belong there, which no reward may learn from; "
             f"choose another, such as {name.removesuffix(COMPARISONS) or 'default'}"
         )
-    there = {each.project: each.kinds for each in project_standings(store)}
-    if name not in there:
+    if has_items(store, name, samples):
+        return name
+    if not has_items(store, name):
         check_name(name, what="project")
-    elif samples not in there[name]:
+    else:
         other = "texts" if samples == "images" else "images"
         raise InputError(
             f"project {name}: expected one of {samples}, got one of {other}; choose another, or "
@@ -262,7 +264,9 @@ ALONE = "one by one, to like or dislike"
 
 def _sets(wanted: Asked) -> str:
     number = len(wanted.prompts) * wanted.overlap
-    return f"{number} {ALONE if wanted.per_prompt == 1 else f'sets of {wanted.per_prompt}'}"
+    if wanted.per_prompt == 1:
+        return f"{number} {ALONE}"
+    return f"{counted(number, 'set')} of {wanted.per_prompt}"
 
 
 def _together(wanted: Asked) -> str:

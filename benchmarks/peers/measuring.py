@@ -7,7 +7,7 @@ threads of the process; beside other work they say more than the time on the wal
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,9 +28,9 @@ class Meter:
     """CPU seconds, seconds and rows of phases by their names, each time that they come."""
 
     def __init__(self) -> None:
-        self.cpu: dict[str, list[float]] = defaultdict(list)
-        self.wall: dict[str, list[float]] = defaultdict(list)
-        self.rows: dict[str, list[int]] = defaultdict(list)
+        self.cpu: dict[str, list[Any]] = defaultdict(list)
+        self.wall: dict[str, list[Any]] = defaultdict(list)
+        self.rows: dict[str, list[Any]] = defaultdict(list)
         self.memory: dict[str, list[float]] = defaultdict(list)
         self._count = 0
         self.begin()
@@ -70,6 +70,12 @@ class Meter:
         self.wall[name].append(wall)
         self.rows[name].append(int(count))
         self._begin = now
+
+    def rest(self, name: str, *, of: str, without: Sequence[str]) -> None:
+        """A phase of its own from what some phases leave of another one, time by time."""
+        for found in (self.cpu, self.wall, self.rows):
+            parts = zip(*(found[each] for each in (of, *without)), strict=True)
+            found[name] = [whole - sum(others) for whole, *others in parts]
 
     def watched(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function, each call of which is a phase."""

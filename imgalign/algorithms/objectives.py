@@ -10,6 +10,7 @@ elements of a sample or, where a method averages, of one element.
 
 import logging
 import math
+from collections.abc import Callable
 from typing import Annotated, Literal, TypeAlias
 
 import torch
@@ -306,22 +307,32 @@ def objective(
     log_tie: Float[Tensor, " t"],
     baseline: float,
 ) -> Float[Tensor, " r"]:
-    """Loss of each ranking from the log-ratios of its candidates, summed or averaged."""
+    """Loss of each ranking from the log-ratios of its candidates, summed or averaged.
+
+    Of implicit rewards, beta times the log-ratios, and so without a unit: direct.py divides the
+    gradient by beta, which then changes nothing of the first step.
+    """
     match config:
         case DPOConfig(compare="ranking"):
             return plackett_luce_loss(beta * log_ratio, batch.ranks, log_tie=log_tie)
-        case DPOConfig() | IPOConfig():
-            pairs = better_pairs(batch.ranks, extremes=config.compare == "best_worst")
-            row, better, worse = pairs.nonzero().unbind(dim=1)
-            chosen, rejected = log_ratio[row, better], log_ratio[row, worse]
-            if isinstance(config, IPOConfig):
+        case DPOConfig():
+            smoothing = config.label_smoothing
+            return mean_of_pairs(
+                lambda chosen, rejected: bradley_terry_loss(
+                    beta * chosen, beta * rejected, label_smoothing=smoothing
+                ),
+                log_ratio,
+                batch,
+                extremes=config.compare == "best_worst",
+            )
+        case IPOConfig():
+            return mean_of_pairs(
                 # Times beta squared: a number without a unit, 1/4 where the two models agree.
-                each = beta**2 * ipo_loss(chosen, rejected, beta=beta)
-            else:
-                smoothing = config.label_smoothing
-                each = bradley_terry_loss(beta * chosen, beta * rejected, label_smoothing=smoothing)
-            sums = log_ratio.new_zeros(batch.num_rankings).index_add(0, row, each)
-            return sums / pairs.flatten(1).sum(dim=1).clamp(min=1)
+                lambda chosen, rejected: beta**2 * ipo_loss(chosen, rejected, beta=beta),
+                log_ratio,
+                batch,
+                extremes=config.compare == "best_worst",
+            )
         case KTOConfig():
             good, bad = liked(batch), disliked(batch)
             each = kto_loss(
@@ -340,6 +351,25 @@ def objective(
             count = there.sum(dim=1, keepdim=True)
             advantage = torch.where(there, scores.softmax(dim=1) - 1 / count, 0.0)
             return cardinal_loss(beta * log_ratio, advantage, there, largest=config.largest)
+
+
+def mean_of_pairs(
+    loss: Callable[[Tensor, Tensor], Tensor],
+    log_ratio: Float[Tensor, "r k"],
+    batch: RankedBatch,
+    *,
+    extremes: bool,
+) -> Float[Tensor, " r"]:
+    """The mean of a loss over the pairs of each ranking; 0 where it has none.
+
+    `loss` takes the log-ratios of the better and of the worse sample of all pairs. With `extremes`
+    only the best are compared with the worst.
+    """
+    pairs = better_pairs(batch.ranks, extremes=extremes)
+    row, better, worse = pairs.nonzero().unbind(dim=1)
+    each = loss(log_ratio[row, better], log_ratio[row, worse])
+    sums = log_ratio.new_zeros(batch.num_rankings).index_add(0, row, each)
+    return sums / pairs.flatten(1).sum(dim=1).clamp(min=1)
 
 
 def mean_where(values: Float[Tensor, "r k"], where: Bool[Tensor, "r k"]) -> Float[Tensor, " r"]:

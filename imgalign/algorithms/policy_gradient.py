@@ -17,6 +17,7 @@ Units: log-probabilities and KL in nats, summed over the elements of a latent.
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import Annotated, Any, Literal
@@ -368,6 +369,9 @@ class PolicyGradient:
         self._say_if_too_few(int(world.largest(len(parts))))
         for epoch in range(self.config.inner_epochs):
             order = torch.randperm(len(parts), generator=generator)
+            if epoch and (self.config.kl.place == "reward" or not self.kl.coefficient):
+                # The KL of later epochs is neither paid here nor reported.
+                parts = [replace(each, kl_weight=0.0) for each in parts]
             for share in order.tensor_split(self.config.minibatches):
                 picked = [parts[index] for index in share.tolist()]
                 total = world.total(
@@ -379,10 +383,8 @@ class PolicyGradient:
                     )
                 )
                 if total:
-                    yield [
-                        micro_batch(assessment, each, total_weight=total, epoch=epoch)
-                        for each in picked
-                    ]
+                    micro = partial(micro_batch, assessment, total_weight=total, epoch=epoch)
+                    yield [micro(each) for each in picked]
 
     def _say_if_too_few(self, parts: int) -> None:
         """Warn once where there are fewer forward passes than minibatches to share them out to."""
@@ -400,11 +402,9 @@ class PolicyGradient:
         self, policy: StepPolicy, micro: MicroBatch
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """`policy_gradient_loss` with this run's clip and present KL coefficient."""
-        in_loss = self.config.kl.place == "loss"
+        in_loss, clip = self.config.kl.place == "loss", partial(self._clip, policy)
         coefficient = self.kl.coefficient if in_loss else 0.0
-        return policy_gradient_loss(
-            policy, micro, clip=partial(self._clip, policy), kl_coefficient=coefficient
-        )
+        return policy_gradient_loss(policy, micro, clip=clip, kl_coefficient=coefficient)
 
     def _clip(self, policy: StepPolicy, num_elements: int) -> float:
         return self.config.clip_in_nats(num_elements, default=policy.default_clip_nats)

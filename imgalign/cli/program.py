@@ -100,14 +100,15 @@ def show_warnings_only() -> None:
 
 
 @contextmanager
-def together(*, cure: str) -> Iterator["World"]:
+def together(*, cure: str, can_share: bool = False) -> Iterator["World"]:
     """The processes that a launcher has started with this command, or this one alone.
 
-    One of them speaks. An error inside is said once; `cure` is what to do where one has died.
+    One of them speaks. An error inside is said once; `cure` is what to do where one has died, and
+    `can_share` says whether the command lets them share a model.
     """
     from imgalign.runs.world import join_world, writes_files
 
-    world = join_world(cure=cure)
+    world = join_world(cure=cure, can_share=can_share)
     if not writes_files(world):
         show_warnings_only()
     with world.one_voice():

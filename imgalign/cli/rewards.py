@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from imgalign.preferences.foreign.judged_texts import JudgedTexts
+    from imgalign.preferences.records import Ranking
 
 ProjectOnly = Annotated[str | None, typer.Option(help="Only rankings of this project.")]
 RankedTexts = Annotated[
@@ -104,6 +105,37 @@ def train(
     if writes_files(world):
         typer.echo("\n".join(report.lines()))
         typer.echo(f"written to {out}")
+        if file is None and samples == "images":
+            _prioritise(out, settings.device, ranked, project, database=database, images=images)
+
+
+def _prioritise(
+    reward: Path,
+    device: str,
+    ranked: "list[Ranking]",
+    project: str | None,
+    *,
+    database: str | None,
+    images: Path | None,
+) -> None:
+    """Say what is ranked next where a lead lets the most informative come first.
+
+    The reward is kept, whatever becomes of this.
+    """
+    import logging
+
+    from imgalign.errors import ImgalignError
+    from imgalign.preferences.store import Store
+    from reward_models.informative import prioritise
+
+    try:
+        with Store.open(database, images=images, create=False) as store:
+            found = prioritise(store, reward, ranked, device=device, project=project)
+    except ImgalignError as error:
+        logging.getLogger(__name__).warning("what is ranked next stays as it was: %s", error)
+        return
+    for name, count in found.items():
+        typer.echo(f"project {name!r}: what tells most is ranked next, among {count} open sets")
 
 
 def evaluate(

@@ -100,7 +100,7 @@ def train(
     from imgalign.train.run import GO_ON, run
     from imgalign.train.trackers import refuse_missing
 
-    with together(cure=GO_ON) as world:
+    with together(cure=GO_ON, can_share=True) as world:
         recipe = find_config(config)
         if recipe.name == CONFIG:
             refuse_old(recipe.parent)

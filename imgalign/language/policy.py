@@ -42,6 +42,7 @@ from imgalign.policy import (
     concatenate,
 )
 from imgalign.runs.weights import HoldsWeights, TrainedWeights
+from imgalign.runs.world import outside_passes
 
 DEFAULT_RANK = 16
 
@@ -203,7 +204,8 @@ class LanguagePolicy(HoldsWeights):
         """
         rows = self._prompt_tokens(trajectory.prompts)
         prompts, there = self.network.prompts(rows)
-        embedded = self.network.model.get_input_embeddings()(prompts).float()
+        with outside_passes(self.network.model):
+            embedded = self.network.model.get_input_embeddings()(prompts).float()
         weights = there[:, :, None].float()
         tokens, mask = trajectory.replay["tokens"], trajectory.mask
         return {

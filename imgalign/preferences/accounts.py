@@ -19,17 +19,12 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from imgalign.errors import InputError, StoreError
 from imgalign.preferences import identity, queries, validation
+from imgalign.preferences.accounts_schema import accounts, invitations, password_resets, sessions
 from imgalign.preferences.database import Database
 from imgalign.preferences.identity import person
 from imgalign.preferences.passwords import hashed, matches, refuse_password, renewed
 from imgalign.preferences.records import utc_now
-from imgalign.preferences.schema import (
-    accounts,
-    annotators,
-    invitations,
-    password_resets,
-    sessions,
-)
+from imgalign.preferences.schema import annotators
 
 Role: TypeAlias = Literal["annotator", "lead", "admin"]
 """What an account may do: judge; run projects as well, and invite annotators; and everything."""

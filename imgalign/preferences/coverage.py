@@ -260,8 +260,13 @@ def project_mark(store: Store, project: str) -> Hashable:
         return tuple(tuple(connection.execute(each).all()) for each in (judged, queued, out))
 
 
-def has_items(store: Store, project: str) -> bool:
-    """Whether there is anything to rank in a project, judged or not."""
+def has_items(store: Store, project: str, samples: Samples | None = None) -> bool:
+    """Whether there is anything to rank in a project, judged or not; of this kind if one is named.
+
+    One that it has is enough, so a large project takes no longer.
+    """
     found = select(items.c.item_id).where(items.c.project == project).limit(1)
+    if samples is not None:
+        found = found.where(items.c.samples == samples)
     with store.database.read() as connection:
         return connection.execute(found).first() is not None

@@ -45,8 +45,10 @@ TABLES: dict[str, tuple[Table, tuple[str, ...]]] = {
 }
 # Columns that may differ between two stores, such as times and the spelling of a name; what is here
 # already keeps its own.
-LOCAL = frozenset({"sequence", "added_at", "overlap", "withdrawn_at", "created_at", "name"})
-UNSENT = frozenset({"sequence", "client", "given"})
+LOCAL = frozenset(
+    {"sequence", "added_at", "overlap", "withdrawn_at", "created_at", "name", "propensity"}
+)
+UNSENT = frozenset({"sequence", "client", "given", "priority"})
 MAX_LINE = 2**20
 """Longest line, in bytes; the longest that is written holds a prompt or a text."""
 
@@ -257,6 +259,8 @@ def _added_later(table: Table, values: dict[str, Any]) -> dict[str, Any]:
         return {"samples": "images", "withdrawn_at": None}
     if table is schema.candidates:
         return {"text_id": None}
+    if table is schema.rankings:
+        return {"propensity": None}
     return {}
 
 
@@ -340,6 +344,7 @@ def _check(connection: Connection, row: dict[str, Any], where: str) -> None:
         validation.judgement(
             verdict=row["verdict"], reason=row["reason"], ranking=row["tie_groups"]
         )
+        validation.propensity(row["propensity"])
         validation.fits(
             order=row["display_order"],
             ranking=row["tie_groups"],

@@ -4,9 +4,9 @@ from sqlalchemy import delete, insert, select
 
 from imgalign.errors import InputError
 from imgalign.preferences import validation
+from imgalign.preferences.accounts_schema import guidelines
 from imgalign.preferences.database import Database
 from imgalign.preferences.records import utc_now
-from imgalign.preferences.schema import guidelines
 
 MOST_BYTES = 32 * 1024
 """Some twelve pages: more than anybody reads before they begin."""

@@ -1,5 +1,7 @@
 """Assignment of items to annotators: availability, display order and leases.
 
+Which of the available ones is shown next is in choosing.py.
+
 An item is available to an annotator who has no standing judgement of it, while judgements given
 plus live leases of others are fewer than its overlap, or while they hold it because they took
 their judgement back. A skip is no judgement: it frees the place for somebody else, but does not
@@ -58,7 +60,7 @@ from imgalign.preferences.schema import (
     tallies,
     views,
 )
-from imgalign.preferences.shown import ITEM, WHO, Shown, issued
+from imgalign.preferences.shown import WHO, Shown, issued
 
 LEASE = timedelta(minutes=30)
 PREFETCH_LEASE = timedelta(minutes=2)
@@ -86,7 +88,7 @@ def live() -> ColumnElement[bool]:
     return (assignments.c.leased_until > NOW) & (assignments.c.issued_at <= SOON)
 
 
-def _unanswered() -> ColumnElement[bool]:
+def unanswered() -> ColumnElement[bool]:
     """Condition on `assignments`: the annotator has no standing judgement of the item."""
     answered = select(rankings.c.sequence).where(
         rankings.c.item_id == assignments.c.item_id,
@@ -96,7 +98,7 @@ def _unanswered() -> ColumnElement[bool]:
     return ~answered.correlate(assignments).exists()
 
 
-def _expected() -> ColumnElement[int]:
+def expected() -> ColumnElement[int]:
     """Number of people beside an annotator who hold an item of `items` and whose judgement of it
     would count.
     """
@@ -109,56 +111,15 @@ def _expected() -> ColumnElement[int]:
             annotators.c.judge_id.is_(None),
             ~excluded(assignments.c.annotator_id, items.c.project),
             live(),
-            _unanswered(),
+            unanswered(),
         )
     )
     return expected.correlate(items).scalar_subquery()
 
 
-def _of_project() -> ColumnElement[bool]:
+def of_project() -> ColumnElement[bool]:
     """Condition on `items` that no index serves: few items are looked up, by their ids."""
     return items.c.project.concat("") == PROJECT
-
-
-@cache
-def _on_screen(*, by_ai: bool) -> Select[Any]:
-    """Items that an annotator holds and may judge, taken back ones first.
-
-    What they took back is theirs to judge again, even where others have filled its overlap since:
-    a skip, for one, had freed the place.
-    """
-    requeued = assignments.c.requeued_at
-    held = (
-        select(items.c.item_id, items.c.sequence, requeued)
-        .join(assignments, assignments.c.item_id == items.c.item_id)
-        .where(
-            assignments.c.annotator_id == WHO,
-            live(),
-            _of_project(),
-            items.c.item_id.not_in(HOLDING),
-            unjudged(WHO),
-            ~is_withdrawn(),
-        )
-    )
-    if not by_ai:
-        free = items.c.given + _expected() < items.c.overlap
-        held = held.where(free | requeued.is_not(None))
-    return held.order_by(requeued.is_(None), requeued.desc(), items.c.sequence).limit(1)
-
-
-@cache
-def _oldest(*, by_ai: bool) -> Select[Any]:
-    """Items from a number on that an annotator may judge, the oldest first."""
-    wanted = select(items.c.item_id, items.c.sequence).where(
-        items.c.project == PROJECT,
-        items.c.sequence >= START,
-        items.c.item_id.not_in(HOLDING),
-        unjudged(WHO),
-        ~is_withdrawn(),
-    )
-    if not by_ai:
-        wanted = wanted.where(is_open(), items.c.given + _expected() < items.c.overlap)
-    return wanted.order_by(items.c.sequence).limit(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +130,8 @@ class Asked:
     project: str
     holding: Collection[str]
     now: datetime
+    seed: int | None = None
+    """Of what is drawn at random; None draws otherwise each time."""
 
     @property
     def by_ai(self) -> bool:
@@ -179,45 +142,6 @@ class Asked:
         """Values for the statements above."""
         names = {"who": self.who.annotator_id, "project": self.project}
         return {**names, "holding": sorted(self.holding), **_at(self.now), **more}
-
-
-def first_available(connection: Connection, asked: Asked) -> int | None:
-    """Sequence number of an item from which on `next_item` finds one; None if there is none.
-
-    Passes over items that others hold, which may be many, and is therefore done before the write
-    transaction.
-    """
-    start = _tally(connection, asked.who.annotator_id, asked.project).first
-    found = _available(connection, asked, start=start)
-    return None if found is None else int(found.sequence)
-
-
-def next_item(connection: Connection, asked: Asked, *, start: int) -> str | None:
-    """The id of the item to show: undone first, then of the qualification, on screen, the oldest.
-
-    `start` is from `first_available`; that item may have been taken since.
-    """
-    found = _available(connection, asked, start=start)
-    return None if found is None else str(found.item_id)
-
-
-def _available(connection: Connection, asked: Asked, *, start: int) -> queries.AnyRow | None:
-    """Id and sequence number of an item that the annotator may judge, none of them before `start`
-    unless it is undone, of the qualification, or on screen.
-    """
-    on_screen = connection.execute(_on_screen(by_ai=asked.by_ai), asked.values()).first()
-    at_entry = entry(connection, asked.who, asked.project)
-    if on_screen is not None and (at_entry.open or on_screen.requeued_at is not None):
-        return on_screen
-    if at_entry.open:
-        oldest = _oldest(by_ai=asked.by_ai)
-        return connection.execute(oldest, asked.values(start=start)).first()
-    left = (each for each in at_entry.left if each not in asked.holding)
-    this = {"item": next(left, None)}
-    return connection.execute(ONE, this).first()
-
-
-ONE = select(items.c.item_id, items.c.sequence).where(items.c.item_id == ITEM)
 
 
 def surplus(connection: Connection, asked: Asked) -> tuple[str, str] | None:
@@ -234,12 +158,12 @@ def surplus(connection: Connection, asked: Asked) -> tuple[str, str] | None:
         .join(assignments, assignments.c.item_id == items.c.item_id)
         .join(annotators, annotators.c.annotator_id == assignments.c.annotator_id)
         .where(
-            _of_project(),
+            of_project(),
             items.c.item_id.not_in(HOLDING),
             assignments.c.annotator_id != WHO,
             annotators.c.judge_id.is_(None),
             live(),
-            _unanswered(),
+            unanswered(),
             unjudged(WHO),
             is_open(),
         )
@@ -275,7 +199,7 @@ def counts(connection: Connection, annotator_id: str, project: str, now: datetim
     asker = queries.annotator(connection, annotator_id)
     if whole is None:
         return Counts(done=0, left=0, waiting=0)
-    own = _tally(connection, annotator_id, project)
+    own = tally(connection, annotator_id, project)
     unjudged_open = whole.open - own.open
     at_entry = Entry() if asker is None else entry(connection, asker, project)
     if at_entry.held:
@@ -283,10 +207,9 @@ def counts(connection: Connection, annotator_id: str, project: str, now: datetim
     if asker is not None and asker.judge_id is not None:
         left = whole.items - own.done - connection.execute(WITHDRAWN, values).scalar_one()
     else:
-        covered, given_back = _covered_and_given_back()
         values |= _at(now)
-        left = unjudged_open - connection.execute(covered, values).scalar_one()
-        left += connection.execute(given_back, values).scalar_one()
+        left = unjudged_open - connection.execute(_covered(), values).scalar_one()
+        left += connection.execute(_given_back(), values).scalar_one()
     closed = connection.execute(CLOSED, {"ids": at_entry.left}).scalar_one()
     return Counts(
         done=own.done,
@@ -303,16 +226,22 @@ CLOSED = (
 )
 """Items among some that others need not judge more often."""
 WITHDRAWN = (
-    select(func.count()).select_from(items).where(_of_project(), is_withdrawn(), unjudged(WHO))
+    select(func.count()).select_from(items).where(of_project(), is_withdrawn(), unjudged(WHO))
 )
 OF_PROJECT = select(projects).where(projects.c.project == PROJECT)
 
 
+def num_available(connection: Connection, asked: Asked) -> int:
+    """Number of open items that a person has not judged and that leases of others do not cover."""
+    whole = connection.execute(OF_PROJECT, asked.values()).first()
+    own = tally(connection, asked.who.annotator_id, asked.project)
+    covered: int = connection.execute(_covered(), asked.values()).scalar_one()
+    return 0 if whole is None else int(whole.open - own.open) - covered
+
+
 @cache
-def _covered_and_given_back() -> tuple[Select[Any], Select[Any]]:
-    """Counts of open items that the leases of others cover, and of items that an annotator has
-    back although they are not open for others.
-    """
+def _covered() -> Select[Any]:
+    """Number of open items that the leases of others cover."""
     # Not the column itself, whose order SQLite would read all leases for.
     item_id = assignments.c.item_id.concat("")
     held = (
@@ -323,7 +252,7 @@ def _covered_and_given_back() -> tuple[Select[Any], Select[Any]]:
             annotators.c.judge_id.is_(None),
             ~excluded(assignments.c.annotator_id, PROJECT),
             live(),
-            _unanswered(),
+            unanswered(),
         )
         .group_by(item_id)
         .subquery("held")
@@ -335,21 +264,25 @@ def _covered_and_given_back() -> tuple[Select[Any], Select[Any]]:
         items.c.given + held.c.times >= items.c.overlap,
         unjudged(WHO),
     )
-    taken = select(func.count()).select_from(held).where(covered.correlate(held).exists())
-    back = (
+    return select(func.count()).select_from(held).where(covered.correlate(held).exists())
+
+
+@cache
+def _given_back() -> Select[Any]:
+    """Number of items that an annotator has back although they are not open for others."""
+    return (
         select(func.count())
         .select_from(assignments.join(items, items.c.item_id == assignments.c.item_id))
         .where(
             assignments.c.annotator_id == WHO,
             assignments.c.requeued_at.is_not(None),
             live(),
-            _of_project(),
+            of_project(),
             unjudged(WHO),
             ~is_withdrawn(),
-            items.c.given + _expected() >= items.c.overlap,
+            items.c.given + expected() >= items.c.overlap,
         )
     )
-    return taken, back
 
 
 COUNTED = ("done", "open", "first")
@@ -358,7 +291,7 @@ TALLY = select(
 ).where(tallies.c.annotator_id == WHO, tallies.c.project == PROJECT)
 
 
-def _tally(connection: Connection, annotator_id: str, project: str) -> queries.AnyRow:
+def tally(connection: Connection, annotator_id: str, project: str) -> queries.AnyRow:
     """The annotator's row of `tallies`, or zeros."""
     return connection.execute(TALLY, {"who": annotator_id, "project": project}).one()
 
@@ -400,12 +333,22 @@ def release_oldest(connection: Connection, annotator_id: str, now: datetime) -> 
 def _held_by_age() -> Select[Any]:
     """Items that an annotator holds and has not judged, the latest first."""
     held = select(assignments.c.item_id).where(assignments.c.annotator_id == WHO, live())
-    return held.where(_unanswered()).order_by(assignments.c.issued_at.desc())
+    return held.where(unanswered()).order_by(assignments.c.issued_at.desc())
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The item to show; `queued` is false of one that the annotator had already."""
+
+    item_id: str
+    queued: bool = True
+    propensity: float | None = None
+    """Probability of the choice; None where nothing is drawn."""
 
 
 def issue(
     connection: Connection,
-    item_id: str,
+    chosen: Chosen,
     annotator_id: str,
     *,
     now: datetime,
@@ -413,16 +356,22 @@ def issue(
     seed: int | None,
 ) -> Shown:
     """Start or renew a lease. The order is random, or a function of `seed`, item and annotator."""
+    item_id = chosen.item_id
     shown = issued(connection, item_id, annotator_id)
     if shown[0]:
         renew(connection, item_id, annotator_id, now=now, until=until)
+        if chosen.queued:
+            this = (assignments.c.item_id == item_id) & (assignments.c.annotator_id == annotator_id)
+            anew = {"propensity": chosen.propensity, "chosen_at": now}
+            connection.execute(update(assignments).where(this).values(**anew))
         return shown
     count = select(func.count()).where(candidates.c.item_id == item_id)
     order = list(range(connection.execute(count).scalar_one()))
-    _shuffler(seed, item_id, annotator_id).shuffle(order)
+    shuffler(seed, item_id, annotator_id).shuffle(order)
     tokens = [secrets.token_urlsafe(24) for _ in order]
     owner = {"item_id": item_id, "annotator_id": annotator_id}
-    connection.execute(insert(assignments).values(**owner, issued_at=now, leased_until=until))
+    lease = {"issued_at": now, "leased_until": until, "chosen_at": now}
+    connection.execute(insert(assignments).values(**owner, **lease, propensity=chosen.propensity))
     connection.execute(
         insert(views),
         [
@@ -433,7 +382,8 @@ def issue(
     return tuple(order), tuple(tokens)
 
 
-def _shuffler(seed: int | None, item_id: str, annotator_id: str) -> random.Random:
+def shuffler(seed: int | None, item_id: str, annotator_id: str) -> random.Random:
+    """Randomness that nobody can predict, or with a `seed` a function of all three."""
     if seed is None:
         return random.SystemRandom()
     digest = hashlib.sha256(json.dumps([seed, item_id, annotator_id]).encode()).digest()

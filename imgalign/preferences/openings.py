@@ -8,9 +8,10 @@ from sqlalchemy import delete, insert, select
 from imgalign.errors import StoreError
 from imgalign.preferences import validation
 from imgalign.preferences.accounts import Account
+from imgalign.preferences.accounts_schema import openings
 from imgalign.preferences.database import Database
 from imgalign.preferences.records import utc_now
-from imgalign.preferences.schema import openings, projects
+from imgalign.preferences.schema import projects
 
 
 def open_projects(database: Database, *, first: str) -> frozenset[str]:

@@ -14,18 +14,12 @@ from sqlalchemy import BindParameter, Connection, bindparam, delete, insert, sel
 
 from imgalign.errors import InputError
 from imgalign.preferences import queries
+from imgalign.preferences.accounts_schema import admissions, qualifications
 from imgalign.preferences.database import Database
 from imgalign.preferences.identity import person
 from imgalign.preferences.quality import as_expected
 from imgalign.preferences.records import Annotator, TieGroups, utc_now
-from imgalign.preferences.schema import (
-    admissions,
-    gold,
-    items,
-    qualifications,
-    rankings,
-    undos,
-)
+from imgalign.preferences.schema import gold, items, rankings, undos
 
 MOST_ITEMS = 20
 """More is no short qualification."""

@@ -31,6 +31,7 @@ from imgalign.preferences.records import (
 )
 from imgalign.preferences.schema import (
     annotators,
+    assignments,
     candidates,
     exclusions,
     items,
@@ -195,6 +196,9 @@ def add_ranking(
     `order` is the permutation under which the annotator saw them.
     """
     ranking_id = uuid.uuid4().hex
+    of_lease = select(assignments.c.propensity).where(
+        assignments.c.item_id == sent.item_id, assignments.c.annotator_id == sent.annotator
+    )
     connection.execute(
         insert(rankings).values(
             ranking_id=ranking_id,
@@ -208,6 +212,7 @@ def add_ranking(
             tie_groups=None if sent.ranking is None else as_candidates(sent.ranking, order),
             client_ms=sent.client_ms,
             created_at=now,
+            propensity=of_lease.scalar_subquery(),
         )
     )
     if sent.answers:
@@ -280,6 +285,7 @@ def to_rankings(connection: Connection, rows: Sequence[AnyRow]) -> list[Ranking]
             samples=row.samples,
             judge_id=row.judge_id,
             answers=to_answers(row.answers or ()),
+            propensity=row.propensity,
         )
         for row in rows
     ]

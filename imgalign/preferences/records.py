@@ -22,6 +22,8 @@ from imgalign.config import Config, refuse_ineffective
 
 ATTENTION = "attention: "
 """The source of an attention item (`attention.py`) begins so."""
+AGAIN = "asked again: "
+"""The source of a repeat begins so, and goes on with the id of the item that it repeats."""
 
 Verdict = Literal["ranked", "all_bad", "skipped"]
 Samples = Literal["images", "texts"]
@@ -279,7 +281,9 @@ class Ranking:
     by the SHA-256 of its file, or texts, each by that of its UTF-8 bytes. `order` is the display
     permutation: (2, 0, 1) says that candidate 2 was shown first. `undone_at` is set on judgements
     that their annotator took back, `simulated` on those of a simulated annotator. `judge_id` is set
-    on those of an AI judge, which have its `answers`, in candidates.
+    on those of an AI judge, which have its `answers`, in candidates. `propensity` is with which
+    probability the item was chosen for the annotator; None where nothing was drawn, as when the
+    oldest is ranked first.
     """
 
     ranking_id: str
@@ -302,6 +306,7 @@ class Ranking:
     samples: Samples = "images"
     judge_id: str | None = None
     answers: tuple[Answer, ...] = ()
+    propensity: float | None = None
 
     @property
     def is_attention(self) -> bool:

@@ -12,12 +12,11 @@ from sqlalchemy import func, select
 
 from imgalign.errors import InputError
 from imgalign.preferences import queries, validation
+from imgalign.preferences.records import AGAIN
 from imgalign.preferences.schema import items, tallies
 from imgalign.preferences.store import Store
 from imgalign.preferences.stored import item_samples
 
-AGAIN = "asked again: "
-"""The source of a repeat begins so, and goes on with the id of the item that it repeats."""
 LATEST = 5_000
 """Judged items to choose from: the latest of a project."""
 MOST_REPEATS = 100

@@ -22,10 +22,10 @@ from imgalign.preferences.accounts import (
     joined,
     shut,
 )
+from imgalign.preferences.accounts_schema import accounts, password_resets
 from imgalign.preferences.database import Database
 from imgalign.preferences.passwords import hashed, refuse_password
 from imgalign.preferences.records import utc_now
-from imgalign.preferences.schema import accounts, password_resets
 
 NO_RESET = "reset link: used, too old or not whole; ask a lead or admin for another"
 

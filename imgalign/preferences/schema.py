@@ -3,17 +3,17 @@
 The schema is normalised. `rankings`, `undos`, `judges` and `judge_answers` are append-only: the
 migrations add triggers that refuse every UPDATE and DELETE. Leases (`assignments`) change, and so
 do the tallies (`tallies.py`, `outcomes.py`), which follow from the judgements and are written in
-the same transactions: `items.given`, `tallies`, `projects`, `judged_prompts`, `outcomes`. Accounts,
-their sessions and what leads decide (`gold`, `exclusions`, `guidelines`, `qualifications`,
-`admissions`, `openings`) change as well.
+the same transactions: `items.given`, `tallies`, `projects`, `judged_prompts`, `outcomes`. What
+leads decide of judgements (`gold`, `exclusions`) changes as well.
 
     judges <- annotators <- assignments -> items <- candidates -> images <- provenances
                                  |           ^          |
                                views      rankings      +-> texts <- text_provenances
                                              ^
                                     undos, judge_answers
-    annotators <- exclusions, admissions, accounts; items <- gold
-    accounts <- sessions, invitations, password_resets, openings
+    annotators <- exclusions; items <- gold
+
+Left out: accounts, and what leads decide of a project (accounts_schema.py).
 """
 
 from datetime import UTC, datetime
@@ -197,6 +197,9 @@ items = Table(
     Column("given", Integer, nullable=False, server_default="0"),
     # Of attention items only: since when nobody is asked it any more.
     Column("withdrawn_at", UtcDateTime),
+    # Nats that a ranking of it is expected to tell a reward (queue_order.py); null where none was
+    # fitted since it was queued, and where its prompt is held out. Not those of attention items.
+    Column("priority", Float(53)),
     Index(None, "project", "sequence"),
     Index(
         "ix_items_open",
@@ -204,6 +207,13 @@ items = Table(
         "sequence",
         sqlite_where=text("given < overlap"),
         postgresql_where=text("given < overlap"),
+    ),
+    Index(
+        "ix_items_priority",
+        "project",
+        "priority",
+        sqlite_where=text("given < overlap AND priority IS NOT NULL"),
+        postgresql_where=text("given < overlap AND priority IS NOT NULL"),
     ),
 )
 
@@ -238,6 +248,10 @@ assignments = Table(
     Column("issued_at", UtcDateTime, nullable=False),
     Column("leased_until", UtcDateTime, nullable=False),
     Column("requeued_at", UtcDateTime),
+    # When it was chosen from the queue: those on a screen stay in the order in which they came.
+    Column("chosen_at", UtcDateTime),
+    # Probability with which this item was chosen among those available; null if none was drawn.
+    Column("propensity", Float(53)),
     # A lease ends when its item is judged, so that few are live.
     Index(None, "annotator_id", "leased_until"),
     Index(None, "leased_until"),
@@ -276,6 +290,8 @@ rankings = Table(
     Column("tie_groups", JSON(none_as_null=True)),
     Column("client_ms", BigInteger),
     Column("created_at", UtcDateTime, nullable=False),
+    # That of the lease.
+    Column("propensity", Float(53)),
     UniqueConstraint("annotator_id", "key"),
     UniqueConstraint("item_id", "annotator_id", "attempt"),
     Index("ix_rankings_annotator_id_sequence", "annotator_id", "sequence"),
@@ -300,34 +316,6 @@ undos = Table(
 # Annotators whose judgements in a project count nowhere.
 exclusions = Table(
     "exclusions",
-    metadata,
-    Column("project", Name, primary_key=True),
-    Column("annotator_id", ForeignKey("annotators.annotator_id"), primary_key=True),
-    Column("created_at", UtcDateTime, nullable=False),
-)
-
-guidelines = Table(
-    "guidelines",
-    metadata,
-    Column("project", Name, primary_key=True),
-    Column("text", Text, nullable=False),
-    Column("changed_at", UtcDateTime, nullable=False),
-)
-
-# Gold items, by their ids, that annotators of a project judge before any other, and the share of
-# them that they must answer as expected to go on.
-qualifications = Table(
-    "qualifications",
-    metadata,
-    Column("project", Name, primary_key=True),
-    Column("items", JSON, nullable=False),
-    Column("share", Float(53), nullable=False),
-    Column("changed_at", UtcDateTime, nullable=False),
-)
-
-# Annotators whom a lead lets go on in a project, whatever they answered.
-admissions = Table(
-    "admissions",
     metadata,
     Column("project", Name, primary_key=True),
     Column("annotator_id", ForeignKey("annotators.annotator_id"), primary_key=True),
@@ -387,64 +375,4 @@ outcomes = Table(
     metadata,
     Column("page", Sequence, primary_key=True, autoincrement=False),
     Column("records", LargeBinary, nullable=False),
-)
-
-accounts = Table(
-    "accounts",
-    metadata,
-    Column("account_id", ForeignKey("annotators.annotator_id"), primary_key=True),
-    Column("role", String(16), nullable=False),
-    # Argon2id.
-    Column("password", Text, nullable=False),
-    Column("created_at", UtcDateTime, nullable=False),
-    Column("disabled_at", UtcDateTime),
-)
-
-# Of invitations, reset links and sessions only the SHA-256 of their tokens is known.
-invitations = Table(
-    "invitations",
-    metadata,
-    Column("digest", Hash, primary_key=True),
-    Column("role", String(16), nullable=False),
-    Column("group_name", Name, nullable=False),
-    # Null for one that was made on the command line.
-    Column("invited_by", ForeignKey("accounts.account_id")),
-    Column("created_at", UtcDateTime, nullable=False),
-    Column("expires_at", UtcDateTime, nullable=False),
-    Column("account_id", ForeignKey("accounts.account_id")),
-    Column("used_at", UtcDateTime),
-)
-
-# Of links by which an account gets another password: those that were not used.
-password_resets = Table(
-    "password_resets",
-    metadata,
-    Column("digest", Hash, primary_key=True),
-    Column("account_id", ForeignKey("accounts.account_id"), nullable=False),
-    # Null for one that was made on the command line.
-    Column("made_by", ForeignKey("accounts.account_id")),
-    Column("created_at", UtcDateTime, nullable=False),
-    Column("expires_at", UtcDateTime, nullable=False),
-    Index(None, "account_id"),
-)
-
-sessions = Table(
-    "sessions",
-    metadata,
-    Column("digest", Hash, primary_key=True),
-    Column("account_id", ForeignKey("accounts.account_id"), nullable=False),
-    Column("created_at", UtcDateTime, nullable=False),
-    Column("expires_at", UtcDateTime, nullable=False),
-    Index(None, "account_id"),
-)
-
-# Whether annotators with accounts may rank a project; without a row only the one that the app
-# begins with.
-openings = Table(
-    "openings",
-    metadata,
-    Column("project", Name, primary_key=True),
-    Column("is_open", Boolean, nullable=False),
-    Column("changed_by", ForeignKey("accounts.account_id")),
-    Column("changed_at", UtcDateTime, nullable=False),
 )

@@ -17,6 +17,7 @@ from imgalign.errors import ImgalignError, StoreError
 from imgalign.preferences import (
     adding,
     address,
+    choosing,
     identity,
     leases,
     queries,
@@ -252,30 +253,29 @@ class Store:
     ) -> Item | None:
         """The next item for this annotator, or None when none is left.
 
-        First items that they undid, then a qualification, those already on their screen, and the
-        oldest whose overlap is not covered by judgements and live leases. The item is leased; again
-        gives the same one. `holding` are items that the page has; with `prefetch` the lease is
-        short. The oldest of many leases are released. Where others hold all that is left, one
-        network address more than half, one of its leases is taken over; who had it may submit.
+        First items that they undid, then a qualification, those already on their screen, and of
+        those whose overlap is not covered by judgements and live leases the oldest, or as the
+        project's order says (`queue_order`). The item is leased; again gives the same one.
+        `holding` are items that the page has; with `prefetch` the lease is short. The oldest of
+        many leases are released. Where others hold all that is left, one network address more than
+        half, one of its leases is taken over; who had it may submit.
         """
         annotator, now = person(annotator), utc_now()
         with self.database.read() as connection:
             who = queries.require_annotator(connection, annotator)
-            asked = leases.Asked(who, project, holding, now)
-            start = leases.first_available(connection, asked)
+            asked = leases.Asked(who, project, holding, now, self._seed)
+            start = choosing.first_available(connection, asked)
             if start is None and (prefetch or leases.surplus(connection, asked) is None):
                 return None
         with self.database.write() as connection:
-            if start is None:
-                item_id = leases.take_over(connection, asked)
-            else:
-                item_id = leases.next_item(connection, asked, start=start)
-            if item_id is None:
+            chosen = choosing.next_item(connection, asked, start=start)
+            if chosen is None:
                 return None
+            item_id = chosen.item_id
             shown = queries.shown_item(connection, item_id)
-            lease = min(self._lease, leases.PREFETCH_LEASE) if prefetch else self._lease
+            until = now + (min(self._lease, leases.PREFETCH_LEASE) if prefetch else self._lease)
             _, tokens = leases.issue(
-                connection, item_id, annotator, now=now, until=now + lease, seed=self._seed
+                connection, chosen, annotator, now=now, until=until, seed=self._seed
             )
             leases.release_oldest(connection, annotator, now)
         return Item(item_id=item_id, prompt=shown.prompt, samples=shown.samples, tokens=tokens)

@@ -197,6 +197,12 @@ def answers(values: Sequence[Answer], *, num: int, by_judge: bool) -> None:
             raise InputError(f"answers: expected first, second or none, got {each.choice!r:.80}")
 
 
+def propensity(value: float | None) -> None:
+    """Check the probability with which an item was chosen, if something was drawn."""
+    if value is not None and not 0 < value <= 1:
+        raise InputError(f"propensity: expected above 0 and at most 1, or none, got {value}")
+
+
 def content(sent: Submission) -> tuple[object, ...]:
     """The fields in which two submissions under one key must agree; `client_ms` may differ."""
     return (sent.item_id, sent.verdict, sent.reason, sent.ranking)

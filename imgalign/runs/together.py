@@ -16,12 +16,13 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 from torch.nn import Parameter
 
 from imgalign.errors import ImgalignError, ProcessError
+from imgalign.runs.sharding import SharedWeights
 
 Given = TypeVar("Given")
 
@@ -31,7 +32,7 @@ BUCKET = 2**24
 """Gradients that are summed at once, in elements: 64 MiB of float32."""
 
 
-def join(*, cure: str) -> "Together":
+def join(*, cure: str, shares_weights: bool = False) -> "Together":
     """Meet the other processes, whose number and place the launcher has put in the environment.
 
     `cure` is what to do after one of them has died.
@@ -43,7 +44,7 @@ def join(*, cure: str) -> "Together":
     store, index, size = next(rendezvous("env://"))
     store = PrefixStore(f"imgalign/{attempt}", store)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    world = Together(store, index=index, size=size, cure=cure)
+    world = Together(store, index=index, size=size, cure=cure, shares_weights=shares_weights)
     world.connect(backend)
     atexit.register(dist.destroy_process_group)
     return world
@@ -52,11 +53,15 @@ def join(*, cure: str) -> "Together":
 class Together:
     """One of several processes that learn together; sums have the same bits in all of them."""
 
-    def __init__(self, store: Store, *, index: int, size: int, cure: str) -> None:
+    def __init__(
+        self, store: Store, *, index: int, size: int, cure: str, shares_weights: bool
+    ) -> None:
         self.index = index
         self.size = size
+        self.shares_weights = shares_weights
         self._store = store
         self._cure = cure
+        self._shared: SharedWeights | None = None
 
     def connect(self, backend: str) -> None:
         """Meet the others; ends without a word where one of them has failed before and said why."""
@@ -64,7 +69,7 @@ class Together:
             dist.init_process_group, store=self._store, rank=self.index, world_size=self.size
         )
         with self.one_voice():
-            self._meet(begin, backend)
+            self._call(begin, backend)
 
     def deal(self, count: int) -> range:
         """A share in order; shares differ by one at most."""
@@ -114,7 +119,18 @@ class Together:
             for parameter, part in zip(bucket, parts, strict=True):
                 parameter.grad = part.view_as(parameter)
 
+    def share(self, network: nn.Module) -> None:
+        """Keep a part of the frozen weights in each process, if these were launched so."""
+        if self.shares_weights:
+            self._shared = SharedWeights(network, call=self._call)
+
     def _meet(self, ask: Callable[..., object], *given: Any) -> None:
+        """Call a collective, when no process needs weights of another any more."""
+        if self._shared is not None:
+            self._shared.help_others()
+        self._call(ask, *given)
+
+    def _call(self, ask: Callable[..., object], *given: Any) -> None:
         """Call a collective; ProcessError where a process has ended or cannot be reached."""
         try:
             ask(*given)

@@ -205,6 +205,12 @@ class HoldsWeights:
     weights: TrainedWeights
 
     @property
+    def trained_network(self) -> nn.Module:
+        """The network of which it trains a part, or all."""
+        network: nn.Module = self.weights.network
+        return network
+
+    @property
     def passes(self) -> Passes:
         """Of the network, since the policy was built."""
         return self.weights.counter.passes

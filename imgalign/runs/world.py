@@ -5,12 +5,12 @@
 """
 
 import os
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol, TypeVar, cast, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import Parameter
 
 from imgalign.errors import ConfigError
@@ -23,13 +23,16 @@ PROCESSES = "WORLD_SIZE"
 
 SHARDED = {"FSDP": "ACCELERATE_USE_FSDP", "DeepSpeed": "ACCELERATE_USE_DEEPSPEED"}
 """Ways to cut one model into parts, by what accelerate's launcher puts into the environment."""
+VERSION_OF_FSDP = "FSDP_VERSION"
+LOADS_IN_ONE = "FSDP_CPU_RAM_EFFICIENT_LOADING"
+"""Whether transformers is to load a model in the first process alone, which then sends it on."""
 
 
 @runtime_checkable
 class World(Protocol):
     """The processes that learn together; every denominator, gather and branch goes through it.
 
-    Everything but `size`, `index` and `deal` is called by all processes alike, and returns the same
+    Everything but properties and `deal` is called by all processes alike, and returns the same
     in all of them. An error that only one process meets, such as a NumericsError, ends that process
     alone; the others wait until the launcher ends them.
     """
@@ -42,6 +45,11 @@ class World(Protocol):
     @property
     def index(self) -> int:
         """Which of them this is, from 0; see `writes_files`."""
+        ...
+
+    @property
+    def shares_weights(self) -> bool:
+        """Whether `share` keeps a part of a network in each process."""
         ...
 
     def deal(self, count: int) -> range:
@@ -79,6 +87,13 @@ class World(Protocol):
         """
         ...
 
+    def share(self, network: nn.Module) -> None:
+        """Keep a part of a network's frozen weights in each process, if these were launched so.
+
+        From then on the network is whole during its passes alone; see `sharding.py`.
+        """
+        ...
+
 
 @runtime_checkable
 class Joined(World, Protocol):
@@ -94,6 +109,7 @@ class Alone:
 
     size = 1
     index = 0
+    shares_weights = False
 
     def deal(self, count: int) -> range:
         """All of them."""
@@ -121,9 +137,53 @@ class Alone:
     def reduce(self, parameters: Sequence[Parameter]) -> None:
         """Leave the gradients as they are."""
 
+    def share(self, network: nn.Module) -> None:
+        """Leave all of it here."""
+
     def one_voice(self) -> AbstractContextManager[None]:
         """Its own."""
         return nullcontext()
+
+
+@runtime_checkable
+class HasNetwork(Protocol):
+    """A policy that trains a network, or a part of it."""
+
+    @property
+    def trained_network(self) -> nn.Module:
+        """All of it."""
+        ...
+
+
+def share_weights(policy: Given, world: World) -> Given:
+    """The policy; each process keeps a part of its frozen weights, if these were launched so."""
+    if isinstance(policy, HasNetwork):
+        world.share(policy.trained_network)
+    return policy
+
+
+@runtime_checkable
+class Gathers(Protocol):
+    """A network that processes share, as FSDP makes it."""
+
+    def unshard(self) -> object:
+        """Gather what belongs to none of its blocks, such as embeddings."""
+        ...
+
+    def reshard(self) -> None:
+        """Free it again."""
+        ...
+
+
+@contextmanager
+def outside_passes(network: nn.Module) -> Iterator[None]:
+    """Inside, what belongs to none of its blocks can be used by itself; see `World.share`."""
+    if not isinstance(network, Gathers):
+        yield
+        return
+    network.unshard()
+    yield
+    network.reshard()
 
 
 def first_position(world: World, count: int) -> int:
@@ -184,24 +244,39 @@ def refuse_one_gpu_for_all(world: World, device: str, *, setting: str) -> None:
         )
 
 
-def join_world(*, cure: str) -> Joined:
+def join_world(*, cure: str, can_share: bool = False) -> Joined:
     """The processes that this one learns with, after it has met them, by what started it.
 
     Where there are GPUs, the current one is then that of this process. `cure` is what to do after
-    one of them has died. Example: "nothing is written; start the fit again".
+    one of them has died. Example: "nothing is written; start the fit again". `can_share`: the
+    caller calls `share`; ConfigError otherwise where processes are to share a model.
     """
     if int(os.environ.get(PROCESSES, "1")) <= 1:
         return Alone()
-    for name, variable in SHARDED.items():
-        if os.environ.get(variable, "").lower() == "true":
-            raise ConfigError(
-                f"accelerate launch: {name} is not supported, as each process holds the whole "
-                "model; launch with configs/accelerate/ddp.yaml"
-            )
+    asked = [name for name, key in SHARDED.items() if os.environ.get(key, "").lower() == "true"]
+    for name in asked:
+        refuse_sharding(name, can_share=can_share)
+    os.environ[LOADS_IN_ONE] = "false"  # here each process loads the model, and keeps its part
     from accelerate import PartialState
 
     from imgalign.runs.together import join
 
-    world = join(cure=cure)
+    world = join(cure=cure, shares_weights=bool(asked))
     PartialState(cpu=not torch.cuda.is_available())
     return world
+
+
+def refuse_sharding(name: str, *, can_share: bool) -> None:
+    """ConfigError where a way to cut a model into parts is not supported."""
+    if name == "FSDP" and can_share:
+        version = os.environ.get(VERSION_OF_FSDP, "2")
+        if version != "2":
+            raise ConfigError(
+                f"accelerate launch: fsdp_version: expected 2, got {version}; launch with "
+                "configs/accelerate/fsdp2.yaml"
+            )
+        return
+    cures = ["configs/accelerate/ddp.yaml", *(["fsdp2.yaml beside it"] if can_share else [])]
+    raise ConfigError(
+        f"accelerate launch: {name} is not supported here; launch with {' or '.join(cures)}"
+    )

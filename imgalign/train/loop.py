@@ -209,6 +209,7 @@ class Session:
                 self._report(values)
                 end = self._after(values)
             self.save()
+            self.world.wait()  # another process may still need the weights that this one keeps
             return end
 
     def _iterate(self) -> dict[str, float]:

@@ -23,7 +23,13 @@ from imgalign.prompts import Prompts
 from imgalign.runs.folder import CONFIG
 from imgalign.runs.progress import working
 from imgalign.runs.status import RunState
-from imgalign.runs.world import World, join_world, refuse_one_gpu_for_all, writes_files
+from imgalign.runs.world import (
+    World,
+    join_world,
+    refuse_one_gpu_for_all,
+    share_weights,
+    writes_files,
+)
 from imgalign.train.assemble import load_policy, refuse_by_model
 from imgalign.train.config import TrainConfig
 from imgalign.train.data.demonstrations import GivenSamples
@@ -85,8 +91,8 @@ def run(
     if reward is None and settings.data.gives == "rollouts":
         raise ConfigError(NO_REWARD)
     refuse_missing(settings.run.trackers)
-    world = world or join_world(cure=GO_ON)
-    refuse_one_gpu_for_all(world, settings.run.device, setting="run.device")
+    world = world or join_world(cure=GO_ON, can_share=True)
+    refuse_processes(world, settings)
     if writes_files(world):
         claim(out, resume=resume)
     prompts = prompts_to_use(out, settings, resume=resume)
@@ -103,7 +109,7 @@ def run(
         try:
             recorder.say("running", 0)
             with working("loading the model", shown=recorder.writes):
-                policy = policy or load_policy(settings, resumed=checkpoint)
+                policy = share_weights(policy or load_policy(settings, resumed=checkpoint), world)
             parts = Parts(
                 policy=policy,
                 reward=reward,
@@ -158,6 +164,16 @@ def held(out: Path) -> AbstractContextManager[None]:
     with reporting_full_disk(out, "making the run folder"):
         out.mkdir(parents=True, exist_ok=True)
     return lock_folder(out, doing="training")
+
+
+def refuse_processes(world: World, settings: TrainConfig) -> None:
+    """ConfigError where several processes could not learn together with these settings."""
+    refuse_one_gpu_for_all(world, settings.run.device, setting="run.device")
+    if world.shares_weights and settings.policy.train == "full":
+        raise ConfigError(
+            "policy.train: expected lora with FSDP, which shares the weights that are not trained, "
+            "got full; set policy.train=lora, or launch with configs/accelerate/ddp.yaml"
+        )
 
 
 def begin_together(

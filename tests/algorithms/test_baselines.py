@@ -118,6 +118,27 @@ def test_a_reference_that_is_asked_in_some_passes_gives_the_kl_of_all_on_average
     assert sum(kl for _, kl, _ in some) / len(some) == pytest.approx(whole_kl, rel=0.15)
 
 
+def test_later_epochs_ask_the_pretrained_model_only_where_they_pay_for_its_kl():
+    def forwards(kl: FixedKLConfig) -> int:
+        policy = RandomWalk(num_steps=4)
+        config = GRPOConfig(kl=kl, inner_epochs=3)
+        algorithm, rollout = PolicyGradient(config, seed=0), sample(policy)
+        generator = torch.Generator().manual_seed(0)
+        policy.num_forwards = 0
+        for loss in algorithm.losses(policy, rollout, world=Alone(), generator=generator):
+            assert loss.value is not None
+            loss.value.backward()
+        return policy.num_forwards
+
+    steps, batches, epochs = 4, 2, 3
+    learned = epochs * batches * steps
+    assert forwards(FixedKLConfig(coefficient=0.02)) == 2 * learned
+    assert forwards(FixedKLConfig(coefficient=0.0)) == learned + batches * steps
+    # For the log-ratios in the reward, and for the KL that is reported.
+    in_reward = FixedKLConfig(coefficient=0.02, place="reward")
+    assert forwards(in_reward) == learned + 2 * batches * steps
+
+
 def test_steps_are_dealt_out_such_that_none_comes_twice_before_all_have_come():
     each = [torch.arange(9)] * 4
     dealt = deal_steps(

@@ -4,6 +4,7 @@ is the published one at the start and in its gradient; a batch can be cut in any
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 import torch
@@ -24,9 +25,15 @@ from torch.nn import Parameter
 from torch.testing import assert_close
 
 from imgalign.algorithms.batches import Rollout
+from imgalign.algorithms.beta import PerNatConfig
 from imgalign.algorithms.choice import build_algorithm
 from imgalign.algorithms.direct import TIE_RATE, TIE_START, Direct
-from imgalign.algorithms.objectives import DPOConfig, has_preference, objective
+from imgalign.algorithms.objectives import (
+    AnyDirectConfig,
+    DPOConfig,
+    has_preference,
+    objective,
+)
 from imgalign.algorithms.rankings import (
     RankedBatch,
     best,
@@ -42,20 +49,28 @@ from imgalign.runs.world import Alone
 # --- at the start
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        # 24 orders; of pairs log 2; a margin of 0 where 1 was asked for; a half of each sample.
-        ("ranking", math.log(24)),
-        ("all pairs", math.log(2)),
-        ("best and worst", math.log(2)),
-        ("ipo", 0.25),
-        ("kto", 0.5),
-        ("cardinal", 0.0),
-    ],
-)
-def test_the_loss_of_a_policy_that_is_the_pretrained_model_is_known(name, expected):
-    algorithm = Direct(CONFIGS[name])
+AT_START = {
+    # 24 orders; of pairs log 2; a margin of 0 where 1 was asked for; a half of each sample.
+    "ranking": math.log(24),
+    "all pairs": math.log(2),
+    "best and worst": math.log(2),
+    "ipo": 0.25,
+    "kto": 0.5,
+    "cardinal": 0.0,
+}
+"""The loss of one ranking of four where policy and pretrained model agree."""
+
+
+def test_the_tables_of_the_direct_methods_leave_out_none():
+    tried = {type(config) for config in CONFIGS.values()}
+    missing = {kind.__name__ for kind in get_args(AnyDirectConfig)} - {t.__name__ for t in tried}
+    assert not missing, f"add rows to CONFIGS of tests/stand_ins/ranked_batches.py: {missing}"
+    assert CONFIGS.keys() == AT_START.keys(), "add to AT_START the losses of new rows of CONFIGS"
+
+
+@each_config
+def test_the_loss_of_a_policy_that_is_the_pretrained_model_is_known(name):
+    expected, algorithm = AT_START[name], Direct(CONFIGS[name])
     run(algorithm, moved_walk(by=0.0), ranked(RANKS[:1]))
     assert algorithm.metrics()["preference_loss"] == pytest.approx(expected, abs=1e-6)
     assert algorithm.metrics()["implicit_accuracy"] == 0.5
@@ -72,11 +87,25 @@ def test_the_first_step_raises_the_best_against_the_worst(name):
     assert ratio[best(RANKS)].mean() > ratio[worst(RANKS)].mean()
 
 
+@each_config
+def test_the_first_gradient_is_the_same_whatever_beta(name):
+    """As docs/algorithms/direct.md says: an objective is one of beta times log-ratios."""
+    batch, policy = ranked(), moved_walk(by=0.0)
+    configs = [
+        CONFIGS[name].model_copy(update={"beta": PerNatConfig(value=beta)}) for beta in (0.05, 5.0)
+    ]
+    small, large = (run(Direct(config), policy, batch) for config in configs)
+    assert small.abs().max() > 1e-3
+    assert_close(small, large)
+
+
 # --- its gradient
 
 
 TEMPERATURE, LARGEST = 0.7, 2.0
 """Of the regression on scores."""
+ALL_PAIRS = ("all pairs", "ipo")
+"""Rows of CONFIGS that do not compare the best with the worst alone."""
 
 
 def expected_loss(name: str, ratio: Tensor, batch: RankedBatch, *, beta: float) -> Tensor:
@@ -91,7 +120,7 @@ def expected_loss(name: str, ratio: Tensor, batch: RankedBatch, *, beta: float) 
             for i in group
             for other in groups[place + 1 :]
             for j in other
-            if name == "all pairs" or name == "ipo" or (place == 0 and other is groups[-1])
+            if name in ALL_PAIRS or (place == 0 and other is groups[-1])
         ]
         margins = torch.stack([row[i] - row[j] for i, j in pairs])
         if name == "ipo":
@@ -107,13 +136,16 @@ def expected_loss(name: str, ratio: Tensor, batch: RankedBatch, *, beta: float) 
             reward = beta * row[:k]
             gained = sum(own * each for own, each in zip(advantages, reward, strict=True))
             losses.append((k - 1) / (2 * LARGEST) * reward.square().mean() - gained)
-        else:
+        elif name in ("all pairs", "best and worst"):
             losses.append(-torch.sigmoid(beta * margins).log().mean())
+        else:
+            pytest.fail(f"write here the published loss of {name!r}, a row of CONFIGS")
     return torch.stack(losses)
 
 
 @pytest.mark.parametrize("draws", [1, 2])
-@pytest.mark.parametrize("name", ["all pairs", "best and worst", "ipo", "kto", "cardinal"])
+# Whole rankings are compared with other implementations, in tests/core/test_plackett_luce.py.
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name != "ranking"])
 def test_loss_and_gradient_are_those_of_the_paper(name, draws):
     policy, batch = moved_walk(), ranked()
     changes: dict[str, object] = {"draws": draws}

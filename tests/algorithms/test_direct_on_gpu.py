@@ -98,7 +98,6 @@ def test_the_loss_of_pairs_is_log_2_at_the_start(dtype, batch_size, gpu, tiny_pi
 
 
 CHANGES: Mapping[str, dict[str, Any]] = {
-    "ranking": {},
     "all pairs": {"draws": 2, "minibatches": 2},
     "best and worst": {"keep_chosen": 0.5},
     "ipo": {"sft": 0.1},
@@ -109,7 +108,7 @@ CHANGES: Mapping[str, dict[str, Any]] = {
 
 def settings(name: str) -> AnyDirectConfig:
     config = CONFIGS[name]
-    changes = {"refresh": {"every": 1, "max_nats": 1e6}, **CHANGES[name]}
+    changes = {"refresh": {"every": 1, "max_nats": 1e6}, **CHANGES.get(name, {})}
     return type(config).model_validate(config.model_dump(exclude_unset=True) | changes)
 
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import combinations
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -148,6 +148,12 @@ def learned_directly(
     if average:  # these are of whole samples
         metrics = {name: metrics[name] for name in metrics if not name.endswith("_log_ratio")}
     return metrics, scripted.gradients * counts * unit, scripted.passes
+
+
+def test_the_table_of_direct_methods_leaves_out_none():
+    tried = {type(config) for config in DIRECT.values()}
+    missing = {kind.__name__ for kind in get_args(AnyDirectConfig)} - {t.__name__ for t in tried}
+    assert not missing, f"add rows to DIRECT: {missing}"
 
 
 @pytest.mark.parametrize("name", DIRECT)

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from algorithms import ALGORITHMS
 from batches import write_given_images
 from processes import Processes
 from safetensors.torch import load_file
 from source_tree import ROOT
-from together_child import ALL, KINDS, learned, place_of
+from together_child import ALL, CASES, learned, place_of
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -71,8 +70,7 @@ def find(kind, name, models, images, together, tmp_path) -> Callable[..., Found]
     return found
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "name"), CASES)
 def test_two_processes_have_the_gradients_and_metrics_of_one(kind, name, find):
     found = find(singly=False)
     pairs = zip(found.tensors("gradients"), found.tensors("weights"), strict=True)
@@ -87,8 +85,7 @@ def test_two_processes_have_the_gradients_and_metrics_of_one(kind, name, find):
         assert other == pytest.approx(one, rel=1e-3, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "name"), CASES)
 def test_where_no_rounding_depends_on_who_scores_a_sample_they_have_its_weights(kind, name, find):
     found = find(singly=True)
     pairs = zip(found.tensors("gradients"), found.tensors("weights"), strict=True)

@@ -1,12 +1,11 @@
 """A loop that is ended by kill -9 in the middle of its stages, each time in another one."""
 
 import signal
-import subprocess
-import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
+from processes import command_servers
+from source_tree import ROOT
 
 from imgalign.config import dump_config
 from imgalign.loop.journal import FILE
@@ -14,7 +13,6 @@ from imgalign.preferences.checking import check_store
 from imgalign.preferences.store import Store
 from imgalign.runs.trained import weights_hash
 
-CHILD = Path(__file__).parents[1] / "stand_ins" / "loop_child.py"
 MOMENTS = (
     FILE,  # nothing is made yet
     "images/*/*.png",  # the first candidate of the first prompt
@@ -29,15 +27,17 @@ def test_a_loop_that_is_killed_in_the_middle_of_any_stage_ends_as_one_that_is_no
 ):
     dump_config(settings("stop={max_rounds: 1}"), tmp_path / "loop.yaml")
 
-    def run(out: str, killed_at: str = "") -> int:
-        command = [sys.executable, str(CHILD), str(tmp_path / "loop.yaml"), str(tmp_path / out)]
-        done = subprocess.run([*command, killed_at], capture_output=True, text=True, timeout=300)
-        assert done.returncode in (0, -signal.SIGKILL), done.stderr
-        return done.returncode
+    with command_servers(1) as servers:
 
-    assert [run("killed", moment) for moment in MOMENTS] == [-signal.SIGKILL] * len(MOMENTS)
-    assert run("killed") == 0
-    assert run("whole") == 0
+        def run(out: str, killed_at: str = "") -> int:
+            command = ["loop_child", tmp_path / "loop.yaml", tmp_path / out, killed_at]
+            code, _, told = servers.alone(command, folder=ROOT)
+            assert code in (0, -signal.SIGKILL), told
+            return code
+
+        assert [run("killed", moment) for moment in MOMENTS] == [-signal.SIGKILL] * len(MOMENTS)
+        assert run("killed") == 0
+        assert run("whole") == 0
     hashes, answers = [], []
     for name in ("killed", "whole"):
         out = tmp_path / name

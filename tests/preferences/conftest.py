@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from clocks import Clock
-from databases import new_database
+from databases import make_tables, new_database
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -63,6 +63,7 @@ def url(tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def store(url: str, tmp_path: Path) -> Iterator[Store]:
+    make_tables(url)
     with Store.open(url, images=tmp_path / "images") as store:
         store.add_annotator("ann", group="warm")
         store.add_annotator("bob", group="cool")

@@ -15,8 +15,8 @@ from imgalign.errors import InputError, StoreError
 from imgalign.preferences import accounts as module
 from imgalign.preferences import passwords
 from imgalign.preferences.accounts import INVITATION, ROLES, SESSION, WRONG, Account, Accounts
+from imgalign.preferences.accounts_schema import accounts, invitations, sessions
 from imgalign.preferences.records import Submission
-from imgalign.preferences.schema import accounts, invitations, sessions
 from imgalign.preferences.store import Store
 
 PASSWORD = "four odd green words"

@@ -11,8 +11,8 @@ from sqlalchemy import select
 
 from imgalign.errors import InputError, StoreError
 from imgalign.preferences.accounts import INVITATION, SET_UP, WRONG, WRONG_OLD, Accounts, Role
+from imgalign.preferences.accounts_schema import invitations, password_resets
 from imgalign.preferences.resets import NO_RESET, Resets
-from imgalign.preferences.schema import invitations, password_resets
 from imgalign.preferences.store import Store
 
 PASSWORD = "four odd green words"

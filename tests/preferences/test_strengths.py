@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from databases import UNDO_0018
 from PIL import Image
 from provenances import provenance
 from sqlalchemy import text
@@ -105,8 +106,9 @@ def test_a_store_of_version_0012_opens_and_keeps_its_rows(store: Store, url: str
                 {"number": number, "value": json.dumps(json.loads(value)[:3])},
             )
         connection.execute(text("ALTER TABLE provenances DROP COLUMN strength"))
-        for later in ("openings", "qualifications", "admissions", "password_resets"):
-            connection.execute(text(f"DROP TABLE {later}"))
+        later = ("openings", "qualifications", "admissions", "password_resets")
+        for undo in (*UNDO_0018, *(f"DROP TABLE {name}" for name in later)):
+            connection.execute(text(undo))
         connection.execute(text("UPDATE alembic_version SET version_num = '0012'"))
     store.close()
     with Store.open(url, images=tmp_path / "images") as again:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from databases import UNDO_0018
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from judges import JUDGE, judge_next
@@ -114,10 +115,12 @@ class Plain:
     def next_item(self, who: str, now: Any) -> str | None:
         found = [item for item in self.items if self.available(who, item, now)]
 
-        def order(item: Any) -> tuple[float, bool, int]:
+        def order(item: Any) -> tuple[float, bool, float, int]:
             held = self.lives(item.item_id, now).get(who)
             at = None if held is None else held.requeued_at
-            return (0.0 if at is None else -at.timestamp(), held is None, item.sequence)
+            came = 0.0 if held is None else held.chosen_at.timestamp()
+            back = 0.0 if at is None else -at.timestamp()
+            return (back, held is None, came, item.sequence)
 
         return min(found, key=order).item_id if found else None
 
@@ -303,6 +306,8 @@ def test_a_store_from_before_is_counted_when_it_is_opened(
     work(store, add_items)
     before = {who: store.counts(who) for who in PEOPLE}, judged_projects(store)
     with store.database.write() as connection:
+        for undo in UNDO_0018:
+            connection.execute(text(undo))
         for name in ("ix_items_open", "ix_assignments_leased_until", "ix_candidates_image_id"):
             connection.execute(text(f"DROP INDEX {name}"))
         connection.execute(text("DROP INDEX ix_assignments_annotator_id_leased_until"))
@@ -412,6 +417,7 @@ def test_no_step_of_ranking_reads_a_table_from_end_to_end(
     assert not {plan for plan in plans if plan.endswith(("(project=?)", "(annotator_id=?)"))} - {
         "SEARCH annotators USING INDEX sqlite_autoindex_annotators_1 (annotator_id=?)",
         "SEARCH projects USING INDEX sqlite_autoindex_projects_1 (project=?)",
+        "SEARCH queue_orders USING INDEX sqlite_autoindex_queue_orders_1 (project=?)",
         "SEARCH qualifications USING INDEX sqlite_autoindex_qualifications_1 (project=?)",
         # Its order is that of the sequence: the latest come first, a few of them.
         "SEARCH rankings USING COVERING INDEX ix_rankings_annotator_id_sequence (annotator_id=?)",

@@ -10,12 +10,19 @@ from pathlib import Path
 import pytest
 import torch
 from red_store import write_red_store
+from sqlalchemy import select
 
 import reward_models
 from imgalign.cli.main import main
+from imgalign.errors import StoreError
 from imgalign.files import lock_name
 from imgalign.images import png, to_image
+from imgalign.preferences.queue_order import set_queue_order
+from imgalign.preferences.schema import items
+from imgalign.preferences.store import Store
 from reward_models import report
+from reward_models.clip import ClipReward
+from reward_models.informative import is_held_out
 
 UNFROZEN = "unfreeze_image_blocks=2", "tower_learning_rate=0.003", "tower_epochs=2"
 
@@ -232,3 +239,40 @@ def test_a_damaged_image_of_the_store_is_left_out_of_a_fit_and_an_evaluation(
         assert main(["reward", "eval", str(tmp_path / "reward"), *where]) == 0
     finally:
         damaged.write_bytes(whole)
+
+
+def test_a_fit_says_what_tells_most_where_a_lead_ranks_that_first(
+    tmp_path_factory, clip_folder, capsys
+):
+    folder = tmp_path_factory.mktemp("informative")
+    options = write_red_store(folder)
+    with Store.open(options[1], images=folder / "images") as store:
+        images = [each.sample_ids[:2] for each in store.rankings()]
+        for number, own in enumerate(images):
+            store.add_item(f"a red fox {number}", own, source="open")
+            store.add_item(f"a red fox {number}", own, source="other", project="cats")
+        set_queue_order(store.database, "default", "informative")
+    out = str(tmp_path_factory.mktemp("fits") / "reward")
+    settings = (f"clip={clip_folder}", "epochs=3")
+    assert main(["reward", "train", "--out", out, *options, *settings]) == 0
+    said = capsys.readouterr().out
+    with Store.open(options[1], images=folder / "images") as store, store.database.read() as all_:
+        found = all_.execute(select(items.c.project, items.c.prompt, items.c.priority)).all()
+    held_out = ClipReward.from_pretrained(Path(out)).held_out
+    free = {f"a red fox {n}" for n in range(30) if not is_held_out(f"a red fox {n}", held_out)}
+    assert {prompt for _, prompt, value in found if value is not None} == free
+    assert {project for project, _, value in found if value is not None} == {"default"}
+    assert all(value > 0 for *_, value in found if value is not None)
+    assert f"project 'default': what tells most is ranked next, among {len(free)} open sets" in said
+
+
+def test_a_fit_is_kept_where_what_is_ranked_next_cannot_be_written(
+    train, tmp_path, monkeypatch, capsys, caplog
+):
+    def locked(*_, **__):
+        raise StoreError("rankings.db: locked")
+
+    monkeypatch.setattr("reward_models.informative.prioritise", locked)
+    assert train(tmp_path / "reward") == 0
+    assert f"written to {tmp_path / 'reward'}" in capsys.readouterr().out
+    assert "what is ranked next stays as it was: rankings.db: locked" in caplog.text

@@ -21,9 +21,10 @@ from imgalign.runs.world import Alone
 from reward_models.clip import ClipReward
 from reward_models.clip_models import load_towers
 from reward_models.contract import read_contract
-from reward_models.data import encode, index_rankings
+from reward_models.data import index_rankings
 from reward_models.descent import LOG_TIE_START, weighted_mean
 from reward_models.evaluate import evaluate
+from reward_models.features import encode
 from reward_models.fit import FitConfig, fit
 from reward_models.training import ranking_scores, train_attempt
 

@@ -5,11 +5,12 @@ saves and says each thing once, and ends in one line where a process cannot go o
 import json
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from processes import Processes
+from processes import Servers, command_servers
 from red_store import write_red_store
 from red_texts import make_text_rankings, write_text_table
 from safetensors.torch import load_file
@@ -18,7 +19,7 @@ from tiny_clip import write_clip
 from tiny_language import TEMPLATE, build_tokenizer, write_language_model
 from waiting import wait_for
 
-TRAIN = ("-m", "imgalign", "reward", "train")
+TRAIN = ("imgalign", "reward", "train")
 HEADS = ("epochs=2", "batch_size=7", "seeds=[0, 1]", "prior_stds=[0.5, 2.0]")
 TOWERS = ("epochs=1", "unfreeze_image_blocks=1", "unfreeze_text_blocks=1", "tower_epochs=1")
 TEXTS = ("epochs=1", "batch_size=9", "learning_rate=1e-3")
@@ -31,6 +32,12 @@ KINDS = {
 """Of seven or nine rankings a batch, so that shares differ."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Servers]:
+    with command_servers(2) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -68,14 +75,14 @@ def numbers(report: object, where: str = "") -> dict[str, float]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_processes_make_the_fit_of_one_and_one_of_them_saves_and_speaks(
-    kind, commands, tmp_path
+    kind, commands, servers, tmp_path
 ):
     samples, settings = KINDS[kind]
     one, two = tmp_path / "one", tmp_path / "two"
     command = [*commands[samples], *settings]
-    ((code, said, told),) = Processes([*command, "--out", one], size=1, folder=ROOT).ends()
+    code, said, told = servers.alone([*command, "--out", one], folder=ROOT)
     assert code == 0, told
-    ends = Processes([*command, "--out", two], folder=ROOT).ends()
+    ends = servers.together([*command, "--out", two], folder=ROOT).ends()
     assert [code for code, _, _ in ends] == [0, 0], ends
     (_, first, _), (_, other, others) = ends
     assert (other, others) == ("", "")
@@ -108,10 +115,10 @@ def test_two_processes_make_the_fit_of_one_and_one_of_them_saves_and_speaks(
         (["--out", "{folder}/docs"], "docs"),
     ],
 )
-def test_what_no_process_can_do_is_said_by_one_of_them(commands, tmp_path, more, line):
+def test_what_no_process_can_do_is_said_by_one_of_them(commands, servers, tmp_path, more, line):
     own = [each.format(folder=ROOT) for each in more]
     own += [] if "--out" in own else ["--out", str(tmp_path / "reward")]
-    ends = Processes([*commands["images"], *own], folder=ROOT).ends()
+    ends = servers.together([*commands["images"], *own], folder=ROOT).ends()
     assert [code for code, _, _ in ends] == [2, 2], ends
     said = "".join(told for _, _, told in ends)
     assert len(re.findall("^error:", said, re.M)) == 1, said
@@ -121,10 +128,12 @@ def test_what_no_process_can_do_is_said_by_one_of_them(commands, tmp_path, more,
 
 
 @pytest.mark.parametrize("index", [0, 1])
-def test_a_killed_process_ends_the_fit_in_one_line_and_nothing_is_saved(commands, tmp_path, index):
+def test_a_killed_process_ends_the_fit_in_one_line_and_nothing_is_saved(
+    commands, servers, tmp_path, index
+):
     out = tmp_path / "reward"
     long = ("epochs=100000", "patience=100000", "--out", out)
-    processes = Processes([*commands["images"], *long], folder=ROOT)
+    processes = servers.together([*commands["images"], *long], folder=ROOT)
     wait_for(lambda: any(tmp_path.iterdir()), seconds=120)  # its lock
     processes.each[index].kill()
     code, said, told = processes.ends()[1 - index]

@@ -8,11 +8,31 @@ import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from sqlalchemy import create_engine, make_url, text
 
+from imgalign.preferences.database import Database
+
 SERVER = "IMGALIGN_TEST_POSTGRES"
+
+
+UNDO_0018 = (
+    "DROP INDEX ix_items_priority",
+    *(
+        f"ALTER TABLE {table} DROP COLUMN {column}"
+        for table, column in (
+            ("items", "priority"),
+            ("rankings", "propensity"),
+            ("assignments", "propensity"),
+            ("assignments", "chosen_at"),
+        )
+    ),
+    "DROP TABLE queue_orders",
+)
+"""What makes a store of version 0018 one of 0017, for tests of older ones."""
 
 
 @contextmanager
@@ -29,3 +49,19 @@ def new_database(folder: Path) -> Iterator[str]:
         yield make_url(server).set(database=name).render_as_string(hide_password=False)
         connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
     engine.dispose()
+
+
+def make_tables(url: str) -> None:
+    """Make a new SQLite file one of the newest schema without a row, as opening it would: by a
+    copy, because each migration takes its time. Databases of a server are left as they are.
+    """
+    if (place := make_url(url)).get_backend_name() == "sqlite":
+        Path(place.database or "").write_bytes(_migrated())
+
+
+@cache
+def _migrated() -> bytes:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "imgalign.db"
+        Database(f"sqlite:///{path}").close()
+        return path.read_bytes()

@@ -3,7 +3,15 @@
 import json
 from pathlib import Path
 
+import pytest
 from image_folders import put
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.testing import assert_close
+
+from imgalign.runs.checkpoint import latest_checkpoint
+from imgalign.runs.metrics import read_metrics
+from imgalign.runs.trained import ADAPTER
 
 PROMPTS = ("a red house", "a blue boat", "a green tree", "two boat", "the house", "a red boat")
 ITERATIONS = 6
@@ -35,3 +43,24 @@ def train_on_pairs(folder: Path, pipeline: Path) -> list[str]:
     config = folder / "config.yaml"
     config.write_text(json.dumps(settings))
     return ["train", str(config)]
+
+
+def weights(out: Path) -> dict[str, Tensor]:
+    """The adapter at the end of a run."""
+    newest = latest_checkpoint(out)
+    assert newest is not None
+    assert newest.name == f"step-{ITERATIONS:06d}"
+    return load_file(newest / ADAPTER)
+
+
+def assert_run_of_one(run: Path, alone: Path) -> None:
+    """The run of two processes has the files, the weights and the metrics of that of one."""
+    assert {path.name for path in run.iterdir()} == {path.name for path in alone.iterdir()}
+    expected, found = weights(alone), weights(run)
+    for name, weight in expected.items():
+        assert_close(found[name], weight, rtol=0, atol=1e-3)
+    records = [read_metrics(folder / "metrics.jsonl") for folder in (alone, run)]
+    for one, both in zip(*records, strict=True):
+        assert both.keys() == one.keys()
+        for key in one.keys() & {"preference_loss", "held_out_preference_loss", "held_out_kl"}:
+            assert both[key] == pytest.approx(one[key], rel=1e-2, abs=1e-4)

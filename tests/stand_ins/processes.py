@@ -1,12 +1,19 @@
 """Processes of one run, started as a launcher does, without one."""
 
+import json
 import os
+import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
+from command_server import Command
+from source_tree import ROOT
 from torch.distributed.rendezvous import rendezvous
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -58,6 +65,109 @@ class Processes:
         """Exit code, output and errors of each, after all have ended."""
         said = [process.communicate(timeout=240) for process in self.each]
         return [(process.returncode, *each) for process, each in zip(self.each, said, strict=True)]
+
+
+class Forked:
+    """A process of a command that a `Server` was asked for."""
+
+    def __init__(self, server: subprocess.Popen[str], folder: Path) -> None:
+        self._server = server
+        self._folder = folder
+        self.pid = int(self._answer())
+
+    def kill(self) -> None:
+        """End it by kill -9."""
+        os.kill(self.pid, signal.SIGKILL)
+
+    def end(self) -> tuple[int, str, str]:
+        """Exit code, output and errors, after it has ended."""
+        code = int(self._answer())
+        said, told = ((self._folder / name).read_text() for name in ("said", "told"))
+        return code, said, told
+
+    def _answer(self) -> str:
+        assert self._server.stdout is not None
+        return self._server.stdout.readline()
+
+
+class Forks:
+    """Processes of one run, forked by servers, and the store where they find each other."""
+
+    def __init__(self, each: Sequence[Forked], meeting: Meeting) -> None:
+        self.each = each
+        self._meeting = meeting
+
+    def ends(self) -> list[tuple[int, str, str]]:
+        """Exit code, output and errors of each, after all have ended."""
+        return [process.end() for process in self.each]
+
+
+class Servers:
+    """Run commands of `python -m`, without these two words, and without importing anything again.
+
+    Each process of a run has a server of its own, so that sets have another order in each.
+    """
+
+    def __init__(self, servers: Sequence[subprocess.Popen[str]], folder: Path) -> None:
+        self._servers = servers
+        self._folder = folder
+
+    def together(self, arguments: Sequence[str | Path], *, folder: Path) -> Forks:
+        """Start the processes of a run, as a launcher does."""
+        meeting = Meeting(len(self._servers))
+        return Forks(
+            [
+                self._start(index, arguments, folder, meeting.environment(index))
+                for index in range(meeting.size)
+            ],
+            meeting,
+        )
+
+    def alone(self, arguments: Sequence[str | Path], *, folder: Path) -> tuple[int, str, str]:
+        """Exit code, output and errors of a process without a launcher, after it has ended."""
+        return self._start(0, arguments, folder, {}).end()
+
+    def _start(
+        self,
+        index: int,
+        arguments: Sequence[str | Path],
+        folder: Path,
+        environment: Mapping[str, str],
+    ) -> Forked:
+        server, own = self._servers[index], self._folder / str(index)
+        own.mkdir(exist_ok=True)
+        command = Command(
+            arguments=tuple(map(str, arguments)),
+            folder=str(folder),
+            environment={**os.environ, **ONE_THREAD, **environment},
+            said=str(own / "said"),
+            told=str(own / "told"),
+        )
+        assert server.stdin is not None
+        server.stdin.write(json.dumps(asdict(command)) + "\n")
+        server.stdin.flush()
+        return Forked(server, own)
+
+
+@contextmanager
+def command_servers(size: int) -> Iterator[Servers]:
+    """Servers until the end of the block."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        servers = []
+        for index in range(size):
+            server = subprocess.Popen(
+                [sys.executable, str(ROOT / "tests" / "stand_ins" / "command_server.py")],
+                env={**os.environ, **ONE_THREAD, "PYTHONHASHSEED": str(index)},
+                cwd=ROOT,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+            servers.append(stack.enter_context(server))
+            stack.callback(os.killpg, server.pid, signal.SIGKILL)  # with whatever it has forked
+        yield Servers(servers, folder)
 
 
 def free_port() -> int:

@@ -5,6 +5,7 @@ process of its own. It can be killed after some time by this process, its parent
 own file operations below the run's folder, before which it kills itself.
 """
 
+import gc
 import json
 import os
 import signal
@@ -118,6 +119,8 @@ def begin(request: Request) -> int:
     except ImgalignError as error:
         os.write(2, f"error: {error}\n".encode())
         code = error.exit_code
+    except SystemExit as end:  # of a process that leaves the word to another
+        code = int(end.code or 0)
     except BaseException:
         traceback.print_exc()
     finally:
@@ -169,6 +172,7 @@ def main() -> None:
         begun = time.monotonic()
         if requests[0].warm:
             code = made(requests[0])
+            gc.freeze()  # else the collector of each fork would touch, and so copy, all of it
             reply = Reply(code=code, seconds=time.monotonic() - begun, operations=0, said="")
             say(answers, [reply])
             continue

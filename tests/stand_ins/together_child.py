@@ -1,7 +1,7 @@
 """One of two processes that learn together: together_child.py MODELS IMAGES OUT.
 
-Each algorithm takes two iterations on each of `KINDS`, and what they come to is written where
-`place_of` says. What `learned` makes in one process is what it should be.
+Each of `CASES` takes two iterations, and what they come to is written where `place_of` says. What
+`learned` makes in one process is what it should be.
 """
 
 import json
@@ -20,11 +20,15 @@ from safetensors.torch import save_file
 
 from imgalign.algorithms.batches import Rollout
 from imgalign.runs.state import save_state
-from imgalign.runs.world import World, join_world
+from imgalign.runs.world import World, join_world, share_weights
 from imgalign.train.assemble import build_learner
 from imgalign.train.config import OptimizerConfig
 
-KINDS = [kind for kind in POLICIES if kind != "random walk"]
+LORA_OF_IMAGES, ALL_OF_IMAGES, LORA_OF_TEXTS, ALL_OF_TEXTS = list(POLICIES)[1:]
+KINDS = ((LORA_OF_IMAGES, ALL_OF_TEXTS), (ALL_OF_IMAGES, LORA_OF_TEXTS))
+CASES = [(kind, name) for number, name in enumerate(ALGORITHMS) for kind in KINDS[number % 2]]
+"""Each algorithm on a network of images and on one of texts, which of them is trained as a LoRA
+changing from one algorithm to the next."""
 
 
 class Share(NamedTuple):
@@ -57,9 +61,11 @@ def learned(
     world: World,
     share: Share,
     singly: bool,
+    iterations: int = 2,
 ) -> None:
-    """Write what two iterations come to; `singly`, one sample goes through in a pass."""
+    """Write what some iterations come to; `singly`, one sample goes through in a pass."""
     policy = POLICIES[kind](models, **({"batch_size": 1} if singly else {}))
+    share_weights(policy, world)
     move_weights(policy, by=0.02)
     share = share.singly if singly else share
     batch = cut(batch_for(name, images, policy), share.parts)
@@ -72,7 +78,7 @@ def learned(
         seed=0,
         world=world,
     )
-    metrics = [learner.update(batch, iteration=iteration) for iteration in range(2)]
+    metrics = [learner.update(batch, iteration=iteration) for iteration in range(iterations)]
     said = [{key: each[key] for key in each if key not in CLOCK} for each in metrics]
     out.mkdir(parents=True)
     save_state(out, "learner", learner.state_dict())
@@ -90,18 +96,17 @@ def place_of(out: Path, kind: str, name: str, index: int, *, singly: bool) -> Pa
 def main() -> None:
     models: Models = {name: Path(path) for name, path in json.loads(sys.argv[1]).items()}
     images, out, world = Path(sys.argv[2]), Path(sys.argv[3]), join_world(cure="start it again")
-    for kind in KINDS:
-        for name, singly in product(ALGORITHMS, (False, True)):
-            learned(
-                kind,
-                name,
-                models,
-                images,
-                place_of(out, kind, name, world.index, singly=singly),
-                world=world,
-                share=SHARES[world.index],
-                singly=singly,
-            )
+    for (kind, name), singly in product(CASES, (False, True)):
+        learned(
+            kind,
+            name,
+            models,
+            images,
+            place_of(out, kind, name, world.index, singly=singly),
+            world=world,
+            share=SHARES[world.index],
+            singly=singly,
+        )
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from threading import Barrier
 from typing import Any, TypeVar
 
 import torch
-from torch.nn import Parameter
+from torch.nn import Module, Parameter
 
 from imgalign.runs.world import World
 
@@ -26,6 +26,7 @@ class OneOfTwo:
     """A world as one of its two processes sees it."""
 
     size = 2
+    shares_weights = False
 
     def __init__(self, meeting: Meeting, index: int) -> None:
         self.meeting = meeting
@@ -63,6 +64,9 @@ class OneOfTwo:
         for parameter in parameters:
             own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             parameter.grad = torch.stack(self._both(own)).sum(dim=0)
+
+    def share(self, network: Module) -> None:
+        """Threads have one model anyway."""
 
 
 def in_two(work: Callable[[World], Result]) -> list[Result]:

@@ -5,20 +5,18 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pair_runs import ITERATIONS, train_on_pairs
-from processes import ONE_THREAD, Processes, free_port
-from safetensors.torch import load_file
+from pair_runs import ITERATIONS, assert_run_of_one, train_on_pairs, weights
+from processes import ONE_THREAD, Processes, Servers, command_servers, free_port
 from source_tree import ROOT
-from torch.testing import assert_close
 from waiting import wait_for
 
-from imgalign.runs.checkpoint import checkpoints, latest_checkpoint
-from imgalign.runs.metrics import read_metrics
+from imgalign.cli.main import main
+from imgalign.runs.checkpoint import checkpoints
 from imgalign.runs.status import read_status
-from imgalign.runs.trained import ADAPTER
 
 CONFIG = ROOT / "configs" / "accelerate" / "ddp.yaml"
 
@@ -26,17 +24,23 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
+def servers() -> Iterator[Servers]:
+    with command_servers(2) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
 def train(tiny_pipeline_folder, tmp_path_factory) -> list[str]:
     """A command that trains on six pairs."""
     pairs = tmp_path_factory.mktemp("pairs")
-    return ["-m", "imgalign", *train_on_pairs(pairs, tiny_pipeline_folder)]
+    return ["imgalign", *train_on_pairs(pairs, tiny_pipeline_folder)]
 
 
 @pytest.fixture(scope="module")
 def run(train, tmp_path_factory) -> Path:
-    """Of two processes, from its start to its end."""
+    """Of two processes of a launcher, from its start to its end."""
     out = tmp_path_factory.mktemp("two") / "run"
-    ends = Processes([*train, "--out", out], folder=ROOT).ends()
+    ends = Processes(["-m", *train, "--out", out], folder=ROOT).ends()
     assert [code for code, _, _ in ends] == [0, 0], ends
     (_, said, told), (_, other, others) = ends
     assert said.startswith(f"{out}: finished at iteration {ITERATIONS}")
@@ -46,35 +50,18 @@ def run(train, tmp_path_factory) -> Path:
     return out
 
 
-def weights(out: Path) -> dict:
-    newest = latest_checkpoint(out)
-    assert newest is not None
-    assert newest.name == f"step-{ITERATIONS:06d}"
-    return load_file(newest / ADAPTER)
-
-
 def test_two_processes_make_the_run_of_one(run, train, tmp_path):
     out = tmp_path / "run"
-    subprocess.run(
-        [sys.executable, *train, "--out", out], cwd=ROOT, env={**os.environ, **ONE_THREAD}
-    ).check_returncode()
-    assert {path.name for path in run.iterdir()} == {path.name for path in out.iterdir()}
-    expected, found = weights(out), weights(run)
-    for name, weight in expected.items():
-        assert_close(found[name], weight, rtol=0, atol=1e-3)
-    records = [read_metrics(folder / "metrics.jsonl") for folder in (out, run)]
-    for one, both in zip(*records, strict=True):
-        assert both.keys() == one.keys()
-        for key in one.keys() & {"preference_loss", "held_out_preference_loss", "held_out_kl"}:
-            assert both[key] == pytest.approx(one[key], rel=1e-2, abs=1e-4)
+    assert main([*train[1:], "--out", str(out)]) == 0
+    assert_run_of_one(run, out)
 
 
 @pytest.mark.parametrize("index", [0, 1])
 def test_a_killed_worker_ends_the_run_in_one_line_and_it_resumes_with_the_same_weights(
-    run, train, tmp_path, index
+    run, train, servers, tmp_path, index
 ):
     out = tmp_path / "run"
-    processes = Processes([*train, "--out", out], folder=ROOT)
+    processes = servers.together([*train, "--out", out], folder=ROOT)
     wait_for(lambda: len(checkpoints(out)) >= 2, seconds=120)
     processes.each[index].kill()
     ends = processes.ends()
@@ -89,7 +76,7 @@ def test_a_killed_worker_ends_the_run_in_one_line_and_it_resumes_with_the_same_w
     if index == 1:
         assert (status := read_status(out)) is not None
         assert status.state == "failed"
-    ends = Processes([*train, "--out", out, "--resume"], folder=ROOT).ends()
+    ends = servers.together([*train, "--out", out, "--resume"], folder=ROOT).ends()
     assert [code for code, _, _ in ends] == [0, 0], ends
     expected, found = weights(run), weights(out)
     assert all((found[name] == weight).all() for name, weight in expected.items())
@@ -104,10 +91,10 @@ def test_a_killed_worker_ends_the_run_in_one_line_and_it_resumes_with_the_same_w
         (["run.device=cuda:0"], "run.device: expected auto, cuda or cpu with 2 processes"),
     ],
 )
-def test_what_no_process_can_do_is_said_by_one_of_them(run, train, tmp_path, more, line):
+def test_what_no_process_can_do_is_said_by_one_of_them(run, train, servers, tmp_path, more, line):
     own = [each.format(run=run) for each in more]
     own += [] if "--out" in own else ["--out", str(tmp_path / "run")]
-    ends = Processes([*train, *own], folder=tmp_path).ends()
+    ends = servers.together([*train, *own], folder=tmp_path).ends()
     assert [code for code, _, _ in ends] == [2, 2], ends
     said = "".join(told for _, _, told in ends)
     assert said.count("error:") == 1, said
@@ -118,7 +105,18 @@ def test_accelerate_launches_the_processes(train, run, tmp_path):
     launch, out = "accelerate.commands.launch", tmp_path / "run"
     how = ["--config_file", str(CONFIG), "--main_process_port", str(free_port())]
     done = subprocess.run(
-        [sys.executable, "-m", launch, *how, "--num_processes", "2", *train, "--out", str(out)],
+        [
+            sys.executable,
+            "-m",
+            launch,
+            *how,
+            "--num_processes",
+            "2",
+            "-m",
+            *train,
+            "--out",
+            str(out),
+        ],
         cwd=tmp_path,
         env={**os.environ, **ONE_THREAD},
         capture_output=True,

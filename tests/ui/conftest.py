@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from databases import make_tables
 from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 from served_app import served
@@ -24,6 +25,15 @@ from imgalign.preferences.store import Store
 from ui.app import Settings
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
+NO_FEATURES = (
+    *("WebUIOmniboxPopup", "WebUIOmniboxAimPopup", "WebUIOmniboxFullPopup"),
+    *("AvoidUnnecessaryBeforeUnloadCheckSync", "DestroyProfileOnBrowserClose", "HttpsUpgrades"),
+    *("HttpsFirstBalancedModeAutoEnable", "LensOverlay", "MediaRouter", "PaintHolding"),
+    *("ThirdPartyStoragePartitioning", "AvoidCorsURLLoaderRestartOnRedirect"),
+    *("OptimizationHints", "NetworkTimeServiceQuerying", "AimEnabled", "PreconnectToSearch"),
+)
+"""Of Chromium: what an address bar shows, for which each new window would build pages that take as
+much time as a page of the app. The others are those that playwright names: the last list counts."""
 ROOT = Path(__file__).parents[2]
 SECRETS = ("SECRET-MODEL", "SECRET-RUN", "SECRET-HASH", "SECRET-SCHEDULER", "SECRET-NEGATIVE")
 SECRET_SEED = 918273645
@@ -79,6 +89,7 @@ def url(tmp_path: Path) -> str:
 
 @pytest.fixture
 def store(url: str, tmp_path: Path) -> Iterator[Store]:
+    make_tables(url)
     with Store.open(url, images=tmp_path / "images") as store:
         yield store
 
@@ -230,7 +241,10 @@ def chromium() -> Iterator[Any]:
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(
             executable_path=CHROMIUM,
-            args=["--no-sandbox", "--disable-background-networking", "--disable-gpu"],
+            args=[
+                *("--no-sandbox", "--disable-background-networking", "--disable-gpu"),
+                f"--disable-features={','.join(NO_FEATURES)}",
+            ],
         )
         yield browser
         browser.close()

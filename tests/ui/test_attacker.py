@@ -44,7 +44,7 @@ from ui.runs import Runs
 HERE = "http://127.0.0.1:7860"
 PASSWORD = "four odd green words"
 ROWS = ("annotators", "assignments", "images", "items", "rankings", "undos")
-ACCOUNTS = ("accounts", "invitations", "openings", "password_resets")
+ACCOUNTS = ("accounts", "invitations", "openings", "password_resets", "queue_orders")
 Add = Callable[..., list[str]]
 
 

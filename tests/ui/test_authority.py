@@ -20,12 +20,13 @@ from served_app import served
 
 from imgalign.errors import InputError
 from imgalign.preferences.accounts import Account, Accounts, Role
+from imgalign.preferences.queue_order import queue_order_of
 from imgalign.preferences.store import Store
 from ui import authority
-from ui.app import PAGES as ALL_PAGES
 from ui.app import Settings, build_app
 from ui.batch_request import IMAGES, TEXTS, Form, refuse_what_is_not_offered
 from ui.batches import Asked, Batch, Batches
+from ui.heading import PAGES as ALL_PAGES
 from ui.roles import ACCOUNT
 from ui.runs import Runs
 from ui.theme import asset
@@ -195,8 +196,9 @@ def said_of(client: httpx.Client, event: dict[str, Any]) -> str:
 
 
 def test_sessions_decide_what_the_events_of_a_browser_do(
-    store: Store, people: Accounts, settings: Settings
+    store: Store, people: Accounts, settings: Settings, add_items: Any
 ) -> None:
+    add_items(1)
     with served(settings, store) as address:
 
         @contextmanager
@@ -213,7 +215,8 @@ def test_sessions_decide_what_the_events_of_a_browser_do(
             browser("Ann") as ann,
             browser(None) as no,
         ):
-            found = ida.get("/config").json()["dependencies"]
+            config = ida.get("/config").json()
+            found = config["dependencies"]
             by_name = {each["api_name"]: each for each in found if each["backend_fn"]}
             start = by_name["start_fit"]
             assert said_of(no, start) == "401"
@@ -224,6 +227,27 @@ def test_sessions_decide_what_the_events_of_a_browser_do(
             assert "for admins" not in explain
             invite = by_name["invite"]
             assert "role: expected one of" in said_of(lu, invite)
+
+            (radio,) = (
+                each["id"]
+                for each in config["components"]
+                if each["props"].get("elem_id") == "queue-order"
+            )
+            (order,) = (each for each in found if [radio, "input"] in each["targets"])
+            both = ["default", "informative"]
+            for browser_of, status in ((no, 401), (ann, 403)):
+                assert sent(browser_of, order, both, session="order").status_code == status
+            assert queue_order_of(store.database, "default") == "oldest"
+            (opens,) = (
+                each
+                for each in found
+                if radio in each["outputs"] and "load" in {event for _, event in each["targets"]}
+            )
+            assert sent(lu, opens, [], session="order").status_code == 200
+            assert '"success":true' in told(lu, session="order")
+            assert sent(lu, order, both, session="order").status_code == 200
+            assert '"success":true' in told(lu, session="order")
+            assert queue_order_of(store.database, "default") == "informative"
 
 
 def test_an_event_that_goes_on_asks_and_is_still_one(events: list[Any]) -> None:

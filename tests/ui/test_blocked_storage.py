@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import ui
-from ui.app import PAGES as ALL
+from ui.heading import PAGES as ALL
 
 BLOCK = """for (const name of ["localStorage", "sessionStorage"]) {
   Object.defineProperty(window, name, {

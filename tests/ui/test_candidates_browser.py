@@ -54,6 +54,23 @@ def small_png(number: int) -> bytes:
     return out.getvalue()
 
 
+def test_what_is_pasted_is_reckoned_at_once_however_long_the_page_was_open(
+    page: Any, address: str
+) -> None:
+    asked: list[str] = []
+    page.on("requestfinished", lambda request: asked.append(request.url))
+    open_form(page, address)
+    seen = 0
+    while seen != len(asked):  # nothing that loading began is on its way
+        seen = len(asked)
+        page.wait_for_timeout(1500)
+    page.get_by_label("Prompts").last.click()
+    page.keyboard.insert_text("a red fox\ntwo boats")  # and the focus stays there
+    page.locator("#cost", has_text="2 prompts, 8 images").wait_for()
+    page.keyboard.insert_text("\na house")
+    page.locator("#cost", has_text="3 prompts, 12 images").wait_for()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("here")
@@ -83,7 +100,7 @@ def test_an_empty_folder_becomes_ranked_candidates(page: Any, address: str, stor
     wait_until(page, "making")
     page.reload()  # it goes on without the page
     wait_until(page, "made")
-    assert page.locator(".ba-said").text_content().startswith("2 sets to rank.")
+    assert page.locator(".ba-said").text_content().startswith("2 sets queued for ranking.")
     page.locator(".ba-set").nth(1).wait_for()
     expect(page.locator(".ba-set > p")).to_have_text(["a red house", "a blue boat"])
     expect(page.locator(".ba-set img")).to_have_count(6)

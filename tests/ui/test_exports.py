@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from starlette.testclient import TestClient
 from submissions import judge, on_screen
 
+from imgalign.cli.main import main
 from imgalign.errors import InputError
 from imgalign.images import png
 from imgalign.preferences.accounts import Accounts, Role
@@ -35,6 +36,17 @@ PASSWORD = "four odd green words"
 
 
 @pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command runs in this process, where it is imported; downloads below start one."""
+
+    def run(*arguments: str, database: str | None) -> None:
+        assert database is None
+        assert main(arguments) == 0
+
+    monkeypatch.setattr("ui.exports._run", run)
+
+
+@pytest.fixture
 def runs(tmp_path: Path, tiny_pipeline_folder: Path) -> Runs:
     make_run(tmp_path / "runs" / "first", tiny_pipeline_folder)
     return Runs(tmp_path / "runs")
@@ -49,6 +61,7 @@ def contents(path: Path) -> dict[str, int]:
         return {each.filename: each.CRC for each in file.infolist()}
 
 
+@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("layout", ["kohya", "diffusers", "peft"])
 def test_it_is_the_export_of_the_command_with_its_card(runs: Runs, layout: str) -> None:
     name, path = zipped_export(runs, checkpoint_of(runs), layout)
@@ -141,6 +154,7 @@ def test_the_verdict_of_blind_votes_goes_home_with_the_winner_and_stays_in_its_r
     assert json.loads(kept.read_text())["decision"] == decision
 
 
+@pytest.mark.usefixtures("here")
 def test_a_run_that_cannot_be_written_to_is_taken_home_too(
     runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:

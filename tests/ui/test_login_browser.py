@@ -7,7 +7,7 @@ import pytest
 from waited import expect
 
 from imgalign.preferences.accounts import Accounts
-from ui.app import PAGES as ALL
+from ui.heading import PAGES as ALL
 
 PASSWORD = "four odd green words"
 

@@ -7,7 +7,7 @@ import pytest
 from reported_runs import fitted_reward
 
 from imgalign.preferences.accounts import Accounts
-from ui.app import PAGES as ALL
+from ui.heading import PAGES as ALL
 
 pytestmark = [
     pytest.mark.browser,

@@ -11,7 +11,7 @@ from waited import expect
 
 from imgalign.config import dump_config, find_config, load_config
 from imgalign.train.config import TrainConfig
-from ui.app import PAGES as ALL
+from ui.heading import PAGES as ALL
 from ui.links import in_the_app, linked
 from ui.pages import generate
 from ui.sending import Sent

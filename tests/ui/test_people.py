@@ -16,6 +16,8 @@ from imgalign.preferences.exclusions import exclude
 from imgalign.preferences.gold import gold_items, mark_gold
 from imgalign.preferences.guidelines import set_guidelines
 from imgalign.preferences.progress import ProjectProgress
+from imgalign.preferences.queue_order import queue_order_of, set_queue_order
+from imgalign.preferences.records import COMPARISONS
 from imgalign.preferences.store import Store
 from ui.app import Settings, build_app
 from ui.pages import accounts as account_page
@@ -254,6 +256,7 @@ def test_an_annotator_reaches_nothing_of_it_and_is_told_nothing(
     mark_gold(store, item, ((0,), (1, 2, 3)))
     exclude(store.database, "ann", project="default")
     set_guidelines(store.database, "default", "Hands first.")
+    set_queue_order(store.database, "default", "informative")
     settings = Settings(images=tmp_path / "images", runs=tmp_path / "runs")
     # In a thread of its own: playwright keeps an event loop running in the main one.
     with ThreadPoolExecutor(1) as thread:
@@ -267,8 +270,9 @@ def test_an_annotator_reaches_nothing_of_it_and_is_told_nothing(
     for path in ("/people", "/people/", "/config", image):
         assert client.get(path).status_code == 403, path
     assert client.post("/gradio_api/queue/join", json={"data": []}).status_code == 403
+    chosen = ("queue-order", "Ranked next")
     parts = ("gold_remove", "attention_", "Expected order", "Exclude", "people-guidelines")
-    for label in parts:
+    for label in (*parts, *chosen):
         assert label not in client.get("/").text  # no part of the page that is for leads
     answers = [client.get("/api/rank/guidelines?project=default")]
     assert answers[0].json() == {"text": "Hands first."}
@@ -285,8 +289,30 @@ def test_an_annotator_reaches_nothing_of_it_and_is_told_nothing(
         answers.append(client.post(f"/api/rank/{path}", json=asked))
     for answer in answers:
         assert answer.status_code == 200
-        for word in ("gold", "exclu", "expected", "alpha"):
+        for word in ("gold", "exclu", "expected", "alpha", "propens", "priorit", "informative"):
             assert word not in answer.text.lower(), (word, answer.url)
+
+
+@pytest.mark.parametrize(
+    ("project", "order", "said"),
+    [
+        ("default", "newest", "expected oldest or informative"),
+        ("default", None, "expected oldest or informative"),
+        ("dogs", "oldest", "nothing is queued there"),
+        (None, "oldest", "project"),
+        (f"default{COMPARISONS}", "informative", "blind comparisons"),
+    ],
+)
+def test_an_order_that_there_is_not_changes_nothing_and_the_form_says_what_it_is(
+    store: Store, add_items: Any, project: str | None, order: str | None, said: str
+) -> None:
+    add_items(1)
+    add_items(1, project=f"default{COMPARISONS}")
+    set_queue_order(store.database, "default", "informative")
+    expected = "informative" if project == "default" else "oldest"
+    with pytest.warns(UserWarning, match=said):
+        assert people._rank_next(store, project, order) == expected
+    assert queue_order_of(store.database, "default") == "informative"
 
 
 def test_nothing_that_an_annotator_gets_tells_an_attention_item_from_others(

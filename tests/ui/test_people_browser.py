@@ -14,6 +14,7 @@ from imgalign.preferences.attention import add_attention, attention_items
 from imgalign.preferences.exclusions import all_exclusions
 from imgalign.preferences.gold import gold_items, mark_gold
 from imgalign.preferences.qualification import Qualification, qualification_of
+from imgalign.preferences.queue_order import queue_order_of
 from imgalign.preferences.store import Store
 
 PASSWORD = "four odd green words"
@@ -204,6 +205,23 @@ def test_sets_are_asked_again(page: Any, address: str, store: Store, judged: lis
     page.get_by_role("button", name="Queue them").click()
     page.get_by_text("Queued again: 2").wait_for()
     assert store.counts("ann").left == store.counts("bob").left == 2
+
+
+def test_a_lead_chooses_what_is_ranked_next(
+    page: Any, address: str, store: Store, judged: list[str]
+):
+    page.goto(f"{address}/people")
+    page.locator("#people table").wait_for()
+    assert page.get_by_label("Oldest first").is_checked()
+    page.get_by_label("What tells most first").check()
+    page.get_by_text("fit a reward on the Learn page to compute it").wait_for()
+    assert queue_order_of(store.database, "default") == "informative"
+    page.reload()
+    page.locator("#people table").wait_for()
+    expect(page.get_by_label("What tells most first")).to_be_checked()
+    page.get_by_label("Oldest first").check()
+    page.get_by_text("The oldest sets are ranked first now").wait_for()
+    assert queue_order_of(store.database, "default") == "oldest"
 
 
 def test_without_judgements_the_page_says_what_is_missing(page: Any, address: str, add_items: Any):

@@ -150,6 +150,29 @@ def test_an_image_that_could_not_be_loaded_cannot_be_ranked_and_is_tried_again(
     assert len(stored(store)) == 1
 
 
+@pytest.mark.parametrize(
+    ("number", "keys"), [(1, "d"), (1, "l"), (2, "b"), (2, "1"), (4, "b Enter")]
+)
+def test_a_set_without_an_image_takes_no_verdict_but_can_be_skipped(
+    page, address, store, add_items, number, keys
+):
+    add_items(1, num_images=number)
+    page.route("**/api/rank/images/**", lambda route: route.abort())
+    start(page, address)
+    expect(page.locator(".rk-tile .rk-broken")).to_have_count(number)
+    press(page, keys)
+    page.wait_for_timeout(500)
+    assert stored(store) == []
+    press(page, "s")
+    if number > 1:
+        page.locator("dialog.rk-skip[open]").wait_for()
+        press(page, "1")
+    if number > 2:
+        press(page, "Enter")
+    page.locator(".rk[data-state=empty]").wait_for()
+    assert [verdict for verdict, _, _ in stored(store)] == ["skipped"]
+
+
 def test_what_others_hold_is_told_apart_from_all_done_and_comes_by_itself(
     page, address, store, add_items
 ):

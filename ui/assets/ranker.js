@@ -554,8 +554,8 @@ const submit = async () => {
     return;
   }
   const lost = item.candidates.findIndex((_, position) => unloaded(position));
-  if (lost >= 0 && session.verdict === "ranked") {
-    complain(`${capital(kind.noun)} ${lost + 1} could not be loaded, so it cannot be ranked. Skip this set, or`, () => reload(lost));
+  if (lost >= 0 && session.verdict !== "skipped") {
+    complain(`${capital(kind.noun)} ${lost + 1} could not be loaded, so it cannot be judged. Skip this set, or`, () => reload(lost));
     return;
   }
   if (single() && !Session.ready(session)) {

@@ -359,8 +359,8 @@ def _connect_form(
     keep: dict[str, Any] = {"fn": None, "inputs": fields.prompts, "js": KEEP, **PRIVATE}
     shown_for = [folds["typed"], folds["found"], fields.place, sending]
     fields.source.input(choose, fields.source, shown_for, **PRIVATE).then(**explain_form)
-    for text in (fields.prompts, fields.place, fields.first_seed):
-        text.blur(**explain_form, trigger_mode="always_last")
+    for edit in (fields.prompts.change, fields.place.blur, fields.first_seed.blur):
+        edit(**explain_form, trigger_mode="always_last")
     for field in (
         *(fields.model, fields.per_prompt, fields.project),
         *(fields.steps, fields.guidance, fields.overlap),
@@ -423,7 +423,7 @@ def _detail(work: Work, batch: Batch) -> dict[str, Any]:
     so_far = f"{counted(sets, 'set')} to rank so far. " if sets else ""
     message = batch.message[:1].upper() + batch.message[1:]
     if batch.state == "made":
-        so_far = f"{counted(sets, 'set')} to rank. "
+        so_far = f"{counted(sets, 'set')} queued for ranking. "
     try:
         log = work.batches.log(batch.name)
     except InputError:  # removed meanwhile by another page

@@ -257,6 +257,7 @@ def build(
             nothing = gr.HTML("", padding=False, elem_id="nothing-to-compare")
             with gr.Column(visible=False) as sending:
                 how, overlap, place, go, sent = _sending(project)
+    proposed = gr.State(proposed_project(TOGETHER, project))
     lists = [form["adapter"], form["rewriter"], *_more(form), place]
 
     def open_page() -> tuple[Any, ...]:
@@ -299,12 +300,14 @@ def build(
     answers = [compare, start, cancel, sending, wrong]
     running = start.click(begin, list(form.values()), answers, **PRIVATE)
     running.then(_rest, None, [start, cancel], **PRIVATE)
-    running.success(partial(_fitting, project), [compare, how], [how, place, sent], **PRIVATE)
+    fits = partial(_fitting, project)
+    running.success(fits, [compare, how, proposed], [how, place, sent, proposed], **PRIVATE)
     # One after the other: a view that was on its way would take the place of the last word.
     cancel.click(None, None, None, cancels=[running], **PRIVATE).then(
         _halt, compare, [compare, start, cancel], **PRIVATE
     )
-    how.input(lambda way: _proposal(way, project), how, [place, sent], **PRIVATE)
+    proposal = partial(_proposal, project)
+    how.input(proposal, [how, proposed], [place, sent, proposed], **PRIVATE)
     go.click(send_all, [compare, how, overlap, place], [sent, place], **PRIVATE)
     compare.idea(_add_idea, form["prompts"], form["prompts"], **PRIVATE)
     compare.restore(reload, None, [compare, sending], **PRIVATE)
@@ -358,16 +361,20 @@ def _choices(runs: Runs, model: str, others: int) -> tuple[gr.Dropdown, ...]:
     )
 
 
-def _proposal(how: str, project: str) -> tuple[str, str]:
-    return proposed_project(how, project), _why(how, project)
+def _proposal(project: str, how: str, before: str | None) -> tuple[Any, str, str]:
+    """The project that is proposed, and why; what was typed since stays where it is the same."""
+    place = proposed_project(how, project)
+    return gr.skip() if place == before else place, _why(how, project), place
 
 
-def _fitting(project: str, value: Any, how: str) -> tuple[Any, Any, Any]:
+def _fitting(
+    project: str, value: Any, how: str, before: str | None
+) -> tuple[Any, Any, Any, str | None]:
     """How what was just drawn is proposed to be ranked, where that is another way than before."""
     fitting = way_for(value["rows"], how) if value else how
     if fitting == how:
-        return gr.skip(), gr.skip(), gr.skip()
-    return fitting, *_proposal(fitting, project)
+        return gr.skip(), gr.skip(), gr.skip(), before
+    return fitting, *_proposal(project, fitting, before)
 
 
 def _drawn_before(shelf: Shelf, event: gr.EventData) -> tuple[Any, Any]:

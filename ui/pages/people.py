@@ -1,9 +1,9 @@
 """The People page: how far a project is and how well its annotators judge, for those who lead it.
 
 They are excluded, included and admitted here, sets are made gold items, attention items are added,
-withdrawn and brought back, the guidelines and the qualification are set, rankings go out and come
-in as files (ui/ranking_files.py), and the project is opened to those with accounts, who are invited
-here (pages/accounts.py).
+withdrawn and brought back, the guidelines and the qualification are set, what is ranked next is
+chosen, rankings go out and come in as files (ui/ranking_files.py), and the project is opened to
+those with accounts, who are invited here (pages/accounts.py).
 """
 
 from collections.abc import Callable
@@ -30,6 +30,7 @@ from imgalign.preferences.qualification import (
     qualification_of,
     set_qualification,
 )
+from imgalign.preferences.queue_order import queue_order_of, set_queue_order
 from imgalign.preferences.repeats import MOST_REPEATS, ask_again
 from imgalign.preferences.store import Store
 from imgalign.preferences.stored import item_samples, latest_items
@@ -53,6 +54,11 @@ NOTHING_QUEUED = (
 )
 MOST_SETS = 300
 """Sets that are offered as gold items: the newest."""
+NEXT_SAID = {
+    "oldest": "The oldest sets are ranked first now",
+    "informative": "What tells most is ranked first: fit a reward on the Learn page to compute it; "
+    "until then the oldest comes",
+}
 USUAL_OVERLAP = 20
 USUAL_SHARE = 60
 """Percent of a qualification that must be answered as expected."""
@@ -151,7 +157,7 @@ def build(
         with gr.Column(scale=0, min_width=320, elem_classes="side"):
             gr.HTML("<h2>Who judges, and how well</h2>", padding=False)
             chosen = gr.Dropdown(label="Project", choices=[], elem_id="people-project")
-            opened = _opening()
+            opened, next_up = _opening(), _ranked_next()
             inviting = accounts.draw_form()
             text, save = _guidelines(from_file=from_file)
             which, letters, order, overlap, add = _gold_form()
@@ -176,6 +182,7 @@ def build(
             sets = latest_items(store, name, limit=MOST_SETS) if name else []
             return (
                 name in open_projects(store.database, first=project),
+                queue_order_of(store.database, name or ""),
                 *tables(store, name),
                 guidelines_of(store.database, name) if name and not from_file else "",
                 gr.Dropdown(choices=[(prompt, item_id) for item_id, prompt in sets], value=None),
@@ -186,7 +193,8 @@ def build(
 
         return shown(all_of_it)
 
-    everything = [opened, table, gold, attention, text, which, letters, first, percent, files]
+    decided = [opened, next_up]
+    everything = [*decided, table, gold, attention, text, which, letters, first, percent, files]
     again = {
         "fn": lambda name: shown(lambda: tables(store, name)),
         "inputs": chosen,
@@ -197,6 +205,7 @@ def build(
     chosen.input(look, chosen, everything, **PRIVATE)
     sending.rankings_in(open_at, chosen, [chosen, *everything], **PRIVATE)
     opened.input(partial(_open, store, project), [chosen, opened], opened, **PRIVATE)
+    next_up.input(partial(_rank_next, store), [chosen, next_up], next_up, **PRIVATE)
     for event, do in (
         (table.person_exclude, partial(exclude, store.database)),
         (table.person_include, partial(include, store.database)),
@@ -235,6 +244,13 @@ def _open(store: Store, first: str, name: str | None, is_open: bool | None) -> b
     return name in open_projects(store.database, first=first)
 
 
+def _rank_next(store: Store, name: str | None, order: str | None) -> str:
+    """Choose what is ranked next in a project; what it is, which the form then says."""
+    if done(lambda: set_queue_order(store.database, name or "", order or "")):
+        gr.Info(NEXT_SAID[queue_order_of(store.database, name or "")])
+    return queue_order_of(store.database, name or "")
+
+
 def _qualify(store: Store, name: str | None, num_items: float | None, share: float | None) -> None:
     gr.Info(shown(lambda: ask_first(store, name, num_items, share)))
 
@@ -265,6 +281,17 @@ def _opening() -> gr.Checkbox:
         label="Open to annotators",
         info="Those with accounts may rank this project; leads rank all",
         elem_id="project-open",
+    )
+
+
+def _ranked_next() -> gr.Radio:
+    return gr.Radio(
+        label="Ranked next",
+        info="What tells a reward most is computed each time one is fitted; a fifth of the sets "
+        "stays random",
+        choices=[("Oldest first", "oldest"), ("What tells most first", "informative")],
+        value="oldest",
+        elem_id="queue-order",
     )
 
 

@@ -24,6 +24,7 @@ PROMPTS = ["a red house", "two blue boat and a tree", "a red house", "the green 
 
 @pytest.fixture(params=FAMILIES)
 def family(request) -> Family:
+    assert request.param in TINY, f"name a fixture of a tiny {request.param} in TINY"
     return family_of(request.getfixturevalue(TINY[request.param]))
 
 

@@ -10,7 +10,8 @@ from imgalign.errors import InputError
 from imgalign.preferences.accounts import Accounts
 from imgalign.preferences.openings import set_open
 from ui.api.login import COOKIE, TRIES, refuse_network_without_accounts
-from ui.app import PAGES, Settings, build_app
+from ui.app import Settings, build_app
+from ui.heading import PAGES
 
 HERE = "http://127.0.0.1:7860"
 PASSWORD = "four odd green words"

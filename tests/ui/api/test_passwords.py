@@ -15,7 +15,8 @@ from imgalign.preferences.accounts import Accounts, Role
 from imgalign.preferences.resets import Resets
 from imgalign.preferences.store import Store
 from ui.api.login import COOKIE, TRIES
-from ui.app import PAGES, Settings, build_app, launch
+from ui.app import Settings, build_app, launch
+from ui.heading import PAGES
 from ui.pages import accounts
 from ui.roles import ACCOUNT, may
 

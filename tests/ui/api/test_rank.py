@@ -8,6 +8,8 @@ from pydantic import ValidationError
 from texts import add_texts
 
 from imgalign.errors import InputError, StoreError
+from imgalign.preferences import choosing
+from imgalign.preferences.queue_order import set_priorities, set_queue_order
 from imgalign.preferences.records import utc_now
 from ui.api import rank
 from ui.api.projects import Rankable, chosen_project, own_projects
@@ -72,8 +74,13 @@ def test_the_images_to_prefetch_are_those_of_the_next_two_items(store, add_items
     assert urls == first.next
 
 
-def test_the_coming_items_are_given_as_they_will_be_shown(store, add_items):
-    add_items(3)
+@pytest.mark.parametrize("order", ["oldest", "informative"])
+def test_the_coming_items_are_given_as_they_will_be_shown(store, add_items, monkeypatch, order):
+    monkeypatch.setattr(choosing, "EXPLORED", 0.0)
+    # The newest tells most: in this order what comes later is older.
+    nats = {item_id: float(number) for number, item_id in enumerate(add_items(3))}
+    set_queue_order(store.database, "default", order)
+    set_priorities(store.database, "default", nats)
     first = rank.next_item(store, "Ada")
     assert [coming.seconds for coming in first.after] == [120, 120]
     shown = [first]

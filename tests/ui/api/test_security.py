@@ -8,7 +8,8 @@ from starlette.testclient import TestClient
 from imgalign.errors import InputError
 from imgalign.preferences.accounts import Accounts
 from ui.api.security import LARGEST_BODY
-from ui.app import PAGES, Settings, build_app
+from ui.app import Settings, build_app
+from ui.heading import PAGES
 
 HERE = "http://127.0.0.1:7860"
 
