@@ -2,13 +2,15 @@
 
     python benchmarks/app_walk.py --out docs/images/walk
     python benchmarks/app_walk.py --from-folder
+    python benchmarks/app_walk.py --careful
 
 Prompts become candidates (or, with --from-folder, a folder of images with captions is brought in),
 they are ranked with the keyboard, the rankings train a LoRA without a reward model, the LoRA is
 drawn beside its base, the pairs are ranked blind until it is decided who wins, and the LoRA is
 downloaded. Nothing is done but what a browser can do. The person has the taste of one simulated
-annotator, without most of the noise, and looks at the pixels that the page shows. Writes the
-seconds of each step to results/app_walk.json, and screenshots.
+annotator, without most of the noise (--careful: with all that a careful one has), and looks at the
+pixels that the page shows. Writes the seconds of each step to results/app_walk.json, and
+screenshots.
 """
 
 import argparse
@@ -74,11 +76,13 @@ def served(folder: Path) -> Iterator[str]:
 class Walk:
     """The page, what it took so far, and the person's taste."""
 
-    def __init__(self, page: Any, address: str, out: Path | None, *, kind: str) -> None:
+    def __init__(
+        self, page: Any, address: str, out: Path | None, *, kind: str, habits: Habits
+    ) -> None:
         self.page, self.address, self.out, self.kind = page, address, out, kind
         self.seconds: dict[str, float] = {}
         self.shots = 0
-        (self.annotator,) = annotators_of(GROUP, 1, seed=0, habits=DECIDED)
+        (self.annotator,) = annotators_of(GROUP, 1, seed=0, habits=habits)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -297,6 +301,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder for screenshots")
     parser.add_argument("--keep", type=Path, help="where the folder is copied to in the end")
     parser.add_argument("--from-folder", action="store_true", help="bring images of a folder in")
+    parser.add_argument("--careful", action="store_true", help="a person whose votes have noise")
     given = parser.parse_args()
     if given.out is not None:
         given.out.mkdir(parents=True, exist_ok=True)
@@ -311,7 +316,8 @@ def main() -> None:
         page.set_default_timeout(PATIENCE)
         with served(there / "studio") as address:
             kind = "folder" if given.from_folder else "prompts"
-            walk = Walk(page, address, given.out, kind=kind)
+            habits = Habits() if given.careful else DECIDED
+            walk = Walk(page, address, given.out, kind=kind, habits=habits)
             try:
                 found = walked(walk, folder)
             except PlaywrightError:  # what did not come is best seen on the page
@@ -321,10 +327,13 @@ def main() -> None:
         if given.keep is not None:
             shutil.copytree(there / "studio", given.keep)
     row = "from a folder" if given.from_folder else "from prompts"
+    row += ", a careful person" * given.careful
     seconds = {step: round(value, 1) for step, value in walk.seconds.items()}
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     known[row] = {
-        "command": "python benchmarks/app_walk.py" + " --from-folder" * given.from_folder,
+        "command": "python benchmarks/app_walk.py"
+        + " --from-folder" * given.from_folder
+        + " --careful" * given.careful,
         "minutes": sum(walk.seconds.values()) / 60,
         "seconds": seconds,
         **found,

@@ -4,7 +4,7 @@
 
 Items of four images by six makers, judged by a hundred simulated annotators, five times each, and
 some items that are open. Rows are inserted in bulk and counted by `recount.fill`, as the migration
-does it. Prints the seconds of what a page waits for.
+does it. Prints and stores the milliseconds of what a page waits for.
 """
 
 import argparse
@@ -15,11 +15,13 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
-from sqlalchemy import insert, text
+from sqlalchemy import insert, make_url, text
 
+from imgalign.evaluate.origin import hardware
 from imgalign.images import png
 from imgalign.preferences import choosing, recount, schema
 from imgalign.preferences.comparisons import compare_makers
@@ -35,7 +37,7 @@ from ui.runs import Runs
 MAKERS, IMAGES_EACH, ANNOTATORS, OVERLAP, OPEN = 6, 60, 100, 5, 20_000
 PROMPTS = 20_000
 PORTION = 20_000
-AFTER_A_VOTE = "results page, after a vote"
+RESULTS = Path(__file__).parent / "results" / "many_rankings.json"
 
 
 def fill(store: Store, num_rankings: int, *, size: int = 256, num_open: int = OPEN) -> None:
@@ -137,8 +139,8 @@ def _judgement(
 
 def timed(
     do: Callable[[], object], *, times: int = 5, before: Callable[[], object] | None = None
-) -> str:
-    """Milliseconds: the median, the largest, and the median of a core; without what is `before`."""
+) -> dict[str, float]:
+    """Milliseconds of `do` alone: the median, the largest, and the median of a core."""
     took, of_core = [], []
     for _ in range(times):
         if before is not None:
@@ -147,10 +149,12 @@ def timed(
         do()
         took.append(1000 * (time.perf_counter() - start))
         of_core.append(1000 * (time.process_time() - core))
-    return (
-        f"{statistics.median(took):8.1f} ms, at most {max(took):8.1f}; "
-        f"of a core {statistics.median(of_core):8.1f}"
-    )
+    return {
+        "median": round(statistics.median(took), 1),
+        "largest": round(max(took), 1),
+        "of a core": round(statistics.median(of_core), 1),
+        "times": times,
+    }
 
 
 def vote(store: Store, who: str) -> None:
@@ -170,12 +174,53 @@ def rank_what_tells_most_first(store: Store) -> None:
     set_queue_order(store.database, "default", "informative")
 
 
+def measured(store: Store, folder: Path) -> dict[str, dict[str, float]]:
+    """What each part takes; prints them as they come."""
+    who = "annotator 7"
+    runs = Runs(folder / "runs")
+    open_page = Leaderboard(store, runs)
+    found: dict[str, dict[str, float]] = {}
+
+    def take(name: str, do: Callable[[], object], **how: Any) -> None:
+        found[name] = timed(do, **how)
+        print(f"{name:26} {json.dumps(found[name])}", flush=True)
+
+    def next_item() -> object:
+        return store.next_item(who)
+
+    def judge() -> None:
+        vote(store, who)
+
+    take("next item", next_item)
+    take("counts", lambda: store.counts(who))
+    take("history", lambda: store.history(who, 1, project="default"))
+    take("projects", lambda: judged_projects(store))
+    take("results page", lambda: shown(Leaderboard(store, runs), Asked()))
+    take("results page, first opened", lambda: shown(open_page, Asked()), times=1)
+    take("results page, unchanged", lambda: shown(open_page, Asked()))
+    take("results page, after a vote", lambda: shown(open_page, Asked()), before=judge)
+    take("comparisons", lambda: compare_makers(store))
+    take("bradley-terry", lambda: rate_makers(store, ridge=RIDGE))
+    take("bradley-terry over time", lambda: rate_makers(store, ridge=RIDGE, points=POINTS))
+    take("bradley-terry of a group", lambda: rate_makers(store, ridge=RIDGE, group="group 1"))
+    take("plackett-luce", lambda: rate_makers(store, method="plackett-luce", ridge=RIDGE))
+    take("elo of the latest 4,000", lambda: rate_makers(store, method="elo", latest=4_000))
+    rank_what_tells_most_first(store)
+    for name, share in (("next item, what tells most", 0.0), ("next item, drawn", 1.0)):
+        choosing.EXPLORED = share
+        take(name, next_item, times=25, before=judge)
+    set_queue_order(store.database, "default", "oldest")
+    return found
+
+
 def main() -> None:
-    """Make the store if it is not there, and print what each part takes."""
+    """Make the store if it is not there, and write what each part takes."""
     options = argparse.ArgumentParser()
     options.add_argument("--rankings", type=int, default=1_000_000)
     options.add_argument("--folder", type=Path, required=True)
     options.add_argument("--database", help="an URL instead of a file in the folder")
+    options.add_argument("--beside", default="", help="what else the machine was doing")
+    options.add_argument("--out", type=Path, default=RESULTS)
     given = options.parse_args()
     given.folder.mkdir(exist_ok=True)
     url = given.database or f"sqlite:///{given.folder / 'imgalign.db'}"
@@ -184,33 +229,17 @@ def main() -> None:
             start = time.perf_counter()
             fill(store, given.rankings)
             print(json.dumps({"seconds to fill": round(time.perf_counter() - start)}))
-        who = "annotator 7"
-        runs = Runs(given.folder / "runs")
-        open_page = Leaderboard(store, runs)
-        parts: dict[str, Callable[[], object]] = {
-            "next item": lambda: store.next_item(who),
-            "counts": lambda: store.counts(who),
-            "history": lambda: store.history(who, 1, project="default"),
-            "projects": lambda: judged_projects(store),
-            "results page": lambda: shown(Leaderboard(store, runs), Asked()),
-            "results page, unchanged": lambda: shown(open_page, Asked()),
-            AFTER_A_VOTE: lambda: shown(open_page, Asked()),
-            "comparisons": lambda: compare_makers(store),
-            "bradley-terry": lambda: rate_makers(store, ridge=RIDGE),
-            "bradley-terry over time": lambda: rate_makers(store, ridge=RIDGE, points=POINTS),
-            "bradley-terry of a group": lambda: rate_makers(store, ridge=RIDGE, group="group 1"),
-            "plackett-luce": lambda: rate_makers(store, method="plackett-luce", ridge=RIDGE),
-            "elo of the latest 4,000": lambda: rate_makers(store, method="elo", latest=4_000),
+        told = {
+            "command": f"python benchmarks/many_rankings.py --rankings {given.rankings} "
+            "--folder many",
+            "hardware": hardware(),
+            "beside": given.beside or "nothing that is known",
+            "milliseconds": measured(store, given.folder),
         }
-        for name, do in parts.items():
-            before = (lambda: vote(store, who)) if name == AFTER_A_VOTE else None
-            print(f"{name:26} {timed(do, before=before)}")
-        rank_what_tells_most_first(store)
-        for name, share in (("next item, what tells most", 0.0), ("next item, drawn", 1.0)):
-            choosing.EXPLORED = share
-            found = timed(lambda: store.next_item(who), times=25, before=lambda: vote(store, who))
-            print(f"{name:26} {found}")
-        set_queue_order(store.database, "default", "oldest")
+    results = json.loads(given.out.read_text("utf-8")) if given.out.exists() else {}
+    backend = make_url(url).get_backend_name()
+    results[f"{given.rankings} rankings, {backend}"] = told
+    given.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
