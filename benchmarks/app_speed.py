@@ -2,13 +2,15 @@
 
     python benchmarks/app_speed.py
     python benchmarks/app_speed.py --votes 200 --starts 5
+    python benchmarks/app_speed.py --folder many   # a store that many_rankings.py has filled
 
-Sets of four images of 512 pixels are brought in. The server is started anew several times, each
-time with the operating system's file cache as it is: seconds until it answers, and until a fresh
-browser profile shows the first set. Then one set after another is judged by the keyboard, half of
-them with half a second to look at each, half as fast as keys can be sent; from Enter until every
-image of the next set is decoded and a frame later is measured by the page's own clock. At the end
-the app rests with the page open. Run it with nothing beside it. Writes results/app_speed.json.
+Sets of four images of 512 pixels are brought in, or a store is taken that is there. The server is
+started anew several times, each time with the operating system's file cache as it is: seconds until
+it answers, and until a fresh browser profile shows the first set. Then one set after another is
+judged by the keyboard, half of them with half a second to look at each, half as fast as keys can be
+sent; from Enter until every image of the next set is decoded and a frame later is measured by the
+page's own clock. At the end the app rests with the page open. Run it with nothing beside it. Writes
+results/app_speed.json.
 """
 
 import argparse
@@ -29,8 +31,11 @@ import numpy as np
 from app_walk import CHROMIUM, imgalign
 from PIL import Image
 from playwright.sync_api import sync_playwright
+from sqlalchemy import func, select
 
 from imgalign.evaluate.origin import hardware
+from imgalign.preferences import schema
+from imgalign.preferences.store import Store
 
 RESULTS = Path(__file__).parent / "results" / "app_speed.json"
 PIXELS, CANDIDATES = 512, 4
@@ -71,6 +76,15 @@ def bring(folder: Path, sets: int) -> None:
         caption = f"a picture, number {number // CANDIDATES}"
         (pictures / f"{number:05d}.txt").write_text(caption, encoding="utf-8")
     subprocess.run(imgalign("candidates", "--from", "pictures"), cwd=folder, check=True)
+
+
+def num_rankings(folder: Path) -> int:
+    """How many the folder's store holds."""
+    with (
+        Store.open(f"sqlite:///{folder / 'imgalign.db'}", images=folder / "images") as store,
+        store.database.read() as connection,
+    ):
+        return connection.execute(select(func.count()).select_from(schema.rankings)).scalar_one()
 
 
 @contextmanager
@@ -159,11 +173,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--votes", type=int, default=100)
     parser.add_argument("--starts", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="with a store in it, which is voted in")
+    parser.add_argument("--beside", default="", help="what else the machine was doing")
     given = parser.parse_args()
     answers, pages, votes, quick, rest = [], [], [], [], {}
     with tempfile.TemporaryDirectory() as name, sync_playwright() as driver:
-        folder = Path(name)
-        bring(folder, 2 * given.votes + 2)
+        folder = given.folder or Path(name)
+        if given.folder is None:
+            bring(folder, 2 * given.votes + 2)
+        stored = num_rankings(folder)
         browser = driver.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking"]
         )
@@ -179,15 +197,20 @@ def main() -> None:
                         rest = at_rest(server.pid)
         browser.close()
     found = {
-        "command": f"python benchmarks/app_speed.py --votes {given.votes} --starts {given.starts}",
+        "command": f"python benchmarks/app_speed.py --votes {given.votes} --starts {given.starts}"
+        + " --folder many" * (given.folder is not None),
         "hardware": hardware(),
+        "beside": given.beside or "nothing that is known",
+        "rankings_stored_before": stored,
         "seconds_until_the_server_answers": spread(answers, 2),
         "seconds_until_the_first_set": spread(pages, 2),
         "milliseconds_from_enter_to_the_next_set": spread(votes, 1),
         "milliseconds_without_a_look_at_it": spread(quick, 1),
         "at_rest_with_a_page_open": rest,
     }
-    RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    known = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
+    known["an empty store" if given.folder is None else "a large store"] = found
+    RESULTS.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(found, indent=1))
 
 

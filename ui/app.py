@@ -47,7 +47,7 @@ from ui.api.responses import add_error_handlers
 from ui.batches import Batches
 from ui.fits import Fits
 from ui.heading import PAGES, header
-from ui.libraries import load_libraries
+from ui.libraries import LoadAhead
 from ui.pages import candidates, generate, learn, people, rank, results, train
 from ui.run_queue import RunQueue, attended
 from ui.runs import Runs
@@ -196,6 +196,7 @@ def build_app(settings: Settings, store: Store) -> fastapi.FastAPI:
     app = fastapi.FastAPI(
         title="imgalign", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan
     )
+    app.add_middleware(LoadAhead, root=settings.root)
     app.add_middleware(
         login_routes.Login,
         people=accounts,
@@ -329,9 +330,6 @@ def launch(
     ):
         settings = replace(settings, port=listening.getsockname()[1])
         app = build_app(settings, store)
-        if settings.has_studio:
-            # while the first page is shown
-            threading.Thread(target=load_libraries, name="libraries", daemon=True).start()
         config = uvicorn.Config(
             app,
             log_level="warning",

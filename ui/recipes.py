@@ -175,7 +175,7 @@ def refuse_options(overrides: Sequence[str]) -> None:
 def explain(name: str, overrides: Sequence[str] = ()) -> Explained:
     """The settings of a recipe with these overrides; ConfigError names each wrong one.
 
-    The first call waits for torch and diffusers, which the app loads at its start.
+    The first call waits for torch and diffusers, which the app loads as the page is opened.
     """
     notes: list[str] = []
     config = settings_with(read(name), overrides, say=notes.append)

@@ -215,6 +215,12 @@ class AppProcess:
                 time.sleep(0.2)
         raise AssertionError(f"the server did not start: {self._log.read_text()}")
 
+    @property
+    def id(self) -> int:
+        """Of the process that runs."""
+        assert self._process is not None
+        return self._process.pid
+
     def end(self, how: signal.Signals = signal.SIGKILL) -> int:
         """Signal the process and wait for it; its exit status."""
         assert self._process is not None
