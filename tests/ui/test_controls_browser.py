@@ -110,3 +110,15 @@ def test_the_controls_fit_on_a_phone(train):
     assert train.evaluate("document.documentElement.scrollWidth") == 390
     for one in train.locator(".ct-one").all():
         assert one.bounding_box()["width"] > 150
+
+
+def test_until_the_controls_come_the_page_says_that_they_do(page, address, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    loaded = threading.Event()
+    monkeypatch.setattr("ui.recipes.load_libraries", loaded.wait)
+    page.goto(f"{address}/train")
+    comes = page.get_by_text("The settings come in a moment")
+    comes.wait_for()
+    loaded.set()
+    page.get_by_label("Iterations", exact=True).wait_for()
+    expect(comes).to_have_count(0)

@@ -75,9 +75,10 @@ const show = (one, control) => {
   back.onclick = () => { input.focus(); set(control, ""); };
   one.onfocusin = one.onpointerenter = () => explain(control);
 };
-let drawn = "";
+let drawn = null;
 const refresh = () => {
-  const controls = props.value?.controls ?? [];
+  const controls = props.value?.controls;
+  if (!controls) return; // the page says that they come
   const paths = controls.map((control) => control.path).join();
   if (paths !== drawn) {
     drawn = paths;
