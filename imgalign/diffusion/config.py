@@ -65,7 +65,8 @@ class DiffusionConfig(Config):
 
     batch_size: PositiveInt = 8
     """Images per forward pass of the network while sampling. Re-scoring as many rows at once gives
-    bit for bit the same log-probabilities."""
+    bit for bit the same log-probabilities. Where it does not fit into the device's memory, a run
+    goes on with half of it."""
 
     steps_per_pass: PositiveInt = 1
     """Steps re-scored in one forward pass. 1 keeps the batch as it was when sampling, and so the

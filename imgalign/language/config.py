@@ -63,7 +63,8 @@ class LanguageConfig(Config):
 
     batch_size: PositiveInt = 16
     """Texts per forward pass of the network. Re-scoring as many rows at once gives bit for bit the
-    same log-probabilities."""
+    same log-probabilities. Where it does not fit into the device's memory, a run goes on with half
+    of it."""
 
     gradient_checkpointing: bool = False
     """Compute activations a second time instead of keeping them: less memory, a third slower."""

@@ -6,6 +6,7 @@ Rewards are handed in. Left out: parsing a command line and loading reward model
 import logging
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from signal import Signals
 
@@ -36,9 +37,10 @@ from imgalign.train.data.demonstrations import GivenSamples
 from imgalign.train.data.rollouts import NO_REWARD
 from imgalign.train.data.source import Parts, Source
 from imgalign.train.loop import Rewards, Session, examine, rng_apart
+from imgalign.train.memory import within_memory
 from imgalign.train.recorder import OnStep, Recorder
 from imgalign.train.schedule import within_an_epoch
-from imgalign.train.starting import begin, claim, prompts_to_use, refuse_data
+from imgalign.train.starting import begin, claim, newest_of, prompts_to_use, refuse_data
 from imgalign.train.stopping import RunEnd, StopRequest
 from imgalign.train.trackers import refuse_missing
 
@@ -85,8 +87,8 @@ def run(
     `policy` replaces the model that the settings name. `world` is the processes that train
     together, each of which calls this and sees the same folder; without it there is one. SIGTERM,
     SIGHUP and Ctrl-C, in any of them, end the run after saving; `RunResult.signal` names the signal
-    in the process that got it. Errors are of `imgalign.errors`, and leave the newest checkpoint
-    intact.
+    in the process that got it. Where a batch does not fit into the device's memory, it goes on with
+    half of it (memory.py). Errors are of `imgalign.errors`, and leave the newest checkpoint intact.
     """
     if reward is None and settings.data.gives == "rollouts":
         raise ConfigError(NO_REWARD)
@@ -105,34 +107,34 @@ def run(
     lock = held(out) if recorder.writes else nullcontext()
     with lock, StopRequest() as stop, rng_apart():
         settings, checkpoint = begin_together(out, settings, prompts, resume=resume, world=world)
-        torch.manual_seed(settings.seed)
-        try:
+
+        def attempt(settings: TrainConfig, checkpoint: Path | None) -> tuple[Session, RunEnd]:
+            torch.manual_seed(settings.seed)
             recorder.say("running", 0)
             with working("loading the model", shown=recorder.writes):
-                policy = share_weights(policy or load_policy(settings, resumed=checkpoint), world)
-            parts = Parts(
-                policy=policy,
-                reward=reward,
-                prompts=prompts,
-                run=out,
-                seed=settings.seed,
-                world=world,
-            )
-            source = settings.data.build(parts)
-            say_passes(source, settings.run.total)
+                used = share_weights(policy or load_policy(settings, resumed=checkpoint), world)
             session = Session(
                 settings,
-                policy=policy,
+                policy=used,
                 rewards=Rewards(training=reward, held_out=held_out_reward or reward),
                 prompts=prompts,
-                source=source,
+                source=source_of(settings, used, reward, prompts, out, world),
                 recorder=recorder,
                 stop=stop,
                 world=world,
             )
             if checkpoint is not None:
                 session.resume(checkpoint)
-            end = session.go()
+            return session, session.go()
+
+        try:
+            if policy is None:
+                newest = partial(newest_of, out, settings)
+                session, end = within_memory(
+                    attempt, settings, checkpoint, newest=newest, world=world
+                )
+            else:  # whose batches are its own
+                session, end = attempt(settings, checkpoint)
         except BaseException as error:
             stopped = isinstance(error, KeyboardInterrupt)
             recorder.leave_word("stopped" if stopped else "failed", error)
@@ -149,6 +151,23 @@ def run(
             message=message,
             signal=stop.signal if end == "signal" else None,
         )
+
+
+def source_of(
+    settings: TrainConfig,
+    policy: StepPolicy,
+    reward: RewardModel | None,
+    prompts: Prompts,
+    out: Path,
+    world: World,
+) -> Source:
+    """What the run learns from."""
+    parts = Parts(
+        policy=policy, reward=reward, prompts=prompts, run=out, seed=settings.seed, world=world
+    )
+    source = settings.data.build(parts)
+    say_passes(source, settings.run.total)
+    return source
 
 
 def diagnose(settings: TrainConfig, *, policy: StepPolicy | None = None) -> list[Check]:

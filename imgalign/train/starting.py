@@ -50,6 +50,8 @@ from imgalign.train.stopping import BestSoFar
 STATE = "trainer"
 PROMPT_FILES = ("data.prompts.file", "data.held_out.file")
 """Settings that may name another path where the same prompts are."""
+BATCH_SIZE = "policy.batch_size"
+"""A matter of memory and rounding, which may differ where a run is resumed."""
 RESUMED = (f"{STATE}.json", f"{STATE}.safetensors")
 """The files of a checkpoint that training goes on from, beside the trained weights."""
 TRAINER_PARTS: dict[str, Any] = {
@@ -216,7 +218,7 @@ def refuse_changes(before: TrainConfig, now: TrainConfig, *, proven: Collection[
     """ConfigError for the first setting that differs and may not, except those in `proven`."""
     old, new = flat(settings_dump(before)), flat(settings_dump(now))
     for key in sorted(old.keys() | new.keys()):
-        if key.startswith("run.") or key in proven:
+        if key.startswith("run.") or key in (BATCH_SIZE, *proven):
             continue
         if old.get(key) != new.get(key):
             raise ConfigError(
