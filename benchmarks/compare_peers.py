@@ -82,7 +82,8 @@ def ddpo(given: argparse.Namespace, folder: Path) -> list[Side]:
     sizes = [f"--{name}={getattr(given, name)}" for name in ("batch", "batches", "steps", "epochs")]
     sizes += [f"--guidance={given.guidance}", "--rank=8"]
     peer = [str(folder / "pipeline"), "--precision=no", f"--learned={given.steps - 1}"]
-    last, one = "--channels-last", [*sizes, "--reference-passes=1"]
+    learned, one = given.steps - 1, [*sizes, "--reference-passes=1"]
+    three = "--steps-per-pass=3"
     ours: Facts = {"environment": OURS, "script": "our_ddpo.py"}
     return [
         Side(
@@ -96,10 +97,11 @@ def ddpo(given: argparse.Namespace, folder: Path) -> list[Side]:
                 name=f"imgalign, {name}", arguments=arguments, rows={"learning": 1 + share}, **ours
             )
             for name, arguments, share in (
-                ("KL of one step", one, 1 / (given.steps - 1)),
-                ("KL of one step, channels last", [*one, last], 1 / (given.steps - 1)),
+                ("KL of one step", one, 1 / learned),
+                ("KL of one step, channels last", [*one, "--channels-last"], 1 / learned),
+                ("KL of three steps, three in a pass", [*one, three], 3 / learned),
                 ("KL of every step", sizes, 1.0),
-                ("KL of every step, channels last", [*sizes, last], 1.0),
+                ("KL of every step, three in a pass", [*sizes, three], 1.0),
             )
         ),
     ]

@@ -47,6 +47,7 @@ def ddpo(given: argparse.Namespace) -> Meter:
             batch_size=given.batch,
             lora_rank=given.rank,
             channels_last=given.channels_last,
+            steps_per_pass=given.steps_per_pass,
         ),
     )
     algorithm = GRPOConfig(
@@ -82,6 +83,7 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--guidance", type=float, default=5.0)
     parser.add_argument("--channels-last", action="store_true")
+    parser.add_argument("--steps-per-pass", type=int, default=1)
     parser.add_argument("--reference-passes", type=int, default=None)
     given = parser.parse_args()
     logging.disable(logging.WARNING)
