@@ -17,6 +17,7 @@ from imgalign.runs.status import read_status
 from imgalign.runs.world import Alone
 from imgalign.train import run as train
 from imgalign.train.config import TrainConfig
+from imgalign.train.loop import Session
 from imgalign.train.memory import with_smaller_batches
 
 
@@ -80,13 +81,13 @@ def test_a_run_goes_on_with_half_of_a_batch_that_does_not_fit(crowd, tmp_path, c
 
 def test_what_was_saved_before_is_not_made_again(crowd, tmp_path, caplog, monkeypatch):
     resumed = []
-    original = train.Session.resume
+    original = Session.resume
 
     def resume(session, checkpoint):
         resumed.append(checkpoint.name)
         original(session, checkpoint)
 
-    monkeypatch.setattr(train.Session, "resume", resume)
+    monkeypatch.setattr(Session, "resume", resume)
     crowd(largest=4, after=80)
     result = go(tmp_path / "run", 8)
     assert resumed == ["step-000002"]
