@@ -17,6 +17,7 @@ os.environ["IMGALIGN_CACHE"] = tempfile.mkdtemp(prefix="imgalign-tests-")
 import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from processes import Servers, command_servers
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from imgalign.storybook.tokenizer import build_tokenizer
@@ -107,6 +108,13 @@ def tiny_pipeline(tiny_pipeline_folder: Path) -> StableDiffusionPipeline:
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_pipeline_folder)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    """Start the processes of a run of two without importing anything again."""
+    with command_servers(2) as running:
+        yield running
 
 
 @pytest.fixture

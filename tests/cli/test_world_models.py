@@ -21,8 +21,8 @@ from imgalign.storybook.drawing import draw_prompt
 from imgalign.storybook.train import verifier
 from imgalign.storybook.verifier import Verifier
 
-NUM_IMAGES = "1024"
-"""As many as the autoencoder measures its latents on."""
+NUM_IMAGES = "128"
+"""A batch of CLIP, the largest."""
 
 PIPELINE = "storybook/pipeline/pipeline"
 COMMANDS = [

@@ -4,7 +4,6 @@ import signal
 from collections import Counter
 
 import pytest
-from processes import command_servers
 from source_tree import ROOT
 
 from imgalign.config import dump_config
@@ -23,21 +22,19 @@ MOMENTS = (
 
 @pytest.mark.slow
 def test_a_loop_that_is_killed_in_the_middle_of_any_stage_ends_as_one_that_is_not(
-    settings, tmp_path
+    settings, servers, tmp_path
 ):
     dump_config(settings("stop={max_rounds: 1}"), tmp_path / "loop.yaml")
 
-    with command_servers(1) as servers:
+    def run(out: str, killed_at: str = "") -> int:
+        command = ["loop_child", tmp_path / "loop.yaml", tmp_path / out, killed_at]
+        code, _, told = servers.alone(command, folder=ROOT)
+        assert code in (0, -signal.SIGKILL), told
+        return code
 
-        def run(out: str, killed_at: str = "") -> int:
-            command = ["loop_child", tmp_path / "loop.yaml", tmp_path / out, killed_at]
-            code, _, told = servers.alone(command, folder=ROOT)
-            assert code in (0, -signal.SIGKILL), told
-            return code
-
-        assert [run("killed", moment) for moment in MOMENTS] == [-signal.SIGKILL] * len(MOMENTS)
-        assert run("killed") == 0
-        assert run("whole") == 0
+    assert [run("killed", moment) for moment in MOMENTS] == [-signal.SIGKILL] * len(MOMENTS)
+    assert run("killed") == 0
+    assert run("whole") == 0
     hashes, answers = [], []
     for name in ("killed", "whole"):
         out = tmp_path / name

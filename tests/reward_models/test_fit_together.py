@@ -5,12 +5,10 @@ saves and says each thing once, and ends in one line where a process cannot go o
 import json
 import math
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from processes import Servers, command_servers
 from red_store import write_red_store
 from red_texts import make_text_rankings, write_text_table
 from safetensors.torch import load_file
@@ -32,12 +30,6 @@ KINDS = {
 """Of seven or nine rankings a batch, so that shares differ."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-
-
-@pytest.fixture(scope="module")
-def servers() -> Iterator[Servers]:
-    with command_servers(2) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -8,45 +8,46 @@ from collections.abc import Callable
 from pathlib import Path
 
 from imgalign.runs.world import World, join_world
-from imgalign.storybook.train.autoencoder import BATCH as IMAGES
 from imgalign.storybook.train.autoencoder import build_autoencoder, train_autoencoder
-from imgalign.storybook.train.clip import BATCH as CAPTIONED
 from imgalign.storybook.train.clip import train_clip
 from imgalign.storybook.train.data import draw_images
 from imgalign.storybook.train.distil import distil_pipeline
 from imgalign.storybook.train.language import train_language
-from imgalign.storybook.train.pipeline import BATCH as LATENTS
 from imgalign.storybook.train.pipeline import train_pipeline
-from imgalign.storybook.train.verifier import BATCH as READ
 from imgalign.storybook.train.verifier import draw_free_scenes, train_verifier
 
 STEPS = 2
 RATE = 1e-3
+BATCH = 5
+"""Odd, so that two processes have unequal shares."""
+NORMALISED = 11
+"""Of networks with batch normalisation."""
 
 
 def make_inputs(inputs: Path) -> None:
     """Images, free scenes, an autoencoder and a pipeline, of random weights or nearly so."""
-    draw_images(inputs / "data", num_images=1024, seed=0)  # all that the autoencoder is scaled by
+    draw_images(inputs / "data", num_images=40, seed=0)
     draw_free_scenes(inputs / "free", num_images=8, seed=0, workers=1)
     build_autoencoder().save_pretrained(inputs / "vae")
-    pipeline(inputs, inputs / "trained", num_samples=LATENTS)
+    pipeline(inputs, inputs / "trained", num_samples=BATCH)
 
 
 def autoencoder(
-    inputs: Path, out: Path, *, num_samples: int = STEPS * IMAGES, world: World | None = None
+    inputs: Path, out: Path, *, num_samples: int = STEPS * BATCH, world: World | None = None
 ) -> None:
     train_autoencoder(
         inputs / "data",
         out,
         num_samples=num_samples,
         learning_rate=RATE,
+        batch=BATCH,
         decoder_only=False,
         world=world,
     )
 
 
 def pipeline(
-    inputs: Path, out: Path, *, num_samples: int = STEPS * LATENTS, world: World | None = None
+    inputs: Path, out: Path, *, num_samples: int = STEPS * BATCH, world: World | None = None
 ) -> None:
     train_pipeline(
         inputs / "data",
@@ -54,6 +55,7 @@ def pipeline(
         out,
         num_samples=num_samples,
         learning_rate=RATE,
+        batch=BATCH,
         world=world,
     )
 
@@ -64,8 +66,9 @@ def distil(inputs: Path, out: Path, *, world: World | None = None) -> None:
         inputs / "trained" / "pipeline",
         out,
         guidance_scale=2.5,
-        num_samples=STEPS * LATENTS,
+        num_samples=STEPS * BATCH,
         learning_rate=RATE,
+        batch=BATCH,
         world=world,
     )
 
@@ -75,7 +78,14 @@ def language(inputs: Path, out: Path, *, world: World | None = None) -> None:
 
 
 def clip(inputs: Path, out: Path, *, world: World | None = None) -> None:
-    train_clip(inputs / "data", out, num_samples=STEPS * CAPTIONED, learning_rate=RATE, world=world)
+    train_clip(
+        inputs / "data",
+        out,
+        num_samples=STEPS * NORMALISED,
+        learning_rate=RATE,
+        batch=NORMALISED,
+        world=world,
+    )
 
 
 def verifier(inputs: Path, out: Path, *, world: World | None = None) -> None:
@@ -84,7 +94,14 @@ def verifier(inputs: Path, out: Path, *, world: World | None = None) -> None:
         (out / "free").symlink_to(inputs / "free")
     if world is not None:
         world.wait()
-    train_verifier(inputs / "data", out, num_samples=STEPS * READ, learning_rate=RATE, world=world)
+    train_verifier(
+        inputs / "data",
+        out,
+        num_samples=STEPS * NORMALISED,
+        learning_rate=RATE,
+        batch=NORMALISED,
+        world=world,
+    )
 
 
 TRAINERS: dict[str, Callable[..., None]] = {

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from pretrained_child import RATE, TRAINERS, make_inputs
-from processes import Processes
 from source_tree import ROOT
 from torch.testing import assert_close
 from worlds import Meeting, OneOfTwo
@@ -16,8 +15,6 @@ from imgalign.runs.metrics import read_metrics
 from imgalign.runs.state import load_state
 from imgalign.runs.world import Alone
 from imgalign.storybook.train.loop import part_of
-
-CHILD = ROOT / "tests" / "stand_ins" / "pretrained_child.py"
 
 LARGEST_DIFFERENCE = {"clip": 1e-2, "verifier": 1e-2}
 """Of a gradient, relative to its largest element; 1e-4 of the other models.
@@ -30,22 +27,21 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
-def pretrained(tmp_path_factory) -> dict[int, Path]:
+def pretrained(servers, tmp_path_factory) -> dict[int, Path]:
     """What one process and two came to, by their number."""
     inputs = tmp_path_factory.mktemp("inputs")
     make_inputs(inputs)
-    found = {}
     with pytest.MonkeyPatch.context() as patch:
         # In float32: bfloat16 rounds the parts of a batch otherwise than the whole.
         patch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
-        for size in (1, 2):
-            found[size] = tmp_path_factory.mktemp(f"of-{size}")
-            ends = Processes([CHILD, inputs, found[size]], size=size, folder=ROOT).ends()
-            for index, (code, said, told) in enumerate(ends):
-                assert code == 0, told
-                assert said == ""
-                if index > 0:
-                    assert "step" not in told
+        found = {size: tmp_path_factory.mktemp(f"of-{size}") for size in (1, 2)}
+        child = ["pretrained_child", inputs]
+        ends = [servers.alone([*child, found[1]], folder=ROOT)]
+        ends += servers.together([*child, found[2]], folder=ROOT).ends()
+        for code, said, told in ends:
+            assert code == 0, told
+            assert said == ""
+        assert "step" not in ends[-1][2]
     return found
 
 

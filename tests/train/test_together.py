@@ -5,12 +5,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from pair_runs import ITERATIONS, assert_run_of_one, train_on_pairs, weights
-from processes import ONE_THREAD, Processes, Servers, command_servers, free_port
+from processes import ONE_THREAD, Processes, free_port
 from source_tree import ROOT
 from waiting import wait_for
 
@@ -21,12 +20,6 @@ from imgalign.runs.status import read_status
 CONFIG = ROOT / "configs" / "accelerate" / "ddp.yaml"
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-
-
-@pytest.fixture(scope="module")
-def servers() -> Iterator[Servers]:
-    with command_servers(2) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

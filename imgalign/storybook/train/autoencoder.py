@@ -58,6 +58,7 @@ def train_autoencoder(
     num_samples: int,
     learning_rate: float,
     decoder_only: bool,
+    batch: int = BATCH,
     world: World | None = None,
 ) -> None:
     """Train on `data`, resume if `out` has state, write `out/vae` in diffusers' format.
@@ -97,15 +98,16 @@ def train_autoencoder(
         if not decoder_only:
             standardise(shipped, dataset)
         shipped.save_pretrained(out / "vae")
-        say(f"{out}: psnr {psnr(shipped, dataset, np.arange(256)):.2f} dB at step {step}")
+        some = np.arange(min(256, len(dataset)))
+        say(f"{out}: psnr {psnr(shipped, dataset, some):.2f} dB at step {step}")
 
     train(
         folder,
         vae,
         loss,
         num_images=len(dataset),
-        schedule=Schedule(num_steps=num_samples // BATCH, learning_rate=learning_rate),
-        batch=BATCH,
+        schedule=Schedule(num_steps=num_samples // batch, learning_rate=learning_rate),
+        batch=batch,
         decay=0.999,
         on_save=save,
         world=world,
@@ -128,10 +130,14 @@ def edge_loss(decoded: Tensor, images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def standardise(vae: Any, dataset: TrainingImages, num: int = 1024) -> None:
-    """Fold each latent channel's mean and scale into the 1x1 convolutions around the latents."""
+    """Fold each latent channel's mean and scale into the 1x1 convolutions around the latents.
+
+    They are those of the first `num` images, or of all where there are fewer.
+    """
+    num = min(num, len(dataset))
     encoded = [
         vae.encode(batch_images(dataset, part)).latent_dist.mean
-        for part in np.array_split(np.arange(num), num // 64)
+        for part in np.array_split(np.arange(num), max(1, num // 64))
     ]
     mean, scale = torch.cat(encoded).mean((0, 2, 3)), torch.cat(encoded).std((0, 2, 3))
     inside, outside = vae.quant_conv, vae.post_quant_conv

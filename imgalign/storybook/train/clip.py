@@ -83,6 +83,7 @@ def train_clip(
     num_samples: int,
     learning_rate: float,
     reconstructions: Path | None = None,
+    batch: int = BATCH,
     world: World | None = None,
 ) -> None:
     """Train on `data`, resume if `out` has state, write `out/clip` as open_clip's `local-dir:`."""
@@ -148,8 +149,8 @@ def train_clip(
         nn.ModuleDict({"clip": model, "appearance": appearance}),
         loss,
         num_images=len(dataset),
-        schedule=Schedule(num_steps=num_samples // BATCH, learning_rate=learning_rate),
-        batch=BATCH,
+        schedule=Schedule(num_steps=num_samples // batch, learning_rate=learning_rate),
+        batch=batch,
         weight_decay=0.1,
         decay=0.999,
         betas=(0.9, 0.98),

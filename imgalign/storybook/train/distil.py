@@ -33,6 +33,7 @@ def distil_pipeline(
     guidance_scale: float,
     num_samples: int,
     learning_rate: float,
+    batch: int = BATCH,
     world: World | None = None,
 ) -> None:
     """Train on `data`, resume if `out` has state, write `out/pipeline` in diffusers' format."""
@@ -46,10 +47,10 @@ def distil_pipeline(
     teacher = model_of(pipe).eval().requires_grad_(False)
     student = model_of(pipe).train()
 
-    def guided_prediction(batch: Noisy) -> Tensor:
+    def guided_prediction(noisy: Noisy) -> Tensor:
         with native_precision():
             return guided(
-                teacher, batch.latents, batch.timesteps, batch.caption, empty, scale=guidance_scale
+                teacher, noisy.latents, noisy.timesteps, noisy.caption, empty, scale=guidance_scale
             )
 
     optimise(
@@ -59,7 +60,8 @@ def distil_pipeline(
         latents=latents,
         tokens=tokens,
         empty=empty,
-        schedule=Schedule(num_steps=num_samples // BATCH, learning_rate=learning_rate),
+        schedule=Schedule(num_steps=num_samples // batch, learning_rate=learning_rate),
+        batch=batch,
         rest=(pipe.vae, pipe.tokenizer, pipe.scheduler),
         world=world,
     )

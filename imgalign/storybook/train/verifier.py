@@ -211,6 +211,7 @@ def train_verifier(
     learning_rate: float,
     reconstructions: Path | None = None,
     refused: Path | None = None,
+    batch: int = BATCH,
     world: World | None = None,
 ) -> None:
     """Train on the images in `data` and on free scenes, drawn into `out/free` if missing.
@@ -266,9 +267,9 @@ def train_verifier(
         loss,
         num_images=len(dataset),
         schedule=Schedule(
-            num_steps=num_samples // BATCH, learning_rate=learning_rate, warmup=100, fall=0.4
+            num_steps=num_samples // batch, learning_rate=learning_rate, warmup=100, fall=0.4
         ),
-        batch=BATCH,
+        batch=batch,
         weight_decay=0.02,
         decay=0.998,
         on_save=save,
