@@ -13,11 +13,21 @@ def start(page: Any, address: str, name: str = "Ada") -> None:
     page.get_by_label("Your name or initials").fill(name)
     page.keyboard.press("Enter")
     page.locator(".rk[data-state=ranking]").wait_for()
+    wait_until_seen(page)
+
+
+def wait_until_seen(page: Any) -> None:
+    """Wait until nothing of the set on the screen is loading any more."""
+    page.wait_for_function(
+        """() => !document.querySelector(".rk[data-state=ranking]")?.querySelector(
+            ".rk-tile[aria-busy=true], .rk-zoom[open] .rk-pane[aria-busy=true]")"""
+    )
 
 
 def press(page: Any, keys: str) -> None:
-    """Keys with spaces between them, as playwright names them."""
+    """Keys with spaces between them, as playwright names them, by somebody who looks first."""
     for key in keys.split():
+        wait_until_seen(page)
         page.keyboard.press(key)
 
 

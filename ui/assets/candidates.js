@@ -48,10 +48,26 @@ const Candidates = (() => {
     const made = node("div", className);
     made.dir = "auto";
     read(url).then(
-      (text) => made.replaceChildren(document.createTextNode(text)),
-      () => made.replaceChildren(node("span", "rk-broken", "This text could not be loaded. Press its number to try again")),
+      (text) => {
+        made.replaceChildren(document.createTextNode(text));
+        made.dataset.read = "";
+        made.dispatchEvent(new Event("load")); // as an image does
+      },
+      () => {
+        made.replaceChildren(node("span", "rk-broken", "This text could not be loaded. Press its number to try again"));
+        made.dispatchEvent(new Event("error"));
+      },
     );
     return made;
+  };
+
+  // Whether the candidate of a tile or pane can be seen there: "shown", "loading" or "lost".
+  const standing = (place) => {
+    if (place?.querySelector(".rk-broken")) return "lost";
+    const shown = place?.querySelector("img, .rk-words");
+    if (!shown) return "loading";
+    const whole = shown.matches("img") ? shown.complete && shown.naturalWidth > 0 : "read" in shown.dataset;
+    return whole ? "shown" : "loading";
   };
 
   const inTile = (candidate) => {
@@ -142,5 +158,5 @@ const Candidates = (() => {
       }
     }
   };
-  return { images, texts: ofTexts, grid, layout, forget, prefetch };
+  return { images, texts: ofTexts, standing, grid, layout, forget, prefetch };
 })();

@@ -1,7 +1,7 @@
 // What keys, clicks, drags and fingers do. Of two candidates one key is a whole judgement: better,
 // equal and both bad are sent at once, and undo takes them back. So it is of one: like, dislike, skip.
 const decide = (after) => {
-  if (closed()) return;
+  if (closed() || withheld(after)) return;
   apply(after);
   submit();
 };
@@ -29,11 +29,13 @@ const actions = {
   refresh: next,
 };
 const judge = (position) => {
-  if (position >= session.count) return;
-  if (unloaded(position)) {
+  if (position >= session.count || closed()) return;
+  if (standing(position) === "lost") {
     reload(position);
   } else if (quick()) {
     decide(Session.prefer(session, position));
+  } else if (standing(position) === "loading") {
+    tellLoading();
   } else {
     apply(Session.place(session, position));
     say(describe(position));
@@ -41,7 +43,7 @@ const judge = (position) => {
 };
 // A click on a single one is no like: it looks closely.
 const put = (position) => {
-  if (!single() || unloaded(position)) judge(position);
+  if (!single() || standing(position) === "lost") judge(position);
   else if (!zoomDialog.open) openZoom();
 };
 const chooseReason = (reason) => {
@@ -178,7 +180,8 @@ const TARGETS = ".rk-slot, .rk-gap[data-before], .rk-gap[data-last], .rk-tiles";
 const dropTarget = (node) => (dragged === null ? null : node?.closest(TARGETS));
 const canDrag = (node) => {
   const source = node.closest?.("[data-position]");
-  return source && session && session.verdict === "ranked" && !quick() ? source : null;
+  if (!source || !session || session.verdict !== "ranked" || quick()) return null;
+  return standing(Number(source.dataset.position)) === "shown" ? source : null;
 };
 const unmark = () =>
   root.querySelectorAll(".rk-over").forEach((node) => node.classList.remove("rk-over"));

@@ -151,8 +151,9 @@ const show = (state) => {
 const say = (text) => {
   q(".rk-sr[aria-live]").textContent = text;
 };
-const toast = (text) => {
+const toast = (text, mark = "✓") => {
   const node = q(".rk-toast");
+  node.dataset.mark = mark;
   node.textContent = text;
   node.classList.add("rk-on");
   clearTimeout(toast.timer);
@@ -195,19 +196,48 @@ const tileOf = (candidate, position) => {
   foot.append(make("span", "rk-key", position + 1), make("span", "rk-rank"));
   const shown = kind.inTile(candidate);
   shown.addEventListener("load", arrange);
+  for (const event of ["load", "error"]) shown.addEventListener(event, drawSeen);
   tile.append(shown, foot);
   return tile;
 };
 
-// What could not be loaded cannot be judged; a click on it tries once more, which says nothing about
-// what is waited for.
-const unloaded = (position) => q(`.rk-tile[data-position="${position}"] .rk-broken`);
+// A judgement of what nobody saw says nothing: a set with a candidate that is still loading, or that
+// could not be loaded, takes a skip and nothing else. Seen is what is seen where one looks: on the
+// page, or in the zoom that covers it.
+const drawSeen = () => session && draw();
+const standing = (position) =>
+  Candidates.standing(q(`${zoomDialog.open ? ".rk-pane" : ".rk-tile"}[data-position="${position}"]`));
+const inState = (wanted) =>
+  item.candidates.map((_, position) => position).filter((position) => standing(position) === wanted);
+const stillLoading = () => {
+  const waiting = inState("loading");
+  if (waiting.length < 2) return waiting.length ? `${capital(kind.noun)} ${waiting[0] + 1} is still loading` : "";
+  return `${waiting.length} ${kind.noun}s are still loading`;
+};
+const tellLoading = () => {
+  toast(stillLoading(), "…");
+  say(`${stillLoading()}. Judge once you see everything, or skip`);
+};
+// Whether it takes this judgement not yet; the page says why.
+const withheld = (wanted) => {
+  if (wanted.verdict === "skipped") return false;
+  const [lost] = inState("lost");
+  if (lost !== undefined) {
+    complain(`${capital(kind.noun)} ${lost + 1} could not be loaded, so it cannot be judged. Skip this set, or`, () => reload(lost));
+    return true;
+  }
+  if (!stillLoading()) return false;
+  tellLoading();
+  return true;
+};
+// A click on what was lost tries once more, which says nothing about what is waited for.
 const reload = (position) => {
   if (closed()) return;
   const old = q(`.rk-tile[data-position="${position}"]`);
   old.replaceWith(tileOf(item.candidates[position], position));
   calm();
-  draw();
+  if (zoomDialog.open) openZoom();
+  else draw();
 };
 
 const drawItem = () => {
@@ -340,6 +370,7 @@ const hint = () => {
   const touch = byTouch();
   if (item.judged) return busy ? "Saved. The next one is coming…" : "Saved";
   if (busy) return busy;
+  if (session.verdict !== "skipped" && stillLoading()) return stillLoading();
   const left = Session.missing(session).length;
   if (single()) return touch ? "Like or dislike" : "↑ likes, ↓ dislikes, S skips";
   if (quick() && session.verdict === "ranked" && left) {
@@ -358,13 +389,15 @@ const draw = () => {
     const position = Number(node.dataset.position);
     const placed = rankOf(position);
     const ranked = session.verdict === "ranked" && placed;
+    const loading = Candidates.standing(node) === "loading";
+    node.setAttribute("aria-busy", String(loading));
     node.querySelector(".rk-rank").textContent = ranked
       ? `${placed.tied ? "=" : ""}${ordinal(placed.rank)}`
       : "";
     if (node.matches(".rk-tile")) {
       const put = node.closest(".rk-put") ?? node.querySelector(".rk-put");
       put.setAttribute("aria-pressed", String(Boolean(ranked)));
-      put.setAttribute("aria-label", `${describe(position)}. Key ${position + 1}`);
+      put.setAttribute("aria-label", `${describe(position)}${loading ? ", still loading" : ""}. Key ${position + 1}`);
       node.classList.toggle("rk-placed", Boolean(ranked));
     }
   }
@@ -375,7 +408,7 @@ const draw = () => {
   q('.rk-actions [data-do="tie"]').disabled = session.placed.length < 2 && !quick();
   q('.rk-actions [data-do="undo"]').disabled = !session.past.length && !item.undo;
   q(".rk-submit").disabled = Boolean(busy);
-  q(".rk-submit").toggleAttribute("data-unready", !Session.ready(session));
+  q(".rk-submit").toggleAttribute("data-unready", !Session.ready(session) || (session.verdict !== "skipped" && Boolean(stillLoading())));
   q(".rk-hint").textContent = hint();
 };
 
@@ -553,11 +586,7 @@ const submit = async () => {
     await next();
     return;
   }
-  const lost = item.candidates.findIndex((_, position) => unloaded(position));
-  if (lost >= 0 && session.verdict !== "skipped") {
-    complain(`${capital(kind.noun)} ${lost + 1} could not be loaded, so it cannot be judged. Skip this set, or`, () => reload(lost));
-    return;
-  }
+  if (withheld(session)) return;
   if (single() && !Session.ready(session)) {
     say(hint());
     return;

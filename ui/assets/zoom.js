@@ -44,7 +44,9 @@ const placeBelow = () => {
 const closeZoom = () => {
   zoomDialog.close();
   placeBelow();
-  if (session) arrange();
+  if (!session) return;
+  arrange();
+  draw();
 };
 zoomDialog.addEventListener("close", () => zoomDialog.open || closeZoom()); // by Escape
 const openZoom = () => {
@@ -56,7 +58,9 @@ const openZoom = () => {
     shown.addEventListener("load", () => {
       if (!position) arrangePanes();
       look.settle();
+      drawSeen();
     });
+    shown.addEventListener("error", drawSeen);
     pane.append(shown, make("span", "rk-key", position + 1), make("span", "rk-rank"));
     panes.append(pane);
   });
