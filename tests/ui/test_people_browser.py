@@ -259,7 +259,7 @@ def test_what_is_done_to_a_row_is_in_sight_at_any_width(
     people.add("Ida", PASSWORD, role="admin", group="default")
     people.add("Maximilian Oberhuber", PASSWORD, role="annotator", group="default")
     for item in items[:2]:
-        mark_gold(store, item, ((0,), (1,)), overlap=3)
+        mark_gold(store, item, ((0,), (1, 2, 3)), overlap=3)
     add_attention(store, "default", count=2, overlap=2, seed=1)
     for who in ("Ann", "Maximilian Oberhuber"):
         store.add_annotator(who)
