@@ -3,46 +3,31 @@
     python benchmarks/app_walk.py --keep studio
     python benchmarks/app_screenshots.py studio --out docs/images
 
-`studio` is a folder in which somebody has worked; in a copy of it three simulated annotators judge
-more sets, some of which are gold items, a reward model is fitted, and sets are left to be judged.
-Each page is shown as it is there and as it is in an empty folder, on a laptop, a phone (down to its
-third screen) and a 4K screen, light and dark: a sheet of all per page (`pages/NAME.jpg`), to be
-looked at, and the laptop's light one alone for the README (`NAME.png`), with that of a run's report
-(`report.png`). So are what opens over the Rank page, and where one logs in and accepts an
-invitation, for which accounts are made in another copy. Needs Chromium.
+`studio` is a folder in which somebody has worked; copies of it are worked in further, as
+`app_folders.py` says. Each page is shown as it is there and as it is in an empty folder, on a
+laptop, a phone (down to its third screen) and a 4K screen, light and dark: a sheet of all per page
+(`pages/NAME.jpg`), to be looked at, and the laptop's light one alone for the README (`NAME.png`),
+with that of a run's report (`report.png`). So is what `app_views.py` lists besides: what opens over
+the Rank page and what else is ranked there, where one gets in, the People page with accounts, runs
+that failed, and an app that does not answer. Needs Chromium.
 """
 
 import argparse
 import io
-import re
-import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app_walk import CHROMIUM, imgalign, keys_of, served
+from app_folders import Folder, folders
+from app_views import PAGES, SHEETS, Row
+from app_walk import CHROMIUM, imgalign, served
 from PIL import Image, ImageDraw
 from playwright.sync_api import sync_playwright
 
-from imgalign.preferences.accounts import Accounts
-from imgalign.preferences.gold import mark_gold
-from imgalign.preferences.guidelines import set_guidelines
-from imgalign.preferences.store import Store
-from imgalign.storybook.scenes import evaluation_prompts
-
-PAGES = ("candidates", "rank", "people", "learn", "train", "generate", "results")
-OVER_RANK = {"zoom": "Space", "votes": "h", "guidelines": "g"}
-"""What is opened over the Rank page, by its key."""
-DOORS = ("enter", "join")
-JUDGED, OPEN, GOLD = 24, 8, 4
-"""Sets that others judge, sets left for the pictures, and gold items among the former."""
-GUIDELINES = (
-    "First the prompt: what it names must be there.\nThen light and mood, as you like them."
-)
 HEIGHT = 844
 """Of one picture in a sheet."""
 SCREENS_DOWN = 3
@@ -66,6 +51,12 @@ LOOK_DOWN = """async ([screens, height]) => {
     await Promise.all(near.map((image) => image.decode().catch(() => {})));
   }
 }"""
+SCROLL_TO = """(at) => {
+  const top = at ? document.querySelector(at).getBoundingClientRect().top + scrollY - 16 : 0;
+  scrollTo(0, top);
+  return Math.round(scrollY);
+}"""
+"""As far down as the page goes; returns how far that is."""
 GAP = 24
 MARGIN = 40
 
@@ -102,98 +93,32 @@ def opened(browser: Any, screen: Screen, scheme: str) -> Iterator[Any]:
     context.close()
 
 
-def enrich(folder: Path) -> None:
-    """What one person's walk leaves empty: other annotators, gold items, a reward, open sets."""
-
-    def run(*arguments: str) -> None:
-        subprocess.run(imgalign(*arguments), cwd=folder, check=True)
-
-    def candidates(name: str, prompts: Sequence[str], *more: str) -> None:
-        (folder / name).write_text("\n".join(prompts) + "\n", encoding="utf-8")
-        run("candidates", "--prompts", name, "--steps", "10", *more)
-
-    prompts = evaluation_prompts(JUDGED + OPEN, seed=77, held_out=False)
-    candidates("judged.txt", prompts[:JUDGED], "--overlap", "3", "--seed", "50000")
-    run("storybook", "rank", "--group", "cosy", "--annotators", "3", "--seed", "1")
-    with Store.open(f"sqlite:///{folder / 'imgalign.db'}") as store:
-        answers = {
-            each.item_id: each.ranking
-            for each in store.rankings()
-            if each.prompt in prompts and len(each.ranking or ()) > 1
-        }
-        for item, answer in list(answers.items())[:GOLD]:
-            assert answer is not None
-            mark_gold(store, item, answer)
-        set_guidelines(store.database, "default", GUIDELINES)
-    candidates("open.txt", prompts[JUDGED:], "--seed", "60000")
-    run("reward", "train", "--out", "runs/taste")
-
-
-def show(page: Any, address: str, name: str, *, full: bool) -> None:
-    """Bring a page into the state that is worth a picture."""
-    if name.startswith(DOORS):  # with the token of an invitation behind it
-        page.goto(f"{address}/{name}")
-        page.get_by_label("Name").wait_for()
-        return
-    over, name = name, "rank" if name in OVER_RANK else name
-    page.goto(f"{address}/{'' if name == 'rank' else name}")
-    page.wait_for_function(f"() => document.title.endsWith('{name.title()} - imgalign')")
-    if name == "rank":
-        show_rank(page, OVER_RANK.get(over), full=full)
-    if name == "generate" and full:
-        page.wait_for_function("() => document.querySelector('#checkpoint input')?.value")
-        page.get_by_label("Prompts").fill("\n".join(evaluation_prompts(2, seed=5)))
-        page.get_by_role("button", name="Generate", exact=True).click()
-        page.locator(".co-cell img").nth(15).wait_for()
-    waits = {"train": ".mo-samples img", "results": ".duel", "candidates": ".ba-set img"}
-    if full and name in waits:
-        page.locator(waits[name]).first.wait_for()
-    page.wait_for_timeout(2500)
-
-
-def show_rank(page: Any, key: str | None, *, full: bool) -> None:
-    """Rank as Bea, with some places given; then what a key opens."""
-    page.get_by_label("Your name or initials").fill("Bea")
-    page.keyboard.press("Enter")
-    page.locator(".rk[data-state=ranking], .rk[data-state=empty]").first.wait_for()
-    if not full:
-        return
-    page.locator(".rk-guide[open]").wait_for()
-    page.keyboard.press("Escape")
-    if key == "h":  # something to be listed
-        for press in keys_of(((2,), (0,), (1,), (3,)), 4):
-            page.keyboard.press(press)
-        page.locator(".rk-count", has_text=re.compile("^[1-9]")).wait_for()
-    for press in keys_of(((2,), (0,)), 4)[:-1]:
-        page.keyboard.press(press)
-    if key is not None:
-        page.keyboard.press(key)
-        page.locator("dialog[open]").wait_for()
-
-
 def taken(
-    browser: Any, address: str, name: str, *, folder: Path, full: bool
+    browser: Any, address: str, folder: Folder, row: Row
 ) -> dict[tuple[str, str], Image.Image]:
-    """The page on every screen, light and dark."""
+    """The row on every screen, light and dark."""
     found = {}
     for screen in SCREENS:
         for scheme in ("light", "dark"):
             with opened(browser, screen, scheme) as page:
-                show(page, address, name, full=full)
-                page.evaluate(SHORTER, str(folder))
-                found[screen.name, scheme] = screens_down(page, screen)
+                row.show(page, address, folder)
+                page.wait_for_timeout(2500)
+                page.evaluate(SHORTER, str(folder.path))
+                found[screen.name, scheme] = screens_down(page, screen, at=row.at)
     return found
 
 
-def screens_down(page: Any, screen: Screen) -> Image.Image:
-    """The screen; of a phone those below it too, side by side."""
+def screens_down(page: Any, screen: Screen, *, at: str) -> Image.Image:
+    """The screen from `at` on; of a phone those below it too, side by side."""
     if screen.touch:  # what is far below is loaded when one comes near
         page.evaluate(LOOK_DOWN, [SCREENS_DOWN, screen.height])
-    page.evaluate("scrollTo(0, 0)")
+    top = page.evaluate(SCROLL_TO, at)
     image = Image.open(io.BytesIO(page.screenshot(full_page=screen.touch))).convert("RGB")
+    if screen.touch:
+        image = image.crop((0, top, image.width, image.height))
     parts = -(-min(image.height, SCREENS_DOWN * screen.height) // screen.height)
     if parts <= 1:
-        return image
+        return image.crop((0, 0, image.width, screen.height))
     across = Image.new("RGB", (parts * image.width + (parts - 1) * GAP, screen.height), "grey")
     for part in range(parts):
         top = part * screen.height
@@ -213,7 +138,7 @@ def take_report(browser: Any, folder: Path, out: Path) -> None:
 
 
 def sheet(rows: dict[str, dict[tuple[str, str], Image.Image]]) -> Image.Image:
-    """All pictures of a page, one row each for the empty and the full one."""
+    """All pictures of a page, in its rows."""
     scaled = {
         name: {
             key: image.resize((image.width * HEIGHT // image.height, HEIGHT))
@@ -242,51 +167,34 @@ def keep(rows: dict[str, dict[tuple[str, str], Image.Image]], name: str, out: Pa
     print(name, flush=True)
 
 
-def invitation(folder: Path) -> str:
-    """The token of one, after the first account was made."""
-    with Store.open(f"sqlite:///{folder / 'imgalign.db'}") as store:
-        people = Accounts(store.database)
-        people.add("Lea", "four odd green words", role="admin", group="default")
-        return people.invite(role="annotator", group="default", by=None)
-
-
 def main() -> None:
-    """Serve both folders, take the pictures, and stop."""
+    """Serve the folders that are needed, take the pictures, and stop."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("studio", type=Path, help="folder in which somebody has worked")
-    everything = [*PAGES, *OVER_RANK, *DOORS]
-    parser.add_argument("--pages", nargs="+", default=everything, choices=everything)
+    parser.add_argument("--pages", nargs="+", default=list(SHEETS), choices=list(SHEETS))
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     given = parser.parse_args()
     (given.out / "pages").mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as name, sync_playwright() as driver:
-        worked, empty, guarded = (Path(name) / each for each in ("worked", "empty", "guarded"))
-        shutil.copytree(given.studio, worked)
-        enrich(worked)
-        empty.mkdir()
-        shutil.copytree(worked, guarded)
-        invited = invitation(guarded)
-        browser = driver.chromium.launch(
+    with ExitStack() as stack:
+        within = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        browser = stack.enter_context(sync_playwright()).chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking"]
         )
-        with served(worked) as full, served(empty) as blank:
-            for page in given.pages:
-                if page in DOORS:
-                    continue
-                rows = {"full": taken(browser, full, page, folder=worked, full=True)}
-                if page in PAGES:
-                    bare = taken(browser, blank, page, folder=empty, full=False)
-                    rows = {"empty": bare} | rows
-                    rows["full"]["laptop", "light"].save(given.out / f"{page}.png")
-                keep(rows, page, given.out)
-        with served(guarded) as address:
-            for page in given.pages:
-                if page in DOORS:
-                    place = f"join#{invited}" if page == "join" else page
-                    row = taken(browser, address, place, folder=guarded, full=True)
-                    keep({page: row}, page, given.out)
-        take_report(browser, worked, given.out / "report.png")
-        browser.close()
+        stack.callback(browser.close)
+        make = folders(given.studio, within)
+        addresses: dict[str, str] = {}
+        for name in given.pages:
+            rows = {}
+            for row in SHEETS[name]:
+                folder = make[row.folder]()
+                if row.folder not in addresses:
+                    addresses[row.folder] = stack.enter_context(served(folder.path))
+                rows[row.name] = taken(browser, addresses[row.folder], folder, row)
+            if name in PAGES:
+                rows["full"]["laptop", "light"].save(given.out / f"{name}.png")
+            keep(rows, name, given.out)
+        if not set(PAGES).isdisjoint(given.pages):
+            take_report(browser, make["worked"]().path, given.out / "report.png")
 
 
 if __name__ == "__main__":

@@ -100,9 +100,11 @@ def gold_table(gold: tuple[GoldItem, ...]) -> str:
         )
     rows = "".join(
         f'<tr><th scope="row">{escape(each.prompt)}</th>'
-        f"<td>{escape(written_order(each.expected))}</td><td>{each.overlap}</td>"
-        f'<td><button type="button" class="btn" data-do="gold_remove" data-of="{each.item_id}" '
-        f'aria-label="Gold no more: {escape(each.prompt)}">Remove</button></td></tr>'
+        f'<td data-label="Expected order">{escape(written_order(each.expected))}</td>'
+        f'<td data-label="Annotators">{each.overlap}</td>'
+        '<td data-label=""><button type="button" class="btn" data-do="gold_remove" '
+        f'data-of="{each.item_id}" aria-label="Gold no more: {escape(each.prompt)}">'
+        "Remove</button></td></tr>"
         for each in gold
     )
     head = "".join(
@@ -241,7 +243,8 @@ def _row(person: Person, columns: Sequence[str]) -> str:
     state = f"<small>excluded since {person.excluded_since:%Y-%m-%d}</small>" if excluded else ""
     kind = "<small>simulated</small>" if person.annotator.simulated else ""
     kind += "<small>not qualified</small>" if person.held else ""
-    seconds = "" if own.median_seconds is None else f"{own.median_seconds:.1f}"
+    timed = own.median_seconds is not None
+    seconds = f"{own.median_seconds:.1f}" if timed else '<span class="none">none yet</span>'
     skipped = f" <small>{own.num_skipped} skipped</small>" if own.num_skipped else ""
     todo = [("person_include", "Include") if excluded else ("person_exclude", "Exclude")]
     todo += [("person_admit", "Admit")] if person.held else []

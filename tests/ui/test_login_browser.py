@@ -81,10 +81,39 @@ def test_every_page_names_whoever_is_logged_in_and_logs_them_out(
     assert page.request.get(f"{address}/api/account").json()["name"] is None
 
 
-def test_a_link_that_is_used_says_so_at_once(page: Any, address: str, people: Accounts):
-    page.goto(f"{address}/join#nothing")
-    page.get_by_role("alert").get_by_text("used, too old or not whole").wait_for()
-    expect(page.get_by_role("button", name="Make my account")).to_be_disabled()
+def test_a_link_that_is_used_says_so_at_once_and_has_nothing_to_be_filled_in(
+    page: Any, address: str, people: Accounts
+):
+    for place in ("join#nothing", "reset#nothing"):
+        page.goto("about:blank")  # another token alone is no other page
+        page.goto(f"{address}/{place}")
+        page.get_by_role("alert").get_by_text("used, too old or not whole").wait_for()
+        expect(page.get_by_role("textbox")).to_have_count(0)
+        expect(page.get_by_role("button")).to_have_count(0)
+        expect(page.get_by_role("link", name="Log in")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="Log in").wait_for()
+    expect(page.get_by_label("Name")).to_be_visible()
+
+
+def test_a_link_that_could_not_be_asked_of_is_asked_of_again(
+    page: Any, address: str, people: Accounts
+):
+    page.route("**/api/invitation", lambda route: route.abort())
+    page.goto(f"{address}/join#{people.invite(role='annotator', group='default', by=None)}")
+    page.get_by_role("alert").get_by_text("cannot be reached").wait_for()
+    page.unroute("**/api/invitation")
+    page.get_by_role("link", name="Try again").click()
+    page.get_by_role("button", name="Make my account").wait_for()
+
+
+def test_who_changes_no_password_after_all_gets_back(page: Any, address: str, people: Accounts):
+    page.goto(f"{address}/enter")
+    fill(page, "Lea", PASSWORD, "Log in")
+    page.locator(".rk-tile").first.wait_for()
+    page.locator("header.top .who a").click()
+    page.get_by_role("link", name="Back, and keep the old one").click()
+    page.locator(".rk-tile").first.wait_for()
 
 
 def test_an_account_that_is_disabled_while_it_ranks_comes_to_the_login(

@@ -120,3 +120,23 @@ def test_what_is_made_comes_before_the_form_that_makes_it_which_opens_by_a_tap(
     phone.locator("#prompts").wait_for()
     assert phone.locator("#prompts").bounding_box()["y"] < 844
     assert not phone.evaluate(SIDEWAYS)
+
+
+def test_that_a_judgement_was_not_saved_is_seen_whole_where_one_is(
+    phone: Any, address: str, add_items: Any
+):
+    add_items(2)
+    phone.goto(address)
+    phone.get_by_label("Your name or initials").fill("Ada")
+    phone.get_by_role("button", name="Start ranking").tap()
+    phone.locator(".rk-tile img").nth(3).wait_for()
+    phone.route("**/api/rank/submit", lambda route: route.abort())
+    phone.locator(".rk-actions [data-do=bad]").tap()
+    phone.locator(".rk-submit").tap()
+    phone.locator(".rk-alert", has_text="Not saved yet").wait_for()
+    phone.get_by_role("button", name="Try again").click(trial=True)
+    for down in (0, 200):
+        phone.evaluate("(down) => scrollTo(0, down)", down)
+        box = phone.locator(".rk-alert").bounding_box()
+        assert box["y"] >= 0
+        assert box["y"] + box["height"] <= phone.locator(".rk-actions").bounding_box()["y"]

@@ -243,6 +243,45 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(
     assert nav.evaluate("node => node.scrollWidth - node.clientWidth") == 0
 
 
+CUT = """(buttons) => buttons.filter((button) => {
+  const own = button.getBoundingClientRect();
+  const place = button.closest(".wide").getBoundingClientRect();
+  return own.left < place.left || own.right > place.right + 0.5;
+}).map((button) => button.ariaLabel)"""
+
+
+def test_what_is_done_to_a_row_is_in_sight_at_any_width(
+    page: Any, address: str, store: Store, add_items: Any
+):
+    prompts = ("a red fox", "an old castle", "two cups of coffee", "green hills")
+    items = add_items(4, prompts=prompts)
+    people = Accounts(store.database)
+    people.add("Ida", PASSWORD, role="admin", group="default")
+    people.add("Maximilian Oberhuber", PASSWORD, role="annotator", group="default")
+    for item in items[:2]:
+        mark_gold(store, item, ((0,), (1, 2, 3)), overlap=3)
+    add_attention(store, "default", count=2, overlap=2, seed=1)
+    for who in ("Ann", "Maximilian Oberhuber"):
+        store.add_annotator(who)
+        while (item := store.next_item(who)) is not None:
+            store.submit(judge(item, who, client_ms=2000))
+    page.goto(f"{address}/enter")
+    page.get_by_label("Name").fill("Ida")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Log in").click()
+    page.locator(".rk").wait_for()
+    page.goto(f"{address}/people")
+    buttons = page.locator(".people table .btn:visible")
+    page.get_by_role("button", name="Reset password: Maximilian Oberhuber").wait_for()
+    assert buttons.count() >= 8
+    for width in (320, 390, 800, 1024, 1280):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert buttons.evaluate_all(CUT) == [], width
+    page.set_viewport_size({"width": 390, "height": 800})
+    unnamed = "(cells) => cells.filter((c) => c.innerText && !('label' in c.dataset)).length"
+    assert page.locator(".people td").evaluate_all(unnamed) == 0  # without the heads of columns
+
+
 def test_a_lead_takes_rankings_home_and_is_told_what_comes_in(
     page: Any, address: str, judged: list[str], tmp_path: Any
 ):

@@ -93,6 +93,9 @@ def test_on_a_phone_image_and_buttons_are_in_sight_and_a_tap_judges(
     image = phone.locator(".rk-tile img").bounding_box()
     assert image["y"] + image["height"] <= min(box["y"] for box in boxes.values())
     assert image["height"] >= 180
+    tile = phone.locator(".rk-tile").bounding_box()  # nothing beside the image but its edge
+    assert tile["y"] + tile["height"] <= image["y"] + image["height"] + 8
+    assert tile["x"] + tile["width"] <= image["x"] + image["width"] + 8
     for number, where in enumerate((".rk-like", "[data-do=bad]", "[data-do=skip]"), start=1):
         phone.locator(f".rk-actions {where}").tap()
         if number < 3:

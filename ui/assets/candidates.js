@@ -113,7 +113,7 @@ const Candidates = (() => {
   // each image, and with the ranking, which is a row below them or a column beside them. Where they
   // would be small whatever is done, there are fewer columns than fit, and one scrolls.
   const LEAST = 130; // side in CSS pixels of a square that is as large as the image
-  const FEET = { below: [0, 32], beside: [42, 0] };
+  const FEET = { none: [0, 0], below: [0, 32], beside: [42, 0] };
   const TRAYS = { none: [0, 0], below: [0, 82], beside: [122, 0] };
   const WORTH = 1.04; // how much larger images are for which something moves beside them
   const THUMB = { most: 56, least: 30, around: 20 }; // around: of a place in a column of the ranking
@@ -122,7 +122,7 @@ const Candidates = (() => {
     const column = count > 2 && thumb >= THUMB.least;
     let best = { width: 0 };
     for (const tray of count <= 2 ? ["none"] : column ? ["below", "beside"] : ["below"]) {
-      for (const foot of ["below", "beside"]) {
+      for (const foot of count === 1 ? ["none"] : ["below", "beside"]) { // one alone has no number
         const [across, down] = FEET[foot].map((each) => each + 2 * padding);
         const room = { width: width - TRAYS[tray][0], height: height - TRAYS[tray][1], gap, aspect, across, down };
         const found = grid(count, room);

@@ -93,7 +93,7 @@ def draw_form() -> Fields:
             label="Link",
             info=f"Shown once; for one person, within {INVITATION.days} days",
             interactive=False,
-            max_lines=2,
+            max_lines=4,
             buttons=["copy"],
             elem_id="invite-link",
         )
@@ -107,7 +107,7 @@ def draw_table() -> Rows:
         label="Reset link",
         info=f"Shown once; whoever has it chooses the password, within {INVITATION.days} days",
         interactive=False,
-        max_lines=2,
+        max_lines=4,
         buttons=["copy"],
         visible=False,
         elem_id="reset-link",
