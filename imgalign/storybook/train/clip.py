@@ -139,9 +139,7 @@ def train_clip(
         return value, {name: share * term for name, term in terms.items()}
 
     def save(step: int) -> None:
-        state = {key: value.detach().contiguous() for key, value in model.state_dict().items()}
-        half = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
-        save_file(half, folder / "open_clip_model.safetensors")
+        write_weights(model, folder)
         say(f"{folder}: written at step {step}")
 
     train(
@@ -157,6 +155,13 @@ def train_clip(
         on_save=save,
         world=world,
     )
+
+
+def write_weights(model: nn.Module, folder: Path) -> None:
+    """Write them in half precision where open_clip looks for them."""
+    state = {key: value.detach().contiguous() for key, value in model.state_dict().items()}
+    half = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+    save_file(half, folder / "open_clip_model.safetensors")
 
 
 def prepared(folder: Path) -> dict[str, object]:
