@@ -181,6 +181,33 @@ def test_candidates_have_letters_and_texts_are_text(store: Store, add_items: Any
     assert people.candidates_of(store, None) == people.candidates_of(store, "0" * 64)
 
 
+CHANGING_NO_TABLE = {"save-guidelines", "invite"}
+
+
+def test_whatever_is_pressed_on_the_page_draws_the_tables_anew(store: Store, tmp_path: Any) -> None:
+    settings = Settings(images=tmp_path / "images", runs=tmp_path / "runs", pages=("people",))
+    with ThreadPoolExecutor(1) as thread:
+        app = thread.submit(build_app, settings, store).result()
+    with TestClient(app, base_url=HERE) as client:
+        config = client.get("/config").json()
+    names = {each["id"]: each["props"].get("elem_id") for each in config["components"]}
+    events = config["dependencies"]
+    pressed = [
+        (names.get(of), kind, each)
+        for each in events
+        for of, kind in each["targets"]
+        if kind == "click" or "_" in kind
+    ]
+    stale = []
+    for name, kind, event in pressed:
+        after = [each for each in events if each["trigger_after"] == event["id"]]
+        drawn = {names.get(out) for each in (event, *after) for out in each["outputs"]}
+        if not drawn & {"people", "accounts"} and name not in CHANGING_NO_TABLE:
+            stale.append((name, kind))
+    assert len(pressed) >= 15
+    assert stale == []
+
+
 @pytest.fixture
 def accounts(store: Store) -> Accounts:
     accounts = Accounts(store.database)

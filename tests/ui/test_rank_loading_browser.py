@@ -99,9 +99,7 @@ def test_clicks_judge_no_pair_of_which_one_image_is_loading(page, address, store
     assert stored(store) == [("ranked", None, [[2], [1]])]
 
 
-def test_what_is_seen_can_be_placed_while_another_image_is_loading(
-    page, address, store, add_items
-):
+def test_what_is_seen_can_be_placed_while_another_image_is_loading(page, address, store, add_items):
     add_items(1)
     slow = Slow(page, only_one=True)
     begin(page, address, loading=1)

@@ -163,7 +163,7 @@ def build(
             which, letters, order, overlap, add = _gold_form()
             adding = _attention_form()
             first, percent, ask = _qualification()
-            count, again_button = _repeats()
+            count, more = _repeats()
             files, sending = _files()
         with gr.Column(scale=1, min_width=320):
             table, gold, attention = _tables()
@@ -201,6 +201,10 @@ def build(
         "outputs": [table, gold, attention],
         **PRIVATE,
     }
+
+    def changing(event: Callable[..., Any], do: Callable[..., Any], inputs: Any, out: Any) -> None:
+        event(do, inputs, out, **PRIVATE).success(**again)
+
     page.load(open_page, outputs=[chosen, *everything], **PRIVATE)
     chosen.input(look, chosen, everything, **PRIVATE)
     sending.rankings_in(open_at, chosen, [chosen, *everything], **PRIVATE)
@@ -215,15 +219,11 @@ def build(
         (attention.attention_back, partial(bring_back, store)),
     ):
         event(_to_one(do), chosen, None, **PRIVATE).then(**again)
-    ask.click(partial(_qualify, store), [chosen, first, percent], None, **PRIVATE).success(**again)
-    again_button.click(partial(_once_more, store), [chosen, count], None, **PRIVATE)
-    adding[-1].click(partial(_attention, store), [chosen, *adding[:2]], None, **PRIVATE).success(
-        **again
-    )
+    changing(ask.click, partial(_qualify, store), [chosen, first, percent], None)
+    changing(more.click, partial(_once_more, store), [chosen, count], None)
+    changing(adding[-1].click, partial(_attention, store), [chosen, *adding[:2]], None)
+    changing(add.click, partial(_make_gold, store), [which, order, overlap], order)
     which.input(lambda item: shown(lambda: candidates_of(store, item)), which, letters, **PRIVATE)
-    add.click(partial(_make_gold, store), [which, order, overlap], order, **PRIVATE).success(
-        **again
-    )
     save.click(partial(_keep, store), [chosen, text], None, **PRIVATE)
     accounts.connect(page, people, inviting, rows)
 
