@@ -16,7 +16,7 @@ from imgalign.preferences.exclusions import exclude
 from imgalign.preferences.gold import gold_items, mark_gold
 from imgalign.preferences.guidelines import set_guidelines
 from imgalign.preferences.progress import ProjectProgress
-from imgalign.preferences.queue_order import queue_order_of, set_queue_order
+from imgalign.preferences.queue_order import queue_order_of, set_priorities, set_queue_order
 from imgalign.preferences.records import COMPARISONS
 from imgalign.preferences.store import Store
 from ui.app import Settings, build_app
@@ -94,6 +94,17 @@ def test_the_progress_of_the_team_stands_above_the_annotators(store: Store, add_
     shown, *_ = people.tables(store, "default")
     assert shown.index("with all their rankings") < shown.index("Votes")
     assert "12 an hour in the last 3 hours." in shown
+
+
+def test_a_lead_sees_how_many_sets_are_valued_where_what_tells_most_comes_first(
+    store: Store, add_items: Any
+) -> None:
+    valued, *_ = add_items(3)
+    assert "valued" not in people.tables(store, "default")[0]
+    set_queue_order(store.database, "default", "informative")
+    assert "0 of 3 sets valued: the oldest comes first" in people.tables(store, "default")[0]
+    set_priorities(store.database, "default", {valued: 0.5})
+    assert "1 of 3 sets valued: what tells most of these" in people.tables(store, "default")[0]
 
 
 @pytest.mark.parametrize(
@@ -196,7 +207,7 @@ def test_whatever_is_pressed_on_the_page_draws_the_tables_anew(store: Store, tmp
         (names.get(of), kind, each)
         for each in events
         for of, kind in each["targets"]
-        if kind == "click" or "_" in kind
+        if kind == "click" or "_" in kind or names.get(of) == "queue-order"
     ]
     stale = []
     for name, kind, event in pressed:

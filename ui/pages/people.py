@@ -30,7 +30,7 @@ from imgalign.preferences.qualification import (
     qualification_of,
     set_qualification,
 )
-from imgalign.preferences.queue_order import queue_order_of, set_queue_order
+from imgalign.preferences.queue_order import queue_order_of, set_queue_order, valued_items
 from imgalign.preferences.repeats import MOST_REPEATS, ask_again
 from imgalign.preferences.store import Store
 from imgalign.preferences.stored import item_samples, latest_items
@@ -44,6 +44,7 @@ from ui.people_table import (
     gold_table,
     people_table,
     progress_shown,
+    valued_shown,
 )
 from ui.ranking_files import choices
 from ui.theme import asset
@@ -75,6 +76,8 @@ def tables(store: Store, project: str | None) -> tuple[str, str, str]:
     except ImgalignError as error:
         return f'<div class="results people"><p role="alert">{escape(str(error))}</p></div>', "", ""
     progress = progress_shown(project_progress(store, project))
+    if queue_order_of(store.database, project) == "informative":
+        progress += valued_shown(valued_items(store.database, project))
     people = progress + people_table(found)
     gold = f"<h2>Gold items</h2>{gold_table(found.gold)}"
     return people, gold, f"<h2>Attention items</h2>{attention_table(found.attention)}"
@@ -209,7 +212,7 @@ def build(
     chosen.input(look, chosen, everything, **PRIVATE)
     sending.rankings_in(open_at, chosen, [chosen, *everything], **PRIVATE)
     opened.input(partial(_open, store, project), [chosen, opened], opened, **PRIVATE)
-    next_up.input(partial(_rank_next, store), [chosen, next_up], next_up, **PRIVATE)
+    changing(next_up.input, partial(_rank_next, store), [chosen, next_up], next_up)
     for event, do in (
         (table.person_exclude, partial(exclude, store.database)),
         (table.person_include, partial(include, store.database)),
