@@ -31,9 +31,11 @@ from imgalign.images import read_tensor
 from imgalign.preferences.fit_report import read_fit_report
 from imgalign.preferences.queue_order import (
     OpenItem,
+    Valued,
     informative_projects,
     open_items_of,
     set_priorities,
+    valued_items,
 )
 from imgalign.preferences.records import Ranking, compares
 from imgalign.preferences.splits import prompt_position
@@ -56,12 +58,12 @@ def prioritise(
     *,
     device: str,
     project: str | None,
-) -> dict[str, int]:
+) -> dict[str, Valued]:
     """Give the open items of projects that rank the most informative first their priorities.
 
     Of one project, or of all, by the reward in `folder` and what it was fitted to. Items of
     held-out prompts, and those with an image that cannot be read, get none. Returns how many of
-    each project got one; none where the store cannot be written.
+    each project have one then; nothing where the store cannot be written.
     """
     every = informative_projects(store.database)
     names = [name for name in every if project in (None, name)]
@@ -82,7 +84,7 @@ def prioritise(
         log.info("project %r: what each of %d open sets tells the reward", name, len(asked))
         nats = nats_of(reward, learned, asked, images, prior_std=stds[0])
         set_priorities(store.database, name, nats)
-        found[name] = len(nats)
+        found[name] = valued_items(store.database, name)
     return found
 
 

@@ -12,6 +12,7 @@ from imgalign.preferences.gold import LETTERS, GoldItem, written_order
 from imgalign.preferences.people import People, Person
 from imgalign.preferences.progress import HOURS, ProjectProgress
 from imgalign.preferences.quality import Share
+from imgalign.preferences.queue_order import Valued
 from imgalign.preferences.reliability import Reliability
 from imgalign.preferences.stored import ItemSamples
 from ui.outlook import duration
@@ -84,6 +85,21 @@ def progress_shown(found: ProjectProgress) -> str:
     else:
         said.append(f"None in the last {HOURS} hours, so that the time left is unknown.")
     return f'<div class="results people"><p class="team">{of}</p><p>{" ".join(said)}</p></div>'
+
+
+def valued_shown(found: Valued) -> str:
+    """Of how many sets it is known what they tell, as HTML, where what tells most comes first."""
+    if found.valued:
+        said = (
+            f"{found.valued:,} of {counted(found.open_items, 'set')} valued: what tells most of "
+            "these is ranked next, the others come after them."
+        )
+    else:
+        said = (
+            f"0 of {counted(found.open_items, 'set')} valued: the oldest comes first until a "
+            'reward is fitted on the <a href="learn">Learn</a> page.'
+        )
+    return f'<div class="results people"><p class="valued">{said}</p></div>'
 
 
 def _pace(per_hour: float) -> str:

@@ -1,5 +1,6 @@
 """`imgalign reward ...`: fit, check and use a reward model."""
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     from imgalign.preferences.foreign.judged_texts import JudgedTexts
     from imgalign.preferences.records import Ranking
+
+log = logging.getLogger(__name__)
 
 ProjectOnly = Annotated[str | None, typer.Option(help="Only rankings of this project.")]
 RankedTexts = Annotated[
@@ -122,8 +125,6 @@ def _prioritise(
 
     The reward is kept, whatever becomes of this.
     """
-    import logging
-
     from imgalign.errors import ImgalignError
     from imgalign.preferences.store import Store
     from reward_models.informative import prioritise
@@ -132,10 +133,25 @@ def _prioritise(
         with Store.open(database, images=images, create=False) as store:
             found = prioritise(store, reward, ranked, device=device, project=project)
     except ImgalignError as error:
-        logging.getLogger(__name__).warning("what is ranked next stays as it was: %s", error)
+        _not_valued(str(error))
         return
-    for name, count in found.items():
-        typer.echo(f"project {name!r}: what tells most is ranked next, among {count} open sets")
+    except Exception as error:  # the fit has succeeded, whatever is wrong here
+        log.exception("open sets could not be valued")
+        _not_valued(" ".join([f"{type(error).__name__}:", *str(error).split()]).rstrip(":"))
+        return
+    for name, of in found.items():
+        typer.echo(
+            f"project {name!r}: what tells most is ranked next, "
+            f"{of.valued} of {of.open_items} open sets valued"
+        )
+
+
+def _not_valued(reason: str) -> None:
+    typer.echo(
+        f"what is ranked next stays as it was: {reason}; the reward is whole, and the next fit "
+        "values the sets again",
+        err=True,
+    )
 
 
 def evaluate(

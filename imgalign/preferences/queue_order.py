@@ -105,6 +105,24 @@ def open_items_of(database: Database, project: str, samples: Samples) -> list[Op
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class Valued:
+    """How many of the open items of a project have a priority. Example: 312 of 400."""
+
+    valued: int
+    open_items: int
+
+
+def valued_items(database: Database, project: str) -> Valued:
+    """Count the open items of a project, attention items left out."""
+    found = select(func.count(items.c.priority), func.count()).where(
+        items.c.project == project, is_open(), ~is_attention()
+    )
+    with database.read() as connection:
+        valued, of_all = connection.execute(found).one()
+    return Valued(valued, of_all)
+
+
 def set_priorities(database: Database, project: str, nats: Mapping[str, float]) -> None:
     """Replace the priorities of the items of a project; those not named have none.
 

@@ -263,16 +263,33 @@ def test_a_fit_says_what_tells_most_where_a_lead_ranks_that_first(
     assert {prompt for _, prompt, value in found if value is not None} == free
     assert {project for project, _, value in found if value is not None} == {"default"}
     assert all(value > 0 for *_, value in found if value is not None)
-    assert f"project 'default': what tells most is ranked next, among {len(free)} open sets" in said
+    is_open = (items.c.project == "default") & (items.c.given < items.c.overlap)
+    with Store.open(options[1], images=folder / "images") as store, store.database.read() as all_:
+        still_open = len(all_.execute(select(items.c.item_id).where(is_open)).all())
+    told = f"{len(free)} of {still_open} open sets valued"
+    assert f"project 'default': what tells most is ranked next, {told}" in said
 
 
-def test_a_fit_is_kept_where_what_is_ranked_next_cannot_be_written(
-    train, tmp_path, monkeypatch, capsys, caplog
+@pytest.mark.parametrize(
+    ("error", "said", "is_logged"),
+    [
+        (StoreError("rankings.db: locked"), "rankings.db: locked", False),
+        (RuntimeError("out of\nmemory"), "RuntimeError: out of memory", True),
+        (AssertionError(), "AssertionError", True),
+    ],
+)
+def test_a_fit_is_kept_whatever_goes_wrong_in_valuing_what_is_ranked_next(
+    train, where, tmp_path, monkeypatch, capsys, caplog, error, said, is_logged
 ):
-    def locked(*_, **__):
-        raise StoreError("rankings.db: locked")
+    def fail(*_, **__):
+        raise error
 
-    monkeypatch.setattr("reward_models.informative.prioritise", locked)
-    assert train(tmp_path / "reward") == 0
-    assert f"written to {tmp_path / 'reward'}" in capsys.readouterr().out
-    assert "what is ranked next stays as it was: rankings.db: locked" in caplog.text
+    monkeypatch.setattr("reward_models.informative.prioritise", fail)
+    reward = tmp_path / "reward"
+    assert train(reward) == 0
+    told = capsys.readouterr()
+    assert f"written to {reward}" in told.out
+    (line,) = (each for each in told.err.splitlines() if each.startswith("what is ranked next"))
+    assert line.startswith(f"what is ranked next stays as it was: {said}; the reward is whole")
+    assert ("Traceback" in caplog.text) == is_logged
+    assert main(["reward", "eval", str(reward), *where]) == 0

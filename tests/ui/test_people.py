@@ -16,7 +16,7 @@ from imgalign.preferences.exclusions import exclude
 from imgalign.preferences.gold import gold_items, mark_gold
 from imgalign.preferences.guidelines import set_guidelines
 from imgalign.preferences.progress import ProjectProgress
-from imgalign.preferences.queue_order import queue_order_of, set_queue_order
+from imgalign.preferences.queue_order import queue_order_of, set_priorities, set_queue_order
 from imgalign.preferences.records import COMPARISONS
 from imgalign.preferences.store import Store
 from ui.app import Settings, build_app
@@ -94,6 +94,17 @@ def test_the_progress_of_the_team_stands_above_the_annotators(store: Store, add_
     shown, *_ = people.tables(store, "default")
     assert shown.index("with all their rankings") < shown.index("Votes")
     assert "12 an hour in the last 3 hours." in shown
+
+
+def test_a_lead_sees_how_many_sets_are_valued_where_what_tells_most_comes_first(
+    store: Store, add_items: Any
+) -> None:
+    valued, *_ = add_items(3)
+    assert "valued" not in people.tables(store, "default")[0]
+    set_queue_order(store.database, "default", "informative")
+    assert "0 of 3 sets valued: the oldest comes first" in people.tables(store, "default")[0]
+    set_priorities(store.database, "default", {valued: 0.5})
+    assert "1 of 3 sets valued: what tells most of these" in people.tables(store, "default")[0]
 
 
 @pytest.mark.parametrize(
@@ -179,6 +190,33 @@ def test_candidates_have_letters_and_texts_are_text(store: Store, add_items: Any
     assert "&lt;img src=x" in shown
     assert "<figcaption>B</figcaption>" in shown
     assert people.candidates_of(store, None) == people.candidates_of(store, "0" * 64)
+
+
+CHANGING_NO_TABLE = {"save-guidelines", "invite"}
+
+
+def test_whatever_is_pressed_on_the_page_draws_the_tables_anew(store: Store, tmp_path: Any) -> None:
+    settings = Settings(images=tmp_path / "images", runs=tmp_path / "runs", pages=("people",))
+    with ThreadPoolExecutor(1) as thread:
+        app = thread.submit(build_app, settings, store).result()
+    with TestClient(app, base_url=HERE) as client:
+        config = client.get("/config").json()
+    names = {each["id"]: each["props"].get("elem_id") for each in config["components"]}
+    events = config["dependencies"]
+    pressed = [
+        (names.get(of), kind, each)
+        for each in events
+        for of, kind in each["targets"]
+        if kind == "click" or "_" in kind or names.get(of) == "queue-order"
+    ]
+    stale = []
+    for name, kind, event in pressed:
+        after = [each for each in events if each["trigger_after"] == event["id"]]
+        drawn = {names.get(out) for each in (event, *after) for out in each["outputs"]}
+        if not drawn & {"people", "accounts"} and name not in CHANGING_NO_TABLE:
+            stale.append((name, kind))
+    assert len(pressed) >= 15
+    assert stale == []
 
 
 @pytest.fixture

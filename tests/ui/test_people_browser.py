@@ -198,12 +198,15 @@ def test_an_attention_item_is_withdrawn_once_confirmed_and_brought_back(
 def test_sets_are_asked_again(page: Any, address: str, store: Store, judged: list[str]):
     page.goto(f"{address}/people")
     page.locator("#people table").wait_for()
+    team = page.locator("#people .team").first
+    expect(team).to_contain_text("0 of 3 sets")
     page.get_by_role("button", name="Ask sets again").click()
     page.get_by_role("button", name="Queue them").click()
     page.get_by_text("expected at most 3, got 5").wait_for()
     page.get_by_label("Sets to ask again").fill("2")
     page.get_by_role("button", name="Queue them").click()
     page.get_by_text("Queued again: 2").wait_for()
+    expect(team).to_contain_text("0 of 5 sets")
     assert store.counts("ann").left == store.counts("bob").left == 2
 
 

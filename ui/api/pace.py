@@ -32,8 +32,11 @@ class Pace:
         return self.take(name) >= 1
 
     def require(self, name: str, what: str) -> None:
-        """Count a request, or raise 429 with the seconds after which to send it again."""
-        if not self.allows(name):
+        """Count a request, or raise 429 with the seconds after which to send it again.
+
+        A name has a bucket for each `what`.
+        """
+        if not self.allows(f"{what} {name}"):
             raise fastapi.HTTPException(
                 429,
                 f"{what}: more than {self.per_second:.0f} a second of {name!r}; send it again in "

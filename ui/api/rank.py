@@ -51,8 +51,8 @@ VOTES_AT_ONCE, VOTES_PER_SECOND = 30, 2.0
 """Pages of one's own votes, and lists of projects: as many at once, and as many a second in the
 long run."""
 REQUESTS_AT_ONCE, REQUESTS_PER_SECOND = 200, 20.0
-"""Requests of one annotator for what is next, and judgements of theirs: as many at once, and as
-many a second in the long run. A key that is held down repeats itself 30 times a second."""
+"""Requests of one annotator that write, of each kind: as many at once, and as many a second in the
+long run. A key that is held down repeats itself 30 times a second."""
 
 
 class Request(BaseModel):
@@ -198,19 +198,22 @@ def router(
     """
     guide = Guidelines(guidelines, store.database)
     pace = Pace(burst=VOTES_AT_ONCE, per_second=VOTES_PER_SECOND)
-    asking, judging = (
-        Pace(burst=REQUESTS_AT_ONCE, per_second=REQUESTS_PER_SECOND) for _ in range(2)
-    )
+    writes = Pace(burst=REQUESTS_AT_ONCE, per_second=REQUESTS_PER_SECOND)
     routes = fastapi.APIRouter(
         prefix=f"/{PREFIX}",
         dependencies=[only(people, "annotator"), fastapi.Depends(same_annotator)],
     )
     rankable = Rankable(store, project)
 
+    def writing(sender: fastapi.Request, asked: Asked) -> Asked:
+        """A request that writes, under the name of its sender; 429 for who is too fast."""
+        asked = _of(sender, asked)
+        writes.require(person(asked.annotator), sender.url.path.rstrip("/").rpartition("/")[2])
+        return asked
+
     @routes.post("/next")
     def to_rank(request: Next, sender: fastapi.Request) -> Screen:
-        request = _of(sender, request)
-        asking.require(person(request.annotator), "next")
+        request = writing(sender, request)
         client = sender.client.host if sender.client else None
         where = rankable.chosen(request.project, sender)
         who = request.annotator
@@ -232,13 +235,11 @@ def router(
 
     @routes.post("/submit")
     def judged(answer: Answer, sender: fastapi.Request) -> Saved:
-        answer = _of(sender, answer)
-        judging.require(person(answer.annotator), "submit")
-        return submit(store, answer)
+        return submit(store, writing(sender, answer))
 
     @routes.post("/undo")
     def taken_back(request: Undo, sender: fastapi.Request) -> TakenBack:
-        return undo(store, _of(sender, request))
+        return undo(store, writing(sender, request))
 
     @routes.post("/votes", response_model=Votes)
     def voted(request: Earlier, sender: fastapi.Request) -> Votes | JSONResponse:

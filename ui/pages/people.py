@@ -30,7 +30,7 @@ from imgalign.preferences.qualification import (
     qualification_of,
     set_qualification,
 )
-from imgalign.preferences.queue_order import queue_order_of, set_queue_order
+from imgalign.preferences.queue_order import queue_order_of, set_queue_order, valued_items
 from imgalign.preferences.repeats import MOST_REPEATS, ask_again
 from imgalign.preferences.store import Store
 from imgalign.preferences.stored import item_samples, latest_items
@@ -44,6 +44,7 @@ from ui.people_table import (
     gold_table,
     people_table,
     progress_shown,
+    valued_shown,
 )
 from ui.ranking_files import choices
 from ui.theme import asset
@@ -75,6 +76,8 @@ def tables(store: Store, project: str | None) -> tuple[str, str, str]:
     except ImgalignError as error:
         return f'<div class="results people"><p role="alert">{escape(str(error))}</p></div>', "", ""
     progress = progress_shown(project_progress(store, project))
+    if queue_order_of(store.database, project) == "informative":
+        progress += valued_shown(valued_items(store.database, project))
     people = progress + people_table(found)
     gold = f"<h2>Gold items</h2>{gold_table(found.gold)}"
     return people, gold, f"<h2>Attention items</h2>{attention_table(found.attention)}"
@@ -163,7 +166,7 @@ def build(
             which, letters, order, overlap, add = _gold_form()
             adding = _attention_form()
             first, percent, ask = _qualification()
-            count, again_button = _repeats()
+            count, more = _repeats()
             files, sending = _files()
         with gr.Column(scale=1, min_width=320):
             table, gold, attention = _tables()
@@ -201,11 +204,15 @@ def build(
         "outputs": [table, gold, attention],
         **PRIVATE,
     }
+
+    def changing(event: Callable[..., Any], do: Callable[..., Any], inputs: Any, out: Any) -> None:
+        event(do, inputs, out, **PRIVATE).success(**again)
+
     page.load(open_page, outputs=[chosen, *everything], **PRIVATE)
     chosen.input(look, chosen, everything, **PRIVATE)
     sending.rankings_in(open_at, chosen, [chosen, *everything], **PRIVATE)
     opened.input(partial(_open, store, project), [chosen, opened], opened, **PRIVATE)
-    next_up.input(partial(_rank_next, store), [chosen, next_up], next_up, **PRIVATE)
+    changing(next_up.input, partial(_rank_next, store), [chosen, next_up], next_up)
     for event, do in (
         (table.person_exclude, partial(exclude, store.database)),
         (table.person_include, partial(include, store.database)),
@@ -215,15 +222,11 @@ def build(
         (attention.attention_back, partial(bring_back, store)),
     ):
         event(_to_one(do), chosen, None, **PRIVATE).then(**again)
-    ask.click(partial(_qualify, store), [chosen, first, percent], None, **PRIVATE).success(**again)
-    again_button.click(partial(_once_more, store), [chosen, count], None, **PRIVATE)
-    adding[-1].click(partial(_attention, store), [chosen, *adding[:2]], None, **PRIVATE).success(
-        **again
-    )
+    changing(ask.click, partial(_qualify, store), [chosen, first, percent], None)
+    changing(more.click, partial(_once_more, store), [chosen, count], None)
+    changing(adding[-1].click, partial(_attention, store), [chosen, *adding[:2]], None)
+    changing(add.click, partial(_make_gold, store), [which, order, overlap], order)
     which.input(lambda item: shown(lambda: candidates_of(store, item)), which, letters, **PRIVATE)
-    add.click(partial(_make_gold, store), [which, order, overlap], order, **PRIVATE).success(
-        **again
-    )
     save.click(partial(_keep, store), [chosen, text], None, **PRIVATE)
     accounts.connect(page, people, inviting, rows)
 

@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from served_routes import served_routes
 from starlette.testclient import TestClient
 
 from ui.api import rank
@@ -12,9 +13,11 @@ from ui.app import Settings, build_app
 
 @pytest.fixture
 def client(store, tmp_path, monkeypatch):
-    """Three requests at once, and in this test's time no more."""
+    """Three requests of each kind at once, and in this test's time no more."""
     monkeypatch.setattr(rank, "REQUESTS_AT_ONCE", 3)
     monkeypatch.setattr(rank, "REQUESTS_PER_SECOND", 1e-6)
+    monkeypatch.setattr(rank, "VOTES_AT_ONCE", 3)
+    monkeypatch.setattr(rank, "VOTES_PER_SECOND", 1e-6)
     settings = Settings(images=tmp_path / "images", runs=tmp_path / "runs", pages=("rank",))
     # In a thread of its own: playwright keeps an event loop running in the main one.
     with ThreadPoolExecutor(1) as thread:
@@ -48,6 +51,34 @@ def test_who_asks_or_judges_too_fast_is_told_when_to_go_on_and_nobody_else_is(
     assert client.post("/api/rank/next", json={"annotator": "Bob"}).status_code == 200
     undone = client.post("/api/rank/undo", json={"annotator": "Ada", "key": "key-0002"})
     assert undone.status_code == 200
+
+
+WRITING = {
+    "next": {},
+    "submit": {"key": "key-0001", "item": "any", "ranking": None, "verdict": "all_bad"},
+    "undo": {"key": "key-0001"},
+}
+READING_MUCH = {"votes": {}, "projects": {}}
+
+
+def test_every_writing_route_is_limited_and_so_is_whatever_else_takes_a_body(
+    client, store, add_items
+):
+    add_items(1)
+    store.add_annotator("Ada")
+    found = {path for method, path in served_routes(client.app.routes) if method == "POST"}
+    table = WRITING | READING_MUCH
+    assert {path for path in found if path.startswith("/api/rank/")} == {
+        f"/api/rank/{name}" for name in table
+    }
+    refused = {}
+    for name, body in table.items():
+        for as_written in ("Ada", " ADA ", "ada", "Ada"):
+            sent = {"annotator": as_written, **body}
+            refused[name] = client.post(f"/api/rank/{name}", json=sent)
+    for name, answer in refused.items():
+        assert answer.status_code == 429, name
+        assert name not in WRITING or answer.headers["retry-after"] == "1"
 
 
 @pytest.mark.parametrize(
