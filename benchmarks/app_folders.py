@@ -1,7 +1,7 @@
 """The folders of which `app_screenshots.py` takes pictures, each made from one that was worked in.
 
-Annotators here are simulated and judge through the store, and runs are started as the app starts them:
-one fails for want of its reward model, another is killed.
+Annotators here are simulated and judge through the store, and runs are started as the app starts
+them: one fails for want of its reward model, another is killed.
 """
 
 import json
