@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from app_folders import LIKES, PAIRS, PASSWORD, TEXTS, Folder
+from app_folders import LIKES, PAIRS, PASSWORD, SCORED, TEXTS, Folder
 from app_walk import keys_of
 
 from imgalign.storybook.scenes import evaluation_prompts
@@ -222,7 +222,7 @@ SHEETS: Mapping[str, Sequence[Row]] = {
     ],
     "failed": [
         Row("killed", "failed", partial(show_failed, run="killed")),
-        Row("too large", "failed", partial(show_failed, run="too-large")),
+        Row("no reward", "failed", partial(show_failed, run=SCORED)),
     ],
     "lost": [
         Row("a page", "worked", show_lost_page),

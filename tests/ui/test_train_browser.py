@@ -299,7 +299,8 @@ def test_after_the_server_was_killed_the_page_says_that_it_is_gone(page, here, p
     process.end()
     page.locator(".mo-gone", has_text="The app is gone").wait_for(timeout=60_000)
     page.locator("#alive", has_text="does not respond").wait_for(timeout=60_000)
-    assert page.locator(".toast-wrap").filter(visible=True).count() == 0  # it is said once
+    page.locator(".toast-body").first.wait_for(state="attached", timeout=60_000)
+    expect(page.locator(".toast-body").first).to_be_hidden()  # it is said once
     page.set_viewport_size({"width": 390, "height": 800})
     assert page.locator("#alive").bounding_box()["width"] > 300
     assert names(page) == ["done", "half", "broken"]
