@@ -135,7 +135,9 @@ def _prioritise(
     except ImgalignError as error:
         _not_valued(str(error))
         return
-    except Exception as error:  # the fit has succeeded, whatever is wrong here
+    except Exception as error:
+        # The reward is on disk and whole: a fault of ours here must not pass for a fit that failed,
+        # which the Learn page would say. It is logged with its traceback, and said.
         log.exception("open sets could not be valued")
         _not_valued(" ".join([f"{type(error).__name__}:", *str(error).split()]).rstrip(":"))
         return

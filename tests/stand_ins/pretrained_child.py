@@ -6,6 +6,7 @@ Each of `TRAINERS` takes two steps or a few from `INPUTS`, which `make_inputs` w
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from imgalign.runs.world import World, join_world
 from imgalign.storybook.train.autoencoder import build_autoencoder, train_autoencoder
@@ -77,14 +78,20 @@ def language(inputs: Path, out: Path, *, world: World | None = None) -> None:
     train_language(out, num_texts=700, learning_rate=RATE, world=world)
 
 
+ON_NORMALISED: Any = {
+    "num_samples": STEPS * NORMALISED,
+    "learning_rate": RATE,
+    "batch": NORMALISED,
+}
+"""Of the two that normalise a batch."""
+
+
 def clip(inputs: Path, out: Path, *, world: World | None = None) -> None:
     train_clip(
         inputs / "data",
         out,
-        num_samples=STEPS * NORMALISED,
-        learning_rate=RATE,
-        batch=NORMALISED,
         world=world,
+        **ON_NORMALISED,
     )
 
 
@@ -97,10 +104,8 @@ def verifier(inputs: Path, out: Path, *, world: World | None = None) -> None:
     train_verifier(
         inputs / "data",
         out,
-        num_samples=STEPS * NORMALISED,
-        learning_rate=RATE,
-        batch=NORMALISED,
         world=world,
+        **ON_NORMALISED,
     )
 
 
