@@ -105,6 +105,7 @@ const drawLarge = () => {
     ...(over ? [slideOf(there, seed)] : value.rows.map((row) => figureOf(row, group, seed))),
   );
   if (over) moveDivider(slide.share);
+  look.settle(); // no image is seen for a moment where it does not lie
 };
 const openLarge = (where) => {
   at = where;
