@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from rank_page import press
 from waited import expect
 
 from ui.batch_request import makers
@@ -114,8 +115,7 @@ def test_an_empty_folder_becomes_ranked_candidates(page: Any, address: str, stor
     page.get_by_role("link", name="Rank them").click()
     for prompt in ("a red house", "a blue boat"):
         page.locator(".rk-prompt", has_text=prompt).wait_for()
-        for key in ("2", "1", "3", "Enter"):
-            page.keyboard.press(key)
+        press(page, "2 1 3 Enter")
     page.get_by_role("heading", name="All done, thank you").wait_for()
     assert [each.prompt for each in store.rankings()] == ["a red house", "a blue boat"]
     expect(page.get_by_role("link", name="Learn from them")).to_have_attribute("href", "learn")

@@ -28,6 +28,12 @@ WHERE = """all => all.map((image) => {
   return [box.left - pane.left, box.top - pane.top, box.width].map((each) => Math.round(each));
 })"""
 """Where each image lies in its pane, and how wide it is, in CSS pixels."""
+GO_ON = """() => {
+  const key = new KeyboardEvent("keydown", {key: "PageDown", bubbles: true});
+  document.querySelector(".co-large").dispatchEvent(key);
+  return [...document.querySelectorAll(".co-pane img")].map((image) => image.style.transform);
+}"""
+"""Press PageDown, and tell at once how the images of the next seed are transformed."""
 
 
 @pytest.fixture
@@ -111,7 +117,9 @@ def test_all_images_of_a_seed_are_seen_at_one_scale_and_place(runs: Path, page: 
     page.mouse.up()
     assert where(page) == [after[0] - 25, after[1] + 35, after[2]]
 
-    page.keyboard.press("PageDown")  # the same place of the next seed
+    transforms = page.evaluate(GO_ON)  # the same place of the next seed, from the first frame
+    assert len(transforms) == 2
+    assert all(transforms)
     page.get_by_text("a red house, seed 2").wait_for()
     page.wait_for_function("() => document.querySelectorAll('.co-pane img')[1].naturalWidth")
     assert where(page) == [after[0] - 25, after[1] + 35, after[2]]

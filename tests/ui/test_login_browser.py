@@ -4,6 +4,7 @@ reload and ends when it is left, and what is wrong is said on the page."""
 from typing import Any
 
 import pytest
+from rank_page import press
 from waited import expect
 
 from imgalign.preferences.accounts import Accounts
@@ -37,8 +38,7 @@ def test_from_an_invitation_to_a_judgement_and_out_again(page: Any, address: str
     expect(page.locator(".who b")).to_have_text("Zoe", use_inner_text=True)
     expect(page.locator(".rk-who")).to_be_hidden()
     assert page.get_by_role("heading", name="Before you start").is_hidden()
-    page.keyboard.press("b")
-    page.keyboard.press("Enter")
+    press(page, "b Enter")
     page.locator(".rk-count", has_text="1 of 2").wait_for()
     page.reload()
     page.locator(".rk-count", has_text="1 of 2").wait_for()
@@ -124,6 +124,5 @@ def test_an_account_that_is_disabled_while_it_ranks_comes_to_the_login(
     fill(page, "Zoe", PASSWORD, "Log in")
     page.locator(".rk-tile").first.wait_for()
     people.disable("Zoe")
-    page.keyboard.press("b")
-    page.keyboard.press("Enter")
+    press(page, "b Enter")
     page.get_by_role("heading", name="Log in").wait_for()

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from rank_page import wait_until_seen
 from reported_runs import fitted_reward
 
 from imgalign.preferences.accounts import Accounts
@@ -67,6 +68,7 @@ def test_a_set_is_ranked_by_taps_and_what_is_opened_begins_at_its_beginning(
     phone.get_by_label("Your name or initials").fill("Ada")
     phone.get_by_role("button", name="Start ranking").tap()
     phone.locator(".rk-tile img").nth(3).wait_for()
+    wait_until_seen(phone)
     phone.get_by_role("button", name="Keys").tap()
     phone.locator(".rk-help h3").wait_for()
     assert phone.locator(".rk-help").evaluate("(dialog) => dialog.scrollTop") == 0
@@ -130,6 +132,7 @@ def test_that_a_judgement_was_not_saved_is_seen_whole_where_one_is(
     phone.get_by_label("Your name or initials").fill("Ada")
     phone.get_by_role("button", name="Start ranking").tap()
     phone.locator(".rk-tile img").nth(3).wait_for()
+    wait_until_seen(phone)
     phone.route("**/api/rank/submit", lambda route: route.abort())
     phone.locator(".rk-actions [data-do=bad]").tap()
     phone.locator(".rk-submit").tap()

@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from rank_page import press, wait_until_seen
 from served_app import served
 from waited import expect
 
@@ -86,8 +87,7 @@ def test_behind_a_proxy_with_a_path_every_page_works(page, settings, store, add_
         page.locator(".rk[data-state=ranking]").wait_for()
         shown = "i => i.decode().then(() => i.naturalWidth)"
         assert page.locator(".rk-tile img").first.evaluate(shown) == 64
-        for key in ("b", "Enter"):
-            page.keyboard.press(key)
+        press(page, "b Enter")
         page.locator(".rk[data-state=empty]").wait_for()
 
         page.get_by_role("link", name="Train").click()
@@ -157,15 +157,10 @@ def test_an_image_that_cannot_be_read_is_shown_as_such_and_can_be_skipped(
     broken = 0
     for _ in range(2):
         page.locator(".rk[data-state=ranking]").wait_for()
-        page.wait_for_function(
-            "() => [...document.querySelectorAll('.rk-tile')].every((tile) =>"
-            " tile.querySelector('.rk-broken') || tile.querySelector('img').complete)"
-        )
-        page.wait_for_timeout(500)
+        wait_until_seen(page)
         broken += page.locator(".rk-tile .rk-broken").count()
         before = page.locator(".rk-prompt").text_content()
-        for key in ("Space", "Space", "s", "1", "Enter"):
-            page.keyboard.press(key)
+        press(page, "Space Space s 1 Enter")
         page.wait_for_function(
             "(before) => document.querySelector('.rk').dataset.state === 'empty'"
             " || document.querySelector('.rk-prompt').textContent !== before",

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from rank_page import press, start, stored, wait_for_progress
+from rank_page import press, start, stored, wait_for_progress, wait_until_seen
 from texts import add_texts
 from waited import expect
 
@@ -97,6 +97,7 @@ def test_on_a_phone_image_and_buttons_are_in_sight_and_a_tap_judges(
     assert tile["y"] + tile["height"] <= image["y"] + image["height"] + 8
     assert tile["x"] + tile["width"] <= image["x"] + image["width"] + 8
     for number, where in enumerate((".rk-like", "[data-do=bad]", "[data-do=skip]"), start=1):
+        wait_until_seen(phone)
         phone.locator(f".rk-actions {where}").tap()
         if number < 3:
             wait_for_progress(phone, f"{number} of 3")

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from rank_page import press
 from served_app import served
 from waited import expect
 
@@ -26,7 +27,7 @@ def test_a_project_is_chosen_and_remembered(page: Any, address: str, add_items: 
     chooser.wait_for()
     options = chooser.locator("option").all_text_contents()
     assert options == ["cats-compare (1 left)", "default (2 left)"]
-    page.keyboard.press("2")  # half done, and still there afterwards
+    press(page, "2")  # half done, and still there afterwards
     page.locator(".rk-thumb").wait_for()
 
     chooser.select_option("cats-compare")
@@ -35,7 +36,7 @@ def test_a_project_is_chosen_and_remembered(page: Any, address: str, add_items: 
     page.reload()
     page.locator(".rk[data-quick]").wait_for()
     page.locator(".rk-tile").first.wait_for()
-    page.keyboard.press("1")
+    press(page, "1")
     page.get_by_role("heading", name="All done, thank you").wait_for()
     page.get_by_role("button", name="Go to default: 2 left").click()
     page.locator(".rk-tile").nth(3).wait_for()
