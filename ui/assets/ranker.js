@@ -162,7 +162,6 @@ const toast = (text, mark = "✓") => {
 const complain = (text, again) => {
   retry = again;
   q(".rk-alert p").textContent = text;
-  q(".rk-alert").style.setProperty("--bar", `${q(".rk-actions").offsetHeight}px`);
   q(".rk-alert").hidden = false;
 };
 const calm = () => {
