@@ -144,11 +144,11 @@ def show_people(page: Any, address: str, folder: Folder, *, who: str, invite: bo
         )
 
 
-def show_failed(page: Any, address: str, folder: Folder, *, run: str) -> None:
-    """A run that failed, on the Train page."""
+def show_ended(page: Any, address: str, folder: Folder, *, run: str, state: str) -> None:
+    """A run that did not finish, on the Train page; one that was killed is stopped, not failed."""
     visit(page, address, "train")
     page.locator(f"[data-run='{run}']").click()
-    page.locator(".mo-run[data-state=failed] h3", has_text=run).wait_for()
+    page.locator(f".mo-run[data-state={state}] h3", has_text=run).wait_for()
 
 
 def show_lost_page(page: Any, address: str, folder: Folder) -> None:
@@ -221,8 +221,8 @@ SHEETS: Mapping[str, Sequence[Row]] = {
         _people("admin", "accounts", "#accounts"),
     ],
     "failed": [
-        Row("killed", "failed", partial(show_failed, run="killed")),
-        Row("no reward", "failed", partial(show_failed, run=SCORED)),
+        Row("killed", "failed", partial(show_ended, run="killed", state="stopped")),
+        Row("no reward", "failed", partial(show_ended, run=SCORED, state="failed")),
     ],
     "lost": [
         Row("a page", "worked", show_lost_page),

@@ -127,6 +127,16 @@ def checkpoints(runs: Runs, model: str) -> list[tuple[str, str]]:
     return [(f"Base model only ({model})", BASE_ONLY), *_steps(runs, language=False)]
 
 
+def recommended(runs: Runs) -> str:
+    """What the newest run is best used at, as `checkpoints` names it; else the base alone."""
+    found = (
+        f"{run.name}/{step}"
+        for run in runs.all()
+        if (step := run.recommended) and not of_language(runs.path(run.name) / step)
+    )
+    return next(found, BASE_ONLY)
+
+
 def rewriters(runs: Runs) -> list[tuple[str, str]]:
     """(label, value) of everything that can rewrite prompts, the newest run first."""
     shipped = ("With the storybook's model", SHIPPED)

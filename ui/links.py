@@ -17,6 +17,8 @@ ON_PAGES = (
     ),
 )
 """What messages for a terminal tell to do, and how that is done from the app."""
+CHECKPOINT = "checkpoint"
+"""What a link to the Generate page calls the one to be chosen."""
 PAGES = {"Rank": "./", "Learn": "learn"}
 """Those that messages send to."""
 
@@ -24,6 +26,11 @@ PAGES = {"Rank": "./", "Learn": "learn"}
 def rank_link(project: str, *, only: str | None) -> str:
     """The Rank page on a project; empty where the app was started to rank `only` another."""
     return f"./?{urlencode({'project': project})}" if only in (None, project) else ""
+
+
+def generate_link(checkpoint: str) -> str:
+    """The Generate page with a checkpoint chosen, "run/step-000040"."""
+    return f"generate?{urlencode({CHECKPOINT: checkpoint}, safe='/')}"
 
 
 def in_the_app(message: str) -> str:

@@ -22,7 +22,7 @@ from imgalign.runs.checkpoint import STEP
 from imgalign.runs.folder import CONFIG, PROMPTS, SHIPPED, run_prompts
 from imgalign.runs.metric_table import METRICS
 from ui.exports import Download, downloads
-from ui.links import in_the_app
+from ui.links import generate_link, in_the_app
 from ui.runs import Run
 
 Curve = Sequence[tuple[int, float]]
@@ -106,8 +106,8 @@ class Verdict:
     """Sentences with the numbers."""
     path: str
     """The folder to take along: the best checkpoint, or the run where it has none."""
-    compare: bool
-    """Whether the Generate page can show it beside its base."""
+    compare: str
+    """The Generate page with that checkpoint, to show it beside its base; empty where it cannot."""
     downloads: Sequence[Download]
     """What the checkpoint can be taken home as."""
     commands: Sequence[Command]
@@ -115,23 +115,23 @@ class Verdict:
 
 def verdict(run: Run, folder: Path, series: Mapping[str, Curve]) -> Verdict | None:
     """What a run that has ended came to; None while it goes on, and before its first checkpoint."""
-    if run.state not in ("finished", "stopped", "failed") or not run.adapters:
+    checkpoint = run.recommended
+    if run.state not in ("finished", "stopped", "failed") or checkpoint is None:
         return None
     measured = [key for key in HIGHER_IS_BETTER if series[key]]
-    marked = run.best is not None and run.best in run.adapters
-    checkpoint = run.best if marked and run.best else run.adapters[-1]
     chosen = _number(checkpoint)
     facts = [*_compared(folder)]
     facts += [_of_curve(measured[0], series[measured[0]], chosen)] if measured else []
     if (kl := _kl_at(series, chosen)) is not None:
         facts.append(f"KL at iteration {chosen}: {kl:.3g} nats per sample.")
     policy = _section(folder, "policy")
+    shown = policy.get("kind", "diffusion") != "language"
     return Verdict(
         headline=("" if run.state == "finished" else "So far: ")
-        + _headline(measured, series, chosen, is_best=marked),
+        + _headline(measured, series, chosen, is_best=checkpoint == run.best),
         facts=facts,
         path=str((folder / checkpoint).resolve()),
-        compare=policy.get("kind", "diffusion") != "language",
+        compare=generate_link(f"{run.name}/{checkpoint}") if shown else "",
         downloads=downloads(folder / checkpoint),
         commands=_commands(folder, policy),
     )

@@ -64,6 +64,11 @@ class Run:
     samples: tuple[str, ...]
     """Sample grids, oldest first."""
 
+    @property
+    def recommended(self) -> str | None:
+        """The checkpoint to use: the best, or the last where none is marked; None without any."""
+        return self.best if self.best in self.adapters else next(reversed(self.adapters), None)
+
 
 class Runs:
     """A folder of runs, and the only place where the app starts or stops processes.

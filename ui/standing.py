@@ -27,6 +27,7 @@ from imgalign.runs.trained import recorded_hash
 from ui.batches import Batches
 from ui.comparing import checkpoint_of
 from ui.fits import Fit, Fits
+from ui.links import generate_link
 from ui.origins import Origin, makes_texts, of_fit, of_run
 from ui.run_queue import TRAINS
 from ui.runs import Run, Runs
@@ -66,6 +67,8 @@ class Won:
     """What the newest blind comparison of a run with its base says. Example: "dpo won 71 %"."""
 
     run: str
+    checkpoint: str
+    """As the Generate page names it, "run/step-000040"."""
     line: str
     decided: bool
 
@@ -248,7 +251,12 @@ def _won(runs: Runs, found: Comparison) -> Won | None:
         return None
     run, rate = checkpoint.parent.name, f"{100 * found.rate.value:.0f} %"
     won = {"one": f"won {rate}", "other": f"lost with {rate}", None: f"at {rate}, not decided"}
-    return Won(run, f"{run} {won[found.preferred]}", found.preferred is not None)
+    return Won(
+        run=run,
+        checkpoint=f"{run}/{checkpoint.name}",
+        line=f"{run} {won[found.preferred]}",
+        decided=found.preferred is not None,
+    )
 
 
 def _weights(runs: Runs, run: Run) -> set[str]:
@@ -266,13 +274,15 @@ def _of_runs(found: Judged, results: Made, apart: str) -> Step | None:
         return Step(f"{results.training.name} is training: watch it", "train")
     if results.fitting:
         return Step(f"{results.fitting.name} is being fitted: watch it", "learn")
-    if results.finished and not results.compared:
-        return Step(f"Compare {results.finished.name} with its base", "generate")
+    if (run := results.finished) and not results.compared:
+        there = generate_link(f"{run.name}/{run.recommended}")
+        return Step(f"Compare {run.name} with its base", there)
     if found.waiting:
         waits = "waits" if found.waiting == 1 else "wait"
         return Step(f"Rank the {counted(found.waiting, 'pair')} that {waits}", RANK, apart)
-    if found.won and not found.won.decided:
-        return Step(f"Rank more pairs of {found.won.run} and its base: draw them", "generate")
+    if (won := found.won) and not won.decided:
+        there = generate_link(won.checkpoint)
+        return Step(f"Rank more pairs of {won.run} and its base: draw them", there)
     return None
 
 

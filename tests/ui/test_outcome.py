@@ -60,7 +60,7 @@ def test_a_finished_run_says_which_iteration_is_best_why_and_where_it_is(runs, t
         f"imgalign evaluate {runs.folder / 'a'}",
         f"imgalign export {runs.folder / 'a'} --format kohya",
     ]
-    assert verdict["compare"]
+    assert verdict["compare"] == "generate?checkpoint=a/step-000012"
     assert [address for _, address in verdict["downloads"]] == [
         f"api/exports/a/step-000012/{layout}" for layout in ("kohya", "diffusers", "peft")
     ]

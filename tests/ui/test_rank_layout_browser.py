@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from provenances import provenance
-from rank_page import press, ranks_on_screen, start, wait_for_progress
+from rank_page import press, ranks_on_screen, start, wait_for_progress, wait_until_seen
 from touches import finger, middle
 
 from imgalign.preferences.store import Store
@@ -48,14 +48,14 @@ BOXES = """all => all.map((each) => {
 })"""
 
 
-def queue(store: Store, count: int, shape: tuple[int, int]) -> None:
+def queue(store: Store, count: int, shape: tuple[int, int], prompt: str = "") -> None:
     """One set of images of this shape, each of another colour."""
     images = []
     for number in range(count):
         out = io.BytesIO()
         Image.new("RGB", shape, (20 * number, 90, 20 * count)).save(out, "PNG")
         images.append(store.add_image(out.getvalue(), provenance(seed=number)))
-    store.add_item(f"{count} of {shape}", images, source="test")
+    store.add_item(prompt or f"{count} of {shape}", images, source="test")
 
 
 def boxes(page: Any, selector: str) -> list[list[int]]:
@@ -64,8 +64,8 @@ def boxes(page: Any, selector: str) -> list[list[int]]:
     return found
 
 
-def submit_is_in_view(page: Any, screen: tuple[int, int]) -> bool:
-    box = page.locator(".rk-submit").bounding_box()
+def bar_is_in_view(page: Any, screen: tuple[int, int]) -> bool:
+    box = page.locator(".rk-actions").bounding_box()
     return bool(box["x"] + box["width"] <= screen[0] and box["y"] + box["height"] <= screen[1])
 
 
@@ -89,7 +89,7 @@ def test_images_are_as_large_as_the_screen_allows_and_stay_where_they_are(
         assert max(widths) - min(widths) <= 1, (what, widths)
         # Each has the shape of its image: no grey beside it.
         assert images[0][3] == pytest.approx(images[0][2] * shape[1] / shape[0], abs=2), what
-        assert submit_is_in_view(page, screen), what
+        assert bar_is_in_view(page, screen), what
         assert page.evaluate("document.documentElement.scrollWidth") <= screen[0], what
         if screen[1] >= 800 and screen[0] > 720:  # a page that needs no scrolling
             assert page.evaluate("document.documentElement.scrollHeight") <= screen[1], what
@@ -97,11 +97,63 @@ def test_images_are_as_large_as_the_screen_allows_and_stay_where_they_are(
             for keys in [*map(str, range(1, count + 1)), "=", "b"]:
                 press(page, keys)
                 assert boxes(page, ".rk-tile img") == images, (what, keys)
-                assert submit_is_in_view(page, screen), (what, keys)
+                assert bar_is_in_view(page, screen), (what, keys)
         press(page, "b" if count <= 2 else "Enter")
         if number + 1 < len(LEAST[screen]):
             wait_for_progress(page, f"{number + 1} of")
     page.locator(".rk[data-state=empty]").wait_for()
+
+
+LONG = " ".join(
+    ["a lighthouse above a stormy sea, with a small red boat and gulls in the wind,"] * 6
+)
+"""A prompt of 84 words."""
+LAPTOPS = ((1280, 720), (1366, 768), (1920, 1080))
+PADDED, GAP = 16, 12
+"""Of a tile around its image, and between tiles."""
+FRAMES = """async ([width, height]) => {
+  const frame = () => new Promise((go) => requestAnimationFrame(go));
+  while (innerWidth !== width || innerHeight !== height) await frame();
+  await frame();
+  await frame();
+}"""
+"""Waits until what follows a change of size is drawn."""
+
+
+@pytest.mark.parametrize("prompt", ["a small red boat", LONG], ids=["short", "long"])
+def test_every_image_is_whole_above_the_buttons_in_the_columns_that_make_it_largest(
+    page, address, store, prompt
+):
+    sets = [(count, SQUARE) for count in range(2, 10)]
+    sets += [(count, shape) for count in (4, 9) for shape in (WIDE, TALL)]
+    for number, (count, shape) in enumerate(sets):
+        queue(store, count, shape, f"{number}: {prompt}")
+    start(page, address)
+    for number, (count, shape) in enumerate(sets):
+        page.locator(".rk-prompt", has_text=f"{number}: ").wait_for()
+        wait_until_seen(page)
+        for screen in LAPTOPS:
+            page.set_viewport_size({"width": screen[0], "height": screen[1]})
+            page.evaluate(FRAMES, list(screen))
+            what = (count, shape, screen)
+            tiles, images = boxes(page, ".rk-tile"), boxes(page, ".rk-tile img")
+            bar = page.locator(".rk-actions").bounding_box()["y"]
+            tray = page.locator("[data-tray=below] .rk-tray:visible")
+            ranking = tray.bounding_box() if tray.count() else None
+            seen = ranking is not None and ranking["y"] + ranking["height"] <= bar
+            end = ranking["y"] if seen else bar
+            assert max(top + height for _, top, _, height in tiles) <= bar, what
+            (_, top, *_), (*_, across, down) = tiles[0], images[0]
+            foot_across = tiles[0][2] - across - PADDED
+            foot_down = tiles[0][3] - down - PADDED
+            room = page.locator(".rk-tiles").bounding_box()["width"], end - top
+            for columns in range(1, count + 1):
+                rows = -(-count // columns)
+                most = (room[0] - GAP * (columns - 1)) / columns - PADDED - foot_across
+                high = (room[1] - GAP * (rows - 1)) / rows - PADDED - foot_down
+                assert min(most, high * shape[0] / shape[1]) <= 1.2 * across, (what, columns)
+        if number + 1 < len(sets):
+            press(page, "s 1" if count == 2 else "s 1 Enter")
 
 
 def test_on_a_phone_two_wide_images_lie_one_above_the_other(page, address, store):
@@ -147,3 +199,25 @@ def test_a_finger_at_the_edge_scrolls_the_ranking_and_drops_at_either_end(
     drag(count - 1, 4, f"() => {tray}.scrollLeft === 0", ".rk-gap >> nth=0")
     assert ranks_on_screen(phone)[0] == "1st"
     assert phone.locator(".rk-ghost").count() == 0
+
+
+def test_on_a_phone_a_pair_needs_no_scrolling_and_shows_submit_where_there_is_something_to_submit(
+    phone, address, store
+):
+    queue(store, 2, SQUARE)
+    queue(store, 4, SQUARE)
+    start(phone, address)
+    deeper = "document.documentElement.scrollHeight - innerHeight"
+    submit = phone.locator(".rk-submit")
+    phone.wait_for_function(f"() => {deeper} <= 1")
+    assert submit.is_hidden(), "one press is the vote"
+    press(phone, "1")
+    phone.locator(".rk-prompt", has_text="4 of").wait_for()
+    submit.wait_for()
+    phone.evaluate("scrollTo(0, document.body.scrollHeight)")
+    tray = phone.locator(".rk-tray").bounding_box()
+    assert tray["y"] + tray["height"] <= phone.locator(".rk-actions").bounding_box()["y"]
+    phone.locator(".rk-actions [data-do=undo]").tap()
+    phone.locator(".rk-prompt", has_text="2 of").wait_for()
+    submit.tap()  # what was taken back counts again
+    phone.locator(".rk-prompt", has_text="4 of").wait_for()

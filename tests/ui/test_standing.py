@@ -1,6 +1,7 @@
 """Where a project stands, and the one thing to do next."""
 
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,10 @@ def of_project(project: str | None) -> dict[str, Any]:
     return {"data": {"from": "rankings", "project": project}}
 
 
+def of_generate(run: str) -> str:
+    return f"generate?checkpoint={run}/step-000006"
+
+
 def void(_: object) -> None: ...
 
 
@@ -148,7 +153,7 @@ def test_what_people_prefer_of_the_newest_run_is_said(look, store, add_items, ru
         compare([run, {}], 0)
     compare([run, {}], 1)
     assert look()[0].endswith("21 of 21 sets ranked, dpo at 75 %, not decided")
-    assert look()[1:] == ("Rank more pairs of dpo and its base: draw them", "generate")
+    assert look()[1:] == ("Rank more pairs of dpo and its base: draw them", of_generate("dpo"))
     for _ in range(16):
         compare([{}, run], 1)
     assert look()[0].endswith(", dpo won 95 %")
@@ -190,8 +195,11 @@ def test_a_finished_run_is_compared_before_anything_else_is_begun(look, store, a
     add_items(21, num_images=2, overlap=1)
     rank_all(store)
     assert look()[1:] == ("Fit a reward model to the rankings", "learn")
-    make_run("dpo", of_project(None))
-    assert look()[1:] == ("Compare dpo with its base", "generate")
+    run = make_run("dpo", of_project(None))
+    # Not marked best, which is what is compared.
+    shutil.copytree(run["adapter"], Path(run["adapter"]).with_name("step-000012"))
+    Path(run["adapter"]).parent.joinpath("best.json").write_text('{"checkpoint": "step-000006"}')
+    assert look()[1:] == ("Compare dpo with its base", of_generate("dpo"))
 
 
 def test_pairs_that_wait_are_said_and_ranked_next(
@@ -207,7 +215,7 @@ def test_pairs_that_wait_are_said_and_ranked_next(
     assert standings.at("default", 1).ranks == "default-compare"
     # One that has ended since was not compared yet.
     make_run("later", of_project("default"))
-    assert look()[1:] == ("Compare later with its base", "generate")
+    assert look()[1:] == ("Compare later with its base", of_generate("later"))
 
 
 def test_a_project_is_not_told_of_the_runs_of_another(look, store, add_items, make_run):
@@ -252,5 +260,5 @@ def test_a_reward_of_a_group_or_of_a_terminal_counts_as_its_report_says(
     rank_all(store, "dogs")
     assert "reward" not in look("dogs")[0]
     make_run("grpo", {"reward": {"path": str(folder)}})
-    assert look()[1:] == ("Compare grpo with its base", "generate")
+    assert look()[1:] == ("Compare grpo with its base", of_generate("grpo"))
     assert look("dogs")[1:] == ("Fit a reward model to the rankings", "learn")

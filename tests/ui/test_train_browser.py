@@ -95,8 +95,20 @@ def test_a_run_says_what_it_came_to_what_its_prompts_are_and_what_to_do_next(pag
     verdict.get_by_text("Copied").wait_for()
     copied = page.evaluate("navigator.clipboard.readText()")
     assert copied == f"imgalign evaluate {here / 'runs' / 'done'}"
+
+
+def test_the_iteration_that_is_recommended_is_the_one_that_generate_compares(page, here, address):
+    later = here / "runs" / "done" / "step-000012"
+    later.mkdir()
+    (later / "pytorch_lora_weights.safetensors").touch()
+    newer = write_run(here, "newer", state="finished", begun=4)
+    (newer / "step-000006").rename(newer / "step-000002")
+    open_train(page, address)
+    choose(page, "done")
+    verdict = page.locator(".mo-verdict")
+    verdict.get_by_role("heading", name="Use iteration 6: its held-out reward is the").wait_for()
     verdict.get_by_role("link", name="Compare it on Generate").click()
-    page.wait_for_url("**/generate")
+    expect(page.locator("#checkpoint input")).to_have_value("done, iteration 6 (best)")
 
 
 def test_its_checkpoint_is_taken_home_for_another_tool(page, here, address, monkeypatch):

@@ -111,17 +111,17 @@ const Candidates = (() => {
   };
   // How images are as large as the room allows: in which columns, with number and rank below or beside
   // each image, and with the ranking, which is a row below them or a column beside them. Where they
-  // would be small whatever is done, there are fewer columns than fit, and one scrolls.
+  // would be small, the ranking is below the bar of buttons, and one scrolls to see it. Where they would
+  // be small even so, or where one `scrolls` anyway, as on a phone, and they are larger for it, there are
+  // fewer columns than fit, and images are below the bar as well.
   const LEAST = 130; // side in CSS pixels of a square that is as large as the image
   const FEET = { none: [0, 0], below: [0, 32], beside: [42, 0] };
   const TRAYS = { none: [0, 0], below: [0, 82], beside: [122, 0] };
   const WORTH = 1.04; // how much larger images are for which something moves beside them
   const THUMB = { most: 56, least: 30, around: 20 }; // around: of a place in a column of the ranking
-  const layout = (count, { width, height, screen, padding, gap, aspect }) => {
-    const thumb = Math.min(THUMB.most, Math.floor(height / count) - THUMB.around);
-    const column = count > 2 && thumb >= THUMB.least;
+  const largest = (count, trays, { width, height, padding, gap, aspect }) => {
     let best = { width: 0 };
-    for (const tray of count <= 2 ? ["none"] : column ? ["below", "beside"] : ["below"]) {
+    for (const tray of trays) {
       for (const foot of count === 1 ? ["none"] : ["below", "beside"]) { // one alone has no number
         const [across, down] = FEET[foot].map((each) => each + 2 * padding);
         const room = { width: width - TRAYS[tray][0], height: height - TRAYS[tray][1], gap, aspect, across, down };
@@ -129,15 +129,26 @@ const Candidates = (() => {
         if (found.width > best.width * WORTH) best = { ...found, tray, foot, across };
       }
     }
-    const least = LEAST * Math.sqrt(aspect); // as a width
-    if (best.width < least) {
-      const across = 2 * padding;
-      const columns = Math.max(1, Math.min(count, Math.floor((width + gap) / (least + across + gap))));
-      const most = (width - gap * (columns - 1)) / columns - across;
-      const high = (screen - FEET.below[1] - 2 * padding) * aspect;
-      best = { columns, width: Math.min(most, high), tray: count <= 2 ? "none" : "below", foot: "below", across };
-    }
-    return { ...best, thumb: best.tray === "beside" ? thumb : null };
+    return best;
+  };
+  const beyond = (count, least, { width, screen, padding, gap, aspect }) => {
+    const across = 2 * padding;
+    const columns = Math.max(1, Math.min(count, Math.floor((width + gap) / (least + across + gap))));
+    const most = (width - gap * (columns - 1)) / columns - across;
+    const high = (screen - FEET.below[1] - 2 * padding) * aspect;
+    return { columns, width: Math.min(most, high), foot: "below", across };
+  };
+  const layout = (count, place) => {
+    const thumb = Math.min(THUMB.most, Math.floor(place.height / count) - THUMB.around);
+    const column = count > 2 && thumb >= THUMB.least;
+    const trays = count <= 2 ? ["none"] : column ? ["below", "beside"] : ["below"];
+    const least = LEAST * Math.sqrt(place.aspect); // as a width
+    const best = largest(count, trays, place);
+    if (best.width >= least) return { ...best, thumb: best.tray === "beside" ? thumb : null };
+    const whole = largest(count, ["none"], place);
+    const cut = beyond(count, least, place);
+    const found = whole.width >= (place.scrolls ? cut.width : least) ? whole : cut;
+    return { ...found, tray: trays[0], thumb: null };
   };
   const forget = () => texts.clear();
   const load = ({ samples }, candidate) => {

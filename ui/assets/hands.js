@@ -292,6 +292,12 @@ addEventListener("resize", () => {
   for (const prompt of promptPlaces()) if (!prompt.matches("[data-open]")) openPrompt(prompt, false);
 });
 
+// On a phone the buttons lie over the end of the page, which is as much longer for it as they are high.
+new ResizeObserver(() => {
+  const high = q(".rk-actions").offsetHeight;
+  if (high && !zoomDialog.open) root.style.setProperty("--bar", `${high}px`);
+}).observe(q(".rk-actions"));
+
 document.addEventListener("visibilitychange", () => {
   if (!session) return;
   clock(!document.hidden);

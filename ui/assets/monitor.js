@@ -185,7 +185,7 @@ const drawVerdict = ({ verdict }) => {
   if (!verdict) return;
   const next = make("div", "mo-next");
   if (verdict.compare) {
-    const link = to("generate", "Compare it on Generate");
+    const link = to(verdict.compare, "Compare it on Generate");
     link.className = "btn btn-primary";
     const how = make("p", "", "Is it better than its base? Draw new prompts with both there, and send them to ranking as a blind comparison: ");
     how.append(to("results", "Results"), " says who won.");

@@ -162,7 +162,6 @@ const toast = (text, mark = "✓") => {
 const complain = (text, again) => {
   retry = again;
   q(".rk-alert p").textContent = text;
-  q(".rk-alert").style.setProperty("--bar", `${q(".rk-actions").offsetHeight}px`);
   q(".rk-alert").hidden = false;
 };
 const calm = () => {
@@ -297,7 +296,7 @@ const arrange = () => {
   const below = q(".rk-actions").offsetHeight + q(".rk-rest").offsetHeight + (phone ? 8 : 28);
   const screen = innerHeight - q(".rk-actions").offsetHeight - 16;
   const found = Candidates.layout(item.candidates.length, {
-    width: board.clientWidth, height: innerHeight - above - below, screen, aspect,
+    width: board.clientWidth, height: innerHeight - above - below, screen, aspect, scrolls: phone,
     ...(phone ? { padding: 5, gap: 8 } : { padding: 8, gap: 12 }),
   });
   board.dataset.tray = found.tray;

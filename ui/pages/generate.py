@@ -18,10 +18,11 @@ from ui.image_request import (
     NO_REWRITER,
     Request,
     checkpoints,
+    recommended,
     requested,
     rewriters,
 )
-from ui.links import rank_link
+from ui.links import CHECKPOINT, rank_link
 from ui.messages import PRIVATE
 from ui.pages.folding import form_heading
 from ui.run_queue import TRAINS
@@ -260,10 +261,11 @@ def build(
     proposed = gr.State(proposed_project(TOGETHER, project))
     lists = [form["adapter"], form["rewriter"], *_more(form), place]
 
-    def open_page() -> tuple[Any, ...]:
+    def open_page(request: gr.Request) -> tuple[Any, ...]:
         others = len(_more(form))
         there = gr.Dropdown(choices=projects(store, project))
-        return *_choices(runs, model, others), there, nothing_to_compare(runs, model)
+        chosen = _choices(runs, model, others, asked=request.query_params.get(CHECKPOINT))
+        return *chosen, there, nothing_to_compare(runs, model)
 
     @no_type_check  # a checker's wrapper would hide from gradio that this is a generator
     def begin(*values: Any) -> Iterator[tuple[Any, ...]]:
@@ -349,13 +351,18 @@ NO_RUN = (
 )
 
 
-def _choices(runs: Runs, model: str, others: int) -> tuple[gr.Dropdown, ...]:
-    """The lists of checkpoints and rewriters; `others` beside the first checkpoint."""
+def _choices(
+    runs: Runs, model: str, others: int, *, asked: str | None = None
+) -> tuple[gr.Dropdown, ...]:
+    """The lists of checkpoints and rewriters; `others` beside the first checkpoint.
+
+    That is the one `asked` for, where it is there, or else what the newest run is best used at.
+    """
     base, *steps = checkpoints(runs, model)
-    newest = steps[0][1] if steps else BASE_ONLY
     more = [("No other", BASE_ONLY), *steps]
+    there = any(value == asked for _, value in steps)
     return (
-        gr.Dropdown(choices=[base, *steps], value=newest),
+        gr.Dropdown(choices=[base, *steps], value=asked if there else recommended(runs)),
         gr.Dropdown(choices=rewriters(runs), value=NO_REWRITER),
         *(gr.Dropdown(choices=more, value=BASE_ONLY) for _ in range(others)),
     )
