@@ -169,15 +169,13 @@ def written(digest: bytes) -> list[str]:
 
 
 def samples_of(answers: list[Any]) -> dict[str, bytes]:
-    """The whole images and texts among answers, by their addresses."""
+    """The images and texts among answers, whole and small, by their addresses."""
     return {
         str(each.request.url).removeprefix(f"{HERE}/"): each.content
         for each in answers
-        if each.status_code == 200 and each.headers["content-type"] in ("image/png", PLAIN)
+        if each.status_code == 200
+        and each.request.url.path.startswith(tuple(f"/api/rank/{kind}/" for kind in KINDS))
     }
-
-
-PLAIN = "text/plain; charset=utf-8"
 
 
 def leaks(answers: list[Any], secrets: tuple[str, ...]) -> list[tuple[str, str]]:
@@ -279,8 +277,8 @@ def test_that_a_sample_is_lost_or_damaged_is_said_without_its_id(
         for small in ("", "small/")
     ]
     assert [each.status_code for each in answers] == [409] * 8
-    assert all("missing or damaged" in each.json()["error"] for each in answers)
     assert leaks(answers, (*secrets, *ids_of(store))) == []
+    assert all("missing or damaged" in each.json()["error"] for each in answers)
 
 
 def test_every_route_that_answers_an_annotator_is_asked_above_or_left_out_with_a_reason(
