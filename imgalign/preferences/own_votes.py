@@ -83,7 +83,8 @@ def latest_key(store: Store, annotator: str, *, project: str) -> str | None:
         who = person(annotator)
         chosen = latest(connection, who, limit=1, project=project, shown_only=True)
         key = select(rankings.c.key).where(rankings.c.sequence.in_(chosen))
-        return connection.execute(key).scalar()
+        found: str | None = connection.execute(key).scalar()
+    return found
 
 
 def _tokens(
