@@ -6,6 +6,7 @@
     +- CheckpointError          a run or model folder: damaged, empty, incompatible
     +- StoreError               the store: newer schema, conflicting submission
     |  +- DatabaseError         it cannot be read or written now: locked, damaged, read only
+    |  +- LostSampleError       an image or text is missing, damaged or exchanged
     +- JudgeError               an AI judge: unreachable, refuses, or says what nobody can read
     +- StorageFullError         no space left while saving                         (an OSError)
     +- NumericsError            a correctness rule failed while running
@@ -45,6 +46,10 @@ class StoreError(ImgalignError):
 
 class DatabaseError(StoreError):
     """The database cannot be read or written now; what was asked for may be right."""
+
+
+class LostSampleError(StoreError):
+    """An image or text of the store is missing or not what its id says; the message names it."""
 
 
 class JudgeError(ImgalignError):

@@ -10,7 +10,7 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from imgalign.errors import InputError, StorageFullError, StoreError
+from imgalign.errors import InputError, LostSampleError, StorageFullError, StoreError
 from imgalign.files import disk_is_full, sha256, sync_folder
 from imgalign.images import (
     MAX_BYTES,
@@ -73,19 +73,19 @@ class ImageFolder:
         return self.path(image_id).is_file()
 
     def checked(self, image_id: str) -> Path:
-        """The path of a verified file; StoreError if its SHA-256 is not its name.
+        """The path of a verified file; LostSampleError if its SHA-256 is not its name.
 
         Each file is hashed once per process, and again when it changes.
         """
         path = self.path(image_id)
         if not path.is_file():
-            raise StoreError(f"{path}: image file is missing; restore the images folder")
+            raise LostSampleError(f"{path}: image file is missing; restore the images folder")
         try:
             found = sha256(path)
         except OSError as error:
-            raise StoreError(f"{path}: cannot be read ({error.strerror})") from error
+            raise LostSampleError(f"{path}: cannot be read ({error.strerror})") from error
         if found != image_id:
-            raise StoreError(
+            raise LostSampleError(
                 f"{path}: damaged or exchanged, its SHA-256 begins with {found[:12]}; restore the "
                 "file, and see `imgalign store check`"
             )

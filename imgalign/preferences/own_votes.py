@@ -77,6 +77,16 @@ def own_votes(
     ]
 
 
+def latest_key(store: Store, annotator: str, *, project: str) -> str | None:
+    """The key of the first of `own_votes`; None without one."""
+    with store.database.read() as connection:
+        who = person(annotator)
+        chosen = latest(connection, who, limit=1, project=project, shown_only=True)
+        key = select(rankings.c.key).where(rankings.c.sequence.in_(chosen))
+        found: str | None = connection.execute(key).scalar()
+    return found
+
+
 def _tokens(
     connection: Connection, annotator_id: str, item_ids: Sequence[str]
 ) -> dict[str, list[str]]:

@@ -217,13 +217,18 @@ class Item:
     """Candidates on the screen of one annotator, without their provenance.
 
     `tokens` are opaque names of the images or texts, one per position; they work for this annotator
-    only.
+    only. The id is not opaque (issued.py), and belongs in no page that is blind.
     """
 
     item_id: str
     prompt: str
     tokens: tuple[str, ...]
     samples: Samples = "images"
+
+    @property
+    def issued_name(self) -> str:
+        """What the item is called to this annotator; `issued.item_named` finds it again."""
+        return self.tokens[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

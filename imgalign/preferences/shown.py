@@ -19,6 +19,11 @@ ISSUED = (
 )
 
 
+def not_issued(annotator_id: str) -> StoreError:
+    """It goes to annotators, and so says nothing of the item's id, which tells what made it."""
+    return StoreError(f"item: not issued to annotator {annotator_id!r}; ask for the next one")
+
+
 def issued(connection: Connection, item_id: str, annotator_id: str) -> Shown:
     """Candidates and tokens in display order; empty if the annotator was never shown the item."""
     rows = connection.execute(ISSUED, {"item": item_id, "who": annotator_id}).all()
@@ -29,5 +34,5 @@ def shown_to(connection: Connection, item_id: str, annotator_id: str) -> Shown:
     """As `issued`; StoreError if the annotator was never shown the item."""
     order, tokens = issued(connection, item_id, annotator_id)
     if not order:
-        raise StoreError(f"item {item_id[:12]}: not issued to annotator {annotator_id!r}")
+        raise not_issued(annotator_id)
     return order, tokens

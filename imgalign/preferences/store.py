@@ -345,9 +345,7 @@ class Store:
             validation.fits_screen(sent.ranking, len(order))
             validation.answers(sent.answers, num=len(order), by_judge=who.judge_id is not None)
             if queries.has_judged(connection, sent.item_id, sent.annotator):
-                raise StoreError(
-                    f"item {sent.item_id[:12]}: already judged by {sent.annotator!r}; undo it first"
-                )
+                raise StoreError(f"item: already judged by {sent.annotator!r}; undo it first")
             now = utc_now()
             ranking_id = queries.add_ranking(connection, sent, order=order, now=now)
             tallies.judged(connection, ranking_id, now=now)

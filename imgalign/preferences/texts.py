@@ -8,7 +8,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, insert, select
 
-from imgalign.errors import InputError, StoreError
+from imgalign.errors import InputError, LostSampleError
 from imgalign.preferences import queries
 from imgalign.preferences.records import TextProvenance
 from imgalign.preferences.schema import text_provenances, texts
@@ -56,12 +56,14 @@ def add_text(
 
 
 def text_of(connection: Connection, asked: str) -> str:
-    """The text of this id; StoreError if it is unknown, or not what its id says."""
+    """The text of this id; LostSampleError if it is unknown, or not what its id says."""
     found = connection.execute(select(texts.c.text).where(texts.c.text_id == asked)).scalar()
     if found is None:
-        raise StoreError(f"text {asked[:12]}: not in the store")
+        raise LostSampleError(f"text {asked[:12]}: not in the store")
     if text_id(found) != asked:
-        raise StoreError(f"text {asked[:12]}: changed in the database; see `imgalign store check`")
+        raise LostSampleError(
+            f"text {asked[:12]}: changed in the database; see `imgalign store check`"
+        )
     return str(found)
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import Engine, event
 from submissions import judge
 
 from imgalign.errors import StoreError
-from imgalign.preferences.own_votes import own_votes
+from imgalign.preferences.own_votes import latest_key, own_votes
 from imgalign.preferences.records import Ranking, Submission
 from imgalign.preferences.store import Store
 
@@ -72,6 +72,20 @@ def test_a_key_of_somebody_else_begins_no_page(store: Store, add_items: Add):
     sent = submit_next(store, "bob")
     with pytest.raises(StoreError, match="nothing by annotator 'ann'; begin with the newest"):
         prompts(store, before=sent.key)
+
+
+def test_the_latest_key_is_that_of_the_newest_vote_that_stands(store: Store, add_items: Add):
+    add_items(3)
+
+    def latest(annotator: str = "ann", project: str = "default") -> str | None:
+        return latest_key(store, annotator, project=project)
+
+    assert latest() is None
+    sent = [submit_next(store) for _ in range(2)]
+    assert latest(" ANN ") == sent[1].key
+    assert (latest("bob"), latest(project="cats")) == (None, None)
+    store.undo("ann", sent[1].key)
+    assert latest() == sent[0].key
 
 
 def test_a_corrected_vote_is_the_newest_and_the_old_one_stays_on_record(

@@ -64,7 +64,7 @@ def test_an_item_on_screen_is_blind_to_model_seed_and_file(
     ]
     store.add_item("a fox", images, source="secret-model against base")
     item = store.next_item("ann")
-    shown = json.dumps([item.item_id, item.prompt, item.tokens])
+    shown = json.dumps([item.issued_name, item.prompt, item.tokens])
     for secret in ("secret-model", "424242", *images):
         assert secret not in shown
     for token in item.tokens:

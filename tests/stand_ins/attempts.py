@@ -23,8 +23,8 @@ IMAGE = (
 
 @dataclass(frozen=True)
 class Attempt:
-    """One request; `{own}` and `{theirs}` are tokens, `{item}` and `{their_item}` items, and
-    `{invitation}` and `{reset}` those of links.
+    """One request; `{own}` and `{theirs}` are tokens, `{item}` and `{their_item}` names of items,
+    `{item_id}` and `{never}` ids, and `{invitation}` and `{reset}` tokens of links.
     """
 
     name: str
@@ -128,6 +128,8 @@ TOKENS = [
         "/api/rank/votes",
         {"annotator": "Mallory", "before": "adas-own-key"},
     ),
+    submit("an item of Ada's", item="{their_item}"),
+    submit("the id of one's own item", item="{item_id}"),
     submit("an item never issued", item="{never}"),
     submit("an item that is none", item="0" * 64),
     submit("too many candidates", ranking=[[0], [1], [2], [3], [4]]),
@@ -263,9 +265,9 @@ GRADIO = [
 LEADS = [
     Attempt(what, "GET", path, status=(404, 409, 422))
     for what, path in {
-        "a candidate before the first": "/api/people/items/{item}/-1",
-        "a candidate after the last": "/api/people/items/{item}/4",
-        "a candidate that is no number": "/api/people/items/{item}/0%20OR%201",
+        "a candidate before the first": "/api/people/items/{item_id}/-1",
+        "a candidate after the last": "/api/people/items/{item_id}/4",
+        "a candidate that is no number": "/api/people/items/{item_id}/0%20OR%201",
         "an item by SQL": "/api/people/items/x'%20OR%20'1'='1/0",
         "guidelines of a project that there is not": "/api/rank/guidelines?project=x'%20OR%201=1",
         "guidelines without a name": "/api/rank/guidelines?project=",
@@ -418,7 +420,7 @@ AS_ANNOTATOR = [
     Attempt("what events say", "GET", "/gradio_api/queue/data?session_hash=mine"),
     Attempt("a heartbeat", "GET", "/gradio_api/heartbeat/mine"),
     Attempt("an end of events", "POST", "/gradio_api/cancel", {"session_hash": "mine"}),
-    Attempt("a candidate of a lead", "GET", "/api/people/items/{item}/0"),
+    Attempt("a candidate of a lead", "GET", "/api/people/items/{item_id}/0"),
     Attempt("an upload", "POST", "/api/candidates/uploads"),
     *(
         Attempt(f"{kind} of a project", "POST", f"/api/people/files?kind={kind}&project=default")

@@ -13,6 +13,7 @@ from texts import add_texts
 
 from imgalign.cli.main import main
 from imgalign.errors import InputError
+from imgalign.preferences.issued import item_named
 from ui import theme
 from ui.app import Settings, build_app, launch
 from ui.pages import generate, rank
@@ -151,7 +152,7 @@ def test_the_rank_page_works_on_the_project_of_the_settings(store, add_items, tm
     (only,) = add_items(1, project="cats", num_images=2)
     settings = Settings(images=tmp_path / "images", runs=tmp_path / "runs", project="cats")
     with TestClient(build_app(settings, store), base_url=HERE) as client:
-        assert post(client, "next").json()["item"] == only
+        assert item_named(store, post(client, "next").json()["item"], "Ada") == only
 
 
 def test_on_this_machine_any_project_can_be_ranked_unless_one_is_named(store, add_items, tmp_path):
@@ -159,7 +160,8 @@ def test_on_this_machine_any_project_can_be_ranked_unless_one_is_named(store, ad
     (other,) = add_items(1, project="cats", num_images=2)
     folders = {"images": tmp_path / "images", "runs": tmp_path / "runs"}
     with TestClient(build_app(Settings(**folders), store), base_url=HERE) as client:
-        assert post(client, "next", project="cats").json()["item"] == other
+        shown = post(client, "next", project="cats").json()
+        assert item_named(store, shown["item"], "Ada") == other
         assert post(client, "next").json()["project"] == "default"
         assert post(client, "next", project="birds").status_code == 422
         names = [each["name"] for each in post(client, "projects").json()["projects"]]

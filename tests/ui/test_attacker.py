@@ -30,6 +30,7 @@ from imgalign.errors import InputError
 from imgalign.preferences import schema
 from imgalign.preferences.accounts import Accounts
 from imgalign.preferences.gold import mark_gold
+from imgalign.preferences.issued import item_named
 from imgalign.preferences.resets import Resets
 from imgalign.preferences.store import Store
 from ui.app import Settings, build_app
@@ -144,6 +145,7 @@ def got_through(
         "theirs": world.theirs["candidates"][0]["token"],
         "item": world.own["item"],
         "their_item": world.theirs["item"],
+        "item_id": item_named(world.store, world.own["item"], "Mallory"),
         "upload": world.upload,
         **world.links,
     }

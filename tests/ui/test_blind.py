@@ -1,24 +1,31 @@
-"""Nothing that reaches an annotator says what made a sample, by whichever route of the app.
+"""Nothing that reaches an annotator says what made a sample, by whichever route of the app: neither
+in words nor by a digest of them, of which somebody who guesses could tell that the guess is right.
 
 The routes are the app's own: one that answers an annotator is asked below, or left out by name with
 a reason; a new one that is neither fails.
 """
 
+import hashlib
 import json
-from collections.abc import Callable, Iterator
+from base64 import b64encode, urlsafe_b64encode
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 import fastapi
 import pytest
 from served_routes import example, pattern, reachable_routes
+from sqlalchemy import select, update
 from starlette.testclient import TestClient
 from texts import text_provenance
 
+from imgalign.preferences import schema
 from imgalign.preferences.accounts import Accounts
 from imgalign.preferences.store import Store
+from imgalign.runs.status import STATUS
 from ui.app import Settings, build_app
 
 HERE = "http://127.0.0.1:7860"
@@ -47,6 +54,9 @@ def world(request: pytest.FixtureRequest, store: Store, tmp_path: Path) -> Itera
     accounts = request.param == "with accounts"
     guidelines = tmp_path / "guidelines.txt"
     guidelines.write_text("Hands first.")
+    run = tmp_path / "runs" / "SECRET-RUN"
+    run.mkdir(parents=True)
+    (run / STATUS).write_text("{}")
     settings = Settings(
         images=tmp_path / "images",
         runs=tmp_path / "runs",
@@ -121,6 +131,51 @@ def ranked(world: World) -> list[Any]:
 
 
 KINDS = ("images", "texts")
+IDS = {
+    "items": "item_id",
+    "images": "image_id",
+    "texts": "text_id",
+    "provenances": "digest",
+    "text_provenances": "digest",
+}
+"""What the store computes from what it is given, by table."""
+ALGORITHMS = ("md5", "sha1", "sha256")
+BEGINNING = 12
+"""Characters of a digest that tell as much as all of it; messages shorten ids to as many."""
+
+
+def ids_of(store: Store) -> list[str]:
+    """The beginnings of all ids in the store that are digests."""
+    with store.database.read() as connection:
+        return [
+            each[:BEGINNING]
+            for table, column in IDS.items()
+            for each in connection.execute(
+                select(schema.metadata.tables[table].c[column])
+            ).scalars()
+        ]
+
+
+def digests_of(contents: Iterable[bytes]) -> list[str]:
+    """Beginnings of the digests of these, as a server might write them."""
+    made = [hashlib.new(name, each).digest() for each in contents for name in ALGORITHMS]
+    return [beginning for each in made for beginning in written(each)]
+
+
+def written(digest: bytes) -> list[str]:
+    """The beginnings of a digest in the ways in which it can be written."""
+    ways = digest.hex(), b64encode(digest).decode(), urlsafe_b64encode(digest).decode()
+    return [each[:BEGINNING] for each in ways]
+
+
+def samples_of(answers: list[Any]) -> dict[str, bytes]:
+    """The images and texts among answers, whole and small, by their addresses."""
+    return {
+        str(each.request.url).removeprefix(f"{HERE}/"): each.content
+        for each in answers
+        if each.status_code == 200
+        and each.request.url.path.startswith(tuple(f"/api/rank/{kind}/" for kind in KINDS))
+    }
 
 
 def leaks(answers: list[Any], secrets: tuple[str, ...]) -> list[tuple[str, str]]:
@@ -143,10 +198,12 @@ def test_nothing_served_to_an_annotator_says_what_made_an_image(
     add_items(2, parameters="SECRET-MODEL, seed 918273645", Software="SECRET-RUN")
     answers = ranked(world)
     assert [each.status_code for each in answers].count(200) >= 3 + 1 + 8 + 8 + 3
-    everything = store.rankings(include_undone=True)
-    ids = {image_id for ranking in everything for image_id in ranking.sample_ids}
-    assert len(ids) == 4
-    assert leaks(answers, (*secrets, *ids)) == []
+    ids = ids_of(store)
+    assert len(ids) == 2 + 8 + 8
+    originals = [path.read_bytes() for path in store.images.root.rglob("*.png")]
+    hashes = digests_of([*originals, *samples_of(answers).values()])
+    assert len(hashes) == (8 + 8 + 8) * 3 * 3
+    assert leaks(answers, (*secrets, *ids, *hashes)) == []
 
 
 def test_nothing_served_to_an_annotator_says_what_wrote_a_text(
@@ -158,7 +215,70 @@ def test_nothing_served_to_an_annotator_says_what_wrote_a_text(
         store.add_item(f"a cat {number}", ids, source="SECRET-RUN", overlap=3)
     answers = ranked(world)
     assert any(each.text == "a red cat" for each in answers)
-    assert leaks(answers, (*secrets, *ids)) == []
+    hashes = digests_of(samples_of(answers).values())
+    assert leaks(answers, (*secrets, *ids_of(store), *hashes)) == []
+
+
+def guessed(samples: list[bytes], *, prompt: str) -> set[str]:
+    """Ids that items of these may have, by whatever may have made them, in any order."""
+    ids = [hashlib.sha256(each).hexdigest() for each in samples]
+    return set(ids) | {
+        hashlib.sha256(json.dumps([project, prompt, source, *order]).encode()).hexdigest()
+        for project in ("default", "default-compare")
+        for source in ("candidates", "runs/first step-000100 vs base", "SECRET-RUN")
+        for order in permutations(ids)
+    }
+
+
+@pytest.mark.parametrize("samples", KINDS)
+def test_who_has_the_samples_and_guesses_what_made_them_finds_no_guess_confirmed(
+    world: World, store: Store, add_items: Callable[..., Any], samples: str
+) -> None:
+    if samples == "images":
+        items = add_items(3)
+    else:
+        texts = [store.add_text(f"cat {each}", text_provenance()) for each in range(4)]
+        items = [store.add_item(f"a cat {n}", texts, source="SECRET-RUN") for n in range(3)]
+    answers = ranked(world)
+    given = samples_of(answers)
+    screen = next(each.json() for each in answers if each.url.path == "/api/rank/next")
+    guesses = {
+        guess
+        for shown in (screen, *screen["after"])
+        for guess in guessed(
+            [given[each["url"]] for each in shown["candidates"]], prompt=shown["prompt"]
+        )
+    }
+    assert set(items) < guesses
+    found = {way for each in guesses for way in written(bytes.fromhex(each))}
+    assert leaks(answers, tuple(found)) == []
+
+
+def test_that_a_sample_is_lost_or_damaged_is_said_without_its_id(
+    world: World, store: Store, add_items: Callable[..., Any], secrets: tuple[str, ...]
+) -> None:
+    add_items(1, num_images=2)
+    texts = [store.add_text(text, text_provenance()) for text in ("a red cat", "a cat")]
+    store.add_item("a cat", texts, source="SECRET-RUN")
+    client = world.client
+    if world.accounts:
+        client.post("/api/login", json={"name": "Ada", "password": PASSWORD})
+    screen = client.post("/api/rank/next", json={"annotator": "Ada"}).json()
+    gone, damaged = sorted(store.images.root.rglob("*.png"))
+    gone.unlink()
+    damaged.write_bytes(damaged.read_bytes() + b"!")
+    with store.database.write() as connection:
+        connection.execute(update(schema.texts).values(text="exchanged"))
+    answers = [
+        client.get(f"/{url.replace(f'/{kind}/', f'/{kind}/{small}')}")
+        for kind in KINDS
+        for url in (*(each["url"] for each in screen["candidates"]), *screen["next"])
+        if f"/{kind}/" in url
+        for small in ("", "small/")
+    ]
+    assert [each.status_code for each in answers] == [409] * 8
+    assert leaks(answers, (*secrets, *ids_of(store))) == []
+    assert all("missing or damaged" in each.json()["error"] for each in answers)
 
 
 def test_every_route_that_answers_an_annotator_is_asked_above_or_left_out_with_a_reason(

@@ -18,6 +18,7 @@ import pytest
 from databases import new_database
 
 from imgalign.preferences.checking import check_store
+from imgalign.preferences.issued import item_named
 from imgalign.preferences.store import Store
 
 ROOT = Path(__file__).parents[2]
@@ -108,9 +109,9 @@ def test_twenty_on_one_set_lose_and_double_nothing_when_the_server_is_killed(
 
         for place, name in enumerate(NAMES):
             screen = client.post("/api/rank/next", json={"annotator": name}).json()
-            assert screen["item"] == item
+            assert item_named(store, screen["item"], name) == item
             ranking = [[place % 4], [each for each in range(4) if each != place % 4]]
-            sent = {"annotator": name, "key": f"key of {name}", "item": item}
+            sent = {"annotator": name, "key": f"key of {name}", "item": screen["item"]}
             bodies[name] = {**sent, "ranking": ranking, "verdict": "ranked"}
         for each in at_once(BEFORE):
             each.join()

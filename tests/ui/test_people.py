@@ -15,6 +15,7 @@ from imgalign.preferences.attention import add_attention, attention_items, withd
 from imgalign.preferences.exclusions import exclude
 from imgalign.preferences.gold import gold_items, mark_gold
 from imgalign.preferences.guidelines import set_guidelines
+from imgalign.preferences.issued import item_named
 from imgalign.preferences.progress import ProjectProgress
 from imgalign.preferences.queue_order import queue_order_of, set_priorities, set_queue_order
 from imgalign.preferences.records import COMPARISONS
@@ -366,7 +367,7 @@ def test_nothing_that_an_annotator_gets_tells_an_attention_item_from_others(
     shapes: dict[bool, set[str]] = {True: set(), False: set()}
     with TestClient(app, base_url=HERE) as client:
         while (screen := client.post("/api/rank/next", json=asked).json())["item"]:
-            is_attention = screen["item"] in added
+            is_attention = item_named(store, screen["item"], "Ann") in added
             sent = {"key": f"key-{screen['done']:08d}", "item": screen["item"]}
             said = {"ranking": [[place] for place in range(4)], "verdict": "ranked"}
             saved = client.post("/api/rank/submit", json={**asked, **sent, **said}).json()

@@ -1,8 +1,9 @@
 """The ranking protocol: one item at a time, blind, acknowledged once it is stored.
 
 The handlers are plain functions of a store. Their results go to the browser, so they contain no
-model, seed, path, candidate number or display order: images and texts are named by tokens that the
-store issued to this annotator, and everything else by positions on the screen, 0-based.
+model, seed, path, candidate number or display order, and no id of the store, from which these could
+be guessed: items, images and texts are named by tokens that the store issued to this annotator, and
+everything else by positions on the screen, 0-based.
 
 Addresses stay the same when the server restarts or is upgraded, and the HTTP status distinguishes a
 refusal from an outage.
@@ -18,8 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
 from imgalign.preferences.accounts import Accounts
 from imgalign.preferences.identity import person
+from imgalign.preferences.issued import item_named
 from imgalign.preferences.leases import PREFETCH_LEASE
-from imgalign.preferences.own_votes import own_votes
+from imgalign.preferences.own_votes import latest_key, own_votes
 from imgalign.preferences.records import (
     Item,
     Samples,
@@ -108,6 +110,7 @@ class Coming(BaseModel):
 class Screen(BaseModel):
     """What is on the screen; `item` is None when nothing is left.
 
+    `item` is the name that this annotator has for it, here and wherever an item is named;
     `samples` says what the candidates are; `waiting` counts items that other annotators hold, which
     are part of `total`. `after` are the next items, at most AHEAD, which may be shown in this order
     as soon as this one is judged; `next` are their addresses, to prefetch. `undo` is the key of the
@@ -299,7 +302,7 @@ def next_item(
     counts = store.counts(annotator, project=project)
     total = counts.done + counts.left + counts.waiting
     # An item that is taken back must come up on this page again: only of this project.
-    last_key = next((judged.key for judged in store.history(annotator, 1, project=project)), None)
+    last_key = latest_key(store, annotator, project=project)
     if item is None:
         return Screen(
             done=counts.done,
@@ -313,7 +316,7 @@ def next_item(
     whose = annotator if named else None
     after = [
         Coming(
-            item=each.item_id,
+            item=each.issued_name,
             prompt=each.prompt,
             samples=each.samples,
             candidates=_shown(each, whose),
@@ -322,7 +325,7 @@ def next_item(
         for each in _coming(store, annotator, project=project, shown=item.item_id)
     ]
     return Screen(
-        item=item.item_id,
+        item=item.issued_name,
         prompt=item.prompt,
         samples=item.samples,
         candidates=_shown(item, whose),
@@ -357,7 +360,7 @@ def submit(store: Store, answer: Answer) -> Saved:
     receipt = store.submit(
         Submission(
             key=answer.key,
-            item_id=answer.item,
+            item_id=item_named(store, answer.item, answer.annotator),
             annotator=answer.annotator,
             ranking=answer.ranking,
             verdict=answer.verdict,
@@ -369,12 +372,16 @@ def submit(store: Store, answer: Answer) -> Saved:
 
 
 def undo(store: Store, request: Undo) -> TakenBack:
-    """Take a judgement back; its item is the next one. Undoing twice is the same as once."""
-    store.undo(request.annotator, request.key)
+    """Take a judgement back; its item is the next one. Undoing twice is the same as once.
+
+    StoreError for one that was not made on a screen here, but imported.
+    """
     judged = store.judgement(request.annotator, request.key)
+    item = store.issued_item(judged.item_id, request.annotator)
+    store.undo(request.annotator, request.key)
     ranking = judged.ranking
     return TakenBack(
-        item=judged.item_id,
+        item=item.issued_name,
         num_candidates=len(judged.order),
         ranking=None if ranking is None else as_positions(ranking, judged.order),
         verdict=judged.verdict,

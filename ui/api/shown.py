@@ -8,6 +8,7 @@ import fastapi
 from fastapi.responses import Response
 from pydantic import BaseModel
 
+from imgalign.errors import LostSampleError, StoreError
 from imgalign.preferences.store import Store
 from ui.api.login import MAX_NAME, annotator_of
 from ui.api.responses import png_response, text_response
@@ -56,9 +57,20 @@ def add_samples(routes: fastapi.APIRouter, store: Store) -> None:
 
 def image(store: Store, token: str, annotator: str) -> bytes:
     """The PNG behind a token, pixel for pixel, without text that could name its model."""
-    return store.image_bytes_for_token(token, annotator)
+    try:
+        return store.image_bytes_for_token(token, annotator)
+    except LostSampleError:
+        raise _lost("image") from None
 
 
 def text(store: Store, token: str, annotator: str) -> str:
     """The text behind a token, as it was added."""
-    return store.text_for_token(token, annotator)
+    try:
+        return store.text_for_token(token, annotator)
+    except LostSampleError:
+        raise _lost("text") from None
+
+
+def _lost(what: str) -> StoreError:
+    """Without the id, which tells what made it."""
+    return StoreError(f"{what}: missing or damaged; `imgalign store check` says which")

@@ -9,8 +9,11 @@ from texts import add_texts
 
 from imgalign.errors import InputError, StoreError
 from imgalign.preferences import choosing
+from imgalign.preferences.exchange import export_rankings, import_rankings
+from imgalign.preferences.issued import item_named
 from imgalign.preferences.queue_order import set_priorities, set_queue_order
 from imgalign.preferences.records import utc_now
+from imgalign.preferences.store import Store
 from ui.api import rank
 from ui.api.projects import Rankable, chosen_project, own_projects
 from ui.api.shown import image, text
@@ -21,7 +24,8 @@ def answer(shown, *, key="key-0001", annotator="Ada", **changes):
         "ranking": [[position] for position in range(len(shown.candidates))],
         "verdict": "ranked",
     }
-    return rank.Answer(annotator=annotator, key=key, item=shown.item, **(ranked | changes))
+    asked = {"annotator": annotator, "key": key, "item": shown.item}
+    return rank.Answer(**(asked | ranked | changes))
 
 
 def tokens_of(shown):
@@ -102,7 +106,9 @@ def test_what_was_fetched_ahead_is_free_for_others_once_its_time_is_over(
     late = timedelta(seconds=shown.after[0].seconds + 1)
     monkeypatch.setattr("imgalign.preferences.store.utc_now", lambda: start + late)
     eve = rank.next_item(store, "Eve")
-    assert [eve.item, *(each.item for each in eve.after)] == [each.item for each in shown.after]
+    names = [eve.item, *(each.item for each in eve.after)]
+    ahead = [item_named(store, each.item, "Ada") for each in shown.after]
+    assert [item_named(store, name, "Eve") for name in names] == ahead
 
 
 def test_whether_anything_is_queued_is_told_without_a_name(store, add_items):
@@ -175,6 +181,36 @@ def test_somebody_else_cannot_judge_an_item_they_were_not_shown(store, add_items
         image(store, shown.candidates[0].token, "Eve")
 
 
+def test_no_id_of_the_store_is_taken_for_an_item(store, add_items):
+    """Else whoever guesses what made an image could try whether the guess is right."""
+    shown, never = add_items(2)
+    given = rank.next_item(store, "Ada")
+    rank.next_item(store, "Eve")
+    said = set()
+    for guess in (shown, never, tokens_of(given)[1], "0" * 64):
+        with pytest.raises(StoreError) as refused:
+            rank.submit(store, answer(given, item=guess))
+        said.add(str(refused.value))
+    assert said == {"item: not issued to annotator 'ada'; ask for the next one"}
+    assert list(store.rankings()) == []
+
+
+def test_a_judgement_that_nobody_made_on_this_page_is_not_taken_back_there(
+    store, add_items, tmp_path
+):
+    add_items(1)
+    rank.submit(store, answer(rank.next_item(store, "Ada")))
+    export_rankings(store, tmp_path / "rankings.jsonl")
+    place = tmp_path / "elsewhere"
+    place.mkdir()
+    with Store.open(place / "imgalign.db", images=tmp_path / "images") as other:
+        import_rankings(other, tmp_path / "rankings.jsonl")
+        assert rank.next_item(other, "Ada").undo is None
+        with pytest.raises(StoreError, match="not issued"):
+            rank.undo(other, rank.Undo(annotator="Ada", key="key-0001"))
+        assert [each.key for each in other.rankings()] == ["key-0001"]
+
+
 def test_an_unfinished_ranking_is_refused_and_nothing_is_stored(store, add_items):
     add_items(1)
     shown = rank.next_item(store, "Ada")
@@ -207,8 +243,8 @@ def test_a_body_that_the_widget_does_not_send_is_refused(store, add_items, chang
 def test_two_annotators_see_their_own_tokens_of_one_item(store, add_items):
     add_items(1)
     ada, bob = rank.next_item(store, "Ada"), rank.next_item(store, "Bob")
-    assert ada.item == bob.item
-    assert not set(tokens_of(ada)) & set(tokens_of(bob))
+    assert item_named(store, ada.item, "Ada") == item_named(store, bob.item, "Bob")
+    assert not {ada.item, *tokens_of(ada)} & {bob.item, *tokens_of(bob)}
 
 
 def test_names_from_one_address_leave_something_to_rank_for_everybody_else(store, add_items):
