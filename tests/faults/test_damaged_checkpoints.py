@@ -266,6 +266,14 @@ def with_settings(path: Path, settings: str) -> Damage:
     return Damage(path.name, content, with_header(header, content[start:]))
 
 
+def with_text(path: Path) -> Damage:
+    """Where the header has settings there is a long text, which the library quotes."""
+    content = path.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start]) | {"__metadata__": "long" * 999}
+    return Damage(path.name, content, with_header(header, content[start:]))
+
+
 @pytest.mark.parametrize("kind", ["diffusion", "language"])
 def test_an_adapter_to_start_from_is_read_or_refused(models, tmp_path, faults, kind):
     policy = KINDS[kind](models)
@@ -280,6 +288,7 @@ def test_an_adapter_to_start_from_is_read_or_refused(models, tmp_path, faults, k
     @example(damage=with_settings(whole, "}"))
     @example(damage=with_settings(whole, "[4]"))
     @example(damage=with_settings(whole, "[" * 9999))
+    @example(damage=with_text(whole))
     def check(damage):
         with faults.inject(f"adapters, {kind}"), with_damage(folder, damage):
             try:
