@@ -18,6 +18,9 @@ Impossible states are `assert`, not errors; everything else is a bug and keeps i
 import errno
 import os
 
+LONGEST_REASON = 300
+"""Characters of what another library says, in a message of ours."""
+
 
 class ImgalignError(Exception):
     """An error that the user can understand and fix; `str(error)` is one line."""
@@ -93,7 +96,10 @@ def in_one_line(text: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What went wrong, for a message of one line: the first that is not a mere heading."""
+    """What went wrong, for a message of one line: the first that is not a mere heading.
+
+    Cut after LONGEST_REASON characters: a library may quote all of a damaged file.
+    """
     lines = [line.strip() for line in str(error).splitlines()]
     lines = [line for line in lines if line and not line.endswith(":")]
-    return lines[0] if lines else type(error).__name__
+    return lines[0][:LONGEST_REASON] if lines else type(error).__name__

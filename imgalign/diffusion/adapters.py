@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from imgalign.diffusion.foreign_json import parse_object, read_object
-from imgalign.errors import CheckpointError, first_line
+from imgalign.errors import CheckpointError, InputError, first_line
 from imgalign.runs.trained import ADAPTER_SETTINGS, full_weights, weight_files
 
 log = logging.getLogger(__name__)
@@ -192,6 +192,17 @@ def _read(path: Path, components: Sequence[Component]) -> LoraFile:
             f"{path}: cannot use this adapter: it is of the kind {', '.join(sorted(methods))},"
             " supported is plain LoRA; merge it into a model with the tool that made it"
         )
+    try:
+        scaling = _scalings(path, header, components)
+    except InputError as error:  # settings that are no JSON
+        raise CheckpointError(f"{error}; download or export the adapter again") from None
+    return LoraFile(path=path, tensors=tensors, scaling=scaling)
+
+
+def _scalings(
+    path: Path, header: Mapping[str, str], components: Sequence[Component]
+) -> dict[str, Scaling]:
+    """What the header of a LoRA file, or peft's file beside it, says by component."""
     scaling: dict[str, Scaling] = {}
     if LORA_ADAPTER_METADATA_KEY in header:
         settings = parse_object(header[LORA_ADAPTER_METADATA_KEY], f"{path}: its header")
@@ -206,7 +217,7 @@ def _read(path: Path, components: Sequence[Component]) -> LoraFile:
                 scaling[component.name] = _scaling(own, path)
     elif (path.parent / PEFT_CONFIG).is_file() and path.name != LORA_FILE:
         scaling[""] = _scaling(read_object(path.parent / PEFT_CONFIG), path.parent / PEFT_CONFIG)
-    return LoraFile(path=path, tensors=tensors, scaling=scaling)
+    return scaling
 
 
 def _fit(file: LoraFile, components: Sequence[Component]) -> list[Layer]:
@@ -367,12 +378,14 @@ def _names(components: Sequence[Component]) -> dict[str, tuple[str, str, Tensor]
 def _scaling(settings: Mapping[str, Any], where: Path) -> Scaling:
     """The scale that settings of peft describe; CheckpointError for what would not be applied."""
     if str(settings.get("peft_type", "LORA")).rpartition(".")[2] != "LORA":
-        raise CheckpointError(f"{where}: expected peft_type LORA, got {settings['peft_type']!r}")
+        raise CheckpointError(
+            f"{where}: expected peft_type LORA, got {settings['peft_type']!r:.60}"
+        )
     for name in ("use_dora", "lora_bias", "modules_to_save", "layer_replication", "use_qalora"):
         if settings.get(name):
             raise CheckpointError(f"{where}: {name} is not supported, plain LoRA is")
     if settings.get("bias", "none") != "none":
-        raise CheckpointError(f"{where}: expected bias none, got {settings['bias']!r}")
+        raise CheckpointError(f"{where}: expected bias none, got {settings['bias']!r:.60}")
     alphas = settings.get("alpha_pattern") or {}
     alpha = settings.get("lora_alpha")
     if not isinstance(alphas, dict) or not all(
@@ -433,5 +446,5 @@ def _usual(values: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
 
 
 def _some(names: Iterable[str]) -> str:
-    shown = list(names)
+    shown = [name[:100] for name in names]
     return ", ".join(shown[:3]) + (f" and {len(shown) - 3} more" if len(shown) > 3 else "")

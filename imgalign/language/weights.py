@@ -211,8 +211,10 @@ def read_adapter(folder: Path) -> tuple[dict[str, Tensor], LoraConfig]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: expected the settings of an adapter: {error}") from None
     if kind != "LORA" or strange:
-        what = f"{strange[0]}={values[strange[0]]}" if kind == "LORA" else kind
-        raise CheckpointError(f"{path}: expected plain LoRA, got {what}; merge it into its model")
+        what = f"{strange[0]}={values[strange[0]]}" if kind == "LORA" else f"{kind}"
+        raise CheckpointError(
+            f"{path}: expected plain LoRA, got {what:.60}; merge it into its model"
+        )
     tensors = read_tensors(folder / LANGUAGE_ADAPTER)
     matrices = {name.removeprefix(PREFIX): value for name, value in tensors.items()}
     return matrices, lora_settings(path, values, matrices)
@@ -266,8 +268,9 @@ def refuse_others(folder: Path, found: dict[str, Tensor], own: dict[str, Any]) -
     for name in sorted(shapes.keys() | expected.keys()):
         if shapes.get(name) != expected.get(name):
             raise CheckpointError(
-                f"{folder}: was trained on another model, or with other settings: {name}: expected"
-                f" {expected.get(name, 'nothing')}, got {shapes.get(name, 'nothing')}"
+                f"{folder}: was trained on another model, or with other settings: {name[:100]}:"
+                f" expected {expected.get(name, 'nothing')!s:.60}, got"
+                f" {shapes.get(name, 'nothing')!s:.60}"
             )
         if not found[name].isfinite().all():
             raise CheckpointError(f"{folder}: {name}: expected finite numbers, got others")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from fault_counts import LONG, check_line, examples
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from mutations import as_json, changed, damaged
 from policies import KINDS, Build, Models, move_weights, write_language_models
@@ -47,8 +47,29 @@ def pickles(path: Path) -> list[bytes]:
     return [pickle.dumps(Touch(path)), out.getvalue()]
 
 
-Damage = tuple[str, bytes | None]
-"""The name of a file, and what is there instead; None for a folder."""
+class Damage:
+    """What is there instead of a file of a folder; None for a folder."""
+
+    def __init__(self, name: str, was: bytes, now: bytes | None) -> None:
+        self.name, self.was, self.now = name, was, now
+
+    def __repr__(self) -> str:
+        """Where they differ, in short: of a long one hypothesis warns, and hides the failure."""
+        if self.now is None:
+            return f"{self.name}: a folder"
+        begin = 8 + equal(self.was[8:], self.now[8:])  # after the length of a header
+        end = equal(self.was[begin:][::-1], self.now[begin:][::-1])
+        was, now = (each[begin : len(each) - end] for each in (self.was, self.now))
+        return (
+            f"{self.name}, after {begin} bytes that end in {self.was[:begin][-40:]!r}:"
+            f" {len(was)} bytes {was[:80]!r} became {len(now)} bytes {now[:80]!r}"
+        )
+
+
+def equal(one: bytes, other: bytes) -> int:
+    """How many bytes at the start of both are the same."""
+    both = list(zip(one, other, strict=False))
+    return next((place for place, (a, b) in enumerate(both) if a != b), len(both))
 
 
 @st.composite
@@ -56,34 +77,63 @@ def damages(draw: st.DrawFn, folder: Path) -> Damage:
     """Of one file of a folder."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     path = draw(st.sampled_from(files))
-    name = path.relative_to(folder).as_posix()
     kinds = ["bytes", "bytes", "other", "pickle", "folder", "nothing"]
-    match draw(st.sampled_from(kinds + ["json"] * 4 * (path.suffix == ".json"))):
+    special = {".json": "json", ".safetensors": "header"}.get(path.suffix)
+    kind = draw(st.sampled_from(kinds + ([special] * 4 if special else [])))
+    was, now = path.read_bytes(), b""
+    match kind:
         case "json":
-            other, _ = draw(changed(json.loads(path.read_text())))
-            return name, as_json(other).encode()
+            other, _ = draw(changed(json.loads(was)))
+            now = as_json(other).encode()
+        case "header":
+            now = draw(other_header(was))
         case "other":
-            return name, draw(st.sampled_from(files)).read_bytes()
+            now = draw(st.sampled_from(files)).read_bytes()
         case "pickle":
-            return name, draw(st.sampled_from(pickles(folder.parent / "ran")))
-        case "folder":
-            return name, None
-        case "nothing":
-            return name, b""
-    return name, draw(damaged(path.read_bytes()))
+            now = draw(st.sampled_from(pickles(folder.parent / "ran")))
+        case "bytes":
+            now = draw(damaged(was))
+    name = path.relative_to(folder).as_posix()
+    return Damage(name, was, None if kind == "folder" else now)
+
+
+@st.composite
+def other_header(draw: st.DrawFn, content: bytes) -> bytes:
+    """A file of safetensors whose header, or the settings in it, say something else."""
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    own = header.get("__metadata__", {})
+    name = draw(st.sampled_from([None, *sorted(own.keys() & {"lora_adapter_metadata"})]))
+    if name is None:
+        header, _ = draw(changed(header))
+    elif draw(st.booleans()):
+        own[name] = draw(damaged(own[name].encode())).decode(errors="replace")
+    else:
+        own[name] = as_json(draw(changed(json.loads(own[name])))[0])
+    return with_header(header, content[start:])
+
+
+def with_header(header: Any, tensors: bytes) -> bytes:
+    """A file of safetensors, as the library writes it."""
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    return len(text).to_bytes(8, "little") + text + tensors
+
+
+def put(damage: Damage, path: Path) -> None:
+    """Where nothing is."""
+    if damage.now is None:
+        path.mkdir()
+    else:
+        path.write_bytes(damage.now)
 
 
 @contextmanager
 def with_damage(folder: Path, damage: Damage) -> Iterator[None]:
     """Inside, a file of the folder is damaged. No code may run meanwhile."""
-    name, content = damage
-    path, aside = folder / name, folder.parent / "aside"
+    path, aside = folder / damage.name, folder.parent / "aside"
     path.rename(aside)
     try:
-        if content is None:
-            path.mkdir()
-        else:
-            path.write_bytes(content)
+        put(damage, path)
         yield
     finally:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -163,13 +213,10 @@ def test_a_run_whose_newest_checkpoint_is_damaged_ends_with_the_same_weights(
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(run, out)
     newest = checkpoints(out)[-1]
-    name, content = data.draw(damages(newest))
+    damage = data.draw(damages(newest))
     with faults.inject("resumed from a damaged checkpoint"):
-        (newest / name).unlink()
-        if content is None:
-            (newest / name).mkdir()
-        else:
-            (newest / name).write_bytes(content)
+        (newest / damage.name).unlink()
+        put(damage, newest / damage.name)
         start(out, settings=walk_settings(iterations=4, kl_budget_nats=50.0), resume=True)
         assert torch.equal(weights(out), weights(run))
         assert measured(out) == measured(run)
@@ -210,6 +257,23 @@ def test_weights_of_a_network_are_those_that_were_saved_or_refused(models, tmp_p
     assert all(map(torch.equal, policy.trainable_parameters(), expected))
 
 
+def with_settings(path: Path, settings: str) -> Damage:
+    """Of an adapter in diffusers' layout; in another, more text in its header."""
+    content = path.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    header["__metadata__"]["lora_adapter_metadata"] = settings
+    return Damage(path.name, content, with_header(header, content[start:]))
+
+
+def with_text(path: Path) -> Damage:
+    """Where the header has settings there is a long text, which the library quotes."""
+    content = path.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start]) | {"__metadata__": "long" * 999}
+    return Damage(path.name, content, with_header(header, content[start:]))
+
+
 @pytest.mark.parametrize("kind", ["diffusion", "language"])
 def test_an_adapter_to_start_from_is_read_or_refused(models, tmp_path, faults, kind):
     policy = KINDS[kind](models)
@@ -217,9 +281,14 @@ def test_an_adapter_to_start_from_is_read_or_refused(models, tmp_path, faults, k
     folder = tmp_path / "adapter"
     folder.mkdir()
     policy.save(folder)
+    whole = next(folder.glob("*.safetensors"))
 
     @examples(10)
     @given(damage=damages(folder))
+    @example(damage=with_settings(whole, "}"))
+    @example(damage=with_settings(whole, "[4]"))
+    @example(damage=with_settings(whole, "[" * 9999))
+    @example(damage=with_text(whole))
     def check(damage):
         with faults.inject(f"adapters, {kind}"), with_damage(folder, damage):
             try:
