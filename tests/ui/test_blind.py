@@ -22,6 +22,7 @@ from sqlalchemy import select, update
 from starlette.testclient import TestClient
 from texts import text_provenance
 
+from imgalign.errors import DatabaseError, StorageFullError
 from imgalign.preferences import schema
 from imgalign.preferences.accounts import Accounts
 from imgalign.preferences.store import Store
@@ -279,6 +280,33 @@ def test_that_a_sample_is_lost_or_damaged_is_said_without_its_id(
     assert [each.status_code for each in answers] == [409] * 8
     assert leaks(answers, (*secrets, *ids_of(store))) == []
     assert all("missing or damaged" in each.json()["error"] for each in answers)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "told"), [(DatabaseError, 503, "its log"), (StorageFullError, 507, "full")]
+)
+def test_that_the_database_is_out_of_order_is_said_without_its_name_which_is_logged(
+    world: World,
+    store: Store,
+    secrets: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: type[Exception],
+    status: int,
+    told: str,
+) -> None:
+    if world.accounts:
+        world.client.post("/api/login", json={"name": "Ada", "password": PASSWORD})
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise error(f"{store.database.name}: locked; see {store.database.name}-wal")
+
+    monkeypatch.setattr(Store, "next_item", fail)
+    answer = world.client.post("/api/rank/next", json={"annotator": "Ada"})
+    assert answer.status_code == status
+    assert told in answer.json()["error"]
+    assert leaks([answer], secrets) == []
+    assert f"{store.database.name}: locked" in caplog.text
 
 
 def test_every_route_that_answers_an_annotator_is_asked_above_or_left_out_with_a_reason(

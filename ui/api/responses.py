@@ -2,9 +2,11 @@
 
 `{"error": ...}` has status 409 for a conflict in the store, 413 and 422 for an invalid request, 429
 for one too many at once, 507 for a full disk, 503 for a database that cannot be used and anything
-else that may pass.
+else that may pass. What is known of these two names files and servers: it goes to the log, and not
+to whoever asked.
 """
 
+import logging
 from urllib.parse import quote
 
 import fastapi
@@ -20,12 +22,19 @@ from imgalign.errors import (
     in_one_line,
 )
 
+log = logging.getLogger(__name__)
+
 STATUS: dict[type[ImgalignError], int] = {
     StorageFullError: 507,
     InputError: 422,
     DatabaseError: 503,
     StoreError: 409,
 }
+OUT_OF_ORDER = {
+    507: "the disk of the server is full: this was not saved; what was acknowledged is safe",
+    503: "the server cannot read or save this now: try again; its log says why",
+}
+"""What is said with a status, whatever the reason."""
 LONGEST_NAME = 200
 """Characters of what a refusal repeats of a request."""
 DAY = "private, max-age=86400, immutable"
@@ -66,9 +75,11 @@ def add_error_handlers(app: fastapi.FastAPI) -> None:
     """Turn the project's errors into one line each."""
 
     @app.exception_handler(ImgalignError)
-    async def known(_: fastapi.Request, error: Exception) -> JSONResponse:
+    async def known(request: fastapi.Request, error: Exception) -> JSONResponse:
         status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 503)
-        return JSONResponse({"error": str(error)}, status_code=status)
+        if status in OUT_OF_ORDER:
+            log.error("%s %s: %s", request.method, request.url.path, error)
+        return JSONResponse({"error": OUT_OF_ORDER.get(status, str(error))}, status_code=status)
 
     @app.exception_handler(fastapi.HTTPException)
     async def refused(_: fastapi.Request, error: Exception) -> JSONResponse:
