@@ -1,7 +1,8 @@
 """What algorithms do in two processes that share frozen weights: what they do with all of them.
 
 On texts bit for bit. On images FSDP adds the gradients of skip connections in another order: all
-numbers of the first iteration are the same, and gradients within 1e-4 of their largest element.
+numbers of the first iteration are the same but for the norm's last digits, and gradients are within
+1e-4 of their largest element.
 """
 
 import json
@@ -26,6 +27,13 @@ def found(servers, models, folder, tmp_path_factory) -> Path:
     return run_pair(servers, "sharded_child", models, folder, out)
 
 
+def rounded(said: dict[str, float]) -> dict[str, object]:
+    """The metrics, with norms that are equal to 1e-5 of them."""
+    norms = {name for name in said if name.startswith("grad_norm")}
+    assert norms
+    return {k: pytest.approx(v, rel=1e-5) if k in norms else v for k, v in said.items()}
+
+
 @pytest.mark.parametrize(("kind", "name", "iterations"), CASES)
 def test_shared_weights_make_the_steps_of_whole_ones(kind, name, iterations, found):
     first, second = (place_of(found / SHARED, kind, name, each, singly=False) for each in range(2))
@@ -34,6 +42,8 @@ def test_shared_weights_make_the_steps_of_whole_ones(kind, name, iterations, fou
     if kind == TEXTS:
         assert_same_bits(first, whole)
     said = [json.loads((folder / "metrics.json").read_text())[0] for folder in (whole, first)]
+    if kind == IMAGES:
+        said[0] = rounded(said[0])
     assert said[0] == said[1]
     assert_as_good_as(whole, first, within=1e-4)
 

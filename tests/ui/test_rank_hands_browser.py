@@ -327,7 +327,7 @@ def test_images_use_the_screen_and_zoom_shows_their_pixels(page, address, add_it
     widths = page.locator(".rk-tile img").evaluate_all("all => all.map((i) => i.clientWidth)")
     assert min(widths) >= least
     assert max(widths) - min(widths) <= 1
-    bottom = page.locator(".rk-submit").bounding_box()
+    bottom = page.locator(".rk-actions").bounding_box()
     assert bottom["y"] + bottom["height"] <= 1080
     press(page, "Space")
     page.wait_for_function("() => document.querySelector('.rk-scale').textContent.endsWith(':1')")
