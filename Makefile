@@ -45,7 +45,7 @@ hooks: $(VENV)/installed-hooks ## Check each commit before it is made: ruff and 
 soak: $(VENV)/installed-test ## Inject faults for hours and print how many were survived; SOAK=50 FAULTS=faults.json
 	IMGALIGN_SOAK=$(SOAK) IMGALIGN_SOAK_RESULTS=$(FAULTS) $(BIN)/python -m pytest tests/faults
 
-bench: $(VENV)/installed ## Compare with TRL: the same work in turns, forty minutes on a quiet machine; ARGS="--batches 1"
+bench: $(VENV)/installed ## Compare with TRL: the same work in turns, in about half an hour; ARGS="--batches 1"
 	$(BIN)/python benchmarks/compare_peers.py ddpo language-dpo language-kto language-reward language-ppo --environments runs/peers $(ARGS)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/reward_cache.py
 

@@ -296,6 +296,11 @@ def table(rows: Sequence[Facts]) -> str:
     return "\n".join(lines)
 
 
+def page(results: Facts) -> str:
+    """The tables of docs/benchmarks.md, one a comparison."""
+    return "\n\n".join(table(results[name]["sides"]) for name in COMPARISONS)
+
+
 def range_of(value: Facts) -> str:
     """Example: "1.02 (1.01 to 1.10)"."""
     return f"{value['median']:.2f} ({value['low']:.2f} to {value['high']:.2f})"

@@ -1,7 +1,9 @@
 """What a run does when a batch does not fit into the device's memory: it goes on with half of it.
 
-Batches are how many samples go through the networks at a time (`policy.batch_size`), so smaller
-ones change the rounding of a run and nothing else that it computes.
+Batches are how many samples go through the networks at a time (`policy.batch_size`). Smaller ones
+change rounding, and where an algorithm deals batches to minibatches or draws some of their passes
+(`algorithm.minibatches`, `kl_steps`, `reference_passes`, `timesteps_per_update`) also which samples
+come together and which passes are drawn.
 """
 
 import gc

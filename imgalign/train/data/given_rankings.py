@@ -123,6 +123,7 @@ class JudgedConfig(DataSection):
         except ValueError as error:
             raise InputError(f"{where}: {error}") from None
         self.refuse_number(len(training), at_least=num_processes)
+        self.refuse_measured(len(self.given.rankings) - len(training), num_processes=num_processes)
 
     def refuse_number(self, available: int, *, at_least: int) -> None:
         """ConfigError for more judgements than there are, or of less than processes."""
@@ -130,6 +131,15 @@ class JudgedConfig(DataSection):
             raise ConfigError(
                 f"data.{self.what}_per_iteration: expected {at_least} to {available}, the number "
                 f"of {self.what} whose prompts are not held out, got {asked}"
+            )
+
+    def refuse_measured(self, available: int, *, num_processes: int) -> None:
+        """ConfigError for judgements that are only measured, but fewer than processes."""
+        if 0 < (measured := min(available, self.most_measured)) < num_processes:
+            raise ConfigError(
+                f"data.held_out: expected at least {num_processes} {self.what} of held-out "
+                f"prompts, one for each process, got {measured}; start fewer processes, or hold "
+                "out more prompts by data.held_out.num_prompts"
             )
 
     def build(self, parts: Parts) -> "GivenRankings":
@@ -289,6 +299,7 @@ class GivenRankings:
         if not self.training:
             raise InputError(f"data.from: none of the {self.config.what} is left to learn from")
         self.config.refuse_number(len(self.training), at_least=self.world.size)
+        self.config.refuse_measured(len(self.measured), num_processes=self.world.size)
         if self.reward is not None:
             self._score(self.reward, watcher)
         self._ties = any(has_ties(each.ranks) for each in (*self.training, *self.measured))

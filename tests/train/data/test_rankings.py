@@ -154,6 +154,19 @@ def test_two_processes_share_the_encoding_and_have_the_rankings_of_one(tmp_path)
     assert torch.equal(torch.cat(in_two(work)), expected.data.content["latents"])
 
 
+def test_fewer_held_out_rankings_than_processes_are_refused_before_anything_is_learned():
+    held_out = judged()[0].prompt
+
+    def work(world: World) -> None:
+        source(judged(), world=world, held_out=[held_out], held_out_rankings=1).batch(0)
+
+    with pytest.raises(ConfigError, match=r"data\.held_out: expected at least 2 .* got 1; start"):
+        in_two(work)
+    config = RankingsConfig(held_out_rankings=1)
+    config.refuse_measured(0, num_processes=2)
+    config.refuse_measured(5, num_processes=1)
+
+
 def test_rankings_with_an_image_that_cannot_be_read_are_left_out_and_it_is_named(tmp_path, caplog):
     broken = GivenRanking(prompt="a red fox", images=("0a", "lost1"), ranks=(0, 1))
     for again in range(2):  # the second as of a resumed run
