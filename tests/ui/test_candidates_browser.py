@@ -46,7 +46,7 @@ def begin(page: Any) -> None:
 
 
 def wait_until(page: Any, state: str) -> None:
-    page.locator(f".ba-batch[data-state={state}]").wait_for(timeout=120_000)
+    page.locator(f".ba-batch[data-state={state}]").wait_for(timeout=240_000)
 
 
 def small_png(number: int) -> bytes:
