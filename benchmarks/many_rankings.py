@@ -27,6 +27,7 @@ from imgalign.preferences import choosing, recount, schema
 from imgalign.preferences.comparisons import compare_makers
 from imgalign.preferences.coverage import judged_projects
 from imgalign.preferences.makers import rate_makers
+from imgalign.preferences.own_votes import latest_key
 from imgalign.preferences.queue_order import open_items_of, set_priorities, set_queue_order
 from imgalign.preferences.records import Provenance, Submission, utc_now
 from imgalign.preferences.store import Store
@@ -193,7 +194,7 @@ def measured(store: Store, folder: Path) -> dict[str, dict[str, float]]:
 
     take("next item", next_item)
     take("counts", lambda: store.counts(who))
-    take("history", lambda: store.history(who, 1, project="default"))
+    take("latest own judgement", lambda: latest_key(store, who, project="default"))
     take("projects", lambda: judged_projects(store))
     take("results page", lambda: shown(Leaderboard(store, runs), Asked()))
     take("results page, first opened", lambda: shown(open_page, Asked()), times=1)

@@ -19,6 +19,8 @@ ON_PAGES = (
 """What messages for a terminal tell to do, and how that is done from the app."""
 CHECKPOINT = "checkpoint"
 """What a link to the Generate page calls the one to be chosen."""
+STRENGTH = "strength"
+"""What it calls how strongly that is applied, where that is not 1."""
 PAGES = {"Rank": "./", "Learn": "learn"}
 """Those that messages send to."""
 
@@ -28,9 +30,10 @@ def rank_link(project: str, *, only: str | None) -> str:
     return f"./?{urlencode({'project': project})}" if only in (None, project) else ""
 
 
-def generate_link(checkpoint: str) -> str:
-    """The Generate page with a checkpoint chosen, "run/step-000040"."""
-    return f"generate?{urlencode({CHECKPOINT: checkpoint}, safe='/')}"
+def generate_link(checkpoint: str, *, strength: float = 1.0) -> str:
+    """The Generate page with a checkpoint chosen, "run/step-000040", at this strength."""
+    asked = {CHECKPOINT: checkpoint} | ({} if strength == 1 else {STRENGTH: str(strength)})
+    return f"generate?{urlencode(asked, safe='/')}"
 
 
 def in_the_app(message: str) -> str:

@@ -34,7 +34,8 @@ _ONE_AT_A_TIME = threading.Lock()  # each is one transaction, which all others w
 def brought_in(store: Store, file: Path, name: str) -> str:
     """Import a file that was sent under a name; what came in, in words.
 
-    All of it or nothing: InputError or StoreError says which line or image is the reason.
+    All of it or nothing: InputError or StoreError says which line or image is the reason. Nobody
+    brings in votes of those who have accounts here.
     """
     if not _ONE_AT_A_TIME.acquire(blocking=False):
         raise InputError("another import is going on; send the file when it is done")
@@ -43,7 +44,9 @@ def brought_in(store: Store, file: Path, name: str) -> str:
             lines, images = file, None
             if name.lower().endswith(".zip"):
                 lines, images = _unpacked(file, Path(folder), name)
-            num_new = import_rankings(store, lines, images=images, name=shown_name(name))
+            num_new = import_rankings(
+                store, lines, images=images, name=shown_name(name), of_accounts=False
+            )
             projects = sorted(set(values_in(lines, "item", "project")))
     finally:
         _ONE_AT_A_TIME.release()

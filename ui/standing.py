@@ -69,6 +69,8 @@ class Won:
     run: str
     checkpoint: str
     """As the Generate page names it, "run/step-000040"."""
+    strength: float
+    """At which its LoRA was applied."""
     line: str
     decided: bool
 
@@ -254,6 +256,7 @@ def _won(runs: Runs, found: Comparison) -> Won | None:
     return Won(
         run=run,
         checkpoint=f"{run}/{checkpoint.name}",
+        strength=found.one.strength,
         line=f"{run} {won[found.preferred]}",
         decided=found.preferred is not None,
     )
@@ -281,7 +284,7 @@ def _of_runs(found: Judged, results: Made, apart: str) -> Step | None:
         waits = "waits" if found.waiting == 1 else "wait"
         return Step(f"Rank the {counted(found.waiting, 'pair')} that {waits}", RANK, apart)
     if (won := found.won) and not won.decided:
-        there = generate_link(won.checkpoint)
+        there = generate_link(won.checkpoint, strength=won.strength)
         return Step(f"Rank more pairs of {won.run} and its base: draw them", there)
     return None
 

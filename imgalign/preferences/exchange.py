@@ -21,6 +21,7 @@ from sqlalchemy.exc import IntegrityError
 from imgalign.errors import InputError, StoreError
 from imgalign.files import UNFINISHED, lock_name, parse_json
 from imgalign.preferences import judges, outcomes, queries, schema, tallies, texts, validation
+from imgalign.preferences.accounts_schema import accounts
 from imgalign.preferences.identity import person, was_simulated
 from imgalign.preferences.originals import ImageFolder, described
 from imgalign.preferences.records import ATTENTION, utc_now
@@ -89,22 +90,32 @@ def check_export(path: Path, *, images: Path | None = None, into_new: bool = Fal
 
 
 def import_rankings(
-    store: Store, path: Path, *, images: Path | None = None, name: str | None = None
+    store: Store,
+    path: Path,
+    *,
+    images: Path | None = None,
+    name: str | None = None,
+    of_accounts: bool = True,
 ) -> int:
     """Import an export in one transaction; returns the number of new rankings.
 
     `images` is the images folder of the store that was exported, if not this one's own; `name` is
     what messages call the file, if not its path. Importing again changes nothing. Raises InputError
     for a file or image that cannot be used, StoreError if a row contradicts one in the store.
+    Without `of_accounts` also for a new judgement, or the undo of one, of whoever has an account:
+    that is for those who may write the database, not for a lead in the app.
     """
     folder = None if images is None else ImageFolder(images, create=False)
     needed: dict[str, dict[str, Any]] = {}
     changed_items: dict[str, str] = {}
     num_new = 0
     with store.database.write() as connection:
+        listed = select(accounts.c.account_id)
+        kept = frozenset() if of_accounts else frozenset(connection.execute(listed).scalars())
         for where, kind, row in _read(path, name):
             new = _add(connection, kind, row, where)
             if new:
+                _refuse_accounts(connection, kind, row, where, kept)
                 _count(connection, kind, row)
             num_new += new and kind == "ranking"
             if kind == "image":
@@ -378,6 +389,23 @@ def _check_answers(connection: Connection, row: dict[str, Any], where: str) -> N
         )
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
+
+
+def _refuse_accounts(
+    connection: Connection, kind: str, row: dict[str, Any], where: str, kept: frozenset[str]
+) -> None:
+    """StoreError for a judgement, or the undo of one, in the name of one of these accounts."""
+    if not kept or kind not in ("ranking", "undo"):
+        return
+    by = select(schema.rankings.c.annotator_id)
+    of = by.where(schema.rankings.c.ranking_id == row["ranking_id"])
+    annotator_id = connection.execute(of).scalar_one()
+    if annotator_id in kept:
+        raise StoreError(
+            f"{where}: {kind} by {annotator_id!r}, who has an account here and judges for "
+            "themselves; give the annotator another name in the file, or import it by "
+            "'imgalign data import' as the owner of the database"
+        )
 
 
 def _refuse_taken(connection: Connection, row: dict[str, Any], where: str) -> None:

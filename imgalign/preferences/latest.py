@@ -1,12 +1,18 @@
 """The latest judgements of an annotator, found by numbers from an index before a wide row is read.
 
-So it takes about as long after ten thousand judgements as after ten.
+So it takes about as long after ten thousand judgements as after ten. Where the latest ones are not
+asked for, as imported ones or those of another project, the walk from number to number ends early:
+once it has all that the tallies count in the project, or where fewer items were ever shown to the
+annotator than it would read, which are looked up instead.
 """
 
-from sqlalchemy import Connection, select
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Select, func, select
 
 from imgalign.preferences.queries import standing
-from imgalign.preferences.schema import assignments, items, rankings
+from imgalign.preferences.schema import assignments, items, rankings, tallies
 
 MOST_AT_ONCE = 10_000
 """Numbers in one statement; databases take about 32,000."""
@@ -25,7 +31,7 @@ def latest(
     """Sequence numbers of the annotator's latest judgements below `before`, newest first.
 
     With `shown_only` those of items that this annotator was never shown, which were imported, are
-    left out.
+    left out; the time follows how many those are, or the items shown, whichever are fewer.
     """
     shown = select(assignments.c.item_id).where(
         assignments.c.item_id == rankings.c.item_id, assignments.c.annotator_id == annotator_id
@@ -36,8 +42,8 @@ def latest(
     )
     conditions = [] if include_undone else [standing()]
     conditions += [there.correlate(rankings).exists()] if project is not None else []
-    conditions += [shown.correlate(rankings).exists()] if shown_only else []
     wanted = select(rankings.c.sequence).where(*conditions)
+    of_shown = wanted.where(shown.correlate(rankings).exists()) if shown_only else wanted
     # The index on annotator and sequence has both, so this reads no row.
     own = select(rankings.c.sequence).where(rankings.c.annotator_id == annotator_id)
     found: list[int] = []
@@ -48,8 +54,37 @@ def latest(
         numbers = list(connection.execute(part).scalars())
         if not numbers:
             break
-        statement = wanted.where(rankings.c.sequence.in_(numbers))
-        found += sorted(connection.execute(statement).scalars(), reverse=True)
+        found += _newest(connection, of_shown.where(rankings.c.sequence.in_(numbers)))
         before = numbers[-1]
         portion = min(4 * portion, MOST_AT_ONCE)
+        if project is not None and not include_undone and len(found) < limit:
+            limit = min(limit, _num_standing(connection, annotator_id, project))
+        if shown_only and len(found) < limit:
+            few = _shown_if_few(connection, annotator_id, most=portion)
+            if few is not None:
+                # No index of the annotator's: SQLite would walk all of their judgements by it.
+                theirs = rankings.c.annotator_id.concat("") == annotator_id
+                rest = wanted.where(rankings.c.item_id.in_(few), theirs)
+                found += [each for each in _newest(connection, rest) if each < before]
+                break
     return found[:limit]
+
+
+def _newest(connection: Connection, wanted: Select[Any]) -> list[int]:
+    return sorted(connection.execute(wanted).scalars(), reverse=True)
+
+
+def _num_standing(connection: Connection, annotator_id: str, project: str) -> int:
+    """Standing judgements of the annotator in a project, those of items never shown included."""
+    this = (tallies.c.annotator_id == annotator_id) & (tallies.c.project == project)
+    return connection.execute(select(tallies.c.done).where(this)).scalar() or 0
+
+
+def _shown_if_few(connection: Connection, annotator_id: str, *, most: int) -> Sequence[str] | None:
+    """Items that the annotator was ever shown; None where they are more than `most`."""
+    own = select(assignments.c.item_id).where(assignments.c.annotator_id == annotator_id)
+    # The index on annotator and lease counts them without a row.
+    counted = own.with_only_columns(assignments.c.leased_until).limit(most + 1).subquery()
+    if connection.execute(select(func.count()).select_from(counted)).scalar_one() > most:
+        return None
+    return connection.execute(own).scalars().all()

@@ -4,12 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, insert
 from submissions import judge
 
 from imgalign.errors import StoreError
+from imgalign.preferences import schema, tallies
 from imgalign.preferences.own_votes import latest_key, own_votes
-from imgalign.preferences.records import Ranking, Submission
+from imgalign.preferences.records import Ranking, Submission, utc_now
 from imgalign.preferences.store import Store
 
 Add = Callable[..., list[str]]
@@ -136,6 +137,97 @@ def test_a_page_reads_no_table_from_end_to_end(on_sqlite: None, store: Store, ad
             for step in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)
         ]
     assert [step for step in plans if step.startswith("SCAN")] == []
+
+
+def bring_in(store: Store, *, first: int, number: int, project: str = "default") -> None:
+    """Add judgements of "ann" as an import does, of items that nobody was shown here."""
+    now = utc_now()
+    with store.database.write() as connection:
+        for index in range(first, first + number):
+            item = {"item_id": f"{index:064d}", "project": project, "created_at": now}
+            fields = {"prompt": f"p{index}", "source": "import", "overlap": 1}
+            connection.execute(insert(schema.items).values(**item, **fields))
+            tallies.item_added(connection, item["item_id"])
+            judged = {"ranking_id": f"r{index}", "key": f"key-{index}", "annotator_id": "ann"}
+            judged |= {"item_id": item["item_id"], "attempt": 0, "verdict": "all_bad"}
+            connection.execute(
+                insert(schema.rankings).values(**judged, display_order=[0], created_at=now)
+            )
+            tallies.judged(connection, f"r{index}", now=now)
+
+
+class Work:
+    """What statements take on SQLite, in hundreds of steps of its machine."""
+
+    def __init__(self) -> None:
+        self.done = 0
+
+    def __enter__(self) -> "Work":
+        event.listen(Engine, "before_cursor_execute", self._watch)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        event.remove(Engine, "before_cursor_execute", self._watch)
+
+    def _watch(self, _connection: Any, cursor: Any, *_: Any) -> None:
+        cursor.connection.set_progress_handler(self._count, 100)
+
+    def _count(self) -> int:
+        self.done += 1
+        return 0
+
+
+def work(do: Callable[[], object]) -> int:
+    """The work of a call."""
+    with Work() as taken:
+        do()
+    return taken.done
+
+
+@pytest.mark.parametrize("num_shown", [0, 3])
+def test_imported_votes_cost_nobody_who_asks_for_their_own(
+    on_sqlite: None, store: Store, add_items: Add, num_shown: int
+):
+    add_items(3)
+    sent = [submit_next(store) for _ in range(num_shown)]
+    newest = sent[-1].key if sent else None
+    wanted = [f"prompt {n}" for n in reversed(range(num_shown))]
+
+    def ask() -> None:
+        assert latest_key(store, "ann", project="default") == newest
+        assert prompts(store) == wanted
+
+    bring_in(store, first=0, number=60)
+    few = work(ask)
+    bring_in(store, first=60, number=600)
+    assert work(ask) <= 1.5 * few + 5
+    if sent:
+        assert prompts(store, before=sent[1].key) == ["prompt 0"]
+
+
+def test_votes_of_another_project_cost_nothing_where_one_has_none(
+    on_sqlite: None, store: Store, add_items: Add
+):
+    def ask() -> None:
+        assert latest_key(store, "ann", project="default") is None
+        assert store.history("ann", 20, project="default") == []
+
+    bring_in(store, first=0, number=60, project="cats")
+    few = work(ask)
+    bring_in(store, first=60, number=600, project="cats")
+    assert work(ask) <= 1.5 * few + 5
+
+
+def test_a_page_goes_on_over_many_imported_votes_in_between(store: Store, add_items: Add):
+    add_items(5)
+    submit_next(store)
+    bring_in(store, first=0, number=50)
+    sent = [submit_next(store) for _ in range(4)]
+    assert prompts(store, limit=2) == ["prompt 4", "prompt 3"]
+    assert prompts(store, limit=2, before=sent[2].key) == ["prompt 2", "prompt 1"]
+    assert prompts(store, limit=2, before=sent[0].key) == ["prompt 0"]
+    store.undo("ann", sent[0].key)
+    assert prompts(store, limit=4) == ["prompt 4", "prompt 3", "prompt 2", "prompt 0"]
 
 
 def test_votes_of_other_projects_are_left_out(store: Store, add_items: Add):

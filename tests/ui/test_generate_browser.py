@@ -192,6 +192,15 @@ def test_a_checkpoint_has_a_strength_while_it_is_chosen(
     page.get_by_text("has all weights of the network").wait_for()
 
 
+def test_a_link_chooses_a_checkpoint_and_its_strength(
+    runs: Path, page: Any, address: str, store: Store
+):
+    for told, shown in (("&strength=0.6", "0.6"), ("", "1"), ("&strength=nan", "1")):
+        page.goto(f"{address}/generate?checkpoint=lora/step-000010{told}")
+        expect(page.locator("#checkpoint input")).to_have_value("lora, iteration 10")
+        expect(page.locator("#strength-1 input[type=number]")).to_have_value(shown)
+
+
 def test_a_checkpoint_that_is_taken_back_takes_those_after_it_along(
     runs: Path, page: Any, address: str
 ):

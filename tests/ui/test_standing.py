@@ -167,6 +167,15 @@ def test_what_people_prefer_of_the_newest_run_is_said(look, store, add_items, ru
     assert "dpo" not in look("dogs")[0]
 
 
+def test_more_pairs_are_drawn_at_the_strength_that_was_compared(
+    look, store, add_items, run, compare
+):
+    add_items(1, num_images=2, overlap=1)
+    compare([run | {"strength": 0.6}, {}], 0)
+    assert look()[1].startswith("Rank more pairs of dpo and its base")
+    assert look()[2] == of_generate("dpo") + "&strength=0.6"
+
+
 def test_judgements_are_counted_again_only_where_there_are_new_ones(
     look, store, add_items, run, compare, monkeypatch
 ):

@@ -22,7 +22,7 @@ from ui.image_request import (
     requested,
     rewriters,
 )
-from ui.links import CHECKPOINT, rank_link
+from ui.links import CHECKPOINT, STRENGTH, rank_link
 from ui.messages import PRIVATE
 from ui.pages.folding import form_heading
 from ui.run_queue import TRAINS
@@ -259,13 +259,15 @@ def build(
             with gr.Column(visible=False) as sending:
                 how, overlap, place, go, sent = _sending(project)
     proposed = gr.State(proposed_project(TOGETHER, project))
-    lists = [form["adapter"], form["rewriter"], *_more(form), place]
+    lists = [form["adapter"], form["rewriter"], *_more(form), form["strengths-0"], place]
 
     def open_page(request: gr.Request) -> tuple[Any, ...]:
         others = len(_more(form))
         there = gr.Dropdown(choices=projects(store, project))
-        chosen = _choices(runs, model, others, asked=request.query_params.get(CHECKPOINT))
-        return *chosen, there, nothing_to_compare(runs, model)
+        asked = request.query_params
+        chosen = _choices(runs, model, others, asked=asked.get(CHECKPOINT))
+        strength = gr.Slider(value=strength_of(asked.get(STRENGTH)))
+        return *chosen, strength, there, nothing_to_compare(runs, model)
 
     @no_type_check  # a checker's wrapper would hide from gradio that this is a generator
     def begin(*values: Any) -> Iterator[tuple[Any, ...]]:
@@ -366,6 +368,15 @@ def _choices(
         gr.Dropdown(choices=rewriters(runs), value=NO_REWRITER),
         *(gr.Dropdown(choices=more, value=BASE_ONLY) for _ in range(others)),
     )
+
+
+def strength_of(told: str | None) -> float:
+    """The strength that a link asks for; 1 where it asks for none that the form has."""
+    try:
+        strength = float(told or "")
+    except ValueError:
+        return 1.0
+    return strength if 0 <= strength <= STRONGEST else 1.0
 
 
 def _proposal(project: str, how: str, before: str | None) -> tuple[Any, str, str]:
