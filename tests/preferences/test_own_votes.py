@@ -142,18 +142,18 @@ def test_a_page_reads_no_table_from_end_to_end(on_sqlite: None, store: Store, ad
 def bring_in(store: Store, *, first: int, number: int, project: str = "default") -> None:
     """Add judgements of "ann" as an import does, of items that nobody was shown here."""
     now = utc_now()
+    item = {"project": project, "source": "import", "overlap": 1, "created_at": now}
+    judged = {"annotator_id": "ann", "attempt": 0, "verdict": "all_bad", "created_at": now}
     with store.database.write() as connection:
         for index in range(first, first + number):
-            item = {"item_id": f"{index:064d}", "project": project, "created_at": now}
-            fields = {"prompt": f"p{index}", "source": "import", "overlap": 1}
-            connection.execute(insert(schema.items).values(**item, **fields))
-            tallies.item_added(connection, item["item_id"])
-            judged = {"ranking_id": f"r{index}", "key": f"key-{index}", "annotator_id": "ann"}
-            judged |= {"item_id": item["item_id"], "attempt": 0, "verdict": "all_bad"}
-            connection.execute(
-                insert(schema.rankings).values(**judged, display_order=[0], created_at=now)
-            )
-            tallies.judged(connection, f"r{index}", now=now)
+            item_id, ranking_id = f"{index:064d}", f"r{index}"
+            added = insert(schema.items).values(item_id=item_id, prompt=f"p{index}", **item)
+            connection.execute(added)
+            tallies.item_added(connection, item_id)
+            own = {"item_id": item_id, "ranking_id": ranking_id, "key": f"key-{index}"}
+            added = insert(schema.rankings).values(**own, **judged, display_order=[0])
+            connection.execute(added)
+            tallies.judged(connection, ranking_id, now=now)
 
 
 class Work:

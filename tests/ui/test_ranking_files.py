@@ -394,8 +394,9 @@ def test_a_lead_brings_in_no_vote_of_who_has_an_account(
     store: Store, client: TestClient, forged: Path, tmp_path: Path
 ):
     people = Accounts(store.database)
-    for name, role in (("Ida", "admin"), ("Lu", "lead"), ("Ada", "annotator")):
-        people.add(name, PASSWORD, role=role, group="default")  # type: ignore[arg-type]
+    roles: dict[str, Role] = {"Ida": "admin", "Lu": "lead", "Ada": "annotator"}
+    for name, role in roles.items():
+        people.add(name, PASSWORD, role=role, group="default")
     assert client.post("/api/login", json={"name": "Lu", "password": PASSWORD}).status_code == 200
     before = everything(store, tmp_path)
     send = f"{RANKINGS}?name=a.jsonl"
