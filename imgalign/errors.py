@@ -5,6 +5,7 @@
     +- InputError               a file, prompt or image that was handed in         (a ValueError)
     +- CheckpointError          a run or model folder: damaged, empty, incompatible
     +- StoreError               the store: newer schema, conflicting submission
+    |  +- NotIssuedError        an item that this annotator was never shown, or not by this name
     |  +- DatabaseError         it cannot be read or written now: locked, damaged, read only
     |  +- LostSampleError       an image or text is missing, damaged or exchanged
     +- JudgeError               an AI judge: unreachable, refuses, or says what nobody can read
@@ -45,6 +46,10 @@ class CheckpointError(ImgalignError):
 
 class StoreError(ImgalignError):
     """The preference database cannot be used as asked."""
+
+
+class NotIssuedError(StoreError):
+    """An item was not shown to this annotator, or is not known to them by this name."""
 
 
 class DatabaseError(StoreError):

@@ -22,7 +22,7 @@ NAMED = select(views.c.item_id).where(
 def item_named(store: Store, name: str, annotator: str) -> str:
     """The id of an item by the name that this annotator has for it.
 
-    StoreError, and always the same, for a name of somebody else or of nothing. The id itself is
+    NotIssuedError, and always the same, for a name of somebody else or of nothing. The id itself is
     such a name: else it could be guessed by trying.
     """
     who = person(annotator)

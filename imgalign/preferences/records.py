@@ -239,7 +239,8 @@ class Submission:
     `ranking` holds every position on the annotator's screen exactly once, in tie groups from best
     to worst, when the verdict is "ranked", and is None otherwise; "skipped" needs a reason,
     "all_bad" may have one. `client_ms` is how long the annotator looked, in milliseconds.
-    `answers` are those of an AI judge, in positions too, and of nobody else.
+    `answers` are those of an AI judge, in positions too, and of nobody else. `replaces` are keys of
+    earlier judgements of this item that this one corrects, and which may have arrived or not.
     Example: ranking ((2,), (0, 1)) puts the third candidate first and ties the other two.
     """
 
@@ -251,6 +252,7 @@ class Submission:
     reason: str | None = None
     client_ms: int | None = None
     answers: tuple[Answer, ...] = ()
+    replaces: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from sqlalchemy import BindParameter, Connection, bindparam, select
 
-from imgalign.errors import StoreError
+from imgalign.errors import NotIssuedError
 from imgalign.preferences.schema import views
 
 Shown = tuple[tuple[int, ...], tuple[str, ...]]
@@ -19,9 +19,9 @@ ISSUED = (
 )
 
 
-def not_issued(annotator_id: str) -> StoreError:
+def not_issued(annotator_id: str) -> NotIssuedError:
     """It goes to annotators, and so says nothing of the item's id, which tells what made it."""
-    return StoreError(f"item: not issued to annotator {annotator_id!r}; ask for the next one")
+    return NotIssuedError(f"item: not issued to annotator {annotator_id!r}; ask for the next one")
 
 
 def issued(connection: Connection, item_id: str, annotator_id: str) -> Shown:
@@ -31,7 +31,7 @@ def issued(connection: Connection, item_id: str, annotator_id: str) -> Shown:
 
 
 def shown_to(connection: Connection, item_id: str, annotator_id: str) -> Shown:
-    """As `issued`; StoreError if the annotator was never shown the item."""
+    """As `issued`; NotIssuedError if the annotator was never shown the item."""
     order, tokens = issued(connection, item_id, annotator_id)
     if not order:
         raise not_issued(annotator_id)

@@ -11,13 +11,14 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, select
 
 from imgalign.errors import ImgalignError, StoreError
 from imgalign.preferences import (
     adding,
     address,
     choosing,
+    corrections,
     identity,
     leases,
     queries,
@@ -42,7 +43,7 @@ from imgalign.preferences.records import (
     TextProvenance,
     utc_now,
 )
-from imgalign.preferences.schema import annotators, images, items, rankings, undos
+from imgalign.preferences.schema import annotators, images, items, rankings
 from imgalign.preferences.shown import shown_to
 
 PAGE = 500
@@ -327,7 +328,8 @@ class Store:
         was shown them. The same key again gives the same receipt and changes nothing. Accepted
         even after the lease has run out: work once done is never thrown away. Raises InputError
         for content that does not fit the item, StoreError for a key used for other content, an
-        item not issued to this annotator, or one that they have already judged and not undone.
+        item not issued to this annotator (NotIssuedError), or one that they have already judged
+        and not undone, unless under a key in `replaces`, which this one undoes.
         """
         sent = validation.submission(submission)
         sent = replace(sent, annotator=person(sent.annotator))
@@ -344,9 +346,10 @@ class Store:
             order, _ = shown_to(connection, sent.item_id, sent.annotator)
             validation.fits_screen(sent.ranking, len(order))
             validation.answers(sent.answers, num=len(order), by_judge=who.judge_id is not None)
+            now = utc_now()
+            corrections.take_back_replaced(connection, sent, now=now)
             if queries.has_judged(connection, sent.item_id, sent.annotator):
                 raise StoreError(f"item: already judged by {sent.annotator!r}; undo it first")
-            now = utc_now()
             ranking_id = queries.add_ranking(connection, sent, order=order, now=now)
             tallies.judged(connection, ranking_id, now=now)
         return Receipt(ranking_id, created=True)
@@ -363,11 +366,8 @@ class Store:
             row = queries.by_key(connection, annotator, key)
             if row is None:
                 raise StoreError(f"key {key!r}: nothing by annotator {annotator!r} to undo")
-            undone = select(undos.c.ranking_id).where(undos.c.ranking_id == row.ranking_id)
-            if connection.execute(undone).first() is not None:
+            if not corrections.take_back(connection, row.ranking_id, now=now):
                 return Receipt(row.ranking_id, created=False)
-            connection.execute(insert(undos).values(ranking_id=row.ranking_id, created_at=now))
-            tallies.taken_back(connection, row.ranking_id)
             until = now + self._lease
             leases.renew(connection, row.item_id, annotator, now=now, until=until, requeued_at=now)
         return Receipt(row.ranking_id, created=True)

@@ -130,6 +130,8 @@ def item(prompt: str, sample_ids: Sequence[str], *, project: str, overlap: int) 
 def submission(sent: Submission) -> Submission:
     """Check a submission; returns it in canonical form, each tie group in ascending order."""
     name("key", sent.key)
+    for each in sent.replaces:
+        name("replaces", each)
     if sent.client_ms is not None:
         _index("client_ms", sent.client_ms)
     ranking = judgement(verdict=sent.verdict, reason=sent.reason, ranking=sent.ranking)
@@ -204,7 +206,7 @@ def propensity(value: float | None) -> None:
 
 
 def content(sent: Submission) -> tuple[object, ...]:
-    """The fields in which two submissions under one key must agree; `client_ms` may differ."""
+    """The fields in which two submissions under one key must agree; the others may differ."""
     return (sent.item_id, sent.verdict, sent.reason, sent.ranking)
 
 

@@ -52,9 +52,14 @@ VOTES_PER_PAGE = 10
 VOTES_AT_ONCE, VOTES_PER_SECOND = 30, 2.0
 """Pages of one's own votes, and lists of projects: as many at once, and as many a second in the
 long run."""
+MAX_REPLACED = 100
+"""Keys that one judgement replaces."""
 REQUESTS_AT_ONCE, REQUESTS_PER_SECOND = 200, 20.0
 """Requests of one annotator that write, of each kind: as many at once, and as many a second in the
 long run. A key that is held down repeats itself 30 times a second."""
+
+
+Key = Annotated[str, Field(min_length=8, max_length=64)]
 
 
 class Request(BaseModel):
@@ -80,21 +85,23 @@ class Next(Request):
 class Undo(Request):
     """Take back the judgement that was submitted under `key`."""
 
-    key: str = Field(min_length=8, max_length=64)
+    key: Key
 
 
 class Answer(Request):
     """One judgement. Example: ranking ((2,), (0, 1)) puts the third candidate on the screen first.
 
     `ranking` goes with the verdict "ranked", `reason` with "skipped"; the store checks both.
+    `replaces` are the keys under which this item was judged otherwise, without a receipt.
     """
 
-    key: str = Field(min_length=8, max_length=64)
+    key: Key
     item: str = Field(min_length=1, max_length=64)
     ranking: tuple[tuple[StrictInt, ...], ...] | None
     verdict: Verdict
     reason: SkipReason | None = None
     client_ms: int | None = Field(default=None, ge=0, le=2**53)
+    replaces: tuple[Key, ...] = Field(default=(), max_length=MAX_REPLACED)
 
 
 class Coming(BaseModel):
@@ -149,7 +156,7 @@ class Saved(BaseModel):
 class Earlier(Next):
     """Ask for one's own votes: the newest, or those older than the one under the key `before`."""
 
-    before: str | None = Field(default=None, min_length=8, max_length=64)
+    before: Key | None = None
 
 
 class Guide(BaseModel):
@@ -354,8 +361,8 @@ def _coming(store: Store, annotator: str, *, project: str, shown: str) -> list[I
 def submit(store: Store, answer: Answer) -> Saved:
     """Store one judgement; when this returns, it is on disk.
 
-    Raises InputError for an invalid ranking, StoreError for an item that was not issued to this
-    annotator or that they have already judged.
+    Raises InputError for an invalid ranking, NotIssuedError for an item that was not issued to this
+    annotator by this name, StoreError for one that they have already judged.
     """
     receipt = store.submit(
         Submission(
@@ -366,6 +373,7 @@ def submit(store: Store, answer: Answer) -> Saved:
             verdict=answer.verdict,
             reason=answer.reason,
             client_ms=answer.client_ms,
+            replaces=answer.replaces,
         )
     )
     return Saved(receipt=receipt.ranking_id, created=receipt.created)

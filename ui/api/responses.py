@@ -17,6 +17,7 @@ from imgalign.errors import (
     DatabaseError,
     ImgalignError,
     InputError,
+    NotIssuedError,
     StorageFullError,
     StoreError,
     in_one_line,
@@ -28,6 +29,7 @@ STATUS: dict[type[ImgalignError], int] = {
     StorageFullError: 507,
     InputError: 422,
     DatabaseError: 503,
+    NotIssuedError: 410,
     StoreError: 409,
 }
 OUT_OF_ORDER = {

@@ -1,5 +1,5 @@
-// The ranking widget: draws one item, keeps its draft and talks to the server. Looking closely is in
-// zoom.js, the list of one's own votes in votes.js, guidelines and breaks in rest.js, what keys,
+// The ranking widget: draws one item and talks to the server. What is not sent yet, or was sent
+// without an answer, is in drafts.js, looking closely in zoom.js, the list of one's own votes in votes.js, guidelines and breaks in rest.js, what keys,
 // mouse and fingers do in hands.js.
 // Nothing is shown as saved before the server's receipt has arrived; what is not submitted yet lives
 // in the browser's storage and survives a reload and a server restart.
@@ -20,7 +20,7 @@ let item = null; // what the server gave: {item, prompt, samples: "images" or "t
 // away, undo: the key of the latest judgement that can be taken back, judged: its receipt is here}
 let kind = Candidates.images; // how candidates of this item are drawn
 let session = null; // the ranking in the making
-let key = null; // idempotency key of this judgement, made once per item shown
+let attempt = null; // {key, sent, replaces}: how this judgement is sent, as drafts.js says
 let busy = ""; // what is waited for, as the page says it; keys do nothing meanwhile
 let retry = null; // what "Try again" repeats
 let looked = 0; // milliseconds this item was in view before `since`
@@ -44,20 +44,6 @@ const save = (name, value) => {
 };
 const slot = (name) => `${name}.${annotator}`;
 
-// One draft for each item, so that going back to an older one loses none in between.
-const MOST_DRAFTS = 40;
-const drafts = () => {
-  const found = load(slot("drafts"), {});
-  const one = load(slot("draft"), null); // as pages before this one kept it
-  return one?.item ? { [one.item]: one, ...found } : found;
-};
-const saveDraft = (id, draft) => {
-  const { [id]: _, ...others } = drafts();
-  const entries = [...Object.entries(others), ...(draft ? [[id, draft]] : [])];
-  save(slot("drafts"), Object.fromEntries(entries.slice(-MOST_DRAFTS)));
-  save(slot("draft"), null);
-};
-
 const newKey = () => {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (b) => b.toString(16).padStart(2, "0")).join("");
@@ -69,7 +55,13 @@ const clock = (running) => {
   since = running ? performance.now() : null;
 };
 const persist = () => {
-  if (!item.judged) saveDraft(item.item, { item: item.item, key, session, looked: viewed() });
+  if (!item.judged) saveDraft(item, { ...attempt, session, looked: viewed(), project });
+};
+// The name of the set on the screen, which is another one since the server was upgraded.
+const rename = (set, name) => {
+  if (set.item === name) return;
+  set.item = name;
+  persist();
 };
 // Whether the set on the screen takes no judgement now: an answer is waited for, or it is judged and
 // the next one could not be had yet. What is pressed then is meant for no other set either.
@@ -82,12 +74,13 @@ const byTouch = () => matchMedia("(pointer: coarse)").matches;
 /* ---------- server ---------- */
 // What a refusal means to whoever ranks. The words of the store are for those who run the app, and
 // go to the console of the browser.
+const NOT_YOURS = "That vote cannot be taken back: it is not among yours.";
 const REFUSALS = {
   next: {
     409: "Many new names came from here within an hour. Take one of them, or try again later.",
     422: "This name cannot be used. Choose another one.",
   },
-  undo: { 409: "That vote cannot be taken back: it is not among yours." },
+  undo: { 409: NOT_YOURS, 410: NOT_YOURS },
   votes: { 409: "Your votes have changed meanwhile." },
 };
 const ANY_REFUSAL = {
@@ -134,7 +127,8 @@ const call = async (path, body, waits = MOST_WAITS) => {
   if (!response.ok) {
     console.warn(`${path}: ${answer.error}`);
     const error = new Error(refusal(path, response.status));
-    error.gone = response.status === 409;
+    error.gone = [409, 410].includes(response.status);
+    error.unknown = response.status === 410; // the server knows no such set of this annotator
     error.refused = response.status === 422;
     if (response.status === 401) location.assign(new URL("enter", document.baseURI));
     throw error;
@@ -440,8 +434,9 @@ const apply = (after, announce) => {
 };
 
 // Whether the server answered. Until then the set on the screen is closed: what is pressed would be
-// for one that goes away. Where it is asked again meanwhile, the older answer comes too late.
-const next = async () => {
+// for one that goes away. Where it is asked again meanwhile, the older answer comes too late. With
+// `settling` it first sees to what was left without an answer, which may bring another set back.
+const next = async (settling = true) => {
   clearTimeout(next.timer);
   const mine = (next.number = (next.number ?? 0) + 1);
   busy = "Loading…";
@@ -462,6 +457,8 @@ const next = async () => {
     if (!named) next.timer = setTimeout(() => retry === next && next(), 4000);
     return false;
   }
+  if (mine !== next.number) return false;
+  if (settling && (await settle(given)) && mine === next.number) return next(false);
   if (mine !== next.number) return false;
   busy = "";
   calm();
@@ -492,7 +489,7 @@ const expect = (coming) => {
 // it gave out. `sent` is the key of that judgement.
 const goOnAhead = (sent) => {
   const { after: [coming, ...after], done, total, waiting, qualifying } = item;
-  if (!coming || performance.now() + AHEAD_MS > coming.until) return false;
+  if (!coming || performance.now() + AHEAD_MS > coming.until || unanswered(item).length) return false;
   const left = Math.max(0, (qualifying ?? 0) - 1);
   receive({ ...coming, done: done + 1, total, waiting, qualifying: left, after, undo: sent });
   showGuidelines();
@@ -512,12 +509,13 @@ const refresh = async () => {
   refresh.answered = mine;
   // Whoever is faster than this answer has gone on to one of the sets that it names, and those behind
   // it are still to come. Where it begins with another, that was taken back in another tab.
-  const begins = [shown, item].some((each) => each.item === given.item);
-  const at = [given, ...given.after].findIndex((each) => each.item === item.item);
+  const begins = [shown, item].some((each) => isSame(each, given));
+  const at = [given, ...given.after].findIndex((each) => isSame(each, item));
   if (!begins || at < 0) {
     if (item === shown && !busy) item.after = [];
     return;
   }
+  rename(item, [given, ...given.after][at].item);
   expect(given.after.slice(at));
   // The numbers are of an earlier set, or may count the judgement that is under way.
   if (at > 0 || busy) return;
@@ -561,10 +559,10 @@ const receive = (given) => {
     show("empty");
     return;
   }
-  const draft = drafts()[item.item];
+  const draft = draftOf(item);
   const mine = draft && draft.session?.count === item.candidates.length;
   session = mine ? draft.session : Session.fresh(item.candidates.length);
-  key = mine ? draft.key : newKey();
+  attempt = mine ? attemptOf(draft) : newAttempt();
   looked = mine ? draft.looked : 0;
   since = null;
   clock(!document.hidden);
@@ -580,7 +578,47 @@ const receive = (given) => {
   expect(item.after);
 };
 
-const submit = async () => {
+const notYet = (error) => complain(`Not saved yet: ${error.message} Your ranking is kept here.`, submit);
+
+// The server did not take a judgement. Its set may still be open: under another name since an upgrade,
+// or because what was sent under its key was taken back elsewhere. Then it is sent once more. Where
+// the server does not know the name, an earlier try may have been stored under it.
+const refused = async (judged, error, again) => {
+  const keys = error.unknown ? [...attempt.replaces, attempt.key] : attempt.replaces;
+  attempt = newAttempt(keys);
+  persist();
+  let open = false;
+  try {
+    open = !again && ((await findAgain(judged)) || (error.unknown && (await takeBackAll(keys)) && (await findAgain(judged))));
+  } catch (lost) {
+    busy = "";
+    draw();
+    notYet(lost);
+    return;
+  }
+  busy = "";
+  if (open) {
+    await submit(true);
+    return;
+  }
+  draw();
+  const why = error.unknown
+    ? "the server does not know this set any more: it was upgraded, or its data were replaced. Your ranking is kept here in case it comes again."
+    : "this set was judged already, perhaps in another tab.";
+  complain(`Not saved: ${why} Go on to the next one.`, next);
+};
+// Whether the server offers this set, whose name is then as the server says it.
+const findAgain = async (set) => {
+  const given = await call("next", { annotator, project });
+  const coming = [given, ...given.after];
+  const at = coming.findIndex((each) => isSame(each, set));
+  if (at < 0) return false;
+  rename(set, coming[at].item);
+  expect(given.after.slice(at));
+  return true;
+};
+
+const submit = async (again = false) => {
   if (!session || busy) return;
   if (item.judged) {
     await next();
@@ -599,37 +637,28 @@ const submit = async () => {
     return;
   }
   // What is sent is of this set, whatever is on the screen when the receipt comes.
-  const [sent, judged] = [key, item];
+  attempt = attemptAt(attempt, session);
+  const [sent, judged] = [attempt.key, item];
   busy = "Saving…";
   calm();
   persist();
   draw();
   const milliseconds = viewed();
   try {
-    await call("submit", {
-      annotator,
-      key: sent,
-      item: judged.item,
-      ...Session.judgement(session),
-      client_ms: milliseconds,
-    });
+    await call("submit", submission(judged, attempt, session, milliseconds));
   } catch (error) {
-    busy = "";
-    draw();
     if (error.gone) {
-      // It may be final. Asking for the next set settles that, and gives back the same draft
-      // where the set is still open, to be sent as a judgement of its own.
-      key = newKey();
-      persist();
-      complain("Not saved: this set was judged already, perhaps in another tab. Go on to the next one.", next);
+      await refused(judged, error, again);
     } else {
-      complain(`Not saved yet: ${error.message} Your ranking is kept here.`, submit);
+      busy = "";
+      draw();
+      notYet(error);
     }
     return;
   }
   judged.judged = true;
   busy = "";
-  saveDraft(judged.item, null);
+  saveDraft(judged, null);
   const times = load(slot("times"), []);
   save(slot("times"), [...times, Math.min(milliseconds, 120000)].slice(-20));
   toast("Saved");
@@ -649,7 +678,7 @@ const takeBack = async (judged) => {
   try {
     const back = await call("undo", { annotator, key: judged });
     const again = Session.restored(back.num_candidates, back);
-    saveDraft(back.item, { item: back.item, key: newKey(), session: again, looked: 0 });
+    saveDraft(back, { ...newAttempt(), session: again, looked: 0, project });
     toast("Taken back. Submit it to count again");
     return back;
   } finally {
@@ -674,7 +703,7 @@ const undo = async () => {
     complain(error.message, error.gone ? next : undo);
     return;
   }
-  await next();
+  await next(false);
 };
 
 /* ---------- dialogs ---------- */

@@ -126,9 +126,9 @@ const correct = async (judged) => {
     return;
   }
   votesDialog.close();
-  if (!(await next()) || item.item === back.item) return;
+  if (!(await next(false)) || item.item === back.item) return;
   // Another tab had taken it back before, and has judged it anew.
-  saveDraft(back.item, null);
+  saveDraft(back, null);
   complain("That vote was changed in another tab meanwhile. Choose it again from the list.", openVotes);
 };
 

@@ -10,7 +10,10 @@ import gradio as gr
 from ui.api.rank import SKIP_REASONS
 from ui.theme import asset
 
-SCRIPTS = ("session", "candidates", "ranker", "votes", "rest", "projects", "zoom", "hands")
+SCRIPTS = (
+    *("session", "candidates", "drafts", "ranker", "votes"),
+    *("rest", "projects", "zoom", "hands"),
+)
 """In the order in which they need each other."""
 
 
