@@ -203,6 +203,7 @@ def build_app(settings: Settings, store: Store) -> fastapi.FastAPI:
         files=security.FILES,
         prefix=settings.root_path,
         required=settings.accounts,
+        out_of_order=asset("out_of_order.html"),
     )
     app.add_middleware(  # last, so that it sees requests first
         security.Guard,

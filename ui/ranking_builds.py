@@ -11,7 +11,7 @@ import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
-from imgalign.errors import ImgalignError, InputError
+from imgalign.errors import DatabaseError, ImgalignError, InputError, StorageFullError
 from imgalign.preferences.store import Store
 from ui.links import in_the_app
 from ui.ranking_files import Kind, written
@@ -29,7 +29,7 @@ class Build:
     file: Path | None = None
     said: str = ""
     """What the file holds."""
-    error: str | None = None
+    error: ImgalignError | None = None
 
     @property
     def is_done(self) -> bool:
@@ -60,12 +60,14 @@ class Builds:
         return key
 
     def build(self, key: str) -> Build:
-        """A file that can be asked for; InputError where it cannot be written, or is gone."""
+        """A file that can be asked for; InputError where it cannot be written, or is gone, but for
+        a database out of order and a full disk.
+        """
         build = self._builds.get(key)
         if build is None:
             raise InputError("the file is not there any more; ask for it again")
         if build.error is not None:
-            raise InputError(build.error)
+            raise type(build.error)(str(build.error))
         return build
 
     def take(self, key: str) -> tuple[str, Path]:
@@ -79,8 +81,12 @@ class Builds:
         try:
             file, build.said = written(self._store, project, kind, build.folder)
             build.file = file
+        except (DatabaseError, StorageFullError) as error:
+            build.error = error
         except ImgalignError as error:
-            build.error = in_the_app(str(error))
+            build.error = InputError(in_the_app(str(error)))
         finally:
             if not build.is_done:
-                build.error = "the file could not be written; the log of the app says why"
+                build.error = InputError(
+                    "the file could not be written; the log of the app says why"
+                )

@@ -75,6 +75,10 @@ class Invitation:
     by: str | None
 
 
+class WrongPasswordError(StoreError):
+    """A password is not that of its account; nothing else is a try of one."""
+
+
 class Accounts:
     """The accounts of a store. Safe to share between threads and processes, as the store is."""
 
@@ -196,7 +200,7 @@ class Accounts:
         return account
 
     def login(self, name: str, password: str) -> str:
-        """The token of a new session. StoreError, always the same, where it may not be.
+        """The token of a new session. WrongPasswordError, always the same, where it may not be.
 
         The caller limits how often it is asked: each answer costs a tenth of a second on purpose.
         """
@@ -207,14 +211,14 @@ class Accounts:
         # Somebody unknown takes as long as a wrong password, or names could be found out.
         right = matches(None if row is None else row.password, password)
         if not right or row is None or row.disabled_at is not None:
-            raise StoreError(WRONG)
+            raise WrongPasswordError(WRONG)
         token, now, digest = secrets.token_urlsafe(32), self._now(), row.password
         newer = renewed(digest, password)
         with self.database.write() as connection:
             mine = accounts.c.account_id == row.account_id
             standing = select(accounts.c.password).where(mine, accounts.c.disabled_at.is_(None))
             if connection.execute(standing).scalar() != digest:  # changed since it was read
-                raise StoreError(WRONG)
+                raise WrongPasswordError(WRONG)
             if newer != digest:
                 connection.execute(update(accounts).where(mine).values(password=newer))
             old = sessions.c.account_id == row.account_id, sessions.c.expires_at <= now
@@ -270,19 +274,19 @@ class Accounts:
     def change_password(self, account: Account, old: str, new: str, *, session: str) -> None:
         """Another password for whoever knows the old one; all sessions but theirs end.
 
-        StoreError for a wrong old password. The caller limits how often it is asked.
+        WrongPasswordError for a wrong old password. The caller limits how often it is asked.
         """
         mine = accounts.c.account_id == account.account_id
         standing = select(accounts.c.password).where(mine, accounts.c.disabled_at.is_(None))
         with self.database.read() as connection:
             digest = connection.execute(standing).scalar()
         if not matches(digest, old):
-            raise StoreError(WRONG_OLD)
+            raise WrongPasswordError(WRONG_OLD)
         refuse_password(new, account.name)
         newer = hashed(new)
         with self.database.write() as connection:
             if connection.execute(standing).scalar() != digest:  # changed since it was read
-                raise StoreError(WRONG_OLD)
+                raise WrongPasswordError(WRONG_OLD)
             connection.execute(update(accounts).where(mine).values(password=newer))
             shut(connection, account.account_id, but=session)
 

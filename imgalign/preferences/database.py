@@ -74,6 +74,7 @@ class Database:
                 self._engine = _read_only_engine(self.path)
             else:
                 self._engine = _engine(parsed, busy_seconds)
+            event.listen(self._engine, "before_cursor_execute", _refuse_nul)
             try:
                 self._migrate(create=create)
             except BaseException:
@@ -152,9 +153,7 @@ class Database:
                 raise
             raise readable from error
         except UnicodeEncodeError as error:  # a name from a command line or page that is not UTF-8
-            raise InputError(
-                f"{self.name}: expected text in UTF-8, got {error.object!r:.80}"
-            ) from error
+            raise _not_storable(error.object) from error
 
 
 def check_usable(url: str, *, images: Path | None) -> None:
@@ -237,6 +236,20 @@ def _engine(url: URL, busy_seconds: float) -> Engine:
         connection.exec_driver_sql(str(options.get("imgalign_begin", "BEGIN")))
 
     return engine
+
+
+def _refuse_nul(
+    _connection: Connection, _cursor: Any, _statement: str, values: Any, _context: Any, many: bool
+) -> None:
+    """InputError for text with a NUL: PostgreSQL can neither store nor look for it, SQLite can."""
+    for row in values if many else [values]:
+        for value in row.values() if isinstance(row, dict) else row:
+            if isinstance(value, str) and "\0" in value:
+                raise _not_storable(value)
+
+
+def _not_storable(value: object) -> InputError:
+    return InputError(f"{value!r:.80}: contains characters that cannot be stored")
 
 
 def _use_wal(connection: sqlite3.Connection, busy_seconds: float) -> None:

@@ -11,24 +11,33 @@ and the app listens on loopback only. No gradio here.
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from ipaddress import IPv6Address, ip_address
 from typing import Any
 
 import fastapi
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from imgalign.errors import InputError, StoreError
-from imgalign.preferences.accounts import SESSION, Account, Accounts, Role
+from imgalign.errors import DatabaseError, ImgalignError, InputError, StorageFullError, StoreError
+from imgalign.preferences.accounts import (
+    SESSION,
+    Account,
+    Accounts,
+    Role,
+    WrongPasswordError,
+)
 from imgalign.preferences.identity import person
 from imgalign.preferences.passwords import LONGEST_PASSWORD
 from imgalign.preferences.resets import NO_RESET, Resets
 from ui.api.pace import Pace
+from ui.api.responses import OUT_OF_ORDER, error_response
 from ui.api.security import on_loopback
 from ui.roles import ACCOUNT, may, refusal
 
@@ -57,7 +66,8 @@ class Login:
     """Passes on what an account may reach; else a page to log in, 401 without one, 403 beyond it.
 
     `files` are regular expressions of paths that every account may read, `prefix` the path of a
-    proxy. With `required` nobody gets in before there are accounts either.
+    proxy. With `required` nobody gets in before there are accounts either. `out_of_order` is the
+    HTML of a page for browsers that wait until the database can be read again.
     """
 
     def __init__(
@@ -68,8 +78,10 @@ class Login:
         files: tuple[str, ...],
         prefix: str = "",
         required: bool = False,
+        out_of_order: str = "",
     ) -> None:
         self.app = app
+        self.out_of_order = out_of_order
         self.people = people
         self.prefix = prefix
         self._exist = required
@@ -81,23 +93,33 @@ class Login:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        # Accounts are disabled and never removed: once there are some, there are.
-        self._exist = self._exist or await run_in_threadpool(self.people.exist)
-        if self._exist:
-            token = HTTPConnection(scope).cookies.get(COOKIE, "")
+        try:
+            # Accounts are disabled and never removed: once there are some, there are.
+            self._exist = self._exist or await run_in_threadpool(self.people.exist)
+            token = HTTPConnection(scope).cookies.get(COOKIE, "") if self._exist else ""
             account = await run_in_threadpool(self.people.of_session, token) if token else None
+        except ImgalignError as error:  # out here no error handler of the app is asked
+            await self._error(error, scope)(scope, receive, send)
+            return
+        if self._exist:
             scope = {**scope, ACCOUNT: account}
             if (refusal := self._refusal(scope, account)) is not None:
                 await refusal(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 
+    def _error(self, error: ImgalignError, scope: Scope) -> Response:
+        answer = error_response(error, scope)
+        if answer.status_code in OUT_OF_ORDER and _asks_for_a_page(scope):
+            return HTMLResponse(self.out_of_order, answer.status_code, headers=_UNCACHED)
+        return answer
+
     def _refusal(self, scope: Scope, account: Account | None) -> Response | None:
         path = scope["path"]
         if OPEN.fullmatch(path):
             return None
         if account is None:
-            if scope["method"] == "GET" and "text/html" in Headers(scope=scope).get("accept", ""):
+            if _asks_for_a_page(scope):
                 return RedirectResponse(f"{self.prefix}/enter", status_code=303)
             return _error("log in first: reload the page", 401)
         if account.may("lead") or (self._annotators.fullmatch(path) and path != ALL_PAGES):
@@ -105,10 +127,21 @@ class Login:
         return _error(f"{account.name} ({account.role}): for leads; ask one of them", 403)
 
 
+def _asks_for_a_page(scope: Scope) -> bool:
+    return scope["method"] == "GET" and "text/html" in Headers(scope=scope).get("accept", "")
+
+
 class Body(BaseModel):
     """A body sent by a page; anything unexpected in it is refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*")
+    @classmethod
+    def _storable(cls, value: object) -> object:
+        if isinstance(value, str) and "\0" in value:
+            raise PydanticCustomError("nul", "contains characters that cannot be stored")
+        return value
 
 
 class Credentials(Body):
@@ -166,7 +199,8 @@ def router(people: Accounts, *, page: str) -> fastapi.APIRouter:
         counted = _counted(pace, request, given.name)
         if not counted:
             return _too_often()
-        return _opened(people, given, request, forget=lambda: _forget(pace, counted))
+        with _trying(pace, counted):
+            return _opened(people, given, request)
 
     @routes.post("/api/invitation")
     def invitation(given: Linked) -> Response:
@@ -180,8 +214,9 @@ def router(people: Accounts, *, page: str) -> fastapi.APIRouter:
         counted = _counted(pace, request, given.name)
         if not counted:
             return _too_often()
-        people.join(given.token, given.name, given.password)
-        return _opened(people, given, request, forget=lambda: _forget(pace, counted))
+        with _trying(pace, counted):
+            people.join(given.token, given.name, given.password)
+            return _opened(people, given, request)
 
     @routes.post("/api/logout")
     def logout(request: fastapi.Request) -> Response:
@@ -209,9 +244,9 @@ def _add_passwords(routes: fastapi.APIRouter, people: Accounts, pace: Pace) -> N
         counted = _counted(pace, request, "" if found is None else found.name)
         if not counted:
             return _too_often()
-        name = resets.use(given.token, given.password).name
-        known = Credentials(name=name, password=given.password)
-        return _opened(people, known, request, forget=lambda: _forget(pace, counted))
+        with _trying(pace, counted):
+            name = resets.use(given.token, given.password).name
+            return _opened(people, Credentials(name=name, password=given.password), request)
 
     @routes.post("/api/password")
     def change(given: Changing, request: fastapi.Request) -> Response:
@@ -223,10 +258,10 @@ def _add_passwords(routes: fastapi.APIRouter, people: Accounts, pace: Pace) -> N
             return _too_often()
         session = request.cookies.get(COOKIE, "")
         try:
-            people.change_password(account, given.old, given.password, session=session)
-        except StoreError as error:
+            with _trying(pace, counted):
+                people.change_password(account, given.old, given.password, session=session)
+        except WrongPasswordError as error:
             return _error(str(error), 403)
-        _forget(pace, counted)
         return JSONResponse({"name": account.name})
 
 
@@ -299,8 +334,20 @@ def _counted(pace: Pace, request: fastapi.Request, name: str) -> list[str]:
     return []
 
 
+@contextmanager
+def _trying(pace: Pace, counted: list[str]) -> Iterator[None]:
+    """Forget a try that was right, so that many people behind one address all get in; and one of
+    which nobody could tell, because the database was out of order.
+    """
+    try:
+        yield
+    except (DatabaseError, StorageFullError):
+        _forget(pace, counted)
+        raise
+    _forget(pace, counted)
+
+
 def _forget(pace: Pace, counted: list[str]) -> None:
-    """The try was right: many people behind one address all get in."""
     for each in counted:
         pace.give_back(each)
 
@@ -317,18 +364,8 @@ def _origin(request: fastapi.Request) -> str:
     return client
 
 
-def _opened(
-    people: Accounts,
-    given: Credentials,
-    request: fastapi.Request,
-    *,
-    forget: Callable[[], None],
-) -> Response:
-    try:
-        token = people.login(given.name, given.password)
-    except StoreError as error:
-        return _error(str(error), 401)
-    forget()
+def _opened(people: Accounts, given: Credentials, request: fastapi.Request) -> Response:
+    token = people.login(given.name, given.password)
     account = people.of_session(token)
     assert account is not None
     answer = JSONResponse({"name": account.name, "role": account.role})

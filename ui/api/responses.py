@@ -1,8 +1,8 @@
 """Responses of routes: images as PNG files, texts as they are, errors as one line of JSON.
 
-`{"error": ...}` has status 409 for a conflict in the store, 413 and 422 for an invalid request, 429
-for one too many at once, 507 for a full disk, 503 for a database that cannot be used and anything
-else that may pass. What is known of these two names files and servers: it goes to the log, and not
+`{"error": ...}` has status 401 for a wrong password, 409 for a conflict in the store, 413 and 422
+for an invalid request, 429 for one too many at once, 507 for a full disk, 503 for a database that
+cannot be used and anything else that may pass. What is known of these two names files and servers: it goes to the log, and not
 to whoever asked.
 """
 
@@ -12,6 +12,7 @@ from urllib.parse import quote
 import fastapi
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from starlette.types import Scope
 
 from imgalign.errors import (
     DatabaseError,
@@ -22,6 +23,7 @@ from imgalign.errors import (
     StoreError,
     in_one_line,
 )
+from imgalign.preferences.accounts import WrongPasswordError
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +32,7 @@ STATUS: dict[type[ImgalignError], int] = {
     InputError: 422,
     DatabaseError: 503,
     NotIssuedError: 410,
+    WrongPasswordError: 401,
     StoreError: 409,
 }
 OUT_OF_ORDER = {
@@ -73,15 +76,21 @@ def _private(content: bytes, media_type: str, cache: str) -> Response:
     return Response(content, media_type=media_type, headers=headers)
 
 
+def error_response(error: ImgalignError, scope: Scope) -> JSONResponse:
+    """One line for whoever sent the request of this scope; the log gets what is not for them."""
+    status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 503)
+    if status in OUT_OF_ORDER:
+        log.error("%s %s: %s", scope["method"], in_one_line(scope["path"]), error)
+    return JSONResponse({"error": OUT_OF_ORDER.get(status, str(error))}, status_code=status)
+
+
 def add_error_handlers(app: fastapi.FastAPI) -> None:
     """Turn the project's errors into one line each."""
 
     @app.exception_handler(ImgalignError)
     async def known(request: fastapi.Request, error: Exception) -> JSONResponse:
-        status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 503)
-        if status in OUT_OF_ORDER:
-            log.error("%s %s: %s", request.method, request.url.path, error)
-        return JSONResponse({"error": OUT_OF_ORDER.get(status, str(error))}, status_code=status)
+        assert isinstance(error, ImgalignError)
+        return error_response(error, request.scope)
 
     @app.exception_handler(fastapi.HTTPException)
     async def refused(_: fastapi.Request, error: Exception) -> JSONResponse:

@@ -28,6 +28,7 @@
     try {
       const options = { signal: AbortSignal.timeout(10000), cache: "no-store" };
       const response = await fetch(new URL("api/alive", document.baseURI), options);
+      if (response.status >= 500) throw new Error(`status ${response.status}`);
       server = (await response.json()).server;
     } catch {
       missed += 1;
