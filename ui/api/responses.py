@@ -2,8 +2,8 @@
 
 `{"error": ...}` has status 401 for a wrong password, 409 for a conflict in the store, 413 and 422
 for an invalid request, 429 for one too many at once, 507 for a full disk, 503 for a database that
-cannot be used and anything else that may pass. What is known of these two names files and servers: it goes to the log, and not
-to whoever asked.
+cannot be used and anything else that may pass. What is known of these two names files and servers:
+it goes to the log, and not to whoever asked.
 """
 
 import logging
