@@ -27,6 +27,7 @@ from imgalign.preferences import schema
 from imgalign.preferences.accounts import Accounts
 from imgalign.preferences.store import Store
 from imgalign.runs.status import STATUS
+from ui.api.responses import OUT_OF_ORDER
 from ui.app import Settings, build_app
 
 HERE = "http://127.0.0.1:7860"
@@ -307,6 +308,51 @@ def test_that_the_database_is_out_of_order_is_said_without_its_name_which_is_log
     assert told in answer.json()["error"]
     assert leaks([answer], secrets) == []
     assert f"{store.database.name}: locked" in caplog.text
+
+
+@pytest.mark.parametrize(("error", "status"), [(DatabaseError, 503), (StorageFullError, 507)])
+def test_before_and_while_somebody_logs_in_an_outage_is_no_wrong_password_and_names_nothing(
+    world: World,
+    store: Store,
+    secrets: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: type[Exception],
+    status: int,
+) -> None:
+    client = world.client
+    login = {"name": "Ada", "password": PASSWORD}
+    if world.accounts:
+        assert client.post("/api/login", json=login).status_code == 200
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise error(f"{store.database.name}: cannot be opened")
+
+    def asked() -> list[Any]:
+        return [
+            client.post("/api/login", json=login),
+            client.post("/api/password", json={"old": PASSWORD, "password": PASSWORD}),
+            client.post("/api/rank/next", json={"annotator": "Ada"}),
+            client.get("/", headers={"Accept": "text/html"}),
+        ]
+
+    with monkeypatch.context() as gone:
+        for name in ("login", "change_password"):
+            gone.setattr(Accounts, name, fail)
+        answers = asked()[: 2 if world.accounts else 1]
+    with monkeypatch.context() as gone:
+        for name in ("read", "write"):  # so that nobody can tell who is asking
+            gone.setattr(store.database, name, fail)
+        answers += asked()
+    assert {each.status_code for each in answers} == {status}
+    assert leaks(answers, (*secrets, store.database.name)) == []
+    assert caplog.text.count(f"{store.database.name}: cannot be opened") == len(answers)
+    page = answers.pop()
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert page.headers["cache-control"] == "no-store"
+    assert "continues by itself" in page.text
+    assert {each.json()["error"] for each in answers} == {OUT_OF_ORDER[status]}
+    assert client.get("/", headers={"Accept": "text/html"}).status_code == 200
 
 
 def test_every_route_that_answers_an_annotator_is_asked_above_or_left_out_with_a_reason(

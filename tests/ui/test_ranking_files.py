@@ -19,13 +19,14 @@ from submissions import judge
 from texts import add_texts
 from waiting import wait_for
 
-from imgalign.errors import InputError, StoreError
+from imgalign.errors import DatabaseError, InputError, StoreError
 from imgalign.preferences.accounts import Accounts, Role
 from imgalign.preferences.exchange import export_rankings, import_rankings
 from imgalign.preferences.foreign.pair_folder import read_pair_folder
 from imgalign.preferences.foreign.table import read_table
 from imgalign.preferences.store import Store
 from ui import ranking_files, ranking_import
+from ui.api.responses import OUT_OF_ORDER
 from ui.app import Settings, build_app
 from ui.ranking_builds import Builds
 
@@ -180,6 +181,19 @@ def test_what_cannot_be_written_is_said_by_the_project_and_not_by_a_path(
         assert client.get(path + "/content").json()["error"] == error
     missing = client.get(asked(client, "rankings", "x"))
     assert missing.json()["error"] == "project 'x': nothing is queued there; check its name"
+
+
+def test_that_the_database_is_out_of_order_is_said_of_a_file_without_where_it_is(
+    judged: Store, client: TestClient, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*_: Any) -> None:
+        raise DatabaseError(f"{judged.database.name}: locked")
+
+    monkeypatch.setattr("ui.ranking_builds.written", fail)
+    file = client.post(FILES, params={"project": "default", "kind": "rankings"}).json()["file"]
+    wait_for(lambda: client.get(f"{FILES}/{file}").status_code != 200)
+    answer = client.get(f"{FILES}/{file}")
+    assert (answer.status_code, answer.json()) == (503, {"error": OUT_OF_ORDER[503]})
 
 
 def test_only_the_latest_files_are_kept_and_one_is_written_at_a_time(

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from starlette.testclient import TestClient
 
-from imgalign.errors import InputError
+from imgalign.errors import DatabaseError, InputError, StorageFullError
 from imgalign.preferences.accounts import Accounts
 from imgalign.preferences.openings import set_open
 from ui.api.login import COOKIE, TRIES, refuse_network_without_accounts
@@ -320,3 +320,41 @@ def test_passwords_cannot_be_tried_in_masses(browser, people):
     stopped = ask(client, "login", name="Ann", password=PASSWORD)
     assert (stopped.status_code, "too many tries" in stopped.json()["error"]) == (429, True)
     assert "set-cookie" not in stopped.headers
+
+
+@pytest.mark.parametrize("error", [DatabaseError, StorageFullError])
+def test_an_outage_is_no_try_of_a_password(browser, people, monkeypatch, error):
+    client = browser("Ann")
+
+    def fail(*_: object, **__: object) -> None:
+        raise error("away")
+
+    token = people.invite(role="annotator", group="default", by=None)
+    for name, path, body in (
+        ("login", "login", {"name": "Ann", "password": PASSWORD}),
+        ("join", "join", {"token": token, "name": "Zoe", "password": PASSWORD}),
+        ("change_password", "password", {"old": PASSWORD, "password": "another few blue words"}),
+    ):
+        with monkeypatch.context() as away:
+            away.setattr(Accounts, name, fail)
+            answers = {ask(client, path, **body).status_code for _ in range(TRIES + 1)}
+        assert answers <= {503, 507}, path
+        assert ask(client, path, **body).status_code == 200, path
+
+
+def test_a_name_or_password_with_a_nul_is_refused_in_one_line_and_no_try(browser, people):
+    client = browser("Ann")
+    word = f"{PASSWORD}\0"
+    for _ in range(TRIES):
+        for path, body, where in (
+            ("login", {"name": "a\0", "password": "x"}, "name"),
+            ("login", {"name": "Ann", "password": word}, "password"),
+            ("join", {"token": "x", "name": "b\0", "password": PASSWORD}, "name"),
+            ("join", {"token": "x\0", "name": "b", "password": PASSWORD}, "token"),
+            ("reset", {"token": "x", "password": word}, "password"),
+            ("password", {"old": PASSWORD, "password": word}, "password"),
+        ):
+            answer = ask(client, path, **body)
+            told = {"error": f"{where}: contains characters that cannot be stored"}
+            assert (answer.status_code, answer.json()) == (422, told), path
+    assert ask(client, "login", name="Ann", password=PASSWORD).status_code == 200
