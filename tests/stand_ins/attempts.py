@@ -33,7 +33,7 @@ class Attempt:
     body: Any = None
     content: bytes | None = None
     headers: dict[str, str] = field(default_factory=dict)
-    status: tuple[int, ...] = (400, 403, 404, 405, 409, 413, 415, 422)
+    status: tuple[int, ...] = (400, 403, 404, 405, 409, 410, 413, 415, 422)
 
 
 def submit(name: str, **changes: Any) -> Attempt:
