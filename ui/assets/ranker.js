@@ -1,6 +1,6 @@
 // The ranking widget: draws one item and talks to the server. What is not sent yet, or was sent
-// without an answer, is in drafts.js, looking closely in zoom.js, the list of one's own votes in votes.js, guidelines and breaks in rest.js, what keys,
-// mouse and fingers do in hands.js.
+// without an answer, is in drafts.js, looking closely in zoom.js, the list of one's own votes in
+// votes.js, guidelines and breaks in rest.js, what keys, mouse and fingers do in hands.js.
 // Nothing is shown as saved before the server's receipt has arrived; what is not submitted yet lives
 // in the browser's storage and survives a reload and a server restart.
 const root = element.querySelector(".rk");
