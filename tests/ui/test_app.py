@@ -89,7 +89,7 @@ def test_a_refused_ranking_answers_with_one_line_and_stores_nothing(client, stor
         ({"order": [3, 2, 1, 0]}, 422),
         ({"surprise": 1}, 422),
         ({"client_ms": -5}, 422),
-        ({"item": "somebody else's"}, 409),
+        ({"item": "somebody else's"}, 410),
     ):
         response = post(client, "submit", **ranking_of(shown, **changes))
         assert response.status_code == status, changes

@@ -262,10 +262,9 @@ def build(
     lists = [form["adapter"], form["rewriter"], *_more(form), form["strengths-0"], place]
 
     def open_page(request: gr.Request) -> tuple[Any, ...]:
-        others = len(_more(form))
         there = gr.Dropdown(choices=projects(store, project))
         asked = request.query_params
-        chosen = _choices(runs, model, others, asked=asked.get(CHECKPOINT))
+        chosen = _choices(runs, model, len(_more(form)), asked=asked.get(CHECKPOINT))
         strength = gr.Slider(value=strength_of(asked.get(STRENGTH)))
         return *chosen, strength, there, nothing_to_compare(runs, model)
 
