@@ -5,12 +5,20 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
+import fastapi
 import uvicorn
 
 from imgalign.preferences.store import Store
 from ui.app import Settings, build_app
+
+
+def built(settings: Settings, store: Store) -> fastapi.FastAPI:
+    """An app, built in a thread: playwright keeps an event loop running in the main one."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(build_app, settings, store).result()
 
 
 class Server(uvicorn.Server):

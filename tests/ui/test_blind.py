@@ -283,50 +283,55 @@ def test_that_a_sample_is_lost_or_damaged_is_said_without_its_id(
     assert all("missing or damaged" in each.json()["error"] for each in answers)
 
 
-@pytest.mark.parametrize(
-    ("error", "status", "told"), [(DatabaseError, 503, "its log"), (StorageFullError, 507, "full")]
-)
+@dataclass(frozen=True, kw_only=True)
+class Outage:
+    """Of the database: the reason for the log, and status and words for whoever asked."""
+
+    error: type[Exception]
+    reason: str
+    status: int
+    told: str
+
+    def fail(self, *_: Any, **__: Any) -> None:
+        raise self.error(self.reason)
+
+
+@pytest.fixture(params=[(DatabaseError, 503, "its log"), (StorageFullError, 507, "full")])
+def outage(request: pytest.FixtureRequest, store: Store) -> Outage:
+    error, status, told = request.param
+    name = store.database.name
+    return Outage(error=error, reason=f"{name}: locked; see {name}-wal", status=status, told=told)
+
+
 def test_that_the_database_is_out_of_order_is_said_without_its_name_which_is_logged(
     world: World,
-    store: Store,
+    outage: Outage,
     secrets: tuple[str, ...],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-    error: type[Exception],
-    status: int,
-    told: str,
 ) -> None:
     if world.accounts:
         world.client.post("/api/login", json={"name": "Ada", "password": PASSWORD})
-
-    def fail(*_: Any, **__: Any) -> None:
-        raise error(f"{store.database.name}: locked; see {store.database.name}-wal")
-
-    monkeypatch.setattr(Store, "next_item", fail)
+    monkeypatch.setattr(Store, "next_item", outage.fail)
     answer = world.client.post("/api/rank/next", json={"annotator": "Ada"})
-    assert answer.status_code == status
-    assert told in answer.json()["error"]
+    assert answer.status_code == outage.status
+    assert outage.told in answer.json()["error"]
     assert leaks([answer], secrets) == []
-    assert f"{store.database.name}: locked" in caplog.text
+    assert outage.reason in caplog.text
 
 
-@pytest.mark.parametrize(("error", "status"), [(DatabaseError, 503), (StorageFullError, 507)])
 def test_before_and_while_somebody_logs_in_an_outage_is_no_wrong_password_and_names_nothing(
     world: World,
     store: Store,
+    outage: Outage,
     secrets: tuple[str, ...],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-    error: type[Exception],
-    status: int,
 ) -> None:
     client = world.client
     login = {"name": "Ada", "password": PASSWORD}
     if world.accounts:
         assert client.post("/api/login", json=login).status_code == 200
-
-    def fail(*_: Any, **__: Any) -> None:
-        raise error(f"{store.database.name}: cannot be opened")
 
     def asked() -> list[Any]:
         return [
@@ -338,20 +343,20 @@ def test_before_and_while_somebody_logs_in_an_outage_is_no_wrong_password_and_na
 
     with monkeypatch.context() as gone:
         for name in ("login", "change_password"):
-            gone.setattr(Accounts, name, fail)
+            gone.setattr(Accounts, name, outage.fail)
         answers = asked()[: 2 if world.accounts else 1]
     with monkeypatch.context() as gone:
         for name in ("read", "write"):  # so that nobody can tell who is asking
-            gone.setattr(store.database, name, fail)
+            gone.setattr(store.database, name, outage.fail)
         answers += asked()
-    assert {each.status_code for each in answers} == {status}
+    assert {each.status_code for each in answers} == {outage.status}
     assert leaks(answers, (*secrets, store.database.name)) == []
-    assert caplog.text.count(f"{store.database.name}: cannot be opened") == len(answers)
+    assert caplog.text.count(outage.reason) == len(answers)
     page = answers.pop()
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert page.headers["cache-control"] == "no-store"
     assert "continues by itself" in page.text
-    assert {each.json()["error"] for each in answers} == {OUT_OF_ORDER[status]}
+    assert {each.json()["error"] for each in answers} == {OUT_OF_ORDER[outage.status]}
     assert client.get("/", headers={"Accept": "text/html"}).status_code == 200
 
 
