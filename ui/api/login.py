@@ -19,7 +19,6 @@ from typing import Any
 import fastapi
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, field_validator
-from pydantic_core import PydanticCustomError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
@@ -140,7 +139,7 @@ class Body(BaseModel):
     @classmethod
     def _storable(cls, value: object) -> object:
         if isinstance(value, str) and "\0" in value:
-            raise PydanticCustomError("nul", "contains characters that cannot be stored")
+            raise ValueError("contains characters that cannot be stored")
         return value
 
 

@@ -104,5 +104,7 @@ def add_error_handlers(app: fastapi.FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"][1:])  # names of keys, which are sent
-        line = in_one_line(f"{where[:LONGEST_NAME]}: {first['msg']}")
+        # pydantic writes "Value error, " before what one of our own validators says.
+        said = first["ctx"]["error"] if first["type"] == "value_error" else first["msg"]
+        line = in_one_line(f"{where[:LONGEST_NAME]}: {said}")
         return JSONResponse({"error": line}, status_code=422)
