@@ -4,13 +4,14 @@ Shapes: n = samples of a batch, b = samples made together, t = steps of a trajec
 one forward pass. Units: log-probabilities and KL in nats, summed over the elements of a latent.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from imgalign.algorithms.dealing import ChosenSteps
 from imgalign.policy import Data, LikelihoodPolicy, Trajectory, join_data
 from imgalign.runs.world import World
 
@@ -122,18 +123,6 @@ class MicroBatch:
     passes too, 0 where the pretrained model is not asked."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChosenSteps:
-    """Some steps of one trajectory of a batch, as they are scored in one pass."""
-
-    number: int
-    """Of the trajectory."""
-    steps: Int[Tensor, " s"]
-    weights: Float[Tensor, " s"]
-    kl_weight: float = 1.0
-    """The last two as in `MicroBatch`."""
-
-
 SUMS = ("surrogate", "clip_fraction", "approx_kl", "entropy")
 """What `policy_gradient_loss` sums in every epoch; the KL counts in the first one only."""
 
@@ -239,99 +228,14 @@ def with_density(steps: Int[Tensor, " s"], mask: Bool[Tensor, "b t"]) -> Int[Ten
     return steps[mask[:, steps].any(dim=0).to(steps.device)]
 
 
-def choose_steps(
-    mask: Bool[Tensor, "b t"], num_steps: int | None, *, generator: torch.Generator
-) -> Int[Tensor, " s"]:
-    """Steps that have a density for some sample: all, or `num_steps` at random, in order."""
-    steps = mask.any(dim=0).nonzero().squeeze(1).cpu()
-    if num_steps is None or num_steps >= len(steps):
-        return steps
-    picked = torch.randperm(len(steps), generator=generator)[:num_steps]
-    return steps[picked.sort().values]
-
-
-def deal_steps(
-    each: Sequence[Int[Tensor, " s"]],
-    *,
-    credited_steps: int,
-    kl_steps: int,
-    generator: torch.Generator,
-) -> list[tuple[Int[Tensor, " n"], Float[Tensor, " n"]]]:
-    """All credited steps of each trajectory and a sample of `kl_steps` others, with weights.
-
-    The weight of a credited step is 1, that of another is (number of others) / `kl_steps`, so that
-    a weighted sum is an unbiased estimate of the sum over all steps. Over consecutive trajectories
-    the others are sampled without replacement: none comes twice before all have come once.
-    """
-    orders: dict[int, Tensor] = {}
-    dealt, cards = [], 0
-    for steps in each:
-        first, rest = steps[steps < credited_steps], steps[steps >= credited_steps]
-        count, num_rest = min(kl_steps, len(rest)), len(rest)
-        if num_rest and num_rest not in orders:
-            orders[num_rest] = torch.randperm(num_rest, generator=generator)
-        if num_rest:
-            hand = orders[num_rest][(cards + torch.arange(count)) % num_rest].sort().values
-            rest = rest[hand]
-            cards += count
-        weights = torch.ones(len(first) + count)
-        weights[len(first) :] = num_rest / max(count, 1)
-        dealt.append((torch.cat([first, rest]), weights))
-    return dealt
-
-
-def reference_weights(
-    num_passes: int, num_asked: int | None, *, generator: torch.Generator
-) -> list[float]:
-    """`MicroBatch.kl_weight` of each pass over a trajectory, where the reference makes some.
-
-    `num_asked` of them, drawn without replacement, count as num_passes / num_asked and the others
-    as 0, so that a weighted sum is an unbiased estimate of the sum over all. None is all; then
-    nothing is drawn.
-    """
-    if num_asked is None or num_asked >= num_passes:
-        return [1.0] * num_passes
-    weights = torch.zeros(num_passes)
-    weights[torch.randperm(num_passes, generator=generator)[:num_asked]] = num_passes / num_asked
-    return weights.tolist()
-
-
-def in_units(
-    steps: Int[Tensor, " n"], weights: Float[Tensor, " n"], units: Sequence[Int[Tensor, " _s"]]
-) -> list[tuple[Int[Tensor, " _m"], Float[Tensor, " _m"]]]:
-    """Chosen steps with their weights, cut into the units that are scored in one pass."""
-    cut = []
-    for unit in units:
-        inside = torch.isin(steps, unit.cpu())
-        if inside.any():
-            cut.append((steps[inside], weights[inside]))
-    return cut
-
-
-def passes_over(
-    weighted: Sequence[tuple[Int[Tensor, " _n"], Float[Tensor, " _n"]]],
-    units: Sequence[Sequence[Int[Tensor, " _s"]]],
-    *,
-    num_asked: int | None,
-    generator: torch.Generator,
-) -> list[ChosenSteps]:
-    """All passes over chosen steps of each trajectory, `num_asked` of them by the reference too."""
-    passes = []
-    for number, (each, own) in enumerate(zip(weighted, units, strict=True)):
-        cut = in_units(*each, own)
-        kl_weights = reference_weights(len(cut), num_asked, generator=generator)
-        passes += [
-            ChosenSteps(number=number, steps=steps, weights=weights, kl_weight=kl_weight)
-            for (steps, weights), kl_weight in zip(cut, kl_weights, strict=True)
-        ]
-    return passes
-
-
 def micro_batch(
-    assessment: Assessment, chosen: ChosenSteps, *, total_weight: float, epoch: int
+    assessment: Assessment, chosen: ChosenSteps, *, first: int, total_weight: float, epoch: int
 ) -> MicroBatch:
-    """Some steps of one trajectory of the batch, on the trajectory's device."""
-    number = chosen.number
+    """Some steps of one trajectory of the batch, on the trajectory's device.
+
+    `first` is the number of the batch's first trajectory among those of all processes.
+    """
+    number = chosen.number - first
     trajectory = assessment.batch[number]
     device = trajectory.log_probs.device
     steps = chosen.steps.to(device)

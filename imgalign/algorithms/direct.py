@@ -28,6 +28,7 @@ from torch import Tensor
 from imgalign.algorithms.batches import Rollout
 from imgalign.algorithms.beta import build_beta
 from imgalign.algorithms.checks import check_likelihood
+from imgalign.algorithms.dealing import dealt
 from imgalign.algorithms.implicit import (
     Ratios,
     Rows,
@@ -134,10 +135,11 @@ class Direct:
         self.log_tie += ties_at_start(ranked, world)[len(self.log_tie) :]
         first = first_position(world, ranked.num_rankings)
         base = int(torch.randint(2**62, (), generator=generator))
-        order = torch.randperm(ranked.num_rankings, generator=generator)
+        number_of_all = int(world.total(ranked.num_rankings))
         steps = [
-            pieces_of(ranked, share, draws=self.config.draws, limit=policy.batch_size)
-            for share in order.tensor_split(self.config.minibatches)
+            pieces_of(ranked, own, draws=self.config.draws, limit=policy.batch_size)
+            for hand in dealt(number_of_all, self.config.minibatches, generator=generator)
+            for own in [hand[(hand >= first) & (hand < first + ranked.num_rankings)] - first]
         ]
         done, total = 0, sum(piece.num_passes for pieces in steps for piece in pieces)
         sums: dict[str, float] = {}

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from imgalign.algorithms.dealing import dealt
 from imgalign.errors import ConfigError
 from imgalign.policy import Data, LikelihoodPolicy, Policy
 from imgalign.prompts import training_seed
@@ -70,10 +71,17 @@ class Examples:
 def shared_out(
     policy: Policy, data: Data | None, count: int, *, world: World, generator: torch.Generator
 ) -> list[Examples]:
-    """Examples dealt out to `count` optimizer steps, if there are any, in random order."""
-    key = generator.initial_seed()  # the same in processes that have another number of examples
-    order = torch.randperm(0 if data is None else len(data), generator=generator)
+    """Examples of all processes dealt out to `count` optimizer steps: of each its own of them."""
+    key, own = generator.initial_seed(), 0 if data is None else len(data)
+    first = first_position(world, own)
+    hands = dealt(int(world.total(own)), count, generator=generator)
     return [
-        Examples.of(policy, data, places=part.tolist(), key=key, world=world)
-        for part in order.tensor_split(max(count, 1))[:count]
+        Examples.of(
+            policy,
+            data,
+            places=[place - first for place in hand.tolist() if first <= place < first + own],
+            key=key,
+            world=world,
+        )
+        for hand in hands
     ]

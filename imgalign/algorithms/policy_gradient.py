@@ -40,13 +40,11 @@ from imgalign.algorithms.batches import (
     MicroBatch,
     Rollout,
     Tally,
-    choose_steps,
-    deal_steps,
     micro_batch,
-    passes_over,
     usable,
 )
 from imgalign.algorithms.checks import check_steps
+from imgalign.algorithms.dealing import Steps, dealt, drawn_passes
 from imgalign.algorithms.examples import shared_out
 from imgalign.algorithms.interface import NEW_RUN, BatchKind, Loss, RankingCounts
 from imgalign.algorithms.kl import FixedKLConfig, KLConfig, coefficient_of, reference_log_ratios
@@ -55,7 +53,7 @@ from imgalign.algorithms.surrogate import policy_gradient_loss
 from imgalign.config import Config
 from imgalign.errors import CheckpointError, NumericsError
 from imgalign.policy import Check, Critic, StepPolicy, Trajectory
-from imgalign.runs.world import World
+from imgalign.runs.world import World, first_position
 
 log = logging.getLogger(__name__)
 
@@ -346,44 +344,38 @@ class PolicyGradient:
         """The micro-batches of each optimizer step; their losses add up to the step's loss.
 
         Images stay together as they were sampled, because a network's rounding depends on its
-        batch. What is shuffled and split into minibatches is (samples, step) pairs.
+        batch. What is dealt out to minibatches is (samples, step) pairs, those of all processes.
         """
-        chosen = [
-            choose_steps(trajectory.mask, self.config.timesteps_per_update, generator=generator)
-            for trajectory in assessment.batch
-        ]
-        weighted = [(steps, torch.ones(len(steps))) for steps in chosen]
-        if self.config.credited_steps is not None and self.config.kl_steps is not None:
-            weighted = deal_steps(
-                chosen,
-                credited_steps=self.config.credited_steps,
-                kl_steps=self.config.kl_steps,
-                generator=generator,
-            )
-        parts = passes_over(
-            weighted,
-            [policy.units(trajectory) for trajectory in assessment.batch],
-            num_asked=self.config.reference_passes,
+        batch, config = assessment.batch, self.config
+        parts = drawn_passes(
+            [Steps.of(trajectory.mask, policy.units(trajectory)) for trajectory in batch],
+            timesteps_per_update=config.timesteps_per_update,
+            credited_steps=config.credited_steps,
+            kl_steps=config.kl_steps,
+            reference_passes=config.reference_passes,
+            world=world,
             generator=generator,
         )
-        self._say_if_too_few(int(world.largest(len(parts))))
-        for epoch in range(self.config.inner_epochs):
-            order = torch.randperm(len(parts), generator=generator)
-            if epoch and (self.config.kl.place == "reward" or not self.kl.coefficient):
+        self._say_if_too_few(len(parts))
+        first = first_position(world, len(batch))
+        own = range(first, first + len(batch))
+        for epoch in range(config.inner_epochs):
+            if epoch and (config.kl.place == "reward" or not self.kl.coefficient):
                 # The KL of later epochs is neither paid here nor reported.
                 parts = [replace(each, kl_weight=0.0) for each in parts]
-            for share in order.tensor_split(self.config.minibatches):
-                picked = [parts[index] for index in share.tolist()]
+            for places in dealt(len(parts), config.minibatches, generator=generator):
+                picked = [parts[place] for place in places.tolist() if parts[place].number in own]
+                masks = (batch[each.number - first].mask for each in picked)
                 total = world.total(
                     sum(
-                        (assessment.batch[each.number].mask[:, each.steps].cpu() * each.weights)
-                        .sum()
-                        .item()
-                        for each in picked
+                        (mask[:, each.steps].cpu() * each.weights).sum().item()
+                        for mask, each in zip(masks, picked, strict=True)
                     )
                 )
                 if total:
-                    micro = partial(micro_batch, assessment, total_weight=total, epoch=epoch)
+                    micro = partial(
+                        micro_batch, assessment, first=first, total_weight=total, epoch=epoch
+                    )
                     yield [micro(each) for each in picked]
 
     def _say_if_too_few(self, parts: int) -> None:

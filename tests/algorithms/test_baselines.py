@@ -12,7 +12,8 @@ from random_walk import RandomWalk
 from torch.testing import assert_close
 from walk_batches import algorithm_with, micros, sample
 
-from imgalign.algorithms.batches import Rollout, deal_steps
+from imgalign.algorithms.batches import Rollout
+from imgalign.algorithms.dealing import deal_steps
 from imgalign.algorithms.kl import FixedKLConfig, measure_kl
 from imgalign.algorithms.policy_gradient import (
     GRPOConfig,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from algorithms import algorithm_config
+from algorithms import ALGORITHMS, DRAWN, algorithm_config
 from batches import Batch, batch_of, cut
 from contract_rows import (
     SAMPLING,
@@ -53,9 +53,12 @@ def test_the_gradients_of_two_processes_add_up_to_that_of_one(name, make_batch):
     assert said == pytest.approx(dict(alone.metrics()), rel=1e-5, abs=1e-6)
 
 
-@each_algorithm
+@pytest.mark.parametrize(
+    ("name", "drawn"),
+    [*((name, "") for name in ALGORITHMS), *(("grpo", drawn) for drawn in DRAWN if drawn)],
+)
 def test_two_processes_make_the_steps_of_one_however_many_passes_each_needs(
-    name, make_batch, tmp_path
+    name, drawn, make_batch, tmp_path
 ):
     whole = make_batch(moved_walk())
     mine = [[[0, 2], [4], [6]], [[1, 3, 5]]]  # as sampled: three parts in one process, one in other
@@ -64,7 +67,7 @@ def test_two_processes_make_the_steps_of_one_however_many_passes_each_needs(
         policy = moved_walk(batch_size=2)
         learner = build_learner(
             policy,
-            algorithm=algorithm_config(name, minibatches=1),
+            algorithm=algorithm_config(name, **DRAWN[drawn]),
             optimizer=OptimizerConfig(learning_rate=0.02),
             seed=0,
             world=world,
@@ -78,7 +81,9 @@ def test_two_processes_make_the_steps_of_one_however_many_passes_each_needs(
     folders = [tmp_path / "0", tmp_path / "1"]
     expected = learned(cut(whole, mine[0] + mine[1]), Alone(), tmp_path / "one")
     first, second = in_two(
-        lambda world: learned(cut(whole, mine[world.index]), world, folders[world.index])
+        lambda world: learned(
+            cut(whole, mine[world.index], examples=[world.index]), world, folders[world.index]
+        )
     )
     assert torch.equal(first, second)
     assert_close(first, expected)

@@ -30,26 +30,27 @@ def together(servers, models, folder, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def find(kind, name, models, folder, together, tmp_path) -> Find:
+def find(kind, name, drawn, models, folder, together, tmp_path) -> Find:
     """What one process came to, and two, after they were found to hold the same bits."""
 
     def found(*, singly: bool) -> tuple[Path, Path]:
-        first, second = (place_of(together, kind, name, each, singly=singly) for each in range(2))
+        case = {"singly": singly, "drawn": drawn}
+        first, second = (place_of(together, kind, name, each, **case) for each in range(2))
         assert_same_bits(first, second)
         alone = tmp_path / "alone"
-        learned(kind, name, models, folder, alone, world=Alone(), share=ALL, singly=singly)
+        learned(kind, name, models, folder, alone, world=Alone(), share=ALL, **case)
         return alone, first
 
     return found
 
 
-@pytest.mark.parametrize(("kind", "name"), CASES)
-def test_two_processes_have_the_gradients_and_metrics_of_one(kind, name, find):
+@pytest.mark.parametrize(("kind", "name", "drawn"), CASES)
+def test_two_processes_have_the_gradients_and_metrics_of_one(find):
     assert_as_good_as(*find(singly=False), within=1e-4)
 
 
-@pytest.mark.parametrize(("kind", "name"), CASES)
-def test_where_no_rounding_depends_on_who_scores_a_sample_they_have_its_weights(kind, name, find):
+@pytest.mark.parametrize(("kind", "name", "drawn"), CASES)
+def test_where_no_rounding_depends_on_who_scores_a_sample_they_have_its_weights(find):
     alone, both = find(singly=True)
     weights, moved = (load_file(folder / "weights") for folder in (alone, both))
     for place, mean in load_file(alone / "gradients").items():

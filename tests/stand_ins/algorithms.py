@@ -60,6 +60,13 @@ ALGORITHMS: Mapping[str, Mapping[str, object]] = {
 GIVEN = ("supervised, given images", "dpo, given rankings")
 """Those that the contract suite gives images; they can learn from samples as well."""
 
+DRAWN: Mapping[str, Mapping[str, object]] = {
+    "": {},
+    "some steps": {"timesteps_per_update": 2},
+    "some steps and references": {"credited_steps": 1, "kl_steps": 1, "reference_passes": 1},
+}
+"""What a policy gradient learns from, of steps and passes that it draws."""
+
 CONFIG: TypeAdapter[AlgorithmConfig] = TypeAdapter(
     Annotated[AlgorithmConfig, Field(discriminator="name")]
 )

@@ -145,8 +145,13 @@ def cut_rankings(batch: RankedBatch, places: Sequence[int]) -> RankedBatch:
     )
 
 
-def cut(batch: Batch, parts: Sequence[Sequence[int]]) -> Batch:
-    """Images of a batch by their places, in parts as if they had been made together."""
+def cut(
+    batch: Batch, parts: Sequence[Sequence[int]], *, examples: Sequence[int] | None = None
+) -> Batch:
+    """Images of a batch by their places, in parts as if they had been made together.
+
+    Of what is given beside them, `examples`, or all.
+    """
     if isinstance(batch, Demonstrations):
         given = join_data(batch.batch)
         return Demonstrations(batch=[given.select(part) for part in parts])
@@ -155,7 +160,12 @@ def cut(batch: Batch, parts: Sequence[Sequence[int]]) -> Batch:
     whole, places = concatenate(batch.batch), [place for part in parts for place in part]
     parted = [whole.select(part) for part in parts]
     finished = None if batch.finished is None else batch.finished[places]
-    return replace(batch, batch=parted, rewards=batch.rewards[places], finished=finished)
+    beside = batch.examples
+    if beside is not None and examples is not None:
+        beside = beside.select(examples)
+    return replace(
+        batch, batch=parted, rewards=batch.rewards[places], finished=finished, examples=beside
+    )
 
 
 def regroup(batch: Batch, sizes: Sequence[int]) -> Batch:

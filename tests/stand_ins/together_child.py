@@ -7,18 +7,16 @@ Each of `CASES` takes two iterations, and what they come to is written where `pl
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
-from algorithms import ALGORITHMS, algorithm_config
+from algorithms import ALGORITHMS, DRAWN, algorithm_config
 from batches import batch_for, cut
 from policies import KINDS as POLICIES
 from policies import Models, move_weights
 from safetensors.torch import save_file
 
-from imgalign.algorithms.batches import Rollout
 from imgalign.runs.state import save_state
 from imgalign.runs.world import World, join_world, share_weights
 from imgalign.train.assemble import build_learner
@@ -26,9 +24,12 @@ from imgalign.train.config import OptimizerConfig
 
 LORA_OF_IMAGES, ALL_OF_IMAGES, LORA_OF_TEXTS, ALL_OF_TEXTS = list(POLICIES)[1:]
 KINDS = ((LORA_OF_IMAGES, ALL_OF_TEXTS), (ALL_OF_IMAGES, LORA_OF_TEXTS))
-CASES = [(kind, name) for number, name in enumerate(ALGORITHMS) for kind in KINDS[number % 2]]
+CASES = [
+    *((kind, name, "") for number, name in enumerate(ALGORITHMS) for kind in KINDS[number % 2]),
+    *((LORA_OF_IMAGES, "grpo", drawn) for drawn in DRAWN if drawn),
+]
 """Each algorithm on a network of images and on one of texts, which of them is trained as a LoRA
-changing from one algorithm to the next."""
+changing from one algorithm to the next; then what may be drawn."""
 
 
 class Share(NamedTuple):
@@ -61,6 +62,7 @@ def learned(
     world: World,
     share: Share,
     singly: bool,
+    drawn: str = "",
     iterations: int = 2,
 ) -> None:
     """Write what some iterations come to; `singly`, one sample goes through in a pass."""
@@ -68,12 +70,10 @@ def learned(
     share_weights(policy, world)
     move_weights(policy, by=0.02)
     share = share.singly if singly else share
-    batch = cut(batch_for(name, images, policy), share.parts)
-    if isinstance(batch, Rollout) and batch.examples is not None:
-        batch = replace(batch, examples=batch.examples.select(share.examples))
+    batch = cut(batch_for(name, images, policy), share.parts, examples=share.examples)
     learner = build_learner(
         policy,
-        algorithm=algorithm_config(name, minibatches=1),
+        algorithm=algorithm_config(name, **DRAWN[drawn]),
         optimizer=OptimizerConfig(learning_rate=1e-3),
         seed=0,
         world=world,
@@ -88,24 +88,25 @@ def learned(
     (out / "metrics.json").write_text(json.dumps(said))
 
 
-def place_of(out: Path, kind: str, name: str, index: int, *, singly: bool) -> Path:
+def place_of(out: Path, kind: str, name: str, index: int, *, singly: bool, drawn: str = "") -> Path:
     """Where a process writes it."""
-    return out / kind / name / ("singly" if singly else "in passes") / str(index)
+    return out / kind / f"{name} {drawn}" / ("singly" if singly else "in passes") / str(index)
 
 
 def main() -> None:
     models: Models = {name: Path(path) for name, path in json.loads(sys.argv[1]).items()}
     images, out, world = Path(sys.argv[2]), Path(sys.argv[3]), join_world(cure="start it again")
-    for (kind, name), singly in product(CASES, (False, True)):
+    for (kind, name, drawn), singly in product(CASES, (False, True)):
         learned(
             kind,
             name,
             models,
             images,
-            place_of(out, kind, name, world.index, singly=singly),
+            place_of(out, kind, name, world.index, singly=singly, drawn=drawn),
             world=world,
             share=SHARES[world.index],
             singly=singly,
+            drawn=drawn,
         )
 
 
