@@ -4,6 +4,7 @@ It is a file, or lies on the PostgreSQL server that IMGALIGN_TEST_POSTGRES names
 SQLAlchemy URL of a server on which databases may be made.
 """
 
+import atexit
 import os
 import uuid
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from sqlalchemy import create_engine, make_url, text
+from sqlalchemy.pool import NullPool
 
 from imgalign.preferences.database import Database
 
@@ -42,21 +44,23 @@ def new_database(folder: Path) -> Iterator[str]:
     if server is None:
         yield f"sqlite:///{folder / 'imgalign.db'}"
         return
-    name = f"test_{uuid.uuid4().hex}"
-    engine = create_engine(server, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-        yield make_url(server).set(database=name).render_as_string(hide_password=False)
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    engine.dispose()
+    name = _make_on(server)
+    yield _at(server, name)
+    _tell(server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def make_tables(url: str) -> None:
-    """Make a new SQLite file one of the newest schema without a row, as opening it would: by a
-    copy, because each migration takes its time. Databases of a server are left as they are.
+    """Give a new database the newest schema without a row, as opening it would: by a copy, because
+    each migration takes its time.
     """
-    if (place := make_url(url)).get_backend_name() == "sqlite":
+    place = make_url(url)
+    if place.get_backend_name() == "sqlite":
         Path(place.database or "").write_bytes(_migrated())
+        return
+    server = os.environ[SERVER]
+    template = _migrated_on(server)
+    _tell(server, f"DROP DATABASE {place.database}")
+    _tell(server, f"CREATE DATABASE {place.database} TEMPLATE {template}")
 
 
 @cache
@@ -65,3 +69,27 @@ def _migrated() -> bytes:
         path = Path(folder) / "imgalign.db"
         Database(f"sqlite:///{path}").close()
         return path.read_bytes()
+
+
+@cache
+def _migrated_on(server: str) -> str:
+    name = _make_on(server)
+    atexit.register(_tell, server, f"DROP DATABASE {name}")
+    Database(_at(server, name)).close()
+    return name
+
+
+def _make_on(server: str) -> str:
+    name = f"test_{uuid.uuid4().hex}"
+    _tell(server, f"CREATE DATABASE {name}")
+    return name
+
+
+def _at(server: str, name: str) -> str:
+    return make_url(server).set(database=name).render_as_string(hide_password=False)
+
+
+def _tell(server: str, statement: str) -> None:
+    engine = create_engine(server, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    with engine.connect() as connection:
+        connection.execute(text(statement))
