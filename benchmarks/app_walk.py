@@ -302,6 +302,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="where the folder is copied to in the end")
     parser.add_argument("--from-folder", action="store_true", help="bring images of a folder in")
     parser.add_argument("--careful", action="store_true", help="a person whose votes have noise")
+    parser.add_argument("--beside", default="nothing", help="what else the machine was doing")
     given = parser.parse_args()
     if given.out is not None:
         given.out.mkdir(parents=True, exist_ok=True)
@@ -337,6 +338,7 @@ def main() -> None:
         "minutes": sum(walk.seconds.values()) / 60,
         "seconds": seconds,
         **found,
+        "beside": given.beside,
         "hardware": hardware(),
     }
     RESULTS.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
