@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from algorithms import ALGORITHMS, DRAWN, algorithm_config
+from algorithms import ALGORITHMS, DRAWN, GIVEN, algorithm_config
 from batches import Batch, batch_of, cut
 from contract_rows import (
     SAMPLING,
@@ -22,10 +22,13 @@ from worlds import OneOfTwo, in_two
 from imgalign.algorithms.batches import Rollout
 from imgalign.algorithms.choice import build_algorithm
 from imgalign.policy import StepPolicy
+from imgalign.prompts import Prompts
 from imgalign.runs.state import save_state
 from imgalign.runs.world import Alone, World
 from imgalign.train.assemble import build_learner
 from imgalign.train.config import OptimizerConfig
+from imgalign.train.data.images import ImagesConfig
+from imgalign.train.data.source import Parts
 
 
 @each_algorithm
@@ -138,6 +141,24 @@ def test_a_process_without_any_finite_reward_waits_for_the_other(name):
     for ends in in_two(work):
         assert sum(ends) == 1
         assert ends[-1]
+
+
+def test_a_process_that_is_dealt_no_example_waits_for_the_other(folder, tmp_path):
+    def learned(world: World) -> Tensor:
+        policy = moved_walk()
+        parts = Parts(
+            policy=policy, reward=None, prompts=Prompts((), ()), run=tmp_path, seed=0, world=world
+        )
+        batch = ImagesConfig(folder=folder, images_per_iteration=1).build(parts).batch(0)
+        algorithm = build_algorithm(algorithm_config(GIVEN[0]), seed=0)
+        losses(algorithm, policy, batch, world=world)
+        found = policy.shift.grad
+        return torch.zeros(policy.shift.shape) if found is None else found
+
+    first, second = in_two(learned)
+    assert not second.any()
+    assert first.any()
+    assert_close(first, learned(Alone()))
 
 
 def test_two_processes_draw_for_each_image_what_one_draws(models):

@@ -95,6 +95,8 @@ class GivenSamples:
             join_data([self._data(place) for place in chosen[part]])
             for part in cut(len(chosen), size, world=self.world, watcher=watcher)
         ]
+        if not parts:  # fewer examples than processes: none, of the same kind and shape
+            parts = [self._data(places[0]).select([])]
         return Demonstrations(batch=parts, seconds_loading=time.perf_counter() - start)
 
     def held_out(self, *, watcher: Watcher = SILENT) -> None:
