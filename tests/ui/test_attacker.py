@@ -9,7 +9,6 @@ attempt covers fails the last test.
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
@@ -20,6 +19,7 @@ import fastapi
 import gradio as gr
 import pytest
 from attempts import AS_ANNOTATOR, ATTEMPTS, FORMULA, JSON, SCRIPT, Attempt, fill
+from served_app import built
 from served_routes import pattern, reachable_routes
 from sqlalchemy import func, select
 from starlette.testclient import TestClient
@@ -33,7 +33,7 @@ from imgalign.preferences.gold import mark_gold
 from imgalign.preferences.issued import item_named
 from imgalign.preferences.resets import Resets
 from imgalign.preferences.store import Store
-from ui.app import Settings, build_app
+from ui.app import Settings
 from ui.forms import Form
 from ui.leaderboard import Asked, Leaderboard
 from ui.messages import shown
@@ -75,12 +75,6 @@ class World:
             }
 
 
-def built(store: Store, settings: Settings) -> fastapi.FastAPI:
-    # In a thread of its own: playwright keeps an event loop running in the main one.
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(build_app, settings, store).result()
-
-
 def judged(client: TestClient, who: str) -> dict[str, Any]:
     """What somebody is shown and judges."""
     given: dict[str, Any] = client.post("/api/rank/next", json={"annotator": who}).json()
@@ -107,7 +101,7 @@ def settings(tmp_path: Path) -> Settings:
 def world(store: Store, add_items: Add, settings: Settings) -> Iterator[World]:
     """The app on loopback, where nobody needs an account."""
     add_items(4, overlap=2)
-    app = built(store, settings)
+    app = built(settings, store)
     with TestClient(app, base_url=HERE, raise_server_exceptions=False) as client:
         own = client.post("/api/rank/next", json={"annotator": "Mallory"}).json()
         theirs = judged(client, "Ada")
@@ -124,7 +118,7 @@ def with_accounts(store: Store, add_items: Add, settings: Settings) -> Iterator[
     links = {"invitation": people.invite(role="lead", group="default", by=None)}
     for name in ("Mallory", "Ada"):
         people.add(name, PASSWORD, role="annotator", group="default")
-    app = built(store, replace(settings, host="0.0.0.0"))
+    app = built(replace(settings, host="0.0.0.0"), store)
     with TestClient(app, base_url=HERE, raise_server_exceptions=False) as client:
         client.post("/api/login", json={"name": "Lea", "password": PASSWORD})
         upload = begun(client)
@@ -236,7 +230,7 @@ def test_a_prompt_with_a_meaning_elsewhere_is_text_wherever_it_is_shown(
 ):
     item = add_texts(store, [prompt, f"not {prompt}"], prompt=prompt)
     mark_gold(store, item, ((0,), (1,)))
-    with TestClient(built(store, replace(settings, pages=("rank",))), base_url=HERE) as client:
+    with TestClient(built(replace(settings, pages=("rank",)), store), base_url=HERE) as client:
         answer = client.post("/api/rank/next", json={"annotator": "Ada"})
         assert answer.headers["content-type"] == "application/json"
         assert answer.json()["prompt"] == prompt
@@ -284,7 +278,7 @@ def test_a_run_is_started_under_a_plain_name_only(tmp_path: Path, name: str):
 def test_without_more_being_asked_the_app_listens_on_loopback_only(store: Store):
     assert Settings().host == "127.0.0.1"
     with pytest.raises(InputError, match="without accounts"):
-        build_app(Settings(host="0.0.0.0"), store)
+        built(Settings(host="0.0.0.0"), store)
 
 
 PAGES = (

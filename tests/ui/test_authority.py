@@ -5,7 +5,6 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,14 @@ import httpx
 import pytest
 from gradio.context import LocalContext
 from gradio_events import sent, told
-from served_app import served
+from served_app import built, served
 
 from imgalign.errors import InputError
 from imgalign.preferences.accounts import Account, Accounts, Role
 from imgalign.preferences.queue_order import queue_order_of
 from imgalign.preferences.store import Store
 from ui import authority
-from ui.app import Settings, build_app
+from ui.app import Settings
 from ui.batch_request import IMAGES, TEXTS, Form, refuse_what_is_not_offered
 from ui.batches import Asked, Batch, Batches
 from ui.heading import PAGES as ALL_PAGES
@@ -75,9 +74,7 @@ def named(event: Any) -> str:
 @pytest.fixture
 def events(store: Store, people: Accounts, tmp_path: Path) -> list[Any]:
     settings = Settings(host="0.0.0.0", images=tmp_path / "images", runs=tmp_path / "runs")
-    # In a thread of its own: playwright keeps an event loop running in the main one.
-    with ThreadPoolExecutor(1) as thread:
-        return events_of(thread.submit(build_app, settings, store).result())
+    return events_of(built(settings, store))
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import hashlib
 import json
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 import fastapi
 import pytest
+from served_app import built
 from served_routes import example, pattern, reachable_routes
 from sqlalchemy import select, update
 from starlette.testclient import TestClient
@@ -28,7 +28,7 @@ from imgalign.preferences.accounts import Accounts
 from imgalign.preferences.store import Store
 from imgalign.runs.status import STATUS
 from ui.api.responses import OUT_OF_ORDER
-from ui.app import Settings, build_app
+from ui.app import Settings
 
 HERE = "http://127.0.0.1:7860"
 PASSWORD = "four odd green words"
@@ -70,8 +70,7 @@ def world(request: pytest.FixtureRequest, store: Store, tmp_path: Path) -> Itera
         people = Accounts(store.database)
         people.add("SECRET-RUN", PASSWORD, role="admin", group="default")
         people.add("Ada", PASSWORD, role="annotator", group="default")
-    with ThreadPoolExecutor(1) as thread:
-        app = thread.submit(build_app, settings, store).result()
+    app = built(settings, store)
     with TestClient(app, base_url=HERE, follow_redirects=False) as client:
         client.headers["Accept-Encoding"] = "identity"
         yield World(app, client, accounts)

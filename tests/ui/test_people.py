@@ -1,10 +1,10 @@
 """The People page without a browser: what is shown, and who may ask for it."""
 
 import re
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from served_app import built
 from starlette.testclient import TestClient
 from submissions import judge
 from texts import add_texts
@@ -20,7 +20,7 @@ from imgalign.preferences.progress import ProjectProgress
 from imgalign.preferences.queue_order import queue_order_of, set_priorities, set_queue_order
 from imgalign.preferences.records import COMPARISONS
 from imgalign.preferences.store import Store
-from ui.app import Settings, build_app
+from ui.app import Settings
 from ui.pages import accounts as account_page
 from ui.pages import people
 from ui.people_table import progress_shown
@@ -198,8 +198,7 @@ CHANGING_NO_TABLE = {"save-guidelines", "invite"}
 
 def test_whatever_is_pressed_on_the_page_draws_the_tables_anew(store: Store, tmp_path: Any) -> None:
     settings = Settings(images=tmp_path / "images", runs=tmp_path / "runs", pages=("people",))
-    with ThreadPoolExecutor(1) as thread:
-        app = thread.submit(build_app, settings, store).result()
+    app = built(settings, store)
     with TestClient(app, base_url=HERE) as client:
         config = client.get("/config").json()
     names = {each["id"]: each["props"].get("elem_id") for each in config["components"]}
@@ -297,9 +296,7 @@ def test_an_annotator_reaches_nothing_of_it_and_is_told_nothing(
     set_guidelines(store.database, "default", "Hands first.")
     set_queue_order(store.database, "default", "informative")
     settings = Settings(images=tmp_path / "images", runs=tmp_path / "runs")
-    # In a thread of its own: playwright keeps an event loop running in the main one.
-    with ThreadPoolExecutor(1) as thread:
-        app = thread.submit(build_app, settings, store).result()
+    app = built(settings, store)
     client, lead = (TestClient(app, base_url=HERE, follow_redirects=False) for _ in range(2))
     for browser, name in ((client, "Ann"), (lead, "Lu")):
         sent = {"name": name, "password": PASSWORD}
@@ -361,8 +358,7 @@ def test_nothing_that_an_annotator_gets_tells_an_attention_item_from_others(
     add_items(3, prompts=prompts)
     added = add_attention(store, "default", count=2, overlap=1, seed=0)
     settings = Settings(images=tmp_path / "images", runs=tmp_path / "runs", pages=("rank",))
-    with ThreadPoolExecutor(1) as thread:
-        app = thread.submit(build_app, settings, store).result()
+    app = built(settings, store)
     asked = {"annotator": "Ann"}
     shapes: dict[bool, set[str]] = {True: set(), False: set()}
     with TestClient(app, base_url=HERE) as client:

@@ -1,12 +1,11 @@
-from concurrent.futures import ThreadPoolExecutor
-
 import pytest
+from served_app import built
 from starlette.testclient import TestClient
 
 from imgalign.errors import InputError
 from imgalign.preferences.guidelines import MOST_BYTES
 from ui.api.guidelines import Guidelines
-from ui.app import Settings, build_app
+from ui.app import Settings
 
 
 def test_the_text_is_as_the_file_is_now_and_the_last_one_where_it_is_gone(tmp_path):
@@ -47,9 +46,7 @@ def test_annotators_get_the_text_and_not_where_it_lies(store, tmp_path):
     file.write_text("Hands first.")
     folders = {"images": tmp_path / "images", "runs": tmp_path / "runs"}
     settings = Settings(**folders, guidelines=file, pages=("rank",))
-    # In a thread of its own: playwright keeps an event loop running in the main one.
-    with ThreadPoolExecutor(1) as thread:
-        app = thread.submit(build_app, settings, store).result()
+    app = built(settings, store)
     file.unlink()
     with TestClient(app, base_url="http://127.0.0.1:7860") as client:
         answer = client.get("/api/rank/guidelines")

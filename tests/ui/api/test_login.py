@@ -1,16 +1,15 @@
 """Claims: with accounts nobody gets past the login without a session, nobody acts as somebody else,
 annotators reach what they need to rank, and passwords cannot be tried in masses."""
 
-from concurrent.futures import ThreadPoolExecutor
-
 import pytest
+from served_app import built
 from starlette.testclient import TestClient
 
 from imgalign.errors import DatabaseError, InputError, StorageFullError
 from imgalign.preferences.accounts import Accounts
 from imgalign.preferences.openings import set_open
 from ui.api.login import COOKIE, TRIES, refuse_network_without_accounts
-from ui.app import Settings, build_app
+from ui.app import Settings
 from ui.heading import PAGES
 
 HERE = "http://127.0.0.1:7860"
@@ -33,9 +32,7 @@ def app(request, store, tmp_path):
     # Where it listens makes no difference once there are accounts.
     host = "0.0.0.0" if Accounts(store.database).exist() else "127.0.0.1"
     settings = Settings(host=host, images=tmp_path / "images", runs=tmp_path / "runs")
-    # In a thread of its own: playwright keeps an event loop running in the main one.
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(build_app, settings, store).result()
+    return built(settings, store)
 
 
 @pytest.fixture

@@ -1,14 +1,13 @@
 """How fast an annotator may ask for sets and send judgements, over HTTP."""
 
-from concurrent.futures import ThreadPoolExecutor
-
 import pytest
+from served_app import built
 from served_routes import served_routes
 from starlette.testclient import TestClient
 
 from ui.api import rank
 from ui.api.pace import SECONDS_TO_WAIT, Pace
-from ui.app import Settings, build_app
+from ui.app import Settings
 
 
 @pytest.fixture
@@ -19,9 +18,7 @@ def client(store, tmp_path, monkeypatch):
     monkeypatch.setattr(rank, "VOTES_AT_ONCE", 3)
     monkeypatch.setattr(rank, "VOTES_PER_SECOND", 1e-6)
     settings = Settings(images=tmp_path / "images", runs=tmp_path / "runs", pages=("rank",))
-    # In a thread of its own: playwright keeps an event loop running in the main one.
-    with ThreadPoolExecutor(1) as thread:
-        app = thread.submit(build_app, settings, store).result()
+    app = built(settings, store)
     with TestClient(app, base_url="http://127.0.0.1:7860") as client:
         yield client
 

@@ -3,10 +3,10 @@ logs in; and where accounts are asked for and there are none, nobody gets in but
 the server printed."""
 
 import re
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
+from served_app import built
 from starlette.testclient import TestClient
 
 from imgalign.cli.main import main
@@ -15,7 +15,7 @@ from imgalign.preferences.accounts import Accounts, Role
 from imgalign.preferences.resets import Resets
 from imgalign.preferences.store import Store
 from ui.api.login import COOKIE, TRIES
-from ui.app import Settings, build_app, launch
+from ui.app import Settings, launch
 from ui.heading import PAGES
 from ui.pages import accounts
 from ui.roles import ACCOUNT, may
@@ -26,11 +26,9 @@ OTHER = "another few blue words"
 WEB_PAGE = {"Accept": "text/html"}
 
 
-def built(store, tmp_path, **changes):
+def app_of(store, tmp_path, **changes):
     settings = Settings(images=tmp_path / "images", runs=tmp_path / "runs", **changes)
-    # In a thread of its own: playwright keeps an event loop running in the main one.
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(build_app, settings, store).result()
+    return built(settings, store)
 
 
 @pytest.fixture
@@ -44,7 +42,7 @@ def people(store) -> Accounts:
 
 @pytest.fixture
 def browser(people, store, tmp_path):
-    app = built(store, tmp_path, host="0.0.0.0")
+    app = app_of(store, tmp_path, host="0.0.0.0")
 
     def opened(name: str | None = None, *, at: str = "192.0.2.1") -> TestClient:
         client = TestClient(app, base_url=HERE, follow_redirects=False, client=(at, 50000))
@@ -133,7 +131,7 @@ def test_where_accounts_are_asked_for_and_there_are_none_only_the_link_gets_in(
 ):
     add_items(1)
     people = Accounts(store.database)
-    app = built(store, tmp_path, host="0.0.0.0", accounts=True)
+    app = app_of(store, tmp_path, host="0.0.0.0", accounts=True)
     client = TestClient(app, base_url=HERE, follow_redirects=False)
     for path in ("/", *(f"/{name}" for name in PAGES if name != "rank")):
         assert client.get(path, headers=WEB_PAGE).headers["location"] == "/enter", path

@@ -1,14 +1,13 @@
 """What a stranger can send, on loopback and on a network."""
 
-from concurrent.futures import ThreadPoolExecutor
-
 import pytest
+from served_app import built
 from starlette.testclient import TestClient
 
 from imgalign.errors import InputError
 from imgalign.preferences.accounts import Accounts
 from ui.api.security import LARGEST_BODY
-from ui.app import Settings, build_app
+from ui.app import Settings
 from ui.heading import PAGES
 
 HERE = "http://127.0.0.1:7860"
@@ -21,9 +20,7 @@ def open_app(store, tmp_path):
 
     def opened(**changes):
         settings = Settings(images=tmp_path / "images", runs=tmp_path / "runs", **changes)
-        # In a thread of its own: playwright keeps an event loop running in the main one.
-        with ThreadPoolExecutor(1) as thread:
-            app = thread.submit(build_app, settings, store).result()
+        app = built(settings, store)
         clients.append(TestClient(app, base_url=HERE))
         return clients[-1].__enter__()
 

@@ -2,10 +2,10 @@
 
 import io
 import json
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from PIL import Image
+from served_app import built
 from starlette.testclient import TestClient
 from texts import add_texts, text_provenance
 
@@ -13,15 +13,13 @@ from imgalign.errors import StoreError
 from ui.api import rank
 from ui.api.pace import MOST_NAMES, Pace
 from ui.api.small import MOST_CHARACTERS, SIDE, small_png, small_text
-from ui.app import Settings, build_app
+from ui.app import Settings
 
 
 @pytest.fixture
 def client(store, tmp_path):
     settings = Settings(images=tmp_path / "images", runs=tmp_path / "runs", pages=("rank",))
-    # In a thread of its own: playwright keeps an event loop running in the main one.
-    with ThreadPoolExecutor(1) as thread:
-        app = thread.submit(build_app, settings, store).result()
+    app = built(settings, store)
     with TestClient(app, base_url="http://127.0.0.1:7860") as client:
         yield client
 
