@@ -10,6 +10,8 @@ from imgalign.preferences.accounts import Account, Accounts, Role
 
 ACCOUNT = "imgalign.account"
 """Key of a request's scope. Where accounts are needed `Login` writes it, None without a session."""
+NO_ACCOUNTS = "imgalign.no_accounts"
+"""Key of a request's scope: `Login` has asked, and there were no accounts when the request came."""
 
 
 def may(people: Accounts, scope: Scope, role: Role) -> bool:
@@ -19,7 +21,7 @@ def may(people: Accounts, scope: Scope, role: Role) -> bool:
     """
     account: Account | None = scope.get(ACCOUNT)
     if account is None:
-        return ACCOUNT not in scope and not people.exist()
+        return ACCOUNT not in scope and (NO_ACCOUNTS in scope or not people.exist())
     return account.may(role)
 
 

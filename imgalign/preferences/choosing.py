@@ -142,6 +142,8 @@ class Start:
     """No available item has a higher priority."""
     drawn: int | None = None
     """The sequence number of the item that was drawn, if this choice is one of those drawn."""
+    first: str | None = None
+    """The item that comes before those of the queue, if any."""
 
 
 def first_available(connection: Connection, asked: Asked) -> Start | None:
@@ -153,7 +155,8 @@ def first_available(connection: Connection, asked: Asked) -> Start | None:
     own = leases.tally(connection, asked.who.annotator_id, asked.project)
     before, may_go_on = _before_the_queue(connection, asked)
     if before is not None:
-        return Start(int(own.first))  # which is needed only if that is judged meanwhile
+        # The place is needed only if that is judged meanwhile.
+        return Start(int(own.first), first=str(before.item_id))
     if not may_go_on:
         return None
     oldest = _first(connection, _oldest(by_ai=asked.by_ai), asked, start=own.first)

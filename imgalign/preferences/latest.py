@@ -6,10 +6,11 @@ once it has all that the tallies count in the project, or where fewer items were
 annotator than it would read, which are looked up instead.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, select
+from sqlalchemy import BindParameter, Connection, Select, bindparam, func, select
 
 from imgalign.preferences.queries import standing
 from imgalign.preferences.schema import assignments, items, rankings, tallies
@@ -33,28 +34,18 @@ def latest(
     With `shown_only` those of items that this annotator was never shown, which were imported, are
     left out; the time follows how many those are, or the items shown, whichever are fewer.
     """
-    shown = select(assignments.c.item_id).where(
-        assignments.c.item_id == rankings.c.item_id, assignments.c.annotator_id == annotator_id
-    )
-    # No join: SQLite would begin with all items of the project.
-    there = select(items.c.item_id).where(
-        items.c.item_id == rankings.c.item_id, items.c.project == project
-    )
-    conditions = [] if include_undone else [standing()]
-    conditions += [there.correlate(rankings).exists()] if project is not None else []
-    wanted = select(rankings.c.sequence).where(*conditions)
-    of_shown = wanted.where(shown.correlate(rankings).exists()) if shown_only else wanted
-    # The index on annotator and sequence has both, so this reads no row.
-    own = select(rankings.c.sequence).where(rankings.c.annotator_id == annotator_id)
+    asked = {"who": annotator_id, "of_project": project}
+    kind = {"in_project": project is not None, "include_undone": include_undone}
+    wanted = _wanted(**kind)
     found: list[int] = []
     portion = 2 * limit
     while len(found) < limit:
-        part = own if before is None else own.where(rankings.c.sequence < before)
-        part = part.order_by(rankings.c.sequence.desc()).limit(portion)
-        numbers = list(connection.execute(part).scalars())
+        part = {"who": annotator_id, "before": before, "portion": portion}
+        numbers = list(connection.execute(_numbers(from_newest=before is None), part).scalars())
         if not numbers:
             break
-        found += _newest(connection, of_shown.where(rankings.c.sequence.in_(numbers)))
+        among = _among(shown_only=shown_only, **kind)
+        found += _newest(connection, among, {**asked, "numbers": numbers})
         before = numbers[-1]
         portion = min(4 * portion, MOST_AT_ONCE)
         if project is not None and not include_undone and len(found) < limit:
@@ -65,13 +56,52 @@ def latest(
                 # No index of the annotator's: SQLite would walk all of their judgements by it.
                 theirs = rankings.c.annotator_id.concat("") == annotator_id
                 rest = wanted.where(rankings.c.item_id.in_(few), theirs)
-                found += [each for each in _newest(connection, rest) if each < before]
+                found += [each for each in _newest(connection, rest, asked) if each < before]
                 break
     return found[:limit]
 
 
-def _newest(connection: Connection, wanted: Select[Any]) -> list[int]:
-    return sorted(connection.execute(wanted).scalars(), reverse=True)
+# Statements are built once: building one takes longer than the database does.
+WHO: BindParameter[str] = bindparam("who")
+PROJECT: BindParameter[str] = bindparam("of_project")
+
+
+@cache
+def _numbers(*, from_newest: bool) -> Select[Any]:
+    """Some numbers of the annotator's judgements; the index has them, so this reads no row."""
+    own = select(rankings.c.sequence).where(rankings.c.annotator_id == WHO)
+    if not from_newest:
+        own = own.where(rankings.c.sequence < bindparam("before"))
+    return own.order_by(rankings.c.sequence.desc()).limit(bindparam("portion"))
+
+
+@cache
+def _wanted(*, in_project: bool, include_undone: bool) -> Select[Any]:
+    """Numbers of the judgements that are asked for, whoever made them."""
+    # No join: SQLite would begin with all items of the project.
+    there = select(items.c.item_id).where(
+        items.c.item_id == rankings.c.item_id, items.c.project == PROJECT
+    )
+    conditions = [] if include_undone else [standing()]
+    conditions += [there.correlate(rankings).exists()] if in_project else []
+    return select(rankings.c.sequence).where(*conditions)
+
+
+@cache
+def _among(*, shown_only: bool, in_project: bool, include_undone: bool) -> Select[Any]:
+    """Those of them that are among some numbers."""
+    wanted = _wanted(in_project=in_project, include_undone=include_undone)
+    wanted = wanted.where(rankings.c.sequence.in_(bindparam("numbers", expanding=True)))
+    if not shown_only:
+        return wanted
+    shown = select(assignments.c.item_id).where(
+        assignments.c.item_id == rankings.c.item_id, assignments.c.annotator_id == WHO
+    )
+    return wanted.where(shown.correlate(rankings).exists())
+
+
+def _newest(connection: Connection, wanted: Select[Any], values: Mapping[str, object]) -> list[int]:
+    return sorted(connection.execute(wanted, values).scalars(), reverse=True)
 
 
 def _num_standing(connection: Connection, annotator_id: str, project: str) -> int:

@@ -60,10 +60,13 @@ from imgalign.preferences.schema import (
     tallies,
     views,
 )
-from imgalign.preferences.shown import WHO, Shown, issued
+from imgalign.preferences.shown import ITEM, WHO, issued
 
 LEASE = timedelta(minutes=30)
 PREFETCH_LEASE = timedelta(minutes=2)
+PREFETCH_KEPT = timedelta(seconds=90)
+"""What every prefetched item has left of its lease: it is renewed when less is, so that asking for
+it with every set writes nothing most of the time."""
 MAX_HELD = 6
 """Leases per annotator: the item on screen and two prefetched ones, in two windows."""
 SKEW = timedelta(minutes=5)
@@ -296,6 +299,19 @@ def tally(connection: Connection, annotator_id: str, project: str) -> queries.An
     return connection.execute(TALLY, {"who": annotator_id, "project": project}).one()
 
 
+CHANGED = update(assignments).where(
+    assignments.c.item_id == ITEM, assignments.c.annotator_id == WHO
+)
+"""A lease, in the columns that go with it."""
+NUM_CANDIDATES = select(func.count()).where(candidates.c.item_id == ITEM)
+
+
+@cache
+def _held_until() -> Select[Any]:
+    this = (assignments.c.item_id == ITEM) & (assignments.c.annotator_id == WHO)
+    return select(assignments.c.leased_until).where(this, live())
+
+
 def renew(
     connection: Connection,
     item_id: str,
@@ -310,13 +326,19 @@ def renew(
     A live lease never becomes shorter, because an item on screen in one window may be prefetched
     by another.
     """
-    this = (assignments.c.item_id == item_id) & (assignments.c.annotator_id == annotator_id)
-    until_then = select(assignments.c.leased_until).where(this, live())
-    held = connection.execute(until_then, _at(now)).scalar()
+    this = {"item": item_id, "who": annotator_id}
+    held = connection.execute(_held_until(), {**this, **_at(now)}).scalar()
     values = {"issued_at": now, "leased_until": max(until, held or until)}
     if requeued_at is not None:
         values["requeued_at"] = requeued_at
-    connection.execute(update(assignments).where(this).values(**values))
+    connection.execute(CHANGED, {**this, **values})
+
+
+def keeps(connection: Connection, item_id: str | None, annotator_id: str, now: datetime) -> bool:
+    """Whether an annotator holds an item, if any, as long as a prefetched one has to be held."""
+    this = {"item": item_id, "who": annotator_id, **_at(now)}
+    until = connection.execute(_held_until(), this).scalar()
+    return until is not None and until >= now + PREFETCH_KEPT
 
 
 def release_oldest(connection: Connection, annotator_id: str, now: datetime) -> None:
@@ -354,19 +376,17 @@ def issue(
     now: datetime,
     until: datetime,
     seed: int | None,
-) -> Shown:
+) -> None:
     """Start or renew a lease. The order is random, or a function of `seed`, item and annotator."""
     item_id = chosen.item_id
-    shown = issued(connection, item_id, annotator_id)
-    if shown[0]:
+    if any(issued(connection, item_id, annotator_id)):
         renew(connection, item_id, annotator_id, now=now, until=until)
         if chosen.queued:
-            this = (assignments.c.item_id == item_id) & (assignments.c.annotator_id == annotator_id)
+            this = {"item": item_id, "who": annotator_id}
             anew = {"propensity": chosen.propensity, "chosen_at": now}
-            connection.execute(update(assignments).where(this).values(**anew))
-        return shown
-    count = select(func.count()).where(candidates.c.item_id == item_id)
-    order = list(range(connection.execute(count).scalar_one()))
+            connection.execute(CHANGED, {**this, **anew})
+        return
+    order = list(range(connection.execute(NUM_CANDIDATES, {"item": item_id}).scalar_one()))
     shuffler(seed, item_id, annotator_id).shuffle(order)
     tokens = [secrets.token_urlsafe(24) for _ in order]
     owner = {"item_id": item_id, "annotator_id": annotator_id}
@@ -379,7 +399,6 @@ def issue(
             for position, (token, candidate) in enumerate(zip(tokens, order, strict=True))
         ],
     )
-    return tuple(order), tuple(tokens)
 
 
 def shuffler(seed: int | None, item_id: str, annotator_id: str) -> random.Random:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import BindParameter, Connection, bindparam, insert, select, update
 
 from imgalign.preferences.queries import AnyRow, is_attention, standing
 from imgalign.preferences.schema import (
@@ -28,6 +28,20 @@ from imgalign.preferences.schema import (
     outcomes,
     provenances,
     rankings,
+)
+
+# Statements are built once, with these in place of values: building one takes longer than the
+# database does.
+KNOWN = select(numbers.c.number).where(
+    numbers.c.kind == bindparam("kind"), numbers.c.key == bindparam("key")
+)
+PAGE_NUMBER: BindParameter[int] = bindparam("of_page")
+ON_PAGE = select(outcomes.c.records).where(outcomes.c.page == PAGE_NUMBER)
+WRITE_PAGE = update(outcomes).where(outcomes.c.page == PAGE_NUMBER)
+IMAGES_OF = (
+    select(candidates.c.image_id)
+    .where(candidates.c.item_id == bindparam("item"))
+    .order_by(candidates.c.candidate)
 )
 
 CHUNK = 5_000
@@ -42,6 +56,11 @@ MADE = tuple(
     provenances.c[name] for name in ("model", "adapter", "adapter_hash", "rewriter", "strength")
 )
 """What `maker_of` and `maker_number` read."""
+MADE_BY = (
+    select(provenances.c.image_id, *MADE)
+    .where(provenances.c.image_id.in_(bindparam("images", expanding=True)))
+    .order_by(provenances.c.sequence)
+)
 
 
 class Maker(NamedTuple):
@@ -84,8 +103,7 @@ class Outcomes:
 def number(connection: Connection, kind: str, key: str, value: str = "") -> int:
     """The number that stands for `key`, which is made if it is not there; `value` is kept then."""
     name = {"kind": kind, "key": digest(key)}
-    known = select(numbers.c.number).where(numbers.c.kind == kind, numbers.c.key == name["key"])
-    found = connection.execute(known).scalar()
+    found = connection.execute(KNOWN, name).scalar()
     if found is None:
         made = connection.execute(insert(numbers).values(**name, value=value))
         assert made.inserted_primary_key is not None
@@ -156,14 +174,13 @@ def put(connection: Connection, row: AnyRow, *, stands: bool) -> None:
             number(connection, "order", text, text),
         )
     page, place = divmod(row.sequence, PAGE)
-    this = outcomes.c.page == page
-    before = connection.execute(select(outcomes.c.records).where(this)).scalar()
+    before = connection.execute(ON_PAGE, {"of_page": page}).scalar()
     records = bytearray(PAGE * RECORD if before is None else before)
     records[place * RECORD : (place + 1) * RECORD] = record.tobytes()
     if before is None:
         connection.execute(insert(outcomes).values(page=page, records=bytes(records)))
     else:
-        connection.execute(update(outcomes).where(this).values(records=bytes(records)))
+        connection.execute(WRITE_PAGE, {"of_page": page, "records": bytes(records)})
 
 
 def read(connection: Connection) -> Outcomes:
@@ -234,8 +251,7 @@ def _named(kind: str) -> AnyRow:
 
 def _order(connection: Connection, item_id: str, tie_groups: Sequence[Sequence[int]]) -> Groups:
     """Tie groups of makers, best first, without images that several made or nobody knows."""
-    statement = select(candidates.c.image_id).where(candidates.c.item_id == item_id)
-    images = list(connection.execute(statement.order_by(candidates.c.candidate)).scalars())
+    images = list(connection.execute(IMAGES_OF, {"item": item_id}).scalars())
     makers = _makers(connection, images)
     found = (
         tuple(
@@ -250,8 +266,7 @@ def _order(connection: Connection, item_id: str, tie_groups: Sequence[Sequence[i
 
 def _makers(connection: Connection, image_ids: Sequence[str]) -> dict[str, set[int]]:
     """Numbers of the makers of images."""
-    statement = select(provenances.c.image_id, *MADE).where(provenances.c.image_id.in_(image_ids))
     found: dict[str, set[int]] = {image_id: set() for image_id in image_ids}
-    for row in connection.execute(statement.order_by(provenances.c.sequence)).all():
+    for row in connection.execute(MADE_BY, {"images": list(image_ids)}).all():
         found[row.image_id].add(maker_number(connection, row))
     return found

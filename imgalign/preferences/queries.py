@@ -10,9 +10,19 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, func, insert, select
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Connection,
+    Select,
+    bindparam,
+    func,
+    insert,
+    select,
+)
 
 from imgalign.errors import InputError, StoreError
 from imgalign.preferences.records import (
@@ -41,6 +51,12 @@ from imgalign.preferences.schema import (
     undos,
     views,
 )
+from imgalign.preferences.shown import ITEM, WHO
+
+# Statements are built once, with these in place of values: building one takes longer than the
+# database does.
+TOKEN: BindParameter[str] = bindparam("token")
+KEY: BindParameter[str] = bindparam("key")
 
 # sqlalchemy.Row is generic in its columns in a way that run-time type checkers cannot follow.
 AnyRow = Any
@@ -60,24 +76,27 @@ def sample_id() -> ColumnElement[str]:
     return func.coalesce(candidates.c.image_id, candidates.c.text_id).label("sample_id")
 
 
+SHOWN_ITEM = select(items.c.prompt, items.c.samples).where(items.c.item_id == ITEM)
+SHOWN_SAMPLE = (
+    select(candidates.c.image_id, candidates.c.text_id)
+    .join(
+        views,
+        (views.c.item_id == candidates.c.item_id) & (views.c.candidate == candidates.c.candidate),
+    )
+    .where(views.c.token == TOKEN, views.c.annotator_id == WHO)
+)
+ANNOTATOR = select(annotators).where(annotators.c.annotator_id == WHO)
+BY_KEY = select(rankings).where(rankings.c.annotator_id == WHO, rankings.c.key == KEY)
+
+
 def shown_item(connection: Connection, asked: str) -> AnyRow:
     """Prompt and kind of samples of an item that exists."""
-    statement = select(items.c.prompt, items.c.samples).where(items.c.item_id == asked)
-    return connection.execute(statement).one()
+    return connection.execute(SHOWN_ITEM, {"item": asked}).one()
 
 
 def shown_sample(connection: Connection, token: str, annotator_id: str) -> AnyRow:
     """Image or text behind a token; StoreError unless it was issued to this annotator."""
-    statement = (
-        select(candidates.c.image_id, candidates.c.text_id)
-        .join(
-            views,
-            (views.c.item_id == candidates.c.item_id)
-            & (views.c.candidate == candidates.c.candidate),
-        )
-        .where(views.c.token == token, views.c.annotator_id == annotator_id)
-    )
-    row = connection.execute(statement).first()
+    row = connection.execute(SHOWN_SAMPLE, {"token": token, "who": annotator_id}).first()
     if row is None:
         raise StoreError("token: unknown, or issued to another annotator")
     return row
@@ -98,9 +117,7 @@ def kinds_of(connection: Connection, item: str) -> set[Samples]:
 
 def annotator(connection: Connection, annotator_id: str) -> Annotator | None:
     """A registered annotator, or None."""
-    row = connection.execute(
-        select(annotators).where(annotators.c.annotator_id == annotator_id)
-    ).first()
+    row = connection.execute(ANNOTATOR, {"who": annotator_id}).first()
     return None if row is None else to_annotator(row)
 
 
@@ -166,18 +183,20 @@ def is_attention() -> ColumnElement[bool]:
 
 def by_key(connection: Connection, annotator_id: str, key: str) -> AnyRow | None:
     """The judgement submitted under this key, undone or not."""
-    statement = select(rankings).where(
-        rankings.c.annotator_id == annotator_id, rankings.c.key == key
-    )
-    return connection.execute(statement).first()
+    return connection.execute(BY_KEY, {"who": annotator_id, "key": key}).first()
 
 
 def has_judged(connection: Connection, item: str, annotator_id: str) -> bool:
     """Whether a judgement of this annotator stands."""
-    statement = select(rankings.c.sequence).where(
-        rankings.c.item_id == item, rankings.c.annotator_id == annotator_id, standing()
+    return (
+        connection.execute(_standing_of(), {"item": item, "who": annotator_id}).first() is not None
     )
-    return connection.execute(statement).first() is not None
+
+
+@cache
+def _standing_of() -> Select[Any]:
+    of_annotator = (rankings.c.item_id == ITEM) & (rankings.c.annotator_id == WHO)
+    return select(rankings.c.sequence).where(of_annotator, standing())
 
 
 def _num_attempts(connection: Connection, item: str, annotator_id: str) -> int:

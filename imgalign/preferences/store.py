@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
-from sqlalchemy import func, select
+from sqlalchemy import Connection, func, select
 
 from imgalign.errors import ImgalignError, StoreError
 from imgalign.preferences import (
@@ -268,25 +268,21 @@ class Store:
             start = choosing.first_available(connection, asked)
             if start is None and (prefetch or leases.surplus(connection, asked) is None):
                 return None
+            if prefetch and start and leases.keeps(connection, start.first, annotator, now):
+                return _issued(connection, str(start.first), annotator)
         with self.database.write() as connection:
             chosen = choosing.next_item(connection, asked, start=start)
             if chosen is None:
                 return None
-            item_id = chosen.item_id
-            shown = queries.shown_item(connection, item_id)
             until = now + (min(self._lease, leases.PREFETCH_LEASE) if prefetch else self._lease)
-            _, tokens = leases.issue(
-                connection, chosen, annotator, now=now, until=until, seed=self._seed
-            )
+            leases.issue(connection, chosen, annotator, now=now, until=until, seed=self._seed)
             leases.release_oldest(connection, annotator, now)
-        return Item(item_id=item_id, prompt=shown.prompt, samples=shown.samples, tokens=tokens)
+            return _issued(connection, chosen.item_id, annotator)
 
     def issued_item(self, item_id: str, annotator: str) -> Item:
         """The item as this annotator was shown it; StoreError if they never were."""
         with self.database.read() as connection:
-            _, tokens = shown_to(connection, item_id, person(annotator))
-            shown = queries.shown_item(connection, item_id)
-        return Item(item_id=item_id, prompt=shown.prompt, samples=shown.samples, tokens=tokens)
+            return _issued(connection, item_id, person(annotator))
 
     def display_order(self, item_id: str, annotator: str) -> tuple[int, ...]:
         """The candidate at each position of this annotator's screen; StoreError without one.
@@ -446,3 +442,9 @@ class Store:
         """
         with self.database.read() as connection:
             return leases.counts(connection, person(annotator), project, utc_now())
+
+
+def _issued(connection: Connection, item_id: str, annotator: str) -> Item:
+    _, tokens = shown_to(connection, item_id, annotator)
+    shown = queries.shown_item(connection, item_id)
+    return Item(item_id=item_id, prompt=shown.prompt, samples=shown.samples, tokens=tokens)

@@ -11,12 +11,16 @@ makes each change see the one before.
 from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
+from functools import cache
+from typing import Any
 
 from sqlalchemy import (
     BindParameter,
     ColumnElement,
     Connection,
+    Select,
     Table,
+    Update,
     bindparam,
     func,
     insert,
@@ -35,6 +39,7 @@ from imgalign.preferences.queries import (
     unjudged,
 )
 from imgalign.preferences.schema import (
+    UtcDateTime,
     annotators,
     assignments,
     items,
@@ -43,6 +48,7 @@ from imgalign.preferences.schema import (
     rankings,
     tallies,
 )
+from imgalign.preferences.shown import ITEM, WHO
 
 
 def item_added(connection: Connection, item_id: str) -> None:
@@ -91,9 +97,8 @@ def judged(connection: Connection, ranking_id: str, *, now: datetime) -> None:
     """Count a judgement that was just added, and end the lease that it answers."""
     row = _judgement(connection, ranking_id)
     _count(connection, row, by=1)
-    of = (assignments.c.item_id == row.item_id) & (assignments.c.annotator_id == row.annotator_id)
-    ended = update(assignments).where(of, assignments.c.leased_until > now)
-    connection.execute(ended.values(leased_until=now))
+    answered = {"item": row.item_id, "who": row.annotator_id, "now": now, "leased_until": now}
+    connection.execute(ANSWERED, answered)
     _advance(connection, row)
 
 
@@ -165,8 +170,7 @@ def _count(connection: Connection, row: AnyRow, *, by: int) -> None:
     everybody = others | {row.annotator_id}
     is_given = row.verdict != "skipped"
     if is_given and row.judge_id is None and not row.excluded:
-        changed = update(items).where(items.c.item_id == row.item_id)
-        connection.execute(changed.values(given=items.c.given + by))
+        connection.execute(GIVEN, {"item": row.item_id, "by": by})
     is_learned = is_given and not row.attention
     if is_learned and row.judge_id is None and not row.excluded:
         prompt = outcomes.number(connection, "prompt", row.prompt)
@@ -214,29 +218,22 @@ def _lower(connection: Connection, project: str, place: int, *whose: ColumnEleme
 
 def _advance(connection: Connection, row: AnyRow) -> None:
     """Raise `first` to the first item that the annotator has not judged and that is open."""
-    own = (tallies.c.annotator_id == row.annotator_id) & (tallies.c.project == row.project)
-    first = connection.execute(select(tallies.c.first).where(own)).scalar_one()
+    own = {"who": row.annotator_id, "of_project": row.project}
+    first = connection.execute(FIRST, own).scalar_one()
     if row.place < first:
         return
-    left = select(items.c.sequence).where(
-        items.c.project == row.project,
-        items.c.sequence >= first,
-        unjudged(row.annotator_id),
-        ~is_withdrawn(),
-    )
-    if row.judge_id is None:
-        left = left.where(is_open())
-    found = connection.execute(left.order_by(items.c.sequence).limit(1)).scalar()
+    left = _first_left(by_ai=row.judge_id is not None)
+    found = connection.execute(left, {**own, "from": first}).scalar()
     if found is None:
-        last = select(func.max(items.c.sequence)).where(items.c.project == row.project)
-        found = connection.execute(last).scalar_one() + 1
+        found = connection.execute(LAST, {"of_project": row.project}).scalar_one() + 1
     if found > first:
-        connection.execute(update(tallies).where(own).values(first=found))
+        connection.execute(ADVANCED, {**own, "first": found})
 
 
 # Built once: building a statement takes longer than the database does.
 RANKING: BindParameter[str] = bindparam("ranking")
-ITEM: BindParameter[str] = bindparam("item")
+PROJECT: BindParameter[str] = bindparam("of_project")
+NOW = bindparam("now", type_=UtcDateTime())
 JUDGEMENT = (
     select(
         *(rankings.c[name] for name in ("ranking_id", "item_id", "annotator_id", "verdict")),
@@ -256,9 +253,33 @@ ITEM_COUNTED = select(
     *(items.c[name] for name in ("project", "given", "overlap", "withdrawn_at")),
     items.c.sequence.label("place"),
 ).where(items.c.item_id == ITEM)
+ANSWERED = update(assignments).where(
+    assignments.c.item_id == ITEM,
+    assignments.c.annotator_id == WHO,
+    assignments.c.leased_until > NOW,
+)
+GIVEN = update(items).where(items.c.item_id == ITEM).values(given=items.c.given + bindparam("by"))
+OWN = (tallies.c.annotator_id == WHO) & (tallies.c.project == PROJECT)
+FIRST = select(tallies.c.first).where(OWN)
+ADVANCED = update(tallies).where(OWN)
+LAST = select(func.max(items.c.sequence)).where(items.c.project == PROJECT)
 JUDGED_BY = select(rankings.c.annotator_id).where(
     rankings.c.item_id == ITEM, rankings.c.ranking_id != RANKING, standing()
 )
+
+
+@cache
+def _first_left(*, by_ai: bool) -> Select[Any]:
+    """The first place from one on whose item an annotator may judge still."""
+    left = select(items.c.sequence).where(
+        items.c.project == PROJECT,
+        items.c.sequence >= bindparam("from"),
+        unjudged(WHO),
+        ~is_withdrawn(),
+    )
+    if not by_ai:
+        left = left.where(is_open())
+    return left.order_by(items.c.sequence).limit(1)
 
 
 def _judgement(connection: Connection, ranking_id: str) -> AnyRow:
@@ -279,10 +300,17 @@ def _judged_by(connection: Connection, item_id: str, *, but: str = "") -> set[st
     return set(connection.execute(JUDGED_BY, values).scalars())
 
 
+@cache
+def _adding(table: Table, key: tuple[str, ...], by: tuple[str, ...]) -> Update:
+    this = [table.c[name] == bindparam(f"of_{name}") for name in key]
+    added = {name: table.c[name] + bindparam(f"by_{name}") for name in by}
+    return update(table).where(*this).values(added)
+
+
 def _add(connection: Connection, table: Table, key: Mapping[str, object], **by: int) -> None:
     """Add to numbers of a row, which is made with zeros if it is not there."""
-    this = [table.c[name] == value for name, value in key.items()]
-    values = {name: table.c[name] + number for name, number in by.items()}
-    if connection.execute(update(table).where(*this).values(values)).rowcount == 0:
+    values = {f"of_{name}": value for name, value in key.items()}
+    values |= {f"by_{name}": number for name, number in by.items()}
+    if connection.execute(_adding(table, tuple(key), tuple(by)), values).rowcount == 0:
         zeros = {column.name: 0 for column in table.c if column.name not in key}
         connection.execute(insert(table).values({**zeros, **key, **by}))

@@ -10,6 +10,7 @@ from submissions import judge
 
 from imgalign.errors import InputError, StoreError
 from imgalign.preferences import leases
+from imgalign.preferences.database import Database
 from imgalign.preferences.records import Counts, Provenance, utc_now
 from imgalign.preferences.store import Store
 
@@ -158,6 +159,29 @@ def test_an_item_fetched_ahead_is_reserved_briefly_and_one_on_screen_for_longer(
     at(leases.PREFETCH_LEASE + timedelta(seconds=1))
     assert store.next_item("bob").item_id == second
     assert store.next_item("ann").item_id == first
+
+
+def test_what_was_fetched_ahead_a_moment_ago_is_given_again_without_writing_until_less_is_left(
+    store: Store,
+    add_items: Add,
+    at: Callable[[timedelta], None],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    first, second = add_items(2)
+    at(timedelta(0))
+    store.next_item("ann")
+    ahead = store.next_item("ann", holding=[first], prefetch=True)
+    written: list[Database] = []
+    write = Database.write
+    monkeypatch.setattr(Database, "write", lambda self: written.append(self) or write(self))
+    spare = leases.PREFETCH_LEASE - leases.PREFETCH_KEPT
+    for moment, writes in ((spare, 0), (spare + timedelta(seconds=1), 1)):
+        at(moment)
+        assert store.next_item("ann", holding=[first], prefetch=True) == ahead
+        assert len(written) == writes
+    at(spare + leases.PREFETCH_LEASE)  # of which it was renewed for a second more
+    assert store.next_item("bob") is None
+    assert ahead.item_id == second
 
 
 def test_fetching_ahead_does_not_shorten_the_lease_of_what_is_on_screen(

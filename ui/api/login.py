@@ -38,7 +38,7 @@ from imgalign.preferences.resets import NO_RESET, Resets
 from ui.api.pace import Pace
 from ui.api.responses import OUT_OF_ORDER, error_response
 from ui.api.security import on_loopback
-from ui.roles import ACCOUNT, may, refusal
+from ui.roles import ACCOUNT, NO_ACCOUNTS, may, refusal
 
 COOKIE = "imgalign_session"
 _UNCACHED = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
@@ -105,6 +105,8 @@ class Login:
             if (refusal := self._refusal(scope, account)) is not None:
                 await refusal(scope, receive, send)
                 return
+        else:
+            scope = {**scope, NO_ACCOUNTS: True}
         await self.app(scope, receive, send)
 
     def _error(self, error: ImgalignError, scope: Scope) -> Response:

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt
 from imgalign.preferences.accounts import Accounts
 from imgalign.preferences.identity import person
 from imgalign.preferences.issued import item_named
-from imgalign.preferences.leases import PREFETCH_LEASE
+from imgalign.preferences.leases import PREFETCH_KEPT
 from imgalign.preferences.own_votes import latest_key, own_votes
 from imgalign.preferences.records import (
     Item,
@@ -327,7 +327,7 @@ def next_item(
             prompt=each.prompt,
             samples=each.samples,
             candidates=_shown(each, whose),
-            seconds=PREFETCH_LEASE.total_seconds(),
+            seconds=PREFETCH_KEPT.total_seconds(),
         )
         for each in _coming(store, annotator, project=project, shown=item.item_id)
     ]

@@ -11,6 +11,7 @@ from imgalign.errors import InputError, StoreError
 from imgalign.preferences import choosing
 from imgalign.preferences.exchange import export_rankings, import_rankings
 from imgalign.preferences.issued import item_named
+from imgalign.preferences.leases import PREFETCH_LEASE
 from imgalign.preferences.queue_order import set_priorities, set_queue_order
 from imgalign.preferences.records import utc_now
 from imgalign.preferences.store import Store
@@ -86,7 +87,7 @@ def test_the_coming_items_are_given_as_they_will_be_shown(store, add_items, monk
     set_queue_order(store.database, "default", order)
     set_priorities(store.database, "default", nats)
     first = rank.next_item(store, "Ada")
-    assert [coming.seconds for coming in first.after] == [120, 120]
+    assert [coming.seconds for coming in first.after] == [90, 90]
     shown = [first]
     for number, coming in enumerate(first.after):
         rank.submit(store, answer(shown[-1], key=f"key-000{number}"))
@@ -103,7 +104,8 @@ def test_what_was_fetched_ahead_is_free_for_others_once_its_time_is_over(
     shown = rank.next_item(store, "Ada")
     start = utc_now()
     assert rank.next_item(store, "Eve").item is None
-    late = timedelta(seconds=shown.after[0].seconds + 1)
+    assert timedelta(seconds=shown.after[0].seconds) < PREFETCH_LEASE
+    late = PREFETCH_LEASE + timedelta(seconds=1)
     monkeypatch.setattr("imgalign.preferences.store.utc_now", lambda: start + late)
     eve = rank.next_item(store, "Eve")
     names = [eve.item, *(each.item for each in eve.after)]
