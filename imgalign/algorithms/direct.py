@@ -315,7 +315,7 @@ class Direct:
             torch.cat(world.gather(torch.cat(each))) for each in (seen.margins, seen.unordered)
         )
         margins = ordered if len(ordered) else others
-        sums |= {"steps": 1.0, "beta": seen.beta}
+        sums |= {"steps": 1.0, "beta": world.largest(seen.beta)}  # 0 of who had no ranking in it
         if len(margins) and margins.isfinite().all():
             self.beta.update(margins.square().mean().sqrt().item())
         for place, own in enumerate(seen.ties.tolist()):
