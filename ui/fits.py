@@ -34,7 +34,7 @@ class Fit:
     """Where one reward model stands."""
 
     name: str
-    state: Literal["fitting", "fitted", "failed"]
+    state: Literal["fitting", "fitted", "stopped", "failed"]
     message: str
     """What the fit said last, or why there is no report."""
     share: float | None
@@ -77,10 +77,12 @@ class Fits:
                 report = read_fit_report(folder)
             except InputError as error:
                 message = str(error)
-            state: Literal["fitting", "fitted", "failed"] = "fitted"
+            state: Literal["fitting", "fitted", "stopped", "failed"] = "fitted"
         else:
             state = "fitting" if alive else "failed"
             message = said or ("starting" if alive else "it ended before it began")
+            if not alive and self.processes.was_stopped(name):
+                state, message = "stopped", "stopped before it was done; nothing of it is kept"
         return Fit(
             name=name,
             state=state,
@@ -117,9 +119,11 @@ class Fits:
         self.processes.stop(name, what=self.runs.path(name))
 
     def forget(self, name: str) -> None:
-        """Take a failed fit, of which nothing is kept, from the list."""
-        if self.fit(name).state != "failed":
-            raise InputError(f"{self.runs.path(name)}: not a failed fit; it stays")
+        """Take a fit that failed or was stopped, of which nothing is kept, from the list."""
+        if self.fit(name).state not in ("stopped", "failed"):
+            raise InputError(
+                f"{self.runs.path(name)}: not a fit that failed or was stopped; it stays"
+            )
         self.processes.forget(name)
 
     def free_name(self, learned_from: ProjectRankings | None) -> str:

@@ -3,6 +3,7 @@
 What annotators see of an item is the store's: its display order, and tokens for its images.
 """
 
+import random
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -63,7 +64,8 @@ def send(
     """Store the images with their provenance and queue items to rank; again, only what is new.
 
     `how` is PAIRS, CHECKPOINTS or REWRITES (items of two images of one seed) or TOGETHER (items of
-    about GROUP candidates). The prompt of an item is what was asked, also where an image is of its
+    about GROUP candidates), in random order: what two sets next to each other have in common would
+    be the base. The prompt of an item is what was asked, also where an image is of its
     rewrite. Equal images of an item are one candidate; an item with fewer than two is left out.
     """
     annotators = whole("annotators per item", overlap, least=1, below=MOST_ANNOTATORS + 1)
@@ -80,6 +82,7 @@ def send(
         for group in value["groups"]
         for chosen in _candidates(value["rows"], group["seeds"], how)
     ]
+    random.SystemRandom().shuffle(items)
     compared = list(dict.fromkeys(row["checkpoint"] for row in value["rows"] if row["checkpoint"]))
     source = f"generate: {', '.join(compared) or 'base'}"
     source += f", rewritten by {value['rewriter']}" if _has_rewrites(value["rows"]) else ""

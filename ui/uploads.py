@@ -16,6 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from filecmp import cmp
 from pathlib import Path, PurePosixPath
 
 from imgalign.errors import InputError
@@ -68,6 +69,9 @@ class Uploads:
         try:
             if PurePosixPath(name).suffix.lower() == ".zip":
                 return self._unpack(folder, name, part)
+            known = folder / safe_name(name)
+            if known.is_file() and cmp(part, known, shallow=False):
+                return int(_is_image(known.name))  # sent again, where the answer was lost
             target = folder / self._free_name(folder, name)
             self._refuse_too_much(folder, part.stat().st_size, files=1)
             part.replace(target)
@@ -113,7 +117,7 @@ class Uploads:
         return images
 
     def _free_name(self, folder: Path, name: str) -> str:
-        """What a file is called here; InputError for one of another kind, or sent twice."""
+        """What a file is called here; InputError for another kind, or for a name that is taken."""
         safe = safe_name(name)
         suffix = PurePosixPath(safe).suffix.lower()
         if suffix not in IMAGES | BESIDE:

@@ -63,6 +63,7 @@ def learned(
     share: Share,
     singly: bool,
     drawn: str = "",
+    minibatches: int = 2,
     iterations: int = 2,
 ) -> None:
     """Write what some iterations come to; `singly`, one sample goes through in a pass."""
@@ -73,7 +74,7 @@ def learned(
     batch = cut(batch_for(name, images, policy), share.parts, examples=share.examples)
     learner = build_learner(
         policy,
-        algorithm=algorithm_config(name, **DRAWN[drawn]),
+        algorithm=algorithm_config(name, minibatches=minibatches, **DRAWN[drawn]),
         optimizer=OptimizerConfig(learning_rate=1e-3),
         seed=0,
         world=world,

@@ -119,7 +119,11 @@ def test_a_fit_is_started_watched_and_found_again(fits: Fits, tmp_path: Path) ->
     assert [each.name for each in later.all()] == ["taste"]
     later.stop("taste")
     wait_for(lambda: not fits.fit("taste").stoppable)
-    assert fits.fit("taste").state == "failed"
+    stopped = fits.fit("taste")
+    assert stopped.state == "stopped"
+    assert stopped.message == "stopped before it was done; nothing of it is kept"
+    fits.forget("taste")
+    assert fits.all() == []
 
 
 def test_a_fit_that_fails_says_why_and_can_be_removed(fits: Fits) -> None:
@@ -135,7 +139,7 @@ def test_a_fit_that_fails_says_why_and_can_be_removed(fits: Fits) -> None:
 def test_only_what_failed_can_be_removed(fits: Fits) -> None:
     fits.launch(PROJECT, group="", name="taste")
     wait_for(lambda: fits.fit("taste").state == "fitted")
-    with pytest.raises(InputError, match="not a failed fit; it stays"):
+    with pytest.raises(InputError, match="not a fit that failed or was stopped; it stays"):
         fits.forget("taste")
     # Its report is not there: that is said, and the page goes on.
     assert "report.json: missing" in fits.fit("taste").message

@@ -103,6 +103,49 @@ def test_a_correction_that_was_begun_goes_on_after_a_reload(page, address, store
     assert stored(store) == [("ranked", None, BACKWARD)]
 
 
+def test_a_correction_that_was_begun_waits_while_another_project_is_ranked(
+    page, address, store, add_items
+):
+    add_items(2)
+    add_items(1, project="cats")
+    start(page, address)
+    lose(page, ["arrived"])
+    press(page, "1 2 3 4 Enter")
+    wait_until_lost(page)
+    press(page, "b")
+    page.get_by_label("Project").select_option("cats")
+    wait_for_progress(page, "0 of 1")
+    wait_until_seen(page)
+    page.get_by_label("Project").select_option("default")
+    wait_for_progress(page, "0 of 2")
+    page.locator(".rk-prompt", has_text="number 0").wait_for()
+    wait_until_seen(page)
+    press(page, "Enter")
+    wait_for_progress(page, "1 of 2")
+    assert stored(store) == [("all_bad", None, [])]
+
+
+def test_what_was_taken_back_in_another_tab_counts_once_it_is_sent_again(
+    page, address, store, add_items
+):
+    add_items(2)
+    start(page, address)
+    lose(page, ["arrived"])
+    press(page, "1 2 3 4 Enter")
+    wait_until_lost(page)
+    other = page.context.new_page()
+    other.goto(address)
+    other.locator(".rk-prompt", has_text="number 1").wait_for()
+    wait_until_seen(other)
+    press(other, "u")
+    other.locator(".rk-prompt", has_text="number 0").wait_for()
+    assert stored(store) == []
+    page.bring_to_front()
+    press(page, "Enter")
+    wait_for_progress(page, "1 of 2")
+    assert stored(store) == [("ranked", None, FORWARD)]
+
+
 def test_the_same_again_after_a_correction_was_begun_and_reloaded_counts(
     page, address, store, add_items
 ):

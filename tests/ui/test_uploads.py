@@ -80,6 +80,15 @@ def test_two_files_of_one_name_are_refused(sent: Uploads):
     assert (sent.path(upload) / "a_1.png").read_bytes() == b"first"
 
 
+def test_a_file_that_is_sent_again_because_no_answer_came_is_there_once(sent: Uploads):
+    upload = sent.begin()
+    for _ in range(2):
+        assert take(sent, upload, "a/1.png", b"first") == 1
+        assert take(sent, upload, "a/1.txt", b"a red house") == 0
+    assert sorted(path.name for path in sent.path(upload).iterdir()) == ["a_1.png", "a_1.txt"]
+    assert sent.count(upload) == 1
+
+
 @pytest.mark.parametrize("upload", ["..", "../x", "", "x" * 20, "a/../../b", "."])
 def test_only_names_that_were_given_out_are_uploads(sent: Uploads, upload: str):
     sent.begin()

@@ -17,6 +17,7 @@ import fastapi
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
+from imgalign.errors import StoreError
 from imgalign.preferences.accounts import Accounts
 from imgalign.preferences.identity import person
 from imgalign.preferences.issued import item_named
@@ -362,7 +363,8 @@ def submit(store: Store, answer: Answer) -> Saved:
     """Store one judgement; when this returns, it is on disk.
 
     Raises InputError for an invalid ranking, NotIssuedError for an item that was not issued to this
-    annotator by this name, StoreError for one that they have already judged.
+    annotator by this name, StoreError for one that they have already judged, and for a judgement
+    that they took back since it came, perhaps in another tab: it does not count any more.
     """
     receipt = store.submit(
         Submission(
@@ -376,6 +378,8 @@ def submit(store: Store, answer: Answer) -> Saved:
             replaces=answer.replaces,
         )
     )
+    if not receipt.created and store.judgement(answer.annotator, answer.key).undone_at is not None:
+        raise StoreError("judgement: taken back since it was sent; send it under a new key")
     return Saved(receipt=receipt.ranking_id, created=receipt.created)
 
 

@@ -49,7 +49,7 @@ const submission = (set, { key, replaces }, ranked, milliseconds) => ({
 /* ---------- what was left without an answer ---------- */
 // Drafts of other sets of this project that were sent and may be stored, such as before a reload.
 const unanswered = (current) =>
-  Object.values(drafts()).filter((each) => each.sent && each.project === project && !isOf(current)(each));
+  Object.values(drafts()).filter((each) => each.sent && (each.project ?? current.project) === current.project && !isOf(current)(each));
 
 // Whether anything under these keys was there to be taken back.
 const takeBackAll = async (keys) => {

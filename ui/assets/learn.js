@@ -4,7 +4,7 @@ const root = element.querySelector(".le");
 const q = (selector) => root.querySelector(selector);
 const stored = remembered("imgalign.learn.fit");
 const drawFits = listbox(q(".le-list"), "fit");
-const STATES = { fitting: "Fitting", fitted: "Fitted", failed: "Failed" };
+const STATES = { fitting: "Fitting", fitted: "Fitted", stopped: "Stopped", failed: "Failed" };
 
 const percent = (value) => `${(100 * value).toFixed(1)} %`;
 const at = (path) => new URL(`api/rewards/${path}`, document.baseURI).href;
@@ -104,7 +104,7 @@ const refresh = () => {
   q(".le-fit h3").textContent = detail.name;
   q(".le-state").textContent = STATES[detail.state];
   q('[data-do="stop"]').hidden = !detail.stoppable;
-  q('[data-do="forget"]').hidden = detail.state !== "failed";
+  q('[data-do="forget"]').hidden = !["stopped", "failed"].includes(detail.state);
   q(".le-buttons a").hidden = detail.state !== "fitted";
   q(".le-bar").hidden = detail.state !== "fitting";
   q(".le-bar i").style.width = `${100 * (detail.share ?? 0)}%`;

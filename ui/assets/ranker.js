@@ -14,7 +14,7 @@ const MOST_WAITS = 10; // times that one request is sent again to a server that 
 const PHONE = 720; // pixels, as in ranker.css
 
 let annotator = null; // who ranks
-let project = null; // where; null is what the app begins with
+let project = null; // where; null is what the app begins with, and `item.project` says which that is
 let item = null; // what the server gave: {item, prompt, samples: "images" or "texts",
 // candidates: [{token, url}], done, total, after: the coming sets, each with `until`, when it is given
 // away, undo: the key of the latest judgement that can be taken back, judged: its receipt is here}
@@ -55,7 +55,7 @@ const clock = (running) => {
   since = running ? performance.now() : null;
 };
 const persist = () => {
-  if (!item.judged) saveDraft(item, { ...attempt, session, looked: viewed(), project });
+  if (!item.judged) saveDraft(item, { ...attempt, session, looked: viewed(), project: item.project });
 };
 // The name of the set on the screen, which is another one since the server was upgraded.
 const rename = (set, name) => {
@@ -488,10 +488,10 @@ const expect = (coming) => {
 // another by itself, since a key may be on its way to it: the store takes a judgement of any set that
 // it gave out. `sent` is the key of that judgement.
 const goOnAhead = (sent) => {
-  const { after: [coming, ...after], done, total, waiting, qualifying } = item;
+  const { after: [coming, ...after], done, total, waiting, qualifying, project: where } = item;
   if (!coming || performance.now() + AHEAD_MS > coming.until || unanswered(item).length) return false;
   const left = Math.max(0, (qualifying ?? 0) - 1);
-  receive({ ...coming, done: done + 1, total, waiting, qualifying: left, after, undo: sent });
+  receive({ ...coming, project: where, done: done + 1, total, waiting, qualifying: left, after, undo: sent });
   showGuidelines();
   refresh();
   return true;
@@ -678,7 +678,7 @@ const takeBack = async (judged) => {
   try {
     const back = await call("undo", { annotator, key: judged });
     const again = Session.restored(back.num_candidates, back);
-    saveDraft(back, { ...newAttempt(), session: again, looked: 0, project });
+    saveDraft(back, { ...newAttempt(), session: again, looked: 0, project: item.project });
     toast("Taken back. Submit it to count again");
     return back;
   } finally {
