@@ -10,6 +10,7 @@ from submissions import judge
 from waited import expect
 
 from imgalign.preferences.accounts import Accounts
+from imgalign.preferences.openings import set_open
 from imgalign.preferences.store import Store
 
 PASSWORD = "four odd green words"
@@ -82,6 +83,23 @@ def test_a_lead_invites_an_annotator_opens_a_comparison_and_ends_the_account(
     other.get_by_role("heading", name="Log in").wait_for()
     assert len(list(store.rankings())) == 1
     context.close()
+
+
+def test_where_no_project_is_open_an_annotator_is_told_so_until_one_is_opened(
+    page: Any, address: str, store: Store, add_items: Any
+):
+    add_items(1)
+    people = Accounts(store.database)
+    people.add("Ida", PASSWORD, role="admin", group="default")
+    people.add("Zoe", PASSWORD, role="annotator", group="default")
+    log_in(page, address, "Zoe")
+    set_open(store.database, "default", False, by=None)
+    page.reload()
+    page.get_by_text("No project is open to you now. One that is opened comes").wait_for()
+    assert page.get_by_text("This name cannot be used").count() == 0
+    set_open(store.database, "default", True, by=None)
+    page.locator(".rk-tile").first.wait_for()
+    assert page.locator(".rk-alert").is_hidden()
 
 
 def test_who_forgot_a_password_chooses_another_by_a_link_of_a_lead(

@@ -453,7 +453,9 @@ const next = async (settling = true) => {
     const named = (error.refused || error.gone) && !root.dataset.account;
     if (!item && named) welcome();
     else if (!item) show("loading");
-    complain(named ? error.message : `${error.message} Nothing you submitted is lost.`, next);
+    const closed = error.refused && root.dataset.account; // whose name is not in question
+    const said = closed ? "No project is open to you now. One that is opened comes to this page by itself." : error.message;
+    complain(named ? said : `${said} Nothing you submitted is lost.`, next);
     if (!named) next.timer = setTimeout(() => retry === next && next(), 4000);
     return false;
   }
