@@ -3,6 +3,7 @@
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
@@ -46,7 +47,7 @@ def test_launcher_settings_and_command_are_understood(command):
     name, *rest = given.training_script_args
     if name == "train":
         assert (ROOT / "configs" / f"{rest[0]}.yaml").is_file()
-    commands = get_command(app).commands
+    commands: dict[str, Any] = vars(get_command(app))["commands"]
     assert name in commands
     if hasattr(commands[name], "commands"):
         assert rest[0] in commands[name].commands

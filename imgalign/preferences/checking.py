@@ -2,15 +2,16 @@
 
 Faults are missing or damaged images, changed texts, dangling references, items whose id is not the
 hash of their content, withdrawn items that are no attention items, rankings and expected orders
-that do not fit their item, counts that are not those of the rankings, and damage that SQLite
-reports. Files without a row are counted but are no fault: a kill between file and row leaves one,
-and two databases may share a folder.
+that do not fit their item, several standing judgements of one annotator and item, counts that are
+not those of the rankings, and damage that SQLite reports. Files without a row are counted but are
+no fault: a kill between file and row leaves one, and two databases may share a folder.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
-from sqlalchemy import Connection, ForeignKeyConstraint, and_, func, select
+from sqlalchemy import Connection, ForeignKeyConstraint, Select, and_, func, select
 
 from imgalign.errors import InputError
 from imgalign.files import sha256
@@ -85,6 +86,8 @@ def check_store(
             check.add(f"rows of {table} that refer to nothing in {parent}", f"{count} rows")
         _check_texts(connection, check)
         _check_items(connection, check)
+        for row in connection.execute(_twice()).all():
+            check.add("items that somebody has judged twice", f"{row.annotator_id}: {row.item_id}")
         if check.passed:  # otherwise there is nothing whole to count
             for what in differences(connection):
                 check.add("counts that are not those of the rankings", what)
@@ -102,6 +105,11 @@ def check_store(
         if path.is_file() and path not in expected
     ]
     return check
+
+
+def _twice() -> Select[Any]:
+    by = (rankings.c.annotator_id, rankings.c.item_id)
+    return select(*by).where(queries.standing()).group_by(*by).having(func.count() > 1)
 
 
 def _line(kind: str, what: list[str]) -> str:

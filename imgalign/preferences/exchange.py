@@ -108,6 +108,7 @@ def import_rankings(
     folder = None if images is None else ImageFolder(images, create=False)
     needed: dict[str, dict[str, Any]] = {}
     changed_items: dict[str, str] = {}
+    judged: dict[tuple[str, str], str] = {}
     num_new = 0
     with store.database.write() as connection:
         listed = select(accounts.c.account_id)
@@ -120,10 +121,14 @@ def import_rankings(
             num_new += new and kind == "ranking"
             if kind == "image":
                 needed[where] = row
+            if new and kind == "ranking":
+                judged[row["item_id"], row["annotator_id"]] = where
             if new and kind in ("item", "candidate"):
                 changed_items.setdefault(row["item_id"], where)
         for item_id, where in changed_items.items():
             _check_item(connection, item_id, where)
+        for (item_id, annotator_id), where in judged.items():
+            _refuse_twice(connection, item_id, annotator_id, where)
         # Last, so that a refused file leaves no images; and on disk before the rows are.
         for where, row in needed.items():
             _bring_image(store, folder, row, where)
@@ -405,6 +410,16 @@ def _refuse_accounts(
             f"{where}: {kind} by {annotator_id!r}, who has an account here and judges for "
             "themselves; give the annotator another name in the file, or import it by "
             "'imgalign data import' as the owner of the database"
+        )
+
+
+def _refuse_twice(connection: Connection, item_id: str, annotator_id: str, where: str) -> None:
+    """InputError where more than one judgement of an item stands of one annotator."""
+    of_both = {"item": item_id, "who": annotator_id}
+    if len(connection.execute(queries.standing_of(), of_both).all()) > 1:
+        raise InputError(
+            f"{where}: a second judgement of its item by {annotator_id!r}, of which one can stand; "
+            "undo the others in the file"
         )
 
 

@@ -188,13 +188,13 @@ def by_key(connection: Connection, annotator_id: str, key: str) -> AnyRow | None
 
 def has_judged(connection: Connection, item: str, annotator_id: str) -> bool:
     """Whether a judgement of this annotator stands."""
-    return (
-        connection.execute(_standing_of(), {"item": item, "who": annotator_id}).first() is not None
-    )
+    of_both = {"item": item, "who": annotator_id}
+    return connection.execute(standing_of(), of_both).first() is not None
 
 
 @cache
-def _standing_of() -> Select[Any]:
+def standing_of() -> Select[Any]:
+    """Numbers of standing judgements of an annotator and item; there is one at most."""
     of_annotator = (rankings.c.item_id == ITEM) & (rankings.c.annotator_id == WHO)
     return select(rankings.c.sequence).where(of_annotator, standing())
 

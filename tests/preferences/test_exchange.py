@@ -84,6 +84,22 @@ def test_an_export_of_a_project_is_whole_and_has_nothing_of_others(
     assert not (tmp_path / "none.jsonl").exists()
 
 
+def test_a_file_with_two_standing_judgements_of_one_item_by_one_annotator_is_refused(
+    store: Store, add_items: Add, empty: Store, tmp_path: Path
+):
+    add_items(1)
+    store.submit(judge(store.next_item("ann")))
+    path = tmp_path / "rankings.jsonl"
+    export_rankings(store, path)
+    lines = path.read_text().splitlines()
+    (ranking,) = [each for line in lines if (each := json.loads(line)).get("kind") == "ranking"]
+    again = {**ranking, "ranking_id": "f" * 32, "key": "another key", "attempt": 1}
+    path.write_text("\n".join([*lines, json.dumps(again)]) + "\n")
+    with pytest.raises(InputError, match="a second judgement of its item by 'ann', of which one"):
+        import_rankings(empty, path, images=store.images.root)
+    assert list(empty.rankings()) == []
+
+
 def test_an_export_of_an_older_version_is_read_as_its_database_would_be(
     store: Store, add_items: Add, empty: Store, tmp_path: Path
 ):
