@@ -64,9 +64,9 @@ def send(
     """Store the images with their provenance and queue items to rank; again, only what is new.
 
     `how` is PAIRS, CHECKPOINTS or REWRITES (items of two images of one seed) or TOGETHER (items of
-    about GROUP candidates), in random order: what two sets next to each other have in common would
-    be the base. The prompt of an item is what was asked, also where an image is of its
-    rewrite. Equal images of an item are one candidate; an item with fewer than two is left out.
+    about GROUP candidates). Pairs are queued in random order: what two sets next to each other have
+    in common would be the base. The prompt of an item is what was asked, also where an image is of
+    its rewrite. Equal images of an item are one candidate; an item with fewer than two is left out.
     """
     annotators = whole("annotators per item", overlap, least=1, below=MOST_ANNOTATORS + 1)
     if not value or not value["groups"]:
@@ -82,7 +82,8 @@ def send(
         for group in value["groups"]
         for chosen in _candidates(value["rows"], group["seeds"], how)
     ]
-    random.SystemRandom().shuffle(items)
+    if how != TOGETHER:
+        random.SystemRandom().shuffle(items)
     compared = list(dict.fromkeys(row["checkpoint"] for row in value["rows"] if row["checkpoint"]))
     source = f"generate: {', '.join(compared) or 'base'}"
     source += f", rewritten by {value['rewriter']}" if _has_rewrites(value["rows"]) else ""

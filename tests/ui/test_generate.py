@@ -1,6 +1,7 @@
 import io
 import json
 import math
+import random
 import shutil
 
 import pytest
@@ -224,11 +225,14 @@ def queued(store, annotator="Ada"):
     return found
 
 
-def test_pairs_are_queued_seed_by_seed(store):
+def test_pairs_are_of_one_seed_and_queued_in_random_order(store, monkeypatch):
+    monkeypatch.setattr(sending.random, "SystemRandom", lambda: random.Random(1))
     shelf = Shelf()
-    value = shown_value(shelf, [(1, 2), (3, 4), (5, 6)])
-    assert sending.send(store, shelf, value, how=sending.PAIRS, overlap=1).new == 3
-    assert queued(store) == [[0, 0], [1, 1], [2, 2]]
+    value = shown_value(shelf, [(number, number + 1) for number in range(1, 17, 2)])
+    assert sending.send(store, shelf, value, how=sending.PAIRS, overlap=1).new == 8
+    found = queued(store)
+    assert sorted(found) == [[seed, seed] for seed in range(8)]
+    assert found != sorted(found)
 
 
 def test_together_base_and_aligned_of_a_seed_stay_in_one_group(store):
