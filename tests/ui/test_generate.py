@@ -226,7 +226,7 @@ def queued(store, annotator="Ada"):
 
 
 def test_pairs_are_of_one_seed_and_queued_in_random_order(store, monkeypatch):
-    monkeypatch.setattr(sending.random, "SystemRandom", lambda: random.Random(1))
+    monkeypatch.setattr("random.SystemRandom", lambda: random.Random(1))
     shelf = Shelf()
     value = shown_value(shelf, [(number, number + 1) for number in range(1, 17, 2)])
     assert sending.send(store, shelf, value, how=sending.PAIRS, overlap=1).new == 8
