@@ -14,6 +14,7 @@ from sqlalchemy import BindParameter, Connection, Select, bindparam, func, selec
 
 from imgalign.preferences.queries import standing
 from imgalign.preferences.schema import assignments, items, rankings, tallies
+from imgalign.preferences.shown import WHO
 
 MOST_AT_ONCE = 10_000
 """Numbers in one statement; databases take about 32,000."""
@@ -62,7 +63,6 @@ def latest(
 
 
 # Statements are built once: building one takes longer than the database does.
-WHO: BindParameter[str] = bindparam("who")
 PROJECT: BindParameter[str] = bindparam("of_project")
 
 

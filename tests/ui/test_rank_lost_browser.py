@@ -33,6 +33,14 @@ def wait_until_lost(page):
     page.locator(".rk-alert", has_text="Not saved yet").wait_for()
 
 
+def rank_and_lose(page, address):
+    """Rank the first four images as they stand; the server has it, and its answer is lost."""
+    start(page, address)
+    lose(page, ["arrived"])
+    press(page, "1 2 3 4 Enter")
+    wait_until_lost(page)
+
+
 def reload(page):
     page.reload()
     page.locator(".rk[data-state=ranking]").wait_for()
@@ -108,10 +116,7 @@ def test_a_correction_that_was_begun_waits_while_another_project_is_ranked(
 ):
     add_items(2)
     add_items(1, project="cats")
-    start(page, address)
-    lose(page, ["arrived"])
-    press(page, "1 2 3 4 Enter")
-    wait_until_lost(page)
+    rank_and_lose(page, address)
     press(page, "b")
     page.get_by_label("Project").select_option("cats")
     wait_for_progress(page, "0 of 1")
@@ -129,10 +134,7 @@ def test_what_was_taken_back_in_another_tab_counts_once_it_is_sent_again(
     page, address, store, add_items
 ):
     add_items(2)
-    start(page, address)
-    lose(page, ["arrived"])
-    press(page, "1 2 3 4 Enter")
-    wait_until_lost(page)
+    rank_and_lose(page, address)
     other = page.context.new_page()
     other.goto(address)
     other.locator(".rk-prompt", has_text="number 1").wait_for()
@@ -150,10 +152,7 @@ def test_the_same_again_after_a_correction_was_begun_and_reloaded_counts(
     page, address, store, add_items
 ):
     add_items(2)
-    start(page, address)
-    lose(page, ["arrived"])
-    press(page, "1 2 3 4 Enter")
-    wait_until_lost(page)
+    rank_and_lose(page, address)
     press(page, "4")
     reload(page)
     assert ranks_on_screen(page) == ["1st", "2nd", "3rd", ""]
