@@ -62,7 +62,6 @@ def test_two_processes_that_share_weights_have_the_gradients_and_metrics_of_one(
         world=Alone(),
         share=ALL,
         singly=False,
-        minibatches=1,
         iterations=iterations,
     )
     shared = place_of(found / SHARED, kind, name, 0, singly=False)

@@ -2,7 +2,8 @@
 
 Both hold the same bits. One process rounds its sums in another order, so it is compared within a
 bound: the mean of the gradients within 1e-4 of its largest element, and the weights within 2e-5, a
-hundredth of what two steps can move them, where a sample has a pass of its own.
+hundredth of what two steps can move them, where a sample has a pass of its own and there are two
+minibatches.
 """
 
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import pytest
-from learned_pairs import assert_as_good_as, assert_same_bits, run_pair
+from learned_pairs import assert_as_good_as, assert_same_bits, assert_same_metrics, run_pair
 from safetensors.torch import load_file
 from together_child import ALL, CASES, learned, place_of
 from torch.testing import assert_close
@@ -50,8 +51,9 @@ def test_two_processes_have_the_gradients_and_metrics_of_one(find):
 
 
 @pytest.mark.parametrize(("kind", "name", "drawn"), CASES)
-def test_where_no_rounding_depends_on_who_scores_a_sample_they_have_its_weights(find):
+def test_where_no_rounding_depends_on_who_scores_a_sample_they_have_its_metrics_and_weights(find):
     alone, both = find(singly=True)
+    assert_same_metrics(alone, both)
     weights, moved = (load_file(folder / "weights") for folder in (alone, both))
     for place, mean in load_file(alone / "gradients").items():
         where = mean.abs() > 1e-3 * mean.abs().max()

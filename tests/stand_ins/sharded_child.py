@@ -69,7 +69,6 @@ def main() -> None:
                 world=world,
                 share=SHARES[world.index],
                 singly=False,
-                minibatches=1,  # what is measured after a step has the rounding of the step in it
                 iterations=iterations,
             )
 

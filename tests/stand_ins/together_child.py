@@ -63,10 +63,13 @@ def learned(
     share: Share,
     singly: bool,
     drawn: str = "",
-    minibatches: int = 2,
     iterations: int = 2,
 ) -> None:
-    """Write what some iterations come to; `singly`, one sample goes through in a pass."""
+    """Write what some iterations come to.
+
+    `singly`, one sample goes through in a pass, and there are two minibatches. Elsewhere there is
+    one: what is measured after a step has its rounding in it, which Adam makes as large as a step.
+    """
     policy = POLICIES[kind](models, **({"batch_size": 1} if singly else {}))
     share_weights(policy, world)
     move_weights(policy, by=0.02)
@@ -74,7 +77,7 @@ def learned(
     batch = cut(batch_for(name, images, policy), share.parts, examples=share.examples)
     learner = build_learner(
         policy,
-        algorithm=algorithm_config(name, minibatches=minibatches, **DRAWN[drawn]),
+        algorithm=algorithm_config(name, minibatches=2 if singly else 1, **DRAWN[drawn]),
         optimizer=OptimizerConfig(learning_rate=1e-3),
         seed=0,
         world=world,
