@@ -209,7 +209,8 @@ def main() -> None:
         "at_rest_with_a_page_open": rest,
     }
     known = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
-    known["an empty store" if given.folder is None else "a large store"] = found
+    size = "an empty store" if given.folder is None else "a large store"
+    known[f"{size}, {hardware()['instructions']}"] = found
     RESULTS.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(found, indent=1))
 

@@ -436,7 +436,7 @@ def main() -> None:
         who += f", {given.viewers} on the Results page"
     if given.database:
         who += f", {told['database']}"
-    results[who] = told
+    results[f"{who}, {hardware()['instructions']}"] = told
     given.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(told, indent=1))
 

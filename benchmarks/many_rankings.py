@@ -239,7 +239,8 @@ def main() -> None:
         }
     results = json.loads(given.out.read_text("utf-8")) if given.out.exists() else {}
     backend = make_url(url).get_backend_name()
-    results[f"{given.rankings} rankings, {backend}"] = told
+    machine = hardware()["instructions"]
+    results[f"{given.rankings} rankings, {backend}, {machine}"] = told
     given.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 

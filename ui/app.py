@@ -56,6 +56,8 @@ from ui.standing import Standings
 from ui.theme import asset, theme
 
 GRACE_SECONDS = 2
+IDLE_SECONDS = 75
+"""Until the connection of a page is closed: somebody looks at a set for longer than 5 seconds."""
 QUEUE_SECONDS = 0.02
 """Between two looks of Gradio at the events that pages have sent."""
 
@@ -335,6 +337,7 @@ def launch(
             app,
             log_level="warning",
             timeout_graceful_shutdown=GRACE_SECONDS,
+            timeout_keep_alive=IDLE_SECONDS,
             server_header=False,
         )
         # The socket takes connections already; they are answered as soon as the server runs.
