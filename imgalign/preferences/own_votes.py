@@ -8,15 +8,41 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, select
+from sqlalchemy import BindParameter, Connection, bindparam, select
 
 from imgalign.errors import StoreError
 from imgalign.preferences import queries
 from imgalign.preferences.identity import person
 from imgalign.preferences.latest import latest
 from imgalign.preferences.records import Samples, TieGroups, Verdict, as_positions
-from imgalign.preferences.schema import rankings, views
+from imgalign.preferences.schema import assignments, rankings, views
+from imgalign.preferences.shown import WHO
 from imgalign.preferences.store import Store
+
+ITEMS: BindParameter[str] = bindparam("items", expanding=True)
+TAKEN_BACK = (
+    select(rankings)
+    .join(
+        assignments,
+        (assignments.c.item_id == rankings.c.item_id)
+        & (assignments.c.annotator_id == rankings.c.annotator_id),
+    )
+    .where(
+        rankings.c.item_id.in_(ITEMS),
+        rankings.c.annotator_id == WHO,
+        assignments.c.requeued_at.is_not(None),
+    )
+    .order_by(rankings.c.sequence)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What was judged of an item, in positions of the annotator's screen."""
+
+    ranking: TieGroups | None
+    verdict: Verdict
+    reason: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +101,22 @@ def own_votes(
         )
         for each in judged
     ]
+
+
+def taken_back(store: Store, annotator: str, item_ids: Sequence[str]) -> dict[str, Judged]:
+    """What this annotator judged last of each of these items that they took back.
+
+    Of items that they have not judged again since; others are not in it.
+    """
+    values = {"who": person(annotator), "items": item_ids}
+    with store.database.read() as connection:
+        rows = connection.execute(TAKEN_BACK, values).all()
+    found = {}
+    for row in rows:
+        ranking = queries.to_tie_groups(row.tie_groups)
+        shown = None if ranking is None else as_positions(ranking, row.display_order)
+        found[row.item_id] = Judged(shown, row.verdict, row.reason)
+    return found
 
 
 def latest_key(store: Store, annotator: str, *, project: str) -> str | None:

@@ -14,8 +14,8 @@ PAGES = ("rank",)  # others take their time to build
 FORWARD, BACKWARD = [[1], [2], [3], [4]], [[4], [3], [2], [1]]
 
 
-def lose(page, fates):
-    """Lose the answers to the first submissions; "arrived" are those that the server stored."""
+def lose(page, fates, *, of="submit"):
+    """Lose the answers to the first requests; "arrived" are those that the server heard of."""
     left = list(fates)
 
     def handle(route):
@@ -26,7 +26,7 @@ def lose(page, fates):
             route.fetch()
         route.abort()
 
-    page.route("**/api/rank/submit", handle)
+    page.route(f"**/api/rank/{of}", handle)
 
 
 def wait_until_lost(page):
@@ -128,6 +128,26 @@ def test_a_correction_that_was_begun_waits_while_another_project_is_ranked(
     press(page, "Enter")
     wait_for_progress(page, "1 of 2")
     assert stored(store) == [("all_bad", None, [])]
+
+
+def test_a_vote_whose_taking_back_had_no_answer_comes_up_as_it_was_judged(
+    page, address, store, add_items
+):
+    add_items(2)
+    start(page, address)
+    press(page, "4 3 2 1 Enter")
+    page.locator(".rk-prompt", has_text="number 1").wait_for()
+    lose(page, ["arrived"], of="undo")
+    wait_until_seen(page)
+    press(page, "u")
+    page.locator(".rk-alert").wait_for()
+    assert stored(store) == []
+    reload(page)
+    page.locator(".rk-prompt", has_text="number 0").wait_for()
+    assert ranks_on_screen(page) == ["4th", "3rd", "2nd", "1st"]
+    press(page, "Enter")
+    wait_for_progress(page, "1 of 2")
+    assert stored(store) == [("ranked", None, BACKWARD)]
 
 
 def test_what_was_taken_back_in_another_tab_counts_once_it_is_sent_again(

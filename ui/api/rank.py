@@ -22,7 +22,7 @@ from imgalign.preferences.accounts import Accounts
 from imgalign.preferences.identity import person
 from imgalign.preferences.issued import item_named
 from imgalign.preferences.leases import PREFETCH_KEPT
-from imgalign.preferences.own_votes import latest_key, own_votes
+from imgalign.preferences.own_votes import Judged, latest_key, own_votes, taken_back
 from imgalign.preferences.records import (
     Item,
     Samples,
@@ -112,6 +112,7 @@ class Coming(BaseModel):
     prompt: str
     samples: Samples
     candidates: list[Shown]
+    taken_back: Judged | None
     seconds: float
 
 
@@ -119,17 +120,19 @@ class Screen(BaseModel):
     """What is on the screen; `item` is None when nothing is left.
 
     `item` is the name that this annotator has for it, here and wherever an item is named;
-    `samples` says what the candidates are; `waiting` counts items that other annotators hold, which
-    are part of `total`. `after` are the next items, at most AHEAD, which may be shown in this order
-    as soon as this one is judged; `next` are their addresses, to prefetch. `undo` is the key of the
-    latest judgement that stands. `qualifying` items are left of the project's qualification; who is
-    `held` did not pass it.
+    `samples` says what the candidates are, `taken_back` what was judged of them and taken back, to
+    continue from; `waiting` counts items that other annotators hold, which are part of `total`.
+    `after` are the next items, at most AHEAD, which may be shown in this order as soon as this one
+    is judged; `next` are their addresses, to prefetch. `undo` is the key of the latest judgement
+    that stands. `qualifying` items are left of the project's qualification; who is `held` did not
+    pass it.
     """
 
     item: str | None = None
     prompt: str = ""
     samples: Samples = "images"
     candidates: list[Shown] = []
+    taken_back: Judged | None = None
     done: int
     total: int
     waiting: int
@@ -322,21 +325,25 @@ def next_item(
             held=counts.held,
         )
     whose = annotator if named else None
+    coming = _coming(store, annotator, project=project, shown=item.item_id)
+    before = taken_back(store, annotator, [each.item_id for each in (item, *coming)])
     after = [
         Coming(
             item=each.issued_name,
             prompt=each.prompt,
             samples=each.samples,
             candidates=_shown(each, whose),
+            taken_back=before.get(each.item_id),
             seconds=PREFETCH_KEPT.total_seconds(),
         )
-        for each in _coming(store, annotator, project=project, shown=item.item_id)
+        for each in coming
     ]
     return Screen(
         item=item.issued_name,
         prompt=item.prompt,
         samples=item.samples,
         candidates=_shown(item, whose),
+        taken_back=before.get(item.item_id),
         done=counts.done,
         total=total,
         waiting=counts.waiting,

@@ -563,7 +563,9 @@ const receive = (given) => {
   }
   const draft = draftOf(item);
   const mine = draft && draft.session?.count === item.candidates.length;
-  session = mine ? draft.session : Session.fresh(item.candidates.length);
+  const { candidates: { length: count }, taken_back: before } = item;
+  if (mine) session = draft.session;
+  else session = before ? Session.restored(count, before) : Session.fresh(count);
   attempt = mine ? attemptOf(draft) : newAttempt();
   looked = mine ? draft.looked : 0;
   since = null;

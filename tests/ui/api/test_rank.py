@@ -12,6 +12,7 @@ from imgalign.preferences import choosing
 from imgalign.preferences.exchange import export_rankings, import_rankings
 from imgalign.preferences.issued import item_named
 from imgalign.preferences.leases import PREFETCH_LEASE
+from imgalign.preferences.own_votes import Judged
 from imgalign.preferences.queue_order import set_priorities, set_queue_order
 from imgalign.preferences.records import utc_now
 from imgalign.preferences.store import Store
@@ -144,6 +145,28 @@ def test_undo_brings_the_item_back_as_it_was_ranked(store, add_items):
     assert back.ranking == ((3,), (1,), (0, 2))
     assert (again.item, again.candidates) == (shown.item, shown.candidates)
     assert list(store.rankings()) == []
+
+
+def test_what_was_taken_back_comes_with_what_was_judged_last(store, add_items):
+    add_items(3)
+    for key, ranking in (("key-0001", [[3], [1], [2, 0]]), ("key-0002", [[0, 1, 2], [3]])):
+        shown = rank.next_item(store, "Ada")
+        assert shown.taken_back is None
+        rank.submit(store, answer(shown, key=key, ranking=ranking))
+    for key in ("key-0001", "key-0002"):
+        rank.undo(store, rank.Undo(annotator="Ada", key=key))
+    again = rank.next_item(store, "Ada")
+    judged = [each.taken_back for each in (again, *again.after)]
+    assert judged == [
+        Judged(((0, 1, 2), (3,)), "ranked", None),
+        Judged(((3,), (1,), (0, 2)), "ranked", None),
+        None,
+    ]
+    skip = answer(again, key="key-0003", verdict="skipped", reason="unsafe", ranking=None)
+    rank.submit(store, skip)
+    rank.undo(store, rank.Undo(annotator="Ada", key="key-0003"))
+    assert rank.next_item(store, "Ada").taken_back == Judged(None, "skipped", "unsafe")
+    assert rank.next_item(store, "Eve").taken_back is None
 
 
 def test_an_undone_item_is_judged_again_under_a_new_key(store, add_items):
