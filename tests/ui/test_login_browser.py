@@ -7,6 +7,7 @@ import pytest
 from rank_page import press
 from waited import expect
 
+from imgalign.errors import DatabaseError
 from imgalign.preferences.accounts import Accounts
 from ui.heading import PAGES as ALL
 
@@ -126,3 +127,25 @@ def test_an_account_that_is_disabled_while_it_ranks_comes_to_the_login(
     people.disable("Zoe")
     press(page, "b Enter")
     page.get_by_role("heading", name="Log in").wait_for()
+
+
+def test_a_page_that_meets_a_database_out_of_order_comes_by_itself_when_it_can_be_read(
+    page: Any, address: str, people: Accounts, store: Any, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*_: Any) -> None:
+        raise DatabaseError(f"{store.database.name}: locked")
+
+    page.goto(f"{address}/enter")
+    fill(page, "Lea", PASSWORD, "Log in")
+    page.locator(".rk-tile").first.wait_for()
+    with monkeypatch.context() as broken:
+        broken.setattr(Accounts, "of_session", fail)
+        answer = page.goto(f"{address}/train")
+        assert answer.status == 503
+        page.get_by_role("heading", name="Out of order").wait_for()
+        assert store.database.name not in page.content()
+        with page.expect_response(f"{address}/train") as looked:  # it looks, and stays
+            pass
+        assert looked.value.status == 503
+        expect(page.get_by_role("alert")).to_contain_text("continues by itself")
+    page.get_by_role("heading", name="New run").wait_for()
