@@ -83,7 +83,7 @@ def run(part: Part, log: Path) -> int:
 
 def stop(process: subprocess.Popen[bytes]) -> None:
     """End a part and all that it has started, by force where it takes long."""
-    for number, patience in ((signal.SIGINT, PATIENCE), (signal.SIGKILL, None)):
+    for number, patience in ((signal.SIGTERM, PATIENCE), (signal.SIGKILL, None)):
         os.killpg(process.pid, number)
         try:
             process.wait(patience)
@@ -150,7 +150,8 @@ def main() -> int:
         parts = [part for part in parts if part.name.startswith(tuple(given.only))]
     folder.mkdir(parents=True, exist_ok=True)
     origin = json.loads(finished([sys.executable, "-c", ORIGIN], ROOT).said.splitlines()[-1])
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     began = time.monotonic()
     try:
         failed = measure(parts, folder, Done(folder, origin))

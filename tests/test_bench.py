@@ -1,8 +1,8 @@
 """`make bench` repeats the tables of docs/benchmarks.md: it can be stopped, goes on where it was,
 leaves what is recorded alone, and sets each figure beside the recorded one."""
 
+import importlib
 import json
-import os
 import re
 import shutil
 import signal
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from waited import wait_until
+from waiting import wait_for
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"
@@ -23,16 +23,20 @@ def scripts(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
 
 
-def fake(name: str, code: str, **more: str):
-    from bench_parts import Part
+def script(name: str):
+    """One of the benchmarks, as a module."""
+    return importlib.import_module(name)
 
+
+def fake(name: str, code: str, **more: str):
     command = [sys.executable, "-c", code]
-    return Part(name=name, measures="nothing", minutes=1.0, command=command, **more)
+    return script("bench_parts").Part(
+        name=name, measures="nothing", minutes=1.0, command=command, **more
+    )
 
 
 def measure(parts, folder: Path, origin=ORIGIN) -> list[str]:
-    import bench
-
+    bench = script("bench")
     return bench.measure(parts, folder, bench.Done(folder, origin))
 
 
@@ -99,34 +103,31 @@ def test_it_can_be_stopped_with_all_that_it_has_started_and_says_how_to_go_on(tm
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
     ) as driver:
-        wait_until(lambda: begun.exists() and begun.read_text())
+        wait_for(lambda: begun.exists() and begun.read_text())
         driver.send_signal(signal.SIGINT)
         said, _ = driver.communicate(timeout=120)
     assert driver.returncode == 130
     assert "stopped; what is finished is in" in said
     assert list(json.loads((tmp_path / "bench.json").read_text())) == ["quick"]
-    wait_until(lambda: not alive(int(begun.read_text())))
+    wait_for(lambda: not alive(int(begun.read_text())))
 
 
 @pytest.mark.parametrize("tiny", [False, True])
 def test_each_part_calls_a_script_with_options_that_it_has_and_writes_into_the_folder(
     tmp_path, tiny
 ):
-    from bench_parts import RECORDED, parts_of
-
-    for part in parts_of(tmp_path, tmp_path / "peers", tiny=tiny):
+    parts_module = script("bench_parts")
+    for part in parts_module.parts_of(tmp_path, tmp_path / "peers", tiny=tiny):
         source = Path(part.command[1]).read_text(encoding="utf-8")
         options = [word for word in part.command if word.startswith("--")]
         assert options
         assert [each for each in options if f'"{each}"' not in source] == [], part.name
-        assert str(RECORDED) not in " ".join(part.command[2:])
+        assert str(parts_module.RECORDED) not in " ".join(part.command[2:])
         assert str(tmp_path) in " ".join(part.command)
 
 
 def test_all_of_it_takes_less_than_an_hour_and_each_claim_is_of_three_turns(tmp_path):
-    from bench_parts import parts_of
-
-    parts = parts_of(tmp_path, tmp_path)
+    parts = script("bench_parts").parts_of(tmp_path, tmp_path)
     assert sum(part.minutes for part in parts) < 60
     for part in parts:
         if part.name.startswith("cost"):
@@ -135,8 +136,7 @@ def test_all_of_it_takes_less_than_an_hour_and_each_claim_is_of_three_turns(tmp_
 
 
 def test_the_results_of_the_long_forms_are_not_written_over(capsys, monkeypatch):
-    import bench
-
+    bench = script("bench")
     monkeypatch.setattr(sys, "argv", ["bench.py", "--results", str(BENCHMARKS / "results")])
     with pytest.raises(SystemExit):
         bench.main()
@@ -145,8 +145,7 @@ def test_the_results_of_the_long_forms_are_not_written_over(capsys, monkeypatch)
 
 @pytest.fixture
 def recorded(tmp_path) -> Path:
-    import bench_page
-
+    bench_page = script("bench_page")
     folder = tmp_path / "recorded"
     folder.mkdir()
     for name in bench_page.FILES:
@@ -155,8 +154,7 @@ def recorded(tmp_path) -> Path:
 
 
 def test_a_machine_that_measures_what_is_recorded_agrees_in_everything(recorded):
-    import bench_page
-
+    bench_page = script("bench_page")
     text = bench_page.page(recorded, BENCHMARKS / "results")
     found = re.findall(r": (\d+) of (\d+) agree", text)
     assert len(found) == 2
@@ -165,8 +163,7 @@ def test_a_machine_that_measures_what_is_recorded_agrees_in_everything(recorded)
 
 
 def test_a_figure_that_differs_is_shown_with_both_values_and_their_ratio(recorded):
-    import bench_page
-
+    bench_page = script("bench_page")
     facts = json.loads((recorded / "reward_cache.json").read_text(encoding="utf-8"))
     for name in ("median", "low", "high"):
         facts["cpu_seconds"]["anew"][name] *= 2
@@ -182,9 +179,8 @@ def test_a_figure_that_differs_is_shown_with_both_values_and_their_ratio(recorde
 
 
 def test_the_documents_have_the_tables_of_the_results():
-    import cost_curves
-    import time_to_taste
-
+    cost_curves = script("cost_curves")
+    time_to_taste = script("time_to_taste")
     results = BENCHMARKS / "results"
     curves = json.loads((results / "cost_curves.json").read_text(encoding="utf-8"))
     assert cost_curves.table(curves) in (ROOT / "docs" / "benchmarks.md").read_text("utf-8")
