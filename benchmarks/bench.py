@@ -149,11 +149,11 @@ def main() -> int:
             parser.error(f"--only: no part is called {', '.join(unknown)}; there are {names}")
         parts = [part for part in parts if part.name.startswith(tuple(given.only))]
     folder.mkdir(parents=True, exist_ok=True)
-    origin = json.loads(finished([sys.executable, "-c", ORIGIN], ROOT).said.splitlines()[-1])
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     began = time.monotonic()
     try:
+        origin = json.loads(finished([sys.executable, "-c", ORIGIN], ROOT).said.splitlines()[-1])
         failed = measure(parts, folder, Done(folder, origin))
     except KeyboardInterrupt:
         say(f"\nstopped; what is finished is in {folder}, and the same command goes on from there")

@@ -59,8 +59,8 @@ class Faults:
         self.survived[kind] += 1
 
     def as_json(self) -> Mapping[str, Mapping[str, int]]:
-        """Both counts by kind."""
-        return {"injected": dict(self.injected), "survived": dict(self.survived)}
+        """Both counts by kind, of kinds that were met."""
+        return {"injected": dict(+self.injected), "survived": dict(+self.survived)}
 
 
 def check_line(error: Exception, *, begin: str = "") -> None:
