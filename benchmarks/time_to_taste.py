@@ -140,8 +140,9 @@ def seconds_until(rows: Sequence[Row], rate: float) -> float | None:
 
 def table(rows: Sequence[Row]) -> str:
     """Markdown: minutes to each win rate by seed, and the last checkpoint."""
-    lines = ["| | seed |" + "".join(f" minutes to {100 * each:.0f} % |" for each in RATES)]
-    lines[0] += " best |"
+    heads = ["", "seed", *(f"to {100 * each:.0f} %" for each in RATES), "best"]
+    heads[2] = f"minutes {heads[2]}"
+    lines = [f"| {' | '.join(heads)} |".replace("|  |", "| |")]
     lines += ["|---" * (3 + len(RATES)) + "|"]
     for side, seed in dict.fromkeys((each["side"], each["seed"]) for each in rows):
         own = [each for each in rows if (each["side"], each["seed"]) == (side, seed)]
