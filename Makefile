@@ -42,12 +42,11 @@ docs: $(VENV)/installed-docs ## Build the documentation as a site into site/; a 
 hooks: $(VENV)/installed-hooks ## Check each commit before it is made: ruff and mypy on what it changes
 	$(BIN)/pre-commit install
 
-soak: $(VENV)/installed-test ## Inject faults for hours and print how many were survived; SOAK=50 FAULTS=faults.json
+soak: $(VENV)/installed-test ## Inject faults for hours and count them; may be stopped, and goes on; SOAK=50 FAULTS=faults.json
 	IMGALIGN_SOAK=$(SOAK) IMGALIGN_SOAK_RESULTS=$(FAULTS) $(BIN)/python -m pytest tests/faults
 
-bench: $(VENV)/installed ## Compare with TRL: the same work in turns, in about half an hour; ARGS="--batches 1"
-	$(BIN)/python benchmarks/compare_peers.py ddpo language-dpo language-kto language-reward language-ppo --environments runs/peers $(ARGS)
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/reward_cache.py
+bench: $(VENV)/installed-test ## Every table of docs/benchmarks.md in under an hour, beside what is recorded; ARGS="--only ceiling"
+	$(BIN)/python benchmarks/bench.py $(ARGS)
 
 clean: ## Remove the environment, caches and builds; demos, runs and rankings stay
 	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

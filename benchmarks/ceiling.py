@@ -5,7 +5,7 @@
 For several batch sizes: GFLOP of a row, milliseconds of CPU time a row, and the share of the speed
 of a product of large matrices in the same run and type, forward without gradients and forward and
 backward through a LoRA. Then the operators of a pass by their share of the time. Each is a median
-of turns, with the range. Writes results/ceiling.json.
+of turns, with the range. Writes results/ceiling.json, or the file that `--results` names.
 """
 
 import argparse
@@ -86,11 +86,13 @@ def main() -> None:
     """Measure, write, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--rows", type=int, nargs="+", default=ROWS, help="Of a pass.")
+    parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
     pipeline = load_pipeline("storybook", device=CPU, dtype=torch.float32)
     policy = DiffusionPolicy(pipeline, LoraDiffusionConfig(lora_rank=8))
     found: list[dict[str, Any]] = []
-    for rows in ROWS:
+    for rows in given.rows:
         ceiling = best_possible(given.turns)
         for name, work in passes(policy, rows).items():
             each = gflop(work) / rows
@@ -115,7 +117,7 @@ def main() -> None:
         "passes": found,
         "operators": {name: operators(work) for name, work in passes(policy, 16).items()},
     }
-    RESULTS.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    given.results.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
 AT = (statistics.median, min, max)

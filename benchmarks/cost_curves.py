@@ -7,9 +7,10 @@
 Each point is a process of its own with one thread on the shipped models (cost_points.py);
 iterations are measured by the run itself. What was measured with the same hardware, versions and
 settings stays and is not measured again. The exponent is that of a power law through the medians of
-the points, with its interval at 95 % by Student's t: 1 is linear, 0 is constant. A fixed cost makes
-it smaller, so the exponent between the two largest points stands beside it. Writes
-results/cost_curves.json and cost_curves.png, and prints a table. `--folder` keeps filled stores.
+the points, or of two points through all that was measured, with its interval at 95 % by Student's
+t: 1 is linear, 0 is constant. A fixed cost makes it smaller, so the exponent between the two
+largest points stands beside it. Writes results/cost_curves.json and cost_curves.png, or what
+`--results` names, and prints a table. `--folder` keeps filled stores.
 Nothing large is imported before all is measured: see cost_points.py.
 """
 
@@ -57,15 +58,26 @@ def series(known: Facts, what: str) -> dict[str, dict[int, list[float]]]:
     return found
 
 
+def floored(values: Mapping[int, Sequence[float]]) -> list[float]:
+    """All of them in one list, none so small that it has no logarithm."""
+    return [max(value, 1e-6) for each in values.values() for value in each]
+
+
 def fitted(values: Mapping[int, Sequence[float]]) -> Facts:
-    """The power law through the medians: exponent, its interval, factor, exponent at the end."""
+    """The power law through the medians: exponent, its interval, factor, exponent at the end.
+
+    Two points have no interval by their medians, so that they are fitted through all values: the
+    interval then is that of repetitions, and says nothing about whether it is a power law.
+    """
     import numpy as np
     from scipy import stats
 
-    x = np.log(list(values))
-    y = np.log([max(statistics.median(each), 1e-6) for each in values.values()])
-    line = stats.linregress(x, y)
-    last = float((y[-1] - y[-2]) / (x[-1] - x[-2]))
+    medians = {point: [statistics.median(values[point])] for point in sorted(values)}
+    last_x, last_y = (np.log(each[-2:]) for each in (list(medians), floored(medians)))
+    fitted_to = values if len(values) == 2 else medians
+    x, y = np.log([point for point, each in fitted_to.items() for _ in each]), floored(fitted_to)
+    line = stats.linregress(x, np.log(y))
+    last = float((last_y[1] - last_y[0]) / (last_x[1] - last_x[0]))
     found: Facts = {"exponent": round(float(line.slope), 3), "at_the_end": round(last, 3)}
     if len(x) > 2:
         margin = float(stats.t.ppf(0.975, len(x) - 2) * line.stderr)

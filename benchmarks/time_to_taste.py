@@ -1,14 +1,18 @@
 """How long imgalign and TRL's DDPOTrainer take to the same oracle win rate, on one reward.
 
     python benchmarks/time_to_taste.py runs/demo-seeds/seed-* --environments runs/peers
+    python benchmarks/time_to_taste.py runs/demo-seeds/seed-* --environments runs/peers
+        --iterations 6 --epochs 15 --every 15 --jobs 2 --results runs/bench
 
-For each finished demo (`benchmarks/demo_seeds.py` makes them): the recipe of the demo and the peer
-are trained with one thread on the demo's reward, from the same model, on the same training prompts,
-with as many images and denoising steps an iteration. Everything else is what each side's defaults
-are, but for the peer's learning rate (`--learning-rate`, searched on seed 0: see the results).
+For each demo with a reward (`demo_seeds.py` makes whole ones, `demo_rewards.py` no more): the
+recipe of the demo and the peer are trained with one thread on the demo's reward, from the same
+model, on the same training prompts, with as many images and denoising steps an iteration.
+Everything else is what each side's defaults are, but for the peer's learning rate
+(`--learning-rate`, searched on seed 0: see the results).
 Each saved checkpoint is compared with the base as the demo does. CPU seconds are of training,
 rewards included; for imgalign with its measurements on held-out prompts, which the peer has not.
-What is finished is not run again. Writes time_to_taste.json and .png and prints a table.
+What is finished is not run again. Writes time_to_taste.json and .png and prints a table. The second
+command is a short form, to the first checkpoint of each side.
 """
 
 import argparse
@@ -17,6 +21,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -51,12 +56,13 @@ def call(command: Sequence[str]) -> None:
     subprocess.run(command, env=clean | ONE, check=True)
 
 
-def ours(demo: Path, folder: Path) -> list[tuple[int, float, Path]]:
+def ours(demo: Path, folder: Path, given: argparse.Namespace) -> list[tuple[int, float, Path]]:
     """Train the recipe; each checkpoint with the CPU seconds until it was there."""
-    if not (folder / "latest.json").is_file() or not list(folder.glob("step-*24")):
+    last = folder / f"step-{given.iterations:06d}"
+    if not (folder / "latest.json").is_file() or not last.is_dir():
         resume = ["--resume"] if folder.exists() else []
         settings = [f"reward.path={json.dumps(str(demo / 'reward'))}", "run.keep_checkpoints=9"]
-        settings += [f"seed={asked(demo)['seed']}"]
+        settings += [f"seed={asked(demo)['seed']}", f"run.iterations={given.iterations}"]
         train = ["train", RECIPE, *settings, "--out", str(folder), *resume]
         call([sys.executable, "-m", "imgalign", *train])
     found, spent = [], 0.0
@@ -115,6 +121,17 @@ def judged(weights: Path, demo: Path, out: Path) -> Row:
     }
 
 
+def measured(demo: Path, side: str, given: argparse.Namespace) -> list[Row]:
+    """Train one side on the reward of a demo, and compare each of its checkpoints with the base."""
+    seed, out = asked(demo)["seed"], given.out.resolve()
+    name, train = ("ours", ours) if side == OURS else ("peer", peer)
+    return [
+        {"side": side, "seed": seed, "step": step, "cpu_seconds": seconds}
+        | judged(weights, demo, out / f"{name}-{seed}-at-{step}")
+        for step, seconds, weights in train(demo, out / f"{name}-{seed}", given)
+    ]
+
+
 def seconds_until(rows: Sequence[Row], rate: float) -> float | None:
     """CPU seconds of the first checkpoint that wins so often; None where none does."""
     reached = [each["cpu_seconds"] for each in rows if each["win_rate"][0] >= rate]
@@ -123,8 +140,9 @@ def seconds_until(rows: Sequence[Row], rate: float) -> float | None:
 
 def table(rows: Sequence[Row]) -> str:
     """Markdown: minutes to each win rate by seed, and the last checkpoint."""
-    lines = ["| | seed |" + "".join(f" minutes to {100 * each:.0f} % |" for each in RATES)]
-    lines[0] += " best |"
+    heads = ["", "seed", *(f"to {100 * each:.0f} %" for each in RATES), "best"]
+    heads[2] = f"minutes {heads[2]}"
+    lines = [f"| {' | '.join(heads)} |".replace("|  |", "| |")]
     lines += ["|---" * (3 + len(RATES)) + "|"]
     for side, seed in dict.fromkeys((each["side"], each["seed"]) for each in rows):
         own = [each for each in rows if (each["side"], each["seed"]) == (side, seed)]
@@ -168,21 +186,21 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/time-to-taste"))
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--learning-rate", type=float, default=3e-3)
+    parser.add_argument("--iterations", type=int, default=24, help="Of the recipe.")
     parser.add_argument("--epochs", type=int, default=80, help="Of the peer.")
     parser.add_argument("--every", type=int, default=10, help="Epochs between LoRAs of the peer.")
+    parser.add_argument("--jobs", type=int, default=1, help="Processes that train at once.")
     given = parser.parse_args()
+    given.results.mkdir(parents=True, exist_ok=True)
+    work = [(demo.resolve(), side) for demo in given.demos for side in (OURS, THEIRS)]
     rows: list[Row] = []
-    for demo in map(Path.resolve, given.demos):
-        seed, out = asked(demo)["seed"], given.out.resolve()
-        for side, name in ((OURS, "ours"), (THEIRS, "peer")):
-            folder = out / f"{name}-{seed}"
-            trained = ours(demo, folder) if side == OURS else peer(demo, folder, given)
-            for step, seconds, weights in trained:
-                row = {"side": side, "seed": seed, "step": step, "cpu_seconds": seconds}
-                rows.append(row | judged(weights, demo, out / f"{folder.name}-at-{step}"))
-                command = f"python benchmarks/{command_line()}"
-                record(given.results / "time_to_taste.json", command, checkpoints=rows)
-            draw(rows, given.results / "time_to_taste.png")
+    python_of(PEER, given.environments)  # built once, before several ask for it
+    with ThreadPoolExecutor(given.jobs) as pool:
+        for found in pool.map(lambda each: measured(*each, given), work):
+            rows += found
+            command = f"python benchmarks/{command_line()}"
+            record(given.results / "time_to_taste.json", command, checkpoints=rows)
+    draw(rows, given.results / "time_to_taste.png")
     print(table(rows))
 
 

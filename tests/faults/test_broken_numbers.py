@@ -13,7 +13,7 @@ import pytest
 import torch
 from algorithms import ALGORITHMS
 from broken_numbers import BrokenWalk
-from fault_counts import LONG, repetitions
+from fault_counts import LONG, repeated
 from random_walk import Brightness, walk_data_for, walk_settings
 from walk_runs import start, weights
 
@@ -60,48 +60,48 @@ def num_passes(name: str) -> int:
     return policy.learned
 
 
+@repeated(1)
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_steps_that_are_not_finite_are_left_out_and_counted(tmp_path, faults, name):
+def test_steps_that_are_not_finite_are_left_out_and_counted(tmp_path, faults, name, number):
     learned = num_passes(name)
-    for number in repetitions(1):
-        chance = random.Random(f"{name}, {number}")
-        plan = {
-            chance.randrange(learned): chance.choice(BROKEN) for _ in range(chance.randint(1, 2))
-        }
-        policy, out = BrokenWalk(plan), tmp_path / str(number)
-        settings = settings_of(name, tmp_path)
-        with faults.inject("losses that are not finite"):
+    chance = random.Random(f"{name}, {number}")
+    plan = {chance.randrange(learned): chance.choice(BROKEN) for _ in range(chance.randint(1, 2))}
+    policy, out = BrokenWalk(plan), tmp_path / str(number)
+    settings = settings_of(name, tmp_path)
+    with faults.inject("losses that are not finite"):
+        start(out, settings=settings, policy=policy, on_step=policy.on_step)
+        records = read_metrics(out / "metrics.jsonl")
+        skipped = sum(int(record.get("skipped_steps") or 0) for record in records)
+        assert policy.broken == len(plan)
+        assert 1 <= skipped <= len(plan)
+        assert weights(out).isfinite().all()
+        assert records[-1]["step"] == ITERATIONS
+        assert all_finite(load_trainer_state(checkpoints(out)[-1])["learner"])
+
+
+@repeated(1)
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_a_run_whose_steps_are_never_finite_any_more_ends_in_one_line(
+    tmp_path, faults, name, number
+):
+    learned = num_passes(name)
+    chance = random.Random(f"{name}, {number}, for good")
+    begin = chance.randrange(learned // 2, learned)
+    plan = dict.fromkeys(range(begin, 100 * learned), chance.choice(BROKEN))
+    policy, out = BrokenWalk(plan), tmp_path / str(number)
+    settings = settings_of(name, tmp_path, iterations=50, checkpoint_every=1)
+    with faults.inject("losses that stay not finite"):
+        with pytest.raises(NumericsError, match=r"start a new run with a lower") as raised:
             start(out, settings=settings, policy=policy, on_step=policy.on_step)
-            records = read_metrics(out / "metrics.jsonl")
-            skipped = sum(int(record.get("skipped_steps") or 0) for record in records)
-            assert policy.broken == len(plan)
-            assert 1 <= skipped <= len(plan)
-            assert weights(out).isfinite().all()
-            assert records[-1]["step"] == ITERATIONS
-            assert all_finite(load_trainer_state(checkpoints(out)[-1])["learner"])
-
-
-@pytest.mark.parametrize("name", ALGORITHMS)
-def test_a_run_whose_steps_are_never_finite_any_more_ends_in_one_line(tmp_path, faults, name):
-    learned = num_passes(name)
-    for number in repetitions(1):
-        chance = random.Random(f"{name}, {number}, for good")
-        begin = chance.randrange(learned // 2, learned)
-        plan = dict.fromkeys(range(begin, 100 * learned), chance.choice(BROKEN))
-        policy, out = BrokenWalk(plan), tmp_path / str(number)
-        settings = settings_of(name, tmp_path, iterations=50, checkpoint_every=1)
-        with faults.inject("losses that stay not finite"):
-            with pytest.raises(NumericsError, match=r"start a new run with a lower") as raised:
-                start(out, settings=settings, policy=policy, on_step=policy.on_step)
-            assert str(raised.value).isprintable()
-            for checkpoint in checkpoints(out):
-                verify(checkpoint)
-            assert weights(out).isfinite().all()
-            status = read_status(out)
-            assert status is not None
-            assert (status.state, status.message) == ("failed", str(raised.value))
-            records = read_metrics(out / "metrics.jsonl")
-            assert sum(int(each.get("skipped_steps") or 0) for each in records) < MOST_SKIPPED
+        assert str(raised.value).isprintable()
+        for checkpoint in checkpoints(out):
+            verify(checkpoint)
+        assert weights(out).isfinite().all()
+        status = read_status(out)
+        assert status is not None
+        assert (status.state, status.message) == ("failed", str(raised.value))
+        records = read_metrics(out / "metrics.jsonl")
+        assert sum(int(each.get("skipped_steps") or 0) for each in records) < MOST_SKIPPED
 
 
 class Patchy(Brightness):
@@ -120,12 +120,12 @@ class Patchy(Brightness):
         return scores
 
 
+@repeated(1)
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_rewards_that_are_not_finite_drop_their_samples_alone(tmp_path, faults, name):
-    for number in repetitions(1):
-        reward = Patchy(random.Random(f"{name}, {number}"))
-        with faults.inject("rewards that are not finite"):
-            start(tmp_path / str(number), settings=settings_of(name, tmp_path), reward=reward)
-            assert reward.bad > 0
-            assert weights(tmp_path / str(number)).isfinite().all()
-            assert torch.count_nonzero(weights(tmp_path / str(number)))
+def test_rewards_that_are_not_finite_drop_their_samples_alone(tmp_path, faults, name, number):
+    reward = Patchy(random.Random(f"{name}, {number}"))
+    with faults.inject("rewards that are not finite"):
+        start(tmp_path / str(number), settings=settings_of(name, tmp_path), reward=reward)
+        assert reward.bad > 0
+        assert weights(tmp_path / str(number)).isfinite().all()
+        assert torch.count_nonzero(weights(tmp_path / str(number)))

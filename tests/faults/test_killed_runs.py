@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from algorithms import ALGORITHMS
-from fault_counts import LONG, Faults, repetitions
+from fault_counts import LONG, Faults, repeated
 from forked_runs import RunServer
 from language_runs import language_settings, write_talker
 from random_walk import walk_data, walk_data_for, walk_settings
@@ -108,53 +108,73 @@ def assert_same(whole: Path, out: Path) -> None:
     assert status.state == "finished"
 
 
+@dataclass(frozen=True)
+class Drilled:
+    """What is killed, and the name of its algorithm."""
+
+    name: str
+    whole: Undisturbed
+
+
 def survives(
-    server: RunServer, whole: Undisturbed, faults: Faults, *, kind: str, name: str
+    server: RunServer, drilled: Drilled, out: Path, faults: Faults, *, kind: str, number: int
 ) -> None:
-    """Kill and resume so many runs, and compare each with the undisturbed one."""
-    folder = whole.out.parent
-    for number in repetitions(1):
-        chance = random.Random(f"{name}, {number}")
-        out = folder / f"run-{number}"
-        kills = killed_until_it_ends(server, whole, out, chance)
-        faults.injected[kind] += kills
-        assert_same(whole.out, out)
-        faults.survived[kind] += kills
-        shutil.rmtree(out)
+    """Kill and resume a run as often as chance has it, and compare it with the undisturbed one."""
+    chance = random.Random(f"{drilled.name}, {number}")
+    kills = killed_until_it_ends(server, drilled.whole, out, chance)
+    kind = f"kill -9, {kind}, {drilled.name}"
+    faults.injected[kind] += kills
+    assert_same(drilled.whole.out, out)
+    faults.survived[kind] += kills
+    shutil.rmtree(out)
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
-def test_a_run_of_any_algorithm_that_is_killed_at_random_moments_ends_as_it_would_have(
-    warm, tmp_path, faults, name
-):
-    algorithm = ALGORITHMS[name]
-    data = walk_data_for(algorithm, tmp_path / "images")
+@pytest.fixture(scope="module", params=ALGORITHMS)
+def walk(request, warm, tmp_path_factory) -> Drilled:
+    folder, algorithm = tmp_path_factory.mktemp("walk"), ALGORITHMS[request.param]
+    data = walk_data_for(algorithm, folder / "images")
     settings = walk_settings(algorithm=algorithm, data=data, iterations=4, keep_checkpoints=2)
-    whole = undisturbed(warm, tmp_path, settings, walk=True)
-    survives(warm, whole, faults, kind="kill -9, random walk", name=name)
+    return Drilled(request.param, undisturbed(warm, folder, settings, walk=True))
 
 
-@pytest.mark.parametrize("name", ["grpo", "dpo"])
-def test_a_run_of_a_language_model_does_too(warm, tmp_path, faults, name):
-    model = write_talker(tmp_path / "model")
-    settings = language_settings(model, algorithm={"name": name, "minibatches": 2})
-    whole = undisturbed(warm, tmp_path, settings, walk=False)
-    survives(warm, whole, faults, kind="kill -9, language model", name=name)
+@pytest.fixture(scope="module", params=["grpo", "dpo"])
+def talker(request, warm, tmp_path_factory) -> Drilled:
+    folder = tmp_path_factory.mktemp("talker")
+    model, algorithm = write_talker(folder / "model"), {"name": request.param, "minibatches": 2}
+    settings = language_settings(model, algorithm=algorithm)
+    return Drilled(request.param, undisturbed(warm, folder, settings, walk=False))
 
 
-@pytest.mark.parametrize("name", ["grpo", "supervised, reward"])
-def test_a_run_of_a_diffusion_model_does_too(warm, tiny_pipeline_folder, tmp_path, faults, name):
+@pytest.fixture(scope="module", params=["grpo", "supervised, reward"])
+def painter(request, warm, tiny_pipeline_folder, tmp_path_factory) -> Drilled:
+    folder = tmp_path_factory.mktemp("painter")
     policy = {
         "model": str(tiny_pipeline_folder),
         "dtype": "float32",
         "batch_size": 4,
         "num_inference_steps": 3,
     }
-    prompts = tmp_path / "prompts.txt"
+    prompts = folder / "prompts.txt"
     prompts.write_text("a red house\na blue boat\na green tree\nthe house\n", encoding="utf-8")
-    data = walk_data(prompts={"file": str(prompts)})
+    data, algorithm = walk_data(prompts={"file": str(prompts)}), ALGORITHMS[request.param]
     settings = walk_settings(
-        policy=policy, algorithm=ALGORITHMS[name], data=data, iterations=2, checkpoint_every=1
+        policy=policy, algorithm=algorithm, data=data, iterations=2, checkpoint_every=1
     )
-    whole = undisturbed(warm, tmp_path, settings, walk=False)
-    survives(warm, whole, faults, kind="kill -9, diffusion model", name=name)
+    return Drilled(request.param, undisturbed(warm, folder, settings, walk=False))
+
+
+@repeated(1)
+def test_a_run_of_any_algorithm_that_is_killed_at_random_moments_ends_as_it_would_have(
+    warm, walk, tmp_path, faults, number
+):
+    survives(warm, walk, tmp_path / "run", faults, kind="random walk", number=number)
+
+
+@repeated(1)
+def test_a_run_of_a_language_model_does_too(warm, talker, tmp_path, faults, number):
+    survives(warm, talker, tmp_path / "run", faults, kind="language model", number=number)
+
+
+@repeated(1)
+def test_a_run_of_a_diffusion_model_does_too(warm, painter, tmp_path, faults, number):
+    survives(warm, painter, tmp_path / "run", faults, kind="diffusion model", number=number)

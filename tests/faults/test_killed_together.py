@@ -6,13 +6,13 @@ In the long form only: tests/train/test_together.py and test_sharded.py do it on
 """
 
 import random
+import shutil
 import signal
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from fault_counts import LONG, repetitions
+from fault_counts import LONG, repeated
 from forked_runs import RunServer
 from fsdp import with_fsdp
 from pair_runs import train_on_pairs, weights
@@ -84,24 +84,31 @@ def whole(pair, tmp_path_factory) -> tuple[Path, Reply]:
     return folder / "run", replies[0]
 
 
-@pytest.mark.parametrize("number", repetitions(0.4))
+def killed(pair: Pair, out: Path, reply: Reply, number: int) -> list[Reply]:
+    """How a run ended of which one process was killed; one that was over before is tried again."""
+    chance, victim = random.Random(f"{pair.engine}, two processes, {number}"), number % 2
+    while True:
+        seconds: float | None = chance.uniform(MET, max(MET, reply.seconds))
+        operation = None
+        if victim == 0 and chance.random() < 0.5:  # the one that writes
+            seconds, operation = None, chance.randint(20, reply.operations)
+        ends = pair.run(out, victim=victim, seconds=seconds, operation=operation)
+        if ends[victim].code == -signal.SIGKILL:
+            return ends
+        assert [each.code for each in ends] == [0, 0], ends
+        shutil.rmtree(out)
+
+
+@repeated(0.4)
 def test_a_killed_process_ends_the_other_in_one_line_and_both_resume_to_the_same_weights(
     pair, whole, tmp_path, faults, number
 ):
     undisturbed, reply = whole
-    chance = random.Random(f"{pair.engine}, two processes, {number}")
     victim, out = number % 2, tmp_path / "run"
-    seconds: float | None = chance.uniform(MET, max(MET, reply.seconds))
-    operation = None
-    if victim == 0 and chance.random() < 0.5:  # the one that writes
-        seconds, operation = None, chance.randint(20, reply.operations)
-    ends = pair.run(out, victim=victim, seconds=seconds, operation=operation)
-    killed, other = ends[victim].code == -signal.SIGKILL, ends[1 - victim]
-    kind = f"kill -9, one of two processes, {pair.engine}"
-    # A run that is over before its moment comes has met no fault.
-    with faults.inject(kind) if killed else nullcontext():
+    ends = killed(pair, out, reply, number)
+    other = ends[1 - victim]
+    with faults.inject(f"kill -9, one of two processes, {pair.engine}"):
         if other.code:
-            assert killed, ends
             assert other.code == 2, other.said
             assert other.said.splitlines()[-1] == (
                 f"error: process {1 - victim} of 2: another process of this run has ended or "

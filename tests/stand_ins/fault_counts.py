@@ -11,6 +11,9 @@ from hypothesis import HealthCheck, Phase, settings
 SOAK = int(os.environ.get("IMGALIGN_SOAK", "1"))
 """How many times as long as in the short form, whose 1 it is."""
 
+NUMBER = "number"
+"""The parameter of a test whose repetitions are tests of their own."""
+
 LONGEST_LINE = 1000
 """Characters of a message, the path in front of it included."""
 LONG = [pytest.mark.slow, pytest.mark.timeout(300 * SOAK)]
@@ -20,6 +23,11 @@ LONG = [pytest.mark.slow, pytest.mark.timeout(300 * SOAK)]
 def repetitions(short: float) -> range:
     """So many times in the short form; of a fraction none there, and its part in the long one."""
     return range(int(short * SOAK))
+
+
+def repeated(short: float) -> pytest.MarkDecorator:
+    """A mark: each repetition is a test, so that a long form can be stopped between them."""
+    return pytest.mark.parametrize(NUMBER, repetitions(short))
 
 
 def examples(short: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -51,8 +59,8 @@ class Faults:
         self.survived[kind] += 1
 
     def as_json(self) -> Mapping[str, Mapping[str, int]]:
-        """Both counts by kind."""
-        return {"injected": dict(self.injected), "survived": dict(self.survived)}
+        """Both counts by kind, of kinds that were met."""
+        return {"injected": dict(+self.injected), "survived": dict(+self.survived)}
 
 
 def check_line(error: Exception, *, begin: str = "") -> None:

@@ -1,0 +1,148 @@
+"""The parts of `make bench`: each table of docs/benchmarks.md in a short form.
+
+Minutes are those of two cores of an AMD EPYC with nothing beside them. `tiny` is the same command
+at a size that only shows that it starts and ends. Left out: the order of what happens (bench.py).
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+RECORDED = HERE / "results"
+SEEDS = (0, 1, 2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One command, which writes its results into the folder."""
+
+    name: str
+    measures: str
+    minutes: float
+    command: Sequence[str]
+    needs: str = ""
+    """The part without whose results this one has nothing to begin with."""
+
+
+def parts_of(folder: Path, environments: Path, *, tiny: bool = False) -> list[Part]:
+    """All parts, in the order in which they run."""
+    return [
+        *limits(folder, tiny=tiny),
+        *costs(folder, tiny=tiny),
+        *peers(folder, environments, tiny=tiny),
+        *taste(folder, environments, tiny=tiny),
+    ]
+
+
+def script(name: str, *arguments: object) -> list[str]:
+    """A command line of one of the benchmarks."""
+    return [sys.executable, str(HERE / f"{name}.py"), *map(str, arguments)]
+
+
+def limits(folder: Path, *, tiny: bool) -> list[Part]:
+    """What limits training on a processor, and what cached features save a fit."""
+    rows = ["--turns", 1, "--rows", 8] if tiny else []
+    few = ["--turns", 1, "--rankings", 4] if tiny else []
+    return [
+        Part(
+            name="ceiling",
+            measures="how near passes of the UNet come to what this processor can do",
+            minutes=0.7,
+            command=script("ceiling", *rows, "--results", folder / "ceiling.json"),
+        ),
+        Part(
+            name="reward-cache",
+            measures="a pass of a reward fit on cached features",
+            minutes=0.6,
+            command=script("reward_cache", *few, "--results", folder / "reward_cache.json"),
+        ),
+    ]
+
+
+COSTS = (
+    ("start", (1,), 0.6, "what starting takes"),
+    ("images", (8, 32), 4.0, "an iteration by its images"),
+    ("steps", (5, 20), 4.3, "an iteration by its denoising steps"),
+    ("k", (2, 9), 2.8, "an iteration by images of a ranking"),
+    ("rankings", (1_000, 30_000), 2.0, "the store by its rankings"),
+    ("annotators", (1, 100), 5.0, "the server by its annotators"),
+    ("processes", (1, 2), 4.3, "an iteration by processes that share it"),
+)
+"""Axis, ends of it that were recorded, minutes of three turns, and what is measured."""
+
+
+def costs(folder: Path, *, tiny: bool) -> list[Part]:
+    """Cost curves at two points, three turns each."""
+    parts = []
+    for axis, points, minutes, measures in COSTS:
+        own = ["--axes", axis, "--points", *(points[:1] if tiny else points)]
+        own += ["--repetitions", 1 if tiny else 3, "--beside", "nothing, in make bench"]
+        kept = ["--folder", folder / "stores", "--results", folder / "cost_curves.json"]
+        parts.append(
+            Part(
+                name=f"cost-{axis}",
+                measures=f"cost curves: {measures}",
+                minutes=minutes,
+                command=script("cost_curves", *own, *kept),
+            )
+        )
+    return parts
+
+
+LONG_PEER_MINUTES, PEER_MINUTES = 11.5, 1.3
+
+
+def peers(folder: Path, environments: Path, *, tiny: bool) -> list[Part]:
+    """The comparisons with TRL that were recorded, in three turns."""
+    known = json.loads((RECORDED / "peers.json").read_text(encoding="utf-8"))
+    small = ["--repetitions", 1, "--batches", 1, "--batch", 2, "--steps", 3]
+    small += ["--language-steps", 2, "--ppo-iterations", 2]
+    parts = []
+    for name in known:
+        sizes = ["--epochs", 2, *(small if tiny else [])]
+        where = ["--environments", environments, "--results", folder / "peers.json"]
+        texts = name.startswith("language")
+        parts.append(
+            Part(
+                name=f"peer-{name}",
+                measures=f"the same work by TRL and by imgalign: {name}",
+                minutes=PEER_MINUTES if texts else LONG_PEER_MINUTES,
+                command=script("compare_peers", name, *sizes, *where),
+            )
+        )
+    return parts
+
+
+def taste(folder: Path, environments: Path, *, tiny: bool) -> list[Part]:
+    """The time to a win rate beside TRL's, to the first checkpoint of each side."""
+    seeds = SEEDS[:1] if tiny else SEEDS
+    demos = [folder / "demos" / f"seed-{seed}" for seed in seeds]
+    sizes = [1, 1, 1] if tiny else [6, 15, 15]
+    short = [
+        word
+        for name, size in zip(("--iterations", "--epochs", "--every"), sizes, strict=True)
+        for word in (name, size)
+    ]
+    where = ["--environments", environments, "--out", folder / "taste", "--results", folder]
+    return [
+        Part(
+            name="rewards",
+            measures="rewards of three demos, for the next part; nothing is measured",
+            minutes=3.0,
+            command=script(
+                "demo_rewards",
+                *(folder / "demos", "--jobs", 2, "--seeds", *seeds),
+                *(["--prompts", 24] if tiny else []),
+            ),
+        ),
+        Part(
+            name="taste",
+            measures="the time to an oracle win rate on one reward, beside TRL's",
+            minutes=9.0,
+            needs="rewards",
+            command=script("time_to_taste", *demos, *short, "--jobs", 2, *where),
+        ),
+    ]
