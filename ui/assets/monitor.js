@@ -192,13 +192,19 @@ const drawVerdict = ({ verdict }) => {
     next.append(link, how);
   }
   if (verdict.downloads.length) {
-    const home = make("p", "mo-home", "Take it home as a LoRA for ");
-    home.append(...verdict.downloads.map(([tool, address]) => {
-      const link = make("a", "btn", tool);
-      link.href = address;
-      link.download = "";
-      return link;
-    }));
+    const home = make("div", "mo-home tools");
+    home.dataset.files = "api/exports";
+    home.dataset.what = "the LoRA for ";
+    const [said, wrong] = [make("p"), make("p")];
+    said.setAttribute("role", "status");
+    wrong.setAttribute("role", "alert");
+    wrong.hidden = true;
+    home.append(make("span", "", "Take it home as a LoRA for "), ...verdict.downloads.map(([tool, address]) => {
+      const button = make("button", "btn", tool);
+      button.type = "button";
+      button.dataset.take = address;
+      return button;
+    }), said, wrong);
     next.append(home);
   }
   next.append(copyable("Its files", verdict.path));
