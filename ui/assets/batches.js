@@ -68,6 +68,7 @@ const refresh = () => {
   const value = props.value;
   if (!value) return;
   drawStanding(value.standing);
+  root.removeAttribute("data-wait");
   root.toggleAttribute("data-empty", !value.detail);
   if (!value.detail) return;
   const detail = value.detail;

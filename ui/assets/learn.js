@@ -74,6 +74,7 @@ const pair = (detail, { prompt, better, worse, probability }) => {
 const refresh = () => {
   const value = props.value;
   if (!value) return;
+  root.removeAttribute("data-wait");
   root.toggleAttribute("data-empty", !value.detail);
   if (!value.detail) {
     const hint = q(".le-hint");

@@ -398,7 +398,9 @@ def _drawn_before(shelf: Shelf, event: gr.EventData) -> tuple[Any, Any]:
     value = restore(shelf, str(event.last))
     if value is None and event.asked:
         gr.Warning("These images are not kept any more; the same form draws them again")
-    return (value, gr.Column(visible=True)) if value else (gr.skip(), gr.skip())
+    if value:
+        return value, gr.Column(visible=True)
+    return (gr.skip() if event.asked else NOTHING), gr.skip()
 
 
 def _rest() -> tuple[Any, Any]:
@@ -420,9 +422,13 @@ def _more(form: Mapping[str, Component]) -> list[Component]:
     return [each for name, each in form.items() if name.startswith("more-")]
 
 
+NOTHING: dict[str, Any] = {"rows": [], "groups": [], "done": 0, "total": 0, "share": 0}
+"""A view without images."""
+
+
 def _until_error(views: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """The same views; an error of the project ends them with one that says why."""
-    value: dict[str, Any] = {"rows": [], "groups": [], "done": 0, "total": 0, "share": 0}
+    value = NOTHING
     try:
         for value in views:
             yield value
