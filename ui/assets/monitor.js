@@ -340,13 +340,23 @@ watch("value", refresh);
 refresh();
 if (stored.get()) trigger("run_select", { run: stored.get() });
 
-// alive.js puts #alive into the page while the app does not answer.
+// Dots of what goes on blink. An animation of the style would be drawn sixty times a second.
+const still = matchMedia("(prefers-reduced-motion: reduce)");
+setInterval(() => {
+  const goes = q('.mo-chip:is([data-state="running"], [data-state="starting"], [data-state="stopping"])');
+  const on = goes && !still.matches && !root.matches("[data-gone], [data-beat]");
+  if (!document.hidden) root.toggleAttribute("data-beat", Boolean(on));
+}, 900);
+
+// alive.js puts #alive into the page while the app does not answer, or answers nobody.
+const WHY = { out: "You are logged out.", other: "Somebody else is logged in." };
 new MutationObserver(() => {
-  const gone = Boolean(document.querySelector("#alive"));
-  root.toggleAttribute("data-gone", gone);
+  const gone = document.querySelector("#alive");
+  root.toggleAttribute("data-gone", Boolean(gone));
   q(".mo-gone").hidden = !gone;
   if (!gone) return;
   const since = props.value?.runs ? ` What is shown is of ${heard.toLocaleTimeString()}.` : "";
-  const text = `The app is gone or was restarted.${since} Runs go on without it.`;
+  const why = WHY[gone.dataset.state] ?? "The app is gone or was restarted.";
+  const text = `${why}${since} Runs go on.`;
   if (q(".mo-gone").textContent !== text) q(".mo-gone").textContent = text;
 }).observe(document.body, { childList: true });
