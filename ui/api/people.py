@@ -13,7 +13,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 from pydantic import BaseModel
 
-from imgalign.errors import ImgalignError, InputError
+from imgalign.errors import InputError
 from imgalign.preferences.accounts import Accounts
 from imgalign.preferences.store import Store
 from imgalign.preferences.stored import item_samples
@@ -22,9 +22,9 @@ from ui.api.login import only
 from ui.api.receiving import receive
 from ui.api.responses import png_response
 from ui.api.small import small_png
-from ui.links import in_the_app
-from ui.ranking_builds import Builds
-from ui.ranking_files import Kind
+from ui.api.taking import Begun, add_files
+from ui.builds import Builds, Built
+from ui.ranking_files import Kind, written
 
 UPLOADS = r"/api/people/rankings"
 """Where a browser sends a file of rankings."""
@@ -67,10 +67,7 @@ def router(store: Store, people: Accounts) -> fastapi.APIRouter:
         with tempfile.TemporaryDirectory(prefix="imgalign-") as folder:
             part = Path(folder) / "sent"
             await receive(sent, part, name, most=LARGEST_UPLOAD, cure=ranking_import.CURE)
-            try:
-                said = await run_in_threadpool(ranking_import.brought_in, store, part, name)
-            except ImgalignError as error:
-                raise type(error)(in_the_app(str(error))) from error
+            said = await run_in_threadpool(ranking_import.brought_in, store, part, name)
         return BroughtIn(said=said)
 
     return routes

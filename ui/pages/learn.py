@@ -15,6 +15,7 @@ from ui import fit_form, settings_table
 from ui.authority import needs_role
 from ui.fits import Fit, Fits, check_fit
 from ui.forms import lines_of
+from ui.links import in_the_app
 from ui.messages import PRIVATE, shown
 from ui.pages.folding import FOLD, form_heading
 from ui.pages.setting_fields import controls_field
@@ -246,7 +247,12 @@ def _shelf() -> gr.HTML:
 
 def _short(fit: Fit) -> dict[str, Any]:
     accuracy = None if fit.report is None else fit.report.test.accuracy.micro
-    return {"name": fit.name, "state": fit.state, "accuracy": accuracy, "message": fit.message}
+    return {
+        "name": fit.name,
+        "state": fit.state,
+        "accuracy": accuracy,
+        "message": in_the_app(fit.message),
+    }
 
 
 def _detail(fits: Fits, store: Store, fit: Fit) -> dict[str, Any]:

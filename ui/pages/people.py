@@ -36,6 +36,7 @@ from imgalign.preferences.store import Store
 from imgalign.preferences.stored import item_samples, latest_items
 from ui.api.small import small_text
 from ui.authority import account
+from ui.links import said
 from ui.messages import PRIVATE, done, shown
 from ui.pages import accounts
 from ui.people_table import (
@@ -74,7 +75,11 @@ def tables(store: Store, project: str | None) -> tuple[str, str, str]:
     try:
         found = people_of(store, project)
     except ImgalignError as error:
-        return f'<div class="results people"><p role="alert">{escape(str(error))}</p></div>', "", ""
+        return (
+            f'<div class="results people"><p role="alert">{escape(said(error))}</p></div>',
+            "",
+            "",
+        )
     progress = progress_shown(project_progress(store, project))
     if queue_order_of(store.database, project) == "informative":
         progress += valued_shown(valued_items(store.database, project))
@@ -309,8 +314,8 @@ def _guidelines(*, from_file: bool) -> tuple[gr.Textbox, gr.Button]:
     with gr.Accordion("Guidelines", open=False, elem_classes="fold"):
         if from_file:
             gr.HTML(
-                '<div class="recipe"><p>They come from the file that the app was started with '
-                "(<code>--guidelines</code>), for all projects: edit that.</p></div>",
+                '<div class="recipe"><p>They come from a file that the app was started with, for '
+                "all projects: whoever started it can change that file.</p></div>",
                 padding=False,
             )
         text = gr.Textbox(

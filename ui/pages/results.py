@@ -13,6 +13,7 @@ from imgalign.preferences.ratings import Ratings, Wins
 from imgalign.preferences.store import Store
 from ui.comparing import cards, downloads
 from ui.leaderboard import ALL, HELD_OUT, LISTED, OF_PROJECT, Asked, Leaderboard, Rated
+from ui.links import said
 from ui.messages import PRIVATE
 from ui.pages.folding import form_heading
 from ui.rating_chart import chart
@@ -58,7 +59,7 @@ def shown(board: Leaderboard, asked: Asked) -> str:
     try:
         found = board.found(asked)
     except ImgalignError as error:
-        return f'<div class="results"><p role="alert">{escape(str(error))}.</p></div>'
+        return f'<div class="results"><p role="alert">{escape(said(error))}.</p></div>'
     compared = cards(found.comparisons, offered=lambda each: downloads(board.runs, each))
     return compared + table(found.rated)
 
