@@ -14,12 +14,15 @@ from ui.api.responses import as_attachment, png_response
 from ui.api.taking import Begun, add_files
 from ui.builds import Builds
 from ui.download import file_name, zipped
-from ui.exports import zipped_export
+from ui.exports import offered_layout, zipped_export
+from ui.pulse import Page, Pulse
 from ui.runs import Runs
 from ui.shelf import Shelf
 
 
-def router(runs: Runs, shelf: Shelf, people: Accounts, *, server: str) -> fastapi.APIRouter:
+def router(
+    runs: Runs, shelf: Shelf, people: Accounts, pulse: Pulse, *, server: str
+) -> fastapi.APIRouter:
     """What pages and their scripts ask for; 403 for whoever may not lead.
 
     `server` names this process: a page of an earlier one must be reloaded.
@@ -28,8 +31,8 @@ def router(runs: Runs, shelf: Shelf, people: Accounts, *, server: str) -> fastap
     builds = Builds()
 
     @routes.get("/alive")
-    def alive() -> dict[str, str]:
-        return {"server": server}
+    def alive(of: Page | None = None) -> dict[str, str]:
+        return {"server": server, "mark": "" if of is None else pulse.of(of)}
 
     @routes.get("/runs/{name}/samples/{file}")
     def sample(name: str, file: str) -> Response:

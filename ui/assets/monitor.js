@@ -1,5 +1,5 @@
-// Draws what the timer brings: runs, the curves and images of the chosen one, its log. The value
-// is replaced every few seconds; what the person does here (hover, slider, open log) stays.
+// Draws what the server says: runs, the curves and images of the chosen one, its log. The value
+// is replaced when something has changed; what the person does here (hover, slider, open log) stays.
 const root = element.querySelector(".mo");
 const q = (selector) => root.querySelector(selector);
 const SVG = "http://www.w3.org/2000/svg";
@@ -120,6 +120,22 @@ const chart = ({ title, about, lines }) => {
     for (const node of [hair, note]) node.setAttribute("visibility", "hidden");
   });
   return box;
+};
+
+// Only those that have changed are drawn anew.
+const states = new WeakMap();
+const drawCharts = ({ name, charts }) => {
+  const box = q(".mo-charts");
+  charts.forEach((each, place) => {
+    const state = JSON.stringify([name, each]);
+    const before = box.children[place];
+    if (before && states.get(before) === state) return;
+    const drawn = chart(each);
+    states.set(drawn, state);
+    if (before) before.replaceWith(drawn);
+    else box.append(drawn);
+  });
+  while (box.children.length > charts.length) box.lastChild.remove();
 };
 
 /* ---------- runs and the chosen one ---------- */
@@ -288,9 +304,7 @@ const refresh = () => {
   q(".mo-bar i").style.width = `${share}%`;
   q(".mo-bar").setAttribute("aria-valuemax", detail.total);
   q(".mo-bar").setAttribute("aria-valuenow", detail.step);
-  if (changed("charts", [detail.name, detail.charts])) {
-    q(".mo-charts").replaceChildren(...detail.charts.map(chart));
-  }
+  drawCharts(detail);
   drawSamples(detail);
   if (changed("log", detail.log)) {
     const log = q("pre");
@@ -337,6 +351,7 @@ q(".mo-log").addEventListener("toggle", () => {
 });
 
 watch("value", refresh);
+root.addEventListener("pulse", () => trigger("moved")); // alive.js says so
 refresh();
 if (stored.get()) trigger("run_select", { run: stored.get() });
 

@@ -35,7 +35,6 @@ from ui.runs import Runs
 from ui.standing import RANK, Standings, counted
 from ui.theme import asset
 
-REFRESH_SECONDS = 2.0
 MOST_SETS = 24
 """Sets of a batch that are drawn, the first."""
 LOG_LINES = 80
@@ -233,7 +232,7 @@ def build(
     page.load(None, None, fields.prompts, js=KEPT, **PRIVATE)
     page.load(open_page, None, [fields.model, fields.project], **PRIVATE).then(**explain_form)
     page.load(**again)
-    gr.Timer(REFRESH_SECONDS).tick(**again)
+    shelf.moved(**again)
     _connect_form(fields, tools, sending, folds, refusal, explain_form)
     outputs = [chosen, refusal, fields.first_seed, fields.project, fields.upload, sending]
     begun = start.click(begin, fields.all, outputs, **PRIVATE).then(None, js=FOLD, **PRIVATE)

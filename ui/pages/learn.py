@@ -21,7 +21,6 @@ from ui.pages.folding import FOLD, form_heading
 from ui.pages.setting_fields import controls_field
 from ui.theme import asset
 
-REFRESH_SECONDS = 2.0
 FOR_LEADS = (
     '<div class="recipe"><p>Admins fit reward models; here you see what they are worth.</p></div>'
 )
@@ -114,7 +113,6 @@ def build(page: gr.Blocks, fits: Fits, store: Store) -> None:
             gr.HTML(FOR_LEADS, padding=False, elem_classes="for-leads")
             shelf = _shelf()
             folded, table = settings_table.draw()
-    timer = gr.Timer(REFRESH_SECONDS)
     explain_form = _connect_settings(settings, project, folded, table)
 
     def refresh(which: str | None, before: str) -> tuple[Any, str]:
@@ -149,7 +147,7 @@ def build(page: gr.Blocks, fits: Fits, store: Store) -> None:
     again = {"fn": refresh, "inputs": [chosen, latest], "outputs": [shelf, latest], **PRIVATE}
     page.load(open_page, outputs=[project, group, name], **PRIVATE).then(**explain_form)
     page.load(**again)
-    timer.tick(**again)
+    shelf.moved(**again)
     project.input(choose, project, [group, name], **PRIVATE).then(**explain_form)
     inputs, outputs = [project, group, name, settings.overrides], [chosen, name, settings.refusal]
     begun = start.click(start_fit, inputs, outputs, **PRIVATE).then(None, js=FOLD, **PRIVATE)

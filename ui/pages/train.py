@@ -16,7 +16,6 @@ from ui.run_queue import RunQueue
 from ui.starting import begin
 from ui.theme import asset
 
-REFRESH_SECONDS = 2.0
 FOR_LEADS = (
     '<div class="recipe"><p>Admins start, stop and delete runs; here you see how they go.</p></div>'
 )
@@ -74,7 +73,7 @@ def build(page: gr.Blocks, queue: RunQueue) -> None:
 
     again = {"fn": refresh, "inputs": [chosen, latest], "outputs": [monitor, latest], **PRIVATE}
     page.load(**again)
-    gr.Timer(REFRESH_SECONDS).tick(**again)
+    monitor.moved(**again)
     keep = connect_form(page, queue, fields, folded, table, monitor)
     outputs = [chosen, fields.name, fields.refusal]
     fields.start.click(start_run, fields.typed, outputs, **PRIVATE).then(**again).then(**keep)
