@@ -258,6 +258,7 @@ const refresh = () => {
   const value = props.value;
   root.toggleAttribute("data-wait", !value?.runs);
   root.toggleAttribute("data-empty", value?.runs?.length === 0);
+  orderWhenThere();
   heard = new Date();
   q(".mo-line").hidden = !value?.queue_failed;
   q(".mo-line").textContent = value?.queue_failed ?? "";

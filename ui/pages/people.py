@@ -166,6 +166,7 @@ def build(
             gr.HTML("<h2>Who judges, and how well</h2>", padding=False)
             chosen = gr.Dropdown(label="Project", choices=[], elem_id="people-project")
             opened, next_up = _opening(), _ranked_next()
+        with gr.Column(scale=0, min_width=320, elem_classes="side later"):
             inviting = accounts.draw_form()
             text, save = _guidelines(from_file=from_file)
             which, letters, order, overlap, add = _gold_form()
@@ -173,7 +174,7 @@ def build(
             first, percent, ask = _qualification()
             count, more = _repeats()
             files, sending = _files()
-        with gr.Column(scale=1, min_width=320):
+        with gr.Column(scale=1, min_width=320, elem_classes="watched"):
             table, gold, attention = _tables()
             rows = accounts.draw_table()
 

@@ -27,11 +27,12 @@ def build(page: gr.Blocks, queue: RunQueue) -> None:
     chosen = gr.State(None)
     latest = gr.State("")
     with gr.Row(elem_classes="page", equal_height=False):
-        with gr.Column(scale=0, min_width=320, elem_classes="side for-admins"):
+        with gr.Column(scale=0, min_width=320, elem_classes="side later for-admins"):
             fields = draw_fields()
-        with gr.Column(scale=1, min_width=320):
+        with gr.Column(scale=1, min_width=320, elem_classes="watched"):
             gr.HTML(FOR_LEADS, padding=False, elem_classes="for-leads")
             monitor = _monitor()
+        with gr.Column(scale=1, min_width=320):
             folded, table = settings_table.draw()
 
     def refresh(which: str | None, before: str) -> tuple[Any, str]:
