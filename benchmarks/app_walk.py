@@ -234,7 +234,7 @@ def take_home(walk: Walk) -> dict[str, Any]:
     duel.wait_for()
     walk.shot("verdict")
     with page.expect_download() as given:
-        page.get_by_role("link", name=re.compile("ComfyUI")).first.click()
+        page.get_by_role("button", name=re.compile("ComfyUI")).first.click()
     with zipfile.ZipFile(given.value.path()) as file:
         names = file.namelist()
     assert any(name.endswith(".safetensors") for name in names)

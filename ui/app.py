@@ -49,6 +49,7 @@ from ui.fits import Fits
 from ui.heading import PAGES, header
 from ui.libraries import LoadAhead
 from ui.pages import candidates, generate, learn, people, rank, results, train
+from ui.pulse import Pulse
 from ui.run_queue import RunQueue, attended
 from ui.runs import Runs
 from ui.shelf import Shelf
@@ -236,8 +237,10 @@ def build_app(settings: Settings, store: Store) -> fastapi.FastAPI:
     )
     if settings.has_studio:
         app.include_router(learn_routes.router(studio.fits, store, accounts))
+        started = (runs.processes, studio.fits.processes, studio.batches.processes)
+        pulse = Pulse(runs, started, store)
         app.include_router(
-            studio_routes.router(studio.runs, studio.shelf, accounts, server=studio.server)
+            studio_routes.router(runs, studio.shelf, accounts, pulse, server=studio.server)
         )
     if "people" in settings.served:
         app.include_router(people_routes.router(store, accounts))

@@ -169,7 +169,7 @@ class Batches:
 
     def stop(self, name: str) -> None:
         """End the making of a batch; what is stored stays, and it can go on from there."""
-        self.processes.stop(self.batch(name).name, what=self.folder / name)
+        self.processes.stop(self.batch(name).name, what=name)
 
     def forget(self, name: str) -> None:
         """Take a batch that has ended from the list; what it queued stays where it is."""

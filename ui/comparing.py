@@ -18,17 +18,14 @@ def cards(found: Sequence[Comparison], *, offered: Callable[[Comparison], str]) 
 
 
 def downloads(runs: Runs, comparison: Comparison) -> str:
-    """Links to take the checkpoint of a comparison home, where it is a run's of this folder."""
+    """Buttons to take the checkpoint of a comparison home, where it is a run's of this folder."""
     checkpoint = checkpoint_of(runs, comparison)
     offered = exports.downloads(checkpoint) if checkpoint is not None else []
     if not offered:
         return ""
-    links = " · ".join(
-        f'<a href="{escape(address)}" download>{escape(tool)}</a>' for tool, address in offered
-    )
     strength = comparison.one.strength
-    how = "" if strength == 1 else f"; use it at strength {strength:g}"
-    return f"<p>Take it home as a LoRA for {links}{how}</p>"
+    how = "" if strength == 1 else f"to be used at strength {strength:g}"
+    return exports.buttons(offered, "Take it home as a LoRA for", how)
 
 
 def checkpoint_of(runs: Runs, comparison: Comparison) -> Path | None:

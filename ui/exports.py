@@ -2,20 +2,24 @@
 
 The export itself is that of `imgalign export`, a process of its own, in the run's `export` folder;
 it counts the blind votes on the checkpoint and keeps the verdict in the run, for the card. Here it
-becomes a zip. Whole models are left out: they are large, and the command writes folders.
+becomes a zip, which the page asks for, waits for and takes (builds.py): that takes seconds. Whole
+models are left out: they are large, and the command writes folders.
 """
 
 import os
 import subprocess
 import tempfile
-import threading
+from collections.abc import Sequence
+from html import escape
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 from urllib.parse import quote
 
 from imgalign.errors import InputError
+from imgalign.files import reporting_full_disk
 from imgalign.runs.exporting import Layout, name_of, target_of
 from imgalign.runs.trained import ADAPTER, LANGUAGE_ADAPTER, find_weights, weight_files
+from ui.builds import Built
 from ui.download import zip_folder
 from ui.image_request import checkpoint_folder
 from ui.processes import IMGALIGN, naming
@@ -28,7 +32,8 @@ TOOLS: dict[Layout, str] = {
 }
 """Where each layout is read, the one that most people need first."""
 
-_ONE_AT_A_TIME = threading.Lock()  # each loads the base model
+ADDRESS = "api/exports"
+"""Of the files, from where the app is served."""
 
 
 class Download(NamedTuple):
@@ -36,15 +41,29 @@ class Download(NamedTuple):
 
     tool: str
     address: str
-    """From where the app is served."""
+    """To ask for it, from where the app is served."""
 
 
 def downloads(checkpoint: Path) -> list[Download]:
     """What a checkpoint, such as runs/first/step-000024, can be taken home as."""
     place = f"{quote(checkpoint.parent.name)}/{quote(checkpoint.name)}"
     return [
-        Download(TOOLS[layout], f"api/exports/{place}/{layout}") for layout in layouts(checkpoint)
+        Download(TOOLS[layout], f"{ADDRESS}/{place}/{layout}") for layout in layouts(checkpoint)
     ]
+
+
+def buttons(offered: Sequence[Download], before: str, after: str = "") -> str:
+    """To take one of these home, within a sentence, as HTML for assets/taking.js."""
+    tools = "".join(
+        f'<button type="button" class="btn" data-take="{escape(each.address)}">'
+        f"{escape(each.tool)}</button>"
+        for each in offered
+    )
+    return (
+        f'<div class="tools" data-files="{ADDRESS}" data-what="the LoRA for ">'
+        f"<span>{escape(before)}</span>{tools}<span>{escape(after)}</span>"
+        '<p role="status"></p><p role="alert" hidden></p></div>'
+    )
 
 
 def layouts(checkpoint: Path) -> tuple[Layout, ...]:
@@ -55,29 +74,31 @@ def layouts(checkpoint: Path) -> tuple[Layout, ...]:
     return ("peft",) if LANGUAGE_ADAPTER in names else ()
 
 
-def zipped_export(runs: Runs, checkpoint: str, layout: str) -> tuple[str, Path]:
-    """Export a checkpoint, unless that is done; the name of a zip of it, and where it lies.
+def offered_layout(runs: Runs, checkpoint: str, layout: str) -> Layout:
+    """One of those of a checkpoint, such as first/step-000024; InputError for any other."""
+    offered = layouts(checkpoint_folder(runs, checkpoint))
+    if not offered:
+        raise InputError(f"export {layout}: expected a LoRA, got all weights of {checkpoint}")
+    for each in offered:
+        if each == layout:
+            return each
+    raise InputError(f"export {layout}: expected {', '.join(offered)} for {checkpoint}")
 
-    The zip is a temporary file, for the caller to remove. InputError for a layout that it has not.
-    """
+
+def zipped_export(runs: Runs, checkpoint: str, layout: Layout, into: Path) -> Built:
+    """Export a checkpoint, unless that is done, and write a zip of it into a folder."""
     source = checkpoint_folder(runs, checkpoint)
-    offered = layouts(source)
-    if layout not in offered:
-        known = ", ".join(offered or get_args(Layout))
-        raise InputError(
-            f"export {layout}: expected {known} for {checkpoint}; others are written by"
-            " `imgalign export`"
-        )
     weights = find_weights(source)
-    with _ONE_AT_A_TIME, tempfile.TemporaryDirectory() as elsewhere:
+    with tempfile.TemporaryDirectory() as elsewhere:
         there = os.access(source.parent, os.W_OK)  # a run may be on a disk that is read-only
         out = None if there else Path(elsewhere) / f"{name_of(weights)}-{layout}"
         folder = target_of(weights, layout, out)
         options = [] if out is None else ["--out", str(out)]
         _run("export", str(source), "--format", layout, *options, database=runs.database)
-        with tempfile.NamedTemporaryFile(suffix=".zip", delete=False) as file:
-            zip_folder(Path(file.name), folder)
-    return f"{folder.name}.zip", Path(file.name)
+        name = f"{folder.name}.zip"
+        with reporting_full_disk(into / name, "writing the file"):
+            zip_folder(into / name, folder)
+    return Built(into / name, name, name)
 
 
 def _run(*arguments: str, database: str | None) -> None:

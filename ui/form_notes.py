@@ -11,7 +11,7 @@ from typing import Any
 from imgalign.errors import ImgalignError
 from ui import checks, outlook, recipes, settings_table
 from ui.forms import Form
-from ui.links import linked
+from ui.links import linked, said
 from ui.runs import Runs
 
 
@@ -22,7 +22,7 @@ def describe(name: str | None) -> str:
     try:
         recipe = recipes.read(name)
     except ImgalignError as error:
-        return f'<p role="alert">{escape(str(error))}</p>'
+        return f'<p role="alert">{escape(said(error))}</p>'
     header = "<br>".join(escape(line) for line in recipe.header.splitlines())
     title = f"<summary>The recipe <b>{escape(name)}</b></summary>"
     return f'<details class="recipe">{title}<p>{header}</p></details>'
@@ -56,7 +56,7 @@ def explain(name: str | None, reward: str, overrides: str) -> tuple[str, str, st
         found = recipes.explain(name, Form(recipe=name, reward=reward, overrides=overrides).changes)
     except ImgalignError as error:
         wait = "<p>They are shown here once they are right.</p>"
-        return "Settings", wait, f'<p role="alert">{escape(str(error))}</p>'
+        return "Settings", wait, f'<p role="alert">{escape(said(error))}</p>'
     notes = "".join(f"<p>{escape(note)}</p>" for note in found.notes)
     return settings_table.title(found.settings), settings_table.table(found.settings), notes
 

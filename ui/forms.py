@@ -20,6 +20,7 @@ from imgalign.files import read_json, write_atomically
 from imgalign.runs.folder import CONFIG
 from ui import recipes
 from ui.libraries import load_libraries
+from ui.links import in_the_app
 from ui.runs import Runs
 
 PATH = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
@@ -132,7 +133,7 @@ def wrong_in(error: ImgalignError, overrides: str) -> tuple[list[Wrong], str]:
         if equals and not line.strip().startswith("#"):
             paths[key.strip()] = number
     parts: list[list[str]] = []
-    for part in str(error).split("; "):
+    for part in in_the_app(str(error)).split("; "):
         where = part.partition(":")[0]
         path = next((each for each in paths if f"{where}.".startswith(f"{each}.")), None)
         if path is None and parts and not PATH.fullmatch(where):

@@ -19,7 +19,7 @@ from imgalign.preferences.store import Store
 from imgalign.prompts import prompts_in
 from imgalign.runs.folder import PROMPTS, run_prompts
 from ui.kept import Kept
-from ui.links import rank_link
+from ui.links import rank_link, said
 from ui.runs import Runs
 
 ALL = ""
@@ -113,7 +113,7 @@ class Leaderboard:
         except NothingToRateError as reason:
             return Rated(None, why_nothing(reason, self._waiting(asked)))
         except ImgalignError as error:
-            return Rated(None, f"{escape(str(error))}.")
+            return Rated(None, f"{escape(said(error))}.")
         return Rated(ratings)
 
     def _waiting(self, asked: Asked) -> str:

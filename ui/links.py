@@ -7,16 +7,49 @@ import re
 from html import escape
 from urllib.parse import urlencode
 
-ON_PAGES = (
-    (re.compile(r"with imgalign ui first"), "on Rank first"),
-    (re.compile(r"with 'imgalign reward train'"), "on Learn"),
-    (re.compile(r"'imgalign reward train' writes one"), "fit one on Learn"),
-    (
-        re.compile(r"name the images folder of the export"),
-        "send a zip with the images, as 'All rankings, with images' writes it",
-    ),
+from imgalign.errors import ImgalignError
+
+ASK = "ask whoever started the app"
+ON_PAGES = tuple(
+    (re.compile(command), page)
+    for command, page in (
+        ("with imgalign ui first", "on Rank first"),
+        ("with 'imgalign reward train'", "on Learn"),
+        ("'imgalign reward train' writes one", "fit one on Learn"),
+        (
+            "name the images folder of the export",
+            "send a zip with the images, as 'All rankings, with images' writes it",
+        ),
+        ("choose them with --judged-by (?:people|ai), or let", "let"),
+        (", or the rewrites by --max-new-tokens", ""),
+        (r"go on with --resume (policy\.\w+=\d+)", r"start a copy with \1"),
+        (r"(?:resume|go on) with --resume\b|resume to continue\b", "go on with Resume"),
+        ("start one without --resume", "start a new one"),
+        ("use --format", "take it for"),
+        (", with --model", ""),
+        ("name it with --model", ASK),
+        (": imgalign generate --adapter .+, imgalign evaluate [^;]+", ""),
+        ("see `imgalign accounts list`", "the People page has them all"),
+        ("make the first by `imgalign accounts add [^`]+`", f"{ASK} to make the first"),
+        (
+            "restore the file, and see `imgalign store check`",
+            f"{ASK} to restore it, and to check the store",
+        ),
+        ("restore the images folder", f"{ASK} to restore it"),
+        ("see `imgalign store check`", f"{ASK} to check the store"),
+        ("or let `imgalign candidates --create` make one", f"or {ASK}"),
+        (
+            "import it by 'imgalign data import' as the owner of the database",
+            f"{ASK} to import it",
+        ),
+        (r"\(imgalign export [^)]+\)", f"({ASK})"),
+        ("by imgalign export RUN --format merged", f"({ASK})"),
+        (": imgalign export ADAPTER .+ --out FOLDER,", f" ({ASK}),"),
+        ("(?:with|by) [`']imgalign [^`']+[`']", f"({ASK})"),
+    )
 )
-"""What messages for a terminal tell to do, and how that is done from the app."""
+"""What messages for a terminal tell to do, and how or by whom that is done by those who have the
+app alone. The last takes every command that is not named before it."""
 CHECKPOINT = "checkpoint"
 """What a link to the Generate page calls the one to be chosen."""
 STRENGTH = "strength"
@@ -37,10 +70,15 @@ def generate_link(checkpoint: str, *, strength: float = 1.0) -> str:
 
 
 def in_the_app(message: str) -> str:
-    """A message for a terminal, with pages of the app in place of commands."""
+    """A message for a terminal, with pages of the app and people in place of commands."""
     for command, page in ON_PAGES:
         message = command.sub(page, message)
     return message
+
+
+def said(error: ImgalignError) -> str:
+    """An error as every page says it."""
+    return in_the_app(str(error))
 
 
 def linked(message: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import gradio as gr
 
 from imgalign.errors import ImgalignError
-from ui.links import in_the_app
+from ui.links import said
 
 T = TypeVar("T")
 
@@ -39,4 +39,4 @@ def done(do: Callable[[], object]) -> bool:
 
 def _text(error: ImgalignError) -> str:
     """A message, which gradio takes for HTML; it may repeat what somebody typed."""
-    return escape(in_the_app(str(error)), quote=False)
+    return escape(said(error), quote=False)

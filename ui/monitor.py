@@ -12,7 +12,7 @@ from imgalign.errors import InputError
 from imgalign.runs.metric import Metric
 from imgalign.runs.metric_table import CHARTS, Chart
 from ui import needs, outcome, stages
-from ui.links import in_the_app
+from ui.links import in_the_app, said
 from ui.removal import holdings
 from ui.run_queue import RunQueue, Waiting
 from ui.runs import Run, Runs
@@ -56,7 +56,7 @@ def _line(queue: RunQueue | None) -> tuple[list[Waiting], str]:
     try:
         return ([] if queue is None else queue.all()), ""
     except InputError as error:
-        return [], str(error)
+        return [], said(error)
 
 
 def _place(queue: RunQueue | None, line: Sequence[Waiting], waiting: Waiting) -> dict[str, Any]:
@@ -108,7 +108,8 @@ def _begun(runs: Runs, run: Run) -> float:
 
 def _detail(runs: Runs, run: Run, *, admin: bool) -> dict[str, Any]:
     if run.state == "damaged":  # nothing else of it can be relied upon
-        return {**NOTHING, **asdict(run), "work": "what cannot be read", "blank": True}
+        damage = {"message": in_the_app(run.message), "work": "what cannot be read", "blank": True}
+        return {**NOTHING, **asdict(run), **damage}
     keys = tuple({*DRAWN, *outcome.KEYS})
     series: dict[str, list[tuple[int, float]]] = {key: [] for key in keys}
     failed = ""
@@ -116,7 +117,7 @@ def _detail(runs: Runs, run: Run, *, admin: bool) -> dict[str, Any]:
     try:
         series = runs.metrics(run.name, keys)
     except InputError as error:
-        failed = str(error)
+        failed = said(error)
     measured = [chart for chart in CHARTS if any(series[each.key] for each in chart.metrics)]
     charts = [_chart(chart, series) for chart in measured or CHARTS[:1]]
     printed = runs.log(run.name)

@@ -38,7 +38,7 @@ EVALUATION = Path("evaluation", "evaluation.json")
 """In a run: what `imgalign evaluate` found."""
 
 NUMBER = re.compile(r"\d+")
-TERMINAL = re.compile(r"(?:resume|go on) with --resume\b|resume to continue\b")
+TERMINAL = re.compile(r"(?:resume|go on) with --resume\b(?! policy)|resume to continue\b")
 """How a message tells a person at a terminal to go on."""
 OUT_OF_MEMORY = re.compile(r"out of memory|cannot allocate memory|MemoryError", re.IGNORECASE)
 FAULT = re.compile(r"[A-Z]\w*(?:Error|Exception)(?::|$)")
@@ -268,12 +268,11 @@ def message_for_page(run: Run, *, admin: bool = True) -> str:
 
     Others than admins see no button either.
     """
-    message = in_the_app(run.message.removeprefix("error: "))
-    if run.resumable:
-        on = "go on with Resume" if admin else "an admin can resume it"
-        message = TERMINAL.sub(on, message)
-        if run.state == "stopped" and on not in message:
-            message = f"{message or 'stopped'}; {on}"
+    message = run.message.removeprefix("error: ")
+    on = "go on with Resume" if admin else "an admin can resume it"
+    message = in_the_app(TERMINAL.sub(on, message) if run.resumable else message)
+    if run.resumable and run.state == "stopped" and on not in message:
+        message = f"{message or 'stopped'}; {on}"
     if run.state != "failed":
         return message
     if OUT_OF_MEMORY.search(message):

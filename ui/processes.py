@@ -115,7 +115,7 @@ class Processes:
         unfinished.write_text(json.dumps(asdict(launch)), encoding="utf-8")
         unfinished.replace(self.file(name))
 
-    def stop(self, name: str, *, what: Path) -> None:
+    def stop(self, name: str, *, what: Path | str) -> None:
         """Ask a process to save and end (SIGTERM), once however often this is called.
 
         Refuses one that is not of this app; `what` is what it makes, for the message.
@@ -123,10 +123,9 @@ class Processes:
         with self._stopping:
             launch = self.launched(name)
             if launch is None or not launch.alive:
-                raise InputError(
-                    f"{what}: not running as a process of this app; "
-                    "stop it with Ctrl-C where it was started"
-                )
+                cure = "whoever started it can stop it" if launch is None else "reload the page"
+                state = "not started by this app" if launch is None else "has ended already"
+                raise InputError(f"{what}: {state}; {cure}")
             try:
                 self._stop_path(name).touch(exist_ok=False)
             except FileExistsError:

@@ -5,6 +5,7 @@ import zipfile
 from html import escape
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
+from urllib.parse import urlencode
 
 from imgalign.errors import ImgalignError
 from imgalign.files import reporting_full_disk
@@ -37,6 +38,8 @@ FILES: dict[Kind, str] = {
     "pick_a_pic": "pick_a_pic.parquet",
 }
 """Those that are no zip."""
+ADDRESS = "api/people/files"
+"""Of the files, from where the app is served."""
 
 
 def offered(store: Store, project: str | None) -> list[Kind]:
@@ -48,13 +51,14 @@ def offered(store: Store, project: str | None) -> list[Kind]:
 def choices(store: Store, project: str | None) -> str:
     """The same as HTML, for the script of the page."""
     buttons = "".join(
-        f'<button type="button" class="btn" data-kind="{kind}">{NAMES[kind]}</button>'
+        f'<button type="button" class="btn" data-take="{ADDRESS}?'
+        f'{escape(urlencode({"kind": kind, "project": project}))}">{NAMES[kind]}</button>'
         for kind in offered(store, project)
     )
     if not buttons:
         return ""
     return (
-        f'<div class="tools" data-project="{escape(project or "")}">{buttons}'
+        f'<div class="tools" data-files="{ADDRESS}">{buttons}'
         '<p role="status"></p><p role="alert" hidden></p></div>'
     )
 

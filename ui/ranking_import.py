@@ -13,6 +13,7 @@ from imgalign.errors import InputError
 from imgalign.preferences.exchange import import_rankings, values_in
 from imgalign.preferences.originals import ImageFolder
 from imgalign.preferences.store import Store
+from ui.links import ASK
 from ui.uploads import (
     LARGEST_ARCHIVE,
     LARGEST_FILE,
@@ -24,7 +25,7 @@ from ui.uploads import (
 
 LARGEST = LARGEST_ARCHIVE
 """Bytes of what is sent; a judgement has about half a kilobyte."""
-CURE = "import it by 'imgalign data import' on this machine"
+CURE = f"{ASK} to import it on this machine"
 IMAGE = re.compile(r"([0-9a-f]{64})\.png")
 MOST_MEMBERS = 200_000
 

@@ -14,14 +14,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from imgalign.errors import ImgalignError, InputError
 from imgalign.files import read_json
 from imgalign.runs.checkpoint import STEP
 from imgalign.runs.folder import CONFIG, METRICS, PROMPTS, SAMPLES
 from imgalign.runs.metrics import read_metrics
-from imgalign.runs.status import STATUS, RunStatus, read_status
+from imgalign.runs.status import RUN_STATUS, STATUS, RunStatus, read_status
 from imgalign.runs.trained import holds_weights
 from ui.processes import IMGALIGN, Processes, check_name, check_overrides, last_line
 from ui.removal import holdings, remove_run
@@ -277,7 +277,7 @@ def _status(folder: Path) -> RunStatus | None:
     path = folder / STATUS
     try:
         # As JSON, because strict mode in Python takes no mapping for a record.
-        said = TypeAdapter(RunStatus).validate_json(json.dumps(read_json(path)), strict=True)
+        said = RUN_STATUS.validate_json(json.dumps(read_json(path)), strict=True)
     except FileNotFoundError:
         return None
     except ValidationError as error:

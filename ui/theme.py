@@ -141,12 +141,19 @@ def theme() -> gr.themes.Base:
     )
 
 
-SHARING = ("batches.js", "compare.js", "controls.js", "learn.js", "monitor.js", "ranker.js")
+SHARING = (
+    *("batches.js", "compare.js", "controls.js", "learn.js", "monitor.js", "ranker.js"),
+    "taking.js",
+)
 """Scripts that begin with what they share, dom.js; a component's script is one text."""
 CHOOSING = ("batches.js", "learn.js", "monitor.js")
 """Those of them in which one of a row is chosen, by listbox.js."""
 LOOKING = ("large.js", "ranker.js")
 """Scripts in which images are looked at closely, by pixels.js."""
+ORDERED = ("monitor.js", "people.js")
+"""Those of pages whose parts change places on a narrow screen, by order.js."""
+TAKING = ("monitor.js",)
+"""Scripts in which files are taken home that the app writes, by taking.js."""
 
 
 def asset(name: str) -> str:
@@ -155,6 +162,8 @@ def asset(name: str) -> str:
         *(("dom.js",) if name in SHARING else ()),
         *(("listbox.js",) if name in CHOOSING else ()),
         *(("pixels.js",) if name in LOOKING else ()),
+        *(("order.js",) if name in ORDERED else ()),
+        *(("taking.js",) if name in TAKING else ()),
         name,
     )
     folder = files("ui") / "assets"

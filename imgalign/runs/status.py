@@ -58,6 +58,9 @@ class RunStatus:
         )
 
 
+RUN_STATUS = TypeAdapter(RunStatus)
+
+
 def write_status(run: Path, status: RunStatus) -> None:
     """Replace `status.json` atomically."""
     write_atomically(run / STATUS, json.dumps(asdict(status)) + "\n")
@@ -90,7 +93,7 @@ def written_status(run: Path) -> RunStatus | None:
     """
     path = run / STATUS
     try:
-        return TypeAdapter(RunStatus).validate_python(read_json(path))
+        return RUN_STATUS.validate_python(read_json(path))
     except FileNotFoundError:
         return None
     except ValidationError as error:

@@ -75,7 +75,11 @@ def raw(name: str, content: bytes, path: str = "/api/rank/next") -> Attempt:
 
 OUT = ("../", "../imgalign.db", "../../etc/passwd", "/etc/passwd", ".hidden", "a\\b", "one\x00.png")
 FILES = [
-    Attempt(f"{what} {out!r}{' twice' if twice else ''}", "GET", path.format(quote(quoted, "")))
+    Attempt(
+        f"{what} {out!r}{' twice' if twice else ''}",
+        "POST" if what.endswith(" of an export") else "GET",
+        path.format(quote(quoted, "")),
+    )
     for what, path in {
         "run": "/api/runs/{}/samples/step-1.png",
         "sample": "/api/runs/one/samples/{}",
@@ -85,6 +89,8 @@ FILES = [
         "run of an export": "/api/exports/{}/step-000001/kohya",
         "checkpoint of an export": "/api/exports/one/{}/kohya",
         "layout of an export": "/api/exports/one/step-000001/{}",
+        "exported file": "/api/exports/{}",
+        "content of an exported file": "/api/exports/{}/content",
         "generated image": "/api/generated/{}",
         "file of a generated image": "/api/generated/{}/file",
         "files": "/api/generated-files?ids={}",

@@ -61,8 +61,7 @@ def test_a_lead_brings_in_no_vote_of_who_has_an_account(
     assert answer.status_code == 409
     assert answer.json()["error"] == (
         f"a.jsonl:{row}: ranking by 'ada', who has an account here and judges for themselves; "
-        "give the annotator another name in the file, or import it by 'imgalign data import' as "
-        "the owner of the database"
+        "give the annotator another name in the file, or ask whoever started the app to import it"
     )
     assert everything(store, tmp_path) == before
 

@@ -18,6 +18,7 @@ from imgalign.preferences.store import Store
 from ui.api import studio
 from ui.api.responses import add_error_handlers
 from ui.download import file_name
+from ui.pulse import Pulse
 from ui.runs import Runs
 from ui.shelf import Shelf
 
@@ -29,7 +30,9 @@ def put(shelf: Shelf, shade: int, made: Provenance) -> str:
 def client(store: Store, shelf: Shelf, folder: Path) -> TestClient:
     app = fastapi.FastAPI()
     add_error_handlers(app)
-    app.include_router(studio.router(Runs(folder), shelf, Accounts(store.database), server="x"))
+    runs = Runs(folder)
+    people, pulse = Accounts(store.database), Pulse(runs, (), store)
+    app.include_router(studio.router(runs, shelf, people, pulse, server="x"))
     return TestClient(app)
 
 

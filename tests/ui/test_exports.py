@@ -1,5 +1,6 @@
 """A checkpoint is taken home from the app: a zip in the layout of another tool, with its card."""
 
+import gc
 import io
 import json
 import zipfile
@@ -15,6 +16,7 @@ from provenances import provenance
 from safetensors.torch import load_file
 from starlette.testclient import TestClient
 from submissions import judge, on_screen
+from taken_files import taken
 
 from imgalign.cli.main import main
 from imgalign.errors import InputError
@@ -23,16 +25,18 @@ from imgalign.preferences.accounts import Accounts, Role
 from imgalign.preferences.comparisons import Comparison, compare_makers
 from imgalign.preferences.outcomes import Maker
 from imgalign.preferences.store import Store
+from imgalign.runs.exporting import Layout
 from imgalign.runs.trained import weights_hash
 from imgalign.statistics import Estimate
 from ui import exports
 from ui.app import Settings, build_app
 from ui.comparing import cards, downloads
-from ui.exports import layouts, zipped_export
+from ui.exports import layouts, offered_layout, zipped_export
 from ui.runs import Runs
 
 HERE = "http://127.0.0.1:7860"
 PASSWORD = "four odd green words"
+FILES = "/api/exports"
 
 
 @pytest.fixture
@@ -63,9 +67,12 @@ def contents(path: Path) -> dict[str, int]:
 
 @pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("layout", ["kohya", "diffusers", "peft"])
-def test_it_is_the_export_of_the_command_with_its_card(runs: Runs, layout: str) -> None:
-    name, path = zipped_export(runs, checkpoint_of(runs), layout)
-    again, second = zipped_export(runs, checkpoint_of(runs), layout)
+def test_it_is_the_export_of_the_command_with_its_card(
+    runs: Runs, layout: Layout, tmp_path: Path
+) -> None:
+    path, name, _ = zipped_export(runs, checkpoint_of(runs), layout, tmp_path)
+    (tmp_path / "second").mkdir()
+    second, again, _ = zipped_export(runs, checkpoint_of(runs), layout, tmp_path / "second")
     with zipfile.ZipFile(path) as file:
         names = file.namelist()
         assert file.testzip() is None
@@ -76,8 +83,6 @@ def test_it_is_the_export_of_the_command_with_its_card(runs: Runs, layout: str) 
     assert "## Training" in card
     assert str(runs.folder) not in card
     assert (again, contents(second)) == (name, contents(path))
-    path.unlink()
-    second.unlink()
 
 
 def test_a_download_is_a_file_that_comfyui_reads_and_leaves_nothing_behind(
@@ -93,14 +98,15 @@ def test_a_download_is_a_file_that_comfyui_reads_and_leaves_nothing_behind(
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
     app = build_app(settings, store)
     with TestClient(app, base_url=HERE) as client:
-        given = client.get(f"/api/exports/{checkpoint_of(runs)}/kohya")
-        assert given.status_code == 200
-        assert ".zip" in given.headers["content-disposition"]
-        wrong = client.get(f"/api/exports/{checkpoint_of(runs)}/merged")
+        name, content = taken(client, f"{FILES}/{checkpoint_of(runs)}/kohya", FILES)
+        assert name == "first-step-000001-kohya.zip"
+        wrong = client.post(f"{FILES}/{checkpoint_of(runs)}/merged")
         assert wrong.status_code == 422
         assert "export merged: expected kohya, diffusers, peft" in wrong.json()["error"]
+    del app, client
+    gc.collect()
     assert not any(temporary.iterdir())
-    with zipfile.ZipFile(io.BytesIO(given.content)) as file:
+    with zipfile.ZipFile(io.BytesIO(content)) as file:
         (weights,) = (name for name in file.namelist() if name.endswith(".safetensors"))
         file.extract(weights, tmp_path)
     config = json.loads((tiny_pipeline_folder / "unet" / "config.json").read_text())
@@ -134,16 +140,16 @@ def test_the_verdict_of_blind_votes_goes_home_with_the_winner_and_stays_in_its_r
     roles: dict[str, Role] = {"Root": "admin", "Lea": "lead", "Ada": "annotator"}
     for name, role in roles.items():
         people.add(name, PASSWORD, role=role, group="default")
-    address = f"/api/exports/{checkpoint_of(runs)}/peft"
+    address = f"{FILES}/{checkpoint_of(runs)}/peft"
     kept = runs.path("first") / "evaluation" / "votes.json"
     with TestClient(build_app(replace(settings, database=url), store), base_url=HERE) as client:
-        assert client.get(address).status_code == 401
+        assert client.post(address).status_code == 401
         client.post("/api/login", json={"name": "Ada", "password": PASSWORD})
-        assert client.get(address).status_code == 403
+        assert client.post(address).status_code == 403
         assert not kept.exists()
         client.post("/api/login", json={"name": "Lea", "password": PASSWORD})
-        given = client.get(address)
-    with zipfile.ZipFile(io.BytesIO(given.content)) as file:
+        _, content = taken(client, address, FILES)
+    with zipfile.ZipFile(io.BytesIO(content)) as file:
         card = file.read("README.md").decode()
     (shown,) = compare_makers(store)
     decision = shown.decision(one="the aligned checkpoint", other="its base")
@@ -156,22 +162,21 @@ def test_the_verdict_of_blind_votes_goes_home_with_the_winner_and_stays_in_its_r
 
 @pytest.mark.usefixtures("here")
 def test_a_run_that_cannot_be_written_to_is_taken_home_too(
-    runs: Runs, monkeypatch: pytest.MonkeyPatch
+    runs: Runs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("ui.exports.os.access", lambda place, how: place != runs.path("first"))
-    name, path = zipped_export(runs, checkpoint_of(runs), "peft")
+    path, name, _ = zipped_export(runs, checkpoint_of(runs), "peft", tmp_path)
     assert name == "first-step-000001-peft.zip"
     assert "README.md" in contents(path)
     assert not (runs.path("first") / "export").exists()
-    path.unlink()
 
 
 def test_all_weights_are_no_download(tmp_path: Path, tiny_pipeline_folder: Path) -> None:
     make_full_run(tmp_path / "runs" / "whole", tiny_pipeline_folder)
     runs = Runs(tmp_path / "runs")
     assert layouts(runs.folder / checkpoint_of(runs, "whole")) == ()
-    with pytest.raises(InputError, match="others are written by `imgalign export`"):
-        zipped_export(runs, checkpoint_of(runs, "whole"), "kohya")
+    with pytest.raises(InputError, match="expected a LoRA, got all weights of whole/"):
+        offered_layout(runs, checkpoint_of(runs, "whole"), "kohya")
 
 
 @pytest.mark.parametrize(
@@ -215,10 +220,10 @@ def test_a_winner_can_be_taken_home_while_its_weights_are_the_ones_that_won(runs
     checkpoint = checkpoint_of(runs)
     weights = weights_hash(runs.folder / checkpoint)
     found = compared(runs, checkpoint, weights)
-    assert f'href="api/exports/{checkpoint}/kohya" download' in downloads(runs, found)
+    assert f'data-take="api/exports/{checkpoint}/kohya"' in downloads(runs, found)
     assert "strength" not in downloads(runs, found)
     weak = compared(runs, checkpoint, weights, strength=0.6)
-    assert downloads(runs, weak).endswith("; use it at strength 0.6</p>")
+    assert "<span>to be used at strength 0.6</span>" in downloads(runs, weak)
     assert downloads(runs, compared(runs, checkpoint, "0" * 64)) == ""
     assert downloads(runs, compared(runs, "../elsewhere/step-000001", weights)) == ""
     shown = cards([found], offered=lambda each: downloads(runs, each))

@@ -82,6 +82,38 @@ def test_every_page_names_whoever_is_logged_in_and_logs_them_out(
     assert page.request.get(f"{address}/api/account").json()["name"] is None
 
 
+def test_who_logs_out_in_another_tab_is_told_so_and_goes_on_after_a_new_login(
+    page: Any, address: str, people: Accounts
+):
+    page.goto(f"{address}/enter")
+    fill(page, "Lea", PASSWORD, "Log in")
+    page.locator(".rk-tile").first.wait_for()
+    page.goto(f"{address}/candidates")
+    page.locator("#candidate-prompts textarea").fill("a fox, half")
+    train = page.context.new_page()
+    train.goto(f"{address}/train")
+    train.get_by_role("heading", name="No runs yet").wait_for()
+    page.request.post(f"{address}/api/logout")
+    for tab in (page, train):
+        alive = tab.locator("#alive")
+        alive.get_by_text("You are logged out").wait_for()
+        expect(alive).not_to_contain_text("restarted")
+    train.locator(".mo-gone", has_text="You are logged out").wait_for()
+    with page.expect_popup() as opened:
+        page.locator("#alive").get_by_role("button", name="Log in").click()
+    login = opened.value
+    login.get_by_role("heading", name="Log in").wait_for()
+    people.add("Zoe", PASSWORD, role="annotator", group="default")
+    fill(login, "Zoe", PASSWORD, "Log in")
+    page.locator("#alive").get_by_text("may not see this page").wait_for()
+    login.request.post(f"{address}/api/logout")
+    login.goto(f"{address}/enter")
+    fill(login, "Lea", PASSWORD, "Log in")
+    for tab in (page, train):
+        tab.locator("#alive").wait_for(state="detached")
+    expect(page.locator("#candidate-prompts textarea")).to_have_value("a fox, half")
+
+
 def test_a_link_that_is_used_says_so_at_once_and_has_nothing_to_be_filled_in(
     page: Any, address: str, people: Accounts
 ):

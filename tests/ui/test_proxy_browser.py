@@ -15,6 +15,8 @@ from rank_page import press, wait_until_seen
 from served_app import served
 from waited import expect
 
+from ui.builds import Built
+
 pytestmark = [
     pytest.mark.browser,
     # gradio counts its own calls with options of pandas that pandas is about to drop
@@ -68,11 +70,20 @@ def proxy(port: int, prefix: str, *, strips: bool) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("strips", [True, False])
-def test_behind_a_proxy_with_a_path_every_page_works(page, settings, store, add_items, strips):
+def test_behind_a_proxy_with_a_path_every_page_works(
+    page, settings, store, add_items, strips, monkeypatch
+):
+    def exported(runs, checkpoint, layout, into):
+        (into / "made.zip").write_bytes(b"zip")
+        return Built(into / "made.zip", "made.zip", "a LoRA")
+
+    monkeypatch.setattr("ui.api.studio.zipped_export", exported)
     add_items(1)
     finished = {"state": "finished", "pid": 1, "step": 1, "total": 1}
     run = settings.runs / "моя 1"
     (run / "samples").mkdir(parents=True)
+    (run / "step-000001").mkdir()
+    (run / "step-000001" / "pytorch_lora_weights.safetensors").touch()
     (run / "status.json").write_text(json.dumps(finished))
     (run / "metrics.jsonl").write_text('{"step": 1, "reward_mean": 0.5}\n')
     image = next(store.images.root.glob("*/*.png"))
@@ -95,6 +106,10 @@ def test_behind_a_proxy_with_a_path_every_page_works(page, settings, store, add_
         expect(page.locator(".mo-run h3")).to_have_text("моя 1")
         page.locator(".mo-samples img").wait_for()
         assert page.locator(".mo-samples img").evaluate(shown) == 64
+        with page.expect_download() as taking:
+            page.locator(".mo-home").get_by_role("button", name="peft").click()
+        assert taking.value.suggested_filename == "made.zip"
+        assert taking.value.path().read_bytes() == b"zip"
 
         page.get_by_role("link", name="Generate").click()
         page.wait_for_function("() => document.querySelector('#checkpoint input')?.value")

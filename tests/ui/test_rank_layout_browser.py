@@ -21,6 +21,7 @@ PAGES = ("rank",)  # others take their time to build
 
 SQUARE, WIDE, TALL = (64, 64), (64, 36), (48, 72)
 LEAST = {
+    (3840, 2160): {(2, SQUARE): 1500, (4, SQUARE): 900, (9, SQUARE): 540, (4, WIDE): 1250},
     (1920, 1080): {
         (2, SQUARE): 700,
         (4, SQUARE): 440,
@@ -102,6 +103,24 @@ def test_images_are_as_large_as_the_screen_allows_and_stay_where_they_are(
         if number + 1 < len(LEAST[screen]):
             wait_for_progress(page, f"{number + 1} of")
     page.locator(".rk[data-state=empty]").wait_for()
+
+
+def test_text_grows_with_a_very_large_screen(page, address, store):
+    queue(store, 4, SQUARE)
+    start(page, address)
+    wait_until_seen(page)
+    read = (".rk-count", ".rk-eyebrow", ".rk-prompt", ".rk-hint", ".rk-submit", ".rk-who")
+    heights: dict[int, list[int]] = {}
+    for width, height in ((1920, 1080), (2560, 1440), (3840, 2160)):
+        page.set_viewport_size({"width": width, "height": height})
+        page.evaluate(FRAMES, [width, height])
+        heights[width] = [page.locator(each).first.bounding_box()["height"] for each in read]
+    growth = {
+        width: [each / usual for each, usual in zip(found, heights[1920], strict=True)]
+        for width, found in heights.items()
+    }
+    assert all(1.1 < each < 1.25 for each in growth[2560]), growth[2560]
+    assert all(1.3 < each < 1.5 for each in growth[3840]), growth[3840]
 
 
 LONG = " ".join(

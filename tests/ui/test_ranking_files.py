@@ -10,9 +10,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote_plus, urlencode
 
 import pytest
+import taken_files
 from served_app import built
 from starlette.testclient import TestClient
 from submissions import judge
@@ -28,7 +29,7 @@ from imgalign.preferences.store import Store
 from ui import ranking_files, ranking_import
 from ui.api.responses import OUT_OF_ORDER
 from ui.app import Settings
-from ui.ranking_builds import Builds
+from ui.builds import Builds, Built
 
 HERE = "http://127.0.0.1:7860"
 PASSWORD = "four odd green words"
@@ -61,23 +62,16 @@ def judged(store: Store, add_items: Any) -> Store:
 
 def asked(client: TestClient, kind: str, project: str = "default") -> str:
     """Ask for a file, and wait until it is written; the path under which it can be asked for."""
-    begun = client.post(FILES, params={"kind": kind, "project": project})
-    assert begun.status_code == 200, begun.text
-    path = f"{FILES}/{begun.json()['file']}"
-
-    def done() -> bool:
-        answer = client.get(path)
-        return answer.status_code != 200 or answer.json()["ready"]
-
-    wait_for(done)
-    return path
+    return taken_files.asked(client, address_of(kind, project), FILES)
 
 
 def taken(client: TestClient, kind: str, project: str = "default") -> tuple[str, bytes]:
     """The name and the content of a file."""
-    answer = client.get(asked(client, kind, project) + "/content")
-    assert answer.status_code == 200, answer.text
-    return unquote(answer.headers["content-disposition"].partition("''")[2]), answer.content
+    return taken_files.taken(client, address_of(kind, project), FILES)
+
+
+def address_of(kind: str, project: str) -> str:
+    return f"{FILES}?{urlencode({'kind': kind, 'project': project})}"
 
 
 def packed(files: dict[str, bytes]) -> bytes:
@@ -187,7 +181,7 @@ def test_that_the_database_is_out_of_order_is_said_of_a_file_without_where_it_is
     def fail(*_: Any) -> None:
         raise DatabaseError(f"{judged.database.name}: locked")
 
-    monkeypatch.setattr("ui.ranking_builds.written", fail)
+    monkeypatch.setattr("ui.api.people.written", fail)
     file = client.post(FILES, params={"project": "default", "kind": "rankings"}).json()["file"]
     wait_for(lambda: client.get(f"{FILES}/{file}").status_code != 200)
     answer = client.get(f"{FILES}/{file}")
@@ -207,10 +201,12 @@ def test_only_the_latest_files_are_kept_and_one_is_written_at_a_time(
         go_on.wait(30)
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("ui.ranking_builds.written", slow)
+    monkeypatch.setattr("ui.api.people.written", slow)
     monkeypatch.setattr("threading.excepthook", lambda _: None)
-    path = f"{FILES}/{client.post(FILES + '?kind=rankings&project=default').json()['file']}"
+    file = client.post(address_of("rankings", "default")).json()["file"]
+    path = f"{FILES}/{file}"
     assert going.wait(30)
+    assert client.post(address_of("rankings", "default")).json()["file"] == file
     assert client.get(path).json() == NOT_YET
     assert "still being written" in client.get(path + "/content").json()["error"]
     second = client.post(FILES + "?kind=pairs&project=default")
@@ -218,17 +214,20 @@ def test_only_the_latest_files_are_kept_and_one_is_written_at_a_time(
     assert "another file is being written" in second.json()["error"]
     go_on.set()
     wait_for(lambda: client.get(path).status_code == 422)
-    assert "the log of the app says why" in client.get(path).json()["error"]
+    assert "its log says why" in client.get(path).json()["error"]
 
 
-def test_files_go_with_the_app_that_wrote_them(
-    judged: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
+def test_files_go_with_the_app_that_wrote_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "files"))
     (tmp_path / "files").mkdir()
-    builds = Builds(judged)
-    build = builds.build(builds.begin("default", "rankings"))
-    wait_for(lambda: build.file is not None)
+    builds = Builds()
+
+    def write(folder: Path) -> Built:
+        (folder / "made").touch()
+        return Built(folder / "made", "made", "nothing")
+
+    build = builds.build(builds.begin("rankings", write))
+    wait_for(lambda: build.built is not None)
     assert list((tmp_path / "files").iterdir())
     del builds  # ResourceWarning, an error here, if that were left to the interpreter
     gc.collect()
@@ -247,7 +246,8 @@ def test_pairs_of_texts_hold_the_texts_and_names_are_escaped(store: Store, clien
     row = json.loads(line)
     assert {row["chosen"], row["rejected"]} == {"a red cat", "a cat"}
     html = ranking_files.choices(store, project)
-    assert 'data-project="a &quot;b&quot; &amp; &lt;c&gt;"' in html
+    address = f"{FILES}?kind=text_pairs&amp;project={quote_plus(project)}".removeprefix("/")
+    assert f'data-take="{address}"' in html
     assert ranking_files.choices(store, "x") == ranking_files.choices(store, None) == ""
 
 

@@ -3,6 +3,7 @@ decided, and what is shown follows the votes and what is chosen.
 """
 
 import re
+import threading
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,12 @@ from rank_page import press, wait_for_progress
 from submissions import judge, on_screen
 from waited import expect
 
+from imgalign.errors import InputError
 from imgalign.images import png
 from imgalign.preferences.store import Store
+from ui import exports
+from ui.builds import Built
+from ui.runs import Runs
 
 pytestmark = [
     pytest.mark.browser,
@@ -116,13 +121,47 @@ def test_a_comparison_made_on_generate_is_voted_on_until_results_has_its_verdict
     expect(duel).to_contain_text(re.compile(decided))
     low = re.match(r"(\d+) to 100 %", duel.locator(".range").get_attribute("aria-label"))
     assert int(low[1]) >= 50
-    links = duel.get_by_role("link")
-    expect(links).to_have_text(["ComfyUI, AUTOMATIC1111, Forge", "diffusers", "peft"])
+    buttons = duel.get_by_role("button")
+    expect(buttons).to_have_text(["ComfyUI, AUTOMATIC1111, Forge", "diffusers", "peft"])
     ratings, against = other.locator(".results table").first, other.locator(".results table").last
     expect(ratings.locator("tbody th")).to_have_text([re.compile(name), re.compile("/model$")])
     expect(ratings.locator("tbody td:last-child")).to_have_text(["8", "8"])
     won = sorted(text for text in against.locator("td").all_inner_texts() if text.strip())
     assert won == ["0 % 8", "100 % 8"]
+
+
+def test_a_winner_is_taken_home_from_its_card(
+    page: Any, runs: Path, address: str, store: Store, monkeypatch: pytest.MonkeyPatch
+):
+    may_end = threading.Event()
+
+    def exported(_: Runs, checkpoint: str, layout: str, into: Path) -> Built:
+        may_end.wait(30)
+        if layout == "peft":
+            raise InputError(f"export peft: {checkpoint}: its model is gone")
+        (into / "made.zip").touch()
+        return Built(into / "made.zip", "made.zip", "a LoRA")
+
+    offered = exports.downloads(runs / "lora" / "step-000020")
+    shown = exports.buttons(offered, "Take it home as a LoRA for", "to be used at strength 0.6")
+    monkeypatch.setattr("ui.pages.results.downloads", lambda *_: shown)
+    monkeypatch.setattr("ui.api.studio.zipped_export", exported)
+    compare(store, 4, "cats")
+    vote(store, "ann", "cats", group="warm", won=4)
+    duel = results_of(page, address)
+    buttons = duel.get_by_role("button")
+    with page.expect_download() as taking:
+        buttons.first.click()
+        said = "Writing the LoRA for ComfyUI, AUTOMATIC1111, Forge …"
+        expect(duel.get_by_role("status")).to_have_text(said)
+        expect(buttons.last).to_be_disabled()
+        may_end.set()
+    assert taking.value.suggested_filename == "made.zip"
+    buttons.last.click()
+    wrong = "export peft: lora/step-000020: its model is gone"
+    expect(duel.get_by_role("alert")).to_have_text(wrong)
+    expect(buttons.first).to_be_enabled()
+    assert page.url == f"{address}/results"
 
 
 def test_what_is_chosen_changes_comparisons_ratings_and_the_chart_over_time(

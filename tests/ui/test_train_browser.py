@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ from PIL import Image
 from waited import expect
 
 from imgalign.config import dump_config, load_config
+from imgalign.errors import InputError
 from imgalign.train.config import TrainConfig
+from ui.builds import Built
 
 pytestmark = [
     pytest.mark.browser,
@@ -113,21 +116,38 @@ def test_the_iteration_that_is_recommended_is_the_one_that_generate_compares(pag
 
 def test_its_checkpoint_is_taken_home_for_another_tool(page, here, address, monkeypatch):
     asked = []
+    may_end = threading.Event()
 
-    def exported(runs, checkpoint, layout):
+    def exported(runs, checkpoint, layout, into):
         asked.append((checkpoint, layout))
-        (here / "made.zip").write_bytes(b"zip")
-        return "half-step-000006-kohya.zip", here / "made.zip"
+        may_end.wait(30)
+        if layout == "peft":
+            raise InputError("export peft: runs/gone: no such folder")
+        (into / "made.zip").write_bytes(b"zip")
+        return Built(into / "made.zip", "half-step-000006-kohya.zip", "half-step-000006-kohya.zip")
 
     monkeypatch.setattr("ui.api.studio.zipped_export", exported)
     open_train(page, address)
     choose(page, "half")
-    links = page.locator(".mo-home").get_by_role("link")
-    expect(links).to_have_text(["ComfyUI, AUTOMATIC1111, Forge", "diffusers", "peft"])
+    home = page.locator(".mo-home")
+    buttons = home.get_by_role("button")
+    expect(buttons).to_have_text(["ComfyUI, AUTOMATIC1111, Forge", "diffusers", "peft"])
     with page.expect_download() as download:
-        links.first.click()
+        buttons.first.click()
+        expect(home.get_by_role("status")).to_have_text(
+            "Writing the LoRA for ComfyUI, AUTOMATIC1111, Forge …"
+        )
+        for each in buttons.all():
+            expect(each).to_be_disabled()
+        may_end.set()
     assert download.value.suggested_filename == "half-step-000006-kohya.zip"
-    assert asked == [("half/step-000006", "kohya")]
+    said = "ComfyUI, AUTOMATIC1111, Forge: half-step-000006-kohya.zip"
+    expect(home.get_by_role("status")).to_have_text(said)
+    buttons.last.click()
+    expect(home.get_by_role("alert")).to_have_text("export peft: runs/gone: no such folder")
+    expect(home.get_by_role("status")).to_have_text("")
+    expect(buttons.first).to_be_enabled()
+    assert asked == [("half/step-000006", "kohya"), ("half/step-000006", "peft")]
     choose(page, "broken")
     page.locator(".mo-verdict").wait_for(state="hidden")  # it saved nothing
 

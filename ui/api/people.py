@@ -10,38 +10,25 @@ from typing import Annotated
 
 import fastapi
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import FileResponse, Response
+from fastapi.responses import Response
 from pydantic import BaseModel
 
-from imgalign.errors import ImgalignError, InputError
+from imgalign.errors import InputError
 from imgalign.preferences.accounts import Accounts
 from imgalign.preferences.store import Store
 from imgalign.preferences.stored import item_samples
 from ui import ranking_import
 from ui.api.login import only
 from ui.api.receiving import receive
-from ui.api.responses import as_attachment, png_response
+from ui.api.responses import png_response
 from ui.api.small import small_png
-from ui.links import in_the_app
-from ui.ranking_builds import Builds
-from ui.ranking_files import Kind
+from ui.api.taking import Begun, add_files
+from ui.builds import Builds, Built
+from ui.ranking_files import Kind, written
 
 UPLOADS = r"/api/people/rankings"
 """Where a browser sends a file of rankings."""
 LARGEST_UPLOAD = ranking_import.LARGEST
-
-
-class Begun(BaseModel):
-    """A file that is being written, by name."""
-
-    file: str
-
-
-class Asked(BaseModel):
-    """Whether a file is written, and then what it holds."""
-
-    ready: bool
-    said: str
 
 
 class BroughtIn(BaseModel):
@@ -53,7 +40,7 @@ class BroughtIn(BaseModel):
 def router(store: Store, people: Accounts) -> fastapi.APIRouter:
     """What the page calls; 403 for whoever may not lead."""
     routes = fastapi.APIRouter(prefix="/api/people", dependencies=[only(people, "lead")])
-    builds = Builds(store)
+    builds = Builds()
 
     @routes.get("/items/{item_id}/{candidate}")
     def candidate(item_id: str, candidate: int) -> Response:
@@ -65,19 +52,13 @@ def router(store: Store, people: Accounts) -> fastapi.APIRouter:
 
     @routes.post("/files")
     def begin(kind: Kind, project: Annotated[str, fastapi.Query(max_length=200)]) -> Begun:
-        return Begun(file=builds.begin(project, kind))
+        def write(folder: Path) -> Built:
+            file, said = written(store, project, kind, folder)
+            return Built(file, f"{project}-{file.name}", said)
 
-    @routes.get("/files/{file}")
-    def ask(file: str) -> Asked:
-        build = builds.build(file)
-        return Asked(ready=build.file is not None, said=build.said)
+        return Begun(file=builds.begin((project, kind), write))
 
-    @routes.get("/files/{file}/content")
-    def take(file: str) -> Response:
-        name, path = builds.take(file)
-        return FileResponse(
-            path, media_type="application/octet-stream", headers=as_attachment(name)
-        )
+    add_files(routes, builds, "/files")
 
     @routes.post("/rankings")
     async def bring(
@@ -86,10 +67,7 @@ def router(store: Store, people: Accounts) -> fastapi.APIRouter:
         with tempfile.TemporaryDirectory(prefix="imgalign-") as folder:
             part = Path(folder) / "sent"
             await receive(sent, part, name, most=LARGEST_UPLOAD, cure=ranking_import.CURE)
-            try:
-                said = await run_in_threadpool(ranking_import.brought_in, store, part, name)
-            except ImgalignError as error:
-                raise type(error)(in_the_app(str(error))) from error
+            said = await run_in_threadpool(ranking_import.brought_in, store, part, name)
         return BroughtIn(said=said)
 
     return routes

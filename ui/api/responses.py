@@ -24,6 +24,7 @@ from imgalign.errors import (
     in_one_line,
 )
 from imgalign.preferences.accounts import WrongPasswordError
+from ui.links import said
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ def error_response(error: ImgalignError, scope: Scope) -> JSONResponse:
     status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 503)
     if status in OUT_OF_ORDER:
         log.error("%s %s: %s", scope["method"], in_one_line(scope["path"]), error)
-    return JSONResponse({"error": OUT_OF_ORDER.get(status, str(error))}, status_code=status)
+    return JSONResponse({"error": OUT_OF_ORDER.get(status, said(error))}, status_code=status)
 
 
 def add_error_handlers(app: fastapi.FastAPI) -> None:

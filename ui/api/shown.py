@@ -73,4 +73,6 @@ def text(store: Store, token: str, annotator: str) -> str:
 
 def _lost(what: str) -> StoreError:
     """Without the id, which tells what made it."""
-    return StoreError(f"{what}: missing or damaged; `imgalign store check` says which")
+    return StoreError(
+        f"{what}: missing or damaged; skip the set, and tell whoever leads the project"
+    )

@@ -3,43 +3,49 @@
 No file is opened by a path from a request.
 """
 
+from functools import partial
+
 import fastapi
-from fastapi.responses import FileResponse, Response
-from starlette.background import BackgroundTask
+from fastapi.responses import Response
 
 from imgalign.preferences.accounts import Accounts
 from ui.api.login import only
 from ui.api.responses import as_attachment, png_response
+from ui.api.taking import Begun, add_files
+from ui.builds import Builds
 from ui.download import file_name, zipped
-from ui.exports import zipped_export
+from ui.exports import offered_layout, zipped_export
+from ui.pulse import Page, Pulse
 from ui.runs import Runs
 from ui.shelf import Shelf
 
 
-def router(runs: Runs, shelf: Shelf, people: Accounts, *, server: str) -> fastapi.APIRouter:
+def router(
+    runs: Runs, shelf: Shelf, people: Accounts, pulse: Pulse, *, server: str
+) -> fastapi.APIRouter:
     """What pages and their scripts ask for; 403 for whoever may not lead.
 
     `server` names this process: a page of an earlier one must be reloaded.
     """
     routes = fastapi.APIRouter(prefix="/api", dependencies=[only(people, "lead")])
+    builds = Builds()
 
     @routes.get("/alive")
-    def alive() -> dict[str, str]:
-        return {"server": server}
+    def alive(of: Page | None = None) -> dict[str, str]:
+        return {"server": server, "mark": "" if of is None else pulse.of(of)}
 
     @routes.get("/runs/{name}/samples/{file}")
     def sample(name: str, file: str) -> Response:
         return png_response(runs.sample(name, file).read_bytes(), cache="no-cache")
 
-    @routes.get("/exports/{name}/{step}/{layout}")
-    def export(name: str, step: str, layout: str) -> Response:
-        file, path = zipped_export(runs, f"{name}/{step}", layout)
-        return FileResponse(
-            path,
-            media_type="application/zip",
-            headers=as_attachment(file),
-            background=BackgroundTask(path.unlink),
-        )
+    @routes.post("/exports/{name}/{step}/{layout}")
+    def export(name: str, step: str, layout: str) -> Begun:
+        checkpoint = f"{name}/{step}"
+        offered = offered_layout(runs, checkpoint, layout)
+        write = partial(zipped_export, runs, checkpoint, offered)
+        return Begun(file=builds.begin((checkpoint, layout), write))
+
+    add_files(routes, builds, "/exports")
 
     @routes.get("/generated/{image_id}")
     def generated(image_id: str) -> Response:

@@ -1,5 +1,5 @@
-// Draws what the timer brings: batches of candidates, and of the chosen one how far it is and what
-// it has queued. The value is replaced every few seconds; what the person opened stays open.
+// Draws what the server says: batches of candidates, and of the chosen one how far it is and what
+// it has queued. The value is replaced when something has changed; what the person opened stays open.
 const root = element.querySelector(".ba");
 const q = (selector) => root.querySelector(selector);
 const STATES = { making: "Being made", made: "Ready", stopped: "Stopped", failed: "Failed" };
@@ -68,6 +68,7 @@ const refresh = () => {
   const value = props.value;
   if (!value) return;
   drawStanding(value.standing);
+  root.removeAttribute("data-wait");
   root.toggleAttribute("data-empty", !value.detail);
   if (!value.detail) return;
   const detail = value.detail;
@@ -115,4 +116,5 @@ q(".ba-demos").hidden = !props.demos.length;
 q(".ba-demos").append(...props.demos.map(({ folder, command }) => copyable(`A finished demo is in ${folder}:`, command)));
 
 watch("value", refresh);
+root.addEventListener("pulse", () => trigger("moved")); // alive.js says so
 refresh();

@@ -133,6 +133,8 @@ const drawHistory = () => {
 
 const refresh = () => {
   const value = props.value;
+  if (value) restoring = false;
+  root.toggleAttribute("data-wait", restoring);
   root.toggleAttribute("data-empty", !value?.groups?.length);
   const busy = Boolean(value) && value.done < value.total && !value.failed && !value.stopped;
   q(".co-progress").hidden = !busy;
@@ -190,9 +192,10 @@ for (const idea of props.ideas) {
   q(".co-ideas").append(button);
 }
 
+let restoring = !props.value && history().length > 0;
 watch("value", refresh);
 refresh();
 drawHistory();
-if (!props.value && history().length) {
+if (restoring) {
   trigger("restore", { last: JSON.stringify(history()[0].value), asked: false });
 }

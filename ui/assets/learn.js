@@ -1,5 +1,5 @@
-// Draws what the timer brings: reward models, and of the chosen one how good it is and the pairs of
-// which it is surest. The value is replaced every few seconds; what the person opened stays open.
+// Draws what the server says: reward models, and of the chosen one how good it is and the pairs of
+// which it is surest. The value is replaced when something has changed; what the person opened stays open.
 const root = element.querySelector(".le");
 const q = (selector) => root.querySelector(selector);
 const stored = remembered("imgalign.learn.fit");
@@ -74,6 +74,7 @@ const pair = (detail, { prompt, better, worse, probability }) => {
 const refresh = () => {
   const value = props.value;
   if (!value) return;
+  root.removeAttribute("data-wait");
   root.toggleAttribute("data-empty", !value.detail);
   if (!value.detail) {
     const hint = q(".le-hint");
@@ -146,5 +147,6 @@ root.addEventListener("click", (event) => {
 });
 
 watch("value", refresh);
+root.addEventListener("pulse", () => trigger("moved")); // alive.js says so
 refresh();
 if (stored.get()) trigger("fit_select", { fit: stored.get() });

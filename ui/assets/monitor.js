@@ -1,5 +1,5 @@
-// Draws what the timer brings: runs, the curves and images of the chosen one, its log. The value
-// is replaced every few seconds; what the person does here (hover, slider, open log) stays.
+// Draws what the server says: runs, the curves and images of the chosen one, its log. The value
+// is replaced when something has changed; what the person does here (hover, slider, open log) stays.
 const root = element.querySelector(".mo");
 const q = (selector) => root.querySelector(selector);
 const SVG = "http://www.w3.org/2000/svg";
@@ -122,6 +122,22 @@ const chart = ({ title, about, lines }) => {
   return box;
 };
 
+// Only those that have changed are drawn anew.
+const states = new WeakMap();
+const drawCharts = ({ name, charts }) => {
+  const box = q(".mo-charts");
+  charts.forEach((each, place) => {
+    const state = JSON.stringify([name, each]);
+    const before = box.children[place];
+    if (before && states.get(before) === state) return;
+    const drawn = chart(each);
+    states.set(drawn, state);
+    if (before) before.replaceWith(drawn);
+    else box.append(drawn);
+  });
+  while (box.children.length > charts.length) box.lastChild.remove();
+};
+
 /* ---------- runs and the chosen one ---------- */
 const brief = (run) => {
   if (run.waits?.held) return "cannot start";
@@ -192,13 +208,19 @@ const drawVerdict = ({ verdict }) => {
     next.append(link, how);
   }
   if (verdict.downloads.length) {
-    const home = make("p", "mo-home", "Take it home as a LoRA for ");
-    home.append(...verdict.downloads.map(([tool, address]) => {
-      const link = make("a", "btn", tool);
-      link.href = address;
-      link.download = "";
-      return link;
-    }));
+    const home = make("div", "mo-home tools");
+    home.dataset.files = "api/exports";
+    home.dataset.what = "the LoRA for ";
+    const [said, wrong] = [make("p"), make("p")];
+    said.setAttribute("role", "status");
+    wrong.setAttribute("role", "alert");
+    wrong.hidden = true;
+    home.append(make("span", "", "Take it home as a LoRA for "), ...verdict.downloads.map(([tool, address]) => {
+      const button = make("button", "btn", tool);
+      button.type = "button";
+      button.dataset.take = address;
+      return button;
+    }), said, wrong);
     next.append(home);
   }
   next.append(copyable("Its files", verdict.path));
@@ -236,6 +258,7 @@ const refresh = () => {
   const value = props.value;
   root.toggleAttribute("data-wait", !value?.runs);
   root.toggleAttribute("data-empty", value?.runs?.length === 0);
+  orderWhenThere();
   heard = new Date();
   q(".mo-line").hidden = !value?.queue_failed;
   q(".mo-line").textContent = value?.queue_failed ?? "";
@@ -282,9 +305,7 @@ const refresh = () => {
   q(".mo-bar i").style.width = `${share}%`;
   q(".mo-bar").setAttribute("aria-valuemax", detail.total);
   q(".mo-bar").setAttribute("aria-valuenow", detail.step);
-  if (changed("charts", [detail.name, detail.charts])) {
-    q(".mo-charts").replaceChildren(...detail.charts.map(chart));
-  }
+  drawCharts(detail);
   drawSamples(detail);
   if (changed("log", detail.log)) {
     const log = q("pre");
@@ -331,16 +352,27 @@ q(".mo-log").addEventListener("toggle", () => {
 });
 
 watch("value", refresh);
+root.addEventListener("pulse", () => trigger("moved")); // alive.js says so
 refresh();
 if (stored.get()) trigger("run_select", { run: stored.get() });
 
-// alive.js puts #alive into the page while the app does not answer.
+// Dots of what goes on blink. An animation of the style would be drawn sixty times a second.
+const still = matchMedia("(prefers-reduced-motion: reduce)");
+setInterval(() => {
+  const goes = q('.mo-chip:is([data-state="running"], [data-state="starting"], [data-state="stopping"])');
+  const on = goes && !still.matches && !root.matches("[data-gone], [data-beat]");
+  if (!document.hidden) root.toggleAttribute("data-beat", Boolean(on));
+}, 900);
+
+// alive.js puts #alive into the page while the app does not answer, or answers nobody.
+const WHY = { out: "You are logged out.", other: "Somebody else is logged in." };
 new MutationObserver(() => {
-  const gone = Boolean(document.querySelector("#alive"));
-  root.toggleAttribute("data-gone", gone);
+  const gone = document.querySelector("#alive");
+  root.toggleAttribute("data-gone", Boolean(gone));
   q(".mo-gone").hidden = !gone;
   if (!gone) return;
   const since = props.value?.runs ? ` What is shown is of ${heard.toLocaleTimeString()}.` : "";
-  const text = `The app is gone or was restarted.${since} Runs go on without it.`;
+  const why = WHY[gone.dataset.state] ?? "The app is gone or was restarted.";
+  const text = `${why}${since} Runs go on.`;
   if (q(".mo-gone").textContent !== text) q(".mo-gone").textContent = text;
 }).observe(document.body, { childList: true });

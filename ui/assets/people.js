@@ -19,3 +19,4 @@ element.addEventListener("click", (event) => {
   button.disabled = true; // until the table is drawn anew
   trigger(button.dataset.do, { of: button.dataset.of, role: button.dataset.role });
 });
+orderWhenThere();

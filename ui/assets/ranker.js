@@ -287,8 +287,10 @@ const arrange = () => {
   const phone = innerWidth <= PHONE;
   const board = q(".rk-board");
   const above = board.getBoundingClientRect().top + scrollY;
-  const below = q(".rk-actions").offsetHeight + q(".rk-rest").offsetHeight + (phone ? 8 : 28);
-  const screen = innerHeight - q(".rk-actions").offsetHeight - 16;
+  // As they are drawn: on a very large screen they are magnified.
+  const [actions, rest] = [".rk-actions", ".rk-rest"].map((each) => q(each).getBoundingClientRect().height);
+  const below = actions + rest + (phone ? 8 : 28);
+  const screen = innerHeight - actions - 16;
   const found = Candidates.layout(item.candidates.length, {
     width: board.clientWidth, height: innerHeight - above - below, screen, aspect, scrolls: phone,
     ...(phone ? { padding: 5, gap: 8 } : { padding: 8, gap: 12 }),

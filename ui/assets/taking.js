@@ -1,9 +1,10 @@
-// Has a file of rankings written, waits until it is there, and takes it.
-const get = async (path, method) => {
+// Has a file written by the app, waits until it is there, and takes it: a press on a button whose
+// data-take is the address to ask at, within tools whose data-files is where the files are.
+const askFor = async (path, method) => {
   let response;
   let answer;
   try {
-    response = await fetch(new URL(`api/people/files${path}`, document.baseURI), { method });
+    response = await fetch(new URL(path, document.baseURI), { method });
     answer = await response.json();
   } catch {
     throw new Error("The app cannot be reached; ask for the file when it is there.");
@@ -11,26 +12,27 @@ const get = async (path, method) => {
   if (!response.ok) throw new Error(answer.error ?? `The app answered ${response.status}.`);
   return answer;
 };
-const wait = (seconds) => new Promise((done) => setTimeout(done, 1000 * seconds));
+const waitFor = (seconds) => new Promise((done) => setTimeout(done, 1000 * seconds));
 
 element.addEventListener("click", async (event) => {
-  const button = event.target.closest("button[data-kind]");
+  const button = event.target.closest("button[data-take]");
   if (!button) return;
   const tools = button.closest(".tools");
   const [said, wrong] = ["status", "alert"].map((role) => tools.querySelector(`[role=${role}]`));
-  const buttons = tools.querySelectorAll("button");
+  const buttons = element.querySelectorAll("button[data-take]"); // one file at a time
   buttons.forEach((each) => (each.disabled = true));
   wrong.hidden = true;
-  said.textContent = `Writing ${button.textContent}`;
+  said.textContent = `Writing ${tools.dataset.what ?? ""}${button.textContent} …`;
   try {
-    const { file } = await get(`?${new URLSearchParams({ kind: button.dataset.kind, project: tools.dataset.project })}`, "POST");
-    let answer = await get(`/${file}`, "GET");
+    const { file } = await askFor(button.dataset.take, "POST");
+    const at = `${tools.dataset.files}/${file}`;
+    let answer = await askFor(at, "GET");
     for (let seconds = 0.2; !answer.ready; seconds = Math.min(2 * seconds, 5)) {
-      await wait(seconds);
-      answer = await get(`/${file}`, "GET");
+      await waitFor(seconds);
+      answer = await askFor(at, "GET");
     }
-    const link = document.createElement("a");
-    link.href = new URL(`api/people/files/${file}/content`, document.baseURI);
+    const link = make("a");
+    link.href = new URL(`${at}/content`, document.baseURI);
     link.download = "";
     link.click();
     said.textContent = `${button.textContent}: ${answer.said}`;

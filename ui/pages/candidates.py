@@ -27,7 +27,7 @@ from ui.batch_request import (
 )
 from ui.batches import Asked, Batch, Batches
 from ui.image_request import SHIPPED
-from ui.links import rank_link
+from ui.links import in_the_app, rank_link, said
 from ui.messages import PRIVATE, shown
 from ui.outlook import table
 from ui.pages.folding import FOLD, form_heading
@@ -35,7 +35,6 @@ from ui.runs import Runs
 from ui.standing import RANK, Standings, counted
 from ui.theme import asset
 
-REFRESH_SECONDS = 2.0
 MOST_SETS = 24
 """Sets of a batch that are drawn, the first."""
 LOG_LINES = 80
@@ -139,14 +138,14 @@ def explain(work: Work, form: Form, *, at_once: bool = False) -> tuple[str, str]
         return "", ""
     try:
         wanted = _asked(work, form)
-        said = [] if at_once else remarks(wanted)
+        noted = [] if at_once else remarks(wanted)
         lines = outlook(wanted, work.store, work.batches, at_once=at_once)
     except ImgalignError as error:
         return (
-            f'<p role="status" data-cannot><b>Cannot be made yet.</b> {escape(str(error))}</p>',
+            f'<p role="status" data-cannot><b>Cannot be made yet.</b> {escape(said(error))}</p>',
             "",
         )
-    return "".join(f'<p role="status">{escape(each)}</p>' for each in said), table(lines, note="")
+    return "".join(f'<p role="status">{escape(each)}</p>' for each in noted), table(lines, note="")
 
 
 def launch(work: Work, form: Form) -> str:
@@ -206,7 +205,7 @@ def build(
         try:
             name = launch(work, form)
         except ImgalignError as error:
-            alert = f'<p role="alert">{escape(str(error))}</p>'
+            alert = f'<p role="alert">{escape(said(error))}</p>'
             return gr.skip(), alert, gr.skip(), gr.skip(), gr.skip(), gr.skip()
         made = work.batches.batch(name).asked
         places = projects(work.store, work.project)
@@ -233,7 +232,7 @@ def build(
     page.load(None, None, fields.prompts, js=KEPT, **PRIVATE)
     page.load(open_page, None, [fields.model, fields.project], **PRIVATE).then(**explain_form)
     page.load(**again)
-    gr.Timer(REFRESH_SECONDS).tick(**again)
+    shelf.moved(**again)
     _connect_form(fields, tools, sending, folds, refusal, explain_form)
     outputs = [chosen, refusal, fields.first_seed, fields.project, fields.upload, sending]
     begun = start.click(begin, fields.all, outputs, **PRIVATE).then(None, js=FOLD, **PRIVATE)
@@ -421,7 +420,7 @@ def _detail(work: Work, batch: Batch) -> dict[str, Any]:
     queued = item_samples(work.store, batch.item_ids[:MOST_SETS])
     sets = len(batch.item_ids)
     so_far = f"{counted(sets, 'set')} to rank so far. " if sets else ""
-    message = batch.message[:1].upper() + batch.message[1:]
+    message = in_the_app(batch.message[:1].upper() + batch.message[1:])
     if batch.state == "made":
         so_far = f"{counted(sets, 'set')} queued for ranking. "
     try:

@@ -22,7 +22,7 @@ from ui.image_request import (
     requested,
     rewriters,
 )
-from ui.links import CHECKPOINT, STRENGTH, rank_link
+from ui.links import CHECKPOINT, STRENGTH, rank_link, said
 from ui.messages import PRIVATE
 from ui.pages.folding import form_heading
 from ui.run_queue import TRAINS
@@ -221,8 +221,8 @@ def _stored(sent: Sent, only: str | None) -> str:
     how = f'<a href="{escape(link)}">Rank them</a>'
     if not link:
         how = (
-            f"This app ranks the project {escape(only or '')} alone: whoever runs it starts it "
-            "without <code>--project</code>, and these are ranked here too. "
+            f"This app ranks the project {escape(only or '')} alone: whoever started it can open "
+            "it to all projects, and these are ranked here too. "
             '<a href="results">Results</a> says what came of them.'
         )
     there = sent.new or sent.known
@@ -273,7 +273,7 @@ def build(
         try:
             request = _request(dict(zip(form, values, strict=True)))
         except ImgalignError as error:
-            yield *(gr.skip() for _ in range(4)), _said(str(error))
+            yield *(gr.skip() for _ in range(4)), _said(said(error))
             return
         views = generate(request, model=model, runs=runs, shelf=shelf, loaded=loaded)
         for value in _until_error(views):
@@ -290,7 +290,7 @@ def build(
         try:
             stored = send(store, shelf, value, how=how, overlap=times, project=place)
         except ImgalignError as error:
-            return _said(str(error)), gr.skip()
+            return _said(said(error)), gr.skip()
         return gr.HTML(_stored(stored, only)), gr.Dropdown(
             choices=projects(store, project), value=stored.project
         )
@@ -398,7 +398,9 @@ def _drawn_before(shelf: Shelf, event: gr.EventData) -> tuple[Any, Any]:
     value = restore(shelf, str(event.last))
     if value is None and event.asked:
         gr.Warning("These images are not kept any more; the same form draws them again")
-    return (value, gr.Column(visible=True)) if value else (gr.skip(), gr.skip())
+    if value:
+        return value, gr.Column(visible=True)
+    return (gr.skip() if event.asked else NOTHING), gr.skip()
 
 
 def _rest() -> tuple[Any, Any]:
@@ -420,14 +422,18 @@ def _more(form: Mapping[str, Component]) -> list[Component]:
     return [each for name, each in form.items() if name.startswith("more-")]
 
 
+NOTHING: dict[str, Any] = {"rows": [], "groups": [], "done": 0, "total": 0, "share": 0}
+"""A view without images."""
+
+
 def _until_error(views: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """The same views; an error of the project ends them with one that says why."""
-    value: dict[str, Any] = {"rows": [], "groups": [], "done": 0, "total": 0, "share": 0}
+    value = NOTHING
     try:
         for value in views:
             yield value
     except ImgalignError as error:
-        yield {**value, "failed": str(error)}
+        yield {**value, "failed": said(error)}
 
 
 def _number(label: str, value: int, elem_id: str) -> gr.Number:

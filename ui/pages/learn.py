@@ -15,12 +15,12 @@ from ui import fit_form, settings_table
 from ui.authority import needs_role
 from ui.fits import Fit, Fits, check_fit
 from ui.forms import lines_of
+from ui.links import in_the_app
 from ui.messages import PRIVATE, shown
 from ui.pages.folding import FOLD, form_heading
 from ui.pages.setting_fields import controls_field
 from ui.theme import asset
 
-REFRESH_SECONDS = 2.0
 FOR_LEADS = (
     '<div class="recipe"><p>Admins fit reward models; here you see what they are worth.</p></div>'
 )
@@ -113,7 +113,6 @@ def build(page: gr.Blocks, fits: Fits, store: Store) -> None:
             gr.HTML(FOR_LEADS, padding=False, elem_classes="for-leads")
             shelf = _shelf()
             folded, table = settings_table.draw()
-    timer = gr.Timer(REFRESH_SECONDS)
     explain_form = _connect_settings(settings, project, folded, table)
 
     def refresh(which: str | None, before: str) -> tuple[Any, str]:
@@ -148,7 +147,7 @@ def build(page: gr.Blocks, fits: Fits, store: Store) -> None:
     again = {"fn": refresh, "inputs": [chosen, latest], "outputs": [shelf, latest], **PRIVATE}
     page.load(open_page, outputs=[project, group, name], **PRIVATE).then(**explain_form)
     page.load(**again)
-    timer.tick(**again)
+    shelf.moved(**again)
     project.input(choose, project, [group, name], **PRIVATE).then(**explain_form)
     inputs, outputs = [project, group, name, settings.overrides], [chosen, name, settings.refusal]
     begun = start.click(start_fit, inputs, outputs, **PRIVATE).then(None, js=FOLD, **PRIVATE)
@@ -246,7 +245,12 @@ def _shelf() -> gr.HTML:
 
 def _short(fit: Fit) -> dict[str, Any]:
     accuracy = None if fit.report is None else fit.report.test.accuracy.micro
-    return {"name": fit.name, "state": fit.state, "accuracy": accuracy, "message": fit.message}
+    return {
+        "name": fit.name,
+        "state": fit.state,
+        "accuracy": accuracy,
+        "message": in_the_app(fit.message),
+    }
 
 
 def _detail(fits: Fits, store: Store, fit: Fit) -> dict[str, Any]:

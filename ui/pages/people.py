@@ -36,6 +36,7 @@ from imgalign.preferences.store import Store
 from imgalign.preferences.stored import item_samples, latest_items
 from ui.api.small import small_text
 from ui.authority import account
+from ui.links import said
 from ui.messages import PRIVATE, done, shown
 from ui.pages import accounts
 from ui.people_table import (
@@ -74,7 +75,11 @@ def tables(store: Store, project: str | None) -> tuple[str, str, str]:
     try:
         found = people_of(store, project)
     except ImgalignError as error:
-        return f'<div class="results people"><p role="alert">{escape(str(error))}</p></div>', "", ""
+        return (
+            f'<div class="results people"><p role="alert">{escape(said(error))}</p></div>',
+            "",
+            "",
+        )
     progress = progress_shown(project_progress(store, project))
     if queue_order_of(store.database, project) == "informative":
         progress += valued_shown(valued_items(store.database, project))
@@ -161,6 +166,7 @@ def build(
             gr.HTML("<h2>Who judges, and how well</h2>", padding=False)
             chosen = gr.Dropdown(label="Project", choices=[], elem_id="people-project")
             opened, next_up = _opening(), _ranked_next()
+        with gr.Column(scale=0, min_width=320, elem_classes="side later"):
             inviting = accounts.draw_form()
             text, save = _guidelines(from_file=from_file)
             which, letters, order, overlap, add = _gold_form()
@@ -168,7 +174,7 @@ def build(
             first, percent, ask = _qualification()
             count, more = _repeats()
             files, sending = _files()
-        with gr.Column(scale=1, min_width=320):
+        with gr.Column(scale=1, min_width=320, elem_classes="watched"):
             table, gold, attention = _tables()
             rows = accounts.draw_table()
 
@@ -309,8 +315,8 @@ def _guidelines(*, from_file: bool) -> tuple[gr.Textbox, gr.Button]:
     with gr.Accordion("Guidelines", open=False, elem_classes="fold"):
         if from_file:
             gr.HTML(
-                '<div class="recipe"><p>They come from the file that the app was started with '
-                "(<code>--guidelines</code>), for all projects: edit that.</p></div>",
+                '<div class="recipe"><p>They come from a file that the app was started with, for '
+                "all projects: whoever started it can change that file.</p></div>",
                 padding=False,
             )
         text = gr.Textbox(

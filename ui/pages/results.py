@@ -13,10 +13,12 @@ from imgalign.preferences.ratings import Ratings, Wins
 from imgalign.preferences.store import Store
 from ui.comparing import cards, downloads
 from ui.leaderboard import ALL, HELD_OUT, LISTED, OF_PROJECT, Asked, Leaderboard, Rated
+from ui.links import said
 from ui.messages import PRIVATE
 from ui.pages.folding import form_heading
 from ui.rating_chart import chart
 from ui.runs import Runs
+from ui.theme import asset
 
 MOST_IN_MATRIX = 12
 """Makers whose wins against each other are shown; a table of more is not read."""
@@ -57,7 +59,7 @@ def shown(board: Leaderboard, asked: Asked) -> str:
     try:
         found = board.found(asked)
     except ImgalignError as error:
-        return f'<div class="results"><p role="alert">{escape(str(error))}.</p></div>'
+        return f'<div class="results"><p role="alert">{escape(said(error))}.</p></div>'
     compared = cards(found.comparisons, offered=lambda each: downloads(board.runs, each))
     return compared + table(found.rated)
 
@@ -104,7 +106,12 @@ def build(page: gr.Blocks, store: Store, runs: Runs, *, only: str | None = None)
                 value="bradley-terry",
             )
         with gr.Column(scale=1, min_width=320):
-            told = gr.HTML("<p>Reading the rankings …</p>", padding=False, elem_id="results")
+            told = gr.HTML(
+                "<p>Reading the rankings …</p>",
+                js_on_load=asset("taking.js"),
+                padding=False,
+                elem_id="results",
+            )
 
     def open_page() -> tuple[gr.Dropdown, gr.Dropdown, gr.Dropdown, str]:
         offered, groups, sets = (gr.Dropdown(choices=each, value=ALL) for each in choices(store))

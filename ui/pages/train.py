@@ -16,7 +16,6 @@ from ui.run_queue import RunQueue
 from ui.starting import begin
 from ui.theme import asset
 
-REFRESH_SECONDS = 2.0
 FOR_LEADS = (
     '<div class="recipe"><p>Admins start, stop and delete runs; here you see how they go.</p></div>'
 )
@@ -28,11 +27,12 @@ def build(page: gr.Blocks, queue: RunQueue) -> None:
     chosen = gr.State(None)
     latest = gr.State("")
     with gr.Row(elem_classes="page", equal_height=False):
-        with gr.Column(scale=0, min_width=320, elem_classes="side for-admins"):
+        with gr.Column(scale=0, min_width=320, elem_classes="side later for-admins"):
             fields = draw_fields()
-        with gr.Column(scale=1, min_width=320):
+        with gr.Column(scale=1, min_width=320, elem_classes="watched"):
             gr.HTML(FOR_LEADS, padding=False, elem_classes="for-leads")
             monitor = _monitor()
+        with gr.Column(scale=1, min_width=320):
             folded, table = settings_table.draw()
 
     def refresh(which: str | None, before: str) -> tuple[Any, str]:
@@ -74,7 +74,7 @@ def build(page: gr.Blocks, queue: RunQueue) -> None:
 
     again = {"fn": refresh, "inputs": [chosen, latest], "outputs": [monitor, latest], **PRIVATE}
     page.load(**again)
-    gr.Timer(REFRESH_SECONDS).tick(**again)
+    monitor.moved(**again)
     keep = connect_form(page, queue, fields, folded, table, monitor)
     outputs = [chosen, fields.name, fields.refusal]
     fields.start.click(start_run, fields.typed, outputs, **PRIVATE).then(**again).then(**keep)
