@@ -141,7 +141,10 @@ def theme() -> gr.themes.Base:
     )
 
 
-SHARING = ("batches.js", "compare.js", "controls.js", "learn.js", "monitor.js", "ranker.js")
+SHARING = (
+    *("batches.js", "compare.js", "controls.js", "learn.js", "loras.js", "monitor.js"),
+    "ranker.js",
+)
 """Scripts that begin with what they share, dom.js; a component's script is one text."""
 CHOOSING = ("batches.js", "learn.js", "monitor.js")
 """Those of them in which one of a row is chosen, by listbox.js."""
