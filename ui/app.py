@@ -37,6 +37,7 @@ from ui import authority
 from ui.api import candidates as candidates_routes
 from ui.api import learn as learn_routes
 from ui.api import login as login_routes
+from ui.api import loras as loras_routes
 from ui.api import people as people_routes
 from ui.api import rank as rank_routes
 from ui.api import security
@@ -48,6 +49,7 @@ from ui.batches import Batches
 from ui.fits import Fits
 from ui.heading import PAGES, header
 from ui.libraries import LoadAhead
+from ui.loras import Loras
 from ui.pages import candidates, generate, learn, people, rank, results, train
 from ui.pulse import Pulse
 from ui.run_queue import RunQueue, attended
@@ -215,7 +217,6 @@ def build_app(settings: Settings, store: Store) -> fastapi.FastAPI:
         routes=_reachable(settings),
         prefix=settings.root_path,
         uploads=_uploads(settings),
-        largest_upload=max(candidates_routes.LARGEST_UPLOAD, people_routes.LARGEST_UPLOAD),
     )
     add_error_handlers(app)
     app.include_router(login_routes.router(accounts, page=asset("login.html")))
@@ -244,6 +245,9 @@ def build_app(settings: Settings, store: Store) -> fastapi.FastAPI:
         )
     if "people" in settings.served:
         app.include_router(people_routes.router(store, accounts))
+    if "generate" in settings.served:
+        loras = Loras(runs, settings.model)
+        app.include_router(loras_routes.router(loras, accounts))
     if "candidates" in settings.served:
         app.include_router(candidates_routes.router(studio.batches, store, accounts))
     for name in settings.others:
@@ -258,10 +262,11 @@ def _to_page(name: str) -> Callable[[], RedirectResponse]:
     return lambda: RedirectResponse(f"../{name}")
 
 
-def _uploads(settings: Settings) -> str | None:
-    """Paths, as a regular expression, to which browsers send files."""
-    paths = {"candidates": candidates_routes.UPLOADS, "people": people_routes.UPLOADS}
-    return "|".join(path for page, path in paths.items() if page in settings.served) or None
+def _uploads(settings: Settings) -> dict[str, int]:
+    """Paths, as regular expressions, to which browsers send files, and the most bytes of each."""
+    routes = {"candidates": candidates_routes, "people": people_routes, "generate": loras_routes}
+    served = (each for page, each in routes.items() if page in settings.served)
+    return {each.UPLOADS: each.LARGEST_UPLOAD for each in served}
 
 
 def _reachable(settings: Settings) -> list[str]:

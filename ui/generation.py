@@ -20,6 +20,7 @@ from imgalign.preferences.records import at_strength
 from imgalign.runs.trained import check_strength
 from ui.image_request import NO_REWRITER, SHIPPED, Request, checkpoint_folder
 from ui.libraries import load_libraries
+from ui.loras import weights_of
 from ui.runs import Runs
 from ui.shelf import Shelf
 from ui.turns import Turns
@@ -111,12 +112,10 @@ class Plan:
 
 def plan(request: Request, *, model: str, runs: Runs) -> Plan:
     """Find what is asked for; InputError where some is gone, or checkpoints have several bases."""
-    from imgalign.runs.folder import model_under
-
     sides = [Side(key="base", name="Base")]
     base = model
     for number, each in enumerate(request.compared, start=1):
-        weights = checkpoint_folder(runs, each.checkpoint)
+        weights, under = weights_of(runs, each.checkpoint, model=model)
         key = "aligned" if number == 1 else f"aligned_{number}"
         try:
             check_strength(each.strength, weights)
@@ -132,7 +131,6 @@ def plan(request: Request, *, model: str, runs: Runs) -> Plan:
                 strength=each.strength,
             )
         )
-        under = model_under(weights)
         if number > 1 and under != base:
             raise InputError(
                 f"compare with: {each.name} was trained from {under}, and"

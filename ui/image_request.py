@@ -16,6 +16,8 @@ from imgalign.runs.trained import of_language
 from ui.runs import Runs
 
 BASE_ONLY = ""
+LORAS = ".loras"
+"""What stands for a run where a form names a LoRA that was sent: ".loras/NAME" (loras.py)."""
 NO_REWRITER = ""
 SHIPPED = "storybook"
 MOST_COMPARED = 3
@@ -34,7 +36,10 @@ Typed = float | str | None
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """A checkpoint to compare with the base model, "run/step-000040", and how strongly."""
+    """A checkpoint to compare with the base model, "run/step-000040", and how strongly.
+
+    Or a LoRA that was sent, ".loras/NAME".
+    """
 
     checkpoint: str
     strength: float = 1.0
@@ -43,6 +48,8 @@ class Compared:
     def name(self) -> str:
         """Example: "first, iteration 40 at 0.6"."""
         run, _, step = self.checkpoint.partition("/")
+        if run == LORAS:
+            return at_strength(step, self.strength)
         number = step_of(Path(step)) if re.fullmatch(r"step-\d+", step) else step
         return at_strength(f"{run}, iteration {number}", self.strength)
 

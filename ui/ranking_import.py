@@ -29,7 +29,7 @@ CURE = f"{ASK} to import it on this machine"
 IMAGE = re.compile(r"([0-9a-f]{64})\.png")
 MOST_MEMBERS = 200_000
 
-_ONE_AT_A_TIME = threading.Lock()  # each is one transaction, which all others wait for
+_ONE_AT_A_TIME = threading.Lock()  # each is read into memory
 
 
 def brought_in(store: Store, file: Path, name: str) -> str:

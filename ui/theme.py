@@ -142,8 +142,8 @@ def theme() -> gr.themes.Base:
 
 
 SHARING = (
-    *("batches.js", "compare.js", "controls.js", "learn.js", "monitor.js", "ranker.js"),
-    "taking.js",
+    *("batches.js", "compare.js", "controls.js", "learn.js", "loras.js", "monitor.js"),
+    *("ranker.js", "taking.js"),
 )
 """Scripts that begin with what they share, dom.js; a component's script is one text."""
 CHOOSING = ("batches.js", "learn.js", "monitor.js")

@@ -189,7 +189,12 @@ def opened_zip(archive: Path, name: str) -> Iterator[zipfile.ZipFile]:
 
 
 def copy_member(
-    archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, *, most: int
+    archive: zipfile.ZipFile,
+    member: zipfile.ZipInfo,
+    target: Path,
+    *,
+    most: int,
+    cure: str = "scale the image down",
 ) -> None:
     """Write a member of an archive to a new file; InputError where it unpacks to over `most`."""
     left = most
@@ -203,6 +208,6 @@ def copy_member(
             if left < 0:
                 raise InputError(
                     f"{shown_name(member.filename)}: expected at most {most >> 20} MB, got more; "
-                    "scale the image down"
+                    f"{cure}"
                 )
             file.write(block)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from imgalign.diffusion.adapters import adapter_file, read_layers
 from imgalign.diffusion.attention import Attention
 from imgalign.diffusion.denoising import check_prompts
 from imgalign.diffusion.families.backbone import Family
@@ -210,6 +211,14 @@ def unread_ends(model: str, prompts: Sequence[str]) -> dict[str, str]:
 def planned_size(model: str) -> tuple[int, int]:
     """Width and height of the images of a model that `unread_ends` takes, in pixels."""
     return _planned(model).image_size()
+
+
+def check_adapter(model: str, adapter: Path) -> None:
+    """CheckpointError unless a LoRA, as `find_weights` takes it, fits a model.
+
+    `model` is what `unread_ends` takes, or of the hub, and its weights are not read.
+    """
+    read_layers(adapter_file(find_weights(adapter)), _planned(model).adaptable)
 
 
 @lru_cache(maxsize=2)

@@ -9,9 +9,8 @@ no fault: a kill between file and row leaves one, and two databases may share a 
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
-from sqlalchemy import Connection, ForeignKeyConstraint, Select, and_, func, select
+from sqlalchemy import Connection, ForeignKeyConstraint, and_, func, select
 
 from imgalign.errors import InputError
 from imgalign.files import sha256
@@ -86,7 +85,7 @@ def check_store(
             check.add(f"rows of {table} that refer to nothing in {parent}", f"{count} rows")
         _check_texts(connection, check)
         _check_items(connection, check)
-        for row in connection.execute(_twice()).all():
+        for row in connection.execute(queries.standing_twice()).all():
             check.add("items that somebody has judged twice", f"{row.annotator_id}: {row.item_id}")
         if check.passed:  # otherwise there is nothing whole to count
             for what in differences(connection):
@@ -105,11 +104,6 @@ def check_store(
         if path.is_file() and path not in expected
     ]
     return check
-
-
-def _twice() -> Select[Any]:
-    by = (rankings.c.annotator_id, rankings.c.item_id)
-    return select(*by).where(queries.standing()).group_by(*by).having(func.count() > 1)
 
 
 def _line(kind: str, what: list[str]) -> str:

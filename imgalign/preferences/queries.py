@@ -162,7 +162,7 @@ def unjudged(annotator_id: str | ColumnElement[str]) -> ColumnElement[bool]:
         rankings.c.annotator_id == annotator_id,
         standing(),
     )
-    return ~mine.correlate(items).exists()
+    return ~mine.correlate_except(rankings).exists()
 
 
 def is_open() -> ColumnElement[bool]:
@@ -197,6 +197,12 @@ def standing_of() -> Select[Any]:
     """Numbers of standing judgements of an annotator and item; there is one at most."""
     of_annotator = (rankings.c.item_id == ITEM) & (rankings.c.annotator_id == WHO)
     return select(rankings.c.sequence).where(of_annotator, standing())
+
+
+def standing_twice() -> Select[Any]:
+    """Annotators and items with several standing judgements; there are none in a whole store."""
+    by = (rankings.c.annotator_id, rankings.c.item_id)
+    return select(*by).where(standing()).group_by(*by).having(func.count() > 1)
 
 
 def _num_attempts(connection: Connection, item: str, annotator_id: str) -> int:

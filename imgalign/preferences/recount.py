@@ -6,7 +6,7 @@ another program has changed. Columns are read by name, because a migration runs 
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ from imgalign.preferences.outcomes import (
     number,
 )
 from imgalign.preferences.queries import (
+    AnyRow,
     counted,
     is_attention,
     is_open,
@@ -63,13 +64,13 @@ Record = tuple[int | None, ...]
 
 def fill(connection: Connection) -> None:
     """Fill the empty tables of a store that has judgements already, and no exclusions."""
-    connection.execute(update(items).values(given=_given(standing())))
-    for table, counts in ((projects, _projects()), (tallies, _tallies())):
+    connection.execute(update(items).values(given=times_given(standing())))
+    for table, counts in ((projects, of_projects()), (tallies, of_annotators())):
         rows = [dict(row) for row in connection.execute(counts).mappings()]
         zeros = {"first": 0} if table is tallies else {}
         for row in rows:
             connection.execute(insert(table).values(row | zeros))
-    for project, samples, prompt, given in connection.execute(_prompts(standing())).all():
+    for project, samples, prompt, given in connection.execute(of_prompts(standing())).all():
         key = {
             "project": project,
             "samples": samples,
@@ -78,7 +79,7 @@ def fill(connection: Connection) -> None:
         connection.execute(insert(judged_prompts).values(**key, given=given))
     for made in connection.execute(_provenances()).all():
         maker_number(connection, made)
-    for image_id in _shared(connection):
+    for image_id in shared_images(connection):
         number(connection, "shared", image_id, image_id)
     for name in connection.execute(_judges_of_images("project")).scalars().all():
         number(connection, "project", name, name)
@@ -95,7 +96,7 @@ def fill(connection: Connection) -> None:
 
 def differences(connection: Connection) -> list[str]:
     """What the store counts otherwise than a recount does. Example: "judgements of items"."""
-    wrong = select(func.count()).select_from(items).where(items.c.given != _given(counted()))
+    wrong = select(func.count()).select_from(items).where(items.c.given != times_given(counted()))
     prompts = select(
         *(judged_prompts.c.project, judged_prompts.c.samples, numbers.c.key, judged_prompts.c.given)
     ).join(numbers, numbers.c.number == judged_prompts.c.prompt)
@@ -103,17 +104,17 @@ def differences(connection: Connection) -> list[str]:
     shared = select(numbers.c.value).where(numbers.c.kind == "shared")
     checks = {
         "judgements of items": connection.execute(wrong).scalar_one() == 0,
-        "items of projects": _rows(connection, _projects())
+        "items of projects": _rows(connection, of_projects())
         == _rows(connection, select(*(projects.c[name] for name in ("project", "items", "open")))),
-        "judgements of annotators": _rows(connection, _tallies())
+        "judgements of annotators": _rows(connection, of_annotators())
         == _rows(connection, select(*own).where(tallies.c.done > 0)),
         "where annotators go on": connection.execute(_passed_over()).first() is None,
         "judged prompts": {
             (project, samples, digest(prompt), given)
-            for project, samples, prompt, given in connection.execute(_prompts(counted()))
+            for project, samples, prompt, given in connection.execute(of_prompts(counted()))
         }
         == _rows(connection, prompts.where(judged_prompts.c.given > 0)),
-        "images that several made": set(_shared(connection))
+        "images that several made": set(shared_images(connection))
         == set(connection.execute(shared).scalars()),
         "outcomes of rankings": dict(_records(connection)) == dict(_stored(connection)),
     }
@@ -127,7 +128,7 @@ def _rows(connection: Connection, statement: Select[Any]) -> set[tuple[Any, ...]
     return {tuple(row) for row in connection.execute(statement)}
 
 
-def _given(which: ColumnElement[bool]) -> Any:
+def times_given(which: ColumnElement[bool]) -> Any:
     """Judgements of an item of `items` by people, without skips."""
     given = (
         select(func.count())
@@ -142,7 +143,8 @@ def _given(which: ColumnElement[bool]) -> Any:
     return given.correlate(items).scalar_subquery()
 
 
-def _projects() -> Select[Any]:
+def of_projects() -> Select[Any]:
+    """Items of each project, and how many are open."""
     num_open = func.sum(case((is_open(), 1), else_=0))
     counted = select(
         items.c.project, func.count().label("items"), func.coalesce(num_open, 0).label("open")
@@ -150,7 +152,9 @@ def _projects() -> Select[Any]:
     return counted.group_by(items.c.project)
 
 
-def _tallies() -> Select[Any]:
+def of_annotators() -> Select[Any]:
+    """What `tallies` has of annotators and projects, but for `first`."""
+
     def given(samples: str) -> Any:
         this = (rankings.c.verdict != "skipped") & (items.c.samples == samples) & ~is_attention()
         return func.sum(case((this, 1), else_=0)).label(samples)
@@ -186,7 +190,8 @@ def _passed_over() -> Select[Any]:
     )
 
 
-def _prompts(which: ColumnElement[bool]) -> Select[Any]:
+def of_prompts(which: ColumnElement[bool]) -> Select[Any]:
+    """Judgements of people by prompt, skips and attention items left out."""
     columns = (items.c.project, items.c.samples, items.c.prompt)
     return (
         select(*columns, func.count().label("given"))
@@ -205,10 +210,11 @@ def _provenances() -> Select[Any]:
     return select(*MADE).group_by(*MADE).order_by(first)
 
 
-def _shared(connection: Connection) -> list[str]:
-    """Images that several makers generated identically."""
+def shared_images(connection: Connection, *which: ColumnElement[bool]) -> list[str]:
+    """Images that several makers generated identically, of all or of those with these."""
     doubled = (
         select(provenances.c.image_id)
+        .where(*which)
         .group_by(provenances.c.image_id)
         .having(func.count() > 1)
         .order_by(provenances.c.image_id)
@@ -247,11 +253,7 @@ def _records(connection: Connection, *, make: bool = False) -> Iterator[tuple[in
     last = -1
     while rows := connection.execute(_ranked(last)).all():
         last = rows[-1].sequence
-        images, makers = _makers(connection, {row.item_id for row in rows}, known)
-        for row in rows:
-            of = [makers[image_id] for image_id in images[row.item_id]]
-            groups = [[min(of[k]) for k in group if len(of[k]) == 1] for group in row.tie_groups]
-            order = json.dumps([group for group in groups if group])
+        for row, order in zip(rows, orders_of(connection, rows, known), strict=True):
             yield (
                 row.sequence,
                 (
@@ -263,21 +265,35 @@ def _records(connection: Connection, *, make: bool = False) -> Iterator[tuple[in
             )
 
 
-def _ranked(last: int) -> Select[Any]:
+def orders_of(connection: Connection, rows: Sequence[AnyRow], known: Known) -> list[str]:
+    """The order of makers of each row of `ranked_images`, as `numbers` has it."""
+    images, makers = _makers(connection, {row.item_id for row in rows}, known)
+    found = []
+    for row in rows:
+        of = [makers[image_id] for image_id in images[row.item_id]]
+        groups = [[min(of[k]) for k in group if len(of[k]) == 1] for group in row.tie_groups]
+        found.append(json.dumps([group for group in groups if group]))
+    return found
+
+
+def ranked_images() -> Select[Any]:
+    """Rankings that have a record in `outcomes`."""
     columns = (rankings.c[name] for name in ("sequence", "item_id", "annotator_id", "tie_groups"))
     return (
         select(*columns, items.c.prompt, items.c.project)
         .join(items, items.c.item_id == rankings.c.item_id)
         .where(
-            rankings.c.sequence > last,
             rankings.c.verdict == "ranked",
             items.c.samples == "images",
             ~is_attention(),
             standing(),
         )
         .order_by(rankings.c.sequence)
-        .limit(PORTION)
     )
+
+
+def _ranked(last: int) -> Select[Any]:
+    return ranked_images().where(rankings.c.sequence > last).limit(PORTION)
 
 
 def _makers(
@@ -295,8 +311,12 @@ def _makers(
         .distinct()
         .join(candidates, candidates.c.image_id == provenances.c.image_id)
     )
+    numbers_of: dict[tuple[object, ...], int] = {}  # few makers make many images
     for each in connection.execute(made.where(candidates.c.item_id.in_(item_ids))):
-        makers[each.image_id].add(known["maker", digest(maker_key(each))])
+        maker = tuple(each)[1:]
+        if maker not in numbers_of:
+            numbers_of[maker] = known["maker", digest(maker_key(each))]
+        makers[each.image_id].add(numbers_of[maker])
     return images, makers
 
 

@@ -71,7 +71,7 @@ def item_brought_back(connection: Connection, item_id: str) -> None:
     """Let an item be as if it had never been withdrawn."""
     item = _item(connection, item_id)
     _changed(connection, item_id, withdrawn_at=None)
-    _lower(connection, item.project, item.place)  # open or not: AI judges are asked it again
+    lower(connection, item.project, item.place)  # open or not: AI judges are asked it again
 
 
 def _changed(connection: Connection, item_id: str, **values: object) -> None:
@@ -90,7 +90,7 @@ def places_swapped(connection: Connection, item_id: str, other: str) -> None:
     for moved, place in moves:
         this = update(items).where(items.c.item_id == moved)
         connection.execute(this.values(sequence=place))
-    _lower(connection, one.project, min(one.place, two.place))
+    lower(connection, one.project, min(one.place, two.place))
 
 
 def judged(connection: Connection, ranking_id: str, *, now: datetime) -> None:
@@ -107,7 +107,7 @@ def taken_back(connection: Connection, ranking_id: str) -> None:
     row = _judgement(connection, ranking_id)
     _count(connection, row, by=-1)
     own = tallies.c.annotator_id == row.annotator_id
-    _lower(connection, row.project, row.place, own)
+    lower(connection, row.project, row.place, own)
 
 
 def annotator_excluded(connection: Connection, annotator_id: str, project: str) -> None:
@@ -162,7 +162,7 @@ def _count_all(connection: Connection, annotator_id: str, project: str, *, by: i
         .scalar_subquery()
     )
     connection.execute(update(tallies).where(tallies.c.project == project).values(open=own_open))
-    _lower(connection, project, min(row.sequence for row in rows))
+    lower(connection, project, min(row.sequence for row in rows))
 
 
 def _count(connection: Connection, row: AnyRow, *, by: int) -> None:
@@ -207,10 +207,10 @@ def _opened(
     if was != now:
         _add(connection, projects, {"project": after.project}, open=now - was)
     if now and not was:
-        _lower(connection, after.project, after.place)
+        lower(connection, after.project, after.place)
 
 
-def _lower(connection: Connection, project: str, place: int, *whose: ColumnElement[bool]) -> None:
+def lower(connection: Connection, project: str, place: int, *whose: ColumnElement[bool]) -> None:
     """Let annotators find an item again that is left for them once more."""
     lowered = update(tallies).where(tallies.c.project == project, tallies.c.first > place, *whose)
     connection.execute(lowered.values(first=place))
@@ -301,7 +301,8 @@ def _judged_by(connection: Connection, item_id: str, *, but: str = "") -> set[st
 
 
 @cache
-def _adding(table: Table, key: tuple[str, ...], by: tuple[str, ...]) -> Update:
+def adding(table: Table, key: tuple[str, ...], by: tuple[str, ...]) -> Update:
+    """Add to numbers of a row: `by_open` to its `open`, where `of_project` is its project."""
     this = [table.c[name] == bindparam(f"of_{name}") for name in key]
     added = {name: table.c[name] + bindparam(f"by_{name}") for name in by}
     return update(table).where(*this).values(added)
@@ -311,6 +312,6 @@ def _add(connection: Connection, table: Table, key: Mapping[str, object], **by: 
     """Add to numbers of a row, which is made with zeros if it is not there."""
     values = {f"of_{name}": value for name, value in key.items()}
     values |= {f"by_{name}": number for name, number in by.items()}
-    if connection.execute(_adding(table, tuple(key), tuple(by)), values).rowcount == 0:
+    if connection.execute(adding(table, tuple(key), tuple(by)), values).rowcount == 0:
         zeros = {column.name: 0 for column in table.c if column.name not in key}
         connection.execute(insert(table).values({**zeros, **key, **by}))

@@ -50,7 +50,8 @@ def text(what: str, value: object) -> None:
         return
     if not isinstance(value, str):
         raise InputError(f"{what}: expected text, got {value!r}")
-    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+    surrogate = not value.isascii() and any("\ud800" <= each <= "\udfff" for each in value)
+    if surrogate or "\0" in value:
         raise InputError(f"{what}: contains characters that cannot be stored")
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from databases import UNDO_0018
+from databases import UNDO_0018, make_tables
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from judges import JUDGE, judge_next
-from sqlalchemy import Engine, event, select, text
+from sqlalchemy import Engine, event, insert, select, text
 from submissions import judge
 
 from imgalign.errors import InputError
@@ -256,6 +256,46 @@ def test_counts_equal_a_recount_after_anything(
         assert recount.differences(connection) == []
 
 
+@settings(
+    max_examples=15,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(steps=st.lists(STEPS, min_size=10, max_size=40), every=st.integers(3, 20))
+def test_counts_equal_a_recount_after_imports_of_anything(
+    store: Store,
+    png: Callable[..., bytes],
+    provenance: Callable[..., Provenance],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    steps: list[tuple[Any, ...]],
+    every: int,
+):
+    """Into one store, of others in which work goes on between two exports."""
+    name = f"{next(number)}"
+    make_tables(f"sqlite:///{tmp_path / name}.db")
+    with Store.open(f"sqlite:///{tmp_path / name}.db", images=tmp_path / "images") as other:
+        for who, group in (("ann", "warm"), ("bob", "cool"), ("eve", "default")):
+            other.add_annotator(who, group=group)
+        made = [png(1000 * next(number) + k) for k in range(8)]
+        images = [
+            other.add_image(each, provenance(model=f"m{k % 3}")) for k, each in enumerate(made)
+        ]
+        ai = add_judge(other, JUDGE).annotator_id
+        world = World(other, images, monkeypatch, made)
+        world.other_model = provenance(model="m9")
+        world.add(0, 2)
+        for taken, (step, *arguments) in enumerate([*steps, ("wait", 1)]):
+            getattr(world, step)(*(ai if each == "the judge" else each for each in arguments))
+            if taken % every == 0 or taken == len(steps):
+                export_rankings(other, tmp_path / f"{name}.jsonl")
+                import_rankings(store, tmp_path / f"{name}.jsonl")
+                assert differences(store) == []
+        for who in PEOPLE:
+            there = other.counts(who, project=world.project).done
+            assert store.counts(who, project=world.project).done == there
+
+
 def test_an_item_that_opens_again_is_found_by_those_who_had_passed_it(
     store: Store, add_items: Add, monkeypatch: pytest.MonkeyPatch
 ):
@@ -362,6 +402,19 @@ def test_a_count_that_another_program_changed_is_a_fault(
         connection.execute(text(change))
     assert what in differences(store)
     assert not check_store(store).passed
+
+
+def test_an_item_that_is_passed_over_is_a_fault_though_somebody_else_has_judged_it(
+    store: Store, add_items: Add
+):
+    add_items(2, overlap=2)
+    store.submit(judge(store.next_item("bob"), "bob"))
+    assert store.next_item("ann") is not None
+    with store.database.write() as connection:
+        row = {"annotator_id": "ann", "project": "default", "first": 2}
+        zeros = dict.fromkeys(("done", "open", "images", "texts"), 0)
+        connection.execute(insert(schema.tallies).values(row | zeros))
+    assert differences(store) == ["where annotators go on"]
 
 
 def test_what_failed_is_not_counted(store: Store, add_items: Add, monkeypatch: pytest.MonkeyPatch):

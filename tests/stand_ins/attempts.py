@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ui.api.security import LARGEST_BODY
+from ui.loras import LARGEST as LARGEST_LORA
 from ui.uploads import LARGEST_ARCHIVE, LARGEST_FILE, MOST_FILES
 
 JSON = {"Content-Type": "application/json"}
@@ -296,12 +297,13 @@ SENT = [
             headers={"Content-Length": length},
             status=(413,),
         )
-        for path in (
-            "/api/candidates/uploads/{upload}?name=a.zip",
-            "/api/people/rankings?name=a.zip",
+        for path, most in (
+            ("/api/candidates/uploads/{upload}?name=a.zip", LARGEST_ARCHIVE),
+            ("/api/people/rankings?name=a.zip", LARGEST_ARCHIVE),
+            ("/api/loras?name=a.safetensors", LARGEST_LORA),
         )
         for what, length in (
-            ("more than any file may have", f"{LARGEST_ARCHIVE + 1}"),
+            ("more than any file may have", f"{most + 1}"),
             ("a length without end", "9" * 40),
         )
     ),
@@ -317,6 +319,7 @@ SENT = [
         for kind, path, member, beside in (
             ("images", "/api/candidates/uploads/{upload}?name=a.zip", "1.png", None),
             ("rankings", "/api/people/rankings?name=a.zip", f"{'0' * 64}.png", "all.jsonl"),
+            ("a LoRA", "/api/loras?name=a.zip", "a.safetensors", "adapter_config.json"),
         )
         for what, content in (
             ("a bomb of one file", archive(member, FULL, beside=beside)),
@@ -330,6 +333,20 @@ SENT = [
         "POST",
         "/api/candidates/uploads/{upload}?name=a.zip",
         content=archive("1.png", 10, times=MOST_FILES + 1),
+        status=(422,),
+    ),
+    Attempt(
+        "a bomb of many LoRAs",
+        "POST",
+        "/api/loras?name=a.zip",
+        content=archive("a.safetensors", 10, times=MOST_FILES + 1),
+        status=(422,),
+    ),
+    Attempt(
+        "a bomb of settings",
+        "POST",
+        "/api/loras?name=a.zip",
+        content=archive("adapter_config.json", 2 << 20, beside="a.safetensors"),
         status=(422,),
     ),
 ]
@@ -355,6 +372,36 @@ RANKINGS = [
             ("an image of this machine", "?name=a", IMPORT + IMAGE),
             ("a deep file", "?name=a", b"[" * 100_000),
             ("no archive", "?name=../../a.zip", b"PK" + SCRIPT.encode()),
+        )
+    ),
+]
+HEADER = b'{"x.lora_A.weight": {"dtype": "F32", "shape": [1, 1], "data_offsets": [0, 4]}}'
+LORAS = [
+    *(
+        Attempt(f"{what} as a LoRA", "POST", f"/api/loras{name}", content=content, status=(422,))
+        for what, name, content in (
+            (
+                "a pickle",
+                "?name=a.safetensors",
+                b"\x80\x04cposix\nsystem\nX\x02\x00\x00\x00id\x85R.",
+            ),
+            ("a pickle by its name", "?name=a.pt", b"\x80\x04."),
+            ("a script", f"?name={quote(SCRIPT)}.safetensors", SCRIPT.encode()),
+            ("nothing", "?name=../../../etc/passwd.safetensors", b""),
+            ("a file without a name", "", HEADER),
+            ("a header without end", "?name=a.safetensors", (2**63).to_bytes(8, "little")),
+            (
+                "numbers beyond the file",
+                "?name=a.safetensors",
+                len(HEADER).to_bytes(8, "little") + HEADER,
+            ),
+            ("a deep header", "?name=a.safetensors", (10**5).to_bytes(8, "little") + b"[" * 10**5),
+            (
+                "a file outside of a zip",
+                "?name=../../a.zip",
+                archive("../../../a.safetensors", 10),
+            ),
+            ("a run", "?name=one%2Fstep-000001", b"x"),
         )
     ),
 ]
@@ -391,7 +438,7 @@ PASSWORDS = [
 ]
 ATTEMPTS = [
     *(*FILES, *TOKENS, *NAMES, *BODIES, *SITES, *GRADIO, *LEADS, *UPLOADS, *SENT, *RANKINGS),
-    *PASSWORDS,
+    *(*LORAS, *PASSWORDS),
     *SESSIONS,
 ]
 AS_ANNOTATOR = [
@@ -433,6 +480,7 @@ AS_ANNOTATOR = [
         for kind in ("rankings", "rankings_and_images", "pairs", "hpd_v3")
     ),
     Attempt("a file of rankings", "GET", "/api/people/files/" + "A" * 20 + "/content"),
+    Attempt("a LoRA", "POST", "/api/loras?name=a.safetensors", content=HEADER),
     Attempt("rankings of their own", "POST", "/api/people/rankings?name=a.jsonl", content=IMPORT),
     Attempt("the name of the server", "GET", "/api/alive"),
 ]

@@ -8,7 +8,7 @@ app, and none of Gradio's other routes. No gradio here.
 
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from ipaddress import ip_address
 from math import inf
 
@@ -42,8 +42,7 @@ class Guard:
     whose pages may send requests whatever name the proxy passes on. `routes` are regular
     expressions of paths, `prefix` a path that a proxy puts before all of them; it is removed here
     unless the proxy has removed it. Bodies are read whole before they are passed on, but for
-    `uploads`, a regular expression of paths that read theirs in pieces, of up to `largest_upload`
-    bytes.
+    `uploads`, regular expressions of paths that read theirs in pieces, with the most bytes of each.
     """
 
     def __init__(
@@ -54,16 +53,14 @@ class Guard:
         allow_hosts: Collection[str],
         routes: Collection[str],
         prefix: str = "",
-        uploads: str | None = None,
-        largest_upload: int = 0,
+        uploads: Mapping[str, int] = {},
     ) -> None:
         self.app = app
         self.host = host.lower()
         self.allow_hosts = {name.lower() for name in allow_hosts}
         self.routes = re.compile("|".join(f"(?:{route})" for route in routes))
         self.prefix = prefix
-        self.uploads = None if uploads is None else re.compile(uploads)
-        self.largest_upload = largest_upload
+        self.uploads = [(re.compile(path), most) for path, most in uploads.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, passed on or answered with one line of JSON."""
@@ -81,10 +78,11 @@ class Guard:
         if not self.routes.fullmatch(scope["path"]):
             await JSONResponse({"error": "not found"}, status_code=404)(scope, receive, send)
             return
-        if self.uploads is not None and self.uploads.fullmatch(scope["path"]):
+        sent = (most for path, most in self.uploads if path.fullmatch(scope["path"]))
+        if (largest := next(sent, None)) is not None:
             # Counted again as it comes in: a length may be wrong, or missing.
-            if _length(headers) > self.largest_upload:
-                await _refuse_size(self.largest_upload)(scope, receive, send)
+            if _length(headers) > largest:
+                await _refuse_size(largest)(scope, receive, send)
                 return
         elif scope["method"] not in SAFE_METHODS:
             body = await _body(headers, receive)

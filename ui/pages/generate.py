@@ -17,14 +17,15 @@ from ui.image_request import (
     MOST_COMPARED,
     NO_REWRITER,
     Request,
-    checkpoints,
     recommended,
     requested,
     rewriters,
 )
 from ui.links import CHECKPOINT, STRENGTH, rank_link, said
+from ui.loras import Loras, offered
 from ui.messages import PRIVATE
 from ui.pages.folding import form_heading
+from ui.pages.lora_files import connect, listed, lora_files
 from ui.run_queue import TRAINS
 from ui.runs import Runs
 from ui.sending import (
@@ -253,6 +254,7 @@ def build(
             wrong = gr.HTML(visible=False, padding=False, elem_id="notes")
             start = gr.Button("Generate", variant="primary", elem_id="generate-button")
             cancel = gr.Button("Stop", visible=False)
+            files = lora_files()
         with gr.Column(scale=1, min_width=320):
             compare = _compare()
             nothing = gr.HTML("", padding=False, elem_id="nothing-to-compare")
@@ -260,13 +262,14 @@ def build(
                 how, overlap, place, go, sent = _sending(project)
     proposed = gr.State(proposed_project(TOGETHER, project))
     lists = [form["adapter"], form["rewriter"], *_more(form), form["strengths-0"], place]
+    loras = Loras(runs, model)
 
     def open_page(request: gr.Request) -> tuple[Any, ...]:
         there = gr.Dropdown(choices=projects(store, project))
         asked = request.query_params
         chosen = _choices(runs, model, len(_more(form)), asked=asked.get(CHECKPOINT))
         strength = gr.Slider(value=strength_of(asked.get(STRENGTH)))
-        return *chosen, strength, there, nothing_to_compare(runs, model)
+        return *chosen, strength, there, nothing_to_compare(runs, model), listed(loras)
 
     @no_type_check  # a checker's wrapper would hide from gradio that this is a generator
     def begin(*values: Any) -> Iterator[tuple[Any, ...]]:
@@ -298,7 +301,7 @@ def build(
     def reload(event: gr.EventData) -> tuple[Any, Any]:
         return _drawn_before(shelf, event)
 
-    page.load(open_page, outputs=[*lists, nothing], **PRIVATE)
+    page.load(open_page, outputs=[*lists, nothing, files], **PRIVATE)
     # Not queued by gradio: requests take turns themselves, and those that wait say so.
     answers = [compare, start, cancel, sending, wrong]
     running = start.click(begin, list(form.values()), answers, **PRIVATE)
@@ -312,6 +315,14 @@ def build(
     proposal = partial(_proposal, project)
     how.input(proposal, [how, proposed], [place, sent, proposed], **PRIVATE)
     go.click(send_all, [compare, how, overlap, place], [sent, place], **PRIVATE)
+    connect(
+        files,
+        [form["adapter"], *_more(form)],
+        nothing,
+        loras=loras,
+        offered=partial(offered, runs, model),
+        missing=partial(nothing_to_compare, runs, model),
+    )
     compare.idea(_add_idea, form["prompts"], form["prompts"], **PRIVATE)
     compare.restore(reload, None, [compare, sending], **PRIVATE)
 
@@ -333,7 +344,7 @@ def nothing_to_compare(runs: Runs, model: str) -> str:
 
     Else empty.
     """
-    if len(checkpoints(runs, model)) > 1:  # the first is the base alone
+    if len(offered(runs, model)) > 1:  # the first is the base alone
         return ""
     found = runs.all()
     going = any(run.state in TRAINS for run in found)
@@ -341,8 +352,9 @@ def nothing_to_compare(runs: Runs, model: str) -> str:
     link = '<a href="train">Watch it on Train</a>.' if going else NO_RUN
     return (
         f'<div class="none-yet" role="status"><h3>{what}</h3><p>Here a checkpoint of a run stands '
-        f"beside its base, seed by seed, and is sent to be compared. {link} Until then images are "
-        "drawn by the base model alone.</p></div>"
+        f"beside its base, seed by seed, and is sent to be compared. {link} A LoRA that you were "
+        'sent is taken under "LoRA files". Until then images are drawn by the base model alone.'
+        "</p></div>"
     )
 
 
@@ -359,7 +371,7 @@ def _choices(
 
     That is the one `asked` for, where it is there, or else what the newest run is best used at.
     """
-    base, *steps = checkpoints(runs, model)
+    base, *steps = offered(runs, model)
     more = [("No other", BASE_ONLY), *steps]
     there = any(value == asked for _, value in steps)
     return (
