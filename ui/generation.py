@@ -7,7 +7,7 @@ sending to ranking (sending.py), the page (pages/generate.py), and the process t
 import copy
 import json
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +15,12 @@ from queue import SimpleQueue
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
-from imgalign.errors import InputError
+from imgalign.errors import ImgalignError, InputError
 from imgalign.preferences.records import at_strength
 from imgalign.runs.trained import check_strength
 from ui.image_request import NO_REWRITER, SHIPPED, Request, checkpoint_folder
 from ui.libraries import load_libraries
+from ui.links import said
 from ui.loras import weights_of
 from ui.runs import Runs
 from ui.shelf import Shelf
@@ -28,6 +29,9 @@ from ui.turns import Turns
 if TYPE_CHECKING:
     from imgalign.diffusion.generate import ImageGenerator
     from imgalign.language.rewriting import Rewrite, Rewriter
+
+NOTHING: dict[str, Any] = {"rows": [], "groups": [], "done": 0, "total": 0, "share": 0}
+"""A view without images."""
 
 SECONDS_BETWEEN_VIEWS = 0.3
 """Of steps; each image is shown as it comes."""
@@ -299,6 +303,16 @@ def shown_rewrite(rewrite: "Rewrite") -> dict[str, Any]:
         "difference": [list(part) for part in rewrite.difference],
         "said": rewrite.lines(),
     }
+
+
+def until_error(views: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The same views; an error of the project ends them with one that says why."""
+    value = NOTHING
+    try:
+        for value in views:
+            yield value
+    except ImgalignError as error:
+        yield {**value, "failed": said(error)}
 
 
 def restore(shelf: Shelf, last: str) -> dict[str, Any] | None:

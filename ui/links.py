@@ -3,12 +3,18 @@
 And messages of commands as pages say them: where they name a command, its page.
 """
 
+import logging
 import re
 from html import escape
 from urllib.parse import urlencode
 
-from imgalign.errors import ImgalignError
+from imgalign.errors import DatabaseError, ImgalignError, StorageFullError
 
+log = logging.getLogger(__name__)
+
+NO_SPACE = "the disk of the server is full: this was not saved; what was acknowledged is safe"
+NO_DATABASE = "the server cannot read or save this now: try again; its log says why"
+"""What is said of a database that is out of order: what is known of it names files and servers."""
 ASK = "ask whoever started the app"
 ON_PAGES = tuple(
     (re.compile(command), page)
@@ -77,7 +83,10 @@ def in_the_app(message: str) -> str:
 
 
 def said(error: ImgalignError) -> str:
-    """An error as every page says it."""
+    """An error as every page says it; the log gets what is for those who run the server."""
+    if isinstance(error, DatabaseError | StorageFullError):
+        log.error("%s", error)
+        return NO_SPACE if isinstance(error, StorageFullError) else NO_DATABASE
     return in_the_app(str(error))
 
 

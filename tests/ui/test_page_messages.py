@@ -14,7 +14,13 @@ import pytest
 from source_tree import SOURCES, inside, tree
 from waiting import wait_for
 
-from imgalign.errors import ImgalignError, InputError, StoreError
+from imgalign.errors import (
+    DatabaseError,
+    ImgalignError,
+    InputError,
+    StorageFullError,
+    StoreError,
+)
 from imgalign.preferences.accounts import Accounts
 from imgalign.preferences.originals import ImageFolder
 from imgalign.preferences.store import Store
@@ -22,7 +28,7 @@ from ui import fit_form, messages, monitor
 from ui.api.responses import error_response
 from ui.builds import Builds
 from ui.form_notes import for_page
-from ui.links import said
+from ui.links import NO_DATABASE, NO_SPACE, said
 from ui.run_queue import RunQueue
 from ui.runs import Runs
 
@@ -178,3 +184,18 @@ def test_each_way_to_a_page_says_what_to_do_there(
     }
     assert {way: text for way, text in ways.items() if on_page not in text} == {}
     assert {way: text for way, text in ways.items() if COMMAND.search(text)} == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"), [(DatabaseError, NO_DATABASE), (StorageFullError, NO_SPACE)]
+)
+def test_where_the_database_is_and_what_ails_it_is_for_the_log(
+    kind: type[ImgalignError], told: str, caplog: pytest.LogCaptureFixture
+):
+    def fail() -> None:
+        raise kind("/srv/imgalign.db: locked by 10.0.0.7")
+
+    with pytest.raises(gr.Error) as refused:
+        messages.shown(fail)
+    assert refused.value.message == told
+    assert caplog.messages == ["/srv/imgalign.db: locked by 10.0.0.7"]

@@ -24,7 +24,7 @@ from imgalign.errors import (
     in_one_line,
 )
 from imgalign.preferences.accounts import WrongPasswordError
-from ui.links import said
+from ui.links import NO_DATABASE, NO_SPACE, said
 
 log = logging.getLogger(__name__)
 
@@ -36,10 +36,7 @@ STATUS: dict[type[ImgalignError], int] = {
     WrongPasswordError: 401,
     StoreError: 409,
 }
-OUT_OF_ORDER = {
-    507: "the disk of the server is full: this was not saved; what was acknowledged is safe",
-    503: "the server cannot read or save this now: try again; its log says why",
-}
+OUT_OF_ORDER = {507: NO_SPACE, 503: NO_DATABASE}
 """What is said with a status, whatever the reason."""
 LONGEST_NAME = 200
 """Characters of what a refusal repeats of a request."""
@@ -82,7 +79,7 @@ def error_response(error: ImgalignError, scope: Scope) -> JSONResponse:
     status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 503)
     if status in OUT_OF_ORDER:
         log.error("%s %s: %s", scope["method"], in_one_line(scope["path"]), error)
-    return JSONResponse({"error": OUT_OF_ORDER.get(status, said(error))}, status_code=status)
+    return JSONResponse({"error": OUT_OF_ORDER.get(status) or said(error)}, status_code=status)
 
 
 def add_error_handlers(app: fastapi.FastAPI) -> None:

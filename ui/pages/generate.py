@@ -11,7 +11,7 @@ from gradio.components import Component
 from imgalign.errors import ImgalignError
 from imgalign.preferences.store import Store
 from imgalign.runs.trained import STRONGEST
-from ui.generation import LoadedModels, generate, restore
+from ui.generation import NOTHING, LoadedModels, generate, restore, until_error
 from ui.image_request import (
     BASE_ONLY,
     MOST_COMPARED,
@@ -279,7 +279,7 @@ def build(
             yield *(gr.skip() for _ in range(4)), _said(said(error))
             return
         views = generate(request, model=model, runs=runs, shelf=shelf, loaded=loaded)
-        for value in _until_error(views):
+        for value in until_error(views):
             busy = value["done"] < value["total"] and not value["failed"]
             yield (
                 value,
@@ -432,20 +432,6 @@ def _add_idea(written: str, event: gr.EventData) -> str:
 
 def _more(form: Mapping[str, Component]) -> list[Component]:
     return [each for name, each in form.items() if name.startswith("more-")]
-
-
-NOTHING: dict[str, Any] = {"rows": [], "groups": [], "done": 0, "total": 0, "share": 0}
-"""A view without images."""
-
-
-def _until_error(views: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The same views; an error of the project ends them with one that says why."""
-    value = NOTHING
-    try:
-        for value in views:
-            yield value
-    except ImgalignError as error:
-        yield {**value, "failed": said(error)}
 
 
 def _number(label: str, value: int, elem_id: str) -> gr.Number:
