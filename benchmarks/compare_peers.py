@@ -174,7 +174,7 @@ def language_ppo(given: argparse.Namespace, folder: Path) -> list[Side]:
     """PPO on texts, all weights, a critic and a reward as large as the policy."""
     data, *_ = texts_of(given, folder)
     sizes = [data, "--texts=32", "--tokens=32", "--inner-epochs=4", "--rate=1e-4"]
-    sizes.append(f"--epochs={given.ppo_iterations}")
+    sizes.append(f"--epochs={given.language_iterations}")
     return [
         Side(
             name="TRL 1.12.0, PPOTrainer",
@@ -332,7 +332,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=4, help="Batches of an iteration.")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--language-steps", type=int, default=21, help="The first warms up.")
-    parser.add_argument("--ppo-iterations", type=int, default=8, help="The first warms up.")
+    parser.add_argument("--language-iterations", type=int, default=8, help="The first warms up.")
     parser.add_argument("--guidance", type=float, default=5.0)
     given = parser.parse_args()
     for name in given.names:

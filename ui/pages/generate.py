@@ -289,15 +289,6 @@ def build(
                 gr.HTML("", visible=False),
             )
 
-    def send_all(value: Any, how: str, times: float | None, place: str | None) -> tuple[Any, Any]:
-        try:
-            stored = send(store, shelf, value, how=how, overlap=times, project=place)
-        except ImgalignError as error:
-            return _said(said(error)), gr.skip()
-        return gr.HTML(_stored(stored, only)), gr.Dropdown(
-            choices=projects(store, project), value=stored.project
-        )
-
     def reload(event: gr.EventData) -> tuple[Any, Any]:
         return _drawn_before(shelf, event)
 
@@ -312,9 +303,9 @@ def build(
     cancel.click(None, None, None, cancels=[running], **PRIVATE).then(
         _halt, compare, [compare, start, cancel], **PRIVATE
     )
-    proposal = partial(_proposal, project)
-    how.input(proposal, [how, proposed], [place, sent, proposed], **PRIVATE)
-    go.click(send_all, [compare, how, overlap, place], [sent, place], **PRIVATE)
+    how.input(partial(_proposal, project), [how, proposed], [place, sent, proposed], **PRIVATE)
+    sends = partial(_sent, store, shelf, project, only)
+    go.click(sends, [compare, how, overlap, place], [sent, place], **PRIVATE)
     connect(
         files,
         [form["adapter"], *_more(form)],
@@ -325,6 +316,26 @@ def build(
     )
     compare.idea(_add_idea, form["prompts"], form["prompts"], **PRIVATE)
     compare.restore(reload, None, [compare, sending], **PRIVATE)
+
+
+def _sent(
+    store: Store,
+    shelf: Shelf,
+    project: str,
+    only: str | None,
+    value: Any,
+    how: str,
+    times: float | None,
+    place: str | None,
+) -> tuple[Any, Any]:
+    """Send what was made to be ranked: what is said of it, and the projects that there are then."""
+    try:
+        stored = send(store, shelf, value, how=how, overlap=times, project=place)
+    except ImgalignError as error:
+        return _said(said(error)), gr.skip()
+    return gr.HTML(_stored(stored, only)), gr.Dropdown(
+        choices=projects(store, project), value=stored.project
+    )
 
 
 def _compare() -> gr.HTML:

@@ -178,9 +178,6 @@ def build(
             table, gold, attention = _tables()
             rows = accounts.draw_table()
 
-    def open_page() -> tuple[Any, ...]:
-        return open_at(project)
-
     def open_at(name: str | None) -> tuple[Any, ...]:
         names = shown(lambda: queued_projects(store))
         begin = name if name in names else next(iter(names), None)
@@ -214,7 +211,7 @@ def build(
     def changing(event: Callable[..., Any], do: Callable[..., Any], inputs: Any, out: Any) -> None:
         event(do, inputs, out, **PRIVATE).success(**again)
 
-    page.load(open_page, outputs=[chosen, *everything], **PRIVATE)
+    page.load(partial(open_at, project), outputs=[chosen, *everything], **PRIVATE)
     chosen.input(look, chosen, everything, **PRIVATE)
     sending.rankings_in(open_at, chosen, [chosen, *everything], **PRIVATE)
     opened.input(partial(_open, store, project), [chosen, opened], opened, **PRIVATE)
