@@ -300,9 +300,8 @@ def build(
     fits = partial(_fitting, project)
     running.success(fits, [compare, how, proposed], [how, place, sent, proposed], **PRIVATE)
     # One after the other: a view that was on its way would take the place of the last word.
-    cancel.click(None, None, None, cancels=[running], **PRIVATE).then(
-        _halt, compare, [compare, start, cancel], **PRIVATE
-    )
+    stopped = cancel.click(None, None, None, cancels=[running], **PRIVATE)
+    stopped.then(_halt, compare, [compare, start, cancel], **PRIVATE)
     how.input(partial(_proposal, project), [how, proposed], [place, sent, proposed], **PRIVATE)
     sends = partial(_sent, store, shelf, project, only)
     go.click(sends, [compare, how, overlap, place], [sent, place], **PRIVATE)
