@@ -98,6 +98,11 @@ def last_line(log: Path) -> str:
     return lines[-1] if lines else "it said nothing"
 
 
+def about(minutes: float) -> str:
+    """Example: "about 12 minutes"."""
+    return f"about {minutes:.0f} minutes" if minutes > 1.5 else "about a minute"
+
+
 def measure(parts: Sequence[Part], folder: Path, done: Done) -> list[str]:
     """Run the parts that are missing; the names of those that could not be measured."""
     left = [part for part in parts if not done.has(part)]
@@ -115,7 +120,7 @@ def measure(parts: Sequence[Part], folder: Path, done: Done) -> list[str]:
             say(f"  left out: {part.needs} is missing")
             failed.append(part.name)
             continue
-        say(f"  about {own:.0f} minutes; about {rest:.0f} left in all")
+        say(f"  {about(own)}; {about(rest)} left in all")
         log, began = folder / f"{part.name}.log", time.monotonic()
         if code := run(part, log):
             say(f"  failed with {code}: {last_line(log)} (all of it in {log})")

@@ -48,7 +48,7 @@ def test_what_is_measured_is_not_measured_again_but_on_other_hardware_or_by_othe
 
     assert measure(parts("a"), tmp_path) == []
     assert "[1/1] one: nothing" in (said := capsys.readouterr().out)
-    assert "about 1 minutes; about 1 left in all" in said
+    assert "about a minute; about a minute left in all" in said
     assert measure(parts("a"), tmp_path) == []
     assert "1 of 1 parts are in" in capsys.readouterr().out
     assert (tmp_path / "marks").read_text() == "a"
