@@ -82,14 +82,17 @@ def run(part: Part, log: Path) -> int:
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a part and all that it has started, by force where it takes long."""
-    for number, patience in ((signal.SIGTERM, PATIENCE), (signal.SIGKILL, None)):
-        os.killpg(process.pid, number)
+    """End a part and all that it has started, by force what takes long: a run may be saving."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
         try:
-            process.wait(patience)
+            os.killpg(process.pid, number)
+            until = time.monotonic() + PATIENCE
+            while time.monotonic() < until:
+                process.poll()  # else it stays in the group as long as nobody asks how it ended
+                os.killpg(process.pid, 0)
+                time.sleep(0.1)
+        except ProcessLookupError:  # nobody is left
             return
-        except subprocess.TimeoutExpired:
-            continue
 
 
 def last_line(log: Path) -> str:
