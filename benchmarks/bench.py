@@ -82,20 +82,28 @@ def run(part: Part, log: Path) -> int:
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a part and all that it has started, by force where it takes long."""
-    for number, patience in ((signal.SIGTERM, PATIENCE), (signal.SIGKILL, None)):
-        os.killpg(process.pid, number)
+    """End a part and all that it has started, by force what takes long: a run may be saving."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
         try:
-            process.wait(patience)
+            os.killpg(process.pid, number)
+            until = time.monotonic() + PATIENCE
+            while time.monotonic() < until:
+                process.poll()  # else it stays in the group as long as nobody asks how it ended
+                os.killpg(process.pid, 0)
+                time.sleep(0.1)
+        except ProcessLookupError:  # nobody is left
             return
-        except subprocess.TimeoutExpired:
-            continue
 
 
 def last_line(log: Path) -> str:
     """What a part that failed said last."""
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     return lines[-1] if lines else "it said nothing"
+
+
+def about(minutes: float) -> str:
+    """Example: "about 12 minutes"."""
+    return f"about {minutes:.0f} minutes" if minutes > 1.5 else "about a minute"
 
 
 def measure(parts: Sequence[Part], folder: Path, done: Done) -> list[str]:
@@ -115,7 +123,7 @@ def measure(parts: Sequence[Part], folder: Path, done: Done) -> list[str]:
             say(f"  left out: {part.needs} is missing")
             failed.append(part.name)
             continue
-        say(f"  about {own:.0f} minutes; about {rest:.0f} left in all")
+        say(f"  {about(own)}; {about(rest)} left in all")
         log, began = folder / f"{part.name}.log", time.monotonic()
         if code := run(part, log):
             say(f"  failed with {code}: {last_line(log)} (all of it in {log})")

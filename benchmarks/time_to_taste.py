@@ -138,13 +138,18 @@ def seconds_until(rows: Sequence[Row], rate: float) -> float | None:
     return min(reached, default=None)
 
 
+def by_side(pair: tuple[str, int]) -> tuple[bool, int]:
+    """Sorts sides and seeds: ours first."""
+    return pair[0] != OURS, pair[1]
+
+
 def table(rows: Sequence[Row]) -> str:
     """Markdown: minutes to each win rate by seed, and the last checkpoint."""
     heads = ["", "seed", *(f"to {100 * each:.0f} %" for each in RATES), "best"]
     heads[2] = f"minutes {heads[2]}"
     lines = [f"| {' | '.join(heads)} |".replace("|  |", "| |")]
     lines += ["|---" * (3 + len(RATES)) + "|"]
-    for side, seed in dict.fromkeys((each["side"], each["seed"]) for each in rows):
+    for side, seed in sorted({(each["side"], each["seed"]) for each in rows}, key=by_side):
         own = [each for each in rows if (each["side"], each["seed"]) == (side, seed)]
         times = [seconds_until(own, each) for each in RATES]
         shown = ["never" if each is None else f"{each / 60:.1f}" for each in times]

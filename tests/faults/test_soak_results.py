@@ -97,3 +97,13 @@ def test_a_sitting_that_is_stopped_goes_on_where_it_was(tmp_path):
     assert "kill: 3 injected, 3 survived" in longer  # in this sitting
     assert "kill: 4 injected, 4 survived" in longer
     assert "is done" not in sitting(tmp_path, soak=4)
+
+
+def test_the_page_shows_the_counts_and_each_sitting_says_where_they_come_from():
+    file = ROOT / "benchmarks" / "results" / "faults.json"
+    found = json.loads(file.read_text(encoding="utf-8"))
+    assert table(found) in (ROOT / "docs" / "quality.md").read_text(encoding="utf-8")
+    for what in ("injected", "survived"):
+        assert found[what] == sum(each[what] for each in found["sittings"])
+        assert found[what] == sum(each[what] for each in found["kinds"].values())
+    assert all(each[name] for each in (found, *found["sittings"]) for name in ORIGIN)
